@@ -1,0 +1,1 @@
+//! Loom models of netpoll's protocols: the crate's own source files over loom's types.

@@ -1,0 +1,3 @@
+//! Go's network stack for Rust futures.
+mod sync;
+pub mod rt;

@@ -1,0 +1,217 @@
+//! The list of wakers that wait for one thing: an edge in one direction of a socket, or one side of an `FdMutex`.
+//!
+//! Plain data for use inside a [`Mutex`](crate::sync::Mutex). Two kinds of waiter differ in how many of them one event may wake:
+//!
+//! * **futures** have a key, wait in order of arrival and are woken *one at a time*. A future that is gone from the list
+//!   without having removed itself knows that it was woken; when it is dropped before it acts it passes the wake-up on.
+//!   Keyed instead of intrusive, so that named futures stay `Unpin`. A future may wait for *interruption only*
+//!   (expiry or close); it sits in the list but no ordinary event takes it.
+//! * **polls** come from `poll_*` methods, which have no object that could pass a wake-up on. They are de-duplicated by
+//!   `will_wake`, and *all* of them are taken by each event.
+//!
+//! # Invariants
+//! * W1 — a waker is cloned, woken and dropped outside the lock that holds the list: methods hand wakers out
+//!   ([`Wakers`]) and the caller lets go of the lock first.
+//! * W2 — the list allocates only for a second future or a third poll.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
+
+/// A waiting future's place in a list; unique for the list's life.
+pub(crate) type Key = u64;
+
+/// What may take a waiting future out of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interest {
+    /// Every event.
+    Event,
+    /// Only what ends the wait for everybody: expiry, close, shutdown.
+    Interrupt,
+}
+
+const INTERRUPT_ONLY: u64 = 1 << 63;
+
+#[derive(Debug)]
+struct Entry {
+    /// The key, with [`INTERRUPT_ONLY`] in its top bit.
+    tag: u64,
+    waker: Waker,
+}
+
+#[derive(Debug, Default)]
+struct More {
+    futures: VecDeque<Entry>,
+    polls: Vec<Waker>,
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Waiters {
+    /// The oldest future, inline: the usual case is one reader.
+    first: Option<Entry>,
+    polls: [Option<Waker>; 2],
+    more: Option<Box<More>>,
+    last_key: u64,
+}
+
+impl Waiters {
+    pub(crate) const fn new() -> Waiters {
+        Waiters { first: None, polls: [None, None], more: None, last_key: 0 }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+            && self.polls.iter().all(Option::is_none)
+            && self.more.as_ref().is_none_or(|more| more.futures.is_empty() && more.polls.is_empty())
+    }
+
+    /// Waiters of both kinds, for counters and tests.
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.first.is_some())
+            + self.polls.iter().flatten().count()
+            + self.more.as_ref().map_or(0, |more| more.futures.len() + more.polls.len())
+    }
+
+    fn entry_mut(&mut self, key: Key) -> Option<&mut Entry> {
+        let found = |entry: &&mut Entry| entry.tag & !INTERRUPT_ONLY == key;
+        self.first.as_mut().filter(found).or_else(|| self.more.as_mut()?.futures.iter_mut().find(|e| found(e)))
+    }
+
+    /// Whether the future `key` waits here with a waker that would wake the same task as `waker`.
+    pub(crate) fn holds(&mut self, key: Key, waker: &Waker) -> bool {
+        self.entry_mut(key).is_some_and(|entry| entry.waker.will_wake(waker))
+    }
+
+    /// Stores `waker` for the future `key`, which is a new one (at the tail) where `key` is none or no longer here.
+    /// Returns the key and the waker it replaced, to be dropped outside the lock.
+    #[must_use]
+    pub(crate) fn insert(&mut self, key: Option<Key>, interest: Interest, waker: Waker) -> (Key, Option<Waker>) {
+        if let Some(key) = key
+            && let Some(entry) = self.entry_mut(key)
+        {
+            return (key, Some(std::mem::replace(&mut entry.waker, waker)));
+        }
+        self.last_key += 1;
+        let key = self.last_key;
+        let tag = if interest == Interest::Interrupt { key | INTERRUPT_ONLY } else { key };
+        let entry = Entry { tag, waker };
+        if self.first.is_none() && self.more.as_ref().is_none_or(|more| more.futures.is_empty()) {
+            self.first = Some(entry);
+        } else {
+            self.more.get_or_insert_default().futures.push_back(entry);
+        }
+        (key, None)
+    }
+
+    /// Takes the future `key` out. `None` says that it was woken, or never here.
+    #[must_use]
+    pub(crate) fn remove(&mut self, key: Key) -> Option<Waker> {
+        if self.first.as_ref().is_some_and(|entry| entry.tag & !INTERRUPT_ONLY == key) {
+            let entry = self.first.take();
+            self.promote();
+            return entry.map(|entry| entry.waker);
+        }
+        let futures = &mut self.more.as_mut()?.futures;
+        let at = futures.iter().position(|entry| entry.tag & !INTERRUPT_ONLY == key)?;
+        futures.remove(at).map(|entry| entry.waker)
+    }
+
+    fn promote(&mut self) {
+        if let Some(more) = &mut self.more {
+            self.first = more.futures.pop_front();
+        }
+    }
+
+    /// Whether a poll with a waker like this one is stored already.
+    pub(crate) fn holds_poll(&self, waker: &Waker) -> bool {
+        self.polls.iter().flatten().any(|held| held.will_wake(waker))
+            || self.more.as_ref().is_some_and(|more| more.polls.iter().any(|held| held.will_wake(waker)))
+    }
+
+    /// Stores a poll's waker; the caller has asked [`holds_poll`](Waiters::holds_poll) under the same lock.
+    pub(crate) fn insert_poll(&mut self, waker: Waker) {
+        match self.polls.iter_mut().find(|slot| slot.is_none()) {
+            Some(slot) => *slot = Some(waker),
+            None => self.more.get_or_insert_default().polls.push(waker),
+        }
+    }
+
+    /// What one event wakes: every poll and the oldest future that waits for events.
+    pub(crate) fn take_event(&mut self, wakers: &mut Wakers) {
+        self.take_polls(wakers);
+        if self.first.as_ref().is_some_and(|entry| entry.tag & INTERRUPT_ONLY == 0) {
+            wakers.extend(self.first.take().map(|entry| entry.waker));
+            self.promote();
+        } else if let Some(more) = &mut self.more
+            && let Some(at) = more.futures.iter().position(|entry| entry.tag & INTERRUPT_ONLY == 0)
+        {
+            wakers.extend(more.futures.remove(at).map(|entry| entry.waker));
+        }
+    }
+
+    /// What expiry and close wake: everybody.
+    pub(crate) fn take_all(&mut self, wakers: &mut Wakers) {
+        self.take_polls(wakers);
+        wakers.extend(self.first.take().map(|entry| entry.waker));
+        if let Some(more) = self.more.take() {
+            wakers.extend(more.futures.into_iter().map(|entry| entry.waker));
+        }
+    }
+
+    fn take_polls(&mut self, wakers: &mut Wakers) {
+        wakers.extend(self.polls.iter_mut().filter_map(Option::take));
+        if let Some(more) = &mut self.more {
+            wakers.extend(more.polls.drain(..));
+        }
+    }
+}
+
+/// Wakers taken out of lists, to be woken when no lock is held. One is kept inline.
+#[derive(Debug, Default)]
+#[must_use = "wakers that are dropped instead of woken are lost wake-ups"]
+pub(crate) struct Wakers {
+    one: Option<Waker>,
+    rest: Vec<Waker>,
+}
+
+impl Wakers {
+    pub(crate) const fn new() -> Wakers {
+        Wakers { one: None, rest: Vec::new() }
+    }
+
+    pub(crate) fn push(&mut self, waker: Waker) {
+        if self.one.is_none() {
+            self.one = Some(waker);
+        } else {
+            self.rest.push(waker);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.one.is_some()) + self.rest.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.one.is_none()
+    }
+
+    /// Wakes each, in the order in which they were taken, and keeps the allocation. A waker is foreign code: a panic in
+    /// one is contained, the others are still woken. Returns how many were woken.
+    pub(crate) fn wake_all(&mut self) -> usize {
+        let woken = self.len();
+        for waker in self.one.take().into_iter().chain(self.rest.drain(..)) {
+            // The panic's payload is foreign too: dropping it may panic again, so it is forgotten.
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+                std::mem::forget(payload);
+            }
+        }
+        woken
+    }
+}
+
+impl Extend<Waker> for Wakers {
+    fn extend<I: IntoIterator<Item = Waker>>(&mut self, wakers: I) {
+        wakers.into_iter().for_each(|waker| self.push(waker));
+    }
+}
