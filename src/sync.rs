@@ -69,3 +69,22 @@ macro_rules! planted {
     };
 }
 pub(crate) use planted;
+
+/// Whether this is the model checker's build, where capacities shrink so that a model reaches their edges.
+pub(crate) const MODEL: bool = false;
+
+/// Declares a `const fn`; a plain one over loom's types, which have no constant constructors.
+macro_rules! const_fn {
+    ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
+        $(#[$meta])* $vis const fn $($rest)*
+    };
+}
+pub(crate) use const_fn;
+
+/// An array of which each element is the same constructor call.
+macro_rules! array_of {
+    ($element:expr; $count:expr) => {
+        [const { $element }; $count]
+    };
+}
+pub(crate) use array_of;

@@ -1,0 +1,72 @@
+//! Monotonic time as one `u64`: nanoseconds since a moment shortly before the process first asked.
+//!
+//! The runtime stores times in atomics, where an [`Instant`] does not fit. Two values are not times: [`NONE`] and [`EXPIRED`].
+//! Times at the end of what a `u64` holds (584 years) saturate to [`NEVER`].
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// No time is set.
+pub(crate) const NONE: u64 = 0;
+/// The time that was set has come.
+pub(crate) const EXPIRED: u64 = 1;
+/// Later than any wait.
+pub(crate) const NEVER: u64 = u64::MAX;
+/// The clock starts here, which leaves room below for moments before the first call.
+const ORIGIN: u64 = 1 << 30;
+
+fn base() -> Instant {
+    static BASE: OnceLock<Instant> = OnceLock::new();
+    *BASE.get_or_init(Instant::now)
+}
+
+/// The present moment.
+pub(crate) fn now() -> u64 {
+    from_instant(Instant::now())
+}
+
+/// `instant` on this clock. One before the origin is the earliest time there is, which is in the past.
+pub(crate) fn from_instant(instant: Instant) -> u64 {
+    let base = base();
+    match instant.checked_duration_since(base) {
+        Some(since) => add(ORIGIN, since),
+        None => ORIGIN.saturating_sub(nanos(base.duration_since(instant))).max(EXPIRED + 1),
+    }
+}
+
+/// `time` as an [`Instant`]; `None` for [`NEVER`].
+pub(crate) fn to_instant(time: u64) -> Option<Instant> {
+    match time.checked_sub(ORIGIN) {
+        _ if time == NEVER => None,
+        Some(since) => base().checked_add(Duration::from_nanos(since)),
+        None => base().checked_sub(Duration::from_nanos(ORIGIN - time)).or(Some(base())),
+    }
+}
+
+/// `time + duration`, at most [`NEVER`].
+pub(crate) fn add(time: u64, duration: Duration) -> u64 {
+    time.saturating_add(nanos(duration))
+}
+
+/// `duration` in nanoseconds, at most `u64::MAX`.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_round_trip_and_extremes_saturate() {
+        let now = Instant::now();
+        assert_eq!(to_instant(from_instant(now)), Some(now));
+        let later = now + Duration::from_secs(5);
+        assert_eq!(from_instant(later) - from_instant(now), 5_000_000_000);
+        assert_eq!(add(from_instant(now), Duration::MAX), NEVER);
+        assert_eq!(to_instant(NEVER), None);
+        if let Some(early) = now.checked_sub(Duration::from_secs(3600)) {
+            assert!(from_instant(early) < from_instant(now) && from_instant(early) > EXPIRED);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What the current thread is to the runtime: its processor, the task it runs, its budget.
+//!
+//! Constant-initialised and without a destructor, so reaching it costs one thread-local load and works during thread exit.
+
+use std::cell::Cell;
+use std::ptr;
+use std::task::{Context as TaskContext, Poll};
+
+use super::sched::processor::Processor;
+use super::sched::task::Task;
+use crate::sync::Ordering;
+
+/// I/O operations that a task may complete in one poll before it yields.
+///
+/// A task whose socket is always ready would otherwise keep its thread for ever. Large enough that the yield costs nothing
+/// measurable (one requeue in 128 operations), small enough that 128 reads of a few microseconds end within a millisecond.
+pub(crate) const BUDGET: u32 = 128;
+
+#[derive(Debug)]
+struct Context {
+    processor: Cell<Option<&'static Processor>>,
+    task: Cell<*const Task>,
+    /// A thread that runs the runtime: a worker, or one inside `block_on`.
+    depth: Cell<u32>,
+    /// The budget of a thread without a processor; never refilled by a scheduler, so it refills itself.
+    budget: Cell<u32>,
+}
+
+thread_local! {
+    static CONTEXT: Context = const {
+        Context {
+            processor: Cell::new(None),
+            task: Cell::new(ptr::null()),
+            depth: Cell::new(0),
+            budget: Cell::new(BUDGET),
+        }
+    };
+}
+
+/// The processor that this thread owns.
+#[inline]
+pub(crate) fn processor() -> Option<&'static Processor> {
+    CONTEXT.with(|context| context.processor.get())
+}
+
+pub(crate) fn set_processor(processor: Option<&'static Processor>) {
+    CONTEXT.with(|context| context.processor.set(processor));
+}
+
+/// Whether this thread is inside a worker loop or `block_on`.
+pub(crate) fn is_inside() -> bool {
+    CONTEXT.with(|context| context.depth.get() > 0)
+}
+
+/// Marks the thread as being inside until the guard goes.
+pub(crate) fn enter() -> impl Drop {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            CONTEXT.with(|context| context.depth.set(context.depth.get() - 1));
+        }
+    }
+    CONTEXT.with(|context| context.depth.set(context.depth.get() + 1));
+    Leave
+}
+
+/// Calls `f` with the task that this thread is running.
+pub(crate) fn with_task<T>(f: impl FnOnce(Option<&Task>) -> T) -> T {
+    let task = CONTEXT.with(|context| context.task.get());
+    // SAFETY: null, or set by `run_task` further up this thread's stack, where the task is kept alive.
+    #[allow(unsafe_code)]
+    f(unsafe { task.as_ref() })
+}
+
+#[inline]
+pub(crate) fn is_running_task() -> bool {
+    CONTEXT.with(|context| !context.task.get().is_null())
+}
+
+/// Makes `task` the current one while `f` runs, also if it panics.
+pub(crate) fn run_task<T>(task: *const Task, f: impl FnOnce() -> T) -> T {
+    struct Restore(*const Task);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CONTEXT.with(|context| context.task.set(self.0));
+        }
+    }
+    let _restore = Restore(CONTEXT.with(|context| context.task.replace(task)));
+    f()
+}
+
+/// Takes one from the budget before an I/O operation. Pending, with the task woken, when it is used up or sysmon has asked the
+/// task to yield.
+#[inline]
+pub(crate) fn poll_budget(cx: &mut TaskContext<'_>) -> Poll<()> {
+    let left = CONTEXT.with(|context| match context.processor.get() {
+        // ORDERING: Relaxed: the owner's own counter; sysmon's zero is a hint that may be lost and is then sent again.
+        Some(processor) => {
+            let left = processor.budget.load(Ordering::Relaxed);
+            processor.budget.store(left.saturating_sub(1), Ordering::Relaxed);
+            left
+        }
+        None => {
+            let left = context.budget.get();
+            context.budget.set(left.checked_sub(1).unwrap_or(BUDGET));
+            left
+        }
+    });
+    if left > 0 {
+        return Poll::Ready(());
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}

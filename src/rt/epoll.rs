@@ -1,0 +1,231 @@
+//! All that is epoll: the one back end of the poller.
+//!
+//! # The contract of a back end
+//! * `new` makes an instance; `add` registers a descriptor once, for both directions, edge-triggered: from then on every
+//!   change to readiness is reported, and what is ready at that moment is reported once. `delete` ends that; closing the last
+//!   duplicate of the descriptor does so too.
+//! * `wait` fills a batch of [`Event`]s, at most as many as asked for, and returns after the timeout with fewer or none.
+//!   It never returns before the timeout without an event, a break or a signal.
+//! * `wake` makes the current or the next `wait` return, from any thread; many calls before that cost one system call.
+//! * An event names the index and generation it was registered with, never a pointer. It may come late: after the descriptor is
+//!   gone and the slot reused.
+//!
+//! # What each errno means here (epoll_ctl(2), epoll_wait(2), eventfd(2))
+//! | call | errno | outcome |
+//! |---|---|---|
+//! | epoll_create1, eventfd | EMFILE, ENFILE, ENOMEM | returned to the operation that needed the poller; tried again by the next |
+//! | ADD | EEXIST | MOD: a duplicate of the descriptor was registered under the same number |
+//! | MOD | ENOENT | ADD again, once |
+//! | ADD | EPERM | returned: "not pollable" (a regular file) |
+//! | ADD | ENOSPC, ENOMEM, ELOOP | returned; the next wait tries again |
+//! | DEL | ENOENT, EBADF | ignored: gone already |
+//! | wait | EINTR | an empty batch; the caller looks at the clock again |
+//! | pwait2 | ENOSYS, EPERM | remembered; milliseconds, rounded up, from then on |
+//! | wait | EBADF, EFAULT, EINVAL | the process closed our descriptor or worse: the message and abort |
+//! | eventfd write | EAGAIN | ignored: the counter is full, so the event is there; EINTR: again |
+//!
+//! # Compared with Go (runtime/netpoll_epoll.go)
+//! PRI is asked for as well, because urgent data cuts a read short. The eventfd is edge-triggered and never drained, which saves
+//! a read(2) a break. Timeouts have nanoseconds.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::sync::OnceLock;
+
+use super::poll_desc::{ERROR, HANG_UP, PRIORITY};
+use crate::sync::{AtomicBool, Ordering};
+
+/// Events of one batch at most.
+pub(crate) const EVENTS_MAX: usize = 256;
+
+const BREAK: u64 = u64::MAX;
+
+/// What one event says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// HANG_UP, ERROR and PRIORITY of `poll_desc`, by direction.
+    pub(crate) read_reasons: u64,
+    pub(crate) write_reasons: u64,
+}
+
+/// The buffer of a batch.
+pub(crate) struct Events {
+    raw: Vec<libc::epoll_event>,
+}
+
+impl Events {
+    pub(crate) fn new() -> Events {
+        Events { raw: Vec::with_capacity(EVENTS_MAX) }
+    }
+
+    /// The events of the last batch, breaks left out.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Event> + '_ {
+        self.raw.iter().filter(|raw| raw.u64 != BREAK).map(|raw| {
+            let (bits, data) = (raw.events as i32, raw.u64);
+            let hung_up = bits & (libc::EPOLLHUP | libc::EPOLLRDHUP) != 0;
+            let failed = bits & libc::EPOLLERR != 0;
+            let end = bits & (libc::EPOLLHUP | libc::EPOLLERR) != 0;
+            let error = if failed { ERROR } else { 0 };
+            Event {
+                index: data as u32,
+                generation: (data >> 32) as u32,
+                readable: end || bits & (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLPRI) != 0,
+                writable: end || bits & libc::EPOLLOUT != 0,
+                read_reasons: error
+                    | if hung_up { HANG_UP } else { 0 }
+                    | if bits & libc::EPOLLPRI != 0 { PRIORITY } else { 0 },
+                write_reasons: error | if bits & libc::EPOLLHUP != 0 { HANG_UP } else { 0 },
+            }
+        })
+    }
+}
+
+/// An epoll instance with the eventfd that breaks its wait.
+#[derive(Debug)]
+pub(crate) struct Epoll {
+    epoll: OwnedFd,
+    breaker: OwnedFd,
+    /// A break was written and not yet seen.
+    breaking: AtomicBool,
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[allow(unsafe_code)]
+impl Epoll {
+    pub(crate) fn new() -> io::Result<Epoll> {
+        // SAFETY: no pointer is passed.
+        let epoll = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+        let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+        // SAFETY: no pointer is passed.
+        let breaker = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        // SAFETY: as above.
+        let breaker = unsafe { OwnedFd::from_raw_fd(breaker) };
+        let this = Epoll { epoll, breaker, breaking: AtomicBool::new(false) };
+        this.control(libc::EPOLL_CTL_ADD, this.breaker.as_raw_fd(), libc::EPOLLIN | libc::EPOLLET, BREAK)?;
+        Ok(this)
+    }
+
+    fn control(&self, operation: libc::c_int, fd: libc::c_int, events: libc::c_int, data: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: data };
+        // SAFETY: `event` is valid for the call, which keeps no pointer to it.
+        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &raw mut event) }).map(drop)
+    }
+
+    /// Registers `fd` for both directions under `index` and `generation`.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, index: u32, generation: u32) -> io::Result<()> {
+        const INTEREST: libc::c_int =
+            libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET;
+        let (fd, data) = (fd.as_raw_fd(), u64::from(generation) << 32 | u64::from(index));
+        let added = self.control(libc::EPOLL_CTL_ADD, fd, INTEREST, data).or_else(|error| {
+            if error.raw_os_error() != Some(libc::EEXIST) {
+                return Err(error);
+            }
+            self.control(libc::EPOLL_CTL_MOD, fd, INTEREST, data)
+                .or_else(|_| self.control(libc::EPOLL_CTL_ADD, fd, INTEREST, data))
+        });
+        added.map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => io::Error::new(io::ErrorKind::InvalidInput, "not pollable: epoll refuses this kind of file"),
+            _ => error,
+        })
+    }
+
+    /// Takes `fd` out, if it is in.
+    pub(crate) fn delete(&self, fd: BorrowedFd<'_>) {
+        let _ = self.control(libc::EPOLL_CTL_DEL, fd.as_raw_fd(), 0, 0);
+    }
+
+    /// Waits for events, at most `most` of them, and for `timeout` nanoseconds at most (`None`: no limit).
+    pub(crate) fn wait(&self, events: &mut Events, most: usize, timeout: Option<u64>) {
+        events.raw.clear();
+        let most = most.clamp(1, EVENTS_MAX) as libc::c_int;
+        let (epoll, buffer) = (self.epoll.as_raw_fd(), events.raw.as_mut_ptr());
+        let count = match (timeout, pwait2()) {
+            (Some(nanos @ 1..), Some(pwait2)) => {
+                let limit = libc::timespec {
+                    tv_sec: (nanos / 1_000_000_000).min(i32::MAX as u64) as libc::time_t,
+                    tv_nsec: (nanos % 1_000_000_000) as libc::c_long,
+                };
+                // SAFETY: the buffer has room for EVENTS_MAX events, `limit` lives through the call, and a null mask means none.
+                let count = unsafe { pwait2(epoll, buffer, most, &raw const limit, ptr::null()) };
+                if count < 0 && matches!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) {
+                    PWAIT2_REFUSED.store(true, Ordering::Relaxed);
+                    return;
+                }
+                count
+            }
+            (timeout, _) => {
+                let millis = timeout.map_or(-1, |nanos| nanos.div_ceil(1_000_000).min(i32::MAX as u64) as libc::c_int);
+                // SAFETY: the buffer has room for EVENTS_MAX events.
+                unsafe { libc::epoll_wait(epoll, buffer, most, millis) }
+            }
+        };
+        if count < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::Interrupted {
+                return;
+            }
+            eprintln!("netpoll: waiting for events failed, the epoll descriptor was closed by somebody else: {error}");
+            std::process::abort();
+        }
+        // SAFETY: the kernel has filled `count` entries, at most EVENTS_MAX, which is the capacity.
+        unsafe { events.raw.set_len(count as usize) };
+        if events.raw.iter().any(|raw| raw.u64 == BREAK) {
+            // ORDERING: SeqCst, before the caller looks at the queues again: a `wake` after this one writes anew.
+            self.breaking.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Makes the current or next wait return.
+    pub(crate) fn wake(&self) {
+        // ORDERING: SeqCst: the swap comes after the caller made its work visible and before it relies on the wait to end.
+        if self.breaking.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let one = 1_u64.to_ne_bytes();
+        loop {
+            // SAFETY: eight readable bytes, as eventfd(2) wants.
+            let written = unsafe { libc::write(self.breaker.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+            if written >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+                return;
+            }
+        }
+    }
+}
+
+type Pwait2 = unsafe extern "C" fn(
+    libc::c_int,
+    *mut libc::epoll_event,
+    libc::c_int,
+    *const libc::timespec,
+    *const libc::sigset_t,
+) -> libc::c_int;
+
+static PWAIT2_REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// glibc's `epoll_pwait2`, where the C library has it (2.35) and the kernel has not refused it (5.11). Looked up by name, so
+/// that an older C library still links, and a function of the C library, so that sanitizers see what the kernel writes.
+#[allow(unsafe_code)]
+fn pwait2() -> Option<Pwait2> {
+    static FOUND: OnceLock<Option<Pwait2>> = OnceLock::new();
+    if PWAIT2_REFUSED.load(Ordering::Relaxed) {
+        return None;
+    }
+    *FOUND.get_or_init(|| {
+        // SAFETY: the name is a C string; the default handle searches the loaded libraries.
+        let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"epoll_pwait2".as_ptr()) };
+        if address.is_null() {
+            return None;
+        }
+        // SAFETY: the symbol of that name has this signature by epoll_pwait2(2).
+        Some(unsafe { std::mem::transmute::<*mut libc::c_void, Pwait2>(address) })
+    })
+}

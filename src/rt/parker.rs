@@ -1,0 +1,81 @@
+//! `Parker`: a thread that waits for a token.
+//!
+//! # States
+//! EMPTY → (`park`) PARKED → (`unpark`) NOTIFIED → (`park` returns) EMPTY. `unpark` before `park` leaves the token, and many leave
+//! one. Own, instead of `std::thread::park`, so that a user's tokens for the same thread are neither eaten nor made.
+//!
+//! # Memory ordering
+//! All steps are read-modify-writes with AcqRel: what was written before `unpark` is seen after `park`. The lock is taken by
+//! `unpark` only against a thread between its last look at the state and the wait (models `parker_*`).
+
+use std::time::{Duration, Instant};
+
+use crate::sync::{AtomicU32, Condvar, Mutex, Ordering, planted};
+
+const EMPTY: u32 = 0;
+const PARKED: u32 = 1;
+const NOTIFIED: u32 = 2;
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Parker {
+    state: AtomicU32,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Parker {
+    pub(crate) fn new() -> Parker {
+        Parker { state: AtomicU32::new(EMPTY), lock: Mutex::new(()), wake: Condvar::new() }
+    }
+
+    /// Takes the token if there is one.
+    pub(crate) fn try_take(&self) -> bool {
+        self.state.compare_exchange(NOTIFIED, EMPTY, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Waits for the token and takes it.
+    pub(crate) fn park(&self) {
+        self.park_until(None);
+    }
+
+    /// Waits for the token until `deadline` at most. Returns whether it came.
+    pub(crate) fn park_until(&self, deadline: Option<Instant>) -> bool {
+        if self.try_take() {
+            return true;
+        }
+        let mut guard = self.lock.lock();
+        // ORDERING: AcqRel. Fails when the token came since; then no notification will.
+        if self.state.compare_exchange(EMPTY, PARKED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            self.state.store(EMPTY, Ordering::Release);
+            return true;
+        }
+        loop {
+            guard = match deadline {
+                None => self.wake.wait(guard),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left == Duration::ZERO {
+                        return self.state.swap(EMPTY, Ordering::AcqRel) == NOTIFIED;
+                    }
+                    self.wake.wait_timeout(guard, left)
+                }
+            };
+            if self.try_take() {
+                return true;
+            }
+        }
+    }
+
+    /// Hands the token over.
+    pub(crate) fn unpark(&self) {
+        if self.state.swap(NOTIFIED, Ordering::AcqRel) != PARKED {
+            return;
+        }
+        // The parked thread holds the lock from its step to PARKED until it waits: after this it does wait, or has left.
+        if !planted!("unpark_without_lock") {
+            drop(self.lock.lock());
+        }
+        self.wake.notify_one();
+    }
+}

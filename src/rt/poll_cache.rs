@@ -1,0 +1,167 @@
+//! `PollCache`: the slots that [`PollDesc`]s live in.
+//!
+//! Blocks of 4 KiB that are never unmapped, so a late epoll event or timer can be looked up by number at any time. A slot goes
+//! through the free list and comes back with another generation. Finding a slot by its number is two loads.
+//!
+//! # Invariants
+//! * C1 — a slot's address never changes and stays readable for the life of the cache.
+//! * C2 — a slot is handed out once until it is freed: pop and push are compare-and-swaps on a head that carries a count of
+//!   pops against ABA (model `free_list_hands_out_once`).
+//! * C3 — the count of slots is bounded ([`SLOTS_MAX`]); beyond it `alloc` returns `None`.
+//!
+//! # Compared with Go (runtime.pollCache)
+//! Go takes one global lock twice a connection and pads a 296-byte descriptor to 512 bytes for the tag bits of its pointers.
+
+use std::ptr;
+
+use super::poll_desc::PollDesc;
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, MODEL, Mutex, Ordering, array_of, const_fn, planted};
+
+const BLOCK_BYTES: usize = 4096;
+const BLOCK_SLOTS: usize = if MODEL { 1 } else { BLOCK_BYTES / 256 };
+const PAGE_BLOCKS: usize = if MODEL { 2 } else { 1024 };
+const PAGES: usize = if MODEL { 1 } else { 1024 };
+/// 2²⁴ descriptors: more than the kernel's default ceiling of open files for all processes (2²⁰ each).
+pub(crate) const SLOTS_MAX: usize = PAGES * PAGE_BLOCKS * BLOCK_SLOTS;
+
+type Block = [PollDesc; BLOCK_SLOTS];
+type Page = [AtomicPtr<Block>; PAGE_BLOCKS];
+
+const _: () = assert!(MODEL || size_of::<Block>() == BLOCK_BYTES);
+const _: () = assert!(SLOTS_MAX < u32::MAX as usize, "an index + 1 fits a free-list link");
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct PollCache {
+    pages: [AtomicPtr<Page>; PAGES],
+    /// Index + 1 of the first free slot in the low half, pops in the high half.
+    free: AtomicU64,
+    /// Slots that exist.
+    slots: AtomicU32,
+    growing: Mutex<()>,
+}
+
+impl PollCache {
+    const_fn! {
+        pub(crate) fn new() -> PollCache {
+            PollCache {
+                pages: array_of![AtomicPtr::new(ptr::null_mut()); PAGES],
+                free: AtomicU64::new(0),
+                slots: AtomicU32::new(0),
+                growing: Mutex::new(()),
+            }
+        }
+    }
+
+    /// The slot `index`, if there is such a one.
+    #[inline]
+    #[allow(unsafe_code)]
+    pub(crate) fn get(&self, index: u32) -> Option<&PollDesc> {
+        let (block, slot) = (index as usize / BLOCK_SLOTS, index as usize % BLOCK_SLOTS);
+        // ORDERING: Acquire pairs with the Release stores in `grow`: the block's slots are initialised.
+        let page = self.pages.get(block / PAGE_BLOCKS)?.load(Ordering::Acquire);
+        // SAFETY: null or a leaked `Page` (C1).
+        let page = unsafe { page.as_ref() }?;
+        // ORDERING: Acquire, as above.
+        let block = page[block % PAGE_BLOCKS].load(Ordering::Acquire);
+        // SAFETY: null or a leaked `Block` (C1).
+        let block = unsafe { block.as_ref() }?;
+        Some(&block[slot])
+    }
+
+    /// A free slot, of a new block if need be. `None` at the bound of C3.
+    pub(crate) fn alloc(&self) -> Option<&PollDesc> {
+        loop {
+            let head = self.free.load(Ordering::Acquire);
+            let Some(index) = (head as u32).checked_sub(1) else {
+                self.grow()?;
+                continue;
+            };
+            let desc = self.get(index)?;
+            // ORDERING: Relaxed: if the slot was popped meanwhile the link is stale, and so is the count in `head`.
+            let next = u64::from(desc.next_free.load(Ordering::Relaxed));
+            let pops = if planted!("free_list_without_count") { 0 } else { (head >> 32).wrapping_add(1) << 32 };
+            // ORDERING: AcqRel pairs with `push`: the slot's last owner is done with it.
+            if self.free.compare_exchange_weak(head, pops | next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return Some(desc);
+            }
+        }
+    }
+
+    /// Gives a slot back that `alloc` handed out. Its generation has been moved by `retire`.
+    pub(crate) fn free(&self, desc: &PollDesc) {
+        self.push(desc);
+    }
+
+    fn push(&self, desc: &PollDesc) {
+        let mut head = self.free.load(Ordering::Relaxed);
+        loop {
+            desc.next_free.store(head as u32, Ordering::Relaxed);
+            let next = head & !u64::from(u32::MAX) | u64::from(desc.index + 1);
+            // ORDERING: Release publishes the link and the slot's state to the `alloc` that pops it.
+            match self.free.compare_exchange_weak(head, next, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    #[cold]
+    #[allow(unsafe_code)]
+    fn grow(&self) -> Option<()> {
+        let _growing = self.growing.lock();
+        if self.free.load(Ordering::Acquire) as u32 != 0 {
+            return Some(());
+        }
+        let first = self.slots.load(Ordering::Relaxed) as usize;
+        if first == SLOTS_MAX {
+            return None;
+        }
+        let block = first / BLOCK_SLOTS;
+        let page_slot = &self.pages[block / PAGE_BLOCKS];
+        let mut page = page_slot.load(Ordering::Acquire);
+        if page.is_null() {
+            let fresh: Page = std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
+            page = Box::into_raw(Box::new(fresh));
+            // ORDERING: Release pairs with `get`.
+            page_slot.store(page, Ordering::Release);
+        }
+        let slots: Block = std::array::from_fn(|slot| PollDesc::new((first + slot) as u32));
+        let slots = Box::leak(Box::new(slots));
+        // SAFETY: not null, and leaked, so valid for ever (C1).
+        let page = unsafe { &*page };
+        // ORDERING: Release pairs with `get`.
+        page[block % PAGE_BLOCKS].store(slots, Ordering::Release);
+        self.slots.store((first + BLOCK_SLOTS) as u32, Ordering::Release);
+        slots.iter().rev().for_each(|desc| self.push(desc));
+        Some(())
+    }
+
+    /// Every slot there is, free or not.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &PollDesc> {
+        (0..self.slots.load(Ordering::Acquire)).filter_map(|index| self.get(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_handed_out_once_and_come_back_with_a_new_generation() {
+        let cache = PollCache::new();
+        let slots: Vec<_> = (0..100).map(|_| cache.alloc().expect("far below the bound")).collect();
+        let mut numbers: Vec<_> = slots.iter().map(|desc| desc.index).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 100);
+        let generation = slots[7].open();
+        assert!(!slots[7].retire(generation));
+        cache.free(slots[7]);
+        let again = cache.alloc().expect("just freed");
+        assert!(ptr::eq(again, slots[7]), "last in, first out");
+        assert_eq!(again.open(), generation + 1);
+        assert!(cache.get(SLOTS_MAX as u32).is_none() && cache.get(5000).is_none());
+        assert_eq!(cache.iter().count(), 112);
+    }
+}

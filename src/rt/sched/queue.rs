@@ -1,0 +1,294 @@
+//! `RunQueue`: the tasks that one processor has to run.
+//!
+//! A ring of [`RING`] that its owner pushes to and everybody pops from, a *next* slot in front of it for the task that was woken
+//! by the running one (its data is warm), and behind it a FIFO overflow list without bound. Only the owner pushes.
+//!
+//! # Invariants
+//! * Q1 — every item that is pushed comes out exactly once, whoever takes it (models `ring_*`).
+//! * Q2 — apart from the next slot the order is FIFO: while the overflow list holds anything, new items go behind it. Nothing goes
+//!   to another queue because this one is full, so there is no cliff at any number of runnable tasks.
+//! * Q3 — a slot of the ring is overwritten only after `head` has passed it, and a thief's copy counts only if `head` is still where
+//!   it was when the copy was made.
+//!
+//! # Memory ordering
+//! `tail` is stored Release by the owner and loaded Acquire by thieves: slots are visible before the count that covers them.
+//! `head` is moved by compare-and-swap with Release by owner and thieves and loaded Acquire by the owner before it reuses a slot.
+//!
+//! # Compared with Go (runtime/proc.go)
+//! Same ring of 256. Go moves half a full ring to the global queue under the scheduler's lock; the overflow list here is the
+//! processor's own. The next slot is not inherited for a whole time slice: its user counts and goes to the ring after a few turns.
+
+use std::collections::VecDeque;
+use std::ptr::{self, NonNull};
+
+use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, MODEL, Mutex, Ordering, planted};
+
+/// Slots of a ring: as many tasks as one batch of events makes runnable.
+pub(crate) const RING: usize = if MODEL { 4 } else { 256 };
+/// Items that move between a list and a ring at once.
+const BATCH: usize = RING / 2;
+
+/// A runnable task as a raw pointer; whoever takes it out of a queue owns it.
+pub(crate) type Item = NonNull<()>;
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct RunQueue {
+    head: AtomicU32,
+    tail: AtomicU32,
+    next: AtomicPtr<()>,
+    overflow_len: AtomicUsize,
+    overflow: Mutex<VecDeque<SendItem>>,
+    ring: [AtomicPtr<()>; RING],
+}
+
+/// An [`Item`] in a list that threads share.
+#[derive(Debug)]
+struct SendItem(Item);
+
+// SAFETY: an item is the ownership of a runnable task, which may be run on any thread (`spawn` demands `Send` of the future).
+#[allow(unsafe_code)]
+unsafe impl Send for SendItem {}
+
+impl RunQueue {
+    pub(crate) fn new() -> RunQueue {
+        RunQueue {
+            head: AtomicU32::new(0),
+            tail: AtomicU32::new(0),
+            next: AtomicPtr::new(ptr::null_mut()),
+            overflow_len: AtomicUsize::new(0),
+            overflow: Mutex::new(VecDeque::new()),
+            ring: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+        }
+    }
+
+    /// Items in the queue, about: exact for the owner when nobody steals.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        let ring = self.tail.load(Ordering::Relaxed).wrapping_sub(self.head.load(Ordering::Relaxed));
+        // A thief may move `head` between the loads; a huge count is an empty ring.
+        let ring = if ring as usize > RING { 0 } else { ring as usize };
+        ring + self.overflow_len.load(Ordering::Relaxed) + usize::from(!self.next.load(Ordering::Relaxed).is_null())
+    }
+
+    /// Room in the ring before anything overflows.
+    pub(crate) fn room(&self) -> usize {
+        RING.saturating_sub(self.len())
+    }
+
+    /// Owner only: puts an item at the end.
+    #[inline]
+    pub(crate) fn push(&self, item: Item) {
+        // ORDERING: Relaxed: only the owner stores `tail`.
+        let tail = self.tail.load(Ordering::Relaxed);
+        // ORDERING: Acquire pairs with the thieves' Release: they have read the slots that `head` has passed (Q3).
+        let head = self.head.load(Ordering::Acquire);
+        if tail.wrapping_sub(head) as usize == RING || self.overflow_len.load(Ordering::Relaxed) != 0 {
+            return self.push_overflow(item);
+        }
+        self.ring[tail as usize % RING].store(item.as_ptr(), Ordering::Relaxed);
+        // ORDERING: Release pairs with the Acquire of `tail` in `steal`.
+        let order = if planted!("ring_relaxed_tail") { Ordering::Relaxed } else { Ordering::Release };
+        self.tail.store(tail.wrapping_add(1), order);
+    }
+
+    #[cold]
+    fn push_overflow(&self, item: Item) {
+        let mut overflow = self.overflow.lock();
+        overflow.push_back(SendItem(item));
+        self.overflow_len.store(overflow.len(), Ordering::Relaxed);
+    }
+
+    /// Owner only: puts an item first; the one that was first goes to the end.
+    #[inline]
+    pub(crate) fn push_next(&self, item: Item) {
+        // ORDERING: AcqRel: the item's data travels with the pointer, to the owner or to a thief.
+        let old = self.next.swap(item.as_ptr(), Ordering::AcqRel);
+        if let Some(old) = NonNull::new(old) {
+            self.push(old);
+        }
+    }
+
+    /// Takes the item of the next slot; anybody.
+    #[inline]
+    pub(crate) fn pop_next(&self) -> Option<Item> {
+        if self.next.load(Ordering::Relaxed).is_null() {
+            return None;
+        }
+        if planted!("next_taken_twice") {
+            let item = NonNull::new(self.next.load(Ordering::Acquire));
+            self.next.store(ptr::null_mut(), Ordering::Release);
+            return item;
+        }
+        NonNull::new(self.next.swap(ptr::null_mut(), Ordering::AcqRel))
+    }
+
+    /// Owner only: takes the oldest item.
+    #[inline]
+    pub(crate) fn pop(&self) -> Option<Item> {
+        loop {
+            let mut head = self.head.load(Ordering::Acquire);
+            let tail = self.tail.load(Ordering::Relaxed);
+            while head != tail {
+                let item = self.ring[head as usize % RING].load(Ordering::Relaxed);
+                // ORDERING: Release, as thieves do, so that the owner's own later `push` reuses the slot after this read.
+                match self.head.compare_exchange_weak(
+                    head,
+                    head.wrapping_add(1),
+                    Ordering::AcqRel,
+                    Ordering::Acquire,
+                ) {
+                    Ok(_) => return NonNull::new(item),
+                    Err(now) => head = now,
+                }
+            }
+            if self.overflow_len.load(Ordering::Relaxed) == 0 || !self.refill() {
+                return None;
+            }
+        }
+    }
+
+    /// Moves the head of the overflow list into the ring, which is empty. False if thieves have emptied the list.
+    #[cold]
+    fn refill(&self) -> bool {
+        let mut overflow = self.overflow.lock();
+        let count = overflow.len().min(BATCH);
+        let tail = self.tail.load(Ordering::Relaxed);
+        for (at, SendItem(item)) in overflow.drain(..count).enumerate() {
+            self.ring[tail.wrapping_add(at as u32) as usize % RING].store(item.as_ptr(), Ordering::Relaxed);
+        }
+        self.overflow_len.store(overflow.len(), Ordering::Relaxed);
+        // ORDERING: Release, as in `push`.
+        self.tail.store(tail.wrapping_add(count as u32), Ordering::Release);
+        count > 0
+    }
+
+    /// Takes half of this queue for `thief`, which belongs to the calling thread and has an empty ring, and returns one item of
+    /// it to run at once.
+    pub(crate) fn steal(&self, thief: &RunQueue) -> Option<Item> {
+        let start = thief.tail.load(Ordering::Relaxed);
+        let mut head = self.head.load(Ordering::Acquire);
+        let count = loop {
+            // ORDERING: Acquire pairs with the owner's Release: the slots below `tail` are written.
+            let tail = self.tail.load(Ordering::Acquire);
+            let held = tail.wrapping_sub(head);
+            let count = held - held / 2;
+            if count as usize > BATCH {
+                // `head` moved between the two loads.
+                head = self.head.load(Ordering::Acquire);
+                continue;
+            }
+            if count == 0 {
+                break 0;
+            }
+            for at in 0..count {
+                let item = self.ring[head.wrapping_add(at) as usize % RING].load(Ordering::Relaxed);
+                thief.ring[start.wrapping_add(at) as usize % RING].store(item, Ordering::Relaxed);
+            }
+            if planted!("steal_without_claim") {
+                self.head.store(head.wrapping_add(count), Ordering::Release);
+                break count;
+            }
+            // ORDERING: Release: the copies were read before the owner may reuse the slots (Q3).
+            match self.head.compare_exchange(head, head.wrapping_add(count), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break count,
+                Err(now) => head = now,
+            }
+        };
+        let Some(rest) = count.checked_sub(1) else { return self.steal_overflow(thief) };
+        // ORDERING: Release, as in `push`.
+        thief.tail.store(start.wrapping_add(rest), Ordering::Release);
+        NonNull::new(thief.ring[start.wrapping_add(rest) as usize % RING].load(Ordering::Relaxed))
+    }
+
+    #[cold]
+    fn steal_overflow(&self, thief: &RunQueue) -> Option<Item> {
+        if self.overflow_len.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut overflow = self.overflow.lock();
+        let count = (overflow.len() - overflow.len() / 2).min(BATCH);
+        let taken: Vec<_> = overflow.drain(..count).collect();
+        self.overflow_len.store(overflow.len(), Ordering::Relaxed);
+        drop(overflow);
+        let mut taken = taken.into_iter();
+        let first = taken.next()?;
+        taken.for_each(|SendItem(item)| thief.push(item));
+        Some(first.0)
+    }
+
+    /// Owner only: takes everything out.
+    pub(crate) fn drain(&self) -> impl Iterator<Item = Item> + '_ {
+        std::iter::from_fn(|| self.pop_next().or_else(|| self.pop()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[allow(unsafe_code)]
+    fn item(number: usize) -> Item {
+        NonNull::new(ptr::without_provenance_mut(number + 1)).expect("not null")
+    }
+
+    #[test]
+    fn order_is_first_in_first_out_across_the_overflow_list() {
+        let queue = RunQueue::new();
+        for number in 0..3 * RING {
+            queue.push(item(number));
+        }
+        assert_eq!(queue.len(), 3 * RING);
+        for number in 0..RING {
+            assert_eq!(queue.pop(), Some(item(number)));
+        }
+        queue.push(item(3 * RING));
+        for number in RING..=3 * RING {
+            assert_eq!(queue.pop(), Some(item(number)));
+        }
+        assert_eq!((queue.pop(), queue.len()), (None, 0));
+    }
+
+    #[test]
+    fn thieves_take_half_and_the_next_slot_goes_first() {
+        let (queue, thief) = (RunQueue::new(), RunQueue::new());
+        (0..10).for_each(|number| queue.push(item(number)));
+        assert!(queue.steal(&thief).is_some());
+        assert_eq!((queue.len(), thief.len()), (5, 4));
+        queue.push_next(item(20));
+        queue.push_next(item(21));
+        assert_eq!(queue.pop_next(), Some(item(21)));
+        assert_eq!(queue.drain().last(), Some(item(20)));
+    }
+
+    #[test]
+    fn nothing_is_lost_or_doubled_under_theft() {
+        const ITEMS: usize = 200_000;
+        let queue = RunQueue::new();
+        let seen: Vec<AtomicU32> = (0..ITEMS).map(|_| AtomicU32::new(0)).collect();
+        let done = AtomicUsize::new(0);
+        let see = |item: Item| {
+            seen[item.as_ptr().addr() - 1].fetch_add(1, Ordering::Relaxed);
+            done.fetch_add(1, Ordering::Relaxed);
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let own = RunQueue::new();
+                    while done.load(Ordering::Relaxed) < ITEMS {
+                        queue.steal(&own).into_iter().for_each(see);
+                        own.drain().for_each(see);
+                    }
+                });
+            }
+            for number in 0..ITEMS {
+                queue.push(item(number));
+                if number % 3 == 0 {
+                    queue.pop().into_iter().for_each(see);
+                }
+            }
+            queue.drain().for_each(see);
+        });
+        assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+    }
+}

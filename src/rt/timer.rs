@@ -1,0 +1,400 @@
+//! Timers: a 4-ary heap of values a processor, and one shared by threads that have no processor.
+//!
+//! An entry is 16 bytes: when, and what for. It holds no pointer and needs no removal: the truth is elsewhere, and an entry that is
+//! no longer true is *dead* when it comes to the top. Two kinds of truth:
+//!
+//! * a [`PollDesc`](super::poll_desc::PollDesc)'s deadlines (index and generation; `armed` there says which entry counts);
+//! * a sleep, whose waker lives in a slot of this very set (slot number and generation).
+//!
+//! # States of a sleep slot
+//! *free* (in the free list) → `arm` → *armed* → `run` → *fired* → `release` → free; or armed → `release` → free, its entry dead.
+//! The generation moves at every release.
+//!
+//! # Invariants
+//! * T1 — `next` is never later than the earliest live entry, so who sleeps until the least `next` of all sets is never late. It
+//!   may be early: a dead entry on top.
+//! * T2 — dead entries are swept when they are a quarter of the heap: memory is linear in what is alive.
+//! * 4 — an entry whose generation has moved does nothing.
+//!
+//! # Memory ordering
+//! `next` is stored SeqCst under the set's lock. Who arms from another thread then loads the poller's wake-up time (SeqCst); the
+//! poller stores that time and then loads every `next`: one of the two sees the other (model `earlier_timer_breaks_the_wait`).
+//!
+//! # Cancellation
+//! Dropping a sleep releases its slot; the waker is dropped outside the lock.
+//!
+//! # Compared with Go (runtime/time.go)
+//! Go's entries point at timers that are modified in place and carry a callback. Here nothing foreign is called: `run` returns
+//! what is due and the caller acts without the lock.
+
+use std::task::Waker;
+
+use super::clock::NEVER;
+use super::waiters::Wakers;
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, const_fn};
+
+/// What an entry is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The deadlines of the poll cache's slot of this index.
+    Poll { index: u32, generation: u32 },
+    /// A sleep slot of the same set.
+    Sleep { slot: u32, generation: u32 },
+}
+
+const SLEEP: u32 = 1 << 31;
+
+/// A heap entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    when: u64,
+    /// The index, with [`SLEEP`] for the kind.
+    id: u32,
+    generation: u32,
+}
+
+impl Entry {
+    fn new(when: u64, target: Target) -> Entry {
+        match target {
+            Target::Poll { index, generation } => Entry { when, id: index, generation },
+            Target::Sleep { slot, generation } => Entry { when, id: slot | SLEEP, generation },
+        }
+    }
+
+    fn target(self) -> Target {
+        match self.id & SLEEP {
+            0 => Target::Poll { index: self.id, generation: self.generation },
+            _ => Target::Sleep { slot: self.id & !SLEEP, generation: self.generation },
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Entry>() == 16);
+
+/// A 4-ary min-heap by `when`.
+#[derive(Debug)]
+struct Heap(Vec<Entry>);
+
+impl Heap {
+    fn push(&mut self, entry: Entry) {
+        self.0.push(entry);
+        self.sift_up(self.0.len() - 1);
+    }
+
+    fn peek(&self) -> Option<&Entry> {
+        self.0.first()
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let last = self.0.pop()?;
+        let Some(first) = self.0.first_mut() else { return Some(last) };
+        let top = std::mem::replace(first, last);
+        self.sift_down(0);
+        Some(top)
+    }
+
+    fn retain(&mut self, live: impl FnMut(&Entry) -> bool) {
+        self.0.retain(live);
+        for at in (0..self.0.len().div_ceil(4)).rev() {
+            self.sift_down(at);
+        }
+    }
+
+    fn sift_up(&mut self, mut at: usize) {
+        let entry = self.0[at];
+        while at > 0 {
+            let parent = (at - 1) / 4;
+            if self.0[parent].when <= entry.when {
+                break;
+            }
+            self.0[at] = self.0[parent];
+            at = parent;
+        }
+        self.0[at] = entry;
+    }
+
+    fn sift_down(&mut self, mut at: usize) {
+        let entry = self.0[at];
+        loop {
+            let first = 4 * at + 1;
+            let children = first..(first + 4).min(self.0.len());
+            let Some(least) = children.min_by_key(|&child| self.0[child].when) else { break };
+            if self.0[least].when >= entry.when {
+                break;
+            }
+            self.0[at] = self.0[least];
+            at = least;
+        }
+        self.0[at] = entry;
+    }
+}
+
+#[derive(Debug)]
+struct SleepSlot {
+    generation: u32,
+    fired: bool,
+    waker: Option<Waker>,
+    next_free: u32,
+}
+
+const NO_SLOT: u32 = u32::MAX;
+
+#[derive(Debug)]
+struct Inner {
+    heap: Heap,
+    slots: Vec<SleepSlot>,
+    free: u32,
+}
+
+/// A sleep in a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SleepKey {
+    slot: u32,
+    generation: u32,
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct TimerSet {
+    inner: Mutex<Inner>,
+    /// When the first entry is due; [`NEVER`] without one.
+    next: AtomicU64,
+    /// Entries that no longer count, about.
+    dead: AtomicUsize,
+}
+
+/// Entries below which sweeping is not worth a pass.
+const SWEEP_MIN: usize = 64;
+
+impl TimerSet {
+    const_fn! {
+        pub(crate) fn new() -> TimerSet {
+            TimerSet {
+                inner: Mutex::new(Inner { heap: Heap(Vec::new()), slots: Vec::new(), free: NO_SLOT }),
+                next: AtomicU64::new(NEVER),
+                dead: AtomicUsize::new(0),
+            }
+        }
+    }
+
+    /// When the first entry is due.
+    #[inline]
+    pub(crate) fn next(&self) -> u64 {
+        // ORDERING: SeqCst, see the header.
+        self.next.load(Ordering::SeqCst)
+    }
+
+    /// One entry of this set no longer counts.
+    pub(crate) fn note_dead(&self) {
+        self.dead.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn publish(&self, inner: &Inner) {
+        // ORDERING: SeqCst, see the header.
+        self.next.store(inner.heap.peek().map_or(NEVER, |entry| entry.when), Ordering::SeqCst);
+    }
+
+    /// Puts in an entry for a poll descriptor. `counts` tells whether such an entry still counts, should the set be swept.
+    /// Returns whether it is the first to be due.
+    pub(crate) fn add(&self, when: u64, target: Target, counts: impl Fn(Target, u64) -> bool) -> bool {
+        let mut inner = self.inner.lock();
+        self.sweep(&mut inner, counts);
+        inner.heap.push(Entry::new(when, target));
+        let first = when < self.next.load(Ordering::Relaxed);
+        if first {
+            self.publish(&inner);
+        }
+        first
+    }
+
+    /// Arms a sleep. Returns its key and whether it is the first to be due.
+    pub(crate) fn arm_sleep(&self, when: u64, waker: Waker, counts: impl Fn(Target, u64) -> bool) -> (SleepKey, bool) {
+        let mut inner = self.inner.lock();
+        self.sweep(&mut inner, counts);
+        let slot = match inner.free {
+            NO_SLOT => {
+                inner.slots.push(SleepSlot { generation: 0, fired: false, waker: None, next_free: NO_SLOT });
+                (inner.slots.len() - 1) as u32
+            }
+            slot => slot,
+        };
+        let place = &mut inner.slots[slot as usize];
+        let free = std::mem::replace(&mut place.next_free, NO_SLOT);
+        (place.fired, place.waker) = (false, Some(waker));
+        let generation = place.generation;
+        inner.free = free;
+        inner.heap.push(Entry::new(when, Target::Sleep { slot, generation }));
+        let first = when < self.next.load(Ordering::Relaxed);
+        if first {
+            self.publish(&inner);
+        }
+        (SleepKey { slot, generation }, first)
+    }
+
+    /// Whether the sleep has fired; if not, `waker` is the one to wake.
+    pub(crate) fn poll_sleep(&self, key: SleepKey, waker: &Waker) -> bool {
+        let mut replaced = None;
+        let mut inner = self.inner.lock();
+        let place = &mut inner.slots[key.slot as usize];
+        if place.fired || place.waker.as_ref().is_some_and(|held| held.will_wake(waker)) {
+            return place.fired;
+        }
+        drop(inner);
+        let fresh = waker.clone();
+        inner = self.inner.lock();
+        let place = &mut inner.slots[key.slot as usize];
+        if !place.fired {
+            replaced = place.waker.replace(fresh);
+        }
+        let fired = place.fired;
+        drop(inner);
+        drop(replaced);
+        fired
+    }
+
+    /// Gives the slot of a sleep back, fired or not.
+    pub(crate) fn release(&self, key: SleepKey) {
+        let mut inner = self.inner.lock();
+        let free = inner.free;
+        let place = &mut inner.slots[key.slot as usize];
+        debug_assert_eq!(place.generation, key.generation, "inconsistent sleep slot");
+        place.generation = place.generation.wrapping_add(1);
+        let (waker, fired) = (place.waker.take(), place.fired);
+        place.next_free = free;
+        inner.free = key.slot;
+        drop(inner);
+        drop(waker);
+        if !fired {
+            self.note_dead();
+        }
+    }
+
+    /// Takes out what is due at `now`: sleepers' wakers go to `wakers`, poll descriptors' entries to `due`.
+    pub(crate) fn run(&self, now: u64, due: &mut Vec<(u64, Target)>, wakers: &mut Wakers) -> usize {
+        let mut inner = self.inner.lock();
+        let mut count = 0;
+        while inner.heap.peek().is_some_and(|entry| entry.when <= now) {
+            let Some(entry) = inner.heap.pop() else { break };
+            count += 1;
+            match entry.target() {
+                target @ Target::Poll { .. } => due.push((entry.when, target)),
+                Target::Sleep { slot, generation } => {
+                    let place = &mut inner.slots[slot as usize];
+                    if place.generation == generation {
+                        place.fired = true;
+                        wakers.extend(place.waker.take());
+                    } else {
+                        self.forget_dead();
+                    }
+                }
+            }
+        }
+        self.publish(&inner);
+        count
+    }
+
+    /// A dead entry came to the top.
+    pub(crate) fn forget_dead(&self) {
+        let _ = self.dead.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |dead| dead.checked_sub(1));
+    }
+
+    fn sweep(&self, inner: &mut Inner, counts: impl Fn(Target, u64) -> bool) {
+        let len = inner.heap.0.len();
+        if len < SWEEP_MIN || self.dead.load(Ordering::Relaxed) * 4 < len {
+            return;
+        }
+        self.dead.store(0, Ordering::Relaxed);
+        let Inner { heap, slots, .. } = inner;
+        heap.retain(|entry| match entry.target() {
+            Target::Sleep { slot, generation } => slots[slot as usize].generation == generation,
+            target => counts(target, entry.when),
+        });
+        self.publish(inner);
+    }
+
+    /// Empties the set: every sleeper is to be woken, nothing fires any more.
+    pub(crate) fn clear(&self, wakers: &mut Wakers) {
+        let mut inner = self.inner.lock();
+        for place in &mut inner.slots {
+            if place.waker.is_some() {
+                place.fired = true;
+                wakers.extend(place.waker.take());
+            }
+        }
+        inner.heap.0.clear();
+        self.dead.store(0, Ordering::Relaxed);
+        self.publish(&inner);
+    }
+
+    /// Entries, dead ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.inner.lock().heap.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BinaryHeap;
+
+    fn random(state: &mut u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state
+    }
+
+    #[test]
+    fn the_heap_agrees_with_an_oracle() {
+        let (mut state, mut heap, mut oracle) = (0x9e37_79b9, Heap(Vec::new()), BinaryHeap::new());
+        for step in 0..200_000_u32 {
+            if random(&mut state) % 5 < 3 {
+                let when = random(&mut state) % 1000;
+                heap.push(Entry { when, id: step, generation: 0 });
+                oracle.push(std::cmp::Reverse(when));
+            } else {
+                assert_eq!(heap.pop().map(|entry| entry.when), oracle.pop().map(|when| when.0));
+            }
+            if step % 5000 == 0 {
+                let limit = random(&mut state) % 1000;
+                heap.retain(|entry| entry.when < limit);
+                oracle = oracle.into_iter().filter(|when| when.0 < limit).collect();
+            }
+        }
+        while let Some(entry) = heap.pop() {
+            assert_eq!(Some(entry.when), oracle.pop().map(|when| when.0));
+        }
+        assert!(oracle.is_empty());
+    }
+
+    #[test]
+    fn cancelled_sleeps_do_not_pile_up() {
+        let set = TimerSet::new();
+        for round in 0..100_000 {
+            let (key, _) = set.arm_sleep(1_000_000 + round, Waker::noop().clone(), |_, _| true);
+            set.release(key);
+        }
+        assert!(set.len() <= SWEEP_MIN * 2, "{} entries for no sleep", set.len());
+        assert!(set.inner.lock().slots.len() == 1, "the slot is used again");
+    }
+
+    #[test]
+    fn what_is_due_comes_out_in_order_and_once() {
+        let set = TimerSet::new();
+        let (early, first) = set.arm_sleep(10, Waker::noop().clone(), |_, _| true);
+        assert!(first);
+        let (late, first) = set.arm_sleep(30, Waker::noop().clone(), |_, _| true);
+        assert!(!first);
+        assert!(!set.add(20, Target::Poll { index: 7, generation: 3 }, |_, _| true));
+        let (mut due, mut wakers) = (Vec::new(), Wakers::new());
+        assert_eq!(set.run(20, &mut due, &mut wakers), 2);
+        assert_eq!(due, [(20, Target::Poll { index: 7, generation: 3 })]);
+        assert_eq!(wakers.wake_all(), 1);
+        assert!(set.poll_sleep(early, Waker::noop()) && !set.poll_sleep(late, Waker::noop()));
+        assert_eq!(set.next(), 30);
+        set.release(early);
+        set.release(late);
+        assert_eq!((set.run(40, &mut due, &mut wakers), wakers.wake_all()), (1, 0), "the released sleep is dead");
+        assert_eq!(set.next(), NEVER);
+    }
+}
