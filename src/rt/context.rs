@@ -7,7 +7,7 @@ use std::ptr;
 use std::task::{Context as TaskContext, Poll};
 
 use super::sched::processor::Processor;
-use super::sched::task::Task;
+use super::sched::task::TaskData;
 use crate::sync::Ordering;
 
 /// I/O operations that a task may complete in one poll before it yields.
@@ -19,7 +19,7 @@ pub(crate) const BUDGET: u32 = 128;
 #[derive(Debug)]
 struct Context {
     processor: Cell<Option<&'static Processor>>,
-    task: Cell<*const Task>,
+    task: Cell<*const TaskData>,
     /// A thread that runs the runtime: a worker, or one inside `block_on`.
     depth: Cell<u32>,
     /// The budget of a thread without a processor; never refilled by a scheduler, so it refills itself.
@@ -65,7 +65,7 @@ pub(crate) fn enter() -> impl Drop {
 }
 
 /// Calls `f` with the task that this thread is running.
-pub(crate) fn with_task<T>(f: impl FnOnce(Option<&Task>) -> T) -> T {
+pub(crate) fn with_task<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     let task = CONTEXT.with(|context| context.task.get());
     // SAFETY: null, or set by `run_task` further up this thread's stack, where the task is kept alive.
     #[allow(unsafe_code)]
@@ -78,8 +78,8 @@ pub(crate) fn is_running_task() -> bool {
 }
 
 /// Makes `task` the current one while `f` runs, also if it panics.
-pub(crate) fn run_task<T>(task: *const Task, f: impl FnOnce() -> T) -> T {
-    struct Restore(*const Task);
+pub(crate) fn run_task<T>(task: *const TaskData, f: impl FnOnce() -> T) -> T {
+    struct Restore(*const TaskData);
     impl Drop for Restore {
         fn drop(&mut self) {
             CONTEXT.with(|context| context.task.set(self.0));

@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::sync::{AtomicU32, Condvar, Mutex, Ordering, planted};
+use crate::sync::{AtomicU32, Condvar, Mutex, Ordering, const_fn, planted};
 
 const EMPTY: u32 = 0;
 const PARKED: u32 = 1;
@@ -25,8 +25,10 @@ pub(crate) struct Parker {
 }
 
 impl Parker {
-    pub(crate) fn new() -> Parker {
-        Parker { state: AtomicU32::new(EMPTY), lock: Mutex::new(()), wake: Condvar::new() }
+    const_fn! {
+        pub(crate) fn new() -> Parker {
+            Parker { state: AtomicU32::new(EMPTY), lock: Mutex::new(()), wake: Condvar::new() }
+        }
     }
 
     /// Takes the token if there is one.

@@ -116,8 +116,6 @@ pub(crate) enum Wait {
 pub(crate) struct Side {
     word: AtomicU64,
     deadline: AtomicU64,
-    /// The earliest relative timeout of an operation that waits, or none.
-    wait_until: AtomicU64,
     /// When the `poll_*` operation that waits times out, or none.
     pub(crate) poll_until: AtomicU64,
     waiters: Mutex<Waiters>,
@@ -128,7 +126,6 @@ impl Side {
         Side {
             word: AtomicU64::new(0),
             deadline: AtomicU64::new(NONE),
-            wait_until: AtomicU64::new(NONE),
             poll_until: AtomicU64::new(NONE),
             waiters: Mutex::new(Waiters::new()),
         }
@@ -159,7 +156,9 @@ impl Side {
             // ORDERING: AcqRel, one total order of changes to this word; an edge's increment of the tick makes this fail.
             match self.word.compare_exchange_weak(word, word & !READY, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return true,
-                Err(now) if !planted!("clear_ignores_tick") && (now ^ ticket.0) & !(WAITERS | READY) != 0 => return false,
+                Err(now) if !planted!("clear_ignores_tick") && (now ^ ticket.0) & !(WAITERS | READY) != 0 => {
+                    return false;
+                }
                 Err(now) => word = now,
             }
         }
@@ -302,34 +301,35 @@ impl Side {
         self.waiters.lock().len()
     }
 
-    /// Expires what has come at `now`. Returns the earliest time that is still to come, if any.
+    /// Expires the deadline if it has come at `now`. Returns it if it is still to come.
     fn fire(&self, now: u64, wakers: &mut Wakers) -> Option<u64> {
-        let mut next = None;
-        for (slot, after) in [(&self.deadline, EXPIRED), (&self.wait_until, NONE)] {
-            // ORDERING: SeqCst, the Dekker pair with `set_deadline` (see the header).
-            let mut at = slot.load(Ordering::SeqCst);
-            while at > EXPIRED {
-                if at > now {
-                    next = Some(next.map_or(at, |next: u64| next.min(at)));
-                    break;
-                }
-                if planted!("fire_stores_blindly") {
-                    slot.store(after, Ordering::SeqCst);
-                    self.interrupt(wakers);
-                    break;
-                }
-                // ORDERING: SeqCst; from the value seen, so that a deadline that was moved meanwhile stays.
-                match slot.compare_exchange(at, after, Ordering::SeqCst, Ordering::SeqCst) {
-                    Ok(_) => {
-                        self.interrupt(wakers);
-                        break;
-                    }
-                    Err(moved) => at = moved,
-                }
-            }
+        let next = claim(&self.deadline, now, EXPIRED);
+        if next == Some(EXPIRED) {
+            self.interrupt(wakers);
         }
-        next
+        next.filter(|&at| at > EXPIRED)
     }
+}
+
+/// Replaces a time that has come by `after`: then [`EXPIRED`]. Otherwise the time that is still to come, if there is one.
+fn claim(slot: &AtomicU64, now: u64, after: u64) -> Option<u64> {
+    // ORDERING: SeqCst, the Dekker pair with `set_deadline` (see the header).
+    let mut at = slot.load(Ordering::SeqCst);
+    while at > EXPIRED {
+        if at > now {
+            return Some(at);
+        }
+        if planted!("fire_stores_blindly") {
+            slot.store(after, Ordering::SeqCst);
+            return Some(EXPIRED);
+        }
+        // ORDERING: SeqCst; from the value seen, so that a deadline that was moved meanwhile stays.
+        match slot.compare_exchange(at, after, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => return Some(EXPIRED),
+            Err(moved) => at = moved,
+        }
+    }
+    None
 }
 
 /// See the module's header.
@@ -340,6 +340,10 @@ pub(crate) struct PollDesc {
     write: Side,
     /// When the one timer entry that counts is due, or none.
     armed: AtomicU64,
+    /// The earliest relative timeout of an operation that waits, or none.
+    wait_until: AtomicU64,
+    /// By direction: the epoch, plus one, in which the `poll_*` operation that waits began to, or 0.
+    poll_epochs: [AtomicU32; 2],
     /// The timer set that entry is in: a hint, for its count of dead entries.
     pub(crate) armed_in: AtomicU32,
     /// The runtime's epoch above [`registration`] states, see there.
@@ -364,6 +368,8 @@ impl PollDesc {
             read: Side::new(),
             write: Side::new(),
             armed: AtomicU64::new(NONE),
+            wait_until: AtomicU64::new(NONE),
+            poll_epochs: [AtomicU32::new(0), AtomicU32::new(0)],
             armed_in: AtomicU32::new(0),
             registration: AtomicU64::new(registration::NONE),
             index,
@@ -379,6 +385,11 @@ impl PollDesc {
         }
     }
 
+    #[inline]
+    pub(crate) fn poll_epoch(&self, direction: Direction) -> &AtomicU32 {
+        &self.poll_epochs[direction as usize]
+    }
+
     pub(crate) fn sides(&self) -> [&Side; 2] {
         [&self.read, &self.write]
     }
@@ -388,12 +399,14 @@ impl PollDesc {
     pub(crate) fn open(&self) -> u32 {
         let generation = (self.read.word.load(Ordering::Acquire) >> GENERATION_SHIFT) as u32;
         for side in self.sides() {
-            for slot in [&side.deadline, &side.wait_until, &side.poll_until] {
+            for slot in [&side.deadline, &side.poll_until] {
                 slot.store(NONE, Ordering::Relaxed);
             }
             // ORDERING: Release: a stale event that reads this word with its own old generation goes away; see `set_ready`.
             side.word.store(u64::from(generation) << GENERATION_SHIFT | READY, Ordering::Release);
         }
+        self.wait_until.store(NONE, Ordering::Relaxed);
+        self.poll_epochs.iter().for_each(|epoch| epoch.store(0, Ordering::Relaxed));
         generation
     }
 
@@ -451,8 +464,8 @@ impl PollDesc {
     }
 
     /// An operation is about to wait until `at` at most, by its own relative timeout.
-    pub(crate) fn wait_until(&self, direction: Direction, at: u64) -> Option<Arm> {
-        let slot = &self.side(direction).wait_until;
+    pub(crate) fn wait_until(&self, at: u64) -> Option<Arm> {
+        let slot = &self.wait_until;
         let mut seen = slot.load(Ordering::SeqCst);
         while seen == NONE || seen > at {
             match slot.compare_exchange_weak(seen, at, Ordering::SeqCst, Ordering::SeqCst) {
@@ -486,10 +499,13 @@ impl PollDesc {
         if self.armed.compare_exchange(when, NONE, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             return None;
         }
-        let next = match (self.read.fire(now, wakers), self.write.fire(now, wakers)) {
-            (Some(read), Some(write)) => Some(read.min(write)),
-            (read, write) => read.or(write),
-        };
+        let mut next = [self.read.fire(now, wakers), self.write.fire(now, wakers), claim(&self.wait_until, now, NONE)];
+        if next[2] == Some(EXPIRED) {
+            // Each waiter looks at its own time; those whose time is still to come see that a timer fires by then.
+            next[2] = None;
+            self.sides().iter().for_each(|side| side.interrupt(wakers));
+        }
+        let next = next.into_iter().flatten().min();
         next.and_then(|at| self.arm(at)).map(|arm| arm.at)
     }
 

@@ -48,6 +48,8 @@ pub(crate) struct Processor {
     pub(crate) stuck: AtomicBool,
     /// A thread owns it.
     pub(crate) owned: AtomicBool,
+    pub(crate) spawned: Counter,
+    pub(crate) ended: Counter,
     pub(crate) polls: Counter,
     pub(crate) steals: Counter,
     pub(crate) parks: Counter,
@@ -63,6 +65,8 @@ impl Processor {
             running: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
             owned: AtomicBool::new(false),
+            spawned: Counter::new(),
+            ended: Counter::new(),
             polls: Counter::new(),
             steals: Counter::new(),
             parks: Counter::new(),

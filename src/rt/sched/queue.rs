@@ -132,12 +132,7 @@ impl RunQueue {
             while head != tail {
                 let item = self.ring[head as usize % RING].load(Ordering::Relaxed);
                 // ORDERING: Release, as thieves do, so that the owner's own later `push` reuses the slot after this read.
-                match self.head.compare_exchange_weak(
-                    head,
-                    head.wrapping_add(1),
-                    Ordering::AcqRel,
-                    Ordering::Acquire,
-                ) {
+                match self.head.compare_exchange_weak(head, head.wrapping_add(1), Ordering::AcqRel, Ordering::Acquire) {
                     Ok(_) => return NonNull::new(item),
                     Err(now) => head = now,
                 }

@@ -1,0 +1,220 @@
+//! `Builder`: what can be set before the runtime starts.
+
+use std::fmt;
+use std::io;
+use std::thread::available_parallelism;
+
+use super::runtime::{PROCESSORS_MAX, runtime};
+use super::sched::sysmon::BlockedTask;
+use crate::sync::Arc;
+
+/// What is done about tasks that block their thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BlockedPolicy {
+    /// They are counted and reported, and workers are added while they block (up to [`Builder::spare_workers`]).
+    #[default]
+    AddWorkers,
+    /// They are counted and reported.
+    ReportOnly,
+    /// Nothing.
+    Off,
+}
+
+pub(crate) type Report = dyn Fn(&BlockedTask) + Send + Sync;
+
+/// The settings of a running runtime.
+#[derive(Clone)]
+pub(crate) struct Config {
+    pub(crate) workers: usize,
+    pub(crate) spares: usize,
+    pub(crate) blocking_threads: usize,
+    pub(crate) thread_name: String,
+    pub(crate) blocked_tasks: BlockedPolicy,
+    pub(crate) on_blocked_task: Option<Arc<Report>>,
+    pub(crate) block_on_runs_tasks: bool,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("workers", &self.workers)
+            .field("spares", &self.spares)
+            .field("blocking_threads", &self.blocking_threads)
+            .field("thread_name", &self.thread_name)
+            .field("blocked_tasks", &self.blocked_tasks)
+            .field("on_blocked_task", &self.on_blocked_task.is_some())
+            .field("block_on_runs_tasks", &self.block_on_runs_tasks)
+            .finish()
+    }
+}
+
+const SPARES: usize = 64;
+const BLOCKING_THREADS: usize = 256;
+const THREADS_VARIABLE: &str = "NETPOLL_THREADS";
+
+impl Config {
+    fn new() -> Config {
+        Config {
+            workers: available_parallelism().map_or(1, usize::from).min(PROCESSORS_MAX - SPARES),
+            spares: SPARES,
+            blocking_threads: BLOCKING_THREADS,
+            thread_name: "netpoll".to_owned(),
+            blocked_tasks: BlockedPolicy::default(),
+            on_blocked_task: None,
+            block_on_runs_tasks: true,
+        }
+    }
+
+    /// The defaults with `NETPOLL_THREADS`. A first use cannot return an error: a value that makes no sense is named on
+    /// standard error and the default is taken.
+    pub(crate) fn from_environment() -> Config {
+        let mut config = Config::new();
+        match workers_from_environment() {
+            Ok(Some(workers)) => config.workers = workers,
+            Ok(None) => {}
+            Err(error) => eprintln!("netpoll: {error}; using {} workers", config.workers),
+        }
+        config
+    }
+}
+
+fn workers_from_environment() -> io::Result<Option<usize>> {
+    let Some(value) = std::env::var_os(THREADS_VARIABLE) else { return Ok(None) };
+    let workers = value.to_str().and_then(|value| value.trim().parse().ok());
+    match workers {
+        Some(workers @ 1..PROCESSORS_MAX) => Ok(Some(workers)),
+        _ => Err(invalid(format!(
+            "{THREADS_VARIABLE}={} is not a number of threads from 1 to {}",
+            value.display(),
+            PROCESSORS_MAX - 1
+        ))),
+    }
+}
+
+fn invalid(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+/// Settings for the runtime, which starts at its first use if nobody started it.
+///
+/// # Examples
+/// ```
+/// use netpoll::rt::{BlockedPolicy, Builder};
+///
+/// Builder::new()
+///     .workers(2)
+///     .thread_name("app")
+///     .blocked_tasks(BlockedPolicy::AddWorkers)
+///     .on_blocked_task(|task| eprintln!("task {} {:?} blocks its thread", task.id, task.name))
+///     .start()?;
+/// assert_eq!(netpoll::rt::metrics().workers, 2);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "settings do nothing until `start`"]
+pub struct Builder {
+    config: Config,
+    workers: Option<usize>,
+}
+
+impl Default for Builder {
+    fn default() -> Builder {
+        Builder::new()
+    }
+}
+
+impl Builder {
+    /// The defaults: a worker a CPU (or `NETPOLL_THREADS`), 64 spare workers, 256 threads for blocking calls.
+    pub fn new() -> Builder {
+        Builder { config: Config::new(), workers: None }
+    }
+
+    /// How many threads run tasks at the same time, from 1 up. Threads start when there is work for them. A thread inside
+    /// [`block_on`](crate::task::block_on) counts as one.
+    pub fn workers(mut self, workers: usize) -> Builder {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// How many workers may be added while tasks block their threads. 0: none.
+    pub fn spare_workers(mut self, spares: usize) -> Builder {
+        self.config.spares = spares;
+        self
+    }
+
+    /// How many threads [`spawn_blocking`](crate::task::spawn_blocking) and name look-ups may use, from 1 up. Calls beyond
+    /// that wait in a queue.
+    pub fn blocking_threads(mut self, threads: usize) -> Builder {
+        self.config.blocking_threads = threads;
+        self
+    }
+
+    /// The name of the runtime's threads; ones with another duty than tasks have it with a suffix. The kernel shows 15 bytes.
+    pub fn thread_name(mut self, name: impl Into<String>) -> Builder {
+        self.config.thread_name = name.into();
+        self
+    }
+
+    /// What is done about tasks that block their thread for longer than 10 ms.
+    pub fn blocked_tasks(mut self, policy: BlockedPolicy) -> Builder {
+        self.config.blocked_tasks = policy;
+        self
+    }
+
+    /// Called once for each time that a task is found to block its thread, on a thread that runs no tasks. A panic in it is
+    /// contained.
+    pub fn on_blocked_task(mut self, report: impl Fn(&BlockedTask) + Send + Sync + 'static) -> Builder {
+        self.config.on_blocked_task = Some(Arc::new(report));
+        self
+    }
+
+    /// Whether a thread inside [`block_on`](crate::task::block_on) runs other tasks and polls the network while it waits (the
+    /// default), or only parks. A task that never returns to such a thread keeps the future of `block_on` from going on.
+    pub fn block_on_runs_tasks(mut self, runs: bool) -> Builder {
+        self.config.block_on_runs_tasks = runs;
+        self
+    }
+
+    /// Starts the runtime with these settings.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if it runs already, by an earlier `start` or by its first use (spawning, waiting, sleeping); settings
+    /// can be changed after [`shutdown`](crate::rt::shutdown). `InvalidInput` for a number that makes no sense, also one
+    /// in `NETPOLL_THREADS` where [`workers`](Builder::workers) was not called.
+    pub fn start(self) -> io::Result<()> {
+        let Builder { mut config, workers } = self;
+        config.workers = match workers {
+            Some(workers) => workers,
+            None => workers_from_environment()?.unwrap_or(config.workers),
+        };
+        if config.workers == 0 {
+            return Err(invalid("a runtime needs at least one worker".to_owned()));
+        }
+        if config.blocking_threads == 0 {
+            return Err(invalid(
+                "a runtime needs at least one thread for blocking calls: names are resolved there".to_owned(),
+            ));
+        }
+        if config.workers.saturating_add(config.spares) > PROCESSORS_MAX {
+            return Err(invalid(format!(
+                "{} workers and {} spare ones are more than {PROCESSORS_MAX}",
+                config.workers, config.spares
+            )));
+        }
+        if config.thread_name.contains('\0') {
+            return Err(invalid("a thread's name cannot contain a NUL byte".to_owned()));
+        }
+        super::fork::check()?;
+        let runtime = runtime();
+        let _lifecycle = runtime.lifecycle.lock();
+        if runtime.is_running() {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "the runtime runs already: call rt::Builder::start before its first use, or after rt::shutdown",
+            ));
+        }
+        runtime.start(config);
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+//! `Closings`: who waits for a descriptor of ours to be closed.
+//!
+//! An accept loop that met EMFILE backs off on a timer, and may go on as soon as a number is free again. Closing is counted;
+//! a waiter that has seen fewer goes on at once, so no closing is missed between the failed call and the wait.
+//!
+//! # Memory ordering
+//! The count and the list share one lock; `anybody` spares the lock while nobody waits. Who waits sets it under the lock and then
+//! reads the count; who closes counts and then reads `anybody`: both SeqCst, one of the two sees the other.
+
+use std::task::{Context, Poll, Waker};
+
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Closings {
+    count: AtomicU64,
+    anybody: AtomicBool,
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Closings {
+    pub(crate) const fn new() -> Closings {
+        Closings { count: AtomicU64::new(1), anybody: AtomicBool::new(false), waiting: Mutex::new(Vec::new()) }
+    }
+
+    /// A descriptor was closed.
+    pub(crate) fn note(&self) {
+        // ORDERING: SeqCst, see the header.
+        self.count.fetch_add(1, Ordering::SeqCst);
+        if self.anybody.load(Ordering::SeqCst) {
+            let waiting = {
+                let mut waiting = self.waiting.lock();
+                self.anybody.store(false, Ordering::SeqCst);
+                std::mem::take(&mut *waiting)
+            };
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Ready when a descriptor was closed since `seen` was set; a `seen` of 0 is set to now.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>, seen: &mut u64) -> Poll<()> {
+        if *seen == 0 {
+            *seen = self.count.load(Ordering::SeqCst);
+        }
+        let waker = cx.waker().clone();
+        {
+            let mut waiting = self.waiting.lock();
+            if !waiting.iter().any(|held| held.will_wake(&waker)) {
+                waiting.push(waker);
+            }
+            self.anybody.store(true, Ordering::SeqCst);
+        }
+        if self.count.load(Ordering::SeqCst) != *seen { Poll::Ready(()) } else { Poll::Pending }
+    }
+}

@@ -1,0 +1,177 @@
+//! The driver: who polls, for how long, and what is done with a batch of events.
+//!
+//! One thread at a time holds the *role* of polling. Whoever runs out of work takes it and sleeps in epoll until the next timer of
+//! all processors; the others park. Sharding the poller would change this type alone.
+//!
+//! # States
+//! role free → `try_take` → held → (`sleep_until` = when) asleep → held → `release` → free.
+//!
+//! # Invariants
+//! * D1 — while a thread sleeps here, `sleep_until` is not later than any timer: an earlier one that is armed meanwhile, a task that is
+//!   injected and a shutdown break the sleep.
+//! * 12 — wakers run after the whole batch is recorded and the role is given back.
+//!
+//! # Memory ordering
+//! Sleeper: store `sleep_until`, then look at the queues and timers. Everybody else: store the work, then load `sleep_until`. All
+//! SeqCst: one of the two sees the other (model `sleep_against_inject`).
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::RwLock;
+
+use super::clock;
+use super::epoll::{EVENTS_MAX, Epoll, Events};
+use super::poll_cache::PollCache;
+use super::poll_desc::Direction;
+use super::sched::processor::Counter;
+use super::waiters::Wakers;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    role: AtomicBool,
+    /// When the sleep in epoll ends; 0 while nobody sleeps there.
+    sleep_until: AtomicU64,
+    epoll: RwLock<Option<Arc<Epoll>>>,
+    pub(crate) waits: Counter,
+    pub(crate) events: Counter,
+    pub(crate) stale: Counter,
+}
+
+/// The kernel adds 50 µs and a thousandth of the timeout to a sleep: a longer one than this is slept in two steps.
+const ONE_STEP_NANOS: u64 = 1_000_000_000;
+
+impl Driver {
+    pub(crate) const fn new() -> Driver {
+        Driver {
+            role: AtomicBool::new(false),
+            sleep_until: AtomicU64::new(0),
+            epoll: RwLock::new(None),
+            waits: Counter::new(),
+            events: Counter::new(),
+            stale: Counter::new(),
+        }
+    }
+
+    fn slot(&self) -> std::sync::RwLockReadGuard<'_, Option<Arc<Epoll>>> {
+        self.epoll.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn slot_mut(&self) -> std::sync::RwLockWriteGuard<'_, Option<Arc<Epoll>>> {
+        self.epoll.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The epoll instance, made by the first who asks.
+    pub(crate) fn epoll(&self) -> io::Result<Arc<Epoll>> {
+        if let Some(epoll) = &*self.slot() {
+            return Ok(epoll.clone());
+        }
+        let mut slot = self.slot_mut();
+        match &*slot {
+            Some(epoll) => Ok(epoll.clone()),
+            None => Ok(slot.insert(Arc::new(Epoll::new()?)).clone()),
+        }
+    }
+
+    /// Registers a descriptor.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, index: u32, generation: u32) -> io::Result<()> {
+        loop {
+            if let Some(epoll) = &*self.slot() {
+                return epoll.add(fd, index, generation);
+            }
+            self.epoll()?;
+        }
+    }
+
+    /// Takes a descriptor out, if there is an instance.
+    pub(crate) fn delete(&self, fd: BorrowedFd<'_>) {
+        if let Some(epoll) = &*self.slot() {
+            epoll.delete(fd);
+        }
+    }
+
+    /// Drops the instance: the shutdown holds the role.
+    pub(crate) fn close(&self) {
+        let epoll = self.slot_mut().take();
+        drop(epoll);
+    }
+
+    #[inline]
+    pub(crate) fn try_take(&self) -> bool {
+        !self.role.load(Ordering::Relaxed) && !self.role.swap(true, Ordering::SeqCst)
+    }
+
+    pub(crate) fn release(&self) {
+        self.role.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_taken(&self) -> bool {
+        self.role.load(Ordering::SeqCst)
+    }
+
+    /// Whether a thread sleeps in epoll.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.sleep_until.load(Ordering::SeqCst) != 0
+    }
+
+    /// Role holder: announces a sleep until `until`. After this the caller looks at the queues once more.
+    pub(crate) fn announce(&self, until: u64) {
+        // ORDERING: SeqCst, see the header.
+        self.sleep_until.store(until, Ordering::SeqCst);
+    }
+
+    /// Role holder: the announced sleep is over, or was not slept.
+    pub(crate) fn retract(&self) {
+        self.sleep_until.store(0, Ordering::SeqCst);
+    }
+
+    /// Role holder: takes events, waiting until `until` at most. `now` is at or before the present moment.
+    pub(crate) fn poll(&self, epoll: &Epoll, events: &mut Events, most: usize, now: u64, until: u64) {
+        let timeout = match until.saturating_sub(now) {
+            _ if until == clock::NEVER => None,
+            nanos if nanos > ONE_STEP_NANOS => Some(nanos - nanos / 256),
+            nanos => Some(nanos),
+        };
+        self.waits.add_owned(1);
+        epoll.wait(events, most.min(EVENTS_MAX), timeout);
+    }
+
+    /// Breaks the sleep, if anybody sleeps.
+    pub(crate) fn wake(&self) -> bool {
+        self.wake_if_later(0)
+    }
+
+    /// Breaks a sleep that would last beyond `at`. Returns whether anybody sleeps.
+    pub(crate) fn wake_if_later(&self, at: u64) -> bool {
+        // ORDERING: SeqCst, see the header.
+        let until = self.sleep_until.load(Ordering::SeqCst);
+        if until > at
+            && let Some(epoll) = &*self.slot()
+        {
+            epoll.wake();
+        }
+        until != 0
+    }
+
+    /// Role holder: records a batch and collects who is to be woken.
+    pub(crate) fn record(&self, cache: &PollCache, events: &Events, wakers: &mut Wakers) {
+        let (mut count, mut stale) = (0, 0);
+        for event in events.iter() {
+            count += 1;
+            let Some(desc) = cache.get(event.index) else { continue };
+            let mut current = true;
+            if event.readable {
+                current = desc.side(Direction::Read).set_ready(event.generation, event.read_reasons, wakers);
+            }
+            if event.writable {
+                current &= desc.side(Direction::Write).set_ready(event.generation, event.write_reasons, wakers);
+            }
+            stale += u64::from(!current);
+        }
+        self.events.add_owned(count);
+        if stale > 0 {
+            self.stale.add_owned(stale);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! A child of fork(2) has the runtime's memory but none of its threads, and shares its epoll instance with the parent.
+//!
+//! Nothing good can come of going on, so the child is told: a handler of pthread_atfork(3) sets a flag. It costs the parent
+//! nothing, and a child that only calls exec(2) never looks.
+
+use std::io;
+use std::sync::Once;
+
+use crate::sync::{AtomicBool, Ordering};
+
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+#[allow(unsafe_code)]
+unsafe extern "C" {
+    // POSIX pthread_atfork(3); the `libc` crate does not declare it for Linux.
+    fn pthread_atfork(
+        prepare: Option<unsafe extern "C" fn()>,
+        parent: Option<unsafe extern "C" fn()>,
+        child: Option<unsafe extern "C" fn()>,
+    ) -> libc::c_int;
+}
+
+extern "C" fn in_child() {
+    FORKED.store(true, Ordering::Relaxed);
+}
+
+/// Installs the handler, once.
+#[allow(unsafe_code)]
+pub(crate) fn watch() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        // SAFETY: the handler is async-signal-safe, a store to an atomic. Without memory for it we only do not notice a fork.
+        let _ = unsafe { pthread_atfork(None, None, Some(in_child)) };
+    });
+}
+
+/// An error in a child of fork(2) that did not call exec(2).
+pub(crate) fn check() -> io::Result<()> {
+    if FORKED.load(Ordering::Relaxed) {
+        return Err(io::Error::other(
+            "netpoll cannot be used in a forked child process: its threads stayed in the parent; call exec, or fork before first use",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,378 @@
+//! `PollHandle`: a socket's hold on its [`PollDesc`], and the waiting that operations do through it.
+//!
+//! The seam between `net` and the runtime, as Go's `internal/poll.pollDesc` is. An operation runs
+//!
+//! ```text
+//! loop { ticket = begin()?            closed? expired?
+//!        if ticket is ready { call; on EAGAIN or a short count clear_ready(ticket); on success leave }
+//!        poll_wait()? }               registers the descriptor at the first evidence of idleness
+//! finish()                            also when the future is dropped
+//! ```
+//!
+//! # Registration
+//! *None* → *adding* → *added*, with the runtime's epoch; of another epoch it counts as none. Two first waiters do not both add: the
+//! second goes into the list, where the edge that an ADD brings finds it. If the ADD fails everybody is woken and tries
+//! for itself, which brings each its own error.
+//!
+//! # Cancellation
+//! [`WaitKey`] is what a future keeps while it waits; `finish` with it undoes the wait. A `poll_*` caller has none: its waker may
+//! be woken once for nothing.
+//!
+//! # Relative timeouts
+//! An operation that has to wait notes when it gives up, in its key, and sees that a timer fires by then; the timer wakes everybody in
+//! that direction and each looks at its own clock. For `poll_*` the time is kept in the direction. Such an operation begins
+//! when a poll first returns Pending and ends when one returns Ready; one that was abandoned for longer than another timeout is
+//! taken for a new one.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+pub(crate) use super::poll_desc::{Direction, Ticket};
+use super::poll_desc::{PollDesc, Stop, Wait, registration};
+use super::runtime::{Runtime, runtime};
+use super::waiters::{Interest, Key, Wakers};
+use super::{clock, fork};
+use crate::sync::Ordering;
+
+/// Why an operation ends without its call.
+#[derive(Debug)]
+pub(crate) enum WaitError {
+    /// The socket was closed.
+    Closed,
+    /// A deadline or timeout has passed.
+    TimedOut,
+    /// The runtime was shut down while the operation waited.
+    Stopped,
+    /// The descriptor cannot be registered.
+    Io(io::Error),
+}
+
+impl From<Stop> for WaitError {
+    fn from(stop: Stop) -> WaitError {
+        match stop {
+            Stop::Closed => WaitError::Closed,
+            Stop::Expired => WaitError::TimedOut,
+        }
+    }
+}
+
+/// What an operation keeps while it waits.
+#[derive(Debug, Default)]
+pub(crate) struct WaitKey {
+    key: Option<Key>,
+    /// The epoch, plus one, in which the wait began.
+    epoch: u32,
+    /// When the operation's own timeout ends, or none.
+    until: u64,
+}
+
+impl WaitKey {
+    pub(crate) const fn new() -> WaitKey {
+        WaitKey { key: None, epoch: 0, until: clock::NONE }
+    }
+
+    /// Whether the future is, or was until it was woken, in a list.
+    pub(crate) fn has_waited(&self) -> bool {
+        self.key.is_some()
+    }
+}
+
+/// Waits until a descriptor of ours is closed after `seen`, which is 0 at first: for who needs a free number.
+pub(crate) fn poll_descriptor_closed(cx: &mut Context<'_>, seen: &mut u64) -> Poll<()> {
+    runtime().closings.poll(cx, seen)
+}
+
+/// A descriptor was closed.
+pub(crate) fn descriptor_closed() {
+    runtime().closings.note();
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct PollHandle {
+    desc: &'static PollDesc,
+    generation: u32,
+}
+
+impl PollHandle {
+    /// A handle for a new descriptor, not registered yet.
+    ///
+    /// # Errors
+    /// `ENFILE` when there are 2²⁴ sockets already; an error in a forked child.
+    pub(crate) fn open() -> io::Result<PollHandle> {
+        fork::check()?;
+        let desc = runtime().cache.alloc().ok_or_else(|| io::Error::from_raw_os_error(libc::ENFILE))?;
+        runtime().descriptors.fetch_add(1, Ordering::Relaxed);
+        Ok(PollHandle { desc, generation: desc.open() })
+    }
+
+    /// What holds before a call: whether it may succeed, or why it must not be made.
+    #[inline]
+    pub(crate) fn begin(&self, direction: Direction) -> Result<Ticket, WaitError> {
+        self.desc.side(direction).begin(self.generation).map_err(WaitError::from)
+    }
+
+    /// A call that began at `ticket` has shown that nothing is left to do.
+    #[inline]
+    pub(crate) fn clear_ready(&self, direction: Direction, ticket: Ticket) {
+        self.desc.side(direction).clear_ready(ticket);
+    }
+
+    /// A call succeeded and something may be left to do: for the next that waits, if any.
+    #[inline]
+    pub(crate) fn pass_on(&self, direction: Direction, ticket: Ticket) {
+        if ticket.has_waiters() {
+            self.wake(|wakers| self.desc.side(direction).pass_on(wakers));
+        }
+    }
+
+    fn wake(&self, collect: impl FnOnce(&mut Wakers)) {
+        let mut wakers = Wakers::new();
+        collect(&mut wakers);
+        wakers.wake_all();
+    }
+
+    /// Waits for an edge. Ready means: begin again. The caller holds `fd` open for the call.
+    pub(crate) fn poll_wait(
+        &self,
+        direction: Direction,
+        fd: BorrowedFd<'_>,
+        cx: &mut Context<'_>,
+        wait: &mut WaitKey,
+        timeout: Option<Duration>,
+    ) -> Poll<Result<(), WaitError>> {
+        if wait.epoch != 0 && wait.epoch != runtime().epoch().wrapping_add(1) {
+            return Poll::Ready(Err(WaitError::Stopped));
+        }
+        let epoch = match self.register(fd) {
+            Ok(epoch) => epoch,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        if let Some(timeout) = timeout
+            && self.has_timed_out(&mut wait.until, timeout)
+        {
+            return Poll::Ready(Err(WaitError::TimedOut));
+        }
+        wait.epoch = epoch.wrapping_add(1);
+        let side = self.desc.side(direction);
+        match side.wait(self.generation, &mut wait.key, Interest::Event, cx.waker(), || self.is_registered(epoch)) {
+            Wait::Listed => Poll::Pending,
+            Wait::Retry => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// The same for a `poll_*` caller.
+    pub(crate) fn poll_wait_keyless(
+        &self,
+        direction: Direction,
+        fd: BorrowedFd<'_>,
+        cx: &mut Context<'_>,
+        timeout: Option<Duration>,
+    ) -> Poll<Result<(), WaitError>> {
+        let side = self.desc.side(direction);
+        let began = self.desc.poll_epoch(direction).swap(0, Ordering::Relaxed);
+        if began != 0 && began != runtime().epoch().wrapping_add(1) {
+            return Poll::Ready(Err(WaitError::Stopped));
+        }
+        let epoch = match self.register(fd) {
+            Ok(epoch) => epoch,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        if let Some(timeout) = timeout {
+            let mut until = side.poll_until.load(Ordering::Relaxed);
+            if until != clock::NONE && clock::now() > clock::add(until, timeout) {
+                until = clock::NONE;
+            }
+            let timed_out = self.has_timed_out(&mut until, timeout);
+            side.poll_until.store(if timed_out { clock::NONE } else { until }, Ordering::Relaxed);
+            if timed_out {
+                return Poll::Ready(Err(WaitError::TimedOut));
+            }
+        }
+        match side.wait_poll(self.generation, cx.waker(), || self.is_registered(epoch)) {
+            Wait::Listed => {
+                self.desc.poll_epoch(direction).store(epoch.wrapping_add(1), Ordering::Relaxed);
+                Poll::Pending
+            }
+            Wait::Retry => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// A `poll_*` operation has ended: its timeout does not count for the next.
+    #[inline]
+    pub(crate) fn finish_keyless(&self, direction: Direction) {
+        let side = self.desc.side(direction);
+        if self.desc.poll_epoch(direction).load(Ordering::Relaxed) != 0 {
+            self.desc.poll_epoch(direction).store(0, Ordering::Relaxed);
+            side.poll_until.store(clock::NONE, Ordering::Relaxed);
+        }
+    }
+
+    /// An operation that may have waited has ended or is dropped; see [`WaitKey`]. `acted`: it made its call after it was woken.
+    #[inline]
+    pub(crate) fn finish(&self, direction: Direction, wait: &mut WaitKey, acted: bool) {
+        if wait.has_waited() {
+            self.wake(|wakers| self.desc.side(direction).finish(&mut wait.key, acted, wakers));
+        }
+        *wait = WaitKey::new();
+    }
+
+    /// Puts a waiter in that only expiry and close wake: for who queues behind a lock of this direction.
+    /// Ready: the operation has ended already.
+    pub(crate) fn poll_interrupt(
+        &self,
+        direction: Direction,
+        cx: &mut Context<'_>,
+        wait: &mut WaitKey,
+    ) -> Poll<Result<(), WaitError>> {
+        let side = self.desc.side(direction);
+        loop {
+            side.begin(self.generation)?;
+            match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), || true) {
+                Wait::Listed => return Poll::Pending,
+                Wait::Retry => {}
+            }
+        }
+    }
+
+    /// Whether `until`, which is set now if it is not, has come; sees that a timer fires by then.
+    fn has_timed_out(&self, until: &mut u64, timeout: Duration) -> bool {
+        let now = clock::now();
+        if *until == clock::NONE {
+            *until = clock::add(now, timeout);
+        }
+        if *until <= now {
+            return true;
+        }
+        if *until != clock::NEVER
+            && let Some(arm) = self.desc.wait_until(*until)
+        {
+            runtime().arm_poll(self.desc, self.generation, arm);
+        }
+        false
+    }
+
+    fn is_registered(&self, epoch: u32) -> bool {
+        let registered = self.desc.registration.load(Ordering::Acquire);
+        registered >> 32 == u64::from(epoch)
+            && registered as u32 as u64 != registration::NONE
+            && runtime().epoch() == epoch
+    }
+
+    /// Sees that the descriptor is registered, or being so, with the runtime of the epoch it returns.
+    #[inline]
+    fn register(&self, fd: BorrowedFd<'_>) -> Result<u32, WaitError> {
+        let registered = self.desc.registration.load(Ordering::Acquire);
+        let epoch = runtime().epoch();
+        if registered == u64::from(epoch) << 32 | registration::ADDED {
+            return Ok(epoch);
+        }
+        self.register_now(fd)
+    }
+
+    #[cold]
+    fn register_now(&self, fd: BorrowedFd<'_>) -> Result<u32, WaitError> {
+        fork::check().map_err(WaitError::Io)?;
+        let runtime: &'static Runtime = runtime();
+        let epoch = runtime.ensure_running();
+        if epoch != runtime.epoch() {
+            return Err(WaitError::Stopped);
+        }
+        let state = |state: u64| u64::from(epoch) << 32 | state;
+        let mut seen = self.desc.registration.load(Ordering::Acquire);
+        loop {
+            if seen == state(registration::ADDED) || seen == state(registration::ADDING) {
+                return Ok(epoch);
+            }
+            let adding = state(registration::ADDING);
+            match self.desc.registration.compare_exchange(seen, adding, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
+        }
+        match runtime.driver.add(fd, self.desc.index, self.generation) {
+            Ok(()) => {
+                self.desc.registration.store(state(registration::ADDED), Ordering::Release);
+                if super::context::processor().is_none() {
+                    runtime.attend_poller();
+                }
+                Ok(epoch)
+            }
+            Err(error) => {
+                // ORDERING: Release, then the lists' locks: a waiter sees that nobody registers, or is woken here.
+                self.desc.registration.store(registration::NONE, Ordering::Release);
+                self.wake(|wakers| self.desc.sides().iter().for_each(|side| side.interrupt(wakers)));
+                Err(WaitError::Io(error))
+            }
+        }
+    }
+
+    /// Registers ahead of a wait, for who wants to hear of a hang-up.
+    pub(crate) fn register_early(&self, fd: BorrowedFd<'_>) -> Result<(), WaitError> {
+        self.register(fd).map(drop)
+    }
+
+    /// Whether an edge said that the peer hung up. Nothing is heard before the descriptor is registered.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        self.desc.side(Direction::Read).is_hung_up()
+    }
+
+    /// Sets or clears a deadline. One in the past ends what waits at once; so does, later, one to come.
+    pub(crate) fn set_deadline(&self, direction: Direction, deadline: Option<Instant>) -> Result<(), WaitError> {
+        if let Err(Stop::Closed) = self.desc.side(direction).begin(self.generation) {
+            return Err(WaitError::Closed);
+        }
+        let mut at = deadline.map_or(clock::NONE, clock::from_instant);
+        if at == clock::NEVER {
+            at = clock::NONE;
+        }
+        // Moved later: whatever the clock says, the timer is in at or before the old time, and looks again when it fires.
+        let old = self.desc.deadline(direction);
+        let moved_later = old > clock::EXPIRED && at >= old;
+        if at != clock::NONE && !moved_later && at <= clock::now() {
+            at = clock::EXPIRED;
+        }
+        let mut wakers = Wakers::new();
+        let arm = self.desc.set_deadline(direction, at, &mut wakers);
+        if let Some(arm) = arm {
+            runtime().ensure_running();
+            runtime().arm_poll(self.desc, self.generation, arm);
+        }
+        wakers.wake_all();
+        Ok(())
+    }
+
+    /// Ends all operations, now and later, with [`WaitError::Closed`].
+    pub(crate) fn evict(&self) {
+        self.wake(|wakers| self.desc.evict(self.generation, wakers));
+    }
+
+    /// The descriptor is about to be closed or given away. `exposed`: a duplicate may be alive somewhere, so closing does not
+    /// end the registration.
+    pub(crate) fn retire(&self, fd: BorrowedFd<'_>, exposed: bool) {
+        if !self.desc.is_current(self.generation) {
+            return;
+        }
+        if exposed && self.desc.registration.load(Ordering::Acquire) as u32 as u64 != registration::NONE {
+            runtime().driver.delete(fd);
+        }
+        if self.desc.retire(self.generation) {
+            runtime().note_dead_timer(self.desc);
+        }
+        runtime().descriptors.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Operations that wait, by direction.
+    pub(crate) fn waiting(&self, direction: Direction) -> usize {
+        self.desc.side(direction).waiting()
+    }
+}
+
+impl Drop for PollHandle {
+    fn drop(&mut self) {
+        debug_assert!(!self.desc.is_current(self.generation), "a poll handle outlived its use without `retire`");
+        runtime().cache.free(self.desc);
+    }
+}

@@ -1,0 +1,389 @@
+//! `Runtime`: the one value that everything of the runtime hangs from, and its life.
+//!
+//! # States
+//! ```text
+//!            first use, Builder::start              rt::shutdown
+//!  STOPPED ───────────────────────────→ RUNNING ─────────────────→ STOPPING ──→ STOPPED
+//! ```
+//! The state and the *epoch*, which moves at every shutdown, share one word. A task or a registration of another epoch is of a runtime
+//! that is gone. Memory (processors, poll cache) stays, so that a late wake-up may always look; threads, queues, timers and the
+//! epoll instance do not.
+//!
+//! # Invariants
+//! * 10 — nothing here runs by itself: with no traffic and no timer due every thread sleeps without limit.
+//! * R1 — `awake` counts the threads that own a processor and are neither parked nor asleep in epoll. If it is 0, then somebody sleeps in
+//!   epoll, or there is no thread at all and the next work starts one.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::OnceLock;
+use std::thread;
+
+use super::builder::Config;
+use super::clock;
+use super::closings::Closings;
+use super::context;
+use super::driver::Driver;
+use super::fork;
+use super::poll_cache::PollCache;
+use super::poll_desc::{Arm, PollDesc};
+use super::sched::blocking::Pool;
+use super::sched::idle::Idle;
+use super::sched::processor::{Counter, Processor};
+use super::sched::queue::Item;
+use super::sched::sysmon::Sysmon;
+use super::sched::task::{TaskData, discard};
+use super::timer::{Target, TimerSet};
+use super::waiters::Wakers;
+use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, fence};
+
+/// Workers and spares together.
+pub(crate) const PROCESSORS_MAX: usize = 512;
+
+const STOPPED: u64 = 0;
+const RUNNING: u64 = 1;
+const STOPPING: u64 = 2;
+const STATE_MASK: u64 = 3;
+const EPOCH_SHIFT: u32 = 32;
+
+/// A task in the queue that all threads share.
+#[derive(Debug)]
+struct Injected(Item);
+
+// SAFETY: an item is the ownership of a runnable task, which may be run on any thread.
+#[allow(unsafe_code)]
+unsafe impl Send for Injected {}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    /// Epoch and state.
+    word: AtomicU64,
+    /// Held while the runtime starts or stops.
+    pub(crate) lifecycle: Mutex<()>,
+    config: Mutex<Option<Arc<Config>>>,
+    pub(crate) cache: PollCache,
+    processors: [OnceLock<Box<Processor>>; PROCESSORS_MAX],
+    /// Processors that were ever used.
+    processors_len: AtomicUsize,
+    injector: Mutex<VecDeque<Injected>>,
+    injector_len: AtomicUsize,
+    pub(crate) idle: Mutex<Idle>,
+    pub(crate) awake: AtomicUsize,
+    pub(crate) driver: Driver,
+    /// Timers armed by threads without a processor.
+    pub(crate) shared_timers: TimerSet,
+    pub(crate) sysmon: Sysmon,
+    pub(crate) pool: Pool,
+    pub(crate) threads: Mutex<Vec<(u32, thread::JoinHandle<()>)>>,
+    /// Names of the living tasks that have one, for reports of sysmon.
+    pub(crate) names: Mutex<Option<HashMap<u64, Arc<str>>>>,
+    pub(crate) spawned: Counter,
+    pub(crate) ended: Counter,
+    pub(crate) timers_armed: Counter,
+    pub(crate) timers_fired: Counter,
+    pub(crate) descriptors: AtomicUsize,
+    pub(crate) panics: Counter,
+    pub(crate) nested: AtomicU32,
+    /// A thread inside `block_on` wants the role of polling: see `Idle::wants_role`.
+    pub(crate) role_wanted: AtomicBool,
+    pub(crate) closings: Closings,
+}
+
+static RUNTIME: Runtime = Runtime {
+    word: AtomicU64::new(STOPPED),
+    lifecycle: Mutex::new(()),
+    config: Mutex::new(None),
+    cache: PollCache::new(),
+    processors: [const { OnceLock::new() }; PROCESSORS_MAX],
+    processors_len: AtomicUsize::new(0),
+    injector: Mutex::new(VecDeque::new()),
+    injector_len: AtomicUsize::new(0),
+    idle: Mutex::new(Idle::new()),
+    awake: AtomicUsize::new(0),
+    driver: Driver::new(),
+    shared_timers: TimerSet::new(),
+    sysmon: Sysmon::new(),
+    pool: Pool::new(),
+    threads: Mutex::new(Vec::new()),
+    names: Mutex::new(None),
+    spawned: Counter::new(),
+    ended: Counter::new(),
+    timers_armed: Counter::new(),
+    timers_fired: Counter::new(),
+    descriptors: AtomicUsize::new(0),
+    panics: Counter::new(),
+    nested: AtomicU32::new(0),
+    role_wanted: AtomicBool::new(false),
+    closings: Closings::new(),
+};
+
+/// The process's runtime, started or not.
+#[inline]
+pub(crate) fn runtime() -> &'static Runtime {
+    &RUNTIME
+}
+
+/// The runtime is being shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShuttingDown;
+
+impl Runtime {
+    /// The epoch now. Tasks and registrations of another one are void.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u32 {
+        (self.word.load(Ordering::Acquire) >> EPOCH_SHIFT) as u32
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.word.load(Ordering::Acquire) & STATE_MASK == RUNNING
+    }
+
+    /// The epoch of a running runtime, which is started if need be. What is made in the epoch that ends while a shutdown is under way
+    /// ends with it.
+    #[inline]
+    pub(crate) fn ensure_running(&'static self) -> u32 {
+        let word = self.word.load(Ordering::Acquire);
+        if word & STATE_MASK == RUNNING {
+            return (word >> EPOCH_SHIFT) as u32;
+        }
+        self.start_by_use()
+    }
+
+    #[cold]
+    fn start_by_use(&'static self) -> u32 {
+        if self.word.load(Ordering::Acquire) & STATE_MASK == STOPPING {
+            // One behind the running one: void from birth.
+            return self.epoch().wrapping_sub(1);
+        }
+        let _lifecycle = self.lifecycle.lock();
+        if self.word.load(Ordering::Acquire) & STATE_MASK == STOPPED {
+            self.start(Config::from_environment());
+        }
+        self.epoch()
+    }
+
+    /// Starts a stopped runtime. The caller holds `lifecycle`.
+    pub(crate) fn start(&'static self, config: Config) {
+        fork::watch();
+        let (workers, spares) = (config.workers, config.spares);
+        *self.config.lock() = Some(Arc::new(config));
+        self.idle.lock().fill(workers, spares, |id| self.processor_at(id).owned.load(Ordering::Acquire));
+        // ORDERING: Release: who sees RUNNING sees the configuration and the idle lists.
+        self.word.store(u64::from(self.epoch()) << EPOCH_SHIFT | RUNNING, Ordering::Release);
+        self.start_sysmon();
+    }
+
+    /// RUNNING → STOPPING with the next epoch. The caller holds `lifecycle`.
+    pub(crate) fn begin_stop(&self) {
+        self.word.store(u64::from(self.epoch().wrapping_add(1)) << EPOCH_SHIFT | STOPPING, Ordering::SeqCst);
+    }
+
+    /// STOPPING → STOPPED. The caller holds `lifecycle`.
+    pub(crate) fn end_stop(&self) {
+        self.word.store(u64::from(self.epoch()) << EPOCH_SHIFT | STOPPED, Ordering::SeqCst);
+    }
+
+    /// The configuration of the running or last runtime.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.config.lock().get_or_insert_with(|| Arc::new(Config::from_environment())).clone()
+    }
+
+    /// The processor `id`, made at its first use and kept.
+    pub(crate) fn processor_at(&'static self, id: usize) -> &'static Processor {
+        let processor = self.processors[id].get_or_init(|| Box::new(Processor::new(id)));
+        self.processors_len.fetch_max(id + 1, Ordering::SeqCst);
+        processor
+    }
+
+    /// All processors that were ever used.
+    pub(crate) fn processors(&'static self) -> impl Iterator<Item = &'static Processor> {
+        let len = self.processors_len.load(Ordering::SeqCst);
+        self.processors[..len].iter().filter_map(|slot| slot.get().map(|processor| &**processor))
+    }
+
+    // ---- the queue that all threads share ----
+
+    /// Queues a task from a thread that has no processor, and sees that somebody runs it.
+    pub(crate) fn inject(&'static self, item: Item) {
+        self.inject_quietly(std::iter::once(item));
+        self.attend();
+    }
+
+    /// The same for many, without waking anybody.
+    pub(crate) fn inject_quietly(&'static self, items: impl Iterator<Item = Item>) {
+        let mut injector = self.injector.lock();
+        injector.extend(items.map(Injected));
+        self.injector_len.store(injector.len(), Ordering::SeqCst);
+    }
+
+    #[inline]
+    pub(crate) fn injected(&self) -> usize {
+        self.injector_len.load(Ordering::SeqCst)
+    }
+
+    /// Takes one task of the shared queue, and up to `more` for `processor`'s own.
+    pub(crate) fn take_injected(&'static self, processor: &Processor, more: usize) -> Option<Item> {
+        if self.injected() == 0 {
+            return None;
+        }
+        let mut injector = self.injector.lock();
+        let first = injector.pop_front();
+        let more = more.min(injector.len());
+        for Injected(item) in injector.drain(..more) {
+            processor.queue.push(item);
+        }
+        self.injector_len.store(injector.len(), Ordering::SeqCst);
+        drop(injector);
+        first.map(|injected| injected.0)
+    }
+
+    /// There is work that only an awake thread does: see that there is one.
+    pub(crate) fn attend(&'static self) {
+        // ORDERING: SeqCst: work before, `awake` after; who goes to sleep counts down before it looks for work (R1).
+        fence(Ordering::SeqCst);
+        if self.awake.load(Ordering::SeqCst) == 0 && !self.driver.wake() {
+            self.wake_one(false);
+        }
+    }
+
+    /// Something was registered or armed by a thread that will not poll: see that somebody does.
+    pub(crate) fn attend_poller(&'static self) {
+        fence(Ordering::SeqCst);
+        if self.awake.load(Ordering::SeqCst) == 0 && !self.driver.is_taken() {
+            self.wake_one(false);
+        }
+    }
+
+    // ---- tasks ----
+
+    /// Counts a new task; returns its number if it has a name.
+    pub(crate) fn task_begins(&self, data: &TaskData) -> u64 {
+        match context::processor() {
+            Some(processor) => processor.spawned.add_owned(1),
+            None => self.spawned.add(1),
+        }
+        let Some(name) = data.task().name() else { return 0 };
+        let number = data.task().id().number();
+        self.names.lock().get_or_insert_default().insert(number, name.into());
+        number
+    }
+
+    /// A task's future is gone.
+    pub(crate) fn task_ended(&self, named: u64) {
+        match context::processor() {
+            Some(processor) => processor.ended.add_owned(1),
+            None => self.ended.add(1),
+        }
+        if named != 0
+            && let Some(names) = &mut *self.names.lock()
+        {
+            names.remove(&named);
+        }
+    }
+
+    /// Tasks that have begun and not ended.
+    pub(crate) fn tasks_alive(&'static self) -> u64 {
+        // Ended first: a task that ends in between counts as alive, never as less than nothing.
+        let ended: u64 = self.ended.get() + self.processors().map(|processor| processor.ended.get()).sum::<u64>();
+        let spawned: u64 = self.spawned.get() + self.processors().map(|processor| processor.spawned.get()).sum::<u64>();
+        spawned.saturating_sub(ended)
+    }
+
+    // ---- timers ----
+
+    /// This thread's timers.
+    pub(crate) fn timers(&'static self) -> &'static TimerSet {
+        context::processor().map_or(&self.shared_timers, |processor| &processor.timers)
+    }
+
+    fn timer_sets(&'static self) -> impl Iterator<Item = &'static TimerSet> {
+        self.processors().map(|processor| &processor.timers).chain(std::iter::once(&self.shared_timers))
+    }
+
+    /// When the first timer of all is due.
+    pub(crate) fn next_timer(&'static self) -> u64 {
+        self.timer_sets().map(TimerSet::next).min().unwrap_or(clock::NEVER)
+    }
+
+    /// Whether a swept entry of a poll descriptor would still count.
+    pub(crate) fn entry_counts(&self, target: Target, when: u64) -> bool {
+        match target {
+            Target::Poll { index, generation } => {
+                self.cache.get(index).is_some_and(|desc| desc.counts(generation, when))
+            }
+            Target::Sleep { .. } => true,
+        }
+    }
+
+    /// Puts a poll descriptor's timer in.
+    pub(crate) fn arm_poll(&'static self, desc: &PollDesc, generation: u32, arm: Arm) {
+        if arm.superseded {
+            self.note_dead_timer(desc);
+        }
+        let set = self.timers();
+        self.timers_armed.add(1);
+        let target = Target::Poll { index: desc.index, generation };
+        let first = set.add(arm.at, target, |target, when| self.entry_counts(target, when));
+        let number = context::processor().map_or(u32::MAX, |processor| processor.id as u32);
+        desc.armed_in.store(number, Ordering::Relaxed);
+        if first {
+            self.timer_moved(arm.at);
+        }
+    }
+
+    /// The entry that stood for this descriptor is dead.
+    pub(crate) fn note_dead_timer(&'static self, desc: &PollDesc) {
+        match desc.armed_in.load(Ordering::Relaxed) {
+            u32::MAX => self.shared_timers.note_dead(),
+            id => self.processor_at(id as usize).timers.note_dead(),
+        }
+    }
+
+    /// A timer became the first of its set: whoever sleeps longer must look again.
+    pub(crate) fn timer_moved(&'static self, at: u64) {
+        if !self.driver.wake_if_later(at) && context::processor().is_none() {
+            self.ensure_running();
+            self.attend_poller();
+        }
+    }
+
+    /// Runs all timers that are due at `now`, of all sets.
+    pub(crate) fn run_timers(&'static self, now: u64, due: &mut Vec<(u64, Target)>, wakers: &mut Wakers) {
+        for set in self.timer_sets() {
+            if set.next() > now {
+                continue;
+            }
+            let count = set.run(now, due, wakers);
+            self.timers_fired.add(count as u64);
+            for (when, target) in due.drain(..) {
+                let Target::Poll { index, generation } = target else { continue };
+                let Some(desc) = self.cache.get(index) else { continue };
+                if !desc.counts(generation, when) {
+                    set.forget_dead();
+                } else if let Some(at) = desc.fire(generation, when, now, wakers) {
+                    self.arm_poll(desc, generation, Arm { at, superseded: false });
+                }
+            }
+        }
+    }
+
+    // ---- shutdown ----
+
+    /// Drops every task that is queued where no thread owns the queue. Returns how many there were.
+    pub(crate) fn discard_queued(&'static self) -> usize {
+        let mut items: Vec<Item> = {
+            let mut injector = self.injector.lock();
+            self.injector_len.store(0, Ordering::SeqCst);
+            injector.drain(..).map(|injected| injected.0).collect()
+        };
+        for processor in self.processors() {
+            if !processor.owned.swap(true, Ordering::SeqCst) {
+                items.extend(processor.queue.drain());
+                processor.owned.store(false, Ordering::SeqCst);
+            }
+        }
+        let count = items.len();
+        items.into_iter().for_each(discard);
+        count
+    }
+}

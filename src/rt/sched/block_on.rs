@@ -1,0 +1,181 @@
+//! `block_on`: a thread that waits for one future takes part in the runtime meanwhile.
+//!
+//! It takes a free processor, polls its root future whenever that was woken (before anything else), and otherwise does what a
+//! worker does; it prefers the role of polling, so that a server with one connection has no hop between threads. When the root future is
+//! done it hands on what it holds: processor, tasks, role.
+//!
+//! # Nested
+//! Inside a task or another `block_on` it runs no other task: it would have to finish that one first. It parks, and counts as a
+//! task that blocks its thread: its processor's tasks go to everybody and another thread is woken, with a spare processor if need be.
+//!
+//! # Memory ordering
+//! The root waker sets `woken` and then looks whether the thread sleeps in epoll; the thread says that it will sleep there and then
+//! looks at `woken`. Both SeqCst: one of the two sees the other (model `root_waker_against_sleep`).
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Wake, Waker};
+
+use super::idle::Sleeper;
+use super::processor::Processor;
+use super::task::TaskData;
+use super::worker::{Core, Exit, begin_turn, end_turn};
+use crate::rt::context;
+use crate::rt::fork;
+use crate::rt::parker::Parker;
+use crate::rt::runtime::{Runtime, runtime};
+use crate::sync::{Arc, AtomicBool, Ordering};
+
+/// The root future's waker.
+struct Root {
+    woken: AtomicBool,
+    sleeper: Arc<Sleeper>,
+}
+
+impl Wake for Root {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // ORDERING: SeqCst, see the header.
+        if self.woken.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        if self.sleeper.in_poll.load(Ordering::SeqCst) {
+            runtime().driver.wake();
+        }
+        self.sleeper.parker.unpark();
+    }
+}
+
+/// Runs `future` to its end on this thread.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    block_on_named(None, future)
+}
+
+/// The same as a task with a name.
+pub(crate) fn block_on_named<F: Future>(name: Option<Arc<str>>, future: F) -> F::Output {
+    if let Err(error) = fork::check() {
+        panic!("{error}");
+    }
+    let data = TaskData::new(name, runtime().ensure_running());
+    if context::is_inside() { nested(data, future) } else { participate(data, future) }
+}
+
+/// A processor that is given up whatever happens to the root future.
+struct Participant {
+    runtime: &'static Runtime,
+    sleeper: Arc<Sleeper>,
+    processor: Option<&'static Processor>,
+}
+
+impl Drop for Participant {
+    fn drop(&mut self) {
+        let mut attend = false;
+        if let Some(processor) = self.processor.take().or_else(|| self.runtime.unlist(&self.sleeper)) {
+            self.runtime.leave(processor);
+        }
+        if self.sleeper.has_role.swap(false, Ordering::SeqCst) {
+            self.runtime.driver.release();
+            attend = true;
+        }
+        if attend {
+            self.runtime.attend_after_leaving();
+        }
+    }
+}
+
+fn participate<F: Future>(data: TaskData, future: F) -> F::Output {
+    let runtime = runtime();
+    let mut epoch = runtime.ensure_running();
+    let _inside = context::enter();
+    let takes_part = runtime.config().block_on_runs_tasks;
+    let sleeper = Arc::new(Sleeper::new());
+    let root = Arc::new(Root { woken: AtomicBool::new(true), sleeper: sleeper.clone() });
+    let waker = Waker::from(root.clone());
+    let mut cx = Context::from_waker(&waker);
+    let mut core = None;
+    let mut future = pin!(future);
+    let mut held = Participant { runtime, sleeper: sleeper.clone(), processor: None };
+    runtime.sysmon.notice();
+    loop {
+        if takes_part && held.processor.is_none() {
+            epoch = runtime.ensure_running();
+            held.processor = runtime.acquire(&sleeper);
+        }
+        // ORDERING: AcqRel: what the waker's thread wrote is visible to the poll that follows.
+        if root.woken.swap(false, Ordering::AcqRel) {
+            if let Some(processor) = held.processor {
+                begin_turn(processor, data.task().id().number());
+            }
+            let polled = context::run_task(&data, || future.as_mut().poll(&mut cx));
+            if let Some(processor) = held.processor {
+                end_turn(processor);
+            }
+            if let Poll::Ready(output) = polled {
+                context::run_task(&data, || data.clear_locals());
+                return output;
+            }
+        }
+        let exit = held
+            .processor
+            .map(|processor| core.get_or_insert_with(Core::new).run(processor, &sleeper, Some(&root.woken), epoch));
+        match exit {
+            Some(Exit::Root) => continue,
+            Some(Exit::Stopped | Exit::Resting) => held.processor = None,
+            None => {}
+        }
+        if !root.woken.load(Ordering::Acquire) && exit != Some(Exit::Stopped) {
+            sleeper.parker.park();
+        }
+    }
+}
+
+fn nested<F: Future>(data: TaskData, future: F) -> F::Output {
+    /// Wakes a parked thread.
+    struct Unpark(Parker);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+        fn wake_by_ref(self: &Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    /// The thread as blocked, until dropped.
+    struct Blocked(&'static Runtime, Option<&'static Processor>);
+    impl Drop for Blocked {
+        fn drop(&mut self) {
+            self.0.nested.fetch_sub(1, Ordering::Relaxed);
+            if let Some(processor) = self.1 {
+                context::set_processor(Some(processor));
+                self.0.awake.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+    let runtime = runtime();
+    let unpark = Arc::new(Unpark(Parker::new()));
+    let waker = Waker::from(unpark.clone());
+    let mut cx = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    let mut blocked = None;
+    loop {
+        if let Poll::Ready(output) = context::run_task(&data, || future.as_mut().poll(&mut cx)) {
+            context::run_task(&data, || data.clear_locals());
+            return output;
+        }
+        if blocked.is_none() {
+            let processor = context::processor();
+            context::set_processor(None);
+            blocked = Some(Blocked(runtime, processor));
+            runtime.nested.fetch_add(1, Ordering::Relaxed);
+            if let Some(processor) = processor {
+                runtime.inject_quietly(processor.queue.drain());
+                runtime.awake.fetch_sub(1, Ordering::SeqCst);
+            }
+            runtime.replace_blocked();
+        }
+        unpark.0.park();
+    }
+}

@@ -1,0 +1,125 @@
+//! The pool of threads for calls that block: name look-ups, files, computations.
+//!
+//! Threads start on demand up to a bound and end after resting for [`REST`]. A task here is an ordinary task whose one poll
+//! is the call, so it is awaited, cancelled (before it starts) and panics like any other.
+//!
+//! # Invariants
+//! * P1 — at most `blocking_threads` threads; what is queued beyond them waits.
+//! * P2 — a queued task has a thread that will come to it, unless no thread can be started at all: then it runs where it was queued.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use async_task::Runnable;
+
+use super::task::TaskData;
+use crate::rt::context;
+use crate::rt::runtime::Runtime;
+use crate::sync::{Condvar, Mutex};
+
+/// How long a thread without work stays.
+const REST: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+struct State {
+    queue: VecDeque<Runnable<TaskData>>,
+    threads: usize,
+    resting: usize,
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+impl Pool {
+    pub(crate) const fn new() -> Pool {
+        Pool { state: Mutex::new(State { queue: VecDeque::new(), threads: 0, resting: 0 }), work: Condvar::new() }
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.state.lock().threads
+    }
+
+    /// For a shutdown: takes what is queued and has resting threads look at the epoch.
+    pub(crate) fn stop(&self) -> VecDeque<Runnable<TaskData>> {
+        let queue = std::mem::take(&mut self.state.lock().queue);
+        self.work.notify_all();
+        queue
+    }
+}
+
+impl Runtime {
+    /// Queues a call.
+    pub(crate) fn pool_push(&'static self, runnable: Runnable<TaskData>) {
+        let epoch = self.epoch();
+        if !self.is_running() {
+            return drop(runnable);
+        }
+        let bound = self.config().blocking_threads;
+        let pool = &self.pool;
+        let mut state = pool.state.lock();
+        state.queue.push_back(runnable);
+        if state.resting >= state.queue.len() {
+            drop(state);
+            pool.work.notify_one();
+            return;
+        }
+        if state.threads >= bound {
+            return;
+        }
+        state.threads += 1;
+        drop(state);
+        let name = format!("{}-blocking", self.config().thread_name);
+        let mut threads = self.threads.lock();
+        match thread::Builder::new().name(name).spawn(move || self.pool_thread(epoch)) {
+            Ok(handle) => {
+                // Threads of this pool come and go: those that have ended are forgotten here.
+                threads.retain(|(_, handle)| !handle.is_finished());
+                threads.push((epoch, handle));
+            }
+            Err(_) => {
+                drop(threads);
+                let mut state = pool.state.lock();
+                state.threads -= 1;
+                let stranded = if state.threads == 0 { state.queue.pop_back() } else { None };
+                drop(state);
+                stranded.map(run);
+            }
+        }
+    }
+
+    fn pool_thread(&'static self, epoch: u32) {
+        let _inside = context::enter();
+        let mut state = self.pool.state.lock();
+        let mut until = Instant::now() + REST;
+        while self.epoch() == epoch {
+            if let Some(runnable) = state.queue.pop_front() {
+                drop(state);
+                run(runnable);
+                state = self.pool.state.lock();
+                until = Instant::now() + REST;
+                continue;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state.resting += 1;
+            state = self.pool.work.wait_timeout(state, left);
+            state.resting -= 1;
+        }
+        state.threads -= 1;
+    }
+}
+
+fn run(runnable: Runnable<TaskData>) {
+    let data: *const TaskData = runnable.metadata();
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| context::run_task(data, || runnable.run()))) {
+        std::mem::forget(payload);
+    }
+}

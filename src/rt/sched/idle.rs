@@ -1,0 +1,270 @@
+//! Who rests and what is free: the lists behind waking threads and handing out processors.
+//!
+//! One lock, touched only when a thread goes to rest or is woken, never a request. A thread that rests has given its
+//! processor back; it is woken with one in hand.
+//!
+//! # States of a thread
+//! running (owns a processor) → asleep in epoll (keeps it) → running; or running → listed here (gave it back) → assigned one → running;
+//! a worker that a spare processor brought, and that nobody needs, ends after [`SURPLUS_REST`].
+//!
+//! # Invariants
+//! * R1 (`runtime.rs`) — `awake` is counted up by who wakes, on behalf of the woken, so that two do not wake one each for the same work.
+//! * I1 — a processor is in `free` or `spare`, or owned by one thread, or assigned to one.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::processor::Processor;
+use super::worker;
+use crate::rt::context;
+use crate::rt::parker::Parker;
+use crate::rt::runtime::Runtime;
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+
+/// How long a thread beyond the configured workers rests before it ends.
+pub(crate) const SURPLUS_REST: Duration = Duration::from_secs(2);
+
+/// A thread as seen by who wakes it.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    pub(crate) parker: Parker,
+    /// It sleeps in epoll: break that instead of unparking.
+    pub(crate) in_poll: AtomicBool,
+    /// The role of polling was handed to it.
+    pub(crate) has_role: AtomicBool,
+    assigned: Mutex<Option<&'static Processor>>,
+}
+
+impl Sleeper {
+    pub(crate) fn new() -> Sleeper {
+        Sleeper {
+            parker: Parker::new(),
+            in_poll: AtomicBool::new(false),
+            has_role: AtomicBool::new(false),
+            assigned: Mutex::new(None),
+        }
+    }
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    free: Vec<usize>,
+    spare: Vec<usize>,
+    sleepers: Vec<Arc<Sleeper>>,
+    workers: usize,
+    /// Worker threads that exist.
+    threads: usize,
+    /// A thread inside `block_on` that would rather poll itself than be woken by the worker that does.
+    wants_role: Option<Arc<Sleeper>>,
+}
+
+impl Idle {
+    pub(crate) const fn new() -> Idle {
+        Idle { free: Vec::new(), spare: Vec::new(), sleepers: Vec::new(), workers: 0, threads: 0, wants_role: None }
+    }
+
+    /// For a start: hands out `workers` processors and keeps `spares` back. Ones that a thread of an earlier epoch still owns are
+    /// passed over.
+    pub(crate) fn fill(&mut self, workers: usize, spares: usize, owned: impl Fn(usize) -> bool) {
+        let mut ids = (0..crate::rt::runtime::PROCESSORS_MAX).filter(|&id| !owned(id));
+        self.free = ids.by_ref().take(workers).collect();
+        self.free.reverse();
+        self.workers = workers;
+        self.spare = ids.take(spares).collect();
+        self.spare.reverse();
+    }
+
+    /// For a stop: nothing is handed out any more. Returns who is to be unparked.
+    pub(crate) fn empty(&mut self) -> Vec<Arc<Sleeper>> {
+        self.free.clear();
+        self.spare.clear();
+        self.wants_role = None;
+        self.sleepers.clone()
+    }
+}
+
+impl Runtime {
+    /// Wakes or starts a thread with a processor of its own; a spare one only if `spare`. False if there is none left.
+    pub(crate) fn wake_one(&'static self, spare: bool) -> bool {
+        let mut idle = self.idle.lock();
+        let id = match idle.free.pop() {
+            Some(id) => id,
+            None if spare => match idle.spare.pop() {
+                Some(id) => id,
+                None => return false,
+            },
+            None => return false,
+        };
+        let processor = self.processor_at(id);
+        processor.owned.store(true, Ordering::SeqCst);
+        // ORDERING: SeqCst, see R1.
+        self.awake.fetch_add(1, Ordering::SeqCst);
+        if let Some(sleeper) = idle.sleepers.pop() {
+            *sleeper.assigned.lock() = Some(processor);
+            drop(idle);
+            sleeper.parker.unpark();
+            return true;
+        }
+        idle.threads += 1;
+        drop(idle);
+        if self.start_thread(processor) {
+            return true;
+        }
+        let mut idle = self.idle.lock();
+        idle.threads -= 1;
+        self.put_back(&mut idle, processor);
+        self.awake.fetch_sub(1, Ordering::SeqCst);
+        false
+    }
+
+    fn start_thread(&'static self, processor: &'static Processor) -> bool {
+        let epoch = self.epoch();
+        let mut threads = self.threads.lock();
+        let started = thread::Builder::new()
+            .name(self.config().thread_name.clone())
+            .spawn(move || worker::main(self, epoch, processor));
+        started.map(|handle| threads.push((epoch, handle))).is_ok()
+    }
+
+    fn put_back(&self, idle: &mut Idle, processor: &'static Processor) {
+        debug_assert_eq!(processor.queue.len(), 0, "a processor is given back with tasks");
+        processor.owned.store(false, Ordering::SeqCst);
+        if !self.is_running() {
+            return;
+        }
+        if idle.free.len() < idle.workers && processor.id < idle.workers {
+            idle.free.push(processor.id);
+        } else {
+            idle.spare.push(processor.id);
+        }
+    }
+
+    /// Takes a free processor for a thread inside `block_on`.
+    pub(crate) fn acquire(&'static self, sleeper: &Arc<Sleeper>) -> Option<&'static Processor> {
+        let processor = {
+            let mut idle = self.idle.lock();
+            idle.sleepers.retain(|listed| !Arc::ptr_eq(listed, sleeper));
+            if let Some(assigned) = sleeper.assigned.lock().take() {
+                assigned
+            } else {
+                let processor = self.processor_at(idle.free.pop()?);
+                processor.owned.store(true, Ordering::SeqCst);
+                self.awake.fetch_add(1, Ordering::SeqCst);
+                processor
+            }
+        };
+        context::set_processor(Some(processor));
+        Some(processor)
+    }
+
+    /// Gives the processor back to rest, unless there is something to do. Its queue is empty.
+    pub(crate) fn give_back(
+        &'static self,
+        processor: &'static Processor,
+        sleeper: &Arc<Sleeper>,
+        participant: bool,
+    ) -> bool {
+        {
+            let mut idle = self.idle.lock();
+            if self.is_running() && (self.injected() > 0 || !self.driver.is_taken()) {
+                return false;
+            }
+            self.put_back(&mut idle, processor);
+            idle.sleepers.push(sleeper.clone());
+            if participant {
+                idle.wants_role = Some(sleeper.clone());
+                self.role_wanted.store(true, Ordering::SeqCst);
+            }
+            // ORDERING: SeqCst, before the look at the queue below (R1).
+            self.awake.fetch_sub(1, Ordering::SeqCst);
+        }
+        processor.parks.add(1);
+        context::set_processor(None);
+        if participant {
+            self.driver.wake();
+        }
+        if self.injected() > 0 {
+            self.attend();
+        }
+        true
+    }
+
+    /// A thread leaves with its processor: its tasks go to everybody, the processor to whoever is woken next.
+    pub(crate) fn leave(&'static self, processor: &'static Processor) {
+        self.inject_quietly(processor.queue.drain());
+        self.put_back(&mut self.idle.lock(), processor);
+        context::set_processor(None);
+        self.awake.fetch_sub(1, Ordering::SeqCst);
+        self.attend_after_leaving();
+    }
+
+    /// Whoever ran things here no longer does: see that the rest of the work has somebody.
+    pub(crate) fn attend_after_leaving(&'static self) {
+        if !self.is_running() {
+            return;
+        }
+        if self.injected() > 0 {
+            self.attend();
+        } else if self.descriptors.load(Ordering::Relaxed) > 0
+            || self.next_timer() != crate::rt::clock::NEVER
+            || self.tasks_alive() > 0
+        {
+            self.attend_poller();
+        }
+    }
+
+    /// Takes a thread that rests out of the list; what it was assigned meanwhile is its.
+    pub(crate) fn unlist(&'static self, sleeper: &Arc<Sleeper>) -> Option<&'static Processor> {
+        let mut idle = self.idle.lock();
+        idle.sleepers.retain(|listed| !Arc::ptr_eq(listed, sleeper));
+        if idle.wants_role.as_ref().is_some_and(|wants| Arc::ptr_eq(wants, sleeper)) {
+            idle.wants_role = None;
+        }
+        sleeper.assigned.lock().take()
+    }
+
+    /// A worker's rest: until it is assigned a processor, or is to end.
+    pub(crate) fn rest(&'static self, sleeper: &Arc<Sleeper>, epoch: u32) -> Option<&'static Processor> {
+        let mut until = None;
+        loop {
+            {
+                let mut idle = self.idle.lock();
+                if let Some(processor) = sleeper.assigned.lock().take() {
+                    return Some(processor);
+                }
+                let surplus = idle.threads > idle.workers;
+                let over = until.is_some_and(|until| Instant::now() >= until);
+                if self.epoch() != epoch || (surplus && over) {
+                    idle.sleepers.retain(|listed| !Arc::ptr_eq(listed, sleeper));
+                    idle.threads -= 1;
+                    return None;
+                }
+                until = surplus.then(|| until.unwrap_or_else(|| Instant::now() + SURPLUS_REST));
+                if !idle.sleepers.iter().any(|listed| Arc::ptr_eq(listed, sleeper)) {
+                    idle.sleepers.push(sleeper.clone());
+                }
+            }
+            sleeper.parker.park_until(until);
+        }
+    }
+
+    /// The thread inside `block_on` that asked for the role of polling, if any.
+    pub(crate) fn take_wants_role(&self) -> Option<Arc<Sleeper>> {
+        if !self.role_wanted.load(Ordering::SeqCst) {
+            return None;
+        }
+        self.role_wanted.store(false, Ordering::SeqCst);
+        self.idle.lock().wants_role.take()
+    }
+
+    /// A worker thread ends with its epoch.
+    pub(crate) fn worker_ends(&self) {
+        self.idle.lock().threads -= 1;
+    }
+
+    /// Worker threads that exist.
+    pub(crate) fn worker_threads(&self) -> usize {
+        self.idle.lock().threads
+    }
+}

@@ -1,0 +1,274 @@
+//! Sysmon: the thread that looks after the others.
+//!
+//! Every [`TICK`] while anything happens: a task that is in the same poll as at the last look is *stuck*. It is asked to yield at its
+//! next I/O operation, it is counted and reported, and what is queued behind it may be taken by anybody, whatever it is worth. If
+//! all who are awake are stuck, threads are added with spare processors, so that tasks, timers and the network go on. And if
+//! nobody polled since the last look, sysmon does.
+//!
+//! # States
+//! ticking → (five looks without any turn or poll) asleep, without limit → (`notice`, by whoever comes out of idleness) ticking.
+//!
+//! # Invariants
+//! * 10 — asleep when the process is idle. The wake-up is paid once per stretch of at least 50 ms of idleness.
+//! * 12 — the user's report runs on this thread without any lock.
+//!
+//! # Compared with Go (runtime/proc.go, sysmon)
+//! A future cannot be preempted, so a processor is not taken away from a stuck thread; another is added. Go wakes every
+//! 20 µs…10 ms while anything runs, this one every 10 ms.
+
+use std::collections::HashMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::task::TaskId;
+use crate::rt::builder::BlockedPolicy;
+use crate::rt::clock;
+use crate::rt::epoll::{EVENTS_MAX, Events};
+use crate::rt::parker::Parker;
+use crate::rt::runtime::Runtime;
+use crate::rt::waiters::Wakers;
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+
+/// Time between two looks.
+const TICK: Duration = Duration::from_millis(10);
+/// Looks without activity before the deep sleep.
+const QUIET_TICKS: u32 = 5;
+/// Threads added at one look at most.
+const ADD_MAX: usize = 4;
+
+/// A task that blocks its thread, as told to [`Builder::on_blocked_task`](crate::rt::Builder::on_blocked_task).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BlockedTask {
+    /// The task's number, as [`task::current`](crate::task::current) gives it.
+    pub id: TaskId,
+    /// Its name, if it was given one.
+    pub name: Option<String>,
+    /// For how long it has been in the same poll, at least.
+    pub blocked_for: Duration,
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Sysmon {
+    asleep: AtomicBool,
+    running: AtomicBool,
+    parker: Parker,
+    pub(crate) blocked: AtomicU64,
+}
+
+impl Sysmon {
+    pub(crate) const fn new() -> Sysmon {
+        Sysmon {
+            asleep: AtomicBool::new(false),
+            running: AtomicBool::new(false),
+            parker: Parker::new(),
+            blocked: AtomicU64::new(0),
+        }
+    }
+
+    /// Something happens after a time of idleness.
+    #[inline]
+    pub(crate) fn notice(&self) {
+        // ORDERING: SeqCst: the activity's counter or `awake` before, `asleep` after; `look` has them the other way round.
+        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
+            self.parker.unpark();
+        }
+    }
+
+    /// For a shutdown: the thread looks at the epoch.
+    pub(crate) fn unpark(&self) {
+        self.parker.unpark();
+    }
+}
+
+/// What sysmon remembers of a processor.
+#[derive(Debug, Default)]
+struct Seen {
+    polls: u64,
+    running: u64,
+    since: Option<Instant>,
+    reported: bool,
+}
+
+struct Monitor {
+    runtime: &'static Runtime,
+    seen: HashMap<usize, Seen>,
+    waits: u64,
+    activity: u64,
+    quiet: u32,
+    events: Events,
+    wakers: Wakers,
+}
+
+impl Runtime {
+    /// Starts the thread; at most one runs.
+    pub(crate) fn start_sysmon(&'static self) {
+        if self.sysmon.running.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let epoch = self.epoch();
+        let mut threads = self.threads.lock();
+        let started = thread::Builder::new().name(format!("{}-sysmon", self.config().thread_name)).spawn(move || {
+            let mut monitor = Monitor {
+                runtime: self,
+                seen: HashMap::new(),
+                waits: 0,
+                activity: 0,
+                quiet: 0,
+                events: Events::new(),
+                wakers: Wakers::new(),
+            };
+            monitor.run(epoch);
+            self.sysmon.running.store(false, Ordering::SeqCst);
+        });
+        match started {
+            Ok(handle) => threads.push((epoch, handle)),
+            Err(_) => self.sysmon.running.store(false, Ordering::SeqCst),
+        }
+    }
+
+    /// A thread is about to block with its processor: see that another runs what there is.
+    pub(crate) fn replace_blocked(&'static self) {
+        if self.awake.load(Ordering::SeqCst) == 0 && !self.driver.wake() {
+            self.wake_one(true);
+        }
+    }
+}
+
+impl Monitor {
+    fn run(&mut self, epoch: u32) {
+        let runtime = self.runtime;
+        let sysmon = &runtime.sysmon;
+        while runtime.epoch() == epoch {
+            if self.quiet < QUIET_TICKS {
+                sysmon.parker.park_until(Some(Instant::now() + TICK));
+            } else {
+                // ORDERING: SeqCst, see `notice`.
+                sysmon.asleep.store(true, Ordering::SeqCst);
+                if runtime.awake.load(Ordering::SeqCst) == 0
+                    && self.activity() == self.activity
+                    && runtime.epoch() == epoch
+                {
+                    sysmon.parker.park();
+                }
+                sysmon.asleep.store(false, Ordering::SeqCst);
+                self.quiet = 0;
+            }
+            if runtime.epoch() == epoch {
+                self.look();
+            }
+        }
+    }
+
+    /// A number that changes whenever something is run or polled.
+    fn activity(&self) -> u64 {
+        let polls: u64 = self.runtime.processors().map(|processor| processor.polls.get()).sum();
+        polls + self.runtime.driver.waits.get()
+    }
+
+    fn look(&mut self) {
+        let runtime = self.runtime;
+        let activity = self.activity();
+        let busy = runtime.awake.load(Ordering::SeqCst) > 0 || activity != self.activity;
+        self.quiet = if busy { 0 } else { self.quiet + 1 };
+        self.activity = activity;
+        let policy = runtime.config().blocked_tasks;
+        let (stuck, backlog) = self.find_stuck(policy);
+        let waits = runtime.driver.waits.get();
+        let nobody_polled = waits == std::mem::replace(&mut self.waits, waits);
+        if nobody_polled && busy && !runtime.driver.is_asleep() {
+            self.poll();
+        }
+        if policy != BlockedPolicy::AddWorkers || stuck == 0 {
+            return;
+        }
+        let work = backlog + runtime.injected();
+        if runtime.awake.load(Ordering::SeqCst) > stuck {
+            // Somebody else is awake and takes the work when it is through its own.
+            if work > 0 {
+                runtime.wake_one(false);
+            }
+        } else if runtime.driver.is_asleep() {
+            if work > 0 {
+                runtime.driver.wake();
+            }
+        } else {
+            for _ in 0..work.clamp(1, ADD_MAX) {
+                runtime.wake_one(true);
+            }
+        }
+    }
+
+    /// Marks the processors whose task has not moved since the last look. Returns how many, and what is queued behind them.
+    fn find_stuck(&mut self, policy: BlockedPolicy) -> (usize, usize) {
+        let (mut stuck, mut backlog, mut reports) = (0, 0, Vec::new());
+        let now = Instant::now();
+        for processor in self.runtime.processors() {
+            let seen = self.seen.entry(processor.id).or_default();
+            let (polls, running) = (processor.polls.get(), processor.running.load(Ordering::Relaxed));
+            let moved = !processor.owned.load(Ordering::Relaxed)
+                || running == 0
+                || running != seen.running
+                || polls != seen.polls;
+            (seen.polls, seen.running) = (polls, running);
+            if moved {
+                (seen.since, seen.reported) = (Some(now), false);
+                processor.stuck.store(false, Ordering::Relaxed);
+                continue;
+            }
+            if policy == BlockedPolicy::Off {
+                continue;
+            }
+            stuck += 1;
+            backlog += processor.queue.len();
+            processor.stuck.store(true, Ordering::Relaxed);
+            processor.budget.store(0, Ordering::Relaxed);
+            if !std::mem::replace(&mut seen.reported, true) {
+                let blocked_for = seen.since.map_or(TICK, |since| now - since);
+                reports.push((TaskId::from_number(running), blocked_for));
+            }
+        }
+        self.report(reports);
+        (stuck, backlog)
+    }
+
+    fn report(&self, reports: Vec<(TaskId, Duration)>) {
+        self.runtime.sysmon.blocked.fetch_add(reports.len() as u64, Ordering::Relaxed);
+        let Some(report) = &self.runtime.config().on_blocked_task else { return };
+        for (id, blocked_for) in reports {
+            let name = self
+                .runtime
+                .names
+                .lock()
+                .as_ref()
+                .and_then(|names| names.get(&id.number()).map(|name| name.to_string()));
+            let task = BlockedTask { id, name, blocked_for };
+            // The user's function: its panic is its own.
+            if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| report(&task))) {
+                std::mem::forget(payload);
+            }
+        }
+    }
+
+    /// Takes events and due timers on behalf of busy workers.
+    fn poll(&mut self) {
+        let runtime = self.runtime;
+        if !runtime.driver.try_take() {
+            return;
+        }
+        let now = clock::now();
+        if let Ok(epoll) = runtime.driver.epoll() {
+            runtime.driver.poll(&epoll, &mut self.events, EVENTS_MAX, now, now);
+            runtime.driver.record(&runtime.cache, &self.events, &mut self.wakers);
+        }
+        runtime.driver.release();
+        let mut due = Vec::new();
+        if runtime.next_timer() <= now {
+            runtime.run_timers(now, &mut due, &mut self.wakers);
+        }
+        self.wakers.wake_all();
+        self.waits = runtime.driver.waits.get();
+        self.activity += 1;
+    }
+}

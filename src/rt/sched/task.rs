@@ -1,0 +1,226 @@
+//! Tasks: what the scheduler keeps about each, and how one is made.
+//!
+//! The mechanism is `async-task`'s; this module adds identity, name, locals and the epoch. They are the task's metadata, in the same
+//! allocation, and the schedule function is a plain function, so a task costs one allocation and no captured pointer.
+//!
+//! # Invariants
+//! * 11 — a panic of the future ends that task only: `async-task` keeps it for the awaiter.
+//! * S1 — a runnable whose epoch is not the running one is dropped instead of queued, which cancels it: a shutdown ends tasks
+//!   of before, whoever still holds their wakers.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_task::{Runnable, ScheduleInfo, WithInfo};
+use pin_project_lite::pin_project;
+
+use super::queue::Item;
+use crate::rt::context;
+use crate::rt::runtime::runtime;
+use crate::sync::{AtomicU64, Mutex, Ordering};
+
+/// A task's number: unique in the process, never reused.
+///
+/// # Examples
+/// ```
+/// netpoll::task::block_on(async {
+///     println!("running in task {}", netpoll::task::current().id());
+/// });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId(u64);
+
+impl TaskId {
+    pub(crate) fn new() -> TaskId {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        TaskId(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_number(number: u64) -> TaskId {
+        TaskId(number)
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A handle to a task: its number and its name.
+///
+/// # Examples
+/// ```
+/// use netpoll::task;
+///
+/// let named = task::Builder::new().name("greeter".into()).spawn(async { task::current().name().map(str::to_owned) })?;
+/// assert_eq!(task::block_on(named).as_deref(), Some("greeter"));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Task {
+    id: TaskId,
+    name: Option<Arc<str>>,
+}
+
+impl Task {
+    /// The task's number.
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// The name given by [`Builder::name`](crate::task::Builder::name).
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+}
+
+/// One task-local value and the key it belongs to: the address of its `LocalKey`.
+type Local = (usize, Box<dyn Any + Send>);
+
+/// What the scheduler keeps about a task.
+#[derive(Debug)]
+pub(crate) struct TaskData {
+    task: Task,
+    epoch: u32,
+    /// A lock for the sake of `Sync` only: the thread that polls the task is the only one here. No user code runs under it.
+    locals: Mutex<Vec<Local>>,
+}
+
+impl TaskData {
+    pub(crate) fn new(name: Option<Arc<str>>, epoch: u32) -> TaskData {
+        TaskData { task: Task { id: TaskId::new(), name }, epoch, locals: Mutex::new(Vec::new()) }
+    }
+
+    pub(crate) fn task(&self) -> &Task {
+        &self.task
+    }
+
+    /// The address of the local value of `key`, which stays where it is until the task ends.
+    pub(crate) fn local(&self, key: usize) -> Option<*const (dyn Any + Send)> {
+        let locals = self.locals.lock();
+        locals.iter().find(|local| local.0 == key).map(|local| &raw const *local.1)
+    }
+
+    /// Stores a local value; the caller has seen that there is none.
+    pub(crate) fn set_local(&self, key: usize, value: Box<dyn Any + Send>) {
+        self.locals.lock().push((key, value));
+    }
+
+    /// Drops all local values, outside the lock; a destructor may make new ones, which go as well.
+    pub(crate) fn clear_locals(&self) {
+        loop {
+            let locals = std::mem::take(&mut *self.locals.lock());
+            if locals.is_empty() {
+                return;
+            }
+            drop(locals);
+        }
+    }
+}
+
+pin_project! {
+    /// A task's future with its share of the counters.
+    struct Tracked<F> {
+        #[pin]
+        future: F,
+        // 0 for a task without a name.
+        named: u64,
+    }
+
+    impl<F> PinnedDrop for Tracked<F> {
+        fn drop(this: Pin<&mut Self>) {
+            runtime().task_ended(this.named);
+        }
+    }
+}
+
+impl<F: Future> Future for Tracked<F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let polled = self.project().future.poll(cx);
+        if polled.is_ready() {
+            context::with_task(|task| {
+                if let Some(task) = task {
+                    task.clear_locals();
+                }
+            });
+        }
+        polled
+    }
+}
+
+/// A task that runs on the workers.
+pub(crate) fn spawn<F>(name: Option<Arc<str>>, future: F) -> async_task::Task<F::Output, TaskData>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let data = TaskData::new(name, runtime().ensure_running());
+    let named = runtime().task_begins(&data);
+    let (runnable, task) = async_task::Builder::new()
+        .propagate_panic(true)
+        .metadata(data)
+        .spawn(move |_| Tracked { future, named }, WithInfo(schedule));
+    runnable.schedule();
+    task
+}
+
+/// A task that runs once, on the blocking pool.
+pub(crate) fn spawn_blocking<F, T>(name: Option<Arc<str>>, f: F) -> async_task::Task<T, TaskData>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let data = TaskData::new(name, runtime().ensure_running());
+    let named = runtime().task_begins(&data);
+    let (runnable, task) = async_task::Builder::new()
+        .propagate_panic(true)
+        .metadata(data)
+        .spawn(move |_| Tracked { future: async move { f() }, named }, |runnable| runtime().pool_push(runnable));
+    runnable.schedule();
+    task
+}
+
+fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
+    let runtime = runtime();
+    if runnable.metadata().epoch != runtime.epoch() {
+        return drop(runnable);
+    }
+    let item = runnable.into_raw();
+    match context::processor() {
+        // Woken by the task that runs here: it goes next, while what it was sent is in the cache. One that wakes itself waits its turn.
+        Some(processor) if !info.woken_while_running && context::is_running_task() => processor.queue.push_next(item),
+        Some(processor) => processor.queue.push(item),
+        None => runtime.inject(item),
+    }
+}
+
+/// Takes a task out of its raw form.
+///
+/// # Safety
+/// `item` came from a queue, which holds what `schedule` put in, and is used once.
+#[allow(unsafe_code)]
+pub(crate) unsafe fn from_item(item: Item) -> Runnable<TaskData> {
+    // SAFETY: `into_raw` in `schedule` made it, with this metadata type.
+    unsafe { Runnable::from_raw(item) }
+}
+
+/// Drops a queued task, which cancels it.
+#[allow(unsafe_code)]
+pub(crate) fn discard(item: Item) {
+    // SAFETY: the caller took the item out of a queue and gives it up.
+    let runnable = unsafe { from_item(item) };
+    // The future's destructor is foreign code.
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(runnable))).map_err(std::mem::forget);
+}

@@ -1,0 +1,360 @@
+//! The loop of a thread that owns a processor.
+//!
+//! In order: the root future of `block_on`, if it was woken; the next slot (a few turns in a row at most); the processor's own queue;
+//! the shared queue (and every 61st turn first); due timers; other processors' tasks, if they are worth the move; then sleep: in epoll if
+//! nobody else does, else at rest.
+//!
+//! # Polling while busy
+//! The sleep in epoll is the only poll while there are moments without work. A thread that has none for long polls from its
+//! tick: every 16 turns the clock is read, and if 100 µs and more turns than the last poll brought events (and 32 more) have
+//! passed, or 1 ms, it polls without waiting. That is Go's weakness W2 (10 ms) without its fourth system call a request.
+//!
+//! # Waking others
+//! A second thread costs more than it brings for short tasks. One is woken only when the backlog is worth more than
+//! [`WAKE_NANOS`] by the measured mean length of a turn, and steals only from a queue worth [`STEAL_NANOS`], or one whose
+//! owner sysmon calls stuck.
+//!
+//! # Invariants
+//! * 11 — a panic that escapes a task's machinery ends the turn, not the worker.
+//! * R1 (`runtime.rs`) — `awake` is counted down before the last look at the queues and up again before anything is run.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::idle::Sleeper;
+use super::processor::Processor;
+use super::queue::{Item, RING};
+use super::task::{TaskData, from_item};
+use crate::rt::clock;
+use crate::rt::context::{self, BUDGET};
+use crate::rt::epoll::{EVENTS_MAX, Epoll, Events};
+use crate::rt::runtime::{Runtime, runtime};
+use crate::rt::timer::Target;
+use crate::rt::waiters::Wakers;
+use crate::sync::{Arc, AtomicBool, Ordering};
+
+/// Turns in a row for tasks that the running one woke, before older ones have theirs.
+const NEXT_MAX: u32 = 3;
+/// Every so many turns the shared queue comes first (a prime, as in Go, so that it meets no rhythm of the tasks).
+const SHARED_EVERY: u32 = 61;
+/// Every so many turns the clock is read.
+const CLOCK_EVERY: u32 = 16;
+const POLL_MIN_NANOS: u64 = 100_000;
+const POLL_MAX_NANOS: u64 = 1_000_000;
+const POLL_MARGIN: u32 = 32;
+/// A backlog worth less than this is done before a woken thread has warmed up.
+const WAKE_NANOS: u64 = 100_000;
+const STEAL_NANOS: u64 = 50_000;
+/// With less than this to wait the clock must be exact; beyond, the coarse one tells when to look again.
+const COARSE_NANOS: u64 = 100_000_000;
+
+/// Why the loop was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// The root future was woken; the processor is still owned.
+    Root,
+    /// The processor was given back and the thread is listed as resting.
+    Resting,
+    /// The epoch ended; the processor was given up.
+    Stopped,
+}
+
+/// What a thread needs to run the loop, beside a processor.
+pub(crate) struct Core {
+    events: Events,
+    wakers: Wakers,
+    due: Vec<(u64, Target)>,
+    epoll: Option<(u32, Arc<Epoll>)>,
+    tick: u32,
+    next_run: u32,
+    /// Turns since the last poll, and the events that it brought.
+    since_poll: u32,
+    delivered: u32,
+    /// When the clock was read last in this stretch of work, or 0.
+    clock: u64,
+    polled_at: u64,
+    /// Mean length of a turn, weighted towards the recent ones.
+    mean_nanos: u64,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("tick", &self.tick).field("mean_nanos", &self.mean_nanos).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    pub(crate) fn new() -> Core {
+        Core {
+            events: Events::new(),
+            wakers: Wakers::new(),
+            due: Vec::new(),
+            epoll: None,
+            tick: 0,
+            next_run: 0,
+            since_poll: 0,
+            delivered: 0,
+            clock: 0,
+            polled_at: 0,
+            mean_nanos: 1000,
+        }
+    }
+
+    /// Runs tasks until there is a reason to leave. `root_woken` is that of a root future whose thread this is.
+    pub(crate) fn run(
+        &mut self,
+        processor: &'static Processor,
+        sleeper: &Arc<Sleeper>,
+        root_woken: Option<&AtomicBool>,
+        epoch: u32,
+    ) -> Exit {
+        let runtime = runtime();
+        loop {
+            if runtime.epoch() != epoch {
+                self.give_up(processor, sleeper);
+                return Exit::Stopped;
+            }
+            // ORDERING: Acquire pairs with the root waker's swap: what the root future waits for is visible.
+            if root_woken.is_some_and(|woken| woken.load(Ordering::Acquire)) {
+                return Exit::Root;
+            }
+            if let Some(item) = self.next(runtime, processor).or_else(|| self.search(runtime, processor)) {
+                self.turn(runtime, processor, item);
+            } else if self.idle(runtime, processor, sleeper, root_woken, epoch) {
+                return Exit::Resting;
+            }
+        }
+    }
+
+    /// The epoch is over: the tasks are cancelled, the processor may be used by the next.
+    fn give_up(&mut self, processor: &'static Processor, sleeper: &Arc<Sleeper>) {
+        let runtime = runtime();
+        self.epoll = None;
+        if sleeper.has_role.swap(false, Ordering::SeqCst) {
+            runtime.driver.release();
+        }
+        let items: Vec<_> = processor.queue.drain().collect();
+        items.into_iter().for_each(super::task::discard);
+        // What the discarded woke goes away by its epoch; nothing is left in the queue.
+        context::set_processor(None);
+        processor.owned.store(false, Ordering::SeqCst);
+        runtime.awake.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn next(&mut self, runtime: &'static Runtime, processor: &'static Processor) -> Option<Item> {
+        self.tick = self.tick.wrapping_add(1);
+        if self.tick % CLOCK_EVERY == 0 {
+            self.maintain(runtime, processor);
+        }
+        if self.tick % SHARED_EVERY == 0
+            && let Some(item) = runtime.take_injected(processor, 0)
+        {
+            return Some(item);
+        }
+        if let Some(item) = processor.queue.pop_next() {
+            if self.next_run < NEXT_MAX {
+                self.next_run += 1;
+                return Some(item);
+            }
+            processor.queue.push(item);
+        }
+        self.next_run = 0;
+        processor.queue.pop()
+    }
+
+    fn search(&mut self, runtime: &'static Runtime, processor: &'static Processor) -> Option<Item> {
+        if let Some(item) = runtime.take_injected(processor, RING / 2) {
+            return Some(item);
+        }
+        if runtime.awake.load(Ordering::Relaxed) <= 1 {
+            return None;
+        }
+        runtime
+            .processors()
+            .filter(|victim| victim.id != processor.id && victim.owned.load(Ordering::Relaxed))
+            .find_map(|victim| {
+                let stuck = victim.stuck.load(Ordering::Relaxed);
+                if !stuck && victim.queue.len() as u64 * self.mean_nanos < STEAL_NANOS {
+                    return None;
+                }
+                let stolen = victim.queue.steal(&processor.queue).or_else(|| stuck.then(|| victim.queue.pop_next())?);
+                stolen.inspect(|_| processor.steals.add_owned(1))
+            })
+    }
+
+    /// One turn of one task.
+    #[allow(unsafe_code)]
+    fn turn(&mut self, runtime: &'static Runtime, processor: &'static Processor, item: Item) {
+        // SAFETY: the item was just taken out of a queue and is used once, here.
+        let runnable = unsafe { from_item(item) };
+        let data: *const TaskData = runnable.metadata();
+        let id = runnable.metadata().task().id().number();
+        self.since_poll = self.since_poll.wrapping_add(1);
+        begin_turn(processor, id);
+        // The future's own panics are kept by its task; what is left are panics of destructors.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| context::run_task(data, || runnable.run()))) {
+            std::mem::forget(payload);
+            runtime.panics.add(1);
+        }
+        end_turn(processor);
+    }
+
+    /// Every [`CLOCK_EVERY`] turns: the clock, timers, a poll if one is due, a helper if one pays.
+    #[cold]
+    fn maintain(&mut self, runtime: &'static Runtime, processor: &'static Processor) {
+        let now = clock::now();
+        if self.clock != 0 {
+            let turn = (now - self.clock) / u64::from(CLOCK_EVERY);
+            self.mean_nanos = (self.mean_nanos * 3 + turn) / 4;
+        }
+        self.clock = now;
+        if processor.stuck.load(Ordering::Relaxed) {
+            processor.stuck.store(false, Ordering::Relaxed);
+        }
+        if runtime.next_timer() <= now {
+            runtime.run_timers(now, &mut self.due, &mut self.wakers);
+            self.wakers.wake_all();
+        }
+        if self.polled_at == 0 {
+            self.polled_at = now;
+        }
+        let since = now.saturating_sub(self.polled_at);
+        if since > POLL_MAX_NANOS || (since > POLL_MIN_NANOS && self.since_poll > self.delivered + POLL_MARGIN) {
+            self.poll_now(runtime, processor, now);
+        }
+        if processor.queue.len() as u64 * self.mean_nanos > WAKE_NANOS {
+            runtime.wake_one(false);
+        }
+    }
+
+    /// Takes the events that are there, without waiting.
+    fn poll_now(&mut self, runtime: &'static Runtime, processor: &'static Processor, now: u64) {
+        let room = processor.queue.room();
+        if room == 0 || !runtime.driver.try_take() {
+            return;
+        }
+        if let Some(epoll) = self.epoll(runtime) {
+            runtime.driver.poll(&epoll, &mut self.events, room, now, now);
+            runtime.driver.record(&runtime.cache, &self.events, &mut self.wakers);
+        }
+        runtime.driver.release();
+        self.polled(now);
+        self.wakers.wake_all();
+    }
+
+    fn polled(&mut self, now: u64) {
+        self.polled_at = now;
+        self.since_poll = 0;
+        self.delivered = self.wakers.len() as u32;
+    }
+
+    /// The epoll instance of this epoch; none when the process has no descriptor left for one.
+    fn epoll(&mut self, runtime: &'static Runtime) -> Option<Arc<Epoll>> {
+        let epoch = runtime.epoch();
+        match &self.epoll {
+            Some((of, epoll)) if *of == epoch => Some(epoll.clone()),
+            _ => {
+                let epoll = runtime.driver.epoll().ok()?;
+                self.epoll = Some((epoch, epoll.clone()));
+                Some(epoll)
+            }
+        }
+    }
+
+    /// Nothing to run. Sleeps in epoll, or rests: then true.
+    fn idle(
+        &mut self,
+        runtime: &'static Runtime,
+        processor: &'static Processor,
+        sleeper: &Arc<Sleeper>,
+        root_woken: Option<&AtomicBool>,
+        epoch: u32,
+    ) -> bool {
+        self.clock = 0;
+        let driver = &runtime.driver;
+        let has_role = sleeper.has_role.swap(false, Ordering::SeqCst) || driver.try_take();
+        if !has_role {
+            return runtime.give_back(processor, sleeper, root_woken.is_some());
+        }
+        if root_woken.is_none()
+            && let Some(other) = runtime.take_wants_role()
+        {
+            // A thread inside `block_on` polls for itself: it saves a hop a request.
+            other.has_role.store(true, Ordering::SeqCst);
+            other.parker.unpark();
+            return runtime.give_back(processor, sleeper, false);
+        }
+        let until = runtime.next_timer();
+        let mut now = 0;
+        if until != clock::NEVER {
+            now = clock::coarse();
+            if until.saturating_sub(now) < COARSE_NANOS {
+                now = clock::now();
+            }
+            if until <= now {
+                driver.release();
+                runtime.run_timers(now, &mut self.due, &mut self.wakers);
+                self.wakers.wake_all();
+                return false;
+            }
+        }
+        let Some(epoll) = self.epoll(runtime) else {
+            // No descriptor left for an epoll instance: nothing can be registered either. Look again in a while.
+            driver.release();
+            sleeper.parker.park_until(clock::to_instant(until.min(clock::now() + 10_000_000)));
+            return false;
+        };
+        sleeper.in_poll.store(true, Ordering::SeqCst);
+        driver.announce(until);
+        // ORDERING: SeqCst: counted down, then one more look; see `attend` and the driver's header.
+        runtime.awake.fetch_sub(1, Ordering::SeqCst);
+        let called_off = runtime.injected() > 0
+            || runtime.next_timer() < until
+            || runtime.epoch() != epoch
+            || root_woken.is_some_and(|woken| woken.load(Ordering::SeqCst))
+            || (root_woken.is_none() && runtime.role_wanted.load(Ordering::SeqCst));
+        driver.poll(&epoll, &mut self.events, EVENTS_MAX, now, if called_off { now } else { until });
+        runtime.awake.fetch_add(1, Ordering::SeqCst);
+        driver.retract();
+        sleeper.in_poll.store(false, Ordering::SeqCst);
+        driver.record(&runtime.cache, &self.events, &mut self.wakers);
+        driver.release();
+        runtime.sysmon.notice();
+        self.polled(0);
+        self.wakers.wake_all();
+        false
+    }
+}
+
+/// Marks the beginning of a turn: sysmon sees which task runs, and the task may do so much before it yields.
+#[inline]
+pub(crate) fn begin_turn(processor: &Processor, id: u64) {
+    processor.budget.store(BUDGET, Ordering::Relaxed);
+    processor.running.store(id, Ordering::Relaxed);
+}
+
+/// Marks its end.
+#[inline]
+pub(crate) fn end_turn(processor: &Processor) {
+    processor.running.store(0, Ordering::Relaxed);
+    processor.polls.add_owned(1);
+}
+
+/// A worker thread, from its first processor on.
+pub(crate) fn main(runtime: &'static Runtime, epoch: u32, first: &'static Processor) {
+    let _inside = context::enter();
+    let sleeper = Arc::new(Sleeper::new());
+    let mut core = Core::new();
+    let mut processor = Some(first);
+    while let Some(owned) = processor {
+        context::set_processor(Some(owned));
+        runtime.sysmon.notice();
+        match core.run(owned, &sleeper, None, epoch) {
+            Exit::Stopped => {
+                runtime.unlist(&sleeper);
+                runtime.worker_ends();
+                return;
+            }
+            _ => processor = runtime.rest(&sleeper, epoch),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! `Sleep`: a future that is done at a moment.
+//!
+//! Armed at the first poll, in the timer set of the thread that polls. It names its slot there by number and generation, so it
+//! can be moved to another thread and dropped anywhere.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::clock;
+use super::runtime::runtime;
+use super::timer::{SleepKey, TimerSet};
+
+/// A future that completes at a moment; returned by [`sleep`](crate::task::sleep).
+///
+/// Never early. Late by the kernel's timer slack (50 µs by default) and by what the workers are busy with. It works under any
+/// executor, is `Send`, `Sync` and `Unpin`, and costs no allocation. Dropping it cancels it.
+///
+/// Source: `time.Timer` of Go (time/sleep.go).
+///
+/// # Examples
+/// ```
+/// use netpoll::{task, time::Sleep};
+/// use std::time::{Duration, Instant};
+///
+/// task::block_on(async {
+///     let start = Instant::now();
+///     let mut sleep = Sleep::new(Duration::from_secs(3600));
+///     sleep.reset(start + Duration::from_millis(5));
+///     sleep.await;
+///     assert!(start.elapsed() >= Duration::from_millis(5));
+/// });
+/// ```
+#[must_use = "a sleep does nothing unless it is awaited"]
+pub struct Sleep {
+    when: u64,
+    armed: Option<(&'static TimerSet, SleepKey)>,
+}
+
+impl Sleep {
+    /// Completes after `duration`, counted from this call. [`Duration::MAX`] never ends.
+    pub fn new(duration: Duration) -> Sleep {
+        let when = if duration.is_zero() { clock::EXPIRED } else { clock::add(clock::now(), duration) };
+        Sleep { when, armed: None }
+    }
+
+    /// Completes at `deadline`; at once if that is in the past.
+    pub fn until(deadline: Instant) -> Sleep {
+        Sleep { when: clock::from_instant(deadline), armed: None }
+    }
+
+    /// Never completes.
+    pub fn never() -> Sleep {
+        Sleep { when: clock::NEVER, armed: None }
+    }
+
+    /// When it completes; `None` for never.
+    pub fn deadline(&self) -> Option<Instant> {
+        clock::to_instant(self.when)
+    }
+
+    /// Completes at `deadline` from now on, also if it has completed already. It must be polled again to be heard.
+    pub fn reset(&mut self, deadline: Instant) {
+        self.disarm();
+        self.when = clock::from_instant(deadline);
+    }
+
+    fn disarm(&mut self) {
+        if let Some((set, key)) = self.armed.take() {
+            set.release(key);
+        }
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some((set, key)) = self.armed {
+            if !set.poll_sleep(key, cx.waker()) {
+                return Poll::Pending;
+            }
+            // Fired, or woken by a shutdown: the clock decides.
+            self.disarm();
+        }
+        if self.when == clock::NEVER {
+            return Poll::Pending;
+        }
+        if self.when <= clock::now() {
+            return Poll::Ready(());
+        }
+        let runtime = runtime();
+        runtime.ensure_running();
+        let set = runtime.timers();
+        let (key, first) =
+            set.arm_sleep(self.when, cx.waker().clone(), |target, when| runtime.entry_counts(target, when));
+        runtime.timers_armed.add(1);
+        self.armed = Some((set, key));
+        if first {
+            runtime.timer_moved(self.when);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.disarm();
+    }
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sleep").field("deadline", &self.deadline()).finish()
+    }
+}

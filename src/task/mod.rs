@@ -1,0 +1,130 @@
+//! Tasks: spawning, waiting, sleeping, names and locals.
+//!
+//! async-std's module of the same name. A task is a future that the runtime's workers run; its handle is a future of its result.
+
+mod builder;
+mod join_handle;
+mod local;
+mod yield_now;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use std::task::{Context, Poll, Waker, ready};
+
+pub use crate::rt::sched::task::{Task, TaskId};
+use crate::rt::{context, sched};
+pub use crate::task_local;
+use crate::time::Sleep;
+pub use builder::Builder;
+pub use join_handle::JoinHandle;
+pub use local::{AccessError, LocalKey};
+pub use yield_now::yield_now;
+
+/// Runs `future` as a task on the workers.
+///
+/// It runs whether or not the handle is awaited, and goes on when the handle is dropped. A panic in it ends the task and is
+/// resumed in whoever awaits the handle.
+///
+/// # Examples
+/// ```
+/// use netpoll::task;
+///
+/// task::block_on(async {
+///     let sum = task::spawn(async { 1 + 2 });
+///     assert_eq!(sum.await, 3);
+/// });
+/// ```
+pub fn spawn<F, T>(future: F) -> JoinHandle<T>
+where
+    F: Future<Output = T> + Send + 'static,
+    T: Send + 'static,
+{
+    JoinHandle::new(sched::task::spawn(None, future))
+}
+
+/// Runs `f`, which may block, on a thread kept for such calls.
+///
+/// The threads are bounded ([`rt::Builder::blocking_threads`](crate::rt::Builder::blocking_threads)); calls beyond that wait in a
+/// queue. A call that has begun cannot be cancelled.
+///
+/// # Examples
+/// ```
+/// use netpoll::task;
+///
+/// task::block_on(async {
+///     let text = task::spawn_blocking(|| std::fs::read_to_string("Cargo.toml")).await?;
+///     assert!(text.contains("netpoll"));
+///     Ok::<_, std::io::Error>(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn spawn_blocking<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    JoinHandle::new(sched::task::spawn_blocking(None, f))
+}
+
+/// Runs `future` on the calling thread to its end.
+///
+/// While it waits, the thread takes part in the runtime: it runs tasks and polls the network
+/// ([`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks) turns that off). Inside a task or another
+/// `block_on` it only waits, and another thread takes over the tasks of this one.
+///
+/// # Panics
+/// In a child of fork(2) that did not call exec(2): the runtime's threads stayed in the parent.
+///
+/// # Examples
+/// ```
+/// let nested = netpoll::task::block_on(async { netpoll::task::block_on(async { 7 }) });
+/// assert_eq!(nested, 7);
+/// ```
+pub fn block_on<F, T>(future: F) -> T
+where
+    F: Future<Output = T>,
+{
+    sched::block_on::block_on(future)
+}
+
+/// Waits for `duration`.
+///
+/// # Examples
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// netpoll::task::block_on(async {
+///     let start = Instant::now();
+///     netpoll::task::sleep(Duration::from_millis(3)).await;
+///     assert!(start.elapsed() >= Duration::from_millis(3));
+/// });
+/// ```
+pub async fn sleep(duration: Duration) {
+    Sleep::new(duration).await;
+}
+
+/// The task that runs here.
+///
+/// # Panics
+/// Outside any task and [`block_on`]; see [`try_current`].
+///
+/// # Examples
+/// ```
+/// netpoll::task::block_on(async {
+///     println!("this is task {}", netpoll::task::current().id());
+/// });
+/// ```
+pub fn current() -> Task {
+    try_current().expect("`task::current()` called outside the context of a task")
+}
+
+/// The task that runs here, if one does.
+///
+/// # Examples
+/// ```
+/// assert!(netpoll::task::try_current().is_none());
+/// ```
+pub fn try_current() -> Option<Task> {
+    context::with_task(|data| data.map(|data| data.task().clone()))
+}

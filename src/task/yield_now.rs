@@ -1,0 +1,35 @@
+//! `yield_now`: let others go first.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// Lets the tasks that are queued run before this one goes on.
+///
+/// # Examples
+/// ```
+/// netpoll::task::block_on(async {
+///     for chunk in 0..3 {
+///         // … a piece of a long computation …
+///         let _ = chunk;
+///         netpoll::task::yield_now().await;
+///     }
+/// });
+/// ```
+pub async fn yield_now() {
+    YieldNow(false).await;
+}
+
+struct YieldNow(bool);
+
+impl Future for YieldNow {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -1,0 +1,5 @@
+//! Time: a resettable sleep. See also [`task::sleep`](crate::task::sleep) and `future::timeout`.
+
+pub use std::time::{Duration, Instant};
+
+pub use crate::rt::sleep::Sleep;
