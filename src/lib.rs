@@ -1,3 +1,5 @@
 //! Go's network stack for Rust futures.
-mod sync;
+pub mod net;
 pub mod rt;
+mod sync;
+mod sys;

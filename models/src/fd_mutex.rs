@@ -10,7 +10,7 @@ use loom::thread;
 
 use crate::harness::block_on;
 use crate::net::fd::fd_mutex::{FdMutex, LockError};
-use crate::rt::poller::Direction;
+use crate::rt::poll_desc::Direction;
 
 /// A descriptor: the mutex, what it protects, and how often it was destroyed.
 struct Socket {

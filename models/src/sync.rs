@@ -74,3 +74,22 @@ macro_rules! planted {
     };
 }
 pub(crate) use planted;
+
+/// Whether this is a model: sizes shrink where it is.
+pub(crate) const MODEL: bool = true;
+
+/// A function that is `const` in the crate; loom's types have no `const` constructors.
+macro_rules! const_fn {
+    ($($function:tt)*) => {
+        $($function)*
+    };
+}
+pub(crate) use const_fn;
+
+/// An array of values that are not `Copy`.
+macro_rules! array_of {
+    ($value:expr; $length:expr) => {
+        std::array::from_fn::<_, { $length }, _>(|_| $value)
+    };
+}
+pub(crate) use array_of;

@@ -133,7 +133,9 @@ impl Epoll {
                 .or_else(|_| self.control(libc::EPOLL_CTL_ADD, fd, INTEREST, data))
         });
         added.map_err(|error| match error.raw_os_error() {
-            Some(libc::EPERM) => io::Error::new(io::ErrorKind::InvalidInput, "not pollable: epoll refuses this kind of file"),
+            Some(libc::EPERM) => {
+                io::Error::new(io::ErrorKind::InvalidInput, "not pollable: epoll refuses this kind of file")
+            }
             _ => error,
         })
     }

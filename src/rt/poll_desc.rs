@@ -159,7 +159,9 @@ impl Side {
             // ORDERING: AcqRel, one total order of changes to this word; an edge's increment of the tick makes this fail.
             match self.word.compare_exchange_weak(word, word & !READY, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return true,
-                Err(now) if !planted!("clear_ignores_tick") && (now ^ ticket.0) & !(WAITERS | READY) != 0 => return false,
+                Err(now) if !planted!("clear_ignores_tick") && (now ^ ticket.0) & !(WAITERS | READY) != 0 => {
+                    return false;
+                }
                 Err(now) => word = now,
             }
         }

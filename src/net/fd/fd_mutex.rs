@@ -45,7 +45,7 @@
 use std::fmt;
 use std::task::{Context, Poll, Waker};
 
-use crate::rt::poller::Direction;
+use crate::rt::poll_desc::Direction;
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{AtomicU64, Mutex, Ordering, planted};
 
