@@ -296,7 +296,9 @@ impl ToSocketAddrs for str {
         }
         let parsed = split_host_port(self).and_then(|(host, port)| Ok((host, parse_port(port)?)));
         let (host, port) = match parsed {
-            Ok(("", _)) => return ToSocketAddrsFuture::ready(Err(AddrError::new(self, "missing host in address").into())),
+            Ok(("", _)) => {
+                return ToSocketAddrsFuture::ready(Err(AddrError::new(self, "missing host in address").into()));
+            }
             Ok(parsed) => parsed,
             Err(error) => return ToSocketAddrsFuture::ready(Err(error.into())),
         };
@@ -349,12 +351,14 @@ mod tests {
     fn literals_are_answered_without_a_thread() {
         let (v4, v6) = (Ipv4Addr::new(10, 0, 0, 1), Ipv6Addr::LOCALHOST);
         let (first, second) = (SocketAddr::from((v4, 80)), SocketAddr::from((v6, 81)));
+        let reference: &&str = &"[::1]:81";
         assert!(is_immediate("10.0.0.1:80") && is_immediate("[::1]:81") && is_immediate(("::1", 81)));
         assert!(is_immediate(("10.0.0.1".to_owned(), 80)) && is_immediate("10.0.0.1:80".to_owned()));
         for literal in [addrs("10.0.0.1:80"), addrs((v4, 80)), addrs((IpAddr::V4(v4), 80)), addrs(("10.0.0.1", 80))] {
             assert_eq!(literal, Ok(vec![first]));
         }
-        for literal in [addrs("[::1]:81".to_owned()), addrs((v6, 81)), addrs(&&second), addrs(("::1".to_owned(), 81))] {
+        for literal in [addrs("[::1]:81".to_owned()), addrs((v6, 81)), addrs(reference), addrs(("::1".to_owned(), 81))]
+        {
             assert_eq!(literal, Ok(vec![second]));
         }
         assert_eq!(addrs(SocketAddrV4::new(v4, 80)), Ok(vec![first]));
@@ -394,7 +398,10 @@ mod tests {
             ("[::1]:80:1", "address [::1]:80:1: too many colons in address"),
             ("::1:80", "address ::1:80: too many colons in address"),
             ("[::1:80", "address [::1:80: missing ']' in address"),
-            ("1200::AB00:1234::2552:7777:1313:34300", "address 1200::AB00:1234::2552:7777:1313:34300: too many colons in address"),
+            (
+                "1200::AB00:1234::2552:7777:1313:34300",
+                "address 1200::AB00:1234::2552:7777:1313:34300: too many colons in address",
+            ),
             ("host[:80", "address host[:80: unexpected '[' in address"),
             ("host]:80", "address host]:80: unexpected ']' in address"),
             ("[a[b]:80", "address [a[b]:80: unexpected '[' in address"),

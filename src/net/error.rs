@@ -399,7 +399,10 @@ mod tests {
                 Op::at("dial", "unix", Some(Addr::Unix("/p".into()))).call("connect", os(libc::EAGAIN)),
                 "dial unix /p: connect: resource temporarily unavailable",
             ),
-            (Op::between("read", "tcp", local(), None).closed(), "read tcp 127.0.0.1:2000: use of closed network connection"),
+            (
+                Op::between("read", "tcp", local(), None).closed(),
+                "read tcp 127.0.0.1:2000: use of closed network connection",
+            ),
         ];
         for (error, text) in texts {
             assert_eq!(error.to_string(), text);
