@@ -181,7 +181,12 @@ impl Side {
             }
         }
         if word & WAITERS != 0 {
-            self.take_event(wakers);
+            if reasons & HANG_UP != 0 {
+                // The end concerns all who wait here, those who wait for just that too.
+                self.interrupt(wakers);
+            } else {
+                self.take_event(wakers);
+            }
         }
         true
     }

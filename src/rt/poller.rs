@@ -134,22 +134,19 @@ impl PollHandle {
         wakers.wake_all();
     }
 
-    /// Waits for an edge. Ready means: begin again. The caller holds `fd` open for the call.
+    /// Waits for an edge with a descriptor that [`register`](PollHandle::register) has just registered, in `epoch`. Ready means:
+    /// begin again.
     pub(crate) fn poll_wait(
         &self,
         direction: Direction,
-        fd: BorrowedFd<'_>,
+        epoch: u32,
         cx: &mut Context<'_>,
         wait: &mut WaitKey,
         timeout: Option<Duration>,
     ) -> Poll<Result<(), WaitError>> {
-        if wait.epoch != 0 && wait.epoch != runtime().epoch().wrapping_add(1) {
+        if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
             return Poll::Ready(Err(WaitError::Stopped));
         }
-        let epoch = match self.register(fd) {
-            Ok(epoch) => epoch,
-            Err(error) => return Poll::Ready(Err(error)),
-        };
         if let Some(timeout) = timeout
             && self.has_timed_out(&mut wait.until, timeout)
         {
@@ -167,19 +164,15 @@ impl PollHandle {
     pub(crate) fn poll_wait_keyless(
         &self,
         direction: Direction,
-        fd: BorrowedFd<'_>,
+        epoch: u32,
         cx: &mut Context<'_>,
         timeout: Option<Duration>,
     ) -> Poll<Result<(), WaitError>> {
         let side = self.desc.side(direction);
         let began = self.desc.poll_epoch(direction).swap(0, Ordering::Relaxed);
-        if began != 0 && began != runtime().epoch().wrapping_add(1) {
+        if began != 0 && began != epoch.wrapping_add(1) {
             return Poll::Ready(Err(WaitError::Stopped));
         }
-        let epoch = match self.register(fd) {
-            Ok(epoch) => epoch,
-            Err(error) => return Poll::Ready(Err(error)),
-        };
         if let Some(timeout) = timeout {
             let mut until = side.poll_until.load(Ordering::Relaxed);
             if until != clock::NONE && clock::now() > clock::add(until, timeout) {
@@ -197,6 +190,31 @@ impl PollHandle {
                 Poll::Pending
             }
             Wait::Retry => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Waits until an edge says that the peer has hung up, with a descriptor registered in `epoch`.
+    pub(crate) fn poll_hang_up(
+        &self,
+        epoch: u32,
+        cx: &mut Context<'_>,
+        wait: &mut WaitKey,
+    ) -> Poll<Result<(), WaitError>> {
+        let side = self.desc.side(Direction::Read);
+        loop {
+            if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
+                return Poll::Ready(Err(WaitError::Stopped));
+            }
+            if side.begin(self.generation)?.is_hung_up() {
+                return Poll::Ready(Ok(()));
+            }
+            wait.epoch = epoch.wrapping_add(1);
+            let still = || self.is_registered(epoch) && !side.is_hung_up();
+            match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), still) {
+                Wait::Listed => return Poll::Pending,
+                Wait::Retry if !self.is_registered(epoch) => return Poll::Ready(Err(WaitError::Stopped)),
+                Wait::Retry => {}
+            }
         }
     }
 
@@ -237,6 +255,19 @@ impl PollHandle {
         }
     }
 
+    /// The same for a `poll_*` caller: its waker may be woken by an edge as well, for nothing.
+    pub(crate) fn poll_interrupt_keyless(
+        &self,
+        direction: Direction,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), WaitError>> {
+        let side = self.desc.side(direction);
+        let _ = side.wait_poll(self.generation, cx.waker(), || true);
+        // Listed first, looked at second: what ends the wait from here on wakes it.
+        side.begin(self.generation)?;
+        Poll::Pending
+    }
+
     /// Whether `until`, which is set now if it is not, has come; sees that a timer fires by then.
     fn has_timed_out(&self, until: &mut u64, timeout: Duration) -> bool {
         let now = clock::now();
@@ -261,9 +292,11 @@ impl PollHandle {
             && runtime().epoch() == epoch
     }
 
-    /// Sees that the descriptor is registered, or being so, with the runtime of the epoch it returns.
+    /// Sees that the descriptor is registered, or being so, with the runtime of the epoch it returns. The caller holds `fd`
+    /// open for the call. After [`WaitError::Io`] it calls [`registration_failed`](PollHandle::registration_failed) once it holds
+    /// no lock.
     #[inline]
-    fn register(&self, fd: BorrowedFd<'_>) -> Result<u32, WaitError> {
+    pub(crate) fn register(&self, fd: BorrowedFd<'_>) -> Result<u32, WaitError> {
         let registered = self.desc.registration.load(Ordering::Acquire);
         let epoch = runtime().epoch();
         if registered == u64::from(epoch) << 32 | registration::ADDED {
@@ -301,17 +334,18 @@ impl PollHandle {
                 Ok(epoch)
             }
             Err(error) => {
-                // ORDERING: Release, then the lists' locks: a waiter sees that nobody registers, or is woken here.
+                // ORDERING: Release, then the lists' locks in `registration_failed`: a waiter sees that nobody registers, or is
+                // woken there.
                 self.desc.registration.store(registration::NONE, Ordering::Release);
-                self.wake(|wakers| self.desc.sides().iter().for_each(|side| side.interrupt(wakers)));
                 Err(WaitError::Io(error))
             }
         }
     }
 
-    /// Registers ahead of a wait, for who wants to hear of a hang-up.
-    pub(crate) fn register_early(&self, fd: BorrowedFd<'_>) -> Result<(), WaitError> {
-        self.register(fd).map(drop)
+    /// Wakes everybody who relied on a registration that failed: each tries for itself.
+    #[cold]
+    pub(crate) fn registration_failed(&self) {
+        self.wake(|wakers| self.desc.sides().iter().for_each(|side| side.interrupt(wakers)));
     }
 
     /// Whether an edge said that the peer hung up. Nothing is heard before the descriptor is registered.

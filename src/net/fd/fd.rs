@@ -1,0 +1,256 @@
+//! `Fd`: a descriptor with its lock and its poll handle; the close protocol.
+//!
+//! The counterpart of Go's `internal/poll.FD`. What calls may be made and how they wait is in [`operation`](super::operation).
+//!
+//! # States
+//! *open* → (`begin_close`: no operation begins, all who wait are woken) → *closing*, while calls are in flight →
+//! (the last reference goes) → *destroyed*: out of the poller, number closed.
+//!
+//! # Invariants
+//! * 1 — the number is used under a reference only, and closed once, by whoever drops the last one. Nobody holds a reference while it
+//!   waits, so closing never waits for a future that is not polled.
+//! * F1 — the generation moves before the number is closed: an event for the next owner of the number finds the next owner.
+//! * F2 — options of a lingering close: with SO_LINGER set, close(2) may block, so it runs on the blocking pool.
+//!
+//! # Cancellation
+//! A dropped [`Closed`] future leaves a close that has begun to end by itself.
+//!
+//! # Compared with Go (internal/poll/fd_unix.go)
+//! Same order: mark, wake the lock's queue, evict the poller's waiters, drop the own reference, wait until it is destroyed. A second
+//! close is not an error: it waits for the same end. close(2) is not repeated after EINTR.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::fd_mutex::FdMutex;
+use super::operation::Failure;
+use crate::rt::clock;
+use crate::rt::poller::{self, Direction, PollHandle};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sys::socket;
+
+/// Bytes that one call on a stream asks for at most: Linux moves no more than 2 GiB at once, and Go's bound is half of it.
+pub(crate) const CALL_BYTES_MAX: usize = 1 << 30;
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Fd {
+    pub(crate) mutex: FdMutex,
+    pub(crate) poll: PollHandle,
+    number: RawFd,
+    /// A short count is evidence: TCP only.
+    pub(crate) trusts_short_counts: bool,
+    /// The number was shown to somebody who may have duplicated it.
+    exposed: AtomicBool,
+    /// SO_LINGER was set through us.
+    lingers: AtomicBool,
+    /// std's relative timeouts in nanoseconds, by direction; 0 for none.
+    timeouts: [AtomicU64; 2],
+    /// For who waits for the end of a close.
+    gone: OnceLock<Arc<Gone>>,
+}
+
+/// The end of a close.
+#[derive(Debug, Default)]
+pub(crate) struct Gone {
+    done: AtomicBool,
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Gone {
+    fn set(&self) {
+        let waiting = {
+            let mut waiting = self.waiting.lock();
+            self.done.store(true, Ordering::Release);
+            std::mem::take(&mut *waiting)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.done.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        let waker = cx.waker().clone();
+        let mut waiting = self.waiting.lock();
+        // ORDERING: under the lock that `set` stores `done` under: it is seen here, or the waker is seen there.
+        if self.done.load(Ordering::Acquire) {
+            drop(waiting);
+            return Poll::Ready(());
+        }
+        if waiting.iter().any(|held| held.will_wake(&waker)) {
+            drop(waiting);
+        } else {
+            waiting.push(waker);
+        }
+        Poll::Pending
+    }
+}
+
+#[allow(unsafe_code)]
+impl Fd {
+    /// Takes a descriptor that is non-blocking.
+    ///
+    /// # Errors
+    /// Those of [`PollHandle::open`]; the descriptor is closed then.
+    pub(crate) fn new(fd: OwnedFd, trusts_short_counts: bool) -> io::Result<Fd> {
+        let poll = PollHandle::open()?;
+        Ok(Fd {
+            mutex: FdMutex::new(),
+            poll,
+            number: fd.into_raw_fd(),
+            trusts_short_counts,
+            exposed: AtomicBool::new(false),
+            lingers: AtomicBool::new(false),
+            timeouts: [AtomicU64::new(0), AtomicU64::new(0)],
+            gone: OnceLock::new(),
+        })
+    }
+
+    /// The number, for a caller that holds a reference.
+    #[inline]
+    pub(crate) fn borrow(&self) -> BorrowedFd<'_> {
+        // SAFETY: the number is ours until `destroy` or `take`, which come after the last reference; callers hold one.
+        unsafe { BorrowedFd::borrow_raw(self.number) }
+    }
+
+    /// The number, for who may do anything with it as long as it borrows the socket. From here on the close takes it out of epoll
+    /// explicitly: a duplicate would keep it in.
+    pub(crate) fn expose(&self) -> BorrowedFd<'_> {
+        self.exposed.store(true, Ordering::Relaxed);
+        self.borrow()
+    }
+
+    pub(crate) fn number(&self) -> RawFd {
+        self.number
+    }
+
+    /// Makes a call that concerns no direction (an option, a name) under a reference.
+    pub(crate) fn with<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> Result<T, Failure> {
+        self.mutex.incref()?;
+        let result = call(self.borrow());
+        if self.mutex.decref() {
+            self.destroy();
+        }
+        result.map_err(Failure::Io)
+    }
+
+    pub(crate) fn set_deadline(&self, direction: Direction, deadline: Option<Instant>) -> Result<(), Failure> {
+        self.poll.set_deadline(direction, deadline).map_err(Failure::from)
+    }
+
+    /// The relative timeout of operations in one direction.
+    #[inline]
+    pub(crate) fn timeout(&self, direction: Direction) -> Option<Duration> {
+        match self.timeouts[direction as usize].load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// Sets it. Zero is refused, as std does: `None` means no timeout.
+    pub(crate) fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a timeout of zero is refused: None means no timeout, a deadline in the past fails at once",
+            ));
+        }
+        self.timeouts[direction as usize].store(timeout.map_or(0, clock::nanos), Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn set_lingers(&self, lingers: bool) {
+        self.lingers.store(lingers, Ordering::Relaxed);
+    }
+
+    /// Begins the close, if nobody has, and returns what ends with it. `before` runs once, while the number is still open.
+    pub(crate) fn close(&self, before: impl FnOnce()) -> Arc<Gone> {
+        let gone = self.gone.get_or_init(Arc::default).clone();
+        if self.mutex.incref().is_ok() {
+            before();
+            if self.mutex.decref() {
+                self.destroy();
+            }
+        }
+        self.begin_close();
+        gone
+    }
+
+    fn begin_close(&self) {
+        if let Ok(mut queued) = self.mutex.begin_close() {
+            queued.wake_all();
+            self.poll.evict();
+            if self.mutex.decref() {
+                self.destroy();
+            }
+        }
+    }
+
+    /// The last reference is gone: out of the poller, then close(2), once.
+    #[cold]
+    pub(crate) fn destroy(&self) {
+        self.poll.retire(self.borrow(), self.exposed.load(Ordering::Relaxed));
+        // SAFETY: closed and without references: this runs once, and nobody uses the number afterwards (invariant 1).
+        let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
+        let gone = self.gone.get().cloned();
+        let close = move || {
+            // There is nobody to tell, and nothing to be done: the number is free whatever close(2) says.
+            let _ = socket::close(fd);
+            poller::descriptor_closed();
+            if let Some(gone) = gone {
+                gone.set();
+            }
+        };
+        if self.lingers.load(Ordering::Relaxed) {
+            drop(crate::task::spawn_blocking(close));
+        } else {
+            close();
+        }
+    }
+
+    /// Takes the descriptor out, unclosed. The caller has the only handle, so no operation is under way.
+    pub(crate) fn take(self) -> Result<OwnedFd, Failure> {
+        let mut queued = self.mutex.begin_close()?;
+        queued.wake_all();
+        self.poll.evict();
+        // Somebody else goes on using the number, so its registration must go explicitly.
+        self.poll.retire(self.borrow(), true);
+        // SAFETY: closed, and ours is the only reference: nobody uses the number through us any more.
+        let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
+        // Our reference stays: `Drop` finds the lock closed and does nothing.
+        Ok(fd)
+    }
+}
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        self.begin_close();
+    }
+}
+
+/// A future that ends when a descriptor is gone.
+#[derive(Debug)]
+#[must_use = "the close has begun; await this to know its end"]
+pub struct Closed {
+    gone: Arc<Gone>,
+}
+
+impl Closed {
+    pub(crate) fn new(gone: Arc<Gone>) -> Closed {
+        Closed { gone }
+    }
+}
+
+impl Future for Closed {
+    type Output = io::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.gone.poll(cx).map(Ok)
+    }
+}

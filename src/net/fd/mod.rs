@@ -1,0 +1,9 @@
+//! What lies between a socket type and its descriptor: [`net_fd`] knows addresses and names, [`fd`](self::fd) the calls and their order,
+//! [`fd_mutex`] who may call.
+
+pub(crate) mod dial;
+#[allow(clippy::module_inception)]
+pub(crate) mod fd;
+pub(crate) mod fd_mutex;
+pub(crate) mod net_fd;
+pub(crate) mod operation;

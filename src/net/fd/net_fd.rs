@@ -1,0 +1,284 @@
+//! `NetFd`: a socket with its network's name and its addresses; the calls of streams and listeners.
+//!
+//! The counterpart of Go's `net.netFD`. Everything below it answers with a [`Failure`]; here that becomes an `io::Error`: a system
+//! call's error as it is, our own (closed, deadline, shutdown) as an [`OpError`](crate::net::OpError) that says what and where.
+//!
+//! Addresses are asked of the kernel when somebody wants them; an explicit close asks once before the number goes, for the
+//! errors that come after.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::fd::{CALL_BYTES_MAX, Closed, Fd};
+use super::operation::{Caller, Failure, Hold, Left, Operation};
+use crate::net::error::{Addr, Op};
+use crate::rt::poller::Direction;
+use crate::sys::socket;
+
+/// The addresses of a socket.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    local: Option<SocketAddr>,
+    peer: Option<SocketAddr>,
+}
+
+/// See the module's header.
+pub(crate) struct NetFd {
+    pub(crate) fd: Fd,
+    network: &'static str,
+    /// Kept at an explicit close.
+    names: OnceLock<Box<Names>>,
+}
+
+impl NetFd {
+    /// Takes a non-blocking TCP socket.
+    pub(crate) fn tcp(fd: OwnedFd) -> io::Result<NetFd> {
+        Ok(NetFd { fd: Fd::new(fd, true)?, network: "tcp", names: OnceLock::new() })
+    }
+
+    pub(crate) fn network(&self) -> &'static str {
+        self.network
+    }
+
+    fn ask_names(fd: BorrowedFd<'_>) -> Names {
+        Names { local: socket::local_addr(fd).ok(), peer: socket::peer_addr(fd).ok() }
+    }
+
+    fn names(&self) -> Names {
+        match self.names.get() {
+            Some(names) => Names::clone(names),
+            None => self.fd.with(|fd| Ok(NetFd::ask_names(fd))).unwrap_or_default(),
+        }
+    }
+
+    /// The error of an operation that goes by the name `op`.
+    #[cold]
+    pub(crate) fn error(&self, op: &'static str, failure: Failure) -> io::Error {
+        if let Failure::Io(error) = failure {
+            return error;
+        }
+        let Names { local, peer } = self.names();
+        let op = match peer {
+            Some(peer) if op != "set" => Op::between(op, self.network, local.map(Addr::Ip), Some(Addr::Ip(peer))),
+            _ => Op::at(op, self.network, local.map(Addr::Ip)),
+        };
+        match failure {
+            Failure::Io(error) => error,
+            Failure::Closed => op.closed(),
+            Failure::TimedOut => op.timed_out(),
+            Failure::Stopped => op.shut_down(),
+            Failure::TooMany => op.too_many(),
+        }
+    }
+
+    /// Makes a call that concerns no direction.
+    pub(crate) fn with<T>(&self, op: &'static str, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+        self.fd.with(call).map_err(|failure| self.error(op, failure))
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.with("local-addr", socket::local_addr)
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.with("peer-addr", socket::peer_addr)
+    }
+
+    pub(crate) fn set_deadline(&self, direction: Direction, deadline: Option<Instant>) -> io::Result<()> {
+        self.fd.set_deadline(direction, deadline).map_err(|failure| self.error("set", failure))
+    }
+
+    pub(crate) fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
+        self.fd.set_timeout(direction, timeout)
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.with("close", |fd| socket::shutdown(fd, how))
+    }
+
+    /// Begins the close; see [`Fd::close`].
+    pub(crate) fn close(&self) -> Closed {
+        Closed::new(self.fd.close(|| {
+            self.names.get_or_init(|| Box::new(NetFd::ask_names(self.fd.borrow())));
+        }))
+    }
+
+    // ---- one call each ----
+
+    #[inline]
+    pub(crate) fn poll_read(
+        &self,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+        flags: libc::c_int,
+    ) -> Poll<io::Result<usize>> {
+        let most = buf.len().min(CALL_BYTES_MAX);
+        let buf = &mut buf[..most];
+        if buf.is_empty() {
+            return Poll::Ready(self.with("read", |_| Ok(0)));
+        }
+        let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
+            let count = socket::recv(fd, buf, flags)?;
+            // Looking at what is there leaves it there.
+            let left = if count > 0 && count < most && flags & libc::MSG_PEEK == 0 { Left::Nothing } else { Left::Maybe };
+            Ok((count, left))
+        });
+        polled.map_err(|failure| self.error("read", failure))
+    }
+
+    #[inline]
+    pub(crate) fn poll_read_vectored(
+        &self,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let most: usize = bufs.iter().take(socket::IOVECS_MAX).map(|buf| buf.len()).sum();
+        if most == 0 {
+            return Poll::Ready(self.with("read", |_| Ok(0)));
+        }
+        let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
+            let count = socket::recv_vectored(fd, bufs)?;
+            Ok((count, if count > 0 && count < most { Left::Nothing } else { Left::Maybe }))
+        });
+        polled.map_err(|failure| self.error("read", failure))
+    }
+
+    #[inline]
+    pub(crate) fn poll_write(&self, caller: Caller<'_>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send(Hold::Call, caller, cx, buf)
+    }
+
+    /// One write, with the write lock held as `hold` says.
+    #[inline]
+    pub(crate) fn poll_send(
+        &self,
+        hold: Hold,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let buf = &buf[..buf.len().min(CALL_BYTES_MAX)];
+        let polled = self.fd.poll_call(Direction::Write, hold, caller, cx, |fd| {
+            let count = socket::send(fd, buf, 0)?;
+            Ok((count, if count < buf.len() { Left::Nothing } else { Left::Maybe }))
+        });
+        polled.map_err(|failure| self.error("write", failure))
+    }
+
+    #[inline]
+    pub(crate) fn poll_write_vectored(
+        &self,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let most: usize = bufs.iter().take(socket::IOVECS_MAX).map(|buf| buf.len()).sum();
+        let polled = self.fd.poll_call(Direction::Write, Hold::Call, caller, cx, |fd| {
+            let count = socket::send_vectored(fd, bufs)?;
+            Ok((count, if count < most { Left::Nothing } else { Left::Maybe }))
+        });
+        polled.map_err(|failure| self.error("write", failure))
+    }
+
+    /// Takes the write lock for several calls; [`unlock_write`](NetFd::unlock_write) gives it back.
+    pub(crate) fn poll_lock_write(&self, mut caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = self.fd.poll_lock(Direction::Write, false, &mut caller, cx);
+        polled.map_err(|failure| self.error("write", failure))
+    }
+
+    pub(crate) fn unlock_write(&self) {
+        self.fd.mutex.unlock(Direction::Write);
+    }
+
+    /// Ends the close with a FIN, once or again: a peer that is gone already is no error.
+    pub(crate) fn finish_writing(&self) -> io::Result<()> {
+        match self.fd.with(|fd| socket::shutdown(fd, Shutdown::Write)) {
+            Ok(()) | Err(Failure::Closed) => Ok(()),
+            Err(Failure::Io(error)) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            Err(failure) => Err(self.error("close", failure)),
+        }
+    }
+
+    /// Waits until a call in this direction would not wait.
+    pub(crate) fn poll_ready(&self, direction: Direction, caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // An edge that comes while this operation waits needs no proof; a readiness that is older may be used up.
+        let woken = caller.as_ref().is_some_and(|operation| operation.has_waited());
+        let polled = self.fd.poll_call(direction, Hold::Free, caller, cx, |fd| {
+            if woken || socket::is_ready(fd, direction == Direction::Write)? {
+                return Ok(((), Left::Maybe));
+            }
+            Err(io::ErrorKind::WouldBlock.into())
+        });
+        let op = if direction == Direction::Read { "read" } else { "write" };
+        polled.map_err(|failure| self.error(op, failure))
+    }
+
+    /// Waits until the peer has closed its side, or the connection is gone.
+    pub(crate) fn poll_peer_closed(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = self.fd.poll_hang_up(operation, cx);
+        polled.map_err(|failure| self.error("read", failure))
+    }
+
+    /// accept4(2), past the errors that belong to a connection that died in the queue.
+    pub(crate) fn poll_accept(&self, caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<io::Result<(NetFd, SocketAddr)>> {
+        let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
+            let mut retries = 0;
+            let (socket, peer) = loop {
+                match socket::accept4(fd) {
+                    Err(error) if is_of_dead_connection(&error) && retries < ACCEPT_RETRIES_MAX => retries += 1,
+                    result => break result?,
+                }
+            };
+            let stream = NetFd::tcp(socket)?;
+            let peer = peer.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
+            Ok(((stream, peer), Left::Maybe))
+        });
+        polled.map_err(|failure| self.error("accept", failure))
+    }
+}
+
+/// Each retry takes a dead connection out of the queue. So many in a row and it is the socket that is wrong (EOPNOTSUPP means
+/// either), so the error is for the user.
+const ACCEPT_RETRIES_MAX: u32 = 64;
+
+/// Errors of accept(2) that are pending network errors of the new connection: the man page says to treat them like EAGAIN and try
+/// again.
+fn is_of_dead_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENONET
+                | libc::EOPNOTSUPP
+                | libc::EPERM
+        )
+    )
+}
+
+impl fmt::Debug for NetFd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Names { local, peer } = self.names();
+        let mut debug = f.debug_struct("NetFd");
+        debug.field("network", &self.network);
+        if let Some(local) = local {
+            debug.field("local", &local);
+        }
+        if let Some(peer) = peer {
+            debug.field("peer", &peer);
+        }
+        debug.field("fd", &self.fd.number()).finish()
+    }
+}

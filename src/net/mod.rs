@@ -1,0 +1,26 @@
+//! Sockets.
+//!
+//! async-std's types and signatures with Go's semantics underneath: deadlines on the socket, a close that wakes everyone, any number of
+//! readers and writers a handle. They work under any executor.
+
+mod addr;
+mod error;
+mod fd;
+mod options;
+mod tcp;
+
+pub use std::net::{
+    AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6,
+};
+
+pub use addr::{AddrError, ToSocketAddrs, ToSocketAddrsFuture};
+pub use error::{Addr, OpError, is_closed, is_timeout, raw_os_error};
+pub use options::KeepAlive;
+pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
+
+/// The futures that methods of sockets return.
+pub mod futures {
+    pub use super::tcp::futures::{
+        Accept, Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,
+    };
+}

@@ -1,0 +1,142 @@
+//! The ways in and out: std's types, owned and raw descriptors.
+//!
+//! What comes in is made non-blocking and keeps its options. What goes out is non-blocking, and out of the poller. A stream with
+//! clones cannot give its descriptor away: `TryFrom` refuses, the conversions that cannot fail hand out a duplicate.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use super::{TcpListener, TcpStream};
+use crate::net::fd::net_fd::NetFd;
+use crate::sys::socket;
+
+/// A descriptor of ours for `fd`, which an infallible conversion brings.
+///
+/// # Panics
+/// At 2²⁴ sockets in one process.
+fn adopt(fd: OwnedFd) -> NetFd {
+    // It fails for a number that is no open descriptor, which no owner has; the first operation would say so.
+    let _ = socket::set_nonblocking(fd.as_fd(), true);
+    NetFd::tcp(fd).expect("2^24 sockets are open already")
+}
+
+/// The only handle's descriptor, unclosed.
+fn release(fd: NetFd) -> io::Result<OwnedFd> {
+    // What an explicit close left behind has no descriptor to give.
+    let NetFd { fd, .. } = fd;
+    fd.take().map_err(|_| io::Error::new(io::ErrorKind::NotConnected, "use of closed network connection"))
+}
+
+fn closed_placeholder(result: io::Result<OwnedFd>) -> OwnedFd {
+    result.expect("the socket was closed explicitly: it has no descriptor to give")
+}
+
+impl From<std::net::TcpListener> for TcpListener {
+    fn from(listener: std::net::TcpListener) -> TcpListener {
+        TcpListener { fd: adopt(listener.into()) }
+    }
+}
+
+impl From<OwnedFd> for TcpListener {
+    /// The caller says that it is a TCP socket that listens; of another kind, operations fail.
+    fn from(fd: OwnedFd) -> TcpListener {
+        TcpListener { fd: adopt(fd) }
+    }
+}
+
+impl TryFrom<TcpListener> for std::net::TcpListener {
+    type Error = io::Error;
+
+    /// Fails when the listener was closed. The result is non-blocking.
+    fn try_from(listener: TcpListener) -> io::Result<std::net::TcpListener> {
+        release(listener.fd).map(From::from)
+    }
+}
+
+impl From<TcpListener> for OwnedFd {
+    /// # Panics
+    /// When the listener was closed explicitly.
+    fn from(listener: TcpListener) -> OwnedFd {
+        closed_placeholder(release(listener.fd))
+    }
+}
+
+impl From<std::net::TcpStream> for TcpStream {
+    fn from(stream: std::net::TcpStream) -> TcpStream {
+        TcpStream::from_net_fd(adopt(stream.into()))
+    }
+}
+
+impl From<OwnedFd> for TcpStream {
+    /// The caller says that it is a TCP socket; of another kind, operations fail.
+    fn from(fd: OwnedFd) -> TcpStream {
+        TcpStream::from_net_fd(adopt(fd))
+    }
+}
+
+impl TryFrom<TcpStream> for std::net::TcpStream {
+    type Error = io::Error;
+
+    /// Fails while other clones live, and when the stream was closed. The result is non-blocking.
+    fn try_from(stream: TcpStream) -> io::Result<std::net::TcpStream> {
+        let fd = Arc::try_unwrap(stream.fd)
+            .map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "other clones of the stream are alive"))?;
+        release(fd).map(From::from)
+    }
+}
+
+impl From<TcpStream> for OwnedFd {
+    /// A duplicate while other clones live.
+    ///
+    /// # Panics
+    /// When the stream was closed explicitly, or a duplicate is needed and the process has no descriptor left.
+    fn from(stream: TcpStream) -> OwnedFd {
+        closed_placeholder(match Arc::try_unwrap(stream.fd) {
+            Ok(fd) => release(fd),
+            Err(shared) => shared.with("file", socket::dup_cloexec),
+        })
+    }
+}
+
+impl AsFd for TcpListener {
+    /// The descriptor, for as long as the listener is borrowed; it must not be used after an explicit close.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.fd.expose()
+    }
+}
+
+impl AsFd for TcpStream {
+    /// The descriptor, for as long as the stream is borrowed; it must not be used after an explicit close.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.fd.expose()
+    }
+}
+
+/// The raw descriptor's traits, by way of the owned one's.
+macro_rules! raw {
+    ($type:ident) => {
+        impl AsRawFd for $type {
+            fn as_raw_fd(&self) -> RawFd {
+                self.as_fd().as_raw_fd()
+            }
+        }
+
+        impl IntoRawFd for $type {
+            fn into_raw_fd(self) -> RawFd {
+                OwnedFd::from(self).into_raw_fd()
+            }
+        }
+
+        #[allow(unsafe_code)]
+        impl FromRawFd for $type {
+            unsafe fn from_raw_fd(fd: RawFd) -> $type {
+                // SAFETY: the caller owns the open descriptor, by this function's contract.
+                unsafe { OwnedFd::from_raw_fd(fd) }.into()
+            }
+        }
+    };
+}
+
+raw!(TcpListener);
+raw!(TcpStream);

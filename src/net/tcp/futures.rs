@@ -1,0 +1,176 @@
+//! The futures that methods of TCP sockets return. Named and `Unpin`, so that they can be stored and polled in place.
+//!
+//! # Cancellation
+//! Dropping one leaves the socket as it was; a wake-up that it got and did not use goes to the next that waits. A
+//! [`WriteAll`] that was under way has written a part, and nobody can tell how much.
+
+use std::future::Future;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use super::TcpStream;
+use crate::net::fd::net_fd::NetFd;
+use crate::net::fd::operation::{Hold, Operation};
+use crate::rt::poller::Direction;
+
+pub use crate::net::fd::fd::Closed;
+
+/// Declares a future over a [`NetFd`]: its fields beside the socket and the operation, its direction, its one poll.
+macro_rules! operation_future {
+    (
+        $(#[$doc:meta])*
+        $name:ident<$life:lifetime> { $($field:ident: $type:ty),* }, $direction:ident -> $output:ty,
+        |$this:ident, $cx:ident| $poll:expr
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        #[must_use = "futures do nothing unless they are awaited"]
+        pub struct $name<$life> {
+            fd: &$life NetFd,
+            operation: Operation,
+            $($field: $type),*
+        }
+
+        impl<$life> $name<$life> {
+            pub(crate) fn new(fd: &$life NetFd, $($field: $type),*) -> $name<$life> {
+                $name { fd, operation: Operation::new(), $($field),* }
+            }
+        }
+
+        impl Future for $name<'_> {
+            type Output = $output;
+
+            fn poll(mut self: Pin<&mut Self>, $cx: &mut Context<'_>) -> Poll<$output> {
+                let $this = &mut *self;
+                $poll
+            }
+        }
+
+        impl Drop for $name<'_> {
+            fn drop(&mut self) {
+                self.fd.fd.cancel(Direction::$direction, &mut self.operation);
+            }
+        }
+    };
+}
+
+operation_future! {
+    /// Reads into a buffer; returned by [`TcpStream::read`].
+    Read<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
+    |this, cx| this.fd.poll_read(Some(&mut this.operation), cx, this.buf, 0)
+}
+
+operation_future! {
+    /// Reads into a buffer and leaves the bytes in the socket; returned by [`TcpStream::peek`].
+    Peek<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
+    |this, cx| this.fd.poll_read(Some(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
+}
+
+operation_future! {
+    /// Reads into several buffers; returned by [`TcpStream::read_vectored`].
+    ReadVectored<'a> { bufs: &'a mut [IoSliceMut<'a>] }, Read -> io::Result<usize>,
+    |this, cx| this.fd.poll_read_vectored(Some(&mut this.operation), cx, this.bufs)
+}
+
+operation_future! {
+    /// Writes from a buffer; returned by [`TcpStream::write`].
+    Write<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
+    |this, cx| this.fd.poll_write(Some(&mut this.operation), cx, this.buf)
+}
+
+operation_future! {
+    /// Writes from several buffers; returned by [`TcpStream::write_vectored`].
+    WriteVectored<'a> { bufs: &'a [IoSlice<'a>] }, Write -> io::Result<usize>,
+    |this, cx| this.fd.poll_write_vectored(Some(&mut this.operation), cx, this.bufs)
+}
+
+operation_future! {
+    /// Waits until a read would not wait; returned by [`TcpStream::readable`].
+    Readable<'a> {}, Read -> io::Result<()>,
+    |this, cx| this.fd.poll_ready(Direction::Read, Some(&mut this.operation), cx)
+}
+
+operation_future! {
+    /// Waits until a write would not wait; returned by [`TcpStream::writable`].
+    Writable<'a> {}, Write -> io::Result<()>,
+    |this, cx| this.fd.poll_ready(Direction::Write, Some(&mut this.operation), cx)
+}
+
+operation_future! {
+    /// Waits until the peer has closed its side; returned by [`TcpStream::peer_closed`].
+    PeerClosed<'a> {}, Read -> io::Result<()>,
+    |this, cx| this.fd.poll_peer_closed(&mut this.operation, cx)
+}
+
+operation_future! {
+    /// Accepts a connection; returned by [`TcpListener::accept`](super::TcpListener::accept).
+    Accept<'a> {}, Read -> io::Result<(TcpStream, SocketAddr)>,
+    |this, cx| this.fd.poll_accept(Some(&mut this.operation), cx)
+        .map_ok(|(stream, peer)| (TcpStream::from_net_fd(stream), peer))
+}
+
+/// Writes all of a buffer with the write lock held; returned by [`TcpStream::write_all`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct WriteAll<'a> {
+    fd: &'a NetFd,
+    operation: Operation,
+    buf: &'a [u8],
+    locked: bool,
+}
+
+impl<'a> WriteAll<'a> {
+    pub(crate) fn new(fd: &'a NetFd, buf: &'a [u8]) -> WriteAll<'a> {
+        WriteAll { fd, operation: Operation::new(), buf, locked: false }
+    }
+
+    fn unlock(&mut self) {
+        if std::mem::take(&mut self.locked) {
+            self.fd.unlock_write();
+        }
+    }
+
+    fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.locked {
+            // The usual case: nobody writes, and there is room for all.
+            ready!(self.fd.poll_lock_write(Some(&mut self.operation), cx))?;
+            self.locked = true;
+        }
+        loop {
+            let written = ready!(self.fd.poll_send(Hold::Across, Some(&mut self.operation), cx, self.buf))?;
+            self.buf = &self.buf[written..];
+            if self.buf.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+        }
+    }
+}
+
+impl Future for WriteAll<'_> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = self.poll_all(cx);
+        if polled.is_ready() {
+            self.unlock();
+        }
+        polled
+    }
+}
+
+impl Drop for WriteAll<'_> {
+    fn drop(&mut self) {
+        self.fd.fd.cancel(Direction::Write, &mut self.operation);
+        self.unlock();
+    }
+}
+
+/// Makes a stream of what was dialed.
+pub(crate) fn stream(fd: NetFd) -> TcpStream {
+    TcpStream::from_net_fd(fd)
+}

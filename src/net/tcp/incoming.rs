@@ -1,0 +1,156 @@
+//! Connections as a stream, and what is done when the process has no descriptor left.
+//!
+//! # States
+//! *accepting* → (EMFILE, ENFILE, ENOBUFS, ENOMEM) *backing off*, until the timer or a closed socket of ours → accepting;
+//! accepting → (closed) *ended*, after one error.
+//!
+//! A burst of errors therefore costs one accept4(2) a pause, not a CPU: the pauses double from 5 ms to 1 s and begin anew after a
+//! success (Go's net/http does the same).
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+
+use super::{TcpListener, TcpStream};
+use crate::net::fd::net_fd::NetFd;
+use crate::net::fd::operation::Operation;
+use crate::net::is_closed;
+use crate::rt::poller::{self, Direction};
+use crate::rt::sleep::Sleep;
+
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// The state of an accept loop.
+#[derive(Debug, Default)]
+struct Accepting {
+    operation: Operation,
+    pause: Option<Pause>,
+    /// The last pause, zero after a success.
+    last: Duration,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Pause {
+    sleep: Sleep,
+    /// Closings that were seen when the pause began.
+    closings: u64,
+}
+
+impl Accepting {
+    fn poll_next(&mut self, fd: &NetFd, cx: &mut Context<'_>) -> Poll<Option<io::Result<TcpStream>>> {
+        loop {
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            if let Some(pause) = &mut self.pause {
+                let freed = poller::poll_descriptor_closed(cx, &mut pause.closings).is_ready();
+                if Pin::new(&mut pause.sleep).poll(cx).is_pending() && !freed {
+                    if fd.fd.mutex.is_closed() {
+                        self.pause = None;
+                        continue;
+                    }
+                    return Poll::Pending;
+                }
+                self.pause = None;
+            }
+            return match fd.poll_accept(Some(&mut self.operation), cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok((stream, _))) => {
+                    self.last = Duration::ZERO;
+                    Poll::Ready(Some(Ok(TcpStream::from_net_fd(stream))))
+                }
+                Poll::Ready(Err(error)) if is_want_of_resources(&error) => {
+                    self.last = (self.last * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+                    self.pause = Some(Pause { sleep: Sleep::new(self.last), closings: 0 });
+                    continue;
+                }
+                Poll::Ready(Err(error)) => {
+                    self.ended = is_closed(&error);
+                    Poll::Ready(Some(Err(error)))
+                }
+            };
+        }
+    }
+}
+
+fn is_want_of_resources(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// A stream of connections; returned by [`TcpListener::incoming`].
+pub struct Incoming<'a> {
+    fd: &'a NetFd,
+    accepting: Accepting,
+}
+
+impl<'a> Incoming<'a> {
+    pub(super) fn new(fd: &'a NetFd) -> Incoming<'a> {
+        Incoming { fd, accepting: Accepting::default() }
+    }
+}
+
+impl Stream for Incoming<'_> {
+    type Item = io::Result<TcpStream>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let fd = self.fd;
+        self.accepting.poll_next(fd, cx)
+    }
+}
+
+impl Drop for Incoming<'_> {
+    fn drop(&mut self) {
+        self.fd.fd.cancel(Direction::Read, &mut self.accepting.operation);
+    }
+}
+
+impl fmt::Debug for Incoming<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").field("listener", self.fd).finish_non_exhaustive()
+    }
+}
+
+/// A stream of connections that owns its listener; returned by [`TcpListener::into_incoming`].
+pub struct IntoIncoming {
+    listener: TcpListener,
+    accepting: Accepting,
+}
+
+impl IntoIncoming {
+    pub(super) fn new(listener: TcpListener) -> IntoIncoming {
+        IntoIncoming { listener, accepting: Accepting::default() }
+    }
+
+    /// The listener.
+    pub fn listener(&self) -> &TcpListener {
+        &self.listener
+    }
+}
+
+impl Stream for IntoIncoming {
+    type Item = io::Result<TcpStream>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        this.accepting.poll_next(&this.listener.fd, cx)
+    }
+}
+
+impl Drop for IntoIncoming {
+    fn drop(&mut self) {
+        self.listener.fd.fd.cancel(Direction::Read, &mut self.accepting.operation);
+    }
+}
+
+impl fmt::Debug for IntoIncoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IntoIncoming").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}

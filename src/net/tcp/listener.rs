@@ -1,0 +1,179 @@
+//! `TcpListener`.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::futures::{Accept, Closed};
+use super::incoming::{Incoming, IntoIncoming};
+use crate::net::fd::net_fd::NetFd;
+use crate::net::{AddrError, ToSocketAddrs, options};
+use crate::rt::poller::Direction;
+
+/// A socket that accepts TCP connections.
+///
+/// Every method takes `&self`: any number of tasks may accept from one listener; each connection wakes one of them. Accepted
+/// streams have Go's defaults, inherited from the listener at no cost a connection: no delay (TCP_NODELAY), keep-alive after 15 s
+/// of silence, every 15 s, nine times. The backlog is the host's bound (`net.core.somaxconn`).
+///
+/// Source: `net.TCPListener` of Go, `async_std::net::TcpListener`.
+///
+/// # Examples
+/// ```
+/// use netpoll::{net::{TcpListener, TcpStream}, task};
+///
+/// # fn main() -> std::io::Result<()> {
+/// task::block_on(async {
+///     let listener = TcpListener::bind("127.0.0.1:0").await?;
+///     let addr = listener.local_addr()?;
+///     let client = task::spawn(async move { TcpStream::connect(addr).await });
+///     let (server, peer) = listener.accept().await?;
+///     assert_eq!(client.await?.local_addr()?, peer);
+///     assert_eq!(server.peer_addr()?, peer);
+///     Ok(())
+/// })
+/// # }
+/// ```
+pub struct TcpListener {
+    pub(super) fd: NetFd,
+}
+
+impl TcpListener {
+    /// Listens on the first of `addrs` that can be bound. Port 0 asks the kernel for a free one; see
+    /// [`local_addr`](TcpListener::local_addr).
+    ///
+    /// `[::]` accepts IPv4 as well, whatever the host's default.
+    ///
+    /// # Errors
+    /// Those of resolving; else of the last address, as an [`OpError`](crate::net::OpError) `listen tcp ADDR: bind: …`: `AddrInUse`,
+    /// `AddrNotAvailable`, `PermissionDenied`.
+    pub async fn bind<A: ToSocketAddrs>(addrs: A) -> io::Result<TcpListener> {
+        let mut last = None;
+        for addr in addrs.to_socket_addrs().await? {
+            match options::listen_socket(addr).and_then(NetFd::tcp) {
+                Ok(fd) => return Ok(TcpListener { fd }),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(AddrError::missing))
+    }
+
+    /// Accepts a connection: the stream and its peer's address.
+    ///
+    /// Connections that died in the queue are passed over (ECONNABORTED and the network errors that accept(2) lists).
+    ///
+    /// # Errors
+    /// `TimedOut` past the deadline; [closed](crate::net::is_closed) after [`close`](TcpListener::close). With no
+    /// descriptor left (EMFILE, ENFILE) or no memory (ENOBUFS, ENOMEM), that error: the connection stays in the queue, and a
+    /// loop that tries again at once burns a CPU. [`incoming`](TcpListener::incoming) waits instead.
+    ///
+    /// # Cancel safety
+    /// A connection is accepted or stays in the queue.
+    pub fn accept(&self) -> Accept<'_> {
+        Accept::new(&self.fd)
+    }
+
+    /// A stream of connections.
+    ///
+    /// Where [`accept`](TcpListener::accept) fails for want of descriptors or memory, this waits: 5 ms, doubling to 1 s, less when a
+    /// socket of this process is closed. After [`close`](TcpListener::close) it yields one error, then `None`; otherwise it
+    /// never ends.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use netpoll::{io, net::TcpListener, prelude::*, task};
+    ///
+    /// # async fn serve() -> std::io::Result<()> {
+    /// let listener = TcpListener::bind("127.0.0.1:8080").await?;
+    /// let mut incoming = listener.incoming();
+    /// while let Some(stream) = incoming.next().await {
+    ///     let stream = stream?;
+    ///     task::spawn(async move { io::copy(&mut &stream, &mut &stream).await });
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming::new(&self.fd)
+    }
+
+    /// The same, owning the listener.
+    pub fn into_incoming(self) -> IntoIncoming {
+        IntoIncoming::new(self)
+    }
+
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    /// Closed after [`close`](TcpListener::close).
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.fd.local_addr()
+    }
+
+    /// Sets when accepting times out, or (`None`) that it does not. It applies to what waits already, and stays until it is moved:
+    /// after it has passed every accept fails, also with connections in the queue.
+    ///
+    /// # Errors
+    /// Closed after [`close`](TcpListener::close).
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::net::{TcpListener, is_timeout};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// listener.set_deadline(Instant::now() + Duration::from_millis(10))?;
+    /// assert!(is_timeout(&listener.accept().await.unwrap_err()));
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
+        self.fd.set_deadline(Direction::Read, deadline.into())
+    }
+
+    /// Closes the listener: who accepts gets the closed error, connections in the queue are reset. Begins at once; the future ends when
+    /// the descriptor, and so the port, is free. Closing twice is no error.
+    ///
+    /// Dropping the listener closes it too.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::net::TcpListener;
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let addr = listener.local_addr()?;
+    /// listener.close().await?;
+    /// TcpListener::bind(addr).await?;
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub fn close(&self) -> Closed {
+        self.fd.close()
+    }
+
+    /// The IP time-to-live of accepted connections' packets.
+    ///
+    /// # Errors
+    /// The system call's; closed.
+    pub fn ttl(&self) -> io::Result<u32> {
+        self.fd.with("ttl", options::ttl)
+    }
+
+    /// Sets it; accepted streams inherit it.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a value outside 1–255; closed.
+    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        self.fd.with("set", |fd| options::set_ttl(fd, ttl))
+    }
+}
+
+impl fmt::Debug for TcpListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("TcpListener");
+        if let Ok(addr) = self.local_addr() {
+            debug.field("addr", &addr);
+        }
+        debug.field("fd", &self.fd.fd.number()).finish()
+    }
+}

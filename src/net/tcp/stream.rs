@@ -1,0 +1,461 @@
+//! `TcpStream`.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::futures::{
+    Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,
+};
+use crate::net::error::Op;
+use crate::net::fd::dial::dial_tcp;
+use crate::net::fd::net_fd::NetFd;
+use crate::net::{AddrError, KeepAlive, ToSocketAddrs, options};
+use crate::rt::poller::Direction;
+use crate::sys::socket;
+
+/// A TCP connection.
+///
+/// A handle: clones share the connection, and every method takes `&self`, so any number of tasks read and write at once. Reads are
+/// served one after the other, and so are writes; a read and a write run side by side. The connection is closed when the last clone
+/// is dropped, or by [`force_close`](TcpStream::force_close).
+///
+/// Reading and writing go by the methods here or by futures-io's traits, which are implemented for `TcpStream` and `&TcpStream`.
+/// Streams made here have TCP_NODELAY and keep-alive (15 s, every 15 s, nine times); ones converted from elsewhere are left
+/// as they are.
+///
+/// # Deadlines
+/// [`set_deadline`](TcpStream::set_deadline) and its like say at which moment operations fail, those that wait included, whoever
+/// makes them: a deadline reaches through TLS, a buffer or an HTTP library that holds the stream. Moving one later costs an atomic
+/// swap, so setting one before every read is the intended use.
+///
+/// # Closing
+/// `close()` of the traits flushes and sends FIN; other clones can go on reading. [`force_close`](TcpStream::force_close) ends
+/// everything at once.
+///
+/// Source: `net.TCPConn` of Go, `async_std::net::TcpStream`.
+///
+/// # Examples
+/// ```
+/// use netpoll::net::{TcpListener, TcpStream};
+/// use std::time::{Duration, Instant};
+///
+/// # fn main() -> std::io::Result<()> {
+/// netpoll::task::block_on(async {
+///     let listener = TcpListener::bind("127.0.0.1:0").await?;
+///     let stream = TcpStream::connect(listener.local_addr()?).await?;
+///     let (peer, _) = listener.accept().await?;
+///
+///     stream.write_all(b"hello").await?;
+///     let mut buf = [0; 16];
+///     peer.set_read_deadline(Instant::now() + Duration::from_secs(5))?;
+///     let count = peer.read(&mut buf).await?;
+///     assert_eq!(&buf[..count], b"hello");
+///     Ok(())
+/// })
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct TcpStream {
+    pub(super) fd: Arc<NetFd>,
+}
+
+impl TcpStream {
+    pub(super) fn from_net_fd(fd: NetFd) -> TcpStream {
+        TcpStream { fd: Arc::new(fd) }
+    }
+
+    /// Connects to the first of `addrs` that answers.
+    ///
+    /// # Errors
+    /// Those of resolving; else of the last address, as an [`OpError`](crate::net::OpError) `dial tcp ADDR: connect: …`:
+    /// `ConnectionRefused`, `TimedOut` (the kernel's, after about two minutes), `NetworkUnreachable` ….
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the socket.
+    pub async fn connect<A: ToSocketAddrs>(addrs: A) -> io::Result<TcpStream> {
+        let addrs = addrs.to_socket_addrs().await.map_err(|error| Op::at("dial", "tcp", None).other(error))?;
+        let mut last = None;
+        for addr in addrs {
+            match dial_tcp(addr, None).await {
+                Ok(fd) => return Ok(TcpStream::from_net_fd(fd)),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| Op::at("dial", "tcp", None).other(AddrError::missing())))
+    }
+
+    /// Connects to `addr`, for `timeout` at most.
+    ///
+    /// # Errors
+    /// `TimedOut` when the time is over; `InvalidInput` for a timeout of zero, as in std; else as [`connect`](TcpStream::connect).
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::net::{TcpListener, TcpStream};
+    /// use std::time::Duration;
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// TcpStream::connect_timeout(&listener.local_addr()?, Duration::from_secs(1)).await?;
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub async fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+        if timeout.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a connect timeout of zero leaves no time"));
+        }
+        dial_tcp(*addr, Instant::now().checked_add(timeout)).await.map(TcpStream::from_net_fd)
+    }
+
+    // ---- reading ----
+
+    /// Reads what is there into `buf`, waiting for something: how many bytes. 0 is the end of the stream (or `buf` is empty).
+    ///
+    /// # Errors
+    /// `ConnectionReset`, …: the system call's. `TimedOut` past the read deadline; [closed](crate::net::is_closed).
+    ///
+    /// # Cancel safety
+    /// Nothing was read if the future is dropped.
+    pub fn read<'a>(&'a self, buf: &'a mut [u8]) -> Read<'a> {
+        Read::new(&self.fd, buf)
+    }
+
+    /// Reads into several buffers with one call (readv(2)), at most 1,024 of them. Otherwise like [`read`](TcpStream::read).
+    pub fn read_vectored<'a>(&'a self, bufs: &'a mut [IoSliceMut<'a>]) -> ReadVectored<'a> {
+        ReadVectored::new(&self.fd, bufs)
+    }
+
+    /// Like [`read`](TcpStream::read), and leaves the bytes there for the next read.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::{TcpListener, TcpStream};
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (peer, _) = listener.accept().await?;
+    /// peer.write_all(b"GET").await?;
+    /// let mut buf = [0; 3];
+    /// assert_eq!(stream.peek(&mut buf).await?, 3);
+    /// assert_eq!(stream.read(&mut buf).await?, 3);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub fn peek<'a>(&'a self, buf: &'a mut [u8]) -> Peek<'a> {
+        Peek::new(&self.fd, buf)
+    }
+
+    /// Waits until a read would not wait: data, end of stream, or an error that it would return. A server of many idle connections
+    /// awaits this before it allocates a buffer.
+    ///
+    /// Another task may read first; then the next read waits.
+    ///
+    /// # Errors
+    /// `TimedOut` past the read deadline; closed.
+    pub fn readable(&self) -> Readable<'_> {
+        Readable::new(&self.fd)
+    }
+
+    /// Waits until the peer has closed its side of the connection, or the connection is gone, without reading: for who computes a long
+    /// answer that nobody may want any more. What was sent before can still be read.
+    ///
+    /// # Errors
+    /// `TimedOut` past the read deadline; closed.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::{TcpListener, TcpStream};
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (peer, _) = listener.accept().await?;
+    /// drop(peer);
+    /// stream.peer_closed().await?;
+    /// assert!(stream.is_peer_closed());
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub fn peer_closed(&self) -> PeerClosed<'_> {
+        PeerClosed::new(&self.fd)
+    }
+
+    /// Whether the peer is known to have closed its side, at the cost of a load. It is heard of from the first operation on that
+    /// had to wait.
+    pub fn is_peer_closed(&self) -> bool {
+        self.fd.fd.poll.is_hung_up()
+    }
+
+    // ---- writing ----
+
+    /// Writes from `buf`, waiting for room for something: how many bytes.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when the peer is gone or this side was shut down: no SIGPIPE is raised. `TimedOut` past the write deadline;
+    /// closed.
+    ///
+    /// # Cancel safety
+    /// Nothing was written if the future is dropped.
+    pub fn write<'a>(&'a self, buf: &'a [u8]) -> Write<'a> {
+        Write::new(&self.fd, buf)
+    }
+
+    /// Writes from several buffers with one call (sendmsg(2)), at most 1,024 of them. Otherwise like [`write`](TcpStream::write).
+    pub fn write_vectored<'a>(&'a self, bufs: &'a [IoSlice<'a>]) -> WriteVectored<'a> {
+        WriteVectored::new(&self.fd, bufs)
+    }
+
+    /// Writes all of `buf`. No other write comes in between: tasks that share the stream may each write their messages whole.
+    /// (Through the traits only a single `poll_write` is whole.)
+    ///
+    /// # Errors
+    /// As [`write`](TcpStream::write); a part may have been written.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a part may have been written, and how much is lost. The stream itself stays usable.
+    pub fn write_all<'a>(&'a self, buf: &'a [u8]) -> WriteAll<'a> {
+        WriteAll::new(&self.fd, buf)
+    }
+
+    /// Waits until a write would not wait: room, or an error that it would return.
+    ///
+    /// # Errors
+    /// `TimedOut` past the write deadline; closed.
+    pub fn writable(&self) -> Writable<'_> {
+        Writable::new(&self.fd)
+    }
+
+    // ---- deadlines ----
+
+    /// Sets when reads and writes time out, or (`None`) that they do not. It applies to what waits already and stays until it is
+    /// moved; one in the past ends what waits at once. An expired deadline comes before data that is there.
+    ///
+    /// # Errors
+    /// Closed after [`force_close`](TcpStream::force_close).
+    pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
+        let deadline = deadline.into();
+        self.fd.set_deadline(Direction::Read, deadline)?;
+        self.fd.set_deadline(Direction::Write, deadline)
+    }
+
+    /// The same for reads only.
+    ///
+    /// # Errors
+    /// Closed after [`force_close`](TcpStream::force_close).
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::{TcpListener, TcpStream, is_timeout};
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// stream.set_read_deadline(Instant::now() + Duration::from_millis(10))?;
+    /// assert!(is_timeout(&stream.read(&mut [0; 1]).await.unwrap_err()));
+    /// stream.set_read_deadline(None)?;
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub fn set_read_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
+        self.fd.set_deadline(Direction::Read, deadline.into())
+    }
+
+    /// The same for writes only.
+    ///
+    /// # Errors
+    /// Closed after [`force_close`](TcpStream::force_close).
+    pub fn set_write_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
+        self.fd.set_deadline(Direction::Write, deadline.into())
+    }
+
+    /// Sets for how long a read may wait, counted anew by each that has to. Where a deadline is set as well, the earlier
+    /// wins.
+    ///
+    /// Through the traits, where a read is a series of polls, it begins with the first poll that has to wait and ends with the one
+    /// that does not.
+    ///
+    /// # Errors
+    /// `InvalidInput` for zero, as in std.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.fd.set_timeout(Direction::Read, timeout)
+    }
+
+    /// The same for writes.
+    ///
+    /// # Errors
+    /// `InvalidInput` for zero, as in std.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.fd.set_timeout(Direction::Write, timeout)
+    }
+
+    /// The timeout set by [`set_read_timeout`](TcpStream::set_read_timeout).
+    ///
+    /// # Errors
+    /// None today; the signature is std's.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.fd.fd.timeout(Direction::Read))
+    }
+
+    /// The timeout set by [`set_write_timeout`](TcpStream::set_write_timeout).
+    ///
+    /// # Errors
+    /// None today; the signature is std's.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.fd.fd.timeout(Direction::Write))
+    }
+
+    // ---- closing ----
+
+    /// Shuts one or both sides down (shutdown(2)). What waits on that side ends: reads with 0, writes with `BrokenPipe`.
+    ///
+    /// # Errors
+    /// `NotConnected` when the connection is gone; closed.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.fd.shutdown(how)
+    }
+
+    /// Shuts the reading side down: what is there can be read, then reads return 0. The kernel still takes and delivers what
+    /// arrives later.
+    ///
+    /// # Errors
+    /// As [`shutdown`](TcpStream::shutdown).
+    pub fn close_read(&self) -> io::Result<()> {
+        self.fd.shutdown(Shutdown::Read)
+    }
+
+    /// Shuts the writing side down: the peer reads what was sent, then the end of the stream.
+    ///
+    /// # Errors
+    /// As [`shutdown`](TcpStream::shutdown).
+    pub fn close_write(&self) -> io::Result<()> {
+        self.fd.shutdown(Shutdown::Write)
+    }
+
+    /// Closes the connection for all clones: whoever waits gets the [closed](crate::net::is_closed) error. Begins at once; the future
+    /// ends when the descriptor is gone. Closing twice is no error.
+    ///
+    /// This is Go's `Close`. Data that was written is still sent; see [`set_linger`](TcpStream::set_linger) for a reset instead.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::{net::{self, TcpListener, TcpStream}, task};
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// let reader = task::spawn({
+    ///     let stream = stream.clone();
+    ///     async move { stream.read(&mut [0; 1]).await }
+    /// });
+    /// stream.force_close().await?;
+    /// assert!(net::is_closed(&reader.await.unwrap_err()));
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub fn force_close(&self) -> Closed {
+        self.fd.close()
+    }
+
+    // ---- names and options ----
+
+    /// The address of this side.
+    ///
+    /// # Errors
+    /// Closed after [`force_close`](TcpStream::force_close).
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.fd.local_addr()
+    }
+
+    /// The address of the peer.
+    ///
+    /// # Errors
+    /// `NotConnected` when the connection is gone; closed.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.fd.peer_addr()
+    }
+
+    /// Whether small writes are sent at once (TCP_NODELAY): true unless it was set otherwise.
+    ///
+    /// # Errors
+    /// The system call's; closed.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        self.fd.with("nodelay", options::nodelay)
+    }
+
+    /// Sets whether small writes are sent at once.
+    ///
+    /// # Errors
+    /// The system call's; closed.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.fd.with("set", |fd| options::set_nodelay(fd, nodelay))
+    }
+
+    /// The IP time-to-live of packets sent.
+    ///
+    /// # Errors
+    /// The system call's; closed.
+    pub fn ttl(&self) -> io::Result<u32> {
+        self.fd.with("ttl", options::ttl)
+    }
+
+    /// Sets the IP time-to-live of packets sent.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a value outside 1–255; closed.
+    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        self.fd.with("set", |fd| options::set_ttl(fd, ttl))
+    }
+
+    /// How the peer is probed on a silent connection; `None`: it is not.
+    ///
+    /// # Errors
+    /// The system call's; closed.
+    pub fn keepalive(&self) -> io::Result<Option<KeepAlive>> {
+        self.fd.with("keepalive", options::keepalive)
+    }
+
+    /// Sets how the peer is probed on a silent connection, or (`None`) that it is not.
+    ///
+    /// # Errors
+    /// The system call's; closed.
+    pub fn set_keepalive(&self, keepalive: Option<KeepAlive>) -> io::Result<()> {
+        self.fd.with("set", |fd| options::set_keepalive(fd, keepalive.as_ref()))
+    }
+
+    /// What closing does with data that is not sent yet (SO_LINGER); `None`: the kernel sends it.
+    ///
+    /// # Errors
+    /// The system call's; closed.
+    pub fn linger(&self) -> io::Result<Option<Duration>> {
+        self.fd.with("linger", options::linger)
+    }
+
+    /// Sets what closing does with data that is not sent yet: `None` leaves it to the kernel, zero resets the connection, more lets the
+    /// close take that long at most (whole seconds). Such a close runs on a thread of the blocking pool.
+    ///
+    /// # Errors
+    /// The system call's; closed.
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        self.fd.with("set", |fd| options::set_linger(fd, linger))?;
+        self.fd.fd.set_lingers(linger.is_some_and(|linger| !linger.is_zero()));
+        Ok(())
+    }
+
+    /// Takes the error that is pending on the socket (SO_ERROR), if there is one.
+    ///
+    /// # Errors
+    /// The system call's; closed.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.fd.with("take-error", socket::take_error)
+    }
+}
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("TcpStream");
+        if let Ok(addr) = self.local_addr() {
+            debug.field("addr", &addr);
+        }
+        if let Ok(peer) = self.peer_addr() {
+            debug.field("peer", &peer);
+        }
+        debug.field("fd", &self.fd.fd.number()).finish()
+    }
+}
