@@ -1,0 +1,292 @@
+//! Models of `FdMutex`.
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use loom::thread;
+
+use crate::harness::block_on;
+use crate::net::fd::fd_mutex::{FdMutex, LockError};
+use crate::rt::poll_desc::Direction;
+
+/// A descriptor: the mutex, what it protects, and how often it was destroyed.
+struct Socket {
+    mutex: FdMutex,
+    /// What the owner of a direction works on. Loom reports two owners, and an owner that does not see the last one's
+    /// work.
+    sides: [UnsafeCell<u64>; 2],
+    /// What a reference protects: used shared, destroyed exclusively.
+    descriptor: UnsafeCell<bool>,
+    destroyed: AtomicUsize,
+}
+
+// SAFETY: loom checks every access to the cells, which is what the models are for.
+unsafe impl Sync for Socket {}
+// SAFETY: as above; the cells hold plain values.
+unsafe impl Send for Socket {}
+
+impl Socket {
+    fn new() -> Arc<Socket> {
+        Arc::new(Socket {
+            mutex: FdMutex::new(),
+            sides: [UnsafeCell::new(0), UnsafeCell::new(0)],
+            descriptor: UnsafeCell::new(true),
+            destroyed: AtomicUsize::new(0),
+        })
+    }
+
+    fn own(&self, direction: Direction) {
+        // SAFETY: the pointer is valid; loom checks that nobody else has the cell.
+        self.sides[direction as usize].with_mut(|value| unsafe { *value += 1 });
+    }
+
+    /// A system call.
+    fn call(&self) {
+        // SAFETY: the pointer is valid; loom checks that nobody destroys the descriptor meanwhile.
+        assert!(self.descriptor.with(|open| unsafe { *open }), "a call on a destroyed descriptor");
+    }
+
+    fn destroy_if(&self, last: bool) {
+        if last {
+            // SAFETY: the pointer is valid; loom checks that every use of the descriptor ended before.
+            self.descriptor.with_mut(|open| unsafe { *open = false });
+            self.destroyed.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn close(&self) {
+        if let Ok(mut wakers) = self.mutex.begin_close() {
+            wakers.wake_all();
+            self.call();
+            self.destroy_if(self.mutex.decref());
+        }
+    }
+
+    fn unlock_ref(&self, direction: Direction) {
+        self.destroy_if(self.mutex.unlock_ref(direction));
+    }
+
+    fn operate(&self, direction: Direction) {
+        self.own(direction);
+        self.call();
+        self.unlock_ref(direction);
+    }
+
+    /// An operation of a named future.
+    fn future(&self, direction: Direction) -> Result<(), LockError> {
+        block_on(self.locked(direction))?;
+        self.operate(direction);
+        Ok(())
+    }
+
+    fn locked(&self, direction: Direction) -> impl Future<Output = Result<(), LockError>> {
+        let mut key = None;
+        poll_fn(move |cx| self.mutex.poll_lock(direction, true, cx, &mut key))
+    }
+
+    /// An operation of a `poll_*` method.
+    fn poll(&self, direction: Direction) -> Result<(), LockError> {
+        block_on(poll_fn(|cx| self.mutex.poll_lock_poll(direction, cx)))?;
+        self.operate(direction);
+        Ok(())
+    }
+
+    fn lock(&self, direction: Direction) {
+        assert_eq!(self.mutex.try_lock_ref(direction), Ok(true));
+    }
+}
+
+/// A named future and a `poll_*` caller wait behind an owner: one owner at a time, and both get their turn.
+pub fn one_owner_a_direction() {
+    let socket = Socket::new();
+    socket.lock(Direction::Read);
+    let future = thread::spawn({
+        let socket = socket.clone();
+        move || assert_eq!(socket.future(Direction::Read), Ok(()))
+    });
+    let poll = thread::spawn({
+        let socket = socket.clone();
+        move || assert_eq!(socket.poll(Direction::Read), Ok(()))
+    });
+    socket.operate(Direction::Read);
+    future.join().unwrap();
+    poll.join().unwrap();
+    assert_eq!(socket.destroyed.load(Ordering::SeqCst), 0);
+}
+
+/// Two futures wait behind an owner; each unlock wakes one, and the waiters bit survives until the last is gone.
+pub fn every_queued_future_gets_its_turn() {
+    let socket = Socket::new();
+    socket.lock(Direction::Write);
+    let threads: Vec<_> = (0..2)
+        .map(|_| {
+            let socket = socket.clone();
+            thread::spawn(move || assert_eq!(socket.future(Direction::Write), Ok(())))
+        })
+        .collect();
+    socket.operate(Direction::Write);
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+/// A waiter that was woken and goes away, beside another that still waits.
+pub fn a_dropped_waiter_passes_on() {
+    let socket = Socket::new();
+    socket.lock(Direction::Read);
+    let mut key = None;
+    let polled = socket.mutex.poll_lock(Direction::Read, true, &mut Context::from_waker(Waker::noop()), &mut key);
+    assert!(polled.is_pending());
+    let waiting = thread::spawn({
+        let socket = socket.clone();
+        move || assert_eq!(socket.future(Direction::Read), Ok(()))
+    });
+    let dropped = thread::spawn({
+        let socket = socket.clone();
+        move || socket.mutex.cancel(Direction::Read, key.unwrap())
+    });
+    socket.operate(Direction::Read);
+    dropped.join().unwrap();
+    waiting.join().unwrap();
+}
+
+/// A lock that is polled again, with another waker, while it is being unlocked.
+pub fn a_waiter_is_polled_again_with_another_waker() {
+    let socket = Socket::new();
+    socket.lock(Direction::Read);
+    let waiting = thread::spawn({
+        let socket = socket.clone();
+        move || {
+            let mut lock = Box::pin(socket.locked(Direction::Read));
+            let polled = lock.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            let locked = match polled {
+                Poll::Ready(locked) => locked,
+                Poll::Pending => block_on(lock),
+            };
+            assert_eq!(locked, Ok(()));
+            socket.operate(Direction::Read);
+        }
+    });
+    socket.operate(Direction::Read);
+    waiting.join().unwrap();
+}
+
+/// Close, against an owner that unlocks and a waiter that queues: the waiter ends either way, and the last reference
+/// destroys the descriptor, once, after every call.
+pub fn last_reference_destroys_once() {
+    let socket = Socket::new();
+    socket.lock(Direction::Read);
+    let waiting = thread::spawn({
+        let socket = socket.clone();
+        move || {
+            let result = socket.future(Direction::Read);
+            assert!(result == Ok(()) || result == Err(LockError::Closed));
+        }
+    });
+    let closing = thread::spawn({
+        let socket = socket.clone();
+        move || socket.close()
+    });
+    socket.operate(Direction::Read);
+    waiting.join().unwrap();
+    closing.join().unwrap();
+    assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
+}
+
+/// Close while a waiter is on its way into the queue, and the owner unlocks only after the waiter is done.
+pub fn close_frees_the_queue() {
+    let socket = Socket::new();
+    socket.lock(Direction::Write);
+    let future = thread::spawn({
+        let socket = socket.clone();
+        move || assert_eq!(socket.future(Direction::Write), Err(LockError::Closed))
+    });
+    let poll = thread::spawn({
+        let socket = socket.clone();
+        move || assert_eq!(socket.poll(Direction::Write), Err(LockError::Closed))
+    });
+    socket.close();
+    future.join().unwrap();
+    poll.join().unwrap();
+    assert_eq!(socket.destroyed.load(Ordering::SeqCst), 0);
+    socket.operate(Direction::Write);
+    assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
+}
+
+/// A reader and a writer do not hinder each other, beside a close.
+pub fn two_sides_in_parallel() {
+    let socket = Socket::new();
+    let threads: Vec<_> = [Direction::Read, Direction::Write]
+        .into_iter()
+        .map(|direction| {
+            let socket = socket.clone();
+            thread::spawn(move || match socket.mutex.try_lock_ref(direction) {
+                Ok(locked) => {
+                    assert!(locked, "nobody else wants this side");
+                    socket.operate(direction);
+                }
+                Err(error) => assert_eq!(error, LockError::Closed),
+            })
+        })
+        .collect();
+    socket.close();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
+}
+
+/// `write_all`: a lock kept between calls, a reference for each call, and a close that does not wait for the lock.
+pub fn a_lock_without_a_reference_does_not_hold_the_descriptor() {
+    let socket = Socket::new();
+    assert_eq!(socket.mutex.try_lock(Direction::Write), Ok(true));
+    let closing = thread::spawn({
+        let socket = socket.clone();
+        move || {
+            socket.close();
+            socket.close();
+        }
+    });
+    for _ in 0..2 {
+        match socket.mutex.incref() {
+            Ok(()) => {
+                socket.own(Direction::Write);
+                socket.call();
+                socket.destroy_if(socket.mutex.decref());
+            }
+            Err(error) => assert_eq!(error, LockError::Closed),
+        }
+    }
+    closing.join().unwrap();
+    assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
+    socket.mutex.unlock(Direction::Write);
+    assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
+}
+
+/// A deadline expires while a future queues behind an owner that does not unlock before the future has ended.
+pub fn expiry_reaches_the_queue() {
+    let socket = Socket::new();
+    let expired = Arc::new(AtomicBool::new(false));
+    socket.lock(Direction::Read);
+    let waiting = thread::spawn({
+        let (socket, expired) = (socket.clone(), expired.clone());
+        move || {
+            let mut key = None;
+            block_on(poll_fn(|cx| {
+                assert!(socket.mutex.poll_lock(Direction::Read, true, cx, &mut key).is_pending());
+                if expired.load(Ordering::Acquire) {
+                    socket.mutex.cancel(Direction::Read, key.take().unwrap());
+                    return Poll::Ready(());
+                }
+                Poll::Pending
+            }));
+        }
+    });
+    expired.store(true, Ordering::Release);
+    socket.mutex.wake_queue(Direction::Read);
+    waiting.join().unwrap();
+    socket.operate(Direction::Read);
+}

@@ -1,0 +1,92 @@
+//! Runs models, and checks that a model finds the bug planted for it.
+
+use std::future::Future;
+use std::io::Read;
+use std::pin::pin;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use crate::sync::{Condvar, Mutex, PLANTED_VARIABLE};
+
+/// Preemptions in one execution that loom tries; each further one multiplies the time. Bugs of this kind need one or
+/// two.
+const PREEMPTIONS: usize = 3;
+
+/// How long a child may look for a planted bug.
+const CHILD_SECONDS_MAX: u64 = 120;
+
+/// Plays `model` in every order of events within the bound on preemptions.
+pub fn check(model: fn()) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(PREEMPTIONS);
+    builder.check(model);
+}
+
+/// Checks that the test `test` of this test binary fails with `message` on its standard error when the bug `planted` is
+/// switched on. It runs as a child process, because loom aborts the process on a deadlock.
+pub fn finds(planted: &str, test: &str, message: &str) {
+    let mut child = Command::new(std::env::current_exe().expect("this binary has a path"))
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(PLANTED_VARIABLE, planted)
+        .env("RUST_BACKTRACE", "0")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the test binary runs as a child");
+    let mut pipe = child.stderr.take().expect("stderr is piped");
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        pipe.read_to_end(&mut text).expect("a pipe can be read");
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    let give_up = Instant::now() + Duration::from_secs(CHILD_SECONDS_MAX);
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            break status;
+        }
+        if Instant::now() > give_up {
+            child.kill().expect("a child can be killed");
+            panic!("`{test}` with `{planted}` came to no end in {CHILD_SECONDS_MAX} s");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let text = reader.join().expect("the reader does not panic");
+    assert!(!status.success(), "`{test}` does not find the planted bug `{planted}`");
+    assert!(text.contains(message), "`{test}` with `{planted}` failed for another reason:\n{text}");
+}
+
+/// A thread that waits for a waker.
+///
+/// Not loom's `park`: its `unpark` also releases a thread that is blocked on a lock, which loom then takes for its own
+/// bug.
+#[derive(Debug, Default)]
+struct Signal {
+    woken: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Signal>) {
+        *self.woken.lock() = true;
+        self.changed.notify_one();
+    }
+}
+
+/// Polls `future` to its end on this thread of the model. A wake-up that is lost is a deadlock that loom reports.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let signal = Arc::new(Signal::default());
+    let waker = Waker::from(signal.clone());
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        let mut woken = signal.woken.lock();
+        while !*woken {
+            woken = signal.changed.wait(woken);
+        }
+        *woken = false;
+    }
+}

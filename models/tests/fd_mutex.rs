@@ -1,0 +1,97 @@
+//! `FdMutex`: its models, and the planted bugs that they must find.
+
+use netpoll_models::fd_mutex;
+use netpoll_models::harness::{check, finds};
+
+const DEADLOCK: &str = "deadlock";
+const RACE: &str = "Causality violation";
+
+#[test]
+fn one_owner_a_direction() {
+    check(fd_mutex::one_owner_a_direction);
+}
+
+#[test]
+fn every_queued_future_gets_its_turn() {
+    check(fd_mutex::every_queued_future_gets_its_turn);
+}
+
+#[test]
+fn a_dropped_waiter_passes_on() {
+    check(fd_mutex::a_dropped_waiter_passes_on);
+}
+
+#[test]
+fn a_waiter_is_polled_again_with_another_waker() {
+    check(fd_mutex::a_waiter_is_polled_again_with_another_waker);
+}
+
+#[test]
+fn last_reference_destroys_once() {
+    check(fd_mutex::last_reference_destroys_once);
+}
+
+#[test]
+fn close_frees_the_queue() {
+    check(fd_mutex::close_frees_the_queue);
+}
+
+#[test]
+fn two_sides_in_parallel() {
+    check(fd_mutex::two_sides_in_parallel);
+}
+
+#[test]
+fn a_lock_without_a_reference_does_not_hold_the_descriptor() {
+    check(fd_mutex::a_lock_without_a_reference_does_not_hold_the_descriptor);
+}
+
+#[test]
+fn expiry_reaches_the_queue() {
+    check(fd_mutex::expiry_reaches_the_queue);
+}
+
+#[test]
+fn finds_a_cancel_that_keeps_the_wake_up() {
+    finds("fd_mutex_cancel_keeps_wakeup", "a_dropped_waiter_passes_on", DEADLOCK);
+}
+
+#[test]
+fn finds_a_waiters_bit_set_without_another_look() {
+    finds("fd_mutex_announce_without_look", "every_queued_future_gets_its_turn", DEADLOCK);
+}
+
+#[test]
+fn finds_a_waiters_bit_cleared_too_early() {
+    finds("fd_mutex_bit_cleared_early", "every_queued_future_gets_its_turn", DEADLOCK);
+}
+
+#[test]
+fn finds_a_close_that_forgets_the_queue() {
+    finds("fd_mutex_close_leaves_waiters", "close_frees_the_queue", DEADLOCK);
+}
+
+#[test]
+fn finds_a_last_reference_seen_twice() {
+    finds("fd_mutex_last_seen_twice", "two_sides_in_parallel", RACE);
+}
+
+#[test]
+fn finds_an_unlock_that_publishes_nothing() {
+    finds("fd_mutex_unlock_is_relaxed", "one_owner_a_direction", RACE);
+}
+
+#[test]
+fn finds_a_lock_that_sees_nothing() {
+    finds("fd_mutex_lock_is_relaxed", "one_owner_a_direction", RACE);
+}
+
+#[test]
+fn finds_a_last_reference_that_does_not_see_the_others() {
+    finds("fd_mutex_last_does_not_acquire", "last_reference_destroys_once", RACE);
+}
+
+#[test]
+fn finds_an_expiry_that_trusts_the_bit() {
+    finds("fd_mutex_expiry_looks_at_the_bit", "expiry_reaches_the_queue", DEADLOCK);
+}
