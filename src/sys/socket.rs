@@ -1,0 +1,305 @@
+//! Socket calls as safe functions on borrowed descriptors.
+//!
+//! The hot calls (`recv`, `send`, their vectored forms, `accept4`) are one libc call each, inlined. What is called once
+//! a socket goes through `socket2`. In unit tests `accept4`, `connect`, `take_error`, `peer_addr` and `close` ask the
+//! test's script first (`sys::seam`).
+//!
+//! # Invariants
+//! * S1 — every descriptor made here is close-on-exec and, but for `dup_cloexec`, non-blocking from the first moment.
+//! * S2 — no call raises SIGPIPE: a library cannot know whether its host ignores it.
+//! * S3 — an address is read only after its family was checked, by `socket2::SockAddr`.
+//!
+//! # Compared with Go (internal/poll, syscall)
+//! `send` and `sendmsg` with `MSG_NOSIGNAL` instead of `write` and `writev`, because Go's runtime handles SIGPIPE.
+
+#![allow(unsafe_code)]
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+
+use libc::c_int;
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+#[cfg(test)]
+use super::seam;
+
+/// Most bytes that one call on a stream asks for: Go's bound. The kernel's own is 2 GiB less a page, and some kernels
+/// and filters have been wrong near it. Callers clamp; a datagram is never cut.
+pub(crate) const MAX_RW: usize = 1 << 30;
+
+/// Most buffers that one vectored call takes: the kernel's UIO_MAXIOV. More are left for the next call.
+pub(crate) const IOVECS_MAX: usize = 1024;
+
+#[inline]
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[inline]
+fn check_len(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// recv(2).
+#[inline]
+pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Result<usize> {
+    // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.
+    check_len(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags) })
+}
+
+/// readv(2) into the first [`IOVECS_MAX`] buffers.
+#[inline]
+pub(crate) fn recv_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    let count = bufs.len().min(IOVECS_MAX) as c_int;
+    // SAFETY: `IoSliceMut` is guaranteed to be laid out as an iovec, and each is valid for writes during the call.
+    check_len(unsafe { libc::readv(fd.as_raw_fd(), bufs.as_mut_ptr().cast(), count) })
+}
+
+/// send(2) with `MSG_NOSIGNAL` beside `flags`.
+#[inline]
+pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8], flags: c_int) -> io::Result<usize> {
+    // SAFETY: `buf` is valid for reads of its length during the call.
+    check_len(unsafe { libc::send(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags | libc::MSG_NOSIGNAL) })
+}
+
+/// sendmsg(2) with `MSG_NOSIGNAL`, of the first [`IOVECS_MAX`] buffers.
+#[inline]
+pub(crate) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: `msghdr` is plain data for which all zeroes is a value: no name, no buffers, no control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    // `IoSlice` is guaranteed to be laid out as an iovec. The kernel does not write through the pointer.
+    message.msg_iov = bufs.as_ptr().cast_mut().cast();
+    message.msg_iovlen = bufs.len().min(IOVECS_MAX) as _;
+    // SAFETY: `message` and the buffers it points to are valid for reads during the call.
+    check_len(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) })
+}
+
+/// accept4(2): a non-blocking, close-on-exec socket and its peer's address, none where it is not an IP address.
+#[inline]
+pub(crate) fn accept4(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+    accept4_any(fd).map(|(socket, address)| (socket, address.as_socket()))
+}
+
+/// [`accept4`] with an address of any family.
+#[inline]
+pub(crate) fn accept4_any(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
+    #[cfg(test)]
+    seam::accept4(fd)?;
+    let accept = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        // SAFETY: `try_init` passes storage and its length, both valid for writes.
+        let socket = check(unsafe { libc::accept4(fd.as_raw_fd(), storage.cast(), length, flags) })?;
+        // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+        Ok(unsafe { OwnedFd::from_raw_fd(socket) })
+    };
+    // SAFETY: on success the kernel has written an address of the length that it stored.
+    unsafe { SockAddr::try_init(accept) }
+}
+
+/// socket(2), non-blocking and close-on-exec.
+pub(crate) fn socket(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
+    Socket::new_raw(domain, ty.nonblocking().cloexec(), protocol).map(OwnedFd::from)
+}
+
+/// connect(2). On a non-blocking socket EINPROGRESS is the usual answer.
+pub(crate) fn connect(fd: BorrowedFd<'_>, address: &SockAddr) -> io::Result<()> {
+    #[cfg(test)]
+    if let Some(result) = seam::connect(fd, address) {
+        return result;
+    }
+    SockRef::from(&fd).connect(address)
+}
+
+/// bind(2).
+pub(crate) fn bind(fd: BorrowedFd<'_>, address: &SockAddr) -> io::Result<()> {
+    SockRef::from(&fd).bind(address)
+}
+
+/// listen(2).
+pub(crate) fn listen(fd: BorrowedFd<'_>, backlog: c_int) -> io::Result<()> {
+    SockRef::from(&fd).listen(backlog)
+}
+
+/// shutdown(2).
+pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
+    SockRef::from(&fd).shutdown(how)
+}
+
+/// The pending error of a socket (`SO_ERROR`), which the call clears.
+pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
+    #[cfg(test)]
+    if let Some(result) = seam::take_error(fd) {
+        return result;
+    }
+    SockRef::from(&fd).take_error()
+}
+
+/// getsockname(2), any family.
+pub(crate) fn local_addr_any(fd: BorrowedFd<'_>) -> io::Result<SockAddr> {
+    SockRef::from(&fd).local_addr()
+}
+
+/// getpeername(2), any family.
+pub(crate) fn peer_addr_any(fd: BorrowedFd<'_>) -> io::Result<SockAddr> {
+    #[cfg(test)]
+    seam::peer_addr(fd)?;
+    SockRef::from(&fd).peer_addr()
+}
+
+/// getsockname(2); EAFNOSUPPORT where it is not an IP address.
+pub(crate) fn local_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    local_addr_any(fd)?.as_socket().ok_or_else(not_ip)
+}
+
+/// getpeername(2); EAFNOSUPPORT where it is not an IP address.
+pub(crate) fn peer_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    peer_addr_any(fd)?.as_socket().ok_or_else(not_ip)
+}
+
+#[cold]
+fn not_ip() -> io::Error {
+    io::Error::from_raw_os_error(libc::EAFNOSUPPORT)
+}
+
+/// close(2), once: on Linux the number is free whatever the call answers, so a second try would close somebody else's.
+pub(crate) fn close(fd: OwnedFd) -> io::Result<()> {
+    #[cfg(test)]
+    let scripted = seam::close(&fd);
+    let raw = fd.into_raw_fd();
+    // SAFETY: the number came out of an `OwnedFd`, so it is ours to close and nobody uses it afterwards.
+    let result = check(unsafe { libc::close(raw) }).map(drop);
+    #[cfg(test)]
+    scripted?;
+    result
+}
+
+/// Sets or clears `O_NONBLOCK`, which duplicates of the descriptor share.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
+    SockRef::from(&fd).set_nonblocking(nonblocking)
+}
+
+/// fcntl(2) `F_DUPFD_CLOEXEC`: another descriptor for the same socket.
+pub(crate) fn dup_cloexec(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    fd.try_clone_to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    fn flags(fd: BorrowedFd<'_>, command: c_int) -> c_int {
+        // SAFETY: these commands take no argument.
+        check(unsafe { libc::fcntl(fd.as_raw_fd(), command) }).unwrap()
+    }
+
+    fn assert_fresh(fd: BorrowedFd<'_>) {
+        assert_ne!(flags(fd, libc::F_GETFL) & libc::O_NONBLOCK, 0, "non-blocking");
+        assert_ne!(flags(fd, libc::F_GETFD) & libc::FD_CLOEXEC, 0, "close-on-exec");
+    }
+
+    #[test]
+    fn bytes_pass_plain_and_vectored() {
+        let (client, server) = pair();
+        assert_eq!(send(client.as_fd(), b"one", 0).unwrap(), 3);
+        let mut buf = [0; 8];
+        assert_eq!(recv(server.as_fd(), &mut buf, libc::MSG_PEEK).unwrap(), 3);
+        assert_eq!(recv(server.as_fd(), &mut buf, 0).unwrap(), 3);
+        assert_eq!(&buf[..3], b"one");
+        let sent = send_vectored(client.as_fd(), &[IoSlice::new(b"two"), IoSlice::new(b""), IoSlice::new(b"three")]);
+        assert_eq!(sent.unwrap(), 8);
+        let (mut first, mut second) = ([0; 5], [0; 8]);
+        let mut bufs = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
+        assert_eq!(recv_vectored(server.as_fd(), &mut bufs).unwrap(), 8);
+        assert_eq!((&first, &second[..3]), (b"twoth", &b"ree"[..]));
+        shutdown(client.as_fd(), Shutdown::Write).unwrap();
+        assert_eq!(recv(server.as_fd(), &mut buf, 0).unwrap(), 0);
+    }
+
+    #[test]
+    fn more_buffers_than_a_call_takes_are_left_for_the_next() {
+        let (client, mut server) = pair();
+        let slices = vec![IoSlice::new(b"x"); IOVECS_MAX + 7];
+        assert_eq!(send_vectored(client.as_fd(), &slices).unwrap(), IOVECS_MAX);
+        assert_eq!(send_vectored(client.as_fd(), &slices[IOVECS_MAX..]).unwrap(), 7);
+        drop(client);
+        let mut all = Vec::new();
+        assert_eq!(server.read_to_end(&mut all).unwrap(), IOVECS_MAX + 7);
+        let (client, mut server) = pair();
+        server.write_all(&[b'y'; IOVECS_MAX + 7]).unwrap();
+        while recv(client.as_fd(), &mut [0; 2 * IOVECS_MAX], libc::MSG_PEEK).unwrap() < IOVECS_MAX + 7 {
+            std::thread::yield_now();
+        }
+        let mut bytes = [0; IOVECS_MAX + 7];
+        let mut bufs: Vec<_> = bytes.chunks_mut(1).map(IoSliceMut::new).collect();
+        assert_eq!(recv_vectored(client.as_fd(), &mut bufs).unwrap(), IOVECS_MAX);
+    }
+
+    /// Were SIGPIPE raised, the process would end: Rust's test harness ignores it, so it is put back to its default in
+    /// a child.
+    #[test]
+    fn a_send_to_a_closed_peer_is_an_error_and_no_signal() {
+        const CHILD: &str = "NETPOLL_TEST_SIGPIPE";
+        if std::env::var_os(CHILD).is_none() {
+            let name = "sys::socket::tests::a_send_to_a_closed_peer_is_an_error_and_no_signal";
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            assert!(child.args(["--exact", name]).env(CHILD, "1").output().unwrap().status.success());
+            return;
+        }
+        // SAFETY: SIG_DFL is a valid disposition, and no other test runs in this process.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        assert_eq!(send(ours.as_fd(), b"x", 0).unwrap_err().kind(), ErrorKind::BrokenPipe);
+        let vectored = send_vectored(ours.as_fd(), &[IoSlice::new(b"x")]);
+        assert_eq!(vectored.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_connection_is_made_accepted_and_closed() {
+        let listener = socket(Domain::IPV4, Type::STREAM, None).unwrap();
+        assert_fresh(listener.as_fd());
+        bind(listener.as_fd(), &SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        listen(listener.as_fd(), 16).unwrap();
+        assert_eq!(accept4(listener.as_fd()).unwrap_err().kind(), ErrorKind::WouldBlock);
+        let address = local_addr(listener.as_fd()).unwrap();
+        let client = socket(Domain::IPV4, Type::STREAM, None).unwrap();
+        let connected = connect(client.as_fd(), &address.into());
+        assert!(connected.is_ok() || connected.unwrap_err().raw_os_error() == Some(libc::EINPROGRESS));
+        let (server, peer) = loop {
+            match accept4(listener.as_fd()) {
+                Ok(accepted) => break accepted,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        };
+        assert_fresh(server.as_fd());
+        assert_eq!(peer.unwrap(), local_addr(client.as_fd()).unwrap());
+        assert_eq!(peer_addr(server.as_fd()).unwrap(), peer.unwrap());
+        assert!(take_error(client.as_fd()).unwrap().is_none());
+        set_nonblocking(server.as_fd(), false).unwrap();
+        assert_eq!(flags(server.as_fd(), libc::F_GETFL) & libc::O_NONBLOCK, 0);
+        let copy = dup_cloexec(server.as_fd()).unwrap();
+        assert_ne!(flags(copy.as_fd(), libc::F_GETFD) & libc::FD_CLOEXEC, 0);
+        close(server).unwrap();
+        assert_eq!(peer_addr(copy.as_fd()).unwrap(), peer.unwrap());
+        close(copy).unwrap();
+    }
+
+    #[test]
+    fn an_address_of_another_family_is_an_error() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        assert_eq!(local_addr(ours.as_fd()).unwrap_err().raw_os_error(), Some(libc::EAFNOSUPPORT));
+        assert_eq!(peer_addr(ours.as_fd()).unwrap_err().raw_os_error(), Some(libc::EAFNOSUPPORT));
+        assert!(local_addr_any(ours.as_fd()).unwrap().is_unix());
+    }
+}
