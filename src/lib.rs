@@ -2,7 +2,9 @@
 #![deny(unsafe_code)]
 
 mod sync;
+mod sys;
 
+pub mod net;
 pub mod rt;
 pub mod task;
 pub mod time;

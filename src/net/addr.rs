@@ -1,0 +1,434 @@
+//! From what the user wrote to socket addresses.
+//!
+//! [`ToSocketAddrs`] is async-std's trait: open, with a nameable future. Literals are answered at once, on the spot.
+//! Names go to getaddrinfo(3) on the pool for blocking calls, so they follow the host's configuration (hosts file,
+//! search list, address order). What is not an address at all is told apart before a thread is bothered, with Go's
+//! texts.
+//!
+//! # Cancellation
+//! Dropping the future detaches: getaddrinfo cannot be interrupted, its thread finishes and the answer is thrown away.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::{option, slice, vec};
+
+use crate::task::{JoinHandle, spawn_blocking};
+
+/// What can be turned into socket addresses, perhaps by resolving a name: the asynchronous [`std::net::ToSocketAddrs`].
+///
+/// Implemented for addresses, `(ip, port)`, `(host, port)`, `"host:port"` and slices of addresses. IPv6 addresses stand
+/// in brackets before a port: `"[::1]:80"`.
+///
+/// # Errors
+/// * kind [`InvalidInput`](ErrorKind::InvalidInput), an [`AddrError`] inside: the text is not an address and cannot
+///   become one;
+/// * otherwise the resolver's: could not resolve address `"host:port"`, with its reason as the source.
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::net::ToSocketAddrs;
+///
+/// let mut addrs = "localhost:8080".to_socket_addrs().await?;
+/// assert!(addrs.all(|addr| addr.ip().is_loopback() && addr.port() == 8080));
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
+///
+/// An implementation for a type of one's own:
+/// ```
+/// use netpoll::net::{SocketAddr, ToSocketAddrs, ToSocketAddrsFuture};
+///
+/// struct Replicas(Vec<SocketAddr>);
+///
+/// impl ToSocketAddrs for Replicas {
+///     type Iter = std::vec::IntoIter<SocketAddr>;
+///
+///     fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
+///         ToSocketAddrsFuture::ready(Ok(self.0.clone().into_iter()))
+///     }
+/// }
+/// ```
+pub trait ToSocketAddrs {
+    /// The addresses.
+    type Iter: Iterator<Item = SocketAddr>;
+
+    /// Starts resolving. The iterator may be empty.
+    fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter>;
+}
+
+/// The answer of [`ToSocketAddrs::to_socket_addrs`], now or later.
+///
+/// # Cancel safety
+/// Dropping it detaches from the resolver, whose thread finishes in the pool.
+#[must_use = "futures do nothing unless awaited"]
+pub struct ToSocketAddrsFuture<I>(State<I>);
+
+enum State<I> {
+    Ready(io::Result<I>),
+    Resolving(JoinHandle<io::Result<I>>),
+    Done,
+}
+
+// No field is ever pinned: a handle is `Unpin`, and a result is moved out.
+impl<I> Unpin for ToSocketAddrsFuture<I> {}
+
+impl<I> ToSocketAddrsFuture<I> {
+    /// An answer that is there.
+    pub fn ready(result: io::Result<I>) -> ToSocketAddrsFuture<I> {
+        ToSocketAddrsFuture(State::Ready(result))
+    }
+
+    /// An answer that `resolve` finds on the pool for blocking calls.
+    pub fn blocking(resolve: impl FnOnce() -> io::Result<I> + Send + 'static) -> ToSocketAddrsFuture<I>
+    where
+        I: Send + 'static,
+    {
+        ToSocketAddrsFuture(State::Resolving(spawn_blocking(resolve)))
+    }
+}
+
+impl<I: Iterator<Item = SocketAddr>> Future for ToSocketAddrsFuture<I> {
+    type Output = io::Result<I>;
+
+    /// # Panics
+    /// When it is polled again after it was ready.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<I>> {
+        match std::mem::replace(&mut self.0, State::Done) {
+            State::Ready(result) => Poll::Ready(result),
+            State::Resolving(mut handle) => {
+                let polled = Pin::new(&mut handle).poll(cx);
+                if polled.is_pending() {
+                    self.0 = State::Resolving(handle);
+                }
+                polled
+            }
+            State::Done => panic!("ToSocketAddrsFuture polled after it was ready"),
+        }
+    }
+}
+
+impl<I> fmt::Debug for ToSocketAddrsFuture<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.0 {
+            State::Ready(Ok(_)) => "resolved",
+            State::Ready(Err(_)) => "failed",
+            State::Resolving(_) => "resolving",
+            State::Done => "done",
+        };
+        f.debug_tuple("ToSocketAddrsFuture").field(&state).finish()
+    }
+}
+
+/// A text that is no address, and why.
+///
+/// Prints as Go's `net.AddrError` does: `address 127.0.0.1: missing port in address`. It is found inside an
+/// [`io::Error`] of kind [`InvalidInput`](ErrorKind::InvalidInput).
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::net::ToSocketAddrs;
+///
+/// let error = "127.0.0.1".to_socket_addrs().await.unwrap_err();
+/// assert_eq!(error.to_string(), "address 127.0.0.1: missing port in address");
+/// let error = "localhost:99999".to_socket_addrs().await.unwrap_err();
+/// assert_eq!(error.to_string(), "address 99999: invalid port");
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddrError {
+    addr: String,
+    why: &'static str,
+}
+
+impl AddrError {
+    /// The part of the text that is wrong.
+    pub fn addr(&self) -> &str {
+        &self.addr
+    }
+
+    /// What is wrong with it.
+    pub fn reason(&self) -> &str {
+        self.why
+    }
+
+    #[cold]
+    pub(crate) fn new(addr: &str, why: &'static str) -> AddrError {
+        AddrError { addr: addr.to_owned(), why }
+    }
+}
+
+impl fmt::Display for AddrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.addr.is_empty() { f.write_str(self.why) } else { write!(f, "address {}: {}", self.addr, self.why) }
+    }
+}
+
+impl Error for AddrError {}
+
+impl From<AddrError> for io::Error {
+    fn from(error: AddrError) -> io::Error {
+        io::Error::new(ErrorKind::InvalidInput, error)
+    }
+}
+
+/// A name that the resolver has no addresses for; its text is async-std's.
+#[derive(Debug)]
+struct ResolveError {
+    /// The address, quoted as it is printed.
+    quoted: String,
+    error: io::Error,
+}
+
+impl fmt::Display for ResolveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "could not resolve address `{}`", self.quoted)
+    }
+}
+
+impl Error for ResolveError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// Asks getaddrinfo; blocks.
+fn resolve(host: &str, port: u16, quoted: impl FnOnce() -> String) -> io::Result<vec::IntoIter<SocketAddr>> {
+    std::net::ToSocketAddrs::to_socket_addrs(&(host, port))
+        .map_err(|error| io::Error::new(error.kind(), ResolveError { quoted: quoted(), error }))
+}
+
+/// Splits `host:port` as Go's `SplitHostPort` does: the port after the last colon, an IPv6 host in brackets.
+fn split_host_port(text: &str) -> Result<(&str, &str), AddrError> {
+    const MISSING_PORT: &str = "missing port in address";
+    const TOO_MANY_COLONS: &str = "too many colons in address";
+    let wrong = |why| Err(AddrError::new(text, why));
+    if text.is_empty() {
+        return wrong("missing address");
+    }
+    let Some((before, port)) = text.rsplit_once(':') else { return wrong(MISSING_PORT) };
+    let (host, rest) = match text.strip_prefix('[') {
+        Some(inside) => {
+            let Some((host, after)) = inside.split_once(']') else { return wrong("missing ']' in address") };
+            if after.is_empty() {
+                return wrong(MISSING_PORT);
+            }
+            if before.len() != host.len() + 2 {
+                return wrong(if after.starts_with(':') { TOO_MANY_COLONS } else { MISSING_PORT });
+            }
+            (host, port)
+        }
+        None if before.contains(':') => return wrong(TOO_MANY_COLONS),
+        None => (before, text),
+    };
+    if host.contains('[') || rest.contains('[') {
+        return wrong("unexpected '[' in address");
+    }
+    if host.contains(']') || rest.contains(']') {
+        return wrong("unexpected ']' in address");
+    }
+    if port.is_empty() {
+        return wrong(MISSING_PORT);
+    }
+    Ok((host, port))
+}
+
+fn parse_port(port: &str) -> Result<u16, AddrError> {
+    port.parse().map_err(|_| AddrError::new(port, "invalid port"))
+}
+
+impl ToSocketAddrs for SocketAddr {
+    type Iter = option::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
+        ToSocketAddrsFuture::ready(Ok(Some(*self).into_iter()))
+    }
+}
+
+/// Implementations for what is a `SocketAddr` but for its type.
+macro_rules! literal {
+    ($($ty:ty),*) => {$(
+        impl ToSocketAddrs for $ty {
+            type Iter = option::IntoIter<SocketAddr>;
+
+            fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
+                SocketAddr::from(*self).to_socket_addrs()
+            }
+        }
+    )*};
+}
+
+literal!(SocketAddrV4, SocketAddrV6, (IpAddr, u16), (Ipv4Addr, u16), (Ipv6Addr, u16));
+
+impl ToSocketAddrs for (&str, u16) {
+    type Iter = vec::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
+        let (host, port) = *self;
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return ToSocketAddrsFuture::ready(Ok(vec![SocketAddr::new(ip, port)].into_iter()));
+        }
+        if host.is_empty() {
+            return ToSocketAddrsFuture::ready(Err(AddrError::new(host, "missing address").into()));
+        }
+        let host = host.to_owned();
+        ToSocketAddrsFuture::blocking(move || resolve(&host, port, || format!("{:?}", (&host, port))))
+    }
+}
+
+impl ToSocketAddrs for (String, u16) {
+    type Iter = vec::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
+        (self.0.as_str(), self.1).to_socket_addrs()
+    }
+}
+
+impl ToSocketAddrs for str {
+    type Iter = vec::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
+        if let Ok(addr) = self.parse::<SocketAddr>() {
+            return ToSocketAddrsFuture::ready(Ok(vec![addr].into_iter()));
+        }
+        let parsed = split_host_port(self).and_then(|(host, port)| Ok((host, parse_port(port)?)));
+        let (host, port) = match parsed {
+            Ok(("", _)) => {
+                return ToSocketAddrsFuture::ready(Err(AddrError::new(self, "missing host in address").into()));
+            }
+            Ok(parsed) => parsed,
+            Err(error) => return ToSocketAddrsFuture::ready(Err(error.into())),
+        };
+        let (text, host) = (self.to_owned(), host.to_owned());
+        ToSocketAddrsFuture::blocking(move || resolve(&host, port, || format!("{text:?}")))
+    }
+}
+
+impl ToSocketAddrs for String {
+    type Iter = vec::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
+        self.as_str().to_socket_addrs()
+    }
+}
+
+impl<'a> ToSocketAddrs for &'a [SocketAddr] {
+    type Iter = std::iter::Cloned<slice::Iter<'a, SocketAddr>>;
+
+    fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
+        ToSocketAddrsFuture::ready(Ok(self.iter().cloned()))
+    }
+}
+
+impl<T: ToSocketAddrs + ?Sized> ToSocketAddrs for &T {
+    type Iter = T::Iter;
+
+    fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
+        (**self).to_socket_addrs()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::block_on;
+
+    fn addrs(addr: impl ToSocketAddrs) -> Result<Vec<SocketAddr>, String> {
+        match block_on(addr.to_socket_addrs()) {
+            Ok(addrs) => Ok(addrs.collect()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn is_immediate<A: ToSocketAddrs>(addr: A) -> bool {
+        matches!(addr.to_socket_addrs().0, State::Ready(Ok(_)))
+    }
+
+    #[test]
+    fn literals_are_answered_without_a_thread() {
+        let (v4, v6) = (Ipv4Addr::new(10, 0, 0, 1), Ipv6Addr::LOCALHOST);
+        let (first, second) = (SocketAddr::from((v4, 80)), SocketAddr::from((v6, 81)));
+        let reference: &&str = &"[::1]:81";
+        assert!(is_immediate("10.0.0.1:80") && is_immediate("[::1]:81") && is_immediate(("::1", 81)));
+        assert!(is_immediate(("10.0.0.1".to_owned(), 80)) && is_immediate("10.0.0.1:80".to_owned()));
+        for literal in [addrs("10.0.0.1:80"), addrs((v4, 80)), addrs((IpAddr::V4(v4), 80)), addrs(("10.0.0.1", 80))] {
+            assert_eq!(literal, Ok(vec![first]));
+        }
+        for literal in [addrs("[::1]:81".to_owned()), addrs((v6, 81)), addrs(reference), addrs(("::1".to_owned(), 81))]
+        {
+            assert_eq!(literal, Ok(vec![second]));
+        }
+        assert_eq!(addrs(SocketAddrV4::new(v4, 80)), Ok(vec![first]));
+        assert_eq!(addrs(SocketAddrV6::new(v6, 81, 0, 0)), Ok(vec![second]));
+        assert_eq!(addrs(&[first, second][..]), Ok(vec![first, second]));
+        assert_eq!(addrs("[fe80::1%2]:80"), Ok(vec![SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 0, 2).into()]));
+    }
+
+    #[test]
+    fn names_are_resolved() {
+        let expected = SocketAddr::from((Ipv4Addr::LOCALHOST, 4242));
+        for resolved in [addrs("localhost:4242"), addrs(("localhost", 4242)), addrs("[localhost]:4242")] {
+            assert!(resolved.unwrap().contains(&expected));
+        }
+    }
+
+    #[test]
+    fn a_name_that_does_not_exist_names_itself_and_keeps_the_reason() {
+        let name = "no-such-host.invalid";
+        let error = block_on(format!("{name}:80").to_socket_addrs()).unwrap_err();
+        assert_eq!(error.to_string(), format!("could not resolve address `\"{name}:80\"`"));
+        assert!(error.get_ref().unwrap().source().unwrap().is::<io::Error>());
+        let error = block_on((name, 80).to_socket_addrs()).unwrap_err();
+        assert_eq!(error.to_string(), format!("could not resolve address `(\"{name}\", 80)`"));
+    }
+
+    /// GO.md, appendix A.
+    #[test]
+    fn what_is_no_address_is_a_typed_error() {
+        let texts = [
+            ("", "missing address"),
+            ("127.0.0.1", "address 127.0.0.1: missing port in address"),
+            ("localhost:", "address localhost:: missing port in address"),
+            ("[::1]", "address [::1]: missing port in address"),
+            ("[::1]80", "address [::1]80: missing port in address"),
+            ("[::1]]:80", "address [::1]]:80: missing port in address"),
+            ("[::1]:80:1", "address [::1]:80:1: too many colons in address"),
+            ("::1:80", "address ::1:80: too many colons in address"),
+            ("[::1:80", "address [::1:80: missing ']' in address"),
+            (
+                "1200::AB00:1234::2552:7777:1313:34300",
+                "address 1200::AB00:1234::2552:7777:1313:34300: too many colons in address",
+            ),
+            ("host[:80", "address host[:80: unexpected '[' in address"),
+            ("host]:80", "address host]:80: unexpected ']' in address"),
+            ("[a[b]:80", "address [a[b]:80: unexpected '[' in address"),
+            ("host:99999", "address 99999: invalid port"),
+            ("host:-1", "address -1: invalid port"),
+            ("host:http", "address http: invalid port"),
+            (":80", "address :80: missing host in address"),
+        ];
+        for (text, expected) in texts {
+            let error = block_on(text.to_socket_addrs()).unwrap_err();
+            assert_eq!(error.to_string(), expected, "{text:?}");
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text:?}");
+            assert!(error.get_ref().unwrap().is::<AddrError>(), "{text:?}");
+        }
+        assert_eq!(addrs(("", 80)), Err("missing address".to_owned()));
+        assert!(addrs("nul\0byte:80").is_err());
+    }
+
+    #[test]
+    fn the_future_is_send_and_says_its_state() {
+        fn assert_send<T: Send>(_: &T) {}
+        let future = "localhost:1".to_socket_addrs();
+        assert_send(&future);
+        assert_eq!(format!("{future:?}"), "ToSocketAddrsFuture(\"resolving\")");
+        assert_eq!(format!("{:?}", "127.0.0.1:1".to_socket_addrs()), "ToSocketAddrsFuture(\"resolved\")");
+        assert_eq!(format!("{:?}", "127.0.0.1".to_socket_addrs()), "ToSocketAddrsFuture(\"failed\")");
+    }
+}

@@ -1,0 +1,458 @@
+//! Errors of network operations.
+//!
+//! What the kernel answers to accept, read and write is passed on untouched, so `io::Error::raw_os_error` works on it.
+//! Binding, dialling and resolving, and the answers that are ours (closed, deadline, shutdown, too many), carry an
+//! [`OpError`] that says what was done and between whom, and prints as Go's `net.OpError` does.
+//!
+//! # Compared with Go (net/net.go, internal/poll/fd.go)
+//! The texts are Go's. There `read` errors are wrapped too; here only those without an errno are, because Rust programs
+//! match on `ErrorKind` and `raw_os_error`. An error that we made has no errno of its own: [`raw_os_error`] looks
+//! through it.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// One end of a connection, as an [`OpError`] prints it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Addr {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A unix socket's path; an abstract name begins with `@`, an unnamed socket is `@` alone.
+    Unix(PathBuf),
+    /// An address that was not resolved, as the user wrote it.
+    Name(String),
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Addr::Ip(address) => address.fmt(f),
+            Addr::Unix(path) => path.display().fmt(f),
+            Addr::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+impl From<SocketAddr> for Addr {
+    fn from(address: SocketAddr) -> Addr {
+        Addr::Ip(address)
+    }
+}
+
+impl From<&std::os::unix::net::SocketAddr> for Addr {
+    fn from(address: &std::os::unix::net::SocketAddr) -> Addr {
+        use std::os::linux::net::SocketAddrExt;
+        Addr::Unix(match (address.as_pathname(), address.as_abstract_name()) {
+            (Some(path), _) => path.to_owned(),
+            (None, name) => {
+                let name = [b"@", name.unwrap_or_default()].concat();
+                std::ffi::OsStr::from_bytes(&name).into()
+            }
+        })
+    }
+}
+
+/// What went wrong.
+#[derive(Debug)]
+enum Cause {
+    /// A system call failed; its name and its error.
+    Call(&'static str, io::Error),
+    /// Another error, printed as it is.
+    Other(io::Error),
+    Closed,
+    Deadline,
+    ShutDown,
+    TooMany,
+}
+
+/// A network operation that failed: what it was, between which addresses, and why.
+///
+/// It travels inside an [`io::Error`] and is found again by `downcast_ref`. The usual questions have functions of their
+/// own: [`is_closed`], [`is_timeout`], [`raw_os_error`].
+///
+/// The text is Go's: `operation network source->address: reason`.
+///
+/// | situation | text | kind |
+/// |---|---|---|
+/// | nobody listens | `dial tcp 127.0.0.1:1: connect: connection refused` | of the errno |
+/// | the port is taken | `listen tcp 127.0.0.1:80: bind: address already in use` | of the errno |
+/// | the socket was closed by this process | `read tcp 127.0.0.1:2->127.0.0.1:1: use of closed network connection` | [`NotConnected`](ErrorKind::NotConnected) |
+/// | a deadline passed | `read tcp 127.0.0.1:2->127.0.0.1:1: i/o timeout` | [`TimedOut`](ErrorKind::TimedOut) |
+/// | the runtime was shut down below a waiting operation | `accept tcp 127.0.0.1:1: runtime shut down` | [`Other`](ErrorKind::Other) |
+/// | 2³² operations on one socket at a time, or 2²⁰ waiting | `write tcp …: too many concurrent operations on a single file or socket` | [`ResourceBusy`](ErrorKind::ResourceBusy) |
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::net::{OpError, TcpListener};
+///
+/// let taken = TcpListener::bind("127.0.0.1:0").await?;
+/// let error = TcpListener::bind(taken.local_addr()?).await.unwrap_err();
+/// let op = error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()).unwrap();
+/// assert_eq!((op.op(), op.network()), ("listen", "tcp"));
+/// assert_eq!(op.to_string(), format!("listen tcp {}: bind: address already in use", taken.local_addr()?));
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct OpError {
+    op: &'static str,
+    network: &'static str,
+    source: Option<Addr>,
+    addr: Option<Addr>,
+    cause: Cause,
+}
+
+/// The operation, for the error should it fail: everything but the reason.
+#[derive(Clone, Debug)]
+pub(crate) struct Op {
+    pub(crate) op: &'static str,
+    pub(crate) network: &'static str,
+    pub(crate) source: Option<Addr>,
+    pub(crate) addr: Option<Addr>,
+}
+
+impl Op {
+    /// `op network addr`: listeners and dials.
+    pub(crate) fn at(op: &'static str, network: &'static str, addr: Option<Addr>) -> Op {
+        Op { op, network, source: None, addr }
+    }
+
+    /// `op network source->addr`: connections.
+    pub(crate) fn between(op: &'static str, network: &'static str, source: Option<Addr>, addr: Option<Addr>) -> Op {
+        Op { op, network, source, addr }
+    }
+
+    fn failed(self, cause: Cause) -> io::Error {
+        let Op { op, network, source, addr } = self;
+        OpError { op, network, source, addr, cause }.into()
+    }
+
+    /// The system call `call` failed.
+    #[cold]
+    pub(crate) fn call(self, call: &'static str, error: io::Error) -> io::Error {
+        self.failed(Cause::Call(call, error))
+    }
+
+    /// Something else failed: an address, a name.
+    #[cold]
+    pub(crate) fn other(self, error: io::Error) -> io::Error {
+        self.failed(Cause::Other(error))
+    }
+
+    /// The socket is closed.
+    #[cold]
+    pub(crate) fn closed(self) -> io::Error {
+        self.failed(Cause::Closed)
+    }
+
+    /// The deadline has passed.
+    #[cold]
+    pub(crate) fn timed_out(self) -> io::Error {
+        self.failed(Cause::Deadline)
+    }
+
+    /// The runtime was shut down.
+    #[cold]
+    pub(crate) fn shut_down(self) -> io::Error {
+        self.failed(Cause::ShutDown)
+    }
+
+    /// A bound on operations of one socket is reached.
+    #[cold]
+    pub(crate) fn too_many(self) -> io::Error {
+        self.failed(Cause::TooMany)
+    }
+}
+
+impl OpError {
+    /// The operation: `dial`, `listen`, `accept`, `read`, `write`, `set`, `close`.
+    pub fn op(&self) -> &str {
+        self.op
+    }
+
+    /// The network: `tcp`.
+    pub fn network(&self) -> &str {
+        self.network
+    }
+
+    /// The local address of a connection; none for listeners and dials.
+    pub fn source_addr(&self) -> Option<&Addr> {
+        self.source.as_ref()
+    }
+
+    /// The peer's address, or the listener's own.
+    pub fn addr(&self) -> Option<&Addr> {
+        self.addr.as_ref()
+    }
+
+    /// The error below: the system call's or the resolver's. None where the reason is ours (closed, deadline, …).
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match &self.cause {
+            Cause::Call(_, error) | Cause::Other(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The kind that the [`io::Error`] around it has.
+    pub fn kind(&self) -> ErrorKind {
+        match &self.cause {
+            Cause::Call(_, error) | Cause::Other(error) => error.kind(),
+            Cause::Closed => ErrorKind::NotConnected,
+            Cause::Deadline => ErrorKind::TimedOut,
+            Cause::ShutDown => ErrorKind::Other,
+            Cause::TooMany => ErrorKind::ResourceBusy,
+        }
+    }
+
+    /// The errno of the system call below, if there is one.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.io_error().and_then(raw_os_error)
+    }
+
+    /// Whether the socket was closed by this process.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.cause, Cause::Closed)
+    }
+
+    /// Whether a deadline of the socket passed. A timeout that the kernel reports (ETIMEDOUT) is none.
+    pub fn is_deadline(&self) -> bool {
+        matches!(self.cause, Cause::Deadline)
+    }
+
+    /// Whether the runtime was shut down while the operation waited. The socket itself is as it was.
+    pub fn is_shut_down(&self) -> bool {
+        matches!(self.cause, Cause::ShutDown)
+    }
+}
+
+impl fmt::Display for OpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.op)?;
+        if !self.network.is_empty() {
+            write!(f, " {}", self.network)?;
+        }
+        match (&self.source, &self.addr) {
+            (Some(source), Some(addr)) => write!(f, " {source}->{addr}")?,
+            (Some(one), None) | (None, Some(one)) => write!(f, " {one}")?,
+            (None, None) => {}
+        }
+        f.write_str(": ")?;
+        match &self.cause {
+            Cause::Call(call, error) => write!(f, "{call}: {}", ErrnoText(error)),
+            Cause::Other(error) => ErrnoText(error).fmt(f),
+            Cause::Closed => f.write_str("use of closed network connection"),
+            Cause::Deadline => f.write_str("i/o timeout"),
+            Cause::ShutDown => f.write_str("runtime shut down"),
+            Cause::TooMany => f.write_str("too many concurrent operations on a single file or socket"),
+        }
+    }
+}
+
+impl Error for OpError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.io_error().map(|error| error as _)
+    }
+}
+
+impl From<OpError> for io::Error {
+    fn from(error: OpError) -> io::Error {
+        io::Error::new(error.kind(), error)
+    }
+}
+
+/// An OS error's text as Go prints it: in lower case, without the number. Other errors as they are.
+struct ErrnoText<'a>(&'a io::Error);
+
+impl fmt::Display for ErrnoText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(errno) = self.0.raw_os_error() else { return self.0.fmt(f) };
+        let text = self.0.to_string();
+        let text = text.strip_suffix(&format!(" (os error {errno})")).unwrap_or(&text);
+        let mut letters = text.chars();
+        match letters.next() {
+            Some(first) => write!(f, "{}{}", first.to_lowercase(), letters.as_str()),
+            None => write!(f, "errno {errno}"),
+        }
+    }
+}
+
+fn op_error(error: &io::Error) -> Option<&OpError> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// Whether `error` says that the socket was closed by this process: before the operation or while it waited.
+///
+/// The kind of such an error is [`NotConnected`](ErrorKind::NotConnected), which the kernel's ENOTCONN has as well;
+/// this tells them apart. (Go: `errors.Is(err, net.ErrClosed)`.)
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::net::{self, TcpListener};
+///
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// listener.close().await?;
+/// assert!(net::is_closed(&listener.accept().await.unwrap_err()));
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
+pub fn is_closed(error: &io::Error) -> bool {
+    op_error(error).is_some_and(OpError::is_closed)
+}
+
+/// Whether `error` is a timeout: a deadline or timeout of the socket, a timeout of `io::timeout` or of connecting, or
+/// the kernel's ETIMEDOUT. The same as the kind [`TimedOut`](ErrorKind::TimedOut); [`OpError::is_deadline`] says
+/// whether it was the socket's deadline. (Go: `net.Error.Timeout`.)
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::net::{self, TcpListener};
+///
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// listener.set_deadline(std::time::Instant::now())?;
+/// assert!(net::is_timeout(&listener.accept().await.unwrap_err()));
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
+pub fn is_timeout(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::TimedOut
+}
+
+/// The errno behind `error`, however deep: `io::Error::raw_os_error` answers for errors that come straight from a
+/// system call only, this looks through [`OpError`] and other wrappers that name their source.
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::net::{self, TcpListener};
+///
+/// let taken = TcpListener::bind("127.0.0.1:0").await?;
+/// let error = TcpListener::bind(taken.local_addr()?).await.unwrap_err();
+/// assert_eq!(error.raw_os_error(), None);
+/// assert_eq!(net::raw_os_error(&error), Some(98)); // EADDRINUSE
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
+pub fn raw_os_error(error: &io::Error) -> Option<i32> {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    // A chain of sources that ends; the bound is against one that does not.
+    for _ in 0..16 {
+        let error = next?;
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            if let Some(errno) = error.raw_os_error() {
+                return Some(errno);
+            }
+            // `io::Error::source` is the source of the error inside, which skips that error itself.
+            next = error.get_ref().map(|inner| inner as _);
+        } else {
+            next = error.source();
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::linux::net::SocketAddrExt;
+
+    fn local() -> Option<Addr> {
+        Some(Addr::from(SocketAddr::from(([127, 0, 0, 1], 2000))))
+    }
+
+    fn remote() -> Option<Addr> {
+        Some(Addr::from("[::1]:80".parse::<SocketAddr>().unwrap()))
+    }
+
+    fn os(errno: i32) -> io::Error {
+        io::Error::from_raw_os_error(errno)
+    }
+
+    /// GO.md, appendix A.
+    #[test]
+    fn the_texts_are_go_s() {
+        let read = || Op::between("read", "tcp", local(), remote());
+        let dial = || Op::at("dial", "tcp", remote());
+        let texts = [
+            (dial().call("connect", os(libc::ECONNREFUSED)), "dial tcp [::1]:80: connect: connection refused"),
+            (dial().timed_out(), "dial tcp [::1]:80: i/o timeout"),
+            (
+                Op::at("listen", "tcp", local()).call("bind", os(libc::EADDRINUSE)),
+                "listen tcp 127.0.0.1:2000: bind: address already in use",
+            ),
+            (read().timed_out(), "read tcp 127.0.0.1:2000->[::1]:80: i/o timeout"),
+            (read().closed(), "read tcp 127.0.0.1:2000->[::1]:80: use of closed network connection"),
+            (
+                Op::between("write", "tcp", local(), remote()).call("write", os(libc::EPIPE)),
+                "write tcp 127.0.0.1:2000->[::1]:80: write: broken pipe",
+            ),
+            (Op::at("accept", "tcp", local()).closed(), "accept tcp 127.0.0.1:2000: use of closed network connection"),
+            (
+                Op::at("accept", "tcp", local()).call("accept4", os(libc::EMFILE)),
+                "accept tcp 127.0.0.1:2000: accept4: too many open files",
+            ),
+            (Op::at("dial", "tcp", None).other(io::Error::other("missing address")), "dial tcp: missing address"),
+            (Op::at("read", "", None).other(os(libc::ECONNRESET)), "read: connection reset by peer"),
+            (
+                Op::at("dial", "unix", Some(Addr::Unix("/p".into()))).call("connect", os(libc::EAGAIN)),
+                "dial unix /p: connect: resource temporarily unavailable",
+            ),
+            (
+                Op::between("read", "tcp", local(), None).closed(),
+                "read tcp 127.0.0.1:2000: use of closed network connection",
+            ),
+        ];
+        for (error, text) in texts {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn kind_errno_and_source_survive_the_wrapping() {
+        let refused = Op::at("dial", "tcp", remote()).call("connect", os(libc::ECONNREFUSED));
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(refused.raw_os_error(), None);
+        assert_eq!(raw_os_error(&refused), Some(libc::ECONNREFUSED));
+        let op = op_error(&refused).unwrap();
+        assert_eq!((op.op(), op.network(), op.source_addr(), op.addr()), ("dial", "tcp", None, remote().as_ref()));
+        assert_eq!(op.raw_os_error(), Some(libc::ECONNREFUSED));
+        assert!(Error::source(op).unwrap().is::<io::Error>());
+        // Wrapped once more, and by a stranger.
+        let twice = Op::at("dial", "tcp", None).other(refused);
+        assert_eq!((twice.kind(), raw_os_error(&twice)), (ErrorKind::ConnectionRefused, Some(libc::ECONNREFUSED)));
+        assert_eq!(raw_os_error(&io::Error::other(twice)), Some(libc::ECONNREFUSED));
+        assert_eq!(raw_os_error(&os(libc::EPERM)), Some(libc::EPERM));
+        assert_eq!(raw_os_error(&io::Error::other("no errno")), None);
+    }
+
+    #[test]
+    fn closed_and_timeout_are_told_from_the_kernel_s() {
+        let op = || Op::at("accept", "tcp", local());
+        let closed = op().closed();
+        assert!(is_closed(&closed) && !is_timeout(&closed));
+        assert_eq!(closed.kind(), ErrorKind::NotConnected);
+        assert!(!is_closed(&os(libc::ENOTCONN)));
+        let late = op().timed_out();
+        assert!(is_timeout(&late) && !is_closed(&late) && op_error(&late).unwrap().is_deadline());
+        assert_eq!(late.kind(), ErrorKind::TimedOut);
+        assert!(is_timeout(&os(libc::ETIMEDOUT)));
+        assert!(!op_error(&op().call("connect", os(libc::ETIMEDOUT))).unwrap().is_deadline());
+        let down = op().shut_down();
+        assert!(!is_closed(&down) && !is_timeout(&down) && op_error(&down).unwrap().is_shut_down());
+        assert_eq!(down.kind(), ErrorKind::Other);
+        assert_eq!(op().too_many().kind(), ErrorKind::ResourceBusy);
+        assert!(op_error(&closed).unwrap().io_error().is_none());
+    }
+
+    #[test]
+    fn unix_addresses_print_as_go_s() {
+        use std::os::unix::net::SocketAddr;
+        assert_eq!(Addr::from(&SocketAddr::from_pathname("/tmp/p").unwrap()).to_string(), "/tmp/p");
+        assert_eq!(Addr::from(&SocketAddr::from_abstract_name("n").unwrap()).to_string(), "@n");
+        let unnamed = std::os::unix::net::UnixDatagram::unbound().unwrap().local_addr().unwrap();
+        assert_eq!(Addr::from(&unnamed).to_string(), "@");
+    }
+}
