@@ -15,7 +15,8 @@ use crate::rt::poll_desc::Direction;
 /// A descriptor: the mutex, what it protects, and how often it was destroyed.
 struct Socket {
     mutex: FdMutex,
-    /// What the owner of a direction works on. Loom reports two owners, and an owner that does not see the last one's work.
+    /// What the owner of a direction works on. Loom reports two owners, and an owner that does not see the last one's
+    /// work.
     sides: [UnsafeCell<u64>; 2],
     /// What a reference protects: used shared, destroyed exclusively.
     descriptor: UnsafeCell<bool>,

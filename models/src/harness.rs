@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{Condvar, Mutex, PLANTED_VARIABLE};
 
-/// Preemptions in one execution that loom tries; each further one multiplies the time. Bugs of this kind need one or two.
+/// Preemptions in one execution that loom tries; each further one multiplies the time. Bugs of this kind need one or
+/// two.
 const PREEMPTIONS: usize = 3;
 
 /// How long a child may look for a planted bug.
@@ -58,7 +59,8 @@ pub fn finds(planted: &str, test: &str, message: &str) {
 
 /// A thread that waits for a waker.
 ///
-/// Not loom's `park`: its `unpark` also releases a thread that is blocked on a lock, which loom then takes for its own bug.
+/// Not loom's `park`: its `unpark` also releases a thread that is blocked on a lock, which loom then takes for its own
+/// bug.
 #[derive(Debug, Default)]
 struct Signal {
     woken: Mutex<bool>,

@@ -1,12 +1,12 @@
 //! Loom models of netpoll's protocols: the crate's own source files over loom's types.
 //!
-//! The module tree mirrors the crate's (`#[path]` points at its files), with a `crate::sync` made of loom's types. A file that
-//! uses only `crate::sync` and other files of this tree is model-checked as it stands.
+//! The module tree mirrors the crate's (`#[path]` points at its files), with a `crate::sync` made of loom's types. A
+//! file that uses only `crate::sync` and other files of this tree is model-checked as it stands.
 //!
-//! A model is a function of this library that plays one round; loom plays it again in every order of events within the bound
-//! on preemptions. `tests/*.rs` run it, once as it stands ([`harness::check`]) and once for each bug that is planted in the
-//! source for it to find ([`harness::finds`]). To add one: mirror the file, write the model beside the others, plant
-//! `planted!("name")` in the source, and add two lines to `tests/`.
+//! A model is a function of this library that plays one round; loom plays it again in every order of events within the
+//! bound on preemptions. `tests/*.rs` run it, once as it stands ([`harness::check`]) and once for each bug that is
+//! planted in the source for it to find ([`harness::finds`]). To add one: mirror the file, write the model beside the
+//! others, plant `planted!("name")` in the source, and add two lines to `tests/`.
 
 // No unit tests: those of the mirrored files run in the crate, over the standard library's types.
 #![cfg(not(test))]

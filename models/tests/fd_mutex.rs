@@ -73,12 +73,22 @@ fn finds_a_close_that_forgets_the_queue() {
 
 #[test]
 fn finds_a_last_reference_seen_twice() {
-    finds("fd_mutex_last_seen_twice", "two_sides_in_parallel", "panicked");
+    finds("fd_mutex_last_seen_twice", "two_sides_in_parallel", RACE);
 }
 
 #[test]
 fn finds_an_unlock_that_publishes_nothing() {
-    finds("fd_mutex_release_is_relaxed", "one_owner_a_direction", RACE);
+    finds("fd_mutex_unlock_is_relaxed", "one_owner_a_direction", RACE);
+}
+
+#[test]
+fn finds_a_lock_that_sees_nothing() {
+    finds("fd_mutex_lock_is_relaxed", "one_owner_a_direction", RACE);
+}
+
+#[test]
+fn finds_a_last_reference_that_does_not_see_the_others() {
+    finds("fd_mutex_last_does_not_acquire", "last_reference_destroys_once", RACE);
 }
 
 #[test]

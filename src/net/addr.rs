@@ -1,8 +1,9 @@
 //! From what the user wrote to socket addresses.
 //!
-//! [`ToSocketAddrs`] is async-std's trait: open, with a nameable future. Literals are answered at once, on the spot. Names
-//! go to getaddrinfo(3) on the pool for blocking calls, so they follow the host's configuration (hosts file, search list,
-//! address order). What is not an address at all is told apart before a thread is bothered, with Go's texts.
+//! [`ToSocketAddrs`] is async-std's trait: open, with a nameable future. Literals are answered at once, on the spot.
+//! Names go to getaddrinfo(3) on the pool for blocking calls, so they follow the host's configuration (hosts file,
+//! search list, address order). What is not an address at all is told apart before a thread is bothered, with Go's
+//! texts.
 //!
 //! # Cancellation
 //! Dropping the future detaches: getaddrinfo cannot be interrupted, its thread finishes and the answer is thrown away.
@@ -20,11 +21,12 @@ use crate::task::{JoinHandle, spawn_blocking};
 
 /// What can be turned into socket addresses, perhaps by resolving a name: the asynchronous [`std::net::ToSocketAddrs`].
 ///
-/// Implemented for addresses, `(ip, port)`, `(host, port)`, `"host:port"` and slices of addresses. IPv6 addresses stand in
-/// brackets before a port: `"[::1]:80"`.
+/// Implemented for addresses, `(ip, port)`, `(host, port)`, `"host:port"` and slices of addresses. IPv6 addresses stand
+/// in brackets before a port: `"[::1]:80"`.
 ///
 /// # Errors
-/// * kind [`InvalidInput`](ErrorKind::InvalidInput), an [`AddrError`] inside: the text is not an address and cannot become one;
+/// * kind [`InvalidInput`](ErrorKind::InvalidInput), an [`AddrError`] inside: the text is not an address and cannot
+///   become one;
 /// * otherwise the resolver's: could not resolve address `"host:port"`, with its reason as the source.
 ///
 /// # Examples
@@ -124,8 +126,8 @@ impl<I> fmt::Debug for ToSocketAddrsFuture<I> {
 
 /// A text that is no address, and why.
 ///
-/// Prints as Go's `net.AddrError` does: `address 127.0.0.1: missing port in address`. It is found inside an [`io::Error`] of
-/// kind [`InvalidInput`](ErrorKind::InvalidInput).
+/// Prints as Go's `net.AddrError` does: `address 127.0.0.1: missing port in address`. It is found inside an
+/// [`io::Error`] of kind [`InvalidInput`](ErrorKind::InvalidInput).
 ///
 /// # Examples
 /// ```
@@ -153,6 +155,12 @@ impl AddrError {
     /// What is wrong with it.
     pub fn reason(&self) -> &str {
         self.why
+    }
+
+    /// No address at all.
+    #[cold]
+    pub(crate) fn missing() -> io::Error {
+        AddrError::new("", "missing address").into()
     }
 
     #[cold]

@@ -1,12 +1,13 @@
 //! Errors of network operations.
 //!
-//! What the kernel answers to accept, read and write is passed on untouched, so `io::Error::raw_os_error` works on it. Binding,
-//! dialling and resolving, and the answers that are ours (closed, deadline, shutdown, too many), carry an [`OpError`] that
-//! says what was done and between whom, and prints as Go's `net.OpError` does.
+//! What the kernel answers to accept, read and write is passed on untouched, so `io::Error::raw_os_error` works on it.
+//! Binding, dialling and resolving, and the answers that are ours (closed, deadline, shutdown, too many), carry an
+//! [`OpError`] that says what was done and between whom, and prints as Go's `net.OpError` does.
 //!
 //! # Compared with Go (net/net.go, internal/poll/fd.go)
-//! The texts are Go's. There `read` errors are wrapped too; here only those without an errno are, because Rust programs match
-//! on `ErrorKind` and `raw_os_error`. An error that we made has no errno of its own: [`raw_os_error`] looks through it.
+//! The texts are Go's. There `read` errors are wrapped too; here only those without an errno are, because Rust programs
+//! match on `ErrorKind` and `raw_os_error`. An error that we made has no errno of its own: [`raw_os_error`] looks
+//! through it.
 
 use std::error::Error;
 use std::fmt;
@@ -71,8 +72,8 @@ enum Cause {
 
 /// A network operation that failed: what it was, between which addresses, and why.
 ///
-/// It travels inside an [`io::Error`] and is found again by `downcast_ref`. The usual questions have functions of their own:
-/// [`is_closed`], [`is_timeout`], [`raw_os_error`].
+/// It travels inside an [`io::Error`] and is found again by `downcast_ref`. The usual questions have functions of their
+/// own: [`is_closed`], [`is_timeout`], [`raw_os_error`].
 ///
 /// The text is Go's: `operation network source->address: reason`.
 ///
@@ -286,8 +287,8 @@ fn op_error(error: &io::Error) -> Option<&OpError> {
 
 /// Whether `error` says that the socket was closed by this process: before the operation or while it waited.
 ///
-/// The kind of such an error is [`NotConnected`](ErrorKind::NotConnected), which the kernel's ENOTCONN has as well; this
-/// tells them apart. (Go: `errors.Is(err, net.ErrClosed)`.)
+/// The kind of such an error is [`NotConnected`](ErrorKind::NotConnected), which the kernel's ENOTCONN has as well;
+/// this tells them apart. (Go: `errors.Is(err, net.ErrClosed)`.)
 ///
 /// # Examples
 /// ```
@@ -303,9 +304,9 @@ pub fn is_closed(error: &io::Error) -> bool {
     op_error(error).is_some_and(OpError::is_closed)
 }
 
-/// Whether `error` is a timeout: a deadline or timeout of the socket, a timeout of `io::timeout` or of connecting, or the
-/// kernel's ETIMEDOUT. The same as the kind [`TimedOut`](ErrorKind::TimedOut); [`OpError::is_deadline`] says whether it was the
-/// socket's deadline. (Go: `net.Error.Timeout`.)
+/// Whether `error` is a timeout: a deadline or timeout of the socket, a timeout of `io::timeout` or of connecting, or
+/// the kernel's ETIMEDOUT. The same as the kind [`TimedOut`](ErrorKind::TimedOut); [`OpError::is_deadline`] says
+/// whether it was the socket's deadline. (Go: `net.Error.Timeout`.)
 ///
 /// # Examples
 /// ```
@@ -321,8 +322,8 @@ pub fn is_timeout(error: &io::Error) -> bool {
     error.kind() == ErrorKind::TimedOut
 }
 
-/// The errno behind `error`, however deep: `io::Error::raw_os_error` answers for errors that come straight from a system call
-/// only, this looks through [`OpError`] and other wrappers that name their source.
+/// The errno behind `error`, however deep: `io::Error::raw_os_error` answers for errors that come straight from a
+/// system call only, this looks through [`OpError`] and other wrappers that name their source.
 ///
 /// # Examples
 /// ```

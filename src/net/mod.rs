@@ -9,9 +9,7 @@ mod fd;
 mod options;
 mod tcp;
 
-pub use std::net::{
-    AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6,
-};
+pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 pub use addr::{AddrError, ToSocketAddrs, ToSocketAddrsFuture};
 pub use error::{Addr, OpError, is_closed, is_timeout, raw_os_error};

@@ -1,13 +1,13 @@
 //! Socket options, and the sockets that `TcpListener::bind` and `TcpStream::connect` begin with.
 //!
-//! A listener's options are set before listen(2): accepted sockets inherit TCP_NODELAY and the keep-alive settings, so that an
-//! accept costs one call. Options that a socket of ours should have but the kernel refuses are left out, as in Go; what a
-//! user asks for is reported.
+//! A listener's options are set before listen(2): accepted sockets inherit TCP_NODELAY and the keep-alive settings, so
+//! that an accept costs one call. Options that a socket of ours should have but the kernel refuses are left out, as in
+//! Go; what a user asks for is reported.
 //!
 //! # Compared with Go (net/sock_posix.go, sockopt_linux.go, tcpsockopt_unix.go)
-//! Same defaults: no delay, keep-alive 15 s/15 s/9, SO_REUSEADDR on listeners, the host's backlog. A wildcard keeps its family here:
-//! `0.0.0.0:80` is IPv4 only, as everywhere in Rust, `[::]:80` takes both families. No MPTCP. IPV6_V6ONLY is
-//! cleared where it matters, which is on listeners and for mapped destinations.
+//! Same defaults: no delay, keep-alive 15 s/15 s/9, SO_REUSEADDR on listeners, the host's backlog. A wildcard keeps its
+//! family here: `0.0.0.0:80` is IPv4 only, as everywhere in Rust, `[::]:80` takes both families. No MPTCP. IPV6_V6ONLY
+//! is cleared where it matters, which is on listeners and for mapped destinations.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,9 +22,9 @@ use crate::sys::socket;
 
 /// When TCP looks whether a silent peer is still there, and when it gives the connection up.
 ///
-/// After `idle` without traffic the kernel sends a probe, then one every `interval`; after `count` probes without an answer
-/// the connection ends with ETIMEDOUT. The default is Go's: 15 s, 15 s, 9. Every TCP socket that this crate makes begins
-/// with it; sockets made elsewhere keep what they have.
+/// After `idle` without traffic the kernel sends a probe, then one every `interval`; after `count` probes without an
+/// answer the connection ends with ETIMEDOUT. The default is Go's: 15 s, 15 s, 9. Every TCP socket that this crate
+/// makes begins with it; sockets made elsewhere keep what they have.
 ///
 /// Times are rounded up to seconds, at least one. (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT.)
 ///
@@ -142,8 +142,8 @@ pub(crate) fn ttl(fd: BorrowedFd<'_>) -> io::Result<u32> {
     if socket.domain()? == Domain::IPV6 { socket.unicast_hops_v6() } else { socket.ttl_v4() }
 }
 
-/// Sets what close(2) does with data not yet sent (SO_LINGER): none sends it behind the caller's back, zero throws it away
-/// and resets the connection, more waits that long (rounded up to seconds: half a second must not become a reset).
+/// Sets what close(2) does with data not yet sent (SO_LINGER): none sends it behind the caller's back, zero throws it
+/// away and resets the connection, more waits that long (rounded up to seconds: half a second must not become a reset).
 pub(crate) fn set_linger(fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {
     const SECONDS_MAX: Duration = Duration::from_secs(libc::c_int::MAX as u64);
     SockRef::from(&fd).set_linger(linger.map(|linger| seconds(linger, 0).min(SECONDS_MAX)))
@@ -154,8 +154,8 @@ pub(crate) fn linger(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
     SockRef::from(&fd).linger()
 }
 
-/// Connections that the kernel completes ahead of accept: the host's bound, read once. The kernel would cut a greater one
-/// down to it, and a smaller one refuses connections in a burst.
+/// Connections that the kernel completes ahead of accept: the host's bound, read once. The kernel would cut a greater
+/// one down to it, and a smaller one refuses connections in a burst.
 pub(crate) fn backlog() -> libc::c_int {
     static BACKLOG: OnceLock<libc::c_int> = OnceLock::new();
     *BACKLOG.get_or_init(|| parse_backlog(std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok().as_deref()))
@@ -294,7 +294,8 @@ mod tests {
     #[test]
     fn an_address_is_free_again_when_its_listener_is_gone() {
         let addr = {
-            let listener = listen_socket(v4(0)).unwrap();
+            // An address of this test's own, lest another test's listener takes the port in between.
+            let listener = listen_socket(([127, 9, 8, 7], 0).into()).unwrap();
             let addr = socket::local_addr(listener.as_fd()).unwrap();
             let client = TcpStream::connect(addr).unwrap();
             // The side that closes first stays in TIME_WAIT on the listener's port.

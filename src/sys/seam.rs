@@ -1,9 +1,9 @@
 //! Scripted answers of system calls, in unit tests only.
 //!
-//! A test makes a [`Script`] for a descriptor ([`descriptor`]), or for the address that a socket not yet made will connect to
-//! ([`destination`]; the descriptor joins the script with its `connect`). Calls on other descriptors are not touched, so
-//! tests run in parallel. A descriptor leaves its script with `socket::close`, which is how `Fd` closes; a script ends when it
-//! is dropped.
+//! A test makes a [`Script`] for a descriptor ([`descriptor`]), or for the address that a socket not yet made will
+//! connect to ([`destination`]; the descriptor joins the script with its `connect`). Calls on other descriptors are not
+//! touched, so tests run in parallel. A descriptor leaves its script with `socket::close`, which is how `Fd` closes; a
+//! script ends when it is dropped.
 //!
 //! Each kind of call has its own queue of [`Outcome`]s; with the queue empty the real call is made.
 
@@ -34,7 +34,8 @@ pub(crate) enum Outcome {
     Real,
     /// The call fails with this errno and is not made (but `close` is).
     Fail(i32),
-    /// `connect` and `take_error` succeed, the latter with no error, and are not made. For other calls the same as `Real`.
+    /// `connect` and `take_error` succeed, the latter with no error, and are not made. For other calls the same as
+    /// `Real`.
     Succeed,
     /// `take_error` succeeds and the pending error is this errno. For other calls the same as `Real`.
     Pending(i32),

@@ -1,8 +1,8 @@
 //! Socket calls as safe functions on borrowed descriptors.
 //!
-//! The hot calls (`recv`, `send`, their vectored forms, `accept4`) are one libc call each, inlined. What is called once a
-//! socket goes through `socket2`. In unit tests `accept4`, `connect`, `take_error`, `peer_addr` and `close` ask the test's script
-//! first (`sys::seam`).
+//! The hot calls (`recv`, `send`, their vectored forms, `accept4`) are one libc call each, inlined. What is called once
+//! a socket goes through `socket2`. In unit tests `accept4`, `connect`, `take_error`, `peer_addr` and `close` ask the
+//! test's script first (`sys::seam`).
 //!
 //! # Invariants
 //! * S1 — every descriptor made here is close-on-exec and, but for `dup_cloexec`, non-blocking from the first moment.
@@ -24,8 +24,8 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 #[cfg(test)]
 use super::seam;
 
-/// Most bytes that one call on a stream asks for: Go's bound. The kernel's own is 2 GiB less a page, and some kernels and
-/// filters have been wrong near it. Callers clamp; a datagram is never cut.
+/// Most bytes that one call on a stream asks for: Go's bound. The kernel's own is 2 GiB less a page, and some kernels
+/// and filters have been wrong near it. Callers clamp; a datagram is never cut.
 pub(crate) const MAX_RW: usize = 1 << 30;
 
 /// Most buffers that one vectored call takes: the kernel's UIO_MAXIOV. More are left for the next call.
@@ -253,7 +253,8 @@ mod tests {
         assert_eq!(recv_vectored(client.as_fd(), &mut bufs).unwrap(), IOVECS_MAX);
     }
 
-    /// Were SIGPIPE raised, the process would end: Rust's test harness ignores it, so it is put back to its default in a child.
+    /// Were SIGPIPE raised, the process would end: Rust's test harness ignores it, so it is put back to its default in
+    /// a child.
     #[test]
     fn a_send_to_a_closed_peer_is_an_error_and_no_signal() {
         const CHILD: &str = "NETPOLL_TEST_SIGPIPE";

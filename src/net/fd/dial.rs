@@ -70,7 +70,11 @@ async fn connect(stream: &NetFd, addr: SocketAddr, deadline: Option<Instant>) ->
         poll_fn(|cx| {
             stream.fd.poll_call(Direction::Write, Hold::Free, Some(&mut dial.operation), cx, |fd| {
                 // The first time round nothing has happened yet.
-                if std::mem::replace(&mut connected, true) { outcome(fd) } else { Err(io::ErrorKind::WouldBlock.into()) }
+                if std::mem::replace(&mut connected, true) {
+                    outcome(fd)
+                } else {
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
             })
         })
         .await?;

@@ -34,9 +34,6 @@ use crate::rt::poller::{self, Direction, PollHandle};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::socket;
 
-/// Bytes that one call on a stream asks for at most: Linux moves no more than 2 GiB at once, and Go's bound is half of it.
-pub(crate) const CALL_BYTES_MAX: usize = 1 << 30;
-
 /// See the module's header.
 #[derive(Debug)]
 pub(crate) struct Fd {

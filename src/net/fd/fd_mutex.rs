@@ -1,9 +1,10 @@
 //! The lock of a descriptor: who may read, who may write, who uses it now, and whether it is closed, in one word.
 //!
-//! `Fd` asks here before every system call. A *reference* says "a system call (or a raw closure) is using the descriptor
-//! number"; it is taken around that call only and never kept across a suspension. The *read lock* and the *write lock*
-//! serialise operations of one direction; `write_all` keeps its lock across suspensions, everything else holds lock and
-//! reference for one call. Closing marks the word; whoever drops the last reference destroys the descriptor.
+//! `Fd` asks here before every system call. A *reference* says "a system call (or a raw closure) is using the
+//! descriptor number"; it is taken around that call only and never kept across a suspension. The *read lock* and the
+//! *write lock* serialise operations of one direction; `write_all` keeps its lock across suspensions, everything else
+//! holds lock and reference for one call. Closing marks the word; whoever drops the last reference destroys the
+//! descriptor.
 //!
 //! # The word
 //!
@@ -19,22 +20,25 @@
 //!
 //! # Invariants
 //! * M1 — a direction has one owner: its lock bit goes 0 → 1 by one CAS.
-//! * M2 — exactly one `decref`/`unlock_ref` answers "last", after `CLOSED`, when no reference is left; none comes after it.
-//! * M3 — a queue that holds a waiter has its bit set. A waiter enters only in the critical section in which it saw (by CAS, or
-//!   with the bit there already) the lock taken and the word open; so the owner's unlock, or the closer, finds it.
+//! * M2 — exactly one `decref`/`unlock_ref` answers "last", after `CLOSED`, when no reference is left; none comes after
+//!   it.
+//! * M3 — a queue that holds a waiter has its bit set. A waiter enters only in the critical section in which it saw (by
+//!   CAS, or with the bit there already) the lock taken and the word open; so the owner's unlock, or the closer, finds
+//!   it.
 //! * M4 — of an unlock's wake-ups none is lost: every poll is woken, and the one future taken either comes back and
 //!   tries, or passes the wake-up on when it is dropped ([`FdMutex::cancel`]).
 //! * M5 — wakers are cloned, woken and dropped with the queues' lock released.
 //!
 //! # Memory ordering
-//! All decisions are made on one word, so there is no race between two places to order. Locking is Acquire and unlocking
-//! Release: what an owner did to the socket's state is seen by the next. `decref` is AcqRel: whoever destroys the descriptor has
-//! seen the end of every call that used it. Other changes are read-modify-writes too, so they keep release sequences whole.
-//! A stale load costs a failed CAS, or leads to the queues' lock, behind which it cannot be stale in the way that matters.
+//! All decisions are made on one word, so there is no race between two places to order. Locking is Acquire and
+//! unlocking Release: what an owner did to the socket's state is seen by the next. `decref` is AcqRel: whoever destroys
+//! the descriptor has seen the end of every call that used it. Other changes are read-modify-writes too, so they keep
+//! release sequences whole. A stale load costs a failed CAS, or leads to the queues' lock, behind which it cannot be
+//! stale in the way that matters.
 //!
 //! # Cancellation
-//! [`FdMutex::poll_lock`] keeps its key in the future; the future's `Drop` hands it to [`FdMutex::cancel`]. An owner that is
-//! dropped unlocks. Poll callers have no object to drop, hence all of them are woken at every unlock.
+//! [`FdMutex::poll_lock`] keeps its key in the future; the future's `Drop` hands it to [`FdMutex::cancel`]. An owner
+//! that is dropped unlocks. Poll callers have no object to drop, hence all of them are woken at every unlock.
 //!
 //! # Compared with Go
 //! `internal/poll/fd_mutex.go` counts waiters in the word and posts a semaphore; here are has-waiters bits and lists of
@@ -154,8 +158,8 @@ impl FdMutex {
         self.release(0, REF).1
     }
 
-    /// Closes: refuses everything from here on and takes a reference for the caller, in one step. Returns the waiters of
-    /// both directions, whom the caller wakes before it evicts the poller's waiters and drops its reference.
+    /// Closes: refuses everything from here on and takes a reference for the caller, in one step. Returns the waiters
+    /// of both directions, whom the caller wakes before it evicts the poller's waiters and drops its reference.
     pub(crate) fn begin_close(&self) -> Result<Wakers, LockError> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
@@ -181,7 +185,8 @@ impl FdMutex {
         Ok(wakers)
     }
 
-    /// Tries to take a direction's lock without a reference, to be kept across suspensions. `Ok(false)`: somebody has it.
+    /// Tries to take a direction's lock without a reference, to be kept across suspensions. `Ok(false)`: somebody has
+    /// it.
     #[inline]
     pub(crate) fn try_lock(&self, direction: Direction) -> Result<bool, LockError> {
         self.acquire(side(direction), false)
@@ -193,8 +198,8 @@ impl FdMutex {
         self.acquire(side(direction), true)
     }
 
-    /// Gives back a lock that was taken without a reference, and wakes who waits for it. Wakers run here: call it with no
-    /// lock held.
+    /// Gives back a lock that was taken without a reference, and wakes who waits for it. Wakers run here: call it with
+    /// no lock held.
     #[inline]
     pub(crate) fn unlock(&self, direction: Direction) {
         let side = side(direction);
@@ -203,8 +208,8 @@ impl FdMutex {
         }
     }
 
-    /// Gives back a lock and a reference, and wakes who waits for the lock. True says that the reference was the last one
-    /// of a closed descriptor: the caller must destroy it. Wakers run here: call it with no lock held.
+    /// Gives back a lock and a reference, and wakes who waits for the lock. True says that the reference was the last
+    /// one of a closed descriptor: the caller must destroy it. Wakers run here: call it with no lock held.
     #[inline]
     #[must_use = "the last reference destroys the descriptor"]
     pub(crate) fn unlock_ref(&self, direction: Direction) -> bool {
@@ -219,7 +224,8 @@ impl FdMutex {
     /// Takes a direction's lock (and a reference, where `with_ref`) for a named future, or queues it.
     ///
     /// `key` is the future's place in the queue: none at first, kept by the future between polls, none again once this
-    /// returns `Ready`. A future that is dropped, or gives up, while it has a key must call [`cancel`](FdMutex::cancel).
+    /// returns `Ready`. A future that is dropped, or gives up, while it has a key must call
+    /// [`cancel`](FdMutex::cancel).
     #[inline]
     pub(crate) fn poll_lock(
         &self,
@@ -248,8 +254,8 @@ impl FdMutex {
         }
     }
 
-    /// Takes a future that no longer wants the lock out of the queue. Where it had been woken, the next waiter is woken in
-    /// its place.
+    /// Takes a future that no longer wants the lock out of the queue. Where it had been woken, the next waiter is woken
+    /// in its place.
     #[cold]
     pub(crate) fn cancel(&self, direction: Direction, key: Key) {
         let mut wakers = Wakers::new();
@@ -269,12 +275,12 @@ impl FdMutex {
         wakers.wake_all();
     }
 
-    /// Wakes everybody who waits for a direction's lock, for an expired deadline. Who looks at its deadline once more after
-    /// [`poll_lock`](FdMutex::poll_lock) returned `Pending` cannot miss it.
+    /// Wakes everybody who waits for a direction's lock, for an expired deadline. Who looks at its deadline once more
+    /// after [`poll_lock`](FdMutex::poll_lock) returned `Pending` cannot miss it.
     pub(crate) fn wake_queue(&self, direction: Direction) {
-        // ORDERING: the lock is taken even where the waiters bit is clear: whoever queues after this critical section sees
-        // what was written before it, here the expiry. With a look at the bit alone both sides could miss each other
-        // (model `expiry_reaches_the_queue`).
+        // ORDERING: the lock is taken even where the waiters bit is clear: whoever queues after this critical section
+        // sees what was written before it, here the expiry. With a look at the bit alone both sides could miss each
+        // other (model `expiry_reaches_the_queue`).
         if planted!("fd_mutex_expiry_looks_at_the_bit")
             && self.word.load(Ordering::Relaxed) & side(direction).waiters == 0
         {
@@ -306,16 +312,18 @@ impl FdMutex {
             if with_ref && word >> REFS_SHIFT >= REFS_MAX {
                 return Err(LockError::TooMany);
             }
-            // ORDERING: Acquire, pairs with the Release in `release`: the last owner's work is seen.
-            match self.word.compare_exchange_weak(word, word + added, Ordering::Acquire, Ordering::Relaxed) {
+            // ORDERING: Acquire, pairs with the Release in `release`: the last owner's work is seen (model
+            // `one_owner_a_direction`).
+            let ordering = if planted!("fd_mutex_lock_is_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+            match self.word.compare_exchange_weak(word, word + added, ordering, Ordering::Relaxed) {
                 Ok(_) => return Ok(true),
                 Err(now) => word = now,
             }
         }
     }
 
-    /// [`acquire`](FdMutex::acquire) for the holder of the queues' lock: where the direction is taken, its waiters bit is
-    /// set in the same step (M3).
+    /// [`acquire`](FdMutex::acquire) for the holder of the queues' lock: where the direction is taken, its waiters bit
+    /// is set in the same step (M3).
     fn acquire_or_announce(&self, side: Side, with_ref: bool) -> Result<bool, LockError> {
         loop {
             if self.acquire(side, with_ref)? {
@@ -332,7 +340,8 @@ impl FdMutex {
             if word & side.waiters != 0 {
                 return Ok(false);
             }
-            // ORDERING: Relaxed, the queue's contents are guarded by its lock; the CAS decides against unlock and close.
+            // ORDERING: Relaxed, the queue's contents are guarded by its lock; the CAS decides against unlock and
+            // close.
             if self.word.compare_exchange(word, word | side.waiters, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
                 return Ok(false);
             }
@@ -348,10 +357,16 @@ impl FdMutex {
                 inconsistent();
             }
             let after = word - locked - refs;
-            // ORDERING: Release publishes the owner's work to the next lock (pairs with `acquire`). Acquire, for the last
-            // reference: the descriptor is destroyed after every call that used it. Models `one_owner_a_direction`,
-            // `last_reference_destroys_once`.
-            let ordering = if planted!("fd_mutex_release_is_relaxed") { Ordering::Relaxed } else { Ordering::AcqRel };
+            // ORDERING: Release publishes the owner's work to the next lock (pairs with `acquire`). Acquire, for the
+            // last reference: the descriptor is destroyed after every call that used it. Models
+            // `one_owner_a_direction`, `last_reference_destroys_once`.
+            let ordering = if planted!("fd_mutex_unlock_is_relaxed") {
+                Ordering::Relaxed
+            } else if planted!("fd_mutex_last_does_not_acquire") {
+                Ordering::Release
+            } else {
+                Ordering::AcqRel
+            };
             match self.word.compare_exchange_weak(word, after, ordering, Ordering::Relaxed) {
                 Ok(_) if planted!("fd_mutex_last_seen_twice") => {
                     let now = self.word.load(Ordering::SeqCst);
@@ -409,8 +424,8 @@ impl FdMutex {
         }
     }
 
-    /// One critical section of [`poll_lock_slow`](FdMutex::poll_lock_slow). The outcome is none where a clone of the waker
-    /// is needed; the second value is a waker to drop outside the lock.
+    /// One critical section of [`poll_lock_slow`](FdMutex::poll_lock_slow). The outcome is none where a clone of the
+    /// waker is needed; the second value is a waker to drop outside the lock.
     #[allow(clippy::too_many_arguments)]
     fn try_or_queue(
         &self,

@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::fd::{CALL_BYTES_MAX, Closed, Fd};
+use super::fd::{Closed, Fd};
 use super::operation::{Caller, Failure, Hold, Left, Operation};
 use crate::net::error::{Addr, Op};
 use crate::rt::poller::Direction;
@@ -77,7 +77,11 @@ impl NetFd {
     }
 
     /// Makes a call that concerns no direction.
-    pub(crate) fn with<T>(&self, op: &'static str, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+    pub(crate) fn with<T>(
+        &self,
+        op: &'static str,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
         self.fd.with(call).map_err(|failure| self.error(op, failure))
     }
 
@@ -118,7 +122,7 @@ impl NetFd {
         buf: &mut [u8],
         flags: libc::c_int,
     ) -> Poll<io::Result<usize>> {
-        let most = buf.len().min(CALL_BYTES_MAX);
+        let most = buf.len().min(socket::MAX_RW);
         let buf = &mut buf[..most];
         if buf.is_empty() {
             return Poll::Ready(self.with("read", |_| Ok(0)));
@@ -126,7 +130,8 @@ impl NetFd {
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
             let count = socket::recv(fd, buf, flags)?;
             // Looking at what is there leaves it there.
-            let left = if count > 0 && count < most && flags & libc::MSG_PEEK == 0 { Left::Nothing } else { Left::Maybe };
+            let left =
+                if count > 0 && count < most && flags & libc::MSG_PEEK == 0 { Left::Nothing } else { Left::Maybe };
             Ok((count, left))
         });
         polled.map_err(|failure| self.error("read", failure))
@@ -164,7 +169,7 @@ impl NetFd {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let buf = &buf[..buf.len().min(CALL_BYTES_MAX)];
+        let buf = &buf[..buf.len().min(socket::MAX_RW)];
         let polled = self.fd.poll_call(Direction::Write, hold, caller, cx, |fd| {
             let count = socket::send(fd, buf, 0)?;
             Ok((count, if count < buf.len() { Left::Nothing } else { Left::Maybe }))
@@ -207,7 +212,12 @@ impl NetFd {
     }
 
     /// Waits until a call in this direction would not wait.
-    pub(crate) fn poll_ready(&self, direction: Direction, caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_ready(
+        &self,
+        direction: Direction,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         // An edge that comes while this operation waits needs no proof; a readiness that is older may be used up.
         let woken = caller.as_ref().is_some_and(|operation| operation.has_waited());
         let polled = self.fd.poll_call(direction, Hold::Free, caller, cx, |fd| {
@@ -227,7 +237,11 @@ impl NetFd {
     }
 
     /// accept4(2), past the errors that belong to a connection that died in the queue.
-    pub(crate) fn poll_accept(&self, caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<io::Result<(NetFd, SocketAddr)>> {
+    pub(crate) fn poll_accept(
+        &self,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<(NetFd, SocketAddr)>> {
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
             let mut retries = 0;
             let (socket, peer) = loop {

@@ -141,7 +141,8 @@ impl Fd {
                 };
                 match result {
                     Ok((value, left)) => {
-                        let spent = left == Left::Nothing && self.trusts_short_counts && !ticket.distrusts_short_counts();
+                        let spent =
+                            left == Left::Nothing && self.trusts_short_counts && !ticket.distrusts_short_counts();
                         if spent {
                             self.poll.clear_ready(direction, ticket);
                         }

@@ -1,0 +1,15 @@
+//! The crate's `rt`, as far as it is modelled.
+
+#[path = "../../../src/rt/clock.rs"]
+pub(crate) mod clock;
+#[path = "../../../src/rt/parker.rs"]
+pub(crate) mod parker;
+#[path = "../../../src/rt/poll_cache.rs"]
+pub(crate) mod poll_cache;
+#[path = "../../../src/rt/poll_desc.rs"]
+pub(crate) mod poll_desc;
+pub(crate) mod sched;
+#[path = "../../../src/rt/timer.rs"]
+pub(crate) mod timer;
+#[path = "../../../src/rt/waiters.rs"]
+pub(crate) mod waiters;
