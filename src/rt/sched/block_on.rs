@@ -104,6 +104,10 @@ fn participate<F: Future>(data: TaskData, future: F) -> F::Output {
             epoch = runtime.ensure_running();
             held.processor = runtime.acquire(&sleeper);
         }
+        if root.woken.load(Ordering::Acquire) && sleeper.has_role.swap(false, Ordering::SeqCst) {
+            // Handed over, but the root future comes first.
+            runtime.driver.release();
+        }
         // ORDERING: AcqRel: what the waker's thread wrote is visible to the poll that follows.
         if root.woken.swap(false, Ordering::AcqRel) {
             if let Some(processor) = held.processor {

@@ -75,6 +75,14 @@ impl Idle {
         self.spare.reverse();
     }
 
+    /// A thread is no longer at rest.
+    fn forget(&mut self, sleeper: &Arc<Sleeper>) {
+        self.sleepers.retain(|listed| !Arc::ptr_eq(listed, sleeper));
+        if self.wants_role.as_ref().is_some_and(|wants| Arc::ptr_eq(wants, sleeper)) {
+            self.wants_role = None;
+        }
+    }
+
     /// For a stop: nothing is handed out any more. Returns who is to be unparked.
     pub(crate) fn empty(&mut self) -> Vec<Arc<Sleeper>> {
         self.free.clear();
@@ -100,7 +108,8 @@ impl Runtime {
         processor.owned.store(true, Ordering::SeqCst);
         // ORDERING: SeqCst, see R1.
         self.awake.fetch_add(1, Ordering::SeqCst);
-        if let Some(sleeper) = idle.sleepers.pop() {
+        if let Some(sleeper) = idle.sleepers.last().cloned() {
+            idle.forget(&sleeper);
             *sleeper.assigned.lock() = Some(processor);
             drop(idle);
             sleeper.parker.unpark();
@@ -144,7 +153,7 @@ impl Runtime {
     pub(crate) fn acquire(&'static self, sleeper: &Arc<Sleeper>) -> Option<&'static Processor> {
         let processor = {
             let mut idle = self.idle.lock();
-            idle.sleepers.retain(|listed| !Arc::ptr_eq(listed, sleeper));
+            idle.forget(sleeper);
             if let Some(assigned) = sleeper.assigned.lock().take() {
                 assigned
             } else {
@@ -216,11 +225,7 @@ impl Runtime {
 
     /// Takes a thread that rests out of the list; what it was assigned meanwhile is its.
     pub(crate) fn unlist(&'static self, sleeper: &Arc<Sleeper>) -> Option<&'static Processor> {
-        let mut idle = self.idle.lock();
-        idle.sleepers.retain(|listed| !Arc::ptr_eq(listed, sleeper));
-        if idle.wants_role.as_ref().is_some_and(|wants| Arc::ptr_eq(wants, sleeper)) {
-            idle.wants_role = None;
-        }
+        self.idle.lock().forget(sleeper);
         sleeper.assigned.lock().take()
     }
 
@@ -249,13 +254,25 @@ impl Runtime {
         }
     }
 
-    /// The thread inside `block_on` that asked for the role of polling, if any.
-    pub(crate) fn take_wants_role(&self) -> Option<Arc<Sleeper>> {
+    /// A worker that was about to sleep in epoll hands role and processor to the thread inside `block_on` that asked for the
+    /// role, and rests in its place: that thread polls for itself, which saves a hop between threads a request. False if
+    /// nobody asks.
+    pub(crate) fn hand_over(&'static self, processor: &'static Processor, sleeper: &Arc<Sleeper>) -> bool {
         if !self.role_wanted.load(Ordering::SeqCst) {
-            return None;
+            return false;
         }
         self.role_wanted.store(false, Ordering::SeqCst);
-        self.idle.lock().wants_role.take()
+        let mut idle = self.idle.lock();
+        let Some(other) = idle.wants_role.take() else { return false };
+        let Some(at) = idle.sleepers.iter().position(|listed| Arc::ptr_eq(listed, &other)) else { return false };
+        idle.sleepers[at] = sleeper.clone();
+        *other.assigned.lock() = Some(processor);
+        other.has_role.store(true, Ordering::SeqCst);
+        drop(idle);
+        processor.parks.add(1);
+        context::set_processor(None);
+        other.parker.unpark();
+        true
     }
 
     /// A worker thread ends with its epoch.

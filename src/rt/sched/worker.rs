@@ -108,6 +108,14 @@ impl Core {
         epoch: u32,
     ) -> Exit {
         let runtime = runtime();
+        if sleeper.has_role.load(Ordering::SeqCst)
+            && (processor.queue.len() + runtime.injected() > 0
+                || root_woken.is_some_and(|woken| woken.load(Ordering::Acquire)))
+        {
+            // Handed over, but there is something to do first.
+            sleeper.has_role.store(false, Ordering::SeqCst);
+            runtime.driver.release();
+        }
         loop {
             if runtime.epoch() != epoch {
                 self.give_up(processor, sleeper);
@@ -275,13 +283,8 @@ impl Core {
         if !has_role {
             return runtime.give_back(processor, sleeper, root_woken.is_some());
         }
-        if root_woken.is_none()
-            && let Some(other) = runtime.take_wants_role()
-        {
-            // A thread inside `block_on` polls for itself: it saves a hop a request.
-            other.has_role.store(true, Ordering::SeqCst);
-            other.parker.unpark();
-            return runtime.give_back(processor, sleeper, false);
+        if root_woken.is_none() && runtime.hand_over(processor, sleeper) {
+            return true;
         }
         let until = runtime.next_timer();
         let mut now = 0;
