@@ -1,10 +1,77 @@
-//! Go's network stack for Rust futures.
+//! Go's network stack for Rust futures: async-std's API, with deadlines on the socket, a close that wakes everyone, many readers and
+//! writers a handle, and I/O that stays quick beside tasks that hog or block their threads.
+//!
+//! ```
+//! use netpoll::{net::TcpListener, prelude::*, task};
+//! use std::time::{Duration, Instant};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! # task::block_on(async {
+//! let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! # let addr = listener.local_addr()?;
+//! # let client = task::spawn(async move {
+//! #     let stream = netpoll::net::TcpStream::connect(addr).await?;
+//! #     stream.write_all(b"hi").await?;
+//! #     let mut buf = [0; 2];
+//! #     (&stream).read_exact(&mut buf).await.map(|()| buf)
+//! # });
+//! let mut incoming = listener.incoming();
+//! while let Some(stream) = incoming.next().await {
+//!     let stream = stream?;
+//!     task::spawn(async move {
+//!         let mut buf = [0; 4096];
+//!         loop {
+//!             stream.set_read_deadline(Instant::now() + Duration::from_secs(30))?;
+//!             match stream.read(&mut buf).await? {
+//!                 0 => return Ok::<_, std::io::Error>(()),
+//!                 count => stream.write_all(&buf[..count]).await?,
+//!             }
+//!         }
+//!     });
+//! #   break;
+//! }
+//! # assert_eq!(&client.await?, b"hi");
+//! # Ok(()) })
+//! # }
+//! ```
+//!
+//! # Map
+//! * [`net`]: `TcpListener`, `TcpStream`, names, errors.
+//! * [`io`]: the traits, their extensions, buffers, `copy`, `timeout`; [`stream`] and [`future`] likewise; [`prelude`] brings the traits in.
+//! * [`task`]: `spawn`, `block_on`, `sleep`, `spawn_blocking`, names and locals; [`time`]: a resettable sleep.
+//! * [`rt`]: settings, counters, shutdown. The runtime starts at its first use.
+//!
+//! # Guarantees
+//! * No operation touches a descriptor that was closed and reused; a close ends when the descriptor is gone.
+//! * A future of this crate can be dropped at any await: the socket stays usable, no wake-up is lost. (A [`write_all`] under
+//!   way has written a part.)
+//! * `write_all` of several tasks on one stream do not interleave.
+//! * An expired deadline fails every operation, those that wait included, until it is moved; data that is there is kept.
+//! * Sockets and sleeps work under any executor.
+//! * A panic stays in its task. Nothing a peer does panics or grows a queue without bound.
+//! * With no traffic and no timer due, no thread runs.
+//!
+//! What is not in this list (the order in which tasks run, numbers of threads, which counter moves when) is behaviour at the time of
+//! writing.
+//!
+//! # Limits
+//! Linux 4.5 or later. 2²⁴ sockets, 512 workers. Not usable in a child of fork(2) that does not call exec(2): operations
+//! say so.
+//!
+//! [`write_all`]: net::TcpStream::write_all
 #![deny(unsafe_code)]
 
 mod sync;
 mod sys;
 
+pub mod future;
+pub mod io;
 pub mod net;
+pub mod prelude;
 pub mod rt;
+pub mod stream;
 pub mod task;
 pub mod time;
+
+#[cfg(feature = "attributes")]
+pub use netpoll_macros::{main, test};

@@ -1,1 +1,76 @@
-//! Attribute macros of netpoll.
+//! The attributes `#[netpoll::main]` and `#[netpoll::test]`, to be used through `netpoll`.
+//!
+//! Written over `proc_macro`'s tokens: an attribute on one function needs no parser for all of Rust, and without one the macros
+//! add a crate of their own and nothing else to a build.
+//!
+//! # What they expand to
+//!
+//! ```text
+//! #[netpoll::main]                         fn main() -> io::Result<()> {
+//! async fn main() -> io::Result<()> {          async fn main() -> io::Result<()> { body }
+//!     body                            =>       ::netpoll::task::block_on(main())
+//! }                                        }
+//! ```
+//!
+//! The inner function is the user's own, with the user's spans: a wrong type is reported where it was written, against the return
+//! type it belongs to, which a bare async block would not do. Attributes and visibility go to the outer one, and lint levels
+//! reach the inner one from there.
+//!
+//! `item.rs` takes a function apart, `arguments.rs` reads the attribute's arguments, `diagnostic.rs` makes errors.
+//! Tests: `tests/messages.rs` runs the compiler on what must fail, netpoll's `tests/attributes.rs` runs what must work.
+
+mod arguments;
+mod diagnostic;
+mod expand;
+mod item;
+
+use proc_macro::TokenStream;
+
+/// Runs `async fn main` to its end with `netpoll::task::block_on`.
+///
+/// ```ignore (netpoll depends on this crate; it has the example that runs)
+/// #[netpoll::main]
+/// async fn main() -> std::io::Result<()> {
+///     Ok(())
+/// }
+/// ```
+///
+/// The function is called `main`, is `async`, takes no arguments and is not generic; what it returns is up to it, as with any
+/// `main`. Runtime settings are made in the program, with `netpoll::rt::Builder`.
+///
+/// # Arguments
+///
+/// None, or `crate = "path"`, the path under which `netpoll` is known: for a dependency that was renamed and for macros
+/// that expand to this attribute.
+///
+/// ```ignore (needs a renamed dependency)
+/// #[np::main(crate = "np")]
+/// async fn main() {}
+/// ```
+///
+/// # Errors
+///
+/// Anything else is a compile error that says what was expected and points at it.
+#[proc_macro_attribute]
+pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    expand::expand(expand::Attribute::Main, arguments, item)
+}
+
+/// Makes `async fn` a test, run to its end with `netpoll::task::block_on`.
+///
+/// ```ignore (netpoll depends on this crate; it has the example that runs)
+/// #[netpoll::test]
+/// async fn connects() -> std::io::Result<()> {
+///     Ok(())
+/// }
+/// ```
+///
+/// The function is `async`, takes no arguments and is not generic. Other attributes stay, `#[should_panic]` and
+/// `#[ignore]` among them; a `#[test]` below this one is not doubled. Tests run beside each other on threads of their own, as
+/// always.
+///
+/// Arguments and errors: see [`main`](macro@main).
+#[proc_macro_attribute]
+pub fn test(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    expand::expand(expand::Attribute::Test, arguments, item)
+}

@@ -397,11 +397,6 @@ impl PollHandle {
         }
         runtime().descriptors.fetch_sub(1, Ordering::Relaxed);
     }
-
-    /// Operations that wait, by direction.
-    pub(crate) fn waiting(&self, direction: Direction) -> usize {
-        self.desc.side(direction).waiting()
-    }
 }
 
 impl Drop for PollHandle {

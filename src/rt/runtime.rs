@@ -123,10 +123,6 @@ pub(crate) fn runtime() -> &'static Runtime {
     &RUNTIME
 }
 
-/// The runtime is being shut down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ShuttingDown;
-
 impl Runtime {
     /// The epoch now. Tasks and registrations of another one are void.
     #[inline]

@@ -41,10 +41,6 @@ impl NetFd {
         Ok(NetFd { fd: Fd::new(fd, true)?, network: "tcp", names: OnceLock::new() })
     }
 
-    pub(crate) fn network(&self) -> &'static str {
-        self.network
-    }
-
     fn ask_names(fd: BorrowedFd<'_>) -> Names {
         Names { local: socket::local_addr(fd).ok(), peer: socket::peer_addr(fd).ok() }
     }

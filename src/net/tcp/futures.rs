@@ -169,8 +169,3 @@ impl Drop for WriteAll<'_> {
         self.unlock();
     }
 }
-
-/// Makes a stream of what was dialed.
-pub(crate) fn stream(fd: NetFd) -> TcpStream {
-    TcpStream::from_net_fd(fd)
-}

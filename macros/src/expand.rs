@@ -1,0 +1,105 @@
+//! The expansion: the user's function inside one that blocks on it.
+
+use proc_macro::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
+
+use crate::arguments;
+use crate::diagnostic::Error;
+use crate::item::{self, Function};
+
+/// Which of the two it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attribute {
+    Main,
+    Test,
+}
+
+/// Expands `item`, or says what is wrong with it.
+pub(crate) fn expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -> TokenStream {
+    match try_expand(attribute, arguments, item) {
+        Ok(tokens) => tokens,
+        Err(error) => {
+            let mut tokens = error.into_tokens();
+            if attribute == Attribute::Main {
+                // One error is enough: not another one about a program without `main`.
+                tokens.extend(parse_ours("fn main() {}"));
+            }
+            tokens
+        }
+    }
+}
+
+fn try_expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -> Result<TokenStream, Error> {
+    let whom = match attribute {
+        Attribute::Main => "the main function",
+        Attribute::Test => "a test function",
+    };
+    let path = arguments::parse(arguments)?;
+    let function = item::parse(item, whom)?;
+    if attribute == Attribute::Main && function.name.to_string() != "main" {
+        return Err(Error::new(function.name.span(), "only the main function can be tagged with #[netpoll::main]"));
+    }
+    let path = path.unwrap_or_else(|| parse_ours("::netpoll"));
+    let has_test = function.attributes.iter().any(item::is_test);
+
+    let mut tokens = TokenStream::new();
+    if attribute == Attribute::Test && !has_test {
+        tokens.extend(parse_ours("#[::core::prelude::v1::test]"));
+    }
+    tokens.extend(function.attributes.iter().cloned());
+    tokens.extend(function.visibility.clone());
+    tokens.extend(signature(&function));
+    tokens.extend([TokenTree::from(outer_body(&function, path))]);
+    Ok(tokens)
+}
+
+/// `fn name() output`
+fn signature(function: &Function) -> TokenStream {
+    let head: [TokenTree; 3] =
+        [function.fn_token.clone().into(), function.name.clone().into(), function.parameters.clone().into()];
+    head.into_iter().chain(function.output.clone()).collect()
+}
+
+/// `{ async fn name() output { body } path::task::block_on(name()) }`
+fn outer_body(function: &Function, path: TokenStream) -> Group {
+    let mut tokens = TokenStream::from(TokenTree::from(function.async_token.clone()));
+    tokens.extend(signature(function));
+    tokens.extend([TokenTree::from(function.body.clone())]);
+
+    tokens.extend(path);
+    for name in ["task", "block_on"] {
+        tokens.extend(parse_ours("::"));
+        tokens.extend([TokenTree::from(Ident::new(name, Span::mixed_site()))]);
+    }
+    let call: TokenStream =
+        [function.name.clone().into(), TokenTree::from(Group::new(Delimiter::Parenthesis, TokenStream::new()))]
+            .into_iter()
+            .collect();
+    tokens.extend([TokenTree::from(Group::new(Delimiter::Parenthesis, call))]);
+
+    let mut body = Group::new(Delimiter::Brace, tokens);
+    // What is wrong with the whole (a return type that is none for `main`) is shown at the user's braces.
+    body.set_span(function.body.span());
+    body
+}
+
+/// Code of ours, with spans of ours: it is read by the rules of this crate's edition, whatever the user's is, and lints leave it
+/// alone.
+fn parse_ours(code: &str) -> TokenStream {
+    let tokens: TokenStream = code.parse().unwrap_or_else(|_| unreachable!("this crate's own code: {code}"));
+    place(tokens)
+}
+
+fn place(tokens: TokenStream) -> TokenStream {
+    let place = |token| match token {
+        TokenTree::Group(group) => {
+            let mut group = Group::new(group.delimiter(), place(group.stream()));
+            group.set_span(Span::mixed_site());
+            TokenTree::from(group)
+        }
+        mut token => {
+            token.set_span(Span::mixed_site());
+            token
+        }
+    };
+    tokens.into_iter().map(place).collect()
+}

@@ -1,0 +1,255 @@
+//! [`FutureExt`]: async-std's combinators. All are stable here (there only with its feature `unstable`).
+//!
+//! # Cancellation
+//! A combinator owns its futures: dropped, it drops them where they are. `race` and `try_race` drop the loser so, `try_join`
+//! the other future when one fails.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_lite::future;
+use pin_project_lite::pin_project;
+
+#[doc(inline)]
+pub use futures_lite::future::{Or as Race, TryZip as TryJoin, Zip as Join};
+
+use super::TimeoutFuture;
+use crate::time::Sleep;
+
+/// Combinators for every [`Future`].
+///
+/// ```
+/// use netpoll::prelude::*;
+/// use std::time::Duration;
+///
+/// # netpoll::task::block_on(async {
+/// let both = async { 1 }.join(async { "one" });
+/// assert_eq!(both.timeout(Duration::from_secs(5)).await, Ok((1, "one")));
+/// # });
+/// ```
+pub trait FutureExt: Future {
+    /// Starts it only after `duration`, counted from now.
+    ///
+    /// ```
+    /// use netpoll::prelude::*;
+    /// use std::time::Duration;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(async { 1 }.delay(Duration::from_millis(1)).await, 1);
+    /// # });
+    /// ```
+    fn delay(self, duration: Duration) -> DelayFuture<Self>
+    where
+        Self: Sized,
+    {
+        DelayFuture { future: self, sleep: Some(Sleep::new(duration)) }
+    }
+
+    /// Awaits it, and then the future that it gives.
+    ///
+    /// ```
+    /// use netpoll::prelude::*;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(async { async { 1 } }.flatten().await, 1);
+    /// # });
+    /// ```
+    fn flatten(self) -> FlattenFuture<Self, <Self::Output as IntoFuture>::IntoFuture>
+    where
+        Self: Sized,
+        Self::Output: IntoFuture,
+    {
+        FlattenFuture { outer: Some(self), inner: None }
+    }
+
+    /// The output of whichever is ready first; of this one, when both are. The other is dropped.
+    ///
+    /// ```
+    /// use netpoll::{future, prelude::*};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(future::pending().race(async { 2 }).await, 2);
+    /// # });
+    /// ```
+    fn race<F>(self, other: F) -> Race<Self, F>
+    where
+        Self: Sized,
+        F: Future<Output = Self::Output>,
+    {
+        future::or(self, other)
+    }
+
+    /// The first `Ok` of the two; when both fail, the later error.
+    ///
+    /// ```
+    /// use netpoll::prelude::*;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(async { Err("no") }.try_race(async { Ok(2) }).await, Ok(2));
+    /// # });
+    /// ```
+    fn try_race<F, T, E>(self, other: F) -> TryRace<Self, F>
+    where
+        Self: Sized + Future<Output = Result<T, E>>,
+        F: Future<Output = Result<T, E>>,
+    {
+        TryRace { left: Some(self), right: Some(other) }
+    }
+
+    /// The outputs of both.
+    ///
+    /// ```
+    /// use netpoll::prelude::*;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(async { 1 }.join(async { 'b' }).await, (1, 'b'));
+    /// # });
+    /// ```
+    fn join<F>(self, other: F) -> Join<Self, F>
+    where
+        Self: Sized,
+        F: Future,
+    {
+        future::zip(self, other)
+    }
+
+    /// The values of both, or the first error. The other future is dropped then.
+    ///
+    /// ```
+    /// use netpoll::{future, prelude::*};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(async { Ok::<_, &str>(1) }.try_join(async { Ok(2) }).await, Ok((1, 2)));
+    /// let never = future::pending::<Result<(), &str>>();
+    /// assert_eq!(never.try_join(async { Err::<(), _>("no") }).await, Err("no"));
+    /// # });
+    /// ```
+    fn try_join<F, A, B, E>(self, other: F) -> TryJoin<Self, A, F, B>
+    where
+        Self: Sized + Future<Output = Result<A, E>>,
+        F: Future<Output = Result<B, E>>,
+    {
+        future::try_zip(self, other)
+    }
+
+    /// The output, if it comes within `duration` from now: see [`timeout`](super::timeout()).
+    ///
+    /// ```
+    /// use netpoll::{future, prelude::*};
+    /// use std::time::Duration;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let error = future::pending::<()>().timeout(Duration::from_millis(1)).await.unwrap_err();
+    /// assert_eq!(error.to_string(), "future has timed out");
+    /// # });
+    /// ```
+    fn timeout(self, duration: Duration) -> TimeoutFuture<Self>
+    where
+        Self: Sized,
+    {
+        TimeoutFuture::new(self, duration)
+    }
+}
+
+impl<F: Future + ?Sized> FutureExt for F {}
+
+pin_project! {
+    /// Future of [`FutureExt::delay`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless you `.await` or poll them"]
+    pub struct DelayFuture<F> {
+        #[pin]
+        future: F,
+        // None once it is over.
+        sleep: Option<Sleep>,
+    }
+}
+
+impl<F: Future> Future for DelayFuture<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Some(sleep) = this.sleep {
+            ready!(Pin::new(sleep).poll(cx));
+            *this.sleep = None;
+        }
+        this.future.poll(cx)
+    }
+}
+
+pin_project! {
+    /// Future of [`FutureExt::flatten`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless you `.await` or poll them"]
+    pub struct FlattenFuture<F, G> {
+        // None once it has given the inner one.
+        #[pin]
+        outer: Option<F>,
+        #[pin]
+        inner: Option<G>,
+    }
+}
+
+impl<F> Future for FlattenFuture<F, <F::Output as IntoFuture>::IntoFuture>
+where
+    F: Future<Output: IntoFuture>,
+{
+    type Output = <F::Output as IntoFuture>::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some(outer) = this.outer.as_mut().as_pin_mut() {
+            let inner = ready!(outer.poll(cx)).into_future();
+            this.outer.set(None);
+            this.inner.set(Some(inner));
+        }
+        match this.inner.as_pin_mut() {
+            Some(inner) => inner.poll(cx),
+            // The outer one panicked when it was polled before.
+            None => Poll::Pending,
+        }
+    }
+}
+
+pin_project! {
+    /// Future of [`FutureExt::try_race`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless you `.await` or poll them"]
+    pub struct TryRace<L, R> {
+        // None once it has failed.
+        #[pin]
+        left: Option<L>,
+        #[pin]
+        right: Option<R>,
+    }
+}
+
+impl<L, R, T, E> Future for TryRace<L, R>
+where
+    L: Future<Output = Result<T, E>>,
+    R: Future<Output = Result<T, E>>,
+{
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let left = this.left.as_mut().as_pin_mut().map_or(Poll::Pending, |left| left.poll(cx));
+        if let Poll::Ready(result) = left {
+            if result.is_ok() || this.right.is_none() {
+                return Poll::Ready(result);
+            }
+            this.left.set(None);
+        }
+        let right = this.right.as_mut().as_pin_mut().map_or(Poll::Pending, |right| right.poll(cx));
+        if let Poll::Ready(result) = right {
+            if result.is_ok() || this.left.is_none() {
+                return Poll::Ready(result);
+            }
+            this.right.set(None);
+        }
+        Poll::Pending
+    }
+}

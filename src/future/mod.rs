@@ -1,0 +1,13 @@
+//! Futures: a limit for waiting, and combinators.
+//!
+//! `Future`, `pending`, `ready` and `poll_fn` are the standard library's. For more than is here `futures` and `futures-lite` work
+//! with every future of this crate.
+
+mod ext;
+mod timeout;
+
+#[doc(inline)]
+pub use std::future::{Future, IntoFuture, Pending, PollFn, Ready, pending, poll_fn, ready};
+
+pub use ext::{DelayFuture, FlattenFuture, FutureExt, Join, Race, TryJoin, TryRace};
+pub use timeout::{TimeoutError, TimeoutFuture, timeout};

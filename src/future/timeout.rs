@@ -1,0 +1,92 @@
+//! [`timeout()`]: an end to waiting.
+//!
+//! The future is polled first, the clock only looked at when that has to wait. So a result that is there is never thrown away,
+//! even with a time of zero.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+
+use crate::time::Sleep;
+
+/// Awaits `future`, for at most `duration`.
+///
+/// The time begins when the result is first polled; [`FutureExt::timeout`](super::FutureExt::timeout) begins at once. A
+/// duration too long for the clock, such as [`Duration::MAX`], never ends.
+///
+/// # Errors
+/// [`TimeoutError`] when the time is over and `future` is not ready.
+///
+/// # Cancellation
+/// `future` is dropped with the result, wherever it is.
+///
+/// ```
+/// use netpoll::future;
+/// use std::time::Duration;
+///
+/// # netpoll::task::block_on(async {
+/// assert_eq!(future::timeout(Duration::ZERO, async { 1 }).await, Ok(1));
+/// assert!(future::timeout(Duration::from_millis(1), future::pending::<()>()).await.is_err());
+/// # });
+/// ```
+pub async fn timeout<F, T>(duration: Duration, future: F) -> Result<T, TimeoutError>
+where
+    F: Future<Output = T>,
+{
+    TimeoutFuture::new(future, duration).await
+}
+
+pin_project! {
+    /// Future of [`FutureExt::timeout`](super::FutureExt::timeout).
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless you `.await` or poll them"]
+    pub struct TimeoutFuture<F> {
+        #[pin]
+        future: F,
+        #[pin]
+        sleep: Sleep,
+    }
+}
+
+impl<F> TimeoutFuture<F> {
+    pub(super) fn new(future: F, duration: Duration) -> TimeoutFuture<F> {
+        TimeoutFuture { future, sleep: Sleep::new(duration) }
+    }
+}
+
+impl<F: Future> Future for TimeoutFuture<F> {
+    type Output = Result<F::Output, TimeoutError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(output) = this.future.poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        this.sleep.poll(cx).map(|()| Err(TimeoutError::new()))
+    }
+}
+
+/// The time is over: the error of [`timeout()`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeoutError {
+    _private: (),
+}
+
+impl TimeoutError {
+    fn new() -> TimeoutError {
+        TimeoutError { _private: () }
+    }
+}
+
+impl fmt::Display for TimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("future has timed out")
+    }
+}
+
+impl Error for TimeoutError {}

@@ -1,0 +1,374 @@
+//! [`ReadExt`]: the reading methods, and their futures.
+//!
+//! # Cancellation
+//! `read_to_end` appends to the caller's vector as bytes arrive; `read_to_string` puts what it has there when it is dropped
+//! or fails. `read_exact` loses the count. A single `read` loses nothing, if the reader's `poll_read` does not.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
+use futures_io::AsyncRead as Read;
+use futures_lite::io::{AsyncReadExt as Lite, Chain, ReadFuture, ReadVectoredFuture, Take};
+use pin_project_lite::pin_project;
+
+use super::{IoSliceMut, utf8};
+
+/// The first and the largest step by which [`ReadExt::read_to_end`] grows its vector: it doubles each time a read
+/// fills all there is, so that a short answer costs one small clearing and a long one few reads.
+const GROWTH_MIN: usize = 4 << 10;
+const GROWTH_MAX: usize = 256 << 10;
+
+/// Reading methods for every [`Read`](super::Read).
+///
+/// ```
+/// use netpoll::io::{self, ReadExt};
+///
+/// # netpoll::task::block_on(async {
+/// let mut reader = io::Cursor::new(b"length:5 hello, and more");
+/// let mut head = [0; 9];
+/// reader.read_exact(&mut head).await?;
+/// let mut body = String::new();
+/// reader.take(5).read_to_string(&mut body).await?;
+/// assert_eq!(body, "hello");
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
+pub trait ReadExt: Read {
+    /// Reads some bytes into `buf` and says how many: 0 is the end, or an empty `buf`.
+    ///
+    /// # Cancellation
+    /// Nothing is lost when the future is dropped, for every reader of this crate.
+    ///
+    /// ```
+    /// use netpoll::io::ReadExt;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut reader: &[u8] = b"abc";
+    /// let mut buf = [0; 2];
+    /// assert_eq!(reader.read(&mut buf).await?, 2);
+    /// assert_eq!(&buf, b"ab");
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    fn read<'a>(&'a mut self, buf: &'a mut [u8]) -> ReadFuture<'a, Self>
+    where
+        Self: Unpin,
+    {
+        Lite::read(self, buf)
+    }
+
+    /// Like [`read`](ReadExt::read), into several buffers in turn.
+    ///
+    /// ```
+    /// use netpoll::io::{IoSliceMut, ReadExt};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut reader: &[u8] = b"abc";
+    /// let (mut head, mut tail) = ([0; 1], [0; 8]);
+    /// let count = reader.read_vectored(&mut [IoSliceMut::new(&mut head), IoSliceMut::new(&mut tail)]).await?;
+    /// assert_eq!((count, &head, &tail[..2]), (3, b"a", &b"bc"[..]));
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    fn read_vectored<'a>(&'a mut self, bufs: &'a mut [IoSliceMut<'a>]) -> ReadVectoredFuture<'a, Self>
+    where
+        Self: Unpin,
+    {
+        Lite::read_vectored(self, bufs)
+    }
+
+    /// Reads to the end, appends everything to `buf` and says how many bytes came.
+    ///
+    /// # Errors and cancellation
+    /// Those of the reader, except `Interrupted`, which is retried. What came before an error, or before the future was
+    /// dropped, is in `buf`.
+    ///
+    /// ```
+    /// use netpoll::io::ReadExt;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut all = b"> ".to_vec();
+    /// assert_eq!((&b"abc"[..]).read_to_end(&mut all).await?, 3);
+    /// assert_eq!(all, b"> abc");
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    fn read_to_end<'a>(&'a mut self, buf: &'a mut Vec<u8>) -> ReadToEndFuture<'a, Self>
+    where
+        Self: Unpin,
+    {
+        ReadToEndFuture { reader: self, buf, total: 0, growth: GROWTH_MIN }
+    }
+
+    /// Reads to the end, appends the text to `buf` and says how many bytes came.
+    ///
+    /// # Errors and cancellation
+    /// Those of [`read_to_end`](ReadExt::read_to_end); and `InvalidData` for what is not UTF-8, with `buf` unchanged and the
+    /// bytes in the error (see [`read_line`](super::BufReadExt::read_line)). What came before an error of the reader, or
+    /// before the future was dropped, is in `buf`, up to the first character that is not whole.
+    ///
+    /// ```
+    /// use netpoll::io::{ErrorKind, ReadExt};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut text = String::new();
+    /// let error = (&b"\xff"[..]).read_to_string(&mut text).await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::InvalidData);
+    /// # });
+    /// ```
+    fn read_to_string<'a>(&'a mut self, buf: &'a mut String) -> ReadToStringFuture<'a, Self>
+    where
+        Self: Unpin,
+    {
+        ReadToStringFuture { reader: self, buf, bytes: Vec::new(), growth: GROWTH_MIN }
+    }
+
+    /// Fills all of `buf`.
+    ///
+    /// # Errors and cancellation
+    /// `UnexpectedEof` where the reader ends first, else the reader's, `Interrupted` apart. After an error, and when the future
+    /// is dropped, some bytes may be in `buf`; how many is lost.
+    ///
+    /// ```
+    /// use netpoll::io::{ErrorKind, ReadExt};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut reader: &[u8] = b"abc";
+    /// let mut buf = [0; 2];
+    /// reader.read_exact(&mut buf).await?;
+    /// assert_eq!(reader.read_exact(&mut buf).await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    fn read_exact<'a>(&'a mut self, buf: &'a mut [u8]) -> ReadExactFuture<'a, Self>
+    where
+        Self: Unpin,
+    {
+        ReadExactFuture { reader: self, buf, filled: 0 }
+    }
+
+    /// A reader that ends after `limit` bytes. At the limit it does not touch the reader any more.
+    ///
+    /// ```
+    /// use netpoll::io::ReadExt;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut text = String::new();
+    /// (&b"abc"[..]).take(2).read_to_string(&mut text).await?;
+    /// assert_eq!(text, "ab");
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    fn take(self, limit: u64) -> Take<Self>
+    where
+        Self: Sized,
+    {
+        Lite::take(self, limit)
+    }
+
+    /// The reader by reference, for an adapter that would take it by value.
+    ///
+    /// ```
+    /// use netpoll::io::ReadExt;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut reader: &[u8] = b"abc";
+    /// let (mut first, mut rest) = (Vec::new(), Vec::new());
+    /// reader.by_ref().take(1).read_to_end(&mut first).await?;
+    /// reader.read_to_end(&mut rest).await?;
+    /// assert_eq!((first, rest), (b"a".to_vec(), b"bc".to_vec()));
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    fn by_ref(&mut self) -> &mut Self
+    where
+        Self: Sized,
+    {
+        self
+    }
+
+    /// A stream of the bytes, one by one: for a buffered reader, as each is a read of its own.
+    ///
+    /// ```
+    /// use netpoll::prelude::*;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut bytes = (&b"ab"[..]).bytes();
+    /// assert_eq!(bytes.next().await.transpose()?, Some(b'a'));
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    fn bytes(self) -> Bytes<Self>
+    where
+        Self: Sized,
+    {
+        Bytes { reader: self }
+    }
+
+    /// A reader of this one's bytes and then of `next`'s.
+    ///
+    /// ```
+    /// use netpoll::io::ReadExt;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut text = String::new();
+    /// (&b"ab"[..]).chain(&b"cd"[..]).read_to_string(&mut text).await?;
+    /// assert_eq!(text, "abcd");
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    fn chain<R: Read>(self, next: R) -> Chain<Self, R>
+    where
+        Self: Sized,
+    {
+        Lite::chain(self, next)
+    }
+}
+
+impl<R: Read + ?Sized> ReadExt for R {}
+
+/// Reads to the end into `buf`, whose length is at every return that of what came. `total` counts over calls.
+fn poll_read_to_end<R: Read + ?Sized>(
+    mut reader: Pin<&mut R>,
+    cx: &mut Context<'_>,
+    buf: &mut Vec<u8>,
+    total: &mut usize,
+    growth: &mut usize,
+) -> Poll<io::Result<usize>> {
+    // Cuts off what was added as room: also when the reader panics.
+    struct Filled<'a> {
+        buf: &'a mut Vec<u8>,
+        len: usize,
+    }
+    impl Drop for Filled<'_> {
+        fn drop(&mut self) {
+            self.buf.truncate(self.len);
+        }
+    }
+
+    let mut filled = Filled { len: buf.len(), buf };
+    loop {
+        // Room that is there already, from an earlier turn of this loop or in the vector, is used before more is asked for.
+        if filled.len == filled.buf.len() {
+            let room = filled.buf.capacity() - filled.len;
+            let more = if room == 0 { *growth } else { room.min(*growth) };
+            filled.buf.resize(filled.len + more, 0);
+        }
+        let room = filled.buf.len() - filled.len;
+        match ready!(reader.as_mut().poll_read(cx, &mut filled.buf[filled.len..])) {
+            Ok(0) => return Poll::Ready(Ok(*total)),
+            Ok(count) => {
+                let count = count.min(room);
+                filled.len += count;
+                *total += count;
+                if count == room {
+                    *growth = (*growth * 2).min(GROWTH_MAX);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+}
+
+/// Future of [`ReadExt::read_to_end`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct ReadToEndFuture<'a, R: Unpin + ?Sized> {
+    reader: &'a mut R,
+    buf: &'a mut Vec<u8>,
+    total: usize,
+    growth: usize,
+}
+
+impl<R: Read + Unpin + ?Sized> Future for ReadToEndFuture<'_, R> {
+    type Output = io::Result<usize>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        poll_read_to_end(Pin::new(&mut *this.reader), cx, this.buf, &mut this.total, &mut this.growth)
+    }
+}
+
+/// Future of [`ReadExt::read_to_string`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct ReadToStringFuture<'a, R: Unpin + ?Sized> {
+    reader: &'a mut R,
+    buf: &'a mut String,
+    /// What came so far; empty once the future is done.
+    bytes: Vec<u8>,
+    growth: usize,
+}
+
+impl<R: Read + Unpin + ?Sized> Future for ReadToStringFuture<'_, R> {
+    type Output = io::Result<usize>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let mut total = this.bytes.len();
+        let result = poll_read_to_end(Pin::new(&mut *this.reader), cx, &mut this.bytes, &mut total, &mut this.growth);
+        match ready!(result) {
+            Ok(total) => Poll::Ready(utf8::append(this.buf, &mut this.bytes).map(|()| total)),
+            Err(error) => {
+                utf8::append_prefix(this.buf, &mut this.bytes);
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+}
+
+impl<R: Unpin + ?Sized> Drop for ReadToStringFuture<'_, R> {
+    fn drop(&mut self) {
+        utf8::append_prefix(self.buf, &mut self.bytes);
+    }
+}
+
+/// Future of [`ReadExt::read_exact`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct ReadExactFuture<'a, R: Unpin + ?Sized> {
+    reader: &'a mut R,
+    buf: &'a mut [u8],
+    filled: usize,
+}
+
+impl<R: Read + Unpin + ?Sized> Future for ReadExactFuture<'_, R> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        while this.filled < this.buf.len() {
+            let rest = &mut this.buf[this.filled..];
+            let room = rest.len();
+            match ready!(Pin::new(&mut *this.reader).poll_read(cx, rest)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => this.filled += count.min(room),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+pin_project! {
+    /// Stream of [`ReadExt::bytes`].
+    #[derive(Debug)]
+    #[must_use = "streams do nothing unless polled"]
+    pub struct Bytes<R> {
+        #[pin]
+        reader: R,
+    }
+}
+
+impl<R: Read> Stream for Bytes<R> {
+    type Item = io::Result<u8>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut reader = self.project().reader;
+        let mut byte = [0];
+        loop {
+            return Poll::Ready(match ready!(reader.as_mut().poll_read(cx, &mut byte)) {
+                Ok(0) => None,
+                Ok(_) => Some(Ok(byte[0])),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Some(Err(error)),
+            });
+        }
+    }
+}

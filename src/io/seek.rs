@@ -1,0 +1,35 @@
+//! [`SeekExt`]: the seeking method.
+
+use futures_io::AsyncSeek as Seek;
+use futures_lite::io::{AsyncSeekExt as Lite, SeekFuture};
+
+use super::SeekFrom;
+
+/// The method of every [`Seek`](super::Seek).
+pub trait SeekExt: Seek {
+    /// Goes to a position and returns it, in bytes from the start.
+    ///
+    /// # Errors
+    /// Those of the type; a position before the start is `InvalidInput`.
+    ///
+    /// ```
+    /// use netpoll::io::{Cursor, ErrorKind, ReadExt, SeekExt, SeekFrom};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut cursor = Cursor::new(b"abc");
+    /// assert_eq!(cursor.seek(SeekFrom::End(-1)).await?, 2);
+    /// let mut text = String::new();
+    /// cursor.read_to_string(&mut text).await?;
+    /// assert_eq!(text, "c");
+    /// assert_eq!(cursor.seek(SeekFrom::Current(-9)).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    fn seek(&mut self, pos: SeekFrom) -> SeekFuture<'_, Self>
+    where
+        Self: Unpin,
+    {
+        Lite::seek(self, pos)
+    }
+}
+
+impl<S: Seek + ?Sized> SeekExt for S {}

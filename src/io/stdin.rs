@@ -1,0 +1,295 @@
+//! [`stdin()`]: standard input, read by a thread of the blocking pool.
+//!
+//! # States
+//! One [`Input`] for the process, which every [`Stdin`] shares:
+//!
+//! | `reading` | `outcome` | meaning |
+//! | --- | --- | --- |
+//! | no | none | nobody waits, or the bytes at hand were enough |
+//! | yes | none | a blocking read is under way; whoever waits is in `waiters` |
+//! | no | end or error | what that read said, until the next caller takes it |
+//!
+//! # Invariants
+//! * At most one blocking read is under way, and only because somebody asked for input that was not there.
+//! * A byte leaves `buffer` only into a caller's hands, in the poll that succeeds. So a dropped future loses nothing and no
+//!   read is ever "somebody else's": the bytes go to who asks next, through whichever handle. A line leaves at once or
+//!   not at all.
+//! * Wakers are cloned, woken and dropped outside the lock.
+//!
+//! # Cancellation
+//! The blocking read itself cannot be stopped; it ends with the next input, which is then in `buffer`.
+//!
+//! # Compared with Go
+//! `os.Stdin` blocks a thread in the same way where it is a file or a terminal.
+
+use std::future::poll_fn;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_io::AsyncRead as Read;
+
+use super::buf_read::find_end;
+use super::utf8;
+use crate::rt::waiters::{Waiters, Wakers};
+use crate::sync::Mutex;
+use crate::task::spawn_blocking;
+
+/// Bytes of one blocking read: the size of the standard library's own buffer for it, which such a read goes past.
+const CHUNK_BYTES: usize = 8 << 10;
+
+static STDIN: Input = Input::new(|buf| io::stdin().read(buf));
+
+/// How a blocking read ended, when it brought no bytes.
+#[derive(Debug)]
+enum Outcome {
+    End,
+    Failed(io::Error),
+}
+
+#[derive(Debug)]
+struct State {
+    /// `buffer[start..]` is input that nobody has taken.
+    buffer: Vec<u8>,
+    start: usize,
+    /// No line ends before this index.
+    searched: usize,
+    reading: bool,
+    outcome: Option<Outcome>,
+    waiters: Waiters,
+}
+
+impl State {
+    fn available(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+
+    /// Takes `count` bytes, which `f` gets.
+    fn take<T>(&mut self, count: usize, f: impl FnOnce(&[u8]) -> T) -> T {
+        let taken = f(&self.buffer[self.start..self.start + count]);
+        self.start += count;
+        if self.start == self.buffer.len() {
+            // The room of one very long line is not kept.
+            if self.buffer.capacity() > 8 * CHUNK_BYTES {
+                self.buffer = Vec::new();
+            }
+            self.buffer.clear();
+            self.start = 0;
+        }
+        self.searched = self.start;
+        taken
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.start);
+        self.searched -= self.start;
+        self.start = 0;
+        self.buffer.extend_from_slice(bytes);
+    }
+}
+
+/// A source of bytes that blocks, shared by tasks. A type of its own for the tests' sake.
+#[derive(Debug)]
+struct Input {
+    state: Mutex<State>,
+    source: fn(&mut [u8]) -> io::Result<usize>,
+}
+
+impl Input {
+    const fn new(source: fn(&mut [u8]) -> io::Result<usize>) -> Input {
+        let state =
+            State { buffer: Vec::new(), start: 0, searched: 0, reading: false, outcome: None, waiters: Waiters::new() };
+        Input { state: Mutex::new(state), source }
+    }
+
+    /// What `take` finds; asked again when more has come. It runs under the lock, and is code of this file.
+    fn poll_take<T>(
+        &'static self,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(&mut State) -> Option<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        // Cloned outside the lock when needed, which is then taken anew. What is left of it is dropped after the lock.
+        let mut waker = None;
+        loop {
+            let mut state = self.state.lock();
+            if let Some(result) = take(&mut state) {
+                return Poll::Ready(result);
+            }
+            if !state.waiters.holds_poll(cx.waker()) {
+                match waker.take() {
+                    Some(waker) => state.waiters.insert_poll(waker),
+                    None => {
+                        drop(state);
+                        waker = Some(cx.waker().clone());
+                        continue;
+                    }
+                }
+            }
+            let begin = !std::mem::replace(&mut state.reading, true);
+            drop(state);
+            if begin {
+                // Detached: the bytes are the process's, whatever becomes of the task that asked first.
+                let reading = Reading { input: self, result: None };
+                drop(spawn_blocking(move || reading.run()));
+            }
+            return Poll::Pending;
+        }
+    }
+
+    fn poll_read(&'static self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.poll_take(cx, |state| {
+            let count = state.available().len().min(buf.len());
+            if count > 0 {
+                state.take(count, |bytes| buf[..count].copy_from_slice(bytes));
+                return Some(Ok(count));
+            }
+            match state.outcome.take()? {
+                Outcome::End => Some(Ok(0)),
+                Outcome::Failed(error) => Some(Err(error)),
+            }
+        })
+    }
+
+    /// A line with its end, or what is before the input's end: nothing there means the end.
+    fn poll_line(&'static self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
+        self.poll_take(cx, |state| {
+            if let Some(end) = find_end(b'\n', &state.buffer[state.searched..]) {
+                let count = state.searched + end - state.start;
+                return Some(Ok(state.take(count, <[u8]>::to_vec)));
+            }
+            state.searched = state.buffer.len();
+            match state.outcome.take()? {
+                Outcome::End => {
+                    let count = state.available().len();
+                    Some(Ok(state.take(count, <[u8]>::to_vec)))
+                }
+                // The line's beginning stays for the next call.
+                Outcome::Failed(error) => Some(Err(error)),
+            }
+        })
+    }
+
+    async fn read_line(&'static self, text: &mut String) -> io::Result<usize> {
+        let mut line = poll_fn(|cx| self.poll_line(cx)).await?;
+        let count = line.len();
+        utf8::append(text, &mut line)?;
+        Ok(count)
+    }
+}
+
+/// The one blocking read under way. Dropped, whether it has run, has panicked or never ran (the pool was shut down), it
+/// says so and wakes who waits.
+struct Reading {
+    input: &'static Input,
+    result: Option<io::Result<Vec<u8>>>,
+}
+
+impl Reading {
+    fn run(mut self) {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        self.result = Some(loop {
+            match (self.input.source)(&mut chunk) {
+                Ok(count) => {
+                    chunk.truncate(count);
+                    break Ok(chunk);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        });
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut wakers = Wakers::new();
+        let mut state = self.input.state.lock();
+        state.reading = false;
+        match self.result.take() {
+            Some(Ok(chunk)) if chunk.is_empty() => state.outcome = Some(Outcome::End),
+            Some(Ok(chunk)) => state.push(&chunk),
+            Some(Err(error)) => state.outcome = Some(Outcome::Failed(error)),
+            None => state.outcome = Some(Outcome::Failed(io::Error::other("the blocking read was abandoned"))),
+        }
+        state.waiters.take_all(&mut wakers);
+        drop(state);
+        wakers.wake_all();
+    }
+}
+
+/// Standard input of the process.
+///
+/// All handles share one buffer, like those of [`std::io::stdin`]; what that has buffered already comes first, but
+/// what this one has read ahead `std`'s does not see.
+///
+/// ```no_run
+/// use netpoll::io;
+///
+/// # netpoll::task::block_on(async {
+/// let mut line = String::new();
+/// while io::stdin().read_line(&mut line).await? > 0 {
+///     println!("read {line:?}");
+///     line.clear();
+/// }
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
+pub fn stdin() -> Stdin {
+    Stdin { std: io::stdin() }
+}
+
+/// Standard input: see [`stdin()`].
+///
+/// The first call that finds nothing buffered has a thread of the blocking pool read, up to 8 KiB.
+///
+/// # Cancellation
+/// Nothing is lost when a future of it, or the handle, is dropped: input goes to the next who asks. The thread stays in its read
+/// until there is input, which a process that ends does not wait for.
+#[derive(Debug)]
+pub struct Stdin {
+    std: io::Stdin,
+}
+
+impl Stdin {
+    /// Reads a line with its end (LF), or what remains before the end; appends to `buf` and says how many bytes: 0 is the end.
+    ///
+    /// Callers get whole lines, each a line of its own. A terminal can go on after its end: so does this.
+    ///
+    /// # Errors
+    /// Those of read(2), when the part of the line that came is kept for the next call; `InvalidData` for a line that is not
+    /// UTF-8, which is then consumed, with the bytes in the error (see [`BufReadExt::read_line`](super::BufReadExt::read_line)).
+    ///
+    /// # Cancellation
+    /// Nothing is lost, and `buf` is unchanged, when the future is dropped: the line is taken when it is complete.
+    ///
+    /// ```no_run
+    /// # netpoll::task::block_on(async {
+    /// let mut line = String::new();
+    /// netpoll::io::stdin().read_line(&mut line).await?;
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub async fn read_line(&self, buf: &mut String) -> io::Result<usize> {
+        STDIN.read_line(buf).await
+    }
+}
+
+impl Read for Stdin {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        STDIN.poll_read(cx, buf)
+    }
+}
+
+impl AsFd for Stdin {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.std.as_fd()
+    }
+}
+
+impl AsRawFd for Stdin {
+    fn as_raw_fd(&self) -> RawFd {
+        self.std.as_raw_fd()
+    }
+}

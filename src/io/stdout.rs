@@ -1,0 +1,227 @@
+//! [`stdout()`] and [`stderr()`]: the standard outputs, written by threads of the blocking pool.
+//!
+//! # States
+//! Of a handle: idle → writing a chunk → idle, idle → flushing → idle. A call that finds the handle busy waits for that first.
+//!
+//! # Invariants
+//! * A write is ready when the standard library has taken the bytes, so that they are in order with `println!` and are there
+//!   when the process ends normally (its `stdout` is flushed at exit).
+//! * A count is reported for the bytes it belongs to. When a chunk is done and the caller comes with other bytes
+//!   than those it began with, the future that began the chunk was dropped: its count goes with it, and the new
+//!   bytes are written after it. With the same bytes it is taken as that write going on: so a write that timed out may be tried
+//!   again and appears once.
+//!
+//! # Cancellation
+//! The chunk of a dropped write is still written.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_io::AsyncWrite as Write;
+
+use crate::task::{JoinHandle, spawn_blocking};
+
+/// The most that one write takes and copies: a pipe's capacity.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// The way to an output that blocks. A type of its own for the tests' sake.
+#[derive(Debug)]
+struct Output<W> {
+    writer: W,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    Writing { chunk: Arc<[u8]>, task: JoinHandle<io::Result<usize>> },
+    Flushing { task: JoinHandle<io::Result<()>> },
+}
+
+/// A blocking writer that is a handle.
+trait Blocking: io::Write + Clone + Send + 'static {}
+impl<W: io::Write + Clone + Send + 'static> Blocking for W {}
+
+fn uninterrupted<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match operation() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+impl<W: Blocking> Output<W> {
+    fn new(writer: W) -> Output<W> {
+        Output { writer, state: State::Idle }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            match &mut self.state {
+                State::Idle => {
+                    let chunk: Arc<[u8]> = buf[..buf.len().min(CHUNK_BYTES)].into();
+                    let (mut writer, bytes) = (self.writer.clone(), chunk.clone());
+                    let task = spawn_blocking(move || uninterrupted(|| writer.write(&bytes)));
+                    self.state = State::Writing { chunk, task };
+                }
+                State::Writing { chunk, task } => {
+                    let result = ready!(Pin::new(task).poll(cx));
+                    let ours = buf.starts_with(chunk);
+                    self.state = State::Idle;
+                    let count = result?;
+                    if ours {
+                        return Poll::Ready(Ok(count));
+                    }
+                }
+                State::Flushing { task } => {
+                    let result = ready!(Pin::new(task).poll(cx));
+                    self.state = State::Idle;
+                    result?;
+                }
+            }
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match &mut self.state {
+                State::Idle => {
+                    let mut writer = self.writer.clone();
+                    self.state = State::Flushing { task: spawn_blocking(move || uninterrupted(|| writer.flush())) };
+                }
+                State::Writing { task, .. } => {
+                    let result = ready!(Pin::new(task).poll(cx));
+                    self.state = State::Idle;
+                    result?;
+                }
+                // If this flush was begun by a future since dropped, nothing was written after it.
+                State::Flushing { task } => {
+                    let result = ready!(Pin::new(task).poll(cx));
+                    self.state = State::Idle;
+                    return Poll::Ready(result);
+                }
+            }
+        }
+    }
+}
+
+/// [`std::io::Stdout`] and its brother are handles but not `Clone`.
+#[derive(Debug, Clone, Copy)]
+struct StdOut;
+#[derive(Debug, Clone, Copy)]
+struct StdErr;
+
+impl io::Write for StdOut {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        io::stdout().write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
+}
+
+impl io::Write for StdErr {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        io::stderr().write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Standard output of the process.
+///
+/// Buffered by line by the standard library, with which it shares that buffer: flush what does not end a line.
+///
+/// ```
+/// use netpoll::io::{self, WriteExt};
+///
+/// # netpoll::task::block_on(async {
+/// let mut out = io::stdout();
+/// out.write_all(b"name? ").await?;
+/// out.flush().await?;
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
+pub fn stdout() -> Stdout {
+    Stdout { output: Output::new(StdOut), std: io::stdout() }
+}
+
+/// Standard error of the process, not buffered.
+///
+/// ```
+/// use netpoll::io::{self, WriteExt};
+///
+/// # netpoll::task::block_on(async {
+/// writeln!(io::stderr(), "{} left", 3).await?;
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
+pub fn stderr() -> Stderr {
+    Stderr { output: Output::new(StdErr), std: io::stderr() }
+}
+
+macro_rules! output {
+    ($(#[$doc:meta])* $name:ident, $std:ty, $writer:ty) => {
+        $(#[$doc])*
+        ///
+        /// A write takes up to 64 KiB, has a thread of the blocking pool write them and is ready when that is done: writing from one
+        /// handle keeps the order, several handles mix by the write. Closing flushes; the descriptor stays open.
+        ///
+        /// # Errors
+        /// Those of write(2); `BrokenPipe` where the reader is gone.
+        ///
+        /// # Cancellation
+        /// The bytes of a dropped write are still written. The same bytes written again through the same handle are
+        /// taken as that write going on, and appear once.
+        #[derive(Debug)]
+        pub struct $name {
+            output: Output<$writer>,
+            std: $std,
+        }
+
+        impl Write for $name {
+            fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+                self.output.poll_write(cx, buf)
+            }
+
+            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.output.poll_flush(cx)
+            }
+
+            fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.output.poll_flush(cx)
+            }
+        }
+
+        impl AsFd for $name {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.std.as_fd()
+            }
+        }
+
+        impl AsRawFd for $name {
+            fn as_raw_fd(&self) -> RawFd {
+                self.std.as_raw_fd()
+            }
+        }
+    };
+}
+
+output! {
+    /// Standard output: see [`stdout()`].
+    Stdout, io::Stdout, StdOut
+}
+
+output! {
+    /// Standard error: see [`stderr()`].
+    Stderr, io::Stderr, StdErr
+}

@@ -1,0 +1,78 @@
+//! Text out of bytes: what read methods that fill a `String` share.
+
+use std::fmt;
+use std::io;
+use std::string::FromUtf8Error;
+
+/// The inside of an `InvalidData` error. Its source is the [`FromUtf8Error`] that owns the bytes.
+#[derive(Debug)]
+struct NotUtf8(FromUtf8Error);
+
+impl fmt::Display for NotUtf8 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("stream did not contain valid UTF-8")
+    }
+}
+
+impl std::error::Error for NotUtf8 {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// `bytes` as text, or an error of kind `InvalidData` that keeps them.
+pub(super) fn into_text(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, NotUtf8(error)))
+}
+
+/// Appends `bytes` to `text` and empties it. The error, of kind `InvalidData`, takes the bytes along; `text` is
+/// then unchanged.
+pub(super) fn append(text: &mut String, bytes: &mut Vec<u8>) -> io::Result<()> {
+    if text.is_empty() {
+        *text = into_text(std::mem::take(bytes))?;
+        return Ok(());
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(valid) => text.push_str(valid),
+        Err(_) => return into_text(std::mem::take(bytes)).map(drop),
+    }
+    bytes.clear();
+    Ok(())
+}
+
+/// Appends as much of `bytes` as is text, for an operation that ends early; drops the rest.
+pub(super) fn append_prefix(text: &mut String, bytes: &mut Vec<u8>) {
+    if let Some(chunk) = bytes.utf8_chunks().next() {
+        text.push_str(chunk.valid());
+    }
+    bytes.clear();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+
+    #[test]
+    fn text_is_appended_whole_or_not_at_all() {
+        for start in ["", "ab"] {
+            let mut text = String::from(start);
+            append(&mut text, &mut b"c\xc3\xa9".to_vec()).unwrap();
+            assert_eq!(text, format!("{start}c\u{e9}"));
+            let error = append(&mut text, &mut b"d\xff".to_vec()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert_eq!(error.to_string(), "stream did not contain valid UTF-8");
+            let source = error.get_ref().and_then(|inner| inner.source()).expect("the error has a source");
+            assert_eq!(source.downcast_ref::<FromUtf8Error>().unwrap().as_bytes(), b"d\xff");
+            assert_eq!(text, format!("{start}c\u{e9}"), "text is untouched");
+        }
+    }
+
+    #[test]
+    fn a_prefix_ends_before_a_cut_character() {
+        let mut text = String::from("a");
+        append_prefix(&mut text, &mut b"b\xe2\x82".to_vec());
+        append_prefix(&mut text, &mut Vec::new());
+        assert_eq!(text, "ab");
+    }
+}

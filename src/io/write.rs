@@ -1,0 +1,223 @@
+//! [`WriteExt`]: the writing methods, and their futures.
+//!
+//! # Cancellation
+//! A dropped `write_all` or `write_fmt` may have written a part, and how much is lost. Sockets have an inherent `write_all` that
+//! also keeps other writers out while it lasts; through this trait only each single `poll_write` is one piece.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_io::AsyncWrite as Write;
+use futures_lite::io::{AsyncWriteExt as Lite, CloseFuture, FlushFuture, WriteFuture, WriteVectoredFuture};
+
+use super::IoSlice;
+
+/// Writing methods for every [`Write`](super::Write).
+///
+/// ```
+/// use netpoll::io::WriteExt;
+///
+/// # netpoll::task::block_on(async {
+/// let mut out = Vec::new();
+/// out.write_all(b"GET ").await?;
+/// write!(out, "/{} HTTP/1.1\r\n", "index.html").await?;
+/// assert_eq!(out, b"GET /index.html HTTP/1.1\r\n");
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
+pub trait WriteExt: Write {
+    /// Writes some of `buf` and says how many bytes.
+    ///
+    /// ```
+    /// use netpoll::io::WriteExt;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut out = Vec::new();
+    /// assert_eq!(out.write(b"abc").await?, 3);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    fn write<'a>(&'a mut self, buf: &'a [u8]) -> WriteFuture<'a, Self>
+    where
+        Self: Unpin,
+    {
+        Lite::write(self, buf)
+    }
+
+    /// Like [`write`](WriteExt::write), from several buffers in turn.
+    ///
+    /// ```
+    /// use netpoll::io::{IoSlice, WriteExt};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut out = Vec::new();
+    /// assert_eq!(out.write_vectored(&[IoSlice::new(b"ab"), IoSlice::new(b"c")]).await?, 3);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    fn write_vectored<'a>(&'a mut self, bufs: &'a [IoSlice<'a>]) -> WriteVectoredFuture<'a, Self>
+    where
+        Self: Unpin,
+    {
+        Lite::write_vectored(self, bufs)
+    }
+
+    /// Writes all of `buf`.
+    ///
+    /// # Errors and cancellation
+    /// `WriteZero` when the writer takes nothing more, else the writer's, `Interrupted` apart. After an error, and when the
+    /// future is dropped, a part may be written; how much is lost.
+    ///
+    /// ```
+    /// use netpoll::io::{Cursor, ErrorKind, WriteExt};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut room = [0; 2];
+    /// let error = Cursor::new(&mut room[..]).write_all(b"abc").await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::WriteZero);
+    /// assert_eq!(&room, b"ab");
+    /// # });
+    /// ```
+    fn write_all<'a>(&'a mut self, buf: &'a [u8]) -> WriteAllFuture<'a, Self>
+    where
+        Self: Unpin,
+    {
+        WriteAllFuture { writer: self, buf }
+    }
+
+    /// Writes formatted text and flushes: what `write!` and `writeln!` call, to be awaited.
+    ///
+    /// The text is formatted at once, before the future is polled, and written as [`write_all`](WriteExt::write_all) does.
+    /// The flush at the end is async-std's (a prompt appears); for many small pieces format into a `String` and
+    /// use `write_all`.
+    ///
+    /// # Errors
+    /// Those of `write_all` and of the flush; and of kind `Other`, "formatter error", where a `Display` of the arguments
+    /// fails: nothing is written then.
+    ///
+    /// ```
+    /// use netpoll::io::WriteExt;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut out = Vec::new();
+    /// writeln!(out, "{} + {} = {}", 1, 2, 3).await?;
+    /// assert_eq!(out, b"1 + 2 = 3\n");
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    fn write_fmt<'a>(&'a mut self, args: fmt::Arguments<'_>) -> WriteFmtFuture<'a, Self>
+    where
+        Self: Unpin,
+    {
+        let mut text = String::new();
+        let text = match fmt::write(&mut text, args) {
+            Ok(()) => Ok(text.into_bytes()),
+            Err(fmt::Error) => Err(io::Error::other("formatter error")),
+        };
+        WriteFmtFuture { writer: self, text: Some(text), written: 0 }
+    }
+
+    /// Sends on what the writer holds back.
+    ///
+    /// ```
+    /// use netpoll::io::{BufWriter, WriteExt};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut out = BufWriter::new(Vec::new());
+    /// out.write_all(b"abc").await?;
+    /// assert!(out.get_ref().is_empty());
+    /// out.flush().await?;
+    /// assert_eq!(out.get_ref(), b"abc");
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    fn flush(&mut self) -> FlushFuture<'_, Self>
+    where
+        Self: Unpin,
+    {
+        Lite::flush(self)
+    }
+
+    /// Flushes, then ends the writing side: a socket sends FIN. async-std has no such method here.
+    ///
+    /// ```
+    /// use netpoll::io::{BufWriter, WriteExt};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut out = BufWriter::new(Vec::new());
+    /// out.write_all(b"abc").await?;
+    /// out.close().await?;
+    /// assert_eq!(out.get_ref(), b"abc");
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    fn close(&mut self) -> CloseFuture<'_, Self>
+    where
+        Self: Unpin,
+    {
+        Lite::close(self)
+    }
+}
+
+impl<W: Write + ?Sized> WriteExt for W {}
+
+/// Writes once from a non-empty `buf`: how many bytes went, at least one and at most all.
+fn poll_write_some<W: Write + ?Sized>(
+    mut writer: Pin<&mut W>,
+    cx: &mut Context<'_>,
+    buf: &[u8],
+) -> Poll<io::Result<usize>> {
+    loop {
+        return Poll::Ready(match ready!(writer.as_mut().poll_write(cx, buf)) {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => Ok(count.min(buf.len())),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => Err(error),
+        });
+    }
+}
+
+/// Future of [`WriteExt::write_all`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct WriteAllFuture<'a, W: Unpin + ?Sized> {
+    writer: &'a mut W,
+    buf: &'a [u8],
+}
+
+impl<W: Write + Unpin + ?Sized> Future for WriteAllFuture<'_, W> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        while !this.buf.is_empty() {
+            let count = ready!(poll_write_some(Pin::new(&mut *this.writer), cx, this.buf))?;
+            this.buf = &this.buf[count..];
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Future of [`WriteExt::write_fmt`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct WriteFmtFuture<'a, W: Unpin + ?Sized> {
+    writer: &'a mut W,
+    /// The text, or that formatting failed. `None` once that has been reported.
+    text: Option<io::Result<Vec<u8>>>,
+    written: usize,
+}
+
+impl<W: Write + Unpin + ?Sized> Future for WriteFmtFuture<'_, W> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Some(Err(error)) = this.text.take_if(|text| text.is_err()) {
+            return Poll::Ready(Err(error));
+        }
+        if let Some(Ok(text)) = &this.text {
+            while this.written < text.len() {
+                this.written += ready!(poll_write_some(Pin::new(&mut *this.writer), cx, &text[this.written..]))?;
+            }
+        }
+        Pin::new(&mut *this.writer).poll_flush(cx)
+    }
+}

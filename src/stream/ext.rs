@@ -1,0 +1,806 @@
+//! [`StreamExt`]: the methods of streams, with async-std's names and signatures.
+//!
+//! One trait, so that a glob import never makes a method ambiguous. What only hands on to `futures-lite` has its types; ours are
+//! `merge`, `collect`, `try_fold` and those with a clock. All are stable here (some there only with its feature `unstable`).
+//!
+//! # Cancellation
+//! A dropped `next` loses no item. The other futures that take `&mut self` lose what they have folded or counted, but the stream goes
+//! on where it was.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::Stream;
+use futures_lite::stream::StreamExt as Lite;
+
+use super::{
+    AllFuture, AnyFuture, Chain, Cloned, CollectFuture, Copied, CountFuture, Cycle, Delay, Enumerate, Filter,
+    FilterMap, FindFuture, FindMapFuture, FlatMap, Flatten, FoldFuture, ForEachFuture, FromStream, Fuse, Inspect,
+    LastFuture, Map, MapWhile, Merge, NextFuture, NthFuture, PartitionFuture, PositionFuture, Scan, Skip, SkipWhile,
+    StepBy, Take, TakeWhile, Throttle, Timeout, TryForEachFuture, UnzipFuture, Zip,
+};
+
+/// Methods for every [`Stream`].
+///
+/// ```
+/// use netpoll::{prelude::*, stream};
+///
+/// # netpoll::task::block_on(async {
+/// let mut squares = stream::from_iter(1..).map(|n| n * n).filter(|n| n % 2 == 1).take(3);
+/// let mut seen = Vec::new();
+/// while let Some(square) = squares.next().await {
+///     seen.push(square);
+/// }
+/// assert_eq!(seen, [1, 9, 25]);
+/// # });
+/// ```
+pub trait StreamExt: Stream {
+    /// The next item; `None` at the end.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut one = stream::once(7);
+    /// assert_eq!(one.next().await, Some(7));
+    /// assert_eq!(one.next().await, None);
+    /// # });
+    /// ```
+    fn next(&mut self) -> NextFuture<'_, Self>
+    where
+        Self: Unpin,
+    {
+        Lite::next(self)
+    }
+
+    /// What `f` makes of each item.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let doubled = stream::from_iter([1, 2]).map(|n| n * 2);
+    /// assert_eq!(doubled.collect::<Vec<_>>().await, [2, 4]);
+    /// # });
+    /// ```
+    fn map<B, F>(self, f: F) -> Map<Self, F>
+    where
+        Self: Sized,
+        F: FnMut(Self::Item) -> B,
+    {
+        Lite::map(self, f)
+    }
+
+    /// The items for which `predicate` is true.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let even = stream::from_iter(1..5).filter(|n| n % 2 == 0);
+    /// assert_eq!(even.collect::<Vec<_>>().await, [2, 4]);
+    /// # });
+    /// ```
+    fn filter<P>(self, predicate: P) -> Filter<Self, P>
+    where
+        Self: Sized,
+        P: FnMut(&Self::Item) -> bool,
+    {
+        Lite::filter(self, predicate)
+    }
+
+    /// What `f` makes of each item, where it makes something.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let numbers = stream::from_iter(["1", "x"]).filter_map(|text| text.parse::<u8>().ok());
+    /// assert_eq!(numbers.collect::<Vec<_>>().await, [1]);
+    /// # });
+    /// ```
+    fn filter_map<B, F>(self, f: F) -> FilterMap<Self, F>
+    where
+        Self: Sized,
+        F: FnMut(Self::Item) -> Option<B>,
+    {
+        Lite::filter_map(self, f)
+    }
+
+    /// The items of the streams that `f` makes, one stream after the other.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let all = stream::from_iter([1, 2]).flat_map(|n| stream::repeat(n).take(n));
+    /// assert_eq!(all.collect::<Vec<_>>().await, [1, 2, 2]);
+    /// # });
+    /// ```
+    fn flat_map<U, F>(self, f: F) -> FlatMap<Self, U, F>
+    where
+        Self: Sized,
+        U: Stream,
+        F: FnMut(Self::Item) -> U,
+    {
+        Lite::flat_map(self, f)
+    }
+
+    /// The items of the streams that are this one's items, one stream after the other.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let all = stream::from_iter([stream::once(1), stream::once(2)]).flatten();
+    /// assert_eq!(all.collect::<Vec<_>>().await, [1, 2]);
+    /// # });
+    /// ```
+    fn flatten(self) -> Flatten<Self>
+    where
+        Self: Sized,
+        Self::Item: Stream,
+    {
+        Lite::flatten(self)
+    }
+
+    /// The same items, shown to `f` as they pass.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut sum = 0;
+    /// stream::from_iter([1, 2]).inspect(|n| sum += n).count().await;
+    /// assert_eq!(sum, 3);
+    /// # });
+    /// ```
+    fn inspect<F>(self, f: F) -> Inspect<Self, F>
+    where
+        Self: Sized,
+        F: FnMut(&Self::Item),
+    {
+        Lite::inspect(self, f)
+    }
+
+    /// Each item with its number, from 0.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let numbered = stream::from_iter(['a', 'b']).enumerate();
+    /// assert_eq!(numbered.collect::<Vec<_>>().await, [(0, 'a'), (1, 'b')]);
+    /// # });
+    /// ```
+    fn enumerate(self) -> Enumerate<Self>
+    where
+        Self: Sized,
+    {
+        Lite::enumerate(self)
+    }
+
+    /// What `f` makes of each item and a state it keeps, until it makes `None`.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let sums = stream::from_iter([1, 2, 3]).scan(0, |sum, n| {
+    ///     *sum += n;
+    ///     Some(*sum)
+    /// });
+    /// assert_eq!(sums.collect::<Vec<_>>().await, [1, 3, 6]);
+    /// # });
+    /// ```
+    fn scan<St, B, F>(self, initial_state: St, f: F) -> Scan<Self, St, F>
+    where
+        Self: Sized,
+        F: FnMut(&mut St, Self::Item) -> Option<B>,
+    {
+        Lite::scan(self, initial_state, f)
+    }
+
+    /// The first `n` items.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::repeat(1).take(2).collect::<Vec<_>>().await, [1, 1]);
+    /// # });
+    /// ```
+    fn take(self, n: usize) -> Take<Self>
+    where
+        Self: Sized,
+    {
+        Lite::take(self, n)
+    }
+
+    /// The items before the first for which `predicate` is false.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let small = stream::from_iter(1..).take_while(|n| *n < 3);
+    /// assert_eq!(small.collect::<Vec<_>>().await, [1, 2]);
+    /// # });
+    /// ```
+    fn take_while<P>(self, predicate: P) -> TakeWhile<Self, P>
+    where
+        Self: Sized,
+        P: FnMut(&Self::Item) -> bool,
+    {
+        Lite::take_while(self, predicate)
+    }
+
+    /// What `f` makes of each item, until it makes `None`.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let numbers = stream::from_iter(["1", "x", "2"]).map_while(|text| text.parse::<u8>().ok());
+    /// assert_eq!(numbers.collect::<Vec<_>>().await, [1]);
+    /// # });
+    /// ```
+    fn map_while<B, F>(self, f: F) -> MapWhile<Self, F>
+    where
+        Self: Sized,
+        F: FnMut(Self::Item) -> Option<B>,
+    {
+        Lite::map_while(self, f)
+    }
+
+    /// The items after the first `n`.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter(1..4).skip(2).collect::<Vec<_>>().await, [3]);
+    /// # });
+    /// ```
+    fn skip(self, n: usize) -> Skip<Self>
+    where
+        Self: Sized,
+    {
+        Lite::skip(self, n)
+    }
+
+    /// The items from the first for which `predicate` is false.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let large = stream::from_iter([1, 5, 2]).skip_while(|n| *n < 3);
+    /// assert_eq!(large.collect::<Vec<_>>().await, [5, 2]);
+    /// # });
+    /// ```
+    fn skip_while<P>(self, predicate: P) -> SkipWhile<Self, P>
+    where
+        Self: Sized,
+        P: FnMut(&Self::Item) -> bool,
+    {
+        Lite::skip_while(self, predicate)
+    }
+
+    /// The first item and then every `step`-th.
+    ///
+    /// # Panics
+    /// When `step` is 0.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter(0..5).step_by(2).collect::<Vec<_>>().await, [0, 2, 4]);
+    /// # });
+    /// ```
+    fn step_by(self, step: usize) -> StepBy<Self>
+    where
+        Self: Sized,
+    {
+        Lite::step_by(self, step)
+    }
+
+    /// This one's items and then those of `other`.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let all = stream::once(1).chain(stream::once(2));
+    /// assert_eq!(all.collect::<Vec<_>>().await, [1, 2]);
+    /// # });
+    /// ```
+    fn chain<U>(self, other: U) -> Chain<Self, U>
+    where
+        Self: Sized,
+        U: Stream<Item = Self::Item>,
+    {
+        Lite::chain(self, other)
+    }
+
+    /// Pairs of this one's items and those of `other`, until either ends.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let pairs = stream::from_iter(1..).zip(stream::from_iter(['a', 'b']));
+    /// assert_eq!(pairs.collect::<Vec<_>>().await, [(1, 'a'), (2, 'b')]);
+    /// # });
+    /// ```
+    fn zip<U>(self, other: U) -> Zip<Self, U>
+    where
+        Self: Sized,
+        U: Stream,
+    {
+        Lite::zip(self, other)
+    }
+
+    /// The items of both as they come, until both have ended. When both always have one, they take turns.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let both = stream::repeat(1).merge(stream::repeat(2)).take(4);
+    /// assert_eq!(both.collect::<Vec<_>>().await, [1, 2, 1, 2]);
+    /// # });
+    /// ```
+    fn merge<U>(self, other: U) -> Merge<Self, U>
+    where
+        Self: Sized,
+        U: Stream<Item = Self::Item>,
+    {
+        Merge::new(self, other)
+    }
+
+    /// Clones of the items, which are references.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let names = [String::from("a")];
+    /// assert_eq!(stream::from_iter(&names).cloned().collect::<Vec<_>>().await, names);
+    /// # });
+    /// ```
+    fn cloned<'a, T>(self) -> Cloned<Self>
+    where
+        Self: Sized + Stream<Item = &'a T>,
+        T: Clone + 'a,
+    {
+        Lite::cloned(self)
+    }
+
+    /// Copies of the items, which are references.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter(&[1, 2]).copied().collect::<Vec<_>>().await, [1, 2]);
+    /// # });
+    /// ```
+    fn copied<'a, T>(self) -> Copied<Self>
+    where
+        Self: Sized + Stream<Item = &'a T>,
+        T: Copy + 'a,
+    {
+        Lite::copied(self)
+    }
+
+    /// The items over and over, from a clone made now.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter([1, 2]).cycle().take(3).collect::<Vec<_>>().await, [1, 2, 1]);
+    /// # });
+    /// ```
+    fn cycle(self) -> Cycle<Self>
+    where
+        Self: Clone + Sized,
+    {
+        Lite::cycle(self)
+    }
+
+    /// The same stream, that may be polled after its end.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut one = stream::once(1).fuse();
+    /// one.next().await;
+    /// assert_eq!((one.next().await, one.next().await), (None, None));
+    /// # });
+    /// ```
+    fn fuse(self) -> Fuse<Self>
+    where
+        Self: Sized,
+    {
+        Lite::fuse(self)
+    }
+
+    /// The stream by reference, for a method that would take it by value.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut numbers = stream::from_iter(1..4);
+    /// assert_eq!(numbers.by_ref().take(2).count().await, 2);
+    /// assert_eq!(numbers.next().await, Some(3));
+    /// # });
+    /// ```
+    fn by_ref(&mut self) -> &mut Self
+    where
+        Self: Sized,
+    {
+        self
+    }
+
+    /// The items as `Ok`; an `Err` each time `duration` passes without one. The stream goes on after that. The first time
+    /// begins now.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    /// use std::time::Duration;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut never = stream::pending::<()>().timeout(Duration::from_millis(1));
+    /// assert!(never.next().await.unwrap().is_err());
+    /// # });
+    /// ```
+    fn timeout(self, duration: Duration) -> Timeout<Self>
+    where
+        Self: Sized,
+    {
+        Timeout::new(self, duration)
+    }
+
+    /// The same items, of which the first is asked for after `duration`, from now.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    /// use std::time::Duration;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::once(1).delay(Duration::from_millis(1)).next().await, Some(1));
+    /// # });
+    /// ```
+    fn delay(self, duration: Duration) -> Delay<Self>
+    where
+        Self: Sized,
+    {
+        Delay::new(self, duration)
+    }
+
+    /// The same items, at least `duration` apart. It asks for no item before its time: nothing is dropped.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let begin = Instant::now();
+    /// stream::repeat(()).throttle(Duration::from_millis(1)).take(3).count().await;
+    /// assert!(begin.elapsed() >= Duration::from_millis(2));
+    /// # });
+    /// ```
+    fn throttle(self, duration: Duration) -> Throttle<Self>
+    where
+        Self: Sized,
+    {
+        Throttle::new(self, duration)
+    }
+
+    /// All items as a collection: see [`FromStream`]. A `Result` or `Option` ends at the first failure.
+    ///
+    /// async-std's future is boxed and `Send`; this is neither of itself.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let texts = stream::from_iter(["1", "x", "2"]);
+    /// let numbers: Result<Vec<u8>, _> = texts.map(str::parse).collect().await;
+    /// assert!(numbers.is_err());
+    /// # });
+    /// ```
+    fn collect<B>(self) -> CollectFuture<Self, B>
+    where
+        Self: Sized,
+        B: FromStream<Self::Item>,
+    {
+        CollectFuture::new(self)
+    }
+
+    /// All items as two collections: those for which `f` is true, and the others.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let (even, odd): (Vec<_>, Vec<_>) = stream::from_iter(1..5).partition(|n| n % 2 == 0).await;
+    /// assert_eq!((even, odd), (vec![2, 4], vec![1, 3]));
+    /// # });
+    /// ```
+    fn partition<B, F>(self, f: F) -> PartitionFuture<Self, F, B>
+    where
+        Self: Sized,
+        F: FnMut(&Self::Item) -> bool,
+        B: Default + Extend<Self::Item>,
+    {
+        Lite::partition(self, f)
+    }
+
+    /// All items, which are pairs, as two collections.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let (numbers, letters): (Vec<_>, String) = stream::from_iter([(1, 'a'), (2, 'b')]).unzip().await;
+    /// assert_eq!((numbers, letters.as_str()), (vec![1, 2], "ab"));
+    /// # });
+    /// ```
+    fn unzip<A, B, FromA, FromB>(self) -> UnzipFuture<Self, FromA, FromB>
+    where
+        Self: Sized + Stream<Item = (A, B)>,
+        FromA: Default + Extend<A>,
+        FromB: Default + Extend<B>,
+    {
+        Lite::unzip(self)
+    }
+
+    /// What `f` makes of `init` and all items, one after the other.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter(1..4).fold(0, |sum, n| sum + n).await, 6);
+    /// # });
+    /// ```
+    fn fold<B, F>(self, init: B, f: F) -> FoldFuture<Self, F, B>
+    where
+        Self: Sized,
+        F: FnMut(B, Self::Item) -> B,
+    {
+        Lite::fold(self, init, f)
+    }
+
+    /// Like [`fold`](StreamExt::fold), until `f` fails.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let sum = stream::from_iter([1u8, 255]).try_fold(0u8, |sum, n| sum.checked_add(n).ok_or("too much")).await;
+    /// assert_eq!(sum, Err("too much"));
+    /// # });
+    /// ```
+    fn try_fold<B, F, E>(&mut self, init: B, f: F) -> TryFoldFuture<'_, Self, F, B>
+    where
+        Self: Unpin + Sized,
+        F: FnMut(B, Self::Item) -> Result<B, E>,
+    {
+        TryFoldFuture { stream: self, f, partial: Some(init) }
+    }
+
+    /// Gives all items to `f`, which does not wait: for that, loop over [`next`](StreamExt::next).
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut sum = 0;
+    /// stream::from_iter(1..4).for_each(|n| sum += n).await;
+    /// assert_eq!(sum, 6);
+    /// # });
+    /// ```
+    fn for_each<F>(self, f: F) -> ForEachFuture<Self, F>
+    where
+        Self: Sized,
+        F: FnMut(Self::Item),
+    {
+        Lite::for_each(self, f)
+    }
+
+    /// Gives the items to `f` until it fails. The stream can then go on.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let mut numbers = stream::from_iter(1..);
+    /// let stopped = numbers.try_for_each(|n| if n < 3 { Ok(()) } else { Err(n) }).await;
+    /// assert_eq!((stopped, numbers.next().await), (Err(3), Some(4)));
+    /// # });
+    /// ```
+    fn try_for_each<F, E>(&mut self, f: F) -> TryForEachFuture<'_, Self, F>
+    where
+        Self: Unpin + Sized,
+        F: FnMut(Self::Item) -> Result<(), E>,
+    {
+        Lite::try_for_each(self, f)
+    }
+
+    /// How many items there are.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter(1..4).count().await, 3);
+    /// # });
+    /// ```
+    fn count(self) -> CountFuture<Self>
+    where
+        Self: Sized,
+    {
+        Lite::count(self)
+    }
+
+    /// The last item.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter(1..4).last().await, Some(3));
+    /// # });
+    /// ```
+    fn last(self) -> LastFuture<Self>
+    where
+        Self: Sized,
+    {
+        Lite::last(self)
+    }
+
+    /// The item after `n` others, which are dropped.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter(1..4).nth(1).await, Some(2));
+    /// # });
+    /// ```
+    fn nth(&mut self, n: usize) -> NthFuture<'_, Self>
+    where
+        Self: Unpin + Sized,
+    {
+        Lite::nth(self, n)
+    }
+
+    /// The first item for which `predicate` is true.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter(1..).find(|n| n % 3 == 0).await, Some(3));
+    /// # });
+    /// ```
+    fn find<P>(&mut self, predicate: P) -> FindFuture<'_, Self, P>
+    where
+        Self: Unpin + Sized,
+        P: FnMut(&Self::Item) -> bool,
+    {
+        Lite::find(self, predicate)
+    }
+
+    /// The first thing that `f` makes of an item.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let number = stream::from_iter(["x", "1"]).find_map(|text| text.parse::<u8>().ok()).await;
+    /// assert_eq!(number, Some(1));
+    /// # });
+    /// ```
+    fn find_map<F, B>(&mut self, f: F) -> FindMapFuture<'_, Self, F>
+    where
+        Self: Unpin + Sized,
+        F: FnMut(Self::Item) -> Option<B>,
+    {
+        Lite::find_map(self, f)
+    }
+
+    /// How many items are before the first for which `predicate` is true.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter(['a', 'b']).position(|c| c == 'b').await, Some(1));
+    /// # });
+    /// ```
+    fn position<P>(&mut self, predicate: P) -> PositionFuture<'_, Self, P>
+    where
+        Self: Unpin + Sized,
+        P: FnMut(Self::Item) -> bool,
+    {
+        Lite::position(self, predicate)
+    }
+
+    /// Whether `f` is true for every item. Stops at the first for which it is not.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert!(stream::from_iter(1..4).all(|n| n < 4).await);
+    /// # });
+    /// ```
+    fn all<F>(&mut self, f: F) -> AllFuture<'_, Self, F>
+    where
+        Self: Unpin + Sized,
+        F: FnMut(Self::Item) -> bool,
+    {
+        Lite::all(self, f)
+    }
+
+    /// Whether `f` is true for some item. Stops at the first.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert!(stream::from_iter(1..).any(|n| n == 4).await);
+    /// # });
+    /// ```
+    fn any<F>(&mut self, f: F) -> AnyFuture<'_, Self, F>
+    where
+        Self: Unpin + Sized,
+        F: FnMut(Self::Item) -> bool,
+    {
+        Lite::any(self, f)
+    }
+}
+
+impl<S: Stream + ?Sized> StreamExt for S {}
+
+/// Future of [`StreamExt::try_fold`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct TryFoldFuture<'a, S: ?Sized, F, B> {
+    stream: &'a mut S,
+    f: F,
+    /// `None` once the future is done.
+    partial: Option<B>,
+}
+
+impl<S: ?Sized, F, B> Unpin for TryFoldFuture<'_, S, F, B> {}
+
+impl<S, F, B, E> Future for TryFoldFuture<'_, S, F, B>
+where
+    S: Stream + Unpin + ?Sized,
+    F: FnMut(B, S::Item) -> Result<B, E>,
+{
+    type Output = Result<B, E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            let item = ready!(Pin::new(&mut *this.stream).poll_next(cx));
+            let partial = this.partial.take().expect("try_fold polled after it was ready");
+            match item {
+                Some(item) => this.partial = Some((this.f)(partial, item)?),
+                None => return Poll::Ready(Ok(partial)),
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! [`interval()`]: a tick every period.
+//!
+//! # Invariants
+//! * Ticks lie on a grid: `start + n × period`. Taking a tick late does not move the later ones.
+//! * Ticks missed while nobody asked count as one, taken at once; then the grid goes on. So there is never a
+//!   burst, and two ticks may be closer together than a period.
+//!
+//! # Compared with Go
+//! `time.Ticker`: the grid and the dropped ticks are its. async-std counts each period from when the last tick was taken, and drifts.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use futures_core::Stream;
+
+use crate::time::Sleep;
+
+/// A stream that yields `()` every `period`, for the first time one period from now, and never ends.
+///
+/// Ticks missed while nobody polled count as one, and later ones keep their times: it neither bursts nor drifts. A `period` of
+/// zero ticks whenever it is polled; one too long for the clock, such as [`Duration::MAX`], never does.
+///
+/// # Cancellation
+/// A dropped `next` loses no tick.
+///
+/// ```
+/// use netpoll::{prelude::*, stream};
+/// use std::time::{Duration, Instant};
+///
+/// # netpoll::task::block_on(async {
+/// let begin = Instant::now();
+/// let mut ticks = stream::interval(Duration::from_millis(2));
+/// ticks.next().await;
+/// ticks.next().await;
+/// assert!(begin.elapsed() >= Duration::from_millis(4));
+/// # });
+/// ```
+pub fn interval(period: Duration) -> Interval {
+    let next = Instant::now().checked_add(period);
+    let sleep = match next {
+        Some(next) => Sleep::until(next),
+        None => Sleep::new(Duration::MAX),
+    };
+    Interval { period, next, sleep }
+}
+
+/// Stream of [`interval()`].
+#[derive(Debug)]
+#[must_use = "streams do nothing unless polled"]
+pub struct Interval {
+    period: Duration,
+    /// When the next tick is due; `None` is never.
+    next: Option<Instant>,
+    sleep: Sleep,
+}
+
+impl Stream for Interval {
+    type Item = ();
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<()>> {
+        let this = &mut *self;
+        let Some(due) = this.next else { return Poll::Pending };
+        ready!(Pin::new(&mut this.sleep).poll(cx));
+        this.next = following(due, this.period, Instant::now());
+        if let Some(next) = this.next {
+            this.sleep.reset(next);
+        }
+        Poll::Ready(Some(()))
+    }
+}
+
+/// The first tick of the grid through `due` that is after `now` (and after `due`).
+fn following(due: Instant, period: Duration, now: Instant) -> Option<Instant> {
+    let late = now.saturating_duration_since(due);
+    // Below one: a period of zero, whose ticks are all due.
+    let Some(missed) = late.as_nanos().checked_div(period.as_nanos()) else { return Some(now.max(due)) };
+    // missed × period <= late, which is a `Duration`; its seconds fit.
+    let nanos = missed * period.as_nanos();
+    let (seconds, nanos) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    let skipped = Duration::new(u64::try_from(seconds).ok()?, nanos as u32);
+    due.checked_add(skipped)?.checked_add(period)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_ticks_keep_to_the_grid() {
+        let due = Instant::now();
+        let at = |millis| due + Duration::from_millis(millis);
+        let period = Duration::from_millis(10);
+        for (now, next) in [(0, 10), (1, 10), (9, 10), (10, 20), (11, 20), (95, 100), (100, 110)] {
+            assert_eq!(following(due, period, at(now)), Some(at(next)), "taken at {now} ms");
+        }
+        assert_eq!(following(at(5), period, at(0)), Some(at(15)), "taken early by a coarse clock");
+    }
+
+    #[test]
+    fn the_ends_of_the_range() {
+        let due = Instant::now();
+        let later = due + Duration::from_secs(3600);
+        assert_eq!(following(due, Duration::ZERO, later), Some(later), "zero: due at once, and the clock is followed");
+        assert_eq!(following(due, Duration::MAX, later), None);
+        let next = following(due, Duration::from_nanos(1), later);
+        assert_eq!(next, Some(later + Duration::from_nanos(1)));
+    }
+}

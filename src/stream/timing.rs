@@ -1,0 +1,148 @@
+//! Streams with a clock: [`Timeout`], [`Delay`], [`Throttle`].
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use futures_core::Stream;
+use pin_project_lite::pin_project;
+
+use crate::time::Sleep;
+
+/// Sets `sleep` to `duration` from now, where that is never if it is too long for the clock.
+fn restart(sleep: &mut Sleep, duration: Duration) {
+    match Instant::now().checked_add(duration) {
+        Some(deadline) => sleep.reset(deadline),
+        None => *sleep = Sleep::new(duration),
+    }
+}
+
+pin_project! {
+    /// Stream of [`StreamExt::timeout`](super::StreamExt::timeout).
+    #[derive(Debug)]
+    #[must_use = "streams do nothing unless polled"]
+    pub struct Timeout<S> {
+        #[pin]
+        stream: S,
+        duration: Duration,
+        sleep: Sleep,
+    }
+}
+
+impl<S> Timeout<S> {
+    pub(super) fn new(stream: S, duration: Duration) -> Timeout<S> {
+        Timeout { stream, duration, sleep: Sleep::new(duration) }
+    }
+}
+
+impl<S: Stream> Stream for Timeout<S> {
+    type Item = Result<S::Item, TimeoutError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.project();
+        let item = match this.stream.poll_next(cx) {
+            Poll::Ready(Some(item)) => Ok(item),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {
+                ready!(Pin::new(&mut *this.sleep).poll(cx));
+                Err(TimeoutError { _private: () })
+            }
+        };
+        restart(this.sleep, *this.duration);
+        Poll::Ready(Some(item))
+    }
+}
+
+/// No item came in time: what [`StreamExt::timeout`](super::StreamExt::timeout) yields then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeoutError {
+    _private: (),
+}
+
+impl fmt::Display for TimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("stream has timed out")
+    }
+}
+
+impl Error for TimeoutError {}
+
+pin_project! {
+    /// Stream of [`StreamExt::delay`](super::StreamExt::delay).
+    #[derive(Debug)]
+    #[must_use = "streams do nothing unless polled"]
+    pub struct Delay<S> {
+        #[pin]
+        stream: S,
+        // None once it is over.
+        sleep: Option<Sleep>,
+    }
+}
+
+impl<S> Delay<S> {
+    pub(super) fn new(stream: S, duration: Duration) -> Delay<S> {
+        Delay { stream, sleep: Some(Sleep::new(duration)) }
+    }
+}
+
+impl<S: Stream> Stream for Delay<S> {
+    type Item = S::Item;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        let this = self.project();
+        if let Some(sleep) = this.sleep {
+            ready!(Pin::new(sleep).poll(cx));
+            *this.sleep = None;
+        }
+        this.stream.poll_next(cx)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.stream.size_hint()
+    }
+}
+
+pin_project! {
+    /// Stream of [`StreamExt::throttle`](super::StreamExt::throttle).
+    #[derive(Debug)]
+    #[must_use = "streams do nothing unless polled"]
+    pub struct Throttle<S> {
+        #[pin]
+        stream: S,
+        duration: Duration,
+        // Runs after an item, until the next may be asked for.
+        sleep: Sleep,
+        blocked: bool,
+    }
+}
+
+impl<S> Throttle<S> {
+    pub(super) fn new(stream: S, duration: Duration) -> Throttle<S> {
+        Throttle { stream, duration, sleep: Sleep::new(Duration::ZERO), blocked: false }
+    }
+}
+
+impl<S: Stream> Stream for Throttle<S> {
+    type Item = S::Item;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        let this = self.project();
+        if *this.blocked {
+            ready!(Pin::new(&mut *this.sleep).poll(cx));
+            *this.blocked = false;
+        }
+        let item = ready!(this.stream.poll_next(cx));
+        if item.is_some() {
+            restart(this.sleep, *this.duration);
+            *this.blocked = true;
+        }
+        Poll::Ready(item)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.stream.size_hint()
+    }
+}
