@@ -265,28 +265,3 @@ pub fn a_lock_without_a_reference_does_not_hold_the_descriptor() {
     socket.mutex.unlock(Direction::Write);
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
-
-/// A deadline expires while a future queues behind an owner that does not unlock before the future has ended.
-pub fn expiry_reaches_the_queue() {
-    let socket = Socket::new();
-    let expired = Arc::new(AtomicBool::new(false));
-    socket.lock(Direction::Read);
-    let waiting = thread::spawn({
-        let (socket, expired) = (socket.clone(), expired.clone());
-        move || {
-            let mut key = None;
-            block_on(poll_fn(|cx| {
-                assert!(socket.mutex.poll_lock(Direction::Read, true, cx, &mut key).is_pending());
-                if expired.load(Ordering::Acquire) {
-                    socket.mutex.cancel(Direction::Read, key.take().unwrap());
-                    return Poll::Ready(());
-                }
-                Poll::Pending
-            }));
-        }
-    });
-    expired.store(true, Ordering::Release);
-    socket.mutex.wake_queue(Direction::Read);
-    waiting.join().unwrap();
-    socket.operate(Direction::Read);
-}

@@ -47,11 +47,6 @@ fn a_lock_without_a_reference_does_not_hold_the_descriptor() {
 }
 
 #[test]
-fn expiry_reaches_the_queue() {
-    check(fd_mutex::expiry_reaches_the_queue);
-}
-
-#[test]
 fn finds_a_cancel_that_keeps_the_wake_up() {
     finds("fd_mutex_cancel_keeps_wakeup", "a_dropped_waiter_passes_on", DEADLOCK);
 }
@@ -89,9 +84,4 @@ fn finds_a_lock_that_sees_nothing() {
 #[test]
 fn finds_a_last_reference_that_does_not_see_the_others() {
     finds("fd_mutex_last_does_not_acquire", "last_reference_destroys_once", RACE);
-}
-
-#[test]
-fn finds_an_expiry_that_trusts_the_bit() {
-    finds("fd_mutex_expiry_looks_at_the_bit", "expiry_reaches_the_queue", DEADLOCK);
 }

@@ -51,7 +51,6 @@ pub(super) fn append_prefix(text: &mut String, bytes: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::error::Error;
 
     #[test]
     fn text_is_appended_whole_or_not_at_all() {

@@ -211,10 +211,10 @@ fn try_listen(addr: SocketAddr) -> Result<OwnedFd, (&'static str, io::Error)> {
 pub(crate) fn dial_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
     let dialer = socket::socket(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))
         .map_err(|error| Op::at("dial", "tcp", Some(Addr::Ip(addr))).call("socket", error))?;
-    if let SocketAddr::V6(v6) = addr {
-        if v6.ip().to_ipv4_mapped().is_some() {
-            let _ = SockRef::from(&dialer).set_only_v6(false);
-        }
+    if let SocketAddr::V6(v6) = addr
+        && v6.ip().to_ipv4_mapped().is_some()
+    {
+        let _ = SockRef::from(&dialer).set_only_v6(false);
     }
     set_defaults(dialer.as_fd());
     Ok(dialer)

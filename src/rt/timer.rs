@@ -358,7 +358,7 @@ mod tests {
             if step % 5000 == 0 {
                 let limit = random(&mut state) % 1000;
                 heap.retain(|entry| entry.when < limit);
-                oracle = oracle.into_iter().filter(|when| when.0 < limit).collect();
+                oracle.retain(|when| when.0 < limit);
             }
         }
         while let Some(entry) = heap.pop() {

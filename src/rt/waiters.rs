@@ -192,10 +192,6 @@ impl Wakers {
         usize::from(self.one.is_some()) + self.rest.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.one.is_none()
-    }
-
     /// Wakes each, in the order in which they were taken, and keeps the allocation. A waker is foreign code: a panic in
     /// one is contained, the others are still woken. Returns how many were woken.
     pub(crate) fn wake_all(&mut self) -> usize {

@@ -235,7 +235,7 @@ impl FdMutex {
         key: &mut Option<Key>,
     ) -> Poll<Result<(), LockError>> {
         if key.is_none() {
-            match self.acquire(side(direction), with_ref) {
+            match if with_ref { self.try_lock_ref(direction) } else { self.try_lock(direction) } {
                 Ok(true) => return Poll::Ready(Ok(())),
                 Ok(false) => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -247,7 +247,7 @@ impl FdMutex {
     /// Takes a direction's lock and a reference for a `poll_*` call, or keeps its waker until the next unlock.
     #[inline]
     pub(crate) fn poll_lock_poll(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<Result<(), LockError>> {
-        match self.acquire(side(direction), true) {
+        match self.try_lock_ref(direction) {
             Ok(true) => Poll::Ready(Ok(())),
             Ok(false) => self.poll_lock_poll_slow(direction, cx),
             Err(error) => Poll::Ready(Err(error)),
@@ -272,28 +272,6 @@ impl FdMutex {
             removed
         };
         drop(removed);
-        wakers.wake_all();
-    }
-
-    /// Wakes everybody who waits for a direction's lock, for an expired deadline. Who looks at its deadline once more
-    /// after [`poll_lock`](FdMutex::poll_lock) returned `Pending` cannot miss it.
-    pub(crate) fn wake_queue(&self, direction: Direction) {
-        // ORDERING: the lock is taken even where the waiters bit is clear: whoever queues after this critical section
-        // sees what was written before it, here the expiry. With a look at the bit alone both sides could miss each
-        // other (model `expiry_reaches_the_queue`).
-        if planted!("fd_mutex_expiry_looks_at_the_bit")
-            && self.word.load(Ordering::Relaxed) & side(direction).waiters == 0
-        {
-            return;
-        }
-        let mut wakers = Wakers::new();
-        {
-            let mut queues = self.queues.lock();
-            let Some(queues) = queues.as_deref_mut() else { return };
-            let queue = queues.of(direction);
-            queue.take_all(&mut wakers);
-            self.settle(side(direction), queue);
-        }
         wakers.wake_all();
     }
 
@@ -360,12 +338,10 @@ impl FdMutex {
             // ORDERING: Release publishes the owner's work to the next lock (pairs with `acquire`). Acquire, for the
             // last reference: the descriptor is destroyed after every call that used it. Models
             // `one_owner_a_direction`, `last_reference_destroys_once`.
-            let ordering = if planted!("fd_mutex_unlock_is_relaxed") {
-                Ordering::Relaxed
-            } else if planted!("fd_mutex_last_does_not_acquire") {
-                Ordering::Release
-            } else {
-                Ordering::AcqRel
+            let ordering = match () {
+                () if planted!("fd_mutex_unlock_is_relaxed") => Ordering::Relaxed,
+                () if planted!("fd_mutex_last_does_not_acquire") => Ordering::Release,
+                () => Ordering::AcqRel,
             };
             match self.word.compare_exchange_weak(word, after, ordering, Ordering::Relaxed) {
                 Ok(_) if planted!("fd_mutex_last_seen_twice") => {
@@ -585,7 +561,7 @@ mod tests {
     #[test]
     fn a_closed_descriptor_refuses_everything() {
         let mutex = FdMutex::new();
-        assert!(mutex.begin_close().unwrap().is_empty());
+        assert_eq!(mutex.begin_close().unwrap().len(), 0);
         assert!(mutex.is_closed());
         assert_eq!(mutex.incref(), Err(LockError::Closed));
         for direction in DIRECTIONS {
@@ -657,7 +633,7 @@ mod tests {
         assert_eq!(lock(&mutex, Direction::Write), Err(LockError::TooMany));
         assert_eq!(mutex.try_lock(Direction::Write), Ok(true));
         mutex.unlock(Direction::Write);
-        assert!(mutex.begin_close().unwrap().is_empty());
+        assert_eq!(mutex.begin_close().unwrap().len(), 0);
         assert!(!mutex.decref());
         assert_eq!(mutex.word.load(Ordering::SeqCst), (REFS_MAX << REFS_SHIFT) | CLOSED);
     }
@@ -735,23 +711,6 @@ mod tests {
         assert_eq!(waiters_bits(&mutex), 0);
     }
 
-    #[test]
-    fn expiry_wakes_the_whole_queue_of_its_direction() {
-        let mutex = FdMutex::new();
-        for direction in DIRECTIONS {
-            assert_eq!(mutex.try_lock(direction), Ok(true));
-        }
-        let (reader, reader_waker) = counter();
-        let (writer, writer_waker) = counter();
-        let mut keys = [None; 3];
-        assert!(poll(&mutex, Direction::Read, &reader_waker, &mut keys[0]).is_pending());
-        assert!(poll(&mutex, Direction::Read, &reader_waker, &mut keys[1]).is_pending());
-        assert!(poll(&mutex, Direction::Write, &writer_waker, &mut keys[2]).is_pending());
-        mutex.wake_queue(Direction::Read);
-        assert_eq!((woken(&reader), woken(&writer)), (2, 0));
-        assert_eq!(waiters_bits(&mutex), WRITE_WAITERS);
-    }
-
     /// A waker that unlocks another socket, or this one again, must not find the queues locked.
     #[test]
     fn wakers_run_with_no_lock_held() {
@@ -768,7 +727,7 @@ mod tests {
             }
         }
         let mutex = Arc::new(FdMutex::new());
-        for round in 0..5 {
+        for round in 0..4 {
             let task = Arc::new(Reenter(mutex.clone(), AtomicUsize::new(0)));
             let waker = Waker::from(task.clone());
             let mut key = None;
@@ -781,21 +740,17 @@ mod tests {
             match round {
                 0 => assert!(!mutex.unlock_ref(Direction::Read)),
                 1 => {
-                    mutex.wake_queue(Direction::Read);
-                    assert!(!mutex.unlock_ref(Direction::Read));
-                }
-                2 => {
                     mutex.cancel(Direction::Read, key.unwrap());
                     assert!(!mutex.unlock_ref(Direction::Read));
                 }
-                3 => {
+                2 => {
                     // Replaced by another task's waker: the old one is dropped.
                     assert!(poll(&mutex, Direction::Read, Waker::noop(), &mut key).is_pending());
                     assert!(!mutex.unlock_ref(Direction::Read));
                 }
                 _ => assert_eq!(mutex.begin_close().unwrap().wake_all(), 2),
             }
-            assert!(round == 2 || round == 3 || task.1.load(Ordering::SeqCst) >= 2);
+            assert!(round == 1 || round == 2 || task.1.load(Ordering::SeqCst) >= 2);
         }
     }
 
@@ -873,7 +828,7 @@ mod tests {
         }
         let (mutex, _) = &*shared;
         assert_eq!(mutex.word.load(Ordering::SeqCst), 0);
-        assert!(mutex.begin_close().unwrap().is_empty());
+        assert_eq!(mutex.begin_close().unwrap().len(), 0);
         assert!(mutex.decref());
     }
 }

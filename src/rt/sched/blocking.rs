@@ -88,7 +88,9 @@ impl Runtime {
                 state.threads -= 1;
                 let stranded = if state.threads == 0 { state.queue.pop_back() } else { None };
                 drop(state);
-                stranded.map(run);
+                if let Some(stranded) = stranded {
+                    run(stranded);
+                }
             }
         }
     }

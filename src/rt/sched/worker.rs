@@ -150,10 +150,10 @@ impl Core {
 
     fn next(&mut self, runtime: &'static Runtime, processor: &'static Processor) -> Option<Item> {
         self.tick = self.tick.wrapping_add(1);
-        if self.tick % CLOCK_EVERY == 0 {
+        if self.tick.is_multiple_of(CLOCK_EVERY) {
             self.maintain(runtime, processor);
         }
-        if self.tick % SHARED_EVERY == 0
+        if self.tick.is_multiple_of(SHARED_EVERY)
             && let Some(item) = runtime.take_injected(processor, 0)
         {
             return Some(item);
