@@ -85,6 +85,7 @@ fn main_blocks_and_returns() {
 
 mod braces {
     #[netpoll::main]
+    #[allow(unused_braces)]
     pub(super) async fn main() -> [u8; { 1 + 1 }] {
         [1; { 1 + 1 }]
     }
