@@ -4,9 +4,7 @@
 pub(crate) use std::sync::Arc;
 
 pub(crate) use loom::sync::MutexGuard;
-pub(crate) use loom::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
-};
+pub(crate) use loom::sync::atomic::{Ordering, fence};
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -58,6 +56,106 @@ impl Condvar {
         self.0.notify_all();
     }
 }
+
+/// Brackets what is SeqCst with fences: loom takes a SeqCst access for AcqRel, and knows the total order of SeqCst fences only.
+///
+/// Fences on both sides are somewhat stronger than the accesses: a model does not notice a SeqCst access that would have to be
+/// a fence.
+#[inline]
+#[track_caller]
+fn ordered<T>(ordering: Ordering, access: impl FnOnce() -> T) -> T {
+    if ordering != Ordering::SeqCst {
+        return access();
+    }
+    fence(Ordering::SeqCst);
+    let result = access();
+    fence(Ordering::SeqCst);
+    result
+}
+
+/// An atomic over loom's, with the methods that all have.
+macro_rules! atomic {
+    ($name:ident $(<$generic:ident>)?, $value:ty) => {
+        #[derive(Debug)]
+        pub(crate) struct $name $(<$generic>)?(loom::sync::atomic::$name $(<$generic>)?);
+
+        impl $(<$generic>)? $name $(<$generic>)? {
+            pub(crate) fn new(value: $value) -> Self {
+                Self(loom::sync::atomic::$name::new(value))
+            }
+
+            #[track_caller]
+            pub(crate) fn load(&self, ordering: Ordering) -> $value {
+                ordered(ordering, || self.0.load(ordering))
+            }
+
+            #[track_caller]
+            pub(crate) fn store(&self, value: $value, ordering: Ordering) {
+                ordered(ordering, || self.0.store(value, ordering));
+            }
+
+            #[track_caller]
+            pub(crate) fn swap(&self, value: $value, ordering: Ordering) -> $value {
+                ordered(ordering, || self.0.swap(value, ordering))
+            }
+
+            #[track_caller]
+            pub(crate) fn compare_exchange(
+                &self,
+                current: $value,
+                new: $value,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$value, $value> {
+                ordered(success, || self.0.compare_exchange(current, new, success, failure))
+            }
+
+            #[track_caller]
+            pub(crate) fn compare_exchange_weak(
+                &self,
+                current: $value,
+                new: $value,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$value, $value> {
+                self.compare_exchange(current, new, success, failure)
+            }
+
+            #[track_caller]
+            pub(crate) fn fetch_update(
+                &self,
+                success: Ordering,
+                failure: Ordering,
+                update: impl FnMut($value) -> Option<$value>,
+            ) -> Result<$value, $value> {
+                ordered(success, || self.0.fetch_update(success, failure, update))
+            }
+        }
+    };
+}
+
+/// The arithmetic of the integers among them.
+macro_rules! arithmetic {
+    ($name:ident, $value:ty: $($method:ident)*) => {
+        impl $name {
+            $(
+                #[track_caller]
+                pub(crate) fn $method(&self, value: $value, ordering: Ordering) -> $value {
+                    ordered(ordering, || self.0.$method(value, ordering))
+                }
+            )*
+        }
+    };
+}
+
+atomic!(AtomicBool, bool);
+atomic!(AtomicU32, u32);
+atomic!(AtomicU64, u64);
+atomic!(AtomicUsize, usize);
+atomic!(AtomicPtr<T>, *mut T);
+arithmetic!(AtomicU32, u32: fetch_add fetch_sub fetch_or fetch_and fetch_max);
+arithmetic!(AtomicU64, u64: fetch_add fetch_sub fetch_or fetch_and fetch_max);
+arithmetic!(AtomicUsize, usize: fetch_add fetch_sub fetch_or fetch_and fetch_max);
 
 /// Names the bug that is switched on in this process.
 pub(crate) const PLANTED_VARIABLE: &str = "NETPOLL_PLANTED";

@@ -9,7 +9,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, const_fn, planted};
 
 /// See the module's header.
 #[derive(Debug)]
@@ -20,8 +20,10 @@ pub(crate) struct Closings {
 }
 
 impl Closings {
-    pub(crate) const fn new() -> Closings {
-        Closings { count: AtomicU64::new(1), anybody: AtomicBool::new(false), waiting: Mutex::new(Vec::new()) }
+    const_fn! {
+        pub(crate) fn new() -> Closings {
+            Closings { count: AtomicU64::new(0), anybody: AtomicBool::new(false), waiting: Mutex::new(Vec::new()) }
+        }
     }
 
     /// A descriptor was closed.
@@ -38,10 +40,15 @@ impl Closings {
         }
     }
 
-    /// Ready when a descriptor was closed since `seen` was set; a `seen` of 0 is set to now.
-    pub(crate) fn poll(&self, cx: &mut Context<'_>, seen: &mut u64) -> Poll<()> {
-        if *seen == 0 {
-            *seen = self.count.load(Ordering::SeqCst);
+    /// Descriptors closed so far: read before the call that may lack one.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Ready when a descriptor was closed since [`count`](Closings::count) said `seen`.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>, seen: u64) -> Poll<()> {
+        if planted!("closings_look_first") && self.count() != seen {
+            return Poll::Ready(());
         }
         let waker = cx.waker().clone();
         {
@@ -51,6 +58,8 @@ impl Closings {
             }
             self.anybody.store(true, Ordering::SeqCst);
         }
-        if self.count.load(Ordering::SeqCst) != *seen { Poll::Ready(()) } else { Poll::Pending }
+        // ORDERING: SeqCst, see the header (model `a_closing_is_not_missed`).
+        let closed = self.count() != seen && !planted!("closings_look_first");
+        if closed { Poll::Ready(()) } else { Poll::Pending }
     }
 }

@@ -49,7 +49,13 @@ impl Parker {
         let mut guard = self.lock.lock();
         // ORDERING: AcqRel. Fails when the token came since; then no notification will.
         if self.state.compare_exchange(EMPTY, PARKED, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            self.state.store(EMPTY, Ordering::Release);
+            // A swap, not a store: it reads from the last of several `unpark`s, whose writes are thereby seen. A store would do
+            // away with a token whose cause this thread goes on to overlook.
+            if planted!("parker_overwrites_token") {
+                self.state.store(EMPTY, Ordering::Release);
+            } else {
+                self.state.swap(EMPTY, Ordering::AcqRel);
+            }
             return true;
         }
         loop {
@@ -58,7 +64,8 @@ impl Parker {
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left == Duration::ZERO {
-                        return self.state.swap(EMPTY, Ordering::AcqRel) == NOTIFIED;
+                        return self.state.swap(EMPTY, Ordering::AcqRel) == NOTIFIED
+                            && !planted!("parker_timeout_eats_token");
                     }
                     self.wake.wait_timeout(guard, left)
                 }

@@ -181,7 +181,7 @@ impl Side {
             }
         }
         if word & WAITERS != 0 {
-            if reasons & HANG_UP != 0 {
+            if reasons & HANG_UP != 0 && !planted!("hang_up_wakes_one") {
                 // The end concerns all who wait here, those who wait for just that too.
                 self.interrupt(wakers);
             } else {
@@ -216,7 +216,7 @@ impl Side {
     pub(crate) fn pass_on(&self, wakers: &mut Wakers) {
         // ORDERING: Acquire; WAITERS that is set later belongs to a waiter that looks at READY itself.
         let word = self.word.load(Ordering::Acquire);
-        if word & WAITERS != 0 && word & READY != 0 {
+        if word & WAITERS != 0 && word & READY != 0 && !planted!("success_keeps_the_rest") {
             self.take_event(wakers);
         }
     }
@@ -243,7 +243,8 @@ impl Side {
         }
         let blocked = self.blocks(generation, if interest == Interest::Event { READY } else { 0 });
         if blocked || !still() {
-            let removed = key.take().and_then(|key| waiters.remove(key));
+            // The key stays, out of the list like that of a future that was woken: should it not act, `finish` passes on.
+            let removed = key.and_then(|key| waiters.remove(key));
             self.settle(&waiters);
             drop(waiters);
             drop((removed, replaced));
@@ -294,6 +295,14 @@ impl Side {
         drop(waiters);
         if removed.is_none() && !acted && !planted!("drop_keeps_wakeup") {
             self.pass_on(wakers);
+        }
+    }
+
+    /// Takes out who is still listed when the last handle goes: wakers of `poll_*` calls that have ended. The list of a free
+    /// slot is empty.
+    pub(crate) fn take_leftovers(&self, wakers: &mut Wakers) {
+        if self.word.load(Ordering::Acquire) & WAITERS != 0 {
+            self.interrupt(wakers);
         }
     }
 
@@ -451,9 +460,15 @@ impl PollDesc {
     /// if none is there at or before it.
     pub(crate) fn set_deadline(&self, direction: Direction, at: u64, wakers: &mut Wakers) -> Option<Arm> {
         let side = self.side(direction);
+        if planted!("armed_before_deadline") && at > EXPIRED {
+            let arm = self.arm(at);
+            side.deadline.swap(at, Ordering::SeqCst);
+            return arm;
+        }
         // ORDERING: SeqCst swap, then the load of `armed`: a Dekker pair with `fire`, which takes `armed` and then loads this.
         side.deadline.swap(at, Ordering::SeqCst);
         match at {
+            EXPIRED if planted!("expiry_looks_at_the_bit") && side.word.load(Ordering::Acquire) & WAITERS == 0 => None,
             EXPIRED => {
                 side.interrupt(wakers);
                 None
@@ -479,6 +494,13 @@ impl PollDesc {
             }
         }
         self.arm(at)
+    }
+
+    /// Whether a timer is to wake everybody by `at`. Asked under a list's lock: a `fire` that has taken the time away wakes
+    /// the list afterwards, so whoever is told yes here is woken by then (model `timeout_against_fire`).
+    pub(crate) fn wakes_by(&self, at: u64) -> bool {
+        let time = self.wait_until.load(Ordering::SeqCst);
+        planted!("timeout_without_recheck") || (time != NONE && time <= at)
     }
 
     fn arm(&self, at: u64) -> Option<Arm> {

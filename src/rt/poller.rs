@@ -79,8 +79,13 @@ impl WaitKey {
     }
 }
 
-/// Waits until a descriptor of ours is closed after `seen`, which is 0 at first: for who needs a free number.
-pub(crate) fn poll_descriptor_closed(cx: &mut Context<'_>, seen: &mut u64) -> Poll<()> {
+/// Descriptors of ours that were closed so far: to be read before a call that may fail for want of a free number.
+pub(crate) fn descriptors_closed() -> u64 {
+    runtime().closings.count()
+}
+
+/// Waits until more than `seen` were closed.
+pub(crate) fn poll_descriptor_closed(cx: &mut Context<'_>, seen: u64) -> Poll<()> {
     runtime().closings.poll(cx, seen)
 }
 
@@ -154,7 +159,9 @@ impl PollHandle {
         }
         wait.epoch = epoch.wrapping_add(1);
         let side = self.desc.side(direction);
-        match side.wait(self.generation, &mut wait.key, Interest::Event, cx.waker(), || self.is_registered(epoch)) {
+        let until = wait.until;
+        let still = || self.is_registered(epoch) && self.is_timed(until);
+        match side.wait(self.generation, &mut wait.key, Interest::Event, cx.waker(), still) {
             Wait::Listed => Poll::Pending,
             Wait::Retry => Poll::Ready(Ok(())),
         }
@@ -173,8 +180,9 @@ impl PollHandle {
         if began != 0 && began != epoch.wrapping_add(1) {
             return Poll::Ready(Err(WaitError::Stopped));
         }
+        let mut until = clock::NONE;
         if let Some(timeout) = timeout {
-            let mut until = side.poll_until.load(Ordering::Relaxed);
+            until = side.poll_until.load(Ordering::Relaxed);
             if until != clock::NONE && clock::now() > clock::add(until, timeout) {
                 until = clock::NONE;
             }
@@ -184,7 +192,7 @@ impl PollHandle {
                 return Poll::Ready(Err(WaitError::TimedOut));
             }
         }
-        match side.wait_poll(self.generation, cx.waker(), || self.is_registered(epoch)) {
+        match side.wait_poll(self.generation, cx.waker(), || self.is_registered(epoch) && self.is_timed(until)) {
             Wait::Listed => {
                 self.desc.poll_epoch(direction).store(epoch.wrapping_add(1), Ordering::Relaxed);
                 Poll::Pending
@@ -237,6 +245,15 @@ impl PollHandle {
         *wait = WaitKey::new();
     }
 
+    /// An operation that waits for an edge, or got one, finds that another has the lock: the edge goes to whoever waits beside
+    /// it, which may be the lock's owner. Its time limit stays.
+    #[inline]
+    pub(crate) fn let_go(&self, direction: Direction, wait: &mut WaitKey) {
+        if wait.has_waited() {
+            self.wake(|wakers| self.desc.side(direction).finish(&mut wait.key, false, wakers));
+        }
+    }
+
     /// Puts a waiter in that only expiry and close wake: for who queues behind a lock of this direction.
     /// Ready: the operation has ended already.
     pub(crate) fn poll_interrupt(
@@ -283,6 +300,12 @@ impl PollHandle {
             runtime().arm_poll(self.desc, self.generation, arm);
         }
         false
+    }
+
+    /// Whether a timer wakes an operation that waits until `until`, or it needs none. The timer may have fired, for another's
+    /// time, between [`has_timed_out`](PollHandle::has_timed_out) and the entry in the list.
+    fn is_timed(&self, until: u64) -> bool {
+        until == clock::NONE || until == clock::NEVER || self.desc.wakes_by(until)
     }
 
     fn is_registered(&self, epoch: u32) -> bool {
@@ -402,6 +425,7 @@ impl PollHandle {
 impl Drop for PollHandle {
     fn drop(&mut self) {
         debug_assert!(!self.desc.is_current(self.generation), "a poll handle outlived its use without `retire`");
+        self.wake(|wakers| self.desc.sides().iter().for_each(|side| side.take_leftovers(wakers)));
         runtime().cache.free(self.desc);
     }
 }

@@ -233,12 +233,13 @@ impl Runtime {
         first.map(|injected| injected.0)
     }
 
-    /// There is work that only an awake thread does: see that there is one.
+    /// There is work that only an awake thread does: see that there is one. A spare processor will do: if no other is left, all
+    /// belong to threads that block.
     pub(crate) fn attend(&'static self) {
         // ORDERING: SeqCst: work before, `awake` after; who goes to sleep counts down before it looks for work (R1).
         fence(Ordering::SeqCst);
         if self.awake.load(Ordering::SeqCst) == 0 && !self.driver.wake() {
-            self.wake_one(false);
+            self.wake_one(true);
         }
     }
 
@@ -246,7 +247,7 @@ impl Runtime {
     pub(crate) fn attend_poller(&'static self) {
         fence(Ordering::SeqCst);
         if self.awake.load(Ordering::SeqCst) == 0 && !self.driver.is_taken() {
-            self.wake_one(false);
+            self.wake_one(true);
         }
     }
 

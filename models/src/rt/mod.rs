@@ -2,6 +2,8 @@
 
 #[path = "../../../src/rt/clock.rs"]
 pub(crate) mod clock;
+#[path = "../../../src/rt/closings.rs"]
+pub(crate) mod closings;
 #[path = "../../../src/rt/parker.rs"]
 pub(crate) mod parker;
 #[path = "../../../src/rt/poll_cache.rs"]

@@ -255,7 +255,14 @@ impl Fd {
                 }
                 Poll::Ready(locked.map_err(Failure::from))
             }
-            Poll::Pending => self.poll_interrupt(direction, caller, cx),
+            Poll::Pending => {
+                // The owner may be a `write_all` that waits for the very edge that woke this one (model
+                // `an_edge_reaches_the_owner`).
+                if let Some(operation) = caller.as_deref_mut() {
+                    self.poll.let_go(direction, &mut operation.wait);
+                }
+                self.poll_interrupt(direction, caller, cx)
+            }
         }
     }
 

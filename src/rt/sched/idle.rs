@@ -193,8 +193,12 @@ impl Runtime {
         if participant {
             self.driver.wake();
         }
+        // Whoever had the role at the look above may have given it back since, and left with an eye on `awake`: counted down
+        // first, looked at second, on both sides (model `somebody_polls_when_all_rest`).
         if self.injected() > 0 {
             self.attend();
+        } else if self.is_running() && !self.driver.is_taken() {
+            self.attend_poller();
         }
         true
     }

@@ -263,6 +263,8 @@ impl Monitor {
             runtime.driver.record(&runtime.cache, &self.events, &mut self.wakers);
         }
         runtime.driver.release();
+        // A worker may have gone to rest meanwhile because the role was taken.
+        runtime.attend_poller();
         let mut due = Vec::new();
         if runtime.next_timer() <= now {
             runtime.run_timers(now, &mut due, &mut self.wakers);
