@@ -14,13 +14,22 @@ use crate::sync::{Condvar, Mutex, PLANTED_VARIABLE};
 /// two.
 const PREEMPTIONS: usize = 3;
 
+/// What a failing model says: of threads that wait for ever, and of an access that another's did not happen before.
+pub const DEADLOCK: &str = "deadlock";
+pub const RACE: &str = "Causality violation";
+
 /// How long a child may look for a planted bug.
 const CHILD_SECONDS_MAX: u64 = 120;
 
 /// Plays `model` in every order of events within the bound on preemptions.
 pub fn check(model: fn()) {
+    check_within(PREEMPTIONS, model);
+}
+
+/// The same within a bound of its own, for a model of many threads.
+pub fn check_within(preemptions: usize, model: fn()) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(PREEMPTIONS);
+    builder.preemption_bound = Some(preemptions);
     builder.check(model);
 }
 
@@ -55,6 +64,32 @@ pub fn finds(planted: &str, test: &str, message: &str) {
     let text = reader.join().expect("the reader does not panic");
     assert!(!status.success(), "`{test}` does not find the planted bug `{planted}`");
     assert!(text.contains(message), "`{test}` with `{planted}` failed for another reason:\n{text}");
+}
+
+/// One test for each model: `models! { module: model … }`.
+#[macro_export]
+macro_rules! models {
+    ($module:ident: $($model:ident)*) => {
+        $(
+            #[test]
+            fn $model() {
+                $crate::harness::check($crate::$module::$model);
+            }
+        )*
+    };
+}
+
+/// One test for each planted bug: its name, the switch, the model that finds it, and what that says then.
+#[macro_export]
+macro_rules! planted_bugs {
+    ($($test:ident: $planted:literal by $model:ident, $message:expr;)*) => {
+        $(
+            #[test]
+            fn $test() {
+                $crate::harness::finds($planted, stringify!($model), $message);
+            }
+        )*
+    };
 }
 
 /// A thread that waits for a waker.

@@ -7,6 +7,9 @@
 //! bound on preemptions. `tests/*.rs` run it, once as it stands ([`harness::check`]) and once for each bug that is
 //! planted in the source for it to find ([`harness::finds`]). To add one: mirror the file, write the model beside the
 //! others, plant `planted!("name")` in the source, and add two lines to `tests/`.
+//!
+//! What is spread over files that make system calls is modelled in miniature ([`sleep`], and parts of [`wait_state`] and
+//! [`deadlines`]), with the names of the functions that it mirrors.
 
 // No unit tests: those of the mirrored files run in the crate, over the standard library's types.
 #![cfg(not(test))]
@@ -17,5 +20,11 @@ mod net;
 mod rt;
 mod sync;
 
+pub mod deadlines;
 pub mod fd_mutex;
 pub mod harness;
+pub mod parking;
+pub mod run_queue;
+pub mod sleep;
+pub mod slots;
+pub mod wait_state;

@@ -1,10 +1,7 @@
 //! `FdMutex`: its models, and the planted bugs that they must find.
 
 use netpoll_models::fd_mutex;
-use netpoll_models::harness::{check, finds};
-
-const DEADLOCK: &str = "deadlock";
-const RACE: &str = "Causality violation";
+use netpoll_models::harness::{DEADLOCK, RACE, check, finds};
 
 #[test]
 fn one_owner_a_direction() {

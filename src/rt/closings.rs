@@ -5,7 +5,8 @@
 //!
 //! # Memory ordering
 //! The count and the list share one lock; `anybody` spares the lock while nobody waits. Who waits sets it under the lock and then
-//! reads the count; who closes counts and then reads `anybody`: both SeqCst, one of the two sees the other.
+//! reads the count; who closes counts and then reads `anybody`: both SeqCst, one of the two sees the other (model
+//! `a_closing_is_not_missed`).
 
 use std::task::{Context, Poll, Waker};
 

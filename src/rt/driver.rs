@@ -99,7 +99,8 @@ impl Driver {
 
     #[inline]
     pub(crate) fn try_take(&self) -> bool {
-        !self.role.load(Ordering::Relaxed) && !self.role.swap(true, Ordering::SeqCst)
+        !self.role.load(Ordering::Relaxed)
+            && self.role.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
     pub(crate) fn release(&self) {

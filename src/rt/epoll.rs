@@ -181,8 +181,9 @@ impl Epoll {
         // SAFETY: the kernel has filled `count` entries, at most EVENTS_MAX, which is the capacity.
         unsafe { events.raw.set_len(count as usize) };
         if events.raw.iter().any(|raw| raw.u64 == BREAK) {
-            // ORDERING: SeqCst, before the caller looks at the queues again: a `wake` after this one writes anew.
-            self.breaking.store(false, Ordering::SeqCst);
+            // ORDERING: SeqCst, before the caller looks at the queues again: a `wake` after this one writes anew (model
+            // `breaks_are_not_lost`). A swap, which costs what a SeqCst store does, reads from the `wake`s before it.
+            self.breaking.swap(false, Ordering::SeqCst);
         }
     }
 

@@ -25,16 +25,20 @@
 //!
 //! # Invariants (numbers of ARCHITECTURE.md)
 //! * 2 — a waiter enters the list only if, under the list's lock, there is no READY, CLOSING or EXPIRED. Who sets READY does so
-//!   in the word that carries WAITERS; who sets one of the others takes the list's lock afterwards. One side sees the other.
-//! * 3, 4 — every entry point compares the generation in the same step in which it changes the word.
+//!   in the word that carries WAITERS; who sets one of the others takes the list's lock afterwards. One side sees the other
+//!   (models `edge_against_wait`, `edge_close_and_expiry` and others beside them).
+//! * 3, 4 — every entry point compares the generation in the same step in which it changes the word (model
+//!   `a_stale_event_harms_nobody`).
 //! * 9 — `begin` looks at the deadline word before every call.
 //!
 //! # Memory ordering
 //! Words are Acquire/Release. The timer handshake (`set_deadline` against `fire`) is a Dekker pair over `deadline` and
-//! `armed` and is SeqCst on both sides: models `deadline_moves_against_fire` and `deadline_set_against_fire`.
+//! `armed` and is SeqCst on both sides: models `deadline_moves_against_fire`, `deadline_set_against_fire`,
+//! `two_deadlines_move_against_fire`.
 //!
 //! # Cancellation
-//! A future that waited calls `finish` when it completes or is dropped. If it was woken and did not act, `finish` passes on.
+//! A future that waited calls `finish` when it completes or is dropped. If it was woken, or `wait` sent it back, and it did not
+//! act, `finish` passes on (models `a_dropped_reader_passes_on`, `a_reader_dropped_while_polled_passes_on`).
 //!
 //! # Compared with Go (runtime/netpoll.go)
 //! `rg`/`wg` hold one goroutine and an edge is consumed by who waits; here an edge stays until a call shows that it is used up,
@@ -238,13 +242,15 @@ impl Side {
             drop(waiters);
             let fresh = waker.clone();
             waiters = self.waiters.lock();
+            let interest = if planted!("interrupt_takes_events") { Interest::Event } else { interest };
             let (new, old) = waiters.insert(*key, interest, fresh);
             (*key, replaced) = (Some(new), old);
         }
         let blocked = self.blocks(generation, if interest == Interest::Event { READY } else { 0 });
         if blocked || !still() {
             // The key stays, out of the list like that of a future that was woken: should it not act, `finish` passes on.
-            let removed = key.and_then(|key| waiters.remove(key));
+            let listed = if planted!("retry_forgets_the_edge") { key.take() } else { *key };
+            let removed = listed.and_then(|key| waiters.remove(key));
             self.settle(&waiters);
             drop(waiters);
             drop((removed, replaced));
@@ -430,6 +436,10 @@ impl PollDesc {
             if side.word.load(Ordering::Acquire) >> GENERATION_SHIFT == u64::from(generation) {
                 // ORDERING: AcqRel, then the list's lock in `interrupt`: a waiter sees CLOSING or is seen (invariant 2).
                 side.word.fetch_or(CLOSING, Ordering::AcqRel);
+                if planted!("close_wakes_one") {
+                    side.take_event(wakers);
+                    continue;
+                }
                 side.interrupt(wakers);
             }
         }

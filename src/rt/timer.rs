@@ -31,7 +31,7 @@ use std::task::Waker;
 
 use super::clock::NEVER;
 use super::waiters::Wakers;
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, const_fn};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, const_fn, planted};
 
 /// What an entry is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,7 +243,7 @@ impl TimerSet {
         let fresh = waker.clone();
         inner = self.inner.lock();
         let place = &mut inner.slots[key.slot as usize];
-        if !place.fired {
+        if !place.fired && !planted!("sleep_keeps_the_old_waker") {
             replaced = place.waker.replace(fresh);
         }
         let fired = place.fired;

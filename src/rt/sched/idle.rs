@@ -193,8 +193,8 @@ impl Runtime {
         if participant {
             self.driver.wake();
         }
-        // Whoever had the role at the look above may have given it back since, and left with an eye on `awake`: counted down
-        // first, looked at second, on both sides (model `somebody_polls_when_all_rest`).
+        // ORDERING: SeqCst. Whoever had the role at the look above may have given it back since, and blocks or leaves: it counts
+        // down and then looks at `awake`, this thread counts down and then looks at the role (models `somebody_polls_*`).
         if self.injected() > 0 {
             self.attend();
         } else if self.is_running() && !self.driver.is_taken() {

@@ -4,7 +4,8 @@
 //! by the running one (its data is warm), and behind it a FIFO overflow list without bound. Only the owner pushes.
 //!
 //! # Invariants
-//! * Q1 — every item that is pushed comes out exactly once, whoever takes it (models `ring_*`).
+//! * Q1 — every item that is pushed comes out exactly once, whoever takes it (models `ring_*`,
+//!   `next_slot_against_thief`).
 //! * Q2 — apart from the next slot the order is FIFO: while the overflow list holds anything, new items go behind it. Nothing goes
 //!   to another queue because this one is full, so there is no cliff at any number of runnable tasks.
 //! * Q3 — a slot of the ring is overwritten only after `head` has passed it, and a thief's copy counts only if `head` is still where

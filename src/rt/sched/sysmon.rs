@@ -263,7 +263,7 @@ impl Monitor {
             runtime.driver.record(&runtime.cache, &self.events, &mut self.wakers);
         }
         runtime.driver.release();
-        // A worker may have gone to rest meanwhile because the role was taken.
+        // A worker may have gone to rest meanwhile because the role was taken (model `sysmon_gives_the_role_back`).
         runtime.attend_poller();
         let mut due = Vec::new();
         if runtime.next_timer() <= now {

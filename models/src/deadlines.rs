@@ -1,0 +1,219 @@
+//! Models of deadlines, timeouts and the timer sets.
+
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+
+use loom::thread;
+
+use crate::rt::clock::NEVER;
+use crate::rt::poll_desc::{Arm, Direction, PollDesc, Wait};
+use crate::rt::timer::TimerSet;
+use crate::rt::waiters::{Interest, Wakers};
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, planted};
+
+/// A descriptor with its timer entries.
+struct Timed {
+    desc: PollDesc,
+    generation: u32,
+    entries: Mutex<Vec<u64>>,
+}
+
+impl Timed {
+    /// With a read deadline at `at`.
+    fn new(at: u64) -> Arc<Timed> {
+        let desc = PollDesc::new(0);
+        let generation = desc.open();
+        let timed = Arc::new(Timed { desc, generation, entries: Mutex::new(Vec::new()) });
+        timed.set(Direction::Read, at);
+        timed
+    }
+
+    fn set(&self, direction: Direction, at: u64) {
+        let mut wakers = Wakers::new();
+        self.arm(self.desc.set_deadline(direction, at, &mut wakers));
+        wakers.wake_all();
+    }
+
+    fn arm(&self, arm: Option<Arm>) {
+        if let Some(arm) = arm {
+            self.entries.lock().push(arm.at);
+        }
+    }
+
+    /// Mirrors `Runtime::run_timers`.
+    fn run(&self, now: u64) {
+        let due: Vec<_> = {
+            let mut entries = self.entries.lock();
+            let due = entries.iter().copied().filter(|&at| at <= now).collect();
+            entries.retain(|&at| at > now);
+            due
+        };
+        let mut wakers = Wakers::new();
+        for when in due {
+            if let Some(at) = self.desc.fire(self.generation, when, now, &mut wakers) {
+                self.entries.lock().push(at);
+            }
+        }
+        wakers.wake_all();
+    }
+
+    /// Whether an entry that counts is due by `at`.
+    fn fires_by(&self, at: u64) -> bool {
+        self.entries.lock().iter().any(|&entry| entry <= at && self.desc.counts(self.generation, entry))
+    }
+}
+
+fn spawn(timed: &Arc<Timed>, run: impl FnOnce(&Timed) + 'static) -> thread::JoinHandle<()> {
+    let timed = timed.clone();
+    thread::spawn(move || run(&timed))
+}
+
+/// A deadline is moved later while it fires: it stands, unexpired, and a timer fires by then.
+pub fn deadline_moves_against_fire() {
+    let timed = Timed::new(100);
+    let firing = spawn(&timed, |timed| timed.run(100));
+    timed.set(Direction::Read, 200);
+    firing.join().unwrap();
+    assert_eq!(timed.desc.deadline(Direction::Read), 200, "a deadline that was moved has fired");
+    assert!(timed.fires_by(200), "no timer for the deadline");
+}
+
+/// The write deadline is set while the timer fires for the read deadline, and takes the one entry away.
+pub fn deadline_set_against_fire() {
+    let timed = Timed::new(100);
+    let firing = spawn(&timed, |timed| timed.run(100));
+    timed.set(Direction::Write, 150);
+    firing.join().unwrap();
+    assert_eq!(timed.desc.deadline(Direction::Write), 150);
+    assert!(timed.fires_by(150), "no timer for the deadline");
+}
+
+/// Both deadlines are moved to and fro while the timer fires.
+pub fn two_deadlines_move_against_fire() {
+    let timed = Timed::new(100);
+    let firing = spawn(&timed, |timed| timed.run(100));
+    let moving = spawn(&timed, |timed| {
+        timed.set(Direction::Write, 300);
+        timed.set(Direction::Write, 200);
+    });
+    timed.set(Direction::Read, 250);
+    firing.join().unwrap();
+    moving.join().unwrap();
+    assert!(timed.fires_by(200), "no timer for the deadline");
+    timed.run(250);
+    assert_eq!([Direction::Read, Direction::Write].map(|direction| timed.desc.deadline(direction)), [1, 1]);
+}
+
+struct Woken(std::sync::atomic::AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Woken>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// An operation arms its own timeout while the timer fires for another's: it is woken in time all the same.
+///
+/// Mirrors `PollHandle::has_timed_out` and `poll_wait`.
+pub fn timeout_against_fire() {
+    let timed = Timed::new(1000);
+    timed.arm(timed.desc.wait_until(100));
+    let side = timed.desc.side(Direction::Read);
+    assert!(side.clear_ready(side.begin(timed.generation).unwrap()));
+    let woken = Arc::new(Woken(false.into()));
+    let wait = |timed: &Timed, waker: &Waker| {
+        let mut key = None;
+        loop {
+            timed.arm(timed.desc.wait_until(150));
+            let still = || timed.desc.wakes_by(150);
+            let side = timed.desc.side(Direction::Read);
+            match side.wait(timed.generation, &mut key, Interest::Event, waker, still) {
+                Wait::Listed => return,
+                Wait::Retry => {}
+            }
+        }
+    };
+    let waiting = spawn(&timed, {
+        let waker = Waker::from(woken.clone());
+        move |timed| wait(timed, &waker)
+    });
+    timed.run(100);
+    waiting.join().unwrap();
+    if woken.0.swap(false, Ordering::Relaxed) {
+        // Woken for the other's time: it looks at its own and waits on.
+        wait(&timed, &Waker::from(woken.clone()));
+    }
+    timed.run(150);
+    assert!(woken.0.load(Ordering::Relaxed), "nobody wakes the operation when its time has come");
+}
+
+/// The poller is about to sleep until the first timer while another thread arms an earlier one: it wakes in time.
+///
+/// Mirrors `Core::idle` (`announce`, `next_timer`), `Runtime::timer_moved` and `Driver::wake_if_later`.
+pub fn earlier_timer_breaks_the_wait() {
+    struct Poller {
+        timers: TimerSet,
+        sleep_until: AtomicU64,
+        broken: Mutex<bool>,
+        changed: Condvar,
+    }
+    let poller = Arc::new(Poller {
+        timers: TimerSet::new(),
+        sleep_until: AtomicU64::new(0),
+        broken: Mutex::new(false),
+        changed: Condvar::new(),
+    });
+    let sleeping = thread::spawn({
+        let poller = poller.clone();
+        move || {
+            // Time does not pass: a sleep that ends by itself at 50 is one that is not late.
+            loop {
+                let until = poller.timers.next();
+                if until <= 50 {
+                    break;
+                }
+                poller.sleep_until.store(until, Ordering::SeqCst);
+                let called_off = !planted!("sleep_without_another_look") && poller.timers.next() < until;
+                if !called_off {
+                    let mut broken = poller.broken.lock();
+                    while !*broken {
+                        broken = poller.changed.wait(broken);
+                    }
+                    *broken = false;
+                }
+                poller.sleep_until.store(0, Ordering::SeqCst);
+            }
+        }
+    });
+    for at in [100, 50] {
+        let (_, first) = poller.timers.arm_sleep(at, Waker::noop().clone(), |_, _| true);
+        assert!(first);
+        if poller.sleep_until.load(Ordering::SeqCst) > at {
+            *poller.broken.lock() = true;
+            poller.changed.notify_one();
+        }
+    }
+    sleeping.join().unwrap();
+    assert!(poller.timers.next() == 50 && NEVER > 50);
+}
+
+/// A sleep is polled with another waker while it fires: the last waker is woken, or the poll says that it has fired.
+pub fn a_sleep_fires_while_it_is_polled() {
+    let timers = Arc::new(TimerSet::new());
+    let (key, _) = timers.arm_sleep(10, Waker::noop().clone(), |_, _| true);
+    let firing = thread::spawn({
+        let timers = timers.clone();
+        move || {
+            let (mut due, mut wakers) = (Vec::new(), Wakers::new());
+            assert_eq!(timers.run(10, &mut due, &mut wakers), 1);
+            wakers.wake_all();
+        }
+    });
+    let woken = Arc::new(Woken(false.into()));
+    let waker = Waker::from(woken.clone());
+    let fired = timers.poll_sleep(key, Context::from_waker(&waker).waker());
+    firing.join().unwrap();
+    assert!(fired || woken.0.load(Ordering::Relaxed), "a sleep that fired woke nobody");
+    assert!(timers.poll_sleep(key, &waker));
+    timers.release(key);
+}

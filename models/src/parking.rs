@@ -1,0 +1,86 @@
+//! Models of `Parker`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use loom::cell::UnsafeCell;
+use loom::thread;
+
+use crate::rt::parker::Parker;
+use crate::sync::{AtomicBool, Ordering};
+
+struct Letter {
+    parker: Parker,
+    text: UnsafeCell<u32>,
+    flags: [AtomicBool; 2],
+}
+
+// SAFETY: loom checks every access to the cell, which is what the models are for.
+unsafe impl Sync for Letter {}
+// SAFETY: as above; the cell holds a plain value.
+unsafe impl Send for Letter {}
+
+impl Letter {
+    fn new() -> Arc<Letter> {
+        Arc::new(Letter {
+            parker: Parker::new(),
+            text: UnsafeCell::new(0),
+            flags: [AtomicBool::new(false), AtomicBool::new(false)],
+        })
+    }
+
+    fn write(&self) {
+        // SAFETY: the pointer is valid; loom checks that nobody else uses the cell.
+        self.text.with_mut(|text| unsafe { *text += 1 });
+    }
+}
+
+/// `unpark` comes before, while or after the thread goes to park: it returns, and sees what was written before.
+pub fn parker_wakes_whenever_it_is_unparked() {
+    let letter = Letter::new();
+    let parked = thread::spawn({
+        let letter = letter.clone();
+        move || {
+            letter.parker.park();
+            letter.write();
+        }
+    });
+    letter.write();
+    letter.parker.unpark();
+    parked.join().unwrap();
+    assert!(!letter.parker.try_take(), "one token for one unpark");
+}
+
+/// Two threads unpark: the tokens may become one, but what either wrote is seen by the time the last is gone.
+pub fn parker_sees_every_unpark() {
+    let letter = Letter::new();
+    let threads = [0, 1].map(|at| {
+        let letter = letter.clone();
+        thread::spawn(move || {
+            letter.flags[at].store(true, Ordering::Relaxed);
+            letter.parker.unpark();
+        })
+    });
+    while !letter.flags.iter().all(|flag| flag.load(Ordering::Relaxed)) {
+        letter.parker.park();
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+/// A park whose time is over while it is unparked: if it returns without the token, the next one finds it.
+pub fn parker_keeps_the_token_of_a_timeout() {
+    let letter = Letter::new();
+    let parked = thread::spawn({
+        let letter = letter.clone();
+        move || {
+            let over = Instant::now();
+            if !letter.parker.park_until(Some(over)) {
+                letter.parker.park();
+            }
+            letter.write();
+        }
+    });
+    letter.write();
+    letter.parker.unpark();
+    parked.join().unwrap();
+}

@@ -1,0 +1,127 @@
+//! Models of `RunQueue`: owner against thieves.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use loom::cell::UnsafeCell;
+use loom::thread;
+
+use crate::rt::sched::queue::{Item, RunQueue};
+
+const ITEMS: usize = 8;
+
+/// Queues, and what their items stand for.
+struct Tasks {
+    queue: RunQueue,
+    /// How often each was run; loom reports who runs one without having seen what was done before it was queued.
+    runs: [UnsafeCell<u32>; ITEMS],
+}
+
+// SAFETY: loom checks every access to the cells, which is what the models are for.
+unsafe impl Sync for Tasks {}
+// SAFETY: as above; the cells hold plain values.
+unsafe impl Send for Tasks {}
+
+impl Tasks {
+    fn new() -> Arc<Tasks> {
+        Arc::new(Tasks { queue: RunQueue::new(), runs: std::array::from_fn(|_| UnsafeCell::new(0)) })
+    }
+
+    /// The item of a task that has just been written to.
+    fn item(&self, at: usize) -> Item {
+        // SAFETY: the pointer is valid; loom checks that nobody else uses the cell.
+        self.runs[at].with_mut(|runs| unsafe { *runs = 0 });
+        NonNull::new(std::ptr::without_provenance_mut(at + 1)).expect("not null")
+    }
+
+    fn run(&self, item: Item) {
+        // SAFETY: the pointer is valid; loom checks that nobody else uses the cell.
+        self.runs[item.as_ptr().addr() - 1].with_mut(|runs| unsafe { *runs += 1 });
+    }
+
+    /// What a thread without work does: it steals once, and runs what it got.
+    fn steal(&self) {
+        let own = RunQueue::new();
+        if let Some(item) = self.queue.steal(&own) {
+            self.run(item);
+        }
+        own.drain().for_each(|item| self.run(item));
+    }
+
+    fn drain(&self) {
+        self.queue.drain().for_each(|item| self.run(item));
+    }
+
+    fn each_ran_once(&self, count: usize) {
+        for runs in &self.runs[..count] {
+            // SAFETY: the pointer is valid; the other threads have ended.
+            assert_eq!(runs.with(|runs| unsafe { *runs }), 1, "an item is lost or doubled");
+        }
+    }
+}
+
+fn thief(tasks: &Arc<Tasks>) -> thread::JoinHandle<()> {
+    let tasks = tasks.clone();
+    thread::spawn(move || tasks.steal())
+}
+
+/// The owner pushes and pops while another steals.
+pub fn ring_owner_against_thief() {
+    let tasks = Tasks::new();
+    let thief = thief(&tasks);
+    for at in 0..3 {
+        tasks.queue.push(tasks.item(at));
+        if at == 1 {
+            tasks.queue.pop().into_iter().for_each(|item| tasks.run(item));
+        }
+    }
+    tasks.drain();
+    thief.join().unwrap();
+    tasks.each_ran_once(3);
+}
+
+/// Two thieves and the owner want the same items.
+pub fn ring_two_thieves() {
+    let tasks = Tasks::new();
+    (0..3).for_each(|at| tasks.queue.push(tasks.item(at)));
+    let thieves = [thief(&tasks), thief(&tasks)];
+    tasks.drain();
+    thieves.into_iter().for_each(|thief| thief.join().unwrap());
+    tasks.each_ran_once(3);
+}
+
+/// A slot is used again as soon as its item is stolen.
+pub fn ring_slots_are_used_again() {
+    let tasks = Tasks::new();
+    (0..4).for_each(|at| tasks.queue.push(tasks.item(at)));
+    let thief = thief(&tasks);
+    (4..6).for_each(|at| tasks.queue.push(tasks.item(at)));
+    tasks.drain();
+    thief.join().unwrap();
+    tasks.each_ran_once(6);
+}
+
+/// More items than the ring holds: the list behind it is emptied by the owner and a thief.
+pub fn ring_overflow_list() {
+    let tasks = Tasks::new();
+    (0..7).for_each(|at| tasks.queue.push(tasks.item(at)));
+    (0..4).for_each(|_| tasks.run(tasks.queue.pop().unwrap()));
+    let thief = thief(&tasks);
+    tasks.queue.push(tasks.item(7));
+    tasks.drain();
+    thief.join().unwrap();
+    tasks.each_ran_once(8);
+}
+
+/// The next slot is put to use by its owner and emptied by another.
+pub fn next_slot_against_thief() {
+    let tasks = Tasks::new();
+    let thief = thread::spawn({
+        let tasks = tasks.clone();
+        move || tasks.queue.pop_next().into_iter().for_each(|item| tasks.run(item))
+    });
+    (0..2).for_each(|at| tasks.queue.push_next(tasks.item(at)));
+    tasks.drain();
+    thief.join().unwrap();
+    tasks.each_ran_once(2);
+}

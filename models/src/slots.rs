@@ -1,0 +1,84 @@
+//! Models of the poll cache's free list and of who waits for a descriptor to be closed.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use loom::cell::UnsafeCell;
+use loom::thread;
+
+use crate::harness::block_on;
+use crate::rt::closings::Closings;
+use crate::rt::poll_cache::PollCache;
+use crate::sync::{AtomicBool, Ordering};
+
+struct Slots {
+    cache: PollCache,
+    owners: [UnsafeCell<u32>; 2],
+}
+
+// SAFETY: loom checks every access to the cells, which is what the model is for.
+unsafe impl Sync for Slots {}
+// SAFETY: as above; the cells hold plain values.
+unsafe impl Send for Slots {}
+
+impl Slots {
+    fn own(&self, index: u32) {
+        // SAFETY: the pointer is valid; loom checks that nobody else has the slot.
+        self.owners[index as usize].with_mut(|owner| unsafe { *owner += 1 });
+    }
+}
+
+/// Two threads take slots and give them back: a slot has one owner, who sees what the last one did with it.
+pub fn free_list_hands_out_once() {
+    let slots = Arc::new(Slots { cache: PollCache::new(), owners: [UnsafeCell::new(0), UnsafeCell::new(0)] });
+    let [first, second] = [(); 2].map(|()| slots.cache.alloc().unwrap());
+    slots.cache.free(second);
+    slots.cache.free(first);
+    let other = thread::spawn({
+        let slots = slots.clone();
+        move || {
+            let Some(one) = slots.cache.alloc() else { return };
+            slots.own(one.index);
+            let two = slots.cache.alloc();
+            slots.cache.free(one);
+            if let Some(two) = two {
+                slots.own(two.index);
+                // Used while the other thread takes what is left.
+                thread::yield_now();
+                slots.own(two.index);
+            }
+        }
+    });
+    for _ in 0..2 {
+        if let Some(slot) = slots.cache.alloc() {
+            slots.own(slot.index);
+        }
+    }
+    other.join().unwrap();
+}
+
+/// A descriptor is closed while an accept loop that found none free goes into its pause.
+pub fn a_closing_is_not_missed() {
+    let closings = Arc::new(Closings::new());
+    let free = Arc::new(AtomicBool::new(false));
+    let accepting = thread::spawn({
+        let (closings, free) = (closings.clone(), free.clone());
+        move || {
+            block_on(poll_fn(|cx| {
+                loop {
+                    let seen = closings.count();
+                    if free.load(Ordering::Acquire) {
+                        return Poll::Ready(());
+                    }
+                    if closings.poll(cx, seen).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+            }));
+        }
+    });
+    free.store(true, Ordering::Release);
+    closings.note();
+    accepting.join().unwrap();
+}

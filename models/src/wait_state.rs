@@ -1,0 +1,398 @@
+//! Models of `PollDesc`: edges, waits, closes and expiries of one direction.
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use loom::thread;
+
+use crate::harness::block_on;
+use crate::net::fd::fd_mutex::FdMutex;
+use crate::rt::clock::EXPIRED;
+use crate::rt::poll_cache::PollCache;
+use crate::rt::poll_desc::{Direction, HANG_UP, PollDesc, Stop, Wait};
+use crate::rt::waiters::{Interest, Key, Wakers};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering, planted};
+
+/// A socket: the kernel's part of one direction, and what the poller knows of it.
+struct Socket {
+    desc: PollDesc,
+    generation: u32,
+    mutex: FdMutex,
+    /// Bytes to read, or room to write.
+    bytes: AtomicUsize,
+    ended: AtomicBool,
+}
+
+impl Socket {
+    fn new() -> Arc<Socket> {
+        let desc = PollDesc::new(0);
+        let generation = desc.open();
+        Arc::new(Socket {
+            desc,
+            generation,
+            mutex: FdMutex::new(),
+            bytes: AtomicUsize::new(0),
+            ended: AtomicBool::new(false),
+        })
+    }
+
+    /// A socket of which a call has already shown that there is nothing.
+    fn idle() -> Arc<Socket> {
+        let socket = Socket::new();
+        let side = socket.desc.side(Direction::Read);
+        assert!(side.clear_ready(side.begin(socket.generation).unwrap()));
+        socket
+    }
+
+    /// Data comes, then its edge.
+    fn deliver(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.edge(0);
+    }
+
+    /// The end comes, then its edge.
+    fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.edge(HANG_UP);
+    }
+
+    fn edge(&self, reasons: u64) {
+        let mut wakers = Wakers::new();
+        assert!(self.desc.side(Direction::Read).set_ready(self.generation, reasons, &mut wakers));
+        wakers.wake_all();
+    }
+
+    fn close(&self) {
+        let mut wakers = Wakers::new();
+        self.desc.evict(self.generation, &mut wakers);
+        wakers.wake_all();
+    }
+
+    fn expire(&self) {
+        let mut wakers = Wakers::new();
+        assert!(self.desc.set_deadline(Direction::Read, EXPIRED, &mut wakers).is_none());
+        wakers.wake_all();
+    }
+
+    /// read(2) of at most `most`. `None` is EAGAIN, 0 the end.
+    fn call(&self, most: usize) -> Option<usize> {
+        let taken = self
+            .bytes
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |bytes| (bytes > 0).then(|| bytes - bytes.min(most)));
+        match taken {
+            Ok(bytes) => Some(bytes.min(most)),
+            Err(_) if self.ended.load(Ordering::Acquire) => Some(0),
+            Err(_) => None,
+        }
+    }
+
+    /// `None`: wait. Mirrors `Fd::poll_call` without the lock.
+    fn attempt(&self, most: usize) -> Option<Result<usize, Stop>> {
+        let side = self.desc.side(Direction::Read);
+        let ticket = match side.begin(self.generation) {
+            Ok(ticket) => ticket,
+            Err(stop) => return Some(Err(stop)),
+        };
+        if !ticket.is_ready() {
+            return None;
+        }
+        let Some(count) = self.call(most) else {
+            side.clear_ready(ticket);
+            return None;
+        };
+        if count < most && !ticket.distrusts_short_counts() {
+            side.clear_ready(ticket);
+        } else if ticket.has_waiters() {
+            let mut wakers = Wakers::new();
+            side.pass_on(&mut wakers);
+            wakers.wake_all();
+        }
+        Some(Ok(count))
+    }
+
+    fn poll_read(&self, most: usize, key: &mut Option<Key>, cx: &mut Context<'_>) -> Poll<Result<usize, Stop>> {
+        loop {
+            if let Some(ended) = self.attempt(most) {
+                self.finish(key, ended.is_ok());
+                return Poll::Ready(ended);
+            }
+            let side = self.desc.side(Direction::Read);
+            match side.wait(self.generation, key, Interest::Event, cx.waker(), || true) {
+                Wait::Listed => return Poll::Pending,
+                Wait::Retry => {}
+            }
+        }
+    }
+
+    fn finish(&self, key: &mut Option<Key>, acted: bool) {
+        let mut wakers = Wakers::new();
+        self.desc.side(Direction::Read).finish(key, acted, &mut wakers);
+        wakers.wake_all();
+    }
+
+    /// The operation of a named future, as a future.
+    fn reading(&self, most: usize) -> impl Future<Output = Result<usize, Stop>> {
+        let mut key = None;
+        poll_fn(move |cx| self.poll_read(most, &mut key, cx))
+    }
+
+    fn read(&self, most: usize) -> Result<usize, Stop> {
+        block_on(self.reading(most))
+    }
+
+    /// The operation of a `poll_*` method.
+    fn read_by_poll(&self, most: usize) -> Result<usize, Stop> {
+        block_on(poll_fn(|cx| {
+            loop {
+                if let Some(ended) = self.attempt(most) {
+                    return Poll::Ready(ended);
+                }
+                match self.desc.side(Direction::Read).wait_poll(self.generation, cx.waker(), || true) {
+                    Wait::Listed => return Poll::Pending,
+                    Wait::Retry => {}
+                }
+            }
+        }))
+    }
+
+    /// What queues behind a lock, or waits for the end: mirrors `PollHandle::poll_interrupt` and `poll_hang_up`.
+    fn interrupted(&self, by_hang_up: bool) -> Result<(), Stop> {
+        let (side, mut key) = (self.desc.side(Direction::Read), None);
+        block_on(poll_fn(|cx| {
+            loop {
+                match side.begin(self.generation) {
+                    Err(stop) => return Poll::Ready(Err(stop)),
+                    Ok(ticket) if by_hang_up && ticket.is_hung_up() => return Poll::Ready(Ok(())),
+                    Ok(_) => {}
+                }
+                let still = || !(by_hang_up && side.is_hung_up());
+                match side.wait(self.generation, &mut key, Interest::Interrupt, cx.waker(), still) {
+                    Wait::Listed => return Poll::Pending,
+                    Wait::Retry => {}
+                }
+            }
+        }))
+    }
+}
+
+fn spawn<T: 'static>(socket: &Arc<Socket>, run: impl FnOnce(&Socket) -> T + 'static) -> thread::JoinHandle<T> {
+    let socket = socket.clone();
+    thread::spawn(move || run(&socket))
+}
+
+/// An edge comes at any moment of a read: before its call, after it, while it enters the list.
+pub fn edge_against_wait() {
+    let socket = Socket::new();
+    let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
+    socket.deliver(1);
+    reader.join().unwrap();
+}
+
+/// Data comes while a short read takes it for the last.
+pub fn short_read_against_edge() {
+    let socket = Socket::new();
+    let reader = spawn(&socket, |socket| {
+        let mut count = 0;
+        while count < 2 {
+            count += socket.read(2).unwrap();
+        }
+        assert_eq!(count, 2);
+    });
+    socket.deliver(1);
+    socket.deliver(1);
+    reader.join().unwrap();
+}
+
+/// One edge for two: it wakes one reader, which leaves something and wakes the other.
+pub fn two_readers_share_an_edge() {
+    let socket = Socket::idle();
+    let readers = [(); 2].map(|()| spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1))));
+    socket.deliver(2);
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
+}
+
+/// A future that was woken goes away, beside another that waits.
+pub fn a_dropped_reader_passes_on() {
+    let socket = Socket::idle();
+    let mut key = None;
+    assert!(socket.poll_read(1, &mut key, &mut Context::from_waker(Waker::noop())).is_pending());
+    let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
+    let dropped = spawn(&socket, move |socket| socket.finish(&mut key, false));
+    socket.deliver(1);
+    dropped.join().unwrap();
+    reader.join().unwrap();
+}
+
+/// A future that is polled again, with another waker, and then goes away while the edge comes: the edge is the other's.
+pub fn a_reader_dropped_while_polled_passes_on() {
+    let socket = Socket::idle();
+    let mut key = None;
+    assert!(socket.poll_read(1, &mut key, &mut Context::from_waker(Waker::noop())).is_pending());
+    let dropped = spawn(&socket, move |socket| {
+        let side = socket.desc.side(Direction::Read);
+        // A poll that gets no further than the list, because somebody else has the lock when it tries again.
+        let _ = side.wait(socket.generation, &mut key, Interest::Event, Waker::noop(), || true);
+        socket.finish(&mut key, false);
+    });
+    let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
+    socket.deliver(1);
+    dropped.join().unwrap();
+    reader.join().unwrap();
+}
+
+/// A read that is polled again, with another waker, while its edge comes.
+pub fn a_reader_is_polled_again_with_another_waker() {
+    let socket = Socket::new();
+    let reader = spawn(&socket, |socket| {
+        let mut reading = Box::pin(socket.reading(1));
+        let read = match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(read) => read,
+            Poll::Pending => block_on(reading),
+        };
+        assert_eq!(read, Ok(1));
+    });
+    socket.deliver(1);
+    reader.join().unwrap();
+}
+
+/// An edge, a close and an expiry at once: the reader, which goes on until it is stopped, comes to its end.
+pub fn edge_close_and_expiry() {
+    let socket = Socket::new();
+    let others = [spawn(&socket, |socket| socket.deliver(1)), spawn(&socket, Socket::close)];
+    let expiring = spawn(&socket, Socket::expire);
+    while let Ok(count) = socket.read(1) {
+        assert_eq!(count, 1);
+    }
+    others.into_iter().for_each(|other| other.join().unwrap());
+    expiring.join().unwrap();
+    assert_eq!(socket.read(1), Err(Stop::Closed), "closing beats expiry");
+}
+
+/// An expiry alone ends a wait that begins at the same time.
+pub fn expiry_against_wait() {
+    let socket = Socket::idle();
+    let future = spawn(&socket, |socket| assert_eq!(socket.read(1), Err(Stop::Expired)));
+    let poll = spawn(&socket, |socket| assert_eq!(socket.read_by_poll(1), Err(Stop::Expired)));
+    socket.expire();
+    future.join().unwrap();
+    poll.join().unwrap();
+}
+
+/// A close alone does, whatever the wait is for.
+pub fn close_against_wait() {
+    let socket = Socket::idle();
+    let future = spawn(&socket, |socket| assert_eq!(socket.read(1), Err(Stop::Closed)));
+    let queued = spawn(&socket, |socket| assert_eq!(socket.interrupted(false), Err(Stop::Closed)));
+    socket.close();
+    future.join().unwrap();
+    queued.join().unwrap();
+}
+
+/// A `poll_*` caller and a future wait for the same edge.
+pub fn polls_beside_futures() {
+    let socket = Socket::idle();
+    let future = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
+    let poll = spawn(&socket, |socket| assert_eq!(socket.read_by_poll(1), Ok(1)));
+    socket.deliver(2);
+    future.join().unwrap();
+    poll.join().unwrap();
+}
+
+/// The end of the stream wakes every reader, and who waits for just that.
+pub fn a_hang_up_wakes_all() {
+    let socket = Socket::idle();
+    let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(0)));
+    let ending = spawn(&socket, |socket| assert_eq!(socket.interrupted(true), Ok(())));
+    socket.end();
+    reader.join().unwrap();
+    ending.join().unwrap();
+}
+
+/// Who waits for interruption only takes no event from a reader, and hears of the expiry.
+pub fn interrupts_take_no_events() {
+    let socket = Socket::idle();
+    let interrupted = spawn(&socket, |socket| assert_eq!(socket.interrupted(false), Err(Stop::Expired)));
+    let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
+    socket.deliver(1);
+    reader.join().unwrap();
+    socket.expire();
+    interrupted.join().unwrap();
+}
+
+/// An event of a descriptor that is gone comes while its slot is used again: the new one is neither ready for it nor hung up.
+pub fn a_stale_event_harms_nobody() {
+    let cache = Arc::new(PollCache::new());
+    let desc = cache.alloc().unwrap();
+    let (index, old) = (desc.index, desc.open());
+    let late = thread::spawn({
+        let cache = cache.clone();
+        move || {
+            let mut wakers = Wakers::new();
+            cache.get(index).unwrap().side(Direction::Read).set_ready(old, HANG_UP, &mut wakers);
+            wakers.wake_all();
+        }
+    });
+    let mut wakers = Wakers::new();
+    desc.evict(old, &mut wakers);
+    wakers.wake_all();
+    desc.retire(old);
+    cache.free(desc);
+    let again = cache.alloc().unwrap();
+    assert_eq!(again.index, index, "last in, first out");
+    let new = again.open();
+    let side = again.side(Direction::Read);
+    assert_eq!(side.begin(old).unwrap_err(), Stop::Closed);
+    let ticket = side.begin(new).unwrap();
+    assert!(ticket.is_ready() && !ticket.is_hung_up(), "a stale event was accepted");
+    assert!(side.clear_ready(ticket), "a stale event counted as an edge");
+    late.join().unwrap();
+    assert!(!side.begin(new).unwrap().is_ready() && !side.is_hung_up(), "a stale event was accepted");
+}
+
+/// A write that was woken finds that a `write_all`, which waits for the same room, has the lock. Both get their turn.
+///
+/// Mirrors `Fd::poll_lock` and `Fd::poll_call`.
+pub fn an_edge_reaches_the_owner() {
+    let socket = Socket::idle();
+    let mut key = None;
+    // The write waits for room, without the lock.
+    assert!(socket.poll_read(1, &mut key, &mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(socket.mutex.try_lock(Direction::Write), Ok(true));
+    // `write_all` keeps the lock while it waits for room.
+    let all = spawn(&socket, |socket| {
+        assert_eq!(socket.read(1), Ok(1));
+        socket.mutex.unlock(Direction::Write);
+    });
+    let write = spawn(&socket, move |socket| {
+        let mut queued = None;
+        let written = block_on(poll_fn(|cx| {
+            loop {
+                match socket.mutex.poll_lock(Direction::Write, true, cx, &mut queued) {
+                    Poll::Ready(locked) => assert_eq!(locked, Ok(())),
+                    Poll::Pending => {
+                        if !planted!("edge_kept_without_the_lock") {
+                            socket.finish(&mut key, false);
+                        }
+                        return Poll::Pending;
+                    }
+                }
+                let attempted = socket.attempt(1);
+                assert!(!socket.mutex.unlock_ref(Direction::Write), "nobody closes");
+                if let Some(ended) = attempted {
+                    socket.finish(&mut key, ended.is_ok());
+                    return Poll::Ready(ended);
+                }
+                let side = socket.desc.side(Direction::Read);
+                match side.wait(socket.generation, &mut key, Interest::Event, cx.waker(), || true) {
+                    Wait::Listed => return Poll::Pending,
+                    Wait::Retry => {}
+                }
+            }
+        }));
+        assert_eq!(written, Ok(1));
+    });
+    socket.deliver(2);
+    all.join().unwrap();
+    write.join().unwrap();
+}

@@ -1,0 +1,18 @@
+//! `RunQueue`: its models, and the planted bugs that they must find.
+
+use netpoll_models::harness::RACE;
+use netpoll_models::{models, planted_bugs};
+
+models! { run_queue:
+    ring_owner_against_thief
+    ring_two_thieves
+    ring_slots_are_used_again
+    ring_overflow_list
+    next_slot_against_thief
+}
+
+planted_bugs! {
+    finds_a_tail_that_publishes_nothing: "ring_relaxed_tail" by ring_owner_against_thief, "lost or doubled";
+    finds_a_theft_without_a_claim: "steal_without_claim" by ring_two_thieves, RACE;
+    finds_a_next_slot_taken_twice: "next_taken_twice" by next_slot_against_thief, RACE;
+}

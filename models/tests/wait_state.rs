@@ -1,0 +1,40 @@
+//! `PollDesc`: its models, and the planted bugs that they must find.
+
+use netpoll_models::harness::{DEADLOCK, check_within};
+use netpoll_models::{models, planted_bugs, wait_state};
+
+models! { wait_state:
+    edge_against_wait
+    short_read_against_edge
+    two_readers_share_an_edge
+    a_dropped_reader_passes_on
+    a_reader_dropped_while_polled_passes_on
+    a_reader_is_polled_again_with_another_waker
+    expiry_against_wait
+    close_against_wait
+    polls_beside_futures
+    a_hang_up_wakes_all
+    interrupts_take_no_events
+    a_stale_event_harms_nobody
+    an_edge_reaches_the_owner
+}
+
+#[test]
+fn edge_close_and_expiry() {
+    check_within(2, wait_state::edge_close_and_expiry);
+}
+
+planted_bugs! {
+    finds_a_clear_that_ignores_the_tick: "clear_ignores_tick" by edge_against_wait, DEADLOCK;
+    finds_a_short_read_that_ignores_the_tick: "clear_ignores_tick" by short_read_against_edge, DEADLOCK;
+    finds_a_wait_without_another_look: "wait_without_recheck" by edge_against_wait, DEADLOCK;
+    finds_a_success_that_keeps_the_rest: "success_keeps_the_rest" by two_readers_share_an_edge, DEADLOCK;
+    finds_a_drop_that_keeps_the_wake_up: "drop_keeps_wakeup" by a_dropped_reader_passes_on, DEADLOCK;
+    finds_a_retry_that_forgets_the_edge: "retry_forgets_the_edge" by a_reader_dropped_while_polled_passes_on, DEADLOCK;
+    finds_an_expiry_that_trusts_the_bit: "expiry_looks_at_the_bit" by expiry_against_wait, DEADLOCK;
+    finds_a_close_that_wakes_one: "close_wakes_one" by close_against_wait, DEADLOCK;
+    finds_a_hang_up_that_wakes_one: "hang_up_wakes_one" by a_hang_up_wakes_all, DEADLOCK;
+    finds_an_interrupt_that_takes_events: "interrupt_takes_events" by interrupts_take_no_events, DEADLOCK;
+    finds_a_stale_event_that_counts: "stale_event_accepted" by a_stale_event_harms_nobody, "a stale event";
+    finds_an_edge_kept_without_the_lock: "edge_kept_without_the_lock" by an_edge_reaches_the_owner, DEADLOCK;
+}
