@@ -259,13 +259,16 @@ pub fn a_reader_is_polled_again_with_another_waker() {
 /// An edge, a close and an expiry at once: the reader, which goes on until it is stopped, comes to its end.
 pub fn edge_close_and_expiry() {
     let socket = Socket::new();
-    let others = [spawn(&socket, |socket| socket.deliver(1)), spawn(&socket, Socket::close)];
     let expiring = spawn(&socket, Socket::expire);
+    let closing = spawn(&socket, |socket| {
+        socket.deliver(1);
+        socket.close();
+    });
     while let Ok(count) = socket.read(1) {
         assert_eq!(count, 1);
     }
-    others.into_iter().for_each(|other| other.join().unwrap());
     expiring.join().unwrap();
+    closing.join().unwrap();
     assert_eq!(socket.read(1), Err(Stop::Closed), "closing beats expiry");
 }
 

@@ -1,0 +1,74 @@
+//! A write and a `write_all` on clones of one stream wait for the same room: it wakes the write, which cannot use it while the
+//! other has the lock.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use netpoll::io;
+use netpoll::net::{TcpListener, TcpStream};
+use netpoll::task;
+
+/// `operation`, which sets `polled` when it has been polled and so, with nothing to be done, waits.
+async fn noted<F: Future>(operation: F, polled: Arc<AtomicBool>) -> F::Output {
+    let mut operation = pin!(operation);
+    poll_fn(|cx| {
+        let result = operation.as_mut().poll(cx);
+        polled.store(true, Ordering::SeqCst);
+        result
+    })
+    .await
+}
+
+async fn until_set(flag: &AtomicBool) {
+    while !flag.load(Ordering::SeqCst) {
+        task::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[test]
+fn an_edge_goes_on_to_the_owner_of_the_lock() {
+    task::block_on(io::timeout(Duration::from_secs(20), async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let ours = TcpStream::connect(listener.local_addr()?).await?;
+        let (peer, _) = listener.accept().await?;
+        let block = [7; 64 * 1024];
+        let mut sent = 0;
+        loop {
+            let mut write = pin!(ours.write(&block));
+            match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
+                Poll::Ready(count) => sent += count?,
+                Poll::Pending => break,
+            }
+        }
+        let (first, second) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let write = task::spawn({
+            let (ours, polled) = (ours.clone(), first.clone());
+            async move { noted(ours.write(&[7; 1000]), polled).await }
+        });
+        until_set(&first).await;
+        let write_all = task::spawn({
+            let (ours, polled) = (ours.clone(), second.clone());
+            async move { noted(ours.write_all(&[7; 1000]), polled).await }
+        });
+        until_set(&second).await;
+        drop(ours);
+        let (mut buf, mut received) = (vec![0; 64 * 1024], 0);
+        let reader = task::spawn(async move {
+            loop {
+                match peer.read(&mut buf).await? {
+                    0 => return io::Result::Ok(received),
+                    count => received += count,
+                }
+            }
+        });
+        let written = write.await?;
+        write_all.await?;
+        assert_eq!(reader.await?, sent + written + 1000);
+        Ok(())
+    }))
+    .unwrap();
+}
