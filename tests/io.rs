@@ -454,7 +454,7 @@ fn write_all_goes_on_past_waits_and_interruptions() {
 fn write_fmt_writes_all_and_flushes() {
     block_on(async {
         let mut writer = Writer::new([Data(b"."), Wait, Data(b"..")]);
-        write!(writer, "{}-{:>3}", "a", 7).await.unwrap();
+        write!(writer, "{}-{:>3}", 'a', 7).await.unwrap();
         writeln!(writer).await.unwrap();
         assert_eq!((writer.written.as_slice(), writer.flushes), (&b"a-  7\n"[..], 2));
         let mut writer = Writer::new([Fail(ErrorKind::BrokenPipe)]);
@@ -683,10 +683,9 @@ fn standard_streams_child() {
         // Nothing has been sent: this read is dropped while a thread waits for the input.
         let dropped = io::timeout(Duration::from_millis(20), stdin.read_line(&mut line)).await;
         assert_eq!(kind(dropped), ErrorKind::TimedOut);
-        drop(stdin);
         writeln!(out, "dropped").await?;
 
-        // Another handle gets what that thread read.
+        // Another handle gets what that thread reads.
         let mut stdin = io::stdin();
         assert_eq!(stdin.read_line(&mut line).await?, 6);
         write!(out, "line {line}").await?;

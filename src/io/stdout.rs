@@ -23,7 +23,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_io::AsyncWrite as Write;
 
-use crate::task::{JoinHandle, spawn_blocking};
+use super::call::Call;
 
 /// The most that one write takes and copies: a pipe's capacity.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -38,8 +38,8 @@ struct Output<W> {
 #[derive(Debug)]
 enum State {
     Idle,
-    Writing { chunk: Arc<[u8]>, task: JoinHandle<io::Result<usize>> },
-    Flushing { task: JoinHandle<io::Result<()>> },
+    Writing { chunk: Arc<[u8]>, call: Call<usize> },
+    Flushing { call: Call<()> },
 }
 
 /// A blocking writer that is a handle.
@@ -69,11 +69,11 @@ impl<W: Blocking> Output<W> {
                 State::Idle => {
                     let chunk: Arc<[u8]> = buf[..buf.len().min(CHUNK_BYTES)].into();
                     let (mut writer, bytes) = (self.writer.clone(), chunk.clone());
-                    let task = spawn_blocking(move || uninterrupted(|| writer.write(&bytes)));
-                    self.state = State::Writing { chunk, task };
+                    let call = Call::begin(move || uninterrupted(|| writer.write(&bytes)));
+                    self.state = State::Writing { chunk, call };
                 }
-                State::Writing { chunk, task } => {
-                    let result = ready!(Pin::new(task).poll(cx));
+                State::Writing { chunk, call } => {
+                    let result = ready!(Pin::new(call).poll(cx));
                     let ours = buf.starts_with(chunk);
                     self.state = State::Idle;
                     let count = result?;
@@ -81,8 +81,8 @@ impl<W: Blocking> Output<W> {
                         return Poll::Ready(Ok(count));
                     }
                 }
-                State::Flushing { task } => {
-                    let result = ready!(Pin::new(task).poll(cx));
+                State::Flushing { call } => {
+                    let result = ready!(Pin::new(call).poll(cx));
                     self.state = State::Idle;
                     result?;
                 }
@@ -95,16 +95,16 @@ impl<W: Blocking> Output<W> {
             match &mut self.state {
                 State::Idle => {
                     let mut writer = self.writer.clone();
-                    self.state = State::Flushing { task: spawn_blocking(move || uninterrupted(|| writer.flush())) };
+                    self.state = State::Flushing { call: Call::begin(move || uninterrupted(|| writer.flush())) };
                 }
-                State::Writing { task, .. } => {
-                    let result = ready!(Pin::new(task).poll(cx));
+                State::Writing { call, .. } => {
+                    let result = ready!(Pin::new(call).poll(cx));
                     self.state = State::Idle;
                     result?;
                 }
                 // If this flush was begun by a future since dropped, nothing was written after it.
-                State::Flushing { task } => {
-                    let result = ready!(Pin::new(task).poll(cx));
+                State::Flushing { call } => {
+                    let result = ready!(Pin::new(call).poll(cx));
                     self.state = State::Idle;
                     return Poll::Ready(result);
                 }
