@@ -31,8 +31,8 @@ pub(super) struct Call<T> {
 impl<T: Send + 'static> Call<T> {
     pub(super) fn begin(call: impl FnOnce() -> io::Result<T> + Send + 'static) -> Call<T> {
         let state = Arc::new(Mutex::new(State::Running(None)));
-        let mut completion = Completion { state: state.clone(), result: None };
-        drop(spawn_blocking(move || completion.result = Some(call())));
+        let completion = Completion { state: state.clone(), result: None };
+        drop(spawn_blocking(move || completion.run(call)));
         Call { state }
     }
 }
@@ -74,6 +74,12 @@ impl<T> Future for Call<T> {
 struct Completion<T> {
     state: Arc<Mutex<State<T>>>,
     result: Option<io::Result<T>>,
+}
+
+impl<T> Completion<T> {
+    fn run(mut self, call: impl FnOnce() -> io::Result<T>) {
+        self.result = Some(call());
+    }
 }
 
 impl<T> Drop for Completion<T> {
