@@ -1,6 +1,6 @@
 //! What most programs import: the traits whose methods they call.
 //!
-//! `Future`, `Stream` and their extension traits by name, the I/O traits without names, as async-std has it.
+//! `Future`, `Stream` and their extension traits by name, the I/O traits without names, and `task_local!`, as async-std has it.
 //!
 //! ```
 //! use netpoll::io::BufReader;
@@ -20,3 +20,5 @@ pub use crate::io::{
 };
 #[doc(no_inline)]
 pub use crate::stream::{Stream, StreamExt};
+#[doc(no_inline)]
+pub use crate::task_local;

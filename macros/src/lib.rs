@@ -28,7 +28,7 @@ use proc_macro::TokenStream;
 
 /// Runs `async fn main` to its end with `netpoll::task::block_on`.
 ///
-/// ```ignore (netpoll depends on this crate; it has the example that runs)
+/// ```text
 /// #[netpoll::main]
 /// async fn main() -> std::io::Result<()> {
 ///     Ok(())
@@ -43,7 +43,7 @@ use proc_macro::TokenStream;
 /// None, or `crate = "path"`, the path under which `netpoll` is known: for a dependency that was renamed and for macros
 /// that expand to this attribute.
 ///
-/// ```ignore (needs a renamed dependency)
+/// ```text
 /// #[np::main(crate = "np")]
 /// async fn main() {}
 /// ```
@@ -58,7 +58,7 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Makes `async fn` a test, run to its end with `netpoll::task::block_on`.
 ///
-/// ```ignore (netpoll depends on this crate; it has the example that runs)
+/// ```text
 /// #[netpoll::test]
 /// async fn connects() -> std::io::Result<()> {
 ///     Ok(())

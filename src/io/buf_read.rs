@@ -5,6 +5,9 @@
 //!   reader (a deadline, say) or a dropped future in the middle of a line does not lose the part that had come. The one exception: a
 //!   `String` cannot hold the bytes of a cut character, nor what follows bytes that are no text; `read_until` has no such gap.
 //!
+//! * The end of the reader is reported once for each time it says so: after a last piece without its delimiter the streams end
+//!   without asking again (a terminal would have to be ended twice).
+//!
 //! # Compared with Go
 //! `bufio.Reader.ReadBytes` and `bufio.Scanner`. As there, the last piece need not end with the delimiter, and a line's end may
 //! be CR LF. There is no limit for the length of a line: put [`take`](super::ReadExt::take) in front where a peer chooses it.
@@ -109,7 +112,7 @@ pub trait BufReadExt: BufRead {
     where
         Self: Sized,
     {
-        Lines { reader: self, bytes: Vec::new() }
+        Lines { reader: self, bytes: Vec::new(), ended: false }
     }
 
     /// A stream of what is between the bytes `byte`. As with lines, a delimiter at the very end does not make an empty last
@@ -129,7 +132,7 @@ pub trait BufReadExt: BufRead {
     where
         Self: Sized,
     {
-        Split { reader: self, byte, bytes: Vec::new() }
+        Split { reader: self, byte, bytes: Vec::new(), ended: false }
     }
 }
 
@@ -235,6 +238,8 @@ pin_project! {
         reader: R,
         // The line's beginning, when an error or a wait cut it.
         bytes: Vec<u8>,
+        // The last line was ended by the reader's end, which is still to be reported.
+        ended: bool,
     }
 }
 
@@ -243,6 +248,9 @@ impl<R: BufRead> Stream for Lines<R> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.project();
+        if std::mem::take(this.ended) {
+            return Poll::Ready(None);
+        }
         if ready!(poll_read_until(this.reader, cx, b'\n', this.bytes))? {
             this.bytes.pop();
             if this.bytes.last() == Some(&b'\r') {
@@ -250,6 +258,8 @@ impl<R: BufRead> Stream for Lines<R> {
             }
         } else if this.bytes.is_empty() {
             return Poll::Ready(None);
+        } else {
+            *this.ended = true;
         }
         Poll::Ready(Some(utf8::into_text(std::mem::take(this.bytes))))
     }
@@ -265,6 +275,8 @@ pin_project! {
         byte: u8,
         // The piece's beginning, when an error or a wait cut it.
         bytes: Vec<u8>,
+        // The last piece was ended by the reader's end, which is still to be reported.
+        ended: bool,
     }
 }
 
@@ -273,10 +285,15 @@ impl<R: BufRead> Stream for Split<R> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.project();
+        if std::mem::take(this.ended) {
+            return Poll::Ready(None);
+        }
         if ready!(poll_read_until(this.reader, cx, *this.byte, this.bytes))? {
             this.bytes.pop();
         } else if this.bytes.is_empty() {
             return Poll::Ready(None);
+        } else {
+            *this.ended = true;
         }
         Poll::Ready(Some(Ok(std::mem::take(this.bytes))))
     }

@@ -105,13 +105,7 @@ impl<W: Write> BufWriter<W> {
 
     /// Makes room for `len` bytes, or makes the buffer empty where they are too many for it. Returns whether they fit.
     fn poll_room(mut self: Pin<&mut Self>, cx: &mut Context<'_>, len: usize) -> Poll<io::Result<bool>> {
-        let this = self.as_mut().project();
-        if *this.sent > 0 {
-            // A wait cut the last sending short: what it sent is room too.
-            this.buf.drain(..*this.sent);
-            *this.sent = 0;
-        }
-        if len > *this.capacity - this.buf.len() {
+        if len > self.capacity - self.buf.len() {
             ready!(self.as_mut().poll_send(cx))?;
         }
         Poll::Ready(Ok(len < self.capacity))

@@ -25,6 +25,7 @@
 
 mod buf_read;
 mod buf_writer;
+mod call;
 mod copy;
 pub mod prelude;
 mod read;

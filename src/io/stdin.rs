@@ -293,3 +293,151 @@ impl AsRawFd for Stdin {
         self.std.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::block_on;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::sync::{Condvar, Mutex as StdMutex};
+    use std::task::Waker;
+    use std::time::{Duration, Instant};
+
+    /// What the blocking reads of one test's input give, in order; a read waits until there is something.
+    struct Script {
+        answers: StdMutex<Vec<io::Result<&'static [u8]>>>,
+        more: Condvar,
+    }
+
+    impl Script {
+        const fn new() -> Script {
+            Script { answers: StdMutex::new(Vec::new()), more: Condvar::new() }
+        }
+
+        fn give(&self, answer: io::Result<&'static [u8]>) {
+            self.answers.lock().unwrap().push(answer);
+            self.more.notify_one();
+        }
+
+        fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+            let answers = self.answers.lock().unwrap();
+            let mut answers = self.more.wait_while(answers, |answers| answers.is_empty()).unwrap();
+            let bytes = answers.remove(0)?;
+            buf[..bytes.len()].copy_from_slice(bytes);
+            Ok(bytes.len())
+        }
+    }
+
+    macro_rules! input {
+        ($input:ident, $script:ident) => {
+            static $script: Script = Script::new();
+            static $input: Input = Input::new(|buf| $script.read(buf));
+        };
+    }
+
+    fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+        pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Waits until the read under way is over.
+    fn settle(input: &'static Input) {
+        let begin = Instant::now();
+        while input.state.lock().reading {
+            assert!(begin.elapsed() < Duration::from_secs(10), "the blocking read does not end");
+            std::thread::yield_now();
+        }
+    }
+
+    fn read_line(input: &'static Input) -> io::Result<String> {
+        let mut line = String::new();
+        block_on(input.read_line(&mut line)).map(|_| line)
+    }
+
+    #[test]
+    fn a_dropped_read_leaves_its_input_to_the_next() {
+        input!(INPUT, SCRIPT);
+        let mut line = String::from("> ");
+        assert!(poll_once(INPUT.read_line(&mut line)).is_pending());
+        assert_eq!(line, "> ");
+        SCRIPT.give(Ok(b"one\ntw"));
+        settle(&INPUT);
+        assert_eq!(read_line(&INPUT).unwrap(), "one\n");
+        // Half a line is here: dropped again and again, it stays.
+        for _ in 0..3 {
+            assert!(poll_once(INPUT.read_line(&mut line)).is_pending());
+        }
+        SCRIPT.give(Ok(b"o\n"));
+        assert_eq!(read_line(&INPUT).unwrap(), "two\n");
+    }
+
+    #[test]
+    fn reads_of_bytes_take_what_fits_and_leave_the_rest() {
+        input!(INPUT, SCRIPT);
+        SCRIPT.give(Ok(b"abc\ndef"));
+        let mut buf = [0; 2];
+        let read = |buf: &mut [u8]| block_on(poll_fn(|cx| INPUT.poll_read(cx, buf)));
+        assert_eq!(read(&mut []).unwrap(), 0);
+        assert_eq!(read(&mut buf).unwrap(), 2);
+        assert_eq!(&buf, b"ab");
+        assert_eq!(read_line(&INPUT).unwrap(), "c\n");
+        assert_eq!(read(&mut buf).unwrap(), 2);
+        assert_eq!(&buf, b"de");
+        SCRIPT.give(Ok(b""));
+        assert_eq!(read_line(&INPUT).unwrap(), "f", "the end ends a line");
+        SCRIPT.give(Ok(b""));
+        assert_eq!(read(&mut buf).unwrap(), 0);
+        SCRIPT.give(Ok(b"on"));
+        assert_eq!(read(&mut buf).unwrap(), 2, "a terminal goes on after its end");
+    }
+
+    #[test]
+    fn errors_are_reported_once_and_cost_nothing() {
+        input!(INPUT, SCRIPT);
+        SCRIPT.give(Ok(b"ha"));
+        SCRIPT.give(Err(io::ErrorKind::Interrupted.into()));
+        SCRIPT.give(Err(io::Error::from_raw_os_error(libc::EIO)));
+        assert_eq!(read_line(&INPUT).unwrap_err().raw_os_error(), Some(libc::EIO));
+        SCRIPT.give(Ok(b"lf\n\xff\nok\n"));
+        assert_eq!(read_line(&INPUT).unwrap(), "half\n");
+        assert_eq!(read_line(&INPUT).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(read_line(&INPUT).unwrap(), "ok\n");
+    }
+
+    #[test]
+    fn waiters_get_a_line_each() {
+        input!(INPUT, SCRIPT);
+        let readers: Vec<_> = (0..4).map(|_| std::thread::spawn(|| read_line(&INPUT).unwrap())).collect();
+        for bytes in [&b"a"[..], b"a\nbb\n", b"cc", b"\ndd\n"] {
+            SCRIPT.give(Ok(bytes));
+        }
+        let mut lines: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+        lines.sort();
+        assert_eq!(lines, ["aa\n", "bb\n", "cc\n", "dd\n"]);
+        assert!(INPUT.state.lock().waiters.is_empty());
+    }
+
+    #[test]
+    fn a_read_that_never_runs_is_an_error_and_not_for_ever() {
+        input!(INPUT, SCRIPT);
+        INPUT.state.lock().reading = true;
+        drop(Reading { input: &INPUT, result: None });
+        assert_eq!(read_line(&INPUT).unwrap_err().to_string(), "the blocking read was abandoned");
+        SCRIPT.give(Ok(b"ok\n"));
+        assert_eq!(read_line(&INPUT).unwrap(), "ok\n");
+    }
+
+    #[test]
+    fn the_search_for_a_lines_end_does_not_start_over() {
+        input!(INPUT, SCRIPT);
+        static LONG: [u8; CHUNK_BYTES] = [b'x'; CHUNK_BYTES];
+        let chunks = 64;
+        for _ in 0..chunks {
+            SCRIPT.give(Ok(&LONG));
+        }
+        SCRIPT.give(Ok(b"\nnext\n"));
+        assert_eq!(read_line(&INPUT).unwrap().len(), chunks * CHUNK_BYTES + 1);
+        assert_eq!(read_line(&INPUT).unwrap(), "next\n");
+        assert!(INPUT.state.lock().buffer.capacity() <= 8 * CHUNK_BYTES, "a long line's room is given back");
+    }
+}

@@ -23,7 +23,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_io::AsyncWrite as Write;
 
-use crate::task::{JoinHandle, spawn_blocking};
+use super::call::Call;
 
 /// The most that one write takes and copies: a pipe's capacity.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -38,8 +38,8 @@ struct Output<W> {
 #[derive(Debug)]
 enum State {
     Idle,
-    Writing { chunk: Arc<[u8]>, task: JoinHandle<io::Result<usize>> },
-    Flushing { task: JoinHandle<io::Result<()>> },
+    Writing { chunk: Arc<[u8]>, call: Call<usize> },
+    Flushing { call: Call<()> },
 }
 
 /// A blocking writer that is a handle.
@@ -69,11 +69,11 @@ impl<W: Blocking> Output<W> {
                 State::Idle => {
                     let chunk: Arc<[u8]> = buf[..buf.len().min(CHUNK_BYTES)].into();
                     let (mut writer, bytes) = (self.writer.clone(), chunk.clone());
-                    let task = spawn_blocking(move || uninterrupted(|| writer.write(&bytes)));
-                    self.state = State::Writing { chunk, task };
+                    let call = Call::begin(move || uninterrupted(|| writer.write(&bytes)));
+                    self.state = State::Writing { chunk, call };
                 }
-                State::Writing { chunk, task } => {
-                    let result = ready!(Pin::new(task).poll(cx));
+                State::Writing { chunk, call } => {
+                    let result = ready!(Pin::new(call).poll(cx));
                     let ours = buf.starts_with(chunk);
                     self.state = State::Idle;
                     let count = result?;
@@ -81,8 +81,8 @@ impl<W: Blocking> Output<W> {
                         return Poll::Ready(Ok(count));
                     }
                 }
-                State::Flushing { task } => {
-                    let result = ready!(Pin::new(task).poll(cx));
+                State::Flushing { call } => {
+                    let result = ready!(Pin::new(call).poll(cx));
                     self.state = State::Idle;
                     result?;
                 }
@@ -95,16 +95,16 @@ impl<W: Blocking> Output<W> {
             match &mut self.state {
                 State::Idle => {
                     let mut writer = self.writer.clone();
-                    self.state = State::Flushing { task: spawn_blocking(move || uninterrupted(|| writer.flush())) };
+                    self.state = State::Flushing { call: Call::begin(move || uninterrupted(|| writer.flush())) };
                 }
-                State::Writing { task, .. } => {
-                    let result = ready!(Pin::new(task).poll(cx));
+                State::Writing { call, .. } => {
+                    let result = ready!(Pin::new(call).poll(cx));
                     self.state = State::Idle;
                     result?;
                 }
                 // If this flush was begun by a future since dropped, nothing was written after it.
-                State::Flushing { task } => {
-                    let result = ready!(Pin::new(task).poll(cx));
+                State::Flushing { call } => {
+                    let result = ready!(Pin::new(call).poll(cx));
                     self.state = State::Idle;
                     return Poll::Ready(result);
                 }
@@ -224,4 +224,98 @@ output! {
 output! {
     /// Standard error: see [`stderr()`].
     Stderr, io::Stderr, StdErr
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::Mutex;
+    use crate::task::block_on;
+    use std::future::poll_fn;
+    use std::task::Waker;
+
+    /// Takes at most three bytes a write, and fails when told to.
+    #[derive(Clone, Default)]
+    struct Recorder(Arc<Mutex<Record>>);
+
+    #[derive(Default)]
+    struct Record {
+        written: Vec<u8>,
+        flushes: usize,
+        fail: Option<io::ErrorKind>,
+    }
+
+    impl io::Write for Recorder {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            let mut record = self.0.lock();
+            if let Some(kind) = record.fail.take() {
+                return Err(kind.into());
+            }
+            let count = buf.len().min(3);
+            record.written.extend_from_slice(&buf[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.lock().flushes += 1;
+            Ok(())
+        }
+    }
+
+    fn write(output: &mut Output<Recorder>, buf: &[u8]) -> io::Result<usize> {
+        block_on(poll_fn(|cx| output.poll_write(cx, buf)))
+    }
+
+    fn flush(output: &mut Output<Recorder>) -> io::Result<()> {
+        block_on(poll_fn(|cx| output.poll_flush(cx)))
+    }
+
+    /// Begins a write and drops it; false if it was done at once.
+    fn begin_write(output: &mut Output<Recorder>, buf: &[u8]) -> bool {
+        output.poll_write(&mut Context::from_waker(Waker::noop()), buf).is_pending()
+    }
+
+    #[test]
+    fn writes_and_flushes() {
+        let recorder = Recorder::default();
+        let mut output = Output::new(recorder.clone());
+        assert_eq!(write(&mut output, b"").unwrap(), 0);
+        assert_eq!(write(&mut output, b"ab").unwrap(), 2);
+        assert_eq!(recorder.0.lock().written, b"ab", "it is written when the call is ready");
+        assert_eq!(write(&mut output, b"cdefg").unwrap(), 3);
+        flush(&mut output).unwrap();
+        let record = recorder.0.lock();
+        assert_eq!((record.written.as_slice(), record.flushes), (&b"abcde"[..], 1));
+    }
+
+    #[test]
+    fn a_dropped_write_is_written_and_its_count_given_to_nobody_else() {
+        let recorder = Recorder::default();
+        let mut output = Output::new(recorder.clone());
+        begin_write(&mut output, b"old");
+        assert_eq!(write(&mut output, b"n").unwrap(), 1);
+        assert_eq!(recorder.0.lock().written, b"oldn");
+
+        // The same bytes again are the same write.
+        if begin_write(&mut output, b"again") {
+            assert_eq!(write(&mut output, b"again").unwrap(), 3);
+            assert_eq!(recorder.0.lock().written, b"oldnaga");
+        }
+        // A flush after a dropped write is one of what that wrote.
+        begin_write(&mut output, b"end");
+        flush(&mut output).unwrap();
+        assert!(recorder.0.lock().written.ends_with(b"end"));
+    }
+
+    #[test]
+    fn errors_come_through_and_interruptions_do_not() {
+        let recorder = Recorder::default();
+        let mut output = Output::new(recorder.clone());
+        recorder.0.lock().fail = Some(io::ErrorKind::Interrupted);
+        assert_eq!(write(&mut output, b"a").unwrap(), 1);
+        recorder.0.lock().fail = Some(io::ErrorKind::BrokenPipe);
+        assert_eq!(write(&mut output, b"b").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(write(&mut output, b"c").unwrap(), 1);
+        assert_eq!(recorder.0.lock().written, b"ac");
+    }
 }

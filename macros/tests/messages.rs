@@ -1,0 +1,159 @@
+//! What the attributes refuse: the compiler is run on each program below and must say exactly one thing, at one place.
+//!
+//! `proc_macro` works inside the compiler only, so this is the test of the token logic. Programs are checked against the
+//! library of this crate that cargo built for this test.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+/// The macro library beside this test, the newest if there are several.
+fn library() -> PathBuf {
+    let deps = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    let is_library = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("libnetpoll_macros-") && name.ends_with(".so")
+    };
+    let entries = std::fs::read_dir(&deps).unwrap().filter_map(|entry| Some(entry.ok()?.path())).filter(is_library);
+    let built = |path: &PathBuf| path.metadata().and_then(|data| data.modified()).ok();
+    entries.max_by_key(built).expect("cargo has built the macro library")
+}
+
+/// Checks a program in which `netpoll` is the crate itself, with what the expansion needs.
+fn check(program: &str) -> Output {
+    let source = format!(
+        "extern crate self as netpoll;\n\
+         pub use netpoll_macros::{{main, test}};\n\
+         pub mod task {{ pub fn block_on<F: Future>(_: F) -> F::Output {{ loop {{}} }} }}\n\
+         {program}\n"
+    );
+    let mut child = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+        .args(["--edition=2024", "--crate-name=program", "--crate-type=lib", "--emit=metadata=/dev/null"])
+        .args(["--color=never", "--test", "-Awarnings"])
+        .arg(format!("--extern=netpoll_macros={}", library().display()))
+        .arg("-")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the compiler runs");
+    child.stdin.take().unwrap().write_all(source.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// What is underlined in the line `program` of the compiler's output: `4 | program` and then `  |   ^^^^`.
+fn marked<'a>(errors: &'a str, program: &str) -> Vec<&'a str> {
+    let lines = errors.lines().zip(errors.lines().skip(1));
+    let marks = lines.filter(|(line, _)| line.contains(program)).filter_map(|(line, marks)| {
+        let (from, to) = (marks.find('^')?, marks.rfind('^')?);
+        line.get(from..=to)
+    });
+    marks.collect()
+}
+
+/// Checks that `program`, of one line, is refused with `message`, and that `at` in it is what is underlined.
+#[track_caller]
+fn refuses(program: &str, message: &str, at: &str) {
+    let output = check(program);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "accepted: {program}");
+    let said: Vec<&str> =
+        errors.lines().filter(|line| line.starts_with("error") && !line.contains("aborting")).collect();
+    assert_eq!(said, [format!("error: {message}")], "{program}\n{errors}");
+    assert_eq!(marked(&errors, program), [at], "{errors}");
+}
+
+#[track_caller]
+fn accepts(program: &str) {
+    let output = check(program);
+    assert!(output.status.success(), "{program}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn what_is_right_is_accepted() {
+    accepts("#[netpoll::main] async fn main() {}");
+    accepts("#[netpoll::main()] async fn main() -> Result<(), String> { Ok(()) }");
+    accepts("#[netpoll::test] async fn works() {}");
+    accepts("pub mod np { pub use netpoll::*; } #[np::test(crate = \"crate::np\")] async fn works() {}");
+    accepts("#[netpoll::test(crate = \"netpoll\",)] async fn works() {}");
+}
+
+#[test]
+fn functions_of_the_wrong_kind() {
+    let message = "the `async` keyword is missing from the function declaration";
+    refuses("#[netpoll::main] fn main() {}", message, "fn");
+    refuses("#[netpoll::test] pub fn works() {}", message, "fn");
+    let message = "only the main function can be tagged with #[netpoll::main]";
+    refuses("#[netpoll::main] async fn start() {}", message, "start");
+    refuses("#[netpoll::main] async unsafe fn main() {}", "the main function cannot be `unsafe`", "unsafe");
+    refuses("#[netpoll::test] unsafe fn works() {}", "a test function cannot be `unsafe`", "unsafe");
+    refuses("#[netpoll::test] async extern \"C\" fn works() {}", "a test function cannot be `extern`", "extern");
+    refuses("#[netpoll::main] const fn main() {}", "the main function cannot be `const`", "const");
+}
+
+#[test]
+fn arguments_of_the_function() {
+    refuses("#[netpoll::main] async fn main(a: u8) {}", "the main function cannot take arguments", "a: u8");
+    let message = "a test function cannot take arguments";
+    let several = "a: u8, (b, c): (u8, u8)";
+    refuses(&format!("#[netpoll::test] async fn works({several}) {{}}"), message, several);
+}
+
+#[test]
+fn generics() {
+    let message = "the main function cannot have generic parameters";
+    refuses("#[netpoll::main] async fn main<T>() {}", message, "<T>");
+    refuses("#[netpoll::main] async fn main<'a, const N: usize>() {}", message, "<'a, const N: usize>");
+    let message = "a test function cannot have generic parameters";
+    refuses("#[netpoll::test] async fn works<F: Fn() -> Vec<Vec<u8>>>() {}", message, "<F: Fn() -> Vec<Vec<u8>>>");
+    let message = "a test function cannot have a `where` clause";
+    refuses("#[netpoll::test] async fn works() -> u8 where u8: Copy { 1 }", message, "where u8: Copy");
+}
+
+#[test]
+fn items_that_are_no_functions() {
+    let message = "this attribute belongs on an `async fn`";
+    refuses("#[netpoll::test] struct Thing;", message, "struct Thing;");
+    refuses("#[netpoll::main] mod things {}", message, "mod things {}");
+    let message = "a test function must have a body";
+    refuses("pub trait Tests { #[netpoll::test] async fn works(); }", message, "works");
+}
+
+#[test]
+fn arguments_of_the_attribute() {
+    let accepted = "the only argument accepted is `crate = \"path::to::netpoll\"`";
+    let unknown = format!("unknown argument `flavor`: {accepted}");
+    refuses("#[netpoll::main(flavor = \"multi_thread\")] async fn main() {}", &unknown, "flavor");
+    refuses("#[netpoll::main(2)] async fn main() {}", &format!("unexpected `2`: {accepted}"), "2");
+    let equals = format!("expected `=` after `crate`: {accepted}");
+    refuses("#[netpoll::main(crate)] async fn main() {}", &equals, "crate");
+    refuses("#[netpoll::main(crate(netpoll))] async fn main() {}", &equals, "(netpoll)");
+    let value = format!("expected a path in quotes after `=`: {accepted}");
+    refuses("#[netpoll::main(crate =)] async fn main() {}", &value, "crate");
+    let path = format!("expected a path in quotes, such as \"netpoll\": {accepted}");
+    refuses("#[netpoll::main(crate = np)] async fn main() {}", &path, "np");
+    refuses("#[netpoll::main(crate = 7)] async fn main() {}", &path, "7");
+    let bad = "`net poll` is not a path: segments are names, with `::` between";
+    refuses("#[netpoll::main(crate = \"net poll\")] async fn main() {}", bad, "\"net poll\"");
+    let comma = "expected `,` between arguments";
+    refuses("#[netpoll::test(crate = \"netpoll\" 7)] async fn works() {}", comma, "7");
+    let twice = "the argument `crate` is given twice";
+    refuses("#[netpoll::test(crate = \"a\", crate = \"b\")] async fn works() {}", twice, "crate");
+}
+
+/// Errors in the body are the compiler's own, reported where they are, as in any async function.
+#[test]
+fn type_errors_are_shown_where_they_are() {
+    let shown = |program: &str, code: &str, at: &str| {
+        let output = check(program);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let said: Vec<_> = errors.lines().filter(|line| line.starts_with("error[")).collect();
+        assert!(said.len() == 1 && said[0].contains(code), "{said:?}\n{errors}");
+        assert!(marked(&errors, program).contains(&at), "{at} is not marked:\n{errors}");
+    };
+    shown("#[netpoll::main] async fn main() -> u8 { let n = 1u8; \"text\" }", "E0308", "\"text\"");
+    shown("#[netpoll::main] async fn main() { missing().await }", "E0425", "missing");
+    shown("#[netpoll::main] async fn main() -> Result<(), u8> { Err(\"no\") }", "E0308", "\"no\"");
+    shown("#[netpoll::test] async fn works() -> Result<(), u8> { Err::<(), &str>(\"no\")?; Ok(()) }", "E0277", "?");
+    shown("#[netpoll::test(crate = \"missing\")] async fn works() {}", "E0433", "\"missing\"");
+}

@@ -1,0 +1,116 @@
+//! [`Call`]: a blocking call on its way through the blocking pool.
+//!
+//! What [`spawn_blocking`] gives panics in whoever awaits a call that a shutdown of the runtime has dropped. An output stream must
+//! not: here that is an error.
+//!
+//! # States
+//! Running (with the waker of who waits) → done (with the result; or without, when the call was dropped) → taken. Wakers are
+//! cloned, woken and dropped outside the lock.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use crate::sync::{Arc, Mutex};
+use crate::task::spawn_blocking;
+
+#[derive(Debug)]
+enum State<T> {
+    Running(Option<Waker>),
+    Done(Option<io::Result<T>>),
+    Taken,
+}
+
+/// Future of the result. Dropped, it lets the call run.
+#[derive(Debug)]
+pub(super) struct Call<T> {
+    state: Arc<Mutex<State<T>>>,
+}
+
+impl<T: Send + 'static> Call<T> {
+    pub(super) fn begin(call: impl FnOnce() -> io::Result<T> + Send + 'static) -> Call<T> {
+        let state = Arc::new(Mutex::new(State::Running(None)));
+        let completion = Completion { state: state.clone(), result: None };
+        drop(spawn_blocking(move || completion.run(call)));
+        Call { state }
+    }
+}
+
+impl<T> Future for Call<T> {
+    type Output = io::Result<T>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let mut waker = None;
+        loop {
+            let mut state = self.state.lock();
+            match &mut *state {
+                State::Running(Some(held)) if held.will_wake(cx.waker()) => return Poll::Pending,
+                State::Running(held) => {
+                    if let Some(waker) = waker.take() {
+                        let replaced = held.replace(waker);
+                        drop(state);
+                        drop(replaced);
+                        return Poll::Pending;
+                    }
+                }
+                State::Done(result) => {
+                    let result = result.take();
+                    *state = State::Taken;
+                    drop(state);
+                    return Poll::Ready(
+                        result.unwrap_or_else(|| Err(io::Error::other("the blocking call was dropped"))),
+                    );
+                }
+                State::Taken => return Poll::Pending,
+            }
+            drop(state);
+            waker = Some(cx.waker().clone());
+        }
+    }
+}
+
+/// Held by the call: dropped with it, run or not, it says that it is over.
+struct Completion<T> {
+    state: Arc<Mutex<State<T>>>,
+    result: Option<io::Result<T>>,
+}
+
+impl<T> Completion<T> {
+    fn run(mut self, call: impl FnOnce() -> io::Result<T>) {
+        self.result = Some(call());
+    }
+}
+
+impl<T> Drop for Completion<T> {
+    fn drop(&mut self) {
+        let done = State::Done(self.result.take());
+        let before = std::mem::replace(&mut *self.state.lock(), done);
+        if let State::Running(Some(waker)) = before {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::block_on;
+
+    #[test]
+    fn gives_the_result_or_the_error() {
+        assert_eq!(block_on(Call::begin(|| Ok(1))).unwrap(), 1);
+        let failed = Call::<()>::begin(|| Err(io::Error::from_raw_os_error(libc::EPIPE)));
+        assert_eq!(block_on(failed).unwrap_err().raw_os_error(), Some(libc::EPIPE));
+    }
+
+    #[test]
+    fn a_call_that_never_runs_is_an_error() {
+        let state = Arc::new(Mutex::new(State::Running(None)));
+        let mut call = Call::<()> { state: state.clone() };
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut call).poll(&mut cx).is_pending());
+        drop(Completion { state, result: None });
+        assert_eq!(block_on(call).unwrap_err().to_string(), "the blocking call was dropped");
+    }
+}

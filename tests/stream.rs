@@ -1,0 +1,332 @@
+//! `netpoll::stream` from outside: what async-std programs call, the clocked ones with generous bounds.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use netpoll::prelude::*;
+use netpoll::stream::{self, Interval};
+use netpoll::task::{self, block_on};
+
+/// Yields its steps, `None` being a poll that is not ready; panics when polled after its end.
+struct Steps<T> {
+    steps: VecDeque<Option<T>>,
+    ended: bool,
+}
+
+fn steps<T>(steps: impl IntoIterator<Item = Option<T>>) -> Steps<T> {
+    Steps { steps: steps.into_iter().collect(), ended: false }
+}
+
+impl<T> Unpin for Steps<T> {}
+
+impl<T> Stream for Steps<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        assert!(!self.ended, "polled after the end");
+        match self.steps.pop_front() {
+            Some(Some(item)) => Poll::Ready(Some(item)),
+            Some(None) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            None => {
+                self.ended = true;
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+fn poll<S: Stream + Unpin>(stream: &mut S) -> Poll<Option<S::Item>> {
+    Pin::new(stream).poll_next(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn sources() {
+    block_on(async {
+        assert_eq!(stream::empty::<u8>().next().await, None);
+        assert_eq!(stream::once(1).collect::<Vec<_>>().await, [1]);
+        assert_eq!(stream::repeat(1).take(3).collect::<Vec<_>>().await, [1, 1, 1]);
+        assert_eq!(stream::from_iter(1..4).collect::<Vec<_>>().await, [1, 2, 3]);
+        let mut count = 0;
+        let mut counting = stream::repeat_with(|| {
+            count += 1;
+            count
+        });
+        assert_eq!((counting.next().await, counting.next().await), (Some(1), Some(2)));
+        let mut left = 2;
+        let mut down = stream::from_fn(|| {
+            left -= 1;
+            (left >= 0).then_some(left)
+        });
+        assert_eq!((down.next().await, down.next().await, down.next().await), (Some(1), Some(0), None));
+        let powers = stream::successors(Some(1u8), |n| n.checked_mul(4));
+        assert_eq!(powers.collect::<Vec<_>>().await, [1, 4, 16, 64]);
+        assert_eq!(stream::successors(None::<u8>, |n| Some(*n)).next().await, None);
+        assert!(poll(&mut stream::pending::<u8>()).is_pending());
+    });
+}
+
+#[test]
+fn what_network_programs_use() {
+    block_on(async {
+        let connections = || steps([Some(Ok(1)), None, Some(Err("refused")), Some(Ok(2)), None, Some(Ok(3))]);
+        assert_eq!(connections().filter_map(Result::ok).map(|n| n * 10).collect::<Vec<_>>().await, [10, 20, 30]);
+        assert_eq!(connections().take(2).count().await, 2);
+        assert_eq!(connections().take_while(Result::is_ok).count().await, 1);
+        let mut seen = Vec::new();
+        connections().for_each(|item| seen.push(item.is_ok())).await;
+        assert_eq!(seen, [true, false, true, true]);
+
+        let mut stream = connections();
+        let mut sum = 0;
+        let stopped = stream
+            .try_for_each(|item| {
+                sum += item?;
+                Ok(())
+            })
+            .await;
+        assert_eq!((stopped, sum), (Err("refused"), 1));
+        assert_eq!(stream.next().await, Some(Ok(2)), "it goes on after the error");
+
+        let mut fused = connections().fuse();
+        assert_eq!(fused.by_ref().count().await, 4);
+        assert_eq!((fused.next().await, fused.next().await), (None, None));
+
+        let mut stream = connections();
+        let folded = stream.try_fold(0, |sum, item| item.map(|n| sum + n)).await;
+        assert_eq!(folded, Err("refused"));
+        assert_eq!(stream.try_fold(0, |sum, item| item.map(|n| sum + n)).await, Ok(5));
+    });
+}
+
+#[test]
+fn collect_makes_what_from_stream_says() {
+    block_on(async {
+        let words = || stream::from_iter(["b", "a", "b"]);
+        assert_eq!(words().collect::<String>().await, "bab");
+        assert_eq!(words().map(String::from).collect::<String>().await, "bab");
+        assert_eq!(words().flat_map(|word| stream::from_iter(word.chars())).collect::<String>().await, "bab");
+        assert_eq!(words().collect::<VecDeque<_>>().await, ["b", "a", "b"]);
+        assert_eq!(*words().collect::<Box<[_]>>().await, ["b", "a", "b"]);
+        assert_eq!(words().collect::<HashSet<_>>().await.len(), 2);
+        let counted: HashMap<_, _> = words().enumerate().map(|(at, word)| (word, at)).collect().await;
+        assert_eq!((counted["a"], counted["b"]), (1, 2));
+        let sorted: BTreeMap<_, _> = words().enumerate().map(|(at, word)| (word, at)).collect().await;
+        assert_eq!(sorted.into_iter().collect::<Vec<_>>(), [("a", 1), ("b", 2)]);
+        words().map(drop).collect::<()>().await;
+    });
+}
+
+#[test]
+fn collect_of_results_stops_at_the_first_failure() {
+    block_on(async {
+        let asked = Cell::new(0);
+        let numbers = |end| {
+            asked.set(0);
+            let asked = &asked;
+            stream::from_iter(1..)
+                .inspect(move |_| asked.set(asked.get() + 1))
+                .map(move |n| if n < end { Ok(n) } else { Err(n) })
+        };
+        assert_eq!(numbers(3).collect::<Result<Vec<_>, _>>().await, Err(3));
+        assert_eq!(asked.get(), 3);
+        assert_eq!(numbers(3).map(Result::ok).collect::<Option<Vec<_>>>().await, None);
+        assert_eq!(asked.get(), 3);
+        assert_eq!(numbers(9).take(2).collect::<Result<Vec<_>, _>>().await, Ok(vec![1, 2]));
+        let nested: Option<Result<Vec<_>, _>> = numbers(9).take(2).map(Some).collect().await;
+        assert_eq!(nested, Some(Ok(vec![1, 2])));
+    });
+}
+
+#[test]
+fn collect_does_not_believe_a_size_hint() {
+    struct Boaster;
+    impl Stream for Boaster {
+        type Item = u64;
+        fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<u64>> {
+            Poll::Ready(None)
+        }
+        fn size_hint(&self) -> (usize, Option<usize>) {
+            (usize::MAX, None)
+        }
+    }
+    assert!(block_on(Boaster.collect::<Vec<_>>()).is_empty());
+    assert!(block_on(Boaster.collect::<VecDeque<_>>()).is_empty());
+}
+
+#[test]
+fn merge_takes_turns() {
+    block_on(async {
+        let both: Vec<_> = stream::repeat('l').merge(stream::repeat('r')).take(6).collect().await;
+        assert_eq!(both.iter().collect::<String>(), "lrlrlr");
+        // One side gives what it has while the other waits; then neither is passed over twice.
+        let left = steps([Some(1), None, None, Some(2), Some(3), Some(4)]);
+        let right = steps([Some(10), Some(20), Some(30), Some(40)]);
+        let both: Vec<_> = left.merge(right).collect().await;
+        assert_eq!(both, [1, 10, 20, 30, 2, 40, 3, 4]);
+    });
+}
+
+#[test]
+fn merge_goes_on_to_the_end_of_both_and_polls_neither_after_it() {
+    block_on(async {
+        // `Steps` panics when it is polled after its end.
+        let cases: [[&[Option<u8>]; 2]; 4] = [
+            [&[], &[]],
+            [&[], &[None, Some(1), None, Some(2)]],
+            [&[None, Some(1), None, Some(2)], &[]],
+            [&[Some(1)], &[None, None, Some(2)]],
+        ];
+        for [left, right] in cases {
+            let mut both = steps(left.to_vec()).merge(steps(right.to_vec()));
+            let mut seen = Vec::new();
+            while let Some(item) = both.next().await {
+                seen.push(item);
+            }
+            let expected = left.iter().chain(right).flatten().count();
+            assert_eq!(seen.len(), expected, "{left:?} and {right:?}");
+            assert_eq!(both.next().await, None);
+        }
+    });
+}
+
+#[test]
+fn merge_knows_its_size() {
+    let both = stream::from_iter(1..4).merge(stream::from_iter(1..3));
+    assert_eq!(both.size_hint(), (5, Some(5)));
+    assert_eq!(stream::repeat(1).merge(stream::once(1)).size_hint(), (usize::MAX, None));
+}
+
+#[test]
+fn merge_wakes_for_either_side() {
+    let ticks = || stream::interval(Duration::from_millis(1)).take(3);
+    let (left, right) = (ticks().map(|()| 'l'), ticks().map(|()| 'r'));
+    let seen: String = block_on(left.merge(right).collect());
+    assert_eq!((seen.matches('l').count(), seen.matches('r').count()), (3, 3));
+}
+
+#[test]
+fn timeout_reports_each_silence_and_goes_on() {
+    block_on(async {
+        let limit = Duration::from_millis(10);
+        let begin = Instant::now();
+        let mut silent = stream::pending::<u8>().timeout(limit);
+        let error = silent.next().await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "stream has timed out");
+        assert!(silent.next().await.unwrap().is_err());
+        assert!(begin.elapsed() >= 2 * limit, "each time is counted anew");
+
+        let mut quick = steps([Some(1), None, Some(2)]).timeout(Duration::from_secs(60));
+        assert_eq!((quick.next().await, quick.next().await), (Some(Ok(1)), Some(Ok(2))));
+        assert_eq!(quick.next().await, None);
+        assert!(poll(&mut stream::pending::<u8>().timeout(Duration::MAX)).is_pending());
+        let mut never_late = stream::repeat(1).timeout(Duration::MAX);
+        assert_eq!((never_late.next().await, never_late.next().await), (Some(Ok(1)), Some(Ok(1))));
+        // With no time at all, what is ready still comes.
+        assert_eq!(stream::once(1).timeout(Duration::ZERO).next().await, Some(Ok(1)));
+    });
+}
+
+#[test]
+fn delay_and_throttle_keep_their_distance() {
+    block_on(async {
+        let step = Duration::from_millis(5);
+        let begin = Instant::now();
+        assert_eq!(stream::from_iter([1, 2]).delay(step).collect::<Vec<_>>().await, [1, 2]);
+        assert!(begin.elapsed() >= step);
+        let begin = Instant::now();
+        let mut throttled = stream::from_iter(1..).throttle(step);
+        for expected in 1..4 {
+            assert_eq!(throttled.next().await, Some(expected));
+            assert!(begin.elapsed() >= step * (expected - 1));
+        }
+        let mut throttled = stream::repeat(1).throttle(Duration::MAX);
+        assert_eq!(throttled.next().await, Some(1));
+        assert!(poll(&mut throttled).is_pending());
+    });
+}
+
+#[test]
+fn interval_ticks_first_after_one_period_and_does_not_drift() {
+    block_on(async {
+        let period = Duration::from_millis(5);
+        let begin = Instant::now();
+        let mut ticks: Interval = stream::interval(period);
+        assert!(poll(&mut ticks).is_pending());
+        for count in 1..=4 {
+            assert_eq!(ticks.next().await, Some(()));
+            assert!(begin.elapsed() >= period * count, "tick {count} is early");
+        }
+    });
+}
+
+#[test]
+fn interval_counts_missed_ticks_as_one() {
+    block_on(async {
+        let period = Duration::from_millis(50);
+        let begin = Instant::now();
+        let mut ticks = stream::interval(period);
+        std::thread::sleep(period * 3 + period / 2);
+        assert_eq!(ticks.next().await, Some(()), "it is due");
+        // The next is on the grid (at four periods, unless this machine slept on), and not at once.
+        let late = begin.elapsed();
+        assert_eq!(ticks.next().await, Some(()));
+        let periods = late.as_nanos() / period.as_nanos();
+        assert!(begin.elapsed() >= period * (periods as u32 + 1));
+    });
+}
+
+#[test]
+fn interval_at_the_ends_of_the_range() {
+    let mut always = stream::interval(Duration::ZERO);
+    let count = block_on(async { always.by_ref().take(100).count().await });
+    assert_eq!(count, 100);
+    assert!(poll(&mut stream::interval(Duration::MAX)).is_pending());
+}
+
+#[test]
+fn a_dropped_next_loses_no_tick_and_no_item() {
+    block_on(async {
+        let mut ticks = stream::interval(Duration::from_millis(10));
+        for _ in 0..5 {
+            let mut next = pin!(ticks.next());
+            assert!(next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        assert_eq!(ticks.next().await, Some(()));
+
+        let script = || steps([None, Some(1), None, None, Some(2), None, Some(3)]);
+        for polls in 0..8 {
+            let mut both = script().merge(script()).timeout(Duration::from_secs(60));
+            let mut seen = Vec::new();
+            for _ in 0..polls {
+                // Each future is polled once and dropped.
+                let mut next = pin!(both.next());
+                if let Poll::Ready(item) = next.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    seen.extend(item);
+                }
+            }
+            while let Some(item) = both.next().await {
+                seen.push(item);
+            }
+            let mut seen: Vec<_> = seen.into_iter().map(Result::unwrap).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, [1, 1, 2, 2, 3, 3], "after {polls} polls");
+        }
+    });
+}
+
+#[test]
+fn streams_run_in_tasks() {
+    fn check<T: Send + Sync>(_: &T) {}
+    let stream =
+        stream::interval(Duration::from_millis(1)).merge(stream::once(())).timeout(Duration::from_secs(60)).take(2);
+    check(&stream);
+    let task = task::spawn(async move { stream.collect::<Result<Vec<_>, _>>().await });
+    assert_eq!(block_on(task), Ok(vec![(), ()]));
+}
