@@ -11,7 +11,7 @@ use std::time::Instant;
 /// # Errors
 /// Those of configuring the runtime, of binding and accepting.
 pub fn serve(options: &Options) -> io::Result<()> {
-    rt::Builder::new().workers(options.workers).install()?;
+    rt::Builder::new().workers(options.workers).start()?;
     task::block_on(listen(options.clone()))
 }
 
@@ -20,12 +20,12 @@ async fn listen(options: Options) -> io::Result<()> {
     options.ready(listener.local_addr()?.port());
     for _ in 0..options.hogs {
         let hog = options.hog;
-        task::spawn(async move {
+        drop(task::spawn(async move {
             loop {
                 hog.turn();
                 task::yield_now().await;
             }
-        });
+        }));
     }
     loop {
         let (stream, _) = listener.accept().await?;
@@ -33,7 +33,7 @@ async fn listen(options: Options) -> io::Result<()> {
         if options.serve_in_block_on {
             let _ = connection(stream, options).await;
         } else {
-            task::spawn(connection(stream, options));
+            drop(task::spawn(connection(stream, options)));
         }
     }
 }
