@@ -105,17 +105,18 @@ fn count_with_strace(pid: u32, work: impl FnOnce() -> Result<(), String>) -> Res
 }
 
 /// User instructions a request of a case's server: the difference of two runs under callgrind over the difference of
-/// their requests, so that start and end do not count.
+/// their requests, so that start and end do not count. In lock-step on `cpu`, as everything that is
+/// compared: the number depends on how many events a wait delivers.
 ///
 /// # Errors
 /// The server does not run under valgrind, or the generator fails.
-pub fn instructions(case: &Case, runtime: &str, quick: bool) -> Result<f64, String> {
+pub fn instructions(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Result<f64, String> {
     if runtime == "monoio" {
         return Err("valgrind does not bring a thread back from io_uring_enter(2)".to_owned());
     }
     let (few, many) = if quick { (20, 120) } else { (50, 550) };
-    let (less, done) = callgrind(case, runtime, few)?;
-    let (more, done_more) = callgrind(case, runtime, many)?;
+    let (less, done) = callgrind(case, runtime, cpu, few)?;
+    let (more, done_more) = callgrind(case, runtime, cpu, many)?;
     Ok((more as f64 - less as f64) / (done_more - done) as f64)
 }
 
@@ -125,15 +126,15 @@ pub fn callgrind_works() -> bool {
     Command::new("valgrind").arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-fn callgrind(case: &Case, runtime: &str, rounds: u64) -> Result<(u64, u64), String> {
+fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<(u64, u64), String> {
     static RUN: AtomicU32 = AtomicU32::new(0);
     // Relaxed: the number only has to differ.
     let run = RUN.fetch_add(1, Ordering::Relaxed);
     let out: PathBuf = std::env::temp_dir().join(format!("netpoll-bench-{}-{run}.callgrind", std::process::id()));
     let wrapper =
         ["valgrind", "--tool=callgrind", &format!("--callgrind-out-file={}", out.display())].map(str::to_owned);
-    let server = Server::start(&case.server(runtime, 1, None), &wrapper)?;
-    let mut load = Load::start(&case.load(true, None), server.port)?;
+    let server = Server::start(&case.server(runtime, 1, Some(cpu)), &wrapper)?;
+    let mut load = Load::start(&case.load(true, Some(cpu)), server.port)?;
     let done = load.run(Amount::Requests(rounds))?.requests;
     // The server first: what it does when its clients leave is no part of a request.
     let said = server.finish()?;

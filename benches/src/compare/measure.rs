@@ -91,7 +91,7 @@ pub fn measure(case: &Case, settings: &Settings) -> Findings {
         }),
         Kind::Instructions => counted(case, settings, "instructions", |runtime| {
             if counts::callgrind_works() {
-                counts::instructions(case, runtime, settings.quick)
+                counts::instructions(case, runtime, settings.cpu, settings.quick)
             } else {
                 Err("valgrind is not here".to_owned())
             }

@@ -45,6 +45,16 @@ pub fn serve(options: &Options) -> io::Result<()> {
     let epolls = (0..options.workers.max(1)).map(|_| Epoll::new().map(Arc::new)).collect::<io::Result<Vec<_>>>()?;
     epolls[0].add(listener.as_raw_fd(), libc::EPOLLIN, listener.as_raw_fd() as u64)?;
     options.ready(listener.local_addr()?.port());
+    for _ in 0..options.hogs {
+        // There are no tasks here: what hogs is a thread.
+        let hog = options.hog;
+        std::thread::Builder::new().name("hog".to_owned()).spawn(move || {
+            loop {
+                hog.turn();
+                std::thread::yield_now();
+            }
+        })?;
+    }
     for epoll in &epolls[1..] {
         let mut own = Loop::new(options, epoll);
         std::thread::Builder::new().name("loop".to_owned()).spawn(move || own.run(None))?;

@@ -4,6 +4,7 @@
 //! [`Options::ready`] with the port, and serves for ever. The process ends when its standard input does.
 
 pub mod bare;
+pub mod control;
 
 #[cfg(feature = "peers")]
 pub mod async_std;
@@ -17,7 +18,7 @@ pub mod smol;
 pub mod tokio;
 
 use std::hint::black_box;
-use std::io::{self, Read, Write};
+use std::io;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -105,42 +106,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// Tells the parent that the server listens, and starts the thread that answers it.
+    /// Tells the parent that the server listens, and listens to it ([`control`]).
     ///
-    /// A byte on standard input is answered by a line of the process's own usage, the end of the input by the same line
-    /// and the end of the process.
+    /// # Panics
+    /// Standard input cannot be listened to: it must be a pipe or a terminal.
     pub fn ready(&self, port: u16) {
+        control::listen().expect("standard input can be listened to");
         println!("ready {port}");
-        std::thread::Builder::new()
-            .name("control".to_owned())
-            .stack_size(64 * 1024)
-            .spawn(control)
-            .expect("a process that just started can start a thread");
-    }
-}
-
-fn control() {
-    let mut byte = [0];
-    loop {
-        let more = matches!(io::stdin().read(&mut byte), Ok(1));
-        let report = crate::sys::own_usage().and_then(|usage| {
-            let snapshot = crate::procfs::snapshot(std::process::id())?;
-            let mut out = io::stdout().lock();
-            writeln!(
-                out,
-                "usage user_us={} system_us={} voluntary={} involuntary={} rss_anon={} threads={}",
-                usage.user_us,
-                usage.system_us,
-                usage.voluntary,
-                usage.involuntary,
-                snapshot.rss_anon_bytes,
-                snapshot.threads
-            )?;
-            out.flush()
-        });
-        if !more || report.is_err() {
-            std::process::exit(0);
-        }
     }
 }
 
