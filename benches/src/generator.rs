@@ -5,7 +5,7 @@
 //!   each sees whole batches: the steadiest way to measure a server's CPU time.
 //! - **Free-running**: one epoll loop, each connection with one message in flight. For latencies and throughput.
 //!
-//! Both are bounded: by a number of messages or seconds, and by [`PATIENCE`] for any single echo.
+//! Both are bounded: by a number of messages or seconds, and by [`Plan::patience`] for any single echo.
 
 use crate::histogram::Histogram;
 use crate::sys::{self, Epoll, NO_EVENT};
@@ -16,7 +16,7 @@ use std::os::fd::AsRawFd;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-/// How long a missing echo is waited for.
+/// How long a missing echo is waited for, unless said.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections opened before their first echo is read: fewer than any server's backlog.
 const CONNECT_BATCH: usize = 64;
@@ -137,6 +137,8 @@ pub struct Plan {
     pub churn: Option<Churn>,
     /// Lock-step or free-running.
     pub lock_step: bool,
+    /// How long a missing echo is waited for.
+    pub patience: Duration,
 }
 
 /// A generator with its connections open.
@@ -187,7 +189,7 @@ impl Generator {
     /// Opens the connections and exchanges one message on each (none of it when they are short-lived).
     ///
     /// # Errors
-    /// The server refuses, ends or garbles, or is silent for [`PATIENCE`].
+    /// The server refuses, ends or garbles, or is silent for [`Plan::patience`].
     pub fn new(plan: Plan) -> io::Result<Generator> {
         sys::raise_descriptor_limit()?;
         let mut generator = Generator {
@@ -218,8 +220,8 @@ impl Generator {
         self.opened += 1;
         let stream = sys::connect(SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.plan.port), network)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(self.plan.patience))?;
+        stream.set_write_timeout(Some(self.plan.patience))?;
         Ok(Connection {
             stream,
             message: vec![0; self.plan.size],
@@ -251,7 +253,7 @@ impl Generator {
     /// Makes the load and measures it. The connections stay open.
     ///
     /// # Errors
-    /// The server ends or garbles a connection, or (lock-step) is silent for [`PATIENCE`].
+    /// The server ends or garbles a connection, or (lock-step) is silent for [`Plan::patience`].
     pub fn run(&mut self, amount: Amount) -> io::Result<Outcome> {
         self.histogram.clear();
         let start = Instant::now();
@@ -314,7 +316,7 @@ impl Generator {
             remaining += 1;
         }
         let (limit, wanted) = match amount {
-            Amount::Requests(wanted) => (PATIENCE * 6, wanted),
+            Amount::Requests(wanted) => (self.plan.patience * 6, wanted),
             Amount::Time(limit) => (limit, u64::MAX),
         };
         let mut events = vec![NO_EVENT; 1024];
@@ -388,7 +390,7 @@ fn pull(connection: &mut Connection, index: usize, scratch: &mut [u8]) -> io::Re
 
 #[cfg(test)]
 mod tests {
-    use super::{Amount, Churn, Generator, Outcome, Plan};
+    use super::{Amount, Churn, Generator, Outcome, PATIENCE, Plan};
     use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::time::Duration;
@@ -424,7 +426,7 @@ mod tests {
             (true, Some(Churn::Client), 64),
         ] {
             let port = echo(churn == Some(Churn::Server), false);
-            let plan = Plan { port, connections: 5, size, churn, lock_step };
+            let plan = Plan { port, connections: 5, size, churn, lock_step, patience: PATIENCE };
             let mut generator = Generator::new(plan).unwrap();
             for _ in 0..2 {
                 let outcome = generator.run(Amount::Requests(20)).unwrap();
@@ -436,7 +438,14 @@ mod tests {
 
     #[test]
     fn a_run_by_time_ends() {
-        let plan = Plan { port: echo(false, false), connections: 2, size: 8, churn: None, lock_step: false };
+        let plan = Plan {
+            port: echo(false, false),
+            connections: 2,
+            size: 8,
+            churn: None,
+            lock_step: false,
+            patience: PATIENCE,
+        };
         let outcome = Generator::new(plan).unwrap().run(Amount::Time(Duration::from_millis(50))).unwrap();
         assert!(outcome.requests > 0);
         assert!(outcome.wall_ns >= 50_000_000);
@@ -444,7 +453,8 @@ mod tests {
 
     #[test]
     fn a_wrong_echo_is_an_error() {
-        let plan = Plan { port: echo(false, true), connections: 1, size: 8, churn: None, lock_step: true };
+        let plan =
+            Plan { port: echo(false, true), connections: 1, size: 8, churn: None, lock_step: true, patience: PATIENCE };
         assert_eq!(Generator::new(plan).unwrap_err().kind(), std::io::ErrorKind::InvalidData);
     }
 

@@ -1,14 +1,15 @@
 //! The load generator: `load --port P [--connections 1] [--size 64] [--churn server|client] [--free] [--amount 1000|1.5s]
-//! [--stay] [--cpu N] [--batch]`.
+//! [--stay] [--patience SECONDS] [--cpu N] [--batch]`.
 //!
 //! Without `--free` it runs in lock-step (`--cpu N --batch`, the server with the same). With `--stay` it prints `warm` when
 //! its connections are open and reads amounts from standard input, one run a line, until the input ends.
 
 use netpoll_bench::arguments::Arguments;
-use netpoll_bench::generator::{Amount, Generator, Plan};
+use netpoll_bench::generator::{Amount, Generator, PATIENCE, Plan};
 use netpoll_bench::sys;
 use std::io::BufRead;
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     match run() {
@@ -28,6 +29,7 @@ fn run() -> Result<(), String> {
         size: arguments.value("size", 64)?,
         churn: arguments.optional("churn")?,
         lock_step: !arguments.flag("free"),
+        patience: Duration::from_secs(arguments.value("patience", PATIENCE.as_secs())?.max(1)),
     };
     let amount = arguments.value("amount", Amount::Requests(1000))?;
     let stay = arguments.flag("stay");

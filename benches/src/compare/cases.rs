@@ -141,6 +141,7 @@ impl Case {
     /// The load of this case.
     #[must_use]
     pub fn load(&self, lock_step: bool, cpu: Option<usize>) -> LoadPlan {
-        LoadPlan { connections: self.connections, size: self.size, churn: self.churn, cpu, lock_step }
+        let patience_seconds = if self.kind == Kind::Hogs { 3 } else { 10 };
+        LoadPlan { connections: self.connections, size: self.size, churn: self.churn, cpu, lock_step, patience_seconds }
     }
 }

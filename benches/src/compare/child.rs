@@ -267,6 +267,8 @@ pub struct LoadPlan {
     pub cpu: Option<usize>,
     /// Lock-step without a CPU of its own, for counting.
     pub lock_step: bool,
+    /// Seconds that a missing echo is waited for; valgrind is slow, and a server that is starved never answers.
+    pub patience_seconds: u64,
 }
 
 /// A generator with its connections open.
@@ -281,9 +283,12 @@ impl Load {
     pub fn start(plan: &LoadPlan, port: u16) -> Result<Load, String> {
         let mut command = Command::new(program("load")?);
         command.arg("--stay");
-        for (name, number) in
-            [("--port", usize::from(port)), ("--connections", plan.connections), ("--size", plan.size)]
-        {
+        for (name, number) in [
+            ("--port", u64::from(port)),
+            ("--connections", plan.connections as u64),
+            ("--size", plan.size as u64),
+            ("--patience", plan.patience_seconds),
+        ] {
             command.arg(name).arg(number.to_string());
         }
         if let Some(churn) = plan.churn {

@@ -154,7 +154,7 @@ fn visit_cpu(pair: &mut Pair, case: &Case, settings: &Settings) -> Result<Vec<f6
 }
 
 fn visit_free(pair: &mut Pair, _: &Case, settings: &Settings) -> Result<Vec<f64>, String> {
-    let time = Duration::from_millis(if settings.quick { 300 } else { 1_000 });
+    let time = Duration::from_millis(if settings.quick { 250 } else { 1_000 });
     let before = pair.server.cpu_ns()?;
     let outcome = pair.load.run(Amount::Time(time))?;
     let spent = pair.server.cpu_ns()? - before;
@@ -172,6 +172,7 @@ fn rounds(case: &Case, settings: &Settings, runtimes: &[String], method: &Method
     let mut findings = Findings::default();
     let mut pairs: Vec<Pair> = Vec::new();
     let place = method.lock_step.then_some(settings.cpu);
+    let rounds = if method.lock_step { settings.rounds() } else { settings.rounds().div_ceil(2) };
     for runtime in runtimes {
         let (name, count) = if method.lock_step { (runtime.clone(), 1) } else { workers(runtime, settings) };
         let start = || {
@@ -187,7 +188,7 @@ fn rounds(case: &Case, settings: &Settings, runtimes: &[String], method: &Method
         }
     }
     // The round before the first warms caches and is not counted.
-    for round in 0..=settings.rounds() {
+    for round in 0..=rounds {
         let count = pairs.len();
         for step in 0..count {
             let pair = &mut pairs[(step + round) % count];

@@ -12,6 +12,11 @@ use std::time::Instant;
 /// Those of configuring the runtime, of binding and accepting.
 pub fn serve(options: &Options) -> io::Result<()> {
     rt::Builder::new().workers(options.workers).start()?;
+    if options.hogs > 0 {
+        // The thread of `block_on` runs tasks while its own future waits. One that never yields keeps that future from
+        // being polled, so beside such tasks the listener is a task itself: those are rescued.
+        return task::block_on(task::spawn(listen(options.clone())));
+    }
     task::block_on(listen(options.clone()))
 }
 
