@@ -1,0 +1,54 @@
+//! The load generator: `load --port P [--connections 1] [--size 64] [--churn server|client] [--free] [--amount 1000|1.5s]
+//! [--stay] [--patience SECONDS] [--cpu N] [--batch]`.
+//!
+//! Without `--free` it runs in lock-step (`--cpu N --batch`, the server with the same). With `--stay` it prints `warm` when
+//! its connections are open and reads amounts from standard input, one run a line, until the input ends.
+
+use netpoll_bench::arguments::Arguments;
+use netpoll_bench::generator::{Amount, Generator, PATIENCE, Plan};
+use netpoll_bench::sys;
+use std::io::BufRead;
+use std::process::ExitCode;
+use std::time::Duration;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("failed {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), String> {
+    let mut arguments = Arguments::from_env(&["free", "stay", "batch"])?;
+    let plan = Plan {
+        port: arguments.optional("port")?.ok_or("--port is wanted")?,
+        connections: arguments.value("connections", 1)?,
+        size: arguments.value("size", 64)?,
+        churn: arguments.optional("churn")?,
+        lock_step: !arguments.flag("free"),
+        patience: Duration::from_secs(arguments.value("patience", PATIENCE.as_secs())?.max(1)),
+    };
+    let amount = arguments.value("amount", Amount::Requests(1000))?;
+    let stay = arguments.flag("stay");
+    let (cpu, batch) = (arguments.optional("cpu")?, arguments.flag("batch"));
+    arguments.finish()?;
+    if plan.connections == 0 || plan.size == 0 {
+        return Err("--connections and --size must be at least 1".to_owned());
+    }
+    let text = |error: std::io::Error| error.to_string();
+    sys::place(cpu, batch).map_err(text)?;
+    let mut generator = Generator::new(plan).map_err(text)?;
+    if !stay {
+        println!("result {}", generator.run(amount).map_err(text)?);
+        return Ok(());
+    }
+    println!("warm");
+    for line in std::io::stdin().lock().lines() {
+        let amount = line.map_err(text)?.trim().parse()?;
+        println!("result {}", generator.run(amount).map_err(text)?);
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! The echo server: `server --runtime NAME [--mode echo|deadline|churn] [--workers 1] [--buffer 4096]
+//! [--serve-in-block-on] [--hogs 0] [--hog spin|yield|sleep] [--work-us 0] [--cpu N] [--batch]`.
+//!
+//! Prints `ready PORT`, answers a byte on standard input with a line of its CPU time, context switches and memory, and
+//! ends with the input.
+
+use netpoll_bench::arguments::Arguments;
+use netpoll_bench::servers::{self, Hog, Mode, Options, Work};
+use netpoll_bench::sys;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), String> {
+    let mut arguments = Arguments::from_env(&["serve-in-block-on", "batch"])?;
+    let runtime: String = arguments.optional("runtime")?.ok_or("--runtime is wanted")?;
+    // Before anything starts a thread: threads inherit both.
+    sys::place(arguments.optional("cpu")?, arguments.flag("batch")).map_err(|error| error.to_string())?;
+    let options = Options {
+        mode: arguments.value("mode", Mode::Echo)?,
+        workers: arguments.value("workers", 1)?,
+        buffer: arguments.value("buffer", 4096)?,
+        serve_in_block_on: arguments.flag("serve-in-block-on"),
+        hogs: arguments.value("hogs", 0)?,
+        hog: arguments.value("hog", Hog::Spin)?,
+        work: Work::calibrated(arguments.value("work-us", 0)?),
+    };
+    arguments.finish()?;
+    if options.workers == 0 || options.buffer == 0 {
+        return Err("--workers and --buffer must be at least 1".to_owned());
+    }
+    sys::raise_descriptor_limit().map_err(|error| error.to_string())?;
+    for name in ["SMOL_THREADS", "ASYNC_STD_THREAD_COUNT"] {
+        // SAFETY: no other thread has been started yet, so nobody reads the environment meanwhile.
+        unsafe { std::env::set_var(name, options.workers.to_string()) };
+    }
+    servers::serve(&runtime, &options).map_err(|error| format!("{runtime}: {error}"))
+}

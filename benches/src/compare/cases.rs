@@ -1,0 +1,147 @@
+//! The cases: a name, what is measured, with which server and load.
+
+use super::child::{LoadPlan, ServerPlan};
+use crate::generator::Churn;
+use crate::servers::{Hog, Mode};
+
+/// What a case measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Server CPU a request, in lock-step, and its ratio to the bare loop's in the same round.
+    Cpu,
+    /// System calls of the server a request.
+    Calls,
+    /// User instructions of the server a request.
+    Instructions,
+    /// Memory of an idle connection and context switches of an idle process.
+    Idle,
+    /// Requests a second and latencies on all CPUs, generator beside the server.
+    Free,
+    /// Latencies beside tasks that hog.
+    Hogs,
+    /// What a second worker brings.
+    Scale,
+}
+
+/// One case.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// Its name on the command line and in the report.
+    pub name: &'static str,
+    /// What it measures.
+    pub kind: Kind,
+    /// Connections at a time.
+    pub connections: usize,
+    /// What the server does.
+    pub mode: Mode,
+    /// Whether connections are short.
+    pub churn: Option<Churn>,
+    /// Whether the future of `block_on` serves.
+    pub in_block_on: bool,
+    /// Bytes of a message.
+    pub size: usize,
+    /// What the tasks beside the echo do.
+    pub hog: Hog,
+    /// User CPU of a request.
+    pub work_us: u64,
+    /// Whether the quick run has it.
+    pub quick: bool,
+}
+
+const fn case(name: &'static str, kind: Kind, connections: usize) -> Case {
+    Case {
+        name,
+        kind,
+        connections,
+        mode: Mode::Echo,
+        churn: None,
+        in_block_on: false,
+        size: 64,
+        hog: Hog::Spin,
+        work_us: 0,
+        quick: true,
+    }
+}
+
+const fn deadline(case: Case) -> Case {
+    Case { mode: Mode::Deadline, ..case }
+}
+
+const fn churn(case: Case, by: Churn) -> Case {
+    let mode = match by {
+        Churn::Server => Mode::Churn,
+        Churn::Client => Mode::Echo,
+    };
+    Case { churn: Some(by), mode, ..case }
+}
+
+const fn in_block_on(case: Case) -> Case {
+    Case { in_block_on: true, ..case }
+}
+
+const fn full_only(case: Case) -> Case {
+    Case { quick: false, ..case }
+}
+
+const fn hogs(case: Case, hog: Hog) -> Case {
+    Case { hog, ..case }
+}
+
+/// Every case, in the order of the report.
+pub const CASES: &[Case] = &[
+    case("echo-1", Kind::Cpu, 1),
+    in_block_on(case("block-on-1", Kind::Cpu, 1)),
+    case("echo-64", Kind::Cpu, 64),
+    case("echo-1000", Kind::Cpu, 1000),
+    full_only(case("echo-8000", Kind::Cpu, 8000)),
+    deadline(case("deadline-1", Kind::Cpu, 1)),
+    deadline(case("deadline-64", Kind::Cpu, 64)),
+    churn(case("churn-64", Kind::Cpu, 64), Churn::Server),
+    full_only(churn(case("churn-client-64", Kind::Cpu, 64), Churn::Client)),
+    case("calls-1", Kind::Calls, 1),
+    in_block_on(case("calls-block-on-1", Kind::Calls, 1)),
+    case("calls-64", Kind::Calls, 64),
+    deadline(case("calls-deadline-64", Kind::Calls, 64)),
+    churn(case("calls-churn-64", Kind::Calls, 64), Churn::Server),
+    churn(case("calls-churn-client-64", Kind::Calls, 64), Churn::Client),
+    case("instructions-echo", Kind::Instructions, 64),
+    deadline(case("instructions-deadline", Kind::Instructions, 64)),
+    case("idle", Kind::Idle, 4000),
+    full_only(case("idle-16000", Kind::Idle, 16_000)),
+    case("free-64", Kind::Free, 64),
+    case("free-1000", Kind::Free, 1000),
+    full_only(case("free-256", Kind::Free, 256)),
+    full_only(case("free-257", Kind::Free, 257)),
+    full_only(case("free-512", Kind::Free, 512)),
+    full_only(case("free-8000", Kind::Free, 8000)),
+    full_only(Case { size: 65_536, ..case("stream-16", Kind::Free, 16) }),
+    hogs(case("hogs-spin", Kind::Hogs, 8), Hog::Spin),
+    full_only(hogs(case("hogs-yield", Kind::Hogs, 8), Hog::Yield)),
+    full_only(hogs(case("hogs-sleep", Kind::Hogs, 8), Hog::Sleep)),
+    full_only(Case { work_us: 20, ..case("work-64", Kind::Scale, 64) }),
+];
+
+impl Case {
+    /// The server of this case on `runtime`.
+    #[must_use]
+    pub fn server(&self, runtime: &str, workers: usize, cpu: Option<usize>) -> ServerPlan {
+        ServerPlan {
+            mode: self.mode,
+            workers,
+            buffer: self.size.max(4096),
+            in_block_on: self.in_block_on,
+            hogs: if self.kind == Kind::Hogs { workers * 2 } else { 0 },
+            hog: self.hog,
+            work_us: self.work_us,
+            cpu,
+            ..ServerPlan::new(runtime)
+        }
+    }
+
+    /// The load of this case.
+    #[must_use]
+    pub fn load(&self, lock_step: bool, cpu: Option<usize>) -> LoadPlan {
+        let patience_seconds = if self.kind == Kind::Hogs { 3 } else { 10 };
+        LoadPlan { connections: self.connections, size: self.size, churn: self.churn, cpu, lock_step, patience_seconds }
+    }
+}

@@ -1,0 +1,147 @@
+//! What is counted, not timed: system calls and user instructions. Both come out the same on every run.
+
+use super::cases::Case;
+use super::child::{Load, Process, Server};
+use crate::generator::Amount;
+use crate::sys;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// How system calls are counted on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tracer {
+    /// `perf stat` on the tracepoint.
+    Perf,
+    /// `strace -c -f`: slower, the same numbers but for the timing it disturbs.
+    Strace,
+}
+
+impl Tracer {
+    /// Finds one that works here.
+    #[must_use]
+    pub fn available() -> Option<Tracer> {
+        let works = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+        let perf = Command::new("perf").args(["stat", "-e", "raw_syscalls:sys_enter", "true"]).output();
+        let counted = perf.is_ok_and(|output| {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            output.status.success() && !said.contains("not supported") && !said.contains("not counted")
+        });
+        if counted {
+            Some(Tracer::Perf)
+        } else if works(Command::new("strace").args(["-c", "-f", "-o", "/dev/null", "true"])) {
+            Some(Tracer::Strace)
+        } else {
+            None
+        }
+    }
+
+    /// Runs `work` and counts the calls that process `pid` makes meanwhile.
+    fn count(self, pid: u32, work: impl FnOnce() -> Result<(), String>) -> Result<u64, String> {
+        match self {
+            Tracer::Perf => count_with_perf(pid, work),
+            Tracer::Strace => count_with_strace(pid, work),
+        }
+    }
+}
+
+/// System calls a request of a case's server, with one worker and in lock-step on `cpu`.
+///
+/// # Errors
+/// The server, the generator or the tracer fails.
+pub fn calls(case: &Case, runtime: &str, tracer: Tracer, cpu: usize, quick: bool) -> Result<f64, String> {
+    let server = Server::start(&case.server(runtime, 1, Some(cpu)), &[])?;
+    let mut load = Load::start(&case.load(true, Some(cpu)), server.port)?;
+    let requests = if quick { 12_800 } else { 64_000 };
+    let amount = Amount::Requests((requests / case.connections as u64).clamp(2, 4000));
+    // Once uncounted: registrations, lazily started threads.
+    load.run(Amount::Requests(20))?;
+    let mut done = 0;
+    let calls = tracer.count(server.id(), || {
+        done = load.run(amount)?.requests;
+        Ok(())
+    })?;
+    Ok(calls as f64 / done as f64)
+}
+
+fn count_with_perf(pid: u32, work: impl FnOnce() -> Result<(), String>) -> Result<u64, String> {
+    // Enabled and disabled through its control pipe, so exactly the work is counted. A shell holds the pipes: descriptor
+    // 8 carries commands to perf (our writes to the shell's input), 9 its acknowledgements (the shell's output).
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        "exec 8<&0 9>&1 && exec perf stat -x, -e raw_syscalls:sys_enter -D -1 --control fd:8,9 -p \"$1\" </dev/null >&2",
+        "sh",
+        &pid.to_string(),
+    ]);
+    let mut perf = Process::start(command)?;
+    let order = |perf: &mut Process, order: &str| {
+        perf.tell(order)?;
+        let answer = perf.line()?;
+        if answer.contains("ack") { Ok(()) } else { Err(format!("perf answered `{answer}`")) }
+    };
+    order(&mut perf, "enable")?;
+    work()?;
+    order(&mut perf, "disable")?;
+    sys::interrupt(perf.id());
+    let said = perf.finish()?;
+    let line = said.iter().find(|line| line.contains("raw_syscalls:sys_enter"));
+    line.and_then(|line| line.split(',').next()?.parse().ok())
+        .ok_or_else(|| format!("perf counted nothing: {}", said.join(" / ")))
+}
+
+fn count_with_strace(pid: u32, work: impl FnOnce() -> Result<(), String>) -> Result<u64, String> {
+    let mut command = Command::new("strace");
+    command.args(["-c", "-f", "-p", &pid.to_string()]);
+    let mut strace = Process::start(command)?;
+    strace.error_line("attached")?;
+    work()?;
+    sys::interrupt(strace.id());
+    let said = strace.finish()?;
+    let total = said.iter().find(|line| line.trim_end().ends_with("total"));
+    total
+        .and_then(|line| line.split_whitespace().nth(3)?.parse().ok())
+        .ok_or_else(|| format!("strace counted nothing: {}", said.join(" / ")))
+}
+
+/// User instructions a request of a case's server: the difference of two runs under callgrind over the difference of
+/// their requests, so that start and end do not count. In lock-step on `cpu`, as everything that is
+/// compared: the number depends on how many events a wait delivers.
+///
+/// # Errors
+/// The server does not run under valgrind, or the generator fails.
+pub fn instructions(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Result<f64, String> {
+    if runtime == "monoio" {
+        return Err("valgrind does not bring a thread back from io_uring_enter(2)".to_owned());
+    }
+    let (few, many) = if quick { (20, 120) } else { (50, 550) };
+    let (less, done) = callgrind(case, runtime, cpu, few)?;
+    let (more, done_more) = callgrind(case, runtime, cpu, many)?;
+    Ok((more as f64 - less as f64) / (done_more - done) as f64)
+}
+
+/// Whether callgrind is here.
+#[must_use]
+pub fn callgrind_works() -> bool {
+    Command::new("valgrind").arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<(u64, u64), String> {
+    static RUN: AtomicU32 = AtomicU32::new(0);
+    // Relaxed: the number only has to differ.
+    let run = RUN.fetch_add(1, Ordering::Relaxed);
+    let out: PathBuf = std::env::temp_dir().join(format!("netpoll-bench-{}-{run}.callgrind", std::process::id()));
+    let wrapper =
+        ["valgrind", "--tool=callgrind", &format!("--callgrind-out-file={}", out.display())].map(str::to_owned);
+    let server = Server::start(&case.server(runtime, 1, Some(cpu)), &wrapper)?;
+    let mut load = Load::start(&case.load(true, Some(cpu)), server.port)?;
+    let done = load.run(Amount::Requests(rounds))?.requests;
+    // The server first: what it does when its clients leave is no part of a request.
+    let said = server.finish()?;
+    drop(load);
+    // It may not have been written; nothing depends on it.
+    let _ = std::fs::remove_file(&out);
+    let line = said.iter().find(|line| line.contains("Collected"));
+    let count = line.and_then(|line| line.split(':').nth(1)?.trim().parse().ok());
+    count.map(|count| (count, done)).ok_or_else(|| format!("callgrind counted nothing: {}", said.join(" / ")))
+}

@@ -1,0 +1,365 @@
+//! Measures one case for several servers, in alternating rounds.
+//!
+//! All servers of a case are up at once and idle; each round visits every one of them, starting one further on each time, so that
+//! whatever the machine does meanwhile hits all alike. Ratios are taken within a round; medians over the rounds are told.
+
+use super::cases::{Case, Kind};
+use super::child::{Load, LoadPlan, Server};
+use super::counts::{self, Tracer};
+use crate::generator::Amount;
+use crate::sys;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The server that ratios are taken against.
+pub const FLOOR: &str = "bare";
+
+/// How to measure.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Servers, in order.
+    pub runtimes: Vec<String>,
+    /// Fewer and shorter rounds.
+    pub quick: bool,
+    /// Rounds of the timed cases, if not the usual number.
+    pub rounds: Option<usize>,
+    /// The CPU of the lock-step cases.
+    pub cpu: usize,
+    /// Number of CPUs, and of workers in the free cases.
+    pub cpus: usize,
+    /// How calls are counted, if they can be.
+    pub tracer: Option<Tracer>,
+}
+
+impl Settings {
+    /// Settings for this machine.
+    ///
+    /// # Errors
+    /// The CPUs cannot be told.
+    pub fn for_this_machine(runtimes: Vec<String>, quick: bool) -> Result<Settings, String> {
+        let cpus = sys::allowed_cpus().map_err(|error| error.to_string())?;
+        let cpu = *cpus.last().ok_or("no CPU is allowed")?;
+        Ok(Settings { runtimes, quick, rounds: None, cpu, cpus: cpus.len(), tracer: Tracer::available() })
+    }
+
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 15 } else { 45 })
+    }
+}
+
+/// One number of one server in one case.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    /// What it is, with its unit.
+    pub what: &'static str,
+    /// The number; none if it could not be had.
+    pub value: Option<f64>,
+    /// Its ratio to the floor's.
+    pub ratio: Option<f64>,
+}
+
+/// The figures of one case by server, and what went wrong.
+#[derive(Debug, Clone, Default)]
+pub struct Findings {
+    /// Figures, in the servers' order.
+    pub figures: Vec<(String, Vec<Figure>)>,
+    /// Servers that could not be measured, and why.
+    pub notes: Vec<String>,
+}
+
+impl Findings {
+    fn note(&mut self, case: &Case, runtime: &str, error: &str) {
+        self.notes.push(format!("{}, {runtime}: {error}", case.name));
+    }
+
+    /// The value of a server's first figure.
+    #[must_use]
+    pub fn first(&self, runtime: &str) -> Option<&Figure> {
+        self.figures.iter().find(|(name, _)| name == runtime)?.1.first()
+    }
+}
+
+/// Measures `case`.
+#[must_use]
+pub fn measure(case: &Case, settings: &Settings) -> Findings {
+    match case.kind {
+        Kind::Cpu => rounds(case, settings, &settings.runtimes, &CPU),
+        Kind::Free => rounds(case, settings, &with_two_loops(settings), &FREE),
+        Kind::Calls => counted(case, settings, "calls", |runtime| {
+            let tracer = settings.tracer.ok_or("neither perf nor strace works here")?;
+            counts::calls(case, runtime, tracer, settings.cpu, settings.quick)
+        }),
+        Kind::Instructions => counted(case, settings, "instructions", |runtime| {
+            if counts::callgrind_works() {
+                counts::instructions(case, runtime, settings.cpu, settings.quick)
+            } else {
+                Err("valgrind is not here".to_owned())
+            }
+        }),
+        Kind::Idle => idle(case, settings),
+        Kind::Hogs => hogs(case, settings),
+        Kind::Scale => scale(case, settings),
+    }
+}
+
+/// The servers, and the bare loop once more with a loop a CPU.
+fn with_two_loops(settings: &Settings) -> Vec<String> {
+    let mut runtimes = settings.runtimes.clone();
+    if settings.cpus > 1
+        && let Some(place) = runtimes.iter().position(|runtime| runtime == FLOOR)
+    {
+        runtimes.insert(place + 1, format!("{FLOOR}*{}", settings.cpus));
+    }
+    runtimes
+}
+
+/// The runtime and the workers of a server in a free case: the floor has one loop unless its name says more.
+fn workers(runtime: &str, settings: &Settings) -> (String, usize) {
+    match runtime.split_once('*') {
+        Some((name, workers)) => (name.to_owned(), workers.parse().unwrap_or(1)),
+        None if runtime == FLOOR => (runtime.to_owned(), 1),
+        None => (runtime.to_owned(), settings.cpus),
+    }
+}
+
+struct Pair {
+    runtime: String,
+    server: Server,
+    load: Load,
+    rounds: Vec<Vec<f64>>,
+    failed: bool,
+}
+
+/// What a round is made of: how to start a server with its load, and what to read off it.
+struct Method {
+    whats: &'static [&'static str],
+    lock_step: bool,
+    visit: fn(&mut Pair, &Case, &Settings) -> Result<Vec<f64>, String>,
+}
+
+const CPU: Method = Method { whats: &["µs CPU"], lock_step: true, visit: visit_cpu };
+
+const FREE: Method =
+    Method {
+        whats: &["requests/s", "p50 µs", "p99 µs", "p99.9 µs", "µs CPU"], lock_step: false, visit: visit_free
+    };
+
+fn visit_cpu(pair: &mut Pair, case: &Case, settings: &Settings) -> Result<Vec<f64>, String> {
+    let budget: u64 = if case.churn.is_some() { 2_000 } else { 8_000 };
+    let amount = budget * if settings.quick { 1 } else { 2 } / case.connections as u64;
+    let before = pair.server.cpu_ns()?;
+    let outcome = pair.load.run(Amount::Requests(amount.max(3)))?;
+    let spent = pair.server.cpu_ns()? - before;
+    Ok(vec![spent as f64 / 1e3 / outcome.requests as f64])
+}
+
+fn visit_free(pair: &mut Pair, _: &Case, settings: &Settings) -> Result<Vec<f64>, String> {
+    let time = Duration::from_millis(if settings.quick { 250 } else { 1_000 });
+    let before = pair.server.cpu_ns()?;
+    let outcome = pair.load.run(Amount::Time(time))?;
+    let spent = pair.server.cpu_ns()? - before;
+    let requests = outcome.requests.max(1) as f64;
+    Ok(vec![
+        outcome.requests as f64 / (outcome.wall_ns as f64 / 1e9),
+        outcome.p50_ns as f64 / 1e3,
+        outcome.p99_ns as f64 / 1e3,
+        outcome.p999_ns as f64 / 1e3,
+        spent as f64 / 1e3 / requests,
+    ])
+}
+
+fn rounds(case: &Case, settings: &Settings, runtimes: &[String], method: &Method) -> Findings {
+    let mut findings = Findings::default();
+    let mut pairs: Vec<Pair> = Vec::new();
+    let place = method.lock_step.then_some(settings.cpu);
+    let rounds = if method.lock_step { settings.rounds() } else { settings.rounds().div_ceil(2) };
+    for runtime in runtimes {
+        let (name, count) = if method.lock_step { (runtime.clone(), 1) } else { workers(runtime, settings) };
+        let start = || {
+            let server = Server::start(&case.server(&name, count, place), &[])?;
+            let load = Load::start(&case.load(method.lock_step, place), server.port)?;
+            Ok::<_, String>((server, load))
+        };
+        match start() {
+            Ok((server, load)) => {
+                pairs.push(Pair { runtime: runtime.clone(), server, load, rounds: Vec::new(), failed: false });
+            }
+            Err(error) => findings.note(case, runtime, &error),
+        }
+    }
+    // The round before the first warms caches and is not counted.
+    for round in 0..=rounds {
+        let count = pairs.len();
+        for step in 0..count {
+            let pair = &mut pairs[(step + round) % count];
+            match (method.visit)(pair, case, settings) {
+                Ok(values) if round > 0 => pair.rounds.push(values),
+                Ok(_) => {}
+                Err(error) => {
+                    findings.note(case, &pair.runtime, &error);
+                    pair.failed = true;
+                }
+            }
+        }
+        pairs.retain(|pair| !pair.failed);
+    }
+    let floor = pairs.iter().find(|pair| pair.runtime == FLOOR).map(|pair| pair.rounds.clone());
+    for pair in &pairs {
+        let figures = method.whats.iter().enumerate().map(|(index, what)| {
+            let values: Vec<f64> = pair.rounds.iter().map(|values| values[index]).collect();
+            let ratios = floor
+                .as_ref()
+                .map(|floor| values.iter().zip(floor).map(|(value, floor)| value / floor[index]).collect::<Vec<f64>>());
+            Figure { what, value: median(values), ratio: ratios.and_then(median) }
+        });
+        findings.figures.push((pair.runtime.clone(), figures.collect()));
+    }
+    findings
+}
+
+fn counted(
+    case: &Case,
+    settings: &Settings,
+    what: &'static str,
+    count: impl Fn(&str) -> Result<f64, String>,
+) -> Findings {
+    let mut findings = Findings::default();
+    let mut floor = None;
+    for runtime in &settings.runtimes {
+        match count(runtime) {
+            Ok(value) => {
+                if runtime == FLOOR {
+                    floor = Some(value);
+                }
+                let ratio = floor.map(|floor: f64| value / floor);
+                findings.figures.push((runtime.clone(), vec![Figure { what, value: Some(value), ratio }]));
+            }
+            Err(error) => findings.note(case, runtime, &error),
+        }
+    }
+    findings
+}
+
+/// Connections open before memory is first looked at, so that what a server allocates once does not count.
+const FIRST_CONNECTIONS: usize = 200;
+
+fn idle(case: &Case, settings: &Settings) -> Findings {
+    let mut findings = Findings::default();
+    let mut idlers = Vec::new();
+    for runtime in &settings.runtimes {
+        let start = || {
+            let server = Server::start(&case.server(runtime, settings.cpus, None), &[])?;
+            let plan = case.load(true, None);
+            let first = Load::start(&LoadPlan { connections: FIRST_CONNECTIONS, ..plan }, server.port)?;
+            let before = server.snapshot()?.rss_anon_bytes;
+            let rest = Load::start(&plan, server.port)?;
+            let after = server.snapshot()?.rss_anon_bytes;
+            let bytes = (after as f64 - before as f64) / case.connections as f64;
+            Ok::<_, String>((server, (first, rest), bytes))
+        };
+        match start() {
+            Ok(idler) => idlers.push((runtime.clone(), idler)),
+            Err(error) => findings.note(case, runtime, &error),
+        }
+    }
+    // Runtimes go to sleep in steps; the look is at those that have had time to.
+    std::thread::sleep(Duration::from_secs(1));
+    let before: BTreeMap<String, u64> = idlers
+        .iter()
+        .filter_map(|(runtime, (server, ..))| Some((runtime.clone(), server.snapshot().ok()?.context_switches)))
+        .collect();
+    std::thread::sleep(Duration::from_secs(2));
+    let floor = idlers.iter().find(|(runtime, _)| runtime == FLOOR).map(|(_, (.., bytes))| *bytes);
+    for (runtime, (server, _, bytes)) in &idlers {
+        let switches = server
+            .snapshot()
+            .ok()
+            .and_then(|snapshot| Some(snapshot.context_switches as f64 - *before.get(runtime)? as f64));
+        findings.figures.push((
+            runtime.clone(),
+            vec![
+                Figure { what: "bytes/idle connection", value: Some(*bytes), ratio: floor.map(|floor| bytes / floor) },
+                Figure { what: "switches in 2 s", value: switches, ratio: None },
+            ],
+        ));
+    }
+    findings
+}
+
+fn hogs(case: &Case, settings: &Settings) -> Findings {
+    let mut findings = Findings::default();
+    for runtime in &settings.runtimes {
+        let run = || {
+            let server = Server::start(&case.server(runtime, settings.cpus, None), &[])?;
+            let mut load = Load::start(&case.load(false, None), server.port)?;
+            load.run(Amount::Time(Duration::from_millis(100)))?;
+            load.run(Amount::Time(Duration::from_secs(if settings.quick { 2 } else { 5 })))
+        };
+        match run() {
+            Ok(outcome) => {
+                let figure = |what, value: f64| Figure { what, value: Some(value), ratio: None };
+                findings.figures.push((
+                    runtime.clone(),
+                    vec![
+                        figure("p50 ms", outcome.p50_ns as f64 / 1e6),
+                        figure("p99 ms", outcome.p99_ns as f64 / 1e6),
+                        figure("max ms", outcome.max_ns as f64 / 1e6),
+                        figure("requests/s", outcome.requests as f64 / (outcome.wall_ns as f64 / 1e9)),
+                    ],
+                ));
+            }
+            Err(error) => findings.note(case, runtime, &format!("no echo beside the hogs: {error}")),
+        }
+    }
+    findings
+}
+
+fn scale(case: &Case, settings: &Settings) -> Findings {
+    let mut findings = Findings::default();
+    for runtime in &settings.runtimes {
+        let throughput = |workers| {
+            let server = Server::start(&case.server(runtime, workers, None), &[])?;
+            let mut load = Load::start(&case.load(false, None), server.port)?;
+            load.run(Amount::Time(Duration::from_millis(300)))?;
+            let outcome = load.run(Amount::Time(Duration::from_secs(if settings.quick { 1 } else { 3 })))?;
+            Ok::<_, String>(outcome.requests as f64 / (outcome.wall_ns as f64 / 1e9))
+        };
+        let both = || Ok::<_, String>((throughput(1)?, throughput(settings.cpus)?));
+        match both() {
+            Ok((one, all)) => {
+                let figure = |what, value| Figure { what, value: Some(value), ratio: None };
+                findings.figures.push((
+                    runtime.clone(),
+                    vec![
+                        figure("requests/s, one worker", one),
+                        figure("requests/s, a worker a CPU", all),
+                        figure("gain", all / one),
+                    ],
+                ));
+            }
+            Err(error) => findings.note(case, runtime, &error),
+        }
+    }
+    findings
+}
+
+/// The median; none of nothing.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        odd if odd % 2 == 1 => Some(values[middle]),
+        _ => Some((values[middle - 1] + values[middle]) / 2.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn medians() {
+        assert_eq!(super::median(vec![]), None);
+        assert_eq!(super::median(vec![3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(super::median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+}

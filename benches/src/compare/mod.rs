@@ -1,0 +1,12 @@
+//! The comparison: which cases there are, how each is measured, how it is told.
+//!
+//! Servers and generators are child processes ([`child`]). [`cases`] is the list, [`measure`] runs one case for several
+//! servers in alternating rounds, [`counts`] has what is counted rather than timed (system calls, instructions), [`report`]
+//! prints, and [`check`] is the part that CI runs.
+
+pub mod cases;
+pub mod check;
+pub mod child;
+pub mod counts;
+pub mod measure;
+pub mod report;

@@ -1,0 +1,179 @@
+//! Tells the findings: Markdown tables, the same on the terminal and in the file.
+
+use super::cases::{Case, Kind};
+use super::measure::{Figure, Findings, Settings};
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+/// Cases with their findings, in the order measured.
+pub type Results = Vec<(Case, Findings)>;
+
+/// Writes the whole report.
+#[must_use]
+pub fn markdown(results: &Results, settings: &Settings) -> String {
+    let mut text = heading(settings);
+    for (kind, title) in [
+        (Kind::Cpu, "Server CPU a request, lock-step on one CPU: µs (ratio to the bare loop)"),
+        (Kind::Calls, "System calls of the server a request"),
+        (Kind::Instructions, "User instructions of the server a request"),
+    ] {
+        let cases: Vec<_> = results.iter().filter(|(case, _)| case.kind == kind).collect();
+        if !cases.is_empty() {
+            let _ = writeln!(text, "\n## {title}\n");
+            text.push_str(&side_by_side(&cases, settings));
+        }
+    }
+    for (case, findings) in results {
+        let title = match case.kind {
+            Kind::Cpu | Kind::Calls | Kind::Instructions => continue,
+            Kind::Idle => format!("{} idle connections after one echo each", case.connections),
+            Kind::Free => {
+                format!(
+                    "{} connections of {} bytes, generator beside {} workers on {} CPUs",
+                    case.connections, case.size, settings.cpus, settings.cpus
+                )
+            }
+            Kind::Hogs => format!(
+                "Echo on {} connections beside {} tasks that {:?}, {} workers, after 100 ms",
+                case.connections,
+                settings.cpus * 2,
+                case.hog,
+                settings.cpus
+            ),
+            Kind::Scale => format!("{} connections, {} µs of user CPU a request", case.connections, case.work_us),
+        };
+        let _ = writeln!(text, "\n## {}: {title}\n", case.name);
+        text.push_str(&one_case(findings));
+    }
+    let notes: Vec<&String> = results.iter().flat_map(|(_, findings)| &findings.notes).collect();
+    if !notes.is_empty() {
+        text.push_str("\n## Not measured\n\n");
+        for note in notes {
+            let _ = writeln!(text, "- {note}");
+        }
+    }
+    text
+}
+
+fn heading(settings: &Settings) -> String {
+    let kernel = output("uname", &["-sr"]);
+    let date = output("date", &["-u", "+%F %R UTC"]);
+    let cpu_model = std::fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|text| {
+            Some(text.lines().find(|line| line.starts_with("model name"))?.split(':').nth(1)?.trim().to_owned())
+        })
+        .unwrap_or_else(|| "unknown CPU".to_owned());
+    format!(
+        "# Comparison of {date}\n\n{} × {cpu_model}, {kernel}, {}. {}. Loopback, messages of 64 bytes unless said, calls counted by \
+         {}; {} run.\n",
+        settings.cpus,
+        output("rustc", &["--version"]),
+        versions(&settings.runtimes),
+        settings.tracer.map_or("nothing".to_owned(), |tracer| format!("{tracer:?}").to_lowercase()),
+        if settings.quick { "quick" } else { "full" },
+    )
+}
+
+/// The first line that a program prints; empty if it does not run.
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output).lines().next().unwrap_or_default().to_owned()
+}
+
+/// The peers' versions, from the lock file this was built with.
+fn versions(runtimes: &[String]) -> String {
+    let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap_or_default();
+    let mut names: Vec<&str> =
+        runtimes.iter().map(|runtime| runtime.strip_suffix("-current").unwrap_or(runtime)).collect();
+    names.dedup();
+    let found = names.iter().filter_map(|name| {
+        let package = lock.split("[[package]]").find(|text| text.contains(&format!("\nname = \"{name}\"\n")))?;
+        let version = package.lines().find_map(|line| line.strip_prefix("version = "))?;
+        Some(format!("{name} {}", version.trim_matches('"')))
+    });
+    found.collect::<Vec<_>>().join(", ")
+}
+
+/// A column a case: its first figure.
+fn side_by_side(cases: &[&(Case, Findings)], settings: &Settings) -> String {
+    let mut rows = vec![vec![String::new()]];
+    rows[0].extend(cases.iter().map(|(case, _)| case.name.to_owned()));
+    for runtime in &settings.runtimes {
+        let figures: Vec<Option<&Figure>> = cases.iter().map(|(_, findings)| findings.first(runtime)).collect();
+        if figures.iter().any(Option::is_some) {
+            let mut row = vec![runtime.clone()];
+            row.extend(figures.into_iter().map(|figure| figure.map_or("–".to_owned(), cell)));
+            rows.push(row);
+        }
+    }
+    table(&rows)
+}
+
+/// A column a figure.
+fn one_case(findings: &Findings) -> String {
+    let Some((_, first)) = findings.figures.first() else { return "nothing\n".to_owned() };
+    let mut rows = vec![vec![String::new()]];
+    rows[0].extend(first.iter().map(|figure| figure.what.to_owned()));
+    for (runtime, figures) in &findings.figures {
+        let mut row = vec![runtime.clone()];
+        row.extend(figures.iter().map(cell));
+        rows.push(row);
+    }
+    table(&rows)
+}
+
+fn cell(figure: &Figure) -> String {
+    let value = figure.value.map_or("–".to_owned(), number);
+    match figure.ratio {
+        Some(ratio) if ratio >= 10.0 => format!("{value} ({ratio:.0})"),
+        Some(ratio) => format!("{value} ({ratio:.3})"),
+        None => value,
+    }
+}
+
+fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1000.0 => format!("{value:.0}"),
+        size if size >= 100.0 => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+/// A Markdown table with padded columns; the first row is the header.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0).max(3)).collect();
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        for (column, width) in widths.iter().enumerate() {
+            let cell = row.get(column).map_or("", String::as_str);
+            let _ = if column == 0 { write!(text, "| {cell:<width$} ") } else { write!(text, "| {cell:>width$} ") };
+        }
+        text.push_str("|\n");
+        if index == 0 {
+            for (column, width) in widths.iter().enumerate() {
+                text.push_str(if column == 0 { "| " } else { "|-" });
+                text.push_str(&"-".repeat(*width));
+                text.push_str(if column == 0 { " " } else { ":" });
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn tables_are_padded_markdown() {
+        let rows =
+            [vec!["", "µs"], vec!["bare", "4.330 (1.000)"]].map(|row| row.into_iter().map(str::to_owned).collect());
+        assert_eq!(
+            super::table(&rows),
+            "|      |            µs |\n| ---- |--------------:|\n| bare | 4.330 (1.000) |\n"
+        );
+    }
+}

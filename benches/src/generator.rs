@@ -1,0 +1,469 @@
+//! The load: connections that send a message, wait for its echo and check every byte.
+//!
+//! - **Lock-step**: blocking sockets. The generator writes on all connections and then reads them all in order. With both
+//!   programs on one CPU under SCHED_BATCH the server runs only when the generator blocks, and the other way round, so
+//!   each sees whole batches: the steadiest way to measure a server's CPU time.
+//! - **Free-running**: one epoll loop, each connection with one message in flight. For latencies and throughput.
+//!
+//! Both are bounded: by a number of messages or seconds, and by [`Plan::patience`] for any single echo.
+
+use crate::histogram::Histogram;
+use crate::sys::{self, Epoll, NO_EVENT};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::os::fd::AsRawFd;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+/// How long a missing echo is waited for, unless said.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Connections opened before their first echo is read: fewer than any server's backlog.
+const CONNECT_BATCH: usize = 64;
+/// Connections from one source address, below its 28,000 ports and what TIME-WAIT holds of them.
+const CONNECTIONS_PER_ADDRESS: u64 = 5_000;
+/// How long a free run that is over waits for the echoes still out.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Who ends a short connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Churn {
+    /// The server, after its answer.
+    Server,
+    /// The client, after the answer.
+    Client,
+}
+
+impl FromStr for Churn {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Churn, String> {
+        match text {
+            "server" => Ok(Churn::Server),
+            "client" => Ok(Churn::Client),
+            _ => Err("must be server or client".to_owned()),
+        }
+    }
+}
+
+/// When a run is over.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Amount {
+    /// After so many messages on every connection.
+    Requests(u64),
+    /// After so long.
+    Time(Duration),
+}
+
+impl FromStr for Amount {
+    type Err = String;
+
+    /// `500` is a number of messages a connection, `1.5s` a time.
+    fn from_str(text: &str) -> Result<Amount, String> {
+        let wrong = || format!("`{text}` is neither a number of requests nor a time such as 1.5s");
+        match text.strip_suffix('s') {
+            Some(seconds) => {
+                let seconds = seconds.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                seconds.map(Amount::Time).ok_or_else(wrong)
+            }
+            None => text.parse().map(Amount::Requests).map_err(|_| wrong()),
+        }
+    }
+}
+
+/// What a run measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Outcome {
+    /// Echoes received and right.
+    pub requests: u64,
+    /// Time from the first message to the last echo.
+    pub wall_ns: u64,
+    /// Median time of an echo.
+    pub p50_ns: u64,
+    /// 99th percentile.
+    pub p99_ns: u64,
+    /// 99.9th percentile.
+    pub p999_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
+    /// Messages whose echo had not come at the end; the time they had waited counts as theirs.
+    pub stuck: u64,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "requests={} wall_ns={} p50_ns={} p99_ns={} p999_ns={} max_ns={} stuck={}",
+            self.requests, self.wall_ns, self.p50_ns, self.p99_ns, self.p999_ns, self.max_ns, self.stuck
+        )
+    }
+}
+
+impl FromStr for Outcome {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Outcome, String> {
+        let mut outcome = Outcome::default();
+        for word in text.split_whitespace() {
+            let (name, value) = word.split_once('=').ok_or_else(|| format!("`{word}` is no name=value"))?;
+            let value = value.parse().map_err(|error| format!("{word}: {error}"))?;
+            let field = match name {
+                "requests" => &mut outcome.requests,
+                "wall_ns" => &mut outcome.wall_ns,
+                "p50_ns" => &mut outcome.p50_ns,
+                "p99_ns" => &mut outcome.p99_ns,
+                "p999_ns" => &mut outcome.p999_ns,
+                "max_ns" => &mut outcome.max_ns,
+                "stuck" => &mut outcome.stuck,
+                _ => return Err(format!("unknown field {name}")),
+            };
+            *field = value;
+        }
+        Ok(outcome)
+    }
+}
+
+/// Which load to make.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// The server's port on 127.0.0.1.
+    pub port: u16,
+    /// Connections at a time.
+    pub connections: usize,
+    /// Bytes of a message.
+    pub size: usize,
+    /// Whether connections end after one echo, and by whom.
+    pub churn: Option<Churn>,
+    /// Lock-step or free-running.
+    pub lock_step: bool,
+    /// How long a missing echo is waited for.
+    pub patience: Duration,
+}
+
+/// A generator with its connections open.
+#[derive(Debug)]
+pub struct Generator {
+    plan: Plan,
+    connections: Vec<Connection>,
+    opened: u64,
+    histogram: Histogram,
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    message: Vec<u8>,
+    sequence: u64,
+    sent: usize,
+    received: usize,
+    since: Instant,
+    in_flight: bool,
+}
+
+impl Connection {
+    /// Makes the next message: different from the one before in every word, and from every other connection's.
+    fn next_message(&mut self, index: usize) {
+        self.sequence += 1;
+        let word = ((index as u64) << 40 | self.sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+        for (position, byte) in self.message.iter_mut().enumerate() {
+            *byte = word[position % 8];
+        }
+        self.sent = 0;
+        self.received = 0;
+        self.since = Instant::now();
+        self.in_flight = true;
+    }
+}
+
+fn wrong_echo(index: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("connection {index}: the echo is not what was sent"))
+}
+
+fn ended(index: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, format!("connection {index}: the server ended it"))
+}
+
+impl Generator {
+    /// Opens the connections and exchanges one message on each (none of it when they are short-lived).
+    ///
+    /// # Errors
+    /// The server refuses, ends or garbles, or is silent for [`Plan::patience`].
+    pub fn new(plan: Plan) -> io::Result<Generator> {
+        sys::raise_descriptor_limit()?;
+        let mut generator = Generator {
+            plan,
+            connections: Vec::with_capacity(plan.connections),
+            opened: 0,
+            histogram: Histogram::default(),
+            scratch: vec![0; plan.size.max(1)],
+        };
+        if plan.churn.is_none() {
+            while generator.connections.len() < plan.connections {
+                let first = generator.connections.len();
+                for _ in first..plan.connections.min(first + CONNECT_BATCH) {
+                    let connection = generator.open()?;
+                    generator.connections.push(connection);
+                }
+                generator.exchange(first)?;
+            }
+            if !plan.lock_step {
+                generator.connections.iter().try_for_each(|connection| connection.stream.set_nonblocking(true))?;
+            }
+        }
+        Ok(generator)
+    }
+
+    fn open(&mut self) -> io::Result<Connection> {
+        let network = (1 + self.opened / CONNECTIONS_PER_ADDRESS % 250) as u8;
+        self.opened += 1;
+        let stream = sys::connect(SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.plan.port), network)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(self.plan.patience))?;
+        stream.set_write_timeout(Some(self.plan.patience))?;
+        Ok(Connection {
+            stream,
+            message: vec![0; self.plan.size],
+            sequence: 0,
+            sent: 0,
+            received: 0,
+            since: Instant::now(),
+            in_flight: false,
+        })
+    }
+
+    /// One round of blocking exchanges on the connections from `first` on.
+    fn exchange(&mut self, first: usize) -> io::Result<()> {
+        for (index, connection) in self.connections.iter_mut().enumerate().skip(first) {
+            connection.next_message(index);
+            connection.stream.write_all(&connection.message)?;
+        }
+        for (index, connection) in self.connections.iter_mut().enumerate().skip(first) {
+            connection.stream.read_exact(&mut self.scratch)?;
+            if self.scratch != connection.message {
+                return Err(wrong_echo(index));
+            }
+            connection.in_flight = false;
+            self.histogram.record(connection.since.elapsed().as_nanos() as u64);
+        }
+        Ok(())
+    }
+
+    /// Makes the load and measures it. The connections stay open.
+    ///
+    /// # Errors
+    /// The server ends or garbles a connection, or (lock-step) is silent for [`Plan::patience`].
+    pub fn run(&mut self, amount: Amount) -> io::Result<Outcome> {
+        self.histogram.clear();
+        let start = Instant::now();
+        let stuck = if self.plan.lock_step || self.plan.churn.is_some() {
+            self.run_in_lock_step(amount, start)?;
+            0
+        } else {
+            self.run_freely(amount, start)?
+        };
+        Ok(Outcome {
+            requests: self.histogram.len() - stuck,
+            wall_ns: start.elapsed().as_nanos() as u64,
+            p50_ns: self.histogram.quantile(0.5),
+            p99_ns: self.histogram.quantile(0.99),
+            p999_ns: self.histogram.quantile(0.999),
+            max_ns: self.histogram.largest(),
+            stuck,
+        })
+    }
+
+    fn run_in_lock_step(&mut self, amount: Amount, start: Instant) -> io::Result<()> {
+        let mut rounds = 0;
+        while match amount {
+            Amount::Requests(wanted) => rounds < wanted,
+            Amount::Time(limit) => start.elapsed() < limit,
+        } {
+            match self.plan.churn {
+                None => self.exchange(0)?,
+                Some(churn) => self.churn(churn)?,
+            }
+            rounds += 1;
+        }
+        Ok(())
+    }
+
+    /// One round of short connections.
+    fn churn(&mut self, churn: Churn) -> io::Result<()> {
+        for _ in 0..self.plan.connections {
+            let connection = self.open()?;
+            self.connections.push(connection);
+        }
+        self.exchange(0)?;
+        for (index, mut connection) in self.connections.drain(..).enumerate() {
+            if churn == Churn::Server && connection.stream.read(&mut self.scratch)? != 0 {
+                return Err(wrong_echo(index));
+            }
+        }
+        Ok(())
+    }
+
+    fn run_freely(&mut self, amount: Amount, start: Instant) -> io::Result<u64> {
+        let epoll = Epoll::new()?;
+        let mut remaining = 0;
+        for (index, connection) in self.connections.iter_mut().enumerate() {
+            // A registration for this run only: it goes with the instance.
+            epoll.add(connection.stream.as_raw_fd(), libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET, index as u64)?;
+            connection.sequence = 0;
+            connection.next_message(index);
+            push(connection, index)?;
+            remaining += 1;
+        }
+        let (limit, wanted) = match amount {
+            Amount::Requests(wanted) => (self.plan.patience * 6, wanted),
+            Amount::Time(limit) => (limit, u64::MAX),
+        };
+        let mut events = vec![NO_EVENT; 1024];
+        while remaining > 0 && start.elapsed() < limit + GRACE {
+            let over = start.elapsed() >= limit;
+            let count = epoll.wait(&mut events, 100)?;
+            for event in &events[..count] {
+                let index = event.u64 as usize;
+                let connection = &mut self.connections[index];
+                if !connection.in_flight {
+                    continue;
+                }
+                push(connection, index)?;
+                if !pull(connection, index, &mut self.scratch)? {
+                    continue;
+                }
+                self.histogram.record(connection.since.elapsed().as_nanos() as u64);
+                if over || connection.sequence >= wanted {
+                    connection.in_flight = false;
+                    remaining -= 1;
+                } else {
+                    connection.next_message(index);
+                    push(connection, index)?;
+                }
+            }
+        }
+        let stuck = self.connections.iter().filter(|connection| connection.in_flight);
+        for connection in stuck {
+            self.histogram.record(connection.since.elapsed().as_nanos() as u64);
+        }
+        Ok(remaining)
+    }
+}
+
+/// Sends what the socket takes of the message.
+fn push(connection: &mut Connection, index: usize) -> io::Result<()> {
+    while connection.sent < connection.message.len() {
+        match (&connection.stream).write(&connection.message[connection.sent..]) {
+            Ok(0) => return Err(ended(index)),
+            Ok(count) => connection.sent += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Takes what came of the echo; whether it is whole.
+fn pull(connection: &mut Connection, index: usize, scratch: &mut [u8]) -> io::Result<bool> {
+    while connection.received < connection.message.len() {
+        let wanted = connection.message.len() - connection.received;
+        match (&connection.stream).read(&mut scratch[..wanted]) {
+            Ok(0) => return Err(ended(index)),
+            Ok(count) => {
+                let expected = &connection.message[connection.received..connection.received + count];
+                if scratch[..count] != *expected {
+                    return Err(wrong_echo(index));
+                }
+                connection.received += count;
+                // Short: the rest comes with an event of its own.
+                if count < wanted {
+                    return Ok(false);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Amount, Churn, Generator, Outcome, PATIENCE, Plan};
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    /// Serves every connection on a thread of its own, altering a byte if told so.
+    fn echo(once: bool, alter: bool) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                std::thread::spawn(move || {
+                    let mut buffer = vec![0; 1 << 16];
+                    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                        buffer[0] ^= u8::from(alter);
+                        if stream.write_all(&buffer[..count]).is_err() || once {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn every_way_of_running_counts_what_it_was_asked_for() {
+        for (lock_step, churn, size) in [
+            (true, None, 64),
+            (false, None, 64),
+            (false, None, 300_000),
+            (true, Some(Churn::Server), 64),
+            (true, Some(Churn::Client), 64),
+        ] {
+            let port = echo(churn == Some(Churn::Server), false);
+            let plan = Plan { port, connections: 5, size, churn, lock_step, patience: PATIENCE };
+            let mut generator = Generator::new(plan).unwrap();
+            for _ in 0..2 {
+                let outcome = generator.run(Amount::Requests(20)).unwrap();
+                assert_eq!((outcome.requests, outcome.stuck), (100, 0));
+                assert!(outcome.p50_ns > 0 && outcome.p50_ns <= outcome.p99_ns && outcome.p99_ns <= outcome.max_ns);
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_by_time_ends() {
+        let plan = Plan {
+            port: echo(false, false),
+            connections: 2,
+            size: 8,
+            churn: None,
+            lock_step: false,
+            patience: PATIENCE,
+        };
+        let outcome = Generator::new(plan).unwrap().run(Amount::Time(Duration::from_millis(50))).unwrap();
+        assert!(outcome.requests > 0);
+        assert!(outcome.wall_ns >= 50_000_000);
+    }
+
+    #[test]
+    fn a_wrong_echo_is_an_error() {
+        let plan =
+            Plan { port: echo(false, true), connections: 1, size: 8, churn: None, lock_step: true, patience: PATIENCE };
+        assert_eq!(Generator::new(plan).unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn texts_are_read_back() {
+        let outcome = Outcome { requests: 1, wall_ns: 2, p50_ns: 3, p99_ns: 4, p999_ns: 5, max_ns: 6, stuck: 7 };
+        assert_eq!(outcome.to_string().parse(), Ok(outcome));
+        assert_eq!("7".parse(), Ok(Amount::Requests(7)));
+        assert_eq!("0.5s".parse(), Ok(Amount::Time(Duration::from_millis(500))));
+        assert!("-1s".parse::<Amount>().is_err());
+    }
+}

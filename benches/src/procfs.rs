@@ -1,0 +1,57 @@
+//! What /proc says of another process. Reading it costs that process nothing.
+
+use std::fs;
+use std::io;
+
+/// Memory and context switches of a process at one moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Snapshot {
+    /// Resident anonymous memory, in bytes.
+    pub rss_anon_bytes: u64,
+    /// Context switches of all its living threads, of either kind.
+    pub context_switches: u64,
+    /// Number of threads.
+    pub threads: u64,
+}
+
+/// Reads the state of process `pid`.
+///
+/// # Errors
+/// The process is gone.
+pub fn snapshot(pid: u32) -> io::Result<Snapshot> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let mut snapshot = Snapshot { rss_anon_bytes: field(&status, "RssAnon:") * 1024, ..Snapshot::default() };
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let Ok(status) = fs::read_to_string(thread?.path().join("status")) else { continue };
+        snapshot.threads += 1;
+        snapshot.context_switches += field(&status, "voluntary_ctxt_switches:");
+        snapshot.context_switches += field(&status, "nonvoluntary_ctxt_switches:");
+    }
+    Ok(snapshot)
+}
+
+fn field(status: &str, name: &str) -> u64 {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_process_sees_itself() {
+        let snapshot = super::snapshot(std::process::id()).unwrap();
+        assert!(snapshot.threads >= 1);
+        assert!(snapshot.rss_anon_bytes > 0);
+    }
+
+    #[test]
+    fn fields_are_found_by_whole_name() {
+        let status = "RssAnon:\t  12 kB\nvoluntary_ctxt_switches:\t3\nnonvoluntary_ctxt_switches:\t5\n";
+        assert_eq!(super::field(status, "RssAnon:"), 12);
+        assert_eq!(super::field(status, "voluntary_ctxt_switches:"), 3);
+        assert_eq!(super::field(status, "absent:"), 0);
+    }
+}

@@ -1,0 +1,55 @@
+//! async-std, whose thread count the `server` program sets through `ASYNC_STD_THREAD_COUNT`.
+
+use super::{Mode, Options, READ_DEADLINE};
+use async_std::io::{self, ReadExt, WriteExt};
+use async_std::net::{TcpListener, TcpStream};
+use async_std::task;
+
+/// Serves for ever.
+///
+/// # Errors
+/// Those of binding and accepting.
+pub fn serve(options: &Options) -> io::Result<()> {
+    task::block_on(listen(options.clone()))
+}
+
+async fn listen(options: Options) -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    options.ready(listener.local_addr()?.port());
+    for _ in 0..options.hogs {
+        let hog = options.hog;
+        task::spawn(async move {
+            loop {
+                hog.turn();
+                task::yield_now().await;
+            }
+        });
+    }
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let options = options.clone();
+        if options.serve_in_block_on {
+            let _ = connection(stream, options).await;
+        } else {
+            task::spawn(connection(stream, options));
+        }
+    }
+}
+
+async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
+    let mut buffer = vec![0; options.buffer];
+    loop {
+        let count = match options.mode {
+            Mode::Deadline => io::timeout(READ_DEADLINE, stream.read(&mut buffer)).await?,
+            Mode::Echo | Mode::Churn => stream.read(&mut buffer).await?,
+        };
+        if count == 0 {
+            return Ok(());
+        }
+        options.work.burn();
+        stream.write_all(&buffer[..count]).await?;
+        if options.mode == Mode::Churn {
+            return Ok(());
+        }
+    }
+}

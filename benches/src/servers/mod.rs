@@ -1,0 +1,215 @@
+//! The same echo server, once a runtime: one file each, written as that runtime's users write it.
+//!
+//! Every file has one entry, `serve(&Options)`, which binds 127.0.0.1 with port 0 through its own runtime, calls
+//! [`Options::ready`] with the port, and serves for ever. The process ends when its standard input does.
+
+pub mod bare;
+pub mod control;
+
+#[cfg(feature = "peers")]
+pub mod async_std;
+#[cfg(feature = "peers")]
+pub mod monoio;
+#[cfg(feature = "netpoll")]
+pub mod netpoll;
+#[cfg(feature = "peers")]
+pub mod smol;
+#[cfg(feature = "peers")]
+pub mod tokio;
+
+use std::hint::black_box;
+use std::io;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+/// The deadline that [`Mode::Deadline`] sets before every read.
+pub const READ_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What a server does with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Reads and writes back until the client ends.
+    Echo,
+    /// As echo, with [`READ_DEADLINE`] set anew before every read.
+    Deadline,
+    /// One read, one write, close.
+    Churn,
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Mode, String> {
+        match text {
+            "echo" => Ok(Mode::Echo),
+            "deadline" => Ok(Mode::Deadline),
+            "churn" => Ok(Mode::Churn),
+            _ => Err("must be echo, deadline or churn".to_owned()),
+        }
+    }
+}
+
+/// What the tasks beside the echo do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hog {
+    /// Computes and never yields.
+    Spin,
+    /// Yields to its executor all the time.
+    Yield,
+    /// Blocks its thread for 100 ms, yields once, and again.
+    Sleep,
+}
+
+impl FromStr for Hog {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Hog, String> {
+        match text {
+            "spin" => Ok(Hog::Spin),
+            "yield" => Ok(Hog::Yield),
+            "sleep" => Ok(Hog::Sleep),
+            _ => Err("must be spin, yield or sleep".to_owned()),
+        }
+    }
+}
+
+impl Hog {
+    /// The part of a hog's life between two yields. That of [`Hog::Spin`] has no end.
+    pub fn turn(self) {
+        match self {
+            Hog::Spin => loop {
+                black_box(());
+            },
+            Hog::Yield => {}
+            Hog::Sleep => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// How to serve.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What to do with a connection.
+    pub mode: Mode,
+    /// Worker threads.
+    pub workers: usize,
+    /// Bytes of a connection's buffer.
+    pub buffer: usize,
+    /// One connection, served by the future given to `block_on` rather than by a spawned task.
+    pub serve_in_block_on: bool,
+    /// Number of tasks that hog beside the echo.
+    pub hogs: usize,
+    /// What those tasks do.
+    pub hog: Hog,
+    /// User CPU burnt for every request.
+    pub work: Work,
+}
+
+impl Options {
+    /// Tells the parent that the server listens, and listens to it ([`control`]).
+    ///
+    /// # Panics
+    /// Standard input cannot be listened to: it must be a pipe or a terminal.
+    pub fn ready(&self, port: u16) {
+        control::listen().expect("standard input can be listened to");
+        println!("ready {port}");
+    }
+}
+
+/// A stretch of user CPU time, as a number of loop turns measured once: unlike a loop on the clock, it takes longer
+/// when another thread has the CPU.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Work {
+    turns: u64,
+}
+
+impl Work {
+    /// Finds how many turns make `microseconds`.
+    #[must_use]
+    pub fn calibrated(microseconds: u64) -> Work {
+        if microseconds == 0 {
+            return Work::default();
+        }
+        const TRIAL: u64 = 2_000_000;
+        let best = (0..5)
+            .map(|_| {
+                let start = Instant::now();
+                Work { turns: TRIAL }.burn();
+                start.elapsed()
+            })
+            .min()
+            .unwrap_or_default();
+        Work { turns: TRIAL * microseconds * 1_000 / (best.as_nanos() as u64).max(1) }
+    }
+
+    /// Burns it.
+    #[inline]
+    pub fn burn(self) {
+        let mut state = 1u64;
+        for _ in 0..self.turns {
+            state = black_box(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+        }
+    }
+}
+
+/// The servers this build knows, in the order of the report.
+pub const RUNTIMES: &[&str] = &[
+    "bare",
+    #[cfg(feature = "netpoll")]
+    "netpoll",
+    #[cfg(feature = "peers")]
+    "tokio",
+    #[cfg(feature = "peers")]
+    "tokio-current",
+    #[cfg(feature = "peers")]
+    "smol",
+    #[cfg(feature = "peers")]
+    "async-std",
+    #[cfg(feature = "peers")]
+    "monoio",
+];
+
+/// Serves with the runtime of that name until the process ends.
+///
+/// # Errors
+/// A runtime this build does not know, and what binding or accepting reports.
+pub fn serve(runtime: &str, options: &Options) -> io::Result<()> {
+    match runtime {
+        "bare" => bare::serve(options),
+        #[cfg(feature = "netpoll")]
+        "netpoll" => netpoll::serve(options),
+        #[cfg(feature = "peers")]
+        "tokio" => tokio::serve(options, tokio::Flavour::Multi),
+        #[cfg(feature = "peers")]
+        "tokio-current" => tokio::serve(options, tokio::Flavour::Current),
+        #[cfg(feature = "peers")]
+        "smol" => smol::serve(options),
+        #[cfg(feature = "peers")]
+        "async-std" => async_std::serve(options),
+        #[cfg(feature = "peers")]
+        "monoio" => monoio::serve(options),
+        _ => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("runtime `{runtime}` is not one of {RUNTIMES:?}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Work;
+
+    #[test]
+    fn calibrated_work_takes_about_its_time() {
+        let work = Work::calibrated(1_000);
+        let fastest = (0..20)
+            .map(|_| {
+                let start = std::time::Instant::now();
+                work.burn();
+                start.elapsed().as_micros()
+            })
+            .min()
+            .unwrap();
+        assert!((300..5_000).contains(&fastest), "{fastest} µs instead of 1,000");
+        assert_eq!(Work::calibrated(0).turns, 0);
+    }
+}

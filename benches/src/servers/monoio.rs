@@ -1,0 +1,103 @@
+//! monoio on io_uring: one runtime a thread, each with its own listener on the same port.
+
+use super::{Mode, Options, READ_DEADLINE};
+use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
+use monoio::net::{TcpListener, TcpStream};
+use std::io;
+
+/// Serves for ever.
+///
+/// # Errors
+/// A kernel without io_uring, and those of binding and accepting.
+pub fn serve(options: &Options) -> io::Result<()> {
+    let first = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = first.local_addr()?;
+    let mut others = Vec::new();
+    if options.workers > 1 {
+        // Every thread binds the port anew, so the one that chose it lets go first.
+        drop(first);
+        for _ in 1..options.workers {
+            let options = options.clone();
+            others.push(std::thread::spawn(move || {
+                run(|| async move { accept(TcpListener::bind(address)?, options).await })
+            }));
+        }
+        run(|| async move {
+            let listener = TcpListener::bind(address)?;
+            options.ready(address.port());
+            accept(listener, options.clone()).await
+        })
+    } else {
+        run(|| async move {
+            let listener = TcpListener::from_std(first)?;
+            options.ready(address.port());
+            accept(listener, options.clone()).await
+        })
+    }
+}
+
+fn run<F: Future<Output = io::Result<()>>>(main: impl FnOnce() -> F) -> io::Result<()> {
+    monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build()?.block_on(async { main().await })
+}
+
+async fn accept(listener: TcpListener, options: Options) -> io::Result<()> {
+    for _ in 0..options.hogs {
+        let hog = options.hog;
+        monoio::spawn(async move {
+            loop {
+                hog.turn();
+                yield_now().await;
+            }
+        });
+    }
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let options = options.clone();
+        if options.serve_in_block_on {
+            let _ = connection(stream, options).await;
+        } else {
+            monoio::spawn(connection(stream, options));
+        }
+    }
+}
+
+/// monoio has none of its own.
+async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if yielded {
+            return std::task::Poll::Ready(());
+        }
+        yielded = true;
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
+    // The buffer is lent to the kernel, which fills its capacity; its length is what was read.
+    let mut buffer = Vec::with_capacity(options.buffer);
+    loop {
+        let result;
+        (result, buffer) = match options.mode {
+            Mode::Deadline => match monoio::time::timeout(READ_DEADLINE, stream.read(buffer)).await {
+                Ok(done) => done,
+                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+            },
+            Mode::Echo | Mode::Churn => stream.read(buffer).await,
+        };
+        let count = result?;
+        if count == 0 {
+            return Ok(());
+        }
+        options.work.burn();
+        buffer.truncate(count);
+        let written;
+        (written, buffer) = stream.write_all(buffer).await;
+        written?;
+        if options.mode == Mode::Churn {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! smol: its global executor, whose thread count the `server` program sets through `SMOL_THREADS`.
+
+use super::{Mode, Options, READ_DEADLINE};
+use smol::Timer;
+use smol::future::{FutureExt, yield_now};
+use smol::io::{self, AsyncReadExt, AsyncWriteExt};
+use smol::net::{TcpListener, TcpStream};
+
+/// Serves for ever.
+///
+/// # Errors
+/// Those of binding and accepting.
+pub fn serve(options: &Options) -> io::Result<()> {
+    smol::block_on(listen(options.clone()))
+}
+
+async fn listen(options: Options) -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    options.ready(listener.local_addr()?.port());
+    for _ in 0..options.hogs {
+        let hog = options.hog;
+        smol::spawn(async move {
+            loop {
+                hog.turn();
+                yield_now().await;
+            }
+        })
+        .detach();
+    }
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let options = options.clone();
+        if options.serve_in_block_on {
+            let _ = connection(stream, options).await;
+        } else {
+            smol::spawn(connection(stream, options)).detach();
+        }
+    }
+}
+
+async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
+    let mut buffer = vec![0; options.buffer];
+    loop {
+        let count = match options.mode {
+            Mode::Deadline => {
+                let expiry = async {
+                    Timer::after(READ_DEADLINE).await;
+                    Err(io::ErrorKind::TimedOut.into())
+                };
+                stream.read(&mut buffer).or(expiry).await?
+            }
+            Mode::Echo | Mode::Churn => stream.read(&mut buffer).await?,
+        };
+        if count == 0 {
+            return Ok(());
+        }
+        options.work.burn();
+        stream.write_all(&buffer[..count]).await?;
+        if options.mode == Mode::Churn {
+            return Ok(());
+        }
+    }
+}

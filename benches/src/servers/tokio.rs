@@ -1,0 +1,70 @@
+//! tokio, multi-threaded and on the current thread.
+
+use super::{Mode, Options, READ_DEADLINE};
+use std::io;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
+use tokio::time::timeout;
+
+/// Which of tokio's two runtimes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    /// Worker threads that steal from one another.
+    Multi,
+    /// Everything on the thread of `block_on`.
+    Current,
+}
+
+/// Serves for ever.
+///
+/// # Errors
+/// Those of binding and accepting.
+pub fn serve(options: &Options, flavour: Flavour) -> io::Result<()> {
+    let mut builder = match flavour {
+        Flavour::Multi => Builder::new_multi_thread(),
+        Flavour::Current => Builder::new_current_thread(),
+    };
+    builder.worker_threads(options.workers).enable_all().build()?.block_on(listen(options.clone()))
+}
+
+async fn listen(options: Options) -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    options.ready(listener.local_addr()?.port());
+    for _ in 0..options.hogs {
+        let hog = options.hog;
+        tokio::spawn(async move {
+            loop {
+                hog.turn();
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let options = options.clone();
+        if options.serve_in_block_on {
+            let _ = connection(stream, options).await;
+        } else {
+            tokio::spawn(connection(stream, options));
+        }
+    }
+}
+
+async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
+    let mut buffer = vec![0; options.buffer];
+    loop {
+        let count = match options.mode {
+            Mode::Deadline => timeout(READ_DEADLINE, stream.read(&mut buffer)).await??,
+            Mode::Echo | Mode::Churn => stream.read(&mut buffer).await?,
+        };
+        if count == 0 {
+            return Ok(());
+        }
+        options.work.burn();
+        stream.write_all(&buffer[..count]).await?;
+        if options.mode == Mode::Churn {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The few system calls that std has no name for: epoll, scheduling, clocks of other processes.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// Turns a return value of −1 into the error of the thread.
+fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// An epoll instance, level-triggered unless the flags say otherwise.
+#[derive(Debug)]
+pub struct Epoll(OwnedFd);
+
+impl Epoll {
+    /// Creates one.
+    ///
+    /// # Errors
+    /// Those of epoll_create1(2).
+    pub fn new() -> io::Result<Epoll> {
+        // SAFETY: takes a flag and returns a descriptor or −1.
+        let fd = checked(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: the descriptor is new and nobody else's.
+        Ok(Epoll(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Registers `fd` for `events`; they come back with `data`.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn add(&self, fd: RawFd, events: i32, data: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, events, data)
+    }
+
+    /// Changes what `fd` is registered for.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn modify(&self, fd: RawFd, events: i32, data: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, events, data)
+    }
+
+    fn control(&self, operation: i32, fd: RawFd, events: i32, data: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: data };
+        // SAFETY: `event` lives through the call; the kernel checks both descriptors.
+        checked(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd, &mut event) }).map(drop)
+    }
+
+    /// Waits for events, at most `timeout_ms` (−1: for ever), and returns how many came. A signal counts as none.
+    ///
+    /// # Errors
+    /// Those of epoll_wait(2).
+    pub fn wait(&self, events: &mut [libc::epoll_event], timeout_ms: i32) -> io::Result<usize> {
+        let capacity = i32::try_from(events.len()).unwrap_or(i32::MAX);
+        // SAFETY: the kernel writes at most `capacity` events into the slice.
+        match checked(unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), capacity, timeout_ms) }) {
+            Ok(count) => Ok(count as usize),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// An event of which nothing is known yet.
+pub const NO_EVENT: libc::epoll_event = libc::epoll_event { events: 0, u64: 0 };
+
+/// accept4(2) with `SOCK_NONBLOCK | SOCK_CLOEXEC`, without the peer's address.
+///
+/// # Errors
+/// Those of accept4(2); `WouldBlock` if nobody is there.
+pub fn accept_nonblocking(listener: RawFd) -> io::Result<RawFd> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: both address pointers are null, which says that no address is wanted.
+    checked(unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) })
+}
+
+/// recv(2) into `buffer`.
+///
+/// # Errors
+/// Those of recv(2).
+pub fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most `buffer.len()` bytes into the slice.
+    let count = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// send(2) of `bytes`, without SIGPIPE.
+///
+/// # Errors
+/// Those of send(2).
+pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the kernel reads `bytes.len()` bytes of the slice.
+    let count = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Closes `fd`, which must belong to the caller.
+pub fn close(fd: RawFd) {
+    // SAFETY: takes a number; the caller owns what it names, and an error leaves nothing to do.
+    unsafe { libc::close(fd) };
+}
+
+/// Binds `fd` to the loopback address 127.0.`network`.1 without choosing a port yet, so that the 28,000 ports of one
+/// address are no limit on the number of connections.
+///
+/// # Errors
+/// Those of setsockopt(2) and bind(2).
+pub fn bind_loopback(fd: RawFd, network: u8) -> io::Result<()> {
+    let yes: libc::c_int = 1;
+    // SAFETY: the option is a c_int and lives through the call.
+    checked(unsafe {
+        libc::setsockopt(
+            fd,
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const yes).cast(),
+            size_of::<libc::c_int>() as u32,
+        )
+    })?;
+    let address = internet_address(std::net::SocketAddrV4::new([127, 0, network, 1].into(), 0));
+    // SAFETY: the address lives through the call and its length is its type's.
+    checked(unsafe { libc::bind(fd, (&raw const address).cast(), size_of::<libc::sockaddr_in>() as u32) }).map(drop)
+}
+
+/// A blocking TCP connection to `to`, from 127.0.`network`.1.
+///
+/// # Errors
+/// Those of socket(2), bind(2) and connect(2).
+pub fn connect(to: std::net::SocketAddrV4, network: u8) -> io::Result<std::net::TcpStream> {
+    // SAFETY: takes three numbers and returns a descriptor or −1.
+    let fd = checked(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the descriptor is new and nobody else's.
+    let stream = unsafe { std::net::TcpStream::from_raw_fd(fd) };
+    bind_loopback(fd, network)?;
+    let address = internet_address(to);
+    // SAFETY: the address lives through the call and its length is its type's.
+    checked(unsafe { libc::connect(fd, (&raw const address).cast(), size_of::<libc::sockaddr_in>() as u32) })?;
+    Ok(stream)
+}
+
+fn internet_address(address: std::net::SocketAddrV4) -> libc::sockaddr_in {
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: address.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(*address.ip()).to_be() },
+        sin_zero: [0; 8],
+    }
+}
+
+/// Pins the calling thread, and the threads and processes it starts, to one CPU.
+///
+/// # Errors
+/// Those of sched_setaffinity(2).
+pub fn pin_to(cpu: usize) -> io::Result<()> {
+    let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
+    // SAFETY: all bits zero is an empty set.
+    let set = unsafe { set.assume_init_mut() };
+    // SAFETY: the set is initialised; CPU_SET ignores numbers past its size.
+    unsafe { libc::CPU_SET(cpu, set) };
+    // SAFETY: the set lives through the call and its size is its type's.
+    checked(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set) }).map(drop)
+}
+
+/// The CPUs the calling thread may run on.
+///
+/// # Errors
+/// Those of sched_getaffinity(2).
+pub fn allowed_cpus() -> io::Result<Vec<usize>> {
+    let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
+    // SAFETY: the kernel writes at most the given size into the set.
+    checked(unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), set.as_mut_ptr()) })?;
+    // SAFETY: it was zeroed and then written by the kernel.
+    let set = unsafe { set.assume_init() };
+    // SAFETY: the set is initialised and the numbers are within its size.
+    Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
+}
+
+/// Puts the calling thread, and what it starts, under SCHED_BATCH: a thread that wakes up does not preempt it.
+///
+/// # Errors
+/// Those of sched_setscheduler(2).
+pub fn schedule_batch() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameters live through the call.
+    checked(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &parameters) }).map(drop)
+}
+
+/// [`pin_to`] and [`schedule_batch`], as far as wanted.
+///
+/// # Errors
+/// Theirs.
+pub fn place(cpu: Option<usize>, batch: bool) -> io::Result<()> {
+    if let Some(cpu) = cpu {
+        pin_to(cpu)?;
+    }
+    if batch { schedule_batch() } else { Ok(()) }
+}
+
+/// Raises the limit of open descriptors to the hard one and returns it.
+///
+/// # Errors
+/// Those of getrlimit(2) and setrlimit(2).
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit.
+    checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the limit lives through the call.
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
+    Ok(limit.rlim_cur)
+}
+
+/// The CPU time of process `pid`, all threads, in nanoseconds: read from outside, so the process does not notice.
+///
+/// # Errors
+/// No such process.
+pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
+    let mut clock = 0;
+    // SAFETY: the clock id is written to a live place.
+    let error = unsafe { libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the time is written to a live place.
+    checked(unsafe { libc::clock_gettime(clock, &mut time) })?;
+    Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// CPU time and context switches of the calling process, as getrusage(2) has them.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// Time in user space, in microseconds.
+    pub user_us: u64,
+    /// Time in the kernel, in microseconds.
+    pub system_us: u64,
+    /// Times a thread gave its CPU up to wait.
+    pub voluntary: u64,
+    /// Times a thread was preempted.
+    pub involuntary: u64,
+}
+
+/// The calling process's own usage.
+///
+/// # Errors
+/// Those of getrusage(2).
+pub fn own_usage() -> io::Result<Usage> {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the kernel writes one rusage.
+    checked(unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) })?;
+    // SAFETY: it was zeroed and then written by the kernel.
+    let usage = unsafe { usage.assume_init() };
+    let us = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    Ok(Usage {
+        user_us: us(usage.ru_utime),
+        system_us: us(usage.ru_stime),
+        voluntary: usage.ru_nvcsw as u64,
+        involuntary: usage.ru_nivcsw as u64,
+    })
+}
+
+/// Asks process `pid`, a child of the caller's, to end by SIGINT.
+pub fn interrupt(pid: u32) {
+    // SAFETY: takes two numbers; an error means that it has ended already.
+    unsafe { libc::kill(pid as libc::pid_t, libc::SIGINT) };
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn own_cpu_time_is_read_from_the_process_clock() {
+        let before = super::process_cpu_ns(std::process::id()).unwrap();
+        let mut sum = 0u64;
+        while super::process_cpu_ns(std::process::id()).unwrap() < before + 2_000_000 {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        let usage = super::own_usage().unwrap();
+        assert!(usage.user_us + usage.system_us > 0);
+    }
+
+    #[test]
+    fn some_cpu_is_allowed() {
+        assert!(!super::allowed_cpus().unwrap().is_empty());
+    }
+}
