@@ -154,7 +154,7 @@ fn nested<F: Future>(data: TaskData, future: F) -> F::Output {
             self.0.nested.fetch_sub(1, Ordering::Relaxed);
             if let Some(processor) = self.1 {
                 context::set_processor(Some(processor));
-                self.0.awake.fetch_add(1, Ordering::SeqCst);
+                self.0.awake.up(processor.epoch.load(Ordering::Relaxed));
             }
         }
     }
@@ -176,7 +176,7 @@ fn nested<F: Future>(data: TaskData, future: F) -> F::Output {
             runtime.nested.fetch_add(1, Ordering::Relaxed);
             if let Some(processor) = processor {
                 runtime.inject_quietly(processor.queue.drain());
-                runtime.awake.fetch_sub(1, Ordering::SeqCst);
+                runtime.awake.down(processor.epoch.load(Ordering::Relaxed));
             }
             runtime.replace_blocked();
         }

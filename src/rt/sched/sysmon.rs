@@ -120,7 +120,11 @@ impl Runtime {
                 wakers: Wakers::new(),
             };
             monitor.run(epoch);
+            // ORDERING: SeqCst, then the look at the state: a start either finds this thread gone or is seen here.
             self.sysmon.running.store(false, Ordering::SeqCst);
+            if self.is_running() {
+                self.start_sysmon();
+            }
         });
         match started {
             Ok(handle) => threads.push((epoch, handle)),
@@ -130,7 +134,7 @@ impl Runtime {
 
     /// A thread is about to block with its processor: see that another runs what there is.
     pub(crate) fn replace_blocked(&'static self) {
-        if self.awake.load(Ordering::SeqCst) == 0 && !self.driver.wake() {
+        if self.awake.count() == 0 && !self.driver.wake() {
             self.wake_one(true);
         }
     }
@@ -146,10 +150,7 @@ impl Monitor {
             } else {
                 // ORDERING: SeqCst, see `notice`.
                 sysmon.asleep.store(true, Ordering::SeqCst);
-                if runtime.awake.load(Ordering::SeqCst) == 0
-                    && self.activity() == self.activity
-                    && runtime.epoch() == epoch
-                {
+                if runtime.awake.count() == 0 && self.activity() == self.activity && runtime.epoch() == epoch {
                     sysmon.parker.park();
                 }
                 sysmon.asleep.store(false, Ordering::SeqCst);
@@ -170,7 +171,7 @@ impl Monitor {
     fn look(&mut self) {
         let runtime = self.runtime;
         let activity = self.activity();
-        let busy = runtime.awake.load(Ordering::SeqCst) > 0 || activity != self.activity;
+        let busy = runtime.awake.count() > 0 || activity != self.activity;
         self.quiet = if busy { 0 } else { self.quiet + 1 };
         self.activity = activity;
         let policy = runtime.config().blocked_tasks;
@@ -184,7 +185,7 @@ impl Monitor {
             return;
         }
         let work = backlog + runtime.injected();
-        if runtime.awake.load(Ordering::SeqCst) > stuck {
+        if runtime.awake.count() > stuck {
             // Somebody else is awake and takes the work when it is through its own.
             if work > 0 {
                 runtime.wake_one(false);
@@ -203,11 +204,12 @@ impl Monitor {
     /// Marks the processors whose task has not moved since the last look. Returns how many, and what is queued behind them.
     fn find_stuck(&mut self, policy: BlockedPolicy) -> (usize, usize) {
         let (mut stuck, mut backlog, mut reports) = (0, 0, Vec::new());
-        let now = Instant::now();
+        let (now, epoch) = (Instant::now(), self.runtime.epoch());
         for processor in self.runtime.processors() {
             let seen = self.seen.entry(processor.id).or_default();
             let (polls, running) = (processor.polls.get(), processor.running.load(Ordering::Relaxed));
             let moved = !processor.owned.load(Ordering::Relaxed)
+                || processor.epoch.load(Ordering::Relaxed) != epoch
                 || running == 0
                 || running != seen.running
                 || polls != seen.polls;
@@ -263,6 +265,8 @@ impl Monitor {
             runtime.driver.record(&runtime.cache, &self.events, &mut self.wakers);
         }
         runtime.driver.release();
+        // A thread that found the role taken went to rest.
+        runtime.attend_after_leaving();
         let mut due = Vec::new();
         if runtime.next_timer() <= now {
             runtime.run_timers(now, &mut due, &mut self.wakers);

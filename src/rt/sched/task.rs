@@ -104,6 +104,12 @@ impl TaskData {
         &self.task
     }
 
+    /// The epoch that it belongs to.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
     /// The address of the local value of `key`, which stays where it is until the task ends.
     pub(crate) fn local(&self, key: usize) -> Option<*const (dyn Any + Send)> {
         let locals = self.locals.lock();
@@ -218,9 +224,13 @@ pub(crate) unsafe fn from_item(item: Item) -> Runnable<TaskData> {
 
 /// Drops a queued task, which cancels it.
 #[allow(unsafe_code)]
-pub(crate) fn discard(item: Item) {
+pub(crate) fn discard_item(item: Item) {
     // SAFETY: the caller took the item out of a queue and gives it up.
-    let runnable = unsafe { from_item(item) };
+    discard(unsafe { from_item(item) });
+}
+
+/// Drops a task, which cancels it.
+pub(crate) fn discard(runnable: Runnable<TaskData>) {
     // The future's destructor is foreign code.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(runnable))).map_err(std::mem::forget);
 }
