@@ -7,6 +7,8 @@
 //! # Nested
 //! Inside a task or another `block_on` it runs no other task: it would have to finish that one first. It parks, and counts as a
 //! task that blocks its thread: its processor's tasks go to everybody and another thread is woken, with a spare processor if need be.
+//! With more nested waits than workers and spare ones no task runs until one of them ends; sysmon polls for them meanwhile, so
+//! those that wait for the clock or the network do end.
 //!
 //! # Memory ordering
 //! The root waker sets `woken` and then looks whether the thread sleeps in epoll; the thread says that it will sleep there and then
@@ -151,7 +153,7 @@ fn nested<F: Future>(data: TaskData, future: F) -> F::Output {
     struct Blocked(&'static Runtime, Option<&'static Processor>);
     impl Drop for Blocked {
         fn drop(&mut self) {
-            self.0.nested.fetch_sub(1, Ordering::Relaxed);
+            self.0.nested.fetch_sub(1, Ordering::SeqCst);
             if let Some(processor) = self.1 {
                 context::set_processor(Some(processor));
                 self.0.awake.up(processor.epoch.load(Ordering::Relaxed));
@@ -173,12 +175,13 @@ fn nested<F: Future>(data: TaskData, future: F) -> F::Output {
             let processor = context::processor();
             context::set_processor(None);
             blocked = Some(Blocked(runtime, processor));
-            runtime.nested.fetch_add(1, Ordering::Relaxed);
+            runtime.nested.fetch_add(1, Ordering::SeqCst);
             if let Some(processor) = processor {
                 runtime.inject_quietly(processor.queue.drain());
                 runtime.awake.down(processor.epoch.load(Ordering::Relaxed));
             }
             runtime.replace_blocked();
+            runtime.sysmon.notice();
         }
         unpark.0.park();
     }

@@ -3,7 +3,7 @@
 //! Every [`TICK`] while anything happens: a task that is in the same poll as at the last look is *stuck*. It is asked to yield at its
 //! next I/O operation, it is counted and reported, and what is queued behind it may be taken by anybody, whatever it is worth. If
 //! all who are awake are stuck, threads are added with spare processors, so that tasks, timers and the network go on. And if
-//! nobody polled since the last look, sysmon does.
+//! nobody polled since the last look, sysmon does; also while all processors are held by threads in nested `block_on`s.
 //!
 //! # States
 //! ticking → (five looks without any turn or poll) asleep, without limit → (`notice`, by whoever comes out of idleness) ticking.
@@ -132,6 +132,11 @@ impl Runtime {
         }
     }
 
+    /// Whether threads wait in nested `block_on`s and nobody is left to poll for them.
+    fn is_stranded(&self) -> bool {
+        self.nested.load(Ordering::SeqCst) > 0 && !self.driver.is_asleep()
+    }
+
     /// A thread is about to block with its processor: see that another runs what there is.
     pub(crate) fn replace_blocked(&'static self) {
         if self.awake.count() == 0 && !self.driver.wake() {
@@ -150,7 +155,8 @@ impl Monitor {
             } else {
                 // ORDERING: SeqCst, see `notice`.
                 sysmon.asleep.store(true, Ordering::SeqCst);
-                if runtime.awake.count() == 0 && self.activity() == self.activity && runtime.epoch() == epoch {
+                let is_quiet = runtime.awake.count() == 0 && self.activity() == self.activity && !runtime.is_stranded();
+                if is_quiet && runtime.epoch() == epoch {
                     sysmon.parker.park();
                 }
                 sysmon.asleep.store(false, Ordering::SeqCst);
@@ -171,7 +177,7 @@ impl Monitor {
     fn look(&mut self) {
         let runtime = self.runtime;
         let activity = self.activity();
-        let busy = runtime.awake.count() > 0 || activity != self.activity;
+        let busy = runtime.awake.count() > 0 || activity != self.activity || runtime.is_stranded();
         self.quiet = if busy { 0 } else { self.quiet + 1 };
         self.activity = activity;
         let policy = runtime.config().blocked_tasks;

@@ -147,6 +147,8 @@ impl Core {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         processor.owned.store(false, Ordering::SeqCst);
         runtime.awake.down(epoch);
+        // Who brought work to the epoch that began meanwhile may have relied on this thread, asleep in epoll, to see to it.
+        runtime.attend_after_leaving();
     }
 
     fn next(&mut self, runtime: &'static Runtime, processor: &'static Processor) -> Option<Item> {
