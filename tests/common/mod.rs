@@ -5,7 +5,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, Write};
 use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -30,7 +30,8 @@ impl Watchdog {
         let (done, wait) = mpsc::channel();
         let thread = thread::spawn(move || {
             if wait.recv_timeout(BOUND) == Err(mpsc::RecvTimeoutError::Timeout) {
-                eprintln!("test {name} hangs: {:#?}", netpoll::rt::metrics());
+                // Not `eprintln!`, which the harness captures and the abort would lose.
+                let _ = writeln!(io::stderr(), "test {name} hangs: {:#?}", netpoll::rt::metrics());
                 std::process::abort();
             }
         });
