@@ -144,6 +144,7 @@ impl PollHandle {
         wait: &mut WaitKey,
         timeout: Option<Duration>,
     ) -> Poll<Result<(), WaitError>> {
+        fork::check().map_err(WaitError::Io)?;
         if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
             return Poll::Ready(Err(WaitError::Stopped));
         }
@@ -168,6 +169,7 @@ impl PollHandle {
         cx: &mut Context<'_>,
         timeout: Option<Duration>,
     ) -> Poll<Result<(), WaitError>> {
+        fork::check().map_err(WaitError::Io)?;
         let side = self.desc.side(direction);
         let began = self.desc.poll_epoch(direction).swap(0, Ordering::Relaxed);
         if began != 0 && began != epoch.wrapping_add(1) {
@@ -200,6 +202,7 @@ impl PollHandle {
         cx: &mut Context<'_>,
         wait: &mut WaitKey,
     ) -> Poll<Result<(), WaitError>> {
+        fork::check().map_err(WaitError::Io)?;
         let side = self.desc.side(Direction::Read);
         loop {
             if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {

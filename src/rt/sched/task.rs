@@ -20,6 +20,7 @@ use pin_project_lite::pin_project;
 
 use super::queue::Item;
 use crate::rt::context;
+use crate::rt::fork;
 use crate::rt::runtime::runtime;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
@@ -205,6 +206,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    fork::refuse();
     let data = TaskData::new(name, runtime().ensure_running());
     let named = runtime().task_begins(&data);
     let (runnable, task) = async_task::Builder::new()
@@ -221,6 +223,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
+    fork::refuse();
     let data = TaskData::new(name, runtime().ensure_running());
     let named = runtime().task_begins(&data);
     let (runnable, task) = async_task::Builder::new()
