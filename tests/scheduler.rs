@@ -418,18 +418,23 @@ fn longest_wait(count: usize, rounds: usize) -> f64 {
 /// No cliff where a queue overflows: every task has its turn in every round.
 #[test]
 fn every_task_has_its_turn_at_any_number() {
-    const COUNTS: [usize; 8] = [2, 16, 255, 256, 257, 300, 1000, 5000];
-    child_with("every_task_has_its_turn_at_any_number", &[("NETPOLL_THREADS", "1")], || {
-        for count in COUNTS {
+    child("every_task_has_its_turn_at_any_number", || {
+        // On a loaded machine a worker without a CPU looks as if its task were stuck, and a helper upsets the order.
+        rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
+        for count in [2, 16, 255, 256, 257, 300, 1000, 5000] {
             let longest = longest_wait(count, 30);
-            // One worker: exactly one turn of each other task, and the root future's.
+            // One worker: one turn of each other task.
             assert!(longest <= 2.0, "one of {count} tasks waited for {longest} rounds");
         }
     });
-    // Several workers: a queue may be longer than another, and the machine has other things to do. Starvation is something else.
+}
+
+/// Several workers: a queue may be longer than another, and the machine has other things to do. Starvation is something else.
+#[test]
+fn every_task_has_its_turn_on_several_workers() {
     for count in [257, 1000] {
-        let longest = longest_wait(count, 30);
-        assert!(longest <= 29.0, "one of {count} tasks waited for {longest} of 30 rounds");
+        let longest = longest_wait(count, 300);
+        assert!(longest <= 270.0, "one of {count} tasks waited for {longest} of 300 rounds");
     }
 }
 
