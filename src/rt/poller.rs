@@ -45,6 +45,8 @@ pub(crate) enum WaitError {
     TimedOut,
     /// The runtime was shut down while the operation waited.
     Stopped,
+    /// As many wait as may.
+    TooMany,
     /// The descriptor cannot be registered.
     Io(io::Error),
 }
@@ -158,6 +160,7 @@ impl PollHandle {
         match side.wait(self.generation, &mut wait.key, Interest::Event, cx.waker(), || self.is_registered(epoch)) {
             Wait::Listed => Poll::Pending,
             Wait::Retry => Poll::Ready(Ok(())),
+            Wait::Full => Poll::Ready(Err(WaitError::TooMany)),
         }
     }
 
@@ -192,6 +195,7 @@ impl PollHandle {
                 Poll::Pending
             }
             Wait::Retry => Poll::Ready(Ok(())),
+            Wait::Full => Poll::Ready(Err(WaitError::TooMany)),
         }
     }
 
@@ -217,6 +221,7 @@ impl PollHandle {
                 Wait::Listed => return Poll::Pending,
                 Wait::Retry if !self.is_registered(epoch) => return Poll::Ready(Err(WaitError::Stopped)),
                 Wait::Retry => {}
+                Wait::Full => return Poll::Ready(Err(WaitError::TooMany)),
             }
         }
     }
@@ -254,6 +259,7 @@ impl PollHandle {
             match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), || true) {
                 Wait::Listed => return Poll::Pending,
                 Wait::Retry => {}
+                Wait::Full => return Poll::Ready(Err(WaitError::TooMany)),
             }
         }
     }
