@@ -73,7 +73,8 @@ pub async fn becomes(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// One poll: the result, if there is one.
+/// One poll: the result, if there is one. (One operation in so many is turned away for the sake of fairness, though it is ready:
+/// to see that nothing has to wait, await.)
 pub async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll_fn(|cx| Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx))).await
 }
