@@ -128,6 +128,43 @@ fn block_on_hands_over_what_it_leaves_running() {
     });
 }
 
+/// The root future goes first when it is woken, but not for ever: tasks, timers and the network have their turns beside one that
+/// only yields.
+#[test]
+fn a_root_future_that_yields_gives_way() {
+    child("a_root_future_that_yields_gives_way", || {
+        rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
+        run(async {
+            let done = Arc::new(AtomicBool::new(false));
+            drop(task::spawn({
+                let done = done.clone();
+                async move {
+                    let (client, server) = pair().await;
+                    let server = task::spawn(async move { echo(&server).await });
+                    for _ in 0..10 {
+                        ping(&client, b"beside").await.unwrap();
+                        task::sleep(MS).await;
+                    }
+                    drop(client);
+                    server.await.unwrap();
+                    done.store(true, Ordering::SeqCst);
+                }
+            }));
+            while !done.load(Ordering::SeqCst) {
+                task::yield_now().await;
+            }
+            // What was queued before the yield runs before it returns.
+            let turns = Arc::new(AtomicUsize::new(0));
+            for n in 1..=100 {
+                let own = turns.clone();
+                drop(task::spawn(async move { own.fetch_add(1, Ordering::SeqCst) }));
+                task::yield_now().await;
+                assert_eq!(turns.load(Ordering::SeqCst), n);
+            }
+        });
+    });
+}
+
 #[test]
 fn block_on_that_only_parks() {
     child("block_on_that_only_parks", || {

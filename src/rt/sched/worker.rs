@@ -116,17 +116,26 @@ impl Core {
             sleeper.has_role.store(false, Ordering::SeqCst);
             runtime.driver.release();
         }
+        // A root future that is woken as it comes back has yielded: what is queued goes first, and the clock is looked at. (At any
+        // other time the root future goes first.)
+        let mut owed = match root_woken {
+            Some(woken) if woken.load(Ordering::Acquire) => processor.queue.len().clamp(1, RING),
+            _ => 0,
+        };
         loop {
             if runtime.epoch() != epoch {
                 self.give_up(processor, sleeper);
                 return Exit::Stopped;
             }
             // ORDERING: Acquire pairs with the root waker's swap: what the root future waits for is visible.
-            if root_woken.is_some_and(|woken| woken.load(Ordering::Acquire)) {
+            if owed == 0 && root_woken.is_some_and(|woken| woken.load(Ordering::Acquire)) {
                 return Exit::Root;
             }
             if let Some(item) = self.next(runtime, processor).or_else(|| self.search(runtime, processor)) {
                 self.turn(runtime, processor, item, epoch);
+                owed = owed.saturating_sub(1);
+            } else if owed > 0 {
+                owed = 0;
             } else if self.idle(runtime, processor, sleeper, root_woken, epoch) {
                 return Exit::Resting;
             }
