@@ -40,11 +40,14 @@ impl Closings {
         }
     }
 
-    /// Ready when a descriptor was closed since `seen` was set; a `seen` of 0 is set to now.
-    pub(crate) fn poll(&self, cx: &mut Context<'_>, seen: &mut u64) -> Poll<()> {
-        if *seen == 0 {
-            *seen = self.count.load(Ordering::SeqCst);
-        }
+    /// How many were closed so far.
+    #[inline]
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Ready when more than `seen` were closed.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>, seen: u64) -> Poll<()> {
         let waker = cx.waker().clone();
         {
             let mut waiting = self.waiting.lock();
@@ -53,6 +56,6 @@ impl Closings {
             }
             self.anybody.store(true, Ordering::SeqCst);
         }
-        if self.count.load(Ordering::SeqCst) != *seen { Poll::Ready(()) } else { Poll::Pending }
+        if self.count.load(Ordering::SeqCst) != seen { Poll::Ready(()) } else { Poll::Pending }
     }
 }

@@ -81,8 +81,14 @@ impl WaitKey {
     }
 }
 
-/// Waits until a descriptor of ours is closed after `seen`, which is 0 at first: for who needs a free number.
-pub(crate) fn poll_descriptor_closed(cx: &mut Context<'_>, seen: &mut u64) -> Poll<()> {
+/// How many descriptors of ours were closed so far.
+#[inline]
+pub(crate) fn descriptors_closed() -> u64 {
+    runtime().closings.count()
+}
+
+/// Waits until one more than `seen` is closed: for who needs a free number.
+pub(crate) fn poll_descriptor_closed(cx: &mut Context<'_>, seen: u64) -> Poll<()> {
     runtime().closings.poll(cx, seen)
 }
 

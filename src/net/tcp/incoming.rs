@@ -50,7 +50,7 @@ impl Accepting {
                 return Poll::Ready(None);
             }
             if let Some(pause) = &mut self.pause {
-                let freed = poller::poll_descriptor_closed(cx, &mut pause.closings).is_ready();
+                let freed = poller::poll_descriptor_closed(cx, pause.closings).is_ready();
                 if Pin::new(&mut pause.sleep).poll(cx).is_pending() && !freed {
                     if fd.fd.mutex.is_closed() {
                         self.pause = None;
@@ -60,6 +60,8 @@ impl Accepting {
                 }
                 self.pause = None;
             }
+            // Before the call, so that what is closed while it fails counts.
+            let closings = poller::descriptors_closed();
             return match fd.poll_accept(Some(&mut self.operation), cx) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Ok((stream, _))) => {
@@ -68,7 +70,7 @@ impl Accepting {
                 }
                 Poll::Ready(Err(error)) if is_want_of_resources(&error) => {
                     self.last = (self.last * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-                    self.pause = Some(Pause { sleep: Sleep::new(self.last), closings: 0 });
+                    self.pause = Some(Pause { sleep: Sleep::new(self.last), closings });
                     continue;
                 }
                 Poll::Ready(Err(error)) => {
