@@ -251,6 +251,13 @@ impl PollHandle {
         *wait = WaitKey::new();
     }
 
+    /// An operation stops waiting for an edge for a while: a wake-up that it got and did not use goes to the next. Its timeout goes on.
+    pub(crate) fn leave(&self, direction: Direction, wait: &mut WaitKey) {
+        if wait.has_waited() {
+            self.wake(|wakers| self.desc.side(direction).finish(&mut wait.key, false, wakers));
+        }
+    }
+
     /// Puts a waiter in that only expiry and close wake: for who queues behind a lock of this direction.
     /// Ready: the operation has ended already.
     pub(crate) fn poll_interrupt(

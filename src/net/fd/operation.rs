@@ -268,7 +268,11 @@ impl Fd {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
         let interrupted = match caller.as_deref_mut() {
-            Some(operation) => self.poll.poll_interrupt(direction, cx, &mut operation.interrupt),
+            Some(operation) => {
+                // It may have been woken by an edge that it cannot use without the lock. Who holds that may be the next who waits for one.
+                self.poll.leave(direction, &mut operation.wait);
+                self.poll.poll_interrupt(direction, cx, &mut operation.interrupt)
+            }
             None => self.poll.poll_interrupt_keyless(direction, cx),
         };
         interrupted.map(|ended| {
