@@ -18,7 +18,7 @@ use netpoll::net::{TcpListener, TcpStream};
 use netpoll::task;
 
 /// For how long anything may take before it counts as a hang. Generous: the tests run in parallel, on machines with other work.
-pub const BOUND: Duration = Duration::from_secs(30);
+pub const BOUND: Duration = Duration::from_secs(60);
 
 /// Ends the process, and says in which test, if it is not dropped within [`BOUND`]: a hang of the runtime must not hang the run.
 #[derive(Debug)]
