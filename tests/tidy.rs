@@ -79,9 +79,10 @@ fn the_runtime_never_names_the_network_layer() {
 fn lines_are_short() {
     check_lines(&all(), |line| {
         let (width, trimmed) = (line.chars().count(), line.trim_start());
-        let most = if trimmed.starts_with("//") { 140 } else { 120 };
-        // A string or a link cannot always be broken, a comment behind code stays there.
-        let is_text = line.contains('"') || trimmed.starts_with("//") && line.contains("http");
+        let most = if trimmed.starts_with("//") { 160 } else { 120 };
+        // A string, a link and the row of a table cannot be broken.
+        let is_text =
+            line.contains('"') || trimmed.starts_with("//") && (line.contains("http") || line.contains(" | "));
         (width > most && !is_text).then(|| format!("{width} characters"))
     });
 }
@@ -131,10 +132,12 @@ fn nothing_is_left_for_later() {
         concat!("TO", "DO"),
         concat!("XX", "X"),
         concat!("HA", "CK"),
-        concat!("#[ig", "nore"),
     ];
+    let skipped = concat!("#[ig", "nore");
     check_lines(&all(), |line| {
-        banned.iter().find(|word| line.contains(**word)).map(|word| format!("{word} is banned"))
+        let word = banned.iter().copied().find(|word| line.contains(word));
+        let word = word.or_else(|| line.trim_start().starts_with(skipped).then_some(skipped));
+        word.map(|word| format!("{word} is banned"))
     });
 }
 
