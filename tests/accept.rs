@@ -99,7 +99,6 @@ fn many_acceptors_share_a_listener() {
 /// Invariant 7: a connection wakes one acceptor, not all.
 #[test]
 fn inv07_one_connection_wakes_one_acceptor() {
-    use std::sync::Mutex;
     use std::task::{Context, Wake, Waker};
 
     struct Count(AtomicUsize);
@@ -122,9 +121,9 @@ fn inv07_one_connection_wakes_one_acceptor() {
         let woken = || counts.iter().map(|count| count.0.load(Ordering::SeqCst)).sum::<usize>();
         task::sleep(Duration::from_millis(20)).await;
         let before = woken();
-        let streams = Mutex::new(Vec::new());
+        let mut streams = Vec::new();
         for round in 1..=3 {
-            streams.lock().unwrap().push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+            streams.push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
             becomes("an acceptor is woken", || woken() > before + round - 1).await;
             task::sleep(Duration::from_millis(20)).await;
             assert_eq!(woken(), before + round, "one connection, one wake-up");

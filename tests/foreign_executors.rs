@@ -288,9 +288,8 @@ fn inv12_a_future_that_moves_is_woken_where_it_is() {
         };
         let mut moving = Box::pin(moving);
         assert!(common::poll_now(&mut moving).is_pending());
-        let moving = futures::executor::block_on(async move {
+        futures::executor::block_on(async {
             assert!(common::poll_once(&mut moving).await.is_pending());
-            moving
         });
         let moved = task::spawn(moving);
         park_on(async {

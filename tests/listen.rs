@@ -198,10 +198,12 @@ fn descriptors_are_closed_on_exec_and_do_not_block() {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         for fd in [listener.as_raw_fd(), client.as_raw_fd(), server.as_raw_fd()] {
-            // SAFETY: no pointers; the descriptors are open.
-            let flags = unsafe { [libc::fcntl(fd, libc::F_GETFD), libc::fcntl(fd, libc::F_GETFL)] };
-            assert_ne!(flags[0] & libc::FD_CLOEXEC, 0);
-            assert_ne!(flags[1] & libc::O_NONBLOCK, 0);
+            // SAFETY: no pointers; the descriptor is open.
+            let of_number = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+            // SAFETY: as above.
+            let of_file = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+            assert_ne!(of_number & libc::FD_CLOEXEC, 0);
+            assert_ne!(of_file & libc::O_NONBLOCK, 0);
         }
     });
 }

@@ -227,10 +227,11 @@ fn a_sleep_moves_between_threads() {
     for round in 0..50_u64 {
         let mut sleep = Sleep::new(Duration::from_millis(5 + round % 3));
         assert!(common::poll_now(&mut sleep).is_pending());
-        let mut sleep = park_on(task::spawn(async move {
+        let [mut sleep] = park_on(task::spawn(async move {
             let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(Pin::new(&mut sleep).poll(cx))).await;
             assert!(polled.is_pending());
-            sleep
+            // In an array, so that it is not taken for something to be awaited here.
+            [sleep]
         }));
         std::thread::spawn(move || {
             let _ = common::poll_now(&mut sleep);

@@ -329,7 +329,7 @@ fn inv03_stale_events_harm_nobody() {
                             _ => {}
                         }
                         drop((client, server));
-                        if random(&mut state) % 2 == 0 {
+                        if random(&mut state).is_multiple_of(2) {
                             // Whatever it was, it ends: data, the end, a reset, a deadline, closed.
                             let _ = waiting.await;
                         } else {
