@@ -114,7 +114,7 @@ fn inv07_one_connection_wakes_one_acceptor() {
         let mut accepts: Vec<_> = counts.iter().map(|_| listener.accept()).collect();
         for (accept, count) in accepts.iter_mut().zip(&counts) {
             let waker = Waker::from(count.clone());
-            let polled = std::pin::Pin::new(accept).poll(&mut Context::from_waker(&waker));
+            let polled = common::poll_with(accept, &mut Context::from_waker(&waker));
             assert!(polled.is_pending());
         }
         // An edge of the registration itself has nothing to say: let it pass, and list everybody again.

@@ -223,15 +223,15 @@ fn inv12_wakers_may_use_the_socket_that_wakes_them() {
         let mut peek = server.peek(&mut more);
         let mut end = server.peer_closed();
         let mut sleep = netpoll::time::Sleep::new(Duration::from_millis(5));
-        assert!(Pin::new(&mut sleep).poll(&mut cx).is_pending());
+        assert!(common::poll_with(&mut sleep, &mut cx).is_pending());
         if how != 0 {
-            assert!(Pin::new(&mut read).poll(&mut cx).is_pending());
-            assert!(Pin::new(&mut peek).poll(&mut cx).is_pending());
-            assert!(Pin::new(&mut end).poll(&mut cx).is_pending());
+            assert!(common::poll_with(&mut read, &mut cx).is_pending());
+            assert!(common::poll_with(&mut peek, &mut cx).is_pending());
+            assert!(common::poll_with(&mut end, &mut cx).is_pending());
             assert!(futures::io::AsyncRead::poll_read(Pin::new(&mut &server), &mut cx, &mut [0; 8]).is_pending());
             // Another waker takes the place of the first.
             let noop = &mut Context::from_waker(Waker::noop());
-            assert!(Pin::new(&mut peek).poll(noop).is_pending());
+            assert!(common::poll_with(&mut peek, noop).is_pending());
             reenter.woken.store(false, Ordering::SeqCst);
         }
         match how {
@@ -264,7 +264,7 @@ fn inv12_wakers_may_drop_what_waits_beside_them() {
         let dropper = Arc::new(DropIt(Mutex::new(None), AtomicBool::new(false)));
         let waker = Waker::from(dropper.clone());
         let mut first = server.readable();
-        assert!(Pin::new(&mut first).poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(common::poll_with(&mut first, &mut Context::from_waker(&waker)).is_pending());
         assert!(common::poll_now(&mut second).is_pending());
         *dropper.0.lock().unwrap() = Some(Box::new(second));
         park_on(client.write_all(b"x")).unwrap();

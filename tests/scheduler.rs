@@ -719,7 +719,7 @@ fn inv11_a_waker_that_panics_keeps_nobody_from_being_woken() {
             // At an edge: before and after it in the list stand others.
             let (client, server) = pair().await;
             let mut first = server.readable();
-            assert!(Pin::new(&mut first).poll(&mut bad).is_pending());
+            assert!(common::poll_with(&mut first, &mut bad).is_pending());
             let other = thread::spawn({
                 let server = server.clone();
                 move || task::block_on(server.readable()).unwrap()
@@ -734,18 +734,18 @@ fn inv11_a_waker_that_panics_keeps_nobody_from_being_woken() {
             let (client, _server) = pair().await;
             let mut buf = [0; 1];
             let mut read = client.read(&mut buf);
-            assert!(Pin::new(&mut read).poll(&mut bad).is_pending());
+            assert!(common::poll_with(&mut read, &mut bad).is_pending());
             client.set_read_deadline(Instant::now() + MS).unwrap();
             assert!(client.read(&mut [0; 1]).await.is_err());
             drop(read);
             client.set_read_deadline(None).unwrap();
             let mut buf = [0; 1];
             let mut read = client.read(&mut buf);
-            assert!(Pin::new(&mut read).poll(&mut bad).is_pending());
+            assert!(common::poll_with(&mut read, &mut bad).is_pending());
             client.force_close().await.unwrap();
             // A sleep's.
             let mut sleep = netpoll::time::Sleep::new(MS);
-            assert!(Pin::new(&mut sleep).poll(&mut bad).is_pending());
+            assert!(common::poll_with(&mut sleep, &mut bad).is_pending());
             netpoll::time::Sleep::new(2 * MS).await;
         }
     });

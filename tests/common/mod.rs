@@ -6,7 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -73,15 +73,23 @@ pub async fn becomes(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// One poll: the result, if there is one. (One operation in so many is turned away for the sake of fairness, though it is ready:
-/// to see that nothing has to wait, await.)
-pub async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    poll_fn(|cx| Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx))).await
+/// Polls: the result, if there is one. Pending means that the operation waits: one in so many is turned away for the sake of
+/// fairness, though it need not wait, and is polled once more.
+pub fn poll_with<F: Future + Unpin>(future: &mut F, cx: &mut Context<'_>) -> Poll<F::Output> {
+    match Pin::new(&mut *future).poll(cx) {
+        Poll::Pending => Pin::new(future).poll(cx),
+        ready => ready,
+    }
 }
 
-/// One poll with a waker that does nothing.
+/// The same for the current task.
+pub async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(poll_with(future, cx))).await
+}
+
+/// The same with a waker that does nothing.
 pub fn poll_now<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+    poll_with(future, &mut Context::from_waker(Waker::noop()))
 }
 
 /// An executor of another make: the thread parks until it is woken.
