@@ -1,14 +1,18 @@
-//! The scheduler, block_on and timers.
+//! The runtime as a whole: tasks, timers, the poller's sleep and what breaks it.
+
+mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use common::{Watchdog, child, echo, eventually, pair, park_on, ping, run};
+use netpoll::time::Sleep;
 use netpoll::{rt, task};
 
 #[test]
 fn spawned_tasks_run_and_return() {
-    let sum = task::block_on(async {
+    let sum = run(async {
         let handles: Vec<_> = (0..10_000_u64).map(|n| task::spawn(async move { n })).collect();
         let mut sum = 0;
         for handle in handles {
@@ -21,7 +25,7 @@ fn spawned_tasks_run_and_return() {
 
 #[test]
 fn sleeps_end_in_order_and_never_early() {
-    task::block_on(async {
+    run(async {
         let start = Instant::now();
         let handles: Vec<_> = [30_u64, 10, 20]
             .map(|ms| {
@@ -42,12 +46,12 @@ fn sleeps_end_in_order_and_never_early() {
 #[test]
 fn nested_block_on_does_not_stop_the_world() {
     let count = Arc::new(AtomicUsize::new(0));
-    task::block_on(async {
+    run(async {
         let handles: Vec<_> = (0..16)
             .map(|_| {
                 let count = count.clone();
                 task::spawn(async move {
-                    task::block_on(async {
+                    run(async {
                         task::sleep(Duration::from_millis(5)).await;
                         let count = count.clone();
                         task::spawn(async move { count.fetch_add(1, Ordering::SeqCst) }).await
@@ -71,7 +75,7 @@ fn a_handle_that_is_dropped_lets_the_task_run_on() {
 
 #[test]
 fn spawn_blocking_runs_beside_tasks() {
-    task::block_on(async {
+    run(async {
         let (send, receive) = std::sync::mpsc::channel();
         let blocked = task::spawn_blocking(move || receive.recv_timeout(Duration::from_secs(10)));
         task::sleep(Duration::from_millis(1)).await;
@@ -79,4 +83,173 @@ fn spawn_blocking_runs_beside_tasks() {
         assert_eq!(blocked.await, Ok(1));
     });
     assert!(rt::metrics().blocking_threads >= 1);
+}
+
+/// Go: TestNetpollBreak. A long poll is broken by whoever brings work, any number at once.
+#[test]
+fn a_long_poll_is_broken_by_concurrent_wake_ups() {
+    child("a_long_poll_is_broken_by_concurrent_wake_ups", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let _far = task::spawn(task::sleep(Duration::from_secs(3600)));
+        for _ in 0..300 {
+            let wakers: Vec<_> = (0..4)
+                .map(|n| {
+                    std::thread::spawn(move || match n % 2 {
+                        0 => park_on(task::spawn(async {})),
+                        // An earlier timer from a thread without a processor.
+                        _ => park_on(task::sleep(Duration::from_micros(50))),
+                    })
+                })
+                .collect();
+            wakers.into_iter().for_each(|waker| waker.join().unwrap());
+        }
+    });
+}
+
+/// Go: TestNetpollWaiters.
+#[test]
+fn no_waiter_is_left_when_all_io_has_ended() {
+    child("no_waiter_is_left_when_all_io_has_ended", || {
+        run(async {
+            let pairs: Vec<_> = (0..50_u8)
+                .map(|n| {
+                    task::spawn(async move {
+                        let (client, server) = pair().await;
+                        let server = task::spawn(async move { echo(&server).await });
+                        for _ in 0..20 {
+                            ping(&client, &[n; 100]).await.unwrap();
+                        }
+                        // Given up, expired, closed.
+                        let late = netpoll::io::timeout(Duration::from_micros(100), client.read(&mut [0; 1])).await;
+                        assert!(late.is_err());
+                        client.set_read_deadline(Instant::now() + Duration::from_millis(1)).unwrap();
+                        assert!(client.read(&mut [0; 1]).await.is_err());
+                        client.force_close().await.unwrap();
+                        server.await.unwrap();
+                    })
+                })
+                .collect();
+            for pair in pairs {
+                pair.await;
+            }
+        });
+        eventually("nobody waits and nothing is open", || {
+            let metrics = rt::metrics();
+            (metrics.waiters, metrics.descriptors, metrics.tasks_alive) == (0, 0, 0)
+        });
+    });
+}
+
+/// Go: TestTimerFairness. A timer fires beside tasks that are always runnable.
+#[test]
+fn a_timer_fires_beside_tasks_that_never_rest() {
+    for threads in ["1", "2"] {
+        common::child_with("a_timer_fires_beside_tasks_that_never_rest", &[("NETPOLL_THREADS", threads)], || {
+            run(async {
+                let spinners: Vec<_> = (0..4)
+                    .map(|_| {
+                        task::spawn(async {
+                            loop {
+                                task::yield_now().await;
+                            }
+                        })
+                    })
+                    .collect();
+                for _ in 0..10 {
+                    let start = Instant::now();
+                    task::spawn(task::sleep(Duration::from_millis(20))).await;
+                    // The order of magnitude: a starved timer never fires.
+                    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+                }
+                for spinner in spinners {
+                    assert!(spinner.cancel().await.is_none());
+                }
+            });
+        });
+    }
+}
+
+/// Go: TestTimerModifiedEarlier.
+#[test]
+fn a_sleep_that_is_moved_earlier_ends_earlier() {
+    run(async {
+        for round in 0..20 {
+            let start = Instant::now();
+            let mut sleep = Sleep::new(Duration::from_secs(3600));
+            if round % 2 == 0 {
+                assert!(common::poll_once(&mut sleep).await.is_pending());
+            }
+            sleep.reset(start + Duration::from_millis(2));
+            sleep.await;
+            let took = start.elapsed();
+            assert!(took >= Duration::from_millis(2) && took < Duration::from_secs(20), "{took:?}");
+        }
+    });
+}
+
+/// Go: TestAdjustTimers. Sleeps moved to and fro by many tasks: each ends, none early.
+#[test]
+fn sleeps_that_are_moved_all_the_time_end_on_time() {
+    run(async {
+        let tasks: Vec<_> = (0..50_u64)
+            .map(|n| {
+                task::spawn(async move {
+                    let mut sleep = Sleep::new(Duration::from_secs(100));
+                    let mut end = Instant::now();
+                    for round in 0..100 {
+                        let micros = (n * 7919 + round * 104_729) % 20_000;
+                        end = Instant::now() + Duration::from_micros(micros);
+                        sleep.reset(end);
+                        assert!(common::poll_once(&mut sleep).await.is_pending() || Instant::now() >= end);
+                        if round % 10 == 0 {
+                            task::yield_now().await;
+                        }
+                    }
+                    (&mut sleep).await;
+                    assert!(Instant::now() >= end);
+                    // Done stays done, until it is moved.
+                    (&mut sleep).await;
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await;
+        }
+    });
+}
+
+/// A sleep polled on one thread and awaited on another, in every order of threads with and without processors.
+#[test]
+fn a_sleep_moves_between_threads() {
+    let _watchdog = Watchdog::new();
+    for round in 0..50_u64 {
+        let mut sleep = Sleep::new(Duration::from_millis(5 + round % 3));
+        let _ = common::poll_now(&mut sleep);
+        let [mut sleep] = park_on(task::spawn(async move {
+            let _ = common::poll_once(&mut sleep).await;
+            // In an array, so that it is not taken for something to be awaited here.
+            [sleep]
+        }));
+        std::thread::spawn(move || {
+            let _ = common::poll_now(&mut sleep);
+            task::block_on(sleep);
+        })
+        .join()
+        .unwrap();
+    }
+}
+
+/// Timers armed while a worker sleeps in epoll, each earlier than all before.
+#[test]
+fn ever_earlier_timers_break_the_sleep() {
+    let _watchdog = Watchdog::new();
+    for _ in 0..10 {
+        let start = Instant::now();
+        let sleeps: Vec<_> = (1..=20_u32)
+            .rev()
+            .map(|n| std::thread::spawn(move || park_on(task::sleep(n * Duration::from_millis(2)))))
+            .collect();
+        sleeps.into_iter().for_each(|sleep| sleep.join().unwrap());
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    }
 }

@@ -1,20 +1,21 @@
-//! Streams and listeners.
+//! Streams: traffic of many kinds at once, and what must not get lost in it.
 
+mod common;
+
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout};
-use netpoll::task;
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (server, _) = listener.accept().await.unwrap();
-    (client, server)
-}
+use common::{becomes, child, echo, listener, pair, ping, poll_once, read_exact, run};
+use futures::io::{AsyncReadExt, AsyncWriteExt};
+use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout};
+use netpoll::{rt, task};
 
 #[test]
 fn ping_pong() {
-    task::block_on(async {
+    run(async {
         let (client, server) = pair().await;
         let echo = task::spawn(async move {
             let mut buf = [0; 512];
@@ -43,7 +44,7 @@ fn ping_pong() {
 
 #[test]
 fn many_connections() {
-    task::block_on(async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let server = task::spawn(async move {
@@ -83,7 +84,7 @@ fn many_connections() {
 
 #[test]
 fn deadlines() {
-    task::block_on(async {
+    run(async {
         let (client, _server) = pair().await;
         let mut buf = [0; 1];
         let start = Instant::now();
@@ -99,7 +100,7 @@ fn deadlines() {
 
 #[test]
 fn close_wakes() {
-    task::block_on(async {
+    run(async {
         let (client, _server) = pair().await;
         let reader = task::spawn({
             let client = client.clone();
@@ -108,5 +109,492 @@ fn close_wakes() {
         task::sleep(Duration::from_millis(5)).await;
         client.force_close().await.unwrap();
         assert!(is_closed(&reader.await.unwrap_err()));
+    });
+}
+
+/// Go: TestTCPStress.
+#[test]
+fn ten_thousand_round_trips_on_two_connections() {
+    run(async {
+        let streams: Vec<_> = (0..2_u8)
+            .map(|n| {
+                task::spawn(async move {
+                    let (client, server) = pair().await;
+                    let server = task::spawn(async move { echo(&server).await });
+                    let message = [n; 512];
+                    for _ in 0..10_000 {
+                        ping(&client, &message).await.unwrap();
+                    }
+                    client.close_write().unwrap();
+                    server.await.unwrap();
+                })
+            })
+            .collect();
+        for stream in streams {
+            stream.await;
+        }
+    });
+}
+
+/// Go: TestConnAndListener.
+#[test]
+fn names_of_both_ends() {
+    run(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        let client = TcpStream::connect(addr).await.unwrap();
+        let (server, peer) = listener.accept().await.unwrap();
+        assert_eq!(client.peer_addr().unwrap(), addr);
+        assert_eq!(server.local_addr().unwrap(), addr);
+        assert_eq!((server.peer_addr().unwrap(), client.local_addr().unwrap()), (peer, peer));
+        ping_both(&client, &server).await;
+        let network = |error: std::io::Error| {
+            let op = error.get_ref().unwrap().downcast_ref::<OpError>().unwrap();
+            (op.network().to_owned(), op.source_addr().map(ToString::to_string), op.addr().map(ToString::to_string))
+        };
+        client.set_read_deadline(Instant::now()).unwrap();
+        let error = client.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(network(error), ("tcp".to_owned(), Some(peer.to_string()), Some(addr.to_string())));
+    });
+}
+
+async fn ping_both(client: &TcpStream, server: &TcpStream) {
+    for (from, to) in [(client, server), (server, client)] {
+        from.write_all(b"SERVER AND CLIENT").await.unwrap();
+        let mut buf = [0; 17];
+        read_exact(to, &mut buf).await.unwrap();
+        assert_eq!(&buf, b"SERVER AND CLIENT");
+    }
+}
+
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+/// Every byte wakes somebody who takes it: readers of all kinds, some of which give up all the time, against a writer that waits for
+/// each byte to be taken. A lost wake-up is a hang.
+#[test]
+fn inv02_no_wake_up_is_lost_between_readers() {
+    const ROUNDS: usize = 3000;
+    run(async {
+        let pairs: Vec<_> = (0..4_u64)
+            .map(|seed| {
+                task::spawn(async move {
+                    let (client, server) = pair().await;
+                    let taken = Arc::new(AtomicUsize::new(0));
+                    let readers: Vec<_> = (0..5_u64)
+                        .map(|kind| {
+                            let (server, taken) = (server.clone(), taken.clone());
+                            let mut state = 0x9e37_79b9 * (seed + 1) + kind;
+                            task::spawn(async move {
+                                loop {
+                                    let mut buf = [0; 1];
+                                    let patience = Duration::from_micros(random(&mut state) % 200);
+                                    let read = match kind {
+                                        0 => server.read(&mut buf).await,
+                                        1 => AsyncReadExt::read(&mut &server, &mut buf).await,
+                                        2 => netpoll::io::timeout(patience, server.read(&mut buf)).await,
+                                        3 => match netpoll::io::timeout(patience, server.readable()).await {
+                                            Ok(()) => netpoll::io::timeout(patience, server.read(&mut buf)).await,
+                                            Err(error) => Err(error),
+                                        },
+                                        // Polled once and dropped, in whatever state it is.
+                                        _ => {
+                                            let mut read = server.read(&mut buf);
+                                            let polled = poll_once(&mut read).await;
+                                            task::sleep(patience).await;
+                                            drop(read);
+                                            match polled {
+                                                std::task::Poll::Ready(read) => read,
+                                                std::task::Poll::Pending => Ok(2),
+                                            }
+                                        }
+                                    };
+                                    match read {
+                                        Ok(0) => return,
+                                        Ok(1) => drop(taken.fetch_add(1, Ordering::SeqCst)),
+                                        Ok(_) => task::yield_now().await,
+                                        Err(error) => assert!(is_timeout(&error), "{error}"),
+                                    }
+                                }
+                            })
+                        })
+                        .collect();
+                    for round in 1..=ROUNDS {
+                        client.write_all(b"x").await.unwrap();
+                        while taken.load(Ordering::SeqCst) < round {
+                            task::yield_now().await;
+                        }
+                    }
+                    drop(client);
+                    for reader in readers {
+                        reader.await;
+                    }
+                    assert_eq!(taken.load(Ordering::SeqCst), ROUNDS);
+                })
+            })
+            .collect();
+        for pair in pairs {
+            pair.await;
+        }
+    });
+}
+
+/// The same for writers that wait for room, and with a reader that takes little at a time.
+#[test]
+fn inv02_no_wake_up_is_lost_between_writers() {
+    const MESSAGES: usize = 300;
+    run(async {
+        let (client, server) = pair().await;
+        let writers: Vec<_> = (0..6_u8)
+            .map(|kind| {
+                let client = client.clone();
+                task::spawn(async move {
+                    let message = vec![kind; 10_000];
+                    for _ in 0..MESSAGES {
+                        match kind {
+                            0..=2 => client.write_all(&message).await.unwrap(),
+                            3 => AsyncWriteExt::write_all(&mut &client, &message).await.unwrap(),
+                            4 => {
+                                let mut left = &message[..];
+                                while !left.is_empty() {
+                                    let halves =
+                                        [IoSlice::new(&left[..left.len() / 2]), IoSlice::new(&left[left.len() / 2..])];
+                                    let count = client.write_vectored(&halves).await.unwrap();
+                                    left = &left[count..];
+                                }
+                            }
+                            _ => {
+                                let mut left = &message[..];
+                                while !left.is_empty() {
+                                    let limit = Duration::from_micros(50);
+                                    match netpoll::io::timeout(limit, client.write(left)).await {
+                                        Ok(count) => left = &left[count..],
+                                        Err(error) => assert!(is_timeout(&error), "{error}"),
+                                    }
+                                }
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        let reader = task::spawn(async move {
+            let (mut counts, mut buf, mut state) = ([0; 6], vec![0; 50_000], 1);
+            loop {
+                let most = 1 + random(&mut state) as usize % buf.len();
+                match server.read(&mut buf[..most]).await.unwrap() {
+                    0 => return counts,
+                    count => buf[..count].iter().for_each(|&kind| counts[kind as usize] += 1),
+                }
+            }
+        });
+        for writer in writers {
+            writer.await;
+        }
+        drop(client);
+        assert_eq!(reader.await, [MESSAGES * 10_000; 6]);
+    });
+}
+
+/// Closing and opening again with the same numbers and slots while events, timers and wake-ups of the ones before are under way.
+#[test]
+fn inv03_stale_events_harm_nobody() {
+    run(async {
+        let listener = Arc::new(listener().await);
+        let addr = listener.local_addr().unwrap();
+        let tasks: Vec<_> = (0..8_u64)
+            .map(|seed| {
+                let listener = listener.clone();
+                task::spawn(async move {
+                    let mut state = seed + 1;
+                    for round in 0..200_u32 {
+                        let (client, accepted) =
+                            futures::future::join(TcpStream::connect(addr), listener.accept()).await;
+                        // Another task may have accepted this client's connection: all that matters is that each end answers.
+                        let (client, server) = (client.unwrap(), accepted.unwrap().0);
+                        let waiting = task::spawn({
+                            let server = server.clone();
+                            async move { server.read(&mut [0; 16]).await }
+                        });
+                        let deadline = Instant::now() + Duration::from_micros(random(&mut state) % 300);
+                        server.set_read_deadline(deadline).unwrap();
+                        match random(&mut state) % 4 {
+                            0 => client.write_all(&round.to_ne_bytes()).await.unwrap(),
+                            1 => drop(client.set_linger(Some(Duration::ZERO))),
+                            2 => drop(server.force_close().await),
+                            _ => {}
+                        }
+                        drop((client, server));
+                        if random(&mut state).is_multiple_of(2) {
+                            // Whatever it was, it ends: data, the end, a reset, a deadline, closed.
+                            let _ = waiting.await;
+                        } else {
+                            waiting.cancel().await;
+                        }
+                    }
+                })
+            })
+            .collect();
+        // Beside them a connection that must not hear of any of it.
+        let (quiet, peer) = pair().await;
+        let mut buf = [0; 8];
+        let mut read = quiet.read(&mut buf);
+        assert!(poll_once(&mut read).await.is_pending());
+        for task in tasks {
+            task.await;
+        }
+        assert!(poll_once(&mut read).await.is_pending(), "an event of a connection that is gone");
+        assert!(!quiet.is_peer_closed());
+        peer.write_all(b"x").await.unwrap();
+        assert_eq!(read.await.unwrap(), 1);
+    });
+}
+
+/// Go: TestNonPollable. Sockets that end in errors, one after the other in the same slot, leave no mark on those that come after.
+#[test]
+fn inv03_errors_of_the_dead_do_not_haunt_their_slots() {
+    child("inv03_errors_of_the_dead_do_not_haunt_their_slots", || {
+        run(async {
+            let (client, server) = pair().await;
+            let echoed = task::spawn(async move { echo(&server).await });
+            for round in 0..20_000 {
+                let (left, right) = std::os::unix::net::UnixStream::pair().unwrap();
+                let stream = TcpStream::from(OwnedFd::from(left));
+                let mut buf = [0; 1];
+                let mut read = stream.read(&mut buf);
+                assert!(poll_once(&mut read).await.is_pending());
+                // Closing with unread data resets the pair: EPOLLERR and EPOLLHUP.
+                drop(read);
+                stream.write_all(b"unread").await.unwrap();
+                drop(right);
+                if round % 2 == 0 {
+                    let _ = stream.read(&mut [0; 1]).await;
+                }
+                drop(stream);
+                if round % 1000 == 0 {
+                    ping(&client, b"alive").await.unwrap();
+                    let (fresh, _peer) = pair().await;
+                    assert!(!fresh.is_peer_closed() && fresh.take_error().unwrap().is_none());
+                    assert!(poll_once(&mut fresh.read(&mut [0; 1])).await.is_pending());
+                }
+            }
+            drop(client);
+            echoed.await.unwrap();
+        });
+    });
+}
+
+/// Invariant 1: an operation that is suspended holds nothing, so the number is free as soon as the stream is closed.
+#[test]
+fn inv01_forgotten_futures_hold_no_descriptor() {
+    child("inv01_forgotten_futures_hold_no_descriptor", || {
+        run(async {
+            for _ in 0..50 {
+                let (client, server) = pair().await;
+                let before = common::fd_count();
+                let number = server.as_raw_fd();
+                // Polled once, and never again.
+                let buf = Box::leak(Box::new([0; 1]));
+                let leaked: &'static TcpStream = Box::leak(Box::new(server.clone()));
+                let mut read = Box::pin(leaked.read(buf));
+                assert!(poll_once(&mut read).await.is_pending());
+                std::mem::forget(read);
+                server.force_close().await.unwrap();
+                assert_eq!(common::fd_count(), before - 1);
+                // The next owner of the number.
+                let files: Vec<_> = (0..3).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+                assert!(files.iter().any(|file| file.as_raw_fd() == number), "{number} is among the lowest free ones");
+                // Nothing of the old stream touches the new owner of its number.
+                assert!(is_closed(&leaked.read(&mut [0; 1]).await.unwrap_err()));
+                assert!(is_closed(&leaked.write(b"x").await.unwrap_err()));
+                assert!(is_closed(&leaked.set_nodelay(true).unwrap_err()));
+                assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+            }
+        });
+    });
+}
+
+/// Invariant 6: messages of many tasks on one stream arrive whole.
+#[test]
+fn inv06_messages_do_not_interleave() {
+    run(async {
+        let (client, server) = pair().await;
+        let writers: Vec<_> = (0..8_u8)
+            .map(|n| {
+                let client = client.clone();
+                task::spawn(async move {
+                    for round in 0..50_usize {
+                        let message = vec![n; 1 + (round * 7919) % 100_000];
+                        client
+                            .write_all(
+                                &(message.len() as u32)
+                                    .to_ne_bytes()
+                                    .iter()
+                                    .chain(&message)
+                                    .copied()
+                                    .collect::<Vec<_>>(),
+                            )
+                            .await
+                            .unwrap();
+                    }
+                })
+            })
+            .collect();
+        let reader = task::spawn(async move {
+            for _ in 0..8 * 50 {
+                let mut len = [0; 4];
+                read_exact(&server, &mut len).await.unwrap();
+                let mut message = vec![0; u32::from_ne_bytes(len) as usize];
+                read_exact(&server, &mut message).await.unwrap();
+                assert!(message.iter().all(|&byte| byte == message[0]), "torn");
+            }
+        });
+        for writer in writers {
+            writer.await;
+        }
+        reader.await;
+    });
+}
+
+/// Invariants 4 and 9: timers of deadlines that were moved or belong to the dead do nothing; one that has passed comes first.
+#[test]
+fn inv04_timers_of_the_past_harm_nobody() {
+    run(async {
+        for round in 0..200_u64 {
+            let (client, server) = pair().await;
+            let soon = Instant::now() + Duration::from_micros(round * 10);
+            client.set_read_deadline(soon).unwrap();
+            // Moved away at about the moment at which it fires, or the socket is gone by then.
+            if round % 3 == 0 {
+                drop(client);
+                let (client, _server) = pair().await;
+                assert!(poll_once(&mut client.read(&mut [0; 1])).await.is_pending());
+                task::sleep(Duration::from_micros(round * 10)).await;
+                assert!(poll_once(&mut client.read(&mut [0; 1])).await.is_pending());
+                continue;
+            }
+            task::sleep(Duration::from_micros(round * 10).saturating_sub(Duration::from_micros(60))).await;
+            client.set_read_deadline(None).unwrap();
+            let mut buf = [0; 1];
+            let mut read = client.read(&mut buf);
+            assert!(poll_once(&mut read).await.is_pending());
+            server.write_all(b"x").await.unwrap();
+            assert_eq!(read.await.unwrap(), 1);
+        }
+    });
+}
+
+#[test]
+fn inv09_an_expired_deadline_comes_before_data_and_keeps_it() {
+    run(async {
+        let (client, server) = pair().await;
+        server.write_all(b"kept").await.unwrap();
+        client.readable().await.unwrap();
+        client.set_read_deadline(Instant::now()).unwrap();
+        for _ in 0..3 {
+            assert!(is_timeout(&client.read(&mut [0; 4]).await.unwrap_err()));
+            assert!(is_timeout(&client.readable().await.unwrap_err()));
+        }
+        client.set_read_deadline(None).unwrap();
+        let mut buf = [0; 8];
+        assert_eq!(client.read(&mut buf).await.unwrap(), 4);
+        assert_eq!(&buf[..4], b"kept");
+    });
+}
+
+/// Invariant 5: a lock goes with its future.
+#[test]
+fn inv05_a_dropped_write_all_gives_the_lock_back() {
+    run(async {
+        for _ in 0..20 {
+            let (client, server) = pair().await;
+            common::fill(&client).await;
+            let mut holder = client.write_all(b"never sent");
+            assert!(poll_once(&mut holder).await.is_pending());
+            let next = task::spawn({
+                let client = client.clone();
+                async move { client.write_all(b"next").await }
+            });
+            let queued = task::spawn({
+                let client = client.clone();
+                async move { AsyncWriteExt::write_all(&mut &client, b"poll").await }
+            });
+            task::yield_now().await;
+            drop(holder);
+            let reader = task::spawn(async move {
+                let (mut all, mut buf) = (Vec::new(), vec![0; 1 << 16]);
+                loop {
+                    match server.read(&mut buf).await.unwrap() {
+                        0 => return all,
+                        count => all.extend_from_slice(&buf[..count]),
+                    }
+                }
+            });
+            next.await.unwrap();
+            queued.await.unwrap();
+            drop(client);
+            let all = reader.await;
+            let tail = &all[all.len() - 8..];
+            assert!(tail == b"nextpoll" || tail == b"pollnext", "{tail:?}");
+        }
+    });
+}
+
+#[test]
+fn a_thousand_connections_through_one_listener() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = task::spawn(async move {
+            for _ in 0..1000 {
+                let (stream, _) = listener.accept().await.unwrap();
+                drop(task::spawn(async move { echo(&stream).await }));
+            }
+        });
+        let clients: Vec<_> = (0..1000_u32)
+            .map(|n| {
+                task::spawn(async move {
+                    let stream = TcpStream::connect(addr).await.unwrap();
+                    ping(&stream, &n.to_ne_bytes()).await.unwrap();
+                    task::sleep(Duration::from_millis(1)).await;
+                    ping(&stream, &n.to_ne_bytes()).await.unwrap();
+                })
+            })
+            .collect();
+        for client in clients {
+            client.await;
+        }
+        server.await;
+        becomes("all are closed", || rt::metrics().descriptors < 900).await;
+    });
+}
+
+/// An edge wakes one waiter. If that one needs the lock that another holds, who waits for the same edge, the other must hear of it.
+#[test]
+fn inv02_an_edge_reaches_the_holder_of_the_lock() {
+    run(async {
+        let (client, server) = pair().await;
+        let chunk = vec![1; 1 << 20];
+        common::fill(&client).await;
+        // The first in the list holds nothing while it waits; the second holds the write lock.
+        let mut first = client.write(&chunk);
+        assert!(poll_once(&mut first).await.is_pending());
+        let mut second = client.write_all(b"second");
+        assert!(poll_once(&mut second).await.is_pending());
+        let reader = task::spawn(async move {
+            let mut buf = vec![0; 1 << 16];
+            while server.read(&mut buf).await.unwrap() > 0 {}
+        });
+        // With a waker of its own, so that the second is polled when it is woken only, not whenever the first is.
+        let second = futures::stream::FuturesUnordered::from_iter([second]);
+        let second = futures::StreamExt::collect::<Vec<_>>(second);
+        let (first, second) = futures::future::join(first, second).await;
+        assert!(first.unwrap() > 0 && second.iter().all(Result::is_ok));
+        drop(client);
+        reader.await;
     });
 }

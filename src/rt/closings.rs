@@ -10,6 +10,7 @@
 
 use std::task::{Context, Poll, Waker};
 
+use super::waiters::Wakers;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, const_fn, planted};
 
 /// See the module's header.
@@ -32,12 +33,13 @@ impl Closings {
         // ORDERING: SeqCst, see the header.
         self.count.fetch_add(1, Ordering::SeqCst);
         if self.anybody.load(Ordering::SeqCst) {
-            let waiting = {
+            let mut wakers = Wakers::new();
+            {
                 let mut waiting = self.waiting.lock();
                 self.anybody.store(false, Ordering::SeqCst);
-                std::mem::take(&mut *waiting)
-            };
-            waiting.into_iter().for_each(Waker::wake);
+                wakers.extend(waiting.drain(..));
+            }
+            wakers.wake_all();
         }
     }
 

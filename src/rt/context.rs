@@ -97,7 +97,8 @@ pub(crate) fn poll_budget(cx: &mut TaskContext<'_>) -> Poll<()> {
         // ORDERING: Relaxed: the owner's own counter; sysmon's zero is a hint that may be lost and is then sent again.
         Some(processor) => {
             let left = processor.budget.load(Ordering::Relaxed);
-            processor.budget.store(left.saturating_sub(1), Ordering::Relaxed);
+            // Used up, it is refilled at once: the task may be an executor of another make that polls on within this turn.
+            processor.budget.store(left.checked_sub(1).unwrap_or(BUDGET), Ordering::Relaxed);
             left
         }
         None => {

@@ -34,12 +34,29 @@ pub(crate) fn watch() {
     });
 }
 
+/// For what cannot return an error.
+///
+/// # Panics
+/// In a child of fork(2) that did not call exec(2).
+#[inline]
+pub(crate) fn refuse() {
+    if let Err(error) = check() {
+        panic!("{error}");
+    }
+}
+
 /// An error in a child of fork(2) that did not call exec(2).
+#[inline]
 pub(crate) fn check() -> io::Result<()> {
     if FORKED.load(Ordering::Relaxed) {
-        return Err(io::Error::other(
-            "netpoll cannot be used in a forked child process: its threads stayed in the parent; call exec, or fork before first use",
-        ));
+        return Err(forked());
     }
     Ok(())
+}
+
+#[cold]
+fn forked() -> io::Error {
+    io::Error::other(
+        "netpoll cannot be used in a forked child process: its threads stayed in the parent; call exec, or fork before first use",
+    )
 }

@@ -85,7 +85,7 @@ pub fn metrics() -> Metrics {
         timers_fired: runtime.timers_fired.get(),
         timer_entries: runtime.processors().map(|p| p.timers.len()).sum::<usize>() + runtime.shared_timers.len(),
         blocked_tasks: runtime.sysmon.blocked.load(Ordering::Relaxed),
-        nested_block_on: runtime.nested.load(Ordering::Relaxed),
+        nested_block_on: runtime.nested.load(Ordering::SeqCst),
         descriptors: runtime.descriptors.load(Ordering::Relaxed),
         contained_panics: runtime.panics.get(),
     }

@@ -12,7 +12,7 @@ mod closings;
 pub(crate) mod context;
 mod driver;
 mod epoll;
-mod fork;
+pub(crate) mod fork;
 mod metrics;
 pub(crate) mod parker;
 pub(crate) mod poll_cache;

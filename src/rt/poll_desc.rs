@@ -57,6 +57,9 @@ pub(crate) enum Direction {
     Write,
 }
 
+/// Waiters in one direction: as many as queue for a lock of the socket (13).
+const WAITERS_MAX: usize = 1 << 20;
+
 const READY: u64 = 1 << 0;
 const WAITERS: u64 = 1 << 1;
 const CLOSING: u64 = 1 << 2;
@@ -113,6 +116,8 @@ pub(crate) enum Wait {
     Listed,
     /// Something happened in between: try again from the start.
     Retry,
+    /// [`WAITERS_MAX`] wait already.
+    Full,
 }
 
 /// One direction's share.
@@ -245,6 +250,12 @@ impl Side {
             let interest = if planted!("interrupt_takes_events") { Interest::Event } else { interest };
             let (new, old) = waiters.insert(*key, interest, fresh);
             (*key, replaced) = (Some(new), old);
+            if replaced.is_none() && waiters.len() > WAITERS_MAX {
+                let removed = key.take().and_then(|key| waiters.remove(key));
+                drop(waiters);
+                drop(removed);
+                return Wait::Full;
+            }
         }
         let blocked = self.blocks(generation, if interest == Interest::Event { READY } else { 0 });
         if blocked || !still() {
@@ -266,6 +277,10 @@ impl Side {
             drop(waiters);
             let spare = waker.clone();
             waiters = self.waiters.lock();
+            if waiters.len() >= WAITERS_MAX {
+                drop(waiters);
+                return Wait::Full;
+            }
             waiters.insert_poll(spare);
         }
         if self.blocks(generation, READY) || !still() {

@@ -45,6 +45,8 @@ pub(crate) enum WaitError {
     TimedOut,
     /// The runtime was shut down while the operation waited.
     Stopped,
+    /// As many wait as may.
+    TooMany,
     /// The descriptor cannot be registered.
     Io(io::Error),
 }
@@ -80,6 +82,7 @@ impl WaitKey {
 }
 
 /// Descriptors of ours that were closed so far: to be read before a call that may fail for want of a free number.
+#[inline]
 pub(crate) fn descriptors_closed() -> u64 {
     runtime().closings.count()
 }
@@ -149,6 +152,7 @@ impl PollHandle {
         wait: &mut WaitKey,
         timeout: Option<Duration>,
     ) -> Poll<Result<(), WaitError>> {
+        fork::check().map_err(WaitError::Io)?;
         if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
             return Poll::Ready(Err(WaitError::Stopped));
         }
@@ -164,6 +168,7 @@ impl PollHandle {
         match side.wait(self.generation, &mut wait.key, Interest::Event, cx.waker(), still) {
             Wait::Listed => Poll::Pending,
             Wait::Retry => Poll::Ready(Ok(())),
+            Wait::Full => Poll::Ready(Err(WaitError::TooMany)),
         }
     }
 
@@ -175,6 +180,7 @@ impl PollHandle {
         cx: &mut Context<'_>,
         timeout: Option<Duration>,
     ) -> Poll<Result<(), WaitError>> {
+        fork::check().map_err(WaitError::Io)?;
         let side = self.desc.side(direction);
         let began = self.desc.poll_epoch(direction).swap(0, Ordering::Relaxed);
         if began != 0 && began != epoch.wrapping_add(1) {
@@ -198,6 +204,7 @@ impl PollHandle {
                 Poll::Pending
             }
             Wait::Retry => Poll::Ready(Ok(())),
+            Wait::Full => Poll::Ready(Err(WaitError::TooMany)),
         }
     }
 
@@ -208,6 +215,7 @@ impl PollHandle {
         cx: &mut Context<'_>,
         wait: &mut WaitKey,
     ) -> Poll<Result<(), WaitError>> {
+        fork::check().map_err(WaitError::Io)?;
         let side = self.desc.side(Direction::Read);
         loop {
             if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
@@ -222,6 +230,7 @@ impl PollHandle {
                 Wait::Listed => return Poll::Pending,
                 Wait::Retry if !self.is_registered(epoch) => return Poll::Ready(Err(WaitError::Stopped)),
                 Wait::Retry => {}
+                Wait::Full => return Poll::Ready(Err(WaitError::TooMany)),
             }
         }
     }
@@ -268,6 +277,7 @@ impl PollHandle {
             match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), || true) {
                 Wait::Listed => return Poll::Pending,
                 Wait::Retry => {}
+                Wait::Full => return Poll::Ready(Err(WaitError::TooMany)),
             }
         }
     }

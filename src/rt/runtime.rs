@@ -26,12 +26,13 @@ use super::driver::Driver;
 use super::fork;
 use super::poll_cache::PollCache;
 use super::poll_desc::{Arm, PollDesc};
+use super::sched::awake::Awake;
 use super::sched::blocking::Pool;
 use super::sched::idle::Idle;
 use super::sched::processor::{Counter, Processor};
 use super::sched::queue::Item;
 use super::sched::sysmon::Sysmon;
-use super::sched::task::{TaskData, discard};
+use super::sched::task::{TaskData, discard_item};
 use super::timer::{Target, TimerSet};
 use super::waiters::Wakers;
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, fence};
@@ -68,7 +69,7 @@ pub(crate) struct Runtime {
     injector: Mutex<VecDeque<Injected>>,
     injector_len: AtomicUsize,
     pub(crate) idle: Mutex<Idle>,
-    pub(crate) awake: AtomicUsize,
+    pub(crate) awake: Awake,
     pub(crate) driver: Driver,
     /// Timers armed by threads without a processor.
     pub(crate) shared_timers: TimerSet,
@@ -99,7 +100,7 @@ static RUNTIME: Runtime = Runtime {
     injector: Mutex::new(VecDeque::new()),
     injector_len: AtomicUsize::new(0),
     idle: Mutex::new(Idle::new()),
-    awake: AtomicUsize::new(0),
+    awake: Awake::new(),
     driver: Driver::new(),
     shared_timers: TimerSet::new(),
     sysmon: Sysmon::new(),
@@ -163,9 +164,11 @@ impl Runtime {
         fork::watch();
         let (workers, spares) = (config.workers, config.spares);
         *self.config.lock() = Some(Arc::new(config));
-        self.idle.lock().fill(workers, spares, |id| self.processor_at(id).owned.load(Ordering::Acquire));
+        let epoch = self.epoch();
+        self.awake.begin(epoch);
+        self.idle.lock().fill(epoch, workers, spares, |id| self.is_owned(id));
         // ORDERING: Release: who sees RUNNING sees the configuration and the idle lists.
-        self.word.store(u64::from(self.epoch()) << EPOCH_SHIFT | RUNNING, Ordering::Release);
+        self.word.store(u64::from(epoch) << EPOCH_SHIFT | RUNNING, Ordering::Release);
         self.start_sysmon();
     }
 
@@ -189,6 +192,11 @@ impl Runtime {
         let processor = self.processors[id].get_or_init(|| Box::new(Processor::new(id)));
         self.processors_len.fetch_max(id + 1, Ordering::SeqCst);
         processor
+    }
+
+    /// Whether a thread, maybe one that a shutdown left behind, owns the processor `id`.
+    fn is_owned(&self, id: usize) -> bool {
+        self.processors[id].get().is_some_and(|processor| processor.owned.load(Ordering::Acquire))
     }
 
     /// All processors that were ever used.
@@ -238,7 +246,7 @@ impl Runtime {
     pub(crate) fn attend(&'static self) {
         // ORDERING: SeqCst: work before, `awake` after; who goes to sleep counts down before it looks for work (R1).
         fence(Ordering::SeqCst);
-        if self.awake.load(Ordering::SeqCst) == 0 && !self.driver.wake() {
+        if self.awake.count() == 0 && !self.driver.wake() {
             self.wake_one(true);
         }
     }
@@ -246,7 +254,7 @@ impl Runtime {
     /// Something was registered or armed by a thread that will not poll: see that somebody does.
     pub(crate) fn attend_poller(&'static self) {
         fence(Ordering::SeqCst);
-        if self.awake.load(Ordering::SeqCst) == 0 && !self.driver.is_taken() {
+        if self.awake.count() == 0 && !self.driver.is_taken() {
             self.wake_one(true);
         }
     }
@@ -295,6 +303,11 @@ impl Runtime {
 
     fn timer_sets(&'static self) -> impl Iterator<Item = &'static TimerSet> {
         self.processors().map(|processor| &processor.timers).chain(std::iter::once(&self.shared_timers))
+    }
+
+    /// For a shutdown: takes all sleepers out, to be woken.
+    pub(crate) fn clear_sleeps(&'static self, wakers: &mut Wakers) {
+        self.timer_sets().for_each(|set| set.clear_sleeps(wakers, |target, when| self.entry_counts(target, when)));
     }
 
     /// When the first timer of all is due.
@@ -380,7 +393,7 @@ impl Runtime {
             }
         }
         let count = items.len();
-        items.into_iter().for_each(discard);
+        items.into_iter().for_each(discard_item);
         count
     }
 }

@@ -13,7 +13,6 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::clock;
 use super::context;
 use super::runtime::runtime;
 use super::sched::task::TaskId;
@@ -100,11 +99,13 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
     }
     runtime.driver.wake();
     runtime.sysmon.unpark();
-    let threads = std::mem::take(&mut *runtime.threads.lock());
+    let mut threads = std::mem::take(&mut *runtime.threads.lock());
     let left = |deadline: Option<Instant>| deadline.is_none_or(|deadline| Instant::now() < deadline);
     let mut nap = Duration::from_micros(50);
     loop {
         let dropped = settle();
+        // One that was being started when the epoch moved.
+        threads.append(&mut runtime.threads.lock());
         let all_ended = threads.iter().all(|(_, thread)| thread.is_finished());
         if (all_ended && dropped == 0) || !left(deadline) {
             break;
@@ -136,6 +137,10 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
         tasks: runtime.tasks_alive(),
     };
     runtime.end_stop();
+    // Who slept under another executor looked at the clock and may have gone back to sleep while nothing could be started: once more.
+    let mut wakers = Wakers::new();
+    runtime.clear_sleeps(&mut wakers);
+    wakers.wake_all();
     if still.threads.is_empty() && still.tasks == 0 { Ok(()) } else { Err(still) }
 }
 
@@ -146,15 +151,13 @@ fn settle() -> usize {
     loop {
         let mut wakers = Wakers::new();
         runtime.cache.iter().flat_map(|desc| desc.sides()).for_each(|side| side.interrupt(&mut wakers));
-        runtime.processors().for_each(|processor| processor.timers.clear(&mut wakers));
-        runtime.shared_timers.clear(&mut wakers);
+        runtime.clear_sleeps(&mut wakers);
         let woken = wakers.wake_all();
         let calls = runtime.pool.stop();
         let dropped = runtime.discard_queued() + calls.len();
         drop(calls);
         total += dropped;
         if woken + dropped == 0 {
-            debug_assert!(runtime.next_timer() == clock::NEVER || !runtime.is_running());
             return total;
         }
     }

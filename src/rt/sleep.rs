@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::clock;
+use super::fork;
 use super::runtime::runtime;
 use super::timer::{SleepKey, TimerSet};
 
@@ -17,6 +18,9 @@ use super::timer::{SleepKey, TimerSet};
 ///
 /// Never early. Late by the kernel's timer slack (50 µs by default) and by what the workers are busy with. It works under any
 /// executor, is `Send`, `Sync` and `Unpin`, and costs no allocation. Dropping it cancels it.
+///
+/// # Panics
+/// Where it would have to wait in a child of fork(2) that did not call exec(2).
 ///
 /// Source: `time.Timer` of Go (time/sleep.go).
 ///
@@ -91,6 +95,7 @@ impl Future for Sleep {
         if self.when <= clock::now() {
             return Poll::Ready(());
         }
+        fork::refuse();
         let runtime = runtime();
         runtime.ensure_running();
         let set = runtime.timers();

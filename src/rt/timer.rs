@@ -312,8 +312,8 @@ impl TimerSet {
         self.publish(inner);
     }
 
-    /// Empties the set: every sleeper is to be woken, nothing fires any more.
-    pub(crate) fn clear(&self, wakers: &mut Wakers) {
+    /// For a shutdown: every sleeper is to be woken, and looks at its clock. Deadlines stay, since their sockets do; dead entries go.
+    pub(crate) fn clear_sleeps(&self, wakers: &mut Wakers, counts: impl Fn(Target, u64) -> bool) {
         let mut inner = self.inner.lock();
         for place in &mut inner.slots {
             if place.waker.is_some() {
@@ -321,7 +321,10 @@ impl TimerSet {
                 wakers.extend(place.waker.take());
             }
         }
-        inner.heap.0.clear();
+        inner.heap.retain(|entry| match entry.target() {
+            Target::Sleep { .. } => false,
+            target => counts(target, entry.when),
+        });
         self.dead.store(0, Ordering::Relaxed);
         self.publish(&inner);
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::JoinHandle;
-use crate::rt::sched;
+use crate::rt::{fork, sched};
 
 /// Settings for a task to be spawned.
 ///
@@ -39,12 +39,13 @@ impl Builder {
     /// Spawns `future`; see [`spawn`](super::spawn).
     ///
     /// # Errors
-    /// None today; the signature is async-std's.
+    /// In a child of fork(2) that did not call exec(2).
     pub fn spawn<F, T>(self, future: F) -> io::Result<JoinHandle<T>>
     where
         F: Future<Output = T> + Send + 'static,
         T: Send + 'static,
     {
+        fork::check()?;
         Ok(JoinHandle::new(sched::task::spawn(self.name, future)))
     }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::Task;
-use crate::rt::sched::task::TaskData;
+use crate::rt::sched::task::{Output, RawTask};
 
 /// A future of what a task returns.
 ///
@@ -26,15 +26,15 @@ use crate::rt::sched::task::TaskData;
 #[must_use = "dropping the handle lets the task run on; say so with `drop` or `let _ =`"]
 pub struct JoinHandle<T> {
     /// Some until it is cancelled or dropped.
-    task: Option<async_task::Task<T, TaskData>>,
+    task: Option<RawTask<T>>,
 }
 
 impl<T> JoinHandle<T> {
-    pub(crate) fn new(task: async_task::Task<T, TaskData>) -> JoinHandle<T> {
+    pub(crate) fn new(task: RawTask<T>) -> JoinHandle<T> {
         JoinHandle { task: Some(task) }
     }
 
-    fn inner(&self) -> &async_task::Task<T, TaskData> {
+    fn inner(&self) -> &RawTask<T> {
         self.task.as_ref().expect("a handle that is neither cancelled nor dropped")
     }
 
@@ -52,7 +52,7 @@ impl<T> JoinHandle<T> {
     ///
     /// A task that is being polled is cancelled when that poll returns.
     pub async fn cancel(mut self) -> Option<T> {
-        self.task.take()?.cancel().await
+        self.task.take()?.cancel().await.map(Output::take)
     }
 }
 
@@ -61,7 +61,7 @@ impl<T> Future for JoinHandle<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         match &mut self.task {
-            Some(task) => Pin::new(task).poll(cx),
+            Some(task) => Pin::new(task).poll(cx).map(Output::take),
             None => Poll::Pending,
         }
     }

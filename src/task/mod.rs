@@ -26,6 +26,9 @@ pub use yield_now::yield_now;
 /// It runs whether or not the handle is awaited, and goes on when the handle is dropped. A panic in it ends the task and is
 /// resumed in whoever awaits the handle.
 ///
+/// # Panics
+/// In a child of fork(2) that did not call exec(2).
+///
 /// # Examples
 /// ```
 /// use netpoll::task;
@@ -47,6 +50,9 @@ where
 ///
 /// The threads are bounded ([`rt::Builder::blocking_threads`](crate::rt::Builder::blocking_threads)); calls beyond that wait in a
 /// queue. A call that has begun cannot be cancelled.
+///
+/// # Panics
+/// In a child of fork(2) that did not call exec(2).
 ///
 /// # Examples
 /// ```

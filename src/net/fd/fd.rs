@@ -31,6 +31,7 @@ use super::fd_mutex::FdMutex;
 use super::operation::Failure;
 use crate::rt::clock;
 use crate::rt::poller::{self, Direction, PollHandle};
+use crate::rt::waiters::Wakers;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::socket;
 
@@ -61,12 +62,13 @@ pub(crate) struct Gone {
 
 impl Gone {
     fn set(&self) {
-        let waiting = {
+        let mut wakers = Wakers::new();
+        {
             let mut waiting = self.waiting.lock();
             self.done.store(true, Ordering::Release);
-            std::mem::take(&mut *waiting)
-        };
-        waiting.into_iter().for_each(Waker::wake);
+            wakers.extend(waiting.drain(..));
+        }
+        wakers.wake_all();
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {

@@ -7,3 +7,5 @@ pub(crate) mod fd;
 pub(crate) mod fd_mutex;
 pub(crate) mod net_fd;
 pub(crate) mod operation;
+#[cfg(test)]
+mod seam_tests;

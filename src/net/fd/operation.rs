@@ -61,6 +61,7 @@ impl From<WaitError> for Failure {
             WaitError::Closed => Failure::Closed,
             WaitError::TimedOut => Failure::TimedOut,
             WaitError::Stopped => Failure::Stopped,
+            WaitError::TooMany => Failure::TooMany,
             WaitError::Io(error) => Failure::Io(error),
         }
     }

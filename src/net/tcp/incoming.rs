@@ -60,6 +60,7 @@ impl Accepting {
                 }
                 self.pause = None;
             }
+            // Before the call, so that what is closed while it fails counts.
             let closings = poller::descriptors_closed();
             return match fd.poll_accept(Some(&mut self.operation), cx) {
                 Poll::Pending => Poll::Pending,

@@ -7,6 +7,8 @@
 //! # Nested
 //! Inside a task or another `block_on` it runs no other task: it would have to finish that one first. It parks, and counts as a
 //! task that blocks its thread: its processor's tasks go to everybody and another thread is woken, with a spare processor if need be.
+//! With more nested waits than workers and spare ones no task runs until one of them ends; sysmon polls for them meanwhile, so
+//! those that wait for the clock or the network do end.
 //!
 //! # Memory ordering
 //! The root waker sets `woken` and then looks whether the thread sleeps in epoll; the thread says that it will sleep there and then
@@ -56,9 +58,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 
 /// The same as a task with a name.
 pub(crate) fn block_on_named<F: Future>(name: Option<Arc<str>>, future: F) -> F::Output {
-    if let Err(error) = fork::check() {
-        panic!("{error}");
-    }
+    fork::refuse();
     let data = TaskData::new(name, runtime().ensure_running());
     if context::is_inside() { nested(data, future) } else { participate(data, future) }
 }
@@ -151,10 +151,10 @@ fn nested<F: Future>(data: TaskData, future: F) -> F::Output {
     struct Blocked(&'static Runtime, Option<&'static Processor>);
     impl Drop for Blocked {
         fn drop(&mut self) {
-            self.0.nested.fetch_sub(1, Ordering::Relaxed);
+            self.0.nested.fetch_sub(1, Ordering::SeqCst);
             if let Some(processor) = self.1 {
                 context::set_processor(Some(processor));
-                self.0.awake.fetch_add(1, Ordering::SeqCst);
+                self.0.awake.up(processor.epoch.load(Ordering::Relaxed));
             }
         }
     }
@@ -173,12 +173,13 @@ fn nested<F: Future>(data: TaskData, future: F) -> F::Output {
             let processor = context::processor();
             context::set_processor(None);
             blocked = Some(Blocked(runtime, processor));
-            runtime.nested.fetch_add(1, Ordering::Relaxed);
+            runtime.nested.fetch_add(1, Ordering::SeqCst);
             if let Some(processor) = processor {
                 runtime.inject_quietly(processor.queue.drain());
-                runtime.awake.fetch_sub(1, Ordering::SeqCst);
+                runtime.awake.down(processor.epoch.load(Ordering::Relaxed));
             }
             runtime.replace_blocked();
+            runtime.sysmon.notice();
         }
         unpark.0.park();
     }

@@ -17,7 +17,7 @@ use async_task::Runnable;
 use super::task::TaskData;
 use crate::rt::context;
 use crate::rt::runtime::Runtime;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// How long a thread without work stays.
 const REST: Duration = Duration::from_secs(10);
@@ -47,7 +47,11 @@ impl Pool {
 
     /// For a shutdown: takes what is queued and has resting threads look at the epoch.
     pub(crate) fn stop(&self) -> VecDeque<Runnable<TaskData>> {
-        let queue = std::mem::take(&mut self.state.lock().queue);
+        let mut state = self.state.lock();
+        // Who rests is told to end: nobody may count on it any more.
+        state.resting = 0;
+        let queue = std::mem::take(&mut state.queue);
+        drop(state);
         self.work.notify_all();
         queue
     }
@@ -69,9 +73,13 @@ impl Runtime {
             pool.work.notify_one();
             return;
         }
-        if state.threads >= bound {
-            return;
+        if state.threads < bound {
+            self.start_pool_thread(state, epoch);
         }
+    }
+
+    fn start_pool_thread(&'static self, mut state: MutexGuard<'_, State>, epoch: u32) {
+        let pool = &self.pool;
         state.threads += 1;
         drop(state);
         let name = format!("{}-blocking", self.config().thread_name);
@@ -113,9 +121,17 @@ impl Runtime {
             }
             state.resting += 1;
             state = self.pool.work.wait_timeout(state, left);
-            state.resting -= 1;
+            // After the epoch has moved `stop` counts everybody out.
+            if self.epoch() == epoch {
+                state.resting -= 1;
+            }
         }
         state.threads -= 1;
+        if !state.queue.is_empty() && self.is_running() {
+            // One that a shutdown left behind took the place of one of this epoch.
+            let now = self.epoch();
+            self.start_pool_thread(state, now);
+        }
     }
 }
 

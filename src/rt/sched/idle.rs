@@ -52,7 +52,11 @@ pub(crate) struct Idle {
     free: Vec<usize>,
     spare: Vec<usize>,
     sleepers: Vec<Arc<Sleeper>>,
+    /// The epoch that the lists belong to.
+    epoch: u32,
     workers: usize,
+    /// Processors from this number on are spare ones.
+    first_spare: usize,
     /// Worker threads that exist.
     threads: usize,
     /// A thread inside `block_on` that would rather poll itself than be woken by the worker that does.
@@ -61,14 +65,28 @@ pub(crate) struct Idle {
 
 impl Idle {
     pub(crate) const fn new() -> Idle {
-        Idle { free: Vec::new(), spare: Vec::new(), sleepers: Vec::new(), workers: 0, threads: 0, wants_role: None }
+        Idle {
+            free: Vec::new(),
+            spare: Vec::new(),
+            sleepers: Vec::new(),
+            epoch: 0,
+            workers: 0,
+            first_spare: 0,
+            threads: 0,
+            wants_role: None,
+        }
     }
 
     /// For a start: hands out `workers` processors and keeps `spares` back. Ones that a thread of an earlier epoch still owns are
     /// passed over.
-    pub(crate) fn fill(&mut self, workers: usize, spares: usize, owned: impl Fn(usize) -> bool) {
+    pub(crate) fn fill(&mut self, epoch: u32, workers: usize, spares: usize, owned: impl Fn(usize) -> bool) {
+        self.epoch = epoch;
+        // Threads of the epoch before are on their way out, and participants have been told to look again.
+        self.sleepers.clear();
+        self.wants_role = None;
         let mut ids = (0..crate::rt::runtime::PROCESSORS_MAX).filter(|&id| !owned(id));
         self.free = ids.by_ref().take(workers).collect();
+        self.first_spare = self.free.last().map_or(0, |last| last + 1);
         self.free.reverse();
         self.workers = workers;
         self.spare = ids.take(spares).collect();
@@ -88,7 +106,7 @@ impl Idle {
         self.free.clear();
         self.spare.clear();
         self.wants_role = None;
-        self.sleepers.clone()
+        std::mem::take(&mut self.sleepers)
     }
 }
 
@@ -104,10 +122,8 @@ impl Runtime {
             },
             None => return false,
         };
-        let processor = self.processor_at(id);
-        processor.owned.store(true, Ordering::SeqCst);
-        // ORDERING: SeqCst, see R1.
-        self.awake.fetch_add(1, Ordering::SeqCst);
+        let epoch = idle.epoch;
+        let processor = self.hand_out(id, epoch);
         if let Some(sleeper) = idle.sleepers.last().cloned() {
             idle.forget(&sleeper);
             *sleeper.assigned.lock() = Some(processor);
@@ -117,18 +133,27 @@ impl Runtime {
         }
         idle.threads += 1;
         drop(idle);
-        if self.start_thread(processor) {
+        if self.start_thread(processor, epoch) {
             return true;
         }
         let mut idle = self.idle.lock();
         idle.threads -= 1;
         self.put_back(&mut idle, processor);
-        self.awake.fetch_sub(1, Ordering::SeqCst);
+        self.awake.down(epoch);
         false
     }
 
-    fn start_thread(&'static self, processor: &'static Processor) -> bool {
-        let epoch = self.epoch();
+    /// A processor that was in a list of `epoch` becomes somebody's.
+    fn hand_out(&'static self, id: usize, epoch: u32) -> &'static Processor {
+        let processor = self.processor_at(id);
+        processor.epoch.store(epoch, Ordering::Relaxed);
+        processor.owned.store(true, Ordering::SeqCst);
+        // ORDERING: SeqCst, see R1.
+        self.awake.up(epoch);
+        processor
+    }
+
+    fn start_thread(&'static self, processor: &'static Processor, epoch: u32) -> bool {
         let mut threads = self.threads.lock();
         let started = thread::Builder::new()
             .name(self.config().thread_name.clone())
@@ -136,17 +161,20 @@ impl Runtime {
         started.map(|handle| threads.push((epoch, handle))).is_ok()
     }
 
-    fn put_back(&self, idle: &mut Idle, processor: &'static Processor) {
+    /// Lists a processor that nobody owns any more. False if it is of an epoch that is over.
+    fn put_back(&self, idle: &mut Idle, processor: &'static Processor) -> bool {
         debug_assert_eq!(processor.queue.len(), 0, "a processor is given back with tasks");
+        let of_now = processor.epoch.load(Ordering::Relaxed) == idle.epoch && self.epoch() == idle.epoch;
         processor.owned.store(false, Ordering::SeqCst);
-        if !self.is_running() {
-            return;
+        if !of_now {
+            return false;
         }
-        if idle.free.len() < idle.workers && processor.id < idle.workers {
+        if processor.id < idle.first_spare {
             idle.free.push(processor.id);
         } else {
             idle.spare.push(processor.id);
         }
+        true
     }
 
     /// Takes a free processor for a thread inside `block_on`.
@@ -157,10 +185,8 @@ impl Runtime {
             if let Some(assigned) = sleeper.assigned.lock().take() {
                 assigned
             } else {
-                let processor = self.processor_at(idle.free.pop()?);
-                processor.owned.store(true, Ordering::SeqCst);
-                self.awake.fetch_add(1, Ordering::SeqCst);
-                processor
+                let id = idle.free.pop()?;
+                self.hand_out(id, idle.epoch)
             }
         };
         context::set_processor(Some(processor));
@@ -174,19 +200,21 @@ impl Runtime {
         sleeper: &Arc<Sleeper>,
         participant: bool,
     ) -> bool {
+        let epoch = processor.epoch.load(Ordering::Relaxed);
         {
             let mut idle = self.idle.lock();
             if self.is_running() && (self.injected() > 0 || !self.driver.is_taken()) {
                 return false;
             }
-            self.put_back(&mut idle, processor);
-            idle.sleepers.push(sleeper.clone());
-            if participant {
-                idle.wants_role = Some(sleeper.clone());
-                self.role_wanted.store(true, Ordering::SeqCst);
+            if self.put_back(&mut idle, processor) {
+                idle.sleepers.push(sleeper.clone());
+                if participant {
+                    idle.wants_role = Some(sleeper.clone());
+                    self.role_wanted.store(true, Ordering::SeqCst);
+                }
             }
             // ORDERING: SeqCst, before the look at the queue below (R1).
-            self.awake.fetch_sub(1, Ordering::SeqCst);
+            self.awake.down(epoch);
         }
         processor.parks.add(1);
         context::set_processor(None);
@@ -205,10 +233,11 @@ impl Runtime {
 
     /// A thread leaves with its processor: its tasks go to everybody, the processor to whoever is woken next.
     pub(crate) fn leave(&'static self, processor: &'static Processor) {
+        let epoch = processor.epoch.load(Ordering::Relaxed);
         self.inject_quietly(processor.queue.drain());
         self.put_back(&mut self.idle.lock(), processor);
         context::set_processor(None);
-        self.awake.fetch_sub(1, Ordering::SeqCst);
+        self.awake.down(epoch);
         self.attend_after_leaving();
     }
 

@@ -48,6 +48,8 @@ pub(crate) struct Processor {
     pub(crate) stuck: AtomicBool,
     /// A thread owns it.
     pub(crate) owned: AtomicBool,
+    /// The epoch in which it was handed to its owner.
+    pub(crate) epoch: AtomicU32,
     pub(crate) spawned: Counter,
     pub(crate) ended: Counter,
     pub(crate) polls: Counter,
@@ -65,6 +67,7 @@ impl Processor {
             running: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
             owned: AtomicBool::new(false),
+            epoch: AtomicU32::new(0),
             spawned: Counter::new(),
             ended: Counter::new(),
             polls: Counter::new(),

@@ -3,7 +3,7 @@
 //! Every [`TICK`] while anything happens: a task that is in the same poll as at the last look is *stuck*. It is asked to yield at its
 //! next I/O operation, it is counted and reported, and what is queued behind it may be taken by anybody, whatever it is worth. If
 //! all who are awake are stuck, threads are added with spare processors, so that tasks, timers and the network go on. And if
-//! nobody polled since the last look, sysmon does.
+//! nobody polled since the last look, sysmon does; also while all processors are held by threads in nested `block_on`s.
 //!
 //! # States
 //! ticking → (five looks without any turn or poll) asleep, without limit → (`notice`, by whoever comes out of idleness) ticking.
@@ -120,7 +120,11 @@ impl Runtime {
                 wakers: Wakers::new(),
             };
             monitor.run(epoch);
+            // ORDERING: SeqCst, then the look at the state: a start either finds this thread gone or is seen here.
             self.sysmon.running.store(false, Ordering::SeqCst);
+            if self.is_running() {
+                self.start_sysmon();
+            }
         });
         match started {
             Ok(handle) => threads.push((epoch, handle)),
@@ -128,9 +132,14 @@ impl Runtime {
         }
     }
 
+    /// Whether threads wait in nested `block_on`s and nobody is left to poll for them.
+    fn is_stranded(&self) -> bool {
+        self.nested.load(Ordering::SeqCst) > 0 && !self.driver.is_asleep()
+    }
+
     /// A thread is about to block with its processor: see that another runs what there is.
     pub(crate) fn replace_blocked(&'static self) {
-        if self.awake.load(Ordering::SeqCst) == 0 && !self.driver.wake() {
+        if self.awake.count() == 0 && !self.driver.wake() {
             self.wake_one(true);
         }
     }
@@ -146,10 +155,8 @@ impl Monitor {
             } else {
                 // ORDERING: SeqCst, see `notice`.
                 sysmon.asleep.store(true, Ordering::SeqCst);
-                if runtime.awake.load(Ordering::SeqCst) == 0
-                    && self.activity() == self.activity
-                    && runtime.epoch() == epoch
-                {
+                let is_quiet = runtime.awake.count() == 0 && self.activity() == self.activity && !runtime.is_stranded();
+                if is_quiet && runtime.epoch() == epoch {
                     sysmon.parker.park();
                 }
                 sysmon.asleep.store(false, Ordering::SeqCst);
@@ -170,7 +177,7 @@ impl Monitor {
     fn look(&mut self) {
         let runtime = self.runtime;
         let activity = self.activity();
-        let busy = runtime.awake.load(Ordering::SeqCst) > 0 || activity != self.activity;
+        let busy = runtime.awake.count() > 0 || activity != self.activity || runtime.is_stranded();
         self.quiet = if busy { 0 } else { self.quiet + 1 };
         self.activity = activity;
         let policy = runtime.config().blocked_tasks;
@@ -184,7 +191,7 @@ impl Monitor {
             return;
         }
         let work = backlog + runtime.injected();
-        if runtime.awake.load(Ordering::SeqCst) > stuck {
+        if runtime.awake.count() > stuck {
             // Somebody else is awake and takes the work when it is through its own.
             if work > 0 {
                 runtime.wake_one(false);
@@ -203,11 +210,12 @@ impl Monitor {
     /// Marks the processors whose task has not moved since the last look. Returns how many, and what is queued behind them.
     fn find_stuck(&mut self, policy: BlockedPolicy) -> (usize, usize) {
         let (mut stuck, mut backlog, mut reports) = (0, 0, Vec::new());
-        let now = Instant::now();
+        let (now, epoch) = (Instant::now(), self.runtime.epoch());
         for processor in self.runtime.processors() {
             let seen = self.seen.entry(processor.id).or_default();
             let (polls, running) = (processor.polls.get(), processor.running.load(Ordering::Relaxed));
             let moved = !processor.owned.load(Ordering::Relaxed)
+                || processor.epoch.load(Ordering::Relaxed) != epoch
                 || running == 0
                 || running != seen.running
                 || polls != seen.polls;

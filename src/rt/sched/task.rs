@@ -20,6 +20,7 @@ use pin_project_lite::pin_project;
 
 use super::queue::Item;
 use crate::rt::context;
+use crate::rt::fork;
 use crate::rt::runtime::runtime;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
@@ -104,6 +105,12 @@ impl TaskData {
         &self.task
     }
 
+    /// The epoch that it belongs to.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
     /// The address of the local value of `key`, which stays where it is until the task ends.
     pub(crate) fn local(&self, key: usize) -> Option<*const (dyn Any + Send)> {
         let locals = self.locals.lock();
@@ -128,27 +135,30 @@ impl TaskData {
 }
 
 pin_project! {
-    /// A task's future with its share of the counters.
+    /// A task's future with its share of the counters. Taken out when it is dropped: its destructor may panic (11).
     struct Tracked<F> {
         #[pin]
-        future: F,
+        future: Option<F>,
         // 0 for a task without a name.
         named: u64,
     }
 
     impl<F> PinnedDrop for Tracked<F> {
         fn drop(this: Pin<&mut Self>) {
-            runtime().task_ended(this.named);
+            let mut this = this.project();
+            contain(|| this.future.set(None));
+            runtime().task_ended(*this.named);
         }
     }
 }
 
 impl<F: Future> Future for Tracked<F> {
-    type Output = F::Output;
+    type Output = Output<F::Output>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let polled = self.project().future.poll(cx);
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Output<F::Output>> {
+        let future = self.project().future.as_pin_mut().expect("a future that is not dropped");
+        let polled = future.poll(cx).map(|output| Output(Some(output)));
         if polled.is_ready() {
             context::with_task(|task| {
                 if let Some(task) = task {
@@ -160,34 +170,66 @@ impl<F: Future> Future for Tracked<F> {
     }
 }
 
+/// What a task returned, until somebody takes it. Where nobody does it is dropped, and its destructor may panic (11).
+#[derive(Debug)]
+pub(crate) struct Output<T>(Option<T>);
+
+impl<T> Output<T> {
+    pub(crate) fn take(mut self) -> T {
+        self.0.take().expect("taken once")
+    }
+}
+
+impl<T> Drop for Output<T> {
+    fn drop(&mut self) {
+        if let Some(output) = self.0.take() {
+            contain(|| drop(output));
+        }
+    }
+}
+
+/// Runs a destructor, in a place where `async-task` would end the process if it panicked.
+fn contain(destructor: impl FnOnce()) {
+    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(destructor)) {
+        // Dropping the payload may panic again.
+        std::mem::forget(payload);
+        runtime().panics.add(1);
+    }
+}
+
+/// A task as `async-task` has it.
+pub(crate) type RawTask<T> = async_task::Task<Output<T>, TaskData>;
+
 /// A task that runs on the workers.
-pub(crate) fn spawn<F>(name: Option<Arc<str>>, future: F) -> async_task::Task<F::Output, TaskData>
+pub(crate) fn spawn<F>(name: Option<Arc<str>>, future: F) -> RawTask<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    fork::refuse();
     let data = TaskData::new(name, runtime().ensure_running());
     let named = runtime().task_begins(&data);
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
-        .spawn(move |_| Tracked { future, named }, WithInfo(schedule));
+        .spawn(move |_| Tracked { future: Some(future), named }, WithInfo(schedule));
     runnable.schedule();
     task
 }
 
 /// A task that runs once, on the blocking pool.
-pub(crate) fn spawn_blocking<F, T>(name: Option<Arc<str>>, f: F) -> async_task::Task<T, TaskData>
+pub(crate) fn spawn_blocking<F, T>(name: Option<Arc<str>>, f: F) -> RawTask<T>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
+    fork::refuse();
     let data = TaskData::new(name, runtime().ensure_running());
     let named = runtime().task_begins(&data);
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
-        .spawn(move |_| Tracked { future: async move { f() }, named }, |runnable| runtime().pool_push(runnable));
+        .spawn(move |_| Tracked { future: Some(async move { f() }), named }, |runnable| runtime().pool_push(runnable));
     runnable.schedule();
     task
 }
@@ -218,9 +260,13 @@ pub(crate) unsafe fn from_item(item: Item) -> Runnable<TaskData> {
 
 /// Drops a queued task, which cancels it.
 #[allow(unsafe_code)]
-pub(crate) fn discard(item: Item) {
+pub(crate) fn discard_item(item: Item) {
     // SAFETY: the caller took the item out of a queue and gives it up.
-    let runnable = unsafe { from_item(item) };
-    // The future's destructor is foreign code.
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(runnable))).map_err(std::mem::forget);
+    discard(unsafe { from_item(item) });
+}
+
+/// Drops a task, which cancels it.
+pub(crate) fn discard(runnable: Runnable<TaskData>) {
+    // The future's destructor is foreign code, and so are the wakers that it wakes.
+    contain(|| drop(runnable));
 }

@@ -23,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::idle::Sleeper;
 use super::processor::Processor;
 use super::queue::{Item, RING};
-use super::task::{TaskData, from_item};
+use super::task::{TaskData, discard, from_item};
 use crate::rt::clock;
 use crate::rt::context::{self, BUDGET};
 use crate::rt::epoll::{EVENTS_MAX, Epoll, Events};
@@ -116,17 +116,26 @@ impl Core {
             sleeper.has_role.store(false, Ordering::SeqCst);
             runtime.driver.release();
         }
+        // A root future that is woken as it comes back has yielded: what is queued goes first, and the clock is looked at. (At any
+        // other time the root future goes first.)
+        let mut owed = match root_woken {
+            Some(woken) if woken.load(Ordering::Acquire) => processor.queue.len().clamp(1, RING),
+            _ => 0,
+        };
         loop {
             if runtime.epoch() != epoch {
                 self.give_up(processor, sleeper);
                 return Exit::Stopped;
             }
             // ORDERING: Acquire pairs with the root waker's swap: what the root future waits for is visible.
-            if root_woken.is_some_and(|woken| woken.load(Ordering::Acquire)) {
+            if owed == 0 && root_woken.is_some_and(|woken| woken.load(Ordering::Acquire)) {
                 return Exit::Root;
             }
             if let Some(item) = self.next(runtime, processor).or_else(|| self.search(runtime, processor)) {
-                self.turn(runtime, processor, item);
+                self.turn(runtime, processor, item, epoch);
+                owed = owed.saturating_sub(1);
+            } else if owed > 0 {
+                owed = 0;
             } else if self.idle(runtime, processor, sleeper, root_woken, epoch) {
                 return Exit::Resting;
             }
@@ -141,11 +150,14 @@ impl Core {
             runtime.driver.release();
         }
         let items: Vec<_> = processor.queue.drain().collect();
-        items.into_iter().for_each(super::task::discard);
+        items.into_iter().for_each(super::task::discard_item);
         // What the discarded woke goes away by its epoch; nothing is left in the queue.
         context::set_processor(None);
+        let epoch = processor.epoch.load(Ordering::Relaxed);
         processor.owned.store(false, Ordering::SeqCst);
-        runtime.awake.fetch_sub(1, Ordering::SeqCst);
+        runtime.awake.down(epoch);
+        // Who brought work to the epoch that began meanwhile may have relied on this thread, asleep in epoll, to see to it.
+        runtime.attend_after_leaving();
     }
 
     fn next(&mut self, runtime: &'static Runtime, processor: &'static Processor) -> Option<Item> {
@@ -173,7 +185,7 @@ impl Core {
         if let Some(item) = runtime.take_injected(processor, RING / 2) {
             return Some(item);
         }
-        if runtime.awake.load(Ordering::Relaxed) <= 1 {
+        if runtime.awake.count() <= 1 {
             return None;
         }
         runtime
@@ -191,9 +203,13 @@ impl Core {
 
     /// One turn of one task.
     #[allow(unsafe_code)]
-    fn turn(&mut self, runtime: &'static Runtime, processor: &'static Processor, item: Item) {
+    fn turn(&mut self, runtime: &'static Runtime, processor: &'static Processor, item: Item, epoch: u32) {
         // SAFETY: the item was just taken out of a queue and is used once, here.
         let runnable = unsafe { from_item(item) };
+        if runnable.metadata().epoch() != epoch {
+            // Stolen from a thread that a shutdown left behind.
+            return discard(runnable);
+        }
         let data: *const TaskData = runnable.metadata();
         let id = runnable.metadata().task().id().number();
         self.since_poll = self.since_poll.wrapping_add(1);
@@ -309,14 +325,14 @@ impl Core {
         sleeper.in_poll.store(true, Ordering::SeqCst);
         driver.announce(until);
         // ORDERING: SeqCst: counted down, then one more look; see `attend` and the driver's header.
-        runtime.awake.fetch_sub(1, Ordering::SeqCst);
+        runtime.awake.down(epoch);
         let called_off = runtime.injected() > 0
             || runtime.next_timer() < until
             || runtime.epoch() != epoch
             || root_woken.is_some_and(|woken| woken.load(Ordering::SeqCst))
             || (root_woken.is_none() && runtime.role_wanted.load(Ordering::SeqCst));
         driver.poll(&epoll, &mut self.events, EVENTS_MAX, now, if called_off { now } else { until });
-        runtime.awake.fetch_add(1, Ordering::SeqCst);
+        runtime.awake.up(epoch);
         driver.retract();
         sleeper.in_poll.store(false, Ordering::SeqCst);
         driver.record(&runtime.cache, &self.events, &mut self.wakers);

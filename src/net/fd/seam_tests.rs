@@ -1,0 +1,343 @@
+//! Faults that a kernel does not produce on demand: scripted answers of accept4, connect, SO_ERROR, getpeername and close.
+
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use futures_core::Stream;
+
+use crate::net::{OpError, TcpListener, TcpStream, is_timeout, raw_os_error};
+use crate::sys::seam::{self, Call, Outcome, Script};
+use crate::task;
+
+/// `block_on` with a bound.
+fn run<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || drop(send.send(task::block_on(future))));
+    receive.recv_timeout(Duration::from_secs(30)).expect("it panicked, or hangs")
+}
+
+async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    (listener, addr)
+}
+
+fn fail(script: &Script, call: Call, errnos: &[i32]) {
+    for &errno in errnos {
+        script.then(call, Outcome::Fail(errno));
+    }
+}
+
+async fn next(incoming: &mut crate::net::Incoming<'_>) -> Option<io::Result<TcpStream>> {
+    std::future::poll_fn(|cx| Pin::new(&mut *incoming).poll_next(cx)).await
+}
+
+/// Go: TestAcceptIgnoreAbortedConnRequest, for every error that accept(2) says to retry.
+#[test]
+fn accept_passes_over_connections_that_died() {
+    const DEAD: [i32; 10] = [
+        libc::ECONNABORTED,
+        libc::EPROTO,
+        libc::ENOPROTOOPT,
+        libc::ENETDOWN,
+        libc::ENETUNREACH,
+        libc::EHOSTDOWN,
+        libc::EHOSTUNREACH,
+        libc::ENONET,
+        libc::EOPNOTSUPP,
+        libc::EPERM,
+    ];
+    run(async {
+        for errno in DEAD {
+            let (listener, addr) = listener().await;
+            let script = seam::descriptor(listener.as_fd());
+            fail(&script, Call::Accept4, &[errno]);
+            let client = TcpStream::connect(addr).await.unwrap();
+            let (_, peer) = listener.accept().await.unwrap_or_else(|error| panic!("{errno}: {error}"));
+            assert_eq!(peer, client.local_addr().unwrap());
+            assert_eq!(script.calls(Call::Accept4), 2);
+        }
+        let (listener, addr) = listener().await;
+        let script = seam::descriptor(listener.as_fd());
+        fail(&script, Call::Accept4, &DEAD);
+        fail(&script, Call::Accept4, &[libc::EINTR, libc::ECONNABORTED, libc::EINTR]);
+        let _client = TcpStream::connect(addr).await.unwrap();
+        listener.accept().await.unwrap();
+        // So many in a row are the socket's own fault, and the loop ends.
+        fail(&script, Call::Accept4, &[libc::EOPNOTSUPP; 100]);
+        assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
+    });
+}
+
+#[test]
+fn interrupted_and_empty_accepts_are_not_seen() {
+    run(async {
+        let (listener, addr) = listener().await;
+        let script = seam::descriptor(listener.as_fd());
+        fail(&script, Call::Accept4, &[libc::EINTR, libc::EINTR, libc::EAGAIN]);
+        let accept = task::spawn(async move { listener.accept().await.map(|accepted| accepted.1) });
+        let client = TcpStream::connect(addr).await.unwrap();
+        assert_eq!(accept.await.unwrap(), client.local_addr().unwrap());
+        assert!(script.calls(Call::Accept4) >= 4);
+    });
+}
+
+#[test]
+fn accept_returns_want_of_resources_and_loses_nothing() {
+    const WANT: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    run(async {
+        let (listener, addr) = listener().await;
+        let script = seam::descriptor(listener.as_fd());
+        let client = TcpStream::connect(addr).await.unwrap();
+        fail(&script, Call::Accept4, &WANT);
+        for errno in WANT {
+            assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(errno));
+        }
+        // No edge comes in between.
+        assert_eq!(listener.accept().await.unwrap().1, client.local_addr().unwrap());
+    });
+}
+
+#[test]
+fn incoming_backs_off_doubling_from_5_ms() {
+    run(async {
+        let (listener, addr) = listener().await;
+        let script = seam::descriptor(listener.as_fd());
+        let _clients = (TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap());
+        let mut incoming = listener.incoming();
+        // Closed sockets of other tests that run beside this one may end a pause early: the bound is from above only.
+        fail(&script, Call::Accept4, &[libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM]);
+        let start = Instant::now();
+        next(&mut incoming).await.unwrap().unwrap();
+        assert_eq!(script.calls(Call::Accept4), 5, "one call a pause");
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?} for 5 + 10 + 20 + 40 ms", start.elapsed());
+        // Other errors are the user's at once.
+        fail(&script, Call::Accept4, &[libc::EBADF]);
+        assert_eq!(next(&mut incoming).await.unwrap().unwrap_err().raw_os_error(), Some(libc::EBADF));
+        next(&mut incoming).await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn inv12_a_waker_that_panics_at_a_close_keeps_nobody_from_being_woken() {
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("in a waker, on purpose");
+        }
+        fn wake_by_ref(self: &Arc<Self>) {}
+    }
+
+    run(async {
+        let (bad, _) = listener().await;
+        let (good, addr) = listener().await;
+        let scripts = [seam::descriptor(bad.as_fd()), seam::descriptor(good.as_fd())];
+        let _client = TcpStream::connect(addr).await.unwrap();
+        for script in &scripts {
+            fail(script, Call::Accept4, &[libc::EMFILE; 12]);
+        }
+        // Both back off until a descriptor is closed; the first waker panics.
+        let waker = Waker::from(Arc::new(Panics));
+        let mut first = bad.incoming();
+        let polled = Pin::new(&mut first).poll_next(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        let accepted = task::spawn(async move {
+            let mut incoming = good.incoming();
+            next(&mut incoming).await.unwrap().map(drop)
+        });
+        let start = Instant::now();
+        while !accepted.is_finished() {
+            drop(TcpListener::bind("127.0.0.1:0").await.unwrap());
+            task::yield_now().await;
+        }
+        accepted.await.unwrap();
+        // Twelve pauses on the timer alone are more than 6 s.
+        assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    });
+}
+
+// ---- dialling ----
+
+/// A script whose first connect is under way, whatever the kernel did.
+fn under_way(addr: SocketAddr) -> Script {
+    let script = seam::destination(addr);
+    script.then(Call::Connect, Outcome::Fail(libc::EINPROGRESS));
+    script
+}
+
+#[test]
+fn so_error_decides_what_became_of_a_dial() {
+    for errno in [libc::ECONNREFUSED, libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::ECONNRESET] {
+        run(async move {
+            let (_listener, addr) = listener().await;
+            let script = seam::destination(addr);
+            script.then(Call::Connect, Outcome::Fail(libc::EINPROGRESS)).then(Call::TakeError, Outcome::Pending(errno));
+            let error = TcpStream::connect(addr).await.unwrap_err();
+            assert_eq!(raw_os_error(&error), Some(errno));
+            let op = error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()).unwrap();
+            assert_eq!((op.op(), script.calls(Call::Connect)), ("dial", 1));
+            assert!(error.to_string().starts_with(&format!("dial tcp {addr}: connect: ")), "{error}");
+            assert_eq!(script.calls(Call::Close), 1, "and the socket is closed");
+        });
+    }
+}
+
+#[test]
+fn codes_of_a_dial_that_goes_on() {
+    for errno in [libc::EINPROGRESS, libc::EALREADY, libc::EINTR] {
+        run(async move {
+            let (listener, addr) = listener().await;
+            let script = seam::destination(addr);
+            // The kernel connects; what is reported is that it goes on, so the dial waits on, for an edge that the peer sends.
+            script.then(Call::Connect, Outcome::Real).then(Call::TakeError, Outcome::Pending(errno));
+            drop(task::spawn(async move {
+                let (peer, _) = listener.accept().await?;
+                loop {
+                    peer.write_all(b"x").await?;
+                    task::sleep(Duration::from_millis(1)).await;
+                }
+                #[allow(unreachable_code)]
+                io::Result::Ok(())
+            }));
+            TcpStream::connect_timeout(&addr, Duration::from_secs(20)).await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn eisconn_means_connected() {
+    run(async {
+        let (_listener, addr) = listener().await;
+        let script = seam::destination(addr);
+        script.then(Call::Connect, Outcome::Real).then(Call::TakeError, Outcome::Pending(libc::EISCONN));
+        let stream = TcpStream::connect(addr).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), addr);
+    });
+}
+
+/// A socket that never connects: an edge without an error proves nothing (Go issues 14548 and 19289).
+#[test]
+fn a_spurious_wake_up_is_no_connection() {
+    run(async {
+        let (_listener, addr) = listener().await;
+        let script = under_way(addr);
+        let error = TcpStream::connect_timeout(&addr, Duration::from_millis(50)).await.unwrap_err();
+        assert!(is_timeout(&error), "{error}");
+        assert_eq!(script.calls(Call::Connect), 1);
+        assert!(script.calls(Call::TakeError) <= 3, "it waits instead of asking");
+    });
+}
+
+#[test]
+fn getpeername_must_succeed() {
+    run(async {
+        let (_listener, addr) = listener().await;
+        let script = seam::destination(addr);
+        script.then(Call::Connect, Outcome::Real);
+        fail(&script, Call::PeerAddr, &[libc::ENOTCONN]);
+        // The wake-up counts as spurious and the wait goes on; the connection is there, but no edge follows.
+        let dial = TcpStream::connect_timeout(&addr, Duration::from_millis(50)).await;
+        if let Err(error) = dial {
+            assert!(is_timeout(&error), "{error}");
+        }
+        assert!(script.calls(Call::PeerAddr) >= 1);
+    });
+}
+
+#[test]
+fn eaddrnotavail_is_tried_again_twice() {
+    run(async {
+        let (_listener, addr) = listener().await;
+        let script = seam::destination(addr);
+        fail(&script, Call::Connect, &[libc::EADDRNOTAVAIL; 2]);
+        let _stream = TcpStream::connect(addr).await.unwrap();
+        assert_eq!((script.calls(Call::Connect), script.calls(Call::Close)), (3, 2));
+        drop(script);
+        let script = seam::destination(addr);
+        fail(&script, Call::Connect, &[libc::EADDRNOTAVAIL; 5]);
+        let error = TcpStream::connect(addr).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
+        assert_eq!((script.calls(Call::Connect), script.calls(Call::Close)), (3, 3));
+        // Another error is final.
+        drop(script);
+        let script = seam::destination(addr);
+        fail(&script, Call::Connect, &[libc::EACCES]);
+        assert_eq!(raw_os_error(&TcpStream::connect(addr).await.unwrap_err()), Some(libc::EACCES));
+        assert_eq!(script.calls(Call::Connect), 1);
+    });
+}
+
+/// A connection whose peer is itself, or has no name, is closed and dialled again, twice at most.
+#[test]
+fn a_connection_to_oneself_is_dialled_again() {
+    run(async {
+        let (listener, addr) = listener().await;
+        let script = seam::destination(addr);
+        // First getpeername of the outcome, then the one that looks for the socket itself; both tries fail there.
+        for _ in 0..2 {
+            script.then(Call::PeerAddr, Outcome::Real).then(Call::PeerAddr, Outcome::Fail(libc::ENOTCONN));
+        }
+        let stream = TcpStream::connect(addr).await.unwrap();
+        assert_eq!((script.calls(Call::Connect), script.calls(Call::Close)), (3, 2));
+        // The third is the one that lives.
+        for _ in 0..2 {
+            listener.accept().await.unwrap();
+        }
+        let (_, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer, stream.local_addr().unwrap());
+    });
+}
+
+/// The real thing: a port of this host that nobody listens on, dialled from the ports around it, connects to itself sometimes.
+#[test]
+fn no_dial_ends_at_itself() {
+    run(async {
+        let (listener, addr) = listener().await;
+        drop(listener);
+        for _ in 0..2000 {
+            if let Ok(stream) = TcpStream::connect(addr).await {
+                assert_ne!(stream.local_addr().ok(), stream.peer_addr().ok());
+            }
+        }
+    });
+}
+
+#[test]
+fn an_error_of_close_is_nobody_s_and_the_number_is_free() {
+    run(async {
+        for errno in [libc::EINTR, libc::EIO] {
+            let (listener, addr) = listener().await;
+            let script = seam::descriptor(listener.as_fd());
+            fail(&script, Call::Close, &[errno]);
+            listener.close().await.unwrap();
+            listener.close().await.unwrap();
+            assert_eq!(script.calls(Call::Close), 1, "never repeated: the number may be somebody else's");
+            TcpListener::bind(addr).await.unwrap();
+        }
+    });
+}
+
+/// A dial that is dropped while it is under way.
+#[test]
+fn a_dropped_dial_closes_once() {
+    run(async {
+        let (_listener, addr) = listener().await;
+        for _ in 0..20 {
+            let script = under_way(addr);
+            let mut dial = Box::pin(TcpStream::connect(addr));
+            let polled: Poll<_> = std::future::poll_fn(|cx| Poll::Ready(dial.as_mut().poll(cx))).await;
+            assert!(polled.is_pending());
+            drop(dial);
+            assert_eq!(script.calls(Call::Close), 1);
+        }
+    });
+}

@@ -1,0 +1,78 @@
+//! `Awake`: how many threads own a processor and are neither parked nor asleep in epoll.
+//!
+//! The count belongs to an epoch. A thread that a shutdown left behind in a task goes on to count itself down when the task
+//! returns, which may be in the next epoch; there it was never counted, and counts for nothing.
+//!
+//! # Memory ordering
+//! SeqCst throughout: whoever goes to sleep counts down and then looks for work, whoever brings work looks here afterwards (R1
+//! of `runtime.rs`).
+
+use crate::sync::{AtomicU64, Ordering};
+
+const EPOCH_SHIFT: u32 = 32;
+
+/// See the module's header. The epoch in the high half, the count in the low one.
+#[derive(Debug)]
+pub(crate) struct Awake(AtomicU64);
+
+impl Awake {
+    pub(crate) const fn new() -> Awake {
+        Awake(AtomicU64::new(0))
+    }
+
+    /// A new epoch, in which nobody is awake yet.
+    pub(crate) fn begin(&self, epoch: u32) {
+        self.0.store(u64::from(epoch) << EPOCH_SHIFT, Ordering::SeqCst);
+    }
+
+    /// One more, of `epoch`.
+    #[inline]
+    pub(crate) fn up(&self, epoch: u32) {
+        self.change(epoch, 1);
+    }
+
+    /// One less, of `epoch`.
+    #[inline]
+    pub(crate) fn down(&self, epoch: u32) {
+        self.change(epoch, u64::MAX);
+    }
+
+    #[inline]
+    fn change(&self, epoch: u32, by: u64) {
+        let mut word = self.0.load(Ordering::Relaxed);
+        while (word >> EPOCH_SHIFT) as u32 == epoch {
+            debug_assert!(by == 1 || word as u32 != 0, "more threads went to sleep than were awake");
+            match self.0.compare_exchange_weak(word, word.wrapping_add(by), Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// How many there are, of the epoch that began last.
+    #[inline]
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst) as u32 as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_counted_in_another_epoch_counts_for_nothing() {
+        let awake = Awake::new();
+        awake.begin(7);
+        (0..3).for_each(|_| awake.up(7));
+        awake.down(7);
+        assert_eq!(awake.count(), 2);
+        awake.begin(8);
+        awake.down(7);
+        awake.up(7);
+        assert_eq!(awake.count(), 0);
+        awake.up(8);
+        awake.down(7);
+        assert_eq!(awake.count(), 1);
+    }
+}

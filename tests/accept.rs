@@ -1,0 +1,270 @@
+//! Listeners: who gets a connection, what close does to who waits, what errors look like. (Faults of accept4 are in
+//! `src/net/fd/seam_tests.rs`, exhaustion of descriptors in `limits.rs`.)
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use common::{becomes, echo, listener, ping, poll_once, run};
+use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout};
+use netpoll::prelude::*;
+use netpoll::task;
+
+fn op_error(error: &std::io::Error) -> &OpError {
+    error.get_ref().and_then(|inner| inner.downcast_ref()).unwrap_or_else(|| panic!("no OpError: {error:?}"))
+}
+
+/// Go: TestClosingListener.
+#[test]
+fn close_ends_a_waiting_accept_and_frees_the_port() {
+    run(async {
+        for _ in 0..20 {
+            let listener = Arc::new(listener().await);
+            let addr = listener.local_addr().unwrap();
+            let waiting = task::spawn({
+                let listener = listener.clone();
+                async move { listener.accept().await.map(drop) }
+            });
+            task::yield_now().await;
+            listener.close().await.unwrap();
+            let again = TcpListener::bind(addr).await.unwrap();
+            assert_eq!(again.local_addr().unwrap(), addr);
+            let error = waiting.await.unwrap_err();
+            assert!(is_closed(&error));
+            assert_eq!(error.to_string(), format!("accept tcp {addr}: use of closed network connection"));
+        }
+    });
+}
+
+/// Go: TestTCPListenAfterClose.
+#[test]
+fn nothing_is_accepted_after_close_returned() {
+    run(async {
+        for _ in 0..50 {
+            let listener = listener().await;
+            let addr = listener.local_addr().unwrap();
+            // Dialled before the close, and waiting in the queue.
+            let queued = TcpStream::connect(addr).await.unwrap();
+            let dial = task::spawn(TcpStream::connect(addr));
+            listener.close().await.unwrap();
+            assert!(is_closed(&listener.accept().await.unwrap_err()));
+            let _ = dial.await;
+            assert!(is_closed(&listener.accept().await.unwrap_err()));
+            // The kernel resets what was in the queue.
+            assert!(matches!(queued.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+        }
+    });
+}
+
+/// Go: TestTCPConcurrentAccept.
+#[test]
+fn many_acceptors_share_a_listener() {
+    const DIALS: usize = 100;
+    run(async {
+        let listener = Arc::new(listener().await);
+        let addr = listener.local_addr().unwrap();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let acceptors: Vec<_> = (0..10)
+            .map(|_| {
+                let (listener, accepted) = (listener.clone(), accepted.clone());
+                task::spawn(async move {
+                    loop {
+                        match listener.accept().await {
+                            Ok((stream, peer)) => {
+                                assert_eq!(stream.peer_addr().unwrap(), peer);
+                                accepted.fetch_add(1, Ordering::SeqCst);
+                            }
+                            Err(error) => return assert!(is_closed(&error), "{error}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        let dials: Vec<_> = (0..DIALS).map(|_| task::spawn(TcpStream::connect(addr))).collect();
+        for dial in dials {
+            dial.await.unwrap();
+        }
+        becomes("all are accepted", || accepted.load(Ordering::SeqCst) == DIALS).await;
+        listener.close().await.unwrap();
+        for acceptor in acceptors {
+            acceptor.await;
+        }
+    });
+}
+
+/// Invariant 7: a connection wakes one acceptor, not all.
+#[test]
+fn inv07_one_connection_wakes_one_acceptor() {
+    use std::task::{Context, Wake, Waker};
+
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    run(async {
+        let listener = listener().await;
+        let counts: Vec<_> = (0..16).map(|_| Arc::new(Count(AtomicUsize::new(0)))).collect();
+        let mut accepts: Vec<_> = counts.iter().map(|_| listener.accept()).collect();
+        for (accept, count) in accepts.iter_mut().zip(&counts) {
+            let waker = Waker::from(count.clone());
+            let polled = common::poll_with(accept, &mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+        }
+        // An edge of the registration itself has nothing to say: let it pass, and list everybody again.
+        let woken = || counts.iter().map(|count| count.0.load(Ordering::SeqCst)).sum::<usize>();
+        task::sleep(Duration::from_millis(20)).await;
+        let before = woken();
+        let mut streams = Vec::new();
+        for round in 1..=3 {
+            streams.push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+            becomes("an acceptor is woken", || woken() > before + round - 1).await;
+            task::sleep(Duration::from_millis(20)).await;
+            assert_eq!(woken(), before + round, "one connection, one wake-up");
+        }
+        let mut got = 0;
+        for accept in &mut accepts {
+            if let Poll::Ready(accepted) = poll_once(accept).await {
+                accepted.unwrap();
+                got += 1;
+            }
+        }
+        assert_eq!(got, 3, "every connection finds an acceptor");
+    });
+}
+
+/// Who was woken for a connection and is dropped gives the wake-up to the next.
+#[test]
+fn inv07_a_dropped_acceptor_passes_its_wake_up_on() {
+    run(async {
+        for _ in 0..50 {
+            let listener = listener().await;
+            let addr = listener.local_addr().unwrap();
+            let (mut first, mut second) = (listener.accept(), listener.accept());
+            assert!(poll_once(&mut first).await.is_pending());
+            assert!(poll_once(&mut second).await.is_pending());
+            let _client = TcpStream::connect(addr).await.unwrap();
+            task::yield_now().await;
+            drop(first);
+            second.await.unwrap();
+        }
+    });
+}
+
+/// Go: TestAcceptError.
+#[test]
+fn errors_of_accept_have_a_shape() {
+    run(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        for _ in 0..5 {
+            listener.set_deadline(Instant::now() + Duration::from_millis(5)).unwrap();
+            let error = listener.accept().await.unwrap_err();
+            assert!(is_timeout(&error));
+            let op = op_error(&error);
+            assert_eq!((op.op(), op.network(), op.is_deadline()), ("accept", "tcp", true));
+            assert_eq!(error.to_string(), format!("accept tcp {addr}: i/o timeout"));
+        }
+        listener.set_deadline(None).unwrap();
+        listener.close().await.unwrap();
+        listener.close().await.unwrap();
+        for _ in 0..3 {
+            let error = listener.accept().await.unwrap_err();
+            let op = op_error(&error);
+            assert_eq!((op.op(), op.is_closed(), op.raw_os_error()), ("accept", true, None));
+        }
+        assert!(is_closed(&listener.set_deadline(None).unwrap_err()));
+        assert!(is_closed(&listener.local_addr().unwrap_err()));
+    });
+}
+
+#[test]
+fn incoming_yields_connections_then_one_error_then_the_end() {
+    run(async {
+        let listener = Arc::new(listener().await);
+        let addr = listener.local_addr().unwrap();
+        let server = task::spawn({
+            let listener = listener.clone();
+            async move {
+                let mut incoming = listener.incoming();
+                let mut count = 0;
+                while let Some(stream) = incoming.next().await {
+                    match stream {
+                        Ok(stream) => {
+                            count += 1;
+                            drop(task::spawn(async move { echo(&stream).await }));
+                        }
+                        Err(error) => {
+                            assert!(is_closed(&error), "{error}");
+                            assert!(incoming.next().await.is_none() && incoming.next().await.is_none());
+                            return count;
+                        }
+                    }
+                }
+                panic!("the end comes after the error");
+            }
+        });
+        for _ in 0..10 {
+            ping(&TcpStream::connect(addr).await.unwrap(), b"hello").await.unwrap();
+        }
+        listener.close().await.unwrap();
+        assert_eq!(server.await, 10);
+    });
+}
+
+#[test]
+fn into_incoming_owns_the_listener_and_an_expired_deadline_does_not_end_it() {
+    run(async {
+        let mut incoming = listener().await.into_incoming();
+        let addr = incoming.listener().local_addr().unwrap();
+        incoming.listener().set_deadline(Instant::now()).unwrap();
+        for _ in 0..3 {
+            assert!(is_timeout(&incoming.next().await.unwrap().unwrap_err()));
+        }
+        incoming.listener().set_deadline(None).unwrap();
+        let client = TcpStream::connect(addr).await.unwrap();
+        let stream = incoming.next().await.unwrap().unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), client.local_addr().unwrap());
+        drop(incoming);
+        TcpListener::bind(addr).await.unwrap();
+    });
+}
+
+/// A listener in the queue of which connections wait serves them without an edge for each.
+#[test]
+fn one_edge_is_enough_for_many_connections() {
+    run(async {
+        let listener = listener().await;
+        let addr: SocketAddr = listener.local_addr().unwrap();
+        let mut accept = listener.accept();
+        assert!(poll_once(&mut accept).await.is_pending());
+        let mut clients = Vec::new();
+        for _ in 0..50 {
+            clients.push(TcpStream::connect(addr).await.unwrap());
+        }
+        accept.await.unwrap();
+        for _ in 1..50 {
+            listener.accept().await.unwrap();
+        }
+        assert!(poll_once(&mut listener.accept()).await.is_pending());
+    });
+}
+
+#[test]
+fn accepted_streams_have_go_s_defaults() {
+    run(async {
+        let (client, server) = common::pair().await;
+        for stream in [&client, &server] {
+            assert!(stream.nodelay().unwrap());
+            let keepalive = stream.keepalive().unwrap().expect("on");
+            assert_eq!(format!("{keepalive:?}").matches("15s").count(), 2, "{keepalive:?}");
+            assert!(stream.linger().unwrap().is_none());
+        }
+    });
+}

@@ -1,0 +1,176 @@
+//! Settings: what is accepted, what is refused and how it says so; the counters.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::thread;
+
+use common::{child, child_with, eventually, pair, park_on, ping};
+use netpoll::rt::{self, Builder};
+use netpoll::task;
+
+fn refused(builder: Builder) -> String {
+    let error = builder.start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    error.to_string()
+}
+
+#[test]
+fn numbers_that_make_no_sense_are_refused() {
+    child("numbers_that_make_no_sense_are_refused", || {
+        assert_eq!(refused(Builder::new().workers(0)), "a runtime needs at least one worker");
+        assert!(refused(Builder::new().blocking_threads(0)).contains("at least one thread for blocking calls"));
+        assert_eq!(refused(Builder::new().workers(500)), "500 workers and 64 spare ones are more than 512");
+        assert!(refused(Builder::new().workers(1).spare_workers(512)).contains("more than 512"));
+        assert!(refused(Builder::new().workers(usize::MAX)).contains("more than 512"));
+        assert!(refused(Builder::new().workers(usize::MAX).spare_workers(usize::MAX)).contains("more than 512"));
+        assert_eq!(refused(Builder::new().thread_name("a\0b")), "a thread's name cannot contain a NUL byte");
+        // Nothing was started by the attempts.
+        Builder::new().workers(3).spare_workers(0).blocking_threads(1).thread_name("").start().unwrap();
+        assert_eq!(rt::metrics().workers, 3);
+        assert_eq!(park_on(task::spawn(async { 1 })), 1);
+        assert_eq!(park_on(task::spawn_blocking(|| 2)), 2);
+    });
+}
+
+#[test]
+fn a_second_start_is_refused() {
+    child("a_second_start_is_refused", || {
+        Builder::new().workers(2).start().unwrap();
+        for _ in 0..3 {
+            let error = Builder::new().workers(4).start().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+            assert!(error.to_string().contains("before its first use, or after rt::shutdown"), "{error}");
+        }
+        assert_eq!(rt::metrics().workers, 2);
+        rt::shutdown(common::BOUND).unwrap();
+        Builder::new().workers(4).start().unwrap();
+        assert_eq!(rt::metrics().workers, 4);
+    });
+}
+
+#[test]
+fn a_start_after_the_first_use_is_refused() {
+    child("a_start_after_the_first_use_is_refused", || {
+        // Looking at the counters and binding use nothing that has settings.
+        let _ = rt::metrics();
+        let _listener = park_on(common::listener());
+        task::block_on(async {});
+        assert_eq!(Builder::new().start().unwrap_err().kind(), ErrorKind::AlreadyExists);
+    });
+}
+
+#[test]
+fn of_many_starts_at_once_one_wins() {
+    child("of_many_starts_at_once_one_wins", || {
+        for _ in 0..20 {
+            let starts: Vec<_> = (1..=8).map(|n| thread::spawn(move || Builder::new().workers(n).start())).collect();
+            let won: Vec<_> = starts
+                .into_iter()
+                .zip(1..)
+                .filter_map(|(start, n)| match start.join().unwrap() {
+                    Ok(()) => Some(n),
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+                        None
+                    }
+                })
+                .collect();
+            assert_eq!(won, [rt::metrics().workers]);
+            rt::shutdown(common::BOUND).unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_environment_sets_the_number_of_threads() {
+    child_with("the_environment_sets_the_number_of_threads", &[("NETPOLL_THREADS", "3")], || {
+        task::block_on(async {});
+        assert_eq!(rt::metrics().workers, 3);
+        rt::shutdown(common::BOUND).unwrap();
+        Builder::new().start().unwrap();
+        assert_eq!(rt::metrics().workers, 3);
+        rt::shutdown(common::BOUND).unwrap();
+        // What the program says wins.
+        Builder::new().workers(2).start().unwrap();
+        assert_eq!(rt::metrics().workers, 2);
+    });
+}
+
+#[test]
+fn nonsense_in_the_environment_is_named() {
+    const NAME: &str = "nonsense_in_the_environment_is_named";
+    for value in ["0", "-1", "many", "", "512", "99999999999999999999", "1.5"] {
+        let text = child_with(NAME, &[("NETPOLL_THREADS", value)], || {
+            // A builder says so in an error; a first use on standard error, and goes on.
+            let error = Builder::new().start().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().contains("NETPOLL_THREADS"), "{error}");
+            assert_eq!(task::block_on(async { task::spawn(async { 1 }).await }), 1);
+            assert!(rt::metrics().workers >= 1);
+        });
+        let Some(text) = text else { return };
+        let line = format!("netpoll: NETPOLL_THREADS={value} is not a number of threads from 1 to 511; using ");
+        assert!(text.contains(&line), "{value:?}: {text}");
+    }
+    child_with(NAME, &[("NETPOLL_THREADS", "0")], || {
+        Builder::new().workers(2).start().unwrap();
+    });
+}
+
+/// Names of the process's threads, as the kernel has them.
+fn thread_names() -> Vec<String> {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    threads
+        .filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).ok())
+        .map(|name| name.trim_end().to_owned())
+        .collect()
+}
+
+#[test]
+fn threads_have_the_name_that_was_set() {
+    child("threads_have_the_name_that_was_set", || {
+        Builder::new().workers(1).thread_name("app").start().unwrap();
+        park_on(task::spawn(async {}));
+        park_on(task::spawn_blocking(|| {}));
+        let is_there = |name: &str| thread_names().iter().any(|thread| thread == name);
+        eventually("all have names", || ["app", "app-sysmon", "app-blocking"].into_iter().all(is_there));
+    });
+}
+
+#[test]
+fn counters_count() {
+    child("counters_count", || {
+        assert_eq!(rt::metrics().worker_threads, 0);
+        Builder::new().workers(2).start().unwrap();
+        let before = rt::metrics();
+        assert_eq!((before.workers, before.tasks_spawned, before.descriptors, before.waiters), (2, 0, 0, 0));
+        let (client, server) = park_on(pair());
+        assert_eq!(rt::metrics().descriptors, 2);
+        let sleeper = task::spawn(task::sleep(common::BOUND));
+        let reader = task::spawn({
+            let server = server.clone();
+            async move { common::echo(&server).await }
+        });
+        eventually("both wait", || {
+            let metrics = rt::metrics();
+            metrics.waiters == 1 && metrics.timer_entries >= 1 && metrics.tasks_alive == 2
+        });
+        park_on(ping(&client, b"hello")).unwrap();
+        let metrics = rt::metrics();
+        assert_eq!(metrics.tasks_spawned, 2);
+        assert!(metrics.polls >= 3 && metrics.events >= 1 && metrics.poller_waits >= 1 && metrics.timers_armed >= 1);
+        assert!((1..=2).contains(&metrics.worker_threads), "{metrics:?}");
+        assert_eq!((metrics.nested_block_on, metrics.contained_panics, metrics.blocking_threads), (0, 0, 0));
+        park_on(sleeper.cancel());
+        drop((client, server));
+        park_on(reader).unwrap();
+        eventually("all is gone", || {
+            let metrics = rt::metrics();
+            (metrics.tasks_alive, metrics.waiters, metrics.descriptors) == (0, 0, 0)
+        });
+        let fired = rt::metrics().timers_fired;
+        park_on(task::sleep(std::time::Duration::from_millis(1)));
+        assert_eq!(rt::metrics().timers_fired, fired + 1);
+    });
+}

@@ -1,0 +1,280 @@
+//! What the integration tests share: pairs of streams, waits with a bound, child processes, counts of what leaks.
+//!
+//! Settings of the process (a `Builder`, a shutdown, rlimits, fork) belong in a child: [`child`] runs the calling test once more, alone,
+//! in a process of its own.
+#![allow(dead_code, unreachable_pub)]
+
+use std::future::{Future, poll_fn};
+use std::io::{self, Write};
+use std::pin::{Pin, pin};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netpoll::net::{TcpListener, TcpStream};
+use netpoll::task;
+
+/// For how long anything may take before it counts as a hang. Generous: the tests run in parallel, on machines with other work.
+pub const BOUND: Duration = Duration::from_secs(60);
+
+/// Ends the process, and says in which test, if it is not dropped within [`BOUND`]: a hang of the runtime must not hang the run.
+#[derive(Debug)]
+pub struct Watchdog(Option<(mpsc::Sender<()>, thread::JoinHandle<()>)>);
+
+impl Watchdog {
+    pub fn new() -> Watchdog {
+        let name = thread::current().name().unwrap_or("?").to_owned();
+        let (done, wait) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            if wait.recv_timeout(BOUND) == Err(mpsc::RecvTimeoutError::Timeout) {
+                // Not `eprintln!`, which the harness captures and the abort would lose.
+                let _ = writeln!(io::stderr(), "test {name} hangs: {:#?}", netpoll::rt::metrics());
+                std::process::abort();
+            }
+        });
+        Watchdog(Some((done, thread)))
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        if let Some((done, thread)) = self.0.take() {
+            drop(done);
+            let _ = thread.join();
+        }
+    }
+}
+
+/// `block_on` under a [`Watchdog`].
+pub fn run<T>(future: impl Future<Output = T>) -> T {
+    let _watchdog = Watchdog::new();
+    task::block_on(future)
+}
+
+/// Waits until `condition` holds, on a thread.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < BOUND, "not within {BOUND:?}: {what}; {:?}", netpoll::rt::metrics());
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits until `condition` holds, in a task.
+pub async fn becomes(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < BOUND, "not within {BOUND:?}: {what}; {:?}", netpoll::rt::metrics());
+        task::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Polls: the result, if there is one. Pending means that the operation waits: one in so many is turned away for the sake of
+/// fairness, though it need not wait, and is polled once more.
+pub fn poll_with<F: Future + Unpin>(future: &mut F, cx: &mut Context<'_>) -> Poll<F::Output> {
+    match Pin::new(&mut *future).poll(cx) {
+        Poll::Pending => Pin::new(future).poll(cx),
+        ready => ready,
+    }
+}
+
+/// The same for the current task.
+pub async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(poll_with(future, cx))).await
+}
+
+/// The same with a waker that does nothing.
+pub fn poll_now<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    poll_with(future, &mut Context::from_waker(Waker::noop()))
+}
+
+/// An executor of another make: the thread parks until it is woken.
+pub fn park_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+pub async fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+/// Two ends of a connection.
+pub async fn pair() -> (TcpStream, TcpStream) {
+    let listener = listener().await;
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    (client, server)
+}
+
+/// Sends back what comes until the end of the stream.
+pub async fn echo(stream: &TcpStream) -> io::Result<()> {
+    let mut buf = [0; 4096];
+    loop {
+        match stream.read(&mut buf).await? {
+            0 => return Ok(()),
+            count => stream.write_all(&buf[..count]).await?,
+        }
+    }
+}
+
+/// Reads exactly `buf.len()` bytes.
+pub async fn read_exact(stream: &TcpStream, buf: &mut [u8]) -> io::Result<()> {
+    let mut got = 0;
+    while got < buf.len() {
+        match stream.read(&mut buf[got..]).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => got += count,
+        }
+    }
+    Ok(())
+}
+
+/// Sends `message` and expects it back.
+pub async fn ping(stream: &TcpStream, message: &[u8]) -> io::Result<()> {
+    stream.write_all(message).await?;
+    let mut back = vec![0; message.len()];
+    read_exact(stream, &mut back).await?;
+    assert_eq!(back, message);
+    Ok(())
+}
+
+/// Writes until a write would wait. How many bytes.
+pub async fn fill(stream: &TcpStream) -> usize {
+    let chunk = vec![7; 64 << 10];
+    let mut total = 0;
+    let mut idle = 0;
+    // Room may come once more while the kernel moves bytes to the peer.
+    while idle < 20 {
+        let mut write = stream.write(&chunk);
+        match poll_once(&mut write).await {
+            Poll::Ready(count) => (total, idle) = (total + count.unwrap(), 0),
+            Poll::Pending => {
+                idle += 1;
+                task::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+    total
+}
+
+const CHILD: &str = "NETPOLL_TEST_CHILD";
+
+/// Whether this is the child process of test `name`.
+pub fn is_child(name: &str) -> bool {
+    std::env::var(CHILD).is_ok_and(|child| child == name)
+}
+
+/// Runs `body` in a process of its own. `name` is the calling test's.
+#[track_caller]
+pub fn child(name: &str, body: impl FnOnce()) {
+    child_with(name, &[], body);
+}
+
+/// The same with environment variables. Returns what the child wrote to both outputs; in the child itself nothing.
+#[track_caller]
+pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -> Option<String> {
+    if is_child(name) {
+        let _watchdog = Watchdog::new();
+        body();
+        return None;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(CHILD, name)
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "child of {name}: {}\n{text}", output.status);
+    assert!(text.contains("1 passed"), "no test of the name {name}\n{text}");
+    Some(text)
+}
+
+/// Open descriptors of this process.
+pub fn fd_count() -> usize {
+    // The directory itself is one.
+    std::fs::read_dir("/proc/self/fd").unwrap().count() - 1
+}
+
+/// Threads of this process.
+pub fn thread_count() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+/// Context switches of all threads of this process but the calling one, voluntary and not.
+pub fn context_switches() -> u64 {
+    // SAFETY: no arguments, cannot fail.
+    let own = unsafe { libc::gettid() }.to_string();
+    let mut sum = 0;
+    for thread in std::fs::read_dir("/proc/self/task").unwrap() {
+        let thread = thread.unwrap();
+        if thread.file_name().to_str() == Some(&own) {
+            continue;
+        }
+        // A thread may end meanwhile.
+        let Ok(status) = std::fs::read_to_string(thread.path().join("status")) else { continue };
+        sum += status
+            .lines()
+            .filter(|line| line.contains("ctxt_switches"))
+            .filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok())
+            .sum::<u64>();
+    }
+    sum
+}
+
+/// CPU time of this process.
+pub fn cpu_time() -> Duration {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: `usage` is valid for the call.
+    assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) }, 0);
+    // SAFETY: zeroes are a value, and the call filled it in.
+    let usage = unsafe { usage.assume_init() };
+    let time =
+        |value: libc::timeval| Duration::from_secs(value.tv_sec as u64) + Duration::from_micros(value.tv_usec as u64);
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+/// Sets how many descriptors this process may have: for child processes.
+pub fn set_nofile(count: u64) {
+    let limit = libc::rlimit { rlim_cur: count, rlim_max: nofile_max() };
+    // SAFETY: `limit` is valid for the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+}
+
+fn nofile_max() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for the call.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    limit.rlim_max
+}
+
+/// Takes all descriptors that are left.
+pub fn exhaust_descriptors() -> Vec<std::fs::File> {
+    let mut held = Vec::new();
+    loop {
+        match std::fs::File::open("/dev/null") {
+            Ok(file) => held.push(file),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+                return held;
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The ways in and out: std's types, owned and raw descriptors; handles of the wrong kind.
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use common::{becomes, child, echo, fd_count, listener, pair, ping, run};
+use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout};
+use netpoll::task;
+
+/// Two ends of a connection made by std, which blocks.
+fn std_pair() -> (std::net::TcpStream, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
+#[test]
+fn streams_of_std_come_in_and_go_out() {
+    run(async {
+        let (client, server) = std_pair();
+        let (client, server) = (TcpStream::from(client), TcpStream::from(server));
+        let echoed = task::spawn({
+            let server = server.clone();
+            async move { echo(&server).await }
+        });
+        for _ in 0..10 {
+            ping(&client, b"converted").await.unwrap();
+        }
+        // Its options are as they were.
+        assert!(!client.nodelay().unwrap() && client.keepalive().unwrap().is_none());
+        drop(client);
+        echoed.await.unwrap();
+        // Out again: the clone of the task is gone.
+        let mut std = std::net::TcpStream::try_from(server).unwrap();
+        std.set_nonblocking(false).unwrap();
+        assert_eq!(std.read(&mut [0; 1]).unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_stream_that_went_out_can_come_back() {
+    run(async {
+        let (client, mut server) = pair().await;
+        for round in 0..20_u8 {
+            // Registered, with a waiter that is gone.
+            let late = netpoll::io::timeout(Duration::from_micros(100), server.read(&mut [0; 1])).await;
+            assert!(is_timeout(&late.unwrap_err()));
+            let number = server.as_raw_fd();
+            let std = std::net::TcpStream::try_from(server).unwrap();
+            assert_eq!(std.as_raw_fd(), number, "the same descriptor");
+            // Data that comes while it is out is there when it is back.
+            client.write_all(&[round]).await.unwrap();
+            server = TcpStream::from(std);
+            let mut buf = [0; 2];
+            assert_eq!(server.read(&mut buf).await.unwrap(), 1);
+            assert_eq!(buf[0], round);
+        }
+    });
+}
+
+#[test]
+fn a_stream_with_clones_is_not_given_away() {
+    run(async {
+        let (client, server) = pair().await;
+        let clone = client.clone();
+        let error = std::net::TcpStream::try_from(client).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResourceBusy);
+        // The infallible way duplicates.
+        let number = clone.as_raw_fd();
+        let other = clone.clone();
+        let duplicate = OwnedFd::from(clone);
+        assert_ne!(duplicate.as_raw_fd(), number);
+        let mut duplicate = std::net::TcpStream::from(duplicate);
+        duplicate.write_all(b"dup").unwrap();
+        let mut buf = [0; 3];
+        common::read_exact(&server, &mut buf).await.unwrap();
+        assert_eq!(&buf, b"dup");
+        // Each outlives the other.
+        drop(duplicate);
+        other.write_all(b"own").await.unwrap();
+        common::read_exact(&server, &mut buf).await.unwrap();
+        assert_eq!(&buf, b"own");
+        // The last handle gives the number itself.
+        assert_eq!(OwnedFd::from(other).as_raw_fd(), number);
+    });
+}
+
+#[test]
+fn a_duplicate_that_outlives_the_stream_disturbs_nobody() {
+    child("a_duplicate_that_outlives_the_stream_disturbs_nobody", || {
+        run(async {
+            for round in 0..100 {
+                let (client, server) = pair().await;
+                let mut read_buf = [0; 1];
+                let mut read = server.read(&mut read_buf);
+                assert!(common::poll_once(&mut read).await.is_pending());
+                drop(read);
+                // The kernel's registration lives as long as the open file, not the number.
+                let duplicate = server.as_fd().try_clone_to_owned().unwrap();
+                drop(server);
+                // The number is used again at once, in the same slot perhaps.
+                let (other, peer) = pair().await;
+                let mut buf = [0; 1];
+                let mut waits = peer.read(&mut buf);
+                assert!(common::poll_once(&mut waits).await.is_pending());
+                client.write_all(b"edge").await.unwrap();
+                task::yield_now().await;
+                assert!(common::poll_once(&mut waits).await.is_pending(), "round {round}: an event of another socket");
+                other.write_all(b"x").await.unwrap();
+                assert_eq!(waits.await.unwrap(), 1);
+                drop(duplicate);
+            }
+            assert!(netpoll::rt::metrics().stale_events <= 100);
+        });
+    });
+}
+
+#[test]
+fn what_was_closed_has_no_descriptor_to_give() {
+    run(async {
+        let (client, server) = pair().await;
+        client.force_close().await.unwrap();
+        assert_eq!(std::net::TcpStream::try_from(client).unwrap_err().kind(), ErrorKind::NotConnected);
+        server.force_close().await.unwrap();
+        assert!(catch_unwind(AssertUnwindSafe(|| OwnedFd::from(server))).is_err());
+        let listener = listener().await;
+        listener.close().await.unwrap();
+        assert_eq!(std::net::TcpListener::try_from(listener).unwrap_err().kind(), ErrorKind::NotConnected);
+    });
+}
+
+#[test]
+fn listeners_come_in_and_go_out() {
+    run(async {
+        let std = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = std.local_addr().unwrap();
+        let mut listener = TcpListener::from(std);
+        for _ in 0..5 {
+            let dial = task::spawn(TcpStream::connect(addr));
+            let (server, _) = listener.accept().await.unwrap();
+            // A listener from elsewhere keeps its options, and hands them on.
+            assert!(server.keepalive().unwrap().is_none());
+            dial.await.unwrap();
+            let std = std::net::TcpListener::try_from(listener).unwrap();
+            assert_eq!(std.local_addr().unwrap(), addr);
+            listener = TcpListener::from(OwnedFd::from(std));
+        }
+        // SAFETY: the number was just given away, and is owned by nobody else.
+        let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
+        assert_eq!(listener.local_addr().unwrap(), addr);
+        let dial = task::spawn(TcpStream::connect(addr));
+        listener.accept().await.unwrap();
+        dial.await.unwrap();
+    });
+}
+
+#[test]
+fn raw_descriptors_round_trip() {
+    child("raw_descriptors_round_trip", || {
+        run(async {
+            let (client, server) = pair().await;
+            let before = fd_count();
+            let number = client.as_raw_fd();
+            assert_eq!(client.as_fd().as_raw_fd(), number);
+            let number = client.into_raw_fd();
+            assert_eq!(fd_count(), before, "nothing is closed, nothing duplicated");
+            // SAFETY: as above.
+            let client = unsafe { TcpStream::from_raw_fd(number) };
+            client.write_all(b"x").await.unwrap();
+            assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 1);
+            drop(client);
+            assert_eq!(fd_count(), before - 1);
+            assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+        });
+    });
+}
+
+/// Descriptors that are no TCP sockets are answered with errors, not with panics or hangs.
+#[test]
+fn descriptors_of_another_kind_fail_politely() {
+    run(async {
+        let file = || OwnedFd::from(std::fs::File::open("/proc/self/status").unwrap());
+        let stream = TcpStream::from(file());
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
+        assert_eq!(stream.write(b"x").await.unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
+        assert!(stream.peer_addr().is_err() && stream.local_addr().is_err() && stream.nodelay().is_err());
+        assert!(format!("{stream:?}").contains("fd"));
+        assert!(stream.peer_closed().await.unwrap_err().to_string().contains("not pollable"));
+        let listener = TcpListener::from(file());
+        assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
+        // A socket that does not listen.
+        let (client, _server) = std_pair();
+        let listener = TcpListener::from(OwnedFd::from(client));
+        assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        // One that is not connected.
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let stream = TcpStream::from(OwnedFd::from(socket));
+        let error = stream.read(&mut [0; 1]).await.unwrap_err();
+        assert!(error.raw_os_error() == Some(libc::ENOTCONN) && !is_closed(&error), "{error}");
+        // A pair of unix sockets is near enough.
+        let (left, right) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (left, right) = (TcpStream::from(OwnedFd::from(left)), TcpStream::from(OwnedFd::from(right)));
+        let echoed = task::spawn(async move { echo(&right).await });
+        ping(&left, b"unix").await.unwrap();
+        assert!(left.peer_addr().is_err());
+        drop(left);
+        echoed.await.unwrap();
+    });
+}
+
+#[test]
+fn converting_while_another_clone_waits() {
+    run(async {
+        for _ in 0..20 {
+            let (client, server) = pair().await;
+            let reader = task::spawn({
+                let server = server.clone();
+                async move { server.read(&mut [0; 8]).await }
+            });
+            becomes("it waits", || netpoll::rt::metrics().waiters >= 1).await;
+            // A duplicate: the reader goes on waiting on the original.
+            let duplicate = TcpStream::from(OwnedFd::from(server));
+            client.write_all(b"x").await.unwrap();
+            assert_eq!(reader.await.unwrap(), 1);
+            client.write_all(b"y").await.unwrap();
+            assert_eq!(duplicate.read(&mut [0; 8]).await.unwrap(), 1);
+        }
+    });
+}
+
+#[test]
+fn debug_shows_addresses() {
+    run(async {
+        let (client, server) = pair().await;
+        let (own, peer) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        let text = format!("{client:?}");
+        assert!(text.contains(&own.to_string()) && text.contains(&peer.to_string()), "{text}");
+        client.force_close().await.unwrap();
+        assert!(format!("{client:?}").starts_with("TcpStream"));
+        drop(server);
+    });
+}

@@ -1,0 +1,195 @@
+//! Connecting. (Spurious wake-ups, connections to oneself and SO_ERROR are in `src/net/fd/seam_tests.rs`.)
+
+mod common;
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use common::{fd_count, listener, poll_once, run};
+use netpoll::net::{OpError, TcpListener, TcpStream, is_timeout, raw_os_error};
+use netpoll::task;
+
+/// A port of 127.0.0.1 that nobody listens on: bound, so that nobody else gets it, and not listening.
+fn refusing() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, addr)
+}
+
+/// A listener whose queue is full: connecting to it takes for ever.
+fn black_hole() -> (socket2::Socket, Vec<std::net::TcpStream>, SocketAddr) {
+    let (socket, addr) = refusing();
+    socket.listen(0).unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(300)) {
+        queued.push(stream);
+    }
+    (socket, queued, addr)
+}
+
+/// Go: TestTCPSpuriousConnSetupCompletion.
+#[test]
+fn a_connected_stream_is_connected() {
+    const TASKS: usize = 50;
+    const DIALS: usize = 100;
+    run(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        let server = task::spawn(async move {
+            for _ in 0..TASKS * DIALS / 2 {
+                match listener.accept().await {
+                    Ok((stream, _)) => drop(stream),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            // From here on dials are refused, or reset while they are in the queue.
+            drop(listener);
+        });
+        let dialers: Vec<_> = (0..TASKS)
+            .map(|_| {
+                task::spawn(async move {
+                    for _ in 0..DIALS {
+                        let Ok(stream) = TcpStream::connect_timeout(&addr, Duration::from_millis(50)).await else {
+                            continue;
+                        };
+                        if let Err(error) = stream.write(b"x").await {
+                            let errno = error.raw_os_error();
+                            assert_ne!(errno, Some(libc::ENOTCONN), "a stream that is not connected");
+                            assert!(matches!(errno, Some(libc::EPIPE | libc::ECONNRESET)), "{error}");
+                        }
+                    }
+                })
+            })
+            .collect();
+        for dialer in dialers {
+            dialer.await;
+        }
+        server.cancel().await;
+    });
+}
+
+#[test]
+fn a_refused_dial_says_what_and_where() {
+    run(async {
+        let (_socket, addr) = refusing();
+        let error = TcpStream::connect(addr).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(raw_os_error(&error), Some(libc::ECONNREFUSED));
+        assert_eq!(error.to_string(), format!("dial tcp {addr}: connect: connection refused"));
+        let op = error.get_ref().unwrap().downcast_ref::<OpError>().unwrap();
+        assert_eq!((op.op(), op.addr().unwrap().to_string()), ("dial", addr.to_string()));
+    });
+}
+
+#[test]
+fn every_address_is_tried_and_the_last_error_returned() {
+    run(async {
+        let (first, second) = (refusing(), refusing());
+        let listener = listener().await;
+        let good = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(&[first.1, second.1, good][..]).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), good);
+        let error = TcpStream::connect(&[first.1, second.1][..]).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("dial tcp {}: connect: connection refused", second.1));
+    });
+}
+
+#[test]
+fn names_are_resolved() {
+    run(async {
+        let listener = listener().await;
+        let port = listener.local_addr().unwrap().port();
+        for form in [format!("localhost:{port}"), format!("127.0.0.1:{port}")] {
+            let stream = TcpStream::connect(&form[..]).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap().port(), port);
+        }
+        TcpStream::connect(("localhost", port)).await.unwrap();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    });
+}
+
+#[test]
+fn bad_addresses_are_errors_that_name_them() {
+    run(async {
+        let nobody: &[SocketAddr] = &[];
+        let error = TcpStream::connect(nobody).await.unwrap_err();
+        assert_eq!(error.to_string(), "dial tcp: missing address");
+        for form in ["", ":", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:-1", "::1:80", "[::1]", "a b:80"]
+        {
+            let error = TcpStream::connect(form).await.unwrap_err();
+            assert_ne!(error.kind(), ErrorKind::ConnectionRefused, "{form:?}: {error}");
+            assert!(error.to_string().starts_with("dial tcp: "), "{form:?}: {error}");
+            let error = TcpListener::bind(form).await.unwrap_err();
+            assert_ne!(error.kind(), ErrorKind::AddrInUse, "{form:?}: {error}");
+        }
+        let error = TcpStream::connect("no-such-host.invalid:80").await.unwrap_err();
+        assert!(error.to_string().contains("no-such-host.invalid"), "{error}");
+        // Port 0 is no destination, and a multicast address has no streams.
+        assert!(TcpStream::connect("127.0.0.1:0").await.is_err());
+        assert!(TcpStream::connect("224.0.0.1:9").await.is_err());
+    });
+}
+
+#[test]
+fn a_dial_that_is_not_answered_times_out() {
+    let (_socket, _queued, addr) = black_hole();
+    run(async {
+        for millis in [1, 20, 60] {
+            let (start, timeout) = (Instant::now(), Duration::from_millis(millis));
+            let error = TcpStream::connect_timeout(&addr, timeout).await.unwrap_err();
+            assert!(is_timeout(&error), "{error}");
+            assert!(start.elapsed() >= timeout);
+            assert_eq!(error.to_string(), format!("dial tcp {addr}: i/o timeout"));
+        }
+    });
+}
+
+#[test]
+fn timeouts_at_the_ends_of_their_range() {
+    run(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        let error = TcpStream::connect_timeout(&addr, Duration::ZERO).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        for timeout in [Duration::MAX, Duration::from_secs(u64::MAX / 2), Duration::from_nanos(u64::MAX)] {
+            let stream = TcpStream::connect_timeout(&addr, timeout).await.unwrap();
+            // The dial's deadline is not left on the stream.
+            stream.write_all(b"x").await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_timeout_of_a_dial_is_gone_once_it_is_connected() {
+    run(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        let stream = TcpStream::connect_timeout(&addr, Duration::from_millis(200)).await.unwrap();
+        let (peer, _) = listener.accept().await.unwrap();
+        task::sleep(Duration::from_millis(250)).await;
+        stream.write_all(b"x").await.unwrap();
+        assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_dropped_dial_closes_its_socket() {
+    common::child("a_dropped_dial_closes_its_socket", || {
+        let (_socket, _queued, addr) = black_hole();
+        run(async {
+            // The poller's descriptors come with the first wait.
+            task::sleep(Duration::from_millis(1)).await;
+            drop(TcpStream::connect_timeout(&addr, Duration::from_millis(1)).await);
+            let before = fd_count();
+            for _ in 0..20 {
+                let mut dial = Box::pin(TcpStream::connect(addr));
+                assert!(poll_once(&mut dial).await.is_pending());
+                assert_eq!(fd_count(), before + 1);
+                drop(dial);
+                assert_eq!(fd_count(), before);
+            }
+        });
+    });
+}

@@ -1,0 +1,380 @@
+//! Invariant 12: sockets and sleeps work under any executor, and wakers, which are foreign code, run without our locks.
+
+mod common;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Watchdog, becomes, child, echo, eventually, listener, pair, park_on, ping};
+use futures::io::{AsyncReadExt, AsyncWriteExt};
+use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout};
+use netpoll::prelude::*;
+use netpoll::task;
+
+/// What every executor has to carry: names, accepting, both kinds of reads and writes, deadlines, sleeps, tasks of ours, closing.
+async fn everything() {
+    let listener = TcpListener::bind("localhost:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let server = async {
+        let mut incoming = listener.incoming();
+        let stream = incoming.next().await.unwrap().unwrap();
+        echo(&stream).await.unwrap();
+    };
+    let client = async {
+        let stream = TcpStream::connect(addr).await.unwrap();
+        for n in 0..200_usize {
+            ping(&stream, &vec![n as u8; 1 + n * 100]).await.unwrap();
+            let message = [n as u8; 100];
+            AsyncWriteExt::write_all(&mut &stream, &message).await.unwrap();
+            let mut back = [0; 100];
+            AsyncReadExt::read_exact(&mut &stream, &mut back).await.unwrap();
+            assert_eq!(back, message);
+        }
+        stream.set_read_deadline(Instant::now() + Duration::from_millis(5)).unwrap();
+        assert!(is_timeout(&stream.read(&mut [0; 1]).await.unwrap_err()));
+        stream.set_read_deadline(None).unwrap();
+        let start = Instant::now();
+        task::sleep(Duration::from_millis(3)).await;
+        assert!(start.elapsed() >= Duration::from_millis(3));
+        assert_eq!(task::spawn(async { 1 }).await, 1);
+        assert_eq!(task::spawn_blocking(|| 2).await, 2);
+        let late = netpoll::io::timeout(Duration::from_millis(2), stream.read(&mut [0; 1])).await;
+        assert!(is_timeout(&late.unwrap_err()));
+        AsyncWriteExt::close(&mut &stream).await.unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+        stream.force_close().await.unwrap();
+        assert!(is_closed(&stream.read(&mut [0; 1]).await.unwrap_err()));
+    };
+    futures::future::join(server, client).await;
+}
+
+#[test]
+fn inv12_futures_executor() {
+    let _watchdog = Watchdog::new();
+    futures::executor::block_on(everything());
+    let mut pool = futures::executor::LocalPool::new();
+    use futures::task::LocalSpawnExt;
+    for _ in 0..5 {
+        pool.spawner().spawn_local(everything()).unwrap();
+    }
+    pool.run();
+}
+
+#[test]
+fn inv12_tokio() {
+    let _watchdog = Watchdog::new();
+    let current = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    current.block_on(everything());
+    let many = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    many.block_on(async {
+        let tasks: Vec<_> = (0..10).map(|_| tokio::spawn(everything())).collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        // Its timers around our sockets.
+        let (client, _server) = pair().await;
+        let late = tokio::time::timeout(Duration::from_millis(5), client.read(&mut [0; 1])).await;
+        assert!(late.is_err());
+    });
+}
+
+#[test]
+fn inv12_smol() {
+    let _watchdog = Watchdog::new();
+    smol::block_on(everything());
+    let executor = smol::Executor::new();
+    let tasks: Vec<_> = (0..10).map(|_| executor.spawn(everything())).collect();
+    smol::block_on(executor.run(async {
+        for task in tasks {
+            task.await;
+        }
+    }));
+}
+
+#[test]
+fn inv12_threads_that_park() {
+    let _watchdog = Watchdog::new();
+    let threads: Vec<_> = (0..8).map(|_| thread::spawn(|| park_on(everything()))).collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn inv12_our_own_block_on_inside_others_and_the_other_way_round() {
+    let _watchdog = Watchdog::new();
+    futures::executor::block_on(async { task::block_on(everything()) });
+    task::block_on(async { smol::block_on(everything()) });
+    task::block_on(async { task::spawn(async { park_on(everything()) }).await });
+}
+
+/// In a process in which nobody ever calls `block_on` or `spawn`, and with one worker.
+#[test]
+fn inv12_the_poller_runs_without_any_task_of_ours() {
+    child("inv12_the_poller_runs_without_any_task_of_ours", || {
+        for _ in 0..20 {
+            netpoll::rt::Builder::new().workers(1).start().unwrap();
+            let (client, server) = park_on(pair());
+            let reader = thread::spawn(move || park_on(echo(&server)));
+            for _ in 0..20 {
+                park_on(ping(&client, b"hello")).unwrap();
+            }
+            assert_eq!(netpoll::rt::metrics().tasks_spawned, 0);
+            drop(client);
+            reader.join().unwrap().unwrap();
+            park_on(task::sleep(Duration::from_millis(1)));
+            netpoll::rt::shutdown(common::BOUND).unwrap();
+        }
+    });
+}
+
+/// Something to do in each of a waker's functions.
+struct Reenter {
+    stream: TcpStream,
+    calls: AtomicUsize,
+    woken: AtomicBool,
+}
+
+impl Reenter {
+    /// All that may be done with a socket, at once and on the spot.
+    fn use_the_socket(&self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let stream = &self.stream;
+        let _ = Pin::new(&mut stream.read(&mut [0; 1])).poll(&mut cx);
+        let _ = Pin::new(&mut stream.write(b"w")).poll(&mut cx);
+        let _ = Pin::new(&mut stream.readable()).poll(&mut cx);
+        let _ = Pin::new(&mut stream.peer_closed()).poll(&mut cx);
+        let _ = futures::io::AsyncRead::poll_read(Pin::new(&mut &*stream), &mut cx, &mut [0; 1]);
+        let _ = stream.set_read_deadline(Instant::now() + Duration::from_secs(100));
+        let _ = stream.set_write_deadline(None);
+        let _ = (stream.peer_addr(), stream.local_addr(), stream.nodelay(), format!("{stream:?}"));
+        let _ = netpoll::rt::metrics();
+        let _ = Pin::new(&mut netpoll::time::Sleep::new(Duration::from_secs(1))).poll(&mut cx);
+        drop(task::spawn(async {}));
+        self.calls.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Wake for Reenter {
+    fn wake(self: Arc<Self>) {
+        self.use_the_socket();
+        self.woken.store(true, Ordering::SeqCst);
+    }
+}
+
+mod raw {
+    //! A waker of which clone and drop are foreign code too.
+    use super::Reenter;
+    use std::sync::Arc;
+    use std::task::{RawWaker, RawWakerVTable, Waker};
+
+    static TABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop);
+
+    pub(super) fn waker(data: Arc<Reenter>) -> Waker {
+        // SAFETY: the functions below keep to the contract: `data` is a counted reference, which each consumes or copies.
+        unsafe { Waker::from_raw(raw(data)) }
+    }
+
+    fn raw(data: Arc<Reenter>) -> RawWaker {
+        RawWaker::new(Arc::into_raw(data).cast(), &TABLE)
+    }
+
+    fn borrowed(data: *const ()) -> std::mem::ManuallyDrop<Arc<Reenter>> {
+        // SAFETY: the pointer came from `Arc::into_raw` and the count is not touched.
+        std::mem::ManuallyDrop::new(unsafe { Arc::from_raw(data.cast::<Reenter>()) })
+    }
+
+    unsafe fn clone(data: *const ()) -> RawWaker {
+        let data = borrowed(data);
+        data.use_the_socket();
+        raw(Arc::clone(&data))
+    }
+
+    unsafe fn wake(data: *const ()) {
+        // SAFETY: this call owns the reference.
+        std::task::Wake::wake(unsafe { Arc::from_raw(data.cast::<Reenter>()) });
+    }
+
+    unsafe fn wake_by_ref(data: *const ()) {
+        std::task::Wake::wake_by_ref(&borrowed(data));
+    }
+
+    unsafe fn drop(data: *const ()) {
+        // SAFETY: this call owns the reference.
+        let data = unsafe { Arc::from_raw(data.cast::<Reenter>()) };
+        data.use_the_socket();
+    }
+}
+
+#[test]
+fn inv12_wakers_may_use_the_socket_that_wakes_them() {
+    let _watchdog = Watchdog::new();
+    for how in 0..4 {
+        let (client, server) = park_on(pair());
+        let reenter =
+            Arc::new(Reenter { stream: server.clone(), calls: AtomicUsize::new(0), woken: AtomicBool::new(false) });
+        let waker = raw::waker(reenter.clone());
+        let mut cx = Context::from_waker(&waker);
+        let (mut buf, mut more) = ([0; 1], [0; 1]);
+        let mut read = server.read(&mut buf);
+        let mut peek = server.peek(&mut more);
+        let mut end = server.peer_closed();
+        let mut sleep = netpoll::time::Sleep::new(Duration::from_millis(5));
+        assert!(common::poll_with(&mut sleep, &mut cx).is_pending());
+        if how != 0 {
+            assert!(common::poll_with(&mut read, &mut cx).is_pending());
+            assert!(common::poll_with(&mut peek, &mut cx).is_pending());
+            assert!(common::poll_with(&mut end, &mut cx).is_pending());
+            assert!(futures::io::AsyncRead::poll_read(Pin::new(&mut &server), &mut cx, &mut [0; 8]).is_pending());
+            // Another waker takes the place of the first.
+            let noop = &mut Context::from_waker(Waker::noop());
+            assert!(common::poll_with(&mut peek, noop).is_pending());
+            reenter.woken.store(false, Ordering::SeqCst);
+        }
+        match how {
+            0 => {}
+            1 => park_on(client.write_all(b"x")).unwrap(),
+            2 => server.set_read_deadline(Instant::now() + Duration::from_millis(3)).unwrap(),
+            _ => park_on(server.force_close()).unwrap(),
+        }
+        eventually("the waker is called", || reenter.woken.load(Ordering::SeqCst));
+        drop((read, peek, end, sleep));
+        assert!(reenter.calls.load(Ordering::SeqCst) >= 2);
+    }
+}
+
+/// A waker that drops the socket's last handle but one, or the future that waits next.
+#[test]
+fn inv12_wakers_may_drop_what_waits_beside_them() {
+    struct DropIt(Mutex<Option<Box<dyn std::any::Any + Send>>>, AtomicBool);
+    impl Wake for DropIt {
+        fn wake(self: Arc<Self>) {
+            drop(self.0.lock().unwrap().take());
+            self.1.store(true, Ordering::SeqCst);
+        }
+    }
+    let _watchdog = Watchdog::new();
+    for _ in 0..50 {
+        let (client, server) = park_on(pair());
+        let server: &'static TcpStream = Box::leak(Box::new(server));
+        let mut second = Box::pin(async move { server.readable().await });
+        let dropper = Arc::new(DropIt(Mutex::new(None), AtomicBool::new(false)));
+        let waker = Waker::from(dropper.clone());
+        let mut first = server.readable();
+        assert!(common::poll_with(&mut first, &mut Context::from_waker(&waker)).is_pending());
+        assert!(common::poll_now(&mut second).is_pending());
+        *dropper.0.lock().unwrap() = Some(Box::new(second));
+        park_on(client.write_all(b"x")).unwrap();
+        eventually("the waker is called", || dropper.1.load(Ordering::SeqCst));
+        park_on(first).unwrap();
+        assert_eq!(park_on(server.read(&mut [0; 8])).unwrap(), 1);
+        park_on(server.force_close()).unwrap();
+    }
+}
+
+/// A future may move from one executor to another between two polls.
+#[test]
+fn inv12_a_future_that_moves_is_woken_where_it_is() {
+    let _watchdog = Watchdog::new();
+    for _ in 0..20 {
+        let (client, server) = park_on(pair());
+        let moving = async move {
+            let mut buf = [0; 4];
+            common::read_exact(&server, &mut buf).await.unwrap();
+            buf
+        };
+        let mut moving = Box::pin(moving);
+        assert!(common::poll_now(&mut moving).is_pending());
+        futures::executor::block_on(async {
+            assert!(common::poll_once(&mut moving).await.is_pending());
+        });
+        let moved = task::spawn(moving);
+        park_on(async {
+            client.write_all(b"a").await.unwrap();
+            task::sleep(Duration::from_millis(1)).await;
+            client.write_all(b"bcd").await.unwrap();
+        });
+        assert_eq!(&park_on(moved), b"abcd");
+    }
+}
+
+/// Any number of foreign tasks wait on one socket; all are served.
+#[test]
+fn inv12_many_waiters_of_many_kinds_on_one_socket() {
+    let _watchdog = Watchdog::new();
+    let (client, server) = park_on(pair());
+    let taken = Arc::new(AtomicUsize::new(0));
+    let read = |kind: usize| {
+        let (server, taken) = (server.clone(), taken.clone());
+        async move {
+            loop {
+                let mut buf = [0; 1];
+                let count = match kind % 3 {
+                    0 => server.read(&mut buf).await.unwrap(),
+                    1 => AsyncReadExt::read(&mut &server, &mut buf).await.unwrap(),
+                    _ => {
+                        server.readable().await.unwrap();
+                        server.read(&mut buf).await.unwrap()
+                    }
+                };
+                if count == 0 {
+                    return;
+                }
+                taken.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    };
+    let mut threads = Vec::new();
+    let mut tasks = Vec::new();
+    for kind in 0..12 {
+        match kind / 3 {
+            0 => tasks.push(task::spawn(read(kind))),
+            1 => threads.push(thread::spawn({
+                let read = read(kind);
+                move || futures::executor::block_on(read)
+            })),
+            2 => threads.push(thread::spawn({
+                let read = read(kind);
+                move || park_on(read)
+            })),
+            _ => threads.push(thread::spawn({
+                let read = read(kind);
+                move || task::block_on(read)
+            })),
+        }
+    }
+    park_on(async {
+        for n in 0..2000 {
+            client.write_all(b"x").await.unwrap();
+            if n % 50 == 0 {
+                becomes("all is read", || taken.load(Ordering::SeqCst) == n + 1).await;
+            }
+        }
+        becomes("all is read", || taken.load(Ordering::SeqCst) == 2000).await;
+    });
+    drop(client);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    tasks.into_iter().for_each(park_on);
+}
+
+/// The registration of a listener under an executor that polls it once and goes away.
+#[test]
+fn inv12_an_abandoned_future_keeps_nothing() {
+    let _watchdog = Watchdog::new();
+    let listener = park_on(listener());
+    let addr = listener.local_addr().unwrap();
+    for _ in 0..10 {
+        let mut accept = Box::pin(listener.accept());
+        assert!(matches!(common::poll_now(&mut accept), Poll::Pending));
+        std::mem::forget(accept);
+    }
+    let client = thread::spawn(move || park_on(TcpStream::connect(addr)).unwrap());
+    // The forgotten ones were woken first, perhaps; what is asked now finds the connection all the same.
+    let client = client.join().unwrap();
+    let (server, _) = park_on(listener.accept()).unwrap();
+    assert_eq!(server.peer_addr().unwrap(), client.local_addr().unwrap());
+    park_on(listener.close()).unwrap();
+}

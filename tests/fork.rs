@@ -1,0 +1,136 @@
+//! A child of fork(2) that does not call exec(2) is told so.
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Poll;
+use std::time::Duration;
+
+use common::{child, pair, park_on, ping, poll_now};
+use netpoll::net::TcpListener;
+use netpoll::{rt, task};
+
+/// Runs `body` in a forked process; it returns how far it came. 0: all is well.
+fn forked(body: impl FnOnce() -> i32) {
+    // SAFETY: this process has threads, but the child uses nothing that they may have left locked: glibc's allocator survives a
+    // fork, and it ends with `_exit`.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0);
+    if pid == 0 {
+        let step = catch_unwind(AssertUnwindSafe(body)).unwrap_or(100);
+        // SAFETY: ends the process at once.
+        unsafe { libc::_exit(step) };
+    }
+    let mut status = 0;
+    let start = std::time::Instant::now();
+    // SAFETY: `status` is valid for the call.
+    while unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } == 0 {
+        if start.elapsed() > Duration::from_secs(10) {
+            // SAFETY: our own child, which is not reaped yet.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(libc::WIFEXITED(status), "the child hangs: status {status:#x}");
+    assert_eq!(libc::WEXITSTATUS(status), 0, "the child failed at this step");
+}
+
+fn is_clear(error: &std::io::Error) -> bool {
+    error.to_string().contains("netpoll cannot be used in a forked child process")
+}
+
+#[test]
+fn a_forked_child_is_refused() {
+    child("a_forked_child_is_refused", || {
+        std::panic::set_hook(Box::new(|_| {}));
+        let (client, server) = park_on(pair());
+        let fresh = park_on(pair());
+        // Registered, and waiting.
+        let mut buf = [0; 1];
+        let mut read = server.read(&mut buf);
+        assert!(poll_now(&mut read).is_pending());
+        task::block_on(async { task::spawn(async {}).await });
+        forked(|| {
+            let failed =
+                |polled: Poll<std::io::Result<_>>| matches!(polled, Poll::Ready(Err(error)) if is_clear(&error));
+            // What would wait is told, whether or not the descriptor was registered in the parent.
+            if !failed(poll_now(&mut server.read(&mut [0; 1]))) {
+                return 1;
+            }
+            if !failed(poll_now(&mut fresh.0.read(&mut [0; 1]))) {
+                return 2;
+            }
+            if !failed(poll_now(&mut read)) {
+                return 3;
+            }
+            let mut bind = Box::pin(TcpListener::bind("127.0.0.1:0"));
+            if !matches!(poll_now(&mut bind), Poll::Ready(Err(error)) if is_clear(&error)) {
+                return 4;
+            }
+            let refused = catch_unwind(|| task::block_on(async {}));
+            if !refused.is_err_and(|text| text.downcast_ref::<String>().is_some_and(|text| text.contains("forked"))) {
+                return 5;
+            }
+            if !rt::Builder::new().start().is_err_and(|error| is_clear(&error)) {
+                return 6;
+            }
+            if catch_unwind(|| task::spawn(async {}).task().id()).is_ok() {
+                return 7;
+            }
+            if !task::Builder::new().spawn(async {}).is_err_and(|error| is_clear(&error)) {
+                return 11;
+            }
+            if catch_unwind(|| task::spawn_blocking(|| ()).task().id()).is_ok() {
+                return 8;
+            }
+            let mut sleep = netpoll::time::Sleep::new(Duration::from_secs(1));
+            if catch_unwind(AssertUnwindSafe(|| poll_now(&mut sleep).is_pending())).is_ok() {
+                return 9;
+            }
+            // What needs no runtime still does what it says.
+            if client.local_addr().is_err() || poll_now(&mut client.write(b"x")).is_pending() {
+                return 10;
+            }
+            0
+        });
+        drop(read);
+        // The parent goes on as before.
+        assert_eq!(park_on(server.read(&mut [0; 1])).unwrap(), 1);
+        let echo = task::spawn(async move { common::echo(&server).await });
+        park_on(ping(&client, b"parent")).unwrap();
+        drop(client);
+        park_on(echo).unwrap();
+    });
+}
+
+#[test]
+fn fork_before_the_first_use_is_fine() {
+    child("fork_before_the_first_use_is_fine", || {
+        forked(|| {
+            let answer = task::block_on(async {
+                let (client, server) = pair().await;
+                let echo = task::spawn(async move { common::echo(&server).await });
+                ping(&client, b"child").await.unwrap();
+                drop(client);
+                echo.await.is_ok()
+            });
+            i32::from(!answer)
+        });
+        task::block_on(async { task::spawn(async {}).await });
+    });
+}
+
+#[test]
+fn a_child_that_calls_exec_disturbs_nobody() {
+    child("a_child_that_calls_exec_disturbs_nobody", || {
+        let (client, server) = park_on(pair());
+        let echo = task::spawn(async move { common::echo(&server).await });
+        for _ in 0..20 {
+            park_on(ping(&client, b"before")).unwrap();
+            assert!(std::process::Command::new("true").status().unwrap().success());
+        }
+        drop(client);
+        // The peer sees the end: no child holds the descriptor.
+        park_on(echo).unwrap();
+    });
+}

@@ -1,0 +1,179 @@
+//! Invariant 10: an idle process is idle. Each test is a process of its own, whose context switches are counted.
+
+mod common;
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{child, context_switches, cpu_time, echo, eventually, listener, pair, park_on, ping};
+use netpoll::net::TcpStream;
+use netpoll::{rt, task};
+
+const QUIET: Duration = Duration::from_millis(1200);
+
+/// Nobody but this thread runs for a while, as soon as what was under way has ended.
+#[track_caller]
+fn assert_idle() {
+    let start = Instant::now();
+    loop {
+        let (switches, cpu, before) = (context_switches(), cpu_time(), rt::metrics());
+        thread::sleep(QUIET);
+        let (more, used) = (context_switches() - switches, cpu_time() - cpu);
+        if more == 0 {
+            // The counting itself takes a moment.
+            assert!(used < Duration::from_millis(50), "{used:?} of CPU time");
+            return;
+        }
+        // Sysmon goes to sleep after a few looks, threads that rest end after a few seconds.
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "{more} context switches in {QUIET:?} of idleness\n{before:?}\n{:?}",
+            rt::metrics()
+        );
+    }
+}
+
+#[test]
+fn inv10_after_traffic() {
+    child("inv10_after_traffic", || {
+        let listener = park_on(listener());
+        let addr = listener.local_addr().unwrap();
+        drop(task::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                drop(task::spawn(async move { echo(&stream).await }));
+            }
+        }));
+        let streams: Vec<_> = (0..50_u8)
+            .map(|n| {
+                task::spawn(async move {
+                    let stream = TcpStream::connect(addr).await.unwrap();
+                    for _ in 0..50 {
+                        ping(&stream, &[n; 64]).await.unwrap();
+                    }
+                    stream
+                })
+            })
+            .map(park_on)
+            .collect();
+        assert_idle();
+        // All are still there, and wake up.
+        for stream in &streams {
+            park_on(ping(stream, b"again")).unwrap();
+        }
+        assert_idle();
+    });
+}
+
+#[test]
+fn inv10_after_a_block_on_that_left_sockets_open() {
+    child("inv10_after_a_block_on_that_left_sockets_open", || {
+        let streams = task::block_on(async {
+            let (client, server) = pair().await;
+            let echo = task::spawn(async move { echo(&server).await });
+            ping(&client, b"hello").await.unwrap();
+            (client, echo)
+        });
+        assert_idle();
+        task::block_on(ping(&streams.0, b"hello")).unwrap();
+        assert_idle();
+    });
+}
+
+#[test]
+fn inv10_inside_a_block_on_that_waits() {
+    child("inv10_inside_a_block_on_that_waits", || {
+        let (send, receive) = futures::channel::oneshot::channel::<()>();
+        let (begun, wait) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            task::block_on(async {
+                let (client, server) = pair().await;
+                drop(task::spawn(async move { echo(&server).await }));
+                ping(&client, b"hello").await.unwrap();
+                begun.send(()).unwrap();
+                receive.await.unwrap();
+            });
+        });
+        wait.recv().unwrap();
+        assert_idle();
+        send.send(()).unwrap();
+        thread.join().unwrap();
+        assert_idle();
+    });
+}
+
+#[test]
+fn inv10_after_timers() {
+    child("inv10_after_timers", || {
+        let (client, _server) = park_on(pair());
+        let sleeps: Vec<_> = (1..100).map(|n| task::spawn(task::sleep(Duration::from_micros(n * 100)))).collect();
+        sleeps.into_iter().for_each(park_on);
+        client.set_read_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
+        park_on(client.read(&mut [0; 1])).unwrap_err();
+        // Cancelled ones, and ones that are far.
+        for _ in 0..100 {
+            park_on(task::spawn(task::sleep(Duration::from_secs(2))).cancel());
+        }
+        let far = task::spawn(task::sleep(Duration::from_secs(3600)));
+        client.set_read_deadline(Instant::now() + Duration::from_secs(3600)).unwrap();
+        assert_idle();
+        park_on(far.cancel());
+    });
+}
+
+#[test]
+fn inv10_after_a_stretch_of_spare_workers() {
+    child("inv10_after_a_stretch_of_spare_workers", || {
+        rt::Builder::new().workers(2).start().unwrap();
+        let blocked: Vec<_> = (0..10)
+            .map(|_| {
+                task::spawn(async {
+                    thread::sleep(Duration::from_millis(100));
+                })
+            })
+            .collect();
+        blocked.into_iter().for_each(park_on);
+        assert!(rt::metrics().worker_threads > 2);
+        eventually("spare workers end", || rt::metrics().worker_threads <= 2);
+        assert_idle();
+    });
+}
+
+#[test]
+fn inv10_beside_blocked_and_nested_threads() {
+    child("inv10_beside_blocked_and_nested_threads", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let (send, receive) = futures::channel::oneshot::channel::<()>();
+        let nested = task::spawn(async move { task::block_on(receive).unwrap() });
+        let (release, wait) = mpsc::channel::<()>();
+        let blocking = task::spawn_blocking(move || wait.recv().is_err());
+        park_on(task::spawn(async {}));
+        assert_idle();
+        send.send(()).unwrap();
+        drop(release);
+        park_on(nested);
+        park_on(blocking);
+    });
+}
+
+#[test]
+fn inv10_sockets_of_other_executors() {
+    child("inv10_sockets_of_other_executors", || {
+        let (client, server) = futures::executor::block_on(pair());
+        let echo = thread::spawn(move || futures::executor::block_on(echo(&server)));
+        futures::executor::block_on(ping(&client, b"hello")).unwrap();
+        assert_idle();
+        futures::executor::block_on(ping(&client, b"hello")).unwrap();
+        drop(client);
+        echo.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn inv10_after_a_shutdown() {
+    child("inv10_after_a_shutdown", || {
+        task::block_on(async { task::spawn(async {}).await });
+        rt::shutdown(common::BOUND).unwrap();
+        assert_idle();
+    });
+}

@@ -1,0 +1,317 @@
+//! The ends of what there is: descriptors, queued operations, times.
+
+mod common;
+
+use std::future::Future;
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use common::{
+    Watchdog, becomes, child, cpu_time, exhaust_descriptors, fill, listener, pair, park_on, poll_once, run, set_nofile,
+};
+use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout, raw_os_error};
+use netpoll::prelude::*;
+use netpoll::task;
+
+/// A listener with connections waiting in its queue, made while there were descriptors.
+async fn with_clients(count: usize) -> (TcpListener, Vec<TcpStream>) {
+    let listener = listener().await;
+    let addr = listener.local_addr().unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(TcpStream::connect(addr).await.unwrap());
+    }
+    (listener, clients)
+}
+
+#[test]
+fn accept_returns_emfile_and_keeps_the_connection() {
+    child("accept_returns_emfile_and_keeps_the_connection", || {
+        set_nofile(64);
+        run(async {
+            let (listener, clients) = with_clients(1).await;
+            task::sleep(Duration::from_millis(1)).await;
+            let held = exhaust_descriptors();
+            for _ in 0..5 {
+                let error = listener.accept().await.unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+            }
+            drop(held);
+            // No edge comes for what has been in the queue all the time.
+            let (_, peer) = listener.accept().await.unwrap();
+            assert_eq!(peer, clients[0].local_addr().unwrap());
+        });
+    });
+}
+
+#[test]
+fn accept_that_waited_returns_emfile_as_well() {
+    child("accept_that_waited_returns_emfile_as_well", || {
+        set_nofile(64);
+        run(async {
+            let listener = Arc::new(listener().await);
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            let mut accept = listener.accept();
+            assert!(poll_once(&mut accept).await.is_pending());
+            let held = exhaust_descriptors();
+            socket.connect(&listener.local_addr().unwrap().into()).unwrap();
+            assert_eq!(accept.await.unwrap_err().raw_os_error(), Some(libc::EMFILE));
+            drop(held);
+            let (_, peer) = listener.accept().await.unwrap();
+            assert_eq!(Some(peer), socket.local_addr().unwrap().as_socket());
+        });
+    });
+}
+
+#[test]
+fn incoming_waits_for_descriptors_without_spinning() {
+    child("incoming_waits_for_descriptors_without_spinning", || {
+        set_nofile(64);
+        run(async {
+            let (listener, clients) = with_clients(3).await;
+            task::sleep(Duration::from_millis(1)).await;
+            let mut held = exhaust_descriptors();
+            let mut incoming = listener.incoming();
+            let polled = poll_once(&mut incoming.next()).await;
+            assert!(polled.is_pending(), "it waits instead of failing");
+            let before = cpu_time();
+            let polled = netpoll::future::timeout(Duration::from_millis(500), incoming.next()).await;
+            assert!(polled.is_err());
+            let used = cpu_time() - before;
+            assert!(used < Duration::from_millis(100), "{used:?} of CPU time in half a second");
+            // Freed behind its back: the timer finds it.
+            held.pop();
+            let (first, start) = (incoming.next().await.unwrap().unwrap(), Instant::now());
+            assert_eq!(first.peer_addr().unwrap(), clients[0].local_addr().unwrap());
+            assert!(start.elapsed() < Duration::from_secs(3));
+            // Full again. By now the pauses are long; the close of a socket of ours ends one at once, every time.
+            for n in 1..3 {
+                // Long pauses, made by waiting.
+                let waited = netpoll::future::timeout(Duration::from_millis(700), incoming.next()).await;
+                assert!(waited.is_err());
+                let closing = clients[0].clone();
+                let (mut next, start) = (incoming.next(), Instant::now());
+                assert!(poll_once(&mut next).await.is_pending());
+                if n == 1 {
+                    closing.force_close().await.unwrap();
+                } else {
+                    first.force_close().await.unwrap();
+                }
+                let stream = next.await.unwrap().unwrap();
+                assert_eq!(stream.peer_addr().unwrap(), clients[n].local_addr().unwrap());
+                assert!(start.elapsed() < Duration::from_millis(200), "woken after {:?}", start.elapsed());
+                std::mem::forget(stream);
+            }
+        });
+    });
+}
+
+#[test]
+fn incoming_that_backs_off_ends_when_the_listener_is_closed() {
+    child("incoming_that_backs_off_ends_when_the_listener_is_closed", || {
+        set_nofile(64);
+        run(async {
+            let (listener, _clients) = with_clients(1).await;
+            let listener = Arc::new(listener);
+            task::sleep(Duration::from_millis(1)).await;
+            let _held = exhaust_descriptors();
+            let server = task::spawn({
+                let listener = listener.clone();
+                async move {
+                    let mut incoming = listener.incoming();
+                    let mut results = Vec::new();
+                    while let Some(stream) = incoming.next().await {
+                        results.push(stream.map(drop));
+                    }
+                    results
+                }
+            });
+            task::sleep(Duration::from_millis(50)).await;
+            listener.close().await.unwrap();
+            let results = server.await;
+            assert_eq!(results.len(), 1);
+            assert!(is_closed(results[0].as_ref().unwrap_err()));
+        });
+    });
+}
+
+#[test]
+fn without_descriptors_everything_says_so() {
+    child("without_descriptors_everything_says_so", || {
+        set_nofile(64);
+        run(async {
+            let (listener, clients) = with_clients(1).await;
+            let addr = listener.local_addr().unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            let held = exhaust_descriptors();
+            let error = TcpStream::connect(addr).await.unwrap_err();
+            assert_eq!(raw_os_error(&error), Some(libc::EMFILE), "{error}");
+            assert!(error.to_string().starts_with(&format!("dial tcp {addr}: ")), "{error}");
+            let error = TcpListener::bind("127.0.0.1:0").await.unwrap_err();
+            assert_eq!(raw_os_error(&error), Some(libc::EMFILE), "{error}");
+            // What is open works.
+            clients[0].write_all(b"x").await.unwrap();
+            assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 1);
+            drop(held);
+            TcpStream::connect(addr).await.unwrap();
+        });
+    });
+}
+
+/// The poller itself needs three descriptors: where there are none, who waits is told, and the next try succeeds.
+#[test]
+fn without_descriptors_for_the_poller() {
+    child("without_descriptors_for_the_poller", || {
+        set_nofile(64);
+        // The other executor, so that nothing has made an epoll instance yet.
+        park_on(async {
+            let (client, server) = {
+                let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                (TcpStream::from(client), TcpStream::from(listener.accept().unwrap().0))
+            };
+            let held = exhaust_descriptors();
+            let error = server.read(&mut [0; 1]).await.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+            // Sleeps do without.
+            task::sleep(Duration::from_millis(5)).await;
+            assert_eq!(task::spawn(async { 1 }).await, 1);
+            drop(held);
+            let mut buf = [0; 1];
+            let mut read = server.read(&mut buf);
+            assert!(poll_once(&mut read).await.is_pending());
+            client.write_all(b"x").await.unwrap();
+            assert_eq!(read.await.unwrap(), 1);
+        });
+    });
+}
+
+/// One queue of each kind takes 2^20 operations; the next is an error, and all before it are served.
+#[test]
+fn inv13_queued_operations_are_bounded() {
+    const MOST: usize = 1 << 20;
+
+    fn too_many(error: &std::io::Error) {
+        let op = error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()).unwrap();
+        assert_eq!((error.kind(), op.network()), (ErrorKind::ResourceBusy, "tcp"));
+        assert!(error.to_string().ends_with("too many concurrent operations on a single file or socket"), "{error}");
+    }
+
+    /// Polls futures until one says that it is too many; returns those that wait.
+    fn queue<F: Future<Output = std::io::Result<T>> + Unpin, T>(mut make: impl FnMut() -> F) -> Vec<F> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut waiting = Vec::new();
+        loop {
+            let mut future = make();
+            match Pin::new(&mut future).poll(&mut cx) {
+                Poll::Pending => waiting.push(future),
+                Poll::Ready(Err(error)) => {
+                    too_many(&error);
+                    return waiting;
+                }
+                Poll::Ready(Ok(_)) => panic!("nothing to do, and done"),
+            }
+            assert!(waiting.len() < 2 * MOST, "no bound of {}", std::any::type_name::<F>());
+        }
+    }
+
+    // Outside the runtime: there a turn has a budget of operations, here one in so many is turned away once and woken at once.
+    let _watchdog = Watchdog::new();
+    park_on(async {
+        let bounds = MOST - 1..=MOST + MOST / 100;
+        let (client, server) = pair().await;
+        // Writers behind one that holds the lock.
+        fill(&client).await;
+        let mut first = client.write_all(b"first");
+        assert!(poll_once(&mut first).await.is_pending());
+        let writers = queue(|| client.write_all(b"x"));
+        assert!(bounds.contains(&writers.len()), "{}", writers.len());
+        drop((writers, first));
+        // Readers that wait for an edge.
+        let readers = queue(|| client.readable());
+        assert!(bounds.contains(&readers.len()), "{}", readers.len());
+        drop(readers);
+        // The socket is as good as before.
+        let mut buf = vec![0; 1 << 16];
+        assert!(server.read(&mut buf).await.unwrap() > 0);
+        server.write_all(b"x").await.unwrap();
+        assert_eq!(client.read(&mut buf).await.unwrap(), 1);
+    });
+}
+
+#[test]
+fn times_at_the_ends_of_their_range() {
+    run(async {
+        let (client, server) = pair().await;
+        let now = Instant::now();
+        // The latest instant there is: never.
+        let mut far = now;
+        for shift in (0..63).rev() {
+            far = far.checked_add(Duration::from_secs(1 << shift)).unwrap_or(far);
+        }
+        for late in [far, now + Duration::from_secs(u32::MAX.into())] {
+            client.set_deadline(late).unwrap();
+            let mut buf = [0; 1];
+            let mut read = client.read(&mut buf);
+            assert!(poll_once(&mut read).await.is_pending());
+            server.write_all(b"x").await.unwrap();
+            assert_eq!(read.await.unwrap(), 1);
+            client.write_all(b"y").await.unwrap();
+        }
+        // The earliest: past.
+        let mut early = now;
+        for shift in (0..63).rev() {
+            early = early.checked_sub(Duration::from_secs(1 << shift)).unwrap_or(early);
+        }
+        for past in [early, now, now - Duration::from_nanos(1)] {
+            client.set_deadline(past).unwrap();
+            assert!(is_timeout(&client.read(&mut [0; 1]).await.unwrap_err()));
+            assert!(is_timeout(&client.write(b"x").await.unwrap_err()));
+        }
+        client.set_deadline(None).unwrap();
+        client.write_all(b"z").await.unwrap();
+        for timeout in [Duration::MAX, Duration::from_nanos(u64::MAX)] {
+            client.set_read_timeout(Some(timeout)).unwrap();
+            let mut buf = [0; 1];
+            let mut read = client.read(&mut buf);
+            assert!(poll_once(&mut read).await.is_pending());
+            server.write_all(b"x").await.unwrap();
+            assert_eq!(read.await.unwrap(), 1);
+        }
+        assert_eq!(client.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::InvalidInput);
+        // Sleeps.
+        let mut never = Box::pin(task::sleep(Duration::MAX));
+        assert!(poll_once(&mut never).await.is_pending());
+        task::sleep(Duration::ZERO).await;
+        netpoll::time::Sleep::until(early).await;
+        assert_eq!(netpoll::time::Sleep::new(Duration::MAX).deadline(), None);
+    });
+}
+
+#[test]
+fn a_peer_that_resets_is_an_error_for_all_who_wait() {
+    run(async {
+        let (client, server) = pair().await;
+        let server = Arc::new(server);
+        let waiting: Vec<_> = (0..10)
+            .map(|_| {
+                let server = server.clone();
+                task::spawn(async move { server.read(&mut [0; 1]).await })
+            })
+            .collect();
+        becomes("all wait", || netpoll::rt::metrics().waiters >= 10).await;
+        client.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        let results: Vec<_> = futures::future::join_all(waiting).await;
+        // One takes the error, as the kernel has it once; the others see the end.
+        let resets = results.iter().filter(|result| result.is_err()).count();
+        assert_eq!(resets, 1, "{results:?}");
+        let error = results.into_iter().find_map(Result::err).unwrap();
+        assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
+        assert_eq!(server.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        assert!(server.take_error().unwrap().is_none());
+    });
+}

@@ -1,0 +1,222 @@
+//! Binding: forms of addresses, families, conflicts, names.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use common::{echo, ping, run};
+use netpoll::net::{TcpListener, TcpStream, raw_os_error};
+use netpoll::task;
+
+const V4: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::LOCALHOST)];
+const V6: [IpAddr; 2] = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+fn has_v6() -> bool {
+    std::net::TcpListener::bind("[::1]:0").is_ok()
+}
+
+fn hosts() -> Vec<IpAddr> {
+    V4.into_iter().chain(V6.into_iter().filter(|_| has_v6())).collect()
+}
+
+/// An address at which a listener on `host` can be reached.
+fn reachable(host: IpAddr) -> Vec<IpAddr> {
+    let mut at = vec![if host.is_unspecified() && host.is_ipv6() {
+        V6[1]
+    } else if host.is_unspecified() {
+        V4[1]
+    } else {
+        host
+    }];
+    if host == V6[0] {
+        at.push(V4[1]);
+    }
+    if host.is_unspecified() {
+        // Linux takes the wildcard as a destination for this host.
+        at.push(host);
+    }
+    at
+}
+
+/// Go: TestTCPServer.
+#[test]
+fn every_form_of_address_serves_three_at_once() {
+    run(async {
+        for host in hosts() {
+            let listener = Arc::new(TcpListener::bind((host, 0)).await.unwrap());
+            let port = listener.local_addr().unwrap().port();
+            let servers: Vec<_> = (0..3)
+                .map(|_| {
+                    let listener = listener.clone();
+                    task::spawn(async move {
+                        while let Ok((stream, _)) = listener.accept().await {
+                            drop(task::spawn(async move { echo(&stream).await }));
+                        }
+                    })
+                })
+                .collect();
+            for at in reachable(host) {
+                let clients: Vec<_> = (0..3)
+                    .map(|_| {
+                        task::spawn(async move {
+                            let stream = TcpStream::connect((at, port)).await.unwrap();
+                            for _ in 0..5 {
+                                ping(&stream, b"SERVER AND CLIENT").await.unwrap();
+                            }
+                        })
+                    })
+                    .collect();
+                for client in clients {
+                    client.await;
+                }
+            }
+            listener.close().await.unwrap();
+            for server in servers {
+                server.await;
+            }
+        }
+    });
+}
+
+/// Go: TestTCPListener.
+#[test]
+fn a_taken_port_is_refused_by_name() {
+    run(async {
+        for host in hosts() {
+            let first = TcpListener::bind((host, 0)).await.unwrap();
+            let addr = first.local_addr().unwrap();
+            assert_eq!(addr.ip(), host);
+            let error = TcpListener::bind(addr).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddrInUse);
+            assert_eq!(raw_os_error(&error), Some(libc::EADDRINUSE));
+            assert_eq!(error.to_string(), format!("listen tcp {addr}: bind: address already in use"));
+        }
+    });
+}
+
+/// Go: TestDualStackTCPListener.
+#[test]
+fn wildcards_conflict_as_the_kernel_says() {
+    if !has_v6() {
+        return;
+    }
+    // First, second, whether both can be. `[::]` takes the port for both families.
+    let cases = [
+        (V4[0], V4[0], false),
+        (V4[0], V4[1], false),
+        (V4[1], V4[0], false),
+        (V4[1], V4[1], false),
+        (V4[0], V6[0], false),
+        (V4[1], V6[0], false),
+        (V6[0], V4[0], false),
+        (V6[0], V4[1], false),
+        (V6[0], V6[0], false),
+        (V6[0], V6[1], false),
+        (V6[1], V6[0], false),
+        (V6[1], V6[1], false),
+        (V4[0], V6[1], true),
+        (V4[1], V6[1], true),
+        (V6[1], V4[0], true),
+        (V6[1], V4[1], true),
+    ];
+    run(async {
+        for (first, second, both) in cases {
+            // Somebody else may hold the port in the other family: then another port.
+            for attempt in 0.. {
+                let listener = TcpListener::bind((first, 0)).await.unwrap();
+                let port = listener.local_addr().unwrap().port();
+                match TcpListener::bind((second, port)).await {
+                    Ok(_) => assert!(both, "{first} and {second}"),
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+                        if both && attempt < 10 {
+                            continue;
+                        }
+                        assert!(!both, "{first} and {second}: {error}");
+                    }
+                }
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn the_ipv6_wildcard_takes_ipv4_as_well() {
+    if !has_v6() {
+        return;
+    }
+    run(async {
+        let listener = TcpListener::bind("[::]:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        let (server, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer.port(), client.local_addr().unwrap().port());
+        assert_eq!(server.peer_addr().unwrap(), peer);
+    });
+}
+
+/// Go: TestTCPListenerName.
+#[test]
+fn port_zero_becomes_a_real_one() {
+    run(async {
+        for host in hosts() {
+            let listener = TcpListener::bind((host, 0)).await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            assert_ne!(addr.port(), 0);
+            assert!(format!("{listener:?}").contains(&addr.to_string()));
+        }
+        let named = TcpListener::bind("localhost:0").await.unwrap();
+        assert!(named.local_addr().unwrap().ip().is_loopback());
+    });
+}
+
+#[test]
+fn the_first_address_that_can_be_bound_is_taken() {
+    run(async {
+        let taken = common::listener().await;
+        // An address for documentation (RFC 5737) is nobody's.
+        let foreign: SocketAddr = "192.0.2.1:0".parse().unwrap();
+        let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let taken = (taken.local_addr().unwrap(), taken);
+        let listener = TcpListener::bind(&[foreign, taken.0, free][..]).await.unwrap();
+        assert!(listener.local_addr().unwrap().ip().is_loopback());
+        let error = TcpListener::bind(&[taken.0, foreign][..]).await.unwrap_err();
+        assert_eq!(error.to_string(), "listen tcp 192.0.2.1:0: bind: cannot assign requested address");
+        let nobody: &[SocketAddr] = &[];
+        assert!(TcpListener::bind(nobody).await.unwrap_err().to_string().contains("missing address"));
+    });
+}
+
+#[test]
+fn descriptors_are_closed_on_exec_and_do_not_block() {
+    run(async {
+        let listener = common::listener().await;
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        for fd in [listener.as_raw_fd(), client.as_raw_fd(), server.as_raw_fd()] {
+            // SAFETY: no pointers; the descriptor is open.
+            let of_number = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+            // SAFETY: as above.
+            let of_file = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+            assert_ne!(of_number & libc::FD_CLOEXEC, 0);
+            assert_ne!(of_file & libc::O_NONBLOCK, 0);
+        }
+    });
+}
+
+#[test]
+fn ttl_is_inherited() {
+    run(async {
+        let listener = common::listener().await;
+        listener.set_ttl(42).unwrap();
+        assert_eq!(listener.ttl().unwrap(), 42);
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        assert_eq!(server.ttl().unwrap(), 42);
+        assert_eq!(listener.set_ttl(256).unwrap_err().kind(), ErrorKind::InvalidInput);
+    });
+}

@@ -1,0 +1,815 @@
+//! The scheduler: who runs, in which order, and what happens beside tasks that block, hog or panic.
+
+mod common;
+
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::future::{Future, pending, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Watchdog, becomes, child, child_with, echo, eventually, listener, pair, park_on, ping, run};
+use netpoll::net::TcpStream;
+use netpoll::rt::BlockedPolicy;
+use netpoll::{rt, task, task_local};
+
+const MS: Duration = Duration::from_millis(1);
+
+// ---- block_on ----
+
+#[test]
+fn block_on_from_many_threads() {
+    let _watchdog = Watchdog::new();
+    let threads: Vec<_> = (0..16_u8)
+        .map(|n| {
+            thread::spawn(move || {
+                for _ in 0..20 {
+                    task::block_on(async {
+                        let (client, server) = pair().await;
+                        let server = task::spawn(async move { echo(&server).await });
+                        ping(&client, &[n; 100]).await.unwrap();
+                        task::sleep(MS).await;
+                        drop(client);
+                        server.await.unwrap();
+                    });
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+/// More nested waits than there are threads to replace theirs: the clock and the network go on for them.
+#[test]
+fn nested_block_on_beyond_all_spare_workers() {
+    child("nested_block_on_beyond_all_spare_workers", || {
+        rt::Builder::new().workers(1).spare_workers(3).start().unwrap();
+        for _ in 0..3 {
+            let tasks: Vec<_> = (0..20)
+                .map(|n| {
+                    task::spawn(async move {
+                        task::block_on(async {
+                            task::sleep(Duration::from_millis(5 + n)).await;
+                            // The peer is a thread: tasks have no thread to run on while all are in a nested wait.
+                            let listener = listener().await;
+                            let addr = listener.local_addr().unwrap();
+                            let peer = thread::spawn(move || drop(std::net::TcpStream::connect(addr)));
+                            thread::yield_now();
+                            let (stream, _) = listener.accept().await.unwrap();
+                            assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+                            peer.join().unwrap();
+                        })
+                    })
+                })
+                .collect();
+            task::block_on(async {
+                for task in tasks {
+                    task.await;
+                }
+            });
+            assert_eq!(rt::metrics().nested_block_on, 0);
+        }
+    });
+}
+
+#[test]
+fn nested_block_on_of_a_task_that_needs_a_thread() {
+    for threads in ["1", "2"] {
+        child_with("nested_block_on_of_a_task_that_needs_a_thread", &[("NETPOLL_THREADS", threads)], || {
+            task::block_on(async {
+                let depth = task::spawn(async {
+                    task::block_on(async {
+                        task::spawn(async { task::block_on(async { task::spawn(async { 3 }).await }) }).await
+                    })
+                });
+                assert_eq!(depth.await, 3);
+            });
+        });
+    }
+}
+
+#[test]
+fn block_on_hands_over_what_it_leaves_running() {
+    child("block_on_hands_over_what_it_leaves_running", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        for round in 0..50 {
+            let turns = Arc::new(AtomicUsize::new(0));
+            let (send, receive) = mpsc::channel();
+            let (client, echoed) = task::block_on(async {
+                drop(task::spawn({
+                    let turns = turns.clone();
+                    async move {
+                        for _ in 0..100 {
+                            turns.fetch_add(1, Ordering::SeqCst);
+                            task::yield_now().await;
+                        }
+                        task::sleep(MS).await;
+                        send.send(()).unwrap();
+                    }
+                }));
+                let (client, server) = pair().await;
+                let echoed = task::spawn(async move { echo(&server).await });
+                if round % 2 == 0 {
+                    ping(&client, b"inside").await.unwrap();
+                }
+                (client, echoed)
+            });
+            receive.recv_timeout(common::BOUND).expect("tasks and timers go on without block_on");
+            assert_eq!(turns.load(Ordering::SeqCst), 100);
+            park_on(ping(&client, b"outside")).unwrap();
+            drop(client);
+            park_on(echoed).unwrap();
+        }
+    });
+}
+
+/// The root future goes first when it is woken, but not for ever: tasks, timers and the network have their turns beside one that
+/// only yields.
+#[test]
+fn a_root_future_that_yields_gives_way() {
+    child("a_root_future_that_yields_gives_way", || {
+        rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
+        run(async {
+            let done = Arc::new(AtomicBool::new(false));
+            drop(task::spawn({
+                let done = done.clone();
+                async move {
+                    let (client, server) = pair().await;
+                    let server = task::spawn(async move { echo(&server).await });
+                    for _ in 0..10 {
+                        ping(&client, b"beside").await.unwrap();
+                        task::sleep(MS).await;
+                    }
+                    drop(client);
+                    server.await.unwrap();
+                    done.store(true, Ordering::SeqCst);
+                }
+            }));
+            while !done.load(Ordering::SeqCst) {
+                task::yield_now().await;
+            }
+            // What was queued before the yield runs before it returns.
+            let turns = Arc::new(AtomicUsize::new(0));
+            for n in 1..=100 {
+                let own = turns.clone();
+                drop(task::spawn(async move { own.fetch_add(1, Ordering::SeqCst) }));
+                task::yield_now().await;
+                assert_eq!(turns.load(Ordering::SeqCst), n);
+            }
+        });
+    });
+}
+
+#[test]
+fn block_on_that_only_parks() {
+    child("block_on_that_only_parks", || {
+        rt::Builder::new().workers(2).block_on_runs_tasks(false).start().unwrap();
+        let own = thread::current().id();
+        task::block_on(async move {
+            let ids: Vec<_> = (0..200)
+                .map(|_| {
+                    task::spawn(async {
+                        task::yield_now().await;
+                        thread::current().id()
+                    })
+                })
+                .collect();
+            for id in ids {
+                assert_ne!(id.await, own, "a task ran on the thread of block_on");
+            }
+            let (client, server) = pair().await;
+            let server = task::spawn(async move { echo(&server).await });
+            for _ in 0..100 {
+                ping(&client, b"x").await.unwrap();
+            }
+            task::sleep(MS).await;
+            drop(client);
+            server.await.unwrap();
+            assert_eq!(thread::current().id(), own);
+        });
+    });
+}
+
+// ---- tasks that block their threads ----
+
+/// Starts a runtime of one worker, with a task that keeps it until the sender goes. `busy`: in a loop instead of asleep.
+fn with_blocked_worker(builder: rt::Builder, busy: bool) -> (mpsc::Sender<()>, task::JoinHandle<()>) {
+    builder.workers(1).start().unwrap();
+    let (release, wait) = mpsc::channel::<()>();
+    let (begun, begins) = mpsc::channel();
+    let blocked = task::Builder::new()
+        .name("blocker".into())
+        .spawn(async move {
+            begun.send(()).unwrap();
+            if busy {
+                while wait.try_recv() == Err(mpsc::TryRecvError::Empty) {}
+            } else {
+                let _ = wait.recv();
+            }
+        })
+        .unwrap();
+    begins.recv().unwrap();
+    (release, blocked)
+}
+
+fn go_on_beside(busy: bool) {
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let builder = rt::Builder::new().on_blocked_task({
+        let reports = reports.clone();
+        move |task| {
+            reports.lock().unwrap().push(task.clone());
+            // Whatever the callback does is its own affair.
+            if task.name.is_some() {
+                panic!("in the callback, on purpose");
+            }
+        }
+    });
+    let (release, blocked) = with_blocked_worker(builder, busy);
+    for _ in 0..20 {
+        park_on(task::spawn(async {
+            let (client, server) = pair().await;
+            let server = task::spawn(async move { echo(&server).await });
+            for _ in 0..10 {
+                ping(&client, b"beside").await.unwrap();
+                task::sleep(MS).await;
+            }
+            drop(client);
+            server.await.unwrap();
+        }));
+    }
+    assert!(!blocked.is_finished());
+    assert!(rt::metrics().worker_threads > 1 && rt::metrics().blocked_tasks >= 1);
+    let reports: Vec<_> = reports.lock().unwrap().iter().filter(|task| task.name.is_some()).cloned().collect();
+    assert_eq!(reports.len(), 1, "reported once: {reports:?}");
+    assert_eq!((reports[0].id, reports[0].name.as_deref()), (blocked.task().id(), Some("blocker")));
+    assert!(reports[0].blocked_for >= Duration::from_millis(9), "{reports:?}");
+    drop(release);
+    park_on(blocked);
+}
+
+#[test]
+fn others_go_on_beside_a_task_that_sleeps() {
+    child("others_go_on_beside_a_task_that_sleeps", || go_on_beside(false));
+}
+
+#[test]
+fn others_go_on_beside_a_task_that_loops() {
+    child("others_go_on_beside_a_task_that_loops", || go_on_beside(true));
+}
+
+#[test]
+fn many_blocked_tasks_bring_many_workers_within_the_bound() {
+    child("many_blocked_tasks_bring_many_workers_within_the_bound", || {
+        rt::Builder::new().workers(2).spare_workers(10).start().unwrap();
+        let (release, wait) = mpsc::channel::<()>();
+        let wait = Arc::new(Mutex::new(wait));
+        let running = Arc::new(AtomicUsize::new(0));
+        let blocked: Vec<_> = (0..30)
+            .map(|_| {
+                let (wait, running) = (wait.clone(), running.clone());
+                task::spawn(async move {
+                    running.fetch_add(1, Ordering::SeqCst);
+                    let _ = wait.lock().unwrap().recv();
+                })
+            })
+            .collect();
+        eventually("twelve threads block", || running.load(Ordering::SeqCst) == 12);
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(running.load(Ordering::SeqCst), 12, "workers and spares are a bound");
+        assert_eq!(rt::metrics().worker_threads, 12);
+        drop(release);
+        blocked.into_iter().for_each(park_on);
+        assert_eq!(running.load(Ordering::SeqCst), 30);
+        // Those beyond the configured number end after a while.
+        eventually("spare workers retire", || rt::metrics().worker_threads <= 2);
+        assert_eq!(park_on(task::spawn(async { 1 })), 1);
+    });
+}
+
+#[test]
+fn blocked_tasks_are_only_reported_if_so_wanted() {
+    child("blocked_tasks_are_only_reported_if_so_wanted", || {
+        let named = Arc::new(AtomicBool::new(false));
+        let builder = rt::Builder::new().blocked_tasks(BlockedPolicy::ReportOnly).on_blocked_task({
+            let named = named.clone();
+            move |task| named.store(task.name.as_deref() == Some("blocker"), Ordering::SeqCst)
+        });
+        let (release, blocked) = with_blocked_worker(builder, false);
+        let other = task::spawn(async {});
+        eventually("it is counted", || rt::metrics().blocked_tasks == 1);
+        eventually("it is reported", || named.load(Ordering::SeqCst));
+        thread::sleep(Duration::from_millis(50));
+        assert!(!other.is_finished());
+        assert_eq!((rt::metrics().worker_threads, rt::metrics().blocked_tasks), (1, 1));
+        drop(release);
+        park_on(blocked);
+        park_on(other);
+    });
+}
+
+#[test]
+fn blocked_tasks_are_left_alone_if_so_wanted() {
+    child("blocked_tasks_are_left_alone_if_so_wanted", || {
+        let builder = rt::Builder::new()
+            .blocked_tasks(BlockedPolicy::Off)
+            .on_blocked_task(|task| eprintln!("unwanted report of {task:?}"));
+        let (release, blocked) = with_blocked_worker(builder, true);
+        let other = task::spawn(async {});
+        thread::sleep(Duration::from_millis(80));
+        assert!(!other.is_finished());
+        assert_eq!((rt::metrics().worker_threads, rt::metrics().blocked_tasks), (1, 0));
+        drop(release);
+        park_on(blocked);
+        park_on(other);
+    });
+}
+
+/// A network waiter of another executor is served although all workers are blocked and none may be added.
+#[test]
+fn the_network_is_polled_beside_blocked_workers() {
+    child("the_network_is_polled_beside_blocked_workers", || {
+        let (release, blocked) = with_blocked_worker(rt::Builder::new().blocked_tasks(BlockedPolicy::ReportOnly), true);
+        let (client, server) = futures::executor::block_on(pair());
+        let echo = thread::spawn(move || futures::executor::block_on(echo(&server)));
+        futures::executor::block_on(async {
+            for _ in 0..5 {
+                ping(&client, b"sysmon").await.unwrap();
+            }
+            task::sleep(MS).await;
+        });
+        drop(client);
+        echo.join().unwrap().unwrap();
+        drop(release);
+        park_on(blocked);
+    });
+}
+
+// ---- fairness ----
+
+/// Operations of one turn stay below this.
+const MOST: usize = 1000;
+
+async fn hog(stream: &TcpStream, operations: &AtomicUsize) {
+    loop {
+        // Peeking leaves the byte there: ready for ever.
+        assert_eq!(stream.peek(&mut [0; 1]).await.unwrap(), 1);
+        operations.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn ready() -> (TcpStream, TcpStream) {
+    let (client, server) = pair().await;
+    client.write_all(b"x").await.unwrap();
+    server.readable().await.unwrap();
+    (client, server)
+}
+
+/// A task whose socket is always ready yields; counted in operations between two of its turns.
+#[test]
+fn a_task_whose_socket_is_always_ready_yields() {
+    // Turn by turn, without any executor.
+    let _watchdog = Watchdog::new();
+    let (_client, server) = park_on(ready());
+    let operations = AtomicUsize::new(0);
+    let mut future = Box::pin(hog(&server, &operations));
+    for _ in 0..5 {
+        operations.store(0, Ordering::Relaxed);
+        assert!(common::poll_now(&mut future).is_pending());
+        let count = operations.load(Ordering::Relaxed);
+        assert!((1..MOST).contains(&count), "{count} operations in one turn");
+    }
+    // Beside another future in one task of another executor.
+    futures::executor::block_on(async {
+        let mut others = 0;
+        let other = async {
+            while others < 100 {
+                others += 1;
+                task::yield_now().await;
+            }
+        };
+        futures::future::select(Box::pin(other), Box::pin(hog(&server, &operations))).await;
+    });
+}
+
+#[test]
+fn a_task_whose_socket_is_always_ready_leaves_turns_to_others() {
+    child("a_task_whose_socket_is_always_ready_leaves_turns_to_others", || {
+        rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
+        task::block_on(async {
+            let (_client, server) = ready().await;
+            let operations = Arc::new(AtomicUsize::new(0));
+            let hog = task::spawn({
+                let operations = operations.clone();
+                async move { hog(&server, &operations).await }
+            });
+            task::spawn(async move {
+                for _ in 0..100 {
+                    let before = operations.load(Ordering::Relaxed);
+                    task::yield_now().await;
+                    assert!(operations.load(Ordering::Relaxed) - before < MOST);
+                }
+            })
+            .await;
+            hog.cancel().await;
+        });
+    });
+}
+
+/// Runs `count` tasks that are always runnable for `rounds` rounds and returns the longest time, in turns of all, that one of them
+/// waited for its next turn, per task.
+fn longest_wait(count: usize, rounds: usize) -> f64 {
+    let turns = Arc::new(AtomicUsize::new(0));
+    let longest = Arc::new(AtomicUsize::new(0));
+    let ready = Arc::new(AtomicUsize::new(0));
+    run(async {
+        let tasks: Vec<_> = (0..count)
+            .map(|_| {
+                let (turns, longest, ready) = (turns.clone(), longest.clone(), ready.clone());
+                task::spawn(async move {
+                    ready.fetch_add(1, Ordering::SeqCst);
+                    while ready.load(Ordering::SeqCst) < count {
+                        task::yield_now().await;
+                    }
+                    let mut last = turns.fetch_add(1, Ordering::SeqCst);
+                    for _ in 0..rounds {
+                        task::yield_now().await;
+                        let now = turns.fetch_add(1, Ordering::SeqCst);
+                        longest.fetch_max(now - last, Ordering::SeqCst);
+                        last = now;
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await;
+        }
+    });
+    longest.load(Ordering::SeqCst) as f64 / count as f64
+}
+
+/// No cliff where a queue overflows: every task has its turn in every round.
+#[test]
+fn every_task_has_its_turn_at_any_number() {
+    child("every_task_has_its_turn_at_any_number", || {
+        // On a loaded machine a worker without a CPU looks as if its task were stuck, and a helper upsets the order.
+        rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
+        for count in [2, 16, 255, 256, 257, 300, 1000, 5000] {
+            let longest = longest_wait(count, 30);
+            // One worker: one turn of each other task.
+            assert!(longest <= 2.0, "one of {count} tasks waited for {longest} rounds");
+        }
+    });
+}
+
+/// Several workers: a queue may be longer than another, and the machine has other things to do. Starvation is something else.
+#[test]
+fn every_task_has_its_turn_on_several_workers() {
+    for count in [257, 1000] {
+        let longest = longest_wait(count, 300);
+        assert!(longest <= 270.0, "one of {count} tasks waited for {longest} of 300 rounds");
+    }
+}
+
+/// Two tasks that wake each other for ever do not keep a third from running.
+#[test]
+fn ping_pong_between_tasks_starves_nobody() {
+    child_with("ping_pong_between_tasks_starves_nobody", &[("NETPOLL_THREADS", "1")], || {
+        run(async {
+            let (left, right) = (Arc::new(Mutex::new(None::<Waker>)), Arc::new(Mutex::new(None::<Waker>)));
+            let player = |own: &Arc<Mutex<Option<Waker>>>, other: &Arc<Mutex<Option<Waker>>>| {
+                let (own, other) = (own.clone(), other.clone());
+                task::spawn(poll_fn(move |cx| -> Poll<()> {
+                    *own.lock().unwrap() = Some(cx.waker().clone());
+                    if let Some(waker) = other.lock().unwrap().take() {
+                        waker.wake();
+                    }
+                    Poll::Pending
+                }))
+            };
+            let players = [player(&left, &right), player(&right, &left)];
+            // A turn, a timer and a socket.
+            for _ in 0..100 {
+                task::spawn(task::yield_now()).await;
+            }
+            task::spawn(task::sleep(MS)).await;
+            let (client, server) = pair().await;
+            let server = task::spawn(async move { echo(&server).await });
+            ping(&client, b"in between").await.unwrap();
+            drop(client);
+            server.await.unwrap();
+            for player in players {
+                assert!(player.cancel().await.is_none());
+            }
+        });
+    });
+}
+
+#[test]
+fn yield_now_lets_the_queued_go_first() {
+    child_with("yield_now_lets_the_queued_go_first", &[("NETPOLL_THREADS", "1")], || {
+        let order = run(async {
+            let order = Arc::new(Mutex::new(Vec::new()));
+            let tasks: Vec<_> = (0..4)
+                .map(|n| {
+                    let order = order.clone();
+                    task::spawn(async move {
+                        for round in 0..3 {
+                            order.lock().unwrap().push((round, n));
+                            task::yield_now().await;
+                        }
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await;
+            }
+            order.lock().unwrap().clone()
+        });
+        let rounds: Vec<_> = order.iter().map(|turn| turn.0).collect();
+        assert_eq!(rounds, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2], "{order:?}");
+    });
+}
+
+// ---- handles ----
+
+#[test]
+fn cancel_drops_the_future_before_it_returns() {
+    struct Flag(Arc<AtomicBool>);
+    impl Drop for Flag {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    run(async {
+        for begun in [false, true] {
+            let dropped = Arc::new(AtomicBool::new(false));
+            let flag = Flag(dropped.clone());
+            let task = task::spawn(async move {
+                let _flag = flag;
+                pending::<()>().await
+            });
+            if begun {
+                task::yield_now().await;
+            }
+            assert!(task.cancel().await.is_none());
+            assert!(dropped.load(Ordering::SeqCst));
+        }
+        let done = task::spawn(async { 5 });
+        becomes("it is done", || done.is_finished()).await;
+        assert_eq!(done.cancel().await, Some(5));
+    });
+}
+
+#[test]
+fn ids_are_unique_and_names_are_kept() {
+    run(async {
+        let mut seen = HashSet::new();
+        assert!(seen.insert(task::current().id()));
+        for n in 0..1000 {
+            let handle = task::Builder::new()
+                .name(format!("task {n}"))
+                .spawn(async { (task::current().id(), task::current().name().map(str::to_owned)) })
+                .unwrap();
+            let id = handle.task().id();
+            assert_eq!(handle.await, (id, Some(format!("task {n}"))));
+            assert!(seen.insert(id));
+        }
+        assert_eq!(task::spawn(async { task::current().name().map(str::to_owned) }).await, None);
+    });
+    assert!(task::try_current().is_none());
+    assert!(catch_unwind(task::current).is_err());
+    assert_eq!(
+        task::Builder::new().name("root".into()).blocking(async { task::current().name().map(str::len) }),
+        Some(4)
+    );
+}
+
+task_local! {
+    static NUMBER: Cell<u32> = const { Cell::new(1) };
+}
+
+#[test]
+fn locals_belong_to_their_task() {
+    run(async {
+        NUMBER.with(|number| number.set(7));
+        let tasks: Vec<_> = (0..50)
+            .map(|n| {
+                task::spawn(async move {
+                    assert_eq!(NUMBER.with(Cell::get), 1);
+                    NUMBER.with(|number| number.set(n));
+                    for _ in 0..5 {
+                        task::yield_now().await;
+                        assert_eq!(NUMBER.with(Cell::get), n, "wherever it runs");
+                    }
+                    // A nested block_on is a task of its own.
+                    task::block_on(async { NUMBER.with(Cell::get) })
+                })
+            })
+            .collect();
+        for task in tasks {
+            assert_eq!(task.await, 1);
+        }
+        assert_eq!(NUMBER.with(Cell::get), 7);
+    });
+    assert!(NUMBER.try_with(Cell::get).is_err());
+}
+
+// ---- panics ----
+
+struct PanicOnDrop;
+
+impl Drop for PanicOnDrop {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            panic!("in a destructor, on purpose");
+        }
+    }
+}
+
+#[test]
+fn inv11_a_panic_stays_in_its_task() {
+    run(async {
+        for round in 0..20 {
+            let panics = task::spawn(async move {
+                if round % 2 == 0 {
+                    task::yield_now().await;
+                }
+                panic!("on purpose");
+            });
+            let error = catch(panics).await.unwrap_err();
+            assert_eq!(error.downcast_ref::<&str>(), Some(&"on purpose"));
+            // Nobody awaits this one.
+            drop(task::spawn(async { panic!("unheard") }));
+            assert_eq!(task::spawn(async { 1 }).await, 1);
+        }
+        let error = catch(task::spawn_blocking(|| panic!("in a blocking call"))).await.unwrap_err();
+        assert_eq!(error.downcast_ref::<&str>(), Some(&"in a blocking call"));
+        assert_eq!(task::spawn_blocking(|| 2).await, 2);
+    });
+    // In the root future: to the caller, and the runtime goes on.
+    assert!(catch_unwind(|| task::block_on(async { panic!("in the root") })).is_err());
+    assert!(catch_unwind(|| task::block_on(async { task::block_on(async { panic!("nested") }) })).is_err());
+    assert_eq!(run(async { task::spawn(async { 3 }).await }), 3);
+}
+
+/// Awaits a task that may have panicked.
+async fn catch<T>(mut handle: task::JoinHandle<T>) -> thread::Result<T> {
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut handle).poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Err(payload) => Poll::Ready(Err(payload)),
+    })
+    .await
+}
+
+#[test]
+fn inv11_destructors_that_panic_do_not_take_the_worker() {
+    child("inv11_destructors_that_panic_do_not_take_the_worker", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        for _ in 0..10 {
+            // The future's, when it ends, when it is cancelled and when it panics; the output's.
+            drop(task::spawn(async {
+                let _bomb = PanicOnDrop;
+                task::yield_now().await;
+            }));
+            drop(task::spawn(async { PanicOnDrop }));
+            let pending_one = task::spawn(async {
+                let _bomb = PanicOnDrop;
+                pending::<()>().await
+            });
+            park_on(task::spawn(task::yield_now()));
+            let _ = catch_unwind(AssertUnwindSafe(|| park_on(pending_one.cancel())));
+            let both = task::spawn(async {
+                let _bomb = PanicOnDrop;
+                panic!("first");
+            });
+            assert!(park_on(catch(both)).is_err());
+            assert_eq!(park_on(task::spawn(async { 4 })), 4);
+        }
+        assert_eq!(rt::metrics().contained_panics, 20);
+        assert!(rt::metrics().worker_threads >= 1);
+        let _ = rt::shutdown(Duration::from_secs(20));
+        assert_eq!(rt::metrics().worker_threads, 0);
+    });
+}
+
+struct PanickingWaker;
+
+impl Wake for PanickingWaker {
+    fn wake(self: Arc<Self>) {
+        panic!("in a waker, on purpose");
+    }
+
+    // What an operation calls whose budget is used up, in its own poll.
+    fn wake_by_ref(self: &Arc<Self>) {}
+}
+
+#[test]
+fn inv11_a_waker_that_panics_keeps_nobody_from_being_woken() {
+    let _watchdog = Watchdog::new();
+    let waker = Waker::from(Arc::new(PanickingWaker));
+    let mut bad = Context::from_waker(&waker);
+    park_on(async {
+        for _ in 0..20 {
+            // At an edge: before and after it in the list stand others.
+            let (client, server) = pair().await;
+            let mut first = server.readable();
+            assert!(common::poll_with(&mut first, &mut bad).is_pending());
+            let other = thread::spawn({
+                let server = server.clone();
+                move || task::block_on(server.readable()).unwrap()
+            });
+            becomes("both wait", || rt::metrics().waiters >= 2).await;
+            client.write_all(b"xx").await.unwrap();
+            let mut buf = [0; 1];
+            drop(first);
+            assert_eq!(server.read(&mut buf).await.unwrap(), 1);
+            other.join().unwrap();
+            // At an expiry, and at a close.
+            let (client, _server) = pair().await;
+            let mut buf = [0; 1];
+            let mut read = client.read(&mut buf);
+            assert!(common::poll_with(&mut read, &mut bad).is_pending());
+            client.set_read_deadline(Instant::now() + MS).unwrap();
+            assert!(client.read(&mut [0; 1]).await.is_err());
+            drop(read);
+            client.set_read_deadline(None).unwrap();
+            let mut buf = [0; 1];
+            let mut read = client.read(&mut buf);
+            assert!(common::poll_with(&mut read, &mut bad).is_pending());
+            client.force_close().await.unwrap();
+            // A sleep's.
+            let mut sleep = netpoll::time::Sleep::new(MS);
+            assert!(common::poll_with(&mut sleep, &mut bad).is_pending());
+            netpoll::time::Sleep::new(2 * MS).await;
+        }
+    });
+    assert_eq!(run(async { task::spawn(async { 5 }).await }), 5);
+}
+
+// ---- blocking calls ----
+
+#[test]
+fn blocking_calls_keep_to_their_bound() {
+    child("blocking_calls_keep_to_their_bound", || {
+        rt::Builder::new().workers(1).blocking_threads(3).start().unwrap();
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let calls: Vec<_> = (0..30)
+            .map(|n| {
+                let (running, most) = (running.clone(), most.clone());
+                task::spawn_blocking(move || {
+                    most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    thread::sleep(2 * MS);
+                    running.fetch_sub(1, Ordering::SeqCst);
+                    n
+                })
+            })
+            .collect();
+        // Tasks run beside them.
+        assert_eq!(park_on(task::spawn(async { 1 })), 1);
+        let results: Vec<_> = calls.into_iter().map(park_on).collect();
+        assert_eq!(results, (0..30).collect::<Vec<_>>());
+        assert_eq!(most.load(Ordering::SeqCst), 3);
+        assert_eq!(rt::metrics().blocking_threads, 3);
+        // A queued call can be cancelled; one that has begun cannot.
+        let (release, wait) = mpsc::channel::<()>();
+        let wait = Arc::new(Mutex::new(wait));
+        let blockers: Vec<_> = (0..3)
+            .map(|_| {
+                let wait = wait.clone();
+                task::spawn_blocking(move || {
+                    let _ = wait.lock().unwrap().recv();
+                })
+            })
+            .collect();
+        let queued = task::spawn_blocking(|| panic!("cancelled before it began"));
+        let cancelled = thread::spawn(move || park_on(queued.cancel()));
+        drop(release);
+        blockers.into_iter().for_each(park_on);
+        assert!(cancelled.join().unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_blocking_call_may_block_on() {
+    run(async {
+        let calls: Vec<_> = (0..20_u64)
+            .map(|n| {
+                task::spawn_blocking(move || {
+                    task::block_on(async move {
+                        task::sleep(MS).await;
+                        task::spawn(async move { n }).await
+                    })
+                })
+            })
+            .collect();
+        for (n, call) in calls.into_iter().enumerate() {
+            assert_eq!(call.await, n as u64);
+        }
+    });
+}

@@ -1,0 +1,415 @@
+//! Ending the runtime, and beginning again. Each test is a process of its own.
+
+mod common;
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Watchdog, child, child_with, echo, eventually, fd_count, pair, park_on, ping, thread_count};
+use netpoll::net::{OpError, TcpListener, TcpStream, is_timeout};
+use netpoll::{rt, task};
+
+const LONG: Duration = Duration::from_secs(30);
+
+fn is_shut_down(error: &std::io::Error) -> bool {
+    error.get_ref().and_then(|inner| inner.downcast_ref()).is_some_and(OpError::is_shut_down)
+}
+
+/// Counts in its destructor.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Tasks that wait for sockets, sleeps, channels and each other.
+fn thousand_tasks(dropped: &Arc<AtomicUsize>) -> Vec<TcpStream> {
+    let (streams, peers): (Vec<_>, Vec<_>) = park_on(async {
+        let mut all = Vec::new();
+        for _ in 0..20 {
+            all.push(pair().await);
+        }
+        all.into_iter().unzip()
+    });
+    for n in 0..1000 {
+        let counted = Counted(dropped.clone());
+        let stream = streams[n % 20].clone();
+        let (send, receive) = futures::channel::oneshot::channel::<()>();
+        drop(task::spawn(async move {
+            let _counted = counted;
+            match n % 5 {
+                0 => drop(stream.read(&mut [0; 8]).await),
+                1 => task::sleep(Duration::from_secs(3600)).await,
+                // Nobody but the task itself holds the other end.
+                2 => drop((receive.await, &send)),
+                3 => task::spawn(pending::<()>()).await,
+                _ => loop {
+                    task::yield_now().await;
+                    task::sleep(Duration::from_millis(1)).await;
+                },
+            }
+        }));
+    }
+    peers
+}
+
+#[test]
+fn a_runtime_with_a_thousand_tasks_ends() {
+    child("a_runtime_with_a_thousand_tasks_ends", || {
+        let (fds, threads) = (fd_count(), thread_count());
+        let dropped = Arc::new(AtomicUsize::new(0));
+        for round in 1..=5 {
+            let peers = thousand_tasks(&dropped);
+            // Some have begun, some have not.
+            if round % 2 == 0 {
+                thread::sleep(Duration::from_millis(20));
+            }
+            match rt::shutdown(LONG) {
+                Ok(()) => {}
+                // Tasks that wait for something outside the runtime were not queued: they are named, not waited for.
+                Err(still) => {
+                    assert!(!still.on_runtime_thread && still.threads.is_empty(), "{still}");
+                    assert!(still.running.is_empty() && still.tasks > 0, "{still}");
+                }
+            }
+            drop(peers);
+            assert_eq!(thread_count(), threads, "round {round}");
+            let metrics = rt::metrics();
+            assert_eq!((metrics.worker_threads, metrics.blocking_threads, metrics.tasks_injected), (0, 0, 0));
+            // What slept or waited for a socket is gone.
+            assert!(dropped.load(Ordering::SeqCst) >= round * 600, "{}", dropped.load(Ordering::SeqCst));
+        }
+        // The sockets of tasks that wait for ever are still theirs; none of these holds one.
+        eventually("descriptors are closed", || fd_count() <= fds + 5 * 20);
+    });
+}
+
+#[test]
+fn descriptors_and_threads_are_back_to_before_fifty_times() {
+    child("descriptors_and_threads_are_back_to_before_fifty_times", || {
+        let (fds, threads) = (fd_count(), thread_count());
+        for round in 0..50 {
+            rt::Builder::new().workers(1 + round % 3).start().unwrap();
+            task::block_on(async {
+                let (client, server) = pair().await;
+                let server = task::spawn(async move { echo(&server).await });
+                ping(&client, b"hello").await.unwrap();
+                task::spawn_blocking(|| ()).await;
+                task::sleep(Duration::from_micros(100)).await;
+                drop(client);
+                server.await.unwrap();
+            });
+            assert_eq!(rt::metrics().workers, 1 + round % 3);
+            rt::shutdown(LONG).unwrap();
+            assert_eq!((fd_count(), thread_count()), (fds, threads), "round {round}");
+            assert_eq!(rt::metrics().tasks_alive, 0);
+        }
+    });
+}
+
+#[test]
+fn shutting_down_what_does_not_run_is_no_error() {
+    child("shutting_down_what_does_not_run_is_no_error", || {
+        let threads = thread_count();
+        rt::shutdown(Duration::ZERO).unwrap();
+        rt::shutdown(LONG).unwrap();
+        assert_eq!(thread_count(), threads);
+        task::block_on(async {});
+        rt::shutdown(Duration::MAX).unwrap();
+        rt::shutdown(Duration::MAX).unwrap();
+        assert_eq!(thread_count(), threads);
+    });
+}
+
+#[test]
+fn it_is_refused_inside_the_runtime() {
+    let _watchdog = Watchdog::new();
+    let refused = |result: Result<(), rt::StillRunning>| {
+        let still = result.unwrap_err();
+        assert!(still.on_runtime_thread);
+        assert!(still.to_string().contains("call rt::shutdown outside"), "{still}");
+        assert_eq!(std::io::Error::from(still).kind(), std::io::ErrorKind::Unsupported);
+    };
+    task::block_on(async {
+        refused(rt::shutdown(LONG));
+        task::spawn(async move { refused(rt::shutdown(LONG)) }).await;
+        task::spawn_blocking(move || refused(rt::shutdown(LONG))).await;
+        // Nothing happened.
+        assert_eq!(task::spawn(async { 1 }).await, 1);
+    });
+}
+
+#[test]
+fn a_waiter_of_another_executor_gets_the_error() {
+    child("a_waiter_of_another_executor_gets_the_error", || {
+        let (client, server) = park_on(pair());
+        let reader = thread::spawn({
+            let client = client.clone();
+            move || futures::executor::block_on(client.read(&mut [0; 8]))
+        });
+        let poller = thread::spawn({
+            let client = client.clone();
+            move || {
+                use futures::io::AsyncReadExt;
+                futures::executor::block_on(AsyncReadExt::read(&mut &client, &mut [0; 8]))
+            }
+        });
+        let acceptor = thread::spawn(|| {
+            futures::executor::block_on(async {
+                let listener = common::listener().await;
+                listener.accept().await.map(drop)
+            })
+        });
+        eventually("all wait", || rt::metrics().waiters >= 3);
+        rt::shutdown(LONG).unwrap();
+        let error = reader.join().unwrap().unwrap_err();
+        assert!(is_shut_down(&error), "{error}");
+        assert!(error.to_string().ends_with("runtime shut down"), "{error}");
+        assert!(is_shut_down(&poller.join().unwrap().unwrap_err()));
+        assert!(is_shut_down(&acceptor.join().unwrap().unwrap_err()));
+        // The socket is as it was, and works with the next runtime.
+        let answer = task::block_on(async {
+            let echo = task::spawn(async move { echo(&server).await });
+            ping(&client, b"again").await.unwrap();
+            drop(client);
+            echo.await
+        });
+        answer.unwrap();
+    });
+}
+
+#[test]
+fn block_on_in_another_thread_goes_on() {
+    child("block_on_in_another_thread_goes_on", || {
+        let (client, _server) = park_on(pair());
+        let (begun, wait) = mpsc::channel();
+        let other = thread::spawn(move || {
+            task::block_on(async {
+                begun.send(()).unwrap();
+                client.read(&mut [0; 8]).await
+            })
+        });
+        wait.recv().unwrap();
+        eventually("it waits", || rt::metrics().waiters >= 1);
+        rt::shutdown(LONG).unwrap();
+        assert!(is_shut_down(&other.join().unwrap().unwrap_err()));
+    });
+}
+
+/// A sleep is not the runtime's: it looks at the clock again, and starts a runtime if it has to wait on.
+#[test]
+fn a_sleep_of_another_executor_outlives_the_runtime() {
+    child("a_sleep_of_another_executor_outlives_the_runtime", || {
+        for _ in 0..10 {
+            let start = Instant::now();
+            let sleepers: Vec<_> = (0..4)
+                .map(|n| {
+                    thread::spawn(move || {
+                        let sleep = task::sleep(Duration::from_millis(100 + n));
+                        if n % 2 == 0 { futures::executor::block_on(sleep) } else { task::block_on(sleep) }
+                    })
+                })
+                .collect();
+            eventually("all sleep", || rt::metrics().timer_entries >= 4);
+            match rt::shutdown(LONG) {
+                Ok(()) => {}
+                Err(still) => assert!(still.threads.is_empty(), "{still}"),
+            }
+            for sleeper in sleepers {
+                sleeper.join().unwrap();
+            }
+            assert!(start.elapsed() >= Duration::from_millis(100));
+            rt::shutdown(LONG).unwrap();
+        }
+    });
+}
+
+#[test]
+fn deadlines_set_before_a_shutdown_hold_after_it() {
+    child("deadlines_set_before_a_shutdown_hold_after_it", || {
+        let (client, server) = park_on(pair());
+        let deadline = Instant::now() + Duration::from_millis(300);
+        client.set_read_deadline(deadline).unwrap();
+        rt::shutdown(LONG).unwrap();
+        let error = task::block_on(client.read(&mut [0; 1])).unwrap_err();
+        assert!(is_timeout(&error) && Instant::now() >= deadline, "{error}");
+        // And one that is set anew, while an old one was in force.
+        server.set_read_deadline(Instant::now() + Duration::from_millis(50)).unwrap();
+        rt::shutdown(LONG).unwrap();
+        let deadline = Instant::now() + Duration::from_millis(100);
+        server.set_read_deadline(deadline).unwrap();
+        let error = task::block_on(server.read(&mut [0; 1])).unwrap_err();
+        assert!(is_timeout(&error) && Instant::now() >= deadline, "{error}");
+        // And a relative one.
+        server.set_read_deadline(None).unwrap();
+        server.set_read_timeout(Some(Duration::from_millis(60))).unwrap();
+        assert!(is_timeout(&task::block_on(server.read(&mut [0; 1])).unwrap_err()));
+        rt::shutdown(LONG).unwrap();
+        assert!(is_timeout(&task::block_on(server.read(&mut [0; 1])).unwrap_err()));
+    });
+}
+
+#[test]
+fn a_stuck_task_is_named_and_the_next_runtime_works_beside_it() {
+    let text = child_with("a_stuck_task_is_named_and_the_next_runtime_works_beside_it", &[], || {
+        for policy in [rt::BlockedPolicy::AddWorkers, rt::BlockedPolicy::ReportOnly, rt::BlockedPolicy::Off] {
+            rt::Builder::new().workers(1).spare_workers(2).blocked_tasks(policy).start().unwrap();
+            let (release, wait) = mpsc::channel::<()>();
+            let (begun, begins) = mpsc::channel();
+            let stuck = task::Builder::new()
+                .name("mule".into())
+                .spawn(async move {
+                    begun.send(()).unwrap();
+                    let _ = wait.recv();
+                })
+                .unwrap();
+            begins.recv().unwrap();
+            let start = Instant::now();
+            let still = rt::shutdown(Duration::from_millis(100)).unwrap_err();
+            assert!(start.elapsed() >= Duration::from_millis(100));
+            assert!(!still.on_runtime_thread);
+            assert_eq!(still.threads, ["netpoll"]);
+            assert_eq!(still.running, [(stuck.task().id(), Some("mule".to_owned()))]);
+            assert_eq!(still.tasks, 1);
+            let text = still.to_string();
+            assert!(text.contains("1 threads and 1 tasks are still running") && text.contains("(mule)"), "{text}");
+            println!("{text}");
+            assert_eq!(std::io::Error::from(still).kind(), std::io::ErrorKind::TimedOut);
+            // The next runtime has all it was promised, whatever the stuck thread holds.
+            rt::Builder::new().workers(1).spare_workers(2).blocked_tasks(policy).start().unwrap();
+            for _ in 0..20 {
+                assert_eq!(park_on(task::spawn(async { task::spawn(async { 5 }).await })), 5);
+                park_on(task::spawn(task::sleep(Duration::from_millis(1))));
+                let count = park_on(task::spawn(async {
+                    let (client, server) = pair().await;
+                    let server = task::spawn(async move { echo(&server).await });
+                    ping(&client, b"beside").await.unwrap();
+                    drop(client);
+                    server.await
+                }));
+                count.unwrap();
+                assert_eq!(task::block_on(async { task::spawn(async { 6 }).await }), 6);
+            }
+            drop(release);
+            eventually("the stuck thread ends", || rt::metrics().worker_threads <= 1);
+            for _ in 0..20 {
+                assert_eq!(park_on(task::spawn(async { task::spawn(async { 7 }).await })), 7);
+            }
+            rt::shutdown(LONG).unwrap();
+            assert_eq!(rt::metrics().worker_threads, 0);
+        }
+    });
+    assert!(text.is_none_or(|text| text.contains("(mule)")));
+}
+
+/// Sysmon and the blocking pool of the next runtime do not rely on threads of the last that are about to end.
+#[test]
+fn a_start_close_behind_a_shutdown_without_time_is_whole() {
+    child("a_start_close_behind_a_shutdown_without_time_is_whole", || {
+        for _ in 0..100 {
+            rt::Builder::new().workers(1).start().unwrap();
+            // A blocking thread that rests, a worker that sleeps, a sysmon that ticks.
+            assert_eq!(park_on(task::spawn_blocking(|| 1)), 1);
+            assert_eq!(park_on(task::spawn(async { 2 })), 2);
+            let _ = rt::shutdown(Duration::ZERO);
+            rt::Builder::new().workers(1).start().unwrap();
+            assert_eq!(park_on(task::spawn_blocking(|| 3)), 3);
+            // Only sysmon brings the worker that this needs.
+            let (release, wait) = mpsc::channel();
+            let blocked = task::spawn(async move { wait.recv().unwrap() });
+            park_on(task::spawn(async move { release.send(4).unwrap() }));
+            assert_eq!(park_on(blocked), 4);
+            let _ = rt::shutdown(LONG);
+        }
+        eventually("no thread is left", || rt::shutdown(LONG).is_ok() && rt::metrics().worker_threads == 0);
+    });
+}
+
+#[test]
+fn handles_of_dropped_tasks_say_so() {
+    child("handles_of_dropped_tasks_say_so", || {
+        let sleeper = || task::spawn(task::sleep(Duration::from_secs(3600)));
+        let (cancelled, awaited) = (sleeper(), sleeper());
+        let done = task::spawn(async { 9 });
+        eventually("it is done", || done.is_finished());
+        rt::shutdown(LONG).unwrap();
+        assert_eq!(park_on(cancelled.cancel()), None);
+        assert_eq!(park_on(done), 9, "a result that was there stays");
+        let panic = thread::spawn(move || park_on(awaited)).join();
+        assert!(panic.is_err(), "awaiting a task that was dropped panics");
+    });
+}
+
+#[test]
+fn destructors_may_use_the_runtime_while_it_ends() {
+    child("destructors_may_use_the_runtime_while_it_ends", || {
+        struct Busy(Option<TcpStream>, Arc<AtomicBool>);
+        impl Drop for Busy {
+            fn drop(&mut self) {
+                drop(task::spawn(async { task::yield_now().await }));
+                drop(task::spawn_blocking(|| ()));
+                let mut sleep = Box::pin(task::sleep(Duration::from_millis(1)));
+                let _ = common::poll_now(&mut sleep);
+                let stream = self.0.take().unwrap();
+                stream.set_read_deadline(Instant::now() + Duration::from_secs(1)).unwrap();
+                let _ = common::poll_now(&mut stream.read(&mut [0; 1]));
+                self.1.store(true, Ordering::SeqCst);
+            }
+        }
+        for _ in 0..20 {
+            let ran = Arc::new(AtomicBool::new(false));
+            let (client, _server) = park_on(pair());
+            let busy = Busy(Some(client), ran.clone());
+            let (begun, begins) = mpsc::channel();
+            drop(task::spawn(async move {
+                let _busy = busy;
+                begun.send(()).unwrap();
+                task::sleep(Duration::from_secs(3600)).await;
+            }));
+            begins.recv().unwrap();
+            eventually("it sleeps", || rt::metrics().timer_entries >= 1);
+            rt::shutdown(LONG).unwrap();
+            assert!(ran.load(Ordering::SeqCst));
+            // What the destructor spawned went with the rest, and does not come back.
+            task::block_on(async {});
+            assert_eq!(task::block_on(task::spawn(async { 3 })), 3);
+            rt::shutdown(LONG).unwrap();
+        }
+    });
+}
+
+#[test]
+fn listeners_and_streams_survive() {
+    child("listeners_and_streams_survive", || {
+        let listener = park_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let client = park_on(TcpStream::connect(addr)).unwrap();
+        let (server, _) = park_on(listener.accept()).unwrap();
+        for round in 0..50_u8 {
+            task::block_on(async {
+                // Waits, so it is registered with this runtime.
+                let answer = task::spawn({
+                    let server = server.clone();
+                    async move {
+                        let mut buf = [0];
+                        common::read_exact(&server, &mut buf).await.unwrap();
+                        server.write_all(&buf).await.unwrap();
+                    }
+                });
+                task::yield_now().await;
+                ping(&client, &[round]).await.unwrap();
+                answer.await;
+                let dial = task::spawn(TcpStream::connect(addr));
+                listener.accept().await.unwrap();
+                dial.await.unwrap();
+            });
+            rt::shutdown(LONG).unwrap();
+        }
+    });
+}

@@ -1,0 +1,213 @@
+//! Rules of the source that no compiler knows.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        let Ok(entries) = fs::read_dir(folder) else { return };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                if path.file_name().is_none_or(|name| name != "target") {
+                    walk(&path, found);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut found);
+    found.sort();
+    found
+}
+
+/// All that is ours.
+fn all() -> Vec<(PathBuf, String)> {
+    ["src", "macros", "models", "tests", "examples", "benches"].into_iter().flat_map(sources).collect()
+}
+
+/// Complains about every line for which `complaint` has one.
+fn check_lines(files: &[(PathBuf, String)], mut complaint: impl FnMut(&str) -> Option<String>) {
+    let mut complaints = Vec::new();
+    for (path, text) in files {
+        for (line, number) in text.lines().zip(1..) {
+            complaints.extend(complaint(line).map(|what| format!("{}:{number}: {what}", path.display())));
+        }
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+/// The code of a line, without its comment; good enough for what is looked for here.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or_default()
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, _)| {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        !text[..at].chars().next_back().is_some_and(is_part)
+            && !text[at + word.len()..].chars().next().is_some_and(is_part)
+    })
+}
+
+#[test]
+fn sources_are_found() {
+    let files = sources("src");
+    assert!(files.len() > 40, "{}", files.len());
+    assert!(files.iter().all(|(_, text)| !text.is_empty()));
+}
+
+/// Dependency runs one way: net → rt → sys.
+#[test]
+fn the_runtime_never_names_the_network_layer() {
+    for folder in ["src/rt", "src/sys"] {
+        check_lines(&sources(folder), |line| {
+            let code = code(line);
+            let names = code.contains("crate::net") || code.contains("super::net") || code.contains("net::fd");
+            names.then(|| "names `net`".to_owned())
+        });
+    }
+    check_lines(&sources("src/sys"), |line| code(line).contains("crate::rt").then(|| "names `rt`".to_owned()));
+}
+
+/// Code within what rustfmt keeps; comments are filled by hand and may be a few words longer.
+#[test]
+fn lines_are_short() {
+    check_lines(&all(), |line| {
+        let (width, trimmed) = (line.chars().count(), line.trim_start());
+        let most = if trimmed.starts_with("//") { 160 } else { 120 };
+        // A string, a link and the row of a table cannot be broken.
+        let is_text =
+            line.contains('"') || trimmed.starts_with("//") && (line.contains("http") || line.contains(" | "));
+        (width > most && !is_text).then(|| format!("{width} characters"))
+    });
+}
+
+#[test]
+fn there_are_no_tabs_and_no_blanks_at_ends() {
+    check_lines(&all(), |line| {
+        (line.contains('\t') || line.ends_with(' ')).then(|| "a tab, or a blank at the end".to_owned())
+    });
+    for (path, text) in all() {
+        assert!(text.ends_with('\n') && !text.ends_with("\n\n"), "{}: its last line", path.display());
+    }
+}
+
+/// Code, without the unit tests at the end of its file.
+fn code_lines(text: &str) -> usize {
+    text.lines().position(|line| line == "#[cfg(test)]").unwrap_or_else(|| text.lines().count())
+}
+
+#[test]
+fn files_are_of_readable_size() {
+    let long: Vec<_> = sources("src")
+        .into_iter()
+        // One trait, with the documentation and the example of each of its methods.
+        .filter(|(path, _)| !path.ends_with("stream/ext.rs"))
+        .map(|(path, text)| (path, code_lines(&text)))
+        .filter(|&(_, lines)| lines > 700)
+        .collect();
+    assert!(long.is_empty(), "{long:?}");
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    for (path, text) in sources("src").into_iter().chain(sources("tests")).chain(sources("examples")) {
+        assert!(text.starts_with("//! "), "{} has no header", path.display());
+    }
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // Written in two parts, so that this file passes.
+    let banned = [
+        concat!("to", "do!"),
+        concat!("unimpl", "emented!"),
+        concat!("db", "g!"),
+        concat!("FIX", "ME"),
+        concat!("TO", "DO"),
+        concat!("XX", "X"),
+        concat!("HA", "CK"),
+    ];
+    let skipped = concat!("#[ig", "nore");
+    check_lines(&all(), |line| {
+        let word = banned.iter().copied().find(|word| line.contains(word));
+        let word = word.or_else(|| line.trim_start().starts_with(skipped).then_some(skipped));
+        word.map(|word| format!("{word} is banned"))
+    });
+}
+
+/// A library does not write to standard output.
+#[test]
+fn the_library_does_not_print() {
+    check_lines(&sources("src"), |line| {
+        let code = line.trim_start();
+        (!code.starts_with("//") && has_word(code, "println!")).then(|| "prints".to_owned())
+    });
+}
+
+#[test]
+fn unsafe_code_says_why_it_is_sound() {
+    let mut complaints = Vec::new();
+    for (path, text) in all() {
+        let lines: Vec<_> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let code = code(line);
+            let is_unsafe = has_word(code, "unsafe") && (code.contains("unsafe {") || code.contains("unsafe impl"));
+            // A string that speaks of it is none.
+            if !is_unsafe || code.contains('"') {
+                continue;
+            }
+            let near = &lines[at.saturating_sub(6)..=at];
+            if !near.iter().any(|line| line.contains("SAFETY:") || line.contains("# Safety")) {
+                complaints.push(format!("{}:{}: {}", path.display(), at + 1, line.trim()));
+            }
+        }
+    }
+    assert!(complaints.is_empty(), "without SAFETY comment:\n{}", complaints.join("\n"));
+}
+
+/// Raw system calls would go past sanitizers and preloaded shims.
+#[test]
+fn system_calls_go_through_functions_of_libc() {
+    let call = concat!("libc::sys", "call");
+    check_lines(&all(), |line| code(line).contains(call).then(|| "a raw system call".to_owned()));
+}
+
+/// DESIGN's invariants have tests that carry their numbers. (8 is about datagrams, which are not there yet.)
+#[test]
+fn every_invariant_has_a_test() {
+    let tests: BTreeSet<_> = sources("tests")
+        .into_iter()
+        .chain(sources("src"))
+        .flat_map(|(_, text)| {
+            text.lines()
+                .filter_map(|line| line.trim_start().trim_start_matches("async ").strip_prefix("fn inv"))
+                .filter_map(|name| name.get(..2)?.parse::<u32>().ok())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let missing: Vec<_> = (1..=13).filter(|number| *number != 8 && !tests.contains(number)).collect();
+    assert!(missing.is_empty(), "invariants without a test: {missing:?}");
+}
+
+/// The default build stays small: what it is made of is argued for one by one.
+#[test]
+fn dependencies_are_those_that_were_decided_on() {
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let section = manifest.split("\n[dependencies]\n").nth(1).unwrap();
+    let names: Vec<_> = section
+        .lines()
+        .take_while(|line| !line.starts_with('['))
+        .filter(|line| !line.contains("optional = true"))
+        .filter_map(|line| line.split_once(" = ").map(|(name, _)| name))
+        .collect();
+    assert_eq!(
+        names,
+        ["async-task", "futures-core", "futures-io", "futures-lite", "libc", "pin-project-lite", "socket2"]
+    );
+}
