@@ -79,6 +79,11 @@ impl WaitKey {
     }
 }
 
+/// Whether a time is set and has come.
+fn is_over(until: u64) -> bool {
+    until != clock::NONE && until <= clock::now()
+}
+
 /// Waits until a descriptor of ours is closed after `seen`, which is 0 at first: for who needs a free number.
 pub(crate) fn poll_descriptor_closed(cx: &mut Context<'_>, seen: &mut u64) -> Poll<()> {
     runtime().closings.poll(cx, seen)
@@ -147,15 +152,13 @@ impl PollHandle {
         if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
             return Poll::Ready(Err(WaitError::Stopped));
         }
-        if let Some(timeout) = timeout
-            && self.has_timed_out(&mut wait.until, timeout)
-        {
+        if timeout.is_some() && is_over(wait.until) {
             return Poll::Ready(Err(WaitError::TimedOut));
         }
         wait.epoch = epoch.wrapping_add(1);
         let side = self.desc.side(direction);
         match side.wait(self.generation, &mut wait.key, Interest::Event, cx.waker(), || self.is_registered(epoch)) {
-            Wait::Listed => Poll::Pending,
+            Wait::Listed => self.arm_timeout(&mut wait.until, timeout),
             Wait::Retry => Poll::Ready(Ok(())),
         }
     }
@@ -173,21 +176,13 @@ impl PollHandle {
         if began != 0 && began != epoch.wrapping_add(1) {
             return Poll::Ready(Err(WaitError::Stopped));
         }
-        if let Some(timeout) = timeout {
-            let mut until = side.poll_until.load(Ordering::Relaxed);
-            if until != clock::NONE && clock::now() > clock::add(until, timeout) {
-                until = clock::NONE;
-            }
-            let timed_out = self.has_timed_out(&mut until, timeout);
-            side.poll_until.store(if timed_out { clock::NONE } else { until }, Ordering::Relaxed);
-            if timed_out {
-                return Poll::Ready(Err(WaitError::TimedOut));
-            }
+        if timeout.is_some_and(|timeout| self.is_over_keyless(direction, timeout)) {
+            return Poll::Ready(Err(WaitError::TimedOut));
         }
         match side.wait_poll(self.generation, cx.waker(), || self.is_registered(epoch)) {
             Wait::Listed => {
                 self.desc.poll_epoch(direction).store(epoch.wrapping_add(1), Ordering::Relaxed);
-                Poll::Pending
+                self.arm_timeout_keyless(direction, timeout)
             }
             Wait::Retry => Poll::Ready(Ok(())),
         }
@@ -221,10 +216,13 @@ impl PollHandle {
     /// A `poll_*` operation has ended: its timeout does not count for the next.
     #[inline]
     pub(crate) fn finish_keyless(&self, direction: Direction) {
-        let side = self.desc.side(direction);
         if self.desc.poll_epoch(direction).load(Ordering::Relaxed) != 0 {
             self.desc.poll_epoch(direction).store(0, Ordering::Relaxed);
-            side.poll_until.store(clock::NONE, Ordering::Relaxed);
+        }
+        // Asked apart: an edge that comes between the call and the wait leaves the time without the epoch.
+        let until = &self.desc.side(direction).poll_until;
+        if until.load(Ordering::Relaxed) != clock::NONE {
+            until.store(clock::NONE, Ordering::Relaxed);
         }
     }
 
@@ -237,19 +235,24 @@ impl PollHandle {
         *wait = WaitKey::new();
     }
 
-    /// Puts a waiter in that only expiry and close wake: for who queues behind a lock of this direction.
-    /// Ready: the operation has ended already.
+    /// Puts a waiter in that only expiry and close wake: for who queues behind a lock of this direction. The operation's own
+    /// timeout, which `wait` keeps, counts here too. Ready: the operation has ended already.
     pub(crate) fn poll_interrupt(
         &self,
         direction: Direction,
         cx: &mut Context<'_>,
+        interrupt: &mut WaitKey,
         wait: &mut WaitKey,
+        timeout: Option<Duration>,
     ) -> Poll<Result<(), WaitError>> {
         let side = self.desc.side(direction);
         loop {
             side.begin(self.generation)?;
-            match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), || true) {
-                Wait::Listed => return Poll::Pending,
+            if timeout.is_some() && is_over(wait.until) {
+                return Poll::Ready(Err(WaitError::TimedOut));
+            }
+            match side.wait(self.generation, &mut interrupt.key, Interest::Interrupt, cx.waker(), || true) {
+                Wait::Listed => return self.arm_timeout(&mut wait.until, timeout),
                 Wait::Retry => {}
             }
         }
@@ -260,29 +263,59 @@ impl PollHandle {
         &self,
         direction: Direction,
         cx: &mut Context<'_>,
+        timeout: Option<Duration>,
     ) -> Poll<Result<(), WaitError>> {
         let side = self.desc.side(direction);
+        if timeout.is_some_and(|timeout| self.is_over_keyless(direction, timeout)) {
+            return Poll::Ready(Err(WaitError::TimedOut));
+        }
         let _ = side.wait_poll(self.generation, cx.waker(), || true);
         // Listed first, looked at second: what ends the wait from here on wakes it.
         side.begin(self.generation)?;
-        Poll::Pending
+        self.arm_timeout_keyless(direction, timeout)
     }
 
-    /// Whether `until`, which is set now if it is not, has come; sees that a timer fires by then.
-    fn has_timed_out(&self, until: &mut u64, timeout: Duration) -> bool {
+    /// Sees that a timer fires when the operation's own timeout, which begins now if it has not, is over. The operation is in the
+    /// list already: a timer that fires at once finds it there.
+    fn arm_timeout(&self, until: &mut u64, timeout: Option<Duration>) -> Poll<Result<(), WaitError>> {
+        let Some(timeout) = timeout else { return Poll::Pending };
         let now = clock::now();
         if *until == clock::NONE {
             *until = clock::add(now, timeout);
         }
         if *until <= now {
-            return true;
+            return Poll::Ready(Err(WaitError::TimedOut));
         }
         if *until != clock::NEVER
             && let Some(arm) = self.desc.wait_until(*until)
         {
             runtime().arm_poll(self.desc, self.generation, arm);
         }
-        false
+        Poll::Pending
+    }
+
+    /// The same for the `poll_*` operation of a direction.
+    fn arm_timeout_keyless(&self, direction: Direction, timeout: Option<Duration>) -> Poll<Result<(), WaitError>> {
+        if timeout.is_none() {
+            return Poll::Pending;
+        }
+        let kept = &self.desc.side(direction).poll_until;
+        let mut until = kept.load(Ordering::Relaxed);
+        let polled = self.arm_timeout(&mut until, timeout);
+        kept.store(if polled.is_ready() { clock::NONE } else { until }, Ordering::Relaxed);
+        polled
+    }
+
+    /// Whether the timeout of the `poll_*` operation of a direction is over; it is used up then. One that was over for longer
+    /// than another such timeout belonged to an operation that was abandoned.
+    fn is_over_keyless(&self, direction: Direction, timeout: Duration) -> bool {
+        let kept = &self.desc.side(direction).poll_until;
+        let until = kept.load(Ordering::Relaxed);
+        let over = is_over(until);
+        if over {
+            kept.store(clock::NONE, Ordering::Relaxed);
+        }
+        over && clock::now() <= clock::add(until, timeout)
     }
 
     fn is_registered(&self, epoch: u32) -> bool {
@@ -403,5 +436,36 @@ impl Drop for PollHandle {
     fn drop(&mut self) {
         debug_assert!(!self.desc.is_current(self.generation), "a poll handle outlived its use without `retire`");
         runtime().cache.free(self.desc);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::socket;
+    use std::os::fd::AsFd;
+    use std::task::Waker;
+
+    /// The time of a poll that had to wait and then, because an edge came in between, had not, is not the next one's.
+    #[test]
+    fn a_poll_that_found_an_edge_leaves_no_timeout_behind() {
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let handle = PollHandle::open().unwrap();
+        let epoch = handle.register(socket.as_fd()).unwrap();
+        let side = handle.desc.side(Direction::Read);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut wait = || handle.poll_wait_keyless(Direction::Read, epoch, &mut cx, Some(Duration::from_secs(60)));
+        assert!(side.clear_ready(handle.begin(Direction::Read).unwrap()));
+        assert!(wait().is_pending());
+        assert_ne!(side.poll_until.load(Ordering::Relaxed), clock::NONE);
+        assert!(side.set_ready(handle.generation, 0, &mut Wakers::new()));
+        let polled = wait();
+        assert!(matches!(polled, Poll::Ready(Ok(()))), "{polled:?}");
+        handle.finish_keyless(Direction::Read);
+        assert_eq!(side.poll_until.load(Ordering::Relaxed), clock::NONE);
+        handle.evict();
+        handle.retire(socket.as_fd(), false);
+        drop(socket::close(socket.into()));
     }
 }

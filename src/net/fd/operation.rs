@@ -266,9 +266,12 @@ impl Fd {
         caller: &mut Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
+        let timeout = self.timeout(direction);
         let interrupted = match caller.as_deref_mut() {
-            Some(operation) => self.poll.poll_interrupt(direction, cx, &mut operation.interrupt),
-            None => self.poll.poll_interrupt_keyless(direction, cx),
+            Some(Operation { interrupt, wait, .. }) => {
+                self.poll.poll_interrupt(direction, cx, interrupt, wait, timeout)
+            }
+            None => self.poll.poll_interrupt_keyless(direction, cx, timeout),
         };
         interrupted.map(|ended| {
             if let Some(operation) = caller.as_deref_mut() {
