@@ -21,8 +21,8 @@
 //! # Relative timeouts
 //! An operation that has to wait notes when it gives up, in its key, and sees that a timer fires by then; the timer wakes everybody in
 //! that direction and each looks at its own clock. For `poll_*` the time is kept in the direction. Such an operation begins
-//! when a poll first returns Pending and ends when one returns Ready; one that was abandoned for longer than another timeout is
-//! taken for a new one.
+//! when a poll first returns Pending and ends when one returns Ready; one that was abandoned for longer than another timeout
+//! (100 ms at least: a busy task is polled late) is taken for a new one.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -78,6 +78,10 @@ impl WaitKey {
         self.key.is_some()
     }
 }
+
+/// How late a task that its timeout has woken may be polled, whatever the timeout. With less, a short timeout on a busy machine would
+/// begin anew for ever.
+const LATE_MAX: Duration = Duration::from_millis(100);
 
 /// Whether a time is set and has come.
 fn is_over(until: u64) -> bool {
@@ -307,7 +311,7 @@ impl PollHandle {
     }
 
     /// Whether the timeout of the `poll_*` operation of a direction is over; it is used up then. One that was over for longer
-    /// than another such timeout belonged to an operation that was abandoned.
+    /// than another such timeout and [`LATE_MAX`] belonged to an operation that was abandoned.
     fn is_over_keyless(&self, direction: Direction, timeout: Duration) -> bool {
         let kept = &self.desc.side(direction).poll_until;
         let until = kept.load(Ordering::Relaxed);
@@ -315,7 +319,7 @@ impl PollHandle {
         if over {
             kept.store(clock::NONE, Ordering::Relaxed);
         }
-        over && clock::now() <= clock::add(until, timeout)
+        over && clock::now() <= clock::add(until, timeout.max(LATE_MAX))
     }
 
     fn is_registered(&self, epoch: u32) -> bool {

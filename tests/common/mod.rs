@@ -89,6 +89,21 @@ pub async fn read_exact(stream: &TcpStream, buf: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// A read through the traits. (A method call on `&TcpStream` is the inherent one.)
+pub async fn trait_read(mut stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    netpoll::io::ReadExt::read(&mut stream, buf).await
+}
+
+/// A write through the traits.
+pub async fn trait_write(mut stream: &TcpStream, buf: &[u8]) -> io::Result<usize> {
+    netpoll::io::WriteExt::write(&mut stream, buf).await
+}
+
+/// A `write_all` through the traits: a series of writes.
+pub async fn trait_write_all(mut stream: &TcpStream, buf: &[u8]) -> io::Result<()> {
+    netpoll::io::WriteExt::write_all(&mut stream, buf).await
+}
+
 /// Proves that a connection carries bytes both ways, none of them old.
 pub async fn round_trip(one: &TcpStream, other: &TcpStream) {
     for (from, to) in [(one, other), (other, one)] {
