@@ -239,6 +239,13 @@ impl PollHandle {
         *wait = WaitKey::new();
     }
 
+    /// An operation no longer waits for an edge, for now. If one woke it, the next gets it. Its own timeout goes on.
+    pub(crate) fn leave(&self, direction: Direction, wait: &mut WaitKey) {
+        if wait.has_waited() {
+            self.wake(|wakers| self.desc.side(direction).finish(&mut wait.key, false, wakers));
+        }
+    }
+
     /// Puts a waiter in that only expiry and close wake: for who queues behind a lock of this direction. The operation's own
     /// timeout, which `wait` keeps, counts here too. Ready: the operation has ended already.
     pub(crate) fn poll_interrupt(

@@ -8,7 +8,8 @@
 //!        └───── edge ←── wait ←── give back ←── register ←───────────┘
 //! ```
 //! A lock and a reference are held around one call only, so nothing is held while an operation waits, and wakers run when
-//! nothing is held. `write_all` alone keeps the write lock ([`Hold::Across`]) and takes a reference for each call.
+//! nothing is held. `write_all` alone keeps the write lock ([`Hold::Across`]) and takes a reference for each call. A write that
+//! an edge wakes and that finds the lock taken passes the edge on: its holder may wait for just that.
 //!
 //! # Evidence
 //! EAGAIN clears *ready*. So does, on TCP, a count shorter than asked for: there is nothing more (or no more room), and an edge will
@@ -255,7 +256,15 @@ impl Fd {
                 }
                 Poll::Ready(locked.map_err(Failure::from))
             }
-            Poll::Pending => self.poll_interrupt(direction, caller, cx),
+            Poll::Pending => {
+                if direction == Direction::Write
+                    && let Some(operation) = caller.as_deref_mut()
+                {
+                    // The lock's holder may be a `write_all` that waits for the very edge that woke this operation.
+                    self.poll.leave(direction, &mut operation.wait);
+                }
+                self.poll_interrupt(direction, caller, cx)
+            }
         }
     }
 
