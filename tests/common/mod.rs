@@ -70,8 +70,9 @@ pub async fn narrow_pair() -> (TcpStream, TcpStream) {
 pub async fn fill(stream: &TcpStream) -> usize {
     let mut total = 0;
     let chunk = [0; 16 * 1024];
-    // The kernel moves what was written from this side's buffer to the other's, which makes room once more.
-    while let Ok(written) = netpoll::future::timeout(Duration::from_millis(50), stream.write(&chunk)).await {
+    // The kernel moves what was written from this side's buffer to the other's, which makes room once more. An acknowledgement
+    // may be delayed by 200 ms.
+    while let Ok(written) = netpoll::future::timeout(Duration::from_millis(250), stream.write(&chunk)).await {
         total += written.expect("the connection is whole");
     }
     total
@@ -153,6 +154,8 @@ pub async fn drive<F: Future + Unpin>(future: &mut F, wakes: &Wakes, waker: &Wak
         if let Poll::Ready(output) = poll_with(future, waker) {
             return output;
         }
+        // An operation may have asked the task to yield, so it must.
+        task::yield_now().await;
         eventually("a wake-up", || wakes.count() > seen).await;
     }
 }
