@@ -177,7 +177,7 @@ fn g132_a_timer_that_is_always_due_starves_nobody() {
                     while !stop.load(Ordering::Relaxed) {
                         task::sleep(Duration::from_nanos(1)).await;
                         fired += 1;
-                        if fired % 64 == 0 {
+                        if fired.is_multiple_of(64) {
                             // A sleep that is over before it begins need not yield.
                             task::yield_now().await;
                         }
