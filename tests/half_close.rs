@@ -142,6 +142,7 @@ fn g52_a_read_into_nothing_is_done_at_once() {
                 server.write_all(b"data").await.unwrap();
                 client.readable().await.unwrap();
             }
+            task::yield_now().await;
             let Poll::Ready(read) = poll_once(&mut client.read(&mut [])) else { panic!("nothing to wait for") };
             assert_eq!(read.unwrap(), 0);
             assert_eq!(trait_read(&client, &mut []).await.unwrap(), 0);

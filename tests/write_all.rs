@@ -358,6 +358,7 @@ fn inv05_expiry_and_close_wake_the_locks_queue() {
             for (wakes, _) in &wakers {
                 assert!(wakes.count() >= 1);
             }
+            task::yield_now().await;
             let Poll::Ready(third) = poll_write(&client, &wakers[2].1, b"x") else { panic!("ended") };
             let (Poll::Ready(first), Poll::Ready(second)) = (poll_once(&mut one), poll_once(&mut two)) else {
                 panic!("ended")

@@ -49,6 +49,8 @@ pub async fn pair() -> (TcpStream, TcpStream) {
 pub async fn connect_to(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().expect("listening")).await.expect("connect");
     let (server, _) = listener.accept().await.expect("accept");
+    // Tests that poll by hand begin with a full budget: an operation that is used up asks for a yield by being Pending.
+    task::yield_now().await;
     (client, server)
 }
 
