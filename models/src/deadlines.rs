@@ -114,7 +114,7 @@ impl Wake for Woken {
 
 /// An operation arms its own timeout while the timer fires for another's: it is woken in time all the same.
 ///
-/// Mirrors `PollHandle::has_timed_out` and `poll_wait`.
+/// Mirrors `PollHandle::poll_wait`, which lists the waiter and then arms.
 pub fn timeout_against_fire() {
     let timed = Timed::new(1000);
     timed.arm(timed.desc.wait_until(100));
@@ -122,15 +122,14 @@ pub fn timeout_against_fire() {
     assert!(side.clear_ready(side.begin(timed.generation).unwrap()));
     let woken = Arc::new(Woken(false.into()));
     let wait = |timed: &Timed, waker: &Waker| {
-        let mut key = None;
-        loop {
+        if planted!("timeout_armed_before_the_wait") {
             timed.arm(timed.desc.wait_until(150));
-            let still = || timed.desc.wakes_by(150);
-            let side = timed.desc.side(Direction::Read);
-            match side.wait(timed.generation, &mut key, Interest::Event, waker, still) {
-                Wait::Listed => return,
-                Wait::Retry => {}
-            }
+        }
+        let side = timed.desc.side(Direction::Read);
+        let listed = side.wait(timed.generation, &mut None, Interest::Event, waker, || true);
+        assert_eq!(listed, Wait::Listed);
+        if !planted!("timeout_armed_before_the_wait") {
+            timed.arm(timed.desc.wait_until(150));
         }
     };
     let waiting = spawn(&timed, {

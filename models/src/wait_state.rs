@@ -120,6 +120,7 @@ impl Socket {
             let side = self.desc.side(Direction::Read);
             match side.wait(self.generation, key, Interest::Event, cx.waker(), || true) {
                 Wait::Listed => return Poll::Pending,
+                Wait::Full => unreachable!("a model has few waiters"),
                 Wait::Retry => {}
             }
         }
@@ -150,6 +151,7 @@ impl Socket {
                 }
                 match self.desc.side(Direction::Read).wait_poll(self.generation, cx.waker(), || true) {
                     Wait::Listed => return Poll::Pending,
+                    Wait::Full => unreachable!("a model has few waiters"),
                     Wait::Retry => {}
                 }
             }
@@ -169,6 +171,7 @@ impl Socket {
                 let still = || !(by_hang_up && side.is_hung_up());
                 match side.wait(self.generation, &mut key, Interest::Interrupt, cx.waker(), still) {
                     Wait::Listed => return Poll::Pending,
+                    Wait::Full => unreachable!("a model has few waiters"),
                     Wait::Retry => {}
                 }
             }
@@ -389,6 +392,7 @@ pub fn an_edge_reaches_the_owner() {
                 let side = socket.desc.side(Direction::Read);
                 match side.wait(socket.generation, &mut key, Interest::Event, cx.waker(), || true) {
                     Wait::Listed => return Poll::Pending,
+                    Wait::Full => unreachable!("a model has few waiters"),
                     Wait::Retry => {}
                 }
             }

@@ -15,7 +15,7 @@ models! { deadlines:
 planted_bugs! {
     finds_a_fire_that_stores_blindly: "fire_stores_blindly" by deadline_moves_against_fire, "moved has fired";
     finds_a_timer_armed_before_its_deadline: "armed_before_deadline" by deadline_set_against_fire, "no timer";
-    finds_a_timeout_without_another_look: "timeout_without_recheck" by timeout_against_fire, "nobody wakes";
+    finds_a_timeout_armed_before_the_wait: "timeout_armed_before_the_wait" by timeout_against_fire, "nobody wakes";
     finds_a_sleep_without_another_look: "sleep_without_another_look" by earlier_timer_breaks_the_wait, DEADLOCK;
     finds_a_sleep_that_keeps_the_old_waker: "sleep_keeps_the_old_waker" by a_sleep_fires_while_it_is_polled, "woke nobody";
 }

@@ -521,13 +521,6 @@ impl PollDesc {
         self.arm(at)
     }
 
-    /// Whether a timer is to wake everybody by `at`. Asked under a list's lock: a `fire` that has taken the time away wakes
-    /// the list afterwards, so whoever is told yes here is woken by then (model `timeout_against_fire`).
-    pub(crate) fn wakes_by(&self, at: u64) -> bool {
-        let time = self.wait_until.load(Ordering::SeqCst);
-        planted!("timeout_without_recheck") || (time != NONE && time <= at)
-    }
-
     fn arm(&self, at: u64) -> Option<Arm> {
         let mut armed = self.armed.load(Ordering::SeqCst);
         loop {

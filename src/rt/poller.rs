@@ -21,8 +21,8 @@
 //! # Relative timeouts
 //! An operation that has to wait notes when it gives up, in its key, and sees that a timer fires by then; the timer wakes everybody in
 //! that direction and each looks at its own clock. For `poll_*` the time is kept in the direction. Such an operation begins
-//! when a poll first returns Pending and ends when one returns Ready; one that was abandoned for longer than another timeout is
-//! taken for a new one.
+//! when a poll first returns Pending and ends when one returns Ready; one that was abandoned for longer than another timeout
+//! (100 ms at least: a busy task is polled late) is taken for a new one.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -79,6 +79,15 @@ impl WaitKey {
     pub(crate) fn has_waited(&self) -> bool {
         self.key.is_some()
     }
+}
+
+/// How late a task that its timeout has woken may be polled, whatever the timeout. With less, a short timeout on a busy machine would
+/// begin anew for ever.
+const LATE_MAX: Duration = Duration::from_millis(100);
+
+/// Whether a time is set and has come.
+fn is_over(until: u64) -> bool {
+    until != clock::NONE && until <= clock::now()
 }
 
 /// Descriptors of ours that were closed so far: to be read before a call that may fail for want of a free number.
@@ -156,17 +165,13 @@ impl PollHandle {
         if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
             return Poll::Ready(Err(WaitError::Stopped));
         }
-        if let Some(timeout) = timeout
-            && self.has_timed_out(&mut wait.until, timeout)
-        {
+        if timeout.is_some() && is_over(wait.until) {
             return Poll::Ready(Err(WaitError::TimedOut));
         }
         wait.epoch = epoch.wrapping_add(1);
         let side = self.desc.side(direction);
-        let until = wait.until;
-        let still = || self.is_registered(epoch) && self.is_timed(until);
-        match side.wait(self.generation, &mut wait.key, Interest::Event, cx.waker(), still) {
-            Wait::Listed => Poll::Pending,
+        match side.wait(self.generation, &mut wait.key, Interest::Event, cx.waker(), || self.is_registered(epoch)) {
+            Wait::Listed => self.arm_timeout(&mut wait.until, timeout),
             Wait::Retry => Poll::Ready(Ok(())),
             Wait::Full => Poll::Ready(Err(WaitError::TooMany)),
         }
@@ -186,22 +191,13 @@ impl PollHandle {
         if began != 0 && began != epoch.wrapping_add(1) {
             return Poll::Ready(Err(WaitError::Stopped));
         }
-        let mut until = clock::NONE;
-        if let Some(timeout) = timeout {
-            until = side.poll_until.load(Ordering::Relaxed);
-            if until != clock::NONE && clock::now() > clock::add(until, timeout) {
-                until = clock::NONE;
-            }
-            let timed_out = self.has_timed_out(&mut until, timeout);
-            side.poll_until.store(if timed_out { clock::NONE } else { until }, Ordering::Relaxed);
-            if timed_out {
-                return Poll::Ready(Err(WaitError::TimedOut));
-            }
+        if timeout.is_some_and(|timeout| self.is_over_keyless(direction, timeout)) {
+            return Poll::Ready(Err(WaitError::TimedOut));
         }
-        match side.wait_poll(self.generation, cx.waker(), || self.is_registered(epoch) && self.is_timed(until)) {
+        match side.wait_poll(self.generation, cx.waker(), || self.is_registered(epoch)) {
             Wait::Listed => {
                 self.desc.poll_epoch(direction).store(epoch.wrapping_add(1), Ordering::Relaxed);
-                Poll::Pending
+                self.arm_timeout_keyless(direction, timeout)
             }
             Wait::Retry => Poll::Ready(Ok(())),
             Wait::Full => Poll::Ready(Err(WaitError::TooMany)),
@@ -238,10 +234,13 @@ impl PollHandle {
     /// A `poll_*` operation has ended: its timeout does not count for the next.
     #[inline]
     pub(crate) fn finish_keyless(&self, direction: Direction) {
-        let side = self.desc.side(direction);
         if self.desc.poll_epoch(direction).load(Ordering::Relaxed) != 0 {
             self.desc.poll_epoch(direction).store(0, Ordering::Relaxed);
-            side.poll_until.store(clock::NONE, Ordering::Relaxed);
+        }
+        // Asked apart: an edge that comes between the call and the wait leaves the time without the epoch.
+        let until = &self.desc.side(direction).poll_until;
+        if until.load(Ordering::Relaxed) != clock::NONE {
+            until.store(clock::NONE, Ordering::Relaxed);
         }
     }
 
@@ -263,19 +262,24 @@ impl PollHandle {
         }
     }
 
-    /// Puts a waiter in that only expiry and close wake: for who queues behind a lock of this direction.
-    /// Ready: the operation has ended already.
+    /// Puts a waiter in that only expiry and close wake: for who queues behind a lock of this direction. The operation's own
+    /// timeout, which `wait` keeps, counts here too. Ready: the operation has ended already.
     pub(crate) fn poll_interrupt(
         &self,
         direction: Direction,
         cx: &mut Context<'_>,
+        interrupt: &mut WaitKey,
         wait: &mut WaitKey,
+        timeout: Option<Duration>,
     ) -> Poll<Result<(), WaitError>> {
         let side = self.desc.side(direction);
         loop {
             side.begin(self.generation)?;
-            match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), || true) {
-                Wait::Listed => return Poll::Pending,
+            if timeout.is_some() && is_over(wait.until) {
+                return Poll::Ready(Err(WaitError::TimedOut));
+            }
+            match side.wait(self.generation, &mut interrupt.key, Interest::Interrupt, cx.waker(), || true) {
+                Wait::Listed => return self.arm_timeout(&mut wait.until, timeout),
                 Wait::Retry => {}
                 Wait::Full => return Poll::Ready(Err(WaitError::TooMany)),
             }
@@ -287,35 +291,59 @@ impl PollHandle {
         &self,
         direction: Direction,
         cx: &mut Context<'_>,
+        timeout: Option<Duration>,
     ) -> Poll<Result<(), WaitError>> {
         let side = self.desc.side(direction);
+        if timeout.is_some_and(|timeout| self.is_over_keyless(direction, timeout)) {
+            return Poll::Ready(Err(WaitError::TimedOut));
+        }
         let _ = side.wait_poll(self.generation, cx.waker(), || true);
         // Listed first, looked at second: what ends the wait from here on wakes it.
         side.begin(self.generation)?;
-        Poll::Pending
+        self.arm_timeout_keyless(direction, timeout)
     }
 
-    /// Whether `until`, which is set now if it is not, has come; sees that a timer fires by then.
-    fn has_timed_out(&self, until: &mut u64, timeout: Duration) -> bool {
+    /// Sees that a timer fires when the operation's own timeout, which begins now if it has not, is over. The operation is in the
+    /// list already: a timer that fires at once finds it there.
+    fn arm_timeout(&self, until: &mut u64, timeout: Option<Duration>) -> Poll<Result<(), WaitError>> {
+        let Some(timeout) = timeout else { return Poll::Pending };
         let now = clock::now();
         if *until == clock::NONE {
             *until = clock::add(now, timeout);
         }
         if *until <= now {
-            return true;
+            return Poll::Ready(Err(WaitError::TimedOut));
         }
         if *until != clock::NEVER
             && let Some(arm) = self.desc.wait_until(*until)
         {
             runtime().arm_poll(self.desc, self.generation, arm);
         }
-        false
+        Poll::Pending
     }
 
-    /// Whether a timer wakes an operation that waits until `until`, or it needs none. The timer may have fired, for another's
-    /// time, between [`has_timed_out`](PollHandle::has_timed_out) and the entry in the list.
-    fn is_timed(&self, until: u64) -> bool {
-        until == clock::NONE || until == clock::NEVER || self.desc.wakes_by(until)
+    /// The same for the `poll_*` operation of a direction.
+    fn arm_timeout_keyless(&self, direction: Direction, timeout: Option<Duration>) -> Poll<Result<(), WaitError>> {
+        if timeout.is_none() {
+            return Poll::Pending;
+        }
+        let kept = &self.desc.side(direction).poll_until;
+        let mut until = kept.load(Ordering::Relaxed);
+        let polled = self.arm_timeout(&mut until, timeout);
+        kept.store(if polled.is_ready() { clock::NONE } else { until }, Ordering::Relaxed);
+        polled
+    }
+
+    /// Whether the timeout of the `poll_*` operation of a direction is over; it is used up then. One that was over for longer
+    /// than another such timeout and [`LATE_MAX`] belonged to an operation that was abandoned.
+    fn is_over_keyless(&self, direction: Direction, timeout: Duration) -> bool {
+        let kept = &self.desc.side(direction).poll_until;
+        let until = kept.load(Ordering::Relaxed);
+        let over = is_over(until);
+        if over {
+            kept.store(clock::NONE, Ordering::Relaxed);
+        }
+        over && clock::now() <= clock::add(until, timeout.max(LATE_MAX))
     }
 
     fn is_registered(&self, epoch: u32) -> bool {
@@ -437,5 +465,36 @@ impl Drop for PollHandle {
         debug_assert!(!self.desc.is_current(self.generation), "a poll handle outlived its use without `retire`");
         self.wake(|wakers| self.desc.sides().iter().for_each(|side| side.take_leftovers(wakers)));
         runtime().cache.free(self.desc);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::socket;
+    use std::os::fd::AsFd;
+    use std::task::Waker;
+
+    /// The time of a poll that had to wait and then, because an edge came in between, had not, is not the next one's.
+    #[test]
+    fn a_poll_that_found_an_edge_leaves_no_timeout_behind() {
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let handle = PollHandle::open().unwrap();
+        let epoch = handle.register(socket.as_fd()).unwrap();
+        let side = handle.desc.side(Direction::Read);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut wait = || handle.poll_wait_keyless(Direction::Read, epoch, &mut cx, Some(Duration::from_secs(60)));
+        assert!(side.clear_ready(handle.begin(Direction::Read).unwrap()));
+        assert!(wait().is_pending());
+        assert_ne!(side.poll_until.load(Ordering::Relaxed), clock::NONE);
+        assert!(side.set_ready(handle.generation, 0, &mut Wakers::new()));
+        let polled = wait();
+        assert!(matches!(polled, Poll::Ready(Ok(()))), "{polled:?}");
+        handle.finish_keyless(Direction::Read);
+        assert_eq!(side.poll_until.load(Ordering::Relaxed), clock::NONE);
+        handle.evict();
+        handle.retire(socket.as_fd(), false);
+        drop(socket::close(socket.into()));
     }
 }

@@ -8,7 +8,8 @@
 //!        └───── edge ←── wait ←── give back ←── register ←───────────┘
 //! ```
 //! A lock and a reference are held around one call only, so nothing is held while an operation waits, and wakers run when
-//! nothing is held. `write_all` alone keeps the write lock ([`Hold::Across`]) and takes a reference for each call.
+//! nothing is held. `write_all` alone keeps the write lock ([`Hold::Across`]) and takes a reference for each call. A write that
+//! an edge wakes and that finds the lock taken passes the edge on: its holder may wait for just that.
 //!
 //! # Evidence
 //! EAGAIN clears *ready*. So does, on TCP, a count shorter than asked for: there is nothing more (or no more room), and an edge will
@@ -274,9 +275,12 @@ impl Fd {
         caller: &mut Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
+        let timeout = self.timeout(direction);
         let interrupted = match caller.as_deref_mut() {
-            Some(operation) => self.poll.poll_interrupt(direction, cx, &mut operation.interrupt),
-            None => self.poll.poll_interrupt_keyless(direction, cx),
+            Some(Operation { interrupt, wait, .. }) => {
+                self.poll.poll_interrupt(direction, cx, interrupt, wait, timeout)
+            }
+            None => self.poll.poll_interrupt_keyless(direction, cx, timeout),
         };
         interrupted.map(|ended| {
             if let Some(operation) = caller.as_deref_mut() {

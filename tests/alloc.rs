@@ -1,0 +1,117 @@
+//! G58: a write and a read allocate nothing, also where the read has to wait, with and without deadlines.
+//!
+//! Counts the allocations of the whole process, so this binary has one test.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use netpoll::net::TcpStream;
+use netpoll::task;
+use support::*;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the pointer came from `alloc` above with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as for `dealloc`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const ROUNDS: usize = 1000;
+
+/// How many allocations [`ROUNDS`] of `round` cost, once the lists and heaps that grow have grown.
+async fn allocations(mut round: impl AsyncFnMut()) -> usize {
+    for _ in 0..ROUNDS {
+        round().await;
+    }
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    for _ in 0..ROUNDS {
+        round().await;
+    }
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+/// What a thread that the runtime starts meanwhile may cost. Per round it is nothing.
+const ALLOWED: usize = ROUNDS / 20;
+
+async fn write_then_read(from: &TcpStream, to: &TcpStream) {
+    let mut buf = [0; 64];
+    assert_eq!(from.write(&[7; 64]).await.unwrap(), 64);
+    let mut got = 0;
+    while got < 64 {
+        got += to.read(&mut buf[got..]).await.unwrap();
+    }
+}
+
+async fn traits_write_then_read(from: &TcpStream, to: &TcpStream) {
+    let mut buf = [0; 64];
+    trait_write_all(from, &[7; 64]).await.unwrap();
+    let mut got = 0;
+    while got < 64 {
+        got += trait_read(to, &mut buf[got..]).await.unwrap();
+    }
+}
+
+#[test]
+fn g58_reads_and_writes_do_not_allocate() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let count = allocations(async || write_then_read(&client, &server).await).await;
+        assert!(count <= ALLOWED, "{count} in {ROUNDS} writes and reads");
+        let count = allocations(async || traits_write_then_read(&client, &server).await).await;
+        assert!(count <= ALLOWED, "{count} in {ROUNDS} writes and reads through the traits");
+
+        // An echo on another task: every read waits, on both sides.
+        let echo = task::spawn({
+            let server = server.clone();
+            async move {
+                let mut buf = [0; 64];
+                while let Ok(count @ 1..) = server.read(&mut buf).await {
+                    server.write_all(&buf[..count]).await.unwrap();
+                }
+            }
+        });
+        let count = allocations(async || write_then_read(&client, &client).await).await;
+        assert!(count <= ALLOWED, "{count} in {ROUNDS} reads that wait");
+        let count = allocations(async || traits_write_then_read(&client, &client).await).await;
+        assert!(count <= ALLOWED, "{count} in {ROUNDS} reads that wait, through the traits");
+        let count = allocations(async || {
+            client.set_deadline(Instant::now() + Duration::from_secs(30)).unwrap();
+            server.set_read_deadline(Instant::now() + Duration::from_secs(30)).unwrap();
+            write_then_read(&client, &client).await;
+        })
+        .await;
+        assert!(count <= ALLOWED, "{count} in {ROUNDS} reads with a deadline");
+        client.set_deadline(None).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let count = allocations(async || write_then_read(&client, &client).await).await;
+        assert!(count <= ALLOWED, "{count} in {ROUNDS} reads with a timeout");
+        client.close_write().unwrap();
+        echo.await;
+
+        let count = allocations(async || task::sleep(Duration::from_micros(1)).await).await;
+        assert!(count <= ALLOWED, "{count} in {ROUNDS} sleeps");
+    });
+}

@@ -1,0 +1,510 @@
+//! Closing: who is woken, what is said, when the descriptor is gone.
+//!
+//! G38, G42, G43, G45, G47, G49, G50, G53, G94 of Go's tests, and invariant 1. A second close is no error here (in Go it is).
+
+mod support;
+
+use std::fmt::Debug;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use netpoll::net::{Shutdown, TcpListener, TcpStream};
+use netpoll::prelude::*;
+use netpoll::task;
+use support::*;
+
+/// The number of a socket's descriptor, without showing the descriptor to anybody.
+fn number(socket: &impl Debug) -> i32 {
+    let text = format!("{socket:?}");
+    let (_, number) = text.rsplit_once("fd: ").expect("the number is in the debug text");
+    number.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number")
+}
+
+/// What the descriptor of this number is, if it is open.
+fn target(number: i32) -> Option<std::path::PathBuf> {
+    fs::read_link(format!("/proc/self/fd/{number}")).ok()
+}
+
+/// Whether somebody listens on the address: binding without SO_REUSEADDR's leave would tell only what is in TIME_WAIT.
+fn is_taken(addr: SocketAddr) -> bool {
+    match std::net::TcpListener::bind(addr) {
+        Ok(_) => false,
+        Err(error) => {
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            true
+        }
+    }
+}
+
+// ---- who waits is woken ----
+
+#[test]
+fn g38_closing_ends_reads_and_writes_that_wait_also_with_a_deadline_far_away() {
+    run(|| async {
+        let (client, _server) = narrow_pair().await;
+        fill(&client).await;
+        client.set_deadline(in_ms(3_600_000)).unwrap();
+        let reader = task::spawn({
+            let client = client.clone();
+            async move { client.read(&mut [0; 1024]).await }
+        });
+        let writer = task::spawn({
+            let client = client.clone();
+            async move { client.write_all(&vec![0; 1 << 20]).await }
+        });
+        task::sleep(Duration::from_millis(5)).await;
+        client.force_close().await.unwrap();
+        assert_closed(reader.await);
+        assert_closed(writer.await);
+    });
+}
+
+#[test]
+fn g42_operations_after_a_close_fail_and_say_so() {
+    run(|| async {
+        let (client, server) = pair().await;
+        server.write_all(b"unread").await.unwrap();
+        let (local, peer) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        client.force_close().await.unwrap();
+        let reason = "use of closed network connection";
+        let mut buf = [0; 8];
+        let text = |result: io::Result<usize>| assert_closed(result).to_string();
+        assert_eq!(text(client.read(&mut buf).await), between("read", local, peer, reason));
+        assert_eq!(text(client.peek(&mut buf).await), between("read", local, peer, reason));
+        assert_eq!(text(client.read(&mut []).await), between("read", local, peer, reason));
+        assert_eq!(text(trait_read(&client, &mut buf).await), between("read", local, peer, reason));
+        assert_eq!(text(client.write(b"x").await), between("write", local, peer, reason));
+        assert_eq!(text(trait_write(&client, b"x").await), between("write", local, peer, reason));
+        assert_closed(client.read_vectored(&mut [io::IoSliceMut::new(&mut buf)]).await);
+        assert_closed(client.write_vectored(&[io::IoSlice::new(b"x")]).await);
+        assert_eq!(assert_closed(client.write_all(b"x").await).to_string(), between("write", local, peer, reason));
+        assert_closed(client.readable().await);
+        assert_closed(client.writable().await);
+        assert_closed(client.peer_closed().await);
+        let set = assert_closed(client.set_deadline(in_ms(10))).to_string();
+        assert_eq!(set, format!("set tcp {local}: {reason}"));
+        assert_closed(client.set_read_deadline(None));
+        assert_closed(client.set_write_deadline(past()));
+        assert_eq!(assert_closed(client.set_nodelay(true)).to_string(), format!("set tcp {local}: {reason}"));
+        assert_closed(client.nodelay());
+        assert_closed(client.ttl());
+        assert_closed(client.linger());
+        assert_closed(client.take_error());
+        assert_closed(client.local_addr());
+        assert_closed(client.peer_addr());
+        assert!(format!("{client:?}").starts_with("TcpStream"));
+    });
+}
+
+#[test]
+fn g43_accepting_after_a_close_fails_and_incoming_ends() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        // G48: what was dialled before the close is not handed out after it.
+        let _queued = std::net::TcpStream::connect(addr).unwrap();
+        let mut incoming = listener.incoming();
+        listener.close().await.unwrap();
+        let error = assert_closed(listener.accept().await);
+        assert_eq!(error.to_string(), format!("accept tcp {addr}: use of closed network connection"));
+        assert_closed(incoming.next().await.expect("one error"));
+        assert!(incoming.next().await.is_none());
+        assert!(incoming.next().await.is_none());
+        assert_closed(listener.set_deadline(past()));
+        assert_closed(listener.local_addr());
+        drop(incoming);
+        let mut owned = listener.into_incoming();
+        assert_closed(owned.next().await.expect("one error"));
+        assert!(owned.next().await.is_none());
+    });
+}
+
+#[test]
+fn g45_the_peers_close_ends_a_read_that_waits() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let (wakes, waker) = Wakes::new();
+        let mut buf = [0; 1];
+        let mut read = client.read(&mut buf);
+        assert!(poll_with(&mut read, &waker).is_pending());
+        drop(server);
+        assert_eq!(drive(&mut read, &wakes, &waker).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn g47_closing_frees_the_address_although_accepts_wait() {
+    run(|| async {
+        let mut addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        for _ in 0..20 {
+            let listener = std::sync::Arc::new(TcpListener::bind(addr).await.unwrap());
+            addr = listener.local_addr().unwrap();
+            let acceptors: Vec<_> = (0..3)
+                .map(|_| {
+                    let listener = listener.clone();
+                    task::spawn(async move { listener.accept().await })
+                })
+                .collect();
+            task::yield_now().await;
+            listener.close().await.unwrap();
+            let again = TcpListener::bind(addr).await.expect("the address is free as soon as the close has ended");
+            again.close().await.unwrap();
+            for acceptor in acceptors {
+                assert_closed(acceptor.await);
+            }
+        }
+    });
+}
+
+/// G49: the own close races with reads and writes that are about to wait.
+#[test]
+fn g49_a_close_races_with_reads_and_writes() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for round in 0..200_u32 {
+            let (client, server) = connect_to(&listener).await;
+            let handles: Vec<_> = (0..4)
+                .map(|id| {
+                    let client = client.clone();
+                    task::spawn(async move {
+                        let mut buf = [0; 64];
+                        if id % 2 == 0 {
+                            client.read(&mut buf).await
+                        } else {
+                            loop {
+                                client.write_all(&[0; 4096]).await?;
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for _ in 0..round % 4 {
+                task::yield_now().await;
+            }
+            let closer = client.clone();
+            if round % 2 == 0 {
+                task::spawn_blocking(move || task::block_on(closer.force_close())).await.unwrap();
+            } else {
+                closer.force_close().await.unwrap();
+            }
+            for handle in handles {
+                assert_closed(handle.await);
+            }
+            drop(server);
+        }
+    });
+}
+
+/// G50: taking the descriptor, or a duplicate of it, races with a close.
+#[test]
+fn g50_conversions_race_with_a_close() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for round in 0..100 {
+            let (client, server) = connect_to(&listener).await;
+            let (closer, other) = (client.clone(), client.clone());
+            let close = task::spawn(async move { closer.force_close().await });
+            let number = task::spawn_blocking(move || number(&other)).await;
+            assert!(number >= 0);
+            if round % 3 == 0 {
+                task::yield_now().await;
+            }
+            // With clones alive it is refused, without them it may come too late; either way nothing breaks.
+            match std::net::TcpStream::try_from(client) {
+                Ok(stream) => assert!(stream.local_addr().is_ok(), "what was given away is open"),
+                Err(error) => {
+                    assert!(
+                        matches!(error.kind(), io::ErrorKind::NotConnected | io::ErrorKind::ResourceBusy),
+                        "{error}"
+                    );
+                }
+            }
+            close.await.unwrap();
+            assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+        }
+    });
+}
+
+#[test]
+fn duplicates_outlive_a_close_and_do_not_disturb() {
+    run(|| async {
+        let (client, server) = pair().await;
+        // Registered, then shown: epoll would keep the duplicate's registration.
+        assert!(poll_once(&mut client.read(&mut [0; 1])).is_pending());
+        let duplicate: OwnedFd = client.as_fd().try_clone_to_owned().unwrap();
+        client.force_close().await.unwrap();
+        let alive = TcpStream::from(duplicate);
+        round_trip(&alive, &server).await;
+        // With clones alive, an owned descriptor is a duplicate.
+        let clone = alive.clone();
+        let given: OwnedFd = alive.into();
+        round_trip(&clone, &server).await;
+        clone.force_close().await.unwrap();
+        let again = TcpStream::from(given);
+        round_trip(&again, &server).await;
+        // The only handle's descriptor goes out itself, and comes back in.
+        let before = number(&again);
+        let raw = again.into_raw_fd();
+        assert_eq!(raw, before);
+        // SAFETY: `into_raw_fd` has just given it to us.
+        let back = unsafe { <TcpStream as std::os::fd::FromRawFd>::from_raw_fd(raw) };
+        assert_eq!(back.as_raw_fd(), before);
+        round_trip(&back, &server).await;
+        let std = std::net::TcpStream::try_from(back).unwrap();
+        round_trip(&TcpStream::from(std), &server).await;
+    });
+}
+
+#[test]
+fn g53_a_reset_is_an_error_and_not_the_end_of_the_stream() {
+    run(|| async {
+        for waits in [true, false] {
+            let (client, server) = pair().await;
+            let (wakes, waker) = Wakes::new();
+            let mut buf = [0; 1];
+            let mut read = client.read(&mut buf);
+            if waits {
+                assert!(poll_with(&mut read, &waker).is_pending());
+            }
+            server.set_linger(Some(Duration::ZERO)).unwrap();
+            server.force_close().await.unwrap();
+            let error = drive(&mut read, &wakes, &waker).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "untouched");
+            assert!(!netpoll::net::is_timeout(&error));
+            assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "the error is told once");
+            assert_eq!(client.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        }
+    });
+}
+
+#[test]
+fn g94_closing_again_is_no_error() {
+    run(|| async {
+        let (client, _server) = pair().await;
+        for _ in 0..3 {
+            client.force_close().await.unwrap();
+            // The traits' close, after the real one.
+            (&client).close().await.unwrap();
+            // Shutting down what is closed is an error, as in Go.
+            assert_closed(client.close_read());
+            let error = assert_closed(client.close_write());
+            assert!(error.to_string().starts_with("close tcp 127.0.0.1:"), "{error}");
+            assert_closed(client.shutdown(Shutdown::Both));
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for _ in 0..3 {
+            listener.close().await.unwrap();
+        }
+        // Several at the same time end all.
+        let (client, _server) = pair().await;
+        let (one, two) = (client.force_close(), client.force_close());
+        let (one, two) = both(one, two).await;
+        one.unwrap();
+        two.unwrap();
+    });
+}
+
+// ---- invariant 1 ----
+
+#[test]
+fn inv01_close_returns_when_the_descriptor_is_gone_beside_an_unpolled_read() {
+    run(|| async {
+        let (client, server) = narrow_pair().await;
+        fill(&client).await;
+        let mut one = [0; 1];
+        let (mut read, mut write) = (client.read(&mut one), client.write_all(&[0; 65536]));
+        let (mut readable, mut peer) = (client.readable(), client.peer_closed());
+        assert!(poll_once(&mut read).is_pending() && poll_once(&mut write).is_pending());
+        assert!(poll_once(&mut readable).is_pending() && poll_once(&mut peer).is_pending());
+        let number = number(&client);
+        let socket = target(number).expect("open");
+        client.force_close().await.unwrap();
+        assert_ne!(target(number), Some(socket), "the close has ended but the descriptor is open");
+        // The futures are alive, were never polled again, and hear of it when they are.
+        assert_closed(read.await);
+        assert_closed(write.await);
+        assert_closed(readable.await);
+        assert_closed(peer.await);
+        while server.read(&mut [0; 65536]).await.unwrap() > 0 {}
+    });
+}
+
+#[test]
+fn inv01_a_forgotten_accept_does_not_hold_the_port() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut accept = listener.accept();
+        assert!(poll_once(&mut accept).is_pending());
+        let mut incoming = listener.incoming();
+        let mut next = incoming.next();
+        assert!(poll_once(&mut next).is_pending());
+        assert!(is_taken(addr));
+        listener.close().await.unwrap();
+        assert!(!is_taken(addr));
+        assert_closed(accept.await);
+        assert_closed(next.await.unwrap());
+    });
+}
+
+#[test]
+fn inv01_a_leaked_future_does_not_hold_the_port() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut accept = listener.accept();
+        assert!(poll_once(&mut accept).is_pending());
+        std::mem::forget(accept);
+        listener.close().await.unwrap();
+        assert!(!is_taken(addr));
+        // Nor does one whose owner is dropped in place of an explicit close.
+        let listener = TcpListener::bind(addr).await.unwrap();
+        let mut accept = listener.accept();
+        assert!(poll_once(&mut accept).is_pending());
+        std::mem::forget(accept);
+        drop(listener);
+        assert!(!is_taken(addr));
+    });
+}
+
+#[test]
+fn inv01_closing_from_another_thread_and_from_another_task() {
+    run(|| async {
+        for from_thread in [true, false] {
+            let (client, server) = pair().await;
+            let (wakes, waker) = Wakes::new();
+            let mut buf = [0; 1];
+            let mut read = client.read(&mut buf);
+            assert!(poll_with(&mut read, &waker).is_pending());
+            let number = number(&client);
+            let socket = target(number).expect("open");
+            let closer = client.clone();
+            if from_thread {
+                // A thread that the runtime does not know.
+                std::thread::spawn(move || futures_lite::future::block_on(closer.force_close()))
+                    .join()
+                    .unwrap()
+                    .unwrap();
+            } else {
+                task::spawn(async move { closer.force_close().await }).await.unwrap();
+            }
+            assert_ne!(target(number), Some(socket));
+            assert_eq!(wakes.count(), 1, "who waits is woken before the close ends");
+            assert_closed(drive(&mut read, &wakes, &waker).await);
+            assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+        }
+    });
+}
+
+#[test]
+fn inv01_a_dropped_closing_future_closes_nevertheless() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let mut buf = [0; 1];
+        let mut read = client.read(&mut buf);
+        assert!(poll_once(&mut read).is_pending());
+        drop(client.force_close());
+        assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+        assert_closed(read.await);
+    });
+}
+
+#[test]
+fn inv01_a_lingering_close_ends_when_the_descriptor_is_gone() {
+    run(|| async {
+        let (client, server) = narrow_pair().await;
+        client.set_linger(Some(Duration::from_secs(30))).unwrap();
+        let sent = fill(&client).await;
+        let number = number(&client);
+        let socket = target(number).expect("open");
+        let mut close = client.force_close();
+        assert!(poll_once(&mut close).is_pending(), "unsent data keeps the close");
+        let mut buf = vec![0; 65536];
+        let mut got = 0;
+        let reading = async {
+            loop {
+                match server.read(&mut buf).await.unwrap() {
+                    0 => break,
+                    count => got += count,
+                }
+            }
+        };
+        let (closed, ()) = both(&mut close, reading).await;
+        closed.unwrap();
+        assert_ne!(target(number), Some(socket));
+        assert_eq!(got, sent, "a close loses nothing that was written");
+    });
+}
+
+/// The number of a closed socket goes to the next; whoever still holds an operation of the first must not touch it.
+#[test]
+fn inv01_an_old_operation_sees_nothing_of_the_next_owner_of_the_number() {
+    run(|| async {
+        let mut reused = 0;
+        for round in 0..200 {
+            let (client, server) = pair().await;
+            let (wakes, waker) = Wakes::new();
+            let mut buf = [0; 8];
+            let mut read = client.read(&mut buf);
+            assert!(poll_with(&mut read, &waker).is_pending());
+            if round % 2 == 0 {
+                let _shown = client.as_fd();
+            }
+            let old = number(&client);
+            client.force_close().await.unwrap();
+            let seen = wakes.count();
+            let (one, other) = pair().await;
+            reused += usize::from(number(&one) == old || number(&other) == old);
+            one.write_all(b"to other").await.unwrap();
+            other.write_all(b"to one..").await.unwrap();
+            one.readable().await.unwrap();
+            other.readable().await.unwrap();
+            assert_eq!(wakes.count(), seen, "woken by an event of another socket");
+            assert_closed(drive(&mut read, &wakes, &waker).await);
+            drop(read);
+            assert_eq!(buf, [0; 8]);
+            let (mut a, mut b) = ([0; 8], [0; 8]);
+            read_exact(&one, &mut a).await.unwrap();
+            read_exact(&other, &mut b).await.unwrap();
+            assert_eq!((&a, &b), (b"to one..", b"to other"), "nobody else read it");
+            drop(server);
+        }
+        assert!(reused > 0, "the number was never used again: this test proves nothing");
+    });
+}
+
+/// Poll wakers have no operation: they are woken by the close, every one.
+#[test]
+fn inv01_closing_wakes_polls() {
+    run(|| async {
+        use netpoll::io::{Read, Write};
+        let (client, _server) = narrow_pair().await;
+        fill(&client).await;
+        let wakers: Vec<_> = (0..5).map(|_| Wakes::new()).collect();
+        let mut buf = [0; 1];
+        for (at, (_, waker)) in wakers.iter().enumerate() {
+            let mut cx = std::task::Context::from_waker(waker);
+            let pending = match at % 2 {
+                0 => Pin::new(&mut &client).poll_read(&mut cx, &mut buf).is_pending(),
+                _ => Pin::new(&mut &client).poll_write(&mut cx, &[0; 65536]).is_pending(),
+            };
+            assert!(pending);
+        }
+        client.force_close().await.unwrap();
+        for (wakes, _) in &wakers {
+            assert!(wakes.count() >= 1);
+        }
+        task::yield_now().await;
+        let mut cx = std::task::Context::from_waker(Waker::noop());
+        let Poll::Ready(result) = Pin::new(&mut &client).poll_read(&mut cx, &mut buf) else { panic!("closed") };
+        assert_closed(result);
+        let Poll::Ready(result) = Pin::new(&mut &client).poll_write(&mut cx, &[0; 1]) else { panic!("closed") };
+        assert_closed(result);
+    });
+}

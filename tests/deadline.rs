@@ -1,0 +1,1017 @@
+//! Deadlines: what they beat, whom they wake, when they fire, and that they can be moved at any time.
+//!
+//! G11–G17, G19, G20, G22, G24–G29, G32–G37, G61 of Go's tests, invariant 9, and std's relative timeouts.
+//!
+//! Time is asserted in two ways only: never early, and (G22, G24) within 110 % of a time that grows until that holds, as
+//! Go does it, because a busy machine is late now and then.
+
+mod support;
+
+use std::io;
+use std::pin::pin;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use netpoll::net::{TcpListener, TcpStream, is_timeout};
+use netpoll::prelude::*;
+use netpoll::{future, task};
+use support::*;
+
+/// Deadlines so far away that adding them to now needs care.
+fn ends_of_time() -> Vec<Instant> {
+    let now = Instant::now();
+    let mut ends = vec![now + Duration::from_secs(100 * 365 * 86_400)];
+    // The last moments that an `Instant` can hold: beyond 2^64 ns, where a clock in nanoseconds must not wrap.
+    let mut step = Duration::from_secs(1 << 62);
+    let mut last = now;
+    while step > Duration::from_nanos(1) {
+        match last.checked_add(step) {
+            Some(later) => last = later,
+            None => step /= 2,
+        }
+    }
+    ends.push(last);
+    ends
+}
+
+// ---- connecting ----
+
+/// A listener whose queue is full, and what fills it: connecting to it gets no answer.
+fn black_hole() -> (socket2::Socket, std::net::SocketAddr, Vec<std::net::TcpStream>) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut queued = Vec::new();
+    loop {
+        match std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(300)) {
+            Ok(stream) => queued.push(stream),
+            Err(error) => {
+                assert!(is_timeout(&error), "{error}");
+                return (socket, addr, queued);
+            }
+        }
+    }
+}
+
+#[test]
+fn g11_connecting_times_out_and_not_early() {
+    run(|| async {
+        let (_socket, addr, _queued) = black_hole();
+        for nanos in [1, 1_000, 1_000_000, 20_000_000] {
+            let timeout = Duration::from_nanos(nanos);
+            let start = Instant::now();
+            let error = TcpStream::connect_timeout(&addr, timeout).await.unwrap_err();
+            assert!(start.elapsed() >= timeout);
+            assert!(is_timeout(&error));
+            assert_eq!(error.to_string(), format!("dial tcp {addr}: i/o timeout"));
+        }
+        let error = TcpStream::connect_timeout(&addr, Duration::ZERO).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        // The outer timeout ends it as well.
+        assert!(future::timeout(Duration::from_millis(5), TcpStream::connect(addr)).await.is_err());
+    });
+}
+
+#[test]
+fn g12_the_longest_connect_timeout_does_not_wrap() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        for timeout in [Duration::MAX, Duration::from_nanos(u64::MAX), Duration::from_nanos(i64::MAX as u64)] {
+            let client = TcpStream::connect_timeout(&addr, timeout).await.unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            round_trip(&client, &server).await;
+        }
+    });
+}
+
+#[test]
+fn a_connect_timeout_does_not_outlive_the_connect() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let timeout = Duration::from_millis(200);
+        let start = Instant::now();
+        let client = TcpStream::connect_timeout(&listener.local_addr().unwrap(), timeout).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        task::sleep((timeout + Duration::from_millis(20)).saturating_sub(start.elapsed())).await;
+        round_trip(&client, &server).await;
+    });
+}
+
+// ---- accepting ----
+
+#[test]
+fn g13_an_expired_deadline_beats_a_connection_in_the_queue() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let _queued = std::net::TcpStream::connect(addr).unwrap();
+        for deadline in [past(), Instant::now().checked_sub(Duration::from_secs(3600)).unwrap_or_else(past)] {
+            listener.set_deadline(deadline).unwrap();
+            for _ in 0..2 {
+                let error = assert_timeout(listener.accept().await);
+                assert_eq!(error.to_string(), format!("accept tcp {addr}: i/o timeout"));
+            }
+            assert_timeout(listener.incoming().next().await.unwrap());
+        }
+        listener.set_deadline(None).unwrap();
+        listener.accept().await.unwrap();
+        let deadline = in_ms(10);
+        listener.set_deadline(deadline).unwrap();
+        assert_timeout(listener.accept().await);
+        assert!(Instant::now() >= deadline);
+    });
+}
+
+#[test]
+fn g14_accept_returns_when_a_deadline_is_set_where_there_was_none() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.set_deadline(None).unwrap();
+        let deadline = in_ms(10);
+        listener.set_deadline(deadline).unwrap();
+        assert_timeout(listener.accept().await);
+        assert!(Instant::now() >= deadline);
+        // The same while it waits.
+        listener.set_deadline(None).unwrap();
+        let (wakes, waker) = Wakes::new();
+        let mut accept = listener.accept();
+        assert!(poll_with(&mut accept, &waker).is_pending());
+        let deadline = in_ms(10);
+        listener.set_deadline(deadline).unwrap();
+        assert_timeout(drive(&mut accept, &wakes, &waker).await);
+        assert!(Instant::now() >= deadline);
+    });
+}
+
+#[test]
+fn g15_accept_waits_once_an_expired_deadline_is_cleared() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.set_deadline(past()).unwrap();
+        listener.set_deadline(None).unwrap();
+        let mut accept = listener.accept();
+        assert!(future::timeout(Duration::from_millis(100), &mut accept).await.is_err());
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        accept.await.unwrap();
+    });
+}
+
+// ---- reading and writing ----
+
+#[test]
+fn g16_an_expired_read_deadline_beats_data() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let (local, peer) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        server.write_all(b"READ TIMEOUT TEST").await.unwrap();
+        client.readable().await.unwrap();
+        client.set_read_deadline(past()).unwrap();
+        let mut buf = [0; 64];
+        for _ in 0..2 {
+            let error = assert_timeout(client.read(&mut buf).await);
+            assert_eq!(error.to_string(), between("read", local, peer, "i/o timeout"));
+        }
+        assert_eq!(buf, [0; 64], "nothing was read");
+        // With a deadline to come, reads succeed until it has passed, whatever is there then.
+        let deadline = in_ms(50);
+        client.set_read_deadline(deadline).unwrap();
+        loop {
+            match client.read(&mut buf[..4]).await {
+                Ok(count) => assert!(count > 0),
+                result => {
+                    assert_timeout(result);
+                    break;
+                }
+            }
+        }
+        assert!(Instant::now() >= deadline);
+    });
+}
+
+#[test]
+fn g17_a_cleared_read_deadline_lets_a_read_wait_until_the_close() {
+    run(|| async {
+        let (client, _server) = pair().await;
+        client.set_deadline(past()).unwrap();
+        client.set_write_deadline(past()).unwrap();
+        client.set_read_deadline(None).unwrap();
+        let mut buf = [0; 1];
+        let mut read = client.read(&mut buf);
+        assert!(future::timeout(Duration::from_millis(100), &mut read).await.is_err());
+        drop(client.force_close());
+        assert_closed(read.await);
+    });
+}
+
+#[test]
+fn g19_an_expired_write_deadline_beats_room() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let (local, peer) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        client.set_write_deadline(past()).unwrap();
+        for _ in 0..2 {
+            let error = assert_timeout(client.write(b"WRITE TIMEOUT TEST").await);
+            assert_eq!(error.to_string(), between("write", local, peer, "i/o timeout"));
+        }
+        assert_timeout(client.write_all(b"x").await);
+        assert_timeout(client.write_vectored(&[io::IoSlice::new(b"x")]).await);
+        assert_timeout(client.writable().await);
+        let deadline = in_ms(10);
+        client.set_write_deadline(deadline).unwrap();
+        let mut sent = 0;
+        loop {
+            match client.write(&[7; 4096]).await {
+                Ok(count) => sent += count,
+                result => {
+                    assert_timeout(result);
+                    break;
+                }
+            }
+        }
+        assert!(Instant::now() >= deadline);
+        // What was reported as written arrives, and nothing else.
+        client.close_write().unwrap();
+        let (mut got, mut buf) = (0, vec![0; 65536]);
+        loop {
+            match server.read(&mut buf).await.unwrap() {
+                0 => break,
+                count => got += count,
+            }
+        }
+        assert_eq!(got, sent);
+    });
+}
+
+#[test]
+fn g20_a_cleared_write_deadline_lets_a_write_wait_until_the_close() {
+    run(|| async {
+        let (client, _server) = narrow_pair().await;
+        client.set_deadline(past()).unwrap();
+        client.set_read_deadline(past()).unwrap();
+        client.set_write_deadline(None).unwrap();
+        fill(&client).await;
+        let big = vec![0; 1 << 20];
+        let mut write = client.write_all(&big);
+        assert!(future::timeout(Duration::from_millis(100), &mut write).await.is_err());
+        drop(client.force_close());
+        assert_closed(write.await);
+    });
+}
+
+/// Go's scheme: `operation` must fail at its deadline, never before it, and at one length of time from 1 ms up to 4 s
+/// within 110 %.
+async fn fluctuates_little(mut operation: impl AsyncFnMut(Instant)) {
+    let mut timeout = Duration::from_millis(1);
+    loop {
+        let start = Instant::now();
+        operation(start + timeout).await;
+        let took = start.elapsed();
+        assert!(took >= timeout, "{took:?} is before the deadline at {timeout:?}");
+        if took <= timeout * 11 / 10 {
+            return;
+        }
+        timeout = timeout * 5 / 4;
+        assert!(timeout <= Duration::from_secs(4), "{took:?} is more than 110 % of every deadline up to {timeout:?}");
+    }
+}
+
+#[test]
+fn g22_a_read_ends_at_its_deadline() {
+    run(|| async {
+        let (client, _server) = pair().await;
+        fluctuates_little(async |deadline| {
+            client.set_read_deadline(deadline).unwrap();
+            assert_timeout(client.read(&mut [0; 256]).await);
+        })
+        .await;
+    });
+}
+
+#[test]
+fn g24_a_write_ends_at_its_deadline() {
+    run(|| async {
+        let (client, _server) = narrow_pair().await;
+        let buf = vec![0; 64 * 1024];
+        fluctuates_little(async |deadline| {
+            client.set_write_deadline(deadline).unwrap();
+            loop {
+                match client.write(&buf).await {
+                    Ok(_) => {}
+                    result => {
+                        assert_timeout(result);
+                        return;
+                    }
+                }
+            }
+        })
+        .await;
+    });
+}
+
+const VARIOUS: [u64; 19] = [
+    1,
+    2,
+    5,
+    50,
+    100,
+    200,
+    500,
+    750,
+    1_000,
+    5_000,
+    25_000,
+    250_000,
+    500_000,
+    5_000_000,
+    25_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+];
+
+#[test]
+fn g25_various_deadlines() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut handles = Vec::new();
+        for nanos in VARIOUS {
+            let (client, server) = connect_to(&listener).await;
+            // The peer writes for as long as somebody reads, so that data and deadline compete.
+            drop(task::spawn(async move { while server.write(&[0; 4096]).await.is_ok() {} }));
+            handles.push(task::spawn(async move {
+                let mut buf = vec![0; 32 * 1024];
+                for _ in 0..3 {
+                    let start = Instant::now();
+                    client.set_read_deadline(start + Duration::from_nanos(nanos)).unwrap();
+                    let error = loop {
+                        match client.read(&mut buf).await {
+                            Ok(count) => assert!(count > 0, "the peer is alive"),
+                            Err(error) => break error,
+                        }
+                    };
+                    assert!(is_timeout(&error), "{error}");
+                    assert!(start.elapsed() >= Duration::from_nanos(nanos));
+                }
+            }));
+        }
+        for handle in handles {
+            handle.await;
+        }
+    });
+}
+
+#[test]
+fn g25_various_deadlines_with_one_worker_and_with_four() {
+    for workers in ["1", "4"] {
+        let program = std::env::current_exe().unwrap();
+        let output = Command::new(program)
+            .args(["--exact", "g25_various_deadlines", "--test-threads=1"])
+            .env("NETPOLL_THREADS", workers)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{workers} workers: {text}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(text.contains("1 passed"), "{text}");
+    }
+}
+
+#[test]
+fn g26_deadlines_that_are_extended_in_time_never_fire() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let reader = task::spawn(async move {
+            let mut buf = [0; 1024];
+            loop {
+                client.set_read_deadline(Instant::now() + Duration::from_secs(60)).unwrap();
+                if client.read(&mut buf).await.unwrap() == 0 {
+                    return;
+                }
+            }
+        });
+        for _ in 0..1000 {
+            server.set_write_deadline(Instant::now() + Duration::from_secs(60)).unwrap();
+            server.write_all(&[0; 256]).await.unwrap();
+        }
+        server.close_write().unwrap();
+        reader.await;
+    });
+}
+
+#[test]
+fn g26_an_extension_at_the_last_moment_counts() {
+    run(|| async {
+        let (client, _server) = pair().await;
+        let (wakes, waker) = Wakes::new();
+        let mut buf = [0; 1];
+        let mut read = client.read(&mut buf);
+        client.set_read_deadline(in_ms(30_000)).unwrap();
+        assert!(poll_with(&mut read, &waker).is_pending());
+        // Each is set before the one before it has come, and moved on: a timer that fires too early must look again.
+        let mut last = in_ms(50);
+        for _ in 0..20 {
+            client.set_read_deadline(last).unwrap();
+            task::sleep(Duration::from_millis(2)).await;
+            if Instant::now() >= last {
+                break;
+            }
+            assert!(poll_with(&mut read, &waker).is_pending());
+            last = in_ms(50);
+        }
+        client.set_read_deadline(last).unwrap();
+        assert_timeout(drive(&mut read, &wakes, &waker).await);
+        assert!(Instant::now() >= last);
+    });
+}
+
+#[test]
+fn g27_deadlines_race_with_reads_and_writes() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mover = task::spawn({
+            let (client, stop) = (client.clone(), stop.clone());
+            async move {
+                while !stop.load(Ordering::Relaxed) {
+                    client.set_deadline(Instant::now() + Duration::from_micros(2)).unwrap();
+                    task::yield_now().await;
+                }
+            }
+        });
+        let echo = task::spawn(async move {
+            let mut buf = [0; 1024];
+            while let Ok(count @ 1..) = server.read(&mut buf).await {
+                if server.write_all(&buf[..count]).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let reader = task::spawn({
+            let client = client.clone();
+            async move {
+                let mut buf = [0; 1024];
+                for _ in 0..1000 {
+                    match client.read(&mut buf).await {
+                        Ok(count) => assert!(count > 0),
+                        result => drop(assert_timeout(result)),
+                    }
+                }
+            }
+        });
+        for _ in 0..1000 {
+            match client.write(&[0; 16]).await {
+                Ok(count) => assert!(count > 0),
+                result => drop(assert_timeout(result)),
+            }
+        }
+        reader.await;
+        stop.store(true, Ordering::Relaxed);
+        mover.await;
+        client.force_close().await.unwrap();
+        echo.await;
+    });
+}
+
+#[test]
+fn g28_deadlines_moved_earlier_by_many_tasks_leave_the_heap_whole() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut pairs = Vec::new();
+        for _ in 0..10 {
+            pairs.push(connect_to(&listener).await);
+        }
+        let streams: Arc<Vec<TcpStream>> = Arc::new(pairs.iter().map(|pair| pair.0.clone()).collect());
+        let start = in_ms(10_000);
+        let handles: Vec<_> = (0..8)
+            .map(|_| {
+                let streams = streams.clone();
+                task::spawn(async move {
+                    for step in 0..100 {
+                        for stream in streams.iter() {
+                            stream.set_read_deadline(start - Duration::from_millis(step)).unwrap();
+                        }
+                        task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        for handle in handles {
+            handle.await;
+        }
+        for stream in streams.iter() {
+            stream.set_read_deadline(in_ms(5)).unwrap();
+        }
+        for stream in streams.iter() {
+            assert_timeout(stream.read(&mut [0; 1]).await);
+        }
+    });
+}
+
+#[test]
+fn g29_a_deadline_in_the_past_wakes_a_read_that_waits() {
+    run(|| async {
+        let (client, _server) = pair().await;
+        let (wakes, waker) = Wakes::new();
+        let mut buf = [0; 1];
+        let mut read = client.read(&mut buf);
+        assert!(poll_with(&mut read, &waker).is_pending());
+        client.set_read_deadline(past()).unwrap();
+        assert_eq!(wakes.count(), 1, "at once, not at the next turn of the poller");
+        assert_timeout(drive(&mut read, &wakes, &waker).await);
+    });
+}
+
+// ---- what a failed operation leaves behind ----
+
+#[test]
+fn g32_a_read_that_timed_out_does_not_touch_its_buffer() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let writer = task::spawn(async move { while server.write(&[0xaa; 512]).await.is_ok() {} });
+        let handles: Vec<_> = (0..10_u8)
+            .map(|id| {
+                let client = client.clone();
+                task::spawn(async move {
+                    let mut buf = [id; 1024];
+                    for _ in 0..100 {
+                        client.set_read_deadline(in_ms(1)).unwrap();
+                        match client.read(&mut buf).await {
+                            Ok(count) => {
+                                assert!(buf[..count].iter().all(|&byte| byte == 0xaa));
+                                assert!(buf[count..].iter().all(|&byte| byte == id), "written beyond the count");
+                            }
+                            result => drop(assert_timeout(result)),
+                        }
+                        buf.fill(id);
+                        task::yield_now().await;
+                        assert_eq!(buf, [id; 1024], "written after the read had ended");
+                    }
+                })
+            })
+            .collect();
+        for handle in handles {
+            handle.await;
+        }
+        client.force_close().await.unwrap();
+        writer.await;
+    });
+}
+
+#[test]
+fn g33_a_write_that_timed_out_is_not_sent_later() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let reader = task::spawn(async move {
+            let (mut buf, mut total) = (vec![0; 4096], 0);
+            loop {
+                match server.read(&mut buf).await.unwrap() {
+                    0 => return total,
+                    count => {
+                        assert!(buf[..count].iter().all(|&byte| byte == 0xaa), "a buffer was read after its write");
+                        total += count;
+                    }
+                }
+            }
+        });
+        let handles: Vec<_> = (0..10)
+            .map(|_| {
+                let client = client.clone();
+                task::spawn(async move {
+                    let (mut buf, mut total) = ([0; 1024], 0);
+                    for _ in 0..100 {
+                        buf.fill(0xaa);
+                        client.set_write_deadline(in_ms(1)).unwrap();
+                        match client.write(&buf).await {
+                            Ok(count) => total += count,
+                            result => drop(assert_timeout(result)),
+                        }
+                        buf.fill(0x55);
+                        task::yield_now().await;
+                    }
+                    total
+                })
+            })
+            .collect();
+        let mut sent = 0;
+        for handle in handles {
+            sent += handle.await;
+        }
+        client.set_write_deadline(None).unwrap();
+        client.close_write().unwrap();
+        assert_eq!(reader.await, sent);
+    });
+}
+
+#[test]
+fn g34_deadlines_of_the_two_directions_are_apart() {
+    run(|| async {
+        let (client, server) = pair().await;
+        client.set_read_deadline(past()).unwrap();
+        client.write_all(b"a").await.unwrap();
+        read_exact(&server, &mut [0; 1]).await.unwrap();
+        assert_timeout(client.read(&mut [0; 1]).await);
+        client.set_read_deadline(None).unwrap();
+        client.set_write_deadline(past()).unwrap();
+        server.write_all(b"b").await.unwrap();
+        read_exact(&client, &mut [0; 1]).await.unwrap();
+        assert_timeout(client.write(b"c").await);
+        client.set_write_deadline(None).unwrap();
+        round_trip(&client, &server).await;
+    });
+}
+
+#[test]
+fn g35_a_past_deadline_fails_both_directions_until_it_is_moved() {
+    run(|| async {
+        let (client, server) = pair().await;
+        client.set_deadline(past()).unwrap();
+        assert_timeout(client.write(&[0; 1024]).await);
+        assert_timeout(client.read(&mut [0; 1024]).await);
+        client.set_deadline(in_ms(60_000)).unwrap();
+        round_trip(&client, &server).await;
+        client.set_deadline(past()).unwrap();
+        assert_timeout(client.write(&[0; 1024]).await);
+        assert_timeout(client.read(&mut [0; 1024]).await);
+        client.set_deadline(None).unwrap();
+        round_trip(&client, &server).await;
+    });
+}
+
+#[test]
+fn g36_a_past_deadline_ends_both_directions_that_wait_and_nothing_does_before() {
+    run(|| async {
+        let (client, _server) = narrow_pair().await;
+        fill(&client).await;
+        let set = Arc::new(AtomicBool::new(false));
+        let reader = task::spawn({
+            let (client, set) = (client.clone(), set.clone());
+            async move {
+                assert_timeout(client.read(&mut [0; 1024]).await);
+                assert!(set.load(Ordering::SeqCst), "before the deadline was set");
+            }
+        });
+        let writer = task::spawn({
+            let (client, set) = (client.clone(), set.clone());
+            async move {
+                assert_timeout(client.write_all(&vec![0; 1 << 20]).await);
+                assert!(set.load(Ordering::SeqCst), "before the deadline was set");
+            }
+        });
+        task::sleep(Duration::from_millis(50)).await;
+        set.store(true, Ordering::SeqCst);
+        client.set_read_deadline(past()).unwrap();
+        client.set_write_deadline(past()).unwrap();
+        reader.await;
+        writer.await;
+    });
+}
+
+#[test]
+fn g37_a_deadline_to_come_ends_both_directions_and_the_connection_goes_on() {
+    run(|| async {
+        let (client, server) = narrow_pair().await;
+        let deadline = in_ms(100);
+        client.set_deadline(deadline).unwrap();
+        let writes = async {
+            let mut sent = 0;
+            loop {
+                match client.write(&[0; 1024]).await {
+                    Ok(count) => sent += count,
+                    result => {
+                        assert_timeout(result);
+                        return sent;
+                    }
+                }
+            }
+        };
+        let (read, sent) = both(async { client.read(&mut [0; 1024]).await }, writes).await;
+        assert_timeout(read);
+        assert!(Instant::now() >= deadline);
+        client.set_deadline(None).unwrap();
+        let mut junk = vec![0; sent];
+        read_exact(&server, &mut junk).await.unwrap();
+        round_trip(&client, &server).await;
+    });
+}
+
+#[test]
+fn g61_all_methods_at_once() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let mut handles = Vec::new();
+        for _ in 0..100 {
+            let each: [fn(TcpStream) -> task::JoinHandle<()>; 7] = [
+                |stream| task::spawn(async move { drop(stream.read(&mut [0; 1024]).await) }),
+                |stream| task::spawn(async move { drop(stream.write(&[0; 1024]).await) }),
+                |stream| task::spawn(async move { stream.set_deadline(in_ms(10)).unwrap() }),
+                |stream| task::spawn(async move { stream.set_read_deadline(in_ms(10)).unwrap() }),
+                |stream| task::spawn(async move { stream.set_write_deadline(in_ms(10)).unwrap() }),
+                |stream| task::spawn(async move { assert!(stream.local_addr().is_ok()) }),
+                |stream| task::spawn(async move { assert!(stream.peer_addr().is_ok()) }),
+            ];
+            handles.extend(each.map(|method| method(client.clone())));
+        }
+        for handle in handles {
+            handle.await;
+        }
+        client.set_deadline(None).unwrap();
+        // What the writes brought over is somewhere in the stream: end it to tell it from what follows.
+        client.close_write().unwrap();
+        let mut buf = [0; 4096];
+        while server.read(&mut buf).await.unwrap() > 0 {}
+        server.write_all(b"still here").await.unwrap();
+        read_exact(&client, &mut [0; 10]).await.unwrap();
+    });
+}
+
+// ---- invariant 9 ----
+
+#[test]
+fn inv09_expiry_acts_on_every_kind_of_operation_that_waits() {
+    run(|| async {
+        let (client, _server) = narrow_pair().await;
+        fill(&client).await;
+        let (mut one, mut two) = ([0; 1], [0; 1]);
+        let mut slices = [io::IoSliceMut::new(&mut two)];
+        let (mut read, mut vectored) = (client.read(&mut one), client.read_vectored(&mut slices));
+        let mut three = [0; 1];
+        let (mut peek, mut readable, mut peer) = (client.peek(&mut three), client.readable(), client.peer_closed());
+        assert!(poll_once(&mut read).is_pending() && poll_once(&mut vectored).is_pending());
+        assert!(poll_once(&mut peek).is_pending() && poll_once(&mut readable).is_pending());
+        assert!(poll_once(&mut peer).is_pending());
+        // `write_all` has the lock, so that the others wait for it and not for room.
+        let gather = [io::IoSlice::new(b"x")];
+        let (mut all, mut write, mut gathered) =
+            (client.write_all(&[0; 65536]), client.write(b"x"), client.write_vectored(&gather));
+        let mut writable = client.writable();
+        assert!(poll_once(&mut all).is_pending() && poll_once(&mut write).is_pending());
+        assert!(poll_once(&mut gathered).is_pending() && poll_once(&mut writable).is_pending());
+        let deadline = in_ms(20);
+        client.set_deadline(deadline).unwrap();
+        assert_timeout(read.await);
+        assert_timeout(vectored.await);
+        assert_timeout(peek.await);
+        assert_timeout(readable.await);
+        assert_timeout(peer.await);
+        assert_timeout(write.await);
+        assert_timeout(gathered.await);
+        assert_timeout(writable.await);
+        assert_timeout(all.await);
+        assert!(Instant::now() >= deadline);
+    });
+}
+
+#[test]
+fn inv09_expiry_acts_on_the_traits() {
+    run(|| async {
+        let (client, server) = narrow_pair().await;
+        fill(&client).await;
+        client.set_deadline(in_ms(20)).unwrap();
+        let mut buf = [0; 1];
+        let (read, wrote) = both(trait_read(&client, &mut buf), trait_write_all(&client, &[0; 65536])).await;
+        assert_timeout(read);
+        assert_timeout(wrote);
+        // It sticks.
+        assert_timeout(trait_read(&client, &mut [0; 1]).await);
+        assert_timeout(trait_write(&client, &[0; 1]).await);
+        // And clears.
+        client.set_deadline(None).unwrap();
+        server.write_all(b"x").await.unwrap();
+        assert_eq!(trait_read(&client, &mut [0; 1]).await.unwrap(), 1);
+    });
+}
+
+#[test]
+fn inv09_an_expired_deadline_loses_nothing() {
+    run(|| async {
+        let (client, server) = pair().await;
+        server.write_all(b"kept").await.unwrap();
+        client.readable().await.unwrap();
+        client.set_read_deadline(past()).unwrap();
+        let mut buf = [0; 8];
+        assert_timeout(client.read(&mut buf).await);
+        assert_timeout(client.peek(&mut buf).await);
+        assert_timeout(client.readable().await);
+        client.set_read_deadline(None).unwrap();
+        assert_eq!(client.peek(&mut buf).await.unwrap(), 4);
+        assert_eq!(client.read(&mut buf).await.unwrap(), 4);
+        assert_eq!(&buf[..4], b"kept");
+        // An edge that came while the deadline was expired is not lost either.
+        client.set_read_deadline(past()).unwrap();
+        assert_timeout(client.read(&mut buf).await);
+        server.write_all(b"more").await.unwrap();
+        client.set_read_deadline(None).unwrap();
+        assert_eq!(client.read(&mut buf).await.unwrap(), 4);
+        assert_eq!(&buf[..4], b"more");
+    });
+}
+
+#[test]
+fn empty_buffers_and_deadlines() {
+    run(|| async {
+        let (client, _server) = pair().await;
+        client.set_deadline(past()).unwrap();
+        // As Go has it: a read of nothing asks nobody, a write of nothing does.
+        assert_eq!(client.read(&mut []).await.unwrap(), 0);
+        assert_timeout(client.write(&[]).await);
+    });
+}
+
+#[test]
+fn deadlines_at_the_end_of_time() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for end in ends_of_time() {
+            client.set_deadline(end).unwrap();
+            listener.set_deadline(end).unwrap();
+            assert!(future::timeout(Duration::from_millis(5), client.read(&mut [0; 1])).await.is_err());
+            assert!(future::timeout(Duration::from_millis(5), listener.accept()).await.is_err());
+            round_trip(&client, &server).await;
+            // Back to the present.
+            client.set_read_deadline(in_ms(1)).unwrap();
+            assert_timeout(client.read(&mut [0; 1]).await);
+        }
+    });
+}
+
+// ---- relative timeouts ----
+
+#[test]
+fn a_read_timeout_counts_anew_for_each_read() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let timeout = Duration::from_millis(20);
+        client.set_read_timeout(Some(timeout)).unwrap();
+        assert_eq!(client.read_timeout().unwrap(), Some(timeout));
+        let mut buf = [0; 8];
+        for _ in 0..3 {
+            let start = Instant::now();
+            assert_timeout(client.read(&mut buf).await);
+            assert!(start.elapsed() >= timeout);
+        }
+        for round in 0..3 {
+            let start = Instant::now();
+            match round {
+                0 => drop(assert_timeout(client.peek(&mut buf).await)),
+                1 => drop(assert_timeout(client.readable().await)),
+                _ => drop(assert_timeout(client.read_vectored(&mut [io::IoSliceMut::new(&mut buf)]).await)),
+            }
+            assert!(start.elapsed() >= timeout);
+        }
+        // It does not stick: data that comes is read.
+        server.write_all(b"x").await.unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        assert_eq!(client.read(&mut buf).await.unwrap(), 1);
+        client.set_read_timeout(None).unwrap();
+        assert_eq!(client.read_timeout().unwrap(), None);
+        assert!(future::timeout(timeout * 2, client.read(&mut buf)).await.is_err());
+    });
+}
+
+#[test]
+fn a_read_timeout_counts_through_the_traits() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let timeout = Duration::from_millis(20);
+        client.set_read_timeout(Some(timeout)).unwrap();
+        let mut buf = [0; 8];
+        for _ in 0..3 {
+            let start = Instant::now();
+            assert_timeout(trait_read(&client, &mut buf).await);
+            assert!(start.elapsed() >= timeout);
+        }
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        for _ in 0..100 {
+            let (read, wrote) = both(trait_read(&client, &mut buf), server.write_all(b"x")).await;
+            wrote.unwrap();
+            assert_eq!(read.unwrap(), 1);
+        }
+        // A read that was given up counts no longer.
+        client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let start = Instant::now();
+        assert!(future::timeout(Duration::from_millis(5), trait_read(&client, &mut buf)).await.is_err());
+        server.write_all(b"y").await.unwrap();
+        assert_eq!(trait_read(&client, &mut buf).await.unwrap(), 1);
+        let begun = Instant::now();
+        assert_timeout(trait_read(&client, &mut buf).await);
+        assert!(begun.elapsed() >= Duration::from_millis(300), "{:?} after the first", start.elapsed());
+    });
+}
+
+#[test]
+fn a_write_timeout_counts_for_named_futures_and_the_traits() {
+    run(|| async {
+        let (client, _server) = narrow_pair().await;
+        fill(&client).await;
+        let timeout = Duration::from_millis(20);
+        client.set_write_timeout(Some(timeout)).unwrap();
+        assert_eq!(client.write_timeout().unwrap(), Some(timeout));
+        let big = vec![0; 1 << 20];
+        let start = Instant::now();
+        assert_timeout(client.write_all(&big).await);
+        assert!(start.elapsed() >= timeout);
+        let start = Instant::now();
+        assert_timeout(trait_write_all(&client, &big).await);
+        assert!(start.elapsed() >= timeout);
+    });
+}
+
+#[test]
+fn a_write_timeout_counts_while_another_write_has_the_lock() {
+    run(|| async {
+        let (client, _server) = narrow_pair().await;
+        fill(&client).await;
+        let big = vec![0; 1 << 20];
+        // It waits without a timeout, and keeps the lock.
+        let mut all = client.write_all(&big);
+        assert!(poll_once(&mut all).is_pending());
+        let timeout = Duration::from_millis(20);
+        client.set_write_timeout(Some(timeout)).unwrap();
+        let start = Instant::now();
+        assert_timeout(client.write(b"x").await);
+        assert!(start.elapsed() >= timeout);
+        let start = Instant::now();
+        assert_timeout(client.write_all(b"x").await);
+        assert!(start.elapsed() >= timeout);
+        let start = Instant::now();
+        assert_timeout(trait_write(&client, b"x").await);
+        assert!(start.elapsed() >= timeout);
+    });
+}
+
+#[test]
+fn of_deadline_and_timeout_the_earlier_wins() {
+    run(|| async {
+        let (client, _server) = pair().await;
+        let mut buf = [0; 1];
+        let deadline = in_ms(20);
+        client.set_read_deadline(deadline).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(3600))).unwrap();
+        assert_timeout(client.read(&mut buf).await);
+        assert!(Instant::now() >= deadline);
+        client.set_read_deadline(in_ms(3_600_000)).unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let start = Instant::now();
+        assert_timeout(client.read(&mut buf).await);
+        assert!(start.elapsed() >= Duration::from_millis(20));
+        // Two operations with different timeouts: each at its own time.
+        client.set_read_deadline(None).unwrap();
+        let mut other = [0; 1];
+        let mut long = client.read(&mut other);
+        client.set_read_timeout(Some(Duration::from_millis(60))).unwrap();
+        let start = Instant::now();
+        assert!(poll_once(&mut long).is_pending());
+        client.set_read_timeout(Some(Duration::from_millis(15))).unwrap();
+        assert_timeout(client.read(&mut buf).await);
+        assert!(start.elapsed() >= Duration::from_millis(15));
+        assert_timeout(pin!(long).await);
+        assert!(start.elapsed() >= Duration::from_millis(60));
+    });
+}
+
+#[test]
+fn a_timeout_of_zero_is_refused_and_the_longest_never_ends() {
+    run(|| async {
+        let (client, server) = pair().await;
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(client.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(client.set_write_timeout(Some(Duration::ZERO)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(client.read_timeout().unwrap(), Some(Duration::from_secs(5)), "a refused one changes nothing");
+        client.set_read_timeout(Some(Duration::MAX)).unwrap();
+        client.set_write_timeout(Some(Duration::MAX)).unwrap();
+        assert!(future::timeout(Duration::from_millis(5), client.read(&mut [0; 1])).await.is_err());
+        round_trip(&client, &server).await;
+    });
+}
+
+/// A timer may fire before the operation that armed it sleeps.
+#[test]
+fn the_shortest_timeouts_end_too() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut handles = Vec::new();
+        for id in 0..8_u64 {
+            let (client, server) = connect_to(&listener).await;
+            handles.push(task::spawn(async move {
+                for round in 0..1000 {
+                    client.set_read_timeout(Some(Duration::from_nanos(1 + 997 * id * (round % 16)))).unwrap();
+                    let result = if round % 2 == 0 {
+                        client.read(&mut [0; 1]).await
+                    } else {
+                        trait_read(&client, &mut [0; 1]).await
+                    };
+                    assert_timeout(result);
+                }
+                drop(server);
+            }));
+        }
+        for handle in handles {
+            handle.await;
+        }
+    });
+}

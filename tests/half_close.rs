@@ -1,0 +1,209 @@
+//! One side of a connection closed, the other not; empty buffers; what a peer that is gone leaves.
+//!
+//! G40, G41, G52 of Go's tests, the traits' `close`, and shutdown beside operations that wait.
+
+mod support;
+
+use std::io;
+use std::task::Poll;
+
+use netpoll::net::{Shutdown, TcpListener};
+use netpoll::task;
+use support::*;
+
+#[test]
+fn g40_after_close_read_what_is_there_is_read_and_then_the_end() {
+    run(|| async {
+        let (client, server) = pair().await;
+        client.close_read().unwrap();
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+        assert_eq!(trait_read(&client, &mut [0; 1]).await.unwrap(), 0);
+        // The other direction lives.
+        client.write_all(b"x").await.unwrap();
+        read_exact(&server, &mut [0; 1]).await.unwrap();
+
+        let (client, server) = pair().await;
+        server.write_all(b"before").await.unwrap();
+        client.readable().await.unwrap();
+        client.close_read().unwrap();
+        let mut buf = [0; 6];
+        read_exact(&client, &mut buf).await.unwrap();
+        assert_eq!(&buf, b"before");
+        assert_eq!(client.read(&mut buf).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn g40_close_read_ends_a_read_that_waits() {
+    run(|| async {
+        let (client, _server) = pair().await;
+        let (wakes, waker) = Wakes::new();
+        let mut buf = [0; 1];
+        let mut read = client.read(&mut buf);
+        assert!(poll_with(&mut read, &waker).is_pending());
+        client.close_read().unwrap();
+        assert_eq!(drive(&mut read, &wakes, &waker).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn g41_close_write_on_both_sides_gives_the_end_of_the_stream_on_both() {
+    run(|| async {
+        let (client, server) = pair().await;
+        for (one, other) in [(&client, &server), (&server, &client)] {
+            one.write_all(b"the last").await.unwrap();
+            one.close_write().unwrap();
+            let mut buf = [0; 8];
+            read_exact(other, &mut buf).await.unwrap();
+            assert_eq!(&buf, b"the last");
+            for _ in 0..2 {
+                assert_eq!(other.read(&mut buf).await.unwrap(), 0);
+            }
+        }
+        for stream in [&client, &server] {
+            let error = stream.write(b"x").await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+            assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
+            assert_eq!(stream.write_all(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+            assert_eq!(trait_write(stream, b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        }
+    });
+}
+
+#[test]
+fn g41_close_write_ends_a_write_that_waits() {
+    run(|| async {
+        let (client, _server) = narrow_pair().await;
+        fill(&client).await;
+        let big = vec![0; 1 << 20];
+        let (wakes, waker) = Wakes::new();
+        let mut write = client.write_all(&big);
+        assert!(poll_with(&mut write, &waker).is_pending());
+        client.close_write().unwrap();
+        assert_eq!(drive(&mut write, &wakes, &waker).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn the_traits_close_sends_what_was_written_and_the_end_and_can_be_repeated() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let reader = client.clone();
+        client.write_all(b"request").await.unwrap();
+        for _ in 0..3 {
+            netpoll::io::WriteExt::close(&mut &client).await.unwrap();
+        }
+        let mut buf = [0; 7];
+        read_exact(&server, &mut buf).await.unwrap();
+        assert_eq!(server.read(&mut buf).await.unwrap(), 0);
+        // Clones go on reading.
+        server.write_all(b"answer!").await.unwrap();
+        read_exact(&reader, &mut buf).await.unwrap();
+        assert_eq!(&buf, b"answer!");
+        assert_eq!(client.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        // A peer that has reset the connection is no error either.
+        server.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        server.force_close().await.unwrap();
+        client.peer_closed().await.unwrap();
+        netpoll::io::WriteExt::close(&mut &client).await.unwrap();
+    });
+}
+
+#[test]
+fn shutdown_of_both_sides_ends_what_waits_and_keeps_the_descriptor() {
+    run(|| async {
+        let (client, server) = narrow_pair().await;
+        fill(&client).await;
+        let reader = task::spawn({
+            let client = client.clone();
+            async move { client.read(&mut [0; 1]).await }
+        });
+        let writer = task::spawn({
+            let client = client.clone();
+            async move { client.write_all(&vec![0; 1 << 20]).await }
+        });
+        task::sleep(std::time::Duration::from_millis(5)).await;
+        client.shutdown(Shutdown::Both).unwrap();
+        assert_eq!(reader.await.unwrap(), 0);
+        assert_eq!(writer.await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert!(client.local_addr().is_ok(), "open until it is closed");
+        let mut buf = vec![0; 65536];
+        while server.read(&mut buf).await.unwrap() > 0 {}
+    });
+}
+
+#[test]
+fn g52_a_read_into_nothing_is_done_at_once() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for with_data in [false, true] {
+            let (client, server) = connect_to(&listener).await;
+            if with_data {
+                server.write_all(b"data").await.unwrap();
+                client.readable().await.unwrap();
+            }
+            task::yield_now().await;
+            let Poll::Ready(read) = poll_once(&mut client.read(&mut [])) else { panic!("nothing to wait for") };
+            assert_eq!(read.unwrap(), 0);
+            assert_eq!(trait_read(&client, &mut []).await.unwrap(), 0);
+            assert_eq!(client.peek(&mut []).await.unwrap(), 0);
+            assert_eq!(client.read_vectored(&mut []).await.unwrap(), 0);
+            assert_eq!(client.read_vectored(&mut [io::IoSliceMut::new(&mut [])]).await.unwrap(), 0);
+            assert_eq!(client.write(&[]).await.unwrap(), 0);
+            client.write_all(&[]).await.unwrap();
+            assert_eq!(client.write_vectored(&[]).await.unwrap(), 0);
+            if with_data {
+                let mut buf = [0; 4];
+                read_exact(&client, &mut buf).await.unwrap();
+                assert_eq!(&buf, b"data", "nothing was consumed");
+            }
+            round_trip(&client, &server).await;
+        }
+    });
+}
+
+/// A read that is exactly as long as what is there must not miss the end that follows, nor data that follows the end of a
+/// short one.
+#[test]
+fn the_end_behind_a_full_and_behind_a_short_read_is_seen() {
+    run(|| async {
+        for length in [4, 8] {
+            for waits in [false, true] {
+                let (client, server) = pair().await;
+                let (wakes, waker) = Wakes::new();
+                let mut buf = [0; 8];
+                let mut read = client.read(&mut buf[..length]);
+                if waits {
+                    assert!(poll_with(&mut read, &waker).is_pending());
+                }
+                server.write_all(b"four").await.unwrap();
+                drop(server);
+                assert_eq!(drive(&mut read, &wakes, &waker).await.unwrap(), 4);
+                drop(read);
+                assert_eq!(client.read(&mut buf[..length]).await.unwrap(), 0);
+            }
+        }
+    });
+}
+
+#[test]
+fn urgent_data_does_not_hide_what_follows_it() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let (wakes, waker) = Wakes::new();
+        let mut buf = [0; 64];
+        let mut read = client.read(&mut buf);
+        assert!(poll_with(&mut read, &waker).is_pending());
+        server.write_all(b"before").await.unwrap();
+        socket2::SockRef::from(&server).send_out_of_band(b"!").unwrap();
+        server.write_all(b"behind").await.unwrap();
+        let mut got = drive(&mut read, &wakes, &waker).await.unwrap();
+        drop(read);
+        // The urgent byte cuts reads short; it is not part of the stream.
+        while got < 12 {
+            got += client.read(&mut buf[got..]).await.unwrap();
+        }
+        assert_eq!(&buf[..got], b"beforebehind");
+        round_trip(&client, &server).await;
+    });
+}

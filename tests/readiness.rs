@@ -1,0 +1,279 @@
+//! `readable`, `writable`, `peer_closed`: true when they say so, beside readers, several at once, without consuming anything.
+
+mod support;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use netpoll::{future, task};
+use support::*;
+
+#[test]
+fn readable_says_data_and_leaves_it() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let (wakes, waker) = Wakes::new();
+        let mut readable = client.readable();
+        assert!(poll_with(&mut readable, &waker).is_pending());
+        server.write_all(b"data").await.unwrap();
+        drive(&mut readable, &wakes, &waker).await.unwrap();
+        // Again and again, at once, until somebody reads.
+        for _ in 0..3 {
+            assert!(poll_once(&mut client.readable()).is_ready());
+        }
+        let mut buf = [0; 4];
+        read_exact(&client, &mut buf).await.unwrap();
+        assert_eq!(&buf, b"data");
+        // A full read left the direction ready; that is no proof of data.
+        assert!(poll_once(&mut client.readable()).is_pending());
+    });
+}
+
+#[test]
+fn readable_says_the_end_an_error_and_nothing_else() {
+    run(|| async {
+        let (client, server) = pair().await;
+        assert!(future::timeout(Duration::from_millis(20), client.readable()).await.is_err(), "there is nothing");
+        drop(server);
+        client.readable().await.unwrap();
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+        client.readable().await.unwrap();
+
+        let (client, server) = pair().await;
+        server.set_linger(Some(Duration::ZERO)).unwrap();
+        server.force_close().await.unwrap();
+        client.readable().await.unwrap();
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn all_who_wait_for_readability_are_told() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let handles: Vec<_> = (0..8)
+            .map(|_| {
+                let client = client.clone();
+                task::spawn(async move { client.readable().await })
+            })
+            .collect();
+        task::sleep(Duration::from_millis(5)).await;
+        server.write_all(b"data").await.unwrap();
+        for handle in handles {
+            handle.await.unwrap();
+        }
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 4);
+    });
+}
+
+#[test]
+fn a_reader_beside_readable_waiters_reads() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let mut watchers: Vec<_> = (0..3)
+            .map(|_| {
+                let client = client.clone();
+                task::spawn(async move { client.readable().await })
+            })
+            .collect();
+        let reader = task::spawn({
+            let client = client.clone();
+            async move { client.read(&mut [0; 8]).await }
+        });
+        watchers.extend((0..3).map(|_| {
+            let client = client.clone();
+            task::spawn(async move { client.readable().await })
+        }));
+        task::sleep(Duration::from_millis(5)).await;
+        server.write_all(b"data").await.unwrap();
+        assert_eq!(reader.await.unwrap(), 4);
+        // Those that were not told before the data was gone are told of the next.
+        server.write_all(b"more").await.unwrap();
+        for watcher in watchers {
+            watcher.await.unwrap();
+        }
+    });
+}
+
+/// Another task may read first. Who asks after that waits, also where the reader's buffer was just as long as the data, so that
+/// no short read told of the end.
+#[test]
+fn readable_asked_after_a_reader_took_all_waits() {
+    run(|| async {
+        let (client, server) = pair().await;
+        for _ in 0..10 {
+            let (wakes, waker) = Wakes::new();
+            let (mut buf, mut other) = ([0; 4], [0; 4]);
+            let mut read = client.read(&mut buf);
+            let mut behind = client.read(&mut other);
+            assert!(poll_with(&mut read, &waker).is_pending());
+            assert!(poll_once(&mut behind).is_pending());
+            server.write_all(b"data").await.unwrap();
+            assert_eq!(drive(&mut read, &wakes, &waker).await.unwrap(), 4);
+            drop(behind);
+            let mut readable = client.readable();
+            assert!(poll_once(&mut readable).is_pending(), "there is nothing to read");
+            server.write_all(b"x").await.unwrap();
+            readable.await.unwrap();
+            assert_eq!(client.read(&mut [0; 4]).await.unwrap(), 1);
+        }
+    });
+}
+
+#[test]
+fn writable_says_room() {
+    run(|| async {
+        let (client, server) = narrow_pair().await;
+        client.writable().await.unwrap();
+        fill(&client).await;
+        let (wakes, waker) = Wakes::new();
+        let mut writable = client.writable();
+        assert!(poll_with(&mut writable, &waker).is_pending());
+        let handles: Vec<_> = (0..4)
+            .map(|_| {
+                let client = client.clone();
+                task::spawn(async move { client.writable().await })
+            })
+            .collect();
+        let drain = task::spawn(async move {
+            let mut buf = vec![0; 65536];
+            while server.read(&mut buf).await.unwrap() > 0 {}
+        });
+        drive(&mut writable, &wakes, &waker).await.unwrap();
+        for handle in handles {
+            handle.await.unwrap();
+        }
+        let Ok(wrote) = future::timeout(Duration::from_secs(60), client.write(b"x")).await else { panic!("no room") };
+        assert_eq!(wrote.unwrap(), 1);
+        client.close_write().unwrap();
+        drain.await;
+    });
+}
+
+#[test]
+fn writable_says_that_the_peer_is_gone() {
+    run(|| async {
+        let (client, server) = narrow_pair().await;
+        fill(&client).await;
+        let (wakes, waker) = Wakes::new();
+        let mut writable = client.writable();
+        assert!(poll_with(&mut writable, &waker).is_pending());
+        server.set_linger(Some(Duration::ZERO)).unwrap();
+        server.force_close().await.unwrap();
+        drive(&mut writable, &wakes, &waker).await.unwrap();
+        assert!(client.write(b"x").await.is_err());
+    });
+}
+
+#[test]
+fn peer_closed_waits_for_the_end_and_not_for_data() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let (wakes, waker) = Wakes::new();
+        let mut closed = client.peer_closed();
+        assert!(poll_with(&mut closed, &waker).is_pending());
+        for _ in 0..3 {
+            server.write_all(b"data").await.unwrap();
+            client.readable().await.unwrap();
+            assert!(poll_with(&mut closed, &waker).is_pending());
+            assert!(!client.is_peer_closed());
+        }
+        assert_eq!(wakes.count(), 0, "data does not concern it");
+        server.close_write().unwrap();
+        drive(&mut closed, &wakes, &waker).await.unwrap();
+        assert!(client.is_peer_closed());
+        client.peer_closed().await.unwrap();
+        // What was sent before can be read, and answered.
+        let mut buf = [0; 12];
+        read_exact(&client, &mut buf).await.unwrap();
+        assert_eq!(client.read(&mut buf).await.unwrap(), 0);
+        client.write_all(b"answer").await.unwrap();
+        read_exact(&server, &mut buf[..6]).await.unwrap();
+    });
+}
+
+#[test]
+fn peer_closed_beside_a_reader_and_a_writer_and_several_times() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let watchers: Vec<_> = (0..3)
+            .map(|_| {
+                let client = client.clone();
+                task::spawn(async move { client.peer_closed().await })
+            })
+            .collect();
+        let reader = task::spawn({
+            let client = client.clone();
+            async move {
+                let (mut buf, mut total) = ([0; 1000], 0);
+                loop {
+                    match client.read(&mut buf).await.unwrap() {
+                        0 => return total,
+                        count => total += count,
+                    }
+                }
+            }
+        });
+        for _ in 0..100 {
+            server.write_all(&[0; 1000]).await.unwrap();
+            client.write_all(&[0; 10]).await.unwrap();
+        }
+        read_exact(&server, &mut [0; 1000]).await.unwrap();
+        drop(server);
+        for watcher in watchers {
+            watcher.await.unwrap();
+        }
+        assert_eq!(reader.await, 100_000);
+    });
+}
+
+#[test]
+fn peer_closed_hears_of_a_reset_and_of_an_end_that_is_long_past() {
+    run(|| async {
+        for reset in [false, true] {
+            let (client, server) = pair().await;
+            if reset {
+                server.set_linger(Some(Duration::ZERO)).unwrap();
+            }
+            server.force_close().await.unwrap();
+            client.readable().await.unwrap();
+            client.peer_closed().await.unwrap();
+            assert!(client.is_peer_closed());
+        }
+    });
+}
+
+#[test]
+fn a_close_ends_the_waits() {
+    run(|| async {
+        let (client, _server) = narrow_pair().await;
+        fill(&client).await;
+        let (mut readable, mut writable, mut closed) = (client.readable(), client.writable(), client.peer_closed());
+        assert!(poll_once(&mut readable).is_pending() && poll_once(&mut writable).is_pending());
+        assert!(poll_once(&mut closed).is_pending());
+        client.force_close().await.unwrap();
+        assert_closed(readable.await);
+        assert_closed(writable.await);
+        assert_closed(closed.await);
+    });
+}
+
+#[test]
+fn a_deadline_ends_the_waits() {
+    run(|| async {
+        let (client, _server) = narrow_pair().await;
+        fill(&client).await;
+        let (mut readable, mut writable, mut closed) = (client.readable(), client.writable(), client.peer_closed());
+        assert!(poll_once(&mut readable).is_pending() && poll_once(&mut writable).is_pending());
+        assert!(poll_once(&mut closed).is_pending());
+        let deadline = in_ms(10);
+        client.set_deadline(deadline).unwrap();
+        assert_timeout(readable.await);
+        assert_timeout(writable.await);
+        assert_timeout(closed.await);
+        assert!(Instant::now() >= deadline);
+        client.set_deadline(None).unwrap();
+        assert!(future::timeout(Duration::from_millis(5), client.readable()).await.is_err());
+        assert!(future::timeout(Duration::from_millis(5), client.peer_closed()).await.is_err());
+    });
+}

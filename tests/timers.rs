@@ -1,0 +1,298 @@
+//! Sleeps: moved, overtaken, starved, at the ends of time.
+//!
+//! G132 of Go's tests (time/sleep_test.go, time/tick_test.go). Nothing is asserted about how late, beyond the bound on every test.
+
+mod support;
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use netpoll::time::Sleep;
+use netpoll::{future, task};
+use support::*;
+
+/// A small generator, so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+#[test]
+fn g132_a_timer_moved_earlier_fires_at_the_new_time() {
+    run(|| async {
+        for _ in 0..50 {
+            let mut sleep = Sleep::new(Duration::from_secs(3600));
+            let (wakes, waker) = Wakes::new();
+            assert!(poll_with(&mut sleep, &waker).is_pending());
+            let deadline = in_ms(2);
+            sleep.reset(deadline);
+            assert_eq!(sleep.deadline(), Some(deadline));
+            drive(&mut sleep, &wakes, &waker).await;
+            assert!(Instant::now() >= deadline);
+        }
+    });
+}
+
+#[test]
+fn g132_a_timer_moved_later_does_not_fire_at_the_old_time() {
+    run(|| async {
+        let mut sleep = Sleep::new(Duration::from_millis(5));
+        assert!(poll_once(&mut sleep).is_pending());
+        let deadline = in_ms(60);
+        sleep.reset(deadline);
+        sleep.await;
+        assert!(Instant::now() >= deadline);
+    });
+}
+
+/// TestAdjustTimers: hundreds of timers moved about, by many tasks; each fires, none early.
+#[test]
+fn g132_timers_that_are_moved_about_all_fire() {
+    run(|| async {
+        let handles: Vec<_> = (0..16_u64)
+            .map(|id| {
+                task::spawn(async move {
+                    let mut random = Random(0x9e37_79b9 + id);
+                    for _ in 0..20 {
+                        let mut sleeps: Vec<_> = (0..20).map(|_| Sleep::new(Duration::from_secs(3600))).collect();
+                        for _ in 0..5 {
+                            for sleep in &mut sleeps {
+                                assert!(poll_once(sleep).is_pending());
+                                sleep.reset(in_ms(1000 + random.below(1000)));
+                            }
+                        }
+                        for sleep in &mut sleeps {
+                            sleep.reset(Instant::now() + Duration::from_micros(random.below(3000)));
+                        }
+                        for sleep in sleeps {
+                            let deadline = sleep.deadline().expect("a time");
+                            sleep.await;
+                            assert!(Instant::now() >= deadline);
+                        }
+                    }
+                })
+            })
+            .collect();
+        for handle in handles {
+            handle.await;
+        }
+    });
+}
+
+/// TestLongAdjustTimers: a near timer among very many far ones that come and go.
+#[test]
+fn g132_a_near_timer_among_many_far_ones_fires() {
+    run(|| async {
+        let mut far: Vec<_> = (0..20_000_u64).map(|n| Sleep::new(Duration::from_secs(1000 + n))).collect();
+        for sleep in &mut far {
+            assert!(poll_once(sleep).is_pending());
+        }
+        task::sleep(Duration::from_millis(1)).await;
+        for (n, sleep) in far.iter_mut().enumerate() {
+            if n % 2 == 0 {
+                sleep.reset(in_ms(5_000_000 - n as u64));
+                assert!(poll_once(sleep).is_pending());
+            }
+        }
+        let deadline = in_ms(1);
+        Sleep::until(deadline).await;
+        assert!(Instant::now() >= deadline);
+        drop(far);
+        task::sleep(Duration::from_millis(1)).await;
+    });
+}
+
+/// TestMultiWakeup: tasks that wake each other at the very moments at which timers fire.
+#[test]
+fn g132_wake_ups_by_timers_and_by_hand_at_the_same_time() {
+    run(|| async {
+        let count = Arc::new(AtomicUsize::new(0));
+        let handles: Vec<_> = (0..32_u64)
+            .map(|id| {
+                let count = count.clone();
+                task::spawn(async move {
+                    for round in 0..100 {
+                        task::sleep(Duration::from_micros(10 + (id * 7 + round) % 50)).await;
+                        task::spawn({
+                            let count = count.clone();
+                            async move { count.fetch_add(1, Ordering::Relaxed) }
+                        })
+                        .await;
+                    }
+                })
+            })
+            .collect();
+        for handle in handles {
+            handle.await;
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 3200);
+    });
+}
+
+#[test]
+fn g132_timers_fire_beside_tasks_that_never_rest() {
+    run(|| async {
+        let stop = Arc::new(AtomicBool::new(false));
+        let busy: Vec<_> = (0..8)
+            .map(|_| {
+                let stop = stop.clone();
+                task::spawn(async move {
+                    while !stop.load(Ordering::Relaxed) {
+                        task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..10 {
+            task::sleep(Duration::from_millis(2)).await;
+        }
+        let handle = task::spawn(async { task::sleep(Duration::from_millis(5)).await });
+        handle.await;
+        stop.store(true, Ordering::Relaxed);
+        for task in busy {
+            task.await;
+        }
+    });
+}
+
+/// TestAfterFuncStarvation: a timer that is due again as soon as it has fired does not keep others from firing.
+#[test]
+fn g132_a_timer_that_is_always_due_starves_nobody() {
+    run(|| async {
+        let stop = Arc::new(AtomicBool::new(false));
+        let eager: Vec<_> = (0..4)
+            .map(|_| {
+                let stop = stop.clone();
+                task::spawn(async move {
+                    let mut fired = 0_u64;
+                    while !stop.load(Ordering::Relaxed) {
+                        task::sleep(Duration::from_nanos(1)).await;
+                        fired += 1;
+                        if fired.is_multiple_of(64) {
+                            // A sleep that is over before it begins need not yield.
+                            task::yield_now().await;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..20 {
+            task::sleep(Duration::from_millis(1)).await;
+        }
+        stop.store(true, Ordering::Relaxed);
+        for task in eager {
+            task.await;
+        }
+    });
+}
+
+#[test]
+fn g132_the_longest_sleeps_do_not_wrap() {
+    run(|| async {
+        for longest in [Duration::MAX, Duration::from_nanos(u64::MAX), Duration::from_nanos(i64::MAX as u64)] {
+            let mut sleep = Sleep::new(longest);
+            assert!(poll_once(&mut sleep).is_pending());
+            let result = future::timeout(Duration::from_millis(3), &mut sleep).await;
+            assert!(result.is_err(), "{longest:?} are over");
+            sleep.reset(in_ms(1));
+            sleep.await;
+            assert!(future::timeout(Duration::from_millis(1), task::sleep(longest)).await.is_err());
+        }
+        assert_eq!(Sleep::new(Duration::MAX).deadline(), None);
+        assert_eq!(Sleep::never().deadline(), None);
+        assert!(future::timeout(Duration::from_millis(1), Sleep::never()).await.is_err());
+        assert_eq!(future::timeout(Duration::MAX, async { 7 }).await.unwrap(), 7);
+        // Millions of years, as a moment.
+        let mut end = Instant::now();
+        while let Some(later) = end.checked_add(Duration::from_secs(1 << 56)) {
+            end = later;
+        }
+        assert!(future::timeout(Duration::from_millis(1), Sleep::until(end)).await.is_err());
+    });
+}
+
+#[test]
+fn g132_what_is_over_is_over_at_once() {
+    run(|| async {
+        assert!(poll_once(&mut Sleep::new(Duration::ZERO)).is_ready());
+        assert!(poll_once(&mut Sleep::until(Instant::now())).is_ready());
+        if let Some(early) = Instant::now().checked_sub(Duration::from_secs(3600)) {
+            assert!(poll_once(&mut Sleep::until(early)).is_ready());
+        }
+        // Again after it has fired.
+        let mut sleep = Sleep::new(Duration::ZERO);
+        assert!(poll_once(&mut sleep).is_ready());
+        let deadline = in_ms(3);
+        sleep.reset(deadline);
+        Pin::new(&mut sleep).await;
+        assert!(Instant::now() >= deadline);
+        sleep.reset(past());
+        assert!(poll_once(&mut sleep).is_ready());
+    });
+}
+
+#[test]
+fn timers_work_without_the_runtimes_executor_and_move_between_threads() {
+    bounded(|| {
+        let deadline = in_ms(10);
+        futures_lite::future::block_on(Sleep::until(deadline));
+        assert!(Instant::now() >= deadline);
+        // Armed on one thread, awaited on another, dropped on a third.
+        let mut sleep = Sleep::new(Duration::from_millis(20));
+        let start = Instant::now();
+        assert!(poll_once(&mut sleep).is_pending());
+        let mut sleep = std::thread::spawn(move || {
+            futures_lite::future::block_on(&mut sleep);
+            sleep
+        })
+        .join()
+        .unwrap();
+        assert!(start.elapsed() >= Duration::from_millis(19));
+        sleep.reset(in_ms(3_600_000));
+        task::block_on(async {
+            assert!(poll_once(&mut sleep).is_pending());
+        });
+        std::thread::spawn(move || drop(sleep)).join().unwrap();
+    });
+}
+
+#[test]
+fn the_last_waker_of_a_sleep_counts() {
+    run(|| async {
+        let mut sleep = Sleep::new(Duration::from_millis(5));
+        let wakers: Vec<_> = (0..3).map(|_| Wakes::new()).collect();
+        for (_, waker) in &wakers {
+            if poll_with(&mut sleep, waker).is_ready() {
+                return;
+            }
+        }
+        eventually("the last to be woken", || wakers[2].0.count() > 0).await;
+        assert_eq!((wakers[0].0.count(), wakers[1].0.count()), (0, 0));
+        assert!(poll_with(&mut sleep, Waker::noop()).is_ready());
+    });
+}
+
+#[test]
+fn a_timeout_ends_what_it_wraps_and_not_before() {
+    run(|| async {
+        let start = Instant::now();
+        assert!(future::timeout(Duration::from_millis(10), std::future::pending::<()>()).await.is_err());
+        assert!(start.elapsed() >= Duration::from_millis(10));
+        let inner = pin!(async {
+            task::sleep(Duration::from_millis(2)).await;
+            5
+        });
+        assert_eq!(future::timeout(Duration::from_secs(60), inner).await.unwrap(), 5);
+        let error = netpoll::io::timeout(Duration::from_millis(1), std::future::pending::<std::io::Result<()>>()).await;
+        assert_eq!(error.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    });
+}

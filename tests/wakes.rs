@@ -1,0 +1,265 @@
+//! Who is woken by an event: one, and the next where something is left. Counted with wakers of our own.
+//!
+//! Invariant 7, and invariant 2 as far as it can be seen from here: no wake-up is lost when who got it goes away.
+
+mod support;
+
+use std::io::IoSliceMut;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use netpoll::io::Read;
+use netpoll::net::{TcpListener, TcpStream};
+use netpoll::task;
+use support::*;
+
+type Counted = (Arc<Wakes>, Waker);
+
+fn counted(count: usize) -> Vec<Counted> {
+    (0..count).map(|_| Wakes::new()).collect()
+}
+
+fn counts(wakers: &[Counted]) -> Vec<usize> {
+    wakers.iter().map(|(wakes, _)| wakes.count()).collect()
+}
+
+fn total(wakers: &[Counted]) -> usize {
+    counts(wakers).iter().sum()
+}
+
+/// Lets the poller see everything that has happened so far: events of later traffic come after those of earlier.
+async fn settle() {
+    let (one, other) = pair().await;
+    for _ in 0..3 {
+        round_trip(&one, &other).await;
+    }
+}
+
+#[test]
+fn inv07_a_connection_wakes_one_of_many_acceptors() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let wakers = counted(8);
+        let mut accepts: Vec<_> = wakers.iter().map(|_| Some(listener.accept())).collect();
+        for (accept, (_, waker)) in accepts.iter_mut().zip(&wakers) {
+            assert!(poll_with(accept.as_mut().unwrap(), waker).is_pending());
+        }
+        let _one = std::net::TcpStream::connect(addr).unwrap();
+        eventually("one to be woken", || total(&wakers) > 0).await;
+        settle().await;
+        assert_eq!(counts(&wakers), [1, 0, 0, 0, 0, 0, 0, 0], "one connection, the one that came first");
+        // It cannot know that nothing is left, so the next looks, finds nothing and goes back to the end of the list.
+        accepts[0].take().unwrap().await.unwrap();
+        assert_eq!(counts(&wakers), [1, 1, 0, 0, 0, 0, 0, 0]);
+        assert!(poll_with(accepts[1].as_mut().unwrap(), &wakers[1].1).is_pending());
+        settle().await;
+        assert_eq!(counts(&wakers), [1, 1, 0, 0, 0, 0, 0, 0]);
+        let _two = std::net::TcpStream::connect(addr).unwrap();
+        eventually("another to be woken", || total(&wakers) > 2).await;
+        settle().await;
+        assert_eq!(counts(&wakers), [1, 1, 1, 0, 0, 0, 0, 0]);
+        // The one woken goes away: the connection is the next one's.
+        drop(accepts[2].take());
+        assert_eq!(counts(&wakers), [1, 1, 1, 1, 0, 0, 0, 0]);
+        accepts[3].take().unwrap().await.unwrap();
+    });
+}
+
+#[test]
+fn inv07_data_wakes_one_of_many_readers() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let wakers = counted(8);
+        let mut bufs = [[0; 16]; 8];
+        let mut reads: Vec<_> = bufs.iter_mut().map(|buf| Some(client.read(buf))).collect();
+        for (read, (_, waker)) in reads.iter_mut().zip(&wakers) {
+            assert!(poll_with(read.as_mut().unwrap(), waker).is_pending());
+        }
+        for (round, slot) in reads.iter_mut().enumerate().take(4) {
+            server.write_all(b"data").await.unwrap();
+            eventually("one to be woken", || total(&wakers) > round).await;
+            settle().await;
+            assert_eq!(total(&wakers), round + 1, "one segment, one wake-up: {:?}", counts(&wakers));
+            assert_eq!(wakers[round].0.count(), 1, "in order of arrival");
+            assert_eq!(slot.take().expect("alive").await.unwrap(), 4);
+        }
+        settle().await;
+        assert_eq!(total(&wakers), 4);
+    });
+}
+
+#[test]
+fn inv07_who_leaves_data_behind_wakes_the_next() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let wakers = counted(4);
+        let mut bufs = [[0; 4]; 4];
+        let mut reads: Vec<_> = bufs.iter_mut().map(|buf| client.read(buf)).collect();
+        for (read, (_, waker)) in reads.iter_mut().zip(&wakers) {
+            assert!(poll_with(read, waker).is_pending());
+        }
+        server.write_all(b"11112222333").await.unwrap();
+        for (at, want) in [4, 4, 3].into_iter().enumerate() {
+            eventually("the next to be woken", || wakers[at].0.count() == 1).await;
+            assert_eq!(wakers[at + 1].0.count(), 0, "not before the one before it has read");
+            assert_eq!((&mut reads[at]).await.unwrap(), want);
+        }
+        settle().await;
+        assert_eq!(counts(&wakers), [1, 1, 1, 0], "the last read was short: nothing is left");
+        drop(reads);
+        assert_eq!(bufs, [*b"1111", *b"2222", *b"333\0", [0; 4]]);
+    });
+}
+
+#[test]
+fn inv07_who_leaves_connections_behind_wakes_the_next() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        // Eight connections at once may well be one edge.
+        let _clients = task::spawn_blocking(move || {
+            (0..8).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect::<Vec<_>>()
+        });
+        let acceptors: Vec<_> = (0..8).map(|_| listener.accept()).collect();
+        for accept in acceptors {
+            accept.await.unwrap();
+        }
+    });
+}
+
+/// A wake-up that is not used goes to the next, also where several in a row go away.
+#[test]
+fn inv07_a_dropped_future_passes_its_event_on() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let wakers = counted(5);
+        let (mut b0, mut b1, mut b2, mut b3, mut b4) = ([0; 8], [0; 8], [0; 8], [0; 8], [0; 8]);
+        let mut slices = [IoSliceMut::new(&mut b2)];
+        let mut first = client.read(&mut b0);
+        let mut second = client.readable();
+        let mut third = client.read_vectored(&mut slices);
+        let mut fourth = client.peek(&mut b3);
+        let mut fifth = client.read(&mut b4);
+        let _ = &mut b1;
+        assert!(poll_with(&mut first, &wakers[0].1).is_pending());
+        assert!(poll_with(&mut second, &wakers[1].1).is_pending());
+        assert!(poll_with(&mut third, &wakers[2].1).is_pending());
+        assert!(poll_with(&mut fourth, &wakers[3].1).is_pending());
+        assert!(poll_with(&mut fifth, &wakers[4].1).is_pending());
+        server.write_all(b"data").await.unwrap();
+        eventually("the first to be woken", || wakers[0].0.count() == 1).await;
+        drop(first);
+        assert_eq!(counts(&wakers), [1, 1, 0, 0, 0]);
+        drop(second);
+        assert_eq!(counts(&wakers), [1, 1, 1, 0, 0]);
+        drop(third);
+        assert_eq!(counts(&wakers), [1, 1, 1, 1, 0]);
+        // One that looks and leaves the data passes on as well.
+        assert_eq!(fourth.await.unwrap(), 4);
+        assert_eq!(counts(&wakers), [1, 1, 1, 1, 1]);
+        assert_eq!(fifth.await.unwrap(), 4);
+    });
+}
+
+#[test]
+fn inv07_a_dropped_accept_passes_its_connection_on() {
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let wakers = counted(3);
+        let mut accepts: Vec<_> = wakers.iter().map(|_| listener.accept()).collect();
+        for (accept, (_, waker)) in accepts.iter_mut().zip(&wakers) {
+            assert!(poll_with(accept, waker).is_pending());
+        }
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        eventually("the first to be woken", || wakers[0].0.count() == 1).await;
+        drop(accepts.remove(0));
+        assert_eq!(counts(&wakers), [1, 1, 0]);
+        drop(accepts.remove(0));
+        assert_eq!(counts(&wakers), [1, 1, 1]);
+        accepts.remove(0).await.unwrap();
+    });
+}
+
+/// A future that is polled again with another waker is woken through that one only.
+#[test]
+fn inv02_the_last_waker_counts() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let wakers = counted(3);
+        let mut buf = [0; 8];
+        let mut read = client.read(&mut buf);
+        for (_, waker) in &wakers {
+            assert!(poll_with(&mut read, waker).is_pending());
+        }
+        server.write_all(b"data").await.unwrap();
+        eventually("the last to be woken", || wakers[2].0.count() == 1).await;
+        settle().await;
+        assert_eq!(counts(&wakers), [0, 0, 1]);
+        assert_eq!(read.await.unwrap(), 4);
+    });
+}
+
+/// `poll_read` of several tasks: all are woken by each event, over and above one future.
+#[test]
+fn inv02_polls_are_all_woken() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let (wakers, futures) = (counted(5), counted(2));
+        let (mut one, mut two, mut buf) = ([0; 8], [0; 8], [0; 8]);
+        let (mut first, mut second) = (client.read(&mut one), client.read(&mut two));
+        assert!(poll_with(&mut first, &futures[0].1).is_pending());
+        assert!(poll_with(&mut second, &futures[1].1).is_pending());
+        for round in 1..=3 {
+            for (_, waker) in &wakers {
+                let polled = Pin::new(&mut &client).poll_read(&mut Context::from_waker(waker), &mut buf);
+                assert!(polled.is_pending());
+            }
+            server.write_all(b"data").await.unwrap();
+            eventually("all polls to be woken", || counts(&wakers).iter().all(|&count| count == round)).await;
+            settle().await;
+            assert_eq!(counts(&wakers), [round; 5]);
+            assert_eq!(counts(&futures), [usize::from(round >= 1), usize::from(round >= 2)]);
+            assert_eq!(client.read(&mut buf).await.unwrap(), 4);
+        }
+    });
+}
+
+/// Many readers, many small messages: each byte is read once, and nobody sleeps while there is data.
+#[test]
+fn inv02_many_readers_get_everything() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let handles: Vec<_> = (0..8)
+            .map(|id| {
+                let client: TcpStream = client.clone();
+                task::spawn(async move {
+                    let (mut buf, mut total) = ([0; 7], 0);
+                    loop {
+                        let read = match id % 2 {
+                            0 => client.read(&mut buf).await,
+                            _ => trait_read(&client, &mut buf).await,
+                        };
+                        match read.unwrap() {
+                            0 => return total,
+                            count => total += count,
+                        }
+                    }
+                })
+            })
+            .collect();
+        for round in 0..2000_usize {
+            server.write_all(&vec![1; 1 + round % 40]).await.unwrap();
+            if round % 16 == 0 {
+                task::yield_now().await;
+            }
+        }
+        server.close_write().unwrap();
+        let mut total = 0;
+        for handle in handles {
+            total += handle.await;
+        }
+        assert_eq!(total, (0..2000).map(|round| 1 + round % 40).sum::<usize>());
+    });
+}

@@ -1,0 +1,412 @@
+//! Writing whole messages: the write lock that `write_all` holds, who waits for it, and what becomes of it when futures are dropped.
+//!
+//! G60 of Go's tests, invariants 5 and 6.
+
+mod support;
+
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use netpoll::io::Write;
+use netpoll::net::TcpStream;
+use netpoll::task;
+use support::*;
+
+/// Reads everything until the end, on a task.
+fn drain(stream: TcpStream) -> task::JoinHandle<Vec<u8>> {
+    task::spawn(async move {
+        let (mut all, mut buf) = (Vec::new(), vec![0; 65536]);
+        loop {
+            match stream.read(&mut buf).await.expect("read") {
+                0 => return all,
+                count => all.extend_from_slice(&buf[..count]),
+            }
+        }
+    })
+}
+
+fn poll_write(stream: &TcpStream, waker: &Waker, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+    Pin::new(&mut &*stream).poll_write(&mut Context::from_waker(waker), buf)
+}
+
+// ---- bytes ----
+
+#[test]
+fn g60_a_mebibyte_in_chunks_comes_back_whole() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let want: Vec<u8> = (0..1_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let echo = task::spawn(async move {
+            let mut buf = vec![0; 1024];
+            loop {
+                match server.read(&mut buf).await.unwrap() {
+                    0 => return server.close_write().unwrap(),
+                    count => server.write_all(&buf[..count]).await.unwrap(),
+                }
+            }
+        });
+        let got = drain(client.clone());
+        for chunk in want.chunks(1024) {
+            client.write_all(chunk).await.unwrap();
+        }
+        client.close_write().unwrap();
+        echo.await;
+        assert!(got.await == want, "not the bytes that were sent");
+    });
+}
+
+#[test]
+fn g60_a_thousand_strict_alternations() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let pong = task::spawn(async move {
+            let mut buf = [0; 8];
+            for round in 0..1000_u64 {
+                read_exact(&server, &mut buf).await.unwrap();
+                assert_eq!(u64::from_le_bytes(buf), 2 * round);
+                server.write_all(&(2 * round + 1).to_le_bytes()).await.unwrap();
+            }
+        });
+        let mut buf = [0; 8];
+        for round in 0..1000_u64 {
+            client.write_all(&(2 * round).to_le_bytes()).await.unwrap();
+            read_exact(&client, &mut buf).await.unwrap();
+            assert_eq!(u64::from_le_bytes(buf), 2 * round + 1);
+        }
+        pong.await;
+    });
+}
+
+#[test]
+fn vectored_writes_and_reads_keep_the_order() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let parts: Vec<Vec<u8>> = (0..1500_u32).map(|n| vec![n as u8; (n % 7) as usize]).collect();
+        let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut rest = &slices[..];
+        let mut sent = 0;
+        while !rest.is_empty() {
+            let most: usize = rest.iter().take(1024).map(|slice| slice.len()).sum();
+            let count = client.write_vectored(rest).await.unwrap();
+            assert_eq!(count, most, "a call takes as many buffers as the kernel lets it, and there is room");
+            sent += count;
+            rest = &rest[rest.len().min(1024)..];
+        }
+        let want = parts.concat();
+        let (mut one, mut two, mut got) = ([0; 100], [0; 333], Vec::new());
+        while got.len() < sent {
+            let mut bufs = [std::io::IoSliceMut::new(&mut one), std::io::IoSliceMut::new(&mut two)];
+            let count = server.read_vectored(&mut bufs).await.unwrap();
+            got.extend_from_slice(&one[..count.min(100)]);
+            got.extend_from_slice(&two[..count.saturating_sub(100)]);
+        }
+        assert_eq!(got, want);
+    });
+}
+
+// ---- invariant 6 ----
+
+#[test]
+fn inv06_messages_of_many_tasks_do_not_interleave() {
+    run(|| async {
+        const LENGTH: usize = 20_000;
+        let (client, server) = narrow_pair().await;
+        let reader = drain(server);
+        let handles: Vec<_> = (0..8_u8)
+            .map(|id| {
+                let client = client.clone();
+                task::spawn(async move {
+                    for round in 0..20_u8 {
+                        let mut message = vec![id; LENGTH];
+                        message[0] = round;
+                        client.write_all(&message).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for handle in handles {
+            handle.await;
+        }
+        client.close_write().unwrap();
+        let all = reader.await;
+        assert_eq!(all.len(), 8 * 20 * LENGTH);
+        let mut next = [0; 8];
+        for message in all.chunks(LENGTH) {
+            let id = message[1];
+            assert!(message[1..].iter().all(|&byte| byte == id), "two messages are mixed");
+            assert_eq!(message[0], next[usize::from(id)], "messages of one task keep their order");
+            next[usize::from(id)] += 1;
+        }
+    });
+}
+
+/// Single writes, of both kinds, come between messages and not into them.
+#[test]
+fn inv06_single_writes_wait_for_the_end_of_a_message() {
+    run(|| async {
+        const LENGTH: usize = 10_000;
+        let (client, server) = narrow_pair().await;
+        let reader = drain(server);
+        let whole = task::spawn({
+            let client = client.clone();
+            async move {
+                for _ in 0..50 {
+                    client.write_all(&[1; LENGTH]).await.unwrap();
+                }
+            }
+        });
+        let single = task::spawn({
+            let client = client.clone();
+            async move {
+                for round in 0..200 {
+                    let count = match round % 3 {
+                        0 => client.write(&[2]).await,
+                        1 => trait_write(&client, &[2]).await,
+                        _ => client.write_vectored(&[IoSlice::new(&[2])]).await,
+                    };
+                    assert_eq!(count.unwrap(), 1);
+                }
+            }
+        });
+        whole.await;
+        single.await;
+        client.close_write().unwrap();
+        let all = reader.await;
+        assert_eq!(all.len(), 50 * LENGTH + 200);
+        for run in all.split(|&byte| byte == 2) {
+            assert_eq!(run.len() % LENGTH, 0, "a byte came into a message");
+        }
+    });
+}
+
+// ---- invariant 5 ----
+
+/// The edge wakes who came first, which then needs the lock of who waits for the same edge.
+#[test]
+fn inv05_an_edge_reaches_the_holder_of_the_lock() {
+    run(|| async {
+        for vectored in [false, true] {
+            let (client, server) = narrow_pair().await;
+            fill(&client).await;
+            let (slices, big) = ([IoSlice::new(b"x")], vec![7; 1 << 20]);
+            let (mut single, mut gathered) = (client.write(b"x"), client.write_vectored(&slices));
+            let (first, first_waker) = Wakes::new();
+            let polled = match vectored {
+                false => poll_with(&mut single, &first_waker),
+                true => poll_with(&mut gathered, &first_waker),
+            };
+            assert!(polled.is_pending());
+            let mut all = client.write_all(&big);
+            let (second, second_waker) = Wakes::new();
+            assert!(poll_with(&mut all, &second_waker).is_pending());
+            let reader = drain(server);
+            eventually("the first to be woken", || first.count() == 1).await;
+            let polled = match vectored {
+                false => poll_with(&mut single, &first_waker),
+                true => poll_with(&mut gathered, &first_waker),
+            };
+            assert!(polled.is_pending(), "the lock is taken");
+            drive(&mut all, &second, &second_waker).await.unwrap();
+            let written = match vectored {
+                false => drive(&mut single, &first, &first_waker).await,
+                true => drive(&mut gathered, &first, &first_waker).await,
+            };
+            assert_eq!(written.unwrap(), 1);
+            client.close_write().unwrap();
+            assert!(reader.await.ends_with(&[7, b'x']));
+        }
+    });
+}
+
+#[test]
+fn inv05_a_dropped_write_all_gives_the_lock_back() {
+    run(|| async {
+        let (client, server) = narrow_pair().await;
+        let filled = fill(&client).await;
+        let big = vec![7; 1 << 20];
+        let mut all = client.write_all(&big);
+        assert!(poll_once(&mut all).is_pending());
+        let (wakes, waker) = Wakes::new();
+        let mut next = client.write_all(b"whole");
+        assert!(poll_with(&mut next, &waker).is_pending());
+        assert_eq!(wakes.count(), 0);
+        drop(all);
+        assert_eq!(wakes.count(), 1, "the lock is free");
+        let reader = drain(server);
+        drive(&mut next, &wakes, &waker).await.unwrap();
+        client.close_write().unwrap();
+        let got = reader.await;
+        assert!(got.len() >= filled + 5 && got.ends_with(b"whole"));
+    });
+}
+
+#[test]
+fn inv05_a_waiter_that_is_dropped_passes_the_lock_on() {
+    run(|| async {
+        let (client, server) = narrow_pair().await;
+        fill(&client).await;
+        let big = vec![7; 1 << 20];
+        let mut all = client.write_all(&big);
+        assert!(poll_once(&mut all).is_pending());
+        let wakers: Vec<_> = (0..4).map(|_| Wakes::new()).collect();
+        let counts = || wakers.iter().map(|(wakes, _)| wakes.count()).collect::<Vec<_>>();
+        let slices = [IoSlice::new(b"c")];
+        let (mut a, mut b, mut c, mut d) =
+            (client.write_all(b"a"), client.write(b"b"), client.write_vectored(&slices), client.write_all(b"d"));
+        assert!(poll_with(&mut a, &wakers[0].1).is_pending());
+        assert!(poll_with(&mut b, &wakers[1].1).is_pending());
+        assert!(poll_with(&mut c, &wakers[2].1).is_pending());
+        assert!(poll_with(&mut d, &wakers[3].1).is_pending());
+        drop(all);
+        assert_eq!(counts(), [1, 0, 0, 0], "one at a time, in order");
+        // Woken, never polled again.
+        drop(a);
+        assert_eq!(counts(), [1, 1, 0, 0]);
+        // Not woken yet: it leaves the queue.
+        drop(c);
+        drop(b);
+        assert_eq!(counts(), [1, 1, 0, 1]);
+        let reader = drain(server);
+        drive(&mut d, &wakers[3].0, &wakers[3].1).await.unwrap();
+        client.close_write().unwrap();
+        assert!(reader.await.ends_with(b"d"));
+    });
+}
+
+#[test]
+fn inv05_every_poll_waker_is_woken_at_every_unlock_beside_the_one_future() {
+    run(|| async {
+        let (client, server) = narrow_pair().await;
+        fill(&client).await;
+        let big = vec![7; 1 << 20];
+        let wakers: Vec<_> = (0..5).map(|_| Wakes::new()).collect();
+        let (first, first_waker) = Wakes::new();
+        let (second, second_waker) = Wakes::new();
+        for round in 1..=3 {
+            let mut all = client.write_all(&big);
+            assert!(poll_once(&mut all).is_pending());
+            for (_, waker) in &wakers {
+                assert!(poll_write(&client, waker, b"x").is_pending());
+                // Asking again with the same waker is not another wake-up.
+                assert!(poll_write(&client, waker, b"x").is_pending());
+            }
+            let (mut one, mut two) = (client.write(b"x"), client.write(b"x"));
+            assert!(poll_with(&mut one, &first_waker).is_pending());
+            assert!(poll_with(&mut two, &second_waker).is_pending());
+            let before: Vec<_> = wakers.iter().map(|(wakes, _)| wakes.count()).collect();
+            drop(all);
+            for ((wakes, _), before) in wakers.iter().zip(before) {
+                assert!(wakes.count() > before, "round {round}: a poll's waker was not woken");
+            }
+            assert_eq!((first.count(), second.count()), (round, round - 1), "of the futures one is woken");
+            drop(one);
+            assert_eq!(second.count(), round);
+        }
+        // None of them is owed anything: the socket is as good as new.
+        let reader = drain(server);
+        client.write_all(b"end").await.unwrap();
+        client.close_write().unwrap();
+        assert!(reader.await.ends_with(b"end"));
+    });
+}
+
+#[test]
+fn inv05_a_poll_that_was_abandoned_does_not_keep_others_from_the_lock() {
+    run(|| async {
+        let (client, server) = narrow_pair().await;
+        fill(&client).await;
+        let big = vec![7; 1 << 20];
+        let mut all = client.write_all(&big);
+        assert!(poll_once(&mut all).is_pending());
+        // It is woken at the unlock and never comes back.
+        assert!(poll_write(&client, Waker::noop(), b"x").is_pending());
+        let (wakes, waker) = Wakes::new();
+        let mut next = client.write(b"end");
+        assert!(poll_with(&mut next, &waker).is_pending());
+        drop(all);
+        assert_eq!(wakes.count(), 1);
+        let reader = drain(server);
+        assert_eq!(drive(&mut next, &wakes, &waker).await.unwrap(), 3);
+        client.close_write().unwrap();
+        assert!(reader.await.ends_with(b"end"));
+    });
+}
+
+#[test]
+fn inv05_expiry_and_close_wake_the_locks_queue() {
+    run(|| async {
+        for closes in [false, true] {
+            let (client, _server) = narrow_pair().await;
+            fill(&client).await;
+            let big = vec![7; 1 << 20];
+            let mut all = client.write_all(&big);
+            assert!(poll_once(&mut all).is_pending());
+            let wakers: Vec<_> = (0..3).map(|_| Wakes::new()).collect();
+            let (mut one, mut two) = (client.write(b"x"), client.write_all(b"x"));
+            assert!(poll_with(&mut one, &wakers[0].1).is_pending());
+            assert!(poll_with(&mut two, &wakers[1].1).is_pending());
+            assert!(poll_write(&client, &wakers[2].1, b"x").is_pending());
+            if closes {
+                client.force_close().await.unwrap();
+            } else {
+                client.set_write_deadline(past()).unwrap();
+            }
+            // The holder was not polled and has the lock still.
+            for (wakes, _) in &wakers {
+                assert!(wakes.count() >= 1);
+            }
+            task::yield_now().await;
+            let Poll::Ready(third) = poll_write(&client, &wakers[2].1, b"x") else { panic!("ended") };
+            let (Poll::Ready(first), Poll::Ready(second)) = (poll_once(&mut one), poll_once(&mut two)) else {
+                panic!("ended")
+            };
+            if closes {
+                assert_closed(first);
+                assert_closed(second);
+                assert_closed(third);
+                assert_closed(all.await);
+            } else {
+                assert_timeout(first);
+                assert_timeout(second);
+                assert_timeout(third);
+                assert_timeout(all.await);
+            }
+        }
+    });
+}
+
+/// Writers are dropped at random moments, in the middle of messages and in the queue; whoever is left finishes.
+#[test]
+fn inv05_dropping_writers_at_random_never_stops_the_others() {
+    run(|| async {
+        let (client, server) = narrow_pair().await;
+        let reader = drain(server);
+        let client = Arc::new(client);
+        let handles: Vec<_> = (0..8_u64)
+            .map(|id| {
+                let client = client.clone();
+                task::spawn(async move {
+                    for round in 0..100_u64 {
+                        let message = vec![id as u8; 3000];
+                        if (id + round) % 2 == 0 {
+                            client.write_all(&message).await.unwrap();
+                        } else {
+                            let time = Duration::from_micros(37 * (round * 7 + id) % 1000);
+                            let _ = netpoll::future::timeout(time, client.write_all(&message)).await;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for handle in handles {
+            handle.await;
+        }
+        client.write_all(b"end").await.unwrap();
+        client.close_write().unwrap();
+        let all = reader.await;
+        assert!(all.len() >= 8 * 50 * 3000 && all.ends_with(b"end"));
+    });
+}
