@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Shows `close` on a listener that another task waits on (its `incoming` ends), and a deadline set from outside: it ends the reads of
-//! clients that are silent and lets those go on that are being answered. A request is a line; the answer takes 100 ms.
+//! clients that are silent and lets those go on that are being answered. A request is a line; the answer takes 100 ms. One that was not read
+//! when the server stopped gets none.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
