@@ -118,7 +118,7 @@ fn quickstart_makes_do_with_the_descriptors_that_it_may_have() {
     assert!(status.success() && output.starts_with("200 clients, "), "{status}: {output}");
     let (status, output) = quickstart("-n 100");
     assert!(status.success(), "{status}: {output}");
-    assert!(output.contains("leaves room for 18 clients of 200") && output.contains("18 connected"), "{output}");
+    assert!(output.contains("too few for 200 clients") && output.contains("18 connected"), "{output}");
 }
 
 #[test]
