@@ -17,7 +17,13 @@ thread) options+=(-Zbuild-std) ;;
     exit 2
     ;;
 esac
-selection=("$@")
-((${#selection[@]} > 0)) || selection=(--lib --tests --examples)
-# What lives as long as the process (the poll cache, processors) is reachable, so no leak.
-RUSTFLAGS="-Zsanitizer=$sanitizer ${RUSTFLAGS:-}" cargo +nightly test "${options[@]}" "${selection[@]}"
+export LSAN_OPTIONS="suppressions=$PWD/ci/leaks.txt:print_suppressions=0 ${LSAN_OPTIONS:-}"
+# The runtime's threads live as long as the process.
+export TSAN_OPTIONS="report_thread_leaks=0 ${TSAN_OPTIONS:-}"
+export RUSTFLAGS="-Zsanitizer=$sanitizer ${RUSTFLAGS:-}"
+if (($# == 0)); then
+    # tests/examples.rs runs them.
+    cargo +nightly build "${options[@]}" --examples
+    set -- --lib --tests
+fi
+cargo +nightly test "${options[@]}" "$@"
