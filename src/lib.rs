@@ -75,3 +75,7 @@ pub mod time;
 
 #[cfg(feature = "attributes")]
 pub use netpoll_macros::{main, test};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -175,8 +175,10 @@ impl<W: Write + Seek> Seek for BufWriter<W> {
 
 impl<W: fmt::Debug> fmt::Debug for BufWriter<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let buffer = format_args!("{}/{}", self.buffer().len(), self.capacity);
-        f.debug_struct("BufWriter").field("writer", &self.inner).field("buffer", &buffer).finish()
+        f.debug_struct("BufWriter")
+            .field("writer", &self.inner)
+            .field("buffer", &format_args!("{}/{}", self.buffer().len(), self.capacity))
+            .finish()
     }
 }
 

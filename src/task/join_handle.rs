@@ -23,7 +23,6 @@ use crate::rt::sched::task::{Output, RawTask};
 ///     assert_eq!(task::spawn(async { 5 }).await, 5);
 /// });
 /// ```
-#[must_use = "dropping the handle lets the task run on; say so with `drop` or `let _ =`"]
 pub struct JoinHandle<T> {
     /// Some until it is cancelled or dropped.
     task: Option<RawTask<T>>,

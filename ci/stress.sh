@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Runs the test binaries over and over beside busy threads, one a CPU, so that threads are preempted everywhere.
+#   ci/stress.sh [ROUNDS]      20 unless told
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+readonly rounds=${1:-20}
+
+cargo test --no-run
+mapfile -t binaries < <(cargo test --no-run --message-format json | grep '"profile":{[^}]*"test":true' |
+    grep -o '"executable":"[^"]*"' | cut -d'"' -f4)
+((${#binaries[@]} > 0))
+
+hogs=()
+stop() {
+    ((${#hogs[@]} == 0)) || kill "${hogs[@]}"
+}
+trap stop EXIT
+for ((cpu = 0; cpu < $(nproc); cpu++)); do
+    (while :; do :; done) &
+    hogs+=($!)
+done
+
+for ((round = 1; round <= rounds; round++)); do
+    for binary in "${binaries[@]}"; do
+        if ! output=$(timeout --kill-after=10 600 "$binary" --quiet 2>&1); then
+            printf '%s\nround %d: %s failed\n' "$output" "$round" "$(basename "$binary")"
+            exit 1
+        fi
+    done
+    printf 'round %d of %d passed\n' "$round" "$rounds"
+done

@@ -1,0 +1,87 @@
+//! A chat server: what one client writes, all others get.
+//!
+//! ```text
+//! cargo run --release --example chat                    # 127.0.0.1:7000
+//! nc 127.0.0.1 7000                                     # in several terminals
+//! ```
+//!
+//! Shows shared handles. Each client has one task, which reads from its stream and writes to everybody's: any number of tasks write to one
+//! stream at the same time, and `write_all` keeps their lines whole. There is no queue a client and no task that owns the writing side.
+//! A client that does not read holds others up for the write timeout, once: then whoever met the timeout closes that stream, which ends
+//! the reading task of its owner.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use netpoll::io::BufReader;
+use netpoll::net::{TcpListener, TcpStream};
+use netpoll::prelude::*;
+use netpoll::{io, task};
+
+/// The longest line, so that no client fills our memory.
+const LINE_BYTES_MAX: u64 = 1024;
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
+type Clients = Arc<Mutex<HashMap<SocketAddr, TcpStream>>>;
+
+fn main() -> io::Result<()> {
+    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    task::block_on(serve(&addr))
+}
+
+async fn serve(addr: &str) -> io::Result<()> {
+    let listener = TcpListener::bind(addr).await?;
+    println!("listening on {}", listener.local_addr()?);
+    let clients = Clients::default();
+    let mut incoming = listener.incoming();
+    while let Some(stream) = incoming.next().await {
+        let (stream, clients) = (stream?, clients.clone());
+        drop(task::spawn(async move {
+            // A client that is gone already has no address.
+            let Ok(peer) = stream.peer_addr() else { return };
+            lock(&clients).insert(peer, stream.clone());
+            tell_others(&clients, peer, "is here\n").await;
+            if let Err(error) = listen_to(&stream, peer, &clients).await {
+                eprintln!("{peer}: {error}");
+            }
+            lock(&clients).remove(&peer);
+            tell_others(&clients, peer, "has left\n").await;
+        }));
+    }
+    Ok(())
+}
+
+/// Passes on what a client writes, line by line, until it has enough.
+async fn listen_to(stream: &TcpStream, peer: SocketAddr, clients: &Clients) -> io::Result<()> {
+    stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+    stream.write_all(format!("you are {peer}\n").as_bytes()).await?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        (&mut reader).take(LINE_BYTES_MAX).read_line(&mut line).await?;
+        if !line.ends_with('\n') {
+            // The end of the stream, or of our patience.
+            return Ok(());
+        }
+        tell_others(clients, peer, &line).await;
+    }
+}
+
+/// Writes a line to everybody but the one who says it.
+async fn tell_others(clients: &Clients, speaker: SocketAddr, text: &str) {
+    let line = format!("{speaker}: {text}");
+    // A handle is a pointer: the lock is not held across an await.
+    let others: Vec<_> = lock(clients).iter().filter(|(peer, _)| **peer != speaker).map(|(_, s)| s.clone()).collect();
+    for stream in others {
+        if stream.write_all(line.as_bytes()).await.is_err() {
+            // Half a line may be out: nobody writes behind it.
+            drop(stream.force_close());
+        }
+    }
+}
+
+fn lock(clients: &Clients) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, TcpStream>> {
+    clients.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,55 @@
+//! An echo server that drops clients after a time of silence.
+//!
+//! ```text
+//! cargo run --release --example echo_deadline                         # 127.0.0.1:7000, 10 seconds
+//! cargo run --release --example echo_deadline -- 127.0.0.1:8000 0.5
+//! nc 127.0.0.1 7000                                                   # and wait
+//! ```
+//!
+//! Shows the read deadline: a moment, kept by the socket, at which every read fails, one that waits included. It is moved before each
+//! read, which costs an atomic swap and no timer. The write timeout is std's kind: a length of time, counted anew by every write that
+//! has to wait; it ends the connection of a client that sends and does not read.
+
+use std::time::{Duration, Instant};
+
+use netpoll::net::{TcpListener, TcpStream, is_timeout};
+use netpoll::prelude::*;
+use netpoll::{io, task};
+
+fn main() -> io::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let addr = args.next().unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    let seconds = args.next().map_or(Ok(10.0), |seconds| seconds.parse()).map_err(io::Error::other)?;
+    let idle = Duration::try_from_secs_f64(seconds).map_err(io::Error::other)?;
+    task::block_on(serve(&addr, idle))
+}
+
+async fn serve(addr: &str, idle: Duration) -> io::Result<()> {
+    let listener = TcpListener::bind(addr).await?;
+    println!("listening on {}, patience {idle:?}", listener.local_addr()?);
+    let mut incoming = listener.incoming();
+    while let Some(stream) = incoming.next().await {
+        let stream = stream?;
+        drop(task::spawn(async move {
+            if let Err(error) = echo(&stream, idle).await {
+                eprintln!("{stream:?}: {error}");
+            }
+        }));
+    }
+    Ok(())
+}
+
+async fn echo(stream: &TcpStream, idle: Duration) -> io::Result<()> {
+    stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+    let mut buf = [0; 16 * 1024];
+    loop {
+        stream.set_read_deadline(Instant::now() + idle)?;
+        match stream.read(&mut buf).await {
+            Ok(0) => return Ok(()),
+            Ok(count) => stream.write_all(&buf[..count]).await?,
+            // The deadline was for reads: writing goes on.
+            Err(error) if is_timeout(&error) => return stream.write_all(b"too slow, bye\n").await,
+            Err(error) => return Err(error),
+        }
+    }
+}

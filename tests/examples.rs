@@ -1,0 +1,198 @@
+//! The examples do what their first lines say, each in a process of its own.
+//!
+//! `cargo test` builds them. Every wait has a bound, and a child that is still there at the end of a test is killed.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long anything may take: much longer than it does, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running example.
+struct Example {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Example {
+    fn start(name: &str, args: &[&str]) -> Example {
+        Example::spawn(Command::new(path(name)).args(args))
+    }
+
+    fn spawn(command: &mut Command) -> Example {
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+        let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let (send, lines) = channel();
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+        Example { child, lines }
+    }
+
+    fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("a line of output")
+    }
+
+    /// The address that its first line ends with, or names before a comma.
+    fn addr(&self) -> SocketAddr {
+        let line = self.line();
+        let text = line.strip_prefix("listening on ").expect("an address").split(',').next().unwrap_or_default();
+        text.parse().expect("an address")
+    }
+
+    fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("stdin is piped")
+    }
+
+    /// Waits for its end. The rest of its output.
+    fn end(mut self) -> (ExitStatus, String) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut output = String::new();
+        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            output += &line;
+            output.push('\n');
+        }
+        // The output has ended, so the process ends.
+        loop {
+            match self.child.try_wait().expect("a child") {
+                Some(status) => return (status, output),
+                None => assert!(Instant::now() < deadline, "does not end: {output}"),
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn path(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("this test has a path");
+    let path = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps").join("examples").join(name);
+    assert!(path.exists(), "{} is missing: `cargo test` builds it, so does `cargo build --examples`", path.display());
+    path
+}
+
+fn connect(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).expect("the example listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+fn read_line(reader: &mut BufReader<TcpStream>) -> String {
+    let mut line = String::new();
+    reader.read_line(&mut line).expect("a line");
+    line
+}
+
+#[test]
+fn quickstart_carries_its_clients_and_reports() {
+    let (status, output) = Example::start("quickstart", &["50", "1"]).end();
+    assert!(status.success(), "{status}: {output}");
+    assert!(output.starts_with("50 clients, "), "{output}");
+    assert!(output.contains("50 connected"), "{output}");
+    for phase in ["full speed", "10,000 a second"] {
+        let row = output.lines().rfind(|line| line.starts_with(phase)).expect("a row of the report");
+        let rate = row[phase.len()..].split_whitespace().next().and_then(|rate| rate.parse::<u64>().ok());
+        assert!(rate.is_some_and(|rate| rate > 0), "{output}");
+    }
+    assert!(output.contains("p99.9"), "{output}");
+}
+
+#[test]
+fn quickstart_makes_do_with_the_descriptors_that_it_may_have() {
+    // `ulimit -S` leaves room to raise the limit, `ulimit -H` does not.
+    let quickstart = |limit: &str| {
+        let script = format!("ulimit {limit} && exec \"$0\" 200 1");
+        Example::spawn(Command::new("sh").args(["-c", &script]).arg(path("quickstart"))).end()
+    };
+    let (status, output) = quickstart("-S -n 100");
+    assert!(status.success() && output.starts_with("200 clients, "), "{status}: {output}");
+    let (status, output) = quickstart("-n 100");
+    assert!(status.success(), "{status}: {output}");
+    assert!(output.contains("too few for 200 clients") && output.contains("18 connected"), "{output}");
+}
+
+#[test]
+fn echo_sends_back_what_it_gets() {
+    let echo = Example::start("echo", &["127.0.0.1:0"]);
+    let mut stream = connect(echo.addr());
+    stream.write_all(b"hi\n").expect("room");
+    stream.shutdown(Shutdown::Write).expect("an open stream");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert_eq!(answer, "hi\n");
+}
+
+#[test]
+fn echo_deadline_drops_who_is_silent() {
+    let echo = Example::start("echo_deadline", &["127.0.0.1:0", "0.05"]);
+    let mut stream = connect(echo.addr());
+    stream.write_all(b"hi\n").expect("room");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert_eq!(answer, "hi\ntoo slow, bye\n");
+}
+
+#[test]
+fn chat_tells_everybody_else() {
+    let chat = Example::start("chat", &["127.0.0.1:0"]);
+    let addr = chat.addr();
+    let mut anna = BufReader::new(connect(addr));
+    assert!(read_line(&mut anna).starts_with("you are "));
+    let bert = connect(addr);
+    let bert_is = bert.local_addr().expect("an address");
+    let mut bert = BufReader::new(bert);
+    assert_eq!(read_line(&mut bert), format!("you are {bert_is}\n"));
+    assert_eq!(read_line(&mut anna), format!("{bert_is}: is here\n"));
+    bert.get_mut().write_all(b"hello\nunfinished").expect("room");
+    assert_eq!(read_line(&mut anna), format!("{bert_is}: hello\n"));
+    drop(bert);
+    assert_eq!(read_line(&mut anna), format!("{bert_is}: has left\n"));
+}
+
+#[test]
+fn graceful_answers_what_it_was_asked_and_ends() {
+    let mut graceful = Example::start("graceful", &["127.0.0.1:0"]);
+    let addr = graceful.addr();
+    let silent = connect(addr);
+    let mut busy = connect(addr);
+    // Both requests come with one read, so the second is under way when the first is answered.
+    busy.write_all(b"one\ntwo\n").expect("room");
+    let mut busy = BufReader::new(busy);
+    assert_eq!(read_line(&mut busy), "answer to one\n");
+    drop(graceful.stdin());
+    // Both connections get what is due to them, and the end of the stream.
+    let (mut rest, mut nothing) = (String::new(), String::new());
+    busy.read_to_string(&mut rest).expect("the end");
+    (&silent).read_to_string(&mut nothing).expect("the end");
+    assert_eq!(rest, "answer to two\nclosing, bye\n");
+    assert_eq!(nothing, "closing, bye\n");
+    let (status, output) = graceful.end();
+    assert!(status.success() && output.ends_with("all have ended\n"), "{status}: {output}");
+    assert!(TcpStream::connect(addr).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn graceful_stops_after_as_many_connections_as_it_was_told() {
+    let graceful = Example::start("graceful", &["127.0.0.1:0", "1"]);
+    drop(connect(graceful.addr()));
+    let (status, output) = graceful.end();
+    assert!(status.success() && output.ends_with("all have ended\n"), "{status}: {output}");
+}
+
+#[test]
+fn own_executor_runs_the_sockets_under_all_of_them() {
+    let (status, output) = Example::start("own_executor", &[]).end();
+    assert!(status.success(), "{status}: {output}");
+    let executors: Vec<_> = output.lines().filter_map(|line| line.split(':').next()).collect();
+    assert_eq!(executors, ["futures", "smol", "tokio", "netpoll"], "{output}");
+}
