@@ -306,8 +306,7 @@ impl Side {
     /// A future that may have waited is done. If it was woken and has not `acted`, the wake-up goes to the next.
     pub(crate) fn finish(&self, key: &mut Option<Key>, acted: bool, wakers: &mut Wakers) {
         let Some(key) = key.take() else { return };
-        // ORDERING: Acquire. An empty list cannot hold this future: it was woken and taken out.
-        if self.word.load(Ordering::Acquire) & WAITERS == 0 {
+        if !self.has_waiters() {
             return;
         }
         let mut waiters = self.waiters.lock();
@@ -319,10 +318,17 @@ impl Side {
         }
     }
 
+    /// Whether the list may hold somebody; if not, a future that waited was woken and taken out.
+    #[inline]
+    pub(crate) fn has_waiters(&self) -> bool {
+        // ORDERING: Acquire; WAITERS that is set later belongs to a waiter that looks at READY itself.
+        self.word.load(Ordering::Acquire) & WAITERS != 0
+    }
+
     /// Takes out who is still listed when the last handle goes: wakers of `poll_*` calls that have ended. The list of a free
     /// slot is empty.
     pub(crate) fn take_leftovers(&self, wakers: &mut Wakers) {
-        if self.word.load(Ordering::Acquire) & WAITERS != 0 {
+        if self.has_waiters() {
             self.interrupt(wakers);
         }
     }
@@ -479,6 +485,14 @@ impl PollDesc {
     /// Whether the slot still stands for the descriptor `generation`.
     pub(crate) fn is_current(&self, generation: u32) -> bool {
         (self.read.word.load(Ordering::Acquire) >> GENERATION_SHIFT) as u32 == generation
+    }
+
+    /// Sets the deadline of one direction to a time later than the one it has; see [`set_deadline`](PollDesc::set_deadline).
+    #[inline]
+    pub(crate) fn move_deadline(&self, direction: Direction, at: u64) -> Option<Arm> {
+        // ORDERING: SeqCst, as in `set_deadline`.
+        self.side(direction).deadline.swap(at, Ordering::SeqCst);
+        self.arm(at)
     }
 
     /// Sets the deadline of one direction: a time to come, [`EXPIRED`] or [`NONE`]. Returns when a timer entry must be put in,

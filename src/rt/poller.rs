@@ -248,7 +248,10 @@ impl PollHandle {
     #[inline]
     pub(crate) fn finish(&self, direction: Direction, wait: &mut WaitKey, acted: bool) {
         if wait.has_waited() {
-            self.wake(|wakers| self.desc.side(direction).finish(&mut wait.key, acted, wakers));
+            let side = self.desc.side(direction);
+            if side.has_waiters() {
+                self.wake(|wakers| side.finish(&mut wait.key, acted, wakers));
+            }
         }
         *wait = WaitKey::new();
     }
@@ -358,12 +361,18 @@ impl PollHandle {
     /// no lock.
     #[inline]
     pub(crate) fn register(&self, fd: BorrowedFd<'_>) -> Result<u32, WaitError> {
-        let registered = self.desc.registration.load(Ordering::Acquire);
-        let epoch = runtime().epoch();
-        if registered == u64::from(epoch) << 32 | registration::ADDED {
-            return Ok(epoch);
+        match self.registered() {
+            Some(epoch) => Ok(epoch),
+            None => self.register_now(fd),
         }
-        self.register_now(fd)
+    }
+
+    /// The epoch, if the descriptor is registered with the runtime of now.
+    #[inline]
+    pub(crate) fn registered(&self) -> Option<u32> {
+        let epoch = runtime().epoch();
+        let added = u64::from(epoch) << 32 | registration::ADDED;
+        (self.desc.registration.load(Ordering::Acquire) == added).then_some(epoch)
     }
 
     #[cold]
@@ -423,10 +432,20 @@ impl PollHandle {
         if at == clock::NEVER {
             at = clock::NONE;
         }
-        // Moved later: whatever the clock says, the timer is in at or before the old time, and looks again when it fires.
         let old = self.desc.deadline(direction);
-        let moved_later = old > clock::EXPIRED && at >= old;
-        if at != clock::NONE && !moved_later && at <= clock::now() {
+        if old > clock::EXPIRED && at >= old {
+            // Moved later: whatever the clock says, the timer is in at or before the old time, and looks again when it fires.
+            if let Some(arm) = self.desc.move_deadline(direction, at) {
+                runtime().arm_poll(self.desc, self.generation, arm);
+            }
+            return Ok(());
+        }
+        self.set_deadline_anew(direction, at);
+        Ok(())
+    }
+
+    fn set_deadline_anew(&self, direction: Direction, mut at: u64) {
+        if at != clock::NONE && at <= clock::now() {
             at = clock::EXPIRED;
         }
         let mut wakers = Wakers::new();
@@ -436,7 +455,6 @@ impl PollHandle {
             runtime().arm_poll(self.desc, self.generation, arm);
         }
         wakers.wake_all();
-        Ok(())
     }
 
     /// Ends all operations, now and later, with [`WaitError::Closed`].

@@ -159,10 +159,14 @@ impl Waiters {
         }
     }
 
+    #[inline]
     fn take_polls(&mut self, wakers: &mut Wakers) {
-        wakers.extend(self.polls.iter_mut().filter_map(Option::take));
-        if let Some(more) = &mut self.more {
-            wakers.extend(more.polls.drain(..));
+        // The slots are filled from the first on: an empty first one means that there are none.
+        if self.polls[0].is_some() {
+            wakers.extend(self.polls.iter_mut().filter_map(Option::take));
+            if let Some(more) = &mut self.more {
+                wakers.extend(more.polls.drain(..));
+            }
         }
     }
 }
@@ -195,14 +199,20 @@ impl Wakers {
     /// Wakes each, in the order in which they were taken, and keeps the allocation. A waker is foreign code: a panic in
     /// one is contained, the others are still woken. Returns how many were woken.
     pub(crate) fn wake_all(&mut self) -> usize {
-        let woken = self.len();
-        for waker in self.one.take().into_iter().chain(self.rest.drain(..)) {
-            // The panic's payload is foreign too: dropping it may panic again, so it is forgotten.
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-                std::mem::forget(payload);
-            }
+        let Some(first) = self.one.take() else { return 0 };
+        wake(first);
+        let woken = 1 + self.rest.len();
+        if woken > 1 {
+            self.rest.drain(..).for_each(wake);
         }
         woken
+    }
+}
+
+fn wake(waker: Waker) {
+    // The panic's payload is foreign too: dropping it may panic again, so it is forgotten.
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+        std::mem::forget(payload);
     }
 }
 

@@ -132,6 +132,12 @@ impl FdMutex {
         self.word.load(Ordering::Relaxed) & CLOSED != 0
     }
 
+    /// Whether somebody has the lock of a direction. A hint, as [`is_closed`](FdMutex::is_closed).
+    #[inline]
+    pub(crate) fn is_locked(&self, direction: Direction) -> bool {
+        self.word.load(Ordering::Relaxed) & side(direction).locked != 0
+    }
+
     /// Takes a reference for one system call.
     #[inline]
     pub(crate) fn incref(&self) -> Result<(), LockError> {

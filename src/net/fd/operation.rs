@@ -125,6 +125,10 @@ impl Fd {
     ) -> Poll<Result<T, Failure>> {
         ready!(context::poll_budget(cx));
         loop {
+            if let Some(epoch) = self.must_wait(direction, hold, &caller) {
+                let timeout = self.timeout(direction);
+                ready!(self.poll_edge(direction, Ok(epoch), &mut caller, cx, timeout))?;
+            }
             ready!(self.poll_hold(direction, hold, &mut caller, cx))?;
             let ticket = match self.poll.begin(direction) {
                 Ok(ticket) => ticket,
@@ -168,6 +172,20 @@ impl Fd {
             self.give_back(direction, hold);
             let timeout = self.timeout(direction);
             ready!(self.poll_edge(direction, registered, &mut caller, cx, timeout))?;
+        }
+    }
+
+    /// Whether there is nothing to do but wait, which takes no lock: the direction is idle, its lock free, and its descriptor
+    /// registered, in the epoch returned. One that is in the lock's queue goes there first, to leave it.
+    #[inline]
+    fn must_wait(&self, direction: Direction, hold: Hold, caller: &Caller<'_>) -> Option<u32> {
+        let queues = caller.as_ref().is_some_and(|operation| operation.lock.is_some());
+        if queues || (hold == Hold::Call && self.mutex.is_locked(direction)) {
+            return None;
+        }
+        match self.poll.begin(direction) {
+            Ok(ticket) if !ticket.is_ready() => self.poll.registered(),
+            _ => None,
         }
     }
 
@@ -310,7 +328,15 @@ impl Fd {
     }
 
     /// The operation's future is dropped, or ends without having acted.
+    #[inline]
     pub(crate) fn cancel(&self, direction: Direction, operation: &mut Operation) {
+        if operation.lock.is_some() || operation.interrupt.has_waited() || operation.wait.has_waited() {
+            self.cancel_listed(direction, operation);
+        }
+    }
+
+    #[cold]
+    fn cancel_listed(&self, direction: Direction, operation: &mut Operation) {
         if let Some(key) = operation.lock.take() {
             self.mutex.cancel(direction, key);
         }
