@@ -19,6 +19,11 @@ fn is_shut_down(error: &std::io::Error) -> bool {
     error.get_ref().and_then(|inner| inner.downcast_ref()).is_some_and(OpError::is_shut_down)
 }
 
+/// The kernel lists a thread for a moment after it was joined.
+fn threads_are_back_to(count: usize) {
+    eventually("no thread is left", || thread_count() == count);
+}
+
 /// Counts in its destructor.
 struct Counted(Arc<AtomicUsize>);
 
@@ -79,7 +84,7 @@ fn a_runtime_with_a_thousand_tasks_ends() {
                 }
             }
             drop(peers);
-            assert_eq!(thread_count(), threads, "round {round}");
+            threads_are_back_to(threads);
             let metrics = rt::metrics();
             assert_eq!((metrics.worker_threads, metrics.blocking_threads, metrics.tasks_injected), (0, 0, 0));
             // What slept or waited for a socket is gone.
@@ -107,7 +112,8 @@ fn descriptors_and_threads_are_back_to_before_fifty_times() {
             });
             assert_eq!(rt::metrics().workers, 1 + round % 3);
             rt::shutdown(LONG).unwrap();
-            assert_eq!((fd_count(), thread_count()), (fds, threads), "round {round}");
+            assert_eq!(fd_count(), fds, "round {round}");
+            threads_are_back_to(threads);
             assert_eq!(rt::metrics().tasks_alive, 0);
         }
     });
@@ -123,7 +129,7 @@ fn shutting_down_what_does_not_run_is_no_error() {
         task::block_on(async {});
         rt::shutdown(Duration::MAX).unwrap();
         rt::shutdown(Duration::MAX).unwrap();
-        assert_eq!(thread_count(), threads);
+        threads_are_back_to(threads);
     });
 }
 
@@ -216,7 +222,9 @@ fn a_sleep_of_another_executor_outlives_the_runtime() {
                     })
                 })
                 .collect();
-            eventually("all sleep", || rt::metrics().timer_entries >= 4);
+            eventually("all sleep, or have slept", || {
+                rt::metrics().timer_entries >= 4 || start.elapsed() > Duration::from_millis(100)
+            });
             match rt::shutdown(LONG) {
                 Ok(()) => {}
                 Err(still) => assert!(still.threads.is_empty(), "{still}"),
@@ -271,8 +279,8 @@ fn a_stuck_task_is_named_and_the_next_runtime_works_beside_it() {
                 .unwrap();
             begins.recv().unwrap();
             let start = Instant::now();
-            let still = rt::shutdown(Duration::from_millis(100)).unwrap_err();
-            assert!(start.elapsed() >= Duration::from_millis(100));
+            let still = rt::shutdown(Duration::from_millis(500)).unwrap_err();
+            assert!(start.elapsed() >= Duration::from_millis(500));
             assert!(!still.on_runtime_thread);
             assert_eq!(still.threads, ["netpoll"]);
             assert_eq!(still.running, [(stuck.task().id(), Some("mule".to_owned()))]);

@@ -147,17 +147,18 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
 /// Wakes all waiters and sleepers and drops all that is queued. Returns how many tasks were.
 fn settle() -> usize {
     let runtime = runtime();
+    // Once: who sleeps under another executor may go back to sleep as often as it is woken.
+    let mut wakers = Wakers::new();
+    runtime.cache.iter().flat_map(|desc| desc.sides()).for_each(|side| side.interrupt(&mut wakers));
+    runtime.clear_sleeps(&mut wakers);
+    wakers.wake_all();
     let mut total = 0;
     loop {
-        let mut wakers = Wakers::new();
-        runtime.cache.iter().flat_map(|desc| desc.sides()).for_each(|side| side.interrupt(&mut wakers));
-        runtime.clear_sleeps(&mut wakers);
-        let woken = wakers.wake_all();
         let calls = runtime.pool.stop();
         let dropped = runtime.discard_queued() + calls.len();
         drop(calls);
         total += dropped;
-        if woken + dropped == 0 {
+        if dropped == 0 {
             return total;
         }
     }
