@@ -470,7 +470,7 @@ fn closing() {
             .await;
         }
         sweep("close", async |at| {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let listener = TcpListener::bind(own_address()).await.unwrap();
             let addr = listener.local_addr().unwrap();
             let outcome = drop_at(at, listener.close(), async || {}).await;
             assert_closed(listener.accept().await);

@@ -30,7 +30,7 @@ fn target(number: i32) -> Option<std::path::PathBuf> {
     fs::read_link(format!("/proc/self/fd/{number}")).ok()
 }
 
-/// Whether somebody listens on the address: binding without SO_REUSEADDR's leave would tell only what is in TIME_WAIT.
+/// Whether somebody listens on the address. (std sets SO_REUSEADDR, so old connections do not count.)
 fn is_taken(addr: SocketAddr) -> bool {
     match std::net::TcpListener::bind(addr) {
         Ok(_) => false,
@@ -140,7 +140,7 @@ fn g45_the_peers_close_ends_a_read_that_waits() {
 #[test]
 fn g47_closing_frees_the_address_although_accepts_wait() {
     run(|| async {
-        let mut addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut addr = own_address();
         for _ in 0..20 {
             let listener = std::sync::Arc::new(TcpListener::bind(addr).await.unwrap());
             addr = listener.local_addr().unwrap();
@@ -338,7 +338,7 @@ fn inv01_close_returns_when_the_descriptor_is_gone_beside_an_unpolled_read() {
 #[test]
 fn inv01_a_forgotten_accept_does_not_hold_the_port() {
     run(|| async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(own_address()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let mut accept = listener.accept();
         assert!(poll_once(&mut accept).is_pending());
@@ -356,7 +356,7 @@ fn inv01_a_forgotten_accept_does_not_hold_the_port() {
 #[test]
 fn inv01_a_leaked_future_does_not_hold_the_port() {
     run(|| async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(own_address()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let mut accept = listener.accept();
         assert!(poll_once(&mut accept).is_pending());

@@ -45,6 +45,14 @@ pub async fn pair() -> (TcpStream, TcpStream) {
     connect_to(&listener).await
 }
 
+/// A loopback address of this process and test alone, for who binds a port again that was free a moment ago: on the common address
+/// somebody else may get it first.
+pub fn own_address() -> SocketAddr {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let test = NEXT.fetch_add(1, Ordering::Relaxed) as u32 % 32;
+    SocketAddr::from(((0x7f00_0001 + ((1 + test) << 18) + ((std::process::id() & 0x1_ffff) << 1)).to_be_bytes(), 0))
+}
+
 /// A connection to `listener`.
 pub async fn connect_to(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().expect("listening")).await.expect("connect");
