@@ -1015,3 +1015,23 @@ fn the_shortest_timeouts_end_too() {
         }
     });
 }
+
+/// The timer of the old deadline is due and has not run, because the one worker is busy: the new one lies in the past as well.
+#[test]
+fn inv09_a_deadline_moved_within_the_past_has_expired() {
+    run(|| async {
+        let (one, other) = pair().await;
+        other.write_all(b"data").await.unwrap();
+        one.readable().await.unwrap();
+        for _ in 0..100 {
+            let soon = Instant::now() + Duration::from_micros(200);
+            one.set_read_deadline(soon).unwrap();
+            while Instant::now() <= soon {
+                std::hint::spin_loop();
+            }
+            one.set_read_deadline(Instant::now()).unwrap();
+            assert_timeout(one.read(&mut [0; 1]).await);
+            one.set_read_deadline(None).unwrap();
+        }
+    });
+}

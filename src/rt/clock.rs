@@ -44,6 +44,12 @@ pub(crate) fn coarse() -> u64 {
     read().wrapping_sub(zero).saturating_sub(COARSE_TICK_NANOS).max(EXPIRED + 1)
 }
 
+/// Whether `time` is later than the present moment. Far from it the coarse clock answers.
+#[inline]
+pub(crate) fn is_to_come(time: u64) -> bool {
+    time > coarse().saturating_add(3 * COARSE_TICK_NANOS) || time > now()
+}
+
 /// The longest tick of the coarse clock (CONFIG_HZ=100).
 const COARSE_TICK_NANOS: u64 = 10_000_000;
 

@@ -433,8 +433,8 @@ impl PollHandle {
             at = clock::NONE;
         }
         let old = self.desc.deadline(direction);
-        if old > clock::EXPIRED && at >= old {
-            // Moved later: whatever the clock says, the timer is in at or before the old time, and looks again when it fires.
+        if old > clock::EXPIRED && at >= old && clock::is_to_come(at) {
+            // Moved later: the timer is in at or before the old time, and looks again when it fires.
             if let Some(arm) = self.desc.move_deadline(direction, at) {
                 runtime().arm_poll(self.desc, self.generation, arm);
             }
