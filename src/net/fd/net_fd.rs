@@ -165,10 +165,16 @@ impl NetFd {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let buf = &buf[..buf.len().min(socket::MAX_RW)];
+        let all = buf.len();
+        let buf = &buf[..all.min(socket::MAX_RW)];
         let polled = self.fd.poll_call(Direction::Write, hold, caller, cx, |fd| {
             let count = socket::send(fd, buf, 0)?;
-            Ok((count, if count < buf.len() { Left::Nothing } else { Left::Maybe }))
+            let left = match count {
+                _ if count < buf.len() => Left::Nothing,
+                _ if count < all => Left::More,
+                _ => Left::Maybe,
+            };
+            Ok((count, left))
         });
         polled.map_err(|failure| self.error("write", failure))
     }
@@ -186,16 +192,6 @@ impl NetFd {
             Ok((count, if count < most { Left::Nothing } else { Left::Maybe }))
         });
         polled.map_err(|failure| self.error("write", failure))
-    }
-
-    /// Takes the write lock for several calls; [`unlock_write`](NetFd::unlock_write) gives it back.
-    pub(crate) fn poll_lock_write(&self, mut caller: Caller<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = self.fd.poll_lock(Direction::Write, false, &mut caller, cx);
-        polled.map_err(|failure| self.error("write", failure))
-    }
-
-    pub(crate) fn unlock_write(&self) {
-        self.fd.mutex.unlock(Direction::Write);
     }
 
     /// Ends the close with a FIN, once or again: a peer that is gone already is no error.

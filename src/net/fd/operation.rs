@@ -76,11 +76,13 @@ pub(crate) struct Operation {
     /// Its places while another operation has the lock: in the lock's queue, and among those who hear of expiry only.
     lock: Option<Key>,
     interrupt: WaitKey,
+    /// It holds the direction's lock between calls: [`Hold::Across`].
+    holds: bool,
 }
 
 impl Operation {
     pub(crate) const fn new() -> Operation {
-        Operation { wait: WaitKey::new(), lock: None, interrupt: WaitKey::new() }
+        Operation { wait: WaitKey::new(), lock: None, interrupt: WaitKey::new(), holds: false }
     }
 
     /// Whether it was or is in a list.
@@ -97,7 +99,7 @@ pub(crate) type Caller<'a> = Option<&'a mut Operation>;
 pub(crate) enum Hold {
     /// For each call.
     Call,
-    /// By the caller, across calls.
+    /// From the first call of the [`Operation`] until one leaves nothing to do, fails, or the operation is dropped.
     Across,
     /// Not at all: calls that the kernel keeps apart by itself.
     Free,
@@ -108,6 +110,8 @@ pub(crate) enum Hold {
 pub(crate) enum Left {
     /// It may succeed.
     Maybe,
+    /// It may succeed, and the operation needs it: a lock held across calls is kept.
+    More,
     /// It would find nothing.
     Nothing,
 }
@@ -127,13 +131,17 @@ impl Fd {
         loop {
             if let Some(epoch) = self.must_wait(direction, hold, &caller) {
                 let timeout = self.timeout(direction);
-                ready!(self.poll_edge(direction, Ok(epoch), &mut caller, cx, timeout))?;
+                if let Err(failure) = ready!(self.poll_edge(direction, Ok(epoch), &mut caller, cx, timeout)) {
+                    return Poll::Ready(Err(self.fail(direction, caller, failure)));
+                }
             }
-            ready!(self.poll_hold(direction, hold, &mut caller, cx))?;
+            if let Err(failure) = ready!(self.poll_hold(direction, hold, &mut caller, cx)) {
+                return Poll::Ready(Err(self.fail(direction, caller, failure)));
+            }
             let ticket = match self.poll.begin(direction) {
                 Ok(ticket) => ticket,
                 Err(error) => {
-                    self.give_back(direction, hold);
+                    self.give_back(direction, hold, &mut caller, true);
                     self.finish(direction, caller, false);
                     return Poll::Ready(Err(error.into()));
                 }
@@ -152,7 +160,7 @@ impl Fd {
                         if spent {
                             self.poll.clear_ready(direction, ticket);
                         }
-                        self.give_back(direction, hold);
+                        self.give_back(direction, hold, &mut caller, left == Left::Maybe);
                         if !spent {
                             self.poll.pass_on(direction, ticket);
                         }
@@ -161,7 +169,7 @@ impl Fd {
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.poll.clear_ready(direction, ticket),
                     Err(error) => {
-                        self.give_back(direction, hold);
+                        self.give_back(direction, hold, &mut caller, true);
                         self.poll.pass_on(direction, ticket);
                         self.finish(direction, caller, true);
                         return Poll::Ready(Err(Failure::Io(error)));
@@ -169,18 +177,34 @@ impl Fd {
                 }
             }
             let registered = self.poll.register(self.borrow());
-            self.give_back(direction, hold);
+            self.give_back(direction, hold, &mut caller, registered.is_err());
             let timeout = self.timeout(direction);
-            ready!(self.poll_edge(direction, registered, &mut caller, cx, timeout))?;
+            if let Err(failure) = ready!(self.poll_edge(direction, registered, &mut caller, cx, timeout)) {
+                return Poll::Ready(Err(self.fail(direction, caller, failure)));
+            }
         }
+    }
+
+    /// The operation ends while it waited: a lock that it kept meanwhile goes back.
+    #[cold]
+    fn fail(&self, direction: Direction, caller: Caller<'_>, failure: Failure) -> Failure {
+        if let Some(operation) = caller {
+            self.cancel(direction, operation);
+        }
+        failure
     }
 
     /// Whether there is nothing to do but wait, which takes no lock: the direction is idle, its lock free, and its descriptor
     /// registered, in the epoch returned. One that is in the lock's queue goes there first, to leave it.
     #[inline]
     fn must_wait(&self, direction: Direction, hold: Hold, caller: &Caller<'_>) -> Option<u32> {
-        let queues = caller.as_ref().is_some_and(|operation| operation.lock.is_some());
-        if queues || (hold == Hold::Call && self.mutex.is_locked(direction)) {
+        let (queues, holds) =
+            caller.as_ref().map_or((false, false), |operation| (operation.lock.is_some(), operation.holds));
+        if queues || (hold != Hold::Free && !holds && self.mutex.is_locked(direction)) {
+            return None;
+        }
+        if hold == Hold::Across && !holds {
+            // Its turn comes when it has the lock, before it waits.
             return None;
         }
         match self.poll.begin(direction) {
@@ -223,7 +247,7 @@ impl Fd {
     pub(crate) fn poll_hang_up(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.mutex.incref()?;
         let registered = self.poll.register(self.borrow());
-        self.give_back(Direction::Read, Hold::Free);
+        self.give_back(Direction::Read, Hold::Free, &mut None, true);
         let epoch = match registered {
             Ok(epoch) => epoch,
             Err(error) => {
@@ -248,22 +272,28 @@ impl Fd {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
         match hold {
-            Hold::Call => self.poll_lock(direction, true, caller, cx),
+            Hold::Call => self.poll_lock(direction, caller, cx),
+            Hold::Across if !caller.as_ref().is_some_and(|operation| operation.holds) => {
+                let polled = self.poll_lock(direction, caller, cx);
+                if let (Poll::Ready(Ok(())), Some(operation)) = (&polled, caller.as_deref_mut()) {
+                    operation.holds = true;
+                }
+                polled
+            }
             Hold::Across | Hold::Free => Poll::Ready(self.mutex.incref().map_err(Failure::from)),
         }
     }
 
-    /// Takes the direction's lock. Who waits for it hears of expiry and close as well.
+    /// Takes the direction's lock and a reference. Who waits for it hears of expiry and close as well.
     #[inline]
-    pub(crate) fn poll_lock(
+    fn poll_lock(
         &self,
         direction: Direction,
-        with_ref: bool,
         caller: &mut Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
         let polled = match caller.as_deref_mut() {
-            Some(operation) => self.mutex.poll_lock(direction, with_ref, cx, &mut operation.lock),
+            Some(operation) => self.mutex.poll_lock(direction, true, cx, &mut operation.lock),
             None => self.mutex.poll_lock_poll(direction, cx),
         };
         match polled {
@@ -308,10 +338,17 @@ impl Fd {
         })
     }
 
+    /// Gives back the reference, and the lock as `hold` says; `ends`: the operation does.
     #[inline]
-    fn give_back(&self, direction: Direction, hold: Hold) {
+    fn give_back(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, ends: bool) {
         let last = match hold {
             Hold::Call => self.mutex.unlock_ref(direction),
+            Hold::Across if ends => {
+                if let Some(operation) = caller.as_deref_mut() {
+                    operation.holds = false;
+                }
+                self.mutex.unlock_ref(direction)
+            }
             Hold::Across | Hold::Free => self.mutex.decref(),
         };
         if last {
@@ -330,7 +367,8 @@ impl Fd {
     /// The operation's future is dropped, or ends without having acted.
     #[inline]
     pub(crate) fn cancel(&self, direction: Direction, operation: &mut Operation) {
-        if operation.lock.is_some() || operation.interrupt.has_waited() || operation.wait.has_waited() {
+        let listed = operation.lock.is_some() || operation.interrupt.has_waited() || operation.wait.has_waited();
+        if listed || operation.holds {
             self.cancel_listed(direction, operation);
         }
     }
@@ -342,5 +380,8 @@ impl Fd {
         }
         self.poll.finish(direction, &mut operation.interrupt, false);
         self.poll.finish(direction, &mut operation.wait, false);
+        if std::mem::take(&mut operation.holds) {
+            self.mutex.unlock(direction);
+        }
     }
 }

@@ -111,61 +111,18 @@ operation_future! {
         .map_ok(|(stream, peer)| (TcpStream::from_net_fd(stream), peer))
 }
 
-/// Writes all of a buffer with the write lock held; returned by [`TcpStream::write_all`].
-#[derive(Debug)]
-#[must_use = "futures do nothing unless they are awaited"]
-pub struct WriteAll<'a> {
-    fd: &'a NetFd,
-    operation: Operation,
-    buf: &'a [u8],
-    locked: bool,
-}
-
-impl<'a> WriteAll<'a> {
-    pub(crate) fn new(fd: &'a NetFd, buf: &'a [u8]) -> WriteAll<'a> {
-        WriteAll { fd, operation: Operation::new(), buf, locked: false }
-    }
-
-    fn unlock(&mut self) {
-        if std::mem::take(&mut self.locked) {
-            self.fd.unlock_write();
+operation_future! {
+    /// Writes all of a buffer with the write lock held; returned by [`TcpStream::write_all`].
+    WriteAll<'a> { buf: &'a [u8] }, Write -> io::Result<()>,
+    |this, cx| loop {
+        // The usual case: nobody else writes, and there is room for all.
+        let written = ready!(this.fd.poll_send(Hold::Across, Some(&mut this.operation), cx, this.buf))?;
+        this.buf = &this.buf[written..];
+        if this.buf.is_empty() {
+            return Poll::Ready(Ok(()));
         }
-    }
-
-    fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.locked {
-            // The usual case: nobody writes, and there is room for all.
-            ready!(self.fd.poll_lock_write(Some(&mut self.operation), cx))?;
-            self.locked = true;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        loop {
-            let written = ready!(self.fd.poll_send(Hold::Across, Some(&mut self.operation), cx, self.buf))?;
-            self.buf = &self.buf[written..];
-            if self.buf.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-        }
-    }
-}
-
-impl Future for WriteAll<'_> {
-    type Output = io::Result<()>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = self.poll_all(cx);
-        if polled.is_ready() {
-            self.unlock();
-        }
-        polled
-    }
-}
-
-impl Drop for WriteAll<'_> {
-    fn drop(&mut self) {
-        self.fd.fd.cancel(Direction::Write, &mut self.operation);
-        self.unlock();
     }
 }
