@@ -222,7 +222,7 @@ fn inv12_wakers_may_use_the_socket_that_wakes_them() {
         let mut read = server.read(&mut buf);
         let mut peek = server.peek(&mut more);
         let mut end = server.peer_closed();
-        let mut sleep = netpoll::time::Sleep::new(Duration::from_millis(5));
+        let mut sleep = netpoll::time::Sleep::new(Duration::from_millis(100));
         assert!(common::poll_with(&mut sleep, &mut cx).is_pending());
         if how != 0 {
             assert!(common::poll_with(&mut read, &mut cx).is_pending());

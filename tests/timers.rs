@@ -45,9 +45,9 @@ fn g132_a_timer_moved_earlier_fires_at_the_new_time() {
 #[test]
 fn g132_a_timer_moved_later_does_not_fire_at_the_old_time() {
     run(|| async {
-        let mut sleep = Sleep::new(Duration::from_millis(5));
+        let mut sleep = Sleep::new(Duration::from_millis(100));
         assert!(poll_once(&mut sleep).is_pending());
-        let deadline = in_ms(60);
+        let deadline = in_ms(160);
         sleep.reset(deadline);
         sleep.await;
         assert!(Instant::now() >= deadline);

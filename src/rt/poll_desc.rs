@@ -242,15 +242,18 @@ impl Side {
     ) -> Wait {
         // Declared before the guard, so dropped after it: foreign code runs without the lock (W1).
         let mut replaced = None;
+        let mut fresh = if key.is_none() { Some(waker.clone()) } else { None };
         let mut waiters = self.waiters.lock();
-        if !key.is_some_and(|key| waiters.holds(key, waker)) {
+        if fresh.is_none() && !key.is_some_and(|key| waiters.holds(key, waker)) {
             drop(waiters);
-            let fresh = waker.clone();
+            fresh = Some(waker.clone());
             waiters = self.waiters.lock();
+        }
+        if let Some(fresh) = fresh {
             let interest = if planted!("interrupt_takes_events") { Interest::Event } else { interest };
             let (new, old) = waiters.insert(*key, interest, fresh);
             (*key, replaced) = (Some(new), old);
-            if replaced.is_none() && waiters.len() > WAITERS_MAX {
+            if replaced.is_none() && waiters.is_beyond(WAITERS_MAX) {
                 let removed = key.take().and_then(|key| waiters.remove(key));
                 drop(waiters);
                 drop(removed);
@@ -277,7 +280,7 @@ impl Side {
             drop(waiters);
             let spare = waker.clone();
             waiters = self.waiters.lock();
-            if waiters.len() >= WAITERS_MAX {
+            if waiters.is_beyond(WAITERS_MAX - 1) {
                 drop(waiters);
                 return Wait::Full;
             }

@@ -73,6 +73,12 @@ impl Waiters {
             + self.more.as_ref().map_or(0, |more| more.futures.len() + more.polls.len())
     }
 
+    /// Whether there are more than `most`, which is at least 3: nobody counts where there is no list.
+    #[inline]
+    pub(crate) fn is_beyond(&self, most: usize) -> bool {
+        self.more.is_some() && self.len() > most
+    }
+
     fn entry_mut(&mut self, key: Key) -> Option<&mut Entry> {
         let found = |entry: &&mut Entry| entry.tag & !INTERRUPT_ONLY == key;
         self.first.as_mut().filter(found).or_else(|| self.more.as_mut()?.futures.iter_mut().find(|e| found(e)))
@@ -138,10 +144,11 @@ impl Waiters {
     }
 
     /// What one event wakes: every poll and the oldest future that waits for events.
+    #[inline]
     pub(crate) fn take_event(&mut self, wakers: &mut Wakers) {
         self.take_polls(wakers);
-        if self.first.as_ref().is_some_and(|entry| entry.tag & INTERRUPT_ONLY == 0) {
-            wakers.extend(self.first.take().map(|entry| entry.waker));
+        if let Some(entry) = self.first.take_if(|entry| entry.tag & INTERRUPT_ONLY == 0) {
+            wakers.push(entry.waker);
             self.promote();
         } else if let Some(more) = &mut self.more
             && let Some(at) = more.futures.iter().position(|entry| entry.tag & INTERRUPT_ONLY == 0)
