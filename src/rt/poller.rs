@@ -252,8 +252,10 @@ impl PollHandle {
             if side.has_waiters() {
                 self.wake(|wakers| side.finish(&mut wait.key, acted, wakers));
             }
+            *wait = WaitKey::new();
+        } else if wait.epoch != 0 || wait.until != clock::NONE {
+            *wait = WaitKey::new();
         }
-        *wait = WaitKey::new();
     }
 
     /// An operation that waits for an edge, or got one, finds that another has the lock: the edge goes to whoever waits beside

@@ -335,29 +335,22 @@ impl FdMutex {
     /// Takes `locked` and `refs` off the word. Returns the word before and whether the last reference went.
     #[inline]
     fn release(&self, locked: u64, refs: u64) -> (u64, bool) {
-        let mut word = self.word.load(Ordering::Relaxed);
-        loop {
-            if word & locked != locked || word >> REFS_SHIFT < refs >> REFS_SHIFT {
-                inconsistent();
-            }
-            let after = word - locked - refs;
-            // ORDERING: Release publishes the owner's work to the next lock (pairs with `acquire`). Acquire, for the
-            // last reference: the descriptor is destroyed after every call that used it. Models
-            // `one_owner_a_direction`, `last_reference_destroys_once`.
-            let ordering = match () {
-                () if planted!("fd_mutex_unlock_is_relaxed") => Ordering::Relaxed,
-                () if planted!("fd_mutex_last_does_not_acquire") => Ordering::Release,
-                () => Ordering::AcqRel,
-            };
-            match self.word.compare_exchange_weak(word, after, ordering, Ordering::Relaxed) {
-                Ok(_) if planted!("fd_mutex_last_seen_twice") => {
-                    let now = self.word.load(Ordering::SeqCst);
-                    return (word, refs != 0 && now & CLOSED != 0 && now >> REFS_SHIFT == 0);
-                }
-                Ok(_) => return (word, refs != 0 && after & CLOSED != 0 && after >> REFS_SHIFT == 0),
-                Err(now) => word = now,
-            }
+        // ORDERING: Release publishes the owner's work to the next lock (pairs with `acquire`). Acquire, for the last
+        // reference: the descriptor is destroyed after every call that used it. Models `one_owner_a_direction`,
+        // `last_reference_destroys_once`.
+        let ordering = match () {
+            () if planted!("fd_mutex_unlock_is_relaxed") => Ordering::Relaxed,
+            () if planted!("fd_mutex_last_does_not_acquire") => Ordering::Release,
+            () => Ordering::AcqRel,
+        };
+        let word = self.word.fetch_sub(locked + refs, ordering);
+        if word & locked != locked || word >> REFS_SHIFT < refs >> REFS_SHIFT {
+            self.word.fetch_add(locked + refs, Ordering::Relaxed);
+            inconsistent();
         }
+        let after =
+            if planted!("fd_mutex_last_seen_twice") { self.word.load(Ordering::SeqCst) } else { word - locked - refs };
+        (word, refs != 0 && after & CLOSED != 0 && after >> REFS_SHIFT == 0)
     }
 
     /// Clears the waiters bit of a queue that has become empty; the caller holds the queues' lock.

@@ -129,23 +129,21 @@ impl Fd {
     ) -> Poll<Result<T, Failure>> {
         ready!(context::poll_budget(cx));
         loop {
-            if let Some(epoch) = self.must_wait(direction, hold, &caller) {
+            let ticket = match self.poll.begin(direction) {
+                Ok(ticket) => ticket,
+                Err(error) => return Poll::Ready(Err(self.fail(direction, caller, error.into()))),
+            };
+            let registered = if ticket.is_ready() { None } else { self.waits_freely(direction, hold, &caller) };
+            if let Some(epoch) = registered {
                 let timeout = self.timeout(direction);
                 if let Err(failure) = ready!(self.poll_edge(direction, Ok(epoch), &mut caller, cx, timeout)) {
                     return Poll::Ready(Err(self.fail(direction, caller, failure)));
                 }
+                continue;
             }
             if let Err(failure) = ready!(self.poll_hold(direction, hold, &mut caller, cx)) {
                 return Poll::Ready(Err(self.fail(direction, caller, failure)));
             }
-            let ticket = match self.poll.begin(direction) {
-                Ok(ticket) => ticket,
-                Err(error) => {
-                    self.give_back(direction, hold, &mut caller, true);
-                    self.finish(direction, caller, false);
-                    return Poll::Ready(Err(error.into()));
-                }
-            };
             if ticket.is_ready() {
                 let result = loop {
                     match call(self.borrow()) {
@@ -185,19 +183,20 @@ impl Fd {
         }
     }
 
-    /// The operation ends while it waited: a lock that it kept meanwhile goes back.
+    /// The operation ends without a call: what it has waited for is undone, a lock that it kept goes back.
     #[cold]
     fn fail(&self, direction: Direction, caller: Caller<'_>, failure: Failure) -> Failure {
-        if let Some(operation) = caller {
-            self.cancel(direction, operation);
+        match caller {
+            Some(operation) => self.cancel(direction, operation),
+            None => self.poll.finish_keyless(direction),
         }
         failure
     }
 
-    /// Whether there is nothing to do but wait, which takes no lock: the direction is idle, its lock free, and its descriptor
-    /// registered, in the epoch returned. One that is in the lock's queue goes there first, to leave it.
+    /// Whether an operation in an idle direction can wait without the lock: nobody has it, and the descriptor is registered, in
+    /// the epoch returned. One that is in the lock's queue goes there first, to leave it.
     #[inline]
-    fn must_wait(&self, direction: Direction, hold: Hold, caller: &Caller<'_>) -> Option<u32> {
+    fn waits_freely(&self, direction: Direction, hold: Hold, caller: &Caller<'_>) -> Option<u32> {
         let (queues, holds) =
             caller.as_ref().map_or((false, false), |operation| (operation.lock.is_some(), operation.holds));
         if queues || (hold != Hold::Free && !holds && self.mutex.is_locked(direction)) {
@@ -207,10 +206,7 @@ impl Fd {
             // Its turn comes when it has the lock, before it waits.
             return None;
         }
-        match self.poll.begin(direction) {
-            Ok(ticket) if !ticket.is_ready() => self.poll.registered(),
-            _ => None,
-        }
+        self.poll.registered()
     }
 
     /// Waits for an edge after `registered`. Nothing is held.
