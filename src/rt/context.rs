@@ -72,9 +72,10 @@ pub(crate) fn with_task<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     f(unsafe { task.as_ref() })
 }
 
+/// The processor that this thread owns, and whether it is running a task.
 #[inline]
-pub(crate) fn is_running_task() -> bool {
-    CONTEXT.with(|context| !context.task.get().is_null())
+pub(crate) fn processor_and_task() -> (Option<&'static Processor>, bool) {
+    CONTEXT.with(|context| (context.processor.get(), !context.task.get().is_null()))
 }
 
 /// Makes `task` the current one while `f` runs, also if it panics.
@@ -87,6 +88,18 @@ pub(crate) fn run_task<T>(task: *const TaskData, f: impl FnOnce() -> T) -> T {
     }
     let _restore = Restore(CONTEXT.with(|context| context.task.replace(task)));
     f()
+}
+
+/// Takes one from the budget before an I/O operation, if the runtime keeps one for this thread and some is left.
+#[inline]
+pub(crate) fn take_budget() -> bool {
+    let Some(processor) = processor() else { return false };
+    // ORDERING: Relaxed, as in `poll_budget`.
+    let left = processor.budget.load(Ordering::Relaxed);
+    if left > 0 {
+        processor.budget.store(left - 1, Ordering::Relaxed);
+    }
+    left > 0
 }
 
 /// Takes one from the budget before an I/O operation. Pending, with the task woken, when it is used up or sysmon has asked the

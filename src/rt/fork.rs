@@ -1,7 +1,8 @@
 //! A child of fork(2) has the runtime's memory but none of its threads, and shares its epoll instance with the parent.
 //!
-//! Nothing good can come of going on, so the child is told: a handler of pthread_atfork(3) sets a flag. It costs the parent
-//! nothing, and a child that only calls exec(2) never looks.
+//! Nothing good can come of going on, so the child is told: a handler of pthread_atfork(3) sets a flag and ends the epoch, so that
+//! what was registered counts no more and whoever registers anew looks at the flag. It costs the parent nothing, and a child
+//! that only calls exec(2) never looks.
 
 use std::io;
 use std::sync::Once;
@@ -22,6 +23,7 @@ unsafe extern "C" {
 
 extern "C" fn in_child() {
     FORKED.store(true, Ordering::Relaxed);
+    super::runtime::runtime().disown();
 }
 
 /// Installs the handler, once.
@@ -29,7 +31,7 @@ extern "C" fn in_child() {
 pub(crate) fn watch() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        // SAFETY: the handler is async-signal-safe, a store to an atomic. Without memory for it we only do not notice a fork.
+        // SAFETY: the handler is async-signal-safe, two atomic operations. Without memory for it we only do not notice a fork.
         let _ = unsafe { pthread_atfork(None, None, Some(in_child)) };
     });
 }

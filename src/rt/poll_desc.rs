@@ -48,7 +48,7 @@ use std::task::Waker;
 
 use super::clock::{EXPIRED, NONE};
 use super::waiters::{Interest, Key, Waiters, Wakers};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, planted};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, planted};
 
 /// One of the two directions of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,18 +200,24 @@ impl Side {
         true
     }
 
+    #[inline]
     fn take_event(&self, wakers: &mut Wakers) {
         let mut waiters = self.waiters.lock();
-        waiters.take_event(wakers);
-        self.settle(&waiters);
+        if waiters.take_event(wakers) {
+            self.settle_empty();
+        }
     }
 
     /// Drops WAITERS when the list, which the caller has locked, is empty.
     fn settle(&self, waiters: &Waiters) {
         if waiters.is_empty() {
-            // ORDERING: Relaxed: WAITERS changes under the list's lock only.
-            self.word.fetch_and(!WAITERS, Ordering::Relaxed);
+            self.settle_empty();
         }
+    }
+
+    fn settle_empty(&self) {
+        // ORDERING: Relaxed: WAITERS changes under the list's lock only.
+        self.word.fetch_and(!WAITERS, Ordering::Relaxed);
     }
 
     /// Wakes everybody for a reason that the caller has already made visible.
@@ -231,7 +237,8 @@ impl Side {
     }
 
     /// Puts a future's waker into the list. `still` is asked under the list's lock whether the wait makes sense: whoever
-    /// makes it answer no takes the lock afterwards to wake everybody. The caller drops what `replaced` gets.
+    /// makes it answer no takes the lock afterwards to wake everybody.
+    #[inline]
     pub(crate) fn wait(
         &self,
         generation: u32,
@@ -240,37 +247,62 @@ impl Side {
         waker: &Waker,
         still: impl Fn() -> bool,
     ) -> Wait {
-        // Declared before the guard, so dropped after it: foreign code runs without the lock (W1).
-        let mut replaced = None;
-        let mut fresh = if key.is_none() { Some(waker.clone()) } else { None };
+        let reasons = if interest == Interest::Event { READY } else { 0 };
+        let interest = if planted!("interrupt_takes_events") { Interest::Event } else { interest };
+        if key.is_some() {
+            return self.wait_again(generation, key, (interest, reasons), waker, still);
+        }
+        // Foreign code, so before the lock (W1).
+        let fresh = waker.clone();
         let mut waiters = self.waiters.lock();
-        if fresh.is_none() && !key.is_some_and(|key| waiters.holds(key, waker)) {
+        *key = Some(waiters.push(interest, fresh));
+        self.look_again(generation, key, reasons, waiters, still)
+    }
+
+    /// [`wait`](Side::wait) of a future that has waited: it may be listed still, with this waker or another.
+    #[cold]
+    fn wait_again(
+        &self,
+        generation: u32,
+        key: &mut Option<Key>,
+        (interest, reasons): (Interest, u64),
+        waker: &Waker,
+        still: impl Fn() -> bool,
+    ) -> Wait {
+        // Declared before the guard, so dropped after it.
+        let mut _replaced = None;
+        let mut waiters = self.waiters.lock();
+        if !key.is_some_and(|key| waiters.holds(key, waker)) {
             drop(waiters);
-            fresh = Some(waker.clone());
+            let fresh = waker.clone();
             waiters = self.waiters.lock();
-        }
-        if let Some(fresh) = fresh {
-            let interest = if planted!("interrupt_takes_events") { Interest::Event } else { interest };
             let (new, old) = waiters.insert(*key, interest, fresh);
-            (*key, replaced) = (Some(new), old);
-            if replaced.is_none() && waiters.is_beyond(WAITERS_MAX) {
-                let removed = key.take().and_then(|key| waiters.remove(key));
-                drop(waiters);
-                drop(removed);
-                return Wait::Full;
-            }
+            (*key, _replaced) = (Some(new), old);
         }
-        let blocked = self.blocks(generation, if interest == Interest::Event { READY } else { 0 });
-        if blocked || !still() {
-            // The key stays, out of the list like that of a future that was woken: should it not act, `finish` passes on.
-            let listed = if planted!("retry_forgets_the_edge") { key.take() } else { *key };
-            let removed = listed.and_then(|key| waiters.remove(key));
-            self.settle(&waiters);
-            drop(waiters);
-            drop((removed, replaced));
-            return Wait::Retry;
+        self.look_again(generation, key, reasons, waiters, still)
+    }
+
+    /// The second half of a wait: announced, with the list locked, it looks once more at what forbids it.
+    #[inline(always)]
+    fn look_again(
+        &self,
+        generation: u32,
+        key: &mut Option<Key>,
+        reasons: u64,
+        mut waiters: MutexGuard<'_, Waiters>,
+        still: impl Fn() -> bool,
+    ) -> Wait {
+        let full = waiters.is_beyond(WAITERS_MAX);
+        if !full && !self.blocks(generation, reasons) && still() {
+            return Wait::Listed;
         }
-        Wait::Listed
+        // The key stays, out of the list like that of a future that was woken: should it not act, `finish` passes on.
+        let listed = if full || planted!("retry_forgets_the_edge") { key.take() } else { *key };
+        let removed = listed.and_then(|key| waiters.remove(key));
+        self.settle(&waiters);
+        drop(waiters);
+        drop(removed);
+        if full { Wait::Full } else { Wait::Retry }
     }
 
     /// The same for a `poll_*` caller, who has no key.

@@ -29,8 +29,8 @@ use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-pub(crate) use super::poll_desc::{Direction, Ticket};
-use super::poll_desc::{PollDesc, Stop, Wait, registration};
+pub(crate) use super::poll_desc::{Direction, Stop, Ticket};
+use super::poll_desc::{PollDesc, Wait, registration};
 use super::runtime::{Runtime, runtime};
 use super::waiters::{Interest, Key, Wakers};
 use super::{clock, fork};
@@ -76,6 +76,7 @@ impl WaitKey {
     }
 
     /// Whether the future is, or was until it was woken, in a list.
+    #[inline]
     pub(crate) fn has_waited(&self) -> bool {
         self.key.is_some()
     }
@@ -127,8 +128,8 @@ impl PollHandle {
 
     /// What holds before a call: whether it may succeed, or why it must not be made.
     #[inline]
-    pub(crate) fn begin(&self, direction: Direction) -> Result<Ticket, WaitError> {
-        self.desc.side(direction).begin(self.generation).map_err(WaitError::from)
+    pub(crate) fn begin(&self, direction: Direction) -> Result<Ticket, Stop> {
+        self.desc.side(direction).begin(self.generation)
     }
 
     /// A call that began at `ticket` has shown that nothing is left to do.
@@ -153,6 +154,7 @@ impl PollHandle {
 
     /// Waits for an edge with a descriptor that [`register`](PollHandle::register) has just registered, in `epoch`. Ready means:
     /// begin again.
+    #[inline]
     pub(crate) fn poll_wait(
         &self,
         direction: Direction,
@@ -161,16 +163,17 @@ impl PollHandle {
         wait: &mut WaitKey,
         timeout: Option<Duration>,
     ) -> Poll<Result<(), WaitError>> {
-        fork::check().map_err(WaitError::Io)?;
-        if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
-            return Poll::Ready(Err(WaitError::Stopped));
-        }
-        if timeout.is_some() && is_over(wait.until) {
+        if wait.epoch != epoch.wrapping_add(1) {
+            if wait.epoch != 0 {
+                return Poll::Ready(Err(WaitError::Stopped));
+            }
+            wait.epoch = epoch.wrapping_add(1);
+        } else if timeout.is_some() && is_over(wait.until) {
             return Poll::Ready(Err(WaitError::TimedOut));
         }
-        wait.epoch = epoch.wrapping_add(1);
         let side = self.desc.side(direction);
         match side.wait(self.generation, &mut wait.key, Interest::Event, cx.waker(), || self.is_registered(epoch)) {
+            Wait::Listed if timeout.is_none() => Poll::Pending,
             Wait::Listed => self.arm_timeout(&mut wait.until, timeout),
             Wait::Retry => Poll::Ready(Ok(())),
             Wait::Full => Poll::Ready(Err(WaitError::TooMany)),
@@ -178,6 +181,7 @@ impl PollHandle {
     }
 
     /// The same for a `poll_*` caller.
+    #[inline(never)]
     pub(crate) fn poll_wait_keyless(
         &self,
         direction: Direction,
@@ -185,7 +189,6 @@ impl PollHandle {
         cx: &mut Context<'_>,
         timeout: Option<Duration>,
     ) -> Poll<Result<(), WaitError>> {
-        fork::check().map_err(WaitError::Io)?;
         let side = self.desc.side(direction);
         let began = self.desc.poll_epoch(direction).swap(0, Ordering::Relaxed);
         if began != 0 && began != epoch.wrapping_add(1) {
@@ -211,7 +214,6 @@ impl PollHandle {
         cx: &mut Context<'_>,
         wait: &mut WaitKey,
     ) -> Poll<Result<(), WaitError>> {
-        fork::check().map_err(WaitError::Io)?;
         let side = self.desc.side(Direction::Read);
         loop {
             if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
@@ -247,15 +249,18 @@ impl PollHandle {
     /// An operation that may have waited has ended or is dropped; see [`WaitKey`]. `acted`: it made its call after it was woken.
     #[inline]
     pub(crate) fn finish(&self, direction: Direction, wait: &mut WaitKey, acted: bool) {
-        if wait.has_waited() {
-            let side = self.desc.side(direction);
-            if side.has_waiters() {
-                self.wake(|wakers| side.finish(&mut wait.key, acted, wakers));
-            }
-            *wait = WaitKey::new();
-        } else if wait.epoch != 0 || wait.until != clock::NONE {
-            *wait = WaitKey::new();
+        self.leave(direction, &mut wait.key, acted);
+        *wait = WaitKey::new();
+    }
+
+    /// The same for a key by itself.
+    #[inline]
+    pub(crate) fn leave(&self, direction: Direction, key: &mut Option<Key>, acted: bool) {
+        let side = self.desc.side(direction);
+        if key.is_some() && side.has_waiters() {
+            self.wake(|wakers| side.finish(key, acted, wakers));
         }
+        *key = None;
     }
 
     /// An operation that waits for an edge, or got one, finds that another has the lock: the edge goes to whoever waits beside
@@ -273,7 +278,7 @@ impl PollHandle {
         &self,
         direction: Direction,
         cx: &mut Context<'_>,
-        interrupt: &mut WaitKey,
+        interrupt: &mut Option<Key>,
         wait: &mut WaitKey,
         timeout: Option<Duration>,
     ) -> Poll<Result<(), WaitError>> {
@@ -283,7 +288,7 @@ impl PollHandle {
             if timeout.is_some() && is_over(wait.until) {
                 return Poll::Ready(Err(WaitError::TimedOut));
             }
-            match side.wait(self.generation, &mut interrupt.key, Interest::Interrupt, cx.waker(), || true) {
+            match side.wait(self.generation, interrupt, Interest::Interrupt, cx.waker(), || true) {
                 Wait::Listed => return self.arm_timeout(&mut wait.until, timeout),
                 Wait::Retry => {}
                 Wait::Full => return Poll::Ready(Err(WaitError::TooMany)),
@@ -310,6 +315,7 @@ impl PollHandle {
 
     /// Sees that a timer fires when the operation's own timeout, which begins now if it has not, is over. The operation is in the
     /// list already: a timer that fires at once finds it there.
+    #[cold]
     fn arm_timeout(&self, until: &mut u64, timeout: Option<Duration>) -> Poll<Result<(), WaitError>> {
         let Some(timeout) = timeout else { return Poll::Pending };
         let now = clock::now();

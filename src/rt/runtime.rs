@@ -131,6 +131,11 @@ impl Runtime {
         (self.word.load(Ordering::Acquire) >> EPOCH_SHIFT) as u32
     }
 
+    /// In a forked child: nothing of before counts, see `fork`.
+    pub(crate) fn disown(&self) {
+        self.word.fetch_add(1 << EPOCH_SHIFT, Ordering::Relaxed);
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         self.word.load(Ordering::Acquire) & STATE_MASK == RUNNING
     }

@@ -15,11 +15,12 @@
 //! * W2 — the list allocates only for a second future or a third poll.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 /// A waiting future's place in a list; unique for the list's life.
-pub(crate) type Key = u64;
+pub(crate) type Key = NonZeroU64;
 
 /// What may take a waiting future out of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,16 @@ struct Entry {
     /// The key, with [`INTERRUPT_ONLY`] in its top bit.
     tag: u64,
     waker: Waker,
+}
+
+impl Entry {
+    fn is(&self, key: Key) -> bool {
+        self.tag & !INTERRUPT_ONLY == key.get()
+    }
+
+    fn takes_events(&self) -> bool {
+        self.tag & INTERRUPT_ONLY == 0
+    }
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +91,7 @@ impl Waiters {
     }
 
     fn entry_mut(&mut self, key: Key) -> Option<&mut Entry> {
-        let found = |entry: &&mut Entry| entry.tag & !INTERRUPT_ONLY == key;
+        let found = |entry: &&mut Entry| entry.is(key);
         self.first.as_mut().filter(found).or_else(|| self.more.as_mut()?.futures.iter_mut().find(|e| found(e)))
     }
 
@@ -98,28 +109,44 @@ impl Waiters {
         {
             return (key, Some(std::mem::replace(&mut entry.waker, waker)));
         }
-        self.last_key += 1;
-        let key = self.last_key;
-        let tag = if interest == Interest::Interrupt { key | INTERRUPT_ONLY } else { key };
+        (self.push(interest, waker), None)
+    }
+
+    /// Stores the waker of a new future, at the tail, and returns its key.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, interest: Interest, waker: Waker) -> Key {
+        let key = Key::MIN.saturating_add(self.last_key);
+        self.last_key = key.get();
+        let tag = if interest == Interest::Interrupt { key.get() | INTERRUPT_ONLY } else { key.get() };
         let entry = Entry { tag, waker };
-        if self.first.is_none() && self.more.as_ref().is_none_or(|more| more.futures.is_empty()) {
+        if self.first.is_none() && self.more.is_none() {
             self.first = Some(entry);
         } else {
-            self.more.get_or_insert_default().futures.push_back(entry);
+            self.push_beside(entry);
         }
-        (key, None)
+        key
+    }
+
+    #[cold]
+    fn push_beside(&mut self, entry: Entry) {
+        let more = self.more.get_or_insert_default();
+        if self.first.is_none() && more.futures.is_empty() {
+            self.first = Some(entry);
+        } else {
+            more.futures.push_back(entry);
+        }
     }
 
     /// Takes the future `key` out. `None` says that it was woken, or never here.
     #[must_use]
     pub(crate) fn remove(&mut self, key: Key) -> Option<Waker> {
-        if self.first.as_ref().is_some_and(|entry| entry.tag & !INTERRUPT_ONLY == key) {
+        if self.first.as_ref().is_some_and(|entry| entry.is(key)) {
             let entry = self.first.take();
             self.promote();
             return entry.map(|entry| entry.waker);
         }
         let futures = &mut self.more.as_mut()?.futures;
-        let at = futures.iter().position(|entry| entry.tag & !INTERRUPT_ONLY == key)?;
+        let at = futures.iter().position(|entry| entry.is(key))?;
         futures.remove(at).map(|entry| entry.waker)
     }
 
@@ -143,18 +170,30 @@ impl Waiters {
         }
     }
 
-    /// What one event wakes: every poll and the oldest future that waits for events.
-    #[inline]
-    pub(crate) fn take_event(&mut self, wakers: &mut Wakers) {
+    /// What one event wakes: every poll and the oldest future that waits for events. Returns whether the list is empty now.
+    #[inline(always)]
+    pub(crate) fn take_event(&mut self, wakers: &mut Wakers) -> bool {
+        if self.polls[0].is_some() || self.more.is_some() {
+            return self.take_event_of_many(wakers);
+        }
+        if let Some(entry) = self.first.take_if(|entry| entry.takes_events()) {
+            wakers.push(entry.waker);
+        }
+        self.first.is_none()
+    }
+
+    #[cold]
+    fn take_event_of_many(&mut self, wakers: &mut Wakers) -> bool {
         self.take_polls(wakers);
-        if let Some(entry) = self.first.take_if(|entry| entry.tag & INTERRUPT_ONLY == 0) {
+        if let Some(entry) = self.first.take_if(|entry| entry.takes_events()) {
             wakers.push(entry.waker);
             self.promote();
         } else if let Some(more) = &mut self.more
-            && let Some(at) = more.futures.iter().position(|entry| entry.tag & INTERRUPT_ONLY == 0)
+            && let Some(at) = more.futures.iter().position(Entry::takes_events)
         {
             wakers.extend(more.futures.remove(at).map(|entry| entry.waker));
         }
+        self.is_empty()
     }
 
     /// What expiry and close wake: everybody.
@@ -166,7 +205,6 @@ impl Waiters {
         }
     }
 
-    #[inline]
     fn take_polls(&mut self, wakers: &mut Wakers) {
         // The slots are filled from the first on: an empty first one means that there are none.
         if self.polls[0].is_some() {
@@ -191,6 +229,7 @@ impl Wakers {
         Wakers { one: None, rest: Vec::new() }
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, waker: Waker) {
         if self.one.is_none() {
             self.one = Some(waker);

@@ -716,13 +716,13 @@ mod tests {
         struct Reenter(Arc<FdMutex>, AtomicUsize);
         impl Wake for Reenter {
             fn wake(self: Arc<Reenter>) {
-                self.0.cancel(Direction::Read, 0);
+                self.0.cancel(Direction::Read, Key::MIN);
                 self.1.fetch_add(1, Ordering::SeqCst);
             }
         }
         impl Drop for Reenter {
             fn drop(&mut self) {
-                self.0.cancel(Direction::Read, 0);
+                self.0.cancel(Direction::Read, Key::MIN);
             }
         }
         let mutex = Arc::new(FdMutex::new());

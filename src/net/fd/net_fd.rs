@@ -123,7 +123,7 @@ impl NetFd {
         if buf.is_empty() {
             return Poll::Ready(self.with("read", |_| Ok(0)));
         }
-        let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
+        let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, move |fd| {
             let count = socket::recv(fd, buf, flags)?;
             // Looking at what is there leaves it there.
             let left =
@@ -167,7 +167,7 @@ impl NetFd {
     ) -> Poll<io::Result<usize>> {
         let all = buf.len();
         let buf = &buf[..all.min(socket::MAX_RW)];
-        let polled = self.fd.poll_call(Direction::Write, hold, caller, cx, |fd| {
+        let polled = self.fd.poll_call(Direction::Write, hold, caller, cx, move |fd| {
             let count = socket::send(fd, buf, 0)?;
             let left = match count {
                 _ if count < buf.len() => Left::Nothing,

@@ -26,12 +26,11 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use super::fd::Fd;
 use super::fd_mutex::LockError;
 use crate::rt::context;
-use crate::rt::poller::{Direction, WaitError, WaitKey};
+use crate::rt::poller::{Direction, Stop, Ticket, WaitError, WaitKey};
 use crate::rt::waiters::Key;
 
 /// Why an operation failed.
@@ -56,6 +55,12 @@ impl From<LockError> for Failure {
     }
 }
 
+impl From<Stop> for Failure {
+    fn from(stop: Stop) -> Failure {
+        WaitError::from(stop).into()
+    }
+}
+
 impl From<WaitError> for Failure {
     fn from(error: WaitError) -> Failure {
         match error {
@@ -68,26 +73,45 @@ impl From<WaitError> for Failure {
     }
 }
 
-/// What a named future keeps between polls.
+/// What a named future keeps between polls: nothing, until it has to wait.
 #[derive(Debug, Default)]
-pub(crate) struct Operation {
+pub(crate) struct Operation(Option<Involved>);
+
+/// Where an operation stands that has waited, or that keeps a lock.
+#[derive(Debug)]
+struct Involved {
     /// Its place among those who wait for an edge.
     wait: WaitKey,
     /// Its places while another operation has the lock: in the lock's queue, and among those who hear of expiry only.
     lock: Option<Key>,
-    interrupt: WaitKey,
+    interrupt: Option<Key>,
     /// It holds the direction's lock between calls: [`Hold::Across`].
     holds: bool,
 }
 
 impl Operation {
     pub(crate) const fn new() -> Operation {
-        Operation { wait: WaitKey::new(), lock: None, interrupt: WaitKey::new(), holds: false }
+        Operation(None)
     }
 
     /// Whether it was or is in a list.
     pub(crate) fn has_waited(&self) -> bool {
-        self.wait.has_waited()
+        self.0.as_ref().is_some_and(|involved| involved.wait.has_waited())
+    }
+
+    fn holds(&self) -> bool {
+        self.0.as_ref().is_some_and(|involved| involved.holds)
+    }
+
+    fn queues(&self) -> bool {
+        self.0.as_ref().is_some_and(|involved| involved.lock.is_some())
+    }
+
+    fn involved(&mut self) -> &mut Involved {
+        match &mut self.0 {
+            Some(involved) => involved,
+            none => none.insert(Involved { wait: WaitKey::new(), lock: None, interrupt: None, holds: false }),
+        }
     }
 }
 
@@ -118,6 +142,8 @@ pub(crate) enum Left {
 
 impl Fd {
     /// Makes `call` as soon as the direction is ready, again and again until it neither has to wait nor is interrupted.
+    ///
+    /// Here is the straight line, with nobody in the way; the rest is in [`poll_call_slow`](Fd::poll_call_slow).
     #[inline]
     pub(crate) fn poll_call<T>(
         &self,
@@ -127,59 +153,126 @@ impl Fd {
         cx: &mut Context<'_>,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<(T, Left)>,
     ) -> Poll<Result<T, Failure>> {
-        ready!(context::poll_budget(cx));
-        loop {
-            let ticket = match self.poll.begin(direction) {
-                Ok(ticket) => ticket,
-                Err(error) => return Poll::Ready(Err(self.fail(direction, caller, error.into()))),
-            };
-            let registered = if ticket.is_ready() { None } else { self.waits_freely(direction, hold, &caller) };
-            if let Some(epoch) = registered {
-                let timeout = self.timeout(direction);
-                if let Err(failure) = ready!(self.poll_edge(direction, Ok(epoch), &mut caller, cx, timeout)) {
-                    return Poll::Ready(Err(self.fail(direction, caller, failure)));
+        let begun = self.poll.begin(direction);
+        let mut called = None;
+        if let Ok(ticket) = begun
+            && ticket.is_ready()
+            && context::take_budget()
+            && self.try_hold(direction, hold, &caller)
+        {
+            match call(self.borrow()) {
+                Ok((value, left)) => {
+                    self.end(direction, hold, &mut caller, ticket, left);
+                    return Poll::Ready(Ok(value));
                 }
-                continue;
+                Err(error) => called = Some(error),
             }
-            if let Err(failure) = ready!(self.poll_hold(direction, hold, &mut caller, cx)) {
-                return Poll::Ready(Err(self.fail(direction, caller, failure)));
+        }
+        self.poll_call_slow(direction, hold, caller, cx, call, begun, called)
+    }
+
+    /// The loop of [`poll_call`](Fd::poll_call), from what it found: the direction `begun`, perhaps a call that failed with the lock
+    /// held.
+    #[allow(clippy::too_many_arguments)]
+    #[inline(never)]
+    fn poll_call_slow<T>(
+        &self,
+        direction: Direction,
+        hold: Hold,
+        mut caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<(T, Left)>,
+        mut begun: Result<Ticket, Stop>,
+        mut called: Option<io::Error>,
+    ) -> Poll<Result<T, Failure>> {
+        loop {
+            let ticket = match begun {
+                Ok(ticket) => ticket,
+                Err(stop) => return Poll::Ready(Err(self.fail(direction, caller, stop.into()))),
+            };
+            let mut registered = None;
+            if !ticket.is_ready() && self.waits_freely(direction, hold, &caller) {
+                registered = self.poll.registered();
             }
-            if ticket.is_ready() {
-                let result = loop {
-                    match call(self.borrow()) {
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        result => break result,
+            if registered.is_none() {
+                if called.is_none() {
+                    if ticket.is_ready() {
+                        ready!(context::poll_budget(cx));
                     }
-                };
-                match result {
-                    Ok((value, left)) => {
-                        let spent =
-                            left == Left::Nothing && self.trusts_short_counts && !ticket.distrusts_short_counts();
-                        if spent {
+                    if let Err(failure) = ready!(self.poll_hold(direction, hold, &mut caller, cx)) {
+                        return Poll::Ready(Err(self.fail(direction, caller, failure)));
+                    }
+                }
+                if ticket.is_ready() {
+                    let mut result = called.take().map_or_else(|| call(self.borrow()), Err);
+                    while matches!(&result, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
+                        result = call(self.borrow());
+                    }
+                    match result {
+                        Ok((value, left)) => {
+                            self.end(direction, hold, &mut caller, ticket, left);
+                            return Poll::Ready(Ok(value));
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                             self.poll.clear_ready(direction, ticket);
                         }
-                        self.give_back(direction, hold, &mut caller, left == Left::Maybe);
-                        if !spent {
-                            self.poll.pass_on(direction, ticket);
+                        Err(error) => {
+                            self.end(direction, hold, &mut caller, ticket, Left::Maybe);
+                            return Poll::Ready(Err(Failure::Io(error)));
                         }
-                        self.finish(direction, caller, true);
-                        return Poll::Ready(Ok(value));
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.poll.clear_ready(direction, ticket),
-                    Err(error) => {
-                        self.give_back(direction, hold, &mut caller, true);
-                        self.poll.pass_on(direction, ticket);
-                        self.finish(direction, caller, true);
-                        return Poll::Ready(Err(Failure::Io(error)));
                     }
                 }
+                let added = self.poll.register(self.borrow());
+                self.give_back(direction, hold, &mut caller, added.is_ok());
+                match added {
+                    Ok(epoch) => registered = Some(epoch),
+                    Err(error) => return Poll::Ready(Err(self.fail_to_register(direction, caller, error))),
+                }
             }
-            let registered = self.poll.register(self.borrow());
-            self.give_back(direction, hold, &mut caller, registered.is_err());
-            let timeout = self.timeout(direction);
-            if let Err(failure) = ready!(self.poll_edge(direction, registered, &mut caller, cx, timeout)) {
-                return Poll::Ready(Err(self.fail(direction, caller, failure)));
+            // Waits for an edge, with nothing held.
+            if let Some(epoch) = registered {
+                let timeout = self.timeout(direction);
+                let waited = match &mut caller {
+                    Some(operation) => {
+                        self.poll.poll_wait(direction, epoch, cx, &mut operation.involved().wait, timeout)
+                    }
+                    None => self.poll.poll_wait_keyless(direction, epoch, cx, timeout),
+                };
+                if let Err(error) = ready!(waited) {
+                    return Poll::Ready(Err(self.fail(direction, caller, error.into())));
+                }
             }
+            begun = self.poll.begin(direction);
+        }
+    }
+
+    /// A call was made that ends the operation, or its turn: evidence is noted, what is held goes back, what is left goes to the
+    /// next.
+    #[inline]
+    fn end(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, ticket: Ticket, left: Left) {
+        let spent = left == Left::Nothing && self.trusts_short_counts && !ticket.distrusts_short_counts();
+        if spent {
+            self.poll.clear_ready(direction, ticket);
+        }
+        self.give_back(direction, hold, caller, left != Left::Maybe);
+        if ticket.has_waiters() {
+            self.leave(direction, caller);
+            if !spent {
+                self.poll.pass_on(direction, ticket);
+            }
+        }
+        match caller {
+            Some(Operation(Some(involved))) if involved.holds => involved.wait = WaitKey::new(),
+            Some(operation) => operation.0 = None,
+            None => self.poll.finish_keyless(direction),
+        }
+    }
+
+    /// Takes the operation, which has made its call, out of the list. (Without waiters there is no list.)
+    #[cold]
+    fn leave(&self, direction: Direction, caller: &mut Caller<'_>) {
+        if let Some(Operation(Some(involved))) = caller {
+            self.poll.finish(direction, &mut involved.wait, true);
         }
     }
 
@@ -193,69 +286,55 @@ impl Fd {
         failure
     }
 
-    /// Whether an operation in an idle direction can wait without the lock: nobody has it, and the descriptor is registered, in
-    /// the epoch returned. One that is in the lock's queue goes there first, to leave it.
-    #[inline]
-    fn waits_freely(&self, direction: Direction, hold: Hold, caller: &Caller<'_>) -> Option<u32> {
-        let (queues, holds) =
-            caller.as_ref().map_or((false, false), |operation| (operation.lock.is_some(), operation.holds));
-        if queues || (hold != Hold::Free && !holds && self.mutex.is_locked(direction)) {
-            return None;
+    /// The descriptor cannot be registered. Nothing is held.
+    #[cold]
+    fn fail_to_register(&self, direction: Direction, caller: Caller<'_>, error: WaitError) -> Failure {
+        if matches!(error, WaitError::Io(_)) {
+            self.poll.registration_failed();
         }
-        if hold == Hold::Across && !holds {
-            // Its turn comes when it has the lock, before it waits.
-            return None;
-        }
-        self.poll.registered()
+        self.fail(direction, caller, error.into())
     }
 
-    /// Waits for an edge after `registered`. Nothing is held.
+    /// Whether an operation in an idle direction may wait without the lock: nobody has it. One that is in the lock's queue goes
+    /// there first, to leave it; one that will keep the lock has its turn when it has it, before it waits.
     #[inline]
-    pub(crate) fn poll_edge(
-        &self,
-        direction: Direction,
-        registered: Result<u32, WaitError>,
-        caller: &mut Caller<'_>,
-        cx: &mut Context<'_>,
-        timeout: Option<Duration>,
-    ) -> Poll<Result<(), Failure>> {
-        let epoch = match registered {
-            Ok(epoch) => epoch,
-            Err(error) => {
-                if matches!(error, WaitError::Io(_)) {
-                    self.poll.registration_failed();
-                }
-                self.finish(direction, caller.as_deref_mut(), true);
-                return Poll::Ready(Err(error.into()));
+    fn waits_freely(&self, direction: Direction, hold: Hold, caller: &Caller<'_>) -> bool {
+        let holds = || caller.as_ref().is_some_and(|operation| operation.holds());
+        match hold {
+            Hold::Free => true,
+            Hold::Across => holds(),
+            Hold::Call => {
+                !self.mutex.is_locked(direction) && !caller.as_ref().is_some_and(|operation| operation.queues())
             }
-        };
-        let polled = match caller.as_deref_mut() {
-            Some(operation) => self.poll.poll_wait(direction, epoch, cx, &mut operation.wait, timeout),
-            None => self.poll.poll_wait_keyless(direction, epoch, cx, timeout),
-        };
-        if let Poll::Ready(Err(_)) = &polled {
-            self.finish(direction, caller.as_deref_mut(), false);
         }
-        polled.map_err(Failure::from)
     }
 
     /// Waits until the peer has hung up.
     pub(crate) fn poll_hang_up(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.mutex.incref()?;
         let registered = self.poll.register(self.borrow());
-        self.give_back(Direction::Read, Hold::Free, &mut None, true);
+        self.give_back(Direction::Read, Hold::Free, &mut None, false);
         let epoch = match registered {
             Ok(epoch) => epoch,
             Err(error) => {
-                self.poll.registration_failed();
-                return Poll::Ready(Err(error.into()));
+                return Poll::Ready(Err(self.fail_to_register(Direction::Read, Some(operation), error)));
             }
         };
-        let polled = self.poll.poll_hang_up(epoch, cx, &mut operation.wait);
+        let polled = self.poll.poll_hang_up(epoch, cx, &mut operation.involved().wait);
         if polled.is_ready() {
-            self.poll.finish(Direction::Read, &mut operation.wait, true);
+            self.leave(Direction::Read, &mut Some(operation));
         }
         polled.map_err(Failure::from)
+    }
+
+    /// Takes what `hold` says, for one call, if that is simple: with a lock kept before or a place in the queue it is not.
+    #[inline]
+    fn try_hold(&self, direction: Direction, hold: Hold, caller: &Caller<'_>) -> bool {
+        match caller {
+            _ if hold == Hold::Free => self.mutex.incref().is_ok(),
+            Some(Operation(Some(involved))) if involved.holds || involved.lock.is_some() => false,
+            _ => self.mutex.try_lock_ref(direction) == Ok(true),
+        }
     }
 
     /// Takes what `hold` says, for one call.
@@ -267,116 +346,82 @@ impl Fd {
         caller: &mut Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        match hold {
-            Hold::Call => self.poll_lock(direction, caller, cx),
-            Hold::Across if !caller.as_ref().is_some_and(|operation| operation.holds) => {
-                let polled = self.poll_lock(direction, caller, cx);
-                if let (Poll::Ready(Ok(())), Some(operation)) = (&polled, caller.as_deref_mut()) {
-                    operation.holds = true;
-                }
-                polled
-            }
-            Hold::Across | Hold::Free => Poll::Ready(self.mutex.incref().map_err(Failure::from)),
+        let held = match caller {
+            _ if hold == Hold::Free => self.mutex.incref().map(|()| true),
+            Some(operation) if operation.holds() => self.mutex.incref().map(|()| true),
+            Some(operation) if operation.queues() => Ok(false),
+            _ => self.mutex.try_lock_ref(direction),
+        };
+        match held {
+            Ok(true) => Poll::Ready(Ok(())),
+            Ok(false) => self.poll_lock(direction, caller, cx),
+            Err(error) => Poll::Ready(Err(error.into())),
         }
     }
 
-    /// Takes the direction's lock and a reference. Who waits for it hears of expiry and close as well.
-    #[inline]
+    /// Waits for the direction's lock, which another has, and takes it with a reference. Who waits for it hears of expiry and close
+    /// as well.
+    #[cold]
     fn poll_lock(
         &self,
         direction: Direction,
         caller: &mut Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        let polled = match caller.as_deref_mut() {
-            Some(operation) => self.mutex.poll_lock(direction, true, cx, &mut operation.lock),
-            None => self.mutex.poll_lock_poll(direction, cx),
-        };
-        match polled {
-            Poll::Ready(locked) => {
-                if let Some(operation) = caller.as_deref_mut()
-                    && operation.interrupt.has_waited()
-                {
-                    self.poll.finish(direction, &mut operation.interrupt, true);
-                }
-                Poll::Ready(locked.map_err(Failure::from))
-            }
-            Poll::Pending => {
-                // The owner may be a `write_all` that waits for the very edge that woke this one (model
-                // `an_edge_reaches_the_owner`).
-                if let Some(operation) = caller.as_deref_mut() {
-                    self.poll.let_go(direction, &mut operation.wait);
-                }
-                self.poll_interrupt(direction, caller, cx)
-            }
-        }
-    }
-
-    #[cold]
-    fn poll_interrupt(
-        &self,
-        direction: Direction,
-        caller: &mut Caller<'_>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Failure>> {
         let timeout = self.timeout(direction);
-        let interrupted = match caller.as_deref_mut() {
-            Some(Operation { interrupt, wait, .. }) => {
-                self.poll.poll_interrupt(direction, cx, interrupt, wait, timeout)
+        let Some(operation) = caller.as_deref_mut() else {
+            if let Poll::Ready(locked) = self.mutex.poll_lock_poll(direction, cx) {
+                return Poll::Ready(locked.map_err(Failure::from));
             }
-            None => self.poll.poll_interrupt_keyless(direction, cx, timeout),
+            return self.poll.poll_interrupt_keyless(direction, cx, timeout).map_err(Failure::from);
         };
-        interrupted.map(|ended| {
-            if let Some(operation) = caller.as_deref_mut() {
-                self.cancel(direction, operation);
-            }
-            ended.map_err(Failure::from)
-        })
+        let Involved { wait, lock, interrupt, .. } = operation.involved();
+        if let Poll::Ready(locked) = self.mutex.poll_lock(direction, true, cx, lock) {
+            self.poll.leave(direction, interrupt, true);
+            return Poll::Ready(locked.map_err(Failure::from));
+        }
+        // The owner may be a `write_all` that waits for the very edge that woke this one (model `an_edge_reaches_the_owner`).
+        self.poll.let_go(direction, wait);
+        self.poll.poll_interrupt(direction, cx, interrupt, wait, timeout).map_err(Failure::from)
     }
 
-    /// Gives back the reference, and the lock as `hold` says; `ends`: the operation does.
+    /// Gives back the reference, and the lock as `hold` says; `goes_on`: the operation does.
     #[inline]
-    fn give_back(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, ends: bool) {
-        let last = match hold {
-            Hold::Call => self.mutex.unlock_ref(direction),
-            Hold::Across if ends => {
-                if let Some(operation) = caller.as_deref_mut() {
-                    operation.holds = false;
+    fn give_back(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, goes_on: bool) {
+        let last = match (hold, caller) {
+            (Hold::Free, _) => self.mutex.decref(),
+            (Hold::Across, Some(operation)) if goes_on => {
+                operation.involved().holds = true;
+                self.mutex.decref()
+            }
+            (_, caller) => {
+                if let Some(Operation(Some(involved))) = caller {
+                    involved.holds = false;
                 }
                 self.mutex.unlock_ref(direction)
             }
-            Hold::Across | Hold::Free => self.mutex.decref(),
         };
         if last {
             self.destroy();
         }
     }
 
-    #[inline]
-    fn finish(&self, direction: Direction, caller: Caller<'_>, acted: bool) {
-        match caller {
-            Some(operation) => self.poll.finish(direction, &mut operation.wait, acted),
-            None => self.poll.finish_keyless(direction),
-        }
-    }
-
     /// The operation's future is dropped, or ends without having acted.
     #[inline]
     pub(crate) fn cancel(&self, direction: Direction, operation: &mut Operation) {
-        let listed = operation.lock.is_some() || operation.interrupt.has_waited() || operation.wait.has_waited();
-        if listed || operation.holds {
-            self.cancel_listed(direction, operation);
+        if let Some(involved) = operation.0.take() {
+            self.cancel_involved(direction, involved);
         }
     }
 
     #[cold]
-    fn cancel_listed(&self, direction: Direction, operation: &mut Operation) {
-        if let Some(key) = operation.lock.take() {
+    fn cancel_involved(&self, direction: Direction, mut involved: Involved) {
+        if let Some(key) = involved.lock.take() {
             self.mutex.cancel(direction, key);
         }
-        self.poll.finish(direction, &mut operation.interrupt, false);
-        self.poll.finish(direction, &mut operation.wait, false);
-        if std::mem::take(&mut operation.holds) {
+        self.poll.leave(direction, &mut involved.interrupt, false);
+        self.poll.finish(direction, &mut involved.wait, false);
+        if involved.holds {
             self.mutex.unlock(direction);
         }
     }

@@ -240,11 +240,11 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
         return drop(runnable);
     }
     let item = runnable.into_raw();
-    match context::processor() {
+    match context::processor_and_task() {
         // Woken by the task that runs here: it goes next, while what it was sent is in the cache. One that wakes itself waits its turn.
-        Some(processor) if !info.woken_while_running && context::is_running_task() => processor.queue.push_next(item),
-        Some(processor) => processor.queue.push(item),
-        None => runtime.inject(item),
+        (Some(processor), true) if !info.woken_while_running => processor.queue.push_next(item),
+        (Some(processor), _) => processor.queue.push(item),
+        (None, _) => runtime.inject(item),
     }
 }
 
