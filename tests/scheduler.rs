@@ -195,6 +195,33 @@ fn block_on_that_only_parks() {
     });
 }
 
+/// A task that blocks the thread of `block_on` keeps its future waiting. One may; after it no task comes to that thread.
+#[test]
+fn a_root_future_is_kept_waiting_once() {
+    child("a_root_future_is_kept_waiting_once", || {
+        rt::Builder::new().workers(2).start().unwrap();
+        let own = thread::current().id();
+        let kept = Arc::new(AtomicUsize::new(0));
+        task::block_on(async {
+            let mut blockers = 0;
+            // Until one has blocked this thread (it may be that another thread took all).
+            while kept.load(Ordering::SeqCst) == 0 && blockers < 20 {
+                blockers += 1;
+                let kept = kept.clone();
+                let blocker = task::spawn(async move {
+                    kept.fetch_add(usize::from(thread::current().id() == own), Ordering::SeqCst);
+                    thread::sleep(200 * MS);
+                });
+                blocker.await;
+            }
+            assert!(kept.load(Ordering::SeqCst) > 0, "no task ever ran on the thread of block_on");
+            for _ in 0..200 {
+                assert_ne!(task::spawn(async { thread::current().id() }).await, own);
+            }
+        });
+    });
+}
+
 // ---- tasks that block their threads ----
 
 /// Starts a runtime of one worker, with a task that keeps it until the sender goes. `busy`: in a loop instead of asleep.

@@ -170,7 +170,8 @@ impl Builder {
     }
 
     /// Whether a thread inside [`block_on`](crate::task::block_on) runs other tasks and polls the network while it waits (the
-    /// default), or only parks. A task that never returns to such a thread keeps the future of `block_on` from going on.
+    /// default), or only parks. A task that never returns to such a thread keeps the future of `block_on` from going on; one that
+    /// does so late makes the thread run no tasks for ten seconds.
     pub fn block_on_runs_tasks(mut self, runs: bool) -> Builder {
         self.config.block_on_runs_tasks = runs;
         self

@@ -79,6 +79,9 @@ where
 /// ([`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks) turns that off). Inside a task or another
 /// `block_on` it only waits, and another thread takes over the tasks of this one.
 ///
+/// A task that blocks this thread keeps `future` waiting as well, which no other thread can run; once that was seen, for ten seconds
+/// this thread runs `future` only. What must go on beside tasks that may never return is best spawned.
+///
 /// # Panics
 /// In a child of fork(2) that did not call exec(2): the runtime's threads stayed in the parent.
 ///

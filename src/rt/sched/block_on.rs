@@ -2,7 +2,8 @@
 //!
 //! It takes a free processor, polls its root future whenever that was woken (before anything else), and otherwise does what a
 //! worker does; it prefers the role of polling, so that a server with one connection has no hop between threads. When the root future is
-//! done it hands on what it holds: processor, tasks, role.
+//! done it hands on what it holds: processor, tasks, role. So it does for a while after sysmon saw it kept by a task: its root future
+//! can go on nowhere else.
 //!
 //! # Nested
 //! Inside a task or another `block_on` it runs no other task: it would have to finish that one first. It parks, and counts as a
@@ -70,8 +71,9 @@ struct Participant {
     processor: Option<&'static Processor>,
 }
 
-impl Drop for Participant {
-    fn drop(&mut self) {
+impl Participant {
+    /// Takes no part from here on: processor, tasks and role go to others.
+    fn withdraw(&mut self) {
         let mut attend = false;
         if let Some(processor) = self.processor.take().or_else(|| self.runtime.unlist(&self.sleeper)) {
             self.runtime.leave(processor);
@@ -86,11 +88,18 @@ impl Drop for Participant {
     }
 }
 
+impl Drop for Participant {
+    fn drop(&mut self) {
+        self.withdraw();
+    }
+}
+
 fn participate<F: Future>(data: TaskData, future: F) -> F::Output {
     let runtime = runtime();
     let mut epoch = runtime.ensure_running();
     let _inside = context::enter();
-    let takes_part = runtime.config().block_on_runs_tasks;
+    let may_take_part = runtime.config().block_on_runs_tasks;
+    let mut takes_part = false;
     let sleeper = Arc::new(Sleeper::new());
     let root = Arc::new(Root { woken: AtomicBool::new(true), sleeper: sleeper.clone() });
     let waker = Waker::from(root.clone());
@@ -100,9 +109,16 @@ fn participate<F: Future>(data: TaskData, future: F) -> F::Output {
     let mut held = Participant { runtime, sleeper: sleeper.clone(), processor: None };
     runtime.sysmon.notice();
     loop {
+        let took_part = std::mem::replace(&mut takes_part, may_take_part && !runtime.sysmon.spares_roots());
+        if took_part && !takes_part {
+            held.withdraw();
+        }
         if takes_part && held.processor.is_none() {
             epoch = runtime.ensure_running();
             held.processor = runtime.acquire(&sleeper);
+            if let Some(processor) = held.processor {
+                processor.root.store(data.task().id().number(), Ordering::Relaxed);
+            }
         }
         if root.woken.load(Ordering::Acquire) && sleeper.has_role.swap(false, Ordering::SeqCst) {
             // Handed over, but the root future comes first.

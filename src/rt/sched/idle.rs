@@ -147,6 +147,7 @@ impl Runtime {
     fn hand_out(&'static self, id: usize, epoch: u32) -> &'static Processor {
         let processor = self.processor_at(id);
         processor.epoch.store(epoch, Ordering::Relaxed);
+        processor.root.store(0, Ordering::Relaxed);
         processor.owned.store(true, Ordering::SeqCst);
         // ORDERING: SeqCst, see R1.
         self.awake.up(epoch);

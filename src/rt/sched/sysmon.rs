@@ -2,8 +2,9 @@
 //!
 //! Every [`TICK`] while anything happens: a task that is in the same poll as at the last look is *stuck*. It is asked to yield at its
 //! next I/O operation, it is counted and reported, and what is queued behind it may be taken by anybody, whatever it is worth. If
-//! all who are awake are stuck, threads are added with spare processors, so that tasks, timers and the network go on. And if
-//! nobody polled since the last look, sysmon does; also while all processors are held by threads in nested `block_on`s.
+//! all who are awake are stuck, threads are added with spare processors, so that tasks, timers and the network go on. A task that
+//! is stuck on the thread of a `block_on` keeps its root future waiting, which no other thread can run: for [`SPARE`] such threads
+//! run no tasks. And if nobody polled since the last look, sysmon does; also while all processors are held by threads in nested `block_on`s.
 //!
 //! # States
 //! ticking → (five looks without any turn or poll) asleep, without limit → (`notice`, by whoever comes out of idleness) ticking.
@@ -33,6 +34,8 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering};
 const TICK: Duration = Duration::from_millis(10);
 /// Looks without activity before the deep sleep.
 const QUIET_TICKS: u32 = 5;
+/// How long threads in `block_on` run no tasks after one of them was kept by a task.
+const SPARE: Duration = Duration::from_secs(10);
 /// Threads added at one look at most.
 const ADD_MAX: usize = 4;
 
@@ -55,6 +58,8 @@ pub(crate) struct Sysmon {
     running: AtomicBool,
     parker: Parker,
     pub(crate) blocked: AtomicU64,
+    /// Threads in `block_on` are to run their root futures only.
+    spares_roots: AtomicBool,
 }
 
 impl Sysmon {
@@ -64,7 +69,15 @@ impl Sysmon {
             running: AtomicBool::new(false),
             parker: Parker::new(),
             blocked: AtomicU64::new(0),
+            spares_roots: AtomicBool::new(false),
         }
+    }
+
+    /// Whether a thread in `block_on` runs no tasks for now.
+    #[inline]
+    pub(crate) fn spares_roots(&self) -> bool {
+        // ORDERING: Relaxed, a hint that may come late.
+        self.spares_roots.load(Ordering::Relaxed)
     }
 
     /// Something happens after a time of idleness.
@@ -97,6 +110,8 @@ struct Monitor {
     waits: u64,
     activity: u64,
     quiet: u32,
+    /// When a task was last seen to keep a root future waiting.
+    kept_root: Option<Instant>,
     events: Events,
     wakers: Wakers,
 }
@@ -116,6 +131,7 @@ impl Runtime {
                 waits: 0,
                 activity: 0,
                 quiet: 0,
+                kept_root: None,
                 events: Events::new(),
                 wakers: Wakers::new(),
             };
@@ -229,6 +245,10 @@ impl Monitor {
                 continue;
             }
             stuck += 1;
+            let root = processor.root.load(Ordering::Relaxed);
+            if root != 0 && root != running && policy == BlockedPolicy::AddWorkers {
+                self.kept_root = Some(now);
+            }
             backlog += processor.queue.len();
             processor.stuck.store(true, Ordering::Relaxed);
             processor.budget.store(0, Ordering::Relaxed);
@@ -237,6 +257,8 @@ impl Monitor {
                 reports.push((TaskId::from_number(running), blocked_for));
             }
         }
+        let spares = self.kept_root.is_some_and(|kept| now - kept < SPARE);
+        self.runtime.sysmon.spares_roots.store(spares, Ordering::Relaxed);
         self.report(reports);
         (stuck, backlog)
     }

@@ -50,7 +50,7 @@ const COARSE_NANOS: u64 = 100_000_000;
 /// Why the loop was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// The root future was woken; the processor is still owned.
+    /// The root future was woken, or is to be spared; the processor is still owned.
     Root,
     /// The processor was given back and the thread is listed as resting.
     Resting,
@@ -128,7 +128,9 @@ impl Core {
                 return Exit::Stopped;
             }
             // ORDERING: Acquire pairs with the root waker's swap: what the root future waits for is visible.
-            if owed == 0 && root_woken.is_some_and(|woken| woken.load(Ordering::Acquire)) {
+            if owed == 0
+                && root_woken.is_some_and(|woken| woken.load(Ordering::Acquire) || runtime.sysmon.spares_roots())
+            {
                 return Exit::Root;
             }
             if let Some(item) = self.next(runtime, processor).or_else(|| self.search(runtime, processor)) {
