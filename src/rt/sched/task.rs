@@ -5,7 +5,7 @@
 //!
 //! # Invariants
 //! * 11 — a panic of the future ends that task only: `async-task` keeps it for the awaiter.
-//! * S1 — a runnable whose epoch is not the running one is dropped instead of queued, which cancels it: a shutdown ends tasks
+//! * E1 — a runnable whose epoch is not the running one is dropped instead of queued, which cancels it: a shutdown ends tasks
 //!   of before, whoever still holds their wakers.
 
 use std::any::Any;
