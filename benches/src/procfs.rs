@@ -1,15 +1,16 @@
 //! What /proc says of another process. Reading it costs that process nothing.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 
 /// Memory and context switches of a process at one moment.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Resident anonymous memory, in bytes.
     pub rss_anon_bytes: u64,
-    /// Context switches of all its living threads, of either kind.
-    pub context_switches: u64,
+    /// Context switches of its living threads, of either kind, by thread.
+    pub context_switches: BTreeMap<String, u64>,
     /// Number of threads.
     pub threads: u64,
 }
@@ -22,12 +23,29 @@ pub fn snapshot(pid: u32) -> io::Result<Snapshot> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let mut snapshot = Snapshot { rss_anon_bytes: field(&status, "RssAnon:") * 1024, ..Snapshot::default() };
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let Ok(status) = fs::read_to_string(thread?.path().join("status")) else { continue };
+        let thread = thread?;
+        let Ok(status) = fs::read_to_string(thread.path().join("status")) else { continue };
         snapshot.threads += 1;
-        snapshot.context_switches += field(&status, "voluntary_ctxt_switches:");
-        snapshot.context_switches += field(&status, "nonvoluntary_ctxt_switches:");
+        snapshot.context_switches.insert(
+            thread.file_name().to_string_lossy().into_owned(),
+            field(&status, "voluntary_ctxt_switches:") + field(&status, "nonvoluntary_ctxt_switches:"),
+        );
     }
     Ok(snapshot)
+}
+
+impl Snapshot {
+    /// Context switches since `before`; the end of a thread counts as one.
+    #[must_use]
+    pub fn switches_since(&self, before: &Snapshot) -> u64 {
+        let ended =
+            before.context_switches.keys().filter(|thread| !self.context_switches.contains_key(*thread)).count();
+        let of_living = self
+            .context_switches
+            .iter()
+            .map(|(thread, switches)| switches - before.context_switches.get(thread).unwrap_or(&0).min(switches));
+        of_living.sum::<u64>() + ended as u64
+    }
 }
 
 fn field(status: &str, name: &str) -> u64 {
@@ -40,6 +58,17 @@ fn field(status: &str, name: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn switches_are_counted_thread_by_thread() {
+        let snapshot = |switches: &[(&str, u64)]| super::Snapshot {
+            context_switches: switches.iter().map(|(thread, count)| ((*thread).to_owned(), *count)).collect(),
+            ..super::Snapshot::default()
+        };
+        let before = snapshot(&[("1", 5), ("2", 90)]);
+        assert_eq!(snapshot(&[("1", 5), ("2", 90)]).switches_since(&before), 0);
+        assert_eq!(snapshot(&[("1", 7), ("3", 4)]).switches_since(&before), 2 + 4 + 1);
+    }
+
     #[test]
     fn a_process_sees_itself() {
         let snapshot = super::snapshot(std::process::id()).unwrap();

@@ -7,6 +7,7 @@ use super::cases::{Case, Kind};
 use super::child::{Load, LoadPlan, Server};
 use super::counts::{self, Tracer};
 use crate::generator::Amount;
+use crate::procfs::Snapshot;
 use crate::sys;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -262,19 +263,15 @@ fn idle(case: &Case, settings: &Settings) -> Findings {
             Err(error) => findings.note(case, runtime, &error),
         }
     }
-    // Runtimes go to sleep in steps; the look is at those that have had time to.
-    std::thread::sleep(Duration::from_secs(1));
-    let before: BTreeMap<String, u64> = idlers
-        .iter()
-        .filter_map(|(runtime, (server, ..))| Some((runtime.clone(), server.snapshot().ok()?.context_switches)))
-        .collect();
+    // Runtimes go to sleep in steps, and threads that were added for a burst end; the look is at those that have had time to.
+    std::thread::sleep(Duration::from_secs(4));
+    let before: BTreeMap<String, Snapshot> =
+        idlers.iter().filter_map(|(runtime, (server, ..))| Some((runtime.clone(), server.snapshot().ok()?))).collect();
     std::thread::sleep(Duration::from_secs(2));
     let floor = idlers.iter().find(|(runtime, _)| runtime == FLOOR).map(|(_, (.., bytes))| *bytes);
     for (runtime, (server, _, bytes)) in &idlers {
-        let switches = server
-            .snapshot()
-            .ok()
-            .and_then(|snapshot| Some(snapshot.context_switches as f64 - *before.get(runtime)? as f64));
+        let switches =
+            server.snapshot().ok().and_then(|snapshot| Some(snapshot.switches_since(before.get(runtime)?) as f64));
         findings.figures.push((
             runtime.clone(),
             vec![
