@@ -1,0 +1,375 @@
+//! What the small things cost: spawning, yielding, passing a message, a timer, a deadline. CPU time of one worker, each measurement in a
+//! process of its own, the runtimes in turn, medians over the rounds.
+//!
+//! ```console
+//! $ target/release/micro                        # all cases, five rounds
+//! $ target/release/micro --only netpoll,tokio --case spawn-join --rounds 9
+//! ```
+
+use netpoll_bench::arguments::Arguments;
+use netpoll_bench::sys;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::process::{Command, ExitCode};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// What a runtime has to offer here.
+trait Runtime: 'static {
+    fn block_on(future: impl Future<Output = ()> + Send + 'static);
+    fn spawn(future: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static;
+    fn yield_now() -> impl Future<Output = ()> + Send;
+    /// None: it has no timers.
+    fn sleep_until(at: Instant) -> Option<impl Future<Output = ()> + Send>;
+}
+
+struct Netpoll;
+
+impl Runtime for Netpoll {
+    fn block_on(future: impl Future<Output = ()> + Send + 'static) {
+        netpoll::task::block_on(netpoll::task::spawn(future));
+    }
+
+    fn spawn(future: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
+        netpoll::task::spawn(future)
+    }
+
+    fn yield_now() -> impl Future<Output = ()> + Send {
+        netpoll::task::yield_now()
+    }
+
+    fn sleep_until(at: Instant) -> Option<impl Future<Output = ()> + Send> {
+        Some(netpoll::time::Sleep::until(at))
+    }
+}
+
+struct Tokio<const MULTI: bool>;
+
+impl<const MULTI: bool> Runtime for Tokio<MULTI> {
+    fn block_on(future: impl Future<Output = ()> + Send + 'static) {
+        use tokio::runtime::Builder;
+        let mut builder = if MULTI { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+        let runtime = builder.worker_threads(1).enable_all().build().expect("a runtime");
+        runtime.block_on(async { tokio::spawn(future).await.expect("no panic") });
+    }
+
+    fn spawn(future: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
+        let handle = tokio::spawn(future);
+        async { handle.await.expect("no panic") }
+    }
+
+    fn yield_now() -> impl Future<Output = ()> + Send {
+        tokio::task::yield_now()
+    }
+
+    fn sleep_until(at: Instant) -> Option<impl Future<Output = ()> + Send> {
+        Some(tokio::time::sleep_until(at.into()))
+    }
+}
+
+struct Smol;
+
+impl Runtime for Smol {
+    fn block_on(future: impl Future<Output = ()> + Send + 'static) {
+        smol::block_on(smol::spawn(future));
+    }
+
+    fn spawn(future: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
+        smol::spawn(future)
+    }
+
+    fn yield_now() -> impl Future<Output = ()> + Send {
+        smol::future::yield_now()
+    }
+
+    fn sleep_until(at: Instant) -> Option<impl Future<Output = ()> + Send> {
+        let timer = smol::Timer::at(at);
+        Some(async {
+            timer.await;
+        })
+    }
+}
+
+/// async-task and a queue, nothing else: what no executor on async-task gets below.
+struct Bare;
+
+thread_local! {
+    static QUEUE: std::cell::RefCell<VecDeque<async_task::Runnable>> = const { std::cell::RefCell::new(VecDeque::new()) };
+}
+
+fn enqueue(runnable: async_task::Runnable) {
+    QUEUE.with_borrow_mut(|queue| queue.push_back(runnable));
+}
+
+impl Runtime for Bare {
+    fn block_on(future: impl Future<Output = ()> + Send + 'static) {
+        let mut main = std::pin::pin!(Bare::spawn(future));
+        while main.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            while let Some(runnable) = QUEUE.with_borrow_mut(VecDeque::pop_front) {
+                runnable.run();
+            }
+        }
+    }
+
+    fn spawn(future: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
+        let (runnable, task) = async_task::spawn(future, enqueue);
+        runnable.schedule();
+        task
+    }
+
+    fn yield_now() -> impl Future<Output = ()> + Send {
+        smol::future::yield_now()
+    }
+
+    fn sleep_until(_: Instant) -> Option<impl Future<Output = ()> + Send> {
+        None::<std::future::Ready<()>>
+    }
+}
+
+/// What a measurement brings: nanoseconds of CPU an operation, and for sleepers the median lateness.
+struct Outcome {
+    cpu_ns: f64,
+    late_us: Option<f64>,
+}
+
+fn cpu_ns() -> f64 {
+    sys::process_cpu_ns(std::process::id()).expect("the process's own clock") as f64
+}
+
+/// Measures `work`, which does `count` operations.
+async fn measured(count: u32, work: impl Future<Output = ()>) -> Outcome {
+    let before = cpu_ns();
+    work.await;
+    Outcome { cpu_ns: (cpu_ns() - before) / f64::from(count), late_us: None }
+}
+
+async fn spawn_join<R: Runtime>() -> Outcome {
+    const TASKS: u32 = 100_000;
+    let round = || async {
+        let tasks: Vec<_> = (0..TASKS).map(|_| R::spawn(async {})).collect();
+        for task in tasks {
+            task.await;
+        }
+    };
+    // Once to have the memory.
+    round().await;
+    measured(TASKS, round()).await
+}
+
+async fn yields<R: Runtime>() -> Outcome {
+    const TASKS: u32 = 64;
+    const TURNS: u32 = 20_000;
+    measured(TASKS * TURNS, async {
+        let task = || async {
+            for _ in 0..TURNS {
+                R::yield_now().await;
+            }
+        };
+        let tasks: Vec<_> = (0..TASKS).map(|_| R::spawn(task())).collect();
+        for task in tasks {
+            task.await;
+        }
+    })
+    .await
+}
+
+async fn ping_pong<R: Runtime>() -> Outcome {
+    const ROUNDS: u32 = 300_000;
+    let (to, from) = (smol::channel::bounded::<u32>(1), smol::channel::bounded::<u32>(1));
+    let answerer = R::spawn(async move {
+        while let Ok(message) = to.1.recv().await {
+            if from.0.send(message).await.is_err() {
+                return;
+            }
+        }
+    });
+    let outcome = measured(ROUNDS, async {
+        for message in 0..ROUNDS {
+            to.0.send(message).await.expect("the other end is there");
+            from.1.recv().await.expect("the other end is there");
+        }
+    })
+    .await;
+    drop(to.0);
+    answerer.await;
+    outcome
+}
+
+async fn arm_and_cancel<R: Runtime>() -> Option<Outcome> {
+    const TIMERS: u32 = 500_000;
+    let at = Instant::now() + Duration::from_secs(3600);
+    drop(R::sleep_until(at)?);
+    let outcome = measured(TIMERS, async {
+        for _ in 0..TIMERS {
+            let mut sleep = Box::pin(R::sleep_until(at).expect("timers"));
+            std::future::poll_fn(|cx| {
+                assert!(sleep.as_mut().poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+        }
+    });
+    Some(outcome.await)
+}
+
+async fn sleepers<R: Runtime>() -> Option<Outcome> {
+    const SLEEPERS: u32 = 100_000;
+    let start = Instant::now() + Duration::from_millis(500);
+    drop(R::sleep_until(start)?);
+    let late = std::sync::Arc::new(std::sync::Mutex::new(Vec::with_capacity(SLEEPERS as usize)));
+    let outcome = measured(SLEEPERS, async {
+        let tasks: Vec<_> = (0..SLEEPERS)
+            .map(|n| {
+                // Spread over a second, in an order that no heap likes.
+                let at = start + Duration::from_micros(u64::from(n) * 7_919 % 100_000 * 10);
+                let late = late.clone();
+                R::spawn(async move {
+                    R::sleep_until(at).expect("timers").await;
+                    late.lock().expect("no panic").push(at.elapsed());
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await;
+        }
+    })
+    .await;
+    let mut late = std::mem::take(&mut *late.lock().expect("no panic"));
+    late.sort_unstable();
+    Some(Outcome { late_us: Some(late[late.len() / 2].as_secs_f64() * 1e6), ..outcome })
+}
+
+/// `set_read_deadline`, moved later each time; the caller's clock is not in it. netpoll only: nobody else has it.
+async fn deadline_later() -> Outcome {
+    const MOVES: u32 = 2_000_000;
+    let listener = netpoll::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    let stream = netpoll::net::TcpStream::connect(addr).await.expect("a connection");
+    let mut at = Instant::now() + Duration::from_secs(60);
+    stream.set_read_deadline(at).expect("an open socket");
+    measured(MOVES, async {
+        for _ in 0..MOVES {
+            at += Duration::from_nanos(100);
+            stream.set_read_deadline(at).expect("an open socket");
+        }
+    })
+    .await
+}
+
+const CASES: &[&str] = &["spawn-join", "yield", "ping-pong", "arm-and-cancel", "deadline-later", "sleepers"];
+const RUNTIMES: &[&str] = &["bare", "netpoll", "tokio", "tokio-current", "smol"];
+
+fn run<R: Runtime>(case: &str) -> Option<Outcome> {
+    let (send, receive) = std::sync::mpsc::channel();
+    let case = case.to_owned();
+    let is_netpoll = std::any::TypeId::of::<R>() == std::any::TypeId::of::<Netpoll>();
+    R::block_on(async move {
+        let outcome = match case.as_str() {
+            "spawn-join" => Some(spawn_join::<R>().await),
+            "yield" => Some(yields::<R>().await),
+            "ping-pong" => Some(ping_pong::<R>().await),
+            "arm-and-cancel" => arm_and_cancel::<R>().await,
+            "sleepers" => sleepers::<R>().await,
+            "deadline-later" if is_netpoll => Some(deadline_later().await),
+            _ => None,
+        };
+        let _ = send.send(outcome);
+    });
+    receive.recv().ok().flatten()
+}
+
+/// The child's part: one measurement.
+fn measure(runtime: &str, case: &str) -> Result<(), String> {
+    let cpus = sys::allowed_cpus().map_err(|error| error.to_string())?;
+    if let Some(&last) = cpus.last() {
+        sys::pin_to(last).map_err(|error| error.to_string())?;
+    }
+    let outcome = match runtime {
+        "bare" => run::<Bare>(case),
+        "netpoll" => run::<Netpoll>(case),
+        "tokio" => run::<Tokio<true>>(case),
+        "tokio-current" => run::<Tokio<false>>(case),
+        "smol" => run::<Smol>(case),
+        _ => return Err(format!("no runtime {runtime}")),
+    };
+    match outcome {
+        Some(outcome) => println!("{} {}", outcome.cpu_ns, outcome.late_us.unwrap_or(-1.0)),
+        None => println!("none"),
+    }
+    Ok(())
+}
+
+/// The parent's: a child, and its figures.
+fn ask(runtime: &str, case: &str) -> Result<Option<(f64, f64)>, String> {
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let output = Command::new(own)
+        .args(["--run", runtime, "--case", case])
+        .envs([("NETPOLL_THREADS", "1"), ("SMOL_THREADS", "1")])
+        .output()
+        .map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        return Err(format!("{runtime}, {case}: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    let mut numbers = text.split_whitespace().map(str::parse::<f64>);
+    Ok(match (numbers.next(), numbers.next()) {
+        (Some(Ok(cpu)), Some(Ok(late))) => Some((cpu, late)),
+        _ => None,
+    })
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn chosen(known: &[&str], asked: Vec<String>, what: &str) -> Result<Vec<String>, String> {
+    match asked.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(wrong) => Err(format!("{what} `{wrong}` is not one of {known:?}")),
+        None if asked.is_empty() => Ok(known.iter().map(|name| (*name).to_owned()).collect()),
+        None => Ok(asked),
+    }
+}
+
+fn try_main() -> Result<(), String> {
+    let mut arguments = Arguments::from_env(&[])?;
+    if let Some(runtime) = arguments.optional::<String>("run")? {
+        let case: String = arguments.optional("case")?.ok_or("--case is wanted")?;
+        arguments.finish()?;
+        return measure(&runtime, &case);
+    }
+    let cases = chosen(CASES, arguments.list("case")?, "case")?;
+    let runtimes = chosen(RUNTIMES, arguments.list("only")?, "runtime")?;
+    let rounds: usize = arguments.value("rounds", 5)?.max(1);
+    arguments.finish()?;
+    println!("ns of CPU an operation, one worker, median of {rounds} rounds; sleepers: and their median lateness\n");
+    println!("| | {} |\n|---|{}", runtimes.join(" | "), "---:|".repeat(runtimes.len()));
+    for case in &cases {
+        let mut figures: Vec<Vec<(f64, f64)>> = vec![Vec::new(); runtimes.len()];
+        for _ in 0..rounds {
+            for (runtime, figures) in runtimes.iter().zip(&mut figures) {
+                figures.extend(ask(runtime, case)?);
+            }
+        }
+        let cells = figures.into_iter().map(|figures| match figures.first() {
+            None => "–".to_owned(),
+            Some(&(_, late)) => {
+                let cpu = median(figures.iter().map(|figure| figure.0).collect());
+                let late = (late >= 0.0).then(|| median(figures.iter().map(|figure| figure.1).collect()));
+                late.map_or_else(|| format!("{cpu:.1}"), |late| format!("{cpu:.0}, {late:.0} µs late"))
+            }
+        });
+        println!("| {case} | {} |", cells.collect::<Vec<_>>().join(" | "));
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match try_main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("micro: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
