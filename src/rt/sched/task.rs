@@ -12,7 +12,7 @@ use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use async_task::{Runnable, ScheduleInfo, WithInfo};
@@ -92,13 +92,14 @@ type Local = (usize, Box<dyn Any + Send>);
 pub(crate) struct TaskData {
     task: Task,
     epoch: u32,
-    /// A lock for the sake of `Sync` only: the thread that polls the task is the only one here. No user code runs under it.
-    locals: Mutex<Vec<Local>>,
+    /// Made by the first local value. A lock for the sake of `Sync` only: the thread that polls the task is the only one here. No
+    /// user code runs under it.
+    locals: OnceLock<Box<Mutex<Vec<Local>>>>,
 }
 
 impl TaskData {
     pub(crate) fn new(name: Option<Arc<str>>, epoch: u32) -> TaskData {
-        TaskData { task: Task { id: TaskId::new(), name }, epoch, locals: Mutex::new(Vec::new()) }
+        TaskData { task: Task { id: TaskId::new(), name }, epoch, locals: OnceLock::new() }
     }
 
     pub(crate) fn task(&self) -> &Task {
@@ -113,23 +114,23 @@ impl TaskData {
 
     /// The address of the local value of `key`, which stays where it is until the task ends.
     pub(crate) fn local(&self, key: usize) -> Option<*const (dyn Any + Send)> {
-        let locals = self.locals.lock();
+        let locals = self.locals.get()?.lock();
         locals.iter().find(|local| local.0 == key).map(|local| &raw const *local.1)
     }
 
     /// Stores a local value; the caller has seen that there is none.
     pub(crate) fn set_local(&self, key: usize, value: Box<dyn Any + Send>) {
-        self.locals.lock().push((key, value));
+        self.locals.get_or_init(Box::default).lock().push((key, value));
     }
 
-    /// Drops all local values, outside the lock; a destructor may make new ones, which go as well.
+    /// Drops all local values, the latest first; a destructor may make new ones, which go as well.
+    #[inline]
     pub(crate) fn clear_locals(&self) {
-        loop {
-            let locals = std::mem::take(&mut *self.locals.lock());
-            if locals.is_empty() {
-                return;
+        if let Some(locals) = self.locals.get() {
+            // Taken out first, dropped outside the lock.
+            while let Some(local) = { locals.lock().pop() } {
+                drop(local);
             }
-            drop(locals);
         }
     }
 }
