@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream as StdStream;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -379,6 +379,59 @@ fn a_crowd_is_turned_away_in_turns() {
             for client in &crowd {
                 assert_eq!(read_all(client), b"", "closed without a word");
             }
+        });
+    });
+}
+
+/// Threads that open and close files all the while may be quicker to take a number that the reserve gives up for a moment.
+#[test]
+fn a_reserve_bears_thieves() {
+    child("a_reserve_bears_thieves", || {
+        set_nofile(64);
+        run(async {
+            let config = ListenConfig::new().reserve_descriptors(3).refuse_with(BUSY);
+            let listener = config.listen("127.0.0.1:0").await.unwrap();
+            assert!(poll_once(&mut listener.accept()).await.is_pending());
+            task::sleep(Duration::from_millis(1)).await;
+            let before = fd_count();
+            let addr = listener.local_addr().unwrap();
+            let crowd: Vec<_> = (0..20).map(|_| StdStream::connect(addr).unwrap()).collect();
+            let held = exhaust_descriptors();
+            let stop = Arc::new(AtomicBool::new(false));
+            let thieves: Vec<_> = (0..2)
+                .map(|_| {
+                    let stop = stop.clone();
+                    std::thread::spawn(move || {
+                        while !stop.load(Ordering::SeqCst) {
+                            let _ = std::fs::File::open("/dev/null");
+                            std::thread::yield_now();
+                        }
+                    })
+                })
+                .collect();
+            let mut incoming = listener.incoming();
+            // It fails for want of descriptors at times, which `incoming` sleeps over.
+            let nobody = netpoll::future::timeout(Duration::from_secs(30), async {
+                let mut next = incoming.next();
+                becomes("all are turned away", || {
+                    assert!(poll_now(&mut next).is_pending());
+                    listener.turned_away() == 20
+                })
+                .await;
+            });
+            nobody.await.unwrap();
+            stop.store(true, Ordering::SeqCst);
+            for thief in thieves {
+                thief.join().unwrap();
+            }
+            for client in &crowd {
+                assert_eq!(read_all(client), BUSY);
+            }
+            drop((crowd, held));
+            // What was stolen is back with the next connection.
+            let _client = StdStream::connect(addr).unwrap();
+            let _server = incoming.next().await.unwrap().unwrap();
+            assert_eq!(fd_count(), before + 2);
         });
     });
 }

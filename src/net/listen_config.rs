@@ -20,8 +20,9 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 
 use super::error::{Addr, Op};
 use super::fd::net_fd::NetFd;
-use super::limits::{Admission, Limit, Reserve};
+use super::limits::{Admission, Reserve};
 use super::options::{self, KeepAlive};
+use super::permits::Limit;
 use super::{AddrError, TcpListener, ToSocketAddrs};
 use crate::sys::socket;
 

@@ -10,6 +10,7 @@ mod fd;
 pub(crate) mod limits;
 mod listen_config;
 mod options;
+pub(crate) mod permits;
 mod tcp;
 
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use super::fd_mutex::FdMutex;
 use super::operation::Failure;
-use crate::net::limits::Permit;
+use crate::net::permits::Permit;
 use crate::rt::clock;
 use crate::rt::poller::{self, Direction, PollHandle};
 use crate::rt::waiters::Wakers;
