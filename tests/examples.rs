@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -216,4 +218,69 @@ fn own_executor_runs_the_sockets_under_all_of_them() {
     assert!(status.success(), "{status}: {output}");
     let executors: Vec<_> = output.lines().filter_map(|line| line.split(':').next()).collect();
     assert_eq!(executors, ["futures", "smol", "tokio", "netpoll"], "{output}");
+}
+
+/// Clients come all the while; none is refused or cut off, and every process of the line has served.
+#[test]
+fn hot_restart_refuses_nobody() {
+    let mut server = Example::start("hot_restart", &["127.0.0.1:0"]);
+    let process_of = |line: &str| line.rsplit(' ').next().expect("a word").parse::<u32>().expect("a process");
+    let line = server.line();
+    let addr: SocketAddr = line
+        .strip_prefix("listening on ")
+        .and_then(|rest| rest.split(',').next())
+        .expect("an address")
+        .parse()
+        .expect("an address");
+    let mut processes = vec![process_of(&line)];
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let (answered, answers) = channel();
+    let clients: Vec<_> = (0..3)
+        .map(|_| {
+            let (stop, answered) = (stop.clone(), answered.clone());
+            thread::spawn(move || {
+                let mut count = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    let mut stream = TcpStream::connect(addr).expect("no connection is refused");
+                    stream.set_read_timeout(Some(PATIENCE)).expect("a valid timeout");
+                    stream.write_all(b"hello\n").expect("room");
+                    let mut answer = String::new();
+                    stream.read_to_string(&mut answer).expect("no connection is reset");
+                    let process =
+                        answer.strip_suffix(": hello\n").expect("an answer").parse::<u32>().expect("a process");
+                    let _ = answered.send(process);
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    let mut stdin = server.stdin();
+    let is_served_by = |process| {
+        let start = Instant::now();
+        while answers.recv_timeout(PATIENCE).expect("an answer") != process {
+            assert!(start.elapsed() < PATIENCE, "process {process} serves nobody");
+        }
+    };
+    is_served_by(processes[0]);
+    for _ in 0..3 {
+        stdin.write_all(b"\n").expect("somebody reads");
+        let mut lines = [server.line(), server.line()];
+        lines.sort();
+        // The successor says where it listens, the predecessor that it has ended.
+        let next = process_of(&lines[0]);
+        assert_eq!(lines[1], format!("process {} has ended", processes.last().expect("one at least")));
+        assert!(!processes.contains(&next));
+        processes.push(next);
+        is_served_by(next);
+    }
+    stop.store(true, Ordering::SeqCst);
+    let served: usize = clients.into_iter().map(|client| client.join().expect("nobody was refused")).sum();
+    assert!(served >= 4, "{served}");
+    drop(stdin);
+    let (status, output) = server.end();
+    assert!(status.success(), "{status}: {output}");
+    assert!(output.contains(&format!("process {} has ended", processes[3])), "{output}");
+    assert!(TcpStream::connect(addr).is_err(), "nobody listens any more");
 }

@@ -24,6 +24,7 @@ pub mod deadlines;
 pub mod fd_mutex;
 pub mod harness;
 pub mod parking;
+pub mod permits;
 pub mod run_queue;
 pub mod sleep;
 pub mod slots;

@@ -3,10 +3,14 @@
 //! async-std's types and signatures with Go's semantics underneath: deadlines on the socket, a close that wakes everyone, any number of
 //! readers and writers a handle. They work under any executor.
 
+pub mod activation;
 mod addr;
 mod error;
 mod fd;
+pub(crate) mod limits;
+mod listen_config;
 mod options;
+pub(crate) mod permits;
 mod tcp;
 mod udp;
 
@@ -14,7 +18,8 @@ pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketA
 
 pub use addr::{AddrError, ToSocketAddrs, ToSocketAddrsFuture};
 pub use error::{Addr, OpError, is_closed, is_timeout, raw_os_error};
-pub use options::KeepAlive;
+pub use listen_config::ListenConfig;
+pub use options::{KeepAlive, TcpInfo};
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
 pub use udp::{Ancillary, Datagram, Ecn, RecvBatch, RecvInfo, SendBatch, UdpSocket};
 

@@ -154,6 +154,14 @@ pub async fn ping(stream: &TcpStream, message: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// A byte in each direction.
+pub async fn ping_pong(one: &TcpStream, other: &TcpStream) {
+    for (from, to) in [(one, other), (other, one)] {
+        from.write_all(b"x").await.unwrap();
+        read_exact(to, &mut [0; 1]).await.unwrap();
+    }
+}
+
 /// Writes until a write would wait. How many bytes.
 pub async fn fill(stream: &TcpStream) -> usize {
     let chunk = vec![7; 64 << 10];

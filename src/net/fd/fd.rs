@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use super::fd_mutex::FdMutex;
 use super::operation::Failure;
+use crate::net::permits::Permit;
 use crate::rt::clock;
 use crate::rt::poller::{self, Direction, PollHandle};
 use crate::rt::waiters::Wakers;
@@ -49,6 +50,8 @@ pub(crate) struct Fd {
     lingers: AtomicBool,
     /// std's relative timeouts in nanoseconds, by direction; 0 for none.
     timeouts: [AtomicU64; 2],
+    /// A listener's permit; it goes back when the number is closed or given away.
+    permit: Option<Permit>,
     /// For who waits for the end of a close.
     gone: OnceLock<Arc<Gone>>,
 }
@@ -107,8 +110,14 @@ impl Fd {
             exposed: AtomicBool::new(false),
             lingers: AtomicBool::new(false),
             timeouts: [AtomicU64::new(0), AtomicU64::new(0)],
+            permit: None,
             gone: OnceLock::new(),
         })
+    }
+
+    /// Keeps `permit` for as long as the number.
+    pub(crate) fn hold(&mut self, permit: Option<Permit>) {
+        self.permit = permit;
     }
 
     /// The number, for a caller that holds a reference.
@@ -198,10 +207,12 @@ impl Fd {
         // SAFETY: closed and without references: this runs once, and nobody uses the number afterwards (invariant 1).
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
         let gone = self.gone.get().cloned();
+        let permit = self.permit.as_ref().and_then(Permit::take);
         let close = move || {
             // There is nobody to tell, and nothing to be done: the number is free whatever close(2) says.
             let _ = socket::close(fd);
             poller::descriptor_closed();
+            drop(permit);
             if let Some(gone) = gone {
                 gone.set();
             }

@@ -239,26 +239,30 @@ impl NetFd {
         polled.map_err(|failure| self.error("read", failure))
     }
 
-    /// accept4(2), past the errors that belong to a connection that died in the queue.
+    /// Accepts a connection.
     pub(crate) fn poll_accept(
         &self,
         caller: Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(NetFd, SocketAddr)>> {
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
-            let mut retries = 0;
-            let (socket, peer) = loop {
-                match socket::accept4(fd) {
-                    Err(error) if is_of_dead_connection(&error) && retries < ACCEPT_RETRIES_MAX => retries += 1,
-                    result => break result?,
-                }
-            };
-            let stream = NetFd::tcp(socket)?;
-            let peer = peer.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
-            Ok(((stream, peer), Left::Maybe))
+            let (socket, peer) = accept_tcp(fd)?;
+            Ok(((NetFd::tcp(socket)?, peer), Left::Maybe))
         });
         polled.map_err(|failure| self.error("accept", failure))
     }
+}
+
+/// accept4(2), past the errors that belong to a connection that died in the queue.
+pub(crate) fn accept_tcp(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+    let mut retries = 0;
+    let (socket, peer) = loop {
+        match socket::accept4(listener) {
+            Err(error) if is_of_dead_connection(&error) && retries < ACCEPT_RETRIES_MAX => retries += 1,
+            result => break result?,
+        }
+    };
+    Ok((socket, peer.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?))
 }
 
 /// Each retry takes a dead connection out of the queue. So many in a row and it is the socket that is wrong (EOPNOTSUPP means

@@ -368,11 +368,11 @@ impl Fd {
         caller: &mut Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        let timeout = self.timeout(direction);
         let Some(operation) = caller.as_deref_mut() else {
             if let Poll::Ready(locked) = self.mutex.poll_lock_poll(direction, cx) {
                 return Poll::Ready(locked.map_err(Failure::from));
             }
+            let timeout = self.timeout(direction);
             return self.poll.poll_interrupt_keyless(direction, cx, timeout).map_err(Failure::from);
         };
         let Involved { wait, lock, interrupt, .. } = operation.involved();
@@ -382,6 +382,19 @@ impl Fd {
         }
         // The owner may be a `write_all` that waits for the very edge that woke this one (model `an_edge_reaches_the_owner`).
         self.poll.let_go(direction, wait);
+        self.poll_interrupt(direction, operation, cx)
+    }
+
+    /// Waits for expiry and close only, beside waiting for something else than an edge; [`cancel`](Fd::cancel) ends it.
+    #[cold]
+    pub(crate) fn poll_interrupt(
+        &self,
+        direction: Direction,
+        operation: &mut Operation,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        let Involved { wait, interrupt, .. } = operation.involved();
+        let timeout = self.timeout(direction);
         self.poll.poll_interrupt(direction, cx, interrupt, wait, timeout).map_err(Failure::from)
     }
 

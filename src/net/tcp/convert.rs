@@ -34,14 +34,14 @@ pub(crate) fn closed_placeholder(result: io::Result<OwnedFd>) -> OwnedFd {
 
 impl From<std::net::TcpListener> for TcpListener {
     fn from(listener: std::net::TcpListener) -> TcpListener {
-        TcpListener { fd: adopt(listener.into()) }
+        TcpListener::from_net_fd(adopt(listener.into()), None)
     }
 }
 
 impl From<OwnedFd> for TcpListener {
     /// The caller says that it is a TCP socket that listens; of another kind, operations fail.
     fn from(fd: OwnedFd) -> TcpListener {
-        TcpListener { fd: adopt(fd) }
+        TcpListener::from_net_fd(adopt(fd), None)
     }
 }
 

@@ -10,9 +10,10 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use super::TcpStream;
+use super::{TcpListener, TcpStream};
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::{Hold, Operation};
+use crate::net::limits::Accepting;
 use crate::rt::poller::Direction;
 
 pub use crate::net::fd::fd::Closed;
@@ -107,13 +108,6 @@ operation_future! {
 }
 
 operation_future! {
-    /// Accepts a connection; returned by [`TcpListener::accept`](super::TcpListener::accept).
-    Accept<'a> {}, Read -> io::Result<(TcpStream, SocketAddr)>,
-    |this, cx| this.fd.poll_accept(Some(&mut this.operation), cx)
-        .map_ok(|(stream, peer)| (TcpStream::from_net_fd(stream), peer))
-}
-
-operation_future! {
     /// Writes all of a buffer with the write lock held; returned by [`TcpStream::write_all`].
     WriteAll<'a> { buf: &'a [u8] }, Write -> io::Result<()>,
     |this, cx| loop {
@@ -126,5 +120,35 @@ operation_future! {
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
+    }
+}
+
+/// Accepts a connection; returned by [`TcpListener::accept`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct Accept<'a> {
+    listener: &'a TcpListener,
+    accepting: Accepting,
+}
+
+impl<'a> Accept<'a> {
+    pub(super) fn new(listener: &'a TcpListener) -> Accept<'a> {
+        Accept { listener, accepting: Accepting::default() }
+    }
+}
+
+impl Future for Accept<'_> {
+    type Output = io::Result<(TcpStream, SocketAddr)>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Accept { listener, accepting } = &mut *self;
+        let polled = accepting.poll(&listener.fd, listener.admission.as_deref(), cx);
+        polled.map_ok(|(stream, peer)| (TcpStream::from_net_fd(stream), peer))
+    }
+}
+
+impl Drop for Accept<'_> {
+    fn drop(&mut self) {
+        self.accepting.cancel(&self.listener.fd, self.listener.admission.as_deref());
     }
 }

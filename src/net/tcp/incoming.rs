@@ -17,10 +17,9 @@ use std::time::Duration;
 use futures_core::Stream;
 
 use super::{TcpListener, TcpStream};
-use crate::net::fd::net_fd::NetFd;
-use crate::net::fd::operation::Operation;
 use crate::net::is_closed;
-use crate::rt::poller::{self, Direction};
+use crate::net::limits::Accepting;
+use crate::rt::poller;
 use crate::rt::sleep::Sleep;
 
 const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -28,8 +27,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The state of an accept loop.
 #[derive(Debug, Default)]
-struct Accepting {
-    operation: Operation,
+struct Accepts {
+    accepting: Accepting,
     pause: Option<Pause>,
     /// The last pause, zero after a success.
     last: Duration,
@@ -43,8 +42,8 @@ struct Pause {
     closings: u64,
 }
 
-impl Accepting {
-    fn poll_next(&mut self, fd: &NetFd, cx: &mut Context<'_>) -> Poll<Option<io::Result<TcpStream>>> {
+impl Accepts {
+    fn poll_next(&mut self, listener: &TcpListener, cx: &mut Context<'_>) -> Poll<Option<io::Result<TcpStream>>> {
         loop {
             if self.ended {
                 return Poll::Ready(None);
@@ -52,7 +51,7 @@ impl Accepting {
             if let Some(pause) = &mut self.pause {
                 let freed = poller::poll_descriptor_closed(cx, pause.closings).is_ready();
                 if Pin::new(&mut pause.sleep).poll(cx).is_pending() && !freed {
-                    if fd.fd.mutex.is_closed() {
+                    if listener.fd.fd.mutex.is_closed() {
                         self.pause = None;
                         continue;
                     }
@@ -62,7 +61,7 @@ impl Accepting {
             }
             // Before the call, so that what is closed while it fails counts.
             let closings = poller::descriptors_closed();
-            return match fd.poll_accept(Some(&mut self.operation), cx) {
+            return match self.accepting.poll(&listener.fd, listener.admission.as_deref(), cx) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Ok((stream, _))) => {
                     self.last = Duration::ZERO;
@@ -80,6 +79,10 @@ impl Accepting {
             };
         }
     }
+
+    fn cancel(&mut self, listener: &TcpListener) {
+        self.accepting.cancel(&listener.fd, listener.admission.as_deref());
+    }
 }
 
 fn is_want_of_resources(error: &io::Error) -> bool {
@@ -88,13 +91,13 @@ fn is_want_of_resources(error: &io::Error) -> bool {
 
 /// A stream of connections; returned by [`TcpListener::incoming`].
 pub struct Incoming<'a> {
-    fd: &'a NetFd,
-    accepting: Accepting,
+    listener: &'a TcpListener,
+    accepts: Accepts,
 }
 
 impl<'a> Incoming<'a> {
-    pub(super) fn new(fd: &'a NetFd) -> Incoming<'a> {
-        Incoming { fd, accepting: Accepting::default() }
+    pub(super) fn new(listener: &'a TcpListener) -> Incoming<'a> {
+        Incoming { listener, accepts: Accepts::default() }
     }
 }
 
@@ -102,32 +105,32 @@ impl Stream for Incoming<'_> {
     type Item = io::Result<TcpStream>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let fd = self.fd;
-        self.accepting.poll_next(fd, cx)
+        let listener = self.listener;
+        self.accepts.poll_next(listener, cx)
     }
 }
 
 impl Drop for Incoming<'_> {
     fn drop(&mut self) {
-        self.fd.fd.cancel(Direction::Read, &mut self.accepting.operation);
+        self.accepts.cancel(self.listener);
     }
 }
 
 impl fmt::Debug for Incoming<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Incoming").field("listener", self.fd).finish_non_exhaustive()
+        f.debug_struct("Incoming").field("listener", self.listener).finish_non_exhaustive()
     }
 }
 
 /// A stream of connections that owns its listener; returned by [`TcpListener::into_incoming`].
 pub struct IntoIncoming {
     listener: TcpListener,
-    accepting: Accepting,
+    accepts: Accepts,
 }
 
 impl IntoIncoming {
     pub(super) fn new(listener: TcpListener) -> IntoIncoming {
-        IntoIncoming { listener, accepting: Accepting::default() }
+        IntoIncoming { listener, accepts: Accepts::default() }
     }
 
     /// The listener.
@@ -141,13 +144,13 @@ impl Stream for IntoIncoming {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        this.accepting.poll_next(&this.listener.fd, cx)
+        this.accepts.poll_next(&this.listener, cx)
     }
 }
 
 impl Drop for IntoIncoming {
     fn drop(&mut self) {
-        self.listener.fd.fd.cancel(Direction::Read, &mut self.accepting.operation);
+        self.accepts.cancel(&self.listener);
     }
 }
 

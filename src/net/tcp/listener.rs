@@ -3,19 +3,22 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::futures::{Accept, Closed};
 use super::incoming::{Incoming, IntoIncoming};
 use crate::net::fd::net_fd::NetFd;
-use crate::net::{AddrError, ToSocketAddrs, options};
+use crate::net::limits::Admission;
+use crate::net::{ListenConfig, ToSocketAddrs, options};
 use crate::rt::poller::Direction;
 
 /// A socket that accepts TCP connections.
 ///
 /// Every method takes `&self`: any number of tasks may accept from one listener; each connection wakes one of them. Accepted
 /// streams have Go's defaults, inherited from the listener at no cost a connection: no delay (TCP_NODELAY), keep-alive after 15 s
-/// of silence, every 15 s, nine times. The backlog is the host's bound (`net.core.somaxconn`).
+/// of silence, every 15 s, nine times. The backlog is the host's bound (`net.core.somaxconn`). [`ListenConfig`] opens one with
+/// other options and with limits.
 ///
 /// Source: `net.TCPListener` of Go, `async_std::net::TcpListener`.
 ///
@@ -37,6 +40,7 @@ use crate::rt::poller::Direction;
 /// ```
 pub struct TcpListener {
     pub(super) fd: NetFd,
+    pub(super) admission: Option<Arc<Admission>>,
 }
 
 impl TcpListener {
@@ -49,14 +53,16 @@ impl TcpListener {
     /// Those of resolving; else of the last address, as an [`OpError`](crate::net::OpError) `listen tcp ADDR: bind: …`: `AddrInUse`,
     /// `AddrNotAvailable`, `PermissionDenied`.
     pub async fn bind<A: ToSocketAddrs>(addrs: A) -> io::Result<TcpListener> {
-        let mut last = None;
-        for addr in addrs.to_socket_addrs().await? {
-            match options::listen_socket(addr).and_then(NetFd::tcp) {
-                Ok(fd) => return Ok(TcpListener { fd }),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or_else(AddrError::missing))
+        ListenConfig::new().listen(addrs).await
+    }
+
+    pub(crate) fn from_net_fd(fd: NetFd, admission: Option<Arc<Admission>>) -> TcpListener {
+        TcpListener { fd, admission }
+    }
+
+    /// The same listener with other limits.
+    pub(crate) fn admitting(self, admission: Option<Arc<Admission>>) -> TcpListener {
+        TcpListener { admission, ..self }
     }
 
     /// Accepts a connection: the stream and its peer's address.
@@ -66,12 +72,13 @@ impl TcpListener {
     /// # Errors
     /// `TimedOut` past the deadline; [closed](crate::net::is_closed) after [`close`](TcpListener::close). With no
     /// descriptor left (EMFILE, ENFILE) or no memory (ENOBUFS, ENOMEM), that error: the connection stays in the queue, and a
-    /// loop that tries again at once burns a CPU. [`incoming`](TcpListener::incoming) waits instead.
+    /// loop that tries again at once burns a CPU. [`incoming`](TcpListener::incoming) waits instead; with
+    /// [reserved descriptors](ListenConfig::reserve_descriptors) the connection is turned away.
     ///
     /// # Cancel safety
     /// A connection is accepted or stays in the queue.
     pub fn accept(&self) -> Accept<'_> {
-        Accept::new(&self.fd)
+        Accept::new(self)
     }
 
     /// A stream of connections.
@@ -94,12 +101,23 @@ impl TcpListener {
     /// # Ok(()) }
     /// ```
     pub fn incoming(&self) -> Incoming<'_> {
-        Incoming::new(&self.fd)
+        Incoming::new(self)
     }
 
     /// The same, owning the listener.
     pub fn into_incoming(self) -> IntoIncoming {
         IntoIncoming::new(self)
+    }
+
+    /// Connections that hold a permit of this listener's [limit](ListenConfig::max_connections) now; 0 without one.
+    pub fn connections(&self) -> usize {
+        self.admission.as_ref().map_or(0, |admission| admission.connections())
+    }
+
+    /// Connections that were turned away so far for want of descriptors; see
+    /// [`ListenConfig::reserve_descriptors`].
+    pub fn turned_away(&self) -> u64 {
+        self.admission.as_ref().map_or(0, |admission| admission.shed())
     }
 
     /// The address that it listens on.

@@ -1,0 +1,92 @@
+//! A server that is replaced while it runs: its successor takes the listening socket over, and no connection is refused.
+//!
+//! ```text
+//! cargo run --release --example hot_restart                     # 127.0.0.1:7000; each Enter replaces it, the end of input stops it
+//! echo hello | nc 127.0.0.1 7000
+//! ```
+//!
+//! The old process starts the new one with the listening socket (and one end of a pair of sockets, to hear that it is ready), closes its
+//! own copy and ends when its last connection has. Connections that nobody has accepted yet wait in the socket's queue, which both have.
+//! Started by systemd with a socket (`LISTEN_FDS`) it uses that one. A request is a line; the answer says which process gave it.
+
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netpoll::net::{ListenConfig, TcpListener, TcpStream, activation, is_closed};
+use netpoll::prelude::*;
+use netpoll::{io, task};
+
+fn main() -> io::Result<()> {
+    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    task::block_on(run(&addr))
+}
+
+async fn run(addr: &str) -> io::Result<()> {
+    let (mut inherited, mut ready) = (None, None);
+    for socket in activation::take()? {
+        match socket.name() {
+            "ready" => ready = Some(UnixStream::from(OwnedFd::from(socket))),
+            _ => inherited = Some(socket.into_tcp_listener()?),
+        }
+    }
+    let listener = match inherited {
+        Some(listener) => listener,
+        None => TcpListener::bind(addr).await?,
+    };
+    let listener = Arc::new(ListenConfig::new().max_connections(10_000).limit(listener)?);
+    println!("listening on {}, process {}", listener.local_addr()?, std::process::id());
+    if let Some(mut ready) = ready {
+        ready.write_all(b"!")?;
+    }
+
+    drop(task::spawn({
+        let listener = listener.clone();
+        async move {
+            let mut lines = io::BufReader::new(io::stdin()).lines();
+            while let Some(Ok(_)) = lines.next().await {
+                match replace(&listener).await {
+                    Ok(()) => break,
+                    Err(error) => eprintln!("no successor: {error}"),
+                }
+            }
+            listener.close().await
+        }
+    }));
+    let mut incoming = listener.incoming();
+    while let Some(stream) = incoming.next().await {
+        match stream {
+            Ok(stream) => drop(task::spawn(answer(stream))),
+            Err(error) if is_closed(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    while listener.connections() > 0 {
+        task::sleep(Duration::from_millis(5)).await;
+    }
+    println!("process {} has ended", std::process::id());
+    Ok(())
+}
+
+/// Starts this program once more, with the listener, and waits until it serves.
+async fn replace(listener: &TcpListener) -> io::Result<()> {
+    let (mut ours, theirs) = UnixStream::pair()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    activation::pass(&mut command, [("web", listener.as_fd()), ("ready", theirs.as_fd())])?;
+    task::spawn_blocking(move || {
+        command.spawn()?;
+        // What the command holds must go: it ends with the successor's end, if that does not come up.
+        drop((command, theirs));
+        ours.read_exact(&mut [0; 1])
+    })
+    .await
+}
+
+async fn answer(stream: TcpStream) -> io::Result<()> {
+    let mut line = String::new();
+    io::BufReader::new(&stream).take(1 << 16).read_line(&mut line).await?;
+    stream.write_all(format!("{}: {line}", std::process::id()).as_bytes()).await
+}

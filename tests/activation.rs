@@ -1,0 +1,218 @@
+//! Socket activation: what a process is started with it takes once and under its names; what is not its own it leaves.
+//!
+//! The test's executable is its own successor: each test starts it again, by way of `activation::pass` or of a shell that plays the
+//! service manager.
+
+mod common;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream as StdStream;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+
+use common::{Watchdog, fd_count, is_child, run};
+use netpoll::net::{TcpListener, activation};
+
+/// This executable, to run test `name` once more.
+fn successor(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(arguments(name)).env("NETPOLL_TEST_CHILD", name).stdin(Stdio::null());
+    command
+}
+
+fn arguments(name: &str) -> [&str; 4] {
+    ["--exact", name, "--nocapture", "--test-threads=1"]
+}
+
+#[track_caller]
+fn succeeds(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("1 passed"), "{}\n{text}", output.status);
+    text
+}
+
+fn is_close_on_exec(fd: impl AsFd) -> bool {
+    // SAFETY: no memory is passed.
+    let flags = unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_GETFD) };
+    flags != -1 && flags & libc::FD_CLOEXEC != 0
+}
+
+#[test]
+fn a_successor_takes_what_is_passed_to_it() {
+    let name = "a_successor_takes_what_is_passed_to_it";
+    if is_child(name) {
+        let _watchdog = Watchdog::new();
+        let before = fd_count();
+        let mut taken = activation::take().unwrap();
+        assert_eq!(fd_count(), before, "the numbers themselves");
+        assert_eq!(taken.iter().map(|taken| taken.name()).collect::<Vec<_>>(), ["web", "log", "", "web"]);
+        assert_eq!(taken.iter().map(|taken| taken.as_fd().as_raw_fd()).collect::<Vec<_>>(), [3, 4, 5, 6]);
+        assert!(taken.iter().all(is_close_on_exec));
+        assert_eq!(taken.iter().map(|taken| taken.is_tcp_listener()).collect::<Vec<_>>(), [true, false, false, true]);
+        assert!(activation::take().unwrap().is_empty(), "once only");
+        // The other kinds: a datagram socket, and a file.
+        let mut text = String::new();
+        File::from(OwnedFd::from(taken.remove(2))).read_to_string(&mut text).unwrap();
+        assert!(text.contains("socket activation"));
+        let log = UnixDatagram::from(OwnedFd::from(taken.remove(1)));
+        log.send(b"ready").unwrap();
+        let [first, second] = taken.try_into().unwrap();
+        run(async {
+            for listener in [first, second] {
+                let listener = listener.into_tcp_listener().unwrap();
+                let (stream, _) = listener.accept().await.unwrap();
+                stream.write_all(b"from the successor").await.unwrap();
+            }
+        });
+        // A grandchild has the same environment and none of the descriptors.
+        succeeds(&mut successor("what_is_meant_for_others_is_left_alone"));
+        return;
+    }
+    let _watchdog = Watchdog::new();
+    let (first, second) = run(async {
+        let bind = || TcpListener::bind("127.0.0.1:0");
+        (bind().await.unwrap(), bind().await.unwrap())
+    });
+    let addrs = [first.local_addr().unwrap(), second.local_addr().unwrap()];
+    let (log, their_log) = UnixDatagram::pair().unwrap();
+    let file = File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/activation.rs")).unwrap();
+    let mut command = successor(name);
+    let passed = [("web", first.as_fd()), ("log", their_log.as_fd()), ("", file.as_fd()), ("web", second.as_fd())];
+    activation::pass(&mut command, passed).unwrap();
+    // Closed here, they live on there. Connections that came before wait for the successor.
+    let mut early = StdStream::connect(addrs[0]).unwrap();
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop((command, first, second, their_log));
+    let mut late = StdStream::connect(addrs[1]).unwrap();
+    for stream in [&mut early, &mut late] {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "from the successor");
+    }
+    let mut buf = [0; 16];
+    assert_eq!(log.recv(&mut buf).unwrap(), 5);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // With the last copy the port is closed.
+    assert_eq!(StdStream::connect(addrs[0]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+/// Also the grandchild of the test above.
+#[test]
+fn what_is_meant_for_others_is_left_alone() {
+    let name = "what_is_meant_for_others_is_left_alone";
+    if is_child(name) {
+        let _watchdog = Watchdog::new();
+        let before = fd_count();
+        assert!(activation::take().unwrap().is_empty());
+        assert_eq!(fd_count(), before);
+        return;
+    }
+    // Nothing at all; another process; a count alone; descriptions of what is not there.
+    let nobody_s: &[&[(&str, &str)]] = &[
+        &[],
+        &[("LISTEN_FDS", "1"), ("LISTEN_PID", "1")],
+        &[("LISTEN_FDS", "1")],
+        &[("LISTEN_FDS", "1"), ("NETPOLL_LISTEN_FDS", "8-1")],
+        &[("LISTEN_FDS", "2"), ("NETPOLL_LISTEN_FDS", "0-0,0-0"), ("LISTEN_FDNAMES", "a:b")],
+    ];
+    for variables in nobody_s {
+        succeeds(successor(name).envs(variables.iter().copied()));
+    }
+}
+
+/// systemd's way: the shell opens a descriptor and becomes the process that `LISTEN_PID` names.
+fn activated_by_shell(name: &str, script: &str) -> Command {
+    let mut shell = Command::new("sh");
+    let exec = format!("{script}; exec env LISTEN_PID=$$ \"$0\" \"$@\"");
+    shell.args([OsStr::new("-c"), exec.as_ref(), std::env::current_exe().unwrap().as_ref()]);
+    shell.args(arguments(name)).env("NETPOLL_TEST_CHILD", name).stdin(Stdio::null());
+    shell
+}
+
+#[test]
+fn the_process_that_is_named_takes_its_descriptors() {
+    let name = "the_process_that_is_named_takes_its_descriptors";
+    if is_child(name) {
+        let taken = activation::take().unwrap();
+        assert_eq!(taken.len(), 1);
+        assert_eq!((taken[0].name(), taken[0].is_tcp_listener()), ("unknown", false));
+        let error = taken.into_iter().next().unwrap().into_tcp_listener().unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (ErrorKind::InvalidInput, "unknown is no TCP socket that listens")
+        );
+        return;
+    }
+    succeeds(activated_by_shell(name, "exec 3</dev/null").env("LISTEN_FDS", "1"));
+}
+
+#[test]
+fn descriptors_that_are_not_there_and_nonsense_are_errors() {
+    let name = "descriptors_that_are_not_there_and_nonsense_are_errors";
+    if is_child(name) {
+        let expected = (std::env::var("EXPECT").unwrap() == "EBADF").then_some(libc::EBADF);
+        // The same every time: nothing was taken.
+        for _ in 0..2 {
+            let error = activation::take().unwrap_err();
+            assert_eq!(error.raw_os_error(), expected);
+            assert!(expected.is_some() || error.kind() == ErrorKind::InvalidData);
+        }
+        return;
+    }
+    // The last of three is not open. (The harness opens descriptors of its own, but not so many.)
+    let script = "exec 3</dev/null 4</dev/null";
+    succeeds(activated_by_shell(name, script).env("LISTEN_FDS", "600").env("EXPECT", "EBADF"));
+    succeeds(activated_by_shell(name, script).env("LISTEN_FDS", "many").env("EXPECT", "InvalidData"));
+    let contradicting = &mut activated_by_shell(name, script);
+    succeeds(contradicting.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", "one").env("EXPECT", "InvalidData"));
+}
+
+#[test]
+fn a_command_that_cannot_pass_says_so() {
+    // Alone: another test that closes a low number in between could have the error go astray.
+    common::child("a_command_that_cannot_pass_says_so", || {
+        let file = File::open("/dev/null").unwrap();
+        let mut command = Command::new("/nonexistent/successor");
+        for name in ["a:b", "line\n", &"n".repeat(256)] {
+            let error = activation::pass(&mut command, [(name, file.as_fd())]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        }
+        activation::pass(&mut command, [("file", file.as_fd())]).unwrap();
+        let again = activation::pass(&mut command, [("file", file.as_fd())]).unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::InvalidInput);
+        // That the program is not there is heard of, though the descriptors have taken the low numbers.
+        assert_eq!(command.spawn().unwrap_err().kind(), ErrorKind::NotFound);
+    });
+}
+
+/// The command keeps what it passes for as long as it lives, and no longer.
+#[test]
+fn a_command_holds_duplicates() {
+    common::child("a_command_holds_duplicates", || {
+        // The first wait makes the runtime's own descriptors.
+        run(netpoll::task::sleep(std::time::Duration::from_millis(1)));
+        let listener = run(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let before = fd_count();
+        let mut command = Command::new("true");
+        activation::pass(&mut command, [("web", listener.as_fd()), ("web", listener.as_fd())]).unwrap();
+        run(listener.close()).unwrap();
+        assert!(StdStream::connect(addr).is_ok(), "open by way of the command");
+        // Any number of processes.
+        for _ in 0..2 {
+            assert!(command.status().unwrap().success());
+        }
+        drop(command);
+        assert_eq!(StdStream::connect(addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(fd_count(), before - 1);
+        // None is a number like another.
+        let mut command = Command::new("true");
+        activation::pass(&mut command, []).unwrap();
+        assert!(command.status().unwrap().success());
+    });
+}

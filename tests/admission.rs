@@ -1,0 +1,437 @@
+//! What a listener lets in: permits (`max_connections`), and reserved descriptors for when the process has no other.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream as StdStream;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use common::{becomes, child, exhaust_descriptors, fd_count, ping_pong, poll_now, poll_once, run, set_nofile};
+use netpoll::net::{ListenConfig, TcpListener, TcpStream, is_closed, is_timeout};
+use netpoll::prelude::*;
+use netpoll::task;
+
+async fn limited(most: usize) -> TcpListener {
+    ListenConfig::new().max_connections(most).listen("127.0.0.1:0").await.unwrap()
+}
+
+/// So many connections in the listener's queue.
+async fn clients(listener: &TcpListener, count: usize) -> Vec<TcpStream> {
+    let addr = listener.local_addr().unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(TcpStream::connect(addr).await.unwrap());
+    }
+    clients
+}
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_permit_is_the_connection_s_not_the_handle_s() {
+    run(async {
+        let listener = limited(2).await;
+        let _clients = clients(&listener, 6).await;
+        assert_eq!(listener.connections(), 0);
+        let (first, _) = listener.accept().await.unwrap();
+        let (second, _) = listener.accept().await.unwrap();
+        assert_eq!(listener.connections(), 2);
+        let mut accept = listener.accept();
+        assert!(poll_once(&mut accept).await.is_pending());
+        // A clone is the same connection.
+        let clone = first.clone();
+        drop(first);
+        assert!(poll_once(&mut accept).await.is_pending());
+        drop(clone);
+        let (third, _) = accept.await.unwrap();
+        assert_eq!(listener.connections(), 2);
+        // Closed for all clones: the handles that are left hold nothing.
+        let clone = second.clone();
+        second.force_close().await.unwrap();
+        let (fourth, _) = listener.accept().await.unwrap();
+        drop((second, clone));
+        assert_eq!(listener.connections(), 2);
+        // What leaves this crate is no longer counted.
+        let third = OwnedFd::from(third);
+        let (_fifth, _) = listener.accept().await.unwrap();
+        drop(third);
+        let fourth = std::net::TcpStream::try_from(fourth).unwrap();
+        let (_sixth, _) = listener.accept().await.unwrap();
+        drop(fourth);
+        assert_eq!(listener.connections(), 2);
+    });
+}
+
+/// With SO_LINGER the close takes place on another thread.
+#[test]
+fn a_lingering_close_gives_the_permit_back_when_it_is_done() {
+    run(async {
+        let listener = limited(1).await;
+        let _clients = clients(&listener, 2).await;
+        let (first, _) = listener.accept().await.unwrap();
+        first.set_linger(Some(Duration::from_secs(5))).unwrap();
+        drop(first);
+        listener.accept().await.unwrap();
+    });
+}
+
+#[test]
+fn a_parked_accept_ends_with_the_deadline_and_with_the_close() {
+    run(async {
+        let listener = Arc::new(limited(1).await);
+        let addr = listener.local_addr().unwrap();
+        let _clients = clients(&listener, 2).await;
+        let (first, _) = listener.accept().await.unwrap();
+        listener.set_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
+        let error = listener.accept().await.unwrap_err();
+        assert!(is_timeout(&error), "{error}");
+        assert_eq!(error.to_string(), format!("accept tcp {addr}: i/o timeout"));
+        listener.set_deadline(None).unwrap();
+        // Set while it is parked, and taken back before it passes.
+        let parked = |listener: &Arc<TcpListener>| {
+            let listener = listener.clone();
+            task::spawn(async move { listener.accept().await.map(drop) })
+        };
+        let waiting = parked(&listener);
+        task::yield_now().await;
+        listener.set_deadline(Instant::now() - Duration::from_secs(1)).unwrap();
+        assert!(is_timeout(&waiting.await.unwrap_err()));
+        listener.set_deadline(None).unwrap();
+        let mut accept = listener.accept();
+        assert!(poll_once(&mut accept).await.is_pending());
+        drop(first);
+        let (second, _) = accept.await.unwrap();
+        // Both kinds, parked for good.
+        let (waiting, mut incoming) = (parked(&listener), listener.incoming());
+        assert!(poll_once(&mut incoming.next()).await.is_pending());
+        task::yield_now().await;
+        listener.close().await.unwrap();
+        let error = waiting.await.unwrap_err();
+        assert_eq!(error.to_string(), format!("accept tcp {addr}: use of closed network connection"));
+        assert!(is_closed(&incoming.next().await.unwrap().unwrap_err()));
+        assert!(incoming.next().await.is_none());
+        drop(second);
+    });
+}
+
+#[test]
+fn no_permits_at_all_let_nobody_in() {
+    run(async {
+        let listener = limited(0).await;
+        let _clients = clients(&listener, 1).await;
+        listener.set_deadline(Instant::now() + Duration::from_millis(10)).unwrap();
+        assert!(is_timeout(&listener.accept().await.unwrap_err()));
+    });
+}
+
+#[test]
+fn each_permit_wakes_one_who_is_parked_and_a_dropped_one_passes_it_on() {
+    run(async {
+        let listener = limited(1).await;
+        let _clients = clients(&listener, 3).await;
+        let (first, _) = listener.accept().await.unwrap();
+        let counts: Vec<_> = (0..4).map(|_| Arc::new(Count::default())).collect();
+        let mut accepts: Vec<_> = counts.iter().map(|_| listener.accept()).collect();
+        for (accept, count) in accepts.iter_mut().zip(&counts) {
+            let waker = Waker::from(count.clone());
+            assert!(common::poll_with(accept, &mut Context::from_waker(&waker)).is_pending());
+        }
+        let woken = || counts.iter().map(|count| count.0.swap(0, Ordering::SeqCst).min(1)).collect::<Vec<_>>();
+        woken();
+        drop(first);
+        assert_eq!(woken(), [1, 0, 0, 0]);
+        drop(accepts.remove(0));
+        assert_eq!(woken(), [0, 1, 0, 0]);
+        // The woken one accepts; with the permit gone nobody else is woken.
+        let Poll::Ready(Ok((second, _))) = poll_now(&mut accepts[0]) else { panic!("a permit and a connection") };
+        assert_eq!(woken(), [0; 4]);
+        // Not woken, and gone: the next is in line.
+        drop(accepts.remove(1));
+        drop(second);
+        assert_eq!(woken(), [0, 0, 0, 1]);
+        let Poll::Ready(Ok(_third)) = poll_now(&mut accepts[1]) else { panic!("a permit and a connection") };
+    });
+}
+
+/// Who waits for a connection holds no permit.
+#[test]
+fn idle_acceptors_do_not_use_up_the_limit() {
+    run(async {
+        let listener = limited(1).await;
+        let mut accepts: Vec<_> = (0..5).map(|_| listener.accept()).collect();
+        for accept in &mut accepts {
+            assert!(poll_once(accept).await.is_pending());
+        }
+        assert_eq!(listener.connections(), 0);
+        let _clients = clients(&listener, 1).await;
+        let (stream, _) = accepts.pop().unwrap().await.unwrap();
+        assert_eq!(listener.connections(), 1);
+        drop(stream);
+        assert_eq!(listener.connections(), 0);
+    });
+}
+
+#[test]
+fn never_more_than_the_limit_and_all_are_served() {
+    const MOST: usize = 3;
+    const CLIENTS: usize = 200;
+    for incoming in [false, true] {
+        run(async {
+            let listener = Arc::new(limited(MOST).await);
+            let (served, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let serve = {
+                let (served, most) = (served.clone(), most.clone());
+                move |stream: TcpStream, listener: Arc<TcpListener>| {
+                    let (served, most) = (served.clone(), most.clone());
+                    async move {
+                        most.fetch_max(listener.connections(), Ordering::SeqCst);
+                        stream.write_all(b"hello").await.unwrap();
+                        task::yield_now().await;
+                        served.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            };
+            let acceptors: Vec<_> = (0..8)
+                .map(|_| {
+                    let (listener, serve) = (listener.clone(), serve.clone());
+                    task::spawn(async move {
+                        let mut stream = incoming.then(|| listener.incoming());
+                        loop {
+                            let accepted = match &mut stream {
+                                Some(incoming) => incoming.next().await.unwrap(),
+                                None => listener.accept().await.map(|(stream, _)| stream),
+                            };
+                            let Ok(accepted) = accepted else { return };
+                            drop(task::spawn(serve(accepted, listener.clone())));
+                        }
+                    })
+                })
+                .collect();
+            let addr = listener.local_addr().unwrap();
+            let dials: Vec<_> = (0..CLIENTS)
+                .map(|_| {
+                    task::spawn(async move {
+                        let stream = TcpStream::connect(addr).await.unwrap();
+                        let mut hello = String::new();
+                        (&stream).read_to_string(&mut hello).await.unwrap();
+                        assert_eq!(hello, "hello");
+                    })
+                })
+                .collect();
+            for dial in dials {
+                dial.await;
+            }
+            becomes("all are served", || served.load(Ordering::SeqCst) == CLIENTS).await;
+            becomes("all permits are back", || listener.connections() == 0).await;
+            assert!(most.load(Ordering::SeqCst) <= MOST);
+            listener.close().await.unwrap();
+            for acceptor in acceptors {
+                acceptor.await;
+            }
+        });
+    }
+}
+
+#[test]
+fn a_group_shares_one_limit() {
+    run(async {
+        let listeners = ListenConfig::new().max_connections(2).listen_many("127.0.0.1:0", 3).await.unwrap();
+        let _clients = clients(&listeners[0], 9).await;
+        let mut streams = Vec::new();
+        for listener in listeners.iter().cycle() {
+            if let Poll::Ready(accepted) = poll_once(&mut listener.accept()).await {
+                streams.push(accepted.unwrap());
+            }
+            if streams.len() == 2 {
+                break;
+            }
+        }
+        for listener in &listeners {
+            assert_eq!(listener.connections(), 2);
+            assert!(poll_once(&mut listener.accept()).await.is_pending());
+        }
+    });
+}
+
+#[test]
+fn a_listener_from_elsewhere_gets_limits() {
+    run(async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = ListenConfig::new().max_connections(1).limit(listener.into()).unwrap();
+        let clients = clients(&listener, 2).await;
+        let (first, _) = listener.accept().await.unwrap();
+        ping_pong(&clients[0], &first).await;
+        assert!(poll_once(&mut listener.accept()).await.is_pending());
+    });
+}
+
+/// The permit of a connection outlives the listener.
+#[test]
+fn streams_outlive_a_limited_listener() {
+    run(async {
+        let listener = limited(1).await;
+        let clients = clients(&listener, 1).await;
+        let (first, _) = listener.accept().await.unwrap();
+        drop(listener);
+        ping_pong(&clients[0], &first).await;
+    });
+}
+
+const BUSY: &[u8] = b"busy, come back later\n";
+
+/// Reads to the end, as a client of another make.
+fn read_all(mut stream: &StdStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.set_read_timeout(Some(common::BOUND)).unwrap();
+    stream.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn without_descriptors_clients_are_told_and_the_reserve_comes_back() {
+    child("without_descriptors_clients_are_told_and_the_reserve_comes_back", || {
+        set_nofile(64);
+        run(async {
+            let before = fd_count();
+            let config = ListenConfig::new().reserve_descriptors(2).refuse_with(BUSY);
+            let listener = config.listen("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            assert_eq!(fd_count() - before, 3, "the listener and its reserve");
+            // One connection is let in first: it makes the runtime's own descriptors.
+            let early = StdStream::connect(addr).unwrap();
+            let (early_server, _) = listener.accept().await.unwrap();
+            let mut accept = listener.accept();
+            assert!(poll_once(&mut accept).await.is_pending());
+
+            let late: Vec<_> = (0..5).map(|_| StdStream::connect(addr).unwrap()).collect();
+            (&late[0]).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+            let held = exhaust_descriptors();
+            // The loop does not fail, and those who wait are told.
+            becomes("they are turned away", || {
+                assert!(poll_now(&mut accept).is_pending());
+                listener.turned_away() == 5
+            })
+            .await;
+            for client in &late {
+                assert_eq!(read_all(client), BUSY);
+            }
+            // The connection that was let in is not concerned.
+            early_server.write_all(b"x").await.unwrap();
+            assert_eq!((&early).read(&mut [0; 8]).unwrap(), 1);
+            assert!(poll_once(&mut listener.accept()).await.is_pending());
+
+            drop((late, held));
+            let client = StdStream::connect(addr).unwrap();
+            let (_, peer) = accept.await.unwrap();
+            assert_eq!(peer, client.local_addr().unwrap());
+            // Two more in the reserve: exhausted again, the next is turned away again.
+            let next = StdStream::connect(addr).unwrap();
+            let _held = exhaust_descriptors();
+            let mut incoming = listener.incoming();
+            becomes("it is turned away", || {
+                assert!(poll_now(&mut incoming.next()).is_pending());
+                listener.turned_away() == 6
+            })
+            .await;
+            assert_eq!(read_all(&next), BUSY);
+        });
+    });
+}
+
+#[test]
+fn a_crowd_is_turned_away_in_turns() {
+    child("a_crowd_is_turned_away_in_turns", || {
+        set_nofile(400);
+        run(async {
+            let listener = ListenConfig::new().reserve_descriptors(1).listen("127.0.0.1:0").await.unwrap();
+            // The first wait makes the runtime's own descriptors.
+            assert!(poll_once(&mut listener.accept()).await.is_pending());
+            let crowd: Vec<_> = (0..150).map(|_| StdStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
+            let _held = exhaust_descriptors();
+            let mut accept = listener.accept();
+            let count = Arc::new(Count::default());
+            let waker = Waker::from(count.clone());
+            let mut polls = 0;
+            while listener.turned_away() < 150 {
+                let (before, woken) = (listener.turned_away(), count.0.load(Ordering::SeqCst));
+                assert!(common::poll_with(&mut accept, &mut Context::from_waker(&waker)).is_pending());
+                let now = listener.turned_away();
+                if now == before {
+                    // The poller has not told yet.
+                    task::sleep(Duration::from_millis(1)).await;
+                    continue;
+                }
+                polls += 1;
+                assert!(now == 150 || count.0.load(Ordering::SeqCst) > woken, "it asks to be polled again");
+            }
+            assert!((2..=6).contains(&polls), "{polls} times two polls of up to 64");
+            for client in &crowd {
+                assert_eq!(read_all(client), b"", "closed without a word");
+            }
+        });
+    });
+}
+
+/// Threads that open and close files all the while may be quicker to take a number that the reserve gives up for a moment.
+#[test]
+fn a_reserve_bears_thieves() {
+    child("a_reserve_bears_thieves", || {
+        set_nofile(64);
+        run(async {
+            let config = ListenConfig::new().reserve_descriptors(3).refuse_with(BUSY);
+            let listener = config.listen("127.0.0.1:0").await.unwrap();
+            assert!(poll_once(&mut listener.accept()).await.is_pending());
+            task::sleep(Duration::from_millis(1)).await;
+            let before = fd_count();
+            let addr = listener.local_addr().unwrap();
+            let crowd: Vec<_> = (0..20).map(|_| StdStream::connect(addr).unwrap()).collect();
+            let held = exhaust_descriptors();
+            let stop = Arc::new(AtomicBool::new(false));
+            let thieves: Vec<_> = (0..2)
+                .map(|_| {
+                    let stop = stop.clone();
+                    std::thread::spawn(move || {
+                        while !stop.load(Ordering::SeqCst) {
+                            let _ = std::fs::File::open("/dev/null");
+                            std::thread::yield_now();
+                        }
+                    })
+                })
+                .collect();
+            let mut incoming = listener.incoming();
+            // It fails for want of descriptors at times, which `incoming` sleeps over.
+            let nobody = netpoll::future::timeout(Duration::from_secs(30), async {
+                let mut next = incoming.next();
+                becomes("all are turned away", || {
+                    assert!(poll_now(&mut next).is_pending());
+                    listener.turned_away() == 20
+                })
+                .await;
+            });
+            nobody.await.unwrap();
+            stop.store(true, Ordering::SeqCst);
+            for thief in thieves {
+                thief.join().unwrap();
+            }
+            for client in &crowd {
+                assert_eq!(read_all(client), BUSY);
+            }
+            drop((crowd, held));
+            // What was stolen is back with the next connection.
+            let _client = StdStream::connect(addr).unwrap();
+            let _server = incoming.next().await.unwrap().unwrap();
+            assert_eq!(fd_count(), before + 2);
+        });
+    });
+}

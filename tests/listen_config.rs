@@ -1,0 +1,347 @@
+//! `ListenConfig`: what each setting does to the listener and to what it accepts, and the errors of those that cannot be.
+//! (Permits and reserved descriptors are in `admission.rs`.)
+
+mod common;
+
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use common::{child, is_child, poll_once, run};
+use netpoll::net::{AddrError, ListenConfig, OpError, TcpListener, TcpStream, raw_os_error};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+const ANY: &str = "127.0.0.1:0";
+
+/// An option that is a number.
+fn int(fd: impl AsFd, level: libc::c_int, name: libc::c_int) -> libc::c_int {
+    let (mut value, mut length) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+    let raw = fd.as_fd().as_raw_fd();
+    // SAFETY: value and length are valid for writes during the call.
+    let result = unsafe { libc::getsockopt(raw, level, name, (&raw mut value).cast(), &raw mut length) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    value
+}
+
+/// The backlog, which TCP_INFO of a listener calls `sacked`.
+fn backlog(listener: &TcpListener) -> u32 {
+    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let raw = listener.as_raw_fd();
+    // SAFETY: the structure is valid for writes of its length during the call.
+    let result =
+        unsafe { libc::getsockopt(raw, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length) };
+    assert_eq!(result, 0);
+    // SAFETY: numbers only: zeroes and whatever the kernel wrote are values.
+    unsafe { info.assume_init() }.tcpi_sacked
+}
+
+/// Go: TestMaxAckBacklog.
+#[test]
+fn the_backlog_is_the_host_s_or_what_was_asked_for() {
+    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
+    run(async {
+        assert_eq!(backlog(&TcpListener::bind(ANY).await.unwrap()), somaxconn);
+        for (asked, got) in [(1, 1), (7, 7), (u32::MAX, somaxconn)] {
+            let listener = ListenConfig::new().backlog(asked).listen(ANY).await.unwrap();
+            assert_eq!(backlog(&listener), got.min(somaxconn));
+        }
+    });
+}
+
+#[test]
+fn a_configuration_opens_any_number_of_listeners() {
+    run(async {
+        let config = ListenConfig::new().nodelay(false).user_timeout(Duration::from_secs(3));
+        for config in [config.clone(), config] {
+            let listener = config.listen(ANY).await.unwrap();
+            assert!(!listener.nodelay().unwrap() && SockRef::from(&listener).reuse_address().unwrap());
+            assert_eq!(listener.user_timeout().unwrap(), Some(Duration::from_secs(3)));
+            assert!(format!("{config:?}").contains("nodelay: Some(false)"));
+        }
+    });
+}
+
+#[test]
+fn the_port_is_shared_if_all_say_so() {
+    run(async {
+        let config = ListenConfig::new().reuse_port(true);
+        let first = config.listen(ANY).await.unwrap();
+        let addr = first.local_addr().unwrap();
+        let second = config.listen(addr).await.unwrap();
+        assert_eq!(second.local_addr().unwrap(), addr);
+        assert_eq!(TcpListener::bind(addr).await.unwrap_err().kind(), ErrorKind::AddrInUse);
+    });
+}
+
+/// A port on which a connection lingers, closed by the side that listened.
+async fn lingering(host: [u8; 4]) -> SocketAddr {
+    let listener = TcpListener::bind(SocketAddr::from((host, 0))).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let client = TcpStream::connect(addr).await.unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    server.force_close().await.unwrap();
+    assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+    client.force_close().await.unwrap();
+    listener.close().await.unwrap();
+    addr
+}
+
+#[test]
+fn reuse_of_an_address_can_be_refused() {
+    run(async {
+        // Addresses of this test's own, lest another test takes the port.
+        let addr = lingering([127, 77, 1, 1]).await;
+        let error = ListenConfig::new().reuse_address(false).listen(addr).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        ListenConfig::new().listen(addr).await.unwrap();
+    });
+}
+
+#[test]
+fn a_group_has_one_port_and_shares_the_work() {
+    const CLIENTS: usize = 128;
+    run(async {
+        let listeners = ListenConfig::new().listen_many(ANY, 4).await.unwrap();
+        assert_eq!(listeners.len(), 4);
+        let addr = listeners[0].local_addr().unwrap();
+        assert_ne!(addr.port(), 0);
+        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == addr));
+        let mut clients = Vec::new();
+        for _ in 0..CLIENTS {
+            clients.push(TcpStream::connect(addr).await.unwrap());
+        }
+        let mut got = [0; 4];
+        let mut streams = Vec::new();
+        while streams.len() < CLIENTS {
+            for (listener, got) in listeners.iter().zip(&mut got) {
+                while let Poll::Ready(accepted) = poll_once(&mut listener.accept()).await {
+                    streams.push(accepted.unwrap());
+                    *got += 1;
+                }
+            }
+        }
+        // Each gets one with a probability of 1 - (3/4)^128.
+        assert!(got.iter().all(|&got| got > 0), "{got:?}");
+        let error = ListenConfig::new().listen_many(ANY, 0).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let taken = TcpListener::bind(ANY).await.unwrap();
+        let error = ListenConfig::new().listen_many(taken.local_addr().unwrap(), 2).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    });
+}
+
+#[test]
+fn ipv6_only_leaves_ipv4_to_others() {
+    if std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        return println!("skipped: this machine has no IPv6");
+    }
+    run(async {
+        let config = ListenConfig::new().only_v6(true);
+        let six = config.listen((Ipv6Addr::UNSPECIFIED, 0)).await.unwrap();
+        assert!(six.only_v6().unwrap());
+        let port = six.local_addr().unwrap().port();
+        let four = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
+        // Unless somebody else has the port.
+        if let Ok(four) = four {
+            let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+            let (_, peer) = four.accept().await.unwrap();
+            assert_eq!(peer, client.local_addr().unwrap());
+        }
+        let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).await.unwrap();
+        assert!(!both.only_v6().unwrap());
+    });
+}
+
+#[test]
+fn buffers_and_queues_are_set_before_the_listener_listens() {
+    run(async {
+        let config = ListenConfig::new()
+            .recv_buffer_size(70_000)
+            .send_buffer_size(80_000)
+            .fast_open(17)
+            .defer_accept(Duration::from_millis(2500));
+        let listener = config.listen(ANY).await.unwrap();
+        assert_eq!((listener.recv_buffer_size().unwrap(), listener.send_buffer_size().unwrap()), (140_000, 160_000));
+        assert_eq!(int(&listener, libc::IPPROTO_TCP, libc::TCP_FASTOPEN), 17);
+        // The kernel counts in retransmissions: 1, 3, 7 … seconds.
+        assert_eq!(int(&listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT), 3);
+    });
+}
+
+#[test]
+fn accept_is_deferred_until_there_is_data() {
+    run(async {
+        let listener = ListenConfig::new().defer_accept(Duration::from_secs(30)).listen(ANY).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut accept = listener.accept();
+        let early = netpoll::future::timeout(Duration::from_millis(50), &mut accept).await;
+        assert!(early.is_err(), "the client has not spoken");
+        client.write_all(b"hello").await.unwrap();
+        let (server, _) = accept.await.unwrap();
+        assert_eq!(poll_once(&mut server.read(&mut [0; 8])).await.map(Result::unwrap), Poll::Ready(5));
+    });
+}
+
+#[test]
+fn a_listener_bound_to_a_device_hears_that_one() {
+    run(async {
+        let config = ListenConfig::new().bind_device("lo");
+        let listener = match config.listen(ANY).await {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return println!("skipped: binding to a device is for the administrator here");
+            }
+            listener => listener.unwrap(),
+        };
+        assert_eq!(listener.device().unwrap().as_deref(), Some("lo"));
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        assert_eq!(server.device().unwrap().as_deref(), Some("lo"));
+    });
+}
+
+/// Go: TestListenConfigControl.
+#[test]
+fn the_hook_sees_each_socket_once_before_it_is_bound() {
+    run(async {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let config = ListenConfig::new().reuse_port(true).control({
+            let calls = calls.clone();
+            move |network, addr, fd| {
+                calls.fetch_add(1, Ordering::SeqCst);
+                assert_eq!(network, if addr.is_ipv4() { "tcp4" } else { "tcp6" });
+                let socket = SockRef::from(&fd);
+                assert!(socket.reuse_port()? && !socket.is_listener()?);
+                assert_eq!(socket.local_addr()?.as_socket().map(|addr| addr.port()), Some(0));
+                socket.set_recv_buffer_size(12_345)
+            }
+        });
+        let listener = config.listen(ANY).await.unwrap();
+        assert_eq!((calls.load(Ordering::SeqCst), listener.recv_buffer_size().unwrap()), (1, 24_690));
+        let group = config.listen_many(ANY, 3).await.unwrap();
+        assert_eq!((calls.load(Ordering::SeqCst), group.len()), (4, 3));
+        if std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+            config.listen((Ipv6Addr::LOCALHOST, 0)).await.unwrap();
+        }
+
+        let before = common::fd_count();
+        let refusing = ListenConfig::new().control(|_, _, _| Err(io::Error::other("not this one")));
+        let error = refusing.listen("127.0.0.1:1").await.unwrap_err();
+        assert_eq!(error.to_string(), "listen tcp 127.0.0.1:1: not this one");
+        // Other tests open and close theirs meanwhile, but none has a thousand.
+        for _ in 0..2000 {
+            refusing.listen(ANY).await.unwrap_err();
+        }
+        assert!(common::fd_count() < before + 1000, "the socket is closed");
+    });
+}
+
+/// Go: TestMultiPathTCP.
+#[test]
+fn multipath_serves_both_kinds_of_clients() {
+    run(async {
+        let listener = ListenConfig::new().multipath(true).listen(ANY).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let plain = TcpStream::connect(addr).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        assert!(!plain.is_multipath().unwrap() && !server.is_multipath().unwrap());
+        common::ping_pong(&plain, &server).await;
+
+        let Ok(socket) = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)) else {
+            return println!("the rest is skipped: this kernel has no multipath TCP");
+        };
+        socket.connect(&addr.into()).unwrap();
+        let client = TcpStream::from(OwnedFd::from(socket));
+        let (server, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
+        common::ping_pong(&client, &server).await;
+        assert!(client.is_multipath().unwrap() && server.is_multipath().unwrap());
+        server.force_close().await.unwrap();
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+        // Off unless asked for.
+        let listener = TcpListener::bind(ANY).await.unwrap();
+        assert_eq!(SockRef::from(&listener).protocol().unwrap(), Some(Protocol::TCP));
+    });
+}
+
+#[test]
+fn without_multipath_in_the_kernel_tcp_is_used() {
+    let name = "without_multipath_in_the_kernel_tcp_is_used";
+    child(name, || {
+        // A network of this thread's own, in which there is none.
+        // SAFETY: no memory is passed; this thread's view of the network changes, in a process of its own.
+        let alone = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
+        if !alone || std::fs::write("/proc/sys/net/mptcp/enabled", "0").is_err() {
+            return println!("skipped: it takes the administrator to switch multipath TCP off");
+        }
+        assert!(is_child(name) && Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).is_err());
+        let listener = run(ListenConfig::new().multipath(true).listen("0.0.0.0:0")).unwrap();
+        assert_eq!(SockRef::from(&listener).protocol().unwrap(), Some(Protocol::TCP));
+    });
+}
+
+fn op_error(error: &io::Error) -> &OpError {
+    error.get_ref().and_then(|inner| inner.downcast_ref()).unwrap_or_else(|| panic!("no OpError: {error:?}"))
+}
+
+#[test]
+fn settings_that_cannot_be_are_errors_of_listen() {
+    run(async {
+        let zero = Duration::ZERO;
+        let long = "d".repeat(16);
+        let keepalive = netpoll::net::KeepAlive::new();
+        let cases = [
+            ListenConfig::new().keepalive(keepalive.with_count(0)),
+            ListenConfig::new().keepalive(keepalive.with_interval(Duration::MAX)),
+            ListenConfig::new().user_timeout(zero),
+            ListenConfig::new().user_timeout(Duration::MAX),
+            ListenConfig::new().defer_accept(zero),
+            ListenConfig::new().defer_accept(Duration::MAX),
+            ListenConfig::new().recv_buffer_size(0),
+            ListenConfig::new().send_buffer_size(usize::MAX),
+            ListenConfig::new().fast_open(u32::MAX),
+            ListenConfig::new().bind_device(""),
+            ListenConfig::new().bind_device(long),
+            ListenConfig::new().bind_device("lo\0"),
+        ];
+        for config in cases {
+            let error = config.listen("127.0.0.1:1").await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{config:?}: {error}");
+            assert!(error.to_string().starts_with("listen tcp 127.0.0.1:1: setsockopt: "), "{error}");
+            assert_eq!(op_error(&error).op(), "listen");
+        }
+        let error = ListenConfig::new().bind_device("nobody-s").listen(ANY).await.unwrap_err();
+        assert!(matches!(raw_os_error(&error), Some(libc::ENODEV | libc::EPERM)), "{error}");
+    });
+}
+
+/// Go: TestListenError, TestProtocolListenError.
+#[test]
+fn addresses_that_cannot_be_are_errors_of_listen() {
+    run(async {
+        for addr in ["127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "[::1", "a b:80"] {
+            let error = TcpListener::bind(addr).await.unwrap_err();
+            let inner = error.get_ref().unwrap_or_else(|| panic!("{addr}: {error:?}"));
+            assert!(
+                inner.is::<AddrError>() || inner.is::<OpError>() || error.kind() != ErrorKind::Other,
+                "{addr}: {error:?}"
+            );
+        }
+        let none: &[SocketAddr] = &[];
+        assert_eq!(TcpListener::bind(none).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(ListenConfig::new().listen_many(none, 2).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+        // 192.0.2.0/24 is nobody's (RFC 5737). The last address' error is told, and with another one before it, that one is taken.
+        let nobody_s: SocketAddr = ([192, 0, 2, 1], 0).into();
+        let error = TcpListener::bind(nobody_s).await.unwrap_err();
+        let op = op_error(&error);
+        assert_eq!((op.kind(), op.raw_os_error()), (ErrorKind::AddrNotAvailable, Some(libc::EADDRNOTAVAIL)));
+        assert!(!netpoll::net::is_closed(&error) && !netpoll::net::is_timeout(&error));
+        let group = [nobody_s, ([127, 0, 0, 1], 0).into()];
+        let listeners = ListenConfig::new().listen_many(&group[..], 2).await.unwrap();
+        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap().ip() == Ipv4Addr::LOCALHOST));
+    });
+}
