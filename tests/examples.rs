@@ -196,3 +196,21 @@ fn own_executor_runs_the_sockets_under_all_of_them() {
     let executors: Vec<_> = output.lines().filter_map(|line| line.split(':').next()).collect();
     assert_eq!(executors, ["futures", "smol", "tokio", "netpoll"], "{output}");
 }
+
+#[test]
+fn unix_fdpass_hands_connections_to_other_processes() {
+    let fdpass = Example::start("unix_fdpass", &["127.0.0.1:0", "2"]);
+    let addr = fdpass.addr();
+    let parent = fdpass.child.id();
+    let mut workers = Vec::new();
+    for _ in 0..4 {
+        let mut client = BufReader::new(connect(addr));
+        let hello = read_line(&mut client);
+        let worker: u32 = hello.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("who serves");
+        client.get_mut().write_all(b"hi\n").expect("room");
+        assert_eq!(read_line(&mut client), "hi\n");
+        workers.push(worker);
+    }
+    assert!(workers[0] != workers[1] && !workers.contains(&parent), "{workers:?}");
+    assert_eq!(workers[..2], workers[2..], "in turn");
+}

@@ -6,8 +6,10 @@
 mod addr;
 mod error;
 mod fd;
+pub mod futures;
 mod options;
 mod tcp;
+pub(crate) mod unix;
 
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
@@ -15,10 +17,3 @@ pub use addr::{AddrError, ToSocketAddrs, ToSocketAddrsFuture};
 pub use error::{Addr, OpError, is_closed, is_timeout, raw_os_error};
 pub use options::KeepAlive;
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
-
-/// The futures that methods of sockets return.
-pub mod futures {
-    pub use super::tcp::futures::{
-        Accept, Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,
-    };
-}

@@ -10,3 +10,4 @@ pub(crate) mod message;
 #[cfg(test)]
 pub(crate) mod seam;
 pub(crate) mod socket;
+pub(crate) mod unix;

@@ -14,6 +14,8 @@ use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use socket2::SockAddr;
+
 use super::fd::{Closed, Fd};
 use super::operation::{Caller, Failure, Hold, Left, Operation};
 use crate::net::error::{Addr, Op};
@@ -23,8 +25,8 @@ use crate::sys::socket;
 /// The addresses of a socket.
 #[derive(Clone, Debug, Default)]
 struct Names {
-    local: Option<SocketAddr>,
-    peer: Option<SocketAddr>,
+    local: Option<Addr>,
+    peer: Option<Addr>,
 }
 
 /// See the module's header.
@@ -41,8 +43,14 @@ impl NetFd {
         Ok(NetFd { fd: Fd::new(fd, true)?, network: "tcp", names: OnceLock::new() })
     }
 
+    /// Takes a non-blocking socket of another kind.
+    pub(crate) fn new(fd: OwnedFd, network: &'static str) -> io::Result<NetFd> {
+        Ok(NetFd { fd: Fd::new(fd, false)?, network, names: OnceLock::new() })
+    }
+
     fn ask_names(fd: BorrowedFd<'_>) -> Names {
-        Names { local: socket::local_addr(fd).ok(), peer: socket::peer_addr(fd).ok() }
+        let name = |name: io::Result<SockAddr>| name.ok().and_then(|name| Addr::of(&name));
+        Names { local: name(socket::local_addr_any(fd)), peer: name(socket::peer_addr_any(fd)) }
     }
 
     fn names(&self) -> Names {
@@ -60,8 +68,8 @@ impl NetFd {
         }
         let Names { local, peer } = self.names();
         let op = match peer {
-            Some(peer) if op != "set" => Op::between(op, self.network, local.map(Addr::Ip), Some(Addr::Ip(peer))),
-            _ => Op::at(op, self.network, local.map(Addr::Ip)),
+            Some(peer) if op != "set" => Op::between(op, self.network, local, Some(peer)),
+            _ => Op::at(op, self.network, local),
         };
         match failure {
             Failure::Io(error) => error,
@@ -228,23 +236,22 @@ impl NetFd {
         polled.map_err(|failure| self.error("read", failure))
     }
 
-    /// accept4(2), past the errors that belong to a connection that died in the queue.
-    pub(crate) fn poll_accept(
+    /// accept4(2), past the errors that belong to a connection that died in the queue. `adopt` makes a stream of what came.
+    pub(crate) fn poll_accept<T>(
         &self,
         caller: Caller<'_>,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<(NetFd, SocketAddr)>> {
+        adopt: fn(OwnedFd, SockAddr) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
             let mut retries = 0;
             let (socket, peer) = loop {
-                match socket::accept4(fd) {
+                match socket::accept4_any(fd) {
                     Err(error) if is_of_dead_connection(&error) && retries < ACCEPT_RETRIES_MAX => retries += 1,
                     result => break result?,
                 }
             };
-            let stream = NetFd::tcp(socket)?;
-            let peer = peer.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
-            Ok(((stream, peer), Left::Maybe))
+            Ok((adopt(socket, peer)?, Left::Maybe))
         });
         polled.map_err(|failure| self.error("accept", failure))
     }
@@ -280,10 +287,10 @@ impl fmt::Debug for NetFd {
         let mut debug = f.debug_struct("NetFd");
         debug.field("network", &self.network);
         if let Some(local) = local {
-            debug.field("local", &local);
+            debug.field("local", &format_args!("{local}"));
         }
         if let Some(peer) = peer {
-            debug.field("peer", &peer);
+            debug.field("peer", &format_args!("{peer}"));
         }
         debug.field("fd", &self.fd.number()).finish()
     }

@@ -15,33 +15,48 @@ use crate::sys::socket;
 ///
 /// # Panics
 /// At 2²⁴ sockets in one process.
-fn adopt(fd: OwnedFd) -> NetFd {
+pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Result<NetFd>) -> NetFd {
     // It fails for a number that is no open descriptor, which no owner has; the first operation would say so.
     let _ = socket::set_nonblocking(fd.as_fd(), true);
-    NetFd::tcp(fd).expect("2^24 sockets are open already")
+    make(fd).expect("2^24 sockets are open already")
 }
 
 /// The only handle's descriptor, unclosed.
-fn release(fd: NetFd) -> io::Result<OwnedFd> {
+pub(in crate::net) fn release(fd: NetFd) -> io::Result<OwnedFd> {
     // What an explicit close left behind has no descriptor to give.
     let NetFd { fd, .. } = fd;
     fd.take().map_err(|_| io::Error::new(io::ErrorKind::NotConnected, "use of closed network connection"))
 }
 
-fn closed_placeholder(result: io::Result<OwnedFd>) -> OwnedFd {
+pub(in crate::net) fn closed_placeholder(result: io::Result<OwnedFd>) -> OwnedFd {
     result.expect("the socket was closed explicitly: it has no descriptor to give")
+}
+
+/// The descriptor of the last of a stream's clones.
+pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
+    let fd = Arc::try_unwrap(fd)
+        .map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "other clones of the stream are alive"))?;
+    release(fd)
+}
+
+/// The same, a duplicate while other clones live.
+pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
+    closed_placeholder(match Arc::try_unwrap(fd) {
+        Ok(fd) => release(fd),
+        Err(shared) => shared.with("file", socket::dup_cloexec),
+    })
 }
 
 impl From<std::net::TcpListener> for TcpListener {
     fn from(listener: std::net::TcpListener) -> TcpListener {
-        TcpListener { fd: adopt(listener.into()) }
+        TcpListener { fd: adopt(listener.into(), NetFd::tcp) }
     }
 }
 
 impl From<OwnedFd> for TcpListener {
     /// The caller says that it is a TCP socket that listens; of another kind, operations fail.
     fn from(fd: OwnedFd) -> TcpListener {
-        TcpListener { fd: adopt(fd) }
+        TcpListener { fd: adopt(fd, NetFd::tcp) }
     }
 }
 
@@ -64,14 +79,14 @@ impl From<TcpListener> for OwnedFd {
 
 impl From<std::net::TcpStream> for TcpStream {
     fn from(stream: std::net::TcpStream) -> TcpStream {
-        TcpStream::from_net_fd(adopt(stream.into()))
+        TcpStream::from_net_fd(adopt(stream.into(), NetFd::tcp))
     }
 }
 
 impl From<OwnedFd> for TcpStream {
     /// The caller says that it is a TCP socket; of another kind, operations fail.
     fn from(fd: OwnedFd) -> TcpStream {
-        TcpStream::from_net_fd(adopt(fd))
+        TcpStream::from_net_fd(adopt(fd, NetFd::tcp))
     }
 }
 
@@ -80,9 +95,7 @@ impl TryFrom<TcpStream> for std::net::TcpStream {
 
     /// Fails while other clones live, and when the stream was closed. The result is non-blocking.
     fn try_from(stream: TcpStream) -> io::Result<std::net::TcpStream> {
-        let fd = Arc::try_unwrap(stream.fd)
-            .map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "other clones of the stream are alive"))?;
-        release(fd).map(From::from)
+        release_shared(stream.fd).map(From::from)
     }
 }
 
@@ -92,30 +105,20 @@ impl From<TcpStream> for OwnedFd {
     /// # Panics
     /// When the stream was closed explicitly, or a duplicate is needed and the process has no descriptor left.
     fn from(stream: TcpStream) -> OwnedFd {
-        closed_placeholder(match Arc::try_unwrap(stream.fd) {
-            Ok(fd) => release(fd),
-            Err(shared) => shared.with("file", socket::dup_cloexec),
-        })
+        duplicate_shared(stream.fd)
     }
 }
 
-impl AsFd for TcpListener {
-    /// The descriptor, for as long as the listener is borrowed; it must not be used after an explicit close.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.fd.expose()
-    }
-}
-
-impl AsFd for TcpStream {
-    /// The descriptor, for as long as the stream is borrowed; it must not be used after an explicit close.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.fd.expose()
-    }
-}
-
-/// The raw descriptor's traits, by way of the owned one's.
-macro_rules! raw {
+/// The borrowed and the raw descriptor's traits.
+macro_rules! descriptor {
     ($type:ident) => {
+        impl AsFd for $type {
+            /// The descriptor, for as long as the socket is borrowed; it must not be used after an explicit close.
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.fd.fd.expose()
+            }
+        }
+
         impl AsRawFd for $type {
             fn as_raw_fd(&self) -> RawFd {
                 self.as_fd().as_raw_fd()
@@ -138,5 +141,7 @@ macro_rules! raw {
     };
 }
 
-raw!(TcpListener);
-raw!(TcpStream);
+pub(in crate::net) use descriptor;
+
+descriptor!(TcpListener);
+descriptor!(TcpStream);

@@ -1,4 +1,4 @@
-//! Connections as a stream, and what is done when the process has no descriptor left.
+//! Connections as a stream, of TCP and of Unix sockets, and what is done when the process has no descriptor left.
 //!
 //! # States
 //! *accepting* → (EMFILE, ENFILE, ENOBUFS, ENOMEM) *backing off*, until the timer or a closed socket of ours → accepting;
@@ -10,11 +10,13 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
+use socket2::SockAddr;
 
 use super::{TcpListener, TcpStream};
 use crate::net::fd::net_fd::NetFd;
@@ -28,7 +30,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The state of an accept loop.
 #[derive(Debug, Default)]
-struct Accepting {
+pub(in crate::net) struct Accepting {
     operation: Operation,
     pause: Option<Pause>,
     /// The last pause, zero after a success.
@@ -44,7 +46,13 @@ struct Pause {
 }
 
 impl Accepting {
-    fn poll_next(&mut self, fd: &NetFd, cx: &mut Context<'_>) -> Poll<Option<io::Result<TcpStream>>> {
+    /// The next connection, of which `adopt` makes a stream.
+    pub(in crate::net) fn poll_next<T>(
+        &mut self,
+        fd: &NetFd,
+        cx: &mut Context<'_>,
+        adopt: fn(OwnedFd, SockAddr) -> io::Result<T>,
+    ) -> Poll<Option<io::Result<T>>> {
         loop {
             if self.ended {
                 return Poll::Ready(None);
@@ -62,11 +70,11 @@ impl Accepting {
             }
             // Before the call, so that what is closed while it fails counts.
             let closings = poller::descriptors_closed();
-            return match fd.poll_accept(Some(&mut self.operation), cx) {
+            return match fd.poll_accept(Some(&mut self.operation), cx, adopt) {
                 Poll::Pending => Poll::Pending,
-                Poll::Ready(Ok((stream, _))) => {
+                Poll::Ready(Ok(stream)) => {
                     self.last = Duration::ZERO;
-                    Poll::Ready(Some(Ok(TcpStream::from_net_fd(stream))))
+                    Poll::Ready(Some(Ok(stream)))
                 }
                 Poll::Ready(Err(error)) if is_want_of_resources(&error) => {
                     self.last = (self.last * 2).clamp(PAUSE_MIN, PAUSE_MAX);
@@ -79,6 +87,11 @@ impl Accepting {
                 }
             };
         }
+    }
+
+    /// The loop's future is dropped.
+    pub(in crate::net) fn cancel(&mut self, fd: &NetFd) {
+        fd.fd.cancel(Direction::Read, &mut self.operation);
     }
 }
 
@@ -103,13 +116,13 @@ impl Stream for Incoming<'_> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let fd = self.fd;
-        self.accepting.poll_next(fd, cx)
+        self.accepting.poll_next(fd, cx, TcpStream::adopt).map_ok(|(stream, _)| stream)
     }
 }
 
 impl Drop for Incoming<'_> {
     fn drop(&mut self) {
-        self.fd.fd.cancel(Direction::Read, &mut self.accepting.operation);
+        self.accepting.cancel(self.fd);
     }
 }
 
@@ -141,13 +154,13 @@ impl Stream for IntoIncoming {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        this.accepting.poll_next(&this.listener.fd, cx)
+        this.accepting.poll_next(&this.listener.fd, cx, TcpStream::adopt).map_ok(|(stream, _)| stream)
     }
 }
 
 impl Drop for IntoIncoming {
     fn drop(&mut self) {
-        self.listener.fd.fd.cancel(Direction::Read, &mut self.accepting.operation);
+        self.accepting.cancel(&self.listener.fd);
     }
 }
 

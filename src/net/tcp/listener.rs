@@ -5,9 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::futures::{Accept, Closed};
 use super::incoming::{Incoming, IntoIncoming};
 use crate::net::fd::net_fd::NetFd;
+use crate::net::futures::{Accept, Closed};
 use crate::net::{AddrError, ToSocketAddrs, options};
 use crate::rt::poller::Direction;
 

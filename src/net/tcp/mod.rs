@@ -1,12 +1,11 @@
-//! TCP: [`listener`] and [`incoming`] accept, [`stream`] is the connection, [`futures`] what its methods return, [`traits`] its reading and writing by
+//! TCP: [`listener`] and [`incoming`] accept, [`stream`] is the connection, [`traits`] its reading and writing by
 //! futures-io's traits, [`convert`] the ways in and out.
 
-mod convert;
-pub(crate) mod futures;
-mod incoming;
+pub(super) mod convert;
+pub(super) mod incoming;
 mod listener;
 mod stream;
-mod traits;
+pub(super) mod traits;
 
 pub use incoming::{Incoming, IntoIncoming};
 pub use listener::TcpListener;
