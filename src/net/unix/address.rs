@@ -7,6 +7,7 @@
 //! Go makes `@` at the beginning of a name abstract, and cuts names at a NUL. Here, as in std, `@` is an ordinary byte, NUL at the
 //! beginning is what means abstract, and NULs in an abstract name are kept.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -20,57 +21,65 @@ use crate::net::error::Addr;
 /// Most bytes of a path, and of an abstract name after its NUL.
 const NAME_MAX: usize = 107;
 
-/// A name for the kernel and as errors print it.
-#[derive(Clone, Debug)]
-pub(super) struct Name {
-    pub(super) raw: SockAddr,
-    /// A file.
-    pub(super) is_path: bool,
-    printed: Addr,
+const NAME_TOO_LONG: &str = "an abstract name has at most 107 bytes";
+const PATH_TOO_LONG: &str = "a socket's path has at most 107 bytes";
+const NUL_IN_PATH: &str = "a path has no NUL byte, but for one at the beginning of an abstract name";
+
+/// A name as a user gave it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Name<'a> {
+    Path(&'a Path),
+    Addr(&'a SocketAddr),
 }
 
-impl Name {
+fn refused(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
+impl<'a> Name<'a> {
+    /// For the kernel.
+    ///
     /// # Errors
-    /// `InvalidInput` for a path that is too long, or has a NUL in it; the name to print comes with it.
-    pub(super) fn of_path(path: &Path) -> Result<Name, (Addr, io::Error)> {
-        let bytes = path.as_os_str().as_bytes();
-        if let [0, name @ ..] = bytes {
-            return Name::of_abstract(name);
-        }
-        let printed = Addr::Unix(path.to_owned());
-        let refused = |why| (printed.clone(), io::Error::new(io::ErrorKind::InvalidInput, why));
-        if bytes.len() > NAME_MAX {
-            return Err(refused("a socket's path has at most 107 bytes"));
-        }
-        if bytes.contains(&0) {
-            return Err(refused("a path has no NUL byte, but for one at the beginning of an abstract name"));
-        }
-        let raw = SockAddr::unix(path).map_err(|error| (printed.clone(), error))?;
-        Ok(Name { raw, is_path: !bytes.is_empty(), printed })
-    }
-
-    fn of_abstract(name: &[u8]) -> Result<Name, (Addr, io::Error)> {
-        let printed = Addr::Unix(std::ffi::OsStr::from_bytes(&[b"@", name].concat()).into());
-        if name.len() > NAME_MAX {
-            let why = "an abstract name has at most 107 bytes";
-            return Err((printed, io::Error::new(io::ErrorKind::InvalidInput, why)));
-        }
-        let path = [b"\0", name].concat();
-        let raw = SockAddr::unix(std::ffi::OsStr::from_bytes(&path)).map_err(|error| (printed.clone(), error))?;
-        Ok(Name { raw, is_path: false, printed })
-    }
-
-    /// # Errors
-    /// As [`of_path`](Name::of_path): a std address from elsewhere may hold what a path may not.
-    pub(super) fn of_addr(addr: &SocketAddr) -> Result<Name, (Addr, io::Error)> {
-        match addr.as_abstract_name() {
-            Some(name) => Name::of_abstract(name),
-            None => Name::of_path(addr.as_pathname().unwrap_or(Path::new(""))),
+    /// `InvalidInput` for a name that is too long, or a path with a NUL in it.
+    pub(super) fn raw(self) -> io::Result<SockAddr> {
+        let path = match self {
+            Name::Path(path) => path,
+            Name::Addr(addr) => match addr.as_abstract_name() {
+                Some(name) => {
+                    let mut bytes = [0; NAME_MAX + 1];
+                    let room = bytes[1..].get_mut(..name.len()).ok_or_else(|| refused(NAME_TOO_LONG))?;
+                    room.copy_from_slice(name);
+                    return SockAddr::unix(OsStr::from_bytes(&bytes[..=name.len()]));
+                }
+                None => addr.as_pathname().unwrap_or(Path::new("")),
+            },
+        };
+        match path.as_os_str().as_bytes() {
+            [0, name @ ..] if name.len() > NAME_MAX => Err(refused(NAME_TOO_LONG)),
+            [0, ..] => SockAddr::unix(path),
+            bytes if bytes.len() > NAME_MAX => Err(refused(PATH_TOO_LONG)),
+            bytes if bytes.contains(&0) => Err(refused(NUL_IN_PATH)),
+            _ => SockAddr::unix(path),
         }
     }
 
-    pub(super) fn addr(&self) -> Addr {
-        self.printed.clone()
+    /// As errors print it.
+    pub(super) fn printed(self) -> Addr {
+        match self {
+            Name::Addr(addr) => Addr::from(addr),
+            Name::Path(path) => match path.as_os_str().as_bytes() {
+                [0, name @ ..] => Addr::Unix(OsStr::from_bytes(&[b"@", name].concat()).into()),
+                _ => Addr::Unix(path.to_owned()),
+            },
+        }
+    }
+
+    /// The file that it names.
+    pub(super) fn file(self) -> Option<&'a Path> {
+        match self {
+            Name::Addr(addr) => addr.as_pathname(),
+            Name::Path(path) => Some(path).filter(|path| !matches!(path.as_os_str().as_bytes(), [] | [0, ..])),
+        }
     }
 }
 
@@ -98,32 +107,49 @@ mod tests {
     use socket2::{Domain, Type};
     use std::os::fd::AsFd;
 
+    fn path(name: &str) -> Name<'_> {
+        Name::Path(Path::new(name))
+    }
+
     #[test]
     fn names_go_to_the_kernel_and_come_back() {
-        let there_and_back = |name: &Name| from_kernel(&name.raw).unwrap();
-        let path = Name::of_path(Path::new("/tmp/x")).unwrap();
-        assert_eq!(there_and_back(&path).as_pathname(), Some(Path::new("/tmp/x")));
-        assert_eq!((path.addr().to_string().as_str(), path.is_path), ("/tmp/x", true));
-        let hidden = Name::of_path(Path::new("\0a\0b")).unwrap();
-        assert_eq!(there_and_back(&hidden).as_abstract_name(), Some(&b"a\0b"[..]));
-        assert_eq!((hidden.addr().to_string().as_str(), hidden.is_path), ("@a\0b", false));
-        let again = Name::of_addr(&there_and_back(&hidden)).unwrap();
-        assert_eq!(there_and_back(&again).as_abstract_name(), Some(&b"a\0b"[..]));
-        let none = Name::of_path(Path::new("")).unwrap();
-        assert!(!none.is_path && there_and_back(&none).is_unnamed());
-        assert_eq!(Name::of_path(Path::new("@x")).unwrap().addr().to_string(), "@x");
-        assert!(Name::of_path(Path::new("@x")).unwrap().is_path, "an ordinary byte");
+        let there_and_back = |name: Name<'_>| from_kernel(&name.raw().unwrap()).unwrap();
+        let file = there_and_back(path("/tmp/x"));
+        assert_eq!(file.as_pathname(), Some(Path::new("/tmp/x")));
+        let hidden = there_and_back(path("\0a\0b"));
+        assert_eq!(hidden.as_abstract_name(), Some(&b"a\0b"[..]));
+        let none = there_and_back(path(""));
+        assert!(none.is_unnamed());
+        for addr in [file, hidden, none] {
+            assert_eq!(format!("{:?}", there_and_back(Name::Addr(&addr))), format!("{addr:?}"));
+        }
+    }
+
+    #[test]
+    fn names_print_and_know_their_file() {
+        let abstract_name = SocketAddr::from_abstract_name("x").unwrap();
+        let names = [
+            (path("/tmp/x"), "/tmp/x", true),
+            (path("\0x"), "@x", false),
+            (Name::Addr(&abstract_name), "@x", false),
+            (path("@x"), "@x", true),
+            (path(""), "", false),
+        ];
+        for (name, printed, is_file) in names {
+            assert_eq!((name.printed().to_string().as_str(), name.file().is_some()), (printed, is_file));
+        }
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
         let long = |count| "x".repeat(count);
-        assert!(Name::of_path(Path::new(&long(107))).is_ok());
-        assert!(Name::of_path(Path::new(&format!("\0{}", long(107)))).is_ok());
+        assert!(path(&long(107)).raw().is_ok());
+        assert!(path(&format!("\0{}", long(107))).raw().is_ok());
         for bad in [long(108), format!("\0{}", long(108)), "a\0b".to_owned(), long(100_000)] {
-            let (_, error) = Name::of_path(Path::new(&bad)).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(path(&bad).raw().unwrap_err().kind(), io::ErrorKind::InvalidInput);
         }
+        let longest = SocketAddr::from_abstract_name(long(107)).unwrap();
+        assert_eq!(Name::Addr(&longest).raw().unwrap().as_abstract_namespace().unwrap().len(), 107);
     }
 
     #[test]
@@ -137,25 +163,25 @@ mod tests {
     #[allow(unsafe_code)]
     fn a_path_of_108_bytes_reads_as_unnamed() {
         let stem = format!("/tmp/netpoll-{}-", std::process::id());
-        let path = format!("{stem}{}", "x".repeat(108 - stem.len()));
+        let file = format!("{stem}{}", "x".repeat(108 - stem.len()));
         // All of `sun_path`, by way of an abstract name whose NUL is replaced.
-        let hidden = SockAddr::unix(format!("\0{}", &path[1..])).unwrap();
+        let hidden = SockAddr::unix(format!("\0{}", &file[1..])).unwrap();
         let (length, mut storage) = (hidden.len(), hidden.as_storage());
         // SAFETY: the storage holds an address of this family.
         let un = unsafe { storage.view_as::<libc::sockaddr_un>() };
-        un.sun_path[0] = path.as_bytes()[0] as libc::c_char;
+        un.sun_path[0] = file.as_bytes()[0] as libc::c_char;
         // SAFETY: an address of the family that the storage names, and of its length.
         let raw = unsafe { SockAddr::new(storage, length) };
         let sender = socket::socket(Domain::UNIX, Type::DGRAM, None).unwrap();
         socket::bind(sender.as_fd(), &raw).unwrap();
         let receiver = socket::socket(Domain::UNIX, Type::DGRAM, None).unwrap();
-        socket::bind(receiver.as_fd(), &Name::of_path(Path::new("")).unwrap().raw).unwrap();
+        socket::bind(receiver.as_fd(), &path("").raw().unwrap()).unwrap();
         let to = socket::local_addr_any(receiver.as_fd()).unwrap();
         message::send_to(sender.as_fd(), b"x", &to, 0).unwrap();
         let (_, from) = message::recv_from(receiver.as_fd(), &mut [0; 4], 0).unwrap();
         let result = from_kernel(&from);
         let local = from_kernel(&socket::local_addr_any(sender.as_fd()).unwrap());
-        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(&file).unwrap();
         assert!(result.unwrap().is_unnamed());
         assert!(local.unwrap().is_unnamed());
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Type};
 
 use super::address::{Name, from_kernel};
-use super::dial::{Named, bind, connect_datagram, network};
+use super::dial::{bind, connect_datagram, network};
 use super::futures::{
     Destination, Recv, RecvFrom, RecvFromWithFds, RecvWithFds, Send, SendTo, SendToWithFds, SendWithFds,
 };
@@ -53,11 +53,6 @@ pub struct UnixDatagram {
 
 socket_methods!(UnixDatagram);
 
-/// Where a datagram goes, unless the name is none.
-fn destination(name: Named) -> Destination {
-    Destination::new(name.map(|name| name.raw).map_err(|(_, error)| error))
-}
-
 impl UnixDatagram {
     pub(super) fn net_fd(fd: OwnedFd) -> io::Result<NetFd> {
         NetFd::new(fd, network(Type::DGRAM))
@@ -69,7 +64,7 @@ impl UnixDatagram {
     /// An [`OpError`](crate::net::OpError) `listen unixgram PATH: bind: …`: `AddrInUse` (a file of that name exists, whether somebody uses it
     /// or not), `NotFound`, `PermissionDenied`. `InvalidInput` for a path that is too long or has a NUL in it.
     pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixDatagram> {
-        bind(Type::DGRAM, Name::of_path(path.as_ref())).map(|(fd, _)| UnixDatagram { fd })
+        bind(Type::DGRAM, Name::Path(path.as_ref())).map(|fd| UnixDatagram { fd })
     }
 
     /// A socket with the address `addr`, which may be an abstract name.
@@ -77,7 +72,7 @@ impl UnixDatagram {
     /// # Errors
     /// As [`bind`](UnixDatagram::bind).
     pub async fn bind_addr(addr: &SocketAddr) -> io::Result<UnixDatagram> {
-        bind(Type::DGRAM, Name::of_addr(addr)).map(|(fd, _)| UnixDatagram { fd })
+        bind(Type::DGRAM, Name::Addr(addr)).map(|fd| UnixDatagram { fd })
     }
 
     /// A socket without a name: it can send, and nobody can answer.
@@ -107,7 +102,7 @@ impl UnixDatagram {
     /// nobody has it open), `PermissionDenied`; EPROTOTYPE where it is no datagram socket's. `InvalidInput` as in
     /// [`bind`](UnixDatagram::bind).
     pub async fn connect<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
-        connect_datagram(&self.fd, Name::of_path(path.as_ref()))
+        connect_datagram(&self.fd, Name::Path(path.as_ref()))
     }
 
     /// The same by address, which may be an abstract name.
@@ -115,7 +110,7 @@ impl UnixDatagram {
     /// # Errors
     /// As [`connect`](UnixDatagram::connect).
     pub async fn connect_addr(&self, addr: &SocketAddr) -> io::Result<()> {
-        connect_datagram(&self.fd, Name::of_addr(addr))
+        connect_datagram(&self.fd, Name::Addr(addr))
     }
 
     // ---- receiving ----
@@ -172,12 +167,12 @@ impl UnixDatagram {
     /// # Cancel safety
     /// Nothing was sent if the future is dropped.
     pub fn send_to<'a, P: AsRef<Path>>(&'a self, buf: &'a [u8], path: P) -> SendTo<'a> {
-        SendTo::new(&self.fd, buf, destination(Name::of_path(path.as_ref())))
+        SendTo::new(&self.fd, buf, Destination::new(Name::Path(path.as_ref())))
     }
 
     /// The same by address, which may be an abstract name: how to answer what [`recv_from`](UnixDatagram::recv_from) brought.
     pub fn send_to_addr<'a>(&'a self, buf: &'a [u8], addr: &SocketAddr) -> SendTo<'a> {
-        SendTo::new(&self.fd, buf, destination(Name::of_addr(addr)))
+        SendTo::new(&self.fd, buf, Destination::new(Name::Addr(addr)))
     }
 
     // ---- descriptors ----
@@ -201,7 +196,7 @@ impl UnixDatagram {
         fds: &'a [BorrowedFd<'a>],
         path: P,
     ) -> SendToWithFds<'a> {
-        SendToWithFds::new(&self.fd, buf, fds, destination(Name::of_path(path.as_ref())))
+        SendToWithFds::new(&self.fd, buf, fds, Destination::new(Name::Path(path.as_ref())))
     }
 
     /// Receives a datagram, and its descriptors at the end of `fds`: see [`UnixStream::recv_with_fds`](super::UnixStream::recv_with_fds).

@@ -9,13 +9,13 @@
 //! Dropping the future closes the socket.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Type};
 
 use super::address::Name;
-use crate::net::error::{Addr, Op};
+use crate::net::error::Op;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Failure;
 use crate::net::options;
@@ -41,9 +41,6 @@ impl Backoff {
     }
 }
 
-/// A name as a user gave it, or why it is none.
-pub(super) type Named = Result<Name, (Addr, io::Error)>;
-
 /// The network's name, as Go has it.
 pub(super) fn network(ty: Type) -> &'static str {
     match ty {
@@ -54,49 +51,45 @@ pub(super) fn network(ty: Type) -> &'static str {
 }
 
 /// A socket that is bound to `name`, and listens if its kind does. The error is an `OpError` `listen NETWORK name: call: reason`.
-pub(super) fn bind(ty: Type, name: Named) -> io::Result<(NetFd, Name)> {
-    let op = |addr| Op::at("listen", network(ty), Some(addr));
-    let name = name.map_err(|(addr, error)| op(addr).other(error))?;
-    let fail = |call| {
-        let addr = name.addr();
-        move |error| op(addr).call(call, error)
-    };
-    let fd = socket::socket(Domain::UNIX, ty, None).map_err(fail("socket"))?;
-    socket::bind(fd.as_fd(), &name.raw).map_err(fail("bind"))?;
+pub(super) fn bind(ty: Type, name: Name<'_>) -> io::Result<NetFd> {
+    let op = || Op::at("listen", network(ty), Some(name.printed()));
+    let raw = name.raw().map_err(|error| op().other(error))?;
+    let fd = socket::socket(Domain::UNIX, ty, None).map_err(|error| op().call("socket", error))?;
+    socket::bind(fd.as_fd(), &raw).map_err(|error| op().call("bind", error))?;
     if ty != Type::DGRAM {
-        socket::listen(fd.as_fd(), options::backlog()).map_err(fail("listen"))?;
+        socket::listen(fd.as_fd(), options::backlog()).map_err(|error| op().call("listen", error))?;
     }
-    Ok((NetFd::new(fd, network(ty))?, name))
+    NetFd::new(fd, network(ty))
 }
 
 /// A socket that is connected to `name`, until `deadline` at most. The error is an `OpError` `dial NETWORK name: call: reason`.
-pub(super) async fn dial(ty: Type, name: Named, deadline: Option<Instant>) -> io::Result<NetFd> {
-    let op = |addr| Op::at("dial", network(ty), Some(addr));
-    let name = name.map_err(|(addr, error)| op(addr).other(error))?;
-    let fd: OwnedFd = socket::socket(Domain::UNIX, ty, None).map_err(|error| op(name.addr()).call("socket", error))?;
+pub(super) async fn dial(ty: Type, name: Name<'_>, deadline: Option<Instant>) -> io::Result<NetFd> {
+    let op = || Op::at("dial", network(ty), Some(name.printed()));
+    let raw = name.raw().map_err(|error| op().other(error))?;
+    let fd = socket::socket(Domain::UNIX, ty, None).map_err(|error| op().call("socket", error))?;
     let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
     loop {
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(op(name.addr()).timed_out());
+            return Err(op().timed_out());
         }
-        match socket::connect(fd.as_fd(), &name.raw) {
+        match socket::connect(fd.as_fd(), &raw) {
             Ok(()) => return NetFd::new(fd, network(ty)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let pause = Instant::now() + backoff.next();
                 Sleep::until(deadline.map_or(pause, |deadline| deadline.min(pause))).await;
             }
-            Err(error) => return Err(op(name.addr()).call("connect", error)),
+            Err(error) => return Err(op().call("connect", error)),
         }
     }
 }
 
 /// Connects a datagram socket: the peer that `send` sends to, and the only one that is heard.
-pub(super) fn connect_datagram(fd: &NetFd, name: Named) -> io::Result<()> {
-    let op = |addr| Op::at("dial", network(Type::DGRAM), Some(addr));
-    let name = name.map_err(|(addr, error)| op(addr).other(error))?;
-    fd.fd.with(|fd| socket::connect(fd, &name.raw)).map_err(|failure| match failure {
-        Failure::Io(error) => op(name.addr()).call("connect", error),
+pub(super) fn connect_datagram(fd: &NetFd, name: Name<'_>) -> io::Result<()> {
+    let op = || Op::at("dial", network(Type::DGRAM), Some(name.printed()));
+    let raw = name.raw().map_err(|error| op().other(error))?;
+    fd.fd.with(|fd| socket::connect(fd, &raw)).map_err(|failure| match failure {
+        Failure::Io(error) => op().call("connect", error),
         failure => fd.error("dial", failure),
     })
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use socket2::SockAddr;
 
 use super::UnixStream;
-use super::address::from_kernel;
+use super::address::{Name, from_kernel};
 use super::dial::Backoff;
 use super::fds;
 use crate::net::fd::net_fd::NetFd;
@@ -80,9 +80,9 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    pub(super) fn new(to: io::Result<SockAddr>) -> Destination {
+    pub(super) fn new(name: Name<'_>) -> Destination {
         let backoff = Backoff::new(Duration::from_micros(100), Duration::from_millis(20));
-        Destination { to, backoff, pause: None, until: None }
+        Destination { to: name.raw(), backoff, pause: None, until: None }
     }
 
     /// See the module's header.

@@ -15,7 +15,7 @@ use futures_core::Stream;
 use socket2::Type;
 
 use super::address::{Name, from_kernel};
-use super::dial::{Named, bind};
+use super::dial::bind;
 use super::file::SocketFile;
 use super::futures::{Accept, Adopt};
 use super::{UnixSeqpacket, UnixStream};
@@ -77,14 +77,9 @@ pub struct UnixSeqpacketListener {
 macro_rules! listener {
     ($type:ident, $ty:expr, $accepted:ident) => {
         impl $type {
-            fn bind_name(name: Named) -> io::Result<$type> {
-                let path = name.as_ref().ok().filter(|name| name.is_path).map(Name::addr);
-                let (fd, _) = bind($ty, name)?;
-                let file = match path {
-                    Some(crate::net::Addr::Unix(path)) => SocketFile::bound(&path),
-                    _ => SocketFile::default(),
-                };
-                Ok($type { file, fd })
+            fn bind_name(name: Name<'_>) -> io::Result<$type> {
+                let fd = bind($ty, name)?;
+                Ok($type { file: name.file().map(SocketFile::bound).unwrap_or_default(), fd })
             }
 
             /// Listens at `path`; an empty one lets the kernel choose an abstract name, which
@@ -94,7 +89,7 @@ macro_rules! listener {
             /// An [`OpError`](crate::net::OpError) `listen NETWORK PATH: bind: …`: `AddrInUse` (a file of that name exists, whether somebody
             /// listens or not), `NotFound`, `PermissionDenied`. `InvalidInput` for a path that is too long or has a NUL in it.
             pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<$type> {
-                $type::bind_name(Name::of_path(path.as_ref()))
+                $type::bind_name(Name::Path(path.as_ref()))
             }
 
             /// Listens at the address `addr`, which may be an abstract name.
@@ -114,7 +109,7 @@ macro_rules! listener {
             /// # std::io::Result::Ok(()) }).unwrap();
             /// ```
             pub async fn bind_addr(addr: &SocketAddr) -> io::Result<$type> {
-                $type::bind_name(Name::of_addr(addr))
+                $type::bind_name(Name::Addr(addr))
             }
 
             /// Accepts a connection, and its peer's name: unnamed where it has none, as most have.

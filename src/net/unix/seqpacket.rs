@@ -87,7 +87,7 @@ impl UnixSeqpacket {
     /// # Errors
     /// As [`UnixStream::connect`](super::UnixStream::connect), with the network `unixpacket`.
     pub async fn connect<P: AsRef<Path>>(path: P) -> io::Result<UnixSeqpacket> {
-        dial(Type::SEQPACKET, Name::of_path(path.as_ref()), None).await.map(UnixSeqpacket::from_net_fd)
+        dial(Type::SEQPACKET, Name::Path(path.as_ref()), None).await.map(UnixSeqpacket::from_net_fd)
     }
 
     /// Connects to the listener at `path`, for `timeout` at most.
@@ -99,7 +99,7 @@ impl UnixSeqpacket {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a connect timeout of zero leaves no time"));
         }
         let deadline = Instant::now().checked_add(timeout);
-        dial(Type::SEQPACKET, Name::of_path(path.as_ref()), deadline).await.map(UnixSeqpacket::from_net_fd)
+        dial(Type::SEQPACKET, Name::Path(path.as_ref()), deadline).await.map(UnixSeqpacket::from_net_fd)
     }
 
     /// Connects to the listener that has the address `addr`, which may be an abstract name.
@@ -107,7 +107,7 @@ impl UnixSeqpacket {
     /// # Errors
     /// As [`connect`](UnixSeqpacket::connect).
     pub async fn connect_addr(addr: &SocketAddr) -> io::Result<UnixSeqpacket> {
-        dial(Type::SEQPACKET, Name::of_addr(addr), None).await.map(UnixSeqpacket::from_net_fd)
+        dial(Type::SEQPACKET, Name::Addr(addr), None).await.map(UnixSeqpacket::from_net_fd)
     }
 
     /// Two sockets that are connected to each other and have no name.

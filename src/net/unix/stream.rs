@@ -86,7 +86,7 @@ impl UnixStream {
     /// # Cancel safety
     /// Dropping the future closes the socket.
     pub async fn connect<P: AsRef<Path>>(path: P) -> io::Result<UnixStream> {
-        dial(Type::STREAM, Name::of_path(path.as_ref()), None).await.map(UnixStream::from_net_fd)
+        dial(Type::STREAM, Name::Path(path.as_ref()), None).await.map(UnixStream::from_net_fd)
     }
 
     /// Connects to the listener at `path`, for `timeout` at most.
@@ -99,7 +99,7 @@ impl UnixStream {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a connect timeout of zero leaves no time"));
         }
         let deadline = Instant::now().checked_add(timeout);
-        dial(Type::STREAM, Name::of_path(path.as_ref()), deadline).await.map(UnixStream::from_net_fd)
+        dial(Type::STREAM, Name::Path(path.as_ref()), deadline).await.map(UnixStream::from_net_fd)
     }
 
     /// Connects to the listener at `path`, until `deadline` at most.
@@ -107,7 +107,7 @@ impl UnixStream {
     /// # Errors
     /// As [`connect_timeout`](UnixStream::connect_timeout).
     pub async fn connect_deadline<P: AsRef<Path>>(path: P, deadline: Instant) -> io::Result<UnixStream> {
-        dial(Type::STREAM, Name::of_path(path.as_ref()), Some(deadline)).await.map(UnixStream::from_net_fd)
+        dial(Type::STREAM, Name::Path(path.as_ref()), Some(deadline)).await.map(UnixStream::from_net_fd)
     }
 
     /// Connects to the listener that has the address `addr`, which may be an abstract name.
@@ -115,7 +115,7 @@ impl UnixStream {
     /// # Errors
     /// As [`connect`](UnixStream::connect).
     pub async fn connect_addr(addr: &SocketAddr) -> io::Result<UnixStream> {
-        dial(Type::STREAM, Name::of_addr(addr), None).await.map(UnixStream::from_net_fd)
+        dial(Type::STREAM, Name::Addr(addr), None).await.map(UnixStream::from_net_fd)
     }
 
     /// Two streams that are connected to each other and have no name.
