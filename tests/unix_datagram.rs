@@ -159,20 +159,30 @@ fn std_s_sockets_understand_it() {
 /// The kernel wakes a sender for its own datagrams only, or when it is connected: the queue here is full of somebody else's.
 #[test]
 fn a_sender_hears_of_room_that_somebody_else_took() {
-    for connected in [false, true] {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Sender {
+        Connected,
+        Unconnected,
+        /// To a third socket, whose queue is full and stays so.
+        ConnectedElsewhere,
+    }
+    for kind in [Sender::Connected, Sender::Unconnected, Sender::ConnectedElsewhere] {
         run(async {
-            let receiver = Arc::new(UnixDatagram::bind("").await.unwrap());
+            let (receiver, third) = (UnixDatagram::bind("").await.unwrap(), UnixDatagram::bind("").await.unwrap());
             let to = receiver.local_addr().unwrap();
             let other = UnixDatagram::unbound().unwrap();
             let filled = fill(&other, &receiver).await;
+            fill(&other, &third).await;
             let sender = UnixDatagram::unbound().unwrap();
-            if connected {
-                sender.connect_addr(&to).await.unwrap();
+            match kind {
+                Sender::Connected => sender.connect_addr(&to).await.unwrap(),
+                Sender::Unconnected => {}
+                Sender::ConnectedElsewhere => sender.connect_addr(&third.local_addr().unwrap()).await.unwrap(),
             }
             let waiting = task::spawn(async move {
-                match connected {
-                    true => sender.send(b"mine").await,
-                    false => sender.send_to_addr(b"mine", &to).await,
+                match kind {
+                    Sender::Connected => sender.send(b"mine").await,
+                    _ => sender.send_to_addr(b"mine", &to).await,
                 }
             });
             // Long enough for it to have waited, more than once.
@@ -188,6 +198,34 @@ fn a_sender_hears_of_room_that_somebody_else_took() {
             assert_eq!(waiting.await.unwrap(), 4);
         });
     }
+}
+
+/// The other thing that may be full has events: the sender's own buffer, here with datagrams to several receivers.
+#[test]
+fn a_sender_hears_of_room_in_its_own_buffer() {
+    run(async {
+        let sender = UnixDatagram::unbound().unwrap();
+        let big = vec![7; 64 << 10];
+        let mut receivers = Vec::new();
+        // As many as it takes: one whose queue is full gets no more.
+        let last = loop {
+            let receiver = UnixDatagram::bind("").await.unwrap();
+            let to = receiver.local_addr().unwrap();
+            receivers.push(receiver);
+            if poll_once(&mut sender.send_to_addr(&big, &to)).await.is_pending() {
+                break to;
+            }
+            assert!(receivers.len() < 1000, "the send buffer has no end");
+        };
+        let mut waiting = sender.send_to_addr(&big, &last);
+        assert!(poll_once(&mut waiting).await.is_pending());
+        let mut buf = vec![0; 64 << 10];
+        for receiver in &receivers[..receivers.len() - 1] {
+            assert_eq!(receiver.recv(&mut buf).await.unwrap(), big.len());
+        }
+        assert_eq!(waiting.await.unwrap(), big.len());
+        assert_eq!(receivers.last().unwrap().recv(&mut buf).await.unwrap(), big.len());
+    });
 }
 
 /// Its tries are few: each failed one makes an event of its own, which must not lead to the next.

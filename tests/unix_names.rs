@@ -9,6 +9,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net as std_net;
 use std::path::Path;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use common::{Folder, child, poll_once, run};
@@ -228,13 +229,14 @@ fn a_dial_against_a_full_backlog_waits() {
         socket.listen(1).unwrap();
         let listener = UnixListener::from(OwnedFd::from(socket));
         let mut held = Vec::new();
-        let error = loop {
-            match UnixStream::connect_timeout(&path, Duration::from_millis(20)).await {
-                Ok(stream) => held.push(stream),
-                Err(error) => break error,
+        loop {
+            match poll_once(&mut Box::pin(UnixStream::connect(&path))).await {
+                Poll::Ready(stream) => held.push(stream.unwrap()),
+                Poll::Pending => break,
             }
             assert!(held.len() < 10, "the backlog has no end");
-        };
+        }
+        let error = UnixStream::connect_timeout(&path, Duration::from_millis(20)).await.unwrap_err();
         assert!(is_timeout(&error));
         assert_eq!(error.to_string(), format!("dial unix {}: i/o timeout", path.display()));
         assert!(error.get_ref().unwrap().downcast_ref::<OpError>().unwrap().is_deadline());

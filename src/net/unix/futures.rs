@@ -3,8 +3,8 @@
 //! # A full queue of somebody else's datagrams
 //! A datagram that finds its receiver's queue full answers EAGAIN. A connected sender hears of room. One that names the receiver hears of
 //! the end of its own datagrams only, and of the try that failed as well, so that waiting for events would both hang and spin.
-//! So [`SendTo`] asks poll(2) what is full: its own buffer, which has events, or else the queue; and then tries again by a timer,
-//! after 0.1 ms and after twice as long each time, 20 ms at most. (Go waits for events.)
+//! So [`SendTo`] asks what is full. Its own buffer has events. For a queue it tries again by a timer, after 0.1 ms and after twice as
+//! long each time, 20 ms at most. (Go waits for events.)
 //!
 //! # Cancellation
 //! Dropping one leaves the socket as it was: a message is sent or received whole or not at all.
@@ -69,6 +69,12 @@ fn with_sender((count, from): (usize, SockAddr)) -> io::Result<(usize, SocketAdd
     Ok((count, from_kernel(&from)?))
 }
 
+/// Whether a send that names its receiver failed for want of room there, as far as can be told: poll(2) says whether there is room in
+/// the own buffer, unless the socket has a peer, of whom it speaks then.
+fn is_about_receiver(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(socket::is_ready(fd, true)? || socket::peer_addr_any(fd).is_ok())
+}
+
 /// Where a message goes, and the tries without an event.
 #[derive(Debug)]
 pub(crate) struct Destination {
@@ -107,7 +113,7 @@ impl Destination {
                 fd.fd.resume(Direction::Write, operation);
             }
             let sent = ready!(poll_send(fd, Hold::Free, operation, cx, |fd| match call(fd, to) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && socket::is_ready(fd, true)? => Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && is_about_receiver(fd)? => Ok(None),
                 result => result.map(Some),
             }));
             match sent {
