@@ -5,6 +5,8 @@
 //! that sanitizers, preloaded shims and tracers see them. Nothing here retries or waits: EINTR and EAGAIN are the
 //! business of `net::fd::fd`, which knows deadlines. The poller's calls are in `rt::epoll`.
 
+pub(crate) mod control;
+pub(crate) mod message;
 #[cfg(test)]
 pub(crate) mod seam;
 pub(crate) mod socket;

@@ -37,7 +37,7 @@ fn check(result: c_int) -> io::Result<c_int> {
 }
 
 #[inline]
-fn check_len(result: libc::ssize_t) -> io::Result<usize> {
+pub(super) fn check_len(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 

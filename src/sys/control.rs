@@ -1,0 +1,341 @@
+//! Control messages: what travels beside a message's bytes (cmsg(3)). Building them, walking them, and descriptors
+//! among them.
+//!
+//! The layout is computed by libc's `CMSG_LEN` and `CMSG_SPACE`; lengths that the buffer does not hold end a walk, so
+//! control data that was cut short is read as far as it goes.
+//!
+//! # Invariants
+//! * The buffer is of [`Word`]s, which have the alignment of a `cmsghdr`.
+//! * A [`Control`] is made of what the kernel has just written, and only of that: the descriptors named in it are ours.
+//!   Each comes out once, by [`Control::take_fds`], or is closed when the value is dropped.
+//!
+//! # Compared with Go (syscall/sockcmsg_linux.go)
+//! `ParseUnixRights` gives numbers, and who forgets them leaks them. Here they are owned from the start.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use libc::c_int;
+
+/// What a control buffer consists of.
+pub(crate) type Word = usize;
+
+/// Most descriptors in one message: the kernel's SCM_MAX_FD.
+pub(crate) const FDS_MAX: usize = 253;
+
+const _: () = assert!(align_of::<libc::cmsghdr>() <= align_of::<Word>());
+
+/// Bytes of a header with its padding.
+const HEADER: usize = space(0);
+
+/// Bytes that a control message with `data` bytes takes.
+pub(crate) const fn space(data: usize) -> usize {
+    // SAFETY: arithmetic only.
+    unsafe { libc::CMSG_SPACE(data as libc::c_uint) as usize }
+}
+
+/// Words that hold `bytes`.
+pub(crate) const fn words(bytes: usize) -> usize {
+    bytes.div_ceil(size_of::<Word>())
+}
+
+/// Words for as many descriptors as a message may bring.
+pub(crate) const RIGHTS_WORDS: usize = words(space(FDS_MAX * size_of::<c_int>()));
+
+/// Types without padding for which every pattern of bits is a value.
+///
+/// # Safety
+/// The implementor says that it is so.
+pub(crate) unsafe trait Plain: Copy {}
+
+// SAFETY: an integer.
+unsafe impl Plain for c_int {}
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}
+// SAFETY: an integer.
+unsafe impl Plain for u16 {}
+// SAFETY: an integer.
+unsafe impl Plain for u8 {}
+// SAFETY: three integers of four bytes.
+unsafe impl Plain for libc::in_pktinfo {}
+// SAFETY: sixteen bytes and an integer of four.
+unsafe impl Plain for libc::in6_pktinfo {}
+
+fn bytes_of(words: &[Word]) -> &[u8] {
+    // SAFETY: the same memory, which is initialised; bytes need no alignment.
+    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
+}
+
+fn bytes_of_mut(words: &mut [Word]) -> &mut [u8] {
+    // SAFETY: as above, borrowed mutably; every pattern of bits is a word.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
+}
+
+/// Builds control data in a buffer.
+#[derive(Debug)]
+pub(crate) struct ControlWriter<'a> {
+    words: &'a mut [Word],
+    /// Bytes that are written.
+    len: usize,
+}
+
+impl<'a> ControlWriter<'a> {
+    pub(crate) fn new(words: &'a mut [Word]) -> ControlWriter<'a> {
+        ControlWriter { words, len: 0 }
+    }
+
+    /// The data, for msghdr: empty where nothing was pushed.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &bytes_of(self.words)[..self.len]
+    }
+
+    /// Appends a header; the room for its data.
+    fn reserve(&mut self, level: c_int, kind: c_int, data: usize) -> io::Result<&mut [u8]> {
+        let (start, whole) = (self.len, space(data));
+        let Some(room) = bytes_of_mut(self.words)[start..].get_mut(..whole) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the control data does not fit its buffer"));
+        };
+        // SAFETY: a header is plain data for which all zeroes is a value; some C libraries have padding in it.
+        let mut header: libc::cmsghdr = unsafe { std::mem::zeroed() };
+        header.cmsg_len = (HEADER + data) as _;
+        header.cmsg_level = level;
+        header.cmsg_type = kind;
+        // SAFETY: `room` begins with at least the size of a header, and the write asks for no alignment.
+        unsafe { room.as_mut_ptr().cast::<libc::cmsghdr>().write_unaligned(header) };
+        self.len = start + whole;
+        Ok(&mut room[HEADER..HEADER + data])
+    }
+
+    /// Appends a message that consists of one value.
+    ///
+    /// # Errors
+    /// `InvalidInput` where it does not fit.
+    pub(crate) fn push<T: Plain>(&mut self, level: c_int, kind: c_int, value: T) -> io::Result<()> {
+        let room = self.reserve(level, kind, size_of::<T>())?;
+        // SAFETY: the room has the size of `T`, and the write asks for no alignment.
+        unsafe { room.as_mut_ptr().cast::<T>().write_unaligned(value) };
+        Ok(())
+    }
+
+    /// Appends descriptors (SCM_RIGHTS): the receiver gets duplicates. None: nothing is appended.
+    ///
+    /// # Errors
+    /// `InvalidInput` for more than [`FDS_MAX`], or where they do not fit.
+    pub(crate) fn push_fds(&mut self, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        if fds.is_empty() {
+            return Ok(());
+        }
+        if fds.len() > FDS_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a message carries at most 253 descriptors"));
+        }
+        let room = self.reserve(libc::SOL_SOCKET, libc::SCM_RIGHTS, fds.len() * size_of::<c_int>())?;
+        for (place, fd) in room.chunks_exact_mut(size_of::<c_int>()).zip(fds) {
+            place.copy_from_slice(&fd.as_raw_fd().to_ne_bytes());
+        }
+        Ok(())
+    }
+}
+
+/// One control message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message<'a> {
+    pub(crate) level: c_int,
+    pub(crate) kind: c_int,
+    pub(crate) data: &'a [u8],
+}
+
+impl Message<'_> {
+    /// The data as a value: none where there are fewer bytes.
+    pub(crate) fn value<T: Plain>(&self) -> Option<T> {
+        let data = self.data.get(..size_of::<T>())?;
+        // SAFETY: as many bytes as `T` has, and every pattern of bits is a value; the read asks for no alignment.
+        Some(unsafe { data.as_ptr().cast::<T>().read_unaligned() })
+    }
+}
+
+/// Walks control data.
+#[derive(Clone, Debug)]
+pub(crate) struct Messages<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Messages<'a> {
+    /// The messages in the first `len` bytes of a buffer.
+    pub(crate) fn new(words: &'a [Word], len: usize) -> Messages<'a> {
+        let bytes = bytes_of(words);
+        Messages { rest: &bytes[..len.min(bytes.len())] }
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Message<'a>;
+
+    fn next(&mut self) -> Option<Message<'a>> {
+        let rest = self.rest;
+        if rest.len() < HEADER {
+            return None;
+        }
+        // SAFETY: `rest` has the bytes of a header, which is plain data; the read asks for no alignment.
+        let header = unsafe { rest.as_ptr().cast::<libc::cmsghdr>().read_unaligned() };
+        let data = rest.get(HEADER..header.cmsg_len as usize)?;
+        self.rest = rest.get(space(data.len())..).unwrap_or_default();
+        Some(Message { level: header.cmsg_level, kind: header.cmsg_type, data })
+    }
+}
+
+/// The numbers of descriptors in control data.
+fn rights(messages: Messages<'_>) -> impl Iterator<Item = RawFd> {
+    messages
+        .filter(|message| (message.level, message.kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS))
+        .flat_map(|message| message.data.chunks_exact(size_of::<c_int>()))
+        .map(|number| RawFd::from_ne_bytes(number.try_into().expect("a chunk of four bytes")))
+}
+
+/// Control data that came with a message. Dropping it closes the descriptors that nobody took.
+#[derive(Debug)]
+pub(crate) struct Control<'a> {
+    words: &'a [Word],
+    len: usize,
+    /// The descriptors are somebody else's.
+    taken: bool,
+}
+
+impl<'a> Control<'a> {
+    /// # Safety
+    /// The kernel has written the first `len` bytes of `words` as the control data of one message, and no other
+    /// `Control` was made of them.
+    pub(super) unsafe fn new(words: &'a [Word], len: usize) -> Control<'a> {
+        Control { words, len, taken: false }
+    }
+
+    pub(crate) fn messages(&self) -> Messages<'_> {
+        Messages::new(self.words, self.len)
+    }
+
+    /// Moves the descriptors that came to the end of `into`. How many.
+    pub(crate) fn take_fds(&mut self, into: &mut Vec<OwnedFd>) -> usize {
+        if std::mem::replace(&mut self.taken, true) {
+            return 0;
+        }
+        let before = into.len();
+        // SAFETY: the kernel installed the descriptor for this message, and `taken` lets it out once.
+        into.extend(rights(self.messages()).map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+        into.len() - before
+    }
+}
+
+impl Drop for Control<'_> {
+    fn drop(&mut self) {
+        if !self.taken && self.len > 0 {
+            for number in rights(self.messages()) {
+                // SAFETY: the kernel installed the descriptor for this message, and nobody took it.
+                drop(unsafe { OwnedFd::from_raw_fd(number) });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    /// What was written, walked by libc's own macros.
+    fn by_libc(bytes: &[u8]) -> Vec<(c_int, c_int, Vec<u8>)> {
+        let mut buffer = vec![0 as Word; words(bytes.len())];
+        bytes_of_mut(&mut buffer)[..bytes.len()].copy_from_slice(bytes);
+        // SAFETY: all zeroes is a value.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_control = buffer.as_mut_ptr().cast();
+        message.msg_controllen = bytes.len() as _;
+        let mut found = Vec::new();
+        // SAFETY: the message describes an aligned buffer that lives.
+        let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+        while !next.is_null() {
+            // SAFETY: the macros give headers within the buffer.
+            let header = unsafe { next.read() };
+            // SAFETY: arithmetic only.
+            let length = header.cmsg_len as usize - unsafe { libc::CMSG_LEN(0) } as usize;
+            // SAFETY: a header within the buffer.
+            let data = unsafe { libc::CMSG_DATA(next) };
+            // SAFETY: the data is as long as its header says.
+            let data = unsafe { std::slice::from_raw_parts(data, length) };
+            found.push((header.cmsg_level, header.cmsg_type, data.to_vec()));
+            // SAFETY: as for the first.
+            next = unsafe { libc::CMSG_NXTHDR(&raw const message, next) };
+        }
+        found
+    }
+
+    fn owned(messages: Messages<'_>) -> Vec<(c_int, c_int, Vec<u8>)> {
+        messages.map(|message| (message.level, message.kind, message.data.to_vec())).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_what_libc_and_we_read() {
+        let mut buffer = [usize::MAX; words(space(4) + space(2) + space(20))];
+        let mut writer = ControlWriter::new(&mut buffer);
+        assert!(writer.bytes().is_empty());
+        writer.push(libc::SOL_IP, libc::IP_TTL, 7 as c_int).unwrap();
+        writer.push(libc::SOL_UDP, 103, 1200_u16).unwrap();
+        let info = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: [3; 16] }, ipi6_ifindex: 9 };
+        writer.push(libc::SOL_IPV6, libc::IPV6_PKTINFO, info).unwrap();
+        let bytes = writer.bytes().to_vec();
+        let ours = owned(Messages::new(&buffer, bytes.len()));
+        assert_eq!(ours, by_libc(&bytes));
+        let lengths: Vec<_> = ours.iter().map(|message| message.2.len()).collect();
+        assert_eq!(lengths, [4, 2, 20]);
+        let values: Vec<_> = Messages::new(&buffer, bytes.len()).collect();
+        assert_eq!(values[0].value::<c_int>(), Some(7));
+        assert_eq!(values[1].value::<u16>(), Some(1200));
+        assert_eq!(values[1].value::<c_int>(), None, "fewer bytes than the value has");
+        assert_eq!(values[2].value::<libc::in6_pktinfo>().unwrap().ipi6_ifindex, 9);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_leaves_the_rest() {
+        let mut buffer = [0; words(space(4))];
+        let mut writer = ControlWriter::new(&mut buffer);
+        writer.push(1, 1, 1_u32).unwrap();
+        assert_eq!(writer.push(1, 1, 1_u8).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(writer.bytes().len(), space(4));
+        let mut none = ControlWriter::new(&mut []);
+        assert!(none.push(1, 1, 1_u8).is_err());
+        assert!(none.push_fds(&[]).is_ok() && none.bytes().is_empty());
+    }
+
+    #[test]
+    fn data_cut_short_or_senseless_ends_the_walk() {
+        let mut buffer = [0; words(space(4) + space(4))];
+        let mut writer = ControlWriter::new(&mut buffer);
+        writer.push(1, 1, 1_u32).unwrap();
+        writer.push(2, 2, 2_u32).unwrap();
+        let whole = writer.bytes().len();
+        for len in 0..=whole {
+            let count = Messages::new(&buffer, len).count();
+            let expected = usize::from(len >= HEADER + 4) + usize::from(len >= space(4) + HEADER + 4);
+            assert_eq!(count, expected, "{len} bytes");
+        }
+        assert_eq!(Messages::new(&buffer, usize::MAX).count(), 2);
+        for senseless in [0, 1, HEADER - 1, whole + 1, usize::MAX] {
+            let mut buffer = buffer;
+            bytes_of_mut(&mut buffer)[..size_of::<usize>()].copy_from_slice(&senseless.to_ne_bytes());
+            assert_eq!(Messages::new(&buffer, whole).count(), 0, "a length of {senseless}");
+        }
+    }
+
+    #[test]
+    fn as_many_descriptors_as_the_kernel_takes() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let mut buffer = [0; RIGHTS_WORDS];
+        let mut writer = ControlWriter::new(&mut buffer);
+        writer.push_fds(&[file.as_fd(); FDS_MAX]).unwrap();
+        assert_eq!(by_libc(writer.bytes())[0].2.len(), 4 * FDS_MAX);
+        let mut large = [0; RIGHTS_WORDS + 8];
+        let error = ControlWriter::new(&mut large).push_fds(&[file.as_fd(); FDS_MAX + 1]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+}

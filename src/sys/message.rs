@@ -1,0 +1,234 @@
+//! Messages: bytes in several buffers, with an address and control data beside them.
+//!
+//! One libc call a function; the address may be of any family, and is none (`AF_UNSPEC`) where there was none.
+//!
+//! # Invariants
+//! * Descriptors that come are close-on-exec, and are closed unless somebody takes them ([`Control`]).
+//! * S2 and S3 of [`socket`](super::socket): no SIGPIPE, checked families.
+
+#![allow(unsafe_code)]
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use libc::c_int;
+use socket2::SockAddr;
+
+use super::control::{Control, ControlWriter, Word};
+use super::socket::{IOVECS_MAX, check_len};
+
+/// A message that came.
+#[derive(Debug)]
+pub(crate) struct Received<'a> {
+    /// Bytes in the buffers; with `MSG_TRUNC` among the flags of the call, the message's whole length.
+    pub(crate) bytes: usize,
+    /// `MSG_TRUNC`: bytes did not fit. `MSG_CTRUNC`: control data did not.
+    pub(crate) flags: c_int,
+    /// Whose it is.
+    pub(crate) address: SockAddr,
+    pub(crate) control: Control<'a>,
+}
+
+/// recvmsg(2) with `MSG_CMSG_CLOEXEC` beside `flags`, into the first [`IOVECS_MAX`] buffers.
+#[inline]
+pub(crate) fn recvmsg<'a>(
+    fd: BorrowedFd<'_>,
+    bufs: &mut [IoSliceMut<'_>],
+    control: &'a mut [Word],
+    flags: c_int,
+) -> io::Result<Received<'a>> {
+    // SAFETY: `msghdr` is plain data for which all zeroes is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    // `IoSliceMut` is guaranteed to be laid out as an iovec.
+    message.msg_iov = bufs.as_mut_ptr().cast();
+    message.msg_iovlen = bufs.len().min(IOVECS_MAX) as _;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(control) as _;
+    let receive = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
+        message.msg_name = storage.cast();
+        message.msg_namelen = size_of::<socket2::SockAddrStorage>() as _;
+        let flags = flags | libc::MSG_CMSG_CLOEXEC;
+        // SAFETY: name, buffers and control data are valid for writes of the lengths given, during the call.
+        let bytes = check_len(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags) })?;
+        // SAFETY: `try_init` passes a length that is valid for writes.
+        unsafe { length.write(message.msg_namelen) };
+        Ok(bytes)
+    };
+    // SAFETY: on success the kernel has written an address of the length that is stored; of none, the zeroes that
+    // `try_init` began with are one of `AF_UNSPEC`.
+    let (bytes, address) = unsafe { SockAddr::try_init(receive) }?;
+    // SAFETY: the kernel has just written that many bytes of control data, of this message.
+    let control = unsafe { Control::new(control, message.msg_controllen as usize) };
+    Ok(Received { bytes, flags: message.msg_flags, address, control })
+}
+
+/// sendmsg(2) with `MSG_NOSIGNAL` beside `flags`, of the first [`IOVECS_MAX`] buffers.
+#[inline]
+pub(crate) fn sendmsg(
+    fd: BorrowedFd<'_>,
+    bufs: &[IoSlice<'_>],
+    to: Option<&SockAddr>,
+    control: Option<&ControlWriter<'_>>,
+    flags: c_int,
+) -> io::Result<usize> {
+    // SAFETY: `msghdr` is plain data for which all zeroes is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    // `IoSlice` is guaranteed to be laid out as an iovec. The kernel writes through none of these pointers.
+    message.msg_iov = bufs.as_ptr().cast_mut().cast();
+    message.msg_iovlen = bufs.len().min(IOVECS_MAX) as _;
+    if let Some(to) = to {
+        message.msg_name = to.as_ptr().cast_mut().cast();
+        message.msg_namelen = to.len();
+    }
+    if let Some(bytes) = control.map(ControlWriter::bytes) {
+        message.msg_control = bytes.as_ptr().cast_mut().cast();
+        message.msg_controllen = bytes.len() as _;
+    }
+    // SAFETY: `message` and what it points to are valid for reads during the call.
+    check_len(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags | libc::MSG_NOSIGNAL) })
+}
+
+/// recvfrom(2).
+#[inline]
+pub(crate) fn recv_from(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Result<(usize, SockAddr)> {
+    let receive = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
+        let (start, room) = (buf.as_mut_ptr().cast(), buf.len());
+        // SAFETY: the buffer, and the storage with its length that `try_init` passes, are valid for writes.
+        check_len(unsafe { libc::recvfrom(fd.as_raw_fd(), start, room, flags, storage.cast(), length) })
+    };
+    // SAFETY: as in `recvmsg`.
+    unsafe { SockAddr::try_init(receive) }
+}
+
+/// sendto(2) with `MSG_NOSIGNAL` beside `flags`.
+#[inline]
+pub(crate) fn send_to(fd: BorrowedFd<'_>, buf: &[u8], to: &SockAddr, flags: c_int) -> io::Result<usize> {
+    let (start, count, flags) = (buf.as_ptr().cast(), buf.len(), flags | libc::MSG_NOSIGNAL);
+    // SAFETY: buffer and address are valid for reads of their lengths during the call.
+    check_len(unsafe { libc::sendto(fd.as_raw_fd(), start, count, flags, to.as_ptr().cast(), to.len()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::control::{FDS_MAX, RIGHTS_WORDS, space, words};
+    use std::fs::File;
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::UdpSocket;
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+
+    fn send_fds(to: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+        let mut buffer = [0; RIGHTS_WORDS];
+        let mut control = ControlWriter::new(&mut buffer);
+        control.push_fds(fds)?;
+        sendmsg(to, &[IoSlice::new(bytes)], None, Some(&control), 0)
+    }
+
+    #[test]
+    fn descriptors_pass_and_are_close_on_exec() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut near, far) = UnixStream::pair().unwrap();
+        assert_eq!(send_fds(ours.as_fd(), b"take these", &[far.as_fd(), far.as_fd()]).unwrap(), 10);
+        drop(far);
+        let (mut first, mut second) = ([0; 4], [0; 16]);
+        let mut buffer = [0; RIGHTS_WORDS];
+        let mut bufs = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
+        let mut received = recvmsg(theirs.as_fd(), &mut bufs, &mut buffer, 0).unwrap();
+        assert_eq!((received.bytes, received.flags & libc::MSG_CTRUNC), (10, 0));
+        let mut fds = Vec::new();
+        assert_eq!(received.control.take_fds(&mut fds), 2);
+        assert_eq!(received.control.take_fds(&mut fds), 0, "they come out once");
+        drop(received);
+        assert_eq!((&first, &second[..6]), (b"take", &b" these"[..]));
+        for fd in &fds {
+            // SAFETY: F_GETFD takes no argument.
+            let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) };
+            assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
+        }
+        File::from(fds.pop().unwrap()).write_all(b"far").unwrap();
+        drop(fds);
+        let mut text = String::new();
+        near.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "far", "no other copy is open");
+    }
+
+    /// The end of the stream comes when the last copy of its other end is closed.
+    fn is_closed_everywhere(mut near: &UnixStream) -> bool {
+        near.set_nonblocking(true).unwrap();
+        near.read(&mut [0]).is_ok_and(|count| count == 0)
+    }
+
+    #[test]
+    fn what_nobody_takes_is_closed_also_when_it_was_cut_short() {
+        for room in [RIGHTS_WORDS, words(space(8)), words(space(4)), 0] {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let (near, far) = UnixStream::pair().unwrap();
+            send_fds(ours.as_fd(), b"x", &[far.as_fd(); 5]).unwrap();
+            drop(far);
+            let (mut byte, mut buffer) = ([0], vec![0; room]);
+            let received = recvmsg(theirs.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut buffer, 0).unwrap();
+            assert_eq!(received.flags & libc::MSG_CTRUNC != 0, room != RIGHTS_WORDS, "room of {room} words");
+            assert_eq!(is_closed_everywhere(&near), room == 0, "the kernel closes what has no room");
+            drop(received);
+            assert!(is_closed_everywhere(&near), "room of {room} words");
+        }
+    }
+
+    #[test]
+    fn as_many_descriptors_as_the_kernel_passes() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let file = File::open("/dev/null").unwrap();
+        send_fds(ours.as_fd(), b"x", &[file.as_fd(); FDS_MAX]).unwrap();
+        let (mut byte, mut buffer) = ([0], [0; RIGHTS_WORDS]);
+        let mut received = recvmsg(theirs.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut buffer, 0).unwrap();
+        let mut fds: Vec<OwnedFd> = Vec::new();
+        assert_eq!((received.control.take_fds(&mut fds), received.flags & libc::MSG_CTRUNC), (FDS_MAX, 0));
+    }
+
+    #[test]
+    fn messages_have_addresses_of_any_family() {
+        let (ours, theirs) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let to = SockAddr::from(theirs.local_addr().unwrap());
+        let bufs = [IoSlice::new(b"ab"), IoSlice::new(b"cde")];
+        assert_eq!(sendmsg(ours.as_fd(), &bufs, Some(&to), None, 0).unwrap(), 5);
+        let mut short = [0; 3];
+        let received = recvmsg(theirs.as_fd(), &mut [IoSliceMut::new(&mut short)], &mut [], 0).unwrap();
+        assert_eq!(received.address.as_socket(), ours.local_addr().ok());
+        assert_eq!((received.bytes, received.flags & libc::MSG_TRUNC), (3, libc::MSG_TRUNC));
+        assert_eq!(&short, b"abc");
+        assert_eq!(send_to(ours.as_fd(), b"", &to, 0).unwrap(), 0);
+        let (count, from) = recv_from(theirs.as_fd(), &mut short, 0).unwrap();
+        assert_eq!((count, from.as_socket()), (0, ours.local_addr().ok()));
+
+        let name = format!("netpoll-message-{}", std::process::id());
+        let named = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let mut bytes = b"\0".to_vec();
+        bytes.extend_from_slice(name.as_bytes());
+        let to = SockAddr::unix(std::str::from_utf8(&bytes).unwrap()).unwrap();
+        let unnamed = UnixDatagram::unbound().unwrap();
+        assert_eq!(sendmsg(unnamed.as_fd(), &[IoSlice::new(b"x")], Some(&to), None, 0).unwrap(), 1);
+        let received = recvmsg(named.as_fd(), &mut [IoSliceMut::new(&mut short)], &mut [], 0).unwrap();
+        assert_eq!(i32::from(received.address.family()), libc::AF_UNSPEC);
+        assert!(received.address.as_socket().is_none() && !received.address.is_unix());
+        named.send_to_addr(b"y", &named.local_addr().unwrap()).unwrap();
+        let received = recvmsg(named.as_fd(), &mut [IoSliceMut::new(&mut short)], &mut [], 0).unwrap();
+        assert_eq!(received.address.as_abstract_namespace(), Some(name.as_bytes()));
+    }
+
+    #[test]
+    fn errors_are_the_call_s() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut byte = [0];
+        let nothing = recvmsg(socket.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut [], 0);
+        assert_eq!(nothing.unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(recv_from(socket.as_fd(), &mut byte, 0).unwrap_err().kind(), ErrorKind::WouldBlock);
+        let to = SockAddr::from(socket.local_addr().unwrap());
+        let long = vec![0; 70_000];
+        assert_eq!(send_to(socket.as_fd(), &long, &to, 0).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
+        let nowhere = sendmsg(socket.as_fd(), &[IoSlice::new(b"x")], None, None, 0);
+        assert_eq!(nowhere.unwrap_err().raw_os_error(), Some(libc::EDESTADDRREQ));
+    }
+}
