@@ -8,6 +8,7 @@ mod error;
 mod fd;
 mod options;
 mod tcp;
+mod udp;
 
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
@@ -15,10 +16,14 @@ pub use addr::{AddrError, ToSocketAddrs, ToSocketAddrsFuture};
 pub use error::{Addr, OpError, is_closed, is_timeout, raw_os_error};
 pub use options::KeepAlive;
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
+pub use udp::{Ancillary, Datagram, Ecn, RecvBatch, RecvInfo, SendBatch, UdpSocket};
 
 /// The futures that methods of sockets return.
 pub mod futures {
     pub use super::tcp::futures::{
         Accept, Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,
+    };
+    pub use super::udp::futures::{
+        PeekDatagram, PeekFrom, Recv, RecvFrom, RecvMany, RecvMsg, Send, SendMany, SendMsg, SendTo,
     };
 }

@@ -13,6 +13,8 @@
 //! `ParseUnixRights` gives numbers, and who forgets them leaks them. Here they are owned from the start.
 
 #![allow(unsafe_code)]
+// Lengths of control data are `size_t` with some C libraries and `socklen_t` with others.
+#![allow(clippy::unnecessary_cast)]
 
 use std::io;
 use std::mem::size_of;
@@ -24,6 +26,7 @@ use libc::c_int;
 pub(crate) type Word = usize;
 
 /// Most descriptors in one message: the kernel's SCM_MAX_FD.
+#[allow(dead_code, reason = "for sockets that pass descriptors")]
 pub(crate) const FDS_MAX: usize = 253;
 
 const _: () = assert!(align_of::<libc::cmsghdr>() <= align_of::<Word>());
@@ -43,6 +46,7 @@ pub(crate) const fn words(bytes: usize) -> usize {
 }
 
 /// Words for as many descriptors as a message may bring.
+#[allow(dead_code, reason = "for sockets that pass descriptors")]
 pub(crate) const RIGHTS_WORDS: usize = words(space(FDS_MAX * size_of::<c_int>()));
 
 /// Types without padding for which every pattern of bits is a value.
@@ -61,6 +65,8 @@ unsafe impl Plain for u16 {}
 unsafe impl Plain for u8 {}
 // SAFETY: three integers of four bytes.
 unsafe impl Plain for libc::in_pktinfo {}
+// SAFETY: three integers of four bytes.
+unsafe impl Plain for libc::ip_mreqn {}
 // SAFETY: sixteen bytes and an integer of four.
 unsafe impl Plain for libc::in6_pktinfo {}
 
@@ -90,6 +96,11 @@ impl<'a> ControlWriter<'a> {
     /// The data, for msghdr: empty where nothing was pushed.
     pub(crate) fn bytes(&self) -> &[u8] {
         &bytes_of(self.words)[..self.len]
+    }
+
+    /// The same in words: every message ends at one.
+    pub(crate) fn words(&self) -> &[Word] {
+        &self.words[..words(self.len)]
     }
 
     /// Appends a header; the room for its data.
@@ -124,6 +135,7 @@ impl<'a> ControlWriter<'a> {
     ///
     /// # Errors
     /// `InvalidInput` for more than [`FDS_MAX`], or where they do not fit.
+    #[allow(dead_code, reason = "for sockets that pass descriptors")]
     pub(crate) fn push_fds(&mut self, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         if fds.is_empty() {
             return Ok(());
@@ -216,6 +228,7 @@ impl<'a> Control<'a> {
     }
 
     /// Moves the descriptors that came to the end of `into`. How many.
+    #[allow(dead_code, reason = "for sockets that pass descriptors")]
     pub(crate) fn take_fds(&mut self, into: &mut Vec<OwnedFd>) -> usize {
         if std::mem::replace(&mut self.taken, true) {
             return 0;

@@ -22,13 +22,13 @@ fn adopt(fd: OwnedFd) -> NetFd {
 }
 
 /// The only handle's descriptor, unclosed.
-fn release(fd: NetFd) -> io::Result<OwnedFd> {
+pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
     // What an explicit close left behind has no descriptor to give.
     let NetFd { fd, .. } = fd;
     fd.take().map_err(|_| io::Error::new(io::ErrorKind::NotConnected, "use of closed network connection"))
 }
 
-fn closed_placeholder(result: io::Result<OwnedFd>) -> OwnedFd {
+pub(crate) fn closed_placeholder(result: io::Result<OwnedFd>) -> OwnedFd {
     result.expect("the socket was closed explicitly: it has no descriptor to give")
 }
 
@@ -137,6 +137,8 @@ macro_rules! raw {
         }
     };
 }
+
+pub(crate) use raw;
 
 raw!(TcpListener);
 raw!(TcpStream);

@@ -56,6 +56,8 @@ macro_rules! operation_future {
     };
 }
 
+pub(crate) use operation_future;
+
 operation_future! {
     /// Reads into a buffer; returned by [`TcpStream::read`].
     Read<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
@@ -87,13 +89,13 @@ operation_future! {
 }
 
 operation_future! {
-    /// Waits until a read would not wait; returned by [`TcpStream::readable`].
+    /// Waits until a read would not wait; returned by [`TcpStream::readable`] and its like.
     Readable<'a> {}, Read -> io::Result<()>,
     |this, cx| this.fd.poll_ready(Direction::Read, Some(&mut this.operation), cx)
 }
 
 operation_future! {
-    /// Waits until a write would not wait; returned by [`TcpStream::writable`].
+    /// Waits until a write would not wait; returned by [`TcpStream::writable`] and its like.
     Writable<'a> {}, Write -> io::Result<()>,
     |this, cx| this.fd.poll_ready(Direction::Write, Some(&mut this.operation), cx)
 }

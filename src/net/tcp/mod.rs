@@ -1,7 +1,7 @@
 //! TCP: [`listener`] and [`incoming`] accept, [`stream`] is the connection, [`futures`] what its methods return, [`traits`] its reading and writing by
 //! futures-io's traits, [`convert`] the ways in and out.
 
-mod convert;
+pub(crate) mod convert;
 pub(crate) mod futures;
 mod incoming;
 mod listener;
