@@ -646,6 +646,11 @@ fn g9_g31_descriptors_of_other_kinds_are_errors() {
         let mut batch = RecvBatch::new(2, 8);
         unix.recv_many(&mut batch).await.unwrap();
         assert_eq!((batch.get(0).unwrap().from(), batch.get(0).unwrap().bytes()), (None, &b"two"[..]));
+        let mut out = SendBatch::new();
+        out.push(b"one", None);
+        out.push(b"two", None);
+        assert_eq!(unix.send_many(&mut out).await.unwrap(), 2);
+        assert_eq!((ours.recv(&mut buf).unwrap(), ours.recv(&mut buf).unwrap()), (3, 3), "as two");
 
         let (tcp, _peer) = common::pair().await;
         let tcp = UdpSocket::from(OwnedFd::from(tcp));

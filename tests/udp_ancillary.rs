@@ -363,6 +363,52 @@ fn offload_cuts_and_puts_together() {
     });
 }
 
+/// `send_many` leaves the cutting to the kernel where it can, and the peer gets the same in any case.
+#[test]
+fn batches_use_offload_where_they_can() {
+    run(async {
+        const COUNT: usize = 10;
+        let theirs = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let to = theirs.local_addr().unwrap();
+        if theirs.set_gro(true).is_err() {
+            eprintln!("skipped: no offload");
+            return;
+        }
+        // How many units of the network stack `COUNT` datagrams are, and what is in them.
+        let send = async |ours: &UdpSocket, size: usize| {
+            let (mut out, mut batch) = (SendBatch::new(), RecvBatch::new(32, 65_535));
+            for n in 0..COUNT {
+                out.push(&vec![n as u8; size], to);
+            }
+            while !out.is_empty() {
+                ours.send_many(&mut out).await.unwrap();
+            }
+            let (mut units, mut datagrams, mut bytes) = (0, Vec::new(), 0);
+            while bytes < COUNT * size {
+                units += theirs.recv_many(&mut batch).await.unwrap();
+                for segment in batch.iter().flat_map(|datagram| datagram.segments().collect::<Vec<_>>()) {
+                    bytes += segment.len();
+                    datagrams.push((segment[0], segment.len()));
+                }
+            }
+            (units, datagrams)
+        };
+        let each: Vec<_> = (0..COUNT).map(|n| (n as u8, 1200)).collect();
+        let plain = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        assert_eq!(send(&plain, 1200).await, (1, each.clone()));
+        // Without checksums the kernel refuses to cut: one by one then.
+        let refused = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        set_int(refused.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1);
+        assert_eq!(send(&refused, 1200).await, (COUNT, each.clone()));
+        // The socket's own size is another matter.
+        plain.set_segment_size(Some(1000)).unwrap();
+        let cut: Vec<_> = (0..COUNT).flat_map(|n| [(n as u8, 1000), (n as u8, 200)]).collect();
+        assert_eq!(send(&plain, 1200).await, (COUNT, cut));
+        plain.set_segment_size(None).unwrap();
+        assert_eq!(send(&plain, 1200).await, (1, each));
+    });
+}
+
 /// Each option comes back as it was set, and setting it changes no other.
 #[test]
 fn options_come_back_as_they_were_set() {

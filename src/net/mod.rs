@@ -24,6 +24,6 @@ pub mod futures {
         Accept, Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,
     };
     pub use super::udp::futures::{
-        PeekDatagram, PeekFrom, Recv, RecvFrom, RecvMany, RecvMsg, Send, SendMany, SendMsg, SendTo,
+        PeekDatagram, PeekFrom, RecvDatagram, RecvFrom, RecvMany, RecvMsg, SendDatagram, SendMany, SendMsg, SendTo,
     };
 }

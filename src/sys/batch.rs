@@ -19,7 +19,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use libc::c_int;
 use socket2::{SockAddr, SockAddrStorage};
 
-use super::control::{Control, ControlWriter, Messages, Word, words};
+use super::control::{Control, ControlWriter, Messages, Word, space, words};
 
 /// Most messages in one call: the kernel's UIO_MAXIOV.
 pub(crate) const MESSAGES_MAX: usize = 1024;
@@ -178,12 +178,26 @@ struct Outgoing {
     /// Where its bytes and its control data end; they begin where its predecessor's do.
     bytes_end: usize,
     control_end: usize,
+    /// It goes where its predecessor goes, and neither has control data: one call of the network stack may carry both.
+    follows: bool,
 }
+
+/// Most datagrams that go as segments of one: the least bound of all kernels (UDP_MAX_SEGMENTS).
+const SEGMENTS_MAX: usize = 64;
+
+/// Most bytes of them together: what one datagram may have by IPv4.
+const SEGMENTED_MAX: usize = 65_507;
+
+/// The control data that says the size of segments.
+type Cut = [Word; words(space(size_of::<u16>()))];
 
 /// Messages that are to go.
 pub(crate) struct Outbox {
     headers: Vec<libc::mmsghdr>,
     vectors: Vec<libc::iovec>,
+    cuts: Vec<Cut>,
+    /// The message after the last that a header stands for.
+    ends: Vec<usize>,
     messages: Vec<Outgoing>,
     bytes: Vec<u8>,
     control: Vec<Word>,
@@ -201,6 +215,8 @@ impl Outbox {
         Outbox {
             headers: Vec::new(),
             vectors: Vec::new(),
+            cuts: Vec::new(),
+            ends: Vec::new(),
             messages: Vec::new(),
             bytes: Vec::new(),
             control: Vec::new(),
@@ -220,13 +236,20 @@ impl Outbox {
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8], to: Option<SockAddr>, control: &ControlWriter<'_>) {
+        let follows = control.bytes().is_empty()
+            && self.messages.last().is_some_and(|last| {
+                let control_start = self.messages.iter().rev().nth(1).map_or(0, |before| before.control_end);
+                last.control_end == control_start && last.to == to
+            });
         self.bytes.extend_from_slice(bytes);
         self.control.extend_from_slice(control.words());
         let (bytes_end, control_end) = (self.bytes.len(), self.control.len());
-        self.messages.push(Outgoing { to, bytes_end, control_end });
+        self.messages.push(Outgoing { to, bytes_end, control_end, follows });
         if self.headers.len() < self.messages.len().min(MESSAGES_MAX) {
             self.headers.push(empty_header());
             self.vectors.push(NO_BYTES);
+            self.cuts.push(Cut::default());
+            self.ends.push(0);
         }
     }
 
@@ -245,29 +268,62 @@ impl Outbox {
         self.gone = 0;
     }
 
+    /// Where the bytes and the control data of a message begin.
+    fn starts(&self, index: usize) -> (usize, usize) {
+        index
+            .checked_sub(1)
+            .map_or((0, 0), |before| (self.messages[before].bytes_end, self.messages[before].control_end))
+    }
+
+    /// The end of those from `first` on that may go as segments of one datagram: all of one size, but for the last.
+    fn run(&self, first: usize) -> usize {
+        let start = self.starts(first).0;
+        let size = self.messages[first].bytes_end - start;
+        let mut end = first + 1;
+        let mut last = size;
+        while let Some(next) = self.messages.get(end) {
+            let bytes = next.bytes_end - self.messages[end - 1].bytes_end;
+            let fits = end - first < SEGMENTS_MAX && next.bytes_end - start <= SEGMENTED_MAX;
+            if !next.follows || !fits || last < size || bytes == 0 || bytes > size {
+                break;
+            }
+            last = bytes;
+            end += 1;
+        }
+        end
+    }
+
     /// How many headers describe what is to go.
-    fn prepare(&mut self) -> usize {
-        let Outbox { headers, vectors, messages, bytes, control, gone } = self;
-        let (mut start, mut control_start) =
-            gone.checked_sub(1).map_or((0, 0), |last| (messages[last].bytes_end, messages[last].control_end));
-        let mut count = 0;
-        for ((header, vector), message) in headers.iter_mut().zip(vectors).zip(&messages[*gone..]) {
+    fn prepare(&mut self, merge: bool) -> usize {
+        let (mut first, mut count) = (self.gone, 0);
+        while first < self.messages.len() && count < self.headers.len() {
+            let end = if merge { self.run(first) } else { first + 1 };
+            let (bytes_start, control_start) = self.starts(first);
+            let (message, last) = (&self.messages[first], &self.messages[end - 1]);
+            let mut control = &self.control[control_start..message.control_end];
+            if end > first + 1 {
+                let cut = &mut self.cuts[count];
+                let pushed = ControlWriter::new(cut).push(
+                    libc::SOL_UDP,
+                    libc::UDP_SEGMENT,
+                    (message.bytes_end - bytes_start) as u16,
+                );
+                debug_assert!(pushed.is_ok(), "a cut has room for its message");
+                control = cut;
+            }
             // The kernel reads only, also where its types say otherwise.
-            let part = &bytes[start..message.bytes_end];
-            *vector = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
-            let control = &control[control_start..message.control_end];
-            *header = empty_header();
-            if let Some(to) = &message.to {
-                header.msg_hdr.msg_name = to.as_ptr().cast_mut().cast();
-                header.msg_hdr.msg_namelen = to.len();
-            }
-            header.msg_hdr.msg_iov = &raw mut *vector;
-            header.msg_hdr.msg_iovlen = 1;
-            if !control.is_empty() {
-                header.msg_hdr.msg_control = control.as_ptr().cast_mut().cast();
-                header.msg_hdr.msg_controllen = size_of_val(control) as _;
-            }
-            (start, control_start) = (message.bytes_end, message.control_end);
+            let part = &self.bytes[bytes_start..last.bytes_end];
+            self.vectors[count] = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
+            let header = &mut self.headers[count].msg_hdr;
+            let (name, length) = message.to.as_ref().map_or((std::ptr::null(), 0), |to| (to.as_ptr(), to.len()));
+            header.msg_name = name.cast_mut().cast();
+            header.msg_namelen = length;
+            header.msg_iov = &raw mut self.vectors[count];
+            header.msg_iovlen = 1;
+            header.msg_control = control.as_ptr().cast_mut().cast();
+            header.msg_controllen = size_of_val(control) as _;
+            self.ends[count] = end;
+            first = end;
             count += 1;
         }
         count
@@ -280,15 +336,19 @@ impl fmt::Debug for Outbox {
     }
 }
 
-/// sendmmsg(2) with `MSG_NOSIGNAL` of the first [`MESSAGES_MAX`]: how many went, at least one. They are out of the box.
-pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox) -> io::Result<usize> {
-    let count = outbox.prepare() as libc::c_uint;
+/// sendmmsg(2) with `MSG_NOSIGNAL` of up to [`MESSAGES_MAX`] headers: how many messages went, at least one. They are out of the
+/// box. With `merge`, those of one size for one peer that follow each other go as segments of one (UDP_SEGMENT): the kernel and
+/// the socket must know of it, else the peer would get them in one piece.
+pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox, merge: bool) -> io::Result<usize> {
+    let count = outbox.prepare(merge) as libc::c_uint;
     let (headers, flags) = (outbox.headers.as_mut_ptr(), libc::MSG_NOSIGNAL);
     // SAFETY: `prepare` has just pointed so many headers at memory of the box, valid for reads of the lengths given.
     let sent = unsafe { libc::sendmmsg(fd.as_raw_fd(), headers, count, flags as _) };
     let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
-    outbox.advance(sent);
-    Ok(sent)
+    let end = sent.checked_sub(1).map_or(outbox.gone, |last| outbox.ends[last]);
+    let messages = end - outbox.gone;
+    outbox.advance(messages);
+    Ok(messages)
 }
 
 #[cfg(test)]
@@ -314,7 +374,7 @@ mod tests {
                 outbox.push(message, Some(address.clone()), &ControlWriter::new(&mut []));
             }
             assert_eq!((outbox.len(), outbox.addressed()), (3, (true, false)));
-            assert_eq!(sendmmsg(from.as_fd(), &mut outbox).unwrap(), 3);
+            assert_eq!(sendmmsg(from.as_fd(), &mut outbox, false).unwrap(), 3);
             assert_eq!((outbox.len(), outbox.gone), (0, 0));
             assert_eq!(recvmmsg(to.as_fd(), &mut inbox, 0).unwrap(), 3);
             let came: Vec<_> = (0..9).map_while(|index| inbox.get(index)).collect();
@@ -339,11 +399,11 @@ mod tests {
         for message in [&b"first"[..], &long, b"last"] {
             outbox.push(message, Some(address.clone()), &ControlWriter::new(&mut []));
         }
-        assert_eq!(sendmmsg(from.as_fd(), &mut outbox).unwrap(), 1);
-        let error = sendmmsg(from.as_fd(), &mut outbox).unwrap_err();
+        assert_eq!(sendmmsg(from.as_fd(), &mut outbox, false).unwrap(), 1);
+        let error = sendmmsg(from.as_fd(), &mut outbox, false).unwrap_err();
         assert_eq!((error.raw_os_error(), outbox.len()), (Some(libc::EMSGSIZE), 2));
         outbox.advance(1);
-        assert_eq!(sendmmsg(from.as_fd(), &mut outbox).unwrap(), 1);
+        assert_eq!(sendmmsg(from.as_fd(), &mut outbox, false).unwrap(), 1);
         let mut inbox = Inbox::new(4, 100);
         assert_eq!(recvmmsg(to.as_fd(), &mut inbox, 0).unwrap(), 2);
         assert_eq!(inbox.get(1).unwrap().bytes, b"last");
@@ -357,7 +417,7 @@ mod tests {
         for _ in 0..MESSAGES_MAX + 3 {
             outbox.push(b"", Some(address.clone()), &ControlWriter::new(&mut []));
         }
-        let first = sendmmsg(from.as_fd(), &mut outbox).unwrap();
+        let first = sendmmsg(from.as_fd(), &mut outbox, false).unwrap();
         assert_eq!((first, outbox.len()), (MESSAGES_MAX, 3));
         assert_eq!(Inbox::new(1 << 20, 1).capacity(), MESSAGES_MAX);
     }
@@ -373,7 +433,7 @@ mod tests {
         control.push_fds(&[far.as_fd()]).unwrap();
         let mut outbox = Outbox::new();
         outbox.push(b"x", None, &control);
-        assert_eq!(sendmmsg(ours.as_fd(), &mut outbox).unwrap(), 1);
+        assert_eq!(sendmmsg(ours.as_fd(), &mut outbox, false).unwrap(), 1);
         drop(far);
         theirs.set_nonblocking(true).unwrap();
         let mut inbox = Inbox::new(2, 8);
@@ -381,5 +441,37 @@ mod tests {
         let message = inbox.get(0).unwrap();
         assert_eq!((message.from, message.control.count()), (None, 1));
         assert_eq!(near.read(&mut [0]).unwrap(), 0, "its last copy is closed");
+    }
+    /// What would go in how many calls of the network stack.
+    fn runs(messages: &[(usize, u16)]) -> Vec<usize> {
+        let mut outbox = Outbox::new();
+        for &(bytes, port) in messages {
+            let to = SockAddr::from(SocketAddr::from(([127, 0, 0, 1], port)));
+            outbox.push(&vec![0; bytes], Some(to), &ControlWriter::new(&mut []));
+        }
+        let count = outbox.prepare(true);
+        outbox.ends[..count].to_vec()
+    }
+
+    #[test]
+    fn neighbours_of_one_size_and_one_peer_are_merged_and_others_are_not() {
+        assert_eq!(runs(&[(9, 1), (9, 1), (9, 1)]), [3]);
+        assert_eq!(runs(&[(9, 1), (9, 2), (9, 1)]), [1, 2, 3], "other peers");
+        assert_eq!(runs(&[(9, 1), (8, 1), (8, 1), (9, 1)]), [2, 3, 4], "the last may be shorter, and is the last");
+        assert_eq!(runs(&[(0, 1), (0, 1), (9, 1), (0, 1)]), [1, 2, 3, 4], "empty ones have no segments");
+        assert_eq!(runs(&[(1, 1); 100]), [64, 100], "as many as a kernel takes");
+        assert_eq!(runs(&[(30_000, 1), (30_000, 1), (30_000, 1)]), [2, 3], "as many bytes as a datagram has");
+        let mut words = [0; CONTROL_WORDS];
+        let mut control = ControlWriter::new(&mut words);
+        control.push(libc::SOL_IP, libc::IP_TTL, 1 as c_int).unwrap();
+        let mut outbox = Outbox::new();
+        outbox.push(b"x", None, &ControlWriter::new(&mut []));
+        outbox.push(b"x", None, &control);
+        outbox.push(b"x", None, &ControlWriter::new(&mut []));
+        outbox.push(b"x", None, &ControlWriter::new(&mut []));
+        assert_eq!(outbox.prepare(true), 3);
+        assert_eq!(outbox.ends[..3], [1, 2, 4], "control data keeps apart");
+        outbox.advance(3);
+        assert_eq!((outbox.prepare(true), outbox.ends[0]), (1, 4), "what has gone is not counted");
     }
 }

@@ -20,15 +20,58 @@ use crate::net::AddrError;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::{Caller, Failure, Hold, Left};
 use crate::rt::poller::Direction;
+use crate::sync::{AtomicU32, Ordering};
 use crate::sys::batch::{self, CONTROL_WORDS};
 use crate::sys::control::ControlWriter;
-use crate::sys::{message, socket};
+use crate::sys::{message, option, socket};
 
 /// As the kernel takes it on sockets of both families: an IPv4 address mapped into IPv6 in its own form.
 pub(super) fn canonical(addr: SocketAddr) -> SockAddr {
     match addr.ip().to_canonical() {
         IpAddr::V4(ip) => SocketAddr::from((ip, addr.port())).into(),
         IpAddr::V6(_) => addr.into(),
+    }
+}
+
+/// Whether `send_many` may leave it to the kernel to cut one large datagram into many (UDP_SEGMENT, Linux 4.18).
+///
+/// Asked of the socket when it is first wanted. Not where it has a segment size of its own: what is pushed is not what goes then.
+#[derive(Debug, Default)]
+pub(crate) struct Segmentation(AtomicU32);
+
+const UNKNOWN: u32 = 0;
+const USABLE: u32 = 1;
+const NOT_USABLE: u32 = 2;
+
+// ORDERING: the value is an answer of the kernel's and guards nothing else; who reads an older one asks again, or sends one by one.
+impl Segmentation {
+    fn is_usable(&self, fd: BorrowedFd<'_>) -> bool {
+        match self.0.load(Ordering::Relaxed) {
+            UNKNOWN => {
+                let usable =
+                    option::get::<libc::c_int>(fd, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok_and(|size| size == 0);
+                let answer = if usable { USABLE } else { NOT_USABLE };
+                // Not over the word of who sets the size meanwhile.
+                let _ = self.0.compare_exchange(UNKNOWN, answer, Ordering::Relaxed, Ordering::Relaxed);
+                usable
+            }
+            known => known == USABLE,
+        }
+    }
+
+    /// Whether an error may be due to segmentation: a device that cannot do it (EIO), for good; segments that would have to be
+    /// fragmented, which is another matter for the next peer.
+    fn is_refused(&self, error: &io::Error) -> bool {
+        if error.raw_os_error() == Some(libc::EIO) {
+            self.0.store(NOT_USABLE, Ordering::Relaxed);
+            return true;
+        }
+        matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL))
+    }
+
+    /// The socket is to cut by itself (said before it does), or not (said afterwards).
+    pub(super) fn set_by_socket(&self, cuts: bool) {
+        self.0.store(if cuts { NOT_USABLE } else { UNKNOWN }, Ordering::Relaxed);
     }
 }
 
@@ -151,11 +194,18 @@ impl NetFd {
         caller: Caller<'_>,
         cx: &mut Context<'_>,
         batch: &mut SendBatch,
+        segmentation: &Segmentation,
     ) -> Poll<io::Result<usize>> {
         if batch.is_empty() {
             return Poll::Ready(self.with("write", |_| Ok(0)));
         }
-        self.poll_datagram(Direction::Write, caller, cx, |fd| batch::sendmmsg(fd, &mut batch.outbox))
+        self.poll_datagram(Direction::Write, caller, cx, |fd| {
+            let merge = segmentation.is_usable(fd);
+            match batch::sendmmsg(fd, &mut batch.outbox, merge) {
+                Err(error) if merge && segmentation.is_refused(&error) => batch::sendmmsg(fd, &mut batch.outbox, false),
+                result => result,
+            }
+        })
     }
 
     /// One call of the user's, if the socket is open and its deadline has not passed.

@@ -16,7 +16,7 @@ use socket2::SockAddr;
 use super::UdpSocket;
 use super::ancillary::Ancillary;
 use super::batch::{RecvBatch, RecvInfo, SendBatch};
-use super::calls::canonical;
+use super::calls::{Segmentation, canonical};
 use crate::net::ToSocketAddrsFuture;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Operation;
@@ -25,7 +25,7 @@ use crate::rt::poller::Direction;
 
 operation_future! {
     /// Receives a datagram; returned by [`UdpSocket::recv`].
-    Recv<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
+    RecvDatagram<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_recv(Some(&mut this.operation), cx, this.buf, 0)
 }
 
@@ -61,7 +61,7 @@ operation_future! {
 
 operation_future! {
     /// Sends a datagram to the peer; returned by [`UdpSocket::send`].
-    Send<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
+    SendDatagram<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
     |this, cx| this.fd.poll_send_datagram(Some(&mut this.operation), cx, this.buf)
 }
 
@@ -81,11 +81,12 @@ operation_future! {
 
 operation_future! {
     /// Sends many datagrams; returned by [`UdpSocket::send_many`].
-    SendMany<'a> { is_connected: bool, batch: &'a mut SendBatch }, Write -> io::Result<usize>,
+    SendMany<'a> { segmentation: &'a Segmentation, is_connected: bool, batch: &'a mut SendBatch },
+    Write -> io::Result<usize>,
     |this, cx| match this.batch.outbox.addressed() {
         (true, _) if this.is_connected => Poll::Ready(Err(this.fd.connected_error())),
         (_, true) if !this.is_connected => Poll::Ready(Err(this.fd.missing_error())),
-        _ => this.fd.poll_send_many(Some(&mut this.operation), cx, this.batch),
+        _ => this.fd.poll_send_many(Some(&mut this.operation), cx, this.batch, this.segmentation),
     }
 }
 

@@ -231,13 +231,6 @@ socket_options! {
     /// bytes, with their size in [`Ancillary::segment_size`](super::Ancillary::segment_size);
     /// [`Datagram::segments`](super::Datagram::segments) takes them apart. ENOPROTOOPT before Linux 5.0.
     set_gro, |fd, on| option::switch(fd, libc::SOL_UDP, libc::UDP_GRO, on);
-
-    /// The size into which what is sent is cut (UDP_SEGMENT); none: it is not.
-    segment_size -> Option<u16>, |fd| segment_size(fd);
-    /// Sets the size of the datagrams into which what is sent is cut, the last perhaps shorter, or (`None`) that it is not. One send has
-    /// 64 of them at most. [`Ancillary::with_segment_size`](super::Ancillary::with_segment_size) says it for one send.
-    /// ENOPROTOOPT before Linux 4.18.
-    set_segment_size, |fd, bytes| option::set(fd, libc::SOL_UDP, libc::UDP_SEGMENT, c_int::from(bytes.unwrap_or(0)));
 }
 
 fn tos(fd: BorrowedFd<'_>) -> io::Result<u8> {
@@ -255,15 +248,36 @@ fn set_tos(fd: BorrowedFd<'_>, tos: u8) -> io::Result<()> {
     Ok(())
 }
 
-fn segment_size(fd: BorrowedFd<'_>) -> io::Result<Option<u16>> {
-    let size = option::get::<c_int>(fd, libc::SOL_UDP, libc::UDP_SEGMENT)?;
-    Ok(u16::try_from(size).ok().filter(|size| *size > 0))
-}
-
 /// What is more than a value.
 impl UdpSocket {
     fn set_option(&self, set: impl FnOnce(SockRef<'_>) -> io::Result<()>) -> io::Result<()> {
         self.net_fd().with("set", |fd| set(SockRef::from(&fd)))
+    }
+
+    /// The size into which what is sent is cut (UDP_SEGMENT); none: it is not.
+    ///
+    /// # Errors
+    /// ENOPROTOOPT before Linux 4.18; closed.
+    pub fn segment_size(&self) -> io::Result<Option<u16>> {
+        let size = self.net_fd().with("get", |fd| option::get::<c_int>(fd, libc::SOL_UDP, libc::UDP_SEGMENT))?;
+        Ok(u16::try_from(size).ok().filter(|size| *size > 0))
+    }
+
+    /// Sets the size of the datagrams into which what is sent is cut, the last perhaps shorter, or (`None`) that it is not. One send
+    /// has 64 of them at most. [`Ancillary::with_segment_size`](super::Ancillary::with_segment_size) says it for one send.
+    ///
+    /// # Errors
+    /// ENOPROTOOPT before Linux 4.18; closed.
+    pub fn set_segment_size(&self, bytes: Option<u16>) -> io::Result<()> {
+        let size = c_int::from(bytes.unwrap_or(0));
+        if size > 0 {
+            self.segmentation().set_by_socket(true);
+        }
+        let set = self.net_fd().with("set", |fd| option::set(fd, libc::SOL_UDP, libc::UDP_SEGMENT, size));
+        if size == 0 || set.is_err() {
+            self.segmentation().set_by_socket(false);
+        }
+        set
     }
 
     /// Joins an IPv4 group through the interface with this address; unspecified: the one that the routes say (IP_ADD_MEMBERSHIP).

@@ -4,20 +4,22 @@ use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::ancillary::Ancillary;
 use super::batch::{RecvBatch, SendBatch};
-use super::calls::canonical;
-use super::futures::{PeekDatagram, PeekFrom, Recv, RecvFrom, RecvMany, RecvMsg, Send, SendMany, SendMsg, SendTo};
+use super::calls::{Segmentation, canonical};
+use super::futures::{
+    PeekDatagram, PeekFrom, RecvDatagram, RecvFrom, RecvMany, RecvMsg, SendDatagram, SendMany, SendMsg, SendTo,
+};
 use super::options;
 use crate::net::error::{Addr, Op};
 use crate::net::fd::net_fd::NetFd;
 use crate::net::tcp::futures::{Closed, Readable, Writable};
 use crate::net::{AddrError, ToSocketAddrs};
 use crate::rt::poller::Direction;
+use crate::sync::{AtomicBool, Ordering};
 use crate::sys::socket;
 
 /// A UDP socket.
@@ -31,8 +33,9 @@ use crate::sys::socket;
 /// reports (`ConnectionRefused`) is the error of the next operation, and an address is refused with `InvalidInput`, as in Go.
 ///
 /// # Speed
-/// [`recv_many`](UdpSocket::recv_many) and [`send_many`](UdpSocket::send_many) move up to 1,024 datagrams a system call. With
-/// offload the network stack is passed once for up to 64 of them: [`Ancillary::with_segment_size`] and
+/// [`recv_many`](UdpSocket::recv_many) and [`send_many`](UdpSocket::send_many) move many datagrams a system call. With
+/// offload the network stack is passed once for up to 64 of them. `send_many` does so by itself where it can; by hand:
+/// [`Ancillary::with_segment_size`] and
 /// [`set_segment_size`](UdpSocket::set_segment_size) to send, [`set_gro`](UdpSocket::set_gro) to receive.
 ///
 /// Deadlines and closing are as for [`TcpStream`](crate::net::TcpStream). A full send buffer is waited for; ENOBUFS, the
@@ -61,15 +64,20 @@ pub struct UdpSocket {
     fd: NetFd,
     /// It has a peer.
     connected: AtomicBool,
+    segmentation: Segmentation,
 }
 
 impl UdpSocket {
     pub(super) fn from_net_fd(fd: NetFd, is_connected: bool) -> UdpSocket {
-        UdpSocket { fd, connected: AtomicBool::new(is_connected) }
+        UdpSocket { fd, connected: AtomicBool::new(is_connected), segmentation: Segmentation::default() }
     }
 
     pub(super) fn net_fd(&self) -> &NetFd {
         &self.fd
+    }
+
+    pub(super) fn segmentation(&self) -> &Segmentation {
+        &self.segmentation
     }
 
     pub(super) fn into_net_fd(self) -> NetFd {
@@ -177,8 +185,8 @@ impl UdpSocket {
     ///
     /// # Cancel safety
     /// No datagram is lost if the future is dropped.
-    pub fn recv<'a>(&'a self, buf: &'a mut [u8]) -> Recv<'a> {
-        Recv::new(&self.fd, buf)
+    pub fn recv<'a>(&'a self, buf: &'a mut [u8]) -> RecvDatagram<'a> {
+        RecvDatagram::new(&self.fd, buf)
     }
 
     /// Like [`recv`](UdpSocket::recv), and leaves the datagram there for the next.
@@ -242,8 +250,8 @@ impl UdpSocket {
     ///
     /// # Cancel safety
     /// Nothing was sent if the future is dropped.
-    pub fn send<'a>(&'a self, buf: &'a [u8]) -> Send<'a> {
-        Send::new(&self.fd, buf)
+    pub fn send<'a>(&'a self, buf: &'a [u8]) -> SendDatagram<'a> {
+        SendDatagram::new(&self.fd, buf)
     }
 
     /// Sends a datagram from several buffers (sendmsg(2)), with something beside it; `None` as its address on a connected socket.
@@ -267,6 +275,9 @@ impl UdpSocket {
     /// Sends as many datagrams of `batch` as there is room for, at least one, with one system call (sendmmsg(2)): how many.
     /// They are out of the batch then. Nothing to send: 0 at once. There is an example at [`RecvBatch`].
     ///
+    /// Neighbours of one size for one peer, with nothing beside their bytes, pass the network stack as one (segmentation offload),
+    /// where kernel and device can and [`set_segment_size`](UdpSocket::set_segment_size) says nothing else: the peer gets the same.
+    ///
     /// # Errors
     /// As [`send_msg`](UdpSocket::send_msg). A system call's concerns the first datagram, which stays
     /// ([`skip`](SendBatch::skip) takes it out); one that strikes after the first is the next call's.
@@ -274,7 +285,7 @@ impl UdpSocket {
     /// # Cancel safety
     /// What went is out of the batch, also if the future is dropped.
     pub fn send_many<'a>(&'a self, batch: &'a mut SendBatch) -> SendMany<'a> {
-        SendMany::new(&self.fd, self.is_connected(), batch)
+        SendMany::new(&self.fd, &self.segmentation, self.is_connected(), batch)
     }
 
     /// Waits until there is room for a datagram, or an error. Any number may wait.
