@@ -3,7 +3,7 @@
 //! `cargo test` builds them. Every wait has a bound, and a child that is still there at the end of a test is killed.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -130,6 +130,27 @@ fn echo_sends_back_what_it_gets() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     assert_eq!(answer, "hi\n");
+}
+
+#[test]
+fn udp_echo_sends_back_every_datagram() {
+    let echo = Example::start("udp_echo", &["0.0.0.0:0"]);
+    let asked = SocketAddr::from(([127, 0, 0, 9], echo.addr().port()));
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    for number in 0..50_u8 {
+        socket.send_to(&vec![number; 20 * usize::from(number)], asked).expect("room");
+    }
+    let mut came = Vec::new();
+    for _ in 0..50 {
+        let mut buf = [0; 2048];
+        let (count, from) = socket.recv_from(&mut buf).expect("an answer");
+        assert_eq!(from, asked);
+        assert!(buf[..count].iter().all(|byte| usize::from(*byte) * 20 == count));
+        came.push(count / 20);
+    }
+    came.sort_unstable();
+    assert!(came.into_iter().eq(0..50));
 }
 
 #[test]

@@ -16,6 +16,9 @@ use super::fd::operation::{Hold, Operation};
 use crate::rt::poller::Direction;
 
 pub use super::fd::fd::Closed;
+pub use super::udp::futures::{
+    PeekDatagram, PeekFrom, RecvDatagram, RecvFrom, RecvMany, RecvMsg, SendDatagram, SendMany, SendMsg, SendTo,
+};
 
 /// Declares a future over a [`NetFd`]: its fields beside the socket and the operation, its direction, its one poll.
 macro_rules! operation_future {

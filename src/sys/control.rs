@@ -13,6 +13,8 @@
 //! `ParseUnixRights` gives numbers, and who forgets them leaks them. Here they are owned from the start.
 
 #![allow(unsafe_code)]
+// Lengths of control data are `size_t` with some C libraries and `socklen_t` with others.
+#![allow(clippy::unnecessary_cast)]
 
 use std::io;
 use std::mem::size_of;
@@ -61,6 +63,8 @@ unsafe impl Plain for u16 {}
 unsafe impl Plain for u8 {}
 // SAFETY: three integers of four bytes.
 unsafe impl Plain for libc::in_pktinfo {}
+// SAFETY: three integers of four bytes.
+unsafe impl Plain for libc::ip_mreqn {}
 // SAFETY: sixteen bytes and an integer of four.
 unsafe impl Plain for libc::in6_pktinfo {}
 
@@ -90,6 +94,11 @@ impl<'a> ControlWriter<'a> {
     /// The data, for msghdr: empty where nothing was pushed.
     pub(crate) fn bytes(&self) -> &[u8] {
         &bytes_of(self.words)[..self.len]
+    }
+
+    /// The same in words: every message ends at one.
+    pub(crate) fn words(&self) -> &[Word] {
+        &self.words[..words(self.len)]
     }
 
     /// Appends a header; the room for its data.

@@ -7,6 +7,8 @@
 //! * S2 and S3 of [`socket`](super::socket): no SIGPIPE, checked families.
 
 #![allow(unsafe_code)]
+// As in `control`.
+#![allow(clippy::unnecessary_cast)]
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -5,8 +5,10 @@
 //! that sanitizers, preloaded shims and tracers see them. Nothing here retries or waits: EINTR and EAGAIN are the
 //! business of `net::fd::fd`, which knows deadlines. The poller's calls are in `rt::epoll`.
 
+pub(crate) mod batch;
 pub(crate) mod control;
 pub(crate) mod message;
+pub(crate) mod option;
 #[cfg(test)]
 pub(crate) mod seam;
 pub(crate) mod socket;

@@ -43,6 +43,11 @@ impl NetFd {
         Ok(NetFd { fd: Fd::new(fd, true)?, network: "tcp", names: OnceLock::new() })
     }
 
+    /// Takes a non-blocking UDP socket.
+    pub(crate) fn udp(fd: OwnedFd) -> io::Result<NetFd> {
+        NetFd::new(fd, "udp")
+    }
+
     /// Takes a non-blocking socket of another kind.
     pub(crate) fn new(fd: OwnedFd, network: &'static str) -> io::Result<NetFd> {
         Ok(NetFd { fd: Fd::new(fd, false)?, network, names: OnceLock::new() })
@@ -60,17 +65,23 @@ impl NetFd {
         }
     }
 
+    /// An operation that goes by the name `op`, for its error.
+    #[cold]
+    pub(crate) fn op(&self, op: &'static str) -> Op {
+        let Names { local, peer } = self.names();
+        match peer {
+            Some(peer) if op != "set" => Op::between(op, self.network, local, Some(peer)),
+            _ => Op::at(op, self.network, local),
+        }
+    }
+
     /// The error of an operation that goes by the name `op`.
     #[cold]
     pub(crate) fn error(&self, op: &'static str, failure: Failure) -> io::Error {
         if let Failure::Io(error) = failure {
             return error;
         }
-        let Names { local, peer } = self.names();
-        let op = match peer {
-            Some(peer) if op != "set" => Op::between(op, self.network, local, Some(peer)),
-            _ => Op::at(op, self.network, local),
-        };
+        let op = self.op(op);
         match failure {
             Failure::Io(error) => error,
             Failure::Closed => op.closed(),

@@ -109,7 +109,7 @@ impl From<TcpStream> for OwnedFd {
     }
 }
 
-/// The borrowed and the raw descriptor's traits.
+/// The borrowed descriptor's trait, for a type with a field `fd`, and the raw one's.
 macro_rules! descriptor {
     ($type:ident) => {
         impl AsFd for $type {
@@ -119,6 +119,13 @@ macro_rules! descriptor {
             }
         }
 
+        $crate::net::tcp::convert::raw!($type);
+    };
+}
+
+/// The raw descriptor's traits, by way of the owned one's.
+macro_rules! raw {
+    ($type:ident) => {
         impl AsRawFd for $type {
             fn as_raw_fd(&self) -> RawFd {
                 self.as_fd().as_raw_fd()
@@ -141,7 +148,7 @@ macro_rules! descriptor {
     };
 }
 
-pub(in crate::net) use descriptor;
+pub(in crate::net) use {descriptor, raw};
 
 descriptor!(TcpListener);
 descriptor!(TcpStream);

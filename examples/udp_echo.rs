@@ -1,0 +1,43 @@
+//! A UDP server that sends back what it gets, many datagrams a system call.
+//!
+//! ```text
+//! cargo run --release --example udp_echo                    # 127.0.0.1:7000
+//! cargo run --release --example udp_echo -- 0.0.0.0:8000
+//! printf 'hi\n' | nc -u -w1 127.0.0.1 7000
+//! ```
+//!
+//! Shows `recv_many` and `send_many`, receive and segmentation offload where the kernel has them, and answers that come from the
+//! address that was asked.
+
+use netpoll::net::{RecvBatch, SendBatch, UdpSocket};
+use netpoll::{io, task};
+
+fn main() -> io::Result<()> {
+    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    task::block_on(serve(&addr))
+}
+
+async fn serve(addr: &str) -> io::Result<()> {
+    let socket = UdpSocket::bind(addr).await?;
+    socket.set_recv_packet_info(true)?;
+    let offload = socket.set_gro(true).is_ok();
+    println!("listening on {}, {}", socket.local_addr()?, if offload { "with offload" } else { "without offload" });
+
+    // With offload, datagrams of one sender come put together.
+    let mut incoming = RecvBatch::new(64, if offload { 65_535 } else { 2_048 });
+    let mut outgoing = SendBatch::new();
+    loop {
+        socket.recv_many(&mut incoming).await?;
+        for datagram in incoming.iter() {
+            // From the address that was asked; cut by the kernel into what was put together.
+            outgoing.push_with(datagram.bytes(), datagram.from(), &datagram.ancillary().reply())?;
+        }
+        while !outgoing.is_empty() {
+            if let Err(error) = socket.send_many(&mut outgoing).await {
+                // A peer that cannot be reached is no reason to keep the others waiting.
+                eprintln!("not sent: {error}");
+                outgoing.skip();
+            }
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! `Ancillary`: what travels beside a datagram's bytes, as values.
+//!
+//! One type for both ways: what came can be looked at, and what is to go is put together. On the wire these are control
+//! messages ([`control`](crate::sys::control)); kinds that are not known here are passed over.
+//!
+//! # Compared with Go
+//! There `ReadMsgUDP` gives the raw bytes, and x/net takes them apart for one family at a time.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, SystemTime};
+
+use libc::c_int;
+use socket2::SockAddr;
+
+use crate::sys::control::{ControlWriter, Message, Messages};
+
+/// The two bits of the TOS byte in which routers tell of congestion (RFC 3168).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ecn {
+    /// The sender does not react to marks.
+    NotCapable,
+    /// ECT(1), also for L4S (RFC 9331).
+    Capable1,
+    /// ECT(0).
+    Capable0,
+    /// A router has marked the packet instead of dropping it.
+    CongestionExperienced,
+}
+
+impl Ecn {
+    /// Of a TOS or traffic class byte.
+    pub const fn of(tos: u8) -> Ecn {
+        match tos & 3 {
+            0 => Ecn::NotCapable,
+            1 => Ecn::Capable1,
+            2 => Ecn::Capable0,
+            _ => Ecn::CongestionExperienced,
+        }
+    }
+
+    /// As the low bits of a TOS or traffic class byte.
+    pub const fn bits(self) -> u8 {
+        match self {
+            Ecn::NotCapable => 0,
+            Ecn::Capable1 => 1,
+            Ecn::Capable0 => 2,
+            Ecn::CongestionExperienced => 3,
+        }
+    }
+}
+
+/// What travels beside the bytes of a datagram: addresses of this host, hop limit, TOS, time, size of segments.
+///
+/// A datagram that came has what the socket was asked to tell
+/// ([`set_recv_packet_info`](super::UdpSocket::set_recv_packet_info) and its like). For one that is to go, the `with_*` methods say
+/// what differs from the socket's settings. (ip(7), ipv6(7), udp(7), socket(7).)
+///
+/// # Examples
+/// A server on all addresses answers from the one that was asked:
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::net::UdpSocket;
+/// use std::io::{IoSlice, IoSliceMut};
+///
+/// let server = UdpSocket::bind("0.0.0.0:0").await?;
+/// server.set_recv_packet_info(true)?;
+/// # let client = UdpSocket::bind("127.0.0.1:0").await?;
+/// # client.send_to(b"ping", ("127.0.0.1", server.local_addr()?.port())).await?;
+///
+/// let mut buf = [0; 1500];
+/// let info = server.recv_msg(&mut [IoSliceMut::new(&mut buf)]).await?;
+/// assert_eq!(info.ancillary.local(), Some("127.0.0.1".parse().unwrap()));
+/// server.send_msg(&[IoSlice::new(b"pong")], info.from, &info.ancillary.reply()).await?;
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ancillary {
+    local: Option<IpAddr>,
+    destination: Option<IpAddr>,
+    interface: Option<u32>,
+    hop_limit: Option<u8>,
+    tos: Option<u8>,
+    timestamp: Option<SystemTime>,
+    segment_size: Option<u16>,
+    is_truncated: bool,
+}
+
+impl Ancillary {
+    /// Nothing: the socket's settings hold.
+    pub const fn new() -> Ancillary {
+        Ancillary {
+            local: None,
+            destination: None,
+            interface: None,
+            hop_limit: None,
+            tos: None,
+            timestamp: None,
+            segment_size: None,
+            is_truncated: false,
+        }
+    }
+
+    /// Sends from this address of the host (IP_PKTINFO, IPV6_PKTINFO).
+    #[must_use]
+    pub const fn with_local(self, local: IpAddr) -> Ancillary {
+        Ancillary { local: Some(local), ..self }
+    }
+
+    /// Sends through the interface with this index (IP_PKTINFO, IPV6_PKTINFO).
+    #[must_use]
+    pub const fn with_interface(self, index: u32) -> Ancillary {
+        Ancillary { interface: Some(index), ..self }
+    }
+
+    /// Sends with this time-to-live or hop limit (IP_TTL, IPV6_HOPLIMIT): 1 to 255 hops.
+    #[must_use]
+    pub const fn with_hop_limit(self, hops: u8) -> Ancillary {
+        Ancillary { hop_limit: Some(hops), ..self }
+    }
+
+    /// Sends with this TOS or traffic class byte (IP_TOS, IPV6_TCLASS), whose low two bits are [`Ecn`].
+    #[must_use]
+    pub const fn with_tos(self, tos: u8) -> Ancillary {
+        Ancillary { tos: Some(tos), ..self }
+    }
+
+    /// Sends with these ECN bits, beside what TOS was set before.
+    #[must_use]
+    pub const fn with_ecn(self, ecn: Ecn) -> Ancillary {
+        let tos = match self.tos {
+            Some(tos) => tos,
+            None => 0,
+        };
+        Ancillary { tos: Some(tos & !3 | ecn.bits()), ..self }
+    }
+
+    /// Sends the bytes as datagrams of `bytes` each, the last perhaps shorter (UDP_SEGMENT, Linux 4.18): at most 64 of them, and
+    /// 65,507 bytes in all.
+    #[must_use]
+    pub const fn with_segment_size(self, bytes: u16) -> Ancillary {
+        Ancillary { segment_size: Some(bytes), ..self }
+    }
+
+    /// For an answer to this datagram: from the address that it was sent to, in segments of the size in which it came.
+    #[must_use]
+    pub const fn reply(&self) -> Ancillary {
+        Ancillary { local: self.local, segment_size: self.segment_size, ..Ancillary::new() }
+    }
+
+    /// The address of this host that an answer should come from. None also for an IPv6 multicast.
+    pub const fn local(&self) -> Option<IpAddr> {
+        self.local
+    }
+
+    /// The address in the header of the datagram: of this host, of a group, or a broadcast.
+    pub const fn destination(&self) -> Option<IpAddr> {
+        self.destination
+    }
+
+    /// The index of the interface.
+    pub const fn interface(&self) -> Option<u32> {
+        self.interface
+    }
+
+    /// The time-to-live or hop limit.
+    pub const fn hop_limit(&self) -> Option<u8> {
+        self.hop_limit
+    }
+
+    /// The TOS or traffic class byte.
+    pub const fn tos(&self) -> Option<u8> {
+        self.tos
+    }
+
+    /// The ECN bits of [`tos`](Ancillary::tos).
+    pub fn ecn(&self) -> Option<Ecn> {
+        self.tos.map(Ecn::of)
+    }
+
+    /// When the kernel got the datagram, by the clock of the host, in nanoseconds.
+    pub const fn timestamp(&self) -> Option<SystemTime> {
+        self.timestamp
+    }
+
+    /// The size of the segments that the bytes consist of, the last perhaps shorter: more than one datagram, if the bytes are more
+    /// (UDP_GRO). None: one datagram.
+    pub const fn segment_size(&self) -> Option<u16> {
+        self.segment_size
+    }
+
+    /// Whether control data was lost for want of room: options that this crate does not know were set on the descriptor.
+    pub const fn is_truncated(&self) -> bool {
+        self.is_truncated
+    }
+
+    pub(super) fn decode(messages: Messages<'_>, flags: c_int) -> Ancillary {
+        let mut found = Ancillary { is_truncated: flags & libc::MSG_CTRUNC != 0, ..Ancillary::new() };
+        for message in messages {
+            found.take(message);
+        }
+        found
+    }
+
+    fn take(&mut self, message: Message<'_>) {
+        let byte = || message.value::<c_int>().and_then(|value| u8::try_from(value).ok());
+        match (message.level, message.kind) {
+            (libc::SOL_IP, libc::IP_PKTINFO) => {
+                let Some(info) = message.value::<libc::in_pktinfo>() else { return };
+                let address = |address: libc::in_addr| IpAddr::from(Ipv4Addr::from(u32::from_be(address.s_addr)));
+                self.local = Some(address(info.ipi_spec_dst));
+                self.destination = Some(address(info.ipi_addr));
+                self.interface = u32::try_from(info.ipi_ifindex).ok();
+            }
+            (libc::SOL_IPV6, libc::IPV6_PKTINFO) => {
+                let Some(info) = message.value::<libc::in6_pktinfo>() else { return };
+                let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                self.destination = Some(address.into());
+                self.local = (!address.is_multicast()).then_some(address.into());
+                self.interface = Some(info.ipi6_ifindex);
+            }
+            (libc::SOL_IP, libc::IP_TTL) | (libc::SOL_IPV6, libc::IPV6_HOPLIMIT) => self.hop_limit = byte(),
+            // One byte comes, and an int goes.
+            (libc::SOL_IP, libc::IP_TOS) => self.tos = message.data.first().copied(),
+            (libc::SOL_IPV6, libc::IPV6_TCLASS) => self.tos = byte(),
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => self.timestamp = time(message.data),
+            (libc::SOL_UDP, libc::UDP_GRO) => {
+                self.segment_size = message.value::<c_int>().and_then(|size| u16::try_from(size).ok());
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes what is to go to `to`. Where that is not known, on a connected socket, both families' forms are written: the kernel
+    /// passes over those of the other.
+    pub(super) fn encode(&self, to: Option<&SockAddr>, control: &mut ControlWriter<'_>) -> io::Result<()> {
+        let (v4, v6) = to.map_or((true, true), |to| (to.is_ipv4(), !to.is_ipv4()));
+        let local = self.local.map(|local| local.to_canonical());
+        let (info_v4, info_v6) = match local {
+            Some(IpAddr::V4(_)) if !v4 => return Err(other_family()),
+            Some(IpAddr::V6(_)) if !v6 => return Err(other_family()),
+            Some(local) => (local.is_ipv4(), local.is_ipv6()),
+            None => (v4 && self.interface.is_some(), v6 && self.interface.is_some()),
+        };
+        let index = c_int::try_from(self.interface.unwrap_or(0))
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no interface has an index of 2^31 or more"))?;
+        if info_v4 {
+            let local = if let Some(IpAddr::V4(local)) = local { local } else { Ipv4Addr::UNSPECIFIED };
+            let info = libc::in_pktinfo {
+                ipi_ifindex: index,
+                ipi_spec_dst: libc::in_addr { s_addr: u32::from(local).to_be() },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            control.push(libc::SOL_IP, libc::IP_PKTINFO, info)?;
+        }
+        if info_v6 {
+            let local = if let Some(IpAddr::V6(local)) = local { local } else { Ipv6Addr::UNSPECIFIED };
+            let info =
+                libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: local.octets() }, ipi6_ifindex: index as _ };
+            control.push(libc::SOL_IPV6, libc::IPV6_PKTINFO, info)?;
+        }
+        let kinds = [
+            (v4, libc::SOL_IP, libc::IP_TTL, libc::IP_TOS),
+            (v6, libc::SOL_IPV6, libc::IPV6_HOPLIMIT, libc::IPV6_TCLASS),
+        ];
+        for (_, level, hop_limit, tos) in kinds.into_iter().filter(|kind| kind.0) {
+            if let Some(hops) = self.hop_limit {
+                control.push(level, hop_limit, c_int::from(hops))?;
+            }
+            if let Some(value) = self.tos {
+                control.push(level, tos, c_int::from(value))?;
+            }
+        }
+        if let Some(size) = self.segment_size {
+            control.push(libc::SOL_UDP, libc::UDP_SEGMENT, size)?;
+        }
+        Ok(())
+    }
+}
+
+#[cold]
+fn other_family() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "the local address is of another family than the destination")
+}
+
+/// A timespec, of 32 or of 64 bits a field.
+fn time(data: &[u8]) -> Option<SystemTime> {
+    let (seconds, nanos) = match data.len() {
+        16 => (i64::from_ne_bytes(data[..8].try_into().ok()?), i64::from_ne_bytes(data[8..].try_into().ok()?)),
+        8 => (
+            i32::from_ne_bytes(data[..4].try_into().ok()?).into(),
+            i32::from_ne_bytes(data[4..].try_into().ok()?).into(),
+        ),
+        _ => return None,
+    };
+    SystemTime::UNIX_EPOCH.checked_add(Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::batch::CONTROL_WORDS;
+
+    fn to(ip: &str) -> SockAddr {
+        std::net::SocketAddr::new(ip.parse().unwrap(), 1).into()
+    }
+
+    fn there_and_back(ancillary: Ancillary, to: Option<&SockAddr>) -> io::Result<Ancillary> {
+        let mut words = [0; CONTROL_WORDS];
+        let mut control = ControlWriter::new(&mut words);
+        ancillary.encode(to, &mut control)?;
+        let len = control.bytes().len();
+        Ok(Ancillary::decode(Messages::new(&words, len), 0))
+    }
+
+    #[test]
+    fn what_is_put_in_comes_out() {
+        let (v4, v6) = (to("127.0.0.1"), to("::1"));
+        let local = IpAddr::from(Ipv6Addr::LOCALHOST);
+        let all = Ancillary::new().with_local(local).with_interface(3).with_hop_limit(9).with_tos(0xb8);
+        for to in [Some(&v6), None] {
+            let back = there_and_back(all, to).unwrap();
+            // IP_TOS, which is written where the family is not known, is read as one byte.
+            let expected = Ancillary { destination: Some(local), ..all };
+            assert_eq!(Ancillary { tos: expected.tos, ..back }, expected);
+        }
+        assert_eq!(there_and_back(Ancillary::new(), None).unwrap(), Ancillary::new());
+        let all = Ancillary::new().with_local(IpAddr::from([127, 0, 0, 1])).with_interface(1).with_hop_limit(255);
+        let back = there_and_back(all, Some(&v4)).unwrap();
+        assert_eq!((back.local(), back.interface(), back.hop_limit()), (all.local, Some(1), Some(255)));
+        let mapped = Ancillary::new().with_local("::ffff:127.0.0.1".parse().unwrap());
+        assert_eq!(there_and_back(mapped, Some(&v4)).unwrap().local(), all.local);
+        let reply = all.with_tos(1).with_segment_size(1200).reply();
+        assert_eq!(reply, Ancillary::new().with_local(IpAddr::from([127, 0, 0, 1])).with_segment_size(1200));
+    }
+
+    #[test]
+    fn a_local_address_of_the_wrong_family_and_a_senseless_interface_are_refused() {
+        let (v4, v6) = (to("127.0.0.1"), to("::1"));
+        let from_v4 = Ancillary::new().with_local(IpAddr::from([127, 0, 0, 1]));
+        let from_v6 = Ancillary::new().with_local(Ipv6Addr::LOCALHOST.into());
+        let nowhere = Ancillary::new().with_interface(u32::MAX);
+        for (ancillary, to) in [(from_v4, &v6), (from_v6, &v4), (nowhere, &v4)] {
+            assert_eq!(there_and_back(ancillary, Some(to)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn everything_at_once_fits() {
+        let all = Ancillary::new().with_interface(1).with_hop_limit(1).with_tos(1).with_segment_size(1);
+        assert_eq!(there_and_back(all, None).unwrap().interface(), Some(1));
+    }
+
+    #[test]
+    fn ecn_is_the_low_two_bits() {
+        for ecn in [Ecn::NotCapable, Ecn::Capable1, Ecn::Capable0, Ecn::CongestionExperienced] {
+            assert_eq!(Ecn::of(0xb8 | ecn.bits()), ecn);
+            let ancillary = Ancillary::new().with_tos(0xbb).with_ecn(ecn);
+            assert_eq!((ancillary.ecn(), ancillary.tos()), (Some(ecn), Some(0xb8 | ecn.bits())));
+        }
+    }
+
+    #[test]
+    fn times_of_both_widths() {
+        let wide = [5_i64.to_ne_bytes(), 7_i64.to_ne_bytes()].concat();
+        let narrow = [5_i32.to_ne_bytes(), 7_i32.to_ne_bytes()].concat();
+        let expected = SystemTime::UNIX_EPOCH + Duration::new(5, 7);
+        assert_eq!((time(&wide), time(&narrow)), (Some(expected), Some(expected)));
+        let before = [(-1_i64).to_ne_bytes(), 0_i64.to_ne_bytes()].concat();
+        assert_eq!((time(&before), time(&wide[1..])), (None, None));
+    }
+}

@@ -1,0 +1,236 @@
+//! The system calls of datagram sockets, in the loop of [`operation`](crate::net::fd::operation).
+//!
+//! All are [`Hold::Free`]: a reference and no lock. All leave "maybe more" behind ([`Left::Maybe`]): one edge may stand for many
+//! datagrams, and a short count says nothing, so only EAGAIN ends readiness.
+//!
+//! # Compared with Go (internal/poll/fd_unix.go, net/udpsock_posix.go)
+//! Go takes the read or write lock around each call. A connected socket takes no address, and an unconnected one needs
+//! one: Go's rule and Go's texts, also where the kernel would be more generous.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
+use std::task::{Context, Poll};
+
+use socket2::SockAddr;
+
+use super::ancillary::Ancillary;
+use super::batch::{RecvBatch, RecvInfo, SendBatch};
+use crate::net::AddrError;
+use crate::net::fd::net_fd::NetFd;
+use crate::net::fd::operation::{Caller, Failure, Hold, Left};
+use crate::rt::poller::Direction;
+use crate::sync::{AtomicU32, Ordering};
+use crate::sys::batch::{self, CONTROL_WORDS};
+use crate::sys::control::ControlWriter;
+use crate::sys::{message, option, socket};
+
+/// As the kernel takes it on sockets of both families: an IPv4 address mapped into IPv6 in its own form.
+pub(super) fn canonical(addr: SocketAddr) -> SockAddr {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, addr.port())).into(),
+        IpAddr::V6(_) => addr.into(),
+    }
+}
+
+/// Whether `send_many` may leave it to the kernel to cut one large datagram into many (UDP_SEGMENT, Linux 4.18).
+///
+/// Asked of the socket when it is first wanted. Not where it has a segment size of its own: what is pushed is not what goes then.
+#[derive(Debug, Default)]
+pub(crate) struct Segmentation(AtomicU32);
+
+const UNKNOWN: u32 = 0;
+const USABLE: u32 = 1;
+const NOT_USABLE: u32 = 2;
+
+// ORDERING: the value is an answer of the kernel's and guards nothing else; who reads an older one asks again, or sends one by one.
+impl Segmentation {
+    fn is_usable(&self, fd: BorrowedFd<'_>) -> bool {
+        match self.0.load(Ordering::Relaxed) {
+            UNKNOWN => {
+                let usable =
+                    option::get::<libc::c_int>(fd, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok_and(|size| size == 0);
+                let answer = if usable { USABLE } else { NOT_USABLE };
+                // Not over the word of who sets the size meanwhile.
+                let _ = self.0.compare_exchange(UNKNOWN, answer, Ordering::Relaxed, Ordering::Relaxed);
+                usable
+            }
+            known => known == USABLE,
+        }
+    }
+
+    /// Whether an error may be due to segmentation: a device that cannot do it (EIO), for good; segments that would have to be
+    /// fragmented, which is another matter for the next peer.
+    fn is_refused(&self, error: &io::Error) -> bool {
+        if error.raw_os_error() == Some(libc::EIO) {
+            self.0.store(NOT_USABLE, Ordering::Relaxed);
+            return true;
+        }
+        matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL))
+    }
+
+    /// The socket is to cut by itself (said before it does), or not (said afterwards).
+    pub(super) fn set_by_socket(&self, cuts: bool) {
+        self.0.store(if cuts { NOT_USABLE } else { UNKNOWN }, Ordering::Relaxed);
+    }
+}
+
+#[cold]
+fn not_ip() -> io::Error {
+    io::Error::from_raw_os_error(libc::EAFNOSUPPORT)
+}
+
+impl NetFd {
+    #[inline]
+    fn poll_datagram<T>(
+        &self,
+        direction: Direction,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        let polled = self.fd.poll_call(direction, Hold::Free, caller, cx, |fd| Ok((call(fd)?, Left::Maybe)));
+        let op = if direction == Direction::Read { "read" } else { "write" };
+        polled.map_err(|failure| self.error(op, failure))
+    }
+
+    /// A read of nothing takes nothing (Go: `Read` with an empty buffer).
+    #[inline]
+    pub(super) fn poll_recv(
+        &self,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+        flags: libc::c_int,
+    ) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(self.with("read", |_| Ok(0)));
+        }
+        self.poll_datagram(Direction::Read, caller, cx, |fd| socket::recv(fd, buf, flags))
+    }
+
+    #[inline]
+    pub(super) fn poll_recv_from(
+        &self,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+        flags: libc::c_int,
+    ) -> Poll<io::Result<(usize, SocketAddr)>> {
+        self.poll_datagram(Direction::Read, caller, cx, |fd| {
+            let (count, from) = message::recv_from(fd, buf, flags)?;
+            Ok((count, from.as_socket().ok_or_else(not_ip)?))
+        })
+    }
+
+    #[inline]
+    pub(super) fn poll_recv_msg(
+        &self,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<RecvInfo>> {
+        self.poll_datagram(Direction::Read, caller, cx, |fd| {
+            let mut control = [0; CONTROL_WORDS];
+            let received = message::recvmsg(fd, bufs, &mut control, 0)?;
+            Ok(RecvInfo {
+                len: received.bytes,
+                from: received.address.as_socket().ok_or_else(not_ip)?,
+                is_truncated: received.flags & libc::MSG_TRUNC != 0,
+                ancillary: Ancillary::decode(received.control.messages(), received.flags),
+            })
+        })
+    }
+
+    #[inline]
+    pub(super) fn poll_recv_many(
+        &self,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        batch: &mut RecvBatch,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_datagram(Direction::Read, caller, cx, |fd| batch::recvmmsg(fd, &mut batch.inbox, 0))
+    }
+
+    #[inline]
+    pub(super) fn poll_send_datagram(
+        &self,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_datagram(Direction::Write, caller, cx, |fd| socket::send(fd, buf, 0))
+    }
+
+    #[inline]
+    pub(super) fn poll_send_to(
+        &self,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+        to: &SockAddr,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_datagram(Direction::Write, caller, cx, |fd| message::send_to(fd, buf, to, 0))
+    }
+
+    #[inline]
+    pub(super) fn poll_send_msg(
+        &self,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+        to: Option<&SockAddr>,
+        ancillary: &Ancillary,
+    ) -> Poll<io::Result<usize>> {
+        let mut words = [0; CONTROL_WORDS];
+        let mut control = ControlWriter::new(&mut words);
+        ancillary.encode(to, &mut control)?;
+        self.poll_datagram(Direction::Write, caller, cx, |fd| message::sendmsg(fd, bufs, to, Some(&control), 0))
+    }
+
+    #[inline]
+    pub(super) fn poll_send_many(
+        &self,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        batch: &mut SendBatch,
+        segmentation: &Segmentation,
+    ) -> Poll<io::Result<usize>> {
+        if batch.is_empty() {
+            return Poll::Ready(self.with("write", |_| Ok(0)));
+        }
+        self.poll_datagram(Direction::Write, caller, cx, |fd| {
+            let merge = segmentation.is_usable(fd);
+            match batch::sendmmsg(fd, &mut batch.outbox, merge) {
+                Err(error) if merge && segmentation.is_refused(&error) => batch::sendmmsg(fd, &mut batch.outbox, false),
+                result => result,
+            }
+        })
+    }
+
+    /// One call of the user's, if the socket is open and its deadline has not passed.
+    pub(super) fn try_call<T>(
+        &self,
+        direction: Direction,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let op = if direction == Direction::Read { "read" } else { "write" };
+        let ticket = self.fd.poll.begin(direction).map_err(|error| self.error(op, Failure::from(error)))?;
+        let value = self.with(op, call)?;
+        self.fd.poll.pass_on(direction, ticket);
+        Ok(value)
+    }
+
+    /// The error of a datagram that has an address on a connected socket.
+    #[cold]
+    pub(super) fn connected_error(&self) -> io::Error {
+        let text = "use of WriteTo with pre-connected connection";
+        self.op("write").other(io::Error::new(io::ErrorKind::InvalidInput, text))
+    }
+
+    /// The error of a datagram that has none on an unconnected one.
+    #[cold]
+    pub(super) fn missing_error(&self) -> io::Error {
+        self.op("write").other(AddrError::missing())
+    }
+}

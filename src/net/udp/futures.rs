@@ -1,0 +1,145 @@
+//! The futures that methods of UDP sockets return. Named and `Unpin`, so that they can be stored and polled in place.
+//!
+//! # Cancellation
+//! A datagram is taken or sent by the poll that is ready, and by no other: dropping a future loses none. A wake-up that it got and did
+//! not use goes to the next that waits.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use socket2::SockAddr;
+
+use super::UdpSocket;
+use super::ancillary::Ancillary;
+use super::batch::{RecvBatch, RecvInfo, SendBatch};
+use super::calls::{Segmentation, canonical};
+use crate::net::ToSocketAddrsFuture;
+use crate::net::fd::net_fd::NetFd;
+use crate::net::fd::operation::Operation;
+use crate::net::futures::operation_future;
+use crate::rt::poller::Direction;
+
+operation_future! {
+    /// Receives a datagram; returned by [`UdpSocket::recv`].
+    RecvDatagram<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
+    |this, cx| this.fd.poll_recv(Some(&mut this.operation), cx, this.buf, 0)
+}
+
+operation_future! {
+    /// Looks at a datagram; returned by [`UdpSocket::peek`].
+    PeekDatagram<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
+    |this, cx| this.fd.poll_recv(Some(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
+}
+
+operation_future! {
+    /// Receives a datagram and says from whom; returned by [`UdpSocket::recv_from`].
+    RecvFrom<'a> { buf: &'a mut [u8] }, Read -> io::Result<(usize, SocketAddr)>,
+    |this, cx| this.fd.poll_recv_from(Some(&mut this.operation), cx, this.buf, 0)
+}
+
+operation_future! {
+    /// Looks at a datagram and says from whom; returned by [`UdpSocket::peek_from`].
+    PeekFrom<'a> { buf: &'a mut [u8] }, Read -> io::Result<(usize, SocketAddr)>,
+    |this, cx| this.fd.poll_recv_from(Some(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
+}
+
+operation_future! {
+    /// Receives a datagram and what came beside it; returned by [`UdpSocket::recv_msg`].
+    RecvMsg<'a> { bufs: &'a mut [IoSliceMut<'a>] }, Read -> io::Result<RecvInfo>,
+    |this, cx| this.fd.poll_recv_msg(Some(&mut this.operation), cx, this.bufs)
+}
+
+operation_future! {
+    /// Receives many datagrams; returned by [`UdpSocket::recv_many`].
+    RecvMany<'a> { batch: &'a mut RecvBatch }, Read -> io::Result<usize>,
+    |this, cx| this.fd.poll_recv_many(Some(&mut this.operation), cx, this.batch)
+}
+
+operation_future! {
+    /// Sends a datagram to the peer; returned by [`UdpSocket::send`].
+    SendDatagram<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
+    |this, cx| this.fd.poll_send_datagram(Some(&mut this.operation), cx, this.buf)
+}
+
+operation_future! {
+    /// Sends a datagram with something beside it; returned by [`UdpSocket::send_msg`].
+    SendMsg<'a> { is_connected: bool, bufs: &'a [IoSlice<'a>], to: Option<SocketAddr>, ancillary: Ancillary },
+    Write -> io::Result<usize>,
+    |this, cx| match this.to {
+        Some(_) if this.is_connected => Poll::Ready(Err(this.fd.connected_error())),
+        None if !this.is_connected => Poll::Ready(Err(this.fd.missing_error())),
+        to => {
+            let to = to.map(canonical);
+            this.fd.poll_send_msg(Some(&mut this.operation), cx, this.bufs, to.as_ref(), &this.ancillary)
+        }
+    }
+}
+
+operation_future! {
+    /// Sends many datagrams; returned by [`UdpSocket::send_many`].
+    SendMany<'a> { segmentation: &'a Segmentation, is_connected: bool, batch: &'a mut SendBatch },
+    Write -> io::Result<usize>,
+    |this, cx| match this.batch.outbox.addressed() {
+        (true, _) if this.is_connected => Poll::Ready(Err(this.fd.connected_error())),
+        (_, true) if !this.is_connected => Poll::Ready(Err(this.fd.missing_error())),
+        _ => this.fd.poll_send_many(Some(&mut this.operation), cx, this.batch, this.segmentation),
+    }
+}
+
+/// Resolves an address and sends a datagram there; returned by [`UdpSocket::send_to`].
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct SendTo<'a, I> {
+    socket: &'a UdpSocket,
+    operation: Operation,
+    buf: &'a [u8],
+    resolving: ToSocketAddrsFuture<I>,
+    /// What was resolved.
+    to: Option<SockAddr>,
+}
+
+impl<'a, I> SendTo<'a, I> {
+    pub(super) fn new(socket: &'a UdpSocket, buf: &'a [u8], to: ToSocketAddrsFuture<I>) -> SendTo<'a, I> {
+        SendTo { socket, operation: Operation::new(), buf, resolving: to, to: None }
+    }
+}
+
+// No field is ever pinned, nor is one of `ToSocketAddrsFuture`.
+impl<I> Unpin for SendTo<'_, I> {}
+
+impl<I: Iterator<Item = SocketAddr>> Future for SendTo<'_, I> {
+    type Output = io::Result<usize>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let fd = this.socket.net_fd();
+        if this.socket.is_connected() {
+            return Poll::Ready(Err(fd.connected_error()));
+        }
+        let to = match &this.to {
+            Some(to) => to,
+            None => {
+                let resolved = ready!(Pin::new(&mut this.resolving).poll(cx));
+                let mut addrs = resolved.map_err(|error| fd.op("write").other(error))?;
+                let Some(first) = addrs.next() else { return Poll::Ready(Err(fd.missing_error())) };
+                this.to.insert(canonical(first))
+            }
+        };
+        fd.poll_send_to(Some(&mut this.operation), cx, this.buf, to)
+    }
+}
+
+impl<I> Drop for SendTo<'_, I> {
+    fn drop(&mut self) {
+        self.socket.net_fd().fd.cancel(Direction::Write, &mut self.operation);
+    }
+}
+
+impl<I> fmt::Debug for SendTo<'_, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendTo").field("socket", &self.socket).field("bytes", &self.buf.len()).finish_non_exhaustive()
+    }
+}

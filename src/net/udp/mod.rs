@@ -1,0 +1,18 @@
+//! UDP: [`socket`] is the socket, [`options`] its settings, [`ancillary`] what travels beside a datagram's bytes, [`batch`] many
+//! datagrams a call, [`calls`] the system calls, [`futures`] what the methods return, [`convert`] the ways in and out.
+//!
+//! # Invariant 8
+//! Calls hold a reference and not the lock: the kernel keeps datagrams apart, so receivers and senders run in parallel.
+//! Datagrams that come together make one edge, which wakes one receiver; each that succeeds wakes the next.
+
+mod ancillary;
+mod batch;
+mod calls;
+mod convert;
+pub(crate) mod futures;
+mod options;
+mod socket;
+
+pub use ancillary::{Ancillary, Ecn};
+pub use batch::{Datagram, RecvBatch, RecvInfo, SendBatch};
+pub use socket::UdpSocket;

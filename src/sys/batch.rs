@@ -1,0 +1,477 @@
+//! Many messages a call: recvmmsg(2) and sendmmsg(2), and the memory that they work on.
+//!
+//! A box is made once and used again and again: a message that comes or goes allocates nothing.
+//!
+//! # Invariants
+//! * The pointers in headers and vectors are written before each call, from the memory that the box owns, and are not
+//!   followed at any other time: so a box may move, also to another thread.
+//! * An inbox's memory has its size from the beginning; an outbox's grows in `push` alone.
+
+#![allow(unsafe_code)]
+// Lengths of control data are `size_t` with some C libraries and `socklen_t` with others.
+#![allow(clippy::unnecessary_cast)]
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use libc::c_int;
+use socket2::{SockAddr, SockAddrStorage};
+
+use super::control::{Control, ControlWriter, Messages, Word, space, words};
+
+/// Most messages in one call: the kernel's UIO_MAXIOV.
+pub(crate) const MESSAGES_MAX: usize = 1024;
+
+/// Bytes for control data of a message: all that is known of datagrams, of both families at once.
+pub(crate) const CONTROL_BYTES: usize = 256;
+
+/// The same in words.
+pub(crate) const CONTROL_WORDS: usize = words(CONTROL_BYTES);
+
+fn empty_header() -> libc::mmsghdr {
+    // SAFETY: plain data for which all zeroes is a value.
+    unsafe { std::mem::zeroed() }
+}
+
+const NO_BYTES: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+
+/// What the kernel wrote of a message.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    bytes: usize,
+    control: usize,
+    name: libc::socklen_t,
+    flags: c_int,
+}
+
+/// Room for messages that come.
+pub(crate) struct Inbox {
+    headers: Vec<libc::mmsghdr>,
+    vectors: Vec<libc::iovec>,
+    names: Vec<SockAddrStorage>,
+    control: Vec<Word>,
+    bytes: Vec<u8>,
+    /// Bytes a message.
+    each: usize,
+    arrivals: Vec<Arrival>,
+}
+
+// SAFETY: the pointers inside are to the box's own memory, and are followed during a call that borrows it mutably.
+unsafe impl Send for Inbox {}
+// SAFETY: through a shared reference no pointer is read.
+unsafe impl Sync for Inbox {}
+
+/// A message in an [`Inbox`].
+#[derive(Clone, Debug)]
+pub(crate) struct Incoming<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// None where it is not an IP address.
+    pub(crate) from: Option<SocketAddr>,
+    pub(crate) flags: c_int,
+    pub(crate) control: Messages<'a>,
+}
+
+impl Inbox {
+    /// Room for `messages` (1 to [`MESSAGES_MAX`]) of `each` bytes (at least one).
+    pub(crate) fn new(messages: usize, each: usize) -> Inbox {
+        let (messages, each) = (messages.clamp(1, MESSAGES_MAX), each.max(1));
+        Inbox {
+            headers: (0..messages).map(|_| empty_header()).collect(),
+            vectors: vec![NO_BYTES; messages],
+            names: (0..messages).map(|_| SockAddrStorage::zeroed()).collect(),
+            control: vec![0; messages * CONTROL_WORDS],
+            bytes: vec![0; messages * each],
+            each,
+            arrivals: Vec::with_capacity(messages),
+        }
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.headers.len()
+    }
+
+    /// How many the last call brought.
+    pub(crate) fn len(&self) -> usize {
+        self.arrivals.len()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.arrivals.clear();
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<Incoming<'_>> {
+        let Arrival { bytes, control, name, flags } = *self.arrivals.get(index)?;
+        let start = index * self.each;
+        let words = &self.control[index * CONTROL_WORDS..][..CONTROL_WORDS];
+        Some(Incoming {
+            bytes: &self.bytes[start..start + bytes.min(self.each)],
+            from: self.name(index, name),
+            flags,
+            control: Messages::new(words, control),
+        })
+    }
+
+    fn name(&self, index: usize, length: libc::socklen_t) -> Option<SocketAddr> {
+        // What is shorter was not written by this call.
+        if (length as usize) < size_of::<libc::sockaddr_in>() {
+            return None;
+        }
+        // SAFETY: storage is plain data, and nobody writes to it while the box is borrowed.
+        let storage = unsafe { (&raw const self.names[index]).read() };
+        // SAFETY: the kernel wrote an address of that length.
+        unsafe { SockAddr::new(storage, length) }.as_socket()
+    }
+
+    fn prepare(&mut self) {
+        let Inbox { headers, vectors, names, control, bytes, each, .. } = self;
+        let rooms = bytes.chunks_exact_mut(*each).zip(control.chunks_exact_mut(CONTROL_WORDS));
+        let places = headers.iter_mut().zip(vectors).zip(names).zip(rooms);
+        for (((header, vector), name), (room, control)) in places {
+            *vector = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+            header.msg_hdr.msg_name = (&raw mut *name).cast();
+            header.msg_hdr.msg_namelen = size_of::<SockAddrStorage>() as _;
+            header.msg_hdr.msg_iov = &raw mut *vector;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = control.as_mut_ptr().cast();
+            header.msg_hdr.msg_controllen = size_of_val(control) as _;
+        }
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} × {}", self.len(), self.capacity(), self.each)
+    }
+}
+
+/// recvmmsg(2) with `MSG_CMSG_CLOEXEC` beside `flags`: how many came. On failure the box keeps what it had.
+pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> io::Result<usize> {
+    inbox.prepare();
+    let (headers, count) = (inbox.headers.as_mut_ptr(), inbox.headers.len() as libc::c_uint);
+    let flags = flags | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: `prepare` has just pointed every header at memory of the box, valid for writes of the lengths given.
+    let count = unsafe { libc::recvmmsg(fd.as_raw_fd(), headers, count, flags as _, std::ptr::null_mut()) };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    inbox.arrivals.clear();
+    inbox.arrivals.extend(inbox.headers[..count].iter().map(|header| Arrival {
+        bytes: header.msg_len as usize,
+        control: header.msg_hdr.msg_controllen as usize,
+        name: header.msg_hdr.msg_namelen,
+        flags: header.msg_hdr.msg_flags,
+    }));
+    for (arrival, control) in inbox.arrivals.iter().zip(inbox.control.chunks_exact(CONTROL_WORDS)) {
+        if arrival.control > 0 {
+            // Descriptors, which another kind of socket may bring, are closed.
+            // SAFETY: the kernel has just written that much control data, of this message.
+            drop(unsafe { Control::new(control, arrival.control) });
+        }
+    }
+    Ok(count)
+}
+
+/// A message in an [`Outbox`].
+#[derive(Debug)]
+struct Outgoing {
+    to: Option<SockAddr>,
+    /// Where its bytes and its control data end; they begin where its predecessor's do.
+    bytes_end: usize,
+    control_end: usize,
+    /// It goes where its predecessor goes, and neither has control data: one call of the network stack may carry both.
+    follows: bool,
+}
+
+/// Most datagrams that go as segments of one: the least bound of all kernels (UDP_MAX_SEGMENTS).
+const SEGMENTS_MAX: usize = 64;
+
+/// Most bytes of them together: what one datagram may have by IPv4.
+const SEGMENTED_MAX: usize = 65_507;
+
+/// The control data that says the size of segments.
+type Cut = [Word; words(space(size_of::<u16>()))];
+
+/// Messages that are to go.
+pub(crate) struct Outbox {
+    headers: Vec<libc::mmsghdr>,
+    vectors: Vec<libc::iovec>,
+    cuts: Vec<Cut>,
+    /// The message after the last that a header stands for.
+    ends: Vec<usize>,
+    messages: Vec<Outgoing>,
+    bytes: Vec<u8>,
+    control: Vec<Word>,
+    /// So many of `messages` have gone.
+    gone: usize,
+}
+
+// SAFETY: as for `Inbox`.
+unsafe impl Send for Outbox {}
+// SAFETY: as for `Inbox`.
+unsafe impl Sync for Outbox {}
+
+impl Outbox {
+    pub(crate) const fn new() -> Outbox {
+        Outbox {
+            headers: Vec::new(),
+            vectors: Vec::new(),
+            cuts: Vec::new(),
+            ends: Vec::new(),
+            messages: Vec::new(),
+            bytes: Vec::new(),
+            control: Vec::new(),
+            gone: 0,
+        }
+    }
+
+    /// How many are still to go.
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len() - self.gone
+    }
+
+    /// Whether some that are still to go have an address, and whether some have none.
+    pub(crate) fn addressed(&self) -> (bool, bool) {
+        let left = &self.messages[self.gone..];
+        (left.iter().any(|message| message.to.is_some()), left.iter().any(|message| message.to.is_none()))
+    }
+
+    pub(crate) fn push(&mut self, bytes: &[u8], to: Option<SockAddr>, control: &ControlWriter<'_>) {
+        let follows = control.bytes().is_empty()
+            && self.messages.last().is_some_and(|last| {
+                let control_start = self.messages.iter().rev().nth(1).map_or(0, |before| before.control_end);
+                last.control_end == control_start && last.to == to
+            });
+        self.bytes.extend_from_slice(bytes);
+        self.control.extend_from_slice(control.words());
+        let (bytes_end, control_end) = (self.bytes.len(), self.control.len());
+        self.messages.push(Outgoing { to, bytes_end, control_end, follows });
+        if self.headers.len() < self.messages.len().min(MESSAGES_MAX) {
+            self.headers.push(empty_header());
+            self.vectors.push(NO_BYTES);
+            self.cuts.push(Cut::default());
+            self.ends.push(0);
+        }
+    }
+
+    /// The first `count` that are still to go have gone, or are not to go.
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.gone += count.min(self.len());
+        if self.len() == 0 {
+            self.clear();
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.messages.clear();
+        self.bytes.clear();
+        self.control.clear();
+        self.gone = 0;
+    }
+
+    /// Where the bytes and the control data of a message begin.
+    fn starts(&self, index: usize) -> (usize, usize) {
+        index
+            .checked_sub(1)
+            .map_or((0, 0), |before| (self.messages[before].bytes_end, self.messages[before].control_end))
+    }
+
+    /// The end of those from `first` on that may go as segments of one datagram: all of one size, but for the last.
+    fn run(&self, first: usize) -> usize {
+        let start = self.starts(first).0;
+        let size = self.messages[first].bytes_end - start;
+        let mut end = first + 1;
+        let mut last = size;
+        while let Some(next) = self.messages.get(end) {
+            let bytes = next.bytes_end - self.messages[end - 1].bytes_end;
+            let fits = end - first < SEGMENTS_MAX && next.bytes_end - start <= SEGMENTED_MAX;
+            if !next.follows || !fits || last < size || bytes == 0 || bytes > size {
+                break;
+            }
+            last = bytes;
+            end += 1;
+        }
+        end
+    }
+
+    /// How many headers describe what is to go.
+    fn prepare(&mut self, merge: bool) -> usize {
+        let (mut first, mut count) = (self.gone, 0);
+        while first < self.messages.len() && count < self.headers.len() {
+            let end = if merge { self.run(first) } else { first + 1 };
+            let (bytes_start, control_start) = self.starts(first);
+            let (message, last) = (&self.messages[first], &self.messages[end - 1]);
+            let mut control = &self.control[control_start..message.control_end];
+            if end > first + 1 {
+                let cut = &mut self.cuts[count];
+                let pushed = ControlWriter::new(cut).push(
+                    libc::SOL_UDP,
+                    libc::UDP_SEGMENT,
+                    (message.bytes_end - bytes_start) as u16,
+                );
+                debug_assert!(pushed.is_ok(), "a cut has room for its message");
+                control = cut;
+            }
+            // The kernel reads only, also where its types say otherwise.
+            let part = &self.bytes[bytes_start..last.bytes_end];
+            self.vectors[count] = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
+            let header = &mut self.headers[count].msg_hdr;
+            let (name, length) = message.to.as_ref().map_or((std::ptr::null(), 0), |to| (to.as_ptr(), to.len()));
+            header.msg_name = name.cast_mut().cast();
+            header.msg_namelen = length;
+            header.msg_iov = &raw mut self.vectors[count];
+            header.msg_iovlen = 1;
+            header.msg_control = control.as_ptr().cast_mut().cast();
+            header.msg_controllen = size_of_val(control) as _;
+            self.ends[count] = end;
+            first = end;
+            count += 1;
+        }
+        count
+    }
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to go, {} gone", self.len(), self.gone)
+    }
+}
+
+/// sendmmsg(2) with `MSG_NOSIGNAL` of up to [`MESSAGES_MAX`] headers: how many messages went, at least one. They are out of the
+/// box. With `merge`, those of one size for one peer that follow each other go as segments of one (UDP_SEGMENT): the kernel and
+/// the socket must know of it, else the peer would get them in one piece.
+pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox, merge: bool) -> io::Result<usize> {
+    let count = outbox.prepare(merge) as libc::c_uint;
+    let (headers, flags) = (outbox.headers.as_mut_ptr(), libc::MSG_NOSIGNAL);
+    // SAFETY: `prepare` has just pointed so many headers at memory of the box, valid for reads of the lengths given.
+    let sent = unsafe { libc::sendmmsg(fd.as_raw_fd(), headers, count, flags as _) };
+    let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
+    let end = sent.checked_sub(1).map_or(outbox.gone, |last| outbox.ends[last]);
+    let messages = end - outbox.gone;
+    outbox.advance(messages);
+    Ok(messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    fn sockets() -> (UdpSocket, UdpSocket) {
+        let sockets = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        sockets.1.set_nonblocking(true).unwrap();
+        sockets
+    }
+
+    #[test]
+    fn many_go_and_come_in_order() {
+        let (from, to) = sockets();
+        let address = SockAddr::from(to.local_addr().unwrap());
+        let mut outbox = Outbox::new();
+        let mut inbox = Inbox::new(8, 4);
+        for _ in 0..2 {
+            for message in [&b"one"[..], b"", b"three"] {
+                outbox.push(message, Some(address.clone()), &ControlWriter::new(&mut []));
+            }
+            assert_eq!((outbox.len(), outbox.addressed()), (3, (true, false)));
+            assert_eq!(sendmmsg(from.as_fd(), &mut outbox, false).unwrap(), 3);
+            assert_eq!((outbox.len(), outbox.gone), (0, 0));
+            assert_eq!(recvmmsg(to.as_fd(), &mut inbox, 0).unwrap(), 3);
+            let came: Vec<_> = (0..9).map_while(|index| inbox.get(index)).collect();
+            let bytes: Vec<_> = came.iter().map(|message| message.bytes).collect();
+            assert_eq!(bytes, [&b"one"[..], b"", b"thre"]);
+            assert!(came.iter().all(|message| message.from == from.local_addr().ok()));
+            let cut: Vec<_> = came.iter().map(|message| message.flags & libc::MSG_TRUNC != 0).collect();
+            assert_eq!(cut, [false, false, true]);
+        }
+        let error = recvmmsg(to.as_fd(), &mut inbox, 0).unwrap_err();
+        assert_eq!((error.kind(), inbox.len()), (io::ErrorKind::WouldBlock, 3));
+        inbox.clear();
+        assert!(inbox.get(0).is_none());
+    }
+
+    #[test]
+    fn what_cannot_go_stays_and_what_went_before_it_is_counted() {
+        let (from, to) = sockets();
+        let address = SockAddr::from(to.local_addr().unwrap());
+        let mut outbox = Outbox::new();
+        let long = vec![0; 70_000];
+        for message in [&b"first"[..], &long, b"last"] {
+            outbox.push(message, Some(address.clone()), &ControlWriter::new(&mut []));
+        }
+        assert_eq!(sendmmsg(from.as_fd(), &mut outbox, false).unwrap(), 1);
+        let error = sendmmsg(from.as_fd(), &mut outbox, false).unwrap_err();
+        assert_eq!((error.raw_os_error(), outbox.len()), (Some(libc::EMSGSIZE), 2));
+        outbox.advance(1);
+        assert_eq!(sendmmsg(from.as_fd(), &mut outbox, false).unwrap(), 1);
+        let mut inbox = Inbox::new(4, 100);
+        assert_eq!(recvmmsg(to.as_fd(), &mut inbox, 0).unwrap(), 2);
+        assert_eq!(inbox.get(1).unwrap().bytes, b"last");
+    }
+
+    #[test]
+    fn more_than_a_call_takes_are_left_for_the_next() {
+        let (from, to) = sockets();
+        let address = SockAddr::from(to.local_addr().unwrap());
+        let mut outbox = Outbox::new();
+        for _ in 0..MESSAGES_MAX + 3 {
+            outbox.push(b"", Some(address.clone()), &ControlWriter::new(&mut []));
+        }
+        let first = sendmmsg(from.as_fd(), &mut outbox, false).unwrap();
+        assert_eq!((first, outbox.len()), (MESSAGES_MAX, 3));
+        assert_eq!(Inbox::new(1 << 20, 1).capacity(), MESSAGES_MAX);
+    }
+
+    #[test]
+    fn descriptors_that_come_are_closed() {
+        use std::io::Read;
+        use std::os::unix::net::{UnixDatagram, UnixStream};
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let (mut near, far) = UnixStream::pair().unwrap();
+        let mut words = [0; CONTROL_WORDS];
+        let mut control = ControlWriter::new(&mut words);
+        control.push_fds(&[far.as_fd()]).unwrap();
+        let mut outbox = Outbox::new();
+        outbox.push(b"x", None, &control);
+        assert_eq!(sendmmsg(ours.as_fd(), &mut outbox, false).unwrap(), 1);
+        drop(far);
+        theirs.set_nonblocking(true).unwrap();
+        let mut inbox = Inbox::new(2, 8);
+        assert_eq!(recvmmsg(theirs.as_fd(), &mut inbox, 0).unwrap(), 1);
+        let message = inbox.get(0).unwrap();
+        assert_eq!((message.from, message.control.count()), (None, 1));
+        assert_eq!(near.read(&mut [0]).unwrap(), 0, "its last copy is closed");
+    }
+    /// What would go in how many calls of the network stack.
+    fn runs(messages: &[(usize, u16)]) -> Vec<usize> {
+        let mut outbox = Outbox::new();
+        for &(bytes, port) in messages {
+            let to = SockAddr::from(SocketAddr::from(([127, 0, 0, 1], port)));
+            outbox.push(&vec![0; bytes], Some(to), &ControlWriter::new(&mut []));
+        }
+        let count = outbox.prepare(true);
+        outbox.ends[..count].to_vec()
+    }
+
+    #[test]
+    fn neighbours_of_one_size_and_one_peer_are_merged_and_others_are_not() {
+        assert_eq!(runs(&[(9, 1), (9, 1), (9, 1)]), [3]);
+        assert_eq!(runs(&[(9, 1), (9, 2), (9, 1)]), [1, 2, 3], "other peers");
+        assert_eq!(runs(&[(9, 1), (8, 1), (8, 1), (9, 1)]), [2, 3, 4], "the last may be shorter, and is the last");
+        assert_eq!(runs(&[(0, 1), (0, 1), (9, 1), (0, 1)]), [1, 2, 3, 4], "empty ones have no segments");
+        assert_eq!(runs(&[(1, 1); 100]), [64, 100], "as many as a kernel takes");
+        assert_eq!(runs(&[(30_000, 1), (30_000, 1), (30_000, 1)]), [2, 3], "as many bytes as a datagram has");
+        let mut words = [0; CONTROL_WORDS];
+        let mut control = ControlWriter::new(&mut words);
+        control.push(libc::SOL_IP, libc::IP_TTL, 1 as c_int).unwrap();
+        let mut outbox = Outbox::new();
+        outbox.push(b"x", None, &ControlWriter::new(&mut []));
+        outbox.push(b"x", None, &control);
+        outbox.push(b"x", None, &ControlWriter::new(&mut []));
+        outbox.push(b"x", None, &ControlWriter::new(&mut []));
+        assert_eq!(outbox.prepare(true), 3);
+        assert_eq!(outbox.ends[..3], [1, 2, 4], "control data keeps apart");
+        outbox.advance(3);
+        assert_eq!((outbox.prepare(true), outbox.ends[0]), (1, 4), "what has gone is not counted");
+    }
+}

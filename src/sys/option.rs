@@ -1,0 +1,42 @@
+//! Socket options that `socket2` does not have.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use libc::c_int;
+
+use super::control::Plain;
+
+/// setsockopt(2).
+pub(crate) fn set<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: `value` is valid for reads of its size during the call.
+    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// getsockopt(2).
+pub(crate) fn get<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<T> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: `value` is valid for writes of `length`.
+    let result = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it began as zeroes, and every pattern of bits is a value of `T`.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// Whether an option is on.
+pub(crate) fn is_on(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<bool> {
+    get::<c_int>(fd, level, name).map(|value| value != 0)
+}
+
+/// Switches an option on or off.
+pub(crate) fn switch(fd: BorrowedFd<'_>, level: c_int, name: c_int, on: bool) -> io::Result<()> {
+    set(fd, level, name, c_int::from(on))
+}

@@ -1,0 +1,660 @@
+//! UDP: who may send where, what a buffer gets, deadlines, close, and that no receiver is stranded.
+
+mod common;
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::net::Ipv6Addr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use common::{becomes, park_on, poll_now, poll_once, run};
+use netpoll::net::{
+    Ancillary, OpError, RecvBatch, SendBatch, SocketAddr, UdpSocket, is_closed, is_timeout, raw_os_error,
+};
+use netpoll::task;
+
+async fn socket() -> UdpSocket {
+    UdpSocket::bind("127.0.0.1:0").await.unwrap()
+}
+
+/// Two sockets, and their addresses.
+async fn sockets() -> (UdpSocket, UdpSocket, SocketAddr, SocketAddr) {
+    let (one, other) = (socket().await, socket().await);
+    let (a, b) = (one.local_addr().unwrap(), other.local_addr().unwrap());
+    (one, other, a, b)
+}
+
+async fn connected_pair() -> (UdpSocket, UdpSocket) {
+    let (one, other, a, b) = sockets().await;
+    one.connect(b).await.unwrap();
+    other.connect(a).await.unwrap();
+    (one, other)
+}
+
+fn op_text(error: &io::Error) -> String {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()).expect("an OpError").to_string()
+}
+
+fn has_ipv6() -> bool {
+    let has = std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    if !has {
+        eprintln!("skipped: no IPv6 here");
+    }
+    has
+}
+
+/// Go: TestWriteToUDP. A connected socket takes no address, an unconnected one needs one.
+#[test]
+fn g97_what_may_be_sent_connected_and_unconnected() {
+    run(async {
+        let (one, other, a, b) = sockets().await;
+        let plain = Ancillary::new();
+        let bufs = [IoSlice::new(b"x")];
+        let mut batch = SendBatch::new();
+
+        // Unconnected.
+        assert_eq!(raw_os_error(&one.send(b"x").await.unwrap_err()), Some(libc::EDESTADDRREQ));
+        assert_eq!(one.send_to(b"x", b).await.unwrap(), 1);
+        assert_eq!(one.send_msg(&bufs, b, &plain).await.unwrap(), 1);
+        batch.push(b"x", b);
+        assert_eq!(one.send_many(&mut batch).await.unwrap(), 1);
+        batch.push(b"x", None);
+        for error in [
+            one.send_msg(&bufs, None, &plain).await.unwrap_err(),
+            one.send_to(b"x", &[][..]).await.unwrap_err(),
+            one.send_many(&mut batch).await.unwrap_err(),
+        ] {
+            assert_eq!(op_text(&error), format!("write udp {a}: missing address"));
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        }
+        assert_eq!(one.peer_addr().unwrap_err().kind(), ErrorKind::NotConnected);
+
+        // Connected.
+        one.connect(b).await.unwrap();
+        assert_eq!(one.peer_addr().unwrap(), b);
+        assert_eq!(one.send(b"x").await.unwrap(), 1);
+        assert_eq!(one.send_msg(&bufs, None, &plain).await.unwrap(), 1);
+        assert_eq!(one.send_many(&mut batch).await.unwrap(), 1);
+        batch.push(b"x", b);
+        let by_hand = std::future::poll_fn(|cx| one.poll_send_to(cx, b"x", b));
+        for error in [
+            one.send_to(b"x", b).await.unwrap_err(),
+            one.send_msg(&bufs, b, &plain).await.unwrap_err(),
+            one.send_many(&mut batch).await.unwrap_err(),
+            by_hand.await.unwrap_err(),
+        ] {
+            assert_eq!(op_text(&error), format!("write udp {a}->{b}: use of WriteTo with pre-connected connection"));
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        }
+        // All that went arrives.
+        other.set_read_timeout(Some(common::BOUND)).unwrap();
+        for _ in 0..6 {
+            assert_eq!(other.recv_from(&mut [0; 8]).await.unwrap(), (1, a));
+        }
+        // To another peer.
+        let third = socket().await;
+        one.connect(third.local_addr().unwrap()).await.unwrap();
+        one.send(b"third").await.unwrap();
+        assert_eq!(third.recv(&mut [0; 8]).await.unwrap(), 5);
+    });
+}
+
+/// Go: TestUDPZeroBytePayload.
+#[test]
+fn g98_an_empty_datagram_is_a_datagram() {
+    run(async {
+        let (one, other, a, b) = sockets().await;
+        let mut buf = [0; 8];
+        let mut batch = RecvBatch::new(4, 8);
+        for _ in 0..4 {
+            assert_eq!(one.send_to(b"", b).await.unwrap(), 0);
+        }
+        assert_eq!(other.recv_from(&mut buf).await.unwrap(), (0, a));
+        assert_eq!(other.recv(&mut buf).await.unwrap(), 0);
+        let info = other.recv_msg(&mut [IoSliceMut::new(&mut buf)]).await.unwrap();
+        assert_eq!((info.len, info.from, info.is_truncated), (0, a, false));
+        assert_eq!(other.recv_many(&mut batch).await.unwrap(), 1);
+        assert!(batch.get(0).unwrap().bytes().is_empty() && batch.get(0).unwrap().segments().next().is_none());
+    });
+}
+
+/// Go: TestUDPZeroByteBuffer.
+#[test]
+fn g99_an_empty_buffer_succeeds_or_times_out() {
+    run(async {
+        let (one, other, a, b) = sockets().await;
+        // Nothing is received: so nothing is waited for, and nothing taken.
+        assert_eq!(other.recv(&mut []).await.unwrap(), 0);
+        one.send_to(b"first", b).await.unwrap();
+        one.send_to(b"second", b).await.unwrap();
+        assert_eq!(other.recv(&mut []).await.unwrap(), 0);
+        assert_eq!(other.recv_from(&mut []).await.unwrap(), (0, a), "one is taken");
+        assert_eq!(other.recv(&mut [0; 8]).await.unwrap(), 6);
+        other.set_read_deadline(Instant::now()).unwrap();
+        assert!(is_timeout(&other.recv_from(&mut []).await.unwrap_err()));
+        assert_eq!(other.recv(&mut []).await.unwrap(), 0);
+    });
+}
+
+/// Go: TestUDPReadSizeError.
+#[test]
+fn g100_what_does_not_fit_is_lost_and_told_where_there_is_a_place() {
+    run(async {
+        let (one, other, a, b) = sockets().await;
+        let mut buf = [0; 5];
+        for _ in 0..5 {
+            one.send_to(b"0123456789", b).await.unwrap();
+        }
+        assert_eq!(other.peek_from(&mut buf).await.unwrap(), (5, a));
+        assert_eq!(other.recv_from(&mut buf).await.unwrap(), (5, a));
+        assert_eq!(other.peek(&mut buf).await.unwrap(), 5);
+        assert_eq!(other.recv(&mut buf).await.unwrap(), 5);
+        let info = other.recv_msg(&mut [IoSliceMut::new(&mut buf)]).await.unwrap();
+        assert_eq!((info.len, info.is_truncated), (5, true));
+        let (mut head, mut tail) = ([0; 3], [0; 100]);
+        let info = other.recv_msg(&mut [IoSliceMut::new(&mut head), IoSliceMut::new(&mut tail)]).await.unwrap();
+        assert_eq!((info.len, info.is_truncated), (10, false));
+        assert_eq!((&head, &tail[..7]), (b"012", &b"3456789"[..]));
+        let mut batch = RecvBatch::new(4, 5);
+        assert_eq!(other.recv_many(&mut batch).await.unwrap(), 1);
+        let datagram = batch.get(0).unwrap();
+        assert_eq!((datagram.bytes(), datagram.is_truncated()), (&b"01234"[..], true));
+    });
+}
+
+/// Go: TestUDPIPVersionReadMsg, TestIPv6WriteMsgUDPAddrPortTargetAddrIPVersion, TestIPv4WriteMsg….
+#[test]
+fn g102_families_of_targets() {
+    run(async {
+        let v4 = socket().await;
+        let to = v4.local_addr().unwrap();
+        let mapped: SocketAddr = format!("[::ffff:127.0.0.1]:{}", to.port()).parse().unwrap();
+        let from = socket().await;
+        let mut buf = [0; 8];
+        for target in [to, mapped] {
+            from.send_to(b"x", target).await.unwrap();
+            assert_eq!(v4.recv_from(&mut buf).await.unwrap().1, from.local_addr().unwrap(), "{target}");
+            from.send_msg(&[IoSlice::new(b"x")], target, &Ancillary::new()).await.unwrap();
+            assert_eq!(v4.recv_from(&mut buf).await.unwrap().1, from.local_addr().unwrap(), "{target}");
+        }
+        let v6_loopback = SocketAddr::from((Ipv6Addr::LOCALHOST, to.port()));
+        let refused = Some(libc::EAFNOSUPPORT);
+        assert_eq!(raw_os_error(&from.send_to(b"x", v6_loopback).await.unwrap_err()), refused);
+        let error = from.connect(v6_loopback).await.unwrap_err();
+        assert!(op_text(&error).starts_with(&format!("dial udp {v6_loopback}: connect: ")), "{error}");
+        assert_eq!(raw_os_error(&error), refused);
+        from.connect(mapped).await.unwrap();
+        assert_eq!(from.peer_addr().unwrap(), to);
+
+        if !has_ipv6() {
+            return;
+        }
+        let dual = UdpSocket::bind("[::]:0").await.unwrap();
+        let port = dual.local_addr().unwrap().port();
+        let sender = socket().await;
+        sender.send_to(b"x", ("127.0.0.1", port)).await.unwrap();
+        let (_, from) = dual.recv_from(&mut buf).await.unwrap();
+        assert!(from.is_ipv6() && from.ip().to_canonical() == sender.local_addr().unwrap().ip());
+        for target in [from, sender.local_addr().unwrap()] {
+            dual.send_to(b"y", target).await.unwrap();
+            assert_eq!(sender.recv_from(&mut buf).await.unwrap().1.port(), port);
+        }
+        let v6 = UdpSocket::bind("[::1]:0").await.unwrap();
+        dual.send_to(b"z", v6.local_addr().unwrap()).await.unwrap();
+        assert_eq!(v6.recv_from(&mut buf).await.unwrap(), (1, (Ipv6Addr::LOCALHOST, port).into()));
+    });
+}
+
+/// Go: TestReadWriteMsgUDPAddrPortEmptyCmsg.
+#[test]
+fn g103_nothing_beside_the_bytes_is_fine() {
+    run(async {
+        let (one, other, a, b) = sockets().await;
+        one.send_msg(&[IoSlice::new(b"ab"), IoSlice::new(b"c")], b, &Ancillary::default()).await.unwrap();
+        let mut buf = [0; 8];
+        let info = other.recv_msg(&mut [IoSliceMut::new(&mut buf)]).await.unwrap();
+        assert_eq!((info.len, info.from, info.ancillary), (3, a, Ancillary::new()));
+        one.send_msg(&[], b, &Ancillary::default()).await.unwrap();
+        assert_eq!(other.recv_msg(&mut []).await.unwrap().len, 0);
+    });
+}
+
+/// Go: TestUDPServer, TestPacketConn, TestConnAndPacketConn, TestUDPConnLocalName, TestUDPListener.
+#[test]
+fn g104_every_form_of_an_address_echoes() {
+    run(async {
+        let mut forms = vec![("0.0.0.0:0", "127.0.0.1"), ("127.0.0.1:0", "127.0.0.1"), ("localhost:0", "localhost")];
+        if has_ipv6() {
+            forms.extend([("[::]:0", "127.0.0.1"), ("[::]:0", "::1"), ("[::1]:0", "::1")]);
+            forms.push(("[::ffff:127.0.0.1]:0", "127.0.0.1"));
+        }
+        for (bound, dialled) in forms {
+            let server = UdpSocket::bind(bound).await.unwrap();
+            let port = server.local_addr().unwrap().port();
+            assert_ne!(port, 0, "{bound}");
+            assert!(UdpSocket::bind(server.local_addr().unwrap()).await.is_err(), "{bound} twice");
+            let echo = task::spawn(async move {
+                let mut buf = [0; 64];
+                for _ in 0..2 {
+                    let (count, from) = server.recv_from(&mut buf).await.unwrap();
+                    server.send_to(&buf[..count], from).await.unwrap();
+                }
+            });
+            let client = UdpSocket::bind(if dialled == "::1" { "[::1]:0" } else { "127.0.0.1:0" }).await.unwrap();
+            let mut buf = [0; 64];
+            client.send_to(b"unconnected", (dialled, port)).await.unwrap();
+            assert_eq!(client.recv_from(&mut buf).await.unwrap().0, 11);
+            client.connect((dialled, port)).await.unwrap();
+            client.send(b"connected").await.unwrap();
+            assert_eq!(client.recv(&mut buf).await.unwrap(), 9);
+            assert_eq!(&buf[..9], b"connected");
+            echo.await;
+        }
+    });
+}
+
+#[test]
+fn errors_of_binding_and_resolving_are_named() {
+    run(async {
+        let taken = socket().await;
+        let addr = taken.local_addr().unwrap();
+        let error = UdpSocket::bind(addr).await.unwrap_err();
+        assert_eq!(op_text(&error), format!("listen udp {addr}: bind: address already in use"));
+        assert_eq!((error.kind(), raw_os_error(&error)), (ErrorKind::AddrInUse, Some(libc::EADDRINUSE)));
+        let error = UdpSocket::bind(&[][..]).await.unwrap_err();
+        assert_eq!(op_text(&error), "listen udp: missing address");
+        let error = taken.connect(&[][..]).await.unwrap_err();
+        assert_eq!(op_text(&error), "dial udp: missing address");
+        let error = taken.send_to(b"x", "nonsense").await.unwrap_err();
+        assert!(op_text(&error).starts_with(&format!("write udp {addr}: ")), "{error}");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        // The first that can be had.
+        let second = UdpSocket::bind(&[addr, "127.0.0.1:0".parse().unwrap()][..]).await.unwrap();
+        assert_ne!(second.local_addr().unwrap(), addr);
+    });
+}
+
+#[test]
+fn oversize_datagrams_and_refusals_surface() {
+    run(async {
+        let (one, other, _, b) = sockets().await;
+        let long = vec![0; 65_508];
+        assert_eq!(one.send_to(&long, b).await.unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
+        assert_eq!(one.send_to(&long[1..], b).await.unwrap(), 65_507);
+        let broadcast = one.send_to(b"x", "255.255.255.255:9").await.unwrap_err();
+        assert_eq!(broadcast.kind(), ErrorKind::PermissionDenied);
+
+        drop(other);
+        one.connect(b).await.unwrap();
+        one.send(b"anybody?").await.unwrap();
+        let mut buf = [0; 8];
+        assert_eq!(one.recv(&mut buf).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        let mut again = one.recv(&mut buf);
+        assert!(poll_once(&mut again).await.is_pending(), "the error is told once");
+        // One that waits hears of it.
+        one.send(b"anybody?").await.unwrap();
+        assert_eq!(again.await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    });
+}
+
+/// Go: TestReadFromTimeout, TestReadFromTimeoutFluctuation, TestUDPReadTimeout.
+#[test]
+fn g18_g23_g30_receivers_time_out() {
+    run(async {
+        let (one, other, a, b) = sockets().await;
+        let mut buf = [0; 8];
+        let mut batch = RecvBatch::new(2, 8);
+        let is_read_timeout = |error: io::Error| {
+            assert!(is_timeout(&error), "{error}");
+            assert_eq!(op_text(&error), format!("read udp {b}: i/o timeout"));
+        };
+        one.send_to(b"there", b).await.unwrap();
+        other.readable().await.unwrap();
+        for deadline in [Instant::now() - Duration::from_secs(1), Instant::now()] {
+            other.set_read_deadline(deadline).unwrap();
+            is_read_timeout(other.recv_from(&mut buf).await.unwrap_err());
+            is_read_timeout(other.recv(&mut buf).await.unwrap_err());
+            is_read_timeout(other.recv_msg(&mut [IoSliceMut::new(&mut buf)]).await.unwrap_err());
+            is_read_timeout(other.recv_many(&mut batch).await.unwrap_err());
+            is_read_timeout(other.readable().await.unwrap_err());
+            is_read_timeout(other.try_read_io(|_| Ok(())).unwrap_err());
+        }
+        other.set_read_deadline(None).unwrap();
+        assert_eq!(other.recv_from(&mut buf).await.unwrap(), (5, a), "nothing was lost");
+        for millis in [1, 5, 20, 50] {
+            let start = Instant::now();
+            other.set_read_deadline(start + Duration::from_millis(millis)).unwrap();
+            is_read_timeout(other.recv_from(&mut buf).await.unwrap_err());
+            assert!(start.elapsed() >= Duration::from_millis(millis));
+        }
+        other.set_deadline(None).unwrap();
+        other.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        assert_eq!(other.read_timeout().unwrap(), Some(Duration::from_millis(5)));
+        for _ in 0..3 {
+            is_read_timeout(other.recv_from(&mut buf).await.unwrap_err());
+        }
+        assert_eq!(other.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::InvalidInput);
+        // A deadline that moves applies to who waits already.
+        other.set_read_timeout(None).unwrap();
+        let mut waiting = other.recv_from(&mut buf);
+        assert!(poll_once(&mut waiting).await.is_pending());
+        other.set_deadline(Instant::now()).unwrap();
+        is_read_timeout(waiting.await.unwrap_err());
+    });
+}
+
+/// Go: TestWriteToTimeout.
+#[test]
+fn g21_senders_time_out_and_nothing_goes() {
+    run(async {
+        let (one, other, a, b) = sockets().await;
+        one.set_write_deadline(Instant::now()).unwrap();
+        let mut batch = SendBatch::new();
+        batch.push(b"x", b);
+        for _ in 0..2 {
+            for error in [
+                one.send_to(b"x", b).await.unwrap_err(),
+                one.send_to(b"", b).await.unwrap_err(),
+                one.send_msg(&[IoSlice::new(b"x")], b, &Ancillary::new()).await.unwrap_err(),
+                one.send_many(&mut batch).await.unwrap_err(),
+                one.writable().await.unwrap_err(),
+                one.try_write_io(|_| Ok(())).unwrap_err(),
+            ] {
+                assert!(is_timeout(&error), "{error}");
+                assert_eq!(op_text(&error), format!("write udp {a}: i/o timeout"));
+            }
+        }
+        assert_eq!(batch.len(), 1);
+        one.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(one.write_timeout().unwrap(), Some(Duration::from_secs(5)));
+        one.set_deadline(None).unwrap();
+        one.send_many(&mut batch).await.unwrap();
+        assert_eq!(other.recv(&mut [0; 8]).await.unwrap(), 1);
+        let mut buf = [0; 8];
+        assert!(poll_once(&mut other.recv(&mut buf)).await.is_pending());
+    });
+}
+
+/// Go: TestPacketConnClose, TestCloseUnblocksReadUDP, TestCloseError.
+#[test]
+fn g44_g46_close_wakes_all_and_everything_fails_afterwards() {
+    run(async {
+        let (one, other, a, b) = sockets().await;
+        let one = Arc::new(one);
+        let waiting: Vec<_> = (0..5)
+            .map(|n| {
+                let one = one.clone();
+                task::spawn(async move {
+                    match n {
+                        0 => one.recv_from(&mut []).await.map(drop),
+                        1 => one.recv(&mut [0; 8]).await.map(drop),
+                        2 => one.recv_many(&mut RecvBatch::new(2, 2)).await.map(drop),
+                        3 => one.peek_from(&mut [0; 8]).await.map(drop),
+                        _ => one.readable().await,
+                    }
+                })
+            })
+            .collect();
+        let mut buf = [0; 1];
+        let mut unpolled = one.recv(&mut buf);
+        assert!(poll_once(&mut unpolled).await.is_pending());
+        task::sleep(Duration::from_millis(1)).await;
+        one.close().await.unwrap();
+        for waiter in waiting {
+            assert!(is_closed(&waiter.await.unwrap_err()));
+        }
+        one.close().await.unwrap();
+        let text = format!("read udp {a}: use of closed network connection");
+        assert_eq!(op_text(&one.recv_from(&mut [0; 1]).await.unwrap_err()), text);
+        assert_eq!(op_text(&one.recv(&mut []).await.unwrap_err()), text);
+        assert_eq!(op_text(&unpolled.await.unwrap_err()), text);
+        let mut batch = SendBatch::new();
+        for error in [
+            one.send_to(b"x", b).await.unwrap_err(),
+            one.send_many(&mut batch).await.unwrap_err(),
+            one.set_deadline(None).unwrap_err(),
+            one.set_broadcast(true).unwrap_err(),
+            one.local_addr().unwrap_err(),
+            one.connect(b).await.unwrap_err(),
+            one.try_write_io(|_| Ok(())).unwrap_err(),
+        ] {
+            assert!(is_closed(&error), "{error}");
+        }
+        // The number and the port are free.
+        UdpSocket::bind(a).await.unwrap();
+        other.send_to(b"x", b).await.unwrap();
+        assert_eq!(other.recv(&mut [0; 8]).await.unwrap(), 1);
+    });
+}
+
+/// Go: TestFdReadRace.
+#[test]
+fn g51_the_raw_descriptor_does_not_wait_for_a_receiver() {
+    run(async {
+        let one = Arc::new(socket().await);
+        let reader = task::spawn({
+            let one = one.clone();
+            async move { one.recv(&mut [0; 8]).await }
+        });
+        task::yield_now().await;
+        assert!(one.as_raw_fd() >= 0 && one.as_fd().as_raw_fd() == one.as_raw_fd());
+        one.send_to(b"self", one.local_addr().unwrap()).await.unwrap();
+        assert_eq!(reader.await.unwrap(), 4);
+    });
+}
+
+/// Datagrams that come together, as one edge, reach as many receivers.
+#[test]
+fn inv08_datagrams_that_merge_strand_nobody() {
+    run(async {
+        const RECEIVERS: usize = 20;
+        let socket = Arc::new(socket().await);
+        let addr = socket.local_addr().unwrap();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..50 {
+            let listed = Arc::new(AtomicUsize::new(0));
+            let receivers: Vec<_> = (0..RECEIVERS)
+                .map(|_| {
+                    let (socket, listed) = (socket.clone(), listed.clone());
+                    task::spawn(async move {
+                        let mut buf = [0; 8];
+                        let mut recv = socket.recv_from(&mut buf);
+                        if let Poll::Ready(early) = poll_once(&mut recv).await {
+                            panic!("{early:?} before anything was sent");
+                        }
+                        listed.fetch_add(1, Ordering::SeqCst);
+                        recv.await.unwrap();
+                    })
+                })
+                .collect();
+            becomes("all receivers wait", || listed.load(Ordering::SeqCst) == RECEIVERS).await;
+            for _ in 0..RECEIVERS {
+                sender.send_to(b"x", addr).unwrap();
+            }
+            for receiver in receivers {
+                receiver.await;
+            }
+        }
+    });
+}
+
+/// A receiver that was woken and is dropped hands its wake-up on.
+#[test]
+fn inv08_a_dropped_receiver_passes_its_datagram_on() {
+    run(async {
+        let (one, other, _, b) = sockets().await;
+        for _ in 0..100 {
+            let (mut first, mut second) = ([0; 8], [0; 8]);
+            let mut dropped = Box::new(other.recv(&mut first));
+            assert!(poll_now(&mut dropped).is_pending());
+            let mut kept = other.recv(&mut second);
+            assert!(poll_once(&mut kept).await.is_pending());
+            one.send_to(b"x", b).await.unwrap();
+            task::yield_now().await;
+            drop(dropped);
+            assert_eq!(kept.await.unwrap(), 1);
+        }
+    });
+}
+
+/// Four receive and four send at once through one socket; each datagram reaches one.
+#[test]
+fn inv08_receivers_and_senders_run_in_parallel() {
+    const EACH: usize = 200;
+    run(async {
+        let socket = Arc::new(socket().await);
+        let addr = socket.local_addr().unwrap();
+        let (sent, received) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let spawn_receiver = |_| {
+            let (socket, received) = (socket.clone(), received.clone());
+            task::spawn(async move {
+                let mut buf = [0; 8];
+                loop {
+                    match socket.recv_from(&mut buf).await {
+                        Ok(_) => received.fetch_add(1, Ordering::SeqCst),
+                        Err(error) if is_closed(&error) => return,
+                        Err(error) => panic!("{error}"),
+                    };
+                }
+            })
+        };
+        let spawn_sender = |_| {
+            let (socket, sent, received) = (socket.clone(), sent.clone(), received.clone());
+            task::spawn(async move {
+                for _ in 0..EACH {
+                    // What does not fit the receive buffer would be dropped.
+                    let under_way = || sent.load(Ordering::SeqCst).saturating_sub(received.load(Ordering::SeqCst));
+                    becomes("room", || under_way() < 50).await;
+                    sent.fetch_add(1, Ordering::SeqCst);
+                    socket.send_to(b"x", addr).await.unwrap();
+                }
+            })
+        };
+        let receivers: Vec<_> = (0..4).map(spawn_receiver).collect();
+        let senders: Vec<_> = (0..4).map(spawn_sender).collect();
+        for sender in senders {
+            sender.await;
+        }
+        becomes("all are received", || received.load(Ordering::SeqCst) == 4 * EACH).await;
+        socket.close().await.unwrap();
+        for receiver in receivers {
+            receiver.await;
+        }
+    });
+}
+
+#[test]
+fn any_number_may_wait_for_readiness() {
+    run(async {
+        let (one, other, _, b) = sockets().await;
+        let other = Arc::new(other);
+        let waiting: Vec<_> = (0..10)
+            .map(|_| {
+                let other = other.clone();
+                task::spawn(async move { other.readable().await })
+            })
+            .collect();
+        task::sleep(Duration::from_millis(1)).await;
+        one.writable().await.unwrap();
+        one.send_to(b"x", b).await.unwrap();
+        for waiter in waiting {
+            waiter.await.unwrap();
+        }
+        let mut buf = [0; 8];
+        let count = other.try_read_io(|fd| {
+            // SAFETY: the buffer is valid for writes of its length.
+            let count = unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), 0) };
+            usize::try_from(count).map_err(|_| io::Error::last_os_error())
+        });
+        assert_eq!(count.unwrap(), 1);
+        let again = other.try_read_io(|_| -> io::Result<()> { Err(ErrorKind::WouldBlock.into()) });
+        assert_eq!(again.unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert!(poll_once(&mut other.readable()).await.is_pending());
+        assert_eq!(one.try_write_io(|_| Ok(7)).unwrap(), 7);
+    });
+}
+
+#[test]
+fn by_hand_and_under_another_executor() {
+    park_on(async {
+        let (one, other) = connected_pair().await;
+        let mut buf = [0; 8];
+        let mut batch = RecvBatch::new(2, 8);
+        let received = std::future::poll_fn(|cx| {
+            let polled = other.poll_recv(cx, &mut buf);
+            if polled.is_pending() {
+                assert!(matches!(one.poll_send(cx, b"ping"), Poll::Ready(Ok(4))));
+            }
+            polled
+        });
+        assert_eq!(received.await.unwrap(), 4);
+        one.send(b"again").await.unwrap();
+        std::future::poll_fn(|cx| other.poll_readable(cx)).await.unwrap();
+        std::future::poll_fn(|cx| other.poll_writable(cx)).await.unwrap();
+        let (count, from) = std::future::poll_fn(|cx| other.poll_recv_from(cx, &mut buf)).await.unwrap();
+        assert_eq!((count, from), (5, one.local_addr().unwrap()));
+        one.send(b"").await.unwrap();
+        assert_eq!(std::future::poll_fn(|cx| other.poll_recv_many(cx, &mut batch)).await.unwrap(), 1);
+    });
+}
+
+#[test]
+fn conversions_keep_the_socket_and_know_its_peer() {
+    run(async {
+        let (one, other) = connected_pair().await;
+        let (a, b) = (one.local_addr().unwrap(), other.local_addr().unwrap());
+        let std_socket = std::net::UdpSocket::try_from(one).unwrap();
+        assert_eq!(std_socket.local_addr().unwrap(), a);
+        std_socket.set_nonblocking(false).unwrap();
+        let one = UdpSocket::from(std_socket);
+        let mut buf = [0; 8];
+        assert!(poll_once(&mut one.recv(&mut buf)).await.is_pending(), "it was made non-blocking");
+        assert_eq!(one.send_to(b"x", b).await.unwrap_err().kind(), ErrorKind::InvalidInput, "it is connected");
+        one.send(b"std").await.unwrap();
+        assert_eq!(other.recv(&mut buf).await.unwrap(), 3);
+        let number = one.into_raw_fd();
+        // SAFETY: `into_raw_fd` gave the descriptor away.
+        let one = unsafe { UdpSocket::from_raw_fd(number) };
+        let one = UdpSocket::from(OwnedFd::from(one));
+        one.send(b"owned").await.unwrap();
+        assert_eq!(other.recv(&mut buf).await.unwrap(), 5);
+        assert!(format!("{one:?}").contains(&format!("addr: {a}, peer: {b}")), "{one:?}");
+        one.close().await.unwrap();
+        assert_eq!(std::net::UdpSocket::try_from(one).unwrap_err().kind(), ErrorKind::NotConnected);
+    });
+}
+
+/// Go: TestErrNotPollable, TestNonpollableDeadline, TestFileError.
+#[test]
+fn g9_g31_descriptors_of_other_kinds_are_errors() {
+    run(async {
+        let file = UdpSocket::from(OwnedFd::from(std::fs::File::open("Cargo.toml").unwrap()));
+        file.set_deadline(Instant::now() + common::BOUND).unwrap();
+        assert_eq!(file.recv_from(&mut [0; 1]).await.unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
+        assert_eq!(file.send(b"x").await.unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
+        assert_eq!(file.local_addr().unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
+
+        let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let unix = UdpSocket::from(OwnedFd::from(theirs));
+        ours.send(b"one").unwrap();
+        ours.send(b"two").unwrap();
+        let mut buf = [0; 8];
+        assert_eq!(unix.recv_from(&mut buf).await.unwrap_err().raw_os_error(), Some(libc::EAFNOSUPPORT));
+        let mut batch = RecvBatch::new(2, 8);
+        unix.recv_many(&mut batch).await.unwrap();
+        assert_eq!((batch.get(0).unwrap().from(), batch.get(0).unwrap().bytes()), (None, &b"two"[..]));
+        let mut out = SendBatch::new();
+        out.push(b"one", None);
+        out.push(b"two", None);
+        assert_eq!(unix.send_many(&mut out).await.unwrap(), 2);
+        assert_eq!((ours.recv(&mut buf).unwrap(), ours.recv(&mut buf).unwrap()), (3, 3), "as two");
+
+        let (tcp, _peer) = common::pair().await;
+        let tcp = UdpSocket::from(OwnedFd::from(tcp));
+        assert_eq!(tcp.send(b"tcp").await.unwrap(), 3);
+        assert!(tcp.set_gro(true).is_err() && tcp.set_segment_size(Some(1)).is_err());
+    });
+}

@@ -1,0 +1,119 @@
+//! G101: receiving and sending datagrams allocates nothing, one by one and many at a time, also where the receiver has to wait.
+//!
+//! Counts the allocations of the whole process, so this binary has one test.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::{IoSlice, IoSliceMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::run;
+use netpoll::net::{Ancillary, RecvBatch, SendBatch, UdpSocket};
+use netpoll::task;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the pointer came from `alloc` above with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as for `dealloc`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const ROUNDS: usize = 1000;
+
+/// What a thread that the runtime starts meanwhile may cost. Per round it is nothing.
+const ALLOWED: usize = ROUNDS / 20;
+
+/// Expects that [`ROUNDS`] of `round` allocate nothing, once the lists and heaps that grow have grown.
+async fn allocates_nothing(what: &str, mut round: impl AsyncFnMut()) {
+    for _ in 0..ROUNDS {
+        round().await;
+    }
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    for _ in 0..ROUNDS {
+        round().await;
+    }
+    let count = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    assert!(count <= ALLOWED, "{count} in {ROUNDS} rounds of {what}");
+}
+
+#[test]
+fn g101_datagrams_do_not_allocate() {
+    run(async {
+        let one = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let other = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        other.set_recv_packet_info(true).unwrap();
+        other.set_recv_tos(true).unwrap();
+        let to = other.local_addr().unwrap();
+        let mut buf = [0; 64];
+
+        allocates_nothing("send_to and recv_from", async || {
+            one.send_to(&[7; 64], to).await.unwrap();
+            assert_eq!(other.recv_from(&mut buf).await.unwrap().0, 64);
+        })
+        .await;
+
+        let beside = Ancillary::new().with_tos(8).with_local(to.ip());
+        allocates_nothing("send_msg and recv_msg", async || {
+            one.send_msg(&[IoSlice::new(&[7; 64])], to, &beside).await.unwrap();
+            let info = other.recv_msg(&mut [IoSliceMut::new(&mut buf)]).await.unwrap();
+            assert_eq!((info.len, info.ancillary.tos()), (64, Some(8)));
+        })
+        .await;
+
+        let (mut incoming, mut outgoing) = (RecvBatch::new(16, 64), SendBatch::new());
+        allocates_nothing("send_many and recv_many", async || {
+            for _ in 0..16 {
+                outgoing.push_with(&[7; 64], to, &beside).unwrap();
+            }
+            while !outgoing.is_empty() {
+                one.send_many(&mut outgoing).await.unwrap();
+            }
+            let mut got = 0;
+            while got < 16 {
+                got += other.recv_many(&mut incoming).await.unwrap();
+                assert!(incoming.iter().all(|datagram| datagram.bytes() == [7; 64]));
+            }
+        })
+        .await;
+
+        // An echo on another task: every receiver waits, on both sides.
+        let echo = task::spawn({
+            let other = other.clone();
+            async move {
+                let mut buf = [0; 64];
+                while let Ok((count, from)) = other.recv_from(&mut buf).await {
+                    other.send_to(&buf[..count], from).await.unwrap();
+                }
+            }
+        });
+        allocates_nothing("receiving with a wait", async || {
+            one.send_to(&[7; 64], to).await.unwrap();
+            assert_eq!(one.recv_from(&mut buf).await.unwrap(), (64, to));
+        })
+        .await;
+        other.close().await.unwrap();
+        echo.await;
+    });
+}

@@ -1,0 +1,566 @@
+//! What travels beside the bytes of a datagram: each kind is sent to, and comes from, a peer that speaks plain libc. And the options.
+
+mod common;
+
+use std::io::{ErrorKind, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::SystemTime;
+
+use common::{poll_once, run};
+use netpoll::net::{Ancillary, Ecn, RecvBatch, RecvInfo, SendBatch, UdpSocket, raw_os_error};
+
+type Control = Vec<(i32, i32, Vec<u8>)>;
+
+fn int(value: i32) -> Vec<u8> {
+    value.to_ne_bytes().to_vec()
+}
+
+fn set_int(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) {
+    // SAFETY: the value is valid for reads of its size.
+    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), 4) };
+    assert_eq!(result, 0, "option {level}/{name}: {}", std::io::Error::last_os_error());
+}
+
+/// recvmsg(2), and the control messages as libc's macros find them.
+fn libc_recv(socket: &StdSocket, buf: &mut [u8]) -> (usize, Control) {
+    let mut room = [0_u64; 64];
+    let mut vector = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    // SAFETY: all zeroes is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1;
+    message.msg_control = room.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&room) as _;
+    // SAFETY: the message points to memory that is valid for writes.
+    let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
+    let mut control = Control::new();
+    // SAFETY: recvmsg has filled the message in.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while !next.is_null() {
+        // SAFETY: the macros give headers within the room.
+        let header = unsafe { next.read() };
+        // SAFETY: arithmetic only.
+        let length = header.cmsg_len as usize - unsafe { libc::CMSG_LEN(0) } as usize;
+        // SAFETY: a header within the room.
+        let data = unsafe { libc::CMSG_DATA(next) };
+        // SAFETY: the data is as long as its header says.
+        control.push((
+            header.cmsg_level,
+            header.cmsg_type,
+            unsafe { std::slice::from_raw_parts(data, length) }.to_vec(),
+        ));
+        // SAFETY: as for the first.
+        next = unsafe { libc::CMSG_NXTHDR(&raw const message, next) };
+    }
+    (usize::try_from(count).expect("a datagram"), control)
+}
+
+/// sendmsg(2) on a connected socket, with control messages as libc's macros lay them out.
+fn libc_send(socket: &StdSocket, bytes: &[u8], control: &Control) {
+    let mut room = [0_u64; 64];
+    let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: all zeroes is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1;
+    message.msg_control = room.as_mut_ptr().cast();
+    // SAFETY: arithmetic only.
+    let space = |data: &Vec<u8>| unsafe { libc::CMSG_SPACE(data.len() as u32) } as usize;
+    message.msg_controllen = control.iter().map(|(_, _, data)| space(data)).sum::<usize>() as _;
+    // SAFETY: the message describes the room.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    for (level, kind, data) in control {
+        // SAFETY: arithmetic only.
+        let length = unsafe { libc::CMSG_LEN(data.len() as u32) };
+        // SAFETY: the header is within the room, whose zeroes are a value.
+        let header = unsafe { &mut *next };
+        (header.cmsg_level, header.cmsg_type, header.cmsg_len) = (*level, *kind, length as _);
+        // SAFETY: a header within the room.
+        let place = unsafe { libc::CMSG_DATA(next) };
+        // SAFETY: `msg_controllen` has room for the data after its header.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), place, data.len()) };
+        // SAFETY: as for the first.
+        next = unsafe { libc::CMSG_NXTHDR(&raw const message, next) };
+    }
+    // SAFETY: the message points to memory that is valid for reads.
+    let count = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) };
+    assert_eq!(count, bytes.len() as isize, "{}", std::io::Error::last_os_error());
+}
+
+fn find(control: &Control, level: i32, kind: i32) -> Option<&Vec<u8>> {
+    control.iter().find(|message| (message.0, message.1) == (level, kind)).map(|message| &message.2)
+}
+
+/// The loopback addresses that there are here.
+fn loopbacks() -> Vec<IpAddr> {
+    let all = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+    let here: Vec<_> = all.into_iter().filter(|ip| StdSocket::bind((*ip, 0)).is_ok()).collect();
+    if here.len() < all.len() {
+        eprintln!("skipped: no IPv6 here");
+    }
+    here
+}
+
+fn loopback_index() -> u32 {
+    // SAFETY: the name ends with a zero.
+    unsafe { libc::if_nametoindex(c"lo".as_ptr()) }
+}
+
+/// An interface that has IPv6 and multicast: not loopback, which has no route to groups.
+fn multicast_index_v6() -> Option<u32> {
+    let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.find(|row| row.last() != Some(&"lo")).and_then(|row| u32::from_str_radix(row.get(1)?, 16).ok())
+}
+
+/// A socket of ours and one of std's, connected to each other; std's waits for a bounded time.
+async fn connected(ip: IpAddr) -> (UdpSocket, StdSocket) {
+    let (ours, theirs) = (UdpSocket::bind((ip, 0)).await.unwrap(), StdSocket::bind((ip, 0)).unwrap());
+    ours.connect(theirs.local_addr().unwrap()).await.unwrap();
+    theirs.connect(ours.local_addr().unwrap()).unwrap();
+    theirs.set_read_timeout(Some(common::BOUND)).unwrap();
+    (ours, theirs)
+}
+
+async fn receive(socket: &UdpSocket) -> RecvInfo {
+    let mut buf = [0; 64];
+    socket.recv_msg(&mut [IoSliceMut::new(&mut buf)]).await.unwrap()
+}
+
+#[test]
+fn what_we_send_plain_libc_reads() {
+    run(async {
+        for ip in loopbacks() {
+            let v4 = ip.is_ipv4();
+            let (ours, theirs) = connected(ip).await;
+            let options: &[(i32, i32)] = if v4 {
+                &[(libc::SOL_IP, libc::IP_RECVTTL), (libc::SOL_IP, libc::IP_RECVTOS)]
+            } else {
+                &[(libc::SOL_IPV6, libc::IPV6_RECVHOPLIMIT), (libc::SOL_IPV6, libc::IPV6_RECVTCLASS)]
+            };
+            for &(level, name) in options {
+                set_int(theirs.as_fd(), level, name, 1);
+            }
+            let read = |control: &Control| {
+                if v4 {
+                    let tos = find(control, libc::SOL_IP, libc::IP_TOS).unwrap()[0];
+                    (find(control, libc::SOL_IP, libc::IP_TTL).unwrap().clone(), int(tos.into()))
+                } else {
+                    let hops = find(control, libc::SOL_IPV6, libc::IPV6_HOPLIMIT).unwrap();
+                    (hops.clone(), find(control, libc::SOL_IPV6, libc::IPV6_TCLASS).unwrap().clone())
+                }
+            };
+            let mut buf = [0; 64];
+            let ancillary = Ancillary::new().with_hop_limit(33).with_tos(0x28).with_ecn(Ecn::Capable0);
+            ours.send_msg(&[IoSlice::new(b"msg")], None, &ancillary).await.unwrap();
+            let (count, control) = libc_recv(&theirs, &mut buf);
+            assert_eq!((count, read(&control)), (3, (int(33), int(0x2a))), "{ip}");
+
+            // Unconnected, and in a batch: the family is known there.
+            let other = UdpSocket::bind((ip, 0)).await.unwrap();
+            let theirs_open = StdSocket::bind((ip, 0)).unwrap();
+            for &(level, name) in options {
+                set_int(theirs_open.as_fd(), level, name, 1);
+            }
+            let mut batch = SendBatch::new();
+            let to = theirs_open.local_addr().unwrap();
+            batch.push_with(b"one", to, &ancillary.with_local(ip).with_interface(loopback_index())).unwrap();
+            batch.push(b"second", to);
+            while !batch.is_empty() {
+                other.send_many(&mut batch).await.unwrap();
+            }
+            let (count, control) = libc_recv(&theirs_open, &mut buf);
+            assert_eq!((count, read(&control)), (3, (int(33), int(0x2a))), "{ip}");
+            let (count, control) = libc_recv(&theirs_open, &mut buf);
+            assert_eq!((count, read(&control).1), (6, int(0)), "the next is as the socket says");
+
+            // The socket's own settings.
+            ours.set_ttl(44).unwrap();
+            ours.set_tos(0x10).unwrap();
+            ours.send(b"plain").await.unwrap();
+            assert_eq!(read(&libc_recv(&theirs, &mut buf).1), (int(44), int(0x10)), "{ip}");
+        }
+    });
+}
+
+#[test]
+fn what_plain_libc_sends_we_read() {
+    run(async {
+        for ip in loopbacks() {
+            let (ours, theirs) = connected(ip).await;
+            theirs.send(b"x").unwrap();
+            assert_eq!(receive(&ours).await.ancillary, Ancillary::new(), "nothing was asked for");
+            ours.set_recv_packet_info(true).unwrap();
+            ours.set_recv_hop_limit(true).unwrap();
+            ours.set_recv_tos(true).unwrap();
+            ours.set_recv_timestamp(true).unwrap();
+            let control = if ip.is_ipv4() {
+                vec![(libc::SOL_IP, libc::IP_TTL, int(21)), (libc::SOL_IP, libc::IP_TOS, int(0x2b))]
+            } else {
+                vec![(libc::SOL_IPV6, libc::IPV6_HOPLIMIT, int(21)), (libc::SOL_IPV6, libc::IPV6_TCLASS, int(0x2b))]
+            };
+            let check = |ancillary: Ancillary| {
+                assert_eq!(ancillary.hop_limit(), Some(21));
+                assert_eq!((ancillary.tos(), ancillary.ecn()), (Some(0x2b), Some(Ecn::CongestionExperienced)));
+                assert_eq!((ancillary.local(), ancillary.destination()), (Some(ip), Some(ip)));
+                assert_eq!(ancillary.interface(), Some(loopback_index()));
+                let now = SystemTime::now();
+                let timestamp = ancillary.timestamp().unwrap();
+                assert!(timestamp + common::BOUND > now && timestamp < now + common::BOUND, "{timestamp:?}");
+                assert_eq!((ancillary.segment_size(), ancillary.is_truncated()), (None, false));
+            };
+            libc_send(&theirs, b"one", &control);
+            let info = receive(&ours).await;
+            assert_eq!((info.len, info.from), (3, theirs.local_addr().unwrap()));
+            check(info.ancillary);
+            libc_send(&theirs, b"many", &control);
+            let mut batch = RecvBatch::new(4, 64);
+            assert_eq!(ours.recv_many(&mut batch).await.unwrap(), 1);
+            check(batch.get(0).unwrap().ancillary());
+            assert!(format!("{:?}", batch.get(0)).contains("hop_limit: Some(21)"));
+        }
+    });
+}
+
+#[test]
+fn an_answer_comes_from_the_address_that_was_asked() {
+    run(async {
+        let server = UdpSocket::bind("0.0.0.0:0").await.unwrap();
+        server.set_recv_packet_info(true).unwrap();
+        let port = server.local_addr().unwrap().port();
+        let asked = SocketAddr::from(([127, 0, 0, 77], port));
+        let client = StdSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(b"?", asked).unwrap();
+        let info = receive(&server).await;
+        assert_eq!(info.ancillary.local(), Some(asked.ip()));
+        server.send_msg(&[IoSlice::new(b"!")], info.from, &info.ancillary.reply()).await.unwrap();
+        assert_eq!(client.recv_from(&mut [0; 8]).unwrap(), (1, asked));
+        // Not an address of this host.
+        let foreign = Ancillary::new().with_local(IpAddr::from([192, 0, 2, 99]));
+        assert!(server.send_msg(&[IoSlice::new(b"!")], info.from, &foreign).await.is_err());
+        let v6 = Ancillary::new().with_local(Ipv6Addr::LOCALHOST.into());
+        let error = server.send_msg(&[IoSlice::new(b"!")], info.from, &v6).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert_eq!(SendBatch::new().push_with(b"!", info.from, &v6).unwrap_err().kind(), ErrorKind::InvalidInput);
+        let no_hops = Ancillary::new().with_hop_limit(0);
+        let error = server.send_msg(&[IoSlice::new(b"!")], info.from, &no_hops).await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    });
+}
+
+#[test]
+fn a_socket_of_both_families_tells_of_both() {
+    run(async {
+        let Ok(dual) = UdpSocket::bind("[::]:0").await else { return };
+        let port = dual.local_addr().unwrap().port();
+        if dual.local_addr().unwrap().is_ipv4() {
+            eprintln!("skipped: no IPv6 here");
+            return;
+        }
+        dual.set_recv_hop_limit(true).unwrap();
+        dual.set_recv_tos(true).unwrap();
+        dual.set_recv_packet_info(true).unwrap();
+        dual.set_ttl(99).unwrap();
+        dual.set_tos(0x20).unwrap();
+        for ip in loopbacks() {
+            let theirs = StdSocket::bind((ip, 0)).unwrap();
+            match ip {
+                IpAddr::V4(_) => theirs.set_ttl(9).unwrap(),
+                IpAddr::V6(_) => set_int(theirs.as_fd(), libc::SOL_IPV6, libc::IPV6_UNICAST_HOPS, 9),
+            }
+            theirs.send_to(b"?", (ip, port)).unwrap();
+            let info = receive(&dual).await;
+            assert_eq!(info.ancillary.local().map(|local| local.to_canonical()), Some(ip));
+            assert_eq!((info.ancillary.hop_limit(), info.ancillary.tos()), (Some(9), Some(0)));
+            dual.send_msg(&[IoSlice::new(b"!")], info.from, &info.ancillary.reply()).await.unwrap();
+            assert_eq!(theirs.recv_from(&mut [0; 8]).unwrap(), (1, (ip, port).into()));
+        }
+    });
+}
+
+/// Options that the crate does not know make more control data than it has room for.
+#[test]
+fn control_data_that_is_cut_short_is_told() {
+    run(async {
+        let socket = UdpSocket::bind("[::]:0").await.unwrap();
+        let addr = socket.local_addr().unwrap();
+        if addr.is_ipv4() {
+            eprintln!("skipped: no IPv6 here");
+            return;
+        }
+        socket.set_recv_packet_info(true).unwrap();
+        socket.set_recv_hop_limit(true).unwrap();
+        socket.set_recv_tos(true).unwrap();
+        socket.set_recv_timestamp(true).unwrap();
+        const RCVMARK: i32 = 75;
+        let software = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
+        set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPING, software as i32);
+        set_int(socket.as_fd(), libc::SOL_SOCKET, RCVMARK, 1);
+        set_int(socket.as_fd(), libc::SOL_IP, libc::IP_RECVORIGDSTADDR, 1);
+        let theirs = StdSocket::bind("127.0.0.1:0").unwrap();
+        theirs.send_to(b"whole", ("127.0.0.1", addr.port())).unwrap();
+        theirs.send_to(b"whole", ("127.0.0.1", addr.port())).unwrap();
+        let info = receive(&socket).await;
+        assert!(info.ancillary.is_truncated(), "{info:?}");
+        assert_eq!((info.len, info.is_truncated), (5, false), "the bytes are whole");
+        let mut batch = RecvBatch::new(1, 64);
+        socket.recv_many(&mut batch).await.unwrap();
+        let datagram = batch.get(0).unwrap();
+        assert!(datagram.ancillary().is_truncated() && !datagram.is_truncated());
+    });
+}
+
+#[test]
+fn offload_cuts_and_puts_together() {
+    run(async {
+        for ip in loopbacks() {
+            let (ours, theirs) = (UdpSocket::bind((ip, 0)).await.unwrap(), UdpSocket::bind((ip, 0)).await.unwrap());
+            let to = theirs.local_addr().unwrap();
+            if let Err(error) = theirs.set_gro(true) {
+                eprintln!("skipped: no receive offload: {error}");
+                return;
+            }
+            let bytes: Vec<u8> = (0..10_100).map(|n| (n / 1000) as u8).collect();
+            let cut = Ancillary::new().with_segment_size(1000);
+            let mut batch = RecvBatch::new(16, 65_535);
+            let segments = |batch: &RecvBatch| -> Vec<Vec<u8>> {
+                batch.iter().flat_map(|datagram| datagram.segments().map(<[u8]>::to_vec).collect::<Vec<_>>()).collect()
+            };
+            let expected: Vec<Vec<u8>> = bytes.chunks(1000).map(<[u8]>::to_vec).collect();
+
+            assert_eq!(ours.send_msg(&[IoSlice::new(&bytes)], to, &cut).await.unwrap(), bytes.len());
+            assert_eq!(theirs.recv_many(&mut batch).await.unwrap(), 1);
+            let datagram = batch.get(0).unwrap();
+            assert_eq!((datagram.bytes().len(), datagram.ancillary().segment_size()), (10_100, Some(1000)));
+            assert_eq!(segments(&batch), expected);
+
+            // In a batch, and by the socket's own setting; to a receiver that has not asked for it.
+            theirs.set_gro(false).unwrap();
+            let mut out = SendBatch::new();
+            out.push_with(&bytes, to, &cut).unwrap();
+            ours.send_many(&mut out).await.unwrap();
+            let mut got = Vec::new();
+            while got.len() < expected.len() {
+                theirs.recv_many(&mut batch).await.unwrap();
+                got.extend(segments(&batch));
+            }
+            assert_eq!(got, expected);
+            ours.set_segment_size(Some(1000)).unwrap();
+            ours.send_to(&bytes, to).await.unwrap();
+            got.clear();
+            while got.len() < expected.len() {
+                let mut buf = [0; 2000];
+                let count = theirs.recv(&mut buf).await.unwrap();
+                got.push(buf[..count].to_vec());
+            }
+            assert_eq!(got, expected);
+            // More segments than the kernel takes.
+            ours.set_segment_size(Some(1)).unwrap();
+            assert!(ours.send_to(&bytes, to).await.is_err());
+            assert!(poll_once(&mut theirs.readable()).await.is_pending());
+        }
+    });
+}
+
+/// `send_many` leaves the cutting to the kernel where it can, and the peer gets the same in any case.
+#[test]
+fn batches_use_offload_where_they_can() {
+    run(async {
+        const COUNT: usize = 10;
+        let theirs = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let to = theirs.local_addr().unwrap();
+        if theirs.set_gro(true).is_err() {
+            eprintln!("skipped: no offload");
+            return;
+        }
+        // How many units of the network stack `COUNT` datagrams are, and what is in them.
+        let send = async |ours: &UdpSocket, size: usize| {
+            let (mut out, mut batch) = (SendBatch::new(), RecvBatch::new(32, 65_535));
+            for n in 0..COUNT {
+                out.push(&vec![n as u8; size], to);
+            }
+            while !out.is_empty() {
+                ours.send_many(&mut out).await.unwrap();
+            }
+            let (mut units, mut datagrams, mut bytes) = (0, Vec::new(), 0);
+            while bytes < COUNT * size {
+                units += theirs.recv_many(&mut batch).await.unwrap();
+                for segment in batch.iter().flat_map(|datagram| datagram.segments().collect::<Vec<_>>()) {
+                    bytes += segment.len();
+                    datagrams.push((segment[0], segment.len()));
+                }
+            }
+            (units, datagrams)
+        };
+        let each: Vec<_> = (0..COUNT).map(|n| (n as u8, 1200)).collect();
+        let plain = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        assert_eq!(send(&plain, 1200).await, (1, each.clone()));
+        // Without checksums the kernel refuses to cut: one by one then.
+        let refused = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        set_int(refused.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1);
+        assert_eq!(send(&refused, 1200).await, (COUNT, each.clone()));
+        // The socket's own size is another matter.
+        plain.set_segment_size(Some(1000)).unwrap();
+        let cut: Vec<_> = (0..COUNT).flat_map(|n| [(n as u8, 1000), (n as u8, 200)]).collect();
+        assert_eq!(send(&plain, 1200).await, (COUNT, cut));
+        plain.set_segment_size(None).unwrap();
+        assert_eq!(send(&plain, 1200).await, (1, each));
+    });
+}
+
+/// Each option comes back as it was set, and setting it changes no other.
+#[test]
+fn options_come_back_as_they_were_set() {
+    run(async {
+        for ip in loopbacks() {
+            let socket = UdpSocket::bind((ip, 0)).await.unwrap();
+            type Switch = (fn(&UdpSocket) -> std::io::Result<bool>, fn(&UdpSocket, bool) -> std::io::Result<()>);
+            let mut switches: Vec<Switch> = vec![
+                (UdpSocket::broadcast, UdpSocket::set_broadcast),
+                (UdpSocket::recv_packet_info, UdpSocket::set_recv_packet_info),
+                (UdpSocket::recv_hop_limit, UdpSocket::set_recv_hop_limit),
+                (UdpSocket::recv_tos, UdpSocket::set_recv_tos),
+                (UdpSocket::recv_timestamp, UdpSocket::set_recv_timestamp),
+                (UdpSocket::multicast_loop_v4, UdpSocket::set_multicast_loop_v4),
+            ];
+            if socket.gro().is_ok() && socket.set_gro(false).is_ok() {
+                switches.push((UdpSocket::gro, UdpSocket::set_gro));
+            }
+            if ip.is_ipv6() {
+                switches.push((UdpSocket::multicast_loop_v6, UdpSocket::set_multicast_loop_v6));
+            }
+            let all =
+                |socket: &UdpSocket| -> Vec<bool> { switches.iter().map(|(get, _)| get(socket).unwrap()).collect() };
+            for (index, (_, set)) in switches.iter().enumerate() {
+                for on in [true, false, true, false] {
+                    let mut expected = all(&socket);
+                    set(&socket, on).unwrap();
+                    expected[index] = on;
+                    assert_eq!(all(&socket), expected, "{ip}: switch {index}");
+                }
+            }
+            socket.set_ttl(77).unwrap();
+            socket.set_tos(0xb8).unwrap();
+            assert_eq!((socket.ttl().unwrap(), socket.tos().unwrap()), (77, 0xb8));
+            assert_eq!(raw_os_error(&socket.set_ttl(256).unwrap_err()), Some(libc::EINVAL));
+            socket.set_recv_buffer_size(40_000).unwrap();
+            socket.set_send_buffer_size(50_000).unwrap();
+            assert_eq!(socket.recv_buffer_size().unwrap(), 80_000);
+            assert_eq!(socket.send_buffer_size().unwrap(), 100_000);
+            if socket.segment_size().is_ok() {
+                for size in [Some(1200), None] {
+                    socket.set_segment_size(size).unwrap();
+                    assert_eq!(socket.segment_size().unwrap(), size);
+                }
+            }
+            socket.set_multicast_ttl_v4(7).unwrap();
+            assert_eq!(socket.multicast_ttl_v4().unwrap(), 7);
+            if ip.is_ipv4() {
+                assert_eq!(socket.multicast_interface_v4().unwrap(), Ipv4Addr::UNSPECIFIED);
+                socket.set_multicast_interface_v4(Ipv4Addr::LOCALHOST).unwrap();
+                assert_eq!(socket.multicast_interface_v4().unwrap(), Ipv4Addr::LOCALHOST);
+                assert!(socket.set_multicast_interface_v4_by_index(1 << 20).is_err());
+            } else {
+                socket.set_multicast_hops_v6(3).unwrap();
+                socket.set_multicast_interface_v6(loopback_index()).unwrap();
+                assert_eq!(socket.multicast_hops_v6().unwrap(), 3);
+                assert_eq!(socket.multicast_interface_v6().unwrap(), loopback_index());
+            }
+            match socket.bind_device(Some(b"lo")) {
+                Ok(()) => {
+                    assert_eq!(socket.device().unwrap().unwrap(), b"lo");
+                    socket.bind_device(None).unwrap();
+                }
+                Err(error) => eprintln!("skipped: binding to a device: {error}"),
+            }
+            assert_eq!(socket.device().unwrap(), None);
+            assert_eq!(socket.bind_device(Some(b"none-such")).unwrap_err().raw_os_error(), Some(libc::ENODEV));
+            assert!(socket.take_error().unwrap().is_none());
+        }
+    });
+}
+
+/// Go: TestIPv4MulticastListener, TestIPv6MulticastListener. The group is of this process: other tests on the host have others.
+#[test]
+fn g105_multicast_reaches_every_member() {
+    run(async {
+        let process = std::process::id();
+        let v4 = Ipv4Addr::new(239, 255, (process >> 8) as u8, process as u8);
+        let v6 = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0x6e70, (process >> 16) as u16, process as u16);
+        for ip in loopbacks() {
+            let interface = if ip.is_ipv4() { Some(loopback_index()) } else { multicast_index_v6() };
+            let Some(interface) = interface else {
+                eprintln!("skipped: no interface with IPv6 multicast here");
+                continue;
+            };
+            let (group, other_group) = match ip {
+                IpAddr::V4(_) => (IpAddr::from(v4), IpAddr::from(Ipv4Addr::from(u32::from(v4) ^ 1 << 16))),
+                IpAddr::V6(_) => (IpAddr::from(v6), IpAddr::from(Ipv6Addr::from(u128::from(v6) ^ 1 << 40))),
+            };
+            let first = UdpSocket::bind_multicast((group, 0).into(), interface).unwrap();
+            let port = first.local_addr().unwrap().port();
+            let second = UdpSocket::bind_multicast((group, port).into(), interface).unwrap();
+            let stranger = UdpSocket::bind_multicast((other_group, port).into(), interface).unwrap();
+            let sender = UdpSocket::bind((if ip.is_ipv4() { "0.0.0.0" } else { "::" }, 0)).await.unwrap();
+            let (table, text) = match group {
+                IpAddr::V4(group) => {
+                    sender.set_multicast_interface_v4_by_index(interface).unwrap();
+                    ("/proc/net/igmp", format!("{:08X}", u32::from_ne_bytes(group.octets())))
+                }
+                IpAddr::V6(group) => {
+                    sender.set_multicast_interface_v6(interface).unwrap();
+                    // Not beyond this host.
+                    sender.set_multicast_hops_v6(0).unwrap();
+                    ("/proc/net/igmp6", group.octets().iter().map(|byte| format!("{byte:02x}")).collect())
+                }
+            };
+            let is_member = || std::fs::read_to_string(table).unwrap().contains(&text);
+            assert!(is_member(), "{text} in {table}");
+            first.set_recv_packet_info(true).unwrap();
+            sender.send_to(b"to all", (group, port)).await.unwrap();
+            let info = receive(&first).await;
+            assert_eq!((info.len, info.ancillary.destination()), (6, Some(group)));
+            assert_eq!(receive(&second).await.len, 6);
+            assert!(poll_once(&mut stranger.readable()).await.is_pending(), "it is in another group");
+
+            // Leaving, and joining again by address and by index.
+            match group {
+                IpAddr::V4(group) => {
+                    for socket in [&first, &second] {
+                        socket.leave_multicast_v4_by_index(group, interface).unwrap();
+                    }
+                    assert!(!is_member());
+                    first.join_multicast_v4(group, Ipv4Addr::LOCALHOST).unwrap();
+                    assert!(first.join_multicast_v4(group, Ipv4Addr::LOCALHOST).is_err(), "twice");
+                    sender.set_multicast_interface_v4(Ipv4Addr::LOCALHOST).unwrap();
+                }
+                IpAddr::V6(group) => {
+                    for socket in [&first, &second] {
+                        socket.leave_multicast_v6(&group, interface).unwrap();
+                    }
+                    assert!(!is_member());
+                    first.join_multicast_v6(&group, interface).unwrap();
+                }
+            }
+            assert!(is_member());
+            sender.send_to(b"again", (group, port)).await.unwrap();
+            assert_eq!(receive(&first).await.len, 5);
+            assert!(poll_once(&mut second.readable()).await.is_pending(), "it has left");
+            match group {
+                IpAddr::V4(group) => {
+                    first.leave_multicast_v4(group, Ipv4Addr::LOCALHOST).unwrap();
+                    let error = first.leave_multicast_v4(group, Ipv4Addr::LOCALHOST).unwrap_err();
+                    assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
+                    first.join_multicast_v4_by_index(group, interface).unwrap();
+                }
+                IpAddr::V6(group) => first.leave_multicast_v6(&group, interface).unwrap(),
+            }
+        }
+        let error = UdpSocket::bind_multicast("127.0.0.1:0".parse().unwrap(), 0).unwrap_err();
+        assert_eq!(error.to_string(), "listen udp 127.0.0.1:0: not a multicast address");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let error = UdpSocket::bind_multicast((v4, 0).into(), 1 << 20).unwrap_err();
+        assert!(error.to_string().contains(": setsockopt: "), "{error}");
+    });
+}
