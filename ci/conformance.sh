@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly version=1.13.2
-readonly tests=(tcp udp addr block_on io_timeout timeout io_copy buf_writer task_local)
+readonly tests=(tcp udp uds addr block_on io_timeout timeout io_copy buf_writer task_local)
 readonly root=$PWD
 readonly scratch=$root/target/conformance
 export CARGO_TERM_COLOR=never
@@ -37,6 +37,9 @@ edition = "2018"
 
 [dependencies]
 netpoll = { path = "$root" }
+
+[dev-dependencies]
+tempfile = "3"
 
 [workspace]
 TOML

@@ -36,7 +36,7 @@
 //! ```
 //!
 //! # Map
-//! * [`net`]: `TcpListener`, `TcpStream`, names, errors.
+//! * [`net`]: `TcpListener`, `TcpStream`, names, errors. [`os::unix::net`]: the same for Unix sockets.
 //! * [`io`]: the traits, their extensions, buffers, `copy`, `timeout`; [`stream`] and [`future`] likewise; [`prelude`] brings the traits in.
 //! * [`task`]: `spawn`, `block_on`, `sleep`, `spawn_blocking`, names and locals; [`time`]: a resettable sleep.
 //! * [`rt`]: settings, counters, shutdown. The runtime starts at its first use.
@@ -67,11 +67,15 @@ mod sys;
 pub mod future;
 pub mod io;
 pub mod net;
+pub mod os;
 pub mod prelude;
 pub mod rt;
 pub mod stream;
 pub mod task;
 pub mod time;
+
+#[doc(no_inline)]
+pub use os::unix::net as unix;
 
 #[cfg(feature = "attributes")]
 pub use netpoll_macros::{main, test};

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use netpoll::net::TcpStream;
+use netpoll::os::unix::net::UnixDatagram;
 use netpoll::task;
 use support::*;
 
@@ -110,6 +111,16 @@ fn g58_reads_and_writes_do_not_allocate() {
         assert!(count <= ALLOWED, "{count} in {ROUNDS} reads with a timeout");
         client.close_write().unwrap();
         echo.await;
+
+        let sockets = (UnixDatagram::bind("").await.unwrap(), UnixDatagram::bind("").await.unwrap());
+        let to = sockets.1.local_addr().unwrap();
+        let count = allocations(async || {
+            sockets.0.send_to_addr(&[7; 64], &to).await.unwrap();
+            let (count, from) = sockets.1.recv_from(&mut [0; 64]).await.unwrap();
+            assert!(count == 64 && !from.is_unnamed());
+        })
+        .await;
+        assert!(count <= ALLOWED, "{count} in {ROUNDS} datagrams");
 
         let count = allocations(async || task::sleep(Duration::from_micros(1)).await).await;
         assert!(count <= ALLOWED, "{count} in {ROUNDS} sleeps");

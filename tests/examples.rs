@@ -284,3 +284,21 @@ fn hot_restart_refuses_nobody() {
     assert!(output.contains(&format!("process {} has ended", processes[3])), "{output}");
     assert!(TcpStream::connect(addr).is_err(), "nobody listens any more");
 }
+
+#[test]
+fn unix_fdpass_hands_connections_to_other_processes() {
+    let fdpass = Example::start("unix_fdpass", &["127.0.0.1:0", "2"]);
+    let addr = fdpass.addr();
+    let parent = fdpass.child.id();
+    let mut workers = Vec::new();
+    for _ in 0..4 {
+        let mut client = BufReader::new(connect(addr));
+        let hello = read_line(&mut client);
+        let worker: u32 = hello.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("who serves");
+        client.get_mut().write_all(b"hi\n").expect("room");
+        assert_eq!(read_line(&mut client), "hi\n");
+        workers.push(worker);
+    }
+    assert!(workers[0] != workers[1] && !workers.contains(&parent), "{workers:?}");
+    assert_eq!(workers[..2], workers[2..], "in turn");
+}

@@ -16,6 +16,10 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use socket2::SockAddr;
+
+use super::unix;
+
 /// One end of a connection, as an [`OpError`] prints it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -26,6 +30,16 @@ pub enum Addr {
     Unix(PathBuf),
     /// An address that was not resolved, as the user wrote it.
     Name(String),
+}
+
+impl Addr {
+    /// What the kernel said; none where it is no address of ours.
+    pub(crate) fn of(address: &SockAddr) -> Option<Addr> {
+        if let Some(address) = address.as_socket() {
+            return Some(Addr::Ip(address));
+        }
+        unix::address::from_kernel(address).ok().map(|address| Addr::from(&address))
+    }
 }
 
 impl fmt::Display for Addr {
@@ -175,7 +189,7 @@ impl OpError {
         self.op
     }
 
-    /// The network: `tcp`.
+    /// The network: `tcp`, `unix`, `unixgram`, `unixpacket`.
     pub fn network(&self) -> &str {
         self.network
     }

@@ -21,9 +21,12 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
-use super::fd::net_fd::{NetFd, accept_tcp};
+use socket2::SockAddr;
+
+use super::fd::net_fd::{NetFd, accept};
 use super::fd::operation::{Hold, Left, Operation};
 use super::permits::Limit;
+use super::tcp::TcpStream;
 use crate::rt::poller::Direction;
 use crate::rt::waiters::Key;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
@@ -70,7 +73,7 @@ impl Reserve {
         let accepted = loop {
             let Some(spare) = self.spares.lock().pop() else { break Err(want) };
             drop(spare);
-            match accept_tcp(listener) {
+            match accept(listener) {
                 // Somebody was quicker.
                 Err(error) if is_want_of_numbers(&error) => {}
                 accepted => break accepted,
@@ -137,13 +140,14 @@ impl Admission {
 
     fn accept(&self, listener: BorrowedFd<'_>) -> io::Result<Outcome> {
         for _ in 0..SHED_BATCH_MAX {
-            match (accept_tcp(listener), &self.reserve) {
+            match (accept(listener), &self.reserve) {
                 (Err(error), Some(reserve)) if is_want_of_numbers(&error) => reserve.shed(listener, error)?,
                 (accepted, reserve) => {
                     let (socket, peer) = accepted?;
                     if let Some(reserve) = reserve {
                         reserve.refill();
                     }
+                    let peer = peer.as_socket().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
                     return Ok(Outcome::Accepted(NetFd::tcp(socket)?, peer));
                 }
             }
@@ -169,11 +173,22 @@ impl Accepting {
         listener: &NetFd,
         admission: Option<&Admission>,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<(NetFd, SocketAddr)>> {
+    ) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         match admission {
-            None => listener.poll_accept(Some(&mut self.operation), cx),
+            None => self.poll_any(listener, cx, TcpStream::adopt),
             Some(admission) => self.poll_admitted(listener, admission, cx),
         }
+    }
+
+    /// An accept without limits, of any kind of stream.
+    #[inline]
+    pub(crate) fn poll_any<T>(
+        &mut self,
+        listener: &NetFd,
+        cx: &mut Context<'_>,
+        adopt: fn(OwnedFd, SockAddr) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        listener.poll_accept(Some(&mut self.operation), cx, adopt)
     }
 
     fn poll_admitted(
@@ -181,7 +196,7 @@ impl Accepting {
         listener: &NetFd,
         admission: &Admission,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<(NetFd, SocketAddr)>> {
+    ) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         loop {
             if let Some(limit) = &admission.limit {
                 let parks = limit.poll_free(&mut self.place, cx).is_pending();
@@ -219,7 +234,7 @@ impl Accepting {
                     stream.fd.hold(permit);
                     // The permit that it was woken for is used.
                     self.place = None;
-                    return Poll::Ready(Ok((stream, peer)));
+                    return Poll::Ready(Ok((TcpStream::from_net_fd(stream), peer)));
                 }
                 Poll::Ready(Err(failure)) => {
                     drop(permit);

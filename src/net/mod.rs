@@ -7,12 +7,14 @@ pub mod activation;
 mod addr;
 mod error;
 mod fd;
+pub mod futures;
 pub(crate) mod limits;
 mod listen_config;
 mod options;
 pub(crate) mod permits;
 mod tcp;
 mod udp;
+pub(crate) mod unix;
 
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
@@ -22,13 +24,3 @@ pub use listen_config::ListenConfig;
 pub use options::{KeepAlive, TcpInfo};
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
 pub use udp::{Ancillary, Datagram, Ecn, RecvBatch, RecvInfo, SendBatch, UdpSocket};
-
-/// The futures that methods of sockets return.
-pub mod futures {
-    pub use super::tcp::futures::{
-        Accept, Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,
-    };
-    pub use super::udp::futures::{
-        PeekDatagram, PeekFrom, RecvDatagram, RecvFrom, RecvMany, RecvMsg, SendDatagram, SendMany, SendMsg, SendTo,
-    };
-}

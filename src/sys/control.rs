@@ -26,7 +26,6 @@ use libc::c_int;
 pub(crate) type Word = usize;
 
 /// Most descriptors in one message: the kernel's SCM_MAX_FD.
-#[allow(dead_code, reason = "for sockets that pass descriptors")]
 pub(crate) const FDS_MAX: usize = 253;
 
 const _: () = assert!(align_of::<libc::cmsghdr>() <= align_of::<Word>());
@@ -46,7 +45,6 @@ pub(crate) const fn words(bytes: usize) -> usize {
 }
 
 /// Words for as many descriptors as a message may bring.
-#[allow(dead_code, reason = "for sockets that pass descriptors")]
 pub(crate) const RIGHTS_WORDS: usize = words(space(FDS_MAX * size_of::<c_int>()));
 
 /// Types without padding for which every pattern of bits is a value.
@@ -135,7 +133,6 @@ impl<'a> ControlWriter<'a> {
     ///
     /// # Errors
     /// `InvalidInput` for more than [`FDS_MAX`], or where they do not fit.
-    #[allow(dead_code, reason = "for sockets that pass descriptors")]
     pub(crate) fn push_fds(&mut self, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         if fds.is_empty() {
             return Ok(());
@@ -228,7 +225,6 @@ impl<'a> Control<'a> {
     }
 
     /// Moves the descriptors that came to the end of `into`. How many.
-    #[allow(dead_code, reason = "for sockets that pass descriptors")]
     pub(crate) fn take_fds(&mut self, into: &mut Vec<OwnedFd>) -> usize {
         if std::mem::replace(&mut self.taken, true) {
             return 0;

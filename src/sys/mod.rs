@@ -13,3 +13,4 @@ pub(crate) mod option;
 #[cfg(test)]
 pub(crate) mod seam;
 pub(crate) mod socket;
+pub(crate) mod unix;

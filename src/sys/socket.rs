@@ -75,13 +75,13 @@ pub(crate) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Res
     check_len(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) })
 }
 
-/// accept4(2): a non-blocking, close-on-exec socket and its peer's address, none where it is not an IP address.
-#[inline]
+/// [`accept4_any`] of an IP address; none where it is of another family.
+#[cfg(test)]
 pub(crate) fn accept4(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     accept4_any(fd).map(|(socket, address)| (socket, address.as_socket()))
 }
 
-/// [`accept4`] with an address of any family.
+/// accept4(2): a non-blocking, close-on-exec socket and its peer's address.
 #[inline]
 pub(crate) fn accept4_any(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
     #[cfg(test)]

@@ -8,6 +8,7 @@
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::sys;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::process::{Command, ExitCode};
@@ -94,7 +95,7 @@ impl Runtime for Smol {
 struct Bare;
 
 thread_local! {
-    static QUEUE: std::cell::RefCell<VecDeque<async_task::Runnable>> = const { std::cell::RefCell::new(VecDeque::new()) };
+    static QUEUE: RefCell<VecDeque<async_task::Runnable>> = const { RefCell::new(VecDeque::new()) };
 }
 
 fn enqueue(runnable: async_task::Runnable) {

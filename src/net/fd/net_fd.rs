@@ -14,6 +14,8 @@ use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use socket2::SockAddr;
+
 use super::fd::{Closed, Fd};
 use super::operation::{Caller, Failure, Hold, Left, Operation};
 use crate::net::error::{Addr, Op};
@@ -23,8 +25,8 @@ use crate::sys::socket;
 /// The addresses of a socket.
 #[derive(Clone, Debug, Default)]
 struct Names {
-    local: Option<SocketAddr>,
-    peer: Option<SocketAddr>,
+    local: Option<Addr>,
+    peer: Option<Addr>,
 }
 
 /// See the module's header.
@@ -43,11 +45,17 @@ impl NetFd {
 
     /// Takes a non-blocking UDP socket.
     pub(crate) fn udp(fd: OwnedFd) -> io::Result<NetFd> {
-        Ok(NetFd { fd: Fd::new(fd, false)?, network: "udp", names: OnceLock::new() })
+        NetFd::new(fd, "udp")
+    }
+
+    /// Takes a non-blocking socket of another kind.
+    pub(crate) fn new(fd: OwnedFd, network: &'static str) -> io::Result<NetFd> {
+        Ok(NetFd { fd: Fd::new(fd, false)?, network, names: OnceLock::new() })
     }
 
     fn ask_names(fd: BorrowedFd<'_>) -> Names {
-        Names { local: socket::local_addr(fd).ok(), peer: socket::peer_addr(fd).ok() }
+        let name = |name: io::Result<SockAddr>| name.ok().and_then(|name| Addr::of(&name));
+        Names { local: name(socket::local_addr_any(fd)), peer: name(socket::peer_addr_any(fd)) }
     }
 
     fn names(&self) -> Names {
@@ -62,8 +70,8 @@ impl NetFd {
     pub(crate) fn op(&self, op: &'static str) -> Op {
         let Names { local, peer } = self.names();
         match peer {
-            Some(peer) if op != "set" => Op::between(op, self.network, local.map(Addr::Ip), Some(Addr::Ip(peer))),
-            _ => Op::at(op, self.network, local.map(Addr::Ip)),
+            Some(peer) if op != "set" => Op::between(op, self.network, local, Some(peer)),
+            _ => Op::at(op, self.network, local),
         }
     }
 
@@ -239,30 +247,30 @@ impl NetFd {
         polled.map_err(|failure| self.error("read", failure))
     }
 
-    /// Accepts a connection.
-    pub(crate) fn poll_accept(
+    /// Accepts a connection. `adopt` makes a stream of what came.
+    pub(crate) fn poll_accept<T>(
         &self,
         caller: Caller<'_>,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<(NetFd, SocketAddr)>> {
+        adopt: fn(OwnedFd, SockAddr) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
-            let (socket, peer) = accept_tcp(fd)?;
-            Ok(((NetFd::tcp(socket)?, peer), Left::Maybe))
+            let (socket, peer) = accept(fd)?;
+            Ok((adopt(socket, peer)?, Left::Maybe))
         });
         polled.map_err(|failure| self.error("accept", failure))
     }
 }
 
 /// accept4(2), past the errors that belong to a connection that died in the queue.
-pub(crate) fn accept_tcp(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
     let mut retries = 0;
-    let (socket, peer) = loop {
-        match socket::accept4(listener) {
+    loop {
+        match socket::accept4_any(listener) {
             Err(error) if is_of_dead_connection(&error) && retries < ACCEPT_RETRIES_MAX => retries += 1,
-            result => break result?,
+            result => return result,
         }
-    };
-    Ok((socket, peer.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?))
+    }
 }
 
 /// Each retry takes a dead connection out of the queue. So many in a row and it is the socket that is wrong (EOPNOTSUPP means
@@ -295,10 +303,10 @@ impl fmt::Debug for NetFd {
         let mut debug = f.debug_struct("NetFd");
         debug.field("network", &self.network);
         if let Some(local) = local {
-            debug.field("local", &local);
+            debug.field("local", &format_args!("{local}"));
         }
         if let Some(peer) = peer {
-            debug.field("peer", &peer);
+            debug.field("peer", &format_args!("{peer}"));
         }
         debug.field("fd", &self.fd.number()).finish()
     }

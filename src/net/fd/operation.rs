@@ -398,6 +398,25 @@ impl Fd {
         self.poll.poll_interrupt(direction, cx, interrupt, wait, timeout).map_err(Failure::from)
     }
 
+    /// For an operation that waits for what no edge tells of, and has timers of its own: it hears of the deadline's expiry and of close,
+    /// which end it. Nothing is held.
+    pub(crate) fn poll_end(
+        &self,
+        direction: Direction,
+        operation: &mut Operation,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        let Involved { wait, interrupt, .. } = operation.involved();
+        self.poll.let_go(direction, wait);
+        let ended = ready!(self.poll.poll_interrupt(direction, cx, interrupt, wait, None));
+        Poll::Ready(ended.map_err(|error| self.fail(direction, Some(operation), error.into())))
+    }
+
+    /// Its timer has fired: it makes its call again.
+    pub(crate) fn resume(&self, direction: Direction, operation: &mut Operation) {
+        self.poll.leave(direction, &mut operation.involved().interrupt, true);
+    }
+
     /// Gives back the reference, and the lock as `hold` says; `goes_on`: the operation does.
     #[inline]
     fn give_back(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, goes_on: bool) {

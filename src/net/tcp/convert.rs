@@ -15,10 +15,10 @@ use crate::sys::socket;
 ///
 /// # Panics
 /// At 2²⁴ sockets in one process.
-fn adopt(fd: OwnedFd) -> NetFd {
+pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Result<NetFd>) -> NetFd {
     // It fails for a number that is no open descriptor, which no owner has; the first operation would say so.
     let _ = socket::set_nonblocking(fd.as_fd(), true);
-    NetFd::tcp(fd).expect("2^24 sockets are open already")
+    make(fd).expect("2^24 sockets are open already")
 }
 
 /// The only handle's descriptor, unclosed.
@@ -28,20 +28,35 @@ pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
     fd.take().map_err(|_| io::Error::new(io::ErrorKind::NotConnected, "use of closed network connection"))
 }
 
-pub(crate) fn closed_placeholder(result: io::Result<OwnedFd>) -> OwnedFd {
+pub(in crate::net) fn closed_placeholder(result: io::Result<OwnedFd>) -> OwnedFd {
     result.expect("the socket was closed explicitly: it has no descriptor to give")
+}
+
+/// The descriptor of the last of a stream's clones.
+pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
+    let fd = Arc::try_unwrap(fd)
+        .map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "other clones of the stream are alive"))?;
+    release(fd)
+}
+
+/// The same, a duplicate while other clones live.
+pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
+    closed_placeholder(match Arc::try_unwrap(fd) {
+        Ok(fd) => release(fd),
+        Err(shared) => shared.with("file", socket::dup_cloexec),
+    })
 }
 
 impl From<std::net::TcpListener> for TcpListener {
     fn from(listener: std::net::TcpListener) -> TcpListener {
-        TcpListener::from_net_fd(adopt(listener.into()), None)
+        TcpListener::from_net_fd(adopt(listener.into(), NetFd::tcp), None)
     }
 }
 
 impl From<OwnedFd> for TcpListener {
     /// The caller says that it is a TCP socket that listens; of another kind, operations fail.
     fn from(fd: OwnedFd) -> TcpListener {
-        TcpListener::from_net_fd(adopt(fd), None)
+        TcpListener::from_net_fd(adopt(fd, NetFd::tcp), None)
     }
 }
 
@@ -64,14 +79,14 @@ impl From<TcpListener> for OwnedFd {
 
 impl From<std::net::TcpStream> for TcpStream {
     fn from(stream: std::net::TcpStream) -> TcpStream {
-        TcpStream::from_net_fd(adopt(stream.into()))
+        TcpStream::from_net_fd(adopt(stream.into(), NetFd::tcp))
     }
 }
 
 impl From<OwnedFd> for TcpStream {
     /// The caller says that it is a TCP socket; of another kind, operations fail.
     fn from(fd: OwnedFd) -> TcpStream {
-        TcpStream::from_net_fd(adopt(fd))
+        TcpStream::from_net_fd(adopt(fd, NetFd::tcp))
     }
 }
 
@@ -80,9 +95,7 @@ impl TryFrom<TcpStream> for std::net::TcpStream {
 
     /// Fails while other clones live, and when the stream was closed. The result is non-blocking.
     fn try_from(stream: TcpStream) -> io::Result<std::net::TcpStream> {
-        let fd = Arc::try_unwrap(stream.fd)
-            .map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "other clones of the stream are alive"))?;
-        release(fd).map(From::from)
+        release_shared(stream.fd).map(From::from)
     }
 }
 
@@ -92,25 +105,22 @@ impl From<TcpStream> for OwnedFd {
     /// # Panics
     /// When the stream was closed explicitly, or a duplicate is needed and the process has no descriptor left.
     fn from(stream: TcpStream) -> OwnedFd {
-        closed_placeholder(match Arc::try_unwrap(stream.fd) {
-            Ok(fd) => release(fd),
-            Err(shared) => shared.with("file", socket::dup_cloexec),
-        })
+        duplicate_shared(stream.fd)
     }
 }
 
-impl AsFd for TcpListener {
-    /// The descriptor, for as long as the listener is borrowed; it must not be used after an explicit close.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.fd.expose()
-    }
-}
+/// The borrowed descriptor's trait, for a type with a field `fd`, and the raw one's.
+macro_rules! descriptor {
+    ($type:ident) => {
+        impl AsFd for $type {
+            /// The descriptor, for as long as the socket is borrowed; it must not be used after an explicit close.
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.fd.fd.expose()
+            }
+        }
 
-impl AsFd for TcpStream {
-    /// The descriptor, for as long as the stream is borrowed; it must not be used after an explicit close.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.fd.expose()
-    }
+        $crate::net::tcp::convert::raw!($type);
+    };
 }
 
 /// The raw descriptor's traits, by way of the owned one's.
@@ -138,7 +148,7 @@ macro_rules! raw {
     };
 }
 
-pub(crate) use raw;
+pub(in crate::net) use {descriptor, raw};
 
-raw!(TcpListener);
-raw!(TcpStream);
+descriptor!(TcpListener);
+descriptor!(TcpStream);

@@ -1,4 +1,4 @@
-//! Connections as a stream, and what is done when the process has no descriptor left.
+//! Connections as a stream, of TCP and of Unix sockets, and what is done when the process has no descriptor left.
 //!
 //! # States
 //! *accepting* → (EMFILE, ENFILE, ENOBUFS, ENOMEM) *backing off*, until the timer or a closed socket of ours → accepting;
@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures_core::Stream;
 
 use super::{TcpListener, TcpStream};
+use crate::net::fd::net_fd::NetFd;
 use crate::net::is_closed;
 use crate::net::limits::Accepting;
 use crate::rt::poller;
@@ -27,8 +28,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The state of an accept loop.
 #[derive(Debug, Default)]
-struct Accepts {
-    accepting: Accepting,
+pub(in crate::net) struct Accepts {
+    pub(in crate::net) accepting: Accepting,
     pause: Option<Pause>,
     /// The last pause, zero after a success.
     last: Duration,
@@ -43,7 +44,13 @@ struct Pause {
 }
 
 impl Accepts {
-    fn poll_next(&mut self, listener: &TcpListener, cx: &mut Context<'_>) -> Poll<Option<io::Result<TcpStream>>> {
+    /// The next connection that `accept` brings.
+    pub(in crate::net) fn poll_next<T>(
+        &mut self,
+        fd: &NetFd,
+        cx: &mut Context<'_>,
+        mut accept: impl FnMut(&mut Accepting, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<Option<io::Result<T>>> {
         loop {
             if self.ended {
                 return Poll::Ready(None);
@@ -51,7 +58,7 @@ impl Accepts {
             if let Some(pause) = &mut self.pause {
                 let freed = poller::poll_descriptor_closed(cx, pause.closings).is_ready();
                 if Pin::new(&mut pause.sleep).poll(cx).is_pending() && !freed {
-                    if listener.fd.fd.mutex.is_closed() {
+                    if fd.fd.mutex.is_closed() {
                         self.pause = None;
                         continue;
                     }
@@ -61,11 +68,11 @@ impl Accepts {
             }
             // Before the call, so that what is closed while it fails counts.
             let closings = poller::descriptors_closed();
-            return match self.accepting.poll(&listener.fd, listener.admission.as_deref(), cx) {
+            return match accept(&mut self.accepting, cx) {
                 Poll::Pending => Poll::Pending,
-                Poll::Ready(Ok((stream, _))) => {
+                Poll::Ready(Ok(stream)) => {
                     self.last = Duration::ZERO;
-                    Poll::Ready(Some(Ok(TcpStream::from_net_fd(stream))))
+                    Poll::Ready(Some(Ok(stream)))
                 }
                 Poll::Ready(Err(error)) if is_want_of_resources(&error) => {
                     self.last = (self.last * 2).clamp(PAUSE_MIN, PAUSE_MAX);
@@ -78,6 +85,12 @@ impl Accepts {
                 }
             };
         }
+    }
+
+    fn poll_stream(&mut self, listener: &TcpListener, cx: &mut Context<'_>) -> Poll<Option<io::Result<TcpStream>>> {
+        let admission = listener.admission.as_deref();
+        let polled = self.poll_next(&listener.fd, cx, |accepting, cx| accepting.poll(&listener.fd, admission, cx));
+        polled.map_ok(|(stream, _)| stream)
     }
 
     fn cancel(&mut self, listener: &TcpListener) {
@@ -105,8 +118,8 @@ impl Stream for Incoming<'_> {
     type Item = io::Result<TcpStream>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let listener = self.listener;
-        self.accepts.poll_next(listener, cx)
+        let Incoming { listener, accepts } = &mut *self;
+        accepts.poll_stream(listener, cx)
     }
 }
 
@@ -144,7 +157,7 @@ impl Stream for IntoIncoming {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        this.accepts.poll_next(&this.listener, cx)
+        this.accepts.poll_stream(&this.listener, cx)
     }
 }
 

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::futures::{Accept, Closed};
 use super::incoming::{Incoming, IntoIncoming};
 use crate::net::fd::net_fd::NetFd;
+use crate::net::futures::{Accept, Closed};
 use crate::net::limits::Admission;
 use crate::net::{ListenConfig, ToSocketAddrs, options};
 use crate::rt::poller::Direction;
@@ -39,8 +39,8 @@ use crate::rt::poller::Direction;
 /// # }
 /// ```
 pub struct TcpListener {
-    pub(super) fd: NetFd,
-    pub(super) admission: Option<Arc<Admission>>,
+    pub(in crate::net) fd: NetFd,
+    pub(in crate::net) admission: Option<Arc<Admission>>,
 }
 
 impl TcpListener {

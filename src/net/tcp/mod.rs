@@ -1,14 +1,12 @@
-//! TCP: [`listener`] and [`incoming`] accept, [`stream`] is the connection, [`futures`] what its methods return, [`traits`] its reading and writing by
-//! futures-io's traits, [`options`] the lesser
-//! options, [`convert`] the ways in and out.
+//! TCP: [`listener`] and [`incoming`] accept, [`stream`] is the connection, [`traits`] its reading and writing by
+//! futures-io's traits, [`options`] the lesser options, [`convert`] the ways in and out.
 
 pub(crate) mod convert;
-pub(crate) mod futures;
-mod incoming;
+pub(super) mod incoming;
 mod listener;
 mod options;
 mod stream;
-mod traits;
+pub(super) mod traits;
 
 pub use incoming::{Incoming, IntoIncoming};
 pub use listener::TcpListener;

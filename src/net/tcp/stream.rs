@@ -3,15 +3,18 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::futures::{
-    Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,
-};
+use socket2::SockAddr;
+
 use crate::net::error::Op;
 use crate::net::fd::dial::dial_tcp;
 use crate::net::fd::net_fd::NetFd;
+use crate::net::futures::{
+    Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,
+};
 use crate::net::{AddrError, KeepAlive, ToSocketAddrs, options};
 use crate::rt::poller::Direction;
 use crate::sys::socket;
@@ -63,8 +66,15 @@ pub struct TcpStream {
 }
 
 impl TcpStream {
-    pub(super) fn from_net_fd(fd: NetFd) -> TcpStream {
+    pub(in crate::net) fn from_net_fd(fd: NetFd) -> TcpStream {
         TcpStream { fd: Arc::new(fd) }
+    }
+
+    /// What accept(2) gave, from `peer`.
+    pub(in crate::net) fn adopt(socket: OwnedFd, peer: SockAddr) -> io::Result<(TcpStream, SocketAddr)> {
+        let stream = TcpStream::from_net_fd(NetFd::tcp(socket)?);
+        let peer = peer.as_socket().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
+        Ok((stream, peer))
     }
 
     /// Connects to the first of `addrs` that answers.

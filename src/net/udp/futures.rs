@@ -20,7 +20,7 @@ use super::calls::{Segmentation, canonical};
 use crate::net::ToSocketAddrsFuture;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Operation;
-use crate::net::tcp::futures::operation_future;
+use crate::net::futures::operation_future;
 use crate::rt::poller::Direction;
 
 operation_future! {

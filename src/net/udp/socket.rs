@@ -16,7 +16,7 @@ use super::futures::{
 use super::options;
 use crate::net::error::{Addr, Op};
 use crate::net::fd::net_fd::NetFd;
-use crate::net::tcp::futures::{Closed, Readable, Writable};
+use crate::net::futures::{Closed, Readable, Writable};
 use crate::net::{AddrError, ToSocketAddrs};
 use crate::rt::poller::Direction;
 use crate::sync::{AtomicBool, Ordering};

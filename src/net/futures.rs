@@ -1,4 +1,4 @@
-//! The futures that methods of TCP sockets return. Named and `Unpin`, so that they can be stored and polled in place.
+//! The futures that methods of sockets return. Named and `Unpin`, so that they can be stored and polled in place.
 //!
 //! # Cancellation
 //! Dropping one leaves the socket as it was; a wake-up that it got and did not use goes to the next that waits. A
@@ -10,13 +10,16 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use super::fd::net_fd::NetFd;
+use super::fd::operation::{Hold, Operation};
+use super::limits::Accepting;
 use super::{TcpListener, TcpStream};
-use crate::net::fd::net_fd::NetFd;
-use crate::net::fd::operation::{Hold, Operation};
-use crate::net::limits::Accepting;
 use crate::rt::poller::Direction;
 
-pub use crate::net::fd::fd::Closed;
+pub use super::fd::fd::Closed;
+pub use super::udp::futures::{
+    PeekDatagram, PeekFrom, RecvDatagram, RecvFrom, RecvMany, RecvMsg, SendDatagram, SendMany, SendMsg, SendTo,
+};
 
 /// Declares a future over a [`NetFd`]: its fields beside the socket and the operation, its direction, its one poll.
 macro_rules! operation_future {
@@ -29,8 +32,8 @@ macro_rules! operation_future {
         #[derive(Debug)]
         #[must_use = "futures do nothing unless they are awaited"]
         pub struct $name<$life> {
-            fd: &$life NetFd,
-            operation: Operation,
+            fd: &$life $crate::net::fd::net_fd::NetFd,
+            operation: $crate::net::fd::operation::Operation,
             $($field: $type),*
         }
 
@@ -60,31 +63,31 @@ macro_rules! operation_future {
 pub(crate) use operation_future;
 
 operation_future! {
-    /// Reads into a buffer; returned by [`TcpStream::read`].
+    /// Reads into a buffer; returned by [`TcpStream::read`] and its like.
     Read<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_read(Some(&mut this.operation), cx, this.buf, 0)
 }
 
 operation_future! {
-    /// Reads into a buffer and leaves the bytes in the socket; returned by [`TcpStream::peek`].
+    /// Reads into a buffer and leaves the bytes in the socket; returned by [`TcpStream::peek`] and its like.
     Peek<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_read(Some(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
 }
 
 operation_future! {
-    /// Reads into several buffers; returned by [`TcpStream::read_vectored`].
+    /// Reads into several buffers; returned by [`TcpStream::read_vectored`] and its like.
     ReadVectored<'a> { bufs: &'a mut [IoSliceMut<'a>] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_read_vectored(Some(&mut this.operation), cx, this.bufs)
 }
 
 operation_future! {
-    /// Writes from a buffer; returned by [`TcpStream::write`].
+    /// Writes from a buffer; returned by [`TcpStream::write`] and its like.
     Write<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
     |this, cx| this.fd.poll_write(Some(&mut this.operation), cx, this.buf)
 }
 
 operation_future! {
-    /// Writes from several buffers; returned by [`TcpStream::write_vectored`].
+    /// Writes from several buffers; returned by [`TcpStream::write_vectored`] and its like.
     WriteVectored<'a> { bufs: &'a [IoSlice<'a>] }, Write -> io::Result<usize>,
     |this, cx| this.fd.poll_write_vectored(Some(&mut this.operation), cx, this.bufs)
 }
@@ -102,13 +105,13 @@ operation_future! {
 }
 
 operation_future! {
-    /// Waits until the peer has closed its side; returned by [`TcpStream::peer_closed`].
+    /// Waits until the peer has closed its side; returned by [`TcpStream::peer_closed`] and its like.
     PeerClosed<'a> {}, Read -> io::Result<()>,
     |this, cx| this.fd.poll_peer_closed(&mut this.operation, cx)
 }
 
 operation_future! {
-    /// Writes all of a buffer with the write lock held; returned by [`TcpStream::write_all`].
+    /// Writes all of a buffer with the write lock held; returned by [`TcpStream::write_all`] and its like.
     WriteAll<'a> { buf: &'a [u8] }, Write -> io::Result<()>,
     |this, cx| loop {
         // The usual case: nobody else writes, and there is room for all.
@@ -132,7 +135,7 @@ pub struct Accept<'a> {
 }
 
 impl<'a> Accept<'a> {
-    pub(super) fn new(listener: &'a TcpListener) -> Accept<'a> {
+    pub(in crate::net) fn new(listener: &'a TcpListener) -> Accept<'a> {
         Accept { listener, accepting: Accepting::default() }
     }
 }
@@ -142,8 +145,7 @@ impl Future for Accept<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Accept { listener, accepting } = &mut *self;
-        let polled = accepting.poll(&listener.fd, listener.admission.as_deref(), cx);
-        polled.map_ok(|(stream, peer)| (TcpStream::from_net_fd(stream), peer))
+        accepting.poll(&listener.fd, listener.admission.as_deref(), cx)
     }
 }
 

@@ -1,0 +1,188 @@
+//! Names of Unix sockets: paths, std's addresses and the kernel's.
+//!
+//! std's address holds every path of up to 107 bytes and every abstract name. A path of exactly 108 bytes, which the kernel takes and
+//! C programs can bind, does not fit it; such a peer reads as unnamed, since nobody could send to it through std's type either.
+//!
+//! # Compared with Go (net/unixsock.go, syscall/syscall_linux.go)
+//! Go makes `@` at the beginning of a name abstract, and cuts names at a NUL. Here, as in std, `@` is an ordinary byte, NUL at the
+//! beginning is what means abstract, and NULs in an abstract name are kept.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::SocketAddr;
+use std::path::Path;
+
+use socket2::SockAddr;
+
+use crate::net::error::Addr;
+
+/// Most bytes of a path, and of an abstract name after its NUL.
+const NAME_MAX: usize = 107;
+
+const NAME_TOO_LONG: &str = "an abstract name has at most 107 bytes";
+const PATH_TOO_LONG: &str = "a socket's path has at most 107 bytes";
+const NUL_IN_PATH: &str = "a path has no NUL byte, but for one at the beginning of an abstract name";
+
+/// A name as a user gave it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Name<'a> {
+    Path(&'a Path),
+    Addr(&'a SocketAddr),
+}
+
+fn refused(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
+impl<'a> Name<'a> {
+    /// For the kernel.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that is too long, or a path with a NUL in it.
+    pub(super) fn raw(self) -> io::Result<SockAddr> {
+        let path = match self {
+            Name::Path(path) => path,
+            Name::Addr(addr) => match addr.as_abstract_name() {
+                Some(name) => {
+                    let mut bytes = [0; NAME_MAX + 1];
+                    let room = bytes[1..].get_mut(..name.len()).ok_or_else(|| refused(NAME_TOO_LONG))?;
+                    room.copy_from_slice(name);
+                    return SockAddr::unix(OsStr::from_bytes(&bytes[..=name.len()]));
+                }
+                None => addr.as_pathname().unwrap_or(Path::new("")),
+            },
+        };
+        match path.as_os_str().as_bytes() {
+            [0, name @ ..] if name.len() > NAME_MAX => Err(refused(NAME_TOO_LONG)),
+            [0, ..] => SockAddr::unix(path),
+            bytes if bytes.len() > NAME_MAX => Err(refused(PATH_TOO_LONG)),
+            bytes if bytes.contains(&0) => Err(refused(NUL_IN_PATH)),
+            _ => SockAddr::unix(path),
+        }
+    }
+
+    /// As errors print it.
+    pub(super) fn printed(self) -> Addr {
+        match self {
+            Name::Addr(addr) => Addr::from(addr),
+            Name::Path(path) => match path.as_os_str().as_bytes() {
+                [0, name @ ..] => Addr::Unix(OsStr::from_bytes(&[b"@", name].concat()).into()),
+                _ => Addr::Unix(path.to_owned()),
+            },
+        }
+    }
+
+    /// The file that it names.
+    pub(super) fn file(self) -> Option<&'a Path> {
+        match self {
+            Name::Addr(addr) => addr.as_pathname(),
+            Name::Path(path) => Some(path).filter(|path| !matches!(path.as_os_str().as_bytes(), [] | [0, ..])),
+        }
+    }
+}
+
+/// The address that the kernel gave: unnamed where it gave none.
+///
+/// # Errors
+/// EAFNOSUPPORT where it is of another family.
+pub(in crate::net) fn from_kernel(address: &SockAddr) -> io::Result<SocketAddr> {
+    if !address.is_unix() && address.family() != libc::AF_UNSPEC as libc::sa_family_t {
+        return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+    }
+    let named = match (address.as_pathname(), address.as_abstract_namespace()) {
+        (Some(path), _) => SocketAddr::from_pathname(path).ok(),
+        (None, Some(name)) => SocketAddr::from_abstract_name(name).ok(),
+        (None, None) => None,
+    };
+    // An empty path makes the unnamed address.
+    named.map_or_else(|| SocketAddr::from_pathname(""), Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{message, socket};
+    use socket2::{Domain, Type};
+    use std::os::fd::AsFd;
+
+    fn path(name: &str) -> Name<'_> {
+        Name::Path(Path::new(name))
+    }
+
+    #[test]
+    fn names_go_to_the_kernel_and_come_back() {
+        let there_and_back = |name: Name<'_>| from_kernel(&name.raw().unwrap()).unwrap();
+        let file = there_and_back(path("/tmp/x"));
+        assert_eq!(file.as_pathname(), Some(Path::new("/tmp/x")));
+        let hidden = there_and_back(path("\0a\0b"));
+        assert_eq!(hidden.as_abstract_name(), Some(&b"a\0b"[..]));
+        let none = there_and_back(path(""));
+        assert!(none.is_unnamed());
+        for addr in [file, hidden, none] {
+            assert_eq!(format!("{:?}", there_and_back(Name::Addr(&addr))), format!("{addr:?}"));
+        }
+    }
+
+    #[test]
+    fn names_print_and_know_their_file() {
+        let abstract_name = SocketAddr::from_abstract_name("x").unwrap();
+        let names = [
+            (path("/tmp/x"), "/tmp/x", true),
+            (path("\0x"), "@x", false),
+            (Name::Addr(&abstract_name), "@x", false),
+            (path("@x"), "@x", true),
+            (path(""), "", false),
+        ];
+        for (name, printed, is_file) in names {
+            assert_eq!((name.printed().to_string().as_str(), name.file().is_some()), (printed, is_file));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let long = |count| "x".repeat(count);
+        assert!(path(&long(107)).raw().is_ok());
+        assert!(path(&format!("\0{}", long(107))).raw().is_ok());
+        for bad in [long(108), format!("\0{}", long(108)), "a\0b".to_owned(), long(100_000)] {
+            assert_eq!(path(&bad).raw().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+        let longest = SocketAddr::from_abstract_name(long(107)).unwrap();
+        assert_eq!(Name::Addr(&longest).raw().unwrap().as_abstract_namespace().unwrap().len(), 107);
+    }
+
+    #[test]
+    fn other_families_are_no_unix_addresses() {
+        let v4 = SockAddr::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
+        assert_eq!(from_kernel(&v4).unwrap_err().raw_os_error(), Some(libc::EAFNOSUPPORT));
+    }
+
+    /// The kernel takes 108 bytes without a NUL at their end, and answers with a length beyond `sockaddr_un`.
+    #[test]
+    #[allow(unsafe_code)]
+    fn a_path_of_108_bytes_reads_as_unnamed() {
+        let stem = format!("/tmp/netpoll-{}-", std::process::id());
+        let file = format!("{stem}{}", "x".repeat(108 - stem.len()));
+        // All of `sun_path`, by way of an abstract name whose NUL is replaced.
+        let hidden = SockAddr::unix(format!("\0{}", &file[1..])).unwrap();
+        let (length, mut storage) = (hidden.len(), hidden.as_storage());
+        // SAFETY: the storage holds an address of this family.
+        let un = unsafe { storage.view_as::<libc::sockaddr_un>() };
+        un.sun_path[0] = file.as_bytes()[0] as libc::c_char;
+        // SAFETY: an address of the family that the storage names, and of its length.
+        let raw = unsafe { SockAddr::new(storage, length) };
+        let sender = socket::socket(Domain::UNIX, Type::DGRAM, None).unwrap();
+        socket::bind(sender.as_fd(), &raw).unwrap();
+        let receiver = socket::socket(Domain::UNIX, Type::DGRAM, None).unwrap();
+        socket::bind(receiver.as_fd(), &path("").raw().unwrap()).unwrap();
+        let to = socket::local_addr_any(receiver.as_fd()).unwrap();
+        message::send_to(sender.as_fd(), b"x", &to, 0).unwrap();
+        let (_, from) = message::recv_from(receiver.as_fd(), &mut [0; 4], 0).unwrap();
+        let result = from_kernel(&from);
+        let local = from_kernel(&socket::local_addr_any(sender.as_fd()).unwrap());
+        std::fs::remove_file(&file).unwrap();
+        assert!(result.unwrap().is_unnamed());
+        assert!(local.unwrap().is_unnamed());
+    }
+}

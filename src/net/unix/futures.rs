@@ -1,0 +1,246 @@
+//! The futures of Unix sockets that other sockets do not have. Named and `Unpin`, as those of [`net::futures`](crate::net::futures).
+//!
+//! # A full queue of somebody else's datagrams
+//! A datagram that finds its receiver's queue full answers EAGAIN. A connected sender hears of room. One that names the receiver hears of
+//! the end of its own datagrams only, and of the try that failed as well, so that waiting for events would both hang and spin.
+//! So [`SendTo`] asks what is full. Its own buffer has events. For a queue it tries again by a timer, after 0.1 ms and after twice as
+//! long each time, 20 ms at most. (Go waits for events.)
+//!
+//! # Cancellation
+//! Dropping one leaves the socket as it was: a message is sent or received whole or not at all.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use socket2::SockAddr;
+
+use super::UnixStream;
+use super::address::{Name, from_kernel};
+use super::dial::Backoff;
+use super::fds;
+use crate::net::fd::net_fd::NetFd;
+use crate::net::fd::operation::{Failure, Hold, Left, Operation};
+use crate::net::futures::operation_future;
+use crate::rt::poller::Direction;
+use crate::rt::sleep::Sleep;
+use crate::sys::{message, socket};
+
+/// One message in: the kernel keeps those of several readers apart. `end`: this side was shut down, which datagram sockets that do not
+/// block answer with EAGAIN like an empty queue. There is an edge for it, and nothing else makes one of them hang up.
+fn poll_message<T>(
+    fd: &NetFd,
+    hold: Hold,
+    operation: &mut Operation,
+    cx: &mut Context<'_>,
+    end: impl Fn() -> io::Result<T>,
+    mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+) -> Poll<io::Result<T>> {
+    let polled = fd.fd.poll_call(Direction::Read, hold, Some(operation), cx, |socket| match call(socket) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && fd.fd.poll.is_hung_up() => Ok((end()?, Left::Maybe)),
+        result => Ok((result?, Left::Maybe)),
+    });
+    polled.map_err(|failure| fd.error("read", failure))
+}
+
+/// The end, from nobody.
+fn end_from() -> io::Result<(usize, SocketAddr)> {
+    Ok((0, SocketAddr::from_pathname("")?))
+}
+
+/// One message out.
+fn poll_send<T>(
+    fd: &NetFd,
+    hold: Hold,
+    operation: &mut Operation,
+    cx: &mut Context<'_>,
+    mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+) -> Poll<io::Result<T>> {
+    let polled = fd.fd.poll_call(Direction::Write, hold, Some(operation), cx, |fd| Ok((call(fd)?, Left::Maybe)));
+    polled.map_err(|failure| fd.error("write", failure))
+}
+
+fn with_sender((count, from): (usize, SockAddr)) -> io::Result<(usize, SocketAddr)> {
+    Ok((count, from_kernel(&from)?))
+}
+
+/// Whether a send that names its receiver failed for want of room there, as far as can be told: poll(2) says whether there is room in
+/// the own buffer, unless the socket has a peer, of whom it speaks then.
+fn is_about_receiver(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(socket::is_ready(fd, true)? || socket::peer_addr_any(fd).is_ok())
+}
+
+/// Where a message goes, and the tries without an event.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    to: io::Result<SockAddr>,
+    backoff: Backoff,
+    pause: Option<Sleep>,
+    /// When the write timeout is over, which began with the first pause.
+    until: Option<Option<Instant>>,
+}
+
+impl Destination {
+    pub(super) fn new(name: Name<'_>) -> Destination {
+        let backoff = Backoff::new(Duration::from_micros(100), Duration::from_millis(20));
+        Destination { to: name.raw(), backoff, pause: None, until: None }
+    }
+
+    /// See the module's header.
+    fn poll_send(
+        &mut self,
+        fd: &NetFd,
+        operation: &mut Operation,
+        cx: &mut Context<'_>,
+        call: impl Fn(BorrowedFd<'_>, &SockAddr) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let to = match &mut self.to {
+            Ok(to) => to,
+            Err(error) => return Poll::Ready(Err(std::mem::replace(error, io::ErrorKind::InvalidInput.into()))),
+        };
+        loop {
+            if let Some(pause) = &mut self.pause {
+                if let Poll::Ready(Err(failure)) = fd.fd.poll_end(Direction::Write, operation, cx) {
+                    return Poll::Ready(Err(fd.error("write", failure)));
+                }
+                ready!(Pin::new(pause).poll(cx));
+                self.pause = None;
+                fd.fd.resume(Direction::Write, operation);
+            }
+            let sent = ready!(poll_send(fd, Hold::Free, operation, cx, |fd| match call(fd, to) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && is_about_receiver(fd)? => Ok(None),
+                result => result.map(Some),
+            }));
+            match sent {
+                Ok(None) => {
+                    let now = Instant::now();
+                    let timeout = fd.fd.timeout(Direction::Write);
+                    let until = *self.until.get_or_insert_with(|| timeout.and_then(|timeout| now.checked_add(timeout)));
+                    if until.is_some_and(|until| until <= now) {
+                        return Poll::Ready(Err(fd.error("write", Failure::TimedOut)));
+                    }
+                    let next = now + self.backoff.next();
+                    self.pause = Some(Sleep::until(until.map_or(next, |until| until.min(next))));
+                }
+                Ok(Some(count)) => return Poll::Ready(Ok(count)),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+operation_future! {
+    /// Receives a message; returned by [`UnixDatagram::recv`](super::UnixDatagram::recv) and its like.
+    Recv<'a> { buf: &'a mut [u8], flags: libc::c_int }, Read -> io::Result<usize>,
+    |this, cx| poll_message(this.fd, Hold::Free, &mut this.operation, cx, || Ok(0),
+        |fd| socket::recv(fd, this.buf, this.flags))
+}
+
+operation_future! {
+    /// Receives a datagram and says whose it is; returned by [`UnixDatagram::recv_from`](super::UnixDatagram::recv_from) and
+    /// `peek_from`.
+    RecvFrom<'a> { buf: &'a mut [u8], flags: libc::c_int }, Read -> io::Result<(usize, SocketAddr)>,
+    |this, cx| poll_message(this.fd, Hold::Free, &mut this.operation, cx, end_from,
+        |fd| message::recv_from(fd, this.buf, this.flags).and_then(with_sender))
+}
+
+operation_future! {
+    /// Sends a message; returned by [`UnixDatagram::send`](super::UnixDatagram::send) and its like.
+    Send<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
+    |this, cx| poll_send(this.fd, Hold::Free, &mut this.operation, cx, |fd| socket::send(fd, this.buf, 0))
+}
+
+operation_future! {
+    /// Sends a datagram to a socket that it names; returned by [`UnixDatagram::send_to`](super::UnixDatagram::send_to) and its
+    /// like.
+    SendTo<'a> { buf: &'a [u8], to: Destination }, Write -> io::Result<usize>,
+    |this, cx| {
+        let buf = this.buf;
+        this.to.poll_send(this.fd, &mut this.operation, cx, |fd, to| message::send_to(fd, buf, to, 0))
+    }
+}
+
+operation_future! {
+    /// Sends bytes and descriptors; returned by [`UnixStream::send_with_fds`] and its like.
+    SendWithFds<'a> { buf: &'a [u8], fds: &'a [BorrowedFd<'a>], hold: Hold }, Write -> io::Result<usize>,
+    |this, cx| {
+        if this.hold != Hold::Free && this.buf.is_empty() && !this.fds.is_empty() {
+            return Poll::Ready(Err(fds::need_a_byte()));
+        }
+        poll_send(this.fd, this.hold, &mut this.operation, cx, |fd| fds::send(fd, this.buf, this.fds, None))
+    }
+}
+
+operation_future! {
+    /// Sends a datagram with descriptors to a socket that it names; returned by
+    /// [`UnixDatagram::send_to_with_fds`](super::UnixDatagram::send_to_with_fds).
+    SendToWithFds<'a> { buf: &'a [u8], fds: &'a [BorrowedFd<'a>], to: Destination }, Write -> io::Result<usize>,
+    |this, cx| {
+        let (buf, fds) = (this.buf, this.fds);
+        this.to.poll_send(this.fd, &mut this.operation, cx, |fd, to| fds::send(fd, buf, fds, Some(to)))
+    }
+}
+
+operation_future! {
+    /// Receives bytes and descriptors; returned by [`UnixStream::recv_with_fds`] and its like.
+    RecvWithFds<'a> { buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>, hold: Hold }, Read -> io::Result<usize>,
+    |this, cx| {
+        if this.hold != Hold::Free && this.buf.is_empty() {
+            return Poll::Ready(this.fd.with("read", |_| Ok(0)));
+        }
+        poll_message(this.fd, this.hold, &mut this.operation, cx, || Ok(0),
+            |fd| fds::recv(fd, this.buf, this.fds).map(|(count, _)| count))
+    }
+}
+
+operation_future! {
+    /// Receives a datagram and descriptors and says whose they are; returned by
+    /// [`UnixDatagram::recv_from_with_fds`](super::UnixDatagram::recv_from_with_fds).
+    RecvFromWithFds<'a> { buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd> }, Read -> io::Result<(usize, SocketAddr)>,
+    |this, cx| poll_message(this.fd, Hold::Free, &mut this.operation, cx, end_from,
+        |fd| fds::recv(fd, this.buf, this.fds).and_then(with_sender))
+}
+
+/// Makes a socket of what accept(2) gave.
+pub(super) type Adopt<T> = fn(OwnedFd, SockAddr) -> io::Result<(T, SocketAddr)>;
+
+/// Accepts a connection; returned by [`UnixListener::accept`](super::UnixListener::accept) and
+/// [`UnixSeqpacketListener::accept`](super::UnixSeqpacketListener::accept).
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct Accept<'a, T = UnixStream> {
+    fd: &'a NetFd,
+    operation: Operation,
+    adopt: Adopt<T>,
+}
+
+impl<'a, T> Accept<'a, T> {
+    pub(super) fn new(fd: &'a NetFd, adopt: Adopt<T>) -> Accept<'a, T> {
+        Accept { fd, operation: Operation::new(), adopt }
+    }
+}
+
+impl<T> Future for Accept<'_, T> {
+    type Output = io::Result<(T, SocketAddr)>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.fd.poll_accept(Some(&mut this.operation), cx, this.adopt)
+    }
+}
+
+impl<T> Drop for Accept<'_, T> {
+    fn drop(&mut self) {
+        self.fd.fd.cancel(Direction::Read, &mut self.operation);
+    }
+}
+
+impl<T> fmt::Debug for Accept<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accept").field("listener", self.fd).finish_non_exhaustive()
+    }
+}

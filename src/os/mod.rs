@@ -1,0 +1,3 @@
+//! What only some systems have, by async-std's paths.
+
+pub mod unix;

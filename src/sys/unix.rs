@@ -1,0 +1,62 @@
+//! Calls that only Unix sockets have, as safe functions.
+//!
+//! Invariants S1 and S2 of [`socket`](super::socket) hold here as well.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use socket2::{Domain, Socket, Type};
+
+/// socketpair(2): two connected, unnamed, non-blocking and close-on-exec sockets.
+pub(crate) fn pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (one, other) = Socket::pair_raw(Domain::UNIX, ty.nonblocking().cloexec(), None)?;
+    Ok((one.into(), other.into()))
+}
+
+/// Who made the other end (`SO_PEERCRED`). The kernel answers with process 0 where it cannot be named here, and with users and
+/// groups of -1 where there is no other end.
+pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<libc::ucred> {
+    let mut cred = MaybeUninit::<libc::ucred>::zeroed();
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    let (value, size) = (cred.as_mut_ptr().cast(), &raw mut length);
+    // SAFETY: value and length are valid for writes during the call.
+    if unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, value, size) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: three integers, zeroes before the call; every pattern of bits is a value.
+    Ok(unsafe { cred.assume_init() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::socket;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn pairs_are_connected_and_know_who_made_them() {
+        for ty in [Type::STREAM, Type::DGRAM, Type::SEQPACKET] {
+            let (one, other) = pair(ty).unwrap();
+            let mut buf = [0; 4];
+            assert_eq!(socket::recv(other.as_fd(), &mut buf, 0).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(socket::send(one.as_fd(), b"pair", 0).unwrap(), 4);
+            assert_eq!(socket::recv(other.as_fd(), &mut buf, 0).unwrap(), 4);
+            let cred = peer_cred(one.as_fd()).unwrap();
+            assert_eq!(cred.pid, std::process::id() as libc::pid_t);
+            // SAFETY: no arguments, cannot fail.
+            assert_eq!(cred.uid, unsafe { libc::geteuid() });
+            // SAFETY: no arguments, cannot fail.
+            assert_eq!(cred.gid, unsafe { libc::getegid() });
+        }
+    }
+
+    #[test]
+    fn who_has_no_peer_has_no_credentials_of_one() {
+        let lonely = socket::socket(Domain::UNIX, Type::STREAM, None).unwrap();
+        let cred = peer_cred(lonely.as_fd()).unwrap();
+        assert_eq!((cred.pid, cred.uid, cred.gid), (0, u32::MAX, u32::MAX));
+    }
+}

@@ -1,0 +1,385 @@
+//! Descriptors in messages: duplicates that are close-on-exec, bounds, what nobody takes, what does not fit.
+
+mod common;
+
+use std::fs::File;
+use std::io::{ErrorKind, IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net as std_net;
+use std::time::{Duration, Instant};
+
+use common::{Folder, child, exhaust_descriptors, fd_count, poll_once, run, set_nofile};
+use netpoll::io::ReadExt;
+use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout};
+use netpoll::os::unix::net::{TruncatedFds, UnixDatagram, UnixSeqpacket, UnixStream};
+use netpoll::task;
+
+/// A pipe: the reading end is at its end once every copy of the writing end is closed.
+fn pipe() -> (File, OwnedFd) {
+    let (read, write) = std::io::pipe().unwrap();
+    (OwnedFd::from(read).into(), write.into())
+}
+
+/// Whether all copies of the other end are closed.
+fn is_closed_everywhere(read: &mut File) -> bool {
+    let mut poll = libc::pollfd { fd: read.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry, valid for the call.
+    assert!(unsafe { libc::poll(&raw mut poll, 1, 0) } >= 0);
+    poll.revents & libc::POLLHUP != 0
+}
+
+fn is_cloexec(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: F_GETFD takes no argument.
+    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) & libc::FD_CLOEXEC != 0 }
+}
+
+/// The poller's own descriptors are open from here on.
+async fn open_poller(stream: &UnixStream) {
+    stream.set_read_deadline(Instant::now() + Duration::from_millis(1)).unwrap();
+    assert!(is_timeout(&stream.read(&mut [0; 1]).await.unwrap_err()));
+    stream.set_read_deadline(None).unwrap();
+}
+
+/// G107, on all three kinds.
+#[test]
+fn descriptors_arrive_as_duplicates_that_are_close_on_exec() {
+    run(async {
+        let stream = UnixStream::pair().unwrap();
+        let packet = UnixSeqpacket::pair().unwrap();
+        let datagram = UnixDatagram::pair().unwrap();
+        for kind in 0..3 {
+            let (mut read, write) = pipe();
+            let mut buf = [0; 16];
+            let mut fds = vec![OwnedFd::from(File::open("/dev/null").unwrap())];
+            let held = [write.as_fd(), write.as_fd()];
+            let count = match kind {
+                0 => {
+                    assert_eq!(stream.0.send_with_fds(b"take", &held).await.unwrap(), 4);
+                    stream.1.recv_with_fds(&mut buf, &mut fds).await.unwrap()
+                }
+                1 => {
+                    assert_eq!(packet.0.send_with_fds(b"take", &held).await.unwrap(), 4);
+                    packet.1.recv_with_fds(&mut buf, &mut fds).await.unwrap()
+                }
+                _ => {
+                    assert_eq!(datagram.0.send_with_fds(b"take", &held).await.unwrap(), 4);
+                    datagram.1.recv_with_fds(&mut buf, &mut fds).await.unwrap()
+                }
+            };
+            assert_eq!((&buf[..count], fds.len()), (&b"take"[..], 3), "behind what was there");
+            assert!(fds.iter().all(|fd| is_cloexec(fd.as_fd())));
+            assert_ne!(fds[1].as_raw_fd(), write.as_raw_fd());
+            drop(write);
+            File::from(fds.pop().unwrap()).write_all(b"through").unwrap();
+            drop(fds);
+            let mut text = String::new();
+            read.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "through");
+        }
+    });
+}
+
+/// A connection goes from one socket to another handle, and works there.
+#[test]
+fn a_connection_is_handed_over() {
+    run(async {
+        let (parent, worker) = UnixStream::pair().unwrap();
+        let (client, server) = common::pair().await;
+        let serving = task::spawn(async move {
+            let (mut buf, mut fds) = ([0; 64], Vec::new());
+            let count = worker.recv_with_fds(&mut buf, &mut fds).await.unwrap();
+            assert_eq!(&buf[..count], b"a client");
+            let stream = TcpStream::from(fds.pop().unwrap());
+            common::echo(&stream).await.unwrap();
+        });
+        parent.send_with_fds(b"a client", &[server.as_fd()]).await.unwrap();
+        drop(server);
+        common::ping(&client, b"to the worker").await.unwrap();
+        client.close_write().unwrap();
+        serving.await;
+        // A listener too.
+        let (one, other) = UnixStream::pair().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        one.send_with_fds(b"l", &[listener.as_fd()]).await.unwrap();
+        listener.close().await.unwrap();
+        let mut fds = Vec::new();
+        other.recv_with_fds(&mut [0; 1], &mut fds).await.unwrap();
+        let listener = TcpListener::from(fds.pop().unwrap());
+        let _client = TcpStream::connect(addr).await.unwrap();
+        listener.accept().await.unwrap();
+    });
+}
+
+/// Datagrams that name their receiver carry them as well, and say whose they are.
+#[test]
+fn datagrams_with_descriptors_have_senders() {
+    run(async {
+        let folder = Folder::new();
+        let path = folder.join("server");
+        let server = UnixDatagram::bind(&path).await.unwrap();
+        let client = UnixDatagram::bind(folder.join("client")).await.unwrap();
+        let (mut read, write) = pipe();
+        // Without bytes, too: a datagram exists by itself.
+        client.send_to_with_fds(b"", &[write.as_fd()], &path).await.unwrap();
+        drop(write);
+        let mut fds = Vec::new();
+        let (count, from) = server.recv_from_with_fds(&mut [], &mut fds).await.unwrap();
+        assert_eq!((count, fds.len()), (0, 1));
+        assert_eq!(from.as_pathname(), Some(&*folder.join("client")));
+        assert!(!is_closed_everywhere(&mut read));
+        fds.clear();
+        assert!(is_closed_everywhere(&mut read));
+        let refused = client.send_to_with_fds(b"x", &[], folder.join("missing")).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
+    });
+}
+
+/// On a stream they come with the first byte of their write, and reads end before the next that carries some.
+#[test]
+fn bytes_and_descriptors_stay_together() {
+    run(async {
+        let (one, other) = UnixStream::pair().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        one.write_all(b"plain ").await.unwrap();
+        one.send_with_fds(b"first ", &[null.as_fd()]).await.unwrap();
+        one.send_with_fds(b"second ", &[null.as_fd(), null.as_fd()]).await.unwrap();
+        one.write_all(b"plain").await.unwrap();
+        one.close_write().unwrap();
+        let (mut bytes, mut counts) = (Vec::new(), Vec::new());
+        loop {
+            let (mut buf, mut fds) = ([0; 64], Vec::new());
+            let count = other.recv_with_fds(&mut buf, &mut fds).await.unwrap();
+            if count == 0 {
+                break;
+            }
+            bytes.extend_from_slice(&buf[..count]);
+            if !fds.is_empty() {
+                counts.push((fds.len(), String::from_utf8_lossy(&bytes).into_owned()));
+            }
+        }
+        assert_eq!(bytes, b"plain first second plain");
+        let descriptors: Vec<_> = counts.iter().map(|(count, _)| *count).collect();
+        assert_eq!(descriptors, [1, 2]);
+        assert!(counts[0].1.starts_with("plain first") && !counts[0].1.contains("second"), "{counts:?}");
+        // Nothing to carry is a write.
+        let (one, other) = UnixStream::pair().unwrap();
+        assert_eq!(one.send_with_fds(b"none", &[]).await.unwrap(), 4);
+        let mut fds = Vec::new();
+        assert_eq!(other.recv_with_fds(&mut [0; 8], &mut fds).await.unwrap(), 4);
+        assert_eq!(one.send_with_fds(b"", &[]).await.unwrap(), 0);
+        assert_eq!(other.recv_with_fds(&mut [], &mut fds).await.unwrap(), 0, "at once");
+        assert!(fds.is_empty());
+    });
+}
+
+#[test]
+fn what_cannot_be_sent_is_refused() {
+    run(async {
+        let null = File::open("/dev/null").unwrap();
+        let most = [null.as_fd(); 253];
+        let more = [null.as_fd(); 254];
+        let (one, other) = UnixStream::pair().unwrap();
+        let (packet, _peer) = UnixSeqpacket::pair().unwrap();
+        let (datagram, _peer_datagram) = UnixDatagram::pair().unwrap();
+        assert_eq!(one.send_with_fds(b"x", &more).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(packet.send_with_fds(b"x", &more).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(datagram.send_with_fds(b"x", &more).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+        let empty = one.send_with_fds(b"", &most).await.unwrap_err();
+        assert_eq!(empty.kind(), ErrorKind::InvalidInput);
+        assert!(empty.to_string().contains("at least one byte"), "{empty}");
+        // The refused ones have sent nothing.
+        let mut fds = Vec::new();
+        assert!(poll_once(&mut other.recv_with_fds(&mut [0; 1], &mut fds)).await.is_pending());
+        one.send_with_fds(b"x", &most).await.unwrap();
+        assert_eq!(other.recv_with_fds(&mut [0; 1], &mut fds).await.unwrap(), 1);
+        assert_eq!(fds.len(), 253);
+    });
+}
+
+/// What does not ask for descriptors closes them: no read leaks what a peer sent.
+#[test]
+fn reads_that_do_not_take_descriptors_close_them() {
+    run(async {
+        let stream = UnixStream::pair().unwrap();
+        let packet = UnixSeqpacket::pair().unwrap();
+        let datagram = UnixDatagram::pair().unwrap();
+        for way in 0..6 {
+            let (mut read, write) = pipe();
+            let fds = [write.as_fd()];
+            let (mut buf, mut second) = ([0; 2], [0; 2]);
+            match way {
+                0..=3 => {
+                    stream.0.send_with_fds(b"x", &fds).await.unwrap();
+                    // Looking at it leaves the descriptor where it is.
+                    assert_eq!(stream.1.peek(&mut buf).await.unwrap(), 1);
+                }
+                4 => drop(packet.0.send_with_fds(b"x", &fds).await.unwrap()),
+                _ => drop(datagram.0.send_with_fds(b"x", &fds).await.unwrap()),
+            }
+            drop(write);
+            assert!(!is_closed_everywhere(&mut read), "under way");
+            let count = match way {
+                0 => stream.1.read(&mut buf).await.unwrap(),
+                1 => {
+                    let mut bufs = [IoSliceMut::new(&mut buf), IoSliceMut::new(&mut second)];
+                    stream.1.read_vectored(&mut bufs).await.unwrap()
+                }
+                2 => ReadExt::read(&mut &stream.1, &mut buf).await.unwrap(),
+                3 => {
+                    let mut taken = Vec::new();
+                    // Asked for, and dropped.
+                    stream.1.recv_with_fds(&mut buf, &mut taken).await.unwrap()
+                }
+                4 => packet.1.recv(&mut buf).await.unwrap(),
+                _ => datagram.1.recv_from(&mut buf).await.unwrap().0,
+            };
+            assert_eq!(count, 1);
+            assert!(is_closed_everywhere(&mut read), "way {way}");
+        }
+        // Nor does a socket that is closed with them in its queue.
+        let (mut read, write) = pipe();
+        stream.0.send_with_fds(b"x", &[write.as_fd()]).await.unwrap();
+        drop(write);
+        stream.1.force_close().await.unwrap();
+        assert!(is_closed_everywhere(&mut read));
+    });
+}
+
+/// With too few numbers left the message is reported, with its bytes, and what came of it is closed.
+#[test]
+fn descriptors_that_do_not_fit_are_all_closed() {
+    child("descriptors_that_do_not_fit_are_all_closed", || {
+        task::block_on(async {
+            let stream = UnixStream::pair().unwrap();
+            let packet = UnixSeqpacket::pair().unwrap();
+            let datagram = UnixDatagram::pair().unwrap();
+            open_poller(&stream.1).await;
+            set_nofile(64);
+            for way in 0..3 {
+                let (mut read, write) = pipe();
+                let fds = [write.as_fd(); 8];
+                match way {
+                    0 => stream.0.send_with_fds(b"bytes", &fds).await.unwrap(),
+                    1 => packet.0.send_with_fds(b"bytes", &fds).await.unwrap(),
+                    _ => datagram.0.send_with_fds(b"bytes", &fds).await.unwrap(),
+                };
+                drop(write);
+                let mut held = exhaust_descriptors();
+                // Room for three of eight.
+                held.truncate(held.len() - 3);
+                let (mut buf, mut taken) = ([0; 8], Vec::new());
+                let result = match way {
+                    0 => stream.1.recv_with_fds(&mut buf, &mut taken).await,
+                    1 => packet.1.recv_with_fds(&mut buf, &mut taken).await,
+                    _ => datagram.1.recv_with_fds(&mut buf, &mut taken).await,
+                };
+                let error = result.unwrap_err();
+                assert_eq!((error.kind(), taken.len()), (ErrorKind::InvalidData, 0));
+                let truncated = error.get_ref().unwrap().downcast_ref::<TruncatedFds>().unwrap();
+                assert_eq!((truncated.bytes(), &buf[..5]), (5, &b"bytes"[..]));
+                assert!(is_closed_everywhere(&mut read), "way {way}");
+                drop(held);
+            }
+            // The stream goes on.
+            stream.0.write_all(b"next").await.unwrap();
+            assert_eq!(stream.1.read(&mut [0; 8]).await.unwrap(), 4);
+        });
+    });
+}
+
+/// Counted: nothing of a thousand messages stays open, taken or not.
+#[test]
+fn nothing_leaks() {
+    child("nothing_leaks", || {
+        task::block_on(async {
+            let (one, other) = UnixStream::pair().unwrap();
+            let null = File::open("/dev/null").unwrap();
+            let round = async |most: u32| {
+                for n in 0..most {
+                    one.send_with_fds(b"x", &[null.as_fd(); 5]).await.unwrap();
+                    let (mut buf, mut fds) = ([0; 1], Vec::new());
+                    match n % 3 {
+                        0 => other.recv_with_fds(&mut buf, &mut fds).await.unwrap(),
+                        1 => other.read(&mut buf).await.unwrap(),
+                        _ => {
+                            // A future that waits, and one that is dropped while it does.
+                            drop(other.recv_with_fds(&mut buf, &mut fds));
+                            other.recv_with_fds(&mut buf, &mut fds).await.unwrap()
+                        }
+                    };
+                }
+            };
+            round(3).await;
+            open_poller(&other).await;
+            let before = fd_count();
+            round(1000).await;
+            assert_eq!(fd_count(), before);
+        });
+    });
+}
+
+#[test]
+fn operations_with_descriptors_wait_and_end_as_others() {
+    run(async {
+        let (one, other) = UnixStream::pair().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let receiving = task::spawn({
+            let other = other.clone();
+            async move {
+                let mut fds = Vec::new();
+                let count = other.recv_with_fds(&mut [0; 8], &mut fds).await?;
+                Ok::<_, std::io::Error>((count, fds.len()))
+            }
+        });
+        task::sleep(Duration::from_millis(2)).await;
+        one.send_with_fds(b"late", &[null.as_fd()]).await.unwrap();
+        assert_eq!(receiving.await.unwrap(), (4, 1));
+        other.set_read_deadline(Instant::now() + Duration::from_millis(5)).unwrap();
+        let late = other.recv_with_fds(&mut [0; 8], &mut Vec::new()).await;
+        assert!(is_timeout(&late.unwrap_err()));
+        other.set_read_deadline(None).unwrap();
+        // A full stream: the descriptors go when there is room, once.
+        let mut total = 0;
+        loop {
+            let mut write = one.write(&[7; 65536]);
+            match poll_once(&mut write).await {
+                std::task::Poll::Ready(count) => total += count.unwrap(),
+                std::task::Poll::Pending => break,
+            }
+        }
+        let fds = [null.as_fd()];
+        let mut send = one.send_with_fds(b"!", &fds);
+        assert!(poll_once(&mut send).await.is_pending());
+        let mut taken = Vec::new();
+        let mut buf = vec![0; 65536];
+        while total > 0 {
+            total -= other.recv_with_fds(&mut buf[..total.min(65536)], &mut taken).await.unwrap();
+        }
+        assert_eq!((send.await.unwrap(), taken.len()), (1, 0));
+        assert_eq!(other.recv_with_fds(&mut buf, &mut taken).await.unwrap(), 1);
+        assert_eq!((taken.len(), buf[0]), (1, b'!'));
+        one.force_close().await.unwrap();
+        assert!(is_closed(&one.send_with_fds(b"x", &[null.as_fd()]).await.unwrap_err()));
+        assert!(is_closed(&one.recv_with_fds(&mut [], &mut taken).await.unwrap_err()));
+    });
+}
+
+/// Unread credentials beside the descriptors, as a host program may have asked for: they do not take the descriptors' room.
+#[test]
+fn credentials_beside_them_are_no_matter() {
+    run(async {
+        let (ours, theirs) = std_net::UnixStream::pair().unwrap();
+        let on: libc::c_int = 1;
+        let (value, size) = ((&raw const on).cast(), size_of::<libc::c_int>() as libc::socklen_t);
+        // SAFETY: the value is valid for reads of its size during the call.
+        let set = unsafe { libc::setsockopt(theirs.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, value, size) };
+        assert_eq!(set, 0);
+        let (ours, theirs) = (UnixStream::from(ours), UnixStream::from(theirs));
+        let null = File::open("/dev/null").unwrap();
+        ours.send_with_fds(b"x", &[null.as_fd(); 253]).await.unwrap();
+        let mut fds = Vec::new();
+        assert_eq!(theirs.recv_with_fds(&mut [0; 1], &mut fds).await.unwrap(), 1);
+        assert_eq!(fds.len(), 253);
+    });
+}

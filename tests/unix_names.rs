@@ -1,0 +1,423 @@
+//! Names of Unix sockets: paths, abstract names, the files of listeners, dialling, and what is wrong with them.
+
+mod common;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net as std_net;
+use std::path::Path;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use common::{Folder, child, poll_once, run};
+use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout, raw_os_error};
+use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacket, UnixSeqpacketListener, UnixStream};
+use netpoll::{io, task};
+
+async fn connected(listener: &UnixListener) -> (UnixStream, UnixStream) {
+    let client = UnixStream::connect_addr(&listener.local_addr().unwrap()).await.unwrap();
+    (client, listener.accept().await.unwrap().0)
+}
+
+fn text<T: std::fmt::Debug>(result: io::Result<T>) -> String {
+    result.unwrap_err().to_string()
+}
+
+fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
+    raw_os_error(&result.unwrap_err())
+}
+
+// ---- names ----
+
+/// G112: who is unnamed, and who has the listener's name.
+#[test]
+fn names_of_both_sides() {
+    run(async {
+        let folder = Folder::new();
+        let path = folder.join("s");
+        let listener = UnixListener::bind(&path).await.unwrap();
+        let client = UnixStream::connect(&path).await.unwrap();
+        let (server, peer) = listener.accept().await.unwrap();
+        assert!(peer.is_unnamed() && client.local_addr().unwrap().is_unnamed());
+        assert_eq!(client.peer_addr().unwrap().as_pathname(), Some(&*path));
+        assert_eq!(server.local_addr().unwrap().as_pathname(), Some(&*path));
+        assert!(server.peer_addr().unwrap().is_unnamed());
+        assert!(format!("{client:?}").contains(path.to_str().unwrap()));
+        // A client that has a name.
+        let named = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        let own = folder.join("client");
+        named.bind(&socket2::SockAddr::unix(&own).unwrap()).unwrap();
+        named.connect(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        let (server, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer.as_pathname(), Some(&*own));
+        let named = UnixStream::from(OwnedFd::from(named));
+        assert_eq!(named.local_addr().unwrap().as_pathname(), Some(&*own));
+        assert_eq!(server.peer_addr().unwrap().as_pathname(), Some(&*own));
+    });
+}
+
+/// G108: five hexadecimal digits that a client can use.
+#[test]
+fn the_kernel_chooses_a_name_for_an_empty_one() {
+    run(async {
+        let listener = UnixListener::bind("").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let name = addr.as_abstract_name().unwrap();
+        assert_eq!(name.len(), 5);
+        assert!(name.iter().all(u8::is_ascii_hexdigit));
+        UnixStream::connect_addr(&addr).await.unwrap();
+        // By a path as well, and printed with an `@`.
+        let path = [b"\0", name].concat();
+        let path = Path::new(std::str::from_utf8(&path).unwrap());
+        UnixStream::connect(path).await.unwrap();
+        listener.close().await.unwrap();
+        let name = std::str::from_utf8(name).unwrap();
+        let error = UnixStream::connect(path).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("dial unix @{name}: connect: connection refused"));
+        let error = listener.accept().await.unwrap_err();
+        assert_eq!(error.to_string(), format!("accept unix @{name}: use of closed network connection"));
+    });
+}
+
+/// G109: 107 bytes after the NUL, which no further NUL ends.
+#[test]
+fn abstract_names_may_be_long_and_hold_anything() {
+    run(async {
+        let mut name = format!("\0netpoll-{}-", std::process::id()).into_bytes();
+        name.extend_from_slice(b"a\0b/");
+        name.resize(108, b'x');
+        let path = Path::new(std::str::from_utf8(&name).unwrap());
+        let listener = UnixListener::bind(path).await.unwrap();
+        assert_eq!(listener.local_addr().unwrap().as_abstract_name(), Some(&name[1..]));
+        let client = UnixStream::connect(path).await.unwrap();
+        assert_eq!(client.peer_addr().unwrap().as_abstract_name(), Some(&name[1..]));
+        // A shorter name is another.
+        let shorter = Path::new(std::str::from_utf8(&name[..107]).unwrap());
+        assert_eq!(UnixStream::connect(shorter).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        name.push(b'x');
+        let longer = Path::new(std::str::from_utf8(&name).unwrap());
+        assert_eq!(UnixListener::bind(longer).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    });
+}
+
+/// `@` is an ordinary byte, as in std: a relative path that begins with it is a file.
+#[test]
+fn an_at_sign_is_no_nul() {
+    child("an_at_sign_is_no_nul", || {
+        let folder = Folder::new();
+        std::env::set_current_dir(folder.path()).unwrap();
+        task::block_on(async {
+            let listener = UnixListener::bind("@name").await.unwrap();
+            assert!(folder.join("@name").exists());
+            drop(listener);
+            assert!(!folder.join("@name").exists());
+        });
+    });
+}
+
+// ---- the file ----
+
+/// G106: the file goes with the listener that made it, once.
+#[test]
+fn a_listener_removes_the_file_that_it_made() {
+    run(async {
+        let folder = Folder::new();
+        let path = folder.join("s");
+        drop(UnixListener::bind(&path).await.unwrap());
+        assert!(!path.exists(), "dropped");
+        let listener = UnixListener::bind(&path).await.unwrap();
+        listener.close().await.unwrap();
+        assert!(!path.exists(), "closed");
+        // Somebody else's now: neither a second close nor the drop touches it.
+        fs::write(&path, "mine").unwrap();
+        listener.close().await.unwrap();
+        drop(listener);
+        assert!(path.exists());
+        fs::remove_file(&path).unwrap();
+        // Clients leave it alone.
+        let listener = UnixListener::bind(&path).await.unwrap();
+        let (client, server) = connected(&listener).await;
+        server.force_close().await.unwrap();
+        drop(client);
+        assert!(path.exists());
+        // A close of a name that is gone is a close.
+        fs::remove_file(&path).unwrap();
+        listener.close().await.unwrap();
+        // The owning stream of connections is the listener's owner.
+        let incoming = UnixListener::bind(&path).await.unwrap().into_incoming();
+        assert!(path.exists());
+        drop(incoming);
+        assert!(!path.exists());
+    });
+}
+
+/// A successor has bound a file of its own and moved it over the name.
+#[test]
+fn a_file_that_took_the_name_is_left_alone() {
+    run(async {
+        let folder = Folder::new();
+        let path = folder.join("s");
+        let old = UnixListener::bind(&path).await.unwrap();
+        let next = UnixListener::bind(folder.join("next")).await.unwrap();
+        next.set_unlink_on_close(false).unwrap();
+        fs::rename(folder.join("next"), &path).unwrap();
+        old.close().await.unwrap();
+        UnixStream::connect(&path).await.unwrap();
+        next.accept().await.unwrap();
+    });
+}
+
+/// G106: what came from elsewhere stays, unless the user decides otherwise; so does what goes elsewhere.
+#[test]
+fn who_decides_about_the_file() {
+    run(async {
+        let folder = Folder::new();
+        let path = folder.join("s");
+        let adopted = |path: &Path| UnixListener::from(std_net::UnixListener::bind(path).unwrap());
+        drop(adopted(&path));
+        assert!(path.exists(), "from std");
+        fs::remove_file(&path).unwrap();
+        let raw = std_net::UnixListener::bind(&path).unwrap().into_raw_fd();
+        // SAFETY: the number was just given away to us.
+        drop(unsafe { UnixListener::from_raw_fd(raw) });
+        assert!(path.exists(), "from a raw descriptor");
+        fs::remove_file(&path).unwrap();
+
+        let listener = adopted(&path);
+        listener.set_unlink_on_close(true).unwrap();
+        listener.close().await.unwrap();
+        assert!(!path.exists(), "as decided");
+        assert!(is_closed(&listener.set_unlink_on_close(true).unwrap_err()));
+
+        let listener = UnixListener::bind(&path).await.unwrap();
+        listener.set_unlink_on_close(false).unwrap();
+        drop(listener);
+        assert!(path.exists(), "as decided");
+        fs::remove_file(&path).unwrap();
+
+        let listener = UnixListener::bind(&path).await.unwrap();
+        let std = std_net::UnixListener::try_from(listener).unwrap();
+        assert!(path.exists(), "given to std");
+        let listener = UnixListener::from(std);
+        drop(OwnedFd::from(listener));
+        assert!(path.exists(), "given away");
+        fs::remove_file(&path).unwrap();
+        let packets = UnixSeqpacketListener::bind(&path).await.unwrap();
+        drop(OwnedFd::from(packets));
+        assert!(path.exists(), "given away");
+
+        // G108: there is nothing to remove, also where a file of that name exists.
+        let listener = UnixListener::bind("").await.unwrap();
+        listener.set_unlink_on_close(true).unwrap();
+        listener.close().await.unwrap();
+    });
+}
+
+// ---- dialling ----
+
+/// W27: Go fails at once. The kernel tells nobody when there is room.
+#[test]
+fn a_dial_against_a_full_backlog_waits() {
+    run(async {
+        let folder = Folder::new();
+        let path = folder.join("s");
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        socket.listen(1).unwrap();
+        let listener = UnixListener::from(OwnedFd::from(socket));
+        let mut held = Vec::new();
+        loop {
+            match poll_once(&mut Box::pin(UnixStream::connect(&path))).await {
+                Poll::Ready(stream) => held.push(stream.unwrap()),
+                Poll::Pending => break,
+            }
+            assert!(held.len() < 10, "the backlog has no end");
+        }
+        let error = UnixStream::connect_timeout(&path, Duration::from_millis(20)).await.unwrap_err();
+        assert!(is_timeout(&error));
+        assert_eq!(error.to_string(), format!("dial unix {}: i/o timeout", path.display()));
+        assert!(error.get_ref().unwrap().downcast_ref::<OpError>().unwrap().is_deadline());
+        let start = Instant::now();
+        let late = UnixStream::connect_deadline(&path, start + Duration::from_millis(30)).await;
+        assert!(is_timeout(&late.unwrap_err()) && start.elapsed() >= Duration::from_millis(30));
+        assert!(is_timeout(&UnixStream::connect_deadline(&path, start).await.unwrap_err()));
+        // Without a bound it waits until there is room. Dropped, it leaves nothing behind.
+        let waiting = task::spawn({
+            let path = path.clone();
+            async move { UnixStream::connect(path).await }
+        });
+        let mut given_up = Box::pin(UnixStream::connect(&path));
+        assert!(poll_once(&mut given_up).await.is_pending());
+        drop(given_up);
+        let queued = held.len();
+        for _ in 0..queued {
+            listener.accept().await.unwrap();
+        }
+        let client = waiting.await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 1);
+        let mut accept = listener.accept();
+        assert!(poll_once(&mut accept).await.is_pending(), "nobody else is in the queue");
+    });
+}
+
+/// It ends with its listener.
+#[test]
+fn a_dial_that_waits_hears_that_the_listener_is_gone() {
+    run(async {
+        let folder = Folder::new();
+        let path = folder.join("p");
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();
+        socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        socket.listen(0).unwrap();
+        let first = UnixSeqpacket::connect(&path).await.unwrap();
+        let late = UnixSeqpacket::connect_timeout(&path, Duration::from_millis(10)).await.unwrap_err();
+        assert_eq!(late.to_string(), format!("dial unixpacket {}: i/o timeout", path.display()));
+        let mut waiting = Box::pin(UnixSeqpacket::connect(&path));
+        assert!(poll_once(&mut waiting).await.is_pending());
+        drop(socket);
+        let error = waiting.await.unwrap_err();
+        assert_eq!(error.to_string(), format!("dial unixpacket {}: connect: connection refused", path.display()));
+        drop(first);
+    });
+}
+
+#[test]
+fn a_timeout_of_zero_leaves_no_time() {
+    run(async {
+        let zero = UnixStream::connect_timeout("/nowhere", Duration::ZERO).await;
+        assert_eq!(zero.unwrap_err().kind(), ErrorKind::InvalidInput);
+        let zero = UnixSeqpacket::connect_timeout("/nowhere", Duration::ZERO).await;
+        assert_eq!(zero.unwrap_err().kind(), ErrorKind::InvalidInput);
+    });
+}
+
+// ---- errors ----
+
+/// GO.md appendix A, G92.
+#[test]
+fn errors_say_what_and_where() {
+    run(async {
+        let folder = Folder::new();
+        let missing = folder.join("missing");
+        let at = missing.display();
+        let dialled = UnixStream::connect(&missing).await.unwrap_err();
+        assert_eq!(dialled.to_string(), format!("dial unix {at}: connect: no such file or directory"));
+        assert_eq!((dialled.kind(), raw_os_error(&dialled)), (ErrorKind::NotFound, Some(libc::ENOENT)));
+        let nowhere = missing.join("s");
+        let at_nowhere = nowhere.display();
+        assert_eq!(
+            text(UnixListener::bind(&nowhere).await),
+            format!("listen unix {at_nowhere}: bind: no such file or directory")
+        );
+        assert_eq!(
+            text(UnixSeqpacket::connect(&missing).await),
+            format!("dial unixpacket {at}: connect: no such file or directory")
+        );
+        assert_eq!(
+            text(UnixDatagram::bind(&nowhere).await),
+            format!("listen unixgram {at_nowhere}: bind: no such file or directory")
+        );
+
+        // A file that nobody has open: it is in the way of a bind, and refuses a dial.
+        let stale = folder.join("stale");
+        drop(std_net::UnixListener::bind(&stale).unwrap());
+        let at = stale.display();
+        let taken = UnixListener::bind(&stale).await.unwrap_err();
+        assert_eq!(taken.to_string(), format!("listen unix {at}: bind: address already in use"));
+        assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+        assert_eq!(text(UnixStream::connect(&stale).await), format!("dial unix {at}: connect: connection refused"));
+        assert!(stale.exists(), "what was not bound is not removed");
+
+        // A file that is no socket, and sockets of another kind.
+        let plain = folder.join("plain");
+        fs::write(&plain, "").unwrap();
+        assert_eq!(errno(UnixStream::connect(&plain).await), Some(libc::ECONNREFUSED));
+        let packets = folder.join("packets");
+        let _packets = UnixSeqpacket::bind(&packets).await.unwrap();
+        assert_eq!(errno(UnixStream::connect(&packets).await), Some(libc::EPROTOTYPE));
+        assert!(errno(UnixStream::connect("").await).is_some(), "nobody has no name");
+    });
+}
+
+#[test]
+fn names_that_cannot_be_are_refused() {
+    run(async {
+        let long = format!("/tmp/{}", "x".repeat(200));
+        let error = UnixStream::connect(&long).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert_eq!(error.to_string(), format!("dial unix {long}: a socket's path has at most 107 bytes"));
+        for name in [long.as_str(), "/tmp/a\0b"] {
+            assert_eq!(UnixListener::bind(name).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+            assert_eq!(UnixSeqpacket::bind(name).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+            assert_eq!(UnixSeqpacket::connect(name).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+            assert_eq!(UnixDatagram::bind(name).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+            let socket = UnixDatagram::unbound().unwrap();
+            assert_eq!(socket.connect(name).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+            assert_eq!(socket.send_to(b"x", name).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
+        // The longest path that goes.
+        let folder = Folder::new();
+        let stem = folder.join("").to_str().unwrap().to_owned();
+        let path = format!("{stem}{}", "x".repeat(107 - stem.len()));
+        let listener = UnixListener::bind(&path).await.unwrap();
+        let client = UnixStream::connect(&path).await.unwrap();
+        assert_eq!(client.peer_addr().unwrap().as_pathname(), Some(Path::new(&path)));
+        drop(listener);
+        assert!(!Path::new(&path).exists());
+    });
+}
+
+#[test]
+fn a_file_without_permission_refuses() {
+    // SAFETY: no arguments, cannot fail.
+    if unsafe { libc::geteuid() } == 0 {
+        println!("root may do everything");
+        return;
+    }
+    run(async {
+        let folder = Folder::new();
+        let path = folder.join("s");
+        let _listener = UnixListener::bind(&path).await.unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+        assert_eq!(UnixStream::connect(&path).await.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    });
+}
+
+/// Sockets of another family, and descriptors that are no sockets.
+#[test]
+fn handles_of_the_wrong_kind_answer_with_errors() {
+    run(async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let listener = UnixListener::from(OwnedFd::from(listener));
+        assert_eq!(errno(listener.local_addr()), Some(libc::EAFNOSUPPORT));
+        let client = std::net::TcpStream::connect(addr).unwrap();
+        assert_eq!(errno(listener.accept().await), Some(libc::EAFNOSUPPORT));
+        let stream = UnixStream::from(OwnedFd::from(client));
+        assert_eq!(errno(stream.peer_addr()), Some(libc::EAFNOSUPPORT));
+        assert!(format!("{stream:?} {listener:?}").contains("UnixStream"));
+        // And the other way round.
+        let (ours, _theirs) = std_net::UnixStream::pair().unwrap();
+        assert_eq!(errno(TcpStream::from(OwnedFd::from(ours)).local_addr()), Some(libc::EAFNOSUPPORT));
+        let folder = Folder::new();
+        let unix = std_net::UnixListener::bind(folder.join("s")).unwrap();
+        let tcp = TcpListener::from(OwnedFd::from(unix));
+        let _client = std_net::UnixStream::connect(folder.join("s")).unwrap();
+        assert_eq!(errno(tcp.accept().await), Some(libc::EAFNOSUPPORT));
+        // No socket at all.
+        let file = UnixStream::from(OwnedFd::from(fs::File::open("/dev/null").unwrap()));
+        assert_eq!(errno(file.read(&mut [0; 1]).await), Some(libc::ENOTSOCK));
+        assert_eq!(errno(file.peer_cred()), Some(libc::ENOTSOCK));
+        let file = UnixDatagram::from(OwnedFd::from(fs::File::open("/dev/null").unwrap()));
+        assert_eq!(errno(file.recv_from(&mut [0; 1]).await), Some(libc::ENOTSOCK));
+        assert_eq!(errno(file.send_to(b"x", "/nowhere").await), Some(libc::ENOTSOCK));
+        // A socket that does not listen.
+        let (ours, _theirs) = std_net::UnixStream::pair().unwrap();
+        assert_eq!(errno(UnixListener::from(OwnedFd::from(ours)).accept().await), Some(libc::EINVAL));
+    });
+}
