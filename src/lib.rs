@@ -36,8 +36,9 @@
 //! ```
 //!
 //! # Map
-//! * [`net`]: `TcpListener`, `TcpStream`, names, errors.
-//! * [`io`]: the traits, their extensions, buffers, `copy`, `timeout`; [`stream`] and [`future`] likewise; [`prelude`] brings the traits in.
+//! * [`net`]: `TcpListener`, `TcpStream`, `pipe` (a connection in memory), raw access to descriptors, names, errors.
+//! * [`io`]: the traits, their extensions, buffers, `copy`, `timeout`, `AsyncFd` (any descriptor);
+//!   [`stream`] and [`future`] likewise; [`prelude`] brings the traits in.
 //! * [`task`]: `spawn`, `block_on`, `sleep`, `spawn_blocking`, names and locals; [`time`]: a resettable sleep.
 //! * [`rt`]: settings, counters, shutdown. The runtime starts at its first use.
 //!

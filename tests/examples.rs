@@ -217,3 +217,12 @@ fn own_executor_runs_the_sockets_under_all_of_them() {
     let executors: Vec<_> = output.lines().filter_map(|line| line.split(':').next()).collect();
     assert_eq!(executors, ["futures", "smol", "tokio", "netpoll"], "{output}");
 }
+
+#[test]
+fn inotify_sees_what_it_does_itself() {
+    let (status, output) = Example::start("inotify", &[]).end();
+    assert!(status.success() && output.starts_with("watching "), "{status}: {output}");
+    for event in ["CREATE", "MODIFY", "CLOSE_WRITE", "DELETE"] {
+        assert!(output.lines().any(|line| line.contains(event) && line.ends_with(" file")), "{event}: {output}");
+    }
+}

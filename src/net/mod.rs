@@ -4,9 +4,11 @@
 //! readers and writers a handle. They work under any executor.
 
 mod addr;
-mod error;
-mod fd;
+pub(crate) mod error;
+pub(crate) mod fd;
 mod options;
+mod pipe;
+pub(crate) mod raw;
 mod tcp;
 mod udp;
 
@@ -15,11 +17,14 @@ pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketA
 pub use addr::{AddrError, ToSocketAddrs, ToSocketAddrsFuture};
 pub use error::{Addr, OpError, is_closed, is_timeout, raw_os_error};
 pub use options::KeepAlive;
+pub use pipe::{Pipe, pipe};
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
 pub use udp::{Ancillary, Datagram, Ecn, RecvBatch, RecvInfo, SendBatch, UdpSocket};
 
 /// The futures that methods of sockets return.
 pub mod futures {
+    pub use super::pipe::{PipeRead, PipeWrite, PipeWriteAll};
+    pub use super::raw::{RawRead, RawWrite};
     pub use super::tcp::futures::{
         Accept, Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,
     };

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::futures::{Accept, Closed};
 use super::incoming::{Incoming, IntoIncoming};
 use crate::net::fd::net_fd::NetFd;
+use crate::net::raw::raw_access;
 use crate::net::{AddrError, ToSocketAddrs, options};
 use crate::rt::poller::Direction;
 
@@ -167,6 +168,8 @@ impl TcpListener {
         self.fd.with("set", |fd| options::set_ttl(fd, ttl))
     }
 }
+
+raw_access!(TcpListener);
 
 impl fmt::Debug for TcpListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

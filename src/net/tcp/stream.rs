@@ -12,6 +12,7 @@ use super::futures::{
 use crate::net::error::Op;
 use crate::net::fd::dial::dial_tcp;
 use crate::net::fd::net_fd::NetFd;
+use crate::net::raw::raw_access;
 use crate::net::{AddrError, KeepAlive, ToSocketAddrs, options};
 use crate::rt::poller::Direction;
 use crate::sys::socket;
@@ -446,6 +447,8 @@ impl TcpStream {
         self.fd.with("take-error", socket::take_error)
     }
 }
+
+raw_access!(TcpStream, Call);
 
 impl fmt::Debug for TcpStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
