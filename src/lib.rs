@@ -36,8 +36,10 @@
 //! ```
 //!
 //! # Map
-//! * [`net`]: `TcpListener`, `TcpStream`, names, errors. [`os::unix::net`]: the same for Unix sockets.
-//! * [`io`]: the traits, their extensions, buffers, `copy`, `timeout`; [`stream`] and [`future`] likewise; [`prelude`] brings the traits in.
+//! * [`net`]: `TcpListener`, `TcpStream`, `UdpSocket`, `pipe` (a connection in memory), raw access to descriptors, names,
+//!   errors. [`os::unix::net`]: Unix sockets.
+//! * [`io`]: the traits, their extensions, buffers, `copy`, `timeout`, `AsyncFd` (any descriptor);
+//!   [`stream`] and [`future`] likewise; [`prelude`] brings the traits in.
 //! * [`task`]: `spawn`, `block_on`, `sleep`, `spawn_blocking`, names and locals; [`time`]: a resettable sleep.
 //! * [`rt`]: settings, counters, shutdown. The runtime starts at its first use.
 //!

@@ -302,3 +302,12 @@ fn unix_fdpass_hands_connections_to_other_processes() {
     assert!(workers[0] != workers[1] && !workers.contains(&parent), "{workers:?}");
     assert_eq!(workers[..2], workers[2..], "in turn");
 }
+
+#[test]
+fn inotify_sees_what_it_does_itself() {
+    let (status, output) = Example::start("inotify", &[]).end();
+    assert!(status.success() && output.starts_with("watching "), "{status}: {output}");
+    for event in ["CREATE", "MODIFY", "CLOSE_WRITE", "DELETE"] {
+        assert!(output.lines().any(|line| line.contains(event) && line.ends_with(" file")), "{event}: {output}");
+    }
+}

@@ -23,6 +23,7 @@
 //!
 //! Go's `bufio` and `io.Copy`; a `Read` at the end gives `Ok(0)` where Go has `io.EOF`.
 
+mod async_fd;
 mod buf_read;
 mod buf_writer;
 mod call;
@@ -48,6 +49,10 @@ pub use futures_lite::io::{
     Sink, Take, WriteFuture, WriteVectoredFuture, empty, repeat, sink,
 };
 
+pub use async_fd::{
+    AsyncFd, AsyncFdReadWith, AsyncFdReadable, AsyncFdReadyGuard, AsyncFdWritable, AsyncFdWriteWith, NotPollable,
+    TryIoError,
+};
 pub use buf_read::{BufReadExt, Lines, ReadLineFuture, ReadUntilFuture, Split};
 pub use buf_writer::{BufWriter, IntoInnerError};
 pub use copy::copy;

@@ -184,12 +184,13 @@ impl Op {
 }
 
 impl OpError {
-    /// The operation: `dial`, `listen`, `accept`, `read`, `write`, `set`, `close`.
+    /// The operation: `dial`, `listen`, `accept`, `read`, `write`, `set`, `close`, `raw-control`, `raw-read`, `raw-write`.
     pub fn op(&self) -> &str {
         self.op
     }
 
-    /// The network: `tcp`, `unix`, `unixgram`, `unixpacket`.
+    /// The network: `tcp`, `udp`, `unix`, `unixgram`, `unixpacket`; `pipe` for [`net::pipe`](super::pipe()), `fd` for
+    /// [`AsyncFd`](crate::io::AsyncFd).
     pub fn network(&self) -> &str {
         self.network
     }

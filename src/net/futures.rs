@@ -17,6 +17,8 @@ use super::{TcpListener, TcpStream};
 use crate::rt::poller::Direction;
 
 pub use super::fd::fd::Closed;
+pub use super::pipe::{PipeRead, PipeWrite, PipeWriteAll};
+pub use super::raw::{RawRead, RawWrite};
 pub use super::udp::futures::{
     PeekDatagram, PeekFrom, RecvDatagram, RecvFrom, RecvMany, RecvMsg, SendDatagram, SendMany, SendMsg, SendTo,
 };

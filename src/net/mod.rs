@@ -5,13 +5,15 @@
 
 pub mod activation;
 mod addr;
-mod error;
-mod fd;
+pub(crate) mod error;
+pub(crate) mod fd;
 pub mod futures;
 pub(crate) mod limits;
 mod listen_config;
 mod options;
 pub(crate) mod permits;
+mod pipe;
+pub(crate) mod raw;
 mod tcp;
 mod udp;
 pub(crate) mod unix;
@@ -22,5 +24,6 @@ pub use addr::{AddrError, ToSocketAddrs, ToSocketAddrsFuture};
 pub use error::{Addr, OpError, is_closed, is_timeout, raw_os_error};
 pub use listen_config::ListenConfig;
 pub use options::{KeepAlive, TcpInfo};
+pub use pipe::{Pipe, pipe};
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
 pub use udp::{Ancillary, Datagram, Ecn, RecvBatch, RecvInfo, SendBatch, UdpSocket};

@@ -75,10 +75,10 @@ impl Driver {
     }
 
     /// Registers a descriptor.
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, index: u32, generation: u32) -> io::Result<()> {
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, index: u32, generation: u32, is_first: bool) -> io::Result<()> {
         loop {
             if let Some(epoll) = &*self.slot() {
-                return epoll.add(fd, index, generation);
+                return epoll.add(fd, index, generation, is_first);
             }
             self.epoll()?;
         }

@@ -14,7 +14,7 @@
 //! | call | errno | outcome |
 //! |---|---|---|
 //! | epoll_create1, eventfd | EMFILE, ENFILE, ENOMEM | returned to the operation that needed the poller; tried again by the next |
-//! | ADD | EEXIST | MOD: a duplicate of the descriptor was registered under the same number |
+//! | ADD | EEXIST | returned where the caller asked for the first; else MOD: a duplicate of the descriptor was registered under the same number |
 //! | MOD | ENOENT | ADD again, once |
 //! | ADD | EPERM | returned: "not pollable" (a regular file) |
 //! | ADD | ENOSPC, ENOMEM, ELOOP | returned; the next wait tries again |
@@ -121,12 +121,13 @@ impl Epoll {
     }
 
     /// Registers `fd` for both directions under `index` and `generation`.
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, index: u32, generation: u32) -> io::Result<()> {
+    /// `is_first`: one that is in already is an error.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, index: u32, generation: u32, is_first: bool) -> io::Result<()> {
         const INTEREST: libc::c_int =
             libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET;
         let (fd, data) = (fd.as_raw_fd(), u64::from(generation) << 32 | u64::from(index));
         let added = self.control(libc::EPOLL_CTL_ADD, fd, INTEREST, data).or_else(|error| {
-            if error.raw_os_error() != Some(libc::EEXIST) {
+            if is_first || error.raw_os_error() != Some(libc::EEXIST) {
                 return Err(error);
             }
             self.control(libc::EPOLL_CTL_MOD, fd, INTEREST, data)

@@ -371,8 +371,14 @@ impl PollHandle {
     pub(crate) fn register(&self, fd: BorrowedFd<'_>) -> Result<u32, WaitError> {
         match self.registered() {
             Some(epoch) => Ok(epoch),
-            None => self.register_now(fd),
+            None => self.register_now(fd, false),
         }
+    }
+
+    /// The same for the first time: a descriptor that is in the poller already, on behalf of another handle, is refused
+    /// (EEXIST) instead of taken over.
+    pub(crate) fn register_first(&self, fd: BorrowedFd<'_>) -> Result<u32, WaitError> {
+        self.register_now(fd, true)
     }
 
     /// The epoch, if the descriptor is registered with the runtime of now.
@@ -384,7 +390,7 @@ impl PollHandle {
     }
 
     #[cold]
-    fn register_now(&self, fd: BorrowedFd<'_>) -> Result<u32, WaitError> {
+    fn register_now(&self, fd: BorrowedFd<'_>, is_first: bool) -> Result<u32, WaitError> {
         fork::check().map_err(WaitError::Io)?;
         let runtime: &'static Runtime = runtime();
         let epoch = runtime.ensure_running();
@@ -403,7 +409,7 @@ impl PollHandle {
                 Err(now) => seen = now,
             }
         }
-        match runtime.driver.add(fd, self.desc.index, self.generation) {
+        match runtime.driver.add(fd, self.desc.index, self.generation, is_first) {
             Ok(()) => {
                 self.desc.registration.store(state(registration::ADDED), Ordering::Release);
                 if super::context::processor().is_none() {
@@ -465,6 +471,13 @@ impl PollHandle {
         wakers.wake_all();
     }
 
+    /// Sees that timers run, for what waits without being registered.
+    pub(crate) fn ensure_timers(&self, direction: Direction, timeout: Option<Duration>) {
+        if timeout.is_some() || self.desc.deadline(direction) > clock::EXPIRED {
+            runtime().ensure_running();
+        }
+    }
+
     /// Ends all operations, now and later, with [`WaitError::Closed`].
     pub(crate) fn evict(&self) {
         self.wake(|wakers| self.desc.evict(self.generation, wakers));
@@ -479,6 +492,11 @@ impl PollHandle {
         if exposed && self.desc.registration.load(Ordering::Acquire) as u32 as u64 != registration::NONE {
             runtime().driver.delete(fd);
         }
+        self.retire_bare();
+    }
+
+    /// The same for a handle that was never registered: what waits through it hears of expiry and close only.
+    pub(crate) fn retire_bare(&self) {
         if self.desc.retire(self.generation) {
             runtime().note_dead_timer(self.desc);
         }

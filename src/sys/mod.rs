@@ -7,6 +7,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod control;
+pub(crate) mod fd;
 pub(crate) mod inherit;
 pub(crate) mod message;
 pub(crate) mod option;

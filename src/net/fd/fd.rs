@@ -10,6 +10,7 @@
 //! * 1 — the number is used under a reference only, and closed once, by whoever drops the last one. Nobody holds a reference while it
 //!   waits, so closing never waits for a future that is not polled.
 //! * F1 — the generation moves before the number is closed: an event for the next owner of the number finds the next owner.
+//!   A lent number (`AsyncFd`) is not closed at all: it leaves the poller explicitly, before its owner may close it.
 //! * F2 — options of a lingering close: with SO_LINGER set, close(2) may block, so it runs on the blocking pool.
 //!
 //! # Cancellation
@@ -21,7 +22,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
@@ -42,6 +43,8 @@ pub(crate) struct Fd {
     pub(crate) mutex: FdMutex,
     pub(crate) poll: PollHandle,
     number: RawFd,
+    /// Somebody else owns the number: the close leaves it open.
+    is_lent: bool,
     /// A short count is evidence: TCP only.
     pub(crate) trusts_short_counts: bool,
     /// The number was shown to somebody who may have duplicated it.
@@ -102,17 +105,30 @@ impl Fd {
     /// Those of [`PollHandle::open`]; the descriptor is closed then.
     pub(crate) fn new(fd: OwnedFd, trusts_short_counts: bool) -> io::Result<Fd> {
         let poll = PollHandle::open()?;
-        Ok(Fd {
+        Ok(Fd::around(poll, fd.into_raw_fd(), false, trusts_short_counts))
+    }
+
+    /// A non-blocking descriptor whose owner keeps it open for as long as this lives.
+    ///
+    /// # Errors
+    /// Those of [`PollHandle::open`].
+    pub(crate) fn lent(fd: BorrowedFd<'_>) -> io::Result<Fd> {
+        Ok(Fd::around(PollHandle::open()?, fd.as_raw_fd(), true, false))
+    }
+
+    fn around(poll: PollHandle, number: RawFd, is_lent: bool, trusts_short_counts: bool) -> Fd {
+        Fd {
             mutex: FdMutex::new(),
             poll,
-            number: fd.into_raw_fd(),
+            number,
+            is_lent,
             trusts_short_counts,
             exposed: AtomicBool::new(false),
             lingers: AtomicBool::new(false),
             timeouts: [AtomicU64::new(0), AtomicU64::new(0)],
             permit: None,
             gone: OnceLock::new(),
-        })
+        }
     }
 
     /// Keeps `permit` for as long as the number.
@@ -123,7 +139,8 @@ impl Fd {
     /// The number, for a caller that holds a reference.
     #[inline]
     pub(crate) fn borrow(&self) -> BorrowedFd<'_> {
-        // SAFETY: the number is ours until `destroy` or `take`, which come after the last reference; callers hold one.
+        // SAFETY: the number is ours (or, lent, its owner's) until `destroy` or `take`, which come after the last reference; callers
+        // hold one.
         unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 
@@ -203,7 +220,13 @@ impl Fd {
     /// The last reference is gone: out of the poller, then close(2), once.
     #[cold]
     pub(crate) fn destroy(&self) {
-        self.poll.retire(self.borrow(), self.exposed.load(Ordering::Relaxed));
+        self.poll.retire(self.borrow(), self.is_lent || self.exposed.load(Ordering::Relaxed));
+        if self.is_lent {
+            if let Some(gone) = self.gone.get() {
+                gone.set();
+            }
+            return;
+        }
         // SAFETY: closed and without references: this runs once, and nobody uses the number afterwards (invariant 1).
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
         let gone = self.gone.get().cloned();

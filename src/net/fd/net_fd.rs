@@ -70,7 +70,7 @@ impl NetFd {
     pub(crate) fn op(&self, op: &'static str) -> Op {
         let Names { local, peer } = self.names();
         match peer {
-            Some(peer) if op != "set" => Op::between(op, self.network, local, Some(peer)),
+            Some(peer) if !matches!(op, "set" | "raw-control") => Op::between(op, self.network, local, Some(peer)),
             _ => Op::at(op, self.network, local),
         }
     }
@@ -81,14 +81,7 @@ impl NetFd {
         if let Failure::Io(error) = failure {
             return error;
         }
-        let op = self.op(op);
-        match failure {
-            Failure::Io(error) => error,
-            Failure::Closed => op.closed(),
-            Failure::TimedOut => op.timed_out(),
-            Failure::Stopped => op.shut_down(),
-            Failure::TooMany => op.too_many(),
-        }
+        failure.into_error(self.op(op))
     }
 
     /// Makes a call that concerns no direction.

@@ -29,6 +29,7 @@ use std::task::{Context, Poll, ready};
 
 use super::fd::Fd;
 use super::fd_mutex::LockError;
+use crate::net::error::Op;
 use crate::rt::context;
 use crate::rt::poller::{Direction, Stop, Ticket, WaitError, WaitKey};
 use crate::rt::waiters::Key;
@@ -44,6 +45,20 @@ pub(crate) enum Failure {
     Stopped,
     /// More operations on one socket than the lock can count.
     TooMany,
+}
+
+impl Failure {
+    /// The error of `op`: the system call's as it is, one of ours with what was done.
+    #[cold]
+    pub(crate) fn into_error(self, op: Op) -> io::Error {
+        match self {
+            Failure::Io(error) => error,
+            Failure::Closed => op.closed(),
+            Failure::TimedOut => op.timed_out(),
+            Failure::Stopped => op.shut_down(),
+            Failure::TooMany => op.too_many(),
+        }
+    }
 }
 
 impl From<LockError> for Failure {

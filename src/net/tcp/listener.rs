@@ -10,6 +10,7 @@ use super::incoming::{Incoming, IntoIncoming};
 use crate::net::fd::net_fd::NetFd;
 use crate::net::futures::{Accept, Closed};
 use crate::net::limits::Admission;
+use crate::net::raw::raw_access;
 use crate::net::{ListenConfig, ToSocketAddrs, options};
 use crate::rt::poller::Direction;
 
@@ -185,6 +186,8 @@ impl TcpListener {
         self.fd.with("set", |fd| options::set_ttl(fd, ttl))
     }
 }
+
+raw_access!(TcpListener);
 
 impl fmt::Debug for TcpListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

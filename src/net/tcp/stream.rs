@@ -15,6 +15,7 @@ use crate::net::fd::net_fd::NetFd;
 use crate::net::futures::{
     Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,
 };
+use crate::net::raw::raw_access;
 use crate::net::{AddrError, KeepAlive, ToSocketAddrs, options};
 use crate::rt::poller::Direction;
 use crate::sys::socket;
@@ -456,6 +457,8 @@ impl TcpStream {
         self.fd.with("take-error", socket::take_error)
     }
 }
+
+raw_access!(TcpStream, Call);
 
 impl fmt::Debug for TcpStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

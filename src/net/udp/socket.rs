@@ -17,6 +17,7 @@ use super::options;
 use crate::net::error::{Addr, Op};
 use crate::net::fd::net_fd::NetFd;
 use crate::net::futures::{Closed, Readable, Writable};
+use crate::net::raw::raw_access;
 use crate::net::{AddrError, ToSocketAddrs};
 use crate::rt::poller::Direction;
 use crate::sync::{AtomicBool, Ordering};
@@ -480,6 +481,8 @@ impl UdpSocket {
         self.fd.close()
     }
 }
+
+raw_access!(UdpSocket, Free);
 
 impl fmt::Debug for UdpSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -221,3 +221,5 @@ impl UnixDatagram {
         self.fd.close()
     }
 }
+
+crate::net::raw::raw_access!(UnixDatagram, Free);

@@ -265,3 +265,6 @@ impl fmt::Debug for IntoIncoming {
         f.debug_struct("IntoIncoming").field("listener", &self.listener).finish_non_exhaustive()
     }
 }
+
+crate::net::raw::raw_access!(UnixListener);
+crate::net::raw::raw_access!(UnixSeqpacketListener);

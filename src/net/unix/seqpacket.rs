@@ -192,3 +192,5 @@ impl UnixSeqpacket {
         self.fd.close()
     }
 }
+
+crate::net::raw::raw_access!(UnixSeqpacket, Call);

@@ -288,3 +288,5 @@ impl UnixStream {
         self.fd.close()
     }
 }
+
+crate::net::raw::raw_access!(UnixStream, Call);

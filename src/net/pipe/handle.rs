@@ -1,0 +1,322 @@
+//! [`pipe()`], its ends and their futures.
+
+use std::fmt;
+use std::future::{Future, Ready, ready as ready_now};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use futures_io::{AsyncRead, AsyncWrite};
+
+use super::end::{End, Waiting};
+use crate::net::fd::operation::Failure;
+use crate::rt::clock;
+use crate::rt::poller::Direction;
+use crate::sync::Ordering;
+
+/// Two connected ends in memory, for tests without sockets.
+///
+/// Synchronous: a write ends when reads have taken all of it.
+///
+/// # Errors
+/// ENFILE where there are 2²⁴ sockets and pipe ends already; in a child of fork(2).
+///
+/// Source: `net.Pipe` of Go.
+///
+/// # Examples
+/// ```
+/// use netpoll::{net, task};
+///
+/// # fn main() -> std::io::Result<()> {
+/// task::block_on(async {
+///     let (client, server) = net::pipe()?;
+///     let echo = task::spawn(async move {
+///         let mut buf = [0; 3];
+///         while let count @ 1.. = server.read(&mut buf).await? {
+///             server.write_all(&buf[..count]).await?;
+///         }
+///         std::io::Result::Ok(())
+///     });
+///     client.write_all(b"abc").await?;
+///     let mut buf = [0; 8];
+///     assert_eq!(client.read(&mut buf).await?, 3);
+///     drop(client);
+///     echo.await
+/// })
+/// # }
+/// ```
+pub fn pipe() -> io::Result<(Pipe, Pipe)> {
+    End::pair().map(|ends| ends.map(|end| Pipe { end: Arc::new(end) }).into())
+}
+
+/// One end of a [`pipe()`].
+///
+/// A handle as [`TcpStream`](crate::net::TcpStream) is: clones share the end, every method takes `&self`, and any number of tasks
+/// read and write. The end closes when the last clone is dropped or by [`force_close`](Pipe::force_close).
+///
+/// # By the traits
+/// A `poll_write` waits for a read on the other side and hands over at most what that asked for; `poll_flush` waits until it is taken.
+/// `poll_close` ends the writing: the peer reads what was handed over and then the end.
+#[derive(Clone)]
+pub struct Pipe {
+    end: Arc<End>,
+}
+
+impl Pipe {
+    /// Reads from the write that is under way, waiting for one: how many bytes. What `buf` has no room for is for the next read. 0 is the
+    /// end of the stream: the peer has closed (or `buf` is empty).
+    ///
+    /// # Errors
+    /// [Closed](crate::net::is_closed) by this side; `TimedOut` past the read deadline, unless the peer has closed.
+    ///
+    /// # Cancel safety
+    /// Nothing was read if the future is dropped.
+    pub fn read<'a>(&'a self, buf: &'a mut [u8]) -> PipeRead<'a> {
+        PipeRead { end: &self.end, waiting: Waiting::default(), buf }
+    }
+
+    /// Writes `buf`, waiting until reads have taken all of it: how many bytes. Less than all only where the end was closed, or the deadline
+    /// passed, when a part was taken; the next write says why. Writes of several tasks do not mix.
+    ///
+    /// # Errors
+    /// [Closed](crate::net::is_closed) by this side; `BrokenPipe` after the peer's close; `TimedOut` past the write deadline.
+    ///
+    /// # Cancel safety
+    /// What was not taken is withdrawn; how much was taken is lost.
+    pub fn write<'a>(&'a self, buf: &'a [u8]) -> PipeWrite<'a> {
+        PipeWrite { end: &self.end, waiting: Waiting::default(), number: 0, buf }
+    }
+
+    /// [`write`](Pipe::write), for which a part is an error.
+    ///
+    /// # Errors
+    /// As [`write`](Pipe::write); a part may have been taken.
+    pub fn write_all<'a>(&'a self, buf: &'a [u8]) -> PipeWriteAll<'a> {
+        PipeWriteAll { write: self.write(buf) }
+    }
+
+    /// Sets when reads and writes time out, or (`None`) that they do not. It applies to what waits already and stays until it is
+    /// moved.
+    ///
+    /// # Errors
+    /// Closed after [`force_close`](Pipe::force_close).
+    pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
+        let deadline = deadline.into();
+        self.set_read_deadline(deadline)?;
+        self.set_write_deadline(deadline)
+    }
+
+    /// The same for reads only.
+    ///
+    /// # Errors
+    /// Closed after [`force_close`](Pipe::force_close).
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::net;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let (one, other) = net::pipe()?;
+    /// one.set_read_deadline(Instant::now() + Duration::from_millis(5))?;
+    /// let error = one.read(&mut [0; 1]).await.unwrap_err();
+    /// assert!(net::is_timeout(&error));
+    /// assert_eq!(error.to_string(), "read pipe: i/o timeout");
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub fn set_read_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
+        let set = self.end.poll.set_deadline(Direction::Read, deadline.into());
+        set.map_err(|stop| self.end.error("set", stop.into()))
+    }
+
+    /// The same for writes only.
+    ///
+    /// # Errors
+    /// Closed after [`force_close`](Pipe::force_close).
+    pub fn set_write_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
+        let set = self.end.poll.set_deadline(Direction::Write, deadline.into());
+        set.map_err(|stop| self.end.error("set", stop.into()))
+    }
+
+    /// Sets for how long a read may wait, counted anew by each that has to.
+    ///
+    /// # Errors
+    /// `InvalidInput` for zero, as in std.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.set_timeout(Direction::Read, timeout)
+    }
+
+    /// The same for writes.
+    ///
+    /// # Errors
+    /// `InvalidInput` for zero, as in std.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.set_timeout(Direction::Write, timeout)
+    }
+
+    fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a timeout of zero is refused: None means no timeout",
+            ));
+        }
+        self.end.timeouts[direction as usize].store(timeout.map_or(0, clock::nanos), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends the writing: the peer reads what was handed over, then the end of the stream. Reading goes on.
+    ///
+    /// # Errors
+    /// Closed after [`force_close`](Pipe::force_close).
+    pub fn close_write(&self) -> io::Result<()> {
+        if self.end.is_closed() {
+            return Err(self.end.error("close", Failure::Closed));
+        }
+        self.end.end_writing();
+        Ok(())
+    }
+
+    /// Closes this end for all clones: whoever waits here gets the [closed](crate::net::is_closed) error, the peer reads the end of the
+    /// stream and writes to a broken pipe. It happens at once; the future, which is ready, is for the likeness with
+    /// [`TcpStream::force_close`](crate::net::TcpStream::force_close). Closing twice is no error.
+    pub fn force_close(&self) -> Ready<io::Result<()>> {
+        self.end.close();
+        ready_now(Ok(()))
+    }
+}
+
+impl fmt::Debug for Pipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipe").field("side", &self.end.side).finish_non_exhaustive()
+    }
+}
+
+/// Reads; returned by [`Pipe::read`].
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct PipeRead<'a> {
+    end: &'a End,
+    waiting: Waiting,
+    buf: &'a mut [u8],
+}
+
+impl Future for PipeRead<'_> {
+    type Output = io::Result<usize>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Self { end, waiting, buf } = &mut *self;
+        end.poll_read(Some(waiting), cx, buf)
+    }
+}
+
+impl Drop for PipeRead<'_> {
+    fn drop(&mut self) {
+        self.end.leave_readers(&mut self.waiting);
+        self.end.poll.leave(Direction::Read, &mut self.waiting.interrupt, true);
+    }
+}
+
+/// Writes; returned by [`Pipe::write`].
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct PipeWrite<'a> {
+    end: &'a End,
+    waiting: Waiting,
+    /// Under which its bytes are in the lane; 0: they are not.
+    number: u64,
+    buf: &'a [u8],
+}
+
+impl Future for PipeWrite<'_> {
+    type Output = io::Result<usize>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Self { end, waiting, number, buf } = &mut *self;
+        end.poll_write(waiting, number, cx, buf)
+    }
+}
+
+impl Drop for PipeWrite<'_> {
+    fn drop(&mut self) {
+        if self.number != 0 || self.waiting.key.is_some() {
+            let _ = self.end.leave_writers(&mut self.waiting, &mut self.number, self.buf.len(), Failure::Closed);
+        }
+        self.end.poll.leave(Direction::Write, &mut self.waiting.interrupt, true);
+    }
+}
+
+/// Writes all; returned by [`Pipe::write_all`].
+#[must_use = "futures do nothing unless they are awaited"]
+#[derive(Debug)]
+pub struct PipeWriteAll<'a> {
+    write: PipeWrite<'a>,
+}
+
+impl Future for PipeWriteAll<'_> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let written = ready!(Pin::new(&mut self.write).poll(cx))?;
+            // After a part the next write says why.
+            self.write.buf = &self.write.buf[written..];
+            if self.write.buf.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl fmt::Debug for PipeRead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipeRead").field("len", &self.buf.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PipeWrite<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipeWrite").field("len", &self.buf.len()).finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for &Pipe {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.end.poll_read(None, cx, buf)
+    }
+}
+
+impl AsyncWrite for &Pipe {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.end.poll_hand_over(cx, Some(buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.end.poll_hand_over(cx, None).map_ok(drop)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.end.end_writing();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Pipe {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Pipe {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut &*self).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut &*self).poll_close(cx)
+    }
+}

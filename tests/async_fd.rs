@@ -1,0 +1,440 @@
+//! `io::AsyncFd` over descriptors of many kinds: readiness, calls, deadlines, closing, and what it refuses.
+
+mod common;
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::*;
+use netpoll::io::{AsyncFd, NotPollable, ReadExt, WriteExt};
+use netpoll::net::{is_closed, is_timeout, raw_os_error};
+use netpoll::{io, task};
+use rustix::event::EventfdFlags;
+
+fn pipe() -> (AsyncFd<io_pipe::Reader>, AsyncFd<io_pipe::Writer>) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    (AsyncFd::new(reader).unwrap(), AsyncFd::new(writer).unwrap())
+}
+
+mod io_pipe {
+    pub(crate) use std::io::{PipeReader as Reader, PipeWriter as Writer};
+}
+
+fn is_nonblocking(fd: impl AsFd) -> bool {
+    rustix::fs::fcntl_getfl(fd).unwrap().contains(rustix::fs::OFlags::NONBLOCK)
+}
+
+// ---- kinds ----
+
+#[test]
+fn pipes_carry_bytes_by_the_traits() {
+    run(async {
+        let (reader, mut writer) = pipe();
+        let data: Vec<u8> = (0..500_000u32).map(|at| at as u8).collect();
+        let task = task::spawn({
+            let data = data.clone();
+            async move {
+                writer.write_all(&data).await.unwrap();
+                writer.flush().await.unwrap();
+                writer.close().await.unwrap();
+            }
+        });
+        let mut back = Vec::new();
+        (&reader).read_to_end(&mut back).await.unwrap();
+        assert!(back == data);
+        task.await;
+    });
+}
+
+#[test]
+fn an_eventfd_wakes_who_waits() {
+    run(async {
+        let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let event = Arc::new(AsyncFd::new(File::from(fd)).unwrap());
+        let waiter = task::spawn({
+            let event = event.clone();
+            async move {
+                let mut count = [0; 8];
+                event.read_with(|mut fd| fd.read(&mut count)).await.unwrap();
+                u64::from_ne_bytes(count)
+            }
+        });
+        task::sleep(Duration::from_millis(5)).await;
+        assert_eq!(event.write_with(|mut fd| fd.write(&3u64.to_ne_bytes())).await.unwrap(), 8);
+        assert_eq!(waiter.await, 3);
+        // Full but for one: the write that does not fit waits for a read.
+        event.write_with(|mut fd| fd.write(&(u64::MAX - 1).to_ne_bytes())).await.unwrap();
+        let mut write = event.write_with(|mut fd| fd.write(&1u64.to_ne_bytes()));
+        assert!(poll_once(&mut write).await.is_pending());
+        let mut count = [0; 8];
+        event.read_with(|mut fd| fd.read(&mut count)).await.unwrap();
+        assert_eq!(write.await.unwrap(), 8);
+    });
+}
+
+#[test]
+fn a_timerfd_fires_again_and_again() {
+    use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+    run(async {
+        let fd = rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).unwrap();
+        let every = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+        let spec = Itimerspec { it_interval: every, it_value: every };
+        rustix::time::timerfd_settime(&fd, TimerfdTimerFlags::empty(), &spec).unwrap();
+        let timer = AsyncFd::new(File::from(fd)).unwrap();
+        let (start, mut fired) = (Instant::now(), 0);
+        while fired < 5 {
+            let mut count = [0; 8];
+            assert_eq!((&timer).read(&mut count).await.unwrap(), 8);
+            fired += u64::from_ne_bytes(count);
+        }
+        assert!(start.elapsed() >= Duration::from_millis(9));
+    });
+}
+
+#[test]
+fn inotify_tells_of_a_file() {
+    use rustix::fs::inotify;
+    run(async {
+        let dir = std::env::temp_dir().join(format!("netpoll-async-fd-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let watch = AsyncFd::new(inotify::init(inotify::CreateFlags::CLOEXEC).unwrap()).unwrap();
+        inotify::add_watch(&watch, &dir, inotify::WatchFlags::CREATE).unwrap();
+        let mut buf = [MaybeUninit::uninit(); 1024];
+        let mut read = watch.read_with(|fd| {
+            let mut reader = inotify::Reader::new(fd, &mut buf);
+            let event = reader.next()?;
+            Ok(event.file_name().map(|name| name.to_string_lossy().into_owned()))
+        });
+        assert!(poll_once(&mut read).await.is_pending());
+        std::fs::write(dir.join("new"), "").unwrap();
+        assert_eq!(read.await.unwrap().as_deref(), Some("new"));
+        std::fs::remove_dir_all(&dir).unwrap();
+    });
+}
+
+#[test]
+fn a_terminal_talks_and_hangs_up() {
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+    run(async {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let opened = openpt(flags).and_then(|pty| {
+            grantpt(&pty)?;
+            unlockpt(&pty)?;
+            let peer = ioctl_tiocgptpeer(&pty, flags)?;
+            Ok((pty, peer))
+        });
+        let (pty, terminal) = match opened {
+            Ok(pair) => pair,
+            Err(error) => return println!("skipped: no pseudo terminal here ({error})"),
+        };
+        let pty = AsyncFd::new(File::from(pty)).unwrap();
+        let terminal = AsyncFd::new(File::from(terminal)).unwrap();
+        let mut buf = [0; 64];
+        let mut half = &terminal;
+        let mut read = half.read(&mut buf);
+        assert!(poll_once(&mut read).await.is_pending());
+        (&pty).write_all(b"typed\n").await.unwrap();
+        assert_eq!(read.await.unwrap(), 6);
+        assert_eq!(&buf[..6], b"typed\n");
+        // The echo of what was typed, then the end: EIO, as terminals say it.
+        drop(terminal);
+        let end = loop {
+            match (&pty).read(&mut buf).await {
+                Ok(count) => assert_ne!(count, 0),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(end.raw_os_error(), Some(libc::EIO));
+    });
+}
+
+#[test]
+fn a_socket_of_std_serves() {
+    run(async {
+        let (one, other) = UnixStream::pair().unwrap();
+        let (one, other) = (AsyncFd::new(one).unwrap(), AsyncFd::new(other).unwrap());
+        (&one).write_all(b"hello").await.unwrap();
+        let mut buf = [0; 5];
+        (&other).read_exact(&mut buf).await.unwrap();
+        drop(one);
+        assert_eq!((&other).read(&mut buf).await.unwrap(), 0);
+    });
+}
+
+// ---- what is refused ----
+
+#[test]
+fn what_epoll_refuses_is_refused_at_once_and_explained() {
+    for (path, kind) in
+        [("/proc/self/exe", "regular file"), ("/", "directory"), ("/dev/null", "character device without poll")]
+    {
+        let file = File::open(path).unwrap();
+        let error = AsyncFd::new(&file).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.get_ref().unwrap().is::<NotPollable>());
+        let text = error.to_string();
+        assert!(text.contains(kind) && text.contains("spawn_blocking"), "{text}");
+        assert!(!is_nonblocking(&file), "as it was");
+    }
+}
+
+#[test]
+fn a_number_is_in_the_poller_once() {
+    run(async {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let first = AsyncFd::new(&reader).unwrap();
+        assert_eq!(AsyncFd::new(&reader).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        writer.write_all(b"x").unwrap();
+        assert_eq!(
+            first.read_with(|fd| Read::read(&mut &**fd, &mut [0; 1])).await.unwrap(),
+            1,
+            "the first is none the worse"
+        );
+        drop(first);
+        let again = AsyncFd::new(&reader).unwrap();
+        writer.write_all(b"x").unwrap();
+        assert_eq!(again.read_with(|fd| Read::read(&mut &**fd, &mut [0; 1])).await.unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_number_that_is_not_open_is_an_error() {
+    struct Nothing;
+    impl AsFd for Nothing {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            // SAFETY: beyond every process's limit, so it is nobody's descriptor.
+            unsafe { BorrowedFd::borrow_raw(i32::MAX - 1) }
+        }
+    }
+    assert_eq!(AsyncFd::new(Nothing).err().unwrap().raw_os_error(), Some(libc::EBADF));
+}
+
+// ---- O_NONBLOCK and ownership ----
+
+#[test]
+fn the_flag_comes_and_goes_with_new_and_into_inner() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    assert!(!is_nonblocking(&reader));
+    let reader = AsyncFd::new(reader).unwrap();
+    assert!(is_nonblocking(&reader));
+    let number = reader.as_raw_fd();
+    let reader = reader.into_inner();
+    assert_eq!(reader.as_raw_fd(), number, "open, and the same");
+    assert!(!is_nonblocking(&reader));
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
+    assert!(is_nonblocking(AsyncFd::new(writer).unwrap().into_inner()), "it was set before");
+}
+
+#[test]
+fn the_number_is_closed_with_what_is_wrapped_and_not_before() {
+    run(async {
+        let (reader, writer) = std::io::pipe().unwrap();
+        {
+            let wrapped = AsyncFd::new(&writer).unwrap();
+            wrapped.close().await.unwrap();
+            assert!(is_closed(&wrapped.writable().await.unwrap_err()));
+        }
+        (&writer).write_all(b"still open").unwrap();
+        drop(AsyncFd::new(writer).unwrap());
+        let reader = AsyncFd::new(reader).unwrap();
+        let mut text = String::new();
+        (&reader).read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "still open");
+    });
+}
+
+// ---- readiness ----
+
+#[test]
+fn readable_says_so_when_there_is_something_and_the_guard_clears_it() {
+    run(async {
+        let (reader, writer) = pipe();
+        let mut readable = reader.readable();
+        assert!(poll_once(&mut readable).await.is_pending(), "nothing there");
+        writer.get_ref().write_all(b"xy").unwrap();
+        let mut guard = readable.await.unwrap();
+        let mut buf = [0; 1];
+        for _ in 0..2 {
+            assert_eq!(guard.try_io(|fd| fd.get_ref().read(&mut buf)).unwrap().unwrap(), 1);
+            assert!(poll_once(&mut reader.readable()).await.is_ready() || buf == *b"y");
+        }
+        assert!(guard.try_io(|fd| fd.get_ref().read(&mut buf)).is_err(), "it would block");
+        assert!(poll_once(&mut reader.readable()).await.is_pending());
+        // An event after the guard is not wiped out by it.
+        writer.get_ref().write_all(b"z").unwrap();
+        let mut stale = reader.readable().await.unwrap();
+        reader.get_ref().read_exact(&mut buf).unwrap();
+        writer.get_ref().write_all(b"z").unwrap();
+        task::sleep(Duration::from_millis(5)).await;
+        stale.clear_ready();
+        drop(reader.readable().await.unwrap());
+        let mut kept = reader.readable().await.unwrap();
+        kept.retain_ready();
+        kept.clear_ready();
+        assert!(poll_once(&mut reader.readable()).await.is_ready());
+    });
+}
+
+#[test]
+fn many_wait_and_all_hear_of_the_end() {
+    run(async {
+        let (reader, writer) = pipe();
+        let reader = Arc::new(reader);
+        let tasks: Vec<_> = (0..50)
+            .map(|number| {
+                let reader = reader.clone();
+                task::spawn(async move {
+                    match number % 3 {
+                        0 => drop(reader.readable().await.unwrap()),
+                        1 => drop(std::future::poll_fn(|cx| reader.poll_readable(cx)).await.unwrap()),
+                        _ => assert_eq!((&*reader).read(&mut [0; 1]).await.unwrap(), 0),
+                    }
+                })
+            })
+            .collect();
+        task::sleep(Duration::from_millis(5)).await;
+        drop(writer);
+        for task in tasks {
+            task.await;
+        }
+    });
+}
+
+#[test]
+fn many_readers_get_every_byte() {
+    run(async {
+        let (reader, writer) = pipe();
+        let reader = Arc::new(reader);
+        let total = Arc::new(AtomicUsize::new(0));
+        let tasks: Vec<_> = (0..10)
+            .map(|_| {
+                let (reader, total) = (reader.clone(), total.clone());
+                task::spawn(async move {
+                    let mut buf = [0; 10];
+                    while let count @ 1.. = reader.read_with(|mut fd| fd.read(&mut buf)).await.unwrap() {
+                        total.fetch_add(count, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..200 {
+            (&writer).write_all(&[1; 77]).await.unwrap();
+        }
+        drop(writer);
+        for task in tasks {
+            task.await;
+        }
+        assert_eq!(total.load(Ordering::Relaxed), 200 * 77);
+    });
+}
+
+#[test]
+fn a_writer_hears_that_the_reader_is_gone() {
+    run(async {
+        let (reader, writer) = pipe();
+        let mut total = 0;
+        while let std::task::Poll::Ready(count) = poll_once(&mut writer.write_with(|mut fd| fd.write(&[0; 4096]))).await
+        {
+            total += count.unwrap();
+        }
+        assert_ne!(total, 0);
+        let mut write = writer.write_with(|mut fd| fd.write(&[0; 4096]));
+        assert!(poll_once(&mut write).await.is_pending());
+        (&writer).flush().await.unwrap();
+        drop(reader);
+        assert_eq!(write.await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    });
+}
+
+// ---- deadlines, closing, cancelling ----
+
+#[test]
+fn deadlines_and_timeouts_end_every_kind_of_wait() {
+    run(async {
+        let (reader, _writer) = pipe();
+        let reader = Arc::new(reader);
+        let waits = task::spawn({
+            let reader = reader.clone();
+            async move { reader.readable().await.map(drop) }
+        });
+        task::sleep(Duration::from_millis(2)).await;
+        reader.set_deadline(Instant::now()).unwrap();
+        let error = waits.await.unwrap_err();
+        assert!(is_timeout(&error));
+        assert_eq!(error.to_string(), "read fd: i/o timeout");
+        assert!(is_timeout(&(&*reader).read(&mut [0; 1]).await.unwrap_err()));
+        reader.set_read_deadline(None).unwrap();
+        reader.set_read_timeout(Some(Duration::from_millis(3))).unwrap();
+        assert!(is_timeout(&reader.read_with(|mut fd| fd.read(&mut [0; 1])).await.unwrap_err()));
+        assert!(is_timeout(&reader.readable().await.unwrap_err()));
+    });
+}
+
+#[test]
+fn a_close_ends_what_waits() {
+    run(async {
+        let (reader, _writer) = pipe();
+        let mut read = reader.read_with(|mut fd| fd.read(&mut [0; 1]));
+        let mut readable = reader.readable();
+        assert!(poll_once(&mut read).await.is_pending());
+        assert!(poll_once(&mut readable).await.is_pending());
+        reader.close().await.unwrap();
+        assert!(is_closed(&read.await.unwrap_err()));
+        assert!(is_closed(&readable.await.unwrap_err()));
+        assert!(is_closed(&reader.set_deadline(None).unwrap_err()));
+        reader.close().await.unwrap();
+        let reader = OwnedFd::from(reader.into_inner());
+        assert!(!is_nonblocking(reader));
+    });
+}
+
+#[test]
+fn a_dropped_wait_passes_its_wake_up_on() {
+    run(async {
+        let (reader, writer) = pipe();
+        for polls in 0..3 {
+            let mut dropped = reader.read_with(|mut fd| fd.read(&mut [0; 1]));
+            let mut also_dropped = reader.readable();
+            for _ in 0..polls {
+                assert!(poll_once(&mut dropped).await.is_pending());
+                assert!(poll_once(&mut also_dropped).await.is_pending());
+            }
+            let mut beside = reader.read_with(|mut fd| fd.read(&mut [0; 1]));
+            assert!(poll_once(&mut beside).await.is_pending());
+            (&writer).write_all(b"x").await.unwrap();
+            task::sleep(Duration::from_millis(2)).await;
+            drop((dropped, also_dropped));
+            assert_eq!(beside.await.unwrap(), 1);
+        }
+    });
+}
+
+#[test]
+fn a_panic_in_a_call_leaves_no_reference() {
+    run(async {
+        let (reader, _writer) = pipe();
+        let panics = catch_unwind(AssertUnwindSafe(|| {
+            poll_now(&mut reader.read_with(|_| -> io::Result<()> { panic!("in the call") }))
+        }));
+        assert!(panics.is_err());
+        reader.close().await.unwrap();
+    });
+}
+
+#[test]
+fn errors_of_calls_come_as_they_are() {
+    run(async {
+        let (reader, writer) = pipe();
+        let error =
+            reader.read_with(|fd| fd.as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).write(b"x"))).await;
+        assert_eq!(raw_os_error(&error.unwrap_err()), Some(libc::EBADF), "not open for writing");
+        drop(writer);
+    });
+}

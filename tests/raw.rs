@@ -1,0 +1,247 @@
+//! Raw access to sockets: G123, G124 of Go's rawconn_test.go, and what a closure's panic leaves behind.
+
+mod common;
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use common::*;
+use netpoll::net::{TcpStream, is_closed, is_timeout};
+use netpoll::task;
+use socket2::SockRef;
+
+fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    (&*SockRef::from(&fd)).read(buf)
+}
+
+fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
+    (&*SockRef::from(&fd)).write(buf)
+}
+
+#[test]
+fn raw_reads_and_writes_carry_bytes() {
+    run(async {
+        let (one, other) = pair().await;
+        let reader = task::spawn(async move {
+            let mut buf = [0; 16];
+            let count = other.read_with(|fd| recv(fd, &mut buf)).await.unwrap();
+            (buf, count)
+        });
+        task::sleep(Duration::from_millis(5)).await;
+        assert_eq!(one.write_with(|fd| send(fd, b"raw")).await.unwrap(), 3);
+        let (buf, count) = reader.await;
+        assert_eq!(&buf[..count], b"raw");
+    });
+}
+
+#[test]
+fn a_call_is_repeated_when_the_socket_is_ready_and_not_before() {
+    run(async {
+        let (one, other) = pair().await;
+        let mut calls = 0;
+        let mut buf = [0; 16];
+        let mut read = one.read_with(|fd| {
+            calls += 1;
+            recv(fd, &mut buf)
+        });
+        for _ in 0..5 {
+            assert!(poll_once(&mut read).await.is_pending());
+        }
+        other.write_all(b"x").await.unwrap();
+        assert_eq!(read.await.unwrap(), 1);
+        assert!((2..=3).contains(&calls), "{calls} calls: one that found nothing, one that found the byte");
+    });
+}
+
+#[test]
+fn a_write_waits_for_room() {
+    run(async {
+        let (one, other) = pair().await;
+        let filled = fill(&one).await;
+        let mut write = one.write_with(|fd| send(fd, b"last"));
+        assert!(poll_once(&mut write).await.is_pending());
+        let mut rest = vec![0; filled];
+        read_exact(&other, &mut rest).await.unwrap();
+        assert_eq!(write.await.unwrap(), 4);
+    });
+}
+
+#[test]
+fn deadlines_end_raw_operations_and_expired_ones_make_no_call() {
+    run(async {
+        let (one, _other) = pair().await;
+        one.set_read_deadline(Instant::now() + Duration::from_millis(5)).unwrap();
+        let error = one.read_with(|fd| recv(fd, &mut [0; 1])).await.unwrap_err();
+        assert!(is_timeout(&error));
+        assert!(error.to_string().starts_with("raw-read tcp 127.0.0.1:"), "{error}");
+        one.set_deadline(Instant::now()).unwrap();
+        let called = AtomicBool::new(false);
+        let call = |_: BorrowedFd<'_>| {
+            called.store(true, Ordering::Relaxed);
+            Ok(())
+        };
+        assert!(is_timeout(&one.read_with(call).await.unwrap_err()));
+        assert!(is_timeout(&one.write_with(call).await.unwrap_err()));
+        assert!(!called.load(Ordering::Relaxed));
+        // `control` concerns no direction.
+        one.control(call).unwrap();
+        assert!(called.load(Ordering::Relaxed));
+        one.set_deadline(None).unwrap();
+        one.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        assert!(is_timeout(&one.read_with(|fd| recv(fd, &mut [0; 1])).await.unwrap_err()));
+    });
+}
+
+#[test]
+fn control_reaches_streams_and_listeners_until_they_are_closed() {
+    run(async {
+        let listener = listener().await;
+        assert!(listener.control(|fd| SockRef::from(&fd).reuse_address()).unwrap());
+        let (one, _other) = pair().await;
+        one.control(|fd| SockRef::from(&fd).set_tcp_nodelay(false)).unwrap();
+        assert!(!one.nodelay().unwrap());
+        let refused = one.control(|_| Err::<(), _>(io::Error::from_raw_os_error(libc::EPERM))).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EPERM), "the call's error as it is");
+
+        let (addr, local) = (listener.local_addr().unwrap(), one.local_addr().unwrap());
+        listener.close().await.unwrap();
+        one.force_close().await.unwrap();
+        let error = listener.control(|_| Ok(())).unwrap_err();
+        assert!(is_closed(&error));
+        assert_eq!(error.to_string(), format!("raw-control tcp {addr}: use of closed network connection"));
+        let error = one.control(|_| Ok(())).unwrap_err();
+        assert_eq!(error.to_string(), format!("raw-control tcp {local}: use of closed network connection"));
+        assert!(is_closed(&one.read_with(|_| Ok(())).await.unwrap_err()));
+        assert!(is_closed(&one.write_with(|_| Ok(())).await.unwrap_err()));
+    });
+}
+
+#[test]
+fn a_close_wakes_what_waits() {
+    run(async {
+        let (one, _other) = pair().await;
+        let mut read = one.read_with(|fd| recv(fd, &mut [0; 1]));
+        assert!(poll_once(&mut read).await.is_pending());
+        one.force_close().await.unwrap();
+        assert!(is_closed(&read.await.unwrap_err()));
+    });
+}
+
+/// The close ends when the closure has returned, and the number is open for as long.
+#[test]
+fn a_close_waits_for_the_closure() {
+    run(async {
+        let (one, _other) = pair().await;
+        let inside = Arc::new(AtomicBool::new(false));
+        let leave = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let (one, inside, leave) = (one.clone(), inside.clone(), leave.clone());
+            move || {
+                one.control(|fd| {
+                    inside.store(true, Ordering::SeqCst);
+                    eventually("the test to go on", || leave.load(Ordering::SeqCst));
+                    // SAFETY: the command takes no argument.
+                    assert!(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) } >= 0, "still open");
+                    Ok(())
+                })
+            }
+        });
+        becomes("the closure to run", || inside.load(Ordering::SeqCst)).await;
+        let mut closed = one.force_close();
+        for _ in 0..20 {
+            assert!(poll_once(&mut closed).await.is_pending());
+            task::yield_now().await;
+        }
+        leave.store(true, Ordering::SeqCst);
+        closed.await.unwrap();
+        thread.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_panic_in_a_closure_leaves_lock_and_reference_free() {
+    run(async {
+        let (one, other) = pair().await;
+        let poll = |stream: &TcpStream| {
+            let mut read = stream.read_with(|_| -> io::Result<()> { panic!("in the closure") });
+            let _ = Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop()));
+        };
+        assert!(catch_unwind(AssertUnwindSafe(|| poll(&one))).is_err());
+        let control =
+            catch_unwind(AssertUnwindSafe(|| one.control(|_| -> io::Result<()> { panic!("in the closure") })));
+        assert!(control.is_err());
+        other.write_all(b"x").await.unwrap();
+        assert_eq!(one.read(&mut [0; 1]).await.unwrap(), 1, "the lock is free");
+        one.force_close().await.unwrap();
+        assert_eq!(other.read(&mut [0; 1]).await.unwrap(), 0, "and the reference");
+    });
+}
+
+/// One at a time in a direction, as any read.
+#[test]
+fn raw_reads_of_many_tasks_lose_nothing() {
+    run(async {
+        let (one, other) = pair().await;
+        let total = Arc::new(AtomicUsize::new(0));
+        let readers: Vec<_> = (0..8)
+            .map(|_| {
+                let (one, total) = (one.clone(), total.clone());
+                task::spawn(async move {
+                    let mut buf = [0; 7];
+                    while let count @ 1.. = one.read_with(|fd| recv(fd, &mut buf)).await.unwrap() {
+                        total.fetch_add(count, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..500 {
+            other.write_all(&[1; 100]).await.unwrap();
+        }
+        drop(other);
+        for reader in readers {
+            reader.await;
+        }
+        assert_eq!(total.load(Ordering::Relaxed), 50_000);
+    });
+}
+
+#[test]
+fn a_dropped_raw_read_passes_its_wake_up_on() {
+    run(async {
+        let (one, other) = pair().await;
+        for polls in 0..3 {
+            let mut dropped = one.read_with(|fd| recv(fd, &mut [0; 1]));
+            for _ in 0..polls {
+                assert!(poll_once(&mut dropped).await.is_pending());
+            }
+            let mut beside = one.read_with(|fd| recv(fd, &mut [0; 1]));
+            assert!(poll_once(&mut beside).await.is_pending());
+            other.write_all(b"x").await.unwrap();
+            task::sleep(Duration::from_millis(2)).await;
+            drop(dropped);
+            assert_eq!(beside.await.unwrap(), 1);
+        }
+    });
+}
+
+/// Datagrams are not kept apart by a lock: a closure that waits holds up nobody.
+#[test]
+fn datagram_sockets_have_it_too() {
+    run(async {
+        let one = netpoll::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let other = netpoll::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let to = other.local_addr().unwrap().into();
+        let mut buf = [0; 8];
+        let mut read = other.read_with(|fd| recv(fd, &mut buf));
+        assert!(poll_once(&mut read).await.is_pending());
+        assert_eq!(one.write_with(|fd| SockRef::from(&fd).send_to(b"raw", &to)).await.unwrap(), 3);
+        assert_eq!(read.await.unwrap(), 3);
+        assert!(!one.control(|fd| SockRef::from(&fd).broadcast()).unwrap());
+    });
+}
