@@ -6,13 +6,14 @@
 pub mod activation;
 mod addr;
 mod error;
-mod fd;
+pub(crate) mod fd;
 pub(crate) mod limits;
 mod listen_config;
 mod options;
 pub(crate) mod permits;
 mod tcp;
 mod udp;
+pub(crate) mod zero_copy;
 
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
@@ -28,7 +29,9 @@ pub mod futures {
     pub use super::tcp::futures::{
         Accept, Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,
     };
+    pub use super::tcp::write_vectored_all::WriteVectoredAll;
     pub use super::udp::futures::{
         PeekDatagram, PeekFrom, RecvDatagram, RecvFrom, RecvMany, RecvMsg, SendDatagram, SendMany, SendMsg, SendTo,
     };
+    pub use super::zero_copy::send_file::SendFile;
 }

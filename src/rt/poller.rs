@@ -207,14 +207,16 @@ impl PollHandle {
         }
     }
 
-    /// Waits until an edge says that the peer has hung up, with a descriptor registered in `epoch`.
+    /// Waits until an edge says that the peer has hung up, with a descriptor registered in `epoch`: reading, that it sends no
+    /// more; writing, that it takes nothing more either.
     pub(crate) fn poll_hang_up(
         &self,
+        direction: Direction,
         epoch: u32,
         cx: &mut Context<'_>,
         wait: &mut WaitKey,
     ) -> Poll<Result<(), WaitError>> {
-        let side = self.desc.side(Direction::Read);
+        let side = self.desc.side(direction);
         loop {
             if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
                 return Poll::Ready(Err(WaitError::Stopped));

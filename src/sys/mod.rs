@@ -7,9 +7,11 @@
 
 pub(crate) mod batch;
 pub(crate) mod control;
+pub(crate) mod identity;
 pub(crate) mod inherit;
 pub(crate) mod message;
 pub(crate) mod option;
 #[cfg(test)]
 pub(crate) mod seam;
 pub(crate) mod socket;
+pub(crate) mod splice;

@@ -235,7 +235,7 @@ impl NetFd {
 
     /// Waits until the peer has closed its side, or the connection is gone.
     pub(crate) fn poll_peer_closed(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = self.fd.poll_hang_up(operation, cx);
+        let polled = self.fd.poll_hang_up(Direction::Read, operation, cx);
         polled.map_err(|failure| self.error("read", failure))
     }
 

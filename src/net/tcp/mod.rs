@@ -1,6 +1,6 @@
 //! TCP: [`listener`] and [`incoming`] accept, [`stream`] is the connection, [`futures`] what its methods return, [`traits`] its reading and writing by
-//! futures-io's traits, [`options`] the lesser
-//! options, [`convert`] the ways in and out.
+//! futures-io's traits, [`options`] the lesser options, [`convert`] the ways in and out, [`write_vectored_all`] many buffers at once.
+//! What the kernel moves by itself is in `net::zero_copy`.
 
 pub(crate) mod convert;
 pub(crate) mod futures;
@@ -9,6 +9,7 @@ mod listener;
 mod options;
 mod stream;
 mod traits;
+pub(crate) mod write_vectored_all;
 
 pub use incoming::{Incoming, IntoIncoming};
 pub use listener::TcpListener;
