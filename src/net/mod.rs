@@ -23,6 +23,7 @@ pub use listen_config::ListenConfig;
 pub use options::{KeepAlive, TcpInfo};
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
 pub use udp::{Ancillary, Datagram, Ecn, RecvBatch, RecvInfo, SendBatch, UdpSocket};
+pub use zero_copy::send_zerocopy::ZerocopySent;
 
 /// The futures that methods of sockets return.
 pub mod futures {
@@ -34,4 +35,5 @@ pub mod futures {
         PeekDatagram, PeekFrom, RecvDatagram, RecvFrom, RecvMany, RecvMsg, SendDatagram, SendMany, SendMsg, SendTo,
     };
     pub use super::zero_copy::send_file::SendFile;
+    pub use super::zero_copy::send_zerocopy::SendZerocopy;
 }

@@ -15,3 +15,4 @@ pub(crate) mod option;
 pub(crate) mod seam;
 pub(crate) mod socket;
 pub(crate) mod splice;
+pub(crate) mod zerocopy;

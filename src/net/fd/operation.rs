@@ -332,6 +332,28 @@ impl Fd {
         polled.map_err(Failure::from)
     }
 
+    /// Waits until an edge says ERROR, or any has come since `seen`.
+    pub(crate) fn poll_error_edge(
+        &self,
+        direction: Direction,
+        operation: &mut Operation,
+        cx: &mut Context<'_>,
+        seen: u64,
+    ) -> Poll<Result<(), Failure>> {
+        self.mutex.incref()?;
+        let registered = self.poll.register(self.borrow());
+        self.give_back(direction, Hold::Free, &mut None, false);
+        let epoch = match registered {
+            Ok(epoch) => epoch,
+            Err(error) => return Poll::Ready(Err(self.fail_to_register(direction, Some(operation), error))),
+        };
+        let polled = self.poll.poll_error_edge(direction, epoch, cx, &mut operation.involved().wait, seen);
+        if polled.is_ready() {
+            self.leave(direction, &mut Some(operation));
+        }
+        polled.map_err(Failure::from)
+    }
+
     /// Takes what `hold` says, for one call, if that is simple: with a lock kept before or a place in the queue it is not.
     #[inline]
     fn try_hold(&self, direction: Direction, hold: Hold, caller: &Caller<'_>) -> bool {

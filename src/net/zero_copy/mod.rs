@@ -2,6 +2,7 @@
 //!
 //! [`endpoint`] finds out whether a reader or writer is a socket or a file, [`pipes`] keeps the pipes that [`splice`] moves bytes
 //! through from one socket to another, [`send_file`] sends from a file. `io::copy` decides between these and its buffer.
+//! [`send_zerocopy`] and [`sends`] are MSG_ZEROCOPY: from this process's memory, without a copy.
 //!
 //! # Compared with Go (net/splice_linux.go, net/sendfile.go, internal/poll)
 //! * A target that is closed or past its deadline is found so before anything is taken from the source; Go falls back to its
@@ -12,6 +13,8 @@
 pub(crate) mod endpoint;
 pub(crate) mod pipes;
 pub(crate) mod send_file;
+pub(crate) mod send_zerocopy;
+pub(crate) mod sends;
 pub(crate) mod splice;
 
 use std::io;
