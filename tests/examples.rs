@@ -3,7 +3,7 @@
 //! `cargo test` builds them. Every wait has a bound, and a child that is still there at the end of a test is killed.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -210,6 +210,38 @@ fn graceful_stops_after_as_many_connections_as_it_was_told() {
     drop(connect(graceful.addr()));
     let (status, output) = graceful.end();
     assert!(status.success() && output.ends_with("all have ended\n"), "{status}: {output}");
+}
+
+#[test]
+fn proxy_carries_both_ways_and_passes_on_the_end_of_either() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let target = listener.local_addr().expect("an address").to_string();
+    let proxy = Example::start("proxy", &["127.0.0.1:0", &target]);
+    let addr = proxy.addr();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the proxy connects");
+        let mut request = Vec::new();
+        stream.read_to_end(&mut request).expect("a request");
+        stream.write_all(&request.repeat(3)).expect("room");
+    });
+    let mut client = connect(addr);
+    let request: Vec<u8> = (0..1_000_000u32).map(|at| (at % 251) as u8).collect();
+    client.write_all(&request).expect("room");
+    client.shutdown(Shutdown::Write).expect("an open stream");
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).expect("an answer");
+    assert!(answer == request.repeat(3));
+    assert_eq!(proxy.line(), "1000000 bytes up, 3000000 down");
+    server.join().expect("a server");
+}
+
+#[test]
+fn proxy_gives_up_silent_connections() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let target = listener.local_addr().expect("an address").to_string();
+    let proxy = Example::start("proxy", &["127.0.0.1:0", &target, "0"]);
+    let mut client = connect(proxy.addr());
+    assert_eq!(client.read(&mut [0]).expect("the end"), 0);
 }
 
 #[test]

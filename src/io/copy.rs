@@ -1,36 +1,53 @@
-//! [`copy()`]: everything from a reader to a writer.
+//! [`copy()`] and [`copy_bidirectional`]: everything from a reader to a writer, and both ways.
+//!
+//! `transfer` is one direction: it chooses between the kernel (`net::zero_copy`) and the `buffer`. `bidirectional` is two of
+//! them with half-close and an idle limit.
 //!
 //! # Invariants
 //! * The reader is not polled again after it said it was at its end.
 //! * While it waits for the reader nothing sits in a buffered writer: that is flushed first (the other end may be
 //!   waiting for it before it sends more).
-//! * A reader and a writer that are always ready (both in memory) do not hold their thread for ever: after
-//!   [`ROUNDS_PER_POLL`] the task yields.
+//! * Nothing is taken from the reader when the writer is a socket that is closed or past its deadline.
+//! * A reader and a writer that are always ready do not hold their thread for ever: after
+//!   [`BYTES_PER_POLL`](transfer::BYTES_PER_POLL) or so the task yields.
 //!
 //! # Compared with Go
-//! `io.Copy`, with its buffer size.
+//! `io.Copy`, with its buffer size and its choice of splice, sendfile or the buffer.
 
-use std::future::Future;
+mod bidirectional;
+mod buffer;
+#[cfg(test)]
+mod refusal_tests;
+mod transfer;
+
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::ready;
 
 use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 
-/// Go's size: a quarter of loopback's usual window, and few enough bytes to stay in a first-level cache.
-const BUFFER_BYTES: usize = 32 << 10;
+use transfer::{End, Transfer};
 
-/// One poll moves at most 4 MiB: about a millisecond.
-const ROUNDS_PER_POLL: u32 = 128;
+pub use bidirectional::{copy_bidirectional, copy_bidirectional_with};
 
 /// Copies everything from `reader`, to its end, to `writer`, flushes that and says how many bytes went. The writer is not closed.
 ///
+/// From a stream socket of this crate to another the bytes stay in the kernel (splice(2)), and so they do from a
+/// [`File`](std::fs::File) in [`AssertAsync`](crate::io::AssertAsync) to a socket (sendfile(2)): also through references and, for the
+/// reader, through [`take`](crate::io::ReadExt::take). Anything else, and what the kernel refuses, goes through a buffer of 32 KiB.
+/// [`Metrics::kernel_copies`](crate::rt::Metrics::kernel_copies) counts. Reading a file that is not in memory blocks the thread for as
+/// long as the disk takes.
+///
+/// A writer that is a socket is watched while the reader has nothing: when its peer is gone, the copy ends.
+///
 /// # Errors
 /// Those of the reader and the writer, unchanged (async-std puts a text in front and hides the code); `Interrupted` is
-/// retried; `WriteZero` when the writer takes nothing more.
+/// retried; `WriteZero` when the writer takes nothing more; `BrokenPipe` or `ConnectionReset` when its peer is gone. No SIGPIPE is
+/// raised, also in a program that does not ignore it. A writer's expired deadline or close is found before anything is read.
 ///
 /// # Cancellation
-/// The bytes that have been read and not yet written, up to 32 KiB, are lost when it fails or is dropped.
+/// The bytes that have been read and not yet written are lost when it fails or is dropped: up to 32 KiB in the buffer, or what
+/// the pipe of a splice holds (some hundred KiB), which only happens while it waits for the writer.
 ///
 /// ```
 /// use netpoll::io;
@@ -46,83 +63,12 @@ where
     R: Read + Unpin + ?Sized,
     W: Write + Unpin + ?Sized,
 {
-    let buf = vec![0; BUFFER_BYTES].into_boxed_slice();
-    Copy { reader, writer, buf, start: 0, end: 0, total: 0, finished: false, unflushed: false }.await
-}
-
-struct Copy<'a, R: ?Sized, W: ?Sized> {
-    reader: &'a mut R,
-    writer: &'a mut W,
-    buf: Box<[u8]>,
-    /// `buf[start..end]` is read and not yet written.
-    start: usize,
-    end: usize,
-    total: u64,
-    /// The reader is at its end.
-    finished: bool,
-    /// Something was written since the last flush.
-    unflushed: bool,
-}
-
-impl<R: Read + Unpin + ?Sized, W: Write + Unpin + ?Sized> Copy<'_, R, W> {
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut *self.writer).poll_flush(cx))?;
-        self.unflushed = false;
-        Poll::Ready(Ok(()))
-    }
-
-    /// Reads into the empty buffer.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            match Pin::new(&mut *self.reader).poll_read(cx, &mut self.buf) {
-                Poll::Ready(Ok(0)) => self.finished = true,
-                Poll::Ready(Ok(count)) => (self.start, self.end) = (0, count.min(self.buf.len())),
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    if self.unflushed {
-                        ready!(self.poll_flush(cx))?;
-                    }
-                    return Poll::Pending;
-                }
-            }
-            return Poll::Ready(Ok(()));
-        }
-    }
-
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.start < self.end {
-            let rest = &self.buf[self.start..self.end];
-            match ready!(Pin::new(&mut *self.writer).poll_write(cx, rest)) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(count) => {
-                    let count = count.min(rest.len());
-                    self.start += count;
-                    self.total += count as u64;
-                    self.unflushed = true;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<R: Read + Unpin + ?Sized, W: Write + Unpin + ?Sized> Future for Copy<'_, R, W> {
-    type Output = io::Result<u64>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        for _ in 0..ROUNDS_PER_POLL {
-            ready!(this.poll_drain(cx))?;
-            if this.finished {
-                ready!(this.poll_flush(cx))?;
-                return Poll::Ready(Ok(this.total));
-            }
-            ready!(this.poll_fill(cx))?;
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
+    let mut transfer = Transfer::new(reader, writer);
+    poll_fn(|cx| {
+        std::task::Poll::Ready(match ready!(transfer.poll(cx, reader, writer))? {
+            End::Source => Ok(transfer.written()),
+            End::Gone => Err(io::ErrorKind::BrokenPipe.into()),
+        })
+    })
+    .await
 }

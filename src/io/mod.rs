@@ -45,8 +45,8 @@ pub use futures_io::{AsyncBufRead as BufRead, AsyncRead as Read, AsyncSeek as Se
 
 #[doc(inline)]
 pub use futures_lite::io::{
-    BufReader, Chain, CloseFuture, Cursor, Empty, FlushFuture, ReadFuture, ReadVectoredFuture, Repeat, SeekFuture,
-    Sink, Take, WriteFuture, WriteVectoredFuture, empty, repeat, sink,
+    AssertAsync, BufReader, Chain, CloseFuture, Cursor, Empty, FlushFuture, ReadFuture, ReadVectoredFuture, Repeat,
+    SeekFuture, Sink, Take, WriteFuture, WriteVectoredFuture, empty, repeat, sink,
 };
 
 pub use async_fd::{
@@ -55,7 +55,7 @@ pub use async_fd::{
 };
 pub use buf_read::{BufReadExt, Lines, ReadLineFuture, ReadUntilFuture, Split};
 pub use buf_writer::{BufWriter, IntoInnerError};
-pub use copy::copy;
+pub use copy::{copy, copy_bidirectional, copy_bidirectional_with};
 pub use read::{Bytes, ReadExactFuture, ReadExt, ReadToEndFuture, ReadToStringFuture};
 pub use seek::SeekExt;
 pub use stdin::{Stdin, stdin};

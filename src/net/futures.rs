@@ -19,9 +19,12 @@ use crate::rt::poller::Direction;
 pub use super::fd::fd::Closed;
 pub use super::pipe::{PipeRead, PipeWrite, PipeWriteAll};
 pub use super::raw::{RawRead, RawWrite};
+pub use super::tcp::write_vectored_all::WriteVectoredAll;
 pub use super::udp::futures::{
     PeekDatagram, PeekFrom, RecvDatagram, RecvFrom, RecvMany, RecvMsg, SendDatagram, SendMany, SendMsg, SendTo,
 };
+pub use super::zero_copy::send_file::SendFile;
+pub use super::zero_copy::send_zerocopy::SendZerocopy;
 
 /// Declares a future over a [`NetFd`]: its fields beside the socket and the operation, its direction, its one poll.
 macro_rules! operation_future {

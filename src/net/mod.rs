@@ -17,6 +17,7 @@ pub(crate) mod raw;
 mod tcp;
 mod udp;
 pub(crate) mod unix;
+pub(crate) mod zero_copy;
 
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
@@ -27,3 +28,4 @@ pub use options::{KeepAlive, TcpInfo};
 pub use pipe::{Pipe, pipe};
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
 pub use udp::{Ancillary, Datagram, Ecn, RecvBatch, RecvInfo, SendBatch, UdpSocket};
+pub use zero_copy::send_zerocopy::ZerocopySent;

@@ -49,8 +49,18 @@ pub struct Metrics {
     pub nested_block_on: u32,
     /// Sockets open now, as far as they are this crate's.
     pub descriptors: usize,
+    /// Calls of splice(2) to a socket and of sendfile(2) that moved something, total: what [`io::copy`](crate::io::copy()) and
+    /// [`send_file`](crate::net::TcpStream::send_file) leave to the kernel.
+    pub kernel_copies: u64,
     /// Panics that escaped a task's own containment (destructors), total.
     pub contained_panics: u64,
+}
+
+static KERNEL_COPIES: Counter = Counter::new();
+
+/// Counts calls that move bytes inside the kernel.
+pub(crate) fn kernel_copies() -> &'static Counter {
+    &KERNEL_COPIES
 }
 
 /// The runtime's counters now. Does not start the runtime.
@@ -87,6 +97,7 @@ pub fn metrics() -> Metrics {
         blocked_tasks: runtime.sysmon.blocked.load(Ordering::Relaxed),
         nested_block_on: runtime.nested.load(Ordering::SeqCst),
         descriptors: runtime.descriptors.load(Ordering::Relaxed),
+        kernel_copies: KERNEL_COPIES.get(),
         contained_panics: runtime.panics.get(),
     }
 }

@@ -26,6 +26,7 @@ pub(crate) mod timer;
 pub(crate) mod waiters;
 
 pub use builder::{BlockedPolicy, Builder};
+pub(crate) use metrics::kernel_copies;
 pub use metrics::{Metrics, metrics};
 pub use sched::sysmon::BlockedTask;
 pub use shutdown::{StillRunning, shutdown};

@@ -190,8 +190,9 @@ impl Side {
             }
         }
         if word & WAITERS != 0 {
-            if reasons & HANG_UP != 0 && !planted!("hang_up_wakes_one") {
-                // The end concerns all who wait here, those who wait for just that too.
+            if reasons & (HANG_UP | ERROR) != 0 && !planted!("hang_up_wakes_one") {
+                // The end concerns all who wait here, those who wait for just that too. An error may be a message in the error queue
+                // only, which one that waits for data or room would not pass on.
                 self.interrupt(wakers);
             } else {
                 self.take_event(wakers);
@@ -366,6 +367,11 @@ impl Side {
         if self.has_waiters() {
             self.interrupt(wakers);
         }
+    }
+
+    /// Changes with every edge.
+    pub(crate) fn edges(&self) -> u64 {
+        self.word.load(Ordering::Acquire) & TICK_MASK
     }
 
     /// The bits that edges left behind.

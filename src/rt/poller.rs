@@ -207,14 +207,16 @@ impl PollHandle {
         }
     }
 
-    /// Waits until an edge says that the peer has hung up, with a descriptor registered in `epoch`.
+    /// Waits until an edge says that the peer has hung up, with a descriptor registered in `epoch`: reading, that it sends no
+    /// more; writing, that it takes nothing more either.
     pub(crate) fn poll_hang_up(
         &self,
+        direction: Direction,
         epoch: u32,
         cx: &mut Context<'_>,
         wait: &mut WaitKey,
     ) -> Poll<Result<(), WaitError>> {
-        let side = self.desc.side(Direction::Read);
+        let side = self.desc.side(direction);
         loop {
             if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
                 return Poll::Ready(Err(WaitError::Stopped));
@@ -224,6 +226,42 @@ impl PollHandle {
             }
             wait.epoch = epoch.wrapping_add(1);
             let still = || self.is_registered(epoch) && !side.is_hung_up();
+            match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), still) {
+                Wait::Listed => return Poll::Pending,
+                Wait::Retry if !self.is_registered(epoch) => return Poll::Ready(Err(WaitError::Stopped)),
+                Wait::Retry => {}
+                Wait::Full => return Poll::Ready(Err(WaitError::TooMany)),
+            }
+        }
+    }
+
+    /// Changes with every edge in this direction.
+    pub(crate) fn edges(&self, direction: Direction) -> u64 {
+        self.desc.side(direction).edges()
+    }
+
+    /// Waits until an edge says ERROR, or any has come since `seen`, with a descriptor registered in `epoch`.
+    pub(crate) fn poll_error_edge(
+        &self,
+        direction: Direction,
+        epoch: u32,
+        cx: &mut Context<'_>,
+        wait: &mut WaitKey,
+        seen: u64,
+    ) -> Poll<Result<(), WaitError>> {
+        let side = self.desc.side(direction);
+        loop {
+            if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
+                return Poll::Ready(Err(WaitError::Stopped));
+            }
+            side.begin(self.generation)?;
+            if side.edges() != seen {
+                return Poll::Ready(Ok(()));
+            }
+            wait.epoch = epoch.wrapping_add(1);
+            // ORDERING: asked under the list's lock, after WAITERS is set in the word that an edge changes: it is seen here, or takes the
+            // waiter out.
+            let still = || self.is_registered(epoch) && side.edges() == seen;
             match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), still) {
                 Wait::Listed => return Poll::Pending,
                 Wait::Retry if !self.is_registered(epoch) => return Poll::Ready(Err(WaitError::Stopped)),

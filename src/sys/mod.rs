@@ -8,10 +8,13 @@
 pub(crate) mod batch;
 pub(crate) mod control;
 pub(crate) mod fd;
+pub(crate) mod identity;
 pub(crate) mod inherit;
 pub(crate) mod message;
 pub(crate) mod option;
 #[cfg(test)]
 pub(crate) mod seam;
 pub(crate) mod socket;
+pub(crate) mod splice;
 pub(crate) mod unix;
+pub(crate) mod zerocopy;

@@ -25,6 +25,12 @@ pub(crate) enum Call {
     /// getpeername(2).
     PeerAddr,
     Close,
+    /// splice(2) out of the socket.
+    SpliceFrom,
+    /// splice(2) into the socket.
+    SpliceTo,
+    /// sendfile(2) to the socket.
+    SendFile,
 }
 
 /// The answer to one call.
@@ -123,6 +129,11 @@ fn refuse(outcome: Outcome) -> io::Result<()> {
 
 pub(super) fn accept4(fd: BorrowedFd<'_>) -> io::Result<()> {
     refuse(next(of_descriptor(fd.as_raw_fd()), Call::Accept4))
+}
+
+/// For calls that are made unless they are to fail.
+pub(super) fn fail(fd: BorrowedFd<'_>, call: Call) -> io::Result<()> {
+    refuse(next(of_descriptor(fd.as_raw_fd()), call))
 }
 
 pub(super) fn peer_addr(fd: BorrowedFd<'_>) -> io::Result<()> {

@@ -134,6 +134,16 @@ pub(crate) fn is_ready(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
     check(unsafe { libc::poll(&raw mut entry, 1, 0) }).map(|ready| ready > 0)
 }
 
+/// [`is_ready`] of a TCP socket whose error queue is in use: with messages in it poll(2) says POLLERR, and alone that means nothing
+/// else, since a connection that has failed is also hung up.
+pub(crate) fn is_ready_beside_errors(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
+    let events = if write { libc::POLLOUT } else { libc::POLLIN };
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // SAFETY: one entry, valid for the call.
+    check(unsafe { libc::poll(&raw mut entry, 1, 0) })?;
+    Ok(entry.revents & !libc::POLLERR != 0)
+}
+
 /// The pending error of a socket (`SO_ERROR`), which the call clears.
 pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     #[cfg(test)]

@@ -19,6 +19,7 @@ use socket2::SockAddr;
 use super::fd::{Closed, Fd};
 use super::operation::{Caller, Failure, Hold, Left, Operation};
 use crate::net::error::{Addr, Op};
+use crate::net::zero_copy::sends::Sends;
 use crate::rt::poller::Direction;
 use crate::sys::socket;
 
@@ -35,12 +36,14 @@ pub(crate) struct NetFd {
     network: &'static str,
     /// Kept at an explicit close.
     names: OnceLock<Box<Names>>,
+    /// MSG_ZEROCOPY, once it is used. Dropped after the socket is closed.
+    pub(crate) sends: OnceLock<Box<Sends>>,
 }
 
 impl NetFd {
     /// Takes a non-blocking TCP socket.
     pub(crate) fn tcp(fd: OwnedFd) -> io::Result<NetFd> {
-        Ok(NetFd { fd: Fd::new(fd, true)?, network: "tcp", names: OnceLock::new() })
+        Ok(NetFd { fd: Fd::new(fd, true)?, network: "tcp", names: OnceLock::new(), sends: OnceLock::new() })
     }
 
     /// Takes a non-blocking UDP socket.
@@ -50,7 +53,7 @@ impl NetFd {
 
     /// Takes a non-blocking socket of another kind.
     pub(crate) fn new(fd: OwnedFd, network: &'static str) -> io::Result<NetFd> {
-        Ok(NetFd { fd: Fd::new(fd, false)?, network, names: OnceLock::new() })
+        Ok(NetFd { fd: Fd::new(fd, false)?, network, names: OnceLock::new(), sends: OnceLock::new() })
     }
 
     fn ask_names(fd: BorrowedFd<'_>) -> Names {
@@ -117,6 +120,9 @@ impl NetFd {
     pub(crate) fn close(&self) -> Closed {
         Closed::new(self.fd.close(|| {
             self.names.get_or_init(|| Box::new(NetFd::ask_names(self.fd.borrow())));
+            if let Some(sends) = self.sends.get() {
+                sends.before_close(self.fd.borrow());
+            }
         }))
     }
 
@@ -225,7 +231,8 @@ impl NetFd {
         // An edge that comes while this operation waits needs no proof; a readiness that is older may be used up.
         let woken = caller.as_ref().is_some_and(|operation| operation.has_waited());
         let polled = self.fd.poll_call(direction, Hold::Free, caller, cx, |fd| {
-            if woken || socket::is_ready(fd, direction == Direction::Write)? {
+            // A completion in the error queue makes an edge as well, and is no reason.
+            if (woken && self.sends.get().is_none()) || self.is_ready(fd, direction == Direction::Write)? {
                 return Ok(((), Left::Maybe));
             }
             Err(io::ErrorKind::WouldBlock.into())
@@ -234,9 +241,13 @@ impl NetFd {
         polled.map_err(|failure| self.error(op, failure))
     }
 
+    fn is_ready(&self, fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
+        if self.sends.get().is_some() { socket::is_ready_beside_errors(fd, write) } else { socket::is_ready(fd, write) }
+    }
+
     /// Waits until the peer has closed its side, or the connection is gone.
     pub(crate) fn poll_peer_closed(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = self.fd.poll_hang_up(operation, cx);
+        let polled = self.fd.poll_hang_up(Direction::Read, operation, cx);
         polled.map_err(|failure| self.error("read", failure))
     }
 

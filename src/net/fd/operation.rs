@@ -324,20 +324,47 @@ impl Fd {
         }
     }
 
-    /// Waits until the peer has hung up.
-    pub(crate) fn poll_hang_up(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    /// Waits until the peer has hung up: its sending side, or (`Write`) both.
+    pub(crate) fn poll_hang_up(
+        &self,
+        direction: Direction,
+        operation: &mut Operation,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Failure>> {
         self.mutex.incref()?;
         let registered = self.poll.register(self.borrow());
-        self.give_back(Direction::Read, Hold::Free, &mut None, false);
+        self.give_back(direction, Hold::Free, &mut None, false);
         let epoch = match registered {
             Ok(epoch) => epoch,
             Err(error) => {
-                return Poll::Ready(Err(self.fail_to_register(Direction::Read, Some(operation), error)));
+                return Poll::Ready(Err(self.fail_to_register(direction, Some(operation), error)));
             }
         };
-        let polled = self.poll.poll_hang_up(epoch, cx, &mut operation.involved().wait);
+        let polled = self.poll.poll_hang_up(direction, epoch, cx, &mut operation.involved().wait);
         if polled.is_ready() {
-            self.leave(Direction::Read, &mut Some(operation));
+            self.leave(direction, &mut Some(operation));
+        }
+        polled.map_err(Failure::from)
+    }
+
+    /// Waits until an edge says ERROR, or any has come since `seen`.
+    pub(crate) fn poll_error_edge(
+        &self,
+        direction: Direction,
+        operation: &mut Operation,
+        cx: &mut Context<'_>,
+        seen: u64,
+    ) -> Poll<Result<(), Failure>> {
+        self.mutex.incref()?;
+        let registered = self.poll.register(self.borrow());
+        self.give_back(direction, Hold::Free, &mut None, false);
+        let epoch = match registered {
+            Ok(epoch) => epoch,
+            Err(error) => return Poll::Ready(Err(self.fail_to_register(direction, Some(operation), error))),
+        };
+        let polled = self.poll.poll_error_edge(direction, epoch, cx, &mut operation.involved().wait, seen);
+        if polled.is_ready() {
+            self.leave(direction, &mut Some(operation));
         }
         polled.map_err(Failure::from)
     }

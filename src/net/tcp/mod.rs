@@ -1,5 +1,6 @@
 //! TCP: [`listener`] and [`incoming`] accept, [`stream`] is the connection, [`traits`] its reading and writing by
-//! futures-io's traits, [`options`] the lesser options, [`convert`] the ways in and out.
+//! futures-io's traits, [`options`] the lesser options, [`convert`] the ways in and out, [`write_vectored_all`] many buffers at
+//! once. What the kernel moves by itself is in `net::zero_copy`.
 
 pub(crate) mod convert;
 pub(super) mod incoming;
@@ -7,6 +8,7 @@ mod listener;
 mod options;
 mod stream;
 pub(super) mod traits;
+pub(crate) mod write_vectored_all;
 
 pub use incoming::{Incoming, IntoIncoming};
 pub use listener::TcpListener;

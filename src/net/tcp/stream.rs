@@ -63,7 +63,7 @@ use crate::sys::socket;
 /// ```
 #[derive(Clone)]
 pub struct TcpStream {
-    pub(super) fd: Arc<NetFd>,
+    pub(in crate::net) fd: Arc<NetFd>,
 }
 
 impl TcpStream {

@@ -63,6 +63,10 @@ impl UnixStream {
         UnixStream { fd: Arc::new(fd) }
     }
 
+    pub(in crate::net) fn shared(&self) -> Arc<NetFd> {
+        self.fd.clone()
+    }
+
     pub(super) fn net_fd(fd: OwnedFd) -> io::Result<NetFd> {
         NetFd::new(fd, network(Type::STREAM))
     }

@@ -1,0 +1,195 @@
+//! What splice and sendfile save: `proxy [--mib 1024] [--rounds 5]`.
+//!
+//! A child carries a stream from this process back to this process, or sends a file to it: by `io::copy`, which leaves the bytes to the
+//! kernel, and by a loop over a buffer of 64 KiB. Sender and receiver are threads with blocking sockets; the receiver compares every
+//! byte. Printed is the child's own CPU time, user and system, in alternating rounds, and the ratio of the medians.
+
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::OnceLock;
+use std::{env, fs, io, thread};
+
+use netpoll_bench::arguments::Arguments;
+
+const WAYS: [(&str, &str, &str); 2] = [("stream", "splice", "stream-loop"), ("file", "sendfile", "file-loop")];
+const LOOP_BYTES: usize = 64 << 10;
+
+fn main() -> ExitCode {
+    let served = env::args().nth(1).filter(|first| first == "serve");
+    match if served.is_some() { serve() } else { measure() } {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Of prime length, so that a piece lost or doubled does not go unseen.
+fn block() -> &'static [u8] {
+    static BLOCK: OnceLock<Vec<u8>> = OnceLock::new();
+    BLOCK.get_or_init(|| (0..1_048_573u32).map(|at| (at ^ at >> 7 ^ at >> 13) as u8).collect())
+}
+
+fn write_pattern(to: &mut impl Write, mut bytes: u64) -> io::Result<()> {
+    while bytes > 0 {
+        let part = block().len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
+        to.write_all(&block()[..part])?;
+        bytes -= part as u64;
+    }
+    Ok(())
+}
+
+/// Reads to the end: how many bytes, all of them right.
+fn check_pattern(from: &mut impl Read) -> io::Result<u64> {
+    let (mut buf, mut total) = (vec![0; 1 << 20], 0);
+    loop {
+        let count = from.read(&mut buf)?;
+        if count == 0 {
+            return Ok(total);
+        }
+        let mut read = &buf[..count];
+        while !read.is_empty() {
+            let at = (total % block().len() as u64) as usize;
+            let part = read.len().min(block().len() - at);
+            if read[..part] != block()[at..at + part] {
+                return Err(io::Error::other(format!("wrong bytes after {total}")));
+            }
+            total += part as u64;
+            read = &read[part..];
+        }
+    }
+}
+
+// ---- the child: serve WAY TARGET [FILE] ----
+
+fn serve() -> Result<(), String> {
+    let mut args = env::args().skip(2);
+    let (way, target) = (args.next().ok_or("a way is wanted")?, args.next().ok_or("a target is wanted")?);
+    let file = args.next();
+    netpoll::task::block_on(carry(&way, &target, file)).map_err(|error| error.to_string())
+}
+
+async fn carry(way: &str, target: &str, file: Option<String>) -> io::Result<()> {
+    use netpoll::io::AssertAsync;
+    let target: SocketAddr = target.parse().map_err(io::Error::other)?;
+    let mut to = netpoll::net::TcpStream::connect(target).await?;
+    let (mut source, mut file) = match file {
+        Some(path) => (None, Some(fs::File::open(path)?)),
+        None => {
+            let listener = netpoll::net::TcpListener::bind("127.0.0.1:0").await?;
+            println!("{}", listener.local_addr()?);
+            (Some(listener.accept().await?.0), None)
+        }
+    };
+    let before = cpu_seconds()?;
+    let mut buf = vec![0; LOOP_BYTES];
+    match (way, &mut source, &mut file) {
+        ("splice", Some(from), _) => drop(netpoll::io::copy(from, &mut to).await?),
+        ("sendfile", _, Some(file)) => drop(netpoll::io::copy(&mut AssertAsync::new(file), &mut to).await?),
+        ("stream-loop", Some(from), _) => loop {
+            match from.read(&mut buf).await? {
+                0 => break,
+                count => to.write_all(&buf[..count]).await?,
+            }
+        },
+        ("file-loop", _, Some(file)) => loop {
+            match file.read(&mut buf)? {
+                0 => break,
+                count => to.write_all(&buf[..count]).await?,
+            }
+        },
+        _ => return Err(io::Error::other("no such way")),
+    }
+    println!("{} {}", cpu_seconds()? - before, netpoll::rt::metrics().kernel_copies);
+    Ok(())
+}
+
+/// User and system time of this process.
+fn cpu_seconds() -> io::Result<f64> {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: `usage` is valid for the call.
+    if unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroes are a value, and the call filled it in.
+    let usage = unsafe { usage.assume_init() };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    Ok(seconds(usage.ru_utime) + seconds(usage.ru_stime))
+}
+
+// ---- the parent ----
+
+fn measure() -> Result<(), String> {
+    let mut arguments = Arguments::from_env(&[])?;
+    let bytes = arguments.value("mib", 1024u64)? << 20;
+    let rounds = arguments.value("rounds", 5usize)?;
+    arguments.finish()?;
+    let text = |error: io::Error| error.to_string();
+    let path = env::temp_dir().join(format!("netpoll-proxy-{}", std::process::id()));
+    let mut file = fs::File::create_new(&path).map_err(text)?;
+    let measured = write_pattern(&mut file, bytes).map_err(text).and_then(|()| {
+        // In memory, so that neither way waits for the disk.
+        file.seek(SeekFrom::Start(0)).map_err(text)?;
+        rounds_of(bytes, rounds, &path.to_string_lossy()).map_err(text)
+    });
+    fs::remove_file(path).map_err(text)?;
+    measured
+}
+
+fn rounds_of(bytes: u64, rounds: usize, file: &str) -> io::Result<()> {
+    for (name, kernel, by_loop) in WAYS {
+        let file = (name == "file").then_some(file);
+        let (mut seconds, mut copies) = ([Vec::new(), Vec::new()], 0);
+        for _ in 0..rounds {
+            for (way, seconds) in [kernel, by_loop].into_iter().zip(&mut seconds) {
+                let (cpu, calls) = once(way, bytes, file)?;
+                seconds.push(cpu);
+                copies = copies.max(calls);
+            }
+        }
+        let [fast, slow] = seconds.map(|mut seconds| {
+            seconds.sort_by(f64::total_cmp);
+            seconds[seconds.len() / 2]
+        });
+        let rate = |seconds: f64| bytes as f64 / seconds / f64::from(1 << 30);
+        println!(
+            "{name}: {} MiB byte for byte; {kernel} {fast:.3} s CPU ({:.1} GiB a CPU second, {copies} calls), {} KiB loop {slow:.3} s \
+             ({:.1} GiB a CPU second): {:.2} times",
+            bytes >> 20,
+            rate(fast),
+            LOOP_BYTES >> 10,
+            rate(slow),
+            slow / fast
+        );
+    }
+    Ok(())
+}
+
+/// One transfer by a child: its CPU seconds, and its calls that moved bytes inside the kernel.
+fn once(way: &str, bytes: u64, file: Option<&str>) -> io::Result<(f64, u64)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let target = listener.local_addr()?.to_string();
+    let mut child = Command::new(env::current_exe()?)
+        .args(["serve", way, &target])
+        .args(file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().ok_or_else(|| io::Error::other("no output"))?).lines();
+    let receiver = thread::spawn(move || check_pattern(&mut listener.accept()?.0));
+    let mut line = || lines.next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
+    if file.is_none() {
+        let mut to = TcpStream::connect(line()?)?;
+        write_pattern(&mut to, bytes)?;
+        to.shutdown(Shutdown::Write)?;
+    }
+    let result = line()?;
+    child.wait()?;
+    let received = receiver.join().map_err(|_| io::Error::other("the receiver panicked"))??;
+    let parsed = result.split_once(' ').and_then(|(cpu, calls)| Some((cpu.parse().ok()?, calls.parse().ok()?)));
+    parsed
+        .filter(|_| received == bytes)
+        .ok_or_else(|| io::Error::other(format!("{way}: {received} of {bytes} bytes, {result}")))
+}

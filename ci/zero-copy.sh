@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# A stream and a file of 1 GiB each go through byte for byte, and the system calls that did it are counted: no byte passes
+# through the process. Needs strace.
+#   ci/zero-copy.sh [MIB]      1024 unless told
+set -euo pipefail
+cd "$(dirname "$0")/../benches"
+readonly mib=${1:-1024}
+
+cargo build --release --no-default-features --features netpoll --bin proxy
+trace=$(mktemp -d)
+trap 'rm -r "$trace"' EXIT
+# The parent sends and receives by itself; only the children carry. Each process has a file of its own.
+strace -ff -o "$trace/calls" -e trace=execve,splice,sendfile,read,write,recvfrom,sendto,sendmsg,readv \
+    target/release/proxy --mib "$mib" --rounds 1
+
+# way: calls that move bytes in the kernel, bytes that they moved; bytes through the process's memory
+for way in splice sendfile; do
+    first=$(grep -l "\"serve\", \"$way\"" "$trace"/calls.*)
+    awk -v way="$way" '
+        $1 ~ /^(splice|sendfile)\(/ && $NF ~ /^[0-9]+$/ { calls++; moved += $NF }
+        $1 ~ /^(read|write|recvfrom|sendto|sendmsg|readv)\(/ && $NF ~ /^[0-9]+$/ { through += $NF }
+        END { printf "%s: %d calls moved %d bytes; %d bytes went through memory\n", way, calls, moved, through
+              exit !(calls > 0 && through < 65536) }' "$first"
+done

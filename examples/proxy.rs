@@ -1,0 +1,46 @@
+//! A TCP proxy: every connection to LISTEN goes on to TARGET, both ways, inside the kernel.
+//!
+//! ```text
+//! cargo run --release --example proxy -- 127.0.0.1:8080 example.com:80
+//! curl -H 'Host: example.com' http://127.0.0.1:8080/
+//! ```
+//!
+//! Shows `copy_bidirectional_with`: splice(2) between the sockets, an end of stream that is passed on while the other direction goes
+//! on, an end to silent connections. A third argument is that limit in seconds, 300 by default.
+
+use std::time::Duration;
+
+use netpoll::net::{TcpListener, TcpStream};
+use netpoll::prelude::*;
+use netpoll::{io, task};
+
+fn main() -> io::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let (Some(listen), Some(target)) = (args.next(), args.next()) else {
+        return Err(io::Error::other("usage: proxy LISTEN TARGET [IDLE-SECONDS]"));
+    };
+    let idle = args.next().map_or(Ok(300), |idle| idle.parse()).map_err(io::Error::other)?;
+    task::block_on(run(&listen, target, Duration::from_secs(idle)))
+}
+
+async fn run(listen: &str, target: String, idle: Duration) -> io::Result<()> {
+    let listener = TcpListener::bind(listen).await?;
+    println!("listening on {}", listener.local_addr()?);
+    let mut incoming = listener.incoming();
+    while let Some(inbound) = incoming.next().await {
+        let (inbound, target) = (inbound?, target.clone());
+        drop(task::spawn(async move {
+            if let Err(error) = carry(inbound, &target, idle).await {
+                eprintln!("{error}");
+            }
+        }));
+    }
+    Ok(())
+}
+
+async fn carry(mut inbound: TcpStream, target: &str, idle: Duration) -> io::Result<()> {
+    let mut outbound = TcpStream::connect(target).await?;
+    let (up, down) = io::copy_bidirectional_with(&mut inbound, &mut outbound, idle).await?;
+    println!("{up} bytes up, {down} down");
+    Ok(())
+}

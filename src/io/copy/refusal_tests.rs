@@ -1,0 +1,159 @@
+//! A kernel, a sandbox or a kind of file that refuses at any moment: the buffer takes over, and no byte is lost.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsFd;
+use std::thread;
+
+use futures_lite::AsyncReadExt;
+use futures_lite::io::AssertAsync;
+
+use super::copy;
+use crate::net::{TcpListener, TcpStream};
+use crate::sys::seam::{self, Call, Outcome};
+use crate::task::block_on;
+
+const BYTES: usize = 3 << 20;
+const REFUSALS: [i32; 5] = [libc::EINVAL, libc::ENOSYS, libc::EPERM, libc::EOPNOTSUPP, libc::EACCES];
+
+fn bytes() -> Vec<u8> {
+    (0..BYTES as u32).map(|at| (at ^ at >> 8 ^ at >> 16) as u8).collect()
+}
+
+async fn accept(
+    with: impl FnOnce(SocketAddr) -> thread::JoinHandle<Vec<u8>>,
+) -> (TcpStream, thread::JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let peer = with(listener.local_addr().unwrap());
+    (listener.accept().await.unwrap().0, peer)
+}
+
+/// A stream whose peer sends [`bytes`].
+async fn source() -> (TcpStream, thread::JoinHandle<Vec<u8>>) {
+    accept(|addr| {
+        thread::spawn(move || {
+            let mut peer = std::net::TcpStream::connect(addr).unwrap();
+            peer.write_all(&bytes()).unwrap();
+            peer.shutdown(Shutdown::Write).unwrap();
+            Vec::new()
+        })
+    })
+    .await
+}
+
+/// A stream whose peer collects what comes.
+async fn target() -> (TcpStream, thread::JoinHandle<Vec<u8>>) {
+    accept(|addr| {
+        thread::spawn(move || {
+            let mut all = Vec::new();
+            std::net::TcpStream::connect(addr).unwrap().read_to_end(&mut all).unwrap();
+            all
+        })
+    })
+    .await
+}
+
+fn scripts(call: Call, before: usize, errno: i32, stream: &TcpStream) -> seam::Script {
+    let script = seam::descriptor(stream.as_fd());
+    for _ in 0..before {
+        script.then(call, Outcome::Real);
+    }
+    script.then(call, Outcome::Fail(libc::EINTR)).then(call, Outcome::Fail(errno));
+    script
+}
+
+fn splices(call: Call, before: usize, errno: i32) {
+    block_on(async {
+        let ((mut source, sender), (mut target, receiver)) = (source().await, target().await);
+        let script = scripts(call, before, errno, if call == Call::SpliceFrom { &source } else { &target });
+        assert_eq!(copy(&mut source, &mut target).await.unwrap(), BYTES as u64, "{call:?} {before} {errno}");
+        assert_eq!(script.calls(call), before + 2, "no further try");
+        drop((source, target));
+        assert!(receiver.join().unwrap() == bytes(), "{call:?} {before} {errno}");
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_splice_that_is_refused_at_the_start_goes_through_the_buffer() {
+    REFUSALS.iter().for_each(|&errno| splices(Call::SpliceFrom, 0, errno));
+}
+
+#[test]
+fn a_splice_that_is_refused_later_loses_nothing() {
+    splices(Call::SpliceFrom, 2, libc::EINVAL);
+}
+
+/// What the pipe holds has been taken from the source.
+#[test]
+fn bytes_in_the_pipe_are_written_out_when_the_target_refuses() {
+    for (before, errno) in [0, 1, 2].into_iter().zip(REFUSALS) {
+        splices(Call::SpliceTo, before, errno);
+    }
+}
+
+/// The limit has counted what the pipe held.
+#[test]
+fn a_limit_holds_across_a_refusal() {
+    block_on(async {
+        let ((mut source, sender), (mut target, receiver)) = (source().await, target().await);
+        let script = scripts(Call::SpliceTo, 1, libc::EINVAL, &target);
+        let mut limited = (&mut source).take(BYTES as u64 - 7);
+        assert_eq!(copy(&mut limited, &mut target).await.unwrap(), BYTES as u64 - 7);
+        assert_eq!((limited.limit(), script.calls(Call::SpliceTo)), (0, 3));
+        let mut rest = Vec::new();
+        source.read_to_end(&mut rest).await.unwrap();
+        drop((source, target));
+        let mut all = receiver.join().unwrap();
+        assert_eq!(rest.len(), 7);
+        all.extend(rest);
+        assert!(all == bytes());
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn an_error_that_is_no_refusal_is_the_copy_s() {
+    block_on(async {
+        let ((mut source, sender), (mut target, _receiver)) = (source().await, target().await);
+        let _script = scripts(Call::SpliceFrom, 0, libc::EIO, &source);
+        assert_eq!(copy(&mut source, &mut target).await.unwrap_err().raw_os_error(), Some(libc::EIO));
+        // Nothing was taken: the sender ends only when all is read.
+        let mut all = Vec::new();
+        source.read_to_end(&mut all).await.unwrap();
+        assert!(all == bytes());
+        sender.join().unwrap();
+    });
+}
+
+fn file() -> File {
+    let path =
+        std::env::temp_dir().join(format!("netpoll-refusal-{}-{:?}", std::process::id(), thread::current().id()));
+    let mut file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    file.write_all(&bytes()).unwrap();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file
+}
+
+#[test]
+fn a_file_that_is_refused_goes_through_the_buffer_from_where_it_is() {
+    for (before, errno) in [0, 2, 0, 1, 0].into_iter().zip(REFUSALS) {
+        block_on(async {
+            let (mut target, receiver) = target().await;
+            let script = scripts(Call::SendFile, before, errno, &target);
+            assert_eq!(copy(&mut AssertAsync::new(file()), &mut target).await.unwrap(), BYTES as u64);
+            assert_eq!(script.calls(Call::SendFile), before + 2);
+            drop(target);
+            assert!(receiver.join().unwrap() == bytes(), "{before} {errno}");
+
+            let (target, receiver) = self::target().await;
+            let script = scripts(Call::SendFile, before, errno, &target);
+            assert_eq!(target.send_file(&file(), 5, BYTES as u64).await.unwrap(), BYTES as u64 - 5);
+            assert_eq!(script.calls(Call::SendFile), before + 2);
+            drop(target);
+            assert!(receiver.join().unwrap() == bytes()[5..], "{before} {errno}");
+        });
+    }
+}

@@ -1,0 +1,186 @@
+//! [`Transfer`]: one direction of a copy, by splice, by sendfile, or through a buffer.
+//!
+//! # States
+//! The path is chosen from the types at the start. When the kernel refuses, once and for all the buffer takes over, with what
+//! the pipe held.
+//!
+//! # A writer that dies
+//! While the reader has nothing, a writer that is a socket is watched for a hang-up of both its sides: nothing will be written that
+//! would tell. (Go waits for the reader, golang/go issue 58628.) A peer that closed without reading is heard of when the kernel hears
+//! of it: at a reset, so with the next bytes or the next keep-alive probe.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_io::{AsyncRead as Read, AsyncWrite as Write};
+
+use super::buffer::{self, Buffer};
+use crate::net::fd::net_fd::NetFd;
+use crate::net::fd::operation::Operation;
+use crate::net::zero_copy::endpoint;
+use crate::net::zero_copy::splice::{self, Splice};
+use crate::rt::poller::Direction;
+
+/// One poll moves little more than 4 MiB: about a millisecond.
+pub(super) const BYTES_PER_POLL: u64 = 4 << 20;
+
+/// Small pieces count as this much.
+const BYTES_PER_STEP: u64 = 16 << 10;
+
+#[derive(Debug)]
+enum Path {
+    Splice(Splice),
+    /// To the target that is watched.
+    SendFile(Arc<NetFd>, Operation),
+    Buffer(Buffer),
+}
+
+/// How a transfer ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The reader was at its end.
+    Source,
+    /// The writer's peer has closed both sides.
+    Gone,
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    path: Path,
+    /// The writer's socket, and the wait for its end.
+    target: Option<Arc<NetFd>>,
+    gone: Operation,
+    read: u64,
+    written: u64,
+}
+
+impl Transfer {
+    pub(super) fn new<R: ?Sized, W: ?Sized>(reader: &mut R, writer: &mut W) -> Transfer {
+        let target = endpoint::socket_of(writer);
+        let path = target.as_ref().and_then(|target| {
+            endpoint::with_reader(reader, |known| match known.socket() {
+                Some(source) => Some(Path::Splice(Splice::new(source, target.clone()))),
+                None => known.file().map(|_| Path::SendFile(target.clone(), Operation::new())),
+            })
+        });
+        let path = path.flatten().unwrap_or_else(|| Path::Buffer(Buffer::default()));
+        Transfer { path, target, gone: Operation::new(), read: 0, written: 0 }
+    }
+
+    /// Bytes that have reached the writer.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Changes whenever something has moved.
+    pub(super) fn progress(&self) -> u64 {
+        self.read.wrapping_add(self.written)
+    }
+
+    /// Whether it waits for the reader, if for anything.
+    fn is_empty(&self) -> bool {
+        match &self.path {
+            Path::Splice(splice) => splice.is_empty(),
+            Path::SendFile(..) => false,
+            Path::Buffer(buffer) => buffer.is_empty(),
+        }
+    }
+
+    pub(super) fn poll<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<io::Result<End>>
+    where
+        R: Read + Unpin + ?Sized,
+        W: Write + Unpin + ?Sized,
+    {
+        if let Poll::Ready(ended) = self.poll_path(cx, reader, writer) {
+            return Poll::Ready(ended.map(|()| End::Source));
+        }
+        match &self.target {
+            Some(target) if self.is_empty() => target.poll_gone(&mut self.gone, cx).map_ok(|()| End::Gone),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn poll_path<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<io::Result<()>>
+    where
+        R: Read + Unpin + ?Sized,
+        W: Write + Unpin + ?Sized,
+    {
+        let mut left = BYTES_PER_POLL;
+        while left > 0 {
+            if let (true, Some(target)) = (self.is_empty(), &self.target) {
+                target.check_write()?;
+            }
+            let before = self.progress();
+            if ready!(self.poll_step(cx, reader, writer))? {
+                return Poll::Ready(Ok(()));
+            }
+            left = left.saturating_sub((self.progress() - before).max(BYTES_PER_STEP));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Moves something; true at the end.
+    fn poll_step<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<io::Result<bool>>
+    where
+        R: Read + Unpin + ?Sized,
+        W: Write + Unpin + ?Sized,
+    {
+        match &mut self.path {
+            Path::Splice(splice) => {
+                let limit = endpoint::with_reader(reader, |known| known.limit()).unwrap_or(0);
+                if limit == 0 && splice.is_empty() {
+                    return Poll::Ready(Ok(true));
+                }
+                match ready!(splice.poll_step(cx, limit))? {
+                    splice::Step::Took(count) => {
+                        endpoint::with_reader(reader, |known| known.took(count as u64));
+                        self.read += count as u64;
+                    }
+                    splice::Step::Gave(count) => self.written += count as u64,
+                    splice::Step::End => return Poll::Ready(Ok(true)),
+                    splice::Step::Refused(held) => self.path = Path::Buffer(Buffer::holding(held)),
+                }
+            }
+            Path::SendFile(target, operation) => {
+                let sent = endpoint::with_reader(reader, |known| {
+                    let limit = known.limit();
+                    match known.file() {
+                        Some(file) if limit > 0 => target.poll_send_from(Some(operation), cx, file, limit),
+                        _ => Poll::Ready(Ok(Some(0))),
+                    }
+                });
+                match ready!(sent.unwrap_or(Poll::Ready(Ok(None))))? {
+                    Some(0) => return Poll::Ready(Ok(true)),
+                    Some(count) => {
+                        endpoint::with_reader(reader, |known| known.took(count as u64));
+                        self.written += count as u64;
+                    }
+                    None => {
+                        target.fd.cancel(Direction::Write, operation);
+                        self.path = Path::Buffer(Buffer::default());
+                    }
+                }
+            }
+            Path::Buffer(buffer) => match ready!(buffer.poll_step(cx, reader, writer))? {
+                buffer::Step::Read(count) => self.read += count as u64,
+                buffer::Step::Wrote(count) => self.written += count as u64,
+                buffer::Step::End => return Poll::Ready(Ok(true)),
+            },
+        }
+        Poll::Ready(Ok(false))
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        if let Path::SendFile(target, operation) = &mut self.path {
+            target.fd.cancel(Direction::Write, operation);
+        }
+        if let Some(target) = &self.target {
+            target.fd.cancel(Direction::Write, &mut self.gone);
+        }
+    }
+}

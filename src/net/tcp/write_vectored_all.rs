@@ -1,0 +1,122 @@
+//! [`WriteVectoredAll`]: Go's `net.Buffers`.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use super::TcpStream;
+use crate::net::fd::net_fd::NetFd;
+use crate::net::fd::operation::{Hold, Left, Operation};
+use crate::rt::poller::Direction;
+use crate::sys::socket;
+
+impl TcpStream {
+    /// Writes all of `bufs`, 1,024 of them with one call (sendmsg(2)). No other write comes in between, as with
+    /// [`write_all`](TcpStream::write_all).
+    ///
+    /// Empty buffers are passed over. The slices are moved along as bytes are written; what they show afterwards, also after an error,
+    /// is not specified.
+    ///
+    /// # Errors
+    /// As [`write`](TcpStream::write); a part may have been written.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe, as [`write_all`](TcpStream::write_all).
+    ///
+    /// Source: `net.Buffers` of Go, `Write::write_all_vectored` of std.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::{TcpListener, TcpStream};
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (peer, _) = listener.accept().await?;
+    /// use std::io::IoSlice;
+    ///
+    /// stream.write_vectored_all(&mut [IoSlice::new(b"head"), IoSlice::new(b"body")]).await?;
+    /// let mut buf = [0; 8];
+    /// assert_eq!(peer.read(&mut buf).await?, 8);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub fn write_vectored_all<'a, 'b>(&'a self, bufs: &'a mut [IoSlice<'b>]) -> WriteVectoredAll<'a, 'b> {
+        WriteVectoredAll { fd: &self.fd, operation: Operation::new(), bufs }
+    }
+}
+
+/// Writes all of several buffers with the write lock held; returned by [`TcpStream::write_vectored_all`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct WriteVectoredAll<'a, 'b> {
+    fd: &'a NetFd,
+    operation: Operation,
+    bufs: &'a mut [IoSlice<'b>],
+}
+
+impl WriteVectoredAll<'_, '_> {
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let bufs: &[IoSlice<'_>] = self.bufs;
+        let (count, bytes) = batch(bufs);
+        // A buffer larger than a call may ask for goes alone and in pieces.
+        let cut;
+        let (batch, bytes) = if count == 0 && !bufs.is_empty() {
+            cut = [IoSlice::new(&bufs[0][..socket::MAX_RW])];
+            (&cut[..], socket::MAX_RW)
+        } else {
+            (&bufs[..count], bytes)
+        };
+        let more = bufs[count..].iter().any(|buf| !buf.is_empty());
+        let polled = self.fd.fd.poll_call(Direction::Write, Hold::Across, Some(&mut self.operation), cx, |fd| {
+            let written = socket::send_vectored(fd, batch)?;
+            let left = match written {
+                _ if written < bytes => Left::Nothing,
+                _ if more => Left::More,
+                _ => Left::Maybe,
+            };
+            Ok((written, left))
+        });
+        polled.map_err(|failure| self.fd.error("write", failure))
+    }
+}
+
+/// How many of `bufs` one call takes, and their bytes.
+fn batch(bufs: &[IoSlice<'_>]) -> (usize, usize) {
+    let mut bytes = 0;
+    for (index, buf) in bufs.iter().take(socket::IOVECS_MAX).enumerate() {
+        if buf.len() > socket::MAX_RW - bytes {
+            return (index, bytes);
+        }
+        bytes += buf.len();
+    }
+    (bufs.len().min(socket::IOVECS_MAX), bytes)
+}
+
+impl Future for WriteVectoredAll<'_, '_> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        IoSlice::advance_slices(&mut this.bufs, 0);
+        loop {
+            // With nothing to write too: closed and expired are errors.
+            let written = ready!(this.poll_step(cx))?;
+            if this.bufs.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            IoSlice::advance_slices(&mut this.bufs, written);
+            if this.bufs.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl Drop for WriteVectoredAll<'_, '_> {
+    fn drop(&mut self) {
+        self.fd.fd.cancel(Direction::Write, &mut self.operation);
+    }
+}

@@ -1,0 +1,178 @@
+//! Whether a reader or a writer of any type is one whose bytes the kernel can move.
+//!
+//! Known are streams of this crate, files in [`AssertAsync`], references to both, and [`Take`] around all of these as a reader. A new
+//! stream type implements [`Endpoint`] and [`Plain`] here and joins the list of [`streams`].
+
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use futures_lite::io::{AssertAsync, Take};
+
+use crate::net::TcpStream;
+use crate::net::fd::net_fd::NetFd;
+use crate::net::unix::UnixStream;
+use crate::sys::identity::{self, Asserted, Limited, Own, Plain, Shared, Unique};
+
+/// What a reader or writer is underneath.
+pub(crate) trait Endpoint {
+    /// The stream socket.
+    fn socket(&self) -> Option<Arc<NetFd>> {
+        None
+    }
+
+    /// The file.
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// How many bytes may be taken from it.
+    fn limit(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// So many were taken.
+    fn took(&mut self, _bytes: u64) {}
+}
+
+// SAFETY: no lifetime.
+#[allow(unsafe_code)]
+unsafe impl Plain for TcpStream {}
+
+impl Endpoint for TcpStream {
+    fn socket(&self) -> Option<Arc<NetFd>> {
+        Some(self.fd.clone())
+    }
+}
+
+// SAFETY: no lifetime.
+#[allow(unsafe_code)]
+unsafe impl Plain for UnixStream {}
+
+impl Endpoint for UnixStream {
+    fn socket(&self) -> Option<Arc<NetFd>> {
+        Some(self.shared())
+    }
+}
+
+impl<E: Endpoint> Endpoint for &E {
+    fn socket(&self) -> Option<Arc<NetFd>> {
+        E::socket(self)
+    }
+}
+
+impl<E: Endpoint> Endpoint for &mut E {
+    fn socket(&self) -> Option<Arc<NetFd>> {
+        E::socket(self)
+    }
+}
+
+impl<F: Read + AsFd> Endpoint for AssertAsync<F> {
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.get_ref().as_fd())
+    }
+}
+
+impl<E: Endpoint> Endpoint for Take<E> {
+    fn socket(&self) -> Option<Arc<NetFd>> {
+        self.get_ref().socket()
+    }
+
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.get_ref().file()
+    }
+
+    fn limit(&self) -> u64 {
+        Take::limit(self)
+    }
+
+    fn took(&mut self, bytes: u64) {
+        self.set_limit(Take::limit(self).saturating_sub(bytes));
+    }
+}
+
+/// Expands `$try!(family)` for each family of stream types.
+macro_rules! streams {
+    ($try:ident) => {
+        $try!(Own<TcpStream>);
+        $try!(Shared<TcpStream>);
+        $try!(Unique<TcpStream>);
+        $try!(Own<UnixStream>);
+        $try!(Shared<UnixStream>);
+        $try!(Unique<UnixStream>);
+    };
+}
+
+/// Shows a reader of a known type to `look`.
+pub(crate) fn with_reader<R: ?Sized, T>(reader: &mut R, look: impl FnOnce(&mut dyn Endpoint) -> T) -> Option<T> {
+    macro_rules! either {
+        ($family:ty) => {
+            if identity::is::<$family, R>() {
+                return identity::with::<$family, R, T>(reader, |known| look(known));
+            }
+            if identity::is::<Limited<$family>, R>() {
+                return identity::with::<Limited<$family>, R, T>(reader, |known| look(known));
+            }
+        };
+    }
+    streams!(either);
+    either!(Asserted<Own<std::fs::File>>);
+    either!(Asserted<Shared<std::fs::File>>);
+    either!(Asserted<Unique<std::fs::File>>);
+    None
+}
+
+/// The socket that a writer is.
+pub(crate) fn socket_of<W: ?Sized>(writer: &mut W) -> Option<Arc<NetFd>> {
+    macro_rules! either {
+        ($family:ty) => {
+            if identity::is::<$family, W>() {
+                return identity::with::<$family, W, _>(writer, |known| known.socket()).flatten();
+            }
+        };
+    }
+    streams!(either);
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::TcpListener;
+    use crate::task::block_on;
+    use futures_lite::{AsyncReadExt, io::BufReader};
+    use std::fs::File;
+
+    fn kind<R: ?Sized>(reader: &mut R) -> Option<(bool, bool, u64)> {
+        with_reader(reader, |known| (known.socket().is_some(), known.file().is_some(), known.limit()))
+    }
+
+    #[test]
+    fn streams_and_files_are_known_in_all_their_forms_and_nothing_else_is() {
+        block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            const SOCKET: Option<(bool, bool, u64)> = Some((true, false, u64::MAX));
+            assert_eq!(kind(&mut stream), SOCKET);
+            assert_eq!(kind(&mut &stream), SOCKET);
+            assert_eq!(kind(&mut &mut stream), SOCKET);
+            assert_eq!(kind(&mut (&stream).take(5)), Some((true, false, 5)));
+            assert_eq!(kind(&mut (&mut stream).take(5)), Some((true, false, 5)));
+            assert_eq!(kind(&mut stream.clone().take(5)), Some((true, false, 5)));
+            assert!(socket_of(&mut stream).is_some() && socket_of(&mut &stream).is_some());
+            assert!(socket_of(&mut &mut stream).is_some());
+            // Bytes may be in the buffer.
+            assert_eq!(kind(&mut BufReader::new(&stream)), None);
+            let mut boxed: Box<dyn futures_io::AsyncRead> = Box::new(stream.clone());
+            assert_eq!((kind(&mut boxed), kind(&mut *boxed)), (None, None));
+            let mut file = File::open("/dev/null").unwrap();
+            assert_eq!(kind(&mut AssertAsync::new(&file)), Some((false, true, u64::MAX)));
+            assert_eq!(kind(&mut AssertAsync::new(&mut file).take(9)), Some((false, true, 9)));
+            assert_eq!(kind(&mut AssertAsync::new(file).take(9)), Some((false, true, 9)));
+            assert_eq!(kind(&mut AssertAsync::new(&b"bytes"[..])), None);
+            let mut limited = (&stream).take(5);
+            assert_eq!(with_reader(&mut limited, |known| known.took(3)), Some(()));
+            assert_eq!(limited.limit(), 2);
+        });
+    }
+}

@@ -1,0 +1,198 @@
+//! [`SendFile`]: from a file to a socket, by sendfile(2).
+//!
+//! Where the kernel refuses the file (pipes, some of /proc), the bytes are read by pread(2) and sent, under the same lock.
+//!
+//! # Blocking
+//! Pages that are not in memory are read while the call lasts, on the thread that polls: a file has no readiness to wait for. A call is
+//! asked for [`CHUNK_BYTES`], and the watcher of blocked threads (`rt/sched/sysmon`) starts another for the other tasks if
+//! the disk takes long. Go does the same.
+//!
+//! # Cancellation
+//! [`SendFile::sent`] says how many bytes went before it failed or is dropped.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use super::{CHUNK_BYTES, is_refusal};
+use crate::net::TcpStream;
+use crate::net::fd::net_fd::NetFd;
+use crate::net::fd::operation::{Caller, Failure, Hold, Left, Operation};
+use crate::rt::kernel_copies;
+use crate::rt::poller::Direction;
+use crate::sys::{socket, splice};
+
+/// Calls that one poll makes.
+const CALLS_PER_POLL: u32 = 4;
+
+const BUFFER_BYTES: usize = 64 << 10;
+
+impl TcpStream {
+    /// Sends `len` bytes of `file` from `offset` on with sendfile(2): they do not pass through this process. How many went; fewer than
+    /// `len` when the file ends first. `u64::MAX` sends to the end. The file's own position is neither used nor moved.
+    ///
+    /// No other write comes in between, as with [`write_all`](TcpStream::write_all). A file that the kernel cannot send from is
+    /// read and written. Reading from a disk blocks the thread meanwhile, in pieces of 1 MiB.
+    ///
+    /// # Errors
+    /// As [`write`](TcpStream::write): no SIGPIPE is raised, also in a program that does not ignore it. Reading: EIO, ESPIPE for what has
+    /// no offsets (a pipe: use [`io::copy`](crate::io::copy())). [`SendFile::sent`] says what went before.
+    ///
+    /// # Cancel safety
+    /// A part may have been sent when the future is dropped; keep it and ask [`sent`](SendFile::sent) to go on from there.
+    ///
+    /// Source: sendfile(2), `internal/poll.SendFile` of Go.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::{TcpListener, TcpStream};
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (peer, _) = listener.accept().await?;
+    /// let file = std::fs::File::open("Cargo.toml")?;
+    /// assert_eq!(stream.send_file(&file, 1, 7).await?, 7);
+    /// let mut buf = [0; 7];
+    /// assert_eq!(peer.read(&mut buf).await?, 7);
+    /// assert_eq!(&buf, b"package");
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub fn send_file<'a>(&'a self, file: &'a impl AsFd, offset: u64, len: u64) -> SendFile<'a> {
+        SendFile::new(&self.fd, file.as_fd(), offset, len)
+    }
+}
+
+impl NetFd {
+    /// One sendfile(2) of at most `most` bytes from the file's own position, which moves by what went. `None`: the kernel refuses.
+    pub(crate) fn poll_send_from(
+        &self,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        file: BorrowedFd<'_>,
+        most: u64,
+    ) -> Poll<io::Result<Option<usize>>> {
+        let most = usize::try_from(most).map_or(CHUNK_BYTES, |most| most.min(CHUNK_BYTES));
+        let polled = self.fd.poll_call(Direction::Write, Hold::Call, caller, cx, |fd| {
+            splice::sendfile(fd, file, None, most).map(|count| (count, Left::Maybe))
+        });
+        Poll::Ready(match ready!(polled) {
+            Ok(count) => {
+                kernel_copies().add(u64::from(count > 0));
+                Ok(Some(count))
+            }
+            Err(Failure::Io(error)) if is_refusal(&error) => Ok(None),
+            Err(failure) => Err(self.error("write", failure)),
+        })
+    }
+}
+
+/// Sends a file; returned by [`TcpStream::send_file`].
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct SendFile<'a> {
+    fd: &'a NetFd,
+    operation: Operation,
+    file: BorrowedFd<'a>,
+    offset: u64,
+    /// How many are still to go.
+    left: u64,
+    sent: u64,
+    /// Once the kernel has refused.
+    buffer: Option<Buffer>,
+}
+
+struct Buffer {
+    bytes: Box<[u8]>,
+    /// `bytes[start..end]` is read and not yet sent.
+    start: usize,
+    end: usize,
+}
+
+impl<'a> SendFile<'a> {
+    pub(crate) fn new(fd: &'a NetFd, file: BorrowedFd<'a>, offset: u64, len: u64) -> SendFile<'a> {
+        SendFile { fd, operation: Operation::new(), file, offset, left: len, sent: 0, buffer: None }
+    }
+
+    /// How many bytes have gone to the socket so far: also after an error.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let SendFile { fd, operation, file, offset, left, buffer, .. } = self;
+        let most = usize::try_from(*left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+        let polled = fd.fd.poll_call(Direction::Write, Hold::Across, Some(operation), cx, |fd| {
+            if most == 0 {
+                return Ok((0, Left::Maybe));
+            }
+            let count = match buffer {
+                Some(buffer) => buffer.send(fd, *file, offset, most)?,
+                None => match splice::sendfile(fd, *file, Some(offset), most) {
+                    Err(error) if is_refusal(&error) => {
+                        let buffer = buffer.insert(Buffer::new());
+                        buffer.send(fd, *file, offset, most)?
+                    }
+                    sent => sent.inspect(|&count| kernel_copies().add(u64::from(count > 0)))?,
+                },
+            };
+            // The lock goes with the last byte.
+            Ok((count, if count > 0 && count as u64 != *left { Left::More } else { Left::Maybe }))
+        });
+        polled.map_err(|failure| self.fd.error("write", failure))
+    }
+}
+
+impl Buffer {
+    fn new() -> Buffer {
+        Buffer { bytes: vec![0; BUFFER_BYTES].into_boxed_slice(), start: 0, end: 0 }
+    }
+
+    fn send(&mut self, fd: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: &mut u64, most: usize) -> io::Result<usize> {
+        if self.start == self.end {
+            let room = most.min(self.bytes.len());
+            let count = splice::read_at(file, &mut self.bytes[..room], *offset)?;
+            (self.start, self.end) = (0, count);
+            *offset += count as u64;
+            if count == 0 {
+                return Ok(0);
+            }
+        }
+        let count = socket::send(fd, &self.bytes[self.start..self.end], 0)?;
+        self.start += count;
+        Ok(count)
+    }
+}
+
+impl Future for SendFile<'_> {
+    type Output = io::Result<u64>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        let this = &mut *self;
+        for _ in 0..CALLS_PER_POLL {
+            let count = ready!(this.poll_step(cx))? as u64;
+            this.sent += count;
+            this.left -= count;
+            if count == 0 || this.left == 0 {
+                return Poll::Ready(Ok(this.sent));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for SendFile<'_> {
+    fn drop(&mut self) {
+        self.fd.fd.cancel(Direction::Write, &mut self.operation);
+    }
+}
+
+impl fmt::Debug for SendFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("SendFile");
+        debug.field("fd", self.fd).field("file", &self.file).field("sent", &self.sent).field("left", &self.left);
+        debug.finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,169 @@
+//! [`SendZerocopy`]: MSG_ZEROCOPY, from the first call to the last completion. The socket's side is in [`sends`](super::sends).
+//!
+//! # Waiting
+//! A completion brings an edge that says ERROR and nothing else; it wakes all who wait, and those who wait for data or room find none
+//! and wait on. Here the wait is for the edges after the one seen before the error queue was read; and for whoever else finds this
+//! one's completion there.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use super::sends::Sends;
+use crate::net::TcpStream;
+use crate::net::fd::net_fd::NetFd;
+use crate::net::fd::operation::{Hold, Left, Operation};
+use crate::rt::poller::Direction;
+
+impl TcpStream {
+    /// Sets whether [`send_zerocopy`](TcpStream::send_zerocopy) may leave its bytes where they are (SO_ZEROCOPY): false unless it was set.
+    /// Not for a socket on which somebody else has used MSG_ZEROCOPY already.
+    ///
+    /// # Errors
+    /// The system call's, on a kernel that does not know it (before 4.14); closed.
+    pub fn set_zerocopy(&self, on: bool) -> io::Result<()> {
+        let sends = self.fd.sends.get_or_init(Box::default);
+        self.fd.with("set", |fd| sends.enable(fd, on))
+    }
+
+    /// Sends all of `buf` without copying it (MSG_ZEROCOPY), and gives it back when the kernel does not need it any more: when the peer has
+    /// acknowledged it. Worth it from some 10 KiB on. [`set_zerocopy`](TcpStream::set_zerocopy) comes first; without it the bytes are copied,
+    /// and so they are where the kernel cannot do it (on loopback always): [`ZerocopySent::copied`].
+    ///
+    /// No other write comes in between, as with [`write_all`](TcpStream::write_all); any number may wait for completion at once.
+    /// Reading and waiting on the stream are not disturbed by completions. `buf.as_ref()` must always be the same bytes.
+    ///
+    /// # Errors
+    /// As [`write`](TcpStream::write), the write deadline holding for the completion too. The buffer is not given back then.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a part may have been sent. The stream keeps the buffer as long as the kernel needs it, and frees it with a later
+    /// `send_zerocopy` or its own end. Closing the stream before that resets the connection, since there is no other way to make the
+    /// kernel let go.
+    ///
+    /// Source: Documentation/networking/msg_zerocopy.rst of Linux.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::{TcpListener, TcpStream};
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (peer, _) = listener.accept().await?;
+    /// # let reader = netpoll::task::spawn(async move { peer.read(&mut vec![0; 1 << 20]).await });
+    /// stream.set_zerocopy(true)?;
+    /// let sent = stream.send_zerocopy(vec![7; 64 << 10]).await?;
+    /// assert_eq!(sent.buf.len(), 64 << 10);
+    /// # reader.await?;
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub fn send_zerocopy<B: AsRef<[u8]> + Send + 'static>(&self, buf: B) -> SendZerocopy<'_, B> {
+        let sends = self.fd.sends.get_or_init(Box::default);
+        SendZerocopy { fd: &self.fd, sends, operation: Operation::new(), buf: Some(Box::new(buf)), sent: 0, key: None }
+    }
+}
+
+/// A buffer that was sent by [`TcpStream::send_zerocopy`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ZerocopySent<B> {
+    /// The buffer.
+    pub buf: B,
+    /// The kernel copied a part at least, after all: for this peer MSG_ZEROCOPY brings nothing.
+    pub copied: bool,
+}
+
+/// Sends a buffer without copying it; returned by [`TcpStream::send_zerocopy`].
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct SendZerocopy<'a, B: Send + 'static> {
+    fd: &'a NetFd,
+    sends: &'a Sends,
+    operation: Operation,
+    /// Boxed: the kernel reads it where it is.
+    buf: Option<Box<B>>,
+    sent: usize,
+    /// From the first poll on.
+    key: Option<u64>,
+}
+
+impl<B: AsRef<[u8]> + Send + 'static> SendZerocopy<'_, B> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, key: u64) -> Poll<io::Result<()>> {
+        let bytes = self.buf.as_deref().map_or(&[][..], B::as_ref);
+        loop {
+            let rest = bytes.get(self.sent..).unwrap_or(&[]);
+            let sends = self.sends;
+            let polled = self.fd.fd.poll_call(Direction::Write, Hold::Across, Some(&mut self.operation), cx, |fd| {
+                let count = sends.send(fd, key, rest)?;
+                Ok((count, if count < rest.len() { Left::More } else { Left::Maybe }))
+            });
+            let count = ready!(polled).map_err(|failure| self.fd.error("write", failure))?;
+            self.sent += count;
+            if count == rest.len() {
+                return Poll::Ready(Ok(()));
+            }
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+        }
+    }
+}
+
+impl<B: Send + 'static> SendZerocopy<'_, B> {
+    fn poll_done(&mut self, cx: &mut Context<'_>, key: u64) -> Poll<io::Result<bool>> {
+        loop {
+            let seen = self.fd.fd.poll.edges(Direction::Write);
+            self.fd.with("write", |fd| self.sends.reap(fd))?;
+            if let Some(copied) = self.sends.take_done(key, cx.waker()) {
+                return Poll::Ready(Ok(copied));
+            }
+            let polled = self.fd.fd.poll_error_edge(Direction::Write, &mut self.operation, cx, seen);
+            ready!(polled).map_err(|failure| self.fd.error("write", failure))?;
+        }
+    }
+}
+
+impl<B: AsRef<[u8]> + Send + 'static> Future for SendZerocopy<'_, B> {
+    type Output = io::Result<ZerocopySent<B>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let key = *this.key.get_or_insert_with(|| this.sends.begin());
+        let len = this.buf.as_deref().map_or(0, |buf| buf.as_ref().len());
+        if this.sent < len || len == 0 {
+            ready!(this.poll_send(cx, key))?;
+        }
+        let copied = ready!(this.poll_done(cx, key))?;
+        this.key = None;
+        match this.buf.take() {
+            Some(buf) => Poll::Ready(Ok(ZerocopySent { buf: *buf, copied })),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<B: Send + 'static> Drop for SendZerocopy<'_, B> {
+    fn drop(&mut self) {
+        self.fd.fd.cancel(Direction::Write, &mut self.operation);
+        if let (Some(key), Some(buf)) = (self.key, self.buf.take()) {
+            let mut buf = Some(buf);
+            let _ = self.fd.fd.with(|fd| {
+                let _ = self.sends.reap(fd);
+                if let Some(buf) = buf.take() {
+                    self.sends.abandon(Some(fd), key, buf);
+                }
+                Ok(())
+            });
+            if let Some(buf) = buf {
+                self.sends.abandon(None, key, buf);
+            }
+        }
+    }
+}
+
+impl<B: Send + 'static> fmt::Debug for SendZerocopy<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendZerocopy").field("fd", self.fd).field("sent", &self.sent).finish_non_exhaustive()
+    }
+}

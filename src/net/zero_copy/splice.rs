@@ -1,0 +1,157 @@
+//! [`Splice`]: from one socket to another through a pipe, by splice(2).
+//!
+//! # States
+//! *empty* (no pipe, or one with nothing in it) → a call fills the pipe from the source → *held* bytes in the pipe → calls drain it
+//! to the target → *empty*. It waits for the source only when empty, and then gives the pipe back; it waits for the target with the
+//! pipe held.
+//!
+//! # Invariants
+//! * The pipe is empty when it is filled, so EAGAIN from that call is the source's.
+//! * No byte is lost on the way to a buffer: when the kernel refuses to drain, what is in the pipe is read and handed to the caller.
+//! * A pipe that is not empty never goes back to the pool.
+//! * The source's read lock and the target's write lock are held for one call each, so other writers' bytes may come between.
+//!
+//! # Evidence
+//! A count shorter than asked for may mean that the pipe is full. Each of its buffers holds a byte at least; so a count smaller than
+//! their number means that the source has no more.
+//!
+//! # Cancellation
+//! Bytes in the pipe, a few hundred KiB at most, are lost when it is dropped; with the future of a copy through a buffer those in the
+//! buffer are.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::pipes::{self, Copying};
+use super::{CHUNK_BYTES, is_refusal};
+use crate::net::fd::net_fd::NetFd;
+use crate::net::fd::operation::{Failure, Hold, Left, Operation};
+use crate::rt::kernel_copies;
+use crate::rt::poller::Direction;
+use crate::sys::splice::Pipe;
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Splice {
+    source: Arc<NetFd>,
+    target: Arc<NetFd>,
+    pipe: Option<Pipe>,
+    /// Bytes in the pipe.
+    held: usize,
+    read: Operation,
+    write: Operation,
+    _copying: Copying,
+}
+
+/// What one step did.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// So many bytes were taken from the source.
+    Took(usize),
+    /// So many went to the target.
+    Gave(usize),
+    /// The source is at its end, and nothing is left.
+    End,
+    /// The kernel does not do it. These bytes were taken and not given: go on with a buffer.
+    Refused(Vec<u8>),
+}
+
+impl Splice {
+    pub(crate) fn new(source: Arc<NetFd>, target: Arc<NetFd>) -> Splice {
+        let (read, write) = (Operation::new(), Operation::new());
+        Splice { source, target, pipe: None, held: 0, read, write, _copying: Copying::begin() }
+    }
+
+    /// Whether it waits for the source, if for anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held == 0
+    }
+
+    /// One call that moves something. At most `limit` bytes, which is not 0, are taken.
+    pub(crate) fn poll_step(&mut self, cx: &mut Context<'_>, limit: u64) -> Poll<io::Result<Step>> {
+        if self.held > 0 { self.poll_drain(cx) } else { self.poll_fill(cx, limit) }
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, limit: u64) -> Poll<io::Result<Step>> {
+        let most = usize::try_from(limit).map_or(CHUNK_BYTES, |limit| limit.min(CHUNK_BYTES));
+        let mut without_pipe = false;
+        let polled = self.source.fd.poll_call(Direction::Read, Hold::Call, Some(&mut self.read), cx, |fd| {
+            let pipe = match &self.pipe {
+                Some(pipe) => pipe,
+                None => match pipes::take() {
+                    Ok(pipe) => self.pipe.insert(pipe),
+                    Err(_) => {
+                        without_pipe = true;
+                        return Ok((0, Left::Maybe));
+                    }
+                },
+            };
+            let count = pipe.fill(fd, most)?;
+            Ok((count, if count > 0 && count < pipe.slots.min(most) { Left::Nothing } else { Left::Maybe }))
+        });
+        if self.held == 0
+            && !matches!(polled, Poll::Ready(Ok(1..)))
+            && let Some(pipe) = self.pipe.take()
+        {
+            pipes::give(pipe);
+        }
+        Poll::Ready(match ready!(polled) {
+            _ if without_pipe => Ok(Step::Refused(Vec::new())),
+            Ok(0) => Ok(Step::End),
+            Ok(count) => {
+                self.held = count;
+                Ok(Step::Took(count))
+            }
+            Err(Failure::Io(error)) if is_refusal(&error) => Ok(Step::Refused(Vec::new())),
+            Err(failure) => Err(self.source.error("read", failure)),
+        })
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Step>> {
+        let Some(pipe) = &self.pipe else { return Poll::Ready(Err(io::ErrorKind::WriteZero.into())) };
+        let held = self.held;
+        let polled = self.target.fd.poll_call(Direction::Write, Hold::Call, Some(&mut self.write), cx, |fd| {
+            pipe.drain(fd, held).map(|count| (count, Left::Maybe))
+        });
+        Poll::Ready(match ready!(polled) {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                kernel_copies().add(1);
+                self.held -= count.min(held);
+                Ok(Step::Gave(count))
+            }
+            Err(Failure::Io(error)) if is_refusal(&error) => self.take_back().map(Step::Refused),
+            Err(failure) => Err(self.target.error("write", failure)),
+        })
+    }
+
+    /// What is in the pipe.
+    fn take_back(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.held];
+        if let Some(pipe) = &self.pipe {
+            while self.held > 0 {
+                let start = bytes.len() - self.held;
+                match pipe.read(&mut bytes[start..]) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(count) => self.held -= count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl Drop for Splice {
+    fn drop(&mut self) {
+        self.source.fd.cancel(Direction::Read, &mut self.read);
+        self.target.fd.cancel(Direction::Write, &mut self.write);
+        if self.held == 0
+            && let Some(pipe) = self.pipe.take()
+        {
+            pipes::give(pipe);
+        }
+    }
+}

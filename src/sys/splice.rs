@@ -1,0 +1,234 @@
+//! Calls that move bytes inside the kernel: splice(2), sendfile(2), and the pipe in between.
+//!
+//! # Invariants
+//! * S2 (of [`socket`](super::socket)) — no call raises SIGPIPE. splice and sendfile have no flag for it, so
+//!   [`without_sigpipe`] asks for the disposition. Ignored, as Rust's `main` leaves it, it costs that one call; otherwise the signal
+//!   is blocked in this thread, made once if at all, and taken back before the mask is. A SIGPIPE that was pending before stays.
+//! * Neither SPLICE_F_MORE nor SPLICE_F_MOVE is used: the first holds small writes back for up to 200 ms.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+#[cfg(test)]
+use super::seam;
+
+/// A pipe, non-blocking and close-on-exec at both ends.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    output: OwnedFd,
+    input: OwnedFd,
+    /// How many buffers it has room for, each a page or a piece of a packet.
+    pub(crate) slots: usize,
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn check_len(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+impl Pipe {
+    /// pipe2(2), enlarged to `bytes` if the user's share of pipe memory allows it.
+    pub(crate) fn new(bytes: usize) -> io::Result<Pipe> {
+        let mut ends = [0; 2];
+        // SAFETY: two numbers, valid for writes.
+        check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) })?;
+        // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+        let output = unsafe { OwnedFd::from_raw_fd(ends[0]) };
+        // SAFETY: as above.
+        let input = unsafe { OwnedFd::from_raw_fd(ends[1]) };
+        // SAFETY: the command takes an int. A pipe that stays small works as well.
+        let enlarged = check(unsafe { libc::fcntl(input.as_raw_fd(), libc::F_SETPIPE_SZ, bytes as libc::c_int) });
+        // SAFETY: the command takes no argument.
+        let size = enlarged.or_else(|_| check(unsafe { libc::fcntl(input.as_raw_fd(), libc::F_GETPIPE_SZ) }))?;
+        // SAFETY: no pointers; a constant of the system.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        Ok(Pipe { output, input, slots: (size as usize / usize::try_from(page).unwrap_or(4096)).max(1) })
+    }
+
+    /// splice(2) of at most `most` bytes from `source` into the pipe, without waiting for either.
+    pub(crate) fn fill(&self, source: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+        #[cfg(test)]
+        seam::fail(source, seam::Call::SpliceFrom)?;
+        splice(source, self.input.as_fd(), most)
+    }
+
+    /// splice(2) of at most `most` bytes out of the pipe to `target`, without waiting for either.
+    pub(crate) fn drain(&self, target: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+        #[cfg(test)]
+        seam::fail(target, seam::Call::SpliceTo)?;
+        without_sigpipe(|| splice(self.output.as_fd(), target, most))
+    }
+
+    /// read(2) of what is in the pipe.
+    pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.
+        check_len(unsafe { libc::read(self.output.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) })
+    }
+}
+
+fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+    let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
+    // SAFETY: no offsets, so no pointers.
+    check_len(unsafe { libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), most, libc::SPLICE_F_NONBLOCK) })
+}
+
+/// sendfile(2) of at most `most` bytes: from `offset`, which is moved, or (`None`) from the file's own position, which is moved.
+pub(crate) fn sendfile(
+    to: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    offset: Option<&mut u64>,
+    most: usize,
+) -> io::Result<usize> {
+    #[cfg(test)]
+    seam::fail(to, seam::Call::SendFile)?;
+    let (to, file) = (to.as_raw_fd(), file.as_raw_fd());
+    let Some(offset) = offset else {
+        // SAFETY: no offset, so no pointer.
+        return without_sigpipe(|| check_len(unsafe { libc::sendfile64(to, file, ptr::null_mut(), most) }));
+    };
+    let mut at = i64::try_from(*offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+    // SAFETY: `at` is valid for reads and writes during the call.
+    let sent = without_sigpipe(|| check_len(unsafe { libc::sendfile64(to, file, &raw mut at, most) }))?;
+    *offset += sent as u64;
+    Ok(sent)
+}
+
+/// pread(2).
+pub(crate) fn read_at(file: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    let at = i64::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+    // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.
+    check_len(unsafe { libc::pread64(file.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), at) })
+}
+
+/// Makes a call that may raise SIGPIPE in this thread, and sees that nobody notices.
+fn without_sigpipe(call: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+    if is_sigpipe_ignored() { call() } else { with_sigpipe_blocked(call) }
+}
+
+fn is_sigpipe_ignored() -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: no new action, and room for the old one.
+    if unsafe { libc::sigaction(libc::SIGPIPE, ptr::null(), action.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: zeroes are a value, and the call has filled it in.
+    unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+#[cold]
+fn with_sigpipe_blocked(call: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+    let mut pipe = MaybeUninit::<libc::sigset_t>::zeroed();
+    let mut pending = MaybeUninit::<libc::sigset_t>::zeroed();
+    let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: room for a set.
+    unsafe { libc::sigemptyset(pipe.as_mut_ptr()) };
+    // SAFETY: a set that was just initialised, and the number of a signal.
+    unsafe { libc::sigaddset(pipe.as_mut_ptr(), libc::SIGPIPE) };
+    // SAFETY: room for a set.
+    unsafe { libc::sigpending(pending.as_mut_ptr()) };
+    // SAFETY: `sigpending` has filled it in.
+    let was_pending = unsafe { libc::sigismember(pending.as_ptr(), libc::SIGPIPE) } == 1;
+    // SAFETY: an initialised set, and room for the old one.
+    let blocked = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, pipe.as_ptr(), before.as_mut_ptr()) };
+    if blocked != 0 {
+        return Err(io::Error::from_raw_os_error(blocked));
+    }
+    let result = call();
+    if !was_pending && matches!(&result, Err(error) if error.raw_os_error() == Some(libc::EPIPE)) {
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: an initialised set, no room for details, a time. EAGAIN says that none was raised; EINTR is another
+        // signal's, so ask again.
+        while unsafe { libc::sigtimedwait(pipe.as_ptr(), ptr::null_mut(), &raw const at_once) } < 0
+            && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+        {}
+    }
+    // SAFETY: the mask from above; it cannot fail with a valid command.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    /// A socket that answers EPIPE.
+    fn dead() -> TcpStream {
+        let (ours, _theirs) = pair();
+        ours.shutdown(Shutdown::Write).unwrap();
+        ours
+    }
+
+    #[test]
+    fn bytes_go_through_a_pipe() {
+        let ((mut client, source), (target, mut server)) = (pair(), pair());
+        source.set_nonblocking(true).unwrap();
+        let pipe = Pipe::new(256 << 10).unwrap();
+        assert!(pipe.slots >= 2);
+        assert_eq!(pipe.fill(source.as_fd(), 100).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        client.write_all(b"hello").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut filled = 0;
+        while filled < 5 {
+            filled += pipe.fill(source.as_fd(), 100).unwrap_or(0);
+        }
+        assert_eq!(pipe.drain(target.as_fd(), 3).unwrap(), 3);
+        let mut buf = [0; 8];
+        assert_eq!(pipe.read(&mut buf).unwrap(), 2);
+        assert_eq!(&buf[..2], b"lo");
+        assert_eq!(pipe.fill(source.as_fd(), 100).unwrap(), 0);
+        drop(target);
+        let mut all = Vec::new();
+        server.read_to_end(&mut all).unwrap();
+        assert_eq!(all, b"hel");
+    }
+
+    /// With the default disposition of a program that is not Rust's, in a process of its own.
+    #[test]
+    fn a_closed_peer_is_an_error_and_no_signal() {
+        const CHILD: &str = "NETPOLL_TEST_SPLICE_SIGPIPE";
+        if std::env::var_os(CHILD).is_none() {
+            let name = "sys::splice::tests::a_closed_peer_is_an_error_and_no_signal";
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            let output = child.args(["--exact", name]).env(CHILD, "1").output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            return;
+        }
+        // SAFETY: SIG_DFL is a valid disposition, and no other test runs in this process.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+        assert!(!is_sigpipe_ignored());
+        let mut pipe = Pipe::new(64 << 10).unwrap();
+        File::from(pipe.input.try_clone().unwrap()).write_all(b"x").unwrap();
+        for _ in 0..2 {
+            assert_eq!(pipe.drain(dead().as_fd(), 1).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        }
+        let file = File::open("/proc/self/exe").unwrap();
+        let sent = sendfile(dead().as_fd(), file.as_fd(), None, 1);
+        assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        let mut offset = 3;
+        let sent = sendfile(dead().as_fd(), file.as_fd(), Some(&mut offset), 1);
+        assert_eq!((sent.unwrap_err().kind(), offset), (io::ErrorKind::BrokenPipe, 3));
+        // A write to a pipe nobody reads would end the process here, were the mask not as it was and the signal taken back.
+        pipe.output = File::open("/dev/null").unwrap().into();
+        let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: no new mask, and room for the old one.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), set.as_mut_ptr()) };
+        // SAFETY: the call has filled it in.
+        assert_eq!(unsafe { libc::sigismember(set.as_ptr(), libc::SIGPIPE) }, 0);
+    }
+}

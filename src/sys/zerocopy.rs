@@ -1,0 +1,93 @@
+//! MSG_ZEROCOPY: the option, the call, and the completions in the error queue (Documentation/networking/msg_zerocopy.rst of
+//! Linux).
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::ops::RangeInclusive;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::socket;
+
+/// asm-generic's values; libc has none.
+const SO_ZEROCOPY: libc::c_int = 60;
+const SO_EE_ORIGIN_ZEROCOPY: u8 = 5;
+const SO_EE_CODE_ZEROCOPY_COPIED: u8 = 1;
+
+/// Calls, counted from 0 per socket, whose memory the kernel has let go of.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Completion {
+    /// First and last; the count wraps.
+    pub(crate) calls: RangeInclusive<u32>,
+    /// The kernel made a copy after all.
+    pub(crate) copied: bool,
+}
+
+/// Sets SO_ZEROCOPY.
+pub(crate) fn set(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let value = libc::c_int::from(on);
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `value` is valid for reads of `size` bytes during the call.
+    let set =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_ZEROCOPY, (&raw const value).cast(), size) };
+    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// send(2) with MSG_ZEROCOPY. The kernel goes on reading the memory of `buf` until it says so by a [`Completion`]: who changes or
+/// frees it before sends something else (which is wrong but not unsafe: it holds the pages).
+pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
+    socket::send(fd, buf, libc::MSG_ZEROCOPY)
+}
+
+/// The next completion. Other messages of the error queue are thrown away. EAGAIN when it is empty.
+pub(crate) fn completion(fd: BorrowedFd<'_>) -> io::Result<Completion> {
+    /// Room for the one message and the address behind it, aligned as a `cmsghdr`.
+    const ROOM: usize = 16;
+    loop {
+        let mut control = [0u64; ROOM];
+        // SAFETY: `msghdr` is plain data for which all zeroes is a value: no name, no buffers.
+        let mut message: libc::msghdr = unsafe { mem::zeroed() };
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = mem::size_of_val(&control) as _;
+        // SAFETY: `message` and the control buffer are valid for writes during the call.
+        let received =
+            unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
+        if received < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if let Some(completion) = decode(&message) {
+            return Ok(completion);
+        }
+    }
+}
+
+fn decode(message: &libc::msghdr) -> Option<Completion> {
+    // SAFETY: `message` is as recvmsg left it.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while !next.is_null() {
+        // SAFETY: not null, so within the control data that recvmsg wrote, and aligned as its buffer is.
+        let header = unsafe { next.read() };
+        let kind = (header.cmsg_level, header.cmsg_type);
+        // SAFETY: no pointers.
+        let least = unsafe { libc::CMSG_LEN(size_of::<libc::sock_extended_err>() as u32) } as usize;
+        if matches!(kind, (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR))
+            && header.cmsg_len as usize >= least
+        {
+            // SAFETY: the message's data begins behind its header.
+            let data = unsafe { libc::CMSG_DATA(next) };
+            let mut error = MaybeUninit::<libc::sock_extended_err>::uninit();
+            // SAFETY: the length says that a whole one is there; it may be unaligned, so it is copied as bytes.
+            unsafe { data.copy_to_nonoverlapping(error.as_mut_ptr().cast(), size_of::<libc::sock_extended_err>()) };
+            // SAFETY: all bytes were written, and any bytes are a value.
+            let error = unsafe { error.assume_init() };
+            if error.ee_errno == 0 && error.ee_origin == SO_EE_ORIGIN_ZEROCOPY {
+                let copied = error.ee_code & SO_EE_CODE_ZEROCOPY_COPIED != 0;
+                return Some(Completion { calls: error.ee_info..=error.ee_data, copied });
+            }
+        }
+        // SAFETY: `next` is a header of `message`.
+        next = unsafe { libc::CMSG_NXTHDR(message, next) };
+    }
+    None
+}

@@ -1,0 +1,246 @@
+//! `io::copy_bidirectional`, and how a copy notices that a side has died. What the kernel moves is in `zero_copy.rs`.
+
+mod common;
+
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use common::*;
+use netpoll::io::{Read, ReadExt, Write, copy, copy_bidirectional, copy_bidirectional_with};
+use netpoll::net::{TcpStream, is_timeout};
+use netpoll::{rt, task};
+
+/// A stream that is not known to be a socket: everything goes through the buffer.
+struct Foreign(TcpStream);
+
+impl Read for Foreign {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl Write for Foreign {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx)
+    }
+}
+
+type Proxy = task::JoinHandle<io::Result<(u64, u64)>>;
+
+/// A client and a server with a proxy between them, of sockets, or with streams of another make on either side.
+async fn proxied(foreign: (bool, bool)) -> (TcpStream, TcpStream, Proxy) {
+    let ((client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
+    let proxy = task::spawn(async move {
+        match foreign {
+            (false, false) => copy_bidirectional(&mut inbound, &mut outbound).await,
+            (true, false) => copy_bidirectional(&mut Foreign(inbound), &mut outbound).await,
+            (false, true) => copy_bidirectional(&mut inbound, &mut Foreign(outbound)).await,
+            (true, true) => copy_bidirectional(&mut Foreign(inbound), &mut Foreign(outbound)).await,
+        }
+    });
+    (client, server, proxy)
+}
+
+const KINDS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
+
+async fn rest(stream: &TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut reader = stream;
+    reader.read_to_end(&mut all).await.unwrap();
+    all
+}
+
+/// Resets the connection.
+fn reset(stream: TcpStream) {
+    stream.set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+}
+
+#[test]
+fn both_ways_at_once_and_counted() {
+    run(async {
+        for foreign in KINDS {
+            let (client, server, proxy) = proxied(foreign).await;
+            let (up, down) = (vec![1; 3_000_000], vec![2; 5_000_001]);
+            let send = async |stream: &TcpStream, bytes: &[u8]| {
+                stream.write_all(bytes).await.unwrap();
+                stream.close_write().unwrap();
+            };
+            let ((), (), at_server, at_client) =
+                futures::join!(send(&client, &up), send(&server, &down), rest(&server), rest(&client));
+            assert!(at_server == up && at_client == down, "{foreign:?}");
+            assert_eq!(proxy.await.unwrap(), (3_000_000, 5_000_001), "{foreign:?}");
+        }
+    });
+}
+
+/// Go: issue 25985. One side ends its stream, and the other goes on, in either order.
+#[test]
+fn half_close_is_passed_on_and_the_other_half_goes_on() {
+    run(async {
+        for foreign in KINDS {
+            for client_first in [true, false] {
+                let (client, server, proxy) = proxied(foreign).await;
+                let (first, second) = if client_first { (client, server) } else { (server, client) };
+                first.write_all(b"question").await.unwrap();
+                first.close_write().unwrap();
+                assert_eq!(rest(&second).await, b"question");
+                for part in 0..100u8 {
+                    second.write_all(&[part; 100]).await.unwrap();
+                    read_exact(&first, &mut [0; 100]).await.unwrap();
+                }
+                second.close_write().unwrap();
+                assert_eq!(rest(&first).await, b"");
+                let counts = if client_first { (8, 10_000) } else { (10_000, 8) };
+                assert_eq!(proxy.await.unwrap(), counts, "{foreign:?}");
+            }
+        }
+    });
+}
+
+/// A writer that dies is noticed although its reader is silent (Go: issue 58628).
+#[test]
+fn a_copy_to_a_peer_that_resets_ends_while_the_reader_is_silent() {
+    run(async {
+        for foreign in [false, true] {
+            let ((_client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
+            let copying = task::spawn(async move {
+                if foreign {
+                    copy(&mut Foreign(inbound), &mut outbound).await
+                } else {
+                    copy(&mut inbound, &mut outbound).await
+                }
+            });
+            becomes("it waits", || rt::metrics().waiters >= 2).await;
+            reset(server);
+            let error = copying.await.unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+        }
+    });
+}
+
+/// The same after the server has ended its stream: nobody reads from it any more.
+#[test]
+fn a_server_that_dies_after_its_last_byte_is_noticed() {
+    run(async {
+        for foreign in [(false, false), (true, false)] {
+            let (client, server, proxy) = proxied(foreign).await;
+            server.write_all(b"last").await.unwrap();
+            server.close_write().unwrap();
+            assert_eq!(rest(&client).await, b"last");
+            reset(server);
+            let error = proxy.await.unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+            assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0);
+        }
+    });
+}
+
+#[test]
+fn a_reset_of_either_side_ends_both_ways() {
+    run(async {
+        for foreign in KINDS {
+            for client_dies in [true, false] {
+                let (client, server, proxy) = proxied(foreign).await;
+                ping_through(&client, &server).await;
+                let (dies, lives) = if client_dies { (client, server) } else { (server, client) };
+                reset(dies);
+                let error = proxy.await.unwrap_err();
+                assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+                lives.peer_closed().await.unwrap();
+            }
+        }
+    });
+}
+
+async fn ping_through(client: &TcpStream, server: &TcpStream) {
+    client.write_all(b"ping").await.unwrap();
+    read_exact(server, &mut [0; 4]).await.unwrap();
+}
+
+/// Silence on both sides ends it; anything in either direction puts that off.
+#[test]
+fn idle_connections_are_given_up() {
+    const IDLE: Duration = Duration::from_millis(200);
+    run(async {
+        for foreign in [false, true] {
+            let ((client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
+            let start = Instant::now();
+            let proxy = task::spawn(async move {
+                if foreign {
+                    copy_bidirectional_with(&mut Foreign(inbound), &mut Foreign(outbound), IDLE).await
+                } else {
+                    copy_bidirectional_with(&mut inbound, &mut outbound, IDLE).await
+                }
+            });
+            // Half-closed connections are given up as well.
+            client.close_write().unwrap();
+            let mut last = start;
+            // On a machine so loaded that a message is late by all of the limit, the proxy may have gone.
+            for _ in 0..10 {
+                task::sleep(IDLE / 5).await;
+                last = Instant::now();
+                if server.write_all(b"x").await.is_err() || read_exact(&client, &mut [0]).await.is_err() {
+                    break;
+                }
+            }
+            let error = proxy.await.unwrap_err();
+            assert!(is_timeout(&error), "{error}");
+            assert!(last > start && start.elapsed() >= IDLE, "{:?}", start.elapsed());
+        }
+    });
+}
+
+/// An idle limit without end, and one of a finished copy, do not matter.
+#[test]
+fn an_endless_idle_limit_never_ends() {
+    run(async {
+        let ((client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
+        let proxy =
+            task::spawn(async move { copy_bidirectional_with(&mut inbound, &mut outbound, Duration::MAX).await });
+        ping_through(&client, &server).await;
+        drop((client, server));
+        assert_eq!(proxy.await.unwrap(), (4, 0));
+    });
+}
+
+/// Sockets work under any executor, and so does what is made of them.
+#[test]
+fn a_proxy_runs_under_another_executor() {
+    let _watchdog = Watchdog::new();
+    park_on(async {
+        let ((client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
+        let session = async {
+            ping_through(&client, &server).await;
+            ping_through(&server, &client).await;
+            client.close_write().unwrap();
+            server.close_write().unwrap();
+        };
+        let (counts, ()) = futures::join!(copy_bidirectional(&mut inbound, &mut outbound), session);
+        assert_eq!(counts.unwrap(), (4, 4));
+    });
+}
+
+/// The futures can be spawned.
+#[test]
+fn copies_are_send() {
+    fn is_send<T: Send>(future: T) -> T {
+        future
+    }
+    run(async {
+        let ((client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
+        drop((client, server));
+        assert_eq!(is_send(copy(&mut inbound, &mut outbound)).await.unwrap(), 0);
+        assert_eq!(is_send(copy_bidirectional(&mut inbound, &mut outbound)).await.unwrap(), (0, 0));
+    });
+}

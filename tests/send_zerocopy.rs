@@ -1,0 +1,293 @@
+//! MSG_ZEROCOPY: buffers come back when the kernel is done, stay alive until then, and their completions disturb nobody.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use common::*;
+use netpoll::io::ReadExt;
+use netpoll::net::{TcpStream, is_closed, is_timeout};
+use netpoll::{rt, task};
+
+/// Two ends, the first of which sends without copying.
+async fn zerocopy_pair() -> (TcpStream, TcpStream) {
+    let (to, from) = pair().await;
+    to.set_zerocopy(true).unwrap();
+    (to, from)
+}
+
+/// A buffer that tells when it is freed.
+struct Tracked(Vec<u8>, Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Tracked {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        // Whoever still reads it sees that.
+        self.0.fill(0xdd);
+        self.1.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// More than both sockets' buffers hold.
+const MUCH: usize = 32 << 20;
+
+fn pattern(len: usize) -> Vec<u8> {
+    static PATTERN: LazyLock<Vec<u8>> =
+        LazyLock::new(|| (0..1_048_573u32).map(|at| (at ^ at >> 8 ^ at >> 16) as u8).collect());
+    let mut bytes = PATTERN.repeat(len / PATTERN.len());
+    bytes.extend_from_slice(&PATTERN[..len - bytes.len()]);
+    bytes
+}
+
+async fn read_all(from: TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    (&from).read_to_end(&mut all).await.unwrap();
+    all
+}
+
+#[test]
+fn buffers_of_any_size_arrive_and_come_back() {
+    run(async {
+        let (to, from) = zerocopy_pair().await;
+        let reader = task::spawn(read_all(from));
+        let mut expected = Vec::new();
+        for len in [0, 1, 4096, 100_000, 8 << 20, 3] {
+            let bytes = pattern(len);
+            expected.extend_from_slice(&bytes);
+            let sent = to.send_zerocopy(bytes).await.unwrap();
+            assert!(sent.buf == pattern(len));
+            // The peer is on this machine.
+            assert!(sent.copied, "{len}");
+        }
+        // What is stored inline is sent from where it stays.
+        expected.extend_from_slice(&[9; 5000]);
+        assert_eq!(to.send_zerocopy([9; 5000]).await.unwrap().buf, [9; 5000]);
+        drop(to);
+        assert!(reader.await == expected);
+    });
+}
+
+#[test]
+fn without_the_option_the_bytes_are_copied() {
+    run(async {
+        let (to, from) = pair().await;
+        let sent = to.send_zerocopy(pattern(100_000)).await.unwrap();
+        assert!(sent.copied && sent.buf == pattern(100_000));
+        // Switched on and off again on the way.
+        to.set_zerocopy(true).unwrap();
+        to.send_zerocopy(vec![1; 1000]).await.unwrap();
+        to.set_zerocopy(false).unwrap();
+        to.send_zerocopy(vec![2; 1000]).await.unwrap();
+        drop(to);
+        assert!(read_all(from).await == [pattern(100_000), vec![1; 1000], vec![2; 1000]].concat());
+    });
+}
+
+/// Each finds the others' completions too.
+#[test]
+fn any_number_send_at_once_and_do_not_interleave() {
+    run(async {
+        let (to, from) = zerocopy_pair().await;
+        let senders: Vec<_> = (0..8u8)
+            .map(|id| {
+                let to = to.clone();
+                task::spawn(async move {
+                    for _ in 0..20 {
+                        to.send_zerocopy(vec![id; 50_000]).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        drop(to);
+        let mut message = vec![0; 50_000];
+        for _ in 0..8 * 20 {
+            read_exact(&from, &mut message).await.unwrap();
+            assert!(message.iter().all(|&byte| byte == message[0]));
+        }
+        for sender in senders {
+            sender.await;
+        }
+        assert_eq!(from.read(&mut [0]).await.unwrap(), 0);
+    });
+}
+
+/// A completion makes an edge that says EPOLLERR only. Go's readers take it for "not pollable".
+#[test]
+fn completions_are_no_news_for_who_reads_or_waits() {
+    run(async {
+        let (to, from) = zerocopy_pair().await;
+        let mut buf = [0; 8];
+        let (mut reading, mut buf_of_reading) = ([0; 8], [0; 8]);
+        {
+            let mut read = to.read(&mut reading);
+            let mut readable = to.readable();
+            let mut gone = to.peer_closed();
+            assert!(poll_once(&mut read).await.is_pending());
+            assert!(poll_once(&mut readable).await.is_pending());
+            assert!(poll_once(&mut gone).await.is_pending());
+            for _ in 0..20 {
+                let mut bytes = vec![0; 10_000];
+                let (sent, ()) = futures::join!(to.send_zerocopy(vec![1; 10_000]), async {
+                    read_exact(&from, &mut bytes).await.unwrap()
+                });
+                sent.unwrap();
+                assert!(poll_once(&mut read).await.is_pending());
+                assert!(poll_once(&mut readable).await.is_pending());
+                assert!(poll_once(&mut gone).await.is_pending());
+            }
+            assert!(!to.is_peer_closed());
+            from.write_all(b"data").await.unwrap();
+            readable.await.unwrap();
+            assert_eq!(read.await.unwrap(), 4);
+        }
+        assert_eq!(&reading[..4], b"data");
+        // And the writer's side: full, it stays so.
+        fill(&to).await;
+        {
+            let mut writable = to.writable();
+            assert!(poll_once(&mut writable).await.is_pending());
+        }
+        to.set_read_deadline(Instant::now() + Duration::from_millis(5)).unwrap();
+        assert!(is_timeout(&to.read(&mut buf_of_reading).await.unwrap_err()));
+        to.set_read_deadline(None).unwrap();
+        assert!(to.take_error().unwrap().is_none());
+        drop(from);
+        to.peer_closed().await.unwrap();
+        let _ = to.read(&mut buf).await;
+    });
+}
+
+/// Sends so much that the peer, who does not read, cannot have acknowledged it, and drops the future.
+async fn abandon(to: &TcpStream, freed: &Arc<AtomicUsize>) -> usize {
+    let mut send = to.send_zerocopy(Tracked(pattern(MUCH), freed.clone()));
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(20) {
+        assert!(poll_once(&mut send).await.is_pending());
+        task::yield_now().await;
+    }
+    freed.load(Ordering::SeqCst)
+}
+
+#[test]
+fn a_dropped_send_leaves_its_buffer_to_the_socket_until_it_is_acknowledged() {
+    run(async {
+        let freed = Arc::new(AtomicUsize::new(0));
+        let (to, from) = zerocopy_pair().await;
+        assert_eq!(abandon(&to, &freed).await, 0);
+        assert_eq!(freed.load(Ordering::SeqCst), 0, "the kernel still reads it");
+        // The peer reads what was sent, which is the buffer's beginning and not what it holds when it is freed.
+        let reader = task::spawn(read_all(from));
+        to.write_all(b"end").await.unwrap();
+        // A later send finds the completion.
+        let start = Instant::now();
+        while freed.load(Ordering::SeqCst) == 0 {
+            assert!(start.elapsed() < BOUND);
+            to.send_zerocopy(*b"x").await.unwrap();
+        }
+        // SO_LINGER is as it was: this ends the stream in order.
+        assert_eq!(to.linger().unwrap(), None);
+        drop(to);
+        let all = reader.await;
+        let end = all.windows(3).rposition(|window| window == b"end").unwrap();
+        assert!(end > 0 && all[..end] == pattern(MUCH)[..end]);
+        assert!(all[end + 3..].iter().all(|&byte| byte == b'x'));
+    });
+}
+
+#[test]
+fn closing_before_the_kernel_is_done_resets_the_connection() {
+    run(async {
+        let freed = Arc::new(AtomicUsize::new(0));
+        let (to, from) = zerocopy_pair().await;
+        abandon(&to, &freed).await;
+        assert_eq!(freed.load(Ordering::SeqCst), 0);
+        drop(to);
+        assert_eq!(freed.load(Ordering::SeqCst), 1);
+        let mut all = Vec::new();
+        assert_eq!((&from).read_to_end(&mut all).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+
+        // An explicit close while the future is still there.
+        let (to, from) = zerocopy_pair().await;
+        let mut send = to.send_zerocopy(Tracked(pattern(MUCH), freed.clone()));
+        assert!(poll_once(&mut send).await.is_pending());
+        to.force_close().await.unwrap();
+        assert!(is_closed(&send.await.err().unwrap()));
+        drop(to);
+        assert_eq!(freed.load(Ordering::SeqCst), 2);
+        assert_eq!((&from).read_to_end(&mut Vec::new()).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    });
+}
+
+/// Nobody will hear when the new owner's socket is done.
+#[test]
+fn a_socket_given_away_keeps_the_buffer_for_ever() {
+    run(async {
+        let freed = Arc::new(AtomicUsize::new(0));
+        let (to, from) = zerocopy_pair().await;
+        abandon(&to, &freed).await;
+        let to: std::net::TcpStream = to.try_into().unwrap();
+        assert_eq!(freed.load(Ordering::SeqCst), 0);
+        let reader = task::spawn(read_all(from));
+        drop(to);
+        let all = reader.await;
+        assert!(!all.is_empty() && all == pattern(MUCH)[..all.len()]);
+        assert_eq!(freed.load(Ordering::SeqCst), 0);
+    });
+}
+
+#[test]
+fn a_deadline_and_a_dead_peer_end_it() {
+    run(async {
+        let freed = Arc::new(AtomicUsize::new(0));
+        let (to, from) = zerocopy_pair().await;
+        let mut send = to.send_zerocopy(Tracked(pattern(MUCH), freed.clone()));
+        assert!(poll_once(&mut send).await.is_pending());
+        to.set_write_deadline(Instant::now()).unwrap();
+        let error = send.await.err().unwrap();
+        assert!(is_timeout(&error), "{error}");
+        assert_eq!(freed.load(Ordering::SeqCst), 0);
+        to.set_write_deadline(None).unwrap();
+        let mut send = to.send_zerocopy(Tracked(pattern(1000), freed.clone()));
+        assert!(poll_once(&mut send).await.is_pending());
+        from.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(from);
+        let error = send.await.err().unwrap();
+        assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+        drop(to);
+        assert_eq!(freed.load(Ordering::SeqCst), 2);
+        let (to, _from) = zerocopy_pair().await;
+        to.force_close().await.unwrap();
+        assert!(is_closed(&to.set_zerocopy(true).unwrap_err()));
+        assert!(is_closed(&to.send_zerocopy(*b"x").await.unwrap_err()));
+    });
+}
+
+/// Under an executor of another make, with a future that is never polled again after it was woken.
+#[test]
+fn futures_are_send_unpin_and_may_be_forgotten() {
+    fn check<T: Send + Unpin>(future: T) -> T {
+        future
+    }
+    let _watchdog = Watchdog::new();
+    park_on(async {
+        let (to, from) = zerocopy_pair().await;
+        let freed = Arc::new(AtomicUsize::new(0));
+        let mut forgotten = check(to.send_zerocopy(Tracked(pattern(1000), freed.clone())));
+        if let Poll::Ready(sent) = poll_once(&mut forgotten).await {
+            drop(sent.unwrap());
+        }
+        std::mem::forget(forgotten);
+        to.send_zerocopy(vec![1; 1000]).await.unwrap();
+        read_exact(&from, &mut [0; 2000]).await.unwrap();
+        assert!(rt::metrics().descriptors >= 2);
+    });
+}
