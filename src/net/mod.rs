@@ -5,21 +5,26 @@
 
 pub mod activation;
 mod addr;
+mod dialer;
 mod error;
 mod fd;
+mod happy_eyeballs;
 pub(crate) mod limits;
 mod listen_config;
 mod options;
 pub(crate) mod permits;
+mod resolve;
 mod tcp;
 mod udp;
 
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 pub use addr::{AddrError, ToSocketAddrs, ToSocketAddrsFuture};
+pub use dialer::Dialer;
 pub use error::{Addr, OpError, is_closed, is_timeout, raw_os_error};
 pub use listen_config::ListenConfig;
 pub use options::{KeepAlive, TcpInfo};
+pub use resolve::{LookupError, lookup_addr, lookup_cname, lookup_host, lookup_port, resolve};
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
 pub use udp::{Ancillary, Datagram, Ecn, RecvBatch, RecvInfo, SendBatch, UdpSocket};
 

@@ -9,6 +9,7 @@ pub(crate) mod batch;
 pub(crate) mod control;
 pub(crate) mod inherit;
 pub(crate) mod message;
+pub(crate) mod names;
 pub(crate) mod option;
 #[cfg(test)]
 pub(crate) mod seam;
