@@ -30,9 +30,9 @@ use super::fd::dial::dial_tcp;
 use super::fd::net_fd::NetFd;
 use super::happy_eyeballs::{Race, STAGGER};
 use super::resolve::LookupError;
-use super::resolve::families::{self, HostAddrs};
+use super::resolve::families::{HostAddrs, Oracle};
 use super::{AddrError, KeepAlive, TcpStream, ToSocketAddrs, ToSocketAddrsFuture, options};
-use crate::sys::socket;
+use crate::sys::{option, socket};
 use crate::time::Sleep;
 
 /// Connects to TCP addresses, with a time for all of it, a local address, options before the connect, and several
@@ -86,13 +86,14 @@ pub struct Dialer {
     timeout: Option<Duration>,
     deadline: Option<Instant>,
     stagger: Option<Duration>,
+    oracle: Oracle,
     recipe: Recipe,
 }
 
 impl Dialer {
     /// With the defaults: no timeout but the kernel's (about two minutes an address), Go's options, a stagger of 250 ms.
     pub const fn new() -> Dialer {
-        Dialer { timeout: None, deadline: None, stagger: Some(STAGGER), recipe: Recipe::new() }
+        Dialer { timeout: None, deadline: None, stagger: Some(STAGGER), oracle: Oracle::Host, recipe: Recipe::new() }
     }
 
     /// How long each dial may take, from the call of [`dial`](Dialer::dial): look-up and all addresses together. With
@@ -179,6 +180,13 @@ impl Dialer {
         control: impl Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send + Sync + 'static,
     ) -> Dialer {
         self.recipe.control = Some(Control(Arc::new(control)));
+        self
+    }
+
+    /// Looks names up with `resolver` instead of the host's name service.
+    #[cfg(feature = "hickory")]
+    pub fn resolver(mut self, resolver: super::Resolver) -> Dialer {
+        self.oracle = Oracle::Native(resolver);
         self
     }
 
@@ -278,7 +286,9 @@ enum Origin<I> {
 impl<I: Iterator<Item = SocketAddr>> Source<I> {
     fn new<A: ToSocketAddrs<Iter = I>>(addrs: &A, dialer: &Dialer, deadline: Option<Instant>) -> Source<I> {
         let origin = match addrs.host_and_port() {
-            Some((host, port)) => Origin::Host(host.to_owned(), families::lookup(host, port, dialer.stagger.is_some())),
+            Some((host, port)) => {
+                Origin::Host(host.to_owned(), dialer.oracle.addrs(host, port, dialer.stagger.is_some()))
+            }
             None => Origin::Addrs(addrs.to_socket_addrs()),
         };
         Source { origin, local: dialer.recipe.local, end: deadline.map(Sleep::until) }
@@ -383,7 +393,7 @@ impl Recipe {
             options::set_keepalive(fd, Some(keepalive)).map_err(set)?;
         }
         if self.fast_open {
-            socket::set_fast_open_connect(fd).map_err(set)?;
+            option::switch(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, true).map_err(set)?;
         }
         if let Some(Control(control)) = &self.control {
             let network = if addr.is_ipv4() { "tcp4" } else { "tcp6" };

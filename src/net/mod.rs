@@ -25,6 +25,8 @@ pub use error::{Addr, OpError, is_closed, is_timeout, raw_os_error};
 pub use listen_config::ListenConfig;
 pub use options::{KeepAlive, TcpInfo};
 pub use resolve::{LookupError, lookup_addr, lookup_cname, lookup_host, lookup_port, resolve};
+#[cfg(feature = "hickory")]
+pub use resolve::{Mx, Resolver, ResolverBuilder, Srv};
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
 pub use udp::{Ancillary, Datagram, Ecn, RecvBatch, RecvInfo, SendBatch, UdpSocket};
 

@@ -111,15 +111,6 @@ pub(crate) fn connect(fd: BorrowedFd<'_>, address: &SockAddr) -> io::Result<()> 
     SockRef::from(&fd).connect(address)
 }
 
-/// Sets `TCP_FASTOPEN_CONNECT`: connect(2) waits for the first data where the peer has given a cookie (Linux 4.11).
-pub(crate) fn set_fast_open_connect(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let on: c_int = 1;
-    let (value, length) = ((&raw const on).cast(), size_of::<c_int>() as libc::socklen_t);
-    // SAFETY: the value is an integer, valid for reads of its length.
-    check(unsafe { libc::setsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, value, length) })
-        .map(drop)
-}
-
 /// bind(2).
 pub(crate) fn bind(fd: BorrowedFd<'_>, address: &SockAddr) -> io::Result<()> {
     SockRef::from(&fd).bind(address)

@@ -43,25 +43,49 @@ pub(crate) struct Families<A, L> {
 impl<A, L> Unpin for Families<A, L> {}
 
 /// [`Families`] of a host.
-pub(crate) type HostAddrs = Families<Box<dyn FnMut(Family) -> Addrs + Send + Sync>, Addrs>;
+pub(crate) type HostAddrs = Families<Box<dyn FnMut(Family) -> Addrs + Send>, Addrs>;
 
-/// The addresses of `host` for `port`: as they come in, or all at once in the host's order.
-pub(crate) fn lookup(host: &str, port: u16, as_they_come: bool) -> HostAddrs {
-    let host = host.to_owned();
-    let ask = move |family| Addrs { lookup: Lookup::new(Query::Addrs(host.clone(), family)), port };
-    Families::new(Box::new(ask), as_they_come.then_some(RESOLUTION_DELAY))
+/// Who is asked for addresses.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Oracle {
+    #[default]
+    Host,
+    #[cfg(feature = "hickory")]
+    Native(super::Resolver),
+}
+
+impl Oracle {
+    /// The addresses of `host` for `port`: as they come in, or all at once in the right order.
+    pub(crate) fn addrs(&self, host: &str, port: u16, as_they_come: bool) -> HostAddrs {
+        let (oracle, host) = (self.clone(), host.to_owned());
+        let ask = move |family| match &oracle {
+            Oracle::Host => Addrs { answer: Asked::Host(Lookup::new(Query::Addrs(host.clone(), family))), port },
+            #[cfg(feature = "hickory")]
+            Oracle::Native(resolver) => {
+                let (resolver, host) = (resolver.clone(), host.clone());
+                let asked = Box::pin(async move { resolver.addrs(&host, family).await });
+                Addrs { answer: Asked::Native(asked), port }
+            }
+        };
+        Families::new(Box::new(ask), as_they_come.then_some(RESOLUTION_DELAY))
+    }
 }
 
 /// A look-up of addresses that gives them a port.
-#[derive(Debug)]
 pub(crate) struct Addrs {
-    lookup: Lookup,
+    answer: Asked,
     port: u16,
+}
+
+enum Asked {
+    Host(Lookup),
+    #[cfg(feature = "hickory")]
+    Native(Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>),
 }
 
 impl Addrs {
     pub(crate) fn new(host: &str, port: u16) -> Addrs {
-        Addrs { lookup: Lookup::new(Query::Addrs(host.to_owned(), Family::Any)), port }
+        Addrs { answer: Asked::Host(Lookup::new(Query::Addrs(host.to_owned(), Family::Any))), port }
     }
 }
 
@@ -74,8 +98,16 @@ impl Future for Addrs {
             addr.set_port(port);
             addr
         };
-        let polled = Pin::new(&mut self.lookup).poll(cx).map_ok(Answer::into_addrs);
-        polled.map_ok(|addrs| addrs.iter().copied().map(with_port).collect())
+        match &mut self.answer {
+            Asked::Host(lookup) => {
+                let polled = Pin::new(lookup).poll(cx).map_ok(Answer::into_addrs);
+                polled.map_ok(|addrs| addrs.iter().copied().map(with_port).collect())
+            }
+            #[cfg(feature = "hickory")]
+            Asked::Native(lookup) => {
+                lookup.as_mut().poll(cx).map_ok(|addrs| addrs.into_iter().map(with_port).collect())
+            }
+        }
     }
 }
 
@@ -225,12 +257,12 @@ mod tests {
     fn a_family_that_is_never_answered_delays_the_other_by_the_resolution_delay() {
         let (given, asked) = given(|family| match family {
             Family::V4 => Some((10, Ok(vec![v4(1)]))),
-            Family::Any => Some((400, Ok(vec![v4(1), v4(2)]))),
+            Family::Any => Some((1500, Ok(vec![v4(1), v4(2)]))),
             Family::V6 => None,
         });
         assert_eq!(asked, [Family::Any, Family::V6, Family::V4]);
         assert_eq!(given[0].0, Ok(vec![v4(1)]));
-        assert!(given[0].1 >= Duration::from_millis(60) && given[0].1 < Duration::from_millis(400), "{given:?}");
+        assert!(given[0].1 >= Duration::from_millis(60) && given[0].1 < Duration::from_millis(1500), "{given:?}");
         // The query for both is not forgotten, nor anything given twice.
         assert_eq!(given[1].0, Ok(vec![v4(2)]));
         assert_eq!(given.len(), 2);
@@ -256,7 +288,7 @@ mod tests {
         let (some, _) = given(|family| match family {
             Family::V6 => Some((0, Err(not_found()))),
             Family::V4 => Some((20, Ok(vec![v4(1)]))),
-            Family::Any => Some((500, Err(not_found()))),
+            Family::Any => Some((1500, Err(not_found()))),
         });
         assert_eq!((some.len(), &some[0].0), (1, &Ok(vec![v4(1)])));
         let (late, _) = given(|family| match family {

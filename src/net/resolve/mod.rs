@@ -2,7 +2,8 @@
 //!
 //! [`query`] is what can be asked of the host's name service and how it fails, [`flight`] lets identical questions that
 //! are under way share one call, [`families`] asks for both address families apart when one of them is slow. The rest
-//! is what a program calls by itself; `ToSocketAddrs` and `Dialer` come by the same ways.
+//! is what a program calls by itself; `ToSocketAddrs` and `Dialer` come by the same ways. `native` (feature `hickory`)
+//! asks DNS servers instead.
 //!
 //! # Compared with Go (net/lookup.go, cgo_unix.go)
 //! As Go with its cgo resolver: getaddrinfo(3) on a bounded pool of threads, so that the hosts file, the search list,
@@ -10,12 +11,16 @@
 
 pub(crate) mod families;
 pub(crate) mod flight;
+#[cfg(feature = "hickory")]
+mod native;
 pub(crate) mod query;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use self::flight::Lookup;
+#[cfg(feature = "hickory")]
+pub use self::native::{Mx, Resolver, ResolverBuilder, Srv};
 pub use self::query::LookupError;
 use self::query::{Query, Transport};
 use super::{AddrError, ToSocketAddrs};

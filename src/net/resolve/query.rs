@@ -92,6 +92,12 @@ impl Query {
         }
     }
 
+    /// Somebody else was asked, and failed.
+    #[cfg(feature = "hickory")]
+    pub(crate) fn failed(&self, failure: NameFailure) -> LookupError {
+        self.error(Reason::Failure(failure))
+    }
+
     /// It was dropped unasked.
     pub(crate) fn shut_down(&self) -> LookupError {
         self.error(Reason::ShutDown)
