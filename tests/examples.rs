@@ -245,6 +245,28 @@ fn proxy_gives_up_silent_connections() {
 }
 
 #[test]
+fn happy_eyeballs_tells_who_wins_and_when() {
+    let (status, output) = Example::start("happy_eyeballs", &[]).end();
+    assert!(status.success(), "{status}: {output}");
+    let live = output.split(" is dead, ").nth(1).and_then(|rest| rest.split(" is live").next()).expect("addresses");
+    // The default, a shorter stagger, one after the other: two attempts and a winner each.
+    assert_eq!(output.matches(&format!("connected to {live}")).count(), 3, "{output}");
+    assert_eq!(output.matches(": tcp").count(), 6, "{output}");
+    let (status, output) = Example::start("happy_eyeballs", &["localhost:bad"]).end();
+    assert!(!status.success(), "{output}");
+}
+
+#[test]
+fn port_scan_finds_its_own_port() {
+    let (status, output) = Example::start("port_scan", &[]).end();
+    assert!(status.success() && output.contains(" is open\n") && output.contains(" ports are open"), "{output}");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (status, output) = Example::start("port_scan", &["localhost", &port.to_string(), "4", "30"]).end();
+    assert!(status.success() && output.starts_with(&format!("{port} is open\n1 of 1 ")), "{output}");
+}
+
+#[test]
 fn own_executor_runs_the_sockets_under_all_of_them() {
     let (status, output) = Example::start("own_executor", &[]).end();
     assert!(status.success(), "{status}: {output}");

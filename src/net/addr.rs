@@ -1,12 +1,11 @@
 //! From what the user wrote to socket addresses.
 //!
 //! [`ToSocketAddrs`] is async-std's trait: open, with a nameable future. Literals are answered at once, on the spot.
-//! Names go to getaddrinfo(3) on the pool for blocking calls, so they follow the host's configuration (hosts file,
-//! search list, address order). What is not an address at all is told apart before a thread is bothered, with Go's
-//! texts.
+//! Names go to `net::resolve`, so they follow the host's configuration (hosts file, search list, address order). What
+//! is not an address at all is told apart before a thread is bothered, with Go's texts.
 //!
 //! # Cancellation
-//! Dropping the future detaches: getaddrinfo cannot be interrupted, its thread finishes and the answer is thrown away.
+//! Dropping the future abandons the look-up: getaddrinfo cannot be interrupted, its thread finishes.
 
 use std::error::Error;
 use std::fmt;
@@ -17,6 +16,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::{option, slice, vec};
 
+use super::resolve::families::Addrs;
 use crate::task::{JoinHandle, spawn_blocking};
 
 /// What can be turned into socket addresses, perhaps by resolving a name: the asynchronous [`std::net::ToSocketAddrs`].
@@ -59,18 +59,31 @@ pub trait ToSocketAddrs {
 
     /// Starts resolving. The iterator may be empty.
     fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter>;
+
+    /// The host name and the port, where this is a name that the host's resolver is to look up: a
+    /// [`Dialer`](crate::net::Dialer) then begins with the addresses that come first. None, as by default, has it await
+    /// [`to_socket_addrs`](ToSocketAddrs::to_socket_addrs).
+    fn host_and_port(&self) -> Option<(&str, u16)> {
+        None
+    }
 }
 
 /// The answer of [`ToSocketAddrs::to_socket_addrs`], now or later.
 ///
 /// # Cancel safety
-/// Dropping it detaches from the resolver, whose thread finishes in the pool.
+/// Dropping it abandons the look-up; a thread of the pool that has begun finishes.
 #[must_use = "futures do nothing unless awaited"]
 pub struct ToSocketAddrsFuture<I>(State<I>);
 
 enum State<I> {
     Ready(io::Result<I>),
     Resolving(JoinHandle<io::Result<I>>),
+    LookingUp {
+        addrs: Addrs,
+        /// The address as it is printed.
+        quoted: String,
+        iter: fn(vec::IntoIter<SocketAddr>) -> I,
+    },
     Done,
 }
 
@@ -107,6 +120,14 @@ impl<I: Iterator<Item = SocketAddr>> Future for ToSocketAddrsFuture<I> {
                 }
                 polled
             }
+            State::LookingUp { mut addrs, quoted, iter } => match Pin::new(&mut addrs).poll(cx) {
+                Poll::Ready(Ok(addrs)) => Poll::Ready(Ok(iter(addrs.into_iter()))),
+                Poll::Ready(Err(error)) => Poll::Ready(Err(ResolveError { quoted, error: error.into() }.into())),
+                Poll::Pending => {
+                    self.0 = State::LookingUp { addrs, quoted, iter };
+                    Poll::Pending
+                }
+            },
             State::Done => panic!("ToSocketAddrsFuture polled after it was ready"),
         }
     }
@@ -117,7 +138,7 @@ impl<I> fmt::Debug for ToSocketAddrsFuture<I> {
         let state = match &self.0 {
             State::Ready(Ok(_)) => "resolved",
             State::Ready(Err(_)) => "failed",
-            State::Resolving(_) => "resolving",
+            State::Resolving(_) | State::LookingUp { .. } => "resolving",
             State::Done => "done",
         };
         f.debug_tuple("ToSocketAddrsFuture").field(&state).finish()
@@ -203,10 +224,54 @@ impl Error for ResolveError {
     }
 }
 
-/// Asks getaddrinfo; blocks.
-fn resolve(host: &str, port: u16, quoted: impl FnOnce() -> String) -> io::Result<vec::IntoIter<SocketAddr>> {
-    std::net::ToSocketAddrs::to_socket_addrs(&(host, port))
-        .map_err(|error| io::Error::new(error.kind(), ResolveError { quoted: quoted(), error }))
+impl From<ResolveError> for io::Error {
+    fn from(error: ResolveError) -> io::Error {
+        io::Error::new(error.error.kind(), error)
+    }
+}
+
+/// The addresses of a host.
+fn look_up(host: &str, port: u16, quoted: String) -> ToSocketAddrsFuture<vec::IntoIter<SocketAddr>> {
+    ToSocketAddrsFuture(State::LookingUp { addrs: Addrs::new(host, port), quoted, iter: |addrs| addrs })
+}
+
+fn ready(result: Result<SocketAddr, AddrError>) -> ToSocketAddrsFuture<vec::IntoIter<SocketAddr>> {
+    ToSocketAddrsFuture::ready(result.map(|addr| vec![addr].into_iter()).map_err(io::Error::from))
+}
+
+/// What a text says.
+enum Parsed<'a> {
+    Literal(SocketAddr),
+    Name(&'a str, u16),
+}
+
+impl<'a> Parsed<'a> {
+    fn parts(host: &'a str, port: u16) -> Result<Parsed<'a>, AddrError> {
+        match host.parse::<IpAddr>() {
+            Ok(ip) => Ok(Parsed::Literal(SocketAddr::new(ip, port))),
+            Err(_) if host.is_empty() => Err(AddrError::new(host, "missing address")),
+            Err(_) => Ok(Parsed::Name(host, port)),
+        }
+    }
+
+    fn text(text: &'a str) -> Result<Parsed<'a>, AddrError> {
+        if let Ok(addr) = text.parse::<SocketAddr>() {
+            return Ok(Parsed::Literal(addr));
+        }
+        let (host, port) = split_host_port(text)?;
+        let port = parse_port(port)?;
+        if host.is_empty() {
+            return Err(AddrError::new(text, "missing host in address"));
+        }
+        Ok(Parsed::Name(host, port))
+    }
+
+    fn name(self) -> Option<(&'a str, u16)> {
+        match self {
+            Parsed::Name(host, port) => Some((host, port)),
+            Parsed::Literal(_) => None,
+        }
+    }
 }
 
 /// Splits `host:port` as Go's `SplitHostPort` does: the port after the last colon, an IPv6 host in brackets.
@@ -275,15 +340,15 @@ impl ToSocketAddrs for (&str, u16) {
     type Iter = vec::IntoIter<SocketAddr>;
 
     fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
-        let (host, port) = *self;
-        if let Ok(ip) = host.parse::<IpAddr>() {
-            return ToSocketAddrsFuture::ready(Ok(vec![SocketAddr::new(ip, port)].into_iter()));
+        match Parsed::parts(self.0, self.1) {
+            Ok(Parsed::Name(host, port)) => look_up(host, port, format!("{:?}", (host, port))),
+            Ok(Parsed::Literal(addr)) => ready(Ok(addr)),
+            Err(error) => ready(Err(error)),
         }
-        if host.is_empty() {
-            return ToSocketAddrsFuture::ready(Err(AddrError::new(host, "missing address").into()));
-        }
-        let host = host.to_owned();
-        ToSocketAddrsFuture::blocking(move || resolve(&host, port, || format!("{:?}", (&host, port))))
+    }
+
+    fn host_and_port(&self) -> Option<(&str, u16)> {
+        Parsed::parts(self.0, self.1).ok()?.name()
     }
 }
 
@@ -293,25 +358,25 @@ impl ToSocketAddrs for (String, u16) {
     fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
         (self.0.as_str(), self.1).to_socket_addrs()
     }
+
+    fn host_and_port(&self) -> Option<(&str, u16)> {
+        Parsed::parts(&self.0, self.1).ok()?.name()
+    }
 }
 
 impl ToSocketAddrs for str {
     type Iter = vec::IntoIter<SocketAddr>;
 
     fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
-        if let Ok(addr) = self.parse::<SocketAddr>() {
-            return ToSocketAddrsFuture::ready(Ok(vec![addr].into_iter()));
+        match Parsed::text(self) {
+            Ok(Parsed::Name(host, port)) => look_up(host, port, format!("{self:?}")),
+            Ok(Parsed::Literal(addr)) => ready(Ok(addr)),
+            Err(error) => ready(Err(error)),
         }
-        let parsed = split_host_port(self).and_then(|(host, port)| Ok((host, parse_port(port)?)));
-        let (host, port) = match parsed {
-            Ok(("", _)) => {
-                return ToSocketAddrsFuture::ready(Err(AddrError::new(self, "missing host in address").into()));
-            }
-            Ok(parsed) => parsed,
-            Err(error) => return ToSocketAddrsFuture::ready(Err(error.into())),
-        };
-        let (text, host) = (self.to_owned(), host.to_owned());
-        ToSocketAddrsFuture::blocking(move || resolve(&host, port, || format!("{text:?}")))
+    }
+
+    fn host_and_port(&self) -> Option<(&str, u16)> {
+        Parsed::text(self).ok()?.name()
     }
 }
 
@@ -320,6 +385,10 @@ impl ToSocketAddrs for String {
 
     fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
         self.as_str().to_socket_addrs()
+    }
+
+    fn host_and_port(&self) -> Option<(&str, u16)> {
+        self.as_str().host_and_port()
     }
 }
 
@@ -336,6 +405,10 @@ impl<T: ToSocketAddrs + ?Sized> ToSocketAddrs for &T {
 
     fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
         (**self).to_socket_addrs()
+    }
+
+    fn host_and_port(&self) -> Option<(&str, u16)> {
+        (**self).host_and_port()
     }
 }
 

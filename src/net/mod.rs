@@ -5,15 +5,18 @@
 
 pub mod activation;
 mod addr;
+mod dialer;
 pub(crate) mod error;
 pub(crate) mod fd;
 pub mod futures;
+mod happy_eyeballs;
 pub(crate) mod limits;
 mod listen_config;
 mod options;
 pub(crate) mod permits;
 mod pipe;
 pub(crate) mod raw;
+mod resolve;
 mod tcp;
 mod udp;
 pub(crate) mod unix;
@@ -22,10 +25,14 @@ pub(crate) mod zero_copy;
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 pub use addr::{AddrError, ToSocketAddrs, ToSocketAddrsFuture};
+pub use dialer::Dialer;
 pub use error::{Addr, OpError, is_closed, is_timeout, raw_os_error};
 pub use listen_config::ListenConfig;
 pub use options::{KeepAlive, TcpInfo};
 pub use pipe::{Pipe, pipe};
+pub use resolve::{LookupError, lookup_addr, lookup_cname, lookup_host, lookup_port, resolve};
+#[cfg(feature = "hickory")]
+pub use resolve::{Mx, Resolver, ResolverBuilder, Srv};
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
 pub use udp::{Ancillary, Datagram, Ecn, RecvBatch, RecvInfo, SendBatch, UdpSocket};
 pub use zero_copy::send_zerocopy::ZerocopySent;

@@ -11,6 +11,7 @@ pub(crate) mod fd;
 pub(crate) mod identity;
 pub(crate) mod inherit;
 pub(crate) mod message;
+pub(crate) mod names;
 pub(crate) mod option;
 #[cfg(test)]
 pub(crate) mod seam;

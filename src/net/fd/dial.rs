@@ -1,11 +1,16 @@
 //! Connecting.
 //!
 //! # Rules
-//! * EINPROGRESS, EALREADY and EINTR mean: wait for writability, then ask SO_ERROR. A wake-up proves nothing by itself: without an error
-//!   getpeername(2) must succeed, else the wait goes on (Go issues 14548 and 19289).
+//! * EINPROGRESS, EALREADY and EINTR mean: wait for writability. A wake-up proves nothing by itself: where getpeername(2) succeeds the socket
+//!   is connected, else SO_ERROR says why not, and without an error the wait goes on (Go issues 14548 and 19289).
+//! * A handshake with this host is over when connect(2) returns, so a loopback address is looked at before it is waited for: it costs no
+//!   registration.
 //! * A socket that was given an ephemeral port may connect to itself, when the destination is a port of this host that nobody
-//!   listens on. That one is closed and tried again, twice at most; so is EADDRNOTAVAIL (Go issue 2690).
+//!   listens on. That one is closed and tried again, twice at most; so is EADDRNOTAVAIL (Go issue 2690). Not so where the user chose the port.
 //! * The descriptor is registered after connect(2): before, epoll reports a hang-up.
+//!
+//! A dial that needs no second try makes socket(2), five setsockopt(2), connect(2), epoll_ctl(2) and the wait, getpeername(2) and
+//! getsockname(2); on loopback two fewer.
 //!
 //! # Cancellation
 //! Dropping the future closes the socket.
@@ -13,29 +18,32 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use socket2::SockAddr;
 
 use super::net_fd::NetFd;
 use super::operation::{Failure, Hold, Left, Operation};
-use crate::net::error::{Addr, Op};
-use crate::net::options;
+use crate::net::dialer::Recipe;
 use crate::rt::poller::Direction;
 use crate::sys::socket;
 
 /// Tries beyond the first after a connection to itself or a spurious EADDRNOTAVAIL.
 const RETRIES_MAX: u32 = 2;
 
-/// Connects to `addr`, until `deadline` at most.
-pub(crate) async fn dial_tcp(addr: SocketAddr, deadline: Option<Instant>) -> io::Result<NetFd> {
-    let op = || Op::at("dial", "tcp", Some(Addr::Ip(addr)));
+/// Connects to `addr`, until `deadline` at most, by a socket made by `recipe`.
+pub(crate) async fn dial_tcp(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> io::Result<NetFd> {
+    let op = || recipe.op(addr);
+    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        return Err(op().timed_out());
+    }
+    let retries_max = if recipe.has_port() { 0 } else { RETRIES_MAX };
     let mut retries = 0;
     loop {
-        let stream = NetFd::tcp(options::dial_socket(addr)?)?;
+        let stream = recipe.open(addr)?;
         let error = match connect(&stream, addr, deadline).await {
-            Ok(()) if retries < RETRIES_MAX && is_own_peer(&stream) => None,
+            Ok(()) if retries < retries_max && is_own_peer(&stream, addr) => None,
             Ok(()) => return Ok(stream),
             Err(Failure::Io(error)) => Some(error),
             Err(Failure::TimedOut) => return Err(op().timed_out()),
@@ -43,7 +51,7 @@ pub(crate) async fn dial_tcp(addr: SocketAddr, deadline: Option<Instant>) -> io:
             Err(Failure::Closed | Failure::TooMany) => return Err(op().closed()),
         };
         match error {
-            Some(error) if retries == RETRIES_MAX || error.raw_os_error() != Some(libc::EADDRNOTAVAIL) => {
+            Some(error) if retries == retries_max || error.raw_os_error() != Some(libc::EADDRNOTAVAIL) => {
                 return Err(op().call("connect", error));
             }
             _ => retries += 1,
@@ -56,7 +64,7 @@ async fn connect(stream: &NetFd, addr: SocketAddr, deadline: Option<Instant>) ->
     if deadline.is_some() {
         fd.set_deadline(Direction::Write, deadline)?;
     }
-    let mut connected = match fd.with(|fd| socket::connect(fd, &SockAddr::from(addr))) {
+    let connected = match fd.with(|fd| socket::connect(fd, &SockAddr::from(addr))) {
         Ok(()) => true,
         Err(Failure::Io(error)) => match error.raw_os_error() {
             Some(libc::EISCONN) => true,
@@ -66,15 +74,12 @@ async fn connect(stream: &NetFd, addr: SocketAddr, deadline: Option<Instant>) ->
         Err(failure) => return Err(failure),
     };
     if !connected {
+        // Elsewhere nothing has happened yet the first time round.
+        let mut look = addr.ip().to_canonical().is_loopback();
         let mut dial = Dial { stream, operation: Operation::new() };
         poll_fn(|cx| {
             stream.fd.poll_call(Direction::Write, Hold::Free, Some(&mut dial.operation), cx, |fd| {
-                // The first time round nothing has happened yet.
-                if std::mem::replace(&mut connected, true) {
-                    outcome(fd)
-                } else {
-                    Err(io::ErrorKind::WouldBlock.into())
-                }
+                if std::mem::replace(&mut look, true) { outcome(fd) } else { Err(io::ErrorKind::WouldBlock.into()) }
             })
         })
         .await?;
@@ -87,22 +92,26 @@ async fn connect(stream: &NetFd, addr: SocketAddr, deadline: Option<Instant>) ->
 
 /// How a connect that was under way stands. `WouldBlock`: it still is.
 fn outcome(fd: BorrowedFd<'_>) -> io::Result<((), Left)> {
-    if let Some(error) = socket::take_error(fd)? {
-        return match error.raw_os_error() {
+    if socket::peer_addr_any(fd).is_ok() {
+        return Ok(((), Left::Maybe));
+    }
+    match socket::take_error(fd)? {
+        Some(error) => match error.raw_os_error() {
             Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => Err(io::ErrorKind::WouldBlock.into()),
             Some(libc::EISCONN) => Ok(((), Left::Maybe)),
             _ => Err(error),
-        };
-    }
-    match socket::peer_addr_any(fd) {
-        Ok(_) => Ok(((), Left::Maybe)),
-        Err(_) => Err(io::ErrorKind::WouldBlock.into()),
+        },
+        None => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 
-fn is_own_peer(stream: &NetFd) -> bool {
-    let names = stream.fd.with(|fd| Ok((socket::local_addr(fd.as_fd()), socket::peer_addr(fd))));
-    matches!(names, Ok((local, peer)) if local.as_ref().ok() == peer.as_ref().ok() || local.is_err() || peer.is_err())
+fn is_own_peer(stream: &NetFd, addr: SocketAddr) -> bool {
+    let own = stream.fd.with(|fd| {
+        let local = socket::local_addr(fd)?;
+        // Without its port it is another socket's, whatever the address (a wildcard means this host).
+        Ok(local.port() == addr.port() && local == socket::peer_addr(fd)?)
+    });
+    own.unwrap_or(true)
 }
 
 /// The wait of a connect; dropped with it.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
 
+use crate::net::dialer::Recipe;
 use crate::net::error::Op;
 use crate::net::fd::dial::dial_tcp;
 use crate::net::fd::net_fd::NetFd;
@@ -90,7 +91,7 @@ impl TcpStream {
         let addrs = addrs.to_socket_addrs().await.map_err(|error| Op::at("dial", "tcp", None).other(error))?;
         let mut last = None;
         for addr in addrs {
-            match dial_tcp(addr, None).await {
+            match dial_tcp(addr, None, &Recipe::new()).await {
                 Ok(fd) => return Ok(TcpStream::from_net_fd(fd)),
                 Err(error) => last = Some(error),
             }
@@ -117,7 +118,7 @@ impl TcpStream {
         if timeout.is_zero() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a connect timeout of zero leaves no time"));
         }
-        dial_tcp(*addr, Instant::now().checked_add(timeout)).await.map(TcpStream::from_net_fd)
+        dial_tcp(*addr, Instant::now().checked_add(timeout), &Recipe::new()).await.map(TcpStream::from_net_fd)
     }
 
     // ---- reading ----

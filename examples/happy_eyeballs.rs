@@ -1,0 +1,72 @@
+//! A name with a dead address and a live one: who wins, when, and what it costs to try one after the other instead.
+//!
+//! ```text
+//! cargo run --release --example happy_eyeballs                    # both on loopback; ends by itself
+//! cargo run --release --example happy_eyeballs -- example.org:80  # or the addresses of a name
+//! ```
+//!
+//! Shows `Dialer`: the stagger, the control hook (it sees each socket before it connects) and a timeout for the whole. The dead
+//! address is a listener whose queue is full, so that nothing answers there; IPv6 where this host has it.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use netpoll::io;
+use netpoll::net::{Dialer, TcpListener, ToSocketAddrs, resolve};
+
+fn main() -> io::Result<()> {
+    netpoll::task::block_on(async {
+        if let Some(name) = std::env::args().nth(1) {
+            println!("{name} is {:?}", resolve(&name).await?);
+            return race(&name, Dialer::new()).await;
+        }
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let live = listener.local_addr()?;
+        let (_full, dead) = dead_end()?;
+        let addrs = [dead, live];
+        println!("{dead} is dead, {live} is live");
+        race(&addrs[..], Dialer::new()).await?;
+        race(&addrs[..], Dialer::new().stagger(Duration::from_millis(50))).await?;
+        println!("one after the other:");
+        race(&addrs[..], Dialer::new().stagger(None)).await
+    })
+}
+
+async fn race(addrs: impl ToSocketAddrs, dialer: Dialer) -> io::Result<()> {
+    let start = Instant::now();
+    let millis = move || start.elapsed().as_millis();
+    let dialer = dialer.timeout(Duration::from_secs(4)).control(move |network, addr, _| {
+        println!("{:5} ms: {network} {addr}", millis());
+        Ok(())
+    });
+    let stream = dialer.dial(addrs).await?;
+    println!("{:5} ms: connected to {}", millis(), stream.peer_addr()?);
+    Ok(())
+}
+
+/// A listener with a full queue, which is dead as long as what is returned beside its address lives.
+fn dead_end() -> io::Result<(Vec<socket2::Socket>, SocketAddr)> {
+    let listener = match listen(Ipv6Addr::LOCALHOST.into()) {
+        Err(_) => listen(Ipv4Addr::LOCALHOST.into())?,
+        listener => listener?,
+    };
+    let name = listener.local_addr()?;
+    let mut full = vec![listener];
+    loop {
+        let client = socket2::Socket::new(name.domain(), socket2::Type::STREAM, None)?;
+        // The first ones are taken in; the one that waits in vain stands for all that come after.
+        if client.connect_timeout(&name, Duration::from_millis(300)).is_err() {
+            let addr = name.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+            return Ok((full, addr));
+        }
+        full.push(client);
+    }
+}
+
+fn listen(ip: std::net::IpAddr) -> io::Result<socket2::Socket> {
+    let addr = SocketAddr::new(ip, 0);
+    let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)?;
+    socket.bind(&addr.into())?;
+    socket.listen(0)?;
+    Ok(socket)
+}

@@ -1,0 +1,99 @@
+//! Which TCP ports of a host answer: many dials at a time, but not too many, each with its time, and a progress bar.
+//!
+//! ```text
+//! cargo run --release --example port_scan                              # some ports around one of its own; ends by itself
+//! cargo run --release --example port_scan -- localhost 1-1024          # a host and a range of ports
+//! cargo run --release --example port_scan -- localhost 1-1024 100 0.2  # 100 at a time, 0.2 s each
+//! ```
+//!
+//! Scan hosts that are yours. Shows a `Dialer` shared by tasks, without the options that a connection for nothing needs not,
+//! and how to bound what runs: workers take the next port from a counter.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use netpoll::io::{self, ErrorKind};
+use netpoll::net::{Dialer, TcpListener, is_timeout, lookup_host};
+use netpoll::task;
+
+fn main() -> io::Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let at_a_time = args.get(2).map_or(Ok(64), |count| count.parse()).map_err(io::Error::other)?;
+    let seconds = args.get(3).map_or(Ok(0.5), |seconds| seconds.parse()).map_err(io::Error::other)?;
+    let timeout = Duration::try_from_secs_f64(seconds).map_err(io::Error::other)?;
+    task::block_on(async {
+        // One that is open, for who asks for nothing.
+        let own = TcpListener::bind("127.0.0.1:0").await?;
+        let port = own.local_addr()?.port();
+        let (host, ports) = match &args[..] {
+            [] => ("127.0.0.1", (port.saturating_sub(100), port.saturating_add(100))),
+            [host] => (&host[..], (1, u16::MAX)),
+            [host, ports, ..] => (&host[..], range(ports)?),
+        };
+        let ip = lookup_host(host).await?[0];
+        scan(ip, ports, at_a_time, timeout).await
+    })
+}
+
+fn range(text: &str) -> io::Result<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    Ok((first.parse().map_err(io::Error::other)?, last.parse().map_err(io::Error::other)?))
+}
+
+async fn scan(ip: IpAddr, (first, last): (u16, u16), at_a_time: usize, timeout: Duration) -> io::Result<()> {
+    let start = Instant::now();
+    let count = u32::from(last.saturating_sub(first)) + 1;
+    let (next, done) = (Arc::new(AtomicU32::new(first.into())), Arc::new(AtomicU32::new(0)));
+    let dialer = Dialer::new().timeout(timeout).defaults(false);
+    let workers: Vec<_> = (0..at_a_time.clamp(1, count as usize))
+        .map(|_| {
+            let (dialer, next, done) = (dialer.clone(), next.clone(), done.clone());
+            task::spawn(async move {
+                let (mut open, mut silent) = (Vec::new(), 0);
+                while let Ok(port) = u16::try_from(next.fetch_add(1, Ordering::Relaxed)) {
+                    if port > last {
+                        break;
+                    }
+                    match dialer.dial((ip, port)).await {
+                        Ok(_) => open.push(port),
+                        Err(error) if is_timeout(&error) => silent += 1,
+                        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+                        Err(error) => return Err(error),
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok((open, silent))
+            })
+        })
+        .collect();
+    let bar = task::spawn(async move {
+        loop {
+            draw(done.load(Ordering::Relaxed), count);
+            task::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let (mut open, mut silent) = (Vec::new(), 0);
+    for worker in workers {
+        let (ports, without_answer) = worker.await?;
+        open.extend(ports);
+        silent += without_answer;
+    }
+    bar.cancel().await;
+    draw(count, count);
+    eprintln!();
+    open.sort_unstable();
+    for port in &open {
+        println!("{port} is open");
+    }
+    println!("{} of {count} ports are open, {silent} silent, {:.2?}", open.len(), start.elapsed());
+    Ok(())
+}
+
+/// On the error output, so that the results can be piped on.
+fn draw(done: u32, count: u32) {
+    const WIDTH: usize = 40;
+    let filled = (u64::from(done) * WIDTH as u64 / u64::from(count)) as usize;
+    eprint!("\r[{}{}] {done}/{count}", "#".repeat(filled), " ".repeat(WIDTH - filled));
+}

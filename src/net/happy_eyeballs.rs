@@ -1,0 +1,366 @@
+//! Connecting to the first of several addresses that answers: Happy Eyeballs, version 2 (RFC 8305).
+//!
+//! # Rules
+//! * The addresses keep their order within a family, and the families alternate, beginning with that of the first
+//!   (section 4). Those that come later enter where they then belong.
+//! * An attempt begins when the one before has failed, or has not answered within the stagger (section 5); none is given
+//!   up for a later one. Under a deadline the stagger shrinks, to no less than 10 ms, so that every address has its turn.
+//! * The first connection wins. If there is none the first error is returned, as in Go; that of the look-up only where it
+//!   brought no address.
+//!
+//! # Cancellation
+//! Attempts are futures, and those that lose, or are dropped with the race, close their sockets. If two have connected
+//! when they are looked at, the earlier one wins and the other is closed.
+//!
+//! # Compared with Go (net/dial.go)
+//! Go races the two families, one address of each at a time (RFC 6555), 300 ms apart, once all addresses are known.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_core::Stream;
+
+use crate::time::Sleep;
+
+/// Between attempts: RFC 8305, section 8.
+pub(crate) const STAGGER: Duration = Duration::from_millis(250);
+
+/// The least that a deadline makes of it: RFC 8305, section 5.
+const STAGGER_MIN: Duration = Duration::from_millis(10);
+
+/// Addresses that have not been tried.
+#[derive(Debug, Default)]
+struct Queue {
+    v6: VecDeque<SocketAddr>,
+    v4: VecDeque<SocketAddr>,
+    /// The next is of IPv6, if there is one; none before the first address is known.
+    v6_next: Option<bool>,
+}
+
+impl Queue {
+    fn extend(&mut self, addrs: Vec<SocketAddr>) {
+        for addr in addrs {
+            self.v6_next.get_or_insert(addr.is_ipv6());
+            if addr.is_ipv6() { self.v6.push_back(addr) } else { self.v4.push_back(addr) }
+        }
+    }
+
+    fn pop(&mut self) -> Option<SocketAddr> {
+        let (first, second) = if self.v6_next? { (&mut self.v6, &mut self.v4) } else { (&mut self.v4, &mut self.v6) };
+        let addr = first.pop_front().or_else(|| second.pop_front())?;
+        self.v6_next = Some(addr.is_ipv4());
+        Some(addr)
+    }
+
+    fn len(&self) -> usize {
+        self.v6.len() + self.v4.len()
+    }
+}
+
+/// See the module's header: the first connection that `dial` makes to an address that `source` gives.
+pub(crate) struct Race<S, D, F> {
+    source: Option<S>,
+    dial: D,
+    stagger: Duration,
+    deadline: Option<Instant>,
+    queue: Queue,
+    /// Oldest first.
+    attempts: Vec<Pin<Box<F>>>,
+    /// Until the next attempt; none when it may begin at once.
+    pause: Option<Sleep>,
+    error: Option<io::Error>,
+    lookup_error: Option<io::Error>,
+}
+
+// Neither is pinned.
+impl<S, D, F> Unpin for Race<S, D, F> {}
+
+impl<S, D, F, T> Race<S, D, F>
+where
+    S: Stream<Item = io::Result<Vec<SocketAddr>>> + Unpin,
+    D: FnMut(SocketAddr) -> F,
+    F: Future<Output = io::Result<T>>,
+{
+    pub(crate) fn new(source: S, stagger: Duration, deadline: Option<Instant>, dial: D) -> Race<S, D, F> {
+        Race {
+            source: Some(source),
+            dial,
+            stagger,
+            deadline,
+            queue: Queue::default(),
+            attempts: Vec::new(),
+            pause: None,
+            error: None,
+            lookup_error: None,
+        }
+    }
+
+    /// Takes in the addresses that are there.
+    fn gather(&mut self, cx: &mut Context<'_>) {
+        while let Some(source) = &mut self.source {
+            match Pin::new(source).poll_next(cx) {
+                Poll::Ready(Some(Ok(addrs))) => self.queue.extend(addrs),
+                Poll::Ready(Some(Err(error))) => self.lookup_error = Some(error),
+                Poll::Ready(None) => self.source = None,
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    /// Polls the attempts. The connection, if one has been made.
+    fn poll_attempts(&mut self, cx: &mut Context<'_>) -> Option<T> {
+        let mut at = 0;
+        while at < self.attempts.len() {
+            match self.attempts[at].as_mut().poll(cx) {
+                Poll::Ready(Ok(connection)) => return Some(connection),
+                Poll::Ready(Err(error)) => {
+                    drop(self.attempts.remove(at));
+                    self.error.get_or_insert(error);
+                    self.pause = None;
+                }
+                Poll::Pending => at += 1,
+            }
+        }
+        None
+    }
+
+    /// Begins an attempt, if it is time for one.
+    fn launch(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.queue.len() == 0 {
+            return false;
+        }
+        if !self.attempts.is_empty()
+            && let Some(pause) = &mut self.pause
+            && Pin::new(pause).poll(cx).is_pending()
+        {
+            return false;
+        }
+        let Some(addr) = self.queue.pop() else { return false };
+        let left = self.queue.len();
+        let pause = match self.deadline {
+            Some(deadline) if left > 0 => {
+                let share = deadline.saturating_duration_since(Instant::now()) / (left as u32).saturating_add(1);
+                self.stagger.min(share.max(STAGGER_MIN))
+            }
+            _ => self.stagger,
+        };
+        self.pause = Some(Sleep::new(pause));
+        self.attempts.push(Box::pin((self.dial)(addr)));
+        true
+    }
+}
+
+impl<S, D, F, T> Future for Race<S, D, F>
+where
+    S: Stream<Item = io::Result<Vec<SocketAddr>>> + Unpin,
+    D: FnMut(SocketAddr) -> F,
+    F: Future<Output = io::Result<T>>,
+{
+    /// None where there was no address at all.
+    type Output = Option<io::Result<T>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.gather(cx);
+        loop {
+            if let Some(connection) = this.poll_attempts(cx) {
+                // The others close their sockets before the winner is seen.
+                this.attempts.clear();
+                this.source = None;
+                return Poll::Ready(Some(Ok(connection)));
+            }
+            if !this.launch(cx) {
+                break;
+            }
+        }
+        if this.source.is_none() && this.attempts.is_empty() {
+            return Poll::Ready(this.error.take().or(this.lookup_error.take()).map(Err));
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::{FutureExt, future, stream};
+    use std::sync::{Arc, Mutex};
+
+    fn v4(last: u8) -> SocketAddr {
+        ([192, 0, 2, last], 1).into()
+    }
+
+    fn v6(last: u16) -> SocketAddr {
+        ([0x2001, 0xdb8, 0, 0, 0, 0, 0, last], 1).into()
+    }
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// What becomes of an attempt, after so many milliseconds.
+    #[derive(Clone, Copy)]
+    enum Fate {
+        Connects(u64),
+        Fails(u64),
+        Hangs,
+    }
+
+    type Outcome = (Option<Result<SocketAddr, String>>, Vec<(SocketAddr, Duration)>);
+
+    /// The outcome of a race, and which attempts began when.
+    fn race(
+        source: impl Stream<Item = io::Result<Vec<SocketAddr>>> + Unpin,
+        stagger: Duration,
+        within: Option<Duration>,
+        fate: impl Fn(SocketAddr) -> Fate,
+    ) -> Outcome {
+        let start = Instant::now();
+        let began = Arc::new(Mutex::new(Vec::new()));
+        let deadline = within.map(|within| start + within);
+        let race = Race::new(source, stagger, deadline, |addr| {
+            began.lock().unwrap().push((addr, start.elapsed()));
+            let fate = fate(addr);
+            async move {
+                match fate {
+                    Fate::Connects(after) => {
+                        Sleep::new(millis(after)).await;
+                        Ok(addr)
+                    }
+                    Fate::Fails(after) => {
+                        Sleep::new(millis(after)).await;
+                        Err(io::Error::other(addr.to_string()))
+                    }
+                    Fate::Hangs => future::pending().await,
+                }
+            }
+        });
+        let race = async { race.await.map(|result| result.map_err(|error| error.to_string())) };
+        let timeout = async {
+            Sleep::new(within.unwrap_or(Duration::from_secs(30))).await;
+            Some(Err("over".to_owned()))
+        };
+        let outcome = future::block_on(race.or(timeout));
+        (outcome, Arc::into_inner(began).unwrap().into_inner().unwrap())
+    }
+
+    fn of(addrs: &[SocketAddr]) -> impl Stream<Item = io::Result<Vec<SocketAddr>>> + Unpin + use<> {
+        stream::iter([Ok(addrs.to_vec())])
+    }
+
+    fn order(began: &[(SocketAddr, Duration)]) -> Vec<SocketAddr> {
+        began.iter().map(|(addr, _)| *addr).collect()
+    }
+
+    #[test]
+    fn families_alternate_beginning_with_that_of_the_first() {
+        let mut queue = Queue::default();
+        queue.extend(vec![v6(1), v6(2), v6(3), v4(1), v4(2)]);
+        let mut order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, [v6(1), v4(1), v6(2), v4(2), v6(3)]);
+        queue = Queue::default();
+        queue.extend(vec![v4(1), v4(2), v6(1)]);
+        order = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, [v4(1), v6(1), v4(2)]);
+        // One that comes late is not put behind its whole list.
+        queue = Queue::default();
+        queue.extend(vec![v4(1), v4(2), v4(3)]);
+        assert_eq!(queue.pop(), Some(v4(1)));
+        queue.extend(vec![v6(1), v6(2)]);
+        order = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, [v6(1), v4(2), v6(2), v4(3)]);
+    }
+
+    /// G65.
+    #[test]
+    fn outcomes_of_a_race() {
+        use Fate::{Connects, Fails, Hangs};
+        let refused = |addr: SocketAddr| Some(Err(addr.to_string()));
+        // First and second address, what comes out, and whether the second begins after the stagger or at once. Where it must not
+        // wait the stagger is longer than any test.
+        let cases = [
+            (Connects(0), Connects(0), Some(Ok(v6(1))), None),
+            (Connects(5), Hangs, Some(Ok(v6(1))), None),
+            (Hangs, Connects(0), Some(Ok(v4(1))), Some(true)),
+            (Fails(0), Connects(0), Some(Ok(v4(1))), Some(false)),
+            (Fails(5), Connects(0), Some(Ok(v4(1))), Some(false)),
+            (Connects(5000), Connects(5), Some(Ok(v4(1))), Some(true)),
+            (Connects(400), Connects(5000), Some(Ok(v6(1))), Some(true)),
+            (Connects(400), Fails(0), Some(Ok(v6(1))), Some(true)),
+            (Fails(0), Fails(0), refused(v6(1)), Some(false)),
+            // The first that fails, not the first that began.
+            (Fails(400), Fails(0), refused(v4(1)), Some(true)),
+        ];
+        for (number, (first, second, outcome, staggered)) in cases.into_iter().enumerate() {
+            let fate = |addr: SocketAddr| if addr == v6(1) { first } else { second };
+            let stagger = if staggered == Some(true) { millis(40) } else { Duration::from_secs(3600) };
+            let (got, began) = race(of(&[v6(1), v4(1)]), stagger, None, fate);
+            assert_eq!(got, outcome, "case {number}: {began:?}");
+            assert_eq!(began.len(), 1 + usize::from(staggered.is_some()), "case {number}: {began:?}");
+            if staggered == Some(true) {
+                assert!(began[1].1 - began[0].1 >= stagger, "case {number}: {began:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_thousand_addresses_are_gone_through() {
+        let addrs: Vec<_> = (0..1000).map(|number: u32| (number.to_be_bytes(), 1).into()).collect();
+        let (outcome, began) = race(of(&addrs), STAGGER, None, |_| Fate::Fails(0));
+        assert_eq!(outcome, Some(Err(addrs[0].to_string())));
+        assert_eq!(order(&began), addrs);
+        let (outcome, began) = race(of(&addrs), Duration::ZERO, None, |addr| match addr {
+            addr if addr == addrs[999] => Fate::Connects(0),
+            _ => Fate::Hangs,
+        });
+        assert_eq!((outcome, began.len()), (Some(Ok(addrs[999])), 1000));
+    }
+
+    #[test]
+    fn a_short_deadline_leaves_every_address_its_turn() {
+        let addrs = [v4(1), v4(2), v4(3), v4(4)];
+        let (outcome, _) = race(of(&addrs), Duration::from_secs(3600), Some(millis(2000)), |addr| match addr {
+            addr if addr == v4(4) => Fate::Connects(0),
+            _ => Fate::Hangs,
+        });
+        assert_eq!(outcome, Some(Ok(v4(4))));
+    }
+
+    #[test]
+    fn addresses_that_come_late_take_part() {
+        let late = || {
+            let first = stream::once(Ok(vec![v4(1), v4(2)]));
+            let second = stream::once_future(Box::pin(async {
+                Sleep::new(millis(20)).await;
+                Ok(vec![v6(1)])
+            }));
+            Box::pin(stream::StreamExt::chain(first, second))
+        };
+        let (outcome, began) = race(late(), millis(60), None, |addr| match addr {
+            addr if addr == v6(1) => Fate::Connects(0),
+            _ => Fate::Hangs,
+        });
+        assert_eq!((outcome, order(&began)), (Some(Ok(v6(1))), vec![v4(1), v6(1)]));
+        // What has failed before they come is not the end.
+        let (outcome, began) = race(late(), millis(60), None, |addr| match addr {
+            addr if addr == v6(1) => Fate::Connects(0),
+            _ => Fate::Fails(0),
+        });
+        assert_eq!((outcome, order(&began)), (Some(Ok(v6(1))), vec![v4(1), v4(2), v6(1)]));
+    }
+
+    #[test]
+    fn without_an_address_there_is_the_error_of_the_look_up_or_nothing() {
+        let none = |_| Fate::Hangs;
+        assert_eq!(race(of(&[]), STAGGER, None, none).0, None);
+        let failed = stream::iter([Err(io::Error::other("no such host"))]);
+        assert_eq!(race(failed, STAGGER, None, none).0, Some(Err("no such host".to_owned())));
+        let half = stream::iter([Ok(vec![v4(1)]), Err(io::Error::other("no such host"))]);
+        assert_eq!(race(half, STAGGER, None, |_| Fate::Fails(0)).0, Some(Err(v4(1).to_string())));
+    }
+}

@@ -1,0 +1,300 @@
+//! The addresses of a host as they come in, for who need not wait for all of them.
+//!
+//! # Rules
+//! One query for both families comes first, because it alone has the host's order across families (RFC 6724, gai.conf),
+//! and as a rule it is the only one. If it has not answered within RFC 8305's *resolution delay* of 50 ms, each family
+//! is asked for as well: a server that answers one family and is silent, or slow, about the other (RFC 4074) then delays
+//! nobody beyond that, where the query for both would wait for its time-outs. What has been given is not given again.
+//!
+//! RFC 8305 has the two families asked for at once and gives the second answer 50 ms beyond the first; connecting
+//! begins at the same time here, the delay being spent before instead of after the answer.
+//!
+//! # Compared with Go
+//! Go awaits both (issue 23841).
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+
+use super::flight::Lookup;
+use super::query::{Answer, LookupError, Query};
+use crate::sys::names::Family;
+use crate::time::Sleep;
+
+/// RFC 8305, section 8.
+const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
+
+/// See the module's header: a stream of addresses, best first; an error only where there are none.
+#[derive(Debug)]
+pub(crate) struct Families<A, L> {
+    ask: A,
+    both: Option<L>,
+    single: [Option<L>; 2],
+    delay: Option<Sleep>,
+    given: Vec<SocketAddr>,
+    error: Option<LookupError>,
+}
+
+// Neither is pinned.
+impl<A, L> Unpin for Families<A, L> {}
+
+/// [`Families`] of a host.
+pub(crate) type HostAddrs = Families<Box<dyn FnMut(Family) -> Addrs + Send>, Addrs>;
+
+/// Who is asked for addresses.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Oracle {
+    #[default]
+    Host,
+    #[cfg(feature = "hickory")]
+    Native(super::Resolver),
+}
+
+impl Oracle {
+    /// The addresses of `host` for `port`: as they come in, or all at once in the right order.
+    pub(crate) fn addrs(&self, host: &str, port: u16, as_they_come: bool) -> HostAddrs {
+        let (oracle, host) = (self.clone(), host.to_owned());
+        let ask = move |family| match &oracle {
+            Oracle::Host => Addrs { answer: Asked::Host(Lookup::new(Query::Addrs(host.clone(), family))), port },
+            #[cfg(feature = "hickory")]
+            Oracle::Native(resolver) => {
+                let (resolver, host) = (resolver.clone(), host.clone());
+                let asked = Box::pin(async move { resolver.addrs(&host, family).await });
+                Addrs { answer: Asked::Native(asked), port }
+            }
+        };
+        Families::new(Box::new(ask), as_they_come.then_some(RESOLUTION_DELAY))
+    }
+}
+
+/// A look-up of addresses that gives them a port.
+pub(crate) struct Addrs {
+    answer: Asked,
+    port: u16,
+}
+
+enum Asked {
+    Host(Lookup),
+    #[cfg(feature = "hickory")]
+    Native(Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>),
+}
+
+impl Addrs {
+    pub(crate) fn new(host: &str, port: u16) -> Addrs {
+        Addrs { answer: Asked::Host(Lookup::new(Query::Addrs(host.to_owned(), Family::Any))), port }
+    }
+}
+
+impl Future for Addrs {
+    type Output = Result<Vec<SocketAddr>, LookupError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let port = self.port;
+        let with_port = |mut addr: SocketAddr| {
+            addr.set_port(port);
+            addr
+        };
+        match &mut self.answer {
+            Asked::Host(lookup) => {
+                let polled = Pin::new(lookup).poll(cx).map_ok(Answer::into_addrs);
+                polled.map_ok(|addrs| addrs.iter().copied().map(with_port).collect())
+            }
+            #[cfg(feature = "hickory")]
+            Asked::Native(lookup) => {
+                lookup.as_mut().poll(cx).map_ok(|addrs| addrs.into_iter().map(with_port).collect())
+            }
+        }
+    }
+}
+
+impl<A, L> Families<A, L>
+where
+    A: FnMut(Family) -> L,
+    L: Future<Output = Result<Vec<SocketAddr>, LookupError>> + Unpin,
+{
+    fn new(mut ask: A, delay: Option<Duration>) -> Families<A, L> {
+        let both = Some(ask(Family::Any));
+        Families { ask, both, single: [None, None], delay: delay.map(Sleep::new), given: Vec::new(), error: None }
+    }
+
+    /// What of `addrs` is new.
+    fn fresh(&mut self, addrs: Vec<SocketAddr>) -> Option<Vec<SocketAddr>> {
+        let fresh: Vec<_> = addrs.into_iter().filter(|addr| !self.given.contains(addr)).collect();
+        self.given.extend(&fresh);
+        (!fresh.is_empty()).then_some(fresh)
+    }
+
+    fn end(&mut self) {
+        (self.both, self.single, self.delay) = (None, [None, None], None);
+    }
+
+    fn is_over(&self) -> bool {
+        self.both.is_none() && self.single.iter().all(Option::is_none)
+    }
+}
+
+/// Polls what is there. Its answer takes it away.
+fn poll_some<L: Future + Unpin>(lookup: &mut Option<L>, cx: &mut Context<'_>) -> Poll<L::Output> {
+    let Some(future) = lookup else { return Poll::Pending };
+    let polled = Pin::new(future).poll(cx);
+    if polled.is_ready() {
+        *lookup = None;
+    }
+    polled
+}
+
+impl<A, L> Stream for Families<A, L>
+where
+    A: FnMut(Family) -> L,
+    L: Future<Output = Result<Vec<SocketAddr>, LookupError>> + Unpin,
+{
+    type Item = Result<Vec<SocketAddr>, LookupError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if let Poll::Ready(answer) = poll_some(&mut this.both, cx) {
+            match answer {
+                Ok(addrs) => {
+                    // That is all there is.
+                    this.end();
+                    if let Some(fresh) = this.fresh(addrs) {
+                        return Poll::Ready(Some(Ok(fresh)));
+                    }
+                }
+                // Those of single families may still come, if they were asked for.
+                Err(error) => (this.error, this.delay) = (Some(error), None),
+            }
+        }
+        if poll_some(&mut this.delay, cx).is_ready() {
+            this.single = [Family::V6, Family::V4].map(|family| Some((this.ask)(family)));
+        }
+        for at in 0..this.single.len() {
+            match poll_some(&mut this.single[at], cx) {
+                Poll::Ready(Ok(addrs)) => {
+                    if let Some(fresh) = this.fresh(addrs) {
+                        return Poll::Ready(Some(Ok(fresh)));
+                    }
+                }
+                Poll::Ready(Err(error)) => this.error = Some(error),
+                Poll::Pending => {}
+            }
+        }
+        if this.delay.is_none() && !this.given.is_empty() && this.single.iter().all(Option::is_none) {
+            // Both families have been answered one by one: the query for both knows no more.
+            this.end();
+        }
+        if !this.is_over() {
+            return Poll::Pending;
+        }
+        match this.error.take() {
+            Some(error) if this.given.is_empty() => Poll::Ready(Some(Err(error))),
+            _ => Poll::Ready(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::stream::StreamExt;
+    use futures_lite::{FutureExt, future};
+    use std::sync::{Arc, Mutex};
+    use std::time::Instant;
+
+    type Answered = Result<Vec<SocketAddr>, LookupError>;
+
+    fn v4(last: u8) -> SocketAddr {
+        ([192, 0, 2, last], 1).into()
+    }
+
+    fn v6() -> SocketAddr {
+        "[2001:db8::1]:1".parse().unwrap()
+    }
+
+    fn not_found() -> LookupError {
+        Query::Addrs("x".to_owned(), Family::Any).shut_down()
+    }
+
+    /// Answers by family after so many milliseconds; `None` never. What the stream gives, when, and what was asked for.
+    fn given(
+        script: impl Fn(Family) -> Option<(u64, Answered)> + Send + Sync + 'static,
+    ) -> (Vec<(Answered, Duration)>, Vec<Family>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = asked.clone();
+        let ask = move |family| {
+            log.lock().unwrap().push(family);
+            let answer = script(family);
+            async move {
+                match answer {
+                    Some((millis, answer)) => {
+                        Sleep::new(Duration::from_millis(millis)).await;
+                        answer
+                    }
+                    None => future::pending().await,
+                }
+            }
+            .boxed()
+        };
+        let families = Families::new(ask, Some(RESOLUTION_DELAY));
+        let start = Instant::now();
+        let given = future::block_on(families.map(|item| (item, start.elapsed())).collect());
+        (given, Arc::into_inner(asked).unwrap().into_inner().unwrap())
+    }
+
+    #[test]
+    fn a_quick_answer_is_the_only_query_and_keeps_its_order() {
+        let (given, asked) = given(|_| Some((0, Ok(vec![v4(1), v6(), v4(2)]))));
+        assert_eq!(given.len(), 1);
+        assert_eq!(given[0].0, Ok(vec![v4(1), v6(), v4(2)]));
+        assert_eq!(asked, [Family::Any]);
+    }
+
+    #[test]
+    fn a_family_that_is_never_answered_delays_the_other_by_the_resolution_delay() {
+        let (given, asked) = given(|family| match family {
+            Family::V4 => Some((10, Ok(vec![v4(1)]))),
+            Family::Any => Some((1500, Ok(vec![v4(1), v4(2)]))),
+            Family::V6 => None,
+        });
+        assert_eq!(asked, [Family::Any, Family::V6, Family::V4]);
+        assert_eq!(given[0].0, Ok(vec![v4(1)]));
+        assert!(given[0].1 >= Duration::from_millis(60) && given[0].1 < Duration::from_millis(1500), "{given:?}");
+        // The query for both is not forgotten, nor anything given twice.
+        assert_eq!(given[1].0, Ok(vec![v4(2)]));
+        assert_eq!(given.len(), 2);
+    }
+
+    #[test]
+    fn both_families_one_by_one_are_all_there_is() {
+        let (given, _) = given(|family| match family {
+            Family::V4 => Some((30, Ok(vec![v4(1)]))),
+            Family::V6 => Some((0, Ok(vec![v6()]))),
+            Family::Any => None,
+        });
+        let given: Vec<_> = given.into_iter().map(|(addrs, _)| addrs).collect();
+        assert_eq!(given, [Ok(vec![v6()]), Ok(vec![v4(1)])]);
+    }
+
+    #[test]
+    fn an_error_counts_only_where_nothing_else_came() {
+        let (none, asked) = given(|_| Some((0, Err(not_found()))));
+        assert_eq!((none.len(), &none[0].0), (1, &Err(not_found())));
+        assert_eq!(asked, [Family::Any], "an answer that there is none is one");
+        // A family without addresses leaves the word to the others.
+        let (some, _) = given(|family| match family {
+            Family::V6 => Some((0, Err(not_found()))),
+            Family::V4 => Some((20, Ok(vec![v4(1)]))),
+            Family::Any => Some((1500, Err(not_found()))),
+        });
+        assert_eq!((some.len(), &some[0].0), (1, &Ok(vec![v4(1)])));
+        let (late, _) = given(|family| match family {
+            Family::Any => Some((100, Ok(vec![v4(1)]))),
+            _ => Some((0, Err(not_found()))),
+        });
+        assert_eq!((late.len(), &late[0].0), (1, &Ok(vec![v4(1)])));
+    }
+}

@@ -1,0 +1,319 @@
+//! Look-ups that are under way, and who waits for them: identical ones share one query.
+//!
+//! # States
+//! A flight is *open* while it is in the table, where others join it. The thread that asks takes it out, as it answers
+//! or because nobody waits any more when its turn comes; who asks afterwards asks anew, so nothing is cached.
+//!
+//! # Invariants
+//! * Every flight gets its reply: the job that holds it gives one when it is dropped, also by a shutdown that empties the
+//!   pool's queue.
+//! * Joining and giving up unasked exclude each other by the table's lock, which is taken before a flight's.
+//! * Wakers are cloned, woken and dropped outside both.
+//!
+//! # Cancellation
+//! A dropped [`Lookup`] takes its waker out; the others go on. A query that has begun ends by itself on its thread.
+//!
+//! # Compared with Go (internal/singleflight)
+//! Same rule. There the merged query runs on while its callers' contexts end; here one that has not begun is not begun.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::LazyLock;
+use std::task::{Context, Poll};
+
+use super::query::{Answer, LookupError, Query};
+use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
+use crate::sync::{Arc, Mutex};
+use crate::task::spawn_blocking;
+
+type Reply = Result<Answer, LookupError>;
+
+/// The open flights.
+#[derive(Debug, Default)]
+struct Table(Mutex<HashMap<Query, Arc<Flight>>>);
+
+#[derive(Debug)]
+struct Flight {
+    query: Query,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    reply: Option<Reply>,
+    /// Lookups that wait for it, polled yet or not.
+    joined: usize,
+    waiters: Waiters,
+}
+
+/// A future of the answer to a query.
+pub(crate) struct Lookup {
+    flight: Arc<Flight>,
+    key: Option<Key>,
+}
+
+impl Lookup {
+    /// Joins the query if it is under way, otherwise starts it on the pool for blocking calls.
+    pub(crate) fn new(query: Query) -> Lookup {
+        static TABLE: LazyLock<Table> = LazyLock::new(Table::default);
+        let (lookup, job) = TABLE.join(query);
+        if let Some(job) = job {
+            drop(spawn_blocking(move || job.run(Query::ask)));
+        }
+        lookup
+    }
+
+    pub(crate) fn query(&self) -> &Query {
+        &self.flight.query
+    }
+}
+
+impl Future for Lookup {
+    type Output = Reply;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+        let this = &mut *self;
+        {
+            let mut state = this.flight.state.lock();
+            if let Some(reply) = &state.reply {
+                return Poll::Ready(reply.clone());
+            }
+            if this.key.is_some_and(|key| state.waiters.holds(key, cx.waker())) {
+                return Poll::Pending;
+            }
+        }
+        let waker = cx.waker().clone();
+        let (_replaced, _unused);
+        let mut state = this.flight.state.lock();
+        if let Some(reply) = state.reply.clone() {
+            drop(state);
+            _unused = waker;
+            return Poll::Ready(reply);
+        }
+        let (key, replaced) = state.waiters.insert(this.key, Interest::Event, waker);
+        drop(state);
+        this.key = Some(key);
+        _replaced = replaced;
+        Poll::Pending
+    }
+}
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        let mut state = self.flight.state.lock();
+        state.joined -= 1;
+        let waker = self.key.and_then(|key| state.waiters.remove(key));
+        drop(state);
+        drop(waker);
+    }
+}
+
+impl fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lookup").field(self.query()).finish()
+    }
+}
+
+impl Table {
+    /// A look-up, and the job that somebody has to run where it is the first.
+    fn join(&'static self, query: Query) -> (Lookup, Option<Job>) {
+        let mut open = self.0.lock();
+        if let Some(flight) = open.get(&query) {
+            flight.state.lock().joined += 1;
+            return (Lookup { flight: flight.clone(), key: None }, None);
+        }
+        let state = State { reply: None, joined: 1, waiters: Waiters::new() };
+        let flight = Arc::new(Flight { query: query.clone(), state: Mutex::new(state) });
+        open.insert(query, flight.clone());
+        let job = Job { table: self, flight: flight.clone() };
+        (Lookup { flight, key: None }, Some(job))
+    }
+}
+
+/// The duty to answer a flight.
+struct Job {
+    table: &'static Table,
+    flight: Arc<Flight>,
+}
+
+impl Job {
+    fn run(self, ask: impl FnOnce(&Query) -> Reply) {
+        let open = self.table.0.lock();
+        let abandoned = self.flight.state.lock().joined == 0;
+        if abandoned {
+            // Nobody can join between the look and the end.
+            return self.end(open, None);
+        }
+        drop(open);
+        let reply = ask(&self.flight.query);
+        self.end(self.table.0.lock(), Some(reply));
+    }
+
+    /// Closes the flight, and answers it.
+    fn end(&self, mut open: crate::sync::MutexGuard<'_, HashMap<Query, Arc<Flight>>>, reply: Option<Reply>) {
+        let ours = open.get(&self.flight.query).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight));
+        let entry = if ours { open.remove_entry(&self.flight.query) } else { None };
+        drop(open);
+        drop(entry);
+        let mut wakers = Wakers::new();
+        {
+            let mut state = self.flight.state.lock();
+            if state.reply.is_none() {
+                state.reply = Some(reply.unwrap_or_else(|| Err(self.flight.query.shut_down())));
+                state.waiters.take_all(&mut wakers);
+            }
+        }
+        wakers.wake_all();
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // After `run` this finds everything done.
+        self.end(self.table.0.lock(), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use crate::sys::names::Family;
+
+    fn table() -> &'static Table {
+        Box::leak(Box::default())
+    }
+
+    fn query(host: &str) -> Query {
+        Query::Addrs(host.to_owned(), Family::Any)
+    }
+
+    fn answer() -> Reply {
+        Ok(Answer::Port(7))
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn poll(lookup: &mut Lookup, count: &Arc<Count>) -> Poll<Reply> {
+        Pin::new(lookup).poll(&mut Context::from_waker(&Waker::from(count.clone())))
+    }
+
+    fn is_answered(lookup: &mut Lookup) -> bool {
+        matches!(poll(lookup, &Arc::default()), Poll::Ready(Ok(Answer::Port(7))))
+    }
+
+    #[test]
+    fn identical_look_ups_share_a_query_and_others_do_not() {
+        let table = table();
+        let (mut first, job) = table.join(query("a"));
+        let (mut second, none) = table.join(query("a"));
+        assert!(none.is_none());
+        let (_other, other_job) = table.join(query("b"));
+        assert!(other_job.is_some());
+        let counts: [Arc<Count>; 2] = Default::default();
+        assert!(poll(&mut first, &counts[0]).is_pending() && poll(&mut second, &counts[1]).is_pending());
+        job.unwrap().run(|_| answer());
+        assert_eq!(counts.each_ref().map(|count| count.0.load(Ordering::SeqCst)), [1, 1]);
+        assert!(is_answered(&mut first) && is_answered(&mut second));
+        // Nothing is kept: the next asks anew.
+        assert!(table.join(query("a")).1.is_some());
+    }
+
+    #[test]
+    fn who_is_dropped_cancels_nobody_else() {
+        let table = table();
+        let (mut first, job) = table.join(query("a"));
+        let (mut second, _) = table.join(query("a"));
+        let counts: [Arc<Count>; 2] = Default::default();
+        assert!(poll(&mut first, &counts[0]).is_pending() && poll(&mut second, &counts[1]).is_pending());
+        drop(first);
+        assert_eq!(Arc::strong_count(&counts[0]), 1, "its waker is gone");
+        let (mut late, none) = table.join(query("a"));
+        assert!(none.is_none());
+        job.unwrap().run(|_| answer());
+        assert_eq!(counts.each_ref().map(|count| count.0.load(Ordering::SeqCst)), [0, 1]);
+        assert!(is_answered(&mut second) && is_answered(&mut late));
+    }
+
+    #[test]
+    fn a_query_that_nobody_waits_for_does_not_begin() {
+        let table = table();
+        let (first, job) = table.join(query("a"));
+        drop(first);
+        job.unwrap().run(|_| panic!("asked for nobody"));
+        assert!(table.0.lock().is_empty());
+        // One that waits again before its turn has come keeps it.
+        let (first, job) = table.join(query("a"));
+        drop(first);
+        let (mut second, none) = table.join(query("a"));
+        assert!(none.is_none());
+        job.unwrap().run(|_| answer());
+        assert!(is_answered(&mut second));
+    }
+
+    #[test]
+    fn a_job_that_is_dropped_or_panics_is_an_answer() {
+        let table = table();
+        for panics in [false, true] {
+            let (mut lookup, job) = table.join(query("a"));
+            let count = Arc::default();
+            assert!(poll(&mut lookup, &count).is_pending());
+            let job = job.unwrap();
+            if panics {
+                let run = std::panic::AssertUnwindSafe(|| job.run(|_| panic!("a test")));
+                assert!(std::panic::catch_unwind(run).is_err());
+            } else {
+                drop(job);
+            }
+            assert_eq!(count.0.load(Ordering::SeqCst), 1);
+            let Poll::Ready(Err(error)) = poll(&mut lookup, &count) else { panic!("no answer") };
+            assert_eq!(error.to_string(), "lookup a: runtime shut down");
+            assert!(table.0.lock().is_empty());
+        }
+    }
+
+    /// Invariant 12: a waker that looks something up when it is woken or dropped finds no lock held.
+    #[test]
+    fn wakers_run_under_no_lock() {
+        struct Nosy(&'static Table);
+        impl Nosy {
+            fn look(&self) {
+                drop(self.0.join(query("a")));
+                drop(self.0.join(query("b")));
+            }
+        }
+        impl Wake for Nosy {
+            fn wake(self: Arc<Self>) {
+                self.look();
+            }
+        }
+        impl Drop for Nosy {
+            fn drop(&mut self) {
+                self.look();
+            }
+        }
+        let table = table();
+        let nosy = || Waker::from(Arc::new(Nosy(table)));
+        let (mut first, job) = table.join(query("a"));
+        let (mut second, _) = table.join(query("a"));
+        for _ in 0..2 {
+            // The second time the waker is another, and replaces the first.
+            assert!(Pin::new(&mut first).poll(&mut Context::from_waker(&nosy())).is_pending());
+        }
+        assert!(Pin::new(&mut second).poll(&mut Context::from_waker(&nosy())).is_pending());
+        drop(first);
+        job.unwrap().run(|_| answer());
+        assert!(is_answered(&mut second));
+    }
+}

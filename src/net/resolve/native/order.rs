@@ -1,0 +1,147 @@
+//! The order in which addresses should be tried: RFC 6724, section 6, with the default policy table.
+//!
+//! What it takes to know, the source address that the kernel would use, is what connect(2) of a datagram socket says; nothing is
+//! sent. Rules 3, 4 and 7 (deprecated, home and encapsulated addresses) need what only the kernel knows, and are left out,
+//! as in Go (net/addrselect.go) and musl.
+
+use std::cmp::Reverse;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+/// Prefix, its length, precedence, label: RFC 6724, section 2.1. The longest come first.
+const POLICY: [(Ipv6Addr, u32, u8, u8); 9] = [
+    (Ipv6Addr::LOCALHOST, 128, 50, 0),
+    (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96, 35, 4),
+    (Ipv6Addr::UNSPECIFIED, 96, 1, 3),
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, 5, 5),
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, 30, 2),
+    (Ipv6Addr::new(0x3ffe, 0, 0, 0, 0, 0, 0, 0), 16, 1, 12),
+    (Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10, 1, 11),
+    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7, 3, 13),
+    (Ipv6Addr::UNSPECIFIED, 0, 40, 1),
+];
+
+const LINK_LOCAL: u8 = 2;
+const SITE_LOCAL: u8 = 5;
+const GLOBAL: u8 = 14;
+
+fn as_v6(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    }
+}
+
+fn common_bits(a: Ipv6Addr, b: Ipv6Addr) -> u32 {
+    (a.to_bits() ^ b.to_bits()).leading_zeros()
+}
+
+/// Precedence and label.
+fn policy(ip: IpAddr) -> (u8, u8) {
+    let ip = as_v6(ip);
+    let fits = |&&(prefix, length, ..): &&(Ipv6Addr, u32, u8, u8)| common_bits(prefix, ip) >= length;
+    POLICY.iter().find(fits).map_or((40, 1), |&(_, _, precedence, label)| (precedence, label))
+}
+
+/// How far an address reaches: section 3.1 and 3.2.
+fn scope(ip: IpAddr) -> u8 {
+    match ip {
+        IpAddr::V4(ip) if ip.is_loopback() || ip.is_link_local() => LINK_LOCAL,
+        IpAddr::V4(_) => GLOBAL,
+        IpAddr::V6(ip) if ip.is_multicast() => ip.octets()[1] & 0xf,
+        IpAddr::V6(ip) if ip.is_loopback() || ip.is_unicast_link_local() => LINK_LOCAL,
+        IpAddr::V6(ip) if ip.segments()[0] & 0xffc0 == 0xfec0 => SITE_LOCAL,
+        IpAddr::V6(_) => GLOBAL,
+    }
+}
+
+/// The address that packets to `ip` would come from; none where there is no way.
+pub(super) fn source(ip: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    // Any port will do.
+    socket.connect((ip, 9)).ok()?;
+    socket.local_addr().ok().as_ref().map(SocketAddr::ip)
+}
+
+/// `ips`, best first; equal ones as they were.
+pub(super) fn sorted(ips: Vec<IpAddr>, source: impl Fn(IpAddr) -> Option<IpAddr>) -> Vec<IpAddr> {
+    if ips.len() < 2 {
+        return ips;
+    }
+    let mut ranked: Vec<_> = ips.into_iter().map(|ip| (rank(ip, source(ip)), ip)).collect();
+    ranked.sort_by_key(|&(rank, _)| rank);
+    ranked.into_iter().map(|(_, ip)| ip).collect()
+}
+
+/// The lower, the sooner: rules 1 (reachable), 2 (matching scope), 5 (matching label), 6 (precedence), 8 (smaller scope)
+/// and 9 (longest prefix, of IPv6 only: for IPv4 it defeats round robin, section 6 says how and everybody has found).
+fn rank(ip: IpAddr, source: Option<IpAddr>) -> (bool, bool, bool, Reverse<u8>, u8, Reverse<u32>) {
+    let (precedence, label) = policy(ip);
+    let same_scope = source.is_some_and(|source| scope(source) == scope(ip));
+    let same_label = source.is_some_and(|source| policy(source).1 == label);
+    let prefix = match (ip, source) {
+        // What identifies the interface does not count.
+        (IpAddr::V6(ip), Some(IpAddr::V6(source))) => common_bits(ip, source).min(64),
+        _ => 0,
+    };
+    (source.is_none(), !same_scope, !same_label, Reverse(precedence), scope(ip), Reverse(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// Examples of RFC 6724, section 10.2 (those that need no rule left out): candidates with their sources, in the order expected.
+    #[test]
+    fn examples_of_the_rfc() {
+        let cases: [&[(&str, Option<&str>)]; 9] = [
+            &[("2001:db8:1::1", Some("2001:db8:1::2")), ("198.51.100.121", Some("169.254.13.78"))],
+            &[("198.51.100.121", Some("198.51.100.117")), ("2001:db8:1::1", Some("fe80::1"))],
+            &[("2001:db8:1::1", Some("2001:db8:1::2")), ("10.1.2.3", Some("10.1.2.4"))],
+            &[("fe80::1", Some("fe80::2")), ("2001:db8:1::1", Some("2001:db8:1::2"))],
+            &[("2001:db8:1::1", Some("2001:db8:1::2")), ("2002:c633:6401::1", Some("2001:db8:1::2"))],
+            &[("2002:c633:6401::1", Some("2002:c633:6401::2")), ("2001:db8:1::1", Some("2002:c633:6401::2"))],
+            &[("2001:db8:1::1", Some("2001:db8:1::2")), ("2001:db8:3ffe::1", Some("2001:db8:3f44::2"))],
+            // Without a way there, last; a longer way does not matter to IPv4.
+            &[("192.0.2.1", Some("192.0.2.9")), ("2001:db8:1::1", None)],
+            &[("203.0.113.1", Some("192.0.2.9")), ("192.0.2.8", Some("192.0.2.9"))],
+        ];
+        for case in cases {
+            let expected: Vec<_> = case.iter().map(|(addr, _)| ip(addr)).collect();
+            let source = |addr| {
+                let (_, source) = case.iter().find(|(text, _)| ip(text) == addr)?;
+                source.map(ip)
+            };
+            assert_eq!(sorted(expected.clone(), source), expected);
+            let turned: Vec<_> = expected.iter().rev().copied().collect();
+            let equal = case[0].0 == "203.0.113.1";
+            assert_eq!(sorted(turned.clone(), source), if equal { turned } else { expected });
+        }
+    }
+
+    #[test]
+    fn policies() {
+        for (addr, expected) in [
+            ("::1", (50, 0)),
+            ("2001:db8::1", (40, 1)),
+            ("192.0.2.1", (35, 4)),
+            ("::ffff:192.0.2.1", (35, 4)),
+            ("2002::1", (30, 2)),
+            ("2001::1", (5, 5)),
+            ("fd00::1", (3, 13)),
+            ("fec0::1", (1, 11)),
+            ("::2", (1, 3)),
+        ] {
+            assert_eq!(policy(ip(addr)), expected, "{addr}");
+        }
+    }
+
+    #[test]
+    fn this_host_reaches_itself() {
+        assert_eq!(source(Ipv4Addr::LOCALHOST.into()), Some(Ipv4Addr::LOCALHOST.into()));
+    }
+}

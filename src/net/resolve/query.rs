@@ -1,0 +1,238 @@
+//! What can be asked of the host's name service, what it answers, and how it fails.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::sys::names::{self, Family, NameFailure};
+
+/// A question. Equal ones that are under way share one answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Query {
+    /// A host's addresses.
+    Addrs(String, Family),
+    /// Where a host's aliases end.
+    CanonicalName(String),
+    /// The name of an address.
+    Name(IpAddr),
+    /// A service's port.
+    Port(String, Transport),
+}
+
+/// Whose port is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Transport {
+    Any,
+    Tcp,
+    Udp,
+}
+
+/// What came of a [`Query`], of the kind that was asked for.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    /// Best first, with port 0.
+    Addrs(Arc<[SocketAddr]>),
+    Name(String),
+    Port(u16),
+}
+
+impl Answer {
+    pub(crate) fn into_addrs(self) -> Arc<[SocketAddr]> {
+        if let Answer::Addrs(addrs) = self { addrs } else { Arc::default() }
+    }
+
+    pub(crate) fn into_name(self) -> String {
+        if let Answer::Name(name) = self { name } else { String::new() }
+    }
+
+    pub(crate) fn into_port(self) -> u16 {
+        if let Answer::Port(port) = self { port } else { 0 }
+    }
+}
+
+impl Query {
+    /// Asks the host; blocks.
+    pub(crate) fn ask(&self) -> Result<Answer, LookupError> {
+        let answer = match self {
+            Query::Addrs(host, family) => names::addrs(host, *family).map(|addrs| Answer::Addrs(addrs.into())),
+            Query::CanonicalName(host) => names::canonical_name(host).map(Answer::Name),
+            Query::Name(ip) => names::name(*ip).map(Answer::Name),
+            Query::Port(service, transport) => {
+                let socktype = match transport {
+                    Transport::Any => 0,
+                    Transport::Tcp => libc::SOCK_STREAM,
+                    Transport::Udp => libc::SOCK_DGRAM,
+                };
+                names::port(service, socktype).map(Answer::Port)
+            }
+        };
+        answer.map_err(|failure| self.error(Reason::Failure(failure)))
+    }
+
+    fn error(&self, reason: Reason) -> LookupError {
+        let name = match self {
+            Query::Addrs(host, _) | Query::CanonicalName(host) => host.clone(),
+            Query::Name(ip) => ip.to_string(),
+            Query::Port(service, transport) => {
+                let network = match transport {
+                    Transport::Any => "ip",
+                    Transport::Tcp => "tcp",
+                    Transport::Udp => "udp",
+                };
+                format!("{network}/{service}")
+            }
+        };
+        match (self, reason) {
+            (Query::Port(..), Reason::Failure(NameFailure::NotFound)) => {
+                LookupError { name, reason: Reason::UnknownPort }
+            }
+            (_, reason) => LookupError { name, reason },
+        }
+    }
+
+    /// Somebody else was asked, and failed.
+    #[cfg(feature = "hickory")]
+    pub(crate) fn failed(&self, failure: NameFailure) -> LookupError {
+        self.error(Reason::Failure(failure))
+    }
+
+    /// It was dropped unasked.
+    pub(crate) fn shut_down(&self) -> LookupError {
+        self.error(Reason::ShutDown)
+    }
+}
+
+/// A name that could not be looked up, and why. Prints as Go's `net.DNSError` does: `lookup example.invalid: no such host`.
+///
+/// It travels inside an [`io::Error`] and is found again by `downcast_ref`.
+///
+/// | situation | reason in the text | kind |
+/// |---|---|---|
+/// | no such name, or none of the family asked for | `no such host` | [`NotFound`](ErrorKind::NotFound) |
+/// | no such service | `unknown port` | [`NotFound`](ErrorKind::NotFound) |
+/// | a network that [`lookup_port`](crate::net::lookup_port) does not know | `unknown network` | [`InvalidInput`](ErrorKind::InvalidInput) |
+/// | no server answered, or it has a problem now | the C library's | [`Other`](ErrorKind::Other), [`is_temporary`](LookupError::is_temporary) |
+/// | the deadline of a dial passed | `i/o timeout` | [`TimedOut`](ErrorKind::TimedOut) |
+/// | the runtime was shut down before the query began | `runtime shut down` | [`Other`](ErrorKind::Other) |
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// let error = netpoll::net::lookup_port("tcp", "no-such-service").await.unwrap_err();
+/// assert_eq!(error.to_string(), "lookup tcp/no-such-service: unknown port");
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookupError {
+    name: String,
+    reason: Reason,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reason {
+    Failure(NameFailure),
+    UnknownPort,
+    UnknownNetwork,
+    TimedOut,
+    ShutDown,
+}
+
+impl LookupError {
+    /// The time for `host` is over.
+    pub(crate) fn timed_out(host: String) -> LookupError {
+        LookupError { name: host, reason: Reason::TimedOut }
+    }
+
+    pub(crate) fn unknown_network(network: &str, service: &str) -> LookupError {
+        LookupError { name: format!("{network}/{service}"), reason: Reason::UnknownNetwork }
+    }
+
+    /// What was looked up: a host, an address, or network/service.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the answer was that there is no such thing.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self.reason, Reason::Failure(NameFailure::NotFound) | Reason::UnknownPort)
+    }
+
+    /// Whether asking again later may help: no server answered, or one has a problem now.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self.reason, Reason::Failure(NameFailure::Temporary(_)) | Reason::TimedOut)
+    }
+
+    /// Whether the time that the caller gave it was over.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.reason, Reason::TimedOut)
+    }
+
+    fn kind(&self) -> ErrorKind {
+        match &self.reason {
+            Reason::Failure(NameFailure::Errno(errno)) => io::Error::from_raw_os_error(*errno).kind(),
+            Reason::UnknownNetwork => ErrorKind::InvalidInput,
+            Reason::TimedOut => ErrorKind::TimedOut,
+            _ if self.is_not_found() => ErrorKind::NotFound,
+            _ => ErrorKind::Other,
+        }
+    }
+}
+
+impl fmt::Display for LookupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lookup {}: ", self.name)?;
+        match &self.reason {
+            Reason::Failure(NameFailure::NotFound) => f.write_str("no such host"),
+            Reason::Failure(NameFailure::Temporary(text) | NameFailure::Other(text)) => f.write_str(text),
+            Reason::Failure(NameFailure::Errno(errno)) => io::Error::from_raw_os_error(*errno).fmt(f),
+            Reason::UnknownPort => f.write_str("unknown port"),
+            Reason::UnknownNetwork => f.write_str("unknown network"),
+            Reason::TimedOut => f.write_str("i/o timeout"),
+            Reason::ShutDown => f.write_str("runtime shut down"),
+        }
+    }
+}
+
+impl Error for LookupError {}
+
+impl From<LookupError> for io::Error {
+    fn from(error: LookupError) -> io::Error {
+        io::Error::new(error.kind(), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_have_texts_and_kinds() {
+        let host = Query::Addrs("example.invalid".to_owned(), Family::Any);
+        let failure = |failure| host.error(Reason::Failure(failure));
+        let again = failure(NameFailure::Temporary("try again".to_owned()));
+        assert!(again.is_temporary() && !again.is_not_found() && !again.is_timeout());
+        assert!(failure(NameFailure::NotFound).is_not_found());
+        assert!(LookupError::timed_out("example.invalid".to_owned()).is_timeout());
+        let expected = [
+            (failure(NameFailure::NotFound), "no such host", ErrorKind::NotFound),
+            (again, "try again", ErrorKind::Other),
+            (failure(NameFailure::Errno(libc::ETIMEDOUT)), "Connection timed out (os error 110)", ErrorKind::TimedOut),
+            (LookupError::timed_out("example.invalid".to_owned()), "i/o timeout", ErrorKind::TimedOut),
+            (host.shut_down(), "runtime shut down", ErrorKind::Other),
+        ];
+        for (error, text, kind) in expected {
+            assert_eq!(
+                (error.to_string(), error.name()),
+                (format!("lookup example.invalid: {text}"), "example.invalid")
+            );
+            assert_eq!(io::Error::from(error).kind(), kind);
+        }
+        let port = Query::Port("x".to_owned(), Transport::Udp).error(Reason::Failure(NameFailure::NotFound));
+        assert_eq!(port.to_string(), "lookup udp/x: unknown port");
+        assert!(port.is_not_found());
+        let reverse = Query::Name([192, 0, 2, 1].into()).error(Reason::Failure(NameFailure::NotFound));
+        assert_eq!(reverse.to_string(), "lookup 192.0.2.1: no such host");
+    }
+}

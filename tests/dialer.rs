@@ -1,0 +1,665 @@
+//! `Dialer`: time limits, local addresses, options and the control hook, several addresses raced, and what is left behind: nothing.
+//! (The race's own rules are tested in `src/net/happy_eyeballs.rs`, the split of time in `src/net/dialer.rs`.)
+
+mod common;
+
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use common::{becomes, fd_count, listener, poll_once, run};
+use netpoll::net::{
+    AddrError, Dialer, KeepAlive, LookupError, OpError, TcpListener, TcpStream, ToSocketAddrs, ToSocketAddrsFuture,
+    is_timeout,
+};
+use netpoll::task;
+use socket2::SockRef;
+
+/// A port of an address of this host that nobody listens on: bound, so that nobody else gets it, and not listening.
+fn refusing_at(ip: IpAddr) -> (socket2::Socket, SocketAddr) {
+    let wanted = SocketAddr::new(ip, 0);
+    let socket = socket2::Socket::new(socket2::Domain::for_address(wanted), socket2::Type::STREAM, None).unwrap();
+    socket.bind(&wanted.into()).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, addr)
+}
+
+fn refusing() -> (socket2::Socket, SocketAddr) {
+    refusing_at(Ipv4Addr::LOCALHOST.into())
+}
+
+/// A listener whose queue is full: connecting to it takes for ever.
+struct BlackHole {
+    addr: SocketAddr,
+    _listener: socket2::Socket,
+    _queued: Vec<std::net::TcpStream>,
+}
+
+impl BlackHole {
+    fn at(ip: IpAddr) -> BlackHole {
+        let (listener, addr) = refusing_at(ip);
+        listener.listen(0).unwrap();
+        let connect = || std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(300)).ok();
+        let queued = std::iter::from_fn(connect).collect();
+        BlackHole { addr, _listener: listener, _queued: queued }
+    }
+
+    fn new() -> BlackHole {
+        BlackHole::at(Ipv4Addr::LOCALHOST.into())
+    }
+}
+
+/// Whether this machine has ::1; says so where it has not.
+fn has_ipv6() -> bool {
+    let has = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    if !has {
+        println!("skipped: no ::1 here");
+    }
+    has
+}
+
+/// Addresses that are never known.
+struct Never;
+
+impl ToSocketAddrs for Never {
+    type Iter = std::vec::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
+        ToSocketAddrsFuture::blocking(|| {
+            // Beyond the end of every test that uses it, and short enough for the process to end.
+            std::thread::sleep(Duration::from_secs(3));
+            Ok(Vec::new().into_iter())
+        })
+    }
+}
+
+fn op_error(error: &io::Error) -> &OpError {
+    error.get_ref().and_then(|inner| inner.downcast_ref()).unwrap_or_else(|| panic!("no OpError: {error}"))
+}
+
+/// The error inside the `OpError`.
+fn inner<T: std::error::Error + 'static>(error: &io::Error) -> &T {
+    let inner = op_error(error).io_error().and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref());
+    inner.unwrap_or_else(|| panic!("not inside: {error:?}"))
+}
+
+// ---- time ----
+
+/// Go: TestDialTimeout (G11), TestDialTimeoutMaxDuration (G12), for the dialer.
+#[test]
+fn timeout_and_deadline_end_a_dial_and_not_too_early() {
+    let hole = BlackHole::new();
+    run(async {
+        let millis = Duration::from_millis;
+        for (timeout, deadline) in [
+            (Some(millis(30)), None),
+            (None, Some(millis(30))),
+            (Some(millis(30)), Some(Duration::from_secs(3600))),
+            (Some(Duration::MAX), Some(millis(30))),
+            (Some(Duration::ZERO), None),
+            (None, Some(Duration::ZERO)),
+        ] {
+            let start = Instant::now();
+            let dialer = Dialer::new().timeout(timeout).deadline(deadline.map(|after| start + after));
+            let error = dialer.dial(hole.addr).await.unwrap_err();
+            assert!(is_timeout(&error) && op_error(&error).is_deadline(), "{error}");
+            assert_eq!(error.to_string(), format!("dial tcp {}: i/o timeout", hole.addr));
+            let least = [timeout, deadline].into_iter().flatten().min().unwrap();
+            assert!(start.elapsed() >= least, "{timeout:?}, {deadline:?}");
+        }
+        let listener = listener().await;
+        for timeout in [Duration::MAX, Duration::from_secs(u64::MAX / 2), Duration::from_nanos(u64::MAX)] {
+            let stream = Dialer::new().timeout(timeout).dial(listener.local_addr().unwrap()).await.unwrap();
+            stream.write_all(b"x").await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_time_covers_resolving() {
+    run(async {
+        let start = Instant::now();
+        let dialer = Dialer::new().timeout(Duration::from_millis(30));
+        for dialer in [dialer.clone(), dialer.stagger(None)] {
+            let error = dialer.dial(Never).await.unwrap_err();
+            assert!(is_timeout(&error), "{error}");
+            assert_eq!(error.to_string(), "dial tcp: i/o timeout");
+        }
+        assert!(start.elapsed() >= Duration::from_millis(60));
+        let past = Dialer::new().deadline(start);
+        for dialer in [past.clone(), past.stagger(None)] {
+            let error = dialer.dial("netpoll-test.invalid:80").await.unwrap_err();
+            // The look-up may have been quicker than the look at the clock.
+            assert!(
+                is_timeout(&error) && inner::<LookupError>(&error).is_timeout()
+                    || inner::<LookupError>(&error).name() == "netpoll-test.invalid",
+                "{error}"
+            );
+        }
+    });
+}
+
+/// Go: TestDialContextCancelRace, TestCancelAfterDial (G72, G73).
+#[test]
+fn what_ends_a_dial_does_not_reach_the_connection() {
+    run(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        let end = Instant::now() + Duration::from_millis(700);
+        let stream = Dialer::new().deadline(end).dial(addr).await.unwrap();
+        let (peer, _) = listener.accept().await.unwrap();
+        task::sleep(Duration::from_millis(750)).await;
+        stream.write_all(b"x").await.unwrap();
+        assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 1);
+        // A deadline at the very moment of success: a timeout or a connection that works.
+        for micros in (0..400).step_by(4) {
+            let dialer = Dialer::new().timeout(Duration::from_micros(micros));
+            match dialer.dial(addr).await {
+                Ok(stream) => stream.write_all(b"x").await.unwrap(),
+                Err(error) => assert!(is_timeout(&error), "{error}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn one_after_the_other_each_gets_its_share() {
+    let holes = [BlackHole::new(), BlackHole::new()];
+    run(async {
+        // Less than 2 s: the first may have it all.
+        let start = Instant::now();
+        let addrs = [holes[0].addr, holes[1].addr];
+        let dialer = Dialer::new().stagger(None).timeout(Duration::from_millis(60));
+        let error = dialer.dial(&addrs[..]).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("dial tcp {}: i/o timeout", addrs[0]));
+        assert!(start.elapsed() >= Duration::from_millis(60));
+        // More: it leaves the second its half.
+        let listener = listener().await;
+        let addrs = [holes[0].addr, listener.local_addr().unwrap()];
+        let start = Instant::now();
+        let dialer = Dialer::new().stagger(None).timeout(Duration::from_millis(4200));
+        let stream = dialer.dial(&addrs[..]).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), addrs[1]);
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(2100), "{took:?}");
+    });
+}
+
+// ---- several addresses ----
+
+#[test]
+fn the_next_address_is_tried_after_the_stagger_or_at_once_after_a_failure() {
+    let hole = BlackHole::new();
+    run(async {
+        let (_refusing, refused) = refusing();
+        let listener = listener().await;
+        let good = listener.local_addr().unwrap();
+        // The default of 250 ms, and one that was asked for.
+        for (dialer, stagger) in [(Dialer::new(), 250), (Dialer::new().stagger(Duration::from_millis(40)), 40)] {
+            let start = Instant::now();
+            let stream = dialer.dial(&[hole.addr, good][..]).await.unwrap();
+            assert!(start.elapsed() >= Duration::from_millis(stagger), "{:?}", start.elapsed());
+            assert_eq!(stream.peer_addr().unwrap(), good);
+        }
+        // No stagger that a test could wait for: only the failure can have begun the second.
+        for stagger in [Some(Duration::from_secs(3600)), None] {
+            let stream = Dialer::new().stagger(stagger).dial(&[refused, good][..]).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), good);
+        }
+        let (_other, second) = refusing();
+        for stagger in [Some(Duration::from_secs(3600)), None] {
+            let error = Dialer::new().stagger(stagger).dial(&[refused, second][..]).await.unwrap_err();
+            assert_eq!(error.to_string(), format!("dial tcp {refused}: connect: connection refused"), "the first");
+        }
+    });
+}
+
+#[test]
+fn a_dead_ipv6_address_does_not_keep_from_ipv4() {
+    if !has_ipv6() {
+        return;
+    }
+    let hole = BlackHole::at(Ipv6Addr::LOCALHOST.into());
+    run(async {
+        let listener = listener().await;
+        let good = listener.local_addr().unwrap();
+        // The family changes before a second address of the first one is tried.
+        let addrs = [hole.addr, hole.addr, good];
+        let tried = Arc::new(Mutex::new(Vec::new()));
+        let log = tried.clone();
+        let dialer = Dialer::new().stagger(Duration::from_millis(30)).control(move |network, addr, _| {
+            log.lock().unwrap().push((network.to_owned(), addr));
+            Ok(())
+        });
+        let stream = dialer.dial(&addrs[..]).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), good);
+        assert_eq!(*tried.lock().unwrap(), [("tcp6".to_owned(), hole.addr), ("tcp4".to_owned(), good)]);
+    });
+}
+
+/// Go: TestDialParallelSpuriousConnection, TestDialerDualStackFDLeak (G67, G127).
+#[test]
+fn losers_are_closed_and_nothing_leaks() {
+    common::child("losers_are_closed_and_nothing_leaks", || {
+        let hole = BlackHole::new();
+        run(async {
+            let listener = listener().await;
+            let addr = listener.local_addr().unwrap();
+            // The poller's descriptors come with the first wait.
+            task::sleep(Duration::from_millis(1)).await;
+            let before = fd_count();
+            // All connect at the same time: one is kept, the others see their end.
+            let dialer = Dialer::new().stagger(Duration::ZERO);
+            let stream = dialer.dial(&[addr; 3][..]).await.unwrap();
+            assert_eq!(fd_count(), before + 1, "the winner alone");
+            let mut alive = 0;
+            // A loser that was closed before it connected never arrives.
+            while let Ok((peer, from)) = netpoll::io::timeout(Duration::from_millis(200), listener.accept()).await {
+                if from == stream.local_addr().unwrap() {
+                    alive += 1;
+                } else {
+                    // The end of the stream, or a reset.
+                    assert!(matches!(peer.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+                }
+            }
+            assert_eq!(alive, 1);
+            drop(stream);
+            becomes("all closed", || fd_count() == before).await;
+            for _ in 0..10 {
+                let stream = dialer.dial(&[hole.addr, hole.addr, addr][..]).await.unwrap();
+                assert_eq!(fd_count(), before + 1);
+                let (peer, _) = listener.accept().await.unwrap();
+                drop((stream, peer));
+            }
+            let failed = Dialer::new().timeout(Duration::from_millis(30)).dial(&[hole.addr; 5][..]).await;
+            assert!(failed.is_err());
+            assert_eq!(fd_count(), before);
+        });
+    });
+}
+
+/// Go: TestDialCancel (G71).
+#[test]
+fn a_dropped_dial_leaves_nothing() {
+    common::child("a_dropped_dial_leaves_nothing", || {
+        let hole = BlackHole::new();
+        run(async {
+            task::sleep(Duration::from_millis(1)).await;
+            let before = fd_count();
+            let sockets = netpoll::rt::metrics().descriptors;
+            for in_flight in [1, 4] {
+                let dialer = Dialer::new().stagger(Duration::ZERO);
+                let addrs = vec![hole.addr; in_flight];
+                let mut dial = Box::pin(dialer.dial(&addrs[..]));
+                becomes_pending(&mut dial, || fd_count() == before + in_flight).await;
+                assert_eq!(netpoll::rt::metrics().descriptors, sockets + in_flight);
+                drop(dial);
+                assert_eq!((fd_count(), netpoll::rt::metrics().descriptors), (before, sockets));
+                assert_eq!(netpoll::rt::metrics().waiters, 0);
+            }
+            // While it resolves, too.
+            let dialer = Dialer::new();
+            for _ in 0..10 {
+                let mut dial = Box::pin(dialer.dial("netpoll-test.invalid:80"));
+                let _ = poll_once(&mut dial).await;
+                drop(dial);
+            }
+            becomes("no task is left", || netpoll::rt::metrics().tasks_alive == 0).await;
+            assert_eq!(fd_count(), before);
+        });
+    });
+}
+
+/// Polls a future that does not end until `condition` holds.
+async fn becomes_pending<F: Future + Unpin>(future: &mut F, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    loop {
+        assert!(matches!(poll_once(future).await, Poll::Pending), "it has ended");
+        if condition() {
+            return;
+        }
+        assert!(start.elapsed() < common::BOUND);
+        task::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[test]
+fn a_name_is_raced_over_its_addresses() {
+    run(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        for stagger in [Some(Duration::from_millis(20)), None] {
+            let dialer = Dialer::new().stagger(stagger).timeout(Duration::from_secs(30));
+            for name in [format!("localhost:{}", addr.port()), addr.to_string()] {
+                assert_eq!(dialer.dial(name).await.unwrap().peer_addr().unwrap(), addr);
+            }
+            assert_eq!(dialer.dial(("localhost", addr.port())).await.unwrap().peer_addr().unwrap(), addr);
+            assert_eq!(dialer.dial(("localhost".to_owned(), addr.port())).await.unwrap().peer_addr().unwrap(), addr);
+            assert_eq!(dialer.dial(addr).await.unwrap().peer_addr().unwrap(), addr);
+        }
+    });
+}
+
+#[test]
+fn it_works_under_another_executor_and_from_many_tasks() {
+    common::park_on(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        let dialer = Dialer::new();
+        let dials: Vec<_> = (0..20)
+            .map(|_| {
+                let dialer = dialer.clone();
+                task::spawn(async move { dialer.dial(addr).await })
+            })
+            .collect();
+        for dial in dials {
+            dial.await.unwrap();
+        }
+        dialer.dial(("localhost", addr.port())).await.unwrap();
+    });
+}
+
+// ---- errors ----
+
+/// Go: TestDialError, TestProhibitionaryDialArg (G79, G91), for addresses.
+#[test]
+fn what_is_no_address_is_a_typed_error() {
+    run(async {
+        for stagger in [Some(Duration::ZERO), None] {
+            let dialer = Dialer::new().stagger(stagger);
+            let nobody: &[SocketAddr] = &[];
+            let error = dialer.dial(nobody).await.unwrap_err();
+            assert_eq!(
+                (error.to_string().as_str(), error.kind()),
+                ("dial tcp: missing address", ErrorKind::InvalidInput)
+            );
+            assert_eq!(inner::<AddrError>(&error).reason(), "missing address");
+            for (form, text) in [
+                ("", "dial tcp: missing address"),
+                ("127.0.0.1", "dial tcp: address 127.0.0.1: missing port in address"),
+                ("127.0.0.1:99999", "dial tcp: address 99999: invalid port"),
+                ("::1:80", "dial tcp: address ::1:80: too many colons in address"),
+            ] {
+                let error = dialer.dial(form).await.unwrap_err();
+                assert_eq!((error.to_string().as_str(), error.kind()), (text, ErrorKind::InvalidInput));
+            }
+            let long = "x".repeat(64) + ".invalid";
+            for name in [&long, "a b", "nul\0byte"] {
+                let error = dialer.dial((name, 80)).await.unwrap_err();
+                assert_eq!(error.to_string(), format!("dial tcp: lookup {name}: no such host"));
+                assert_eq!(error.kind(), ErrorKind::NotFound);
+                assert!(inner::<LookupError>(&error).is_not_found());
+            }
+        }
+    });
+}
+
+#[test]
+fn a_refused_dial_names_both_ends() {
+    run(async {
+        let (_socket, addr) = refusing();
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let error = Dialer::new().dial(addr).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("dial tcp {addr}: connect: connection refused"));
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        let error = Dialer::new().local_addr(local).dial(addr).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("dial tcp 127.0.0.1:0->{addr}: connect: connection refused"));
+    });
+}
+
+// ---- local addresses ----
+
+/// Go: TestDialerLocalAddr (G69).
+#[test]
+fn connections_come_from_the_local_address() {
+    run(async {
+        let v4 = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = v4.local_addr().unwrap().port();
+        let mapped = SocketAddr::new(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), port);
+        let local = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 0);
+        for stagger in [Some(Duration::from_millis(20)), None] {
+            let dialer = |ip| Dialer::new().stagger(stagger).local_addr(local(ip));
+            for to in [v4.local_addr().unwrap(), mapped] {
+                let stream = dialer("127.0.0.5").dial(to).await.unwrap();
+                assert_eq!(stream.local_addr().unwrap().ip(), local("127.0.0.5").ip());
+            }
+            // Those of the other family are passed over.
+            let both = [(Ipv6Addr::LOCALHOST, port).into(), v4.local_addr().unwrap()];
+            let stream = dialer("127.0.0.5").dial(&both[..]).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), both[1]);
+            for (from, to) in [("127.0.0.1", &both[..1]), ("::1", &both[1..])] {
+                let error = dialer(from).dial(to).await.unwrap_err();
+                let text = format!("dial tcp: address {}: no suitable address found", local(from));
+                assert_eq!((error.to_string(), error.kind()), (text, ErrorKind::InvalidInput));
+                assert_eq!(inner::<AddrError>(&error).reason(), "no suitable address found");
+            }
+            // 192.0.2.0/24 is set aside for documentation: not an address of this host.
+            let error = dialer("192.0.2.1").dial(both[1]).await.unwrap_err();
+            let text = format!("dial tcp 192.0.2.1:0->{}: bind: cannot assign requested address", both[1]);
+            assert_eq!((error.to_string(), error.kind()), (text, ErrorKind::AddrNotAvailable));
+        }
+        if has_ipv6() {
+            let v6 = TcpListener::bind("[::1]:0").await.unwrap();
+            let stream = Dialer::new().local_addr(local("::1")).dial(v6.local_addr().unwrap()).await.unwrap();
+            assert_eq!(stream.local_addr().unwrap().ip(), local("::1").ip());
+        }
+    });
+}
+
+/// Go: TestSpuriousENOTAVAIL, selfConnect (G80, issue 2690).
+#[test]
+fn a_connection_to_itself_is_dialled_again() {
+    run(async {
+        // Bound to the address that it then dials, a socket connects to itself. An address of this test's own: nobody else
+        // binds there.
+        let (reserved, addr) = refusing_at([127, 3, 2, 1].into());
+        reserved.set_reuse_address(true).unwrap();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let count = calls.clone();
+        let dialer = move |most: usize| {
+            let count = count.clone();
+            Dialer::new().control(move |_, addr, fd| {
+                let socket = SockRef::from(&fd);
+                socket.set_reuse_address(true)?;
+                if count.fetch_add(1, Ordering::SeqCst) < most { socket.bind(&addr.into()) } else { Ok(()) }
+            })
+        };
+        // Twice to itself, then from elsewhere: refused, as it should have been.
+        let error = dialer(2).dial(addr).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(calls.swap(0, Ordering::SeqCst), 3, "two more tries");
+        // One whose port the user chose is what was asked for.
+        let (other, addr) = refusing_at([127, 3, 2, 2].into());
+        drop((reserved, other));
+        let stream = Dialer::new().local_addr(addr).dial(addr).await.unwrap();
+        assert_eq!((stream.local_addr().unwrap(), stream.peer_addr().unwrap()), (addr, addr));
+    });
+}
+
+// ---- options ----
+
+/// Go: TestDialerKeepAlive, TestTCPConnKeepAliveConfigDialer (G70, G81).
+#[test]
+fn options_are_set_before_the_connect_as_they_were_asked_for() {
+    run(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        let ours = KeepAlive::new().with_idle(Duration::from_secs(61)).with_count(3);
+        let cases = [
+            (Dialer::new(), true, Some(KeepAlive::new())),
+            (Dialer::default(), true, Some(KeepAlive::new())),
+            (Dialer::new().keepalive(ours), true, Some(ours)),
+            (Dialer::new().keepalive(None), true, None),
+            (Dialer::new().defaults(false), false, None),
+            (Dialer::new().defaults(false).keepalive(ours), false, Some(ours)),
+        ];
+        for (dialer, nodelay, keepalive) in cases {
+            let stream = dialer.dial(addr).await.unwrap();
+            assert_eq!((stream.nodelay().unwrap(), stream.keepalive().unwrap()), (nodelay, keepalive), "{dialer:?}");
+        }
+        let error = Dialer::new().keepalive(ours.with_count(1000)).dial(addr).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("dial tcp {addr}: setsockopt: invalid argument"));
+    });
+}
+
+/// Go: TestDialerControl (G76).
+#[test]
+fn the_control_hook_sees_each_socket_before_it_connects() {
+    run(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let log = seen.clone();
+        let dialer = Dialer::new().control(move |network, addr, fd| {
+            let socket = SockRef::from(&fd);
+            assert!(socket.peer_addr().is_err(), "not connected yet");
+            socket.set_recv_buffer_size(20_000)?;
+            log.lock().unwrap().push((network.to_owned(), addr));
+            Ok(())
+        });
+        let stream = dialer.clone().dial(addr).await.unwrap();
+        assert_eq!(*seen.lock().unwrap(), [("tcp4".to_owned(), addr)]);
+        // The kernel doubles it for its own use.
+        assert_eq!(SockRef::from(&stream).recv_buffer_size().unwrap(), 40_000);
+        if has_ipv6() {
+            let v6 = TcpListener::bind("[::1]:0").await.unwrap();
+            dialer.dial(v6.local_addr().unwrap()).await.unwrap();
+            assert_eq!(seen.lock().unwrap()[1].0, "tcp6");
+        }
+    });
+}
+
+#[test]
+fn an_error_of_the_control_hook_is_the_dial_s_and_leaves_no_socket() {
+    common::child("an_error_of_the_control_hook_is_the_dial_s_and_leaves_no_socket", || {
+        run(async {
+            let listener = listener().await;
+            let addr = listener.local_addr().unwrap();
+            let before = fd_count();
+            let dialer = Dialer::new().control(|_, _, _| Err(io::Error::new(ErrorKind::PermissionDenied, "not there")));
+            let error = dialer.dial(addr).await.unwrap_err();
+            assert_eq!(error.to_string(), format!("dial tcp {addr}: not there"));
+            assert_eq!((error.kind(), fd_count()), (ErrorKind::PermissionDenied, before));
+            // A hook that keeps a duplicate: the connection's end takes its registration along.
+            let kept = Arc::new(Mutex::new(None));
+            let keep = kept.clone();
+            let dialer = Dialer::new().control(move |_, _, fd| {
+                *keep.lock().unwrap() = Some(fd.try_clone_to_owned()?);
+                Ok(())
+            });
+            let stream = dialer.dial(addr).await.unwrap();
+            let (peer, _) = listener.accept().await.unwrap();
+            assert!(poll_once(&mut stream.read(&mut [0; 1])).await.is_pending());
+            drop(stream);
+            let stale = netpoll::rt::metrics().stale_events;
+            peer.write_all(b"x").await.unwrap();
+            let (other, its_peer) = common::pair().await;
+            its_peer.write_all(b"y").await.unwrap();
+            assert_eq!(other.read(&mut [0; 1]).await.unwrap(), 1);
+            assert_eq!(netpoll::rt::metrics().stale_events, stale);
+        });
+    });
+}
+
+#[test]
+fn fast_open_and_multipath_connect_with_or_without_the_kernel_s_help() {
+    run(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        for dialer in [Dialer::new().fast_open(true), Dialer::new().multipath_tcp(true)] {
+            let stream = dialer.dial(addr).await.unwrap();
+            stream.write_all(b"ping").await.unwrap();
+            let (peer, _) = listener.accept().await.unwrap();
+            assert_eq!(peer.read(&mut [0; 9]).await.unwrap(), 4);
+            peer.write_all(b"pong!").await.unwrap();
+            assert_eq!(stream.read(&mut [0; 9]).await.unwrap(), 5);
+            assert!(stream.nodelay().unwrap());
+        }
+        // Whether this kernel has MPTCP: a socket says so.
+        let multipath = socket2::Protocol::MPTCP;
+        let has = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, Some(multipath)).is_ok();
+        let stream = Dialer::new().multipath_tcp(true).dial(addr).await.unwrap();
+        let protocol = SockRef::from(&stream).protocol().unwrap();
+        assert_eq!(protocol, Some(if has { multipath } else { socket2::Protocol::TCP }));
+    });
+}
+
+// ---- what it costs ----
+
+const DIALS: usize = 20;
+const MARK: &str = "/netpoll-dialer-test-mark";
+
+/// System calls that each dial of an address makes, without the wait of whoever polls: 10 with Go's options, 5 without them.
+#[test]
+fn a_dial_of_an_address_makes_few_system_calls() {
+    let name = "a_dial_of_an_address_makes_few_system_calls";
+    let mark = || drop(std::fs::metadata(MARK));
+    if common::is_child(name) {
+        let far = far_address();
+        return run(async {
+            let near = listener().await;
+            let far = match far {
+                Some(ip) => Some(TcpListener::bind((ip, 0)).await.unwrap()),
+                None => None,
+            };
+            // What comes once: the poller, its thread.
+            drop(TcpStream::connect(near.local_addr().unwrap()).await.unwrap());
+            task::sleep(Duration::from_millis(1)).await;
+            for listener in [Some(near), far].into_iter().flatten() {
+                let addr = listener.local_addr().unwrap();
+                for dialer in [Dialer::new(), Dialer::new().defaults(false)] {
+                    let mut streams = Vec::with_capacity(DIALS);
+                    mark();
+                    for _ in 0..DIALS {
+                        streams.push(dialer.dial(addr).await.unwrap());
+                    }
+                    mark();
+                }
+            }
+        });
+    }
+    let trace = std::env::temp_dir().join(format!("netpoll-dialer-{}.strace", std::process::id()));
+    let output = Command::new("strace")
+        .args(["-f", "-qq", "-o"])
+        .arg(&trace)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env("NETPOLL_TEST_CHILD", name)
+        .output();
+    let text = std::fs::read_to_string(&trace).unwrap_or_default();
+    let _ = std::fs::remove_file(&trace);
+    if output.is_err() || !text.contains(MARK) {
+        return println!("skipped: no strace here, or it may not trace");
+    }
+    assert!(output.unwrap().status.success());
+    let thread = |line: &str| line.split_whitespace().next().map(str::to_owned);
+    let dialling = text.lines().find(|line| line.contains(MARK)).and_then(thread);
+    let lines: Vec<_> = text.lines().filter(|line| thread(line) == dialling).collect();
+    let rounds: Vec<_> = lines.split(|line| line.contains(MARK)).skip(1).step_by(2).collect();
+    assert!(rounds.len() >= 2, "{text}");
+    for (round, lines) in rounds.into_iter().enumerate() {
+        // A call that another thread's line cuts in two has its name in the first.
+        let is_wait = |line: &&&str| line.contains("epoll_") && line.contains("wait") || line.contains("futex");
+        let calls = lines.iter().filter(|line| !line.contains(" resumed>"));
+        let waits = calls.clone().filter(is_wait).count();
+        let others = calls.count() - waits;
+        let most = if round % 2 == 0 { 10 } else { 5 };
+        println!("round {round}: {others} calls and {waits} waits for {DIALS} dials");
+        // A few for what the runtime does besides.
+        assert!(others <= most * DIALS + DIALS / 2, "round {round}:\n{}", lines.join("\n"));
+    }
+}
+
+/// An address of this host that is not a loopback address, if it has one.
+fn far_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Sends nothing. 192.0.2.0/24 is set aside for documentation.
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+}

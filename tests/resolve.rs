@@ -1,0 +1,221 @@
+//! Resolving: the host's answers, errors, sharing, literals, giving up. (Who shares what is tested in `src/net/resolve/flight.rs`, the
+//! families one by one in `src/net/resolve/families.rs`.)
+
+mod common;
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::time::Duration;
+
+use common::{poll_once, run};
+use netpoll::net::{
+    AddrError, LookupError, TcpStream, ToSocketAddrs, ToSocketAddrsFuture, lookup_addr, lookup_cname, lookup_host,
+    lookup_port, resolve,
+};
+use netpoll::{rt, task};
+
+fn lookup_error(error: &io::Error) -> &LookupError {
+    error.get_ref().and_then(|inner| inner.downcast_ref()).unwrap_or_else(|| panic!("no LookupError: {error:?}"))
+}
+
+#[test]
+fn the_host_s_answers() {
+    run(async {
+        let addrs = lookup_host("localhost").await.unwrap();
+        assert!(!addrs.is_empty() && addrs.iter().all(IpAddr::is_loopback), "{addrs:?}");
+        let with_port = resolve(("localhost", 7)).await.unwrap();
+        assert_eq!(with_port.iter().map(SocketAddr::ip).collect::<Vec<_>>(), addrs, "in the same order");
+        assert!(with_port.iter().all(|addr| addr.port() == 7));
+        assert!(!lookup_cname("localhost").await.unwrap().is_empty());
+        let names = lookup_addr(Ipv4Addr::LOCALHOST.into()).await.unwrap();
+        assert!(names.iter().all(|name| !name.is_empty()) && !names.is_empty());
+    });
+}
+
+/// The order is getaddrinfo's, as std gives it: RFC 6724 and gai.conf are its business.
+#[test]
+fn the_order_is_the_host_s() {
+    run(async {
+        let std = std::net::ToSocketAddrs::to_socket_addrs(&("localhost", 1)).unwrap().collect::<Vec<_>>();
+        assert_eq!(resolve("localhost:1").await.unwrap(), std);
+    });
+}
+
+#[test]
+fn names_that_there_are_not() {
+    run(async {
+        let long = "x".repeat(64) + ".invalid";
+        for name in [&long[..], "a b", "nul\0byte", ""] {
+            let error = lookup_host(name).await.unwrap_err();
+            assert_eq!(error.to_string(), format!("lookup {name}: no such host"));
+            assert_eq!((error.kind(), lookup_error(&error).name()), (ErrorKind::NotFound, name));
+            assert!(lookup_error(&error).is_not_found() && !lookup_error(&error).is_temporary());
+            assert!(lookup_cname(name).await.is_err());
+        }
+        // With a server that answers it does not exist; without one that is not known. In any case it says what it looked for.
+        let error = lookup_host("netpoll-test.invalid").await.unwrap_err();
+        assert!(error.to_string().starts_with("lookup netpoll-test.invalid: "), "{error}");
+        // 192.0.2.0/24 is set aside for documentation.
+        let error = lookup_addr([192, 0, 2, 1].into()).await.unwrap_err();
+        assert!(error.to_string().starts_with("lookup 192.0.2.1: "), "{error}");
+    });
+}
+
+/// Go: TestLookupPort.
+#[test]
+fn ports() {
+    run(async {
+        let literal = [("0", 0), ("80", 80), ("+80", 80), ("65535", 65535), ("", 0), ("-0", 0), ("0080", 80)];
+        for (service, port) in literal {
+            for network in ["tcp", "tcp4", "udp6", "ip", ""] {
+                assert_eq!(lookup_port(network, service).await.unwrap(), port, "{network}/{service}");
+            }
+        }
+        for service in ["-1", "65536", "99999999999999999999"] {
+            let error = lookup_port("tcp", service).await.unwrap_err();
+            assert_eq!(
+                (error.to_string(), error.kind()),
+                (format!("address {service}: invalid port"), ErrorKind::InvalidInput)
+            );
+            assert!(error.get_ref().unwrap().is::<AddrError>());
+        }
+        let error = lookup_port("tcp", "no-such-service").await.unwrap_err();
+        assert_eq!(
+            (error.to_string().as_str(), error.kind()),
+            ("lookup tcp/no-such-service: unknown port", ErrorKind::NotFound)
+        );
+        let error = lookup_port("smoke", "80").await.unwrap_err();
+        assert_eq!(
+            (error.to_string().as_str(), error.kind()),
+            ("lookup smoke/80: unknown network", ErrorKind::InvalidInput)
+        );
+        // Where the host has a list of services.
+        if std::fs::read_to_string("/etc/services").is_ok_and(|text| text.contains("\ndomain")) {
+            assert_eq!(lookup_port("tcp", "domain").await.unwrap(), 53);
+            assert_eq!(lookup_port("udp", "domain").await.unwrap(), 53);
+            assert_eq!(lookup_port("", "domain").await.unwrap(), 53);
+        } else {
+            println!("skipped in part: no /etc/services here");
+        }
+    });
+}
+
+#[test]
+fn literals_need_no_thread() {
+    common::child("literals_need_no_thread", || {
+        run(async {
+            assert_eq!(lookup_host("::1").await.unwrap(), [IpAddr::from(Ipv6Addr::LOCALHOST)]);
+            assert_eq!(lookup_host("192.0.2.7").await.unwrap(), [IpAddr::from([192, 0, 2, 7])]);
+            assert_eq!(resolve("[::1]:80").await.unwrap().len(), 1);
+            assert_eq!(resolve(("127.0.0.1", 80)).await.unwrap().len(), 1);
+            assert_eq!(lookup_port("tcp", "80").await.unwrap(), 80);
+            let _ = netpoll::net::Dialer::new().dial("127.0.0.1:1").await;
+            let _ = TcpStream::connect("127.0.0.1:1").await;
+            assert_eq!(rt::metrics().blocking_threads, 0);
+            lookup_host("localhost").await.unwrap();
+            assert!(rt::metrics().blocking_threads > 0, "and a name needs one");
+        });
+    });
+}
+
+/// One thread, which is busy: what is asked meanwhile waits in the pool's queue.
+#[test]
+fn identical_look_ups_share_one_query() {
+    common::child("identical_look_ups_share_one_query", || {
+        rt::Builder::new().blocking_threads(1).start().unwrap();
+        run(async {
+            let (free, busy) = std::sync::mpsc::channel::<()>();
+            let blocker = task::spawn_blocking(move || busy.recv().is_ok());
+            let before = rt::metrics().tasks_spawned;
+            let mut lookups: Vec<_> = (0..100).map(|_| Box::pin(lookup_host("localhost"))).collect();
+            for lookup in &mut lookups {
+                assert!(poll_once(lookup).await.is_pending());
+            }
+            let mut other = "localhost:1".to_socket_addrs();
+            assert!(poll_once(&mut other).await.is_pending());
+            let mut port = Box::pin(lookup_port("tcp", "no-such-service"));
+            assert!(poll_once(&mut port).await.is_pending());
+            assert_eq!(rt::metrics().tasks_spawned - before, 2, "one for the host, one for the port");
+            // Some give up; the others get their answer.
+            lookups.truncate(60);
+            free.send(()).unwrap();
+            blocker.await;
+            for lookup in lookups {
+                assert!(lookup.await.unwrap().iter().all(IpAddr::is_loopback));
+            }
+            assert!(other.await.unwrap().all(|addr| addr.port() == 1));
+            assert!(port.await.is_err());
+            // Nothing is remembered: the next asks anew.
+            let before = rt::metrics().tasks_spawned;
+            lookup_host("localhost").await.unwrap();
+            assert_eq!(rt::metrics().tasks_spawned - before, 1);
+        });
+    });
+}
+
+/// Go: TestLookupHostCancel.
+#[test]
+fn a_look_up_that_is_given_up_is_gone() {
+    run(async {
+        for _ in 0..50 {
+            let mut lookup: Pin<Box<dyn Future<Output = _>>> = Box::pin(lookup_host("netpoll-test.invalid"));
+            let _ = poll_once(&mut lookup).await;
+        }
+        // And it hinders nobody.
+        lookup_host("localhost").await.unwrap();
+    });
+}
+
+#[test]
+fn a_shutdown_answers_what_it_drops() {
+    common::child("a_shutdown_answers_what_it_drops", || {
+        rt::Builder::new().blocking_threads(1).start().unwrap();
+        let (free, busy) = std::sync::mpsc::channel::<()>();
+        drop(task::spawn_blocking(move || busy.recv().is_ok()));
+        let mut future = "localhost:1".to_socket_addrs();
+        assert!(common::poll_now(&mut future).is_pending());
+        free.send(()).unwrap();
+        drop(free);
+        let _ = rt::shutdown(Duration::from_secs(20));
+        // It was answered, or dropped unasked and says so; it does not hang.
+        match common::park_on(future) {
+            Ok(mut addrs) => assert!(addrs.all(|addr| addr.ip().is_loopback())),
+            Err(error) => assert!(error.to_string().contains("localhost"), "{error}"),
+        }
+    });
+}
+
+#[test]
+fn any_executor_will_do() {
+    assert!(!common::park_on(lookup_host("localhost")).unwrap().is_empty());
+    assert!(!smol::block_on(resolve("localhost:1")).unwrap().is_empty());
+}
+
+#[test]
+fn the_name_behind_an_address() {
+    assert_eq!("localhost:80".host_and_port(), Some(("localhost", 80)));
+    assert_eq!(("localhost", 81).host_and_port(), Some(("localhost", 81)));
+    assert_eq!("localhost:82".to_owned().host_and_port(), Some(("localhost", 82)));
+    let reference = &&("localhost".to_owned(), 83);
+    assert_eq!(reference.host_and_port(), Some(("localhost", 83)));
+    for literal in ["127.0.0.1:80", "[::1]:80", "no address", ""] {
+        assert_eq!(literal.host_and_port(), None);
+    }
+    assert_eq!(SocketAddr::from(([127, 0, 0, 1], 1)).host_and_port(), None);
+}
+
+#[test]
+fn an_own_implementation_resolves_as_it_likes() {
+    struct Table;
+    impl ToSocketAddrs for Table {
+        type Iter = std::vec::IntoIter<SocketAddr>;
+
+        fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
+            ToSocketAddrsFuture::blocking(|| Ok(vec![SocketAddr::from(([192, 0, 2, 1], 1))].into_iter()))
+        }
+    }
+    run(async {
+        assert_eq!(resolve(Table).await.unwrap(), [SocketAddr::from(([192, 0, 2, 1], 1))]);
+    });
+}
