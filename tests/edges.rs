@@ -1,0 +1,99 @@
+//! What is the end of a stream and what is not, how a writer waits, and where a wildcard address leads.
+
+mod common;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use common::{becomes, child, pair, run};
+use netpoll::io::ReadExt;
+use netpoll::net::{Dialer, TcpListener, TcpStream};
+use netpoll::{rt, task};
+
+/// Go: TestEOFError. No bytes without an error are the end, of a stream and with room for bytes; an error stays what it is.
+#[test]
+fn g7_only_no_bytes_where_there_is_room_are_the_end() {
+    run(async {
+        let (client, server) = pair().await;
+        client.write_all(b"ab").await.unwrap();
+        assert_eq!(server.read(&mut []).await.unwrap(), 0, "no room: says nothing");
+        assert_eq!(server.peek(&mut [0; 4]).await.unwrap(), 2);
+        assert_eq!(server.read(&mut [0; 4]).await.unwrap(), 2);
+        client.close_write().unwrap();
+        for _ in 0..2 {
+            assert_eq!(server.read(&mut [0; 4]).await.unwrap(), 0, "the end, each time");
+            assert_eq!(server.peek(&mut [0; 4]).await.unwrap(), 0);
+        }
+        let mut all = Vec::new();
+        let mut reader: &TcpStream = &server;
+        assert_eq!(reader.read_to_end(&mut all).await.unwrap(), 0);
+        // An error beside it is not the end: the peer resets.
+        let (client, server) = pair().await;
+        client.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        assert_eq!(server.read(&mut [0; 4]).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(server.read(&mut []).await.unwrap(), 0);
+    });
+}
+
+/// Go: TestEndlessWrite. A writer whose peer does not read waits for the kernel's word instead of asking again and again.
+#[test]
+fn g39_a_writer_that_waits_does_not_ask_again() {
+    child("g39_a_writer_that_waits_does_not_ask_again", || {
+        run(async {
+            let (client, server) = pair().await;
+            let writer = task::spawn(async move {
+                let written = client.write_all(&vec![7; 64 << 20]).await;
+                drop(client);
+                written
+            });
+            // It fills what there is of buffers, and then waits.
+            becomes("the writer waits", || rt::metrics().waiters == 1).await;
+            let mut polls = rt::metrics().polls;
+            becomes("the kernel takes no more", || {
+                let before = std::mem::replace(&mut polls, rt::metrics().polls);
+                polls - before <= 2
+            })
+            .await;
+            let before = rt::metrics();
+            task::sleep(Duration::from_millis(300)).await;
+            let after = rt::metrics();
+            assert!(after.polls - before.polls <= 20, "{} polls", after.polls - before.polls);
+            assert_eq!(after.waiters, 1);
+            let (mut total, mut buf) = (0, vec![0; 1 << 20]);
+            loop {
+                match server.read(&mut buf).await.unwrap() {
+                    0 => break,
+                    count => total += count,
+                }
+            }
+            writer.await.unwrap();
+            assert_eq!(total, 64 << 20);
+        });
+    });
+}
+
+/// Go: TestDialListenerAddr. The address that a wildcard listener gives can be dialled: it means this host.
+#[test]
+fn g74_the_address_of_a_wildcard_listener_can_be_dialled() {
+    run(async {
+        let v4: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
+        let v6: SocketAddr = (Ipv6Addr::UNSPECIFIED, 0).into();
+        for wildcard in [v4, v6] {
+            let Ok(listener) = TcpListener::bind(wildcard).await else {
+                eprintln!("{wildcard}: this host has no such family");
+                continue;
+            };
+            let addr = listener.local_addr().unwrap();
+            for dialled in [TcpStream::connect(addr).await.unwrap(), Dialer::new().dial(addr).await.unwrap()] {
+                let (accepted, peer) = listener.accept().await.unwrap();
+                assert_eq!(dialled.local_addr().unwrap(), peer);
+                assert_eq!(accepted.local_addr().unwrap().port(), addr.port());
+            }
+            // Both families reach a dual-stack wildcard.
+            let dialled = TcpStream::connect((Ipv4Addr::LOCALHOST, addr.port())).await.unwrap();
+            let (_, peer) = listener.accept().await.unwrap();
+            assert_eq!(dialled.local_addr().unwrap().port(), peer.port());
+        }
+    });
+}
