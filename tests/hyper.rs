@@ -488,6 +488,25 @@ fn a_head_that_does_not_come_ends_its_connection() {
     });
 }
 
+/// Every request's head has its time, and none costs a timer: the connection's one is moved.
+#[test]
+fn the_time_for_heads_costs_no_timer_a_request() {
+    common::child("the_time_for_heads_costs_no_timer_a_request", || {
+        task::block_on(async {
+            let server = start(&mut Server::new()).await;
+            let stream = server.connect().await;
+            assert_hello(&stream).await;
+            let before = netpoll::rt::metrics().timers_armed;
+            for _ in 0..200 {
+                assert_hello(&stream).await;
+            }
+            let armed = netpoll::rt::metrics().timers_armed - before;
+            assert!(armed < 20, "{armed} timers for 200 requests");
+            server.stop().await.unwrap();
+        });
+    });
+}
+
 #[test]
 fn a_panic_of_the_service_ends_its_connection_only() {
     run(async {

@@ -18,7 +18,7 @@ use ::hyper::service::Service;
 use ::hyper::{Request, Response};
 
 use super::drain::Member;
-use super::rt::Executor;
+use super::rt::{ConnectionTimer, Executor};
 
 /// What an HTTP/2 client begins with (RFC 9113, section 3.4). No HTTP/1 request begins with its first line.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -58,7 +58,9 @@ where
             member.drive(connection, |connection| connection.graceful_shutdown()).await;
         }
         Some(Ok((io, service, false))) => {
-            let connection = settings.http1.serve_connection(io, service).with_upgrades();
+            let mut http1 = settings.http1.clone();
+            http1.timer(ConnectionTimer::default());
+            let connection = http1.serve_connection(io, service).with_upgrades();
             member.drive(connection, |connection| connection.graceful_shutdown()).await;
         }
         Some(Err(_)) | None => {}

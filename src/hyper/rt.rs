@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ::hyper::rt;
 
+use crate::sync::{Arc, Mutex};
 use crate::task;
 use crate::time::Sleep;
 
@@ -45,11 +46,11 @@ pub struct Timer;
 impl rt::Timer for Timer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn rt::Sleep>> {
         let sleep = Sleep::new(duration);
-        Box::pin(Movable { when: sleep.deadline(), sleep })
+        Box::pin(Movable { when: sleep.deadline(), sleep, home: None })
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
-        Box::pin(Movable { when: Some(deadline), sleep: Sleep::until(deadline) })
+        Box::pin(Movable { when: Some(deadline), sleep: Sleep::until(deadline), home: None })
     }
 
     fn reset(&self, sleep: &mut Pin<Box<dyn rt::Sleep>>, deadline: Instant) {
@@ -60,11 +61,39 @@ impl rt::Timer for Timer {
     }
 }
 
+/// The timer of one HTTP/1 connection.
+///
+/// hyper makes a sleep for the head of each request and drops it when the head is there. Here the dropped one is kept, armed as it is, and
+/// moved for the next: in a timer's life it wakes the connection once for nothing, and a request costs no timer.
+#[derive(Debug, Default)]
+pub(super) struct ConnectionTimer(Home);
+
+type Home = Arc<Mutex<Option<Sleep>>>;
+
+impl rt::Timer for ConnectionTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn rt::Sleep>> {
+        Timer.sleep(duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
+        let sleep = self.0.lock().take().unwrap_or_else(|| Sleep::until(deadline));
+        let mut movable = Movable { when: None, sleep, home: Some(Arc::clone(&self.0)) };
+        movable.reset(deadline);
+        Box::pin(movable)
+    }
+
+    fn reset(&self, sleep: &mut Pin<Box<dyn rt::Sleep>>, deadline: Instant) {
+        Timer.reset(sleep, deadline);
+    }
+}
+
 /// A sleep until `when` (`None`: for ever), of which the inner one may be earlier.
 #[derive(Debug)]
 struct Movable {
     when: Option<Instant>,
     sleep: Sleep,
+    /// Where the inner one goes in the end.
+    home: Option<Home>,
 }
 
 impl Movable {
@@ -88,6 +117,16 @@ impl Future for Movable {
                 }
                 _ => return Poll::Ready(()),
             }
+        }
+    }
+}
+
+impl Drop for Movable {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.take() {
+            let sleep = std::mem::replace(&mut self.sleep, Sleep::never());
+            let replaced = home.lock().replace(sleep);
+            drop(replaced);
         }
     }
 }

@@ -193,7 +193,7 @@ impl Server {
         self
     }
 
-    /// hyper's settings for HTTP/1. The timer is set.
+    /// hyper's settings for HTTP/1. The timer is the server's own.
     pub fn http1(&mut self) -> &mut http1::Builder {
         &mut self.settings.http1
     }
