@@ -43,6 +43,12 @@
 //! * [`task`]: `spawn`, `block_on`, `sleep`, `spawn_blocking`, names and locals; [`time`]: a resettable sleep.
 //! * [`rt`]: settings, counters, shutdown. The runtime starts at its first use.
 //!
+//! # Features
+//! * `attributes` (on by default): `#[netpoll::main]`, `#[netpoll::test]`.
+//! * `hyper`: hyper 1.x on our streams, and an HTTP/1 and HTTP/2 server, in `netpoll::hyper`.
+//! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for our streams and references to them, without tokio's runtime: h2, tokio-postgres and
+//!   the like take our streams as they are.
+//!
 //! # Guarantees
 //! * No operation touches a descriptor that was closed and reused; a close ends when the descriptor is gone.
 //! * A future of this crate can be dropped at any await: the socket stays usable, no wake-up is lost. (A [`write_all`] under
@@ -67,6 +73,8 @@ mod sync;
 mod sys;
 
 pub mod future;
+#[cfg(feature = "hyper")]
+pub mod hyper;
 pub mod io;
 pub mod net;
 pub mod os;
@@ -75,6 +83,8 @@ pub mod rt;
 pub mod stream;
 pub mod task;
 pub mod time;
+#[cfg(feature = "tokio-io")]
+mod tokio_io;
 
 #[doc(no_inline)]
 pub use os::unix::net as unix;

@@ -111,6 +111,60 @@ fn inv12_our_own_block_on_inside_others_and_the_other_way_round() {
     task::block_on(async { task::spawn(async { park_on(everything()) }).await });
 }
 
+/// Theirs inside ours: sockets and timers of tokio and smol awaited in our tasks, each talking to one of ours. tokio's need its runtime
+/// for their making only; smol's bring their own thread.
+#[test]
+fn sockets_of_tokio_and_smol_in_our_tasks() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let _watchdog = Watchdog::new();
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    task::block_on(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        let handle = tokio.handle().clone();
+        let theirs = task::spawn(async move {
+            let std = std::net::TcpStream::connect(addr).unwrap();
+            std.set_nonblocking(true).unwrap();
+            let mut stream = {
+                let _guard = handle.enter();
+                tokio::net::TcpStream::from_std(std).unwrap()
+            };
+            for n in 0..100_u8 {
+                stream.write_all(&[n; 100]).await.unwrap();
+                let mut back = [0; 100];
+                stream.read_exact(&mut back).await.unwrap();
+                assert_eq!(back, [n; 100]);
+            }
+            let sleep = {
+                let _guard = handle.enter();
+                tokio::time::sleep(Duration::from_millis(2))
+            };
+            sleep.await;
+        });
+        let (stream, _) = listener.accept().await.unwrap();
+        echo(&stream).await.unwrap();
+        theirs.await;
+        // A task of theirs is awaited like any future.
+        assert_eq!(tokio.spawn(async { 1 }).await.unwrap(), 1);
+
+        let theirs = task::spawn(async move {
+            let mut stream = smol::net::TcpStream::connect(addr).await.unwrap();
+            for n in 0..100_u8 {
+                AsyncWriteExt::write_all(&mut stream, &[n; 100]).await.unwrap();
+                let mut back = [0; 100];
+                AsyncReadExt::read_exact(&mut stream, &mut back).await.unwrap();
+                assert_eq!(back, [n; 100]);
+            }
+            smol::Timer::after(Duration::from_millis(2)).await;
+        });
+        let (stream, _) = listener.accept().await.unwrap();
+        echo(&stream).await.unwrap();
+        theirs.await;
+        assert_eq!(smol::spawn(async { 2 }).await, 2);
+    });
+}
+
 /// In a process in which nobody ever calls `block_on` or `spawn`, and with one worker.
 #[test]
 fn inv12_the_poller_runs_without_any_task_of_ours() {

@@ -15,6 +15,8 @@
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice, IoSliceMut};
+#[cfg(any(feature = "hyper", feature = "tokio-io"))]
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
@@ -46,6 +48,14 @@ pub(super) fn check_len(result: libc::ssize_t) -> io::Result<usize> {
 pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Result<usize> {
     // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.
     check_len(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags) })
+}
+
+/// recv(2) into memory that need not be initialised. As many bytes as are returned are so afterwards, from the first on.
+#[cfg(any(feature = "hyper", feature = "tokio-io"))]
+#[inline]
+pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.
+    check_len(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), 0) })
 }
 
 /// readv(2) into the first [`IOVECS_MAX`] buffers.

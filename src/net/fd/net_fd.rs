@@ -8,6 +8,8 @@
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
+#[cfg(any(feature = "hyper", feature = "tokio-io"))]
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
@@ -147,6 +149,27 @@ impl NetFd {
             let left =
                 if count > 0 && count < most && flags & libc::MSG_PEEK == 0 { Left::Nothing } else { Left::Maybe };
             Ok((count, left))
+        });
+        polled.map_err(|failure| self.error("read", failure))
+    }
+
+    /// [`poll_read`](NetFd::poll_read) into memory that need not be initialised. As many bytes as are returned are so
+    /// afterwards, from the first on.
+    #[cfg(any(feature = "hyper", feature = "tokio-io"))]
+    #[inline]
+    pub(crate) fn poll_read_uninit(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut [MaybeUninit<u8>],
+    ) -> Poll<io::Result<usize>> {
+        let most = buf.len().min(socket::MAX_RW);
+        let buf = &mut buf[..most];
+        if buf.is_empty() {
+            return Poll::Ready(self.with("read", |_| Ok(0)));
+        }
+        let polled = self.fd.poll_call(Direction::Read, Hold::Call, None, cx, move |fd| {
+            let count = socket::recv_uninit(fd, buf)?;
+            Ok((count, if count > 0 && count < most { Left::Nothing } else { Left::Maybe }))
         });
         polled.map_err(|failure| self.error("read", failure))
     }

@@ -170,6 +170,12 @@ impl TcpListener {
         self.fd.close()
     }
 
+    /// The socket, for traits that are implemented elsewhere.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn as_net_fd(&self) -> &NetFd {
+        &self.fd
+    }
+
     /// The IP time-to-live of accepted connections' packets.
     ///
     /// # Errors

@@ -79,6 +79,13 @@ impl TcpStream {
         Ok((stream, peer))
     }
 
+    /// The socket, for traits that are implemented elsewhere.
+    #[cfg(any(feature = "hyper", feature = "tokio-io"))]
+    #[inline]
+    pub(crate) fn as_net_fd(&self) -> &NetFd {
+        &self.fd
+    }
+
     /// Connects to the first of `addrs` that answers.
     ///
     /// # Errors

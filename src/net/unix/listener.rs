@@ -194,6 +194,12 @@ listener!(UnixListener, Type::STREAM, UnixStream);
 listener!(UnixSeqpacketListener, Type::SEQPACKET, UnixSeqpacket);
 
 impl UnixListener {
+    /// The socket, for traits that are implemented elsewhere.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn as_net_fd(&self) -> &NetFd {
+        &self.fd
+    }
+
     /// The same as [`incoming`](UnixListener::incoming), owning the listener.
     pub fn into_incoming(self) -> IntoIncoming {
         IntoIncoming { listener: self, accepts: Accepts::default() }

@@ -71,6 +71,13 @@ impl UnixStream {
         NetFd::new(fd, network(Type::STREAM))
     }
 
+    /// The socket, for traits that are implemented elsewhere.
+    #[cfg(any(feature = "hyper", feature = "tokio-io"))]
+    #[inline]
+    pub(crate) fn as_net_fd(&self) -> &NetFd {
+        &self.fd
+    }
+
     /// What accept(2) gave, from `peer`.
     pub(super) fn adopt(socket: OwnedFd, peer: SockAddr) -> io::Result<(UnixStream, SocketAddr)> {
         let stream = UnixStream::from_net_fd(UnixStream::net_fd(socket)?);

@@ -1,0 +1,37 @@
+//! An axum application on netpoll: axum without its `tokio` feature, served by `netpoll::hyper`.
+//!
+//! ```text
+//! cargo run --release --features hyper --example axum_hello                # 127.0.0.1:8080
+//! curl http://127.0.0.1:8080/hello/you
+//! curl --http2-prior-knowledge --data 'some text' http://127.0.0.1:8080/shout
+//! ```
+//!
+//! Shows the one line that an axum program changes: a `Router` is a tower service, which `service_fn` makes one of hyper's.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use hyper::service::service_fn;
+use netpoll::net::TcpListener;
+use netpoll::{io, task, time};
+use tower_service::Service;
+
+async fn hello(Path(name): Path<String>) -> String {
+    // What waits, waits with our timers.
+    task::sleep(time::Duration::from_millis(1)).await;
+    format!("Hello, {name}!\n")
+}
+
+async fn shout(State(mark): State<&'static str>, text: String) -> String {
+    format!("{}{mark}\n", text.to_uppercase())
+}
+
+fn main() -> io::Result<()> {
+    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let app = Router::new().route("/hello/{name}", get(hello)).route("/shout", post(shout)).with_state("!");
+    task::block_on(async {
+        let listener = TcpListener::bind(addr).await?;
+        println!("listening on {}", listener.local_addr()?);
+        netpoll::hyper::serve(listener, service_fn(move |request| app.clone().call(request))).await
+    })
+}

@@ -1,0 +1,48 @@
+//! An HTTP server, versions 1 and 2, that says hello.
+//!
+//! ```text
+//! cargo run --release --features hyper --example http_hello -- -w 2 127.0.0.1:8080    # two workers; 127.0.0.1:8080 is the default
+//! curl http://127.0.0.1:8080/
+//! curl --http2-prior-knowledge http://127.0.0.1:8080/
+//! wrk -t1 -c64 -d5 http://127.0.0.1:8080/
+//! h2load -c64 -m10 -n100000 http://127.0.0.1:8080/
+//! ```
+//!
+//! Shows `netpoll::hyper::serve` and its graceful end: Enter closes the listener, requests under way are answered.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use netpoll::net::TcpListener;
+use netpoll::prelude::*;
+use netpoll::{io, rt, task};
+
+async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::from("Hello, World!")))
+}
+
+fn main() -> io::Result<()> {
+    let mut addr = "127.0.0.1:8080".to_owned();
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        if arg == "-w" {
+            let workers = args.next().unwrap_or_default().parse().map_err(io::Error::other)?;
+            rt::Builder::new().workers(workers).start()?;
+        } else {
+            addr = arg;
+        }
+    }
+    task::block_on(async {
+        let listener = Arc::new(TcpListener::bind(addr).await?);
+        println!("listening on {}", listener.local_addr()?);
+        let server = task::spawn(netpoll::hyper::serve(Arc::clone(&listener), service_fn(hello)));
+        if io::stdin().read(&mut [0; 1]).await? > 0 {
+            listener.close().await?;
+        }
+        server.await
+    })
+}

@@ -1,0 +1,68 @@
+//! A WebSocket echo server, and a client of it, by async-tungstenite.
+//!
+//! ```text
+//! cargo run --release --example websocket                     # the server: 127.0.0.1:7080
+//! cargo run --release --example websocket -- 127.0.0.1:7080 hello    # the client: sends its words, prints the answers
+//! ```
+//!
+//! Shows a protocol library of futures-io that takes our streams as they are, and a read deadline beneath it that is moved with every
+//! message.
+
+use std::time::{Duration, Instant};
+
+use async_tungstenite::tungstenite::{Error, Message};
+use async_tungstenite::{accept_async, client_async};
+use futures::StreamExt;
+use netpoll::net::{TcpListener, TcpStream};
+use netpoll::task;
+
+const SILENCE: Duration = Duration::from_secs(60);
+
+fn main() -> Result<(), Error> {
+    let mut args = std::env::args().skip(1);
+    let addr = args.next().unwrap_or_else(|| "127.0.0.1:7080".to_owned());
+    let words: Vec<_> = args.collect();
+    task::block_on(async {
+        if words.is_empty() {
+            return serve(&addr).await;
+        }
+        let stream = TcpStream::connect(&addr).await?;
+        let (mut socket, _) = client_async(format!("ws://{addr}/"), stream).await?;
+        for word in words {
+            socket.send(Message::text(word)).await?;
+            if let Some(answer) = socket.next().await {
+                println!("{}", answer?.to_text()?);
+            }
+        }
+        socket.close(None).await
+    })
+}
+
+async fn serve(addr: &str) -> Result<(), Error> {
+    let listener = TcpListener::bind(addr).await?;
+    println!("listening on {}", listener.local_addr()?);
+    let mut incoming = listener.incoming();
+    while let Some(stream) = incoming.next().await {
+        let stream = stream?;
+        drop(task::spawn(async move {
+            if let Err(error) = echo(&stream).await {
+                eprintln!("{stream:?}: {error}");
+            }
+        }));
+    }
+    Ok(())
+}
+
+async fn echo(stream: &TcpStream) -> Result<(), Error> {
+    let next = || stream.set_read_deadline(Instant::now() + SILENCE);
+    next()?;
+    let mut socket = accept_async(stream).await?;
+    while let Some(message) = socket.next().await {
+        let message = message?;
+        if message.is_text() || message.is_binary() {
+            socket.send(message).await?;
+        }
+        next()?;
+    }
+    Ok(())
+}

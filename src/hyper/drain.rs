@@ -1,0 +1,152 @@
+//! How a server's connections hear of its end, and how it hears of theirs.
+//!
+//! # States
+//! *serving* → *draining* (answer what is under way, begin nothing) → *cut* (end now); forward only. The stage is an atomic that a
+//! connection loads whenever it is polled; its waker is in the group from its first poll on, so a change reaches also those
+//! that wait. A change takes the wakers out: who sees a new stage puts its waker in again.
+//!
+//! # Locking
+//! Wakers are cloned, woken and dropped outside the lock.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use crate::sync::{Arc, AtomicU32, Mutex, Ordering};
+use crate::time::{Duration, Sleep};
+
+pub(super) const SERVING: u32 = 0;
+pub(super) const DRAINING: u32 = 1;
+pub(super) const CUT: u32 = 2;
+
+/// The connections of a server.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    stage: AtomicU32,
+    members: Mutex<Members>,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    /// A place each; free places are listed.
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
+    count: usize,
+    /// Of the server, while it waits for a member to leave.
+    server: Option<Waker>,
+}
+
+impl Group {
+    /// One more connection.
+    pub(super) fn join(self: &Arc<Group>) -> Member {
+        let mut members = self.members.lock();
+        members.count += 1;
+        let place = members.free.pop().unwrap_or(members.wakers.len());
+        if place == members.wakers.len() {
+            members.wakers.push(None);
+        }
+        drop(members);
+        Member { group: Arc::clone(self), place, seen: SERVING, waker: None }
+    }
+
+    /// Waits until there are fewer than `most` connections.
+    pub(super) fn poll_fewer(&self, most: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let waker = cx.waker().clone();
+        let mut members = self.members.lock();
+        if members.count < most {
+            return Poll::Ready(());
+        }
+        let old = members.server.replace(waker);
+        drop(members);
+        drop(old);
+        Poll::Pending
+    }
+
+    /// Tells all connections.
+    pub(super) fn advance(&self, stage: u32) {
+        let mut members = self.members.lock();
+        // ORDERING: pairs with the load in `Member::stage`, of who has its waker here; others look under the lock.
+        self.stage.fetch_max(stage, Ordering::Release);
+        let wakers: Vec<Waker> = members.wakers.iter_mut().filter_map(Option::take).collect();
+        drop(members);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A connection's place in its group, for its life.
+#[derive(Debug)]
+pub(super) struct Member {
+    group: Arc<Group>,
+    place: usize,
+    /// The stage and the waker that were there when the waker was put in.
+    seen: u32,
+    waker: Option<Waker>,
+}
+
+impl Member {
+    /// The stage; the task is woken when it changes.
+    pub(super) fn stage(&mut self, cx: &mut Context<'_>) -> u32 {
+        // ORDERING: pairs with the store in `Group::advance`.
+        let stage = self.group.stage.load(Ordering::Acquire);
+        if stage == self.seen && self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return stage;
+        }
+        let (kept, given) = (cx.waker().clone(), cx.waker().clone());
+        let mut members = self.group.members.lock();
+        self.seen = self.group.stage.load(Ordering::Relaxed);
+        let old = members.wakers[self.place].replace(given);
+        drop(members);
+        drop((old, self.waker.replace(kept)));
+        self.seen
+    }
+
+    /// Awaits `future` while the server serves, and for `limit` at most.
+    pub(super) async fn while_serving<F: Future>(&mut self, limit: Option<Duration>, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut sleep = limit.map_or_else(Sleep::never, Sleep::new);
+        poll_fn(|cx| {
+            if self.stage(cx) != SERVING {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            Pin::new(&mut sleep).poll(cx).map(|()| None)
+        })
+        .await
+    }
+
+    /// Drives a connection to its end; `drain` is called once, when the server stops.
+    pub(super) async fn drive<C: Future>(&mut self, connection: C, drain: impl Fn(Pin<&mut C>)) {
+        let mut connection = pin!(connection);
+        let mut drained = false;
+        poll_fn(|cx| {
+            match self.stage(cx) {
+                SERVING => {}
+                CUT => return Poll::Ready(()),
+                _ if drained => {}
+                _ => {
+                    drained = true;
+                    drain(connection.as_mut());
+                }
+            }
+            connection.as_mut().poll(cx).map(drop)
+        })
+        .await;
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut members = self.group.members.lock();
+        members.count -= 1;
+        members.free.push(self.place);
+        let own = members.wakers[self.place].take();
+        let server = members.server.take();
+        drop(members);
+        drop(own);
+        if let Some(server) = server {
+            server.wake();
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! hyper 1.x on our streams (feature `hyper`): its I/O traits, [`Executor`] and [`Timer`], a [`Server`] with limits and a graceful end, and
+//! [`Io`], a bridge for streams that have futures-io's traits only.
+//!
+//! [`TcpStream`](crate::net::TcpStream) and [`UnixStream`](crate::os::unix::net::UnixStream) implement `hyper::rt::Read` and
+//! `hyper::rt::Write` themselves: hyper's connections take them as they are. Reads go straight into hyper's buffer, which is not zeroed
+//! before; head and body of an answer leave in one sendmsg(2). Deadlines of the socket reach through: who keeps a clone of the stream can
+//! end what hyper waits for.
+//!
+//! # Examples
+//! ```
+//! use http_body_util::Full;
+//! use hyper::{Request, Response, body::{Bytes, Incoming}, service::service_fn};
+//! use netpoll::{net::{TcpListener, TcpStream}, prelude::*, task};
+//! use std::{convert::Infallible, sync::Arc};
+//!
+//! async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+//!     Ok(Response::new(Full::from("hello")))
+//! }
+//!
+//! # fn main() -> std::io::Result<()> {
+//! task::block_on(async {
+//!     let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await?);
+//!     let addr = listener.local_addr()?;
+//!     let server = task::spawn(netpoll::hyper::serve(Arc::clone(&listener), service_fn(hello)));
+//!
+//!     let mut client = TcpStream::connect(addr).await?;
+//!     client.write_all(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await?;
+//!     let mut answer = String::new();
+//!     client.read_to_string(&mut answer).await?;
+//!     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("hello"));
+//!
+//!     listener.close().await?;
+//!     server.await
+//! })
+//! # }
+//! ```
+
+// What one connection goes through, and how all of them hear of the end.
+mod connection;
+mod drain;
+mod io;
+mod rt;
+mod server;
+mod streams;
+
+pub use io::Io;
+pub use rt::{Executor, Timer};
+pub use server::{Listener, Server, serve};

@@ -1,0 +1,602 @@
+//! hyper on our streams: both versions of HTTP against curl and by hand, the I/O traits, the timer, limits, and every way to end a server.
+
+mod common;
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use common::{becomes, pair, poll_once, read_exact, run};
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Timer as _, Write};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use netpoll::hyper::{Executor, Server, Timer};
+use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout};
+use netpoll::task::{self, JoinHandle};
+
+/// What the service of the tests shares with them.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Requests that are waiting in `/wait`, until there are as many of `let_go`.
+    waiting: AtomicUsize,
+    let_go: AtomicUsize,
+    connections: AtomicUsize,
+}
+
+type Answer = Response<Either<Full<Bytes>, Incoming>>;
+
+async fn answer(seen: Arc<Seen>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    let text = match (request.method(), request.uri().path()) {
+        (&Method::POST, "/echo") => return Ok(Response::new(Either::Right(request.into_body()))),
+        (_, "/hello") => "hello".to_owned(),
+        (_, "/version") => format!("{:?}", request.version()),
+        (_, "/large") => "x".repeat(300_000),
+        (_, "/panic") => panic!("asked to"),
+        (_, "/wait") => {
+            let number = seen.waiting.fetch_add(1, Ordering::SeqCst);
+            while seen.let_go.load(Ordering::SeqCst) <= number {
+                task::sleep(Duration::from_millis(1)).await;
+            }
+            "waited".to_owned()
+        }
+        _ => {
+            let mut response = Response::new(Either::Left(Full::default()));
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            return Ok(response);
+        }
+    };
+    Ok(Response::new(Either::Left(Full::from(text))))
+}
+
+struct Running {
+    listener: Arc<TcpListener>,
+    addr: SocketAddr,
+    seen: Arc<Seen>,
+    end: JoinHandle<io::Result<()>>,
+}
+
+async fn start(server: &mut Server) -> Running {
+    let listener = Arc::new(common::listener().await);
+    let seen = Arc::new(Seen::default());
+    let (server, shared, ours) = (server.clone(), Arc::clone(&seen), Arc::clone(&listener));
+    let end = task::spawn(async move {
+        let connect = |stream: TcpStream| {
+            let seen = Arc::clone(&shared);
+            async move {
+                seen.connections.fetch_add(1, Ordering::SeqCst);
+                Ok((stream, service_fn(move |request| answer(Arc::clone(&seen), request))))
+            }
+        };
+        server.serve_with(ours, connect, std::future::pending::<()>()).await
+    });
+    Running { addr: listener.local_addr().unwrap(), listener, seen, end }
+}
+
+impl Running {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.addr).await.unwrap()
+    }
+
+    /// Closes the listener; the server's result.
+    async fn stop(self) -> io::Result<()> {
+        self.listener.close().await.unwrap();
+        self.end.await
+    }
+}
+
+async fn send(stream: &TcpStream, path: &str) {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes()).await.unwrap();
+}
+
+/// One answer of a keep-alive connection: its head and its body.
+async fn receive(stream: &TcpStream) -> io::Result<(String, Vec<u8>)> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        read_exact(stream, &mut byte).await?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+    let mut body = vec![0; length.parse().unwrap()];
+    read_exact(stream, &mut body).await?;
+    Ok((head, body))
+}
+
+async fn get(stream: &TcpStream, path: &str) -> io::Result<(String, Vec<u8>)> {
+    send(stream, path).await;
+    receive(stream).await
+}
+
+async fn assert_hello(stream: &TcpStream) {
+    let (head, body) = get(stream, "/hello").await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert_eq!(body, b"hello");
+}
+
+/// Runs curl; `None` where there is none.
+async fn curl(args: Vec<String>) -> Option<Output> {
+    let output = task::spawn_blocking(move || {
+        Command::new("curl").args(["--silent", "--show-error", "--max-time", "60"]).args(args).output()
+    });
+    match output.await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            eprintln!("no curl here");
+            None
+        }
+        output => Some(output.unwrap()),
+    }
+}
+
+#[test]
+fn http1_keeps_alive_and_pipelines() {
+    run(async {
+        let server = start(&mut Server::new()).await;
+        let stream = server.connect().await;
+        for _ in 0..100 {
+            assert_hello(&stream).await;
+        }
+        for _ in 0..10 {
+            send(&stream, "/hello").await;
+        }
+        for _ in 0..10 {
+            assert_eq!(receive(&stream).await.unwrap().1, b"hello");
+        }
+        assert!(get(&stream, "/large").await.unwrap().1.iter().all(|byte| *byte == b'x'));
+        assert!(get(&stream, "/nowhere").await.unwrap().0.starts_with("HTTP/1.1 404"));
+        assert_eq!(server.seen.connections.load(Ordering::SeqCst), 1);
+        server.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn curl_speaks_both_versions() {
+    run(async {
+        let server = start(&mut Server::new()).await;
+        let file = std::env::temp_dir().join(format!("netpoll-hyper-{}", std::process::id()));
+        let upload: Vec<u8> = (0..1_000_000_u32).map(|n| (n / 7) as u8).collect();
+        std::fs::write(&file, &upload).unwrap();
+        for (option, version) in [("--http1.1", "HTTP/1.1"), ("--http2-prior-knowledge", "HTTP/2.0")] {
+            let url = |path: &str| format!("http://{}{path}", server.addr);
+            let mut text = String::new();
+            // Several requests in one call, which HTTP/1 sends on one connection. With HTTP/2 curl 7.88 fails on the second,
+            // whatever server it asks.
+            let paths = ["/version", "/hello", "/large"].map(url);
+            for urls in paths.chunks(if option == "--http1.1" { 3 } else { 1 }) {
+                let Some(output) = curl([&[option.to_owned()], urls].concat()).await else { return };
+                assert!(output.status.success(), "{output:?}");
+                text += std::str::from_utf8(&output.stdout).unwrap();
+            }
+            assert!(text.starts_with(&format!("{version}hellox")), "{}", &text[..20]);
+            assert_eq!(text.len(), version.len() + 5 + 300_000);
+            let data = format!("@{}", file.display());
+            let output = curl(vec![option.into(), "--data-binary".into(), data, url("/echo")]).await.unwrap();
+            assert!(output.status.success() && output.stdout == upload, "{option}: {}", output.stdout.len());
+        }
+        std::fs::remove_file(&file).unwrap();
+        server.stop().await.unwrap();
+    });
+}
+
+/// A first request that comes byte by byte is told apart as one that comes whole.
+#[test]
+fn versions_are_told_apart_by_the_first_bytes() {
+    run(async {
+        let server = start(&mut Server::new()).await;
+        let http2 = server.connect().await;
+        http2.set_nodelay(true).unwrap();
+        for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0" {
+            http2.write_all(&[*byte]).await.unwrap();
+            task::sleep(Duration::from_micros(200)).await;
+        }
+        let mut frame = [0; 9];
+        read_exact(&http2, &mut frame).await.unwrap();
+        assert_eq!(frame[3], 4, "SETTINGS comes first: {frame:?}");
+        drop(http2);
+        // The same beginning, then not.
+        let http1 = server.connect().await;
+        for byte in b"PRIX /hello HTTP/1.1\r\nhost: h\r\n\r\n" {
+            http1.write_all(&[*byte]).await.unwrap();
+            task::sleep(Duration::from_micros(200)).await;
+        }
+        assert_eq!(receive(&http1).await.unwrap().1, b"hello");
+        // An end in the midst of it.
+        let ended = server.connect().await;
+        ended.write_all(b"PRI * HT").await.unwrap();
+        ended.close_write().unwrap();
+        let mut rest = [0; 512];
+        while ended.read(&mut rest).await.is_ok_and(|count| count > 0) {}
+        server.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn http2_carries_many_streams() {
+    run(async {
+        let server = start(&mut Server::new()).await;
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(Executor, server.connect().await).await.unwrap();
+        let connection = task::spawn(connection);
+        let tasks: Vec<_> = (0..100)
+            .map(|n: usize| {
+                let mut sender = sender.clone();
+                task::spawn(async move {
+                    let body = Bytes::from(vec![n as u8; n * 1000]);
+                    let request = Request::post("http://h/echo").body(Full::new(body.clone())).unwrap();
+                    let response = sender.send_request(request).await.unwrap();
+                    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), body);
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await;
+        }
+        drop(sender);
+        connection.await.unwrap();
+        server.stop().await.unwrap();
+    });
+}
+
+/// Bytes that are not read into stay as they are: nothing is zeroed.
+#[test]
+fn reads_go_straight_into_uninitialised_memory() {
+    run(async {
+        let (client, mut server) = pair().await;
+        client.write_all(b"abc").await.unwrap();
+        let mut memory = [MaybeUninit::new(0xAA); 64];
+        let mut buf = ReadBuf::uninit(&mut memory);
+        poll_fn(|cx| Read::poll_read(Pin::new(&mut server), cx, buf.unfilled())).await.unwrap();
+        assert_eq!(buf.filled(), b"abc");
+        // SAFETY: all of it was initialised above.
+        assert!(memory[3..].iter().all(|byte| unsafe { byte.assume_init() } == 0xAA));
+        // Through a reference, and to the end of the stream.
+        drop(client);
+        let mut buf = ReadBuf::uninit(&mut memory);
+        poll_fn(|cx| Read::poll_read(Pin::new(&mut &server), cx, buf.unfilled())).await.unwrap();
+        assert_eq!(buf.filled(), b"");
+    });
+}
+
+/// A stream that counts its calls.
+struct Counted {
+    stream: TcpStream,
+    vectored: Arc<AtomicUsize>,
+    plain: Arc<AtomicUsize>,
+}
+
+impl Read for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl Write for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.plain.fetch_add(1, Ordering::SeqCst);
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Write::poll_flush(Pin::new(&mut self.stream), cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Write::poll_shutdown(Pin::new(&mut self.stream), cx)
+    }
+    fn is_write_vectored(&self) -> bool {
+        Write::is_write_vectored(&self.stream)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.vectored.fetch_add(1, Ordering::SeqCst);
+        Write::poll_write_vectored(Pin::new(&mut self.stream), cx, bufs)
+    }
+}
+
+#[test]
+fn head_and_body_leave_in_one_vectored_write() {
+    run(async {
+        let (client, server) = pair().await;
+        let (vectored, plain) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let io = Counted { stream: server, vectored: Arc::clone(&vectored), plain: Arc::clone(&plain) };
+        let seen = Arc::new(Seen::default());
+        let service = service_fn(move |request| answer(Arc::clone(&seen), request));
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
+        let server = task::spawn(connection);
+        for _ in 0..20 {
+            assert_hello(&client).await;
+        }
+        drop(client);
+        server.await.unwrap();
+        // One buffer is left when a write was cut short; here nothing is.
+        assert_eq!((vectored.load(Ordering::SeqCst), plain.load(Ordering::SeqCst)), (20, 0));
+    });
+}
+
+#[test]
+fn the_timer_moves_its_sleeps_in_place() {
+    run(async {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut sleep = Timer.sleep(Duration::from_secs(3600));
+        let place = std::ptr::from_ref(&*sleep).cast::<()>();
+        assert!(poll_once(&mut sleep).await.is_pending());
+        // Earlier, later, later again while it is armed.
+        Timer.reset(&mut sleep, at(5));
+        assert!(poll_once(&mut sleep).await.is_pending() || start.elapsed() >= Duration::from_millis(5));
+        Timer.reset(&mut sleep, at(10));
+        Timer.reset(&mut sleep, at(30));
+        sleep.as_mut().await;
+        assert!(start.elapsed() >= Duration::from_millis(30));
+        // And after its end.
+        Timer.reset(&mut sleep, at(40));
+        sleep.as_mut().await;
+        assert!(start.elapsed() >= Duration::from_millis(40));
+        assert_eq!(std::ptr::from_ref(&*sleep).cast::<()>(), place, "it is the same allocation");
+        Timer.sleep_until(start).await;
+        // One of another make is replaced.
+        struct Other;
+        impl Future for Other {
+            type Output = ();
+            fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+                Poll::Pending
+            }
+        }
+        impl hyper::rt::Sleep for Other {}
+        let mut other: Pin<Box<dyn hyper::rt::Sleep>> = Box::pin(Other);
+        Timer.reset(&mut other, Instant::now());
+        other.await;
+    });
+}
+
+#[test]
+fn closing_the_listener_lets_requests_end() {
+    run(async {
+        let server = start(&mut Server::new()).await;
+        let (idle, silent, busy) = (server.connect().await, server.connect().await, server.connect().await);
+        assert_hello(&idle).await;
+        send(&busy, "/wait").await;
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(Executor, server.connect().await).await.unwrap();
+        drop(task::spawn(connection));
+        let request = Request::get("http://h/wait").body(Full::<Bytes>::default()).unwrap();
+        let busy2 = task::spawn(async move { sender.send_request(request).await });
+        becomes("both wait", || server.seen.waiting.load(Ordering::SeqCst) == 2).await;
+        let (addr, seen) = (server.addr, Arc::clone(&server.seen));
+        let mut end = Box::pin(server.stop());
+        assert!(poll_once(&mut end).await.is_pending());
+        // Idle connections are closed at once, one that has said nothing as well.
+        for stream in [&idle, &silent] {
+            assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+        }
+        assert_eq!(TcpStream::connect(addr).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(poll_once(&mut end).await.is_pending());
+        seen.let_go.store(2, Ordering::SeqCst);
+        let (head, body) = receive(&busy).await.unwrap();
+        assert!(head.contains("connection: close"), "{head}");
+        assert_eq!(body, b"waited");
+        assert_eq!(busy.read(&mut [0; 1]).await.unwrap(), 0);
+        assert_eq!(busy2.await.unwrap().into_body().collect().await.unwrap().to_bytes(), "waited");
+        end.await.unwrap();
+    });
+}
+
+#[test]
+fn the_grace_has_an_end() {
+    run(async {
+        let server = start(Server::new().grace(Duration::from_millis(20))).await;
+        let stuck = server.connect().await;
+        send(&stuck, "/wait").await;
+        becomes("it waits", || server.seen.waiting.load(Ordering::SeqCst) == 1).await;
+        let seen = Arc::clone(&server.seen);
+        let error = server.stop().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        // Its connection is gone and its service dropped.
+        assert_eq!(stuck.read(&mut [0; 1]).await.map_or(0, |count| count), 0);
+        becomes("the service is gone", || Arc::strong_count(&seen) == 1).await;
+    });
+}
+
+#[test]
+fn a_future_stops_the_server_and_dropping_it_cuts_off() {
+    run(async {
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        let seen = Arc::new(Seen::default());
+        let connect = |stream: TcpStream| {
+            let seen = Arc::clone(&seen);
+            std::future::ready(Ok((stream, service_fn(move |request| answer(Arc::clone(&seen), request)))))
+        };
+        let client = async {
+            let stream = TcpStream::connect(addr).await.unwrap();
+            assert_hello(&stream).await;
+            stream
+        };
+        let (stop, stopped) = (std::cell::Cell::new(None), Server::new());
+        stopped.serve_with(&listener, connect, async { stop.set(Some(client.await)) }).await.unwrap();
+        assert_eq!(stop.take().unwrap().read(&mut [0; 1]).await.unwrap(), 0);
+        // The listener was lent: it goes on.
+        let client = async {
+            let stream = TcpStream::connect(addr).await.unwrap();
+            assert_hello(&stream).await;
+            send(&stream, "/wait").await;
+            becomes("it waits", || seen.waiting.load(Ordering::SeqCst) == 1).await;
+            stream
+        };
+        let server = stopped.serve_with(&listener, connect, std::future::pending::<()>());
+        let stream = match futures::future::select(std::pin::pin!(server), std::pin::pin!(client)).await {
+            futures::future::Either::Right((stream, _)) => stream,
+            futures::future::Either::Left((result, _)) => panic!("the server has ended: {result:?}"),
+        };
+        assert_eq!(stream.read(&mut [0; 1]).await.map_or(0, |count| count), 0);
+    });
+}
+
+#[test]
+fn connections_are_limited() {
+    run(async {
+        let server = start(Server::new().max_connections(2)).await;
+        let (first, second) = (server.connect().await, server.connect().await);
+        assert_hello(&first).await;
+        assert_hello(&second).await;
+        let third = server.connect().await;
+        send(&third, "/hello").await;
+        third.set_read_deadline(Instant::now() + Duration::from_millis(30)).unwrap();
+        assert!(is_timeout(&third.read(&mut [0; 1]).await.unwrap_err()), "it waits in the queue");
+        assert_eq!(server.seen.connections.load(Ordering::SeqCst), 2);
+        drop(first);
+        third.set_read_deadline(None).unwrap();
+        assert_eq!(receive(&third).await.unwrap().1, b"hello");
+        // Full again; closing the listener is heard all the same.
+        assert_hello(&second).await;
+        server.stop().await.unwrap();
+        assert_eq!(second.read(&mut [0; 1]).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_head_that_does_not_come_ends_its_connection() {
+    run(async {
+        let server = start(Server::new().header_read_timeout(Duration::from_millis(200))).await;
+        let (silent, half, second) = (server.connect().await, server.connect().await, server.connect().await);
+        half.write_all(b"GET /hello HTTP/1.1\r\nhos").await.unwrap();
+        assert_hello(&second).await;
+        second.write_all(b"GET /hello HTTP/1.1\r\nhos").await.unwrap();
+        for stream in [silent, half, second] {
+            let mut rest = [0; 512];
+            while stream.read(&mut rest).await.is_ok_and(|count| count > 0) {}
+        }
+        // A service may take longer.
+        let slow = server.connect().await;
+        send(&slow, "/wait").await;
+        becomes("it waits", || server.seen.waiting.load(Ordering::SeqCst) == 1).await;
+        task::sleep(Duration::from_millis(300)).await;
+        server.seen.let_go.store(1, Ordering::SeqCst);
+        assert_eq!(receive(&slow).await.unwrap().1, b"waited");
+        server.stop().await.unwrap();
+    });
+}
+
+/// Every request's head has its time, and none costs a timer: the connection's one is moved.
+#[test]
+fn the_time_for_heads_costs_no_timer_a_request() {
+    common::child("the_time_for_heads_costs_no_timer_a_request", || {
+        task::block_on(async {
+            let server = start(&mut Server::new()).await;
+            let stream = server.connect().await;
+            assert_hello(&stream).await;
+            let before = netpoll::rt::metrics().timers_armed;
+            for _ in 0..200 {
+                assert_hello(&stream).await;
+            }
+            let armed = netpoll::rt::metrics().timers_armed - before;
+            assert!(armed < 20, "{armed} timers for 200 requests");
+            server.stop().await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_panic_of_the_service_ends_its_connection_only() {
+    run(async {
+        let server = start(&mut Server::new()).await;
+        let (bystander, victim) = (server.connect().await, server.connect().await);
+        assert_hello(&bystander).await;
+        send(&victim, "/panic").await;
+        assert_eq!(victim.read(&mut [0; 1]).await.map_or(0, |count| count), 0);
+        assert_hello(&bystander).await;
+        // It is not counted any more, or this would not end.
+        server.stop().await.unwrap();
+    });
+}
+
+/// Who keeps a clone of the stream rules what hyper waits for: here the rest of a request's body.
+#[test]
+fn deadlines_and_closing_reach_through_hyper() {
+    run(async {
+        for close in [false, true] {
+            let (client, server) = pair().await;
+            let ours = server.clone();
+            let (begun, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let service = service_fn({
+                let (begun, failed) = (Arc::clone(&begun), Arc::clone(&failed));
+                move |request: Request<Incoming>| {
+                    let (begun, failed) = (Arc::clone(&begun), Arc::clone(&failed));
+                    async move {
+                        begun.fetch_add(1, Ordering::SeqCst);
+                        let error = request.into_body().collect().await.unwrap_err();
+                        let cause =
+                            std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<io::Error>());
+                        assert!(cause.is_some_and(if close { is_closed } else { is_timeout }), "{error:?}");
+                        failed.fetch_add(1, Ordering::SeqCst);
+                        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+                    }
+                }
+            });
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(server, service);
+            let connection = task::spawn(connection);
+            client.write_all(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\n\r\nabc").await.unwrap();
+            becomes("the service waits", || begun.load(Ordering::SeqCst) == 1).await;
+            if close {
+                ours.force_close().await.unwrap();
+            } else {
+                ours.set_read_deadline(Instant::now()).unwrap();
+            }
+            becomes("it has failed", || failed.load(Ordering::SeqCst) == 1).await;
+            // The answer goes out where the socket is still open.
+            assert_eq!(connection.await.is_err(), close);
+        }
+    });
+}
+
+/// The same server on a Unix socket, its address given to curl as a path.
+#[test]
+fn unix_sockets_are_served_as_well() {
+    run(async {
+        let path = std::env::temp_dir().join(format!("netpoll-hyper-{}.sock", std::process::id()));
+        let listener = Arc::new(netpoll::unix::UnixListener::bind(&path).await.unwrap());
+        let seen = Arc::new(Seen::default());
+        let service = service_fn(move |request| answer(Arc::clone(&seen), request));
+        let server = task::spawn({
+            let listener = Arc::clone(&listener);
+            async move { Server::new().max_connections(1).serve(listener, service).await }
+        });
+        let path = path.to_str().unwrap().to_owned();
+        for version in ["--http1.1", "--http2-prior-knowledge"] {
+            let url = "http://localhost/hello".to_owned();
+            let Some(output) = curl(vec![version.into(), "--unix-socket".into(), path.clone(), url]).await else {
+                return;
+            };
+            assert!(output.status.success() && output.stdout == b"hello", "{output:?}");
+        }
+        // Full, and closed nevertheless.
+        let stream = netpoll::unix::UnixStream::connect(&path).await.unwrap();
+        stream.write_all(b"GET /hello HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        assert!(stream.read(&mut [0; 512]).await.unwrap() > 0);
+        listener.close().await.unwrap();
+        server.await.unwrap();
+    });
+}
+
+#[test]
+fn an_error_of_accepting_ends_the_server() {
+    run(async {
+        let server = start(&mut Server::new()).await;
+        let stream = server.connect().await;
+        assert_hello(&stream).await;
+        server.listener.set_deadline(Instant::now()).unwrap();
+        assert!(is_timeout(&server.end.await.unwrap_err()));
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+    });
+}

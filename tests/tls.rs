@@ -1,0 +1,230 @@
+//! TLS by futures-rustls over our streams: data, certificates, deadlines and closing through the layer, `openssl s_client`, and (feature
+//! `hyper`) https with curl.
+
+mod common;
+
+use std::io::{self, Read as _, Write as _};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{listener, pair, poll_once, run};
+use futures::io::{AsyncReadExt, AsyncWriteExt};
+use futures_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
+use futures_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use futures_rustls::{TlsAcceptor, TlsConnector};
+use netpoll::net::{TcpStream, is_closed, is_timeout};
+use netpoll::task;
+
+/// A certificate for localhost: the server's side, the client's, and the certificate as a file has it.
+fn certificate() -> (TlsAcceptor, TlsConnector, String) {
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(key.cert.der().clone()).unwrap();
+    let mut server =
+        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![key.cert.der().clone()], private).unwrap();
+    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    (Arc::new(server).into(), Arc::new(client).into(), key.cert.pem())
+}
+
+fn localhost() -> ServerName<'static> {
+    ServerName::try_from("localhost").unwrap()
+}
+
+/// The certificate in a file of this test's own, which is removed in the end.
+struct File(std::path::PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> File {
+        let path = std::env::temp_dir().join(format!("netpoll-{name}-{}.pem", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        File(path)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn data_passes_both_ways() {
+    run(async {
+        let (acceptor, connector, _) = certificate();
+        let (client, server) = pair().await;
+        let server = task::spawn(async move {
+            let mut tls = acceptor.accept(server).await.unwrap();
+            let mut all = vec![0; 300_000];
+            tls.read_exact(&mut all).await.unwrap();
+            tls.write_all(&all).await.unwrap();
+            tls.close().await.unwrap();
+            assert_eq!(tls.read(&mut all).await.unwrap(), 0);
+        });
+        let mut tls = connector.connect(localhost(), client).await.unwrap();
+        let sent: Vec<u8> = (0..300_000_u32).map(|n| (n / 3) as u8).collect();
+        tls.write_all(&sent).await.unwrap();
+        tls.flush().await.unwrap();
+        let mut back = Vec::new();
+        tls.read_to_end(&mut back).await.unwrap();
+        assert!(back == sent);
+        tls.close().await.unwrap();
+        server.await;
+    });
+}
+
+#[test]
+fn a_certificate_of_another_is_refused() {
+    run(async {
+        let ((acceptor, ..), (_, connector, _)) = (certificate(), certificate());
+        let (client, server) = pair().await;
+        let server = task::spawn(async move { acceptor.accept(server).await.map(drop) });
+        let error = connector.connect(localhost(), client).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        server.await.unwrap_err();
+    });
+}
+
+/// A peer that says nothing, or stops in the middle, is given up by the socket's deadline, in the handshake and after.
+#[test]
+fn deadlines_reach_through_the_layer() {
+    run(async {
+        let (acceptor, connector, _) = certificate();
+        let (stuck, server) = pair().await;
+        server.set_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
+        assert!(is_timeout(&acceptor.accept(server).await.unwrap_err()));
+        drop(stuck);
+
+        let (client, server) = pair().await;
+        let ours = server.clone();
+        let server = task::spawn(async move { acceptor.accept(server).await });
+        let mut client = connector.connect(localhost(), client).await.unwrap();
+        let mut server = server.await.unwrap();
+        ours.set_read_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
+        assert!(is_timeout(&server.read(&mut [0; 1]).await.unwrap_err()));
+        // A peer that does not read ends a write the same way.
+        ours.set_write_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
+        let flood = vec![0; 1 << 20];
+        let error = loop {
+            if let Err(error) = server.write_all(&flood).await {
+                break error;
+            }
+        };
+        assert!(is_timeout(&error), "{error}");
+        // Nothing is lost: with the deadline moved the stream goes on.
+        ours.set_deadline(None).unwrap();
+        let mut buf = [0; 5];
+        client.write_all(b"hello").await.unwrap();
+        client.flush().await.unwrap();
+        server.read_exact(&mut buf).await.unwrap();
+        assert_eq!(&buf, b"hello");
+    });
+}
+
+#[test]
+fn force_close_reaches_through_the_layer() {
+    run(async {
+        let (acceptor, connector, _) = certificate();
+        // In the handshake.
+        let (_stuck, server) = pair().await;
+        let ours = server.clone();
+        let mut handshake = acceptor.accept(server);
+        assert!(poll_once(&mut handshake).await.is_pending());
+        let handshake = task::spawn(handshake);
+        ours.force_close().await.unwrap();
+        assert!(is_closed(&handshake.await.unwrap_err()));
+        // And in a read of another task.
+        let (client, server) = pair().await;
+        let ours = server.clone();
+        let server = task::spawn(async move { acceptor.accept(server).await });
+        let mut client = connector.connect(localhost(), client).await.unwrap();
+        let mut server = server.await.unwrap();
+        let reader = task::spawn(async move { server.read(&mut [0; 1]).await });
+        ours.force_close().await.unwrap();
+        assert!(is_closed(&reader.await.unwrap_err()));
+        // The peer sees an end without TLS's farewell.
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    });
+}
+
+#[test]
+fn openssl_s_client_gets_its_echo() {
+    run(async {
+        let (acceptor, _, pem) = certificate();
+        let file = File::new("s-client", &pem);
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        let mut command = Command::new("openssl");
+        command.args(["s_client", "-quiet", "-verify_return_error", "-servername", "localhost", "-CAfile"]);
+        command.arg(&file.0).args(["-connect", &addr.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return eprintln!("no openssl here"),
+            child => child.unwrap(),
+        };
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.set_deadline(Instant::now() + common::BOUND).unwrap();
+        let server = task::spawn(async move {
+            let mut tls = acceptor.accept(stream).await?;
+            let mut buf = [0; 6];
+            tls.read_exact(&mut buf).await?;
+            tls.write_all(&buf).await?;
+            tls.close().await
+        });
+        let output = task::spawn_blocking(move || {
+            child.stdin.as_mut().unwrap().write_all(b"hello\n").unwrap();
+            let mut back = [0; 6];
+            let read = child.stdout.as_mut().unwrap().read_exact(&mut back);
+            let _ = child.kill();
+            let output = child.wait_with_output().unwrap();
+            read.unwrap_or_else(|error| panic!("{error}: {output:?}"));
+            back
+        });
+        assert_eq!(&output.await, b"hello\n");
+        server.await.unwrap();
+    });
+}
+
+#[cfg(feature = "hyper")]
+#[test]
+fn curl_speaks_https_with_both_versions() {
+    use http_body_util::Full;
+    use hyper::body::{Bytes, Incoming};
+    use hyper::{Request, Response, service::service_fn};
+    use netpoll::hyper::{Io, Server};
+
+    async fn version(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+        Ok(Response::new(format!("{:?} {}", request.version(), "x".repeat(100_000)).into()))
+    }
+    run(async {
+        let (acceptor, _, pem) = certificate();
+        let file = File::new("https", &pem);
+        let listener = Arc::new(listener().await);
+        let addr = listener.local_addr().unwrap();
+        let connect = move |stream: TcpStream| {
+            let handshake = acceptor.accept(stream);
+            async move { Ok((Io::new(handshake.await?), service_fn(version))) }
+        };
+        let (server, ours) = (Server::new(), Arc::clone(&listener));
+        let server = task::spawn(async move { server.serve_with(ours, connect, std::future::pending::<()>()).await });
+        // One that never shakes hands holds up nobody, not even the end.
+        let _silent = TcpStream::connect(addr).await.unwrap();
+        for (option, version) in [("--http1.1", "HTTP/1.1 x"), ("--http2", "HTTP/2.0 x")] {
+            let mut curl = Command::new("curl");
+            curl.args(["-sS", "--max-time", "60", option, "--cacert"]).arg(&file.0);
+            curl.args(["--resolve", &format!("localhost:{}:127.0.0.1", addr.port())]);
+            curl.arg(format!("https://localhost:{}/", addr.port()));
+            let output = match task::spawn_blocking(move || curl.output()).await {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return eprintln!("no curl here"),
+                output => output.unwrap(),
+            };
+            assert!(output.status.success(), "{output:?}");
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert!(text.starts_with(version) && text.len() == 9 + 100_000, "{}", &text[..10]);
+        }
+        listener.close().await.unwrap();
+        server.await.unwrap();
+    });
+}

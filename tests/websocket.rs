@@ -1,0 +1,150 @@
+//! WebSocket by async-tungstenite over our streams: against its own client on smol's sockets, against RFC 6455's examples by hand,
+//! deadlines and closing through the layer, and (feature `hyper`) after an upgrade.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use async_tungstenite::tungstenite::{Error, Message};
+use async_tungstenite::{WebSocketStream, accept_async, client_async};
+use common::{listener, pair, read_exact, run};
+use futures::StreamExt;
+use futures::io::{AsyncRead, AsyncWrite};
+use netpoll::net::{is_closed, is_timeout};
+use netpoll::task;
+
+/// Sends messages back until the end.
+async fn echo<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Result<(), Error> {
+    while let Some(message) = socket.next().await {
+        let message = message?;
+        if message.is_text() || message.is_binary() {
+            socket.send(message).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn talk<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
+    let (mut client, response) = client_async("ws://localhost/chat", stream).await.unwrap();
+    assert_eq!(response.status().as_u16(), 101);
+    for length in [0, 1, 125, 126, 65_535, 65_536, 300_000] {
+        let message = Message::binary(vec![length as u8; length]);
+        client.send(message.clone()).await.unwrap();
+        assert_eq!(client.next().await.unwrap().unwrap(), message);
+    }
+    client.send(Message::text("hello")).await.unwrap();
+    assert_eq!(client.next().await.unwrap().unwrap().into_text().unwrap().as_str(), "hello");
+    client.close(None).await.unwrap();
+    assert!(client.next().await.unwrap().unwrap().is_close());
+    assert!(client.next().await.is_none());
+}
+
+#[test]
+fn messages_of_all_lengths_pass() {
+    run(async {
+        let (client, server) = pair().await;
+        let server = task::spawn(async move { echo(&mut accept_async(server).await.unwrap()).await });
+        talk(client).await;
+        server.await.unwrap();
+    });
+}
+
+/// The client's side on smol's sockets, awaited inside our task.
+#[test]
+fn a_client_on_smol_s_sockets_is_served() {
+    run(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        let client = task::spawn(async move { talk(smol::net::TcpStream::connect(addr).await.unwrap()).await });
+        let (stream, _) = listener.accept().await.unwrap();
+        echo(&mut accept_async(stream).await.unwrap()).await.unwrap();
+        client.await;
+    });
+}
+
+/// The handshake of section 1.3 and the masked message of section 5.7, byte for byte.
+#[test]
+fn the_rfc_s_own_examples_are_answered() {
+    run(async {
+        let (client, server) = pair().await;
+        let server = task::spawn(async move { echo(&mut accept_async(server).await.unwrap()).await });
+        let request = "GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            read_exact(&client, &mut byte).await.unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        assert!(head.starts_with("http/1.1 101"), "{head}");
+        assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+        client.write_all(&[0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58]).await.unwrap();
+        let mut answer = [0; 7];
+        read_exact(&client, &mut answer).await.unwrap();
+        assert_eq!(&answer, b"\x81\x05Hello");
+        // A close without a status, and the server's.
+        client.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
+        let mut close = [0; 2];
+        read_exact(&client, &mut close).await.unwrap();
+        assert_eq!(close[0], 0x88);
+        server.await.unwrap();
+    });
+}
+
+#[test]
+fn deadlines_and_force_close_reach_through_the_layer() {
+    run(async {
+        // A client that never shakes hands.
+        let (_stuck, server) = pair().await;
+        server.set_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
+        let error = accept_async(server).await.map(drop).unwrap_err();
+        assert!(matches!(&error, Error::Io(error) if is_timeout(error)), "{error:?}");
+
+        for close in [false, true] {
+            let (client, server) = pair().await;
+            let ours = server.clone();
+            let server = task::spawn(async move { accept_async(server).await.unwrap() });
+            let (_client, _) = client_async("ws://localhost/", client).await.unwrap();
+            let mut server = server.await;
+            let reader = task::spawn(async move { server.next().await.unwrap().unwrap_err() });
+            if close {
+                ours.force_close().await.unwrap();
+            } else {
+                ours.set_read_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
+            }
+            let is_expected = if close { is_closed } else { is_timeout };
+            let error = reader.await;
+            assert!(matches!(&error, Error::Io(error) if is_expected(error)), "{error:?}");
+        }
+    });
+}
+
+#[cfg(feature = "hyper")]
+#[test]
+fn a_connection_that_hyper_upgraded_is_a_websocket() {
+    use async_tungstenite::tungstenite::handshake::server::create_response_with_body;
+    use async_tungstenite::tungstenite::protocol::Role;
+    use http_body_util::Empty;
+    use hyper::body::{Bytes, Incoming};
+    use hyper::service::service_fn;
+    use netpoll::hyper::Io;
+
+    run(async {
+        let listener = std::sync::Arc::new(listener().await);
+        let addr = listener.local_addr().unwrap();
+        let service = service_fn(|mut request: hyper::Request<Incoming>| async move {
+            let upgrade = hyper::upgrade::on(&mut request);
+            drop(task::spawn(async move {
+                let io = Io::new(upgrade.await.unwrap());
+                echo(&mut WebSocketStream::from_raw_socket(io, Role::Server, None).await).await.unwrap();
+            }));
+            create_response_with_body(&request, Empty::<Bytes>::new)
+        });
+        let server = task::spawn(netpoll::hyper::serve(std::sync::Arc::clone(&listener), service));
+        talk(netpoll::net::TcpStream::connect(addr).await.unwrap()).await;
+        listener.close().await.unwrap();
+        server.await.unwrap();
+    });
+}
