@@ -6,7 +6,7 @@ mod common;
 use std::fs::File;
 use std::io::{ErrorKind, Result};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use common::{fill, listener, pair, run};
@@ -123,6 +123,46 @@ fn quickack_and_the_processor_that_received() {
         stream.readable().await.unwrap();
         let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap().matches("processor").count();
         assert!(stream.incoming_cpu().unwrap().is_some_and(|cpu| cpu < cpus.max(1024)));
+    });
+}
+
+/// An urgent byte inline is a byte like others; apart, a read stops before it and recv(2) with MSG_OOB finds it. Its bit is its own.
+#[test]
+fn urgent_bytes_are_inline_or_apart() {
+    run(async {
+        let (stream, peer) = pair().await;
+        for inline in [true, false] {
+            peer.set_out_of_band_inline(inline).unwrap();
+            assert_eq!(peer.out_of_band_inline().unwrap(), inline);
+            stream.write_all(b"ab").await.unwrap();
+            stream.send_out_of_band(b'!').await.unwrap();
+            stream.write_all(b"cd").await.unwrap();
+            let (mut got, before) = (Vec::new(), if inline { &b"ab!cd"[..] } else { b"ab" });
+            let read = async |got: &mut Vec<u8>, wanted: usize| {
+                while got.len() < wanted {
+                    let mut buf = [0; 16];
+                    let count = peer.read(&mut buf).await.unwrap();
+                    got.extend_from_slice(&buf[..count]);
+                }
+            };
+            read(&mut got, before.len()).await;
+            assert_eq!(got, before);
+            if !inline {
+                // It is there as long as nobody has read past it.
+                let mut urgent = [0];
+                let received = peer.read_with(|fd| {
+                    // SAFETY: one byte, valid for writes.
+                    match unsafe { libc::recv(fd.as_raw_fd(), urgent.as_mut_ptr().cast(), 1, libc::MSG_OOB) } {
+                        1 => Ok(()),
+                        _ => Err(std::io::Error::last_os_error()),
+                    }
+                });
+                received.await.unwrap();
+                assert_eq!(urgent, *b"!");
+                read(&mut got, 4).await;
+                assert_eq!(got, b"abcd");
+            }
+        }
     });
 }
 

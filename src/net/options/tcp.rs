@@ -37,6 +37,16 @@ pub(crate) fn user_timeout(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
     SockRef::from(&fd).tcp_user_timeout()
 }
 
+/// SO_OOBINLINE.
+pub(crate) fn out_of_band_inline(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    SockRef::from(&fd).out_of_band_inline()
+}
+
+/// Sets SO_OOBINLINE.
+pub(crate) fn set_out_of_band_inline(fd: BorrowedFd<'_>, inline: bool) -> io::Result<()> {
+    SockRef::from(&fd).set_out_of_band_inline(inline)
+}
+
 /// Sets TCP_QUICKACK.
 pub(crate) fn set_quickack(fd: BorrowedFd<'_>, quickack: bool) -> io::Result<()> {
     SockRef::from(&fd).set_tcp_quickack(quickack)

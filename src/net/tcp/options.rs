@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{TcpListener, TcpStream};
 use crate::net::options::{self, KeepAlive, TcpInfo, socket, tcp};
-use crate::sys::option;
+use crate::sys::{option, socket as calls};
 
 /// Options that streams have, and that listeners hand on.
 macro_rules! shared_options {
@@ -191,6 +191,48 @@ impl TcpStream {
     /// The system call's; closed.
     pub fn set_cork(&self, cork: bool) -> io::Result<()> {
         self.fd.with("set", |fd| tcp::set_cork(fd, cork))
+    }
+
+    /// Whether urgent bytes of the peer stand among the others (SO_OOBINLINE).
+    ///
+    /// # Errors
+    /// The system call's; closed.
+    pub fn out_of_band_inline(&self) -> io::Result<bool> {
+        self.fd.with("out-of-band-inline", tcp::out_of_band_inline)
+    }
+
+    /// Sets whether urgent bytes of the peer stand among the others, where reads find them, or apart (the default), where they are
+    /// found by recv(2) with `MSG_OOB`; see [`read_with`](TcpStream::read_with).
+    ///
+    /// # Errors
+    /// The system call's; closed.
+    pub fn set_out_of_band_inline(&self, inline: bool) -> io::Result<()> {
+        self.fd.with("set", |fd| tcp::set_out_of_band_inline(fd, inline))
+    }
+
+    /// Sends a byte as urgent (`MSG_OOB`), behind what was written before.
+    ///
+    /// # Errors
+    /// As [`write`](TcpStream::write).
+    ///
+    /// # Cancel safety
+    /// The byte was sent or was not.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::{TcpListener, TcpStream};
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// let (peer, _) = listener.accept().await?;
+    /// peer.set_out_of_band_inline(true)?;
+    /// stream.send_out_of_band(b'!').await?;
+    /// let mut buf = [0; 8];
+    /// assert_eq!((peer.read(&mut buf).await?, buf[0]), (1, b'!'));
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub async fn send_out_of_band(&self, byte: u8) -> io::Result<()> {
+        self.write_with(|fd| calls::send(fd, &[byte], libc::MSG_OOB)).await.map(drop)
     }
 
     /// The processor on which the kernel received last (SO_INCOMING_CPU); `None` before it received.
