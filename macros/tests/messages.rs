@@ -4,8 +4,9 @@
 //! library of this crate that cargo built for this test.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The macro library beside this test, the newest if there are several.
 fn library() -> PathBuf {
@@ -27,8 +28,13 @@ fn check(program: &str) -> Output {
          pub mod task {{ pub fn block_on<F: Future>(_: F) -> F::Output {{ loop {{}} }} }}\n\
          {program}\n"
     );
+    // Not the null device: the compiler replaces its output file, and who is root has no null device afterwards.
+    static PROGRAMS: AtomicU32 = AtomicU32::new(0);
+    let number = PROGRAMS.fetch_add(1, Ordering::Relaxed);
+    let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("program-{}-{number}", std::process::id()));
     let mut child = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
-        .args(["--edition=2024", "--crate-name=program", "--crate-type=lib", "--emit=metadata=/dev/null"])
+        .args(["--edition=2024", "--crate-name=program", "--crate-type=lib"])
+        .arg(format!("--emit=metadata={}", output.display()))
         .args(["--color=never", "--test", "-Awarnings"])
         .arg(format!("--extern=netpoll_macros={}", library().display()))
         .arg("-")
@@ -38,7 +44,10 @@ fn check(program: &str) -> Output {
         .spawn()
         .expect("the compiler runs");
     child.stdin.take().unwrap().write_all(source.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
+    let ended = child.wait_with_output().unwrap();
+    // A program that does not compile leaves none.
+    let _ = std::fs::remove_file(output);
+    ended
 }
 
 /// What is underlined in the line `program` of the compiler's output: `4 | program` and then `  |   ^^^^`.
@@ -121,9 +130,24 @@ fn items_that_are_no_functions() {
 
 #[test]
 fn arguments_of_the_attribute() {
-    let accepted = "the only argument accepted is `crate = \"path::to::netpoll\"`";
-    let unknown = format!("unknown argument `flavor`: {accepted}");
-    refuses("#[netpoll::main(flavor = \"multi_thread\")] async fn main() {}", &unknown, "flavor");
+    let only = "the only argument accepted is `crate = \"path::to::netpoll\"`";
+    let accepted = "the arguments accepted are `workers = N` and `crate = \"path::to::netpoll\"`";
+    let unknown = format!("unknown argument `start_paused`: {accepted}");
+    refuses("#[netpoll::main(start_paused = true)] async fn main() {}", &unknown, "start_paused");
+    let unknown = format!("unknown argument `start_paused`: {only}");
+    refuses("#[netpoll::test(start_paused = true)] async fn works() {}", &unknown, "start_paused");
+    let one = "there is one kind of runtime: leave `flavor` out, or say `workers = 1`";
+    refuses("#[netpoll::main(flavor = \"current_thread\")] async fn main() {}", one, "flavor");
+    let one = "there is one kind of runtime: leave `flavor` out";
+    refuses("#[netpoll::test(flavor = \"current_thread\")] async fn works() {}", one, "flavor");
+    let workers = "expected a number of threads from 1 up, such as `workers = 4`";
+    refuses("#[netpoll::main(workers = 0)] async fn main() {}", workers, "0");
+    refuses("#[netpoll::main(worker_threads = \"2\")] async fn main() {}", workers, "\"2\"");
+    refuses("#[netpoll::main(workers =)] async fn main() {}", workers, "workers");
+    let shared = "tests share one runtime: set NETPOLL_THREADS for all of them";
+    refuses("#[netpoll::test(worker_threads = 2)] async fn works() {}", shared, "worker_threads");
+    let twice = "the argument `workers` is given twice";
+    refuses("#[netpoll::main(workers = 2, worker_threads = 3)] async fn main() {}", twice, "worker_threads");
     refuses("#[netpoll::main(2)] async fn main() {}", &format!("unexpected `2`: {accepted}"), "2");
     let equals = format!("expected `=` after `crate`: {accepted}");
     refuses("#[netpoll::main(crate)] async fn main() {}", &equals, "crate");
