@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The default build has at most eleven crates, this one included. Prints them.
+# The default build has at most eleven crates, this one included. Prints them. The tests need none of what ecosystem/ is there for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly most=11
@@ -8,3 +8,10 @@ crates=$(cargo tree --package netpoll --edges normal,build --prefix none --forma
 count=$(wc -l <<<"$crates")
 printf '%s\n%d crates, at most %d\n' "$crates" "$count" "$most"
 ((count <= most))
+
+heavy=$(cargo tree --package netpoll --edges all --prefix none --format '{p}' |
+    grep -oE '^(async-tungstenite|axum|h2|hyper|quinn|rcgen|ring|rustls|tonic) ' | sort -u | tr -d '\n' || true)
+[[ -z $heavy ]] || {
+    printf '`cargo test` builds %s\n' "$heavy"
+    exit 1
+}

@@ -27,7 +27,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 
 /// All that is ours.
 fn all() -> Vec<(PathBuf, String)> {
-    ["src", "macros", "models", "tests", "examples", "benches"].into_iter().flat_map(sources).collect()
+    ["src", "macros", "models", "tests", "examples", "ecosystem", "benches"].into_iter().flat_map(sources).collect()
 }
 
 /// Complains about every line for which `complaint` has one.
@@ -116,7 +116,7 @@ fn files_are_of_readable_size() {
 
 #[test]
 fn every_file_says_what_it_is() {
-    for (path, text) in sources("src").into_iter().chain(sources("tests")).chain(sources("examples")) {
+    for (path, text) in ["src", "tests", "examples", "ecosystem"].into_iter().flat_map(sources) {
         assert!(text.starts_with("//! "), "{} has no header", path.display());
     }
 }

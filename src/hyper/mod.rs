@@ -8,13 +8,12 @@
 //!
 //! # Examples
 //! ```
-//! use http_body_util::Full;
-//! use hyper::{Request, Response, body::{Bytes, Incoming}, service::service_fn};
+//! use hyper::{Request, Response, body::Incoming, service::service_fn};
 //! use netpoll::{net::{TcpListener, TcpStream}, prelude::*, task};
 //! use std::{convert::Infallible, sync::Arc};
 //!
-//! async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-//!     Ok(Response::new(Full::from("hello")))
+//! async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> {
+//!     Ok(Response::new("hello".to_owned()))
 //! }
 //!
 //! # fn main() -> std::io::Result<()> {

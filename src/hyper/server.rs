@@ -118,8 +118,7 @@ where
 /// # Examples
 /// A server behind TLS, or one that tells its service who asks, makes stream and service for each connection:
 /// ```
-/// use http_body_util::Full;
-/// use hyper::{Request, Response, body::{Bytes, Incoming}, service::service_fn};
+/// use hyper::{Request, Response, body::Incoming, service::service_fn};
 /// use netpoll::{hyper::Server, net::{TcpListener, TcpStream}, prelude::*, task};
 /// use std::{convert::Infallible, time::Duration};
 ///
@@ -130,7 +129,7 @@ where
 ///     let connect = |stream: TcpStream| async move {
 ///         let peer = stream.peer_addr()?;
 ///         let service = service_fn(move |_: Request<Incoming>| async move {
-///             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(peer.to_string())))
+///             Ok::<_, Infallible>(Response::new(peer.to_string()))
 ///         });
 ///         Ok((stream, service)) // or, with the TLS handshake done: (Io::new(stream), service)
 ///     };

@@ -1,8 +1,8 @@
 //! A WebSocket echo server, and a client of it, by async-tungstenite.
 //!
 //! ```text
-//! cargo run --release --example websocket                     # the server: 127.0.0.1:7080
-//! cargo run --release --example websocket -- 127.0.0.1:7080 hello    # the client: sends its words, prints the answers
+//! cargo run --release -p netpoll-ecosystem --example websocket                     # the server: 127.0.0.1:7080
+//! cargo run --release -p netpoll-ecosystem --example websocket -- 127.0.0.1:7080 hello    # the client: sends its words, prints the answers
 //! ```
 //!
 //! Shows a protocol library of futures-io that takes our streams as they are, and a read deadline beneath it that is moved with every

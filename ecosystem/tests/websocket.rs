@@ -1,6 +1,7 @@
 //! WebSocket by async-tungstenite over our streams: against its own client on smol's sockets, against RFC 6455's examples by hand,
-//! deadlines and closing through the layer, and (feature `hyper`) after an upgrade.
+//! deadlines and closing through the layer, and after an upgrade of hyper's.
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
 
 use std::time::{Duration, Instant};
@@ -121,7 +122,6 @@ fn deadlines_and_force_close_reach_through_the_layer() {
     });
 }
 
-#[cfg(feature = "hyper")]
 #[test]
 fn a_connection_that_hyper_upgraded_is_a_websocket() {
     use async_tungstenite::tungstenite::handshake::server::create_response_with_body;

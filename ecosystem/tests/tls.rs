@@ -1,6 +1,7 @@
-//! TLS by futures-rustls over our streams: data, certificates, deadlines and closing through the layer, `openssl s_client`, and (feature
-//! `hyper`) https with curl.
+//! TLS by futures-rustls over our streams: data, certificates, deadlines and closing through the layer, `openssl s_client`, and https with
+//! curl.
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
 
 use std::io::{self, Read as _, Write as _};
@@ -187,7 +188,6 @@ fn openssl_s_client_gets_its_echo() {
     });
 }
 
-#[cfg(feature = "hyper")]
 #[test]
 fn curl_speaks_https_with_both_versions() {
     use http_body_util::Full;

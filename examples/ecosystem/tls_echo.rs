@@ -1,8 +1,8 @@
 //! An echo server over TLS, by futures-rustls, with a certificate made at the start.
 //!
 //! ```text
-//! cargo run --release --example tls_echo                                  # 127.0.0.1:7443, certificate.pem
-//! cargo run --release --example tls_echo -- 127.0.0.1:8443 /tmp/own.pem
+//! cargo run --release -p netpoll-ecosystem --example tls_echo                                  # 127.0.0.1:7443, certificate.pem
+//! cargo run --release -p netpoll-ecosystem --example tls_echo -- 127.0.0.1:8443 /tmp/own.pem
 //! openssl s_client -quiet -connect 127.0.0.1:7443 -servername localhost -CAfile certificate.pem
 //! ```
 //!

@@ -1,5 +1,6 @@
 //! hyper on our streams: both versions of HTTP against curl and by hand, the I/O traits, the timer, limits, and every way to end a server.
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
 
 use std::convert::Infallible;

@@ -1,7 +1,7 @@
 //! An axum application on netpoll: axum without its `tokio` feature, served by `netpoll::hyper`.
 //!
 //! ```text
-//! cargo run --release --features hyper --example axum_hello                # 127.0.0.1:8080
+//! cargo run --release -p netpoll-ecosystem --example axum_hello                # 127.0.0.1:8080
 //! curl http://127.0.0.1:8080/hello/you
 //! curl --http2-prior-knowledge --data 'some text' http://127.0.0.1:8080/shout
 //! ```

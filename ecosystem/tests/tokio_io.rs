@@ -1,5 +1,6 @@
 //! tokio's traits on our streams, with no runtime of tokio's anywhere: its own helpers, and h2 and hyper's client side by side with it.
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
 
 use std::future::poll_fn;

@@ -1,8 +1,8 @@
 //! gRPC with tonic, server and client, on hyper's HTTP/2: no `transport` feature, no tokio runtime, no generated code.
 //!
 //! ```text
-//! cargo run --release --features hyper --example grpc_hello                # both sides, on loopback
-//! cargo run --release --features hyper --example grpc_hello -- 127.0.0.1:50051    # the server
+//! cargo run --release -p netpoll-ecosystem --example grpc_hello                # both sides, on loopback
+//! cargo run --release -p netpoll-ecosystem --example grpc_hello -- 127.0.0.1:50051    # the server
 //! ```
 //!
 //! Shows what stands in for tonic's transport: on the server `service_fn` and `netpoll::hyper::serve`, on the client a tower service

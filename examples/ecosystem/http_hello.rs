@@ -1,7 +1,7 @@
 //! An HTTP server, versions 1 and 2, that says hello.
 //!
 //! ```text
-//! cargo run --release --features hyper --example http_hello -- -w 2 127.0.0.1:8080    # two workers; 127.0.0.1:8080 is the default
+//! cargo run --release -p netpoll-ecosystem --example http_hello -- -w 2 127.0.0.1:8080    # two workers; the default address
 //! curl http://127.0.0.1:8080/
 //! curl --http2-prior-knowledge http://127.0.0.1:8080/
 //! wrk -t1 -c64 -d5 http://127.0.0.1:8080/

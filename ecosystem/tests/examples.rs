@@ -1,0 +1,119 @@
+//! The examples of the ecosystem answer clients that nobody here wrote, each in a process of its own. `cargo test` builds them.
+
+#[path = "../../tests/common/example.rs"]
+mod example;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use example::Example;
+
+#[test]
+fn tls_echo_answers_openssl() {
+    let file = std::env::temp_dir().join(format!("netpoll-tls-echo-{}.pem", std::process::id()));
+    let tls_echo = Example::start("tls_echo", &["127.0.0.1:0", file.to_str().expect("a path of UTF-8")]);
+    let addr = tls_echo.addr().to_string();
+    let mut openssl = Command::new("openssl");
+    openssl.args([
+        "s_client",
+        "-quiet",
+        "-verify_return_error",
+        "-servername",
+        "localhost",
+        "-connect",
+        &addr,
+        "-CAfile",
+    ]);
+    openssl.arg(&file).stderr(Stdio::null());
+    if Command::new("openssl").arg("version").output().is_err() {
+        return eprintln!("no openssl here");
+    }
+    let mut client = Example::spawn(&mut openssl);
+    let mut stdin = client.stdin();
+    stdin.write_all(b"hi\n").expect("room");
+    assert_eq!(client.line(), "hi");
+    std::fs::remove_file(&file).expect("the example wrote it");
+}
+
+#[test]
+fn websocket_talks_to_itself() {
+    let server = Example::start("websocket", &["127.0.0.1:0"]);
+    let (status, output) = Example::start("websocket", &[&server.addr().to_string(), "one", "two"]).end();
+    assert!(status.success(), "{status}");
+    assert_eq!(output, "one\ntwo\n");
+}
+
+/// What curl prints; `None` where there is none.
+fn curl(args: &[&str]) -> Option<String> {
+    match Command::new("curl").args(["-sS", "--max-time", "60"]).args(args).output() {
+        Err(_) => {
+            eprintln!("no curl here");
+            None
+        }
+        Ok(output) => {
+            assert!(output.status.success(), "{output:?}");
+            Some(String::from_utf8(output.stdout).expect("text"))
+        }
+    }
+}
+
+#[test]
+fn http_hello_answers_curl_and_ends_gracefully() {
+    let mut server = Example::start("http_hello", &["-w", "2", "127.0.0.1:0"]);
+    let url = format!("http://{}/", server.addr());
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let Some(answer) = curl(&[version, &url]) else { return };
+        assert_eq!(answer, "Hello, World!");
+    }
+    server.stdin().write_all(b"\n").expect("room");
+    let (status, _) = server.end();
+    assert!(status.success(), "{status}");
+}
+
+/// wrk and h2load, where they are: every request is answered well.
+#[test]
+fn http_hello_bears_a_load() {
+    let server = Example::start("http_hello", &["127.0.0.1:0"]);
+    let url = format!("http://{}/", server.addr());
+    let run = |command: &mut Command| {
+        let output = command.arg(&url).output().map_err(|_| eprintln!("{command:?}: not here")).ok()?;
+        assert!(output.status.success(), "{output:?}");
+        Some(String::from_utf8(output.stdout).expect("text"))
+    };
+    if let Some(report) = run(Command::new("wrk").args(["-t1", "-c64", "-d1"])) {
+        assert!(report.contains("requests in") && !report.contains("Socket errors"), "{report}");
+        assert!(!report.contains("Non-2xx"), "{report}");
+    }
+    if let Some(report) = run(Command::new("h2load").args(["-c16", "-m10", "-n2000"])) {
+        assert!(report.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout"), "{report}");
+    }
+}
+
+#[test]
+fn axum_hello_answers_curl() {
+    let server = Example::start("axum_hello", &["127.0.0.1:0"]);
+    let addr = server.addr();
+    let Some(answer) = curl(&[&format!("http://{addr}/hello/you")]) else { return };
+    assert_eq!(answer, "Hello, you!\n");
+    let shout = format!("http://{addr}/shout");
+    assert_eq!(curl(&["--http2-prior-knowledge", "--data", "some text", &shout]).as_deref(), Some("SOME TEXT!\n"));
+}
+
+#[test]
+fn grpc_hello_asks_itself_and_answers_curl() {
+    let (status, output) = Example::start("grpc_hello", &[]).end();
+    assert!(status.success(), "{status}: {output}");
+    assert!(output.ends_with("Hello, gRPC!\n"), "{output}");
+    // A message by hand: no compression, four bytes of length, field 1.
+    let server = Example::start("grpc_hello", &["127.0.0.1:0"]);
+    let url = format!("http://{}/hello.Greeter/SayHello", server.addr());
+    let file = std::env::temp_dir().join(format!("netpoll-grpc-{}", std::process::id()));
+    std::fs::write(&file, b"\0\0\0\0\x06\x0a\x04curl").expect("a temporary file");
+    let data = format!("@{}", file.display());
+    let headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"];
+    let args = ["--http2-prior-knowledge", "--data-binary", &data, &url];
+    let answer = curl(&[&headers[..], &args].concat());
+    std::fs::remove_file(&file).expect("it is there");
+    let Some(answer) = answer else { return };
+    assert_eq!(answer, "\0\0\0\0\x0e\x0a\x0cHello, curl!");
+}

@@ -1,0 +1,83 @@
+//! An example in a process of its own: its lines as they come, its end. Every wait has a bound, and a child that is still there at the
+//! end of a test is killed.
+#![allow(dead_code, unreachable_pub)]
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long anything may take: much longer than it does, on a machine that does much else.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running example.
+#[derive(Debug)]
+pub struct Example {
+    pub child: Child,
+    lines: Receiver<String>,
+}
+
+impl Example {
+    pub fn start(name: &str, args: &[&str]) -> Example {
+        Example::spawn(Command::new(path(name)).args(args))
+    }
+
+    pub fn spawn(command: &mut Command) -> Example {
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+        let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let (send, lines) = channel();
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+        Example { child, lines }
+    }
+
+    pub fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("a line of output")
+    }
+
+    /// The address that its first line ends with, or names before a comma.
+    pub fn addr(&self) -> SocketAddr {
+        let line = self.line();
+        let text = line.strip_prefix("listening on ").expect("an address").split(',').next().unwrap_or_default();
+        text.parse().expect("an address")
+    }
+
+    pub fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("stdin is piped")
+    }
+
+    /// Waits for its end. The rest of its output.
+    pub fn end(mut self) -> (ExitStatus, String) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut output = String::new();
+        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            output += &line;
+            output.push('\n');
+        }
+        // The output has ended, so the process ends.
+        loop {
+            match self.child.try_wait().expect("a child") {
+                Some(status) => return (status, output),
+                None => assert!(Instant::now() < deadline, "does not end: {output}"),
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn path(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("this test has a path");
+    let path = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps").join("examples").join(name);
+    assert!(path.exists(), "{} is missing: `cargo test` builds it, so does `cargo build --examples`", path.display());
+    path
+}
