@@ -14,7 +14,7 @@ use futures::io::{AsyncReadExt, AsyncWriteExt};
 use futures_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
 use futures_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use futures_rustls::{TlsAcceptor, TlsConnector};
-use netpoll::net::{is_closed, is_timeout};
+use netpoll::net::{TcpStream, is_closed, is_timeout};
 use netpoll::task;
 
 /// A certificate for localhost: the server's side, the client's, and the certificate as a file has it.
