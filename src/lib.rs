@@ -72,6 +72,10 @@
 mod sync;
 mod sys;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
+
 pub mod future;
 #[cfg(feature = "hyper")]
 pub mod hyper;

@@ -194,7 +194,7 @@ impl Ancillary {
         self.is_truncated
     }
 
-    pub(super) fn decode(messages: Messages<'_>, flags: c_int) -> Ancillary {
+    pub(crate) fn decode(messages: Messages<'_>, flags: c_int) -> Ancillary {
         let mut found = Ancillary { is_truncated: flags & libc::MSG_CTRUNC != 0, ..Ancillary::new() };
         for message in messages {
             found.take(message);
@@ -233,7 +233,7 @@ impl Ancillary {
 
     /// Writes what is to go to `to`. Where that is not known, on a connected socket, both families' forms are written: the kernel
     /// passes over those of the other.
-    pub(super) fn encode(&self, to: Option<&SockAddr>, control: &mut ControlWriter<'_>) -> io::Result<()> {
+    pub(crate) fn encode(&self, to: Option<&SockAddr>, control: &mut ControlWriter<'_>) -> io::Result<()> {
         let (v4, v6) = to.map_or((true, true), |to| (to.is_ipv4(), !to.is_ipv4()));
         let local = self.local.map(|local| local.to_canonical());
         let (info_v4, info_v6) = match local {

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Compares the public API with docs/public-api.txt: every public item with its signature, every type with its auto traits. A difference is
+# a decision: for a new item write the file anew; a line that changes or goes is a break (semver), unless it is below 0.1's first release.
+#   ci/public-api.sh [--write]
+# Needs python3. The items come from rustdoc's JSON, which stable gives with RUSTC_BOOTSTRAP.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+readonly file=docs/public-api.txt
+
+RUSTC_BOOTSTRAP=1 cargo rustdoc --quiet --lib --all-features --target-dir target/public-api -- -Zunstable-options --output-format json --cap-lints allow
+python3 ci/public-api.py target/public-api/doc/netpoll.json >target/public-api/now.txt
+if [[ ${1-} == --write ]]; then
+    cp target/public-api/now.txt "$file"
+elif ! diff -u "$file" target/public-api/now.txt; then
+    echo "the public API has changed: if that is meant, ci/public-api.sh --write" >&2
+    exit 1
+fi
+printf '%d public items and methods\n' "$(wc -l <"$file")"

@@ -1,0 +1,247 @@
+//! Operations on the two ends of a Unix stream, as a state machine: every result is foretold.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::Input;
+use crate::net::{OpError, Shutdown, is_closed};
+use crate::os::unix::net::UnixStream;
+use crate::task::block_on;
+
+/// Bytes under way; well below what a socket holds, so that no write waits.
+const QUEUE_MAX: usize = 8192;
+/// Operations in one input.
+const STEPS_MAX: usize = 200;
+/// For how long something that must happen may take.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// One end as it should be.
+#[derive(Debug, Default)]
+struct End {
+    /// Clones; none: dropped.
+    handles: Vec<UnixStream>,
+    closed: bool,
+    read_shut: bool,
+    write_shut: bool,
+    expired: [bool; 2],
+    /// What was sent here and not yet read.
+    queue: VecDeque<u8>,
+    /// The peer went without having read everything: the next read of nothing says so, once.
+    reset: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    Closed,
+    Expired,
+    Kind(ErrorKind),
+    End,
+    Data,
+    Pending,
+}
+
+impl End {
+    fn is_gone(&self) -> bool {
+        self.closed || self.handles.is_empty()
+    }
+
+    fn reads(&self, peer: &End) -> Expected {
+        if self.closed {
+            Expected::Closed
+        } else if self.expired[0] {
+            Expected::Expired
+        } else if !self.queue.is_empty() {
+            Expected::Data
+        } else if self.reset {
+            Expected::Kind(ErrorKind::ConnectionReset)
+        } else if self.read_shut || peer.write_shut || peer.is_gone() {
+            Expected::End
+        } else {
+            Expected::Pending
+        }
+    }
+
+    fn writes(&self, peer: &End) -> Expected {
+        if self.closed {
+            Expected::Closed
+        } else if self.expired[1] {
+            Expected::Expired
+        } else if self.write_shut || peer.read_shut || peer.is_gone() {
+            Expected::Kind(ErrorKind::BrokenPipe)
+        } else {
+            Expected::Data
+        }
+    }
+}
+
+fn is_deadline(error: &io::Error) -> bool {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()).is_some_and(OpError::is_deadline)
+}
+
+/// Checks a result. How many bytes.
+#[track_caller]
+fn check(expected: Expected, result: io::Result<usize>) -> usize {
+    match (expected, result) {
+        (Expected::Data, Ok(count)) if count > 0 => count,
+        (Expected::End, Ok(0)) => 0,
+        (Expected::Closed, Err(error)) if is_closed(&error) => 0,
+        (Expected::Expired, Err(error)) if is_deadline(&error) => 0,
+        (Expected::Kind(kind), Err(error)) if error.kind() == kind => 0,
+        (expected, result) => panic!("expected {expected:?}, got {result:?}"),
+    }
+}
+
+/// Polls: one poll in so many is turned away for the sake of fairness, so twice.
+fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    (0..2).all(|_| matches!(Pin::new(&mut *future).poll(&mut cx), Poll::Pending))
+}
+
+fn bounded<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    block_on(crate::io::timeout(BOUND, future))
+}
+
+fn went(end: &mut End, peer: &mut End) {
+    // unix(7): a close with data that nobody read resets the connection.
+    peer.reset |= !end.queue.is_empty() && !peer.is_gone();
+    end.queue.clear();
+}
+
+/// Does what ends a wait, or nothing of the kind.
+fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) {
+    let (left, right) = ends.split_at_mut(1);
+    let (end, peer) = if at == 0 { (&mut left[0], &mut right[0]) } else { (&mut right[0], &mut left[0]) };
+    let Some(handle) = end.handles.first() else { return };
+    match action % 6 {
+        0 => {
+            let bytes = [input.byte()].repeat(1 + input.below(100));
+            let expected = end.writes(peer);
+            if expected != Expected::Data || peer.queue.len() + bytes.len() <= QUEUE_MAX {
+                let count = check(expected, bounded(handle.write(&bytes)));
+                peer.queue.extend(&bytes[..count]);
+            }
+        }
+        1 => {
+            let how = [Shutdown::Read, Shutdown::Write, Shutdown::Both][input.below(3)];
+            let result = handle.shutdown(how);
+            if end.closed {
+                assert!(is_closed(&result.expect_err("it is closed")));
+            } else if result.is_ok() {
+                end.read_shut |= how != Shutdown::Write;
+                end.write_shut |= how != Shutdown::Read;
+            } else {
+                assert!(peer.is_gone(), "{result:?}");
+            }
+        }
+        2 | 3 => {
+            let direction = usize::from(action % 6 == 3);
+            let past = input.byte() % 3;
+            let deadline = match past {
+                0 => None,
+                1 => Some(Instant::now()),
+                _ => Some(Instant::now() + Duration::from_secs(3600)),
+            };
+            let set = if direction == 0 { UnixStream::set_read_deadline } else { UnixStream::set_write_deadline };
+            let result = set(handle, deadline);
+            assert_eq!(result.is_err(), end.closed, "{result:?}");
+            end.expired[direction] = past == 1;
+        }
+        4 => {
+            block_on(handle.force_close()).expect("a close gives no error here");
+            if !std::mem::replace(&mut end.closed, true) {
+                went(end, peer);
+            }
+        }
+        _ => {
+            let was_gone = end.is_gone();
+            end.handles.pop();
+            if end.handles.is_empty() && !was_gone {
+                went(end, peer);
+            }
+        }
+    }
+}
+
+/// Reads, or looks, and checks what came.
+fn read(end: &mut End, peer: &End, peek: bool, room: usize) {
+    let Some(handle) = end.handles.last() else { return };
+    let mut buf = vec![0; room];
+    let expected = end.reads(peer);
+    if expected == Expected::Pending {
+        assert!(if peek { is_pending(&mut handle.peek(&mut buf)) } else { is_pending(&mut handle.read(&mut buf)) });
+        return;
+    }
+    let result = if peek { bounded(handle.peek(&mut buf)) } else { bounded(handle.read(&mut buf)) };
+    let count = check(expected, result);
+    assert!(end.queue.iter().take(count).eq(&buf[..count]), "other bytes than were sent");
+    if !peek {
+        end.queue.drain(..count);
+    }
+    end.reset &= expected != Expected::Kind(ErrorKind::ConnectionReset);
+}
+
+/// Plays operations on both ends: reads, peeks, writes, shutdowns, deadlines, closes, clones and drops; reads that wait while one of
+/// these happens, and reads that are dropped while they wait.
+pub fn operations(data: &[u8]) {
+    let mut input = Input(data);
+    let (one, other) = UnixStream::pair().expect("a pair of sockets");
+    let end = |handle| End { handles: vec![handle], ..End::default() };
+    let mut ends = [end(one), end(other)];
+    for _ in 0..STEPS_MAX {
+        if input.is_empty() {
+            break;
+        }
+        let command = input.byte();
+        let at = usize::from(command >> 7);
+        match command % 8 {
+            0..=2 => act(&mut ends, at, command >> 3, &mut input),
+            3 => act(&mut ends, at, 0, &mut input),
+            4 | 5 => {
+                let room = 1 + input.below(256);
+                let [first, second] = &mut ends;
+                let (end, peer) = if at == 0 { (first, second) } else { (second, first) };
+                read(end, peer, command % 8 == 5, room);
+            }
+            6 if ends[at].handles.len() < 4 => {
+                let clone = ends[at].handles.first().cloned();
+                ends[at].handles.extend(clone);
+            }
+            6 => {}
+            _ => {
+                // A read that waits while something happens to one of the ends.
+                let [first, second] = &ends;
+                let (end, peer) = if at == 0 { (first, second) } else { (second, first) };
+                if end.reads(peer) != Expected::Pending {
+                    continue;
+                }
+                // This handle stays, so the end is not dropped below the read.
+                let Some(handle) = end.handles.first().cloned() else { continue };
+                ends[at].handles.push(handle.clone());
+                let mut buf = [0; 64];
+                let mut waits = handle.read(&mut buf);
+                assert!(is_pending(&mut waits));
+                let action = input.byte();
+                act(&mut ends, usize::from(action >> 7), action, &mut input);
+                let [first, second] = &ends;
+                let (end, peer) = if at == 0 { (first, second) } else { (second, first) };
+                let expected = end.reads(peer);
+                if expected == Expected::Pending {
+                    assert!(is_pending(&mut waits));
+                } else {
+                    let count = check(expected, bounded(&mut waits));
+                    drop(waits);
+                    assert!(end.queue.iter().take(count).eq(&buf[..count]), "other bytes than were sent");
+                    ends[at].queue.drain(..count);
+                    ends[at].reset &= expected != Expected::Kind(ErrorKind::ConnectionReset);
+                }
+                if ends[at].handles.len() > 1 {
+                    ends[at].handles.pop();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! What has a state of its own: timers and poll descriptors, against oracles.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
+
+use super::Input;
+use crate::rt::clock::{EXPIRED, NONE};
+use crate::rt::poll_cache::PollCache;
+use crate::rt::poll_desc::{Direction, HANG_UP, PollDesc, Stop, Wait};
+use crate::rt::timer::{SleepKey, Target, TimerSet};
+use crate::rt::waiters::{Interest, Key, Wakers};
+
+/// Counts wake-ups.
+#[derive(Debug, Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Bell>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Bell {
+    fn rung(&self) -> usize {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+struct Sleep {
+    key: SleepKey,
+    when: u64,
+    fired: bool,
+    bell: Arc<Bell>,
+}
+
+/// Sleeps and deadlines that are armed, released, moved and run: what is due fires, once and never early.
+pub fn timers(data: &[u8]) {
+    let (mut input, set) = (Input(data), TimerSet::new());
+    let mut sleeps: Vec<Sleep> = Vec::new();
+    // The entry that counts for each poll descriptor, by its index.
+    let mut polls: [Option<u64>; 8] = [None; 8];
+    let mut now = 100;
+    let index_of = |target: Target| match target {
+        Target::Poll { index, .. } => index as usize,
+        Target::Sleep { .. } => panic!("a sleep's entry came out"),
+    };
+    while !input.is_empty() {
+        let command = input.byte();
+        let before = polls;
+        let counts = |target, when| before[index_of(target)] == Some(when);
+        match command % 7 {
+            0 | 1 => {
+                let when = now + u64::from(input.number() % 1000);
+                let bell = Arc::new(Bell::default());
+                let (key, _) = set.arm_sleep(when, Waker::from(bell.clone()), counts);
+                assert!(sleeps.iter().all(|sleep| sleep.key != key), "a key in use is handed out again");
+                sleeps.push(Sleep { key, when, fired: false, bell });
+                let live = sleeps.iter().filter(|sleep| !sleep.fired).count() + polls.iter().flatten().count();
+                assert!(set.len() <= 65 || 4 * (set.len() - live) <= set.len() + 8, "{} for {live}", set.len());
+            }
+            2 => {
+                let (index, when) = (input.below(8), now + u64::from(input.number() % 1000));
+                if polls[index].replace(when).is_some() {
+                    set.note_dead();
+                }
+                let counts = |target, when| polls[index_of(target)] == Some(when);
+                set.add(when, Target::Poll { index: index as u32, generation: 0 }, counts);
+            }
+            3 if !sleeps.is_empty() => {
+                let sleep = sleeps.swap_remove(input.below(sleeps.len()));
+                assert_eq!(set.poll_sleep(sleep.key, Waker::noop()), sleep.fired);
+                set.release(sleep.key);
+                assert_eq!(Arc::strong_count(&sleep.bell), 1, "a waker outlives its sleep");
+            }
+            4 if polls[usize::from(command) / 7 % 8].take().is_some() => set.note_dead(),
+            5 => {
+                now += u64::from(input.number() % 500);
+                let (mut due, mut wakers) = (Vec::new(), Wakers::new());
+                set.run(now, &mut due, &mut wakers);
+                let woken = wakers.wake_all();
+                for (when, target) in due {
+                    assert!(when <= now, "early");
+                    let slot = &mut polls[index_of(target)];
+                    if *slot == Some(when) {
+                        *slot = None;
+                    } else {
+                        set.forget_dead();
+                    }
+                }
+                assert!(polls.iter().flatten().all(|&when| when > now), "a deadline did not come out");
+                let mut expected = 0;
+                for sleep in sleeps.iter_mut().filter(|sleep| !sleep.fired) {
+                    sleep.fired = sleep.when <= now;
+                    expected += usize::from(sleep.fired);
+                    assert_eq!(sleep.bell.rung(), usize::from(sleep.fired));
+                }
+                assert_eq!(woken, expected);
+                assert!(sleeps.iter().all(|sleep| sleep.bell.rung() == 0), "woken twice");
+            }
+            6 if command > 240 => {
+                let mut wakers = Wakers::new();
+                set.clear_sleeps(&mut wakers, counts);
+                let expected = sleeps.iter().filter(|sleep| !sleep.fired).count();
+                assert_eq!(wakers.wake_all(), expected);
+                for sleep in &mut sleeps {
+                    sleep.bell.rung();
+                    sleep.fired = true;
+                }
+            }
+            _ if !sleeps.is_empty() => {
+                // Another waker, for the same bell.
+                let sleep = &sleeps[input.below(sleeps.len())];
+                let waker = Waker::from(sleep.bell.clone());
+                assert_eq!(set.poll_sleep(sleep.key, &waker), sleep.fired);
+            }
+            _ => {}
+        }
+        let live = sleeps.iter().filter(|sleep| !sleep.fired).map(|sleep| sleep.when);
+        if let Some(first) = live.chain(polls.iter().flatten().copied()).min() {
+            assert!(set.next() <= first, "who sleeps until {} is late for {first}", set.next());
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Waiter {
+    key: Option<Key>,
+    bell: Arc<Bell>,
+}
+
+/// What the oracle knows of one direction.
+#[derive(Debug, Default)]
+struct SideModel {
+    ready: bool,
+    deadline: u64,
+    listed: Vec<Waiter>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    desc: &'static PollDesc,
+    generation: u32,
+    closing: bool,
+    sides: [SideModel; 2],
+}
+
+/// Blocks are never given back, so one cache serves all inputs.
+static CACHE: PollCache = PollCache::new();
+
+const DIRECTIONS: [Direction; 2] = [Direction::Read, Direction::Write];
+
+/// Checks that exactly the listed waiters from `first` to `last` were woken, and takes them out.
+fn woken(listed: &mut Vec<Waiter>, count: usize) -> Vec<Waiter> {
+    let taken: Vec<_> = listed.drain(..count).collect();
+    assert!(taken.iter().all(|waiter| waiter.bell.rung() == 1), "a waiter was not woken");
+    assert!(listed.iter().all(|waiter| waiter.bell.rung() == 0), "a waiter was woken out of turn");
+    taken
+}
+
+/// Poll descriptors that are opened, waited for, made ready, expired, closed and reused: nobody is woken by another's event, nobody
+/// who should be woken is not.
+pub fn poll_cache(data: &[u8]) {
+    let mut input = Input(data);
+    let mut slots: Vec<Slot> = Vec::new();
+    let mut stale: Vec<(&'static PollDesc, u32)> = Vec::new();
+    let mut wakers = Wakers::new();
+    while !input.is_empty() {
+        let command = input.byte();
+        let side_number = usize::from(command >> 7);
+        let direction = DIRECTIONS[side_number];
+        if command % 9 == 0 && slots.len() < 32 {
+            let desc = CACHE.alloc().expect("far below the bound");
+            assert!(slots.iter().all(|slot| !std::ptr::eq(slot.desc, desc)), "a slot was handed out twice");
+            assert!(std::ptr::eq(CACHE.get(desc.index).expect("it exists"), desc));
+            let generation = desc.open();
+            let side = || SideModel { ready: true, deadline: NONE, listed: Vec::new() };
+            slots.push(Slot { desc, generation, closing: false, sides: [side(), side()] });
+            continue;
+        }
+        if command % 9 == 1 && !stale.is_empty() {
+            // Late news for a descriptor that is gone.
+            let (desc, generation) = stale[input.below(stale.len())];
+            assert!(!desc.side(direction).set_ready(generation, HANG_UP, &mut wakers), "a stale event was accepted");
+            assert_eq!(desc.fire(generation, u64::from(input.byte()), u64::MAX, &mut wakers), None);
+            assert_eq!(desc.side(direction).begin(generation).err(), Some(Stop::Closed));
+            assert_eq!(wakers.wake_all(), 0);
+            continue;
+        }
+        if slots.is_empty() {
+            continue;
+        }
+        let at = input.below(slots.len());
+        let Slot { desc, generation, closing, sides } = &mut slots[at];
+        let (desc, generation, side) = (*desc, *generation, desc.side(direction));
+        let model = &mut sides[side_number];
+        let begun = side.begin(generation);
+        let expected = match (*closing, model.deadline) {
+            (true, _) => Some(Stop::Closed),
+            (false, EXPIRED) => Some(Stop::Expired),
+            _ => None,
+        };
+        assert_eq!(begun.as_ref().err().copied(), expected);
+        match command % 9 {
+            2 => {
+                let reasons = if input.byte() % 8 == 0 { HANG_UP } else { 0 };
+                assert!(side.set_ready(generation, reasons, &mut wakers), "an event of its own was refused");
+                model.ready = true;
+                let count = if reasons == 0 { model.listed.len().min(1) } else { model.listed.len() };
+                assert_eq!(wakers.wake_all(), count);
+                for mut waiter in woken(&mut model.listed, count) {
+                    side.finish(&mut waiter.key, true, &mut wakers);
+                }
+            }
+            3 | 4 => {
+                let (mut key, bell) = (None, Arc::new(Bell::default()));
+                let waker = Waker::from(bell.clone());
+                let wait = side.wait(generation, &mut key, Interest::Event, &waker, || true);
+                let listed = !model.ready && !*closing && model.deadline != EXPIRED;
+                assert_eq!(wait, if listed { Wait::Listed } else { Wait::Retry });
+                if listed {
+                    model.listed.push(Waiter { key, bell });
+                } else {
+                    side.finish(&mut key, true, &mut wakers);
+                }
+            }
+            5 => {
+                if let Ok(ticket) = begun {
+                    // An edge in between makes the evidence stale.
+                    let edge = input.byte() % 4 == 0;
+                    if edge {
+                        side.set_ready(generation, 0, &mut wakers);
+                        let count = model.listed.len().min(1);
+                        assert_eq!(wakers.wake_all(), count);
+                        for mut waiter in woken(&mut model.listed, count) {
+                            side.finish(&mut waiter.key, true, &mut wakers);
+                        }
+                    }
+                    let cleared = side.clear_ready(ticket);
+                    assert_eq!(cleared, !(edge && ticket.is_ready()));
+                    model.ready = edge || !cleared;
+                }
+            }
+            6 if !model.listed.is_empty() => {
+                // Cancelled while it waits: nobody else notices.
+                let mut waiter = model.listed.remove(input.below(model.listed.len()));
+                side.finish(&mut waiter.key, false, &mut wakers);
+                assert_eq!((wakers.wake_all(), Arc::strong_count(&waiter.bell)), (0, 1));
+            }
+            7 => {
+                let to = [NONE, EXPIRED, 100 + u64::from(input.byte())][input.below(3)];
+                let arm = desc.set_deadline(direction, to, &mut wakers);
+                model.deadline = to;
+                let count = if to == EXPIRED { model.listed.len() } else { 0 };
+                assert_eq!(wakers.wake_all(), count);
+                for mut waiter in woken(&mut model.listed, count) {
+                    side.finish(&mut waiter.key, true, &mut wakers);
+                }
+                // The entry that is asked for comes due at some time.
+                if let Some(arm) = arm {
+                    assert!(arm.at <= to && desc.counts(generation, arm.at));
+                    let now = 100 + u64::from(input.byte());
+                    if now >= arm.at {
+                        desc.fire(generation, arm.at, now, &mut wakers);
+                        let mut count = 0;
+                        for (model, side) in sides.iter_mut().zip(desc.sides()) {
+                            if model.deadline > EXPIRED && model.deadline <= now {
+                                model.deadline = EXPIRED;
+                                count += model.listed.len();
+                                for waiter in &mut model.listed {
+                                    side.finish(&mut waiter.key, true, &mut Wakers::new());
+                                }
+                            }
+                        }
+                        assert_eq!(wakers.wake_all(), count);
+                        for model in sides.iter_mut().filter(|model| model.deadline == EXPIRED) {
+                            let all = model.listed.len();
+                            woken(&mut model.listed, all);
+                        }
+                    }
+                }
+            }
+            8 => {
+                desc.evict(generation, &mut wakers);
+                let count = sides.iter().map(|model| model.listed.len()).sum::<usize>();
+                assert_eq!(wakers.wake_all(), count);
+                for (model, side) in sides.iter_mut().zip(desc.sides()) {
+                    let all = model.listed.len();
+                    for mut waiter in woken(&mut model.listed, all) {
+                        side.finish(&mut waiter.key, true, &mut wakers);
+                    }
+                }
+                *closing = true;
+                if input.byte() % 2 == 0 {
+                    retire(slots.swap_remove(at), &mut stale);
+                }
+            }
+            _ => {}
+        }
+    }
+    for mut slot in slots {
+        for (model, side) in slot.sides.iter_mut().zip(slot.desc.sides()) {
+            for mut waiter in model.listed.drain(..) {
+                side.finish(&mut waiter.key, true, &mut wakers);
+            }
+        }
+        retire(slot, &mut stale);
+    }
+    assert_eq!(wakers.wake_all(), 0);
+}
+
+/// Gives a slot back, whose generation is then stale.
+fn retire(slot: Slot, stale: &mut Vec<(&'static PollDesc, u32)>) {
+    slot.desc.retire(slot.generation);
+    assert!(!slot.desc.is_current(slot.generation));
+    CACHE.free(slot.desc);
+    stale.push((slot.desc, slot.generation));
+}

@@ -1,0 +1,88 @@
+//! Auto traits and sizes of public types. docs/public-api.txt lists the auto traits of all of them (`ci/public-api.sh`); here are those
+//! that programs build on, and that a field more would take away.
+
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+use netpoll::net::futures as net;
+use netpoll::net::{self as sockets, TcpListener, TcpStream, UdpSocket};
+use netpoll::os::unix::net::{self as unix, UnixDatagram, UnixListener, UnixStream, futures};
+use netpoll::{future, io, rt, task, time};
+
+fn everywhere<T: Send + Sync + Unpin>() {}
+fn moved<T: Send + Unpin>() {}
+fn unwinding<T: UnwindSafe + RefUnwindSafe>() {}
+
+/// For each type: it may be sent, shared and moved.
+macro_rules! everywhere {
+    ($($name:ty),* $(,)?) => {
+        $(everywhere::<$name>();)*
+    };
+}
+
+/// The same but for sharing.
+macro_rules! moved {
+    ($($name:ty),* $(,)?) => {
+        $(moved::<$name>();)*
+    };
+}
+
+#[test]
+fn sockets_go_everywhere() {
+    everywhere!(TcpStream, TcpListener, UdpSocket, UnixStream, UnixListener, UnixDatagram);
+    everywhere!(unix::UnixSeqpacket, unix::UnixSeqpacketListener, sockets::Pipe, io::AsyncFd<std::net::TcpStream>);
+    everywhere!(sockets::Dialer, sockets::ListenConfig, sockets::OpError, sockets::Ancillary);
+    unwinding::<TcpStream>();
+    unwinding::<UdpSocket>();
+    unwinding::<UnixStream>();
+}
+
+#[test]
+fn futures_of_sockets_are_unpin_and_send() {
+    everywhere!(net::Read<'_>, net::ReadVectored<'_>, net::Peek<'_>, net::Write<'_>, net::WriteVectored<'_>);
+    everywhere!(net::WriteAll<'_>, net::WriteVectoredAll<'_, '_>, net::Readable<'_>, net::Writable<'_>, net::Closed);
+    everywhere!(
+        net::PeerClosed<'_>,
+        net::SendFile<'_>,
+        net::RecvFrom<'_>,
+        net::SendTo<'_, std::vec::IntoIter<std::net::SocketAddr>>
+    );
+    everywhere!(net::RecvDatagram<'_>, net::SendDatagram<'_>, net::PeekFrom<'_>, net::RecvMsg<'_>, net::SendMsg<'_>);
+    everywhere!(net::PipeRead<'_>, net::PipeWrite<'_>, net::PipeWriteAll<'_>);
+    everywhere!(futures::Recv<'_>, futures::Send<'_>, futures::RecvWithFds<'_>, futures::SendWithFds<'_>);
+    moved!(sockets::Incoming<'_>, unix::Incoming<'_>, time::Sleep, task::JoinHandle<u8>);
+    moved!(sockets::ToSocketAddrsFuture<std::vec::IntoIter<std::net::SocketAddr>>);
+}
+
+#[test]
+fn what_is_not_send_stays_so() {
+    /// Ambiguous, hence no compile, for a type that is `Send`.
+    trait NotSend<Marker> {
+        fn check() {}
+    }
+    struct IsSend;
+    impl<T: ?Sized> NotSend<()> for T {}
+    impl<T: ?Sized + Send> NotSend<IsSend> for T {}
+    // A task's result that is not Send does not become so by its handle.
+    <task::JoinHandle<std::rc::Rc<u8>> as NotSend<_>>::check();
+    <io::AsyncFd<std::rc::Rc<std::net::TcpStream>> as NotSend<_>>::check();
+    <future::TimeoutFuture<future::Ready<std::rc::Rc<u8>>> as NotSend<_>>::check();
+}
+
+#[test]
+fn sizes_do_not_grow_unnoticed() {
+    let word = size_of::<usize>();
+    let sizes = [
+        ("TcpStream", size_of::<TcpStream>(), word),
+        ("TcpListener", size_of::<TcpListener>(), 19 * word),
+        ("UdpSocket", size_of::<UdpSocket>(), 19 * word),
+        ("UnixStream", size_of::<UnixStream>(), word),
+        ("Read", size_of::<net::Read<'_>>(), 9 * word),
+        ("Write", size_of::<net::Write<'_>>(), 9 * word),
+        ("WriteAll", size_of::<net::WriteAll<'_>>(), 9 * word),
+        ("Sleep", size_of::<time::Sleep>(), 3 * word),
+        ("JoinHandle", size_of::<task::JoinHandle<()>>(), word),
+        ("Metrics", size_of::<rt::Metrics>(), 21 * word),
+    ];
+    let large: Vec<_> = sizes.iter().filter(|(_, size, most)| size > most).collect();
+    assert!(large.is_empty(), "larger than so many bytes: {large:?}");
+}
