@@ -12,7 +12,7 @@ git ls-files --cached --others --exclude-standard | tar -c -T - | tar -x -C "$sc
 cd "$scratch"
 # What tests and models use is not promised, and has floors of its own.
 sed -i '/^\[dev-dependencies\]/,/^\[/{/^\[workspace\]/!{/^\[dev-dep/!{/^\[/!d}}}' Cargo.toml
-sed -i 's/^members = .*/members = ["macros"]/; s/^exclude = \["benches".*/exclude = ["benches", "fuzz", "models"]/' Cargo.toml
+sed -i 's/^members = .*/members = ["macros"]/; s/^exclude = \["benches".*/exclude = ["benches", "ecosystem", "fuzz", "models"]/' Cargo.toml
 # The flag is cargo's own, not the compiler's: stable has it behind the variable.
 RUSTC_BOOTSTRAP=1 cargo update --quiet -Zdirect-minimal-versions
 cargo tree --package netpoll --edges normal --depth 1 "$@"
