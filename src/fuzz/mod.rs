@@ -49,6 +49,9 @@ mod tests {
     /// Inputs a target beside the seeds; `NETPOLL_FUZZ_INPUTS` says otherwise.
     const INPUTS: u64 = 1000;
 
+    /// Bytes of an input.
+    const LENGTH_MAX: usize = 1024;
+
     fn random(state: &mut u64) -> u64 {
         *state ^= *state << 13;
         *state ^= *state >> 7;
@@ -72,6 +75,7 @@ mod tests {
                 _ => bytes.truncate(bytes.len() - pick(state, 4).min(bytes.len())),
             }
         }
+        bytes.truncate(LENGTH_MAX);
         bytes
     }
 

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Lines of src that the tests run, file by file, and which are not run. Needs rustup's component llvm-tools. The crates that it depends on are
+# not instrumented and not built anew.
+#   ci/coverage.sh [--lib, --test NAME, …]      all tests unless told
+# Children that a test starts count as well, unless they are killed or abort. target/coverage has the annotated sources.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+readonly out=$PWD/target/coverage
+
+rustup component list --installed | grep -q '^llvm-tools' || timeout 300 rustup component add llvm-tools
+tools=$(rustc --print target-libdir)/../bin
+rm -rf "$out"
+mkdir -p "$out"
+cat >"$out/wrapper" <<'SH'
+#!/bin/sh
+exec "$@" -C instrument-coverage
+SH
+chmod +x "$out/wrapper"
+export RUSTC_WORKSPACE_WRAPPER=$out/wrapper LLVM_PROFILE_FILE=$out/%p-%8m.profraw
+(($#)) || set -- --lib --tests
+
+build() {
+    cargo test --no-run --message-format json "$@" 2>"$out/build.txt" || {
+        cat "$out/build.txt" >&2
+        exit 1
+    }
+}
+mapfile -t binaries < <(build "$@" | grep '"profile":{[^}]*"test":true' | grep -o '"executable":"[^"]*"' | cut -d'"' -f4)
+((${#binaries[@]} > 0))
+# A test may fail for being slow; its lines count all the same, and cargo test is who judges.
+cargo test --no-fail-fast "$@" >"$out/tests.txt" 2>&1 || printf 'some tests failed: %s\n' "$out/tests.txt"
+
+find "$out" -name '*.profraw' >"$out/list.txt"
+"$tools/llvm-profdata" merge --sparse --failure-mode=warn --input-files="$out/list.txt" --output="$out/all.profdata"
+find "$out" -name '*.profraw' -delete
+objects=("${binaries[0]}")
+for binary in "${binaries[@]:1}"; do
+    objects+=(--object "$binary")
+done
+only=(--ignore-filename-regex '(\.cargo|rustc|/tests/|/macros/|/fuzz/|_tests\.rs|seam\.rs)')
+"$tools/llvm-cov" report "${objects[@]}" --instr-profile "$out/all.profdata" "${only[@]}" --show-region-summary=false \
+    --show-branch-summary=false >"$out/report.txt"
+"$tools/llvm-cov" show "${objects[@]}" --instr-profile "$out/all.profdata" "${only[@]}" --show-line-counts-or-regions=false \
+    >"$out/lines.txt"
+cut -c1-150 "$out/report.txt"

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# valgrind's memcheck over tests that end the runtime: no access out of bounds or to memory that is freed or not written, and nothing lost
+# after `rt::shutdown`. Needs valgrind.
+#   ci/memcheck.sh [TEST…]      of tests/shutdown.rs
+# The poll cache's blocks stay reachable, by design (C1). "Possibly lost" are 48 bytes of std's: the main thread's handle, which a
+# thread-local points into. Not among the tests: a_runtime_with_a_thousand_tasks_ends, whose tasks wait for themselves and so are lost
+# with whatever runtime.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+(($#)) || set -- descriptors_and_threads_are_back_to_before_fifty_times listeners_and_streams_survive handles_of_dropped_tasks_say_so
+
+binary=$(cargo test --no-run --message-format json --test shutdown 2>/dev/null | grep '"profile":{[^}]*"test":true' |
+    grep -o '"executable":"[^"]*"' | cut -d'"' -f4)
+for test in "$@"; do
+    log=target/memcheck-$test.txt
+    # The variable makes this process the child in which the test has its body.
+    NETPOLL_TEST_CHILD=$test timeout 300 valgrind --log-file="$log" --leak-check=full --fair-sched=yes \
+        --errors-for-leak-kinds=definite,indirect --error-exitcode=9 \
+        "$binary" --exact "$test" --nocapture --test-threads=1 >"$log.out" 2>&1 || {
+        cat "$log.out" "$log" >&2
+        exit 1
+    }
+    printf '%s\n' "$test"
+    grep -E 'definitely|indirectly|possibly|still reachable|ERROR SUMMARY|no leaks|All heap' "$log" | sed 's/^==[0-9]*==//'
+done
