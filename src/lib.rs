@@ -88,6 +88,15 @@ mod tokio_io;
 
 #[doc(no_inline)]
 pub use os::unix::net as unix;
+#[doc(no_inline)]
+pub use std::{write, writeln};
+
+/// What macros of this crate expand to.
+#[doc(hidden)]
+pub mod __private {
+    pub use std::format;
+    pub use std::string::String;
+}
 
 #[cfg(feature = "attributes")]
 pub use netpoll_macros::{main, test};
@@ -95,3 +104,7 @@ pub use netpoll_macros::{main, test};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/MIGRATION.md")]
+struct Migration;

@@ -2,6 +2,8 @@
 //! the macro crate's `tests/messages.rs`.
 #![cfg(feature = "attributes")]
 
+mod common;
+
 use std::io;
 use std::process::ExitCode;
 
@@ -82,6 +84,22 @@ fn main_blocks_and_returns() {
     let result: u32 = helper::main();
     assert_eq!(result, 2);
 }
+
+mod with_workers {
+    /// tokio's arguments.
+    #[netpoll::main(flavor = "multi_thread", worker_threads = 3)]
+    pub(super) async fn main() -> usize {
+        netpoll::rt::metrics().workers
+    }
+}
+
+#[test]
+fn the_number_of_workers_is_set() {
+    common::child("the_number_of_workers_is_set", || assert_eq!(with_workers::main(), 3));
+}
+
+#[netpoll::test(flavor = "multi_thread")]
+async fn takes_the_flavor_there_is() {}
 
 mod braces {
     #[netpoll::main]

@@ -98,6 +98,35 @@ fn the_environment_sets_the_number_of_threads() {
 }
 
 #[test]
+fn async_stds_variables_count_where_ours_are_not_set() {
+    const NAME: &str = "async_stds_variables_count_where_ours_are_not_set";
+    let expect = |threads: &str, name: &str| {
+        let threads = threads.parse().unwrap();
+        task::block_on(async { task::spawn(async {}).await });
+        assert_eq!(rt::metrics().workers, threads);
+        let named = common::park_on(task::spawn(async { thread::current().name().map(str::to_owned) }));
+        assert_eq!(named.as_deref(), Some(name));
+        rt::shutdown(common::BOUND).unwrap();
+        // What the program says wins.
+        Builder::new().workers(2).thread_name("mine").start().unwrap();
+        let named = common::park_on(task::spawn(async { thread::current().name().map(str::to_owned) }));
+        assert_eq!((rt::metrics().workers, named.as_deref()), (2, Some("mine")));
+    };
+    let sees = |name| std::env::var(name).unwrap();
+    let theirs = [("ASYNC_STD_THREAD_COUNT", "3"), ("ASYNC_STD_THREAD_NAME", "theirs")];
+    child_with(NAME, &[theirs[0], theirs[1], ("EXPECTED", "3 theirs")], || {
+        let expected = sees("EXPECTED");
+        let (threads, name) = expected.split_once(' ').unwrap();
+        expect(threads, name);
+    });
+    let ours = [("NETPOLL_THREADS", "4"), ("NETPOLL_THREAD_NAME", "ours")];
+    child_with(NAME, &[theirs[0], theirs[1], ours[0], ours[1], ("EXPECTED", "4 ours")], || {});
+    // async-std took its default for what is no number.
+    let all = thread::available_parallelism().unwrap().get();
+    child_with(NAME, &[("ASYNC_STD_THREAD_COUNT", "many"), ("EXPECTED", &format!("{all} netpoll"))], || {});
+}
+
+#[test]
 fn nonsense_in_the_environment_is_named() {
     const NAME: &str = "nonsense_in_the_environment_is_named";
     for value in ["0", "-1", "many", "", "512", "99999999999999999999", "1.5"] {

@@ -1,5 +1,7 @@
 //! Standard input, output and error, in a child process: this test binary again, at the test named below, with pipes.
 
+mod common;
+
 use std::error::Error as _;
 use std::string::FromUtf8Error;
 use std::time::Duration;
@@ -87,4 +89,23 @@ fn standard_streams() {
     child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
     assert!(errors.contains("rest \"the rest\""), "{errors}");
     assert!(child.wait().unwrap().success(), "{rest}{errors}");
+}
+
+#[test]
+fn awaited_macros_print() {
+    const NAME: &str = "awaited_macros_print";
+    let printed = common::child_with(NAME, &[], || {
+        block_on(async {
+            netpoll::print!("a {}", 1).await;
+            netpoll::println!(" b {two}", two = 2).await;
+            netpoll::println!().await;
+            netpoll::println!("c").await;
+            netpoll::eprint!("d").await;
+            // The future owns its text: it can be sent elsewhere.
+            netpoll::task::spawn(netpoll::eprintln!(" {}", String::from("e"))).await;
+        });
+    });
+    let Some(printed) = printed else { return };
+    assert!(printed.contains("a 1 b 2\n\nc\n"), "{printed}");
+    assert!(printed.contains("d e\n"), "{printed}");
 }

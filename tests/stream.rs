@@ -330,3 +330,64 @@ fn streams_run_in_tasks() {
     let task = task::spawn(async move { stream.collect::<Result<Vec<_>, _>>().await });
     assert_eq!(block_on(task), Ok(vec![(), ()]));
 }
+
+/// Pending once before each item and before the end.
+fn slow<T>(items: impl IntoIterator<Item = T>) -> impl Stream<Item = T> {
+    let mut items = items.into_iter();
+    let mut waited = false;
+    futures::stream::poll_fn(move |cx: &mut Context<'_>| {
+        waited = !waited;
+        if waited {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(items.next())
+    })
+}
+
+#[test]
+fn comparisons_wait_for_either_side() {
+    use std::cmp::Ordering::{Equal, Greater, Less};
+    block_on(async {
+        for (left, right, ordering) in [
+            (vec![], vec![], Equal),
+            (vec![], vec![1], Less),
+            (vec![1, 2], vec![1], Greater),
+            (vec![1, 2], vec![1, 2], Equal),
+            (vec![1, 3], vec![1, 2, 9], Greater),
+            (vec![0, 3], vec![1], Less),
+        ] {
+            let fast = || stream::from_iter(right.clone());
+            assert_eq!(slow(left.clone()).cmp(fast()).await, ordering);
+            assert_eq!(fast().cmp(slow(left.clone())).await, ordering.reverse());
+            assert_eq!(slow(left.clone()).partial_cmp(slow(right.clone())).await, Some(ordering));
+            assert_eq!(slow(left.clone()).eq(fast()).await, ordering == Equal);
+            assert_eq!(slow(left.clone()).ne(fast()).await, ordering != Equal);
+            assert_eq!(slow(left.clone()).lt(fast()).await, ordering == Less);
+            assert_eq!(slow(left.clone()).le(fast()).await, ordering != Greater);
+            assert_eq!(slow(left.clone()).gt(fast()).await, ordering == Greater);
+            assert_eq!(slow(left.clone()).ge(fast()).await, ordering != Less);
+        }
+        let nan = || stream::once(f64::NAN);
+        assert!(!nan().eq(nan()).await && nan().ne(nan()).await && !nan().le(nan()).await && !nan().ge(nan()).await);
+    });
+}
+
+#[test]
+fn the_least_is_the_first_and_the_greatest_the_last_of_equals() {
+    block_on(async {
+        let items = [(1, 'a'), (0, 'b'), (1, 'c'), (0, 'd')];
+        assert_eq!(slow(items).min_by_key(|item| item.0).await, Some((0, 'b')));
+        assert_eq!(slow(items).max_by_key(|item| item.0).await, Some((1, 'c')));
+        assert_eq!(slow(items).min_by(|a, b| a.0.cmp(&b.0)).await, Some((0, 'b')));
+        assert_eq!(slow(items).max_by(|a, b| a.0.cmp(&b.0)).await, Some((1, 'c')));
+        assert_eq!((slow([2, 1, 3]).min().await, slow([2, 1, 3]).max().await), (Some(1), Some(3)));
+        assert_eq!((slow([0; 0]).min().await, slow([0; 0]).max_by_key(|n| *n).await), (None, None));
+        let total: f64 = slow([0.5, 0.25]).sum().await;
+        assert_eq!(total, 0.75);
+        assert_eq!(slow([0u8; 0]).product::<u8>().await, 1);
+        let mut all = vec![1];
+        stream::extend(&mut all, slow([2, 3])).await;
+        assert_eq!(all, [1, 2, 3]);
+    });
+}

@@ -1,55 +1,106 @@
-//! The attribute's arguments: nothing, or `crate = "path"`.
+//! The attribute's arguments: `crate = "path"`, and what people write for the number of threads.
 
 use proc_macro::{Literal, Span, TokenStream, TokenTree};
 
 use crate::diagnostic::Error;
+use crate::expand::Attribute;
 
-const ACCEPTED: &str = "the only argument accepted is `crate = \"path::to::netpoll\"`";
+/// What the arguments say.
+#[derive(Default)]
+pub(crate) struct Arguments {
+    /// The path of `netpoll`.
+    pub(crate) path: Option<TokenStream>,
+    /// How many threads run tasks.
+    pub(crate) workers: Option<Literal>,
+}
 
-/// The path of `netpoll` that the arguments name, if they do.
-pub(crate) fn parse(arguments: TokenStream) -> Result<Option<TokenStream>, Error> {
+fn accepted(attribute: Attribute) -> &'static str {
+    match attribute {
+        Attribute::Main => "the arguments accepted are `workers = N` and `crate = \"path::to::netpoll\"`",
+        Attribute::Test => "the only argument accepted is `crate = \"path::to::netpoll\"`",
+    }
+}
+
+/// Reads `name = value, …`.
+pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Arguments, Error> {
+    let accepted = accepted(attribute);
     let mut tokens = arguments.into_iter();
-    let mut path = None;
+    let mut parsed = Arguments::default();
+    let mut seen = Vec::new();
     while let Some(name) = tokens.next() {
-        match &name {
-            TokenTree::Ident(ident) if ident.to_string() == "crate" => {}
-            TokenTree::Ident(ident) => {
-                return Err(Error::new(ident.span(), format!("unknown argument `{ident}`: {ACCEPTED}")));
-            }
-            other => return Err(Error::new(other.span(), format!("unexpected `{other}`: {ACCEPTED}"))),
+        let ident = match &name {
+            TokenTree::Ident(ident) => ident.to_string(),
+            other => return Err(Error::new(other.span(), format!("unexpected `{other}`: {accepted}"))),
+        };
+        // tokio's name for it means the same.
+        let ident = if ident == "worker_threads" { "workers".to_owned() } else { ident };
+        if !["crate", "workers", "flavor"].contains(&ident.as_str()) {
+            return Err(Error::new(name.span(), format!("unknown argument `{ident}`: {accepted}")));
         }
-        if path.is_some() {
-            return Err(Error::new(name.span(), "the argument `crate` is given twice"));
+        if ident == "workers" && attribute == Attribute::Test {
+            let text = "tests share one runtime: set NETPOLL_THREADS for all of them";
+            return Err(Error::new(name.span(), text.to_owned()));
+        }
+        if seen.contains(&ident) {
+            return Err(Error::new(name.span(), format!("the argument `{ident}` is given twice")));
         }
         match tokens.next() {
             Some(TokenTree::Punct(punct)) if punct.as_char() == '=' => {}
-            Some(other) => return Err(Error::new(other.span(), format!("expected `=` after `crate`: {ACCEPTED}"))),
-            None => return Err(Error::new(name.span(), format!("expected `=` after `crate`: {ACCEPTED}"))),
+            Some(other) => {
+                return Err(Error::new(other.span(), format!("expected `=` after `{ident}`: {accepted}")));
+            }
+            None => return Err(Error::new(name.span(), format!("expected `=` after `{ident}`: {accepted}"))),
         }
-        path = Some(match tokens.next() {
-            Some(value) => parse_path(&value)?,
-            None => return Err(Error::new(name.span(), format!("expected a path in quotes after `=`: {ACCEPTED}"))),
-        });
+        let value = tokens.next();
+        match (ident.as_str(), value) {
+            ("crate", Some(value)) => parsed.path = Some(parse_path(&value, accepted)?),
+            ("crate", None) => {
+                return Err(Error::new(name.span(), format!("expected a path in quotes after `=`: {accepted}")));
+            }
+            ("workers", value) => parsed.workers = Some(parse_workers(name.span(), value)?),
+            // There is one kind of runtime.
+            (_, Some(value)) if value.to_string() == "\"multi_thread\"" => {}
+            _ => {
+                let instead = match attribute {
+                    Attribute::Main => "leave `flavor` out, or say `workers = 1`",
+                    Attribute::Test => "leave `flavor` out",
+                };
+                return Err(Error::new(name.span(), format!("there is one kind of runtime: {instead}")));
+            }
+        }
+        seen.push(ident);
         match tokens.next() {
             None => break,
             Some(TokenTree::Punct(punct)) if punct.as_char() == ',' => {}
             Some(other) => return Err(Error::new(other.span(), "expected `,` between arguments")),
         }
     }
-    Ok(path)
+    Ok(parsed)
+}
+
+/// A number from 1 up, in plain digits. Whether there may be so many is said when the program starts.
+fn parse_workers(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
+    let expected = "expected a number of threads from 1 up, such as `workers = 4`";
+    match value {
+        Some(TokenTree::Literal(literal)) if literal.to_string().parse().is_ok_and(|workers: u32| workers > 0) => {
+            Ok(literal)
+        }
+        Some(other) => Err(Error::new(other.span(), expected)),
+        None => Err(Error::new(name, expected)),
+    }
 }
 
 /// The tokens of a path that stands in quotes, each at the place of the quotes.
-fn parse_path(value: &TokenTree) -> Result<TokenStream, Error> {
+fn parse_path(value: &TokenTree, accepted: &str) -> Result<TokenStream, Error> {
     let not_a_path =
-        |span: Span| Error::new(span, format!("expected a path in quotes, such as \"netpoll\": {ACCEPTED}"));
+        |span: Span| Error::new(span, format!("expected a path in quotes, such as \"netpoll\": {accepted}"));
     let literal = match value {
         TokenTree::Literal(literal) => literal,
         // What a `$path:literal` of macro_rules comes as.
         TokenTree::Group(group) => {
             let mut inner = group.stream().into_iter();
             return match (inner.next(), inner.next()) {
-                (Some(value), None) => parse_path(&value),
+                (Some(value), None) => parse_path(&value, accepted),
                 _ => Err(not_a_path(group.span())),
             };
         }

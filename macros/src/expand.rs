@@ -1,8 +1,8 @@
 //! The expansion: the user's function inside one that blocks on it.
 
-use proc_macro::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
+use proc_macro::{Delimiter, Group, Literal, Span, TokenStream, TokenTree};
 
-use crate::arguments;
+use crate::arguments::{self, Arguments};
 use crate::diagnostic::Error;
 use crate::item::{self, Function};
 
@@ -33,7 +33,7 @@ fn try_expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -
         Attribute::Main => "the main function",
         Attribute::Test => "a test function",
     };
-    let path = arguments::parse(arguments)?;
+    let Arguments { path, workers } = arguments::parse(attribute, arguments)?;
     let function = item::parse(item, whom)?;
     if attribute == Attribute::Main && function.name.to_string() != "main" {
         return Err(Error::new(function.name.span(), "only the main function can be tagged with #[netpoll::main]"));
@@ -48,7 +48,7 @@ fn try_expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -
     tokens.extend(function.attributes.iter().cloned());
     tokens.extend(function.visibility.clone());
     tokens.extend(signature(&function));
-    tokens.extend([TokenTree::from(outer_body(&function, path))]);
+    tokens.extend([TokenTree::from(outer_body(&function, path, workers))]);
     Ok(tokens)
 }
 
@@ -59,22 +59,23 @@ fn signature(function: &Function) -> TokenStream {
     head.into_iter().chain(function.output.clone()).collect()
 }
 
-/// `{ async fn name() output { body } path::task::block_on(name()) }`
-fn outer_body(function: &Function, path: TokenStream) -> Group {
+/// `{ async fn name() output { body } path::rt::Builder::new().workers(N)…; path::task::block_on(name()) }`
+fn outer_body(function: &Function, path: TokenStream, workers: Option<Literal>) -> Group {
     let mut tokens = TokenStream::from(TokenTree::from(function.async_token.clone()));
     tokens.extend(signature(function));
     tokens.extend([TokenTree::from(function.body.clone())]);
 
-    tokens.extend(path);
-    for name in ["task", "block_on"] {
-        tokens.extend(parse_ours("::"));
-        tokens.extend([TokenTree::from(Ident::new(name, Span::mixed_site()))]);
+    let parenthesised = |inner: TokenStream| TokenTree::from(Group::new(Delimiter::Parenthesis, inner));
+    if let Some(workers) = workers {
+        tokens.extend(path.clone());
+        tokens.extend(parse_ours("::rt::Builder::new().workers"));
+        tokens.extend([parenthesised(TokenTree::from(workers).into())]);
+        tokens.extend(parse_ours(".start().expect(\"the runtime starts\");"));
     }
-    let call: TokenStream =
-        [function.name.clone().into(), TokenTree::from(Group::new(Delimiter::Parenthesis, TokenStream::new()))]
-            .into_iter()
-            .collect();
-    tokens.extend([TokenTree::from(Group::new(Delimiter::Parenthesis, call))]);
+    tokens.extend(path);
+    tokens.extend(parse_ours("::task::block_on"));
+    let call = TokenStream::from_iter([function.name.clone().into(), parenthesised(TokenStream::new())]);
+    tokens.extend([parenthesised(call)]);
 
     let mut body = Group::new(Delimiter::Brace, tokens);
     // What is wrong with the whole (a return type that is none for `main`) is shown at the user's braces.

@@ -36,12 +36,14 @@ use proc_macro::TokenStream;
 /// ```
 ///
 /// The function is called `main`, is `async`, takes no arguments and is not generic; what it returns is up to it, as with any
-/// `main`. Runtime settings are made in the program, with `netpoll::rt::Builder`.
+/// `main`. Runtime settings beyond the number of workers are made in the program, with `netpoll::rt::Builder`.
 ///
 /// # Arguments
 ///
-/// None, or `crate = "path"`, the path under which `netpoll` is known: for a dependency that was renamed and for macros
-/// that expand to this attribute.
+/// * `workers = N`: how many threads run tasks; before it runs, the program ends with a panic if there cannot be so many. Also as
+///   `worker_threads`, tokio's word for it; its `flavor = "multi_thread"` says nothing here and is accepted.
+/// * `crate = "path"`: the path under which `netpoll` is known, for a dependency that was renamed and for macros that expand to this
+///   attribute.
 ///
 /// ```text
 /// #[np::main(crate = "np")]
@@ -69,7 +71,7 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// `#[ignore]` among them; a `#[test]` below this one is not doubled. Tests run beside each other on threads of their own, as
 /// always.
 ///
-/// Arguments and errors: see [`main`](macro@main).
+/// Arguments and errors: see [`main`](macro@main); all tests of a program share one runtime, so there is no `workers`.
 #[proc_macro_attribute]
 pub fn test(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::expand(expand::Attribute::Test, arguments, item)

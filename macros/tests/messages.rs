@@ -121,9 +121,24 @@ fn items_that_are_no_functions() {
 
 #[test]
 fn arguments_of_the_attribute() {
-    let accepted = "the only argument accepted is `crate = \"path::to::netpoll\"`";
-    let unknown = format!("unknown argument `flavor`: {accepted}");
-    refuses("#[netpoll::main(flavor = \"multi_thread\")] async fn main() {}", &unknown, "flavor");
+    let only = "the only argument accepted is `crate = \"path::to::netpoll\"`";
+    let accepted = "the arguments accepted are `workers = N` and `crate = \"path::to::netpoll\"`";
+    let unknown = format!("unknown argument `start_paused`: {accepted}");
+    refuses("#[netpoll::main(start_paused = true)] async fn main() {}", &unknown, "start_paused");
+    let unknown = format!("unknown argument `start_paused`: {only}");
+    refuses("#[netpoll::test(start_paused = true)] async fn works() {}", &unknown, "start_paused");
+    let one = "there is one kind of runtime: leave `flavor` out, or say `workers = 1`";
+    refuses("#[netpoll::main(flavor = \"current_thread\")] async fn main() {}", one, "flavor");
+    let one = "there is one kind of runtime: leave `flavor` out";
+    refuses("#[netpoll::test(flavor = \"current_thread\")] async fn works() {}", one, "flavor");
+    let workers = "expected a number of threads from 1 up, such as `workers = 4`";
+    refuses("#[netpoll::main(workers = 0)] async fn main() {}", workers, "0");
+    refuses("#[netpoll::main(worker_threads = \"2\")] async fn main() {}", workers, "\"2\"");
+    refuses("#[netpoll::main(workers =)] async fn main() {}", workers, "workers");
+    let shared = "tests share one runtime: set NETPOLL_THREADS for all of them";
+    refuses("#[netpoll::test(worker_threads = 2)] async fn works() {}", shared, "worker_threads");
+    let twice = "the argument `workers` is given twice";
+    refuses("#[netpoll::main(workers = 2, worker_threads = 3)] async fn main() {}", twice, "worker_threads");
     refuses("#[netpoll::main(2)] async fn main() {}", &format!("unexpected `2`: {accepted}"), "2");
     let equals = format!("expected `=` after `crate`: {accepted}");
     refuses("#[netpoll::main(crate)] async fn main() {}", &equals, "crate");

@@ -29,6 +29,7 @@ mod buf_writer;
 mod call;
 mod copy;
 pub mod prelude;
+mod print;
 mod read;
 mod seek;
 mod stdin;
@@ -56,6 +57,8 @@ pub use async_fd::{
 pub use buf_read::{BufReadExt, Lines, ReadLineFuture, ReadUntilFuture, Split};
 pub use buf_writer::{BufWriter, IntoInnerError};
 pub use copy::{copy, copy_bidirectional, copy_bidirectional_with};
+#[doc(hidden)]
+pub use print::{_eprint, _print};
 pub use read::{Bytes, ReadExactFuture, ReadExt, ReadToEndFuture, ReadToStringFuture};
 pub use seek::SeekExt;
 pub use stdin::{Stdin, stdin};

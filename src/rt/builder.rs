@@ -1,5 +1,6 @@
 //! `Builder`: what can be set before the runtime starts.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::thread::available_parallelism;
@@ -52,6 +53,10 @@ impl fmt::Debug for Config {
 const SPARES: usize = 64;
 const BLOCKING_THREADS: usize = 256;
 const THREADS_VARIABLE: &str = "NETPOLL_THREADS";
+const NAME_VARIABLE: &str = "NETPOLL_THREAD_NAME";
+/// async-std's, read where ours are not set.
+const THREADS_FALLBACK: &str = "ASYNC_STD_THREAD_COUNT";
+const NAME_FALLBACK: &str = "ASYNC_STD_THREAD_NAME";
 
 impl Config {
     fn new() -> Config {
@@ -66,7 +71,7 @@ impl Config {
         }
     }
 
-    /// The defaults with `NETPOLL_THREADS`. A first use cannot return an error: a value that makes no sense is named on
+    /// The defaults with what the environment says. A first use cannot return an error: a value that makes no sense is named on
     /// standard error and the default is taken.
     pub(crate) fn from_environment() -> Config {
         let mut config = Config::new();
@@ -75,21 +80,36 @@ impl Config {
             Ok(None) => {}
             Err(error) => eprintln!("netpoll: {error}; using {} workers", config.workers),
         }
+        if let Some(name) = thread_name_from_environment() {
+            config.thread_name = name;
+        }
         config
     }
 }
 
+/// Ours where it is set, otherwise async-std's.
+fn variable(ours: &'static str, fallback: &'static str) -> Option<(&'static str, OsString)> {
+    [ours, fallback].into_iter().find_map(|name| Some((name, std::env::var_os(name)?)))
+}
+
+/// async-std takes a number that makes no sense for its default, silently; so does the fallback.
 fn workers_from_environment() -> io::Result<Option<usize>> {
-    let Some(value) = std::env::var_os(THREADS_VARIABLE) else { return Ok(None) };
+    let Some((name, value)) = variable(THREADS_VARIABLE, THREADS_FALLBACK) else { return Ok(None) };
     let workers = value.to_str().and_then(|value| value.trim().parse().ok());
     match workers {
         Some(workers @ 1..PROCESSORS_MAX) => Ok(Some(workers)),
+        _ if name == THREADS_FALLBACK => Ok(None),
         _ => Err(invalid(format!(
-            "{THREADS_VARIABLE}={} is not a number of threads from 1 to {}",
+            "{name}={} is not a number of threads from 1 to {}",
             value.display(),
             PROCESSORS_MAX - 1
         ))),
     }
+}
+
+/// The environment cannot hold a NUL byte, so any name will do that is text.
+fn thread_name_from_environment() -> Option<String> {
+    variable(NAME_VARIABLE, NAME_FALLBACK)?.1.into_string().ok()
 }
 
 fn invalid(text: String) -> io::Error {
@@ -116,6 +136,7 @@ fn invalid(text: String) -> io::Error {
 pub struct Builder {
     config: Config,
     workers: Option<usize>,
+    thread_name: Option<String>,
 }
 
 impl Default for Builder {
@@ -125,9 +146,13 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// The defaults: a worker a CPU (or `NETPOLL_THREADS`), 64 spare workers, 256 threads for blocking calls.
+    /// The defaults: a worker a CPU, 64 spare workers, 256 threads for blocking calls.
+    ///
+    /// The environment variables `NETPOLL_THREADS` and `NETPOLL_THREAD_NAME` count where [`workers`](Builder::workers) and
+    /// [`thread_name`](Builder::thread_name) are not called, and where they are not set async-std's `ASYNC_STD_THREAD_COUNT` and
+    /// `ASYNC_STD_THREAD_NAME`.
     pub fn new() -> Builder {
-        Builder { config: Config::new(), workers: None }
+        Builder { config: Config::new(), workers: None, thread_name: None }
     }
 
     /// How many threads run tasks at the same time, from 1 up. Threads start when there is work for them. A thread inside
@@ -152,7 +177,7 @@ impl Builder {
 
     /// The name of the runtime's threads; ones with another duty than tasks have it with a suffix. The kernel shows 15 bytes.
     pub fn thread_name(mut self, name: impl Into<String>) -> Builder {
-        self.config.thread_name = name.into();
+        self.thread_name = Some(name.into());
         self
     }
 
@@ -184,11 +209,14 @@ impl Builder {
     /// can be changed after [`shutdown`](crate::rt::shutdown). `InvalidInput` for a number that makes no sense, also one
     /// in `NETPOLL_THREADS` where [`workers`](Builder::workers) was not called.
     pub fn start(self) -> io::Result<()> {
-        let Builder { mut config, workers } = self;
+        let Builder { mut config, workers, thread_name } = self;
         config.workers = match workers {
             Some(workers) => workers,
             None => workers_from_environment()?.unwrap_or(config.workers),
         };
+        if let Some(name) = thread_name.or_else(thread_name_from_environment) {
+            config.thread_name = name;
+        }
         if config.workers == 0 {
             return Err(invalid("a runtime needs at least one worker".to_owned()));
         }

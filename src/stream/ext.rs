@@ -1,25 +1,31 @@
 //! [`StreamExt`]: the methods of streams, with async-std's names and signatures.
 //!
 //! One trait, so that a glob import never makes a method ambiguous. What only hands on to `futures-lite` has its types; ours are
-//! `merge`, `collect`, `try_fold` and those with a clock. All are stable here (some there only with its feature `unstable`).
+//! `merge`, `collect`, `try_fold`, sums, comparisons and those with a clock. All are stable here (some there only with its feature `unstable`).
 //!
 //! # Cancellation
 //! A dropped `next` loses no item. The other futures that take `&mut self` lose what they have folded or counted, but the stream goes
 //! on where it was.
 
+use std::cmp::Ordering;
+use std::fmt;
 use std::future::Future;
+use std::iter;
+use std::ops;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
 use futures_lite::stream::StreamExt as Lite;
+use pin_project_lite::pin_project;
 
 use super::{
-    AllFuture, AnyFuture, Chain, Cloned, CollectFuture, Copied, CountFuture, Cycle, Delay, Enumerate, Filter,
-    FilterMap, FindFuture, FindMapFuture, FlatMap, Flatten, FoldFuture, ForEachFuture, FromStream, Fuse, Inspect,
-    LastFuture, Map, MapWhile, Merge, NextFuture, NthFuture, PartitionFuture, PositionFuture, Scan, Skip, SkipWhile,
-    StepBy, Take, TakeWhile, Throttle, Timeout, TryForEachFuture, UnzipFuture, Zip,
+    AllFuture, AnyFuture, BestByKeyFuture, BestFuture, Chain, Cloned, CollectFuture, CompareFuture, Copied,
+    CountFuture, Cycle, Delay, Enumerate, Filter, FilterMap, FindFuture, FindMapFuture, FlatMap, Flatten, FoldFuture,
+    ForEachFuture, FromStream, Fuse, Inspect, LastFuture, Map, MapWhile, Merge, NextFuture, NthFuture, PartitionFuture,
+    PositionFuture, Scan, Skip, SkipWhile, StepBy, Take, TakeWhile, Throttle, Timeout, TryForEachFuture, UnzipFuture,
+    Zip, compare,
 };
 
 /// Methods for every [`Stream`].
@@ -769,9 +775,344 @@ pub trait StreamExt: Stream {
     {
         Lite::any(self, f)
     }
+
+    /// The least item, the first of equals; `None` of an empty stream.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter([2, 1, 3]).min().await, Some(1));
+    /// # });
+    /// ```
+    fn min(self) -> BestFuture<Self, compare::Natural<Self::Item>>
+    where
+        Self: Sized,
+        Self::Item: Ord,
+    {
+        compare::least(self, Ord::cmp)
+    }
+
+    /// The least item by the order that `compare` gives, the first of equals.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let least = stream::from_iter([2.5, 1.5, 3.5]).min_by(|a, b| f64::total_cmp(a, b)).await;
+    /// assert_eq!(least, Some(1.5));
+    /// # });
+    /// ```
+    fn min_by<F>(self, compare: F) -> BestFuture<Self, F>
+    where
+        Self: Sized,
+        F: FnMut(&Self::Item, &Self::Item) -> Ordering,
+    {
+        compare::least(self, compare)
+    }
+
+    /// The item with the least key, the first of equals. `key` is called once an item.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter(["bb", "c", "aaa"]).min_by_key(|text| text.len()).await, Some("c"));
+    /// # });
+    /// ```
+    fn min_by_key<K, F>(self, key: F) -> BestByKeyFuture<Self, F, K>
+    where
+        Self: Sized,
+        K: Ord,
+        F: FnMut(&Self::Item) -> K,
+    {
+        compare::least_by_key(self, key)
+    }
+
+    /// The greatest item, the last of equals; `None` of an empty stream.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter([2, 1, 3]).max().await, Some(3));
+    /// # });
+    /// ```
+    fn max(self) -> BestFuture<Self, compare::Natural<Self::Item>>
+    where
+        Self: Sized,
+        Self::Item: Ord,
+    {
+        compare::greatest(self, Ord::cmp)
+    }
+
+    /// The greatest item by the order that `compare` gives, the last of equals.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let greatest = stream::from_iter([2.5, 1.5, 3.5]).max_by(|a, b| f64::total_cmp(a, b)).await;
+    /// assert_eq!(greatest, Some(3.5));
+    /// # });
+    /// ```
+    fn max_by<F>(self, compare: F) -> BestFuture<Self, F>
+    where
+        Self: Sized,
+        F: FnMut(&Self::Item, &Self::Item) -> Ordering,
+    {
+        compare::greatest(self, compare)
+    }
+
+    /// The item with the greatest key, the last of equals. `key` is called once an item.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter(["bb", "c", "aaa"]).max_by_key(|text| text.len()).await, Some("aaa"));
+    /// # });
+    /// ```
+    fn max_by_key<K, F>(self, key: F) -> BestByKeyFuture<Self, F, K>
+    where
+        Self: Sized,
+        K: Ord,
+        F: FnMut(&Self::Item) -> K,
+    {
+        compare::greatest_by_key(self, key)
+    }
+
+    /// Compares two streams item by item; of two that begin alike the shorter is less.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    /// use std::cmp::Ordering;
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let ordering = stream::from_iter([1, 2]).cmp(stream::from_iter([1, 3])).await;
+    /// assert_eq!(ordering, Ordering::Less);
+    /// # });
+    /// ```
+    fn cmp<S>(self, other: S) -> CompareFuture<Self, S, Ordering>
+    where
+        Self: Sized,
+        S: Stream<Item = Self::Item>,
+        Self::Item: Ord,
+    {
+        compare::compare(self, other, |left, right| Some(left.cmp(right)), |ordering| ordering.expect("a total order"))
+    }
+
+    /// The same for a partial order: `None` if a pair has none.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// let ordering = stream::once(1.0).partial_cmp(stream::once(f64::NAN)).await;
+    /// assert_eq!(ordering, None);
+    /// # });
+    /// ```
+    fn partial_cmp<S>(self, other: S) -> CompareFuture<Self, S, Option<Ordering>>
+    where
+        Self: Sized,
+        S: Stream,
+        Self::Item: PartialOrd<S::Item>,
+    {
+        compare::compare(self, other, PartialOrd::partial_cmp, |ordering| ordering)
+    }
+
+    /// Whether two streams are of the same length and their items equal.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert!(stream::from_iter([1, 2]).eq(stream::from_iter([1, 2])).await);
+    /// # });
+    /// ```
+    fn eq<S>(self, other: S) -> CompareFuture<Self, S, bool>
+    where
+        Self: Sized,
+        S: Stream,
+        Self::Item: PartialEq<S::Item>,
+    {
+        compare::compare(
+            self,
+            other,
+            |a, b| (a == b).then_some(Ordering::Equal),
+            |ordering| ordering == Some(Ordering::Equal),
+        )
+    }
+
+    /// Whether two streams differ.
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert!(stream::from_iter([1, 2]).ne(stream::once(1)).await);
+    /// # });
+    /// ```
+    fn ne<S>(self, other: S) -> CompareFuture<Self, S, bool>
+    where
+        Self: Sized,
+        S: Stream,
+        Self::Item: PartialEq<S::Item>,
+    {
+        compare::compare(
+            self,
+            other,
+            |a, b| (a == b).then_some(Ordering::Equal),
+            |ordering| ordering != Some(Ordering::Equal),
+        )
+    }
+
+    /// Whether the stream is less than `other`, in the order of [`partial_cmp`](StreamExt::partial_cmp).
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert!(stream::from_iter([1, 2]).lt(stream::from_iter([1, 3])).await);
+    /// # });
+    /// ```
+    fn lt<S>(self, other: S) -> CompareFuture<Self, S, bool>
+    where
+        Self: Sized,
+        S: Stream,
+        Self::Item: PartialOrd<S::Item>,
+    {
+        compare::compare(self, other, PartialOrd::partial_cmp, |ordering| ordering.is_some_and(Ordering::is_lt))
+    }
+
+    /// Whether the stream is less than or equal to `other`, in the order of [`partial_cmp`](StreamExt::partial_cmp).
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert!(stream::once(1).le(stream::once(1)).await);
+    /// # });
+    /// ```
+    fn le<S>(self, other: S) -> CompareFuture<Self, S, bool>
+    where
+        Self: Sized,
+        S: Stream,
+        Self::Item: PartialOrd<S::Item>,
+    {
+        compare::compare(self, other, PartialOrd::partial_cmp, |ordering| ordering.is_some_and(Ordering::is_le))
+    }
+
+    /// Whether the stream is greater than `other`, in the order of [`partial_cmp`](StreamExt::partial_cmp).
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert!(stream::from_iter([1, 2]).gt(stream::once(1)).await);
+    /// # });
+    /// ```
+    fn gt<S>(self, other: S) -> CompareFuture<Self, S, bool>
+    where
+        Self: Sized,
+        S: Stream,
+        Self::Item: PartialOrd<S::Item>,
+    {
+        compare::compare(self, other, PartialOrd::partial_cmp, |ordering| ordering.is_some_and(Ordering::is_gt))
+    }
+
+    /// Whether the stream is greater than or equal to `other`, in the order of [`partial_cmp`](StreamExt::partial_cmp).
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert!(stream::once(1).ge(stream::empty()).await);
+    /// # });
+    /// ```
+    fn ge<S>(self, other: S) -> CompareFuture<Self, S, bool>
+    where
+        Self: Sized,
+        S: Stream,
+        Self::Item: PartialOrd<S::Item>,
+    {
+        compare::compare(self, other, PartialOrd::partial_cmp, |ordering| ordering.is_some_and(Ordering::is_ge))
+    }
+
+    /// The sum of all items, of numbers and everything else with [`Sum`](iter::Sum). For a stream of `Result`:
+    /// [`try_fold`](StreamExt::try_fold).
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter([1u8, 2, 3]).sum::<u8>().await, 6);
+    /// # });
+    /// ```
+    fn sum<T>(self) -> AccumulateFuture<Self, T>
+    where
+        Self: Sized,
+        T: iter::Sum<Self::Item> + ops::Add<Output = T>,
+    {
+        let total = Some(iter::empty().sum());
+        AccumulateFuture { stream: self, total, add: |total, item| total + iter::once(item).sum() }
+    }
+
+    /// The product of all items, of numbers and everything else with [`Product`](iter::Product). For a stream of `Result`:
+    /// [`try_fold`](StreamExt::try_fold).
+    ///
+    /// ```
+    /// use netpoll::{prelude::*, stream};
+    ///
+    /// # netpoll::task::block_on(async {
+    /// assert_eq!(stream::from_iter(1..=5u32).product::<u32>().await, 120);
+    /// # });
+    /// ```
+    fn product<T>(self) -> AccumulateFuture<Self, T>
+    where
+        Self: Sized,
+        T: iter::Product<Self::Item> + ops::Mul<Output = T>,
+    {
+        let total = Some(iter::empty().product());
+        AccumulateFuture { stream: self, total, add: |total, item| total * iter::once(item).product() }
+    }
 }
 
 impl<S: Stream + ?Sized> StreamExt for S {}
+
+pin_project! {
+    /// Future of [`StreamExt::sum`] and [`StreamExt::product`].
+    #[must_use = "futures do nothing unless you `.await` or poll them"]
+    pub struct AccumulateFuture<S: Stream, T> {
+        #[pin]
+        stream: S,
+        // `None` once the future is done.
+        total: Option<T>,
+        add: fn(T, S::Item) -> T,
+    }
+}
+
+impl<S: Stream, T> Future for AccumulateFuture<S, T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let mut this = self.project();
+        loop {
+            let item = ready!(this.stream.as_mut().poll_next(cx));
+            let total = this.total.take().expect("polled after it was ready");
+            match item {
+                Some(item) => *this.total = Some((this.add)(total, item)),
+                None => return Poll::Ready(total),
+            }
+        }
+    }
+}
+
+impl<S: Stream, T: fmt::Debug> fmt::Debug for AccumulateFuture<S, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccumulateFuture").field("total", &self.total).finish_non_exhaustive()
+    }
+}
 
 /// Future of [`StreamExt::try_fold`].
 #[derive(Debug)]

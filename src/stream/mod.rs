@@ -1,11 +1,12 @@
 //! Streams: asynchronous iterators, their combinators and sources.
 //!
 //! `Stream` is `futures-core`'s. The methods are async-std's, in one trait [`StreamExt`]; those without behaviour of their own come
-//! from `futures-lite`. Not here: comparisons (`min`, `max`, `cmp`, `eq` …), `sum` and `product`, which are a
-//! [`fold`](StreamExt::fold). `futures` and `futures-lite` work with every stream of this crate.
+//! from `futures-lite`. `futures` and `futures-lite` work with every stream of this crate.
 
 mod collect;
+mod compare;
 mod ext;
+mod extend;
 mod interval;
 mod merge;
 mod sources;
@@ -24,7 +25,9 @@ pub use futures_lite::stream::{
 };
 
 pub use collect::{CollectFuture, FromStream};
-pub use ext::{StreamExt, TryFoldFuture};
+pub use compare::{BestByKeyFuture, BestFuture, CompareFuture};
+pub use ext::{AccumulateFuture, StreamExt, TryFoldFuture};
+pub use extend::{Extend, IntoStream, extend};
 pub use interval::{Interval, interval};
 pub use merge::Merge;
 pub use sources::{FromFn, Successors, from_fn, successors};

@@ -2,9 +2,10 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 
-use super::JoinHandle;
+use super::{JoinHandle, local_tasks};
 use crate::rt::{fork, sched};
 
 /// Settings for a task to be spawned.
@@ -49,11 +50,29 @@ impl Builder {
         Ok(JoinHandle::new(sched::task::spawn(self.name, future)))
     }
 
+    /// Spawns `future` on the calling thread; see [`spawn_local`](super::spawn_local).
+    ///
+    /// # Errors
+    /// `Unsupported` inside a task made by [`spawn`](super::spawn) or [`spawn_blocking`](super::spawn_blocking) and while the thread
+    /// ends. In a child of fork(2) that did not call exec(2).
+    pub fn local<F, T>(self, future: F) -> io::Result<JoinHandle<T>>
+    where
+        F: Future<Output = T> + 'static,
+        T: 'static,
+    {
+        fork::check()?;
+        if !local_tasks::is_possible() {
+            let text = "local tasks belong to a thread inside block_on, and this task may move to another";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        Ok(JoinHandle::new(local_tasks::spawn(self.name, future)))
+    }
+
     /// Runs `future` on the calling thread; see [`block_on`](super::block_on).
     pub fn blocking<F, T>(self, future: F) -> T
     where
         F: Future<Output = T>,
     {
-        sched::block_on::block_on_named(self.name, future)
+        sched::block_on::block_on_named(self.name, local_tasks::WithLocal::new(pin!(future)))
     }
 }

@@ -5,9 +5,11 @@
 mod builder;
 mod join_handle;
 mod local;
+mod local_tasks;
 mod yield_now;
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
 pub use std::task::{Context, Poll, Waker, ready};
@@ -44,6 +46,35 @@ where
     T: Send + 'static,
 {
     JoinHandle::new(sched::task::spawn(None, future))
+}
+
+/// Runs `future`, which need not be `Send`, as a task on the calling thread.
+///
+/// It runs while the thread is inside [`block_on`]: the one that is running, or the thread's next. Otherwise it is as with [`spawn`]. What
+/// has not ended when the thread ends is dropped then.
+///
+/// # Panics
+/// Inside a task made by [`spawn`] or [`spawn_blocking`]: its thread may have no `block_on` to run it in. In a child of fork(2) that did
+/// not call exec(2). See [`Builder::local`].
+///
+/// # Examples
+/// ```
+/// use netpoll::task;
+/// use std::{cell::Cell, rc::Rc};
+///
+/// task::block_on(async {
+///     let count = Rc::new(Cell::new(0));
+///     let shared = count.clone();
+///     task::spawn_local(async move { shared.set(shared.get() + 1) }).await;
+///     assert_eq!(count.get(), 1);
+/// });
+/// ```
+pub fn spawn_local<F, T>(future: F) -> JoinHandle<T>
+where
+    F: Future<Output = T> + 'static,
+    T: 'static,
+{
+    Builder::new().local(future).unwrap_or_else(|error| panic!("cannot spawn a local task: {error}"))
 }
 
 /// Runs `f`, which may block, on a thread kept for such calls.
@@ -94,7 +125,8 @@ pub fn block_on<F, T>(future: F) -> T
 where
     F: Future<Output = T>,
 {
-    sched::block_on::block_on(future)
+    // By reference: a future may be large, and every move of it takes its size of stack.
+    sched::block_on::block_on(local_tasks::WithLocal::new(pin!(future)))
 }
 
 /// Waits for `duration`.

@@ -60,7 +60,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 /// The same as a task with a name.
 pub(crate) fn block_on_named<F: Future>(name: Option<Arc<str>>, future: F) -> F::Output {
     fork::refuse();
-    let data = TaskData::new(name, runtime().ensure_running());
+    let data = TaskData::new(name, runtime().ensure_running()).staying();
     if context::is_inside() { nested(data, future) } else { participate(data, future) }
 }
 

@@ -92,6 +92,8 @@ type Local = (usize, Box<dyn Any + Send>);
 pub(crate) struct TaskData {
     task: Task,
     epoch: u32,
+    /// Its future stays on its thread: that of a `block_on`, or a local task.
+    stays: bool,
     /// Made by the first local value. A lock for the sake of `Sync` only: the thread that polls the task is the only one here. No
     /// user code runs under it.
     locals: OnceLock<Box<Mutex<Vec<Local>>>>,
@@ -99,7 +101,16 @@ pub(crate) struct TaskData {
 
 impl TaskData {
     pub(crate) fn new(name: Option<Arc<str>>, epoch: u32) -> TaskData {
-        TaskData { task: Task { id: TaskId::new(), name }, epoch, locals: OnceLock::new() }
+        TaskData { task: Task { id: TaskId::new(), name }, epoch, stays: false, locals: OnceLock::new() }
+    }
+
+    /// The same for a future that stays on its thread.
+    pub(crate) fn staying(self) -> TaskData {
+        TaskData { stays: true, ..self }
+    }
+
+    pub(crate) fn stays(&self) -> bool {
+        self.stays
     }
 
     pub(crate) fn task(&self) -> &Task {
@@ -159,7 +170,7 @@ impl<F: Future> Future for Tracked<F> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Output<F::Output>> {
         let future = self.project().future.as_pin_mut().expect("a future that is not dropped");
-        let polled = future.poll(cx).map(|output| Output(Some(output)));
+        let polled = future.poll(cx).map(Output::new);
         if polled.is_ready() {
             context::with_task(|task| {
                 if let Some(task) = task {
@@ -176,6 +187,10 @@ impl<F: Future> Future for Tracked<F> {
 pub(crate) struct Output<T>(Option<T>);
 
 impl<T> Output<T> {
+    pub(crate) fn new(output: T) -> Output<T> {
+        Output(Some(output))
+    }
+
     pub(crate) fn take(mut self) -> T {
         self.0.take().expect("taken once")
     }
@@ -190,7 +205,7 @@ impl<T> Drop for Output<T> {
 }
 
 /// Runs a destructor, in a place where `async-task` would end the process if it panicked.
-fn contain(destructor: impl FnOnce()) {
+pub(crate) fn contain(destructor: impl FnOnce()) {
     if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(destructor)) {
         // Dropping the payload may panic again.
         std::mem::forget(payload);

@@ -1,0 +1,192 @@
+# The programs of async-std's package, for conformance.sh: how each is placed, and how it is driven. Sourced.
+# shellcheck shell=bash disable=SC2154
+
+# block FILE N: the Nth Rust block of a page of the book, as rustdoc would compile it.
+block() {
+    awk -v wanted="$2" '/^```rust/ { inside = ++count == wanted; next } /^```/ { inside = 0 } inside' "$source/docs/src/$1" |
+        sed -e 's/^# //' -e '/^#$/d'
+}
+
+# Puts all programs where cargo finds them. The book's servers and clients lack a main only.
+place_programs() {
+    local bin=$run/src/bin name
+    for name in "${programs[@]}"; do
+        if [[ -e $source/examples/$name.rs ]]; then rename "$source/examples/$name.rs" >"$bin/$name.rs"; fi
+    done
+    for name in main client server; do
+        rename "$source/examples/a-chat/$name.rs" >"$bin/a-chat/$name.rs"
+    done
+    awk '/^```rust/ { inside = !done; next } /^```/ { inside = 0; done = done || text } inside { text = 1; print }' "$source/README.md" |
+        rename >"$bin/readme.rs"
+    local runs='fn main() { run().unwrap() }' serves='fn main() { task::block_on(accept_loop("127.0.0.1:8080")).unwrap() }'
+    { block tutorial/accept_loop.md 4; echo "$runs"; } | rename >"$bin/book-accept-loop.rs"
+    { block tutorial/receiving_messages.md 1; echo "$serves"; } | rename >"$bin/book-receiving-messages.rs"
+    { block tutorial/all_together.md 1; echo "$runs"; } | rename >"$bin/book-all-together.rs"
+    { block tutorial/handling_disconnection.md 3; echo "$runs"; } | rename >"$bin/book-chat.rs"
+    { block tutorial/implementing_a_client.md 1; echo "$runs"; } | rename >"$bin/book-client.rs"
+    block concepts/tasks.md 4 | rename >"$bin/book-block-on.rs"
+    block concepts/tasks.md 5 | rename >"$bin/book-panic.rs"
+    # A server that is not async-std's: answers one request and closes.
+    cat >"$bin/answer.rs" <<RUST
+use std::io::{Read, Write};
+
+fn main() -> std::io::Result<()> {
+    let listener = std::net::TcpListener::bind("$host:$port")?;
+    println!("Listening");
+    let (mut stream, _) = listener.accept()?;
+    stream.read(&mut [0; 1024])?;
+    stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nanswered")
+}
+RUST
+}
+
+# await FILE TEXT: until the text is there, 20 s at most.
+await() {
+    local i
+    for ((i = 0; i < 400; i++)); do
+        if grep -qF -- "$2" "$1" 2>/dev/null; then return; fi
+        sleep 0.05
+    done
+    printf 'no "%s" in %s:\n' "$2" "$1"
+    cat "$1"
+    return 1
+}
+
+# begin NAME ARGUMENT...: in the background, output in $here/NAME.
+begin() {
+    timeout --kill-after=5 90 "$bin/$1" "${@:2}" >"$here/$1" 2>&1 &
+}
+
+# finish NAME ARGUMENT...: to its end, output in $here/NAME as well as here.
+finish() {
+    timeout --kill-after=5 30 "$bin/$1" "${@:2}" 2>&1 | tee "$here/$1"
+    return "${PIPESTATUS[0]}"
+}
+
+# reachable HOST: until something listens on the port.
+reachable() {
+    local i
+    for ((i = 0; i < 400; i++)); do
+        if (exec 3<>"/dev/tcp/$1/$port") 2>/dev/null; then return; fi
+        sleep 0.05
+    done
+    echo "nobody listens on $1 port $port"
+    return 1
+}
+
+# echoes HOST: a line comes back.
+echoes() {
+    local line=
+    { printf 'to %s\n' "$1" >&3 && read -r -t 20 line <&3; } 3<>"/dev/tcp/$1/$port"
+    [[ $line == "to $1" ]]
+}
+
+# says LINE REPLY: what is answered, up to the end of the stream, 20 s at most.
+says() {
+    # shellcheck disable=SC2016
+    timeout 20 bash -c 'exec 3<>"/dev/tcp/$1/$2"; printf %s "$3" >&3; cat <&3' _ "$host" "$port" "$1" >"$here/answer"
+    [[ $(tr -d '\r' <"$here/answer") == "$2" ]]
+}
+
+# chat SERVER CLIENT ARGUMENT...: a line of one client reaches the other, from the one it came from.
+chat() {
+    local i
+    mkfifo "$here/alice.in" "$here/bob.in"
+    exec 4<>"$here/alice.in" 5<>"$here/bob.in"
+    # shellcheck disable=SC2086
+    begin $1
+    reachable "$host" || return
+    timeout 60 "$bin/$2" "${@:3}" <&4 >"$here/alice" 2>&1 &
+    timeout 60 "$bin/$2" "${@:3}" <&5 >"$here/bob" 2>&1 &
+    echo alice >&4
+    echo bob >&5
+    # Nobody says when a name is known: a message to one that is not is lost.
+    for ((i = 0; i < 100; i++)); do
+        echo 'bob, carol: good morning' >&4
+        sleep 0.1
+        if grep -qx 'from alice: good morning' "$here/bob"; then break; fi
+    done
+    echo 'alice: and to you' >&5
+    await "$here/bob" 'from alice: good morning' && await "$here/alice" 'from bob: and to you'
+}
+
+# drive NAME: runs a program and looks at what it does.
+drive() (
+    here=$out/$1
+    bin=$scratch/target/debug
+    mkdir -p "$here"
+    cd "$here" || exit
+    # shellcheck disable=SC2046
+    trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
+    [[ -x $bin/$1 ]] || { echo "does not build: see build.txt"; exit 1; }
+    case $1 in
+    readme | hello-world) [[ $(finish "$1") == 'Hello, world!' ]] ;;
+    task-name) [[ $(finish "$1") == 'My name is Some("my-task")' ]] ;;
+    task-local) [[ $(finish "$1") == $'var = 1\nvar = 2' ]] ;;
+    logging) finish "$1" | grep -F 'Hello world!' ;;
+    stdin-echo) [[ $(printf 'one\ntwo\nthree' | finish "$1") == $'one\ntwo\nthree' ]] ;;
+    stdin-timeout)
+        echo typed | finish "$1" | grep -F 'line = "typed\n"' || exit
+        # Without a line it gives up after five seconds.
+        SECONDS=0
+        if finish "$1" <&9; then exit 1; fi
+        grep -F TimedOut "$1" && ((SECONDS >= 4 && SECONDS < 20))
+        ;;
+    socket-timeouts)
+        begin answer
+        await answer Listening || exit
+        finish "$1" | grep -F answered || exit
+        # A server that sends but never ends.
+        begin tcp-echo
+        await tcp-echo Listening || exit
+        SECONDS=0
+        if finish "$1"; then exit 1; fi
+        grep -F TimedOut "$1" && ((SECONDS >= 4 && SECONDS < 20))
+        ;;
+    tcp-echo | udp-echo)
+        begin "$1"
+        await "$1" Listening || exit
+        if [[ $1 == tcp-echo ]]; then
+            echoes "$host" && echoes "$host" && await "$1" 'Accepted from'
+        else
+            finish udp-client | grep -Fx -- '-> hello world' && await "$1" 'Sent 11 out of 11 bytes'
+        fi
+        ;;
+    tcp-client | udp-client)
+        begin "${1%client}echo"
+        await "${1%client}echo" Listening || exit
+        finish "$1" | grep -Fx -- '-> hello world'
+        ;;
+    tcp-ipv4-and-6-echo)
+        if ! grep -q '^0*1 ' /proc/net/if_inet6; then
+            echo 'this machine has no IPv6: not run'
+            exit 0
+        fi
+        begin "$1"
+        await "$1" 'Listening on [::1]' || exit
+        echoes "$host" && echoes ::1 && echoes "$host"
+        ;;
+    a-chat) chat "$1 server" "$1" client ;;
+    book-all-together | book-chat) chat "$1" book-client ;;
+    book-accept-loop)
+        # Accepts and closes.
+        begin "$1"
+        reachable "$host" && says '' '' && says '' ''
+        ;;
+    book-receiving-messages)
+        begin "$1"
+        reachable "$host" || exit
+        (printf 'alice\nbob: hi\n' >&3) 3<>"/dev/tcp/$host/$port"
+        await "$1" 'name = alice'
+        ;;
+    book-block-on) finish "$1" ;;
+    book-panic)
+        if finish "$1"; then exit 1; fi
+        grep -F "panicked" "$1"
+        ;;
+    *)
+        echo "nobody knows how to drive $1"
+        exit 1
+        ;;
+    esac
+)

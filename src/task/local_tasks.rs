@@ -1,0 +1,210 @@
+//! `spawn_local`: tasks that stay on their thread, and so need not be `Send`.
+//!
+//! They run inside [`block_on`](super::block_on) of the thread that spawned them: [`WithLocal`], the root future, polls the user's
+//! future first and then what is queued here. Workers know nothing of it. A thread that never spawns one pays a look at a
+//! thread-local flag for each poll of a root future.
+//!
+//! # Who may spawn
+//! Code outside any task, the future of a `block_on`, and local tasks. A spawned task is refused, wherever it happens to run: a worker
+//! has no `block_on` to run them in, and which thread it is on is chance.
+//!
+//! # Invariants
+//! * A runnable is run and dropped on its thread only: when the thread ends, its tasks are woken, which queues them, and dropped; one
+//!   that is queued after that is forgotten, since `async-task` would panic.
+//! * Local tasks do not belong to an epoch and are not counted: a shutdown leaves them, as it leaves the future of `block_on`.
+//! * 11, 12 — a panic stays in its task; the root's waker is called outside the lock.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use async_task::Runnable;
+use pin_project_lite::pin_project;
+
+use crate::rt::context;
+use crate::rt::sched::task::{Output, RawTask, TaskData, contain, discard};
+use crate::sync::Mutex;
+
+/// Local tasks run after each poll of the root future; the others wait for the next.
+const BATCH_TASKS_MAX: usize = 64;
+
+thread_local! {
+    /// Whether this thread has ever spawned a local task.
+    static USED: Cell<bool> = const { Cell::new(false) };
+    static THREAD: Thread = Thread { queue: Arc::default(), living: RefCell::default() };
+}
+
+/// What wakers on other threads reach.
+#[derive(Default)]
+struct Queue(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    runnables: VecDeque<Runnable<TaskData>>,
+    /// Whom to wake when something comes; ours, so it may be cloned under the lock.
+    root: Option<Waker>,
+    ended: bool,
+}
+
+impl Queue {
+    fn push(&self, runnable: Runnable<TaskData>) {
+        let mut state = self.0.lock();
+        if state.ended {
+            drop(state);
+            return std::mem::forget(runnable);
+        }
+        state.runnables.push_back(runnable);
+        let root = state.root.take();
+        drop(state);
+        if let Some(root) = root {
+            root.wake();
+        }
+    }
+
+    fn pop(&self) -> Option<Runnable<TaskData>> {
+        self.0.lock().runnables.pop_front()
+    }
+}
+
+struct Thread {
+    queue: Arc<Queue>,
+    /// The wakers of all tasks whose futures are there, by number.
+    living: RefCell<HashMap<u64, Waker>>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        // Destructors may wake other tasks of this thread; new ones they cannot spawn.
+        let living = std::mem::take(&mut *self.living.borrow_mut());
+        living.into_values().for_each(Waker::wake);
+        loop {
+            let mut state = self.queue.0.lock();
+            let Some(runnable) = state.runnables.pop_front() else {
+                state.ended = true;
+                return;
+            };
+            drop(state);
+            discard(runnable);
+        }
+    }
+}
+
+pin_project! {
+    struct Local<F> {
+        #[pin]
+        future: Option<F>,
+        number: u64,
+    }
+
+    impl<F> PinnedDrop for Local<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            contain(|| this.future.set(None));
+            // Not there any more while the thread ends.
+            let waker = THREAD.try_with(|thread| thread.living.borrow_mut().remove(this.number));
+            drop(waker);
+        }
+    }
+}
+
+impl<F: Future> Future for Local<F> {
+    type Output = Output<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Output<F::Output>> {
+        let future = self.project().future.as_pin_mut().expect("a future that is not dropped");
+        let polled = future.poll(cx).map(Output::new);
+        if polled.is_ready() {
+            context::with_task(|task| task.into_iter().for_each(TaskData::clear_locals));
+        }
+        polled
+    }
+}
+
+/// Whether a local task can be spawned here: see the header.
+pub(super) fn is_possible() -> bool {
+    context::with_task(|task| task.is_none_or(TaskData::stays)) && THREAD.try_with(|_| ()).is_ok()
+}
+
+/// Spawns where [`is_possible`].
+pub(super) fn spawn<F>(name: Option<Arc<str>>, future: F) -> RawTask<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    let data = TaskData::new(name, 0).staying();
+    let number = data.task().id().number();
+    THREAD.with(|thread| {
+        let queue = thread.queue.clone();
+        let (runnable, task) = async_task::Builder::new()
+            .propagate_panic(true)
+            .metadata(data)
+            .spawn_local(move |_| Local { future: Some(future), number }, move |runnable| queue.push(runnable));
+        thread.living.borrow_mut().insert(number, runnable.waker());
+        USED.set(true);
+        runnable.schedule();
+        task
+    })
+}
+
+/// The future of a `block_on` together with the local tasks of its thread.
+pub(super) struct WithLocal<'a, F> {
+    future: Pin<&'a mut F>,
+    /// The root of an outer `block_on` on this thread, while this one stands in its place.
+    outer: Option<Waker>,
+    stands: bool,
+}
+
+impl<'a, F> WithLocal<'a, F> {
+    pub(super) fn new(future: Pin<&'a mut F>) -> WithLocal<'a, F> {
+        WithLocal { future, outer: None, stands: false }
+    }
+}
+
+impl<F> Drop for WithLocal<'_, F> {
+    fn drop(&mut self) {
+        if !self.stands {
+            return;
+        }
+        let outer = self.outer.take();
+        let waker = outer.clone();
+        let _ = THREAD.try_with(|thread| thread.queue.0.lock().root = outer);
+        // What came meanwhile is the outer one's.
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<F: Future> Future for WithLocal<'_, F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let polled = self.future.as_mut().poll(cx);
+        if polled.is_pending() && USED.get() {
+            let this = &mut *self;
+            let _ = THREAD.try_with(|thread| thread.run(cx, &mut this.outer, &mut this.stands));
+        }
+        polled
+    }
+}
+
+impl Thread {
+    #[cold]
+    fn run(&self, cx: &mut Context<'_>, outer: &mut Option<Waker>, stands: &mut bool) {
+        let before = self.queue.0.lock().root.replace(cx.waker().clone());
+        if !std::mem::replace(stands, true) {
+            *outer = before;
+        }
+        for _ in 0..BATCH_TASKS_MAX {
+            let Some(runnable) = self.queue.pop() else { return };
+            // Not a reference: the task may end, and its data with it, inside.
+            let data: *const TaskData = runnable.metadata();
+            context::run_task(data, || contain(|| _ = runnable.run()));
+        }
+        cx.waker().wake_by_ref();
+    }
+}

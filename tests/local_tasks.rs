@@ -1,0 +1,189 @@
+//! `spawn_local`: where its tasks run, who may spawn one, and what becomes of them when their thread ends.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::future::pending;
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use common::{becomes, eventually, run};
+use netpoll::prelude::*;
+use netpoll::{task, task_local};
+
+#[test]
+fn they_run_on_their_thread_beside_the_root() {
+    run(async {
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let home = thread::current().id();
+        let handles: Vec<_> = (0..200)
+            .map(|number| {
+                let order = order.clone();
+                task::spawn_local(async move {
+                    task::yield_now().await;
+                    task::sleep(Duration::from_millis(number % 3)).await;
+                    assert_eq!(thread::current().id(), home);
+                    order.borrow_mut().push(number);
+                    number
+                })
+            })
+            .collect();
+        let mut sum = 0;
+        for handle in handles {
+            sum += handle.await;
+        }
+        assert_eq!(sum, 199 * 200 / 2);
+        assert_eq!(order.borrow().len(), 200);
+    });
+}
+
+#[test]
+fn they_do_what_tasks_do() {
+    task_local! {
+        static LOCAL: Cell<u8> = Cell::new(0);
+    }
+    run(async {
+        let named = task::Builder::new().name("local".into()).local(async {
+            LOCAL.with(|local| local.set(1));
+            // A local task may spawn both kinds.
+            let inner = task::spawn_local(async { LOCAL.with(Cell::get) }).await;
+            let sent = task::spawn(async { 5 }).await;
+            (task::current().name().map(str::to_owned), inner, sent)
+        });
+        assert_eq!(named.unwrap().await, (Some("local".to_owned()), 0, 5));
+
+        assert_eq!(task::spawn_local(pending::<()>()).cancel().await, None);
+
+        let panicking = task::spawn_local(async { panic!("on purpose") });
+        assert!(futures::FutureExt::catch_unwind(AssertUnwindSafe(panicking)).await.is_err());
+
+        // Dropped, it runs on.
+        let done = Rc::new(Cell::new(false));
+        let flag = done.clone();
+        drop(task::spawn_local(async move { flag.set(true) }));
+        becomes("the detached task has run", || done.get()).await;
+    });
+}
+
+#[test]
+fn another_thread_wakes_them() {
+    run(async {
+        let (stream, peer) = common::pair().await;
+        let reader = task::spawn_local(async move {
+            let mut buf = [0; 4];
+            (&stream).read_exact(&mut buf).await.map(|()| Rc::new(buf))
+        });
+        let (sender, receiver) = mpsc::channel();
+        let writer = thread::spawn(move || {
+            receiver.recv().unwrap();
+            common::park_on(peer.write_all(b"ping")).unwrap();
+        });
+        task::yield_now().await;
+        sender.send(()).unwrap();
+        assert_eq!(&*reader.await.unwrap(), b"ping");
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn spawned_before_block_on_they_run_in_it() {
+    let _watchdog = common::Watchdog::new();
+    let shared = Rc::new(Cell::new(1));
+    let handle = task::spawn_local({
+        let shared = shared.clone();
+        async move { shared.replace(2) }
+    });
+    assert!(!handle.is_finished());
+    assert_eq!(task::block_on(handle), 1);
+    assert_eq!(shared.get(), 2);
+
+    // What one block_on leaves the next goes on with.
+    let (sender, receiver) = futures::channel::oneshot::channel();
+    let handle = task::spawn_local(receiver);
+    task::block_on(task::yield_now());
+    sender.send(3).unwrap();
+    assert_eq!(task::block_on(handle), Ok(3));
+}
+
+#[test]
+fn a_nested_block_on_runs_them_too() {
+    run(async {
+        let first = task::spawn_local(async { 1 });
+        assert_eq!(task::block_on(first), 1);
+        let (sender, receiver) = futures::channel::oneshot::channel::<u8>();
+        let waits = task::spawn_local(receiver);
+        let nested = task::spawn_local(async move { task::block_on(task::spawn_local(async { 2 })) });
+        assert_eq!(nested.await, 2);
+        // After the nested one, the outer root is woken again.
+        let sends = task::spawn(async move { sender.send(3) });
+        assert_eq!(waits.await, Ok(3));
+        sends.await.unwrap();
+    });
+}
+
+#[test]
+fn spawned_tasks_may_not_spawn_them() {
+    run(async {
+        let error = task::spawn(async { task::Builder::new().local(async {}).map(drop).unwrap_err() }).await;
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let error = task::spawn_blocking(|| task::Builder::new().local(async {}).map(drop).unwrap_err()).await;
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let panicked = task::spawn(async { catch_unwind(|| drop(task::spawn_local(async {}))).is_err() }).await;
+        assert!(panicked);
+        // In a block_on of its own a task may: it ends before the task moves.
+        assert_eq!(task::spawn(async { task::block_on(async { task::spawn_local(async { 4 }).await }) }).await, 4);
+    });
+}
+
+struct Drops(Arc<AtomicUsize>);
+
+impl Drop for Drops {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn the_end_of_the_thread_drops_them() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let (give, wakers) = mpsc::channel();
+    let count = drops.clone();
+    let thread = thread::spawn(move || {
+        // One that waits, held by a waker on another thread; one that is queued; one that wakes the first as it is dropped.
+        let waits = Drops(count.clone());
+        drop(task::spawn_local(async move {
+            std::future::poll_fn(|cx| {
+                give.send(cx.waker().clone()).unwrap();
+                std::task::Poll::<()>::Pending
+            })
+            .await;
+            drop(waits);
+        }));
+        task::block_on(task::yield_now());
+        let queued = Drops(count);
+        drop(task::spawn_local(async move { drop(queued) }));
+    });
+    thread.join().unwrap();
+    let waker = wakers.recv().unwrap();
+    eventually("both are dropped", || drops.load(Ordering::SeqCst) == 2);
+    // Of no use any more, and harmless.
+    waker.wake_by_ref();
+    drop(waker);
+}
+
+#[test]
+fn a_shutdown_leaves_them() {
+    common::child("a_shutdown_leaves_them", || {
+        let (sender, receiver) = futures::channel::oneshot::channel();
+        let handle = task::spawn_local(async { receiver.await.unwrap() });
+        task::block_on(task::yield_now());
+        netpoll::rt::shutdown(common::BOUND).unwrap();
+        sender.send(6).unwrap();
+        assert_eq!(task::block_on(handle), 6);
+    });
+}
