@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Rows 8 to 13 of docs/RELIABILITY.md at full size, in a release build, limits of time included; the sizes that `cargo test` runs with
+# QUICK=1. Wants an idle machine for rows 8 and 10, root for 9 and 11 (namespaces, a memory control group), 20,000 descriptors.
+#   ci/hostile.sh 8|9|10|11|12|13...     all rows unless told
+#   NETPOLL_SOAK=180 ci/hostile.sh 13    row 13 for so many seconds; 7200 unless told
+#   NETPOLL_SEED=2                       another run of what is random
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+(($# > 0)) || set -- 8 9 10 11 12 13
+declare -A tests=(
+    [8]="deadlines::many_timers_are_never_early deadlines::single_timers_are_never_early
+         deadlines::deadlines_agree_with_an_oracle"
+    [9]="weather::bytes_are_exact_in_any_weather peers::resets_are_told_as_resets"
+    [10]="peers::silent_clients_delay_nobody peers::clients_that_never_read_are_shown_out
+          weather::a_peer_behind_a_cut_network_holds_nobody peers::storms_of_connections_leave_nothing
+          peers::a_greedy_connection_starves_nobody"
+    [11]="overload::a_server_stays_below_its_ceiling overload::a_million_tasks_come_and_go
+          overload::panics_stay_where_they_are"
+    [12]="ending::shutdowns_leave_nothing ending::programs_inherit_nothing"
+    [13]="soak::nothing_grows"
+)
+for row; do
+    [[ -n ${tests[$row]:-} ]] || { echo "no row $row here" >&2; exit 2; }
+done
+# Half of them hold some thousand connections in one process.
+ulimit -n "$(ulimit -Hn)"
+[[ ${QUICK:-0} == 1 ]] || export NETPOLL_FULL=1
+
+cargo test --release --test hostile --no-run
+binary=$(cargo test --release --test hostile --no-run --message-format json 2>/dev/null |
+    grep -o '"executable":"[^"]*/hostile-[^"]*"' | cut -d'"' -f4)
+failed=0
+for row; do
+    for test in ${tests[$row]}; do
+        # Each test has a bound of its own; this one is for the harness.
+        timeout --kill-after=10 $((${NETPOLL_SOAK:-7200} + 1800)) \
+            "$binary" --exact "$test" --nocapture --test-threads=1 2>&1 >/dev/null || {
+            echo "row $row: $test failed"
+            failed=1
+        }
+    done
+done
+printf 'load %s on %d CPUs, Linux %s\n' "$(cut -d' ' -f1 /proc/loadavg)" "$(nproc)" "$(uname -r)"
+exit $failed

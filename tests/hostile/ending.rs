@@ -1,0 +1,172 @@
+//! Row 12: what a shutdown leaves behind, and what a program inherits that is started meanwhile.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use netpoll::net::{TcpListener, TcpStream, UdpSocket};
+use netpoll::os::unix::net::UnixStream;
+use netpoll::{rt, task};
+
+use crate::common::{eventually, fd_count, pair, park_on, thread_count};
+use crate::scale::*;
+
+/// A thousand tasks that wait for sockets, time and each other, or never wait.
+fn thousand(dropped: &Arc<AtomicUsize>) {
+    struct Counted(Arc<AtomicUsize>);
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let streams: Vec<(TcpStream, TcpStream)> = park_on(async {
+        let mut streams = Vec::new();
+        for _ in 0..25 {
+            streams.push(pair().await);
+        }
+        streams
+    });
+    for n in 0..1000 {
+        let counted = Counted(dropped.clone());
+        // Both ends belong to tasks, so every descriptor is the shutdown's to close.
+        let (reader, other) = streams[n % 25].clone();
+        drop(task::spawn(async move {
+            let _counted = (counted, other);
+            match n % 4 {
+                0 => {
+                    let _ = reader.set_read_deadline(Instant::now() + Duration::from_secs(60));
+                    // One that is under way when the runtime ends gets an error; its next wait is its last.
+                    while reader.read(&mut [0; 8]).await.is_err() {
+                        task::yield_now().await;
+                    }
+                }
+                1 => task::sleep(Duration::from_secs(3600)).await,
+                2 => task::spawn(task::sleep(Duration::from_secs(3600))).await,
+                _ => loop {
+                    task::yield_now().await;
+                    task::sleep(Duration::from_millis(1)).await;
+                },
+            }
+        }));
+    }
+}
+
+#[test]
+fn shutdowns_leave_nothing() {
+    process("ending::shutdowns_leave_nothing", 90, 120, || {
+        let rounds = size(10, 100);
+        let (fds, threads) = (fd_count(), thread_count());
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let (mut times, mut bytes) = (Vec::new(), Vec::new());
+        for round in 1..=rounds {
+            rt::Builder::new().workers(1 + round % 4).start().unwrap();
+            thousand(&dropped);
+            if round % 2 == 0 {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let begin = Instant::now();
+            let result = rt::shutdown(Duration::from_secs(30));
+            times.push(begin.elapsed());
+            result.unwrap_or_else(|still| panic!("round {round}: {still}"));
+            assert_eq!(dropped.load(Ordering::SeqCst), round * 1000);
+            assert_eq!(fd_count(), fds, "round {round}");
+            // The kernel lists a thread for a moment after it was joined.
+            eventually("no thread is left", || thread_count() == threads);
+            let metrics = rt::metrics();
+            assert_eq!((metrics.tasks_alive, metrics.descriptors, metrics.waiters), (0, 0, 0), "round {round}");
+            bytes.push(live_bytes());
+        }
+        // What the runtime keeps for the next start has the size of the most that it ever held: it grows now and then, not with rounds.
+        let grown = bytes.last().unwrap() - bytes[rounds / 10];
+        figure(
+            "12",
+            format_args!(
+                "{rounds} shutdowns with 1000 live tasks: {}; threads and descriptors as before; heap {} B, {grown:+} B since a tenth",
+                spread(&mut times),
+                bytes.last().unwrap()
+            ),
+        );
+        assert!(grown < 128 << 10, "the heap grows: {bytes:?}");
+        limit("the longest shutdown", *times.iter().max().unwrap(), Duration::from_millis(100));
+    });
+}
+
+/// What a program that is started now finds open, as far as its files have names; its own look at the folder is not among them.
+fn inherited() -> BTreeSet<String> {
+    let output = Command::new("sh").args(["-c", "for n in /proc/$$/fd/*; do readlink $n || :; done"]).output().unwrap();
+    assert!(output.status.success());
+    let own = ["pipe:", "/dev/null"];
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter(|line| !own.iter().any(|own| line.starts_with(own))).map(str::to_owned).collect()
+}
+
+/// Every kind of socket there is, while connections come and go: none has a moment without close-on-exec.
+#[test]
+fn programs_inherit_nothing() {
+    process("ending::programs_inherit_nothing", 60, 300, || {
+        let programs = size(40, 500);
+        let before = inherited();
+        let stop = Arc::new(AtomicBool::new(false));
+        let listener = park_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address: SocketAddr = listener.local_addr().unwrap();
+        let kept = park_on(async {
+            let udp = UdpSocket::bind("127.0.0.1:0").await?;
+            let unix = UnixStream::pair()?;
+            let tcp = pair().await;
+            io::Result::Ok((udp, unix, tcp))
+        })
+        .unwrap();
+        let accepts = task::spawn(async move {
+            loop {
+                if let Ok((stream, _)) = listener.accept().await {
+                    let _ = stream.read(&mut [0; 1]).await;
+                }
+            }
+        });
+        let made = Arc::new(AtomicUsize::new(0));
+        let churn: Vec<_> = (0..4)
+            .map(|n| {
+                let (stop, made) = (stop.clone(), made.clone());
+                task::spawn(async move {
+                    while !stop.load(Ordering::Relaxed) {
+                        let _ = match n {
+                            0 => UdpSocket::bind("127.0.0.1:0").await.map(drop),
+                            1 => UnixStream::pair().map(drop),
+                            2 => TcpListener::bind("127.0.0.1:0").await.map(drop),
+                            _ => match TcpStream::connect(address).await {
+                                // No rest for the port.
+                                Ok(stream) => stream.set_linger(Some(Duration::ZERO)),
+                                Err(error) => Err(error),
+                            },
+                        };
+                        made.fetch_add(1, Ordering::Relaxed);
+                        task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..programs {
+            assert_eq!(inherited(), before);
+        }
+        stop.store(true, Ordering::Relaxed);
+        park_on(async {
+            for task in churn {
+                task.await;
+            }
+            accepts.cancel().await;
+        });
+        drop(kept);
+        figure(
+            "12",
+            format_args!(
+                "{programs} programs started beside {} sockets made: none inherited one",
+                made.load(Ordering::Relaxed)
+            ),
+        );
+        assert!(made.load(Ordering::Relaxed) > programs);
+    });
+}

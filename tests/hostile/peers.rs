@@ -1,0 +1,455 @@
+//! Row 10, and the resets of row 9: peers that say nothing, never read, reset, come and go in crowds, or want everything.
+//!
+//! The peers are threads with std's sockets, so what is measured on them is the service and nothing of theirs.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{self, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netpoll::net::{ListenConfig, TcpListener, TcpStream, is_timeout};
+use netpoll::{rt, task};
+
+use crate::common::{becomes, echo, eventually, fd_count, park_on};
+use crate::scale::*;
+
+#[derive(Debug, Default)]
+struct Served {
+    accepted: AtomicUsize,
+    ended: AtomicUsize,
+    timed_out: AtomicUsize,
+}
+
+/// Serves every connection with `service` in a task of its own.
+fn serve<F>(
+    listener: TcpListener,
+    service: impl Fn(TcpStream) -> F + Send + 'static,
+) -> (SocketAddr, Arc<Served>, task::JoinHandle<()>)
+where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    let address = listener.local_addr().unwrap();
+    let served = Arc::new(Served::default());
+    let counts = served.clone();
+    let accepts = task::spawn(async move {
+        loop {
+            // Errors of accept(2) concern one connection; none may end the service.
+            let Ok((stream, _)) = listener.accept().await else { continue };
+            counts.accepted.fetch_add(1, Ordering::Relaxed);
+            let (service, counts) = (service(stream), counts.clone());
+            drop(task::spawn(async move {
+                if service.await.is_err_and(|error| is_timeout(&error)) {
+                    counts.timed_out.fetch_add(1, Ordering::Relaxed);
+                }
+                counts.ended.fetch_add(1, Ordering::Relaxed);
+            }));
+        }
+    });
+    (address, served, accepts)
+}
+
+fn listen(address: &str) -> TcpListener {
+    park_on(ListenConfig::new().backlog(128).listen(address)).unwrap()
+}
+
+fn connect(address: SocketAddr) -> net::TcpStream {
+    let stream = net::TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// The next close is a reset.
+fn reset(stream: net::TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// A byte there and back.
+fn round_trip(mut stream: &net::TcpStream) -> Duration {
+    let begin = Instant::now();
+    stream.write_all(b"\n").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    begin.elapsed()
+}
+
+/// Everything that the service had is given back.
+fn is_clean(fds: usize, accepts: task::JoinHandle<()>) {
+    park_on(accepts.cancel());
+    eventually("all is given back", || {
+        let metrics = rt::metrics();
+        (metrics.descriptors, metrics.waiters, metrics.tasks_alive) == (0, 0, 0)
+    });
+    rt::shutdown(Duration::from_secs(30)).unwrap();
+    eventually("no descriptor is left", || fd_count() == fds);
+}
+
+fn count(counter: &AtomicUsize) -> usize {
+    counter.load(Ordering::Relaxed)
+}
+
+/// Reads until a line ends, answers it, and again; each line has its time.
+async fn lines(stream: TcpStream, patience: Duration) -> io::Result<()> {
+    let mut buf = [0; 512];
+    loop {
+        stream.set_read_deadline(Instant::now() + patience)?;
+        loop {
+            let got = stream.read(&mut buf).await?;
+            if got == 0 {
+                return Ok(());
+            }
+            if buf[..got].contains(&b'\n') {
+                break;
+            }
+        }
+        stream.write_all(b".").await?;
+    }
+}
+
+/// Half say nothing at all, half a byte now and then. The deadline of a line ends both, and meanwhile an honest one is served.
+#[test]
+fn silent_clients_delay_nobody() {
+    process("peers::silent_clients_delay_nobody", 90, 180, || {
+        let (fds, silent) = (fd_count(), size(300, 2_000));
+        let patience = Duration::from_secs(size(3, 20) as u64);
+        let (address, served, accepts) = serve(listen("127.0.0.1:0"), move |stream| lines(stream, patience));
+        let honest = connect(address);
+        let mut alone: Vec<_> = (0..500).map(|_| round_trip(&honest)).collect();
+        let (bytes, pages) = (live_bytes(), resident());
+        let crowd: Vec<_> = (0..silent).map(|_| connect(address)).collect();
+        eventually("all are accepted", || count(&served.accepted) == silent + 1);
+        let (bytes, pages) = (live_bytes() - bytes, resident() - pages);
+        let begin = Instant::now();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let trickle = thread::spawn(move || {
+            let mut sent = 0_usize;
+            while !stopped.load(Ordering::Relaxed) {
+                for mut stream in crowd.iter().step_by(2) {
+                    // Refused once the service has lost patience.
+                    sent += usize::from(stream.write(b"x").is_ok());
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+            (crowd, sent)
+        });
+        let mut among = Vec::new();
+        while begin.elapsed() < patience * 9 / 10 {
+            among.push(round_trip(&honest));
+            thread::sleep(Duration::from_micros(500));
+        }
+        eventually("the silent are shown out", || count(&served.timed_out) >= silent);
+        stop.store(true, Ordering::Relaxed);
+        let (crowd, sent) = trickle.join().unwrap();
+        assert_eq!(count(&served.timed_out), silent);
+        round_trip(&honest);
+        let each = bytes / silent as i64;
+        figure(
+            "10",
+            format_args!(
+                "{silent} silent ({sent} bytes trickled), {} round trips of an honest one: {}; alone: {}; \
+                 {each} B of heap and {:.1} KiB resident each",
+                among.len(),
+                spread(&mut among),
+                spread(&mut alone),
+                pages as f64 / silent as f64
+            ),
+        );
+        // The task with its buffer of 512 bytes, and what the runtime keeps for a socket.
+        assert!(each < 4096, "{each} bytes a silent connection");
+        limit("p99 of an honest client", percentile(&mut among, 99.0), Duration::from_millis(5));
+        drop((crowd, honest));
+        is_clean(fds, accepts);
+    });
+}
+
+/// Clients that never read what they asked for: the write deadline ends each, and nothing is buffered for them.
+#[test]
+fn clients_that_never_read_are_shown_out() {
+    process("peers::clients_that_never_read_are_shown_out", 90, 90, || {
+        let (fds, crowd) = (fd_count(), size(50, 1_000));
+        let answer: Arc<[u8]> = vec![7; 8 << 20].into();
+        let patience = Duration::from_millis(700);
+        let (address, served, accepts) = serve(listen("127.0.0.1:0"), move |stream| {
+            let answer = answer.clone();
+            async move {
+                if stream.read(&mut [0; 1]).await? == 0 {
+                    return Ok(());
+                }
+                // As much as has room in the kernel's buffers; then the window is zero.
+                stream.set_write_deadline(Instant::now() + patience)?;
+                let due = Instant::now() + patience;
+                let result = stream.write_all(&answer).await;
+                assert!(result.is_ok() || Instant::now() >= due - Duration::from_millis(1));
+                result
+            }
+        });
+        let bytes = live_bytes();
+        let begin = Instant::now();
+        let streams: Vec<_> = (0..crowd)
+            .map(|_| {
+                let stream = connect(address);
+                socket2::SockRef::from(&stream).set_recv_buffer_size(4096).unwrap();
+                (&stream).write_all(b"?").unwrap();
+                stream
+            })
+            .collect();
+        let made = begin.elapsed();
+        eventually("all are shown out", || count(&served.ended) == crowd);
+        let took = begin.elapsed();
+        assert_eq!(count(&served.timed_out), crowd);
+        let left = live_bytes() - bytes;
+        figure(
+            "10",
+            format_args!(
+                "zero window: {crowd} of {crowd} timed out, all {took:.1?} after the first came ({made:.1?} to come)"
+            ),
+        );
+        assert!(left < 1 << 20, "{left} bytes are left");
+        drop(streams);
+        is_clean(fds, accepts);
+    });
+}
+
+/// Crowds that connect and close, a third with a byte, a third with a reset, against a backlog of 128.
+#[test]
+fn storms_of_connections_leave_nothing() {
+    process("peers::storms_of_connections_leave_nothing", 120, 300, || {
+        let own = own_network();
+        let (fds, storm, threads) = (fd_count(), size(2_000, 50_000), 4);
+        let (address, served, accepts) = serve(listen("0.0.0.0:0"), |stream| async move { echo(&stream).await });
+        let begin = Instant::now();
+        let crowds: Vec<_> = (0..threads)
+            .map(|thread| {
+                thread::spawn(move || {
+                    for n in 0..storm / threads {
+                        // Many addresses, since ports rest for a minute after a close.
+                        let to = SocketAddr::from(([127, 0, thread as u8 + 1, (n % 200) as u8 + 1], address.port()));
+                        let stream = connect(to);
+                        match n % 3 {
+                            0 => drop(stream),
+                            1 => drop(round_trip(&stream)),
+                            _ => reset(stream),
+                        }
+                    }
+                })
+            })
+            .collect();
+        for crowd in crowds {
+            crowd.join().unwrap();
+        }
+        eventually("all have come and gone", || count(&served.ended) == storm);
+        let took = begin.elapsed();
+        assert_eq!(count(&served.accepted), storm);
+        let honest = connect(SocketAddr::from(([127, 0, 0, 1], address.port())));
+        round_trip(&honest);
+        drop(honest);
+        let stale = rt::metrics().stale_events;
+        figure(
+            "10",
+            format_args!(
+                "storm: {storm} connections came and went in {took:.1?} ({:.0}/s), none lost, {stale} stale events dropped{}",
+                storm as f64 / took.as_secs_f64(),
+                if own { "" } else { " (loopback of the machine)" }
+            ),
+        );
+        is_clean(fds, accepts);
+    });
+}
+
+/// One connection takes all it can get beside a thousand that ask now and then.
+#[test]
+fn a_greedy_connection_starves_nobody() {
+    process("peers::a_greedy_connection_starves_nobody", 90, 180, || {
+        let (fds, quiet, rounds) = (fd_count(), size(100, 1_000), size(2_000, 30_000));
+        let (address, _, accepts) = serve(listen("127.0.0.1:0"), |stream| async move { echo(&stream).await });
+        let crowd: Vec<_> = (0..quiet).map(|_| connect(address)).collect();
+        let visit = |rounds: usize| -> Vec<Duration> {
+            (0..rounds)
+                .map(|n| {
+                    // Asks now and then, so every other time the runtime has gone to sleep.
+                    if n % 4 == 0 {
+                        thread::sleep(Duration::from_micros(100));
+                    }
+                    round_trip(&crowd[n % quiet])
+                })
+                .collect()
+        };
+        visit(quiet);
+        let mut alone = visit(rounds);
+        // The same greed served by a plain thread: what the machine's scheduler alone does to the quiet ones.
+        let plain = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = plain.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = plain.accept().unwrap();
+            let mut buf = [0; 4096];
+            while let Ok(count @ 1..) = stream.read(&mut buf) {
+                if stream.write_all(&buf[..count]).is_err() {
+                    break;
+                }
+            }
+        });
+        let (mut control, _) = beside_greed(to, || visit(rounds));
+        server.join().unwrap();
+        let (mut beside, rate) = beside_greed(address, || visit(rounds));
+        let [a, b, c] = [&mut alone, &mut beside, &mut control].map(|times| percentile(times, 99.0));
+        figure(
+            "10",
+            format_args!(
+                "fairness: {quiet} quiet ones alone {}; beside one that takes {rate:.0} MB/s {}: p99 × {:.1}; \
+                 beside one that a plain thread serves {}: × {:.1}",
+                spread(&mut alone),
+                spread(&mut beside),
+                b.as_secs_f64() / a.as_secs_f64(),
+                spread(&mut control),
+                c.as_secs_f64() / a.as_secs_f64()
+            ),
+        );
+        // On a busy machine, or one with too few CPUs for both ends, the plain thread does as much harm.
+        limit("p99 beside a greedy one", b, (a * 10).max(c * 2));
+        drop(crowd);
+        is_clean(fds, accepts);
+    });
+}
+
+/// What `visit` takes while a connection to `address` writes and reads as fast as it can, and how many MB it gets a second.
+fn beside_greed<T>(address: SocketAddr, visit: impl FnOnce() -> T) -> (T, f64) {
+    let greedy = connect(address);
+    let stop = Arc::new(AtomicBool::new(false));
+    let taken = Arc::new(AtomicUsize::new(0));
+    let ends = [true, false].map(|is_writer| {
+        let (mut stream, stop, taken) = (greedy.try_clone().unwrap(), stop.clone(), taken.clone());
+        thread::spawn(move || {
+            let mut chunk = vec![1; 256 << 10];
+            while !stop.load(Ordering::Relaxed) {
+                match is_writer {
+                    true => drop(stream.write(&chunk)),
+                    false => drop(stream.read(&mut chunk).map(|count| taken.fetch_add(count, Ordering::Relaxed))),
+                }
+            }
+        })
+    });
+    eventually("it is at full speed", || count(&taken) > 4 << 20);
+    let (begin, before) = (Instant::now(), count(&taken));
+    let result = visit();
+    let rate = (count(&taken) - before) as f64 / begin.elapsed().as_secs_f64() / 1e6;
+    stop.store(true, Ordering::Relaxed);
+    let _ = greedy.shutdown(net::Shutdown::Both);
+    ends.into_iter().for_each(|end| end.join().unwrap());
+    (result, rate)
+}
+
+type Kinds = BTreeMap<String, usize>;
+
+fn note(kinds: &mut Kinds, what: &str, result: &io::Result<()>) {
+    let text = match result {
+        Ok(()) => format!("{what}: end"),
+        Err(error) => format!("{what}: {:?}", error.kind()),
+    };
+    *kinds.entry(text).or_default() += 1;
+}
+
+/// Sends and takes until the peer is gone.
+async fn until_reset(stream: TcpStream, random: u64) -> io::Result<()> {
+    let chunk = vec![3; 1 + (random % 30_000) as usize];
+    let send = async {
+        loop {
+            stream.write_all(&chunk).await?;
+        }
+    };
+    let take = async {
+        let mut buf = [0; 2048];
+        while stream.read(&mut buf).await? > 0 {}
+        Ok(())
+    };
+    // Whichever hears of it first.
+    match futures::future::select(std::pin::pin!(take), std::pin::pin!(send)).await {
+        futures::future::Either::Left((result, _)) | futures::future::Either::Right((result, _)) => result,
+    }
+}
+
+/// The peer of [`until_reset`]: a few bytes each way, a moment, a reset.
+fn spoil(mut stream: net::TcpStream, random: &mut Random) {
+    let mut buf = [0; 4096];
+    for _ in 0..random.below(4) {
+        let _ = match random.below(2) {
+            0 => stream.write(&buf),
+            _ => stream.read(&mut buf),
+        };
+    }
+    let until = Instant::now() + Duration::from_micros(random.below(100));
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
+    reset(stream);
+}
+
+/// Half of the connections are accepted, half are dialled by us; the other side resets each at a random moment.
+#[test]
+fn resets_are_told_as_resets() {
+    process("peers::resets_are_told_as_resets", 120, 600, || {
+        own_network();
+        let (fds, half) = (fd_count(), size(1_000, 100_000) / 2);
+        let begin = Instant::now();
+        let listener = listen("127.0.0.1:0");
+        let address = listener.local_addr().unwrap();
+        let (told, tell) = std::sync::mpsc::channel();
+        let ours = told.clone();
+        let accepts = task::spawn(async move {
+            for n in 0_u64.. {
+                let Ok((stream, _)) = listener.accept().await else { continue };
+                let told = ours.clone();
+                drop(task::spawn(async move { told.send(("accepted", until_reset(stream, n * 7919).await)) }));
+            }
+        });
+        let clients: Vec<_> = (0..2)
+            .map(|n| {
+                thread::spawn(move || {
+                    let mut random = Random::new(100 + n);
+                    (0..half / 2).for_each(|_| spoil(connect(address), &mut random));
+                })
+            })
+            .collect();
+        let spoiler = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = spoiler.local_addr().unwrap();
+        let servers = thread::spawn(move || {
+            let mut random = Random::new(200);
+            for _ in 0..half {
+                spoil(spoiler.accept().unwrap().0, &mut random);
+            }
+        });
+        let dials = task::spawn(async move {
+            let under_way = Arc::new(AtomicUsize::new(0));
+            for n in 0..half as u64 {
+                // Fewer than the backlog: a dial that the peer's queue has no room for takes a second.
+                becomes("a place is free", || count(&under_way) < 16).await;
+                under_way.fetch_add(1, Ordering::Relaxed);
+                let (told, under_way) = (told.clone(), under_way.clone());
+                drop(task::spawn(async move {
+                    let result = match TcpStream::connect(to).await {
+                        Ok(stream) => ("dialled", until_reset(stream, n * 104_729).await),
+                        Err(error) => ("dial", Err(error)),
+                    };
+                    under_way.fetch_sub(1, Ordering::Relaxed);
+                    told.send(result)
+                }));
+            }
+        });
+        for client in clients {
+            client.join().unwrap();
+        }
+        servers.join().unwrap();
+        park_on(dials);
+        let mut kinds = Kinds::new();
+        for _ in 0..half * 2 {
+            let (what, result) = tell.recv_timeout(Duration::from_secs(30)).expect("every connection hears of its end");
+            note(&mut kinds, what, &result);
+        }
+        figure("9", format_args!("{} resets in {:.1?}: {kinds:?}", half * 2, begin.elapsed()));
+        // A reset is no orderly end. A write that comes after it was told may see a broken pipe.
+        let known = ["ConnectionReset", "BrokenPipe"];
+        assert!(kinds.keys().all(|kind| known.iter().any(|known| kind.ends_with(known))), "{kinds:?}");
+        is_clean(fds, accepts);
+    });
+}

@@ -1,0 +1,162 @@
+//! What the rows share: sizes, figures, memory, percentiles, a random source, a process and a network of one's own.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::{self, Write};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::common::is_child;
+
+static LIVE: AtomicI64 = AtomicI64::new(0);
+
+/// Counts the bytes that are allocated: exact where the resident size is noise.
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size() as i64, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size() as i64, Ordering::Relaxed);
+        // SAFETY: the pointer came from `alloc` above with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        LIVE.fetch_add(size as i64 - layout.size() as i64, Ordering::Relaxed);
+        // SAFETY: as for `dealloc`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes allocated now.
+pub(crate) fn live_bytes() -> i64 {
+    LIVE.load(Ordering::Relaxed)
+}
+
+/// Resident memory of this process in KiB.
+pub(crate) fn resident() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Whether this is the run of full size, started by hand, in which limits of time count.
+pub(crate) fn is_full() -> bool {
+    std::env::var_os("NETPOLL_FULL").is_some()
+}
+
+pub(crate) fn size(quick: usize, full: usize) -> usize {
+    if is_full() { full } else { quick }
+}
+
+/// A number from the environment.
+pub(crate) fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// A figure for the table. Past the harness, which keeps what tests print to itself.
+pub(crate) fn figure(row: &str, text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "row {row}: {text}");
+}
+
+/// A limit of time, which counts in the full run only.
+#[track_caller]
+pub(crate) fn limit(what: &str, got: Duration, most: Duration) {
+    assert!(!is_full() || got <= most, "{what}: {got:?}, at most {most:?}");
+}
+
+/// Runs `body` in a process of its own for at most `quick` or `full` seconds. `name` is the calling test's, without its module.
+#[track_caller]
+pub(crate) fn process(name: &str, quick: u64, full: u64, body: impl FnOnce()) {
+    let most = Duration::from_secs(if is_full() { full } else { quick });
+    if is_child(name) {
+        let (done, wait) = mpsc::channel::<()>();
+        let watchdog = thread::spawn(move || {
+            if wait.recv_timeout(most) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = writeln!(io::stderr(), "{:#?}", netpoll::rt::metrics());
+                let _ = writeln!(io::stderr(), "not over within {most:?}");
+                std::process::abort();
+            }
+        });
+        body();
+        drop(done);
+        watchdog.join().unwrap();
+        return;
+    }
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env("NETPOLL_TEST_CHILD", name)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "the process of {name}: {status}");
+}
+
+/// Puts this thread, and those that it starts, into a network namespace that ends with them. False where that is not allowed.
+pub(crate) fn own_network() -> bool {
+    // SAFETY: concerns this thread alone.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        return false;
+    }
+    // Inherited by the command.
+    ip("link set lo up")
+}
+
+/// Runs ip(8) in the namespace of this thread.
+pub(crate) fn ip(arguments: &str) -> bool {
+    let status = Command::new("ip").args(arguments.split_whitespace()).stdin(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// The value below which so many of a hundred are. Sorts.
+pub(crate) fn percentile(values: &mut [Duration], percent: f64) -> Duration {
+    values.sort_unstable();
+    let at = (values.len() as f64 * percent / 100.0) as usize;
+    values[at.min(values.len() - 1)]
+}
+
+/// Median, 99th percentile and greatest, for a table.
+pub(crate) fn spread(values: &mut [Duration]) -> String {
+    let [half, most] = [50.0, 99.0].map(|percent| percentile(values, percent));
+    format!("p50 {half:.1?}, p99 {most:.1?}, max {:.1?}", values[values.len() - 1])
+}
+
+/// A small generator, so that a failure can be repeated (xorshift64).
+#[derive(Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// `NETPOLL_SEED` makes all of them others.
+    pub(crate) fn new(stream: u64) -> Random {
+        let seed = setting("NETPOLL_SEED", 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ (stream + 1).wrapping_mul(0xd134_2543_de82_ef95);
+        let mut random = Random(seed | 1);
+        for _ in 0..8 {
+            random.next();
+        }
+        random
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}

@@ -1,0 +1,286 @@
+//! Row 13: a mixed load with faults, round after round. After each everything is at rest, and nothing may have grown.
+//!
+//! `NETPOLL_SOAK` is the length in seconds, `NETPOLL_SEED` makes it another run.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netpoll::net::{TcpListener, TcpStream, UdpSocket, is_closed, is_timeout};
+use netpoll::os::unix::net::UnixStream;
+use netpoll::{future, rt, task};
+
+use crate::common::{echo, eventually, fd_count, park_on, ping, set_nofile, thread_count};
+use crate::scale::*;
+
+#[derive(Debug, Default)]
+struct Counts {
+    opened: AtomicU64,
+    closed: AtomicU64,
+    accepted: AtomicU64,
+    ended: AtomicU64,
+    round_trips: AtomicU64,
+    resets: AtomicU64,
+    evicted: AtomicU64,
+    timeouts: AtomicU64,
+    abandoned: AtomicU64,
+    datagrams: AtomicU64,
+    panics: AtomicU64,
+    no_descriptor: AtomicU64,
+}
+
+fn bump(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// The fault that the soak makes itself is no failure of an operation.
+fn starved<T>(result: io::Result<T>, counts: &Counts) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(error) => {
+            assert!(matches!(netpoll::net::raw_os_error(&error), Some(libc::EMFILE)), "{error}");
+            bump(&counts.no_descriptor);
+            None
+        }
+    }
+}
+
+/// One connection's life, from a few that differ in how they end.
+async fn visit(address: SocketAddr, random: &mut Random, counts: &Counts) {
+    let Some(stream) = starved(TcpStream::connect(address).await, counts) else {
+        task::sleep(Duration::from_millis(5)).await;
+        return;
+    };
+    bump(&counts.opened);
+    let message: Vec<_> = (0..1 + random.below(6000)).map(|n| n as u8).collect();
+    for _ in 0..random.below(20) {
+        // Under pressure the accepting side has no number for this one, and it waits.
+        ping(&stream, &message).await.expect("an echo");
+        bump(&counts.round_trips);
+    }
+    match random.below(6) {
+        0 => drop(stream.shutdown(Shutdown::Write)),
+        1 => {
+            stream.set_linger(Some(Duration::ZERO)).unwrap();
+            bump(&counts.resets);
+        }
+        2 => {
+            let waiter = stream.clone();
+            let waiter = task::spawn(async move { waiter.read(&mut [0; 1]).await });
+            task::yield_now().await;
+            stream.force_close().await.unwrap();
+            assert!(is_closed(&waiter.await.unwrap_err()));
+            bump(&counts.evicted);
+        }
+        3 => {
+            let due = Instant::now() + Duration::from_micros(random.below(3000));
+            stream.set_deadline(due).unwrap();
+            let error = stream.read(&mut [0; 1]).await.unwrap_err();
+            assert!(is_timeout(&error) && Instant::now() >= due, "{error}");
+            stream.set_deadline(None).unwrap();
+            ping(&stream, b"still here").await.expect("an echo after a time-out");
+            bump(&counts.timeouts);
+        }
+        4 => {
+            // A future that is dropped where it waits loses nothing.
+            let wait = Duration::from_micros(random.below(500));
+            assert!(future::timeout(wait, stream.read(&mut [0; 1])).await.is_err());
+            ping(&stream, b"still here").await.expect("an echo after a read that was dropped");
+            bump(&counts.abandoned);
+        }
+        _ => {}
+    }
+    drop(stream);
+    bump(&counts.closed);
+}
+
+/// Things beside connections: datagrams, Unix streams, tasks that are cancelled or panic, calls that block.
+async fn sundries(random: &mut Random, counts: &Counts) {
+    match random.below(6) {
+        0 => {
+            let Some(one) = starved(UdpSocket::bind("127.0.0.1:0").await, counts) else { return };
+            let to = one.local_addr().unwrap();
+            for n in 0..16 {
+                one.send_to(&[n; 100], to).await.unwrap();
+                let (count, _) = one.recv_from(&mut [0; 200]).await.unwrap();
+                assert_eq!(count, 100);
+                bump(&counts.datagrams);
+            }
+        }
+        1 => {
+            let Some((one, other)) = starved(UnixStream::pair(), counts) else { return };
+            let wait = Duration::from_micros(random.below(300));
+            assert!(future::timeout(wait, one.read(&mut [0; 1])).await.is_err());
+            drop(other);
+            assert_eq!(one.read(&mut [0; 1]).await.unwrap(), 0);
+        }
+        2 => {
+            let sleeper = task::spawn(task::sleep(Duration::from_secs(3600)));
+            task::yield_now().await;
+            assert!(sleeper.cancel().await.is_none());
+        }
+        3 => {
+            drop(task::spawn(async { panic!("a fault of the soak") }));
+            bump(&counts.panics);
+        }
+        4 => {
+            let n = random.next();
+            assert_eq!(task::spawn_blocking(move || n ^ 1).await, n ^ 1);
+        }
+        _ => task::sleep(Duration::from_micros(random.below(2000))).await,
+    }
+}
+
+/// Now and then the process has no descriptor to spare.
+fn pressure(stop: &AtomicBool, most: u64) {
+    while !stop.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(150));
+        set_nofile(fd_count() as u64);
+        thread::sleep(Duration::from_millis(20));
+        set_nofile(most);
+    }
+}
+
+/// One round of the load; afterwards all of its tasks are over.
+fn round(address: SocketAddr, length: Duration, seed: u64, counts: &Arc<Counts>) {
+    let end = Instant::now() + length;
+    let stop = Arc::new(AtomicBool::new(false));
+    let pressed = stop.clone();
+    let press = thread::spawn(move || pressure(&pressed, 16_384));
+    let actors: Vec<_> = (0..48)
+        .map(|n| {
+            let counts = counts.clone();
+            task::spawn(async move {
+                let mut random = Random::new(seed * 1000 + n);
+                while Instant::now() < end {
+                    if n < 32 {
+                        visit(address, &mut random, &counts).await;
+                    } else {
+                        sundries(&mut random, &counts).await;
+                    }
+                }
+            })
+        })
+        .collect();
+    park_on(async {
+        for actor in actors {
+            actor.await;
+        }
+    });
+    stop.store(true, Ordering::Relaxed);
+    press.join().unwrap();
+}
+
+/// What is measured at rest.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    at: f64,
+    heap: f64,
+    resident: f64,
+    descriptors: f64,
+    threads: usize,
+}
+
+/// Growth an hour, by least squares.
+fn slope(rests: &[Rest], value: fn(&Rest) -> f64) -> f64 {
+    let count = rests.len() as f64;
+    let (x, y) = (rests.iter().map(|rest| rest.at).sum::<f64>() / count, rests.iter().map(value).sum::<f64>() / count);
+    let (mut top, mut bottom) = (0.0, 0.0);
+    for rest in rests {
+        top += (rest.at - x) * (value(rest) - y);
+        bottom += (rest.at - x).powi(2);
+    }
+    top / bottom * 3600.0
+}
+
+#[test]
+fn nothing_grows() {
+    let seconds = setting("NETPOLL_SOAK", size(6, 7_200) as u64);
+    process("soak::nothing_grows", seconds + 90, seconds + 90, || {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if panic.payload().downcast_ref::<&str>() != Some(&"a fault of the soak") {
+                report(panic);
+            }
+        }));
+        // Before the runtime's threads start, which inherit it.
+        own_network();
+        // What a thread and its processor keep grows with their number, up to 64 spares as the machine is busy: here soon at its most.
+        rt::Builder::new().spare_workers(2).blocking_threads(4).start().unwrap();
+        set_nofile(16_384);
+        let length = Duration::from_secs_f64((seconds as f64 / 24.0).clamp(0.25, 60.0));
+        let counts = Arc::new(Counts::default());
+        let listener = park_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = counts.clone();
+        let service = task::spawn(async move {
+            use netpoll::stream::StreamExt;
+            let mut incoming = listener.incoming();
+            while let Some(stream) = incoming.next().await {
+                let Some(stream) = starved(stream, &served) else { continue };
+                bump(&served.accepted);
+                let served = served.clone();
+                drop(task::spawn(async move {
+                    // Resets are part of the load.
+                    let _ = echo(&stream).await;
+                    drop(stream);
+                    bump(&served.ended);
+                }));
+            }
+        });
+        let begin = Instant::now();
+        let mut rests = Vec::new();
+        let mut number = 0;
+        while begin.elapsed() < Duration::from_secs(seconds) {
+            number += 1;
+            round(address, length, number, &counts);
+            // The listener, and the service that waits for it.
+            eventually("all is at rest", || {
+                let metrics = rt::metrics();
+                (metrics.descriptors, metrics.waiters, metrics.tasks_alive) == (1, 1, 1)
+            });
+            assert_eq!(get(&counts.opened), get(&counts.closed));
+            assert_eq!(get(&counts.accepted), get(&counts.ended));
+            assert!(get(&counts.accepted) >= get(&counts.opened));
+            rests.push(Rest {
+                at: begin.elapsed().as_secs_f64(),
+                heap: live_bytes() as f64,
+                resident: resident() as f64,
+                descriptors: fd_count() as f64,
+                threads: thread_count(),
+            });
+        }
+        park_on(service.cancel());
+        rt::shutdown(Duration::from_secs(30)).unwrap();
+        // The first quarter is for what grows once.
+        let steady = &rests[rests.len() / 4..];
+        let run = steady[steady.len() - 1].at - steady[0].at;
+        let heap = slope(steady, |rest| rest.heap);
+        let pages = slope(steady, |rest| rest.resident);
+        let descriptors = slope(steady, |rest| rest.descriptors);
+        figure(
+            "13",
+            format_args!(
+                "{:.0} s in {number} rounds, {} threads: heap {:+.0} B, resident {:+.0} KiB, descriptors {:+} from the first quarter to the end \
+                 (slopes an hour: {heap:+.0} B, {pages:+.0} KiB, {descriptors:+.1}); {counts:?}",
+                rests[rests.len() - 1].at,
+                rests[rests.len() - 1].threads,
+                steady[steady.len() - 1].heap - steady[0].heap,
+                steady[steady.len() - 1].resident - steady[0].resident,
+                steady[steady.len() - 1].descriptors - steady[0].descriptors,
+            ),
+        );
+        assert_eq!(steady.iter().map(|rest| rest.descriptors as usize).max(), Some(steady[0].descriptors as usize));
+        assert!(heap * run / 3600.0 < 64e3, "the heap grows: {rests:?}");
+        assert!(pages * run / 3600.0 < 4096.0, "the process grows: {rests:?}");
+        let faults = [&counts.resets, &counts.evicted, &counts.timeouts, &counts.abandoned, &counts.panics];
+        assert!(faults.iter().all(|count| get(count) > 0), "{counts:?}");
+    });
+}
