@@ -76,6 +76,13 @@ impl Arguments {
         text.split(',').map(|item| item.parse().map_err(|error| format!("--{name} {item}: {error}"))).collect()
     }
 
+    /// All that is left, as words again.
+    #[must_use]
+    pub fn into_words(self) -> Vec<String> {
+        let values = self.values.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]);
+        values.chain(self.flags.into_iter().map(|flag| format!("--{flag}"))).collect()
+    }
+
     /// Checks that nothing is left.
     ///
     /// # Errors

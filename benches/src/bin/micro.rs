@@ -7,6 +7,7 @@
 //! ```
 
 use netpoll_bench::arguments::Arguments;
+use netpoll_bench::servers::go;
 use netpoll_bench::sys;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -157,16 +158,16 @@ async fn spawn_join<R: Runtime>() -> Outcome {
     measured(TASKS, round()).await
 }
 
-async fn yields<R: Runtime>() -> Outcome {
-    const TASKS: u32 = 64;
-    const TURNS: u32 = 20_000;
-    measured(TASKS * TURNS, async {
-        let task = || async {
-            for _ in 0..TURNS {
+/// `tasks` that are always runnable and take turns.
+async fn yields<R: Runtime>(tasks: u32) -> Outcome {
+    let turns = 1_280_000 / tasks;
+    measured(tasks * turns, async {
+        let task = || async move {
+            for _ in 0..turns {
                 R::yield_now().await;
             }
         };
-        let tasks: Vec<_> = (0..TASKS).map(|_| R::spawn(task())).collect();
+        let tasks: Vec<_> = (0..tasks).map(|_| R::spawn(task())).collect();
         for task in tasks {
             task.await;
         }
@@ -257,8 +258,21 @@ async fn deadline_later() -> Outcome {
     .await
 }
 
-const CASES: &[&str] = &["spawn-join", "yield", "ping-pong", "arm-and-cancel", "deadline-later", "sleepers"];
-const RUNTIMES: &[&str] = &["bare", "netpoll", "tokio", "tokio-current", "smol"];
+/// `yield` is among 64 tasks, `yield-N` among N: around the 256 places of a run queue, and far beyond.
+const CASES: &[&str] = &[
+    "spawn-join",
+    "yield",
+    "yield-255",
+    "yield-256",
+    "yield-257",
+    "yield-512",
+    "yield-8000",
+    "ping-pong",
+    "arm-and-cancel",
+    "deadline-later",
+    "sleepers",
+];
+const RUNTIMES: &[&str] = &["bare", "netpoll", "tokio", "tokio-current", "smol", go::NAME];
 
 fn run<R: Runtime>(case: &str) -> Option<Outcome> {
     let (send, receive) = std::sync::mpsc::channel();
@@ -267,12 +281,15 @@ fn run<R: Runtime>(case: &str) -> Option<Outcome> {
     R::block_on(async move {
         let outcome = match case.as_str() {
             "spawn-join" => Some(spawn_join::<R>().await),
-            "yield" => Some(yields::<R>().await),
+            "yield" => Some(yields::<R>(64).await),
             "ping-pong" => Some(ping_pong::<R>().await),
             "arm-and-cancel" => arm_and_cancel::<R>().await,
             "sleepers" => sleepers::<R>().await,
             "deadline-later" if is_netpoll => Some(deadline_later().await),
-            _ => None,
+            other => match other.strip_prefix("yield-").and_then(|tasks| tasks.parse().ok()) {
+                Some(tasks) => Some(yields::<R>(tasks).await),
+                None => None,
+            },
         };
         let _ = send.send(outcome);
     });
@@ -286,6 +303,7 @@ fn measure(runtime: &str, case: &str) -> Result<(), String> {
         sys::pin_to(last).map_err(|error| error.to_string())?;
     }
     let outcome = match runtime {
+        go::NAME => return Err(go::execute(["-micro", case]).to_string()),
         "bare" => run::<Bare>(case),
         "netpoll" => run::<Netpoll>(case),
         "tokio" => run::<Tokio<true>>(case),
@@ -343,7 +361,17 @@ fn try_main() -> Result<(), String> {
     let runtimes = chosen(RUNTIMES, arguments.list("only")?, "runtime")?;
     let rounds: usize = arguments.value("rounds", 5)?.max(1);
     arguments.finish()?;
-    println!("ns of CPU an operation, one worker, median of {rounds} rounds; sleepers: and their median lateness\n");
+    let mut runtimes = runtimes;
+    if runtimes.iter().any(|name| name == go::NAME)
+        && let Err(error) = go::build()
+    {
+        runtimes.retain(|name| name != go::NAME);
+        eprintln!("{error}");
+    }
+    println!(
+        "ns of CPU an operation, one worker, median of {rounds} rounds (ratio to async-task and a queue alone); sleepers: and their \
+         median lateness\n"
+    );
     println!("| | {} |\n|---|{}", runtimes.join(" | "), "---:|".repeat(runtimes.len()));
     for case in &cases {
         let mut figures: Vec<Vec<(f64, f64)>> = vec![Vec::new(); runtimes.len()];
@@ -352,12 +380,18 @@ fn try_main() -> Result<(), String> {
                 figures.extend(ask(runtime, case)?);
             }
         }
+        let bare = runtimes.iter().position(|name| name == "bare").filter(|&at| !figures[at].is_empty());
+        let bare = bare.map(|at| median(figures[at].iter().map(|figure| figure.0).collect()));
         let cells = figures.into_iter().map(|figures| match figures.first() {
             None => "–".to_owned(),
             Some(&(_, late)) => {
                 let cpu = median(figures.iter().map(|figure| figure.0).collect());
                 let late = (late >= 0.0).then(|| median(figures.iter().map(|figure| figure.1).collect()));
-                late.map_or_else(|| format!("{cpu:.1}"), |late| format!("{cpu:.0}, {late:.0} µs late"))
+                match (late, bare) {
+                    (Some(late), _) => format!("{cpu:.0}, {late:.0} µs late"),
+                    (None, Some(bare)) => format!("{cpu:.1} ({:.2})", cpu / bare),
+                    (None, None) => format!("{cpu:.1}"),
+                }
             }
         });
         println!("| {case} | {} |", cells.collect::<Vec<_>>().join(" | "));

@@ -139,6 +139,12 @@ fn measure() -> Result<(), String> {
 }
 
 fn rounds_of(bytes: u64, rounds: usize, file: &str) -> io::Result<()> {
+    println!(
+        "{} MiB compared byte for byte, medians of {rounds} rounds: seconds of CPU (GiB a CPU second)\n\n\
+         | | in the kernel | its calls | loop of {} KiB | times the loop |\n|---|---:|---:|---:|---:|",
+        bytes >> 20,
+        LOOP_BYTES >> 10
+    );
     for (name, kernel, by_loop) in WAYS {
         let file = (name == "file").then_some(file);
         let (mut seconds, mut copies) = ([Vec::new(), Vec::new()], 0);
@@ -155,11 +161,8 @@ fn rounds_of(bytes: u64, rounds: usize, file: &str) -> io::Result<()> {
         });
         let rate = |seconds: f64| bytes as f64 / seconds / f64::from(1 << 30);
         println!(
-            "{name}: {} MiB byte for byte; {kernel} {fast:.3} s CPU ({:.1} GiB a CPU second, {copies} calls), {} KiB loop {slow:.3} s \
-             ({:.1} GiB a CPU second): {:.2} times",
-            bytes >> 20,
+            "| {name}, {kernel} | {fast:.3} ({:.1}) | {copies} | {slow:.3} ({:.1}) | {:.2} |",
             rate(fast),
-            LOOP_BYTES >> 10,
             rate(slow),
             slow / fast
         );

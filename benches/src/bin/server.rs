@@ -1,11 +1,11 @@
-//! The echo server: `server --runtime NAME [--mode echo|deadline|churn] [--workers 1] [--buffer 4096]
+//! The echo server: `server --runtime NAME [--mode echo|deadline|churn|readable] [--workers 1] [--buffer 4096]
 //! [--serve-in-block-on] [--hogs 0] [--hog spin|yield|sleep] [--work-us 0] [--cpu N] [--batch]`.
 //!
 //! Prints `ready PORT`, answers a byte on standard input with a line of its CPU time, context switches and memory, and
 //! ends with the input.
 
 use netpoll_bench::arguments::Arguments;
-use netpoll_bench::servers::{self, Hog, Mode, Options, Work};
+use netpoll_bench::servers::{self, Hog, Mode, Options, Work, go};
 use netpoll_bench::sys;
 use std::process::ExitCode;
 
@@ -24,6 +24,10 @@ fn run() -> Result<(), String> {
     let runtime: String = arguments.optional("runtime")?.ok_or("--runtime is wanted")?;
     // Before anything starts a thread: threads inherit both.
     sys::place(arguments.optional("cpu")?, arguments.flag("batch")).map_err(|error| error.to_string())?;
+    if runtime == go::NAME {
+        // Its runtime starts threads before `main`: placed first, then executed in this process's stead.
+        return Err(go::execute(arguments.into_words()).to_string());
+    }
     let options = Options {
         mode: arguments.value("mode", Mode::Echo)?,
         workers: arguments.value("workers", 1)?,

@@ -21,6 +21,8 @@ pub enum Kind {
     Hogs,
     /// What a second worker brings.
     Scale,
+    /// Latencies in lock-step: all connections are runnable at once.
+    Burst,
 }
 
 /// One case.
@@ -83,6 +85,10 @@ const fn full_only(case: Case) -> Case {
     Case { quick: false, ..case }
 }
 
+const fn readable(case: Case) -> Case {
+    Case { mode: Mode::Readable, ..case }
+}
+
 const fn hogs(case: Case, hog: Hog) -> Case {
     Case { hog, ..case }
 }
@@ -92,7 +98,9 @@ pub const CASES: &[Case] = &[
     case("echo-1", Kind::Cpu, 1),
     in_block_on(case("block-on-1", Kind::Cpu, 1)),
     case("echo-64", Kind::Cpu, 64),
+    full_only(case("echo-256", Kind::Cpu, 256)),
     case("echo-1000", Kind::Cpu, 1000),
+    full_only(case("echo-4000", Kind::Cpu, 4000)),
     full_only(case("echo-8000", Kind::Cpu, 8000)),
     deadline(case("deadline-1", Kind::Cpu, 1)),
     deadline(case("deadline-64", Kind::Cpu, 64)),
@@ -107,13 +115,19 @@ pub const CASES: &[Case] = &[
     case("instructions-echo", Kind::Instructions, 64),
     deadline(case("instructions-deadline", Kind::Instructions, 64)),
     case("idle", Kind::Idle, 4000),
+    readable(case("idle-readable", Kind::Idle, 4000)),
     full_only(case("idle-16000", Kind::Idle, 16_000)),
     case("free-64", Kind::Free, 64),
     case("free-1000", Kind::Free, 1000),
+    full_only(case("free-255", Kind::Free, 255)),
     full_only(case("free-256", Kind::Free, 256)),
     full_only(case("free-257", Kind::Free, 257)),
     full_only(case("free-512", Kind::Free, 512)),
     full_only(case("free-8000", Kind::Free, 8000)),
+    full_only(case("runnable-255", Kind::Burst, 255)),
+    full_only(case("runnable-256", Kind::Burst, 256)),
+    case("runnable-257", Kind::Burst, 257),
+    full_only(case("runnable-512", Kind::Burst, 512)),
     full_only(Case { size: 65_536, ..case("stream-16", Kind::Free, 16) }),
     hogs(case("hogs-spin", Kind::Hogs, 8), Hog::Spin),
     full_only(hogs(case("hogs-yield", Kind::Hogs, 8), Hog::Yield)),

@@ -194,17 +194,12 @@ impl Server {
             }
             None => Command::new(server),
         };
-        let mode = match plan.mode {
-            Mode::Echo => "echo",
-            Mode::Deadline => "deadline",
-            Mode::Churn => "churn",
-        };
         let hog = match plan.hog {
             Hog::Spin => "spin",
             Hog::Yield => "yield",
             Hog::Sleep => "sleep",
         };
-        command.args(["--runtime", &plan.runtime, "--mode", mode, "--hog", hog]);
+        command.args(["--runtime", &plan.runtime, "--mode", plan.mode.name(), "--hog", hog]);
         for (name, number) in [
             ("--workers", plan.workers as u64),
             ("--buffer", plan.buffer as u64),

@@ -1,7 +1,8 @@
 //! What is counted, not timed: system calls and user instructions. Both come out the same on every run.
 
-use super::cases::Case;
+use super::cases::{CASES, Case};
 use super::child::{Load, Process, Server};
+use super::profile::{self, Run};
 use crate::generator::Amount;
 use crate::sys;
 use std::path::PathBuf;
@@ -114,10 +115,25 @@ pub fn instructions(case: &Case, runtime: &str, cpu: usize, quick: bool) -> Resu
     if runtime == "monoio" {
         return Err("valgrind does not bring a thread back from io_uring_enter(2)".to_owned());
     }
+    if runtime == crate::servers::go::NAME {
+        return Err("Go's programs do not run under valgrind".to_owned());
+    }
     let (few, many) = if quick { (20, 120) } else { (50, 550) };
-    let (less, done) = callgrind(case, runtime, cpu, few)?;
-    let (more, done_more) = callgrind(case, runtime, cpu, many)?;
+    let (less, done, _) = callgrind(case, runtime, cpu, few)?;
+    let (more, done_more, _) = callgrind(case, runtime, cpu, many)?;
     Ok((more as f64 - less as f64) / (done_more - done) as f64)
+}
+
+/// Where the instructions of an echo on 64 connections are, as Markdown.
+///
+/// # Errors
+/// As [`instructions`].
+pub fn profile(runtime: &str, cpu: usize, quick: bool) -> Result<String, String> {
+    let case = CASES.iter().find(|case| case.name == "instructions-echo").ok_or("no such case")?;
+    let (few, many) = if quick { (20, 120) } else { (50, 550) };
+    let (_, done, less) = callgrind(case, runtime, cpu, few)?;
+    let (_, done_more, more) = callgrind(case, runtime, cpu, many)?;
+    Ok(profile::markdown((&Run::parse(&less), done), (&Run::parse(&more), done_more)))
 }
 
 /// Whether callgrind is here.
@@ -126,7 +142,8 @@ pub fn callgrind_works() -> bool {
     Command::new("valgrind").arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<(u64, u64), String> {
+/// Instructions, requests, and callgrind's own output.
+fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<(u64, u64, String), String> {
     static RUN: AtomicU32 = AtomicU32::new(0);
     // Relaxed: the number only has to differ.
     let run = RUN.fetch_add(1, Ordering::Relaxed);
@@ -139,9 +156,10 @@ fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<(u64
     // The server first: what it does when its clients leave is no part of a request.
     let said = server.finish()?;
     drop(load);
-    // It may not have been written; nothing depends on it.
+    let costs = std::fs::read_to_string(&out).unwrap_or_default();
+    // It may not have been written; a count does not depend on it.
     let _ = std::fs::remove_file(&out);
     let line = said.iter().find(|line| line.contains("Collected"));
     let count = line.and_then(|line| line.split(':').nth(1)?.trim().parse().ok());
-    count.map(|count| (count, done)).ok_or_else(|| format!("callgrind counted nothing: {}", said.join(" / ")))
+    count.map(|count| (count, done, costs)).ok_or_else(|| format!("callgrind counted nothing: {}", said.join(" / ")))
 }

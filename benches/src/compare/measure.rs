@@ -85,6 +85,7 @@ impl Findings {
 pub fn measure(case: &Case, settings: &Settings) -> Findings {
     match case.kind {
         Kind::Cpu => rounds(case, settings, &settings.runtimes, &CPU),
+        Kind::Burst => rounds(case, settings, &settings.runtimes, &BURST),
         Kind::Free => rounds(case, settings, &with_two_loops(settings), &FREE),
         Kind::Calls => counted(case, settings, "calls", |runtime| {
             let tracer = settings.tracer.ok_or("neither perf nor strace works here")?;
@@ -145,6 +146,8 @@ const FREE: Method =
         whats: &["requests/s", "p50 µs", "p99 µs", "p99.9 µs", "µs CPU"], lock_step: false, visit: visit_free
     };
 
+const BURST: Method = Method { whats: &["p50 µs", "p99 µs", "µs CPU"], lock_step: true, visit: visit_burst };
+
 fn visit_cpu(pair: &mut Pair, case: &Case, settings: &Settings) -> Result<Vec<f64>, String> {
     let budget: u64 = if case.churn.is_some() { 2_000 } else { 8_000 };
     let amount = budget * if settings.quick { 1 } else { 2 } / case.connections as u64;
@@ -152,6 +155,15 @@ fn visit_cpu(pair: &mut Pair, case: &Case, settings: &Settings) -> Result<Vec<f6
     let outcome = pair.load.run(Amount::Requests(amount.max(3)))?;
     let spent = pair.server.cpu_ns()? - before;
     Ok(vec![spent as f64 / 1e3 / outcome.requests as f64])
+}
+
+fn visit_burst(pair: &mut Pair, case: &Case, settings: &Settings) -> Result<Vec<f64>, String> {
+    let before = pair.server.cpu_ns()?;
+    let amount = if settings.quick { 8_000 } else { 32_000 } / case.connections as u64;
+    let outcome = pair.load.run(Amount::Requests(amount.max(3)))?;
+    let spent = pair.server.cpu_ns()? - before;
+    let cpu = spent as f64 / 1e3 / outcome.requests as f64;
+    Ok(vec![outcome.p50_ns as f64 / 1e3, outcome.p99_ns as f64 / 1e3, cpu])
 }
 
 fn visit_free(pair: &mut Pair, _: &Case, settings: &Settings) -> Result<Vec<f64>, String> {

@@ -2,6 +2,7 @@
 
 use super::cases::{Case, Kind};
 use super::measure::{Figure, Findings, Settings};
+use crate::servers::{Mode, go};
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
@@ -9,9 +10,9 @@ use std::process::Command;
 /// Cases with their findings, in the order measured.
 pub type Results = Vec<(Case, Findings)>;
 
-/// Writes the whole report.
+/// Writes the whole report: the cases, then `parts`, which are Markdown already, then what was not measured.
 #[must_use]
-pub fn markdown(results: &Results, settings: &Settings) -> String {
+pub fn markdown(results: &Results, parts: &str, notes: &[String], settings: &Settings) -> String {
     let mut text = heading(settings);
     for (kind, title) in [
         (Kind::Cpu, "Server CPU a request, lock-step on one CPU: µs (ratio to the bare loop)"),
@@ -23,11 +24,21 @@ pub fn markdown(results: &Results, settings: &Settings) -> String {
             let _ = writeln!(text, "\n## {title}\n");
             text.push_str(&side_by_side(&cases, settings));
         }
+        if kind == Kind::Cpu {
+            text.push_str(&growth(&cases, settings));
+        }
     }
     for (case, findings) in results {
         let title = match case.kind {
             Kind::Cpu | Kind::Calls | Kind::Instructions => continue,
+            Kind::Idle if case.mode == Mode::Readable => {
+                format!(
+                    "{} idle connections whose buffer is allocated when there is something to read",
+                    case.connections
+                )
+            }
             Kind::Idle => format!("{} idle connections after one echo each", case.connections),
+            Kind::Burst => format!("{} tasks runnable at once, lock-step on one CPU", case.connections),
             Kind::Free => {
                 format!(
                     "{} connections of {} bytes, generator beside {} workers on {} CPUs",
@@ -46,7 +57,8 @@ pub fn markdown(results: &Results, settings: &Settings) -> String {
         let _ = writeln!(text, "\n## {}: {title}\n", case.name);
         text.push_str(&one_case(findings));
     }
-    let notes: Vec<&String> = results.iter().flat_map(|(_, findings)| &findings.notes).collect();
+    text.push_str(parts);
+    let notes: Vec<&String> = notes.iter().chain(results.iter().flat_map(|(_, findings)| &findings.notes)).collect();
     if !notes.is_empty() {
         text.push_str("\n## Not measured\n\n");
         for note in notes {
@@ -89,6 +101,9 @@ fn versions(runtimes: &[String]) -> String {
         runtimes.iter().map(|runtime| runtime.strip_suffix("-current").unwrap_or(runtime)).collect();
     names.dedup();
     let found = names.iter().filter_map(|name| {
+        if *name == go::NAME {
+            return Some(output("go", &["env", "GOVERSION"]).replacen("go", "Go ", 1));
+        }
         let package = lock.split("[[package]]").find(|text| text.contains(&format!("\nname = \"{name}\"\n")))?;
         let version = package.lines().find_map(|line| line.strip_prefix("version = "))?;
         Some(format!("{name} {}", version.trim_matches('"')))
@@ -109,6 +124,31 @@ fn side_by_side(cases: &[&(Case, Findings)], settings: &Settings) -> String {
         }
     }
     table(&rows)
+}
+
+/// What a request costs more with more connections, beside what it costs the bare loop more: the ratio, over the ratio at the
+/// fewest connections.
+fn growth(cases: &[&(Case, Findings)], settings: &Settings) -> String {
+    let cases: Vec<_> = cases
+        .iter()
+        .filter(|(case, _)| {
+            case.mode == Mode::Echo && case.churn.is_none() && !case.in_block_on && case.connections >= 64
+        })
+        .collect();
+    if cases.len() < 2 {
+        return String::new();
+    }
+    let mut rows = vec![vec![String::new()]];
+    rows[0].extend(cases.iter().map(|(case, _)| case.name.to_owned()));
+    for runtime in &settings.runtimes {
+        let ratios: Option<Vec<f64>> = cases.iter().map(|(_, findings)| findings.first(runtime)?.ratio).collect();
+        if let Some(ratios) = ratios {
+            let mut row = vec![runtime.clone()];
+            row.extend(ratios.iter().map(|ratio| format!("{:.3}", ratio / ratios[0])));
+            rows.push(row);
+        }
+    }
+    format!("\n## growth: the same beside the bare loop's own growth, {} being 1\n\n{}", cases[0].0.name, table(&rows))
 }
 
 /// A column a figure.

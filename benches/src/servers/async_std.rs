@@ -10,6 +10,9 @@ use async_std::task;
 /// # Errors
 /// Those of binding and accepting.
 pub fn serve(options: &Options) -> io::Result<()> {
+    if options.mode == Mode::Readable {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "async-std cannot wait without a buffer"));
+    }
     task::block_on(listen(options.clone()))
 }
 
@@ -41,7 +44,7 @@ async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
     loop {
         let count = match options.mode {
             Mode::Deadline => io::timeout(READ_DEADLINE, stream.read(&mut buffer)).await?,
-            Mode::Echo | Mode::Churn => stream.read(&mut buffer).await?,
+            Mode::Echo | Mode::Churn | Mode::Readable => stream.read(&mut buffer).await?,
         };
         if count == 0 {
             return Ok(());

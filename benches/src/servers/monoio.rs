@@ -55,6 +55,8 @@ async fn accept(listener: TcpListener, options: Options) -> io::Result<()> {
         let options = options.clone();
         if options.serve_in_block_on {
             let _ = connection(stream, options).await;
+        } else if options.mode == Mode::Readable {
+            monoio::spawn(on_demand(stream, options));
         } else {
             monoio::spawn(connection(stream, options));
         }
@@ -85,7 +87,7 @@ async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
                 Ok(done) => done,
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),
             },
-            Mode::Echo | Mode::Churn => stream.read(buffer).await,
+            Mode::Echo | Mode::Churn | Mode::Readable => stream.read(buffer).await,
         };
         let count = result?;
         if count == 0 {
@@ -99,5 +101,20 @@ async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
         if options.mode == Mode::Churn {
             return Ok(());
         }
+    }
+}
+
+/// Allocates its buffer when there is something to read.
+async fn on_demand(mut stream: TcpStream, options: Options) -> io::Result<()> {
+    loop {
+        stream.readable(false).await?;
+        let (result, mut buffer) = stream.read(Vec::with_capacity(options.buffer)).await;
+        let count = result?;
+        if count == 0 {
+            return Ok(());
+        }
+        options.work.burn();
+        buffer.truncate(count);
+        stream.write_all(buffer).await.0?;
     }
 }

@@ -37,6 +37,8 @@ async fn listen(options: Options) -> io::Result<()> {
         let options = options.clone();
         if options.serve_in_block_on {
             let _ = connection(stream, options).await;
+        } else if options.mode == Mode::Readable {
+            drop(task::spawn(on_demand(stream, options)));
         } else {
             drop(task::spawn(connection(stream, options)));
         }
@@ -58,5 +60,19 @@ async fn connection(stream: TcpStream, options: Options) -> io::Result<()> {
         if options.mode == Mode::Churn {
             return Ok(());
         }
+    }
+}
+
+/// Allocates its buffer when there is something to read.
+async fn on_demand(stream: TcpStream, options: Options) -> io::Result<()> {
+    loop {
+        stream.readable().await?;
+        let mut buffer = vec![0; options.buffer];
+        let count = stream.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        options.work.burn();
+        stream.write_all(&buffer[..count]).await?;
     }
 }

@@ -1,10 +1,11 @@
 //! smol: its global executor, whose thread count the `server` program sets through `SMOL_THREADS`.
 
 use super::{Mode, Options, READ_DEADLINE};
-use smol::Timer;
 use smol::future::{FutureExt, yield_now};
 use smol::io::{self, AsyncReadExt, AsyncWriteExt};
 use smol::net::{TcpListener, TcpStream};
+use smol::{Async, Timer};
+use std::sync::Arc;
 
 /// Serves for ever.
 ///
@@ -32,6 +33,8 @@ async fn listen(options: Options) -> io::Result<()> {
         let options = options.clone();
         if options.serve_in_block_on {
             let _ = connection(stream, options).await;
+        } else if options.mode == Mode::Readable {
+            smol::spawn(on_demand(stream.into(), options)).detach();
         } else {
             smol::spawn(connection(stream, options)).detach();
         }
@@ -49,7 +52,7 @@ async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
                 };
                 stream.read(&mut buffer).or(expiry).await?
             }
-            Mode::Echo | Mode::Churn => stream.read(&mut buffer).await?,
+            Mode::Echo | Mode::Churn | Mode::Readable => stream.read(&mut buffer).await?,
         };
         if count == 0 {
             return Ok(());
@@ -59,5 +62,19 @@ async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
         if options.mode == Mode::Churn {
             return Ok(());
         }
+    }
+}
+
+/// Allocates its buffer when there is something to read.
+async fn on_demand(stream: Arc<Async<std::net::TcpStream>>, options: Options) -> io::Result<()> {
+    loop {
+        stream.readable().await?;
+        let mut buffer = vec![0; options.buffer];
+        let count = (&*stream).read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        options.work.burn();
+        (&*stream).write_all(&buffer[..count]).await?;
     }
 }

@@ -45,6 +45,8 @@ async fn listen(options: Options) -> io::Result<()> {
         let options = options.clone();
         if options.serve_in_block_on {
             let _ = connection(stream, options).await;
+        } else if options.mode == Mode::Readable {
+            tokio::spawn(on_demand(stream, options));
         } else {
             tokio::spawn(connection(stream, options));
         }
@@ -56,7 +58,7 @@ async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
     loop {
         let count = match options.mode {
             Mode::Deadline => timeout(READ_DEADLINE, stream.read(&mut buffer)).await??,
-            Mode::Echo | Mode::Churn => stream.read(&mut buffer).await?,
+            Mode::Echo | Mode::Churn | Mode::Readable => stream.read(&mut buffer).await?,
         };
         if count == 0 {
             return Ok(());
@@ -66,5 +68,19 @@ async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
         if options.mode == Mode::Churn {
             return Ok(());
         }
+    }
+}
+
+/// Allocates its buffer when there is something to read.
+async fn on_demand(mut stream: TcpStream, options: Options) -> io::Result<()> {
+    loop {
+        stream.readable().await?;
+        let mut buffer = vec![0; options.buffer];
+        let count = stream.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        options.work.burn();
+        stream.write_all(&buffer[..count]).await?;
     }
 }

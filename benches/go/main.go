@@ -1,0 +1,153 @@
+// The echo server in Go, with the arguments and the conversation of the Rust ones (src/bin/server.rs, which places the process and
+// then executes this program), and with `-micro CASE` one measurement of src/bin/micro.rs.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+const readDeadline = 30 * time.Second
+
+var (
+	mode    = flag.String("mode", "echo", "echo, deadline, churn or readable")
+	workers = flag.Int("workers", 1, "GOMAXPROCS")
+	buffer  = flag.Int("buffer", 4096, "bytes of a connection's buffer")
+	inMain  = flag.Bool("serve-in-block-on", false, "serve in the accepting goroutine")
+	hogs    = flag.Int("hogs", 0, "goroutines beside the echo")
+	hog     = flag.String("hog", "spin", "spin, yield or sleep")
+	workUs  = flag.Uint64("work-us", 0, "user CPU of a request")
+	micro   = flag.String("micro", "", "measure this small thing instead")
+)
+
+func main() {
+	flag.Parse()
+	runtime.GOMAXPROCS(*workers)
+	if *micro != "" {
+		measure(*micro)
+		return
+	}
+	work := calibrated(*workUs)
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	for range *hogs {
+		go hogging()
+	}
+	go func() {
+		// The end of the input ends the process.
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	fmt.Printf("ready %d\n", listener.Addr().(*net.TCPAddr).Port)
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		switch {
+		case *mode == "readable":
+			go onDemand(conn.(*net.TCPConn), work)
+		case *inMain:
+			serve(conn, work)
+		default:
+			go serve(conn, work)
+		}
+	}
+}
+
+func serve(conn net.Conn, work uint64) {
+	defer conn.Close()
+	buf := make([]byte, *buffer)
+	for {
+		if *mode == "deadline" {
+			if conn.SetReadDeadline(time.Now().Add(readDeadline)) != nil {
+				return
+			}
+		}
+		count, err := conn.Read(buf)
+		if err != nil {
+			return
+		}
+		burn(work)
+		if _, err := conn.Write(buf[:count]); err != nil || *mode == "churn" {
+			return
+		}
+	}
+}
+
+// onDemand allocates its buffer when there is something to read. Go has no call for that but a raw one that asks the socket.
+func onDemand(conn *net.TCPConn, work uint64) {
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	for err == nil {
+		err = raw.Read(func(fd uintptr) bool {
+			var first [1]byte
+			_, _, err := syscall.Recvfrom(int(fd), first[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+			return err != syscall.EAGAIN
+		})
+		if err == nil {
+			err = once(conn, work)
+		}
+	}
+}
+
+func once(conn net.Conn, work uint64) error {
+	buf := make([]byte, *buffer)
+	count, err := conn.Read(buf)
+	if err != nil {
+		return err
+	}
+	burn(work)
+	_, err = conn.Write(buf[:count])
+	return err
+}
+
+func hogging() {
+	for {
+		switch *hog {
+		case "spin":
+			for {
+			}
+		case "sleep":
+			pause := syscall.Timespec{Nsec: 100_000_000}
+			_ = syscall.Nanosleep(&pause, nil)
+		}
+		runtime.Gosched()
+	}
+}
+
+var sink uint64
+
+// calibrated finds how many turns of burn make so many microseconds.
+func calibrated(microseconds uint64) uint64 {
+	if microseconds == 0 {
+		return 0
+	}
+	const trial = 2_000_000
+	best := cost(1, func() { burn(trial) })
+	for range 4 {
+		best = min(best, cost(1, func() { burn(trial) }))
+	}
+	return trial * microseconds * 1000 / max(uint64(best), 1)
+}
+
+//go:noinline
+func burn(turns uint64) {
+	state := uint64(1)
+	for range turns {
+		state = state*6364136223846793005 + 1
+	}
+	if state == 0 {
+		sink = state
+	}
+}

@@ -1,0 +1,44 @@
+//! Puts a report into a document: what stands between two markers is replaced, the rest is left as it is.
+
+use std::path::Path;
+
+/// Begins the part that is replaced.
+pub const BEGIN: &str = "<!-- figures: begin (written by `compare --write`; do not edit) -->";
+/// Ends it.
+pub const END: &str = "<!-- figures: end -->";
+
+/// Replaces the figures of the document `file` by `report`, whose headings go down by one level.
+///
+/// # Errors
+/// The file cannot be read or written, or lacks a marker.
+pub fn write(file: &Path, report: &str) -> Result<(), String> {
+    let text = |error: std::io::Error| format!("{}: {error}", file.display());
+    let document = std::fs::read_to_string(file).map_err(text)?;
+    let replaced = replaced(&document, report).ok_or_else(|| format!("{}: no `{BEGIN}` … `{END}`", file.display()))?;
+    std::fs::write(file, replaced).map_err(text)
+}
+
+fn replaced(document: &str, report: &str) -> Option<String> {
+    let (before, rest) = document.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    let lines =
+        report.lines().map(|line| if line.starts_with('#') { format!("#{line}\n") } else { format!("{line}\n") });
+    Some(format!(
+        "{before}{BEGIN}\n\n{}\n{END}{after}",
+        lines.collect::<String>().trim_end_matches('\n').to_owned() + "\n"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BEGIN, END, replaced};
+
+    #[test]
+    fn only_what_is_between_the_markers_changes() {
+        let document = format!("# Title\n{BEGIN}\nold\n{END}\nrest\n");
+        let new = replaced(&document, "# Comparison\n\nnew\n").unwrap();
+        assert_eq!(new, format!("# Title\n{BEGIN}\n\n## Comparison\n\nnew\n\n{END}\nrest\n"));
+        assert_eq!(replaced(&new, "# Comparison\n\nnew\n").unwrap(), new);
+        assert_eq!(replaced("no markers", ""), None);
+    }
+}

@@ -1,0 +1,156 @@
+//! Where the instructions of an echo are: callgrind's self cost by source file, told by layer, and by function.
+//!
+//! The optimiser merges the layers of a request into a few functions, so a table by function says little of the layers. The line
+//! tables keep the file that every instruction was inlined from. Two runs of different length, difference over difference, so that
+//! start and end do not count.
+
+use std::collections::HashMap;
+
+/// Self cost by key.
+type Costs = HashMap<String, u64>;
+
+/// What one run cost, by function and by file.
+#[derive(Debug, Default, PartialEq)]
+pub struct Run {
+    functions: Costs,
+    files: Costs,
+}
+
+impl Run {
+    /// Reads callgrind's output, format version 1 with compressed names.
+    #[must_use]
+    pub fn parse(text: &str) -> Run {
+        let mut run = Run::default();
+        let (mut file_names, mut function_names) = (HashMap::new(), HashMap::new());
+        let (mut file, mut function) = (String::new(), String::new());
+        let mut is_call = false;
+        for line in text.lines() {
+            if let Some((key, value)) = line.split_once('=') {
+                match key {
+                    "fl" | "fi" | "fe" => file = resolve(&mut file_names, value),
+                    "cfi" | "cfl" => drop(resolve(&mut file_names, value)),
+                    "fn" => function = resolve(&mut function_names, value),
+                    "cfn" => drop(resolve(&mut function_names, value)),
+                    "calls" => is_call = true,
+                    _ => {}
+                }
+                continue;
+            }
+            if !line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
+                continue;
+            }
+            // The line after `calls=` has the cost of what was called, which stands with the callee as well.
+            if std::mem::take(&mut is_call) {
+                continue;
+            }
+            let cost: u64 = line.split_whitespace().nth(1).and_then(|cost| cost.parse().ok()).unwrap_or(0);
+            *run.functions.entry(function.clone()).or_default() += cost;
+            *run.files.entry(place(&file, &function)).or_default() += cost;
+        }
+        run
+    }
+}
+
+/// `(3) name` names number 3, `(3)` is it again.
+fn resolve(names: &mut HashMap<String, String>, value: &str) -> String {
+    match value.split_once(") ") {
+        Some((number, name)) => {
+            names.insert(number.to_owned(), name.to_owned());
+            name.to_owned()
+        }
+        None => names.get(value.trim_end_matches(')')).cloned().unwrap_or_else(|| value.to_owned()),
+    }
+}
+
+/// A file as a reader knows it: the crate's own by their path, others by package.
+fn place(file: &str, function: &str) -> String {
+    if let Some((_, rest)) = file.split_once("/registry/src/") {
+        let package = rest.split('/').nth(1).unwrap_or(rest);
+        return package.rsplit_once('-').map_or(package, |(name, _)| name).to_owned();
+    }
+    if file.contains("/library/") {
+        return "std, core, alloc".to_owned();
+    }
+    for own in ["src/net/", "src/rt/", "src/io/", "src/task/", "src/sys/", "src/sync/", "src/time/", "src/future/"] {
+        if let Some(at) = file.find(own) {
+            return file[at..].to_owned();
+        }
+    }
+    if file.contains("src/servers/") || file.contains("src/bin/") {
+        return "the server's own code".to_owned();
+    }
+    let from_libc = ["recv", "send", "epoll", "mem", "malloc", "free", "clock", "pthread", "syscall"];
+    if from_libc.iter().any(|name| function.contains(name)) || file == "???" {
+        return "libc".to_owned();
+    }
+    file.to_owned()
+}
+
+/// Markdown: two tables, instructions an echo by place and by function, from a short and a long run with their requests.
+#[must_use]
+pub fn markdown((less, few): (&Run, u64), (more, many): (&Run, u64)) -> String {
+    let requests = (many - few).max(1) as f64;
+    let mut text = String::new();
+    for (what, long, short) in
+        [("source file", &more.files, &less.files), ("function", &more.functions, &less.functions)]
+    {
+        let each = |key: &String| (long[key] as f64 - *short.get(key).unwrap_or(&0) as f64) / requests;
+        let mut costs: Vec<(String, f64)> = long.keys().map(|key| (key.clone(), each(key))).collect();
+        costs.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let whole: f64 = costs.iter().map(|cost| cost.1).sum();
+        text.push_str(&format!("| {what} | instructions an echo |\n|---|---:|\n"));
+        let (mut told, mut rest) = (0.0, 0);
+        for (name, cost) in &costs {
+            if *cost >= whole / 100.0 && rest == 0 {
+                text.push_str(&format!("| {} | {cost:.1} |\n", shortened(name)));
+                told += cost;
+            } else if *cost > 0.0 {
+                rest += 1;
+            }
+        }
+        text.push_str(&format!("| {rest} others | {:.1} |\n| all | {whole:.1} |\n\n", whole - told));
+    }
+    text
+}
+
+/// A function's name in a table's cell: without generic arguments, which fill lines.
+fn shortened(name: &str) -> String {
+    let mut depth = 0_usize;
+    let mut text = String::new();
+    for letter in name.replace("->", "→").chars() {
+        match letter {
+            '<' => depth += 1,
+            '>' => depth = depth.saturating_sub(1),
+            _ if depth <= 1 => text.push(letter),
+            _ => {}
+        }
+    }
+    format!("`{}`", text.replace('|', "/").chars().take(110).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Run, markdown, place, shortened};
+
+    const OUTPUT: &str = "positions: line\nevents: Ir\nfl=(1) /x/src/net/fd/fd.rs\nfn=(1) read\n10 5\nfi=(2) /x/src/rt/poll_desc.rs\n\
+                          +3 7\nfe=(1)\ncfn=(2) recv\ncalls=1 0\n12 100\n* 1\nfl=(3) ???\nfn=(2)\n0 100\n";
+
+    #[test]
+    fn self_cost_is_counted_once_and_by_the_file_it_was_inlined_from() {
+        let run = Run::parse(OUTPUT);
+        assert_eq!(run.functions["read"], 13);
+        assert_eq!(run.functions["recv"], 100);
+        assert_eq!(run.files["src/net/fd/fd.rs"], 6);
+        assert_eq!(run.files["src/rt/poll_desc.rs"], 7);
+        assert_eq!(run.files["libc"], 100);
+        let text = markdown((&Run::default(), 0), (&run, 10));
+        assert!(text.contains("| `src/rt/poll_desc.rs` | 0.7 |\n") && text.contains("| all | 11.3 |"), "{text}");
+    }
+
+    #[test]
+    fn places_and_names_are_readable() {
+        assert_eq!(place("/c/registry/src/index-1/async-task-4.7.1/src/raw.rs", "f"), "async-task");
+        assert_eq!(place("/rustc/1/library/core/src/task.rs", "f"), "std, core, alloc");
+        assert_eq!(shortened("<a::B<c::D> as E<F<G>>>::f"), "`a::B as E::f`");
+    }
+}
