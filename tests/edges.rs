@@ -2,7 +2,10 @@
 
 mod common;
 
+use std::future::Future;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use common::{becomes, child, pair, run};
@@ -95,5 +98,45 @@ fn g74_the_address_of_a_wildcard_listener_can_be_dialled() {
             let (_, peer) = listener.accept().await.unwrap();
             assert_eq!(dialled.local_addr().unwrap().port(), peer.port());
         }
+    });
+}
+
+/// A task that saturates its connection gives way after 2 MiB or so, whatever it moves at a time.
+#[test]
+fn a_turn_moves_so_many_bytes_at_most() {
+    const TOTAL: usize = 128 << 20;
+    run(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let writer = std::thread::spawn(move || {
+            let mut peer = std::net::TcpStream::connect(addr).unwrap();
+            std::io::Write::write_all(&mut peer, &vec![1; TOTAL]).unwrap();
+        });
+        let (stream, _) = listener.accept().await.unwrap();
+        let reader = task::spawn(async move {
+            let (mut total, mut most, mut buf) = (0, 0, vec![0; 256 << 10]);
+            while total < TOTAL {
+                stream.readable().await.unwrap();
+                // As long as it is let, in one turn.
+                let mut turn = 0;
+                std::future::poll_fn(|cx| {
+                    while let Poll::Ready(count) = Pin::new(&mut stream.read(&mut buf)).poll(cx) {
+                        match count.unwrap() {
+                            0 => break,
+                            count => turn += count,
+                        }
+                    }
+                    Poll::Ready(())
+                })
+                .await;
+                total += turn;
+                most = most.max(turn);
+            }
+            (total, most)
+        });
+        let (total, most) = reader.await;
+        assert_eq!(total, TOTAL);
+        assert!(most <= (2 << 20) + (256 << 10), "{most} bytes in one turn");
+        writer.join().unwrap();
     });
 }

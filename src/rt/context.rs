@@ -102,6 +102,23 @@ pub(crate) fn take_budget() -> bool {
     left > 0
 }
 
+/// Bytes that an operation moves for what it has taken from the budget.
+const BYTES_A_UNIT: usize = 16 << 10;
+
+/// Takes more from the budget for an operation that moved many bytes: a task that saturates its connection would keep the others on
+/// its thread waiting for 128 of the largest calls.
+#[inline]
+pub(crate) fn charge(bytes: usize) {
+    if bytes > BYTES_A_UNIT
+        && let Some(processor) = processor()
+    {
+        let units = u32::try_from(bytes / BYTES_A_UNIT).unwrap_or(BUDGET);
+        // ORDERING: Relaxed, as in `poll_budget`.
+        let left = processor.budget.load(Ordering::Relaxed);
+        processor.budget.store(left.saturating_sub(units), Ordering::Relaxed);
+    }
+}
+
 /// Takes one from the budget before an I/O operation. Pending, with the task woken, when it is used up or sysmon has asked the
 /// task to yield.
 #[inline]

@@ -22,6 +22,7 @@ use super::fd::{Closed, Fd};
 use super::operation::{Caller, Failure, Hold, Left, Operation};
 use crate::net::error::{Addr, Op};
 use crate::net::zero_copy::sends::Sends;
+use crate::rt::context;
 use crate::rt::poller::Direction;
 use crate::sys::socket;
 
@@ -145,6 +146,7 @@ impl NetFd {
         }
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, move |fd| {
             let count = socket::recv(fd, buf, flags)?;
+            context::charge(count);
             // Looking at what is there leaves it there.
             let left =
                 if count > 0 && count < most && flags & libc::MSG_PEEK == 0 { Left::Nothing } else { Left::Maybe };
@@ -169,6 +171,7 @@ impl NetFd {
         }
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, None, cx, move |fd| {
             let count = socket::recv_uninit(fd, buf)?;
+            context::charge(count);
             Ok((count, if count > 0 && count < most { Left::Nothing } else { Left::Maybe }))
         });
         polled.map_err(|failure| self.error("read", failure))
@@ -187,6 +190,7 @@ impl NetFd {
         }
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
             let count = socket::recv_vectored(fd, bufs)?;
+            context::charge(count);
             Ok((count, if count > 0 && count < most { Left::Nothing } else { Left::Maybe }))
         });
         polled.map_err(|failure| self.error("read", failure))
@@ -210,6 +214,7 @@ impl NetFd {
         let buf = &buf[..all.min(socket::MAX_RW)];
         let polled = self.fd.poll_call(Direction::Write, hold, caller, cx, move |fd| {
             let count = socket::send(fd, buf, 0)?;
+            context::charge(count);
             let left = match count {
                 _ if count < buf.len() => Left::Nothing,
                 _ if count < all => Left::More,
@@ -230,6 +235,7 @@ impl NetFd {
         let most: usize = bufs.iter().take(socket::IOVECS_MAX).map(|buf| buf.len()).sum();
         let polled = self.fd.poll_call(Direction::Write, Hold::Call, caller, cx, |fd| {
             let count = socket::send_vectored(fd, bufs)?;
+            context::charge(count);
             Ok((count, if count < most { Left::Nothing } else { Left::Maybe }))
         });
         polled.map_err(|failure| self.error("write", failure))
