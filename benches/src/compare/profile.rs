@@ -115,13 +115,17 @@ pub fn markdown((less, few): (&Run, u64), (more, many): (&Run, u64)) -> String {
 
 /// A function's name in a table's cell: without generic arguments, which fill lines.
 fn shortened(name: &str) -> String {
-    let mut depth = 0_usize;
-    let mut text = String::new();
+    let (mut depth, mut text) = (0_usize, String::new());
+    // `<Type as Trait>::method` begins with what is to be kept.
+    let mut kept = usize::from(name.starts_with('<'));
     for letter in name.replace("->", "→").chars() {
         match letter {
             '<' => depth += 1,
-            '>' => depth = depth.saturating_sub(1),
-            _ if depth <= 1 => text.push(letter),
+            '>' => {
+                depth = depth.saturating_sub(1);
+                kept = kept.min(depth);
+            }
+            _ if depth <= kept => text.push(letter),
             _ => {}
         }
     }
@@ -152,5 +156,6 @@ mod tests {
         assert_eq!(place("/c/registry/src/index-1/async-task-4.7.1/src/raw.rs", "f"), "async-task");
         assert_eq!(place("/rustc/1/library/core/src/task.rs", "f"), "std, core, alloc");
         assert_eq!(shortened("<a::B<c::D> as E<F<G>>>::f"), "`a::B as E::f`");
+        assert_eq!(shortened("raw::RawTask<F,T>::run"), "`raw::RawTask::run`");
     }
 }
