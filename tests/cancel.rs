@@ -3,91 +3,24 @@
 //! For each k the future is polled k times and dropped, once right after a poll that returned Pending, and once after it was woken
 //! and before it was polled again: that wake-up is the one that gets lost. k grows until the future completes.
 //!
-//! The runtime's counters are the process's, so the tests here run one after the other.
+//! The runtime's counters are the process's, so the tests here run one after the other. What is not of TCP is in `cancel_others.rs`.
 
+mod cancelling;
 mod support;
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{IoSlice, IoSliceMut};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cancelling::{At, alone, drop_at, nobody_waits, sweep};
 use netpoll::net::{TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::{future, io, rt, task};
 use support::*;
-
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Where a future is dropped.
-#[derive(Clone, Copy, Debug)]
-struct At {
-    /// After so many polls,
-    polls: usize,
-    /// and after the wake-up that follows the last of them.
-    woken: bool,
-}
-
-/// What became of a future.
-#[derive(Debug)]
-struct Outcome<T> {
-    output: Option<T>,
-    /// Whether what the future waits for was made to happen.
-    stirred: bool,
-}
-
-/// Polls `future` as `at` says and drops it. After the first Pending `stir` makes happen what it waits for.
-async fn drop_at<F: Future>(at: At, future: F, stir: impl AsyncFnOnce()) -> Outcome<F::Output> {
-    let mut future = Box::pin(future);
-    let mut stir = Some(stir);
-    let (wakes, waker) = Wakes::new();
-    for poll in 1..=at.polls {
-        let seen = wakes.count();
-        if let std::task::Poll::Ready(output) = poll_with(&mut future, &waker) {
-            return Outcome { output: Some(output), stirred: stir.is_none() };
-        }
-        if poll == at.polls && !at.woken {
-            break;
-        }
-        if let Some(stir) = stir.take() {
-            stir().await;
-        }
-        eventually("the wake-up", || wakes.count() > seen).await;
-        task::yield_now().await;
-    }
-    Outcome { output: None, stirred: stir.is_none() }
-}
-
-/// Calls `case` with every place to drop, until it says that the future completed.
-async fn sweep(what: &str, mut case: impl AsyncFnMut(At) -> bool) {
-    let baseline = rt::metrics().descriptors;
-    for polls in 0..50 {
-        for woken in [false, true] {
-            if woken && polls == 0 {
-                continue;
-            }
-            let completed = case(At { polls, woken }).await;
-            eventually(what, || rt::metrics().descriptors == baseline).await;
-            eventually(what, || rt::metrics().waiters == 0).await;
-            if completed {
-                return;
-            }
-        }
-    }
-    panic!("{what} never completed");
-}
-
-/// Nobody waits for anything, while sockets are open.
-async fn nobody_waits(what: &str, at: At) {
-    eventually(&format!("the waiters of {what} to be gone, dropped {at:?}"), || rt::metrics().waiters == 0).await;
-}
 
 // ---- connecting and accepting ----
 

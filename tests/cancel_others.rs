@@ -1,0 +1,446 @@
+//! Public futures that are not of TCP streams (those are in `cancel.rs`), dropped at every await: what it worked on can be used
+//! afterwards, no message is lost or doubled, nobody is left waiting, no descriptor leaks.
+
+mod cancelling;
+mod support;
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cancelling::{alone, drop_at, nobody_waits, sweep};
+use netpoll::io::AsyncFd;
+use netpoll::net::{
+    Ancillary, Dialer, ListenConfig, RecvBatch, SendBatch, TcpListener, TcpStream, UdpSocket, lookup_host,
+};
+use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacket, UnixStream};
+use netpoll::prelude::*;
+use support::{connect_to, round_trip, run};
+
+type Operation<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + 'a>>;
+
+/// A path that nobody else has.
+fn path() -> PathBuf {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("netpoll-cancel-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    std::env::temp_dir().join(name)
+}
+
+// ---- datagrams ----
+
+#[test]
+fn every_kind_of_udp_receive() {
+    let _alone = alone();
+    run(|| async {
+        for kind in ["recv_from", "recv_msg", "recv_many", "peek_from", "readable"] {
+            sweep(kind, async |at| {
+                let (one, other) =
+                    (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                let to = one.local_addr().unwrap();
+                let send = async || assert_eq!(other.send_to(b"hello", to).await.unwrap(), 5);
+                let (mut buf, mut batch) = ([0; 8], RecvBatch::new(4, 64));
+                let mut slices_of = [0; 8];
+                let mut slices = [IoSliceMut::new(&mut slices_of)];
+                // How many datagrams it takes.
+                let receive: Operation<'_, usize> = match kind {
+                    "recv_from" => Box::pin(async { one.recv_from(&mut buf).await.map(|_| 1) }),
+                    "recv_msg" => Box::pin(async { one.recv_msg(&mut slices).await.map(|_| 1) }),
+                    "recv_many" => Box::pin(one.recv_many(&mut batch)),
+                    "peek_from" => Box::pin(async { one.peek_from(&mut buf).await.map(|_| 0) }),
+                    _ => Box::pin(async { one.readable().await.map(|()| 0) }),
+                };
+                let outcome = drop_at(at, receive, &send).await;
+                nobody_waits(kind, at).await;
+                if !outcome.stirred {
+                    send().await;
+                }
+                let taken = outcome.output.map(Result::unwrap);
+                let mut rest = [0; 8];
+                if taken != Some(1) {
+                    let (count, _) = one.recv_from(&mut rest).await.unwrap();
+                    assert_eq!(&rest[..count], b"hello", "{kind}");
+                }
+                other.send_to(b"next", to).await.unwrap();
+                let (count, _) = one.recv_from(&mut rest).await.unwrap();
+                assert_eq!(&rest[..count], b"next", "{kind}: one datagram, once");
+                taken.is_some()
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
+fn every_kind_of_udp_send() {
+    let _alone = alone();
+    run(|| async {
+        for kind in ["send_to", "send_to by name", "send", "send_msg", "send_many", "writable", "connect"] {
+            sweep(kind, async |at| {
+                let (one, other) =
+                    (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                let to = other.local_addr().unwrap();
+                if kind == "send" {
+                    one.connect(to).await.unwrap();
+                }
+                let name = format!("localhost:{}", to.port());
+                let mut batch = SendBatch::new();
+                batch.push(b"hello", to);
+                let slices = [IoSlice::new(b"hello")];
+                let ancillary = Ancillary::default();
+                let send: Operation<'_, usize> = match kind {
+                    "send_to" => Box::pin(one.send_to(b"hello", to)),
+                    "send_to by name" => Box::pin(one.send_to(b"hello", name.as_str())),
+                    "send" => Box::pin(one.send(b"hello")),
+                    "send_msg" => Box::pin(one.send_msg(&slices, to, &ancillary)),
+                    "send_many" => Box::pin(one.send_many(&mut batch)),
+                    "writable" => Box::pin(async { one.writable().await.map(|()| 0) }),
+                    _ => Box::pin(async { one.connect(to).await.map(|()| 0) }),
+                };
+                let outcome = drop_at(at, send, async || {}).await;
+                nobody_waits(kind, at).await;
+                let mut buf = [0; 8];
+                let sent = outcome.output.map(Result::unwrap);
+                if sent.is_some_and(|sent| sent > 0) {
+                    assert_eq!(other.recv_from(&mut buf).await.unwrap().0, 5, "{kind}");
+                }
+                if kind == "send" || kind == "connect" && sent.is_some() {
+                    one.send(b"next").await.unwrap();
+                } else {
+                    one.send_to(b"next", to).await.unwrap();
+                }
+                assert_eq!(other.recv_from(&mut buf).await.unwrap().0, 4, "{kind}: what was dropped sent nothing");
+                sent.is_some()
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
+fn binding_udp_by_name_and_closing() {
+    let _alone = alone();
+    run(|| async {
+        sweep("bind", async |at| {
+            let outcome = drop_at(at, UdpSocket::bind("localhost:0"), async || {}).await;
+            nobody_waits("bind", at).await;
+            outcome.output.is_some_and(|socket| socket.unwrap().local_addr().is_ok())
+        })
+        .await;
+        sweep("close", async |at| {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let addr = socket.local_addr().unwrap();
+            let outcome = drop_at(at, socket.close(), async || {}).await;
+            UdpSocket::bind(addr).await.expect("the close has begun, so it ends");
+            outcome.output.is_some()
+        })
+        .await;
+    });
+}
+
+// ---- Unix sockets ----
+
+#[test]
+fn every_kind_of_unix_stream_operation() {
+    let _alone = alone();
+    run(|| async {
+        for kind in ["read", "read_vectored", "peek", "recv_with_fds", "readable", "peer_closed"] {
+            sweep(kind, async |at| {
+                let (one, other) = UnixStream::pair().unwrap();
+                let stir = async || other.write_all(b"hello").await.unwrap();
+                let close = async || other.close_write().unwrap();
+                let (mut buf, mut two, mut fds) = ([0; 8], [0; 8], Vec::new());
+                let mut slices = [IoSliceMut::new(&mut two)];
+                let read: Operation<'_, usize> = match kind {
+                    "read" => Box::pin(one.read(&mut buf)),
+                    "read_vectored" => Box::pin(one.read_vectored(&mut slices)),
+                    "peek" => Box::pin(async { one.peek(&mut buf).await.map(|_| 0) }),
+                    "recv_with_fds" => Box::pin(one.recv_with_fds(&mut buf, &mut fds)),
+                    "readable" => Box::pin(async { one.readable().await.map(|()| 0) }),
+                    _ => Box::pin(async { one.peer_closed().await.map(|()| 0) }),
+                };
+                let outcome = match kind {
+                    "peer_closed" => drop_at(at, read, &close).await,
+                    _ => drop_at(at, read, &stir).await,
+                };
+                nobody_waits(kind, at).await;
+                let taken = outcome.output.map(Result::unwrap);
+                if kind != "peer_closed" {
+                    if !outcome.stirred {
+                        stir().await;
+                    }
+                    let mut rest = [0; 8];
+                    if taken != Some(5) {
+                        assert_eq!(one.read(&mut rest).await.unwrap(), 5, "{kind}");
+                    }
+                    other.write_all(b"next").await.unwrap();
+                    assert_eq!(one.read(&mut rest).await.unwrap(), 4, "{kind}: read once");
+                }
+                taken.is_some()
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
+fn unix_writes_dials_and_accepts() {
+    let _alone = alone();
+    run(|| async {
+        for kind in ["write_all", "send_with_fds", "writable"] {
+            sweep(kind, async |at| {
+                let (one, other) = UnixStream::pair().unwrap();
+                // Full, so that it has to wait.
+                let mut filled = 0;
+                while let Ok(count) = netpoll::future::timeout(Duration::from_millis(5), one.write(&[7; 65536])).await {
+                    filled += count.unwrap();
+                }
+                let drained = Cell::new(0);
+                let drain = async || {
+                    let mut buf = vec![0; 1 << 20];
+                    while drained.get() < filled {
+                        drained.set(drained.get() + other.read(&mut buf).await.unwrap());
+                    }
+                };
+                let file = std::fs::File::open("/dev/null").unwrap();
+                let fds = [file.as_fd()];
+                let write: Operation<'_, usize> = match kind {
+                    "write_all" => Box::pin(async { one.write_all(b"hello").await.map(|()| 5) }),
+                    "send_with_fds" => Box::pin(one.send_with_fds(b"hello", &fds)),
+                    _ => Box::pin(async { one.writable().await.map(|()| 0) }),
+                };
+                let outcome = drop_at(at, write, &drain).await;
+                nobody_waits(kind, at).await;
+                if !outcome.stirred {
+                    drain().await;
+                }
+                let written = outcome.output.map(Result::unwrap);
+                one.write_all(b"end").await.unwrap();
+                one.close_write().unwrap();
+                let (mut rest, mut buf) = (Vec::new(), [0; 64]);
+                while let count @ 1.. = other.read(&mut buf).await.unwrap() {
+                    rest.extend_from_slice(&buf[..count]);
+                }
+                let rest = &rest[rest.iter().take_while(|&&byte| byte == 7).count()..];
+                assert_eq!(rest, if written == Some(5) { &b"helloend"[..] } else { b"end" }, "{kind}");
+                written.is_some()
+            })
+            .await;
+        }
+        for kind in ["accept", "incoming"] {
+            sweep(kind, async |at| {
+                let path = path();
+                let listener = UnixListener::bind(&path).await.unwrap();
+                let client = std::cell::RefCell::new(None);
+                let connect = async || drop(client.replace(Some(UnixStream::connect(&path).await.unwrap())));
+                let outcome = if kind == "accept" {
+                    drop_at(at, async { listener.accept().await.map(|(stream, _)| stream) }, &connect).await
+                } else {
+                    let mut incoming = listener.incoming();
+                    drop_at(at, async { incoming.next().await.unwrap() }, &connect).await
+                };
+                nobody_waits(kind, at).await;
+                if !outcome.stirred {
+                    connect().await;
+                }
+                let completed = outcome.output.is_some();
+                let server = match outcome.output {
+                    Some(stream) => stream.unwrap(),
+                    None => listener.accept().await.unwrap().0,
+                };
+                client.take().unwrap().write_all(b"hello").await.unwrap();
+                assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 5);
+                completed
+            })
+            .await;
+        }
+        // Against a backlog that is full.
+        sweep("dial", async |at| {
+            let path = path();
+            let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+            socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+            socket.listen(0).unwrap();
+            let first = UnixStream::connect(&path).await.unwrap();
+            let accept = async || drop(socket.accept().unwrap());
+            let outcome = drop_at(at, UnixStream::connect(&path), &accept).await;
+            nobody_waits("dial", at).await;
+            drop(first);
+            let _ = std::fs::remove_file(&path);
+            outcome.output.is_some_and(|stream| stream.unwrap().local_addr().is_ok())
+        })
+        .await;
+    });
+}
+
+#[test]
+fn unix_messages() {
+    let _alone = alone();
+    run(|| async {
+        for kind in ["datagram recv", "datagram recv_from", "packet recv"] {
+            sweep(kind, async |at| {
+                let (one, other) = UnixDatagram::pair().unwrap();
+                let (first, second) = UnixSeqpacket::pair().unwrap();
+                let mut buf = [0; 8];
+                let stir = async || match kind {
+                    "packet recv" => assert_eq!(second.send(b"hello").await.unwrap(), 5),
+                    _ => assert_eq!(other.send(b"hello").await.unwrap(), 5),
+                };
+                let receive: Operation<'_, usize> = match kind {
+                    "datagram recv" => Box::pin(one.recv(&mut buf)),
+                    "datagram recv_from" => Box::pin(async { one.recv_from(&mut buf).await.map(|(count, _)| count) }),
+                    _ => Box::pin(first.recv(&mut buf)),
+                };
+                let outcome = drop_at(at, receive, &stir).await;
+                nobody_waits(kind, at).await;
+                if !outcome.stirred {
+                    stir().await;
+                }
+                let mut rest = [0; 8];
+                if outcome.output.is_none() {
+                    let count = match kind {
+                        "packet recv" => first.recv(&mut rest).await.unwrap(),
+                        _ => one.recv(&mut rest).await.unwrap(),
+                    };
+                    assert_eq!(&rest[..count], b"hello", "{kind}");
+                }
+                outcome.output.is_some()
+            })
+            .await;
+        }
+        // To a receiver whose queue is full: no event tells when there is room.
+        sweep("datagram send_to", async |at| {
+            let path = path();
+            let receiver = UnixDatagram::bind(&path).await.unwrap();
+            let sender = UnixDatagram::unbound().unwrap();
+            let mut sent = 0;
+            while let Ok(result) =
+                netpoll::future::timeout(Duration::from_millis(3), sender.send_to(b"fill", &path)).await
+            {
+                result.unwrap();
+                sent += 1;
+            }
+            let mut buf = [0; 8];
+            let received = Cell::new(0);
+            let drain = async || {
+                let mut buf = [0; 8];
+                while received.get() < sent {
+                    receiver.recv_from(&mut buf).await.unwrap();
+                    received.set(received.get() + 1);
+                }
+            };
+            let outcome = drop_at(at, sender.send_to(b"hello", &path), &drain).await;
+            nobody_waits("datagram send_to", at).await;
+            drain().await;
+            sender.send_to(b"end", &path).await.unwrap();
+            if outcome.output.is_some() {
+                assert_eq!(receiver.recv_from(&mut buf).await.unwrap().0, 5);
+            }
+            assert_eq!(receiver.recv_from(&mut buf).await.unwrap().0, 3, "what was dropped sent nothing");
+            outcome.output.is_some()
+        })
+        .await;
+    });
+}
+
+// ---- any descriptor ----
+
+#[test]
+fn a_descriptor_of_any_kind() {
+    let _alone = alone();
+    run(|| async {
+        for kind in ["readable", "read_with"] {
+            sweep(kind, async |at| {
+                let (reader, mut writer) = io::pipe().unwrap();
+                let reader = AsyncFd::new(reader).unwrap();
+                let stir = async || writer.write_all(b"hello").unwrap();
+                let operation: Operation<'_, usize> = match kind {
+                    "readable" => Box::pin(async {
+                        reader.readable().await.map(|mut guard| {
+                            guard.retain_ready();
+                            0
+                        })
+                    }),
+                    _ => Box::pin(reader.read_with(|mut pipe| pipe.read(&mut [0; 8]))),
+                };
+                let outcome = drop_at(at, operation, stir).await;
+                nobody_waits(kind, at).await;
+                let taken = outcome.output.map(Result::unwrap);
+                if !outcome.stirred {
+                    writer.write_all(b"hello").unwrap();
+                }
+                if taken != Some(5) {
+                    assert_eq!(reader.read_with(|mut pipe| pipe.read(&mut [0; 8])).await.unwrap(), 5);
+                }
+                writer.write_all(b"next").unwrap();
+                assert_eq!(reader.read_with(|mut pipe| pipe.read(&mut [0; 8])).await.unwrap(), 4);
+                taken.is_some()
+            })
+            .await;
+        }
+    });
+}
+
+// ---- dialling, resolving, listening ----
+
+#[test]
+fn dialers_names_and_listeners() {
+    let _alone = alone();
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let dead = {
+            let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            gone.local_addr().unwrap()
+        };
+        for kind in ["dial", "dial by name", "dial past a refusal"] {
+            sweep(kind, async |at| {
+                let (dialer, attempts) = (Dialer::new().timeout(Duration::from_secs(60)), [dead, addr]);
+                let dial: Operation<'_, TcpStream> = match kind {
+                    "dial" => Box::pin(dialer.dial(addr)),
+                    "dial by name" => Box::pin(dialer.dial(("localhost", addr.port()))),
+                    _ => Box::pin(dialer.dial(&attempts[..])),
+                };
+                let outcome = drop_at(at, dial, async || {}).await;
+                nobody_waits(kind, at).await;
+                // Those that were dropped may stand in the queue.
+                let completed = outcome.output.is_some();
+                let client = match outcome.output {
+                    Some(client) => client.unwrap(),
+                    None => TcpStream::connect(addr).await.unwrap(),
+                };
+                loop {
+                    let (server, peer) = listener.accept().await.unwrap();
+                    if peer == client.local_addr().unwrap() {
+                        round_trip(&client, &server).await;
+                        break;
+                    }
+                    assert_eq!(server.read(&mut [0; 1]).await.unwrap_or(0), 0, "a dropped dial is closed");
+                }
+                completed
+            })
+            .await;
+        }
+        // The listener is the sweep's base line.
+        sweep("lookup_host", async |at| {
+            let outcome = drop_at(at, lookup_host("localhost"), async || {}).await;
+            outcome.output.is_some_and(|found| !found.unwrap().is_empty())
+        })
+        .await;
+        sweep("listen", async |at| {
+            let config = ListenConfig::new();
+            let outcome = drop_at(at, config.listen("localhost:0"), async || {}).await;
+            match outcome.output {
+                Some(listener) => {
+                    connect_to(&listener.unwrap()).await;
+                    true
+                }
+                None => false,
+            }
+        })
+        .await;
+    });
+}

@@ -1,0 +1,226 @@
+//! Close × {read, write, accept, connect, deadline, drop} × {same thread, other thread} × {task, block_on, another executor}: 36 cells.
+//!
+//! An operation waits; its socket is closed (a dial: given up), by the same thread or another. It ends with the closed error and the
+//! descriptor is gone, in 10 ms on an idle machine. Each cell is played [`ROUNDS`] times and its median counts, since the machine
+//! may not be idle.
+
+mod common;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use common::{Watchdog, eventually, fill, listener, pair, park_on, poll_once};
+use netpoll::net::{TcpListener, TcpStream, is_closed, pipe};
+use netpoll::{rt, task};
+
+const OPERATIONS: [&str; 6] = ["read", "write", "accept", "connect", "deadline", "drop"];
+const EXECUTORS: [&str; 3] = ["task", "block_on", "another executor"];
+const ROUNDS: usize = 5;
+const LIMIT: Duration = Duration::from_millis(10);
+
+type Waiting = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+type Closing = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send>;
+
+/// A dial is given up by dropping it.
+#[derive(Default)]
+struct GiveUp {
+    set: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl GiveUp {
+    fn set(&self) {
+        self.set.store(true, Ordering::SeqCst);
+        let waker = self.waker.lock().unwrap().take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// An address whose queue is full: a dial waits for an answer to its SYN.
+fn full_queue() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
+    let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let listener = socket();
+    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut held = vec![listener];
+    for _ in 0..4 {
+        let client = socket();
+        client.set_nonblocking(true).unwrap();
+        let _ = client.connect(&addr);
+        held.push(client);
+    }
+    (addr.as_socket().unwrap(), held)
+}
+
+/// An operation that will wait, and what closes its socket. What must live meanwhile is in the first.
+async fn prepare(operation: &str) -> (Waiting, Closing) {
+    match operation {
+        "read" | "deadline" | "drop" => {
+            let (client, server) = pair().await;
+            if operation == "deadline" {
+                client.set_deadline(Instant::now() + Duration::from_secs(3600)).unwrap();
+            }
+            let (waiting, drops) = (client.clone(), operation == "drop");
+            (
+                Box::pin(async move {
+                    let _server = server;
+                    let mut buf = [0; 1];
+                    if drops {
+                        // Another operation, begun and dropped, and one that nobody polls, are no obstacle.
+                        assert!(poll_once(&mut waiting.read(&mut [0; 1])).await.is_pending());
+                        let mut idle = waiting.write_all(&[0; 1]);
+                        let _ = poll_once(&mut idle).await;
+                        let mut forgotten = waiting.peer_closed();
+                        assert!(poll_once(&mut forgotten).await.is_pending());
+                        let read = waiting.read(&mut buf).await;
+                        drop((idle, forgotten));
+                        return read.map(drop);
+                    }
+                    waiting.read(&mut buf).await.map(drop)
+                }),
+                Box::new(move || Box::pin(client.force_close())),
+            )
+        }
+        "write" => {
+            let (client, server) = pair().await;
+            fill(&client).await;
+            let waiting = client.clone();
+            (
+                Box::pin(async move {
+                    let _server = server;
+                    waiting.write_all(&vec![0; 16 << 20]).await
+                }),
+                Box::new(move || Box::pin(client.force_close())),
+            )
+        }
+        "accept" => {
+            let listener: Arc<TcpListener> = Arc::new(listener().await);
+            let waiting = listener.clone();
+            (
+                Box::pin(async move { waiting.accept().await.map(drop) }),
+                Box::new(move || Box::pin(async move { listener.close().await })),
+            )
+        }
+        _ => {
+            let (addr, held) = full_queue();
+            let give_up = Arc::new(GiveUp::default());
+            let seen = give_up.clone();
+            (
+                Box::pin(async move {
+                    let _held = held;
+                    let mut dial = Box::pin(TcpStream::connect(addr));
+                    let dialled = poll_fn(|cx| {
+                        *seen.waker.lock().unwrap() = Some(cx.waker().clone());
+                        if seen.set.load(Ordering::SeqCst) {
+                            return Poll::Ready(None);
+                        }
+                        dial.as_mut().poll(cx).map(Some)
+                    })
+                    .await;
+                    drop(dial);
+                    match dialled {
+                        // As a close says it.
+                        None => Err(pipe_closed().await),
+                        Some(result) => panic!("the queue has room: {result:?}"),
+                    }
+                }),
+                Box::new(move || {
+                    give_up.set();
+                    Box::pin(async { Ok(()) })
+                }),
+            )
+        }
+    }
+}
+
+/// The closed error, from an end that was closed.
+async fn pipe_closed() -> io::Error {
+    let (one, _other) = pipe().unwrap();
+    one.force_close().await.unwrap();
+    one.read(&mut [0; 1]).await.unwrap_err()
+}
+
+fn execute<T: Send + 'static>(executor: &str, future: impl Future<Output = T> + Send + 'static) -> T {
+    match executor {
+        "task" => task::block_on(task::spawn(future)),
+        "block_on" => task::block_on(future),
+        _ => park_on(future),
+    }
+}
+
+/// How long it took from the close until the waiter had its error and the descriptor was gone.
+fn play(operation: &'static str, executor: &'static str, same_thread: bool) -> Duration {
+    let descriptors = rt::metrics().descriptors;
+    let (mut waiting, close) = execute(executor, prepare(operation));
+    let (result, took) = if same_thread {
+        execute(executor, async move {
+            for _ in 0..3 {
+                assert!(poll_once(&mut waiting).await.is_pending(), "{operation} waits");
+                task::yield_now().await;
+            }
+            let begin = Instant::now();
+            close().await.unwrap();
+            let result = waiting.await;
+            (result, begin)
+        })
+    } else {
+        let (ended, wait) = mpsc::channel();
+        let (pending, is_pending) = mpsc::channel();
+        let waiter = std::thread::spawn(move || {
+            let result = execute(executor, async move {
+                assert!(poll_once(&mut waiting).await.is_pending(), "{operation} waits");
+                pending.send(()).unwrap();
+                waiting.await
+            });
+            ended.send(result).unwrap();
+        });
+        is_pending.recv().unwrap();
+        // Asleep by then, as a rule.
+        std::thread::sleep(Duration::from_millis(2));
+        let begin = Instant::now();
+        park_on(close()).unwrap();
+        let result = wait.recv().unwrap();
+        let took = begin.elapsed();
+        waiter.join().unwrap();
+        assert!(took < common::BOUND);
+        (result, begin)
+    };
+    let took = took.elapsed();
+    let error = result.unwrap_err();
+    assert!(is_closed(&error), "{operation}, {executor}: {error}");
+    eventually("the descriptors to be gone", || rt::metrics().descriptors == descriptors);
+    took
+}
+
+#[test]
+fn thirty_six_ways_to_close() {
+    common::child("thirty_six_ways_to_close", || {
+        let _watchdog = Watchdog::new();
+        let mut slow = Vec::new();
+        let (mut cells, mut longest) = (0, Duration::ZERO);
+        for operation in OPERATIONS {
+            for executor in EXECUTORS {
+                for same_thread in [true, false] {
+                    let mut times: Vec<_> = (0..ROUNDS).map(|_| play(operation, executor, same_thread)).collect();
+                    times.sort();
+                    let median = times[ROUNDS / 2];
+                    println!("{operation}, {executor}, same thread: {same_thread}: {median:.1?} of {times:.1?}");
+                    longest = longest.max(median);
+                    cells += 1;
+                    if median > LIMIT {
+                        slow.push(format!("{operation}, {executor}, same thread: {same_thread}: {times:?}"));
+                    }
+                }
+            }
+        }
+        assert_eq!(cells, 36);
+        println!("{cells} cells, {longest:.1?} at most");
+        assert!(slow.is_empty(), "\n{}", slow.join("\n"));
+    });
+}

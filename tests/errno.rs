@@ -1,0 +1,777 @@
+//! Every system call that we make, with every errno of its man page: each is retried, surfaced as it is, or of no consequence, and the
+//! socket works afterwards; nothing hangs, panics or leaks.
+//!
+//! One row a call; a cell is one errno of it, injected into the call itself (`faults`). Left out are calls without errnos that matter
+//! here (clock_gettime, the signal calls, sysconf) and getaddrinfo, whose codes are no errnos (tests/resolve.rs).
+
+mod common;
+mod faults;
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::pin::Pin;
+use std::time::Duration;
+
+use common::{Folder, becomes, child, fd_count, is_child, listener, pair, park_on, ping_pong, poll_once, run};
+use faults::{Injection, inject, inject_after, watch};
+use libc::*;
+use netpoll::io::AsyncFd;
+use netpoll::net::{Ancillary, RecvBatch, SendBatch, Shutdown, TcpListener, TcpStream, UdpSocket, raw_os_error};
+use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use netpoll::{rt, task};
+
+/// What an operation makes of a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It does its work all the same: the call is made again, another way is taken, or nothing depends on it.
+    Done,
+    /// It fails with this very errno, and the socket can be used afterwards (or, where it was being made, is closed).
+    Surfaced,
+}
+use Outcome::{Done, Surfaced};
+
+struct Row {
+    /// What is done, and the call in it.
+    operation: &'static str,
+    call: &'static str,
+    cells: &'static [(Outcome, &'static [i32])],
+}
+
+const fn row(operation: &'static str, call: &'static str, cells: &'static [(Outcome, &'static [i32])]) -> Row {
+    Row { operation, call, cells }
+}
+
+/// What reading may say beside the two that mean "again".
+const READ: &[i32] = &[EBADF, ECONNREFUSED, ECONNRESET, EFAULT, EINVAL, EIO, ENOMEM, ENOTCONN, ENOTSOCK, ETIMEDOUT];
+/// What writing may say beside the two that mean "again".
+const WRITE: &[i32] = &[
+    EACCES,
+    EALREADY,
+    EBADF,
+    ECONNRESET,
+    EDESTADDRREQ,
+    EFAULT,
+    EINVAL,
+    EISCONN,
+    EMSGSIZE,
+    ENOBUFS,
+    ENOMEM,
+    ENOTCONN,
+    ENOTSOCK,
+    EOPNOTSUPP,
+    EPIPE,
+    EPERM,
+    ENETUNREACH,
+    EHOSTUNREACH,
+    ENETDOWN,
+];
+/// The same of many datagrams at once.
+const WRITE_MANY: &[i32] = &[
+    EACCES,
+    EALREADY,
+    EBADF,
+    ECONNRESET,
+    EDESTADDRREQ,
+    EFAULT,
+    EISCONN,
+    ENOBUFS,
+    ENOMEM,
+    ENOTCONN,
+    ENOTSOCK,
+    EOPNOTSUPP,
+    EPIPE,
+    EPERM,
+    ENETUNREACH,
+    EHOSTUNREACH,
+    ENETDOWN,
+];
+const AGAIN: &[i32] = &[EINTR, EAGAIN];
+
+const MATRIX: &[Row] = &[
+    row("read", "recv", &[(Done, AGAIN), (Surfaced, READ)]),
+    row("read_vectored", "readv", &[(Done, AGAIN), (Surfaced, READ)]),
+    row("recv_from", "recvfrom", &[(Done, AGAIN), (Surfaced, READ)]),
+    row("recv_msg", "recvmsg", &[(Done, AGAIN), (Surfaced, READ)]),
+    row("recv_many", "recvmmsg", &[(Done, AGAIN), (Surfaced, READ)]),
+    row("write", "send", &[(Done, AGAIN), (Surfaced, WRITE)]),
+    row("write_vectored", "sendmsg", &[(Done, AGAIN), (Surfaced, WRITE)]),
+    row("send_to", "sendto", &[(Done, AGAIN), (Surfaced, WRITE)]),
+    row("send_msg", "sendmsg", &[(Done, AGAIN), (Surfaced, WRITE)]),
+    // Three may mean that equal datagrams cannot go as one with segments: they are sent without.
+    row("send_many", "sendmmsg", &[(Done, AGAIN), (Done, &[EINVAL, EMSGSIZE, EIO]), (Surfaced, WRITE_MANY)]),
+    row(
+        "accept",
+        "accept4",
+        &[
+            (Done, &[EINTR, EAGAIN, ECONNABORTED, EPROTO, ENOPROTOOPT, EPERM, EOPNOTSUPP]),
+            (Done, &[ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH, ENONET]),
+            (Surfaced, &[EMFILE, ENFILE, ENOBUFS, ENOMEM, EBADF, EFAULT, EINVAL, ENOTSOCK]),
+            (Surfaced, &[ENOSR, ESOCKTNOSUPPORT, EPROTONOSUPPORT, ETIMEDOUT]),
+        ],
+    ),
+    // A loop over `incoming` waits for what is short, and goes on.
+    row(
+        "incoming",
+        "accept4",
+        &[(Done, &[EMFILE, ENFILE, ENOBUFS, ENOMEM, EINTR, EAGAIN, ECONNABORTED]), (Surfaced, &[EBADF, EINVAL])],
+    ),
+    row(
+        "connect",
+        "connect",
+        &[
+            // EADDRNOTAVAIL: another port is tried, twice.
+            (Done, &[EADDRNOTAVAIL]),
+            (Surfaced, &[EACCES, EPERM, EADDRINUSE, EAFNOSUPPORT, EAGAIN, EBADF, ECONNREFUSED, EFAULT, ENETUNREACH]),
+            (Surfaced, &[EHOSTUNREACH, ENOTSOCK, EPROTOTYPE, ETIMEDOUT]),
+        ],
+    ),
+    // The call was made and says that it goes on, or that it is done.
+    row("connect, made", "connect", &[(Done, &[EINPROGRESS, EALREADY, EINTR, EISCONN])]),
+    row(
+        "connect unix",
+        "connect unix",
+        &[
+            (Done, &[EINTR, EAGAIN]),
+            (Surfaced, &[EACCES, EPERM, ENOENT, ENOTDIR, ELOOP, EADDRINUSE, EBADF, ECONNREFUSED, EFAULT, ENOTSOCK]),
+            (Surfaced, &[EPROTOTYPE, ENAMETOOLONG]),
+        ],
+    ),
+    row(
+        "bind",
+        "socket",
+        &[(Surfaced, &[EACCES, EAFNOSUPPORT, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTONOSUPPORT])],
+    ),
+    row(
+        "connect",
+        "socket",
+        &[(Surfaced, &[EACCES, EAFNOSUPPORT, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTONOSUPPORT])],
+    ),
+    row("bind", "bind", &[(Surfaced, &[EACCES, EADDRINUSE, EADDRNOTAVAIL, EBADF, EINVAL, ENOTSOCK, EFAULT, ENOMEM])]),
+    row(
+        "bind unix",
+        "bind",
+        &[(Surfaced, &[EACCES, EADDRINUSE, EBADF, EINVAL, ENOTSOCK, EFAULT, ELOOP, ENAMETOOLONG, ENOENT, ENOMEM])],
+    ),
+    row("bind unix", "bind", &[(Surfaced, &[ENOTDIR, EROFS])]),
+    row("bind", "listen", &[(Surfaced, &[EADDRINUSE, EBADF, ENOTSOCK, EOPNOTSUPP])]),
+    row("bind unix", "listen", &[(Surfaced, &[EADDRINUSE, EBADF, ENOTSOCK, EOPNOTSUPP])]),
+    row("unix pair", "socketpair", &[(Surfaced, &[EAFNOSUPPORT, EFAULT, EMFILE, ENFILE, EOPNOTSUPP, EPROTONOSUPPORT])]),
+    row("ttl", "getsockopt", &[(Surfaced, &[EBADF, EFAULT, EINVAL, ENOPROTOOPT, ENOTSOCK])]),
+    row("set_ttl", "setsockopt", &[(Surfaced, &[EBADF, EDOM, EFAULT, EINVAL, ENOPROTOOPT, ENOTSOCK, ENOMEM, EPERM])]),
+    row("shutdown", "shutdown", &[(Surfaced, &[EBADF, EINVAL, ENOTCONN, ENOTSOCK])]),
+    row("local_addr", "getsockname", &[(Surfaced, &[EBADF, EFAULT, EINVAL, ENOBUFS, ENOTSOCK])]),
+    row("peer_addr", "getpeername", &[(Surfaced, &[EBADF, EFAULT, EINVAL, ENOBUFS, ENOTCONN, ENOTSOCK])]),
+    // Nobody could do anything about it, and the number is free.
+    row("close", "close", &[(Done, &[EINTR, EIO, ENOSPC, EDQUOT, EBADF])]),
+    row(
+        "first wait",
+        "epoll_ctl ADD",
+        // EEXIST: the number was registered through a duplicate; the registration is changed. (EPERM has a text of ours: below.)
+        &[(Done, &[EEXIST]), (Surfaced, &[EBADF, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC])],
+    ),
+    row("first wait after EEXIST", "epoll_ctl MOD", &[(Done, &[EBADF, EINVAL, ENOENT, ENOMEM])]),
+    row("close of what was shown", "epoll_ctl DEL", &[(Done, &[EBADF, EINVAL, ENOENT])]),
+    row("sleep and wait", "epoll_wait", &[(Done, &[EINTR])]),
+    row("sleep and wait", "epoll_pwait2", &[(Done, &[EINTR])]),
+    // The event is there: EAGAIN says that the counter is full.
+    row("wake from outside, made", "write", &[(Done, &[EAGAIN])]),
+    row("wake from outside", "write", &[(Done, &[EINTR])]),
+    row("AsyncFd::new", "fcntl F_GETFL", &[(Surfaced, &[EBADF, EACCES, EINVAL])]),
+    row("AsyncFd::new", "fcntl F_SETFL", &[(Surfaced, &[EBADF, EPERM, EINVAL])]),
+    // Where the kernel refuses, bytes go through a buffer. (Without a pipe as well: below.)
+    row("copy", "splice", &[(Done, &[EINTR, EAGAIN, EINVAL]), (Surfaced, &[EBADF, ENOMEM, ESPIPE])]),
+    row(
+        "send_file",
+        "sendfile64",
+        &[(Done, &[EINTR, EAGAIN, EINVAL, ENOSYS]), (Surfaced, &[EBADF, EFAULT, EIO, ENOMEM, EOVERFLOW, ESPIPE])],
+    ),
+    // The receiver's queue is full, and what is asked is which of the two sides is.
+    row("send to a full queue", "poll", &[(Done, &[EINTR]), (Surfaced, &[EFAULT, EINVAL, ENOMEM])]),
+];
+
+/// The result of an operation with a fault in it, and how often the fault has struck.
+type Result = (io::Result<()>, usize);
+
+fn ended<T>(result: io::Result<T>, fault: Injection) -> Result {
+    (result.map(drop), fault.hits())
+}
+
+/// What the peer has sent is there, once and whole.
+async fn expect_hello(stream: &TcpStream) {
+    let mut buf = [0; 8];
+    assert_eq!(stream.read(&mut buf).await.unwrap(), 5);
+    assert_eq!(&buf[..5], b"hello");
+}
+
+async fn tcp(operation: &str, call: &'static str, errno: i32) -> Result {
+    let (client, server) = pair().await;
+    let fd = client.as_raw_fd();
+    let result = match operation {
+        "read" | "read_vectored" => {
+            server.write_all(b"hello").await.unwrap();
+            let mut buf = [0; 8];
+            let (one, two) = buf.split_at_mut(2);
+            let fault = inject(call, fd, errno, 1);
+            let read = match operation {
+                "read" => client.read(&mut buf).await,
+                _ => client.read_vectored(&mut [IoSliceMut::new(one), IoSliceMut::new(two)]).await,
+            };
+            match &read {
+                Ok(count) => assert_eq!((*count, &buf[..5]), (5, &b"hello"[..])),
+                Err(_) => expect_hello(&client).await,
+            }
+            ended(read, fault)
+        }
+        "write" | "write_vectored" => {
+            let fault = inject(call, fd, errno, 1);
+            let written = match operation {
+                "write" => client.write(b"hello").await,
+                _ => client.write_vectored(&[IoSlice::new(b"he"), IoSlice::new(b"llo")]).await,
+            };
+            if written.is_ok() {
+                expect_hello(&server).await;
+            }
+            ended(written, fault)
+        }
+        "ttl" => {
+            let fault = inject(call, fd, errno, 1);
+            ended(client.ttl(), fault)
+        }
+        "set_ttl" => {
+            let fault = inject(call, fd, errno, 1);
+            ended(client.set_ttl(64), fault)
+        }
+        "shutdown" => {
+            let fault = inject(call, fd, errno, 1);
+            ended(client.shutdown(Shutdown::Write), fault)
+        }
+        "first wait" | "first wait after EEXIST" => {
+            let exists = (operation != "first wait").then(|| inject("epoll_ctl ADD", fd, EEXIST, 1));
+            let fault = inject(call, fd, errno, 1);
+            let mut buf = [0; 8];
+            let mut read = client.read(&mut buf);
+            let read = match poll_once(&mut read).await {
+                std::task::Poll::Ready(read) => read,
+                std::task::Poll::Pending => {
+                    server.write_all(b"hello").await.unwrap();
+                    read.await
+                }
+            };
+            assert!(exists.is_none_or(|exists| exists.hits() == 1));
+            ended(read, fault)
+        }
+        other => unreachable!("{other}"),
+    };
+    ping_pong(&client, &server).await;
+    result
+}
+
+async fn udp(operation: &str, call: &'static str, errno: i32) -> Result {
+    let (client, server) =
+        (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let (to, own) = (server.local_addr().unwrap(), client.local_addr().unwrap());
+    let fd = client.as_raw_fd();
+    let mut buf = [0; 8];
+    if operation.starts_with("recv") {
+        server.send_to(b"hello", own).await.unwrap();
+        let fault = inject(call, fd, errno, 1);
+        let received = match operation {
+            "recv_from" => client.recv_from(&mut buf).await.map(|(count, _)| count),
+            "recv_msg" => client.recv_msg(&mut [IoSliceMut::new(&mut buf)]).await.map(|info| info.len),
+            _ => {
+                let mut batch = RecvBatch::new(4, 64);
+                let many = client.recv_many(&mut batch).await;
+                many.map(|_| batch.get(0).map_or(0, |datagram| datagram.bytes().len()))
+            }
+        };
+        match &received {
+            Ok(count) => assert_eq!(*count, 5),
+            Err(_) => assert_eq!(client.recv_from(&mut buf).await.unwrap(), (5, to), "the datagram is still there"),
+        }
+        return ended(received, fault);
+    }
+    let fault = inject(call, fd, errno, 1);
+    let sent = match operation {
+        "send_to" => client.send_to(b"hello", to).await,
+        "send_msg" => client.send_msg(&[IoSlice::new(b"hello")], to, &Ancillary::default()).await,
+        _ => {
+            let mut batch = SendBatch::new();
+            batch.push(b"hello", to);
+            client.send_many(&mut batch).await
+        }
+    };
+    if sent.is_err() {
+        client.send_to(b"hello", to).await.unwrap();
+    }
+    assert_eq!(server.recv_from(&mut buf).await.unwrap(), (5, own), "one datagram");
+    assert!(poll_once(&mut server.recv_from(&mut buf)).await.is_pending(), "and no other");
+    ended(sent, fault)
+}
+
+async fn accepting(operation: &str, call: &'static str, errno: i32) -> Result {
+    let listener = listener().await;
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let fault = inject(call, listener.as_raw_fd(), errno, 1);
+    let accepted = match operation {
+        "accept" => listener.accept().await.map(|(stream, _)| stream),
+        _ => {
+            let mut incoming = listener.incoming();
+            std::future::poll_fn(|cx| futures_core::Stream::poll_next(Pin::new(&mut incoming), cx)).await.unwrap()
+        }
+    };
+    let (result, server) = match accepted {
+        Ok(server) => (Ok(()), server),
+        // The connection has stayed in the queue.
+        Err(error) => (Err(error), listener.accept().await.unwrap().0),
+    };
+    ping_pong(&client, &server).await;
+    ended(result, fault)
+}
+
+async fn connecting(operation: &str, call: &'static str, errno: i32) -> Result {
+    let listener = listener().await;
+    let addr = listener.local_addr().unwrap();
+    let fault = if operation == "connect" { inject(call, None, errno, 1) } else { inject_after(call, None, errno, 1) };
+    let connected = TcpStream::connect(addr).await;
+    let result =
+        connected.as_ref().map(drop).map_err(|error| io::Error::from_raw_os_error(raw_os_error(error).unwrap()));
+    if let Err(error) = &connected {
+        assert!(error.to_string().starts_with(&format!("dial tcp {addr}: ")), "{error}");
+    }
+    let client = match connected {
+        Ok(client) => client,
+        Err(_) => TcpStream::connect(addr).await.unwrap(),
+    };
+    // A socket that was given up may be in the queue before.
+    let own = client.local_addr().unwrap();
+    let server = loop {
+        let (server, peer) = listener.accept().await.unwrap();
+        if peer == own {
+            break server;
+        }
+    };
+    ping_pong(&client, &server).await;
+    ended(result, fault)
+}
+
+async fn binding(operation: &str, call: &'static str, errno: i32) -> Result {
+    let folder = Folder::new();
+    let fault = inject(call, None, errno, 1);
+    let bound = match operation {
+        "bind" => TcpListener::bind("127.0.0.1:0").await.map(drop),
+        "bind unix" => UnixListener::bind(folder.join("s")).await.map(drop),
+        _ => UnixStream::pair().map(drop),
+    };
+    match operation {
+        "bind" => drop(TcpListener::bind("127.0.0.1:0").await.unwrap()),
+        "bind unix" => drop(UnixListener::bind(folder.join("t")).await.unwrap()),
+        _ => drop(UnixStream::pair().unwrap()),
+    }
+    ended(bound, fault)
+}
+
+async fn connecting_unix(call: &'static str, errno: i32) -> Result {
+    let folder = Folder::new();
+    let listener = UnixListener::bind(folder.join("s")).await.unwrap();
+    let fault = inject(call, None, errno, 1);
+    let connected = UnixStream::connect(folder.join("s")).await;
+    drop(UnixStream::connect(folder.join("s")).await.unwrap());
+    listener.accept().await.unwrap();
+    ended(connected, fault)
+}
+
+/// Names are asked for where a socket came from elsewhere.
+async fn naming(operation: &str, call: &'static str, errno: i32) -> Result {
+    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let std = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    std.connect(udp.local_addr().unwrap()).unwrap();
+    let foreign = UdpSocket::from(std);
+    let fault = inject(call, foreign.as_raw_fd(), errno, 1);
+    let name = match operation {
+        "local_addr" => foreign.local_addr(),
+        _ => foreign.peer_addr(),
+    };
+    foreign.local_addr().unwrap();
+    foreign.peer_addr().unwrap();
+    ended(name, fault)
+}
+
+async fn closing(call: &'static str, errno: i32) -> Result {
+    let (client, server) = pair().await;
+    let mut buf = [0; 1];
+    assert!(poll_once(&mut client.read(&mut buf)).await.is_pending(), "it is registered");
+    let fault = inject(call, client.as_raw_fd(), errno, 3);
+    let closed = client.force_close().await;
+    assert_eq!(server.read(&mut buf).await.unwrap(), 0, "the socket is closed, not only given up");
+    assert_eq!(fault.hits(), 1, "never repeated: the number may be somebody else's");
+    ended(closed, fault)
+}
+
+/// Waits of the poller: without limit and with one.
+async fn waiting(call: &'static str, errno: i32) -> Result {
+    let (client, server) = pair().await;
+    let fault = inject(call, None, errno, 1);
+    let mut rounds = 0;
+    while fault.hits() == 0 && rounds < 1000 {
+        rounds += 1;
+        task::sleep(Duration::from_micros(300)).await;
+        let peer = std::thread::spawn({
+            let server = server.clone();
+            move || park_on(async { server.write_all(b"hello").await })
+        });
+        expect_hello(&client).await;
+        peer.join().unwrap().unwrap();
+    }
+    ended(Ok(()), fault)
+}
+
+/// The runtime's eventfd, by what it is.
+fn breaker() -> i32 {
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap());
+    let found = entries.filter(|entry| {
+        std::fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().contains("eventfd"))
+    });
+    found.map(|entry| entry.file_name().to_str().unwrap().parse().unwrap()).next().expect("an eventfd")
+}
+
+async fn waking(operation: &str, call: &'static str, errno: i32) -> Result {
+    let (client, _server) = pair().await;
+    assert!(poll_once(&mut client.read(&mut [0; 1])).await.is_pending(), "there is a poller");
+    let fault = match operation {
+        "wake from outside" => inject(call, breaker(), errno, 1),
+        _ => inject_after(call, breaker(), errno, 1),
+    };
+    let mut rounds = 0;
+    while fault.hits() == 0 && rounds < 1000 {
+        rounds += 1;
+        // Asleep in epoll by then, as a rule.
+        let (send, receive) = flag::pair();
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(2));
+            send.set();
+        });
+        receive.await;
+        thread.join().unwrap();
+    }
+    ended(Ok(()), fault)
+}
+
+/// A flag that a future waits for.
+mod flag {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::{Arc, Mutex};
+    use std::task::{Context, Poll, Waker};
+
+    #[derive(Default)]
+    struct State {
+        set: bool,
+        waker: Option<Waker>,
+    }
+
+    pub(super) struct Flag(Arc<Mutex<State>>);
+
+    pub(super) fn pair() -> (Flag, Flag) {
+        let state = Arc::new(Mutex::new(State::default()));
+        (Flag(state.clone()), Flag(state))
+    }
+
+    impl Flag {
+        pub(super) fn set(&self) {
+            let waker = {
+                let mut state = self.0.lock().unwrap();
+                state.set = true;
+                state.waker.take()
+            };
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    impl Future for Flag {
+        type Output = ();
+
+        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            let mut state = self.0.lock().unwrap();
+            if state.set {
+                return Poll::Ready(());
+            }
+            state.waker = Some(cx.waker().clone());
+            Poll::Pending
+        }
+    }
+}
+
+async fn wrapping(call: &'static str, errno: i32) -> Result {
+    let (mine, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let fault = inject(call, mine.as_raw_fd(), errno, 1);
+    let wrapped = AsyncFd::new(mine.as_fd()).map(drop);
+    let again = AsyncFd::new(mine.as_fd()).unwrap();
+    other.write_all(b"x").unwrap();
+    again.readable().await.unwrap().retain_ready();
+    ended(wrapped, fault)
+}
+
+/// From one connection to another, or from a file.
+async fn copying(operation: &str, call: &'static str, errno: i32) -> Result {
+    let (source, mut from) = pair().await;
+    let (mut to, sink) = pair().await;
+    let bytes: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
+    let reader = task::spawn(async move {
+        let mut got = Vec::new();
+        let mut buf = [0; 8192];
+        while let Ok(count @ 1..) = sink.read(&mut buf).await {
+            got.extend_from_slice(&buf[..count]);
+        }
+        got
+    });
+    let (result, hits) = match operation {
+        "copy" => {
+            let writer = task::spawn({
+                let bytes = bytes.clone();
+                async move {
+                    let _ = source.write_all(&bytes).await;
+                }
+            });
+            let fd = (call == "splice").then(|| from.as_raw_fd());
+            let fault = inject(call, fd, errno, 1);
+            let copied = netpoll::io::copy(&mut from, &mut to).await;
+            drop((from, to));
+            writer.await;
+            ended(copied, fault)
+        }
+        _ => {
+            let folder = Folder::new();
+            std::fs::write(folder.join("f"), &bytes).unwrap();
+            let file = File::open(folder.join("f")).unwrap();
+            let fault = inject(call, to.as_raw_fd(), errno, 1);
+            let sent = to.send_file(&file, 0, bytes.len() as u64).await;
+            drop(to);
+            ended(sent, fault)
+        }
+    };
+    let got = reader.await;
+    if result.is_ok() {
+        assert!(got == bytes, "{} of {} bytes", got.len(), bytes.len());
+    } else {
+        assert!(bytes.starts_with(&got));
+    }
+    (result, hits)
+}
+
+async fn sending_to_a_full_queue(call: &'static str, errno: i32) -> Result {
+    let folder = Folder::new();
+    let receiver = UnixDatagram::bind(folder.join("r")).await.unwrap();
+    let sender = UnixDatagram::unbound().unwrap();
+    loop {
+        let mut send = sender.send_to(b"fill", folder.join("r"));
+        if poll_once(&mut send).await.is_pending() {
+            break;
+        }
+    }
+    let fault = inject(call, None, errno, 1);
+    let mut send = Box::pin(sender.send_to(b"last", folder.join("r")));
+    let mut buf = [0; 8];
+    let sent = match poll_once(&mut send).await {
+        std::task::Poll::Ready(sent) => sent,
+        std::task::Poll::Pending => {
+            receiver.recv_from(&mut buf).await.unwrap();
+            send.await
+        }
+    };
+    ended(sent, fault)
+}
+
+async fn cell(operation: &str, call: &'static str, errno: i32) -> Result {
+    match operation {
+        "read"
+        | "read_vectored"
+        | "write"
+        | "write_vectored"
+        | "ttl"
+        | "set_ttl"
+        | "shutdown"
+        | "first wait"
+        | "first wait after EEXIST" => tcp(operation, call, errno).await,
+        "recv_from" | "recv_msg" | "recv_many" | "send_to" | "send_msg" | "send_many" => {
+            udp(operation, call, errno).await
+        }
+        "accept" | "incoming" => accepting(operation, call, errno).await,
+        "connect" | "connect, made" => connecting(operation, call, errno).await,
+        "connect unix" => connecting_unix(call, errno).await,
+        "bind" | "bind unix" | "unix pair" => binding(operation, call, errno).await,
+        "local_addr" | "peer_addr" => naming(operation, call, errno).await,
+        "close" | "close of what was shown" => closing(call, errno).await,
+        "sleep and wait" => waiting(call, errno).await,
+        "wake from outside" | "wake from outside, made" => waking(operation, call, errno).await,
+        "AsyncFd::new" => wrapping(call, errno).await,
+        "copy" | "send_file" => copying(operation, call, errno).await,
+        "send to a full queue" => sending_to_a_full_queue(call, errno).await,
+        other => unreachable!("{other}"),
+    }
+}
+
+/// In a process of its own: faults on any descriptor would strike other tests, and descriptors are counted.
+#[test]
+fn every_call_with_every_errno() {
+    child("every_call_with_every_errno", || {
+        let _watch = watch();
+        // What is made once and kept: the poller, the spare pipes of copies.
+        run(async {
+            copying("copy", "splice", EINTR).await.0.unwrap();
+            becomes("sockets to be closed", || rt::metrics().descriptors == 0).await;
+        });
+        let (mut cells, mut wrong) = (0, Vec::new());
+        for Row { operation, call, cells: groups } in MATRIX {
+            for &(expected, errnos) in *groups {
+                for &errno in errnos {
+                    cells += 1;
+                    let before = fd_count();
+                    let name = format!("{operation}: {call} → {}", io::Error::from_raw_os_error(errno));
+                    // Seen when it fails or hangs.
+                    println!("{name}");
+                    let (result, hits) = run(cell(operation, call, errno));
+                    let got = match &result {
+                        Ok(()) => Some(Done),
+                        Err(error) if raw_os_error(error) == Some(errno) => Some(Surfaced),
+                        Err(_) => None,
+                    };
+                    if got != Some(expected) || hits == 0 {
+                        wrong.push(format!("{name}: {result:?} instead of {expected:?}, struck {hits} times"));
+                    }
+                    run(becomes(&format!("{name}: sockets to be closed"), || rt::metrics().descriptors == 0));
+                    // A pair of pipes may be kept for the next copy.
+                    let after = fd_count();
+                    if after > before && !matches!(*operation, "copy" | "send_file") {
+                        wrong.push(format!("{name}: {before} descriptors before, {after} after"));
+                    }
+                    assert_eq!(rt::metrics().waiters, 0, "{name}");
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "of {cells} cells {} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+        assert!(cells >= 80);
+        println!("{cells} cells as expected");
+    });
+}
+
+/// ADD → EPERM: a kind of file that epoll does not take.
+#[test]
+fn a_descriptor_that_epoll_refuses_is_invalid_input() {
+    child("a_descriptor_that_epoll_refuses_is_invalid_input", || {
+        run(async {
+            let (client, server) = pair().await;
+            let fault = inject("epoll_ctl ADD", client.as_raw_fd(), EPERM, 1);
+            let error = client.read(&mut [0; 1]).await.unwrap_err();
+            assert_eq!((error.kind(), fault.hits()), (io::ErrorKind::InvalidInput, 1));
+            assert!(error.to_string().starts_with("not pollable"), "{error}");
+            ping_pong(&client, &server).await;
+        });
+    });
+}
+
+/// The poller cannot be made: the operation that needed it fails, and the next one tries again. 16 cells.
+#[test]
+fn a_poller_that_cannot_be_made_is_the_operation_s_error() {
+    const NAME: &str = "a_poller_that_cannot_be_made_is_the_operation_s_error";
+    const CELLS: &[(&str, &[i32])] = &[
+        ("epoll_create1", &[EINVAL, EMFILE, ENFILE, ENOMEM]),
+        ("eventfd", &[EINVAL, EMFILE, ENFILE, ENODEV, ENOMEM]),
+        ("epoll_ctl ADD", &[EBADF, EEXIST, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC]),
+    ];
+    child(NAME, || {
+        // Nobody has polled so far in this process: under an executor of another make there is no runtime yet.
+        let before = fd_count();
+        park_on(async {
+            let (client, server) = std::os::unix::net::UnixStream::pair().unwrap();
+            let (client, server) = (UnixStream::from(client), UnixStream::from(server));
+            for &(call, errnos) in CELLS {
+                for &errno in errnos {
+                    let fault = inject(call, None, errno, 1);
+                    let error = client.read(&mut [0; 1]).await.unwrap_err();
+                    assert_eq!((raw_os_error(&error), fault.hits()), (Some(errno), 1), "{call}: {error}");
+                    assert_eq!(fd_count(), before + 2, "{call}, {errno}: nothing is left of it");
+                }
+            }
+            let mut buf = [0; 8];
+            let mut read = client.read(&mut buf);
+            assert!(poll_once(&mut read).await.is_pending());
+            server.write_all(b"hello").await.unwrap();
+            assert_eq!(read.await.unwrap(), 5);
+        });
+    });
+}
+
+/// A kernel, or a sandbox, without epoll_pwait2.
+#[test]
+fn without_pwait2_waits_have_milliseconds() {
+    for (name, errno) in [("ENOSYS", ENOSYS), ("EPERM", EPERM)] {
+        const NAME: &str = "without_pwait2_waits_have_milliseconds";
+        let variables = [("NETPOLL_ERRNO", name)];
+        if is_child(NAME) && std::env::var("NETPOLL_ERRNO").unwrap() != name {
+            continue;
+        }
+        common::child_with(NAME, &variables, || {
+            let fault = inject("epoll_pwait2", None, errno, usize::MAX);
+            run(async {
+                for _ in 0..20 {
+                    let start = std::time::Instant::now();
+                    task::sleep(Duration::from_micros(1500)).await;
+                    assert!(start.elapsed() >= Duration::from_micros(1500));
+                }
+                let (client, server) = pair().await;
+                ping_pong(&client, &server).await;
+            });
+            // Threads that were about to call at the same time have asked as well.
+            assert!((1..=8).contains(&fault.hits()), "asked {} times", fault.hits());
+        });
+    }
+}
+
+/// A copy without a pipe goes through a buffer, one with a small pipe through that. 5 and 3 cells. (A pipe that was made is kept for
+/// the next copy, hence the processes.)
+#[test]
+fn copies_without_a_pipe_go_through_a_buffer() {
+    const NAME: &str = "copies_without_a_pipe_go_through_a_buffer";
+    for (name, errno) in [("EPERM", EPERM), ("EBUSY", EBUSY), ("EINVAL", EINVAL)] {
+        if is_child(NAME) && std::env::var("NETPOLL_ERRNO").unwrap() != name {
+            continue;
+        }
+        common::child_with(NAME, &[("NETPOLL_ERRNO", name)], || {
+            let pipes = [EMFILE, ENFILE, ENOMEM, EFAULT, EINVAL].map(|errno| ("pipe2", errno));
+            for (call, errno) in pipes.into_iter().chain([("fcntl F_SETPIPE_SZ", errno)]) {
+                let (result, hits) = run(copying("copy", call, errno));
+                result.unwrap_or_else(|error| panic!("{call}, {errno}: {error}"));
+                assert!(hits > 0, "{call}, {errno}");
+            }
+        });
+    }
+}
+
+/// Our epoll descriptor was closed by somebody else: nothing can go on, and the process says so. 3 cells.
+#[test]
+fn a_wait_that_cannot_go_on_ends_the_process() {
+    const NAME: &str = "a_wait_that_cannot_go_on_ends_the_process";
+    if is_child(NAME) {
+        let errno: i32 = std::env::var("NETPOLL_ERRNO").unwrap().parse().unwrap();
+        let _fault = inject("epoll_wait", None, errno, 1);
+        let _other = inject("epoll_pwait2", None, errno, 1);
+        let wait: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async {
+            loop {
+                task::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        return run(wait);
+    }
+    for errno in [EBADF, EFAULT, EINVAL] {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture", "--test-threads=1"])
+            .envs([("NETPOLL_TEST_CHILD", NAME), ("NETPOLL_ERRNO", &errno.to_string())])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(SIGABRT), "{errno}: {text}");
+        assert!(text.contains("netpoll: waiting for events failed"), "{text}");
+    }
+}

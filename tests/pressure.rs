@@ -1,0 +1,187 @@
+//! A server with 32 descriptors and 200 clients that wait: it rests while it has none left, and serves on as soon as there are.
+//!
+//! `NETPOLL_PRESSURE_MS` says for how long its rest is measured (2 s unless told); `ci/pressure.sh` sets it.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream as StdStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{becomes, echo, is_child, poll_once, run, set_nofile};
+use netpoll::net::TcpListener;
+use netpoll::prelude::*;
+use netpoll::{rt, task};
+
+const NOFILE: u64 = 32;
+const CLIENTS: usize = 200;
+/// Descriptors that something else in the server's process holds.
+const HELD: usize = 8;
+const NAME: &str = "two_hundred_clients_of_a_server_with_32_descriptors";
+
+/// The server: echoes on each connection of `incoming`. A line on standard input frees what was held behind the crate's back.
+fn serve() {
+    set_nofile(NOFILE);
+    let mut held: Vec<_> = (0..HELD).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // The poller, which needs two, is made when something waits for the first time.
+        assert!(poll_once(&mut listener.accept()).await.is_pending());
+        println!("\nat {}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let mut lines = std::io::stdin().lines();
+            lines.next();
+            held.clear();
+            lines.next();
+            std::process::exit(0);
+        });
+        let mut incoming = listener.incoming();
+        while let Some(stream) = incoming.next().await {
+            let stream = stream.unwrap();
+            drop(task::spawn(async move { echo(&stream).await }));
+        }
+    });
+}
+
+/// CPU time of a process.
+fn cpu_time_of(child: &Child) -> Duration {
+    let mut clock = 0;
+    // SAFETY: `clock` is valid for the call.
+    assert_eq!(unsafe { libc::clock_getcpuclockid(child.id() as libc::pid_t, &raw mut clock) }, 0);
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is valid for the call.
+    assert_eq!(unsafe { libc::clock_gettime(clock, &raw mut time) }, 0);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Those of `clients` that have been answered.
+fn answered(clients: &mut [(StdStream, bool)]) -> usize {
+    for (stream, is_answered) in clients.iter_mut().filter(|(_, is_answered)| !is_answered) {
+        let mut byte = [0];
+        match stream.read(&mut byte) {
+            Ok(1) => *is_answered = true,
+            Ok(_) => panic!("the server has hung up"),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+        }
+    }
+    clients.iter().filter(|(_, is_answered)| *is_answered).count()
+}
+
+#[test]
+fn two_hundred_clients_of_a_server_with_32_descriptors() {
+    if is_child(NAME) {
+        return serve();
+    }
+    let rest = Duration::from_millis(std::env::var("NETPOLL_PRESSURE_MS").map_or(2000, |text| text.parse().unwrap()));
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", NAME, "--nocapture", "--test-threads=1"])
+        .env("NETPOLL_TEST_CHILD", NAME)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut commands, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+    let mut lines = output.lines().map(Result::unwrap);
+    let addr = lines.find_map(|line| line.strip_prefix("at ").map(str::to_owned)).expect("an address");
+    let addr: SocketAddr = addr.parse().unwrap();
+
+    let mut clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut stream = StdStream::connect(addr).unwrap();
+            stream.write_all(b"x").unwrap();
+            stream.set_nonblocking(true).unwrap();
+            (stream, false)
+        })
+        .collect();
+    // Full: nobody further is served.
+    common::eventually("the first to be answered", || answered(&mut clients) > 8);
+    let mut full = 0;
+    common::eventually("no descriptor to be left", || {
+        let before = std::mem::replace(&mut full, answered(&mut clients));
+        std::thread::sleep(Duration::from_millis(500));
+        before == full
+    });
+    let before = cpu_time_of(&child);
+    let begin = Instant::now();
+    std::thread::sleep(rest);
+    let used = cpu_time_of(&child) - before;
+    let share = used.as_secs_f64() / begin.elapsed().as_secs_f64() * 100.0;
+    assert_eq!(answered(&mut clients), full);
+    assert!(full < NOFILE as usize, "{full}");
+    assert!(share <= 1.0, "{used:?} of CPU time in {:?}", begin.elapsed());
+
+    // What something else closes, no socket of ours tells of: the pause is 1 s by now.
+    commands.write_all(b"free\n").unwrap();
+    let begin = Instant::now();
+    common::eventually("those who find room", || answered(&mut clients) > full);
+    let unseen = begin.elapsed();
+    common::eventually("all who find room", || answered(&mut clients) == full + HELD);
+
+    // What our sockets close is seen at once: all others are served in waves.
+    let mut longest = Duration::ZERO;
+    let mut served = full + HELD;
+    let mut waves = 0;
+    while !clients.is_empty() {
+        let before = clients.len();
+        clients.retain(|(_, is_answered)| !is_answered);
+        assert!(clients.len() < before, "nobody is served any more");
+        if clients.is_empty() {
+            break;
+        }
+        let begin = Instant::now();
+        common::eventually("the next to be served", || answered(&mut clients) > 0);
+        longest = longest.max(begin.elapsed());
+        waves += 1;
+        let most = clients.len().min(full + HELD);
+        common::eventually("the wave to be served", || answered(&mut clients) >= most);
+        served += answered(&mut clients);
+    }
+    assert_eq!(served, CLIENTS);
+    // Its pause, and time for a busy machine to notice.
+    assert!(unseen <= Duration::from_millis(1500), "{unseen:?}");
+    assert!(longest <= Duration::from_secs(1), "{longest:?}");
+    println!(
+        "{full} served, {share:.2} % CPU for {rest:?}; descriptors freed elsewhere: {unseen:.1?}; own: {longest:.1?} at most \
+         in {waves} waves"
+    );
+    let _ = commands.write_all(b"end\n");
+    child.wait().unwrap();
+}
+
+/// The count of descriptors is right after a storm at the limit.
+#[test]
+fn nothing_leaks_at_the_limit() {
+    common::child("nothing_leaks_at_the_limit", || {
+        set_nofile(NOFILE);
+        run(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            // The poller is made when something waits for the first time.
+            assert!(poll_once(&mut listener.accept()).await.is_pending());
+            let before = common::fd_count();
+            for _ in 0..20 {
+                let mut streams = Vec::new();
+                // Until a dial, or the accept behind it, finds no number.
+                loop {
+                    match netpoll::net::TcpStream::connect(addr).await {
+                        Ok(client) => streams.push(client),
+                        Err(error) => {
+                            assert_eq!(netpoll::net::raw_os_error(&error), Some(libc::EMFILE), "{error}");
+                            break;
+                        }
+                    }
+                }
+                let error = listener.accept().await.unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+                let count = streams.len();
+                drop(streams);
+                for _ in 0..count {
+                    listener.accept().await.unwrap();
+                }
+            }
+            becomes("all to be closed", || rt::metrics().descriptors == 1).await;
+            assert_eq!(common::fd_count(), before);
+        });
+    });
+}

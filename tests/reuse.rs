@@ -1,0 +1,102 @@
+//! Numbers and slots that are used again while events for their last owners are in flight: none reaches the next owner.
+//!
+//! Every batch that the poller fetches begins with events of connections that were closed, the last of this slot among them, which say
+//! all that an event can say: readable, writable, urgent, hung up, failed (`faults::Stale`). Real ones come beside them:
+//! connections are closed with a hang-up on its way, while another thread polls.
+//!
+//! `NETPOLL_REUSES` says how many; `ci/reuse.sh` sets it.
+
+mod common;
+mod faults;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::{child, poll_once};
+use netpoll::net::is_closed;
+use netpoll::os::unix::net::UnixStream;
+use netpoll::{rt, task};
+
+static REOPENED: AtomicU64 = AtomicU64::new(0);
+
+/// The number, without showing the descriptor: a shown one is taken out of epoll explicitly.
+fn number(stream: &UnixStream) -> u32 {
+    let text = format!("{stream:?}");
+    let digits = text.rsplit("fd: ").next().unwrap().trim_end_matches(|c: char| !c.is_ascii_digit());
+    digits.parse().expect("a number")
+}
+
+async fn reuse(rounds: u64) {
+    let mut seen: HashMap<u32, u64> = HashMap::new();
+    for round in 0..rounds {
+        let (one, other) = UnixStream::pair().unwrap();
+        if round % 64 == 0 && seen.insert(number(&one), round).is_some() {
+            REOPENED.fetch_add(1, Ordering::SeqCst);
+        }
+        let byte = [round as u8];
+        let mut buf = [0; 4];
+        assert!(!one.is_peer_closed() && !other.is_peer_closed(), "round {round}: a stranger's hang-up");
+        let mut read = one.read(&mut buf);
+        assert!(poll_once(&mut read).await.is_pending(), "round {round}: there is nothing to read");
+        if round % 4 == 0 {
+            // The batch that begins with the stale events.
+            task::yield_now().await;
+            assert!(poll_once(&mut read).await.is_pending(), "round {round}: there is nothing to read, after a batch");
+        }
+        other.write_all(&byte).await.unwrap();
+        assert_eq!(read.await.unwrap(), 1, "round {round}: an end, or somebody else's bytes");
+        assert_eq!(buf[0], byte[0], "round {round}: an old byte");
+        assert!(!one.is_peer_closed(), "round {round}: a stranger's hang-up");
+        // An event of either is in flight when it is closed.
+        match round % 3 {
+            0 => drop(other),
+            1 => {
+                let mut read = one.read(&mut buf);
+                assert!(poll_once(&mut read).await.is_pending());
+                drop(other);
+                drop(read);
+            }
+            _ => {
+                let mut read = one.read(&mut buf);
+                assert!(poll_once(&mut read).await.is_pending());
+                drop(other.force_close());
+                let closing = one.force_close();
+                // Its own close or the peer's, whichever came first.
+                match read.await {
+                    Ok(count) => assert_eq!(count, 0, "round {round}"),
+                    Err(error) => assert!(is_closed(&error), "round {round}: {error}"),
+                }
+                closing.await.unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn no_event_reaches_the_next_owner_of_a_number_or_slot() {
+    const NAME: &str = "no_event_reaches_the_next_owner_of_a_number_or_slot";
+    let reuses = std::env::var("NETPOLL_REUSES").map_or(100_000, |text| text.parse::<u64>().expect("a number"));
+    let body = || {
+        let begin = std::time::Instant::now();
+        let stale = faults::Stale::begin();
+        // Two descriptors a round.
+        let rounds = reuses / 4;
+        task::block_on(async {
+            let lanes = [task::spawn(reuse(rounds)), task::spawn(reuse(rounds))];
+            for lane in lanes {
+                lane.await;
+            }
+        });
+        drop(stale);
+        common::eventually("sockets to be closed", || rt::metrics().descriptors == 0);
+        let metrics = rt::metrics();
+        let (events, harmless) = (faults::stale_events(), metrics.stale_events);
+        println!("{reuses} reuses, {events} stale events sent, {harmless} recognised, {:.1?}", begin.elapsed());
+        assert_eq!(metrics.waiters, 0);
+        assert!(events > reuses / 100, "{events} events: too few to prove anything");
+        assert!(harmless >= events, "{events} stale events were sent, {harmless} recognised");
+        assert!(REOPENED.load(Ordering::SeqCst) > rounds / 256, "numbers are used again");
+    };
+    // No bound here on a run of hours: `child` has one.
+    if std::env::var_os("NETPOLL_REUSES").is_some() { body() } else { child(NAME, body) }
+}
