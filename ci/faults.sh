@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Faults: rows 3–7 of docs/RELIABILITY.md, each a test of that name; figures are printed. The quick sizes are those of `cargo test`.
 #   ci/faults.sh [--full] [errno | chaos | pressure | reuse | close | cancel]...      all unless told
-# With --full: release, 10^6 echoes, a minute at the limit of descriptors, 10^7 reuses (a quarter of an hour on two processors).
+# With --full: release, 10^6 echoes, half a minute at the limit of descriptors, 10^7 reuses (a quarter of an hour on two processors).
 #   NETPOLL_SEED=n ci/faults.sh chaos      replays what failed
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,7 +11,7 @@ full=
 if [[ ${1:-} == --full ]]; then
     full=1
     shift
-    export NETPOLL_ECHOES=1000000 NETPOLL_PRESSURE_MS=60000 NETPOLL_REUSES=10000000
+    export NETPOLL_ECHOES=1000000 NETPOLL_PRESSURE_MS=30000 NETPOLL_REUSES=10000000
 fi
 export NETPOLL_REUSES=${NETPOLL_REUSES:-100000}
 (($#)) || set -- errno chaos pressure reuse close cancel

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,19 +16,35 @@ use std::time::Duration;
 use cancelling::{alone, drop_at, nobody_waits, sweep};
 use netpoll::io::AsyncFd;
 use netpoll::net::{
-    Ancillary, Dialer, ListenConfig, RecvBatch, SendBatch, TcpListener, TcpStream, UdpSocket, lookup_host,
+    Ancillary, Dialer, ListenConfig, RecvBatch, SendBatch, TcpListener, TcpStream, UdpSocket, lookup_host, pipe,
 };
 use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacket, UnixStream};
 use netpoll::prelude::*;
-use support::{connect_to, round_trip, run};
+use support::{connect_to, pair, read_exact, round_trip, run};
 
 type Operation<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + 'a>>;
 
-/// A path that nobody else has.
-fn path() -> PathBuf {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let name = format!("netpoll-cancel-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    std::env::temp_dir().join(name)
+/// A path that nobody else has, removed at the end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Place {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("netpoll-cancel-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Place(std::env::temp_dir().join(name))
+    }
+}
+
+impl AsRef<Path> for Place {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 // ---- datagrams ----
@@ -233,7 +249,7 @@ fn unix_writes_dials_and_accepts() {
         }
         for kind in ["accept", "incoming"] {
             sweep(kind, async |at| {
-                let path = path();
+                let path = Place::new();
                 let listener = UnixListener::bind(&path).await.unwrap();
                 let client = std::cell::RefCell::new(None);
                 let connect = async || drop(client.replace(Some(UnixStream::connect(&path).await.unwrap())));
@@ -260,7 +276,7 @@ fn unix_writes_dials_and_accepts() {
         }
         // Against a backlog that is full.
         sweep("dial", async |at| {
-            let path = path();
+            let path = Place::new();
             let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
             socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
             socket.listen(0).unwrap();
@@ -269,7 +285,6 @@ fn unix_writes_dials_and_accepts() {
             let outcome = drop_at(at, UnixStream::connect(&path), &accept).await;
             nobody_waits("dial", at).await;
             drop(first);
-            let _ = std::fs::remove_file(&path);
             outcome.output.is_some_and(|stream| stream.unwrap().local_addr().is_ok())
         })
         .await;
@@ -313,7 +328,7 @@ fn unix_messages() {
         }
         // To a receiver whose queue is full: no event tells when there is room.
         sweep("datagram send_to", async |at| {
-            let path = path();
+            let path = Place::new();
             let receiver = UnixDatagram::bind(&path).await.unwrap();
             let sender = UnixDatagram::unbound().unwrap();
             let mut sent = 0;
@@ -346,7 +361,50 @@ fn unix_messages() {
     });
 }
 
-// ---- any descriptor ----
+// ---- in memory, any descriptor ----
+
+#[test]
+fn ends_of_a_pipe() {
+    let _alone = alone();
+    run(|| async {
+        sweep("pipe read", async |at| {
+            let (one, other) = pipe().unwrap();
+            let mut buf = [0; 8];
+            // A write ends when all of it was read: it is begun here, and kept.
+            let mut write = Box::pin(other.write_all(b"hello"));
+            let stir = async || drop(support::poll_once(&mut write));
+            let outcome = drop_at(at, one.read(&mut buf), stir).await;
+            let completed = outcome.output.is_some();
+            let mut got = outcome.output.map_or(0, Result::unwrap);
+            let rest = async {
+                let mut buf = [0; 8];
+                while got < 5 {
+                    got += one.read(&mut buf).await.unwrap();
+                }
+            };
+            let (written, ()) = support::both(&mut write, rest).await;
+            written.unwrap();
+            completed
+        })
+        .await;
+        sweep("pipe write", async |at| {
+            let (one, other) = pipe().unwrap();
+            let got = Cell::new(0);
+            let stir = async || {
+                let mut buf = [0; 8];
+                got.set(one.read(&mut buf).await.unwrap());
+            };
+            let outcome = drop_at(at, other.write_all(b"hello"), stir).await;
+            assert!(outcome.output.is_none() || got.get() == 5);
+            let mut buf = [0; 8];
+            let (next, read) = support::both(other.write_all(b"next"), one.read(&mut buf)).await;
+            next.unwrap();
+            assert_eq!(read.unwrap(), 4, "nothing is left of what was dropped");
+            outcome.output.is_some()
+        })
+        .await;
+    });
+}
 
 #[test]
 fn a_descriptor_of_any_kind() {
@@ -440,6 +498,101 @@ fn dialers_names_and_listeners() {
                 }
                 None => false,
             }
+        })
+        .await;
+    });
+}
+
+// ---- copying ----
+
+#[test]
+fn copies_and_files() {
+    let _alone = alone();
+    run(|| async {
+        // A copy owns what it has taken and not yet given when it is dropped; its sockets are whole.
+        for kind in ["copy", "copy_bidirectional", "copy_bidirectional_with", "copy through a buffer"] {
+            sweep(kind, async |at| {
+                let (mut source, from) = pair().await;
+                let (mut to, sink) = pair().await;
+                let stir = async || {
+                    from.write_all(b"hello").await.unwrap();
+                    from.close_write().unwrap();
+                    sink.close_write().unwrap();
+                };
+                let mut slow = netpoll::io::BufReader::new(&b"hello"[..]);
+                let idle = Duration::from_secs(60);
+                let copy: Operation<'_, u64> = match kind {
+                    "copy" => Box::pin(netpoll::io::copy(&mut source, &mut to)),
+                    "copy through a buffer" => Box::pin(netpoll::io::copy(&mut slow, &mut to)),
+                    "copy_bidirectional" => Box::pin(async {
+                        netpoll::io::copy_bidirectional(&mut source, &mut to).await.map(|(there, _)| there)
+                    }),
+                    _ => Box::pin(async {
+                        let both = netpoll::io::copy_bidirectional_with(&mut source, &mut to, idle).await;
+                        both.map(|(there, _)| there)
+                    }),
+                };
+                let outcome = drop_at(at, copy, stir).await;
+                nobody_waits(kind, at).await;
+                if let Some(copied) = &outcome.output {
+                    assert_eq!(*copied.as_ref().unwrap(), 5);
+                    let mut got = [0; 5];
+                    read_exact(&sink, &mut got).await.unwrap();
+                    assert_eq!(&got, b"hello");
+                } else if !outcome.stirred {
+                    round_trip(&source, &from).await;
+                    round_trip(&to, &sink).await;
+                }
+                outcome.output.is_some()
+            })
+            .await;
+        }
+        sweep("send_file", async |at| {
+            let (client, server) = support::narrow_pair().await;
+            let file = std::fs::File::open("/proc/self/exe").unwrap();
+            const BYTES: usize = 300_000;
+            let got = Cell::new(0);
+            let drain = async || {
+                let mut buf = vec![0; 65536];
+                // All that is there; what the sender has not been polled for does not come.
+                let idle = Duration::from_millis(20);
+                while let Ok(count) = netpoll::future::timeout(idle, server.read(&mut buf)).await {
+                    got.set(got.get() + count.unwrap());
+                }
+            };
+            let mut sending = client.send_file(&file, 0, BYTES as u64);
+            let outcome = drop_at(at, &mut sending, drain).await;
+            let sent = sending.sent() as usize;
+            drop(sending);
+            nobody_waits("send_file", at).await;
+            client.close_write().unwrap();
+            let mut buf = vec![0; 65536];
+            while let count @ 1.. = server.read(&mut buf).await.unwrap() {
+                got.set(got.get() + count);
+            }
+            assert_eq!(got.get(), sent, "what is said to be sent has come");
+            // The window opens once here: no further wake-up comes.
+            outcome.output.is_some() || at.polls >= 2
+        })
+        .await;
+        sweep("send_zerocopy", async |at| {
+            let (client, server) = pair().await;
+            if client.set_zerocopy(true).is_err() {
+                println!("no MSG_ZEROCOPY here");
+                return true;
+            }
+            let outcome = drop_at(at, client.send_zerocopy(vec![5; 1000]), async || {}).await;
+            let completed = outcome.output.is_some();
+            drop(outcome);
+            nobody_waits("send_zerocopy", at).await;
+            client.write_all(b"end").await.unwrap();
+            client.close_write().unwrap();
+            let (mut all, mut buf) = (Vec::new(), [0; 4096]);
+            while let count @ 1.. = server.read(&mut buf).await.unwrap() {
+                all.extend_from_slice(&buf[..count]);
+            }
+            assert!(all.ends_with(b"end") && (all.len() == 3 || all.len() == 1003), "all or nothing: {}", all.len());
+            completed || at.polls > 3
         })
         .await;
     });

@@ -200,7 +200,7 @@ fn play(operation: &'static str, executor: &'static str, same_thread: bool) -> D
 
 #[test]
 fn thirty_six_ways_to_close() {
-    common::child("thirty_six_ways_to_close", || {
+    let output = common::child_with("thirty_six_ways_to_close", &[], || {
         let _watchdog = Watchdog::new();
         let mut slow = Vec::new();
         let (mut cells, mut longest) = (0, Duration::ZERO);
@@ -223,4 +223,5 @@ fn thirty_six_ways_to_close() {
         println!("{cells} cells, {longest:.1?} at most");
         assert!(slow.is_empty(), "\n{}", slow.join("\n"));
     });
+    common::print_lines(output, " cells, ");
 }

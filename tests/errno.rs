@@ -615,7 +615,7 @@ async fn cell(operation: &str, call: &'static str, errno: i32) -> Result {
 /// In a process of its own: faults on any descriptor would strike other tests, and descriptors are counted.
 #[test]
 fn every_call_with_every_errno() {
-    child("every_call_with_every_errno", || {
+    let output = common::child_with("every_call_with_every_errno", &[], || {
         let _watch = watch();
         // What is made once and kept: the poller, the spare pipes of copies.
         run(async {
@@ -654,6 +654,7 @@ fn every_call_with_every_errno() {
         assert!(cells >= 80);
         println!("{cells} cells as expected");
     });
+    common::print_lines(output, "cells as expected");
 }
 
 /// ADD → EPERM: a kind of file that epoll does not take.

@@ -217,6 +217,13 @@ pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -
     Some(text)
 }
 
+/// Prints the lines of a child's output that have figures.
+pub fn print_lines(output: Option<String>, with: &str) {
+    for line in output.iter().flat_map(|text| text.lines()).filter(|line| line.contains(with)) {
+        println!("{line}");
+    }
+}
+
 /// Open descriptors of this process.
 pub fn fd_count() -> usize {
     // The directory itself is one.

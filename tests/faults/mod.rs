@@ -322,7 +322,7 @@ macro_rules! c_name {
 
 /// A function in place of the C library's: `call` names its kind, `fd` is what it is about, and the block cuts its arguments.
 macro_rules! interpose {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $return:ty, $call:expr, $fd:expr, |$random:ident| $short:block;)*) => {$(
+    ($($name:ident($($arg:ident: $type:ty),*) -> $return:ty, $call:expr, $fd:expr, |$r:ident| $short:block;)*) => {$(
         #[unsafe(no_mangle)]
         #[allow(unused_mut, clippy::missing_safety_doc)]
         pub unsafe extern "C" fn $name($(mut $arg: $type),*) -> $return {
@@ -342,7 +342,7 @@ macro_rules! interpose {
                     set_errno(errno);
                     return -1;
                 }
-                Answer::Short($random) => $short,
+                Answer::Short($r) => $short,
                 Answer::Real | Answer::After(_) => {}
             }
             // SAFETY: the caller's promise; a length was made shorter at most.
@@ -419,8 +419,8 @@ interpose! {
     sendfile64(to: c_int, from: c_int, at: *mut off64_t, len: size_t) -> ssize_t, "sendfile64", to,
         |r| { len = shorter(len, r) };
     recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t, "recvmsg", fd, |_r| {};
-    recvfrom(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int, from: *mut sockaddr, size: *mut socklen_t) -> ssize_t,
-        "recvfrom", fd, |_r| {};
+    recvfrom(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int, from: *mut sockaddr, size: *mut socklen_t)
+        -> ssize_t, "recvfrom", fd, |_r| {};
     sendto(fd: c_int, buf: *const c_void, len: size_t, flags: c_int, to: *const sockaddr, size: socklen_t) -> ssize_t,
         "sendto", fd, |_r| {};
     recvmmsg(fd: c_int, headers: *mut mmsghdr, count: u32, flags: c_int, timeout: *mut timespec) -> c_int,
@@ -546,16 +546,13 @@ fn wait(
     if stale {
         let all = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR;
         with_epoll(|table| {
-            // Data of a slot that is registered under it again is no stale event.
             let dead = table.dead.iter().rev().take(STALE_BATCH.min(room - count as usize));
             batch.extend(dead.map(|&u64| epoll_event { events: all as u32, u64 }));
         });
         STALE_EVENTS.fetch_add(batch.len() as u64, SeqCst);
     }
-    for index in 0..count as usize {
-        // SAFETY: the kernel has filled so many.
-        batch.push(unsafe { *events.add(index) });
-    }
+    // SAFETY: the kernel has filled so many.
+    batch.extend(unsafe { std::slice::from_raw_parts(events, count as usize) });
     if is_chaotic {
         FAULTED.fetch_add(1, SeqCst);
         if batch.len() < room {
@@ -571,10 +568,8 @@ fn wait(
             batch.swap(index, next() as usize % (index + 1));
         }
     }
-    for (index, event) in batch.iter().enumerate() {
-        // SAFETY: the caller's buffer has `most` places, and the batch is no longer.
-        unsafe { *events.add(index) = *event };
-    }
+    // SAFETY: the caller's buffer has `most` places, and the batch is no longer and elsewhere.
+    unsafe { std::ptr::copy_nonoverlapping(batch.as_ptr(), events, batch.len()) };
     batch.len() as c_int
 }
 
