@@ -93,11 +93,12 @@ impl Heap {
         Some(top)
     }
 
+    /// Keeps what is live, once: an entry that was superseded and put in again is there twice, and both count.
     fn retain(&mut self, live: impl FnMut(&Entry) -> bool) {
         self.0.retain(live);
-        for at in (0..self.0.len().div_ceil(4)).rev() {
-            self.sift_down(at);
-        }
+        // What is sorted is a heap.
+        self.0.sort_unstable_by_key(|entry| (entry.when, entry.id, entry.generation));
+        self.0.dedup();
     }
 
     fn sift_up(&mut self, mut at: usize) {
@@ -379,6 +380,20 @@ mod tests {
         }
         assert!(set.len() <= SWEEP_MIN * 2, "{} entries for no sleep", set.len());
         assert!(set.inner.lock().slots.len() == 1, "the slot is used again");
+    }
+
+    /// A socket with a far deadline on which short timeouts expire: each supersedes the entry of the deadline, then puts it in again.
+    #[test]
+    fn an_entry_that_is_put_in_again_and_again_does_not_pile_up() {
+        let (set, far) = (TimerSet::new(), Target::Poll { index: 7, generation: 3 });
+        for short in 0..10_000 {
+            let counts = |target, when| target == far && when == 1_000_000;
+            set.add(1_000_000, far, counts);
+            set.note_dead();
+            set.add(short, far, counts);
+            assert_eq!(set.run(short, &mut Vec::new(), &mut Wakers::new()), 1);
+        }
+        assert!(set.len() <= SWEEP_MIN * 2, "{} entries for one deadline", set.len());
     }
 
     #[test]
