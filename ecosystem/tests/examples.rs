@@ -132,3 +132,10 @@ fn quic_file_copies_a_file() {
     assert!(status.success() && output.contains("1000000 bytes in "), "{status}: {output}");
     assert!(copy.expect("the example wrote it") == file);
 }
+
+#[test]
+fn async_rs_runs_a_program_that_knows_the_traits_only() {
+    let (status, output) = Example::start("async_rs", &[]).end();
+    assert!(status.success(), "{status}: {output}");
+    assert_eq!(output, "echo: hello\nregistered: hello\n3 ticks\ncancelled: true\n");
+}
