@@ -18,5 +18,5 @@ for ((set = 0; set < sets; set++)); do
 done
 cargo clippy --quiet --all-features --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
-cargo test --all-features --doc hyper
+cargo test --all-features --doc -- hyper quinn
 printf '%d sets of %d features\n' "$sets" "${#features[@]}"

@@ -46,6 +46,7 @@
 //! # Features
 //! * `attributes` (on by default): `#[netpoll::main]`, `#[netpoll::test]`.
 //! * `hyper`: hyper 1.x on our streams, and an HTTP/1 and HTTP/2 server, in `netpoll::hyper`.
+//! * `quinn`: QUIC by quinn on [`net::UdpSocket`], in `netpoll::quinn`.
 //! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for our streams and references to them, without tokio's runtime: h2, tokio-postgres and
 //!   the like take our streams as they are.
 //!
@@ -83,6 +84,8 @@ pub mod io;
 pub mod net;
 pub mod os;
 pub mod prelude;
+#[cfg(feature = "quinn")]
+pub mod quinn;
 pub mod rt;
 pub mod stream;
 pub mod task;

@@ -3,3 +3,6 @@
 pub use std::time::{Duration, Instant};
 
 pub use crate::rt::sleep::Sleep;
+
+#[cfg(any(feature = "hyper", feature = "quinn"))]
+pub(crate) mod movable;

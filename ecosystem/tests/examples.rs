@@ -117,3 +117,25 @@ fn grpc_hello_asks_itself_and_answers_curl() {
     let Some(answer) = answer else { return };
     assert_eq!(answer, "\0\0\0\0\x0e\x0a\x0cHello, curl!");
 }
+
+#[test]
+fn quic_file_copies_a_file() {
+    let folder = std::env::temp_dir().join(format!("netpoll-quic-{}", std::process::id()));
+    std::fs::create_dir(&folder).expect("a temporary folder");
+    let [from, to] = ["from", "to"].map(|name| folder.join(name));
+    let file: Vec<u8> = (0..1_000_000_u32).map(|at| (at % 241) as u8).collect();
+    std::fs::write(&from, &file).expect("a temporary file");
+    let args = [&from, &to].map(|path| path.to_str().expect("a path of UTF-8"));
+    let (status, output) = Example::start("quic_file", &args).end();
+    let copy = std::fs::read(&to);
+    std::fs::remove_dir_all(&folder).expect("it is there");
+    assert!(status.success() && output.contains("1000000 bytes in "), "{status}: {output}");
+    assert!(copy.expect("the example wrote it") == file);
+}
+
+#[test]
+fn async_rs_runs_a_program_that_knows_the_traits_only() {
+    let (status, output) = Example::start("async_rs", &[]).end();
+    assert!(status.success(), "{status}: {output}");
+    assert_eq!(output, "echo: hello\nregistered: hello\n3 ticks\ncancelled: true\n");
+}

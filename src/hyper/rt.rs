@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ::hyper::rt;
@@ -10,6 +10,7 @@ use ::hyper::rt;
 use crate::sync::{Arc, Mutex};
 use crate::task;
 use crate::time::Sleep;
+use crate::time::movable::Movable;
 
 /// Runs hyper's futures (HTTP/2 has one a stream) as tasks: [`task::spawn`].
 ///
@@ -45,17 +46,16 @@ pub struct Timer;
 
 impl rt::Timer for Timer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn rt::Sleep>> {
-        let sleep = Sleep::new(duration);
-        Box::pin(Movable { when: sleep.deadline(), sleep, home: None })
+        Box::pin(Pause::new(Sleep::new(duration)))
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
-        Box::pin(Movable { when: Some(deadline), sleep: Sleep::until(deadline), home: None })
+        Box::pin(Pause::new(Sleep::until(deadline)))
     }
 
     fn reset(&self, sleep: &mut Pin<Box<dyn rt::Sleep>>, deadline: Instant) {
-        match sleep.as_mut().downcast_mut_pin::<Movable>() {
-            Some(movable) => movable.get_mut().reset(deadline),
+        match sleep.as_mut().downcast_mut_pin::<Pause>() {
+            Some(pause) => pause.get_mut().movable.reset(deadline),
             None => *sleep = self.sleep_until(deadline),
         }
     }
@@ -77,9 +77,9 @@ impl rt::Timer for ConnectionTimer {
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
         let sleep = self.0.lock().take().unwrap_or_else(|| Sleep::until(deadline));
-        let mut movable = Movable { when: None, sleep, home: Some(Arc::clone(&self.0)) };
+        let mut movable = Movable::new(sleep);
         movable.reset(deadline);
-        Box::pin(movable)
+        Box::pin(Pause { movable, home: Some(Arc::clone(&self.0)) })
     }
 
     fn reset(&self, sleep: &mut Pin<Box<dyn rt::Sleep>>, deadline: Instant) {
@@ -87,48 +87,36 @@ impl rt::Timer for ConnectionTimer {
     }
 }
 
-/// A sleep until `when` (`None`: for ever), of which the inner one may be earlier.
+/// hyper's sleep.
 #[derive(Debug)]
-struct Movable {
-    when: Option<Instant>,
-    sleep: Sleep,
-    /// Where the inner one goes in the end.
+struct Pause {
+    movable: Movable,
+    /// Where the sleep beneath goes in the end.
     home: Option<Home>,
 }
 
-impl Movable {
-    fn reset(&mut self, deadline: Instant) {
-        self.when = Some(deadline);
-        if self.sleep.deadline().is_none_or(|armed| deadline < armed) {
-            self.sleep.reset(deadline);
-        }
+impl Pause {
+    fn new(sleep: Sleep) -> Pause {
+        Pause { movable: Movable::new(sleep), home: None }
     }
 }
 
-impl Future for Movable {
+impl Future for Pause {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            ready!(Pin::new(&mut self.sleep).poll(cx));
-            match self.when {
-                Some(when) if self.sleep.deadline().is_some_and(|armed| armed < when) && Instant::now() < when => {
-                    self.sleep.reset(when);
-                }
-                _ => return Poll::Ready(()),
-            }
-        }
+        Pin::new(&mut self.movable).poll(cx)
     }
 }
 
-impl Drop for Movable {
+impl Drop for Pause {
     fn drop(&mut self) {
         if let Some(home) = self.home.take() {
-            let sleep = std::mem::replace(&mut self.sleep, Sleep::never());
+            let sleep = self.movable.take();
             let replaced = home.lock().replace(sleep);
             drop(replaced);
         }
     }
 }
 
-impl rt::Sleep for Movable {}
+impl rt::Sleep for Pause {}

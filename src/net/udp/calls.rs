@@ -82,7 +82,7 @@ fn not_ip() -> io::Error {
 
 impl NetFd {
     #[inline]
-    fn poll_datagram<T>(
+    pub(crate) fn poll_datagram<T>(
         &self,
         direction: Direction,
         caller: Caller<'_>,

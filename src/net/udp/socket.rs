@@ -73,7 +73,7 @@ impl UdpSocket {
         UdpSocket { fd, connected: AtomicBool::new(is_connected), segmentation: Segmentation::default() }
     }
 
-    pub(super) fn net_fd(&self) -> &NetFd {
+    pub(crate) fn net_fd(&self) -> &NetFd {
         &self.fd
     }
 

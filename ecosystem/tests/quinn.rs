@@ -1,0 +1,272 @@
+//! QUIC by quinn on our sockets: data both ways, offload, many connections, a peer on smol's sockets and runtime, foreign executors, and how
+//! deadlines and closing reach through.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+use std::future::poll_fn;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{becomes, child, park_on, run};
+use futures_rustls::pki_types::PrivateKeyDer;
+use futures_rustls::rustls::RootCertStore;
+use netpoll::net::UdpSocket;
+use netpoll::quinn::{Runtime, Socket, endpoint};
+use netpoll::task;
+use quinn::{
+    AsyncUdpSocket as _, ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, Runtime as _,
+    ServerConfig, SmolRuntime, TransportConfig,
+};
+
+fn configure() -> (ServerConfig, ClientConfig) {
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(key.cert.der().clone()).unwrap();
+    let server = ServerConfig::with_single_cert(vec![key.cert.der().clone()], private).unwrap();
+    (server, ClientConfig::with_root_certificates(Arc::new(roots)).unwrap())
+}
+
+async fn socket() -> Arc<UdpSocket> {
+    Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap())
+}
+
+/// Two endpoints on our sockets, and the sockets: the server's first.
+async fn endpoints() -> ([Endpoint; 2], [Arc<UdpSocket>; 2]) {
+    let (server_config, client_config) = configure();
+    let sockets = [socket().await, socket().await];
+    let server = endpoint(EndpointConfig::default(), Some(server_config), Arc::clone(&sockets[0])).unwrap();
+    let mut client = endpoint(EndpointConfig::default(), None, Arc::clone(&sockets[1])).unwrap();
+    client.set_default_client_config(client_config);
+    ([server, client], sockets)
+}
+
+/// Both ends of a connection.
+async fn connect(server: &Endpoint, client: &Endpoint) -> (Connection, Connection) {
+    let accepted = async { server.accept().await.expect("an open endpoint").await.unwrap() };
+    let connected = async { client.connect(server.local_addr().unwrap(), "localhost").unwrap().await.unwrap() };
+    futures::join!(accepted, connected)
+}
+
+/// Sends back what comes on every stream, until the connection ends.
+async fn echo(connection: Connection) {
+    while let Ok((mut send, mut receive)) = connection.accept_bi().await {
+        let data = receive.read_to_end(usize::MAX).await.unwrap();
+        send.write_all(&data).await.unwrap();
+        send.finish().unwrap();
+    }
+}
+
+/// Sends `data` on a stream of its own and expects it back.
+async fn ask(connection: &Connection, data: &[u8]) {
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    let sent = async {
+        send.write_all(data).await.unwrap();
+        send.finish().unwrap();
+    };
+    let ((), answer) = futures::join!(sent, receive.read_to_end(usize::MAX));
+    assert!(answer.unwrap() == data);
+}
+
+fn data(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at % 251) as u8).collect()
+}
+
+#[test]
+fn data_passes_both_ways_with_the_kernel_s_offload() {
+    run(async {
+        let ([server, client], [socket, _]) = endpoints().await;
+        let (served, connection) = connect(&server, &client).await;
+        drop(task::spawn(echo(served.clone())));
+        for length in [0, 1, 1200, 5_000_000] {
+            ask(&connection, &data(length)).await;
+        }
+        let offloads = Socket::new(socket).unwrap().max_transmit_segments() > 1;
+        let (sent, received) = (connection.stats().udp_tx, served.stats().udp_rx);
+        assert!(sent.datagrams > 3000 && received.bytes > 5_000_000, "{sent:?} {received:?}");
+        if offloads {
+            assert!(sent.ios * 2 < sent.datagrams, "{sent:?}");
+        } else {
+            eprintln!("no UDP_SEGMENT here");
+        }
+        connection.close(7_u8.into(), b"bye");
+        let ConnectionError::ApplicationClosed(close) = served.closed().await else { panic!("not closed") };
+        assert_eq!((close.error_code, &close.reason[..]), (7_u8.into(), &b"bye"[..]));
+    });
+}
+
+#[test]
+fn many_connections_share_a_socket() {
+    run(async {
+        let ([server, client], _) = endpoints().await;
+        let connections: Vec<_> = (0..20)
+            .map(|_| {
+                let (server, client) = (server.clone(), client.clone());
+                task::spawn(async move {
+                    let (served, connection) = connect(&server, &client).await;
+                    drop(task::spawn(echo(served)));
+                    for _ in 0..10 {
+                        ask(&connection, &data(20_000)).await;
+                    }
+                })
+            })
+            .collect();
+        for connection in connections {
+            connection.await;
+        }
+    });
+}
+
+/// quinn's client on async-io's sockets and timers, in smol's tasks.
+#[test]
+fn a_client_on_smol_s_runtime_is_served() {
+    run(async {
+        let ([server, client], _) = endpoints().await;
+        drop(client);
+        let (server_config, client_config) = configure();
+        server.set_server_config(Some(server_config));
+        let std = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut client = Endpoint::new(EndpointConfig::default(), None, std, Arc::new(SmolRuntime)).unwrap();
+        client.set_default_client_config(client_config);
+        let addr = server.local_addr().unwrap();
+        let asks = smol::spawn(async move {
+            let connection = client.connect(addr, "localhost").unwrap().await.unwrap();
+            ask(&connection, &data(2_000_000)).await;
+            connection.close(0_u8.into(), b"");
+            client.wait_idle().await;
+        });
+        echo(server.accept().await.unwrap().await.unwrap()).await;
+        asks.await;
+    });
+}
+
+/// Who awaits need not be a task of ours.
+#[test]
+fn endpoints_are_awaited_under_any_executor() {
+    let ([server, client], _) = park_on(endpoints());
+    let (served, connection) = futures::executor::block_on(connect(&server, &client));
+    let echo = smol::spawn(echo(served));
+    park_on(ask(&connection, &data(300_000)));
+    connection.close(0_u8.into(), b"");
+    park_on(echo);
+}
+
+/// quinn's own constructor, which makes a socket of ours of std's.
+#[test]
+fn std_s_sockets_are_taken_of_either_family() {
+    run(async {
+        for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+            let bind = || std::net::UdpSocket::bind(SocketAddr::new(ip, 0));
+            let Ok(std) = bind() else {
+                eprintln!("no {ip} here");
+                continue;
+            };
+            let (server_config, client_config) = configure();
+            let server = Endpoint::new(EndpointConfig::default(), Some(server_config), std, Arc::new(Runtime)).unwrap();
+            let std = bind().unwrap();
+            let mut client = Endpoint::new(EndpointConfig::default(), None, std, Arc::new(Runtime)).unwrap();
+            client.set_default_client_config(client_config);
+            let (served, connection) = connect(&server, &client).await;
+            drop(task::spawn(echo(served)));
+            ask(&connection, b"hello").await;
+        }
+    });
+}
+
+/// The endpoint hears of it, and so does whoever waits for it; both kinds of error.
+#[test]
+fn close_and_deadlines_reach_through() {
+    run(async {
+        for closes in [true, false] {
+            let ([server, client], [socket, _]) = endpoints().await;
+            let (served, _connection) = connect(&server, &client).await;
+            let accept = task::spawn(async move { server.accept().await.is_none() });
+            let ended = task::spawn(async move { served.closed().await });
+            if closes {
+                socket.close().await.unwrap();
+            } else {
+                socket.set_deadline(Instant::now()).unwrap();
+            }
+            assert!(accept.await, "the endpoint is closed");
+            let error = ended.await;
+            // The second if it was about to send.
+            assert!(matches!(error, ConnectionError::TransportError(_) | ConnectionError::LocallyClosed), "{error:?}");
+        }
+    });
+}
+
+#[test]
+fn a_silent_peer_times_out_by_quinn_s_own_timer() {
+    run(async {
+        let ([server, mut client], [socket, _]) = endpoints().await;
+        let mut transport = TransportConfig::default();
+        transport.max_idle_timeout(Some(Duration::from_millis(200).try_into().unwrap()));
+        let (server_config, mut client_config) = configure();
+        server.set_server_config(Some(server_config));
+        client_config.transport_config(Arc::new(transport));
+        client.set_default_client_config(client_config);
+        let (_served, connection) = connect(&server, &client).await;
+        socket.close().await.unwrap();
+        assert_eq!(connection.closed().await, ConnectionError::TimedOut);
+    });
+}
+
+#[test]
+fn a_timer_is_moved_both_ways_and_is_never_early() {
+    run(async {
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let mut timer = Runtime.new_timer(at(3_600_000));
+        for (moves, end) in [(&[20][..], 20), (&[30, 60, 50][..], 50), (&[40][..], 40)] {
+            for &ms in moves {
+                timer.as_mut().reset(at(ms));
+                let _ = futures::poll!(poll_fn(|cx| timer.as_mut().poll(cx)));
+            }
+            poll_fn(|cx| timer.as_mut().poll(cx)).await;
+            assert!(begin.elapsed() >= Duration::from_millis(end));
+        }
+    });
+}
+
+#[test]
+fn a_move_to_a_later_time_arms_nothing() {
+    child("a_move_to_a_later_time_arms_nothing", || {
+        run(async {
+            let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+            let mut timer = Runtime.new_timer(later(100));
+            let before = netpoll::rt::metrics().timers_armed;
+            for seconds in 0..1000 {
+                timer.as_mut().reset(later(200 + seconds));
+                assert!(futures::poll!(poll_fn(|cx| timer.as_mut().poll(cx))).is_pending());
+            }
+            assert_eq!(netpoll::rt::metrics().timers_armed - before, 1);
+        });
+    });
+}
+
+/// Open sockets of this process.
+fn sockets() -> usize {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    // Another may be closed meanwhile.
+    let links = descriptors.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+}
+
+#[test]
+fn what_is_dropped_gives_its_descriptor_back() {
+    child("what_is_dropped_gives_its_descriptor_back", || {
+        run(async {
+            assert_eq!(sockets(), 0);
+            {
+                let ([server, client], _) = endpoints().await;
+                let (served, connection) = connect(&server, &client).await;
+                drop(task::spawn(echo(served)));
+                ask(&connection, b"hello").await;
+                assert_eq!(sockets(), 2);
+            }
+            becomes("all is closed", || sockets() == 0).await;
+        });
+    });
+}

@@ -1,0 +1,66 @@
+//! quinn's runtime: tasks, timers, sockets.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use ::quinn::{AsyncTimer, AsyncUdpSocket, Endpoint, EndpointConfig, ServerConfig};
+
+use super::Socket;
+use crate::net::UdpSocket;
+use crate::task;
+use crate::time::Sleep;
+use crate::time::movable::Movable;
+
+/// An endpoint on `socket`, served by tasks of ours; with a configuration of a server it accepts connections. It may be awaited under any
+/// executor.
+///
+/// # Errors
+/// Those of [`Socket::new`].
+pub fn endpoint(config: EndpointConfig, server: Option<ServerConfig>, socket: Arc<UdpSocket>) -> io::Result<Endpoint> {
+    Endpoint::new_with_abstract_socket(config, server, Arc::new(Socket::new(socket)?), Arc::new(Runtime))
+}
+
+/// What quinn asks of a runtime: for [`Endpoint::new`], which takes std's sockets; [`endpoint`] takes ours.
+///
+/// # Examples
+/// ```
+/// use quinn::Runtime as _;
+/// use std::time::Instant;
+///
+/// let timer = netpoll::quinn::Runtime.new_timer(Instant::now());
+/// # drop(timer);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Runtime;
+
+impl ::quinn::Runtime for Runtime {
+    fn new_timer(&self, deadline: Instant) -> Pin<Box<dyn AsyncTimer>> {
+        Box::pin(Timer(Movable::new(Sleep::until(deadline))))
+    }
+
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        drop(task::spawn(future));
+    }
+
+    fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        Ok(Arc::new(Socket::new(Arc::new(socket.into()))?))
+    }
+}
+
+/// The timer of one connection, which every packet moves.
+#[derive(Debug)]
+struct Timer(Movable);
+
+impl AsyncTimer for Timer {
+    fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
+        self.0.reset(deadline);
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}

@@ -1,0 +1,143 @@
+//! `Socket`: a [`UdpSocket`] that makes quinn-udp's calls.
+//!
+//! quinn asks before each send whether there is room. Here that costs no system call: the answer is yes until a send has found none, and
+//! then the one who asks waits for an edge.
+
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use ::quinn::udp::{RecvMeta, Transmit, UdpSocketState};
+use ::quinn::{AsyncUdpSocket, UdpPoller};
+
+use crate::net::UdpSocket;
+use crate::net::fd::operation::Operation;
+use crate::rt::poller::Direction;
+
+/// A [`UdpSocket`] for quinn; made by [`endpoint`](super::endpoint) as well.
+#[derive(Debug)]
+pub struct Socket {
+    socket: Arc<UdpSocket>,
+    offload: UdpSocketState,
+    /// How many sends have found no room.
+    full: AtomicUsize,
+}
+
+impl Socket {
+    /// Sets what quinn needs on the socket: receive offload, ECN and destination with each datagram, no fragments. Who keeps a share of it
+    /// can move its deadlines and close it, and should not receive from it.
+    ///
+    /// # Errors
+    /// Those of getsockname(2) and setsockopt(2); closed.
+    pub fn new(socket: Arc<UdpSocket>) -> io::Result<Socket> {
+        let offload = socket.net_fd().with("set", |fd| UdpSocketState::new((&fd).into()))?;
+        Ok(Socket { socket, offload, full: AtomicUsize::new(0) })
+    }
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        // ORDERING: see `poll_writable`.
+        let seen = self.full.load(Ordering::Relaxed);
+        Box::pin(Poller { socket: self, operation: Operation::new(), seen })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let sent = self.socket.try_write_io(|fd| self.offload.send((&fd).into(), transmit));
+        if matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            // ORDERING: see `poll_writable`.
+            self.full.fetch_add(1, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let call = |fd: BorrowedFd<'_>| self.offload.recv((&fd).into(), bufs, meta);
+        self.socket.net_fd().poll_datagram(Direction::Read, None, cx, call)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.offload.max_gso_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.offload.gro_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.offload.may_fragment()
+    }
+}
+
+/// One who sends, and may have to wait for room.
+#[derive(Debug)]
+struct Poller {
+    socket: Arc<Socket>,
+    operation: Operation,
+    /// What `Socket::full` was before there was room.
+    seen: usize,
+}
+
+impl UdpPoller for Poller {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Poller { socket, operation, seen } = &mut *self;
+        // ORDERING: it guards nothing. A sender asks after its own send, whose count it sees in its own order; that of another's, seen or
+        // not, at most lets it look once more.
+        let full = socket.full.load(Ordering::Relaxed);
+        if full != *seen {
+            ready!(socket.socket.net_fd().poll_ready(Direction::Write, Some(operation), cx))?;
+            *seen = full;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Poller {
+    fn drop(&mut self) {
+        let Poller { socket, operation, .. } = self;
+        socket.socket.net_fd().fd.cancel(Direction::Write, operation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::net::is_closed;
+    use crate::task;
+
+    #[test]
+    fn room_is_asked_for_after_a_send_that_found_none_only() {
+        task::block_on(async {
+            let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+            let quic = Arc::new(Socket::new(Arc::clone(&socket)).unwrap());
+            let mut poller = Arc::clone(&quic).create_io_poller();
+            let mut poll = || match poller.as_mut().poll_writable(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(result) => result,
+                Poll::Pending => panic!("there is room"),
+            };
+            poll().unwrap();
+            quic.full.fetch_add(1, Ordering::SeqCst);
+            poll().unwrap();
+            // A closed socket tells whether it was asked.
+            socket.close().await.unwrap();
+            poll().unwrap();
+            quic.full.fetch_add(1, Ordering::SeqCst);
+            assert!(is_closed(&poll().unwrap_err()));
+        });
+    }
+}

@@ -1,0 +1,55 @@
+//! `Movable`: a sleep that is moved more often than it ends.
+//!
+//! A protocol moves its timer with every packet or request, mostly to a later time. That stores the time and nothing else: the sleep
+//! beneath wakes once at the earlier time and goes on.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use crate::rt::sleep::Sleep;
+
+/// A sleep until `when` (`None`: for ever), of which the inner one may be earlier.
+#[derive(Debug)]
+pub(crate) struct Movable {
+    when: Option<Instant>,
+    sleep: Sleep,
+}
+
+impl Movable {
+    /// Ends with `sleep`, which it takes armed as it is.
+    pub(crate) fn new(sleep: Sleep) -> Movable {
+        Movable { when: sleep.deadline(), sleep }
+    }
+
+    pub(crate) fn reset(&mut self, deadline: Instant) {
+        self.when = Some(deadline);
+        if self.sleep.deadline().is_none_or(|armed| deadline < armed) {
+            self.sleep.reset(deadline);
+        }
+    }
+
+    /// The sleep beneath, armed as it is. This one never ends then.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn take(&mut self) -> Sleep {
+        self.when = None;
+        std::mem::replace(&mut self.sleep, Sleep::never())
+    }
+}
+
+impl Future for Movable {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(Pin::new(&mut self.sleep).poll(cx));
+            match self.when {
+                Some(when) if self.sleep.deadline().is_some_and(|armed| armed < when) && Instant::now() < when => {
+                    self.sleep.reset(when);
+                }
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+}
