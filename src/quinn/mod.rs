@@ -3,13 +3,14 @@
 //! Datagrams pass through quinn-udp: many in one call in both directions where the kernel cuts and joins them (UDP_SEGMENT, UDP_GRO), with
 //! ECN and without fragments. No runtime of tokio's is needed.
 //!
-//! [`endpoint`] makes an endpoint of a socket that its maker keeps a share of: deadlines and [`close`](UdpSocket::close) reach through.
+//! [`endpoint`] makes an endpoint of a socket that its maker keeps a share of: deadlines and [`close`] reach through.
 //! The first error of the socket ends the endpoint, which accepts no more, and its connections: with a `TransportError`, or
 //! `LocallyClosed` if it was a send that failed.
 //!
 //! examples/ecosystem/quic_file.rs sends a file.
 //!
 //! [`UdpSocket`]: crate::net::UdpSocket
+//! [`close`]: crate::net::UdpSocket::close
 //!
 //! # Examples
 //! ```
