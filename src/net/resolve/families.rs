@@ -15,6 +15,8 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+#[cfg(feature = "hickory")]
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -64,7 +66,7 @@ impl Oracle {
             Oracle::Native(resolver) => {
                 let (resolver, host) = (resolver.clone(), host.clone());
                 let asked = Box::pin(async move { resolver.addrs(&host, family).await });
-                Addrs { answer: Asked::Native(asked), port }
+                Addrs { answer: Asked::Native(Mutex::new(asked)), port }
             }
         };
         Families::new(Box::new(ask), as_they_come.then_some(RESOLUTION_DELAY))
@@ -77,10 +79,14 @@ pub(crate) struct Addrs {
     port: u16,
 }
 
+#[cfg(feature = "hickory")]
+type Boxed = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>;
+
 enum Asked {
     Host(Lookup),
+    /// hickory's look-up is not `Sync`, in a lock that nobody takes it is: the feature takes no trait from futures that are public.
     #[cfg(feature = "hickory")]
-    Native(Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>),
+    Native(Mutex<Boxed>),
 }
 
 impl Addrs {
@@ -105,6 +111,7 @@ impl Future for Addrs {
             }
             #[cfg(feature = "hickory")]
             Asked::Native(lookup) => {
+                let lookup = lookup.get_mut().unwrap_or_else(PoisonError::into_inner);
                 lookup.as_mut().poll(cx).map_ok(|addrs| addrs.into_iter().map(with_port).collect())
             }
         }
