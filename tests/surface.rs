@@ -1,0 +1,155 @@
+//! The thin parts of the surface, which other tests pass by: traits on owned handles, adapters of streams against those of iterators,
+//! debug output (one that panics or blocks is a bug of its own: RUSTSEC-2026-0204).
+
+mod common;
+
+use std::fmt::Debug;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::unix::net::UnixStream as StdStream;
+
+use common::{pair, run};
+use netpoll::future::poll_fn;
+use netpoll::io::{self, AsyncFd, BufWriter, Read, Write};
+use netpoll::net::{RecvBatch, SendBatch, UdpSocket, pipe};
+use netpoll::os::unix::net::{UnixListener, UnixStream};
+use netpoll::prelude::*;
+use netpoll::{rt, stream, task};
+use std::pin::Pin;
+
+/// Two slices over, flushed and closed, by the traits alone.
+async fn two_slices<W: Write + Unpin, R: Read + Unpin>(mut to: W, mut from: R) {
+    let out = [IoSlice::new(b"one"), IoSlice::new(b"two")];
+    let mut sent = poll_fn(|cx| Pin::new(&mut to).poll_write_vectored(cx, &out)).await.unwrap();
+    while sent < 6 {
+        sent += poll_fn(|cx| Pin::new(&mut to).poll_write(cx, &b"onetwo"[sent..])).await.unwrap();
+    }
+    poll_fn(|cx| Pin::new(&mut to).poll_flush(cx)).await.unwrap();
+    let (mut first, mut rest) = ([0; 2], [0; 6]);
+    let mut bufs = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut rest)];
+    let mut got = poll_fn(|cx| Pin::new(&mut from).poll_read_vectored(cx, &mut bufs)).await.unwrap();
+    let mut text = [first.as_slice(), &rest].concat();
+    while got < 6 {
+        got += poll_fn(|cx| Pin::new(&mut from).poll_read(cx, &mut text[got..])).await.unwrap();
+    }
+    assert_eq!(&text[..6], b"onetwo");
+    poll_fn(|cx| Pin::new(&mut to).poll_close(cx)).await.unwrap();
+}
+
+fn wrapped() -> (AsyncFd<StdStream>, AsyncFd<StdStream>) {
+    let (one, other) = StdStream::pair().unwrap();
+    let wrap = |stream: StdStream| {
+        stream.set_nonblocking(true).unwrap();
+        AsyncFd::new(stream).unwrap()
+    };
+    (wrap(one), wrap(other))
+}
+
+#[test]
+fn owned_handles_read_and_write_as_references_do() {
+    run(async {
+        let (one, other) = pair().await;
+        two_slices(&one, &other).await;
+        let (one, other) = pair().await;
+        two_slices(one, other).await;
+        let (one, other) = UnixStream::pair().unwrap();
+        two_slices(one, other).await;
+        let (one, other) = wrapped();
+        two_slices(&one, &other).await;
+        let (one, other) = wrapped();
+        two_slices(one, other).await;
+    });
+}
+
+#[test]
+fn a_pipe_in_memory_is_read_and_written_by_the_traits() {
+    run(async {
+        let (mut one, mut other) = pipe().unwrap();
+        let writes = task::spawn(async move {
+            one.write_all(b"over").await.unwrap();
+            poll_fn(|cx| Pin::new(&mut one).poll_flush(cx)).await.unwrap();
+            poll_fn(|cx| Pin::new(&mut one).poll_close(cx)).await.unwrap();
+        });
+        let mut text = String::new();
+        other.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "over");
+        writes.await;
+    });
+}
+
+#[test]
+fn connections_of_a_unix_listener_come_as_a_stream() {
+    run(async {
+        let name = format!("\0netpoll-surface-{}", std::process::id());
+        let listener = UnixListener::bind(&name).await.unwrap();
+        assert!(listener.take_error().unwrap().is_none());
+        let client = UnixStream::connect(&name).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        let mut incoming = listener.into_incoming();
+        assert!(format!("{incoming:?}").contains("listener"));
+        let server = incoming.next().await.unwrap().unwrap();
+        assert_eq!(server.read(&mut [0; 4]).await.unwrap(), 1);
+    });
+}
+
+#[test]
+fn adapters_of_streams_do_what_those_of_iterators_do() {
+    async fn all<T>(stream: impl Stream<Item = T>) -> Vec<T> {
+        stream.collect().await
+    }
+    let numbers = || stream::from_iter(0..20);
+    run(async {
+        assert_eq!(all(numbers().filter(|n| n % 3 == 0)).await, (0..20).filter(|n| n % 3 == 0).collect::<Vec<_>>());
+        assert_eq!(all(numbers().skip(7)).await, (7..20).collect::<Vec<_>>());
+        assert_eq!(all(numbers().skip_while(|n| *n < 5)).await, (5..20).collect::<Vec<_>>());
+        assert_eq!(all(numbers().step_by(6)).await, [0, 6, 12, 18]);
+        assert_eq!(all(numbers().map_while(|n| (n < 3).then_some(n * 2))).await, [0, 2, 4]);
+        assert_eq!(all(numbers().take(3).map(|n| stream::repeat(n).take(n)).flatten()).await, [1, 2, 2]);
+        let sums = |sum: &mut i32, n: i32| {
+            *sum += n;
+            (*sum < 20).then_some(*sum)
+        };
+        assert_eq!(all(stream::from_iter(0..20).scan(0, sums)).await, (0..20).scan(0, sums).collect::<Vec<_>>());
+    });
+}
+
+/// One line, with the name of the type.
+#[track_caller]
+fn shows(value: &dyn Debug, name: &str) {
+    let text = format!("{value:?}");
+    assert!(text.starts_with(name) && !text.contains('\n'), "{text}");
+}
+
+#[test]
+fn debug_output_says_what_it_is() {
+    run(async {
+        let (one, _other) = pair().await;
+        shows(&one, "TcpStream");
+        shows(&one.read(&mut [0; 1]), "Read");
+        let (left, right) = pipe().unwrap();
+        shows(&left, "Pipe");
+        shows(&right.read(&mut [0; 1]), "PipeRead");
+        shows(&left.write(b"x"), "PipeWrite");
+        let (wrapped, _other) = wrapped();
+        shows(&wrapped, "AsyncFd");
+        shows(&wrapped.readable(), "AsyncFdReadable");
+        shows(&wrapped.writable().await.unwrap(), "AsyncFdReadyGuard");
+        shows(&BufWriter::new(io::sink()), "BufWriter");
+        shows(&rt::Builder::new(), "Builder");
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        shows(&socket, "UdpSocket");
+        shows(&task::spawn(async {}), "JoinHandle");
+        let name = format!("\0netpoll-surface-debug-{}", std::process::id());
+        let listener = UnixListener::bind(&name).await.unwrap();
+        shows(&listener, "UnixListener");
+        shows(&listener.incoming(), "Incoming");
+    });
+}
+
+#[test]
+fn batches_know_what_they_hold() {
+    let (mut came, mut goes) = (RecvBatch::new(4, 100), SendBatch::default());
+    assert_eq!((came.capacity(), came.len(), came.is_empty()), (4, 0, true));
+    came.clear();
+    goes.clear();
+    assert!(goes.is_empty() && came.is_empty());
+}
