@@ -725,6 +725,31 @@ fn inv11_destructors_that_panic_do_not_take_the_worker() {
     });
 }
 
+/// Each was leaked: a program whose tasks panic in destructors grew without bound.
+#[test]
+fn what_a_panicking_destructor_throws_is_not_leaked() {
+    struct Throws(Arc<()>);
+    impl Drop for Throws {
+        fn drop(&mut self) {
+            if !thread::panicking() {
+                std::panic::panic_any(self.0.clone());
+            }
+        }
+    }
+    let token = Arc::new(());
+    run(async {
+        for _ in 0..20 {
+            let (output, future) = (Throws(token.clone()), Throws(token.clone()));
+            drop(task::spawn(async { output }));
+            drop(task::spawn(async move {
+                let _future = future;
+                task::yield_now().await;
+            }));
+        }
+        becomes("every payload is dropped", || Arc::strong_count(&token) == 1).await;
+    });
+}
+
 struct PanickingWaker;
 
 impl Wake for PanickingWaker {

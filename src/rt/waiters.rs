@@ -14,6 +14,7 @@
 //!   ([`Wakers`]) and the caller lets go of the lock first.
 //! * W2 — the list allocates only for a second future or a third poll.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -256,8 +257,14 @@ impl Wakers {
 }
 
 fn wake(waker: Waker) {
-    // The panic's payload is foreign too: dropping it may panic again, so it is forgotten.
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+        let_go(payload);
+    }
+}
+
+/// Drops what a panic of foreign code threw, which is foreign too: should it panic in turn, only what that throws is forgotten.
+pub(crate) fn let_go(payload: Box<dyn Any + Send>) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(payload);
     }
 }
@@ -265,5 +272,43 @@ fn wake(waker: Waker) {
 impl Extend<Waker> for Wakers {
     fn extend<I: IntoIterator<Item = Waker>>(&mut self, wakers: I) {
         wakers.into_iter().for_each(|waker| self.push(waker));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::panic_any;
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    /// Throws itself, and panics once more when that is dropped.
+    struct Bomb(Arc<()>, bool);
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(!self.1 || std::thread::panicking(), "in a payload, on purpose");
+        }
+    }
+
+    struct Throws(Arc<()>, bool);
+
+    impl Wake for Throws {
+        fn wake(self: Arc<Throws>) {
+            panic_any(Bomb(self.0.clone(), self.1));
+        }
+    }
+
+    #[test]
+    fn what_a_panicking_waker_throws_is_not_leaked() {
+        let token = Arc::new(());
+        for again in [false, true] {
+            let mut wakers = Wakers::new();
+            for _ in 0..3 {
+                wakers.push(Waker::from(Arc::new(Throws(token.clone(), again))));
+            }
+            assert_eq!(wakers.wake_all(), 3);
+            assert_eq!(Arc::strong_count(&token), 1, "payloads are kept");
+        }
     }
 }

@@ -17,6 +17,7 @@ use async_task::Runnable;
 use super::task::TaskData;
 use crate::rt::context;
 use crate::rt::runtime::Runtime;
+use crate::rt::waiters::let_go;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// How long a thread without work stays.
@@ -138,6 +139,6 @@ impl Runtime {
 fn run(runnable: Runnable<TaskData>) {
     let data: *const TaskData = runnable.metadata();
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| context::run_task(data, || runnable.run()))) {
-        std::mem::forget(payload);
+        let_go(payload);
     }
 }

@@ -27,7 +27,7 @@ use crate::rt::clock;
 use crate::rt::epoll::{EVENTS_MAX, Events};
 use crate::rt::parker::Parker;
 use crate::rt::runtime::Runtime;
-use crate::rt::waiters::Wakers;
+use crate::rt::waiters::{Wakers, let_go};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// Time between two looks.
@@ -279,7 +279,7 @@ impl Monitor {
             let task = BlockedTask { id, name, blocked_for };
             // The user's function: its panic is its own.
             if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| report(&task))) {
-                std::mem::forget(payload);
+                let_go(payload);
             }
         }
     }

@@ -22,6 +22,7 @@ use super::queue::Item;
 use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::runtime::runtime;
+use crate::rt::waiters::let_go;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// A task's number: unique in the process, never reused.
@@ -207,8 +208,7 @@ impl<T> Drop for Output<T> {
 /// Runs a destructor, in a place where `async-task` would end the process if it panicked.
 pub(crate) fn contain(destructor: impl FnOnce()) {
     if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(destructor)) {
-        // Dropping the payload may panic again.
-        std::mem::forget(payload);
+        let_go(payload);
         runtime().panics.add(1);
     }
 }

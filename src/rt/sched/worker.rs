@@ -29,7 +29,7 @@ use crate::rt::context::{self, BUDGET};
 use crate::rt::epoll::{EVENTS_MAX, Epoll, Events};
 use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::timer::Target;
-use crate::rt::waiters::Wakers;
+use crate::rt::waiters::{Wakers, let_go};
 use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// Turns in a row for tasks that the running one woke, before older ones have theirs.
@@ -218,7 +218,7 @@ impl Core {
         begin_turn(processor, id);
         // The future's own panics are kept by its task; what is left are panics of destructors.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| context::run_task(data, || runnable.run()))) {
-            std::mem::forget(payload);
+            let_go(payload);
             runtime.panics.add(1);
         }
         end_turn(processor);
