@@ -283,11 +283,14 @@ mod tests {
     use std::task::Wake;
 
     /// Throws itself, and panics once more when that is dropped.
-    struct Bomb(Arc<()>, bool);
+    struct Bomb {
+        _token: Arc<()>,
+        again: bool,
+    }
 
     impl Drop for Bomb {
         fn drop(&mut self) {
-            assert!(!self.1 || std::thread::panicking(), "in a payload, on purpose");
+            assert!(!self.again || std::thread::panicking(), "in a payload, on purpose");
         }
     }
 
@@ -295,7 +298,7 @@ mod tests {
 
     impl Wake for Throws {
         fn wake(self: Arc<Throws>) {
-            panic_any(Bomb(self.0.clone(), self.1));
+            panic_any(Bomb { _token: self.0.clone(), again: self.1 });
         }
     }
 
