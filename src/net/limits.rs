@@ -10,7 +10,9 @@
 //! Numbers kept back by open files. When accept4(2) fails for want of one (EMFILE, ENFILE), a spare is closed, the oldest connection
 //! is accepted in its place, answered and closed, and the spare is opened again. So a client learns at once that there is no room,
 //! and the loop neither spins nor waits with a full queue. Another thread may be quicker to take the number: then the next spare
-//! is tried, and with none left the error is the caller's. Every spare is a file of its own, because ENFILE counts files.
+//! is tried, and with none left the error is the caller's. What it gives back is the reserve's: a connection is let in while the
+//! reserve is whole, else it is turned away and the reserve has its number. Every spare is a file of its own, because ENFILE
+//! counts files.
 //!
 //! # Cancellation
 //! A dropped accept leaves all lists; a permit that it was woken for wakes the next.
@@ -56,13 +58,24 @@ impl Reserve {
         Ok(Reserve { most, spares: Mutex::new(spares), answer, shed: AtomicU64::new(0) })
     }
 
-    /// Fills up what is missing, as far as there are numbers.
-    fn refill(&self) {
+    /// Fills up what is missing; false if there are too few numbers for that.
+    fn refill(&self) -> bool {
         let mut spares = self.spares.lock();
         while spares.len() < self.most {
-            let Ok(spare) = spare() else { return };
-            spares.push(spare);
+            match spare() {
+                Ok(spare) => spares.push(spare),
+                Err(error) => return !is_want_of_numbers(&error),
+            }
         }
+        true
+    }
+
+    /// Answers and closes a connection, and has its number.
+    fn turn_away(&self, socket: OwnedFd) {
+        turn_away(socket.as_fd(), &self.answer);
+        drop(socket);
+        self.shed.fetch_add(1, Ordering::Relaxed);
+        self.refill();
     }
 
     /// Accepts the oldest connection in place of a spare, answers and closes it.
@@ -70,21 +83,22 @@ impl Reserve {
     /// # Errors
     /// accept4(2)'s, also that nobody waits; `want` when no spare is left.
     fn shed(&self, listener: BorrowedFd<'_>, want: io::Error) -> io::Result<()> {
-        let accepted = loop {
-            let Some(spare) = self.spares.lock().pop() else { break Err(want) };
+        loop {
+            let Some(spare) = self.spares.lock().pop() else { return Err(want) };
             drop(spare);
             match accept(listener) {
+                Ok((socket, _)) => {
+                    self.turn_away(socket);
+                    return Ok(());
+                }
                 // Somebody was quicker.
                 Err(error) if is_want_of_numbers(&error) => {}
-                accepted => break accepted,
+                Err(error) => {
+                    self.refill();
+                    return Err(error);
+                }
             }
-        };
-        let accepted = accepted.map(|(socket, _)| {
-            turn_away(socket.as_fd(), &self.answer);
-            self.shed.fetch_add(1, Ordering::Relaxed);
-        });
-        self.refill();
-        accepted
+        }
     }
 }
 
@@ -144,8 +158,11 @@ impl Admission {
                 (Err(error), Some(reserve)) if is_want_of_numbers(&error) => reserve.shed(listener, error)?,
                 (accepted, reserve) => {
                     let (socket, peer) = accepted?;
-                    if let Some(reserve) = reserve {
-                        reserve.refill();
+                    if let Some(reserve) = reserve
+                        && !reserve.refill()
+                    {
+                        reserve.turn_away(socket);
+                        continue;
                     }
                     let peer = peer.as_socket().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
                     return Ok(Outcome::Accepted(NetFd::tcp(socket)?, peer));

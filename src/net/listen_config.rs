@@ -200,7 +200,8 @@ impl ListenConfig {
     /// Keeps so many descriptors in reserve: when the process has no other left (EMFILE, ENFILE), one is closed and the oldest connection
     /// accepted in its place, told [`refuse_with`](ListenConfig::refuse_with), and closed; then it is opened again. So clients learn
     /// at once that there is no room, and accepting never fails for want of descriptors while the reserve holds. One is enough unless
-    /// other threads open files at the same time: they may be quicker to take the number.
+    /// other threads open files at the same time: they may be quicker to take the number. What they give back goes to the reserve first:
+    /// nobody is let in before it is whole again.
     ///
     /// Without a reserve, [`accept`](TcpListener::accept) returns the error and [`incoming`](TcpListener::incoming) pauses: connections wait.
     ///
