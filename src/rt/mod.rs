@@ -13,6 +13,7 @@ pub(crate) mod context;
 mod driver;
 mod epoll;
 pub(crate) mod fork;
+pub(crate) mod lazy_box;
 mod metrics;
 pub(crate) mod parker;
 pub(crate) mod poll_cache;

@@ -9,8 +9,8 @@
 //!
 //! | bits | name | meaning | set by | cleared by |
 //! |---|---|---|---|---|
-//! | 32–63 | generation | which descriptor this is | — | +1 by `retire` |
-//! | 8–31 | tick | edges seen, modulo 2²⁴ | +1 by `set_ready` | `open` |
+//! | 40–63 | tick | edges seen, modulo 2²⁴ (the overflow falls out at the top) | +1 by `set_ready` | `open`, `retire` |
+//! | 8–39 | generation | which descriptor this is | — | +1 by `retire` |
 //! | 0 | READY | a call may succeed | `open`, `set_ready` | `clear_ready`, only with a ticket of the same tick |
 //! | 1 | WAITERS | the list may hold somebody | `wait`, under the list's lock | under the list's lock, when it is empty |
 //! | 2 | CLOSING | the socket is being closed | `evict` | `open` |
@@ -66,10 +66,10 @@ const CLOSING: u64 = 1 << 2;
 pub(crate) const HANG_UP: u64 = 1 << 3;
 pub(crate) const ERROR: u64 = 1 << 4;
 pub(crate) const PRIORITY: u64 = 1 << 5;
-const TICK_SHIFT: u32 = 8;
+const TICK_SHIFT: u32 = 40;
 const TICK_ONE: u64 = 1 << TICK_SHIFT;
-const TICK_MASK: u64 = 0xff_ffff << TICK_SHIFT;
-const GENERATION_SHIFT: u32 = 32;
+const TICK_MASK: u64 = !0 << TICK_SHIFT;
+const GENERATION_SHIFT: u32 = 8;
 
 /// The word as it was before a system call: evidence that the call brings is good against this moment only.
 #[derive(Clone, Copy, Debug)]
@@ -181,8 +181,7 @@ impl Side {
             if (word >> GENERATION_SHIFT) as u32 != generation && !planted!("stale_event_accepted") {
                 return false;
             }
-            let tick = word.wrapping_add(TICK_ONE) & TICK_MASK;
-            let next = (word & !TICK_MASK) | tick | READY | reasons;
+            let next = word.wrapping_add(TICK_ONE) | READY | reasons;
             // ORDERING: AcqRel. WAITERS is read in the very step that sets READY, and `wait` sets WAITERS in a step that reads READY.
             match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => break,
@@ -495,7 +494,7 @@ impl PollDesc {
     /// Ends all operations, now and later, with [`Stop::Closed`].
     pub(crate) fn evict(&self, generation: u32, wakers: &mut Wakers) {
         for side in self.sides() {
-            if side.word.load(Ordering::Acquire) >> GENERATION_SHIFT == u64::from(generation) {
+            if (side.word.load(Ordering::Acquire) >> GENERATION_SHIFT) as u32 == generation {
                 // ORDERING: AcqRel, then the list's lock in `interrupt`: a waiter sees CLOSING or is seen (invariant 2).
                 side.word.fetch_or(CLOSING, Ordering::AcqRel);
                 if planted!("close_wakes_one") {
@@ -624,4 +623,4 @@ pub(crate) struct Arm {
     pub(crate) superseded: bool,
 }
 
-const _: () = assert!(crate::sync::MODEL || size_of::<PollDesc>() <= 256, "a 4 KiB block holds 16");
+const _: () = assert!(crate::sync::MODEL || size_of::<PollDesc>() <= 192, "three cache lines");

@@ -32,7 +32,7 @@ use super::sched::idle::Idle;
 use super::sched::processor::{Counter, Processor};
 use super::sched::queue::Item;
 use super::sched::sysmon::Sysmon;
-use super::sched::task::{TaskData, discard_item};
+use super::sched::task::{Name, TaskId, discard_item};
 use super::timer::{Target, TimerSet};
 use super::waiters::Wakers;
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, fence};
@@ -77,7 +77,7 @@ pub(crate) struct Runtime {
     pub(crate) pool: Pool,
     pub(crate) threads: Mutex<Vec<(u32, thread::JoinHandle<()>)>>,
     /// Names of the living tasks that have one, for reports of sysmon.
-    pub(crate) names: Mutex<Option<HashMap<u64, Arc<str>>>>,
+    pub(crate) names: Mutex<Option<HashMap<u64, Name>>>,
     pub(crate) spawned: Counter,
     pub(crate) ended: Counter,
     pub(crate) timers_armed: Counter,
@@ -266,29 +266,32 @@ impl Runtime {
 
     // ---- tasks ----
 
-    /// Counts a new task; returns its number if it has a name.
-    pub(crate) fn task_begins(&self, data: &TaskData) -> u64 {
+    /// Counts a new task.
+    pub(crate) fn task_begins(&self) {
         match context::processor() {
             Some(processor) => processor.spawned.add_owned(1),
             None => self.spawned.add(1),
         }
-        let Some(name) = data.task().name() else { return 0 };
-        let number = data.task().id().number();
-        self.names.lock().get_or_insert_default().insert(number, name.into());
-        number
     }
 
     /// A task's future is gone.
-    pub(crate) fn task_ended(&self, named: u64) {
+    pub(crate) fn task_ended(&self) {
         match context::processor() {
             Some(processor) => processor.ended.add_owned(1),
             None => self.ended.add(1),
         }
-        if named != 0
-            && let Some(names) = &mut *self.names.lock()
-        {
-            names.remove(&named);
-        }
+    }
+
+    /// A task with a name is gone, and its handles.
+    #[cold]
+    pub(crate) fn forget_name(&self, task: TaskId) {
+        let name = self.names.lock().as_mut().and_then(|names| names.remove(&task.number()));
+        drop(name);
+    }
+
+    /// What the task is called.
+    pub(crate) fn name_of(&self, task: TaskId) -> Option<String> {
+        self.names.lock().as_ref()?.get(&task.number()).map(|name| name.to_string())
     }
 
     /// Tasks that have begun and not ended.

@@ -126,8 +126,8 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
         .map(|processor| processor.running.load(Ordering::Relaxed))
         .filter(|&number| number != 0)
         .map(|number| {
-            let name = runtime.names.lock().as_ref().and_then(|names| names.get(&number).map(|name| name.to_string()));
-            (TaskId::from_number(number), name)
+            let task = TaskId::from_number(number);
+            (task, runtime.name_of(task))
         })
         .collect();
     let still = StillRunning {

@@ -12,7 +12,8 @@
 //! # Invariants
 //! * W1 — a waker is cloned, woken and dropped outside the lock that holds the list: methods hand wakers out
 //!   ([`Wakers`]) and the caller lets go of the lock first.
-//! * W2 — the list allocates only for a second future or a third poll.
+//! * W2 — the list allocates only for a second waiter: the usual case, one reader, has its place inline.
+//! * W3 — the oldest future is the inline one or, where a poll or nobody is inline, the first of the others.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -34,9 +35,12 @@ pub(crate) enum Interest {
 
 const INTERRUPT_ONLY: u64 = 1 << 63;
 
+/// The tag of a poll.
+const POLL: u64 = 0;
+
 #[derive(Debug)]
 struct Entry {
-    /// The key, with [`INTERRUPT_ONLY`] in its top bit.
+    /// [`POLL`], or the key, with [`INTERRUPT_ONLY`] in its top bit.
     tag: u64,
     waker: Waker,
 }
@@ -49,6 +53,10 @@ impl Entry {
     fn takes_events(&self) -> bool {
         self.tag & INTERRUPT_ONLY == 0
     }
+
+    fn is_poll(&self) -> bool {
+        self.tag == POLL
+    }
 }
 
 #[derive(Debug, Default)]
@@ -60,32 +68,26 @@ struct More {
 /// See the module's header.
 #[derive(Debug)]
 pub(crate) struct Waiters {
-    /// The oldest future, inline: the usual case is one reader.
     first: Option<Entry>,
-    polls: [Option<Waker>; 2],
     more: Option<Box<More>>,
     last_key: u64,
 }
 
 impl Waiters {
     pub(crate) const fn new() -> Waiters {
-        Waiters { first: None, polls: [None, None], more: None, last_key: 0 }
+        Waiters { first: None, more: None, last_key: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none()
-            && self.polls.iter().all(Option::is_none)
-            && self.more.as_ref().is_none_or(|more| more.futures.is_empty() && more.polls.is_empty())
+        self.first.is_none() && self.more.as_ref().is_none_or(|more| more.futures.is_empty() && more.polls.is_empty())
     }
 
     /// Waiters of both kinds, for counters and tests.
     pub(crate) fn len(&self) -> usize {
-        usize::from(self.first.is_some())
-            + self.polls.iter().flatten().count()
-            + self.more.as_ref().map_or(0, |more| more.futures.len() + more.polls.len())
+        usize::from(self.first.is_some()) + self.more.as_ref().map_or(0, |more| more.futures.len() + more.polls.len())
     }
 
-    /// Whether there are more than `most`, which is at least 3: nobody counts where there is no list.
+    /// Whether there are more than `most`, which is at least 1: nobody counts where there is no list.
     #[inline]
     pub(crate) fn is_beyond(&self, most: usize) -> bool {
         self.more.is_some() && self.len() > most
@@ -151,6 +153,7 @@ impl Waiters {
         futures.remove(at).map(|entry| entry.waker)
     }
 
+    /// Moves the oldest of the other futures into the place inline, which is empty.
     fn promote(&mut self) {
         if let Some(more) = &mut self.more {
             self.first = more.futures.pop_front();
@@ -159,22 +162,23 @@ impl Waiters {
 
     /// Whether a poll with a waker like this one is stored already.
     pub(crate) fn holds_poll(&self, waker: &Waker) -> bool {
-        self.polls.iter().flatten().any(|held| held.will_wake(waker))
+        self.first.as_ref().is_some_and(|entry| entry.is_poll() && entry.waker.will_wake(waker))
             || self.more.as_ref().is_some_and(|more| more.polls.iter().any(|held| held.will_wake(waker)))
     }
 
     /// Stores a poll's waker; the caller has asked [`holds_poll`](Waiters::holds_poll) under the same lock.
     pub(crate) fn insert_poll(&mut self, waker: Waker) {
-        match self.polls.iter_mut().find(|slot| slot.is_none()) {
-            Some(slot) => *slot = Some(waker),
-            None => self.more.get_or_insert_default().polls.push(waker),
+        if self.first.is_none() {
+            self.first = Some(Entry { tag: POLL, waker });
+        } else {
+            self.more.get_or_insert_default().polls.push(waker);
         }
     }
 
     /// What one event wakes: every poll and the oldest future that waits for events. Returns whether the list is empty now.
     #[inline(always)]
     pub(crate) fn take_event(&mut self, wakers: &mut Wakers) -> bool {
-        if self.polls[0].is_some() || self.more.is_some() {
+        if self.more.is_some() {
             return self.take_event_of_many(wakers);
         }
         if let Some(entry) = self.first.take_if(|entry| entry.takes_events()) {
@@ -185,34 +189,27 @@ impl Waiters {
 
     #[cold]
     fn take_event_of_many(&mut self, wakers: &mut Wakers) -> bool {
-        self.take_polls(wakers);
-        if let Some(entry) = self.first.take_if(|entry| entry.takes_events()) {
-            wakers.push(entry.waker);
+        let first = self.first.take_if(|entry| entry.takes_events());
+        let is_future = first.as_ref().is_some_and(|entry| !entry.is_poll());
+        wakers.extend(first.map(|entry| entry.waker));
+        if let Some(more) = &mut self.more {
+            wakers.extend(more.polls.drain(..));
+            if !is_future && let Some(at) = more.futures.iter().position(Entry::takes_events) {
+                wakers.extend(more.futures.remove(at).map(|entry| entry.waker));
+            }
+        }
+        if self.first.is_none() {
             self.promote();
-        } else if let Some(more) = &mut self.more
-            && let Some(at) = more.futures.iter().position(Entry::takes_events)
-        {
-            wakers.extend(more.futures.remove(at).map(|entry| entry.waker));
         }
         self.is_empty()
     }
 
     /// What expiry and close wake: everybody.
     pub(crate) fn take_all(&mut self, wakers: &mut Wakers) {
-        self.take_polls(wakers);
         wakers.extend(self.first.take().map(|entry| entry.waker));
         if let Some(more) = self.more.take() {
+            wakers.extend(more.polls);
             wakers.extend(more.futures.into_iter().map(|entry| entry.waker));
-        }
-    }
-
-    fn take_polls(&mut self, wakers: &mut Wakers) {
-        // The slots are filled from the first on: an empty first one means that there are none.
-        if self.polls[0].is_some() {
-            wakers.extend(self.polls.iter_mut().filter_map(Option::take));
-            if let Some(more) = &mut self.more {
-                wakers.extend(more.polls.drain(..));
-            }
         }
     }
 }
@@ -280,6 +277,7 @@ mod tests {
     use super::*;
     use std::panic::panic_any;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
     /// Throws itself, and panics once more when that is dropped.
@@ -299,6 +297,81 @@ mod tests {
     impl Wake for Throws {
         fn wake(self: Arc<Throws>) {
             panic_any(Bomb { _token: self.0.clone(), again: self.1 });
+        }
+    }
+
+    /// A waiter of the oracle: its key (none for a poll), what it waits for, its waker's count.
+    type Waiting = (Option<Key>, Interest, Arc<Count>);
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Count>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Wherever a waiter has its place, the list is one queue of futures beside a set of polls.
+    #[test]
+    fn the_list_agrees_with_an_oracle() {
+        let mut random = numbers(7);
+        let mut list = Waiters::new();
+        let mut oracle: Vec<Waiting> = Vec::new();
+        let mut wakers = Wakers::new();
+        for _ in 0..100_000 {
+            let mut expected: Vec<Arc<Count>> = Vec::new();
+            match random() % 8 {
+                kind @ 0..=2 => {
+                    let count = Arc::new(Count::default());
+                    let interest = if kind == 0 { Interest::Interrupt } else { Interest::Event };
+                    oracle.push((Some(list.push(interest, count.clone().into())), interest, count));
+                }
+                3 => {
+                    let count = Arc::new(Count::default());
+                    list.insert_poll(count.clone().into());
+                    assert!(list.holds_poll(&count.clone().into()));
+                    oracle.push((None, Interest::Event, count));
+                }
+                4 if !oracle.is_empty() => {
+                    let (key, _, count) = &oracle[random() as usize % oracle.len()];
+                    if let (&Some(key), count) = (key, count.clone()) {
+                        assert!(list.remove(key).is_some_and(|waker| waker.will_wake(&count.into())));
+                        assert!(list.remove(key).is_none());
+                        oracle.retain(|waiting| waiting.0 != Some(key));
+                    }
+                }
+                5 if random().is_multiple_of(8) => {
+                    list.take_all(&mut wakers);
+                    expected.extend(oracle.drain(..).map(|waiting| waiting.2));
+                }
+                _ => {
+                    let is_empty = list.take_event(&mut wakers);
+                    let oldest = oracle.iter().find(|(key, interest, _)| key.is_some() && *interest == Interest::Event);
+                    let oldest = oldest.and_then(|waiting| waiting.0);
+                    oracle.retain(|(key, _, count)| {
+                        let woken = key.is_none() || *key == oldest;
+                        expected.extend(woken.then(|| count.clone()));
+                        !woken
+                    });
+                    assert_eq!(is_empty, oracle.is_empty());
+                }
+            }
+            assert_eq!(wakers.wake_all(), expected.len());
+            assert!(expected.iter().all(|count| count.0.load(Ordering::SeqCst) == 1));
+            assert!(oracle.iter().all(|waiting| waiting.2.0.load(Ordering::SeqCst) == 0));
+            assert_eq!((list.len(), list.is_empty()), (oracle.len(), oracle.is_empty()));
+        }
+    }
+
+    /// xorshift64*: the same numbers on every run.
+    fn numbers(seed: u64) -> impl FnMut() -> u64 {
+        let mut state = seed;
+        move || {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33
         }
     }
 

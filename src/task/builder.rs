@@ -3,9 +3,9 @@
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 
 use super::{JoinHandle, local_tasks};
+use crate::rt::sched::task::Name;
 use crate::rt::{fork, sched};
 
 /// Settings for a task to be spawned.
@@ -22,7 +22,7 @@ use crate::rt::{fork, sched};
 #[derive(Clone, Debug, Default)]
 #[must_use = "settings do nothing until `spawn`"]
 pub struct Builder {
-    name: Option<Arc<str>>,
+    name: Option<Name>,
 }
 
 impl Builder {
@@ -33,7 +33,7 @@ impl Builder {
 
     /// Names the task: shown by [`Task::name`](super::Task::name) and in reports of tasks that block their thread.
     pub fn name(mut self, name: String) -> Builder {
-        self.name = Some(name.into());
+        self.name = Some(Name::new(name.into_boxed_str()));
         self
     }
 

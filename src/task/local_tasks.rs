@@ -25,7 +25,7 @@ use async_task::Runnable;
 use pin_project_lite::pin_project;
 
 use crate::rt::context;
-use crate::rt::sched::task::{Output, RawTask, TaskData, contain, discard};
+use crate::rt::sched::task::{Name, Output, RawTask, TaskData, contain, discard};
 use crate::sync::Mutex;
 
 /// Local tasks run after each poll of the root future; the others wait for the next.
@@ -129,7 +129,7 @@ pub(super) fn is_possible() -> bool {
 }
 
 /// Spawns where [`is_possible`].
-pub(super) fn spawn<F>(name: Option<Arc<str>>, future: F) -> RawTask<F::Output>
+pub(super) fn spawn<F>(name: Option<Name>, future: F) -> RawTask<F::Output>
 where
     F: Future + 'static,
     F::Output: 'static,

@@ -46,5 +46,6 @@ fn run() -> Result<(), String> {
         // SAFETY: no other thread has been started yet, so nobody reads the environment meanwhile.
         unsafe { std::env::set_var(name, options.workers.to_string()) };
     }
-    servers::serve(&runtime, &options).map_err(|error| format!("{runtime}: {error}"))
+    // A connection's task keeps a reference: what it takes is the runtime's and its own.
+    servers::serve(&runtime, Box::leak(Box::new(options))).map_err(|error| format!("{runtime}: {error}"))
 }

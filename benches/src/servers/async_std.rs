@@ -9,14 +9,14 @@ use async_std::task;
 ///
 /// # Errors
 /// Those of binding and accepting.
-pub fn serve(options: &Options) -> io::Result<()> {
+pub fn serve(options: &'static Options) -> io::Result<()> {
     if options.mode == Mode::Readable {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "async-std cannot wait without a buffer"));
     }
-    task::block_on(listen(options.clone()))
+    task::block_on(listen(options))
 }
 
-async fn listen(options: Options) -> io::Result<()> {
+async fn listen(options: &'static Options) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     options.ready(listener.local_addr()?.port());
     for _ in 0..options.hogs {
@@ -30,7 +30,6 @@ async fn listen(options: Options) -> io::Result<()> {
     }
     loop {
         let (stream, _) = listener.accept().await?;
-        let options = options.clone();
         if options.serve_in_block_on {
             let _ = connection(stream, options).await;
         } else {
@@ -39,7 +38,7 @@ async fn listen(options: Options) -> io::Result<()> {
     }
 }
 
-async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
+async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
     let mut buffer = vec![0; options.buffer];
     loop {
         let count = match options.mode {

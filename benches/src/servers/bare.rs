@@ -28,7 +28,7 @@ struct Connection {
 
 #[derive(Debug)]
 struct Loop {
-    options: Options,
+    options: &'static Options,
     epoll: Arc<Epoll>,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
@@ -39,7 +39,7 @@ struct Loop {
 ///
 /// # Errors
 /// Those of the set-up and of epoll_wait(2).
-pub fn serve(options: &Options) -> io::Result<()> {
+pub fn serve(options: &'static Options) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let epolls = (0..options.workers.max(1)).map(|_| Epoll::new().map(Arc::new)).collect::<io::Result<Vec<_>>>()?;
@@ -63,9 +63,9 @@ pub fn serve(options: &Options) -> io::Result<()> {
 }
 
 impl Loop {
-    fn new(options: &Options, epoll: &Arc<Epoll>) -> Loop {
+    fn new(options: &'static Options, epoll: &Arc<Epoll>) -> Loop {
         Loop {
-            options: options.clone(),
+            options,
             epoll: Arc::clone(epoll),
             connections: Vec::new(),
             buffer: vec![0; options.buffer],

@@ -1,6 +1,6 @@
 //! The same echo server, once a runtime: one file each, written as that runtime's users write it.
 //!
-//! Every file has one entry, `serve(&Options)`, which binds 127.0.0.1 with port 0 through its own runtime, calls
+//! Every file has one entry, `serve(&'static Options)`, which binds 127.0.0.1 with port 0 through its own runtime, calls
 //! [`Options::ready`] with the port, and serves for ever. The process ends when its standard input does.
 
 pub mod bare;
@@ -192,7 +192,7 @@ pub const RUNTIMES: &[&str] = &[
 ///
 /// # Errors
 /// A runtime this build does not know, and what binding or accepting reports.
-pub fn serve(runtime: &str, options: &Options) -> io::Result<()> {
+pub fn serve(runtime: &str, options: &'static Options) -> io::Result<()> {
     match runtime {
         "bare" => bare::serve(options),
         #[cfg(feature = "netpoll")]

@@ -9,7 +9,7 @@ use std::io;
 ///
 /// # Errors
 /// A kernel without io_uring, and those of binding and accepting.
-pub fn serve(options: &Options) -> io::Result<()> {
+pub fn serve(options: &'static Options) -> io::Result<()> {
     let first = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = first.local_addr()?;
     let mut others = Vec::new();
@@ -17,7 +17,6 @@ pub fn serve(options: &Options) -> io::Result<()> {
         // Every thread binds the port anew, so the one that chose it lets go first.
         drop(first);
         for _ in 1..options.workers {
-            let options = options.clone();
             others.push(std::thread::spawn(move || {
                 run(|| async move { accept(TcpListener::bind(address)?, options).await })
             }));
@@ -25,13 +24,13 @@ pub fn serve(options: &Options) -> io::Result<()> {
         run(|| async move {
             let listener = TcpListener::bind(address)?;
             options.ready(address.port());
-            accept(listener, options.clone()).await
+            accept(listener, options).await
         })
     } else {
         run(|| async move {
             let listener = TcpListener::from_std(first)?;
             options.ready(address.port());
-            accept(listener, options.clone()).await
+            accept(listener, options).await
         })
     }
 }
@@ -40,7 +39,7 @@ fn run<F: Future<Output = io::Result<()>>>(main: impl FnOnce() -> F) -> io::Resu
     monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build()?.block_on(async { main().await })
 }
 
-async fn accept(listener: TcpListener, options: Options) -> io::Result<()> {
+async fn accept(listener: TcpListener, options: &'static Options) -> io::Result<()> {
     for _ in 0..options.hogs {
         let hog = options.hog;
         monoio::spawn(async move {
@@ -52,7 +51,6 @@ async fn accept(listener: TcpListener, options: Options) -> io::Result<()> {
     }
     loop {
         let (stream, _) = listener.accept().await?;
-        let options = options.clone();
         if options.serve_in_block_on {
             let _ = connection(stream, options).await;
         } else if options.mode == Mode::Readable {
@@ -77,7 +75,7 @@ async fn yield_now() {
     .await;
 }
 
-async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
+async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
     // The buffer is lent to the kernel, which fills its capacity; its length is what was read.
     let mut buffer = Vec::with_capacity(options.buffer);
     loop {
@@ -105,7 +103,7 @@ async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
 }
 
 /// Allocates its buffer when there is something to read.
-async fn on_demand(mut stream: TcpStream, options: Options) -> io::Result<()> {
+async fn on_demand(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable(false).await?;
         let (result, mut buffer) = stream.read(Vec::with_capacity(options.buffer)).await;

@@ -10,17 +10,17 @@ use std::time::Instant;
 ///
 /// # Errors
 /// Those of configuring the runtime, of binding and accepting.
-pub fn serve(options: &Options) -> io::Result<()> {
+pub fn serve(options: &'static Options) -> io::Result<()> {
     rt::Builder::new().workers(options.workers).start()?;
     if options.hogs > 0 {
         // The thread of `block_on` runs tasks while its own future waits. One that never yields keeps that future from
         // being polled, so beside such tasks the listener is a task itself: those are rescued.
-        return task::block_on(task::spawn(listen(options.clone())));
+        return task::block_on(task::spawn(listen(options)));
     }
-    task::block_on(listen(options.clone()))
+    task::block_on(listen(options))
 }
 
-async fn listen(options: Options) -> io::Result<()> {
+async fn listen(options: &'static Options) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     options.ready(listener.local_addr()?.port());
     for _ in 0..options.hogs {
@@ -34,7 +34,6 @@ async fn listen(options: Options) -> io::Result<()> {
     }
     loop {
         let (stream, _) = listener.accept().await?;
-        let options = options.clone();
         if options.serve_in_block_on {
             let _ = connection(stream, options).await;
         } else if options.mode == Mode::Readable {
@@ -45,7 +44,7 @@ async fn listen(options: Options) -> io::Result<()> {
     }
 }
 
-async fn connection(stream: TcpStream, options: Options) -> io::Result<()> {
+async fn connection(stream: TcpStream, options: &'static Options) -> io::Result<()> {
     let mut buffer = vec![0; options.buffer];
     loop {
         if options.mode == Mode::Deadline {
@@ -64,7 +63,7 @@ async fn connection(stream: TcpStream, options: Options) -> io::Result<()> {
 }
 
 /// Allocates its buffer when there is something to read.
-async fn on_demand(stream: TcpStream, options: Options) -> io::Result<()> {
+async fn on_demand(stream: TcpStream, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable().await?;
         let mut buffer = vec![0; options.buffer];

@@ -11,11 +11,11 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// Those of binding and accepting.
-pub fn serve(options: &Options) -> io::Result<()> {
-    smol::block_on(listen(options.clone()))
+pub fn serve(options: &'static Options) -> io::Result<()> {
+    smol::block_on(listen(options))
 }
 
-async fn listen(options: Options) -> io::Result<()> {
+async fn listen(options: &'static Options) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     options.ready(listener.local_addr()?.port());
     for _ in 0..options.hogs {
@@ -30,7 +30,6 @@ async fn listen(options: Options) -> io::Result<()> {
     }
     loop {
         let (stream, _) = listener.accept().await?;
-        let options = options.clone();
         if options.serve_in_block_on {
             let _ = connection(stream, options).await;
         } else if options.mode == Mode::Readable {
@@ -41,7 +40,7 @@ async fn listen(options: Options) -> io::Result<()> {
     }
 }
 
-async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
+async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
     let mut buffer = vec![0; options.buffer];
     loop {
         let count = match options.mode {
@@ -66,7 +65,7 @@ async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
 }
 
 /// Allocates its buffer when there is something to read.
-async fn on_demand(stream: Arc<Async<std::net::TcpStream>>, options: Options) -> io::Result<()> {
+async fn on_demand(stream: Arc<Async<std::net::TcpStream>>, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable().await?;
         let mut buffer = vec![0; options.buffer];

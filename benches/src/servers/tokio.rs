@@ -20,15 +20,15 @@ pub enum Flavour {
 ///
 /// # Errors
 /// Those of binding and accepting.
-pub fn serve(options: &Options, flavour: Flavour) -> io::Result<()> {
+pub fn serve(options: &'static Options, flavour: Flavour) -> io::Result<()> {
     let mut builder = match flavour {
         Flavour::Multi => Builder::new_multi_thread(),
         Flavour::Current => Builder::new_current_thread(),
     };
-    builder.worker_threads(options.workers).enable_all().build()?.block_on(listen(options.clone()))
+    builder.worker_threads(options.workers).enable_all().build()?.block_on(listen(options))
 }
 
-async fn listen(options: Options) -> io::Result<()> {
+async fn listen(options: &'static Options) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     options.ready(listener.local_addr()?.port());
     for _ in 0..options.hogs {
@@ -42,7 +42,6 @@ async fn listen(options: Options) -> io::Result<()> {
     }
     loop {
         let (stream, _) = listener.accept().await?;
-        let options = options.clone();
         if options.serve_in_block_on {
             let _ = connection(stream, options).await;
         } else if options.mode == Mode::Readable {
@@ -53,7 +52,7 @@ async fn listen(options: Options) -> io::Result<()> {
     }
 }
 
-async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
+async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
     let mut buffer = vec![0; options.buffer];
     loop {
         let count = match options.mode {
@@ -72,7 +71,7 @@ async fn connection(mut stream: TcpStream, options: Options) -> io::Result<()> {
 }
 
 /// Allocates its buffer when there is something to read.
-async fn on_demand(mut stream: TcpStream, options: Options) -> io::Result<()> {
+async fn on_demand(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
     loop {
         stream.readable().await?;
         let mut buffer = vec![0; options.buffer];

@@ -32,6 +32,7 @@ use super::fd_mutex::FdMutex;
 use super::operation::Failure;
 use crate::net::permits::Permit;
 use crate::rt::clock;
+use crate::rt::lazy_box::LazyBox;
 use crate::rt::poller::{self, Direction, PollHandle};
 use crate::rt::waiters::Wakers;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
@@ -53,6 +54,12 @@ pub(crate) struct Fd {
     lingers: AtomicBool,
     /// std's relative timeouts in nanoseconds, by direction; 0 for none.
     timeouts: [AtomicU64; 2],
+    rare: LazyBox<Rare>,
+}
+
+/// What few descriptors have.
+#[derive(Debug, Default)]
+struct Rare {
     /// A listener's permit; it goes back when the number is closed or given away.
     permit: Option<Permit>,
     /// For who waits for the end of a close.
@@ -126,14 +133,15 @@ impl Fd {
             exposed: AtomicBool::new(false),
             lingers: AtomicBool::new(false),
             timeouts: [AtomicU64::new(0), AtomicU64::new(0)],
-            permit: None,
-            gone: OnceLock::new(),
+            rare: LazyBox::new(),
         }
     }
 
-    /// Keeps `permit` for as long as the number.
+    /// Keeps `permit` for as long as the number. The descriptor is new.
     pub(crate) fn hold(&mut self, permit: Option<Permit>) {
-        self.permit = permit;
+        if permit.is_some() {
+            self.rare = LazyBox::from(Rare { permit, ..Rare::default() });
+        }
     }
 
     /// The number, for a caller that holds a reference.
@@ -196,7 +204,7 @@ impl Fd {
 
     /// Begins the close, if nobody has, and returns what ends with it. `before` runs once, while the number is still open.
     pub(crate) fn close(&self, before: impl FnOnce()) -> Arc<Gone> {
-        let gone = self.gone.get_or_init(Arc::default).clone();
+        let gone = self.rare.get_or_default().gone.get_or_init(Arc::default).clone();
         if self.mutex.incref().is_ok() {
             before();
             if self.mutex.decref() {
@@ -221,16 +229,17 @@ impl Fd {
     #[cold]
     pub(crate) fn destroy(&self) {
         self.poll.retire(self.borrow(), self.is_lent || self.exposed.load(Ordering::Relaxed));
+        let rare = self.rare.get();
+        let gone = rare.and_then(|rare| rare.gone.get()).cloned();
         if self.is_lent {
-            if let Some(gone) = self.gone.get() {
+            if let Some(gone) = gone {
                 gone.set();
             }
             return;
         }
         // SAFETY: closed and without references: this runs once, and nobody uses the number afterwards (invariant 1).
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
-        let gone = self.gone.get().cloned();
-        let permit = self.permit.as_ref().and_then(Permit::take);
+        let permit = rare.and_then(|rare| rare.permit.as_ref()?.take());
         let close = move || {
             // There is nobody to tell, and nothing to be done: the number is free whatever close(2) says.
             let _ = socket::close(fd);

@@ -23,6 +23,7 @@ use super::operation::{Caller, Failure, Hold, Left, Operation};
 use crate::net::error::{Addr, Op};
 use crate::net::zero_copy::sends::Sends;
 use crate::rt::context;
+use crate::rt::lazy_box::LazyBox;
 use crate::rt::poller::Direction;
 use crate::sys::socket;
 
@@ -36,27 +37,59 @@ struct Names {
 /// See the module's header.
 pub(crate) struct NetFd {
     pub(crate) fd: Fd,
-    network: &'static str,
-    /// Kept at an explicit close.
-    names: OnceLock<Box<Names>>,
-    /// MSG_ZEROCOPY, once it is used. Dropped after the socket is closed.
-    pub(crate) sends: OnceLock<Box<Sends>>,
+    network: Network,
+    /// What few sockets have. Dropped after the socket is closed.
+    rare: LazyBox<Rare>,
 }
+
+/// A network's name. Twice a reference: a socket has 8 bytes for it.
+pub(crate) type Network = &'static &'static str;
+
+#[derive(Default)]
+struct Rare {
+    /// Kept at an explicit close.
+    names: OnceLock<Names>,
+    /// MSG_ZEROCOPY, once it is used.
+    sends: OnceLock<Sends>,
+}
+
+// With the counts of an `Arc` and malloc's own word it takes 112 bytes.
+const _: () = assert!(size_of::<NetFd>() <= 88);
 
 impl NetFd {
     /// Takes a non-blocking TCP socket.
     pub(crate) fn tcp(fd: OwnedFd) -> io::Result<NetFd> {
-        Ok(NetFd { fd: Fd::new(fd, true)?, network: "tcp", names: OnceLock::new(), sends: OnceLock::new() })
+        Ok(NetFd { fd: Fd::new(fd, true)?, network: &"tcp", rare: LazyBox::new() })
     }
 
     /// Takes a non-blocking UDP socket.
     pub(crate) fn udp(fd: OwnedFd) -> io::Result<NetFd> {
-        NetFd::new(fd, "udp")
+        NetFd::new(fd, &"udp")
     }
 
     /// Takes a non-blocking socket of another kind.
-    pub(crate) fn new(fd: OwnedFd, network: &'static str) -> io::Result<NetFd> {
-        Ok(NetFd { fd: Fd::new(fd, false)?, network, names: OnceLock::new(), sends: OnceLock::new() })
+    pub(crate) fn new(fd: OwnedFd, network: Network) -> io::Result<NetFd> {
+        Ok(NetFd { fd: Fd::new(fd, false)?, network, rare: LazyBox::new() })
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_default()
+    }
+
+    /// MSG_ZEROCOPY's sends, which begin now if they have not.
+    pub(crate) fn sends(&self) -> &Sends {
+        self.rare().sends.get_or_init(Sends::default)
+    }
+
+    /// The same if there ever was one.
+    #[inline]
+    fn sends_if_any(&self) -> Option<&Sends> {
+        self.rare.get()?.sends.get()
+    }
+
+    /// What there is to give away.
+    pub(crate) fn into_parts(mut self) -> (Fd, Option<Sends>) {
+        (self.fd, self.rare.take().and_then(|rare| rare.sends.into_inner()))
     }
 
     fn ask_names(fd: BorrowedFd<'_>) -> Names {
@@ -65,8 +98,8 @@ impl NetFd {
     }
 
     fn names(&self) -> Names {
-        match self.names.get() {
-            Some(names) => Names::clone(names),
+        match self.rare.get().and_then(|rare| rare.names.get()) {
+            Some(names) => names.clone(),
             None => self.fd.with(|fd| Ok(NetFd::ask_names(fd))).unwrap_or_default(),
         }
     }
@@ -122,8 +155,8 @@ impl NetFd {
     /// Begins the close; see [`Fd::close`].
     pub(crate) fn close(&self) -> Closed {
         Closed::new(self.fd.close(|| {
-            self.names.get_or_init(|| Box::new(NetFd::ask_names(self.fd.borrow())));
-            if let Some(sends) = self.sends.get() {
+            self.rare().names.get_or_init(|| NetFd::ask_names(self.fd.borrow()));
+            if let Some(sends) = self.sends_if_any() {
                 sends.before_close(self.fd.borrow());
             }
         }))
@@ -261,7 +294,7 @@ impl NetFd {
         let woken = caller.as_ref().is_some_and(|operation| operation.has_waited());
         let polled = self.fd.poll_call(direction, Hold::Free, caller, cx, |fd| {
             // A completion in the error queue makes an edge as well, and is no reason.
-            if (woken && self.sends.get().is_none()) || self.is_ready(fd, direction == Direction::Write)? {
+            if (woken && self.sends_if_any().is_none()) || self.is_ready(fd, direction == Direction::Write)? {
                 return Ok(((), Left::Maybe));
             }
             Err(io::ErrorKind::WouldBlock.into())
@@ -271,7 +304,11 @@ impl NetFd {
     }
 
     fn is_ready(&self, fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
-        if self.sends.get().is_some() { socket::is_ready_beside_errors(fd, write) } else { socket::is_ready(fd, write) }
+        if self.sends_if_any().is_some() {
+            socket::is_ready_beside_errors(fd, write)
+        } else {
+            socket::is_ready(fd, write)
+        }
     }
 
     /// Waits until the peer has closed its side, or the connection is gone.

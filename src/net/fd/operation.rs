@@ -158,7 +158,8 @@ pub(crate) enum Left {
 impl Fd {
     /// Makes `call` as soon as the direction is ready, again and again until it neither has to wait nor is interrupted.
     ///
-    /// Here is the straight line, with nobody in the way; the rest is in [`poll_call_slow`](Fd::poll_call_slow).
+    /// Here are the straight lines, with nobody in the way: a call, or a wait. The rest is in
+    /// [`poll_call_slow`](Fd::poll_call_slow).
     #[inline]
     pub(crate) fn poll_call<T>(
         &self,
@@ -168,19 +169,22 @@ impl Fd {
         cx: &mut Context<'_>,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<(T, Left)>,
     ) -> Poll<Result<T, Failure>> {
-        let begun = self.poll.begin(direction);
+        let mut begun = self.poll.begin(direction);
         let mut called = None;
-        if let Ok(ticket) = begun
-            && ticket.is_ready()
-            && context::take_budget()
-            && self.try_hold(direction, hold, &caller)
-        {
-            match call(self.borrow()) {
-                Ok((value, left)) => {
-                    self.end(direction, hold, &mut caller, ticket, left);
-                    return Poll::Ready(Ok(value));
+        if let Ok(ticket) = begun {
+            if !ticket.is_ready() {
+                if let Err(error) = ready!(self.poll_idle(direction, hold, &mut caller, cx)) {
+                    return Poll::Ready(Err(self.fail(direction, caller, error.into())));
                 }
-                Err(error) => called = Some(error),
+                begun = self.poll.begin(direction);
+            } else if context::take_budget() && self.try_hold(direction, hold, &caller) {
+                match call(self.borrow()) {
+                    Ok((value, left)) => {
+                        self.end(direction, hold, &mut caller, ticket, left);
+                        return Poll::Ready(Ok(value));
+                    }
+                    Err(error) => called = Some(error),
+                }
             }
         }
         self.poll_call_slow(direction, hold, caller, cx, call, begun, called)
@@ -244,20 +248,45 @@ impl Fd {
                     Err(error) => return Poll::Ready(Err(self.fail_to_register(direction, caller, error))),
                 }
             }
-            // Waits for an edge, with nothing held.
-            if let Some(epoch) = registered {
-                let timeout = self.timeout(direction);
-                let waited = match &mut caller {
-                    Some(operation) => {
-                        self.poll.poll_wait(direction, epoch, cx, &mut operation.involved().wait, timeout)
-                    }
-                    None => self.poll.poll_wait_keyless(direction, epoch, cx, timeout),
-                };
-                if let Err(error) = ready!(waited) {
-                    return Poll::Ready(Err(self.fail(direction, caller, error.into())));
-                }
+            if let Some(epoch) = registered
+                && let Err(error) = ready!(self.poll_edge(direction, epoch, &mut caller, cx))
+            {
+                return Poll::Ready(Err(self.fail(direction, caller, error.into())));
             }
             begun = self.poll.begin(direction);
+        }
+    }
+
+    /// Waits in an idle direction, if nothing is to be done before. Ready: look again.
+    #[inline(never)]
+    fn poll_idle(
+        &self,
+        direction: Direction,
+        hold: Hold,
+        caller: &mut Caller<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), WaitError>> {
+        if self.waits_freely(direction, hold, caller)
+            && let Some(epoch) = self.poll.registered()
+        {
+            return self.poll_edge(direction, epoch, caller, cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits for an edge, with nothing held. Ready: look again.
+    #[inline]
+    fn poll_edge(
+        &self,
+        direction: Direction,
+        epoch: u32,
+        caller: &mut Caller<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), WaitError>> {
+        let timeout = self.timeout(direction);
+        match caller {
+            Some(operation) => self.poll.poll_wait(direction, epoch, cx, &mut operation.involved().wait, timeout),
+            None => self.poll.poll_wait_keyless(direction, epoch, cx, timeout),
         }
     }
 

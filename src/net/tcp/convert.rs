@@ -24,8 +24,8 @@ pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Resul
 /// The only handle's descriptor, unclosed.
 pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
     // What an explicit close left behind has no descriptor to give.
-    let NetFd { fd, mut sends, .. } = fd;
-    if let Some(sends) = sends.take() {
+    let (fd, sends) = fd.into_parts();
+    if let Some(sends) = sends {
         let _ = fd.with(|fd| {
             sends.give_away(fd);
             Ok(())

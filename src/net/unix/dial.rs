@@ -16,7 +16,7 @@ use socket2::{Domain, Type};
 
 use super::address::Name;
 use crate::net::error::Op;
-use crate::net::fd::net_fd::NetFd;
+use crate::net::fd::net_fd::{NetFd, Network};
 use crate::net::fd::operation::Failure;
 use crate::net::options;
 use crate::rt::sleep::Sleep;
@@ -42,11 +42,11 @@ impl Backoff {
 }
 
 /// The network's name, as Go has it.
-pub(super) fn network(ty: Type) -> &'static str {
+pub(super) fn network(ty: Type) -> Network {
     match ty {
-        Type::STREAM => "unix",
-        Type::DGRAM => "unixgram",
-        _ => "unixpacket",
+        Type::STREAM => &"unix",
+        Type::DGRAM => &"unixgram",
+        _ => &"unixpacket",
     }
 }
 

@@ -24,7 +24,7 @@ impl TcpStream {
     /// # Errors
     /// The system call's, on a kernel that does not know it (before 4.14); closed.
     pub fn set_zerocopy(&self, on: bool) -> io::Result<()> {
-        let sends = self.fd.sends.get_or_init(Box::default);
+        let sends = self.fd.sends();
         self.fd.with("set", |fd| sends.enable(fd, on))
     }
 
@@ -60,7 +60,7 @@ impl TcpStream {
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
     pub fn send_zerocopy<B: AsRef<[u8]> + Send + 'static>(&self, buf: B) -> SendZerocopy<'_, B> {
-        let sends = self.fd.sends.get_or_init(Box::default);
+        let sends = self.fd.sends();
         SendZerocopy { fd: &self.fd, sends, operation: Operation::new(), buf: Some(Box::new(buf)), sent: 0, key: None }
     }
 }

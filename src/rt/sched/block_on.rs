@@ -21,7 +21,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::idle::Sleeper;
 use super::processor::Processor;
-use super::task::TaskData;
+use super::task::{Name, TaskData};
 use super::worker::{Core, Exit, begin_turn, end_turn};
 use crate::rt::context;
 use crate::rt::fork;
@@ -58,7 +58,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 /// The same as a task with a name.
-pub(crate) fn block_on_named<F: Future>(name: Option<Arc<str>>, future: F) -> F::Output {
+pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Output {
     fork::refuse();
     let data = TaskData::new(name, runtime().ensure_running()).staying();
     if context::is_inside() { nested(data, future) } else { participate(data, future) }

@@ -270,13 +270,7 @@ impl Monitor {
         self.runtime.sysmon.blocked.fetch_add(reports.len() as u64, Ordering::Relaxed);
         let Some(report) = &self.runtime.config().on_blocked_task else { return };
         for (id, blocked_for) in reports {
-            let name = self
-                .runtime
-                .names
-                .lock()
-                .as_ref()
-                .and_then(|names| names.get(&id.number()).map(|name| name.to_string()));
-            let task = BlockedTask { id, name, blocked_for };
+            let task = BlockedTask { id, name: self.runtime.name_of(id), blocked_for };
             // The user's function: its panic is its own.
             if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| report(&task))) {
                 let_go(payload);

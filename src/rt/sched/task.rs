@@ -12,7 +12,7 @@ use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_task::{Runnable, ScheduleInfo, WithInfo};
@@ -21,6 +21,7 @@ use pin_project_lite::pin_project;
 use super::queue::Item;
 use crate::rt::context;
 use crate::rt::fork;
+use crate::rt::lazy_box::LazyBox;
 use crate::rt::runtime::runtime;
 use crate::rt::waiters::let_go;
 use crate::sync::{AtomicU64, Mutex, Ordering};
@@ -70,8 +71,11 @@ impl fmt::Display for TaskId {
 #[derive(Clone, Debug)]
 pub struct Task {
     id: TaskId,
-    name: Option<Arc<str>>,
+    name: Option<Name>,
 }
+
+/// A task's name, by one word: most tasks have none.
+pub(crate) type Name = Arc<Box<str>>;
 
 impl Task {
     /// The task's number.
@@ -81,7 +85,7 @@ impl Task {
 
     /// The name given by [`Builder::name`](crate::task::Builder::name).
     pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
+        self.name.as_ref().map(|name| &***name)
     }
 }
 
@@ -97,17 +101,22 @@ pub(crate) struct TaskData {
     stays: bool,
     /// Made by the first local value. A lock for the sake of `Sync` only: the thread that polls the task is the only one here. No
     /// user code runs under it.
-    locals: OnceLock<Box<Mutex<Vec<Local>>>>,
+    locals: LazyBox<Mutex<Vec<Local>>>,
 }
 
 impl TaskData {
-    pub(crate) fn new(name: Option<Arc<str>>, epoch: u32) -> TaskData {
-        TaskData { task: Task { id: TaskId::new(), name }, epoch, stays: false, locals: OnceLock::new() }
+    pub(crate) fn new(name: Option<Name>, epoch: u32) -> TaskData {
+        let id = TaskId::new();
+        if let Some(name) = &name {
+            runtime().names.lock().get_or_insert_default().insert(id.number(), name.clone());
+        }
+        TaskData { task: Task { id, name }, epoch, stays: false, locals: LazyBox::new() }
     }
 
     /// The same for a future that stays on its thread.
-    pub(crate) fn staying(self) -> TaskData {
-        TaskData { stays: true, ..self }
+    pub(crate) fn staying(mut self) -> TaskData {
+        self.stays = true;
+        self
     }
 
     pub(crate) fn stays(&self) -> bool {
@@ -132,7 +141,7 @@ impl TaskData {
 
     /// Stores a local value; the caller has seen that there is none.
     pub(crate) fn set_local(&self, key: usize, value: Box<dyn Any + Send>) {
-        self.locals.get_or_init(Box::default).lock().push((key, value));
+        self.locals.get_or_default().lock().push((key, value));
     }
 
     /// Drops all local values, the latest first; a destructor may make new ones, which go as well.
@@ -147,20 +156,30 @@ impl TaskData {
     }
 }
 
+impl Drop for TaskData {
+    #[inline]
+    fn drop(&mut self) {
+        if self.task.name.is_some() {
+            runtime().forget_name(self.task.id);
+        }
+    }
+}
+
+// Every task pays for it.
+const _: () = assert!(size_of::<TaskData>() <= 32);
+
 pin_project! {
     /// A task's future with its share of the counters. Taken out when it is dropped: its destructor may panic (11).
     struct Tracked<F> {
         #[pin]
         future: Option<F>,
-        // 0 for a task without a name.
-        named: u64,
     }
 
     impl<F> PinnedDrop for Tracked<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             contain(|| this.future.set(None));
-            runtime().task_ended(*this.named);
+            runtime().task_ended();
         }
     }
 }
@@ -217,35 +236,35 @@ pub(crate) fn contain(destructor: impl FnOnce()) {
 pub(crate) type RawTask<T> = async_task::Task<Output<T>, TaskData>;
 
 /// A task that runs on the workers.
-pub(crate) fn spawn<F>(name: Option<Arc<str>>, future: F) -> RawTask<F::Output>
+pub(crate) fn spawn<F>(name: Option<Name>, future: F) -> RawTask<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
     fork::refuse();
     let data = TaskData::new(name, runtime().ensure_running());
-    let named = runtime().task_begins(&data);
+    runtime().task_begins();
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
-        .spawn(move |_| Tracked { future: Some(future), named }, WithInfo(schedule));
+        .spawn(move |_| Tracked { future: Some(future) }, WithInfo(schedule));
     runnable.schedule();
     task
 }
 
 /// A task that runs once, on the blocking pool.
-pub(crate) fn spawn_blocking<F, T>(name: Option<Arc<str>>, f: F) -> RawTask<T>
+pub(crate) fn spawn_blocking<F, T>(name: Option<Name>, f: F) -> RawTask<T>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
     fork::refuse();
     let data = TaskData::new(name, runtime().ensure_running());
-    let named = runtime().task_begins(&data);
+    runtime().task_begins();
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
-        .spawn(move |_| Tracked { future: Some(async move { f() }), named }, |runnable| runtime().pool_push(runnable));
+        .spawn(move |_| Tracked { future: Some(async move { f() }) }, |runnable| runtime().pool_push(runnable));
     runnable.schedule();
     task
 }

@@ -1,0 +1,157 @@
+//! `LazyBox`: a value that few have, made by the first who needs it, at the price of one word.
+//!
+//! `std::sync::OnceLock<Box<T>>` takes two words and a look at the first; every socket and every task has such a field.
+//!
+//! # States
+//! *empty* (null) → *made*, once; never back. Two that make it at the same time: one wins, the other's value is dropped.
+//!
+//! # Memory ordering
+//! The winner's Release pairs with the Acquire of every look: who sees the pointer sees the value.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// See the module's header.
+pub(crate) struct LazyBox<T> {
+    value: AtomicPtr<T>,
+    owns: PhantomData<Box<T>>,
+}
+
+// SAFETY: as `Box<T>` where it is unique; shared, it hands out `&T`, and drops on this thread what another made.
+#[allow(unsafe_code)]
+unsafe impl<T: Send + Sync> Sync for LazyBox<T> {}
+
+impl<T> LazyBox<T> {
+    pub(crate) const fn new() -> LazyBox<T> {
+        LazyBox { value: AtomicPtr::new(ptr::null_mut()), owns: PhantomData }
+    }
+
+    /// The value, if it was made.
+    #[inline]
+    #[allow(unsafe_code)]
+    pub(crate) fn get(&self) -> Option<&T> {
+        // ORDERING: Acquire, pairs with the Release in `get_or_default`.
+        // SAFETY: null, or made by `Box::into_raw` and ours until `self` is dropped.
+        unsafe { self.value.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// The value, which is made now if it was not.
+    pub(crate) fn get_or_default(&self) -> &T
+    where
+        T: Default,
+    {
+        if let Some(value) = self.get() {
+            return value;
+        }
+        self.offer(Box::default())
+    }
+
+    /// The value that was made first: this one or another's.
+    #[cold]
+    #[allow(unsafe_code)]
+    fn offer(&self, value: Box<T>) -> &T {
+        let made = Box::into_raw(value);
+        // ORDERING: Release publishes the value; Acquire sees the winner's.
+        match self.value.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: just made, and ours until `self` is dropped.
+            Ok(_) => unsafe { &*made },
+            Err(theirs) => {
+                // SAFETY: nobody has seen it.
+                drop(unsafe { Box::from_raw(made) });
+                // SAFETY: made by `Box::into_raw` elsewhere, and ours until `self` is dropped.
+                unsafe { &*theirs }
+            }
+        }
+    }
+
+    /// The value, if it was made.
+    #[allow(unsafe_code)]
+    pub(crate) fn take(&mut self) -> Option<Box<T>> {
+        let value = std::mem::replace(self.value.get_mut(), ptr::null_mut());
+        // SAFETY: not null: made by `Box::into_raw`, and nobody else has it now.
+        (!value.is_null()).then(|| unsafe { Box::from_raw(value) })
+    }
+}
+
+impl<T> From<T> for LazyBox<T> {
+    fn from(value: T) -> LazyBox<T> {
+        LazyBox { value: AtomicPtr::new(Box::into_raw(Box::new(value))), owns: PhantomData }
+    }
+}
+
+impl<T> Default for LazyBox<T> {
+    fn default() -> LazyBox<T> {
+        LazyBox::new()
+    }
+}
+
+impl<T> Drop for LazyBox<T> {
+    #[inline]
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for LazyBox<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+const _: () = assert!(size_of::<LazyBox<[u64; 9]>>() == size_of::<usize>());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::{Arc, Barrier};
+
+    static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+    struct Counted;
+
+    impl Default for Counted {
+        fn default() -> Counted {
+            ALIVE.fetch_add(1, Ordering::SeqCst);
+            Counted
+        }
+    }
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            ALIVE.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn all_get_the_same_and_nothing_is_left() {
+        for _ in 0..200 {
+            let shared = Arc::new((LazyBox::<Counted>::new(), Barrier::new(3)));
+            let addresses: Vec<usize> = std::thread::scope(|scope| {
+                let threads = [(); 3].map(|()| {
+                    let shared = shared.clone();
+                    scope.spawn(move || {
+                        shared.1.wait();
+                        ptr::from_ref(shared.0.get_or_default()) as usize
+                    })
+                });
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let made = shared.0.get().map(|made| ptr::from_ref(made) as usize);
+            assert!(addresses.iter().all(|&address| Some(address) == made));
+            assert_eq!(ALIVE.load(Ordering::SeqCst), 1);
+        }
+        assert_eq!(ALIVE.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn what_is_taken_is_gone() {
+        let mut lazy = LazyBox::from(7);
+        assert_eq!(lazy.get(), Some(&7));
+        assert_eq!(lazy.take().as_deref(), Some(&7));
+        assert_eq!(lazy.get(), None);
+        assert_eq!(lazy.take(), None);
+    }
+}
