@@ -1,0 +1,337 @@
+//! What one thread can see of [`FdMutex`]; the orders of several are the models' part.
+
+use super::*;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::task::Wake;
+
+use futures_lite::future::block_on;
+
+const DIRECTIONS: [Direction; 2] = [Direction::Read, Direction::Write];
+
+/// A waker that counts.
+#[derive(Debug, Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Count>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn counter() -> (Arc<Count>, Waker) {
+    let count = Arc::new(Count::default());
+    (count.clone(), Waker::from(count))
+}
+
+fn woken(count: &Count) -> usize {
+    count.0.load(Ordering::SeqCst)
+}
+
+/// Polls once for the lock with a reference.
+fn poll(mutex: &FdMutex, direction: Direction, waker: &Waker, key: &mut Option<Key>) -> Poll<Result<(), LockError>> {
+    mutex.poll_lock(direction, true, &mut Context::from_waker(waker), key)
+}
+
+fn lock(mutex: &FdMutex, direction: Direction) -> Result<(), LockError> {
+    let mut key = None;
+    block_on(poll_fn(|cx| mutex.poll_lock(direction, true, cx, &mut key)))
+}
+
+fn waiters_bits(mutex: &FdMutex) -> u64 {
+    mutex.word.load(Ordering::SeqCst) & (READ_WAITERS | WRITE_WAITERS)
+}
+
+/// G1.
+#[test]
+fn an_open_descriptor_grants_everything_and_is_never_the_last() {
+    let mutex = FdMutex::new();
+    mutex.incref().unwrap();
+    assert!(!mutex.decref());
+    for direction in DIRECTIONS {
+        assert_eq!(mutex.try_lock_ref(direction), Ok(true));
+        assert_eq!(mutex.try_lock_ref(direction), Ok(false));
+        assert_eq!(mutex.try_lock(direction), Ok(false));
+        assert!(!mutex.unlock_ref(direction));
+        assert_eq!(mutex.try_lock(direction), Ok(true));
+        mutex.unlock(direction);
+    }
+    assert_eq!(mutex.word.load(Ordering::SeqCst), 0);
+}
+
+/// G2.
+#[test]
+fn a_closed_descriptor_refuses_everything() {
+    let mutex = FdMutex::new();
+    assert_eq!(mutex.begin_close().unwrap().len(), 0);
+    assert!(mutex.is_closed());
+    assert_eq!(mutex.incref(), Err(LockError::Closed));
+    for direction in DIRECTIONS {
+        assert_eq!(mutex.try_lock(direction), Err(LockError::Closed));
+        assert_eq!(lock(&mutex, direction), Err(LockError::Closed));
+        let waker = Waker::noop();
+        let poll = mutex.poll_lock_poll(direction, &mut Context::from_waker(waker));
+        assert_eq!(poll, Poll::Ready(Err(LockError::Closed)));
+    }
+    assert!(mutex.begin_close().is_err());
+    assert!(mutex.decref());
+}
+
+/// G3, invariant 1.
+#[test]
+fn closing_frees_the_queue_and_the_holder_is_the_last() {
+    let mutex = Arc::new(FdMutex::new());
+    assert_eq!(mutex.try_lock_ref(Direction::Read), Ok(true));
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let mutex = mutex.clone();
+            std::thread::spawn(move || lock(&mutex, Direction::Read))
+        })
+        .collect();
+    let queued = || mutex.queues.lock().as_ref().map_or(0, |queues| queues.read.len());
+    while queued() < 4 {
+        std::thread::yield_now();
+    }
+    assert_eq!(mutex.begin_close().unwrap().wake_all(), 4);
+    for thread in threads {
+        assert_eq!(thread.join().unwrap(), Err(LockError::Closed));
+    }
+    assert!(!mutex.decref());
+    assert!(mutex.unlock_ref(Direction::Read));
+}
+
+/// G4.
+#[test]
+fn giving_back_what_was_not_taken_panics_and_changes_nothing() {
+    let mutex = FdMutex::new();
+    let refused = |operation: &dyn Fn()| {
+        let before = mutex.word.load(Ordering::SeqCst);
+        let payload = catch_unwind(AssertUnwindSafe(operation)).unwrap_err();
+        assert_eq!(payload.downcast_ref::<&str>(), Some(&"inconsistent FdMutex"));
+        assert_eq!(mutex.word.load(Ordering::SeqCst), before);
+    };
+    for round in 0..2 {
+        refused(&|| assert!(mutex.decref()));
+        for direction in DIRECTIONS {
+            refused(&|| mutex.unlock(direction));
+            refused(&|| assert!(mutex.unlock_ref(direction)));
+            // A lock that was taken without a reference does not give one back.
+            assert_eq!(mutex.try_lock(direction), Ok(true));
+            refused(&|| assert!(mutex.unlock_ref(direction)));
+            mutex.unlock(direction);
+        }
+        mutex.incref().unwrap();
+        assert!(!mutex.decref(), "round {round}: the mutex is as good as before");
+    }
+}
+
+/// G5, as an error.
+#[test]
+fn too_many_references_are_an_error_and_the_closer_still_gets_one() {
+    let mutex = FdMutex::new();
+    mutex.word.store(REFS_MAX << REFS_SHIFT, Ordering::SeqCst);
+    assert_eq!(mutex.incref(), Err(LockError::TooMany));
+    assert_eq!(mutex.try_lock_ref(Direction::Read), Err(LockError::TooMany));
+    assert_eq!(lock(&mutex, Direction::Write), Err(LockError::TooMany));
+    assert_eq!(mutex.try_lock(Direction::Write), Ok(true));
+    mutex.unlock(Direction::Write);
+    assert_eq!(mutex.begin_close().unwrap().len(), 0);
+    assert!(!mutex.decref());
+    assert_eq!(mutex.word.load(Ordering::SeqCst), (REFS_MAX << REFS_SHIFT) | CLOSED);
+}
+
+/// Invariant 13.
+#[test]
+fn too_many_waiters_are_an_error() {
+    let mutex = FdMutex::new();
+    assert_eq!(mutex.try_lock(Direction::Write), Ok(true));
+    let waker = Waker::noop();
+    let mut last = None;
+    for _ in 0..WAITERS_MAX {
+        last = None;
+        assert!(poll(&mutex, Direction::Write, waker, &mut last).is_pending());
+    }
+    let mut key = None;
+    assert_eq!(poll(&mutex, Direction::Write, waker, &mut key), Poll::Ready(Err(LockError::TooMany)));
+    assert_eq!(key, None);
+    let polled = mutex.poll_lock_poll(Direction::Write, &mut Context::from_waker(waker));
+    assert_eq!(polled, Poll::Ready(Err(LockError::TooMany)));
+    // Who is in keeps its place, and a place given up is free for another.
+    assert!(poll(&mutex, Direction::Write, waker, &mut last).is_pending());
+    mutex.cancel(Direction::Write, last.unwrap());
+    assert!(poll(&mutex, Direction::Write, waker, &mut key).is_pending());
+    mutex.unlock(Direction::Write);
+}
+
+#[test]
+fn an_unlock_wakes_the_oldest_future_and_every_poll() {
+    let mutex = FdMutex::new();
+    for direction in DIRECTIONS {
+        assert_eq!(mutex.try_lock(direction), Ok(true));
+        let (first, first_waker) = counter();
+        let (second, second_waker) = counter();
+        let (polled, polled_waker) = counter();
+        let (mut first_key, mut second_key) = (None, None);
+        assert!(poll(&mutex, direction, &first_waker, &mut first_key).is_pending());
+        assert!(poll(&mutex, direction, &second_waker, &mut second_key).is_pending());
+        for _ in 0..3 {
+            assert!(mutex.poll_lock_poll(direction, &mut Context::from_waker(&polled_waker)).is_pending());
+        }
+        mutex.unlock(direction);
+        assert_eq!((woken(&first), woken(&second), woken(&polled)), (1, 0, 1));
+        // A newcomer overtakes; the one that was woken queues again, behind the second.
+        assert_eq!(mutex.try_lock_ref(direction), Ok(true));
+        assert!(poll(&mutex, direction, &first_waker, &mut first_key).is_pending());
+        assert!(!mutex.unlock_ref(direction));
+        assert_eq!((woken(&first), woken(&second)), (1, 1));
+        assert_eq!(poll(&mutex, direction, &second_waker, &mut second_key), Poll::Ready(Ok(())));
+        assert_eq!(second_key, None);
+        assert!(!mutex.unlock_ref(direction));
+        assert_eq!(woken(&first), 2);
+        assert_eq!(poll(&mutex, direction, &first_waker, &mut first_key), Poll::Ready(Ok(())));
+        assert!(!mutex.unlock_ref(direction));
+        assert_eq!(mutex.word.load(Ordering::SeqCst), 0);
+    }
+}
+
+/// Invariant 5: a waiter that was woken and goes away passes the wake-up on; one that was not takes nothing.
+#[test]
+fn a_dropped_waiter_passes_its_wake_up_on() {
+    let mutex = FdMutex::new();
+    assert_eq!(mutex.try_lock_ref(Direction::Write), Ok(true));
+    let (counts, wakers): (Vec<_>, Vec<_>) = (0..3).map(|_| counter()).unzip();
+    let mut keys = [None; 3];
+    for (waker, key) in wakers.iter().zip(&mut keys) {
+        assert!(poll(&mutex, Direction::Write, waker, key).is_pending());
+    }
+    mutex.cancel(Direction::Write, keys[1].unwrap());
+    assert_eq!(counts.iter().map(|count| woken(count)).sum::<usize>(), 0);
+    assert!(!mutex.unlock_ref(Direction::Write));
+    assert_eq!(woken(&counts[0]), 1);
+    mutex.cancel(Direction::Write, keys[0].unwrap());
+    assert_eq!(woken(&counts[2]), 1);
+    assert_eq!(waiters_bits(&mutex), 0);
+}
+
+/// A waker that unlocks another socket, or this one again, must not find the queues locked.
+#[test]
+fn wakers_run_with_no_lock_held() {
+    struct Reenter(Arc<FdMutex>, AtomicUsize);
+    impl Wake for Reenter {
+        fn wake(self: Arc<Reenter>) {
+            self.0.cancel(Direction::Read, Key::MIN);
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    impl Drop for Reenter {
+        fn drop(&mut self) {
+            self.0.cancel(Direction::Read, Key::MIN);
+        }
+    }
+    let mutex = Arc::new(FdMutex::new());
+    for round in 0..4 {
+        let task = Arc::new(Reenter(mutex.clone(), AtomicUsize::new(0)));
+        let waker = Waker::from(task.clone());
+        let mut key = None;
+        if !mutex.is_closed() {
+            assert_eq!(mutex.try_lock_ref(Direction::Read), Ok(true));
+            assert!(poll(&mutex, Direction::Read, &waker, &mut key).is_pending());
+            assert!(mutex.poll_lock_poll(Direction::Read, &mut Context::from_waker(&waker)).is_pending());
+        }
+        drop(waker);
+        match round {
+            0 => assert!(!mutex.unlock_ref(Direction::Read)),
+            1 => {
+                mutex.cancel(Direction::Read, key.unwrap());
+                assert!(!mutex.unlock_ref(Direction::Read));
+            }
+            2 => {
+                // Replaced by another task's waker: the old one is dropped.
+                assert!(poll(&mutex, Direction::Read, Waker::noop(), &mut key).is_pending());
+                assert!(!mutex.unlock_ref(Direction::Read));
+            }
+            _ => assert_eq!(mutex.begin_close().unwrap().wake_all(), 2),
+        }
+        assert!(round == 1 || round == 2 || task.1.load(Ordering::SeqCst) >= 2);
+    }
+}
+
+/// Two words that only the owner of a direction changes, one after the other: two owners tear them.
+#[derive(Debug, Default)]
+struct Torn([AtomicU64; 2]);
+
+impl Torn {
+    fn touch(&self) {
+        let first = self.0[0].fetch_add(1, Ordering::Relaxed);
+        std::hint::spin_loop();
+        let second = self.0[1].fetch_add(1, Ordering::Relaxed);
+        assert_eq!(first, second, "two owners of one direction");
+    }
+}
+
+/// G6: futures, polls and references from eight threads.
+#[test]
+fn stress_keeps_one_owner_a_direction() {
+    const THREADS: u64 = 8;
+    const ROUNDS: u64 = 20_000;
+    let shared = Arc::new((FdMutex::new(), [Torn::default(), Torn::default()]));
+    let threads: Vec<_> = (1..=THREADS)
+        .map(|seed| {
+            let shared = shared.clone();
+            std::thread::spawn(move || {
+                let (mutex, torn) = &*shared;
+                let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                for _ in 0..ROUNDS {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    let at = usize::from(random & 1 != 0);
+                    let direction = DIRECTIONS[at];
+                    match (random >> 8) % 5 {
+                        0 => {
+                            mutex.incref().unwrap();
+                            assert!(!mutex.decref());
+                        }
+                        1 => {
+                            lock(mutex, direction).unwrap();
+                            torn[at].touch();
+                            assert!(!mutex.unlock_ref(direction));
+                        }
+                        2 => {
+                            block_on(poll_fn(|cx| mutex.poll_lock_poll(direction, cx))).unwrap();
+                            torn[at].touch();
+                            assert!(!mutex.unlock_ref(direction));
+                        }
+                        3 => {
+                            if mutex.try_lock(direction) == Ok(true) {
+                                torn[at].touch();
+                                mutex.unlock(direction);
+                            }
+                        }
+                        _ => {
+                            // A future that is dropped after one poll.
+                            let mut key = None;
+                            match poll(mutex, direction, Waker::noop(), &mut key) {
+                                Poll::Ready(result) => {
+                                    result.unwrap();
+                                    torn[at].touch();
+                                    assert!(!mutex.unlock_ref(direction));
+                                }
+                                Poll::Pending => mutex.cancel(direction, key.unwrap()),
+                            }
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let (mutex, _) = &*shared;
+    assert_eq!(mutex.word.load(Ordering::SeqCst), 0);
+    assert_eq!(mutex.begin_close().unwrap().len(), 0);
+    assert!(mutex.decref());
+}
