@@ -139,3 +139,18 @@ fn async_rs_runs_a_program_that_knows_the_traits_only() {
     assert!(status.success(), "{status}: {output}");
     assert_eq!(output, "echo: hello\nregistered: hello\n3 ticks\ncancelled: true\n");
 }
+
+#[test]
+fn trillium_hello_answers_curl_and_ends_gracefully() {
+    let mut server = Example::start("trillium_hello", &["127.0.0.1:0"]);
+    let addr = server.addr();
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let Some(answer) = curl(&[version, &format!("http://{addr}/")]) else { return };
+        assert_eq!(answer, "hello\n");
+        let shout = format!("http://{addr}/shout");
+        assert_eq!(curl(&[version, "--data", "some text", &shout]).as_deref(), Some("SOME TEXT"));
+    }
+    server.stdin().write_all(b"\n").expect("room");
+    let (status, _) = server.end();
+    assert!(status.success(), "{status}");
+}
