@@ -91,7 +91,7 @@ pub fn metrics() -> Metrics {
         events: runtime.driver.events.get(),
         stale_events: runtime.driver.stale.get(),
         waiters: sides().map(|side| side.waiting()).sum(),
-        timers_armed: runtime.timers_armed.get(),
+        timers_armed: runtime.timers_armed(),
         timers_fired: runtime.timers_fired.get(),
         timer_entries: runtime.processors().map(|p| p.timers.len()).sum::<usize>() + runtime.shared_timers.len(),
         blocked_tasks: runtime.sysmon.blocked.load(Ordering::Relaxed),

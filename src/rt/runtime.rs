@@ -80,7 +80,6 @@ pub(crate) struct Runtime {
     pub(crate) names: Mutex<Option<HashMap<u64, Name>>>,
     pub(crate) spawned: Counter,
     pub(crate) ended: Counter,
-    pub(crate) timers_armed: Counter,
     pub(crate) timers_fired: Counter,
     pub(crate) descriptors: AtomicUsize,
     pub(crate) panics: Counter,
@@ -109,7 +108,6 @@ static RUNTIME: Runtime = Runtime {
     names: Mutex::new(None),
     spawned: Counter::new(),
     ended: Counter::new(),
-    timers_armed: Counter::new(),
     timers_fired: Counter::new(),
     descriptors: AtomicUsize::new(0),
     panics: Counter::new(),
@@ -309,6 +307,11 @@ impl Runtime {
         context::processor().map_or(&self.shared_timers, |processor| &processor.timers)
     }
 
+    /// Timers ever armed.
+    pub(crate) fn timers_armed(&'static self) -> u64 {
+        self.timer_sets().map(TimerSet::armed).sum()
+    }
+
     fn timer_sets(&'static self) -> impl Iterator<Item = &'static TimerSet> {
         self.processors().map(|processor| &processor.timers).chain(std::iter::once(&self.shared_timers))
     }
@@ -339,7 +342,6 @@ impl Runtime {
             self.note_dead_timer(desc);
         }
         let set = self.timers();
-        self.timers_armed.add(1);
         let target = Target::Poll { index: desc.index, generation };
         let first = set.add(arm.at, target, |target, when| self.entry_counts(target, when));
         let number = context::processor().map_or(u32::MAX, |processor| processor.id as u32);

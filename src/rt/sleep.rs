@@ -92,7 +92,7 @@ impl Future for Sleep {
         if self.when == clock::NEVER {
             return Poll::Pending;
         }
-        if self.when <= clock::now() {
+        if !clock::is_to_come(self.when) {
             return Poll::Ready(());
         }
         fork::refuse();
@@ -101,7 +101,6 @@ impl Future for Sleep {
         let set = runtime.timers();
         let (key, first) =
             set.arm_sleep(self.when, cx.waker().clone(), |target, when| runtime.entry_counts(target, when));
-        runtime.timers_armed.add(1);
         self.armed = Some((set, key));
         if first {
             runtime.timer_moved(self.when);

@@ -162,6 +162,8 @@ pub(crate) struct TimerSet {
     next: AtomicU64,
     /// Entries that no longer count, about.
     dead: AtomicUsize,
+    /// Entries ever put in. Changed under the lock.
+    armed: AtomicU64,
 }
 
 /// Entries below which sweeping is not worth a pass.
@@ -174,6 +176,7 @@ impl TimerSet {
                 inner: Mutex::new(Inner { heap: Heap(Vec::new()), slots: Vec::new(), free: NO_SLOT }),
                 next: AtomicU64::new(NEVER),
                 dead: AtomicUsize::new(0),
+                armed: AtomicU64::new(0),
             }
         }
     }
@@ -183,6 +186,16 @@ impl TimerSet {
     pub(crate) fn next(&self) -> u64 {
         // ORDERING: SeqCst, see the header.
         self.next.load(Ordering::SeqCst)
+    }
+
+    /// Entries ever put in.
+    pub(crate) fn armed(&self) -> u64 {
+        self.armed.load(Ordering::Relaxed)
+    }
+
+    fn push(&self, inner: &mut Inner, entry: Entry) {
+        inner.heap.push(entry);
+        self.armed.store(self.armed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// One entry of this set no longer counts.
@@ -200,7 +213,7 @@ impl TimerSet {
     pub(crate) fn add(&self, when: u64, target: Target, counts: impl Fn(Target, u64) -> bool) -> bool {
         let mut inner = self.inner.lock();
         self.sweep(&mut inner, counts);
-        inner.heap.push(Entry::new(when, target));
+        self.push(&mut inner, Entry::new(when, target));
         let first = when < self.next.load(Ordering::Relaxed);
         if first {
             self.publish(&inner);
@@ -224,7 +237,7 @@ impl TimerSet {
         (place.fired, place.waker) = (false, Some(waker));
         let generation = place.generation;
         inner.free = free;
-        inner.heap.push(Entry::new(when, Target::Sleep { slot, generation }));
+        self.push(&mut inner, Entry::new(when, Target::Sleep { slot, generation }));
         let first = when < self.next.load(Ordering::Relaxed);
         if first {
             self.publish(&inner);
