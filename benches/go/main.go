@@ -1,5 +1,5 @@
 // The echo server in Go, with the arguments and the conversation of the Rust ones (src/bin/server.rs, which places the process and
-// then executes this program), and with `-micro CASE` one measurement of src/bin/micro.rs.
+// then executes this program), with `-micro CASE` one measurement of src/bin/micro.rs, and with `-http BYTES` the peer of src/bin/http.rs.
 package main
 
 import (
@@ -24,6 +24,7 @@ var (
 	hog     = flag.String("hog", "spin", "spin, yield or sleep")
 	workUs  = flag.Uint64("work-us", 0, "user CPU of a request")
 	micro   = flag.String("micro", "", "measure this small thing instead")
+	bytes   = flag.Int("http", -1, "bytes of an HTTP answer's body; serve HTTP instead")
 )
 
 func main() {
@@ -32,6 +33,9 @@ func main() {
 	if *micro != "" {
 		measure(*micro)
 		return
+	}
+	if *bytes >= 0 {
+		serveHTTP(*bytes)
 	}
 	work := calibrated(*workUs)
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")

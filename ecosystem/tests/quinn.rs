@@ -1,11 +1,12 @@
-//! QUIC by quinn on our sockets: data both ways, offload, many connections, a peer on smol's sockets and runtime, foreign executors, and how
-//! deadlines and closing reach through.
+//! QUIC by quinn on our sockets: data both ways, offload, many connections, a peer on smol's sockets and runtime, one of another library,
+//! foreign executors, and how deadlines and closing reach through.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
 use std::future::poll_fn;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,12 +22,18 @@ use quinn::{
 };
 
 fn configure() -> (ServerConfig, ClientConfig) {
+    let (server, client, _) = configure_with_certificate();
+    (server, client)
+}
+
+/// The configurations and the certificate that they agree on, as a text.
+fn configure_with_certificate() -> (ServerConfig, ClientConfig, String) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(key.cert.der().clone()).unwrap();
     let server = ServerConfig::with_single_cert(vec![key.cert.der().clone()], private).unwrap();
-    (server, ClientConfig::with_root_certificates(Arc::new(roots)).unwrap())
+    (server, ClientConfig::with_root_certificates(Arc::new(roots)).unwrap(), key.cert.pem())
 }
 
 async fn socket() -> Arc<UdpSocket> {
@@ -139,6 +146,42 @@ fn a_client_on_smol_s_runtime_is_served() {
         });
         echo(server.accept().await.unwrap().await.unwrap()).await;
         asks.await;
+    });
+}
+
+/// A client of another implementation: sends 1 MB and prints whether it came back.
+const AIOQUIC: &str = "
+import asyncio, sys
+from aioquic.asyncio import connect
+from aioquic.quic.configuration import QuicConfiguration
+
+async def main(port, certificate):
+    configuration = QuicConfiguration(server_name='localhost', cadata=certificate.encode())
+    async with connect('127.0.0.1', int(port), configuration=configuration) as connection:
+        reader, writer = await connection.create_stream()
+        data = bytes(at % 251 for at in range(1_000_000))
+        writer.write(data)
+        writer.write_eof()
+        print(await reader.read() == data)
+
+asyncio.run(main(*sys.argv[1:]))
+";
+
+#[test]
+fn a_client_of_another_library_is_served() {
+    if !Command::new("python3").args(["-c", "import aioquic"]).output().is_ok_and(|import| import.status.success()) {
+        return eprintln!("no aioquic here");
+    }
+    run(async {
+        let (config, _, certificate) = configure_with_certificate();
+        let server = endpoint(EndpointConfig::default(), Some(config), socket().await).unwrap();
+        let port = server.local_addr().unwrap().port().to_string();
+        let client = task::spawn_blocking(move || {
+            Command::new("python3").args(["-c", AIOQUIC, &port, &certificate]).output().unwrap()
+        });
+        echo(server.accept().await.unwrap().await.unwrap()).await;
+        let output = client.await;
+        assert!(output.status.success() && output.stdout == b"True\n", "{output:?}");
     });
 }
 

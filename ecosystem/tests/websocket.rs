@@ -1,5 +1,5 @@
-//! WebSocket by async-tungstenite over our streams: against its own client on smol's sockets, against RFC 6455's examples by hand,
-//! deadlines and closing through the layer, and after an upgrade of hyper's.
+//! WebSocket by async-tungstenite over our streams: against its own client on smol's sockets, against another library's (soketto, both ways
+//! round), against RFC 6455's examples by hand, deadlines and closing through the layer, and after an upgrade of hyper's.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -60,6 +60,64 @@ fn a_client_on_smol_s_sockets_is_served() {
         let (stream, _) = listener.accept().await.unwrap();
         echo(&mut accept_async(stream).await.unwrap()).await.unwrap();
         client.await;
+    });
+}
+
+/// soketto's client on smol's sockets asks our server of tungstenite.
+#[test]
+fn a_client_of_another_library_is_served() {
+    run(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        let client = task::spawn(async move {
+            let stream = smol::net::TcpStream::connect(addr).await.unwrap();
+            let mut client = soketto::handshake::Client::new(stream, "localhost", "/chat");
+            let response = client.handshake().await.unwrap();
+            assert!(matches!(response, soketto::handshake::ServerResponse::Accepted { .. }), "{response:?}");
+            let (mut sender, mut receiver) = client.into_builder().finish();
+            let mut answer = Vec::new();
+            for length in [0, 125, 126, 65_536, 300_000] {
+                let message = vec![length as u8; length];
+                sender.send_binary(&message).await.unwrap();
+                sender.flush().await.unwrap();
+                answer.clear();
+                assert!(receiver.receive_data(&mut answer).await.unwrap().is_binary());
+                assert!(answer == message);
+            }
+            sender.close().await.unwrap();
+        });
+        let (stream, _) = listener.accept().await.unwrap();
+        echo(&mut accept_async(stream).await.unwrap()).await.unwrap();
+        client.await;
+    });
+}
+
+/// soketto's server on our streams answers tungstenite's client.
+#[test]
+fn a_server_of_another_library_runs_on_our_streams() {
+    run(async {
+        let (client, stream) = pair().await;
+        let server = task::spawn(async move {
+            let mut server = soketto::handshake::Server::new(stream);
+            let key = server.receive_request().await.unwrap().key();
+            let accept = soketto::handshake::server::Response::Accept { key, protocol: None };
+            server.send_response(&accept).await.unwrap();
+            let (mut sender, mut receiver) = server.into_builder().finish();
+            let mut message = Vec::new();
+            loop {
+                message.clear();
+                match receiver.receive_data(&mut message).await {
+                    Ok(data) if data.is_text() => {
+                        sender.send_text(std::str::from_utf8(&message).unwrap()).await.unwrap();
+                    }
+                    Ok(_) => sender.send_binary(&message).await.unwrap(),
+                    Err(error) => break assert!(matches!(error, soketto::connection::Error::Closed), "{error}"),
+                }
+                sender.flush().await.unwrap();
+            }
+        });
+        talk(client).await;
+        server.await;
     });
 }
 

@@ -68,7 +68,7 @@ impl rt::Timer for Timer {
 #[derive(Debug, Default)]
 pub(super) struct ConnectionTimer(Home);
 
-type Home = Arc<Mutex<Option<Sleep>>>;
+type Home = Arc<Mutex<Option<Movable>>>;
 
 impl rt::Timer for ConnectionTimer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn rt::Sleep>> {
@@ -76,8 +76,7 @@ impl rt::Timer for ConnectionTimer {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
-        let sleep = self.0.lock().take().unwrap_or_else(|| Sleep::until(deadline));
-        let mut movable = Movable::new(sleep);
+        let mut movable = self.0.lock().take().unwrap_or_else(|| Movable::new(Sleep::until(deadline)));
         movable.reset(deadline);
         Box::pin(Pause { movable, home: Some(Arc::clone(&self.0)) })
     }
@@ -91,7 +90,7 @@ impl rt::Timer for ConnectionTimer {
 #[derive(Debug)]
 struct Pause {
     movable: Movable,
-    /// Where the sleep beneath goes in the end.
+    /// Where the sleep goes in the end.
     home: Option<Home>,
 }
 
@@ -112,8 +111,8 @@ impl Future for Pause {
 impl Drop for Pause {
     fn drop(&mut self) {
         if let Some(home) = self.home.take() {
-            let sleep = self.movable.take();
-            let replaced = home.lock().replace(sleep);
+            let movable = std::mem::replace(&mut self.movable, Movable::new(Sleep::never()));
+            let replaced = home.lock().replace(movable);
             drop(replaced);
         }
     }

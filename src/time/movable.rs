@@ -10,31 +10,32 @@ use std::time::Instant;
 
 use crate::rt::sleep::Sleep;
 
-/// A sleep until `when` (`None`: for ever), of which the inner one may be earlier.
+/// A sleep until `when` (`None`: for ever), of which the inner one, until `armed`, may be earlier.
 #[derive(Debug)]
 pub(crate) struct Movable {
     when: Option<Instant>,
+    /// What `sleep` says, which takes a conversion.
+    armed: Option<Instant>,
     sleep: Sleep,
 }
 
 impl Movable {
     /// Ends with `sleep`, which it takes armed as it is.
     pub(crate) fn new(sleep: Sleep) -> Movable {
-        Movable { when: sleep.deadline(), sleep }
+        let armed = sleep.deadline();
+        Movable { when: armed, armed, sleep }
     }
 
     pub(crate) fn reset(&mut self, deadline: Instant) {
         self.when = Some(deadline);
-        if self.sleep.deadline().is_none_or(|armed| deadline < armed) {
-            self.sleep.reset(deadline);
+        if self.armed.is_none_or(|armed| deadline < armed) {
+            self.arm(deadline);
         }
     }
 
-    /// The sleep beneath, armed as it is. This one never ends then.
-    #[cfg(feature = "hyper")]
-    pub(crate) fn take(&mut self) -> Sleep {
-        self.when = None;
-        std::mem::replace(&mut self.sleep, Sleep::never())
+    fn arm(&mut self, deadline: Instant) {
+        self.sleep.reset(deadline);
+        self.armed = self.sleep.deadline();
     }
 }
 
@@ -45,9 +46,7 @@ impl Future for Movable {
         loop {
             ready!(Pin::new(&mut self.sleep).poll(cx));
             match self.when {
-                Some(when) if self.sleep.deadline().is_some_and(|armed| armed < when) && Instant::now() < when => {
-                    self.sleep.reset(when);
-                }
+                Some(when) if self.armed.is_some_and(|armed| armed < when) && Instant::now() < when => self.arm(when),
                 _ => return Poll::Ready(()),
             }
         }

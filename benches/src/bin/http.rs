@@ -2,15 +2,21 @@
 //!
 //! ```text
 //! http RUNTIME [BYTES] [timer]
+//! http load PORT CONNECTIONS BYTES
 //! ```
 //!
 //! RUNTIME is `netpoll`, `netpoll-server` (its own `Server`), `tokio` (its multi-threaded runtime), `tokio-local` (the current-thread one) or
 //! `smol`. `timer` gives hyper the runtime's timer, and so its 30 s for the head of a request.
+//!
+//! `load` is their client, in lock-step (src/generator.rs says why): it asks on all connections and then hears them all. It prints `warm`,
+//! reads how much to ask from its input (`500` rounds, or `0.8s`), a line a time, and prints how many requests were answered.
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::Future;
-use std::time::Duration;
+use std::io::{BufRead, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -18,6 +24,8 @@ use hyper::rt::{Read, Timer, Write};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
+use netpoll_bench::generator::{Amount, PATIENCE};
+use netpoll_bench::sys;
 
 type Answer = Response<Full<Bytes>>;
 
@@ -54,8 +62,63 @@ fn ready(addr: std::io::Result<std::net::SocketAddr>) -> std::io::Result<()> {
     Ok(())
 }
 
+fn ask(mut stream: &TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+}
+
+/// The first answer on a connection, which says how long all are: head and `bytes`.
+fn first_answer(mut stream: &TcpStream, bytes: usize) -> Result<Vec<u8>, Box<dyn Error>> {
+    ask(stream)?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        answer.push(byte[0]);
+    }
+    let head = answer.len();
+    answer.resize(head + bytes, 0);
+    stream.read_exact(&mut answer[head..])?;
+    Ok(answer)
+}
+
+fn load(port: u16, connections: usize, bytes: usize) -> Result<(), Box<dyn Error>> {
+    sys::raise_descriptor_limit()?;
+    let mut streams = Vec::with_capacity(connections);
+    let mut answer = Vec::new();
+    for _ in 0..connections {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        answer = first_answer(&stream, bytes)?;
+        streams.push(stream);
+    }
+    println!("warm");
+    for line in std::io::stdin().lock().lines() {
+        let amount = line?.parse()?;
+        let (start, mut rounds) = (Instant::now(), 0);
+        while match amount {
+            Amount::Requests(wanted) => rounds < wanted,
+            Amount::Time(limit) => start.elapsed() < limit,
+        } {
+            streams.iter().try_for_each(ask)?;
+            for mut stream in &streams {
+                stream.read_exact(&mut answer)?;
+                if !answer.starts_with(b"HTTP/1.1 200 OK\r\n") {
+                    return Err("an answer that is no success, or longer than the first".into());
+                }
+            }
+            rounds += 1;
+        }
+        println!("{}", rounds * connections as u64);
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<_> = std::env::args().skip(1).collect();
+    if let ["load", port, connections, bytes] = args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        return load(port.parse()?, connections.parse()?, bytes.parse()?);
+    }
     let bytes = args.get(1).map_or(Ok(13), |bytes| bytes.parse())?;
     let timer = args.get(2).is_some_and(|arg| arg == "timer");
     match args.first().map(String::as_str) {
@@ -115,6 +178,6 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
             }))
         }
-        _ => Err("http netpoll|netpoll-server|tokio|tokio-local|smol [BYTES] [timer]".into()),
+        _ => Err("http RUNTIME [BYTES] [timer], or http load PORT CONNECTIONS BYTES: see src/bin/http.rs".into()),
     }
 }
