@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 
-use loom::thread;
-
+use crate::engine::thread;
 use crate::rt::clock::NEVER;
 use crate::rt::poll_desc::{Arm, Direction, PollDesc, Wait};
 use crate::rt::timer::TimerSet;
@@ -63,7 +62,7 @@ impl Timed {
     }
 }
 
-fn spawn(timed: &Arc<Timed>, run: impl FnOnce(&Timed) + 'static) -> thread::JoinHandle<()> {
+fn spawn(timed: &Arc<Timed>, run: impl FnOnce(&Timed) + Send + 'static) -> thread::JoinHandle<()> {
     let timed = timed.clone();
     thread::spawn(move || run(&timed))
 }

@@ -4,10 +4,8 @@ use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use loom::cell::UnsafeCell;
-use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use loom::thread;
-
+use crate::engine::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::engine::{UnsafeCell, thread};
 use crate::harness::block_on;
 use crate::net::fd::fd_mutex::{FdMutex, LockError};
 use crate::rt::poll_desc::Direction;
@@ -15,7 +13,7 @@ use crate::rt::poll_desc::Direction;
 /// A descriptor: the mutex, what it protects, and how often it was destroyed.
 struct Socket {
     mutex: FdMutex,
-    /// What the owner of a direction works on. Loom reports two owners, and an owner that does not see the last one's
+    /// What the owner of a direction works on. The checker reports two owners, and an owner that does not see the last one's
     /// work.
     sides: [UnsafeCell<u64>; 2],
     /// What a reference protects: used shared, destroyed exclusively.
@@ -23,7 +21,7 @@ struct Socket {
     destroyed: AtomicUsize,
 }
 
-// SAFETY: loom checks every access to the cells, which is what the models are for.
+// SAFETY: the checker sees every access to the cells, which is what the models are for.
 unsafe impl Sync for Socket {}
 // SAFETY: as above; the cells hold plain values.
 unsafe impl Send for Socket {}
@@ -39,19 +37,19 @@ impl Socket {
     }
 
     fn own(&self, direction: Direction) {
-        // SAFETY: the pointer is valid; loom checks that nobody else has the cell.
+        // SAFETY: the pointer is valid; the checker sees that nobody else has the cell.
         self.sides[direction as usize].with_mut(|value| unsafe { *value += 1 });
     }
 
     /// A system call.
     fn call(&self) {
-        // SAFETY: the pointer is valid; loom checks that nobody destroys the descriptor meanwhile.
+        // SAFETY: the pointer is valid; the checker sees that nobody destroys the descriptor meanwhile.
         assert!(self.descriptor.with(|open| unsafe { *open }), "a call on a destroyed descriptor");
     }
 
     fn destroy_if(&self, last: bool) {
         if last {
-            // SAFETY: the pointer is valid; loom checks that every use of the descriptor ended before.
+            // SAFETY: the pointer is valid; the checker sees that every use of the descriptor ended before.
             self.descriptor.with_mut(|open| unsafe { *open = false });
             self.destroyed.fetch_add(1, Ordering::SeqCst);
         }

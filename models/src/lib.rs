@@ -1,10 +1,10 @@
-//! Loom models of netpoll's protocols: the crate's own source files over loom's types.
+//! Models of netpoll's protocols: the crate's own source files over the types of a model checker, loom or shuttle.
 //!
-//! The module tree mirrors the crate's (`#[path]` points at its files), with a `crate::sync` made of loom's types. A
+//! The module tree mirrors the crate's (`#[path]` points at its files), with a `crate::sync` made of the checker's types. A
 //! file that uses only `crate::sync` and other files of this tree is model-checked as it stands.
 //!
 //! A model is a function of this library that plays one round; loom plays it again in every order of events within the
-//! bound on preemptions. `tests/*.rs` run it, once as it stands ([`harness::check`]) and once for each bug that is
+//! bound on preemptions, and shuttle (feature `shuttle`, `ci/shuttle.sh`) in as many random orders as it is told. `tests/*.rs` run it, once as it stands ([`harness::check`]) and once for each bug that is
 //! planted in the source for it to find ([`harness::finds`]). To add one: mirror the file, write the model beside the
 //! others, plant `planted!("name")` in the source, and add two lines to `tests/`.
 //!
@@ -16,8 +16,11 @@
 // The mirrored files are linted where they belong; here they are used in part, and with other sizes.
 #![allow(dead_code, unused_imports, clippy::all)]
 
+mod engine;
 mod net;
 mod rt;
+#[cfg(feature = "shuttle")]
+mod schedules;
 mod sync;
 
 pub mod deadlines;

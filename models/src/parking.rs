@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use loom::cell::UnsafeCell;
-use loom::thread;
-
+use crate::engine::{UnsafeCell, thread};
 use crate::rt::parker::Parker;
 use crate::sync::{AtomicBool, Ordering};
 
@@ -15,7 +13,7 @@ struct Letter {
     flags: [AtomicBool; 2],
 }
 
-// SAFETY: loom checks every access to the cell, which is what the models are for.
+// SAFETY: the checker sees every access to the cell, which is what the models are for.
 unsafe impl Sync for Letter {}
 // SAFETY: as above; the cell holds a plain value.
 unsafe impl Send for Letter {}
@@ -30,7 +28,7 @@ impl Letter {
     }
 
     fn write(&self) {
-        // SAFETY: the pointer is valid; loom checks that nobody else uses the cell.
+        // SAFETY: the pointer is valid; the checker sees that nobody else uses the cell.
         self.text.with_mut(|text| unsafe { *text += 1 });
     }
 }

@@ -4,19 +4,17 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use loom::cell::UnsafeCell;
-use loom::thread;
-
+use crate::engine::{UnsafeCell, thread};
 use crate::harness::block_on;
 use crate::net::permits::{Limit, Permit};
 
-/// A limit of one, and what its permit protects: loom reports two who have it.
+/// A limit of one, and what its permit protects: the checker reports two who have it.
 struct Door {
     limit: Arc<Limit>,
     inside: UnsafeCell<u64>,
 }
 
-// SAFETY: loom checks every access to the cell, which is what the models are for.
+// SAFETY: the checker sees every access to the cell, which is what the models are for.
 unsafe impl Sync for Door {}
 // SAFETY: as above; the cell holds a number.
 unsafe impl Send for Door {}
@@ -41,7 +39,7 @@ impl Door {
 
     fn pass(&self) {
         let permit = self.accept();
-        // SAFETY: the pointer is valid; loom checks that nobody else has the cell.
+        // SAFETY: the pointer is valid; the checker sees that nobody else has the cell.
         self.inside.with_mut(|count| unsafe { *count += 1 });
         drop(permit);
     }

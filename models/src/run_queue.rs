@@ -3,9 +3,7 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use loom::cell::UnsafeCell;
-use loom::thread;
-
+use crate::engine::{UnsafeCell, thread};
 use crate::rt::sched::queue::{Item, RunQueue};
 
 const ITEMS: usize = 8;
@@ -13,11 +11,11 @@ const ITEMS: usize = 8;
 /// Queues, and what their items stand for.
 struct Tasks {
     queue: RunQueue,
-    /// How often each was run; loom reports who runs one without having seen what was done before it was queued.
+    /// How often each was run; the checker reports who runs one without having seen what was done before it was queued.
     runs: [UnsafeCell<u32>; ITEMS],
 }
 
-// SAFETY: loom checks every access to the cells, which is what the models are for.
+// SAFETY: the checker sees every access to the cells, which is what the models are for.
 unsafe impl Sync for Tasks {}
 // SAFETY: as above; the cells hold plain values.
 unsafe impl Send for Tasks {}
@@ -29,13 +27,13 @@ impl Tasks {
 
     /// The item of a task that has just been written to.
     fn item(&self, at: usize) -> Item {
-        // SAFETY: the pointer is valid; loom checks that nobody else uses the cell.
+        // SAFETY: the pointer is valid; the checker sees that nobody else uses the cell.
         self.runs[at].with_mut(|runs| unsafe { *runs = 0 });
         NonNull::new(std::ptr::without_provenance_mut(at + 1)).expect("not null")
     }
 
     fn run(&self, item: Item) {
-        // SAFETY: the pointer is valid; loom checks that nobody else uses the cell.
+        // SAFETY: the pointer is valid; the checker sees that nobody else uses the cell.
         self.runs[item.as_ptr().addr() - 1].with_mut(|runs| unsafe { *runs += 1 });
     }
 

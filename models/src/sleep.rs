@@ -1,13 +1,12 @@
 //! Models of going to sleep and waking up: workers, the poller's role, the eventfd, the root future's thread.
 //!
 //! The protocol is spread over files that make system calls (`rt/runtime.rs`, `rt/driver.rs`, `rt/epoll.rs`, `rt/sched/idle.rs`,
-//! `rt/sched/worker.rs`, `rt/sched/block_on.rs`), which loom cannot compile. So this is a miniature: the same words in the same
+//! `rt/sched/worker.rs`, `rt/sched/block_on.rs`), which cannot be compiled here. So this is a miniature: the same words in the same
 //! order, function by function under the same names; whoever changes one of those changes this. `Parker` is the real one.
 
 use std::sync::Arc;
 
-use loom::thread;
-
+use crate::engine::thread;
 use crate::rt::clock::NEVER;
 use crate::rt::parker::Parker;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, fence, planted};
@@ -246,7 +245,7 @@ impl Runtime {
     }
 }
 
-fn spawn(runtime: &Arc<Runtime>, run: impl FnOnce(&Runtime) + 'static) -> thread::JoinHandle<()> {
+fn spawn(runtime: &Arc<Runtime>, run: impl FnOnce(&Runtime) + Send + 'static) -> thread::JoinHandle<()> {
     let runtime = runtime.clone();
     thread::spawn(move || run(&runtime))
 }

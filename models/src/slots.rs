@@ -4,9 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use loom::cell::UnsafeCell;
-use loom::thread;
-
+use crate::engine::{UnsafeCell, thread};
 use crate::harness::block_on;
 use crate::rt::closings::Closings;
 use crate::rt::poll_cache::PollCache;
@@ -17,14 +15,14 @@ struct Slots {
     owners: [UnsafeCell<u32>; 2],
 }
 
-// SAFETY: loom checks every access to the cells, which is what the model is for.
+// SAFETY: the checker sees every access to the cells, which is what the model is for.
 unsafe impl Sync for Slots {}
 // SAFETY: as above; the cells hold plain values.
 unsafe impl Send for Slots {}
 
 impl Slots {
     fn own(&self, index: u32) {
-        // SAFETY: the pointer is valid; loom checks that nobody else has the slot.
+        // SAFETY: the pointer is valid; the checker sees that nobody else has the slot.
         self.owners[index as usize].with_mut(|owner| unsafe { *owner += 1 });
     }
 }

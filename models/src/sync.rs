@@ -1,43 +1,45 @@
-//! The crate's `sync.rs`, made of loom's types.
+//! The crate's `sync.rs`, made of the checker's types.
 
 // Reference counts are not what the models are about, and loom's own `Arc` cannot hold a waker.
 pub(crate) use std::sync::Arc;
 
-pub(crate) use loom::sync::MutexGuard;
-pub(crate) use loom::sync::atomic::{Ordering, fence};
+pub(crate) use crate::engine::sync::MutexGuard;
+pub(crate) use crate::engine::sync::atomic::{Ordering, fence};
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::engine::sync;
+
 #[derive(Debug, Default)]
-pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+pub(crate) struct Mutex<T>(sync::Mutex<T>);
 
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Mutex<T> {
-        Mutex(loom::sync::Mutex::new(value))
+        Mutex(sync::Mutex::new(value))
     }
 
     #[track_caller]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().expect("loom's locks are not poisoned")
+        self.0.lock().expect("a model's locks are not poisoned")
     }
 
     pub(crate) fn get_mut(&mut self) -> &mut T {
-        self.0.get_mut().expect("loom's locks are not poisoned")
+        self.0.get_mut().expect("a model's locks are not poisoned")
     }
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Condvar(loom::sync::Condvar);
+pub(crate) struct Condvar(sync::Condvar);
 
 impl Condvar {
     pub(crate) fn new() -> Condvar {
-        Condvar(loom::sync::Condvar::new())
+        Condvar(sync::Condvar::new())
     }
 
     #[track_caller]
     pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        self.0.wait(guard).expect("loom's locks are not poisoned")
+        self.0.wait(guard).expect("a model's locks are not poisoned")
     }
 
     /// Time does not pass in a model: this waits for a notification, so whoever relies on the timeout deadlocks.
@@ -60,11 +62,11 @@ impl Condvar {
 /// Brackets what is SeqCst with fences: loom takes a SeqCst access for AcqRel, and knows the total order of SeqCst fences only.
 ///
 /// Fences on both sides are somewhat stronger than the accesses: a model does not notice a SeqCst access that would have to be
-/// a fence.
+/// a fence. shuttle has no other memory than a sequentially consistent one.
 #[inline]
 #[track_caller]
 fn ordered<T>(ordering: Ordering, access: impl FnOnce() -> T) -> T {
-    if ordering != Ordering::SeqCst {
+    if ordering != Ordering::SeqCst || cfg!(feature = "shuttle") {
         return access();
     }
     fence(Ordering::SeqCst);
@@ -73,15 +75,15 @@ fn ordered<T>(ordering: Ordering, access: impl FnOnce() -> T) -> T {
     result
 }
 
-/// An atomic over loom's, with the methods that all have.
+/// An atomic over the checker's, with the methods that all have.
 macro_rules! atomic {
     ($name:ident $(<$generic:ident>)?, $value:ty) => {
         #[derive(Debug)]
-        pub(crate) struct $name $(<$generic>)?(loom::sync::atomic::$name $(<$generic>)?);
+        pub(crate) struct $name $(<$generic>)?(sync::atomic::$name $(<$generic>)?);
 
         impl $(<$generic>)? $name $(<$generic>)? {
             pub(crate) fn new(value: $value) -> Self {
-                Self(loom::sync::atomic::$name::new(value))
+                Self(sync::atomic::$name::new(value))
             }
 
             #[track_caller]
@@ -176,7 +178,7 @@ pub(crate) use planted;
 /// Whether this is a model: sizes shrink where it is.
 pub(crate) const MODEL: bool = true;
 
-/// A function that is `const` in the crate; loom's types have no `const` constructors.
+/// A function that is `const` in the crate; its own types have no `const` constructors.
 macro_rules! const_fn {
     ($($function:tt)*) => {
         $($function)*

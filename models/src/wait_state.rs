@@ -4,8 +4,7 @@ use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use loom::thread;
-
+use crate::engine::thread;
 use crate::harness::block_on;
 use crate::net::fd::fd_mutex::FdMutex;
 use crate::rt::clock::EXPIRED;
@@ -179,7 +178,10 @@ impl Socket {
     }
 }
 
-fn spawn<T: 'static>(socket: &Arc<Socket>, run: impl FnOnce(&Socket) -> T + 'static) -> thread::JoinHandle<T> {
+fn spawn<T: Send + 'static>(
+    socket: &Arc<Socket>,
+    run: impl FnOnce(&Socket) -> T + Send + 'static,
+) -> thread::JoinHandle<T> {
     let socket = socket.clone();
     thread::spawn(move || run(&socket))
 }

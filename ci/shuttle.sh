@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The models of models/ under shuttle's schedulers, half of the schedules at random, half by PCT; the planted bugs as well, but for those that
+# only a weak memory shows (models/src/schedules.rs lists them; loom finds those).
+#   ci/shuttle.sh [SCHEDULES]      in all, 1,000,000 unless told; split evenly between the models
+#   NETPOLL_SEED=n                 the same schedules again
+#   NETPOLL_REPLAY=text cargo test -p netpoll-models --release --features shuttle MODEL      plays what a failure has printed
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+readonly total=${1:-1000000}
+readonly log=target/shuttle.txt
+mkdir -p target
+
+test=(cargo test -p netpoll-models --release --features shuttle --tests --)
+tests=$("${test[@]}" --list 2>"$log") || {
+    cat "$log" >&2
+    exit 1
+}
+models=$(grep ': test$' <<<"$tests" | grep -vc '^finds_')
+export NETPOLL_SCHEDULES=$(((total + models - 1) / models))
+"${test[@]}" --nocapture >"$log" 2>&1 || {
+    cat "$log" >&2
+    exit 1
+}
+# Each model must have been played, as often as asked for.
+awk -v models="$models" -v total="$total" '
+    match($0, /played [0-9]+ schedules/) { played++; schedules += substr($0, RSTART + 7) }
+    /found: `/ { found++ }
+    /out of reach: `/ { beyond++ }
+    END {
+        printf "%d schedules: %d models hold; %d planted bugs found, %d need a weak memory\n", schedules, played, found, beyond
+        exit played != models || schedules < total
+    }' "$log"

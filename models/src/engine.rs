@@ -1,0 +1,52 @@
+//! What plays the models: loom in every order within a bound, or (feature `shuttle`) shuttle in many random ones.
+//!
+//! shuttle interleaves as loom does, but its memory is sequentially consistent: it goes far beyond loom's bound on preemptions,
+//! and does not see an ordering that is too weak.
+
+#[cfg(not(feature = "shuttle"))]
+pub(crate) use loom::{cell::UnsafeCell, sync, thread};
+#[cfg(feature = "shuttle")]
+pub(crate) use shuttle::{sync, thread};
+
+#[cfg(feature = "shuttle")]
+pub(crate) use cell::UnsafeCell;
+
+#[cfg(feature = "shuttle")]
+mod cell {
+    use super::sync::atomic::{AtomicUsize, Ordering};
+
+    const EXCLUSIVE: usize = usize::MAX / 2;
+
+    /// loom's cell: an access while another's lasts is reported, and any other thread may run during an access.
+    #[derive(Debug)]
+    pub(crate) struct UnsafeCell<T> {
+        value: std::cell::UnsafeCell<T>,
+        /// Accesses that last.
+        accesses: AtomicUsize,
+    }
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) fn new(value: T) -> UnsafeCell<T> {
+            UnsafeCell { value: std::cell::UnsafeCell::new(value), accesses: AtomicUsize::new(0) }
+        }
+
+        #[track_caller]
+        pub(crate) fn with<R>(&self, access: impl FnOnce(*const T) -> R) -> R {
+            self.counted(1, EXCLUSIVE, || access(self.value.get()))
+        }
+
+        #[track_caller]
+        pub(crate) fn with_mut<R>(&self, access: impl FnOnce(*mut T) -> R) -> R {
+            self.counted(EXCLUSIVE, 1, || access(self.value.get()))
+        }
+
+        #[track_caller]
+        fn counted<R>(&self, add: usize, free_below: usize, access: impl FnOnce() -> R) -> R {
+            let others = self.accesses.fetch_add(add, Ordering::SeqCst);
+            assert!(others < free_below, "{}: two accesses at once", crate::harness::RACE);
+            let result = access();
+            self.accesses.fetch_sub(add, Ordering::SeqCst);
+            result
+        }
+    }
+}
