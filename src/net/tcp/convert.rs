@@ -34,8 +34,12 @@ pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
     fd.take().map_err(|_| io::Error::new(io::ErrorKind::NotConnected, "use of closed network connection"))
 }
 
-pub(in crate::net) fn closed_placeholder(result: io::Result<OwnedFd>) -> OwnedFd {
-    result.expect("the socket was closed explicitly: it has no descriptor to give")
+/// What an infallible conversion gives.
+///
+/// # Panics
+/// When there is nothing: the socket was closed explicitly, or a duplicate was needed and the process has no number for it.
+pub(in crate::net) fn given(result: io::Result<OwnedFd>) -> OwnedFd {
+    result.unwrap_or_else(|error| panic!("the socket has no descriptor to give: {error}"))
 }
 
 /// The descriptor of the last of a stream's clones.
@@ -47,7 +51,7 @@ pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
 
 /// The same, a duplicate while other clones live.
 pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
-    closed_placeholder(match Arc::try_unwrap(fd) {
+    given(match Arc::try_unwrap(fd) {
         Ok(fd) => release(fd),
         Err(shared) => shared.with("file", socket::dup_cloexec),
     })
@@ -79,7 +83,7 @@ impl From<TcpListener> for OwnedFd {
     /// # Panics
     /// When the listener was closed explicitly.
     fn from(listener: TcpListener) -> OwnedFd {
-        closed_placeholder(release(listener.fd))
+        given(release(listener.fd))
     }
 }
 

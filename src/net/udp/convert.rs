@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 
 use super::UdpSocket;
 use crate::net::fd::net_fd::NetFd;
-use crate::net::tcp::convert::{closed_placeholder, raw, release};
+use crate::net::tcp::convert::{given, raw, release};
 use crate::sys::socket;
 
 impl From<std::net::UdpSocket> for UdpSocket {
@@ -41,7 +41,7 @@ impl From<UdpSocket> for OwnedFd {
     /// # Panics
     /// When the socket was closed explicitly.
     fn from(socket: UdpSocket) -> OwnedFd {
-        closed_placeholder(release(socket.into_net_fd()))
+        given(release(socket.into_net_fd()))
     }
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::net as std_net;
 
 use super::file::SocketFile;
 use super::{UnixDatagram, UnixListener, UnixSeqpacket, UnixSeqpacketListener, UnixStream};
-use crate::net::tcp::convert::{adopt, closed_placeholder, descriptor, duplicate_shared, release, release_shared};
+use crate::net::tcp::convert::{adopt, descriptor, duplicate_shared, given, release, release_shared};
 
 impl UnixListener {
     fn release(self) -> io::Result<OwnedFd> {
@@ -111,7 +111,7 @@ impl From<UnixListener> for OwnedFd {
     /// # Panics
     /// When the listener was closed explicitly.
     fn from(listener: UnixListener) -> OwnedFd {
-        closed_placeholder(listener.release())
+        given(listener.release())
     }
 }
 
@@ -121,7 +121,7 @@ impl From<UnixSeqpacketListener> for OwnedFd {
     /// # Panics
     /// When the listener was closed explicitly.
     fn from(listener: UnixSeqpacketListener) -> OwnedFd {
-        closed_placeholder(listener.release())
+        given(listener.release())
     }
 }
 
@@ -149,7 +149,7 @@ impl From<UnixDatagram> for OwnedFd {
     /// # Panics
     /// When the socket was closed explicitly.
     fn from(socket: UnixDatagram) -> OwnedFd {
-        closed_placeholder(release(socket.fd))
+        given(release(socket.fd))
     }
 }
 
