@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{becomes, echo, listener, ping, poll_once, run};
+use common::{becomes, echo, listener, own_address, ping, poll_once, run};
 use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout};
 use netpoll::prelude::*;
 use netpoll::task;
@@ -23,7 +23,7 @@ fn op_error(error: &std::io::Error) -> &OpError {
 fn close_ends_a_waiting_accept_and_frees_the_port() {
     run(async {
         for _ in 0..20 {
-            let listener = Arc::new(listener().await);
+            let listener = Arc::new(TcpListener::bind(own_address()).await.unwrap());
             let addr = listener.local_addr().unwrap();
             let waiting = task::spawn({
                 let listener = listener.clone();
@@ -45,7 +45,7 @@ fn close_ends_a_waiting_accept_and_frees_the_port() {
 fn nothing_is_accepted_after_close_returned() {
     run(async {
         for _ in 0..50 {
-            let listener = listener().await;
+            let listener = TcpListener::bind(own_address()).await.unwrap();
             let addr = listener.local_addr().unwrap();
             // Dialled before the close, and waiting in the queue.
             let queued = TcpStream::connect(addr).await.unwrap();
@@ -221,7 +221,7 @@ fn incoming_yields_connections_then_one_error_then_the_end() {
 #[test]
 fn into_incoming_owns_the_listener_and_an_expired_deadline_does_not_end_it() {
     run(async {
-        let mut incoming = listener().await.into_incoming();
+        let mut incoming = TcpListener::bind(own_address()).await.unwrap().into_incoming();
         let addr = incoming.listener().local_addr().unwrap();
         incoming.listener().set_deadline(Instant::now()).unwrap();
         for _ in 0..3 {

@@ -74,7 +74,7 @@ fn a_successor_takes_what_is_passed_to_it() {
     }
     let _watchdog = Watchdog::new();
     let (first, second) = run(async {
-        let bind = || TcpListener::bind("127.0.0.1:0");
+        let bind = || TcpListener::bind(common::own_address());
         (bind().await.unwrap(), bind().await.unwrap())
     });
     let addrs = [first.local_addr().unwrap(), second.local_addr().unwrap()];
@@ -194,9 +194,8 @@ fn a_command_that_cannot_pass_says_so() {
 #[test]
 fn a_command_holds_duplicates() {
     common::child("a_command_holds_duplicates", || {
-        // The first wait makes the runtime's own descriptors.
-        run(netpoll::task::sleep(std::time::Duration::from_millis(1)));
-        let listener = run(TcpListener::bind("127.0.0.1:0")).unwrap();
+        run(common::warm_up());
+        let listener = run(TcpListener::bind(common::own_address())).unwrap();
         let addr = listener.local_addr().unwrap();
         let before = fd_count();
         let mut command = Command::new("true");

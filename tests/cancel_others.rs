@@ -148,7 +148,7 @@ fn binding_udp_by_name_and_closing() {
         })
         .await;
         sweep("close", async |at| {
-            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let socket = UdpSocket::bind(support::own_address()).await.unwrap();
             let addr = socket.local_addr().unwrap();
             let outcome = drop_at(at, socket.close(), async || {}).await;
             UdpSocket::bind(addr).await.expect("the close has begun, so it ends");
@@ -450,10 +450,10 @@ fn dialers_names_and_listeners() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let dead = {
-            let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            gone.local_addr().unwrap()
-        };
+        // Bound, so that nobody else gets it, and not listening.
+        let refusing = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        refusing.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let dead = refusing.local_addr().unwrap().as_socket().unwrap();
         for kind in ["dial", "dial by name", "dial past a refusal"] {
             sweep(kind, async |at| {
                 let (dialer, attempts) = (Dialer::new().timeout(Duration::from_secs(60)), [dead, addr]);

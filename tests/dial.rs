@@ -166,9 +166,15 @@ fn the_timeout_of_a_dial_is_gone_once_it_is_connected() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
-        let stream = TcpStream::connect_timeout(&addr, Duration::from_millis(200)).await.unwrap();
-        let (peer, _) = listener.accept().await.unwrap();
-        task::sleep(Duration::from_millis(250)).await;
+        let (stream, timeout) =
+            common::within_a_timeout(async |timeout| TcpStream::connect_timeout(&addr, timeout).await).await;
+        let (peer, _) = loop {
+            let accepted = listener.accept().await.unwrap();
+            if accepted.1 == stream.local_addr().unwrap() {
+                break accepted;
+            }
+        };
+        task::sleep(timeout).await;
         stream.write_all(b"x").await.unwrap();
         assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 1);
     });
@@ -179,9 +185,7 @@ fn a_dropped_dial_closes_its_socket() {
     common::child("a_dropped_dial_closes_its_socket", || {
         let (_socket, _queued, addr) = black_hole();
         run(async {
-            // The poller's descriptors come with the first wait.
-            task::sleep(Duration::from_millis(1)).await;
-            drop(TcpStream::connect_timeout(&addr, Duration::from_millis(1)).await);
+            common::warm_up().await;
             let before = fd_count();
             for _ in 0..20 {
                 let mut dial = Box::pin(TcpStream::connect(addr));

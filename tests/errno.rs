@@ -12,7 +12,7 @@ use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Folder, becomes, child, fd_count, is_child, listener, pair, park_on, ping_pong, poll_once, run};
 use faults::{Injection, inject, inject_after, watch};
@@ -413,9 +413,8 @@ async fn closing(call: &'static str, errno: i32) -> Result {
 async fn waiting(call: &'static str, errno: i32) -> Result {
     let (client, server) = pair().await;
     let fault = inject(call, None, errno, 1);
-    let mut rounds = 0;
-    while fault.hits() == 0 && rounds < 1000 {
-        rounds += 1;
+    let start = Instant::now();
+    while fault.hits() == 0 && start.elapsed() < common::BOUND / 2 {
         task::sleep(Duration::from_micros(300)).await;
         let peer = std::thread::spawn({
             let server = server.clone();
@@ -443,14 +442,14 @@ async fn waking(operation: &str, call: &'static str, errno: i32) -> Result {
         "wake from outside" => inject(call, breaker(), errno, 1),
         _ => inject_after(call, breaker(), errno, 1),
     };
-    let mut rounds = 0;
-    while fault.hits() == 0 && rounds < 1000 {
-        rounds += 1;
-        // Asleep in epoll by then, as a rule.
+    let start = Instant::now();
+    while fault.hits() == 0 && start.elapsed() < common::BOUND / 2 {
+        // Asleep in epoll by then, as a rule. A task, since this future may be woken without a write: where a worker polls, because a
+        // task kept this thread on a busy machine.
         let (send, receive) = flag::pair();
         let thread = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(2));
-            send.set();
+            park_on(task::spawn(async move { send.set() }));
         });
         receive.await;
         thread.join().unwrap();

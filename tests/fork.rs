@@ -25,7 +25,7 @@ fn forked(body: impl FnOnce() -> i32) {
     let start = std::time::Instant::now();
     // SAFETY: `status` is valid for the call.
     while unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } == 0 {
-        if start.elapsed() > Duration::from_secs(10) {
+        if start.elapsed() > common::BOUND / 2 {
             // SAFETY: our own child, which is not reaped yet.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }

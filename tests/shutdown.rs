@@ -13,7 +13,7 @@ use common::{Watchdog, child, child_with, echo, eventually, fd_count, pair, park
 use netpoll::net::{OpError, TcpListener, TcpStream, is_timeout};
 use netpoll::{rt, task};
 
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(120);
 
 fn is_shut_down(error: &std::io::Error) -> bool {
     error.get_ref().and_then(|inner| inner.downcast_ref()).is_some_and(OpError::is_shut_down)
@@ -279,8 +279,9 @@ fn a_stuck_task_is_named_and_the_next_runtime_works_beside_it() {
                 .unwrap();
             begins.recv().unwrap();
             let start = Instant::now();
-            let still = rt::shutdown(Duration::from_millis(500)).unwrap_err();
-            assert!(start.elapsed() >= Duration::from_millis(500));
+            // Long enough for the others to end on a busy machine.
+            let still = rt::shutdown(Duration::from_secs(1)).unwrap_err();
+            assert!(start.elapsed() >= Duration::from_secs(1));
             assert!(!still.on_runtime_thread);
             assert_eq!(still.threads, ["netpoll"]);
             assert_eq!(still.running, [(stuck.task().id(), Some("mule".to_owned()))]);

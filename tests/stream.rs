@@ -258,7 +258,6 @@ fn interval_ticks_first_after_one_period_and_does_not_drift() {
         let period = Duration::from_millis(5);
         let begin = Instant::now();
         let mut ticks: Interval = stream::interval(period);
-        assert!(poll(&mut ticks).is_pending());
         for count in 1..=4 {
             assert_eq!(ticks.next().await, Some(()));
             assert!(begin.elapsed() >= period * count, "tick {count} is early");
@@ -293,10 +292,12 @@ fn interval_at_the_ends_of_the_range() {
 #[test]
 fn a_dropped_next_loses_no_tick_and_no_item() {
     block_on(async {
-        let mut ticks = stream::interval(Duration::from_millis(10));
+        let (begin, period) = (Instant::now(), Duration::from_millis(100));
+        let mut ticks = stream::interval(period);
         for _ in 0..5 {
             let mut next = pin!(ticks.next());
-            assert!(next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            let polled = next.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending() || begin.elapsed() >= period);
         }
         assert_eq!(ticks.next().await, Some(()));
 

@@ -114,6 +114,7 @@ pub(crate) fn send_to(fd: BorrowedFd<'_>, buf: &[u8], to: &SockAddr, flags: c_in
 mod tests {
     use super::*;
     use crate::sys::control::{FDS_MAX, RIGHTS_WORDS, space, words};
+    use crate::sys::fd::has_descriptors;
     use std::fs::File;
     use std::io::{ErrorKind, Read, Write};
     use std::net::UdpSocket;
@@ -180,6 +181,9 @@ mod tests {
 
     #[test]
     fn as_many_descriptors_as_the_kernel_passes() {
+        if !has_descriptors(1000) {
+            return eprintln!("skipped: too few descriptors");
+        }
         let (ours, theirs) = UnixStream::pair().unwrap();
         let file = File::open("/dev/null").unwrap();
         send_fds(ours.as_fd(), b"x", &[file.as_fd(); FDS_MAX]).unwrap();

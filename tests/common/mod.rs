@@ -2,10 +2,13 @@
 //!
 //! Settings of the process (a `Builder`, a shutdown, rlimits, fork) belong in a child: [`child`] runs the calling test once more, alone,
 //! in a process of its own.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, unused_imports)]
+
+mod kernel;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::process::{Command, Stdio};
@@ -18,10 +21,18 @@ use std::time::{Duration, Instant};
 
 use netpoll::net::{TcpListener, TcpStream};
 use netpoll::task;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+pub use kernel::{in_flight, own_address};
 
 /// For how long anything may take before it counts as a hang. Generous: the tests run in parallel, on machines with other work; and more
 /// so in a build that a sanitizer slows down (`ci/sanitizer.sh`).
-pub const BOUND: Duration = Duration::from_secs(if option_env!("NETPOLL_SLOW").is_some() { 600 } else { 60 });
+pub const BOUND: Duration = Duration::from_secs(if option_env!("NETPOLL_SLOW").is_some() { 600 } else { 180 });
+
+/// Whether the machine has nothing else to do, so that a test may say how soon something must have happened.
+pub fn is_timed() -> bool {
+    std::env::var("NETPOLL_TIMED").is_ok_and(|value| value == "1")
+}
 
 /// Ends the process, and says in which test, if it is not dropped within [`BOUND`]: a hang of the runtime must not hang the run.
 #[derive(Debug)]
@@ -76,10 +87,10 @@ pub async fn becomes(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Polls: the result, if there is one. Pending means that the operation waits: one in so many is turned away for the sake of
-/// fairness, though it need not wait, and is polled once more.
+/// Polls: the result, if there is one. Pending means that the operation waits, and that its waker has not been called: one in so many
+/// is turned away for the sake of fairness, though it need not wait, and on a busy machine any may be. It is polled once more.
 pub fn poll_with<F: Future + Unpin>(future: &mut F, cx: &mut Context<'_>) -> Poll<F::Output> {
-    match Pin::new(&mut *future).poll(cx) {
+    match Pin::new(&mut *future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Pending => Pin::new(future).poll(cx),
         ready => ready,
     }
@@ -111,6 +122,25 @@ pub fn park_on<T>(future: impl Future<Output = T>) -> T {
             Poll::Pending => thread::park(),
         }
     }
+}
+
+/// Dials with a timeout of 200 ms, or of as much more as this machine needs: the connection, and the timeout it had.
+pub async fn within_a_timeout(mut dial: impl AsyncFnMut(Duration) -> io::Result<TcpStream>) -> (TcpStream, Duration) {
+    let mut timeout = Duration::from_millis(200);
+    loop {
+        match dial(timeout).await {
+            Ok(stream) => return (stream, timeout),
+            Err(error) => assert!(netpoll::net::is_timeout(&error) && timeout < BOUND, "{error}"),
+        }
+        timeout *= 2;
+    }
+}
+
+/// Makes what a process makes once and keeps: the poller's descriptors. For who counts descriptors, or uses them all up.
+pub async fn warm_up() {
+    let (client, _server) = pair().await;
+    assert!(poll_once(&mut client.read(&mut [0; 1])).await.is_pending());
+    client.force_close().await.unwrap();
 }
 
 pub async fn listener() -> TcpListener {
@@ -170,8 +200,8 @@ pub async fn fill(stream: &TcpStream) -> usize {
     let chunk = vec![7; 64 << 10];
     let mut total = 0;
     let mut idle = 0;
-    // Room may come once more while the kernel moves bytes to the peer.
-    while idle < 20 {
+    // Room may come once more while the kernel moves bytes to the peer. (Where the peer has dropped some, it tries for ever.)
+    while idle < 20 || idle < 1000 && in_flight(stream.as_fd()) > 0 {
         let mut write = stream.write(&chunk);
         match poll_once(&mut write).await {
             Poll::Ready(count) => (total, idle) = (total + count.unwrap(), 0),
@@ -269,18 +299,24 @@ pub fn cpu_time() -> Duration {
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
-/// Sets how many descriptors this process may have: for child processes.
+/// Sets how many descriptors this process may have, as far as it is let: for child processes.
 pub fn set_nofile(count: u64) {
-    let limit = libc::rlimit { rlim_cur: count, rlim_max: nofile_max() };
-    // SAFETY: `limit` is valid for the call.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = Some(maximum.map_or(count, |most| count.min(most)));
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
 }
 
-fn nofile_max() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is valid for the call.
-    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
-    limit.rlim_max
+/// Whether this process may have so many descriptors, which it sees to; says so where it may not.
+pub fn has_descriptors(count: u64) -> bool {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.maximum.is_some_and(|most| most < count) {
+        println!("skipped: {count} descriptors are needed here, {:?} may be had", limit.maximum);
+        return false;
+    }
+    if limit.current.is_some_and(|now| now < count) {
+        set_nofile(limit.maximum.unwrap_or(count));
+    }
+    true
 }
 
 /// Takes all descriptors that are left.

@@ -245,7 +245,7 @@ fn a_million_tasks_come_and_go() {
         let first = live_bytes() - begin;
         // The queues keep the room that they have grown to; a second crowd finds it.
         crowd_of_tasks(count);
-        rt::shutdown(Duration::from_secs(30)).unwrap();
+        rt::shutdown(Duration::from_secs(120)).unwrap();
         let second = live_bytes() - begin;
         figure(
             "11",
@@ -362,7 +362,7 @@ fn panics_stay_where_they_are() {
         eventually("half of the sleepers are left", || rt::metrics().tasks_alive == rounds as u64 / 2);
         // It drops them on this thread, and contains what they do.
         EXPECTED.set(true);
-        rt::shutdown(Duration::from_secs(30)).unwrap();
+        rt::shutdown(Duration::from_secs(120)).unwrap();
         EXPECTED.set(false);
         assert_eq!(rt::metrics().tasks_alive, 0);
         figure(

@@ -81,7 +81,7 @@ fn is_clean(fds: usize, accepts: task::JoinHandle<()>) {
         let metrics = rt::metrics();
         (metrics.descriptors, metrics.waiters, metrics.tasks_alive) == (0, 0, 0)
     });
-    rt::shutdown(Duration::from_secs(30)).unwrap();
+    rt::shutdown(Duration::from_secs(120)).unwrap();
     eventually("no descriptor is left", || fd_count() == fds);
 }
 
@@ -443,7 +443,8 @@ fn resets_are_told_as_resets() {
         park_on(dials);
         let mut kinds = Kinds::new();
         for _ in 0..half * 2 {
-            let (what, result) = tell.recv_timeout(Duration::from_secs(30)).expect("every connection hears of its end");
+            let (what, result) =
+                tell.recv_timeout(Duration::from_secs(120)).expect("every connection hears of its end");
             note(&mut kinds, what, &result);
         }
         figure("9", format_args!("{} resets in {:.1?}: {kinds:?}", half * 2, begin.elapsed()));

@@ -1,11 +1,15 @@
 //! What several test files share: a bound on every test, connected pairs, wakers that count, polling by hand.
 //!
 //! Nothing here sleeps for a guessed time: tests wait on conditions, and the bound turns a hang into a failure.
-#![allow(dead_code, unreachable_pub)] // Each test binary uses a part.
+#![allow(dead_code, unreachable_pub, unused_imports)] // Each test binary uses a part.
+
+#[path = "../common/kernel.rs"]
+mod kernel;
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -15,8 +19,10 @@ use std::time::{Duration, Instant};
 use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout};
 use netpoll::task;
 
+pub use kernel::{in_flight, own_address};
+
 /// After this long a test counts as hung; none needs a tenth of it on an idle machine.
-pub const HANG: Duration = Duration::from_secs(120);
+pub const HANG: Duration = Duration::from_secs(240);
 
 /// Runs a test on a thread of its own, within [`HANG`]. Its panic is resumed here.
 pub fn bounded<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
@@ -43,14 +49,6 @@ pub fn run<T: Send + 'static, F: Future<Output = T>>(test: impl FnOnce() -> F + 
 pub async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     connect_to(&listener).await
-}
-
-/// A loopback address of this process and test alone, for who binds a port again that was free a moment ago: on the common address
-/// somebody else may get it first.
-pub fn own_address() -> SocketAddr {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let test = NEXT.fetch_add(1, Ordering::Relaxed) as u32 % 32;
-    SocketAddr::from(((0x7f00_0001 + ((1 + test) << 18) + ((std::process::id() & 0x1_ffff) << 1)).to_be_bytes(), 0))
 }
 
 /// A connection to `listener`.
@@ -80,10 +78,14 @@ pub async fn narrow_pair() -> (TcpStream, TcpStream) {
 pub async fn fill(stream: &TcpStream) -> usize {
     let mut total = 0;
     let chunk = [0; 16 * 1024];
+    let mut idle = 0;
     // The kernel moves what was written from this side's buffer to the other's, which makes room once more. An acknowledgement
-    // may be delayed by 200 ms.
-    while let Ok(written) = netpoll::future::timeout(Duration::from_millis(250), stream.write(&chunk)).await {
-        total += written.expect("the connection is whole");
+    // may be delayed by 200 ms, and by more on a busy machine. (Where the peer has dropped bytes, it tries for ever.)
+    while idle == 0 || idle < 10 && in_flight(stream.as_fd()) > 0 {
+        match netpoll::future::timeout(Duration::from_millis(250), stream.write(&chunk)).await {
+            Ok(written) => (total, idle) = (total + written.expect("the connection is whole"), 0),
+            Err(_) => idle += 1,
+        }
     }
     total
 }
@@ -147,12 +149,16 @@ impl Wakes {
     }
 }
 
-/// Polls once, with a waker of one's own.
+/// Polls, with a waker of one's own. Pending means that it waits, and has not called the waker: an operation that need not wait may be
+/// turned away for the sake of fairness, on a busy machine any, and is polled once more.
 pub fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(waker))
+    match Pin::new(&mut *future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Pending => Pin::new(future).poll(&mut Context::from_waker(waker)),
+        ready => ready,
+    }
 }
 
-/// Polls once, for a waiter that nobody will wake.
+/// The same for a waiter that nobody will wake.
 pub fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll_with(future, Waker::noop())
 }
