@@ -1,6 +1,7 @@
 //! [`StreamExt`]: the methods of streams, with async-std's names and signatures.
 //!
-//! One trait, so that a glob import never makes a method ambiguous. What only hands on to `futures-lite` has its types; ours are
+//! One trait, so that a glob import never makes a method ambiguous, and so one file: each method is a line, its documentation and an
+//! example. What only hands on to `futures-lite` has its types; ours are
 //! `merge`, `collect`, `try_fold`, sums, comparisons and those with a clock. All are stable here (some there only with its feature `unstable`).
 //!
 //! # Cancellation
@@ -8,24 +9,19 @@
 //! on where it was.
 
 use std::cmp::Ordering;
-use std::fmt;
-use std::future::Future;
 use std::iter;
 use std::ops;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
 use futures_lite::stream::StreamExt as Lite;
-use pin_project_lite::pin_project;
 
 use super::{
-    AllFuture, AnyFuture, BestByKeyFuture, BestFuture, Chain, Cloned, CollectFuture, CompareFuture, Copied,
-    CountFuture, Cycle, Delay, Enumerate, Filter, FilterMap, FindFuture, FindMapFuture, FlatMap, Flatten, FoldFuture,
-    ForEachFuture, FromStream, Fuse, Inspect, LastFuture, Map, MapWhile, Merge, NextFuture, NthFuture, PartitionFuture,
-    PositionFuture, Scan, Skip, SkipWhile, StepBy, Take, TakeWhile, Throttle, Timeout, TryForEachFuture, UnzipFuture,
-    Zip, compare,
+    AccumulateFuture, AllFuture, AnyFuture, BestByKeyFuture, BestFuture, Chain, Cloned, CollectFuture, CompareFuture,
+    Copied, CountFuture, Cycle, Delay, Enumerate, Filter, FilterMap, FindFuture, FindMapFuture, FlatMap, Flatten,
+    FoldFuture, ForEachFuture, FromStream, Fuse, Inspect, LastFuture, Map, MapWhile, Merge, NextFuture, NthFuture,
+    PartitionFuture, PositionFuture, Scan, Skip, SkipWhile, StepBy, Take, TakeWhile, Throttle, Timeout, TryFoldFuture,
+    TryForEachFuture, UnzipFuture, Zip, compare,
 };
 
 /// Methods for every [`Stream`].
@@ -601,7 +597,7 @@ pub trait StreamExt: Stream {
         Self: Unpin + Sized,
         F: FnMut(B, Self::Item) -> Result<B, E>,
     {
-        TryFoldFuture { stream: self, f, partial: Some(init) }
+        TryFoldFuture::new(self, init, f)
     }
 
     /// Gives all items to `f`, which does not wait: for that, loop over [`next`](StreamExt::next).
@@ -1054,8 +1050,7 @@ pub trait StreamExt: Stream {
         Self: Sized,
         T: iter::Sum<Self::Item> + ops::Add<Output = T>,
     {
-        let total = Some(iter::empty().sum());
-        AccumulateFuture { stream: self, total, add: |total, item| total + iter::once(item).sum() }
+        AccumulateFuture::new(self, iter::empty().sum(), |total, item| total + iter::once(item).sum())
     }
 
     /// The product of all items, of numbers and everything else with [`Product`](iter::Product). For a stream of `Result`:
@@ -1073,75 +1068,8 @@ pub trait StreamExt: Stream {
         Self: Sized,
         T: iter::Product<Self::Item> + ops::Mul<Output = T>,
     {
-        let total = Some(iter::empty().product());
-        AccumulateFuture { stream: self, total, add: |total, item| total * iter::once(item).product() }
+        AccumulateFuture::new(self, iter::empty().product(), |total, item| total * iter::once(item).product())
     }
 }
 
 impl<S: Stream + ?Sized> StreamExt for S {}
-
-pin_project! {
-    /// Future of [`StreamExt::sum`] and [`StreamExt::product`].
-    #[must_use = "futures do nothing unless you `.await` or poll them"]
-    pub struct AccumulateFuture<S: Stream, T> {
-        #[pin]
-        stream: S,
-        // `None` once the future is done.
-        total: Option<T>,
-        add: fn(T, S::Item) -> T,
-    }
-}
-
-impl<S: Stream, T> Future for AccumulateFuture<S, T> {
-    type Output = T;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let mut this = self.project();
-        loop {
-            let item = ready!(this.stream.as_mut().poll_next(cx));
-            let total = this.total.take().expect("polled after it was ready");
-            match item {
-                Some(item) => *this.total = Some((this.add)(total, item)),
-                None => return Poll::Ready(total),
-            }
-        }
-    }
-}
-
-impl<S: Stream, T: fmt::Debug> fmt::Debug for AccumulateFuture<S, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccumulateFuture").field("total", &self.total).finish_non_exhaustive()
-    }
-}
-
-/// Future of [`StreamExt::try_fold`].
-#[derive(Debug)]
-#[must_use = "futures do nothing unless you `.await` or poll them"]
-pub struct TryFoldFuture<'a, S: ?Sized, F, B> {
-    stream: &'a mut S,
-    f: F,
-    /// `None` once the future is done.
-    partial: Option<B>,
-}
-
-impl<S: ?Sized, F, B> Unpin for TryFoldFuture<'_, S, F, B> {}
-
-impl<S, F, B, E> Future for TryFoldFuture<'_, S, F, B>
-where
-    S: Stream + Unpin + ?Sized,
-    F: FnMut(B, S::Item) -> Result<B, E>,
-{
-    type Output = Result<B, E>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        loop {
-            let item = ready!(Pin::new(&mut *this.stream).poll_next(cx));
-            let partial = this.partial.take().expect("try_fold polled after it was ready");
-            match item {
-                Some(item) => this.partial = Some((this.f)(partial, item)?),
-                None => return Poll::Ready(Ok(partial)),
-            }
-        }
-    }
-}

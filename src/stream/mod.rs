@@ -7,6 +7,7 @@ mod collect;
 mod compare;
 mod ext;
 mod extend;
+mod fold;
 mod interval;
 mod merge;
 mod sources;
@@ -26,8 +27,9 @@ pub use futures_lite::stream::{
 
 pub use collect::{CollectFuture, FromStream};
 pub use compare::{BestByKeyFuture, BestFuture, CompareFuture};
-pub use ext::{AccumulateFuture, StreamExt, TryFoldFuture};
+pub use ext::StreamExt;
 pub use extend::{Extend, IntoStream, extend};
+pub use fold::{AccumulateFuture, TryFoldFuture};
 pub use interval::{Interval, interval};
 pub use merge::Merge;
 pub use sources::{FromFn, Successors, from_fn, successors};
