@@ -5,6 +5,7 @@
 
 pub mod activation;
 mod addr;
+mod deadlines;
 mod dialer;
 pub(crate) mod error;
 pub(crate) mod fd;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
 
+use crate::net::deadlines::deadline_methods;
 use crate::net::dialer::Recipe;
 use crate::net::error::Op;
 use crate::net::fd::dial::dial_tcp;
@@ -243,85 +244,6 @@ impl TcpStream {
         Writable::new(&self.fd)
     }
 
-    // ---- deadlines ----
-
-    /// Sets when reads and writes time out, or (`None`) that they do not. It applies to what waits already and stays until it is
-    /// moved; one in the past ends what waits at once. An expired deadline comes before data that is there.
-    ///
-    /// # Errors
-    /// Closed after [`force_close`](TcpStream::force_close).
-    pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        let deadline = deadline.into();
-        self.fd.set_deadline(Direction::Read, deadline)?;
-        self.fd.set_deadline(Direction::Write, deadline)
-    }
-
-    /// The same for reads only.
-    ///
-    /// # Errors
-    /// Closed after [`force_close`](TcpStream::force_close).
-    ///
-    /// # Examples
-    /// ```
-    /// # netpoll::task::block_on(async {
-    /// # use netpoll::net::{TcpListener, TcpStream, is_timeout};
-    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
-    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
-    /// use std::time::{Duration, Instant};
-    ///
-    /// stream.set_read_deadline(Instant::now() + Duration::from_millis(10))?;
-    /// assert!(is_timeout(&stream.read(&mut [0; 1]).await.unwrap_err()));
-    /// stream.set_read_deadline(None)?;
-    /// # std::io::Result::Ok(()) }).unwrap();
-    /// ```
-    pub fn set_read_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        self.fd.set_deadline(Direction::Read, deadline.into())
-    }
-
-    /// The same for writes only.
-    ///
-    /// # Errors
-    /// Closed after [`force_close`](TcpStream::force_close).
-    pub fn set_write_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        self.fd.set_deadline(Direction::Write, deadline.into())
-    }
-
-    /// Sets for how long a read may wait, counted anew by each that has to. Where a deadline is set as well, the earlier
-    /// wins.
-    ///
-    /// Through the traits, where a read is a series of polls, it begins with the first poll that has to wait and ends with the one
-    /// that does not.
-    ///
-    /// # Errors
-    /// `InvalidInput` for zero, as in std.
-    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.fd.set_timeout(Direction::Read, timeout)
-    }
-
-    /// The same for writes.
-    ///
-    /// # Errors
-    /// `InvalidInput` for zero, as in std.
-    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.fd.set_timeout(Direction::Write, timeout)
-    }
-
-    /// The timeout set by [`set_read_timeout`](TcpStream::set_read_timeout).
-    ///
-    /// # Errors
-    /// None today; the signature is std's.
-    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.fd.fd.timeout(Direction::Read))
-    }
-
-    /// The timeout set by [`set_write_timeout`](TcpStream::set_write_timeout).
-    ///
-    /// # Errors
-    /// None today; the signature is std's.
-    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.fd.fd.timeout(Direction::Write))
-    }
-
     // ---- closing ----
 
     /// Shuts one or both sides down (shutdown(2)). What waits on that side ends: reads with 0, writes with `BrokenPipe`.
@@ -464,6 +386,24 @@ impl TcpStream {
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.fd.with("take-error", socket::take_error)
     }
+}
+
+deadline_methods! {
+    TcpStream;
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::{TcpListener, TcpStream, is_timeout};
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// stream.set_read_deadline(Instant::now() + Duration::from_millis(10))?;
+    /// assert!(is_timeout(&stream.read(&mut [0; 1]).await.unwrap_err()));
+    /// stream.set_read_deadline(None)?;
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
 }
 
 raw_access!(TcpStream, Call);

@@ -14,6 +14,7 @@ use super::futures::{
     PeekDatagram, PeekFrom, RecvDatagram, RecvFrom, RecvMany, RecvMsg, SendDatagram, SendMany, SendMsg, SendTo,
 };
 use super::options;
+use crate::net::deadlines::deadline_methods;
 use crate::net::error::{Addr, Op};
 use crate::net::fd::net_fd::NetFd;
 use crate::net::futures::{Closed, Readable, Writable};
@@ -376,77 +377,6 @@ impl UdpSocket {
 
     // ---- deadlines ----
 
-    /// Sets when receiving and sending time out, or (`None`) that they do not. It applies to what waits already and stays until it
-    /// is moved; one in the past ends what waits at once. An expired deadline comes before a datagram that is there.
-    ///
-    /// # Errors
-    /// Closed after [`close`](UdpSocket::close).
-    ///
-    /// # Examples
-    /// ```
-    /// # netpoll::task::block_on(async {
-    /// # use netpoll::net::{UdpSocket, is_timeout};
-    /// # let socket = UdpSocket::bind("127.0.0.1:0").await?;
-    /// use std::time::{Duration, Instant};
-    ///
-    /// socket.set_deadline(Instant::now() + Duration::from_millis(10))?;
-    /// assert!(is_timeout(&socket.recv_from(&mut [0; 1]).await.unwrap_err()));
-    /// # std::io::Result::Ok(()) }).unwrap();
-    /// ```
-    pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        let deadline = deadline.into();
-        self.fd.set_deadline(Direction::Read, deadline)?;
-        self.fd.set_deadline(Direction::Write, deadline)
-    }
-
-    /// The same for receiving only.
-    ///
-    /// # Errors
-    /// Closed after [`close`](UdpSocket::close).
-    pub fn set_read_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        self.fd.set_deadline(Direction::Read, deadline.into())
-    }
-
-    /// The same for sending only.
-    ///
-    /// # Errors
-    /// Closed after [`close`](UdpSocket::close).
-    pub fn set_write_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        self.fd.set_deadline(Direction::Write, deadline.into())
-    }
-
-    /// Sets for how long a receiver may wait, counted anew by each. Where a deadline is set as well, the earlier wins.
-    ///
-    /// # Errors
-    /// `InvalidInput` for zero, as in std.
-    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.fd.set_timeout(Direction::Read, timeout)
-    }
-
-    /// The same for senders.
-    ///
-    /// # Errors
-    /// `InvalidInput` for zero, as in std.
-    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.fd.set_timeout(Direction::Write, timeout)
-    }
-
-    /// The timeout set by [`set_read_timeout`](UdpSocket::set_read_timeout).
-    ///
-    /// # Errors
-    /// None today; the signature is std's.
-    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.fd.fd.timeout(Direction::Read))
-    }
-
-    /// The timeout set by [`set_write_timeout`](UdpSocket::set_write_timeout).
-    ///
-    /// # Errors
-    /// None today; the signature is std's.
-    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.fd.fd.timeout(Direction::Write))
-    }
-
     // ---- names and closing ----
 
     /// The address of this side.
@@ -480,6 +410,22 @@ impl UdpSocket {
     pub fn close(&self) -> Closed {
         self.fd.close()
     }
+}
+
+deadline_methods! {
+    UdpSocket;
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::{UdpSocket, is_timeout};
+    /// # let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// socket.set_deadline(Instant::now() + Duration::from_millis(10))?;
+    /// assert!(is_timeout(&socket.recv_from(&mut [0; 1]).await.unwrap_err()));
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
 }
 
 raw_access!(UdpSocket, Free);
