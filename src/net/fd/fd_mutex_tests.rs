@@ -96,8 +96,9 @@ fn closing_frees_the_queue_and_the_holder_is_the_last() {
     while queued() < 4 {
         std::thread::yield_now();
     }
-    assert_eq!(mutex.begin_close().unwrap().wake_all(), 4);
+    let mut wakers = mutex.begin_close().unwrap();
     assert_eq!(waiters_bits(&mutex), 0);
+    assert_eq!(wakers.wake_all(), 4);
     for thread in threads {
         assert_eq!(thread.join().unwrap(), Err(LockError::Closed));
     }
