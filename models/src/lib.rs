@@ -4,7 +4,8 @@
 //! file that uses only `crate::sync` and other files of this tree is model-checked as it stands.
 //!
 //! A model is a function of this library that plays one round; loom plays it again in every order of events within the
-//! bound on preemptions, and shuttle (feature `shuttle`, `ci/shuttle.sh`) in as many random orders as it is told. `tests/*.rs` run it, once as it stands ([`harness::check`]) and once for each bug that is
+//! bound on preemptions, and shuttle (feature `shuttle`, `ci/shuttle.sh`) in as many random orders as it is told.
+//! `tests/*.rs` run it, once as it stands ([`harness::check`]) and once for each bug that is
 //! planted in the source for it to find ([`harness::finds`]). To add one: mirror the file, write the model beside the
 //! others, plant `planted!("name")` in the source, and add two lines to `tests/`.
 //!
