@@ -16,6 +16,8 @@ address) ;;
 thread | memory)
     if [[ -f $(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock ]]; then
         options+=(-Zbuild-std)
+        # std makes a Vec byte by byte otherwise, which takes minutes under thread.
+        export CARGO_PROFILE_DEV_OPT_LEVEL=1
         printf 'std is instrumented\n'
     elif [[ $sanitizer == thread ]]; then
         flags+=' -Cunsafe-allow-abi-mismatch=sanitizer'
@@ -37,8 +39,7 @@ export TSAN_OPTIONS="report_thread_leaks=0 enable_adaptive_delay=1 ${TSAN_OPTION
 export RUSTFLAGS="$flags ${RUSTFLAGS:-}"
 # Their symbols take seconds, which tests of panics do not have.
 export RUST_BACKTRACE=0
-# Ours is optimized a little, and the tests (tests/common) are more patient.
-options+=(--config profile.dev.package.netpoll.opt-level=1)
+# tests/common is more patient then.
 export NETPOLL_SLOW=1
 if (($# == 0)); then
     # tests/examples.rs runs them.

@@ -88,3 +88,19 @@ impl Parker {
         self.wake.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_park_whose_time_is_over_says_whether_the_token_came() {
+        let parker = Parker::new();
+        let over = || parker.park_until(Some(Instant::now()));
+        assert!(!over(), "no token");
+        parker.unpark();
+        parker.unpark();
+        assert!(over(), "a token");
+        assert!(!over(), "it was taken");
+    }
+}

@@ -375,6 +375,34 @@ mod tests {
         }
     }
 
+    struct Silent;
+
+    impl Wake for Silent {
+        fn wake(self: Arc<Silent>) {}
+    }
+
+    #[test]
+    fn a_bound_is_beyond_reach_until_it_is_passed() {
+        let mut waiters = Waiters::new();
+        for count in 1..8 {
+            let _ = waiters.push(Interest::Event, Waker::noop().clone());
+            assert_eq!(waiters.len(), count);
+            assert_eq!([3, 4, 5].map(|most| waiters.is_beyond(most)), [3, 4, 5].map(|most| count > most));
+        }
+    }
+
+    #[test]
+    fn a_poll_that_is_held_is_known_wherever_it_is_kept() {
+        let mut waiters = Waiters::new();
+        let wakers = [(); 4].map(|()| Waker::from(Arc::new(Silent)));
+        for waker in &wakers {
+            assert!(!waiters.holds_poll(waker));
+            waiters.insert_poll(waker.clone());
+            assert!(waiters.holds_poll(waker));
+        }
+        assert!(wakers.iter().all(|waker| waiters.holds_poll(waker)));
+    }
+
     #[test]
     fn what_a_panicking_waker_throws_is_not_leaked() {
         let token = Arc::new(());

@@ -51,7 +51,9 @@ fn an_open_descriptor_grants_everything_and_is_never_the_last() {
     mutex.incref().unwrap();
     assert!(!mutex.decref());
     for direction in DIRECTIONS {
+        assert!(!mutex.is_locked(direction));
         assert_eq!(mutex.try_lock_ref(direction), Ok(true));
+        assert!(mutex.is_locked(direction));
         assert_eq!(mutex.try_lock_ref(direction), Ok(false));
         assert_eq!(mutex.try_lock(direction), Ok(false));
         assert!(!mutex.unlock_ref(direction));
@@ -94,7 +96,9 @@ fn closing_frees_the_queue_and_the_holder_is_the_last() {
     while queued() < 4 {
         std::thread::yield_now();
     }
-    assert_eq!(mutex.begin_close().unwrap().wake_all(), 4);
+    let mut wakers = mutex.begin_close().unwrap();
+    assert_eq!(waiters_bits(&mutex), 0);
+    assert_eq!(wakers.wake_all(), 4);
     for thread in threads {
         assert_eq!(thread.join().unwrap(), Err(LockError::Closed));
     }

@@ -258,6 +258,18 @@ mod tests {
     }
 
     #[test]
+    fn thieves_take_half_of_the_overflow_list_too() {
+        let (queue, thief) = (RunQueue::new(), RunQueue::new());
+        (0..RING + 6).for_each(|number| queue.push(item(number)));
+        while queue.len() > 6 {
+            assert!(queue.steal(&thief).is_some());
+            thief.drain().for_each(drop);
+        }
+        assert_eq!(queue.steal(&thief), Some(item(RING)));
+        assert_eq!((queue.len(), thief.len()), (3, 2));
+    }
+
+    #[test]
     fn nothing_is_lost_or_doubled_under_theft() {
         const ITEMS: usize = 200_000;
         let queue = RunQueue::new();
