@@ -422,3 +422,36 @@ fn listeners_and_streams_survive() {
         }
     });
 }
+
+/// A task that is in the middle of its turn when the runtime ends, and awaits one that was dropped: it is dropped as well, and does
+/// not panic.
+#[test]
+fn who_awaits_a_dropped_task_is_dropped_in_silence() {
+    child("who_awaits_a_dropped_task_is_dropped_in_silence", || {
+        let panics = Arc::new(AtomicUsize::new(0));
+        let counted = panics.clone();
+        std::panic::set_hook(Box::new(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }));
+        let (began, dropped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let awaited = task::spawn(task::sleep(Duration::from_secs(3600)));
+        drop(task::spawn({
+            let (began, counted) = (began.clone(), Counted(dropped.clone()));
+            async move {
+                let _counted = counted;
+                began.store(true, Ordering::SeqCst);
+                while !awaited.is_finished() {
+                    thread::yield_now();
+                }
+                awaited.await;
+            }
+        }));
+        let outside = task::spawn(task::sleep(Duration::from_secs(3600)));
+        eventually("it runs", || began.load(Ordering::SeqCst));
+        rt::shutdown(LONG).unwrap();
+        assert_eq!((dropped.load(Ordering::SeqCst), panics.load(Ordering::SeqCst)), (1, 0));
+        // Who is not of the runtime learns of it.
+        let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| park_on(outside)));
+        assert!(told.is_err_and(|told| told.downcast_ref::<&str>().is_some_and(|text| text.contains("shutdown"))));
+    });
+}

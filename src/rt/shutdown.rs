@@ -67,7 +67,7 @@ impl From<StillRunning> for io::Error {
 ///
 /// Sockets survive: they register again when they are next used, which starts the runtime afresh, with new settings if
 /// [`Builder::start`](crate::rt::Builder::start) comes first. Tasks end at their current `.await`, as if dropped. Handles of
-/// tasks that were dropped panic when awaited; [`cancel`](crate::task::JoinHandle::cancel) on one gives `None`.
+/// tasks that were dropped panic when they are awaited from outside; [`cancel`](crate::task::JoinHandle::cancel) on one gives `None`.
 ///
 /// # Errors
 /// [`StillRunning`] says what did not end in time (it ends by itself when its tasks return), or that the call came from

@@ -5,13 +5,20 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use async_task::FallibleTask;
+
 use super::Task;
-use crate::rt::sched::task::{Output, RawTask};
+use crate::rt::context;
+use crate::rt::runtime::runtime;
+use crate::rt::sched::task::{Output, RawTask, TaskData};
 
 /// A future of what a task returns.
 ///
-/// Dropping it lets the task run on. Awaiting it resumes a panic of the task; awaiting one that a shutdown of the runtime has dropped
-/// panics as well.
+/// Dropping it lets the task run on. Awaiting it resumes a panic of the task.
+///
+/// # Panics
+/// When the task was dropped by a [shutdown](crate::rt::shutdown) of the runtime and who awaits it was not: another executor, a `block_on`,
+/// a task of the next runtime. A task of the same runtime is dropped as well, here at the latest.
 ///
 /// # Examples
 /// ```
@@ -25,26 +32,24 @@ use crate::rt::sched::task::{Output, RawTask};
 /// ```
 pub struct JoinHandle<T> {
     /// Some until it is cancelled or dropped.
-    task: Option<RawTask<T>>,
+    task: Option<FallibleTask<Output<T>, TaskData>>,
+    identity: Task,
 }
 
 impl<T> JoinHandle<T> {
     pub(crate) fn new(task: RawTask<T>) -> JoinHandle<T> {
-        JoinHandle { task: Some(task) }
-    }
-
-    fn inner(&self) -> &RawTask<T> {
-        self.task.as_ref().expect("a handle that is neither cancelled nor dropped")
+        let identity = task.metadata().task().clone();
+        JoinHandle { task: Some(task.fallible()), identity }
     }
 
     /// The task's number and name.
     pub fn task(&self) -> &Task {
-        self.inner().metadata().task()
+        &self.identity
     }
 
     /// Whether the task has ended.
     pub fn is_finished(&self) -> bool {
-        self.inner().is_finished()
+        self.task.as_ref().is_none_or(FallibleTask::is_finished)
     }
 
     /// Cancels the task and waits until its future is dropped. Its result, if it had ended before.
@@ -59,9 +64,19 @@ impl<T> Future for JoinHandle<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        match &mut self.task {
-            Some(task) => Pin::new(task).poll(cx).map(Output::take),
-            None => Poll::Pending,
+        let Some(task) = &mut self.task else { return Poll::Pending };
+        match Pin::new(task).poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(output)) => Poll::Ready(output.take()),
+            Poll::Ready(None) => {
+                let epoch = runtime().epoch();
+                let ends_as_well = context::with_task(|task| task.is_some_and(|t| !t.stays() && t.epoch() != epoch));
+                assert!(ends_as_well, "awaited a task that a shutdown of the runtime has dropped");
+                self.task = None;
+                // Its next turn is where a task of before is dropped.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
         }
     }
 }
