@@ -37,7 +37,9 @@ impl Process {
     /// # Errors
     /// It cannot be started.
     pub fn start(mut command: Command) -> Result<Process, String> {
-        let what = command.get_program().to_string_lossy().into_owned();
+        // Its name, not where it is: what it says may stand in a report.
+        let program = PathBuf::from(command.get_program());
+        let what = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| format!("{what}: {error}"))?;
         let lines = reader(child.stdout.take());
