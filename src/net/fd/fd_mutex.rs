@@ -69,10 +69,8 @@ const REFS_MAX: u64 = (1 << 32) - 1;
 /// a program out of control, and the list's memory must have an end.
 const WAITERS_MAX: usize = (1 << 20) - 1;
 
-const _: () = assert!(
-    (CLOSED | READ_LOCKED | WRITE_LOCKED | READ_WAITERS | WRITE_WAITERS) < REF,
-    "the flags end below the reference count"
-);
+const FLAGS: u64 = CLOSED | READ_LOCKED | WRITE_LOCKED | READ_WAITERS | WRITE_WAITERS;
+const _: () = assert!(FLAGS & !(REF - 1) == 0, "the flags end below the reference count");
 const _: () = assert!(REFS_MAX < u64::MAX >> REFS_SHIFT, "the closer's reference fits above the bound");
 
 /// Why a lock or a reference was refused.
