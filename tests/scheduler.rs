@@ -382,6 +382,67 @@ fn the_network_is_polled_beside_blocked_workers() {
 
 // ---- fairness ----
 
+/// A few long tasks are worth a second thread, though they are fewer than the turns between two looks at the clock, and over before
+/// anybody would call them stuck.
+#[test]
+fn few_long_tasks_are_shared() {
+    child("few_long_tasks_are_shared", || {
+        rt::Builder::new().workers(2).blocked_tasks(BlockedPolicy::Off).start().unwrap();
+        run(async {
+            for _ in 0..1000 {
+                let long = || {
+                    task::spawn(async {
+                        let begin = Instant::now();
+                        while begin.elapsed() < MS {}
+                    })
+                };
+                let burst: Vec<_> = (0..8).map(|_| long()).collect();
+                for task in burst {
+                    task.await;
+                }
+                if rt::metrics().steals > 0 {
+                    return;
+                }
+            }
+            panic!("no task of a millisecond was stolen: {:?}", rt::metrics());
+        });
+    });
+}
+
+/// The network is polled beside tasks that keep the thread busy with long turns, too few for a look at the clock every sixteenth: a
+/// round trip waits for a turn or two.
+#[test]
+fn long_turns_do_not_keep_the_network_waiting() {
+    child("long_turns_do_not_keep_the_network_waiting", || {
+        rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
+        let turns = Arc::new(AtomicUsize::new(0));
+        let (client, _echo) = task::block_on(async {
+            let (client, server) = pair().await;
+            for _ in 0..2 {
+                let turns = turns.clone();
+                drop(task::spawn(async move {
+                    loop {
+                        let begin = Instant::now();
+                        while begin.elapsed() < MS {}
+                        turns.fetch_add(1, Ordering::Relaxed);
+                        task::yield_now().await;
+                    }
+                }));
+            }
+            (client, task::spawn(async move { echo(&server).await }))
+        });
+        // There: the turn that runs, the others', the echo's. Back: one more until the next poll. In most cases: the machine may be busy.
+        let waited = (0..100).map(|_| {
+            let before = turns.load(Ordering::Relaxed);
+            park_on(ping(&client, b"x")).unwrap();
+            turns.load(Ordering::Relaxed) - before
+        });
+        let mut waited: Vec<_> = waited.collect();
+        waited.sort_unstable();
+        assert!(waited[25] <= 6, "{waited:?}");
+    });
+}
+
 /// Operations of one turn stay below this.
 const MOST: usize = 1000;
 

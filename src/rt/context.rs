@@ -13,8 +13,11 @@ use crate::sync::Ordering;
 /// I/O operations that a task may complete in one poll before it yields.
 ///
 /// A task whose socket is always ready would otherwise keep its thread for ever. Large enough that the yield costs nothing
-/// measurable (one requeue in 128 operations), small enough that 128 reads of a few microseconds end within a millisecond.
-pub(crate) const BUDGET: u32 = 128;
+/// measurable (one requeue in 64 operations), small enough that 64 calls of a few microseconds end within a fraction of a millisecond.
+pub(crate) const BUDGET: u32 = 64;
+
+/// What it has within the same poll once that is used up. A turn that ends with this or less was a long one.
+pub(crate) const REFILL: u32 = BUDGET * 3 / 4;
 
 #[derive(Debug)]
 struct Context {
@@ -106,7 +109,7 @@ pub(crate) fn take_budget() -> bool {
 const BYTES_A_UNIT: usize = 16 << 10;
 
 /// Takes more from the budget for an operation that moved many bytes: a task that saturates its connection would keep the others on
-/// its thread waiting for 128 of the largest calls.
+/// its thread waiting for 64 of the largest calls.
 #[inline]
 pub(crate) fn charge(bytes: usize) {
     if bytes > BYTES_A_UNIT
@@ -128,7 +131,7 @@ pub(crate) fn poll_budget(cx: &mut TaskContext<'_>) -> Poll<()> {
         Some(processor) => {
             let left = processor.budget.load(Ordering::Relaxed);
             // Used up, it is refilled at once: the task may be an executor of another make that polls on within this turn.
-            processor.budget.store(left.checked_sub(1).unwrap_or(BUDGET), Ordering::Relaxed);
+            processor.budget.store(left.checked_sub(1).unwrap_or(REFILL), Ordering::Relaxed);
             left
         }
         None => {

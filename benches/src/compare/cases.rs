@@ -133,6 +133,7 @@ pub const CASES: &[Case] = &[
     full_only(hogs(case("hogs-yield", Kind::Hogs, 8), Hog::Yield)),
     full_only(hogs(case("hogs-sleep", Kind::Hogs, 8), Hog::Sleep)),
     full_only(Case { work_us: 20, ..case("work-64", Kind::Scale, 64) }),
+    full_only(Case { work_us: 1000, ..case("work-8", Kind::Scale, 8) }),
 ];
 
 impl Case {

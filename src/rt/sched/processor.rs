@@ -42,6 +42,8 @@ pub(crate) struct Processor {
     pub(crate) timers: TimerSet,
     /// I/O operations left to the running task; see `context::poll_budget`.
     pub(crate) budget: AtomicU32,
+    /// Mean length of a turn, weighted towards the recent ones. The owner's; a thief reads it, sysmon corrects it.
+    pub(crate) turn_nanos: AtomicU64,
     /// The id of the task that is being polled, or 0.
     pub(crate) running: AtomicU64,
     /// The id of the root future whose `block_on` owns it, or 0.
@@ -66,6 +68,7 @@ impl Processor {
             queue: RunQueue::new(),
             timers: TimerSet::new(),
             budget: AtomicU32::new(BUDGET),
+            turn_nanos: AtomicU64::new(1000),
             running: AtomicU64::new(0),
             root: AtomicU64::new(0),
             stuck: AtomicBool::new(false),

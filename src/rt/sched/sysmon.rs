@@ -1,6 +1,7 @@
 //! Sysmon: the thread that looks after the others.
 //!
-//! Every [`TICK`] while anything happens: a task that is in the same poll as at the last look is *stuck*. It is asked to yield at its
+//! Every [`TICK`] while anything happens: where few turns were made with others queued, another worker is woken, if one rests. A task that
+//! is in the same poll as at the last look is *stuck*. It is asked to yield at its
 //! next I/O operation, it is counted and reported, and what is queued behind it may be taken by anybody, whatever it is worth. If
 //! all who are awake are stuck, threads are added with spare processors, so that tasks, timers and the network go on. A task that
 //! is stuck on the thread of a `block_on` keeps its root future waiting, which no other thread can run: for [`SPARE`] such threads
@@ -38,6 +39,8 @@ const QUIET_TICKS: u32 = 5;
 const SPARE: Duration = Duration::from_secs(10);
 /// Threads added at one look at most.
 const ADD_MAX: usize = 4;
+/// A processor with fewer turns between two looks makes long ones.
+const FEW_TURNS: u64 = 100;
 
 /// A task that blocks its thread, as told to [`Builder::on_blocked_task`](crate::rt::Builder::on_blocked_task).
 #[derive(Clone, Debug)]
@@ -200,9 +203,9 @@ impl Monitor {
         self.quiet = if busy { 0 } else { self.quiet + 1 };
         self.activity = activity;
         let policy = runtime.config().blocked_tasks;
-        let (stuck, backlog) = self.find_stuck(policy);
         let waits = runtime.driver.waits.get();
         let nobody_polled = waits == std::mem::replace(&mut self.waits, waits);
+        let (stuck, backlog) = self.find_stuck(policy, nobody_polled);
         if nobody_polled && busy && !runtime.driver.is_asleep() {
             self.poll();
         }
@@ -227,12 +230,18 @@ impl Monitor {
     }
 
     /// Marks the processors whose task has not moved since the last look. Returns how many, and what is queued behind them.
-    fn find_stuck(&mut self, policy: BlockedPolicy) -> (usize, usize) {
+    fn find_stuck(&mut self, policy: BlockedPolicy, nobody_polled: bool) -> (usize, usize) {
         let (mut stuck, mut backlog, mut reports) = (0, 0, Vec::new());
         let (now, epoch) = (Instant::now(), self.runtime.epoch());
         for processor in self.runtime.processors() {
             let seen = self.seen.entry(processor.id).or_default();
             let (polls, running) = (processor.polls.get(), processor.running.load(Ordering::Relaxed));
+            let turns = polls.saturating_sub(seen.polls);
+            if nobody_polled && running != 0 && (1..FEW_TURNS).contains(&turns) && processor.queue.len() > 0 {
+                // It was busy all the time, and its owner may not know yet how long its turns are.
+                processor.turn_nanos.store(TICK.as_nanos() as u64 / turns, Ordering::Relaxed);
+                self.runtime.wake_one(false);
+            }
             let moved = !processor.owned.load(Ordering::Relaxed)
                 || processor.epoch.load(Ordering::Relaxed) != epoch
                 || running == 0

@@ -4,15 +4,22 @@
 //! the shared queue (and every 61st turn first); due timers; other processors' tasks, if they are worth the move; then sleep: in epoll if
 //! nobody else does, else at rest.
 //!
+//! # The length of a turn
+//! Decides when the clock is read, when to poll and whom to wake. It is measured between two looks at the clock, of which there is one
+//! every 16 turns, or fewer that take 1 ms, and after a turn that used much of its budget. Between two sleeps there may be fewer
+//! turns than that, so some sleeps have the clock read at their end and after the first turn: those that wake several tasks, every
+//! eighth of the others, and all while turns are long.
+//!
 //! # Polling while busy
 //! The sleep in epoll is the only poll while there are moments without work. A thread that has none for long polls from its
-//! tick: every 16 turns the clock is read, and if 100 µs and more turns than the last poll brought events (and 32 more) have
-//! passed, or 1 ms, it polls without waiting. That is Go's weakness W2 (10 ms) without its fourth system call a request.
+//! tick, without waiting: after 100 µs and more turns than the last poll brought events (and 32 more), or of long turns
+//! ([`LONG_NANOS`]) any, or after 1 ms. That is Go's weakness W2 (10 ms) without its fourth system call a request.
 //!
 //! # Waking others
 //! A second thread costs more than it brings for short tasks. One is woken only when the backlog is worth more than
-//! [`WAKE_NANOS`] by the measured mean length of a turn, and steals only from a queue worth [`STEAL_NANOS`], or one whose
-//! owner sysmon calls stuck.
+//! [`WAKE_NANOS`] by the mean length of a turn, and steals only from a queue worth [`STEAL_NANOS`], or one whose owner sysmon
+//! calls stuck. Long turns are seen to as soon as they are queued: at the end of a sleep, and by the thread that has stolen some. Where
+//! the length is not known yet (few long tasks after many short ones), sysmon sees the backlog.
 //!
 //! # Invariants
 //! * 11 — a panic that escapes a task's machinery ends the turn, not the worker.
@@ -25,7 +32,7 @@ use super::processor::Processor;
 use super::queue::{Item, RING};
 use super::task::{TaskData, discard, from_item};
 use crate::rt::clock;
-use crate::rt::context::{self, BUDGET};
+use crate::rt::context::{self, BUDGET, REFILL};
 use crate::rt::epoll::{EVENTS_MAX, Epoll, Events};
 use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::timer::Target;
@@ -36,8 +43,16 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 const NEXT_MAX: u32 = 3;
 /// Every so many turns the shared queue comes first (a prime, as in Go, so that it meets no rhythm of the tasks).
 const SHARED_EVERY: u32 = 61;
-/// Every so many turns the clock is read.
+/// The clock is read after so many turns,
 const CLOCK_EVERY: u32 = 16;
+/// or fewer that take so long.
+const CLOCK_NANOS: u64 = 1_000_000;
+/// Every so many sleeps the turns that follow are measured from the first on,
+const SAMPLE_EVERY: u32 = 8;
+/// and where a sleep wakes so many.
+const SAMPLE_FROM: u32 = 4;
+/// Beside a turn longer than this, a look at the clock or a poll costs nothing.
+const LONG_NANOS: u64 = 50_000;
 const POLL_MIN_NANOS: u64 = 100_000;
 const POLL_MAX_NANOS: u64 = 1_000_000;
 const POLL_MARGIN: u32 = 32;
@@ -69,16 +84,21 @@ pub(crate) struct Core {
     /// Turns since the last poll, and the events that it brought.
     since_poll: u32,
     delivered: u32,
-    /// When the clock was read last in this stretch of work, or 0.
+    /// When the clock was read last in this stretch of work, or 0; the turns since the last poll at that time.
     clock: u64,
+    clock_turns: u32,
+    /// The tick at which it is read next, and how many turns lie between.
+    clock_at: u32,
+    spacing: u32,
+    /// Sleeps, and whether the turns since the last one are measured.
+    sleeps: u32,
+    sampled: bool,
     polled_at: u64,
-    /// Mean length of a turn, weighted towards the recent ones.
-    mean_nanos: u64,
 }
 
 impl std::fmt::Debug for Core {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Core").field("tick", &self.tick).field("mean_nanos", &self.mean_nanos).finish_non_exhaustive()
+        f.debug_struct("Core").field("tick", &self.tick).field("spacing", &self.spacing).finish_non_exhaustive()
     }
 }
 
@@ -94,8 +114,12 @@ impl Core {
             since_poll: 0,
             delivered: 0,
             clock: 0,
+            clock_turns: 0,
+            clock_at: 2,
+            spacing: 1,
+            sleeps: 0,
+            sampled: true,
             polled_at: 0,
-            mean_nanos: 1000,
         }
     }
 
@@ -164,7 +188,7 @@ impl Core {
 
     fn next(&mut self, runtime: &'static Runtime, processor: &'static Processor) -> Option<Item> {
         self.tick = self.tick.wrapping_add(1);
-        if self.tick.is_multiple_of(CLOCK_EVERY) {
+        if self.tick == self.clock_at {
             self.maintain(runtime, processor);
         }
         if self.tick.is_multiple_of(SHARED_EVERY)
@@ -195,11 +219,16 @@ impl Core {
             .filter(|victim| victim.id != processor.id && victim.owned.load(Ordering::Relaxed))
             .find_map(|victim| {
                 let stuck = victim.stuck.load(Ordering::Relaxed);
-                if !stuck && victim.queue.len() as u64 * self.mean_nanos < STEAL_NANOS {
+                let turn = victim.turn_nanos.load(Ordering::Relaxed);
+                if !stuck && victim.queue.len() as u64 * turn < STEAL_NANOS {
                     return None;
                 }
-                let stolen = victim.queue.steal(&processor.queue).or_else(|| stuck.then(|| victim.queue.pop_next())?);
-                stolen.inspect(|_| processor.steals.add_owned(1))
+                let stolen =
+                    victim.queue.steal(&processor.queue).or_else(|| stuck.then(|| victim.queue.pop_next())?)?;
+                processor.steals.add_owned(1);
+                processor.turn_nanos.store(turn, Ordering::Relaxed);
+                share(runtime, processor, processor.queue.len());
+                Some(stolen)
             })
     }
 
@@ -222,17 +251,44 @@ impl Core {
             runtime.panics.add(1);
         }
         end_turn(processor);
+        // ORDERING: Relaxed, as in `context::poll_budget`.
+        if processor.budget.load(Ordering::Relaxed) <= REFILL {
+            self.clock_at = self.tick.wrapping_add(1);
+        }
     }
 
-    /// Every [`CLOCK_EVERY`] turns: the clock, timers, a poll if one is due, a helper if one pays.
+    /// The clock is read: the turns since the last time are measured.
+    fn measure(&mut self, processor: &Processor, now: u64) -> u64 {
+        let mut mean = processor.turn_nanos.load(Ordering::Relaxed);
+        let turns = self.since_poll.wrapping_sub(self.clock_turns);
+        if self.clock != 0 && turns > 0 {
+            mean = (mean * 3 + now.saturating_sub(self.clock) / u64::from(turns)) / 4;
+            processor.turn_nanos.store(mean, Ordering::Relaxed);
+        }
+        (self.clock, self.clock_turns) = (now, self.since_poll);
+        mean
+    }
+
+    /// A sleep is over, and the events that it brought are recorded.
+    fn begin_stretch(&mut self, processor: &Processor) {
+        let is_long = processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS;
+        self.polled(0);
+        self.sampled = is_long || self.delivered >= SAMPLE_FROM || self.sleeps.is_multiple_of(SAMPLE_EVERY);
+        self.sleeps = self.sleeps.wrapping_add(1);
+        (self.clock, self.spacing) = if self.sampled { (clock::now(), 1) } else { (0, CLOCK_EVERY) };
+        self.polled_at = self.clock;
+        // The tick before the first turn is one more.
+        self.clock_at = self.tick.wrapping_add(self.spacing + 1);
+    }
+
+    /// Every [`CLOCK_EVERY`] turns, or fewer: the clock, timers, a poll if one is due, a helper if one pays.
     #[cold]
     fn maintain(&mut self, runtime: &'static Runtime, processor: &'static Processor) {
         let now = clock::now();
-        if self.clock != 0 {
-            let turn = (now - self.clock) / u64::from(CLOCK_EVERY);
-            self.mean_nanos = (self.mean_nanos * 3 + turn) / 4;
-        }
-        self.clock = now;
+        let turn = self.measure(processor, now);
+        let most = (CLOCK_NANOS / turn.max(1)).clamp(1, u64::from(CLOCK_EVERY));
+        self.spacing = (self.spacing * 4).min(most as u32);
+        self.clock_at = self.tick.wrapping_add(self.spacing);
         if processor.stuck.load(Ordering::Relaxed) {
             processor.stuck.store(false, Ordering::Relaxed);
         }
@@ -244,12 +300,12 @@ impl Core {
             self.polled_at = now;
         }
         let since = now.saturating_sub(self.polled_at);
-        if since > POLL_MAX_NANOS || (since > POLL_MIN_NANOS && self.since_poll > self.delivered + POLL_MARGIN) {
+        let pays = turn > LONG_NANOS || self.since_poll > self.delivered + POLL_MARGIN;
+        if since > POLL_MAX_NANOS || (since > POLL_MIN_NANOS && pays) {
             self.poll_now(runtime, processor, now);
         }
-        if processor.queue.len() as u64 * self.mean_nanos > WAKE_NANOS {
-            runtime.wake_one(false);
-        }
+        // One is this thread's own.
+        share(runtime, processor, processor.queue.len().saturating_sub(1));
     }
 
     /// Takes the events that are there, without waiting.
@@ -269,7 +325,7 @@ impl Core {
 
     fn polled(&mut self, now: u64) {
         self.polled_at = now;
-        self.since_poll = 0;
+        (self.since_poll, self.clock_turns) = (0, 0);
         self.delivered = self.wakers.len() as u32;
     }
 
@@ -295,6 +351,9 @@ impl Core {
         root_woken: Option<&AtomicBool>,
         epoch: u32,
     ) -> bool {
+        if self.clock != 0 && self.clock_turns == 0 {
+            self.measure(processor, clock::now());
+        }
         self.clock = 0;
         let driver = &runtime.driver;
         let has_role = sleeper.has_role.swap(false, Ordering::SeqCst) || driver.try_take();
@@ -340,9 +399,19 @@ impl Core {
         driver.record(&runtime.cache, &self.events, &mut self.wakers);
         driver.release();
         runtime.sysmon.notice();
-        self.polled(0);
+        self.begin_stretch(processor);
         self.wakers.wake_all();
+        if self.sampled && processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS {
+            share(runtime, processor, processor.queue.len().saturating_sub(1));
+        }
         false
+    }
+}
+
+/// Wakes another thread if `backlog` turns of what is queued here are worth it.
+fn share(runtime: &'static Runtime, processor: &Processor, backlog: usize) {
+    if backlog as u64 * processor.turn_nanos.load(Ordering::Relaxed) > WAKE_NANOS {
+        runtime.wake_one(false);
     }
 }
 
