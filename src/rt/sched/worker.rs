@@ -33,6 +33,7 @@ use super::queue::{Item, RING};
 use super::task::{TaskData, discard, from_item};
 use crate::rt::clock;
 use crate::rt::context::{self, BUDGET, REFILL};
+use crate::rt::driver::ONE_STEP_NANOS;
 use crate::rt::epoll::{EVENTS_MAX, Epoll, Events};
 use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::timer::Target;
@@ -59,8 +60,6 @@ const POLL_MARGIN: u32 = 32;
 /// A backlog worth less than this is done before a woken thread has warmed up.
 const WAKE_NANOS: u64 = 100_000;
 const STEAL_NANOS: u64 = 50_000;
-/// With less than this to wait the clock must be exact; beyond, the coarse one tells when to look again.
-const COARSE_NANOS: u64 = 100_000_000;
 
 /// Why the loop was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -367,7 +366,8 @@ impl Core {
         let mut now = 0;
         if until != clock::NEVER {
             now = clock::coarse();
-            if until.saturating_sub(now) < COARSE_NANOS {
+            // With less to wait the clock must be exact; beyond, the coarse one tells when to look again.
+            if until.saturating_sub(now) < ONE_STEP_NANOS {
                 now = clock::now();
             }
             if until <= now {
