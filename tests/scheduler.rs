@@ -620,6 +620,43 @@ fn ping_pong_between_tasks_starves_nobody() {
     });
 }
 
+/// The thread that slept in epoll had the last processor, and was not woken.
+#[test]
+fn a_backlog_is_shared_with_the_thread_that_sleeps_in_epoll() {
+    child("a_backlog_is_shared_with_the_thread_that_sleeps_in_epoll", || {
+        rt::Builder::new().workers(2).block_on_runs_tasks(false).start().unwrap();
+        let spin = |time: Duration| {
+            let start = Instant::now();
+            while start.elapsed() < time {
+                std::hint::spin_loop();
+            }
+        };
+        let rounds = 9;
+        // On a busy machine a task may be taken for one that blocks its thread, which brings help as well.
+        let shared = (0..rounds).filter(|_| {
+            let threads = run(async move {
+                let begin = task::spawn(async move {
+                    // So long that the second thread has come, found nothing and gone to sleep.
+                    spin(60 * MS);
+                    let work = move || async move {
+                        spin(3 * MS);
+                        thread::current().id()
+                    };
+                    (0..64).map(|_| task::spawn(work())).collect::<Vec<_>>()
+                });
+                let mut threads = HashSet::new();
+                for task in begin.await {
+                    threads.insert(task.await);
+                }
+                threads.len()
+            });
+            threads == 2
+        });
+        let shared = shared.count();
+        assert!(shared > rounds / 2, "one thread does all in all but {shared} rounds: {:?}", rt::metrics());
+    });
+}
+
 #[test]
 fn yield_now_lets_the_queued_go_first() {
     child("yield_now_lets_the_queued_go_first", || {

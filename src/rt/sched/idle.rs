@@ -143,6 +143,14 @@ impl Runtime {
         false
     }
 
+    /// Wakes a thread for work that another has too much of: one at rest, or, where no processor is free for it, the one that sleeps in
+    /// epoll with its own.
+    pub(crate) fn wake_helper(&'static self) {
+        if !self.wake_one(false) {
+            self.driver.wake();
+        }
+    }
+
     /// A processor that was in a list of `epoch` becomes somebody's.
     fn hand_out(&'static self, id: usize, epoch: u32) -> &'static Processor {
         let processor = self.processor_at(id);

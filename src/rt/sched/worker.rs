@@ -16,10 +16,10 @@
 //! ([`LONG_NANOS`]) any, or after 1 ms. That is Go's weakness W2 (10 ms) without its fourth system call a request.
 //!
 //! # Waking others
-//! A second thread costs more than it brings for short tasks. One is woken only when the backlog is worth more than
-//! [`WAKE_NANOS`] by the mean length of a turn, and steals only from a queue worth [`STEAL_NANOS`], or one whose owner sysmon
-//! calls stuck. Long turns are seen to as soon as they are queued: at the end of a sleep, and by the thread that has stolen some. Where
-//! the length is not known yet (few long tasks after many short ones), sysmon sees the backlog.
+//! A second thread costs more than it brings for short tasks. One is woken, at rest or asleep in epoll, only when the backlog is worth
+//! more than [`WAKE_NANOS`] by the mean length of a turn, and steals only from a queue worth [`STEAL_NANOS`], or one whose owner
+//! sysmon calls stuck. Long turns are seen to as soon as they are queued: at the end of a sleep, and by the thread that has stolen some.
+//! Where the length is not known yet (few long tasks after many short ones), sysmon sees the backlog.
 //!
 //! # Invariants
 //! * 11 — a panic that escapes a task's machinery ends the turn, not the worker.
@@ -411,7 +411,7 @@ impl Core {
 /// Wakes another thread if `backlog` turns of what is queued here are worth it.
 fn share(runtime: &'static Runtime, processor: &Processor, backlog: usize) {
     if backlog as u64 * processor.turn_nanos.load(Ordering::Relaxed) > WAKE_NANOS {
-        runtime.wake_one(false);
+        runtime.wake_helper();
     }
 }
 
