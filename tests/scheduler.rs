@@ -228,6 +228,35 @@ fn a_root_future_is_kept_waiting_once() {
 
 // ---- tasks that block their threads ----
 
+/// Of several threads in `block_on` one sleeps in epoll. When a thread of another make woke the future of one of the others, nobody
+/// watched over it: what that spawned before it blocked had no thread.
+#[test]
+fn a_root_future_that_was_woken_from_outside_is_watched_over() {
+    child("a_root_future_that_was_woken_from_outside_is_watched_over", || {
+        rt::Builder::new().workers(4).start().unwrap();
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                let (wake, woken) = futures::channel::oneshot::channel::<()>();
+                let thread = thread::spawn(move || {
+                    task::block_on(async {
+                        woken.await.unwrap();
+                        let (done, wait) = mpsc::channel();
+                        drop(task::spawn(async move { done.send(()).unwrap() }));
+                        wait.recv_timeout(common::BOUND / 6).is_ok()
+                    })
+                });
+                (wake, thread)
+            })
+            .collect();
+        for (wake, thread) in threads {
+            // The watcher goes to sleep.
+            thread::sleep(300 * MS);
+            wake.send(()).unwrap();
+            assert!(thread.join().unwrap());
+        }
+    });
+}
+
 /// Starts a runtime of one worker, with a task that keeps it until the sender goes. `busy`: in a loop instead of asleep.
 fn with_blocked_worker(builder: rt::Builder, busy: bool) -> (mpsc::Sender<()>, task::JoinHandle<()>) {
     builder.workers(1).start().unwrap();

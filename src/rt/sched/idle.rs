@@ -199,6 +199,8 @@ impl Runtime {
             }
         };
         context::set_processor(Some(processor));
+        // Whoever woke the root future may be no thread of the runtime's, and all of those asleep.
+        self.sysmon.notice();
         Some(processor)
     }
 
