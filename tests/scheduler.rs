@@ -836,6 +836,24 @@ fn inv11_a_panic_stays_in_its_task() {
     assert_eq!(run(async { task::spawn(async { 3 }).await }), 3);
 }
 
+/// Its turn did not end: whoever got its processor next was taken for blocked.
+#[test]
+fn a_root_future_that_panicked_blocks_nobody() {
+    child("a_root_future_that_panicked_blocks_nobody", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        // Printing it takes long enough for being found blocked.
+        std::panic::set_hook(Box::new(|_| {}));
+        // A worker comes to poll in its place, and runs no task.
+        let listener = park_on(listener());
+        assert!(catch_unwind(|| task::block_on(async { panic!("in the root") })).is_err());
+        let before = rt::metrics().blocked_tasks;
+        eventually("a worker polls", || rt::metrics().worker_threads == 1);
+        thread::sleep(100 * MS);
+        assert_eq!(rt::metrics().blocked_tasks, before);
+        drop(listener);
+    });
+}
+
 /// Awaits a task that may have panicked.
 async fn catch<T>(mut handle: task::JoinHandle<T>) -> thread::Result<T> {
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut handle).poll(cx))) {

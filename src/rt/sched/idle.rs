@@ -245,6 +245,8 @@ impl Runtime {
     /// A thread leaves with its processor: its tasks go to everybody, the processor to whoever is woken next.
     pub(crate) fn leave(&'static self, processor: &'static Processor) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
+        // A root future that panicked has not ended its turn.
+        processor.running.store(0, Ordering::Relaxed);
         self.inject_quietly(processor.queue.drain());
         self.put_back(&mut self.idle.lock(), processor);
         context::set_processor(None);
