@@ -798,6 +798,41 @@ fn locals_belong_to_their_task() {
     assert!(NUMBER.try_with(Cell::get).is_err());
 }
 
+struct Noted;
+
+static NOTED: AtomicUsize = AtomicUsize::new(0);
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        NOTED.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// It stayed until the last waker of the task was gone.
+#[test]
+fn a_local_value_goes_with_the_future_of_a_cancelled_task() {
+    task_local! {
+        static NOTE: Noted = Noted;
+    }
+    run(async {
+        let (send, receive) = mpsc::channel();
+        let handle = task::spawn(poll_fn(move |cx| {
+            NOTE.with(|_| ());
+            send.send(cx.waker().clone()).unwrap();
+            Poll::<()>::Pending
+        }));
+        let mut waker = None;
+        becomes("it has begun", || {
+            waker = receive.try_recv().ok();
+            waker.is_some()
+        })
+        .await;
+        assert_eq!(NOTED.load(Ordering::SeqCst), 0);
+        assert_eq!(handle.cancel().await, None);
+        assert_eq!(NOTED.load(Ordering::SeqCst), 1);
+    });
+}
+
 // ---- panics ----
 
 struct PanicOnDrop;
@@ -892,6 +927,40 @@ fn inv11_destructors_that_panic_do_not_take_the_worker() {
         assert!(rt::metrics().worker_threads >= 1);
         let _ = rt::shutdown(common::BOUND);
         assert_eq!(rt::metrics().worker_threads, 0);
+    });
+}
+
+/// It ended the process: the value was dropped with the task's memory, where `async-task` bears no panic.
+#[test]
+fn inv11_a_local_value_that_panics_when_it_is_dropped() {
+    task_local! {
+        static BOMB: PanicOnDrop = PanicOnDrop;
+    }
+    child("inv11_a_local_value_that_panics_when_it_is_dropped", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let light = || BOMB.with(|_| ());
+        park_on(task::spawn(async move { light() }));
+        park_on(task::spawn_blocking(light));
+        let cancelled = task::spawn(async move {
+            light();
+            pending::<()>().await
+        });
+        park_on(task::spawn(task::yield_now()));
+        assert_eq!(park_on(cancelled.cancel()), None);
+        let panics = task::spawn(async move {
+            light();
+            panic!("first");
+        });
+        assert!(park_on(catch(panics)).is_err());
+        assert_eq!(rt::metrics().contained_panics, 4);
+        let left = task::spawn(async move {
+            light();
+            pending::<()>().await
+        });
+        park_on(task::spawn(task::yield_now()));
+        let _ = rt::shutdown(common::BOUND);
+        drop(left);
+        assert_eq!(rt::metrics().contained_panics, 5);
     });
 }
 
