@@ -241,7 +241,14 @@ impl Accepting {
                 Ok((admission.accept(fd)?, Left::Maybe))
             });
             match polled {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    // The permit that it was woken for is for the next: that one's listener, where several share the limit, may have a
+                    // connection.
+                    if let Some(limit) = &admission.limit {
+                        limit.leave(&mut self.place);
+                    }
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(Outcome::Full)) => {}
                 Poll::Ready(Ok(Outcome::Shed)) => {
                     cx.waker().wake_by_ref();
@@ -269,5 +276,56 @@ impl Accepting {
         if let Some(limit) = admission.and_then(|admission| admission.limit.as_ref()) {
             limit.leave(&mut self.place);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::futures::Accept;
+    use crate::net::{ListenConfig, TcpListener};
+    use crate::task;
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn waits(accept: &mut Accept<'_>, waker: &Waker) -> bool {
+        Pin::new(accept).poll(&mut Context::from_waker(waker)).is_pending()
+    }
+
+    /// Two listeners share a limit. An accept that was woken for a permit, and whose listener had no connection, waited for one with the
+    /// wake-up, while the other listener had some.
+    #[test]
+    fn a_permit_goes_on_to_a_listener_that_has_a_connection() {
+        task::block_on(async {
+            let idle = ListenConfig::new().max_connections(1).listen("127.0.0.1:0").await.unwrap();
+            let busy = TcpListener::bind("127.0.0.1:0").await.unwrap().admitting(idle.admission.clone());
+            let addr = busy.local_addr().unwrap();
+            let (counts, noop) = (std::sync::Arc::new(Count::default()), Waker::noop());
+            // It waits for a connection, and knows that there is none.
+            let mut first = idle.accept();
+            assert!(waits(&mut first, noop));
+            let _clients = [TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap()];
+            let (stream, _) = busy.accept().await.unwrap();
+            // Polled for another reason it parks, and is the first that did.
+            assert!(waits(&mut first, noop));
+            let mut second = busy.accept();
+            assert!(waits(&mut second, &counts.clone().into()));
+            drop(stream);
+            assert_eq!(counts.0.load(Ordering::SeqCst), 0, "it is not its turn");
+            assert!(waits(&mut first, noop));
+            assert_eq!(counts.0.load(Ordering::SeqCst), 1, "the permit is for nobody");
+            second.await.unwrap();
+        });
     }
 }
