@@ -78,12 +78,25 @@ impl NetFd {
 
     /// MSG_ZEROCOPY's sends, which begin now if they have not.
     pub(crate) fn sends(&self) -> &Sends {
-        self.rare().sends.get_or_init(Sends::default)
+        let sends = self.rare().sends.get_or_init(Sends::default);
+        if self.fd.is_exposed() {
+            sends.expose();
+        }
+        sends
+    }
+
+    /// [`Fd::expose`]. A duplicate would keep the socket open beyond the close, and the kernel reading.
+    pub(crate) fn expose(&self) -> BorrowedFd<'_> {
+        let fd = self.fd.expose();
+        if let Some(sends) = self.sends_if_any() {
+            sends.expose();
+        }
+        fd
     }
 
     /// The same if there ever was one.
     #[inline]
-    fn sends_if_any(&self) -> Option<&Sends> {
+    pub(crate) fn sends_if_any(&self) -> Option<&Sends> {
         self.rare.get()?.sends.get()
     }
 

@@ -125,7 +125,7 @@ macro_rules! descriptor {
         impl AsFd for $type {
             /// The descriptor, for as long as the socket is borrowed; it must not be used after an explicit close.
             fn as_fd(&self) -> BorrowedFd<'_> {
-                self.fd.fd.expose()
+                self.fd.expose()
             }
         }
 

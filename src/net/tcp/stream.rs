@@ -365,16 +365,23 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
-        self.fd.with("linger", options::linger)
+        self.fd.with("linger", |fd| match self.fd.sends_if_any() {
+            Some(sends) => sends.linger(fd),
+            None => options::linger(fd),
+        })
     }
 
     /// Sets what closing does with data that is not sent yet: `None` leaves it to the kernel, zero resets the connection, more lets the
-    /// close take that long at most (whole seconds). Such a close runs on a thread of the blocking pool.
+    /// close take that long at most (whole seconds). Such a close runs on a thread of the blocking pool. While the kernel reads the buffer
+    /// of a [`send_zerocopy`](TcpStream::send_zerocopy) that was dropped, it is a reset whatever is set here.
     ///
     /// # Errors
     /// The system call's; closed.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.fd.with("set", |fd| options::set_linger(fd, linger))?;
+        self.fd.with("set", |fd| match self.fd.sends_if_any() {
+            Some(sends) => sends.set_linger(fd, linger),
+            None => options::set_linger(fd, linger),
+        })?;
         self.fd.fd.set_lingers(linger.is_some_and(|linger| !linger.is_zero()));
         Ok(())
     }
