@@ -152,7 +152,8 @@ impl Admission {
         self.reserve.as_ref().map_or(0, |reserve| reserve.shed.load(Ordering::Relaxed))
     }
 
-    fn accept(&self, listener: BorrowedFd<'_>) -> io::Result<Outcome> {
+    /// `make` makes a stream of what came.
+    fn accept(&self, listener: BorrowedFd<'_>, make: fn(OwnedFd) -> io::Result<NetFd>) -> io::Result<Outcome> {
         for _ in 0..SHED_BATCH_MAX {
             match (accept(listener), &self.reserve) {
                 (Err(error), Some(reserve)) if is_want_of_numbers(&error) => reserve.shed(listener, error)?,
@@ -165,7 +166,7 @@ impl Admission {
                         continue;
                     }
                     let peer = peer.as_socket().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
-                    return Ok(Outcome::Accepted(NetFd::tcp(socket)?, peer));
+                    return Ok(Outcome::Accepted(make(socket)?, peer));
                 }
             }
         }
@@ -192,7 +193,8 @@ impl Accepting {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         match admission {
-            None => self.poll_any(listener, cx, TcpStream::adopt),
+            None if listener.fd.trusts_short_counts => self.poll_any(listener, cx, TcpStream::adopt),
+            None => self.poll_any(listener, cx, TcpStream::adopt_multipath),
             Some(admission) => self.poll_admitted(listener, admission, cx),
         }
     }
@@ -231,6 +233,7 @@ impl Accepting {
             }
             // Outlives the call, so that what its return wakes does not run under the listener's lock.
             let mut permit = None;
+            let make = if listener.fd.trusts_short_counts { NetFd::tcp } else { NetFd::tcp_or_multipath };
             let polled = listener.fd.poll_call(Direction::Read, Hold::Call, Some(&mut self.operation), cx, |fd| {
                 if let (Some(limit), None) = (&admission.limit, &permit) {
                     permit = limit.try_take();
@@ -238,7 +241,7 @@ impl Accepting {
                         return Ok((Outcome::Full, Left::Maybe));
                     }
                 }
-                Ok((admission.accept(fd)?, Left::Maybe))
+                Ok((admission.accept(fd, make)?, Left::Maybe))
             });
             match polled {
                 Poll::Pending => {

@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use socket2::SockAddr;
+use socket2::{Protocol, SockAddr, SockRef};
 
 use super::fd::{Closed, Fd};
 use super::operation::{Caller, Failure, Hold, Left, Operation};
@@ -60,6 +60,13 @@ impl NetFd {
     /// Takes a non-blocking TCP socket.
     pub(crate) fn tcp(fd: OwnedFd) -> io::Result<NetFd> {
         Ok(NetFd { fd: Fd::new(fd, true)?, network: &"tcp", rare: LazyBox::new() })
+    }
+
+    /// Takes a non-blocking stream socket that was opened elsewhere, or may be a multipath one: subflows deliver at their own pace, so a short
+    /// count is evidence with plain TCP only.
+    pub(crate) fn tcp_or_multipath(fd: OwnedFd) -> io::Result<NetFd> {
+        let is_tcp = SockRef::from(&fd).protocol().is_ok_and(|protocol| protocol == Some(Protocol::TCP));
+        Ok(NetFd { fd: Fd::new(fd, is_tcp)?, network: &"tcp", rare: LazyBox::new() })
     }
 
     /// Takes a non-blocking UDP socket.

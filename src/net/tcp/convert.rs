@@ -59,14 +59,14 @@ pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
 
 impl From<std::net::TcpListener> for TcpListener {
     fn from(listener: std::net::TcpListener) -> TcpListener {
-        TcpListener::from_net_fd(adopt(listener.into(), NetFd::tcp), None)
+        TcpListener::from_net_fd(adopt(listener.into(), NetFd::tcp_or_multipath), None)
     }
 }
 
 impl From<OwnedFd> for TcpListener {
     /// The caller says that it is a TCP socket that listens; of another kind, operations fail.
     fn from(fd: OwnedFd) -> TcpListener {
-        TcpListener::from_net_fd(adopt(fd, NetFd::tcp), None)
+        TcpListener::from_net_fd(adopt(fd, NetFd::tcp_or_multipath), None)
     }
 }
 
@@ -89,14 +89,14 @@ impl From<TcpListener> for OwnedFd {
 
 impl From<std::net::TcpStream> for TcpStream {
     fn from(stream: std::net::TcpStream) -> TcpStream {
-        TcpStream::from_net_fd(adopt(stream.into(), NetFd::tcp))
+        TcpStream::from_net_fd(adopt(stream.into(), NetFd::tcp_or_multipath))
     }
 }
 
 impl From<OwnedFd> for TcpStream {
     /// The caller says that it is a TCP socket; of another kind, operations fail.
     fn from(fd: OwnedFd) -> TcpStream {
-        TcpStream::from_net_fd(adopt(fd, NetFd::tcp))
+        TcpStream::from_net_fd(adopt(fd, NetFd::tcp_or_multipath))
     }
 }
 

@@ -75,9 +75,12 @@ impl TcpStream {
 
     /// What accept(2) gave, from `peer`.
     pub(in crate::net) fn adopt(socket: OwnedFd, peer: SockAddr) -> io::Result<(TcpStream, SocketAddr)> {
-        let stream = TcpStream::from_net_fd(NetFd::tcp(socket)?);
-        let peer = peer.as_socket().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
-        Ok((stream, peer))
+        Ok((TcpStream::from_net_fd(NetFd::tcp(socket)?), ip_of(&peer)?))
+    }
+
+    /// The same of a listener that is not a plain TCP one.
+    pub(in crate::net) fn adopt_multipath(socket: OwnedFd, peer: SockAddr) -> io::Result<(TcpStream, SocketAddr)> {
+        Ok((TcpStream::from_net_fd(NetFd::tcp_or_multipath(socket)?), ip_of(&peer)?))
     }
 
     /// The socket, for traits that are implemented elsewhere.
@@ -393,6 +396,10 @@ impl TcpStream {
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.fd.with("take-error", socket::take_error)
     }
+}
+
+fn ip_of(peer: &SockAddr) -> io::Result<SocketAddr> {
+    peer.as_socket().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
 }
 
 deadline_methods! {
