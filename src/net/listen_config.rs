@@ -301,7 +301,12 @@ impl ListenConfig {
 
     fn open(&self, addr: SocketAddr, admission: Option<Arc<Admission>>) -> io::Result<TcpListener> {
         let make = if self.multipath { NetFd::tcp_or_multipath } else { NetFd::tcp };
-        Ok(TcpListener::from_net_fd(make(self.socket(addr)?)?, admission))
+        let listener = make(self.socket(addr)?)?;
+        if self.control.is_some() {
+            // Who has seen it may have duplicated it.
+            listener.expose();
+        }
+        Ok(TcpListener::from_net_fd(listener, admission))
     }
 
     /// A socket that listens on `addr`. The error is an `OpError` `listen tcp addr: call: reason`.

@@ -53,7 +53,11 @@ pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
 pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
     given(match Arc::try_unwrap(fd) {
         Ok(fd) => release(fd),
-        Err(shared) => shared.with("file", socket::dup_cloexec),
+        Err(shared) => {
+            // The duplicate would keep the registration of a number that is closed.
+            shared.expose();
+            shared.with("file", socket::dup_cloexec)
+        }
     })
 }
 
