@@ -5,11 +5,12 @@ mod common;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{becomes, child, echo, fd_count, listener, pair, ping, run};
-use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout};
-use netpoll::task;
+use netpoll::net::{ListenConfig, TcpListener, TcpStream, is_closed, is_timeout};
+use netpoll::{rt, task};
 
 /// Two ends of a connection made by std, which blocks.
 fn std_pair() -> (std::net::TcpStream, std::net::TcpStream) {
@@ -115,6 +116,40 @@ fn a_duplicate_that_outlives_the_stream_disturbs_nobody() {
                 drop(duplicate);
             }
             assert!(netpoll::rt::metrics().stale_events <= 100);
+        });
+    });
+}
+
+/// Their registrations stayed behind: whatever came for a duplicate woke the poller for nothing.
+#[test]
+fn a_duplicate_that_was_given_away_leaves_no_registration_behind() {
+    child("a_duplicate_that_was_given_away_leaves_no_registration_behind", || {
+        run(async {
+            let (one, other) = pair().await;
+            let echo = task::spawn(async move { echo(&other).await });
+            let (client, server) = pair().await;
+            assert!(common::poll_once(&mut server.readable()).await.is_pending());
+            let _duplicate = OwnedFd::from(server.clone());
+            drop(server);
+            // One that a hook made.
+            let kept = Arc::new(Mutex::new(None));
+            let keeps = kept.clone();
+            let config = ListenConfig::new().control(move |_, _, fd| {
+                *keeps.lock().unwrap() = Some(fd.try_clone_to_owned()?);
+                Ok(())
+            });
+            let listener = config.listen("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            assert!(common::poll_once(&mut listener.accept()).await.is_pending());
+            drop(listener);
+            ping(&one, b"before").await.unwrap();
+            let before = rt::metrics().stale_events;
+            client.write_all(b"x").await.unwrap();
+            drop(std::net::TcpStream::connect(addr).unwrap());
+            ping(&one, b"after").await.unwrap();
+            assert_eq!(rt::metrics().stale_events, before);
+            drop(one);
+            echo.await.unwrap();
         });
     });
 }

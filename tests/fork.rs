@@ -2,12 +2,16 @@
 
 mod common;
 
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
 use std::time::Duration;
 
 use common::{child, pair, park_on, ping, poll_now};
+use netpoll::io::AsyncFd;
 use netpoll::net::TcpListener;
+use netpoll::os::unix::net::UnixListener;
 use netpoll::{rt, task};
 
 /// Runs `body` in a forked process; it returns how far it came. 0: all is well.
@@ -132,5 +136,44 @@ fn a_child_that_calls_exec_disturbs_nobody() {
         drop(client);
         // The peer sees the end: no child holds the descriptor.
         park_on(echo).unwrap();
+    });
+}
+
+/// The child took them out of the poller, which it shares, and waiters of the parent slept on; and its name from a listener.
+#[test]
+fn what_a_child_drops_its_parent_keeps() {
+    child("what_a_child_drops_its_parent_keeps", || {
+        let path = std::env::temp_dir().join(format!("netpoll-fork-{}", std::process::id()));
+        let (client, server) = park_on(pair());
+        // Whoever has seen the number may have a duplicate, so a close takes it out of the poller.
+        let _ = server.as_raw_fd();
+        let (lent, mut writer) = std::io::pipe().unwrap();
+        let lent = AsyncFd::new(lent).unwrap();
+        let listener = park_on(UnixListener::bind(&path)).unwrap();
+        let (ends, _peer) = park_on(pair());
+        ends.set_linger(Some(Duration::from_secs(1))).unwrap();
+        let mut all = Some((server, lent, listener, ends));
+        {
+            let (server, lent, ..) = all.as_ref().unwrap();
+            assert!(poll_now(&mut server.readable()).is_pending());
+            assert!(poll_now(&mut lent.readable()).is_pending());
+        }
+        forked(|| {
+            drop(all.take());
+            0
+        });
+        assert!(path.exists());
+        let (server, lent, listener, _ends) = all.take().unwrap();
+        let deadline = std::time::Instant::now() + common::BOUND / 6;
+        server.set_deadline(deadline).unwrap();
+        lent.set_deadline(deadline).unwrap();
+        let (mut read, mut readable) = (server.readable(), lent.readable());
+        assert!(poll_now(&mut read).is_pending() && poll_now(&mut readable).is_pending());
+        park_on(client.write_all(b"x")).unwrap();
+        writer.write_all(b"x").unwrap();
+        park_on(read).unwrap();
+        drop(park_on(readable).unwrap());
+        drop(listener);
+        assert!(!path.exists());
     });
 }

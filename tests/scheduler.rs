@@ -228,6 +228,35 @@ fn a_root_future_is_kept_waiting_once() {
 
 // ---- tasks that block their threads ----
 
+/// Of several threads in `block_on` one sleeps in epoll. When a thread of another make woke the future of one of the others, nobody
+/// watched over it: what that spawned before it blocked had no thread.
+#[test]
+fn a_root_future_that_was_woken_from_outside_is_watched_over() {
+    child("a_root_future_that_was_woken_from_outside_is_watched_over", || {
+        rt::Builder::new().workers(4).start().unwrap();
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                let (wake, woken) = futures::channel::oneshot::channel::<()>();
+                let thread = thread::spawn(move || {
+                    task::block_on(async {
+                        woken.await.unwrap();
+                        let (done, wait) = mpsc::channel();
+                        drop(task::spawn(async move { done.send(()).unwrap() }));
+                        wait.recv_timeout(common::BOUND / 6).is_ok()
+                    })
+                });
+                (wake, thread)
+            })
+            .collect();
+        for (wake, thread) in threads {
+            // The watcher goes to sleep.
+            thread::sleep(300 * MS);
+            wake.send(()).unwrap();
+            assert!(thread.join().unwrap());
+        }
+    });
+}
+
 /// Starts a runtime of one worker, with a task that keeps it until the sender goes. `busy`: in a loop instead of asleep.
 fn with_blocked_worker(builder: rt::Builder, busy: bool) -> (mpsc::Sender<()>, task::JoinHandle<()>) {
     builder.workers(1).start().unwrap();
@@ -620,6 +649,43 @@ fn ping_pong_between_tasks_starves_nobody() {
     });
 }
 
+/// The thread that slept in epoll had the last processor, and was not woken.
+#[test]
+fn a_backlog_is_shared_with_the_thread_that_sleeps_in_epoll() {
+    child("a_backlog_is_shared_with_the_thread_that_sleeps_in_epoll", || {
+        rt::Builder::new().workers(2).block_on_runs_tasks(false).start().unwrap();
+        let spin = |time: Duration| {
+            let start = Instant::now();
+            while start.elapsed() < time {
+                std::hint::spin_loop();
+            }
+        };
+        let rounds = 9;
+        // On a busy machine a task may be taken for one that blocks its thread, which brings help as well.
+        let shared = (0..rounds).filter(|_| {
+            let threads = run(async move {
+                let begin = task::spawn(async move {
+                    // So long that the second thread has come, found nothing and gone to sleep.
+                    spin(60 * MS);
+                    let work = move || async move {
+                        spin(3 * MS);
+                        thread::current().id()
+                    };
+                    (0..64).map(|_| task::spawn(work())).collect::<Vec<_>>()
+                });
+                let mut threads = HashSet::new();
+                for task in begin.await {
+                    threads.insert(task.await);
+                }
+                threads.len()
+            });
+            threads == 2
+        });
+        let shared = shared.count();
+        assert!(shared > rounds / 2, "one thread does all in all but {shared} rounds: {:?}", rt::metrics());
+    });
+}
+
 #[test]
 fn yield_now_lets_the_queued_go_first() {
     child("yield_now_lets_the_queued_go_first", || {
@@ -732,6 +798,41 @@ fn locals_belong_to_their_task() {
     assert!(NUMBER.try_with(Cell::get).is_err());
 }
 
+struct Noted;
+
+static NOTED: AtomicUsize = AtomicUsize::new(0);
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        NOTED.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// It stayed until the last waker of the task was gone.
+#[test]
+fn a_local_value_goes_with_the_future_of_a_cancelled_task() {
+    task_local! {
+        static NOTE: Noted = Noted;
+    }
+    run(async {
+        let (send, receive) = mpsc::channel();
+        let handle = task::spawn(poll_fn(move |cx| {
+            NOTE.with(|_| ());
+            send.send(cx.waker().clone()).unwrap();
+            Poll::<()>::Pending
+        }));
+        let mut waker = None;
+        becomes("it has begun", || {
+            waker = receive.try_recv().ok();
+            waker.is_some()
+        })
+        .await;
+        assert_eq!(NOTED.load(Ordering::SeqCst), 0);
+        assert_eq!(handle.cancel().await, None);
+        assert_eq!(NOTED.load(Ordering::SeqCst), 1);
+    });
+}
+
 // ---- panics ----
 
 struct PanicOnDrop;
@@ -768,6 +869,24 @@ fn inv11_a_panic_stays_in_its_task() {
     assert!(catch_unwind(|| task::block_on(async { panic!("in the root") })).is_err());
     assert!(catch_unwind(|| task::block_on(async { task::block_on(async { panic!("nested") }) })).is_err());
     assert_eq!(run(async { task::spawn(async { 3 }).await }), 3);
+}
+
+/// Its turn did not end: whoever got its processor next was taken for blocked.
+#[test]
+fn a_root_future_that_panicked_blocks_nobody() {
+    child("a_root_future_that_panicked_blocks_nobody", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        // Printing it takes long enough for being found blocked.
+        std::panic::set_hook(Box::new(|_| {}));
+        // A worker comes to poll in its place, and runs no task.
+        let listener = park_on(listener());
+        assert!(catch_unwind(|| task::block_on(async { panic!("in the root") })).is_err());
+        let before = rt::metrics().blocked_tasks;
+        eventually("a worker polls", || rt::metrics().worker_threads == 1);
+        thread::sleep(100 * MS);
+        assert_eq!(rt::metrics().blocked_tasks, before);
+        drop(listener);
+    });
 }
 
 /// Awaits a task that may have panicked.
@@ -808,6 +927,40 @@ fn inv11_destructors_that_panic_do_not_take_the_worker() {
         assert!(rt::metrics().worker_threads >= 1);
         let _ = rt::shutdown(common::BOUND);
         assert_eq!(rt::metrics().worker_threads, 0);
+    });
+}
+
+/// It ended the process: the value was dropped with the task's memory, where `async-task` bears no panic.
+#[test]
+fn inv11_a_local_value_that_panics_when_it_is_dropped() {
+    task_local! {
+        static BOMB: PanicOnDrop = PanicOnDrop;
+    }
+    child("inv11_a_local_value_that_panics_when_it_is_dropped", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let light = || BOMB.with(|_| ());
+        park_on(task::spawn(async move { light() }));
+        park_on(task::spawn_blocking(light));
+        let cancelled = task::spawn(async move {
+            light();
+            pending::<()>().await
+        });
+        park_on(task::spawn(task::yield_now()));
+        assert_eq!(park_on(cancelled.cancel()), None);
+        let panics = task::spawn(async move {
+            light();
+            panic!("first");
+        });
+        assert!(park_on(catch(panics)).is_err());
+        assert_eq!(rt::metrics().contained_panics, 4);
+        let left = task::spawn(async move {
+            light();
+            pending::<()>().await
+        });
+        park_on(task::spawn(task::yield_now()));
+        let _ = rt::shutdown(common::BOUND);
+        drop(left);
+        assert_eq!(rt::metrics().contained_panics, 5);
     });
 }
 

@@ -3,8 +3,9 @@
 mod common;
 
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, mpsc};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -224,6 +225,59 @@ fn closing_before_the_kernel_is_done_resets_the_connection() {
         drop(to);
         assert_eq!(freed.load(Ordering::SeqCst), 2);
         assert_eq!((&from).read_to_end(&mut Vec::new()).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    });
+}
+
+/// The close was none, or came later, and the peer was sent what was in the memory of the buffer then.
+#[test]
+fn a_linger_that_was_set_does_not_keep_the_kernel_reading_freed_memory() {
+    child("a_linger_that_was_set_does_not_keep_the_kernel_reading_freed_memory", || {
+        rt::Builder::new().blocking_threads(1).start().unwrap();
+        let ((begun, wait), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());
+        // Whoever closes by the pool waits for this.
+        drop(task::spawn_blocking(move || {
+            begun.send(()).unwrap();
+            let _ = held.recv();
+        }));
+        wait.recv().unwrap();
+        run(async {
+            for (before, after) in [(None, Some(None)), (None, Some(Some(30))), (Some(30), None)] {
+                let linger = |seconds: Option<u64>| seconds.map(Duration::from_secs);
+                let freed = Arc::new(AtomicUsize::new(0));
+                let (to, from) = zerocopy_pair().await;
+                to.set_linger(linger(before)).unwrap();
+                assert_eq!(abandon(&to, &freed).await, 0);
+                if let Some(after) = after {
+                    to.set_linger(linger(after)).unwrap();
+                }
+                assert_eq!(to.linger().unwrap(), linger(after.unwrap_or(before)));
+                drop(to);
+                assert_eq!(freed.load(Ordering::SeqCst), 1);
+                from.set_read_deadline(Instant::now() + BOUND / 6).unwrap();
+                let mut all = Vec::new();
+                assert_eq!((&from).read_to_end(&mut all).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+                assert!(all == pattern(MUCH)[..all.len()]);
+            }
+        });
+        drop(release);
+    });
+}
+
+/// The close was not the socket's, and the peer was sent what was in the memory of the buffer then.
+#[test]
+fn a_duplicate_does_not_keep_the_kernel_reading_freed_memory() {
+    run(async {
+        let freed = Arc::new(AtomicUsize::new(0));
+        let (to, from) = zerocopy_pair().await;
+        assert_eq!(abandon(&to, &freed).await, 0);
+        let duplicate = to.as_fd().try_clone_to_owned().unwrap();
+        drop(to);
+        assert_eq!(freed.load(Ordering::SeqCst), 0);
+        from.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let mut all = Vec::new();
+        assert!(is_timeout(&(&from).read_to_end(&mut all).await.unwrap_err()));
+        assert!(!all.is_empty() && all == pattern(MUCH)[..all.len()]);
+        drop(duplicate);
     });
 }
 

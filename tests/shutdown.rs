@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Watchdog, child, child_with, echo, eventually, fd_count, pair, park_on, ping, thread_count};
+use common::{Watchdog, child, child_with, echo, eventually, fd_count, pair, park_on, ping, poll_now, thread_count};
 use netpoll::net::{OpError, TcpListener, TcpStream, is_timeout};
 use netpoll::{rt, task};
 
@@ -453,5 +453,27 @@ fn who_awaits_a_dropped_task_is_dropped_in_silence() {
         // Who is not of the runtime learns of it.
         let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| park_on(outside)));
         assert!(told.is_err_and(|told| told.downcast_ref::<&str>().is_some_and(|text| text.contains("shutdown"))));
+    });
+}
+
+/// It never ended: the call that closes was queued behind another, and went with the queue.
+#[test]
+fn a_lingering_close_that_the_pool_has_not_come_to_ends() {
+    child("a_lingering_close_that_the_pool_has_not_come_to_ends", || {
+        rt::Builder::new().blocking_threads(1).start().unwrap();
+        let (client, server) = park_on(pair());
+        let ((begun, wait), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());
+        drop(task::spawn_blocking(move || {
+            begun.send(()).unwrap();
+            let _ = held.recv();
+        }));
+        wait.recv().unwrap();
+        client.set_linger(Some(Duration::from_secs(1))).unwrap();
+        let mut closed = client.force_close();
+        assert!(poll_now(&mut closed).is_pending());
+        assert!(rt::shutdown(Duration::ZERO).is_err());
+        assert!(poll_now(&mut closed).is_ready());
+        drop(release);
+        assert_eq!(park_on(server.read(&mut [0; 1])).unwrap(), 0);
     });
 }

@@ -297,3 +297,20 @@ fn a_timeout_ends_what_it_wraps_and_not_before() {
         assert_eq!(error.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
     });
 }
+
+/// All were late by ten milliseconds: the time to sleep was counted from the coarse clock's.
+#[test]
+fn a_sleep_of_a_fraction_of_a_second_is_not_late_by_a_tick() {
+    const SLEEP: Duration = Duration::from_millis(150);
+    let mut least = Duration::MAX;
+    // On a busy machine any one may be late.
+    for _ in 0..50 {
+        let start = Instant::now();
+        run(|| task::sleep(SLEEP));
+        least = least.min(start.elapsed() - SLEEP);
+        if least < Duration::from_millis(3) {
+            return;
+        }
+    }
+    panic!("all are late, by {least:?} at least");
+}

@@ -407,7 +407,7 @@ impl Recipe {
         stream.fd.trusts_short_counts = is_tcp;
         if self.control.is_some() {
             // Who has seen it may have duplicated it.
-            stream.fd.expose();
+            stream.expose();
         }
         Ok(stream)
     }

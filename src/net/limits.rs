@@ -152,7 +152,8 @@ impl Admission {
         self.reserve.as_ref().map_or(0, |reserve| reserve.shed.load(Ordering::Relaxed))
     }
 
-    fn accept(&self, listener: BorrowedFd<'_>) -> io::Result<Outcome> {
+    /// `make` makes a stream of what came.
+    fn accept(&self, listener: BorrowedFd<'_>, make: fn(OwnedFd) -> io::Result<NetFd>) -> io::Result<Outcome> {
         for _ in 0..SHED_BATCH_MAX {
             match (accept(listener), &self.reserve) {
                 (Err(error), Some(reserve)) if is_want_of_numbers(&error) => reserve.shed(listener, error)?,
@@ -165,7 +166,7 @@ impl Admission {
                         continue;
                     }
                     let peer = peer.as_socket().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
-                    return Ok(Outcome::Accepted(NetFd::tcp(socket)?, peer));
+                    return Ok(Outcome::Accepted(make(socket)?, peer));
                 }
             }
         }
@@ -192,7 +193,8 @@ impl Accepting {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         match admission {
-            None => self.poll_any(listener, cx, TcpStream::adopt),
+            None if listener.fd.trusts_short_counts => self.poll_any(listener, cx, TcpStream::adopt),
+            None => self.poll_any(listener, cx, TcpStream::adopt_multipath),
             Some(admission) => self.poll_admitted(listener, admission, cx),
         }
     }
@@ -231,6 +233,7 @@ impl Accepting {
             }
             // Outlives the call, so that what its return wakes does not run under the listener's lock.
             let mut permit = None;
+            let make = if listener.fd.trusts_short_counts { NetFd::tcp } else { NetFd::tcp_or_multipath };
             let polled = listener.fd.poll_call(Direction::Read, Hold::Call, Some(&mut self.operation), cx, |fd| {
                 if let (Some(limit), None) = (&admission.limit, &permit) {
                     permit = limit.try_take();
@@ -238,10 +241,17 @@ impl Accepting {
                         return Ok((Outcome::Full, Left::Maybe));
                     }
                 }
-                Ok((admission.accept(fd)?, Left::Maybe))
+                Ok((admission.accept(fd, make)?, Left::Maybe))
             });
             match polled {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    // The permit that it was woken for is for the next: that one's listener, where several share the limit, may have a
+                    // connection.
+                    if let Some(limit) = &admission.limit {
+                        limit.leave(&mut self.place);
+                    }
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(Outcome::Full)) => {}
                 Poll::Ready(Ok(Outcome::Shed)) => {
                     cx.waker().wake_by_ref();
@@ -269,5 +279,56 @@ impl Accepting {
         if let Some(limit) = admission.and_then(|admission| admission.limit.as_ref()) {
             limit.leave(&mut self.place);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::futures::Accept;
+    use crate::net::{ListenConfig, TcpListener};
+    use crate::task;
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn waits(accept: &mut Accept<'_>, waker: &Waker) -> bool {
+        Pin::new(accept).poll(&mut Context::from_waker(waker)).is_pending()
+    }
+
+    /// Two listeners share a limit. An accept that was woken for a permit, and whose listener had no connection, waited for one with the
+    /// wake-up, while the other listener had some.
+    #[test]
+    fn a_permit_goes_on_to_a_listener_that_has_a_connection() {
+        task::block_on(async {
+            let idle = ListenConfig::new().max_connections(1).listen("127.0.0.1:0").await.unwrap();
+            let busy = TcpListener::bind("127.0.0.1:0").await.unwrap().admitting(idle.admission.clone());
+            let addr = busy.local_addr().unwrap();
+            let (counts, noop) = (std::sync::Arc::new(Count::default()), Waker::noop());
+            // It waits for a connection, and knows that there is none.
+            let mut first = idle.accept();
+            assert!(waits(&mut first, noop));
+            let _clients = [TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap()];
+            let (stream, _) = busy.accept().await.unwrap();
+            // Polled for another reason it parks, and is the first that did.
+            assert!(waits(&mut first, noop));
+            let mut second = busy.accept();
+            assert!(waits(&mut second, &counts.clone().into()));
+            drop(stream);
+            assert_eq!(counts.0.load(Ordering::SeqCst), 0, "it is not its turn");
+            assert!(waits(&mut first, noop));
+            assert_eq!(counts.0.load(Ordering::SeqCst), 1, "the permit is for nobody");
+            second.await.unwrap();
+        });
     }
 }

@@ -300,7 +300,13 @@ impl ListenConfig {
     }
 
     fn open(&self, addr: SocketAddr, admission: Option<Arc<Admission>>) -> io::Result<TcpListener> {
-        Ok(TcpListener::from_net_fd(NetFd::tcp(self.socket(addr)?)?, admission))
+        let make = if self.multipath { NetFd::tcp_or_multipath } else { NetFd::tcp };
+        let listener = make(self.socket(addr)?)?;
+        if self.control.is_some() {
+            // Who has seen it may have duplicated it.
+            listener.expose();
+        }
+        Ok(TcpListener::from_net_fd(listener, admission))
     }
 
     /// A socket that listens on `addr`. The error is an `OpError` `listen tcp addr: call: reason`.
@@ -514,5 +520,30 @@ mod tests {
             addr
         };
         listen_socket(addr).unwrap();
+    }
+
+    /// What it accepted was taken for plain TCP, where a short count proves that there is no more.
+    #[test]
+    fn nothing_of_a_multipath_listener_trusts_a_short_count() {
+        crate::task::block_on(async {
+            let config = ListenConfig::new().multipath(true);
+            for config in [config.clone(), config.max_connections(9)] {
+                let listener = config.listen(v4(0)).await.unwrap();
+                if SockRef::from(&listener).protocol().unwrap() != Some(Protocol::MPTCP) {
+                    return eprintln!("skipped: this kernel has no multipath TCP");
+                }
+                let client =
+                    crate::net::Dialer::new().multipath_tcp(true).dial(listener.local_addr().unwrap()).await.unwrap();
+                let (server, _) = listener.accept().await.unwrap();
+                assert!(server.is_multipath().unwrap());
+                let trusts = [&listener.fd, &*client.fd, &*server.fd].map(|fd| fd.fd.trusts_short_counts);
+                assert_eq!(trusts, [false; 3]);
+                let back = crate::net::TcpStream::from(OwnedFd::from(server));
+                assert!(!back.fd.fd.trusts_short_counts);
+            }
+            let plain = crate::net::TcpListener::bind(v4(0)).await.unwrap();
+            let back = crate::net::TcpListener::from(OwnedFd::from(plain));
+            assert!(back.fd.fd.trusts_short_counts);
+        });
     }
 }

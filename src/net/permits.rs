@@ -3,7 +3,7 @@
 //! # Invariants
 //! * L1 — no more permits are out than the limit allows, and each comes back once.
 //! * L2 — while a permit is free and somebody is parked, somebody who was woken for it has yet to act: it takes the permit, or
-//!   gives it back, or leaves; the last two wake the next (models `parked_accepts_get_their_turn`,
+//!   gives it back, or leaves (also to wait for a connection); the last two wake the next (models `parked_accepts_get_their_turn`,
 //!   `who_leaves_passes_the_permit_on`).
 //!
 //! Count and list share one lock; wakers run outside it.

@@ -53,7 +53,7 @@ impl Fd {
 impl NetFd {
     pub(crate) fn control<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
         // The closure may duplicate it.
-        self.fd.expose();
+        self.expose();
         self.fd.pinned(call).map_err(|failure| self.error("raw-control", failure))
     }
 }
@@ -74,7 +74,7 @@ macro_rules! raw_future {
 
         impl<'a, F> $name<'a, F> {
             pub(crate) fn new(fd: &'a NetFd, hold: Hold, call: F) -> $name<'a, F> {
-                fd.fd.expose();
+                fd.expose();
                 $name { fd, operation: Operation::new(), hold, call }
             }
         }

@@ -71,6 +71,9 @@ fn is_beyond_clock(time: u64) -> bool {
 /// The longest tick of the coarse clock (CONFIG_HZ=100).
 const COARSE_TICK_NANOS: u64 = 10_000_000;
 
+/// [`coarse`] is behind by this much at most: a tick that the kernel's clock lags, and the one taken off.
+pub(crate) const COARSE_BEHIND_NANOS: u64 = 2 * COARSE_TICK_NANOS;
+
 /// `instant` on this clock. One before the origin is the earliest time there is, which is in the past.
 pub(crate) fn from_instant(instant: Instant) -> u64 {
     let base = base();

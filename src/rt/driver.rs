@@ -39,8 +39,9 @@ pub(crate) struct Driver {
     pub(crate) stale: Counter,
 }
 
-/// The kernel adds 50 µs and a thousandth of the timeout to a sleep: a longer one than this is slept in two steps.
-const ONE_STEP_NANOS: u64 = 1_000_000_000;
+/// A longer sleep than this is slept in two steps: the kernel adds 50 µs and a thousandth of the timeout to it, and the coarse clock is
+/// exact enough to say when it begins.
+pub(crate) const ONE_STEP_NANOS: u64 = 100_000_000;
 
 impl Driver {
     pub(crate) const fn new() -> Driver {
@@ -127,11 +128,12 @@ impl Driver {
         self.sleep_until.store(0, Ordering::SeqCst);
     }
 
-    /// Role holder: takes events, waiting until `until` at most. `now` is at or before the present moment.
+    /// Role holder: takes events, waiting until `until` at most. `now` is the present moment; where there are [`ONE_STEP_NANOS`] and more
+    /// to wait it may be the coarse clock's.
     pub(crate) fn poll(&self, epoll: &Epoll, events: &mut Events, most: usize, now: u64, until: u64) {
         let timeout = match until.saturating_sub(now) {
             _ if until == clock::NEVER => None,
-            nanos if nanos > ONE_STEP_NANOS => Some(nanos - nanos / 256),
+            nanos if nanos >= ONE_STEP_NANOS => Some(nanos - (nanos / 256).max(clock::COARSE_BEHIND_NANOS)),
             nanos => Some(nanos),
         };
         self.waits.add_owned(1);

@@ -47,10 +47,17 @@ pub(crate) fn refuse() {
     }
 }
 
+/// Whether this is a child of fork(2) that did not call exec(2). Its destructors must leave alone what it shares with its parent: the
+/// registrations, and the names of files.
+#[inline]
+pub(crate) fn is_child() -> bool {
+    FORKED.load(Ordering::Relaxed)
+}
+
 /// An error in a child of fork(2) that did not call exec(2).
 #[inline]
 pub(crate) fn check() -> io::Result<()> {
-    if FORKED.load(Ordering::Relaxed) {
+    if is_child() {
         return Err(forked());
     }
     Ok(())

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::context;
 use super::runtime::runtime;
-use super::sched::task::TaskId;
+use super::sched::task::{TaskId, discard};
 use super::waiters::Wakers;
 use crate::sync::Ordering;
 
@@ -156,7 +156,7 @@ fn settle() -> usize {
     loop {
         let calls = runtime.pool.stop();
         let dropped = runtime.discard_queued() + calls.len();
-        drop(calls);
+        calls.into_iter().for_each(discard);
         total += dropped;
         if dropped == 0 {
             return total;

@@ -91,7 +91,7 @@ impl<T: Send + 'static> LocalKey<T> {
                     }
                 }
             };
-            // SAFETY: the value is boxed and only dropped when its task ends, which is not before this poll returns; only the thread
+            // SAFETY: the value is boxed and dropped with its task's future, which is not before this poll returns; only the thread
             // that polls the task comes here, and hands out shared references only.
             #[allow(unsafe_code)]
             let value = unsafe { &*value };

@@ -25,7 +25,7 @@ use async_task::Runnable;
 use pin_project_lite::pin_project;
 
 use crate::rt::context;
-use crate::rt::sched::task::{Name, Output, RawTask, TaskData, contain, discard};
+use crate::rt::sched::task::{Name, Output, RawTask, TaskData, contain, discard, end_locals};
 use crate::sync::Mutex;
 
 /// Local tasks run after each poll of the root future; the others wait for the next.
@@ -103,6 +103,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             contain(|| this.future.set(None));
+            end_locals(*this.number);
             // Not there any more while the thread ends.
             let waker = THREAD.try_with(|thread| thread.living.borrow_mut().remove(this.number));
             drop(waker);
@@ -115,11 +116,7 @@ impl<F: Future> Future for Local<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Output<F::Output>> {
         let future = self.project().future.as_pin_mut().expect("a future that is not dropped");
-        let polled = future.poll(cx).map(Output::new);
-        if polled.is_ready() {
-            context::with_task(|task| task.into_iter().for_each(TaskData::clear_locals));
-        }
-        polled
+        future.poll(cx).map(Output::new)
     }
 }
 

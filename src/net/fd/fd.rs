@@ -22,7 +22,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
@@ -30,11 +30,12 @@ use std::time::{Duration, Instant};
 
 use super::fd_mutex::FdMutex;
 use super::operation::Failure;
+use crate::net::options;
 use crate::net::permits::Permit;
-use crate::rt::clock;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::poller::{self, Direction, PollHandle};
 use crate::rt::waiters::Wakers;
+use crate::rt::{clock, fork};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::socket;
 
@@ -159,6 +160,10 @@ impl Fd {
         self.borrow()
     }
 
+    pub(crate) fn is_exposed(&self) -> bool {
+        self.exposed.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn number(&self) -> RawFd {
         self.number
     }
@@ -228,7 +233,7 @@ impl Fd {
     /// The last reference is gone: out of the poller, then close(2), once.
     #[cold]
     pub(crate) fn destroy(&self) {
-        self.poll.retire(self.borrow(), self.is_lent || self.exposed.load(Ordering::Relaxed));
+        self.poll.retire(self.borrow(), self.is_lent || self.is_exposed());
         let rare = self.rare.get();
         let gone = rare.and_then(|rare| rare.gone.get()).cloned();
         if self.is_lent {
@@ -240,19 +245,10 @@ impl Fd {
         // SAFETY: closed and without references: this runs once, and nobody uses the number afterwards (invariant 1).
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
         let permit = rare.and_then(|rare| rare.permit.as_ref()?.take());
-        let close = move || {
-            // There is nobody to tell, and nothing to be done: the number is free whatever close(2) says.
-            let _ = socket::close(fd);
-            poller::descriptor_closed();
-            drop(permit);
-            if let Some(gone) = gone {
-                gone.set();
-            }
-        };
-        if self.lingers.load(Ordering::Relaxed) {
-            drop(crate::task::spawn_blocking(close));
-        } else {
-            close();
+        let waits = self.lingers.load(Ordering::Relaxed) && may_wait(fd.as_fd());
+        let closing = Closing { fd: Some(fd), permit, gone };
+        if waits {
+            drop(crate::task::spawn_blocking(move || drop(closing)));
         }
     }
 
@@ -273,6 +269,35 @@ impl Fd {
 impl Drop for Fd {
     fn drop(&mut self) {
         self.begin_close();
+    }
+}
+
+/// Whether the close of a socket that was told to linger may wait. Not where a send without a copy has made it a reset meanwhile, after
+/// which its memory is freed; nor in a forked child, which has no pool, and whose parent has the socket too.
+fn may_wait(fd: BorrowedFd<'_>) -> bool {
+    !fork::is_child() && !matches!(options::linger(fd), Ok(Some(Duration::ZERO)))
+}
+
+/// close(2) and what comes of it: when this is dropped, so that a pool which a shutdown empties closes what it has not come to.
+#[derive(Debug)]
+struct Closing {
+    /// Some until it is closed.
+    fd: Option<OwnedFd>,
+    permit: Option<Permit>,
+    gone: Option<Arc<Gone>>,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let Some(fd) = self.fd.take() {
+            // There is nobody to tell, and nothing to be done: the number is free whatever close(2) says.
+            let _ = socket::close(fd);
+        }
+        poller::descriptor_closed();
+        drop(self.permit.take());
+        if let Some(gone) = &self.gone {
+            gone.set();
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use socket2::SockAddr;
+use socket2::{Protocol, SockAddr, SockRef};
 
 use super::fd::{Closed, Fd};
 use super::operation::{Caller, Failure, Hold, Left, Operation};
@@ -62,6 +62,13 @@ impl NetFd {
         Ok(NetFd { fd: Fd::new(fd, true)?, network: &"tcp", rare: LazyBox::new() })
     }
 
+    /// Takes a non-blocking stream socket that was opened elsewhere, or may be a multipath one: subflows deliver at their own pace, so a short
+    /// count is evidence with plain TCP only.
+    pub(crate) fn tcp_or_multipath(fd: OwnedFd) -> io::Result<NetFd> {
+        let is_tcp = SockRef::from(&fd).protocol().is_ok_and(|protocol| protocol == Some(Protocol::TCP));
+        Ok(NetFd { fd: Fd::new(fd, is_tcp)?, network: &"tcp", rare: LazyBox::new() })
+    }
+
     /// Takes a non-blocking UDP socket.
     pub(crate) fn udp(fd: OwnedFd) -> io::Result<NetFd> {
         NetFd::new(fd, &"udp")
@@ -78,12 +85,25 @@ impl NetFd {
 
     /// MSG_ZEROCOPY's sends, which begin now if they have not.
     pub(crate) fn sends(&self) -> &Sends {
-        self.rare().sends.get_or_init(Sends::default)
+        let sends = self.rare().sends.get_or_init(Sends::default);
+        if self.fd.is_exposed() {
+            sends.expose();
+        }
+        sends
+    }
+
+    /// [`Fd::expose`]. A duplicate would keep the socket open beyond the close, and the kernel reading.
+    pub(crate) fn expose(&self) -> BorrowedFd<'_> {
+        let fd = self.fd.expose();
+        if let Some(sends) = self.sends_if_any() {
+            sends.expose();
+        }
+        fd
     }
 
     /// The same if there ever was one.
     #[inline]
-    fn sends_if_any(&self) -> Option<&Sends> {
+    pub(crate) fn sends_if_any(&self) -> Option<&Sends> {
         self.rare.get()?.sends.get()
     }
 

@@ -53,20 +53,24 @@ pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
 pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
     given(match Arc::try_unwrap(fd) {
         Ok(fd) => release(fd),
-        Err(shared) => shared.with("file", socket::dup_cloexec),
+        Err(shared) => {
+            // The duplicate would keep the registration of a number that is closed.
+            shared.expose();
+            shared.with("file", socket::dup_cloexec)
+        }
     })
 }
 
 impl From<std::net::TcpListener> for TcpListener {
     fn from(listener: std::net::TcpListener) -> TcpListener {
-        TcpListener::from_net_fd(adopt(listener.into(), NetFd::tcp), None)
+        TcpListener::from_net_fd(adopt(listener.into(), NetFd::tcp_or_multipath), None)
     }
 }
 
 impl From<OwnedFd> for TcpListener {
     /// The caller says that it is a TCP socket that listens; of another kind, operations fail.
     fn from(fd: OwnedFd) -> TcpListener {
-        TcpListener::from_net_fd(adopt(fd, NetFd::tcp), None)
+        TcpListener::from_net_fd(adopt(fd, NetFd::tcp_or_multipath), None)
     }
 }
 
@@ -89,14 +93,14 @@ impl From<TcpListener> for OwnedFd {
 
 impl From<std::net::TcpStream> for TcpStream {
     fn from(stream: std::net::TcpStream) -> TcpStream {
-        TcpStream::from_net_fd(adopt(stream.into(), NetFd::tcp))
+        TcpStream::from_net_fd(adopt(stream.into(), NetFd::tcp_or_multipath))
     }
 }
 
 impl From<OwnedFd> for TcpStream {
     /// The caller says that it is a TCP socket; of another kind, operations fail.
     fn from(fd: OwnedFd) -> TcpStream {
-        TcpStream::from_net_fd(adopt(fd, NetFd::tcp))
+        TcpStream::from_net_fd(adopt(fd, NetFd::tcp_or_multipath))
     }
 }
 
@@ -125,7 +129,7 @@ macro_rules! descriptor {
         impl AsFd for $type {
             /// The descriptor, for as long as the socket is borrowed; it must not be used after an explicit close.
             fn as_fd(&self) -> BorrowedFd<'_> {
-                self.fd.fd.expose()
+                self.fd.expose()
             }
         }
 

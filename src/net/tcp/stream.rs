@@ -75,9 +75,12 @@ impl TcpStream {
 
     /// What accept(2) gave, from `peer`.
     pub(in crate::net) fn adopt(socket: OwnedFd, peer: SockAddr) -> io::Result<(TcpStream, SocketAddr)> {
-        let stream = TcpStream::from_net_fd(NetFd::tcp(socket)?);
-        let peer = peer.as_socket().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
-        Ok((stream, peer))
+        Ok((TcpStream::from_net_fd(NetFd::tcp(socket)?), ip_of(&peer)?))
+    }
+
+    /// The same of a listener that is not a plain TCP one.
+    pub(in crate::net) fn adopt_multipath(socket: OwnedFd, peer: SockAddr) -> io::Result<(TcpStream, SocketAddr)> {
+        Ok((TcpStream::from_net_fd(NetFd::tcp_or_multipath(socket)?), ip_of(&peer)?))
     }
 
     /// The socket, for traits that are implemented elsewhere.
@@ -365,16 +368,23 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
-        self.fd.with("linger", options::linger)
+        self.fd.with("linger", |fd| match self.fd.sends_if_any() {
+            Some(sends) => sends.linger(fd),
+            None => options::linger(fd),
+        })
     }
 
     /// Sets what closing does with data that is not sent yet: `None` leaves it to the kernel, zero resets the connection, more lets the
-    /// close take that long at most (whole seconds). Such a close runs on a thread of the blocking pool.
+    /// close take that long at most (whole seconds). Such a close runs on a thread of the blocking pool. While the kernel reads the buffer
+    /// of a [`send_zerocopy`](TcpStream::send_zerocopy) that was dropped, it is a reset whatever is set here.
     ///
     /// # Errors
     /// The system call's; closed.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.fd.with("set", |fd| options::set_linger(fd, linger))?;
+        self.fd.with("set", |fd| match self.fd.sends_if_any() {
+            Some(sends) => sends.set_linger(fd, linger),
+            None => options::set_linger(fd, linger),
+        })?;
         self.fd.fd.set_lingers(linger.is_some_and(|linger| !linger.is_zero()));
         Ok(())
     }
@@ -386,6 +396,10 @@ impl TcpStream {
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.fd.with("take-error", socket::take_error)
     }
+}
+
+fn ip_of(peer: &SockAddr) -> io::Result<SocketAddr> {
+    peer.as_socket().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
 }
 
 deadline_methods! {

@@ -48,7 +48,7 @@ impl From<UdpSocket> for OwnedFd {
 impl AsFd for UdpSocket {
     /// The descriptor, for as long as the socket is borrowed; it must not be used after an explicit close.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.net_fd().fd.expose()
+        self.net_fd().expose()
     }
 }
 

@@ -5,11 +5,13 @@
 //! * One that came from elsewhere, or has an abstract name, leaves everything as it is; `set_unlink_on_close` decides otherwise.
 //! * What is converted into another type is not closed, and keeps its file.
 //! * Only the file that was bound is removed: not another that has taken its name since, as a successor's may have.
+//! * A forked child leaves it to its parent.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::rt::fork;
 use crate::sync::Mutex;
 
 /// See the module's header. `None`: there is nothing to remove.
@@ -61,7 +63,9 @@ impl SocketFile {
     /// Removes it, the first time.
     pub(super) fn remove(&self) {
         let file = self.file.lock().take();
-        if let Some(file) = file {
+        if let Some(file) = file
+            && !fork::is_child()
+        {
             file.remove();
         }
     }

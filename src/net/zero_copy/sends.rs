@@ -9,7 +9,8 @@
 //! * The kernel counts the calls of a socket; so does `next`, under the lock that the call is made under.
 //! * A buffer is freed when its calls are done, or after the socket has been closed with a reset, which makes the kernel forget what it
 //!   has to send. For that SO_LINGER is zero from the moment something is abandoned until all that was is done, and when
-//!   the socket is closed while something is under way.
+//!   the socket is closed while something is under way. Where somebody may have a duplicate, our close is not the socket's: what is under
+//!   way then is never freed.
 //! * Whoever reads the error queue finds completions for others and wakes them, outside the lock; buffers are dropped outside it too.
 //!
 //! # Compared with Go
@@ -30,14 +31,30 @@ use crate::sys::{socket, zerocopy};
 #[derive(Debug, Default)]
 pub(crate) struct Sends(Mutex<State>);
 
+impl Drop for Sends {
+    fn drop(&mut self) {
+        let (entries, exposed) = {
+            let mut state = self.0.lock();
+            (std::mem::take(&mut state.entries), state.exposed)
+        };
+        for entry in entries {
+            if exposed && entry.done != entry.calls {
+                std::mem::forget(entry.abandoned);
+            }
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     enabled: bool,
+    /// Somebody may have duplicated the descriptor.
+    exposed: bool,
     /// The kernel's number for the next call.
     next: u32,
     entries: Vec<Entry>,
     keys: u64,
-    /// SO_LINGER as it was before something was abandoned.
+    /// SO_LINGER as it was before something was abandoned, or was set since.
     linger: Option<Option<Duration>>,
 }
 
@@ -59,6 +76,10 @@ impl Sends {
         zerocopy::set(fd, on)?;
         state.enabled = on;
         Ok(())
+    }
+
+    pub(crate) fn expose(&self) {
+        self.0.lock().exposed = true;
     }
 
     /// A new entry's key.
@@ -143,6 +164,20 @@ impl Sends {
             }
         }
         drop((freed, waker, buffer));
+    }
+
+    /// SO_LINGER as the user has it.
+    pub(crate) fn linger(&self, fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
+        self.0.lock().linger.map_or_else(|| options::linger(fd), Ok)
+    }
+
+    /// Sets it, when everything that was abandoned is done.
+    pub(crate) fn set_linger(&self, fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {
+        match &mut self.0.lock().linger {
+            Some(kept) => *kept = linger,
+            None => options::set_linger(fd, linger)?,
+        }
+        Ok(())
     }
 
     /// The socket is about to be closed: if the kernel still reads anything, with a reset.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use async_task::Runnable;
 
-use super::task::TaskData;
+use super::task::{TaskData, discard};
 use crate::rt::context;
 use crate::rt::runtime::Runtime;
 use crate::rt::waiters::let_go;
@@ -63,7 +63,7 @@ impl Runtime {
     pub(crate) fn pool_push(&'static self, runnable: Runnable<TaskData>) {
         let epoch = self.epoch();
         if !self.is_running() {
-            return drop(runnable);
+            return discard(runnable);
         }
         let bound = self.config().blocking_threads;
         let pool = &self.pool;

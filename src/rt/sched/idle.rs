@@ -143,6 +143,14 @@ impl Runtime {
         false
     }
 
+    /// Wakes a thread for work that another has too much of: one at rest, or, where no processor is free for it, the one that sleeps in
+    /// epoll with its own.
+    pub(crate) fn wake_helper(&'static self) {
+        if !self.wake_one(false) {
+            self.driver.wake();
+        }
+    }
+
     /// A processor that was in a list of `epoch` becomes somebody's.
     fn hand_out(&'static self, id: usize, epoch: u32) -> &'static Processor {
         let processor = self.processor_at(id);
@@ -191,6 +199,8 @@ impl Runtime {
             }
         };
         context::set_processor(Some(processor));
+        // Whoever woke the root future may be no thread of the runtime's, and all of those asleep.
+        self.sysmon.notice();
         Some(processor)
     }
 
@@ -235,6 +245,8 @@ impl Runtime {
     /// A thread leaves with its processor: its tasks go to everybody, the processor to whoever is woken next.
     pub(crate) fn leave(&'static self, processor: &'static Processor) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
+        // A root future that panicked has not ended its turn.
+        processor.running.store(0, Ordering::Relaxed);
         self.inject_quietly(processor.queue.drain());
         self.put_back(&mut self.idle.lock(), processor);
         context::set_processor(None);

@@ -144,6 +144,10 @@ impl TaskData {
         self.locals.get_or_default().lock().push((key, value));
     }
 
+    fn has_locals(&self) -> bool {
+        self.locals.get().is_some_and(|locals| !locals.lock().is_empty())
+    }
+
     /// Drops all local values, the latest first; a destructor may make new ones, which go as well.
     #[inline]
     pub(crate) fn clear_locals(&self) {
@@ -173,12 +177,14 @@ pin_project! {
     struct Tracked<F> {
         #[pin]
         future: Option<F>,
+        number: u64,
     }
 
     impl<F> PinnedDrop for Tracked<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             contain(|| this.future.set(None));
+            end_locals(*this.number);
             runtime().task_ended();
         }
     }
@@ -190,16 +196,19 @@ impl<F: Future> Future for Tracked<F> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Output<F::Output>> {
         let future = self.project().future.as_pin_mut().expect("a future that is not dropped");
-        let polled = future.poll(cx).map(Output::new);
-        if polled.is_ready() {
-            context::with_task(|task| {
-                if let Some(task) = task {
-                    task.clear_locals();
-                }
-            });
-        }
-        polled
+        future.poll(cx).map(Output::new)
     }
+}
+
+/// The future of the task `number`, which is the current one wherever its future is dropped, is gone: so are its local values. Whoever
+/// keeps its handle or a waker keeps none of them, and what is left here would be dropped where a panic ends the process.
+pub(crate) fn end_locals(number: u64) {
+    context::with_task(|task| {
+        let Some(task) = task.filter(|task| task.task.id.0 == number) else { return };
+        while task.has_locals() {
+            contain(|| task.clear_locals());
+        }
+    });
 }
 
 /// What a task returned, until somebody takes it. Where nobody does it is dropped, and its destructor may panic (11).
@@ -247,7 +256,7 @@ where
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
-        .spawn(move |_| Tracked { future: Some(future) }, WithInfo(schedule));
+        .spawn(move |data| Tracked { future: Some(future), number: data.task.id.0 }, WithInfo(schedule));
     runnable.schedule();
     task
 }
@@ -261,10 +270,10 @@ where
     fork::refuse();
     let data = TaskData::new(name, runtime().ensure_running());
     runtime().task_begins();
-    let (runnable, task) = async_task::Builder::new()
-        .propagate_panic(true)
-        .metadata(data)
-        .spawn(move |_| Tracked { future: Some(async move { f() }) }, |runnable| runtime().pool_push(runnable));
+    let (runnable, task) = async_task::Builder::new().propagate_panic(true).metadata(data).spawn(
+        move |data| Tracked { future: Some(async move { f() }), number: data.task.id.0 },
+        |runnable| runtime().pool_push(runnable),
+    );
     runnable.schedule();
     task
 }
@@ -272,7 +281,7 @@ where
 fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     let runtime = runtime();
     if runnable.metadata().epoch != runtime.epoch() {
-        return drop(runnable);
+        return discard(runnable);
     }
     let item = runnable.into_raw();
     match context::processor_and_task() {
@@ -302,6 +311,7 @@ pub(crate) fn discard_item(item: Item) {
 
 /// Drops a task, which cancels it.
 pub(crate) fn discard(runnable: Runnable<TaskData>) {
-    // The future's destructor is foreign code, and so are the wakers that it wakes.
-    contain(|| drop(runnable));
+    let data: *const TaskData = runnable.metadata();
+    // The future's destructor is foreign code, and so are the wakers that it wakes. It runs as the task, whose local values go with it.
+    contain(|| context::run_task(data, || drop(runnable)));
 }

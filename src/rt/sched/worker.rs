@@ -16,10 +16,10 @@
 //! ([`LONG_NANOS`]) any, or after 1 ms. That is Go's weakness W2 (10 ms) without its fourth system call a request.
 //!
 //! # Waking others
-//! A second thread costs more than it brings for short tasks. One is woken only when the backlog is worth more than
-//! [`WAKE_NANOS`] by the mean length of a turn, and steals only from a queue worth [`STEAL_NANOS`], or one whose owner sysmon
-//! calls stuck. Long turns are seen to as soon as they are queued: at the end of a sleep, and by the thread that has stolen some. Where
-//! the length is not known yet (few long tasks after many short ones), sysmon sees the backlog.
+//! A second thread costs more than it brings for short tasks. One is woken, at rest or asleep in epoll, only when the backlog is worth
+//! more than [`WAKE_NANOS`] by the mean length of a turn, and steals only from a queue worth [`STEAL_NANOS`], or one whose owner
+//! sysmon calls stuck. Long turns are seen to as soon as they are queued: at the end of a sleep, and by the thread that has stolen some.
+//! Where the length is not known yet (few long tasks after many short ones), sysmon sees the backlog.
 //!
 //! # Invariants
 //! * 11 — a panic that escapes a task's machinery ends the turn, not the worker.
@@ -33,6 +33,7 @@ use super::queue::{Item, RING};
 use super::task::{TaskData, discard, from_item};
 use crate::rt::clock;
 use crate::rt::context::{self, BUDGET, REFILL};
+use crate::rt::driver::ONE_STEP_NANOS;
 use crate::rt::epoll::{EVENTS_MAX, Epoll, Events};
 use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::timer::Target;
@@ -59,8 +60,6 @@ const POLL_MARGIN: u32 = 32;
 /// A backlog worth less than this is done before a woken thread has warmed up.
 const WAKE_NANOS: u64 = 100_000;
 const STEAL_NANOS: u64 = 50_000;
-/// With less than this to wait the clock must be exact; beyond, the coarse one tells when to look again.
-const COARSE_NANOS: u64 = 100_000_000;
 
 /// Why the loop was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -367,7 +366,8 @@ impl Core {
         let mut now = 0;
         if until != clock::NEVER {
             now = clock::coarse();
-            if until.saturating_sub(now) < COARSE_NANOS {
+            // With less to wait the clock must be exact; beyond, the coarse one tells when to look again.
+            if until.saturating_sub(now) < ONE_STEP_NANOS {
                 now = clock::now();
             }
             if until <= now {
@@ -411,7 +411,7 @@ impl Core {
 /// Wakes another thread if `backlog` turns of what is queued here are worth it.
 fn share(runtime: &'static Runtime, processor: &Processor, backlog: usize) {
     if backlog as u64 * processor.turn_nanos.load(Ordering::Relaxed) > WAKE_NANOS {
-        runtime.wake_one(false);
+        runtime.wake_helper();
     }
 }
 
