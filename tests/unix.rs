@@ -85,7 +85,7 @@ fn a_stream_larger_than_the_buffers_arrives_whole() {
     });
 }
 
-/// PEERS.md §1b: async-std's Unix streams have none.
+/// async-std's Unix streams have none.
 #[test]
 fn vectored_reads_and_writes_move_all_buffers_with_one_call() {
     run(async {

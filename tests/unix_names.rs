@@ -298,7 +298,7 @@ fn a_timeout_of_zero_leaves_no_time() {
 
 // ---- errors ----
 
-/// GO.md appendix A, G92.
+/// G92, and the texts of Go's errors.
 #[test]
 fn errors_say_what_and_where() {
     run(async {

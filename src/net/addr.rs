@@ -466,7 +466,7 @@ mod tests {
         assert_eq!(error.to_string(), format!("could not resolve address `(\"{name}\", 80)`"));
     }
 
-    /// GO.md, appendix A.
+    /// Go's texts (net/ipsock.go, ip_test.go).
     #[test]
     fn what_is_no_address_is_a_typed_error() {
         let texts = [

@@ -445,7 +445,7 @@ impl Recipe {
 mod tests {
     use super::*;
 
-    /// G68.
+    /// Go: TestDialerPartialDeadline.
     #[test]
     fn time_is_split_over_the_addresses_that_are_left() {
         let now = Instant::now();

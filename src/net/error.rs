@@ -386,7 +386,6 @@ mod tests {
         io::Error::from_raw_os_error(errno)
     }
 
-    /// GO.md, appendix A.
     #[test]
     fn the_texts_are_go_s() {
         let read = || Op::between("read", "tcp", local(), remote());

@@ -449,7 +449,6 @@ mod tests {
         assert_eq!(options::keepalive(fd).unwrap(), Some(KeepAlive::new()));
     }
 
-    /// Rows 5.1 and 5.2 of GO.md.
     #[test]
     fn accepted_sockets_inherit_the_listener_s_options() {
         let listener = listen_socket(v4(0)).unwrap();
