@@ -51,8 +51,11 @@ impl TcpListener {
     /// `[::]` accepts IPv4 as well, whatever the host's default.
     ///
     /// # Errors
-    /// Those of resolving; else of the last address, as an [`OpError`](crate::net::OpError) `listen tcp ADDR: bind: …`: `AddrInUse`,
-    /// `AddrNotAvailable`, `PermissionDenied`.
+    /// An [`OpError`](crate::net::OpError) of the last address, `listen tcp ADDR: bind: …`: `AddrInUse`, `AddrNotAvailable`,
+    /// `PermissionDenied`; or that there is no address, `listen tcp: address 80: missing port in address`.
+    ///
+    /// # Cancel safety
+    /// Nothing listens if the future is dropped.
     pub async fn bind<A: ToSocketAddrs>(addrs: A) -> io::Result<TcpListener> {
         ListenConfig::new().listen(addrs).await
     }
