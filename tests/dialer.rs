@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{becomes, fd_count, listener, poll_once, run};
+use common::{becomes, fd_count, has_ipv6, listener, poll_once, run};
 use netpoll::net::{
     AddrError, Dialer, KeepAlive, LookupError, OpError, TcpListener, TcpStream, ToSocketAddrs, ToSocketAddrsFuture,
     is_timeout,
@@ -52,15 +52,6 @@ impl BlackHole {
     fn new() -> BlackHole {
         BlackHole::at(Ipv4Addr::LOCALHOST.into())
     }
-}
-
-/// Whether this machine has ::1; says so where it has not.
-fn has_ipv6() -> bool {
-    let has = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
-    if !has {
-        println!("skipped: no ::1 here");
-    }
-    has
 }
 
 /// Addresses that are never known.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{becomes, own_address, park_on, poll_now, poll_once, run};
+use common::{becomes, has_ipv6, own_address, park_on, poll_now, poll_once, run};
 use netpoll::net::{
     Ancillary, OpError, RecvBatch, SendBatch, SocketAddr, UdpSocket, is_closed, is_timeout, raw_os_error,
 };
@@ -36,14 +36,6 @@ async fn connected_pair() -> (UdpSocket, UdpSocket) {
 
 fn op_text(error: &io::Error) -> String {
     error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()).expect("an OpError").to_string()
-}
-
-fn has_ipv6() -> bool {
-    let has = std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
-    if !has {
-        eprintln!("skipped: no IPv6 here");
-    }
-    has
 }
 
 /// Go: TestWriteToUDP. A connected socket takes no address, an unconnected one needs one.
