@@ -210,6 +210,7 @@ fn ttl_is_inherited() {
         let listener = common::listener().await;
         listener.set_ttl(42).unwrap();
         assert_eq!(listener.ttl().unwrap(), 42);
+        assert!(listener.take_error().unwrap().is_none());
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         assert_eq!(server.ttl().unwrap(), 42);

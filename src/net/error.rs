@@ -184,12 +184,14 @@ impl Op {
 }
 
 impl OpError {
-    /// The operation: `dial`, `listen`, `accept`, `read`, `write`, `set`, `close`, `raw-control`, `raw-read`, `raw-write`.
+    /// The operation: `dial`, `listen`, `accept`, `read`, `write`, `close`; `set` and `get` for options and what the kernel knows,
+    /// `local-addr` and `peer-addr`; `file` for the descriptor that is taken out; `raw-control`, `raw-read`, `raw-write`; `register`
+    /// for [`AsyncFd::new`](crate::io::AsyncFd::new).
     pub fn op(&self) -> &str {
         self.op
     }
 
-    /// The network: `tcp`, `udp`, `unix`, `unixgram`, `unixpacket`; `pipe` for [`net::pipe`](super::pipe()), `fd` for
+    /// The network: `tcp`, `udp`, `unix`, `unixgram`, `unixpacket`, whatever the IP version; `pipe` for [`net::pipe`](super::pipe()), `fd` for
     /// [`AsyncFd`](crate::io::AsyncFd).
     pub fn network(&self) -> &str {
         self.network

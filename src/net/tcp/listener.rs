@@ -184,7 +184,7 @@ impl TcpListener {
     /// # Errors
     /// The system call's; closed.
     pub fn ttl(&self) -> io::Result<u32> {
-        self.fd.with("ttl", options::ttl)
+        self.fd.with("get", options::ttl)
     }
 
     /// Sets it; accepted streams inherit it.

@@ -317,7 +317,7 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn nodelay(&self) -> io::Result<bool> {
-        self.fd.with("nodelay", options::nodelay)
+        self.fd.with("get", options::nodelay)
     }
 
     /// Sets whether small writes are sent at once.
@@ -333,7 +333,7 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn ttl(&self) -> io::Result<u32> {
-        self.fd.with("ttl", options::ttl)
+        self.fd.with("get", options::ttl)
     }
 
     /// Sets the IP time-to-live of packets sent.
@@ -349,7 +349,7 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn keepalive(&self) -> io::Result<Option<KeepAlive>> {
-        self.fd.with("keepalive", options::keepalive)
+        self.fd.with("get", options::keepalive)
     }
 
     /// Sets how the peer is probed on a silent connection, or (`None`) that it is not.
@@ -365,7 +365,7 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
-        self.fd.with("linger", options::linger)
+        self.fd.with("get", options::linger)
     }
 
     /// Sets what closing does with data that is not sent yet: `None` leaves it to the kernel, zero resets the connection, more lets the
@@ -384,7 +384,7 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.fd.with("take-error", socket::take_error)
+        self.fd.with("get", socket::take_error)
     }
 }
 

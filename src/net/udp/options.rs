@@ -358,6 +358,6 @@ impl UdpSocket {
     /// # Errors
     /// The system call's; closed.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.net_fd().with("take-error", socket::take_error)
+        self.net_fd().with("get", socket::take_error)
     }
 }

@@ -174,7 +174,7 @@ macro_rules! listener {
             /// # Errors
             /// The system call's; closed.
             pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-                self.fd.with("take-error", socket::take_error)
+                self.fd.with("get", socket::take_error)
             }
         }
 

@@ -169,7 +169,7 @@ impl UnixSeqpacket {
     /// # Errors
     /// `NotConnected`; closed.
     pub fn peer_cred(&self) -> io::Result<PeerCred> {
-        self.fd.with("peer-cred", PeerCred::of)
+        self.fd.with("get", PeerCred::of)
     }
 
     /// Waits until the peer has closed its side of the connection, without receiving. What was sent before can still be received.

@@ -272,7 +272,7 @@ impl UnixStream {
     /// # Errors
     /// `NotConnected`; closed.
     pub fn peer_cred(&self) -> io::Result<PeerCred> {
-        self.fd.with("peer-cred", PeerCred::of)
+        self.fd.with("get", PeerCred::of)
     }
 
     // ---- closing ----
