@@ -568,7 +568,7 @@ fn fast_open_and_multipath_connect_with_or_without_the_kernel_s_help() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
-        for dialer in [Dialer::new().fast_open(true), Dialer::new().multipath_tcp(true)] {
+        for dialer in [Dialer::new().fast_open(true), Dialer::new().multipath(true)] {
             let stream = dialer.dial(addr).await.unwrap();
             stream.write_all(b"ping").await.unwrap();
             let (peer, _) = listener.accept().await.unwrap();
@@ -580,7 +580,7 @@ fn fast_open_and_multipath_connect_with_or_without_the_kernel_s_help() {
         // Whether this kernel has MPTCP: a socket says so.
         let multipath = socket2::Protocol::MPTCP;
         let has = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, Some(multipath)).is_ok();
-        let stream = Dialer::new().multipath_tcp(true).dial(addr).await.unwrap();
+        let stream = Dialer::new().multipath(true).dial(addr).await.unwrap();
         let protocol = SockRef::from(&stream).protocol().unwrap();
         assert_eq!(protocol, Some(if has { multipath } else { socket2::Protocol::TCP }));
     });
