@@ -5,11 +5,12 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
 
-use crate::net::deadlines::deadline_methods;
+use crate::net::deadlines::{deadline_methods, dial_ends};
 use crate::net::dialer::Recipe;
 use crate::net::error::Op;
 use crate::net::fd::dial::dial_tcp;
@@ -112,6 +113,9 @@ impl TcpStream {
     /// # Errors
     /// `TimedOut` when the time is over; `InvalidInput` for a timeout of zero, as in std; else as [`connect`](TcpStream::connect).
     ///
+    /// # Cancel safety
+    /// Dropping the future closes the socket.
+    ///
     /// # Examples
     /// ```
     /// # netpoll::task::block_on(async {
@@ -123,10 +127,7 @@ impl TcpStream {
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
     pub async fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-        if timeout.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a connect timeout of zero leaves no time"));
-        }
-        dial_tcp(*addr, Instant::now().checked_add(timeout), &Recipe::new()).await.map(TcpStream::from_net_fd)
+        dial_tcp(*addr, dial_ends(timeout)?, &Recipe::new()).await.map(TcpStream::from_net_fd)
     }
 
     // ---- reading ----
@@ -175,6 +176,15 @@ impl TcpStream {
     /// `TimedOut` past the read deadline; closed.
     pub fn readable(&self) -> Readable<'_> {
         Readable::new(&self.fd)
+    }
+
+    /// [`readable`](TcpStream::readable) for `poll_*` methods of your own. The waker is kept until the next event, and any number of tasks may
+    /// wait this way.
+    ///
+    /// # Errors
+    /// As [`readable`](TcpStream::readable).
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.fd.poll_ready(Direction::Read, None, cx)
     }
 
     /// Waits until the peer has closed its side of the connection, or the connection is gone, without reading: for who computes a long
@@ -244,6 +254,14 @@ impl TcpStream {
         Writable::new(&self.fd)
     }
 
+    /// [`writable`](TcpStream::writable) for `poll_*` methods of your own.
+    ///
+    /// # Errors
+    /// As [`writable`](TcpStream::writable).
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.fd.poll_ready(Direction::Write, None, cx)
+    }
+
     // ---- closing ----
 
     /// Shuts one or both sides down (shutdown(2)). What waits on that side ends: reads with 0, writes with `BrokenPipe`.
@@ -274,7 +292,11 @@ impl TcpStream {
     /// Closes the connection for all clones: whoever waits gets the [closed](crate::net::is_closed) error. Begins at once; the future
     /// ends when the descriptor is gone. Closing twice is no error.
     ///
-    /// This is Go's `Close`. Data that was written is still sent; see [`set_linger`](TcpStream::set_linger) for a reset instead.
+    /// This is Go's `Close`. Data that was written is still sent; see [`set_linger`](TcpStream::set_linger) for a reset instead. Dropping the
+    /// future does not take the close back.
+    ///
+    /// # Errors
+    /// None today: what close(2) says comes too late to do anything about.
     ///
     /// # Examples
     /// ```
