@@ -157,6 +157,31 @@ fn g100_what_does_not_fit_is_lost_and_told_where_there_is_a_place() {
     });
 }
 
+#[test]
+fn a_batch_is_walked_in_order() {
+    run(async {
+        let (one, other, a, b) = sockets().await;
+        let mut batch = RecvBatch::new(8, 16);
+        assert_eq!(batch.iter().len(), 0);
+        for text in ["a", "bc", "def"] {
+            one.send_to(text.as_bytes(), b).await.unwrap();
+        }
+        let mut lengths = Vec::new();
+        while lengths.len() < 3 {
+            let count = other.recv_many(&mut batch).await.unwrap();
+            let mut walk = batch.iter();
+            assert_eq!(walk.len(), count);
+            walk.next();
+            assert_eq!(walk.len(), count - 1);
+            for datagram in &batch {
+                assert_eq!(datagram.from(), Some(a));
+                lengths.push(datagram.bytes().len());
+            }
+        }
+        assert_eq!(lengths, [1, 2, 3]);
+    });
+}
+
 /// Go: TestUDPIPVersionReadMsg, TestIPv6WriteMsgUDPAddrPortTargetAddrIPVersion, TestIPv4WriteMsg….
 #[test]
 fn g102_families_of_targets() {
