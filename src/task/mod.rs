@@ -129,7 +129,13 @@ where
     sched::block_on::block_on(local_tasks::WithLocal::new(pin!(future)))
 }
 
-/// Waits for `duration`.
+/// Waits for `duration`, counted from the first poll, and never less. [`Duration::MAX`] never ends. [`Sleep`] is one that can be kept and
+/// moved.
+///
+/// Late by the kernel's timer slack (50 µs by default) and by what the workers are busy with.
+///
+/// # Cancel safety
+/// Dropping the future takes the timer back.
 ///
 /// # Examples
 /// ```
