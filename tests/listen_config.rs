@@ -344,7 +344,7 @@ fn addresses_that_cannot_be_are_errors_of_listen() {
             }
         }
         let error = TcpListener::bind("a b:80").await.unwrap_err();
-        assert_eq!(error.to_string(), "listen tcp: could not resolve address `\"a b:80\"`");
+        assert!(error.to_string().starts_with("listen tcp: lookup a b: "), "{error}");
         let none: &[SocketAddr] = &[];
         for error in
             [TcpListener::bind(none).await.unwrap_err(), ListenConfig::new().listen_many(none, 2).await.unwrap_err()]

@@ -230,6 +230,12 @@ impl From<ResolveError> for io::Error {
     }
 }
 
+/// The reason alone, for an error that says by itself what was asked for: async-std's text has the address and hides the reason.
+#[cold]
+pub(super) fn reason(error: io::Error) -> io::Error {
+    error.downcast::<ResolveError>().map_or_else(|error| error, |resolve| resolve.error)
+}
+
 /// The addresses of a host.
 fn look_up(host: &str, port: u16, quoted: String) -> ToSocketAddrsFuture<vec::IntoIter<SocketAddr>> {
     ToSocketAddrsFuture(State::LookingUp { addrs: Addrs::new(host, port), quoted, iter: |addrs| addrs })

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use socket2::SockAddr;
 
-use super::unix;
+use super::{addr, unix};
 
 /// One end of a connection, as an [`OpError`] prints it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +93,7 @@ enum Cause {
 ///
 /// | situation | text | kind |
 /// |---|---|---|
+/// | there is no such host | `dial tcp: lookup example.invalid: no such host` | of the [`LookupError`](super::LookupError) |
 /// | nobody listens | `dial tcp 127.0.0.1:1: connect: connection refused` | of the errno |
 /// | the port is taken | `listen tcp 127.0.0.1:80: bind: address already in use` | of the errno |
 /// | the socket was closed by this process | `read tcp 127.0.0.1:2->127.0.0.1:1: use of closed network connection` | [`NotConnected`](ErrorKind::NotConnected) |
@@ -155,7 +156,7 @@ impl Op {
     /// Something else failed: an address, a name.
     #[cold]
     pub(crate) fn other(self, error: io::Error) -> io::Error {
-        self.failed(Cause::Other(error))
+        self.failed(Cause::Other(addr::reason(error)))
     }
 
     /// The socket is closed.

@@ -233,7 +233,7 @@ impl ListenConfig {
     /// # Errors
     /// An [`OpError`](crate::net::OpError) of the last address, `listen tcp ADDR: CALL: …`: `AddrInUse`, `AddrNotAvailable`,
     /// `PermissionDenied`; `InvalidInput` for an option's value that nobody takes, the kernel's error for one that it does not. Or that
-    /// there is no address, `listen tcp: …`, with what [`ToSocketAddrs`] says.
+    /// there is no address, as [`TcpListener::bind`] says it.
     ///
     /// # Cancel safety
     /// Nothing listens if the future is dropped.
@@ -264,7 +264,7 @@ impl ListenConfig {
     /// ```
     pub async fn listen_many<A: ToSocketAddrs>(&self, addrs: A, count: usize) -> io::Result<Vec<TcpListener>> {
         if count == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a group of no listeners"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a group has at least one listener"));
         }
         let addrs = addrs.to_socket_addrs().await.map_err(failed)?;
         let config = self.clone().reuse_port(true);

@@ -52,7 +52,8 @@ impl TcpListener {
     ///
     /// # Errors
     /// An [`OpError`](crate::net::OpError) of the last address, `listen tcp ADDR: bind: …`: `AddrInUse`, `AddrNotAvailable`,
-    /// `PermissionDenied`; or that there is no address, `listen tcp: address 80: missing port in address`.
+    /// `PermissionDenied`; or that there is none, `listen tcp: address 80: missing port in address`, with an
+    /// [`AddrError`](crate::net::AddrError) or a [`LookupError`](crate::net::LookupError) inside.
     ///
     /// # Cancel safety
     /// Nothing listens if the future is dropped.

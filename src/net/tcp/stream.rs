@@ -91,8 +91,9 @@ impl TcpStream {
     /// Connects to the first of `addrs` that answers.
     ///
     /// # Errors
-    /// Those of resolving; else of the last address, as an [`OpError`](crate::net::OpError) `dial tcp ADDR: connect: …`:
-    /// `ConnectionRefused`, `TimedOut` (the kernel's, after about two minutes), `NetworkUnreachable` ….
+    /// An [`OpError`](crate::net::OpError) of the last address, `dial tcp ADDR: connect: …`: `ConnectionRefused`, `TimedOut` (the kernel's,
+    /// after about two minutes), `NetworkUnreachable` …; or that there is none, `dial tcp: lookup HOST: no such host`, with a
+    /// [`LookupError`](crate::net::LookupError) or an [`AddrError`] inside.
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.

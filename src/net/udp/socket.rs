@@ -94,8 +94,8 @@ impl UdpSocket {
     /// Binds to the first of `addrs` that can be had; port 0 for any. `[::]` takes both families, `0.0.0.0` IPv4 only.
     ///
     /// # Errors
-    /// Those of resolving; else of the last address, as an [`OpError`](crate::net::OpError) `listen udp ADDR: bind: …`: `AddrInUse`,
-    /// `AddrNotAvailable`, `PermissionDenied` ….
+    /// An [`OpError`](crate::net::OpError) of the last address, `listen udp ADDR: bind: …`: `AddrInUse`, `AddrNotAvailable`,
+    /// `PermissionDenied` …; or that there is none, `listen udp: …`, as [`TcpListener::bind`](crate::net::TcpListener::bind).
     ///
     /// # Cancel safety
     /// Nothing is bound if the future is dropped.
@@ -137,8 +137,8 @@ impl UdpSocket {
     /// Connects to the first of `addrs` that can be had: no packet is sent. Again, to another.
     ///
     /// # Errors
-    /// Those of resolving; else of the last address, as an [`OpError`](crate::net::OpError) `dial udp ADDR: connect: …`:
-    /// `NetworkUnreachable`, EAFNOSUPPORT for another family ….
+    /// An [`OpError`](crate::net::OpError) of the last address, `dial udp ADDR: connect: …`: `NetworkUnreachable`, EAFNOSUPPORT for another
+    /// family …; or that there is none, `dial udp: …`, as [`TcpStream::connect`](crate::net::TcpStream::connect).
     ///
     /// # Cancel safety
     /// The socket is as it was if the future is dropped.
