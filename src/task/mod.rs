@@ -69,12 +69,16 @@ where
 ///     assert_eq!(count.get(), 1);
 /// });
 /// ```
+#[track_caller]
 pub fn spawn_local<F, T>(future: F) -> JoinHandle<T>
 where
     F: Future<Output = T> + 'static,
     T: 'static,
 {
-    Builder::new().local(future).unwrap_or_else(|error| panic!("cannot spawn a local task: {error}"))
+    match Builder::new().local(future) {
+        Ok(handle) => handle,
+        Err(error) => panic!("cannot spawn a local task: {error}"),
+    }
 }
 
 /// Runs `f`, which may block, on a thread kept for such calls.
@@ -162,6 +166,7 @@ pub async fn sleep(duration: Duration) {
 ///     println!("this is task {}", netpoll::task::current().id());
 /// });
 /// ```
+#[track_caller]
 pub fn current() -> Task {
     try_current().expect("`task::current()` called outside the context of a task")
 }
