@@ -28,7 +28,7 @@ async fn serve(addr: &str) -> io::Result<()> {
     let mut outgoing = SendBatch::new();
     loop {
         socket.recv_many(&mut incoming).await?;
-        for datagram in incoming.iter() {
+        for datagram in &incoming {
             // From the address that was asked; cut by the kernel into what was put together.
             outgoing.push_with(datagram.bytes(), datagram.from(), &datagram.ancillary().reply())?;
         }

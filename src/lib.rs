@@ -36,8 +36,8 @@
 //! ```
 //!
 //! # Map
-//! * [`net`]: `TcpListener`, `TcpStream`, `UdpSocket`, `pipe` (a connection in memory), raw access to descriptors, names,
-//!   errors. [`os::unix::net`]: Unix sockets.
+//! * [`net`]: `TcpListener`, `TcpStream`, `UdpSocket`; what they are opened with, `ListenConfig` and `Dialer`; names, errors, sockets from a
+//!   service manager, `pipe` (a connection in memory). [`os::unix::net`], also as [`unix`]: Unix sockets.
 //! * [`io`]: the traits, their extensions, buffers, `copy`, `timeout`, `AsyncFd` (any descriptor);
 //!   [`stream`] and [`future`] likewise; [`prelude`] brings the traits in.
 //! * [`task`]: `spawn`, `block_on`, `sleep`, `spawn_blocking`, names and locals; [`time`]: a resettable sleep.
@@ -45,6 +45,7 @@
 //!
 //! # Features
 //! * `attributes` (on by default): `#[netpoll::main]`, `#[netpoll::test]`.
+//! * `hickory`: `net::Resolver`, DNS over our own sockets: a look-up parks no thread and can be cancelled.
 //! * `hyper`: hyper 1.x on our streams, and an HTTP/1 and HTTP/2 server, in `netpoll::hyper`.
 //! * `quinn`: QUIC by quinn on [`net::UdpSocket`], in `netpoll::quinn`.
 //! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for our streams and references to them, without tokio's runtime: h2, tokio-postgres and
@@ -64,7 +65,7 @@
 //! writing.
 //!
 //! # Limits
-//! Linux 4.5 or later. 2²⁴ sockets, 512 workers. Not usable in a child of fork(2) that does not call exec(2): operations
+//! Linux 4.5 or later. 2²⁴ sockets, 512 workers, spare ones included. Not usable in a child of fork(2) that does not call exec(2): operations
 //! say so.
 //!
 //! [`write_all`]: net::TcpStream::write_all

@@ -43,12 +43,14 @@ fn pipes_carry_bytes_by_the_traits() {
             async move {
                 writer.write_all(&data).await.unwrap();
                 writer.flush().await.unwrap();
+                // The traits' close, which flushes.
                 writer.close().await.unwrap();
+                writer.write_all(b"!").await.unwrap();
             }
         });
         let mut back = Vec::new();
         (&reader).read_to_end(&mut back).await.unwrap();
-        assert!(back == data);
+        assert!(back.pop() == Some(b'!') && back == data);
         task.await;
     });
 }
@@ -238,7 +240,7 @@ fn the_number_is_closed_with_what_is_wrapped_and_not_before() {
         let (reader, writer) = std::io::pipe().unwrap();
         {
             let wrapped = AsyncFd::new(&writer).unwrap();
-            wrapped.close().await.unwrap();
+            wrapped.force_close().await.unwrap();
             assert!(is_closed(&wrapped.writable().await.unwrap_err()));
         }
         (&writer).write_all(b"still open").unwrap();
@@ -372,6 +374,8 @@ fn deadlines_and_timeouts_end_every_kind_of_wait() {
         assert!(is_timeout(&(&*reader).read(&mut [0; 1]).await.unwrap_err()));
         reader.set_read_deadline(None).unwrap();
         reader.set_read_timeout(Some(Duration::from_millis(3))).unwrap();
+        assert_eq!(reader.read_timeout().unwrap(), Some(Duration::from_millis(3)));
+        assert_eq!(reader.write_timeout().unwrap(), None);
         assert!(is_timeout(&reader.read_with(|mut fd| fd.read(&mut [0; 1])).await.unwrap_err()));
         assert!(is_timeout(&reader.readable().await.unwrap_err()));
     });
@@ -385,11 +389,11 @@ fn a_close_ends_what_waits() {
         let mut readable = reader.readable();
         assert!(poll_once(&mut read).await.is_pending());
         assert!(poll_once(&mut readable).await.is_pending());
-        reader.close().await.unwrap();
+        reader.force_close().await.unwrap();
         assert!(is_closed(&read.await.unwrap_err()));
         assert!(is_closed(&readable.await.unwrap_err()));
         assert!(is_closed(&reader.set_deadline(None).unwrap_err()));
-        reader.close().await.unwrap();
+        reader.force_close().await.unwrap();
         let reader = OwnedFd::from(reader.into_inner());
         assert!(!is_nonblocking(reader));
     });
@@ -424,7 +428,7 @@ fn a_panic_in_a_call_leaves_no_reference() {
             poll_now(&mut reader.read_with(|_| -> io::Result<()> { panic!("in the call") }))
         }));
         assert!(panics.is_err());
-        reader.close().await.unwrap();
+        reader.force_close().await.unwrap();
     });
 }
 

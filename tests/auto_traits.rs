@@ -31,6 +31,7 @@ fn sockets_go_everywhere() {
     everywhere!(TcpStream, TcpListener, UdpSocket, UnixStream, UnixListener, UnixDatagram);
     everywhere!(unix::UnixSeqpacket, unix::UnixSeqpacketListener, sockets::Pipe, io::AsyncFd<std::net::TcpStream>);
     everywhere!(sockets::Dialer, sockets::ListenConfig, sockets::OpError, sockets::Ancillary);
+    everywhere!(sockets::RecvBatch, sockets::RecvBatchIter<'_>, sockets::Datagram<'_>, sockets::SendBatch);
     unwinding::<TcpStream>();
     unwinding::<UdpSocket>();
     unwinding::<UnixStream>();

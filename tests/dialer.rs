@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use common::{becomes, fd_count, listener, poll_once, run};
+use common::{becomes, fd_count, has_ipv6, listener, poll_once, run};
 use netpoll::net::{
     AddrError, Dialer, KeepAlive, LookupError, OpError, TcpListener, TcpStream, ToSocketAddrs, ToSocketAddrsFuture,
     is_timeout,
@@ -52,15 +52,6 @@ impl BlackHole {
     fn new() -> BlackHole {
         BlackHole::at(Ipv4Addr::LOCALHOST.into())
     }
-}
-
-/// Whether this machine has ::1; says so where it has not.
-fn has_ipv6() -> bool {
-    let has = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
-    if !has {
-        println!("skipped: no ::1 here");
-    }
-    has
 }
 
 /// Addresses that are never known.
@@ -577,7 +568,7 @@ fn fast_open_and_multipath_connect_with_or_without_the_kernel_s_help() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
-        for dialer in [Dialer::new().fast_open(true), Dialer::new().multipath_tcp(true)] {
+        for dialer in [Dialer::new().fast_open(true), Dialer::new().multipath(true)] {
             let stream = dialer.dial(addr).await.unwrap();
             stream.write_all(b"ping").await.unwrap();
             let (peer, _) = listener.accept().await.unwrap();
@@ -589,7 +580,7 @@ fn fast_open_and_multipath_connect_with_or_without_the_kernel_s_help() {
         // Whether this kernel has MPTCP: a socket says so.
         let multipath = socket2::Protocol::MPTCP;
         let has = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, Some(multipath)).is_ok();
-        let stream = Dialer::new().multipath_tcp(true).dial(addr).await.unwrap();
+        let stream = Dialer::new().multipath(true).dial(addr).await.unwrap();
         let protocol = SockRef::from(&stream).protocol().unwrap();
         assert_eq!(protocol, Some(if has { multipath } else { socket2::Protocol::TCP }));
     });

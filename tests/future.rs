@@ -65,6 +65,21 @@ fn timeout_gives_the_output_or_an_error() {
 }
 
 #[test]
+fn timeouts_turn_into_io_errors() {
+    block_on(async {
+        let limited = async {
+            future::timeout(Duration::from_millis(1), future::pending::<()>()).await?;
+            std::io::Result::Ok(())
+        };
+        let error = limited.await.unwrap_err();
+        assert!(netpoll::net::is_timeout(&error) && error.get_ref().unwrap().is::<TimeoutError>());
+        let mut silent = netpoll::stream::pending::<()>().timeout(Duration::from_millis(1));
+        let error = std::io::Error::from(silent.next().await.unwrap().unwrap_err());
+        assert!(netpoll::net::is_timeout(&error) && error.to_string() == "stream has timed out");
+    });
+}
+
+#[test]
 fn a_timeout_of_zero_takes_what_is_ready_and_nothing_else() {
     block_on(async {
         assert_eq!(future::timeout(Duration::ZERO, async { 1 }).await, Ok(1));

@@ -7,19 +7,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use common::{echo, ping, run};
+use common::{echo, has_ipv6, ping, run};
 use netpoll::net::{TcpListener, TcpStream, raw_os_error};
 use netpoll::task;
 
 const V4: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::LOCALHOST)];
 const V6: [IpAddr; 2] = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
-fn has_v6() -> bool {
-    std::net::TcpListener::bind("[::1]:0").is_ok()
-}
-
 fn hosts() -> Vec<IpAddr> {
-    V4.into_iter().chain(V6.into_iter().filter(|_| has_v6())).collect()
+    V4.into_iter().chain(V6.into_iter().filter(|_| has_ipv6())).collect()
 }
 
 /// An address at which a listener on `host` can be reached.
@@ -100,7 +96,7 @@ fn a_taken_port_is_refused_by_name() {
 /// Go: TestDualStackTCPListener.
 #[test]
 fn wildcards_conflict_as_the_kernel_says() {
-    if !has_v6() {
+    if !has_ipv6() {
         return;
     }
     // First, second, whether both can be. `[::]` takes the port for both families.
@@ -146,7 +142,7 @@ fn wildcards_conflict_as_the_kernel_says() {
 
 #[test]
 fn the_ipv6_wildcard_takes_ipv4_as_well() {
-    if !has_v6() {
+    if !has_ipv6() {
         return;
     }
     run(async {
@@ -214,6 +210,7 @@ fn ttl_is_inherited() {
         let listener = common::listener().await;
         listener.set_ttl(42).unwrap();
         assert_eq!(listener.ttl().unwrap(), 42);
+        assert!(listener.take_error().unwrap().is_none());
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         assert_eq!(server.ttl().unwrap(), 42);

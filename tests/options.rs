@@ -301,7 +301,9 @@ fn a_closed_socket_has_no_options() {
             let error = set(&stream).unwrap_err();
             assert!(is_closed(&error) && error.to_string().starts_with("set tcp "), "{name}: {error}");
         }
-        assert!(is_closed(&stream.info().unwrap_err()) && is_closed(&stream.mss().unwrap_err()));
+        for error in [stream.info().unwrap_err(), stream.mss().unwrap_err(), stream.nodelay().unwrap_err()] {
+            assert!(is_closed(&error) && error.to_string().starts_with("get tcp "), "{error}");
+        }
         let listener = listener().await;
         listener.close().await.unwrap();
         assert!(is_closed(&listener.set_nodelay(true).unwrap_err()) && is_closed(&listener.device().unwrap_err()));

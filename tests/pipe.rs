@@ -276,7 +276,10 @@ fn relative_timeouts_count_anew() {
         let (one, other) = pipes().await;
         assert_eq!(one.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::InvalidInput);
         one.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
-        one.set_write_timeout(Some(Duration::from_millis(10))).unwrap();
+        one.set_write_timeout(Some(Duration::from_millis(11))).unwrap();
+        assert_eq!(one.read_timeout().unwrap(), Some(Duration::from_millis(10)));
+        assert_eq!(one.write_timeout().unwrap(), Some(Duration::from_millis(11)));
+        assert_eq!(other.read_timeout().unwrap(), None);
         for _ in 0..2 {
             let start = Instant::now();
             assert!(is_timeout(&one.read(&mut [0; 1]).await.unwrap_err()));

@@ -2,9 +2,13 @@
 
 mod support;
 
+use std::future::poll_fn;
 use std::io;
+use std::task::Context;
 use std::time::{Duration, Instant};
 
+use netpoll::net::is_timeout;
+use netpoll::os::unix::net::UnixStream;
 use netpoll::{future, task};
 use support::*;
 
@@ -26,6 +30,25 @@ fn readable_says_data_and_leaves_it() {
         assert_eq!(&buf, b"data");
         // A full read left the direction ready; that is no proof of data.
         assert!(poll_once(&mut client.readable()).is_pending());
+    });
+}
+
+#[test]
+fn polls_of_readiness_agree_with_the_futures() {
+    run(|| async {
+        let (client, server) = pair().await;
+        let (one, other) = UnixStream::pair().unwrap();
+        let (wakes, waker) = Wakes::new();
+        let mut cx = Context::from_waker(&waker);
+        assert!(client.poll_writable(&mut cx).is_ready() && one.poll_writable(&mut cx).is_ready());
+        assert!(client.poll_readable(&mut cx).is_pending() && one.poll_readable(&mut cx).is_pending());
+        server.write_all(b"data").await.unwrap();
+        other.write_all(b"data").await.unwrap();
+        eventually("both wake", || wakes.count() >= 2).await;
+        poll_fn(|cx| client.poll_readable(cx)).await.unwrap();
+        poll_fn(|cx| one.poll_readable(cx)).await.unwrap();
+        client.set_read_deadline(Instant::now()).unwrap();
+        assert!(is_timeout(&poll_fn(|cx| client.poll_readable(cx)).await.unwrap_err()));
     });
 }
 

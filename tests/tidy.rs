@@ -178,7 +178,7 @@ fn system_calls_go_through_functions_of_libc() {
     check_lines(&all(), |line| code(line).contains(call).then(|| "a raw system call".to_owned()));
 }
 
-/// DESIGN's invariants have tests that carry their numbers.
+/// The invariants of ARCHITECTURE.md have tests that carry their numbers.
 #[test]
 fn every_invariant_has_a_test() {
     let tests: BTreeSet<_> = sources("tests")

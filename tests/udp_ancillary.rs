@@ -467,15 +467,16 @@ fn options_come_back_as_they_were_set() {
                 assert_eq!(socket.multicast_hops_v6().unwrap(), 3);
                 assert_eq!(socket.multicast_interface_v6().unwrap(), loopback_index());
             }
-            match socket.bind_device(Some(b"lo")) {
+            match socket.bind_device(Some("lo")) {
                 Ok(()) => {
-                    assert_eq!(socket.device().unwrap().unwrap(), b"lo");
+                    assert_eq!(socket.device().unwrap().as_deref(), Some("lo"));
                     socket.bind_device(None).unwrap();
                 }
                 Err(error) => eprintln!("skipped: binding to a device: {error}"),
             }
             assert_eq!(socket.device().unwrap(), None);
-            assert_eq!(socket.bind_device(Some(b"none-such")).unwrap_err().raw_os_error(), Some(libc::ENODEV));
+            assert_eq!(socket.bind_device(Some("none-such")).unwrap_err().raw_os_error(), Some(libc::ENODEV));
+            assert_eq!(socket.bind_device(Some("")).unwrap_err().kind(), ErrorKind::InvalidInput);
             assert!(socket.take_error().unwrap().is_none());
         }
     });

@@ -275,6 +275,8 @@ fn a_dial_that_waits_hears_that_the_listener_is_gone() {
         socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
         socket.listen(0).unwrap();
         let first = UnixSeqpacket::connect(&path).await.unwrap();
+        let passed = UnixSeqpacket::connect_deadline(&path, Instant::now()).await.unwrap_err();
+        assert!(is_timeout(&passed));
         let late = UnixSeqpacket::connect_timeout(&path, Duration::from_millis(10)).await.unwrap_err();
         assert_eq!(late.to_string(), format!("dial unixpacket {}: i/o timeout", path.display()));
         let mut waiting = Box::pin(UnixSeqpacket::connect(&path));
@@ -298,7 +300,7 @@ fn a_timeout_of_zero_leaves_no_time() {
 
 // ---- errors ----
 
-/// GO.md appendix A, G92.
+/// G92, and the texts of Go's errors.
 #[test]
 fn errors_say_what_and_where() {
     run(async {

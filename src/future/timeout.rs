@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -71,7 +72,8 @@ impl<F: Future> Future for TimeoutFuture<F> {
     }
 }
 
-/// The time is over: the error of [`timeout()`].
+/// The time is over: the error of [`timeout()`]. In an [`io::Error`] it has the kind [`TimedOut`](io::ErrorKind::TimedOut), so that
+/// `?` works in functions that do I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeoutError {
     _private: (),
@@ -90,3 +92,9 @@ impl fmt::Display for TimeoutError {
 }
 
 impl Error for TimeoutError {}
+
+impl From<TimeoutError> for io::Error {
+    fn from(error: TimeoutError) -> io::Error {
+        io::Error::new(io::ErrorKind::TimedOut, error)
+    }
+}

@@ -96,6 +96,9 @@ impl<L: Listener> Listener for Arc<L> {
 ///
 /// # Errors
 /// As [`Server::serve_with`].
+///
+/// # Cancel safety
+/// As [`Server::serve_with`].
 pub async fn serve<L, S, B>(listener: L, service: S) -> io::Result<()>
 where
     L: Listener,
@@ -206,6 +209,9 @@ impl Server {
     /// [`serve_with`](Server::serve_with).
     ///
     /// # Errors
+    /// As [`serve_with`](Server::serve_with).
+    ///
+    /// # Cancel safety
     /// As [`serve_with`](Server::serve_with).
     pub async fn serve<L, S, B>(&self, listener: L, service: S) -> io::Result<()>
     where

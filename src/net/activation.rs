@@ -89,7 +89,7 @@ impl AsFd for Activated {
 }
 
 impl From<Activated> for OwnedFd {
-    /// For sockets of other kinds, and what is no socket.
+    /// For sockets of other kinds, as `UnixListener::from(OwnedFd::from(socket))`, and what is no socket.
     fn from(activated: Activated) -> OwnedFd {
         activated.fd
     }

@@ -230,6 +230,12 @@ impl From<ResolveError> for io::Error {
     }
 }
 
+/// The reason alone, for an error that says by itself what was asked for: async-std's text has the address and hides the reason.
+#[cold]
+pub(super) fn reason(error: io::Error) -> io::Error {
+    error.downcast::<ResolveError>().map_or_else(|error| error, |resolve| resolve.error)
+}
+
 /// The addresses of a host.
 fn look_up(host: &str, port: u16, quoted: String) -> ToSocketAddrsFuture<vec::IntoIter<SocketAddr>> {
     ToSocketAddrsFuture(State::LookingUp { addrs: Addrs::new(host, port), quoted, iter: |addrs| addrs })
@@ -466,7 +472,7 @@ mod tests {
         assert_eq!(error.to_string(), format!("could not resolve address `(\"{name}\", 80)`"));
     }
 
-    /// GO.md, appendix A.
+    /// Go's texts (net/ipsock.go, ip_test.go).
     #[test]
     fn what_is_no_address_is_a_typed_error() {
         let texts = [

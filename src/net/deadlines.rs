@@ -1,5 +1,19 @@
 //! Deadlines and timeouts as every socket has them: the methods, over [`NetFd`](super::fd::net_fd::NetFd).
 
+use std::io;
+use std::time::{Duration, Instant};
+
+/// Until when a dial that begins now may take; none where that is beyond the clock.
+///
+/// # Errors
+/// `InvalidInput` for a timeout of zero, as in std.
+pub(super) fn dial_ends(timeout: Duration) -> io::Result<Option<Instant>> {
+    if timeout.is_zero() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a connect timeout of zero leaves no time"));
+    }
+    Ok(Instant::now().checked_add(timeout))
+}
+
 /// Declares them for a type with a field `fd`, where `io`, `Direction`, `Duration` and `Instant` are in scope. What follows the
 /// name is added to the documentation of `set_deadline`: an example.
 macro_rules! deadline_methods {

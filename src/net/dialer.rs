@@ -46,7 +46,7 @@ use crate::time::Sleep;
 /// stagger          250 ms               how long to wait for one address before the next is tried too; None: one after the other
 /// defaults         true                 Go's options for a socket: no delay, keep-alive
 /// keepalive        15 s, 15 s, 9        when a silent peer is asked whether it is there, and given up
-/// multipath_tcp    false                MPTCP where both sides can
+/// multipath        false                MPTCP where both sides can
 /// fast_open        false                data with the first packet (RFC 7413)
 /// control          none                 a function that is called with each socket before it connects
 /// ```
@@ -142,7 +142,7 @@ impl Dialer {
 
     /// Asks for Multipath TCP (RFC 8684, Linux 5.6). Where this host has it not, the socket is a plain one; where the peer
     /// has it not, the connection is.
-    pub fn multipath_tcp(mut self, multipath: bool) -> Dialer {
+    pub fn multipath(mut self, multipath: bool) -> Dialer {
         self.recipe.multipath = multipath;
         self
     }
@@ -445,7 +445,7 @@ impl Recipe {
 mod tests {
     use super::*;
 
-    /// G68.
+    /// Go: TestDialerPartialDeadline.
     #[test]
     fn time_is_split_over_the_addresses_that_are_left() {
         let now = Instant::now();

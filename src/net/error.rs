@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use socket2::SockAddr;
 
-use super::unix;
+use super::{addr, unix};
 
 /// One end of a connection, as an [`OpError`] prints it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +93,7 @@ enum Cause {
 ///
 /// | situation | text | kind |
 /// |---|---|---|
+/// | there is no such host | `dial tcp: lookup example.invalid: no such host` | of the [`LookupError`](super::LookupError) |
 /// | nobody listens | `dial tcp 127.0.0.1:1: connect: connection refused` | of the errno |
 /// | the port is taken | `listen tcp 127.0.0.1:80: bind: address already in use` | of the errno |
 /// | the socket was closed by this process | `read tcp 127.0.0.1:2->127.0.0.1:1: use of closed network connection` | [`NotConnected`](ErrorKind::NotConnected) |
@@ -155,7 +156,7 @@ impl Op {
     /// Something else failed: an address, a name.
     #[cold]
     pub(crate) fn other(self, error: io::Error) -> io::Error {
-        self.failed(Cause::Other(error))
+        self.failed(Cause::Other(addr::reason(error)))
     }
 
     /// The socket is closed.
@@ -184,12 +185,14 @@ impl Op {
 }
 
 impl OpError {
-    /// The operation: `dial`, `listen`, `accept`, `read`, `write`, `set`, `close`, `raw-control`, `raw-read`, `raw-write`.
+    /// The operation: `dial`, `listen`, `accept`, `read`, `write`, `close`; `set` and `get` for options and what the kernel knows,
+    /// `local-addr` and `peer-addr`; `file` for the descriptor that is taken out; `raw-control`, `raw-read`, `raw-write`; `register`
+    /// for [`AsyncFd::new`](crate::io::AsyncFd::new).
     pub fn op(&self) -> &str {
         self.op
     }
 
-    /// The network: `tcp`, `udp`, `unix`, `unixgram`, `unixpacket`; `pipe` for [`net::pipe`](super::pipe()), `fd` for
+    /// The network: `tcp`, `udp`, `unix`, `unixgram`, `unixpacket`, whatever the IP version; `pipe` for [`net::pipe`](super::pipe()), `fd` for
     /// [`AsyncFd`](crate::io::AsyncFd).
     pub fn network(&self) -> &str {
         self.network
@@ -386,7 +389,6 @@ mod tests {
         io::Error::from_raw_os_error(errno)
     }
 
-    /// GO.md, appendix A.
     #[test]
     fn the_texts_are_go_s() {
         let read = || Op::between("read", "tcp", local(), remote());

@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(order, [v6(1), v4(2), v6(2), v4(3)]);
     }
 
-    /// G65.
+    /// Go: TestDialParallel.
     #[test]
     fn outcomes_of_a_race() {
         use Fate::{Connects, Fails, Hangs};

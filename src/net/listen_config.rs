@@ -231,11 +231,14 @@ impl ListenConfig {
     /// Listens on the first of `addrs` that can be bound. Port 0 asks the kernel for a free one.
     ///
     /// # Errors
-    /// Those of resolving; else of the last address, as an [`OpError`](crate::net::OpError) `listen tcp ADDR: CALL: …`: `AddrInUse`,
-    /// `AddrNotAvailable`, `PermissionDenied`; `InvalidInput` for an option's value that nobody takes, the kernel's error for
-    /// one that it does not.
+    /// An [`OpError`](crate::net::OpError) of the last address, `listen tcp ADDR: CALL: …`: `AddrInUse`, `AddrNotAvailable`,
+    /// `PermissionDenied`; `InvalidInput` for an option's value that nobody takes, the kernel's error for one that it does not. Or that
+    /// there is no address, as [`TcpListener::bind`] says it.
+    ///
+    /// # Cancel safety
+    /// Nothing listens if the future is dropped.
     pub async fn listen<A: ToSocketAddrs>(&self, addrs: A) -> io::Result<TcpListener> {
-        let addrs = addrs.to_socket_addrs().await?;
+        let addrs = addrs.to_socket_addrs().await.map_err(failed)?;
         let admission = self.admission()?;
         first_of(addrs, |addr| self.open(addr, admission.clone()))
     }
@@ -245,6 +248,9 @@ impl ListenConfig {
     ///
     /// # Errors
     /// As [`listen`](ListenConfig::listen); `InvalidInput` for none.
+    ///
+    /// # Cancel safety
+    /// Nothing listens if the future is dropped.
     ///
     /// # Examples
     /// ```
@@ -258,9 +264,9 @@ impl ListenConfig {
     /// ```
     pub async fn listen_many<A: ToSocketAddrs>(&self, addrs: A, count: usize) -> io::Result<Vec<TcpListener>> {
         if count == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a group of no listeners"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a group has at least one listener"));
         }
-        let addrs = addrs.to_socket_addrs().await?;
+        let addrs = addrs.to_socket_addrs().await.map_err(failed)?;
         let config = self.clone().reuse_port(true);
         let admission = config.admission()?;
         first_of(addrs, |mut addr| {
@@ -402,7 +408,12 @@ fn first_of<T>(
             Err(error) => last = Some(error),
         }
     }
-    Err(last.unwrap_or_else(AddrError::missing))
+    Err(last.unwrap_or_else(|| failed(AddrError::missing())))
+}
+
+/// The error of a listener that has no address.
+fn failed(error: io::Error) -> io::Error {
+    Op::at("listen", "tcp", None).other(error)
 }
 
 fn is_wildcard_v6(addr: SocketAddr) -> bool {
@@ -455,7 +466,6 @@ mod tests {
         assert_eq!(options::keepalive(fd).unwrap(), Some(KeepAlive::new()));
     }
 
-    /// Rows 5.1 and 5.2 of GO.md.
     #[test]
     fn accepted_sockets_inherit_the_listener_s_options() {
         let listener = listen_socket(v4(0)).unwrap();

@@ -35,5 +35,5 @@ pub use resolve::{LookupError, lookup_addr, lookup_cname, lookup_host, lookup_po
 #[cfg(feature = "hickory")]
 pub use resolve::{Mx, Resolver, ResolverBuilder, Srv};
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
-pub use udp::{Ancillary, Datagram, Ecn, RecvBatch, RecvInfo, SendBatch, UdpSocket};
+pub use udp::{Ancillary, Datagram, Ecn, RecvBatch, RecvBatchIter, RecvInfo, SendBatch, UdpSocket};
 pub use zero_copy::send_zerocopy::ZerocopySent;

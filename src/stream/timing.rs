@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -56,7 +57,8 @@ impl<S: Stream> Stream for Timeout<S> {
     }
 }
 
-/// No item came in time: what [`StreamExt::timeout`](super::StreamExt::timeout) yields then.
+/// No item came in time: what [`StreamExt::timeout`](super::StreamExt::timeout) yields then. In an [`io::Error`] it has the kind
+/// [`TimedOut`](io::ErrorKind::TimedOut).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeoutError {
     _private: (),
@@ -69,6 +71,12 @@ impl fmt::Display for TimeoutError {
 }
 
 impl Error for TimeoutError {}
+
+impl From<TimeoutError> for io::Error {
+    fn from(error: TimeoutError) -> io::Error {
+        io::Error::new(io::ErrorKind::TimedOut, error)
+    }
+}
 
 pin_project! {
     /// Stream of [`StreamExt::delay`](super::StreamExt::delay).

@@ -61,6 +61,7 @@ impl<T: Send + 'static> LocalKey<T> {
     ///
     /// # Panics
     /// Outside any task; see [`try_with`](LocalKey::try_with).
+    #[track_caller]
     pub fn with<F, R>(&'static self, f: F) -> R
     where
         F: FnOnce(&T) -> R,

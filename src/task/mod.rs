@@ -69,12 +69,16 @@ where
 ///     assert_eq!(count.get(), 1);
 /// });
 /// ```
+#[track_caller]
 pub fn spawn_local<F, T>(future: F) -> JoinHandle<T>
 where
     F: Future<Output = T> + 'static,
     T: 'static,
 {
-    Builder::new().local(future).unwrap_or_else(|error| panic!("cannot spawn a local task: {error}"))
+    match Builder::new().local(future) {
+        Ok(handle) => handle,
+        Err(error) => panic!("cannot spawn a local task: {error}"),
+    }
 }
 
 /// Runs `f`, which may block, on a thread kept for such calls.
@@ -129,7 +133,13 @@ where
     sched::block_on::block_on(local_tasks::WithLocal::new(pin!(future)))
 }
 
-/// Waits for `duration`.
+/// Waits for `duration`, counted from the first poll, and never less. [`Duration::MAX`] never ends. [`Sleep`] is one that can be kept and
+/// moved.
+///
+/// Late by the kernel's timer slack (50 µs by default) and by what the workers are busy with.
+///
+/// # Cancel safety
+/// Dropping the future takes the timer back.
 ///
 /// # Examples
 /// ```
@@ -156,6 +166,7 @@ pub async fn sleep(duration: Duration) {
 ///     println!("this is task {}", netpoll::task::current().id());
 /// });
 /// ```
+#[track_caller]
 pub fn current() -> Task {
     try_current().expect("`task::current()` called outside the context of a task")
 }

@@ -8,6 +8,7 @@ mod kernel;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
+use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
@@ -304,6 +305,15 @@ pub fn set_nofile(count: u64) {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let current = Some(maximum.map_or(count, |most| count.min(most)));
     setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+}
+
+/// Whether this machine has ::1; says so where it has not.
+pub fn has_ipv6() -> bool {
+    let has = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    if !has {
+        println!("skipped: no ::1 here");
+    }
+    has
 }
 
 /// Whether this process may have so many descriptors, which it sees to; says so where it may not.

@@ -13,7 +13,7 @@
 //!
 //! # Compared with Go (os/file_unix.go) and others
 //! `os.NewFile` makes a file pollable if epoll takes it and falls back to blocking calls otherwise; here that is an error. The guard is
-//! tokio's, `read_with` is async-io's; deadlines and `close` are as on sockets.
+//! tokio's, `read_with` is async-io's; deadlines and `force_close` are as on streams.
 
 use std::error::Error;
 use std::fmt;
@@ -332,7 +332,7 @@ impl<T> AsyncFd<T> {
     /// expired one comes before data that is there.
     ///
     /// # Errors
-    /// Closed after [`close`](AsyncFd::close).
+    /// Closed after [`force_close`](AsyncFd::force_close).
     ///
     /// # Examples
     /// ```
@@ -355,7 +355,7 @@ impl<T> AsyncFd<T> {
     /// The same for reads only.
     ///
     /// # Errors
-    /// Closed after [`close`](AsyncFd::close).
+    /// Closed after [`force_close`](AsyncFd::force_close).
     pub fn set_read_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
         let set = self.fd.set_deadline(Direction::Read, deadline.into());
         set.map_err(|failure| self.error("set", failure))
@@ -364,7 +364,7 @@ impl<T> AsyncFd<T> {
     /// The same for writes only.
     ///
     /// # Errors
-    /// Closed after [`close`](AsyncFd::close).
+    /// Closed after [`force_close`](AsyncFd::force_close).
     pub fn set_write_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
         let set = self.fd.set_deadline(Direction::Write, deadline.into());
         set.map_err(|failure| self.error("set", failure))
@@ -386,14 +386,30 @@ impl<T> AsyncFd<T> {
         self.fd.set_timeout(Direction::Write, timeout)
     }
 
+    /// What [`set_read_timeout`](AsyncFd::set_read_timeout) set.
+    ///
+    /// # Errors
+    /// None today; the signature is std's.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.fd.timeout(Direction::Read))
+    }
+
+    /// What [`set_write_timeout`](AsyncFd::set_write_timeout) set.
+    ///
+    /// # Errors
+    /// None today; the signature is std's.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.fd.timeout(Direction::Write))
+    }
+
     // ---- closing ----
 
     /// Ends all operations, now and later: whoever waits gets the [closed](crate::net::is_closed) error. Begins at once; the future ends
     /// when no call is under way and the descriptor is out of the poller. Closing twice is no error.
     ///
     /// The number itself is `T`'s and closed with it: when the `AsyncFd` is dropped, or by who takes it
-    /// [out](AsyncFd::into_inner).
-    pub fn close(&self) -> Closed {
+    /// [out](AsyncFd::into_inner). (`close` of the traits flushes.)
+    pub fn force_close(&self) -> Closed {
         Closed::new(self.fd.close(|| ()))
     }
 }

@@ -63,6 +63,9 @@ where
 /// # Errors
 /// As [`copy_bidirectional`]; kind `TimedOut` when it gives up.
 ///
+/// # Cancel safety
+/// As [`copy_bidirectional`].
+///
 /// # Examples
 /// ```
 /// use netpoll::{io, net::is_timeout};

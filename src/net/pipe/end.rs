@@ -197,7 +197,7 @@ impl End {
         self.state.lock().closed[self.side]
     }
 
-    fn timeout(&self, direction: Direction) -> Option<Duration> {
+    pub(super) fn timeout(&self, direction: Direction) -> Option<Duration> {
         match self.timeouts[direction as usize].load(Ordering::Relaxed) {
             0 => None,
             nanos => Some(Duration::from_nanos(nanos)),

@@ -156,6 +156,22 @@ impl Pipe {
         self.set_timeout(Direction::Write, timeout)
     }
 
+    /// What [`set_read_timeout`](Pipe::set_read_timeout) set.
+    ///
+    /// # Errors
+    /// None today; the signature is std's.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.end.timeout(Direction::Read))
+    }
+
+    /// What [`set_write_timeout`](Pipe::set_write_timeout) set.
+    ///
+    /// # Errors
+    /// None today; the signature is std's.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.end.timeout(Direction::Write))
+    }
+
     fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(io::Error::new(

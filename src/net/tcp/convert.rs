@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::{TcpListener, TcpStream};
 use crate::net::fd::net_fd::NetFd;
+use crate::net::fd::operation::Failure;
 use crate::sys::socket;
 
 /// A descriptor of ours for `fd`, which an infallible conversion brings.
@@ -24,6 +25,9 @@ pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Resul
 /// The only handle's descriptor, unclosed.
 pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
     // What an explicit close left behind has no descriptor to give.
+    if fd.fd.mutex.is_closed() {
+        return Err(fd.error("file", Failure::Closed));
+    }
     let (fd, sends) = fd.into_parts();
     if let Some(sends) = sends {
         let _ = fd.with(|fd| {
@@ -31,7 +35,8 @@ pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
             Ok(())
         });
     }
-    fd.take().map_err(|_| io::Error::new(io::ErrorKind::NotConnected, "use of closed network connection"))
+    // The only handle is here, and was not closed.
+    fd.take().map_err(|_| io::ErrorKind::NotConnected.into())
 }
 
 /// What an infallible conversion gives.

@@ -51,8 +51,12 @@ impl TcpListener {
     /// `[::]` accepts IPv4 as well, whatever the host's default.
     ///
     /// # Errors
-    /// Those of resolving; else of the last address, as an [`OpError`](crate::net::OpError) `listen tcp ADDR: bind: …`: `AddrInUse`,
-    /// `AddrNotAvailable`, `PermissionDenied`.
+    /// An [`OpError`](crate::net::OpError) of the last address, `listen tcp ADDR: bind: …`: `AddrInUse`, `AddrNotAvailable`,
+    /// `PermissionDenied`; or that there is none, `listen tcp: address 80: missing port in address`, with an
+    /// [`AddrError`](crate::net::AddrError) or a [`LookupError`](crate::net::LookupError) inside.
+    ///
+    /// # Cancel safety
+    /// Nothing listens if the future is dropped.
     pub async fn bind<A: ToSocketAddrs>(addrs: A) -> io::Result<TcpListener> {
         ListenConfig::new().listen(addrs).await
     }
@@ -181,7 +185,7 @@ impl TcpListener {
     /// # Errors
     /// The system call's; closed.
     pub fn ttl(&self) -> io::Result<u32> {
-        self.fd.with("ttl", options::ttl)
+        self.fd.with("get", options::ttl)
     }
 
     /// Sets it; accepted streams inherit it.

@@ -18,7 +18,7 @@ macro_rules! shared_options {
             /// # Errors
             /// The system call's; closed.
             pub fn user_timeout(&self) -> io::Result<Option<Duration>> {
-                self.fd.with("user-timeout", tcp::user_timeout)
+                self.fd.with("get", tcp::user_timeout)
             }
 
             /// Sets it, rounded up to milliseconds. Where keep-alive is on, this time decides instead of the count of probes.
@@ -34,7 +34,7 @@ macro_rules! shared_options {
             /// # Errors
             /// The system call's; closed.
             pub fn recv_buffer_size(&self) -> io::Result<usize> {
-                self.fd.with("recv-buffer-size", socket::recv_buffer_size)
+                self.fd.with("get", socket::recv_buffer_size)
             }
 
             /// Sets it. The kernel doubles it, keeps it within its bounds (`net.core.rmem_max`) and no longer adapts it. What a peer may
@@ -52,7 +52,7 @@ macro_rules! shared_options {
             /// # Errors
             /// The system call's; closed.
             pub fn send_buffer_size(&self) -> io::Result<usize> {
-                self.fd.with("send-buffer-size", socket::send_buffer_size)
+                self.fd.with("get", socket::send_buffer_size)
             }
 
             /// Sets it. The kernel doubles it, keeps it within its bounds (`net.core.wmem_max`) and no longer adapts it.
@@ -68,7 +68,7 @@ macro_rules! shared_options {
             /// # Errors
             /// The system call's; closed.
             pub fn tos(&self) -> io::Result<u8> {
-                self.fd.with("tos", socket::tos)
+                self.fd.with("get", socket::tos)
             }
 
             /// Sets it. The ECN bits are TCP's own: the kernel leaves them as they are.
@@ -84,7 +84,7 @@ macro_rules! shared_options {
             /// # Errors
             /// The system call's; closed.
             pub fn congestion_control(&self) -> io::Result<String> {
-                self.fd.with("congestion-control", tcp::congestion_control)
+                self.fd.with("get", tcp::congestion_control)
             }
 
             /// Sets it: one of `net.ipv4.tcp_available_congestion_control`.
@@ -101,7 +101,7 @@ macro_rules! shared_options {
             /// # Errors
             /// The system call's; closed.
             pub fn mss(&self) -> io::Result<u32> {
-                self.fd.with("mss", tcp::mss)
+                self.fd.with("get", tcp::mss)
             }
 
             /// Bounds it. On an established connection the kernel takes note but sends as agreed: set it on the listener.
@@ -117,7 +117,7 @@ macro_rules! shared_options {
             /// # Errors
             /// The system call's; closed.
             pub fn notsent_lowat(&self) -> io::Result<u32> {
-                self.fd.with("notsent-lowat", tcp::notsent_lowat)
+                self.fd.with("get", tcp::notsent_lowat)
             }
 
             /// Sets it: with little in the buffer, what is written last (a more urgent frame, a smaller picture) is not far behind.
@@ -133,7 +133,7 @@ macro_rules! shared_options {
             /// # Errors
             /// The system call's; closed.
             pub fn device(&self) -> io::Result<Option<String>> {
-                self.fd.with("device", socket::device)
+                self.fd.with("get", socket::device)
             }
 
             /// Binds the socket to a network device, or (`None`) to none.
@@ -150,7 +150,7 @@ macro_rules! shared_options {
             /// # Errors
             /// The system call's, which has none for an IPv4 socket; closed.
             pub fn only_v6(&self) -> io::Result<bool> {
-                self.fd.with("only-v6", socket::only_v6)
+                self.fd.with("get", socket::only_v6)
             }
         }
     };
@@ -165,7 +165,7 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn quickack(&self) -> io::Result<bool> {
-        self.fd.with("quickack", tcp::quickack)
+        self.fd.with("get", tcp::quickack)
     }
 
     /// Sets whether acknowledgements are sent at once, for now: the kernel goes back to its own judgement as data flows.
@@ -181,7 +181,7 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn cork(&self) -> io::Result<bool> {
-        self.fd.with("cork", tcp::cork)
+        self.fd.with("get", tcp::cork)
     }
 
     /// Sets whether parts of a segment are held back, for 200 ms at most, until it is full or this is taken back: for a header that is
@@ -198,7 +198,7 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn out_of_band_inline(&self) -> io::Result<bool> {
-        self.fd.with("out-of-band-inline", tcp::out_of_band_inline)
+        self.fd.with("get", tcp::out_of_band_inline)
     }
 
     /// Sets whether urgent bytes of the peer stand among the others, where reads find them, or apart (the default), where they are
@@ -240,7 +240,7 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn incoming_cpu(&self) -> io::Result<Option<usize>> {
-        self.fd.with("incoming-cpu", socket::incoming_cpu)
+        self.fd.with("get", socket::incoming_cpu)
     }
 
     /// What the kernel knows of the connection: round-trip time, retransmissions, window (TCP_INFO).
@@ -259,7 +259,7 @@ impl TcpStream {
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
     pub fn info(&self) -> io::Result<TcpInfo> {
-        self.fd.with("info", tcp::info)
+        self.fd.with("get", tcp::info)
     }
 
     /// Whether the connection is multipath TCP; one that fell back to TCP is not.
@@ -267,17 +267,25 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn is_multipath(&self) -> io::Result<bool> {
-        self.fd.with("multipath", option::is_multipath)
+        self.fd.with("get", option::is_multipath)
     }
 }
 
 impl TcpListener {
+    /// Takes the error that is pending on the socket (SO_ERROR), if there is one.
+    ///
+    /// # Errors
+    /// The system call's; closed.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.fd.with("get", calls::take_error)
+    }
+
     /// Whether streams accepted from now on send small writes at once (TCP_NODELAY).
     ///
     /// # Errors
     /// The system call's; closed.
     pub fn nodelay(&self) -> io::Result<bool> {
-        self.fd.with("nodelay", options::nodelay)
+        self.fd.with("get", options::nodelay)
     }
 
     /// Sets it.
@@ -293,7 +301,7 @@ impl TcpListener {
     /// # Errors
     /// The system call's; closed.
     pub fn keepalive(&self) -> io::Result<Option<KeepAlive>> {
-        self.fd.with("keepalive", options::keepalive)
+        self.fd.with("get", options::keepalive)
     }
 
     /// Sets it; what `keepalive` leaves out stays as it is.
@@ -309,7 +317,7 @@ impl TcpListener {
     /// # Errors
     /// The system call's; closed.
     pub fn incoming_cpu(&self) -> io::Result<Option<usize>> {
-        self.fd.with("incoming-cpu", socket::incoming_cpu)
+        self.fd.with("get", socket::incoming_cpu)
     }
 
     /// Sets it: for a listener a worker that stays on one processor.

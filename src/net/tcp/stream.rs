@@ -5,11 +5,12 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
 
-use crate::net::deadlines::deadline_methods;
+use crate::net::deadlines::{deadline_methods, dial_ends};
 use crate::net::dialer::Recipe;
 use crate::net::error::Op;
 use crate::net::fd::dial::dial_tcp;
@@ -93,8 +94,9 @@ impl TcpStream {
     /// Connects to the first of `addrs` that answers.
     ///
     /// # Errors
-    /// Those of resolving; else of the last address, as an [`OpError`](crate::net::OpError) `dial tcp ADDR: connect: …`:
-    /// `ConnectionRefused`, `TimedOut` (the kernel's, after about two minutes), `NetworkUnreachable` ….
+    /// An [`OpError`](crate::net::OpError) of the last address, `dial tcp ADDR: connect: …`: `ConnectionRefused`, `TimedOut` (the kernel's,
+    /// after about two minutes), `NetworkUnreachable` …; or that there is none, `dial tcp: lookup HOST: no such host`, with a
+    /// [`LookupError`](crate::net::LookupError) or an [`AddrError`] inside.
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -115,6 +117,9 @@ impl TcpStream {
     /// # Errors
     /// `TimedOut` when the time is over; `InvalidInput` for a timeout of zero, as in std; else as [`connect`](TcpStream::connect).
     ///
+    /// # Cancel safety
+    /// Dropping the future closes the socket.
+    ///
     /// # Examples
     /// ```
     /// # netpoll::task::block_on(async {
@@ -126,10 +131,7 @@ impl TcpStream {
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
     pub async fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-        if timeout.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a connect timeout of zero leaves no time"));
-        }
-        dial_tcp(*addr, Instant::now().checked_add(timeout), &Recipe::new()).await.map(TcpStream::from_net_fd)
+        dial_tcp(*addr, dial_ends(timeout)?, &Recipe::new()).await.map(TcpStream::from_net_fd)
     }
 
     // ---- reading ----
@@ -178,6 +180,15 @@ impl TcpStream {
     /// `TimedOut` past the read deadline; closed.
     pub fn readable(&self) -> Readable<'_> {
         Readable::new(&self.fd)
+    }
+
+    /// [`readable`](TcpStream::readable) for `poll_*` methods of your own. The waker is kept until the next event, and any number of tasks may
+    /// wait this way.
+    ///
+    /// # Errors
+    /// As [`readable`](TcpStream::readable).
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.fd.poll_ready(Direction::Read, None, cx)
     }
 
     /// Waits until the peer has closed its side of the connection, or the connection is gone, without reading: for who computes a long
@@ -247,6 +258,14 @@ impl TcpStream {
         Writable::new(&self.fd)
     }
 
+    /// [`writable`](TcpStream::writable) for `poll_*` methods of your own.
+    ///
+    /// # Errors
+    /// As [`writable`](TcpStream::writable).
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.fd.poll_ready(Direction::Write, None, cx)
+    }
+
     // ---- closing ----
 
     /// Shuts one or both sides down (shutdown(2)). What waits on that side ends: reads with 0, writes with `BrokenPipe`.
@@ -277,7 +296,11 @@ impl TcpStream {
     /// Closes the connection for all clones: whoever waits gets the [closed](crate::net::is_closed) error. Begins at once; the future
     /// ends when the descriptor is gone. Closing twice is no error.
     ///
-    /// This is Go's `Close`. Data that was written is still sent; see [`set_linger`](TcpStream::set_linger) for a reset instead.
+    /// This is Go's `Close`. Data that was written is still sent; see [`set_linger`](TcpStream::set_linger) for a reset instead. Dropping the
+    /// future does not take the close back.
+    ///
+    /// # Errors
+    /// None today: what close(2) says comes too late to do anything about.
     ///
     /// # Examples
     /// ```
@@ -320,7 +343,7 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn nodelay(&self) -> io::Result<bool> {
-        self.fd.with("nodelay", options::nodelay)
+        self.fd.with("get", options::nodelay)
     }
 
     /// Sets whether small writes are sent at once.
@@ -336,7 +359,7 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn ttl(&self) -> io::Result<u32> {
-        self.fd.with("ttl", options::ttl)
+        self.fd.with("get", options::ttl)
     }
 
     /// Sets the IP time-to-live of packets sent.
@@ -352,7 +375,7 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn keepalive(&self) -> io::Result<Option<KeepAlive>> {
-        self.fd.with("keepalive", options::keepalive)
+        self.fd.with("get", options::keepalive)
     }
 
     /// Sets how the peer is probed on a silent connection, or (`None`) that it is not.
@@ -368,7 +391,7 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
-        self.fd.with("linger", |fd| match self.fd.sends_if_any() {
+        self.fd.with("get", |fd| match self.fd.sends_if_any() {
             Some(sends) => sends.linger(fd),
             None => options::linger(fd),
         })
@@ -394,7 +417,7 @@ impl TcpStream {
     /// # Errors
     /// The system call's; closed.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.fd.with("take-error", socket::take_error)
+        self.fd.with("get", socket::take_error)
     }
 }
 

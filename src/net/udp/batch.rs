@@ -97,10 +97,43 @@ impl RecvBatch {
     }
 
     /// All that the last call brought.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Datagram<'_>> {
-        (0..self.len()).map(|index| self.get(index).expect("below the length"))
+    pub fn iter(&self) -> RecvBatchIter<'_> {
+        RecvBatchIter { batch: self, next: 0 }
     }
 }
+
+impl<'a> IntoIterator for &'a RecvBatch {
+    type Item = Datagram<'a>;
+    type IntoIter = RecvBatchIter<'a>;
+
+    fn into_iter(self) -> RecvBatchIter<'a> {
+        self.iter()
+    }
+}
+
+/// The datagrams of a [`RecvBatch`], in the order in which they came.
+#[derive(Clone, Debug)]
+pub struct RecvBatchIter<'a> {
+    batch: &'a RecvBatch,
+    next: usize,
+}
+
+impl<'a> Iterator for RecvBatchIter<'a> {
+    type Item = Datagram<'a>;
+
+    fn next(&mut self) -> Option<Datagram<'a>> {
+        let datagram = self.batch.get(self.next)?;
+        self.next += 1;
+        Some(datagram)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.batch.len() - self.next;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for RecvBatchIter<'_> {}
 
 /// A datagram in a [`RecvBatch`]; with receive offload, several of one sender.
 #[derive(Clone)]

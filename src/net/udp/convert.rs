@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 
 use super::UdpSocket;
 use crate::net::fd::net_fd::NetFd;
-use crate::net::tcp::convert::{given, raw, release};
+use crate::net::tcp::convert::{adopt, given, raw, release};
 use crate::sys::socket;
 
 impl From<std::net::UdpSocket> for UdpSocket {
@@ -21,10 +21,8 @@ impl From<OwnedFd> for UdpSocket {
     /// # Panics
     /// At 2²⁴ sockets in one process.
     fn from(fd: OwnedFd) -> UdpSocket {
-        // It fails for a number that is no open descriptor, which no owner has; the first operation would say so.
-        let _ = socket::set_nonblocking(fd.as_fd(), true);
         let is_connected = socket::peer_addr_any(fd.as_fd()).is_ok();
-        UdpSocket::from_net_fd(NetFd::udp(fd).expect("2^24 sockets are open already"), is_connected)
+        UdpSocket::from_net_fd(adopt(fd, NetFd::udp), is_connected)
     }
 }
 

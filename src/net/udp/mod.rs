@@ -14,5 +14,5 @@ mod options;
 mod socket;
 
 pub use ancillary::{Ancillary, Ecn};
-pub use batch::{Datagram, RecvBatch, RecvInfo, SendBatch};
+pub use batch::{Datagram, RecvBatch, RecvBatchIter, RecvInfo, SendBatch};
 pub use socket::UdpSocket;

@@ -337,20 +337,21 @@ impl UdpSocket {
         self.set_option(|socket| socket.leave_multicast_v6(group, interface))
     }
 
-    /// Binds the socket to an interface by its name, or (`None`) to none (SO_BINDTODEVICE): it sends and receives there only.
+    /// Binds the socket to a network device, or (`None`) to none (SO_BINDTODEVICE): it sends and receives there only.
     ///
     /// # Errors
-    /// ENODEV: no such interface. `PermissionDenied`: it is bound to another. Closed.
-    pub fn bind_device(&self, name: Option<&[u8]>) -> io::Result<()> {
-        self.set_option(|socket| socket.bind_device(name))
+    /// `InvalidInput` for what cannot be a name (1 to 15 bytes, no NUL); ENODEV when there is no such device; `PermissionDenied`: it is
+    /// bound to another; closed.
+    pub fn bind_device(&self, name: Option<&str>) -> io::Result<()> {
+        self.net_fd().with("set", |fd| options::socket::set_device(fd, name))
     }
 
-    /// The name of the interface that the socket is bound to.
+    /// The network device that the socket is bound to.
     ///
     /// # Errors
     /// The system call's; closed.
-    pub fn device(&self) -> io::Result<Option<Vec<u8>>> {
-        self.net_fd().with("get", |fd| SockRef::from(&fd).device())
+    pub fn device(&self) -> io::Result<Option<String>> {
+        self.net_fd().with("get", options::socket::device)
     }
 
     /// Takes the error that is pending on the socket (SO_ERROR), if there is one.
@@ -358,6 +359,6 @@ impl UdpSocket {
     /// # Errors
     /// The system call's; closed.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.net_fd().with("take-error", socket::take_error)
+        self.net_fd().with("get", socket::take_error)
     }
 }

@@ -94,8 +94,8 @@ impl UdpSocket {
     /// Binds to the first of `addrs` that can be had; port 0 for any. `[::]` takes both families, `0.0.0.0` IPv4 only.
     ///
     /// # Errors
-    /// Those of resolving; else of the last address, as an [`OpError`](crate::net::OpError) `listen udp ADDR: bind: …`: `AddrInUse`,
-    /// `AddrNotAvailable`, `PermissionDenied` ….
+    /// An [`OpError`](crate::net::OpError) of the last address, `listen udp ADDR: bind: …`: `AddrInUse`, `AddrNotAvailable`,
+    /// `PermissionDenied` …; or that there is none, `listen udp: …`, as [`TcpListener::bind`](crate::net::TcpListener::bind).
     ///
     /// # Cancel safety
     /// Nothing is bound if the future is dropped.
@@ -137,8 +137,8 @@ impl UdpSocket {
     /// Connects to the first of `addrs` that can be had: no packet is sent. Again, to another.
     ///
     /// # Errors
-    /// Those of resolving; else of the last address, as an [`OpError`](crate::net::OpError) `dial udp ADDR: connect: …`:
-    /// `NetworkUnreachable`, EAFNOSUPPORT for another family ….
+    /// An [`OpError`](crate::net::OpError) of the last address, `dial udp ADDR: connect: …`: `NetworkUnreachable`, EAFNOSUPPORT for another
+    /// family …; or that there is none, `dial udp: …`, as [`TcpStream::connect`](crate::net::TcpStream::connect).
     ///
     /// # Cancel safety
     /// The socket is as it was if the future is dropped.
@@ -301,31 +301,49 @@ impl UdpSocket {
     // ---- by hand ----
 
     /// [`recv`](UdpSocket::recv) for who is polled. All pollers are woken when something comes.
+    ///
+    /// # Errors
+    /// As [`recv`](UdpSocket::recv).
     pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         self.fd.poll_recv(None, cx, buf, 0)
     }
 
     /// [`recv_from`](UdpSocket::recv_from) for who is polled.
+    ///
+    /// # Errors
+    /// As [`recv_from`](UdpSocket::recv_from).
     pub fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
         self.fd.poll_recv_from(None, cx, buf, 0)
     }
 
     /// [`recv_many`](UdpSocket::recv_many) for who is polled.
+    ///
+    /// # Errors
+    /// As [`recv_many`](UdpSocket::recv_many).
     pub fn poll_recv_many(&self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<usize>> {
         self.fd.poll_recv_many(None, cx, batch)
     }
 
     /// [`readable`](UdpSocket::readable) for who is polled.
+    ///
+    /// # Errors
+    /// As [`readable`](UdpSocket::readable).
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_ready(Direction::Read, None, cx)
     }
 
     /// [`send`](UdpSocket::send) for who is polled.
+    ///
+    /// # Errors
+    /// As [`send`](UdpSocket::send).
     pub fn poll_send(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.fd.poll_send_datagram(None, cx, buf)
     }
 
     /// [`send_to`](UdpSocket::send_to) for who is polled.
+    ///
+    /// # Errors
+    /// As [`send_to`](UdpSocket::send_to).
     pub fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], to: SocketAddr) -> Poll<io::Result<usize>> {
         if self.is_connected() {
             return Poll::Ready(Err(self.fd.connected_error()));
@@ -334,6 +352,9 @@ impl UdpSocket {
     }
 
     /// [`writable`](UdpSocket::writable) for who is polled.
+    ///
+    /// # Errors
+    /// As [`writable`](UdpSocket::writable).
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_ready(Direction::Write, None, cx)
     }
@@ -374,8 +395,6 @@ impl UdpSocket {
     pub fn try_write_io<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
         self.fd.try_call(Direction::Write, call)
     }
-
-    // ---- deadlines ----
 
     // ---- names and closing ----
 

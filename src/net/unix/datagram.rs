@@ -63,6 +63,9 @@ impl UnixDatagram {
     /// # Errors
     /// An [`OpError`](crate::net::OpError) `listen unixgram PATH: bind: …`: `AddrInUse` (a file of that name exists, whether somebody uses it
     /// or not), `NotFound`, `PermissionDenied`. `InvalidInput` for a path that is too long or has a NUL in it.
+    ///
+    /// # Cancel safety
+    /// It waits for nothing: the first poll does it.
     pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixDatagram> {
         bind(Type::DGRAM, Name::Path(path.as_ref())).map(|fd| UnixDatagram { fd })
     }
@@ -71,6 +74,9 @@ impl UnixDatagram {
     ///
     /// # Errors
     /// As [`bind`](UnixDatagram::bind).
+    ///
+    /// # Cancel safety
+    /// It waits for nothing: the first poll does it.
     pub async fn bind_addr(addr: &SocketAddr) -> io::Result<UnixDatagram> {
         bind(Type::DGRAM, Name::Addr(addr)).map(|fd| UnixDatagram { fd })
     }
@@ -101,6 +107,9 @@ impl UnixDatagram {
     /// An [`OpError`](crate::net::OpError) `dial unixgram PATH: connect: …`: `NotFound`, `ConnectionRefused` (the file is there and
     /// nobody has it open), `PermissionDenied`; EPROTOTYPE where it is no datagram socket's. `InvalidInput` as in
     /// [`bind`](UnixDatagram::bind).
+    ///
+    /// # Cancel safety
+    /// It waits for nothing: the first poll does it.
     pub async fn connect<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
         connect_datagram(&self.fd, Name::Path(path.as_ref()))
     }
@@ -109,6 +118,9 @@ impl UnixDatagram {
     ///
     /// # Errors
     /// As [`connect`](UnixDatagram::connect).
+    ///
+    /// # Cancel safety
+    /// It waits for nothing: the first poll does it.
     pub async fn connect_addr(&self, addr: &SocketAddr) -> io::Result<()> {
         connect_datagram(&self.fd, Name::Addr(addr))
     }

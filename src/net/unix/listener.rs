@@ -88,6 +88,9 @@ macro_rules! listener {
             /// # Errors
             /// An [`OpError`](crate::net::OpError) `listen NETWORK PATH: bind: …`: `AddrInUse` (a file of that name exists, whether somebody
             /// listens or not), `NotFound`, `PermissionDenied`. `InvalidInput` for a path that is too long or has a NUL in it.
+            ///
+            /// # Cancel safety
+            /// It waits for nothing: the first poll does it.
             pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<$type> {
                 $type::bind_name(Name::Path(path.as_ref()))
             }
@@ -96,6 +99,9 @@ macro_rules! listener {
             ///
             /// # Errors
             /// As [`bind`](Self::bind).
+            ///
+            /// # Cancel safety
+            /// It waits for nothing: the first poll does it.
             ///
             /// # Examples
             /// ```
@@ -174,7 +180,7 @@ macro_rules! listener {
             /// # Errors
             /// The system call's; closed.
             pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-                self.fd.with("take-error", socket::take_error)
+                self.fd.with("get", socket::take_error)
             }
         }
 

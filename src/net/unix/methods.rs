@@ -16,12 +16,29 @@ macro_rules! socket_methods {
                 $crate::net::futures::Readable::new(&self.fd)
             }
 
+            /// [`readable`](Self::readable) for `poll_*` methods of your own. The waker is kept until the next event, and any number of
+            /// tasks may wait this way.
+            ///
+            /// # Errors
+            /// As [`readable`](Self::readable).
+            pub fn poll_readable(&self, cx: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
+                self.fd.poll_ready(Direction::Read, None, cx)
+            }
+
             /// Waits until a write would not wait: room, or an error that it would return.
             ///
             /// # Errors
             /// `TimedOut` past the write deadline; closed.
             pub fn writable(&self) -> $crate::net::futures::Writable<'_> {
                 $crate::net::futures::Writable::new(&self.fd)
+            }
+
+            /// [`writable`](Self::writable) for `poll_*` methods of your own.
+            ///
+            /// # Errors
+            /// As [`writable`](Self::writable).
+            pub fn poll_writable(&self, cx: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
+                self.fd.poll_ready(Direction::Write, None, cx)
             }
 
             /// Shuts one or both sides down (shutdown(2)). What waits on that side ends: reads with 0, writes with `BrokenPipe`.
@@ -53,7 +70,7 @@ macro_rules! socket_methods {
             /// # Errors
             /// The system call's; closed.
             pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-                self.fd.with("take-error", socket::take_error)
+                self.fd.with("get", socket::take_error)
             }
         }
 

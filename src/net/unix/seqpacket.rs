@@ -17,6 +17,7 @@ use super::dial::{dial, network};
 use super::futures::{Recv, RecvWithFds, Send, SendWithFds};
 use super::listener::UnixSeqpacketListener;
 use super::methods::socket_methods;
+use crate::net::deadlines::dial_ends;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Hold;
 use crate::net::futures::{Closed, PeerClosed};
@@ -77,6 +78,9 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// # Cancel safety
+    /// Nothing listens if the future is dropped.
     pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixSeqpacketListener> {
         UnixSeqpacketListener::bind(path).await
     }
@@ -86,6 +90,9 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`UnixStream::connect`](super::UnixStream::connect), with the network `unixpacket`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the socket.
     pub async fn connect<P: AsRef<Path>>(path: P) -> io::Result<UnixSeqpacket> {
         dial(Type::SEQPACKET, Name::Path(path.as_ref()), None).await.map(UnixSeqpacket::from_net_fd)
     }
@@ -94,18 +101,31 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// `TimedOut` when the time is over; `InvalidInput` for a timeout of zero; else as [`connect`](UnixSeqpacket::connect).
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the socket.
     pub async fn connect_timeout<P: AsRef<Path>>(path: P, timeout: Duration) -> io::Result<UnixSeqpacket> {
-        if timeout.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a connect timeout of zero leaves no time"));
-        }
-        let deadline = Instant::now().checked_add(timeout);
-        dial(Type::SEQPACKET, Name::Path(path.as_ref()), deadline).await.map(UnixSeqpacket::from_net_fd)
+        dial(Type::SEQPACKET, Name::Path(path.as_ref()), dial_ends(timeout)?).await.map(UnixSeqpacket::from_net_fd)
+    }
+
+    /// Connects to the listener at `path`, until `deadline` at most.
+    ///
+    /// # Errors
+    /// As [`connect_timeout`](UnixSeqpacket::connect_timeout).
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the socket.
+    pub async fn connect_deadline<P: AsRef<Path>>(path: P, deadline: Instant) -> io::Result<UnixSeqpacket> {
+        dial(Type::SEQPACKET, Name::Path(path.as_ref()), Some(deadline)).await.map(UnixSeqpacket::from_net_fd)
     }
 
     /// Connects to the listener that has the address `addr`, which may be an abstract name.
     ///
     /// # Errors
     /// As [`connect`](UnixSeqpacket::connect).
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the socket.
     pub async fn connect_addr(addr: &SocketAddr) -> io::Result<UnixSeqpacket> {
         dial(Type::SEQPACKET, Name::Addr(addr), None).await.map(UnixSeqpacket::from_net_fd)
     }
@@ -169,7 +189,7 @@ impl UnixSeqpacket {
     /// # Errors
     /// `NotConnected`; closed.
     pub fn peer_cred(&self) -> io::Result<PeerCred> {
-        self.fd.with("peer-cred", PeerCred::of)
+        self.fd.with("get", PeerCred::of)
     }
 
     /// Waits until the peer has closed its side of the connection, without receiving. What was sent before can still be received.

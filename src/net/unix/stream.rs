@@ -16,6 +16,7 @@ use super::credentials::PeerCred;
 use super::dial::{dial, network};
 use super::futures::{RecvWithFds, SendWithFds};
 use super::methods::socket_methods;
+use crate::net::deadlines::dial_ends;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Hold;
 use crate::net::futures::{Closed, Peek, PeerClosed, Read, ReadVectored, Write, WriteAll, WriteVectored};
@@ -105,18 +106,20 @@ impl UnixStream {
     /// # Errors
     /// `TimedOut` (`dial unix PATH: i/o timeout`) when the time is over; `InvalidInput` for a timeout of zero, as in std; else as
     /// [`connect`](UnixStream::connect).
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the socket.
     pub async fn connect_timeout<P: AsRef<Path>>(path: P, timeout: Duration) -> io::Result<UnixStream> {
-        if timeout.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a connect timeout of zero leaves no time"));
-        }
-        let deadline = Instant::now().checked_add(timeout);
-        dial(Type::STREAM, Name::Path(path.as_ref()), deadline).await.map(UnixStream::from_net_fd)
+        dial(Type::STREAM, Name::Path(path.as_ref()), dial_ends(timeout)?).await.map(UnixStream::from_net_fd)
     }
 
     /// Connects to the listener at `path`, until `deadline` at most.
     ///
     /// # Errors
     /// As [`connect_timeout`](UnixStream::connect_timeout).
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the socket.
     pub async fn connect_deadline<P: AsRef<Path>>(path: P, deadline: Instant) -> io::Result<UnixStream> {
         dial(Type::STREAM, Name::Path(path.as_ref()), Some(deadline)).await.map(UnixStream::from_net_fd)
     }
@@ -125,6 +128,9 @@ impl UnixStream {
     ///
     /// # Errors
     /// As [`connect`](UnixStream::connect).
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the socket.
     pub async fn connect_addr(addr: &SocketAddr) -> io::Result<UnixStream> {
         dial(Type::STREAM, Name::Addr(addr), None).await.map(UnixStream::from_net_fd)
     }
@@ -272,7 +278,7 @@ impl UnixStream {
     /// # Errors
     /// `NotConnected`; closed.
     pub fn peer_cred(&self) -> io::Result<PeerCred> {
-        self.fd.with("peer-cred", PeerCred::of)
+        self.fd.with("get", PeerCred::of)
     }
 
     // ---- closing ----

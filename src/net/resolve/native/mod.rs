@@ -185,6 +185,9 @@ impl Resolver {
 
     /// The addresses of `host`, in the order of RFC 6724. A literal is its own.
     ///
+    /// # Errors
+    /// A [`LookupError`]: `NotFound` where there is no such name, otherwise as the servers say.
+    ///
     /// # Cancel safety
     /// Dropping the future ends the look-up.
     pub async fn lookup_host(&self, host: &str) -> io::Result<Vec<IpAddr>> {
@@ -196,6 +199,9 @@ impl Resolver {
     }
 
     /// The names of `ip`.
+    ///
+    /// # Errors
+    /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
     ///
     /// # Cancel safety
     /// As [`lookup_host`](Resolver::lookup_host).
@@ -209,6 +215,9 @@ impl Resolver {
 
     /// The canonical name of `host`: where its aliases end.
     ///
+    /// # Errors
+    /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
+    ///
     /// # Cancel safety
     /// As [`lookup_host`](Resolver::lookup_host).
     pub async fn lookup_cname(&self, host: &str) -> io::Result<String> {
@@ -220,6 +229,9 @@ impl Resolver {
     }
 
     /// The mail servers of `domain`, in the order in which they should be tried (RFC 5321).
+    ///
+    /// # Errors
+    /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
     ///
     /// # Cancel safety
     /// As [`lookup_host`](Resolver::lookup_host).
@@ -235,6 +247,9 @@ impl Resolver {
 
     /// The name servers of `domain`.
     ///
+    /// # Errors
+    /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
+    ///
     /// # Cancel safety
     /// As [`lookup_host`](Resolver::lookup_host).
     pub async fn lookup_ns(&self, domain: &str) -> io::Result<Vec<String>> {
@@ -246,6 +261,9 @@ impl Resolver {
     }
 
     /// The texts of `name`, each in one piece. What is not UTF-8 in them is replaced.
+    ///
+    /// # Errors
+    /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
     ///
     /// # Cancel safety
     /// As [`lookup_host`](Resolver::lookup_host).
@@ -260,6 +278,9 @@ impl Resolver {
     /// The servers of `service` over `protocol` in `domain` (`_service._protocol.domain`, RFC 2782), those of the least
     /// priority first, and the greatest weight first among equals. With service and protocol empty, `domain` itself is
     /// looked up.
+    ///
+    /// # Errors
+    /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
     ///
     /// # Cancel safety
     /// As [`lookup_host`](Resolver::lookup_host).
