@@ -543,7 +543,7 @@ mod tests {
                     return eprintln!("skipped: this kernel has no multipath TCP");
                 }
                 let client =
-                    crate::net::Dialer::new().multipath_tcp(true).dial(listener.local_addr().unwrap()).await.unwrap();
+                    crate::net::Dialer::new().multipath(true).dial(listener.local_addr().unwrap()).await.unwrap();
                 let (server, _) = listener.accept().await.unwrap();
                 assert!(server.is_multipath().unwrap());
                 let trusts = [&listener.fd, &*client.fd, &*server.fd].map(|fd| fd.fd.trusts_short_counts);

@@ -143,10 +143,10 @@ impl Runtime {
         false
     }
 
-    /// Wakes a thread for work that another has too much of: one at rest, or, where no processor is free for it, the one that sleeps in
-    /// epoll with its own.
-    pub(crate) fn wake_helper(&'static self) {
-        if !self.wake_one(false) {
+    /// Wakes a thread for work that another has too much of: one at rest, or, where no processor is free for it and the work is of long
+    /// turns, the one that sleeps in epoll with its own. (Among short turns the next event wakes that one soon enough.)
+    pub(crate) fn wake_helper(&'static self, is_long: bool) {
+        if !self.wake_one(false) && is_long {
             self.driver.wake();
         }
     }

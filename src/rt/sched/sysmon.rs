@@ -1,7 +1,7 @@
 //! Sysmon: the thread that looks after the others.
 //!
-//! Every [`TICK`] while anything happens: where few turns were made with others queued, another worker is woken, if one rests or sleeps in epoll. A task that
-//! is in the same poll as at the last look is *stuck*. It is asked to yield at its
+//! Every [`TICK`] while anything happens: where few turns were made with others queued, another worker is woken, if one rests or sleeps in
+//! epoll. A task that is in the same poll as at the last look is *stuck*. It is asked to yield at its
 //! next I/O operation, it is counted and reported, and what is queued behind it may be taken by anybody, whatever it is worth. If
 //! all who are awake are stuck, threads are added with spare processors, so that tasks, timers and the network go on. A task that
 //! is stuck on the thread of a `block_on` keeps its root future waiting, which no other thread can run: for [`SPARE`] such threads
@@ -240,7 +240,7 @@ impl Monitor {
             if nobody_polled && running != 0 && (1..FEW_TURNS).contains(&turns) && processor.queue.len() > 0 {
                 // It was busy all the time, and its owner may not know yet how long its turns are.
                 processor.turn_nanos.store(TICK.as_nanos() as u64 / turns, Ordering::Relaxed);
-                self.runtime.wake_helper();
+                self.runtime.wake_helper(true);
             }
             let moved = !processor.owned.load(Ordering::Relaxed)
                 || processor.epoch.load(Ordering::Relaxed) != epoch

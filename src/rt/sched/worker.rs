@@ -410,8 +410,9 @@ impl Core {
 
 /// Wakes another thread if `backlog` turns of what is queued here are worth it.
 fn share(runtime: &'static Runtime, processor: &Processor, backlog: usize) {
-    if backlog as u64 * processor.turn_nanos.load(Ordering::Relaxed) > WAKE_NANOS {
-        runtime.wake_helper();
+    let turn = processor.turn_nanos.load(Ordering::Relaxed);
+    if backlog as u64 * turn > WAKE_NANOS {
+        runtime.wake_helper(turn > LONG_NANOS);
     }
 }
 
