@@ -456,6 +456,23 @@ fn who_awaits_a_dropped_task_is_dropped_in_silence() {
     });
 }
 
+/// It ended the runtime but for the thread that it was called on, for which it waited.
+#[test]
+fn it_is_refused_in_a_report_of_a_blocked_task() {
+    child("it_is_refused_in_a_report_of_a_blocked_task", || {
+        let (send, receive) = mpsc::channel();
+        let report = move |_: &rt::BlockedTask| drop(send.send(rt::shutdown(Duration::from_millis(10))));
+        rt::Builder::new().workers(1).on_blocked_task(report).start().unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let blocks = task::spawn(async move { held.recv().is_err() });
+        let refused = receive.recv_timeout(LONG).unwrap();
+        assert!(refused.is_err_and(|still| still.on_runtime_thread));
+        drop(release);
+        assert!(park_on(blocks));
+        rt::shutdown(LONG).unwrap();
+    });
+}
+
 /// It never ended: the call that closes was queued behind another, and went with the queue.
 #[test]
 fn a_lingering_close_that_the_pool_has_not_come_to_ends() {

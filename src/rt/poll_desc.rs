@@ -45,6 +45,7 @@
 //! and any number wait. One timer serves both directions and all deadlines; it is armed at or before the earliest.
 
 use std::task::Waker;
+use std::time::Instant;
 
 use super::clock::{EXPIRED, NONE};
 use super::waiters::{Interest, Key, Waiters, Wakers};
@@ -307,22 +308,25 @@ impl Side {
 
     /// The same for a `poll_*` caller, who has no key.
     pub(crate) fn wait_poll(&self, generation: u32, waker: &Waker, still: impl Fn() -> bool) -> Wait {
+        let mut old = Wakers::new();
         let mut waiters = self.waiters.lock();
         if !waiters.holds_poll(waker) {
             drop(waiters);
             let spare = waker.clone();
             waiters = self.waiters.lock();
+            waiters.take_old_polls(Instant::now, &mut old);
             if waiters.is_beyond(WAITERS_MAX - 1) {
                 drop(waiters);
+                old.wake_all();
                 return Wait::Full;
             }
             waiters.insert_poll(spare);
         }
-        if self.blocks(generation, READY) || !still() {
-            // The waker stays: it is woken once for nothing at the next edge, which polls must expect anyway.
-            return Wait::Retry;
-        }
-        Wait::Listed
+        // If not, the waker stays: it is woken once for nothing at the next edge, which polls must expect anyway.
+        let waits = !self.blocks(generation, READY) && still();
+        drop(waiters);
+        old.wake_all();
+        if waits { Wait::Listed } else { Wait::Retry }
     }
 
     /// Announces a waiter and tells whether something forbids the wait. The caller holds the list's lock.

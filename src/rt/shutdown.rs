@@ -23,7 +23,7 @@ use crate::sync::Ordering;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StillRunning {
-    /// It was called on a thread that runs tasks or is inside `block_on`, and did nothing.
+    /// It was called on a thread that runs tasks or reports of blocked ones, or is inside `block_on`, and did nothing.
     pub on_runtime_thread: bool,
     /// Names of the runtime's threads that have not ended.
     pub threads: Vec<String>,

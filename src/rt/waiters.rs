@@ -14,12 +14,15 @@
 //!   ([`Wakers`]) and the caller lets go of the lock first.
 //! * W2 — the list allocates only for a second waiter: the usual case, one reader, has its place inline.
 //! * W3 — the oldest future is the inline one or, where a poll or nobody is inline, the first of the others.
+//! * W4 — polls of tasks that have lost interest, of whom nobody hears, do not pile up where no event comes: now and then all are woken,
+//!   and those that still wait come again.
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 /// A waiting future's place in a list; unique for the list's life.
 pub(crate) type Key = NonZeroU64;
@@ -32,6 +35,10 @@ pub(crate) enum Interest {
     /// Only what ends the wait for everybody: expiry, close, shutdown.
     Interrupt,
 }
+
+/// So many polls are kept without asking whether anybody still waits for them. Of more, twice as many as come within [`POLLS_TIME`].
+const POLLS_MIN: usize = 64;
+const POLLS_TIME: Duration = Duration::from_secs(1);
 
 const INTERRUPT_ONLY: u64 = 1 << 63;
 
@@ -63,6 +70,9 @@ impl Entry {
 struct More {
     futures: VecDeque<Entry>,
     polls: Vec<Waker>,
+    /// How many are kept; below [`POLLS_MIN`]: that many. When there were as many last.
+    polls_most: usize,
+    polls_full: Option<Instant>,
 }
 
 /// See the module's header.
@@ -164,6 +174,20 @@ impl Waiters {
     pub(crate) fn holds_poll(&self, waker: &Waker) -> bool {
         self.first.as_ref().is_some_and(|entry| entry.is_poll() && entry.waker.will_wake(waker))
             || self.more.as_ref().is_some_and(|more| more.polls.iter().any(|held| held.will_wake(waker)))
+    }
+
+    /// Before one is stored: takes out the polls where they have become too many (W4).
+    pub(crate) fn take_old_polls(&mut self, now: impl FnOnce() -> Instant, wakers: &mut Wakers) {
+        let Some(more) = &mut self.more else { return };
+        let most = more.polls_most.max(POLLS_MIN);
+        if more.polls.len() < most {
+            return;
+        }
+        let now = now();
+        if more.polls_full.replace(now).is_none_or(|last| now.saturating_duration_since(last) < POLLS_TIME) {
+            more.polls_most = most * 2;
+        }
+        wakers.extend(more.polls.drain(..));
     }
 
     /// Stores a poll's waker; the caller has asked [`holds_poll`](Waiters::holds_poll) under the same lock.
@@ -401,6 +425,33 @@ mod tests {
             assert!(waiters.holds_poll(waker));
         }
         assert!(wakers.iter().all(|waker| waiters.holds_poll(waker)));
+    }
+
+    /// A task that polls through wakers of its making, a new one each time, on a socket that is silent.
+    #[test]
+    fn polls_that_nobody_waits_for_do_not_pile_up() {
+        let (mut waiters, mut wakers, start) = (Waiters::new(), Wakers::new(), Instant::now());
+        for beat in 0..10_000 {
+            waiters.take_old_polls(|| start + Duration::from_millis(100) * beat, &mut wakers);
+            wakers.wake_all();
+            waiters.insert_poll(Waker::from(Arc::new(Silent)));
+            assert!(waiters.len() <= 2 * POLLS_MIN + 1, "{} after {beat}", waiters.len());
+        }
+    }
+
+    #[test]
+    fn polls_that_come_again_are_left_alone_in_the_end() {
+        let (mut waiters, mut wakers) = (Waiters::new(), Wakers::new());
+        let all: Vec<Arc<Count>> = (0..1000).map(|_| Arc::default()).collect();
+        let (mut absent, mut woken) = ((0..all.len()).collect::<Vec<_>>(), 0);
+        while let Some(index) = absent.pop() {
+            waiters.take_old_polls(Instant::now, &mut wakers);
+            woken += wakers.wake_all();
+            absent.extend((0..all.len()).filter(|&index| all[index].0.swap(0, Ordering::SeqCst) > 0));
+            waiters.insert_poll(all[index].clone().into());
+        }
+        assert_eq!(waiters.len(), all.len());
+        assert!(woken < 2 * all.len(), "{woken}");
     }
 
     #[test]

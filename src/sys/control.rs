@@ -195,10 +195,18 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// The numbers of descriptors in control data.
+/// asm-generic's value; libc has none.
+const SCM_PIDFD: c_int = 4;
+
+/// The numbers of descriptors in control data that were passed.
 fn rights(messages: Messages<'_>) -> impl Iterator<Item = RawFd> {
+    numbers(messages, libc::SCM_RIGHTS)
+}
+
+/// Those in messages of a kind.
+fn numbers(messages: Messages<'_>, kind: c_int) -> impl Iterator<Item = RawFd> {
     messages
-        .filter(|message| (message.level, message.kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS))
+        .filter(move |message| (message.level, message.kind) == (libc::SOL_SOCKET, kind))
         .flat_map(|message| message.data.chunks_exact(size_of::<c_int>()))
         .map(|number| RawFd::from_ne_bytes(number.try_into().expect("a chunk of four bytes")))
 }
@@ -238,11 +246,15 @@ impl<'a> Control<'a> {
 
 impl Drop for Control<'_> {
     fn drop(&mut self) {
-        if !self.taken && self.len > 0 {
-            for number in rights(self.messages()) {
-                // SAFETY: the kernel installed the descriptor for this message, and nobody took it.
-                drop(unsafe { OwnedFd::from_raw_fd(number) });
-            }
+        if self.len == 0 {
+            return;
+        }
+        let passed = rights(self.messages()).filter(|_| !self.taken);
+        // One of the sender (SO_PASSPIDFD), or an error's number; nobody here takes it.
+        let senders = numbers(self.messages(), SCM_PIDFD).filter(|&number| number >= 0);
+        for number in passed.chain(senders) {
+            // SAFETY: the kernel installed the descriptor for this message, and nobody took it.
+            drop(unsafe { OwnedFd::from_raw_fd(number) });
         }
     }
 }

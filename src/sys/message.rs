@@ -179,6 +179,31 @@ mod tests {
         }
     }
 
+    /// Each message left one open.
+    #[test]
+    fn descriptors_of_senders_that_the_program_asked_for_are_closed() {
+        /// asm-generic's value.
+        const SO_PASSPIDFD: c_int = 76;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        if crate::sys::option::switch(theirs.as_fd(), libc::SOL_SOCKET, SO_PASSPIDFD, true).is_err() {
+            return eprintln!("skipped: this kernel has no SO_PASSPIDFD");
+        }
+        for takes in [false, true] {
+            (&ours).write_all(b"x").unwrap();
+            let (mut byte, mut buffer) = ([0], [0; RIGHTS_WORDS]);
+            let mut received = recvmsg(theirs.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut buffer, 0).unwrap();
+            let message = received.control.messages().next().unwrap();
+            let number = message.value::<c_int>().unwrap();
+            let target = std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
+            let mut fds = Vec::new();
+            if takes {
+                assert_eq!(received.control.take_fds(&mut fds), 0);
+            }
+            drop(received);
+            assert_ne!(std::fs::read_link(format!("/proc/self/fd/{number}")).ok(), Some(target));
+        }
+    }
+
     #[test]
     fn as_many_descriptors_as_the_kernel_passes() {
         if !has_descriptors(1000) {

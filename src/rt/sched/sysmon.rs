@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use super::task::TaskId;
 use crate::rt::builder::BlockedPolicy;
 use crate::rt::clock;
+use crate::rt::context;
 use crate::rt::epoll::{EVENTS_MAX, Events};
 use crate::rt::parker::Parker;
 use crate::rt::runtime::Runtime;
@@ -128,6 +129,8 @@ impl Runtime {
         let epoch = self.epoch();
         let mut threads = self.threads.lock();
         let started = thread::Builder::new().name(format!("{}-sysmon", self.config().thread_name)).spawn(move || {
+            // The user's report runs here: a shutdown would wait for this very thread.
+            let _inside = context::enter();
             let mut monitor = Monitor {
                 runtime: self,
                 seen: HashMap::new(),
