@@ -117,6 +117,8 @@ fn participate<F: Future>(data: TaskData, future: F) -> F::Output {
             epoch = runtime.ensure_running();
             held.processor = runtime.acquire(&sleeper);
             if let Some(processor) = held.processor {
+                // A stop and a start may lie between: what counts is the epoch that it was handed out in.
+                epoch = processor.epoch.load(Ordering::Relaxed);
                 processor.root.store(data.task().id().number(), Ordering::Relaxed);
             }
         }
