@@ -225,7 +225,7 @@ fn keepalive_fields_that_are_left_out_stay() {
             // Off and on again: the times are still there.
             stream.set_keepalive(None).unwrap();
             assert_eq!(stream.keepalive().unwrap(), None);
-            stream.set_keepalive(Some(KeepAlive::unchanged())).unwrap();
+            stream.set_keepalive(KeepAlive::unchanged()).unwrap();
             assert_eq!(stream.keepalive().unwrap(), Some(wanted));
 
             let listener = ListenConfig::new().keepalive(keepalive).listen("127.0.0.1:0").await.unwrap();

@@ -195,6 +195,59 @@ fn every_invariant_has_a_test() {
     assert!(missing.is_empty(), "invariants without a test: {missing:?}");
 }
 
+fn document(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The names, without their ending, of a folder's files that have it; none where the folder is not in the package.
+fn names(folder: &str, ending: &str) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) else { return Vec::new() };
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter_map(|name| name.strip_suffix(ending).map(str::to_owned)).collect()
+}
+
+/// Features, examples and scripts are where a reader looks for them.
+#[test]
+fn documents_list_what_there_is() {
+    let manifest = document("Cargo.toml");
+    let features = manifest.split("\n[features]\n").nth(1).unwrap().lines().take_while(|line| !line.starts_with('['));
+    let features =
+        features.filter_map(|line| line.split_once(" = ")).map(|(name, _)| name).filter(|name| *name != "default");
+    let (readme, crate_page, contributing) =
+        (document("README.md"), document("src/lib.rs"), document("CONTRIBUTING.md"));
+    let mut missing = Vec::new();
+    for name in features {
+        let quoted = format!("`{name}`");
+        missing.extend((!readme.contains(&format!("| {quoted}"))).then(|| format!("README: {quoted}")));
+        missing.extend((!crate_page.contains(&format!("//! * {quoted}"))).then(|| format!("lib.rs: {quoted}")));
+    }
+    for folder in ["examples", "examples/ecosystem"] {
+        let examples = names(folder, ".rs").into_iter().map(|name| format!("({folder}/{name}.rs)"));
+        missing.extend(examples.filter(|link| !readme.contains(link)));
+    }
+    // The one that another script reads.
+    let scripts = names("ci", ".sh").into_iter().filter(|name| name != "conformance-programs");
+    missing.extend(scripts.map(|name| format!("ci/{name}.sh")).filter(|script| !contributing.contains(script)));
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// A comment that points at a document points at one that is here.
+#[test]
+fn documents_that_are_named_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if !root.join("benches").exists() {
+        return println!("skipped: this is the package, which leaves documents out");
+    }
+    let folders = ["", "docs", "benches", "tests"].map(|folder| root.join(folder));
+    check_lines(&all(), |line| {
+        let (before, _) = line.split_once(".md")?;
+        let name = before.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_').next()?;
+        let file = format!("{name}.md");
+        let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c == '-');
+        (is_name && !folders.iter().any(|folder| folder.join(&file).exists())).then(|| format!("there is no {file}"))
+    });
+}
+
 /// The default build stays small: what it is made of is argued for one by one.
 #[test]
 fn dependencies_are_those_that_were_decided_on() {

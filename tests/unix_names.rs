@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use common::{Folder, child, poll_once, run};
 use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout, raw_os_error};
 use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacket, UnixSeqpacketListener, UnixStream};
+use netpoll::prelude::*;
 use netpoll::{io, task};
 
 async fn connected(listener: &UnixListener) -> (UnixStream, UnixStream) {
@@ -151,6 +152,15 @@ fn a_listener_removes_the_file_that_it_made() {
         assert!(path.exists());
         drop(incoming);
         assert!(!path.exists());
+        // Of packets as well; what it yields, and its end.
+        let mut incoming = UnixSeqpacketListener::bind(&path).await.unwrap().into_incoming();
+        let client = UnixSeqpacket::connect(&path).await.unwrap();
+        let server = incoming.next().await.unwrap().unwrap();
+        client.send(b"packet").await.unwrap();
+        assert_eq!(server.recv(&mut [0; 16]).await.unwrap(), 6);
+        incoming.listener().close().await.unwrap();
+        assert!(!path.exists() && is_closed(&incoming.next().await.unwrap().unwrap_err()));
+        assert!(incoming.next().await.is_none());
     });
 }
 

@@ -308,7 +308,8 @@ impl TcpListener {
     ///
     /// # Errors
     /// `InvalidInput` for what the kernel does not take; closed.
-    pub fn set_keepalive(&self, keepalive: Option<KeepAlive>) -> io::Result<()> {
+    pub fn set_keepalive(&self, keepalive: impl Into<Option<KeepAlive>>) -> io::Result<()> {
+        let keepalive = keepalive.into();
         self.fd.with("set", |fd| options::set_keepalive(fd, keepalive.as_ref()))
     }
 

@@ -382,7 +382,8 @@ impl TcpStream {
     ///
     /// # Errors
     /// The system call's; closed.
-    pub fn set_keepalive(&self, keepalive: Option<KeepAlive>) -> io::Result<()> {
+    pub fn set_keepalive(&self, keepalive: impl Into<Option<KeepAlive>>) -> io::Result<()> {
+        let keepalive = keepalive.into();
         self.fd.with("set", |fd| options::set_keepalive(fd, keepalive.as_ref()))
     }
 

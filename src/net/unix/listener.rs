@@ -137,6 +137,12 @@ macro_rules! listener {
                 Incoming { fd: &self.fd, accepts: Accepts::default(), adopt: $accepted::adopt }
             }
 
+            /// The same, owning the listener.
+            pub fn into_incoming(self) -> IntoIncoming<$type, $accepted> {
+                let accepts = Accepts::default();
+                IntoIncoming { listener: self, fd: |listener| &listener.fd, accepts, adopt: $accepted::adopt }
+            }
+
             /// The name that it listens at.
             ///
             /// # Errors
@@ -205,11 +211,6 @@ impl UnixListener {
     pub(crate) fn as_net_fd(&self) -> &NetFd {
         &self.fd
     }
-
-    /// The same as [`incoming`](UnixListener::incoming), owning the listener.
-    pub fn into_incoming(self) -> IntoIncoming {
-        IntoIncoming { listener: self, accepts: Accepts::default() }
-    }
 }
 
 /// A stream of connections; returned by [`UnixListener::incoming`] and [`UnixSeqpacketListener::incoming`].
@@ -242,37 +243,40 @@ impl<T> fmt::Debug for Incoming<'_, T> {
     }
 }
 
-/// A stream of connections that owns its listener; returned by [`UnixListener::into_incoming`].
-pub struct IntoIncoming {
-    listener: UnixListener,
+/// A stream of connections that owns its listener; returned by [`UnixListener::into_incoming`] and
+/// [`UnixSeqpacketListener::into_incoming`].
+pub struct IntoIncoming<L = UnixListener, T = UnixStream> {
+    listener: L,
+    fd: fn(&L) -> &NetFd,
     accepts: Accepts,
+    adopt: Adopt<T>,
 }
 
-impl IntoIncoming {
+impl<L, T> IntoIncoming<L, T> {
     /// The listener.
-    pub fn listener(&self) -> &UnixListener {
+    pub fn listener(&self) -> &L {
         &self.listener
     }
 }
 
-impl Stream for IntoIncoming {
-    type Item = io::Result<UnixStream>;
+impl<L: Unpin, T> Stream for IntoIncoming<L, T> {
+    type Item = io::Result<T>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let fd = &this.listener.fd;
-        let polled = this.accepts.poll_next(fd, cx, |accepting, cx| accepting.poll_any(fd, cx, UnixStream::adopt));
+        let (fd, adopt) = ((this.fd)(&this.listener), this.adopt);
+        let polled = this.accepts.poll_next(fd, cx, |accepting, cx| accepting.poll_any(fd, cx, adopt));
         polled.map_ok(|(stream, _)| stream)
     }
 }
 
-impl Drop for IntoIncoming {
+impl<L, T> Drop for IntoIncoming<L, T> {
     fn drop(&mut self) {
-        self.accepts.accepting.cancel(&self.listener.fd, None);
+        self.accepts.accepting.cancel((self.fd)(&self.listener), None);
     }
 }
 
-impl fmt::Debug for IntoIncoming {
+impl<L: fmt::Debug, T> fmt::Debug for IntoIncoming<L, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IntoIncoming").field("listener", &self.listener).finish_non_exhaustive()
     }
