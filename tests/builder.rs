@@ -142,7 +142,7 @@ fn nonsense_in_the_environment_is_named() {
             assert!(rt::metrics().workers >= 1);
         });
         let Some(text) = text else { return };
-        let line = format!("netpoll: NETPOLL_THREADS={value} is not a number of threads from 1 to 511; using ");
+        let line = format!("netpoll: NETPOLL_THREADS={value} is not a number of threads from 1 to 448; using ");
         assert!(text.contains(&line), "{value:?}: {text}");
     }
     child_with(NAME, &[("NETPOLL_THREADS", "0")], || {

@@ -51,6 +51,8 @@ impl fmt::Debug for Config {
 }
 
 const SPARES: usize = 64;
+/// Beside the spare ones, of which the environment cannot say how many.
+const WORKERS_MAX: usize = PROCESSORS_MAX - SPARES;
 const BLOCKING_THREADS: usize = 256;
 const THREADS_VARIABLE: &str = "NETPOLL_THREADS";
 const NAME_VARIABLE: &str = "NETPOLL_THREAD_NAME";
@@ -61,7 +63,7 @@ const NAME_FALLBACK: &str = "ASYNC_STD_THREAD_NAME";
 impl Config {
     fn new() -> Config {
         Config {
-            workers: available_parallelism().map_or(1, usize::from).min(PROCESSORS_MAX - SPARES),
+            workers: available_parallelism().map_or(1, usize::from).min(WORKERS_MAX),
             spares: SPARES,
             blocking_threads: BLOCKING_THREADS,
             thread_name: "netpoll".to_owned(),
@@ -97,13 +99,9 @@ fn workers_from_environment() -> io::Result<Option<usize>> {
     let Some((name, value)) = variable(THREADS_VARIABLE, THREADS_FALLBACK) else { return Ok(None) };
     let workers = value.to_str().and_then(|value| value.trim().parse().ok());
     match workers {
-        Some(workers @ 1..PROCESSORS_MAX) => Ok(Some(workers)),
+        Some(workers @ 1..=WORKERS_MAX) => Ok(Some(workers)),
         _ if name == THREADS_FALLBACK => Ok(None),
-        _ => Err(invalid(format!(
-            "{name}={} is not a number of threads from 1 to {}",
-            value.display(),
-            PROCESSORS_MAX - 1
-        ))),
+        _ => Err(invalid(format!("{name}={} is not a number of threads from 1 to {}", value.display(), WORKERS_MAX))),
     }
 }
 

@@ -60,7 +60,8 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn new() -> Events {
-        Events { raw: Vec::with_capacity(EVENTS_MAX) }
+        // Written once: MemorySanitizer does not see what epoll_pwait2 writes.
+        Events { raw: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX] }
     }
 
     /// The events of the last batch, breaks left out.
