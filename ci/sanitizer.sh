@@ -32,7 +32,8 @@ thread | memory)
     exit 2
     ;;
 esac
-[[ $sanitizer == memory ]] && flags+=' -Zsanitizer-memory-track-origins'
+# What system calls write is known of those that go through libc.
+[[ $sanitizer == memory ]] && flags+=' -Zsanitizer-memory-track-origins --cfg rustix_use_libc'
 export LSAN_OPTIONS="suppressions=$PWD/ci/leaks.txt:print_suppressions=0 ${LSAN_OPTIONS:-}"
 # The runtime's threads live as long as the process. Delays at random make more interleavings.
 export TSAN_OPTIONS="report_thread_leaks=0 enable_adaptive_delay=1 ${TSAN_OPTIONS:-}"

@@ -13,8 +13,8 @@ use crate::sync::Ordering;
 /// I/O operations that a task may complete in one poll before it yields.
 ///
 /// A task whose socket is always ready would otherwise keep its thread for ever. Large enough that the yield costs nothing
-/// measurable (one requeue in 64 operations), small enough that 64 calls of a few microseconds end within a fraction of a millisecond.
-pub(crate) const BUDGET: u32 = 64;
+/// measurable (one requeue in 32 operations), small enough that 32 calls of a few microseconds end within a fraction of a millisecond.
+pub(crate) const BUDGET: u32 = 32;
 
 /// What it has within the same poll once that is used up. A turn that ends with this or less was a long one.
 pub(crate) const REFILL: u32 = BUDGET * 3 / 4;
@@ -109,7 +109,7 @@ pub(crate) fn take_budget() -> bool {
 const BYTES_A_UNIT: usize = 16 << 10;
 
 /// Takes more from the budget for an operation that moved many bytes: a task that saturates its connection would keep the others on
-/// its thread waiting for 64 of the largest calls.
+/// its thread waiting for 32 of the largest calls.
 #[inline]
 pub(crate) fn charge(bytes: usize) {
     if bytes > BYTES_A_UNIT
