@@ -96,5 +96,7 @@ fn run() -> Result<bool, String> {
 }
 
 fn save(file: &Path, text: &str) -> Result<(), String> {
-    std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
+    // Built elsewhere (CARGO_TARGET_DIR), there is no `target` here.
+    let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
+    made.and_then(|()| std::fs::write(file, text)).map_err(|error| format!("{}: {error}", file.display()))
 }
