@@ -3,6 +3,7 @@
 // Reference counts are not what the models are about, and loom's own `Arc` cannot hold a waker.
 pub(crate) use std::sync::Arc;
 
+pub(crate) use crate::engine::UnsafeCell;
 pub(crate) use crate::engine::sync::MutexGuard;
 pub(crate) use crate::engine::sync::atomic::{Ordering, fence};
 

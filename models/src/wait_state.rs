@@ -307,6 +307,35 @@ pub fn polls_beside_futures() {
     poll.join().unwrap();
 }
 
+/// A future is taken out of the slot without an edge and another moves in, while the first goes away: the edge is the other's.
+pub fn the_slot_changes_hands() {
+    let socket = Socket::idle();
+    let mut key = None;
+    assert!(socket.poll_read(1, &mut key, &mut Context::from_waker(Waker::noop())).is_pending());
+    let leaving = spawn(&socket, move |socket| socket.finish(&mut key, false));
+    let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
+    let mut wakers = Wakers::new();
+    // As the timeout of another operation does.
+    socket.desc.side(Direction::Read).interrupt(&mut wakers);
+    wakers.wake_all();
+    leaving.join().unwrap();
+    socket.deliver(1);
+    reader.join().unwrap();
+}
+
+/// A poll looks whether the slot is its own while the one that has it expires.
+pub fn a_poll_looks_into_the_slot() {
+    let socket = Socket::idle();
+    let waiting = spawn(&socket, |socket| assert_eq!(socket.read_by_poll(1), Err(Stop::Expired)));
+    let looking = spawn(&socket, |socket| {
+        let side = socket.desc.side(Direction::Read);
+        let _ = side.wait_poll(socket.generation, Waker::noop(), || true);
+    });
+    socket.expire();
+    waiting.join().unwrap();
+    looking.join().unwrap();
+}
+
 /// The end of the stream wakes every reader, and who waits for just that.
 pub fn a_hang_up_wakes_all() {
     let socket = Socket::idle();

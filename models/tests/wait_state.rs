@@ -1,6 +1,6 @@
 //! `PollDesc`: its models, and the planted bugs that they must find.
 
-use netpoll_models::harness::{DEADLOCK, check_within};
+use netpoll_models::harness::{DEADLOCK, RACE, check_within};
 use netpoll_models::{models, planted_bugs, wait_state};
 
 models! { wait_state:
@@ -13,6 +13,8 @@ models! { wait_state:
     expiry_against_wait
     close_against_wait
     polls_beside_futures
+    the_slot_changes_hands
+    a_poll_looks_into_the_slot
     a_hang_up_wakes_all
     interrupts_take_no_events
     a_stale_event_harms_nobody
@@ -35,6 +37,10 @@ planted_bugs! {
     finds_a_close_that_wakes_one: "close_wakes_one" by close_against_wait, DEADLOCK;
     finds_a_hang_up_that_wakes_one: "hang_up_wakes_one" by a_hang_up_wakes_all, DEADLOCK;
     finds_an_interrupt_that_takes_events: "interrupt_takes_events" by interrupts_take_no_events, DEADLOCK;
+    finds_a_tag_that_is_relaxed: "slot_tag_is_relaxed" by a_dropped_reader_passes_on, DEADLOCK;
+    finds_a_slot_that_is_freed_too_early: "slot_freed_before_it_is_empty" by two_readers_share_an_edge, RACE;
+    finds_a_stranger_who_is_taken_out: "slot_left_by_a_stranger" by the_slot_changes_hands, DEADLOCK;
+    finds_a_slot_put_back_without_a_look: "slot_put_back_blindly" by a_poll_looks_into_the_slot, DEADLOCK;
     finds_a_stale_event_that_counts: "stale_event_accepted" by a_stale_event_harms_nobody, "a stale event";
     finds_an_edge_kept_without_the_lock: "edge_kept_without_the_lock" by an_edge_reaches_the_owner, DEADLOCK;
 }

@@ -22,8 +22,10 @@ pub(crate) mod poller;
 pub(crate) mod runtime;
 pub(crate) mod sched;
 mod shutdown;
+pub(crate) mod side;
 pub(crate) mod sleep;
 pub(crate) mod timer;
+pub(crate) mod wait_slot;
 pub(crate) mod waiters;
 
 pub use builder::{BlockedPolicy, Builder};

@@ -76,7 +76,7 @@ struct More {
 }
 
 /// See the module's header.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Waiters {
     first: Option<Entry>,
     more: Option<Box<More>>,
@@ -226,6 +226,17 @@ impl Waiters {
             self.promote();
         }
         self.is_empty()
+    }
+
+    /// What an event wakes that has woken a future elsewhere: every poll.
+    pub(crate) fn take_polls(&mut self, wakers: &mut Wakers) {
+        if let Some(entry) = self.first.take_if(|entry| entry.is_poll()) {
+            wakers.push(entry.waker);
+            self.promote();
+        }
+        if let Some(more) = &mut self.more {
+            wakers.extend(more.polls.drain(..));
+        }
     }
 
     /// What expiry and close wake: everybody.

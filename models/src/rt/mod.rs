@@ -11,7 +11,11 @@ pub(crate) mod poll_cache;
 #[path = "../../../src/rt/poll_desc.rs"]
 pub(crate) mod poll_desc;
 pub(crate) mod sched;
+#[path = "../../../src/rt/side.rs"]
+pub(crate) mod side;
 #[path = "../../../src/rt/timer.rs"]
 pub(crate) mod timer;
+#[path = "../../../src/rt/wait_slot.rs"]
+pub(crate) mod wait_slot;
 #[path = "../../../src/rt/waiters.rs"]
 pub(crate) mod waiters;

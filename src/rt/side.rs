@@ -1,0 +1,636 @@
+//! `Side`: one direction of a [`PollDesc`](super::poll_desc::PollDesc): whether a call may succeed, and who waits until it may.
+//!
+//! # States
+//! One word, changed by read-modify-write only:
+//!
+//! | bits | name | meaning | set by | cleared by |
+//! |---|---|---|---|---|
+//! | 40–63 | tick | edges seen, modulo 2²⁴ (the overflow falls out at the top) | +1 by `set_ready` | `open`, `retire` |
+//! | 8–39 | generation | which descriptor this is | — | +1 by `retire` |
+//! | 0 | READY | a call may succeed | `open`, `set_ready` | `clear_ready`, only with a ticket of the same tick |
+//! | 1 | LISTED | the list may hold somebody | a wait, under the list's lock | under the list's lock, when it is empty |
+//! | 2 | CLOSING | the socket is being closed | `evict` | `open` |
+//! | 3–5 | HANG_UP, ERROR, PRIORITY | what an edge said; they stick | `set_ready` | `open` |
+//! | 6 | PLACED | somebody in the slot may be taken out | who has the slot to itself | whoever then has the slot to itself |
+//!
+//! *Ready* is READY; *idle* is its absence; *waiting* is LISTED or PLACED without READY. Waiting never consumes READY, so a dropped
+//! future has no edge to give back. READY with one of them means that some waiters were not woken yet: whoever then succeeds
+//! without clearing READY wakes the next (`pass_on`).
+//!
+//! The deadline word beside it is 0 (none), [`EXPIRED`] or a time. It alone says whether the deadline has passed: setting is a
+//! swap and firing a compare-and-swap from the value that was seen, so a deadline moved at the last moment never fires.
+//!
+//! # Who waits
+//! The first has the slot, which takes no lock: an edge that finds PLACED clears it in the step that sets READY and so has the waker. Who
+//! comes while the slot is taken or others are listed, and who waits for interruption only, goes into the list. So who is in the
+//! slot is older than the list, and is woken first.
+//!
+//! # Invariants (numbers of ARCHITECTURE.md)
+//! * 2 — a waiter announces itself (PLACED or LISTED) by a read-modify-write of the word and looks for READY, CLOSING and EXPIRED
+//!   afterwards. Who sets READY or CLOSING does so in that word; who sets EXPIRED changes the word afterwards. One side sees
+//!   the other (models `edge_against_wait`, `expiry_against_wait`, `edge_close_and_expiry` and others beside them).
+//! * 3, 4 — every entry point compares the generation in the same step in which it changes the word (model
+//!   `a_stale_event_harms_nobody`).
+//! * 9 — `begin` looks at the deadline word before every call.
+//!
+//! # Cancellation
+//! A future that waited calls `finish` when it completes or is dropped. If it was woken, or `wait` sent it back, and it did not
+//! act, `finish` passes on (models `a_dropped_reader_passes_on`, `a_reader_dropped_while_polled_passes_on`).
+
+#![allow(unsafe_code)]
+
+use std::task::Waker;
+use std::time::Instant;
+
+use super::clock::{EXPIRED, NONE};
+use super::wait_slot::{WaitSlot, is_of_slot};
+use super::waiters::{Interest, Key, Waiters, Wakers};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, planted};
+
+/// Waiters in one direction: as many as queue for a lock of the socket (13).
+const WAITERS_MAX: usize = 1 << 20;
+
+const READY: u64 = 1 << 0;
+const LISTED: u64 = 1 << 1;
+const CLOSING: u64 = 1 << 2;
+pub(crate) const HANG_UP: u64 = 1 << 3;
+pub(crate) const ERROR: u64 = 1 << 4;
+pub(crate) const PRIORITY: u64 = 1 << 5;
+const PLACED: u64 = 1 << 6;
+const TICK_SHIFT: u32 = 40;
+const TICK_ONE: u64 = 1 << TICK_SHIFT;
+const TICK_MASK: u64 = !0 << TICK_SHIFT;
+const GENERATION_SHIFT: u32 = 8;
+
+fn generation_of(word: u64) -> u32 {
+    (word >> GENERATION_SHIFT) as u32
+}
+
+/// The word as it was before a system call: evidence that the call brings is good against this moment only.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket(u64);
+
+impl Ticket {
+    /// Whether a call may succeed; if not, wait without trying.
+    #[inline]
+    pub(crate) fn is_ready(self) -> bool {
+        self.0 & READY != 0
+    }
+
+    /// Whether somebody waits in this direction.
+    #[inline]
+    pub(crate) fn has_waiters(self) -> bool {
+        self.0 & (PLACED | LISTED) != 0
+    }
+
+    /// Whether an edge said that the peer has hung up.
+    pub(crate) fn is_hung_up(self) -> bool {
+        self.0 & HANG_UP != 0
+    }
+
+    /// Whether a short count proves nothing: after a hang-up, an error or urgent data a call may stop early with no edge
+    /// to follow.
+    #[inline]
+    pub(crate) fn distrusts_short_counts(self) -> bool {
+        self.0 & (HANG_UP | ERROR | PRIORITY) != 0
+    }
+}
+
+/// Why an operation must not go on. Closing beats expiry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    Closed,
+    Expired,
+}
+
+/// The outcome of an attempt to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Wait {
+    /// The waker is in the slot or the list.
+    Listed,
+    /// Something happened in between: try again from the start.
+    Retry,
+    /// [`WAITERS_MAX`] wait already.
+    Full,
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Side {
+    word: AtomicU64,
+    deadline: AtomicU64,
+    /// When the `poll_*` operation that waits times out, or none.
+    pub(crate) poll_until: AtomicU64,
+    slot: WaitSlot,
+    /// Made by the first that does not get the slot.
+    list: Mutex<Option<Box<Waiters>>>,
+}
+
+impl Side {
+    pub(super) fn new() -> Side {
+        Side {
+            word: AtomicU64::new(0),
+            deadline: AtomicU64::new(NONE),
+            poll_until: AtomicU64::new(NONE),
+            slot: WaitSlot::new(),
+            list: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        generation_of(self.word.load(Ordering::Acquire))
+    }
+
+    /// Stands for a new descriptor: a call may succeed. Nobody waits.
+    pub(super) fn open(&self, generation: u32) {
+        for time in [&self.deadline, &self.poll_until] {
+            time.store(NONE, Ordering::Relaxed);
+        }
+        // ORDERING: Release: a stale event that reads this word with its own old generation goes away; see `set_ready`.
+        self.word.store(u64::from(generation) << GENERATION_SHIFT | READY, Ordering::Release);
+    }
+
+    /// Ends all operations, now and later, with [`Stop::Closed`].
+    pub(super) fn evict(&self, generation: u32, wakers: &mut Wakers) {
+        if self.generation() == generation {
+            // ORDERING: AcqRel: a waiter's own step in this word sees CLOSING, or `interrupt` sees the waiter (invariant 2).
+            self.word.fetch_or(CLOSING, Ordering::AcqRel);
+            if planted!("close_wakes_one") {
+                self.take_event(wakers);
+            } else {
+                self.interrupt(wakers);
+            }
+        }
+    }
+
+    /// The descriptor is gone: from here on its events and timers are stale.
+    pub(super) fn retire(&self, generation: u32) {
+        let mut word = self.word.load(Ordering::Acquire);
+        while generation_of(word) == generation {
+            let kept = word & (PLACED | LISTED | CLOSING);
+            let next = u64::from(generation.wrapping_add(1)) << GENERATION_SHIFT | kept;
+            match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// The state before a call, or why there must be none.
+    #[inline]
+    pub(crate) fn begin(&self, generation: u32) -> Result<Ticket, Stop> {
+        // ORDERING: Acquire pairs with the AcqRel of `set_ready`: who sees the edge sees what the poller wrote before it.
+        let word = self.word.load(Ordering::Acquire);
+        if generation_of(word) != generation || word & CLOSING != 0 {
+            return Err(Stop::Closed);
+        }
+        // ORDERING: Acquire pairs with the SeqCst compare-and-swap in `fire`. A value that is a moment old is harmless: before
+        // anybody sleeps it is read again.
+        if self.deadline.load(Ordering::Acquire) == EXPIRED {
+            return Err(Stop::Expired);
+        }
+        Ok(Ticket(word))
+    }
+
+    /// Takes READY away on the evidence of a call that began at `ticket`. False if an edge came since, which the call may
+    /// have missed.
+    #[inline]
+    pub(crate) fn clear_ready(&self, ticket: Ticket) -> bool {
+        let mut word = ticket.0;
+        while word & READY != 0 {
+            // ORDERING: AcqRel, one total order of changes to this word; an edge's increment of the tick makes this fail.
+            match self.word.compare_exchange_weak(word, word & !READY, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(now) if !planted!("clear_ignores_tick") && (now ^ ticket.0) & !(PLACED | LISTED | READY) != 0 => {
+                    return false;
+                }
+                Err(now) => word = now,
+            }
+        }
+        true
+    }
+
+    /// An edge for the descriptor `generation`. False if that one is gone.
+    #[inline]
+    pub(crate) fn set_ready(&self, generation: u32, reasons: u64, wakers: &mut Wakers) -> bool {
+        let mut word = self.word.load(Ordering::Acquire);
+        loop {
+            if generation_of(word) != generation && !planted!("stale_event_accepted") {
+                return false;
+            }
+            let next = (word.wrapping_add(TICK_ONE) | READY | reasons) & !PLACED;
+            // ORDERING: AcqRel. Who waits is read in the very step that sets READY, and a waiter announces itself in a step that reads
+            // READY. Acquire, for the waker in the slot.
+            match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break,
+                Err(now) => word = now,
+            }
+        }
+        if word & (PLACED | LISTED) == PLACED {
+            self.wake_placed(wakers);
+        } else if word & LISTED != 0 {
+            // The end concerns all who wait here, those who wait for just that too. An error may be a message in the error queue
+            // only, which one that waits for data or room would not pass on.
+            self.wake(word, reasons & (HANG_UP | ERROR) != 0 && !planted!("hang_up_wakes_one"), wakers);
+        }
+        true
+    }
+
+    /// Takes out who is in the slot, and tells whether that is a future. The caller has just cleared PLACED, which was set.
+    #[inline]
+    fn wake_placed(&self, wakers: &mut Wakers) -> bool {
+        // SAFETY: PLACED says that the slot is taken, and who clears it has the slot to itself: the caller.
+        let (future, waker) = unsafe { self.slot.vacate() };
+        wakers.push(waker);
+        future.is_some()
+    }
+
+    /// Takes out who is to be woken: by an edge all polls and the oldest future, or `everybody`. The caller has just cleared
+    /// PLACED, if it stood in `word`.
+    #[cold]
+    fn wake(&self, word: u64, everybody: bool, wakers: &mut Wakers) {
+        let has_future = word & PLACED != 0 && self.wake_placed(wakers);
+        if word & LISTED == 0 {
+            return;
+        }
+        let mut list = self.list.lock();
+        let Some(waiters) = &mut *list else { return };
+        if everybody {
+            waiters.take_all(wakers);
+            *list = None;
+        } else if has_future {
+            waiters.take_polls(wakers);
+        } else {
+            waiters.take_event(wakers);
+        }
+        self.settle(list.as_deref());
+    }
+
+    /// Drops LISTED when the list, which the caller has locked, is empty.
+    fn settle(&self, list: Option<&Waiters>) {
+        if list.is_none_or(Waiters::is_empty) {
+            // ORDERING: Relaxed: LISTED changes under the list's lock only.
+            self.word.fetch_and(!LISTED, Ordering::Relaxed);
+        }
+    }
+
+    /// Wakes everybody for a reason that the caller has stored already.
+    pub(crate) fn interrupt(&self, wakers: &mut Wakers) {
+        // ORDERING: AcqRel, and a change of the word even if nobody seems to wait: a waiter whose announcement comes later sees the
+        // reason that was stored before this (invariant 2).
+        let word = self.word.fetch_and(!PLACED, Ordering::AcqRel);
+        self.wake(word, true, wakers);
+    }
+
+    /// What an event wakes, without an event.
+    fn take_event(&self, wakers: &mut Wakers) {
+        let word = self.word.fetch_and(!PLACED, Ordering::AcqRel);
+        self.wake(word, false, wakers);
+    }
+
+    /// After a success that left READY set: the next waiter has something to do as well.
+    pub(crate) fn pass_on(&self, wakers: &mut Wakers) {
+        // ORDERING: Acquire; who announces itself later looks at READY itself.
+        let word = self.word.load(Ordering::Acquire);
+        if word & (PLACED | LISTED) != 0 && word & READY != 0 && !planted!("success_keeps_the_rest") {
+            self.take_event(wakers);
+        }
+    }
+
+    /// Waits: puts a future's waker into the slot or the list. `still` is asked, once that is announced, whether the wait makes sense:
+    /// whoever makes it answer no calls [`interrupt`](Side::interrupt) afterwards.
+    #[inline]
+    pub(crate) fn wait(
+        &self,
+        generation: u32,
+        key: &mut Option<Key>,
+        interest: Interest,
+        waker: &Waker,
+        still: impl Fn() -> bool,
+    ) -> Wait {
+        if key.is_none() && interest == Interest::Event {
+            // Foreign code, so before the slot is taken, and outside the lock (W1).
+            self.wait_anew(generation, key, waker.clone(), still)
+        } else {
+            self.wait_again(generation, key, interest, waker, still)
+        }
+    }
+
+    /// The wait of a future that is neither in the slot nor in the list.
+    #[inline]
+    fn wait_anew(&self, generation: u32, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
+        let claimed =
+            if self.word.load(Ordering::Relaxed) & LISTED == 0 { self.slot.claim(false, waker) } else { Err(waker) };
+        match claimed {
+            Ok(placed) => {
+                *key = Some(placed);
+                if self.publish(generation, &still) {
+                    return Wait::Listed;
+                }
+                self.withdraw(key, placed)
+            }
+            Err(waker) => self.wait_listed(generation, key, waker, still),
+        }
+    }
+
+    /// The same in the list.
+    #[cold]
+    fn wait_listed(&self, generation: u32, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
+        let mut list = self.list.lock();
+        *key = Some(list.get_or_insert_default().push(Interest::Event, waker));
+        self.look_again(generation, key, READY, list, still)
+    }
+
+    /// Announces who is in the slot, which the caller has to itself, and tells whether the wait makes sense.
+    #[inline]
+    fn publish(&self, generation: u32, still: &impl Fn() -> bool) -> bool {
+        // ORDERING: AcqRel: the step that announces the waiter reads READY and CLOSING, and what was stored before an `interrupt` that came
+        // first. It hands the waker over. The bit is not set: only who has the slot to itself sets it.
+        let word = self.word.fetch_add(PLACED, Ordering::AcqRel);
+        debug_assert_eq!(word & PLACED, 0, "published by another");
+        planted!("wait_without_recheck") || (!self.forbids(word, generation, READY) && still())
+    }
+
+    /// The future `placed` does not wait after all. Its key stays, as that of a future that was woken: should it not act, `finish`
+    /// passes on.
+    #[cold]
+    fn withdraw(&self, key: &mut Option<Key>, placed: Key) -> Wait {
+        if planted!("retry_forgets_the_edge") {
+            *key = None;
+        }
+        drop(self.take_out(placed));
+        Wait::Retry
+    }
+
+    /// Takes the future `key` out of the slot. None: it was taken out.
+    fn take_out(&self, key: Key) -> Option<Waker> {
+        self.take_slot(|| self.slot.is_of(key))?;
+        // SAFETY: the slot is taken, and the caller's alone, by `take_slot`.
+        let (found, waker) = unsafe { self.slot.vacate() };
+        if found == Some(key) || planted!("slot_left_by_a_stranger") {
+            return Some(waker);
+        }
+        // It was taken out between the looks, and another moved in, who is woken for nothing. No lock is held.
+        let mut wakers = Wakers::new();
+        wakers.push(waker);
+        wakers.wake_all();
+        None
+    }
+
+    /// Takes the slot from who waits in it, while `is_meant` and it is published. It is taken still, and the caller's alone.
+    fn take_slot(&self, is_meant: impl Fn() -> bool) -> Option<()> {
+        let mut word = self.word.load(Ordering::Acquire);
+        while word & PLACED != 0 && is_meant() {
+            // ORDERING: Acquire, for the waker; Release, one total order of changes to this word.
+            match self.word.compare_exchange_weak(word, word & !PLACED, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(()),
+                Err(now) => word = now,
+            }
+        }
+        None
+    }
+
+    /// [`wait`](Side::wait) of a future that has waited (it may be waiting still, with this waker or another), or for interruption.
+    #[cold]
+    fn wait_again(
+        &self,
+        generation: u32,
+        key: &mut Option<Key>,
+        interest: Interest,
+        waker: &Waker,
+        still: impl Fn() -> bool,
+    ) -> Wait {
+        if let Some(placed) = key.filter(|&key| is_of_slot(key)) {
+            return self.wait_on(generation, key, placed, waker.clone(), still);
+        }
+        let reasons = if interest == Interest::Event { READY } else { 0 };
+        let interest = if planted!("interrupt_takes_events") { Interest::Event } else { interest };
+        // Declared before the guard, so dropped after it.
+        let mut _replaced = None;
+        let mut list = self.list.lock();
+        if !key.is_some_and(|key| list.as_mut().is_some_and(|waiters| waiters.holds(key, waker))) {
+            drop(list);
+            let fresh = waker.clone();
+            list = self.list.lock();
+            let (new, old) = list.get_or_insert_default().insert(*key, interest, fresh);
+            (*key, _replaced) = (Some(new), old);
+        }
+        self.look_again(generation, key, reasons, list, still)
+    }
+
+    /// The same of a future that has had the slot, as `placed`: if it has it still it keeps its turn.
+    fn wait_on(
+        &self,
+        generation: u32,
+        key: &mut Option<Key>,
+        placed: Key,
+        waker: Waker,
+        still: impl Fn() -> bool,
+    ) -> Wait {
+        if self.take_slot(|| self.slot.is_of(placed)).is_some() {
+            if self.slot.is_of(placed) {
+                // SAFETY: the slot is taken, and the caller's alone, by `take_slot`.
+                let held = unsafe { self.slot.replace(waker) };
+                let waits = self.publish(generation, &still);
+                drop(held);
+                return if waits { Wait::Listed } else { self.withdraw(key, placed) };
+            }
+            self.put_back(generation, &still);
+        }
+        self.wait_anew(generation, key, waker, still)
+    }
+
+    /// Gives the slot, which the caller has taken, back to whom it belongs.
+    fn put_back(&self, generation: u32, still: &impl Fn() -> bool) {
+        if !self.publish(generation, still) && !planted!("slot_put_back_blindly") {
+            // Something happened meanwhile, of which he was not told. No lock is held.
+            let mut wakers = Wakers::new();
+            self.take_event(&mut wakers);
+            wakers.wake_all();
+        }
+    }
+
+    /// The second half of a wait in the list, which is locked: announced, it looks once more at what forbids it.
+    fn look_again(
+        &self,
+        generation: u32,
+        key: &mut Option<Key>,
+        reasons: u64,
+        mut list: MutexGuard<'_, Option<Box<Waiters>>>,
+        still: impl Fn() -> bool,
+    ) -> Wait {
+        let full = list.as_ref().is_some_and(|waiters| waiters.is_beyond(WAITERS_MAX));
+        if !full && !self.announce(generation, reasons) && still() {
+            return Wait::Listed;
+        }
+        // As in `withdraw`.
+        let listed = if full || planted!("retry_forgets_the_edge") { key.take() } else { *key };
+        let removed = listed.and_then(|key| list.as_mut()?.remove(key));
+        self.settle(list.as_deref());
+        drop(list);
+        drop(removed);
+        if full { Wait::Full } else { Wait::Retry }
+    }
+
+    /// The same for a `poll_*` caller, who has no key. If it must not wait its waker may stay: it is woken once for nothing at the next
+    /// edge, which polls must expect anyway.
+    pub(crate) fn wait_poll(&self, generation: u32, waker: &Waker, still: impl Fn() -> bool) -> Wait {
+        if self.word.load(Ordering::Relaxed) & LISTED == 0 && self.poll_has_slot(generation, waker, &still) {
+            return if self.publish(generation, &still) { Wait::Listed } else { Wait::Retry };
+        }
+        self.wait_poll_listed(generation, waker, still)
+    }
+
+    /// Whether the slot is the caller's, for its `waker`: it was free, or has one like it. Then it is to be published.
+    fn poll_has_slot(&self, generation: u32, waker: &Waker, still: &impl Fn() -> bool) -> bool {
+        if self.slot.is_free() {
+            return self.slot.claim(true, waker.clone()).is_ok();
+        }
+        if self.take_slot(|| self.slot.is_of_poll()).is_none() {
+            return false;
+        }
+        // SAFETY: the slot is taken, and the caller's alone, by `take_slot`.
+        if unsafe { self.slot.holds_poll(waker) } {
+            return true;
+        }
+        self.put_back(generation, still);
+        false
+    }
+
+    #[cold]
+    fn wait_poll_listed(&self, generation: u32, waker: &Waker, still: impl Fn() -> bool) -> Wait {
+        let mut old = Wakers::new();
+        let mut list = self.list.lock();
+        if !list.as_ref().is_some_and(|waiters| waiters.holds_poll(waker)) {
+            drop(list);
+            let spare = waker.clone();
+            list = self.list.lock();
+            let waiters = list.get_or_insert_default();
+            waiters.take_old_polls(Instant::now, &mut old);
+            if waiters.is_beyond(WAITERS_MAX - 1) {
+                drop(list);
+                old.wake_all();
+                return Wait::Full;
+            }
+            waiters.insert_poll(spare);
+        }
+        let waits = !self.announce(generation, READY) && still();
+        drop(list);
+        old.wake_all();
+        if waits { Wait::Listed } else { Wait::Retry }
+    }
+
+    /// Announces a waiter in the list, which the caller has locked, and tells whether something forbids the wait.
+    fn announce(&self, generation: u32, reasons: u64) -> bool {
+        // ORDERING: AcqRel, as in `publish`.
+        let word = self.word.fetch_or(LISTED, Ordering::AcqRel);
+        !planted!("wait_without_recheck") && self.forbids(word, generation, reasons)
+    }
+
+    /// Whether a waiter that was announced in `word` must not wait.
+    #[inline]
+    fn forbids(&self, word: u64, generation: u32, reasons: u64) -> bool {
+        word & (reasons | CLOSING) != 0
+            || generation_of(word) != generation
+            // ORDERING: Acquire, after the announcement: `fire` and `set_deadline` store EXPIRED and then call `interrupt`.
+            || self.deadline.load(Ordering::Acquire) == EXPIRED
+    }
+
+    /// A future that may have waited is done. If it was woken and has not `acted`, the wake-up goes to the next.
+    pub(crate) fn finish(&self, key: &mut Option<Key>, acted: bool, wakers: &mut Wakers) {
+        let Some(key) = key.take() else { return };
+        if !self.has_waiters() {
+            return;
+        }
+        let removed = if is_of_slot(key) {
+            self.take_out(key)
+        } else {
+            let mut list = self.list.lock();
+            let removed = list.as_mut().and_then(|waiters| waiters.remove(key));
+            self.settle(list.as_deref());
+            removed
+        };
+        if removed.is_none() && !acted && !planted!("drop_keeps_wakeup") {
+            self.pass_on(wakers);
+        }
+    }
+
+    /// Whether anybody may be waiting; if not, a future that waited was woken and taken out.
+    #[inline]
+    pub(crate) fn has_waiters(&self) -> bool {
+        // ORDERING: Acquire; who announces itself later looks at READY itself.
+        self.word.load(Ordering::Acquire) & (PLACED | LISTED) != 0
+    }
+
+    /// Takes out who is there still when the last handle goes: wakers of `poll_*` calls that have ended. Nobody waits in a free slot of
+    /// the cache.
+    pub(crate) fn take_leftovers(&self, wakers: &mut Wakers) {
+        if self.has_waiters() {
+            self.interrupt(wakers);
+        }
+    }
+
+    /// Changes with every edge.
+    pub(crate) fn edges(&self) -> u64 {
+        self.word.load(Ordering::Acquire) & TICK_MASK
+    }
+
+    /// The bits that edges left behind.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        self.word.load(Ordering::Acquire) & HANG_UP != 0
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        let placed = self.word.load(Ordering::Relaxed) & PLACED != 0;
+        usize::from(placed) + self.list.lock().as_ref().map_or(0, |waiters| waiters.len())
+    }
+
+    /// Sets the deadline to a time to come, [`EXPIRED`] or [`NONE`]. Who expires it wakes who waits afterwards.
+    #[inline]
+    pub(super) fn set_deadline(&self, at: u64) {
+        // ORDERING: SeqCst swap, then the load of `armed`: a Dekker pair with `PollDesc::fire`, which takes `armed` and then loads this.
+        self.deadline.swap(at, Ordering::SeqCst);
+    }
+
+    pub(super) fn deadline(&self) -> u64 {
+        self.deadline.load(Ordering::Acquire)
+    }
+
+    /// The deadline was set to [`EXPIRED`].
+    pub(super) fn expire(&self, wakers: &mut Wakers) {
+        if !planted!("expiry_looks_at_the_bit") || self.has_waiters() {
+            self.interrupt(wakers);
+        }
+    }
+
+    /// Expires the deadline if it has come at `now`. Returns it if it is still to come.
+    pub(super) fn fire(&self, now: u64, wakers: &mut Wakers) -> Option<u64> {
+        let next = claim(&self.deadline, now, EXPIRED);
+        if next == Some(EXPIRED) {
+            self.interrupt(wakers);
+        }
+        next.filter(|&at| at > EXPIRED)
+    }
+}
+
+/// Replaces a time that has come by `after`: then [`EXPIRED`]. Otherwise the time that is still to come, if there is one.
+pub(super) fn claim(slot: &AtomicU64, now: u64, after: u64) -> Option<u64> {
+    // ORDERING: SeqCst, the Dekker pair with `set_deadline` (see the header of `poll_desc`).
+    let mut at = slot.load(Ordering::SeqCst);
+    while at > EXPIRED {
+        if at > now {
+            return Some(at);
+        }
+        if planted!("fire_stores_blindly") {
+            slot.store(after, Ordering::SeqCst);
+            return Some(EXPIRED);
+        }
+        // ORDERING: SeqCst; from the value seen, so that a deadline that was moved meanwhile stays.
+        match slot.compare_exchange(at, after, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => return Some(EXPIRED),
+            Err(moved) => at = moved,
+        }
+    }
+    None
+}
