@@ -13,9 +13,9 @@
 //! Who has the slot to itself publishes it (again), or empties it with [`vacate`](WaitSlot::vacate).
 //!
 //! # Invariants
-//! * S1 — the waker is touched only by who has the slot to itself (the checker's cell says so in the models of `wait_state`).
-//! * S2 — a tag is used once in the slot's life, so that who has left, or was taken out, is not mistaken for who came after.
-//! * S3 — nobody waits for a slot: who does not get it goes elsewhere. No foreign code runs while a thread has one to itself.
+//! * K1 — the waker is touched only by who has the slot to itself (the checker's cell says so in the models of `wait_state`).
+//! * K2 — a tag is used once in the slot's life, so that who has left, or was taken out, is not mistaken for who came after.
+//! * K3 — nobody waits for a slot: who does not get it goes elsewhere. No foreign code runs while a thread has one to itself.
 //!
 //! # Memory ordering
 //! The waker travels with the bit (Release by who publishes, Acquire by who clears) and its absence with the tag (Release in `vacate`,
@@ -50,7 +50,7 @@ pub(crate) struct WaitSlot {
     waker: UnsafeCell<MaybeUninit<Waker>>,
 }
 
-// SAFETY: S1: the cell is reached by one thread at a time, and a waker may be used and dropped by any.
+// SAFETY: K1: the cell is reached by one thread at a time, and a waker may be used and dropped by any.
 unsafe impl Sync for WaitSlot {}
 
 // No foreign code runs while it is changed.
