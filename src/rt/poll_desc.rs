@@ -15,11 +15,14 @@
 //! `rg`/`wg` hold one goroutine and an edge is consumed by who waits; here an edge stays until a call shows that it is used up,
 //! and any number wait. One timer serves both directions and all deadlines; it is armed at or before the earliest.
 
+use std::mem::offset_of;
+
 use super::clock::{EXPIRED, NONE};
-use super::side::claim;
 pub(crate) use super::side::{ERROR, HANG_UP, PRIORITY, Side, Stop, Ticket, Wait};
+use super::side::{List, claim};
+use super::wait_slot::WaitSlot;
 use super::waiters::Wakers;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, planted};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, planted};
 
 /// One of the two directions of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,22 +31,27 @@ pub(crate) enum Direction {
     Write,
 }
 
-/// See the module's header.
+/// See the module's header. What is one a direction stands in the order of [`Direction`].
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct PollDesc {
-    read: Side,
-    write: Side,
-    /// When the one timer entry that counts is due, or none.
-    armed: AtomicU64,
-    /// The earliest relative timeout of an operation that waits, or none.
-    wait_until: AtomicU64,
-    /// By direction: the epoch, plus one, in which the `poll_*` operation that waits began to, or 0.
-    poll_epochs: [AtomicU32; 2],
-    /// The timer set that entry is in: a hint, for its count of dead entries.
-    pub(crate) armed_in: AtomicU32,
+    // The first line: all that a read that waits, its edge and a write that does not wait touch.
+    pub(super) words: [AtomicU64; 2],
+    pub(super) deadlines: [AtomicU64; 2],
     /// The runtime's epoch above [`registration`] states, see there.
     pub(crate) registration: AtomicU64,
+    pub(super) slots: [WaitSlot; 2],
+    // The second: deadlines that are set, and `poll_*` callers.
+    /// When the one timer entry that counts is due, or none.
+    armed: AtomicU64,
+    pub(super) poll_untils: [AtomicU64; 2],
+    pub(super) poll_epochs: [AtomicU32; 2],
+    /// The earliest relative timeout of an operation that waits, or none.
+    wait_until: AtomicU64,
+    // The third.
+    pub(super) lists: [List; 2],
+    /// The timer set that entry is in: a hint, for its count of dead entries.
+    pub(crate) armed_in: AtomicU32,
     pub(crate) index: u32,
     pub(crate) next_free: AtomicU32,
 }
@@ -61,39 +69,34 @@ pub(crate) mod registration {
 impl PollDesc {
     pub(crate) fn new(index: u32) -> PollDesc {
         PollDesc {
-            read: Side::new(),
-            write: Side::new(),
-            armed: AtomicU64::new(NONE),
-            wait_until: AtomicU64::new(NONE),
-            poll_epochs: [AtomicU32::new(0), AtomicU32::new(0)],
-            armed_in: AtomicU32::new(0),
+            words: [AtomicU64::new(0), AtomicU64::new(0)],
+            deadlines: [AtomicU64::new(NONE), AtomicU64::new(NONE)],
             registration: AtomicU64::new(registration::NONE),
+            slots: [WaitSlot::new(), WaitSlot::new()],
+            armed: AtomicU64::new(NONE),
+            poll_untils: [AtomicU64::new(NONE), AtomicU64::new(NONE)],
+            poll_epochs: [AtomicU32::new(0), AtomicU32::new(0)],
+            wait_until: AtomicU64::new(NONE),
+            lists: [Mutex::new(None), Mutex::new(None)],
+            armed_in: AtomicU32::new(0),
             index,
             next_free: AtomicU32::new(0),
         }
     }
 
     #[inline]
-    pub(crate) fn side(&self, direction: Direction) -> &Side {
-        match direction {
-            Direction::Read => &self.read,
-            Direction::Write => &self.write,
-        }
+    pub(crate) fn side(&self, direction: Direction) -> Side<'_> {
+        Side { desc: self, direction }
     }
 
-    #[inline]
-    pub(crate) fn poll_epoch(&self, direction: Direction) -> &AtomicU32 {
-        &self.poll_epochs[direction as usize]
-    }
-
-    pub(crate) fn sides(&self) -> [&Side; 2] {
-        [&self.read, &self.write]
+    pub(crate) fn sides(&self) -> [Side<'_>; 2] {
+        [self.side(Direction::Read), self.side(Direction::Write)]
     }
 
     /// Makes a free slot stand for a new descriptor and returns its generation. Both directions begin ready: a call may
     /// succeed.
     pub(crate) fn open(&self) -> u32 {
-        let generation = self.read.generation();
+        let generation = self.side(Direction::Read).generation();
         self.sides().iter().for_each(|side| side.open(generation));
         self.wait_until.store(NONE, Ordering::Relaxed);
         self.poll_epochs.iter().for_each(|epoch| epoch.store(0, Ordering::Relaxed));
@@ -114,7 +117,7 @@ impl PollDesc {
 
     /// Whether the slot still stands for the descriptor `generation`.
     pub(crate) fn is_current(&self, generation: u32) -> bool {
-        self.read.generation() == generation
+        self.side(Direction::Read).generation() == generation
     }
 
     /// Sets the deadline of one direction to a time later than the one it has; see [`set_deadline`](PollDesc::set_deadline).
@@ -185,7 +188,8 @@ impl PollDesc {
         if self.armed.compare_exchange(when, NONE, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             return None;
         }
-        let mut next = [self.read.fire(now, wakers), self.write.fire(now, wakers), claim(&self.wait_until, now, NONE)];
+        let [read, write] = self.sides();
+        let mut next = [read.fire(now, wakers), write.fire(now, wakers), claim(&self.wait_until, now, NONE)];
         if next[2] == Some(EXPIRED) {
             // Each waiter looks at its own time; those whose time is still to come see that a timer fires by then.
             next[2] = None;
@@ -211,3 +215,5 @@ pub(crate) struct Arm {
 }
 
 const _: () = assert!(crate::sync::MODEL || size_of::<PollDesc>() <= 192, "three cache lines");
+const _: () = assert!(crate::sync::MODEL || offset_of!(PollDesc, slots) + size_of::<WaitSlot>() <= 64, "the first");
+const _: () = assert!(crate::sync::MODEL || offset_of!(PollDesc, lists) <= 128, "the second");

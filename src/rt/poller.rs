@@ -190,7 +190,7 @@ impl PollHandle {
         timeout: Option<Duration>,
     ) -> Poll<Result<(), WaitError>> {
         let side = self.desc.side(direction);
-        let began = self.desc.poll_epoch(direction).swap(0, Ordering::Relaxed);
+        let began = self.desc.side(direction).poll_epoch().swap(0, Ordering::Relaxed);
         if began != 0 && began != epoch.wrapping_add(1) {
             return Poll::Ready(Err(WaitError::Stopped));
         }
@@ -199,7 +199,7 @@ impl PollHandle {
         }
         match side.wait_poll(self.generation, cx.waker(), || self.is_registered(epoch)) {
             Wait::Listed => {
-                self.desc.poll_epoch(direction).store(epoch.wrapping_add(1), Ordering::Relaxed);
+                self.desc.side(direction).poll_epoch().store(epoch.wrapping_add(1), Ordering::Relaxed);
                 self.arm_timeout_keyless(direction, timeout)
             }
             Wait::Retry => Poll::Ready(Ok(())),
@@ -274,11 +274,11 @@ impl PollHandle {
     /// A `poll_*` operation has ended: its timeout does not count for the next.
     #[inline]
     pub(crate) fn finish_keyless(&self, direction: Direction) {
-        if self.desc.poll_epoch(direction).load(Ordering::Relaxed) != 0 {
-            self.desc.poll_epoch(direction).store(0, Ordering::Relaxed);
+        if self.desc.side(direction).poll_epoch().load(Ordering::Relaxed) != 0 {
+            self.desc.side(direction).poll_epoch().store(0, Ordering::Relaxed);
         }
         // Asked apart: an edge that comes between the call and the wait leaves the time without the epoch.
-        let until = &self.desc.side(direction).poll_until;
+        let until = self.desc.side(direction).poll_until();
         if until.load(Ordering::Relaxed) != clock::NONE {
             until.store(clock::NONE, Ordering::Relaxed);
         }
@@ -376,7 +376,7 @@ impl PollHandle {
         if timeout.is_none() {
             return Poll::Pending;
         }
-        let kept = &self.desc.side(direction).poll_until;
+        let kept = self.desc.side(direction).poll_until();
         let mut until = kept.load(Ordering::Relaxed);
         let polled = self.arm_timeout(&mut until, timeout);
         kept.store(if polled.is_ready() { clock::NONE } else { until }, Ordering::Relaxed);
@@ -386,7 +386,7 @@ impl PollHandle {
     /// Whether the timeout of the `poll_*` operation of a direction is over; it is used up then. One that was over for longer
     /// than another such timeout and [`LATE_MAX`] belonged to an operation that was abandoned.
     fn is_over_keyless(&self, direction: Direction, timeout: Duration) -> bool {
-        let kept = &self.desc.side(direction).poll_until;
+        let kept = self.desc.side(direction).poll_until();
         let until = kept.load(Ordering::Relaxed);
         let over = is_over(until);
         if over {
@@ -571,12 +571,12 @@ mod tests {
         let mut wait = || handle.poll_wait_keyless(Direction::Read, epoch, &mut cx, Some(Duration::from_secs(60)));
         assert!(side.clear_ready(handle.begin(Direction::Read).unwrap()));
         assert!(wait().is_pending());
-        assert_ne!(side.poll_until.load(Ordering::Relaxed), clock::NONE);
+        assert_ne!(side.poll_until().load(Ordering::Relaxed), clock::NONE);
         assert!(side.set_ready(handle.generation, 0, &mut Wakers::new()));
         let polled = wait();
         assert!(matches!(polled, Poll::Ready(Ok(()))), "{polled:?}");
         handle.finish_keyless(Direction::Read);
-        assert_eq!(side.poll_until.load(Ordering::Relaxed), clock::NONE);
+        assert_eq!(side.poll_until().load(Ordering::Relaxed), clock::NONE);
         handle.evict();
         handle.retire(socket.as_fd(), false);
         drop(socket::close(socket.into()));

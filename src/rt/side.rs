@@ -1,4 +1,4 @@
-//! `Side`: one direction of a [`PollDesc`](super::poll_desc::PollDesc): whether a call may succeed, and who waits until it may.
+//! `Side`: one direction of a [`PollDesc`]: whether a call may succeed, and who waits until it may.
 //!
 //! # States
 //! One word, changed by read-modify-write only:
@@ -43,9 +43,13 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::clock::{EXPIRED, NONE};
+use super::poll_desc::{Direction, PollDesc};
 use super::wait_slot::{WaitSlot, is_of_slot};
 use super::waiters::{Interest, Key, Waiters, Wakers};
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, planted};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, planted};
+
+/// Who does not get the slot; made by the first of them.
+pub(super) type List = Mutex<Option<Box<Waiters>>>;
 
 /// Waiters in one direction: as many as queue for a lock of the socket (13).
 const WAITERS_MAX: usize = 1 << 20;
@@ -115,47 +119,64 @@ pub(crate) enum Wait {
     Full,
 }
 
-/// See the module's header.
-#[derive(Debug)]
-pub(crate) struct Side {
-    word: AtomicU64,
-    deadline: AtomicU64,
-    /// When the `poll_*` operation that waits times out, or none.
-    pub(crate) poll_until: AtomicU64,
-    slot: WaitSlot,
-    /// Made by the first that does not get the slot.
-    list: Mutex<Option<Box<Waiters>>>,
+/// See the module's header. What it is made of lies in the [`PollDesc`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Side<'a> {
+    pub(super) desc: &'a PollDesc,
+    pub(super) direction: Direction,
 }
 
-impl Side {
-    pub(super) fn new() -> Side {
-        Side {
-            word: AtomicU64::new(0),
-            deadline: AtomicU64::new(NONE),
-            poll_until: AtomicU64::new(NONE),
-            slot: WaitSlot::new(),
-            list: Mutex::new(None),
-        }
+impl<'a> Side<'a> {
+    #[inline]
+    fn word(self) -> &'a AtomicU64 {
+        &self.desc.words[self.direction as usize]
     }
 
-    pub(super) fn generation(&self) -> u32 {
-        generation_of(self.word.load(Ordering::Acquire))
+    #[inline]
+    fn deadline_word(self) -> &'a AtomicU64 {
+        &self.desc.deadlines[self.direction as usize]
+    }
+
+    #[inline]
+    fn slot(self) -> &'a WaitSlot {
+        &self.desc.slots[self.direction as usize]
+    }
+
+    #[inline]
+    fn list(self) -> &'a List {
+        &self.desc.lists[self.direction as usize]
+    }
+
+    /// When the `poll_*` operation that waits times out, or none.
+    #[inline]
+    pub(crate) fn poll_until(self) -> &'a AtomicU64 {
+        &self.desc.poll_untils[self.direction as usize]
+    }
+
+    /// The epoch, plus one, in which the `poll_*` operation that waits began to, or 0.
+    #[inline]
+    pub(crate) fn poll_epoch(self) -> &'a AtomicU32 {
+        &self.desc.poll_epochs[self.direction as usize]
+    }
+
+    pub(super) fn generation(self) -> u32 {
+        generation_of(self.word().load(Ordering::Acquire))
     }
 
     /// Stands for a new descriptor: a call may succeed. Nobody waits.
-    pub(super) fn open(&self, generation: u32) {
-        for time in [&self.deadline, &self.poll_until] {
+    pub(super) fn open(self, generation: u32) {
+        for time in [self.deadline_word(), self.poll_until()] {
             time.store(NONE, Ordering::Relaxed);
         }
         // ORDERING: Release: a stale event that reads this word with its own old generation goes away; see `set_ready`.
-        self.word.store(u64::from(generation) << GENERATION_SHIFT | READY, Ordering::Release);
+        self.word().store(u64::from(generation) << GENERATION_SHIFT | READY, Ordering::Release);
     }
 
     /// Ends all operations, now and later, with [`Stop::Closed`].
-    pub(super) fn evict(&self, generation: u32, wakers: &mut Wakers) {
+    pub(super) fn evict(self, generation: u32, wakers: &mut Wakers) {
         if self.generation() == generation {
             // ORDERING: AcqRel: a waiter's own step in this word sees CLOSING, or `interrupt` sees the waiter (invariant 2).
-            self.word.fetch_or(CLOSING, Ordering::AcqRel);
+            self.word().fetch_or(CLOSING, Ordering::AcqRel);
             if planted!("close_wakes_one") {
                 self.take_event(wakers);
             } else {
@@ -165,12 +186,12 @@ impl Side {
     }
 
     /// The descriptor is gone: from here on its events and timers are stale.
-    pub(super) fn retire(&self, generation: u32) {
-        let mut word = self.word.load(Ordering::Acquire);
+    pub(super) fn retire(self, generation: u32) {
+        let mut word = self.word().load(Ordering::Acquire);
         while generation_of(word) == generation {
             let kept = word & (PLACED | LISTED | CLOSING);
             let next = u64::from(generation.wrapping_add(1)) << GENERATION_SHIFT | kept;
-            match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
+            match self.word().compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => break,
                 Err(now) => word = now,
             }
@@ -179,15 +200,15 @@ impl Side {
 
     /// The state before a call, or why there must be none.
     #[inline]
-    pub(crate) fn begin(&self, generation: u32) -> Result<Ticket, Stop> {
+    pub(crate) fn begin(self, generation: u32) -> Result<Ticket, Stop> {
         // ORDERING: Acquire pairs with the AcqRel of `set_ready`: who sees the edge sees what the poller wrote before it.
-        let word = self.word.load(Ordering::Acquire);
+        let word = self.word().load(Ordering::Acquire);
         if generation_of(word) != generation || word & CLOSING != 0 {
             return Err(Stop::Closed);
         }
         // ORDERING: Acquire pairs with the SeqCst compare-and-swap in `fire`. A value that is a moment old is harmless: before
         // anybody sleeps it is read again.
-        if self.deadline.load(Ordering::Acquire) == EXPIRED {
+        if self.deadline_word().load(Ordering::Acquire) == EXPIRED {
             return Err(Stop::Expired);
         }
         Ok(Ticket(word))
@@ -196,11 +217,11 @@ impl Side {
     /// Takes READY away on the evidence of a call that began at `ticket`. False if an edge came since, which the call may
     /// have missed.
     #[inline]
-    pub(crate) fn clear_ready(&self, ticket: Ticket) -> bool {
+    pub(crate) fn clear_ready(self, ticket: Ticket) -> bool {
         let mut word = ticket.0;
         while word & READY != 0 {
             // ORDERING: AcqRel, one total order of changes to this word; an edge's increment of the tick makes this fail.
-            match self.word.compare_exchange_weak(word, word & !READY, Ordering::AcqRel, Ordering::Acquire) {
+            match self.word().compare_exchange_weak(word, word & !READY, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return true,
                 Err(now) if !planted!("clear_ignores_tick") && (now ^ ticket.0) & !(PLACED | LISTED | READY) != 0 => {
                     return false;
@@ -213,8 +234,8 @@ impl Side {
 
     /// An edge for the descriptor `generation`. False if that one is gone.
     #[inline]
-    pub(crate) fn set_ready(&self, generation: u32, reasons: u64, wakers: &mut Wakers) -> bool {
-        let mut word = self.word.load(Ordering::Acquire);
+    pub(crate) fn set_ready(self, generation: u32, reasons: u64, wakers: &mut Wakers) -> bool {
+        let mut word = self.word().load(Ordering::Acquire);
         loop {
             if generation_of(word) != generation && !planted!("stale_event_accepted") {
                 return false;
@@ -222,7 +243,7 @@ impl Side {
             let next = (word.wrapping_add(TICK_ONE) | READY | reasons) & !PLACED;
             // ORDERING: AcqRel. Who waits is read in the very step that sets READY, and a waiter announces itself in a step that reads
             // READY. Acquire, for the waker in the slot.
-            match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
+            match self.word().compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => break,
                 Err(now) => word = now,
             }
@@ -239,9 +260,9 @@ impl Side {
 
     /// Takes out who is in the slot, and tells whether that is a future. The caller has just cleared PLACED, which was set.
     #[inline]
-    fn wake_placed(&self, wakers: &mut Wakers) -> bool {
+    fn wake_placed(self, wakers: &mut Wakers) -> bool {
         // SAFETY: PLACED says that the slot is taken, and who clears it has the slot to itself: the caller.
-        let (future, waker) = unsafe { self.slot.vacate() };
+        let (future, waker) = unsafe { self.slot().vacate() };
         wakers.push(waker);
         future.is_some()
     }
@@ -249,12 +270,12 @@ impl Side {
     /// Takes out who is to be woken: by an edge all polls and the oldest future, or `everybody`. The caller has just cleared
     /// PLACED, if it stood in `word`.
     #[cold]
-    fn wake(&self, word: u64, everybody: bool, wakers: &mut Wakers) {
+    fn wake(self, word: u64, everybody: bool, wakers: &mut Wakers) {
         let has_future = word & PLACED != 0 && self.wake_placed(wakers);
         if word & LISTED == 0 {
             return;
         }
-        let mut list = self.list.lock();
+        let mut list = self.list().lock();
         let Some(waiters) = &mut *list else { return };
         if everybody {
             waiters.take_all(wakers);
@@ -268,31 +289,31 @@ impl Side {
     }
 
     /// Drops LISTED when the list, which the caller has locked, is empty.
-    fn settle(&self, list: Option<&Waiters>) {
+    fn settle(self, list: Option<&Waiters>) {
         if list.is_none_or(Waiters::is_empty) {
             // ORDERING: Relaxed: LISTED changes under the list's lock only.
-            self.word.fetch_and(!LISTED, Ordering::Relaxed);
+            self.word().fetch_and(!LISTED, Ordering::Relaxed);
         }
     }
 
     /// Wakes everybody for a reason that the caller has stored already.
-    pub(crate) fn interrupt(&self, wakers: &mut Wakers) {
+    pub(crate) fn interrupt(self, wakers: &mut Wakers) {
         // ORDERING: AcqRel, and a change of the word even if nobody seems to wait: a waiter whose announcement comes later sees the
         // reason that was stored before this (invariant 2).
-        let word = self.word.fetch_and(!PLACED, Ordering::AcqRel);
+        let word = self.word().fetch_and(!PLACED, Ordering::AcqRel);
         self.wake(word, true, wakers);
     }
 
     /// What an event wakes, without an event.
-    fn take_event(&self, wakers: &mut Wakers) {
-        let word = self.word.fetch_and(!PLACED, Ordering::AcqRel);
+    fn take_event(self, wakers: &mut Wakers) {
+        let word = self.word().fetch_and(!PLACED, Ordering::AcqRel);
         self.wake(word, false, wakers);
     }
 
     /// After a success that left READY set: the next waiter has something to do as well.
-    pub(crate) fn pass_on(&self, wakers: &mut Wakers) {
+    pub(crate) fn pass_on(self, wakers: &mut Wakers) {
         // ORDERING: Acquire; who announces itself later looks at READY itself.
-        let word = self.word.load(Ordering::Acquire);
+        let word = self.word().load(Ordering::Acquire);
         if word & (PLACED | LISTED) != 0 && word & READY != 0 && !planted!("success_keeps_the_rest") {
             self.take_event(wakers);
         }
@@ -302,7 +323,7 @@ impl Side {
     /// whoever makes it answer no calls [`interrupt`](Side::interrupt) afterwards.
     #[inline]
     pub(crate) fn wait(
-        &self,
+        self,
         generation: u32,
         key: &mut Option<Key>,
         interest: Interest,
@@ -319,9 +340,12 @@ impl Side {
 
     /// The wait of a future that is neither in the slot nor in the list.
     #[inline]
-    fn wait_anew(&self, generation: u32, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
-        let claimed =
-            if self.word.load(Ordering::Relaxed) & LISTED == 0 { self.slot.claim(false, waker) } else { Err(waker) };
+    fn wait_anew(self, generation: u32, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
+        let claimed = if self.word().load(Ordering::Relaxed) & LISTED == 0 {
+            self.slot().claim(false, waker)
+        } else {
+            Err(waker)
+        };
         match claimed {
             Ok(placed) => {
                 *key = Some(placed);
@@ -336,18 +360,18 @@ impl Side {
 
     /// The same in the list.
     #[cold]
-    fn wait_listed(&self, generation: u32, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
-        let mut list = self.list.lock();
+    fn wait_listed(self, generation: u32, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
+        let mut list = self.list().lock();
         *key = Some(list.get_or_insert_default().push(Interest::Event, waker));
         self.look_again(generation, key, READY, list, still)
     }
 
     /// Announces who is in the slot, which the caller has to itself, and tells whether the wait makes sense.
     #[inline]
-    fn publish(&self, generation: u32, still: &impl Fn() -> bool) -> bool {
+    fn publish(self, generation: u32, still: &impl Fn() -> bool) -> bool {
         // ORDERING: AcqRel: the step that announces the waiter reads READY and CLOSING, and what was stored before an `interrupt` that came
         // first. It hands the waker over. The bit is not set: only who has the slot to itself sets it.
-        let word = self.word.fetch_add(PLACED, Ordering::AcqRel);
+        let word = self.word().fetch_add(PLACED, Ordering::AcqRel);
         debug_assert_eq!(word & PLACED, 0, "published by another");
         planted!("wait_without_recheck") || (!self.forbids(word, generation, READY) && still())
     }
@@ -355,7 +379,7 @@ impl Side {
     /// The future `placed` does not wait after all. Its key stays, as that of a future that was woken: should it not act, `finish`
     /// passes on.
     #[cold]
-    fn withdraw(&self, key: &mut Option<Key>, placed: Key) -> Wait {
+    fn withdraw(self, key: &mut Option<Key>, placed: Key) -> Wait {
         if planted!("retry_forgets_the_edge") {
             *key = None;
         }
@@ -364,10 +388,10 @@ impl Side {
     }
 
     /// Takes the future `key` out of the slot. None: it was taken out.
-    fn take_out(&self, key: Key) -> Option<Waker> {
-        self.take_slot(|| self.slot.is_of(key))?;
+    fn take_out(self, key: Key) -> Option<Waker> {
+        self.take_slot(|| self.slot().is_of(key))?;
         // SAFETY: the slot is taken, and the caller's alone, by `take_slot`.
-        let (found, waker) = unsafe { self.slot.vacate() };
+        let (found, waker) = unsafe { self.slot().vacate() };
         if found == Some(key) || planted!("slot_left_by_a_stranger") {
             return Some(waker);
         }
@@ -379,11 +403,11 @@ impl Side {
     }
 
     /// Takes the slot from who waits in it, while `is_meant` and it is published. It is taken still, and the caller's alone.
-    fn take_slot(&self, is_meant: impl Fn() -> bool) -> Option<()> {
-        let mut word = self.word.load(Ordering::Acquire);
+    fn take_slot(self, is_meant: impl Fn() -> bool) -> Option<()> {
+        let mut word = self.word().load(Ordering::Acquire);
         while word & PLACED != 0 && is_meant() {
             // ORDERING: Acquire, for the waker; Release, one total order of changes to this word.
-            match self.word.compare_exchange_weak(word, word & !PLACED, Ordering::AcqRel, Ordering::Acquire) {
+            match self.word().compare_exchange_weak(word, word & !PLACED, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(()),
                 Err(now) => word = now,
             }
@@ -394,7 +418,7 @@ impl Side {
     /// [`wait`](Side::wait) of a future that has waited (it may be waiting still, with this waker or another), or for interruption.
     #[cold]
     fn wait_again(
-        &self,
+        self,
         generation: u32,
         key: &mut Option<Key>,
         interest: Interest,
@@ -408,11 +432,11 @@ impl Side {
         let interest = if planted!("interrupt_takes_events") { Interest::Event } else { interest };
         // Declared before the guard, so dropped after it.
         let mut _replaced = None;
-        let mut list = self.list.lock();
+        let mut list = self.list().lock();
         if !key.is_some_and(|key| list.as_mut().is_some_and(|waiters| waiters.holds(key, waker))) {
             drop(list);
             let fresh = waker.clone();
-            list = self.list.lock();
+            list = self.list().lock();
             let (new, old) = list.get_or_insert_default().insert(*key, interest, fresh);
             (*key, _replaced) = (Some(new), old);
         }
@@ -421,17 +445,17 @@ impl Side {
 
     /// The same of a future that has had the slot, as `placed`: if it has it still it keeps its turn.
     fn wait_on(
-        &self,
+        self,
         generation: u32,
         key: &mut Option<Key>,
         placed: Key,
         waker: Waker,
         still: impl Fn() -> bool,
     ) -> Wait {
-        if self.take_slot(|| self.slot.is_of(placed)).is_some() {
-            if self.slot.is_of(placed) {
+        if self.take_slot(|| self.slot().is_of(placed)).is_some() {
+            if self.slot().is_of(placed) {
                 // SAFETY: the slot is taken, and the caller's alone, by `take_slot`.
-                let held = unsafe { self.slot.replace(waker) };
+                let held = unsafe { self.slot().replace(waker) };
                 let waits = self.publish(generation, &still);
                 drop(held);
                 return if waits { Wait::Listed } else { self.withdraw(key, placed) };
@@ -442,7 +466,7 @@ impl Side {
     }
 
     /// Gives the slot, which the caller has taken, back to whom it belongs.
-    fn put_back(&self, generation: u32, still: &impl Fn() -> bool) {
+    fn put_back(self, generation: u32, still: &impl Fn() -> bool) {
         if !self.publish(generation, still) && !planted!("slot_put_back_blindly") {
             // Something happened meanwhile, of which he was not told. No lock is held.
             let mut wakers = Wakers::new();
@@ -453,7 +477,7 @@ impl Side {
 
     /// The second half of a wait in the list, which is locked: announced, it looks once more at what forbids it.
     fn look_again(
-        &self,
+        self,
         generation: u32,
         key: &mut Option<Key>,
         reasons: u64,
@@ -475,23 +499,23 @@ impl Side {
 
     /// The same for a `poll_*` caller, who has no key. If it must not wait its waker may stay: it is woken once for nothing at the next
     /// edge, which polls must expect anyway.
-    pub(crate) fn wait_poll(&self, generation: u32, waker: &Waker, still: impl Fn() -> bool) -> Wait {
-        if self.word.load(Ordering::Relaxed) & LISTED == 0 && self.poll_has_slot(generation, waker, &still) {
+    pub(crate) fn wait_poll(self, generation: u32, waker: &Waker, still: impl Fn() -> bool) -> Wait {
+        if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.poll_has_slot(generation, waker, &still) {
             return if self.publish(generation, &still) { Wait::Listed } else { Wait::Retry };
         }
         self.wait_poll_listed(generation, waker, still)
     }
 
     /// Whether the slot is the caller's, for its `waker`: it was free, or has one like it. Then it is to be published.
-    fn poll_has_slot(&self, generation: u32, waker: &Waker, still: &impl Fn() -> bool) -> bool {
-        if self.slot.is_free() {
-            return self.slot.claim(true, waker.clone()).is_ok();
+    fn poll_has_slot(self, generation: u32, waker: &Waker, still: &impl Fn() -> bool) -> bool {
+        if self.slot().is_free() {
+            return self.slot().claim(true, waker.clone()).is_ok();
         }
-        if self.take_slot(|| self.slot.is_of_poll()).is_none() {
+        if self.take_slot(|| self.slot().is_of_poll()).is_none() {
             return false;
         }
         // SAFETY: the slot is taken, and the caller's alone, by `take_slot`.
-        if unsafe { self.slot.holds_poll(waker) } {
+        if unsafe { self.slot().holds_poll(waker) } {
             return true;
         }
         self.put_back(generation, still);
@@ -499,13 +523,13 @@ impl Side {
     }
 
     #[cold]
-    fn wait_poll_listed(&self, generation: u32, waker: &Waker, still: impl Fn() -> bool) -> Wait {
+    fn wait_poll_listed(self, generation: u32, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         let mut old = Wakers::new();
-        let mut list = self.list.lock();
+        let mut list = self.list().lock();
         if !list.as_ref().is_some_and(|waiters| waiters.holds_poll(waker)) {
             drop(list);
             let spare = waker.clone();
-            list = self.list.lock();
+            list = self.list().lock();
             let waiters = list.get_or_insert_default();
             waiters.take_old_polls(Instant::now, &mut old);
             if waiters.is_beyond(WAITERS_MAX - 1) {
@@ -522,23 +546,23 @@ impl Side {
     }
 
     /// Announces a waiter in the list, which the caller has locked, and tells whether something forbids the wait.
-    fn announce(&self, generation: u32, reasons: u64) -> bool {
+    fn announce(self, generation: u32, reasons: u64) -> bool {
         // ORDERING: AcqRel, as in `publish`.
-        let word = self.word.fetch_or(LISTED, Ordering::AcqRel);
+        let word = self.word().fetch_or(LISTED, Ordering::AcqRel);
         !planted!("wait_without_recheck") && self.forbids(word, generation, reasons)
     }
 
     /// Whether a waiter that was announced in `word` must not wait.
     #[inline]
-    fn forbids(&self, word: u64, generation: u32, reasons: u64) -> bool {
+    fn forbids(self, word: u64, generation: u32, reasons: u64) -> bool {
         word & (reasons | CLOSING) != 0
             || generation_of(word) != generation
             // ORDERING: Acquire, after the announcement: `fire` and `set_deadline` store EXPIRED and then call `interrupt`.
-            || self.deadline.load(Ordering::Acquire) == EXPIRED
+            || self.deadline_word().load(Ordering::Acquire) == EXPIRED
     }
 
     /// A future that may have waited is done. If it was woken and has not `acted`, the wake-up goes to the next.
-    pub(crate) fn finish(&self, key: &mut Option<Key>, acted: bool, wakers: &mut Wakers) {
+    pub(crate) fn finish(self, key: &mut Option<Key>, acted: bool, wakers: &mut Wakers) {
         let Some(key) = key.take() else { return };
         if !self.has_waiters() {
             return;
@@ -546,7 +570,7 @@ impl Side {
         let removed = if is_of_slot(key) {
             self.take_out(key)
         } else {
-            let mut list = self.list.lock();
+            let mut list = self.list().lock();
             let removed = list.as_mut().and_then(|waiters| waiters.remove(key));
             self.settle(list.as_deref());
             removed
@@ -558,55 +582,55 @@ impl Side {
 
     /// Whether anybody may be waiting; if not, a future that waited was woken and taken out.
     #[inline]
-    pub(crate) fn has_waiters(&self) -> bool {
+    pub(crate) fn has_waiters(self) -> bool {
         // ORDERING: Acquire; who announces itself later looks at READY itself.
-        self.word.load(Ordering::Acquire) & (PLACED | LISTED) != 0
+        self.word().load(Ordering::Acquire) & (PLACED | LISTED) != 0
     }
 
     /// Takes out who is there still when the last handle goes: wakers of `poll_*` calls that have ended. Nobody waits in a free slot of
     /// the cache.
-    pub(crate) fn take_leftovers(&self, wakers: &mut Wakers) {
+    pub(crate) fn take_leftovers(self, wakers: &mut Wakers) {
         if self.has_waiters() {
             self.interrupt(wakers);
         }
     }
 
     /// Changes with every edge.
-    pub(crate) fn edges(&self) -> u64 {
-        self.word.load(Ordering::Acquire) & TICK_MASK
+    pub(crate) fn edges(self) -> u64 {
+        self.word().load(Ordering::Acquire) & TICK_MASK
     }
 
     /// The bits that edges left behind.
-    pub(crate) fn is_hung_up(&self) -> bool {
-        self.word.load(Ordering::Acquire) & HANG_UP != 0
+    pub(crate) fn is_hung_up(self) -> bool {
+        self.word().load(Ordering::Acquire) & HANG_UP != 0
     }
 
-    pub(crate) fn waiting(&self) -> usize {
-        let placed = self.word.load(Ordering::Relaxed) & PLACED != 0;
-        usize::from(placed) + self.list.lock().as_ref().map_or(0, |waiters| waiters.len())
+    pub(crate) fn waiting(self) -> usize {
+        let placed = self.word().load(Ordering::Relaxed) & PLACED != 0;
+        usize::from(placed) + self.list().lock().as_ref().map_or(0, |waiters| waiters.len())
     }
 
     /// Sets the deadline to a time to come, [`EXPIRED`] or [`NONE`]. Who expires it wakes who waits afterwards.
     #[inline]
-    pub(super) fn set_deadline(&self, at: u64) {
+    pub(super) fn set_deadline(self, at: u64) {
         // ORDERING: SeqCst swap, then the load of `armed`: a Dekker pair with `PollDesc::fire`, which takes `armed` and then loads this.
-        self.deadline.swap(at, Ordering::SeqCst);
+        self.deadline_word().swap(at, Ordering::SeqCst);
     }
 
-    pub(super) fn deadline(&self) -> u64 {
-        self.deadline.load(Ordering::Acquire)
+    pub(super) fn deadline(self) -> u64 {
+        self.deadline_word().load(Ordering::Acquire)
     }
 
     /// The deadline was set to [`EXPIRED`].
-    pub(super) fn expire(&self, wakers: &mut Wakers) {
+    pub(super) fn expire(self, wakers: &mut Wakers) {
         if !planted!("expiry_looks_at_the_bit") || self.has_waiters() {
             self.interrupt(wakers);
         }
     }
 
     /// Expires the deadline if it has come at `now`. Returns it if it is still to come.
-    pub(super) fn fire(&self, now: u64, wakers: &mut Wakers) -> Option<u64> {
-        let next = claim(&self.deadline, now, EXPIRED);
+    pub(super) fn fire(self, now: u64, wakers: &mut Wakers) -> Option<u64> {
+        let next = claim(self.deadline_word(), now, EXPIRED);
         if next == Some(EXPIRED) {
             self.interrupt(wakers);
         }

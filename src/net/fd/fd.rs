@@ -39,10 +39,10 @@ use crate::rt::{clock, fork};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::socket;
 
-/// See the module's header.
+/// See the module's header. What every call touches comes first and lies together.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Fd {
-    pub(crate) mutex: FdMutex,
     pub(crate) poll: PollHandle,
     number: RawFd,
     /// Somebody else owns the number: the close leaves it open.
@@ -55,6 +55,7 @@ pub(crate) struct Fd {
     lingers: AtomicBool,
     /// std's relative timeouts in nanoseconds, by direction; 0 for none.
     timeouts: [AtomicU64; 2],
+    pub(crate) mutex: FdMutex,
     rare: LazyBox<Rare>,
 }
 
@@ -126,7 +127,6 @@ impl Fd {
 
     fn around(poll: PollHandle, number: RawFd, is_lent: bool, trusts_short_counts: bool) -> Fd {
         Fd {
-            mutex: FdMutex::new(),
             poll,
             number,
             is_lent,
@@ -134,6 +134,7 @@ impl Fd {
             exposed: AtomicBool::new(false),
             lingers: AtomicBool::new(false),
             timeouts: [AtomicU64::new(0), AtomicU64::new(0)],
+            mutex: FdMutex::new(),
             rare: LazyBox::new(),
         }
     }

@@ -114,6 +114,7 @@ impl Queues {
 }
 
 /// See the module's header.
+#[repr(C)]
 pub(crate) struct FdMutex {
     word: AtomicU64,
     /// One lock for both directions: it is taken only where a direction is contended, and a socket pays 24 bytes.
