@@ -628,3 +628,7 @@ pub(crate) struct Arm {
 }
 
 const _: () = assert!(crate::sync::MODEL || size_of::<PollDesc>() <= 192, "three cache lines");
+
+#[cfg(test)]
+#[path = "poll_desc_tests.rs"]
+mod tests;
