@@ -242,6 +242,13 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::time::{Duration, Instant};
 
+    impl Events {
+        /// Breaks included.
+        pub(crate) fn is_empty(&self) -> bool {
+            self.raw.is_empty()
+        }
+    }
+
     /// The events of a wait that ends at once: index and generation.
     fn taken(epoll: &Epoll, most: usize) -> Vec<(u32, u32)> {
         let mut events = Events::new();
