@@ -7,6 +7,22 @@
 # Left out are tests, Debug, and the planted bugs, which are not in the crate but in models/.
 # Survivors: target/mutants/mutants.out/missed.txt; what each test said: mutants.out/log there, and of earlier rounds mutants.out.old.
 set -euo pipefail
+
+# What cargo runs test binaries through: the first test that fails ends them all, and so does silence for so many seconds.
+if [[ ${1:-} == --first-failure ]]; then
+    exec {output}< <(exec setsid "${@:3}" 2>&1)
+    tests=$! status=0
+    while IFS= read -r -t "$2" -u "$output" line || { status=$? && ((status > 128)) && line='test hangs ... FAILED'; }; do
+        printf '%s\n' "$line"
+        if [[ $line == 'test '*'... FAILED' ]]; then
+            kill -KILL -- "-$tests" || true
+            exit 101
+        fi
+    done
+    wait "$tests"
+    exit
+fi
+
 cd "$(dirname "$0")/.."
 exec </dev/null
 export RUST_BACKTRACE=0 CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=1 NETPOLL_FUZZ_INPUTS=300
@@ -61,8 +77,8 @@ printf 'sample %s: %d of %d\n' "$sample" "$(wc -l <"$out/sample.txt")" "$(wc -l 
 round() {
     local name=$1 seconds=$2
     shift 2
-    cargo mutants --config "$out/config.toml" "${files[@]}" --output target/mutants --no-shuffle --cargo-arg=--target-dir="$out/build" \
-        --timeout "$seconds" --build-timeout 900 "$@" || (($? == 2 || $? == 3))
+    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/ci/mutants.sh --first-failure $seconds" cargo mutants --config "$out/config.toml" "${files[@]}" --output target/mutants --no-shuffle --cargo-arg=--target-dir="$out/build" \
+        --timeout 900 --build-timeout 900 "$@" || (($? == 2 || $? == 3))
     # Caught, timed out, missed and (of the rest) not to be built.
     printf '%s:' "$name"
     for what in caught timeout missed unviable; do
@@ -73,10 +89,10 @@ round() {
 }
 
 rm -rf "$out"/{unit,quick,slow,models}.out
-round unit 60 --cargo-arg=--lib
-round quick 180 --iterate "${quick[@]/#/--cargo-arg=--test=}"
-round slow 300 --iterate "${slow[@]/#/--cargo-arg=--test=}"
+round unit 40 --cargo-arg=--lib
+round quick 60 --iterate "${quick[@]/#/--cargo-arg=--test=}"
+round slow 120 --iterate "${slow[@]/#/--cargo-arg=--test=}"
 own=profile.release.package.netpoll-models
-NETPOLL_SCHEDULES=1000 round models 120 --iterate --baseline skip --test-package netpoll-models --profile release \
+NETPOLL_SCHEDULES=1000 round models 90 --iterate --baseline skip --test-package netpoll-models --profile release \
     --cargo-arg=--features=shuttle --cargo-arg=--config=$own.opt-level=0 --cargo-arg=--config=$own.debug=0 -- -- --skip finds_
 cat "$out/mutants.out/missed.txt"
