@@ -460,6 +460,77 @@ mod tests {
         processor
     }
 
+    /// Runs `test` on a thread that owns `processor`, so that what it spawns stays there.
+    fn on(processor: &'static Processor, test: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                context::set_processor(Some(processor));
+                test();
+                context::set_processor(None);
+            });
+        });
+    }
+
+    #[test]
+    fn the_next_slot_goes_first_three_times_in_a_row() {
+        let (mut core, processor) = (Core::new(), processor(1000));
+        core.clock_at = 0;
+        let item = |number: usize| Item::new(std::ptr::without_provenance_mut(number)).unwrap();
+        (1..=4).for_each(|number| processor.queue.push(item(number)));
+        let mut taken = Vec::new();
+        for number in 11..=18 {
+            processor.queue.push_next(item(number));
+            taken.extend(core.next(runtime(), processor).map(|item| item.as_ptr().addr()));
+        }
+        assert_eq!(taken, [11, 12, 13, 1, 15, 16, 17, 2]);
+        taken.clear();
+        while let Some(item) = core.next(runtime(), processor) {
+            taken.push(item.as_ptr().addr());
+        }
+        assert_eq!((taken, core.tick), (vec![3, 4, 14, 18], 13));
+    }
+
+    /// A turn that used much of its budget was a long one: the clock is read after it.
+    #[test]
+    fn a_turn_counts_and_a_long_one_is_followed_by_a_look_at_the_clock() {
+        let (mut core, processor) = (Core::new(), processor(1000));
+        on(processor, || {
+            for (left, is_long) in [(BUDGET, false), (REFILL + 1, false), (REFILL, true), (0, true)] {
+                let task = crate::task::spawn(async move { processor.budget.store(left, Ordering::Relaxed) });
+                let item = processor.queue.pop().unwrap();
+                (core.tick, core.clock_at) = (20, 25);
+                core.turn(runtime(), processor, item, runtime().epoch());
+                assert!(task.is_finished() && processor.running.load(Ordering::Relaxed) == 0);
+                assert_eq!(core.clock_at, if is_long { 21 } else { 25 }, "{left}");
+            }
+            assert_eq!((core.since_poll, processor.polls.get()), (4, 4));
+            // Of another epoch: dropped, and no turn.
+            drop(crate::task::spawn(async { panic!("it ran") }));
+            core.turn(runtime(), processor, processor.queue.pop().unwrap(), runtime().epoch().wrapping_add(1));
+            assert_eq!((core.since_poll, processor.polls.get(), processor.ended.get()), (4, 4, 5));
+        });
+    }
+
+    #[test]
+    fn what_a_task_wakes_goes_next_and_what_wakes_itself_goes_last() {
+        let (mut core, processor) = (Core::new(), processor(1000));
+        let mut turn = || core.turn(runtime(), processor, processor.queue.pop().unwrap(), runtime().epoch());
+        on(processor, || {
+            let spawner = crate::task::spawn(async { drop(crate::task::spawn(async { 7 })) });
+            let yielder = crate::task::spawn(crate::task::yield_now());
+            assert!(processor.queue.pop_next().is_none(), "no task has woken them");
+            turn();
+            assert!(spawner.is_finished());
+            processor.queue.push(processor.queue.pop_next().expect("the one that it spawned"));
+            turn();
+            assert!(!yielder.is_finished() && processor.queue.pop_next().is_none());
+            turn();
+            assert!(!yielder.is_finished());
+            turn();
+            assert!(yielder.is_finished() && processor.queue.len() == 0);
+        });
+    }
+
     #[test]
     fn turns_are_measured_between_two_looks_at_the_clock() {
         let (mut core, processor) = (Core::new(), processor(1000));
