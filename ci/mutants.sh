@@ -1,54 +1,98 @@
 #!/usr/bin/env bash
-# Mutation score of the core: cargo-mutants (cargo install cargo-mutants) changes one operator, value or call at a time, and some test has to
-# fail. Each mutant is first shown to the models under shuttle, which are built in seconds; who survives, to the unit tests, and then to
-# the tests of the core. The same shard is the same sample, as long as the sources are.
-#   ci/mutants.sh [K/N [FILE…]]      shard 0/10 unless told, of the files below unless told
-# Left out are the planted bugs, which are not in the crate but in models/, and Debug. A test that comes to no end counts as a failure.
-# Survivors: target/mutants/mutants.out/missed.txt.
+# Mutation score of net/fd and rt: cargo-mutants (cargo install cargo-mutants) changes one operator, value or call at a time, and some test
+# has to fail; one that comes to no end counts as failing. A mutant is shown to the unit tests; who survives, to the core tests, the quick
+# ones first, and then to the models under shuttle. So a survivor was shown to all.
+#   ci/mutants.sh [K/N [FILE…]]      sample 0/16 of net/fd and rt unless told; 1/16, … are others
+# The sample has the same share of every file, drawn by a hash of a mutant's name, without its line: a change elsewhere leaves it as it is.
+# Left out are tests, Debug, and the planted bugs, which are not in the crate but in models/.
+# Survivors: target/mutants/mutants.out/missed.txt; what each test said: mutants.out/log there, and of earlier rounds mutants.out.old.
 set -euo pipefail
+
+# What cargo runs test binaries through: the first test that fails ends them all, and so does silence for so many seconds.
+if [[ ${1:-} == --first-failure ]]; then
+    exec {output}< <(exec setsid "${@:3}" 2>&1)
+    tests=$! status=0
+    while IFS= read -r -t "$2" -u "$output" line || { status=$? && ((status > 128)) && line='test hangs ... FAILED'; }; do
+        printf '%s\n' "$line"
+        if [[ $line == 'test '*'... FAILED' ]]; then
+            kill -KILL -- "-$tests" || true
+            exit 101
+        fi
+    done
+    wait "$tests"
+    exit
+fi
+
 cd "$(dirname "$0")/.."
 exec </dev/null
-export RUST_BACKTRACE=0
+export RUST_BACKTRACE=0 CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=1 NETPOLL_FUZZ_INPUTS=300
 
-readonly shard=${1:-0/10}
+readonly sample=${1:-0/16}
 shift $(($# > 0))
-(($#)) || set -- src/net/fd/{fd_mutex,operation,fd}.rs src/rt/{poll_desc,timer,waiters,poll_cache,closings,parker}.rs src/rt/sched/{queue,idle}.rs
-readonly core=(tcp close cancel deadline timers scheduler wakes)
+(($#)) || set -- 'src/net/fd/*.rs' 'src/rt/**/*.rs'
+readonly files=("${@/#/--file=}")
+readonly quick=(accept admission async_fd builder cancel_others close close_matrix dial edges foreign_executors fork half_close io listen
+    local_tasks options pipe raw readiness runtime timers udp unix unix_datagram wakes write_all zero_copy)
+readonly slow=(cancel deadline dialer idle limits reuse scheduler shutdown tcp)
+readonly out=$PWD/target/mutants
 
-# Lines of `if planted!(…) { … }`, as `file:line:`.
-planted=$(awk '
+rm -rf "$out/mutants.out" "$out/mutants.out.old"
+mkdir -p "$out"
+# Lines of `if planted!(…) { … }` and others that name a bug, as `file:line:`.
+git ls-files 'src/net/fd/*.rs' 'src/rt/*.rs' | xargs awk '
     FNR == 1 { inside = 0 }
     /planted!\(/ { print FILENAME ":" FNR ":" }
     inside { print FILENAME ":" FNR ":"; if (index($0, end) == 1) inside = 0 }
     /if planted!\(.*\{$/ { match($0, /^ */); end = substr($0, 1, RLENGTH) "}"; inside = 1 }
-' "$@")
-options=(--output target/mutants --sharding round-robin --shard "$shard" --no-shuffle --exclude-re '<impl .*Debug for')
-for file in "$@"; do
-    options+=(--file "$file")
-done
-for line in $planted; do
-    options+=(--exclude-re "^$line")
-done
+' >"$out/planted.txt"
+cargo mutants --list --no-config --exclude-re '<impl .*Debug for' "${files[@]}" >"$out/all.txt"
+# Of each file's mutants, sorted by a hash of their names, the same share.
+awk -F : '
+    BEGIN { for (i = 32; i < 127; i++) code[sprintf("%c", i)] = i }
+    NR == FNR { planted[$1 FS $2]; next }
+    $1 FS $2 in planted { next }
+    {
+        name = $0
+        sub(/:[0-9]+:[0-9]+:/, "", name)
+        name = name " " ++seen[name]
+        hash = 0
+        for (i = 1; i <= length(name); i++) hash = (hash * 31 + code[substr(name, i, 1)]) % 1000003
+        print $1, hash * 611953 % 1000003, $0
+    }' "$out/planted.txt" "$out/all.txt" | sort -k 1,1 -k 2,2n -k 3 >"$out/sorted.txt"
+awk -v part="${sample%/*}" -v parts="${sample#*/}" '
+    NR == FNR { total[$1]++; next }
+    { rank = rank * (file == $1); file = $1 }
+    rank >= int(part * total[file] / parts + 0.5) && rank < int((part + 1) * total[file] / parts + 0.5) { sub(/^[^ ]* [^ ]* /, ""); print }
+    { rank++ }' "$out/sorted.txt" "$out/sorted.txt" >"$out/sample.txt"
+{
+    printf 'examine_re = [\n'
+    sed "s/[].[\\^\$*+?(){}|]/\\\\&/g; s/.*/  '''^&\$''',/" "$out/sample.txt"
+    printf ']\n'
+} >"$out/config.toml"
+printf 'sample %s: %d of %d\n' "$sample" "$(wc -l <"$out/sample.txt")" "$(wc -l <"$out/sorted.txt")"
 
 # Arguments after `--` would choose what is run, not what is built: hence --cargo-arg.
+# The files are named once more, since those that delete a field pass examine_re: the one that there is is shown besides the sample.
 # cargo-mutants says by its status whether some are missed; the counts at the end say it better.
 round() {
     local name=$1 seconds=$2
     shift 2
-    cargo mutants "${options[@]}" --timeout "$seconds" --build-timeout 600 "$@" || (($? == 2 || $? == 3))
+    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/ci/mutants.sh --first-failure $seconds" cargo mutants --config "$out/config.toml" "${files[@]}" --output target/mutants --no-shuffle --cargo-arg=--target-dir="$out/build" \
+        --timeout 900 --build-timeout 900 "$@" || (($? == 2 || $? == 3))
     # Caught, timed out, missed and (of the rest) not to be built.
     printf '%s:' "$name"
     for what in caught timeout missed unviable; do
-        printf ' %s %d' "$what" "$(wc -l <"target/mutants/mutants.out/$what.txt")"
+        printf ' %s %d' "$what" "$(wc -l <"$out/mutants.out/$what.txt")"
     done
     printf '\n'
+    cp -r "$out/mutants.out" "$out/$name.out"
 }
 
-rm -rf target/mutants
-mkdir -p target/mutants
+rm -rf "$out"/{unit,quick,slow,models}.out
+round unit 40 --cargo-arg=--lib
+round quick 60 --iterate "${quick[@]/#/--cargo-arg=--test=}"
+round slow 120 --iterate "${slow[@]/#/--cargo-arg=--test=}"
 own=profile.release.package.netpoll-models
-NETPOLL_SCHEDULES=1000 round models 60 --baseline skip --test-package netpoll-models --profile release --cargo-arg=--features=shuttle \
-    --cargo-arg=--config=$own.opt-level=0 --cargo-arg=--config=$own.debug=0 -- -- --skip finds_
-NETPOLL_FUZZ_INPUTS=300 round unit 90 --iterate --cargo-arg=--lib
-round core 180 --iterate "${core[@]/#/--cargo-arg=--test=}"
-cat target/mutants/mutants.out/missed.txt
+NETPOLL_SCHEDULES=1000 round models 90 --iterate --baseline skip --test-package netpoll-models --profile release \
+    --cargo-arg=--features=shuttle --cargo-arg=--config=$own.opt-level=0 --cargo-arg=--config=$own.debug=0 -- -- --skip finds_
+cat "$out/mutants.out/missed.txt"

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
@@ -16,7 +17,8 @@ use common::{
 };
 use netpoll::net::{OpError, TcpListener, TcpStream, is_closed, is_timeout, raw_os_error};
 use netpoll::prelude::*;
-use netpoll::task;
+use netpoll::{rt, task};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A listener with connections waiting in its queue, made while there were descriptors.
 async fn with_clients(count: usize) -> (TcpListener, Vec<TcpStream>) {
@@ -195,6 +197,41 @@ fn without_descriptors_for_the_poller() {
             client.write_all(b"x").await.unwrap();
             assert_eq!(read.await.unwrap(), 1);
         });
+    });
+}
+
+/// Where no thread can be had, tasks wait for the next that is asked for, and a blocking call runs where it was made.
+#[test]
+fn without_memory_for_threads() {
+    child("without_memory_for_threads", || {
+        rt::Builder::new().workers(2).start().unwrap();
+        // Less than a thread's stack is left.
+        let maximum = getrlimit(Resource::As).maximum;
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.strip_suffix(" kB")).unwrap();
+        let size = size.trim().parse::<u64>().unwrap() << 10;
+        let limit = |current| setrlimit(Resource::As, Rlimit { current, maximum }).unwrap();
+        limit(Some(size + (1 << 20)));
+        if thread::Builder::new().spawn(|| {}).is_ok() {
+            println!("skipped: threads are had within 1 MiB here");
+            return;
+        }
+        let call = task::spawn_blocking(|| thread::current().id());
+        assert!(call.is_finished());
+        let waits: Vec<_> = (0..3).map(|number| task::spawn(async move { number })).collect();
+        let metrics = rt::metrics();
+        assert_eq!((metrics.worker_threads, metrics.blocking_threads, metrics.tasks_injected), (0, 0, 3));
+        limit(maximum);
+        let last = task::spawn(async { 3 });
+        park_on(async {
+            assert_eq!(call.await, thread::current().id());
+            let mut numbers = Vec::new();
+            for task in waits {
+                numbers.push(task.await);
+            }
+            assert_eq!((numbers, last.await), (vec![0, 1, 2], 3));
+        });
+        assert!((1..=2).contains(&rt::metrics().worker_threads), "{:?}", rt::metrics());
     });
 }
 

@@ -249,3 +249,20 @@ fn ever_earlier_timers_break_the_sleep() {
         sleeps.into_iter().for_each(|sleep| sleep.join().unwrap());
     }
 }
+
+/// A thread is started for what a `block_on` leaves behind, and only then.
+#[test]
+fn a_block_on_that_leaves_nothing_behind_starts_no_thread() {
+    child("a_block_on_that_leaves_nothing_behind_starts_no_thread", || {
+        let threads = || rt::metrics().worker_threads;
+        assert_eq!((task::block_on(async { 7 }), threads()), (7, 0));
+        let listener = task::block_on(common::listener());
+        assert_eq!((rt::metrics().descriptors, threads()), (1, 1), "somebody polls");
+        drop(listener);
+        rt::shutdown(common::BOUND).unwrap();
+        assert_eq!((task::block_on(async { 7 }), threads()), (7, 0));
+        let task = task::block_on(async { task::spawn(task::sleep(Duration::from_millis(5))) });
+        assert_eq!(threads(), 1, "somebody runs it");
+        park_on(task);
+    });
+}

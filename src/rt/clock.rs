@@ -125,5 +125,25 @@ mod tests {
         if let Some(early) = now.checked_sub(Duration::from_secs(3600)) {
             assert!(from_instant(early) < from_instant(now) && from_instant(early) > EXPIRED);
         }
+        // There is room below for moments before the first call; earlier ones are all the same.
+        for (before, is_exact) in [(0, true), (1, true), (1 << 29, true), (1 << 31, false)] {
+            let Some(instant) = base().checked_sub(Duration::from_nanos(before)) else { continue };
+            assert_eq!(to_instant(from_instant(instant)) == Some(instant), is_exact, "{before}");
+        }
+    }
+
+    #[test]
+    fn the_coarse_clock_is_behind_by_its_bound_at_most() {
+        for _ in 0..100 {
+            let (before, coarse, after) = (now(), coarse(), now());
+            assert!(coarse <= after && before <= coarse + COARSE_BEHIND_NANOS, "{before} {coarse} {after}");
+        }
+    }
+
+    #[test]
+    fn durations_saturate() {
+        assert_eq!(nanos(Duration::new(3, 7)), 3_000_000_007);
+        assert_eq!(nanos(Duration::from_secs(u64::MAX / 1_000_000_000 + 1)), NEVER);
+        assert_eq!((add(5, Duration::from_nanos(6)), add(NEVER - 1, Duration::from_nanos(6))), (11, NEVER));
     }
 }

@@ -146,3 +146,97 @@ pub(crate) fn poll_budget(cx: &mut TaskContext<'_>) -> Poll<()> {
     cx.waker().wake_by_ref();
     Poll::Pending
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Runs `test` on a thread that owns a processor.
+    fn with_processor(test: impl FnOnce(&'static Processor) + Send + 'static) {
+        let thread = std::thread::spawn(|| {
+            let processor: &'static Processor = Box::leak(Box::new(Processor::new(0)));
+            set_processor(Some(processor));
+            test(processor);
+            set_processor(None);
+        });
+        thread.join().unwrap();
+    }
+
+    /// The polls until the budget is used up, and whether the task is woken then, once.
+    fn polls(most: u32) -> u32 {
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let granted = (0..most).take_while(|_| poll_budget(&mut TaskContext::from_waker(&waker)).is_ready()).count();
+        assert_eq!(count.0.load(Ordering::SeqCst), usize::from(granted < most as usize));
+        granted as u32
+    }
+
+    #[test]
+    fn a_budget_is_used_up_and_refilled() {
+        with_processor(|processor| {
+            assert_eq!((polls(100), polls(100)), (BUDGET, REFILL));
+            processor.budget.store(2, Ordering::Relaxed);
+            assert_eq!([(); 4].map(|()| take_budget()), [true, true, false, false]);
+            assert_eq!(polls(100), 0);
+            assert_eq!(processor.budget.load(Ordering::Relaxed), REFILL);
+        });
+        std::thread::spawn(|| {
+            assert!(!take_budget(), "nobody keeps one here");
+            assert_eq!((polls(100), polls(100)), (BUDGET, BUDGET));
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn many_bytes_cost_more() {
+        with_processor(|processor| {
+            let left = |bytes| {
+                processor.budget.store(BUDGET, Ordering::Relaxed);
+                charge(bytes);
+                processor.budget.load(Ordering::Relaxed)
+            };
+            assert_eq!([0, 1, BYTES_A_UNIT - 1].map(left), [BUDGET; 3]);
+            assert_eq!([2, 5, 31].map(|units| left(units * BYTES_A_UNIT)), [BUDGET - 2, BUDGET - 5, BUDGET - 31]);
+            assert_eq!(left(3 * BYTES_A_UNIT - 1), BUDGET - 2);
+            assert_eq!([left(1 << 20), left(usize::MAX)], [0; 2]);
+        });
+        charge(1 << 20);
+    }
+
+    #[test]
+    fn a_thread_knows_where_it_is() {
+        assert!(!is_inside());
+        let outer = enter();
+        let inner = enter();
+        assert!(is_inside());
+        drop(inner);
+        assert!(is_inside());
+        drop(outer);
+        assert!(!is_inside());
+        with_processor(|processor| {
+            assert!(processor_and_task().0.is_some_and(|own| ptr::eq(own, processor)) && !processor_and_task().1);
+            let task = ptr::without_provenance(8);
+            let ran = std::panic::catch_unwind(|| run_task(task, || assert!(!processor_and_task().1, "on purpose")));
+            assert!(ran.is_err() && !processor_and_task().1, "also if it panics");
+            run_task(task, || {
+                assert!(processor_and_task().1);
+                run_task(ptr::null(), || assert!(!processor_and_task().1));
+                assert!(processor_and_task().1);
+            });
+        });
+        assert!(processor().is_none());
+    }
+}

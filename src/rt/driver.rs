@@ -178,3 +178,71 @@ impl Driver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn the_role_is_one_thread_s() {
+        let driver = Driver::new();
+        assert!(!driver.is_taken() && driver.try_take() && driver.is_taken() && !driver.try_take());
+        driver.release();
+        assert!(!driver.is_taken() && driver.try_take());
+    }
+
+    #[test]
+    fn only_a_sleep_that_lasts_too_long_is_broken() {
+        let driver = Driver::new();
+        let epoll = driver.epoll().unwrap();
+        assert!(Arc::ptr_eq(&epoll, &driver.epoll().unwrap()), "one for all");
+        let mut events = Events::new();
+        let now = clock::now();
+        let mut is_broken = |until| {
+            driver.poll(&epoll, &mut events, 8, now, until);
+            !events.is_empty()
+        };
+        assert!(!driver.is_asleep() && !driver.wake() && !is_broken(now));
+        driver.announce(100);
+        assert!(driver.is_asleep() && driver.wake_if_later(100) && !is_broken(now), "it ends then anyway");
+        assert!(driver.wake_if_later(99) && is_broken(clock::NEVER));
+        assert!(driver.wake() && is_broken(clock::NEVER));
+        driver.retract();
+        assert!(!driver.is_asleep() && !driver.wake_if_later(0) && !is_broken(now));
+        assert_eq!(driver.waits.get(), 5);
+        driver.close();
+        assert!(!Arc::ptr_eq(&epoll, &driver.epoll().unwrap()), "the next is another one");
+    }
+
+    #[test]
+    fn a_batch_is_recorded_and_stale_events_are_counted() {
+        let (driver, cache) = (Driver::new(), PollCache::new());
+        let desc = cache.alloc().unwrap();
+        let generation = desc.open();
+        let record = |index, generation| {
+            let (socket, peer) = UnixStream::pair().unwrap();
+            driver.add(socket.as_fd(), index, generation, true).unwrap();
+            let epoll = driver.epoll().unwrap();
+            let mut events = Events::new();
+            let mut poll = || {
+                let now = clock::now();
+                driver.poll(&epoll, &mut events, 8, now, now);
+                driver.record(&cache, &events, &mut Wakers::new());
+            };
+            poll();
+            drop(peer);
+            poll();
+            driver.delete(socket.as_fd());
+            (driver.events.get(), driver.stale.get())
+        };
+        assert_eq!(record(desc.index, generation), (2, 0));
+        let edges = |side: Direction| desc.side(side).edges();
+        let (read, write) = (edges(Direction::Read), edges(Direction::Write));
+        assert!(read != 0 && write != 0 && desc.side(Direction::Read).is_hung_up());
+        assert_eq!(record(desc.index, generation + 1), (4, 2));
+        assert_eq!(record(u32::MAX, generation), (6, 2), "no slot at all");
+        assert_eq!((edges(Direction::Read), edges(Direction::Write)), (read, write));
+    }
+}

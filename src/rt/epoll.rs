@@ -234,3 +234,104 @@ fn pwait2() -> Option<Pwait2> {
         Some(unsafe { std::mem::transmute::<*mut libc::c_void, Pwait2>(address) })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::time::{Duration, Instant};
+
+    impl Events {
+        /// Breaks included.
+        pub(crate) fn is_empty(&self) -> bool {
+            self.raw.is_empty()
+        }
+    }
+
+    /// The events of a wait that ends at once: index and generation.
+    fn taken(epoll: &Epoll, most: usize) -> Vec<(u32, u32)> {
+        let mut events = Events::new();
+        epoll.wait(&mut events, most, Some(0));
+        events.iter().map(|event| (event.index, event.generation)).collect()
+    }
+
+    #[test]
+    fn what_the_kernel_says_is_told_by_direction() {
+        use libc::{EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP};
+        for (bits, read, write) in [
+            (0, None, None),
+            (EPOLLIN, Some(0), None),
+            (EPOLLOUT, None, Some(0)),
+            (EPOLLIN | EPOLLOUT, Some(0), Some(0)),
+            (EPOLLPRI, Some(PRIORITY), None),
+            (EPOLLRDHUP, Some(HANG_UP), None),
+            (EPOLLHUP, Some(HANG_UP), Some(HANG_UP)),
+            (EPOLLERR, Some(ERROR), Some(ERROR)),
+            (EPOLLIN | EPOLLPRI | EPOLLRDHUP, Some(PRIORITY | HANG_UP), None),
+            (EPOLLERR | EPOLLHUP | EPOLLPRI, Some(ERROR | HANG_UP | PRIORITY), Some(ERROR | HANG_UP)),
+        ] {
+            let raw = |u64| libc::epoll_event { events: bits as u32, u64 };
+            let events = Events { raw: vec![raw(BREAK), raw(7 << 32 | 5)] };
+            let all: Vec<_> = events.iter().collect();
+            assert_eq!(all.len(), 1, "breaks are left out");
+            let event = &all[0];
+            assert_eq!((event.index, event.generation), (5, 7));
+            assert_eq!((event.readable, event.writable), (read.is_some(), write.is_some()), "{bits:x}");
+            assert_eq!((event.read_reasons, event.write_reasons), (read.unwrap_or(0), write.unwrap_or(0)), "{bits:x}");
+        }
+    }
+
+    #[test]
+    fn a_descriptor_is_in_under_its_last_name() {
+        let epoll = Epoll::new().unwrap();
+        let (socket, peer) = UnixStream::pair().unwrap();
+        epoll.add(socket.as_fd(), 3, 1, true).unwrap();
+        assert_eq!(taken(&epoll, 8), [(3, 1)], "room to write");
+        assert_eq!(taken(&epoll, 8), [], "an edge comes once");
+        let refused = epoll.add(socket.as_fd(), 4, 1, true).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EEXIST));
+        epoll.add(socket.as_fd(), 4, u32::MAX, false).unwrap();
+        assert_eq!(taken(&epoll, 8), [(4, u32::MAX)], "registered anew, what is there is told anew");
+        epoll.delete(socket.as_fd());
+        drop(peer);
+        assert_eq!(taken(&epoll, 8), []);
+        epoll.delete(socket.as_fd());
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        assert_eq!(epoll.add(file.as_fd(), 0, 0, false).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_batch_is_as_large_as_is_asked_for() {
+        let epoll = Epoll::new().unwrap();
+        let pairs: Vec<_> = (0..5).map(|_| UnixStream::pair().unwrap()).collect();
+        pairs.iter().zip(0..).for_each(|(pair, index)| epoll.add(pair.0.as_fd(), index, 0, true).unwrap());
+        assert_eq!([2, 0, EVENTS_MAX + 1].map(|most| taken(&epoll, most).len()), [2, 1, 2]);
+    }
+
+    #[test]
+    fn a_break_ends_one_wait_and_the_next_break_another() {
+        let epoll = Epoll::new().unwrap();
+        let mut events = Events::new();
+        for _ in 0..3 {
+            (0..3).for_each(|_| epoll.wake());
+            epoll.wait(&mut events, 8, None);
+            assert_eq!((events.raw.len(), events.iter().count()), (1, 0));
+            epoll.wait(&mut events, 8, Some(0));
+            assert_eq!(events.raw.len(), 0, "many breaks before the wait are one");
+        }
+    }
+
+    #[test]
+    fn a_wait_lasts_as_long_as_it_says() {
+        let epoll = Epoll::new().unwrap();
+        let mut events = Events::new();
+        for nanos in [1, 3_000_000, 1_001_000_000] {
+            let start = Instant::now();
+            epoll.wait(&mut events, 8, Some(nanos));
+            let waited = start.elapsed();
+            assert!(waited >= Duration::from_nanos(nanos), "{waited:?} for {nanos} ns");
+        }
+        assert!(check(-1).is_err() && check(0).is_ok_and(|result| result == 0) && check(7).is_ok());
+    }
+}

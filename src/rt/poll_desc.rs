@@ -217,3 +217,7 @@ pub(crate) struct Arm {
 const _: () = assert!(crate::sync::MODEL || size_of::<PollDesc>() <= 192, "three cache lines");
 const _: () = assert!(crate::sync::MODEL || offset_of!(PollDesc, slots) + size_of::<WaitSlot>() <= 64, "the first");
 const _: () = assert!(crate::sync::MODEL || offset_of!(PollDesc, lists) <= 128, "the second");
+
+#[cfg(test)]
+#[path = "poll_desc_tests.rs"]
+mod tests;

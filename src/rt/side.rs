@@ -658,3 +658,7 @@ pub(super) fn claim(slot: &AtomicU64, now: u64, after: u64) -> Option<u64> {
     }
     None
 }
+
+#[cfg(test)]
+#[path = "side_tests.rs"]
+pub(crate) mod tests;

@@ -450,6 +450,25 @@ mod tests {
         }
     }
 
+    /// Beside the one inline: the bound doubles where it is reached twice within the time.
+    #[test]
+    fn polls_are_taken_when_they_are_as_many_as_the_bound() {
+        let (mut waiters, mut wakers, start) = (Waiters::new(), Wakers::new(), Instant::now());
+        waiters.insert_poll(Waker::noop().clone());
+        let mut bound_at = |seconds| {
+            for beside in 0.. {
+                waiters.take_old_polls(|| start + POLLS_TIME * seconds, &mut wakers);
+                if wakers.len() > 0 {
+                    assert_eq!((wakers.wake_all(), waiters.len()), (beside, 1));
+                    return beside;
+                }
+                waiters.insert_poll(Waker::noop().clone());
+            }
+            unreachable!()
+        };
+        assert_eq!([0, 0, 1, 2, 2].map(&mut bound_at), [64, 128, 256, 256, 256]);
+    }
+
     #[test]
     fn polls_that_come_again_are_left_alone_in_the_end() {
         let (mut waiters, mut wakers) = (Waiters::new(), Wakers::new());

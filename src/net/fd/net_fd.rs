@@ -401,3 +401,7 @@ impl fmt::Debug for NetFd {
         debug.field("fd", &self.fd.number()).finish()
     }
 }
+
+#[cfg(test)]
+#[path = "net_fd_tests.rs"]
+mod tests;

@@ -331,3 +331,40 @@ impl Runtime {
         self.idle.lock().threads
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_hands_out_what_nobody_owns() {
+        let mut idle = Idle::new();
+        idle.sleepers.push(Arc::new(Sleeper::new()));
+        idle.fill(7, 3, 2, |id| id == 1 || id == 4);
+        assert_eq!((idle.epoch, idle.workers, idle.sleepers.len()), (7, 3, 0));
+        assert_eq!((idle.free.clone(), idle.first_spare), (vec![3, 2, 0], 4), "the last is handed out first");
+        assert_eq!(idle.spare, [6, 5]);
+        idle.fill(8, 1, 0, |_| false);
+        assert_eq!((idle.free.clone(), idle.first_spare, idle.spare.len()), (vec![0], 1, 0));
+        idle.fill(9, 1, 1, |_| true);
+        assert!(idle.free.is_empty() && idle.spare.is_empty());
+    }
+
+    #[test]
+    fn who_is_forgotten_is_in_no_list() {
+        let [first, second] = [(); 2].map(|()| Arc::new(Sleeper::new()));
+        let mut idle = Idle::new();
+        idle.fill(1, 2, 1, |_| false);
+        idle.sleepers.extend([first.clone(), second.clone()]);
+        idle.wants_role = Some(second.clone());
+        idle.forget(&first);
+        assert!(idle.sleepers.len() == 1 && Arc::ptr_eq(&idle.sleepers[0], &second) && idle.wants_role.is_some());
+        idle.forget(&second);
+        assert!(idle.sleepers.is_empty() && idle.wants_role.is_none());
+        idle.sleepers.extend([first.clone(), second.clone()]);
+        idle.wants_role = Some(first.clone());
+        let listed = idle.empty();
+        assert!(listed.len() == 2 && Arc::ptr_eq(&listed[0], &first) && Arc::ptr_eq(&listed[1], &second));
+        assert!(idle.sleepers.is_empty() && idle.wants_role.is_none() && idle.free.is_empty() && idle.spare.is_empty());
+    }
+}

@@ -449,3 +449,137 @@ pub(crate) fn main(runtime: &'static Runtime, epoch: u32, first: &'static Proces
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn processor(turn_nanos: u64) -> &'static Processor {
+        let processor: &'static Processor = Box::leak(Box::new(Processor::new(0)));
+        processor.turn_nanos.store(turn_nanos, Ordering::Relaxed);
+        processor
+    }
+
+    /// Runs `test` on a thread that owns `processor`, so that what it spawns stays there.
+    fn on(processor: &'static Processor, test: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                context::set_processor(Some(processor));
+                test();
+                context::set_processor(None);
+            });
+        });
+    }
+
+    #[test]
+    fn the_next_slot_goes_first_three_times_in_a_row() {
+        let (mut core, processor) = (Core::new(), processor(1000));
+        core.clock_at = 0;
+        let item = |number: usize| Item::new(std::ptr::without_provenance_mut(number)).unwrap();
+        (1..=4).for_each(|number| processor.queue.push(item(number)));
+        let mut taken = Vec::new();
+        for number in 11..=18 {
+            processor.queue.push_next(item(number));
+            taken.extend(core.next(runtime(), processor).map(|item| item.as_ptr().addr()));
+        }
+        assert_eq!(taken, [11, 12, 13, 1, 15, 16, 17, 2]);
+        taken.clear();
+        while let Some(item) = core.next(runtime(), processor) {
+            taken.push(item.as_ptr().addr());
+        }
+        assert_eq!((taken, core.tick), (vec![3, 4, 14, 18], 13));
+    }
+
+    /// A turn that used much of its budget was a long one: the clock is read after it.
+    #[test]
+    fn a_turn_counts_and_a_long_one_is_followed_by_a_look_at_the_clock() {
+        let (mut core, processor) = (Core::new(), processor(1000));
+        on(processor, || {
+            for (left, is_long) in [(BUDGET, false), (REFILL + 1, false), (REFILL, true), (0, true)] {
+                let task = crate::task::spawn(async move { processor.budget.store(left, Ordering::Relaxed) });
+                let item = processor.queue.pop().unwrap();
+                (core.tick, core.clock_at) = (20, 25);
+                core.turn(runtime(), processor, item, runtime().epoch());
+                assert!(task.is_finished() && processor.running.load(Ordering::Relaxed) == 0);
+                assert_eq!(core.clock_at, if is_long { 21 } else { 25 }, "{left}");
+            }
+            assert_eq!((core.since_poll, processor.polls.get()), (4, 4));
+            // Of another epoch: dropped, and no turn.
+            drop(crate::task::spawn(async { panic!("it ran") }));
+            core.turn(runtime(), processor, processor.queue.pop().unwrap(), runtime().epoch().wrapping_add(1));
+            assert_eq!((core.since_poll, processor.polls.get(), processor.ended.get()), (4, 4, 5));
+        });
+    }
+
+    #[test]
+    fn what_a_task_wakes_goes_next_and_what_wakes_itself_goes_last() {
+        let (mut core, processor) = (Core::new(), processor(1000));
+        let mut turn = || core.turn(runtime(), processor, processor.queue.pop().unwrap(), runtime().epoch());
+        on(processor, || {
+            let spawner = crate::task::spawn(async { drop(crate::task::spawn(async { 7 })) });
+            let yielder = crate::task::spawn(crate::task::yield_now());
+            assert!(processor.queue.pop_next().is_none(), "no task has woken them");
+            turn();
+            assert!(spawner.is_finished());
+            processor.queue.push(processor.queue.pop_next().expect("the one that it spawned"));
+            turn();
+            assert!(!yielder.is_finished() && processor.queue.pop_next().is_none());
+            turn();
+            assert!(!yielder.is_finished());
+            turn();
+            assert!(yielder.is_finished() && processor.queue.len() == 0);
+        });
+    }
+
+    #[test]
+    fn turns_are_measured_between_two_looks_at_the_clock() {
+        let (mut core, processor) = (Core::new(), processor(1000));
+        core.since_poll = 3;
+        assert_eq!(core.measure(processor, 5000), 1000, "nobody looked before");
+        assert_eq!((core.clock, core.clock_turns), (5000, 3));
+        assert_eq!(core.measure(processor, 9000), 1000, "no turn between");
+        core.since_poll = 7;
+        assert_eq!(core.measure(processor, 9000 + 4 * 9000), (3 * 1000 + 9000) / 4);
+        assert_eq!(processor.turn_nanos.load(Ordering::Relaxed), 3000);
+        assert_eq!((core.clock, core.clock_turns), (45_000, 7));
+        core.since_poll = 8;
+        assert_eq!(core.measure(processor, 40_000), 2250, "a clock that goes back");
+    }
+
+    #[test]
+    fn some_sleeps_have_the_turns_that_follow_measured() {
+        let mut core = Core::new();
+        let mut begin = |sleeps, delivered, turn_nanos| {
+            (core.tick, core.sleeps, core.since_poll, core.clock_turns) = (100, sleeps, 5, 5);
+            (0..delivered).for_each(|_| core.wakers.push(std::task::Waker::noop().clone()));
+            core.begin_stretch(processor(turn_nanos));
+            core.wakers.wake_all();
+            assert_eq!((core.since_poll, core.clock_turns, core.delivered), (0, 0, delivered));
+            assert_eq!((core.sleeps, core.polled_at), (sleeps + 1, core.clock));
+            assert_eq!((core.clock != 0, core.clock_at), (core.sampled, 101 + core.spacing));
+            assert_eq!(core.spacing, if core.sampled { 1 } else { CLOCK_EVERY });
+            core.sampled
+        };
+        assert!(!begin(1, 0, 1000) && !begin(7, SAMPLE_FROM - 1, LONG_NANOS));
+        assert!(begin(8, 0, 1000) && begin(16, 0, 1000), "every eighth");
+        assert!(begin(1, SAMPLE_FROM, 1000), "those that wake several");
+        assert!(begin(1, 0, LONG_NANOS + 1), "all while turns are long");
+    }
+
+    /// The clock is read more often where turns are long, and less often step by step where they are not.
+    #[test]
+    fn looks_at_the_clock_are_as_far_apart_as_turns_are_short() {
+        for (turn_nanos, spacings) in
+            [(1000, [4, 16, 16]), (0, [4, 16, 16]), (CLOCK_NANOS / 8, [4, 8, 8]), (3 * CLOCK_NANOS, [1, 1, 1])]
+        {
+            let (mut core, processor) = (Core::new(), processor(turn_nanos));
+            core.tick = 50;
+            for spacing in spacings {
+                processor.stuck.store(true, Ordering::Relaxed);
+                core.maintain(runtime(), processor);
+                assert_eq!((core.spacing, core.clock_at), (spacing, 50 + spacing));
+                assert!(!processor.stuck.load(Ordering::Relaxed) && core.polled_at != 0);
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What a count says about the next call: on TCP one that is short is evidence, and only there. (Any stream socket plays TCP here.)
+
+use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::task::Waker;
+
+use super::*;
+
+fn pair(is_tcp: bool) -> (NetFd, UnixStream) {
+    let (socket, peer) = UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let socket = if is_tcp { NetFd::tcp(socket.into()) } else { NetFd::new(socket.into(), &"unix") };
+    (socket.unwrap(), peer)
+}
+
+fn is_ready(socket: &NetFd, direction: Direction) -> bool {
+    socket.fd.poll.begin(direction).unwrap().is_ready()
+}
+
+fn done<T: std::fmt::Debug>(polled: Poll<io::Result<T>>) -> T {
+    match polled {
+        Poll::Ready(result) => result.unwrap(),
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+/// Reads once with room for `rooms` bytes where `there` are; whether another call is worth it.
+fn read(is_tcp: bool, there: usize, rooms: &[usize], flags: libc::c_int) -> bool {
+    let (socket, mut peer) = pair(is_tcp);
+    let mut cx = Context::from_waker(Waker::noop());
+    peer.write_all(&vec![7; there]).unwrap();
+    if there == 0 {
+        peer.shutdown(Shutdown::Write).unwrap();
+    }
+    let mut operation = Operation::new();
+    let mut bufs: Vec<_> = rooms.iter().map(|&room| vec![0; room]).collect();
+    let all: usize = rooms.iter().sum();
+    let count = if let [buf] = &mut bufs[..] {
+        done(socket.poll_read(Some(&mut operation), &mut cx, buf, flags))
+    } else {
+        let mut bufs: Vec<_> = bufs.iter_mut().map(|buf| IoSliceMut::new(buf)).collect();
+        done(socket.poll_read_vectored(Some(&mut operation), &mut cx, &mut bufs))
+    };
+    assert_eq!(count, there.min(all));
+    assert!(is_ready(&socket, Direction::Write));
+    is_ready(&socket, Direction::Read)
+}
+
+#[test]
+fn a_short_read_is_the_last_on_tcp() {
+    assert!(!read(true, 3, &[8], 0) && !read(true, 3, &[2, 2], 0) && !read(true, 1, &[1, 1], 0));
+    assert!(read(true, 4, &[4], 0) && read(true, 5, &[4], 0), "a full one");
+    assert!(read(true, 4, &[2, 2], 0) && read(true, 5, &[2, 2], 0));
+    assert!(read(true, 3, &[8], libc::MSG_PEEK), "what was looked at is there");
+    assert!(read(true, 0, &[8], 0) && read(true, 0, &[4, 4], 0), "the end stays");
+    assert!(read(true, 3, &[0], 0) && read(true, 3, &[0, 0], 0), "no room says nothing");
+    assert!(read(false, 3, &[8], 0) && read(false, 3, &[2, 2], 0), "elsewhere it proves nothing");
+}
+
+/// Writes `sizes` at once, which are more than there is room for where it `is_short`; whether another call is worth it.
+fn write(is_tcp: bool, sizes: &[usize], is_short: bool) -> bool {
+    let (socket, mut peer) = pair(is_tcp);
+    let mut cx = Context::from_waker(Waker::noop());
+    let (bufs, all): (Vec<_>, usize) = (sizes.iter().map(|&size| vec![7; size]).collect(), sizes.iter().sum());
+    let count = if let [buf] = &bufs[..] {
+        done(socket.poll_write(None, &mut cx, buf))
+    } else {
+        let bufs: Vec<_> = bufs.iter().map(|buf| IoSlice::new(buf)).collect();
+        done(socket.poll_write_vectored(None, &mut cx, &bufs))
+    };
+    assert_eq!((count > 0, count < all), (true, is_short));
+    peer.read_exact(&mut vec![0; count]).unwrap();
+    assert!(is_ready(&socket, Direction::Read));
+    is_ready(&socket, Direction::Write)
+}
+
+#[test]
+fn a_short_write_is_the_last_on_tcp() {
+    assert!(!write(true, &[64 << 20], true) && !write(true, &[32 << 20; 2], true));
+    assert!(write(true, &[100], false) && write(true, &[50; 2], false), "a whole one");
+    assert!(write(false, &[64 << 20], true) && write(false, &[32 << 20; 2], true), "elsewhere it proves nothing");
+}

@@ -1,0 +1,241 @@
+//! What one thread sees of a direction: the bits of its word, and who is woken by what. What several see is the models' business.
+
+use std::sync::Arc;
+use std::task::Wake;
+
+use super::*;
+
+struct Quiet;
+
+impl Wake for Quiet {
+    fn wake(self: Arc<Self>) {}
+}
+
+/// A waker that is like no other.
+pub(crate) fn waker() -> Waker {
+    Waker::from(Arc::new(Quiet))
+}
+
+pub(crate) fn desc() -> (PollDesc, u32) {
+    let desc = PollDesc::new(0);
+    desc.sides().iter().for_each(|side| side.word().store(41 << GENERATION_SHIFT, Ordering::Relaxed));
+    let generation = desc.open();
+    (desc, generation)
+}
+
+/// One whose reading direction is idle.
+pub(crate) fn idle() -> (PollDesc, u32) {
+    let (desc, generation) = desc();
+    assert!(desc.side(Direction::Read).clear_ready(desc.side(Direction::Read).begin(generation).unwrap()));
+    (desc, generation)
+}
+
+pub(crate) fn woken(collect: impl FnOnce(&mut Wakers)) -> usize {
+    let mut wakers = Wakers::new();
+    collect(&mut wakers);
+    wakers.wake_all()
+}
+
+pub(crate) fn wait(side: Side<'_>, generation: u32, interest: Interest) -> (Option<Key>, Wait) {
+    let mut key = None;
+    let outcome = side.wait(generation, &mut key, interest, &waker(), || true);
+    (key, outcome)
+}
+
+#[test]
+fn a_ticket_tells_its_bits_apart() {
+    for (bits, is_ready, has_waiters, is_hung_up, distrusts) in [
+        (0, false, false, false, false),
+        (READY, true, false, false, false),
+        (LISTED, false, true, false, false),
+        (PLACED, false, true, false, false),
+        (CLOSING, false, false, false, false),
+        (HANG_UP, false, false, true, true),
+        (ERROR, false, false, false, true),
+        (PRIORITY, false, false, false, true),
+        (!0 << GENERATION_SHIFT, false, false, false, false),
+        (!CLOSING, true, true, true, true),
+    ] {
+        let ticket = Ticket(bits);
+        assert_eq!(
+            (ticket.is_ready(), ticket.has_waiters(), ticket.is_hung_up(), ticket.distrusts_short_counts()),
+            (is_ready, has_waiters, is_hung_up, distrusts),
+            "{bits:b}"
+        );
+    }
+}
+
+#[test]
+fn a_call_begins_unless_closed_or_expired() {
+    let (desc, generation) = desc();
+    assert_eq!(generation, 41);
+    assert!(desc.is_current(41) && !desc.is_current(40) && !desc.is_current(42));
+    for side in desc.sides() {
+        assert!(side.begin(41).unwrap().is_ready());
+        assert_eq!(side.begin(42).unwrap_err(), Stop::Closed);
+    }
+    assert_eq!(desc.set_deadline(Direction::Write, EXPIRED, &mut Wakers::new()), None);
+    assert_eq!(desc.side(Direction::Write).begin(41).unwrap_err(), Stop::Expired);
+    assert!(desc.side(Direction::Read).begin(41).is_ok(), "the other direction's");
+    desc.evict(42, &mut Wakers::new());
+    assert!(desc.side(Direction::Read).begin(41).is_ok(), "another descriptor's");
+    desc.evict(41, &mut Wakers::new());
+    assert_eq!(desc.sides().map(|side| side.begin(41).unwrap_err()), [Stop::Closed; 2], "closing beats expiry");
+}
+
+#[test]
+fn evidence_is_good_against_its_ticket_only() {
+    let (desc, generation) = desc();
+    let (side, other) = (desc.side(Direction::Read), desc.side(Direction::Write));
+    let ticket = side.begin(generation).unwrap();
+    // A waiter that enters meanwhile is no edge.
+    assert_eq!(wait(side, generation, Interest::Interrupt).1, Wait::Listed);
+    assert!(side.clear_ready(ticket));
+    let now = side.begin(generation).unwrap();
+    assert!(!now.is_ready() && now.has_waiters() && other.begin(generation).unwrap().is_ready());
+    assert!(side.clear_ready(ticket), "it is clear already");
+    assert!(side.set_ready(generation, 0, &mut Wakers::new()));
+    assert!(!side.clear_ready(ticket), "an edge came since");
+    assert!(side.begin(generation).unwrap().is_ready());
+    assert!(side.clear_ready(side.begin(generation).unwrap()));
+    assert!(!side.begin(generation).unwrap().is_ready());
+}
+
+#[test]
+fn an_edge_counts_and_what_it_said_sticks() {
+    let (desc, generation) = idle();
+    let side = desc.side(Direction::Read);
+    assert!(!side.set_ready(generation + 1, HANG_UP, &mut Wakers::new()), "a stale one");
+    assert!(side.edges() == 0 && !side.is_hung_up() && !side.begin(generation).unwrap().is_ready());
+    for (edges, reasons) in [(1, PRIORITY), (2, HANG_UP), (3, 0)] {
+        assert!(side.set_ready(generation, reasons, &mut Wakers::new()));
+        let ticket = side.begin(generation).unwrap();
+        assert_eq!(side.edges(), edges << TICK_SHIFT);
+        assert!(ticket.is_ready() && ticket.distrusts_short_counts() && !ticket.has_waiters());
+        assert_eq!((ticket.is_hung_up(), side.is_hung_up()), (edges >= 2, edges >= 2));
+    }
+    // The tick wraps into nothing.
+    side.word().fetch_or(TICK_MASK, Ordering::Relaxed);
+    assert!(side.set_ready(generation, 0, &mut Wakers::new()));
+    assert!(side.edges() == 0 && side.begin(generation).unwrap().is_hung_up());
+}
+
+#[test]
+fn data_wakes_one_and_an_end_wakes_all() {
+    for reasons in [0, PRIORITY, HANG_UP, ERROR] {
+        let (desc, generation) = idle();
+        let side = desc.side(Direction::Read);
+        assert_eq!(woken(|wakers| assert!(side.set_ready(generation, reasons, wakers))), 0);
+        assert!(side.clear_ready(side.begin(generation).unwrap()));
+        assert_eq!(wait(side, generation, Interest::Interrupt).1, Wait::Listed);
+        for _ in 0..2 {
+            assert_eq!(wait(side, generation, Interest::Event).1, Wait::Listed);
+        }
+        assert_eq!((side.waiting(), side.has_waiters()), (3, true));
+        let is_end = reasons & (HANG_UP | ERROR) != 0;
+        assert_eq!(woken(|wakers| assert!(side.set_ready(generation, reasons, wakers))), if is_end { 3 } else { 1 });
+        assert_eq!((side.waiting(), side.has_waiters()), if is_end { (0, false) } else { (2, true) });
+        // A success that leaves something wakes the next, and nobody who waits for the end only.
+        assert_eq!(woken(|wakers| side.pass_on(wakers)), usize::from(!is_end));
+        assert_eq!(woken(|wakers| side.pass_on(wakers)), 0);
+        assert_eq!(woken(|wakers| side.interrupt(wakers)), usize::from(!is_end));
+        assert!(!side.has_waiters());
+    }
+}
+
+#[test]
+fn nothing_is_passed_on_where_nothing_is_ready() {
+    let (desc, generation) = idle();
+    assert_eq!(wait(desc.side(Direction::Read), generation, Interest::Event).1, Wait::Listed);
+    assert_eq!(woken(|wakers| desc.side(Direction::Read).pass_on(wakers)), 0);
+    assert_eq!(woken(|wakers| desc.side(Direction::Read).take_leftovers(wakers)), 1);
+    assert!(!desc.side(Direction::Read).has_waiters());
+}
+
+#[test]
+fn a_wait_is_refused_for_each_reason() {
+    let (desc, generation) = idle();
+    let side = desc.side(Direction::Read);
+    let refused = |interest, still: bool, generation| {
+        let mut key = None;
+        let outcome = side.wait(generation, &mut key, interest, &waker(), || still);
+        assert!(key.is_some(), "like that of a future that was woken");
+        assert_eq!((side.waiting(), side.has_waiters()), (0, false));
+        assert_eq!(side.wait_poll(generation, &waker(), || still), Wait::Retry);
+        assert_eq!(woken(|wakers| side.interrupt(wakers)), 1, "a poll's waker stays");
+        outcome == Wait::Retry
+    };
+    assert!(refused(Interest::Event, false, generation));
+    assert!(refused(Interest::Interrupt, true, generation + 1));
+    assert!(side.set_ready(generation, 0, &mut Wakers::new()));
+    assert!(refused(Interest::Event, true, generation));
+    assert_eq!(wait(side, generation, Interest::Interrupt).1, Wait::Listed, "ready is no reason for this one");
+    assert!(side.clear_ready(side.begin(generation).unwrap()));
+    assert_eq!(woken(|wakers| assert_eq!(desc.set_deadline(Direction::Read, EXPIRED, wakers), None)), 1);
+    assert!(refused(Interest::Event, true, generation) && refused(Interest::Interrupt, true, generation));
+    assert_eq!(desc.set_deadline(Direction::Read, NONE, &mut Wakers::new()), None);
+    assert_eq!(side.wait_poll(generation, &waker(), || true), Wait::Listed);
+    assert_eq!(woken(|wakers| desc.evict(generation, wakers)), 1);
+    assert!(refused(Interest::Event, true, generation) && refused(Interest::Interrupt, true, generation));
+}
+
+#[test]
+fn a_future_waits_in_one_place() {
+    let (desc, generation) = idle();
+    let (side, task) = (desc.side(Direction::Read), waker());
+    let mut key = None;
+    let mut wait = |waker: &Waker| side.wait(generation, &mut key, Interest::Event, waker, || true);
+    assert_eq!([wait(&task), wait(&task), wait(&waker())], [Wait::Listed; 3]);
+    assert_eq!(side.waiting(), 1);
+    assert_eq!([1, 1].map(|_| side.wait_poll(generation, &task, || true)), [Wait::Listed; 2]);
+    assert_eq!(side.waiting(), 2);
+    assert_eq!(woken(|wakers| assert!(side.set_ready(generation, 0, wakers))), 2);
+}
+
+#[test]
+fn who_was_woken_and_did_not_act_passes_on() {
+    for acted in [true, false] {
+        let (desc, generation) = idle();
+        let side = desc.side(Direction::Read);
+        let (mut first, _) = wait(side, generation, Interest::Event);
+        let (mut second, _) = wait(side, generation, Interest::Event);
+        assert_eq!(woken(|wakers| assert!(side.set_ready(generation, 0, wakers))), 1);
+        assert_eq!(woken(|wakers| side.finish(&mut first, acted, wakers)), usize::from(!acted));
+        assert!(first.is_none());
+        assert_eq!(woken(|wakers| side.finish(&mut first, false, wakers)), 0, "without a key there is nothing to undo");
+        assert_eq!(woken(|wakers| side.finish(&mut second, false, wakers)), 0);
+        assert_eq!((side.waiting(), side.has_waiters()), (0, false));
+    }
+    let (desc, generation) = idle();
+    let (mut first, _) = wait(desc.side(Direction::Read), generation, Interest::Event);
+    let (mut second, _) = wait(desc.side(Direction::Read), generation, Interest::Event);
+    assert_eq!(
+        woken(|wakers| desc.side(Direction::Read).finish(&mut first, false, wakers)),
+        0,
+        "it had not been woken"
+    );
+    assert_eq!((desc.side(Direction::Read).waiting(), desc.side(Direction::Read).has_waiters()), (1, true));
+    assert_eq!(woken(|wakers| desc.side(Direction::Read).finish(&mut second, false, wakers)), 0);
+}
+
+/// 13: the bound of a direction's list.
+#[test]
+fn a_full_list_takes_nobody() {
+    let (desc, generation) = idle();
+    let (side, task) = (desc.side(Direction::Read), waker());
+    {
+        let mut list = side.list().lock();
+        let waiters = list.get_or_insert_default();
+        for _ in 0..WAITERS_MAX {
+            let _ = waiters.push(Interest::Event, Waker::noop().clone());
+        }
+    }
+    side.word().fetch_or(LISTED, Ordering::Relaxed);
+    let mut key = None;
+    assert_eq!(side.wait(generation, &mut key, Interest::Event, &task, || true), Wait::Full);
+    assert_eq!((key, side.waiting()), (None, WAITERS_MAX));
+    assert_eq!(side.wait_poll(generation, &task, || true), Wait::Full);
+    side.finish(&mut Key::new(1), true, &mut Wakers::new());
+    assert_eq!(side.wait_poll(generation, &task, || true), Wait::Listed);
+    assert_eq!((side.wait_poll(generation, &waker(), || true), side.waiting()), (Wait::Full, WAITERS_MAX));
+}
