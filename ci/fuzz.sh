@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes each target of src/fuzz with libFuzzer and AddressSanitizer. Needs nightly and cargo-fuzz (cargo install cargo-fuzz).
 #   ci/fuzz.sh [SECONDS [TARGET…]]      60 seconds each, all targets
+# NETPOLL_FUZZ_TIMEOUT is the most that one input may take in seconds: more than 60 where the run is stopped (SIGSTOP) at times.
 # A failing input is left in fuzz/artifacts: put it into fuzz/seeds/TARGET, where `cargo test` replays it. What is found on the way stays
 # in fuzz/corpus, which is not kept in the tree.
 set -euo pipefail
@@ -15,7 +16,7 @@ export LSAN_OPTIONS="suppressions=$PWD/ci/leaks.txt:print_suppressions=0"
 for target in "${targets[@]}"; do
     mkdir -p "fuzz/corpus/$target"
     cargo +nightly fuzz run "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
-        -max_total_time="$seconds" -max_len=1024 -timeout=60 -print_final_stats=1 2>&1 |
+        -max_total_time="$seconds" -max_len=1024 -timeout="${NETPOLL_FUZZ_TIMEOUT:-60}" -print_final_stats=1 2>&1 |
         tee "fuzz/$target.log" | grep -E 'Compiling netpoll|ERROR|SUMMARY|panicked|stat::number_of_executed|^Done|error' || true
     tail -n 30 "fuzz/$target.log" | grep -q '^Done ' || {
         tail -n 60 "fuzz/$target.log"

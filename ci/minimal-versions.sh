@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the crate with the oldest versions of its direct dependencies that Cargo.toml permits. In a copy of the tree: the lock file stays.
-#   ci/minimal-versions.sh [--all-features, …]
+# Builds the crate with the oldest versions of its direct dependencies that Cargo.toml permits: as it is by default, with each optional
+# dependency alone, and with all. In a copy of the tree: the lock file stays.
+#   ci/minimal-versions.sh [--features NAME, …]     as told only
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -15,5 +16,20 @@ sed -i '/^\[dev-dependencies\]/,/^\[/{/^\[workspace\]/!{/^\[dev-dep/!{/^\[/!d}}}
 sed -i 's/^members = .*/members = ["macros"]/; s/^exclude = \["benches".*/exclude = ["benches", "ecosystem", "fuzz", "models"]/' Cargo.toml
 # The flag is cargo's own, not the compiler's: stable has it behind the variable.
 RUSTC_BOOTSTRAP=1 cargo update --quiet -Zdirect-minimal-versions
-cargo tree --package netpoll --edges normal --depth 1 "$@"
-cargo check --package netpoll --target-dir "$root/target/minimal" "$@"
+
+# check NAME OPTION…
+check() {
+    printf '==> %s\n' "$1"
+    cargo check --quiet --package netpoll --target-dir "$root/target/minimal" "${@:2}"
+}
+if (($#)); then
+    check "$*" "$@"
+    exit
+fi
+cargo tree --package netpoll --edges normal --depth 1 --all-features
+check 'default features'
+mapfile -t features < <(sed -n '/^\[features\]/,/^\[/s/^\([a-z0-9-]*\) = \["dep:.*/\1/p' Cargo.toml)
+for feature in "${features[@]}"; do
+    check "$feature alone" --no-default-features --features "$feature"
+done
+check 'all features' --all-features

@@ -99,6 +99,7 @@ fn incoming_waits_for_descriptors_without_spinning() {
             held.pop();
             let first = incoming.next().await.unwrap().unwrap();
             assert_eq!(first.peer_addr().unwrap(), clients[0].local_addr().unwrap());
+            let mut kept = Vec::new();
             // Full again. By now the pauses are long; the close of a socket of ours ends one at once, every time.
             for n in 1..3 {
                 // Long pauses, made by waiting.
@@ -113,7 +114,7 @@ fn incoming_waits_for_descriptors_without_spinning() {
                 assert!(woken.load(Ordering::SeqCst) > 0, "woken by the close, not by the end of the pause");
                 let stream = next.await.unwrap().unwrap();
                 assert_eq!(stream.peer_addr().unwrap(), clients[n].local_addr().unwrap());
-                std::mem::forget(stream);
+                kept.push(stream);
             }
         });
     });

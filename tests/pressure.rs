@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{becomes, echo, is_child, poll_once, run, set_nofile};
-use netpoll::net::TcpListener;
+use netpoll::net::{TcpListener, TcpStream, UdpSocket, raw_os_error};
+use netpoll::os::unix::net::{UnixDatagram, UnixStream};
 use netpoll::prelude::*;
 use netpoll::{rt, task};
 
@@ -27,8 +28,6 @@ fn serve() {
     let mut held: Vec<_> = (0..HELD).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        // The poller, which needs two, is made when something waits for the first time.
-        assert!(poll_once(&mut listener.accept()).await.is_pending());
         println!("\nat {}", listener.local_addr().unwrap());
         std::thread::spawn(move || {
             let mut lines = std::io::stdin().lines();
@@ -160,6 +159,42 @@ fn two_hundred_clients_of_a_server_with_32_descriptors() {
     child.wait().unwrap();
 }
 
+/// A socket that was opened can wait: the poller, which needs two descriptors, is made before the first is.
+#[test]
+fn what_is_opened_with_the_last_descriptors_can_wait() {
+    common::child("what_is_opened_with_the_last_descriptors_can_wait", || {
+        set_nofile(NOFILE);
+        run(async {
+            let mut held = common::exhaust_descriptors();
+            // One is enough for a socket, and not for the poller.
+            held.pop();
+            let refused = [
+                TcpListener::bind("127.0.0.1:0").await.err(),
+                TcpStream::connect("127.0.0.1:9").await.err(),
+                UdpSocket::bind("127.0.0.1:0").await.err(),
+                UnixDatagram::unbound().err(),
+                UnixStream::pair().err(),
+            ];
+            for (at, error) in refused.into_iter().enumerate() {
+                let error = error.unwrap_or_else(|| panic!("{at}: a socket that cannot wait"));
+                assert_eq!(raw_os_error(&error), Some(libc::EMFILE), "{at}: {error}");
+            }
+            held.truncate(held.len() - 2);
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            assert!(std::fs::File::open("/dev/null").is_err(), "none is left");
+            // For a client and its connection.
+            held.truncate(held.len() - 2);
+            let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut buf = [0; 2];
+            let mut read = stream.read(&mut buf);
+            assert!(poll_once(&mut read).await.is_pending());
+            client.write_all(b"hi").unwrap();
+            assert_eq!(read.await.unwrap(), 2);
+        });
+    });
+}
+
 /// The count of descriptors is right after a storm at the limit.
 #[test]
 fn nothing_leaks_at_the_limit() {
@@ -168,8 +203,6 @@ fn nothing_leaks_at_the_limit() {
         run(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let addr = listener.local_addr().unwrap();
-            // The poller is made when something waits for the first time.
-            assert!(poll_once(&mut listener.accept()).await.is_pending());
             let before = common::fd_count();
             for _ in 0..20 {
                 let mut streams = Vec::new();

@@ -27,6 +27,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 
 use super::error::{Addr, Op};
 use super::fd::dial::dial_tcp;
+use super::fd::fd;
 use super::fd::net_fd::NetFd;
 use super::happy_eyeballs::{Race, STAGGER};
 use super::resolve::LookupError;
@@ -417,7 +418,7 @@ impl Recipe {
         if self.defaults && self.keepalive.is_none() && !self.multipath {
             return options::dial_socket(addr).map(|socket| (socket, true));
         }
-        let open = |protocol| socket::socket(Domain::for_address(addr), Type::STREAM, Some(protocol));
+        let open = |protocol| fd::open(Domain::for_address(addr), Type::STREAM, Some(protocol));
         // Whatever is wrong with MPTCP (no support, a sandbox, a policy), there is TCP.
         let multipath = if self.multipath { open(Protocol::MPTCP).ok() } else { None };
         let is_tcp = multipath.is_none();

@@ -19,6 +19,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 
 use super::error::{Addr, Op};
+use super::fd::fd;
 use super::fd::net_fd::NetFd;
 use super::limits::{Admission, Reserve};
 use super::options::{self, KeepAlive};
@@ -335,10 +336,10 @@ impl ListenConfig {
     fn try_socket(&self, addr: SocketAddr) -> Result<OwnedFd, (&'static str, io::Error)> {
         let domain = Domain::for_address(addr);
         // No matter why there is no multipath TCP.
-        let multipath = self.multipath.then(|| socket::socket(domain, Type::STREAM, Some(Protocol::MPTCP)).ok());
+        let multipath = self.multipath.then(|| fd::open(domain, Type::STREAM, Some(Protocol::MPTCP)).ok());
         let listener = match multipath.flatten() {
             Some(listener) => listener,
-            None => socket::socket(domain, Type::STREAM, Some(Protocol::TCP)).map_err(|error| ("socket", error))?,
+            None => fd::open(domain, Type::STREAM, Some(Protocol::TCP)).map_err(|error| ("socket", error))?,
         };
         let fd = listener.as_fd();
         if addr.is_ipv6() {

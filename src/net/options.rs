@@ -21,7 +21,7 @@ use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 pub use tcp::TcpInfo;
 
 use super::error::{Addr, Op};
-use crate::sys;
+use super::fd::fd;
 
 /// When TCP looks whether a silent peer is still there, and when it gives the connection up.
 ///
@@ -206,7 +206,7 @@ pub(crate) fn set_defaults(fd: BorrowedFd<'_>) {
 
 /// A TCP socket for a connect to `addr`. The error is an `OpError` `dial tcp addr: socket: reason`.
 pub(crate) fn dial_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
-    let dialer = sys::socket::socket(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))
+    let dialer = fd::open(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))
         .map_err(|error| Op::at("dial", "tcp", Some(Addr::Ip(addr))).call("socket", error))?;
     if let SocketAddr::V6(v6) = addr
         && v6.ip().to_ipv4_mapped().is_some()

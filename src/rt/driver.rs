@@ -75,6 +75,14 @@ impl Driver {
         }
     }
 
+    /// Sees that there is an instance.
+    pub(crate) fn ensure(&self) -> io::Result<()> {
+        if self.slot().is_some() {
+            return Ok(());
+        }
+        self.epoll().map(drop)
+    }
+
     /// Registers a descriptor.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, index: u32, generation: u32, is_first: bool) -> io::Result<()> {
         loop {

@@ -13,7 +13,7 @@
 //! # What each errno means here (epoll_ctl(2), epoll_wait(2), eventfd(2))
 //! | call | errno | outcome |
 //! |---|---|---|
-//! | epoll_create1, eventfd | EMFILE, ENFILE, ENOMEM | returned to the operation that needed the poller; tried again by the next |
+//! | epoll_create1, eventfd | EMFILE, ENFILE, ENOMEM | returned to who opens a socket, or to the operation that needed the poller; tried again by the next |
 //! | ADD | EEXIST | returned where the caller asked for the first; else MOD: a duplicate of the descriptor was registered under the same number |
 //! | MOD | ENOENT | ADD again, once |
 //! | ADD | EPERM | returned: "not pollable" (a regular file) |

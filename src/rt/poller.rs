@@ -107,6 +107,16 @@ pub(crate) fn descriptor_closed() {
     runtime().closings.note();
 }
 
+/// Sees that the poller is there: asked by who opens a descriptor, since later the process may have no two numbers left for it. Not
+/// before the runtime runs, which a socket does not start; under an executor of another make the first wait does.
+///
+/// # Errors
+/// Those of epoll_create1(2), eventfd(2) and epoll_ctl(2).
+pub(crate) fn prepare() -> io::Result<()> {
+    let runtime = runtime();
+    if runtime.is_running() { runtime.driver.ensure() } else { Ok(()) }
+}
+
 /// See the module's header.
 #[derive(Debug)]
 pub(crate) struct PollHandle {

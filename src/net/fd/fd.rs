@@ -28,6 +28,8 @@ use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Protocol, Type};
+
 use super::fd_mutex::FdMutex;
 use super::operation::Failure;
 use crate::net::options;
@@ -37,7 +39,7 @@ use crate::rt::poller::{self, Direction, PollHandle};
 use crate::rt::waiters::Wakers;
 use crate::rt::{clock, fork};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
-use crate::sys::socket;
+use crate::sys::{socket, unix};
 
 /// See the module's header. What every call touches comes first and lies together.
 #[derive(Debug)]
@@ -104,6 +106,18 @@ impl Gone {
         }
         Poll::Pending
     }
+}
+
+/// socket(2) for what may have to wait: a socket without a poller is refused, instead of failing when it waits for the first time.
+pub(crate) fn open(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
+    poller::prepare()?;
+    socket::socket(domain, ty, protocol)
+}
+
+/// The same for socketpair(2).
+pub(crate) fn open_pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
+    poller::prepare()?;
+    unix::pair(ty)
 }
 
 #[allow(unsafe_code)]

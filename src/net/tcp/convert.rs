@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::{TcpListener, TcpStream};
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Failure;
+use crate::rt::poller;
 use crate::sys::socket;
 
 /// A descriptor of ours for `fd`, which an infallible conversion brings.
@@ -19,6 +20,8 @@ use crate::sys::socket;
 pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Result<NetFd>) -> NetFd {
     // It fails for a number that is no open descriptor, which no owner has; the first operation would say so.
     let _ = socket::set_nonblocking(fd.as_fd(), true);
+    // Without it the first wait fails, or makes it.
+    let _ = poller::prepare();
     make(fd).expect("2^24 sockets are open already")
 }
 

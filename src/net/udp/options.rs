@@ -16,6 +16,7 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockRef, Type
 
 use super::UdpSocket;
 use crate::net::error::{Addr, Op};
+use crate::net::fd::fd;
 use crate::net::options;
 use crate::sys::{option, socket};
 
@@ -72,8 +73,8 @@ pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<
 }
 
 fn try_bind(addr: SocketAddr, prepare: impl FnOnce(SockRef<'_>) -> io::Result<()>) -> CallResult<OwnedFd> {
-    let bound = socket::socket(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))
-        .map_err(|error| ("socket", error))?;
+    let bound =
+        fd::open(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP)).map_err(|error| ("socket", error))?;
     let fd = bound.as_fd();
     if addr.is_ipv6() {
         // Refused by a kernel without IPv4, which then has nothing to map.

@@ -16,11 +16,12 @@ use super::futures::{
     Destination, Recv, RecvFrom, RecvFromWithFds, RecvWithFds, Send, SendTo, SendToWithFds, SendWithFds,
 };
 use super::methods::socket_methods;
+use crate::net::fd::fd;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Hold;
 use crate::net::futures::Closed;
 use crate::rt::poller::Direction;
-use crate::sys::{socket, unix};
+use crate::sys::socket;
 
 /// Datagrams between processes of this machine: whole, in order, and none lost, since who sends waits for room.
 ///
@@ -86,7 +87,7 @@ impl UnixDatagram {
     /// # Errors
     /// The system call's: no descriptor left.
     pub fn unbound() -> io::Result<UnixDatagram> {
-        let fd = UnixDatagram::net_fd(socket::socket(Domain::UNIX, Type::DGRAM, None)?)?;
+        let fd = UnixDatagram::net_fd(fd::open(Domain::UNIX, Type::DGRAM, None)?)?;
         Ok(UnixDatagram { fd })
     }
 
@@ -95,7 +96,7 @@ impl UnixDatagram {
     /// # Errors
     /// The system call's: no descriptor left.
     pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
-        let (one, other) = unix::pair(Type::DGRAM)?;
+        let (one, other) = fd::open_pair(Type::DGRAM)?;
         let datagram = |fd| UnixDatagram::net_fd(fd).map(|fd| UnixDatagram { fd });
         Ok((datagram(one)?, datagram(other)?))
     }

@@ -16,6 +16,7 @@ use socket2::{Domain, Type};
 
 use super::address::Name;
 use crate::net::error::Op;
+use crate::net::fd::fd;
 use crate::net::fd::net_fd::{NetFd, Network};
 use crate::net::fd::operation::Failure;
 use crate::net::options;
@@ -54,7 +55,7 @@ pub(super) fn network(ty: Type) -> Network {
 pub(super) fn bind(ty: Type, name: Name<'_>) -> io::Result<NetFd> {
     let op = || Op::at("listen", network(ty), Some(name.printed()));
     let raw = name.raw().map_err(|error| op().other(error))?;
-    let fd = socket::socket(Domain::UNIX, ty, None).map_err(|error| op().call("socket", error))?;
+    let fd = fd::open(Domain::UNIX, ty, None).map_err(|error| op().call("socket", error))?;
     socket::bind(fd.as_fd(), &raw).map_err(|error| op().call("bind", error))?;
     if ty != Type::DGRAM {
         socket::listen(fd.as_fd(), options::backlog()).map_err(|error| op().call("listen", error))?;
@@ -66,7 +67,7 @@ pub(super) fn bind(ty: Type, name: Name<'_>) -> io::Result<NetFd> {
 pub(super) async fn dial(ty: Type, name: Name<'_>, deadline: Option<Instant>) -> io::Result<NetFd> {
     let op = || Op::at("dial", network(ty), Some(name.printed()));
     let raw = name.raw().map_err(|error| op().other(error))?;
-    let fd = socket::socket(Domain::UNIX, ty, None).map_err(|error| op().call("socket", error))?;
+    let fd = fd::open(Domain::UNIX, ty, None).map_err(|error| op().call("socket", error))?;
     let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
     loop {
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {

@@ -18,11 +18,12 @@ use super::futures::{Recv, RecvWithFds, Send, SendWithFds};
 use super::listener::UnixSeqpacketListener;
 use super::methods::socket_methods;
 use crate::net::deadlines::dial_ends;
+use crate::net::fd::fd;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Hold;
 use crate::net::futures::{Closed, PeerClosed};
 use crate::rt::poller::Direction;
-use crate::sys::{socket, unix};
+use crate::sys::socket;
 
 /// A connection between two processes of this machine that keeps the bounds of messages: each `send` is received by one `recv`, in
 /// order, none is lost.
@@ -135,7 +136,7 @@ impl UnixSeqpacket {
     /// # Errors
     /// The system call's: no descriptor left.
     pub fn pair() -> io::Result<(UnixSeqpacket, UnixSeqpacket)> {
-        let (one, other) = unix::pair(Type::SEQPACKET)?;
+        let (one, other) = fd::open_pair(Type::SEQPACKET)?;
         let packets = |fd| UnixSeqpacket::net_fd(fd).map(UnixSeqpacket::from_net_fd);
         Ok((packets(one)?, packets(other)?))
     }

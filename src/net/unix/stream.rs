@@ -17,12 +17,13 @@ use super::dial::{dial, network};
 use super::futures::{RecvWithFds, SendWithFds};
 use super::methods::socket_methods;
 use crate::net::deadlines::dial_ends;
+use crate::net::fd::fd;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Hold;
 use crate::net::futures::{Closed, Peek, PeerClosed, Read, ReadVectored, Write, WriteAll, WriteVectored};
 use crate::net::tcp::traits::stream_traits;
 use crate::rt::poller::Direction;
-use crate::sys::{socket, unix};
+use crate::sys::socket;
 
 /// A stream of bytes between two processes of this machine.
 ///
@@ -152,7 +153,7 @@ impl UnixStream {
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
-        let (one, other) = unix::pair(Type::STREAM)?;
+        let (one, other) = fd::open_pair(Type::STREAM)?;
         let stream = |fd| UnixStream::net_fd(fd).map(UnixStream::from_net_fd);
         Ok((stream(one)?, stream(other)?))
     }
