@@ -261,8 +261,9 @@ fn a_block_on_that_leaves_nothing_behind_starts_no_thread() {
         drop(listener);
         rt::shutdown(common::BOUND).unwrap();
         assert_eq!((task::block_on(async { 7 }), threads()), (7, 0));
-        let task = task::block_on(async { task::spawn(task::sleep(Duration::from_millis(5))) });
+        let mut task = None;
+        task::block_on(async { task = Some(task::spawn(task::sleep(Duration::from_millis(5)))) });
         assert_eq!(threads(), 1, "somebody runs it");
-        park_on(task);
+        park_on(task.unwrap());
     });
 }
