@@ -14,13 +14,14 @@ pub(crate) const SCHEDULES_VARIABLE: &str = "NETPOLL_SCHEDULES";
 
 /// Planted bugs that only a weak memory shows: a thread sees another's words in another order than they were written in, or a
 /// cell without what was written before. loom finds them.
-pub(crate) const WEAK: [&str; 6] = [
+pub(crate) const WEAK: [&str; 7] = [
     "expiry_looks_at_the_bit",
     "fd_mutex_last_does_not_acquire",
     "fd_mutex_lock_is_relaxed",
     "fd_mutex_unlock_is_relaxed",
     "parker_overwrites_token",
     "ring_relaxed_tail",
+    "slot_tag_is_relaxed",
 ];
 
 const SCHEDULES_DEFAULT: usize = 2000;
