@@ -5,15 +5,16 @@
 #   ci/mutants.sh [K/N [FILE…]]      sample 0/16 of net/fd and rt unless told; 1/16, … are others
 # The sample has the same share of every file, drawn by a hash of a mutant's name, without its line: a change elsewhere leaves it as it is.
 # Left out are tests, Debug, and the planted bugs, which are not in the crate but in models/.
-# Survivors: target/mutants/mutants.out/missed.txt; what each test said: mutants.out/log there, and of earlier rounds mutants.out.old.
+# Survivors: target/mutants/mutants.out/missed.txt; what the tests said: target/mutants/{unit,quick,slow,models}.out/log.
 set -euo pipefail
 
 # What cargo runs test binaries through: the first test that fails ends them all. So does silence for so many seconds, or, where that is less
 # than a minute, a test that takes one.
 if [[ ${1:-} == --first-failure ]]; then
     exec {output}< <(exec setsid "${@:3}" 2>&1)
-    tests=$! status=0
-    while IFS= read -r -t "$2" -u "$output" line || { status=$? && ((status > 128)) && line='test hangs ... FAILED'; }; do
+    tests=$!
+    # Above 128 says that the time is over.
+    while IFS= read -r -t "$2" -u "$output" line || { (($? > 128)) && line='test hangs ... FAILED'; }; do
         printf '%s\n' "$line"
         if [[ $line == 'test '*'... FAILED' ]] || { (($2 < 60)) && [[ $line == 'test '*'running for over 60 seconds' ]]; }; then
             kill -KILL -- "-$tests" || true
@@ -78,8 +79,9 @@ printf 'sample %s: %d of %d\n' "$sample" "$(wc -l <"$out/sample.txt")" "$(wc -l 
 round() {
     local name=$1 seconds=$2
     shift 2
-    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/ci/mutants.sh --first-failure $seconds" cargo mutants --config "$out/config.toml" "${files[@]}" --output target/mutants --no-shuffle --cargo-arg=--target-dir="$out/build" \
-        --timeout 900 --build-timeout 900 "$@" || (($? == 2 || $? == 3))
+    local -x CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/ci/mutants.sh --first-failure $seconds"
+    cargo mutants --config "$out/config.toml" "${files[@]}" --output target/mutants --no-shuffle --timeout 900 --build-timeout 900 \
+        --cargo-arg=--target-dir="$out/build" "$@" || (($? == 2 || $? == 3))
     # Caught, timed out, missed and (of the rest) not to be built.
     printf '%s:' "$name"
     for what in caught timeout missed unviable; do
