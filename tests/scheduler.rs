@@ -226,6 +226,22 @@ fn a_root_future_is_kept_waiting_once() {
     });
 }
 
+/// One that blocks another thread keeps no future waiting: the thread of `block_on` goes on running tasks.
+#[test]
+fn a_root_future_is_not_kept_waiting_by_another_s_task() {
+    child("a_root_future_is_not_kept_waiting_by_another_s_task", || {
+        let own = thread::current().id();
+        rt::Builder::new().workers(3).start().unwrap();
+        let (leave, wait) = mpsc::channel::<()>();
+        let task = task::spawn(async move { wait.recv().is_err() });
+        eventually("it is seen", || rt::metrics().blocked_tasks > 0);
+        let runs_here = || task::block_on(async { task::spawn(async { thread::current().id() }).await == own });
+        assert!((0..1000).any(|_| runs_here()), "{:?}", rt::metrics());
+        drop(leave);
+        assert!(park_on(task));
+    });
+}
+
 // ---- tasks that block their threads ----
 
 /// Of several threads in `block_on` one sleeps in epoll. When a thread of another make woke the future of one of the others, nobody

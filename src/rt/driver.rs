@@ -113,7 +113,8 @@ impl Driver {
     }
 
     pub(crate) fn release(&self) {
-        self.role.store(false, Ordering::SeqCst);
+        let held = self.role.swap(false, Ordering::SeqCst);
+        debug_assert!(held, "the role is given back by who does not have it");
     }
 
     pub(crate) fn is_taken(&self) -> bool {

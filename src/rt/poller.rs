@@ -591,4 +591,25 @@ mod tests {
         handle.retire(socket.as_fd(), false);
         drop(socket::close(socket.into()));
     }
+
+    /// Nor is the runtime that a poll waited in: the next may wait in another.
+    #[test]
+    fn a_poll_that_has_ended_leaves_no_runtime_behind() {
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let handle = PollHandle::open().unwrap();
+        let epoch = handle.register(socket.as_fd()).unwrap();
+        let mut cx = Context::from_waker(Waker::noop());
+        handle.clear_ready(Direction::Read, handle.begin(Direction::Read).unwrap());
+        assert!(handle.poll_wait_keyless(Direction::Read, epoch, &mut cx, None).is_pending());
+        let began = || handle.desc.side(Direction::Read).poll_epoch().load(Ordering::Relaxed);
+        assert_eq!(began(), epoch.wrapping_add(1));
+        handle.finish_keyless(Direction::Write);
+        assert_eq!(began(), epoch.wrapping_add(1), "the other direction's");
+        handle.finish_keyless(Direction::Read);
+        assert_eq!(began(), 0);
+        handle.evict();
+        handle.retire(socket.as_fd(), false);
+        drop(socket::close(socket.into()));
+    }
 }
