@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
-readonly sanitizer=${1:?address or thread}
+readonly sanitizer=${1:?address, thread or memory}
 shift
 
 host=$(rustc -vV | sed -n 's/^host: //p')
@@ -34,9 +34,11 @@ thread | memory)
 esac
 # What system calls write is known of those that go through libc.
 [[ $sanitizer == memory ]] && flags+=' -Zsanitizer-memory-track-origins --cfg rustix_use_libc'
+# tests/faults stands before the C library, and asks for the interceptors by name.
+flags+=' -Clink-arg=-Wl,--export-dynamic-symbol=__interceptor_*'
 export LSAN_OPTIONS="suppressions=$PWD/ci/leaks.txt:print_suppressions=0 ${LSAN_OPTIONS:-}"
-# The runtime's threads live as long as the process. Delays at random make more interleavings.
-export TSAN_OPTIONS="report_thread_leaks=0 enable_adaptive_delay=1 ${TSAN_OPTIONS:-}"
+# The runtime's threads live as long as the process. Delays at random make more interleavings. A test forks and starts the runtime in the child.
+export TSAN_OPTIONS="report_thread_leaks=0 enable_adaptive_delay=1 die_after_fork=0 ${TSAN_OPTIONS:-}"
 export RUSTFLAGS="$flags ${RUSTFLAGS:-}"
 # Their symbols take seconds, which tests of panics do not have.
 export RUST_BACKTRACE=0
