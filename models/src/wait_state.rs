@@ -336,6 +336,108 @@ pub fn a_poll_looks_into_the_slot() {
     looking.join().unwrap();
 }
 
+/// A relative timeout: the time has come, and everybody is woken to look at the clock. Nothing in the word says why.
+fn ring(socket: &Socket, rung: &AtomicBool) {
+    rung.store(true, Ordering::Release);
+    let mut wakers = Wakers::new();
+    socket.desc.side(Direction::Read).interrupt(&mut wakers);
+    wakers.wake_all();
+}
+
+/// The keys of a list that was emptied are not given out again: who still keeps one, of all who were woken, does not take another's
+/// place when it goes away.
+pub fn a_key_is_not_given_out_again() {
+    let socket = Socket::idle();
+    let [mut first, mut second] = [None; 2];
+    let mut noop = Context::from_waker(Waker::noop());
+    assert!(socket.poll_read(1, &mut first, &mut noop).is_pending());
+    assert!(socket.poll_read(1, &mut second, &mut noop).is_pending());
+    // As the timeout of another operation does.
+    let mut wakers = Wakers::new();
+    socket.desc.side(Direction::Read).interrupt(&mut wakers);
+    assert_eq!(wakers.wake_all(), 2);
+    assert!(socket.poll_read(1, &mut first, &mut noop).is_pending());
+    let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
+    let leaving = spawn(&socket, move |socket| socket.finish(&mut second, false));
+    leaving.join().unwrap();
+    socket.finish(&mut first, false);
+    socket.deliver(1);
+    reader.join().unwrap();
+}
+
+/// A future is polled again that was taken out of the slot meanwhile, while the one that moved in goes away.
+pub fn a_stranger_leaves_while_its_slot_is_looked_at() {
+    let socket = Socket::idle();
+    let mut key = None;
+    assert!(socket.poll_read(1, &mut key, &mut Context::from_waker(Waker::noop())).is_pending());
+    let reader = spawn(&socket, move |socket| {
+        assert_eq!(block_on(poll_fn(|cx| socket.poll_read(1, &mut key, cx))), Ok(1));
+    });
+    let stranger = spawn(&socket, |socket| {
+        let mut wakers = Wakers::new();
+        socket.desc.side(Direction::Read).interrupt(&mut wakers);
+        wakers.wake_all();
+        let mut key = None;
+        let polled = socket.poll_read(1, &mut key, &mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        socket.finish(&mut key, false);
+    });
+    stranger.join().unwrap();
+    socket.deliver(1);
+    reader.join().unwrap();
+}
+
+/// A poll looks whether the slot is its own while the one that has it is told to look at the clock.
+pub fn a_timeout_against_a_look_into_the_slot() {
+    let (socket, rung) = (Socket::idle(), Arc::new(AtomicBool::new(false)));
+    let waiting = spawn(&socket, {
+        let rung = rung.clone();
+        move |socket| {
+            block_on(poll_fn(|cx| {
+                let side = socket.desc.side(Direction::Read);
+                assert_eq!(side.wait_poll(socket.generation, cx.waker(), || true), Wait::Listed);
+                // Listed first, looked at second, as `PollHandle::arm_timeout` has it.
+                if rung.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+            }));
+        }
+    });
+    let looking = spawn(&socket, |socket| {
+        let side = socket.desc.side(Direction::Read);
+        let _ = side.wait_poll(socket.generation, Waker::noop(), || true);
+    });
+    ring(&socket, &rung);
+    waiting.join().unwrap();
+    looking.join().unwrap();
+}
+
+/// The same of a future, in whose place the one that looks has been.
+pub fn a_timeout_against_a_look_for_another() {
+    let (socket, rung) = (Socket::idle(), Arc::new(AtomicBool::new(false)));
+    let mut old = None;
+    assert!(socket.poll_read(1, &mut old, &mut Context::from_waker(Waker::noop())).is_pending());
+    let looking = spawn(&socket, move |socket| {
+        let side = socket.desc.side(Direction::Read);
+        let _ = side.wait(socket.generation, &mut old, Interest::Event, Waker::noop(), || true);
+    });
+    let waiting = spawn(&socket, {
+        let rung = rung.clone();
+        move |socket| {
+            let (side, mut key) = (socket.desc.side(Direction::Read), None);
+            let mut wakers = Wakers::new();
+            side.interrupt(&mut wakers);
+            wakers.wake_all();
+            block_on(poll_fn(|cx| {
+                let waits = side.wait(socket.generation, &mut key, Interest::Event, cx.waker(), || true);
+                assert_eq!(waits, Wait::Listed);
+                if rung.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+            }));
+        }
+    });
+    ring(&socket, &rung);
+    waiting.join().unwrap();
+    looking.join().unwrap();
+}
+
 /// The end of the stream wakes every reader, and who waits for just that.
 pub fn a_hang_up_wakes_all() {
     let socket = Socket::idle();

@@ -15,6 +15,10 @@ models! { wait_state:
     polls_beside_futures
     the_slot_changes_hands
     a_poll_looks_into_the_slot
+    a_key_is_not_given_out_again
+    a_stranger_leaves_while_its_slot_is_looked_at
+    a_timeout_against_a_look_into_the_slot
+    a_timeout_against_a_look_for_another
     a_hang_up_wakes_all
     interrupts_take_no_events
     a_stale_event_harms_nobody
