@@ -438,6 +438,60 @@ pub fn a_timeout_against_a_look_for_another() {
     looking.join().unwrap();
 }
 
+/// Mirrors `Fd::poll_call` with the order of `Fd::end`: evidence, then the list, then what is left.
+fn poll_read_in_order(socket: &Socket, most: usize, key: &mut Option<Key>, cx: &mut Context<'_>) -> Poll<usize> {
+    let side = socket.desc.side(Direction::Read);
+    loop {
+        let ticket = side.begin(socket.generation).unwrap();
+        if ticket.is_ready() {
+            if let Some(count) = socket.call(most) {
+                let spent = count < most && !ticket.distrusts_short_counts();
+                if spent {
+                    side.clear_ready(ticket);
+                }
+                if ticket.has_waiters() {
+                    socket.finish(key, true);
+                    if !spent || !planted!("evidence_keeps_the_edge") {
+                        let mut wakers = Wakers::new();
+                        side.pass_on(&mut wakers);
+                        wakers.wake_all();
+                    }
+                }
+                *key = None;
+                return Poll::Ready(count);
+            }
+            side.clear_ready(ticket);
+        }
+        if side.wait(socket.generation, key, Interest::Event, cx.waker(), || true) == Wait::Listed {
+            return Poll::Pending;
+        }
+    }
+}
+
+/// A reader in the list is polled though nobody woke it, reads, and is taken out by the next edge before it has left: that edge is for
+/// the other.
+pub fn who_is_polled_unasked_keeps_no_edge() {
+    let socket = Socket::idle();
+    let [mut first, mut second] = [None; 2];
+    let mut noop = Context::from_waker(Waker::noop());
+    assert!(poll_read_in_order(&socket, 2, &mut first, &mut noop).is_pending());
+    assert!(poll_read_in_order(&socket, 2, &mut second, &mut noop).is_pending());
+    socket.deliver(1);
+    let reader = spawn(&socket, move |socket| block_on(poll_fn(|cx| poll_read_in_order(socket, 2, &mut first, cx))));
+    let unasked = spawn(&socket, move |socket| {
+        let polled = poll_read_in_order(socket, 2, &mut second, &mut Context::from_waker(Waker::noop()));
+        if polled.is_pending() {
+            socket.finish(&mut second, false);
+        }
+        polled
+    });
+    socket.deliver(1);
+    if unasked.join().unwrap() == Poll::Ready(2) {
+        socket.deliver(1);
+    }
+    reader.join().unwrap();
+}
+
 /// The end of the stream wakes every reader, and who waits for just that.
 pub fn a_hang_up_wakes_all() {
     let socket = Socket::idle();

@@ -30,6 +30,11 @@ fn edge_close_and_expiry() {
     check_within(2, wait_state::edge_close_and_expiry);
 }
 
+#[test]
+fn who_is_polled_unasked_keeps_no_edge() {
+    check_within(2, wait_state::who_is_polled_unasked_keeps_no_edge);
+}
+
 planted_bugs! {
     finds_a_clear_that_ignores_the_tick: "clear_ignores_tick" by edge_against_wait, DEADLOCK;
     finds_a_short_read_that_ignores_the_tick: "clear_ignores_tick" by short_read_against_edge, DEADLOCK;
@@ -44,7 +49,10 @@ planted_bugs! {
     finds_a_tag_that_is_relaxed: "slot_tag_is_relaxed" by a_dropped_reader_passes_on, DEADLOCK;
     finds_a_slot_that_is_freed_too_early: "slot_freed_before_it_is_empty" by two_readers_share_an_edge, RACE;
     finds_a_stranger_who_is_taken_out: "slot_left_by_a_stranger" by the_slot_changes_hands, DEADLOCK;
-    finds_a_slot_put_back_without_a_look: "slot_put_back_blindly" by a_poll_looks_into_the_slot, DEADLOCK;
+    finds_a_slot_that_is_put_back: "slot_is_put_back" by a_timeout_against_a_look_into_the_slot, DEADLOCK;
+    finds_a_ghost_in_the_slot: "slot_is_put_back" by a_stranger_leaves_while_its_slot_is_looked_at, DEADLOCK;
+    finds_keys_that_start_over: "keys_start_over" by a_key_is_not_given_out_again, DEADLOCK;
+    finds_evidence_that_keeps_the_edge: "evidence_keeps_the_edge" by who_is_polled_unasked_keeps_no_edge, DEADLOCK;
     finds_a_stale_event_that_counts: "stale_event_accepted" by a_stale_event_harms_nobody, "a stale event";
     finds_an_edge_kept_without_the_lock: "edge_kept_without_the_lock" by an_edge_reaches_the_owner, DEADLOCK;
 }

@@ -11,7 +11,7 @@
 //!
 //! # Registration
 //! *None* → *adding* → *added*, with the runtime's epoch; of another epoch it counts as none. Two first waiters do not both add: the
-//! second goes into the list, where the edge that an ADD brings finds it. If the ADD fails everybody is woken and tries
+//! second waits at once, where the edge that an ADD brings finds it. If the ADD fails everybody is woken and tries
 //! for itself, which brings each its own error.
 //!
 //! # Cancellation
@@ -75,7 +75,7 @@ impl WaitKey {
         WaitKey { key: None, epoch: 0, until: clock::NONE }
     }
 
-    /// Whether the future is, or was until it was woken, in a list.
+    /// Whether the future is, or was until it was woken, in a slot or a list.
     #[inline]
     pub(crate) fn has_waited(&self) -> bool {
         self.key.is_some()
@@ -269,7 +269,7 @@ impl PollHandle {
                 return Poll::Ready(Ok(()));
             }
             wait.epoch = epoch.wrapping_add(1);
-            // ORDERING: asked under the list's lock, after WAITERS is set in the word that an edge changes: it is seen here, or takes the
+            // ORDERING: asked after LISTED is set in the word that an edge changes: it is seen here, or takes the
             // waiter out.
             let still = || self.is_registered(epoch) && side.edges() == seen;
             match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), still) {
@@ -361,8 +361,8 @@ impl PollHandle {
         self.arm_timeout_keyless(direction, timeout)
     }
 
-    /// Sees that a timer fires when the operation's own timeout, which begins now if it has not, is over. The operation is in the
-    /// list already: a timer that fires at once finds it there.
+    /// Sees that a timer fires when the operation's own timeout, which begins now if it has not, is over. The operation
+    /// waits already: a timer that fires at once finds it.
     #[cold]
     fn arm_timeout(&self, until: &mut u64, timeout: Option<Duration>) -> Poll<Result<(), WaitError>> {
         let Some(timeout) = timeout else { return Poll::Pending };
@@ -466,8 +466,8 @@ impl PollHandle {
                 Ok(epoch)
             }
             Err(error) => {
-                // ORDERING: Release, then the lists' locks in `registration_failed`: a waiter sees that nobody registers, or is
-                // woken there.
+                // ORDERING: Release, then a change of the words in `registration_failed`: a waiter sees that nobody registers, or
+                // is woken there.
                 self.desc.registration.store(registration::NONE, Ordering::Release);
                 Err(WaitError::Io(error))
             }

@@ -10,7 +10,7 @@
 //! | 0 | READY | a call may succeed | `open`, `set_ready` | `clear_ready`, only with a ticket of the same tick |
 //! | 1 | LISTED | the list may hold somebody | a wait, under the list's lock | under the list's lock, when it is empty |
 //! | 2 | CLOSING | the socket is being closed | `evict` | `open` |
-//! | 3–5 | HANG_UP, ERROR, PRIORITY | what an edge said; they stick | `set_ready` | `open` |
+//! | 3–5 | HANG_UP, ERROR, PRIORITY | what an edge said; they stick | `set_ready` | `open`, `retire` |
 //! | 6 | PLACED | somebody in the slot may be taken out | who has the slot to itself | whoever then has the slot to itself |
 //!
 //! *Ready* is READY; *idle* is its absence; *waiting* is LISTED or PLACED without READY. Waiting never consumes READY, so a dropped
@@ -23,7 +23,8 @@
 //! # Who waits
 //! The first has the slot, which takes no lock: an edge that finds PLACED clears it in the step that sets READY and so has the waker. Who
 //! comes while the slot is taken or others are listed, and who waits for interruption only, goes into the list. So who is in the
-//! slot is older than the list, and is woken first.
+//! slot is older than the list, and is woken first. Whoever clears PLACED of another wakes him, if only for nothing: one who was out of
+//! the slot for a moment has heard of nothing, and may be gone.
 //!
 //! # Invariants (numbers of ARCHITECTURE.md)
 //! * 2 — a waiter announces itself (PLACED or LISTED) by a read-modify-write of the word and looks for READY, CLOSING and EXPIRED
@@ -169,7 +170,7 @@ impl<'a> Side<'a> {
             time.store(NONE, Ordering::Relaxed);
         }
         // ORDERING: Release: a stale event that reads this word with its own old generation goes away; see `set_ready`.
-        self.word().store(u64::from(generation) << GENERATION_SHIFT | READY, Ordering::Release);
+        self.word().swap(u64::from(generation) << GENERATION_SHIFT | READY, Ordering::AcqRel);
     }
 
     /// Ends all operations, now and later, with [`Stop::Closed`].
@@ -278,8 +279,11 @@ impl<'a> Side<'a> {
         let mut list = self.list().lock();
         let Some(waiters) = &mut *list else { return };
         if everybody {
+            // The list stays, empty, while futures may keep its keys: a new one would give them out again.
             waiters.take_all(wakers);
-            *list = None;
+            if planted!("keys_start_over") {
+                *list = None;
+            }
         } else if has_future {
             waiters.take_polls(wakers);
         } else {
@@ -395,10 +399,8 @@ impl<'a> Side<'a> {
         if found == Some(key) || planted!("slot_left_by_a_stranger") {
             return Some(waker);
         }
-        // It was taken out between the looks, and another moved in, who is woken for nothing. No lock is held.
-        let mut wakers = Wakers::new();
-        wakers.push(waker);
-        wakers.wake_all();
+        // It was taken out between the looks, and another moved in, who is woken for nothing: see `turn_out`.
+        wake_now(waker);
         None
     }
 
@@ -460,19 +462,22 @@ impl<'a> Side<'a> {
                 drop(held);
                 return if waits { Wait::Listed } else { self.withdraw(key, placed) };
             }
-            self.put_back(generation, &still);
+            self.turn_out();
         }
         self.wait_anew(generation, key, waker, still)
     }
 
-    /// Gives the slot, which the caller has taken, back to whom it belongs.
-    fn put_back(self, generation: u32, still: &impl Fn() -> bool) {
-        if !self.publish(generation, still) && !planted!("slot_put_back_blindly") {
-            // Something happened meanwhile, of which he was not told. No lock is held.
-            let mut wakers = Wakers::new();
-            self.take_event(&mut wakers);
-            wakers.wake_all();
+    /// Takes out a stranger in whose slot the caller has looked, and wakes him for nothing. He is not put back: while the slot was the
+    /// caller's he heard of nothing, neither of a timeout, and if he left he could not take his waker along. No lock is held.
+    #[cold]
+    fn turn_out(self) {
+        if planted!("slot_is_put_back") {
+            self.word().fetch_add(PLACED, Ordering::AcqRel);
+            return;
         }
+        // SAFETY: the slot is taken, and the caller's alone, by `take_slot`.
+        let (_, waker) = unsafe { self.slot().vacate() };
+        wake_now(waker);
     }
 
     /// The second half of a wait in the list, which is locked: announced, it looks once more at what forbids it.
@@ -500,14 +505,14 @@ impl<'a> Side<'a> {
     /// The same for a `poll_*` caller, who has no key. If it must not wait its waker may stay: it is woken once for nothing at the next
     /// edge, which polls must expect anyway.
     pub(crate) fn wait_poll(self, generation: u32, waker: &Waker, still: impl Fn() -> bool) -> Wait {
-        if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.poll_has_slot(generation, waker, &still) {
+        if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.poll_has_slot(waker) {
             return if self.publish(generation, &still) { Wait::Listed } else { Wait::Retry };
         }
         self.wait_poll_listed(generation, waker, still)
     }
 
     /// Whether the slot is the caller's, for its `waker`: it was free, or has one like it. Then it is to be published.
-    fn poll_has_slot(self, generation: u32, waker: &Waker, still: &impl Fn() -> bool) -> bool {
+    fn poll_has_slot(self, waker: &Waker) -> bool {
         if self.slot().is_free() {
             return self.slot().claim(true, waker.clone()).is_ok();
         }
@@ -518,7 +523,7 @@ impl<'a> Side<'a> {
         if unsafe { self.slot().holds_poll(waker) } {
             return true;
         }
-        self.put_back(generation, still);
+        self.turn_out();
         false
     }
 
@@ -593,6 +598,9 @@ impl<'a> Side<'a> {
         if self.has_waiters() {
             self.interrupt(wakers);
         }
+        // With the last handle the last key is gone. Declared apart: what it kept is freed outside the lock.
+        let list = self.list().lock().take();
+        drop(list);
     }
 
     /// Changes with every edge.
@@ -636,6 +644,13 @@ impl<'a> Side<'a> {
         }
         next.filter(|&at| at > EXPIRED)
     }
+}
+
+/// Wakes one, where no lock is held.
+fn wake_now(waker: Waker) {
+    let mut wakers = Wakers::new();
+    wakers.push(waker);
+    wakers.wake_all();
 }
 
 /// Replaces a time that has come by `after`: then [`EXPIRED`]. Otherwise the time that is still to come, if there is one.

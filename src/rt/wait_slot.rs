@@ -10,7 +10,7 @@
 //! | taken | no | one thread has it to itself: it has moved in, or has cleared the bit |
 //! | taken | yes | a waker waits; whoever clears the bit has the slot to itself |
 //!
-//! Who has the slot to itself publishes it (again), or empties it with [`vacate`](WaitSlot::vacate).
+//! Who has the slot to itself publishes it (again, if it is its own), or empties it with [`vacate`](WaitSlot::vacate).
 //!
 //! # Invariants
 //! * K1 — the waker is touched only by who has the slot to itself (the checker's cell says so in the models of `wait_state`).

@@ -95,7 +95,7 @@ pub(crate) struct Operation(Option<Involved>);
 /// Where an operation stands that has waited, or that keeps a lock.
 #[derive(Debug)]
 struct Involved {
-    /// Its place among those who wait for an edge.
+    /// Its place, in the slot or the list, among those who wait for an edge.
     wait: WaitKey,
     /// Its places while another operation has the lock: in the lock's queue, and among those who hear of expiry only.
     lock: Option<Key>,
@@ -294,16 +294,14 @@ impl Fd {
     /// next.
     #[inline]
     fn end(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, ticket: Ticket, left: Left) {
-        let spent = left == Left::Nothing && self.trusts_short_counts && !ticket.distrusts_short_counts();
-        if spent {
+        if left == Left::Nothing && self.trusts_short_counts && !ticket.distrusts_short_counts() {
             self.poll.clear_ready(direction, ticket);
         }
         self.give_back(direction, hold, caller, left != Left::Maybe);
         if ticket.has_waiters() {
             self.leave(direction, caller);
-            if !spent {
-                self.poll.pass_on(direction, ticket);
-            }
+            // Spent or not: an edge that came since the evidence may have taken out this operation instead of one that needs it.
+            self.poll.pass_on(direction, ticket);
         }
         match caller {
             Some(Operation(Some(involved))) if involved.holds => involved.wait = WaitKey::new(),
@@ -312,7 +310,7 @@ impl Fd {
         }
     }
 
-    /// Takes the operation, which has made its call, out of the list. (Without waiters there is no list.)
+    /// Takes the operation, which has made its call, out of the slot or the list. (Without waiters it is in neither.)
     #[cold]
     fn leave(&self, direction: Direction, caller: &mut Caller<'_>) {
         if let Some(Operation(Some(involved))) = caller {
