@@ -27,6 +27,7 @@ pub(crate) mod sleep;
 pub(crate) mod timer;
 pub(crate) mod wait_slot;
 pub(crate) mod waiters;
+mod waiting;
 
 pub use builder::{BlockedPolicy, Builder};
 pub(crate) use metrics::kernel_copies;

@@ -20,11 +20,7 @@
 //! The deadline word beside it is 0 (none), [`EXPIRED`] or a time. It alone says whether the deadline has passed: setting is a
 //! swap and firing a compare-and-swap from the value that was seen, so a deadline moved at the last moment never fires.
 //!
-//! # Who waits
-//! The first has the slot, which takes no lock: an edge that finds PLACED clears it in the step that sets READY and so has the waker. Who
-//! comes while the slot is taken or others are listed, and who waits for interruption only, goes into the list. So who is in the
-//! slot is older than the list, and is woken first. Whoever clears PLACED of another wakes him, if only for nothing: one who was out of
-//! the slot for a moment has heard of nothing, and may be gone.
+//! How a waiter gets into the slot or the list, and out again, is in [`waiting`](super::waiting).
 //!
 //! # Invariants (numbers of ARCHITECTURE.md)
 //! * 2 — a waiter announces itself (PLACED or LISTED) by a read-modify-write of the word and looks for READY, CLOSING and EXPIRED
@@ -33,41 +29,31 @@
 //! * 3, 4 — every entry point compares the generation in the same step in which it changes the word (model
 //!   `a_stale_event_harms_nobody`).
 //! * 9 — `begin` looks at the deadline word before every call.
-//!
-//! # Cancellation
-//! A future that waited calls `finish` when it completes or is dropped. If it was woken, or `wait` sent it back, and it did not
-//! act, `finish` passes on (models `a_dropped_reader_passes_on`, `a_reader_dropped_while_polled_passes_on`).
 
 #![allow(unsafe_code)]
 
-use std::task::Waker;
-use std::time::Instant;
-
 use super::clock::{EXPIRED, NONE};
 use super::poll_desc::{Direction, PollDesc};
-use super::wait_slot::{WaitSlot, is_of_slot};
-use super::waiters::{Interest, Key, Waiters, Wakers};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, planted};
+use super::wait_slot::WaitSlot;
+use super::waiters::{Waiters, Wakers};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, planted};
 
 /// Who does not get the slot; made by the first of them.
 pub(super) type List = Mutex<Option<Box<Waiters>>>;
 
-/// Waiters in one direction: as many as queue for a lock of the socket (13).
-const WAITERS_MAX: usize = 1 << 20;
-
-const READY: u64 = 1 << 0;
-const LISTED: u64 = 1 << 1;
-const CLOSING: u64 = 1 << 2;
+pub(super) const READY: u64 = 1 << 0;
+pub(super) const LISTED: u64 = 1 << 1;
+pub(super) const CLOSING: u64 = 1 << 2;
 pub(crate) const HANG_UP: u64 = 1 << 3;
 pub(crate) const ERROR: u64 = 1 << 4;
 pub(crate) const PRIORITY: u64 = 1 << 5;
-const PLACED: u64 = 1 << 6;
+pub(super) const PLACED: u64 = 1 << 6;
 const TICK_SHIFT: u32 = 40;
 const TICK_ONE: u64 = 1 << TICK_SHIFT;
 const TICK_MASK: u64 = !0 << TICK_SHIFT;
 const GENERATION_SHIFT: u32 = 8;
 
-fn generation_of(word: u64) -> u32 {
+pub(super) fn generation_of(word: u64) -> u32 {
     (word >> GENERATION_SHIFT) as u32
 }
 
@@ -129,22 +115,22 @@ pub(crate) struct Side<'a> {
 
 impl<'a> Side<'a> {
     #[inline]
-    fn word(self) -> &'a AtomicU64 {
+    pub(super) fn word(self) -> &'a AtomicU64 {
         &self.desc.words[self.direction as usize]
     }
 
     #[inline]
-    fn deadline_word(self) -> &'a AtomicU64 {
+    pub(super) fn deadline_word(self) -> &'a AtomicU64 {
         &self.desc.deadlines[self.direction as usize]
     }
 
     #[inline]
-    fn slot(self) -> &'a WaitSlot {
+    pub(super) fn slot(self) -> &'a WaitSlot {
         &self.desc.slots[self.direction as usize]
     }
 
     #[inline]
-    fn list(self) -> &'a List {
+    pub(super) fn list(self) -> &'a List {
         &self.desc.lists[self.direction as usize]
     }
 
@@ -261,7 +247,7 @@ impl<'a> Side<'a> {
 
     /// Takes out who is in the slot, and tells whether that is a future. The caller has just cleared PLACED, which was set.
     #[inline]
-    fn wake_placed(self, wakers: &mut Wakers) -> bool {
+    pub(super) fn wake_placed(self, wakers: &mut Wakers) -> bool {
         // SAFETY: PLACED says that the slot is taken, and who clears it has the slot to itself: the caller.
         let (future, waker) = unsafe { self.slot().vacate() };
         wakers.push(waker);
@@ -293,7 +279,7 @@ impl<'a> Side<'a> {
     }
 
     /// Drops LISTED when the list, which the caller has locked, is empty.
-    fn settle(self, list: Option<&Waiters>) {
+    pub(super) fn settle(self, list: Option<&Waiters>) {
         if list.is_none_or(Waiters::is_empty) {
             // ORDERING: Relaxed: LISTED changes under the list's lock only.
             self.word().fetch_and(!LISTED, Ordering::Relaxed);
@@ -320,268 +306,6 @@ impl<'a> Side<'a> {
         let word = self.word().load(Ordering::Acquire);
         if word & (PLACED | LISTED) != 0 && word & READY != 0 && !planted!("success_keeps_the_rest") {
             self.take_event(wakers);
-        }
-    }
-
-    /// Waits: puts a future's waker into the slot or the list. `still` is asked, once that is announced, whether the wait makes sense:
-    /// whoever makes it answer no calls [`interrupt`](Side::interrupt) afterwards.
-    #[inline]
-    pub(crate) fn wait(
-        self,
-        generation: u32,
-        key: &mut Option<Key>,
-        interest: Interest,
-        waker: &Waker,
-        still: impl Fn() -> bool,
-    ) -> Wait {
-        if key.is_none() && interest == Interest::Event {
-            // Foreign code, so before the slot is taken, and outside the lock (W1).
-            self.wait_anew(generation, key, waker.clone(), still)
-        } else {
-            self.wait_again(generation, key, interest, waker, still)
-        }
-    }
-
-    /// The wait of a future that is neither in the slot nor in the list.
-    #[inline]
-    fn wait_anew(self, generation: u32, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
-        let claimed = if self.word().load(Ordering::Relaxed) & LISTED == 0 {
-            self.slot().claim(false, waker)
-        } else {
-            Err(waker)
-        };
-        match claimed {
-            Ok(placed) => {
-                *key = Some(placed);
-                if self.publish(generation, &still) {
-                    return Wait::Listed;
-                }
-                self.withdraw(key, placed)
-            }
-            Err(waker) => self.wait_listed(generation, key, waker, still),
-        }
-    }
-
-    /// The same in the list.
-    #[cold]
-    fn wait_listed(self, generation: u32, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
-        let mut list = self.list().lock();
-        *key = Some(list.get_or_insert_default().push(Interest::Event, waker));
-        self.look_again(generation, key, READY, list, still)
-    }
-
-    /// Announces who is in the slot, which the caller has to itself, and tells whether the wait makes sense.
-    #[inline]
-    fn publish(self, generation: u32, still: &impl Fn() -> bool) -> bool {
-        // ORDERING: AcqRel: the step that announces the waiter reads READY and CLOSING, and what was stored before an `interrupt` that came
-        // first. It hands the waker over. The bit is not set: only who has the slot to itself sets it.
-        let word = self.word().fetch_add(PLACED, Ordering::AcqRel);
-        debug_assert_eq!(word & PLACED, 0, "published by another");
-        planted!("wait_without_recheck") || (!self.forbids(word, generation, READY) && still())
-    }
-
-    /// The future `placed` does not wait after all. Its key stays, as that of a future that was woken: should it not act, `finish`
-    /// passes on.
-    #[cold]
-    fn withdraw(self, key: &mut Option<Key>, placed: Key) -> Wait {
-        if planted!("retry_forgets_the_edge") {
-            *key = None;
-        }
-        drop(self.take_out(placed));
-        Wait::Retry
-    }
-
-    /// Takes the future `key` out of the slot. None: it was taken out.
-    fn take_out(self, key: Key) -> Option<Waker> {
-        self.take_slot(|| self.slot().is_of(key))?;
-        // SAFETY: the slot is taken, and the caller's alone, by `take_slot`.
-        let (found, waker) = unsafe { self.slot().vacate() };
-        if found == Some(key) || planted!("slot_left_by_a_stranger") {
-            return Some(waker);
-        }
-        // It was taken out between the looks, and another moved in, who is woken for nothing: see `turn_out`.
-        wake_now(waker);
-        None
-    }
-
-    /// Takes the slot from who waits in it, while `is_meant` and it is published. It is taken still, and the caller's alone.
-    fn take_slot(self, is_meant: impl Fn() -> bool) -> Option<()> {
-        let mut word = self.word().load(Ordering::Acquire);
-        while word & PLACED != 0 && is_meant() {
-            // ORDERING: Acquire, for the waker; Release, one total order of changes to this word.
-            match self.word().compare_exchange_weak(word, word & !PLACED, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(()),
-                Err(now) => word = now,
-            }
-        }
-        None
-    }
-
-    /// [`wait`](Side::wait) of a future that has waited (it may be waiting still, with this waker or another), or for interruption.
-    #[cold]
-    fn wait_again(
-        self,
-        generation: u32,
-        key: &mut Option<Key>,
-        interest: Interest,
-        waker: &Waker,
-        still: impl Fn() -> bool,
-    ) -> Wait {
-        if let Some(placed) = key.filter(|&key| is_of_slot(key)) {
-            return self.wait_on(generation, key, placed, waker.clone(), still);
-        }
-        let reasons = if interest == Interest::Event { READY } else { 0 };
-        let interest = if planted!("interrupt_takes_events") { Interest::Event } else { interest };
-        // Declared before the guard, so dropped after it.
-        let mut _replaced = None;
-        let mut list = self.list().lock();
-        if !key.is_some_and(|key| list.as_mut().is_some_and(|waiters| waiters.holds(key, waker))) {
-            drop(list);
-            let fresh = waker.clone();
-            list = self.list().lock();
-            let (new, old) = list.get_or_insert_default().insert(*key, interest, fresh);
-            (*key, _replaced) = (Some(new), old);
-        }
-        self.look_again(generation, key, reasons, list, still)
-    }
-
-    /// The same of a future that has had the slot, as `placed`: if it has it still it keeps its turn.
-    fn wait_on(
-        self,
-        generation: u32,
-        key: &mut Option<Key>,
-        placed: Key,
-        waker: Waker,
-        still: impl Fn() -> bool,
-    ) -> Wait {
-        if self.take_slot(|| self.slot().is_of(placed)).is_some() {
-            if self.slot().is_of(placed) {
-                // SAFETY: the slot is taken, and the caller's alone, by `take_slot`.
-                let held = unsafe { self.slot().replace(waker) };
-                let waits = self.publish(generation, &still);
-                drop(held);
-                return if waits { Wait::Listed } else { self.withdraw(key, placed) };
-            }
-            self.turn_out();
-        }
-        self.wait_anew(generation, key, waker, still)
-    }
-
-    /// Takes out a stranger in whose slot the caller has looked, and wakes him for nothing. He is not put back: while the slot was the
-    /// caller's he heard of nothing, neither of a timeout, and if he left he could not take his waker along. No lock is held.
-    #[cold]
-    fn turn_out(self) {
-        if planted!("slot_is_put_back") {
-            self.word().fetch_add(PLACED, Ordering::AcqRel);
-            return;
-        }
-        // SAFETY: the slot is taken, and the caller's alone, by `take_slot`.
-        let (_, waker) = unsafe { self.slot().vacate() };
-        wake_now(waker);
-    }
-
-    /// The second half of a wait in the list, which is locked: announced, it looks once more at what forbids it.
-    fn look_again(
-        self,
-        generation: u32,
-        key: &mut Option<Key>,
-        reasons: u64,
-        mut list: MutexGuard<'_, Option<Box<Waiters>>>,
-        still: impl Fn() -> bool,
-    ) -> Wait {
-        let full = list.as_ref().is_some_and(|waiters| waiters.is_beyond(WAITERS_MAX));
-        if !full && !self.announce(generation, reasons) && still() {
-            return Wait::Listed;
-        }
-        // As in `withdraw`.
-        let listed = if full || planted!("retry_forgets_the_edge") { key.take() } else { *key };
-        let removed = listed.and_then(|key| list.as_mut()?.remove(key));
-        self.settle(list.as_deref());
-        drop(list);
-        drop(removed);
-        if full { Wait::Full } else { Wait::Retry }
-    }
-
-    /// The same for a `poll_*` caller, who has no key. If it must not wait its waker may stay: it is woken once for nothing at the next
-    /// edge, which polls must expect anyway.
-    pub(crate) fn wait_poll(self, generation: u32, waker: &Waker, still: impl Fn() -> bool) -> Wait {
-        if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.poll_has_slot(waker) {
-            return if self.publish(generation, &still) { Wait::Listed } else { Wait::Retry };
-        }
-        self.wait_poll_listed(generation, waker, still)
-    }
-
-    /// Whether the slot is the caller's, for its `waker`: it was free, or has one like it. Then it is to be published.
-    fn poll_has_slot(self, waker: &Waker) -> bool {
-        if self.slot().is_free() {
-            return self.slot().claim(true, waker.clone()).is_ok();
-        }
-        if self.take_slot(|| self.slot().is_of_poll()).is_none() {
-            return false;
-        }
-        // SAFETY: the slot is taken, and the caller's alone, by `take_slot`.
-        if unsafe { self.slot().holds_poll(waker) } {
-            return true;
-        }
-        self.turn_out();
-        false
-    }
-
-    #[cold]
-    fn wait_poll_listed(self, generation: u32, waker: &Waker, still: impl Fn() -> bool) -> Wait {
-        let mut old = Wakers::new();
-        let mut list = self.list().lock();
-        if !list.as_ref().is_some_and(|waiters| waiters.holds_poll(waker)) {
-            drop(list);
-            let spare = waker.clone();
-            list = self.list().lock();
-            let waiters = list.get_or_insert_default();
-            waiters.take_old_polls(Instant::now, &mut old);
-            if waiters.is_beyond(WAITERS_MAX - 1) {
-                drop(list);
-                old.wake_all();
-                return Wait::Full;
-            }
-            waiters.insert_poll(spare);
-        }
-        let waits = !self.announce(generation, READY) && still();
-        drop(list);
-        old.wake_all();
-        if waits { Wait::Listed } else { Wait::Retry }
-    }
-
-    /// Announces a waiter in the list, which the caller has locked, and tells whether something forbids the wait.
-    fn announce(self, generation: u32, reasons: u64) -> bool {
-        // ORDERING: AcqRel, as in `publish`.
-        let word = self.word().fetch_or(LISTED, Ordering::AcqRel);
-        !planted!("wait_without_recheck") && self.forbids(word, generation, reasons)
-    }
-
-    /// Whether a waiter that was announced in `word` must not wait.
-    #[inline]
-    fn forbids(self, word: u64, generation: u32, reasons: u64) -> bool {
-        word & (reasons | CLOSING) != 0
-            || generation_of(word) != generation
-            // ORDERING: Acquire, after the announcement: `fire` and `set_deadline` store EXPIRED and then call `interrupt`.
-            || self.deadline_word().load(Ordering::Acquire) == EXPIRED
-    }
-
-    /// A future that may have waited is done. If it was woken and has not `acted`, the wake-up goes to the next.
-    pub(crate) fn finish(self, key: &mut Option<Key>, acted: bool, wakers: &mut Wakers) {
-        let Some(key) = key.take() else { return };
-        if !self.has_waiters() {
-            return;
-        }
-        let removed = if is_of_slot(key) {
-            self.take_out(key)
-        } else {
-            let mut list = self.list().lock();
-            let removed = list.as_mut().and_then(|waiters| waiters.remove(key));
-            self.settle(list.as_deref());
-            removed
-        };
-        if removed.is_none() && !acted && !planted!("drop_keeps_wakeup") {
-            self.pass_on(wakers);
         }
     }
 
@@ -644,13 +368,6 @@ impl<'a> Side<'a> {
         }
         next.filter(|&at| at > EXPIRED)
     }
-}
-
-/// Wakes one, where no lock is held.
-fn wake_now(waker: Waker) {
-    let mut wakers = Wakers::new();
-    wakers.push(waker);
-    wakers.wake_all();
 }
 
 /// Replaces a time that has come by `after`: then [`EXPIRED`]. Otherwise the time that is still to come, if there is one.

@@ -1,9 +1,11 @@
 //! What one thread sees of a direction: the bits of its word, and who is woken by what. What several see is the models' business.
 
 use std::sync::Arc;
-use std::task::Wake;
+use std::task::{Wake, Waker};
 
 use super::*;
+use crate::rt::waiters::{Interest, Key};
+use crate::rt::waiting::WAITERS_MAX;
 
 struct Quiet;
 

@@ -19,3 +19,5 @@ pub(crate) mod timer;
 pub(crate) mod wait_slot;
 #[path = "../../../src/rt/waiters.rs"]
 pub(crate) mod waiters;
+#[path = "../../../src/rt/waiting.rs"]
+mod waiting;
