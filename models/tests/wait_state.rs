@@ -50,7 +50,6 @@ planted_bugs! {
     finds_a_slot_that_is_freed_too_early: "slot_freed_before_it_is_empty" by two_readers_share_an_edge, RACE;
     finds_a_stranger_who_is_taken_out: "slot_left_by_a_stranger" by the_slot_changes_hands, DEADLOCK;
     finds_a_slot_that_is_put_back: "slot_is_put_back" by a_timeout_against_a_look_into_the_slot, DEADLOCK;
-    finds_a_ghost_in_the_slot: "slot_is_put_back" by a_stranger_leaves_while_its_slot_is_looked_at, DEADLOCK;
     finds_keys_that_start_over: "keys_start_over" by a_key_is_not_given_out_again, DEADLOCK;
     finds_evidence_that_keeps_the_edge: "evidence_keeps_the_edge" by who_is_polled_unasked_keeps_no_edge, DEADLOCK;
     finds_a_stale_event_that_counts: "stale_event_accepted" by a_stale_event_harms_nobody, "a stale event";
