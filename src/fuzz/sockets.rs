@@ -44,6 +44,8 @@ enum Expected {
     Pending,
 }
 
+const BROKEN_PIPE: Expected = Expected::Kind(ErrorKind::BrokenPipe);
+
 impl End {
     fn is_gone(&self) -> bool {
         self.closed || self.handles.is_empty()
@@ -71,7 +73,7 @@ impl End {
         } else if self.expired[1] {
             Expected::Expired
         } else if self.write_shut || peer.read_shut || peer.is_gone() {
-            Expected::Kind(ErrorKind::BrokenPipe)
+            BROKEN_PIPE
         } else {
             Expected::Data
         }
@@ -121,7 +123,16 @@ fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) {
             let bytes = [input.byte()].repeat(1 + input.below(100));
             let expected = end.writes(peer);
             if expected != Expected::Data || peer.queue.len() + bytes.len() <= QUEUE_MAX {
-                let count = check(expected, bounded(handle.write(&bytes)));
+                let mut result = bounded(handle.write(&bytes));
+                // Where epoll_wait(2) looks at a socket in the moment in which it is closed, the kernel lets go of it there, a little later.
+                // What was written meanwhile is not read, so a reset follows.
+                let (start, was_late) = (Instant::now(), expected == BROKEN_PIPE && result.is_ok());
+                while was_late && result.is_ok() && start.elapsed() < BOUND {
+                    std::thread::yield_now();
+                    result = bounded(handle.write(&bytes));
+                }
+                end.reset |= was_late;
+                let count = check(expected, result);
                 peer.queue.extend(&bytes[..count]);
             }
         }
