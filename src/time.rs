@@ -1,5 +1,6 @@
 //! Time: a resettable sleep. See also [`task::sleep`](crate::task::sleep) and `future::timeout`.
 
+#[doc(no_inline)]
 pub use std::time::{Duration, Instant};
 
 pub use crate::rt::sleep::Sleep;

@@ -12,6 +12,11 @@ use std::time::Duration;
 use futures_lite::future;
 use pin_project_lite::pin_project;
 
+// As in `stream`.
+/// [`FutureExt::or()`]: FutureExt::race
+/// [`or()`]: FutureExt::race
+/// [`try_zip()`]: FutureExt::try_join
+/// [`zip()`]: FutureExt::join
 #[doc(inline)]
 pub use futures_lite::future::{Or as Race, TryZip as TryJoin, Zip as Join};
 

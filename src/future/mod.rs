@@ -6,7 +6,7 @@
 mod ext;
 mod timeout;
 
-#[doc(inline)]
+#[doc(no_inline)]
 pub use std::future::{Future, IntoFuture, Pending, PollFn, Ready, pending, poll_fn, ready};
 
 pub use ext::{DelayFuture, FlattenFuture, FutureExt, Join, Race, TryJoin, TryRace};

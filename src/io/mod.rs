@@ -38,12 +38,22 @@ mod timeout;
 mod utf8;
 mod write;
 
-#[doc(inline)]
+#[doc(no_inline)]
 pub use std::io::{Error, ErrorKind, IoSlice, IoSliceMut, Result, SeekFrom};
 
 #[doc(inline)]
 pub use futures_io::{AsyncBufRead as BufRead, AsyncRead as Read, AsyncSeek as Seek, AsyncWrite as Write};
 
+// The link definitions resolve links in the documentation of the re-exported items, wherever it is read.
+/// [`AsyncReadExt::chain()`]: ReadExt::chain
+/// [`AsyncReadExt::read()`]: ReadExt::read
+/// [`AsyncReadExt::read_vectored()`]: ReadExt::read_vectored
+/// [`AsyncReadExt::take()`]: ReadExt::take
+/// [`AsyncSeekExt::seek()`]: SeekExt::seek
+/// [`AsyncWriteExt::close()`]: WriteExt::close
+/// [`AsyncWriteExt::flush()`]: WriteExt::flush
+/// [`AsyncWriteExt::write()`]: WriteExt::write
+/// [`AsyncWriteExt::write_vectored()`]: WriteExt::write_vectored
 #[doc(inline)]
 pub use futures_lite::io::{
     AssertAsync, BufReader, Chain, CloseFuture, Cursor, Empty, FlushFuture, ReadFuture, ReadVectoredFuture, Repeat,

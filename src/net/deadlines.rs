@@ -18,6 +18,7 @@ pub(super) fn dial_ends(timeout: Duration) -> io::Result<Option<Instant>> {
 /// name is added to the documentation of `set_deadline`: an example.
 macro_rules! deadline_methods {
     ($type:ident $(; $(#[$example:meta])*)?) => {
+        /// Deadlines and timeouts.
         impl $type {
             /// Sets when reads and writes (receiving and sending) time out, or (`None`) that they do not. It applies to what waits
             /// already and stays until it is moved; one in the past ends what waits at once. An expired deadline comes before data

@@ -23,6 +23,7 @@ mod udp;
 pub(crate) mod unix;
 pub(crate) mod zero_copy;
 
+#[doc(no_inline)]
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 pub use addr::{AddrError, ToSocketAddrs, ToSocketAddrsFuture};

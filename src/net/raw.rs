@@ -116,6 +116,7 @@ raw_future!(RawWrite, "write_with", Write, "raw-write");
 /// alone.
 macro_rules! raw_access {
     ($type:ident) => {
+        /// Access to the descriptor.
         impl $type {
             /// Calls `call` with the descriptor, which stays open meanwhile: a close waits for it. For options and ioctls that have no
             /// method here.
@@ -147,6 +148,7 @@ macro_rules! raw_access {
     ($type:ident, $hold:ident) => {
         $crate::net::raw::raw_access!($type);
 
+        /// System calls of your own.
         impl $type {
             /// Calls `call` with the descriptor until it answers with anything but `WouldBlock`, and in between waits until the socket is
             /// readable. For ways of receiving that have no method here.

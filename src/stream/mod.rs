@@ -16,6 +16,41 @@ mod timing;
 #[doc(inline)]
 pub use futures_core::Stream;
 
+// The link definitions resolve links in the documentation of the re-exported items, wherever it is read.
+/// [`StreamExt::all()`]: StreamExt::all
+/// [`StreamExt::any()`]: StreamExt::any
+/// [`StreamExt::chain()`]: StreamExt::chain
+/// [`StreamExt::cloned()`]: StreamExt::cloned
+/// [`StreamExt::copied()`]: StreamExt::copied
+/// [`StreamExt::count()`]: StreamExt::count
+/// [`StreamExt::cycle()`]: StreamExt::cycle
+/// [`StreamExt::enumerate()`]: StreamExt::enumerate
+/// [`StreamExt::filter()`]: StreamExt::filter
+/// [`StreamExt::filter_map()`]: StreamExt::filter_map
+/// [`StreamExt::find()`]: StreamExt::find
+/// [`StreamExt::find_map()`]: StreamExt::find_map
+/// [`StreamExt::flat_map()`]: StreamExt::flat_map
+/// [`StreamExt::flatten()`]: StreamExt::flatten
+/// [`StreamExt::fold()`]: StreamExt::fold
+/// [`StreamExt::for_each()`]: StreamExt::for_each
+/// [`StreamExt::fuse()`]: StreamExt::fuse
+/// [`StreamExt::inspect()`]: StreamExt::inspect
+/// [`StreamExt::last()`]: StreamExt::last
+/// [`StreamExt::map()`]: StreamExt::map
+/// [`StreamExt::map_while()`]: StreamExt::map_while
+/// [`StreamExt::next()`]: StreamExt::next
+/// [`StreamExt::nth()`]: StreamExt::nth
+/// [`StreamExt::partition()`]: StreamExt::partition
+/// [`StreamExt::position()`]: StreamExt::position
+/// [`StreamExt::scan()`]: StreamExt::scan
+/// [`StreamExt::skip()`]: StreamExt::skip
+/// [`StreamExt::skip_while()`]: StreamExt::skip_while
+/// [`StreamExt::step_by()`]: StreamExt::step_by
+/// [`StreamExt::take()`]: StreamExt::take
+/// [`StreamExt::take_while()`]: StreamExt::take_while
+/// [`StreamExt::try_for_each()`]: StreamExt::try_for_each
+/// [`StreamExt::unzip()`]: StreamExt::unzip
+/// [`StreamExt::zip()`]: StreamExt::zip
 #[doc(inline)]
 pub use futures_lite::stream::{
     AllFuture, AnyFuture, Chain, Cloned, Copied, CountFuture, Cycle, Empty, Enumerate, Filter, FilterMap, FindFuture,

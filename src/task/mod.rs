@@ -12,6 +12,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
+#[doc(no_inline)]
 pub use std::task::{Context, Poll, Waker, ready};
 
 pub use crate::rt::sched::task::{Task, TaskId};

@@ -44,6 +44,7 @@ pub struct TcpListener {
     pub(in crate::net) admission: Option<Arc<Admission>>,
 }
 
+/// Binding, accepting, closing and addresses.
 impl TcpListener {
     /// Listens on the first of `addrs` that can be bound. Port 0 asks the kernel for a free one; see
     /// [`local_addr`](TcpListener::local_addr).
@@ -179,7 +180,10 @@ impl TcpListener {
     pub(crate) fn as_net_fd(&self) -> &NetFd {
         &self.fd
     }
+}
 
+/// Socket options.
+impl TcpListener {
     /// The IP time-to-live of accepted connections' packets.
     ///
     /// # Errors

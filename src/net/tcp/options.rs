@@ -10,7 +10,7 @@ use crate::sys::{option, socket as calls};
 /// Options that streams have, and that listeners hand on.
 macro_rules! shared_options {
     ($type:ident) => {
-        /// On a listener: what streams accepted from now on begin with.
+        /// Socket options that accepted streams inherit from their listener.
         impl $type {
             /// For how long data sent may stay without an acknowledgement before the connection ends with ETIMEDOUT
             /// (TCP_USER_TIMEOUT); `None`: as long as the host keeps trying, a quarter of an hour or so.
@@ -159,6 +159,7 @@ macro_rules! shared_options {
 shared_options!(TcpStream);
 shared_options!(TcpListener);
 
+/// Socket options of a connection.
 impl TcpStream {
     /// Whether acknowledgements are sent at once (TCP_QUICKACK). The kernel changes it by itself.
     ///
@@ -271,6 +272,7 @@ impl TcpStream {
     }
 }
 
+/// Socket options of a listener.
 impl TcpListener {
     /// Takes the error that is pending on the socket (SO_ERROR), if there is one.
     ///

@@ -69,6 +69,7 @@ pub struct TcpStream {
     pub(in crate::net) fd: Arc<NetFd>,
 }
 
+/// Connecting, reading, writing, closing and addresses.
 impl TcpStream {
     pub(in crate::net) fn from_net_fd(fd: NetFd) -> TcpStream {
         TcpStream { fd: Arc::new(fd) }
@@ -320,7 +321,7 @@ impl TcpStream {
         self.fd.close()
     }
 
-    // ---- names and options ----
+    // ---- addresses ----
 
     /// The address of this side.
     ///
@@ -337,7 +338,32 @@ impl TcpStream {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.fd.peer_addr()
     }
+}
 
+fn ip_of(peer: &SockAddr) -> io::Result<SocketAddr> {
+    peer.as_socket().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+}
+
+deadline_methods! {
+    TcpStream;
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::{TcpListener, TcpStream, is_timeout};
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// stream.set_read_deadline(Instant::now() + Duration::from_millis(10))?;
+    /// assert!(is_timeout(&stream.read(&mut [0; 1]).await.unwrap_err()));
+    /// stream.set_read_deadline(None)?;
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+}
+
+/// Socket options.
+impl TcpStream {
     /// Whether small writes are sent at once (TCP_NODELAY): true unless it was set otherwise.
     ///
     /// # Errors
@@ -420,28 +446,6 @@ impl TcpStream {
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.fd.with("get", socket::take_error)
     }
-}
-
-fn ip_of(peer: &SockAddr) -> io::Result<SocketAddr> {
-    peer.as_socket().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
-}
-
-deadline_methods! {
-    TcpStream;
-    ///
-    /// # Examples
-    /// ```
-    /// # netpoll::task::block_on(async {
-    /// # use netpoll::net::{TcpListener, TcpStream, is_timeout};
-    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
-    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
-    /// use std::time::{Duration, Instant};
-    ///
-    /// stream.set_read_deadline(Instant::now() + Duration::from_millis(10))?;
-    /// assert!(is_timeout(&stream.read(&mut [0; 1]).await.unwrap_err()));
-    /// stream.set_read_deadline(None)?;
-    /// # std::io::Result::Ok(()) }).unwrap();
-    /// ```
 }
 
 raw_access!(TcpStream, Call);

@@ -128,6 +128,7 @@ macro_rules! socket_options {
         $(#[$get_doc:meta])* $get:ident -> $type:ty, |$get_fd:ident| $getter:expr;
         $(#[$set_doc:meta])* $set:ident, |$set_fd:ident, $value:ident| $setter:expr;
     )*) => {
+        /// Socket options.
         impl UdpSocket {$(
             $(#[$get_doc])*
             ///
@@ -249,7 +250,7 @@ fn set_tos(fd: BorrowedFd<'_>, tos: u8) -> io::Result<()> {
     Ok(())
 }
 
-/// What is more than a value.
+/// Multicast groups, segmentation, devices and pending errors.
 impl UdpSocket {
     fn set_option(&self, set: impl FnOnce(SockRef<'_>) -> io::Result<()>) -> io::Result<()> {
         self.net_fd().with("set", |fd| set(SockRef::from(&fd)))

@@ -69,6 +69,7 @@ pub struct UdpSocket {
     segmentation: Segmentation,
 }
 
+/// Binding, connecting, receiving, sending, closing and addresses.
 impl UdpSocket {
     pub(super) fn from_net_fd(fd: NetFd, is_connected: bool) -> UdpSocket {
         UdpSocket { fd, connected: AtomicBool::new(is_connected), segmentation: Segmentation::default() }

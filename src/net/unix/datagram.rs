@@ -52,8 +52,7 @@ pub struct UnixDatagram {
     pub(super) fd: NetFd,
 }
 
-socket_methods!(UnixDatagram);
-
+/// Binding, connecting, receiving, sending and closing.
 impl UnixDatagram {
     pub(super) fn net_fd(fd: OwnedFd) -> io::Result<NetFd> {
         NetFd::new(fd, network(Type::DGRAM))
@@ -235,4 +234,5 @@ impl UnixDatagram {
     }
 }
 
+socket_methods!(UnixDatagram);
 crate::net::raw::raw_access!(UnixDatagram, Free);

@@ -76,6 +76,7 @@ pub struct UnixSeqpacketListener {
 /// What both have.
 macro_rules! listener {
     ($type:ident, $ty:expr, $accepted:ident) => {
+        /// Binding, accepting, closing and addresses.
         impl $type {
             fn bind_name(name: Name<'_>) -> io::Result<$type> {
                 let fd = bind($ty, name)?;

@@ -3,8 +3,7 @@
 /// Declares them for a type with a field `fd`.
 macro_rules! socket_methods {
     ($type:ident) => {
-        $crate::net::deadlines::deadline_methods!($type);
-
+        /// Readiness, shutting down, addresses and pending errors.
         impl $type {
             /// Waits until a read would not wait: something to read, the end, or an error that it would return.
             ///
@@ -73,6 +72,8 @@ macro_rules! socket_methods {
                 self.fd.with("get", socket::take_error)
             }
         }
+
+        $crate::net::deadlines::deadline_methods!($type);
 
         impl fmt::Debug for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -58,8 +58,7 @@ pub struct UnixSeqpacket {
     pub(super) fd: Arc<NetFd>,
 }
 
-socket_methods!(UnixSeqpacket);
-
+/// Connecting, receiving, sending and closing.
 impl UnixSeqpacket {
     pub(super) fn from_net_fd(fd: NetFd) -> UnixSeqpacket {
         UnixSeqpacket { fd: Arc::new(fd) }
@@ -214,4 +213,5 @@ impl UnixSeqpacket {
     }
 }
 
+socket_methods!(UnixSeqpacket);
 crate::net::raw::raw_access!(UnixSeqpacket, Call);

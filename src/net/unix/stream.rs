@@ -57,9 +57,7 @@ pub struct UnixStream {
     pub(super) fd: Arc<NetFd>,
 }
 
-socket_methods!(UnixStream);
-stream_traits!(UnixStream);
-
+/// Connecting, reading, writing and closing.
 impl UnixStream {
     pub(super) fn from_net_fd(fd: NetFd) -> UnixStream {
         UnixStream { fd: Arc::new(fd) }
@@ -307,4 +305,6 @@ impl UnixStream {
     }
 }
 
+socket_methods!(UnixStream);
+stream_traits!(UnixStream);
 crate::net::raw::raw_access!(UnixStream, Call);

@@ -15,6 +15,7 @@ pub mod net {
     //!
     //! Creating and removing the file happens in place: on a filesystem that makes other calls wait, these wait too.
 
+    #[doc(no_inline)]
     pub use std::os::unix::net::SocketAddr;
 
     pub use crate::net::unix::{
@@ -36,5 +37,6 @@ pub mod net {
 pub mod io {
     //! The traits of descriptors, which all sockets here implement.
 
+    #[doc(no_inline)]
     pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 }
