@@ -10,11 +10,12 @@ use std::os::unix::net::UnixStream as StdStream;
 use common::{pair, run};
 use netpoll::future::poll_fn;
 use netpoll::io::{self, AsyncFd, BufWriter, Read, Write};
-use netpoll::net::{RecvBatch, SendBatch, UdpSocket, pipe};
+use netpoll::net::{self, RecvBatch, SendBatch, TcpListener, UdpSocket, pipe};
 use netpoll::os::unix::net::{UnixListener, UnixStream};
 use netpoll::prelude::*;
 use netpoll::{rt, stream, task};
 use std::pin::Pin;
+use std::time::Duration;
 
 /// Two slices over, flushed and closed, by the traits alone.
 async fn two_slices<W: Write + Unpin, R: Read + Unpin>(mut to: W, mut from: R) {
@@ -152,4 +153,29 @@ fn batches_know_what_they_hold() {
     came.clear();
     goes.clear();
     assert!(goes.is_empty() && came.is_empty());
+}
+
+/// `main` prints the error that it returns by `Debug`.
+#[test]
+fn debug_of_errors_reads_as_their_text() {
+    fn assert_plain(error: impl std::error::Error) {
+        assert_eq!(format!("{error:?}"), error.to_string());
+    }
+    run(async {
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        let taken = TcpListener::bind(addr).await.unwrap_err();
+        let text = format!("listen tcp {addr}: bind: address already in use");
+        assert_eq!(format!("{taken:?}"), format!("Custom {{ kind: AddrInUse, error: {text} }}"));
+        assert_plain(taken.get_ref().unwrap());
+        assert_plain(TcpListener::bind("127.0.0.1").await.unwrap_err().get_ref().unwrap());
+        assert_plain(net::lookup_port("tcp", "no-such-service").await.unwrap_err().get_ref().unwrap());
+        let never = std::future::pending::<()>();
+        assert_plain(netpoll::future::timeout(Duration::ZERO, never).await.unwrap_err());
+        let mut never = Box::pin(stream::pending::<()>().timeout(Duration::ZERO));
+        assert_plain(never.next().await.unwrap().unwrap_err());
+        assert_plain(rt::shutdown(Duration::ZERO).unwrap_err());
+        let text = io::Cursor::new([0xFF]).read_to_string(&mut String::new()).await.unwrap_err();
+        assert_plain(text.get_ref().unwrap());
+    });
 }

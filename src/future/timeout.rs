@@ -74,7 +74,7 @@ impl<F: Future> Future for TimeoutFuture<F> {
 
 /// The time is over: the error of [`timeout()`]. In an [`io::Error`] it has the kind [`TimedOut`](io::ErrorKind::TimedOut), so that
 /// `?` works in functions that do I/O.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TimeoutError {
     _private: (),
 }
@@ -88,6 +88,13 @@ impl TimeoutError {
 impl fmt::Display for TimeoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("future has timed out")
+    }
+}
+
+/// The text of the error: `main` prints the error that it returns by `Debug`.
+impl fmt::Debug for TimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -5,12 +5,18 @@ use std::io;
 use std::string::FromUtf8Error;
 
 /// The inside of an `InvalidData` error. Its source is the [`FromUtf8Error`] that owns the bytes.
-#[derive(Debug)]
 struct NotUtf8(FromUtf8Error);
 
 impl fmt::Display for NotUtf8 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("stream did not contain valid UTF-8")
+    }
+}
+
+/// The text of the error: `main` prints the error that it returns by `Debug`.
+impl fmt::Debug for NotUtf8 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -161,7 +161,7 @@ impl<I> fmt::Debug for ToSocketAddrsFuture<I> {
 /// assert_eq!(error.to_string(), "address 99999: invalid port");
 /// # });
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct AddrError {
     addr: String,
     why: &'static str,
@@ -196,6 +196,13 @@ impl fmt::Display for AddrError {
     }
 }
 
+/// The text of the error: `main` prints the error that it returns by `Debug`.
+impl fmt::Debug for AddrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl Error for AddrError {}
 
 impl From<AddrError> for io::Error {
@@ -205,7 +212,6 @@ impl From<AddrError> for io::Error {
 }
 
 /// A name that the resolver has no addresses for; its text is async-std's.
-#[derive(Debug)]
 struct ResolveError {
     /// The address, quoted as it is printed.
     quoted: String,
@@ -215,6 +221,13 @@ struct ResolveError {
 impl fmt::Display for ResolveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "could not resolve address `{}`", self.quoted)
+    }
+}
+
+/// The text of the error and its reason: `main` prints the error that it returns by `Debug`.
+impl fmt::Debug for ResolveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}: {}", self.error)
     }
 }
 

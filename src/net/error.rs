@@ -113,7 +113,6 @@ enum Cause {
 /// assert_eq!(op.to_string(), format!("listen tcp {}: bind: address already in use", taken.local_addr()?));
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
-#[derive(Debug)]
 pub struct OpError {
     op: &'static str,
     network: &'static str,
@@ -271,6 +270,13 @@ impl fmt::Display for OpError {
     }
 }
 
+/// The text of the error: `main` prints the error that it returns by `Debug`.
+impl fmt::Debug for OpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl Error for OpError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.io_error().map(|error| error as _)
@@ -387,6 +393,20 @@ mod tests {
 
     fn os(errno: i32) -> io::Error {
         io::Error::from_raw_os_error(errno)
+    }
+
+    /// A `main` that returns an error prints its `Debug`.
+    #[test]
+    fn debug_reads_as_the_text() {
+        let error = Op::at("listen", "tcp", local()).call("bind", os(libc::EADDRINUSE));
+        let text = "listen tcp 127.0.0.1:2000: bind: address already in use";
+        assert_eq!(format!("{:?}", op_error(&error).unwrap()), text);
+        assert_eq!(format!("{error:?}"), format!("Custom {{ kind: AddrInUse, error: {text} }}"));
+        let missing = addr::AddrError::missing();
+        assert_eq!(format!("{missing:?}"), "Custom { kind: InvalidInput, error: missing address }");
+        // One inside the other.
+        let dial = Op::at("dial", "tcp", None).other(missing);
+        assert_eq!(format!("{:?}", dial.get_ref().unwrap()), "dial tcp: missing address");
     }
 
     #[test]

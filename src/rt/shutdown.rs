@@ -20,7 +20,7 @@ use super::waiters::Wakers;
 use crate::sync::Ordering;
 
 /// What was still there when [`shutdown`] gave up waiting, or why it did nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StillRunning {
     /// It was called on a thread that runs tasks or reports of blocked ones, or is inside `block_on`, and did nothing.
@@ -50,6 +50,13 @@ impl fmt::Display for StillRunning {
             }
         }
         Ok(())
+    }
+}
+
+/// The text of the error: `main` prints the error that it returns by `Debug`.
+impl fmt::Debug for StillRunning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -59,7 +59,7 @@ impl<S: Stream> Stream for Timeout<S> {
 
 /// No item came in time: what [`StreamExt::timeout`](super::StreamExt::timeout) yields then. In an [`io::Error`] it has the kind
 /// [`TimedOut`](io::ErrorKind::TimedOut).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TimeoutError {
     _private: (),
 }
@@ -67,6 +67,13 @@ pub struct TimeoutError {
 impl fmt::Display for TimeoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("stream has timed out")
+    }
+}
+
+/// The text of the error: `main` prints the error that it returns by `Debug`.
+impl fmt::Debug for TimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -85,12 +85,18 @@ impl<T: fmt::Debug> fmt::Debug for AsyncFdReadyGuard<'_, T> {
 }
 
 /// The call of [`try_io`](AsyncFdReadyGuard::try_io) answered `WouldBlock`.
-#[derive(Debug)]
 pub struct TryIoError(());
 
 impl fmt::Display for TryIoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the call would have blocked")
+    }
+}
+
+/// The text of the error: `main` prints the error that it returns by `Debug`.
+impl fmt::Debug for TryIoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -439,7 +439,6 @@ impl<T: fmt::Debug> fmt::Debug for AsyncFd<T> {
 
 /// epoll(7) does not take this kind of file: calls on it never wait for readiness, they block. Inside the error of
 /// [`AsyncFd::new`]. Go: `os.ErrNoDeadline` from such a file's deadlines.
-#[derive(Debug)]
 pub struct NotPollable {
     kind: &'static str,
     error: io::Error,
@@ -449,6 +448,13 @@ impl fmt::Display for NotPollable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.kind;
         write!(f, "not pollable: epoll takes no {kind}; use it on the blocking pool (netpoll::task::spawn_blocking)")
+    }
+}
+
+/// The text of the error: `main` prints the error that it returns by `Debug`.
+impl fmt::Debug for NotPollable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -124,7 +124,7 @@ impl Query {
 /// assert_eq!(error.to_string(), "lookup tcp/no-such-service: unknown port");
 /// # });
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct LookupError {
     name: String,
     reason: Reason,
@@ -192,6 +192,13 @@ impl fmt::Display for LookupError {
             Reason::TimedOut => f.write_str("i/o timeout"),
             Reason::ShutDown => f.write_str("runtime shut down"),
         }
+    }
+}
+
+/// The text of the error: `main` prints the error that it returns by `Debug`.
+impl fmt::Debug for LookupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -24,7 +24,7 @@ const CONTROL_WORDS: usize = RIGHTS_WORDS + 64;
 ///
 /// The usual cause is the limit of open files. It travels inside an [`io::Error`] of kind
 /// [`InvalidData`](io::ErrorKind::InvalidData) and is found again by `downcast_ref`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TruncatedFds {
     bytes: usize,
 }
@@ -39,6 +39,13 @@ impl TruncatedFds {
 impl fmt::Display for TruncatedFds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("not all descriptors of the message could be received, and those that were are closed")
+    }
+}
+
+/// The text of the error: `main` prints the error that it returns by `Debug`.
+impl fmt::Debug for TruncatedFds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
