@@ -10,10 +10,15 @@ mod common;
 mod faults;
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
-use common::{child, poll_once};
-use netpoll::net::is_closed;
+use common::{child, poll_now, poll_once};
+use netpoll::net::{is_closed, is_timeout};
 use netpoll::os::unix::net::UnixStream;
 use netpoll::{rt, task};
 
@@ -99,4 +104,56 @@ fn no_event_reaches_the_next_owner_of_a_number_or_slot() {
     };
     // No bound here on a run of hours: `child` has one.
     if std::env::var_os("NETPOLL_REUSES").is_some() { body() } else { child(NAME, body) }
+}
+
+/// Closes a socket when the waker is dropped: after the operation has put another in its place, and before it arms its timeout.
+struct CloseOnDrop(Mutex<Option<UnixStream>>);
+
+impl Wake for CloseOnDrop {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.get_mut().unwrap().take() {
+            drop(stream.force_close());
+        }
+    }
+}
+
+/// Leaves a slot whose last operation armed its timer after the close.
+fn close_while_timeout_is_armed() {
+    let (one, _other) = UnixStream::pair().unwrap();
+    one.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let (reader, mut buf) = (one.clone(), [0; 8]);
+    let mut read = reader.read(&mut buf);
+    let closer = Waker::from(Arc::new(CloseOnDrop(Mutex::new(Some(one)))));
+    assert!(Pin::new(&mut read).poll(&mut Context::from_waker(&closer)).is_pending());
+    drop(closer);
+    assert!(Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop())).is_pending(), "closed in this very poll");
+    let closed = matches!(poll_now(&mut read), Poll::Ready(Err(error)) if is_closed(&error));
+    assert!(closed);
+}
+
+#[test]
+fn timeout_armed_during_close_leaves_next_socket_its_timers() {
+    for later in [10, 60, 200] {
+        let later = Duration::from_millis(later);
+        common::run(async move {
+            (0..4).for_each(|_| close_while_timeout_is_armed());
+            // Other tests may take a slot, but not all of them.
+            let pairs: Vec<_> = (0..4).map(|_| UnixStream::pair().unwrap()).collect();
+            let reads = pairs.iter().flat_map(|(one, other)| {
+                one.set_read_timeout(Some(later)).unwrap();
+                other.set_read_deadline(Some(Instant::now() + later)).unwrap();
+                [one.clone(), other.clone()]
+            });
+            let reads: Vec<_> =
+                reads.map(|stream| task::spawn(async move { stream.read(&mut [0; 8]).await.unwrap_err() })).collect();
+            for read in reads {
+                let error = read.await;
+                assert!(is_timeout(&error), "{error}");
+            }
+        });
+    }
 }

@@ -4,18 +4,21 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 
 use crate::engine::thread;
-use crate::rt::clock::NEVER;
-use crate::rt::poll_desc::{Arm, Direction, PollDesc, Wait};
+use crate::rt::clock::{NEVER, NONE};
+use crate::rt::poll_desc::{Direction, PollDesc, Stop, Wait};
 use crate::rt::timer::TimerSet;
 use crate::rt::waiters::{Interest, Wakers};
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, planted};
 
-/// A descriptor with its timer entries.
+/// A descriptor with the timer entries of its slot.
 struct Timed {
     desc: PollDesc,
     generation: u32,
-    entries: Mutex<Vec<u64>>,
+    entries: Mutex<Vec<Entry>>,
 }
+
+/// A timer entry: its time. The generation of the slot at the time when it was put in is for planted bugs.
+type Entry = (u64, u32);
 
 impl Timed {
     /// With a read deadline at `at`.
@@ -29,13 +32,14 @@ impl Timed {
 
     fn set(&self, direction: Direction, at: u64) {
         let mut wakers = Wakers::new();
-        self.arm(self.desc.set_deadline(direction, at, &mut wakers));
+        self.arm(self.desc.set_deadline(direction, at, &mut wakers), self.generation);
         wakers.wake_all();
     }
 
-    fn arm(&self, arm: Option<Arm>) {
-        if let Some(arm) = arm {
-            self.entries.lock().push(arm.at);
+    /// Mirrors `Runtime::arm_poll`, called for the descriptor `generation`.
+    fn arm(&self, at: Option<u64>, generation: u32) {
+        if let Some(at) = at {
+            self.entries.lock().push((at, generation));
         }
     }
 
@@ -43,14 +47,14 @@ impl Timed {
     fn run(&self, now: u64) {
         let due: Vec<_> = {
             let mut entries = self.entries.lock();
-            let due = entries.iter().copied().filter(|&at| at <= now).collect();
-            entries.retain(|&at| at > now);
+            let due = entries.iter().copied().filter(|&(at, _)| at <= now).collect();
+            entries.retain(|&(at, _)| at > now);
             due
         };
         let mut wakers = Wakers::new();
-        for when in due {
-            if let Some(at) = self.desc.fire(self.generation, when, now, &mut wakers) {
-                self.entries.lock().push(at);
+        for (when, generation) in due {
+            if self.is_of_now(generation) {
+                self.arm(self.desc.fire(when, now, &mut wakers), generation);
             }
         }
         wakers.wake_all();
@@ -58,7 +62,13 @@ impl Timed {
 
     /// Whether an entry that counts is due by `at`.
     fn fires_by(&self, at: u64) -> bool {
-        self.entries.lock().iter().any(|&entry| entry <= at && self.desc.counts(self.generation, entry))
+        let counts = |&(when, generation): &Entry| when <= at && self.is_of_now(generation) && self.desc.counts(when);
+        self.entries.lock().iter().any(counts)
+    }
+
+    /// An entry serves whichever descriptor has the slot when it comes out.
+    fn is_of_now(&self, generation: u32) -> bool {
+        !planted!("entry_dies_with_its_descriptor") || self.desc.is_current(generation)
     }
 }
 
@@ -116,19 +126,19 @@ impl Wake for Woken {
 /// Mirrors `PollHandle::poll_wait`, which lists the waiter and then arms.
 pub fn timeout_against_fire() {
     let timed = Timed::new(1000);
-    timed.arm(timed.desc.wait_until(100));
+    timed.arm(timed.desc.wait_until(100), timed.generation);
     let side = timed.desc.side(Direction::Read);
     assert!(side.clear_ready(side.begin(timed.generation).unwrap()));
     let woken = Arc::new(Woken(false.into()));
     let wait = |timed: &Timed, waker: &Waker| {
         if planted!("timeout_armed_before_the_wait") {
-            timed.arm(timed.desc.wait_until(150));
+            timed.arm(timed.desc.wait_until(150), timed.generation);
         }
         let side = timed.desc.side(Direction::Read);
         let listed = side.wait(timed.generation, &mut None, Interest::Event, waker, || true);
         assert_eq!(listed, Wait::Listed);
         if !planted!("timeout_armed_before_the_wait") {
-            timed.arm(timed.desc.wait_until(150));
+            timed.arm(timed.desc.wait_until(150), timed.generation);
         }
     };
     let waiting = spawn(&timed, {
@@ -214,4 +224,70 @@ pub fn a_sleep_fires_while_it_is_polled() {
     assert!(fired || woken.0.load(Ordering::Relaxed), "a sleep that fired woke nobody");
     assert!(timers.poll_sleep(key, &waker));
     timers.release(key);
+}
+
+/// An operation arms its timeout while its descriptor is closed; the next descriptor of the slot sets a later deadline.
+///
+/// Mirrors `PollHandle::poll_wait`, `PollHandle::retire` and the next `PollHandle::open`, which comes after the last use of the handle.
+pub fn a_timer_armed_during_close_serves_the_next_descriptor() {
+    let timed = Timed::new(NONE);
+    let closing = spawn(&timed, |timed| {
+        let mut wakers = Wakers::new();
+        timed.desc.evict(timed.generation, &mut wakers);
+        wakers.wake_all();
+        timed.desc.retire(timed.generation);
+    });
+    let side = timed.desc.side(Direction::Read);
+    if let Ok(ticket) = side.begin(timed.generation) {
+        side.clear_ready(ticket);
+        let mut key = None;
+        if side.wait(timed.generation, &mut key, Interest::Event, Waker::noop(), || true) == Wait::Listed {
+            timed.arm(timed.desc.wait_until(100), timed.generation);
+        }
+        let mut wakers = Wakers::new();
+        side.finish(&mut key, true, &mut wakers);
+        wakers.wake_all();
+    }
+    closing.join().unwrap();
+    let generation = timed.desc.open();
+    timed.arm(timed.desc.set_deadline(Direction::Read, 200, &mut Wakers::new()), generation);
+    assert!(timed.fires_by(200), "no timer for the deadline");
+    timed.run(200);
+    timed.run(200);
+    assert_eq!(timed.desc.side(Direction::Read).begin(generation).err(), Some(Stop::Expired));
+}
+
+/// A descriptor's timer fires while it is closed, its slot used again, and a deadline set for the next descriptor.
+pub fn a_timer_that_fires_during_reuse_serves_the_next_descriptor() {
+    let timed = Timed::new(100);
+    let firing = spawn(&timed, |timed| timed.run(100));
+    timed.desc.retire(timed.generation);
+    let generation = timed.desc.open();
+    timed.arm(timed.desc.set_deadline(Direction::Read, 200, &mut Wakers::new()), generation);
+    firing.join().unwrap();
+    assert!(timed.desc.side(Direction::Read).begin(generation).is_ok(), "a deadline of before has expired the next");
+    assert!(timed.fires_by(200), "no timer for the deadline");
+}
+
+/// The same for an operation of the next descriptor, which waits with a timeout of its own.
+pub fn a_timer_that_fires_during_reuse_serves_the_next_timeout() {
+    let timed = Timed::new(100);
+    let firing = spawn(&timed, |timed| timed.run(100));
+    timed.desc.retire(timed.generation);
+    let generation = timed.desc.open();
+    let side = timed.desc.side(Direction::Read);
+    assert!(side.clear_ready(side.begin(generation).unwrap()));
+    let woken = Arc::new(Woken(false.into()));
+    let (waker, mut key) = (Waker::from(woken.clone()), None);
+    let mut wait = || {
+        while side.wait(generation, &mut key, Interest::Event, &waker, || true) != Wait::Listed {}
+        timed.arm(timed.desc.wait_until(150), generation);
+    };
+    wait();
+    firing.join().unwrap();
+    if woken.0.swap(false, Ordering::Relaxed) {
+        wait();
+    }
+    timed.run(150);
+    assert!(woken.0.load(Ordering::Relaxed), "nobody wakes the operation when its time has come");
 }

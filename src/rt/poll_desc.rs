@@ -7,6 +7,13 @@
 //! Its two directions are [`Side`]s, which say whether a call may succeed, and who waits. What is here concerns both: the generation, the
 //! registration, the one timer.
 //!
+//! # The timer
+//! `armed` belongs to the slot, not to the descriptor, and has no generation. It is [`NONE`], or the time of a heap entry for this
+//! slot: whoever changes it to a time puts that entry in, and an entry counts while `armed` is its time. Closing changes nothing: the
+//! next descriptor of the slot relies on the entry of the last one, which fires at or before the earliest deadline of whoever has the
+//! slot then, and goes back in for what is still to come. An entry that finds nothing due does nothing (models
+//! `a_timer_armed_during_close_serves_the_next_descriptor`, `a_timer_that_fires_during_reuse_serves_the_next_descriptor`).
+//!
 //! # Memory ordering
 //! The timer handshake (`set_deadline` against `fire`) is a Dekker pair over a side's deadline and `armed` and is SeqCst on both
 //! sides: models `deadline_moves_against_fire`, `deadline_set_against_fire`, `two_deadlines_move_against_fire`.
@@ -42,7 +49,7 @@ pub(crate) struct PollDesc {
     pub(crate) registration: AtomicU64,
     pub(super) slots: [WaitSlot; 2],
     // The second: deadlines that are set, and `poll_*` callers.
-    /// When the one timer entry that counts is due, or none.
+    /// When the one timer entry of the slot that counts is due, or none.
     armed: AtomicU64,
     pub(super) poll_untils: [AtomicU64; 2],
     pub(super) poll_epochs: [AtomicU32; 2],
@@ -50,8 +57,6 @@ pub(crate) struct PollDesc {
     wait_until: AtomicU64,
     // The third.
     pub(super) lists: [List; 2],
-    /// The timer set that entry is in: a hint, for its count of dead entries.
-    pub(crate) armed_in: AtomicU32,
     pub(crate) index: u32,
     pub(crate) next_free: AtomicU32,
 }
@@ -78,7 +83,6 @@ impl PollDesc {
             poll_epochs: [AtomicU32::new(0), AtomicU32::new(0)],
             wait_until: AtomicU64::new(NONE),
             lists: [Mutex::new(None), Mutex::new(None)],
-            armed_in: AtomicU32::new(0),
             index,
             next_free: AtomicU32::new(0),
         }
@@ -98,7 +102,8 @@ impl PollDesc {
     pub(crate) fn open(&self) -> u32 {
         let generation = self.side(Direction::Read).generation();
         self.sides().iter().for_each(|side| side.open(generation));
-        self.wait_until.store(NONE, Ordering::Relaxed);
+        // ORDERING: Relaxed; a swap for the reason given in `Side::open`.
+        self.wait_until.swap(NONE, Ordering::Relaxed);
         self.poll_epochs.iter().for_each(|epoch| epoch.store(0, Ordering::Relaxed));
         generation
     }
@@ -108,11 +113,10 @@ impl PollDesc {
         self.sides().iter().for_each(|side| side.evict(generation, wakers));
     }
 
-    /// The descriptor is gone: from here on its events and timers are stale. Returns whether a timer entry died with it.
-    pub(crate) fn retire(&self, generation: u32) -> bool {
+    /// The descriptor is gone: from here on its events are stale.
+    pub(crate) fn retire(&self, generation: u32) {
         self.sides().iter().for_each(|side| side.retire(generation));
         self.registration.store(registration::NONE, Ordering::Release);
-        self.armed.swap(NONE, Ordering::SeqCst) != NONE
     }
 
     /// Whether the slot still stands for the descriptor `generation`.
@@ -122,14 +126,16 @@ impl PollDesc {
 
     /// Sets the deadline of one direction to a time later than the one it has; see [`set_deadline`](PollDesc::set_deadline).
     #[inline]
-    pub(crate) fn move_deadline(&self, direction: Direction, at: u64) -> Option<Arm> {
+    #[must_use = "a deadline without its timer entry never fires"]
+    pub(crate) fn move_deadline(&self, direction: Direction, at: u64) -> Option<u64> {
         self.side(direction).set_deadline(at);
         self.arm(at)
     }
 
     /// Sets the deadline of one direction: a time to come, [`EXPIRED`] or [`NONE`]. Returns when a timer entry must be put in,
     /// if none is there at or before it.
-    pub(crate) fn set_deadline(&self, direction: Direction, at: u64, wakers: &mut Wakers) -> Option<Arm> {
+    #[must_use = "a deadline without its timer entry never fires"]
+    pub(crate) fn set_deadline(&self, direction: Direction, at: u64, wakers: &mut Wakers) -> Option<u64> {
         let side = self.side(direction);
         if planted!("armed_before_deadline") && at > EXPIRED {
             let arm = self.arm(at);
@@ -152,8 +158,10 @@ impl PollDesc {
         self.side(direction).deadline()
     }
 
-    /// An operation is about to wait until `at` at most, by its own relative timeout.
-    pub(crate) fn wait_until(&self, at: u64) -> Option<Arm> {
+    /// An operation is about to wait until `at` at most, by its own relative timeout. Returns when a timer entry must be put in, as
+    /// [`set_deadline`](PollDesc::set_deadline) does.
+    #[must_use = "a timeout without its timer entry never fires"]
+    pub(crate) fn wait_until(&self, at: u64) -> Option<u64> {
         let slot = &self.wait_until;
         let mut seen = slot.load(Ordering::SeqCst);
         while seen == NONE || seen > at {
@@ -165,25 +173,24 @@ impl PollDesc {
         self.arm(at)
     }
 
-    fn arm(&self, at: u64) -> Option<Arm> {
+    /// Sees that an entry is due at `at` or before. Returns the time of the one that the caller must put in, if any.
+    fn arm(&self, at: u64) -> Option<u64> {
         let mut armed = self.armed.load(Ordering::SeqCst);
         loop {
             if armed != NONE && armed <= at {
                 return None;
             }
             match self.armed.compare_exchange_weak(armed, at, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => return Some(Arm { at, superseded: armed != NONE }),
+                Ok(_) => return Some(at),
                 Err(now) => armed = now,
             }
         }
     }
 
-    /// The timer entry for `when` is due. Does nothing for an entry that was superseded or belongs to another descriptor;
-    /// otherwise expires what has come and returns when the entry goes back in, if anything is still to come.
-    pub(crate) fn fire(&self, generation: u32, when: u64, now: u64, wakers: &mut Wakers) -> Option<u64> {
-        if !self.is_current(generation) {
-            return None;
-        }
+    /// The timer entry for `when` is due. Does nothing for an entry that was superseded; otherwise expires what has come and
+    /// returns when an entry must be put in, if anything is still to come.
+    #[must_use = "what is still to come never fires without a timer entry"]
+    pub(crate) fn fire(&self, when: u64, now: u64, wakers: &mut Wakers) -> Option<u64> {
         // ORDERING: SeqCst, before the loads of the deadlines: see `set_deadline`.
         if self.armed.compare_exchange(when, NONE, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             return None;
@@ -195,23 +202,13 @@ impl PollDesc {
             next[2] = None;
             self.sides().iter().for_each(|side| side.interrupt(wakers));
         }
-        let next = next.into_iter().flatten().min();
-        next.and_then(|at| self.arm(at)).map(|arm| arm.at)
+        self.arm(next.into_iter().flatten().min()?)
     }
 
     /// Whether a timer entry for `when` still counts.
-    pub(crate) fn counts(&self, generation: u32, when: u64) -> bool {
-        self.is_current(generation) && self.armed.load(Ordering::Acquire) == when
+    pub(crate) fn counts(&self, when: u64) -> bool {
+        self.armed.load(Ordering::Acquire) == when
     }
-}
-
-/// A timer entry to be put in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a deadline without its timer entry never fires"]
-pub(crate) struct Arm {
-    pub(crate) at: u64,
-    /// An entry for a later time is in a heap already and is dead from now on.
-    pub(crate) superseded: bool,
 }
 
 const _: () = assert!(crate::sync::MODEL || size_of::<PollDesc>() <= 192, "three cache lines");

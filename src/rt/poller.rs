@@ -374,9 +374,9 @@ impl PollHandle {
             return Poll::Ready(Err(WaitError::TimedOut));
         }
         if *until != clock::NEVER
-            && let Some(arm) = self.desc.wait_until(*until)
+            && let Some(at) = self.desc.wait_until(*until)
         {
-            runtime().arm_poll(self.desc, self.generation, arm);
+            runtime().arm_poll(self.desc, at);
         }
         Poll::Pending
     }
@@ -497,8 +497,8 @@ impl PollHandle {
         let old = self.desc.deadline(direction);
         if old > clock::EXPIRED && at >= old && clock::is_to_come(at) {
             // Moved later: the timer is in at or before the old time, and looks again when it fires.
-            if let Some(arm) = self.desc.move_deadline(direction, at) {
-                runtime().arm_poll(self.desc, self.generation, arm);
+            if let Some(at) = self.desc.move_deadline(direction, at) {
+                runtime().arm_poll(self.desc, at);
             }
             return Ok(());
         }
@@ -511,10 +511,9 @@ impl PollHandle {
             at = clock::EXPIRED;
         }
         let mut wakers = Wakers::new();
-        let arm = self.desc.set_deadline(direction, at, &mut wakers);
-        if let Some(arm) = arm {
+        if let Some(at) = self.desc.set_deadline(direction, at, &mut wakers) {
             runtime().ensure_running();
-            runtime().arm_poll(self.desc, self.generation, arm);
+            runtime().arm_poll(self.desc, at);
         }
         wakers.wake_all();
     }
@@ -547,9 +546,7 @@ impl PollHandle {
 
     /// The same for a handle that was never registered: what waits through it hears of expiry and close only.
     pub(crate) fn retire_bare(&self) {
-        if self.desc.retire(self.generation) {
-            runtime().note_dead_timer(self.desc);
-        }
+        self.desc.retire(self.generation);
         runtime().descriptors.fetch_sub(1, Ordering::Relaxed);
     }
 }

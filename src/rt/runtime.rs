@@ -25,7 +25,7 @@ use super::context;
 use super::driver::Driver;
 use super::fork;
 use super::poll_cache::PollCache;
-use super::poll_desc::{Arm, PollDesc};
+use super::poll_desc::PollDesc;
 use super::sched::awake::Awake;
 use super::sched::blocking::Pool;
 use super::sched::idle::Idle;
@@ -329,33 +329,16 @@ impl Runtime {
     /// Whether a swept entry of a poll descriptor would still count.
     pub(crate) fn entry_counts(&self, target: Target, when: u64) -> bool {
         match target {
-            Target::Poll { index, generation } => {
-                self.cache.get(index).is_some_and(|desc| desc.counts(generation, when))
-            }
+            Target::Poll { index } => self.cache.get(index).is_some_and(|desc| desc.counts(when)),
             Target::Sleep { .. } => true,
         }
     }
 
-    /// Puts a poll descriptor's timer in.
-    pub(crate) fn arm_poll(&'static self, desc: &PollDesc, generation: u32, arm: Arm) {
-        if arm.superseded {
-            self.note_dead_timer(desc);
-        }
-        let set = self.timers();
-        let target = Target::Poll { index: desc.index, generation };
-        let first = set.add(arm.at, target, |target, when| self.entry_counts(target, when));
-        let number = context::processor().map_or(u32::MAX, |processor| processor.id as u32);
-        desc.armed_in.store(number, Ordering::Relaxed);
-        if first {
-            self.timer_moved(arm.at);
-        }
-    }
-
-    /// The entry that stood for this descriptor is dead.
-    pub(crate) fn note_dead_timer(&'static self, desc: &PollDesc) {
-        match desc.armed_in.load(Ordering::Relaxed) {
-            u32::MAX => self.shared_timers.note_dead(),
-            id => self.processor_at(id as usize).timers.note_dead(),
+    /// Puts a poll descriptor's timer entry in.
+    pub(crate) fn arm_poll(&'static self, desc: &PollDesc, at: u64) {
+        let target = Target::Poll { index: desc.index };
+        if self.timers().add(at, target, |target, when| self.entry_counts(target, when)) {
+            self.timer_moved(at);
         }
     }
 
@@ -376,12 +359,10 @@ impl Runtime {
             let count = set.run(now, due, wakers);
             self.timers_fired.add(count as u64);
             for (when, target) in due.drain(..) {
-                let Target::Poll { index, generation } = target else { continue };
+                let Target::Poll { index } = target else { continue };
                 let Some(desc) = self.cache.get(index) else { continue };
-                if !desc.counts(generation, when) {
-                    set.forget_dead();
-                } else if let Some(at) = desc.fire(generation, when, now, wakers) {
-                    self.arm_poll(desc, generation, Arm { at, superseded: false });
+                if let Some(at) = desc.fire(when, now, wakers) {
+                    self.arm_poll(desc, at);
                 }
             }
         }

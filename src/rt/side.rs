@@ -152,9 +152,10 @@ impl<'a> Side<'a> {
 
     /// Stands for a new descriptor: a call may succeed. Nobody waits.
     pub(super) fn open(self, generation: u32) {
-        for time in [self.deadline_word(), self.poll_until()] {
-            time.store(NONE, Ordering::Relaxed);
-        }
+        self.poll_until().store(NONE, Ordering::Relaxed);
+        // ORDERING: Relaxed. A swap, although a store will do, because loom lets a compare-and-swap of `fire` come after a store
+        // that it did not see.
+        self.deadline_word().swap(NONE, Ordering::Relaxed);
         // ORDERING: Release: a stale event that reads this word with its own old generation goes away; see `set_ready`.
         self.word().swap(u64::from(generation) << GENERATION_SHIFT | READY, Ordering::AcqRel);
     }

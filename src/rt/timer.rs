@@ -3,7 +3,8 @@
 //! An entry is 16 bytes: when, and what for. It holds no pointer and needs no removal: the truth is elsewhere, and an entry that is
 //! no longer true is *dead* when it comes to the top. Two kinds of truth:
 //!
-//! * a [`PollDesc`](super::poll_desc::PollDesc)'s deadlines (index and generation; `armed` there says which entry counts);
+//! * the deadlines of the descriptor that has a slot of the poll cache at that moment (the slot's index; `armed` in the
+//!   [`PollDesc`](super::poll_desc::PollDesc) says which entry counts);
 //! * a sleep, whose waker lives in a slot of this very set (slot number and generation).
 //!
 //! # States of a sleep slot
@@ -13,8 +14,8 @@
 //! # Invariants
 //! * T1 — `next` is never later than the earliest live entry, so who sleeps until the least `next` of all sets is never late. It
 //!   may be early: a dead entry on top.
-//! * T2 — dead entries are swept when they are a quarter of the heap: memory is linear in what is alive.
-//! * 4 — an entry whose generation has moved does nothing.
+//! * T2 — dead entries are swept when the heap has doubled since it was smallest: memory is linear in what was alive at one time.
+//! * 4 — an entry of a sleep whose generation has moved does nothing.
 //!
 //! # Memory ordering
 //! `next` is stored SeqCst under the set's lock. Who arms from another thread then loads the poller's wake-up time (SeqCst); the
@@ -31,13 +32,13 @@ use std::task::Waker;
 
 use super::clock::NEVER;
 use super::waiters::Wakers;
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, const_fn, planted};
+use crate::sync::{AtomicU64, Mutex, Ordering, const_fn, planted};
 
 /// What an entry is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// The deadlines of the poll cache's slot of this index.
-    Poll { index: u32, generation: u32 },
+    Poll { index: u32 },
     /// A sleep slot of the same set.
     Sleep { slot: u32, generation: u32 },
 }
@@ -50,20 +51,21 @@ struct Entry {
     when: u64,
     /// The index, with [`SLEEP`] for the kind.
     id: u32,
+    /// Of a sleep; 0 for a poll descriptor.
     generation: u32,
 }
 
 impl Entry {
     fn new(when: u64, target: Target) -> Entry {
         match target {
-            Target::Poll { index, generation } => Entry { when, id: index, generation },
+            Target::Poll { index } => Entry { when, id: index, generation: 0 },
             Target::Sleep { slot, generation } => Entry { when, id: slot | SLEEP, generation },
         }
     }
 
     fn target(self) -> Target {
         match self.id & SLEEP {
-            0 => Target::Poll { index: self.id, generation: self.generation },
+            0 => Target::Poll { index: self.id },
             _ => Target::Sleep { slot: self.id & !SLEEP, generation: self.generation },
         }
     }
@@ -143,8 +145,28 @@ const NO_SLOT: u32 = u32::MAX;
 #[derive(Debug)]
 struct Inner {
     heap: Heap,
+    /// How many entries there are when the heap is swept next.
+    sweep_at: usize,
     slots: Vec<SleepSlot>,
     free: u32,
+}
+
+impl Inner {
+    /// Keeps the entries of sleeps that are not over, and of poll descriptors, for which `counts` holds.
+    fn retain(&mut self, counts: impl Fn(Target, u64) -> bool) {
+        let Inner { heap, slots, .. } = self;
+        heap.retain(|entry| {
+            let is_over = match entry.target() {
+                Target::Sleep { slot, generation } => slots[slot as usize].generation != generation,
+                Target::Poll { .. } => false,
+            };
+            !is_over && counts(entry.target(), entry.when)
+        });
+    }
+
+    fn doubled(&self) -> usize {
+        (self.heap.0.len() * 2).max(SWEEP_MIN)
+    }
 }
 
 /// A sleep in a set.
@@ -160,8 +182,6 @@ pub(crate) struct TimerSet {
     inner: Mutex<Inner>,
     /// When the first entry is due; [`NEVER`] without one.
     next: AtomicU64,
-    /// Entries that no longer count, about.
-    dead: AtomicUsize,
     /// Entries ever put in. Changed under the lock.
     armed: AtomicU64,
 }
@@ -173,9 +193,13 @@ impl TimerSet {
     const_fn! {
         pub(crate) fn new() -> TimerSet {
             TimerSet {
-                inner: Mutex::new(Inner { heap: Heap(Vec::new()), slots: Vec::new(), free: NO_SLOT }),
+                inner: Mutex::new(Inner {
+                    heap: Heap(Vec::new()),
+                    sweep_at: SWEEP_MIN,
+                    slots: Vec::new(),
+                    free: NO_SLOT,
+                }),
                 next: AtomicU64::new(NEVER),
-                dead: AtomicUsize::new(0),
                 armed: AtomicU64::new(0),
             }
         }
@@ -193,14 +217,20 @@ impl TimerSet {
         self.armed.load(Ordering::Relaxed)
     }
 
-    fn push(&self, inner: &mut Inner, entry: Entry) {
+    /// Returns whether the entry is the first to be due.
+    fn push(&self, inner: &mut Inner, entry: Entry, counts: impl Fn(Target, u64) -> bool) -> bool {
+        if inner.heap.0.len() >= inner.sweep_at {
+            inner.retain(|target, when| matches!(target, Target::Sleep { .. }) || counts(target, when));
+            inner.sweep_at = inner.doubled();
+            self.publish(inner);
+        }
         inner.heap.push(entry);
         self.armed.store(self.armed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    /// One entry of this set no longer counts.
-    pub(crate) fn note_dead(&self) {
-        self.dead.fetch_add(1, Ordering::Relaxed);
+        let first = entry.when < self.next.load(Ordering::Relaxed);
+        if first {
+            self.publish(inner);
+        }
+        first
     }
 
     fn publish(&self, inner: &Inner) {
@@ -211,20 +241,12 @@ impl TimerSet {
     /// Puts in an entry for a poll descriptor. `counts` tells whether such an entry still counts, should the set be swept.
     /// Returns whether it is the first to be due.
     pub(crate) fn add(&self, when: u64, target: Target, counts: impl Fn(Target, u64) -> bool) -> bool {
-        let mut inner = self.inner.lock();
-        self.sweep(&mut inner, counts);
-        self.push(&mut inner, Entry::new(when, target));
-        let first = when < self.next.load(Ordering::Relaxed);
-        if first {
-            self.publish(&inner);
-        }
-        first
+        self.push(&mut self.inner.lock(), Entry::new(when, target), counts)
     }
 
     /// Arms a sleep. Returns its key and whether it is the first to be due.
     pub(crate) fn arm_sleep(&self, when: u64, waker: Waker, counts: impl Fn(Target, u64) -> bool) -> (SleepKey, bool) {
         let mut inner = self.inner.lock();
-        self.sweep(&mut inner, counts);
         let slot = match inner.free {
             NO_SLOT => {
                 inner.slots.push(SleepSlot { generation: 0, fired: false, waker: None, next_free: NO_SLOT });
@@ -237,11 +259,7 @@ impl TimerSet {
         (place.fired, place.waker) = (false, Some(waker));
         let generation = place.generation;
         inner.free = free;
-        self.push(&mut inner, Entry::new(when, Target::Sleep { slot, generation }));
-        let first = when < self.next.load(Ordering::Relaxed);
-        if first {
-            self.publish(&inner);
-        }
+        let first = self.push(&mut inner, Entry::new(when, Target::Sleep { slot, generation }), counts);
         (SleepKey { slot, generation }, first)
     }
 
@@ -273,14 +291,11 @@ impl TimerSet {
         let place = &mut inner.slots[key.slot as usize];
         debug_assert_eq!(place.generation, key.generation, "inconsistent sleep slot");
         place.generation = place.generation.wrapping_add(1);
-        let (waker, fired) = (place.waker.take(), place.fired);
+        let waker = place.waker.take();
         place.next_free = free;
         inner.free = key.slot;
         drop(inner);
         drop(waker);
-        if !fired {
-            self.note_dead();
-        }
     }
 
     /// Takes out what is due at `now`: sleepers' wakers go to `wakers`, poll descriptors' entries to `due`.
@@ -297,33 +312,13 @@ impl TimerSet {
                     if place.generation == generation {
                         place.fired = true;
                         wakers.extend(place.waker.take());
-                    } else {
-                        self.forget_dead();
                     }
                 }
             }
         }
+        inner.sweep_at = inner.sweep_at.min(inner.doubled());
         self.publish(&inner);
         count
-    }
-
-    /// A dead entry came to the top.
-    pub(crate) fn forget_dead(&self) {
-        let _ = self.dead.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |dead| dead.checked_sub(1));
-    }
-
-    fn sweep(&self, inner: &mut Inner, counts: impl Fn(Target, u64) -> bool) {
-        let len = inner.heap.0.len();
-        if len < SWEEP_MIN || self.dead.load(Ordering::Relaxed) * 4 < len {
-            return;
-        }
-        self.dead.store(0, Ordering::Relaxed);
-        let Inner { heap, slots, .. } = inner;
-        heap.retain(|entry| match entry.target() {
-            Target::Sleep { slot, generation } => slots[slot as usize].generation == generation,
-            target => counts(target, entry.when),
-        });
-        self.publish(inner);
     }
 
     /// For a shutdown: every sleeper is to be woken, and looks at its clock. Deadlines stay, since their sockets do; dead entries go.
@@ -335,11 +330,7 @@ impl TimerSet {
                 wakers.extend(place.waker.take());
             }
         }
-        inner.heap.retain(|entry| match entry.target() {
-            Target::Sleep { .. } => false,
-            target => counts(target, entry.when),
-        });
-        self.dead.store(0, Ordering::Relaxed);
+        inner.retain(|target, when| matches!(target, Target::Poll { .. }) && counts(target, when));
         self.publish(&inner);
     }
 
@@ -398,11 +389,10 @@ mod tests {
     /// A socket with a far deadline on which short timeouts expire: each supersedes the entry of the deadline, then puts it in again.
     #[test]
     fn an_entry_that_is_put_in_again_and_again_does_not_pile_up() {
-        let (set, far) = (TimerSet::new(), Target::Poll { index: 7, generation: 3 });
+        let (set, far) = (TimerSet::new(), Target::Poll { index: 7 });
         for short in 0..10_000 {
             let counts = |target, when| target == far && when == 1_000_000;
             set.add(1_000_000, far, counts);
-            set.note_dead();
             set.add(short, far, counts);
             assert_eq!(set.run(short, &mut Vec::new(), &mut Wakers::new()), 1);
         }
@@ -416,10 +406,10 @@ mod tests {
         assert!(first);
         let (late, first) = set.arm_sleep(30, Waker::noop().clone(), |_, _| true);
         assert!(!first);
-        assert!(!set.add(20, Target::Poll { index: 7, generation: 3 }, |_, _| true));
+        assert!(!set.add(20, Target::Poll { index: 7 }, |_, _| true));
         let (mut due, mut wakers) = (Vec::new(), Wakers::new());
         assert_eq!(set.run(20, &mut due, &mut wakers), 2);
-        assert_eq!(due, [(20, Target::Poll { index: 7, generation: 3 })]);
+        assert_eq!(due, [(20, Target::Poll { index: 7 })]);
         assert_eq!(wakers.wake_all(), 1);
         assert!(set.poll_sleep(early, Waker::noop()) && !set.poll_sleep(late, Waker::noop()));
         assert_eq!(set.next(), 30);
