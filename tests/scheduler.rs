@@ -133,7 +133,8 @@ fn block_on_hands_over_what_it_leaves_running() {
 #[test]
 fn a_root_future_that_yields_gives_way() {
     child("a_root_future_that_yields_gives_way", || {
-        rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
+        let builder = rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off);
+        builder.block_on_runs_tasks(true).start().unwrap();
         run(async {
             let done = Arc::new(AtomicBool::new(false));
             drop(task::spawn({
@@ -195,43 +196,118 @@ fn block_on_that_only_parks() {
     });
 }
 
-/// A task that blocks the thread of `block_on` keeps its future waiting. One may; after it no task comes to that thread.
-#[test]
-fn a_root_future_is_kept_waiting_once() {
-    child("a_root_future_is_kept_waiting_once", || {
-        rt::Builder::new().workers(2).start().unwrap();
-        let own = thread::current().id();
-        let kept = Arc::new(AtomicUsize::new(0));
+/// A task that waits for the root future blocks its worker, never the thread of `block_on`.
+fn tasks_may_block_on_the_root(workers: usize) {
+    rt::Builder::new().workers(workers).start().unwrap();
+    // A channel that the root sends to.
+    assert_eq!(
         task::block_on(async {
-            let mut blockers = 0;
-            // Until one has blocked this thread (it may be that another thread took all).
-            while kept.load(Ordering::SeqCst) == 0 && blockers < 20 {
-                blockers += 1;
-                let kept = kept.clone();
-                let blocker = task::spawn(async move {
-                    kept.fetch_add(usize::from(thread::current().id() == own), Ordering::SeqCst);
-                    let before = rt::metrics().blocked_tasks;
-                    eventually("it is seen", || rt::metrics().blocked_tasks > before);
-                });
-                blocker.await;
-            }
-            assert!(kept.load(Ordering::SeqCst) > 0, "no task ever ran on the thread of block_on");
-            // Ten seconds long.
-            let seen = Instant::now();
-            for _ in 0..200 {
-                let ran_on = task::spawn(async { thread::current().id() }).await;
-                assert!(ran_on != own || seen.elapsed() > Duration::from_secs(9));
-            }
+            let (sender, receiver) = mpsc::channel();
+            let task = task::spawn(async move { receiver.recv().unwrap() });
+            task::sleep(20 * MS).await;
+            sender.send(7).unwrap();
+            task.await
+        }),
+        7
+    );
+    // A lock that the root holds over an await.
+    let lock = Arc::new(Mutex::new(()));
+    task::block_on(async {
+        for _ in 0..500 {
+            let other = lock.clone();
+            let task = task::spawn(async move { drop(other.lock().unwrap()) });
+            let guard = lock.lock().unwrap();
+            task::yield_now().await;
+            drop(guard);
+            task.await;
+        }
+    });
+    // A blocking socket that the root answers, and a nested block_on.
+    task::block_on(async {
+        let listener = netpoll::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let task = task::spawn(async move {
+            use std::io::{Read, Write};
+            let mut stream = std::net::TcpStream::connect(addr).unwrap();
+            stream.write_all(b"x").unwrap();
+            stream.read_exact(&mut [0; 1]).unwrap();
         });
+        let (stream, _) = listener.accept().await.unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 1);
+        stream.write_all(b"y").await.unwrap();
+        task.await;
+        let (sender, receiver) = futures::channel::oneshot::channel();
+        let task = task::spawn(async { task::block_on(receiver).unwrap() });
+        task::sleep(5 * MS).await;
+        sender.send(8).unwrap();
+        assert_eq!(task.await, 8);
+    });
+    // Tasks that the root itself woke.
+    task::block_on(async {
+        let (wake, woken) = futures::channel::oneshot::channel();
+        let (sender, receiver) = mpsc::channel();
+        let task = task::spawn(async move {
+            woken.await.unwrap();
+            receiver.recv().unwrap()
+        });
+        task::sleep(5 * MS).await;
+        wake.send(()).unwrap();
+        task::yield_now().await;
+        task::sleep(5 * MS).await;
+        sender.send(9).unwrap();
+        assert_eq!(task.await, 9);
     });
 }
 
-/// One that blocks another thread keeps no future waiting: the thread of `block_on` goes on running tasks.
 #[test]
-fn a_root_future_is_not_kept_waiting_by_another_s_task() {
-    child("a_root_future_is_not_kept_waiting_by_another_s_task", || {
+fn tasks_may_block_on_the_root_with_one_worker() {
+    child("tasks_may_block_on_the_root_with_one_worker", || tasks_may_block_on_the_root(1));
+}
+
+#[test]
+fn tasks_may_block_on_the_root_with_four_workers() {
+    child("tasks_may_block_on_the_root_with_four_workers", || tasks_may_block_on_the_root(4));
+}
+
+/// The root's sockets and timers go on while every worker is kept busy and no other can be added.
+#[test]
+fn a_root_goes_on_beside_workers_that_never_yield() {
+    child("a_root_goes_on_beside_workers_that_never_yield", || {
+        for policy in [BlockedPolicy::AddWorkers, BlockedPolicy::Off] {
+            rt::Builder::new().workers(1).spare_workers(0).blocked_tasks(policy).start().unwrap();
+            let release = Arc::new(AtomicBool::new(false));
+            let (begun, begins) = mpsc::channel();
+            let busy = task::spawn({
+                let release = release.clone();
+                async move {
+                    begun.send(()).unwrap();
+                    while !release.load(Ordering::Relaxed) {
+                        thread::yield_now();
+                    }
+                }
+            });
+            begins.recv().unwrap();
+            task::block_on(async {
+                let (client, server) = pair().await;
+                for _ in 0..50 {
+                    client.write_all(b"x").await.unwrap();
+                    assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 1);
+                    task::sleep(MS).await;
+                }
+            });
+            release.store(true, Ordering::Relaxed);
+            assert!(park_on(busy) == ());
+            rt::shutdown(common::BOUND).unwrap();
+        }
+    });
+}
+
+/// With `block_on_runs_tasks` the thread of `block_on` takes a worker's place.
+#[test]
+fn block_on_runs_tasks_if_asked_to() {
+    child("block_on_runs_tasks_if_asked_to", || {
         let own = thread::current().id();
-        rt::Builder::new().workers(3).start().unwrap();
+        rt::Builder::new().workers(3).block_on_runs_tasks(true).start().unwrap();
         let (leave, wait) = mpsc::channel::<()>();
         let task = task::spawn(async move { wait.recv().is_err() });
         eventually("it is seen", || rt::metrics().blocked_tasks > 0);
@@ -709,7 +785,8 @@ fn yield_now_lets_the_queued_go_first() {
     child("yield_now_lets_the_queued_go_first", || {
         // Off: a helper for a worker that the machine has given no CPU would upset the order.
         rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
-        let order = run(async {
+        // Spawned by a task, so that one worker has all of them queued before it runs the first.
+        let order = park_on(task::spawn(async {
             let order = Arc::new(Mutex::new(Vec::new()));
             let tasks: Vec<_> = (0..4)
                 .map(|n| {
@@ -725,8 +802,9 @@ fn yield_now_lets_the_queued_go_first() {
             for task in tasks {
                 task.await;
             }
-            order.lock().unwrap().clone()
-        });
+            let order = order.lock().unwrap().clone();
+            order
+        }));
         let rounds: Vec<_> = order.iter().map(|turn| turn.0).collect();
         assert_eq!(rounds, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2], "{order:?}");
     });

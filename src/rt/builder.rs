@@ -69,7 +69,7 @@ impl Config {
             thread_name: "netpoll".to_owned(),
             blocked_tasks: BlockedPolicy::default(),
             on_blocked_task: None,
-            block_on_runs_tasks: true,
+            block_on_runs_tasks: false,
         }
     }
 
@@ -153,8 +153,8 @@ impl Builder {
         Builder { config: Config::new(), workers: None, thread_name: None }
     }
 
-    /// How many threads run tasks at the same time, from 1 up. Threads start when there is work for them. A thread inside
-    /// [`block_on`](crate::task::block_on) counts as one.
+    /// How many threads run tasks at the same time, from 1 up. Threads start when there is work for them. A thread in
+    /// [`block_on`](crate::task::block_on) is none of them.
     pub fn workers(mut self, workers: usize) -> Builder {
         self.workers = Some(workers);
         self
@@ -192,9 +192,11 @@ impl Builder {
         self
     }
 
-    /// Whether a thread inside [`block_on`](crate::task::block_on) runs other tasks and polls the network while it waits (the
-    /// default), or only parks. A task that never returns to such a thread keeps the future of `block_on` from going on; one that
-    /// does so late makes the thread run no tasks for ten seconds.
+    /// Whether a thread in [`block_on`](crate::task::block_on) also runs spawned tasks while it waits, as long as a worker's place is
+    /// free. The default is `false`: workers run the tasks.
+    ///
+    /// With `true`, a task that blocks such a thread keeps the future of `block_on` from going on. If the task waits for that future,
+    /// neither ends.
     pub fn block_on_runs_tasks(mut self, runs: bool) -> Builder {
         self.config.block_on_runs_tasks = runs;
         self

@@ -25,6 +25,8 @@ struct Context {
     task: Cell<*const TaskData>,
     /// A thread that runs the runtime: a worker, or one inside `block_on`.
     depth: Cell<u32>,
+    /// The thread is in the turn of a root future: it polls, or sees that another does, when that is over.
+    is_root: Cell<bool>,
     /// The budget of a thread without a processor; never refilled by a scheduler, so it refills itself.
     budget: Cell<u32>,
 }
@@ -35,12 +37,13 @@ thread_local! {
             processor: Cell::new(None),
             task: Cell::new(ptr::null()),
             depth: Cell::new(0),
+            is_root: Cell::new(false),
             budget: Cell::new(BUDGET),
         }
     };
 }
 
-/// The processor that this thread owns.
+/// The processor that this thread owns, maybe one of an epoch that is over.
 #[inline]
 pub(crate) fn processor() -> Option<&'static Processor> {
     CONTEXT.with(|context| context.processor.get())
@@ -55,16 +58,30 @@ pub(crate) fn is_inside() -> bool {
     CONTEXT.with(|context| context.depth.get() > 0)
 }
 
-/// Marks the thread as being inside until the guard goes.
-pub(crate) fn enter() -> impl Drop {
-    struct Leave;
-    impl Drop for Leave {
-        fn drop(&mut self) {
-            CONTEXT.with(|context| context.depth.set(context.depth.get() - 1));
-        }
-    }
-    CONTEXT.with(|context| context.depth.set(context.depth.get() + 1));
-    Leave
+/// Marks the thread as being inside until [`leave`]. Returns whether it was before.
+pub(crate) fn enter() -> bool {
+    CONTEXT.with(|context| context.depth.replace(context.depth.get() + 1) > 0)
+}
+
+/// Undoes one [`enter`].
+pub(crate) fn leave() {
+    CONTEXT.with(|context| context.depth.set(context.depth.get() - 1));
+}
+
+/// Whether this thread is in the turn of a root future.
+#[inline]
+pub(crate) fn is_root() -> bool {
+    CONTEXT.with(|context| context.is_root.get())
+}
+
+/// Returns what it was before.
+pub(crate) fn set_root(is_root: bool) -> bool {
+    CONTEXT.with(|context| context.is_root.replace(is_root))
+}
+
+/// A turn begins on a thread without a processor.
+pub(crate) fn refill_budget() {
+    CONTEXT.with(|context| context.budget.set(BUDGET));
 }
 
 /// Calls `f` with the task that this thread is running.
@@ -75,10 +92,17 @@ pub(crate) fn with_task<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     f(unsafe { task.as_ref() })
 }
 
-/// The processor that this thread owns, and whether it is running a task.
+/// The processor that this thread owns in `epoch`. A thread that a shutdown left behind has none in the next epoch.
 #[inline]
-pub(crate) fn processor_and_task() -> (Option<&'static Processor>, bool) {
-    CONTEXT.with(|context| (context.processor.get(), !context.task.get().is_null()))
+pub(crate) fn processor_in(epoch: u32) -> Option<&'static Processor> {
+    // ORDERING: Relaxed: written by the owner, or before the processor was handed to it.
+    processor().filter(|processor| processor.epoch.load(Ordering::Relaxed) == epoch)
+}
+
+/// The processor that this thread owns in `epoch`, and whether it is running a task.
+#[inline]
+pub(crate) fn processor_and_task(epoch: u32) -> (Option<&'static Processor>, bool) {
+    (processor_in(epoch), CONTEXT.with(|context| !context.task.get().is_null()))
 }
 
 /// Makes `task` the current one while `f` runs, also if it panics.
@@ -96,13 +120,23 @@ pub(crate) fn run_task<T>(task: *const TaskData, f: impl FnOnce() -> T) -> T {
 /// Takes one from the budget before an I/O operation, if the runtime keeps one for this thread and some is left.
 #[inline]
 pub(crate) fn take_budget() -> bool {
-    let Some(processor) = processor() else { return false };
-    // ORDERING: Relaxed, as in `poll_budget`.
-    let left = processor.budget.load(Ordering::Relaxed);
-    if left > 0 {
-        processor.budget.store(left - 1, Ordering::Relaxed);
-    }
-    left > 0
+    CONTEXT.with(|context| match context.processor.get() {
+        Some(processor) => {
+            // ORDERING: Relaxed, as in `poll_budget`.
+            let left = processor.budget.load(Ordering::Relaxed);
+            if left > 0 {
+                processor.budget.store(left - 1, Ordering::Relaxed);
+            }
+            left > 0
+        }
+        None => {
+            let left = if context.is_root.get() { context.budget.get() } else { 0 };
+            if left > 0 {
+                context.budget.set(left - 1);
+            }
+            left > 0
+        }
+    })
 }
 
 /// Bytes that an operation moves for what it has taken from the budget.
@@ -219,22 +253,22 @@ mod tests {
     #[test]
     fn a_thread_knows_where_it_is() {
         assert!(!is_inside());
-        let outer = enter();
-        let inner = enter();
+        assert!(!enter() && enter() && is_inside());
+        leave();
         assert!(is_inside());
-        drop(inner);
-        assert!(is_inside());
-        drop(outer);
+        leave();
         assert!(!is_inside());
         with_processor(|processor| {
-            assert!(processor_and_task().0.is_some_and(|own| ptr::eq(own, processor)) && !processor_and_task().1);
+            let is_own = |own: Option<&Processor>| own.is_some_and(|own| ptr::eq(own, processor));
+            assert!(is_own(processor_and_task(0).0) && !processor_and_task(0).1 && is_own(processor_in(0)));
+            assert!(processor_in(1).is_none() && processor_and_task(1).0.is_none());
             let task = ptr::without_provenance(8);
-            let ran = std::panic::catch_unwind(|| run_task(task, || assert!(!processor_and_task().1, "on purpose")));
-            assert!(ran.is_err() && !processor_and_task().1, "also if it panics");
+            let ran = std::panic::catch_unwind(|| run_task(task, || assert!(!processor_and_task(0).1, "on purpose")));
+            assert!(ran.is_err() && !processor_and_task(0).1, "also if it panics");
             run_task(task, || {
-                assert!(processor_and_task().1);
-                run_task(ptr::null(), || assert!(!processor_and_task().1));
-                assert!(processor_and_task().1);
+                assert!(processor_and_task(0).1);
+                run_task(ptr::null(), || assert!(!processor_and_task(0).1));
+                assert!(processor_and_task(0).1);
             });
         });
         assert!(processor().is_none());

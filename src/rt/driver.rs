@@ -1,19 +1,13 @@
-//! The driver: who polls, for how long, and what is done with a batch of events.
+//! The driver: the epoll instance, who polls it, for how long, and what is done with a batch of events.
 //!
-//! One thread at a time holds the *role* of polling. Whoever runs out of work takes it and sleeps in epoll until the next timer of
-//! all processors; the others park. Sharding the poller would change this type alone.
-//!
-//! # States
-//! role free → `try_take` → held → (`sleep_until` = when) asleep → held → `release` → free.
+//! One thread at a time has the [`Role`] of polling: a worker without work, a thread in `block_on` whose future is pending, or sysmon.
+//! Sharding the poller would change this type alone.
 //!
 //! # Invariants
-//! * D1 — while a thread sleeps here, `sleep_until` is not later than any timer: an earlier one that is armed meanwhile, a task that is
-//!   injected and a shutdown break the sleep.
-//! * 12 — wakers run after the whole batch is recorded and the role is given back.
-//!
-//! # Memory ordering
-//! Sleeper: store `sleep_until`, then look at the queues and timers. Everybody else: store the work, then load `sleep_until`. All
-//! SeqCst: one of the two sees the other (model `sleep_against_inject`).
+//! * D1 — while a thread sleeps in epoll, its announced end is not later than any timer: an earlier one that is armed meanwhile, a
+//!   task that is injected and a shutdown break the sleep.
+//! * D2 — the role is held from right before a poll until its batch is recorded, never while user code runs.
+//! * 12 — wakers run after the whole batch is recorded and the role is released.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -23,16 +17,15 @@ use super::clock;
 use super::epoll::{EVENTS_MAX, Epoll, Events};
 use super::poll_cache::PollCache;
 use super::poll_desc::Direction;
+use super::role::{By, Role};
 use super::sched::processor::Counter;
 use super::waiters::Wakers;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
+use crate::sync::Arc;
 
 /// See the module's header.
 #[derive(Debug)]
 pub(crate) struct Driver {
-    role: AtomicBool,
-    /// When the sleep in epoll ends; 0 while nobody sleeps there.
-    sleep_until: AtomicU64,
+    pub(crate) role: Role,
     epoll: RwLock<Option<Arc<Epoll>>>,
     pub(crate) waits: Counter,
     pub(crate) events: Counter,
@@ -46,8 +39,7 @@ pub(crate) const ONE_STEP_NANOS: u64 = 100_000_000;
 impl Driver {
     pub(crate) const fn new() -> Driver {
         Driver {
-            role: AtomicBool::new(false),
-            sleep_until: AtomicU64::new(0),
+            role: Role::new(),
             epoll: RwLock::new(None),
             waits: Counter::new(),
             events: Counter::new(),
@@ -106,37 +98,6 @@ impl Driver {
         drop(epoll);
     }
 
-    #[inline]
-    pub(crate) fn try_take(&self) -> bool {
-        !self.role.load(Ordering::Relaxed)
-            && self.role.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-    }
-
-    pub(crate) fn release(&self) {
-        let held = self.role.swap(false, Ordering::SeqCst);
-        debug_assert!(held, "the role is given back by who does not have it");
-    }
-
-    pub(crate) fn is_taken(&self) -> bool {
-        self.role.load(Ordering::SeqCst)
-    }
-
-    /// Whether a thread sleeps in epoll.
-    pub(crate) fn is_asleep(&self) -> bool {
-        self.sleep_until.load(Ordering::SeqCst) != 0
-    }
-
-    /// Role holder: announces a sleep until `until`. After this the caller looks at the queues once more.
-    pub(crate) fn announce(&self, until: u64) {
-        // ORDERING: SeqCst, see the header.
-        self.sleep_until.store(until, Ordering::SeqCst);
-    }
-
-    /// Role holder: the announced sleep is over, or was not slept.
-    pub(crate) fn retract(&self) {
-        self.sleep_until.store(0, Ordering::SeqCst);
-    }
-
     /// Role holder: takes events, waiting until `until` at most. `now` is the present moment; where there are [`ONE_STEP_NANOS`] and more
     /// to wait it may be the coarse clock's.
     pub(crate) fn poll(&self, epoll: &Epoll, events: &mut Events, most: usize, now: u64, until: u64) {
@@ -149,21 +110,27 @@ impl Driver {
         epoll.wait(events, most.min(EVENTS_MAX), timeout);
     }
 
-    /// Breaks the sleep, if anybody sleeps.
-    pub(crate) fn wake(&self) -> bool {
-        self.wake_if_later(0)
+    /// Breaks the sleep in epoll, whoever sleeps there.
+    pub(crate) fn wake(&self) {
+        self.wake_if_later(0);
     }
 
-    /// Breaks a sleep that would last beyond `at`. Returns whether anybody sleeps.
+    /// Breaks the sleep of a worker. Returns whether one sleeps in epoll.
+    pub(crate) fn wake_worker(&self) -> bool {
+        let is_worker = self.role.asleep() == Some(By::Worker);
+        if is_worker {
+            self.wake();
+        }
+        is_worker
+    }
+
+    /// Breaks a sleep that would last beyond `at`. Returns whether a thread sleeps.
     pub(crate) fn wake_if_later(&self, at: u64) -> bool {
-        // ORDERING: SeqCst, see the header.
-        let until = self.sleep_until.load(Ordering::SeqCst);
-        if until > at
-            && let Some(epoll) = &*self.slot()
-        {
+        let (is_asleep, is_later) = self.role.asleep_beyond(at);
+        if is_later && let Some(epoll) = &*self.slot() {
             epoll.wake();
         }
-        until != 0
+        is_asleep
     }
 
     /// Role holder: records a batch and collects who is to be woken.
@@ -195,14 +162,6 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn the_role_is_one_thread_s() {
-        let driver = Driver::new();
-        assert!(!driver.is_taken() && driver.try_take() && driver.is_taken() && !driver.try_take());
-        driver.release();
-        assert!(!driver.is_taken() && driver.try_take());
-    }
-
-    #[test]
     fn only_a_sleep_that_lasts_too_long_is_broken() {
         let driver = Driver::new();
         let epoll = driver.epoll().unwrap();
@@ -213,14 +172,16 @@ mod tests {
             driver.poll(&epoll, &mut events, 8, now, until);
             !events.is_empty()
         };
-        assert!(!driver.is_asleep() && !driver.wake() && !is_broken(now));
-        driver.announce(100);
-        assert!(driver.is_asleep() && driver.wake_if_later(100) && !is_broken(now), "it ends then anyway");
+        assert!(!driver.wake_worker() && !driver.wake_if_later(0) && !is_broken(now));
+        driver.role.sleep(100, By::Worker);
+        assert!(driver.wake_if_later(104) && !is_broken(now), "it ends then anyway");
         assert!(driver.wake_if_later(99) && is_broken(clock::NEVER));
-        assert!(driver.wake() && is_broken(clock::NEVER));
-        driver.retract();
-        assert!(!driver.is_asleep() && !driver.wake_if_later(0) && !is_broken(now));
-        assert_eq!(driver.waits.get(), 5);
+        assert!(driver.wake_worker() && is_broken(clock::NEVER));
+        driver.role.sleep(100, By::Root);
+        assert!(!driver.wake_worker() && !is_broken(now) && driver.wake_if_later(99) && is_broken(clock::NEVER));
+        driver.role.rise();
+        assert!(!driver.wake_worker() && !driver.wake_if_later(0) && !is_broken(now));
+        assert_eq!(driver.waits.get(), 7);
         driver.close();
         assert!(!Arc::ptr_eq(&epoll, &driver.epoll().unwrap()), "the next is another one");
     }

@@ -19,6 +19,7 @@ pub(crate) mod parker;
 pub(crate) mod poll_cache;
 pub(crate) mod poll_desc;
 pub(crate) mod poller;
+pub(crate) mod role;
 pub(crate) mod runtime;
 pub(crate) mod sched;
 mod shutdown;

@@ -460,7 +460,7 @@ impl PollHandle {
         match runtime.driver.add(fd, self.desc.index, self.generation, is_first) {
             Ok(()) => {
                 self.desc.registration.store(state(registration::ADDED), Ordering::Release);
-                if super::context::processor().is_none() {
+                if !runtime.polls_here() {
                     runtime.attend_poller();
                 }
                 Ok(epoch)

@@ -84,8 +84,16 @@ pub(crate) struct Runtime {
     pub(crate) descriptors: AtomicUsize,
     pub(crate) panics: Counter,
     pub(crate) nested: AtomicU32,
-    /// A thread inside `block_on` wants the role of polling: see `Idle::wants_role`.
-    pub(crate) role_wanted: AtomicBool,
+    /// Threads in the turn of a root future.
+    roots: AtomicUsize,
+    /// Threads in `block_on` that run tasks.
+    pub(crate) visitors: AtomicUsize,
+    /// A thread in `block_on` asks for the role: see `Wish`.
+    pub(crate) role_wished: AtomicBool,
+    /// The events that the workers poll for wake no task.
+    lonely: AtomicBool,
+    /// The last thread that was to start was refused.
+    short_of_threads: AtomicBool,
     pub(crate) closings: Closings,
 }
 
@@ -112,7 +120,11 @@ static RUNTIME: Runtime = Runtime {
     descriptors: AtomicUsize::new(0),
     panics: Counter::new(),
     nested: AtomicU32::new(0),
-    role_wanted: AtomicBool::new(false),
+    roots: AtomicUsize::new(0),
+    visitors: AtomicUsize::new(0),
+    role_wished: AtomicBool::new(false),
+    lonely: AtomicBool::new(false),
+    short_of_threads: AtomicBool::new(false),
     closings: Closings::new(),
 };
 
@@ -244,22 +256,76 @@ impl Runtime {
         first.map(|injected| injected.0)
     }
 
-    /// There is work that only an awake thread does: see that there is one. A spare processor will do: if no other is left, all
-    /// belong to threads that block.
+    /// There is work for a worker: see that one is awake. A spare processor will do: if no other is left, all belong to threads that
+    /// block.
     pub(crate) fn attend(&'static self) {
         // ORDERING: SeqCst: work before, `awake` after; who goes to sleep counts down before it looks for work (R1).
         fence(Ordering::SeqCst);
-        if self.awake.count() == 0 && !self.driver.wake() {
+        if self.awake.count() == 0 && !self.driver.wake_worker() {
             self.wake_one(true);
         }
     }
 
-    /// Something was registered or armed by a thread that will not poll: see that somebody does.
+    /// Something was registered or armed by a thread that will not poll: see that another does.
     pub(crate) fn attend_poller(&'static self) {
         fence(Ordering::SeqCst);
-        if self.awake.count() == 0 && !self.driver.is_taken() {
+        if self.awake.count() == 0 && !self.driver.role.is_taken() && !self.nudge_root() {
             self.wake_one(true);
         }
+    }
+
+    // ---- threads in `block_on` ----
+
+    /// A turn of a root future begins.
+    pub(crate) fn root_begins(&self) {
+        // ORDERING: SeqCst, before the look whether sysmon sleeps; sysmon has them the other way round.
+        self.roots.fetch_add(1, Ordering::SeqCst);
+        self.sysmon.notice();
+    }
+
+    pub(crate) fn root_ends(&self) {
+        self.roots.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether a thread is in the turn of a root future.
+    pub(crate) fn has_root_turns(&self) -> bool {
+        self.roots.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether no worker will poll soon: none is awake but those that are stuck.
+    pub(crate) fn needs_poller(&self) -> bool {
+        self.awake.count() <= self.sysmon.stuck()
+    }
+
+    pub(crate) fn is_role_wished(&self) -> bool {
+        self.role_wished.load(Ordering::SeqCst)
+    }
+
+    /// Whether a worker polls for others alone. A hint.
+    pub(crate) fn is_lonely(&self) -> bool {
+        self.lonely.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn set_lonely(&self, is_lonely: bool) {
+        if self.lonely.load(Ordering::Relaxed) != is_lonely {
+            self.lonely.store(is_lonely, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the system refuses threads. A hint: where it is missed, the next refusal sets it.
+    pub(crate) fn is_short_of_threads(&self) -> bool {
+        self.short_of_threads.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_short_of_threads(&self, is_short: bool) {
+        self.short_of_threads.store(is_short, Ordering::Relaxed);
+    }
+
+    /// Whether this thread goes back to the poller by itself: it owns a processor, or is in the turn of a root future. Sysmon sees to
+    /// it that a long turn stops nobody.
+    pub(crate) fn polls_here(&self) -> bool {
+        context::is_root() || context::processor_in(self.epoch()).is_some()
     }
 
     // ---- tasks ----
@@ -304,7 +370,7 @@ impl Runtime {
 
     /// This thread's timers.
     pub(crate) fn timers(&'static self) -> &'static TimerSet {
-        context::processor().map_or(&self.shared_timers, |processor| &processor.timers)
+        context::processor_in(self.epoch()).map_or(&self.shared_timers, |processor| &processor.timers)
     }
 
     /// Timers ever armed.
@@ -344,9 +410,11 @@ impl Runtime {
 
     /// A timer became the first of its set: whoever sleeps longer must look again.
     pub(crate) fn timer_moved(&'static self, at: u64) {
-        if !self.driver.wake_if_later(at) && context::processor().is_none() {
+        if !self.driver.wake_if_later(at) && context::processor_in(self.epoch()).is_none() {
             self.ensure_running();
-            self.attend_poller();
+            if !self.polls_here() {
+                self.attend_poller();
+            }
         }
     }
 

@@ -113,7 +113,9 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
         let dropped = settle();
         // One that was being started when the epoch moved.
         threads.append(&mut runtime.threads.lock());
-        let all_ended = threads.iter().all(|(_, thread)| thread.is_finished());
+        let all_ended = threads.iter().all(|(_, thread)| thread.is_finished())
+            && runtime.visitors.load(Ordering::SeqCst) == 0
+            && !runtime.driver.role.is_taken();
         if (all_ended && dropped == 0) || !left(deadline) {
             break;
         }

@@ -1,39 +1,47 @@
-//! `block_on`: a thread that waits for one future takes part in the runtime meanwhile.
+//! `block_on`: a thread that waits for one future.
 //!
-//! It takes a free processor, polls its root future whenever that was woken (before anything else), and otherwise does what a
-//! worker does; it prefers the role of polling, so that a server with one connection has no hop between threads. When the root future is
-//! done it hands on what it holds: processor, tasks, role. So it does for a while after sysmon saw it kept by a task: its root future
-//! can go on nowhere else.
+//! The progress of the root future depends on no task. Its thread polls the root future when that was woken. When it would otherwise
+//! sleep and no worker polls, it polls the network and the timers; else it parks. Spawned tasks belong to the workers, also those that
+//! the root future or a poll of this thread woke. So a server that serves one connection in `block_on` has no hop between threads, and a
+//! server that spawns its connections has none either: the first event for a task wakes a worker, which polls from then on.
 //!
-//! # Nested
-//! Inside a task or another `block_on` it runs no other task: it would have to finish that one first. It parks, and counts as a
-//! task that blocks its thread: its processor's tasks go to everybody and another thread is woken, with a spare processor if need be.
-//! With more nested waits than workers and spare ones no task runs until one of them ends; sysmon polls for them meanwhile, so
-//! those that wait for the clock or the network do end.
+//! # Who polls
+//! * No worker is awake and the role is free: this thread takes the role, right before it sleeps (D2 of `driver.rs`).
+//! * A worker polls, and its events wake no task any more ([`Runtime::is_lonely`]): this thread asks for the role, the worker releases
+//!   it and rests.
+//! * All workers that are awake are stuck in a turn: sysmon nudges this thread, which polls in their place.
 //!
-//! # Memory ordering
-//! The root waker sets `woken` and then looks whether the thread sleeps in epoll; the thread says that it will sleep there and then
-//! looks at `woken`. Both SeqCst: one of the two sees the other (model `root_waker_against_sleep`).
+//! While this thread is in a long turn of its root future and no other thread polls, sysmon polls, and wakes a worker that goes on.
+//!
+//! # Inside a task or another `block_on`
+//! The same. The thread gives its processor away first: another thread runs what is queued, and the rest of the task's turn goes on
+//! without a processor. So any number of nested calls end, as long as the process may have that many threads.
+//!
+//! # `Builder::block_on_runs_tasks`
+//! The thread takes a free processor, if there is one, and is a worker that puts its root future first. A task that blocks it keeps the
+//! root future waiting. So it is where no thread can be started: then nobody else would run the tasks.
+//!
+//! # Cancellation
+//! A root future that panics gives back what its thread holds, in `Drop`.
 
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::idle::Sleeper;
+use super::polling::{Polling, Slept};
 use super::processor::Processor;
+use super::root::Root;
 use super::task::{Name, TaskData};
 use super::worker::{Core, Exit, begin_turn, end_turn};
+use crate::rt::clock;
 use crate::rt::context;
 use crate::rt::fork;
-use crate::rt::parker::Parker;
+use crate::rt::role::By;
 use crate::rt::runtime::{Runtime, runtime};
-use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::sync::{Arc, Ordering};
 
-/// The root future's waker.
-struct Root {
-    woken: AtomicBool,
-    sleeper: Arc<Sleeper>,
-}
+/// A root future that yields again and again has the network polled this often.
+const POLL_EVERY_NANOS: u64 = 50_000;
 
 impl Wake for Root {
     fn wake(self: Arc<Self>) {
@@ -41,14 +49,7 @@ impl Wake for Root {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // ORDERING: SeqCst, see the header.
-        if self.woken.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        if self.sleeper.in_poll.load(Ordering::SeqCst) {
-            runtime().driver.wake();
-        }
-        self.sleeper.parker.unpark();
+        Root::wake(self, || runtime().driver.wake());
     }
 }
 
@@ -57,148 +58,200 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     block_on_named(None, future)
 }
 
-/// The same as a task with a name.
+/// Runs `future` to its end on this thread, as a task called `name`.
 pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Output {
     fork::refuse();
     let data = TaskData::new(name, runtime().ensure_running()).staying();
-    if context::is_inside() { nested(data, future) } else { participate(data, future) }
-}
-
-/// A processor that is given up whatever happens to the root future.
-struct Participant {
-    runtime: &'static Runtime,
-    sleeper: Arc<Sleeper>,
-    processor: Option<&'static Processor>,
-}
-
-impl Participant {
-    /// Takes no part from here on: processor, tasks and role go to others.
-    fn withdraw(&mut self) {
-        let mut attend = false;
-        if let Some(processor) = self.processor.take().or_else(|| self.runtime.unlist(&self.sleeper)) {
-            self.runtime.leave(processor);
-        }
-        if self.sleeper.has_role.swap(false, Ordering::SeqCst) {
-            self.runtime.driver.release();
-            attend = true;
-        }
-        if attend {
-            self.runtime.attend_after_leaving();
-        }
-    }
-}
-
-impl Drop for Participant {
-    fn drop(&mut self) {
-        self.withdraw();
-    }
-}
-
-fn participate<F: Future>(data: TaskData, future: F) -> F::Output {
-    let runtime = runtime();
-    let mut epoch = runtime.ensure_running();
-    let _inside = context::enter();
-    let may_take_part = runtime.config().block_on_runs_tasks;
-    let mut takes_part = false;
-    let sleeper = Arc::new(Sleeper::new());
-    let root = Arc::new(Root { woken: AtomicBool::new(true), sleeper: sleeper.clone() });
-    let waker = Waker::from(root.clone());
-    let mut cx = Context::from_waker(&waker);
-    let mut core = None;
-    let mut future = pin!(future);
-    let mut held = Participant { runtime, sleeper: sleeper.clone(), processor: None };
-    runtime.sysmon.notice();
-    loop {
-        let took_part = std::mem::replace(&mut takes_part, may_take_part && !runtime.sysmon.spares_roots());
-        if took_part && !takes_part {
-            held.withdraw();
-        }
-        if takes_part && held.processor.is_none() {
-            epoch = runtime.ensure_running();
-            held.processor = runtime.acquire(&sleeper);
-            if let Some(processor) = held.processor {
-                // A stop and a start may lie between: what counts is the epoch that it was handed out in.
-                epoch = processor.epoch.load(Ordering::Relaxed);
-                processor.root.store(data.task().id().number(), Ordering::Relaxed);
-            }
-        }
-        if root.woken.load(Ordering::Acquire) && sleeper.has_role.swap(false, Ordering::SeqCst) {
-            // Handed over, but the root future comes first.
-            runtime.driver.release();
-        }
-        // ORDERING: AcqRel: what the waker's thread wrote is visible to the poll that follows.
-        if root.woken.swap(false, Ordering::AcqRel) {
-            if let Some(processor) = held.processor {
-                begin_turn(processor, data.task().id().number());
-            }
-            let polled = context::run_task(&data, || future.as_mut().poll(&mut cx));
-            if let Some(processor) = held.processor {
-                end_turn(processor);
-            }
-            if let Poll::Ready(output) = polled {
-                context::run_task(&data, || data.clear_locals());
-                return output;
-            }
-        }
-        let exit = held
-            .processor
-            .map(|processor| core.get_or_insert_with(Core::new).run(processor, &sleeper, Some(&root.woken), epoch));
-        match exit {
-            Some(Exit::Root) => continue,
-            Some(Exit::Stopped | Exit::Resting) => held.processor = None,
-            None => {}
-        }
-        if !root.woken.load(Ordering::Acquire) && exit != Some(Exit::Stopped) {
-            sleeper.parker.park();
-        }
-    }
-}
-
-fn nested<F: Future>(data: TaskData, future: F) -> F::Output {
-    /// Wakes a parked thread.
-    struct Unpark(Parker);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-        fn wake_by_ref(self: &Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    /// The thread as blocked, until dropped.
-    struct Blocked(&'static Runtime, Option<&'static Processor>);
-    impl Drop for Blocked {
-        fn drop(&mut self) {
-            self.0.nested.fetch_sub(1, Ordering::SeqCst);
-            if let Some(processor) = self.1 {
-                context::set_processor(Some(processor));
-                self.0.awake.up(processor.epoch.load(Ordering::Relaxed));
-            }
-        }
-    }
-    let runtime = runtime();
-    let unpark = Arc::new(Unpark(Parker::new()));
-    let waker = Waker::from(unpark.clone());
+    let mut thread = Thread::enter(data.task().id().number());
+    let waker = Waker::from(thread.root.clone());
     let mut cx = Context::from_waker(&waker);
     let mut future = pin!(future);
-    let mut blocked = None;
     loop {
-        if let Poll::Ready(output) = context::run_task(&data, || future.as_mut().poll(&mut cx)) {
+        if thread.begin_turn()
+            && let Poll::Ready(output) = context::run_task(&data, || future.as_mut().poll(&mut cx))
+        {
             context::run_task(&data, || data.clear_locals());
             return output;
         }
-        if blocked.is_none() {
-            let processor = context::processor();
-            context::set_processor(None);
-            blocked = Some(Blocked(runtime, processor));
-            runtime.nested.fetch_add(1, Ordering::SeqCst);
-            if let Some(processor) = processor {
-                runtime.inject_quietly(processor.queue.drain());
-                runtime.awake.down(processor.epoch.load(Ordering::Relaxed));
-            }
-            runtime.replace_blocked();
-            runtime.sysmon.notice();
+        thread.end_turn();
+        thread.idle();
+    }
+}
+
+/// A thread in `block_on`.
+struct Thread {
+    runtime: &'static Runtime,
+    root: Arc<Root>,
+    /// The number of the root future.
+    number: u64,
+    /// The call is inside a task or another `block_on`.
+    is_nested: bool,
+    /// The call is inside the turn of another root future, and the thread is counted already.
+    was_root: bool,
+    /// The thread is counted as blocked inside a task.
+    is_blocked: bool,
+    runs_tasks: bool,
+    /// The processor of a thread that runs tasks.
+    processor: Option<&'static Processor>,
+    core: Option<Box<Core>>,
+    polling: Option<Box<Polling>>,
+    /// The thread asked a worker for the role.
+    has_asked: bool,
+    polled_at: u64,
+}
+
+impl Thread {
+    fn enter(number: u64) -> Thread {
+        let runtime = runtime();
+        let is_nested = context::enter();
+        let was_root = context::set_root(true);
+        if !was_root {
+            runtime.root_begins();
         }
-        unpark.0.park();
+        Thread {
+            runtime,
+            root: Arc::new(Root::new()),
+            number,
+            is_nested,
+            was_root,
+            is_blocked: false,
+            runs_tasks: !is_nested && runtime.config().block_on_runs_tasks,
+            processor: None,
+            core: None,
+            polling: None,
+            has_asked: false,
+            polled_at: 0,
+        }
+    }
+
+    /// Whether the root future was woken and is to be polled.
+    fn begin_turn(&mut self) -> bool {
+        if !self.root.begin_turn() {
+            return false;
+        }
+        if self.has_asked {
+            self.settle_wish();
+        }
+        if self.runs_tasks && self.processor.is_none() {
+            self.processor = self.runtime.acquire();
+        }
+        match self.processor {
+            Some(processor) => begin_turn(processor, self.number),
+            None => context::refill_budget(),
+        }
+        true
+    }
+
+    fn end_turn(&mut self) {
+        // A nested call may have given the processor away.
+        self.processor = self.processor.filter(|_| context::processor().is_some());
+        if let Some(processor) = self.processor {
+            end_turn(processor);
+        }
+    }
+
+    /// The root future is pending, or has yielded.
+    fn idle(&mut self) {
+        if (self.runs_tasks || (!self.is_nested && self.runtime.is_short_of_threads())) && self.run_tasks() {
+            return;
+        }
+        if self.root.is_woken() {
+            return self.poll_between_turns();
+        }
+        if self.is_nested && !self.is_blocked {
+            self.is_blocked = true;
+            self.runtime.nested.fetch_add(1, Ordering::SeqCst);
+        }
+        if let Some(processor) = context::processor() {
+            self.runtime.leave(processor);
+        }
+        self.wait();
+    }
+
+    /// Runs tasks until the root future is woken or there is no task left. Returns whether the root future was woken.
+    fn run_tasks(&mut self) -> bool {
+        self.processor = self.processor.or_else(|| self.runtime.acquire());
+        let Some(processor) = self.processor else { return false };
+        context::set_root(false);
+        self.runtime.root_ends();
+        self.runtime.visitors.fetch_add(1, Ordering::SeqCst);
+        let epoch = processor.epoch.load(Ordering::Relaxed);
+        let exit = self.core.get_or_insert_with(|| Box::new(Core::new())).run(processor, None, Some(&self.root), epoch);
+        self.runtime.visitors.fetch_sub(1, Ordering::SeqCst);
+        self.processor = (exit == Exit::Root).then_some(processor);
+        context::set_root(true);
+        self.runtime.root_begins();
+        exit == Exit::Root
+    }
+
+    /// A root future that yields keeps its thread from the sleep in epoll: polls now and then.
+    fn poll_between_turns(&mut self) {
+        let now = clock::now();
+        if now.saturating_sub(self.polled_at) < POLL_EVERY_NANOS || !self.runtime.is_running() {
+            return;
+        }
+        self.polled_at = now;
+        let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
+        polling.run_timers(self.runtime, now);
+        polling.poll_now(self.runtime, now);
+        polling.wakers.wake_all();
+    }
+
+    /// Sleeps in epoll if no other thread polls, or parks.
+    fn wait(&mut self) {
+        let (runtime, root) = (self.runtime, &self.root);
+        let epoch = runtime.epoch();
+        let was_granted = std::mem::take(&mut self.has_asked) && runtime.withdraw_wish(root);
+        if !runtime.is_running() || !(was_granted || runtime.needs_poller()) || !runtime.driver.role.try_take() {
+            self.has_asked = runtime.is_lonely() && runtime.ask_for_role(root);
+            return runtime.park_root(root);
+        }
+        let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
+        let falls_asleep = || {
+            runtime.root_ends();
+            !root.enter_poll()
+        };
+        let rises = || {
+            root.leave_poll();
+            runtime.root_begins();
+        };
+        if polling.sleep(runtime, By::Root, epoch, falls_asleep, rises) == Slept::NoPoller {
+            root.park_until(clock::to_instant(runtime.next_timer().min(clock::now() + 10_000_000)));
+        }
+        polling.wakers.wake_all();
+        if runtime.epoch() != epoch {
+            polling.forget_epoll();
+            // A thread of the epoch that began may have relied on this one to poll.
+            runtime.attend_after_leaving();
+        }
+    }
+
+    /// Takes the wish for the role back. If it was granted, another thread is to poll.
+    fn settle_wish(&mut self) {
+        self.has_asked = false;
+        if self.runtime.withdraw_wish(&self.root) {
+            self.runtime.attend_poller();
+        }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if self.has_asked {
+            self.settle_wish();
+        }
+        if self.is_blocked {
+            self.runtime.nested.fetch_sub(1, Ordering::SeqCst);
+        }
+        context::set_root(self.was_root);
+        context::leave();
+        if !self.was_root {
+            self.runtime.root_ends();
+        }
+        match self.processor.filter(|_| context::processor().is_some()) {
+            Some(processor) => self.runtime.leave(processor),
+            None if context::processor().is_none() => self.runtime.attend_after_leaving(),
+            None => {}
+        }
     }
 }

@@ -105,7 +105,7 @@ impl Runtime {
     }
 
     fn pool_thread(&'static self, epoch: u32) {
-        let _inside = context::enter();
+        context::enter();
         let mut state = self.pool.state.lock();
         let mut until = Instant::now() + REST;
         while self.epoch() == epoch {

@@ -1,11 +1,20 @@
-//! Who rests and what is free: the lists behind waking threads and handing out processors.
+//! Threads at rest and free processors: the lists behind waking threads and handing out processors.
 //!
-//! One lock, touched only when a thread goes to rest or is woken, never a request. A thread that rests has given its
-//! processor back; it is woken with one in hand.
+//! One lock. It is taken when a thread goes to rest or is woken, never per request. A worker that rests has given its processor
+//! back; it is woken with one in hand.
 //!
-//! # States of a thread
-//! running (owns a processor) → asleep in epoll (keeps it) → running; or running → listed here (gave it back) → assigned one → running;
-//! a worker that a spare processor brought, and that nobody needs, ends after [`SURPLUS_REST`].
+//! # States of a worker
+//! running (owns a processor) → asleep in epoll (keeps it) → running; or running → listed here (gave it back) → assigned one → running.
+//! A worker beyond the configured number that nobody needs ends after [`SURPLUS_REST`].
+//!
+//! # The wish for the role of polling
+//! ```text
+//! Wish::None ── ask_for_role (a thread in block_on, before it parks) ──→ Asked ── grant_role (a worker about to sleep in epoll) ──→ Granted
+//!   ↑                                                                     │                                                      │
+//!   └──────────────────────── withdraw_wish (the thread in block_on, whatever woke it) ─────────────────────────────────────────┘
+//! ```
+//! The worker that grants the wish releases the role and rests. From then on the thread that asked is responsible: it takes the role,
+//! or sees that another thread does (model `the_role_is_not_lost_when_a_wish_is_granted`).
 //!
 //! # Invariants
 //! * R1 (`runtime.rs`) — `awake` is counted up by who wakes, on behalf of the woken, so that two do not wake one each for the same work.
@@ -15,35 +24,36 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::processor::Processor;
+use super::root::Root;
 use super::worker;
 use crate::rt::context;
 use crate::rt::parker::Parker;
 use crate::rt::runtime::Runtime;
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::sync::{Arc, Mutex, Ordering};
 
 /// How long a thread beyond the configured workers rests before it ends.
 pub(crate) const SURPLUS_REST: Duration = Duration::from_secs(2);
 
-/// A thread as seen by who wakes it.
+/// A worker as the lists have it.
 #[derive(Debug)]
 pub(crate) struct Sleeper {
     pub(crate) parker: Parker,
-    /// It sleeps in epoll: break that instead of unparking.
-    pub(crate) in_poll: AtomicBool,
-    /// The role of polling was handed to it.
-    pub(crate) has_role: AtomicBool,
     assigned: Mutex<Option<&'static Processor>>,
 }
 
 impl Sleeper {
     pub(crate) fn new() -> Sleeper {
-        Sleeper {
-            parker: Parker::new(),
-            in_poll: AtomicBool::new(false),
-            has_role: AtomicBool::new(false),
-            assigned: Mutex::new(None),
-        }
+        Sleeper { parker: Parker::new(), assigned: Mutex::new(None) }
     }
+}
+
+/// A thread in `block_on` that would rather poll itself than be woken by the worker that does.
+#[derive(Debug, Default)]
+enum Wish {
+    #[default]
+    None,
+    Asked(Arc<Root>),
+    Granted(Arc<Root>),
 }
 
 /// See the module's header.
@@ -59,8 +69,9 @@ pub(crate) struct Idle {
     first_spare: usize,
     /// Worker threads that exist.
     threads: usize,
-    /// A thread inside `block_on` that would rather poll itself than be woken by the worker that does.
-    wants_role: Option<Arc<Sleeper>>,
+    wish: Wish,
+    /// Threads in `block_on` that are parked while another thread polls.
+    roots: Vec<Arc<Root>>,
 }
 
 impl Idle {
@@ -73,7 +84,8 @@ impl Idle {
             workers: 0,
             first_spare: 0,
             threads: 0,
-            wants_role: None,
+            wish: Wish::None,
+            roots: Vec::new(),
         }
     }
 
@@ -81,9 +93,8 @@ impl Idle {
     /// passed over.
     pub(crate) fn fill(&mut self, epoch: u32, workers: usize, spares: usize, owned: impl Fn(usize) -> bool) {
         self.epoch = epoch;
-        // Threads of the epoch before are on their way out, and participants have been told to look again.
+        // Threads of the epoch before are on their way out.
         self.sleepers.clear();
-        self.wants_role = None;
         let mut ids = (0..crate::rt::runtime::PROCESSORS_MAX).filter(|&id| !owned(id));
         self.free = ids.by_ref().take(workers).collect();
         self.first_spare = self.free.last().map_or(0, |last| last + 1);
@@ -96,16 +107,12 @@ impl Idle {
     /// A thread is no longer at rest.
     fn forget(&mut self, sleeper: &Arc<Sleeper>) {
         self.sleepers.retain(|listed| !Arc::ptr_eq(listed, sleeper));
-        if self.wants_role.as_ref().is_some_and(|wants| Arc::ptr_eq(wants, sleeper)) {
-            self.wants_role = None;
-        }
     }
 
     /// For a stop: nothing is handed out any more. Returns who is to be unparked.
     pub(crate) fn empty(&mut self) -> Vec<Arc<Sleeper>> {
         self.free.clear();
         self.spare.clear();
-        self.wants_role = None;
         std::mem::take(&mut self.sleepers)
     }
 }
@@ -140,6 +147,11 @@ impl Runtime {
         idle.threads -= 1;
         self.put_back(&mut idle, processor);
         self.awake.down(epoch);
+        drop(idle);
+        // A thread in `block_on` runs the tasks, if there is one.
+        self.set_short_of_threads(true);
+        self.driver.wake();
+        self.nudge_root();
         false
     }
 
@@ -147,7 +159,7 @@ impl Runtime {
     /// turns, the one that sleeps in epoll with its own. (Among short turns the next event wakes that one soon enough.)
     pub(crate) fn wake_helper(&'static self, is_long: bool) {
         if !self.wake_one(false) && is_long {
-            self.driver.wake();
+            self.driver.wake_worker();
         }
     }
 
@@ -155,7 +167,6 @@ impl Runtime {
     fn hand_out(&'static self, id: usize, epoch: u32) -> &'static Processor {
         let processor = self.processor_at(id);
         processor.epoch.store(epoch, Ordering::Relaxed);
-        processor.root.store(0, Ordering::Relaxed);
         processor.owned.store(true, Ordering::SeqCst);
         // ORDERING: SeqCst, see R1.
         self.awake.up(epoch);
@@ -167,7 +178,10 @@ impl Runtime {
         let started = thread::Builder::new()
             .name(self.config().thread_name.clone())
             .spawn(move || worker::main(self, epoch, processor));
-        started.map(|handle| threads.push((epoch, handle))).is_ok()
+        let Ok(handle) = started else { return false };
+        threads.push((epoch, handle));
+        self.set_short_of_threads(false);
+        true
     }
 
     /// Lists a processor that nobody owns any more. False if it is of an epoch that is over.
@@ -186,70 +200,63 @@ impl Runtime {
         true
     }
 
-    /// Takes a free processor for a thread inside `block_on`.
-    pub(crate) fn acquire(&'static self, sleeper: &Arc<Sleeper>) -> Option<&'static Processor> {
+    /// Takes a free processor for a thread in `block_on`.
+    pub(crate) fn acquire(&'static self) -> Option<&'static Processor> {
         let processor = {
             let mut idle = self.idle.lock();
-            idle.forget(sleeper);
-            if let Some(assigned) = sleeper.assigned.lock().take() {
-                assigned
-            } else {
-                let id = idle.free.pop()?;
-                self.hand_out(id, idle.epoch)
-            }
+            let id = idle.free.pop()?;
+            self.hand_out(id, idle.epoch)
         };
         context::set_processor(Some(processor));
-        // Whoever woke the root future may be no thread of the runtime's, and all of those asleep.
         self.sysmon.notice();
         Some(processor)
     }
 
-    /// Gives the processor back to rest, unless there is something to do. Its queue is empty.
-    pub(crate) fn give_back(
-        &'static self,
-        processor: &'static Processor,
-        sleeper: &Arc<Sleeper>,
-        participant: bool,
-    ) -> bool {
-        let epoch = processor.epoch.load(Ordering::Relaxed);
-        {
-            let mut idle = self.idle.lock();
-            if self.is_running() && (self.injected() > 0 || !self.driver.is_taken()) {
-                return false;
-            }
-            if self.put_back(&mut idle, processor) {
-                idle.sleepers.push(sleeper.clone());
-                if participant {
-                    idle.wants_role = Some(sleeper.clone());
-                    self.role_wanted.store(true, Ordering::SeqCst);
-                }
-            }
-            // ORDERING: SeqCst, before the look at the queue below (R1).
-            self.awake.down(epoch);
+    /// Gives the processor back to rest, unless there is something to do. Its queue is empty. `sleeper` is a worker's.
+    pub(crate) fn give_back(&'static self, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) -> bool {
+        let mut idle = self.idle.lock();
+        if self.is_running() && (self.injected() > 0 || !self.driver.role.is_taken()) {
+            return false;
         }
+        self.list(&mut idle, processor, sleeper);
+        drop(idle);
+        // ORDERING: SeqCst. Whoever had the role at the look above may have released it since, and blocks or leaves: it counts
+        // down and then looks at `awake`, this thread counts down and then looks at the role (models `somebody_polls_*`).
+        self.attend_after_listing();
+        true
+    }
+
+    /// A thread gives its processor back.
+    fn list(&'static self, idle: &mut Idle, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) {
+        let epoch = processor.epoch.load(Ordering::Relaxed);
+        if self.put_back(idle, processor)
+            && let Some(sleeper) = sleeper
+        {
+            idle.sleepers.push(sleeper.clone());
+        }
+        // ORDERING: SeqCst, before the look at the queue that follows (R1).
+        self.awake.down(epoch);
         processor.parks.add(1);
         context::set_processor(None);
-        if participant {
-            self.driver.wake();
-        }
-        // ORDERING: SeqCst. Whoever had the role at the look above may have given it back since, and blocks or leaves: it counts
-        // down and then looks at `awake`, this thread counts down and then looks at the role (models `somebody_polls_*`).
+    }
+
+    fn attend_after_listing(&'static self) {
         if self.injected() > 0 {
             self.attend();
-        } else if self.is_running() && !self.driver.is_taken() {
+        } else if self.is_running() && !self.driver.role.is_taken() {
             self.attend_poller();
         }
-        true
     }
 
     /// A thread leaves with its processor: its tasks go to everybody, the processor to whoever is woken next.
     pub(crate) fn leave(&'static self, processor: &'static Processor) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
-        // A root future that panicked has not ended its turn.
+        context::set_processor(None);
+        // The turn that goes on, or that a panic has ended, is nobody's.
         processor.running.store(0, Ordering::Relaxed);
+        processor.stuck.store(false, Ordering::Relaxed);
         self.inject_quietly(processor.queue.drain());
         self.put_back(&mut self.idle.lock(), processor);
-        context::set_processor(None);
         self.awake.down(epoch);
         self.attend_after_leaving();
     }
@@ -261,9 +268,10 @@ impl Runtime {
         }
         if self.injected() > 0 {
             self.attend();
-        } else if self.descriptors.load(Ordering::Relaxed) > 0
-            || self.next_timer() != crate::rt::clock::NEVER
-            || self.tasks_alive() > 0
+        } else if !self.polls_here()
+            && (self.descriptors.load(Ordering::Relaxed) > 0
+                || self.next_timer() != crate::rt::clock::NEVER
+                || self.tasks_alive() > 0)
         {
             self.attend_poller();
         }
@@ -296,29 +304,80 @@ impl Runtime {
                     idle.sleepers.push(sleeper.clone());
                 }
             }
+            // A nested `block_on` has brought this thread here without a processor: work may have found no thread meanwhile.
+            if self.injected() > 0 {
+                self.attend();
+            }
             sleeper.parker.park_until(until);
         }
     }
 
-    /// A worker that was about to sleep in epoll hands role and processor to the thread inside `block_on` that asked for the
-    /// role, and rests in its place: that thread polls for itself, which saves a hop between threads a request. False if
-    /// nobody asks.
-    pub(crate) fn hand_over(&'static self, processor: &'static Processor, sleeper: &Arc<Sleeper>) -> bool {
-        if !self.role_wanted.load(Ordering::SeqCst) {
+    /// A worker that is about to sleep in epoll, and has the role, leaves the role to the thread in `block_on` that asked for it, and
+    /// rests: that thread polls for itself, which saves a hop between threads per request. False if nobody asks.
+    pub(crate) fn grant_role(&'static self, processor: &'static Processor, sleeper: &Arc<Sleeper>) -> bool {
+        if !self.is_role_wished() {
             return false;
         }
-        self.role_wanted.store(false, Ordering::SeqCst);
+        self.role_wished.store(false, Ordering::SeqCst);
         let mut idle = self.idle.lock();
-        let Some(other) = idle.wants_role.take() else { return false };
-        let Some(at) = idle.sleepers.iter().position(|listed| Arc::ptr_eq(listed, &other)) else { return false };
-        idle.sleepers[at] = sleeper.clone();
-        *other.assigned.lock() = Some(processor);
-        other.has_role.store(true, Ordering::SeqCst);
+        let Wish::Asked(root) = std::mem::take(&mut idle.wish) else { return false };
+        idle.wish = Wish::Granted(root.clone());
+        self.driver.role.release();
+        self.list(&mut idle, processor, Some(sleeper));
         drop(idle);
-        processor.parks.add(1);
-        context::set_processor(None);
-        other.parker.unpark();
+        root.nudge();
+        if self.injected() > 0 {
+            self.attend();
+        }
         true
+    }
+
+    /// A thread in `block_on` asks for the role, and then parks. False if another one has asked.
+    pub(crate) fn ask_for_role(&'static self, root: &Arc<Root>) -> bool {
+        let mut idle = self.idle.lock();
+        if !matches!(idle.wish, Wish::None) {
+            return false;
+        }
+        idle.wish = Wish::Asked(root.clone());
+        // ORDERING: SeqCst: the wish, then the look whether a worker sleeps, which announces its sleep and then looks for a wish.
+        self.role_wished.store(true, Ordering::SeqCst);
+        drop(idle);
+        self.driver.wake_worker();
+        true
+    }
+
+    /// Takes back the wish of a thread that has asked. Returns whether it was granted.
+    pub(crate) fn withdraw_wish(&self, root: &Arc<Root>) -> bool {
+        let mut idle = self.idle.lock();
+        let was_granted = match &idle.wish {
+            Wish::Asked(asker) if Arc::ptr_eq(asker, root) => false,
+            Wish::Granted(asker) if Arc::ptr_eq(asker, root) => true,
+            _ => return false,
+        };
+        idle.wish = Wish::None;
+        self.role_wished.store(false, Ordering::SeqCst);
+        was_granted
+    }
+
+    /// Parks a thread in `block_on`, unless it is to poll.
+    pub(crate) fn park_root(&'static self, root: &Arc<Root>) {
+        self.idle.lock().roots.push(root.clone());
+        self.root_ends();
+        // ORDERING: SeqCst: listed, then one more look at the role; `attend_poller` looks at the list after the role was released.
+        if !self.is_running() || self.driver.role.is_taken() || !self.needs_poller() {
+            root.park();
+        }
+        self.root_begins();
+        self.idle.lock().roots.retain(|listed| !Arc::ptr_eq(listed, root));
+    }
+
+    /// Lets a parked thread in `block_on` look whether it is to poll, or to run tasks. False if there is none.
+    pub(crate) fn nudge_root(&self) -> bool {
+        let root = self.idle.lock().roots.last().cloned();
+        if let Some(root) = &root {
+            root.nudge();
+        }
+        root.is_some()
     }
 
     /// A worker thread ends with its epoch.
@@ -351,20 +410,18 @@ mod tests {
     }
 
     #[test]
-    fn who_is_forgotten_is_in_no_list() {
+    fn a_forgotten_sleeper_is_in_no_list() {
         let [first, second] = [(); 2].map(|()| Arc::new(Sleeper::new()));
         let mut idle = Idle::new();
         idle.fill(1, 2, 1, |_| false);
         idle.sleepers.extend([first.clone(), second.clone()]);
-        idle.wants_role = Some(second.clone());
         idle.forget(&first);
-        assert!(idle.sleepers.len() == 1 && Arc::ptr_eq(&idle.sleepers[0], &second) && idle.wants_role.is_some());
+        assert!(idle.sleepers.len() == 1 && Arc::ptr_eq(&idle.sleepers[0], &second));
         idle.forget(&second);
-        assert!(idle.sleepers.is_empty() && idle.wants_role.is_none());
+        assert!(idle.sleepers.is_empty());
         idle.sleepers.extend([first.clone(), second.clone()]);
-        idle.wants_role = Some(first.clone());
         let listed = idle.empty();
         assert!(listed.len() == 2 && Arc::ptr_eq(&listed[0], &first) && Arc::ptr_eq(&listed[1], &second));
-        assert!(idle.sleepers.is_empty() && idle.wants_role.is_none() && idle.free.is_empty() && idle.spare.is_empty());
+        assert!(idle.sleepers.is_empty() && idle.free.is_empty() && idle.spare.is_empty());
     }
 }

@@ -46,8 +46,6 @@ pub(crate) struct Processor {
     pub(crate) turn_nanos: AtomicU64,
     /// The id of the task that is being polled, or 0.
     pub(crate) running: AtomicU64,
-    /// The id of the root future whose `block_on` owns it, or 0.
-    pub(crate) root: AtomicU64,
     /// Sysmon has seen the same poll for too long: anybody may take what is queued here, the next slot too.
     pub(crate) stuck: AtomicBool,
     /// A thread owns it.
@@ -70,7 +68,6 @@ impl Processor {
             budget: AtomicU32::new(BUDGET),
             turn_nanos: AtomicU64::new(1000),
             running: AtomicU64::new(0),
-            root: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
             owned: AtomicBool::new(false),
             epoch: AtomicU32::new(0),

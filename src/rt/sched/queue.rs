@@ -72,11 +72,6 @@ impl RunQueue {
         ring + self.overflow_len.load(Ordering::Relaxed) + usize::from(!self.next.load(Ordering::Relaxed).is_null())
     }
 
-    /// Room in the ring before anything overflows.
-    pub(crate) fn room(&self) -> usize {
-        RING.saturating_sub(self.len())
-    }
-
     /// Owner only: puts an item at the end.
     #[inline]
     pub(crate) fn push(&self, item: Item) {

@@ -3,9 +3,8 @@
 //! Every [`TICK`] while anything happens: where few turns were made with others queued, another worker is woken, if one rests or sleeps in
 //! epoll. A task that is in the same poll as at the last look is *stuck*. It is asked to yield at its
 //! next I/O operation, it is counted and reported, and what is queued behind it may be taken by anybody, whatever it is worth. If
-//! all who are awake are stuck, threads are added with spare processors, so that tasks, timers and the network go on. A task that
-//! is stuck on the thread of a `block_on` keeps its root future waiting, which no other thread can run: for [`SPARE`] such threads
-//! run no tasks. And if nobody polled since the last look, sysmon does; also while all processors are held by threads in nested `block_on`s.
+//! all who are awake are stuck, threads are added with spare processors, so that tasks, timers and the network go on. And if no thread
+//! polled since the last look, sysmon does, and lets a thread go on with it: one that is parked in `block_on`, or a worker at rest.
 //!
 //! # States
 //! ticking → (five looks without any turn or poll) asleep, without limit → (`notice`, by whoever comes out of idleness) ticking.
@@ -22,22 +21,20 @@ use std::collections::HashMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::polling::Polling;
 use super::task::TaskId;
 use crate::rt::builder::BlockedPolicy;
 use crate::rt::clock;
 use crate::rt::context;
-use crate::rt::epoll::{EVENTS_MAX, Events};
 use crate::rt::parker::Parker;
 use crate::rt::runtime::Runtime;
-use crate::rt::waiters::{Wakers, let_go};
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::rt::waiters::let_go;
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Time between two looks.
 const TICK: Duration = Duration::from_millis(10);
 /// Looks without activity before the deep sleep.
 const QUIET_TICKS: u32 = 5;
-/// How long threads in `block_on` run no tasks after one of them was kept by a task.
-const SPARE: Duration = Duration::from_secs(10);
 /// Threads added at one look at most.
 const ADD_MAX: usize = 4;
 /// A processor with fewer turns between two looks makes long ones.
@@ -62,8 +59,8 @@ pub(crate) struct Sysmon {
     running: AtomicBool,
     parker: Parker,
     pub(crate) blocked: AtomicU64,
-    /// Threads in `block_on` are to run their root futures only.
-    spares_roots: AtomicBool,
+    /// Workers that were stuck at the last look.
+    stuck: AtomicUsize,
 }
 
 impl Sysmon {
@@ -73,15 +70,14 @@ impl Sysmon {
             running: AtomicBool::new(false),
             parker: Parker::new(),
             blocked: AtomicU64::new(0),
-            spares_roots: AtomicBool::new(false),
+            stuck: AtomicUsize::new(0),
         }
     }
 
-    /// Whether a thread in `block_on` runs no tasks for now.
-    #[inline]
-    pub(crate) fn spares_roots(&self) -> bool {
+    /// How many workers were stuck at the last look.
+    pub(crate) fn stuck(&self) -> usize {
         // ORDERING: Relaxed, a hint that may come late.
-        self.spares_roots.load(Ordering::Relaxed)
+        self.stuck.load(Ordering::Relaxed)
     }
 
     /// Something happens after a time of idleness.
@@ -114,10 +110,7 @@ struct Monitor {
     waits: u64,
     activity: u64,
     quiet: u32,
-    /// When a task was last seen to keep a root future waiting.
-    kept_root: Option<Instant>,
-    events: Events,
-    wakers: Wakers,
+    polling: Polling,
 }
 
 impl Runtime {
@@ -130,16 +123,14 @@ impl Runtime {
         let mut threads = self.threads.lock();
         let started = thread::Builder::new().name(format!("{}-sysmon", self.config().thread_name)).spawn(move || {
             // The user's report runs here: a shutdown would wait for this very thread.
-            let _inside = context::enter();
+            context::enter();
             let mut monitor = Monitor {
                 runtime: self,
                 seen: HashMap::new(),
                 waits: 0,
                 activity: 0,
                 quiet: 0,
-                kept_root: None,
-                events: Events::new(),
-                wakers: Wakers::new(),
+                polling: Polling::new(),
             };
             monitor.run(epoch);
             // ORDERING: SeqCst, then the look at the state: a start either finds this thread gone or is seen here.
@@ -151,18 +142,6 @@ impl Runtime {
         match started {
             Ok(handle) => threads.push((epoch, handle)),
             Err(_) => self.sysmon.running.store(false, Ordering::SeqCst),
-        }
-    }
-
-    /// Whether threads wait in nested `block_on`s and nobody is left to poll for them.
-    fn is_stranded(&self) -> bool {
-        self.nested.load(Ordering::SeqCst) > 0 && !self.driver.is_asleep()
-    }
-
-    /// A thread is about to block with its processor: see that another runs what there is.
-    pub(crate) fn replace_blocked(&'static self) {
-        if self.awake.count() == 0 && !self.driver.wake() {
-            self.wake_one(true);
         }
     }
 }
@@ -177,7 +156,7 @@ impl Monitor {
             } else {
                 // ORDERING: SeqCst, see `notice`.
                 sysmon.asleep.store(true, Ordering::SeqCst);
-                let is_quiet = runtime.awake.count() == 0 && self.activity() == self.activity && !runtime.is_stranded();
+                let is_quiet = runtime.awake.count() == 0 && self.activity() == self.activity && !runtime.has_root_turns();
                 if is_quiet && runtime.epoch() == epoch {
                     clock::publish(clock::NONE);
                     sysmon.parker.park();
@@ -202,14 +181,15 @@ impl Monitor {
     fn look(&mut self) {
         let runtime = self.runtime;
         let activity = self.activity();
-        let busy = runtime.awake.count() > 0 || activity != self.activity || runtime.is_stranded();
+        let busy = runtime.awake.count() > 0 || activity != self.activity || runtime.has_root_turns();
         self.quiet = if busy { 0 } else { self.quiet + 1 };
         self.activity = activity;
         let policy = runtime.config().blocked_tasks;
         let waits = runtime.driver.waits.get();
         let nobody_polled = waits == std::mem::replace(&mut self.waits, waits);
         let (stuck, backlog) = self.find_stuck(policy, nobody_polled);
-        if nobody_polled && busy && !runtime.driver.is_asleep() {
+        let is_asleep = runtime.driver.role.asleep().is_some();
+        if nobody_polled && busy && !is_asleep {
             self.poll();
         }
         if policy != BlockedPolicy::AddWorkers || stuck == 0 {
@@ -221,11 +201,7 @@ impl Monitor {
             if work > 0 {
                 runtime.wake_one(false);
             }
-        } else if runtime.driver.is_asleep() {
-            if work > 0 {
-                runtime.driver.wake();
-            }
-        } else {
+        } else if (work > 0 && !runtime.driver.wake_worker()) || !is_asleep {
             for _ in 0..work.clamp(1, ADD_MAX) {
                 runtime.wake_one(true);
             }
@@ -256,13 +232,9 @@ impl Monitor {
                 processor.stuck.store(false, Ordering::Relaxed);
                 continue;
             }
+            stuck += 1;
             if policy == BlockedPolicy::Off {
                 continue;
-            }
-            stuck += 1;
-            let root = processor.root.load(Ordering::Relaxed);
-            if root != 0 && root != running && policy == BlockedPolicy::AddWorkers {
-                self.kept_root = Some(now);
             }
             backlog += processor.queue.len();
             processor.stuck.store(true, Ordering::Relaxed);
@@ -272,8 +244,7 @@ impl Monitor {
                 reports.push((TaskId::from_number(running), blocked_for));
             }
         }
-        let spares = self.kept_root.is_some_and(|kept| now - kept < SPARE);
-        self.runtime.sysmon.spares_roots.store(spares, Ordering::Relaxed);
+        self.runtime.sysmon.stuck.store(stuck, Ordering::Relaxed);
         self.report(reports);
         (stuck, backlog)
     }
@@ -290,25 +261,21 @@ impl Monitor {
         }
     }
 
-    /// Takes events and due timers on behalf of busy workers.
+    /// Takes events and due timers in place of busy threads.
     fn poll(&mut self) {
         let runtime = self.runtime;
-        if !runtime.driver.try_take() {
+        let now = clock::now();
+        if !self.polling.poll_now(runtime, now) {
             return;
         }
-        let now = clock::now();
-        if let Ok(epoll) = runtime.driver.epoll() {
-            runtime.driver.poll(&epoll, &mut self.events, EVENTS_MAX, now, now);
-            runtime.driver.record(&runtime.cache, &self.events, &mut self.wakers);
-        }
-        runtime.driver.release();
-        // A worker may have gone to rest meanwhile because the role was taken (model `sysmon_gives_the_role_back`).
+        // A worker may have gone to rest meanwhile because the role was taken (model `sysmon_gives_the_role_back`), and a thread in
+        // `block_on` may poll while all workers are stuck.
         runtime.attend_poller();
-        let mut due = Vec::new();
-        if runtime.next_timer() <= now {
-            runtime.run_timers(now, &mut due, &mut self.wakers);
+        if runtime.needs_poller() {
+            runtime.nudge_root();
         }
-        self.wakers.wake_all();
+        self.polling.run_timers(runtime, now);
+        self.polling.wakers.wake_all();
         self.waits = runtime.driver.waits.get();
         self.activity += 1;
     }

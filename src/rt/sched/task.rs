@@ -280,16 +280,25 @@ where
 
 fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     let runtime = runtime();
-    if runnable.metadata().epoch != runtime.epoch() {
+    let epoch = runtime.epoch();
+    if runnable.metadata().epoch != epoch {
         return discard(runnable);
     }
     let item = runnable.into_raw();
-    match context::processor_and_task() {
+    match context::processor_and_task(epoch) {
         // Woken by the task that runs here: it goes next, while what it was sent is in the cache. One that wakes itself waits its turn.
         (Some(processor), true) if !info.woken_while_running => processor.queue.push_next(item),
         (Some(processor), _) => processor.queue.push(item),
         (None, _) => runtime.inject(item),
     }
+}
+
+/// Queues a task again, or cancels it if its epoch is over. For a thread that has given its processor up.
+#[allow(unsafe_code)]
+pub(crate) fn reschedule_item(item: Item) {
+    // SAFETY: the caller took the item out of a queue and gives it up.
+    let runnable = unsafe { from_item(item) };
+    if runnable.metadata().epoch == runtime().epoch() { runtime().inject(runnable.into_raw()) } else { discard(runnable) }
 }
 
 /// Takes a task out of its raw form.

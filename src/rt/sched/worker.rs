@@ -26,19 +26,20 @@
 //! * R1 (`runtime.rs`) — `awake` is counted down before the last look at the queues and up again before anything is run.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::idle::Sleeper;
+use super::polling::{Polling, Slept};
 use super::processor::Processor;
 use super::queue::{Item, RING};
+use super::root::Root;
 use super::task::{TaskData, discard, from_item};
 use crate::rt::clock;
 use crate::rt::context::{self, BUDGET, REFILL};
-use crate::rt::driver::ONE_STEP_NANOS;
-use crate::rt::epoll::{EVENTS_MAX, Epoll, Events};
+use crate::rt::role::By;
 use crate::rt::runtime::{Runtime, runtime};
-use crate::rt::timer::Target;
-use crate::rt::waiters::{Wakers, let_go};
-use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::rt::waiters::let_go;
+use crate::sync::{Arc, Ordering};
 
 /// Turns in a row for tasks that the running one woke, before older ones have theirs.
 const NEXT_MAX: u32 = 3;
@@ -60,24 +61,27 @@ const POLL_MARGIN: u32 = 32;
 /// A backlog worth less than this is done before a woken thread has warmed up.
 const WAKE_NANOS: u64 = 100_000;
 const STEAL_NANOS: u64 = 50_000;
+/// After so many sleeps in a row whose events woke no task, a thread in `block_on` may have the role.
+const LONELY: u32 = 4;
+/// The pause of a worker without work in a process that has no descriptor left for an epoll instance.
+const NO_POLLER: Duration = Duration::from_millis(10);
 
 /// Why the loop was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// The root future was woken, or is to be spared; the processor is still owned.
+    /// The root future was woken. The thread still owns the processor.
     Root,
-    /// The processor was given back and the thread is listed as resting.
+    /// The thread gave the processor back. A worker is listed as resting.
     Resting,
-    /// The epoch ended; the processor was given up.
+    /// A nested `block_on` gave the processor away.
+    Lost,
+    /// The epoch ended. The thread gave the processor up.
     Stopped,
 }
 
 /// What a thread needs to run the loop, beside a processor.
 pub(crate) struct Core {
-    events: Events,
-    wakers: Wakers,
-    due: Vec<(u64, Target)>,
-    epoll: Option<(u32, Arc<Epoll>)>,
+    polling: Polling,
     tick: u32,
     next_run: u32,
     /// Turns since the last poll, and the events that it brought.
@@ -93,6 +97,9 @@ pub(crate) struct Core {
     sleeps: u32,
     sampled: bool,
     polled_at: u64,
+    /// The polls of the processor at the last sleep, and how many sleeps in a row ended without a turn.
+    slept_at: u64,
+    lonely: u32,
 }
 
 impl std::fmt::Debug for Core {
@@ -104,10 +111,7 @@ impl std::fmt::Debug for Core {
 impl Core {
     pub(crate) fn new() -> Core {
         Core {
-            events: Events::new(),
-            wakers: Wakers::new(),
-            due: Vec::new(),
-            epoll: None,
+            polling: Polling::new(),
             tick: 0,
             next_run: 0,
             since_poll: 0,
@@ -119,69 +123,56 @@ impl Core {
             sleeps: 0,
             sampled: true,
             polled_at: 0,
+            slept_at: 0,
+            lonely: 0,
         }
     }
 
-    /// Runs tasks until there is a reason to leave. `root_woken` is that of a root future whose thread this is.
+    /// Runs tasks until there is a reason to leave. `sleeper` is a worker's; `root` is that of a thread in `block_on`.
     pub(crate) fn run(
         &mut self,
         processor: &'static Processor,
-        sleeper: &Arc<Sleeper>,
-        root_woken: Option<&AtomicBool>,
+        sleeper: Option<&Arc<Sleeper>>,
+        root: Option<&Root>,
         epoch: u32,
     ) -> Exit {
         let runtime = runtime();
-        if sleeper.has_role.load(Ordering::SeqCst)
-            && (processor.queue.len() + runtime.injected() > 0
-                || root_woken.is_some_and(|woken| woken.load(Ordering::Acquire)))
-        {
-            // Handed over, but there is something to do first.
-            sleeper.has_role.store(false, Ordering::SeqCst);
-            runtime.driver.release();
-        }
-        // A root future that is woken as it comes back has yielded: what is queued goes first, and the clock is looked at. (At any
-        // other time the root future goes first.)
-        let mut owed = match root_woken {
-            Some(woken) if woken.load(Ordering::Acquire) => processor.queue.len().clamp(1, RING),
-            _ => 0,
-        };
+        // A root future that is woken as it comes back has yielded: what is queued goes first. (At any other time the root future
+        // goes first.)
+        let mut owed = if root.is_some_and(Root::is_woken) { processor.queue.len().clamp(1, RING) } else { 0 };
         loop {
             if runtime.epoch() != epoch {
-                self.give_up(processor, sleeper);
+                self.give_up(processor);
                 return Exit::Stopped;
             }
-            // ORDERING: Acquire pairs with the root waker's swap: what the root future waits for is visible.
-            if owed == 0
-                && root_woken.is_some_and(|woken| woken.load(Ordering::Acquire) || runtime.sysmon.spares_roots())
-            {
+            if owed == 0 && root.is_some_and(Root::is_woken) {
                 return Exit::Root;
             }
             if let Some(item) = self.next(runtime, processor).or_else(|| self.search(runtime, processor)) {
-                self.turn(runtime, processor, item, epoch);
+                if !self.turn(runtime, processor, item, epoch) {
+                    return Exit::Lost;
+                }
                 owed = owed.saturating_sub(1);
             } else if owed > 0 {
                 owed = 0;
-            } else if self.idle(runtime, processor, sleeper, root_woken, epoch) {
+            } else if self.idle(runtime, processor, sleeper, root, epoch) {
                 return Exit::Resting;
             }
         }
     }
 
     /// The epoch is over: the tasks are cancelled, the processor may be used by the next.
-    fn give_up(&mut self, processor: &'static Processor, sleeper: &Arc<Sleeper>) {
+    fn give_up(&mut self, processor: &'static Processor) {
         let runtime = runtime();
-        self.epoll = None;
-        if sleeper.has_role.swap(false, Ordering::SeqCst) {
-            runtime.driver.release();
-        }
-        let items: Vec<_> = processor.queue.drain().collect();
-        items.into_iter().for_each(super::task::discard_item);
-        // What the discarded woke goes away by its epoch; nothing is left in the queue.
+        self.polling.forget_epoll();
+        // From here on a task that is scheduled goes by its own epoch: one of the epoch that began is queued there, others are cancelled.
         context::set_processor(None);
+        let items: Vec<_> = processor.queue.drain().collect();
+        items.into_iter().for_each(super::task::reschedule_item);
         let epoch = processor.epoch.load(Ordering::Relaxed);
         processor.owned.store(false, Ordering::SeqCst);
         runtime.awake.down(epoch);
-        // Who brought work to the epoch that began meanwhile may have relied on this thread, asleep in epoll, to see to it.
+        // Who brought work to the epoch that began may have relied on this thread, asleep in epoll, to see to it.
         runtime.attend_after_leaving();
     }
 
@@ -219,7 +210,7 @@ impl Core {
             .find_map(|victim| {
                 let stuck = victim.stuck.load(Ordering::Relaxed);
                 let turn = victim.turn_nanos.load(Ordering::Relaxed);
-                if !stuck && victim.queue.len() as u64 * turn < STEAL_NANOS {
+                if !stuck && (victim.queue.len() as u64).saturating_mul(turn) < STEAL_NANOS {
                     return None;
                 }
                 let stolen =
@@ -231,14 +222,15 @@ impl Core {
             })
     }
 
-    /// One turn of one task.
+    /// One turn of one task. False if it gave the processor away.
     #[allow(unsafe_code)]
-    fn turn(&mut self, runtime: &'static Runtime, processor: &'static Processor, item: Item, epoch: u32) {
+    fn turn(&mut self, runtime: &'static Runtime, processor: &'static Processor, item: Item, epoch: u32) -> bool {
         // SAFETY: the item was just taken out of a queue and is used once, here.
         let runnable = unsafe { from_item(item) };
         if runnable.metadata().epoch() != epoch {
-            // Stolen from a thread that a shutdown left behind.
-            return discard(runnable);
+            // Queued in an epoch that is over.
+            discard(runnable);
+            return true;
         }
         let data: *const TaskData = runnable.metadata();
         let id = runnable.metadata().task().id().number();
@@ -249,11 +241,15 @@ impl Core {
             let_go(payload);
             runtime.panics.add(1);
         }
+        if context::processor().is_none() {
+            return false;
+        }
         end_turn(processor);
         // ORDERING: Relaxed, as in `context::poll_budget`.
         if processor.budget.load(Ordering::Relaxed) <= REFILL {
             self.clock_at = self.tick.wrapping_add(1);
         }
+        true
     }
 
     /// The clock is read: the turns since the last time are measured.
@@ -291,118 +287,83 @@ impl Core {
         if processor.stuck.load(Ordering::Relaxed) {
             processor.stuck.store(false, Ordering::Relaxed);
         }
-        if runtime.next_timer() <= now {
-            runtime.run_timers(now, &mut self.due, &mut self.wakers);
-            self.wakers.wake_all();
-        }
+        self.polling.run_timers(runtime, now);
+        self.polling.wakers.wake_all();
         if self.polled_at == 0 {
             self.polled_at = now;
         }
         let since = now.saturating_sub(self.polled_at);
         let pays = turn > LONG_NANOS || self.since_poll > self.delivered + POLL_MARGIN;
         if since > POLL_MAX_NANOS || (since > POLL_MIN_NANOS && pays) {
-            self.poll_now(runtime, processor, now);
+            self.poll_now(runtime, now);
         }
         // One is this thread's own.
         share(runtime, processor, processor.queue.len().saturating_sub(1));
     }
 
-    /// Takes the events that are there, without waiting.
-    fn poll_now(&mut self, runtime: &'static Runtime, processor: &'static Processor, now: u64) {
-        let room = processor.queue.room();
-        if room == 0 || !runtime.driver.try_take() {
-            return;
+    /// Takes the events that are there, without waiting. What they wake goes behind what is queued, however much that is.
+    fn poll_now(&mut self, runtime: &'static Runtime, now: u64) {
+        if self.polling.poll_now(runtime, now) {
+            self.polled(now);
+            self.polling.wakers.wake_all();
         }
-        if let Some(epoll) = self.epoll(runtime) {
-            runtime.driver.poll(&epoll, &mut self.events, room, now, now);
-            runtime.driver.record(&runtime.cache, &self.events, &mut self.wakers);
-        }
-        runtime.driver.release();
-        self.polled(now);
-        self.wakers.wake_all();
     }
 
     fn polled(&mut self, now: u64) {
         self.polled_at = now;
         (self.since_poll, self.clock_turns) = (0, 0);
-        self.delivered = self.wakers.len() as u32;
+        self.delivered = self.polling.wakers.len() as u32;
     }
 
-    /// The epoll instance of this epoch; none when the process has no descriptor left for one.
-    fn epoll(&mut self, runtime: &'static Runtime) -> Option<Arc<Epoll>> {
-        let epoch = runtime.epoch();
-        match &self.epoll {
-            Some((of, epoll)) if *of == epoch => Some(epoll.clone()),
-            _ => {
-                let epoll = runtime.driver.epoll().ok()?;
-                self.epoll = Some((epoch, epoll.clone()));
-                Some(epoll)
-            }
-        }
-    }
-
-    /// Nothing to run. Sleeps in epoll, or rests: then true.
+    /// Nothing to run. Sleeps in epoll, or gives the processor back: then true.
     fn idle(
         &mut self,
         runtime: &'static Runtime,
         processor: &'static Processor,
-        sleeper: &Arc<Sleeper>,
-        root_woken: Option<&AtomicBool>,
+        sleeper: Option<&Arc<Sleeper>>,
+        root: Option<&Root>,
         epoch: u32,
     ) -> bool {
         if self.clock != 0 && self.clock_turns == 0 {
             self.measure(processor, clock::now());
         }
         self.clock = 0;
-        let driver = &runtime.driver;
-        let has_role = sleeper.has_role.swap(false, Ordering::SeqCst) || driver.try_take();
-        if !has_role {
-            return runtime.give_back(processor, sleeper, root_woken.is_some());
+        let polls = processor.polls.get();
+        self.lonely = if polls == self.slept_at { self.lonely.saturating_add(1) } else { 0 };
+        self.slept_at = polls;
+        runtime.set_lonely(self.lonely >= LONELY);
+        if !runtime.driver.role.try_take() {
+            return runtime.give_back(processor, sleeper);
         }
-        if root_woken.is_none() && runtime.hand_over(processor, sleeper) {
+        if let Some(sleeper) = sleeper
+            && runtime.grant_role(processor, sleeper)
+        {
             return true;
         }
-        let until = runtime.next_timer();
-        let mut now = 0;
-        if until != clock::NEVER {
-            now = clock::coarse();
-            // With less to wait the clock must be exact; beyond, the coarse one tells when to look again.
-            if until.saturating_sub(now) < ONE_STEP_NANOS {
-                now = clock::now();
-            }
-            if until <= now {
-                driver.release();
-                runtime.run_timers(now, &mut self.due, &mut self.wakers);
-                self.wakers.wake_all();
-                return false;
-            }
-        }
-        let Some(epoll) = self.epoll(runtime) else {
-            // No descriptor left for an epoll instance: nothing can be registered either. Look again in a while.
-            driver.release();
-            sleeper.parker.park_until(clock::to_instant(until.min(clock::now() + 10_000_000)));
-            return false;
+        // ORDERING: SeqCst: announced and counted down, then one more look; see `attend` and the role's header.
+        let falls_asleep = || {
+            runtime.awake.down(epoch);
+            runtime.injected() > 0
+                || root.is_some_and(|root| !root.enter_poll())
+                || (sleeper.is_some() && runtime.is_role_wished())
         };
-        sleeper.in_poll.store(true, Ordering::SeqCst);
-        driver.announce(until);
-        // ORDERING: SeqCst: counted down, then one more look; see `attend` and the driver's header.
-        runtime.awake.down(epoch);
-        let called_off = runtime.injected() > 0
-            || runtime.next_timer() < until
-            || runtime.epoch() != epoch
-            || root_woken.is_some_and(|woken| woken.load(Ordering::SeqCst))
-            || (root_woken.is_none() && runtime.role_wanted.load(Ordering::SeqCst));
-        driver.poll(&epoll, &mut self.events, EVENTS_MAX, now, if called_off { now } else { until });
-        runtime.awake.up(epoch);
-        driver.retract();
-        sleeper.in_poll.store(false, Ordering::SeqCst);
-        driver.record(&runtime.cache, &self.events, &mut self.wakers);
-        driver.release();
-        runtime.sysmon.notice();
-        self.begin_stretch(processor);
-        self.wakers.wake_all();
-        if self.sampled && processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS {
-            share(runtime, processor, processor.queue.len().saturating_sub(1));
+        let rises = || {
+            runtime.awake.up(epoch);
+            if let Some(root) = root {
+                root.leave_poll();
+            }
+        };
+        match self.polling.sleep(runtime, By::Worker, epoch, falls_asleep, rises) {
+            Slept::Polled => {
+                self.begin_stretch(processor);
+                self.polling.wakers.wake_all();
+                if self.sampled && processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS {
+                    share(runtime, processor, processor.queue.len().saturating_sub(1));
+                }
+            }
+            Slept::TimersRan => _ = self.polling.wakers.wake_all(),
+            // Look again in a while: a descriptor may be free then.
+            Slept::NoPoller => std::thread::sleep(NO_POLLER),
         }
         false
     }
@@ -411,7 +372,7 @@ impl Core {
 /// Wakes another thread if `backlog` turns of what is queued here are worth it.
 fn share(runtime: &'static Runtime, processor: &Processor, backlog: usize) {
     let turn = processor.turn_nanos.load(Ordering::Relaxed);
-    if backlog as u64 * turn > WAKE_NANOS {
+    if (backlog as u64).saturating_mul(turn) > WAKE_NANOS {
         runtime.wake_helper(turn > LONG_NANOS);
     }
 }
@@ -432,21 +393,19 @@ pub(crate) fn end_turn(processor: &Processor) {
 
 /// A worker thread, from its first processor on.
 pub(crate) fn main(runtime: &'static Runtime, epoch: u32, first: &'static Processor) {
-    let _inside = context::enter();
+    context::enter();
     let sleeper = Arc::new(Sleeper::new());
     let mut core = Core::new();
     let mut processor = Some(first);
     while let Some(owned) = processor {
         context::set_processor(Some(owned));
         runtime.sysmon.notice();
-        match core.run(owned, &sleeper, None, epoch) {
-            Exit::Stopped => {
-                runtime.unlist(&sleeper);
-                runtime.worker_ends();
-                return;
-            }
-            _ => processor = runtime.rest(&sleeper, epoch),
+        if core.run(owned, Some(&sleeper), None, epoch) == Exit::Stopped {
+            runtime.unlist(&sleeper);
+            runtime.worker_ends();
+            return;
         }
+        processor = runtime.rest(&sleeper, epoch);
     }
 }
 
@@ -551,9 +510,9 @@ mod tests {
         let mut core = Core::new();
         let mut begin = |sleeps, delivered, turn_nanos| {
             (core.tick, core.sleeps, core.since_poll, core.clock_turns) = (100, sleeps, 5, 5);
-            (0..delivered).for_each(|_| core.wakers.push(std::task::Waker::noop().clone()));
+            (0..delivered).for_each(|_| core.polling.wakers.push(std::task::Waker::noop().clone()));
             core.begin_stretch(processor(turn_nanos));
-            core.wakers.wake_all();
+            core.polling.wakers.wake_all();
             assert_eq!((core.since_poll, core.clock_turns, core.delivered), (0, 0, delivered));
             assert_eq!((core.sleeps, core.polled_at), (sleeps + 1, core.clock));
             assert_eq!((core.clock != 0, core.clock_at), (core.sampled, 101 + core.spacing));

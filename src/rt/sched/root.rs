@@ -1,0 +1,126 @@
+//! `Root`: the state of a thread in `block_on`, as its root future's waker sees it.
+//!
+//! # States
+//! ```text
+//! WOKEN ── begin_turn ──→ RUNNING ──→ POLLING | PARKED ──→ RUNNING
+//!   ↑                        │               │
+//!   └──────── wake ──────────┴───────────────┘   (also breaks the poll, or unparks)
+//! ```
+//!
+//! # Memory ordering
+//! One word, changed by read-modify-writes. The swap of `wake` is a Release and that of `begin_turn` an Acquire: what the waker's thread
+//! wrote is visible to the poll that follows. `wake` is SeqCst against the announcement of a sleep in the role: either the thread sees
+//! that it is woken when it enters POLLING, or the waker sees POLLING and breaks the sleep (model `root_waker_against_sleep`).
+
+use std::time::Instant;
+
+use crate::rt::parker::Parker;
+use crate::sync::{AtomicU32, Ordering};
+
+const WOKEN: u32 = 0;
+const RUNNING: u32 = 1;
+const POLLING: u32 = 2;
+const PARKED: u32 = 3;
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Root {
+    state: AtomicU32,
+    parker: Parker,
+}
+
+impl Root {
+    pub(crate) fn new() -> Root {
+        Root { state: AtomicU32::new(WOKEN), parker: Parker::new() }
+    }
+
+    /// Wakes the root future. `break_poll` ends the sleep of the thread in epoll.
+    #[inline]
+    pub(crate) fn wake(&self, break_poll: impl FnOnce()) {
+        // ORDERING: SeqCst, see the header.
+        match self.state.swap(WOKEN, Ordering::SeqCst) {
+            POLLING => break_poll(),
+            PARKED => self.parker.unpark(),
+            _ => {}
+        }
+    }
+
+    /// Lets a parked thread look round, without waking its root future.
+    pub(crate) fn nudge(&self) {
+        self.parker.unpark();
+    }
+
+    pub(crate) fn is_woken(&self) -> bool {
+        self.state.load(Ordering::Acquire) == WOKEN
+    }
+
+    /// Begins a turn of the root future if it was woken.
+    pub(crate) fn begin_turn(&self) -> bool {
+        self.is_woken() && self.state.swap(RUNNING, Ordering::AcqRel) == WOKEN
+    }
+
+    /// The thread goes to sleep in epoll. False if the root future was woken.
+    pub(crate) fn enter_poll(&self) -> bool {
+        self.leave(RUNNING, POLLING)
+    }
+
+    pub(crate) fn leave_poll(&self) {
+        self.leave(POLLING, RUNNING);
+    }
+
+    /// Parks until the root future is woken or the thread is nudged.
+    pub(crate) fn park(&self) {
+        self.park_until(None);
+    }
+
+    /// Parks until then at most.
+    pub(crate) fn park_until(&self, deadline: Option<Instant>) {
+        if self.leave(RUNNING, PARKED) {
+            self.parker.park_until(deadline);
+            self.leave(PARKED, RUNNING);
+        }
+    }
+
+    /// False if the root future was woken in state `from`.
+    fn leave(&self, from: u32, to: u32) -> bool {
+        self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::Acquire).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn a_wake_breaks_the_poll_only_of_a_thread_that_polls() {
+        let (root, broken) = (Root::new(), Cell::new(0));
+        let wake = || root.wake(|| broken.set(broken.get() + 1));
+        assert!(root.is_woken() && root.begin_turn() && !root.begin_turn());
+        wake();
+        wake();
+        assert!(!root.enter_poll() && root.begin_turn() && root.enter_poll());
+        root.leave_poll();
+        assert!(!root.is_woken() && root.enter_poll());
+        wake();
+        root.leave_poll();
+        assert!(root.is_woken() && broken.get() == 1 && root.begin_turn());
+    }
+
+    #[test]
+    fn a_parked_thread_is_woken_or_nudged() {
+        let root = Root::new();
+        root.park();
+        assert!(root.begin_turn());
+        root.nudge();
+        root.park();
+        assert!(!root.is_woken());
+        std::thread::scope(|scope| {
+            scope.spawn(|| root.wake(|| ()));
+            while !root.is_woken() {
+                root.park();
+            }
+        });
+        assert!(root.begin_turn());
+    }
+}
