@@ -494,3 +494,74 @@ fn a_lingering_close_that_the_pool_has_not_come_to_ends() {
         assert_eq!(park_on(server.read(&mut [0; 1])).unwrap(), 0);
     });
 }
+
+/// A task that a shutdown left behind on its thread wakes and spawns tasks of the next runtime: they run there.
+#[test]
+fn a_thread_of_the_last_runtime_schedules_tasks_of_the_next() {
+    child("a_thread_of_the_last_runtime_schedules_tasks_of_the_next", || {
+        for workers in [1, 4] {
+            for _ in 0..5 {
+                rt::Builder::new().workers(workers).start().unwrap();
+                let (wake, woken) = futures::channel::oneshot::channel::<u32>();
+                let (go, wait) = mpsc::channel::<()>();
+                let (begun, begins) = mpsc::channel();
+                let (spawned, spawns) = mpsc::channel();
+                drop(task::spawn(async move {
+                    begun.send(()).unwrap();
+                    wait.recv().unwrap();
+                    wake.send(7).unwrap();
+                    spawned.send(task::spawn(async { task::spawn(async { 8 }).await })).unwrap();
+                    // The turn goes on until the tasks have run.
+                    let _ = wait.recv();
+                }));
+                begins.recv().unwrap();
+                rt::shutdown(Duration::from_millis(20)).unwrap_err();
+                rt::Builder::new().workers(workers).start().unwrap();
+                let waiting = task::spawn(async move { woken.await.unwrap() });
+                go.send(()).unwrap();
+                assert_eq!(park_on(waiting), 7);
+                assert_eq!(park_on(spawns.recv().unwrap()), 8);
+                drop(go);
+                eventually("the runtime ends", || rt::shutdown(LONG).is_ok());
+            }
+        }
+    });
+}
+
+/// A root future that sees the runtime end and start within one turn.
+#[test]
+fn a_root_future_outlives_a_shutdown_within_its_turn() {
+    for runs_tasks in [false, true] {
+        child_with("a_root_future_outlives_a_shutdown_within_its_turn", &[], || {
+            for _ in 0..20 {
+                rt::Builder::new().workers(1).block_on_runs_tasks(runs_tasks).start().unwrap();
+                task::block_on(async {
+                    task::yield_now().await;
+                    thread::spawn(|| rt::shutdown(LONG)).join().unwrap().unwrap();
+                    assert_eq!(task::spawn(async { 7 }).await, 7);
+                    task::sleep(Duration::from_millis(1)).await;
+                });
+                eventually("the runtime ends", || rt::shutdown(LONG).is_ok());
+            }
+        });
+    }
+}
+
+/// A task in its turn on the thread of a `block_on`, also inside a nested call, is waited for.
+#[test]
+fn shutdown_waits_for_a_task_on_the_thread_of_block_on() {
+    for nested in [false, true] {
+        child_with("shutdown_waits_for_a_task_on_the_thread_of_block_on", &[], || {
+            rt::Builder::new().workers(1).block_on_runs_tasks(true).start().unwrap();
+            thread::spawn(|| task::block_on(std::future::pending::<()>()));
+            let (begun, begins) = mpsc::channel();
+            drop(task::spawn(async move {
+                begun.send(()).unwrap();
+                let pause = Duration::from_millis(100);
+                if nested { task::block_on(task::sleep(pause)) } else { thread::sleep(pause) }
+            }));
+            begins.recv().unwrap();
+            rt::shutdown(LONG).unwrap();
+        });
+    }
+}

@@ -156,7 +156,8 @@ impl Monitor {
             } else {
                 // ORDERING: SeqCst, see `notice`.
                 sysmon.asleep.store(true, Ordering::SeqCst);
-                let is_quiet = runtime.awake.count() == 0 && self.activity() == self.activity && !runtime.has_root_turns();
+                let is_quiet =
+                    runtime.awake.count() == 0 && self.activity() == self.activity && !runtime.has_root_turns();
                 if is_quiet && runtime.epoch() == epoch {
                     clock::publish(clock::NONE);
                     sysmon.parker.park();

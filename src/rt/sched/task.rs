@@ -298,7 +298,11 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
 pub(crate) fn reschedule_item(item: Item) {
     // SAFETY: the caller took the item out of a queue and gives it up.
     let runnable = unsafe { from_item(item) };
-    if runnable.metadata().epoch == runtime().epoch() { runtime().inject(runnable.into_raw()) } else { discard(runnable) }
+    if runnable.metadata().epoch == runtime().epoch() {
+        runtime().inject(runnable.into_raw())
+    } else {
+        discard(runnable)
+    }
 }
 
 /// Takes a task out of its raw form.

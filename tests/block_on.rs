@@ -1,0 +1,490 @@
+//! `block_on`: the root future's progress depends on no task, whatever the tasks do.
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use common::{Watchdog, child, child_with, echo, eventually, listener, pair, park_on, ping, run};
+use netpoll::rt::BlockedPolicy;
+use netpoll::{rt, task};
+
+const MS: Duration = Duration::from_millis(1);
+
+#[test]
+fn block_on_from_many_threads() {
+    let _watchdog = Watchdog::new();
+    let threads: Vec<_> = (0..16_u8)
+        .map(|n| {
+            thread::spawn(move || {
+                for _ in 0..20 {
+                    task::block_on(async {
+                        let (client, server) = pair().await;
+                        let server = task::spawn(async move { echo(&server).await });
+                        ping(&client, &[n; 100]).await.unwrap();
+                        task::sleep(MS).await;
+                        drop(client);
+                        server.await.unwrap();
+                    });
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+/// More nested waits than there are threads to replace theirs: the clock and the network go on for them.
+#[test]
+fn nested_block_on_beyond_all_spare_workers() {
+    child("nested_block_on_beyond_all_spare_workers", || {
+        rt::Builder::new().workers(1).spare_workers(3).start().unwrap();
+        for _ in 0..3 {
+            let tasks: Vec<_> = (0..20)
+                .map(|n| {
+                    task::spawn(async move {
+                        task::block_on(async {
+                            task::sleep(Duration::from_millis(5 + n)).await;
+                            // The peer is a thread: tasks have no thread to run on while all are in a nested wait.
+                            let listener = listener().await;
+                            let addr = listener.local_addr().unwrap();
+                            let peer = thread::spawn(move || drop(std::net::TcpStream::connect(addr)));
+                            thread::yield_now();
+                            let (stream, _) = listener.accept().await.unwrap();
+                            assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+                            peer.join().unwrap();
+                        })
+                    })
+                })
+                .collect();
+            task::block_on(async {
+                for task in tasks {
+                    task.await;
+                }
+            });
+            assert_eq!(rt::metrics().nested_block_on, 0);
+        }
+    });
+}
+
+#[test]
+fn nested_block_on_of_a_task_that_needs_a_thread() {
+    for threads in ["1", "2"] {
+        child_with("nested_block_on_of_a_task_that_needs_a_thread", &[("NETPOLL_THREADS", threads)], || {
+            task::block_on(async {
+                let depth = task::spawn(async {
+                    task::block_on(async {
+                        task::spawn(async { task::block_on(async { task::spawn(async { 3 }).await }) }).await
+                    })
+                });
+                assert_eq!(depth.await, 3);
+            });
+        });
+    }
+}
+
+#[test]
+fn block_on_hands_over_what_it_leaves_running() {
+    child("block_on_hands_over_what_it_leaves_running", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        for round in 0..50 {
+            let turns = Arc::new(AtomicUsize::new(0));
+            let (send, receive) = mpsc::channel();
+            let (client, echoed) = task::block_on(async {
+                drop(task::spawn({
+                    let turns = turns.clone();
+                    async move {
+                        for _ in 0..100 {
+                            turns.fetch_add(1, Ordering::SeqCst);
+                            task::yield_now().await;
+                        }
+                        task::sleep(MS).await;
+                        send.send(()).unwrap();
+                    }
+                }));
+                let (client, server) = pair().await;
+                let echoed = task::spawn(async move { echo(&server).await });
+                if round % 2 == 0 {
+                    ping(&client, b"inside").await.unwrap();
+                }
+                (client, echoed)
+            });
+            receive.recv_timeout(common::BOUND).expect("tasks and timers go on without block_on");
+            assert_eq!(turns.load(Ordering::SeqCst), 100);
+            park_on(ping(&client, b"outside")).unwrap();
+            drop(client);
+            park_on(echoed).unwrap();
+        }
+    });
+}
+
+/// The root future goes first when it is woken, but not for ever: tasks, timers and the network have their turns beside one that
+/// only yields.
+#[test]
+fn a_root_future_that_yields_gives_way() {
+    child("a_root_future_that_yields_gives_way", || {
+        let builder = rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off);
+        builder.block_on_runs_tasks(true).start().unwrap();
+        run(async {
+            let done = Arc::new(AtomicBool::new(false));
+            drop(task::spawn({
+                let done = done.clone();
+                async move {
+                    let (client, server) = pair().await;
+                    let server = task::spawn(async move { echo(&server).await });
+                    for _ in 0..10 {
+                        ping(&client, b"beside").await.unwrap();
+                        task::sleep(MS).await;
+                    }
+                    drop(client);
+                    server.await.unwrap();
+                    done.store(true, Ordering::SeqCst);
+                }
+            }));
+            while !done.load(Ordering::SeqCst) {
+                task::yield_now().await;
+            }
+            // What was queued before the yield runs before it returns.
+            let turns = Arc::new(AtomicUsize::new(0));
+            for n in 1..=100 {
+                let own = turns.clone();
+                drop(task::spawn(async move { own.fetch_add(1, Ordering::SeqCst) }));
+                task::yield_now().await;
+                assert_eq!(turns.load(Ordering::SeqCst), n);
+            }
+        });
+    });
+}
+
+#[test]
+fn block_on_that_only_parks() {
+    child("block_on_that_only_parks", || {
+        rt::Builder::new().workers(2).block_on_runs_tasks(false).start().unwrap();
+        let own = thread::current().id();
+        task::block_on(async move {
+            let ids: Vec<_> = (0..200)
+                .map(|_| {
+                    task::spawn(async {
+                        task::yield_now().await;
+                        thread::current().id()
+                    })
+                })
+                .collect();
+            for id in ids {
+                assert_ne!(id.await, own, "a task ran on the thread of block_on");
+            }
+            let (client, server) = pair().await;
+            let server = task::spawn(async move { echo(&server).await });
+            for _ in 0..100 {
+                ping(&client, b"x").await.unwrap();
+            }
+            task::sleep(MS).await;
+            drop(client);
+            server.await.unwrap();
+            assert_eq!(thread::current().id(), own);
+        });
+    });
+}
+
+/// A task that waits for the root future blocks its worker, never the thread of `block_on`.
+fn tasks_may_block_on_the_root(workers: usize) {
+    rt::Builder::new().workers(workers).start().unwrap();
+    // A channel that the root sends to.
+    assert_eq!(
+        task::block_on(async {
+            let (sender, receiver) = mpsc::channel();
+            let task = task::spawn(async move { receiver.recv().unwrap() });
+            task::sleep(20 * MS).await;
+            sender.send(7).unwrap();
+            task.await
+        }),
+        7
+    );
+    // A lock that the root holds over an await.
+    let lock = Arc::new(Mutex::new(()));
+    #[allow(clippy::await_holding_lock)]
+    task::block_on(async {
+        for _ in 0..500 {
+            let other = lock.clone();
+            let task = task::spawn(async move { drop(other.lock().unwrap()) });
+            let guard = lock.lock().unwrap();
+            task::yield_now().await;
+            drop(guard);
+            task.await;
+        }
+    });
+    // A blocking socket that the root answers, and a nested block_on.
+    task::block_on(async {
+        let listener = netpoll::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let task = task::spawn(async move {
+            use std::io::{Read, Write};
+            let mut stream = std::net::TcpStream::connect(addr).unwrap();
+            stream.write_all(b"x").unwrap();
+            stream.read_exact(&mut [0; 1]).unwrap();
+        });
+        let (stream, _) = listener.accept().await.unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 1);
+        stream.write_all(b"y").await.unwrap();
+        task.await;
+        let (sender, receiver) = futures::channel::oneshot::channel();
+        let task = task::spawn(async { task::block_on(receiver).unwrap() });
+        task::sleep(5 * MS).await;
+        sender.send(8).unwrap();
+        assert_eq!(task.await, 8);
+    });
+    // Tasks that the root itself woke.
+    task::block_on(async {
+        let (wake, woken) = futures::channel::oneshot::channel();
+        let (sender, receiver) = mpsc::channel();
+        let task = task::spawn(async move {
+            woken.await.unwrap();
+            receiver.recv().unwrap()
+        });
+        task::sleep(5 * MS).await;
+        wake.send(()).unwrap();
+        task::yield_now().await;
+        task::sleep(5 * MS).await;
+        sender.send(9).unwrap();
+        assert_eq!(task.await, 9);
+    });
+}
+
+#[test]
+fn tasks_may_block_on_the_root_with_one_worker() {
+    child("tasks_may_block_on_the_root_with_one_worker", || tasks_may_block_on_the_root(1));
+}
+
+#[test]
+fn tasks_may_block_on_the_root_with_four_workers() {
+    child("tasks_may_block_on_the_root_with_four_workers", || tasks_may_block_on_the_root(4));
+}
+
+/// The root's sockets and timers go on while every worker is kept busy and no other can be added.
+#[test]
+fn a_root_goes_on_beside_workers_that_never_yield() {
+    child("a_root_goes_on_beside_workers_that_never_yield", || {
+        for policy in [BlockedPolicy::AddWorkers, BlockedPolicy::Off] {
+            rt::Builder::new().workers(1).spare_workers(0).blocked_tasks(policy).start().unwrap();
+            let release = Arc::new(AtomicBool::new(false));
+            let (begun, begins) = mpsc::channel();
+            let busy = task::spawn({
+                let release = release.clone();
+                async move {
+                    begun.send(()).unwrap();
+                    while !release.load(Ordering::Relaxed) {
+                        thread::yield_now();
+                    }
+                }
+            });
+            begins.recv().unwrap();
+            task::block_on(async {
+                let (client, server) = pair().await;
+                for _ in 0..50 {
+                    client.write_all(b"x").await.unwrap();
+                    assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 1);
+                    task::sleep(MS).await;
+                }
+            });
+            release.store(true, Ordering::Relaxed);
+            park_on(busy);
+            rt::shutdown(common::BOUND).unwrap();
+        }
+    });
+}
+
+/// With `block_on_runs_tasks` the thread of `block_on` takes a worker's place.
+#[test]
+fn block_on_runs_tasks_if_asked_to() {
+    child("block_on_runs_tasks_if_asked_to", || {
+        let own = thread::current().id();
+        rt::Builder::new().workers(3).block_on_runs_tasks(true).start().unwrap();
+        let (leave, wait) = mpsc::channel::<()>();
+        let task = task::spawn(async move { wait.recv().is_err() });
+        eventually("it is seen", || rt::metrics().blocked_tasks > 0);
+        let runs_here = || task::block_on(async { task::spawn(async { thread::current().id() }).await == own });
+        assert!((0..1000).any(|_| runs_here()), "{:?}", rt::metrics());
+        drop(leave);
+        assert!(park_on(task));
+    });
+}
+
+// ---- nested ----
+
+/// More nested calls than spare workers, which wait for the clock, the network, other tasks and each other.
+fn nested_calls_end(workers: usize) {
+    const CALLS: usize = 200;
+    rt::Builder::new().workers(workers).start().unwrap();
+    let inner = |n: usize| async move {
+        match n % 4 {
+            0 => task::sleep(Duration::from_millis(n as u64 % 20)).await,
+            1 => {
+                let (client, server) = pair().await;
+                client.write_all(b"x").await.unwrap();
+                assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 1);
+            }
+            2 => assert_eq!(task::spawn(async { task::spawn(async { 7 }).await }).await, 7),
+            _ => task::spawn(async { task::block_on(task::sleep(MS)) }).await,
+        }
+    };
+    let tasks: Vec<_> = (0..CALLS).map(|n| task::spawn(async move { task::block_on(inner(n)) })).collect();
+    task::block_on(async {
+        for task in tasks {
+            task.await;
+        }
+    });
+    eventually("no call is counted any more", || rt::metrics().nested_block_on == 0);
+    eventually("the threads end that are not needed", || rt::metrics().worker_threads <= workers);
+    assert_eq!(park_on(task::spawn(async { 1 })), 1);
+}
+
+#[test]
+fn two_hundred_nested_calls_end_with_one_worker() {
+    child("two_hundred_nested_calls_end_with_one_worker", || nested_calls_end(1));
+}
+
+#[test]
+fn two_hundred_nested_calls_end_with_four_workers() {
+    child("two_hundred_nested_calls_end_with_four_workers", || nested_calls_end(4));
+}
+
+/// A task goes on to block its thread after a nested call that a foreign thread ended, while the watcher sleeps.
+#[test]
+fn a_task_may_block_after_a_nested_call() {
+    for workers in [1, 2] {
+        child_with("a_task_may_block_after_a_nested_call", &[("NETPOLL_THREADS", &workers.to_string())], || {
+            let (wake, woken) = futures::channel::oneshot::channel::<()>();
+            let done = task::spawn(async move {
+                task::block_on(woken).unwrap();
+                let (sender, receiver) = mpsc::channel();
+                drop(task::spawn(async move { sender.send(()).unwrap() }));
+                receiver.recv_timeout(common::BOUND / 2).is_ok()
+            });
+            // The watcher goes to sleep.
+            thread::sleep(300 * MS);
+            wake.send(()).unwrap();
+            assert!(park_on(done));
+        });
+    }
+}
+
+/// A nested call in the turn of a root future needs no worker to poll for it.
+#[test]
+fn nested_calls_in_a_root_future_poll_for_themselves() {
+    child("nested_calls_in_a_root_future_poll_for_themselves", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        task::block_on(async {
+            let (client, server) = pair().await;
+            for _ in 0..20 {
+                task::block_on(async {
+                    client.write_all(b"x").await.unwrap();
+                    assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 1);
+                    task::sleep(MS).await;
+                });
+            }
+        });
+        assert_eq!(rt::metrics().worker_threads, 0, "nothing needed a worker");
+    });
+}
+
+// ---- the role of polling ----
+
+/// An idle process has no thread that wakes up, whichever thread polls.
+#[test]
+fn the_role_moves_to_where_the_events_are_for() {
+    child("the_role_moves_to_where_the_events_are_for", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        task::block_on(async {
+            let (client, server) = pair().await;
+            for _ in 0..3 {
+                // A task that echoes: the worker polls.
+                let echoing = task::spawn({
+                    let server = server.clone();
+                    async move {
+                        for _ in 0..50 {
+                            let mut buf = [0; 1];
+                            assert_eq!(server.read(&mut buf).await.unwrap(), 1);
+                            server.write_all(&buf).await.unwrap();
+                        }
+                    }
+                });
+                let peer = client.clone();
+                thread::spawn(move || {
+                    for _ in 0..50 {
+                        futures::executor::block_on(ping(&peer, b"x")).unwrap();
+                    }
+                });
+                echoing.await;
+                // The root echoes: it polls itself, after a few events.
+                let peer = client.clone();
+                let pinging = thread::spawn(move || {
+                    for _ in 0..200 {
+                        futures::executor::block_on(ping(&peer, b"x")).unwrap();
+                    }
+                });
+                for _ in 0..200 {
+                    let mut buf = [0; 1];
+                    assert_eq!(server.read(&mut buf).await.unwrap(), 1);
+                    server.write_all(&buf).await.unwrap();
+                }
+                task::spawn_blocking(move || pinging.join().unwrap()).await;
+            }
+        });
+    });
+}
+
+/// Roots that end, start and hand over to each other while tasks use the network: somebody polls at every moment.
+#[test]
+fn somebody_polls_while_roots_come_and_go() {
+    child("somebody_polls_while_roots_come_and_go", || {
+        rt::Builder::new().workers(2).start().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let roots: Vec<_> = (0..3)
+            .map(|n| {
+                let stop = stop.clone();
+                thread::spawn(move || {
+                    while !stop.load(Ordering::SeqCst) {
+                        task::block_on(async {
+                            let (client, server) = pair().await;
+                            client.write_all(b"x").await.unwrap();
+                            assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 1);
+                            task::sleep(MS * n).await;
+                        });
+                    }
+                })
+            })
+            .collect();
+        let (client, server) = park_on(pair());
+        let echoing = task::spawn(async move { echo(&server).await });
+        for _ in 0..300 {
+            park_on(ping(&client, b"beside")).unwrap();
+        }
+        drop(client);
+        park_on(echoing).unwrap();
+        stop.store(true, Ordering::SeqCst);
+        roots.into_iter().for_each(|root| root.join().unwrap());
+    });
+}
+
+/// A root future in a long turn, and one that never ends its turn, keep no task from the network.
+#[test]
+fn tasks_use_the_network_beside_a_root_that_blocks() {
+    child("tasks_use_the_network_beside_a_root_that_blocks", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let (sender, receiver) = mpsc::channel();
+        task::block_on(async {
+            let (client, server) = pair().await;
+            // The root has polled for these, and blocks now.
+            drop(task::spawn(async move { echo(&server).await }));
+            drop(task::spawn(async move {
+                for _ in 0..20 {
+                    ping(&client, b"x").await.unwrap();
+                    task::sleep(MS).await;
+                }
+                sender.send(()).unwrap();
+            }));
+            assert!(receiver.recv_timeout(common::BOUND).is_ok());
+        });
+    });
+}
