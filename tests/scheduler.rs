@@ -504,8 +504,7 @@ fn yield_now_lets_the_queued_go_first() {
             for task in tasks {
                 task.await;
             }
-            let order = order.lock().unwrap().clone();
-            order
+            order.lock().unwrap().clone()
         }));
         let rounds: Vec<_> = order.iter().map(|turn| turn.0).collect();
         assert_eq!(rounds, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2], "{order:?}");

@@ -1,15 +1,19 @@
-//! Models of going to sleep and waking up: workers, the poller's role, the eventfd, the root future's thread.
+//! Models of going to sleep and waking up: workers, threads in `block_on`, the role of polling, the eventfd, a change of epoch.
 //!
-//! The protocol is spread over files that make system calls (`rt/runtime.rs`, `rt/driver.rs`, `rt/epoll.rs`, `rt/sched/idle.rs`,
-//! `rt/sched/worker.rs`, `rt/sched/block_on.rs`), which cannot be compiled here. So this is a miniature: the same words in the same
-//! order, function by function under the same names; whoever changes one of those changes this. `Parker` is the real one.
+//! `Role`, `Root`, `Awake` and `Parker` are the crate's. What ties them together is spread over files that make system calls
+//! (`rt/runtime.rs`, `rt/driver.rs`, `rt/epoll.rs`, `rt/sched/idle.rs`, `rt/sched/polling.rs`, `rt/sched/worker.rs`,
+//! `rt/sched/block_on.rs`), which cannot be compiled here. So that part is a miniature: the same words in the same order, function by
+//! function under the same names; whoever changes one of those changes this.
 
 use std::sync::Arc;
 
 use crate::engine::thread;
 use crate::rt::clock::NEVER;
 use crate::rt::parker::Parker;
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, fence, planted};
+use crate::rt::role::{By, Role};
+use crate::rt::sched::awake::Awake;
+use crate::rt::sched::root::Root;
+use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Condvar, Mutex, Ordering, fence, planted};
 
 /// `Epoll`: an eventfd that is edge-triggered and never drained, and the flag that spares its writes.
 struct Epoll {
@@ -20,8 +24,8 @@ struct Epoll {
 }
 
 impl Epoll {
-    fn new() -> Epoll {
-        Epoll { breaking: AtomicBool::new(false), edge: Mutex::new(false), changed: Condvar::new() }
+    fn new() -> Arc<Epoll> {
+        Arc::new(Epoll { breaking: AtomicBool::new(false), edge: Mutex::new(false), changed: Condvar::new() })
     }
 
     /// epoll_wait(2), without a limit or (`block` is false) without waiting.
@@ -47,6 +51,15 @@ impl Epoll {
     }
 }
 
+/// `Wish`, with the one thread in `block_on` that a model has.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Wish {
+    #[default]
+    None,
+    Asked,
+    Granted,
+}
+
 /// `Idle`, as far as one worker goes.
 #[derive(Default)]
 struct Idle {
@@ -55,61 +68,71 @@ struct Idle {
     resting: bool,
     /// It was assigned a processor.
     assigned: bool,
-    /// The thread inside `block_on` would rather poll itself, and rests until then.
-    wants_role: bool,
-    /// It was assigned a processor.
-    participant_assigned: bool,
+    wish: Wish,
+    /// The thread in `block_on` is listed as parked.
+    root_parked: bool,
 }
 
-/// `Runtime` with its `Driver`, one worker of its own and whoever the model adds.
+/// `Runtime` with its `Driver`, one worker, one thread in `block_on`, and whoever the model adds.
 struct Runtime {
+    epoch: AtomicU32,
     injected: AtomicUsize,
-    awake: AtomicUsize,
-    role: AtomicBool,
-    sleep_until: AtomicU64,
-    epoll: Epoll,
+    awake: Awake,
+    role: Role,
+    epoll: Mutex<Option<Arc<Epoll>>>,
     idle: Mutex<Idle>,
     parker: Parker,
-    /// The participant's `Sleeper::has_role`.
-    has_role: AtomicBool,
+    root: Root,
+    role_wished: AtomicBool,
 }
+
+const EPOCH: u32 = 0;
 
 impl Runtime {
     /// `awake` threads own a processor.
     fn new(awake: usize) -> Arc<Runtime> {
-        Arc::new(Runtime {
+        let runtime = Runtime {
+            epoch: AtomicU32::new(EPOCH),
             injected: AtomicUsize::new(0),
-            awake: AtomicUsize::new(awake),
-            role: AtomicBool::new(false),
-            sleep_until: AtomicU64::new(0),
-            epoll: Epoll::new(),
+            awake: Awake::new(),
+            role: Role::new(),
+            epoll: Mutex::new(Some(Epoll::new())),
             idle: Mutex::new(Idle::default()),
             parker: Parker::new(),
-            has_role: AtomicBool::new(false),
-        })
+            root: Root::new(),
+            role_wished: AtomicBool::new(false),
+        };
+        runtime.awake.begin(EPOCH);
+        (0..awake).for_each(|_| runtime.awake.up(EPOCH));
+        Arc::new(runtime)
     }
 
     // ---- Driver ----
 
-    fn try_take(&self) -> bool {
-        !self.role.load(Ordering::Relaxed)
-            && self.role.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    fn epoll(&self) -> Arc<Epoll> {
+        self.epoll.lock().get_or_insert_with(Epoll::new).clone()
     }
 
-    fn release(&self) {
-        self.role.store(false, Ordering::SeqCst);
-    }
-
-    fn is_taken(&self) -> bool {
-        self.role.load(Ordering::SeqCst)
-    }
-
-    fn wake(&self) -> bool {
-        let until = self.sleep_until.load(Ordering::SeqCst);
-        if until > 0 {
-            self.epoll.wake();
+    fn break_sleep(&self) {
+        let epoll = self.epoll.lock().clone();
+        if let Some(epoll) = epoll {
+            epoll.wake();
         }
-        until != 0
+    }
+
+    fn wake(&self) {
+        if self.role.asleep().is_some() {
+            self.break_sleep();
+        }
+    }
+
+    fn wake_worker(&self) -> bool {
+        let asleep = self.role.asleep();
+        let is_worker = asleep == Some(By::Worker) || (asleep.is_some() && planted!("root_taken_for_a_worker"));
+        if is_worker {
+            self.break_sleep();
+        }
+        is_worker
     }
 
     // ---- Runtime, Idle ----
@@ -128,14 +151,14 @@ impl Runtime {
 
     fn attend(&self) {
         fence(Ordering::SeqCst);
-        if self.awake.load(Ordering::SeqCst) == 0 && !self.wake() {
+        if self.awake.count() == 0 && !self.wake_worker() {
             self.wake_one();
         }
     }
 
     fn attend_poller(&self) {
         fence(Ordering::SeqCst);
-        if self.awake.load(Ordering::SeqCst) == 0 && !self.is_taken() {
+        if self.awake.count() == 0 && !self.role.is_taken() && !self.nudge_root() {
             self.wake_one();
         }
     }
@@ -146,25 +169,28 @@ impl Runtime {
             return;
         }
         idle.free -= 1;
-        self.awake.fetch_add(1, Ordering::SeqCst);
+        self.awake.up(EPOCH);
         (idle.resting, idle.assigned) = (false, true);
         drop(idle);
         self.parker.unpark();
     }
 
+    fn list(&self, idle: &mut Idle) {
+        idle.free += 1;
+        idle.resting = true;
+        self.awake.down(EPOCH);
+    }
+
     fn give_back(&self) -> bool {
-        {
-            let mut idle = self.idle.lock();
-            if self.injected.load(Ordering::SeqCst) > 0 || !self.is_taken() {
-                return false;
-            }
-            idle.free += 1;
-            idle.resting = true;
-            self.awake.fetch_sub(1, Ordering::SeqCst);
+        let mut idle = self.idle.lock();
+        if self.injected.load(Ordering::SeqCst) > 0 || !self.role.is_taken() {
+            return false;
         }
+        self.list(&mut idle);
+        drop(idle);
         if self.injected.load(Ordering::SeqCst) > 0 {
             self.attend();
-        } else if !planted!("rest_without_another_look") && !self.is_taken() {
+        } else if !planted!("rest_without_another_look") && !self.role.is_taken() {
             self.attend_poller();
         }
         true
@@ -176,10 +202,10 @@ impl Runtime {
         }
     }
 
-    /// A thread inside `block_on` leaves for good.
+    /// A thread gives its processor away for good: `leave`.
     fn leave(&self) {
         self.idle.lock().free += 1;
-        self.awake.fetch_sub(1, Ordering::SeqCst);
+        self.awake.down(EPOCH);
         if self.injected.load(Ordering::SeqCst) > 0 {
             self.attend();
         } else if !planted!("leave_attends_to_nothing") {
@@ -187,47 +213,95 @@ impl Runtime {
         }
     }
 
-    /// The worker, with the role, to the participant. The caller rests afterwards.
-    fn hand_over(&self) -> bool {
-        let mut idle = self.idle.lock();
-        if !std::mem::take(&mut idle.wants_role) {
+    fn grant_role(&self) -> bool {
+        if !self.role_wished.load(Ordering::SeqCst) {
             return false;
         }
-        idle.participant_assigned = true;
-        idle.resting = true;
-        self.has_role.store(true, Ordering::SeqCst);
+        self.role_wished.store(false, Ordering::SeqCst);
+        let mut idle = self.idle.lock();
+        if idle.wish != Wish::Asked {
+            return false;
+        }
+        idle.wish = Wish::Granted;
+        self.role.release();
+        self.list(&mut idle);
+        drop(idle);
+        self.root.nudge();
+        if self.injected.load(Ordering::SeqCst) > 0 && !planted!("grant_looks_at_nothing") {
+            self.attend();
+        }
         true
     }
 
-    /// The participant, whose root future was woken. Whether it has a processor.
-    fn acquire(&self) -> bool {
+    fn ask_for_role(&self) -> bool {
         let mut idle = self.idle.lock();
-        if !planted!("role_wanted_by_who_left") {
-            idle.wants_role = false;
+        if idle.wish != Wish::None {
+            return false;
         }
-        if std::mem::take(&mut idle.participant_assigned) {
-            return true;
-        }
-        let free = idle.free > 0;
-        if free {
-            idle.free -= 1;
-            self.awake.fetch_add(1, Ordering::SeqCst);
-        }
-        free
+        idle.wish = Wish::Asked;
+        self.role_wished.store(true, Ordering::SeqCst);
+        drop(idle);
+        self.wake_worker();
+        true
     }
 
-    // ---- Core ----
+    fn withdraw_wish(&self) -> bool {
+        let mut idle = self.idle.lock();
+        let was_granted = std::mem::take(&mut idle.wish) == Wish::Granted;
+        self.role_wished.store(false, Ordering::SeqCst);
+        was_granted && !planted!("granted_wish_is_forgotten")
+    }
 
-    /// One turn without anything to run, for a thread with the role: the sleep in epoll.
-    fn sleep(&self, called_off: impl Fn() -> bool) {
-        let early = planted!("look_before_the_count") && !called_off();
-        self.sleep_until.store(NEVER, Ordering::SeqCst);
-        self.awake.fetch_sub(1, Ordering::SeqCst);
-        let block = early || !called_off();
-        self.epoll.wait(block);
-        self.awake.fetch_add(1, Ordering::SeqCst);
-        self.sleep_until.store(0, Ordering::SeqCst);
-        self.release();
+    /// `needs_poller`, where no worker is stuck.
+    fn needs_poller(&self) -> bool {
+        self.awake.count() == 0
+    }
+
+    fn park_root(&self) {
+        self.idle.lock().root_parked = true;
+        if planted!("root_parks_without_another_look") || self.role.is_taken() || !self.needs_poller() {
+            self.root.park();
+        }
+        self.idle.lock().root_parked = false;
+    }
+
+    fn nudge_root(&self) -> bool {
+        let is_parked = self.idle.lock().root_parked;
+        if is_parked {
+            self.root.nudge();
+        }
+        is_parked
+    }
+
+    // ---- Polling, Core, Thread ----
+
+    /// `Polling::sleep`, for a thread with the role. `poll` is what it does once it cannot be broken any more.
+    fn sleep(
+        &self,
+        by: By,
+        falls_asleep: impl FnOnce() -> bool,
+        rises: impl FnOnce(),
+        poll: impl FnOnce(&Epoll, bool),
+    ) {
+        let epoch = if planted!("sleep_in_any_epoch") { self.epoch.load(Ordering::SeqCst) } else { EPOCH };
+        let epoll = self.epoll();
+        self.role.sleep(NEVER, by);
+        let called_off = falls_asleep() | (self.epoch.load(Ordering::SeqCst) != epoch);
+        poll(&epoll, !called_off);
+        rises();
+        self.role.rise();
+        self.role.release();
+    }
+
+    /// The worker's sleep.
+    fn sleep_as_worker(&self) {
+        let has_work = || self.injected.load(Ordering::SeqCst) > 0;
+        let early = planted!("look_before_the_count") && !has_work();
+        let falls_asleep = || {
+            self.awake.down(EPOCH);
+            !early && (has_work() || self.role_wished.load(Ordering::SeqCst))
+        };
+        self.sleep(By::Worker, falls_asleep, || self.awake.up(EPOCH), Epoll::wait);
     }
 
     /// A worker that runs `tasks` tasks and ends.
@@ -236,12 +310,29 @@ impl Runtime {
         while run < tasks {
             if self.take_injected() {
                 run += 1;
-            } else if self.try_take() {
-                self.sleep(|| self.injected.load(Ordering::SeqCst) > 0);
+            } else if self.role.try_take() {
+                if self.grant_role() { self.rest() } else { self.sleep_as_worker() }
             } else if self.give_back() {
                 self.rest();
             }
         }
+    }
+
+    /// `Thread::wait`, until the root future is woken.
+    fn block_on(&self) {
+        while !self.root.begin_turn() {
+            if self.needs_poller() && self.role.try_take() {
+                let early = planted!("root_looks_too_early") && !self.root.is_woken();
+                let falls_asleep = || if early { self.root.enter_poll() && false } else { !self.root.enter_poll() };
+                self.sleep(By::Root, falls_asleep, || self.root.leave_poll(), Epoll::wait);
+            } else {
+                self.park_root();
+            }
+        }
+    }
+
+    fn wake_root(&self) {
+        self.root.wake(|| self.wake());
     }
 }
 
@@ -270,50 +361,55 @@ pub fn breaks_are_not_lost() {
     worker.join().unwrap();
 }
 
-/// A task is injected while the worker goes to rest because another thread has the role, which leaves `block_on`.
+/// A task is injected while the worker goes to rest because another thread has the role, which leaves.
 pub fn rest_against_inject() {
     let runtime = Runtime::new(2);
-    runtime.role.store(true, Ordering::SeqCst);
+    assert!(runtime.role.try_take());
     let worker = spawn(&runtime, |runtime| runtime.work(1));
     let injecting = spawn(&runtime, Runtime::inject);
-    runtime.release();
+    runtime.role.release();
     runtime.leave();
     injecting.join().unwrap();
     worker.join().unwrap();
 }
 
-/// The worker until it has the role of polling, as it must in the end: nobody else is there.
+/// A task is injected while the thread in `block_on` goes to sleep in epoll: the worker, at rest, runs it.
+pub fn inject_against_the_sleep_of_a_root() {
+    let runtime = Runtime::new(0);
+    {
+        let mut idle = runtime.idle.lock();
+        (idle.free, idle.resting) = (1, true);
+    }
+    runtime.root.begin_turn();
+    let worker = spawn(&runtime, |runtime| {
+        runtime.rest();
+        runtime.work(1);
+        // It sleeps in epoll from here on, or rests; and ends.
+        runtime.wake_root();
+    });
+    let injecting = spawn(&runtime, Runtime::inject);
+    runtime.block_on();
+    injecting.join().unwrap();
+    worker.join().unwrap();
+}
+
+/// The worker until it has the role, as it must in the end: no other thread polls.
 fn ends_up_polling(runtime: &Runtime) {
-    while !runtime.try_take() {
+    while !runtime.role.try_take() {
         if runtime.give_back() {
             runtime.rest();
         }
     }
 }
 
-/// A thread comes back from epoll and leaves `block_on` while the worker goes to rest because the role is taken: the worker is
-/// back in time to poll.
+/// A thread comes back from epoll and leaves while the worker goes to rest because the role is taken: the worker is back in time to
+/// poll.
 pub fn somebody_polls_when_all_rest() {
     let runtime = Runtime::new(2);
-    runtime.role.store(true, Ordering::SeqCst);
+    assert!(runtime.role.try_take());
     let worker = spawn(&runtime, ends_up_polling);
-    runtime.release();
+    runtime.role.release();
     runtime.leave();
-    worker.join().unwrap();
-}
-
-/// A thread comes back from epoll and runs a task that blocks in a nested `block_on`, while the worker goes to rest.
-///
-/// Mirrors `nested` and `Runtime::replace_blocked`.
-pub fn somebody_polls_when_one_blocks() {
-    let runtime = Runtime::new(2);
-    runtime.role.store(true, Ordering::SeqCst);
-    let worker = spawn(&runtime, ends_up_polling);
-    runtime.release();
-    runtime.awake.fetch_sub(1, Ordering::SeqCst);
-    if runtime.awake.load(Ordering::SeqCst) == 0 && !runtime.wake() {
-        runtime.wake_one();
-    }
     worker.join().unwrap();
 }
 
@@ -323,9 +419,9 @@ pub fn somebody_polls_when_one_blocks() {
 pub fn sysmon_gives_the_role_back() {
     let runtime = Runtime::new(1);
     let worker = spawn(&runtime, ends_up_polling);
-    if runtime.try_take() {
-        runtime.epoll.wait(false);
-        runtime.release();
+    if runtime.role.try_take() {
+        runtime.epoll().wait(false);
+        runtime.role.release();
         if !planted!("sysmon_leaves_nobody") {
             runtime.attend_poller();
         }
@@ -333,64 +429,163 @@ pub fn sysmon_gives_the_role_back() {
     worker.join().unwrap();
 }
 
-/// The worker hands the role to the thread inside `block_on` that wants it, while that one's root future ends.
+/// The thread in `block_on` parks while sysmon polls: afterwards it polls itself.
 ///
-/// Mirrors `Core::idle`, `participate` and `Participant::drop`.
-pub fn the_role_is_not_lost_in_a_hand_over() {
-    let runtime = Runtime::new(1);
-    {
-        let mut idle = runtime.idle.lock();
-        (idle.free, idle.wants_role) = (1, true);
+/// Mirrors `Thread::wait` and `Monitor::poll`.
+pub fn a_root_polls_after_sysmon() {
+    let runtime = Runtime::new(0);
+    runtime.root.begin_turn();
+    let root = spawn(&runtime, |runtime| {
+        while !(runtime.needs_poller() && runtime.role.try_take()) {
+            runtime.park_root();
+        }
+    });
+    if runtime.role.try_take() {
+        runtime.role.release();
+        if !planted!("sysmon_leaves_nobody") {
+            runtime.attend_poller();
+        }
     }
+    root.join().unwrap();
+}
+
+/// The worker grants the wish of the thread in `block_on`, whose root future is woken meanwhile: it declines, and the worker polls.
+///
+/// Mirrors `Thread::wait` and `Thread::settle_wish`.
+pub fn the_role_is_not_lost_when_a_wish_is_granted() {
+    let runtime = Runtime::new(1);
+    runtime.root.begin_turn();
     let worker = spawn(&runtime, |runtime| {
         loop {
-            if !runtime.try_take() {
+            if !runtime.role.try_take() {
                 if runtime.give_back() {
                     runtime.rest();
                 }
-            } else if runtime.hand_over() {
+            } else if runtime.grant_role() {
                 runtime.rest();
             } else {
                 break;
             }
         }
     });
-    assert!(runtime.acquire(), "its own processor is free, or the worker's is assigned");
-    if runtime.has_role.swap(false, Ordering::SeqCst) {
-        runtime.release();
-    }
-    // The root future is polled and ends.
-    runtime.leave();
-    if runtime.has_role.swap(false, Ordering::SeqCst) {
-        runtime.release();
-        runtime.attend_poller();
+    if runtime.ask_for_role() {
+        let waking = spawn(&runtime, Runtime::wake_root);
+        runtime.park_root();
+        // Woken: the turn of the root future begins.
+        if runtime.withdraw_wish() {
+            runtime.attend_poller();
+        }
+        waking.join().unwrap();
     }
     worker.join().unwrap();
 }
 
-/// The root future is woken while its thread goes to sleep in epoll, or is elsewhere.
-///
-/// Mirrors `Root::wake_by_ref` and `Core::idle`.
-pub fn root_waker_against_sleep() {
+/// A task is injected while the worker grants the role, and rests.
+pub fn a_granted_role_against_inject() {
     let runtime = Runtime::new(1);
-    let (woken, in_poll) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let waiting = thread::spawn({
-        let (runtime, woken, in_poll) = (runtime.clone(), woken.clone(), in_poll.clone());
-        move || {
-            while !woken.swap(false, Ordering::AcqRel) {
-                assert!(runtime.try_take());
-                let early = planted!("root_looks_too_early") && !woken.load(Ordering::SeqCst);
-                in_poll.store(true, Ordering::SeqCst);
-                runtime.sleep(|| !early && woken.load(Ordering::SeqCst));
-                in_poll.store(false, Ordering::SeqCst);
+    runtime.root.begin_turn();
+    runtime.ask_for_role();
+    let worker = spawn(&runtime, |runtime| runtime.work(1));
+    runtime.inject();
+    worker.join().unwrap();
+}
+
+/// The root future is woken while its thread goes to sleep in epoll.
+pub fn root_waker_against_sleep() {
+    let runtime = Runtime::new(0);
+    runtime.root.begin_turn();
+    let waiting = spawn(&runtime, Runtime::block_on);
+    runtime.wake_root();
+    waiting.join().unwrap();
+}
+
+/// The root future is woken, twice, while its thread parks because another thread polls.
+pub fn root_waker_against_park() {
+    let runtime = Runtime::new(1);
+    runtime.root.begin_turn();
+    let waiting = spawn(&runtime, |runtime| {
+        runtime.block_on();
+        runtime.block_on();
+    });
+    let nudging = spawn(&runtime, |runtime| _ = runtime.nudge_root());
+    runtime.wake_root();
+    while runtime.root.is_woken() {
+        thread::yield_now();
+    }
+    runtime.wake_root();
+    nudging.join().unwrap();
+    waiting.join().unwrap();
+}
+
+/// A shutdown moves the epoch and closes the epoll instance while a worker goes to sleep in it: the worker sees it.
+///
+/// Mirrors `shutdown` and `Core::run`.
+pub fn an_epoch_ends_against_sleep() {
+    let runtime = Runtime::new(1);
+    let worker = spawn(&runtime, |runtime| {
+        while runtime.epoch.load(Ordering::SeqCst) == EPOCH {
+            if runtime.role.try_take() {
+                runtime.sleep_as_worker();
             }
         }
     });
-    if !woken.swap(true, Ordering::SeqCst) {
-        if in_poll.load(Ordering::SeqCst) {
-            runtime.wake();
-        }
-        runtime.parker.unpark();
+    runtime.epoch.store(EPOCH + 1, Ordering::SeqCst);
+    runtime.wake();
+    drop(runtime.epoll.lock().take());
+    worker.join().unwrap();
+}
+
+/// A task of the next epoch is scheduled by a thread that the last one left behind with a processor: it is not lost.
+///
+/// Mirrors `schedule`, `context::processor_in` and `Core::give_up`; `queue` is that of the old processor.
+pub fn an_epoch_begins_against_scheduling() {
+    struct Old {
+        queue: Mutex<Vec<u32>>,
+        ran: AtomicUsize,
     }
-    waiting.join().unwrap();
+    let (runtime, old) = (Runtime::new(0), Arc::new(Old { queue: Mutex::new(Vec::new()), ran: AtomicUsize::new(0) }));
+    let left_behind = thread::spawn({
+        let (runtime, old) = (runtime.clone(), old.clone());
+        move || {
+            let task = 1;
+            // It is woken on this thread, whose processor is of epoch 0.
+            let epoch = runtime.epoch.load(Ordering::SeqCst);
+            if task == epoch {
+                if planted!("queue_of_the_last_epoch") {
+                    old.queue.lock().push(task);
+                } else {
+                    runtime.injected.fetch_add(1, Ordering::SeqCst);
+                }
+                old.ran.fetch_add(1, Ordering::SeqCst);
+            }
+            // The turn ends: the thread gives its processor up. What is queued belongs to the epoch of its own and is cancelled.
+            old.queue.lock().clear();
+        }
+    });
+    runtime.epoch.store(1, Ordering::SeqCst);
+    left_behind.join().unwrap();
+    assert_eq!(runtime.injected.load(Ordering::SeqCst), old.ran.load(Ordering::SeqCst), "a task is lost");
+}
+
+/// A worker polls and then runs a task: another thread may poll meanwhile.
+///
+/// Mirrors `Polling::poll_now` and D2 of `driver.rs`.
+pub fn the_role_is_free_while_a_task_runs() {
+    let (runtime, in_turn) = (Runtime::new(1), Arc::new(AtomicBool::new(false)));
+    let worker = thread::spawn({
+        let (runtime, in_turn) = (runtime.clone(), in_turn.clone());
+        move || {
+            if runtime.role.try_take() {
+                runtime.epoll().wait(false);
+                if !planted!("role_held_in_a_turn") {
+                    runtime.role.release();
+                }
+            }
+            in_turn.store(true, Ordering::SeqCst);
+        }
+    });
+    if in_turn.load(Ordering::SeqCst) {
+        assert!(runtime.role.try_take(), "the role is held in a turn");
+    }
+    worker.join().unwrap();
 }

@@ -7,19 +7,31 @@ models! { sleep:
     sleep_against_inject
     breaks_are_not_lost
     rest_against_inject
+    inject_against_the_sleep_of_a_root
     somebody_polls_when_all_rest
-    somebody_polls_when_one_blocks
     sysmon_gives_the_role_back
-    the_role_is_not_lost_in_a_hand_over
+    a_root_polls_after_sysmon
+    the_role_is_not_lost_when_a_wish_is_granted
+    a_granted_role_against_inject
     root_waker_against_sleep
+    root_waker_against_park
+    an_epoch_ends_against_sleep
+    an_epoch_begins_against_scheduling
+    the_role_is_free_while_a_task_runs
 }
 
 planted_bugs! {
     finds_a_look_before_the_count: "look_before_the_count" by sleep_against_inject, DEADLOCK;
     finds_a_break_that_is_seen_and_kept: "break_seen_and_kept" by breaks_are_not_lost, DEADLOCK;
-    finds_a_rest_without_another_look: "rest_without_another_look" by somebody_polls_when_one_blocks, DEADLOCK;
+    finds_a_rest_without_another_look: "rest_without_another_look" by sysmon_gives_the_role_back, DEADLOCK;
     finds_a_leave_that_attends_to_nothing: "leave_attends_to_nothing" by somebody_polls_when_all_rest, DEADLOCK;
-    finds_a_role_wanted_by_who_left: "role_wanted_by_who_left" by the_role_is_not_lost_in_a_hand_over, DEADLOCK;
+    finds_a_granted_wish_that_is_forgotten: "granted_wish_is_forgotten" by the_role_is_not_lost_when_a_wish_is_granted, DEADLOCK;
+    finds_a_grant_that_looks_at_nothing: "grant_looks_at_nothing" by a_granted_role_against_inject, DEADLOCK;
+    finds_a_root_that_is_taken_for_a_worker: "root_taken_for_a_worker" by inject_against_the_sleep_of_a_root, DEADLOCK;
+    finds_a_root_that_parks_too_early: "root_parks_without_another_look" by a_root_polls_after_sysmon, DEADLOCK;
     finds_a_sysmon_that_leaves_nobody: "sysmon_leaves_nobody" by sysmon_gives_the_role_back, DEADLOCK;
     finds_a_root_that_looks_too_early: "root_looks_too_early" by root_waker_against_sleep, DEADLOCK;
+    finds_a_sleep_in_another_epoch: "sleep_in_any_epoch" by an_epoch_ends_against_sleep, DEADLOCK;
+    finds_a_queue_of_the_last_epoch: "queue_of_the_last_epoch" by an_epoch_begins_against_scheduling, "a task is lost";
+    finds_a_role_that_is_held_in_a_turn: "role_held_in_a_turn" by the_role_is_free_while_a_task_runs, "held in a turn";
 }

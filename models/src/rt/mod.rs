@@ -10,6 +10,8 @@ pub(crate) mod parker;
 pub(crate) mod poll_cache;
 #[path = "../../../src/rt/poll_desc.rs"]
 pub(crate) mod poll_desc;
+#[path = "../../../src/rt/role.rs"]
+pub(crate) mod role;
 pub(crate) mod sched;
 #[path = "../../../src/rt/side.rs"]
 pub(crate) mod side;

@@ -1,4 +1,8 @@
 //! The crate's `rt::sched`, as far as it is modelled.
 
+#[path = "../../../src/rt/sched/awake.rs"]
+pub(crate) mod awake;
 #[path = "../../../src/rt/sched/queue.rs"]
 pub(crate) mod queue;
+#[path = "../../../src/rt/sched/root.rs"]
+pub(crate) mod root;

@@ -7,7 +7,7 @@
 //! SeqCst throughout: whoever goes to sleep counts down and then looks for work, whoever brings work looks here afterwards (R1
 //! of `runtime.rs`).
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, const_fn};
 
 const EPOCH_SHIFT: u32 = 32;
 
@@ -16,8 +16,10 @@ const EPOCH_SHIFT: u32 = 32;
 pub(crate) struct Awake(AtomicU64);
 
 impl Awake {
-    pub(crate) const fn new() -> Awake {
-        Awake(AtomicU64::new(0))
+    const_fn! {
+        pub(crate) fn new() -> Awake {
+            Awake(AtomicU64::new(0))
+        }
     }
 
     /// A new epoch, in which nobody is awake yet.
