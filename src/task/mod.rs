@@ -111,12 +111,9 @@ where
 
 /// Runs `future` on the calling thread to its end.
 ///
-/// While it waits, the thread takes part in the runtime: it runs tasks and polls the network
-/// ([`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks) turns that off). Inside a task or another
-/// `block_on` it only waits, and another thread takes over the tasks of this one.
-///
-/// A task that blocks this thread keeps `future` waiting as well, which no other thread can run; once that was seen, for ten seconds
-/// this thread runs `future` only. What must go on beside tasks that may never return is best spawned.
+/// Spawned tasks run on the workers, so `future` goes on whatever they do. While it waits, the thread polls the network and the timers
+/// if no worker does. Calls may be nested, also inside tasks: another thread takes over the tasks of this one.
+/// [`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks) makes the thread run tasks as well.
 ///
 /// # Panics
 /// In a child of fork(2) that did not call exec(2): the runtime's threads stayed in the parent.
