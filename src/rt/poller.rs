@@ -5,7 +5,8 @@
 //! ```text
 //! loop { ticket = begin()?            closed? expired?
 //!        if ticket is ready { call; on EAGAIN or a short count clear_ready(ticket); on success leave }
-//!        poll_wait()? }               registers the descriptor at the first evidence of idleness
+//!        register()?                  once, at the first evidence of idleness
+//!        poll_wait()? }
 //! finish()                            also when the future is dropped
 //! ```
 //!

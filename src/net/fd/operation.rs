@@ -2,10 +2,10 @@
 //!
 //! # The loop
 //! ```text
-//! lock and reference ─→ closed? expired? ─→ ready? ─yes→ call ─→ done: give back, pass on if more is left
-//!        ↑                                    │ no          └→ EINTR: again; EAGAIN: clear ready
-//!        │                                    ↓                      │
-//!        └───── edge ←── wait ←── give back ←── register ←───────────┘
+//! closed? expired? ─→ ready? ─yes→ lock and reference ─→ call ─→ done: give back, pass on if more is left
+//!        ↑              │ no                              └→ EINTR: again; EAGAIN: clear ready, give back
+//!        │              ↓                                       │
+//!        └─── edge ←── wait ←── register, the first time ←──────┘
 //! ```
 //! A lock and a reference are held around one call only, so nothing is held while an operation waits, and wakers run when
 //! nothing is held. `write_all` alone keeps the write lock ([`Hold::Across`]) and takes a reference for each call. A write that
