@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use async_task::FallibleTask;
 
@@ -50,6 +50,18 @@ impl<T> JoinHandle<T> {
     /// Whether the task has ended.
     pub fn is_finished(&self) -> bool {
         self.task.as_ref().is_none_or(FallibleTask::is_finished)
+    }
+
+    /// Asks the task to end. What is returned waits until its future is dropped; dropping it does not undo the request.
+    pub(crate) fn begin_cancel(mut self) -> impl Future<Output = ()> + use<T> {
+        // `async-task` asks when the cancelling future is first polled, or dropped.
+        let mut cancel = self.task.take().map(|task| Box::pin(task.cancel()));
+        let polled = cancel.as_mut().map(|cancel| cancel.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+        async move {
+            if let (Some(cancel), Some(Poll::Pending)) = (cancel, polled.map(|polled| polled.map(drop))) {
+                drop(cancel.await);
+            }
+        }
     }
 
     /// Cancels the task and waits until its future is dropped. Its result, if it had ended before.

@@ -6,6 +6,7 @@ mod builder;
 mod join_handle;
 mod local;
 mod local_tasks;
+mod set;
 mod yield_now;
 
 use std::future::Future;
@@ -22,6 +23,7 @@ use crate::time::Sleep;
 pub use builder::Builder;
 pub use join_handle::JoinHandle;
 pub use local::{AccessError, LocalKey};
+pub use set::TaskSet;
 pub use yield_now::yield_now;
 
 /// Runs `future` as a task on the workers.

@@ -1,0 +1,322 @@
+//! `TaskSet`: tasks that are awaited, and cancelled, together.
+//!
+//! Each task announces its end in a queue that the set owns, by a guard that its future holds. So a set of any size is polled in time
+//! that depends on the tasks that have ended alone.
+//!
+//! # States of a task
+//! running → (its future is dropped: it has returned, panicked or was cancelled) announced → (its handle is ready) taken out.
+//!
+//! # Cancellation
+//! A task that has ended stays in the set until it is returned, so a dropped [`join_next`](TaskSet::join_next) loses no result.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use futures_core::Stream;
+use pin_project_lite::pin_project;
+
+use super::{Builder, JoinHandle, TaskId};
+use crate::sync::Mutex;
+
+/// The tasks that have ended and were not taken out, in order, and the waker of the set's owner.
+#[derive(Debug, Default)]
+struct Ended(Mutex<(VecDeque<u64>, Option<Waker>)>);
+
+impl Ended {
+    fn announce(&self, number: u64) {
+        let waker = {
+            let mut ended = self.0.lock();
+            ended.0.push_back(number);
+            ended.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The task that ended first, or Pending with the waker stored.
+    fn poll_first(&self, cx: &mut Context<'_>) -> Poll<u64> {
+        let waker = cx.waker().clone();
+        let mut ended = self.0.lock();
+        if let Some(&first) = ended.0.front() {
+            return Poll::Ready(first);
+        }
+        let old = ended.1.replace(waker);
+        drop(ended);
+        drop(old);
+        Poll::Pending
+    }
+
+    fn pop_first(&self) {
+        self.0.lock().0.pop_front();
+    }
+
+    fn push_first(&self, number: u64) {
+        self.0.lock().0.push_front(number);
+    }
+}
+
+/// Announces the end of a task.
+#[derive(Debug)]
+struct Announce {
+    ended: Arc<Ended>,
+    number: u64,
+}
+
+impl Drop for Announce {
+    fn drop(&mut self) {
+        self.ended.announce(self.number);
+    }
+}
+
+pin_project! {
+    struct Member<F> {
+        // Before the guard: the future is dropped when the end is announced.
+        #[pin]
+        future: F,
+        announce: Announce,
+    }
+}
+
+impl<F: Future> Future for Member<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().future.poll(cx)
+    }
+}
+
+/// A set of tasks that end together: dropping the set cancels those that still run.
+///
+/// It is what tokio calls `JoinSet`, and serves as a nursery: tasks that are spawned into the set do not outlive it unless
+/// [`detach_all`](TaskSet::detach_all) is called. It is also a [`Stream`] of results.
+///
+/// # Panics
+/// [`join_next`](TaskSet::join_next) and what is made of it resume the panic of a task, as awaiting a [`JoinHandle`] does. The other tasks
+/// stay in the set.
+///
+/// # Examples
+/// ```
+/// use netpoll::task::{self, TaskSet};
+///
+/// task::block_on(async {
+///     let mut set = TaskSet::new();
+///     for n in 1..=3_u64 {
+///         set.spawn(async move { n * n });
+///     }
+///     let mut sum = 0;
+///     while let Some(square) = set.join_next().await {
+///         sum += square;
+///     }
+///     assert_eq!(sum, 14);
+/// });
+/// ```
+#[doc(alias = "JoinSet")]
+#[doc(alias = "nursery")]
+#[doc(alias = "errgroup")]
+pub struct TaskSet<T> {
+    tasks: HashMap<u64, JoinHandle<T>>,
+    ended: Arc<Ended>,
+    last: u64,
+}
+
+impl<T> TaskSet<T> {
+    /// Creates an empty set.
+    pub fn new() -> TaskSet<T> {
+        TaskSet { tasks: HashMap::new(), ended: Arc::default(), last: 0 }
+    }
+
+    /// Returns the number of tasks in the set, those included that have ended and were not returned.
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Reports whether the set has no tasks.
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Waits for the next task to end and returns its result, or `None` if the set is empty.
+    ///
+    /// # Panics
+    /// If the task panicked: with its panic. If a [shutdown](crate::rt::shutdown) dropped the task.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no result.
+    pub async fn join_next(&mut self) -> Option<T> {
+        poll_fn(|cx| self.poll_join_next(cx)).await
+    }
+
+    /// Polls for the next task to end: the `poll` form of [`join_next`](TaskSet::join_next).
+    pub fn poll_join_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        loop {
+            if self.tasks.is_empty() {
+                return Poll::Ready(None);
+            }
+            let number = ready!(self.ended.poll_first(cx));
+            self.ended.pop_first();
+            // Taken out before its panic goes on. None: it was cancelled or detached.
+            let Some(mut handle) = self.tasks.remove(&number) else { continue };
+            let polled = Pin::new(&mut handle).poll(cx);
+            if polled.is_pending() {
+                // The future is dropped, and the result is about to be stored by another thread.
+                self.ended.push_first(number);
+                self.tasks.insert(number, handle);
+            }
+            return polled.map(Some);
+        }
+    }
+
+    /// Waits for all tasks and returns their results in the order in which they ended.
+    ///
+    /// # Panics
+    /// As [`join_next`](TaskSet::join_next). The other tasks are cancelled then.
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::task::{self, TaskSet};
+    ///
+    /// let mut set = TaskSet::new();
+    /// for n in 0..3 {
+    ///     set.spawn(async move { n });
+    /// }
+    /// let mut all = task::block_on(set.join_all());
+    /// all.sort();
+    /// assert_eq!(all, [0, 1, 2]);
+    /// ```
+    pub async fn join_all(mut self) -> Vec<T> {
+        let mut results = Vec::with_capacity(self.len());
+        while let Some(result) = self.join_next().await {
+            results.push(result);
+        }
+        results
+    }
+
+    /// Cancels all tasks and waits until their futures are dropped. Results of tasks that had ended are dropped.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels all tasks without waiting for them.
+    pub async fn cancel_all(&mut self) {
+        // Asked to end all together, then waited for one by one.
+        let cancelled: Vec<_> = std::mem::take(&mut self.tasks).into_values().map(JoinHandle::begin_cancel).collect();
+        for task in cancelled {
+            task.await;
+        }
+    }
+
+    /// Takes all tasks out of the set. They run on.
+    pub fn detach_all(&mut self) {
+        self.tasks.clear();
+    }
+
+    fn insert(&mut self, spawn: impl FnOnce(Announce) -> io::Result<JoinHandle<T>>) -> io::Result<TaskId> {
+        self.last += 1;
+        let number = self.last;
+        let handle = spawn(Announce { ended: self.ended.clone(), number })?;
+        let id = handle.task().id();
+        self.tasks.insert(number, handle);
+        Ok(id)
+    }
+}
+
+impl<T: Send + 'static> TaskSet<T> {
+    /// Spawns `future` on the workers, as [`task::spawn`](super::spawn) does, and adds it to the set.
+    ///
+    /// # Panics
+    /// In a child of fork(2) that did not call exec(2).
+    pub fn spawn<F>(&mut self, future: F) -> TaskId
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.insert(|announce| Ok(super::spawn(Member { future, announce }))).expect("nothing there fails")
+    }
+
+    /// Spawns `future` with the settings of `builder`, and adds it to the set.
+    ///
+    /// # Errors
+    /// As [`Builder::spawn`].
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::task::{self, TaskSet};
+    ///
+    /// let mut set = TaskSet::new();
+    /// set.spawn_with(task::Builder::new().name("answer".into()), async { 42 })?;
+    /// assert_eq!(task::block_on(set.join_next()), Some(42));
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn spawn_with<F>(&mut self, builder: Builder, future: F) -> io::Result<TaskId>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.insert(|announce| builder.spawn(Member { future, announce }))
+    }
+}
+
+impl<T, E> TaskSet<Result<T, E>> {
+    /// Waits for all tasks and returns their results in the order in which they ended, or the first error.
+    ///
+    /// # Errors
+    /// The first error that a task returns. The other tasks are cancelled, and their futures dropped, before the error is returned.
+    ///
+    /// # Panics
+    /// As [`join_next`](TaskSet::join_next). The other tasks are cancelled then.
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::task::{self, TaskSet};
+    ///
+    /// let mut set = TaskSet::new();
+    /// set.spawn(async { Err("no route") });
+    /// set.spawn(std::future::pending());
+    /// assert_eq!(task::block_on(set.try_join_all()), Err::<Vec<()>, _>("no route"));
+    /// ```
+    pub async fn try_join_all(mut self) -> Result<Vec<T>, E> {
+        let mut results = Vec::with_capacity(self.len());
+        while let Some(result) = self.join_next().await {
+            match result {
+                Ok(result) => results.push(result),
+                Err(error) => {
+                    self.cancel_all().await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(results)
+    }
+}
+
+impl<T> Stream for TaskSet<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        self.poll_join_next(cx)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.len(), Some(self.len()))
+    }
+}
+
+impl<T> Drop for TaskSet<T> {
+    fn drop(&mut self) {
+        self.tasks.drain().for_each(|(_, handle)| drop(handle.begin_cancel()));
+    }
+}
+
+impl<T> Default for TaskSet<T> {
+    fn default() -> TaskSet<T> {
+        TaskSet::new()
+    }
+}
+
+impl<T> fmt::Debug for TaskSet<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskSet").field("len", &self.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,181 @@
+//! `TaskSet`: no result is lost, and no task outlives its set.
+
+mod common;
+
+use std::future::{Future, pending};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use common::{eventually, run};
+use netpoll::prelude::*;
+use netpoll::task::{self, TaskSet};
+
+struct Living(Arc<AtomicUsize>);
+
+impl Living {
+    fn new(count: &Arc<AtomicUsize>) -> Living {
+        count.fetch_add(1, Ordering::SeqCst);
+        Living(count.clone())
+    }
+}
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Spawns `count` tasks that never end.
+fn with_pending(set: &mut TaskSet<()>, count: usize) -> Arc<AtomicUsize> {
+    let living = Arc::new(AtomicUsize::new(0));
+    for _ in 0..count {
+        let guard = Living::new(&living);
+        set.spawn(async move {
+            let _guard = guard;
+            pending::<()>().await
+        });
+    }
+    living
+}
+
+#[test]
+fn each_result_comes_once() {
+    run(async {
+        let mut set = TaskSet::new();
+        for n in 0..1000_u64 {
+            set.spawn(async move {
+                if n % 3 == 0 {
+                    task::yield_now().await;
+                }
+                if n % 100 == 0 {
+                    task::sleep(Duration::from_millis(2)).await;
+                }
+                n
+            });
+        }
+        assert_eq!(set.len(), 1000);
+        let mut all = Vec::new();
+        while let Some(n) = set.join_next().await {
+            all.push(n);
+        }
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..1000) && set.is_empty());
+        assert_eq!(set.join_next().await, None);
+    });
+}
+
+#[test]
+fn results_come_in_the_order_in_which_tasks_end() {
+    run(async {
+        let mut set = TaskSet::new();
+        let (send, receive) = futures::channel::oneshot::channel();
+        set.spawn(async move { receive.await.unwrap() });
+        set.spawn(async { 1 });
+        assert_eq!(set.next().await, Some(1));
+        send.send(2).unwrap();
+        assert_eq!(set.join_all().await, [2]);
+    });
+}
+
+#[test]
+fn a_dropped_join_next_loses_no_result() {
+    run(async {
+        let mut set = TaskSet::new();
+        for n in 0..50 {
+            set.spawn(async move { n });
+        }
+        let mut all = Vec::new();
+        while all.len() < 50 {
+            // Polled once, and dropped whatever it says.
+            let polled = pin!(set.join_next()).poll(&mut Context::from_waker(Waker::noop()));
+            if let Poll::Ready(Some(n)) = polled {
+                all.push(n);
+            }
+            task::yield_now().await;
+        }
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..50));
+    });
+}
+
+#[test]
+fn dropping_the_set_cancels_its_tasks() {
+    run(async {
+        let mut set = TaskSet::new();
+        let living = with_pending(&mut set, 20);
+        drop(set);
+        eventually("all futures are dropped", || living.load(Ordering::SeqCst) == 0);
+    });
+}
+
+#[test]
+fn cancel_all_returns_when_the_futures_are_dropped() {
+    run(async {
+        let mut set = TaskSet::new();
+        let living = with_pending(&mut set, 20);
+        set.spawn(async {});
+        set.cancel_all().await;
+        assert!(living.load(Ordering::SeqCst) == 0 && set.is_empty());
+        set.spawn(async {});
+        assert_eq!(set.join_next().await, Some(()));
+        assert_eq!(set.join_next().await, None);
+    });
+}
+
+#[test]
+fn the_first_error_cancels_the_rest() {
+    run(async {
+        let living = Arc::new(AtomicUsize::new(0));
+        let mut set = TaskSet::new();
+        for n in 0..10 {
+            let guard = Living::new(&living);
+            set.spawn(async move {
+                let _guard = guard;
+                if n == 7 {
+                    return Err("seven");
+                }
+                pending::<()>().await;
+                Ok(n)
+            });
+        }
+        assert_eq!(set.try_join_all().await, Err("seven"));
+        assert_eq!(living.load(Ordering::SeqCst), 0);
+        let mut set = TaskSet::new();
+        set.spawn(async { Ok::<_, ()>(1) });
+        assert_eq!(set.try_join_all().await, Ok(vec![1]));
+    });
+}
+
+#[test]
+fn a_panic_is_resumed_and_the_others_stay() {
+    let mut set = TaskSet::new();
+    set.spawn(async { panic!("on purpose") });
+    let (send, receive) = futures::channel::oneshot::channel::<u32>();
+    set.spawn(async move { receive.await.unwrap() });
+    let panic = catch_unwind(AssertUnwindSafe(|| run(set.join_next()))).unwrap_err();
+    assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
+    assert_eq!(set.len(), 1);
+    send.send(5).unwrap();
+    assert_eq!(run(set.join_next()), Some(5));
+}
+
+#[test]
+fn detached_tasks_run_on() {
+    run(async {
+        let (send, receive) = futures::channel::oneshot::channel();
+        let (go, wait) = futures::channel::oneshot::channel::<()>();
+        let mut set = TaskSet::new();
+        set.spawn(async move {
+            wait.await.unwrap();
+            send.send(3).unwrap();
+        });
+        set.detach_all();
+        drop(set);
+        go.send(()).unwrap();
+        assert_eq!(receive.await, Ok(3));
+    });
+}
