@@ -48,6 +48,7 @@
 //! * `hickory`: `net::Resolver`, DNS over our own sockets: a look-up parks no thread and can be cancelled.
 //! * `hyper`: hyper 1.x on our streams, and an HTTP/1 and HTTP/2 server, in `netpoll::hyper`.
 //! * `quinn`: QUIC by quinn on [`net::UdpSocket`], in `netpoll::quinn`.
+//! * `signal`: the signals of the process as streams, in `netpoll::signal`.
 //! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for our streams and references to them, without tokio's runtime: h2, tokio-postgres and
 //!   the like take our streams as they are.
 //!
@@ -88,6 +89,8 @@ pub mod prelude;
 #[cfg(feature = "quinn")]
 pub mod quinn;
 pub mod rt;
+#[cfg(feature = "signal")]
+pub mod signal;
 pub mod stream;
 pub mod task;
 pub mod time;

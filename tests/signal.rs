@@ -1,0 +1,110 @@
+//! Signals: each listener gets its own, none is lost, and nothing else is changed.
+#![cfg(feature = "signal")]
+
+mod common;
+
+use std::process::Command;
+use std::time::Duration;
+
+use common::{child, park_on, poll_now, run};
+use netpoll::signal::{Signal, SignalKind, ctrl_c, termination};
+use netpoll::{rt, task};
+
+fn raise(kind: SignalKind) {
+    let signal = rustix::process::Signal::from_named_raw(kind.as_raw()).unwrap();
+    rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
+}
+
+#[test]
+fn every_listener_gets_each_signal() {
+    child("every_listener_gets_each_signal", || {
+        run(async {
+            let mut listeners: Vec<_> = (0..3).map(|_| Signal::new(SignalKind::USER_DEFINED1).unwrap()).collect();
+            let mut other = Signal::new(SignalKind::USER_DEFINED2).unwrap();
+            for _ in 0..5 {
+                raise(SignalKind::USER_DEFINED1);
+                for listener in &mut listeners {
+                    listener.recv().await.unwrap();
+                }
+            }
+            assert!(poll_now(&mut Box::pin(other.recv())).is_pending());
+            // One listener less, and the others go on.
+            drop(listeners.pop());
+            raise(SignalKind::USER_DEFINED1);
+            listeners[0].recv().await.unwrap();
+            listeners[1].recv().await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn signals_before_a_receive_are_merged_and_none_is_lost() {
+    child("signals_before_a_receive_are_merged_and_none_is_lost", || {
+        run(async {
+            let mut signal = Signal::new(SignalKind::HANGUP).unwrap();
+            (0..10_000).for_each(|_| raise(SignalKind::HANGUP));
+            signal.recv().await.unwrap();
+            // What the socket could not take at once may be a second one, and no third.
+            while poll_now(&mut Box::pin(signal.recv())).is_ready() {}
+            raise(SignalKind::HANGUP);
+            drop(poll_now(&mut Box::pin(signal.recv())));
+            raise(SignalKind::HANGUP);
+            signal.recv().await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_waiting_listener_is_woken_and_outlives_the_runtime() {
+    child("a_waiting_listener_is_woken_and_outlives_the_runtime", || {
+        let mut signal = Signal::new(SignalKind::USER_DEFINED1).unwrap();
+        for _ in 0..3 {
+            let waiting = task::spawn(async move {
+                signal.recv().await.unwrap();
+                signal
+            });
+            task::block_on(task::sleep(Duration::from_millis(5)));
+            raise(SignalKind::USER_DEFINED1);
+            signal = park_on(waiting);
+            rt::shutdown(common::BOUND).unwrap();
+        }
+    });
+}
+
+#[test]
+fn ctrl_c_and_termination_say_what_came() {
+    child("ctrl_c_and_termination_say_what_came", || {
+        run(async {
+            for kind in [SignalKind::TERMINATE, SignalKind::INTERRUPT] {
+                let mut waiting = Box::pin(termination());
+                assert!(poll_now(&mut waiting).is_pending());
+                raise(kind);
+                assert_eq!(waiting.await.unwrap(), kind);
+            }
+            let mut waiting = Box::pin(ctrl_c());
+            assert!(poll_now(&mut waiting).is_pending());
+            raise(SignalKind::INTERRUPT);
+            waiting.await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn children_start_with_the_default_action() {
+    child("children_start_with_the_default_action", || {
+        let _signal = Signal::new(SignalKind::TERMINATE).unwrap();
+        let status = Command::new("sh").args(["-c", "kill -TERM $$; exit 0"]).status().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(SignalKind::TERMINATE.as_raw()));
+    });
+}
+
+#[test]
+fn what_cannot_be_received_is_refused() {
+    for (signal, text) in
+        [(9, "signal 9 cannot be received"), (11, "signal 11 cannot be received"), (-1, ""), (4000, "")]
+    {
+        let error = Signal::new(SignalKind::from_raw(signal)).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{signal}");
+        assert!(error.to_string().contains(text), "{error}");
+    }
+}
