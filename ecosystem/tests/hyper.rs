@@ -2,142 +2,28 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+mod serving;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::pin::Pin;
-use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use common::{becomes, pair, poll_once, read_exact, run};
-use http_body_util::{BodyExt, Either, Full};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Timer as _, Write};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response};
 use netpoll::hyper::{Executor, Server, Timer};
-use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout};
-use netpoll::task::{self, JoinHandle};
-
-/// What the service of the tests shares with them.
-#[derive(Debug, Default)]
-struct Seen {
-    /// Requests that are waiting in `/wait`, until there are as many of `let_go`.
-    waiting: AtomicUsize,
-    let_go: AtomicUsize,
-    connections: AtomicUsize,
-}
-
-type Answer = Response<Either<Full<Bytes>, Incoming>>;
-
-async fn answer(seen: Arc<Seen>, request: Request<Incoming>) -> Result<Answer, Infallible> {
-    let text = match (request.method(), request.uri().path()) {
-        (&Method::POST, "/echo") => return Ok(Response::new(Either::Right(request.into_body()))),
-        (_, "/hello") => "hello".to_owned(),
-        (_, "/version") => format!("{:?}", request.version()),
-        (_, "/large") => "x".repeat(300_000),
-        (_, "/panic") => panic!("asked to"),
-        (_, "/wait") => {
-            let number = seen.waiting.fetch_add(1, Ordering::SeqCst);
-            while seen.let_go.load(Ordering::SeqCst) <= number {
-                task::sleep(Duration::from_millis(1)).await;
-            }
-            "waited".to_owned()
-        }
-        _ => {
-            let mut response = Response::new(Either::Left(Full::default()));
-            *response.status_mut() = StatusCode::NOT_FOUND;
-            return Ok(response);
-        }
-    };
-    Ok(Response::new(Either::Left(Full::from(text))))
-}
-
-struct Running {
-    listener: Arc<TcpListener>,
-    addr: SocketAddr,
-    seen: Arc<Seen>,
-    end: JoinHandle<io::Result<()>>,
-}
-
-async fn start(server: &mut Server) -> Running {
-    let listener = Arc::new(common::listener().await);
-    let seen = Arc::new(Seen::default());
-    let (server, shared, ours) = (server.clone(), Arc::clone(&seen), Arc::clone(&listener));
-    let end = task::spawn(async move {
-        let connect = |stream: TcpStream| {
-            let seen = Arc::clone(&shared);
-            async move {
-                seen.connections.fetch_add(1, Ordering::SeqCst);
-                Ok((stream, service_fn(move |request| answer(Arc::clone(&seen), request))))
-            }
-        };
-        server.serve_with(ours, connect, std::future::pending::<()>()).await
-    });
-    Running { addr: listener.local_addr().unwrap(), listener, seen, end }
-}
-
-impl Running {
-    async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.addr).await.unwrap()
-    }
-
-    /// Closes the listener; the server's result.
-    async fn stop(self) -> io::Result<()> {
-        self.listener.close().await.unwrap();
-        self.end.await
-    }
-}
-
-async fn send(stream: &TcpStream, path: &str) {
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes()).await.unwrap();
-}
-
-/// One answer of a keep-alive connection: its head and its body.
-async fn receive(stream: &TcpStream) -> io::Result<(String, Vec<u8>)> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        read_exact(stream, &mut byte).await?;
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head).unwrap();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
-    let mut body = vec![0; length.parse().unwrap()];
-    read_exact(stream, &mut body).await?;
-    Ok((head, body))
-}
-
-async fn get(stream: &TcpStream, path: &str) -> io::Result<(String, Vec<u8>)> {
-    send(stream, path).await;
-    receive(stream).await
-}
-
-async fn assert_hello(stream: &TcpStream) {
-    let (head, body) = get(stream, "/hello").await.unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    assert_eq!(body, b"hello");
-}
-
-/// Runs curl; `None` where there is none.
-async fn curl(args: Vec<String>) -> Option<Output> {
-    let output = task::spawn_blocking(move || {
-        Command::new("curl").args(["--silent", "--show-error", "--max-time", "60"]).args(args).output()
-    });
-    match output.await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            eprintln!("no curl here");
-            None
-        }
-        output => Some(output.unwrap()),
-    }
-}
+use netpoll::net::{TcpStream, is_closed, is_timeout};
+use netpoll::task;
+use serving::{Seen, answer, assert_hello, curl, get, receive, send, start};
 
 #[test]
 fn http1_keeps_alive_and_pipelines() {

@@ -1,41 +1,56 @@
-//! One connection: HTTP/1 or HTTP/2, by what its first bytes are.
+//! One connection: HTTP/1 or HTTP/2, told apart by its first bytes, from its beginning to its end.
 //!
-//! What is read to tell them apart (up to [`HEAD_SIZE`] bytes: mostly the whole first request) is given to hyper before anything else,
-//! so telling costs no system call.
+//! What is read to tell them apart (up to [`HEAD_BYTES`], in most cases the whole first request) is given to hyper first, so telling
+//! costs no system call.
+//!
+//! # Ending
+//! When the server stops, a connection reads what the peer has sent already. A request found there is answered, with `connection: close`.
+//! Then hyper's graceful shutdown begins: an idle connection is closed, one with a request under way is closed after the answer. hyper waits
+//! for the rest of a request's head, and with HTTP/2 for the peer's PING reply, as long as it takes; here a connection without a request
+//! ends.
+//!
+//! An HTTP/2 connection without a request for the time limit of heads is shut down gracefully. It ends when nothing moves for as long again.
 
 use std::error::Error;
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use ::http_body::Body;
 use ::hyper::body::Incoming;
-use ::hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use ::hyper::rt::{Read, ReadBuf, Write};
 use ::hyper::server::conn::{http1, http2};
 use ::hyper::service::Service;
 use ::hyper::{Request, Response};
 
-use super::drain::Member;
+use super::activity::{Activity, Watched};
+use super::drain::{CUT, Member, SERVING};
 use super::rt::{ConnectionTimer, Executor};
+use super::wire::Wire;
+use crate::sync::Arc;
+use crate::time::Sleep;
 
-/// What an HTTP/2 client begins with (RFC 9113, section 3.4). No HTTP/1 request begins with its first line.
+/// The first bytes of an HTTP/2 client (RFC 9113, section 3.4). No HTTP/1 request begins with its first line.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-const HEAD_SIZE: usize = 1024;
+const HEAD_BYTES: usize = 1024;
+
+/// Time without progress after which a stopping HTTP/2 connection without requests ends. A peer replies to PING within a round trip.
+const PING_REPLY: Duration = Duration::from_secs(1);
 
 /// How a server's connections are served.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<Executor>,
-    /// For how long a connection may take to say which version it speaks, with what comes before that.
+    /// Time limit for a request's head, and for HTTP/2 connections without a request.
     pub(super) head: Option<Duration>,
 }
 
-/// Serves a connection to its end. Its errors are its own: the peer's garbage, a broken pipe, a time that is over.
-pub(super) async fn serve<F, T, S, B>(connect: F, settings: std::sync::Arc<Settings>, mut member: Member)
+/// Serves a connection to its end. Its errors stay here: garbage from the peer, a broken pipe, a time limit.
+pub(super) async fn serve<F, T, S, B>(connect: F, activity: Arc<Activity>, settings: Arc<Settings>, mut member: Member)
 where
     F: Future<Output = io::Result<(T, S)>>,
     T: Read + Write + Unpin + Send + 'static,
@@ -48,99 +63,175 @@ where
 {
     let begin = async {
         let (io, service) = connect.await?;
-        let mut io = Begun { io, head: Vec::new(), taken: 0 };
-        let is_http2 = io.is_http2().await?;
-        io::Result::Ok((io, service, is_http2))
+        let mut wire = Wire::new(io, Arc::clone(&activity));
+        let is_http2 = is_http2(&mut wire).await?;
+        io::Result::Ok((wire, service, is_http2))
     };
-    match member.while_serving(settings.head, begin).await {
-        Some(Ok((io, service, true))) => {
-            let connection = settings.http2.serve_connection(io, service);
-            member.drive(connection, |connection| connection.graceful_shutdown()).await;
-        }
-        Some(Ok((io, service, false))) => {
-            let mut http1 = settings.http1.clone();
-            http1.timer(ConnectionTimer::default());
-            let connection = http1.serve_connection(io, service).with_upgrades();
-            member.drive(connection, |connection| connection.graceful_shutdown()).await;
-        }
-        Some(Err(_)) | None => {}
+    let begun = member.while_serving(settings.head, &activity, begin).await;
+    let Some(Ok((wire, service, is_http2))) = begun else { return };
+    let service = Watched { service, activity: Arc::clone(&activity) };
+    if is_http2 {
+        let connection = settings.http2.serve_connection(wire, service);
+        drive_http2(connection, |connection| connection.graceful_shutdown(), &activity, settings.head, &mut member)
+            .await;
+    } else {
+        let mut http1 = settings.http1.clone();
+        http1.timer(ConnectionTimer::default());
+        let connection = http1.serve_connection(wire, service).with_upgrades();
+        drive_http1(connection, |connection| connection.graceful_shutdown(), &activity, &mut member).await;
     }
+    activity.set_released(true);
 }
 
-/// A stream of which the first bytes have been read, and are read again.
-#[derive(Debug)]
-struct Begun<T> {
-    io: T,
-    head: Vec<u8>,
-    /// How many of them hyper has.
-    taken: usize,
+/// Reads until the first bytes are, or are not, those of HTTP/2. An end before that is left to HTTP/1.
+async fn is_http2<T: Read + Unpin>(wire: &mut Wire<T>) -> io::Result<bool> {
+    let mut head = vec![0; HEAD_BYTES];
+    let mut count = 0;
+    let is_http2 = loop {
+        let mut buf = ReadBuf::new(&mut head[count..]);
+        poll_fn(|cx| wire.poll_fill(cx, &mut buf)).await?;
+        let more = buf.filled().len();
+        count += more;
+        let known = count.min(PREFACE.len());
+        if more == 0 || head[..known] != PREFACE[..known] {
+            break false;
+        }
+        if known == PREFACE.len() {
+            break true;
+        }
+    };
+    head.truncate(count);
+    wire.set_head(head);
+    Ok(is_http2)
 }
 
-impl<T: Read + Unpin> Begun<T> {
-    /// Reads until the first bytes are, or are not, those of HTTP/2. (An end before that is for HTTP/1 to deal with.)
-    async fn is_http2(&mut self) -> io::Result<bool> {
-        let mut head = vec![0; HEAD_SIZE];
-        let mut count = 0;
-        let is_http2 = loop {
-            let mut buf = ReadBuf::new(&mut head[count..]);
-            poll_fn(|cx| Pin::new(&mut self.io).poll_read(cx, buf.unfilled())).await?;
-            let more = buf.filled().len();
-            count += more;
-            let known = count.min(PREFACE.len());
-            if more == 0 || head[..known] != PREFACE[..known] {
-                break false;
+async fn drive_http1<C: Future>(
+    connection: C,
+    shut_down: impl Fn(Pin<&mut C>),
+    activity: &Activity,
+    member: &mut Member,
+) {
+    let mut connection = pin!(connection);
+    let mut aborted = pin!(activity.aborted());
+    let mut is_shut_down = false;
+    poll_fn(|cx| {
+        let stage = member.stage(cx);
+        if stage == CUT {
+            return Poll::Ready(());
+        }
+        activity.set_draining(stage != SERVING);
+        loop {
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
             }
-            if known == PREFACE.len() {
-                break true;
+            if stage == SERVING {
+                break;
             }
-        };
-        head.truncate(count);
-        self.head = head;
-        Ok(is_http2)
-    }
+            if !is_shut_down {
+                // What has arrived is read first: hyper closes an idle connection at once.
+                if !activity.is_busy() && activity.is_readable() {
+                    break;
+                }
+                is_shut_down = true;
+                shut_down(connection.as_mut());
+                continue;
+            }
+            // No request has come, and no refusal of one is being written: the head is incomplete.
+            if !activity.used() && !activity.blocked() && !activity.closing() {
+                return Poll::Ready(());
+            }
+            break;
+        }
+        // hyper reads, and sees a reset, except while it waits for an answer.
+        if activity.is_busy() { aborted.as_mut().poll(cx) } else { Poll::Pending }
+    })
+    .await;
 }
 
-impl<T: Read + Unpin> Read for Begun<T> {
-    #[inline]
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        if self.head.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, buf);
+async fn drive_http2<C: Future>(
+    connection: C,
+    shut_down: impl Fn(Pin<&mut C>),
+    activity: &Activity,
+    limit: Option<Duration>,
+    member: &mut Member,
+) {
+    let mut connection = pin!(connection);
+    let mut watch = Watch::new(limit);
+    poll_fn(|cx| {
+        let stage = member.stage(cx);
+        if stage == CUT {
+            return Poll::Ready(());
         }
-        let rest = &self.head[self.taken..];
-        let count = rest.len().min(buf.remaining());
-        buf.put_slice(&rest[..count]);
-        self.taken += count;
-        if self.taken == self.head.len() {
-            self.head = Vec::new();
+        if stage != SERVING && watch.stop(activity) {
+            shut_down(connection.as_mut());
         }
-        Poll::Ready(Ok(()))
-    }
+        loop {
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            match watch.poll(cx, activity) {
+                Poll::Ready(Verdict::ShutDown) => shut_down(connection.as_mut()),
+                Poll::Ready(Verdict::End) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
 }
 
-impl<T: Write + Unpin> Write for Begun<T> {
-    #[inline]
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+/// Watches an HTTP/2 connection for requests, and once it is shutting down for progress.
+struct Watch {
+    sleep: Sleep,
+    /// The time limit: without a request, then without progress.
+    limit: Option<Duration>,
+    /// Progress when the sleep was set, since the graceful shutdown has begun.
+    ending: Option<u64>,
+    is_stopping: bool,
+}
+
+enum Verdict {
+    ShutDown,
+    End,
+}
+
+impl Watch {
+    fn new(limit: Option<Duration>) -> Watch {
+        Watch { sleep: limit.map_or_else(Sleep::never, Sleep::new), limit, ending: None, is_stopping: false }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+    /// The server stops: whether the graceful shutdown is to begin now.
+    fn stop(&mut self, activity: &Activity) -> bool {
+        if std::mem::replace(&mut self.is_stopping, true) {
+            return false;
+        }
+        self.limit = Some(PING_REPLY);
+        self.sleep = Sleep::new(PING_REPLY);
+        self.ending.replace(activity.progress()).is_none()
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    #[inline]
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity) -> Poll<Verdict> {
+        loop {
+            ready!(Pin::new(&mut self.sleep).poll(cx));
+            let Some(limit) = self.limit else { return Poll::Pending };
+            let (now, progress) = (Instant::now(), activity.progress());
+            let mut next = now + limit;
+            if !activity.is_busy() {
+                match self.ending {
+                    None if activity.idle_since() + limit <= now => {
+                        self.ending = Some(progress);
+                        self.sleep.reset(next);
+                        return Poll::Ready(Verdict::ShutDown);
+                    }
+                    None => next = activity.idle_since() + limit,
+                    // The last answer may still be on its way to a slow peer; the server's grace bounds that.
+                    Some(before) if before == progress && !(self.is_stopping && activity.blocked()) => {
+                        return Poll::Ready(Verdict::End);
+                    }
+                    Some(_) => {}
+                }
+            }
+            self.ending = self.ending.map(|_| progress);
+            self.sleep.reset(next);
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
+use super::activity::Activity;
 use crate::sync::{Arc, AtomicU32, Mutex, Ordering};
 use crate::time::{Duration, Sleep};
 
@@ -100,39 +101,29 @@ impl Member {
         self.seen
     }
 
-    /// Awaits `future` while the server serves, and for `limit` at most.
-    pub(super) async fn while_serving<F: Future>(&mut self, limit: Option<Duration>, future: F) -> Option<F::Output> {
+    /// Awaits `future` for at most `limit`, and once the server stops for as long as there is something to read.
+    pub(super) async fn while_serving<F: Future>(
+        &mut self,
+        limit: Option<Duration>,
+        activity: &Activity,
+        future: F,
+    ) -> Option<F::Output> {
         let mut future = pin!(future);
         let mut sleep = limit.map_or_else(Sleep::never, Sleep::new);
         poll_fn(|cx| {
-            if self.stage(cx) != SERVING {
+            let stage = self.stage(cx);
+            if stage == CUT {
                 return Poll::Ready(None);
             }
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
+            if stage == DRAINING && !activity.is_readable() {
+                return Poll::Ready(None);
+            }
             Pin::new(&mut sleep).poll(cx).map(|()| None)
         })
         .await
-    }
-
-    /// Drives a connection to its end; `drain` is called once, when the server stops.
-    pub(super) async fn drive<C: Future>(&mut self, connection: C, drain: impl Fn(Pin<&mut C>)) {
-        let mut connection = pin!(connection);
-        let mut drained = false;
-        poll_fn(|cx| {
-            match self.stage(cx) {
-                SERVING => {}
-                CUT => return Poll::Ready(()),
-                _ if drained => {}
-                _ => {
-                    drained = true;
-                    drain(connection.as_mut());
-                }
-            }
-            connection.as_mut().poll(cx).map(drop)
-        })
-        .await;
     }
 }
 

@@ -34,14 +34,17 @@
 //! # }
 //! ```
 
-// What one connection goes through, and how all of them hear of the end.
+mod activity;
 mod connection;
 mod drain;
 mod io;
+mod listener;
 mod rt;
 mod server;
 mod streams;
+mod wire;
 
 pub use io::Io;
+pub use listener::{Listener, Watch};
 pub use rt::{Executor, Timer};
-pub use server::{Listener, Server, serve};
+pub use server::{Server, serve};

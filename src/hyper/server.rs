@@ -2,11 +2,13 @@
 //!
 //! # States
 //! *accepting* → (listener closed, `stop` done, accept failed) → *draining* → (last connection gone, or grace over: the rest is cut
-//! off) → done. Dropping the future cuts off whatever there is.
+//! off) → done. Dropping the future cuts all connections off. When `stop` is done, connections that the kernel has accepted already are
+//! served too: their clients may have sent requests.
 //!
 //! # Compared with Go (net/http.Server)
 //! `Shutdown` with its context's time is here the closing of the listener and [`Server::grace`]. There are no read and write timeouts of
-//! the server: the socket's own reach through hyper.
+//! the server: the socket's own reach through hyper. A client that half-closes gets its answer in both. Go cancels the request's context
+//! then; here the handler learns of it by [`TcpStream::peer_closed`](crate::net::TcpStream::peer_closed).
 
 use std::error::Error;
 use std::fmt;
@@ -14,7 +16,7 @@ use std::future::{Future, pending, poll_fn, ready};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use ::http_body::Body;
@@ -25,71 +27,18 @@ use ::hyper::service::Service;
 use ::hyper::{Request, Response};
 use futures_core::Stream;
 
+use super::activity::Activity;
 use super::connection::{self, Settings};
 use super::drain::{CUT, DRAINING, Group};
+use super::listener::Listener;
 use super::rt::{Executor, Timer};
 use crate::future::timeout;
-use crate::net::futures::PeerClosed;
-use crate::net::unix::{UnixListener, UnixStream};
-use crate::net::{TcpListener, TcpStream, is_closed};
+use crate::net::is_closed;
 use crate::task;
 
-/// Where a server takes its connections from: a listener, a reference or an `Arc` of one.
-pub trait Listener {
-    /// A connection.
-    type Io: Send + 'static;
-
-    /// The connections. An error ends the server.
-    fn accepted(&self) -> impl Stream<Item = io::Result<Self::Io>> + Send;
-
-    /// Ends when the listener is closed; asked while the server has as many connections as it may have and accepts none.
-    fn closed(&self) -> impl Future<Output = ()> + Send;
-}
-
-/// Implements it for a listener with `incoming()` and `as_net_fd()`.
-macro_rules! listener {
-    ($listener:ty => $stream:ty) => {
-        impl Listener for $listener {
-            type Io = $stream;
-
-            fn accepted(&self) -> impl Stream<Item = io::Result<$stream>> + Send {
-                self.incoming()
-            }
-
-            async fn closed(&self) {
-                // A listener has no peer, so this can end in one way only.
-                let _ = PeerClosed::new(self.as_net_fd()).await;
-            }
-        }
-    };
-}
-
-listener!(TcpListener => TcpStream);
-listener!(UnixListener => UnixStream);
-
-impl<L: Listener> Listener for &L {
-    type Io = L::Io;
-
-    fn accepted(&self) -> impl Stream<Item = io::Result<L::Io>> + Send {
-        L::accepted(self)
-    }
-
-    fn closed(&self) -> impl Future<Output = ()> + Send {
-        L::closed(self)
-    }
-}
-
-impl<L: Listener> Listener for Arc<L> {
-    type Io = L::Io;
-
-    fn accepted(&self) -> impl Stream<Item = io::Result<L::Io>> + Send {
-        L::accepted(self)
-    }
-
-    fn closed(&self) -> impl Future<Output = ()> + Send {
-        L::closed(self)
-    }
-}
+/// Connections accepted from the queue after the end: the kernel's default bound of a queue. A limit against clients that connect faster
+/// than this accepts.
+const QUEUED: usize = 4096;
 
 /// Serves the connections of `listener` with `service` until the listener is closed, then lets requests under way end. Short for
 /// [`Server::serve`] with the settings of [`Server::new`]; the module has an example.
@@ -157,10 +106,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// The defaults: any number of connections, 30 s for a request's head, 10 s of grace, hyper's other settings.
+    /// Makes a server with the defaults: any number of connections, 30 s for a request's head, 10 s of grace. hyper's settings are its
+    /// defaults, but for `http1().half_close(true)`.
     pub fn new() -> Server {
         let (mut http1, mut http2) = (http1::Builder::new(), http2::Builder::new(Executor));
-        http1.timer(Timer);
+        http1.timer(Timer).half_close(true);
         http2.timer(Timer);
         let mut server = Server {
             settings: Settings { http1, http2, head: None },
@@ -177,11 +127,13 @@ impl Server {
         self
     }
 
-    /// Sets for how long a client may take from the beginning of the connection, or the end of the last answer, to the end of a
-    /// request's head; also for how long a connection is kept alive without a request, and for how long
-    /// [`serve_with`](Server::serve_with)'s closure may take. `None`: for ever.
+    /// Sets the time that a client has from the beginning of the connection, or from the end of the last answer, to the end of a
+    /// request's head. It also limits how long a connection is kept alive without a request, and how long
+    /// [`serve_with`](Server::serve_with)'s closure takes. `None` sets no limit.
     ///
-    /// With HTTP/2 it counts to the client's preface only; `http2().keep_alive_interval(…)` finds clients that are gone.
+    /// An HTTP/2 connection that has no request under way for this time is shut down (GOAWAY), and closed when its client stays silent
+    /// for as long again. A request under way is not limited; `http2().keep_alive_interval(…)` finds clients that are gone. A CONNECT
+    /// request that is granted over HTTP/2 lifts the limit for its connection.
     pub fn header_read_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Server {
         let timeout = timeout.into();
         self.settings.head = timeout;
@@ -195,12 +147,15 @@ impl Server {
         self
     }
 
-    /// hyper's settings for HTTP/1. The timer is the server's own.
+    /// Returns hyper's settings for HTTP/1. The timer is the server's own.
+    ///
+    /// `half_close` is on: a client that sends a request and shuts its sending side down gets the answer, as RFC 9112 (section 9.6) and
+    /// Go have it. A client that closes its socket looks the same until it is sent something, so its request is handled to the end too.
     pub fn http1(&mut self) -> &mut http1::Builder {
         &mut self.settings.http1
     }
 
-    /// hyper's settings for HTTP/2. Executor and timer are set.
+    /// Returns hyper's settings for HTTP/2. Executor and timer are set.
     pub fn http2(&mut self) -> &mut http2::Builder<Executor> {
         &mut self.settings.http2
     }
@@ -230,8 +185,12 @@ impl Server {
     /// Serves until the listener is closed or `stop` is done. `connect` makes of each connection a stream for hyper and a service, in
     /// the connection's own task: a TLS handshake there holds nobody up. Its error ends the connection.
     ///
-    /// At the end idle connections are closed, those with requests under way when they are answered (HTTP/2 with GOAWAY), and what is
-    /// left after [`grace`](Server::grace) is cut off. A panic of the service ends its connection, or its stream with HTTP/2.
+    /// At the end, requests that have arrived are answered, with `connection: close` over HTTP/1. When `stop` is done this includes requests
+    /// on connections in the listener's queue; closing the listener resets those. Idle connections and those with a part of a head are
+    /// closed; those with requests under way are closed when these are answered (HTTP/2 with GOAWAY); what is left after
+    /// [`grace`](Server::grace) is cut off.
+    ///
+    /// A panic of the service ends its connection, or its stream with HTTP/2.
     ///
     /// # Errors
     /// `TimedOut` when connections were cut off; the listener's error when accepting failed.
@@ -254,7 +213,8 @@ impl Server {
         let group = CutOff(Arc::new(Group::default()));
         let settings = Arc::new(self.settings.clone());
         let accepted = self.accept(&listener, &group.0, stop, |io| {
-            drop(task::spawn(connection::serve(connect(io), Arc::clone(&settings), group.0.join())));
+            let activity = Activity::new(L::watch(&io));
+            connection::serve(connect(io), activity, Arc::clone(&settings), group.0.join())
         });
         let result = accepted.await;
         // An owned listener is closed before the wait.
@@ -268,34 +228,65 @@ impl Server {
         result.and(Err(io::Error::new(io::ErrorKind::TimedOut, "connections were cut off at the end of the grace")))
     }
 
-    /// Accepts until there is a reason to stop.
-    async fn accept<L: Listener>(
+    /// Accepts until there is a reason to stop, and spawns what `begin` makes of each connection. When the reason is `stop`, also what is
+    /// in the listener's queue.
+    async fn accept<L: Listener, F>(
         &self,
         listener: &L,
         group: &Group,
         stop: impl Future,
-        mut begin: impl FnMut(L::Io),
-    ) -> io::Result<()> {
+        mut begin: impl FnMut(L::Io) -> F,
+    ) -> io::Result<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let mut connections = pin!(listener.accepted());
         let mut stop = pin!(stop);
         let mut closed: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = None;
-        let mut next = move |cx: &mut Context<'_>| {
-            if stop.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            if group.poll_fewer(self.max_connections, cx).is_pending() {
-                return closed.get_or_insert_with(|| Box::pin(listener.closed())).as_mut().poll(cx).map(|()| None);
-            }
-            closed = None;
-            connections.as_mut().poll_next(cx)
-        };
-        loop {
-            match poll_fn(&mut next).await {
-                Some(Ok(io)) => begin(io),
-                Some(Err(error)) if !is_closed(&error) => return Err(error),
-                _ => return Ok(()),
+        let mut is_stopped = poll_fn(|cx| Poll::Ready(stop.as_mut().poll(cx).is_ready())).await;
+        while !is_stopped {
+            let next = poll_fn(|cx| {
+                let next = if group.poll_fewer(self.max_connections, cx).is_ready() {
+                    closed = None;
+                    connections.as_mut().poll_next(cx).map(Some)
+                } else {
+                    let closed = closed.get_or_insert_with(|| Box::pin(listener.closed()));
+                    closed.as_mut().poll(cx).map(|()| Some(None))
+                };
+                if next.is_pending() { stop.as_mut().poll(cx).map(|_| None) } else { next }
+            });
+            match next.await {
+                Some(Some(Ok(io))) => {
+                    let connection = begin(io);
+                    // Before the connection's first turn, which is then the one of a server that stops.
+                    is_stopped = poll_fn(|cx| Poll::Ready(stop.as_mut().poll(cx).is_ready())).await;
+                    if is_stopped {
+                        group.advance(DRAINING);
+                    }
+                    drop(task::spawn(connection));
+                }
+                Some(Some(Err(error))) if !is_closed(&error) => return Err(error),
+                Some(_) => return Ok(()),
+                None => is_stopped = true,
             }
         }
+        group.advance(DRAINING);
+        for _ in 0..QUEUED {
+            let next = poll_fn(|cx| {
+                if group.poll_fewer(self.max_connections, cx).is_pending() {
+                    return Poll::Ready(None);
+                }
+                match connections.as_mut().poll_next(cx) {
+                    Poll::Pending if !listener.is_queued() => Poll::Ready(None),
+                    next => next,
+                }
+            });
+            match next.await {
+                Some(Ok(io)) => drop(task::spawn(begin(io))),
+                Some(Err(_)) | None => break,
+            }
+        }
+        Ok(())
     }
 }
 

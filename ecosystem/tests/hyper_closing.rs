@@ -1,0 +1,570 @@
+//! How connections of `netpoll::hyper::Server` end: half-closed and reset by the client, at the end of the server, without a request.
+//!
+//! The grace is an hour wherever it must not be what ends a server: such a test hangs, and is ended by its watchdog, where a connection
+//! holds the server.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+mod serving;
+
+use std::convert::Infallible;
+use std::future::{Future, pending, poll_fn, ready};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use common::{becomes, read_exact, run};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use netpoll::hyper::{Executor, Io, Server};
+use netpoll::net::TcpStream;
+use netpoll::prelude::*;
+use netpoll::task;
+use netpoll::unix::{UnixListener, UnixStream};
+use serving::{Seen, answer, assert_hello, get, receive, send, start};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+const GET: &[u8] = b"GET /hello HTTP/1.1\r\nhost: h\r\n\r\n";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+
+/// Everything up to the end of the stream; an error is a reset.
+async fn read_to_end<S: netpoll::io::Read + Unpin>(mut stream: S) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn count(text: &str, part: &str) -> usize {
+    text.matches(part).count()
+}
+
+/// Waits until the peer has closed: by a FIN or by a reset.
+async fn assert_ends(stream: &TcpStream) {
+    let mut bytes = [0; 512];
+    while stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
+}
+
+#[test]
+fn request_followed_by_fin_is_answered() {
+    run(async {
+        let server = start(Server::new().grace(HOUR)).await;
+        // The FIN is there when the answer is not: the handler waits until it is let go.
+        let slow = server.connect().await;
+        send(&slow, "/wait").await;
+        slow.close_write().unwrap();
+        becomes("it waits", || server.seen.waiting.load(Ordering::SeqCst) == 1).await;
+        task::sleep(Duration::from_millis(20)).await;
+        server.seen.let_go.store(1, Ordering::SeqCst);
+        let text = read_to_end(&slow).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK") && text.ends_with("waited"), "{text}");
+        // With a body, several in a row, and more than a socket's buffer holds.
+        let body = "b".repeat(100_000);
+        let echo = format!("POST /echo HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let large = "GET /large HTTP/1.1\r\nhost: h\r\n\r\n".repeat(20);
+        let hello = str::from_utf8(GET).unwrap();
+        let chunked = "POST /echo HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        for (request, answers) in [(echo.as_str(), 1), (large.as_str(), 20), (chunked, 1), (&hello.repeat(3), 3)] {
+            let stream = server.connect().await;
+            stream.write_all(request.as_bytes()).await.unwrap();
+            stream.close_write().unwrap();
+            let text = read_to_end(&stream).await.unwrap();
+            assert_eq!(count(&text, "HTTP/1.1 200 OK"), answers, "{}", &text[..text.len().min(400)]);
+            assert_eq!(
+                count(&text, &body[..100_000]) + count(&text, "hello") + count(&text, &"x".repeat(300_000)),
+                answers
+            );
+        }
+        // A part of a request is none.
+        for part in ["GET /hello HTTP/1.1\r\nho", "POST /echo HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\nhalf"] {
+            let stream = server.connect().await;
+            stream.write_all(part.as_bytes()).await.unwrap();
+            stream.close_write().unwrap();
+            assert_ends(&stream).await;
+        }
+        server.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn request_followed_by_fin_is_answered_over_unix_sockets() {
+    run(async {
+        let path = std::env::temp_dir().join(format!("netpoll-hyper-fin-{}.sock", std::process::id()));
+        let listener = Arc::new(UnixListener::bind(&path).await.unwrap());
+        let seen = Arc::new(Seen::default());
+        let service = service_fn({
+            let seen = Arc::clone(&seen);
+            move |request| answer(Arc::clone(&seen), request)
+        });
+        let server = task::spawn({
+            let listener = Arc::clone(&listener);
+            async move { Server::new().grace(HOUR).serve(listener, service).await }
+        });
+        let stream = UnixStream::connect(&path).await.unwrap();
+        stream.write_all(b"GET /wait HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        stream.close_write().unwrap();
+        becomes("it waits", || seen.waiting.load(Ordering::SeqCst) == 1).await;
+        task::sleep(Duration::from_millis(20)).await;
+        seen.let_go.store(1, Ordering::SeqCst);
+        assert!(read_to_end(&stream).await.unwrap().ends_with("waited"));
+        listener.close().await.unwrap();
+        server.await.unwrap();
+    });
+}
+
+/// Counts the handlers that are alive.
+struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    fn new(count: &Arc<AtomicUsize>) -> Alive {
+        count.fetch_add(1, Ordering::SeqCst);
+        Alive(Arc::clone(count))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn take(stream: &Mutex<Option<TcpStream>>) -> TcpStream {
+    stream.lock().unwrap().take().unwrap()
+}
+
+#[test]
+fn reset_and_force_close_drop_the_handler() {
+    run(async {
+        let listener = Arc::new(common::listener().await);
+        let addr = listener.local_addr().unwrap();
+        let alive = Arc::new(AtomicUsize::new(0));
+        let ours = Arc::new(Mutex::new(None));
+        let server = task::spawn({
+            let (listener, alive, ours) = (Arc::clone(&listener), Arc::clone(&alive), Arc::clone(&ours));
+            async move {
+                let connect = |stream: TcpStream| {
+                    *ours.lock().unwrap() = Some(stream.clone());
+                    let alive = Arc::clone(&alive);
+                    let service = service_fn(move |_: Request<Incoming>| {
+                        let alive = Alive::new(&alive);
+                        async move {
+                            let _alive = alive;
+                            pending::<Result<Response<String>, Infallible>>().await
+                        }
+                    });
+                    ready(Ok((stream, service)))
+                };
+                Server::new().grace(HOUR).serve_with(listener, connect, pending::<()>()).await
+            }
+        });
+        for force_close in [false, true] {
+            let stream = TcpStream::connect(addr).await.unwrap();
+            send(&stream, "/").await;
+            becomes("a handler", || alive.load(Ordering::SeqCst) == 1).await;
+            let ours = take(&ours);
+            if force_close {
+                ours.force_close().await.unwrap();
+            } else {
+                drop(ours);
+                stream.set_linger(Some(Duration::ZERO)).unwrap();
+                stream.force_close().await.unwrap();
+            }
+            becomes("no handler", || alive.load(Ordering::SeqCst) == 0).await;
+        }
+        // A write timeout is none of the handler's.
+        let stream = TcpStream::connect(addr).await.unwrap();
+        becomes("a connection", || ours.lock().unwrap().is_some()).await;
+        let ours = take(&ours);
+        ours.set_write_timeout(Some(Duration::from_millis(1))).unwrap();
+        send(&stream, "/").await;
+        becomes("a handler", || alive.load(Ordering::SeqCst) == 1).await;
+        task::sleep(Duration::from_millis(50)).await;
+        assert_eq!(alive.load(Ordering::SeqCst), 1);
+        ours.force_close().await.unwrap();
+        listener.close().await.unwrap();
+        server.await.unwrap();
+    });
+}
+
+/// Among them a first head and a later one, with a body still to come or not, and HTTP/2 before and after its preface.
+#[test]
+fn part_of_a_head_does_not_hold_a_stopping_server() {
+    run(async {
+        let server = start(Server::new().grace(HOUR)).await;
+        let mut streams = Vec::new();
+        for part in [&b""[..], b"G", b"GET /hello HTTP/1.1\r\nhost: h\r\n", &PREFACE[..8], PREFACE] {
+            let stream = server.connect().await;
+            stream.write_all(part).await.unwrap();
+            streams.push(stream);
+        }
+        let settings = server.connect().await;
+        settings.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+        // HEADERS without the end of the headers.
+        let headers = server.connect().await;
+        headers.write_all(&[PREFACE, SETTINGS, b"\0\0\x01\x01\0\0\0\0\x01\x82"].concat()).await.unwrap();
+        streams.extend([settings, headers]);
+        for part in [&b""[..], b"GET /hello HTTP/1.1\r\nho"] {
+            let stream = server.connect().await;
+            assert_hello(&stream).await;
+            stream.write_all(part).await.unwrap();
+            streams.push(stream);
+        }
+        becomes("all are accepted", || server.seen.connections.load(Ordering::SeqCst) == streams.len()).await;
+        server.stop().await.unwrap();
+        for stream in streams {
+            assert_ends(&stream).await;
+        }
+    });
+}
+
+/// Ends when it is polled while `flag` is set.
+async fn until(flag: &AtomicBool) {
+    poll_fn(|_| if flag.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+/// The server stops when it has accepted the connection, whose task may not have run yet.
+#[test]
+fn request_on_a_connection_accepted_as_the_server_stops_is_answered() {
+    run(async {
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        let body = "b".repeat(5000);
+        let post = format!("POST /echo HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let header = format!("GET /hello HTTP/1.1\r\nhost: h\r\nx: {}\r\n\r\n", "x".repeat(3000));
+        for round in 0..150 {
+            let request = [GET, post.as_bytes(), header.as_bytes()][round % 3];
+            let client = TcpStream::connect(addr).await.unwrap();
+            client.write_all(request).await.unwrap();
+            let accepted = AtomicBool::new(false);
+            let connect = |stream: TcpStream| {
+                accepted.store(true, Ordering::SeqCst);
+                let seen = Arc::new(Seen::default());
+                ready(Ok((stream, service_fn(move |request| answer(Arc::clone(&seen), request)))))
+            };
+            let end = task::spawn(async move { read_to_end(&client).await });
+            Server::new().grace(HOUR).serve_with(&listener, connect, until(&accepted)).await.unwrap();
+            let text = end.await.unwrap();
+            assert!(text.starts_with("HTTP/1.1 200 OK"), "round {round}: {text}");
+            assert!(text.contains("connection: close"), "round {round}: {text}");
+            assert!(text.ends_with("hello") || text.ends_with(&body), "round {round}: {text}");
+        }
+    });
+}
+
+#[test]
+fn requests_in_the_queue_of_a_listener_are_answered_when_the_server_stops() {
+    run(async {
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..100 {
+            let client = TcpStream::connect(addr).await.unwrap();
+            client.write_all(GET).await.unwrap();
+            clients.push(client);
+        }
+        let seen = Arc::new(Seen::default());
+        let service = move |request| answer(Arc::clone(&seen), request);
+        let connect = |stream| ready(Ok((stream, service_fn(service.clone()))));
+        Server::new().grace(HOUR).serve_with(listener, connect, ready(())).await.unwrap();
+        for client in clients {
+            let text = read_to_end(&client).await.unwrap();
+            assert!(text.contains("connection: close") && text.ends_with("hello"), "{text}");
+        }
+        TcpStream::connect(addr).await.unwrap_err();
+    });
+}
+
+#[test]
+fn request_on_an_idle_connection_is_answered_as_the_server_stops() {
+    run(async {
+        for round in 0..30 {
+            let server = start(Server::new().grace(HOUR)).await;
+            let (first, second) = (server.connect().await, server.connect().await);
+            assert_hello(&first).await;
+            assert_hello(&second).await;
+            // In the receive buffer when the server hears of its end.
+            first.write_all(GET).await.unwrap();
+            second.write_all(&GET.repeat(2)).await.unwrap();
+            let (one, two) = (task::spawn(read_all(first)), task::spawn(read_all(second)));
+            server.stop().await.unwrap();
+            let (one, two) = (one.await.unwrap(), two.await.unwrap());
+            assert_eq!(count(&one, "hello"), 1, "round {round}: {one}");
+            // The first answer may say that it is the last.
+            assert!(count(&two, "hello") == 2 || two.contains("connection: close"), "round {round}: {two}");
+        }
+    });
+}
+
+async fn read_all(stream: TcpStream) -> io::Result<String> {
+    read_to_end(&stream).await
+}
+
+/// A request over HTTP/2 by hand: what the client of a library sends, and when, is its own affair.
+async fn http2_exchange(client: TcpStream) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    let mut head = [0; 9];
+    loop {
+        let count = client.read(&mut head).await?;
+        if count == 0 {
+            return Ok(body);
+        }
+        read_exact(&client, &mut head[count..]).await?;
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        read_exact(&client, &mut payload).await?;
+        match (head[3], head[4]) {
+            (0, _) => body.extend(payload),
+            // PING: the reply.
+            (6, 0) => client.write_all(&[b"\0\0\x08\x06\x01\0\0\0\0", payload.as_slice()].concat()).await?,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn http2_request_is_answered_as_the_server_stops() {
+    // GET http://h/hello on stream 1.
+    let request = b"\0\0\x0d\x01\x05\0\0\0\x01\x82\x86\x41\x01h\x44\x06/hello";
+    run(async {
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        for _ in 0..20 {
+            let client = TcpStream::connect(addr).await.unwrap();
+            client.write_all(&[PREFACE, SETTINGS, request].concat()).await.unwrap();
+            let body = task::spawn(http2_exchange(client));
+            let accepted = AtomicBool::new(false);
+            let connect = |stream: TcpStream| {
+                accepted.store(true, Ordering::SeqCst);
+                let seen = Arc::new(Seen::default());
+                ready(Ok((stream, service_fn(move |request| answer(Arc::clone(&seen), request)))))
+            };
+            Server::new().grace(HOUR).serve_with(&listener, connect, until(&accepted)).await.unwrap();
+            assert_eq!(body.await.unwrap(), b"hello");
+        }
+    });
+}
+
+/// A TLS stream in its place: the bytes that are left are read through the library.
+#[test]
+fn streams_of_futures_io_end_as_well() {
+    run(async {
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        for _ in 0..20 {
+            let client = TcpStream::connect(addr).await.unwrap();
+            client.write_all(GET).await.unwrap();
+            let seen = Arc::new(Seen::default());
+            let service = move |request| answer(Arc::clone(&seen), request);
+            let connect = |stream: TcpStream| ready(Ok((Io::new(stream), service_fn(service.clone()))));
+            Server::new().grace(HOUR).serve_with(&listener, connect, ready(())).await.unwrap();
+            let text = read_to_end(&client).await.unwrap();
+            assert!(text.contains("connection: close") && text.ends_with("hello"), "{text}");
+        }
+    });
+}
+
+/// A service that answers before it has read the body: the reset that close(2) makes of unread bytes would take the answer away.
+#[test]
+fn early_answer_to_an_upload_arrives() {
+    run(async {
+        let listener = Arc::new(common::listener().await);
+        let addr = listener.local_addr().unwrap();
+        let refuse = service_fn(|_: Request<Incoming>| async {
+            let mut response = Response::new("too much".to_owned());
+            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+            Ok::<_, Infallible>(response)
+        });
+        let server = task::spawn({
+            let listener = Arc::clone(&listener);
+            async move { Server::new().grace(HOUR).serve(listener, refuse).await }
+        });
+        for _ in 0..30 {
+            let client = TcpStream::connect(addr).await.unwrap();
+            let upload = task::spawn({
+                let client = client.clone();
+                async move {
+                    let head = "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 5000000\r\n\r\n";
+                    client.write_all(head.as_bytes()).await?;
+                    client.write_all(&vec![b'u'; 5_000_000]).await
+                }
+            });
+            upload.await.unwrap();
+            let text = read_to_end(&client).await.unwrap();
+            assert!(text.starts_with("HTTP/1.1 413") && text.ends_with("too much"), "{text}");
+        }
+        listener.close().await.unwrap();
+        server.await.unwrap();
+    });
+}
+
+#[test]
+fn http2_connection_without_requests_is_closed() {
+    run(async {
+        let limit = Duration::from_millis(100);
+        let server = start(Server::new().header_read_timeout(limit).grace(HOUR)).await;
+        let silent = server.connect().await;
+        silent.write_all(PREFACE).await.unwrap();
+        let settings = server.connect().await;
+        settings.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+        // HEADERS without the end of the headers: no request.
+        let headers = server.connect().await;
+        headers.write_all(&[PREFACE, SETTINGS, b"\0\0\x01\x01\0\0\0\0\x01\x82"].concat()).await.unwrap();
+        for stream in [silent, settings, headers] {
+            assert_ends(&stream).await;
+        }
+        // A client of the protocol is told, by GOAWAY.
+        let (_sender, connection) = handshake(server.addr).await;
+        let _ = task::spawn(connection).await;
+        server.stop().await.unwrap();
+    });
+}
+
+type Client = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+
+async fn handshake(addr: SocketAddr) -> (Client, impl Future<Output = hyper::Result<()>> + Send) {
+    let stream = TcpStream::connect(addr).await.unwrap();
+    hyper::client::conn::http2::handshake(Executor, stream).await.unwrap()
+}
+
+/// Tries with ever larger limits: on a busy machine a request does not come within a small one.
+async fn with_some_limit(mut attempt: impl AsyncFnMut(Duration) -> Option<()>) {
+    let mut limit = Duration::from_millis(100);
+    while attempt(limit).await.is_none() {
+        assert!(limit < common::BOUND);
+        limit *= 2;
+    }
+}
+
+#[test]
+fn http2_request_may_take_longer_than_the_limit_of_heads() {
+    run(with_some_limit(async |limit| {
+        let server = start(Server::new().header_read_timeout(limit).grace(HOUR)).await;
+        let (mut sender, connection) = handshake(server.addr).await;
+        let connection = task::spawn(connection);
+        let request = Request::get("http://h/wait").body(Full::<Bytes>::default()).unwrap();
+        let seen = Arc::clone(&server.seen);
+        let late = task::spawn(async move {
+            task::sleep(limit * 4).await;
+            seen.let_go.store(1, Ordering::SeqCst);
+        });
+        let response = sender.send_request(request).await;
+        if server.seen.waiting.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        assert_eq!(response.unwrap().into_body().collect().await.unwrap().to_bytes(), "waited");
+        late.await;
+        let _ = connection.await;
+        server.stop().await.unwrap();
+        Some(())
+    }));
+}
+
+/// The tunnel has no request after the one that made it.
+#[test]
+fn http2_tunnel_outlives_the_limit_of_heads() {
+    run(with_some_limit(async |limit| {
+        let listener = Arc::new(common::listener().await);
+        let addr = listener.local_addr().unwrap();
+        let tunnel = service_fn(|mut request: Request<Incoming>| async move {
+            assert_eq!(request.method(), Method::CONNECT);
+            let upgrade = hyper::upgrade::on(&mut request);
+            drop(task::spawn(async move {
+                let mut stream = Io::new(upgrade.await.unwrap());
+                let mut bytes = [0; 4];
+                while stream.read_exact(&mut bytes).await.is_ok() {
+                    stream.write_all(&bytes).await.unwrap();
+                    stream.flush().await.unwrap();
+                }
+            }));
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        });
+        let server = task::spawn({
+            let listener = Arc::clone(&listener);
+            async move { Server::new().header_read_timeout(limit).grace(limit).serve(listener, tunnel).await }
+        });
+        let (mut sender, connection) = handshake(addr).await;
+        let connection = task::spawn(connection);
+        let request = Request::connect("h:1").body(Full::<Bytes>::default()).unwrap();
+        let response = sender.send_request(request).await.ok()?;
+        let mut stream = Io::new(hyper::upgrade::on(response).await.unwrap());
+        for _ in 0..3 {
+            task::sleep(limit * 3).await;
+            stream.write_all(b"ping").await.unwrap();
+            stream.flush().await.unwrap();
+            let mut bytes = [0; 4];
+            stream.read_exact(&mut bytes).await.unwrap();
+            assert_eq!(&bytes, b"ping");
+        }
+        drop((stream, sender));
+        listener.close().await.unwrap();
+        let _ = server.await;
+        let _ = connection.await;
+        Some(())
+    }));
+}
+
+/// An upgraded stream is its owner's: shutting it down discards nothing that the peer sends.
+#[test]
+fn upgraded_stream_reads_on_after_its_shutdown() {
+    run(async {
+        let listener = Arc::new(common::listener().await);
+        let addr = listener.local_addr().unwrap();
+        let upgrade = service_fn(|mut request: Request<Incoming>| async move {
+            let upgrade = hyper::upgrade::on(&mut request);
+            drop(task::spawn(async move {
+                let mut stream = Io::new(upgrade.await.unwrap());
+                stream.write_all(b"bye").await.unwrap();
+                stream.close().await.unwrap();
+                let mut text = String::new();
+                stream.read_to_string(&mut text).await.unwrap();
+                assert_eq!(text, "late");
+            }));
+            let mut response = Response::new(String::new());
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            response.headers_mut().insert("upgrade", "own".parse().unwrap());
+            response.headers_mut().insert("connection", "upgrade".parse().unwrap());
+            Ok::<_, Infallible>(response)
+        });
+        let server = task::spawn({
+            let listener = Arc::clone(&listener);
+            async move { Server::new().grace(HOUR).serve(listener, upgrade).await }
+        });
+        let client = TcpStream::connect(addr).await.unwrap();
+        let head = "GET / HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: own\r\n\r\n";
+        client.write_all(head.as_bytes()).await.unwrap();
+        let text = read_to_end(&client).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 101") && text.ends_with("bye"), "{text}");
+        client.write_all(b"late").await.unwrap();
+        client.close_write().unwrap();
+        listener.close().await.unwrap();
+        server.await.unwrap();
+    });
+}
+
+/// Bodies that flow when the server stops are not cut short.
+#[test]
+fn bodies_under_way_end_before_a_stopping_server() {
+    run(async {
+        let server = start(Server::new().grace(HOUR)).await;
+        let (up, down) = (server.connect().await, server.connect().await);
+        up.write_all(b"POST /echo HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\n\r\nabc").await.unwrap();
+        let mut head = [0; 15];
+        read_exact(&up, &mut head).await.unwrap();
+        send(&down, "/large").await;
+        becomes("both are accepted", || server.seen.connections.load(Ordering::SeqCst) == 2).await;
+        let mut end = Box::pin(server.stop());
+        assert!(common::poll_once(&mut end).await.is_pending());
+        task::sleep(Duration::from_millis(100)).await;
+        assert!(common::poll_once(&mut end).await.is_pending());
+        up.write_all(b"defghij").await.unwrap();
+        assert!(read_to_end(&up).await.unwrap().ends_with("abcdefghij"));
+        assert_eq!(receive(&down).await.unwrap().1.len(), 300_000);
+        end.await.unwrap();
+        drop(get(&down, "/hello").await);
+    });
+}

@@ -1,0 +1,134 @@
+//! What the tests of `netpoll::hyper::Server` share: a service, a server that runs in a task, requests by hand and by curl.
+#![allow(dead_code, unreachable_pub)]
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http_body_util::{Either, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use netpoll::hyper::Server;
+use netpoll::net::{TcpListener, TcpStream};
+use netpoll::task::{self, JoinHandle};
+
+use crate::common::{self, read_exact};
+
+/// What the service of the tests shares with them.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Requests that are waiting in `/wait`, until there are as many of `let_go`.
+    pub waiting: AtomicUsize,
+    pub let_go: AtomicUsize,
+    pub connections: AtomicUsize,
+}
+
+pub type Answer = Response<Either<Full<Bytes>, Incoming>>;
+
+pub async fn answer(seen: Arc<Seen>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    let text = match (request.method(), request.uri().path()) {
+        (&Method::POST, "/echo") => return Ok(Response::new(Either::Right(request.into_body()))),
+        (_, "/hello") => "hello".to_owned(),
+        (_, "/version") => format!("{:?}", request.version()),
+        (_, "/large") => "x".repeat(300_000),
+        (_, "/panic") => panic!("asked to"),
+        (_, "/wait") => {
+            let number = seen.waiting.fetch_add(1, Ordering::SeqCst);
+            while seen.let_go.load(Ordering::SeqCst) <= number {
+                task::sleep(Duration::from_millis(1)).await;
+            }
+            "waited".to_owned()
+        }
+        _ => {
+            let mut response = Response::new(Either::Left(Full::default()));
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            return Ok(response);
+        }
+    };
+    Ok(Response::new(Either::Left(Full::from(text))))
+}
+
+pub struct Running {
+    pub listener: Arc<TcpListener>,
+    pub addr: SocketAddr,
+    pub seen: Arc<Seen>,
+    pub end: JoinHandle<io::Result<()>>,
+}
+
+pub async fn start(server: &mut Server) -> Running {
+    let listener = Arc::new(common::listener().await);
+    let seen = Arc::new(Seen::default());
+    let (server, shared, ours) = (server.clone(), Arc::clone(&seen), Arc::clone(&listener));
+    let end = task::spawn(async move {
+        let connect = |stream: TcpStream| {
+            let seen = Arc::clone(&shared);
+            async move {
+                seen.connections.fetch_add(1, Ordering::SeqCst);
+                Ok((stream, service_fn(move |request| answer(Arc::clone(&seen), request))))
+            }
+        };
+        server.serve_with(ours, connect, std::future::pending::<()>()).await
+    });
+    Running { addr: listener.local_addr().unwrap(), listener, seen, end }
+}
+
+impl Running {
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.addr).await.unwrap()
+    }
+
+    /// Closes the listener; the server's result.
+    pub async fn stop(self) -> io::Result<()> {
+        self.listener.close().await.unwrap();
+        self.end.await
+    }
+}
+
+pub async fn send(stream: &TcpStream, path: &str) {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes()).await.unwrap();
+}
+
+/// One answer of a keep-alive connection: its head and its body.
+pub async fn receive(stream: &TcpStream) -> io::Result<(String, Vec<u8>)> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        read_exact(stream, &mut byte).await?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+    let mut body = vec![0; length.parse().unwrap()];
+    read_exact(stream, &mut body).await?;
+    Ok((head, body))
+}
+
+pub async fn get(stream: &TcpStream, path: &str) -> io::Result<(String, Vec<u8>)> {
+    send(stream, path).await;
+    receive(stream).await
+}
+
+pub async fn assert_hello(stream: &TcpStream) {
+    let (head, body) = get(stream, "/hello").await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert_eq!(body, b"hello");
+}
+
+/// Runs curl; `None` where there is none.
+pub async fn curl(args: Vec<String>) -> Option<Output> {
+    let output = task::spawn_blocking(move || {
+        Command::new("curl").args(["--silent", "--show-error", "--max-time", "60"]).args(args).output()
+    });
+    match output.await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            eprintln!("no curl here");
+            None
+        }
+        output => Some(output.unwrap()),
+    }
+}

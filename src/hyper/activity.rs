@@ -1,0 +1,231 @@
+//! What a connection is doing, as far as ending it depends on it.
+//!
+//! hyper says neither whether a request is under way nor whether bytes move. [`Watched`] wraps the service and counts requests from
+//! their head to the end of their answer; [`Wire`](super::wire::Wire) wraps the stream and notes progress. The task that drives the
+//! connection reads both.
+//!
+//! # Memory ordering
+//! HTTP/2 answers requests in tasks of their own: [`Activity::requests`] goes to zero with Release, after the time of it is stored,
+//! and is read with Acquire. Everything else is written and read by the connection's own task.
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use ::http_body::{Body, Frame, SizeHint};
+use ::hyper::body::Incoming;
+use ::hyper::header::{CONNECTION, HeaderValue};
+use ::hyper::service::Service;
+use ::hyper::{Method, Request, Response, StatusCode, Version};
+use pin_project_lite::pin_project;
+
+use super::listener::Watch;
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+/// The activity of one connection, shared by its task, its service and its stream.
+#[derive(Debug)]
+pub(super) struct Activity {
+    watch: Option<Watch>,
+    start: Instant,
+    /// Requests whose answers have not ended.
+    requests: AtomicUsize,
+    /// When an answer ended last, in nanoseconds since `start`.
+    answered: AtomicU64,
+    /// Reads and writes that did not have to wait.
+    progress: AtomicU64,
+    /// At least one request has come.
+    used: AtomicBool,
+    /// The last request had a body, which the service may have left unread.
+    has_body: AtomicBool,
+    /// A CONNECT request over HTTP/2 was granted. The tunnel lives in this connection, and nothing here sees its end.
+    has_tunnel: AtomicBool,
+    /// The server stops: answers end the connection.
+    draining: AtomicBool,
+    /// The stream took no more bytes when it was asked last.
+    blocked: AtomicBool,
+    /// hyper is done and shuts the stream down.
+    closing: AtomicBool,
+    /// The connection has ended or was upgraded: the stream is hyper's no longer.
+    released: AtomicBool,
+}
+
+/// Declares a flag's getter and setter. ORDERING: Relaxed; one task writes and reads it.
+macro_rules! flags {
+    ($($flag:ident, $set:ident;)*) => {$(
+        pub(super) fn $flag(&self) -> bool {
+            self.$flag.load(Ordering::Relaxed)
+        }
+
+        pub(super) fn $set(&self, value: bool) {
+            self.$flag.store(value, Ordering::Relaxed);
+        }
+    )*};
+}
+
+impl Activity {
+    pub(super) fn new(watch: Option<Watch>) -> Arc<Activity> {
+        Arc::new(Activity {
+            watch,
+            start: Instant::now(),
+            requests: AtomicUsize::new(0),
+            answered: AtomicU64::new(0),
+            progress: AtomicU64::new(0),
+            used: AtomicBool::new(false),
+            has_body: AtomicBool::new(false),
+            has_tunnel: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            released: AtomicBool::new(false),
+        })
+    }
+
+    flags! {
+        used, set_used;
+        has_body, set_has_body;
+        draining, set_draining;
+        blocked, set_blocked;
+        closing, set_closing;
+        released, set_released;
+    }
+
+    /// Whether there are bytes to read, or the peer's FIN.
+    pub(super) fn is_readable(&self) -> bool {
+        self.watch.as_ref().is_some_and(Watch::is_readable)
+    }
+
+    /// Ends when the connection is reset or closed by force.
+    pub(super) async fn aborted(&self) {
+        match &self.watch {
+            Some(watch) => watch.aborted().await,
+            None => pending().await,
+        }
+    }
+
+    /// Whether a request is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release in `UnderWay::drop`, for `answered`.
+        self.requests.load(Ordering::Acquire) > 0 || self.has_tunnel.load(Ordering::Relaxed)
+    }
+
+    /// Since when no request has been under way. Of meaning while the connection is not busy.
+    pub(super) fn idle_since(&self) -> Instant {
+        self.start + Duration::from_nanos(self.answered.load(Ordering::Relaxed))
+    }
+
+    /// A number that changes whenever bytes are read or written.
+    pub(super) fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn note_progress(&self) {
+        self.progress.store(self.progress().wrapping_add(1), Ordering::Relaxed);
+    }
+}
+
+/// A request that is under way, until this is dropped.
+#[derive(Debug)]
+struct UnderWay {
+    activity: Arc<Activity>,
+    /// HTTP/1 has a time limit of hyper's own, so the time of the answer is of no use.
+    is_http2: bool,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if self.is_http2 {
+            let answered = u64::try_from(self.activity.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            // Of two that end together the earlier time may stay: the limit is then counted from there.
+            self.activity.answered.store(answered, Ordering::Relaxed);
+        }
+        // ORDERING: Release pairs with the Acquire in `Activity::is_busy`.
+        self.activity.requests.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// A service whose requests are counted, and whose last answer over HTTP/1 says that it is the last.
+#[derive(Debug)]
+pub(super) struct Watched<S> {
+    pub(super) service: S,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl<S, B> Service<Request<Incoming>> for Watched<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+{
+    type Response = Response<WatchedBody<B>>;
+    type Error = S::Error;
+    type Future = Answering<S::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Answering<S::Future> {
+        let is_http2 = request.version() >= Version::HTTP_2;
+        let is_connect = request.method() == Method::CONNECT;
+        self.activity.requests.fetch_add(1, Ordering::Relaxed);
+        let under_way = UnderWay { activity: Arc::clone(&self.activity), is_http2 };
+        self.activity.set_used(true);
+        self.activity.set_has_body(!request.body().is_end_stream());
+        Answering { future: self.service.call(request), under_way: Some(under_way), is_connect }
+    }
+}
+
+pin_project! {
+    /// The service's future.
+    pub(super) struct Answering<F> {
+        #[pin]
+        future: F,
+        under_way: Option<UnderWay>,
+        is_connect: bool,
+    }
+}
+
+impl<F, B, E> Future for Answering<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<WatchedBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.future.poll(cx))?;
+        if let Some(UnderWay { activity, is_http2 }) = &*this.under_way {
+            let is_tunnel = *this.is_connect && response.status().is_success();
+            if *is_http2 {
+                activity.has_tunnel.fetch_or(is_tunnel, Ordering::Relaxed);
+            } else if activity.draining() && !is_tunnel && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+        }
+        let under_way = this.under_way.take();
+        Poll::Ready(Ok(response.map(|body| WatchedBody { body, _under_way: under_way })))
+    }
+}
+
+pin_project! {
+    /// The body of an answer, which is under way until this is dropped.
+    pub(super) struct WatchedBody<B> {
+        #[pin]
+        body: B,
+        _under_way: Option<UnderWay>,
+    }
+}
+
+impl<B: Body> Body for WatchedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    #[inline]
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

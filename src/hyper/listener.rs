@@ -1,0 +1,190 @@
+//! `Listener`: a source of connections, and `Watch`, a view of their sockets.
+
+use std::future::{Future, pending};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+
+use crate::net::fd::net_fd::NetFd;
+use crate::net::fd::operation::Operation;
+use crate::net::futures::{PeerClosed, operation_future};
+use crate::net::unix::{UnixListener, UnixStream};
+use crate::net::{TcpListener, TcpStream, is_timeout};
+use crate::rt::poller::Direction;
+use crate::sys::socket;
+
+/// A source of connections for a server: a listener, a reference to one or an `Arc` of one.
+pub trait Listener {
+    /// A connection.
+    type Io: Send + 'static;
+
+    /// Returns the connections. An error ends the server.
+    fn accepted(&self) -> impl Stream<Item = io::Result<Self::Io>> + Send;
+
+    /// Ends when the listener is closed. Polled while the server is at its limit of connections and accepts none.
+    fn closed(&self) -> impl Future<Output = ()> + Send;
+
+    /// Returns true while a connection is in the listener's queue, whether or not [`accepted`](Listener::accepted) has heard of it. Asked
+    /// when the server stops. The provided method says no.
+    fn is_queued(&self) -> bool {
+        false
+    }
+
+    /// Returns a view of the socket of `io`. The provided method has none; [`Watch`] says what the server then does without.
+    fn watch(io: &Self::Io) -> Option<Watch> {
+        let _ = io;
+        None
+    }
+}
+
+/// A view of the socket below a connection, through which the server sees what it cannot see through TLS or an HTTP library.
+///
+/// With it a server drops the handler of an HTTP/1 request when the peer resets the connection or
+/// [`force_close`](TcpStream::force_close) closes it, and answers a request that has arrived when the server stops even if the runtime
+/// has not been told of it yet.
+///
+/// # Examples
+/// A listener of your own passes on the view of the streams below:
+/// ```
+/// use netpoll::hyper::{Listener, Watch};
+/// use netpoll::{io, net::{TcpListener, TcpStream}, prelude::*};
+/// use std::future::Future;
+///
+/// /// A listener that logs.
+/// struct Logging(TcpListener);
+///
+/// impl Listener for Logging {
+///     type Io = TcpStream;
+///
+///     fn accepted(&self) -> impl Stream<Item = io::Result<TcpStream>> + Send {
+///         self.0.incoming().inspect(|stream| eprintln!("{stream:?}"))
+///     }
+///
+///     fn closed(&self) -> impl Future<Output = ()> + Send {
+///         Listener::closed(&self.0)
+///     }
+///
+///     fn is_queued(&self) -> bool {
+///         self.0.is_queued()
+///     }
+///
+///     fn watch(io: &TcpStream) -> Option<Watch> {
+///         Some(Watch::from(io))
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Watch(Socket);
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl From<&TcpStream> for Watch {
+    fn from(stream: &TcpStream) -> Watch {
+        Watch(Socket::Tcp(stream.clone()))
+    }
+}
+
+impl From<&UnixStream> for Watch {
+    fn from(stream: &UnixStream) -> Watch {
+        Watch(Socket::Unix(stream.clone()))
+    }
+}
+
+impl Watch {
+    fn fd(&self) -> &NetFd {
+        match &self.0 {
+            Socket::Tcp(stream) => stream.as_net_fd(),
+            Socket::Unix(stream) => stream.as_net_fd(),
+        }
+    }
+
+    /// Whether bytes of the peer, its FIN or an error are there to be read: a reader is woken, or has been.
+    pub(super) fn is_readable(&self) -> bool {
+        is_readable(self.fd())
+    }
+
+    /// Ends when the connection is reset or closed by force.
+    pub(super) async fn aborted(&self) {
+        match Aborted::new(self.fd()).await {
+            // A write deadline is for writes.
+            Err(error) if is_timeout(&error) => pending().await,
+            _ => {}
+        }
+    }
+}
+
+/// Asks the kernel.
+fn is_readable(fd: &NetFd) -> bool {
+    fd.with("read", |fd| socket::is_ready(fd, false)).unwrap_or(false)
+}
+
+operation_future! {
+    /// Waits until neither side can send.
+    #[expect(unreachable_pub, reason = "most futures of this macro are public")]
+    Aborted<'a> {}, Write -> io::Result<()>,
+    |this, cx| this.fd.poll_gone(&mut this.operation, cx)
+}
+
+/// Implements it for a listener with `incoming()` and `as_net_fd()`.
+macro_rules! listener {
+    ($listener:ty => $stream:ty) => {
+        impl Listener for $listener {
+            type Io = $stream;
+
+            fn accepted(&self) -> impl Stream<Item = io::Result<$stream>> + Send {
+                self.incoming()
+            }
+
+            async fn closed(&self) {
+                // A listener has no peer, so this can end in one way only.
+                let _ = PeerClosed::new(self.as_net_fd()).await;
+            }
+
+            fn is_queued(&self) -> bool {
+                is_readable(self.as_net_fd())
+            }
+
+            fn watch(io: &$stream) -> Option<Watch> {
+                Some(Watch::from(io))
+            }
+        }
+    };
+}
+
+listener!(TcpListener => TcpStream);
+listener!(UnixListener => UnixStream);
+
+/// Implements it for something that holds a listener.
+macro_rules! holder {
+    ($holder:ty) => {
+        impl<L: Listener> Listener for $holder {
+            type Io = L::Io;
+
+            fn accepted(&self) -> impl Stream<Item = io::Result<L::Io>> + Send {
+                L::accepted(self)
+            }
+
+            fn closed(&self) -> impl Future<Output = ()> + Send {
+                L::closed(self)
+            }
+
+            fn is_queued(&self) -> bool {
+                L::is_queued(self)
+            }
+
+            fn watch(io: &L::Io) -> Option<Watch> {
+                L::watch(io)
+            }
+        }
+    };
+}
+
+holder!(&L);
+holder!(Arc<L>);
