@@ -5,6 +5,7 @@
 
 pub mod activation;
 mod addr;
+mod conn;
 mod deadlines;
 mod dialer;
 pub(crate) mod error;
@@ -18,6 +19,7 @@ pub(crate) mod permits;
 mod pipe;
 pub(crate) mod raw;
 mod resolve;
+mod serve;
 mod tcp;
 mod udp;
 pub(crate) mod unix;
@@ -27,6 +29,7 @@ pub(crate) mod zero_copy;
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 pub use addr::{AddrError, ToSocketAddrs, ToSocketAddrsFuture};
+pub use conn::{Conn, Listener};
 pub use dialer::Dialer;
 pub use error::{Addr, OpError, is_closed, is_timeout, raw_os_error};
 pub use listen_config::ListenConfig;
@@ -35,6 +38,7 @@ pub use pipe::{Pipe, pipe};
 pub use resolve::{LookupError, lookup_addr, lookup_cname, lookup_host, lookup_port, resolve};
 #[cfg(feature = "hickory")]
 pub use resolve::{Mx, Resolver, ResolverBuilder, Srv};
+pub use serve::{Report, Serve, Straggler, serve};
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
 pub use udp::{Ancillary, Datagram, Ecn, RecvBatch, RecvBatchIter, RecvInfo, SendBatch, UdpSocket};
 pub use zero_copy::send_zerocopy::ZerocopySent;

@@ -1,0 +1,380 @@
+//! `serve`: an accept loop that stops in order.
+//!
+//! # States
+//! ```text
+//! serving ── the stop future ends, or the listener is closed ──→ draining ── no connection is left, or the time is over ──→ done
+//! ```
+//! *Serving*: connections are accepted, each in a task of its own. *Draining*: what waits in the listener's queue is accepted too, then the
+//! listener is closed, and `when_stopping` is called for each connection. When the time is over, connections that are left are closed by
+//! force. Their tasks have [`FORCED`] to end, and are cancelled then.
+//!
+//! # Cancellation
+//! Dropping the future cancels the tasks of all connections.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::{Future, IntoFuture, Pending, pending, poll_fn};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_core::Stream;
+use pin_project_lite::pin_project;
+
+use super::conn::{Conn, Listener};
+use super::error::{Addr, is_closed};
+use crate::future;
+use crate::rt::waiters::let_go;
+use crate::task::{TaskId, TaskSet};
+
+/// The time for connections to end by themselves, unless [`Serve::drain`] sets another.
+const DRAIN: Duration = Duration::from_secs(10);
+/// The time for a task to end after its connection was closed by force.
+const FORCED: Duration = Duration::from_millis(20);
+/// Connections that are taken from the listener's queue when the server stops, at most.
+const QUEUED_MAX: usize = 4096;
+/// Connections accepted in one poll before other tasks have their turn.
+const BATCH_MAX: usize = 64;
+
+/// Serves each connection that `listener` accepts with `handler`, in a task of its own.
+///
+/// Await what this returns; its methods set limits, and say when and how the server stops. Without [`until`](Serve::until) it serves until
+/// the listener is closed. A panic of a handler ends its connection alone.
+///
+/// # Examples
+/// ```
+/// use netpoll::{io, net::{self, TcpListener, TcpStream}, prelude::*, task};
+/// use std::time::{Duration, Instant};
+///
+/// # fn main() -> io::Result<()> {
+/// task::block_on(async {
+///     let listener = TcpListener::bind("127.0.0.1:0").await?;
+///     let addr = listener.local_addr()?;
+///     let (stop, stopped) = futures::channel::oneshot::channel::<()>();
+///     let server = task::spawn(
+///         net::serve(listener, |stream: TcpStream| async move { io::copy(&mut &stream, &mut &stream).await })
+///             .max_connections(1000)
+///             .until(stopped) // signal::termination() in a real server
+///             .drain(Duration::from_secs(5))
+///             .when_stopping(|stream| drop(stream.set_read_deadline(Instant::now())))
+///             .into_future(),
+///     );
+///     let client = TcpStream::connect(addr).await?;
+///     client.write_all(b"hi").await?;
+///     let mut echoed = [0; 2];
+///     (&client).read_exact(&mut echoed).await?;
+///     drop(stop);
+///     let report = server.await?;
+///     assert_eq!((report.accepted, report.stragglers.len()), (1, 0));
+///     Ok(())
+/// })
+/// # }
+/// ```
+pub fn serve<L, H, F>(listener: L, handler: H) -> Serve<L, H>
+where
+    L: Listener,
+    H: Fn(L::Conn) -> F + Send + Sync + 'static,
+    F: Future + Send + 'static,
+{
+    Serve {
+        listener,
+        handler,
+        stop: pending(),
+        max_connections: usize::MAX,
+        drain: DRAIN,
+        when_stopping: None,
+        on_error: None,
+    }
+}
+
+type Hook<T> = Option<Arc<dyn Fn(&T) + Send + Sync>>;
+
+/// A server to be awaited; made by [`serve`].
+#[must_use = "a server does nothing unless it is awaited"]
+pub struct Serve<L: Listener, H, S = Pending<()>> {
+    listener: L,
+    handler: H,
+    stop: S,
+    max_connections: usize,
+    drain: Duration,
+    when_stopping: Hook<L::Conn>,
+    on_error: Hook<io::Error>,
+}
+
+impl<L: Listener, H, S> Serve<L, H, S> {
+    /// Stops the server when `stop` ends, whatever it returns.
+    pub fn until<T: Future>(self, stop: T) -> Serve<L, H, T> {
+        let Serve { listener, handler, max_connections, drain, when_stopping, on_error, .. } = self;
+        Serve { listener, handler, stop, max_connections, drain, when_stopping, on_error }
+    }
+
+    /// Accepts no connection while so many are served, from 1 up. Those beyond it wait in the listener's queue. The default is no limit;
+    /// the listener's own limits hold besides.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections.max(1);
+        self
+    }
+
+    /// Sets how long connections may take to end once the server stops; the default is 10 seconds. The server returns at most 50 ms after
+    /// that, as long as its handlers do not block their threads.
+    pub fn drain(mut self, time: Duration) -> Self {
+        self.drain = time;
+        self
+    }
+
+    /// Calls `hook` for each connection when the server stops. A read deadline in the past ends handlers that wait for a request, and lets
+    /// those go on that answer one.
+    pub fn when_stopping(mut self, hook: impl Fn(&L::Conn) + Send + Sync + 'static) -> Self {
+        self.when_stopping = Some(Arc::new(hook));
+        self
+    }
+
+    /// Calls `hook` with each error of accepting a connection. The server goes on.
+    pub fn on_error(mut self, hook: impl Fn(&io::Error) + Send + Sync + 'static) -> Self {
+        self.on_error = Some(Arc::new(hook));
+        self
+    }
+}
+
+impl<L: Listener, H, S> fmt::Debug for Serve<L, H, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serve")
+            .field("max_connections", &self.max_connections)
+            .field("drain", &self.drain)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L, H, F, S> IntoFuture for Serve<L, H, S>
+where
+    L: Listener,
+    H: Fn(L::Conn) -> F + Send + Sync + 'static,
+    F: Future + Send + 'static,
+    F::Output: Send,
+    S: Future + Send + 'static,
+{
+    type Output = io::Result<Report>;
+    type IntoFuture = Pin<Box<dyn Future<Output = io::Result<Report>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+/// What a server did; returned by [`serve`]'s future.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Connections that were accepted.
+    pub accepted: u64,
+    /// Handlers that panicked.
+    pub panicked: u64,
+    /// Connections that had not ended when the time to drain was over, and were closed by force.
+    pub stragglers: Vec<Straggler>,
+}
+
+/// A connection that held up the end of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Straggler {
+    /// The address of the other end, if it has one.
+    pub peer: Option<Addr>,
+    /// The task of its handler.
+    pub task: TaskId,
+    /// The time since it was accepted.
+    pub age: Duration,
+    /// The task ended once its connection was closed. Otherwise it was cancelled.
+    pub ended: bool,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} connections accepted, {} closed by force", self.accepted, self.stragglers.len())?;
+        self.stragglers.iter().try_for_each(|straggler| write!(f, "\n{straggler}"))
+    }
+}
+
+impl fmt::Display for Straggler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task {}, connection", self.task)?;
+        if let Some(peer) = &self.peer {
+            write!(f, " from {peer}")?;
+        }
+        write!(f, ", open for {:.1?}", self.age)?;
+        if self.ended { Ok(()) } else { f.write_str(", did not end when it was closed") }
+    }
+}
+
+/// A connection that is served.
+struct Open<C> {
+    conn: C,
+    peer: Option<Addr>,
+    since: Instant,
+}
+
+/// The connections that are served, and what came of the others.
+struct Serving<C> {
+    open: HashMap<TaskId, Open<C>>,
+    tasks: TaskSet<(TaskId, bool)>,
+    report: Report,
+}
+
+impl<C: Conn + Clone> Serving<C> {
+    fn begin<F>(&mut self, conn: C, handler: impl FnOnce(C) -> F)
+    where
+        F: Future + Send + 'static,
+        F::Output: Send,
+    {
+        self.report.accepted += 1;
+        let open = Open { peer: conn.peer(), conn: conn.clone(), since: Instant::now() };
+        // The handler is the user's, and may panic before there is a future.
+        let future = match catch_unwind(AssertUnwindSafe(|| handler(conn))) {
+            Ok(future) => future,
+            Err(payload) => return self.panicked(payload),
+        };
+        let id = self.tasks.spawn(async move {
+            let panicked = Contained { future }.await;
+            (crate::task::current().id(), panicked)
+        });
+        self.open.insert(id, open);
+    }
+
+    fn panicked(&mut self, payload: Box<dyn Any + Send>) {
+        let_go(payload);
+        self.report.panicked += 1;
+    }
+
+    /// Takes out the connections that have ended. Ready when none is left.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.tasks.poll_join_next(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Ready(Some((id, panicked))) => {
+                    self.open.remove(&id);
+                    self.report.panicked += u64::from(panicked);
+                }
+            }
+        }
+    }
+
+    /// Waits until no connection is left, for `time` at most.
+    async fn all_ended(&mut self, time: Duration) {
+        let _ = future::timeout(time, poll_fn(|cx| self.poll_ended(cx))).await;
+    }
+
+    /// Closes what is left by force, and says what it was.
+    async fn end(mut self) -> Report {
+        let left: Vec<_> = self.open.iter().map(|(&id, open)| (id, open.peer.clone(), open.since)).collect();
+        for open in self.open.values() {
+            drop(open.conn.force_close());
+        }
+        self.all_ended(FORCED).await;
+        let stragglers = left.into_iter().map(|(task, peer, since)| {
+            let ended = !self.open.contains_key(&task);
+            Straggler { peer, task, age: since.elapsed(), ended }
+        });
+        self.report.stragglers = stragglers.collect();
+        // A task that blocks its thread ends when it returns.
+        let _ = future::timeout(FORCED, self.tasks.cancel_all()).await;
+        self.report
+    }
+}
+
+pin_project! {
+    /// A handler whose panic is contained. Returns whether it panicked.
+    struct Contained<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Contained<F> {
+    type Output = bool;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
+        let future = self.project().future;
+        match catch_unwind(AssertUnwindSafe(|| future.poll(cx).map(drop))) {
+            Ok(polled) => polled.map(|()| false),
+            Err(payload) => {
+                let_go(payload);
+                Poll::Ready(true)
+            }
+        }
+    }
+}
+
+impl<L, H, F, S> Serve<L, H, S>
+where
+    L: Listener,
+    H: Fn(L::Conn) -> F + Send + Sync + 'static,
+    F: Future + Send + 'static,
+    F::Output: Send,
+    S: Future + Send + 'static,
+{
+    async fn run(self) -> io::Result<Report> {
+        let Serve { listener, handler, stop, max_connections, drain, when_stopping, on_error } = self;
+        let mut serving = Serving { open: HashMap::new(), tasks: TaskSet::new(), report: Report::default() };
+        let mut incoming = listener.incoming();
+        let mut stop = pin!(stop);
+        let mut accept =
+            |serving: &mut Serving<L::Conn>, cx: &mut Context<'_>| match Pin::new(&mut incoming).poll_next(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(None) => Poll::Ready(false),
+                Poll::Ready(Some(Ok(conn))) => {
+                    serving.begin(conn, &handler);
+                    Poll::Ready(true)
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    if let (Some(hook), false) = (&on_error, is_closed(&error)) {
+                        hook(&error);
+                    }
+                    Poll::Ready(!is_closed(&error))
+                }
+            };
+        poll_fn(|cx| {
+            if stop.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            for _ in 0..BATCH_MAX {
+                // After each spawn, so that the waker is there for the task that was spawned last.
+                let _ = serving.poll_ended(cx);
+                if serving.open.len() >= max_connections {
+                    return Poll::Pending;
+                }
+                match accept(&mut serving, cx) {
+                    Poll::Ready(true) => {}
+                    Poll::Ready(false) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+        // Connections that the kernel has accepted already would be reset by the close.
+        poll_fn(|cx| {
+            let mut queued = 0;
+            while queued < QUEUED_MAX && accept(&mut serving, cx) == Poll::Ready(true) {
+                queued += 1;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        drop(incoming);
+        let closed = listener.close();
+        if let Some(hook) = when_stopping {
+            serving.open.values().for_each(|open| hook(&open.conn));
+        }
+        serving.all_ended(drain).await;
+        let report = serving.end().await;
+        match closed.await {
+            Err(error) if !is_closed(&error) => Err(error),
+            _ => Ok(report),
+        }
+    }
+}

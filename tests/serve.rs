@@ -1,0 +1,257 @@
+//! `net::serve` and the traits behind it: connections are served, and the server ends in order and in time.
+
+mod common;
+
+use std::future::{Future, IntoFuture, pending};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{BOUND, eventually, run};
+use futures::channel::oneshot;
+use netpoll::net::{self, Conn, Listener, Report, TcpListener, TcpStream, is_closed, is_timeout, pipe};
+use netpoll::task::{self, JoinHandle};
+use netpoll::unix::{UnixListener, UnixStream};
+
+/// Answers each message with the same, until the end of the stream.
+async fn echo(conn: impl Conn) -> io::Result<usize> {
+    let mut total = 0;
+    let mut buf = [0; 64];
+    loop {
+        match conn.read(&mut buf).await? {
+            0 => return conn.close_write().map(|()| total),
+            count => conn.write_all(&buf[..count]).await?,
+        }
+        total += 1;
+    }
+}
+
+async fn ping(conn: &impl Conn) -> io::Result<()> {
+    conn.write_all(b"x").await?;
+    let mut answer = [0; 1];
+    match conn.read(&mut answer).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A server that the sender stops, and its address.
+async fn server<F>(
+    handler: impl Fn(TcpStream) -> F + Send + Sync + 'static,
+    drain: Duration,
+) -> (std::net::SocketAddr, oneshot::Sender<()>, JoinHandle<io::Result<Report>>)
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let server = net::serve(listener, handler).until(stopped).drain(drain);
+    (addr, stop, task::spawn(server.into_future()))
+}
+
+#[test]
+fn every_kind_of_connection_is_a_conn() {
+    async fn check<C: Conn>(client: C, server: C) {
+        let serving = task::spawn(echo(server));
+        for _ in 0..3 {
+            ping(&client).await.unwrap();
+        }
+        client.set_read_deadline(Some(Instant::now())).unwrap();
+        assert!(is_timeout(&client.read(&mut [0; 1]).await.unwrap_err()));
+        client.set_deadline(None).unwrap();
+        client.set_write_deadline(Some(Instant::now() + BOUND)).unwrap();
+        assert!(client.write(b"y").await.unwrap() == 1 && client.read(&mut [0; 1]).await.unwrap() == 1);
+        client.close_write().unwrap();
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+        assert_eq!(serving.await.unwrap(), 4);
+        client.force_close().await.unwrap();
+        assert!(is_closed(&client.read(&mut [0; 1]).await.unwrap_err()));
+    }
+    run(async {
+        let (client, server) = common::pair().await;
+        assert_eq!(Conn::peer(&client), Conn::local(&server));
+        check(client, server).await;
+        let (client, server) = UnixStream::pair().unwrap();
+        assert!(Conn::peer(&client).is_some());
+        check(client, server).await;
+        let (client, server) = pipe().unwrap();
+        assert!(Conn::peer(&client).is_none());
+        check(client, server).await;
+    });
+}
+
+#[test]
+fn connections_are_served_until_the_listener_is_closed() {
+    async fn check<L: Listener, C: Conn>(listener: L, connect: impl AsyncFn() -> C) {
+        let listener = Arc::new(listener);
+        let (stop, stopped) = oneshot::channel::<()>();
+        // `Listener` is for listeners themselves: one that is shared is stopped by `until`.
+        let server = task::spawn(net::serve(Shared(listener), echo).until(stopped).into_future());
+        let clients = [connect().await, connect().await];
+        for client in &clients {
+            ping(client).await.unwrap();
+        }
+        drop(clients);
+        drop(stop);
+        let report = server.await.unwrap();
+        assert_eq!((report.accepted, report.panicked, report.stragglers.len()), (2, 0, 0), "{report}");
+    }
+    struct Shared<L>(Arc<L>);
+    impl<L: Listener> Listener for Shared<L> {
+        type Conn = L::Conn;
+        type Incoming<'a> = L::Incoming<'a>;
+        fn incoming(&self) -> L::Incoming<'_> {
+            self.0.incoming()
+        }
+        fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<L> {
+            self.0.close()
+        }
+    }
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        check(listener, async || TcpStream::connect(addr).await.unwrap()).await;
+        let path = std::env::temp_dir().join(format!("netpoll-serve-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).await.unwrap();
+        check(listener, async || UnixStream::connect(&path).await.unwrap()).await;
+        assert!(!path.exists());
+    });
+}
+
+#[test]
+fn requests_under_way_and_in_the_queue_are_answered() {
+    run(async {
+        let (release, released) = oneshot::channel::<()>();
+        let released = futures::FutureExt::shared(released);
+        let begun = Arc::new(AtomicUsize::new(0));
+        let (addr, stop, server) = {
+            let begun = begun.clone();
+            let handler = move |stream: TcpStream| {
+                let (released, begun) = (released.clone(), begun.clone());
+                async move {
+                    stream.read(&mut [0; 1]).await?;
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    let _ = released.await;
+                    stream.write_all(b"answer").await
+                }
+            };
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            let (stop, stopped) = oneshot::channel::<()>();
+            // One at a time: the second waits in the queue of the listener.
+            let server = net::serve(listener, handler).max_connections(1).until(stopped);
+            (addr, stop, task::spawn(server.into_future()))
+        };
+        let clients = [TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap()];
+        for client in &clients {
+            client.write_all(b"?").await.unwrap();
+        }
+        eventually("the first request is read", || begun.load(Ordering::SeqCst) == 1);
+        drop(stop);
+        eventually("the second is taken from the queue", || begun.load(Ordering::SeqCst) == 2);
+        release.send(()).unwrap();
+        for client in &clients {
+            let mut answer = [0; 6];
+            futures::AsyncReadExt::read_exact(&mut &*client, &mut answer).await.unwrap();
+            assert_eq!(&answer, b"answer");
+        }
+        let report = server.await.unwrap();
+        assert_eq!((report.accepted, report.stragglers.len()), (2, 0));
+        assert!(TcpStream::connect(addr).await.is_err(), "it does not listen any more");
+    });
+}
+
+#[test]
+fn connections_that_do_not_end_are_closed_and_named() {
+    run(async {
+        let (addr, stop, server) = server(echo, Duration::from_millis(30)).await;
+        let client = TcpStream::connect(addr).await.unwrap();
+        ping(&client).await.unwrap();
+        drop(stop);
+        let report = server.await.unwrap();
+        let [straggler] = &report.stragglers[..] else { panic!("{report}") };
+        assert_eq!(straggler.peer, Some(client.local_addr().unwrap().into()));
+        assert!(straggler.ended && straggler.age >= Duration::from_millis(30));
+        let text = report.to_string();
+        assert!(
+            text.contains(&format!("task {}, connection from {}", straggler.task, client.local_addr().unwrap())),
+            "{text}"
+        );
+        assert!(!matches!(client.read(&mut [0; 1]).await, Ok(1..)));
+    });
+}
+
+#[test]
+fn a_handler_that_ignores_the_close_is_cancelled() {
+    struct Gone(Arc<AtomicUsize>);
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    run(async {
+        let gone = Arc::new(AtomicUsize::new(0));
+        let handler = {
+            let gone = gone.clone();
+            move |stream: TcpStream| {
+                let guard = Gone(gone.clone());
+                async move {
+                    let _both = (stream, guard);
+                    pending::<()>().await
+                }
+            }
+        };
+        let (addr, stop, serving) = server(handler.clone(), Duration::ZERO).await;
+        let _client = TcpStream::connect(addr).await.unwrap();
+        drop(stop);
+        let report = serving.await.unwrap();
+        assert!(report.stragglers.len() == 1 && !report.stragglers[0].ended, "{report}");
+        assert_eq!(gone.load(Ordering::SeqCst), 1);
+        // So is one whose server is dropped.
+        let (addr, _stop, serving) = server(handler, BOUND).await;
+        let client = TcpStream::connect(addr).await.unwrap();
+        assert_eq!(serving.cancel().await.map(|report| report.is_ok()), None);
+        assert!(!matches!(client.read(&mut [0; 1]).await, Ok(1..)), "its connection is closed");
+    });
+}
+
+#[test]
+fn a_hook_tells_handlers_that_the_server_stops() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = net::serve(listener, echo)
+            .until(stopped)
+            .drain(BOUND)
+            .when_stopping(|stream| stream.set_read_deadline(Instant::now()).unwrap());
+        let server = task::spawn(server.into_future());
+        let client = TcpStream::connect(addr).await.unwrap();
+        ping(&client).await.unwrap();
+        drop(stop);
+        assert_eq!(server.await.unwrap().stragglers, []);
+    });
+}
+
+#[test]
+fn a_panic_ends_one_connection() {
+    run(async {
+        let handler = |stream: TcpStream| async move {
+            let mut order = [0; 1];
+            stream.read(&mut order).await.unwrap();
+            assert_ne!(&order, b"!", "on purpose");
+            stream.write_all(&order).await.unwrap();
+        };
+        let (addr, stop, server) = server(handler, BOUND).await;
+        let bad = TcpStream::connect(addr).await.unwrap();
+        bad.write_all(b"!").await.unwrap();
+        assert_eq!(bad.read(&mut [0; 1]).await.unwrap_or(0), 0);
+        ping(&TcpStream::connect(addr).await.unwrap()).await.unwrap();
+        drop(stop);
+        let report = server.await.unwrap();
+        assert_eq!((report.accepted, report.panicked), (2, 1));
+    });
+}
