@@ -630,6 +630,62 @@ fn a_local_value_goes_with_the_future_of_a_cancelled_task() {
     });
 }
 
+/// Drops made the value anew for ever, and kept the thread.
+#[test]
+fn a_local_destructor_that_uses_its_own_key_ends() {
+    struct Reuses(mpsc::Sender<[bool; 3]>);
+    impl Drop for Reuses {
+        fn drop(&mut self) {
+            let other_works = OTHER.try_with(|_| ()).is_ok();
+            let is_usable = [OWN.try_with(|_| ()).is_ok(), catch_unwind(|| OWN.with(|_| ())).is_ok(), other_works];
+            let _ = self.0.send(is_usable);
+        }
+    }
+    struct Partner;
+    impl Drop for Partner {
+        fn drop(&mut self) {
+            // Dropped after the value that made it: each would make the other again.
+            assert!(OWN.try_with(|_| ()).is_err_and(|error| error.to_string().contains("ending")));
+            PARTNERS.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    static RESULTS: std::sync::Mutex<Option<mpsc::Sender<[bool; 3]>>> = std::sync::Mutex::new(None);
+    static PARTNERS: AtomicUsize = AtomicUsize::new(0);
+    task_local! {
+        static OWN: Reuses = Reuses(RESULTS.lock().unwrap().clone().unwrap());
+        static OTHER: Partner = Partner;
+    }
+    let _watchdog = common::Watchdog::new();
+    let (send, receive) = mpsc::channel();
+    *RESULTS.lock().unwrap() = Some(send);
+    let expected = [false, false, true];
+    let check = |count| {
+        assert_eq!(receive.recv_timeout(common::BOUND), Ok(expected));
+        assert_eq!(PARTNERS.load(Ordering::SeqCst), count);
+    };
+    run(async {
+        task::spawn(async { OWN.with(|_| ()) }).await;
+        check(1);
+        task::spawn_blocking(|| OWN.with(|_| ())).await;
+        check(2);
+        task::spawn_local(async { OWN.with(|_| ()) }).await;
+        check(3);
+        let (begun, begins) = futures::channel::oneshot::channel();
+        let cancelled = task::spawn(async {
+            OWN.with(|_| ());
+            begun.send(()).unwrap();
+            pending::<()>().await
+        });
+        begins.await.unwrap();
+        assert_eq!(cancelled.cancel().await, None);
+        check(4);
+    });
+    task::block_on(async { OWN.with(|_| ()) });
+    check(5);
+    task::block_on(async { task::block_on(async { OWN.with(|_| ()) }) });
+    check(6);
+}
+
 // ---- panics ----
 
 struct PanicOnDrop;

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::rt::context;
+use crate::rt::sched::task::LocalState;
 
 /// Declares task-local values, each a static [`LocalKey`](crate::task::LocalKey).
 ///
@@ -57,36 +58,55 @@ impl<T: Send + 'static> LocalKey<T> {
         LocalKey { init, _place: 0 }
     }
 
-    /// Calls `f` with the current task's value, which is made first if need be.
+    /// Calls `f` with a reference to the current task's value, which is created by the initialiser if the task has none yet.
     ///
     /// # Panics
-    /// Outside any task; see [`try_with`](LocalKey::try_with).
+    /// When called outside any task, and when the task has dropped the value because it is ending; see [`try_with`](LocalKey::try_with).
     #[track_caller]
     pub fn with<F, R>(&'static self, f: F) -> R
     where
         F: FnOnce(&T) -> R,
     {
-        self.try_with(f).expect("`LocalKey::with` called outside the context of a task")
+        match self.try_with(f) {
+            Ok(result) => result,
+            Err(error) => panic!("cannot access a task-local value: {error}"),
+        }
     }
 
-    /// Calls `f` with the current task's value, if a task runs here.
+    /// Calls `f` with a reference to the current task's value, as [`with`](LocalKey::with) does.
+    ///
+    /// A task that ends drops its values, the latest first. A destructor may use other keys. Its own key, and those whose values were
+    /// dropped before it, are no longer accessible, as with [`std::thread::LocalKey`].
     ///
     /// # Errors
-    /// [`AccessError`] outside any task.
+    /// [`AccessError`] when called outside any task, and when the task has dropped the value because it is ending.
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::{task, task_local};
+    ///
+    /// task_local! {
+    ///     static NUMBER: u32 = 7;
+    /// }
+    ///
+    /// assert!(NUMBER.try_with(|_| ()).is_err());
+    /// assert_eq!(task::block_on(async { NUMBER.try_with(|number| *number) }), Ok(7));
+    /// ```
     pub fn try_with<F, R>(&'static self, f: F) -> Result<R, AccessError>
     where
         F: FnOnce(&T) -> R,
     {
         let key = std::ptr::from_ref(self).addr();
         context::with_task(|data| {
-            let data = data.ok_or(AccessError { _private: () })?;
+            let data = data.ok_or(AccessError { ended: false })?;
             let value = loop {
                 match data.local(key) {
-                    Some(value) => break value,
-                    None => {
+                    LocalState::Value(value) => break value,
+                    LocalState::Dropped => return Err(AccessError { ended: true }),
+                    LocalState::Absent => {
                         let value: Box<dyn Any + Send> = Box::new((self.init)());
                         // The initialiser may have used this very key: the first value stays.
-                        if data.local(key).is_none() {
+                        if matches!(data.local(key), LocalState::Absent) {
                             data.set_local(key, value);
                         }
                     }
@@ -108,10 +128,10 @@ impl<T: Send + 'static> fmt::Debug for LocalKey<T> {
     }
 }
 
-/// No task runs here; returned by [`LocalKey::try_with`].
+/// An error returned by [`LocalKey::try_with`]: no task is running on this thread, or the task is ending and has dropped the value.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub struct AccessError {
-    _private: (),
+    ended: bool,
 }
 
 impl fmt::Debug for AccessError {
@@ -122,7 +142,11 @@ impl fmt::Debug for AccessError {
 
 impl fmt::Display for AccessError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no task is running on this thread")
+        f.write_str(if self.ended {
+            "the task is ending and has dropped the value"
+        } else {
+            "no task is running on this thread"
+        })
     }
 }
 

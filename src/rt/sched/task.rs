@@ -89,8 +89,19 @@ impl Task {
     }
 }
 
-/// One task-local value and the key it belongs to: the address of its `LocalKey`.
-type Local = (usize, Box<dyn Any + Send>);
+/// One task-local value and the key it belongs to: the address of its `LocalKey`. The entry stays when the value is dropped, so that
+/// a destructor does not make a new value for its own key.
+type Local = (usize, Option<Box<dyn Any + Send>>);
+
+/// What a task has for a key.
+pub(crate) enum LocalState {
+    /// No value was made.
+    Absent,
+    /// The address of the value, which stays valid until the task ends.
+    Value(*const (dyn Any + Send)),
+    /// The value was dropped, or is being dropped.
+    Dropped,
+}
 
 /// What the scheduler keeps about a task.
 #[derive(Debug)]
@@ -133,29 +144,33 @@ impl TaskData {
         self.epoch
     }
 
-    /// The address of the local value of `key`, which stays where it is until the task ends.
-    pub(crate) fn local(&self, key: usize) -> Option<*const (dyn Any + Send)> {
-        let locals = self.locals.get()?.lock();
-        locals.iter().find(|local| local.0 == key).map(|local| &raw const *local.1)
+    /// The state of the local value of `key`.
+    pub(crate) fn local(&self, key: usize) -> LocalState {
+        let Some(locals) = self.locals.get() else { return LocalState::Absent };
+        match locals.lock().iter().find(|local| local.0 == key) {
+            None => LocalState::Absent,
+            Some((_, Some(value))) => LocalState::Value(&raw const **value),
+            Some((_, None)) => LocalState::Dropped,
+        }
     }
 
     /// Stores a local value; the caller has seen that there is none.
     pub(crate) fn set_local(&self, key: usize, value: Box<dyn Any + Send>) {
-        self.locals.get_or_default().lock().push((key, value));
+        self.locals.get_or_default().lock().push((key, Some(value)));
     }
 
-    fn has_locals(&self) -> bool {
-        self.locals.get().is_some_and(|locals| !locals.lock().is_empty())
+    /// Takes out the local value that was made last.
+    fn take_local(&self) -> Option<Box<dyn Any + Send>> {
+        self.locals.get()?.lock().iter_mut().rev().find_map(|local| local.1.take())
     }
 
-    /// Drops all local values, the latest first; a destructor may make new ones, which go as well.
+    /// Drops all local values, the latest first. A destructor may make values for other keys, which are dropped as well. It ends:
+    /// each key has at most one value per task.
     #[inline]
     pub(crate) fn clear_locals(&self) {
-        if let Some(locals) = self.locals.get() {
-            // Taken out first, dropped outside the lock.
-            while let Some(local) = { locals.lock().pop() } {
-                drop(local);
-            }
+        // The value is dropped outside the lock.
+        while let Some(value) = self.take_local() {
+            drop(value);
         }
     }
 }
@@ -205,8 +220,8 @@ impl<F: Future> Future for Tracked<F> {
 pub(crate) fn end_locals(number: u64) {
     context::with_task(|task| {
         let Some(task) = task.filter(|task| task.task.id.0 == number) else { return };
-        while task.has_locals() {
-            contain(|| task.clear_locals());
+        while let Some(value) = task.take_local() {
+            contain(|| drop(value));
         }
     });
 }
@@ -289,7 +304,7 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
         // Woken by the task that runs here: it goes next, while what it was sent is in the cache. One that wakes itself waits its turn.
         (Some(processor), true) if !info.woken_while_running => processor.queue.push_next(item),
         (Some(processor), _) => processor.queue.push(item),
-        (None, _) => runtime.inject(item),
+        (None, _) => runtime.inject(item, epoch),
     }
 }
 
