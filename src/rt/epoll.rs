@@ -20,7 +20,7 @@
 //! | ADD | ENOSPC, ENOMEM, ELOOP | returned; the next wait tries again |
 //! | DEL | ENOENT, EBADF | ignored: gone already |
 //! | wait | EINTR | an empty batch; the caller looks at the clock again |
-//! | pwait2 | ENOSYS, EPERM | remembered; milliseconds, rounded up, from then on |
+//! | pwait2 | any but EINTR | remembered; epoll_wait in whole milliseconds from then on (ENOSYS: an old kernel; others: a filter) |
 //! | wait | EBADF, EFAULT, EINVAL | the process closed our descriptor or worse: the message and abort |
 //! | eventfd write | EAGAIN | ignored: the counter is full, so the event is there; EINTR: again |
 //!
@@ -160,7 +160,7 @@ impl Epoll {
                 };
                 // SAFETY: the buffer has room for EVENTS_MAX events, `limit` lives through the call, and a null mask means none.
                 let count = unsafe { pwait2(epoll, buffer, most, &raw const limit, ptr::null()) };
-                if count < 0 && matches!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) {
+                if count < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
                     PWAIT2_REFUSED.store(true, Ordering::Relaxed);
                     return;
                 }
