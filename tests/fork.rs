@@ -107,6 +107,23 @@ fn a_forked_child_is_refused() {
     });
 }
 
+/// It waited for threads that stayed in the parent, and woke the parent's poller.
+#[test]
+fn a_shutdown_in_a_child_has_nothing_to_do() {
+    child("a_shutdown_in_a_child_has_nothing_to_do", || {
+        let (client, server) = park_on(pair());
+        let echo = task::spawn(async move { common::echo(&server).await });
+        park_on(ping(&client, b"before")).unwrap();
+        for _ in 0..20 {
+            forked(|| i32::from(rt::shutdown(common::BOUND).is_err() || rt::shutdown(Duration::ZERO).is_err()));
+            park_on(ping(&client, b"parent")).unwrap();
+        }
+        drop(client);
+        park_on(echo).unwrap();
+        rt::shutdown(common::BOUND).unwrap();
+    });
+}
+
 #[test]
 fn fork_before_the_first_use_is_fine() {
     child("fork_before_the_first_use_is_fine", || {

@@ -263,6 +263,67 @@ fn deadlines_set_before_a_shutdown_hold_after_it() {
     });
 }
 
+/// A deadline of before the shutdown stays in its heap, so the new timer was not the first there, and nobody came to wait for it.
+#[test]
+fn timers_armed_after_a_restart_fire() {
+    child("timers_armed_after_a_restart_fire", || {
+        // Under an executor of another make, where nothing else brings a thread.
+        let (client, _server) = park_on(pair());
+        for wait in [
+            || park_on(task::sleep(Duration::from_millis(250))),
+            || {
+                let (end, _other) = netpoll::net::pipe().unwrap();
+                end.set_read_deadline(Instant::now() + Duration::from_millis(250)).unwrap();
+                assert!(is_timeout(&park_on(end.read(&mut [0; 1])).unwrap_err()));
+            },
+            || {
+                let (end, _other) = netpoll::net::pipe().unwrap();
+                end.set_read_timeout(Some(Duration::from_millis(250))).unwrap();
+                assert!(is_timeout(&park_on(end.read(&mut [0; 1])).unwrap_err()));
+            },
+            || {
+                let listener = park_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+                listener.set_deadline(Instant::now() + Duration::from_millis(250)).unwrap();
+                assert!(is_timeout(&park_on(listener.accept()).unwrap_err()));
+            },
+            || {
+                let sleeper = thread::spawn(|| task::block_on(task::sleep(Duration::from_millis(250))));
+                sleeper.join().unwrap();
+            },
+        ] {
+            client.set_read_deadline(Instant::now() + Duration::from_millis(100)).unwrap();
+            rt::shutdown(LONG).unwrap();
+            wait();
+            rt::shutdown(LONG).unwrap();
+        }
+    });
+}
+
+/// It was woken while the runtime ended, looked at its clock, and waited on where nothing ran timers any more.
+#[test]
+fn a_deadline_that_waits_through_a_shutdown_fires() {
+    child("a_deadline_that_waits_through_a_shutdown_fires", || {
+        for round in 0..20 {
+            let (end, _other) = netpoll::net::pipe().unwrap();
+            let start = Instant::now();
+            let reader = thread::spawn(move || {
+                if round % 2 == 0 {
+                    end.set_read_deadline(start + Duration::from_millis(60)).unwrap();
+                } else {
+                    end.set_read_timeout(Some(Duration::from_millis(60))).unwrap();
+                }
+                park_on(end.read(&mut [0; 1]))
+            });
+            eventually("it waits, or has waited", || {
+                rt::metrics().timer_entries > 0 || start.elapsed() > Duration::from_millis(60)
+            });
+            rt::shutdown(LONG).unwrap();
+            assert!(is_timeout(&reader.join().unwrap().unwrap_err()));
+            rt::shutdown(LONG).unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_stuck_task_is_named_and_the_next_runtime_works_beside_it() {
     let text = child_with("a_stuck_task_is_named_and_the_next_runtime_works_beside_it", &[], || {

@@ -236,7 +236,7 @@ impl Builder {
         }
         super::fork::check()?;
         let runtime = runtime();
-        let _lifecycle = runtime.lifecycle.lock();
+        let _lifecycle = runtime.lifecycle_at_rest();
         if runtime.is_running() {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,

@@ -27,6 +27,8 @@ struct Context {
     depth: Cell<u32>,
     /// The thread is in the turn of a root future: it polls, or sees that another does, when that is over.
     is_root: Cell<bool>,
+    /// Tasks that are being dropped, one within the other.
+    discards: Cell<u32>,
     /// The budget of a thread without a processor; never refilled by a scheduler, so it refills itself.
     budget: Cell<u32>,
 }
@@ -38,6 +40,7 @@ thread_local! {
             task: Cell::new(ptr::null()),
             depth: Cell::new(0),
             is_root: Cell::new(false),
+            discards: Cell::new(0),
             budget: Cell::new(BUDGET),
         }
     };
@@ -82,6 +85,30 @@ pub(crate) fn set_root(is_root: bool) -> bool {
 /// A turn begins on a thread without a processor.
 pub(crate) fn refill_budget() {
     CONTEXT.with(|context| context.budget.set(BUDGET));
+}
+
+/// Drops of tasks within drops. More than 1: a destructor may wait until another task is dropped.
+pub(crate) const DISCARDS_MAX: u32 = 16;
+
+/// Calls `f` with how many tasks this thread is dropping, one within the other, the one that `f` drops included.
+pub(crate) fn discarding(f: impl FnOnce(u32)) {
+    with_discards(CONTEXT.with(|context| context.discards.get()) + 1, f);
+}
+
+/// Calls `f`, in which no task is dropped on this thread; see [`discard`](super::sched::task::discard).
+pub(crate) fn defer_discards(f: impl FnOnce()) {
+    with_discards(DISCARDS_MAX, |_| f());
+}
+
+fn with_discards(count: u32, f: impl FnOnce(u32)) {
+    struct Restore(u32);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CONTEXT.with(|context| context.discards.set(self.0));
+        }
+    }
+    let _restore = Restore(CONTEXT.with(|context| context.discards.replace(count)));
+    f(count);
 }
 
 /// Calls `f` with the task that this thread is running.

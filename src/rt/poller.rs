@@ -513,13 +513,15 @@ impl PollHandle {
         }
         let mut wakers = Wakers::new();
         if let Some(at) = self.desc.set_deadline(direction, at, &mut wakers) {
-            runtime().ensure_running();
+            // Armed first: a start sees the timer.
             runtime().arm_poll(self.desc, at);
+            runtime().ensure_running();
         }
         wakers.wake_all();
     }
 
-    /// Sees that timers run, for what waits without being registered.
+    /// Sees that timers run, for an operation that waits without being registered. Called when it is listed: a shutdown that keeps this
+    /// call from starting the runtime interrupts the operation when it ends.
     pub(crate) fn ensure_timers(&self, direction: Direction, timeout: Option<Duration>) {
         if timeout.is_some() || self.desc.deadline(direction) > clock::EXPIRED {
             runtime().ensure_running();

@@ -16,7 +16,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::OnceLock;
-use std::thread;
+
+use async_task::Runnable;
 
 use super::builder::Config;
 use super::clock;
@@ -32,10 +33,12 @@ use super::sched::idle::Idle;
 use super::sched::processor::{Counter, Processor};
 use super::sched::queue::Item;
 use super::sched::sysmon::Sysmon;
-use super::sched::task::{Name, TaskId, discard_item};
+use super::sched::task::{Name, TaskData, TaskId, discard_item, take_item};
+use super::shutdown::StillRunning;
+use super::threads::Threads;
 use super::timer::{Target, TimerSet};
 use super::waiters::Wakers;
-use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, fence};
+use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
 
 /// Workers and spares together.
 pub(crate) const PROCESSORS_MAX: usize = 512;
@@ -59,8 +62,10 @@ unsafe impl Send for Injected {}
 pub(crate) struct Runtime {
     /// Epoch and state.
     word: AtomicU64,
-    /// Held while the runtime starts or stops.
-    pub(crate) lifecycle: Mutex<()>,
+    /// Held while the state changes, and while a start makes the threads. How the last shutdown ended.
+    pub(crate) lifecycle: Mutex<Result<(), StillRunning>>,
+    /// A shutdown has ended.
+    pub(crate) stopped: Condvar,
     config: Mutex<Option<Arc<Config>>>,
     pub(crate) cache: PollCache,
     processors: [OnceLock<Box<Processor>>; PROCESSORS_MAX],
@@ -75,7 +80,9 @@ pub(crate) struct Runtime {
     pub(crate) shared_timers: TimerSet,
     pub(crate) sysmon: Sysmon,
     pub(crate) pool: Pool,
-    pub(crate) threads: Mutex<Vec<(u32, thread::JoinHandle<()>)>>,
+    pub(crate) threads: Threads,
+    /// Tasks to be dropped, by a thread whose stack has enough of that already.
+    pub(crate) deferred: Mutex<VecDeque<Runnable<TaskData>>>,
     /// Names of the living tasks that have one, for reports of sysmon.
     pub(crate) names: Mutex<Option<HashMap<u64, Name>>>,
     pub(crate) spawned: Counter,
@@ -99,7 +106,8 @@ pub(crate) struct Runtime {
 
 static RUNTIME: Runtime = Runtime {
     word: AtomicU64::new(STOPPED),
-    lifecycle: Mutex::new(()),
+    lifecycle: Mutex::new(Ok(())),
+    stopped: Condvar::new(),
     config: Mutex::new(None),
     cache: PollCache::new(),
     processors: [const { OnceLock::new() }; PROCESSORS_MAX],
@@ -112,7 +120,8 @@ static RUNTIME: Runtime = Runtime {
     shared_timers: TimerSet::new(),
     sysmon: Sysmon::new(),
     pool: Pool::new(),
-    threads: Mutex::new(Vec::new()),
+    threads: Threads::new(),
+    deferred: Mutex::new(VecDeque::new()),
     names: Mutex::new(None),
     spawned: Counter::new(),
     ended: Counter::new(),
@@ -150,6 +159,10 @@ impl Runtime {
         self.word.load(Ordering::Acquire) & STATE_MASK == RUNNING
     }
 
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.word.load(Ordering::Acquire) & STATE_MASK == STOPPING
+    }
+
     /// The epoch of a running runtime, which is started if need be. What is made in the epoch that ends while a shutdown is under way
     /// ends with it.
     #[inline]
@@ -163,20 +176,31 @@ impl Runtime {
 
     #[cold]
     fn start_by_use(&'static self) -> u32 {
-        if self.word.load(Ordering::Acquire) & STATE_MASK == STOPPING {
+        let _lifecycle = self.lifecycle.lock();
+        if self.is_stopping() {
             // One behind the running one: void from birth.
             return self.epoch().wrapping_sub(1);
         }
-        let _lifecycle = self.lifecycle.lock();
-        if self.word.load(Ordering::Acquire) & STATE_MASK == STOPPED {
+        if !self.is_running() {
             self.start(Config::from_environment());
         }
         self.epoch()
     }
 
+    /// Locks the life of the runtime when no shutdown is under way.
+    pub(crate) fn lifecycle_at_rest(&self) -> MutexGuard<'_, Result<(), StillRunning>> {
+        let mut lifecycle = self.lifecycle.lock();
+        while self.is_stopping() {
+            lifecycle = self.stopped.wait(lifecycle);
+        }
+        lifecycle
+    }
+
     /// Starts a stopped runtime. The caller holds `lifecycle`.
     pub(crate) fn start(&'static self, config: Config) {
         fork::watch();
+        // One of before that was being started while its runtime ended.
+        self.threads.join_ended();
         let (workers, spares) = (config.workers, config.spares);
         *self.config.lock() = Some(Arc::new(config));
         let epoch = self.epoch();
@@ -185,6 +209,10 @@ impl Runtime {
         // ORDERING: Release: who sees RUNNING sees the configuration and the idle lists.
         self.word.store(u64::from(epoch) << EPOCH_SHIFT | RUNNING, Ordering::Release);
         self.start_sysmon();
+        // Deadlines outlive a shutdown: a timer that is armed later and is not the first of its set relies on a sleeper that they have.
+        if self.next_timer() != clock::NEVER {
+            self.attend_poller();
+        }
     }
 
     /// RUNNING → STOPPING with the next epoch. The caller holds `lifecycle`.
@@ -222,17 +250,24 @@ impl Runtime {
 
     // ---- the queue that all threads share ----
 
-    /// Queues a task from a thread that has no processor, and sees that somebody runs it.
-    pub(crate) fn inject(&'static self, item: Item) {
-        self.inject_quietly(std::iter::once(item));
+    /// Queues a task of `epoch` from a thread that has no processor, and sees that somebody runs it.
+    pub(crate) fn inject(&'static self, item: Item, epoch: u32) {
+        self.inject_quietly(std::iter::once(item), epoch);
         self.attend();
     }
 
-    /// The same for many, without waking anybody.
-    pub(crate) fn inject_quietly(&'static self, items: impl Iterator<Item = Item>) {
-        let mut injector = self.injector.lock();
-        injector.extend(items.map(Injected));
-        self.injector_len.store(injector.len(), Ordering::SeqCst);
+    /// The same for many, without waking anybody. Tasks of an epoch that is over are dropped.
+    pub(crate) fn inject_quietly(&'static self, items: impl Iterator<Item = Item>, epoch: u32) {
+        {
+            let mut injector = self.injector.lock();
+            // Under the lock: a shutdown moves the epoch before it empties the queue, and would not find what is queued afterwards.
+            if self.epoch() == epoch {
+                injector.extend(items.map(Injected));
+                self.injector_len.store(injector.len(), Ordering::SeqCst);
+                return;
+            }
+        }
+        items.for_each(discard_item);
     }
 
     #[inline]
@@ -438,8 +473,9 @@ impl Runtime {
 
     // ---- shutdown ----
 
-    /// Drops every task that is queued where no thread owns the queue. Returns how many there were.
-    pub(crate) fn discard_queued(&'static self) -> usize {
+    /// Takes every task that is queued where no thread owns the queue. For the thread that shuts down: a start would take the
+    /// processors meanwhile.
+    pub(crate) fn take_queued(&'static self) -> Vec<Runnable<TaskData>> {
         let mut items: Vec<Item> = {
             let mut injector = self.injector.lock();
             self.injector_len.store(0, Ordering::SeqCst);
@@ -451,8 +487,43 @@ impl Runtime {
                 processor.owned.store(false, Ordering::SeqCst);
             }
         }
-        let count = items.len();
-        items.into_iter().for_each(discard_item);
-        count
+        let mut tasks: Vec<_> = items.into_iter().map(take_item).collect();
+        tasks.extend(self.pool.stop());
+        tasks.extend(self.take_deferred());
+        tasks
+    }
+
+    /// Takes the tasks that were not dropped where they should have been.
+    pub(crate) fn take_deferred(&self) -> Vec<Runnable<TaskData>> {
+        self.deferred.lock().drain(..).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    /// A thread may be kept from running between its look at the epoch and the queue, while the runtime ends and the next begins. The
+    /// task stayed in a queue that nobody emptied any more, or a call ran in a runtime that was not its own.
+    #[test]
+    fn tasks_queued_late_for_an_epoch_that_is_over_are_dropped() {
+        let runtime = runtime();
+        let over = runtime.ensure_running().wrapping_sub(1);
+        let queues: [&dyn Fn(Runnable<TaskData>); 3] = [
+            &|runnable| runtime.inject(runnable.into_raw(), over),
+            &|runnable| runtime.inject_quietly(std::iter::once(runnable.into_raw()), over),
+            &|runnable| runtime.pool_push(runnable),
+        ];
+        for queue in queues {
+            let (runnable, task) = async_task::Builder::new()
+                .metadata(TaskData::new(None, over))
+                .spawn(|_| async { panic!("it ran") }, |_| panic!("it was woken"));
+            queue(runnable);
+            let polled: Poll<Option<()>> = pin!(task.fallible()).poll(&mut Context::from_waker(Waker::noop()));
+            assert_eq!(polled, Poll::Ready(None));
+        }
     }
 }

@@ -1,23 +1,32 @@
 //! Ending the runtime.
 //!
 //! # Order
-//! 1. The epoch moves: from here on a task that is woken is dropped, a registration refused.
-//! 2. Everybody who sleeps is woken and sees the epoch: workers end, threads inside `block_on` go on without a processor.
-//! 3. Every waiter on a socket is woken (and gets an error), every sleeper too (and looks at the clock again), and what is
-//!    queued is dropped, until nothing is queued any more: destructors may wake further tasks.
-//! 4. Threads are joined, as long as the time lasts; then the epoll instance is closed.
+//! 1. The epoch moves: from here on a task that is woken is dropped, and a registration is refused.
+//! 2. All sleeping threads are woken and see the epoch: workers end, threads inside `block_on` go on without a processor.
+//! 3. Every waiter on a socket is woken and gets an error, every sleeper is woken and looks at the clock again, queued tasks are
+//!    dropped, and timers run. This repeats until nothing is queued: a destructor may wake further tasks, and may itself sleep.
+//! 4. Threads are joined when they have ended, thread-local destructors included. Then the epoll instance is closed.
 //!
-//! A thread that is stuck in a task is left behind; when the task returns, the thread sees the epoch and ends.
+//! # The time limit
+//! The calling thread runs no user code and takes no lock that user code runs under: destructors and wakers run on `Reapers`. What has
+//! not ended when the time is over is left behind. A thread that is stuck in a task sees the epoch when the task returns, and ends; a
+//! reaper that is stuck in a destructor goes on with what is queued behind it.
+//!
+//! # Several shutdowns
+//! The state STOPPING lasts from 1 to 4. A second call waits until the first is done, within its own time limit, and returns what the
+//! first does. A call from inside the runtime, which would wait for its own thread, is refused; so is one from a destructor that
+//! runs because of the shutdown. A start waits.
 
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::context;
-use super::runtime::runtime;
-use super::sched::task::{TaskId, discard};
+use super::reapers::Reapers;
+use super::runtime::{Runtime, runtime};
+use super::sched::task::TaskId;
 use super::waiters::Wakers;
-use crate::sync::Ordering;
+use super::{clock, context, fork};
+use crate::sync::{MutexGuard, Ordering};
 
 /// What was still there when [`shutdown`] gave up waiting, or why it did nothing.
 #[derive(Clone, PartialEq, Eq)]
@@ -69,16 +78,25 @@ impl From<StillRunning> for io::Error {
     }
 }
 
-/// Ends the runtime: drops every task that is queued, wakes every waiter with an error, joins the threads that end within `timeout`
-/// and closes the poller.
+/// Ends the runtime: wakes every waiter with an error, drops every queued task, joins the runtime's threads and closes the poller.
+///
+/// Returns when that is done or when `timeout` is over, whichever comes first. While destructors run, a timeout shorter than 200 ms
+/// counts as 200 ms.
 ///
 /// Sockets survive: they register again when they are next used, which starts the runtime afresh, with new settings if
 /// [`Builder::start`](crate::rt::Builder::start) comes first. Tasks end at their current `.await`, as if dropped. Handles of
 /// tasks that were dropped panic when they are awaited from outside; [`cancel`](crate::task::JoinHandle::cancel) on one gives `None`.
 ///
+/// Destructors of tasks, and wakers, run on threads of the runtime and not on the calling thread. They may sleep, block or lock what
+/// the caller holds. What they spawn is dropped at once, and sockets fail in them.
+///
+/// A call while another thread shuts the runtime down waits for that shutdown, for at most its own `timeout`, and returns the same
+/// result. In a child of fork(2) that did not call exec(2) there is nothing to end, and the call does nothing.
+///
 /// # Errors
-/// [`StillRunning`] says what did not end in time (it ends by itself when its tasks return), or that the call came from
-/// inside the runtime, which is refused.
+/// [`StillRunning`] if something did not end in time, which it names. It ends by itself when its tasks and destructors return.
+/// Also if the call comes from inside the runtime: a task, `block_on`, a blocking call or a destructor that the shutdown runs.
+/// Such a call does nothing.
 ///
 /// # Examples
 /// ```
@@ -91,45 +109,130 @@ impl From<StillRunning> for io::Error {
 /// # Ok::<(), rt::StillRunning>(())
 /// ```
 pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
+    if fork::is_child() {
+        // Its threads stayed in the parent, and its locks are in whatever state the parent's other threads had them.
+        return Ok(());
+    }
     if context::is_inside() {
         return Err(StillRunning { on_runtime_thread: true, threads: Vec::new(), running: Vec::new(), tasks: 0 });
     }
     let runtime = runtime();
-    let _lifecycle = runtime.lifecycle.lock();
+    let deadline = Instant::now().checked_add(timeout);
+    let lifecycle = runtime.lifecycle.lock();
+    if runtime.is_stopping() {
+        return wait_for_another(runtime, lifecycle, deadline);
+    }
     if !runtime.is_running() {
         return Ok(());
     }
-    let deadline = Instant::now().checked_add(timeout);
     runtime.begin_stop();
+    drop(lifecycle);
+    let still = stop(runtime, deadline);
+    let outcome = if still.threads.is_empty() && still.tasks == 0 { Ok(()) } else { Err(still) };
+    {
+        let mut lifecycle = runtime.lifecycle.lock();
+        lifecycle.clone_from(&outcome);
+        runtime.end_stop();
+    }
+    runtime.stopped.notify_all();
+    // A waiter of another executor may have gone back to sleep while it could not start the runtime.
+    let mut reapers = Reapers::new(runtime);
+    reapers.wake(interrupt(runtime));
+    let until = Instant::now().checked_add(LEAST);
+    while !reapers.wait(NAP_MAX) && !is_over(until) {}
+    drop(reapers);
+    let mut reapers = Reapers::new(runtime);
+    reapers.discard(runtime.take_deferred());
+    outcome
+}
+
+/// The least time for user code, whatever the timeout: with a timeout of zero, tasks whose destructors are short are dropped too.
+const LEAST: Duration = Duration::from_millis(200);
+const NAP_MIN: Duration = Duration::from_micros(50);
+const NAP_MAX: Duration = Duration::from_millis(2);
+
+/// Whether the time is over; never without one.
+fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
+}
+
+/// Another thread is shutting down: its outcome, or what is still there when the time is over.
+fn wait_for_another(
+    runtime: &'static Runtime,
+    mut lifecycle: MutexGuard<'_, Result<(), StillRunning>>,
+    deadline: Option<Instant>,
+) -> Result<(), StillRunning> {
+    let epoch = runtime.epoch();
+    while runtime.is_stopping() && runtime.epoch() == epoch {
+        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            drop(lifecycle);
+            return Err(survey(runtime));
+        }
+        lifecycle = runtime.stopped.wait_timeout(lifecycle, left.min(LONGEST));
+    }
+    lifecycle.clone()
+}
+
+/// The longest single wait on the condition variable: the clock cannot express the end of every wait.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Ends what can be ended until `deadline`. Returns what is left.
+fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     for sleeper in runtime.idle.lock().empty() {
         sleeper.parker.unpark();
     }
     runtime.driver.wake();
     runtime.sysmon.unpark();
-    let mut threads = std::mem::take(&mut *runtime.threads.lock());
-    let left = |deadline: Option<Instant>| deadline.is_none_or(|deadline| Instant::now() < deadline);
-    let mut nap = Duration::from_micros(50);
-    loop {
-        let dropped = settle();
-        // One that was being started when the epoch moved.
-        threads.append(&mut runtime.threads.lock());
-        let all_ended = threads.iter().all(|(_, thread)| thread.is_finished())
-            && runtime.visitors.load(Ordering::SeqCst) == 0
-            && !runtime.driver.role.is_taken();
-        if (all_ended && dropped == 0) || !left(deadline) {
-            break;
+    let (mut wakers, mut droppers) = (Reapers::new(runtime), Reapers::new(runtime));
+    let least = Instant::now().checked_add(LEAST);
+    let mut nap = NAP_MIN;
+    let threads = loop {
+        wakers.wake(interrupt(runtime));
+        let all_woken = wakers.wait(nap);
+        let tasks = runtime.take_queued();
+        let found = !tasks.is_empty();
+        droppers.discard(tasks);
+        let all_dropped = droppers.wait(nap);
+        let is_idle = all_woken && all_dropped;
+        let threads = runtime.threads.join_ended().saturating_sub(wakers.started() + droppers.started());
+        // Threads in `block_on` that run a task, or poll.
+        let is_used = runtime.visitors.load(Ordering::SeqCst) > 0 || runtime.driver.role.is_taken();
+        let is_done = is_idle && !found && threads == 0 && !is_used;
+        if is_done || is_over(deadline) && (is_idle || is_over(least)) {
+            break threads;
         }
         runtime.driver.wake();
-        std::thread::sleep(nap);
-        nap = (nap * 2).min(Duration::from_millis(2));
-    }
-    settle();
-    let (ended, remaining): (Vec<_>, Vec<_>) = threads.into_iter().partition(|(_, thread)| thread.is_finished());
-    for (_, thread) in ended {
-        let _ = thread.join();
+        if is_idle && !found {
+            std::thread::sleep(nap);
+        }
+        nap = (nap * 2).min(NAP_MAX);
+    };
+    let threads = threads + wakers.kept() + droppers.kept();
+    drop((wakers, droppers));
+    // Reapers without a job end now.
+    let until = Instant::now().checked_add(LEAST);
+    while runtime.threads.join_ended() > threads && !is_over(until) {
+        std::thread::sleep(NAP_MIN);
     }
     runtime.driver.close();
-    let running: Vec<_> = runtime
+    let still = survey(runtime);
+    runtime.threads.detach_all();
+    still
+}
+
+/// Takes out the wakers of all waiters and sleepers. A waiter gets an error, a sleeper looks at its clock.
+fn interrupt(runtime: &'static Runtime) -> Wakers {
+    let mut wakers = Wakers::new();
+    runtime.run_timers(clock::now(), &mut Vec::new(), &mut wakers);
+    runtime.cache.iter().flat_map(|desc| desc.sides()).for_each(|side| side.interrupt(&mut wakers));
+    runtime.clear_sleeps(&mut wakers);
+    wakers
+}
+
+/// What has not ended.
+fn survey(runtime: &'static Runtime) -> StillRunning {
+    let running = runtime
         .processors()
         .filter(|processor| processor.owned.load(Ordering::SeqCst))
         .map(|processor| processor.running.load(Ordering::Relaxed))
@@ -139,36 +242,5 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
             (task, runtime.name_of(task))
         })
         .collect();
-    let still = StillRunning {
-        on_runtime_thread: false,
-        threads: remaining.iter().map(|(_, thread)| thread.thread().name().unwrap_or("?").to_owned()).collect(),
-        running,
-        tasks: runtime.tasks_alive(),
-    };
-    runtime.end_stop();
-    // Who slept under another executor looked at the clock and may have gone back to sleep while nothing could be started: once more.
-    let mut wakers = Wakers::new();
-    runtime.clear_sleeps(&mut wakers);
-    wakers.wake_all();
-    if still.threads.is_empty() && still.tasks == 0 { Ok(()) } else { Err(still) }
-}
-
-/// Wakes all waiters and sleepers and drops all that is queued. Returns how many tasks were.
-fn settle() -> usize {
-    let runtime = runtime();
-    // Once: who sleeps under another executor may go back to sleep as often as it is woken.
-    let mut wakers = Wakers::new();
-    runtime.cache.iter().flat_map(|desc| desc.sides()).for_each(|side| side.interrupt(&mut wakers));
-    runtime.clear_sleeps(&mut wakers);
-    wakers.wake_all();
-    let mut total = 0;
-    loop {
-        let calls = runtime.pool.stop();
-        let dropped = runtime.discard_queued() + calls.len();
-        calls.into_iter().for_each(discard);
-        total += dropped;
-        if dropped == 0 {
-            return total;
-        }
-    }
+    StillRunning { on_runtime_thread: false, threads: runtime.threads.names(), running, tasks: runtime.tasks_alive() }
 }

@@ -97,11 +97,12 @@ impl Future for Sleep {
         }
         fork::refuse();
         let runtime = runtime();
-        runtime.ensure_running();
         let set = runtime.timers();
         let (key, first) =
             set.arm_sleep(self.when, cx.waker().clone(), |target, when| runtime.entry_counts(target, when));
         self.armed = Some((set, key));
+        // Armed first: a start sees the timer, and so does the end of a shutdown that keeps this call from starting the runtime.
+        runtime.ensure_running();
         if first {
             runtime.timer_moved(self.when);
         }

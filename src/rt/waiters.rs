@@ -275,6 +275,11 @@ impl Wakers {
         usize::from(self.one.is_some()) + self.rest.len()
     }
 
+    /// Takes all of them out.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Waker> + '_ {
+        self.one.take().into_iter().chain(self.rest.drain(..))
+    }
+
     /// Wakes each, in the order in which they were taken, and keeps the allocation. A waker is foreign code: a panic in
     /// one is contained, the others are still woken. Returns how many were woken.
     pub(crate) fn wake_all(&mut self) -> usize {
@@ -288,7 +293,8 @@ impl Wakers {
     }
 }
 
-fn wake(waker: Waker) {
+/// Wakes a task and contains the panic of its waker.
+pub(crate) fn wake(waker: Waker) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
         let_go(payload);
     }

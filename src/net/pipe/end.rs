@@ -216,7 +216,6 @@ impl End {
     /// Waits for close, expiry and the operation's timeout, beside the lane's list. Ready: by which of them it has ended.
     fn poll_stop(&self, direction: Direction, waiting: Option<&mut Waiting>, cx: &mut Context<'_>) -> Poll<Failure> {
         let timeout = self.timeout(direction);
-        self.poll.ensure_timers(direction, timeout);
         let polled = match waiting {
             Some(Waiting { interrupt, limit, .. }) => {
                 self.poll.poll_interrupt(direction, cx, interrupt, limit, timeout)
@@ -225,7 +224,10 @@ impl End {
         };
         match polled {
             Poll::Ready(Err(stop)) => Poll::Ready(stop.into()),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) | Poll::Pending => {
+                self.poll.ensure_timers(direction, timeout);
+                Poll::Pending
+            }
         }
     }
 

@@ -9,7 +9,6 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use async_task::Runnable;
@@ -61,13 +60,15 @@ impl Pool {
 impl Runtime {
     /// Queues a call.
     pub(crate) fn pool_push(&'static self, runnable: Runnable<TaskData>) {
-        let epoch = self.epoch();
-        if !self.is_running() {
-            return discard(runnable);
-        }
+        let epoch = runnable.metadata().epoch();
         let bound = self.config().blocking_threads;
         let pool = &self.pool;
         let mut state = pool.state.lock();
+        // Under the lock: a shutdown moves the epoch before it empties the queue, and would not find what is queued afterwards.
+        if self.epoch() != epoch {
+            drop(state);
+            return discard(runnable);
+        }
         state.queue.push_back(runnable);
         if state.resting >= state.queue.len() {
             drop(state);
@@ -84,28 +85,18 @@ impl Runtime {
         state.threads += 1;
         drop(state);
         let name = format!("{}-blocking", self.config().thread_name);
-        let mut threads = self.threads.lock();
-        match thread::Builder::new().name(name).spawn(move || self.pool_thread(epoch)) {
-            Ok(handle) => {
-                // Threads of this pool come and go: those that have ended are forgotten here.
-                threads.retain(|(_, handle)| !handle.is_finished());
-                threads.push((epoch, handle));
-            }
-            Err(_) => {
-                drop(threads);
-                let mut state = pool.state.lock();
-                state.threads -= 1;
-                let stranded = if state.threads == 0 { state.queue.pop_back() } else { None };
-                drop(state);
-                if let Some(stranded) = stranded {
-                    run(stranded);
-                }
+        if self.threads.start(name, move || self.pool_thread(epoch)).is_err() {
+            let mut state = pool.state.lock();
+            state.threads -= 1;
+            let stranded = if state.threads == 0 { state.queue.pop_back() } else { None };
+            drop(state);
+            if let Some(stranded) = stranded {
+                run(stranded);
             }
         }
     }
 
     fn pool_thread(&'static self, epoch: u32) {
-        context::enter();
         let mut state = self.pool.state.lock();
         let mut until = Instant::now() + REST;
         while self.epoch() == epoch {
@@ -132,6 +123,11 @@ impl Runtime {
             // One that a shutdown left behind took the place of one of this epoch.
             let now = self.epoch();
             self.start_pool_thread(state, now);
+        } else {
+            drop(state);
+        }
+        if self.epoch() == epoch {
+            self.threads.leave();
         }
     }
 }

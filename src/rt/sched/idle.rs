@@ -20,7 +20,6 @@
 //! * R1 (`runtime.rs`) — `awake` is counted up by who wakes, on behalf of the woken, so that two do not wake one each for the same work.
 //! * I1 — a processor is in `free` or `spare`, or owned by one thread, or assigned to one.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::processor::Processor;
@@ -174,14 +173,12 @@ impl Runtime {
     }
 
     fn start_thread(&'static self, processor: &'static Processor, epoch: u32) -> bool {
-        let mut threads = self.threads.lock();
-        let started = thread::Builder::new()
-            .name(self.config().thread_name.clone())
-            .spawn(move || worker::main(self, epoch, processor));
-        let Ok(handle) = started else { return false };
-        threads.push((epoch, handle));
-        self.set_short_of_threads(false);
-        true
+        let name = self.config().thread_name.clone();
+        let is_started = self.threads.start(name, move || worker::main(self, epoch, processor)).is_ok();
+        if is_started {
+            self.set_short_of_threads(false);
+        }
+        is_started
     }
 
     /// Lists a processor that nobody owns any more. False if it is of an epoch that is over.
@@ -255,7 +252,7 @@ impl Runtime {
         // The turn that goes on, or that a panic has ended, is nobody's.
         processor.running.store(0, Ordering::Relaxed);
         processor.stuck.store(false, Ordering::Relaxed);
-        self.inject_quietly(processor.queue.drain());
+        self.inject_quietly(processor.queue.drain(), epoch);
         self.put_back(&mut self.idle.lock(), processor);
         self.awake.down(epoch);
         self.attend_after_leaving();
@@ -297,6 +294,10 @@ impl Runtime {
                 if self.epoch() != epoch || (surplus && over) {
                     idle.sleepers.retain(|listed| !Arc::ptr_eq(listed, sleeper));
                     idle.threads -= 1;
+                    drop(idle);
+                    if self.epoch() == epoch {
+                        self.threads.leave();
+                    }
                     return None;
                 }
                 until = surplus.then(|| until.unwrap_or_else(|| Instant::now() + SURPLUS_REST));

@@ -18,14 +18,12 @@
 //! 20 µs…10 ms while anything runs, this one every 10 ms.
 
 use std::collections::HashMap;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::polling::Polling;
 use super::task::TaskId;
 use crate::rt::builder::BlockedPolicy;
 use crate::rt::clock;
-use crate::rt::context;
 use crate::rt::parker::Parker;
 use crate::rt::runtime::Runtime;
 use crate::rt::waiters::let_go;
@@ -120,10 +118,7 @@ impl Runtime {
             return;
         }
         let epoch = self.epoch();
-        let mut threads = self.threads.lock();
-        let started = thread::Builder::new().name(format!("{}-sysmon", self.config().thread_name)).spawn(move || {
-            // The user's report runs here: a shutdown would wait for this very thread.
-            context::enter();
+        let started = self.threads.start(format!("{}-sysmon", self.config().thread_name), move || {
             let mut monitor = Monitor {
                 runtime: self,
                 seen: HashMap::new(),
@@ -139,9 +134,8 @@ impl Runtime {
                 self.start_sysmon();
             }
         });
-        match started {
-            Ok(handle) => threads.push((epoch, handle)),
-            Err(_) => self.sysmon.running.store(false, Ordering::SeqCst),
+        if started.is_err() {
+            self.sysmon.running.store(false, Ordering::SeqCst);
         }
     }
 }

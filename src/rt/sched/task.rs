@@ -19,7 +19,7 @@ use async_task::{Runnable, ScheduleInfo, WithInfo};
 use pin_project_lite::pin_project;
 
 use super::queue::Item;
-use crate::rt::context;
+use crate::rt::context::{self, DISCARDS_MAX};
 use crate::rt::fork;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::runtime::runtime;
@@ -309,15 +309,10 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
 }
 
 /// Queues a task again, or cancels it if its epoch is over. For a thread that has given its processor up.
-#[allow(unsafe_code)]
 pub(crate) fn reschedule_item(item: Item) {
-    // SAFETY: the caller took the item out of a queue and gives it up.
-    let runnable = unsafe { from_item(item) };
-    if runnable.metadata().epoch == runtime().epoch() {
-        runtime().inject(runnable.into_raw())
-    } else {
-        discard(runnable)
-    }
+    let runnable = take_item(item);
+    let epoch = runnable.metadata().epoch;
+    runtime().inject(runnable.into_raw(), epoch);
 }
 
 /// Takes a task out of its raw form.
@@ -330,15 +325,36 @@ pub(crate) unsafe fn from_item(item: Item) -> Runnable<TaskData> {
     unsafe { Runnable::from_raw(item) }
 }
 
-/// Drops a queued task, which cancels it.
+/// A task that was just taken out of a queue.
 #[allow(unsafe_code)]
-pub(crate) fn discard_item(item: Item) {
+pub(crate) fn take_item(item: Item) -> Runnable<TaskData> {
     // SAFETY: the caller took the item out of a queue and gives it up.
-    discard(unsafe { from_item(item) });
+    unsafe { from_item(item) }
 }
 
-/// Drops a task, which cancels it.
+/// Drops a queued task, which cancels it.
+pub(crate) fn discard_item(item: Item) {
+    discard(take_item(item));
+}
+
+/// Drops a task, which cancels it. The drop wakes those that await the task, and a waker of a task whose epoch is over drops that task.
+/// Beyond [`DISCARDS_MAX`] drops within drops they are dropped in a row instead, so that a chain of any length fits the stack.
 pub(crate) fn discard(runnable: Runnable<TaskData>) {
+    context::discarding(|depth| {
+        if depth > DISCARDS_MAX {
+            runtime().deferred.lock().push_back(runnable);
+            return;
+        }
+        discard_here(runnable);
+        while depth == DISCARDS_MAX
+            && let Some(next) = { runtime().deferred.lock().pop_front() }
+        {
+            discard_here(next);
+        }
+    });
+}
+
+fn discard_here(runnable: Runnable<TaskData>) {
     let data: *const TaskData = runnable.metadata();
     // The future's destructor is foreign code, and so are the wakers that it wakes. It runs as the task, whose local values go with it.
     contain(|| context::run_task(data, || drop(runnable)));

@@ -393,7 +393,6 @@ pub(crate) fn end_turn(processor: &Processor) {
 
 /// A worker thread, from its first processor on.
 pub(crate) fn main(runtime: &'static Runtime, epoch: u32, first: &'static Processor) {
-    context::enter();
     let sleeper = Arc::new(Sleeper::new());
     let mut core = Core::new();
     let mut processor = Some(first);

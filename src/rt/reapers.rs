@@ -1,0 +1,199 @@
+//! `Reapers`: threads on which a shutdown runs user code.
+//!
+//! A shutdown wakes waiters and drops tasks. Wakers and destructors are user code: one may lock what the caller of the shutdown
+//! holds, wait for a timer or wait for ever. So none of it runs on the thread that shuts down, which looks at its own clock and at
+//! the timers meanwhile. While every reaper is kept by a job and others are queued, another is started, up to [`REAPERS_MAX`].
+//!
+//! A shutdown has two sets: one that wakes and one that drops. Destructors that sleep under some executor are woken however many
+//! there are. A task whose epoch is over is not dropped by the thread that wakes it here, but left to the other set.
+//!
+//! # States of a job
+//! queued → running → done. A reaper ends when the queue is closed and empty, so jobs that are left when a shutdown gives up run
+//! when the jobs before them are done.
+//!
+//! # When no thread can be started
+//! The jobs run on the thread that shuts down.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use async_task::Runnable;
+
+use super::context;
+use super::runtime::{Runtime, runtime};
+use super::sched::task::{TaskData, discard};
+use super::waiters::{Wakers, wake};
+use crate::sync::{Arc, Condvar, Mutex};
+
+/// Threads of a set at most. More jobs than that, each waiting for something that only a job behind it brings, outlast the shutdown.
+const REAPERS_MAX: usize = 64;
+
+#[derive(Debug)]
+enum Job {
+    Wake(Waker),
+    Drop(Runnable<TaskData>),
+}
+
+impl Job {
+    fn run(self) {
+        match self {
+            Job::Wake(waker) => {
+                context::defer_discards(|| wake(waker));
+                // The shutdown gave up before this waker was done, and takes no more.
+                if !runtime().is_stopping() {
+                    runtime().take_deferred().into_iter().for_each(discard);
+                }
+            }
+            Job::Drop(task) => discard(task),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Job>,
+    running: usize,
+    /// Jobs that were done, total.
+    done: u64,
+    is_closed: bool,
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.running == 0
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// A job was queued, or the queue was closed.
+    work: Condvar,
+    /// The last job is done.
+    idle: Condvar,
+}
+
+impl Shared {
+    fn run_next(&self) -> bool {
+        let mut state = self.state.lock();
+        let Some(job) = state.queue.pop_front() else { return false };
+        state.running += 1;
+        drop(state);
+        job.run();
+        let mut state = self.state.lock();
+        state.running -= 1;
+        state.done += 1;
+        if state.is_idle() {
+            self.idle.notify_all();
+        }
+        true
+    }
+
+    fn run(&self) {
+        loop {
+            while self.run_next() {}
+            let mut state = self.state.lock();
+            while state.queue.is_empty() {
+                if state.is_closed {
+                    return;
+                }
+                state = self.work.wait(state);
+            }
+        }
+    }
+}
+
+/// See the module's header. Dropping it closes the queue.
+#[derive(Debug)]
+pub(crate) struct Reapers {
+    runtime: &'static Runtime,
+    shared: Arc<Shared>,
+    started: usize,
+    done: u64,
+}
+
+impl Reapers {
+    /// No thread runs before there is a job.
+    pub(crate) fn new(runtime: &'static Runtime) -> Reapers {
+        Reapers { runtime, shared: Arc::default(), started: 0, done: 0 }
+    }
+
+    /// Queues wakers to be woken.
+    pub(crate) fn wake(&mut self, mut wakers: Wakers) {
+        self.push(wakers.drain().map(Job::Wake));
+    }
+
+    /// Queues tasks to be dropped.
+    pub(crate) fn discard(&mut self, tasks: Vec<Runnable<TaskData>>) {
+        self.push(tasks.into_iter().map(Job::Drop));
+    }
+
+    fn push(&mut self, jobs: impl Iterator<Item = Job>) {
+        let mut state = self.shared.state.lock();
+        state.queue.extend(jobs);
+        let is_empty = state.queue.is_empty();
+        drop(state);
+        self.shared.work.notify_all();
+        if !is_empty && self.started == 0 {
+            self.start();
+        }
+    }
+
+    /// Waits until all jobs are done, for `most` at most. Returns whether they are.
+    pub(crate) fn wait(&mut self, most: Duration) -> bool {
+        let until = Instant::now() + most;
+        let mut state = self.shared.state.lock();
+        loop {
+            if state.is_idle() {
+                return true;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.shared.idle.wait_timeout(state, left);
+        }
+        let has_moved = mem::replace(&mut self.done, state.done) != state.done;
+        let is_stuck = !state.queue.is_empty() && state.running >= self.started && !has_moved;
+        drop(state);
+        if is_stuck && self.started < REAPERS_MAX {
+            self.start();
+        }
+        false
+    }
+
+    /// Threads that were started.
+    pub(crate) fn started(&self) -> usize {
+        self.started
+    }
+
+    /// Threads that a job keeps, or will keep.
+    pub(crate) fn kept(&self) -> usize {
+        let state = self.shared.state.lock();
+        if state.queue.is_empty() { state.running } else { self.started }
+    }
+
+    fn start(&mut self) {
+        let (runtime, shared) = (self.runtime, self.shared.clone());
+        let started = runtime.threads.start(format!("{}-shutdown", runtime.config().thread_name), move || {
+            shared.run();
+            if !runtime.is_stopping() {
+                runtime.threads.leave();
+            }
+        });
+        match started {
+            Ok(()) => self.started += 1,
+            Err(_) if self.started == 0 => while self.shared.run_next() {},
+            Err(_) => {}
+        }
+    }
+}
+
+impl Drop for Reapers {
+    fn drop(&mut self) {
+        self.shared.state.lock().is_closed = true;
+        self.shared.work.notify_all();
+    }
+}

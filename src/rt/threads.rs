@@ -1,0 +1,147 @@
+//! `Threads`: the runtime's threads, from their start to their end.
+//!
+//! # States of a thread
+//! listed (running) → it ends by itself (a spare worker, a thread of the blocking pool): it takes itself out of the list and is detached,
+//! so that nothing of it remains; or it ends with its epoch: listed until a shutdown joins it, or gives up and detaches it.
+//!
+//! # Joining
+//! `std::thread::JoinHandle::join` waits for the thread-local destructors of the thread, which are user code and may wait for ever. A
+//! thread whose closure has returned is `is_finished` before they run. pthread_tryjoin_np(3) does not wait, and succeeds when the
+//! kernel has ended the thread.
+//!
+//! # Compared with std
+//! A thread counts as inside the runtime (`context::is_inside`) until it is gone. A thread-local destructor that calls `rt::shutdown`
+//! would otherwise wait for its own thread.
+
+use std::io;
+use std::mem;
+use std::os::unix::thread::JoinHandleExt;
+use std::ptr;
+use std::thread::{self, JoinHandle};
+
+use super::context;
+use crate::sync::Mutex;
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Threads(Mutex<Vec<JoinHandle<()>>>);
+
+impl Threads {
+    pub(crate) const fn new() -> Threads {
+        Threads(Mutex::new(Vec::new()))
+    }
+
+    /// Starts a thread that runs `main`.
+    ///
+    /// # Errors
+    /// Those of pthread_create(3): EAGAIN where the process may have no more threads, ENOMEM.
+    pub(crate) fn start(&self, name: String, main: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        // Locked across the start: a thread that ends at once finds itself in the list.
+        let mut list = self.0.lock();
+        let thread = thread::Builder::new().name(name).spawn(move || {
+            context::enter();
+            main();
+        })?;
+        list.push(thread);
+        Ok(())
+    }
+
+    /// The calling thread is about to end by itself: nobody joins it.
+    pub(crate) fn leave(&self) {
+        let own = thread::current().id();
+        let mut list = self.0.lock();
+        let thread = list.iter().position(|thread| thread.thread().id() == own).map(|at| list.swap_remove(at));
+        drop(list);
+        drop(thread);
+    }
+
+    /// Joins the threads that are gone. Returns how many are left.
+    pub(crate) fn join_ended(&self) -> usize {
+        let mut list = self.0.lock();
+        // `retain` would drop the handle, which detaches the thread.
+        let mut at = 0;
+        while at < list.len() {
+            if is_joined(&list[at]) {
+                let _ = list.swap_remove(at).into_pthread_t();
+            } else {
+                at += 1;
+            }
+        }
+        list.len()
+    }
+
+    /// The names of the listed threads.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.0.lock().iter().map(|thread| thread.thread().name().unwrap_or("?").to_owned()).collect()
+    }
+
+    /// Detaches all listed threads.
+    pub(crate) fn detach_all(&self) {
+        let threads = mem::take(&mut *self.0.lock());
+        drop(threads);
+    }
+}
+
+/// Whether the thread was gone, and is joined now. Its handle must then be neither joined nor dropped.
+#[allow(unsafe_code)]
+fn is_joined(thread: &JoinHandle<()>) -> bool {
+    // SAFETY: the handle owns the thread, which was neither joined nor detached; it is not the calling thread's, which is running.
+    unsafe { libc::pthread_tryjoin_np(thread.as_pthread_t(), ptr::null_mut()) == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::Arc;
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    const BOUND: Duration = Duration::from_secs(120);
+
+    fn becomes_empty(threads: &Threads) {
+        let start = Instant::now();
+        while threads.join_ended() > 0 {
+            assert!(start.elapsed() < BOUND);
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_thread_is_joined_when_its_local_destructors_have_run() {
+        struct Waits(mpsc::Receiver<()>, mpsc::Sender<bool>);
+        impl Drop for Waits {
+            fn drop(&mut self) {
+                self.1.send(context::is_inside()).unwrap();
+                let _ = self.0.recv();
+            }
+        }
+        thread_local!(static LOCAL: std::cell::RefCell<Option<Waits>> = const { std::cell::RefCell::new(None) });
+        let threads = Threads::new();
+        let ((release, wait), (begun, begins)) = (mpsc::channel(), mpsc::channel());
+        threads.start("slow".into(), move || LOCAL.set(Some(Waits(wait, begun)))).unwrap();
+        assert_eq!(begins.recv_timeout(BOUND), Ok(true), "inside until it is gone");
+        assert_eq!((threads.join_ended(), threads.names()), (1, vec!["slow".to_owned()]));
+        release.send(()).unwrap();
+        becomes_empty(&threads);
+    }
+
+    #[test]
+    fn a_thread_that_leaves_is_not_joined() {
+        let threads = Arc::new(Threads::new());
+        let (release, wait) = mpsc::channel::<()>();
+        threads.start("stays".into(), move || assert!(wait.recv().is_err())).unwrap();
+        let own = threads.clone();
+        threads.start("leaves".into(), move || own.leave()).unwrap();
+        let start = Instant::now();
+        while threads.names() != ["stays"] {
+            assert!(start.elapsed() < BOUND);
+            thread::yield_now();
+        }
+        assert_eq!(threads.join_ended(), 1);
+        drop(release);
+        becomes_empty(&threads);
+        threads.start("detached".into(), || {}).unwrap();
+        threads.detach_all();
+        assert_eq!(threads.join_ended(), 0);
+    }
+}

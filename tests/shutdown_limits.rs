@@ -1,0 +1,360 @@
+//! A shutdown returns within its time, whatever user code does that runs because of it. Each test is a process of its own.
+
+mod common;
+
+use std::cell::RefCell;
+use std::future::{Future, pending, poll_fn};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{child, eventually, pair, park_on, poll_now};
+use futures::channel::oneshot;
+use netpoll::{rt, task};
+
+const LONG: Duration = Duration::from_secs(120);
+const SHORT: Duration = Duration::from_millis(300);
+
+/// Calls a function when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
+}
+
+/// A task that waits for the network, and calls `f` when it is dropped.
+fn waits_and_then(f: impl FnMut() + Send + 'static) {
+    let guard = OnDrop(f);
+    let (begun, begins) = mpsc::channel();
+    drop(task::spawn(async move {
+        let _guard = guard;
+        let (client, _server) = pair().await;
+        begun.send(()).unwrap();
+        let _ = client.read(&mut [0; 1]).await;
+    }));
+    begins.recv_timeout(common::BOUND).unwrap();
+}
+
+/// Runs `body` in a process of its own, with one worker and with several.
+#[track_caller]
+fn with_workers(name: &str, body: impl Fn()) {
+    child(name, || {
+        for workers in [1, 4] {
+            rt::Builder::new().workers(workers).start().unwrap();
+            body();
+            let _ = rt::shutdown(LONG);
+        }
+    });
+}
+
+/// Each kept the shutdown from returning: it ran on its thread.
+#[test]
+fn destructors_that_wait_for_the_runtime_end() {
+    with_workers("destructors_that_wait_for_the_runtime_end", || {
+        let done = Arc::new(AtomicUsize::new(0));
+        let uses: [fn(); 9] = [
+            || task::block_on(task::sleep(Duration::from_millis(10))),
+            || task::block_on(async { task::block_on(task::sleep(Duration::from_millis(10))) }),
+            || park_on(task::sleep(Duration::from_millis(10))),
+            // What is spawned here is dropped at once, and who awaits it panics.
+            || task::block_on(task::spawn(task::sleep(Duration::from_millis(1)))),
+            || task::block_on(task::spawn_blocking(|| ())),
+            || assert!(task::block_on(task::spawn(pending::<()>()).cancel()).is_none()),
+            || {
+                let (end, _other) = netpoll::net::pipe().unwrap();
+                end.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+                assert!(netpoll::net::is_timeout(&task::block_on(end.read(&mut [0; 1])).unwrap_err()));
+            },
+            // Sockets are refused by a runtime that ends.
+            || assert!(task::block_on(async { pair().await.0.read(&mut [0; 1]).await }).is_err()),
+            || assert!(rt::shutdown(LONG).is_err_and(|still| still.on_runtime_thread)),
+        ];
+        let count = uses.len();
+        for f in uses {
+            for _ in 0..4 {
+                let counted = done.clone();
+                waits_and_then(move || {
+                    let _count = OnDrop(|| _ = counted.fetch_add(1, Ordering::SeqCst));
+                    f();
+                });
+            }
+        }
+        std::panic::set_hook(Box::new(|_| {}));
+        rt::shutdown(LONG).unwrap();
+        drop(std::panic::take_hook());
+        assert_eq!(done.load(Ordering::SeqCst), 4 * count);
+    });
+}
+
+#[test]
+fn a_destructor_that_never_returns_is_left_behind() {
+    with_workers("a_destructor_that_never_returns_is_left_behind", || {
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let dropped = Arc::new(AtomicUsize::new(0));
+        for _ in 0..3 {
+            let held = held.clone();
+            waits_and_then(move || assert!(held.lock().unwrap().recv().is_err()));
+        }
+        for _ in 0..50 {
+            let dropped = dropped.clone();
+            waits_and_then(move || _ = dropped.fetch_add(1, Ordering::SeqCst));
+        }
+        let still = rt::shutdown(SHORT).unwrap_err();
+        assert!(!still.on_runtime_thread && still.tasks == 3, "{still}");
+        assert!(still.threads.len() == 3 && still.threads.iter().all(|name| name == "netpoll-shutdown"), "{still:?}");
+        assert_eq!(dropped.load(Ordering::SeqCst), 50, "those behind it are not kept waiting");
+        // The next runtime works beside them.
+        assert_eq!(task::block_on(async { task::spawn(async { 5 }).await }), 5);
+        drop(release);
+        eventually("they end", || rt::metrics().tasks_alive == 0);
+        rt::shutdown(LONG).unwrap();
+    });
+}
+
+#[test]
+fn a_destructor_may_lock_what_the_caller_holds() {
+    with_workers("a_destructor_may_lock_what_the_caller_holds", || {
+        let lock = Arc::new(Mutex::new(0));
+        let own = lock.clone();
+        waits_and_then(move || *own.lock().unwrap() += 1);
+        let guard = lock.lock().unwrap();
+        assert_eq!(rt::shutdown(SHORT).unwrap_err().tasks, 1);
+        drop(guard);
+        eventually("it is dropped", || *lock.lock().unwrap() == 1 && rt::metrics().tasks_alive == 0);
+    });
+}
+
+/// Of a thread that had returned it waited for the thread-local destructors, without a limit.
+#[test]
+fn thread_local_destructors_of_workers_are_waited_for_within_the_time() {
+    type Kept = OnDrop<Box<dyn FnMut()>>;
+    thread_local!(static LOCAL: RefCell<Option<Kept>> = const { RefCell::new(None) });
+    fn keep(f: impl FnMut() + 'static) {
+        LOCAL.set(Some(OnDrop(Box::new(f))));
+    }
+    with_workers("thread_local_destructors_of_workers_are_waited_for_within_the_time", || {
+        let done = Arc::new(AtomicUsize::new(0));
+        let count = |done: &Arc<AtomicUsize>| {
+            let done = done.clone();
+            move || _ = done.fetch_add(1, Ordering::SeqCst)
+        };
+        // On a worker, and on a thread of the blocking pool.
+        let counted = count(&done);
+        park_on(task::spawn(async move {
+            keep(move || {
+                task::block_on(task::sleep(Duration::from_millis(10)));
+                counted();
+            });
+        }));
+        let counted = count(&done);
+        park_on(task::spawn_blocking(move || {
+            keep(move || {
+                assert!(rt::shutdown(LONG).is_err_and(|still| still.on_runtime_thread));
+                task::block_on(task::sleep(Duration::from_millis(10)));
+                counted();
+            });
+        }));
+        rt::shutdown(LONG).unwrap();
+        assert_eq!(done.load(Ordering::SeqCst), 2);
+
+        let (release, held) = mpsc::channel::<()>();
+        park_on(task::spawn(async move { keep(move || assert!(held.recv().is_err())) }));
+        let still = rt::shutdown(SHORT).unwrap_err();
+        assert_eq!((still.threads, still.tasks), (vec!["netpoll".to_owned()], 0));
+        assert_eq!(task::block_on(async { task::spawn(async { 5 }).await }), 5);
+        drop(release);
+        rt::shutdown(LONG).unwrap();
+    });
+}
+
+/// A chain: the first of `count` ends, or is dropped, when what this returns is dropped; each other when the one before it does.
+fn chain(count: usize, link: fn(oneshot::Receiver<()>, oneshot::Sender<()>)) -> oneshot::Sender<()> {
+    let (first, mut receive) = oneshot::channel();
+    for _ in 0..count {
+        let (send, next) = oneshot::channel();
+        link(receive, send);
+        receive = next;
+    }
+    first
+}
+
+/// Links of chains that wait.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+fn awaits(receive: oneshot::Receiver<()>, send: oneshot::Sender<()>) {
+    drop(task::spawn(async move {
+        let _send = (send, OnDrop(|| _ = WAITING.fetch_sub(1, Ordering::SeqCst)));
+        WAITING.fetch_add(1, Ordering::SeqCst);
+        let _ = receive.await;
+    }));
+}
+
+/// The drop of a task wakes the next, whose drop wakes the next: within each other they overflowed the stack.
+#[test]
+fn chains_of_tasks_are_dropped_in_a_row() {
+    const COUNT: usize = 50_000;
+    with_workers("chains_of_tasks_are_dropped_in_a_row", || {
+        let alive = || rt::metrics().tasks_alive as usize;
+        let all_wait = || eventually("all wait", || WAITING.load(Ordering::SeqCst) == COUNT);
+        // By handles.
+        let (client, _server) = park_on(pair());
+        let mut last = task::spawn(async move { drop(client.read(&mut [0; 1]).await) });
+        for _ in 0..COUNT {
+            last = task::spawn(last);
+        }
+        // By channels: the first belongs to a task of the runtime.
+        let (client, _peer) = park_on(pair());
+        let first = chain(COUNT, awaits);
+        drop(task::spawn(async move { drop((client.read(&mut [0; 1]).await, first)) }));
+        // By wakers in destructors.
+        let mut waker = Waker::noop().clone();
+        for _ in 0..COUNT {
+            let wakes_next = OnDrop(move || waker.wake_by_ref());
+            let (send, receive) = mpsc::channel();
+            drop(task::spawn(poll_fn(move |cx| {
+                let _ = (send.send(cx.waker().clone()), &wakes_next);
+                Poll::<()>::Pending
+            })));
+            waker = receive.recv_timeout(common::BOUND).unwrap();
+        }
+        let sleeper = OnDrop(move || waker.wake_by_ref());
+        drop(task::spawn(async move {
+            let _sleeper = sleeper;
+            task::sleep(Duration::from_secs(3600)).await;
+        }));
+        all_wait();
+        rt::shutdown(LONG).unwrap();
+        assert_eq!(alive(), 0);
+        drop(last);
+
+        // By what another thread drops, when the runtime has gone.
+        let first = chain(COUNT, awaits);
+        all_wait();
+        assert_eq!(rt::shutdown(SHORT).unwrap_err().tasks, COUNT as u64);
+        drop(first);
+        assert_eq!(alive(), 0);
+    });
+}
+
+/// A destructor that waits until another task is dropped, which is dropped within.
+#[test]
+fn a_destructor_may_wait_for_the_drop_of_another_task() {
+    with_workers("a_destructor_may_wait_for_the_drop_of_another_task", || {
+        for _ in 0..20 {
+            let mut inner = Some(task::spawn(async {
+                let _guard = OnDrop(|| task::block_on(task::sleep(Duration::from_millis(1))));
+                pending::<()>().await;
+            }));
+            waits_and_then(move || assert!(task::block_on(inner.take().unwrap().cancel()).is_none()));
+        }
+        rt::shutdown(LONG).unwrap();
+        assert_eq!(rt::metrics().tasks_alive, 0);
+    });
+}
+
+/// A waker is user code as well.
+#[test]
+fn a_waker_that_blocks_holds_up_neither_the_shutdown_nor_other_waiters() {
+    struct Blocks(Mutex<mpsc::Receiver<()>>);
+    impl Wake for Blocks {
+        fn wake(self: Arc<Self>) {
+            assert!(self.0.lock().unwrap().recv().is_err());
+        }
+    }
+    with_workers("a_waker_that_blocks_holds_up_neither_the_shutdown_nor_other_waiters", || {
+        let (release, held) = mpsc::channel::<()>();
+        let waker = Waker::from(Arc::new(Blocks(Mutex::new(held))));
+        let (client, _server) = park_on(pair());
+        let mut read = Box::pin(async { client.read(&mut [0; 1]).await.map(drop) });
+        assert!(read.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        let dropped = Arc::new(AtomicUsize::new(0));
+        for _ in 0..20 {
+            let dropped = dropped.clone();
+            waits_and_then(move || _ = dropped.fetch_add(1, Ordering::SeqCst));
+        }
+        let still = rt::shutdown(SHORT).unwrap_err();
+        assert_eq!((still.threads.len(), still.tasks), (1, 0), "{still:?}");
+        assert_eq!(dropped.load(Ordering::SeqCst), 20);
+        drop(release);
+        assert!(matches!(poll_now(&mut read), Poll::Ready(Err(_))));
+    });
+}
+
+/// What such a waker does when the shutdown has given up is done.
+#[test]
+fn a_task_that_is_woken_when_the_shutdown_has_given_up_is_dropped() {
+    struct WakesLate(Mutex<mpsc::Receiver<()>>, Mutex<Option<Waker>>);
+    impl Wake for WakesLate {
+        fn wake(self: Arc<Self>) {
+            assert!(self.0.lock().unwrap().recv().is_err());
+            let waker = self.1.lock().unwrap().take();
+            waker.unwrap().wake();
+        }
+    }
+    with_workers("a_task_that_is_woken_when_the_shutdown_has_given_up_is_dropped", || {
+        let (send, receive) = mpsc::channel();
+        drop(task::spawn(poll_fn(move |cx| {
+            send.send(cx.waker().clone()).unwrap();
+            Poll::<()>::Pending
+        })));
+        let (release, held) = mpsc::channel::<()>();
+        let inner = receive.recv_timeout(common::BOUND).unwrap();
+        let waker = Waker::from(Arc::new(WakesLate(Mutex::new(held), Mutex::new(Some(inner)))));
+        let mut sleep = Box::pin(task::sleep(Duration::from_secs(3600)));
+        assert!(sleep.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(rt::shutdown(Duration::ZERO).unwrap_err().tasks, 1);
+        drop(release);
+        eventually("it is dropped", || rt::metrics().tasks_alive == 0);
+    });
+}
+
+#[test]
+fn a_second_shutdown_waits_within_its_own_time() {
+    with_workers("a_second_shutdown_waits_within_its_own_time", || {
+        let (release, held) = mpsc::channel::<()>();
+        waits_and_then(move || assert!(held.recv().is_err()));
+        let first = thread::spawn(|| rt::shutdown(LONG));
+        // It is under way when the task's socket is refused.
+        eventually("it begins", || task::block_on(async { park_poll(pair().await).is_err() }));
+        let start = Instant::now();
+        let still = rt::shutdown(Duration::from_millis(50)).unwrap_err();
+        assert!(
+            start.elapsed() >= Duration::from_millis(50) && !still.on_runtime_thread && still.tasks == 1,
+            "{still}"
+        );
+        assert!(rt::shutdown(Duration::ZERO).is_err());
+        let third = thread::spawn(|| rt::shutdown(LONG));
+        drop(release);
+        assert_eq!((first.join().unwrap(), third.join().unwrap()), (Ok(()), Ok(())), "both tell how it ended");
+        assert_eq!(rt::shutdown(Duration::ZERO), Ok(()));
+    });
+}
+
+/// Whether a read of a new pair would wait.
+fn park_poll((client, _server): (netpoll::net::TcpStream, netpoll::net::TcpStream)) -> std::io::Result<()> {
+    match poll_now(&mut Pin::new(&mut client.read(&mut [0; 1]))) {
+        Poll::Ready(Err(error)) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A start beside a shutdown waits for its end.
+#[test]
+fn a_start_waits_for_the_shutdown() {
+    with_workers("a_start_waits_for_the_shutdown", || {
+        let (release, held) = mpsc::channel::<()>();
+        waits_and_then(move || assert!(held.recv().is_err()));
+        let first = thread::spawn(|| rt::shutdown(SHORT));
+        eventually("it has begun", || rt::Builder::new().workers(2).start().is_ok());
+        assert!(first.join().unwrap().is_err());
+        assert_eq!((rt::metrics().workers, park_on(task::spawn(async { 3 }))), (2, 3));
+        drop(release);
+        eventually("it is dropped", || rt::metrics().tasks_alive == 0);
+    });
+}
