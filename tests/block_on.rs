@@ -488,3 +488,54 @@ fn tasks_use_the_network_beside_a_root_that_blocks() {
         });
     });
 }
+
+/// A waker that waits in `block_on`, called by a worker, by a thread in `block_on` and by a timer: the runtime goes on.
+#[test]
+fn a_waker_may_call_block_on() {
+    struct Waits(mpsc::Sender<()>);
+    impl std::task::Wake for Waits {
+        fn wake(self: Arc<Self>) {
+            task::block_on(async {
+                let (client, server) = netpoll::unix::UnixStream::pair().unwrap();
+                let write = task::spawn(async move { client.write_all(b"abc").await });
+                assert!(server.read(&mut [0; 8]).await.unwrap() > 0);
+                write.await.unwrap();
+                task::sleep(MS).await;
+            });
+            self.0.send(()).unwrap();
+        }
+    }
+    for runs_tasks in [false, true] {
+        child_with("a_waker_may_call_block_on", &[], || {
+            rt::Builder::new().workers(2).block_on_runs_tasks(runs_tasks).start().unwrap();
+            let (sender, called) = mpsc::channel();
+            for round in 0..20 {
+                let waker = std::task::Waker::from(Arc::new(Waits(sender.clone())));
+                let mut cx = std::task::Context::from_waker(&waker);
+                let (client, server) = park_on(pair());
+                let mut buf = [0; 1];
+                let mut read = server.read(&mut buf);
+                let mut sleep = Box::pin(task::sleep(MS));
+                assert!(std::pin::Pin::new(&mut read).poll(&mut cx).is_pending());
+                assert!(sleep.as_mut().poll(&mut cx).is_pending());
+                let write = async {
+                    task::sleep(MS).await;
+                    client.write_all(b"x").await.unwrap();
+                };
+                if round % 2 == 0 {
+                    task::block_on(write)
+                } else {
+                    park_on(write)
+                }
+                for _ in 0..2 {
+                    called.recv_timeout(common::BOUND).unwrap();
+                }
+                assert_eq!(park_on(read).unwrap(), 1);
+                park_on(sleep);
+                assert_eq!(park_on(task::spawn(async { task::spawn(async { 7 }).await })), 7);
+            }
+            eventually("no thread is lost", || rt::metrics().worker_threads <= 2);
+            rt::shutdown(common::BOUND).unwrap();
+        });
+    }
+}

@@ -11,8 +11,8 @@ use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn, ready};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 

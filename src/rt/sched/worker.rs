@@ -148,6 +148,10 @@ impl Core {
             if owed == 0 && root.is_some_and(Root::is_woken) {
                 return Exit::Root;
             }
+            self.tick = self.tick.wrapping_add(1);
+            if self.tick == self.clock_at && !self.maintain(runtime, processor) {
+                return Exit::Lost;
+            }
             if let Some(item) = self.next(runtime, processor).or_else(|| self.search(runtime, processor)) {
                 if !self.turn(runtime, processor, item, epoch) {
                     return Exit::Lost;
@@ -155,8 +159,8 @@ impl Core {
                 owed = owed.saturating_sub(1);
             } else if owed > 0 {
                 owed = 0;
-            } else if self.idle(runtime, processor, sleeper, root, epoch) {
-                return Exit::Resting;
+            } else if let Some(exit) = self.idle(runtime, processor, sleeper, root, epoch) {
+                return exit;
             }
         }
     }
@@ -177,10 +181,6 @@ impl Core {
     }
 
     fn next(&mut self, runtime: &'static Runtime, processor: &'static Processor) -> Option<Item> {
-        self.tick = self.tick.wrapping_add(1);
-        if self.tick == self.clock_at {
-            self.maintain(runtime, processor);
-        }
         if self.tick.is_multiple_of(SHARED_EVERY)
             && let Some(item) = runtime.take_injected(processor, 0)
         {
@@ -230,7 +230,7 @@ impl Core {
         if runnable.metadata().epoch() != epoch {
             // Queued in an epoch that is over.
             discard(runnable);
-            return true;
+            return owns_processor();
         }
         let data: *const TaskData = runnable.metadata();
         let id = runnable.metadata().task().id().number();
@@ -241,7 +241,7 @@ impl Core {
             let_go(payload);
             runtime.panics.add(1);
         }
-        if context::processor().is_none() {
+        if !owns_processor() {
             return false;
         }
         end_turn(processor);
@@ -276,9 +276,10 @@ impl Core {
         self.clock_at = self.tick.wrapping_add(self.spacing + 1);
     }
 
-    /// Every [`CLOCK_EVERY`] turns, or fewer: the clock, timers, a poll if one is due, a helper if one pays.
+    /// Every [`CLOCK_EVERY`] turns, or fewer: the clock, timers, a poll if one is due, a helper if one pays. False if a waker gave the
+    /// processor away.
     #[cold]
-    fn maintain(&mut self, runtime: &'static Runtime, processor: &'static Processor) {
+    fn maintain(&mut self, runtime: &'static Runtime, processor: &'static Processor) -> bool {
         let now = clock::now();
         let turn = self.measure(processor, now);
         let most = (CLOCK_NANOS / turn.max(1)).clamp(1, u64::from(CLOCK_EVERY));
@@ -297,8 +298,12 @@ impl Core {
         if since > POLL_MAX_NANOS || (since > POLL_MIN_NANOS && pays) {
             self.poll_now(runtime, now);
         }
-        // One is this thread's own.
-        share(runtime, processor, processor.queue.len().saturating_sub(1));
+        let is_owned = owns_processor();
+        if is_owned {
+            // One is this thread's own.
+            share(runtime, processor, processor.queue.len().saturating_sub(1));
+        }
+        is_owned
     }
 
     /// Takes the events that are there, without waiting. What they wake goes behind what is queued, however much that is.
@@ -315,7 +320,7 @@ impl Core {
         self.delivered = self.polling.wakers.len() as u32;
     }
 
-    /// Nothing to run. Sleeps in epoll, or gives the processor back: then true.
+    /// Nothing to run. Sleeps in epoll, or gives the processor back. Returns why the loop is to be left, if it is.
     fn idle(
         &mut self,
         runtime: &'static Runtime,
@@ -323,7 +328,7 @@ impl Core {
         sleeper: Option<&Arc<Sleeper>>,
         root: Option<&Root>,
         epoch: u32,
-    ) -> bool {
+    ) -> Option<Exit> {
         if self.clock != 0 && self.clock_turns == 0 {
             self.measure(processor, clock::now());
         }
@@ -333,12 +338,12 @@ impl Core {
         self.slept_at = polls;
         runtime.set_lonely(self.lonely >= LONELY);
         if !runtime.driver.role.try_take() {
-            return runtime.give_back(processor, sleeper);
+            return runtime.give_back(processor, sleeper).then_some(Exit::Resting);
         }
         if let Some(sleeper) = sleeper
             && runtime.grant_role(processor, sleeper)
         {
-            return true;
+            return Some(Exit::Resting);
         }
         // ORDERING: SeqCst: announced and counted down, then one more look; see `attend` and the role's header.
         let falls_asleep = || {
@@ -357,7 +362,7 @@ impl Core {
             Slept::Polled => {
                 self.begin_stretch(processor);
                 self.polling.wakers.wake_all();
-                if self.sampled && processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS {
+                if self.sampled && owns_processor() && processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS {
                     share(runtime, processor, processor.queue.len().saturating_sub(1));
                 }
             }
@@ -365,8 +370,14 @@ impl Core {
             // Look again in a while: a descriptor may be free then.
             Slept::NoPoller => std::thread::sleep(NO_POLLER),
         }
-        false
+        (!owns_processor()).then_some(Exit::Lost)
     }
+}
+
+/// Whether this thread still owns its processor. A `block_on` in a task, a waker or a destructor gives it away: wherever those have run,
+/// this is to be asked before the processor is used again.
+fn owns_processor() -> bool {
+    context::processor().is_some()
 }
 
 /// Wakes another thread if `backlog` turns of what is queued here are worth it.
@@ -438,6 +449,7 @@ mod tests {
         let mut taken = Vec::new();
         for number in 11..=18 {
             processor.queue.push_next(item(number));
+            core.tick += 1;
             taken.extend(core.next(runtime(), processor).map(|item| item.as_ptr().addr()));
         }
         assert_eq!(taken, [11, 12, 13, 1, 15, 16, 17, 2]);
@@ -445,7 +457,7 @@ mod tests {
         while let Some(item) = core.next(runtime(), processor) {
             taken.push(item.as_ptr().addr());
         }
-        assert_eq!((taken, core.tick), (vec![3, 4, 14, 18], 13));
+        assert_eq!(taken, [3, 4, 14, 18]);
     }
 
     /// A turn that used much of its budget was a long one: the clock is read after it.
