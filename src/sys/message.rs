@@ -31,7 +31,10 @@ pub(crate) struct Received<'a> {
     pub(crate) control: Control<'a>,
 }
 
-/// recvmsg(2) with `MSG_CMSG_CLOEXEC` beside `flags`, into the first [`IOVECS_MAX`] buffers.
+/// The most bytes that a datagram carries, also one that receive offload has put together.
+const DATAGRAM_MAX: usize = 65_535;
+
+/// recvmsg(2) with `MSG_CMSG_CLOEXEC` beside `flags`.
 #[inline]
 pub(crate) fn recvmsg<'a>(
     fd: BorrowedFd<'_>,
@@ -39,11 +42,14 @@ pub(crate) fn recvmsg<'a>(
     control: &'a mut [Word],
     flags: c_int,
 ) -> io::Result<Received<'a>> {
+    if bufs.len() > IOVECS_MAX {
+        return recvmsg_scattered(fd, bufs, control, flags);
+    }
     // SAFETY: `msghdr` is plain data for which all zeroes is a value.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     // `IoSliceMut` is guaranteed to be laid out as an iovec.
     message.msg_iov = bufs.as_mut_ptr().cast();
-    message.msg_iovlen = bufs.len().min(IOVECS_MAX) as _;
+    message.msg_iovlen = bufs.len() as _;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(control) as _;
     let receive = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
@@ -64,7 +70,27 @@ pub(crate) fn recvmsg<'a>(
     Ok(Received { bytes, flags: message.msg_flags, address, control })
 }
 
-/// sendmsg(2) with `MSG_NOSIGNAL` beside `flags`, of the first [`IOVECS_MAX`] buffers.
+/// [`recvmsg`] into more buffers than the kernel takes: into one, and from there into all.
+#[cold]
+fn recvmsg_scattered<'a>(
+    fd: BorrowedFd<'_>,
+    bufs: &mut [IoSliceMut<'_>],
+    control: &'a mut [Word],
+    flags: c_int,
+) -> io::Result<Received<'a>> {
+    let room = bufs.iter().fold(0, |sum: usize, buf| sum.saturating_add(buf.len()));
+    let mut bytes = vec![0; room.min(DATAGRAM_MAX)];
+    let received = recvmsg(fd, &mut [IoSliceMut::new(&mut bytes)], control, flags)?;
+    let mut rest = &bytes[..received.bytes.min(bytes.len())];
+    for buf in bufs {
+        let (part, behind) = rest.split_at(rest.len().min(buf.len()));
+        buf[..part.len()].copy_from_slice(part);
+        rest = behind;
+    }
+    Ok(received)
+}
+
+/// sendmsg(2) with `MSG_NOSIGNAL` beside `flags`. A message is sent whole: more buffers than the kernel takes are put together first.
 #[inline]
 pub(crate) fn sendmsg(
     fd: BorrowedFd<'_>,
@@ -73,11 +99,16 @@ pub(crate) fn sendmsg(
     control: Option<&ControlWriter<'_>>,
     flags: c_int,
 ) -> io::Result<usize> {
+    if bufs.len() > IOVECS_MAX {
+        // One byte beyond the longest datagram is as good as more: the kernel refuses both.
+        let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).take(DATAGRAM_MAX + 1).collect();
+        return sendmsg(fd, &[IoSlice::new(&bytes)], to, control, flags);
+    }
     // SAFETY: `msghdr` is plain data for which all zeroes is a value.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     // `IoSlice` is guaranteed to be laid out as an iovec. The kernel writes through none of these pointers.
     message.msg_iov = bufs.as_ptr().cast_mut().cast();
-    message.msg_iovlen = bufs.len().min(IOVECS_MAX) as _;
+    message.msg_iovlen = bufs.len() as _;
     if let Some(to) = to {
         message.msg_name = to.as_ptr().cast_mut().cast();
         message.msg_namelen = to.len();

@@ -18,6 +18,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 #[cfg(any(feature = "hyper", feature = "tokio-io"))]
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
+use std::ops::Deref;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use libc::c_int;
@@ -32,6 +33,13 @@ pub(crate) const MAX_RW: usize = 1 << 30;
 
 /// Most buffers that one vectored call takes: the kernel's UIO_MAXIOV. More are left for the next call.
 pub(crate) const IOVECS_MAX: usize = 1024;
+
+/// How many buffers at the front are empty. A vectored call on a stream leaves them out: they would use up places of the
+/// [`IOVECS_MAX`], and a call with empty buffers only returns 0, which means the end of the stream.
+#[inline]
+pub(crate) fn leading_empty<B: Deref<Target = [u8]>>(bufs: &[B]) -> usize {
+    bufs.iter().take_while(|buf| buf.is_empty()).count()
+}
 
 #[inline]
 fn check(result: c_int) -> io::Result<c_int> {

@@ -12,6 +12,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 
 use super::AsyncFd;
 use crate::net::fd::operation::Failure;
+use crate::sys::socket::leading_empty;
 
 impl<T> AsyncRead for &AsyncFd<T>
 where
@@ -26,6 +27,8 @@ where
         cx: &mut Context<'_>,
         bufs: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
+        let first = leading_empty(bufs);
+        let bufs = &mut bufs[first..];
         self.poll_read_with(cx, |mut inner| inner.read_vectored(bufs))
     }
 }
@@ -43,6 +46,7 @@ where
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let bufs = &bufs[leading_empty(bufs)..];
         self.poll_write_with(cx, |mut inner| inner.write_vectored(bufs))
     }
 

@@ -237,6 +237,8 @@ impl NetFd {
         cx: &mut Context<'_>,
         bufs: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
+        let first = socket::leading_empty(bufs);
+        let bufs = &mut bufs[first..];
         let most: usize = bufs.iter().take(socket::IOVECS_MAX).map(|buf| buf.len()).sum();
         if most == 0 {
             return Poll::Ready(self.with("read", |_| Ok(0)));
@@ -285,6 +287,7 @@ impl NetFd {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let bufs = &bufs[socket::leading_empty(bufs)..];
         let most: usize = bufs.iter().take(socket::IOVECS_MAX).map(|buf| buf.len()).sum();
         let polled = self.fd.poll_call(Direction::Write, Hold::Call, caller, cx, |fd| {
             let count = socket::send_vectored(fd, bufs)?;

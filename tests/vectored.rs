@@ -1,0 +1,199 @@
+//! Vectored reads and writes: empty buffers do not use up the places of a call, and more buffers than the kernel takes are no reason to
+//! lose or to invent anything.
+
+mod common;
+
+use std::future::poll_fn;
+use std::io::{IoSlice, IoSliceMut, Write as _};
+use std::pin::Pin;
+
+use common::{pair, run};
+use futures_io::{AsyncRead, AsyncWrite};
+use netpoll::io::{AsyncFd, BufWriter, ReadExt, WriteExt};
+use netpoll::net::{Ancillary, UdpSocket, pipe};
+use netpoll::os::unix::net::UnixStream;
+
+/// How many empty buffers come first: within the kernel's bound of 1,024, at it, and beyond it.
+const EMPTY: [usize; 6] = [1, 1023, 1024, 1025, 2048, 5000];
+
+/// Reads into `empty` buffers without room, then one of 3 and one of 8 bytes.
+async fn read_behind<R: AsyncRead + Unpin>(mut reader: R, empty: usize) -> (usize, [u8; 11]) {
+    let mut bytes = [0; 11];
+    let (first, second) = bytes.split_at_mut(3);
+    let mut bufs: Vec<_> = (0..empty).map(|_| IoSliceMut::new(&mut [])).collect();
+    bufs.extend([IoSliceMut::new(first), IoSliceMut::new(second)]);
+    let count = poll_fn(|cx| Pin::new(&mut reader).poll_read_vectored(cx, &mut bufs)).await.unwrap();
+    drop(bufs);
+    (count, bytes)
+}
+
+/// Writes `empty` buffers, "head", an empty one and "body".
+async fn write_behind<W: AsyncWrite + Unpin>(mut writer: W, empty: usize) -> usize {
+    let mut bufs = vec![IoSlice::new(b""); empty];
+    bufs.extend([IoSlice::new(b"head"), IoSlice::new(b""), IoSlice::new(b"body")]);
+    poll_fn(|cx| Pin::new(&mut writer).poll_write_vectored(cx, &bufs)).await.unwrap()
+}
+
+/// One call moves something from each side, and 0 is the end only.
+async fn crosses<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut reader: R, mut writer: W, what: &str) {
+    for empty in EMPTY {
+        let mut left = write_behind(&mut writer, empty).await;
+        assert!(left == 8 || left == 4, "{what}: {empty} empty buffers and {left} bytes");
+        writer.flush().await.unwrap();
+        let mut all = Vec::new();
+        while left > 0 {
+            let (count, bytes) = read_behind(&mut reader, empty).await;
+            assert!(count > 0, "{what}: {empty} empty buffers and the end of a stream that has none");
+            all.extend_from_slice(&bytes[..count]);
+            left -= count;
+        }
+        assert!(b"headbody".starts_with(&all), "{what}: {}", all.escape_ascii());
+    }
+    // Nothing but empty buffers is nothing.
+    let mut bufs = vec![IoSlice::new(b""); 3000];
+    assert_eq!(poll_fn(|cx| Pin::new(&mut writer).poll_write_vectored(cx, &bufs)).await.unwrap(), 0, "{what}");
+    bufs.clear();
+    assert_eq!(poll_fn(|cx| Pin::new(&mut writer).poll_write_vectored(cx, &bufs)).await.unwrap(), 0, "{what}");
+    let mut bufs: Vec<_> = (0..3000).map(|_| IoSliceMut::new(&mut [])).collect();
+    assert_eq!(poll_fn(|cx| Pin::new(&mut reader).poll_read_vectored(cx, &mut bufs)).await.unwrap(), 0, "{what}");
+}
+
+#[test]
+fn leading_empty_buffers_are_skipped() {
+    run(async {
+        let (client, server) = pair().await;
+        crosses(&client, &server, "TCP").await;
+        crosses(&server, BufWriter::with_capacity(4, &client), "a buffered writer").await;
+        let (one, other) = UnixStream::pair().unwrap();
+        crosses(&one, &other, "a Unix stream").await;
+        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = (AsyncFd::new(reader).unwrap(), AsyncFd::new(writer).unwrap());
+        crosses(&reader, &writer, "a pipe").await;
+    });
+}
+
+#[test]
+fn named_futures_skip_leading_empty_buffers() {
+    run(async {
+        let (client, server) = pair().await;
+        let (one, other) = UnixStream::pair().unwrap();
+        for empty in EMPTY {
+            let mut out = vec![IoSlice::new(b""); empty];
+            out.push(IoSlice::new(b"x"));
+            assert_eq!(client.write_vectored(&out).await.unwrap(), 1, "{empty}");
+            assert_eq!(one.write_vectored(&out).await.unwrap(), 1, "{empty}");
+            client.write_vectored_all(&mut out).await.unwrap();
+            let (mut tcp, mut unix) = ([0; 2], [0; 1]);
+            {
+                let (first, second) = tcp.split_at_mut(1);
+                let mut bufs: Vec<_> = (0..empty).map(|_| IoSliceMut::new(&mut [])).collect();
+                bufs.push(IoSliceMut::new(first));
+                assert_eq!(server.read_vectored(&mut bufs).await.unwrap(), 1, "{empty}");
+                let mut bufs: Vec<_> = (0..empty).map(|_| IoSliceMut::new(&mut [])).collect();
+                bufs.push(IoSliceMut::new(second));
+                assert_eq!(server.read_vectored(&mut bufs).await.unwrap(), 1, "{empty}");
+                let mut bufs: Vec<_> = (0..empty).map(|_| IoSliceMut::new(&mut [])).collect();
+                bufs.push(IoSliceMut::new(&mut unix));
+                assert_eq!(other.read_vectored(&mut bufs).await.unwrap(), 1, "{empty}");
+            }
+            assert_eq!((&tcp, &unix), (b"xx", b"x"));
+        }
+    });
+}
+
+#[test]
+fn write_vectored_all_skips_empty_buffers() {
+    run(async {
+        let (client, server) = pair().await;
+        let mut bufs = vec![IoSlice::new(b""); 1500];
+        let mut expected = Vec::new();
+        for part in [&b"one"[..], b"two", b"three"] {
+            bufs.push(IoSlice::new(part));
+            bufs.extend(vec![IoSlice::new(b""); 1500]);
+            expected.extend_from_slice(part);
+        }
+        client.write_vectored_all(&mut bufs).await.unwrap();
+        client.close_write().unwrap();
+        let mut all = Vec::new();
+        (&mut &server).read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, expected);
+        client.write_vectored_all(&mut vec![IoSlice::new(b""); 3000]).await.unwrap_err();
+    });
+}
+
+#[test]
+fn memory_pipe_skips_empty_buffers() {
+    run(async {
+        let (one, other) = pipe().unwrap();
+        for empty in EMPTY {
+            let write = async {
+                write_behind(&one, empty).await;
+                (&mut &one).flush().await.unwrap();
+            };
+            let ((), (count, bytes)) = futures_lite::future::zip(write, read_behind(&other, empty)).await;
+            assert!(count > 0 && b"headbody".starts_with(&bytes[..count]), "{empty}: {count}");
+        }
+    });
+}
+
+/// What `std`'s sinks would do: the standard output takes something of the first buffer that is not empty.
+#[test]
+fn standard_output_skips_empty_buffers() {
+    run(async {
+        let mut bufs = vec![IoSlice::new(b""); 2000];
+        bufs.push(IoSlice::new(b"\n"));
+        for mut out in [Box::new(netpoll::io::stdout()) as Box<dyn AsyncWrite + Unpin>, Box::new(netpoll::io::stderr())]
+        {
+            assert_eq!(poll_fn(|cx| Pin::new(&mut out).poll_write_vectored(cx, &bufs)).await.unwrap(), 1);
+        }
+        std::io::stdout().flush().unwrap();
+    });
+}
+
+/// A datagram is never cut, and what comes is spread over all buffers.
+#[test]
+fn datagram_of_many_buffers_is_whole() {
+    run(async {
+        let (from, to) = (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let addr = to.local_addr().unwrap();
+        let plain = Ancillary::new();
+        let bytes: Vec<u8> = (0..3000).map(|index: u32| index as u8).collect();
+        for empty in [0, 1024, 4000] {
+            // Empty ones first, then one a byte.
+            let mut bufs = vec![IoSlice::new(b""); empty];
+            bufs.extend(bytes.chunks(1).map(IoSlice::new));
+            assert_eq!(from.send_msg(&bufs, addr, &plain).await.unwrap(), 3000, "{empty}");
+            let mut got = [0; 3100];
+            {
+                let mut bufs: Vec<_> = (0..empty).map(|_| IoSliceMut::new(&mut [])).collect();
+                bufs.extend(got.chunks_mut(1).map(IoSliceMut::new));
+                let info = to.recv_msg(&mut bufs).await.unwrap();
+                assert_eq!((info.len, info.is_truncated), (3000, false), "{empty}");
+                assert_eq!(info.from, from.local_addr().unwrap());
+            }
+            assert!(got[..3000] == bytes && got[3000..] == [0; 100], "{empty}");
+            // Less room than was sent.
+            from.send_msg(&bufs, addr, &plain).await.unwrap();
+            let mut got = [0; 2000];
+            {
+                let mut bufs: Vec<_> = (0..empty).map(|_| IoSliceMut::new(&mut [])).collect();
+                bufs.extend(got.chunks_mut(1).map(IoSliceMut::new));
+                let info = to.recv_msg(&mut bufs).await.unwrap();
+                assert_eq!((info.len, info.is_truncated), (2000, true), "{empty}");
+            }
+            assert!(got == bytes[..2000], "{empty}");
+        }
+        // Too much for a datagram is too much in many buffers as well.
+        let chunk = [7; 64];
+        let error = from.send_msg(&vec![IoSlice::new(&chunk); 1100], addr, &plain).await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
+        // Nothing but empty buffers is an empty datagram.
+        assert_eq!(from.send_msg(&vec![IoSlice::new(b""); 3000], addr, &plain).await.unwrap(), 0);
+        assert_eq!(to.recv_msg(&mut [IoSliceMut::new(&mut [0; 4])]).await.unwrap().len, 0);
+        from.connect(addr).await.unwrap();
+        let mut bufs = vec![IoSlice::new(b""); 1024];
+        bufs.push(IoSlice::new(b"to the peer"));
+        assert_eq!(from.send_msg(&bufs, None, &plain).await.unwrap(), 11);
+        assert_eq!(to.recv(&mut [0; 16]).await.unwrap(), 11);
+    });
+}
