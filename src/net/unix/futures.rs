@@ -41,9 +41,14 @@ fn poll_message<T>(
     end: impl Fn() -> io::Result<T>,
     mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
 ) -> Poll<io::Result<T>> {
-    let polled = fd.fd.poll_call(Direction::Read, hold, Some(operation), cx, |socket| match call(socket) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock && fd.fd.poll.is_hung_up() => Ok((end()?, Left::Maybe)),
-        result => Ok((result?, Left::Maybe)),
+    let polled = fd.fd.poll_call(Direction::Read, hold, Some(operation), cx, |socket| {
+        // Read before the call: what was sent before the hang-up is in the queue then, and an empty queue is the end. Read
+        // afterwards, a message and the hang-up may have come in between.
+        let hung_up = fd.fd.poll.is_hung_up();
+        match call(socket) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && hung_up => Ok((end()?, Left::Maybe)),
+            result => Ok((result?, Left::Maybe)),
+        }
     });
     polled.map_err(|failure| fd.error("read", failure))
 }
@@ -242,5 +247,76 @@ impl<T> Drop for Accept<'_, T> {
 impl<T> fmt::Debug for Accept<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Accept").field("listener", self.fd).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::IoSlice;
+    use std::os::fd::AsFd;
+    use std::task::Waker;
+    use std::time::Instant;
+
+    use futures_lite::future::block_on;
+    use socket2::Type;
+
+    use super::super::UnixSeqpacket;
+    use super::*;
+    use crate::sys::control::{ControlWriter, RIGHTS_WORDS};
+    use crate::sys::unix;
+
+    /// The peer sends and closes between a call that finds nothing and the look at what that means.
+    #[test]
+    fn message_before_hang_up_is_received() {
+        for with_fds in [false, true] {
+            let (ours, theirs) = unix::pair(Type::SEQPACKET).unwrap();
+            let ours = UnixSeqpacket::net_fd(ours).unwrap();
+            let mut operation = Operation::new();
+            let peer = socket::dup_cloexec(theirs.as_fd()).unwrap();
+            let mut theirs = Some(theirs);
+            let mut waited = false;
+            let (mut buf, mut fds) = ([0; 16], Vec::new());
+            let mut call = |fd: BorrowedFd<'_>| {
+                // The second time something had come, which another receiver has taken.
+                if std::mem::replace(&mut waited, true)
+                    && let Some(theirs) = theirs.take()
+                {
+                    assert_eq!(socket::recv(fd, &mut [0; 16], 0).unwrap(), 5);
+                    let nothing = socket::recv(fd, &mut [0; 16], 0).unwrap_err();
+                    let mut words = [0; RIGHTS_WORDS];
+                    let mut control = ControlWriter::new(&mut words);
+                    control.push_fds(&[theirs.as_fd()][..usize::from(with_fds)]).unwrap();
+                    let control = with_fds.then_some(&control);
+                    message::sendmsg(theirs.as_fd(), &[IoSlice::new(b"last words")], None, control, 0).unwrap();
+                    socket::shutdown(theirs.as_fd(), std::net::Shutdown::Both).unwrap();
+                    drop(theirs);
+                    let start = Instant::now();
+                    while !ours.fd.poll.is_hung_up() {
+                        assert!(start.elapsed() < Duration::from_secs(120), "the hang-up is not heard of");
+                        std::thread::yield_now();
+                    }
+                    return Err(nothing);
+                }
+                match with_fds {
+                    true => fds::recv(fd, &mut buf, &mut fds).map(|(count, _)| count),
+                    false => socket::recv(fd, &mut buf, 0),
+                }
+            };
+            let mut poll =
+                |cx: &mut Context<'_>| poll_message(&ours, Hold::Free, &mut operation, cx, || Ok(0), &mut call);
+            assert!(poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            assert_eq!(socket::send(peer.as_fd(), b"first", 0).unwrap(), 5);
+            drop(peer);
+            let received = block_on(poll_fn(poll));
+            ours.fd.cancel(Direction::Read, &mut operation);
+            assert_eq!((received.unwrap(), fds.len()), (10, usize::from(with_fds)));
+            drop(fds);
+            let end = block_on(poll_fn(|cx| {
+                poll_message(&ours, Hold::Free, &mut operation, cx, || Ok(99), |fd| socket::recv(fd, &mut buf, 0))
+            }));
+            assert!(matches!(end, Ok(0 | 99)), "{end:?}");
+            ours.fd.cancel(Direction::Read, &mut operation);
+        }
     }
 }
