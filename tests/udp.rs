@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use common::{becomes, has_ipv6, own_address, park_on, poll_now, poll_once, run};
 use netpoll::net::{
-    Ancillary, OpError, RecvBatch, SendBatch, SocketAddr, UdpSocket, is_closed, is_timeout, raw_os_error,
+    Ancillary, OpError, RecvBatch, SendBatch, SocketAddr, ToSocketAddrs, ToSocketAddrsFuture, UdpSocket, is_closed,
+    is_timeout, raw_os_error,
 };
 use netpoll::task;
 
@@ -38,9 +39,10 @@ fn op_text(error: &io::Error) -> String {
     error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()).expect("an OpError").to_string()
 }
 
-/// Go: TestWriteToUDP. A connected socket takes no address, an unconnected one needs one.
+/// As with std, a datagram with an address goes there, also from a connected socket; one without needs a peer. (G97; Go refuses an
+/// address on a connected socket.)
 #[test]
-fn g97_what_may_be_sent_connected_and_unconnected() {
+fn datagram_goes_to_address_or_peer() {
     run(async {
         let (one, other, a, b) = sockets().await;
         let plain = Ancillary::new();
@@ -70,25 +72,35 @@ fn g97_what_may_be_sent_connected_and_unconnected() {
         assert_eq!(one.send(b"x").await.unwrap(), 1);
         assert_eq!(one.send_msg(&bufs, None, &plain).await.unwrap(), 1);
         assert_eq!(one.send_many(&mut batch).await.unwrap(), 1);
-        batch.push(b"x", b);
-        let by_hand = std::future::poll_fn(|cx| one.poll_send_to(cx, b"x", b));
-        for error in [
-            one.send_to(b"x", b).await.unwrap_err(),
-            one.send_msg(&bufs, b, &plain).await.unwrap_err(),
-            one.send_many(&mut batch).await.unwrap_err(),
-            by_hand.await.unwrap_err(),
-        ] {
-            assert_eq!(op_text(&error), format!("write udp {a}->{b}: use of WriteTo with pre-connected connection"));
-            assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        }
-        // All that went arrives.
-        other.set_read_timeout(Some(common::BOUND)).unwrap();
         for _ in 0..6 {
             assert_eq!(other.recv_from(&mut [0; 8]).await.unwrap(), (1, a));
         }
-        // To another peer.
+        // To somebody else: the peer stays the peer.
         let third = socket().await;
-        one.connect(third.local_addr().unwrap()).await.unwrap();
+        let c = third.local_addr().unwrap();
+        for to in [b, c] {
+            let receiver = if to == b { &other } else { &third };
+            assert_eq!(one.send_to(b"1", to).await.unwrap(), 1);
+            assert_eq!(one.send_msg(&[IoSlice::new(b"22")], to, &plain).await.unwrap(), 2);
+            batch.push(b"333", to);
+            assert_eq!(one.send_many(&mut batch).await.unwrap(), 1);
+            assert_eq!(std::future::poll_fn(|cx| one.poll_send_to(cx, b"4444", to)).await.unwrap(), 4);
+            for count in 1..=4 {
+                assert_eq!(receiver.recv_from(&mut [0; 8]).await.unwrap(), (count, a));
+            }
+        }
+        assert_eq!(one.peer_addr().unwrap(), b);
+        batch.push(b"x", None);
+        batch.push(b"x", c);
+        batch.push(b"x", None);
+        while !batch.is_empty() {
+            one.send_many(&mut batch).await.unwrap();
+        }
+        for receiver in [&other, &third, &other] {
+            assert_eq!(receiver.recv_from(&mut [0; 8]).await.unwrap(), (1, a));
+        }
+        // To another peer.
+        one.connect(c).await.unwrap();
         one.send(b"third").await.unwrap();
         assert_eq!(third.recv(&mut [0; 8]).await.unwrap(), 5);
     });
@@ -222,6 +234,101 @@ fn g102_families_of_targets() {
         let v6 = UdpSocket::bind("[::1]:0").await.unwrap();
         dual.send_to(b"z", v6.local_addr().unwrap()).await.unwrap();
         assert_eq!(v6.recv_from(&mut buf).await.unwrap(), (1, (Ipv6Addr::LOCALHOST, port).into()));
+    });
+}
+
+/// The addresses of a name of two families, in either order, in a type of its own and as a list.
+struct Name(Vec<SocketAddr>);
+
+impl ToSocketAddrs for Name {
+    type Iter = std::vec::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
+        let addrs = self.0.clone();
+        ToSocketAddrsFuture::blocking(move || Ok(addrs.into_iter()))
+    }
+}
+
+#[test]
+fn send_to_picks_address_of_fitting_family() {
+    run(async {
+        if !has_ipv6() {
+            return;
+        }
+        let v4 = socket().await;
+        let to_v4 = v4.local_addr().unwrap();
+        let v6 = UdpSocket::bind("[::1]:0").await.unwrap();
+        let to_v6 = v6.local_addr().unwrap();
+        let only_v6 = || {
+            let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None).unwrap();
+            socket.set_only_v6(true).unwrap();
+            socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()).unwrap();
+            UdpSocket::from(OwnedFd::from(socket))
+        };
+        // Where each sender is bound, and whether it sends to IPv4 and to IPv6.
+        let senders = [
+            ("127.0.0.1:0", [true, false]),
+            ("0.0.0.0:0", [true, false]),
+            ("[::ffff:127.0.0.1]:0", [true, false]),
+            ("[::1]:0", [false, true]),
+            ("[::]:0", [true, true]),
+            ("[::]:0, IPv6 only", [false, true]),
+        ];
+        let mapped = SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), to_v4.port());
+        let mut buf = [0; 8];
+        for (what, [sends_v4, sends_v6]) in senders {
+            let sender = async || if what.contains("only") { only_v6() } else { UdpSocket::bind(what).await.unwrap() };
+            for addrs in [vec![to_v6, to_v4], vec![to_v4, to_v6], vec![to_v6, mapped], vec![to_v6, to_v6, to_v4]] {
+                let goes_to_v4 = if addrs[0].ip().to_canonical().is_ipv4() { sends_v4 } else { !sends_v6 };
+                let receiver = if goes_to_v4 { &v4 } else { &v6 };
+                let sender = sender().await;
+                let port = sender.local_addr().unwrap().port();
+                assert_eq!(sender.send_to(b"list", &addrs[..]).await.unwrap(), 4, "{what}: {addrs:?}");
+                let (count, from) = receiver.recv_from(&mut buf).await.unwrap();
+                assert_eq!((count, from.port()), (4, port), "{what}: {addrs:?}");
+                // The answer comes back: it was sent from an address of the receiver's family.
+                receiver.send_to(b"answer", from).await.unwrap();
+                assert_eq!(sender.recv_from(&mut buf).await.unwrap().0, 6, "{what}: {addrs:?}");
+                assert_eq!(sender.send_to(b"name", Name(addrs.clone())).await.unwrap(), 4, "{what}: {addrs:?}");
+                assert_eq!(receiver.recv_from(&mut buf).await.unwrap(), (4, from), "{what}: {addrs:?}");
+                sender.connect(Name(addrs)).await.unwrap();
+                let peer = sender.peer_addr().unwrap();
+                assert_eq!(peer.ip().to_canonical().is_ipv4(), goes_to_v4, "{what}: {peer}");
+                assert_eq!(sender.send(b"peer").await.unwrap(), 4);
+                assert_eq!(receiver.recv_from(&mut buf).await.unwrap(), (4, from), "{what}");
+            }
+            // Nothing that fits: the kernel says why.
+            let wrong = if !sends_v4 { to_v4 } else { to_v6 };
+            if !(sends_v4 && sends_v6) {
+                let error = sender().await.send_to(b"x", &[wrong, wrong][..]).await.unwrap_err();
+                assert!(error.raw_os_error().is_some(), "{what}: {error}");
+            }
+        }
+    });
+}
+
+/// An address that the kernel refuses as such: the next one is tried, and one datagram goes.
+#[test]
+fn send_to_tries_next_address_after_refusal() {
+    run(async {
+        if !has_ipv6() {
+            return;
+        }
+        let (sender, receiver) = (UdpSocket::bind("[::]:0").await.unwrap(), UdpSocket::bind("[::1]:0").await.unwrap());
+        let good = receiver.local_addr().unwrap();
+        // Nobody has port 0.
+        let nowhere = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+        let refused = sender.send_to(b"x", nowhere).await.unwrap_err();
+        let error = sender.send_to(b"x", &[nowhere, nowhere][..]).await.unwrap_err();
+        assert_eq!(error.raw_os_error(), refused.raw_os_error());
+        assert_eq!(sender.send_to(b"x", &[nowhere, good, good][..]).await.unwrap(), 1);
+        assert_eq!(receiver.recv(&mut [0; 4]).await.unwrap(), 1);
+        let mut buf = [0; 4];
+        assert!(poll_once(&mut receiver.recv(&mut buf)).await.is_pending(), "one datagram");
+        // What is wrong with the datagram is wrong at every address.
+        let long = vec![0; 70_000];
+        let error = sender.send_to(&long, &[good, good][..]).await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
     });
 }
 
@@ -631,7 +738,7 @@ fn conversions_keep_the_socket_and_know_its_peer() {
         let one = UdpSocket::from(std_socket);
         let mut buf = [0; 8];
         assert!(poll_once(&mut one.recv(&mut buf)).await.is_pending(), "it was made non-blocking");
-        assert_eq!(one.send_to(b"x", b).await.unwrap_err().kind(), ErrorKind::InvalidInput, "it is connected");
+        assert_eq!(one.peer_addr().unwrap(), b, "it is connected");
         one.send(b"std").await.unwrap();
         assert_eq!(other.recv(&mut buf).await.unwrap(), 3);
         let number = one.into_raw_fd();

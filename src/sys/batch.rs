@@ -5,12 +5,14 @@
 //! # Invariants
 //! * The pointers in headers and vectors are written before each call, from the memory that the box owns, and are not
 //!   followed at any other time: so a box may move, also to another thread.
-//! * An inbox's memory has its size from the beginning; an outbox's grows in `push` alone.
+//! * An inbox's memory has its size from the beginning. An outbox's grows in `push` alone, and is at most a few times what
+//!   the messages that have not gone take: what has gone is released.
 
 #![allow(unsafe_code)]
 // Lengths of control data are `size_t` with some C libraries and `socklen_t` with others.
 #![allow(clippy::unnecessary_cast)]
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -171,13 +173,52 @@ pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> i
     Ok(count)
 }
 
+/// Elements that are appended at the end and released from the front. A position counts from the first element ever appended.
+#[derive(Debug)]
+struct Tape<T> {
+    kept: Vec<T>,
+    /// The position of the first that is kept.
+    base: u64,
+}
+
+impl<T: Copy> Tape<T> {
+    const fn new() -> Tape<T> {
+        Tape { kept: Vec::new(), base: 0 }
+    }
+
+    /// Appends `elements`: the position behind them.
+    fn push(&mut self, elements: &[T]) -> u64 {
+        self.kept.extend_from_slice(elements);
+        self.base + self.kept.len() as u64
+    }
+
+    fn get(&self, start: u64, end: u64) -> &[T] {
+        &self.kept[(start - self.base) as usize..(end - self.base) as usize]
+    }
+
+    /// What is before `position` is not needed any more. It is removed once it is half of all, so that each element is moved
+    /// once on average.
+    fn release(&mut self, position: u64) {
+        let unused = (position - self.base) as usize;
+        if unused > 0 && unused >= self.kept.len() / 2 {
+            self.kept.drain(..unused);
+            self.base = position;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.kept.clear();
+        self.base = 0;
+    }
+}
+
 /// A message in an [`Outbox`].
 #[derive(Debug)]
 struct Outgoing {
     to: Option<SockAddr>,
-    /// Where its bytes and its control data end; they begin where its predecessor's do.
-    bytes_end: usize,
-    control_end: usize,
+    /// The positions where its bytes and its control data end; they begin where its predecessor's do.
+    bytes_end: u64,
+    control_end: u64,
     /// It goes where its predecessor goes, and neither has control data: one call of the network stack may carry both.
     follows: bool,
 }
@@ -198,11 +239,12 @@ pub(crate) struct Outbox {
     cuts: Vec<Cut>,
     /// The message after the last that a header stands for.
     ends: Vec<usize>,
-    messages: Vec<Outgoing>,
-    bytes: Vec<u8>,
-    control: Vec<Word>,
-    /// So many of `messages` have gone.
-    gone: usize,
+    /// Those that are still to go.
+    messages: VecDeque<Outgoing>,
+    bytes: Tape<u8>,
+    control: Tape<Word>,
+    /// The positions where the first message's bytes and control data begin.
+    starts: (u64, u64),
 }
 
 // SAFETY: as for `Inbox`.
@@ -217,34 +259,31 @@ impl Outbox {
             vectors: Vec::new(),
             cuts: Vec::new(),
             ends: Vec::new(),
-            messages: Vec::new(),
-            bytes: Vec::new(),
-            control: Vec::new(),
-            gone: 0,
+            messages: VecDeque::new(),
+            bytes: Tape::new(),
+            control: Tape::new(),
+            starts: (0, 0),
         }
     }
 
     /// How many are still to go.
     pub(crate) fn len(&self) -> usize {
-        self.messages.len() - self.gone
+        self.messages.len()
     }
 
-    /// Whether some that are still to go have an address, and whether some have none.
-    pub(crate) fn addressed(&self) -> (bool, bool) {
-        let left = &self.messages[self.gone..];
-        (left.iter().any(|message| message.to.is_some()), left.iter().any(|message| message.to.is_none()))
+    /// Whether the first that is to go has an address.
+    pub(crate) fn first_has_address(&self) -> bool {
+        self.messages.front().is_some_and(|message| message.to.is_some())
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8], to: Option<SockAddr>, control: &ControlWriter<'_>) {
         let follows = control.bytes().is_empty()
-            && self.messages.last().is_some_and(|last| {
-                let control_start = self.messages.iter().rev().nth(1).map_or(0, |before| before.control_end);
+            && self.messages.back().is_some_and(|last| {
+                let control_start = self.starts(self.messages.len() - 1).1;
                 last.control_end == control_start && last.to == to
             });
-        self.bytes.extend_from_slice(bytes);
-        self.control.extend_from_slice(control.words());
-        let (bytes_end, control_end) = (self.bytes.len(), self.control.len());
-        self.messages.push(Outgoing { to, bytes_end, control_end, follows });
+        let (bytes_end, control_end) = (self.bytes.push(bytes), self.control.push(control.words()));
+        self.messages.push_back(Outgoing { to, bytes_end, control_end, follows });
         if self.headers.len() < self.messages.len().min(MESSAGES_MAX) {
             self.headers.push(empty_header());
             self.vectors.push(NO_BYTES);
@@ -253,37 +292,40 @@ impl Outbox {
         }
     }
 
-    /// The first `count` that are still to go have gone, or are not to go.
+    /// The first `count` have gone, or are not to go.
     pub(crate) fn advance(&mut self, count: usize) {
-        self.gone += count.min(self.len());
-        if self.len() == 0 {
-            self.clear();
+        if count >= self.len() {
+            return self.clear();
         }
+        self.starts = self.starts(count);
+        self.messages.drain(..count);
+        self.bytes.release(self.starts.0);
+        self.control.release(self.starts.1);
     }
 
     pub(crate) fn clear(&mut self) {
         self.messages.clear();
         self.bytes.clear();
         self.control.clear();
-        self.gone = 0;
+        self.starts = (0, 0);
     }
 
-    /// Where the bytes and the control data of a message begin.
-    fn starts(&self, index: usize) -> (usize, usize) {
+    /// The positions where the bytes and the control data of a message begin.
+    fn starts(&self, index: usize) -> (u64, u64) {
         index
             .checked_sub(1)
-            .map_or((0, 0), |before| (self.messages[before].bytes_end, self.messages[before].control_end))
+            .map_or(self.starts, |before| (self.messages[before].bytes_end, self.messages[before].control_end))
     }
 
     /// The end of those from `first` on that may go as segments of one datagram: all of one size, but for the last.
     fn run(&self, first: usize) -> usize {
         let start = self.starts(first).0;
-        let size = self.messages[first].bytes_end - start;
+        let size = (self.messages[first].bytes_end - start) as usize;
         let mut end = first + 1;
         let mut last = size;
         while let Some(next) = self.messages.get(end) {
-            let bytes = next.bytes_end - self.messages[end - 1].bytes_end;
-            let fits = end - first < SEGMENTS_MAX && next.bytes_end - start <= SEGMENTED_MAX;
+            let bytes = (next.bytes_end - self.messages[end - 1].bytes_end) as usize;
+            let fits = end - first < SEGMENTS_MAX && (next.bytes_end - start) as usize <= SEGMENTED_MAX;
             if !next.follows || !fits || last < size || bytes == 0 || bytes > size {
                 break;
             }
@@ -295,12 +337,12 @@ impl Outbox {
 
     /// How many headers describe what is to go.
     fn prepare(&mut self, merge: bool) -> usize {
-        let (mut first, mut count) = (self.gone, 0);
+        let (mut first, mut count) = (0, 0);
         while first < self.messages.len() && count < self.headers.len() {
             let end = if merge { self.run(first) } else { first + 1 };
             let (bytes_start, control_start) = self.starts(first);
             let (message, last) = (&self.messages[first], &self.messages[end - 1]);
-            let mut control = &self.control[control_start..message.control_end];
+            let mut control = self.control.get(control_start, message.control_end);
             if end > first + 1 {
                 let cut = &mut self.cuts[count];
                 let pushed = ControlWriter::new(cut).push(
@@ -312,7 +354,7 @@ impl Outbox {
                 control = cut;
             }
             // The kernel reads only, also where its types say otherwise.
-            let part = &self.bytes[bytes_start..last.bytes_end];
+            let part = self.bytes.get(bytes_start, last.bytes_end);
             self.vectors[count] = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
             let header = &mut self.headers[count].msg_hdr;
             let (name, length) = message.to.as_ref().map_or((std::ptr::null(), 0), |to| (to.as_ptr(), to.len()));
@@ -332,7 +374,7 @@ impl Outbox {
 
 impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} to go, {} gone", self.len(), self.gone)
+        write!(f, "{} to go", self.len())
     }
 }
 
@@ -345,8 +387,7 @@ pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox, merge: bool) -> 
     // SAFETY: `prepare` has just pointed so many headers at memory of the box, valid for reads of the lengths given.
     let sent = unsafe { libc::sendmmsg(fd.as_raw_fd(), headers, count, flags as _) };
     let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
-    let end = sent.checked_sub(1).map_or(outbox.gone, |last| outbox.ends[last]);
-    let messages = end - outbox.gone;
+    let messages = sent.checked_sub(1).map_or(0, |last| outbox.ends[last]);
     outbox.advance(messages);
     Ok(messages)
 }
@@ -373,9 +414,9 @@ mod tests {
             for message in [&b"one"[..], b"", b"three"] {
                 outbox.push(message, Some(address.clone()), &ControlWriter::new(&mut []));
             }
-            assert_eq!((outbox.len(), outbox.addressed()), (3, (true, false)));
+            assert_eq!((outbox.len(), outbox.first_has_address()), (3, true));
             assert_eq!(sendmmsg(from.as_fd(), &mut outbox, false).unwrap(), 3);
-            assert_eq!((outbox.len(), outbox.gone), (0, 0));
+            assert_eq!(outbox.len(), 0);
             assert_eq!(recvmmsg(to.as_fd(), &mut inbox, 0).unwrap(), 3);
             let came: Vec<_> = (0..9).map_while(|index| inbox.get(index)).collect();
             let bytes: Vec<_> = came.iter().map(|message| message.bytes).collect();
@@ -472,6 +513,51 @@ mod tests {
         assert_eq!(outbox.prepare(true), 3);
         assert_eq!(outbox.ends[..3], [1, 2, 4], "control data keeps apart");
         outbox.advance(3);
-        assert_eq!((outbox.prepare(true), outbox.ends[0]), (1, 4), "what has gone is not counted");
+        assert_eq!((outbox.prepare(true), outbox.ends[0]), (1, 1), "what has gone is not counted");
+    }
+
+    /// A queue that is topped up before it is empty.
+    #[test]
+    fn sent_messages_are_released() {
+        let (from, to) = sockets();
+        let address = SockAddr::from(to.local_addr().unwrap());
+        let mut words = [0; CONTROL_WORDS];
+        let mut control = ControlWriter::new(&mut words);
+        control.push(libc::SOL_IP, libc::IP_TTL, 1 as c_int).unwrap();
+        let mut outbox = Outbox::new();
+        let (mut pushed, mut gone) = (0_u32, 0_u32);
+        for round in 0..200 {
+            while outbox.len() < 500 {
+                // Of many sizes: the gaps that they leave differ.
+                let size = 4 + pushed as usize * 37 % 1000;
+                let bytes = [&pushed.to_ne_bytes()[..], &vec![7; size]].concat();
+                let plain = ControlWriter::new(&mut []);
+                outbox.push(&bytes, Some(address.clone()), if pushed % 3 == 0 { &control } else { &plain });
+                pushed += 1;
+            }
+            let (skip, send) = (round % 7, 1 + round % 90);
+            outbox.advance(skip);
+            gone += skip as u32;
+            for _ in 0..send {
+                // One at a time: what comes is what was pushed.
+                let starts = outbox.starts;
+                let first = outbox.bytes.get(starts.0, outbox.messages[0].bytes_end);
+                assert_eq!(first[..4], gone.to_ne_bytes());
+                assert_eq!(outbox.messages[0].control_end - starts.1 > 0, gone % 3 == 0);
+                outbox.advance(1);
+                gone += 1;
+            }
+            let bytes = outbox.bytes.kept.capacity();
+            assert!(bytes <= 500 * 1008 * 4, "round {round}: room for {bytes} bytes");
+            assert!(outbox.control.kept.capacity() <= 500 * 8, "round {round}");
+            assert!(outbox.messages.capacity() <= 2048, "round {round}");
+        }
+        // What is left can be sent.
+        let left = outbox.len();
+        outbox.advance(left - 2);
+        assert_eq!(sendmmsg(from.as_fd(), &mut outbox, false).unwrap(), 2);
+        let mut inbox = Inbox::new(2, 2000);
+        assert_eq!(recvmmsg(to.as_fd(), &mut inbox, 0).unwrap(), 2);
+        assert_eq!(inbox.get(1).unwrap().bytes[..4], (pushed - 1).to_ne_bytes());
     }
 }

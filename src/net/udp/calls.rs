@@ -4,15 +4,16 @@
 //! datagrams, and a short count says nothing, so only EAGAIN ends readiness.
 //!
 //! # Compared with Go (internal/poll/fd_unix.go, net/udpsock_posix.go)
-//! Go takes the read or write lock around each call. A connected socket takes no address, and an unconnected one needs
-//! one: Go's rule and Go's texts, also where the kernel would be more generous.
+//! Go takes the read or write lock around each call, and refuses an address on a connected socket, which the kernel and std accept.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::iter::Chain;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
+use std::vec;
 
-use socket2::SockAddr;
+use socket2::{SockAddr, SockRef};
 
 use super::ancillary::Ancillary;
 use super::batch::{RecvBatch, RecvInfo, SendBatch};
@@ -32,6 +33,34 @@ pub(super) fn canonical(addr: SocketAddr) -> SockAddr {
         IpAddr::V6(_) => addr.into(),
     }
 }
+
+/// Whether a send failed because of where it was to go, so that another address may do.
+pub(super) fn is_of_address(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EAFNOSUPPORT
+                | libc::EADDRNOTAVAIL
+                | libc::ENETUNREACH
+                | libc::EHOSTUNREACH
+                | libc::ENETDOWN
+                | libc::EHOSTDOWN
+                | libc::EINVAL
+        )
+    )
+}
+
+/// Whether a socket sends to addresses of a family, and of which: by its own address, and by whether it takes IPv6 only.
+fn sends_to(local: IpAddr, only_v6: bool, to: SocketAddr) -> bool {
+    let to_v4 = to.ip().to_canonical().is_ipv4();
+    match local {
+        IpAddr::V6(ip) if ip.is_unspecified() => !(to_v4 && only_v6),
+        local => local.to_canonical().is_ipv4() == to_v4,
+    }
+}
+
+/// Addresses to try, best first.
+pub(super) type Targets = Chain<std::option::IntoIter<SocketAddr>, vec::IntoIter<SocketAddr>>;
 
 /// Whether `send_many` may leave it to the kernel to cut one large datagram into many (UDP_SEGMENT, Linux 4.18).
 ///
@@ -185,7 +214,9 @@ impl NetFd {
         let mut words = [0; CONTROL_WORDS];
         let mut control = ControlWriter::new(&mut words);
         ancillary.encode(to, &mut control)?;
-        self.poll_datagram(Direction::Write, caller, cx, |fd| message::sendmsg(fd, bufs, to, Some(&control), 0))
+        let sent =
+            self.poll_datagram(Direction::Write, caller, cx, |fd| message::sendmsg(fd, bufs, to, Some(&control), 0));
+        sent.map_err(|error| self.explained(error, to.is_some()))
     }
 
     #[inline]
@@ -199,13 +230,28 @@ impl NetFd {
         if batch.is_empty() {
             return Poll::Ready(self.with("write", |_| Ok(0)));
         }
-        self.poll_datagram(Direction::Write, caller, cx, |fd| {
+        let sent = self.poll_datagram(Direction::Write, caller, cx, |fd| {
             let merge = segmentation.is_usable(fd);
             match batch::sendmmsg(fd, &mut batch.outbox, merge) {
                 Err(error) if merge && segmentation.is_refused(&error) => batch::sendmmsg(fd, &mut batch.outbox, false),
                 result => result,
             }
-        })
+        });
+        sent.map_err(|error| self.explained(error, batch.outbox.first_has_address()))
+    }
+
+    /// `addrs` in their order, but for those of a family that the socket does not send to, which come last. One address is left
+    /// to the kernel, without a look at the socket and without an allocation.
+    pub(super) fn targets(&self, mut addrs: impl Iterator<Item = SocketAddr>) -> Targets {
+        let (first, second) = (addrs.next(), addrs.next());
+        let Some(second) = second else { return first.into_iter().chain(Vec::new()) };
+        let mut all: Vec<_> = first.into_iter().chain([second]).chain(addrs).collect();
+        let own = self.fd.with(|fd| Ok((socket::local_addr(fd)?.ip(), SockRef::from(&fd).only_v6().unwrap_or(false))));
+        // Without an answer the socket is closed, or none of UDP: the call says so.
+        if let Ok((local, only_v6)) = own {
+            all.sort_by_key(|addr| !sends_to(local, only_v6, *addr));
+        }
+        None.into_iter().chain(all)
     }
 
     /// One call of the user's, if the socket is open and its deadline has not passed.
@@ -221,14 +267,13 @@ impl NetFd {
         Ok(value)
     }
 
-    /// The error of a datagram that has an address on a connected socket.
+    /// The error of a message: without an address on an unconnected socket, that it is missing.
     #[cold]
-    pub(super) fn connected_error(&self) -> io::Error {
-        let text = "use of WriteTo with pre-connected connection";
-        self.op("write").other(io::Error::new(io::ErrorKind::InvalidInput, text))
+    fn explained(&self, error: io::Error, has_address: bool) -> io::Error {
+        if error.raw_os_error() == Some(libc::EDESTADDRREQ) && !has_address { self.missing_error() } else { error }
     }
 
-    /// The error of a datagram that has none on an unconnected one.
+    /// The error of a datagram that has no address and no peer.
     #[cold]
     pub(super) fn missing_error(&self) -> io::Error {
         self.op("write").other(AddrError::missing())

@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use super::UdpSocket;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::tcp::convert::{adopt, given, raw, release};
-use crate::sys::socket;
 
 impl From<std::net::UdpSocket> for UdpSocket {
     fn from(socket: std::net::UdpSocket) -> UdpSocket {
@@ -21,8 +20,7 @@ impl From<OwnedFd> for UdpSocket {
     /// # Panics
     /// At 2²⁴ sockets in one process.
     fn from(fd: OwnedFd) -> UdpSocket {
-        let is_connected = socket::peer_addr_any(fd.as_fd()).is_ok();
-        UdpSocket::from_net_fd(adopt(fd, NetFd::udp), is_connected)
+        UdpSocket::from_net_fd(adopt(fd, NetFd::udp))
     }
 }
 

@@ -16,7 +16,7 @@ use socket2::SockAddr;
 use super::UdpSocket;
 use super::ancillary::Ancillary;
 use super::batch::{RecvBatch, RecvInfo, SendBatch};
-use super::calls::{Segmentation, canonical};
+use super::calls::{Segmentation, Targets, canonical, is_of_address};
 use crate::net::ToSocketAddrsFuture;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Operation;
@@ -67,27 +67,14 @@ operation_future! {
 
 operation_future! {
     /// Sends a datagram with something beside it; returned by [`UdpSocket::send_msg`].
-    SendMsg<'a> { is_connected: bool, bufs: &'a [IoSlice<'a>], to: Option<SocketAddr>, ancillary: Ancillary },
-    Write -> io::Result<usize>,
-    |this, cx| match this.to {
-        Some(_) if this.is_connected => Poll::Ready(Err(this.fd.connected_error())),
-        None if !this.is_connected => Poll::Ready(Err(this.fd.missing_error())),
-        to => {
-            let to = to.map(canonical);
-            this.fd.poll_send_msg(Some(&mut this.operation), cx, this.bufs, to.as_ref(), &this.ancillary)
-        }
-    }
+    SendMsg<'a> { bufs: &'a [IoSlice<'a>], to: Option<SockAddr>, ancillary: Ancillary }, Write -> io::Result<usize>,
+    |this, cx| this.fd.poll_send_msg(Some(&mut this.operation), cx, this.bufs, this.to.as_ref(), &this.ancillary)
 }
 
 operation_future! {
     /// Sends many datagrams; returned by [`UdpSocket::send_many`].
-    SendMany<'a> { segmentation: &'a Segmentation, is_connected: bool, batch: &'a mut SendBatch },
-    Write -> io::Result<usize>,
-    |this, cx| match this.batch.outbox.addressed() {
-        (true, _) if this.is_connected => Poll::Ready(Err(this.fd.connected_error())),
-        (_, true) if !this.is_connected => Poll::Ready(Err(this.fd.missing_error())),
-        _ => this.fd.poll_send_many(Some(&mut this.operation), cx, this.batch, this.segmentation),
-    }
+    SendMany<'a> { segmentation: &'a Segmentation, batch: &'a mut SendBatch }, Write -> io::Result<usize>,
+    |this, cx| this.fd.poll_send_many(Some(&mut this.operation), cx, this.batch, this.segmentation)
 }
 
 /// Resolves an address and sends a datagram there; returned by [`UdpSocket::send_to`].
@@ -97,13 +84,16 @@ pub struct SendTo<'a, I> {
     operation: Operation,
     buf: &'a [u8],
     resolving: ToSocketAddrsFuture<I>,
-    /// What was resolved.
-    to: Option<SockAddr>,
+    /// The address that is tried, and those that may be tried after it, once they are known.
+    to: Option<SocketAddr>,
+    others: Option<Targets>,
+    /// The error of the first address, where others were tried after it.
+    error: Option<io::Error>,
 }
 
 impl<'a, I> SendTo<'a, I> {
     pub(super) fn new(socket: &'a UdpSocket, buf: &'a [u8], to: ToSocketAddrsFuture<I>) -> SendTo<'a, I> {
-        SendTo { socket, operation: Operation::new(), buf, resolving: to, to: None }
+        SendTo { socket, operation: Operation::new(), buf, resolving: to, to: None, others: None, error: None }
     }
 }
 
@@ -116,19 +106,26 @@ impl<I: Iterator<Item = SocketAddr>> Future for SendTo<'_, I> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let fd = this.socket.net_fd();
-        if this.socket.is_connected() {
-            return Poll::Ready(Err(fd.connected_error()));
-        }
-        let to = match &this.to {
-            Some(to) => to,
-            None => {
+        let others = match &mut this.others {
+            Some(others) => others,
+            none => {
                 let resolved = ready!(Pin::new(&mut this.resolving).poll(cx));
-                let mut addrs = resolved.map_err(|error| fd.op("write").other(error))?;
-                let Some(first) = addrs.next() else { return Poll::Ready(Err(fd.missing_error())) };
-                this.to.insert(canonical(first))
+                let addrs = resolved.map_err(|error| fd.op("write").other(error))?;
+                let targets = none.insert(fd.targets(addrs));
+                this.to = targets.next();
+                targets
             }
         };
-        fd.poll_send_to(Some(&mut this.operation), cx, this.buf, to)
+        while let Some(to) = this.to {
+            match ready!(fd.poll_send_to(Some(&mut this.operation), cx, this.buf, &canonical(to))) {
+                Err(error) if is_of_address(&error) => {
+                    this.error.get_or_insert(error);
+                    this.to = others.next();
+                }
+                sent => return Poll::Ready(sent),
+            }
+        }
+        Poll::Ready(Err(this.error.take().unwrap_or_else(|| fd.missing_error())))
     }
 }
 

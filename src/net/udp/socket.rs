@@ -21,7 +21,6 @@ use crate::net::futures::{Closed, Readable, Writable};
 use crate::net::raw::raw_access;
 use crate::net::{AddrError, ToSocketAddrs};
 use crate::rt::poller::Direction;
-use crate::sync::{AtomicBool, Ordering};
 use crate::sys::socket;
 
 /// A UDP socket.
@@ -31,8 +30,9 @@ use crate::sys::socket;
 ///
 /// # Connected and unconnected
 /// [`send_to`](UdpSocket::send_to) says where to, [`recv_from`](UdpSocket::recv_from) from where. After
-/// [`connect`](UdpSocket::connect) the socket takes datagrams of the peer only, [`send`](UdpSocket::send) goes there, what ICMP
-/// reports (`ConnectionRefused`) is the error of the next operation, and an address is refused with `InvalidInput`, as in Go.
+/// [`connect`](UdpSocket::connect) the socket receives datagrams of the peer only, [`send`](UdpSocket::send) sends there, and what ICMP
+/// reports (`ConnectionRefused`) is the error of the next operation. A datagram with an address goes to that address on a connected
+/// socket too, as with std; the peer stays the peer. (Go refuses it.)
 ///
 /// # Speed
 /// [`recv_many`](UdpSocket::recv_many) and [`send_many`](UdpSocket::send_many) move many datagrams a system call. With
@@ -64,15 +64,13 @@ use crate::sys::socket;
 /// ```
 pub struct UdpSocket {
     fd: NetFd,
-    /// It has a peer.
-    connected: AtomicBool,
     segmentation: Segmentation,
 }
 
 /// Binding, connecting, receiving, sending, closing and addresses.
 impl UdpSocket {
-    pub(super) fn from_net_fd(fd: NetFd, is_connected: bool) -> UdpSocket {
-        UdpSocket { fd, connected: AtomicBool::new(is_connected), segmentation: Segmentation::default() }
+    pub(super) fn from_net_fd(fd: NetFd) -> UdpSocket {
+        UdpSocket { fd, segmentation: Segmentation::default() }
     }
 
     pub(crate) fn net_fd(&self) -> &NetFd {
@@ -85,11 +83,6 @@ impl UdpSocket {
 
     pub(super) fn into_net_fd(self) -> NetFd {
         self.fd
-    }
-
-    pub(super) fn is_connected(&self) -> bool {
-        // ORDERING: the kernel is asked afterwards and has the last word; the flag guards nothing.
-        self.connected.load(Ordering::Relaxed)
     }
 
     /// Binds to the first of `addrs` that can be had; port 0 for any. `[::]` takes both families, `0.0.0.0` IPv4 only.
@@ -106,7 +99,7 @@ impl UdpSocket {
         let mut last = None;
         for addr in addrs {
             match options::bound_socket(addr) {
-                Ok(fd) => return Ok(UdpSocket::from_net_fd(NetFd::udp(fd)?, false)),
+                Ok(fd) => return Ok(UdpSocket::from_net_fd(NetFd::udp(fd)?)),
                 Err(error) => last = Some(error),
             }
         }
@@ -132,14 +125,17 @@ impl UdpSocket {
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
     pub fn bind_multicast(group: SocketAddr, interface: u32) -> io::Result<UdpSocket> {
-        Ok(UdpSocket::from_net_fd(NetFd::udp(options::multicast_socket(group, interface)?)?, false))
+        Ok(UdpSocket::from_net_fd(NetFd::udp(options::multicast_socket(group, interface)?)?))
     }
 
-    /// Connects to the first of `addrs` that can be had: no packet is sent. Again, to another.
+    /// Connects to the first of `addrs` that the socket can reach: no packet is sent. A socket may be connected again, to another peer.
+    ///
+    /// Addresses of a family that the socket does not send to come last: IPv6 for an IPv4 socket; IPv4 for one of IPv6 that is bound to an IPv6
+    /// address other than `::`, or takes IPv6 only.
     ///
     /// # Errors
-    /// An [`OpError`](crate::net::OpError) of the last address, `dial udp ADDR: connect: …`: `NetworkUnreachable`, EAFNOSUPPORT for another
-    /// family …; or that there is none, `dial udp: …`, as [`TcpStream::connect`](crate::net::TcpStream::connect).
+    /// An [`OpError`](crate::net::OpError) of the last address that was tried, `dial udp ADDR: connect: …`: `NetworkUnreachable`, EAFNOSUPPORT for
+    /// another family …; or that there is none, `dial udp: …`, as [`TcpStream::connect`](crate::net::TcpStream::connect).
     ///
     /// # Cancel safety
     /// The socket is as it was if the future is dropped.
@@ -147,13 +143,9 @@ impl UdpSocket {
         let op = |addr: Option<SocketAddr>| Op::at("dial", "udp", addr.map(Addr::Ip));
         let addrs = addrs.to_socket_addrs().await.map_err(|error| op(None).other(error))?;
         let mut last = None;
-        for addr in addrs {
+        for addr in self.fd.targets(addrs) {
             match self.fd.with("dial", |fd| Ok(socket::connect(fd, &canonical(addr))))? {
-                Ok(()) => {
-                    // ORDERING: as in `is_connected`.
-                    self.connected.store(true, Ordering::Relaxed);
-                    return Ok(());
-                }
+                Ok(()) => return Ok(()),
                 Err(error) => last = Some(op(Some(addr)).call("connect", error)),
             }
         }
@@ -231,13 +223,19 @@ impl UdpSocket {
 
     // ---- sending ----
 
-    /// Sends a datagram to the first address that `to` resolves to: how many bytes, which is all of them.
+    /// Sends a datagram to the first address of `to` that the socket can reach. Returns the number of bytes, which is all of them.
+    ///
+    /// Where `to` has several addresses, those of a family that the socket does not send to come last, as in
+    /// [`connect`](UdpSocket::connect), and after an address that the kernel has no route to, or refuses as such, the next is tried.
+    /// Exactly one datagram is sent. (std tries the first address alone.)
     ///
     /// # Errors
-    /// * `InvalidInput`: the socket is connected, or `to` has no address;
+    /// * `InvalidInput`: `to` has no address;
     /// * EMSGSIZE: more bytes than a datagram carries (65,507 by IPv4), or than the path takes where fragments are forbidden;
     /// * EAFNOSUPPORT: an IPv6 address on an IPv4 socket; `PermissionDenied`: a broadcast on a socket without that option;
     /// * otherwise the system call's; `TimedOut` past the write deadline; closed; resolving.
+    ///
+    /// Where several addresses were tried, the error is that of the first.
     ///
     /// # Cancel safety
     /// Nothing was sent if the future is dropped.
@@ -257,12 +255,12 @@ impl UdpSocket {
         SendDatagram::new(&self.fd, buf)
     }
 
-    /// Sends a datagram from several buffers (sendmsg(2)), with something beside it; `None` as its address on a connected socket.
-    /// There is an example at [`Ancillary`].
+    /// Sends a datagram from several buffers (sendmsg(2)), with something beside it; `None` as its address sends it to the peer of a
+    /// connected socket. There is an example at [`Ancillary`].
     ///
     /// # Errors
-    /// `InvalidInput`: an address on a connected socket, none on an unconnected one, or a local address of another family. EINVAL:
-    /// what is beside it makes no sense. Else as [`send_to`](UdpSocket::send_to).
+    /// `InvalidInput`: no address on an unconnected socket, or a local address of another family. EINVAL: what is beside it makes no
+    /// sense. Else as [`send_to`](UdpSocket::send_to).
     ///
     /// # Cancel safety
     /// Nothing was sent if the future is dropped.
@@ -272,7 +270,7 @@ impl UdpSocket {
         to: impl Into<Option<SocketAddr>>,
         ancillary: &Ancillary,
     ) -> SendMsg<'a> {
-        SendMsg::new(&self.fd, self.is_connected(), bufs, to.into(), *ancillary)
+        SendMsg::new(&self.fd, bufs, to.into().map(canonical), *ancillary)
     }
 
     /// Sends as many datagrams of `batch` as there is room for, at least one, with one system call (sendmmsg(2)): how many.
@@ -288,7 +286,7 @@ impl UdpSocket {
     /// # Cancel safety
     /// What went is out of the batch, also if the future is dropped.
     pub fn send_many<'a>(&'a self, batch: &'a mut SendBatch) -> SendMany<'a> {
-        SendMany::new(&self.fd, &self.segmentation, self.is_connected(), batch)
+        SendMany::new(&self.fd, &self.segmentation, batch)
     }
 
     /// Waits until there is room for a datagram, or an error. Any number may wait.
@@ -346,9 +344,6 @@ impl UdpSocket {
     /// # Errors
     /// As [`send_to`](UdpSocket::send_to).
     pub fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], to: SocketAddr) -> Poll<io::Result<usize>> {
-        if self.is_connected() {
-            return Poll::Ready(Err(self.fd.connected_error()));
-        }
         self.fd.poll_send_to(None, cx, buf, &canonical(to))
     }
 
