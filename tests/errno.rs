@@ -19,7 +19,7 @@ use faults::{Injection, inject, inject_after, watch};
 use libc::*;
 use netpoll::io::AsyncFd;
 use netpoll::net::{Ancillary, RecvBatch, SendBatch, Shutdown, TcpListener, TcpStream, UdpSocket, raw_os_error};
-use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacketListener, UnixStream};
 use netpoll::{rt, task};
 
 /// What an operation makes of a fault.
@@ -774,4 +774,31 @@ fn a_wait_that_cannot_go_on_ends_the_process() {
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(SIGABRT), "{errno}: {text}");
         assert!(text.contains("netpoll: waiting for events failed"), "{text}");
     }
+}
+
+/// What failed has left no file that would be in the way of the next bind, and a file that was there before stays.
+#[test]
+fn failed_listen_removes_socket_file() {
+    child("failed_listen_removes_socket_file", || {
+        run(async {
+            let folder = Folder::new();
+            let path = folder.join("s");
+            for kind in ["stream", "packets"] {
+                let bind = async || match kind {
+                    "stream" => UnixListener::bind(&path).await.map(drop),
+                    _ => UnixSeqpacketListener::bind(&path).await.map(drop),
+                };
+                let fault = inject("listen", None, EACCES, 1);
+                let error = bind().await.unwrap_err();
+                assert_eq!((raw_os_error(&error), fault.hits()), (Some(EACCES), 1), "{kind}: {error}");
+                assert!(!path.exists(), "{kind}: the file is left behind");
+                bind().await.unwrap();
+                let taken = std::os::unix::net::UnixListener::bind(&path).unwrap();
+                assert_eq!(raw_os_error(&bind().await.unwrap_err()), Some(EADDRINUSE));
+                assert!(path.exists(), "{kind}: somebody else's file is gone");
+                drop(taken);
+                std::fs::remove_file(&path).unwrap();
+            }
+        });
+    });
 }

@@ -226,6 +226,133 @@ fn who_decides_about_the_file() {
     });
 }
 
+/// A relative path is that of the directory where it was bound.
+#[test]
+fn relative_socket_file_is_removed_after_chdir() {
+    child("relative_socket_file_is_removed_after_chdir", || {
+        let folder = Folder::new();
+        for name in ["first", "second"] {
+            fs::create_dir(folder.join(name)).unwrap();
+        }
+        let (home, away) = (folder.join("first"), folder.join("second"));
+        // A socket of the same name where the process goes, which is somebody else's.
+        let other = std_net::UnixListener::bind(away.join("rel.sock")).unwrap();
+        let go = |to: &Path| std::env::set_current_dir(to).unwrap();
+        let addr = std_net::SocketAddr::from_pathname("rel.sock").unwrap();
+        task::block_on(async {
+            for way in 0..10 {
+                go(&home);
+                let file = home.join("rel.sock");
+                match way {
+                    0 => {
+                        let listener = UnixListener::bind("rel.sock").await.unwrap();
+                        go(&away);
+                        drop(listener);
+                    }
+                    1 => {
+                        let listener = UnixListener::bind("./rel.sock").await.unwrap();
+                        go(&away);
+                        listener.close().await.unwrap();
+                    }
+                    2 => {
+                        let listener = UnixListener::bind("../first/rel.sock").await.unwrap();
+                        go(&away);
+                        drop(listener.into_incoming());
+                    }
+                    3 => {
+                        let listener = UnixListener::bind_addr(&addr).await.unwrap();
+                        go(&away);
+                        drop(listener);
+                    }
+                    4 => {
+                        let listener = UnixSeqpacketListener::bind("rel.sock").await.unwrap();
+                        go(&away);
+                        drop(listener);
+                    }
+                    5 => {
+                        let listener = UnixSeqpacketListener::bind_addr(&addr).await.unwrap();
+                        go(&away);
+                        listener.close().await.unwrap();
+                    }
+                    6 => {
+                        // Decided away from home, twice.
+                        let listener = UnixListener::bind("rel.sock").await.unwrap();
+                        listener.set_unlink_on_close(false).unwrap();
+                        go(&away);
+                        listener.set_unlink_on_close(true).unwrap();
+                        drop(listener);
+                    }
+                    7 => {
+                        // One that came from elsewhere, decided at home.
+                        let listener = UnixListener::from(std_net::UnixListener::bind("rel.sock").unwrap());
+                        listener.set_unlink_on_close(true).unwrap();
+                        go(&away);
+                        drop(listener);
+                    }
+                    8 => {
+                        let listener = UnixListener::bind("rel.sock").await.unwrap();
+                        go(&away);
+                        listener.set_unlink_on_close(false).unwrap();
+                        drop(listener);
+                        assert!(file.exists(), "as decided");
+                        fs::remove_file(&file).unwrap();
+                    }
+                    _ => {
+                        // A datagram socket's file stays, as std's does.
+                        let socket = UnixDatagram::bind("rel.sock").await.unwrap();
+                        go(&away);
+                        drop(socket);
+                        assert!(file.exists(), "a datagram socket's");
+                        fs::remove_file(&file).unwrap();
+                    }
+                }
+                assert!(!file.exists(), "{way}: the file is left behind");
+                assert!(away.join("rel.sock").exists(), "{way}: somebody else's file is gone");
+            }
+        });
+        drop(other);
+        go(Path::new("/"));
+    });
+}
+
+/// Whatever has taken the name, and however: it is not the listener's.
+#[test]
+fn replaced_socket_file_is_not_removed() {
+    run(async {
+        let folder = Folder::new();
+        let path = folder.join("s");
+        type Replace = fn(&Path);
+        let replacements: [(&str, Replace); 4] = [
+            ("a socket", |path| drop(std_net::UnixListener::bind(path).unwrap())),
+            ("a file", |path| fs::write(path, "mine").unwrap()),
+            ("a link", |path| std::os::unix::fs::symlink("/nowhere", path).unwrap()),
+            ("a folder", |path| fs::create_dir(path).unwrap()),
+        ];
+        for (what, replace) in replacements {
+            for asked_again in [false, true] {
+                let listener = UnixListener::bind(&path).await.unwrap();
+                fs::remove_file(&path).unwrap();
+                replace(&path);
+                if asked_again {
+                    listener.set_unlink_on_close(true).unwrap();
+                }
+                listener.close().await.unwrap();
+                drop(listener);
+                assert!(fs::symlink_metadata(&path).is_ok(), "{what} is gone");
+                let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
+            }
+        }
+        // A listener that came from elsewhere does not know its file: it takes a socket for it and nothing else.
+        let listener = UnixListener::from(std_net::UnixListener::bind(&path).unwrap());
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "mine").unwrap();
+        assert_eq!(listener.set_unlink_on_close(true).unwrap_err().kind(), ErrorKind::InvalidInput);
+        drop(listener);
+        assert!(path.exists());
+        fs::remove_file(&path).unwrap();
+    });
+}
+
 // ---- dialling ----
 
 /// W27: Go fails at once. The kernel tells nobody when there is room.

@@ -354,7 +354,7 @@ impl ListenConfig {
             control(if addr.is_ipv6() { "tcp6" } else { "tcp4" }, addr, fd).map_err(|error| ("", error))?;
         }
         socket::bind(fd, &SockAddr::from(addr)).map_err(|error| ("bind", error))?;
-        let backlog = self.backlog.map_or_else(options::backlog, |most| i32::try_from(most).unwrap_or(i32::MAX));
+        let backlog = self.backlog.map_or(options::BACKLOG, |most| i32::try_from(most).unwrap_or(i32::MAX));
         socket::listen(fd, backlog).map_err(|error| ("listen", error))?;
         Ok(listener)
     }

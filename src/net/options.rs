@@ -13,7 +13,6 @@ pub(crate) mod tcp;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
@@ -182,20 +181,9 @@ pub(crate) fn linger(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
     SockRef::from(&fd).linger()
 }
 
-/// Connections that the kernel completes ahead of accept: the host's bound, read once. The kernel would cut a greater
-/// one down to it, and a smaller one refuses connections in a burst.
-pub(crate) fn backlog() -> libc::c_int {
-    static BACKLOG: OnceLock<libc::c_int> = OnceLock::new();
-    *BACKLOG.get_or_init(|| parse_backlog(std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok().as_deref()))
-}
-
-fn parse_backlog(somaxconn: Option<&str>) -> libc::c_int {
-    let first = somaxconn.and_then(|text| text.split_ascii_whitespace().next());
-    match first.map(str::parse::<u64>) {
-        Some(Ok(number @ 1..)) => libc::c_int::try_from(number).unwrap_or(libc::c_int::MAX),
-        _ => libc::SOMAXCONN.min(128),
-    }
-}
+/// The backlog of listen(2) where the user asks for none: the kernel reduces it to the host's bound, `net.core.somaxconn`. A smaller
+/// one refuses connections in a burst.
+pub(crate) const BACKLOG: libc::c_int = libc::c_int::MAX;
 
 /// What every TCP socket of ours begins with.
 pub(crate) fn set_defaults(fd: BorrowedFd<'_>) {
@@ -285,16 +273,5 @@ mod tests {
         assert_eq!(refused(KeepAlive::new().with_idle(Duration::MAX)), einval);
         assert_eq!(set_ttl(dialer.as_fd(), 0).unwrap_err().raw_os_error(), einval);
         assert_eq!(set_ttl(dialer.as_fd(), 256).unwrap_err().raw_os_error(), einval);
-    }
-
-    #[test]
-    fn the_backlog_is_the_host_s() {
-        assert!(backlog() >= 1);
-        assert_eq!(parse_backlog(Some("4096\n")), 4096);
-        assert_eq!(parse_backlog(Some("70000 1")), 70000);
-        assert_eq!(parse_backlog(Some("99999999999")), libc::c_int::MAX);
-        for nonsense in [None, Some(""), Some("0"), Some("-1"), Some("many")] {
-            assert_eq!(parse_backlog(nonsense), 128);
-        }
     }
 }

@@ -67,7 +67,7 @@ impl UnixDatagram {
     /// # Cancel safety
     /// It waits for nothing: the first poll does it.
     pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixDatagram> {
-        bind(Type::DGRAM, Name::Path(path.as_ref())).map(|fd| UnixDatagram { fd })
+        bind(Type::DGRAM, Name::Path(path.as_ref())).map(|(fd, _)| UnixDatagram { fd })
     }
 
     /// A socket with the address `addr`, which may be an abstract name.
@@ -78,7 +78,7 @@ impl UnixDatagram {
     /// # Cancel safety
     /// It waits for nothing: the first poll does it.
     pub async fn bind_addr(addr: &SocketAddr) -> io::Result<UnixDatagram> {
-        bind(Type::DGRAM, Name::Addr(addr)).map(|fd| UnixDatagram { fd })
+        bind(Type::DGRAM, Name::Addr(addr)).map(|(fd, _)| UnixDatagram { fd })
     }
 
     /// A socket without a name: it can send, and nobody can answer.

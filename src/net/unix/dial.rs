@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Type};
 
 use super::address::Name;
+use super::file::SocketFile;
 use crate::net::error::Op;
 use crate::net::fd::fd;
 use crate::net::fd::net_fd::{NetFd, Network};
@@ -51,16 +52,23 @@ pub(super) fn network(ty: Type) -> Network {
     }
 }
 
-/// A socket that is bound to `name`, and listens if its kind does. The error is an `OpError` `listen NETWORK name: call: reason`.
-pub(super) fn bind(ty: Type, name: Name<'_>) -> io::Result<NetFd> {
+/// A socket that is bound to `name`, and listens if its kind does; its file, where it is a listener's. The error is an `OpError`
+/// `listen NETWORK name: call: reason`, and leaves no file behind.
+pub(super) fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketFile)> {
     let op = || Op::at("listen", network(ty), Some(name.printed()));
     let raw = name.raw().map_err(|error| op().other(error))?;
     let fd = fd::open(Domain::UNIX, ty, None).map_err(|error| op().call("socket", error))?;
     socket::bind(fd.as_fd(), &raw).map_err(|error| op().call("bind", error))?;
+    // Dropped by what fails from here on: after the last use of the descriptor, before its close.
+    let file = name.file().map(SocketFile::bound).unwrap_or_default();
     if ty != Type::DGRAM {
-        socket::listen(fd.as_fd(), options::backlog()).map_err(|error| op().call("listen", error))?;
+        socket::listen(fd.as_fd(), options::BACKLOG).map_err(|error| op().call("listen", error))?;
     }
-    NetFd::new(fd, network(ty))
+    let fd = NetFd::new(fd, network(ty))?;
+    if ty == Type::DGRAM {
+        file.keep();
+    }
+    Ok((fd, file))
 }
 
 /// A socket that is connected to `name`, until `deadline` at most. The error is an `OpError` `dial NETWORK name: call: reason`.

@@ -79,8 +79,7 @@ macro_rules! listener {
         /// Binding, accepting, closing and addresses.
         impl $type {
             fn bind_name(name: Name<'_>) -> io::Result<$type> {
-                let fd = bind($ty, name)?;
-                Ok($type { file: name.file().map(SocketFile::bound).unwrap_or_default(), fd })
+                bind($ty, name).map(|(fd, file)| $type { file, fd })
             }
 
             /// Listens at `path`; an empty one lets the kernel choose an abstract name, which
@@ -165,11 +164,21 @@ macro_rules! listener {
             /// here, false for one that was converted from elsewhere. A conversion into another type keeps the file. A file that has
             /// taken the name since is left alone. Abstract names vanish by themselves.
             ///
+            /// A relative path is that of the working directory at the time of the bind, or, for a listener that was converted, of
+            /// this call. For a converted one the file is the socket that has its name at this call.
+            ///
             /// # Errors
-            /// Those of looking for the file; closed after [`close`](Self::close).
+            /// For a converted listener those of looking for the file, and `InvalidInput` where it is no socket; closed after
+            /// [`close`](Self::close).
             pub fn set_unlink_on_close(&self, unlink: bool) -> io::Result<()> {
                 let addr = self.local_addr()?;
-                self.file.set(addr.as_pathname().filter(|_| unlink))
+                match addr.as_pathname() {
+                    Some(path) if unlink => self.file.unlink_on_close(path),
+                    _ => {
+                        self.file.keep();
+                        Ok(())
+                    }
+                }
             }
 
             /// Closes the listener: its file goes first, who accepts gets the closed error, connections in the queue are reset. Begins
