@@ -195,6 +195,80 @@ fn what_is_opened_with_the_last_descriptors_can_wait() {
     });
 }
 
+/// A name that cannot be looked up for want of a descriptor is not "not found", nor is anything invalid.
+#[test]
+fn lookup_without_descriptors_reports_emfile() {
+    common::child("lookup_without_descriptors_reports_emfile", || {
+        set_nofile(NOFILE);
+        run(async {
+            common::warm_up().await;
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let held = common::exhaust_descriptors();
+            let dialer = netpoll::net::Dialer::new();
+            let results = [
+                ("connect", TcpStream::connect("localhost:1").await.err()),
+                ("connect, a pair", TcpStream::connect(("localhost", 1)).await.err()),
+                ("dial", dialer.dial("localhost:1").await.err()),
+                ("dial in turn", dialer.clone().stagger(None).dial("localhost:1").await.err()),
+                ("no such name", TcpStream::connect("name.invalid:1").await.err()),
+                ("literal", TcpStream::connect("127.0.0.1:1").await.err()),
+                ("bind", TcpListener::bind("localhost:0").await.err()),
+                ("bind UDP", UdpSocket::bind("localhost:0").await.err()),
+                ("resolve", netpoll::net::resolve("localhost:1").await.err()),
+                ("lookup_host", netpoll::net::lookup_host("localhost").await.err()),
+                ("lookup_addr", netpoll::net::lookup_addr([127, 0, 0, 1].into()).await.err()),
+                ("lookup_cname", netpoll::net::lookup_cname("localhost").await.err()),
+                ("lookup_port", netpoll::net::lookup_port("tcp", "no-such-service").await.err()),
+                ("send_to", socket.send_to(b"x", "localhost:1").await.err()),
+            ];
+            for (what, error) in results {
+                let error = error.unwrap_or_else(|| panic!("{what} succeeds without a descriptor"));
+                assert_eq!(raw_os_error(&error), Some(libc::EMFILE), "{what}: {error}");
+                let mut text = error.to_string();
+                let mut next = std::error::Error::source(&error);
+                while let Some(source) = next {
+                    text += &source.to_string();
+                    next = source.source();
+                }
+                assert!(text.to_lowercase().contains("too many open files"), "{what}: {text}");
+            }
+            drop(held);
+            assert!(!netpoll::net::lookup_host("localhost").await.unwrap().is_empty());
+        });
+    });
+}
+
+/// The backlog of a listener that was opened with the last descriptors, and of those after it.
+#[test]
+fn listener_opened_with_last_descriptor_has_full_backlog() {
+    common::child("listener_opened_with_last_descriptor_has_full_backlog", || {
+        set_nofile(NOFILE);
+        run(async {
+            // The poller is there, and no listener was.
+            let (one, _other) = UnixStream::pair().unwrap();
+            assert!(poll_once(&mut one.read(&mut [0; 1])).await.is_pending());
+            let mut held = common::exhaust_descriptors();
+            held.pop();
+            let last = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            drop(held);
+            let next = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+            for listener in [last, next] {
+                // TCP_INFO of a listener has the backlog as `sacked`.
+                let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+                let mut size = size_of::<libc::tcp_info>() as libc::socklen_t;
+                let (fd, value) = (std::os::fd::AsRawFd::as_raw_fd(&listener), info.as_mut_ptr().cast());
+                // SAFETY: the buffer is valid for writes of `size` bytes.
+                let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, value, &raw mut size) };
+                assert_eq!(result, 0);
+                // SAFETY: zeroes are a value, and the call filled it in.
+                let info = unsafe { info.assume_init() };
+                assert_eq!(info.tcpi_sacked.to_string(), somaxconn.trim());
+            }
+        });
+    });
+}
+
 /// The count of descriptors is right after a storm at the limit.
 #[test]
 fn nothing_leaks_at_the_limit() {

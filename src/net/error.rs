@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use socket2::SockAddr;
 
-use super::{addr, unix};
+use super::{LookupError, addr, unix};
 
 /// One end of a connection, as an [`OpError`] prints it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -290,7 +290,7 @@ impl From<OpError> for io::Error {
 }
 
 /// An OS error's text as Go prints it: in lower case, without the number. Other errors as they are.
-struct ErrnoText<'a>(&'a io::Error);
+pub(super) struct ErrnoText<'a>(pub(super) &'a io::Error);
 
 impl fmt::Display for ErrnoText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -371,6 +371,8 @@ pub fn raw_os_error(error: &io::Error) -> Option<i32> {
             }
             // `io::Error::source` is the source of the error inside, which skips that error itself.
             next = error.get_ref().map(|inner| inner as _);
+        } else if let Some(lookup) = error.downcast_ref::<LookupError>() {
+            return lookup.raw_os_error();
         } else {
             next = error.source();
         }

@@ -37,6 +37,12 @@ pub(crate) fn kind(fd: BorrowedFd<'_>) -> &'static str {
     }
 }
 
+/// The error of opening a descriptor, where the process or the system has none left (EMFILE, ENFILE).
+pub(crate) fn exhausted() -> Option<i32> {
+    let errno = std::fs::File::open("/").err()?.raw_os_error();
+    errno.filter(|errno| matches!(*errno, libc::EMFILE | libc::ENFILE))
+}
+
 /// Whether this process may have so many: a test that needs them says so where it may not.
 #[cfg(test)]
 pub(crate) fn has_descriptors(count: u64) -> bool {

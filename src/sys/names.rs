@@ -14,6 +14,8 @@ use std::ptr;
 use libc::{addrinfo, c_char, c_int};
 use socket2::SockAddr;
 
+use super::fd;
+
 /// Whose addresses are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Family {
@@ -56,7 +58,7 @@ impl List {
         let mut list = ptr::null_mut();
         // SAFETY: the strings are null or end in a zero byte, the hints and the place for the answer are valid.
         let code = unsafe { libc::getaddrinfo(pointer(&host), pointer(&service), hints, &raw mut list) };
-        if code == 0 { Ok(List(list)) } else { Err(failure(code)) }
+        if code == 0 { Ok(List(list)) } else { Err(explained(failure(code))) }
     }
 
     fn entries(&self) -> impl Iterator<Item = &addrinfo> {
@@ -108,6 +110,13 @@ fn failure(code: c_int) -> NameFailure {
         libc::EAI_AGAIN => NameFailure::Temporary(text(code)),
         _ => NameFailure::Other(text(code)),
     }
+}
+
+/// What a failure means in a process that has no descriptor left: the C library could not read hosts(5) or ask a server, and
+/// says anything, from "no such name" to an errno of something else.
+#[cold]
+fn explained(failure: NameFailure) -> NameFailure {
+    fd::exhausted().map_or(failure, NameFailure::Errno)
 }
 
 fn text(code: c_int) -> String {
@@ -162,7 +171,7 @@ pub(crate) fn name(ip: IpAddr) -> Result<String, NameFailure> {
         )
     };
     if code != 0 {
-        return Err(failure(code));
+        return Err(explained(failure(code)));
     }
     // SAFETY: on success the buffer holds a string that ends in a zero byte.
     let name = unsafe { CStr::from_ptr(name.as_ptr()) };

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::net::error::ErrnoText;
 use crate::sys::names::{self, Family, NameFailure};
 
 /// A question. Equal ones that are under way share one answer.
@@ -114,6 +115,7 @@ impl Query {
 /// | no such service | `unknown port` | [`NotFound`](ErrorKind::NotFound) |
 /// | a network that [`lookup_port`](crate::net::lookup_port) does not know | `unknown network` | [`InvalidInput`](ErrorKind::InvalidInput) |
 /// | no server answered, or it has a problem now | the C library's | [`Other`](ErrorKind::Other), [`is_temporary`](LookupError::is_temporary) |
+/// | a system call failed; EMFILE or ENFILE with no descriptor left to ask with | `too many open files`, … | of the errno, [`raw_os_error`](LookupError::raw_os_error) |
 /// | the deadline of a dial passed | `i/o timeout` | [`TimedOut`](ErrorKind::TimedOut) |
 /// | the runtime was shut down before the query began | `runtime shut down` | [`Other`](ErrorKind::Other) |
 ///
@@ -159,14 +161,26 @@ impl LookupError {
         matches!(self.reason, Reason::Failure(NameFailure::NotFound) | Reason::UnknownPort)
     }
 
-    /// Whether asking again later may help: no server answered, or one has a problem now.
+    /// Whether asking again later may help: no server answered, one has a problem now, or there was no descriptor left to ask with.
     pub fn is_temporary(&self) -> bool {
-        matches!(self.reason, Reason::Failure(NameFailure::Temporary(_)) | Reason::TimedOut)
+        matches!(
+            self.reason,
+            Reason::Failure(NameFailure::Temporary(_) | NameFailure::Errno(libc::EMFILE | libc::ENFILE))
+                | Reason::TimedOut
+        )
     }
 
     /// Whether the time that the caller gave it was over.
     pub fn is_timeout(&self) -> bool {
         matches!(self.reason, Reason::TimedOut)
+    }
+
+    /// The errno of the system call that failed, if one did: EMFILE where the process had no descriptor left to ask with.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self.reason {
+            Reason::Failure(NameFailure::Errno(errno)) => Some(errno),
+            _ => None,
+        }
     }
 
     fn kind(&self) -> ErrorKind {
@@ -186,7 +200,7 @@ impl fmt::Display for LookupError {
         match &self.reason {
             Reason::Failure(NameFailure::NotFound) => f.write_str("no such host"),
             Reason::Failure(NameFailure::Temporary(text) | NameFailure::Other(text)) => f.write_str(text),
-            Reason::Failure(NameFailure::Errno(errno)) => io::Error::from_raw_os_error(*errno).fmt(f),
+            Reason::Failure(NameFailure::Errno(errno)) => ErrnoText(&io::Error::from_raw_os_error(*errno)).fmt(f),
             Reason::UnknownPort => f.write_str("unknown port"),
             Reason::UnknownNetwork => f.write_str("unknown network"),
             Reason::TimedOut => f.write_str("i/o timeout"),
@@ -225,7 +239,7 @@ mod tests {
         let expected = [
             (failure(NameFailure::NotFound), "no such host", ErrorKind::NotFound),
             (again, "try again", ErrorKind::Other),
-            (failure(NameFailure::Errno(libc::ETIMEDOUT)), "Connection timed out (os error 110)", ErrorKind::TimedOut),
+            (failure(NameFailure::Errno(libc::ETIMEDOUT)), "connection timed out", ErrorKind::TimedOut),
             (LookupError::timed_out("example.invalid".to_owned()), "i/o timeout", ErrorKind::TimedOut),
             (host.shut_down(), "runtime shut down", ErrorKind::Other),
         ];
