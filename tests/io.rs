@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use netpoll::io::{
-    self, BufReader, BufWriter, Cursor, Error, ErrorKind, IoSlice, IoSliceMut, Result, SeekFrom, prelude::*,
+    self, BufReader, BufWriter, Cursor, Error, ErrorKind, IoSlice, IoSliceMut, Result, SeekFrom, TooLong, prelude::*,
 };
 use netpoll::prelude::*;
 use netpoll::task::block_on;
@@ -409,6 +409,94 @@ fn a_line_that_is_no_text_is_an_error_with_its_bytes() {
         assert_eq!(bytes_of(&error), b"\xff");
         assert_eq!(lines.next().await.unwrap().unwrap(), "fine");
         assert!(lines.next().await.is_none());
+    });
+}
+
+fn is_too_long(error: &Error, max: usize) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<TooLong>());
+    error.kind() == ErrorKind::InvalidData && inner.is_some_and(|inner| inner.max() == max)
+}
+
+/// Up to the bound, its end included, nothing differs; the byte beyond it is an error, with the bytes before it consumed.
+#[test]
+fn bounded_read_stops_at_bound() {
+    block_on(async {
+        let input = b"four\nsix...\n\nend";
+        for max in 0..12 {
+            let steps = [Wait, Data(input), Wait];
+            let fits = |line: &&str| line.len() < max;
+            let all = ["four", "six...", "", "end"];
+            // A last line without an end may have one byte more.
+            let expected: Vec<&str> =
+                all[..3].iter().copied().take_while(fits).chain((max >= 7).then_some("end")).collect();
+            let mut lines = buffered(steps.clone()).lines_bounded(max);
+            let mut seen = Vec::new();
+            let mut failed = None;
+            while let Some(line) = lines.next().await {
+                match line {
+                    Ok(line) => seen.push(line),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            assert_eq!(seen, expected, "{max}");
+            assert_eq!(failed.is_none(), max >= 7, "{max}");
+            assert!(failed.is_none_or(|error| is_too_long(&error, max)), "{max}");
+            let mut pieces = buffered(steps.clone()).split_bounded(b'\n', max);
+            for line in expected {
+                assert_eq!(pieces.next().await.unwrap().unwrap(), line.as_bytes(), "{max}");
+            }
+            if max < 7 {
+                assert!(is_too_long(&pieces.next().await.unwrap().unwrap_err(), max));
+                assert!(pieces.next().await.is_none() && pieces.next().await.is_none(), "it is over for good");
+            }
+
+            let mut reader = buffered(steps.clone());
+            let (mut text, mut bytes) = (String::from("> "), b"> ".to_vec());
+            let read = reader.read_line_bounded(&mut text, max).await;
+            if max >= 5 {
+                assert_eq!((read.unwrap(), text.as_str()), (5, "> four\n"));
+            } else {
+                assert!(is_too_long(&read.unwrap_err(), max));
+                assert_eq!(text.as_bytes(), [b"> ", &input[..max]].concat());
+            }
+            // The rest is there.
+            let mut rest = Vec::new();
+            reader.read_to_end(&mut rest).await.unwrap();
+            assert_eq!(rest, input[max.min(5)..]);
+            let mut reader = buffered(steps);
+            match reader.read_until_bounded(b'.', &mut bytes, max).await {
+                Ok(count) => assert_eq!((count, max >= 9), (9, true)),
+                Err(error) => assert!(max < 9 && is_too_long(&error, max)),
+            }
+            assert_eq!(bytes, [b"> ", &input[..max.min(9)]].concat());
+            rest.clear();
+            reader.read_to_end(&mut rest).await.unwrap();
+            assert_eq!(rest, input[max.min(9)..]);
+        }
+    });
+}
+
+/// A line that never ends takes no more memory than it may; a piece that ends where the reader does is not too long.
+#[test]
+fn endless_line_fails_at_bound() {
+    block_on(async {
+        let mut lines = BufReader::new(io::repeat(b'x')).lines_bounded(1 << 16);
+        assert!(is_too_long(&lines.next().await.unwrap().unwrap_err(), 1 << 16));
+        assert!(lines.next().await.is_none());
+        let mut lines = buffered([Data(b"12345678"), Wait]).lines_bounded(8);
+        assert_eq!(lines.next().await.unwrap().unwrap(), "12345678");
+        assert!(lines.next().await.is_none());
+        // An error of the reader in between does not count anew.
+        let mut lines = buffered([Data(b"1234"), Fail(ErrorKind::TimedOut), Data(b"56789")]).lines_bounded(8);
+        assert_eq!(kind(lines.next().await.unwrap()), ErrorKind::TimedOut);
+        assert!(is_too_long(&lines.next().await.unwrap().unwrap_err(), 8));
+        // A cut character is not in the text.
+        let mut reader = buffered([Data("\u{e9}\u{e9}\n".as_bytes())]);
+        let mut text = String::new();
+        assert!(is_too_long(&reader.read_line_bounded(&mut text, 3).await.unwrap_err(), 3));
+        assert_eq!(text, "\u{e9}");
+        let mut all = String::new();
+        assert_eq!((&b""[..]).read_line_bounded(&mut all, 0).await.unwrap(), 0);
     });
 }
 

@@ -64,7 +64,7 @@ pub use async_fd::{
     AsyncFd, AsyncFdReadWith, AsyncFdReadable, AsyncFdReadyGuard, AsyncFdWritable, AsyncFdWriteWith, NotPollable,
     TryIoError,
 };
-pub use buf_read::{BufReadExt, Lines, ReadLineFuture, ReadUntilFuture, Split};
+pub use buf_read::{BufReadExt, Lines, ReadLineFuture, ReadUntilFuture, Split, TooLong};
 pub use buf_writer::{BufWriter, IntoInnerError};
 pub use copy::{copy, copy_bidirectional, copy_bidirectional_with};
 #[doc(hidden)]
