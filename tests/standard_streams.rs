@@ -3,10 +3,12 @@
 mod common;
 
 use std::error::Error as _;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::string::FromUtf8Error;
 use std::time::Duration;
 
 use netpoll::io::{self, ErrorKind, prelude::*};
+use netpoll::prelude::*;
 use netpoll::task::block_on;
 
 const CHILD: &str = "NETPOLL_TEST_STANDARD_STREAMS";
@@ -89,6 +91,133 @@ fn standard_streams() {
     child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
     assert!(errors.contains("rest \"the rest\""), "{errors}");
     assert!(child.wait().unwrap().success(), "{rest}{errors}");
+}
+
+/// How many bytes are in a pipe.
+fn bytes_in(pipe: BorrowedFd<'_>) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: `count` is valid for the call.
+    assert_eq!(unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut count) }, 0);
+    count as usize
+}
+
+/// A pipe whose child's end is in O_NONBLOCK mode, which it shares with whoever set it.
+fn nonblocking_pipe(child_reads: bool) -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let end = if child_reads { reader.as_fd() } else { writer.as_fd() };
+    socket2::SockRef::from(&end).set_nonblocking(true).unwrap();
+    (reader, writer)
+}
+
+const NONBLOCKING: &str = "NETPOLL_TEST_NONBLOCKING";
+const LONG: usize = 1 << 20;
+
+/// In the child: whatever is written arrives, and whatever is read is waited for.
+#[test]
+fn nonblocking_streams_child() {
+    let Some(way) = std::env::var_os(NONBLOCKING) else { return };
+    let way = way.to_str().unwrap();
+    block_on(async {
+        let text = "x".repeat(LONG);
+        let mut line = String::new();
+        match way {
+            "stdin line" => drop(io::stdin().read_line(&mut line).await?),
+            "stdin bytes" => drop(io::stdin().read_to_string(&mut line).await?),
+            "stdin lines" => {
+                let mut lines = io::BufReader::new(io::stdin()).lines();
+                line = lines.next().await.unwrap()? + "\n";
+            }
+            "stdout" => io::stdout().write_all((text + "\nend").as_bytes()).await?,
+            "stdout line" => io::stdout().write_all((text + "\n").as_bytes()).await?,
+            "stdout flush" => {
+                let mut out = io::stdout();
+                out.write_all(text.as_bytes()).await?;
+                out.write_all(b"\nend").await?;
+                out.flush().await?;
+            }
+            "stdout pieces" => {
+                let mut out = io::stdout();
+                for piece in text.as_bytes().chunks(1000) {
+                    out.write_all(piece).await?;
+                }
+                out.write_all(b"\nend").await?;
+            }
+            "print" => {
+                netpoll::println!("{text}").await;
+                netpoll::print!("end").await;
+            }
+            "stderr" => io::stderr().write_all((text + "\nend").as_bytes()).await?,
+            "eprint" => {
+                netpoll::eprintln!("{text}").await;
+                netpoll::eprint!("end").await;
+            }
+            _ => unreachable!("{way}"),
+        }
+        if way.starts_with("stdin") {
+            assert_eq!(line, "a line\n");
+        }
+        io::Result::Ok(())
+    })
+    .unwrap();
+    // As at the end of `main`: what is left in the standard library's buffer is written, if that need not wait.
+    std::process::exit(0);
+}
+
+fn nonblocking_child(way: &str) -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "nonblocking_streams_child", "--nocapture", "--test-threads=1"]).env(NONBLOCKING, way);
+    command
+}
+
+#[test]
+fn nonblocking_stdin_is_waited_for() {
+    use std::io::{Read as _, Write as _};
+    use std::process::Stdio;
+    for way in ["stdin line", "stdin bytes", "stdin lines"] {
+        let (reader, mut writer) = nonblocking_pipe(true);
+        let mut child =
+            nonblocking_child(way).stdin(reader).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // Late for most children, in two pieces. What is early proves less and fails no less.
+        std::thread::sleep(Duration::from_millis(200));
+        writer.write_all(b"a li").unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        writer.write_all(b"ne\n").unwrap();
+        drop(writer);
+        let mut errors = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        assert!(child.wait().unwrap().success(), "{way}: {errors}");
+    }
+}
+
+#[test]
+fn nonblocking_output_is_not_lost() {
+    use std::io::Read as _;
+    use std::process::Stdio;
+    let ways = ["stdout", "stdout line", "stdout flush", "stdout pieces", "print", "stderr", "eprint"];
+    for way in ways {
+        let (mut reader, writer) = nonblocking_pipe(false);
+        let mut command = nonblocking_child(way);
+        command.stdin(Stdio::null());
+        let to_stderr = way.starts_with('e') || way == "stderr";
+        if to_stderr {
+            command.stdout(Stdio::null()).stderr(writer);
+        } else {
+            command.stdout(writer).stderr(Stdio::null());
+        }
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        // Read when the pipe is full, so that a write finds no room. Small writes leave gaps in its pages.
+        common::eventually("a full pipe", || bytes_in(reader.as_fd()) >= 60_000 || child.try_wait().unwrap().is_some());
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).unwrap();
+        assert!(child.wait().unwrap().success(), "{way}: {}", String::from_utf8_lossy(&all[..all.len().min(4000)]));
+        let all = String::from_utf8(all).unwrap();
+        let (before, end) = all.rsplit_once('\n').unwrap();
+        assert_eq!(end, if way == "stdout line" { "" } else { "end" }, "{way}");
+        // The harness has lines of its own in front.
+        let count = before.len() - before.trim_end_matches('x').len();
+        assert_eq!(count, LONG, "{way}");
+    }
 }
 
 #[test]

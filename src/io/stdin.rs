@@ -19,6 +19,9 @@
 //! # Cancellation
 //! The blocking read itself cannot be stopped; it ends with the next input, which is then in `buffer`.
 //!
+//! # O_NONBLOCK
+//! The flag belongs to the open file, which other processes may share and set it on. The thread then waits in poll(2).
+//!
 //! # Compared with Go
 //! `os.Stdin` blocks a thread in the same way where it is a file or a terminal.
 
@@ -34,12 +37,16 @@ use super::buf_read::find_end;
 use super::utf8;
 use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::Mutex;
+use crate::sys::fd;
 use crate::task::spawn_blocking;
 
 /// Bytes of one blocking read: the size of the standard library's own buffer for it, which such a read goes past.
 const CHUNK_BYTES: usize = 8 << 10;
 
-static STDIN: Input = Input::new(|buf| io::stdin().read(buf));
+static STDIN: Input = Input::new(|buf| {
+    let stdin = io::stdin();
+    fd::blocking(stdin.as_fd(), false, || (&stdin).read(buf))
+});
 
 /// How a blocking read ended, when it brought no bytes.
 #[derive(Debug)]
@@ -243,7 +250,8 @@ pub fn stdin() -> Stdin {
 
 /// Standard input: see [`stdin()`].
 ///
-/// The first call that finds nothing buffered has a thread of the blocking pool read, up to 8 KiB.
+/// The first call that finds nothing buffered has a thread of the blocking pool read, up to 8 KiB. It waits for input also where
+/// another process has set O_NONBLOCK.
 ///
 /// # Cancellation
 /// Nothing is lost when a future of it, or the handle, is dropped: input goes to the next who asks. The thread stays in its read
@@ -256,7 +264,8 @@ pub struct Stdin {
 impl Stdin {
     /// Reads a line with its end (LF), or what remains before the end; appends to `buf` and says how many bytes: 0 is the end.
     ///
-    /// Callers get whole lines, each a line of its own. A terminal can go on after its end: so does this.
+    /// Callers get whole lines, each a line of its own. A terminal can go on after its end: so does this. The length of a line has no
+    /// limit; [`read_line_bounded`](super::BufReadExt::read_line_bounded) on a `BufReader` around this has one.
     ///
     /// # Errors
     /// Those of read(2), when the part of the line that came is kept for the next call; `InvalidData` for a line that is not

@@ -13,6 +13,10 @@
 //!
 //! # Cancellation
 //! The chunk of a dropped write is still written.
+//!
+//! # O_NONBLOCK
+//! The flag belongs to the open file, which other processes may share and set it on. The thread then waits in poll(2), and nothing
+//! is left in the standard library's buffer when a write is ready.
 
 use std::future::Future;
 use std::io;
@@ -24,6 +28,7 @@ use std::task::{Context, Poll, ready};
 use futures_io::AsyncWrite as Write;
 
 use super::call::Call;
+use crate::sys::fd;
 
 /// The most that one write takes and copies: a pipe's capacity.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -121,21 +126,30 @@ struct StdErr;
 
 impl io::Write for StdOut {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        io::stdout().write(buf)
+        let stdout = io::stdout();
+        let count = fd::blocking(stdout.as_fd(), true, || (&stdout).write(buf))?;
+        if fd::is_nonblocking(stdout.as_fd()).unwrap_or(false) {
+            // The standard library's last flush, at the end of the process, does not wait: what it could not write would be lost.
+            // An error comes again with the next call.
+            let _ = self.flush();
+        }
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stdout().flush()
+        let stdout = io::stdout();
+        fd::blocking(stdout.as_fd(), true, || (&stdout).flush())
     }
 }
 
 impl io::Write for StdErr {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        io::stderr().write(buf)
+        let stderr = io::stderr();
+        fd::blocking(stderr.as_fd(), true, || (&stderr).write(buf))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 
@@ -174,7 +188,8 @@ macro_rules! output {
         $(#[$doc])*
         ///
         /// A write takes up to 64 KiB, has a thread of the blocking pool write them and is ready when that is done: writing from one
-        /// handle keeps the order, several handles mix by the write. Closing flushes; the descriptor stays open.
+        /// handle keeps the order, several handles mix by the write. Closing flushes; the descriptor stays open. It waits for room also
+        /// where another process has set O_NONBLOCK.
         ///
         /// # Errors
         /// Those of write(2); `BrokenPipe` where the reader is gone.

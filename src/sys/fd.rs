@@ -3,21 +3,43 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use super::socket;
 
-/// Sees that `O_NONBLOCK` is set, and tells whether it was not. Duplicates share the flag, those of other processes too.
-pub(crate) fn make_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
+/// Whether `O_NONBLOCK` is set. Duplicates share the flag, those of other processes too.
+pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     // SAFETY: the command takes no argument.
     let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
-    if flags < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let was_blocking = flags & libc::O_NONBLOCK == 0;
+    if flags < 0 { Err(io::Error::last_os_error()) } else { Ok(flags & libc::O_NONBLOCK != 0) }
+}
+
+/// Sees that `O_NONBLOCK` is set, and tells whether it was not.
+pub(crate) fn make_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let was_blocking = !is_nonblocking(fd)?;
     if was_blocking {
         socket::set_nonblocking(fd, true)?;
     }
     Ok(was_blocking)
+}
+
+/// Makes a call that blocks, also where `O_NONBLOCK` is set: blocks in poll(2) after `WouldBlock`, and makes the call again.
+pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut waited = false;
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if waited {
+                    // Another process was quicker, or poll(2) and the file are not of one mind: no busy loop.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                socket::wait_ready(fd, write)?;
+                waited = true;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// What kind of file it is, in words (fstat(2)).
@@ -59,6 +81,40 @@ mod tests {
         let (reader, _writer) = io::pipe().unwrap();
         assert!(make_nonblocking(reader.as_fd()).unwrap());
         assert!(!make_nonblocking(reader.as_fd()).unwrap());
+    }
+
+    #[test]
+    fn blocking_call_waits_in_nonblocking_mode() {
+        use std::io::{Read, Write};
+        for nonblocking in [false, true] {
+            let (reader, writer) = io::pipe().unwrap();
+            for end in [reader.as_fd(), writer.as_fd()] {
+                socket::set_nonblocking(end, nonblocking).unwrap();
+            }
+            let sent: Vec<u8> = (0..1 << 20).map(|index: u32| index as u8).collect();
+            let expected = sent.clone();
+            let sender = std::thread::spawn(move || {
+                let mut rest = &sent[..];
+                while !rest.is_empty() {
+                    let count = blocking(writer.as_fd(), true, || (&writer).write(rest)).unwrap();
+                    rest = &rest[count..];
+                }
+            });
+            let mut got = Vec::new();
+            loop {
+                let mut chunk = [0; 1000];
+                match blocking(reader.as_fd(), false, || (&reader).read(&mut chunk)).unwrap() {
+                    0 => break,
+                    count => got.extend_from_slice(&chunk[..count]),
+                }
+            }
+            sender.join().unwrap();
+            assert!(got == expected, "O_NONBLOCK {nonblocking}");
+        }
+        let mut answers = [io::ErrorKind::Interrupted, io::ErrorKind::BrokenPipe].into_iter();
+        let (reader, _writer) = io::pipe().unwrap();
+        let failed = blocking::<()>(reader.as_fd(), false, || Err(answers.next().unwrap().into()));
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

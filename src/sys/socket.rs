@@ -152,6 +152,17 @@ pub(crate) fn is_ready(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
     check(unsafe { libc::poll(&raw mut entry, 1, 0) }).map(|ready| ready > 0)
 }
 
+/// Blocks until a read, or a write, would not wait, or a signal interrupts it (poll(2)).
+pub(crate) fn wait_ready(fd: BorrowedFd<'_>, write: bool) -> io::Result<()> {
+    let events = if write { libc::POLLOUT } else { libc::POLLIN };
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // SAFETY: one entry, valid for the call.
+    match check(unsafe { libc::poll(&raw mut entry, 1, -1) }) {
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// [`is_ready`] of a TCP socket whose error queue is in use: with messages in it poll(2) says POLLERR, and alone that means nothing
 /// else, since a connection that has failed is also hung up.
 pub(crate) fn is_ready_beside_errors(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
