@@ -448,6 +448,43 @@ fn connections_come_from_the_local_address() {
     });
 }
 
+/// The attempts share the port.
+#[test]
+fn local_port_gets_past_silent_addresses() {
+    run(async {
+        let holes = [BlackHole::new(), BlackHole::new()];
+        let (_socket, refusing) = refusing();
+        let listener = listener().await;
+        let good = listener.local_addr().unwrap();
+        let staggers = [Some(Duration::from_millis(10)), Some(Duration::ZERO)];
+        for (stagger, defaults) in staggers.into_iter().flat_map(|stagger| [(stagger, true), (stagger, false)]) {
+            // A port that nobody has: freed by who had it, without a connection.
+            let port = refusing_at(Ipv4Addr::LOCALHOST.into()).1;
+            let dialer = Dialer::new().stagger(stagger).defaults(defaults).local_addr(port);
+            let addrs = [holes[0].addr, refusing, holes[1].addr, good];
+            let stream = dialer.dial(&addrs[..]).await.unwrap();
+            assert_eq!((stream.local_addr().unwrap(), stream.peer_addr().unwrap()), (port, good));
+            let (peer, from) = listener.accept().await.unwrap();
+            assert_eq!(from, port);
+            // A reset on both sides, so that the port is free for who wants it next.
+            stream.set_linger(Some(Duration::ZERO)).unwrap();
+            drop((stream, peer));
+        }
+        // One after the other, each within its share of the time.
+        let port = refusing_at(Ipv4Addr::LOCALHOST.into()).1;
+        let dialer = Dialer::new().stagger(None).timeout(Duration::from_secs(6)).local_addr(port);
+        let stream = dialer.dial(&[holes[0].addr, good][..]).await.unwrap();
+        assert_eq!((stream.local_addr().unwrap(), stream.peer_addr().unwrap()), (port, good));
+        // Who listens there, or has not agreed to share it, is in the way.
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let exclusive = refusing_at(Ipv4Addr::LOCALHOST.into());
+        for held in [taken.local_addr().unwrap(), exclusive.1] {
+            let error = Dialer::new().local_addr(held).dial(good).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+        }
+    });
+}
+
 /// Go: TestSpuriousENOTAVAIL, selfConnect (G80, issue 2690).
 #[test]
 fn a_connection_to_itself_is_dialled_again() {

@@ -113,7 +113,9 @@ impl Dialer {
     /// The address that connections come from; port 0 lets the kernel choose one.
     ///
     /// Remote addresses of the other family are passed over. With a port, each is tried once: what may be wrong with a
-    /// port that the kernel chose (a connection to itself, EADDRNOTAVAIL) is not tried again.
+    /// port that the kernel chose (a connection to itself, EADDRNOTAVAIL) is not tried again. Sockets with a port have SO_REUSEADDR
+    /// set, so that the attempts of one dial share it. Connections to different addresses may share it too; a socket that
+    /// listens at the port, or has it without that option, is in the way (`AddrInUse`).
     pub fn local_addr(mut self, addr: impl Into<Option<SocketAddr>>) -> Dialer {
         self.recipe.local = addr.into();
         self
@@ -395,6 +397,10 @@ impl Recipe {
         }
         if self.fast_open {
             option::switch(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, true).map_err(set)?;
+        }
+        if self.has_port() {
+            // An attempt that has no answer yet holds the port beside the next one.
+            SockRef::from(&fd).set_reuse_address(true).map_err(set)?;
         }
         if let Some(Control(control)) = &self.control {
             let network = if addr.is_ipv4() { "tcp4" } else { "tcp6" };
