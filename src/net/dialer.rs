@@ -153,8 +153,11 @@ impl Dialer {
     /// Sends the first data with the first packet, to peers that have agreed to it in an earlier connection (TCP Fast
     /// Open: TCP_FASTOPEN_CONNECT, tcp(7), Linux 4.11).
     ///
-    /// With such a peer a dial returns at once and proves nothing: whether there is anybody shows at the first write, and
-    /// a race ends at its first address. The data may arrive twice, so they should ask for nothing that must happen once.
+    /// With such a peer a dial returns at once and proves nothing, and a race ends at its first address. The connection begins with the
+    /// first write, which takes its data along, or with the first operation that has to wait, without data: so a server that speaks
+    /// first is heard, and what is written after such a wait is not sent early. Whether there is anybody shows then; until then
+    /// [`peer_addr`](TcpStream::peer_addr) is `NotConnected`. The data may arrive twice, so they should ask for nothing that must
+    /// happen once.
     pub fn fast_open(mut self, fast_open: bool) -> Dialer {
         self.recipe.fast_open = fast_open;
         self

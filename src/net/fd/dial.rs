@@ -23,6 +23,7 @@ use std::time::Instant;
 
 use socket2::SockAddr;
 
+use super::fd::Fd;
 use super::net_fd::NetFd;
 use super::operation::{Failure, Hold, Left, Operation};
 use crate::net::dialer::Recipe;
@@ -64,30 +65,34 @@ async fn connect(stream: &NetFd, addr: SocketAddr, deadline: Option<Instant>) ->
     if deadline.is_some() {
         fd.set_deadline(Direction::Write, deadline)?;
     }
-    let connected = match fd.with(|fd| socket::connect(fd, &SockAddr::from(addr))) {
-        Ok(()) => true,
+    match fd.with(|fd| socket::connect(fd, &SockAddr::from(addr))) {
+        // Established, or left to the first data: the kernel does not say.
+        Ok(()) => fd.set_fast_open(),
         Err(Failure::Io(error)) => match error.raw_os_error() {
-            Some(libc::EISCONN) => true,
-            Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => false,
+            Some(libc::EISCONN) => {}
+            // Elsewhere nothing has happened yet the first time round.
+            Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => {
+                established(fd, addr.ip().to_canonical().is_loopback()).await?;
+            }
             _ => return Err(Failure::Io(error)),
         },
         Err(failure) => return Err(failure),
-    };
-    if !connected {
-        // Elsewhere nothing has happened yet the first time round.
-        let mut look = addr.ip().to_canonical().is_loopback();
-        let mut dial = Dial { stream, operation: Operation::new() };
-        poll_fn(|cx| {
-            stream.fd.poll_call(Direction::Write, Hold::Free, Some(&mut dial.operation), cx, |fd| {
-                if std::mem::replace(&mut look, true) { outcome(fd) } else { Err(io::ErrorKind::WouldBlock.into()) }
-            })
-        })
-        .await?;
     }
     if deadline.is_some() {
         fd.set_deadline(Direction::Write, None)?;
     }
     Ok(())
+}
+
+/// Waits until a connect that is under way has succeeded or failed. `look`: it may have already.
+pub(super) async fn established(fd: &Fd, mut look: bool) -> Result<(), Failure> {
+    let mut dial = Dial { fd, operation: Operation::new() };
+    poll_fn(|cx| {
+        fd.poll_call(Direction::Write, Hold::Free, Some(&mut dial.operation), cx, |fd| {
+            if std::mem::replace(&mut look, true) { outcome(fd) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        })
+    })
+    .await
 }
 
 /// How a connect that was under way stands. `WouldBlock`: it still is.
@@ -116,12 +121,12 @@ fn is_own_peer(stream: &NetFd, addr: SocketAddr) -> bool {
 
 /// The wait of a connect; dropped with it.
 struct Dial<'a> {
-    stream: &'a NetFd,
+    fd: &'a Fd,
     operation: Operation,
 }
 
 impl Drop for Dial<'_> {
     fn drop(&mut self) {
-        self.stream.fd.cancel(Direction::Write, &mut self.operation);
+        self.fd.cancel(Direction::Write, &mut self.operation);
     }
 }

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Type};
 
+use super::fast_open::FastOpen;
 use super::fd_mutex::FdMutex;
 use super::operation::Failure;
 use crate::net::options;
@@ -68,6 +69,7 @@ struct Rare {
     permit: Option<Permit>,
     /// For who waits for the end of a close.
     gone: OnceLock<Arc<Gone>>,
+    fast_open: FastOpen,
 }
 
 /// The end of a close.
@@ -235,6 +237,14 @@ impl Fd {
         gone
     }
 
+    pub(super) fn fast_open(&self) -> Option<&FastOpen> {
+        self.rare.get().map(|rare| &rare.fast_open)
+    }
+
+    pub(super) fn fast_open_or_default(&self) -> &FastOpen {
+        &self.rare.get_or_default().fast_open
+    }
+
     fn begin_close(&self) {
         if let Ok(mut queued) = self.mutex.begin_close() {
             queued.wake_all();
@@ -248,7 +258,8 @@ impl Fd {
     /// The last reference is gone: out of the poller, then close(2), once.
     #[cold]
     pub(crate) fn destroy(&self) {
-        self.poll.retire(self.borrow(), self.is_lent || self.is_exposed());
+        let unfinished = self.unfinished();
+        self.poll.retire(self.borrow(), self.is_lent || self.is_exposed() || unfinished.is_some());
         let rare = self.rare.get();
         let gone = rare.and_then(|rare| rare.gone.get()).cloned();
         if self.is_lent {
@@ -264,6 +275,9 @@ impl Fd {
         let closing = Closing { fd: Some(fd), permit, gone };
         if waits {
             drop(crate::task::spawn_blocking(move || drop(closing)));
+        }
+        if let Some(unfinished) = unfinished {
+            Fd::close_later(unfinished);
         }
     }
 

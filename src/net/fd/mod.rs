@@ -2,6 +2,7 @@
 //! [`fd_mutex`] who may call.
 
 pub(crate) mod dial;
+mod fast_open;
 #[allow(clippy::module_inception)]
 pub(crate) mod fd;
 pub(crate) mod fd_mutex;

@@ -169,7 +169,7 @@ impl NetFd {
     }
 
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.with("close", |fd| socket::shutdown(fd, how))
+        self.fd.shutdown(how).map_err(|failure| self.error("close", failure))
     }
 
     /// Begins the close; see [`Fd::close`].
@@ -299,7 +299,7 @@ impl NetFd {
 
     /// Ends the close with a FIN, once or again: a peer that is gone already is no error.
     pub(crate) fn finish_writing(&self) -> io::Result<()> {
-        match self.fd.with(|fd| socket::shutdown(fd, Shutdown::Write)) {
+        match self.fd.shutdown(Shutdown::Write) {
             Ok(()) | Err(Failure::Closed) => Ok(()),
             Err(Failure::Io(error)) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             Err(failure) => Err(self.error("close", failure)),

@@ -232,7 +232,7 @@ impl Fd {
                             self.end(direction, hold, &mut caller, ticket, left);
                             return Poll::Ready(Ok(value));
                         }
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock || self.is_early(&error) => {
                             self.poll.clear_ready(direction, ticket);
                         }
                         Err(error) => {
@@ -241,7 +241,7 @@ impl Fd {
                         }
                     }
                 }
-                let added = self.poll.register(self.borrow());
+                let added = self.register();
                 self.give_back(direction, hold, &mut caller, added.is_ok());
                 match added {
                     Ok(epoch) => registered = Some(epoch),
@@ -359,7 +359,7 @@ impl Fd {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
         self.mutex.incref()?;
-        let registered = self.poll.register(self.borrow());
+        let registered = self.register();
         self.give_back(direction, Hold::Free, &mut None, false);
         let epoch = match registered {
             Ok(epoch) => epoch,
@@ -383,7 +383,7 @@ impl Fd {
         seen: u64,
     ) -> Poll<Result<(), Failure>> {
         self.mutex.incref()?;
-        let registered = self.poll.register(self.borrow());
+        let registered = self.register();
         self.give_back(direction, Hold::Free, &mut None, false);
         let epoch = match registered {
             Ok(epoch) => epoch,

@@ -101,14 +101,16 @@ impl From<TcpListener> for OwnedFd {
 
 impl From<std::net::TcpStream> for TcpStream {
     fn from(stream: std::net::TcpStream) -> TcpStream {
-        TcpStream::from_net_fd(adopt(stream.into(), NetFd::tcp_or_multipath))
+        OwnedFd::from(stream).into()
     }
 }
 
 impl From<OwnedFd> for TcpStream {
     /// The caller says that it is a TCP socket; of another kind, operations fail.
     fn from(fd: OwnedFd) -> TcpStream {
-        TcpStream::from_net_fd(adopt(fd, NetFd::tcp_or_multipath))
+        let fd = adopt(fd, NetFd::tcp_or_multipath);
+        fd.fd.find_fast_open();
+        TcpStream::from_net_fd(fd)
     }
 }
 
