@@ -119,14 +119,23 @@ fn literals_need_no_thread() {
     });
 }
 
-/// One thread, which is busy: what is asked meanwhile waits in the pool's queue.
+/// A call that takes the place of a look-up until the sender is used or dropped.
+fn busy_look_up() -> (std::sync::mpsc::Sender<()>, ToSocketAddrsFuture<std::vec::IntoIter<SocketAddr>>) {
+    let (free, busy) = std::sync::mpsc::channel();
+    let call = ToSocketAddrsFuture::blocking(move || {
+        let _ = busy.recv();
+        Ok(Vec::new().into_iter())
+    });
+    (free, call)
+}
+
+/// One thread, which is busy: look-ups that are made meanwhile wait in the queue.
 #[test]
 fn identical_look_ups_share_one_query() {
     common::child("identical_look_ups_share_one_query", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
         run(async {
-            let (free, busy) = std::sync::mpsc::channel::<()>();
-            let blocker = task::spawn_blocking(move || busy.recv().is_ok());
+            let (free, blocker) = busy_look_up();
             let before = rt::metrics().tasks_spawned;
             let mut lookups: Vec<_> = (0..100).map(|_| Box::pin(lookup_host("localhost"))).collect();
             for lookup in &mut lookups {
@@ -140,7 +149,7 @@ fn identical_look_ups_share_one_query() {
             // Some give up; the others get their answer.
             lookups.truncate(60);
             free.send(()).unwrap();
-            blocker.await;
+            assert_eq!(blocker.await.unwrap().count(), 0);
             for lookup in lookups {
                 assert!(lookup.await.unwrap().iter().all(IpAddr::is_loopback));
             }
@@ -150,6 +159,43 @@ fn identical_look_ups_share_one_query() {
             let before = rt::metrics().tasks_spawned;
             lookup_host("localhost").await.unwrap();
             assert_eq!(rt::metrics().tasks_spawned - before, 1);
+        });
+    });
+}
+
+#[test]
+fn look_ups_and_blocking_calls_do_not_wait_for_each_other() {
+    common::child("look_ups_and_blocking_calls_do_not_wait_for_each_other", || {
+        rt::Builder::new().blocking_threads(2).start().unwrap();
+        run(async {
+            let (free, busy) = std::sync::mpsc::channel::<()>();
+            let busy = std::sync::Arc::new(std::sync::Mutex::new(busy));
+            let calls: Vec<_> = (0..8)
+                .map(|_| {
+                    let busy = busy.clone();
+                    task::spawn_blocking(move || busy.lock().is_ok_and(|busy| busy.recv().is_ok()))
+                })
+                .collect();
+            common::becomes("all threads are busy", || rt::metrics().blocking_threads == 2).await;
+            let listener = common::listener().await;
+            let port = listener.local_addr().unwrap().port();
+            assert!(!lookup_host("localhost").await.unwrap().is_empty());
+            assert!(!lookup_cname("localhost").await.unwrap().is_empty());
+            assert!(!lookup_addr(Ipv4Addr::LOCALHOST.into()).await.unwrap().is_empty());
+            assert!(lookup_port("tcp", "no-such-service").await.is_err());
+            TcpStream::connect(("localhost", port)).await.unwrap();
+            netpoll::net::Dialer::new().dial(("localhost", port)).await.unwrap();
+            let own = ToSocketAddrsFuture::blocking(|| Ok(vec![SocketAddr::from(([192, 0, 2, 1], 1))].into_iter()));
+            assert_eq!(own.await.unwrap().count(), 1);
+            assert!(calls.iter().all(|call| !call.is_finished()));
+            drop(free);
+            for call in calls {
+                assert!(!call.await);
+            }
+            // The other way round.
+            let (_free, blockers): (Vec<_>, Vec<_>) = (0..8).map(|_| busy_look_up()).unzip();
+            assert_eq!(task::spawn_blocking(|| 7).await, 7);
+            drop(blockers);
         });
     });
 }
@@ -171,8 +217,7 @@ fn a_look_up_that_is_given_up_is_gone() {
 fn a_shutdown_answers_what_it_drops() {
     common::child("a_shutdown_answers_what_it_drops", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
-        let (free, busy) = std::sync::mpsc::channel::<()>();
-        drop(task::spawn_blocking(move || busy.recv().is_ok()));
+        let (free, _blocker) = busy_look_up();
         let mut future = "localhost:1".to_socket_addrs();
         assert!(common::poll_now(&mut future).is_pending());
         free.send(()).unwrap();

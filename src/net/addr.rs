@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::{option, slice, vec};
 
 use super::resolve::families::Addrs;
-use crate::task::{JoinHandle, spawn_blocking};
+use crate::task::{JoinHandle, spawn_lookup};
 
 /// What can be turned into socket addresses, perhaps by resolving a name: the asynchronous [`std::net::ToSocketAddrs`].
 ///
@@ -96,12 +96,12 @@ impl<I> ToSocketAddrsFuture<I> {
         ToSocketAddrsFuture(State::Ready(result))
     }
 
-    /// An answer that `resolve` finds on the pool for blocking calls.
+    /// An answer that `resolve` finds on a thread for name look-ups.
     pub fn blocking(resolve: impl FnOnce() -> io::Result<I> + Send + 'static) -> ToSocketAddrsFuture<I>
     where
         I: Send + 'static,
     {
-        ToSocketAddrsFuture(State::Resolving(spawn_blocking(resolve)))
+        ToSocketAddrsFuture(State::Resolving(spawn_lookup(resolve)))
     }
 }
 

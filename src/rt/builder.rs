@@ -166,8 +166,8 @@ impl Builder {
         self
     }
 
-    /// How many threads [`spawn_blocking`](crate::task::spawn_blocking) and name look-ups may use, from 1 up. Calls beyond
-    /// that wait in a queue.
+    /// How many threads [`spawn_blocking`](crate::task::spawn_blocking) may use, from 1 up. Calls beyond that wait in a queue. Name
+    /// look-ups may use as many threads of their own, so that they do not wait for other calls.
     pub fn blocking_threads(mut self, threads: usize) -> Builder {
         self.config.blocking_threads = threads;
         self

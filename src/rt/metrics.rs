@@ -15,7 +15,7 @@ pub struct Metrics {
     pub workers: usize,
     /// Worker threads that exist now, threads inside `block_on` not counted.
     pub worker_threads: usize,
-    /// Threads of the blocking pool that exist now.
+    /// Threads for blocking calls and for name look-ups that exist now.
     pub blocking_threads: usize,
     /// Tasks that were spawned and have not ended.
     pub tasks_alive: u64,
@@ -80,7 +80,7 @@ pub fn metrics() -> Metrics {
     Metrics {
         workers: runtime.config().workers,
         worker_threads: runtime.worker_threads(),
-        blocking_threads: runtime.pool.threads(),
+        blocking_threads: runtime.pool.threads() + runtime.lookups.threads(),
         tasks_alive: runtime.tasks_alive(),
         tasks_spawned: runtime.spawned.get() + sum(|p| &p.spawned),
         tasks_injected: runtime.injected(),

@@ -80,6 +80,7 @@ pub(crate) struct Runtime {
     pub(crate) shared_timers: TimerSet,
     pub(crate) sysmon: Sysmon,
     pub(crate) pool: Pool,
+    pub(crate) lookups: Pool,
     pub(crate) threads: Threads,
     /// Tasks to be dropped, by a thread whose stack has enough of that already.
     pub(crate) deferred: Mutex<VecDeque<Runnable<TaskData>>>,
@@ -120,6 +121,7 @@ static RUNTIME: Runtime = Runtime {
     shared_timers: TimerSet::new(),
     sysmon: Sysmon::new(),
     pool: Pool::new(),
+    lookups: Pool::new(),
     threads: Threads::new(),
     deferred: Mutex::new(VecDeque::new()),
     names: Mutex::new(None),

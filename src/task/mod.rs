@@ -111,6 +111,15 @@ where
     JoinHandle::new(sched::task::spawn_blocking(None, f))
 }
 
+/// Runs `f`, which looks up a name, on a thread kept for such calls.
+pub(crate) fn spawn_lookup<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    JoinHandle::new(sched::task::spawn_lookup(f))
+}
+
 /// Runs `future` on the calling thread to its end.
 ///
 /// Spawned tasks run on the workers, so `future` goes on whatever they do. While it waits, the thread polls the network and the timers

@@ -26,7 +26,7 @@ use std::task::{Context, Poll};
 use super::query::{Answer, LookupError, Query};
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{Arc, Mutex};
-use crate::task::spawn_blocking;
+use crate::task::spawn_lookup;
 
 type Reply = Result<Answer, LookupError>;
 
@@ -55,12 +55,12 @@ pub(crate) struct Lookup {
 }
 
 impl Lookup {
-    /// Joins the query if it is under way, otherwise starts it on the pool for blocking calls.
+    /// Joins the query if it is under way, otherwise starts it on a thread for look-ups.
     pub(crate) fn new(query: Query) -> Lookup {
         static TABLE: LazyLock<Table> = LazyLock::new(Table::default);
         let (lookup, job) = TABLE.join(query);
         if let Some(job) = job {
-            drop(spawn_blocking(move || job.run(Query::ask)));
+            drop(spawn_lookup(move || job.run(Query::ask)));
         }
         lookup
     }

@@ -1,10 +1,13 @@
-//! The pool of threads for calls that block: name look-ups, files, computations.
+//! The pools of threads for calls that block: one for name look-ups, one for all else (files, computations).
+//!
+//! Look-ups have threads of their own, so that a program whose other calls take all their threads still resolves names: a dial has a
+//! deadline, and does not know of those calls. So has Go, whose look-ups are limited apart from other blocked threads.
 //!
 //! Threads start on demand up to a bound and end after resting for [`REST`]. A task here is an ordinary task whose one poll
 //! is the call, so it is awaited, cancelled (before it starts) and panics like any other.
 //!
 //! # Invariants
-//! * P1 — at most `blocking_threads` threads; what is queued beyond them waits.
+//! * P1 — at most `blocking_threads` threads per pool; what is queued beyond them waits.
 //! * P2 — a queued task has a thread that will come to it, unless no thread can be started at all: then it runs where it was queued.
 
 use std::collections::VecDeque;
@@ -59,10 +62,9 @@ impl Pool {
 
 impl Runtime {
     /// Queues a call.
-    pub(crate) fn pool_push(&'static self, runnable: Runnable<TaskData>) {
+    pub(crate) fn pool_push(&'static self, pool: &'static Pool, runnable: Runnable<TaskData>) {
         let epoch = runnable.metadata().epoch();
         let bound = self.config().blocking_threads;
-        let pool = &self.pool;
         let mut state = pool.state.lock();
         // Under the lock: a shutdown moves the epoch before it empties the queue, and would not find what is queued afterwards.
         if self.epoch() != epoch {
@@ -76,16 +78,15 @@ impl Runtime {
             return;
         }
         if state.threads < bound {
-            self.start_pool_thread(state, epoch);
+            self.start_pool_thread(pool, state, epoch);
         }
     }
 
-    fn start_pool_thread(&'static self, mut state: MutexGuard<'_, State>, epoch: u32) {
-        let pool = &self.pool;
+    fn start_pool_thread(&'static self, pool: &'static Pool, mut state: MutexGuard<'_, State>, epoch: u32) {
         state.threads += 1;
         drop(state);
         let name = format!("{}-blocking", self.config().thread_name);
-        if self.threads.start(name, move || self.pool_thread(epoch)).is_err() {
+        if self.threads.start(name, move || self.pool_thread(pool, epoch)).is_err() {
             let mut state = pool.state.lock();
             state.threads -= 1;
             let stranded = if state.threads == 0 { state.queue.pop_back() } else { None };
@@ -96,14 +97,14 @@ impl Runtime {
         }
     }
 
-    fn pool_thread(&'static self, epoch: u32) {
-        let mut state = self.pool.state.lock();
+    fn pool_thread(&'static self, pool: &'static Pool, epoch: u32) {
+        let mut state = pool.state.lock();
         let mut until = Instant::now() + REST;
         while self.epoch() == epoch {
             if let Some(runnable) = state.queue.pop_front() {
                 drop(state);
                 run(runnable);
-                state = self.pool.state.lock();
+                state = pool.state.lock();
                 until = Instant::now() + REST;
                 continue;
             }
@@ -112,7 +113,7 @@ impl Runtime {
                 break;
             }
             state.resting += 1;
-            state = self.pool.work.wait_timeout(state, left);
+            state = pool.work.wait_timeout(state, left);
             // After the epoch has moved `stop` counts everybody out.
             if self.epoch() == epoch {
                 state.resting -= 1;
@@ -122,7 +123,7 @@ impl Runtime {
         if !state.queue.is_empty() && self.is_running() {
             // One that a shutdown left behind took the place of one of this epoch.
             let now = self.epoch();
-            self.start_pool_thread(state, now);
+            self.start_pool_thread(pool, state, now);
         } else {
             drop(state);
         }

@@ -282,13 +282,31 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
+    spawn_call(name, f, |runnable| runtime().pool_push(&runtime().pool, runnable))
+}
+
+/// The same on the pool for name look-ups.
+pub(crate) fn spawn_lookup<F, T>(f: F) -> RawTask<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    spawn_call(None, f, |runnable| runtime().pool_push(&runtime().lookups, runnable))
+}
+
+fn spawn_call<F, T, S>(name: Option<Name>, f: F, push: S) -> RawTask<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+    S: Fn(Runnable<TaskData>) + Send + Sync + 'static,
+{
     fork::refuse();
     let data = TaskData::new(name, runtime().ensure_running());
     runtime().task_begins();
-    let (runnable, task) = async_task::Builder::new().propagate_panic(true).metadata(data).spawn(
-        move |data| Tracked { future: Some(async move { f() }), number: data.task.id.0 },
-        |runnable| runtime().pool_push(runnable),
-    );
+    let (runnable, task) = async_task::Builder::new()
+        .propagate_panic(true)
+        .metadata(data)
+        .spawn(move |data| Tracked { future: Some(async move { f() }), number: data.task.id.0 }, push);
     runnable.schedule();
     task
 }
