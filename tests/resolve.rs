@@ -109,6 +109,18 @@ fn literals_need_no_thread() {
             assert_eq!(lookup_host("192.0.2.7").await.unwrap(), [IpAddr::from([192, 0, 2, 7])]);
             assert_eq!(resolve("[::1]:80").await.unwrap().len(), 1);
             assert_eq!(resolve(("127.0.0.1", 80)).await.unwrap().len(), 1);
+            // With a zone, by number and by name, as all that takes an address has it.
+            for host in ["fe80::1%1", "fe80::1%lo", "::1%lo"] {
+                assert_eq!(
+                    lookup_host(host).await.unwrap(),
+                    [host.split_once('%').unwrap().0.parse::<IpAddr>().unwrap()]
+                );
+                for addrs in [resolve((host, 80)).await.unwrap(), resolve(format!("[{host}]:80")).await.unwrap()] {
+                    let [SocketAddr::V6(addr)] = addrs[..] else { panic!("{addrs:?}") };
+                    assert!(addr.scope_id() != 0 && addr.port() == 80, "{addr}");
+                }
+            }
+            assert_eq!("[fe80::1%lo]:80".host_and_port(), None);
             assert_eq!(lookup_port("tcp", "80").await.unwrap(), 80);
             let _ = netpoll::net::Dialer::new().dial("127.0.0.1:1").await;
             let _ = TcpStream::connect("127.0.0.1:1").await;

@@ -17,6 +17,7 @@ use std::task::{Context, Poll};
 use std::{option, slice, vec};
 
 use super::resolve::families::Addrs;
+use crate::sys::names;
 use crate::task::{JoinHandle, spawn_lookup};
 
 /// What can be turned into socket addresses, perhaps by resolving a name: the asynchronous [`std::net::ToSocketAddrs`].
@@ -258,6 +259,19 @@ fn ready(result: Result<SocketAddr, AddrError>) -> ToSocketAddrsFuture<vec::Into
     ToSocketAddrsFuture::ready(result.map(|addr| vec![addr].into_iter()).map_err(io::Error::from))
 }
 
+/// The address that `host` is the text of: an IP address, or an IPv6 address with a zone (RFC 4007, section 11), which is the name
+/// or the number of an interface. None for all else, and for the name of an interface that this host does not have.
+pub(crate) fn literal(host: &str, port: u16) -> Option<SocketAddr> {
+    if let Ok(ip) = host.parse() {
+        return Some(SocketAddr::new(ip, port));
+    }
+    let (ip, zone) = host.split_once('%')?;
+    let ip = ip.parse().ok()?;
+    let is_number = !zone.is_empty() && zone.bytes().all(|byte| byte.is_ascii_digit());
+    let scope = if is_number { zone.parse().ok()? } else { names::interface(zone)? };
+    Some(SocketAddrV6::new(ip, port, 0, scope).into())
+}
+
 /// What a text says.
 enum Parsed<'a> {
     Literal(SocketAddr),
@@ -266,10 +280,10 @@ enum Parsed<'a> {
 
 impl<'a> Parsed<'a> {
     fn parts(host: &'a str, port: u16) -> Result<Parsed<'a>, AddrError> {
-        match host.parse::<IpAddr>() {
-            Ok(ip) => Ok(Parsed::Literal(SocketAddr::new(ip, port))),
-            Err(_) if host.is_empty() => Err(AddrError::new(host, "missing address")),
-            Err(_) => Ok(Parsed::Name(host, port)),
+        match literal(host, port) {
+            Some(addr) => Ok(Parsed::Literal(addr)),
+            None if host.is_empty() => Err(AddrError::new(host, "missing address")),
+            None => Ok(Parsed::Name(host, port)),
         }
     }
 
@@ -282,7 +296,7 @@ impl<'a> Parsed<'a> {
         if host.is_empty() {
             return Err(AddrError::new(text, "missing host in address"));
         }
-        Ok(Parsed::Name(host, port))
+        Parsed::parts(host, port)
     }
 
     fn name(self) -> Option<(&'a str, u16)> {

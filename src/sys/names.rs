@@ -154,6 +154,13 @@ pub(crate) fn port(service: &str, socktype: c_int) -> Result<u16, NameFailure> {
     list.addrs().next().map(|addr| addr.port()).ok_or(NameFailure::NotFound)
 }
 
+/// The number of the network interface that is called `name`.
+pub(crate) fn interface(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the string ends in a zero byte. 0 is no interface's number.
+    Some(unsafe { libc::if_nametoindex(name.as_ptr()) }).filter(|&number| number != 0)
+}
+
 /// The name of `ip`.
 pub(crate) fn name(ip: IpAddr) -> Result<String, NameFailure> {
     let addr = SockAddr::from(SocketAddr::new(ip, 0));

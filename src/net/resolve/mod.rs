@@ -23,6 +23,7 @@ use self::flight::Lookup;
 pub use self::native::{Mx, Resolver, ResolverBuilder, Srv};
 pub use self::query::LookupError;
 use self::query::{Query, Transport};
+use super::addr::literal;
 use super::{AddrError, ToSocketAddrs};
 use crate::sys::names::Family;
 
@@ -72,8 +73,8 @@ pub async fn resolve<A: ToSocketAddrs>(addrs: A) -> io::Result<Vec<SocketAddr>> 
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub async fn lookup_host(host: &str) -> io::Result<Vec<IpAddr>> {
-    if let Ok(ip) = host.parse() {
-        return Ok(vec![ip]);
+    if let Some(addr) = literal(host, 0) {
+        return Ok(vec![addr.ip()]);
     }
     let addrs = Lookup::new(Query::Addrs(host.to_owned(), Family::Any)).await?.into_addrs();
     Ok(addrs.iter().map(SocketAddr::ip).collect())
