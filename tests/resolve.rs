@@ -212,6 +212,33 @@ fn look_ups_and_blocking_calls_do_not_wait_for_each_other() {
     });
 }
 
+/// Names that a program of the host's name service, or whoever writes hosts(5), made up.
+#[test]
+fn names_of_the_host_that_are_no_host_names_are_not_passed_on() {
+    let hosts = "127.0.0.1 localhost\n192.0.2.77 bad;name alias\n192.0.2.78 good-name\n192.0.2.79 \x1b[31mred colour\n\
+        192.0.2.80 192.0.2.81\n";
+    common::child_on_host(
+        "names_of_the_host_that_are_no_host_names_are_not_passed_on",
+        &[("/etc/hosts", hosts), ("/etc/resolv.conf", "")],
+        || {
+            run(async {
+                assert_eq!(lookup_addr([192, 0, 2, 78].into()).await.unwrap(), ["good-name"]);
+                assert_eq!(lookup_cname("good-name").await.unwrap(), "good-name");
+                for last in [77, 79, 80] {
+                    let error = lookup_addr([192, 0, 2, last].into()).await.unwrap_err();
+                    assert_eq!(error.to_string(), format!("lookup 192.0.2.{last}: no such host"));
+                }
+                for alias in ["alias", "colour"] {
+                    assert_eq!(lookup_host(alias).await.unwrap().len(), 1);
+                    assert!(lookup_error(&lookup_cname(alias).await.unwrap_err()).is_not_found());
+                }
+                // The name of a literal is itself.
+                assert_eq!(lookup_cname("192.0.2.1").await.unwrap(), "192.0.2.1");
+            });
+        },
+    );
+}
+
 /// Go: TestLookupHostCancel.
 #[test]
 fn a_look_up_that_is_given_up_is_gone() {

@@ -249,6 +249,40 @@ pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -
     Some(text)
 }
 
+/// The same in namespaces of its own, with a loopback interface and with these files in place of the host's, each a path and what is
+/// in it. Where that is not permitted nothing is run.
+#[track_caller]
+pub fn child_on_host(name: &str, files: &[(&str, &str)], body: impl FnOnce()) {
+    if is_child(name) {
+        let _watchdog = Watchdog::new();
+        return body();
+    }
+    let folder = std::env::temp_dir().join(format!("netpoll-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut script = "ip link set lo up".to_owned();
+    for (path, text) in files {
+        let own = folder.join(path.replace('/', "-"));
+        std::fs::write(&own, text).unwrap();
+        script += &format!(" && mount --bind {} {path}", own.display());
+    }
+    script += " || exit 77; exec \"$0\" \"$@\"";
+    let output = Command::new("unshare")
+        .args(["-m", "-n", "sh", "-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(CHILD, name)
+        .stdin(Stdio::null())
+        .output();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let Ok(output) = output else { return println!("skipped: no unshare(1) here") };
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let is_skipped = !output.status.success() && !text.contains("running 1 test");
+    if is_skipped {
+        return println!("skipped: no namespaces here: {text}");
+    }
+    assert!(output.status.success() && text.contains("1 passed"), "child of {name}: {}\n{text}", output.status);
+}
+
 /// Prints the lines of a child's output that have figures.
 pub fn print_lines(output: Option<String>, with: &str) {
     for line in output.iter().flat_map(|text| text.lines()).filter(|line| line.contains(with)) {

@@ -11,6 +11,7 @@
 
 pub(crate) mod families;
 pub(crate) mod flight;
+pub(crate) mod host_name;
 #[cfg(feature = "hickory")]
 mod native;
 pub(crate) mod query;

@@ -6,6 +6,8 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::host_name::is_host_name;
+use crate::net::addr::literal;
 use crate::net::error::ErrnoText;
 use crate::sys::names::{self, Family, NameFailure};
 
@@ -53,13 +55,20 @@ impl Answer {
     }
 }
 
+/// A name that a name service has, if it is a host name: most of them let anyone choose.
+fn host_name(name: String) -> Result<Answer, NameFailure> {
+    if is_host_name(&name) { Ok(Answer::Name(name)) } else { Err(NameFailure::NotFound) }
+}
+
 impl Query {
     /// Asks the host; blocks.
     pub(crate) fn ask(&self) -> Result<Answer, LookupError> {
         let answer = match self {
             Query::Addrs(host, family) => names::addrs(host, *family).map(|addrs| Answer::Addrs(addrs.into())),
-            Query::CanonicalName(host) => names::canonical_name(host).map(Answer::Name),
-            Query::Name(ip) => names::name(*ip).map(Answer::Name),
+            // The name of a literal is itself.
+            Query::CanonicalName(host) if literal(host, 0).is_some() => names::canonical_name(host).map(Answer::Name),
+            Query::CanonicalName(host) => names::canonical_name(host).and_then(host_name),
+            Query::Name(ip) => names::name(*ip).and_then(host_name),
             Query::Port(service, transport) => {
                 let socktype = match transport {
                     Transport::Any => 0,
