@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{becomes, eventually, poll_once, run};
-use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
+use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{CNAME, MX, NS, PTR, SRV, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use netpoll::net::{Dialer, LookupError, Resolver, ResolverBuilder, is_timeout};
@@ -27,6 +27,12 @@ enum Reply {
     TooLong(Vec<RData>),
     /// Replies with the wrong number and to the wrong question first, then this.
     Forged(Vec<RData>),
+    /// The reply as this changes it.
+    Changed(fn(&mut Message)),
+    /// The number of the question, and then these bytes.
+    Raw(Vec<u8>),
+    /// Says over UDP that it does not fit, and over TCP noise.
+    RawOverTcp,
     Silence,
 }
 
@@ -39,9 +45,13 @@ struct Server {
 
 impl Server {
     fn new(reply: impl Fn(&str, RecordType) -> Reply + Send + Sync + 'static) -> Server {
+        Server::at(0, reply)
+    }
+
+    fn at(port: u16, reply: impl Fn(&str, RecordType) -> Reply + Send + Sync + 'static) -> Server {
         // The same port for both protocols.
         let (udp, tcp) = std::iter::repeat_with(|| {
-            let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let udp = UdpSocket::bind(("127.0.0.1", port)).unwrap();
             TcpListener::bind(udp.local_addr().unwrap()).ok().map(|tcp| (udp, tcp))
         })
         .flatten()
@@ -130,6 +140,11 @@ fn answers(question: &Message, reply: Reply, over_tcp: bool) -> Vec<Vec<u8>> {
         Reply::Code(code) => answer.metadata.response_code = code,
         Reply::TooLong(data) if over_tcp => drop(answer.add_answers(records(data))),
         Reply::TooLong(_) => answer.metadata.truncation = true,
+        Reply::RawOverTcp if !over_tcp => answer.metadata.truncation = true,
+        Reply::RawOverTcp => {
+            all.push([&question.metadata.id.to_be_bytes()[..], &[0xff; 100]].concat());
+            return all;
+        }
         Reply::Forged(data) => {
             let forged = vec![RData::A(Ipv4Addr::new(6, 6, 6, 6).into())];
             let mut other = answer.clone();
@@ -143,6 +158,11 @@ fn answers(question: &Message, reply: Reply, over_tcp: bool) -> Vec<Vec<u8>> {
             all.push(other.to_vec().unwrap());
             all.push(b"no message".to_vec());
             answer.add_answers(records(data));
+        }
+        Reply::Changed(change) => change(&mut answer),
+        Reply::Raw(bytes) => {
+            all.push([&question.metadata.id.to_be_bytes()[..], &bytes].concat());
+            return all;
         }
         Reply::Silence => return all,
     }
@@ -318,6 +338,450 @@ fn another_server_answers_for_one_that_does_not() {
             assert!(!resolver.lookup_host("host.test.").await.unwrap().is_empty());
         }
     });
+}
+
+type MakeReply = fn() -> Reply;
+
+/// Replies that do not parse or that contradict themselves, and those that say that the server cannot answer.
+fn replies_that_are_no_answer() -> Vec<(&'static str, MakeReply)> {
+    vec![
+        ("a header alone that promises an answer", || Reply::Raw(b"\x81\x80\0\x01\0\x01\0\0\0\0".to_vec())),
+        ("noise", || Reply::Raw(vec![0xff; 100])),
+        ("a question in place of an answer", || {
+            Reply::Changed(|reply| reply.metadata.message_type = MessageType::Query)
+        }),
+        ("a record that ends early", || {
+            Reply::Raw(b"\x81\x80\0\0\0\x01\0\0\0\0\x04host\x04test\0\0\x01\0\x01\0\0\0\x3c\0\x04\xc0".to_vec())
+        }),
+        ("a name that points at itself", || Reply::Raw(b"\x81\x80\0\0\0\x01\0\0\0\0\xc0\x0c\0\x01\0\x01".to_vec())),
+        ("SERVFAIL", || Reply::Code(ResponseCode::ServFail)),
+        ("REFUSED", || Reply::Code(ResponseCode::Refused)),
+        ("NOTIMP", || Reply::Code(ResponseCode::NotImp)),
+        ("FORMERR", || Reply::Code(ResponseCode::FormErr)),
+        ("a code that is none", || Reply::Code(ResponseCode::Unknown(14))),
+        ("a referral", || {
+            Reply::Changed(|reply| {
+                reply.metadata.recursion_available = false;
+                reply.add_authority(Record::from_rdata(name("test."), 60, RData::NS(NS(name("ns.test.")))));
+            })
+        }),
+        ("an alias of itself", || {
+            Reply::Changed(|reply| {
+                let own = reply.queries[0].name().clone();
+                reply.add_answer(Record::from_rdata(own.clone(), 60, RData::CNAME(CNAME(own))));
+            })
+        }),
+    ]
+}
+
+#[test]
+fn reply_that_is_no_answer_is_a_temporary_failure_and_ends_the_search() {
+    for (what, reply) in replies_that_are_no_answer() {
+        let server = Server::new(move |_, _| reply());
+        let builder = || server.builder().attempts(0).search(["corp.test", "other.test"]);
+        run(async {
+            // With a dot the name itself comes first, without one the search list does.
+            for (host, first) in [("host", "host.corp.test."), ("www.host", "www.host.")] {
+                let resolver = builder().build().unwrap();
+                server.asked.lock().unwrap().clear();
+                let failures = [
+                    resolver.lookup_host(host).await.unwrap_err(),
+                    resolver.lookup_cname(host).await.unwrap_err(),
+                    resolver.lookup_mx(host).await.unwrap_err(),
+                    resolver.lookup_txt(host).await.unwrap_err(),
+                ];
+                for failure in failures {
+                    assert!(error(&failure).is_temporary() && !error(&failure).is_not_found(), "{what}: {failure}");
+                }
+                assert!(server.asked().iter().all(|(asked, _)| asked == first), "{what}: {:?}", server.asked());
+            }
+            let failure = builder().build().unwrap().lookup_addr([192, 0, 2, 1].into()).await.unwrap_err();
+            assert!(error(&failure).is_temporary(), "{what}: {failure}");
+        });
+    }
+}
+
+#[test]
+fn good_server_answers_for_one_that_fails() {
+    let good = Server::new(|_, kind| match kind {
+        RecordType::A => Reply::Answer(vec![v4(1)]),
+        RecordType::TXT => Reply::Answer(vec![RData::TXT(TXT::new(vec!["text".into()]))]),
+        _ => Reply::Answer(Vec::new()),
+    });
+    for (what, reply) in replies_that_are_no_answer() {
+        let bad = Server::new(move |_, _| reply());
+        for servers in [vec![bad.addr, good.addr], vec![bad.addr, bad.addr, good.addr], vec![good.addr, bad.addr]] {
+            run(async {
+                let resolver = Resolver::builder(servers).hosts_file(false).build().unwrap();
+                let addrs = resolver.lookup_host("host.test.").await.unwrap_or_else(|error| panic!("{what}: {error}"));
+                assert_eq!(addrs, [IpAddr::from([192, 0, 2, 1])], "{what}");
+                assert_eq!(resolver.lookup_txt("host.test.").await.unwrap(), ["text"], "{what}");
+                let missing = resolver.lookup_mx("host.test.").await.unwrap_err();
+                assert!(error(&missing).is_not_found(), "{what}: {missing}");
+            });
+        }
+    }
+}
+
+/// After the UDP reply did not fit: noise, or one that does not fit either.
+#[test]
+fn malformed_reply_over_tcp_is_a_temporary_failure() {
+    let noise = Server::new(|_, _| Reply::RawOverTcp);
+    let truncated = Server::new(|_, _| Reply::Changed(|reply| reply.metadata.truncation = true));
+    let good = Server::new(|_, _| Reply::Answer(vec![v4(1)]));
+    run(async {
+        for bad in [noise, truncated] {
+            let resolver =
+                bad.builder().attempts(0).timeout(Duration::from_secs(1)).search(["corp.test"]).build().unwrap();
+            let failure = resolver.lookup_host("host").await.unwrap_err();
+            assert!(error(&failure).is_temporary(), "{failure}");
+            assert!(bad.asked().iter().all(|(asked, _)| asked == "host.corp.test."), "{:?}", bad.asked());
+            let resolver = Resolver::builder([bad.addr, good.addr]).hosts_file(false).build().unwrap();
+            assert_eq!(resolver.lookup_host("host.test.").await.unwrap(), [IpAddr::from([192, 0, 2, 1])]);
+        }
+    });
+}
+
+/// As with glibc: the second server is for when the first one fails, and may know other names.
+#[test]
+fn first_server_that_answers_decides() {
+    let knows = Server::new(|_, _| Reply::Answer(vec![v4(1)]));
+    let does_not = Server::new(|_, _| Reply::Code(ResponseCode::NXDomain));
+    let fails = Server::new(|_, _| Reply::Code(ResponseCode::ServFail));
+    let silent = Server::new(|_, _| Reply::Silence);
+    run(async {
+        let resolver = |servers: &[&Server]| {
+            let servers: Vec<_> = servers.iter().map(|server| server.addr).collect();
+            Resolver::builder(servers).hosts_file(false).attempts(0).timeout(Duration::from_secs(2)).build().unwrap()
+        };
+        let missing = resolver(&[&does_not, &knows]).lookup_txt("host.test.").await.unwrap_err();
+        assert!(error(&missing).is_not_found());
+        assert!(knows.asked().is_empty());
+        let missing = resolver(&[&fails, &does_not, &knows]).lookup_txt("host.test.").await.unwrap_err();
+        assert!(error(&missing).is_not_found());
+        // One that is silent may have an answer until its time is over.
+        let missing = resolver(&[&silent, &does_not]).lookup_txt("host.test.").await.unwrap_err();
+        assert!(error(&missing).is_not_found());
+        assert!(knows.asked().is_empty());
+        assert!(resolver(&[&silent, &knows]).lookup_host("host.test.").await.is_ok());
+    });
+}
+
+/// The addresses of "host.test." in this answer to any question.
+fn addrs_of(records: impl Fn() -> Vec<Record> + Send + Sync + 'static) -> Result<Vec<IpAddr>, std::io::Error> {
+    let server = Server::new(move |_, kind| match kind {
+        RecordType::A => Reply::Records(records()),
+        _ => Reply::Answer(Vec::new()),
+    });
+    run(async { server.builder().attempts(0).build().unwrap().lookup_host("host.test.").await })
+}
+
+fn record(owner: &str, data: RData) -> Record {
+    Record::from_rdata(name(owner), 60, data)
+}
+
+fn alias(owner: &str, target: &str) -> Record {
+    record(owner, RData::CNAME(CNAME(name(target))))
+}
+
+#[test]
+fn only_records_at_the_end_of_the_aliases_count() {
+    let ip = |last| IpAddr::from([192, 0, 2, last]);
+    let others = || vec![record("other.test.", v4(6)), record("test.", v4(6)), record("x.host.test.", v4(6))];
+    let with = move |mut records: Vec<Record>| {
+        records.extend(others());
+        records
+    };
+    assert_eq!(addrs_of(move || with(vec![record("host.test.", v4(1))])).unwrap(), [ip(1)]);
+    assert_eq!(
+        addrs_of(move || with(vec![record("HOST.test.", v4(1)), record("host.TEST.", v4(2))])).unwrap().len(),
+        2
+    );
+    let missing = addrs_of(others).unwrap_err();
+    assert!(error(&missing).is_not_found(), "{missing}");
+    let chain = || vec![alias("host.test.", "a.test."), alias("a.test.", "b.test."), record("b.test.", v4(1))];
+    assert_eq!(addrs_of(move || with(chain())).unwrap(), [ip(1)]);
+    let backwards = move || with(chain()).into_iter().rev().collect();
+    assert_eq!(addrs_of(backwards).unwrap(), [ip(1)]);
+    // A name that is an alias, or one in the middle, has no addresses of its own.
+    let own = move || {
+        let mut records = vec![record("host.test.", v4(6)), record("a.test.", v4(6))];
+        records.extend(chain());
+        records
+    };
+    assert_eq!(addrs_of(own).unwrap(), [ip(1)]);
+    // Other records than those that were asked for do not count there either.
+    let other_kind =
+        || vec![record("host.test.", RData::TXT(TXT::new(vec!["text".into()]))), record("other.test.", v4(6))];
+    assert!(error(&addrs_of(other_kind).unwrap_err()).is_not_found());
+}
+
+#[test]
+fn records_of_others_do_not_count_for_any_type() {
+    let server = Server::new(|_, kind| {
+        let data = |last: &str| match kind {
+            RecordType::MX => RData::MX(MX::new(1, name(last))),
+            RecordType::NS => RData::NS(NS(name(last))),
+            RecordType::SRV => RData::SRV(SRV::new(1, 1, 1, name(last))),
+            RecordType::PTR => RData::PTR(PTR(name(last))),
+            _ => RData::TXT(TXT::new(vec![last.into()])),
+        };
+        Reply::Records(vec![
+            record("other.test.", data("bad.test.")),
+            alias("host.test.", "real.test."),
+            alias("1.2.0.192.in-addr.arpa.", "real.test."),
+            record("real.test.", data("good.test.")),
+            record("host.test.", data("bad.test.")),
+        ])
+    });
+    run(async {
+        let resolver = server.resolver();
+        let mx = resolver.lookup_mx("host.test.").await.unwrap();
+        assert_eq!(mx.iter().map(|mx| &mx.host[..]).collect::<Vec<_>>(), ["good.test."]);
+        let srv = resolver.lookup_srv("", "", "host.test.").await.unwrap();
+        assert_eq!(srv.iter().map(|srv| &srv.target[..]).collect::<Vec<_>>(), ["good.test."]);
+        assert_eq!(resolver.lookup_ns("host.test.").await.unwrap(), ["good.test."]);
+        assert_eq!(resolver.lookup_txt("host.test.").await.unwrap(), ["good.test."]);
+        assert_eq!(resolver.lookup_addr([192, 0, 2, 1].into()).await.unwrap(), ["good.test."]);
+    });
+}
+
+#[test]
+fn aliases_that_loop_or_are_too_many_are_an_error() {
+    let chain = |length: u32| {
+        let name = |at| if at == 0 { "host.test.".to_owned() } else { format!("n{at}.test.") };
+        let mut records: Vec<_> = (0..length).map(|at| alias(&name(at), &name(at + 1))).collect();
+        records.push(record(&name(length), v4(1)));
+        records
+    };
+    assert_eq!(addrs_of(move || chain(16)).unwrap().len(), 1);
+    assert!(error(&addrs_of(move || chain(17)).unwrap_err()).is_temporary());
+    assert!(error(&addrs_of(move || chain(1000)).unwrap_err()).is_temporary());
+    let circle = || vec![alias("host.test.", "a.test."), alias("a.test.", "host.test."), record("host.test.", v4(6))];
+    assert!(error(&addrs_of(circle).unwrap_err()).is_temporary());
+    // The same over several replies, each of which has one alias.
+    let server = Server::new(|asked, _| {
+        let next = match asked.strip_suffix(".test.").and_then(|first| first.strip_prefix('n')).map(str::parse::<u32>) {
+            Some(Ok(number)) => format!("n{}.test.", number + 1),
+            _ if asked == "a.test." => "b.test.".to_owned(),
+            _ => "a.test.".to_owned(),
+        };
+        Reply::Records(vec![alias(asked, &next)])
+    });
+    run(async {
+        for first in ["a.test.", "n1.test."] {
+            let resolver = server.builder().attempts(0).search(["corp.test"]).build().unwrap();
+            server.asked.lock().unwrap().clear();
+            let failure = resolver.lookup_txt(first.trim_end_matches('.')).await.unwrap_err();
+            assert!(error(&failure).is_temporary(), "{failure}");
+            assert!(server.asked().len() <= 17, "{:?}", server.asked());
+        }
+    });
+}
+
+#[test]
+fn alias_that_a_reply_leaves_open_is_looked_up() {
+    let server = Server::new(|asked, kind| match (asked, kind) {
+        ("www.test.", _) => Reply::Records(vec![alias("www.test.", "a.test."), alias("a.test.", "real.test.")]),
+        ("real.test.", RecordType::A) => Reply::Answer(vec![v4(1)]),
+        ("gone.test.", _) => Reply::Records(vec![alias("gone.test.", "nothing.test.")]),
+        ("hidden.test.", _) => Reply::Records(vec![alias("hidden.test.", "x.onion.")]),
+        ("own.test.", _) => Reply::Records(vec![alias("own.test.", "localhost.")]),
+        _ => Reply::Code(ResponseCode::NXDomain),
+    });
+    run(async {
+        let resolver = server.resolver();
+        assert_eq!(resolver.lookup_host("www.test.").await.unwrap(), [IpAddr::from([192, 0, 2, 1])]);
+        assert_eq!(resolver.lookup_cname("www.test.").await.unwrap(), "real.test.");
+        for none in ["gone.test.", "hidden.test.", "own.test."] {
+            assert!(error(&resolver.lookup_host(none).await.unwrap_err()).is_not_found(), "{none}");
+        }
+        assert!(server.asked().iter().all(|(asked, _)| asked.ends_with(".test.")), "{:?}", server.asked());
+    });
+}
+
+#[test]
+fn names_that_are_no_host_names_are_left_out() {
+    let bad = || {
+        let label = |label: &[u8]| Name::from_labels([label, b"test"]).unwrap();
+        [
+            label(b"new\nline"),
+            label(b"\x1b[31mred"),
+            label(b"<script>"),
+            label(b"a b"),
+            label(b"a.b"),
+            label(b"nul\0"),
+            label("m\u{fc}nchen".as_bytes()),
+            label(b"*"),
+            label(b"-a"),
+            Name::from_labels([&b"127"[..], b"0", b"0", b"1"]).unwrap(),
+        ]
+    };
+    let server = Server::new(move |asked, kind| {
+        let data = |name: Name| match kind {
+            RecordType::MX => RData::MX(MX::new(1, name)),
+            RecordType::NS => RData::NS(NS(name)),
+            RecordType::SRV => RData::SRV(SRV::new(1, 1, 1, name)),
+            _ => RData::PTR(PTR(name)),
+        };
+        if let Some(number) = asked.strip_prefix("alias").and_then(|rest| rest.strip_suffix(".test.")) {
+            let target = bad()[number.parse::<usize>().unwrap()].clone();
+            let alias = Record::from_rdata(name(asked), 60, RData::CNAME(CNAME(target.clone())));
+            return Reply::Records(vec![alias, Record::from_rdata(target, 60, v4(1))]);
+        }
+        let mut all: Vec<_> = bad().into_iter().map(data).collect();
+        if asked.starts_with("good") || asked.starts_with("1.") {
+            all.push(data(Name::from_ascii("xn--mnchen-3ya.Test.").unwrap()));
+        }
+        if asked == "none.test." {
+            all = vec![data(Name::root())];
+        }
+        Reply::Answer(all)
+    });
+    run(async {
+        let resolver = server.resolver();
+        let good = ["xn--mnchen-3ya.Test."];
+        let mx = async |domain| {
+            resolver.lookup_mx(domain).await.map(|all| all.into_iter().map(|mx| mx.host).collect::<Vec<_>>())
+        };
+        let srv = async |domain| {
+            let all = resolver.lookup_srv("", "", domain).await;
+            all.map(|all| all.into_iter().map(|srv| srv.target).collect::<Vec<_>>())
+        };
+        assert_eq!(resolver.lookup_addr([192, 0, 2, 1].into()).await.unwrap(), good);
+        assert_eq!(resolver.lookup_ns("good.test.").await.unwrap(), good);
+        assert_eq!(mx("good.test.").await.unwrap(), good);
+        assert_eq!(srv("good.test.").await.unwrap(), good);
+        let ip = [192, 0, 2, 2].into();
+        let nothing = [
+            resolver.lookup_addr(ip).await,
+            resolver.lookup_ns("bad.test.").await,
+            mx("bad.test.").await,
+            srv("bad.test.").await,
+            // The root is no host, and means "none" in records of two types.
+            resolver.lookup_ns("none.test.").await,
+        ];
+        for nothing in nothing {
+            assert!(error(&nothing.unwrap_err()).is_not_found());
+        }
+        assert_eq!(
+            (mx("none.test.").await.unwrap(), srv("none.test.").await.unwrap()),
+            (vec![".".into()], vec![".".into()])
+        );
+        for number in 0..bad().len() {
+            let host = format!("alias{number}.test.");
+            assert!(error(&resolver.lookup_cname(&host).await.unwrap_err()).is_not_found(), "{:?}", bad()[number]);
+        }
+    });
+}
+
+/// RFC 7686, RFC 6761, RFC 9476, RFC 6762.
+#[test]
+fn special_use_names_are_kept_from_servers_and_from_the_search_list() {
+    let server = Server::new(|_, _| Reply::Answer(vec![v4(6)]));
+    run(async {
+        let resolver = server.builder().search(["corp.test"]).build().unwrap();
+        for host in ["x.onion", "X.Onion.", "a.b.onion", "onion", "x.invalid", "x.alt"] {
+            let failures = [
+                resolver.lookup_host(host).await.unwrap_err(),
+                resolver.lookup_cname(host).await.unwrap_err(),
+                resolver.lookup_mx(host).await.unwrap_err(),
+                resolver.lookup_ns(host).await.unwrap_err(),
+                resolver.lookup_txt(host).await.unwrap_err(),
+                resolver.lookup_srv("http", "tcp", host).await.unwrap_err(),
+            ];
+            for failure in failures {
+                assert!(error(&failure).is_not_found() && failure.kind() == ErrorKind::NotFound, "{failure}");
+            }
+            let failure = Dialer::new().resolver(resolver.clone()).dial((host, 1)).await.unwrap_err();
+            assert_eq!(failure.to_string(), format!("dial tcp: lookup {host}: no such host"));
+        }
+        assert!(resolver.lookup_host("x.localhost").await.unwrap().iter().all(IpAddr::is_loopback));
+        assert!(server.asked().is_empty(), "{:?}", server.asked());
+        let missing = Server::new(|_, _| Reply::Code(ResponseCode::NXDomain));
+        let resolver = missing.builder().search(["corp.test"]).build().unwrap();
+        assert!(resolver.lookup_host("printer.local").await.is_err());
+        assert!(missing.asked().iter().all(|(asked, _)| asked == "printer.local."), "{:?}", missing.asked());
+    });
+}
+
+/// The file of this machine: whatever names it has are answered from it.
+#[test]
+fn names_of_the_hosts_file_are_not_asked_for() {
+    let server = Server::new(|_, _| Reply::Silence);
+    let file = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let lines =
+        file.lines().filter_map(|line| line.split('#').next()).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let entries: Vec<_> = lines.filter(|words| words.len() > 1 && words[0].parse::<IpAddr>().is_ok()).collect();
+    if entries.is_empty() {
+        println!("skipped: no name in /etc/hosts here");
+    }
+    run(async {
+        let resolver = server.builder().hosts_file(true).build().unwrap();
+        for words in &entries {
+            let ip: IpAddr = words[0].parse().unwrap();
+            for name in &words[1..] {
+                assert!(resolver.lookup_host(name).await.unwrap().contains(&ip), "{name}");
+            }
+            assert!(resolver.lookup_addr(ip).await.unwrap().contains(&format!("{}.", words[1])));
+        }
+    });
+    assert!(server.asked().is_empty());
+}
+
+#[test]
+fn system_resolver_bears_files_that_make_no_sense() {
+    let hosts = "127.0.0.1 localhost\nnonsense\n2001:db8::5 override.test\n\u{ff}\n";
+    let resolv_conf = "nameserver\nnameserver bad\n;nameserver 192.0.2.1\nsearch -- corp.test a..b\noptions ndots:x attempts:0 bogus\n";
+    for resolv_conf in [resolv_conf, "search -- corp.test"] {
+        let name = "system_resolver_bears_files_that_make_no_sense";
+        common::child_on_host(name, &[("/etc/hosts", hosts), ("/etc/resolv.conf", resolv_conf)], || {
+            let server = Server::at(53, |asked, kind| match (asked, kind) {
+                ("host.corp.test.", RecordType::A) => Reply::Answer(vec![v4(1)]),
+                _ => Reply::Code(ResponseCode::NXDomain),
+            });
+            run(async {
+                let resolver = Resolver::system().unwrap();
+                let overridden = [IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 5])];
+                assert_eq!(resolver.lookup_host("override.test").await.unwrap(), overridden);
+                assert!(server.asked().is_empty(), "the name is in hosts");
+                assert_eq!(resolver.lookup_host("host").await.unwrap(), [IpAddr::from([192, 0, 2, 1])]);
+                assert!(error(&resolver.lookup_host("missing").await.unwrap_err()).is_not_found());
+                let mut asked: Vec<_> = server.asked().into_iter().map(|(asked, _)| asked).collect();
+                asked.sort();
+                asked.dedup();
+                assert_eq!(asked, ["host.corp.test.", "missing.", "missing.corp.test."]);
+            });
+        });
+        if common::is_child(name) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn literal_with_a_zone_needs_no_server() {
+    let server = Server::new(|_, _| Reply::Silence);
+    run(async {
+        let Ok(listener) = netpoll::net::TcpListener::bind("[::1]:0").await else {
+            println!("skipped: no IPv6 here");
+            return;
+        };
+        let port = listener.local_addr().unwrap().port();
+        for stagger in [None, Some(Duration::from_millis(250))] {
+            let dialer = Dialer::new().resolver(server.resolver()).timeout(common::BOUND).stagger(stagger);
+            for host in ["::1", "::1%lo", "::1%1"] {
+                dialer.dial((host, port)).await.unwrap_or_else(|error| panic!("{host}: {error}"));
+                dialer.dial(format!("[{host}]:{port}")).await.unwrap_or_else(|error| panic!("{host}: {error}"));
+            }
+            let failed = dialer.dial(("fe80::1%no-such-if", port)).await.unwrap_err();
+            assert_eq!(failed.to_string(), "dial tcp: lookup fe80::1%no-such-if: no such host");
+        }
+        // The zone is part of the address.
+        let addrs = netpoll::net::resolve("[fe80::1%lo]:80").await.unwrap();
+        assert!(matches!(addrs[..], [SocketAddr::V6(addr)] if addr.scope_id() != 0 && addr.port() == 80), "{addrs:?}");
+    });
+    assert!(server.asked().is_empty());
 }
 
 #[test]

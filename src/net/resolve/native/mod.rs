@@ -1,45 +1,81 @@
-//! A resolver that asks DNS servers itself, over this crate's sockets: no thread is parked, and a look-up that is dropped is
-//! cancelled. Feature `hickory`.
+//! A resolver that asks DNS servers itself, over this crate's sockets. No thread is parked, and a look-up that is dropped ends.
+//! Feature `hickory`.
 //!
-//! Messages, servers, retries, the cache and the search list are hickory-resolver's, without tokio; [`provider`] gives it
-//! sockets, timers and tasks. [`order`] puts addresses into the order in which they should be tried, which hickory leaves
-//! open. What hickory says becomes a [`LookupError`].
+//! | step | where |
+//! |---|---|
+//! | literals and hosts(5) need no server | [`hosts`] |
+//! | which names are looked up, and which never are | [`search`] |
+//! | resolv.conf(5) | [`config`] |
+//! | which server is asked when, and whose answer counts | [`servers`] |
+//! | what a reply says, aliases, the cache | [`reply`] |
+//! | the order of addresses | [`order`] |
+//! | messages and transports: hickory's, over our sockets, timers and tasks | [`provider`] |
 //!
-//! # Compared with Go (net/dnsclient_unix.go)
-//! The place of Go's own resolver: resolv.conf and hosts are read, A and AAAA are asked for at the same time, forged replies are
-//! ignored, a truncated one is asked for again over TCP. nsswitch.conf and gai.conf are not read, and the files are read when the
-//! resolver is made and not again.
+//! # When a look-up ends
+//! The names of the search list are looked up one after the other, until one has an answer. A name that does not exist leads to the
+//! next one; a failure ends the look-up. Otherwise whoever can suppress the replies for one name could choose which other name is
+//! taken in its place.
+//!
+//! # Compared with Go (net/dnsclient_unix.go, net/hosts.go, net/dnsconfig_unix.go)
+//! The place of Go's own resolver: A and AAAA are asked for at the same time, forged replies are ignored, truncated ones are asked
+//! for again over TCP, names in answers are checked. nsswitch.conf and gai.conf are not read. The files are read when the resolver
+//! is made and not again; Go reads them again when they change.
 
+mod config;
+mod hosts;
 mod order;
 mod provider;
+mod reply;
+mod search;
+mod servers;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::config::{
-    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
-    ServerOrderingStrategy,
-};
-use hickory_resolver::lookup::Lookup;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
+use futures_lite::future::zip;
+use hickory_resolver::proto::op::Query as Question;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use hickory_resolver::system_conf::read_system_conf;
 
-use self::provider::Provider;
+use self::config::Config;
+use self::hosts::Hosts;
+use self::reply::{ALIASES_MAX, Failure, Reply};
+use self::servers::Servers;
+use super::host_name::is_host_name;
 use super::query::{LookupError, Query};
+use crate::net::addr::literal;
 use crate::sys::names::{Family, NameFailure};
+
+/// The addresses of `localhost`.
+const LOOPBACK: [SocketAddr; 2] =
+    [SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0), SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)];
 
 /// A resolver that parks no thread: it asks DNS servers over sockets of this crate, and dropping a look-up cancels it.
 ///
 /// It is shared by cloning. Answers are kept as long as they say (their TTL), and identical questions that are under way are
 /// asked once. Needs the feature `hickory`.
 ///
-/// [`Dialer::resolver`](crate::net::Dialer::resolver) has a dialer look names up with it.
+/// [`Dialer::resolver`](crate::net::Dialer::resolver) makes a dialer look names up with it.
+///
+/// # Names
+/// * A name in hosts(5) has the addresses that it has there, and no server is asked for it.
+/// * `localhost` and the names below it have the loopback addresses. `onion`, `invalid`, `alt` and the names below them do not
+///   exist. No server is asked for them (RFC 6761, RFC 7686, RFC 9476).
+/// * A name without a final dot is looked up in the search list too, except one below `local` (RFC 6762).
+///
+/// # Servers
+/// They are asked in their order. The next one is asked when the one before fails, or is silent for a fifth of its time. The first
+/// one that answers decides; a malformed reply, an error code such as SERVFAIL and a referral are no answers. If all of them fail,
+/// the look-up fails with a temporary error, and the rest of the search list is not tried.
+///
+/// # Answers
+/// Only records at the end of a name's aliases count, and up to 16 aliases are followed. Names in answers are returned as the
+/// server wrote them, in ASCII and with a final dot; those that are not host names are left out.
 ///
 /// # Errors
 /// Its look-ups fail with a [`LookupError`], like [`lookup_host`](crate::net::lookup_host)'s.
@@ -58,10 +94,16 @@ use crate::sys::names::{Family, NameFailure};
 /// ```
 #[derive(Clone)]
 pub struct Resolver {
-    inner: Arc<hickory_resolver::Resolver<Provider>>,
+    inner: Arc<Inner>,
 }
 
-/// What a [`Resolver`] is made of.
+struct Inner {
+    config: Config,
+    hosts: Hosts,
+    servers: Servers,
+}
+
+/// The settings of a [`Resolver`].
 ///
 /// # Examples
 /// ```
@@ -78,9 +120,9 @@ pub struct Resolver {
 /// ```
 #[derive(Clone, Debug)]
 pub struct ResolverBuilder {
-    servers: Vec<SocketAddr>,
+    config: Config,
     search: Vec<String>,
-    options: ResolverOpts,
+    hosts_file: bool,
 }
 
 /// A mail server, an answer of [`Resolver::lookup_mx`].
@@ -108,7 +150,7 @@ pub struct Srv {
 }
 
 impl ResolverBuilder {
-    /// Domains that names without a dot at their end are looked up in.
+    /// The domains in which names without a final dot are looked up. None if not said otherwise.
     #[must_use]
     pub fn search<S: Into<String>>(mut self, domains: impl IntoIterator<Item = S>) -> ResolverBuilder {
         self.search = domains.into_iter().map(Into::into).collect();
@@ -118,87 +160,82 @@ impl ResolverBuilder {
     /// How long to wait for a server's answer. 5 s if not said otherwise.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> ResolverBuilder {
-        self.options.timeout = timeout;
+        self.config.timeout = timeout;
         self
     }
 
-    /// How often to ask again after a timeout. 2 if not said otherwise.
+    /// How often to ask the servers again when all of them have failed. 2 if not said otherwise.
     #[must_use]
     pub fn attempts(mut self, attempts: usize) -> ResolverBuilder {
-        self.options.attempts = attempts;
+        self.config.rounds = attempts.saturating_add(1);
         self
     }
 
     /// Whether hosts(5) comes before the servers, as it does if not said otherwise.
     #[must_use]
     pub fn hosts_file(mut self, hosts_file: bool) -> ResolverBuilder {
-        self.options.use_hosts_file = if hosts_file { ResolveHosts::Always } else { ResolveHosts::Never };
+        self.hosts_file = hosts_file;
         self
     }
 
-    /// The resolver. Reads hosts(5).
+    /// Makes the resolver. Reads hosts(5).
     ///
     /// # Errors
     /// `InvalidInput` for a search domain that is no domain.
     pub fn build(self) -> io::Result<Resolver> {
-        let servers = self.servers.into_iter().map(|server| {
-            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-                connection.port = server.port();
-                connection
-            });
-            NameServerConfig::new(server.ip(), true, connections.into())
-        });
-        let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
-        let search = self.search.iter().map(Name::from_utf8).collect::<Result<_, _>>().map_err(invalid)?;
-        let config = ResolverConfig::from_parts(None, search, servers.collect());
-        Resolver::with(config, self.options)
+        let ResolverBuilder { mut config, search, hosts_file } = self;
+        for domain in search.iter().filter(|domain| *domain != ".") {
+            let invalid =
+                || io::Error::new(io::ErrorKind::InvalidInput, format!("search domain {domain:?} is no domain"));
+            config.search.push(config::domain(domain).ok_or_else(invalid)?);
+        }
+        Resolver::with(config, if hosts_file { Hosts::read() } else { Hosts::default() })
     }
 }
 
+/// What a look-up found: the name that has the records, and the records.
+struct Found {
+    owner: Name,
+    data: Arc<[RData]>,
+}
+
 impl Resolver {
-    /// As this host is configured: resolv.conf(5) and hosts(5), which are read now.
+    /// A resolver that is configured as this host is: by resolv.conf(5), `LOCALDOMAIN`, `RES_OPTIONS` and hosts(5), which are read
+    /// now.
+    ///
+    /// Without resolv.conf(5), or without a server in it, the server at 127.0.0.1 is asked. Lines, options and domains that cannot be
+    /// understood are skipped.
     ///
     /// # Errors
-    /// Of reading them; `Other` if resolv.conf names no server.
+    /// The OS error of reading resolv.conf(5), if it exists and may be read.
     pub fn system() -> io::Result<Resolver> {
-        let (config, options) = read_system_conf().map_err(io::Error::other)?;
-        Resolver::with(config, options)
+        Resolver::with(Config::system()?, Hosts::read())
     }
 
-    /// One that asks these servers in their order, two at a time, over UDP, and over TCP what does not fit. A server's answer is final,
-    /// also that it cannot answer (SERVFAIL).
+    /// A resolver that asks these servers, over UDP, and over TCP for what does not fit.
     pub fn builder(servers: impl IntoIterator<Item = SocketAddr>) -> ResolverBuilder {
-        let servers = servers.into_iter().collect();
-        ResolverBuilder { servers, search: Vec::new(), options: ResolverOpts::default() }
+        let config = Config { rounds: 3, edns: true, ..Config::new(servers.into_iter().collect()) };
+        ResolverBuilder { config, search: Vec::new(), hosts_file: true }
     }
 
-    fn with(config: ResolverConfig, mut options: ResolverOpts) -> io::Result<Resolver> {
-        options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
-        // As resolv.conf(5) has it. Two at a time, because one time covers a question to all of them: asked one after the
-        // other, a first that is silent would use it up.
-        options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
-        options.num_concurrent_reqs = 2;
-        let mut builder = hickory_resolver::Resolver::builder_with_config(config, Provider);
-        *builder.options_mut() = options;
-        builder.build().map(|inner| Resolver { inner: Arc::new(inner) }).map_err(io::Error::other)
+    fn with(config: Config, hosts: Hosts) -> io::Result<Resolver> {
+        let servers = Servers::new(&config).map_err(io::Error::other)?;
+        Ok(Resolver { inner: Arc::new(Inner { config, hosts, servers }) })
     }
 
-    /// The addresses of `host`, in the order of RFC 6724. A literal is its own.
+    /// The addresses of `host`, in the order of RFC 6724. A literal is its own address.
     ///
     /// # Errors
-    /// A [`LookupError`]: `NotFound` where there is no such name, otherwise as the servers say.
+    /// A [`LookupError`]: `NotFound` if there is no such name, otherwise as the servers say.
     ///
     /// # Cancel safety
     /// Dropping the future ends the look-up.
     pub async fn lookup_host(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        if let Ok(ip) = host.parse() {
-            return Ok(vec![ip]);
-        }
         let addrs = self.addrs(host, Family::Any).await?;
         Ok(addrs.into_iter().map(|addr| addr.ip()).collect())
     }
 
-    /// The names of `ip`.
+    /// The names of `ip`: those of hosts(5), or those of its PTR records that are host names.
     ///
     /// # Errors
     /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
@@ -206,8 +243,16 @@ impl Resolver {
     /// # Cancel safety
     /// As [`lookup_host`](Resolver::lookup_host).
     pub async fn lookup_addr(&self, ip: IpAddr) -> io::Result<Vec<String>> {
-        self.records(&ip.to_string(), self.inner.reverse_lookup(Name::from(ip)), |data| match data {
-            RData::PTR(name) => Some(name.0.to_utf8()),
+        let ip = ip.to_canonical();
+        if let Some(names) = self.inner.hosts.by_addr(ip) {
+            return Ok(names.to_vec());
+        }
+        if ip.is_loopback() {
+            return Ok(vec!["localhost.".to_owned()]);
+        }
+        let name = Name::from(ip);
+        self.records(&ip.to_string(), Some(name), RecordType::PTR, |data| match data {
+            RData::PTR(name) => printed(&name.0),
             _ => None,
         })
         .await
@@ -216,19 +261,17 @@ impl Resolver {
     /// The canonical name of `host`: where its aliases end.
     ///
     /// # Errors
-    /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
+    /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host). `NotFound` too for a canonical name that is no host name.
     ///
     /// # Cancel safety
     /// As [`lookup_host`](Resolver::lookup_host).
     pub async fn lookup_cname(&self, host: &str) -> io::Result<String> {
-        let looked_up = self.inner.lookup_ip(host).await.map_err(|error| failed(host, error))?;
-        // The addresses belong to the last name of the chain.
-        let answers = looked_up.as_lookup().answers();
-        let last = answers.iter().find(|record| record.data.ip_addr().is_some());
-        last.map(|record| record.name.to_utf8()).ok_or_else(|| not_found(host))
+        let (canonical, _) = self.host(host, Family::Any).await?;
+        canonical.ok_or_else(|| not_found(host).into())
     }
 
-    /// The mail servers of `domain`, in the order in which they should be tried (RFC 5321).
+    /// The mail servers of `domain`, in the order in which they should be tried (RFC 5321). A server named `.` means that the domain
+    /// accepts no mail (RFC 7505). Those whose names are no host names are left out.
     ///
     /// # Errors
     /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
@@ -236,8 +279,8 @@ impl Resolver {
     /// # Cancel safety
     /// As [`lookup_host`](Resolver::lookup_host).
     pub async fn lookup_mx(&self, domain: &str) -> io::Result<Vec<Mx>> {
-        let servers = self.records(domain, self.inner.mx_lookup(domain), |data| match data {
-            RData::MX(mx) => Some(Mx { preference: mx.preference, host: mx.exchange.to_utf8() }),
+        let servers = self.records(domain, search::parse(domain), RecordType::MX, |data| match data {
+            RData::MX(mx) => Some(Mx { preference: mx.preference, host: printed_or_root(&mx.exchange)? }),
             _ => None,
         });
         let mut servers = servers.await?;
@@ -245,7 +288,7 @@ impl Resolver {
         Ok(servers)
     }
 
-    /// The name servers of `domain`.
+    /// The name servers of `domain`. Those whose names are no host names are left out.
     ///
     /// # Errors
     /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
@@ -253,14 +296,14 @@ impl Resolver {
     /// # Cancel safety
     /// As [`lookup_host`](Resolver::lookup_host).
     pub async fn lookup_ns(&self, domain: &str) -> io::Result<Vec<String>> {
-        self.records(domain, self.inner.ns_lookup(domain), |data| match data {
-            RData::NS(name) => Some(name.0.to_utf8()),
+        self.records(domain, search::parse(domain), RecordType::NS, |data| match data {
+            RData::NS(name) => printed(&name.0),
             _ => None,
         })
         .await
     }
 
-    /// The texts of `name`, each in one piece. What is not UTF-8 in them is replaced.
+    /// The texts of `name`, each in one piece. What is not UTF-8 in them is replaced. They may contain any character.
     ///
     /// # Errors
     /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
@@ -268,7 +311,7 @@ impl Resolver {
     /// # Cancel safety
     /// As [`lookup_host`](Resolver::lookup_host).
     pub async fn lookup_txt(&self, name: &str) -> io::Result<Vec<String>> {
-        self.records(name, self.inner.txt_lookup(name), |data| match data {
+        self.records(name, search::parse(name), RecordType::TXT, |data| match data {
             RData::TXT(text) => Some(String::from_utf8_lossy(&text.txt_data.concat()).into_owned()),
             _ => None,
         })
@@ -277,7 +320,7 @@ impl Resolver {
 
     /// The servers of `service` over `protocol` in `domain` (`_service._protocol.domain`, RFC 2782), those of the least
     /// priority first, and the greatest weight first among equals. With service and protocol empty, `domain` itself is
-    /// looked up.
+    /// looked up. A server named `.` means that the service does not exist there. Those whose names are no host names are left out.
     ///
     /// # Errors
     /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
@@ -289,10 +332,13 @@ impl Resolver {
             ("", "") => domain.to_owned(),
             _ => format!("_{service}._{protocol}.{domain}"),
         };
-        let servers = self.records(&name, self.inner.srv_lookup(&name[..]), |data| match data {
-            RData::SRV(srv) => {
-                Some(Srv { priority: srv.priority, weight: srv.weight, port: srv.port, target: srv.target.to_utf8() })
-            }
+        let servers = self.records(&name, search::parse(&name), RecordType::SRV, |data| match data {
+            RData::SRV(srv) => Some(Srv {
+                priority: srv.priority,
+                weight: srv.weight,
+                port: srv.port,
+                target: printed_or_root(&srv.target)?,
+            }),
             _ => None,
         });
         let mut servers = servers.await?;
@@ -302,35 +348,105 @@ impl Resolver {
 
     /// Forgets all answers.
     pub fn clear_cache(&self) {
-        self.inner.clear_cache();
+        self.inner.servers.clear_cache();
     }
 
     /// The addresses of `host` with port 0, best first.
     pub(crate) async fn addrs(&self, host: &str, family: Family) -> Result<Vec<SocketAddr>, LookupError> {
-        let looked_up = match family {
-            Family::Any => self.inner.lookup_ip(host).await.map(Lookup::from),
-            Family::V4 => self.inner.lookup(host, RecordType::A).await,
-            Family::V6 => self.inner.lookup(host, RecordType::AAAA).await,
-        };
-        let looked_up = looked_up.map_err(|error| lookup_error(host, error))?;
-        let ips = looked_up.answers().iter().filter_map(|record| record.data.ip_addr());
-        let addrs = order::sorted(ips.collect(), order::source);
-        if addrs.is_empty() {
-            return Err(Query::Addrs(host.to_owned(), family).failed(NameFailure::NotFound));
-        }
-        Ok(addrs.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect())
+        let (_, mut addrs) = self.host(host, family).await?;
+        let mut sources = order::Sources::default();
+        addrs.retain(|addr| match family {
+            Family::Any => true,
+            Family::V4 => addr.is_ipv4(),
+            Family::V6 => addr.is_ipv6(),
+        });
+        if addrs.is_empty() { Err(not_found(host)) } else { Ok(order::sorted(addrs, |addr| sources.of(addr))) }
     }
 
-    /// What the records of an answer say.
+    /// The canonical name of `host`, if it is a host name, and its addresses, at least those of `family`.
+    async fn host(&self, host: &str, family: Family) -> Result<(Option<String>, Vec<SocketAddr>), LookupError> {
+        if let Some(addr) = literal(host, 0) {
+            return Ok((None, vec![addr]));
+        }
+        let name = search::parse(host).filter(|name| is_host_name(&name.to_ascii()));
+        let Some(name) = name else { return Err(not_found(host)) };
+        if let Some(entry) = self.inner.hosts.by_name(&name.to_ascii()) {
+            return Ok((Some(entry.canonical.clone()), entry.addrs.clone()));
+        }
+        if search::is_localhost(&name) {
+            return Ok((Some("localhost.".to_owned()), LOOPBACK.to_vec()));
+        }
+        let found = self.search(host, Some(name), |name| self.families(name, family)).await?;
+        let addrs = found.iter().flat_map(|found| found.data.iter()).filter_map(RData::ip_addr);
+        let canonical = found.first().and_then(|found| printed(&found.owner));
+        Ok((canonical, addrs.map(|ip| SocketAddr::new(ip, 0)).collect()))
+    }
+
+    /// Looks up the addresses of an absolute name: an entry for each family that it has.
+    async fn families(&self, name: Name, family: Family) -> Result<Option<Vec<Found>>, Failure> {
+        let v4 =
+            async { if family == Family::V6 { Ok(None) } else { self.look_up(name.clone(), RecordType::A).await } };
+        let v6 = async {
+            let unwanted = family == Family::V4 || self.inner.config.no_aaaa;
+            if unwanted { Ok(None) } else { self.look_up(name.clone(), RecordType::AAAA).await }
+        };
+        let (v4, v6) = if self.inner.config.single_request { (v4.await, v6.await) } else { zip(v4, v6).await };
+        // One family is enough. That there is no such name takes an answer for both.
+        let mut failure = None;
+        let mut found = Vec::new();
+        for answer in [v6, v4] {
+            match answer {
+                Ok(some) => found.extend(some),
+                Err(failed) => failure = Some(failed),
+            }
+        }
+        match failure {
+            Some(failure) if found.is_empty() => Err(failure),
+            _ => Ok(Some(found).filter(|found| !found.is_empty())),
+        }
+    }
+
+    /// Looks up the records of an absolute name and follows its aliases.
+    async fn look_up(&self, mut name: Name, kind: RecordType) -> Result<Option<Found>, Failure> {
+        let mut aliases = 0;
+        while aliases <= ALIASES_MAX && !search::is_never_asked(&name) {
+            match self.inner.servers.ask(Question::query(name, kind)).await? {
+                Reply::Records { owner, data } => return Ok(Some(Found { owner, data })),
+                Reply::Nothing => return Ok(None),
+                Reply::Alias { target, count } => (name, aliases) = (target, aliases + count),
+            }
+        }
+        if aliases > ALIASES_MAX { Err(Failure::temporary("too many aliases")) } else { Ok(None) }
+    }
+
+    /// What `ask` has for the first of the absolute names of `name` for which it has something.
+    async fn search<T, F>(&self, text: &str, name: Option<Name>, ask: impl Fn(Name) -> F) -> Result<T, LookupError>
+    where
+        F: Future<Output = Result<Option<T>, Failure>>,
+    {
+        let names = name.map_or_else(Vec::new, |name| search::candidates(&name, &self.inner.config));
+        for name in names {
+            match ask(name).await {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => {}
+                Err(Failure::TimedOut) => return Err(LookupError::timed_out(text.to_owned())),
+                Err(Failure::Other(failure)) => return Err(Query::CanonicalName(text.to_owned()).failed(failure)),
+            }
+        }
+        Err(not_found(text))
+    }
+
+    /// What the records of `name`, which was written as `text`, say.
     async fn records<T>(
         &self,
-        name: &str,
-        lookup: impl Future<Output = Result<Lookup, NetError>>,
+        text: &str,
+        name: Option<Name>,
+        kind: RecordType,
         says: impl Fn(&RData) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        let answer = lookup.await.map_err(|error| failed(name, error))?;
-        let records: Vec<T> = answer.answers().iter().filter_map(|record| says(&record.data)).collect();
-        if records.is_empty() { Err(not_found(name)) } else { Ok(records) }
+        let found = self.search(text, name, |name| self.look_up(name, kind)).await?;
+        let records: Vec<T> = found.data.iter().filter_map(says).collect();
+        if records.is_empty() { Err(not_found(text).into()) } else { Ok(records) }
     }
 }
 
@@ -340,29 +456,16 @@ impl fmt::Debug for Resolver {
     }
 }
 
-fn not_found(name: &str) -> io::Error {
-    Query::CanonicalName(name.to_owned()).failed(NameFailure::NotFound).into()
+/// A name as text, if it is a host name. Other bytes than those of host names are escaped, which makes it none.
+fn printed(name: &Name) -> Option<String> {
+    Some(name.to_ascii()).filter(|name| is_host_name(name))
 }
 
-fn failed(name: &str, error: NetError) -> io::Error {
-    lookup_error(name, error).into()
+/// The same for records in which the root means "none".
+fn printed_or_root(name: &Name) -> Option<String> {
+    if name.is_root() { Some(".".to_owned()) } else { printed(name) }
 }
 
-fn lookup_error(name: &str, error: NetError) -> LookupError {
-    let query = Query::CanonicalName(name.to_owned());
-    match error {
-        NetError::Timeout => LookupError::timed_out(name.to_owned()),
-        // No such name, or nothing of the kind. Without an answer section a server that refuses counts as one too, and is none.
-        NetError::Dns(DnsError::NoRecordsFound(none))
-            if matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError) =>
-        {
-            query.failed(NameFailure::NotFound)
-        }
-        // A name that cannot be written down is nobody's.
-        NetError::Proto(_) => query.failed(NameFailure::NotFound),
-        NetError::Io(error) if error.raw_os_error().is_some() => {
-            query.failed(NameFailure::Errno(error.raw_os_error().unwrap_or(libc::EIO)))
-        }
-        error => query.failed(NameFailure::Temporary(error.to_string())),
-    }
+fn not_found(name: &str) -> LookupError {
+    Query::CanonicalName(name.to_owned()).failed(NameFailure::NotFound)
 }

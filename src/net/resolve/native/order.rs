@@ -1,8 +1,11 @@
 //! The order in which addresses should be tried: RFC 6724, section 6, with the default policy table.
 //!
-//! What it takes to know, the source address that the kernel would use, is what connect(2) of a datagram socket says; nothing is
-//! sent. Rules 3, 4 and 7 (deprecated, home and encapsulated addresses) need what only the kernel knows, and are left out,
-//! as in Go (net/addrselect.go) and musl.
+//! The source address that the kernel would use is the one that connect(2) of a datagram socket chooses; nothing is sent. The kernel
+//! is asked for up to [`PROBES_MAX`] addresses per family, because the number of addresses is the server's choice and each question
+//! takes five system calls. The others of that family are ranked as if they had the last source.
+//!
+//! Rules 3, 4 and 7 (deprecated, home and encapsulated addresses) need what only the kernel knows, and are left out, as in Go
+//! (net/addrselect.go) and musl.
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -54,23 +57,45 @@ fn scope(ip: IpAddr) -> u8 {
     }
 }
 
-/// The address that packets to `ip` would come from; none where there is no way.
-pub(super) fn source(ip: IpAddr) -> Option<IpAddr> {
-    let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+/// For how many addresses of a family the kernel is asked.
+const PROBES_MAX: usize = 16;
+
+/// The source addresses of destinations.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    /// For IPv4 and IPv6: how many were asked for, and the last one.
+    families: [(usize, Option<IpAddr>); 2],
+}
+
+impl Sources {
+    /// The address that packets to `addr` would come from. None if there is no route.
+    pub(super) fn of(&mut self, addr: SocketAddr) -> Option<IpAddr> {
+        let (asked, last) = &mut self.families[usize::from(addr.is_ipv6())];
+        if *asked < PROBES_MAX {
+            *asked += 1;
+            *last = source(addr);
+        }
+        *last
+    }
+}
+
+fn source(mut addr: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).ok()?;
     // Any port will do.
-    socket.connect((ip, 9)).ok()?;
+    addr.set_port(9);
+    socket.connect(addr).ok()?;
     socket.local_addr().ok().as_ref().map(SocketAddr::ip)
 }
 
-/// `ips`, best first; equal ones as they were.
-pub(super) fn sorted(ips: Vec<IpAddr>, source: impl Fn(IpAddr) -> Option<IpAddr>) -> Vec<IpAddr> {
-    if ips.len() < 2 {
-        return ips;
+/// `addrs`, best first; equal ones as they were.
+pub(super) fn sorted(addrs: Vec<SocketAddr>, mut source: impl FnMut(SocketAddr) -> Option<IpAddr>) -> Vec<SocketAddr> {
+    if addrs.len() < 2 {
+        return addrs;
     }
-    let mut ranked: Vec<_> = ips.into_iter().map(|ip| (rank(ip, source(ip)), ip)).collect();
+    let mut ranked: Vec<_> = addrs.into_iter().map(|addr| (rank(addr.ip(), source(addr)), addr)).collect();
     ranked.sort_by_key(|&(rank, _)| rank);
-    ranked.into_iter().map(|(_, ip)| ip).collect()
+    ranked.into_iter().map(|(_, addr)| addr).collect()
 }
 
 /// The lower, the sooner: rules 1 (reachable), 2 (matching scope), 5 (matching label), 6 (precedence), 8 (smaller scope)
@@ -111,9 +136,9 @@ mod tests {
             &[("203.0.113.1", Some("192.0.2.9")), ("192.0.2.8", Some("192.0.2.9"))],
         ];
         for case in cases {
-            let expected: Vec<_> = case.iter().map(|(addr, _)| ip(addr)).collect();
-            let source = |addr| {
-                let (_, source) = case.iter().find(|(text, _)| ip(text) == addr)?;
+            let expected: Vec<_> = case.iter().map(|(addr, _)| SocketAddr::new(ip(addr), 0)).collect();
+            let source = |addr: SocketAddr| {
+                let (_, source) = case.iter().find(|(text, _)| ip(text) == addr.ip())?;
                 source.map(ip)
             };
             assert_eq!(sorted(expected.clone(), source), expected);
@@ -142,6 +167,20 @@ mod tests {
 
     #[test]
     fn this_host_reaches_itself() {
-        assert_eq!(source(Ipv4Addr::LOCALHOST.into()), Some(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(source((Ipv4Addr::LOCALHOST, 0).into()), Some(Ipv4Addr::LOCALHOST.into()));
+    }
+
+    #[test]
+    fn number_of_questions_to_the_kernel_is_bounded() {
+        let mut sources = Sources::default();
+        let all: Vec<SocketAddr> = (0..4000).map(|n: u32| (Ipv4Addr::from_bits(0x7f00_0001 + n), 0).into()).collect();
+        let mut also: Vec<SocketAddr> = vec![(Ipv6Addr::LOCALHOST, 0).into()];
+        also.extend(&all);
+        let sorted = sorted(also.clone(), |addr| sources.of(addr));
+        assert_eq!(sorted.len(), also.len());
+        assert_eq!(sources.families[0], (PROBES_MAX, Some(Ipv4Addr::LOCALHOST.into())));
+        assert_eq!(sources.families[1].0, 1, "each family has its own share");
+        let v4: Vec<_> = sorted.into_iter().filter(SocketAddr::is_ipv4).collect();
+        assert_eq!(v4, all, "equal ones keep their order");
     }
 }

@@ -17,44 +17,59 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// The way to one server. Hickory knows its address without the zone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Provider {
+    pub(super) server: SocketAddr,
+}
+
+/// A datagram socket that is connected to its server: the kernel drops datagrams of others, and says if no process listens there.
+pub(super) struct ServerSocket(UdpSocket);
+
 /// The runtime, of which there is one. Public, because traits of public types name it, and not to be reached.
 #[allow(unreachable_pub)]
 #[derive(Clone, Copy, Debug)]
-pub struct Provider;
+pub struct Runtime;
 
 impl RuntimeProvider for Provider {
-    type Handle = Provider;
-    type Timer = Provider;
-    type Udp = UdpSocket;
+    type Handle = Runtime;
+    type Timer = Runtime;
+    type Udp = ServerSocket;
     type Tcp = TcpStream;
 
-    fn create_handle(&self) -> Provider {
-        Provider
+    fn create_handle(&self) -> Runtime {
+        Runtime
     }
 
     fn connect_tcp(
         &self,
-        server: SocketAddr,
+        _server: SocketAddr,
         local: Option<SocketAddr>,
         timeout: Option<Duration>,
     ) -> Boxed<io::Result<TcpStream>> {
         let dialer = Dialer::new().local_addr(local).timeout(timeout.unwrap_or(CONNECT_TIMEOUT));
+        let server = self.server;
         Box::pin(async move { dialer.dial(server).await })
     }
 
-    fn bind_udp(&self, local: SocketAddr, _server: SocketAddr) -> Boxed<io::Result<UdpSocket>> {
-        Box::pin(UdpSocket::bind(local))
+    fn bind_udp(&self, local: SocketAddr, _server: SocketAddr) -> Boxed<io::Result<ServerSocket>> {
+        let server = self.server;
+        Box::pin(async move {
+            let socket = UdpSocket::bind(local).await?;
+            socket.connect(server).await?;
+            Ok(ServerSocket(socket))
+        })
     }
 }
 
-impl Spawn for Provider {
+impl Spawn for Runtime {
     fn spawn_bg(&mut self, future: impl Future<Output = ()> + Send + 'static) {
         drop(task::spawn(future));
     }
 }
 
 // The signatures are async-trait's, written out.
-impl Time for Provider {
+impl Time for Runtime {
     fn delay_for<'f>(duration: Duration) -> Boxed<()>
     where
         Self: 'f,
@@ -71,18 +86,18 @@ impl Time for Provider {
     }
 }
 
-impl DnsUdpSocket for UdpSocket {
-    type Time = Provider;
+impl DnsUdpSocket for ServerSocket {
+    type Time = Runtime;
 
     fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
-        UdpSocket::poll_recv_from(self, cx, buf)
+        self.0.poll_recv_from(cx, buf)
     }
 
-    fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], target: SocketAddr) -> Poll<io::Result<usize>> {
-        UdpSocket::poll_send_to(self, cx, buf, target)
+    fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], _server: SocketAddr) -> Poll<io::Result<usize>> {
+        self.0.poll_send(cx, buf)
     }
 }
 
 impl DnsTcpStream for TcpStream {
-    type Time = Provider;
+    type Time = Runtime;
 }

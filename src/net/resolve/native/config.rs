@@ -1,0 +1,300 @@
+//! resolv.conf(5): which servers are asked, how, and in which domains.
+//!
+//! The file, `LOCALDOMAIN`, `RES_OPTIONS` and the host's name are read as glibc reads them. What cannot be understood is skipped,
+//! line by line, domain by domain and option by option: a mistake in one of them takes nothing else away. No file, or a file
+//! without a server, means the server on this host.
+//!
+//! | keyword, option | meaning here |
+//! |---|---|
+//! | `nameserver` | up to three servers, asked in this order |
+//! | `domain`, `search` | the search list; the last of these lines counts |
+//! | `ndots:n` | names with fewer dots are tried in the search list first; at most 15 |
+//! | `timeout:n` | seconds for a server to answer, 1 to 30 |
+//! | `attempts:n` | how often the servers are asked, 1 to 5 |
+//! | `rotate` | each look-up begins with another server |
+//! | `use-vc` | TCP only |
+//! | `edns0` | replies of up to 1,232 bytes over UDP |
+//! | `single-request`, `single-request-reopen` | AAAA is asked for after A |
+//! | `no-tld-query` | a name of one label is looked up in the search list only |
+//! | `no-aaaa` | IPv6 addresses are not asked for |
+//! | others | ignored |
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::proto::rr::Name;
+
+use crate::net::addr::literal;
+use crate::net::resolve::host_name::is_host_name;
+
+const PATH: &str = "/etc/resolv.conf";
+
+/// The port of a server where none is named.
+const PORT: u16 = 53;
+
+/// Limits of resolv.h: MAXNS, RES_MAXNDOTS, RES_MAXRETRANS, RES_MAXRETRY.
+const SERVERS_MAX: usize = 3;
+const NDOTS_MAX: u32 = 15;
+const TIMEOUT_MAX: u32 = 30;
+const ATTEMPTS_MAX: u32 = 5;
+
+/// How names are looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Config {
+    pub(super) servers: Vec<SocketAddr>,
+    /// Absolute names.
+    pub(super) search: Vec<Name>,
+    pub(super) ndots: usize,
+    /// For a server to answer.
+    pub(super) timeout: Duration,
+    /// How often all servers are asked.
+    pub(super) rounds: usize,
+    pub(super) rotate: bool,
+    pub(super) tcp_only: bool,
+    pub(super) edns: bool,
+    pub(super) single_request: bool,
+    pub(super) no_tld_query: bool,
+    pub(super) no_aaaa: bool,
+}
+
+impl Config {
+    /// resolv.conf's defaults, with these servers.
+    pub(super) fn new(servers: Vec<SocketAddr>) -> Config {
+        Config {
+            servers,
+            search: Vec::new(),
+            ndots: 1,
+            timeout: Duration::from_secs(5),
+            rounds: 2,
+            rotate: false,
+            tcp_only: false,
+            edns: false,
+            single_request: false,
+            no_tld_query: false,
+            no_aaaa: false,
+        }
+    }
+
+    /// Reads this host's configuration.
+    ///
+    /// # Errors
+    /// Of reading the file, except those that glibc takes for an empty file.
+    pub(super) fn system() -> io::Result<Config> {
+        Config::read(PATH)
+    }
+
+    fn read(path: &str) -> io::Result<Config> {
+        let file = match fs::read(path) {
+            Ok(file) => file,
+            Err(error) if means_empty(&error) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let host_name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        Ok(Config::parse(
+            &file,
+            host_name.trim(),
+            variable("LOCALDOMAIN").as_deref(),
+            variable("RES_OPTIONS").as_deref(),
+        ))
+    }
+
+    /// `local_domain` and `options` are the values of `LOCALDOMAIN` and `RES_OPTIONS`.
+    pub(super) fn parse(file: &[u8], host_name: &str, local_domain: Option<&str>, options: Option<&str>) -> Config {
+        let mut config = Config::new(Vec::new());
+        let mut search: Option<Vec<Name>> = None;
+        for line in String::from_utf8_lossy(file).lines() {
+            let mut words = line.split_ascii_whitespace();
+            let keyword = words.next().unwrap_or_default();
+            // A comment begins in the first column; after values, nothing that is valid begins with these characters.
+            let mut values = words.take_while(|word| !word.starts_with(['#', ';'])).peekable();
+            match keyword {
+                "nameserver" if config.servers.len() < SERVERS_MAX => {
+                    config.servers.extend(values.next().and_then(|word| literal(word, PORT)));
+                }
+                "domain" if values.peek().is_some() => search = Some(values.take(1).filter_map(domain).collect()),
+                "search" if values.peek().is_some() => search = Some(values.filter_map(domain).collect()),
+                "options" => values.for_each(|option| config.set(option)),
+                _ => {}
+            }
+        }
+        if config.servers.is_empty() {
+            config.servers.push((Ipv4Addr::LOCALHOST, PORT).into());
+        }
+        if let Some(domains) = local_domain {
+            search = Some(domains.split_ascii_whitespace().filter_map(domain).collect());
+        }
+        // By default the host's own domain.
+        config.search = search.unwrap_or_else(|| {
+            let own = host_name.split_once('.').map(|(_, own)| own);
+            own.and_then(domain).into_iter().collect()
+        });
+        options.unwrap_or_default().split_ascii_whitespace().for_each(|option| config.set(option));
+        config
+    }
+
+    fn set(&mut self, option: &str) {
+        let (name, value) = option.split_once(':').map_or((option, None), |(name, value)| (name, number(value)));
+        match (name, value) {
+            ("ndots", Some(ndots)) => self.ndots = ndots.min(NDOTS_MAX) as usize,
+            ("timeout", Some(timeout)) => self.timeout = Duration::from_secs(timeout.clamp(1, TIMEOUT_MAX).into()),
+            ("attempts", Some(attempts)) => self.rounds = attempts.clamp(1, ATTEMPTS_MAX) as usize,
+            ("rotate", _) => self.rotate = true,
+            ("use-vc" | "usevc", _) => self.tcp_only = true,
+            ("edns0", _) => self.edns = true,
+            ("single-request" | "single-request-reopen", _) => self.single_request = true,
+            ("no-tld-query", _) => self.no_tld_query = true,
+            ("no-aaaa", _) => self.no_aaaa = true,
+            _ => {}
+        }
+    }
+}
+
+/// The errors of fopen(3) that glibc's `__resolv_conf_load` ignores: they last.
+fn means_empty(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
+        || matches!(error.raw_os_error(), Some(libc::EISDIR | libc::ELOOP | libc::ENOTDIR))
+}
+
+/// A number without a sign; one that is too large is the largest.
+fn number(text: &str) -> Option<u32> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u32::MAX))
+}
+
+/// A domain to search in, absolute. None for what is no domain, and for the root, where names are looked up anyway.
+pub(super) fn domain(text: &str) -> Option<Name> {
+    let mut name = if is_host_name(text) { Name::from_ascii(text).ok()? } else { Name::from_utf8(text).ok()? };
+    name.set_fqdn(true);
+    is_host_name(&name.to_ascii()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(file: &str) -> Config {
+        Config::parse(file.as_bytes(), "", None, None)
+    }
+
+    fn search(config: &Config) -> Vec<String> {
+        config.search.iter().map(Name::to_ascii).collect()
+    }
+
+    fn servers(file: &str) -> Vec<String> {
+        parse(file).servers.iter().map(SocketAddr::to_string).collect()
+    }
+
+    #[test]
+    fn file_without_a_server_means_the_local_one() {
+        let files = [
+            "",
+            "\n\n",
+            "# nothing",
+            "search corp.example",
+            "nameserver",
+            "nameserver x",
+            "nameserver 1.2.3",
+            "nameserver 1.2.3.4.5",
+            "nameserver # 192.0.2.1",
+            "#nameserver 192.0.2.1",
+            ";nameserver 192.0.2.1",
+            "Nameserver 192.0.2.1",
+        ];
+        for file in files {
+            assert_eq!(servers(file), ["127.0.0.1:53"], "{file:?}");
+        }
+    }
+
+    #[test]
+    fn missing_file_means_the_local_server() {
+        // Not there, no folder, a folder.
+        for path in ["/nonexistent/resolv.conf", "/etc/passwd/resolv.conf", "/etc"] {
+            assert_eq!(Config::read(path).unwrap().servers, parse("").servers, "{path}");
+        }
+    }
+
+    #[test]
+    fn server_lines_that_do_not_parse_are_skipped() {
+        let file = "nameserver bad\nnameserver 192.0.2.1 # first\nnameserver 300.1.1.1\r\n\tnameserver\t2001:db8::1\r\n\
+            nameserver fe80::1%1\nnameserver 192.0.2.4";
+        assert_eq!(servers(file), ["192.0.2.1:53", "[2001:db8::1]:53", "[fe80::1%1]:53"], "MAXNS is 3");
+        assert_eq!(servers("nameserver fe80::1%no-such-interface"), ["127.0.0.1:53"]);
+        assert_eq!(
+            Config::parse(b"nameserver 192.0.2.1\n\xff\xfe\nsearch \xff a.example", "", None, None).search.len(),
+            1
+        );
+    }
+
+    #[test]
+    fn malformed_search_domains_are_skipped() {
+        let long = format!("{}.example", "x".repeat(64));
+        let file = format!(
+            "search -- a.example .. b..example {long} . -x.example a/b B.Example. under_score.example # c.example"
+        );
+        assert_eq!(search(&parse(&file)), ["a.example.", "B.Example.", "under_score.example."]);
+    }
+
+    #[test]
+    fn the_last_of_search_and_domain_counts() {
+        assert_eq!(search(&parse("domain a.example\nsearch b.example c.example")), ["b.example.", "c.example."]);
+        assert_eq!(search(&parse("search b.example c.example\ndomain a.example d.example")), ["a.example."]);
+        assert_eq!(search(&parse("search a.example\nsearch")), ["a.example."], "without a value it says nothing");
+        assert_eq!(search(&parse("domain --\n")), [""; 0]);
+    }
+
+    #[test]
+    fn search_list_defaults_to_the_domain_of_the_host() {
+        let of_host = |file: &str, host| search(&Config::parse(file.as_bytes(), host, None, None));
+        assert_eq!(of_host("", "host.corp.example"), ["corp.example."]);
+        assert_eq!(of_host("search a.example", "host.corp.example"), ["a.example."]);
+        assert_eq!(of_host("", "host"), [""; 0]);
+        assert_eq!(of_host("", "matt.schulte's computer"), [""; 0]);
+    }
+
+    #[test]
+    fn environment_overrides_the_file() {
+        let file = b"search a.example\noptions ndots:2 timeout:3";
+        let config = Config::parse(file, "", Some("b.example -- c.example"), Some("ndots:4 bogus attempts:3"));
+        assert_eq!(search(&config), ["b.example.", "c.example."]);
+        assert_eq!((config.ndots, config.timeout, config.rounds), (4, Duration::from_secs(3), 3));
+    }
+
+    #[test]
+    fn options_have_bounds_and_malformed_ones_are_skipped() {
+        let defaults = parse("");
+        assert_eq!((defaults.ndots, defaults.timeout, defaults.rounds), (1, Duration::from_secs(5), 2));
+        for malformed in [
+            "ndots",
+            "ndots:",
+            "ndots:x",
+            "ndots:-1",
+            "ndots:1x",
+            "timeout:",
+            "attempts:+3",
+            ":",
+            "::",
+            "ndots=3",
+            "inet6",
+            "trust-ad",
+            "# rotate",
+            "; rotate",
+        ] {
+            assert_eq!(parse(&format!("options {malformed}")), defaults, "{malformed}");
+        }
+        let number = |option: &str| {
+            let config = parse(&format!("options {option}"));
+            (config.ndots, config.timeout.as_secs(), config.rounds)
+        };
+        assert_eq!(number("ndots:0"), (0, 5, 2));
+        assert_eq!(number("ndots:15"), (15, 5, 2));
+        assert_eq!(number("ndots:16 ndots:99999999999999999999"), (15, 5, 2));
+        assert_eq!(number("timeout:0 attempts:0"), (1, 1, 1));
+        assert_eq!(number("timeout:31 attempts:6"), (1, 30, 5));
+        let flags = parse("options rotate use-vc edns0\noptions single-request-reopen no-tld-query no-aaaa unknown");
+        assert!(flags.rotate && flags.tcp_only && flags.edns);
+        assert!(flags.single_request && flags.no_tld_query && flags.no_aaaa);
+    }
+}

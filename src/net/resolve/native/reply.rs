@@ -1,0 +1,159 @@
+//! What a server's reply says about a question.
+//!
+//! A reply answers the question with the records of the right type at the end of the chain of aliases that begins at the name asked
+//! for. Records of other names are ignored, wherever they stand: a server has no say about them.
+//!
+//! | reply | meaning |
+//! |---|---|
+//! | records at the end of the chain | [`Reply::Records`] |
+//! | a chain that the reply leaves open | [`Reply::Alias`]: its end is to be asked for |
+//! | NXDOMAIN, or no such record there | [`Reply::Nothing`], which is final |
+//! | anything else: malformed, an error code, a referral, a loop | a [`Failure`]: the next server is asked |
+//!
+//! # Compared with Go (net/dnsclient_unix.go)
+//! As `checkHeader` and `skipToAnswer` judge replies, lame referrals included. Go takes the addresses of every owner.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::{DnsResponse, Query, ResponseCode};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+
+use crate::sync::Mutex;
+use crate::sys::names::NameFailure;
+
+/// Aliases from the name asked for to its records. More are taken for a loop.
+pub(super) const ALIASES_MAX: usize = 16;
+
+/// For how long an answer is kept at most: RFC 8767, section 4.
+const TTL_MAX: u32 = 7 * 24 * 3600;
+
+/// Answers that are kept.
+const KEPT_MAX: usize = 8192;
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub(super) enum Reply {
+    /// The records of the type asked for, of which there is at least one, and the name that has them.
+    Records { owner: Name, data: Arc<[RData]> },
+    /// The name at the end of this many aliases, about which the reply says nothing.
+    Alias { target: Name, count: usize },
+    /// There is no such name, or it has no such records.
+    Nothing,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug)]
+pub(super) enum Failure {
+    TimedOut,
+    Other(NameFailure),
+}
+
+impl Failure {
+    /// One that asking again, or another server, may mend.
+    pub(super) fn temporary(text: impl Into<String>) -> Failure {
+        Failure::Other(NameFailure::Temporary(text.into()))
+    }
+}
+
+/// Judges what came of asking a server. Returns the answer and for how many seconds it may be kept.
+pub(super) fn judge(query: &Query, result: Result<DnsResponse, NetError>) -> Result<(Reply, u32), Failure> {
+    match result {
+        Ok(response) => match response.response_code {
+            ResponseCode::NoError | ResponseCode::NXDomain => follow(query, &response),
+            code => Err(Failure::temporary(code.to_string())),
+        },
+        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
+            ResponseCode::NoError if none.soa.is_none() && none.ns.is_some() => Err(lame()),
+            ResponseCode::NoError | ResponseCode::NXDomain => Ok((Reply::Nothing, none.negative_ttl.unwrap_or(0))),
+            code => Err(Failure::temporary(code.to_string())),
+        },
+        Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(Failure::temporary(code.to_string())),
+        Err(NetError::Timeout) => Err(Failure::TimedOut),
+        Err(NetError::Io(error)) => Err(match error.raw_os_error() {
+            Some(errno @ (libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => Failure::Other(NameFailure::Errno(errno)),
+            _ => Failure::temporary(error.to_string()),
+        }),
+        Err(error) => Err(Failure::temporary(error.to_string())),
+    }
+}
+
+/// The reply names other servers to ask: this one does not resolve names.
+fn lame() -> Failure {
+    Failure::temporary("lame referral")
+}
+
+/// Follows the aliases through the answers, which may stand in any order. A name that is an alias has no other records
+/// (RFC 1034, section 3.6.2): those that a reply gives it do not count.
+fn follow(query: &Query, response: &DnsResponse) -> Result<(Reply, u32), Failure> {
+    let (mut owner, mut ttl) = (query.name(), TTL_MAX);
+    for count in 0..=ALIASES_MAX {
+        let of_owner = || response.answers.iter().filter(|record| record.name == *owner);
+        let alias = of_owner().find_map(|record| match &record.data {
+            RData::CNAME(target) => Some((record.ttl, &target.0)),
+            _ => None,
+        });
+        if let Some((alias_ttl, target)) = alias {
+            ttl = ttl.min(alias_ttl);
+            owner = target;
+            continue;
+        }
+        let wanted: Vec<_> = of_owner().filter(|record| record.record_type() == query.query_type()).collect();
+        let Some(first) = wanted.first() else { return nothing_at(owner, count, ttl, response) };
+        // The owner as the server writes it, which may differ in case.
+        let reply = Reply::Records {
+            owner: first.name.clone(),
+            data: wanted.iter().map(|record| record.data.clone()).collect(),
+        };
+        return Ok((reply, wanted.iter().map(|record| record.ttl).fold(ttl, u32::min)));
+    }
+    Err(Failure::temporary("too many aliases"))
+}
+
+/// A reply without records for `owner`, which `count` aliases lead to.
+fn nothing_at(owner: &Name, count: usize, ttl: u32, response: &DnsResponse) -> Result<(Reply, u32), Failure> {
+    let has_soa = response.soa().is_some();
+    let is_referral = || response.authorities.iter().any(|record| record.record_type() == RecordType::NS);
+    if response.answers.is_empty() && !has_soa && is_referral() {
+        return Err(lame());
+    }
+    if count == 0 || has_soa || response.response_code == ResponseCode::NXDomain {
+        return Ok((Reply::Nothing, ttl.min(response.negative_ttl().unwrap_or(0))));
+    }
+    Ok((Reply::Alias { target: owner.clone(), count }, ttl))
+}
+
+/// Answers, for as long as they say.
+#[derive(Debug, Default)]
+pub(super) struct Cache(Mutex<HashMap<Query, (Instant, Reply)>>);
+
+impl Cache {
+    pub(super) fn get(&self, query: &Query) -> Option<Reply> {
+        let kept = self.0.lock();
+        let (until, reply) = kept.get(query)?;
+        (Instant::now() < *until).then(|| reply.clone())
+    }
+
+    /// Keeps an answer for `ttl` seconds. RFC 2181, section 8: one with the highest bit set is 0.
+    pub(super) fn put(&self, query: Query, reply: Reply, ttl: u32) {
+        if ttl == 0 || i32::try_from(ttl).is_err() {
+            return;
+        }
+        let now = Instant::now();
+        let until = now + Duration::from_secs(ttl.min(TTL_MAX).into());
+        let mut kept = self.0.lock();
+        if kept.len() >= KEPT_MAX {
+            kept.retain(|_, (until, _)| now < *until);
+        }
+        if kept.len() >= KEPT_MAX {
+            kept.clear();
+        }
+        kept.insert(query, (until, reply));
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+}

@@ -1,0 +1,133 @@
+//! Which absolute names a name stands for, and which names no server is asked for.
+//!
+//! | names | treatment | source |
+//! |---|---|---|
+//! | `onion`, `invalid`, `alt` and below | do not exist | RFC 7686, RFC 6761 section 6.4, RFC 9476 |
+//! | `localhost` and below | have the loopback addresses and no other records | RFC 6761, section 6.3 |
+//! | below `local` | looked up as they are | RFC 6762, section 3 |
+//! | with a dot at the end | looked up as they are | RFC 1034, section 3.1 |
+//! | all others | looked up as they are and in the search list | resolv.conf(5) |
+//!
+//! The names of the first three rows never go to the search list: that would tell its servers which private or anonymous service
+//! the user wants, and let them answer for it.
+
+use hickory_resolver::proto::rr::Name;
+
+use super::config::Config;
+
+/// The name, as it is written. None for what cannot be a name.
+pub(super) fn parse(name: &str) -> Option<Name> {
+    // The relaxed form accepts an underscore anywhere.
+    Name::from_str_relaxed(name).ok().filter(|_| !name.is_empty())
+}
+
+/// Whether `zone` is the last label of `name`.
+fn is_below(name: &Name, zone: &str) -> bool {
+    name.iter().next_back().is_some_and(|label| label.eq_ignore_ascii_case(zone.as_bytes()))
+}
+
+pub(super) fn is_localhost(name: &Name) -> bool {
+    is_below(name, "localhost")
+}
+
+/// Whether no server may be asked for `name`.
+pub(super) fn is_never_asked(name: &Name) -> bool {
+    is_localhost(name) || ["onion", "invalid", "alt"].iter().any(|zone| is_below(name, zone))
+}
+
+/// The absolute names to look up for `name`, in order.
+pub(super) fn candidates(name: &Name, config: &Config) -> Vec<Name> {
+    let absolute = || {
+        let mut absolute = name.clone();
+        absolute.set_fqdn(true);
+        absolute
+    };
+    if is_never_asked(name) {
+        return Vec::new();
+    }
+    let dots = name.iter().count().saturating_sub(1);
+    if name.is_fqdn() || dots > 0 && is_below(name, "local") {
+        return vec![absolute()];
+    }
+    // A name that becomes too long in a domain is skipped.
+    let mut all: Vec<_> = config.search.iter().filter_map(|domain| name.clone().append_domain(domain).ok()).collect();
+    if dots >= config.ndots {
+        all.insert(0, absolute());
+    } else if dots > 0 || !config.no_tld_query {
+        all.push(absolute());
+    }
+    all.retain(|name| !is_never_asked(name));
+    let mut seen = Vec::new();
+    all.retain(|name| {
+        !seen.contains(name) && {
+            seen.push(name.clone());
+            true
+        }
+    });
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(options: &str) -> Config {
+        let file = format!("search a.example b.example\noptions {options}");
+        Config::parse(file.as_bytes(), "", None, None)
+    }
+
+    fn names(name: &str, options: &str) -> Vec<String> {
+        let name = parse(name).unwrap();
+        candidates(&name, &config(options)).iter().map(Name::to_ascii).collect()
+    }
+
+    /// Go: TestNameListAvoidsDNS, the table of TestGoLookupIPOrderFallbackToFile and of `nameList`.
+    #[test]
+    fn dots_decide_the_order_of_the_search_list() {
+        assert_eq!(names("x", ""), ["x.a.example.", "x.b.example.", "x."]);
+        assert_eq!(names("x.y", ""), ["x.y.", "x.y.a.example.", "x.y.b.example."]);
+        assert_eq!(names("x.y", "ndots:2"), ["x.y.a.example.", "x.y.b.example.", "x.y."]);
+        assert_eq!(names("x", "ndots:0"), ["x.", "x.a.example.", "x.b.example."]);
+        assert_eq!(names("x.", ""), ["x."]);
+        assert_eq!(names("x", "no-tld-query"), ["x.a.example.", "x.b.example."]);
+        assert_eq!(names("x.y", "ndots:2 no-tld-query"), ["x.y.a.example.", "x.y.b.example.", "x.y."]);
+        let long = format!("{}{}", "y.".repeat(121), "z".repeat(9));
+        assert_eq!(names(&long, ""), [format!("{long}.")], "too long in any domain");
+        let twice = Config::parse(b"search a.example A.EXAMPLE b.example", "", None, None);
+        assert_eq!(candidates(&parse("x").unwrap(), &twice).len(), 3);
+    }
+
+    #[test]
+    fn special_use_names_never_reach_the_search_list() {
+        let never = [
+            "x.onion",
+            "X.ONION",
+            "x.onion.",
+            "onion",
+            "a.b.onion",
+            "invalid",
+            "x.invalid",
+            "x.invalid.",
+            "alt",
+            "x.alt",
+            "localhost",
+            "LocalHost",
+            "localhost.",
+            "x.localhost",
+        ];
+        for name in never {
+            assert!(names(name, "ndots:5").is_empty(), "{name}");
+        }
+        for name in ["printer.local", "a.b.LOCAL", "x.svc.cluster.local"] {
+            assert_eq!(names(name, "ndots:5"), [format!("{name}.").to_lowercase()]);
+        }
+        // Names that only look like these.
+        assert_eq!(names("onion.example", "").len(), 3);
+        assert_eq!(names("xonion", "").len(), 3);
+        assert_eq!(names("local", "").len(), 3);
+        assert_eq!(names("x.test", "").len(), 3);
+        let odd = Config::parse(b"search x.onion b.example invalid", "", None, None);
+        let all: Vec<_> = candidates(&parse("y").unwrap(), &odd).iter().map(Name::to_ascii).collect();
+        assert_eq!(all, ["y.b.example.", "y."]);
+    }
+}

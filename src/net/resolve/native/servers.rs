@@ -1,0 +1,174 @@
+//! Asking the servers.
+//!
+//! # Order
+//! A round asks the servers in their order. The next one is asked when the one before has failed, or has been silent for a fifth of
+//! the time that it has; nobody is interrupted by that. An answer with records ends the round. That there is *no* such name counts
+//! when no earlier server can still answer: with servers that know different names, the first that works decides, as with glibc. A
+//! reply that is no answer (see [`reply`](super::reply)) is never better than one.
+//!
+//! Messages, ports, retransmission and the change to TCP are hickory's; each server has a pool of its own there, so that its order
+//! of servers and its judgement of replies play no part. Identical questions that are under way share one there too.
+//!
+//! # Cancellation
+//! Dropping [`Servers::ask`] ends its questions, unless others share them.
+
+use std::future::{Future, poll_fn};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts, ServerOrderingStrategy};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer};
+use hickory_resolver::proto::op::{DnsRequestOptions, Query};
+use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
+
+use super::config::Config;
+use super::provider::Provider;
+use super::reply::{Cache, Failure, Reply, judge};
+use crate::future::timeout;
+use crate::sync::{AtomicUsize, Ordering};
+use crate::time::Sleep;
+
+/// What part of its time a server has before the next is asked as well.
+const PATIENCE: u32 = 5;
+
+type Answered = Result<(Reply, u32), Failure>;
+
+/// The servers of a configuration, and what they have answered.
+pub(super) struct Servers {
+    pools: Vec<NameServerPool<Provider>>,
+    options: DnsRequestOptions,
+    timeout: Duration,
+    rounds: usize,
+    rotate: bool,
+    /// Rounds so far.
+    turn: AtomicUsize,
+    cache: Cache,
+}
+
+/// A server that has been asked.
+enum Asked {
+    Waiting(Pin<Box<dyn Future<Output = Answered> + Send>>),
+    Failed,
+    Nothing(u32),
+}
+
+impl Servers {
+    pub(super) fn new(config: &Config) -> Result<Servers, NetError> {
+        let mut options = ResolverOpts::default();
+        options.timeout = config.timeout;
+        options.edns0 = config.edns;
+        options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
+        let mut request = DnsRequestOptions::default();
+        request.use_edns = options.edns0;
+        request.edns_payload_len = options.edns_payload_len;
+        let context = Arc::new(PoolContext::new(options, TlsConfig::new()?));
+        let pool = |server: &SocketAddr| {
+            let server = reachable(*server);
+            let mut connections = vec![ConnectionConfig::tcp()];
+            if !config.tcp_only {
+                connections.insert(0, ConnectionConfig::udp());
+            }
+            connections.iter_mut().for_each(|connection| connection.port = server.port());
+            let config = NameServerConfig::new(server.ip(), true, connections);
+            NameServerPool::from_config([config], context.clone(), Provider { server })
+        };
+        Ok(Servers {
+            pools: config.servers.iter().map(pool).collect(),
+            options: request,
+            timeout: config.timeout,
+            rounds: config.rounds,
+            rotate: config.rotate,
+            turn: AtomicUsize::new(0),
+            cache: Cache::default(),
+        })
+    }
+
+    pub(super) fn clear_cache(&self) {
+        self.cache.clear();
+    }
+
+    /// The answer to `query`.
+    pub(super) async fn ask(&self, query: Query) -> Result<Reply, Failure> {
+        if let Some(reply) = self.cache.get(&query) {
+            return Ok(reply);
+        }
+        let first = if self.rotate { self.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        let mut failure = Failure::temporary("no name server");
+        for _ in 0..self.rounds {
+            match self.round(&query, first).await {
+                Ok((reply, ttl)) => {
+                    self.cache.put(query, reply.clone(), ttl);
+                    return Ok(reply);
+                }
+                Err(failed) => failure = failed.unwrap_or(failure),
+            }
+        }
+        Err(failure)
+    }
+
+    /// Asks each server once, beginning with the number `first`. The error is none without servers.
+    async fn round(&self, query: &Query, first: usize) -> Result<(Reply, u32), Option<Failure>> {
+        let count = self.pools.len();
+        let mut left = (0..count).map(|at| &self.pools[(first % count + at) % count]);
+        let mut asked: Vec<Asked> = Vec::with_capacity(count);
+        let mut patience = Sleep::new(Duration::ZERO);
+        let mut failure = None;
+        poll_fn(move |cx: &mut Context<'_>| {
+            loop {
+                for server in &mut asked {
+                    let Asked::Waiting(answer) = server else { continue };
+                    let Poll::Ready(answer) = answer.as_mut().poll(cx) else { continue };
+                    *server = match answer {
+                        Ok((Reply::Nothing, ttl)) => Asked::Nothing(ttl),
+                        Ok(reply) => return Poll::Ready(Ok(reply)),
+                        Err(failed) => {
+                            failure = Some(failed);
+                            Asked::Failed
+                        }
+                    };
+                }
+                if let Some(Asked::Nothing(ttl)) = asked.iter().find(|asked| !matches!(asked, Asked::Failed)) {
+                    return Poll::Ready(Ok((Reply::Nothing, *ttl)));
+                }
+                let is_due = match asked.last() {
+                    None | Some(Asked::Failed) => true,
+                    Some(Asked::Waiting(_)) => left.len() > 0 && Pin::new(&mut patience).poll(cx).is_ready(),
+                    // The earlier servers decide, and then this one.
+                    Some(Asked::Nothing(_)) => false,
+                };
+                if is_due && let Some(pool) = left.next() {
+                    asked.push(Asked::Waiting(self.question(pool, query)));
+                    patience = Sleep::new(self.timeout / PATIENCE);
+                } else if asked.iter().any(|asked| matches!(asked, Asked::Waiting(_))) {
+                    return Poll::Pending;
+                } else {
+                    return Poll::Ready(Err(failure.take()));
+                }
+            }
+        })
+        .await
+    }
+
+    /// Asks one server.
+    fn question(
+        &self,
+        pool: &NameServerPool<Provider>,
+        query: &Query,
+    ) -> Pin<Box<dyn Future<Output = Answered> + Send>> {
+        let (answer, query, time) = (pool.lookup(query.clone(), self.options), query.clone(), self.timeout);
+        Box::pin(async move {
+            let answer = timeout(time, answer.first_answer()).await.unwrap_or(Err(NetError::Timeout));
+            judge(&query, answer)
+        })
+    }
+}
+
+/// The unspecified address means this host; its replies come from the loopback address.
+fn reachable(server: SocketAddr) -> SocketAddr {
+    let loopback: IpAddr = if server.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    if server.ip().is_unspecified() { SocketAddr::new(loopback, server.port()) } else { server }
+}
