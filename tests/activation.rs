@@ -11,6 +11,7 @@ use std::io::{ErrorKind, Read};
 use std::net::TcpStream as StdStream;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use common::{Watchdog, fd_count, is_child, run};
@@ -119,6 +120,7 @@ fn what_is_meant_for_others_is_left_alone() {
         &[("LISTEN_FDS", "1")],
         &[("LISTEN_FDS", "1"), ("NETPOLL_LISTEN_FDS", "8-1")],
         &[("LISTEN_FDS", "2"), ("NETPOLL_LISTEN_FDS", "0-0,0-0"), ("LISTEN_FDNAMES", "a:b")],
+        &[("LISTEN_FDS", "1"), ("NETPOLL_LISTEN_FDS", "8-1@9"), ("NETPOLL_LISTEN_PARENT", "1-1@1")],
     ];
     for variables in nobody_s {
         succeeds(successor(name).envs(variables.iter().copied()));
@@ -174,7 +176,6 @@ fn descriptors_that_are_not_there_and_nonsense_are_errors() {
 
 #[test]
 fn a_command_that_cannot_pass_says_so() {
-    // Alone: another test that closes a low number in between could have the error go astray.
     common::child("a_command_that_cannot_pass_says_so", || {
         let file = File::open("/dev/null").unwrap();
         let mut command = Command::new("/nonexistent/successor");
@@ -188,6 +189,158 @@ fn a_command_that_cannot_pass_says_so() {
         // That the program is not there is heard of, though the descriptors have taken the low numbers.
         assert_eq!(command.spawn().unwrap_err().kind(), ErrorKind::NotFound);
     });
+}
+
+/// Files that have all the numbers below `beyond`.
+fn fill(beyond: i32) -> Vec<File> {
+    let mut files = Vec::new();
+    loop {
+        let file = File::open("/dev/null").unwrap();
+        let number = file.as_raw_fd();
+        files.push(file);
+        if number >= beyond {
+            return files;
+        }
+    }
+}
+
+/// Numbers that were in use when the descriptors were passed are free when the process is started: the pipe by which `Command` learns
+/// that exec(2) failed has one of them.
+#[test]
+fn failed_exec_is_reported_though_numbers_were_freed() {
+    common::child("failed_exec_is_reported_though_numbers_were_freed", || {
+        let (listener, file) =
+            (run(TcpListener::bind(common::own_address())).unwrap(), File::open("/dev/null").unwrap());
+        let (stream, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let missing = [("/nonexistent/successor", ErrorKind::NotFound), ("/etc/passwd", ErrorKind::PermissionDenied)];
+        for (count, (program, kind)) in (1..=12).flat_map(|count| missing.map(|missing| (count, missing))) {
+            for fd in [listener.as_fd(), file.as_fd(), stream.as_fd()] {
+                for piped in [false, true] {
+                    let mut command = Command::new(program);
+                    if piped {
+                        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+                    }
+                    let taken = fill(3 + count + 12);
+                    activation::pass(&mut command, (0..count).map(|_| ("fd", fd))).unwrap();
+                    drop(taken);
+                    for _ in 0..2 {
+                        assert_eq!(command.spawn().unwrap_err().kind(), kind, "{program}, {count}, {piped}");
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn successor_takes_its_descriptors_though_numbers_were_freed() {
+    let name = "successor_takes_its_descriptors_though_numbers_were_freed";
+    if std::env::var_os("SUCCESSOR").is_some() {
+        let taken = activation::take().unwrap();
+        assert_eq!(
+            taken.iter().map(|taken| taken.name()).collect::<Vec<_>>(),
+            ["a", "b", "c", "d", "e", "f", "g", "h"]
+        );
+        assert!(taken.iter().all(|taken| taken.is_tcp_listener() && is_close_on_exec(taken)));
+        return;
+    }
+    common::child(name, || {
+        let listener = run(TcpListener::bind(common::own_address())).unwrap();
+        let mut command = successor(name);
+        command.env("SUCCESSOR", "");
+        let taken = fill(30);
+        activation::pass(&mut command, ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| (name, listener.as_fd())))
+            .unwrap();
+        drop(taken);
+        // With pipes for output, and again.
+        for _ in 0..2 {
+            succeeds(&mut command);
+        }
+    });
+}
+
+/// What a process of the tests below is.
+fn role() -> String {
+    std::env::var("ROLE").unwrap_or_default()
+}
+
+fn is_taken() -> bool {
+    activation::take().unwrap().into_iter().any(|taken| taken.name() == "web")
+}
+
+/// Before its parent takes the descriptors, or after: a helper has the parent's environment, and before also the descriptors.
+#[test]
+fn helper_does_not_take_its_parent_s_descriptors() {
+    let name = "helper_does_not_take_its_parent_s_descriptors";
+    match &role()[..] {
+        "helper" => return assert!(!is_taken()),
+        role @ ("successor" | "executed") => {
+            let _watchdog = Watchdog::new();
+            let helpers = || {
+                succeeds(successor(name).env("ROLE", "helper"));
+                // By way of a shell, which is a process in between.
+                let mut shell = Command::new("sh");
+                shell
+                    .args(["-c", "\"$0\" \"$@\"; exit $?"])
+                    .arg(std::env::current_exe().unwrap())
+                    .args(arguments(name));
+                succeeds(shell.env("ROLE", "helper").stdin(Stdio::null()));
+            };
+            helpers();
+            assert!(is_taken());
+            helpers();
+            if role == "executed" {
+                // It is the parent of others in its turn, as the same process that once became this one.
+                let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                let mut command = successor(name);
+                activation::pass(&mut command, [("web", listener.as_fd())]).unwrap();
+                succeeds(command.env("ROLE", "successor"));
+            }
+            return;
+        }
+        "becomes another" => {
+            let mut command = successor(name);
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            activation::pass(&mut command, [("web", listener.as_fd())]).unwrap();
+            panic!("{}", command.env("ROLE", "executed").exec());
+        }
+        _ => {}
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = successor(name);
+    activation::pass(&mut command, [("web", listener.as_fd())]).unwrap();
+    succeeds(command.env("ROLE", "successor"));
+    succeeds(successor(name).env("ROLE", "becomes another"));
+}
+
+#[test]
+fn successor_takes_its_descriptors_when_its_parent_has_ended() {
+    let name = "successor_takes_its_descriptors_when_its_parent_has_ended";
+    match &role()[..] {
+        "successor" => {
+            let parent: u32 = std::env::var("PARENT").unwrap().parse().unwrap();
+            common::eventually("the parent has ended", || std::os::unix::process::parent_id() != parent);
+            // Its helpers are not taken for it.
+            succeeds(successor(name).env("ROLE", "helper"));
+            assert!(is_taken());
+            println!("taken by the orphan");
+            return;
+        }
+        "helper" => return assert!(!is_taken()),
+        "parent" => {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut command = successor(name);
+            command.env("ROLE", "successor").env("PARENT", std::process::id().to_string());
+            activation::pass(&mut command, [("web", listener.as_fd())]).unwrap();
+            drop(command.spawn().unwrap());
+            return;
+        }
+        _ => {}
+    }
+    // Until the last process that has the output's other end has ended.
+    let _watchdog = Watchdog::new();
+    let text = succeeds(successor(name).env("ROLE", "parent"));
+    assert!(text.contains("taken by the orphan"), "{text}");
 }
 
 /// The command keeps what it passes for as long as it lives, and no longer.

@@ -4,15 +4,21 @@
 //! `LISTEN_FDNAMES` what they are called, `LISTEN_PID` for which process they are, so that children who inherit the environment do
 //! not take them for theirs.
 //!
-//! # Whose they are, without `LISTEN_PID`
+//! # Without `LISTEN_PID`
 //! A process that starts another does not know its number before fork(2), and between fork and exec(2) the environment can no longer be
-//! written safely. So [`pass`] leaves `LISTEN_PID` out and says instead *what* is open under the numbers (`NETPOLL_LISTEN_FDS`: device
-//! and inode of each); [`take`] compares. A grandchild finds something else there, or nothing. A successor that reads the
-//! environment by sd_listen_fds(3) itself wants `LISTEN_PID`: start it as `sh -c 'LISTEN_PID=$$ exec "$0" "$@"' program`.
+//! written safely. So [`pass`] leaves `LISTEN_PID` out and sets two variables of its own, which [`take`] checks:
+//!
+//! * `NETPOLL_LISTEN_PARENT`, the process that passes (its number and its start), and when it does. The descriptors are for its
+//!   child, and not for the children of that child. If it has ended, they are for a process that an older one has adopted.
+//! * `NETPOLL_LISTEN_FDS`, what is open under each number (device and inode), and the number under which it is open if that one could
+//!   not be used.
+//!
+//! A successor that reads the environment by sd_listen_fds(3) itself needs `LISTEN_PID`: start it as
+//! `sh -c 'LISTEN_PID=$$ exec "$0" "$@"' program`.
 //!
 //! # The environment
 //! It is left as it is: changing it is not safe in a process with threads, and not needed. Taken descriptors are close-on-exec, and
-//! `LISTEN_PID`, or the comparison, keeps children from looking for them.
+//! `LISTEN_PID`, or the check of the parent, keeps children from taking them, also those that were started before [`take`] was called.
 //!
 //! # Examples
 //! ```no_run
@@ -28,17 +34,19 @@
 //! ```
 //! The example `hot_restart` replaces a running server with no connection refused.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::Command;
+use std::time::SystemTime;
 
 use socket2::{Domain, SockRef, Type};
 
 use super::TcpListener;
 use crate::sync::Mutex;
-use crate::sys::inherit::{self, Identity};
+use crate::sys::inherit::{self, Identity, Process};
 
 /// SD_LISTEN_FDS_START.
 const FIRST: RawFd = 3;
@@ -46,7 +54,8 @@ const FIRST: RawFd = 3;
 /// More are taken for a mistake.
 const COUNT_MAX: usize = 1 << 16;
 
-const IDENTITIES: &str = "NETPOLL_LISTEN_FDS";
+const PASSED: &str = "NETPOLL_LISTEN_FDS";
+const PARENT: &str = "NETPOLL_LISTEN_PARENT";
 
 /// A descriptor that this process was started with.
 #[derive(Debug)]
@@ -99,8 +108,34 @@ impl From<Activated> for OwnedFd {
 #[derive(Debug, PartialEq)]
 struct Announced {
     names: Vec<String>,
-    /// What is to be found under the numbers, where no `LISTEN_PID` says that they are ours.
-    identities: Option<Vec<Identity>>,
+    /// By [`pass`], where no `LISTEN_PID` says that they are ours: the value of `NETPOLL_LISTEN_PARENT`, its process, and what it passed.
+    passed: Option<(String, Process, Vec<Passed>)>,
+}
+
+/// A descriptor of [`pass`].
+#[derive(Debug, PartialEq)]
+struct Passed {
+    identity: Identity,
+    /// Its number, if it is not open under the one that it is meant to have.
+    otherwise: Option<RawFd>,
+}
+
+impl Passed {
+    fn parse(text: &str) -> Option<Passed> {
+        let (identity, otherwise) = match text.split_once('@') {
+            Some((identity, number)) => (identity, Some(number.parse().ok().filter(|&number| number >= FIRST)?)),
+            None => (text, None),
+        };
+        Some(Passed { identity: Identity::parse(identity)?, otherwise })
+    }
+
+    /// The number under which it is, `number` if possible.
+    fn find(&self, number: RawFd) -> Option<RawFd> {
+        [Some(number), self.otherwise].into_iter().flatten().find(|&number| {
+            Identity::of(number).is_ok_and(|found| found == self.identity)
+                && inherit::is_inherited(number).is_ok_and(|is| is)
+        })
+    }
 }
 
 fn invalid(text: String) -> io::Error {
@@ -114,25 +149,29 @@ fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Resul
         Some(Err(text)) => Err(invalid(format!("{name} is not text: {text:?}"))),
     };
     let Some(count) = text("LISTEN_FDS")? else { return Ok(None) };
-    let identities = match text("LISTEN_PID")? {
+    let passed = match text("LISTEN_PID")? {
         Some(of) => match of.parse::<u32>() {
             Ok(of) if of == pid => None,
             Ok(_) => return Ok(None),
             Err(_) => return Err(invalid(format!("LISTEN_PID is no process: {of}"))),
         },
-        None => match text(IDENTITIES)? {
-            Some(identities) => Some(identities),
+        None => match text(PASSED)?.zip(text(PARENT)?) {
+            Some(passed) => Some(passed),
             None => return Ok(None),
         },
     };
     let count = count.parse().ok().filter(|&count: &usize| count <= COUNT_MAX);
     let count = count.ok_or_else(|| invalid("LISTEN_FDS is no count".to_owned()))?;
-    let identities = match identities {
+    let passed = match passed {
         None => None,
-        Some(text) => {
-            let all: Option<Vec<_>> = text.split_terminator(',').map(Identity::parse).collect();
+        Some((passed, parent)) => {
+            let all: Option<Vec<_>> = passed.split_terminator(',').map(Passed::parse).collect();
             let all = all.filter(|all| all.len() == count);
-            Some(all.ok_or_else(|| invalid(format!("{IDENTITIES} does not describe {count} descriptors: {text}")))?)
+            let all =
+                all.ok_or_else(|| invalid(format!("{PASSED} does not describe {count} descriptors: {passed}")))?;
+            let process = parent.split_once('@').and_then(|(process, _)| Process::parse(process));
+            let process = process.ok_or_else(|| invalid(format!("{PARENT} is no process: {parent}")))?;
+            Some((parent, process, all))
         }
     };
     let names: Vec<String> = match text("LISTEN_FDNAMES")? {
@@ -143,12 +182,14 @@ fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Resul
     if names.len() != count {
         return Err(invalid(format!("LISTEN_FDNAMES has {} names for {count} descriptors", names.len())));
     }
-    Ok(Some(Announced { names, identities }))
+    Ok(Some(Announced { names, passed }))
 }
 
-/// The descriptors that this process was started with for it to serve, in order; none when it was not, and at every call but the first.
+/// Takes the descriptors that this process was started with, in order. Returns none if it was not started with any, and at every call
+/// after one that returned some.
 ///
-/// To be called before anything else takes descriptors out of the environment's hand. They are made close-on-exec.
+/// Call it early: until then, processes that this one starts inherit the descriptors too, though they do not take them. They are made
+/// close-on-exec.
 ///
 /// # Errors
 /// `InvalidData` when the variables contradict themselves, or a number announced by `LISTEN_PID` was not inherited (it is close-on-exec);
@@ -161,32 +202,40 @@ pub fn take() -> io::Result<Vec<Activated>> {
     if *taken {
         return Ok(Vec::new());
     }
-    let Some(Announced { names, identities }) = announced(std::process::id(), |name| std::env::var_os(name))? else {
+    let Some(Announced { names, passed }) = announced(std::process::id(), |name| std::env::var_os(name))? else {
         return Ok(Vec::new());
     };
-    if let Some(identities) = identities {
-        let is_ours = |(number, identity): (RawFd, &Identity)| {
-            Identity::of(number).is_ok_and(|found| found == *identity)
-                && inherit::is_inherited(number).is_ok_and(|inherited| inherited)
-        };
-        if !(FIRST..).zip(&identities).all(is_ours) {
-            return Ok(Vec::new());
+    let numbers = match passed {
+        Some((mark, parent, passed)) => {
+            let found = (FIRST..).zip(&passed).map(|(number, passed)| passed.find(number)).collect::<Option<Vec<_>>>();
+            // Each number has one owner, whatever the variable says.
+            let is_distinct = |found: &Vec<RawFd>| found.iter().collect::<BTreeSet<_>>().len() == found.len();
+            let found = found.filter(is_distinct).filter(|_| parent.started_this_one((PARENT, &mark)));
+            let Some(found) = found else { return Ok(Vec::new()) };
+            found
         }
-    }
-    for (number, name) in (FIRST..).zip(&names) {
-        if !inherit::is_inherited(number)? {
+        None => (FIRST..).take(names.len()).collect(),
+    };
+    for (number, name) in numbers.iter().zip(&names) {
+        if !inherit::is_inherited(*number)? {
             return Err(invalid(format!("descriptor {number} ({name}) was not inherited")));
         }
     }
     *taken = true;
-    (FIRST..).zip(names).map(|(number, name)| Ok(Activated { name, fd: inherit::adopt_inherited(number)? })).collect()
+    numbers
+        .into_iter()
+        .zip(names)
+        .map(|(number, name)| Ok(Activated { name, fd: inherit::adopt_inherited(number)? }))
+        .collect()
 }
 
 /// Has the processes that `command` starts inherit `fds`, each under a name, for [`take`] to find them.
 ///
-/// The command holds duplicates, which keep a listener's port open: drop it when the successor runs. Who passes a listener on may close
-/// its own: connections that wait in the queue belong to both. To be called once a command, and soon before it is spawned: a descriptor with
-/// a number below 3 + the count of `fds` must not be closed in between.
+/// The command holds duplicates, which keep a listener's port open: drop it when the successor runs. The caller may close its own
+/// listener: connections that wait in the queue belong to both. Only a process that this one starts takes the descriptors.
+///
+/// The numbers are 3 and those that follow. If one of them is closed here between this call and the spawning, another number may be
+/// used in its place. [`take`] finds that one; a successor that reads the environment by itself does not.
 ///
 /// # Errors
 /// `InvalidInput` for a name that has a `:`, a control character or more than 255 bytes, for more than 65,536 descriptors, and for a
@@ -205,7 +254,7 @@ pub fn take() -> io::Result<Vec<Activated>> {
 /// ```
 pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, BorrowedFd<'a>)>) -> io::Result<()> {
     let refused = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
-    if command.get_envs().any(|(name, value)| name == IDENTITIES && value.is_some()) {
+    if command.get_envs().any(|(name, value)| name == PASSED && value.is_some()) {
         return Err(refused("the command passes descriptors already"));
     }
     let (names, fds): (Vec<_>, Vec<_>) = fds.into_iter().unzip();
@@ -215,13 +264,12 @@ pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, B
     if fds.len() > COUNT_MAX {
         return Err(refused("too many descriptors"));
     }
-    // Sources beyond all targets, so that no dup2(2) hits one that is still to come; and no number below is free, so that the pipe
-    // by which `Command` hears of a failed exec(2) gets none that is hit either.
+    // Sources beyond all targets, so that no dup2(2) replaces one that is still to come. No number below is left free, so that the
+    // channel by which `Command` learns of a failed exec(2) gets none of them, unless one is closed before the spawning.
     let beyond = FIRST + fds.len() as RawFd;
     let sources = fds.iter().map(|fd| inherit::dup_above(*fd, beyond)).collect::<io::Result<Vec<_>>>()?;
     let mut kept = Vec::new();
     if let Some(source) = sources.first() {
-        use std::os::fd::AsRawFd;
         loop {
             let filler = inherit::dup_above(source.as_fd(), FIRST)?;
             if filler.as_raw_fd() >= beyond {
@@ -230,14 +278,17 @@ pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, B
             kept.push(filler);
         }
     }
-    let mut identities = String::new();
+    // No two calls have the same, also not of a process that became another by exec(2) in between.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut passed = String::new();
     for source in &sources {
-        let _ = write!(identities, "{},", Identity::of_open(source.as_fd())?);
+        let _ = write!(passed, "{}@{},", Identity::of_open(source.as_fd())?, source.as_raw_fd());
     }
     command
         .env("LISTEN_FDS", sources.len().to_string())
         .env("LISTEN_FDNAMES", names.join(":"))
-        .env(IDENTITIES, identities)
+        .env(PASSED, passed)
+        .env(PARENT, format!("{}@{}", Process::own(), now.as_nanos()))
         .env_remove("LISTEN_PID")
         .env_remove("LISTEN_PIDFDID");
     inherit::pass_at(command, FIRST, sources, kept);
@@ -268,8 +319,13 @@ mod tests {
         assert_eq!(names(&[("LISTEN_FDS", "2"), to_100]), Some(vec!["unknown".to_owned(); 2]));
         let named = [("LISTEN_FDS", "3"), to_100, ("LISTEN_FDNAMES", "a::c")];
         assert_eq!(names(&named), Some(["a", "", "c"].map(str::to_owned).to_vec()));
-        let compared = read(&[("LISTEN_FDS", "2"), (IDENTITIES, "8-1234,8-99,")]).unwrap().unwrap();
-        assert_eq!(compared.identities.map(|all| all.len()), Some(2));
+        let parent = (PARENT, "7-55@9");
+        let passed = read(&[("LISTEN_FDS", "2"), (PASSED, "8-1234,8-99@17,"), parent]).unwrap().unwrap().passed;
+        let (_, process, passed) = passed.unwrap();
+        assert_eq!(process.to_string(), "7-55");
+        assert_eq!(passed.iter().map(|passed| passed.otherwise).collect::<Vec<_>>(), [None, Some(17)]);
+        assert_eq!(names(&[("LISTEN_FDS", "1"), (PASSED, "8-1")]), None, "nobody passes them");
+        assert!(Process::parse("7-").is_some(), "without a start, where there is no proc(5)");
     }
 
     #[test]
@@ -285,10 +341,17 @@ mod tests {
             &[("LISTEN_FDS", "1"), ("LISTEN_PID", "100x")],
             &[("LISTEN_FDS", "1"), to_100, ("LISTEN_FDNAMES", "a:b")],
             &[("LISTEN_FDS", "2"), to_100, ("LISTEN_FDNAMES", "a")],
-            &[("LISTEN_FDS", "1"), (IDENTITIES, "")],
-            &[("LISTEN_FDS", "1"), (IDENTITIES, "8-1,8-2")],
-            &[("LISTEN_FDS", "1"), (IDENTITIES, "8")],
-            &[("LISTEN_FDS", "1"), (IDENTITIES, "8-x")],
+            &[("LISTEN_FDS", "1"), (PASSED, ""), (PARENT, "7-55@9")],
+            &[("LISTEN_FDS", "1"), (PASSED, "8-1,8-2"), (PARENT, "7-55@9")],
+            &[("LISTEN_FDS", "1"), (PASSED, "8"), (PARENT, "7-55@9")],
+            &[("LISTEN_FDS", "1"), (PASSED, "8-x"), (PARENT, "7-55@9")],
+            &[("LISTEN_FDS", "1"), (PASSED, "8-1@"), (PARENT, "7-55@9")],
+            &[("LISTEN_FDS", "1"), (PASSED, "8-1@-1"), (PARENT, "7-55@9")],
+            &[("LISTEN_FDS", "1"), (PASSED, "8-1@2"), (PARENT, "7-55@9")],
+            &[("LISTEN_FDS", "1"), (PASSED, "8-1"), (PARENT, "")],
+            &[("LISTEN_FDS", "1"), (PASSED, "8-1"), (PARENT, "7-55")],
+            &[("LISTEN_FDS", "1"), (PASSED, "8-1"), (PARENT, "7@9")],
+            &[("LISTEN_FDS", "1"), (PASSED, "8-1"), (PARENT, "x-1@9")],
         ];
         for case in cases {
             assert_eq!(read(case).unwrap_err().kind(), io::ErrorKind::InvalidData, "{case:?}");
