@@ -6,7 +6,9 @@
 //! (wakers and user code run outside them), and a panic of our own is a bug that other threads must survive.
 
 pub(crate) use std::sync::Arc;
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 
 use std::sync::PoisonError;
 use std::time::Duration;

@@ -9,14 +9,15 @@
 
 use std::error::Error;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::{option, slice, vec};
 
 use super::resolve::families::Addrs;
+use crate::rt::context;
 use crate::sys::names;
 use crate::task::{JoinHandle, spawn_lookup};
 
@@ -74,7 +75,11 @@ pub trait ToSocketAddrs {
 /// # Cancel safety
 /// Dropping it abandons the look-up; a thread of the pool that has begun finishes.
 #[must_use = "futures do nothing unless awaited"]
-pub struct ToSocketAddrsFuture<I>(State<I>);
+pub struct ToSocketAddrsFuture<I> {
+    state: State<I>,
+    /// An answer that is there was kept back once, so that the task yields.
+    refused: bool,
+}
 
 enum State<I> {
     Ready(io::Result<I>),
@@ -94,7 +99,11 @@ impl<I> Unpin for ToSocketAddrsFuture<I> {}
 impl<I> ToSocketAddrsFuture<I> {
     /// An answer that is there.
     pub fn ready(result: io::Result<I>) -> ToSocketAddrsFuture<I> {
-        ToSocketAddrsFuture(State::Ready(result))
+        ToSocketAddrsFuture::new(State::Ready(result))
+    }
+
+    fn new(state: State<I>) -> ToSocketAddrsFuture<I> {
+        ToSocketAddrsFuture { state, refused: false }
     }
 
     /// An answer that `resolve` finds on a thread for name look-ups.
@@ -102,7 +111,7 @@ impl<I> ToSocketAddrsFuture<I> {
     where
         I: Send + 'static,
     {
-        ToSocketAddrsFuture(State::Resolving(spawn_lookup(resolve)))
+        ToSocketAddrsFuture::new(State::Resolving(spawn_lookup(resolve)))
     }
 }
 
@@ -112,12 +121,27 @@ impl<I: Iterator<Item = SocketAddr>> Future for ToSocketAddrsFuture<I> {
     /// # Panics
     /// When it is polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<I>> {
-        match std::mem::replace(&mut self.0, State::Done) {
+        if matches!(self.state, State::Ready(_)) {
+            ready!(context::poll_budget(cx, &mut self.refused));
+        }
+        self.poll_answer(cx)
+    }
+}
+
+impl<I: Iterator<Item = SocketAddr>> ToSocketAddrsFuture<I> {
+    /// The answer, for an operation that takes from the task's budget by itself.
+    pub(super) async fn answer(mut self) -> io::Result<I> {
+        poll_fn(|cx| self.poll_answer(cx)).await
+    }
+
+    /// [`answer`](ToSocketAddrsFuture::answer) for a future of one's own.
+    pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<I>> {
+        match std::mem::replace(&mut self.state, State::Done) {
             State::Ready(result) => Poll::Ready(result),
             State::Resolving(mut handle) => {
                 let polled = Pin::new(&mut handle).poll(cx);
                 if polled.is_pending() {
-                    self.0 = State::Resolving(handle);
+                    self.state = State::Resolving(handle);
                 }
                 polled
             }
@@ -125,7 +149,7 @@ impl<I: Iterator<Item = SocketAddr>> Future for ToSocketAddrsFuture<I> {
                 Poll::Ready(Ok(addrs)) => Poll::Ready(Ok(iter(addrs.into_iter()))),
                 Poll::Ready(Err(error)) => Poll::Ready(Err(ResolveError { quoted, error: error.into() }.into())),
                 Poll::Pending => {
-                    self.0 = State::LookingUp { addrs, quoted, iter };
+                    self.state = State::LookingUp { addrs, quoted, iter };
                     Poll::Pending
                 }
             },
@@ -136,7 +160,7 @@ impl<I: Iterator<Item = SocketAddr>> Future for ToSocketAddrsFuture<I> {
 
 impl<I> fmt::Debug for ToSocketAddrsFuture<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.0 {
+        let state = match &self.state {
             State::Ready(Ok(_)) => "resolved",
             State::Ready(Err(_)) => "failed",
             State::Resolving(_) | State::LookingUp { .. } => "resolving",
@@ -252,7 +276,7 @@ pub(super) fn reason(error: io::Error) -> io::Error {
 
 /// The addresses of a host.
 fn look_up(host: &str, port: u16, quoted: String) -> ToSocketAddrsFuture<vec::IntoIter<SocketAddr>> {
-    ToSocketAddrsFuture(State::LookingUp { addrs: Addrs::new(host, port), quoted, iter: |addrs| addrs })
+    ToSocketAddrsFuture::new(State::LookingUp { addrs: Addrs::new(host, port), quoted, iter: |addrs| addrs })
 }
 
 fn ready(result: Result<SocketAddr, AddrError>) -> ToSocketAddrsFuture<vec::IntoIter<SocketAddr>> {
@@ -458,7 +482,7 @@ mod tests {
     }
 
     fn is_immediate<A: ToSocketAddrs>(addr: A) -> bool {
-        matches!(addr.to_socket_addrs().0, State::Ready(Ok(_)))
+        matches!(addr.to_socket_addrs().state, State::Ready(Ok(_)))
     }
 
     #[test]

@@ -3,14 +3,15 @@
 //! Constant-initialised and without a destructor, so reaching it costs one thread-local load and works during thread exit.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::ptr;
 use std::task::{Context as TaskContext, Poll};
 
 use super::sched::processor::Processor;
 use super::sched::task::TaskData;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU8, Ordering};
 
-/// I/O operations that a task may complete in one poll before it yields.
+/// Operations that a task may complete in one poll before it yields: I/O that need not wait, and timers that are due.
 ///
 /// A task whose socket is always ready would otherwise keep its thread for ever. Large enough that the yield costs nothing
 /// measurable (one requeue in 32 operations), small enough that 32 calls of a few microseconds end within a fraction of a millisecond.
@@ -29,7 +30,7 @@ struct Context {
     is_root: Cell<bool>,
     /// Tasks that are being dropped, one within the other.
     discards: Cell<u32>,
-    /// The budget of a thread without a processor; never refilled by a scheduler, so it refills itself.
+    /// The budget of a root future's turn on a thread without a processor. Outside of turns it counts what has no descriptor.
     budget: Cell<u32>,
 }
 
@@ -144,26 +145,40 @@ pub(crate) fn run_task<T>(task: *const TaskData, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Takes one from the budget before an I/O operation, if the runtime keeps one for this thread and some is left.
+/// Takes one from the budget of the turn, for an operation that need not wait. False if it is used up or this thread is in no turn.
 #[inline]
 pub(crate) fn take_budget() -> bool {
-    CONTEXT.with(|context| match context.processor.get() {
-        Some(processor) => {
-            // ORDERING: Relaxed, as in `poll_budget`.
-            let left = processor.budget.load(Ordering::Relaxed);
-            if left > 0 {
-                processor.budget.store(left - 1, Ordering::Relaxed);
-            }
-            left > 0
+    CONTEXT.with(|context| context.left().is_some_and(|left| context.take(left)))
+}
+
+impl Context {
+    /// What is left of the budget of the turn that this thread is in.
+    #[inline]
+    fn left(&self) -> Option<u32> {
+        match self.processor.get() {
+            // ORDERING: Relaxed: the owner's own counter. What `ask_to_yield` changed may be overwritten, and is changed again later.
+            Some(processor) => Some(processor.budget.load(Ordering::Relaxed)),
+            None if self.is_root.get() => Some(self.budget.get()),
+            None => None,
         }
-        None => {
-            let left = if context.is_root.get() { context.budget.get() } else { 0 };
-            if left > 0 {
-                context.budget.set(left - 1);
-            }
-            left > 0
+    }
+
+    #[inline]
+    fn set_left(&self, left: u32) {
+        match self.processor.get() {
+            // ORDERING: Relaxed, as in `left`.
+            Some(processor) => processor.budget.store(left, Ordering::Relaxed),
+            None => self.budget.set(left),
         }
-    })
+    }
+
+    #[inline]
+    fn take(&self, left: u32) -> bool {
+        if left > 0 {
+            self.set_left(left - 1);
+        }
+        left > 0
+    }
 }
 
 /// Bytes that an operation moves for what it has taken from the budget.
@@ -173,35 +188,76 @@ const BYTES_A_UNIT: usize = 16 << 10;
 /// its thread waiting for 32 of the largest calls.
 #[inline]
 pub(crate) fn charge(bytes: usize) {
-    if bytes > BYTES_A_UNIT
-        && let Some(processor) = processor()
-    {
+    if bytes > BYTES_A_UNIT {
         let units = u32::try_from(bytes / BYTES_A_UNIT).unwrap_or(BUDGET);
-        // ORDERING: Relaxed, as in `poll_budget`.
-        let left = processor.budget.load(Ordering::Relaxed);
-        processor.budget.store(left.saturating_sub(units), Ordering::Relaxed);
+        CONTEXT.with(|context| {
+            if let Some(left) = context.left() {
+                context.set_left(left.saturating_sub(units));
+            }
+        });
     }
 }
 
-/// Takes one from the budget before an I/O operation. Pending, with the task woken, when it is used up or sysmon has asked the
-/// task to yield.
-#[inline]
-pub(crate) fn poll_budget(cx: &mut TaskContext<'_>) -> Poll<()> {
-    let left = CONTEXT.with(|context| match context.processor.get() {
-        // ORDERING: Relaxed: the owner's own counter; sysmon's zero is a hint that may be lost and is then sent again.
-        Some(processor) => {
-            let left = processor.budget.load(Ordering::Relaxed);
-            // Used up, it is refilled at once: the task may be an executor of another make that polls on within this turn.
-            processor.budget.store(left.checked_sub(1).unwrap_or(REFILL), Ordering::Relaxed);
-            left
+/// Asks the task that `processor` runs to yield: the rest of its budget goes. The first operation of a turn keeps its unit, so a task
+/// that computes for long before each operation makes progress.
+pub(crate) fn ask_to_yield(processor: &Processor) {
+    // One unit is what an earlier call has left, or the turn's last.
+    let cut = |left| Some(u32::from(left == BUDGET || left == 1));
+    // ORDERING: Relaxed: a hint to the owner, which may overwrite it.
+    let _ = processor.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, cut);
+}
+
+/// The state of a direction's operations whose last one was refused in a turn.
+const REFUSED: u8 = u8::MAX;
+
+/// Takes one from the budget for an operation of a descriptor that need not wait. Pending, with the task woken, if the budget is used
+/// up. `state` belongs to one direction of the descriptor, and begins as 0.
+///
+/// An operation that was refused is not refused the next time: of several in one task each makes progress, also if the others use up
+/// every turn. Outside of turns, under an executor of another make, every so many operations in a row on one direction are
+/// followed by a refusal.
+pub(crate) fn poll_turn(cx: &mut TaskContext<'_>, state: &AtomicU8) -> Poll<()> {
+    // ORDERING: Relaxed: the state decides about fairness only.
+    let seen = state.load(Ordering::Relaxed);
+    let (granted, next) = CONTEXT.with(|context| match context.left() {
+        Some(left) if context.take(left) || seen == REFUSED => (true, 0),
+        Some(_) => {
+            context.set_left(REFILL);
+            (false, REFUSED)
         }
-        None => {
-            let left = context.budget.get();
-            context.budget.set(left.checked_sub(1).unwrap_or(BUDGET));
-            left
-        }
+        None if u32::from(seen) < BUDGET => (true, seen + 1),
+        None => (false, 0),
     });
-    if left > 0 {
+    if next != seen {
+        state.store(next, Ordering::Relaxed);
+    }
+    granted_or_yield(granted, cx)
+}
+
+/// Takes one from the budget for what need not wait and has no descriptor. Pending, with the task woken, if the budget is used up.
+/// `refused` begins as false and is kept with the operation, which is not refused twice in a row.
+pub(crate) fn poll_budget(cx: &mut TaskContext<'_>, refused: &mut bool) -> Poll<()> {
+    let granted = CONTEXT.with(|context| {
+        // Used up, it is refilled at once: the task may be an executor of another make that polls on within this turn.
+        let (left, refill) = context.left().map_or((context.budget.get(), BUDGET), |left| (left, REFILL));
+        if context.take(left) || *refused {
+            return true;
+        }
+        context.set_left(refill);
+        false
+    });
+    *refused = !granted;
+    granted_or_yield(granted, cx)
+}
+
+/// [`poll_budget`] as a future.
+pub(crate) async fn take_turn() {
+    let mut refused = false;
+    poll_fn(|cx| poll_budget(cx, &mut refused)).await;
+}
+
+fn granted_or_yield(granted: bool, cx: &TaskContext<'_>) -> Poll<()> {
+    if granted {
         return Poll::Ready(());
     }
     cx.waker().wake_by_ref();
@@ -239,7 +295,8 @@ mod tests {
     fn polls(most: u32) -> u32 {
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
-        let granted = (0..most).take_while(|_| poll_budget(&mut TaskContext::from_waker(&waker)).is_ready()).count();
+        let poll = || poll_budget(&mut TaskContext::from_waker(&waker), &mut false).is_ready();
+        let granted = (0..most).take_while(|_| poll()).count();
         assert_eq!(count.0.load(Ordering::SeqCst), usize::from(granted < most as usize));
         granted as u32
     }
@@ -259,6 +316,69 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    fn is_granted(state: &AtomicU8) -> bool {
+        poll_turn(&mut TaskContext::from_waker(Waker::noop()), state).is_ready()
+    }
+
+    /// Of 40 operations in one task the same ones would be refused in every turn.
+    #[test]
+    fn refused_operation_is_granted_next_time() {
+        with_processor(|processor| {
+            let states = [const { AtomicU8::new(0) }; 40];
+            let turn = || {
+                processor.budget.store(BUDGET, Ordering::Relaxed);
+                states.each_ref().map(is_granted)
+            };
+            let first = turn();
+            assert_eq!(first.map(usize::from).iter().sum::<usize>(), 39, "{first:?}");
+            assert!(!first[32] && turn()[32] && turn()[33]);
+            let mut refused = false;
+            let mut poll = || poll_budget(&mut TaskContext::from_waker(Waker::noop()), &mut refused).is_ready();
+            let mut last = || {
+                processor.budget.store(0, Ordering::Relaxed);
+                poll()
+            };
+            assert_eq!([(); 5].map(|()| last()), [false, true, false, true, false]);
+        });
+    }
+
+    #[test]
+    fn task_asked_to_yield_keeps_first_operation_of_its_turn() {
+        with_processor(|processor| {
+            let (first, second) = (AtomicU8::new(0), AtomicU8::new(0));
+            for _ in 0..3 {
+                processor.budget.store(BUDGET, Ordering::Relaxed);
+                (0..3).for_each(|_| ask_to_yield(processor));
+                assert!(is_granted(&first));
+            }
+            assert!(!is_granted(&second));
+            processor.budget.store(7, Ordering::Relaxed);
+            ask_to_yield(processor);
+            assert!(!take_budget());
+        });
+    }
+
+    #[test]
+    fn direction_outside_of_turns_is_refused_after_operations_of_its_own() {
+        let count = |state: &AtomicU8| (0..100).take_while(|_| is_granted(state)).count();
+        let (one, other) = (AtomicU8::new(0), AtomicU8::new(0));
+        assert_eq!([&one, &one, &other].map(count), [BUDGET as usize; 3]);
+    }
+
+    #[test]
+    fn root_future_has_a_budget_per_turn() {
+        let state = AtomicU8::new(0);
+        assert!(!set_root(true));
+        for _ in 0..2 {
+            refill_budget();
+            let granted = (0..100).take_while(|_| is_granted(&state)).count();
+            assert!((BUDGET as usize..=BUDGET as usize + 1).contains(&granted), "{granted}");
+        }
+        charge(100 * BYTES_A_UNIT);
+        assert!(!take_budget() && set_root(false));
+        charge(1 << 20);
     }
 
     #[test]

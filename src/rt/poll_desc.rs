@@ -29,7 +29,7 @@ pub(crate) use super::side::{ERROR, HANG_UP, PRIORITY, Side, Stop, Ticket, Wait}
 use super::side::{List, claim};
 use super::wait_slot::WaitSlot;
 use super::waiters::Wakers;
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, planted};
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering, planted};
 
 /// One of the two directions of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub(crate) struct PollDesc {
     wait_until: AtomicU64,
     // The third.
     pub(super) lists: [List; 2],
+    /// See [`poll_turn`](super::context::poll_turn).
+    pub(super) turns: [AtomicU8; 2],
     pub(crate) index: u32,
     pub(crate) next_free: AtomicU32,
 }
@@ -83,6 +85,7 @@ impl PollDesc {
             poll_epochs: [AtomicU32::new(0), AtomicU32::new(0)],
             wait_until: AtomicU64::new(NONE),
             lists: [Mutex::new(None), Mutex::new(None)],
+            turns: [AtomicU8::new(0), AtomicU8::new(0)],
             index,
             next_free: AtomicU32::new(0),
         }
@@ -105,6 +108,7 @@ impl PollDesc {
         // ORDERING: Relaxed; a swap for the reason given in `Side::open`.
         self.wait_until.swap(NONE, Ordering::Relaxed);
         self.poll_epochs.iter().for_each(|epoch| epoch.store(0, Ordering::Relaxed));
+        self.turns.iter().for_each(|state| state.store(0, Ordering::Relaxed));
         generation
     }
 

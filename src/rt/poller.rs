@@ -34,7 +34,7 @@ pub(crate) use super::poll_desc::{Direction, Stop, Ticket};
 use super::poll_desc::{PollDesc, Wait, registration};
 use super::runtime::{Runtime, runtime};
 use super::waiters::{Interest, Key, Wakers};
-use super::{clock, fork};
+use super::{clock, context, fork};
 use crate::sync::Ordering;
 
 /// Why an operation ends without its call.
@@ -155,6 +155,11 @@ impl PollHandle {
         if ticket.has_waiters() {
             self.wake(|wakers| self.desc.side(direction).pass_on(wakers));
         }
+    }
+
+    /// Takes one from the task's budget for an operation that need not wait; see [`context::poll_turn`].
+    pub(crate) fn poll_turn(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
+        context::poll_turn(cx, &self.desc.turns[direction as usize])
     }
 
     fn wake(&self, collect: impl FnOnce(&mut Wakers)) {

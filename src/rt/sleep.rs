@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::clock;
+use super::context;
 use super::fork;
 use super::runtime::runtime;
 use super::timer::{SleepKey, TimerSet};
@@ -18,6 +19,9 @@ use super::timer::{SleepKey, TimerSet};
 ///
 /// Never early. Late by the kernel's timer slack (50 µs by default) and by what the workers are busy with. It works under any
 /// executor, is `Send`, `Sync` and `Unpin`, and costs no allocation. Dropping it cancels it.
+///
+/// A sleep that is over when it is first polled completes without a wait, as an I/O operation does that need not wait. After a
+/// number of such completions in a row the task yields, so that a loop over them does not keep its thread.
 ///
 /// # Panics
 /// Where it would have to wait in a child of fork(2) that did not call exec(2).
@@ -41,23 +45,25 @@ use super::timer::{SleepKey, TimerSet};
 pub struct Sleep {
     when: u64,
     armed: Option<(&'static TimerSet, SleepKey)>,
+    /// It has returned Pending since it was set: it may complete although the turn's budget is used up.
+    waited: bool,
 }
 
 impl Sleep {
     /// Completes after `duration`, counted from this call. [`Duration::MAX`] never ends.
     pub fn new(duration: Duration) -> Sleep {
         let when = if duration.is_zero() { clock::EXPIRED } else { clock::add(clock::now(), duration) };
-        Sleep { when, armed: None }
+        Sleep { when, armed: None, waited: false }
     }
 
     /// Completes at `deadline`; at once if that is in the past.
     pub fn until(deadline: Instant) -> Sleep {
-        Sleep { when: clock::from_instant(deadline), armed: None }
+        Sleep { when: clock::from_instant(deadline), armed: None, waited: false }
     }
 
     /// Never completes.
     pub fn never() -> Sleep {
-        Sleep { when: clock::NEVER, armed: None }
+        Sleep { when: clock::NEVER, armed: None, waited: false }
     }
 
     /// When it completes; `None` for never.
@@ -68,6 +74,7 @@ impl Sleep {
     /// Completes at `deadline` from now on, also if it has completed already. It must be polled again to be heard.
     pub fn reset(&mut self, deadline: Instant) {
         self.disarm();
+        self.waited = false;
         self.when = clock::from_instant(deadline);
     }
 
@@ -93,14 +100,14 @@ impl Future for Sleep {
             return Poll::Pending;
         }
         if !clock::is_to_come(self.when) {
-            return Poll::Ready(());
+            return context::poll_budget(cx, &mut self.waited);
         }
         fork::refuse();
         let runtime = runtime();
         let set = runtime.timers();
         let (key, first) =
             set.arm_sleep(self.when, cx.waker().clone(), |target, when| runtime.entry_counts(target, when));
-        self.armed = Some((set, key));
+        (self.armed, self.waited) = (Some((set, key)), true);
         // Armed first: a start sees the timer, and so does the end of a shutdown that keeps this call from starting the runtime.
         runtime.ensure_running();
         if first {

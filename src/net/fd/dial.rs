@@ -27,6 +27,7 @@ use super::fd::Fd;
 use super::net_fd::NetFd;
 use super::operation::{Failure, Hold, Left, Operation};
 use crate::net::dialer::Recipe;
+use crate::rt::context;
 use crate::rt::poller::Direction;
 use crate::sys::socket;
 
@@ -46,7 +47,11 @@ pub(crate) async fn dial_tcp(addr: SocketAddr, deadline: Option<Instant>, recipe
         let error = match connect(&stream, addr, deadline).await {
             Ok(()) if retries < retries_max && is_own_peer(&stream, addr) => None,
             Ok(()) => return Ok(stream),
-            Err(Failure::Io(error)) => Some(error),
+            Err(Failure::Io(error)) => {
+                // It may have failed at once, so that a loop over it would not yield.
+                context::take_turn().await;
+                Some(error)
+            }
             Err(Failure::TimedOut) => return Err(op().timed_out()),
             Err(Failure::Stopped) => return Err(op().shut_down()),
             Err(Failure::Closed | Failure::TooMany) => return Err(op().closed()),

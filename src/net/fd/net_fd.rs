@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use socket2::{Protocol, SockAddr, SockRef};
@@ -152,6 +152,18 @@ impl NetFd {
         self.fd.with(call).map_err(|failure| self.error(op, failure))
     }
 
+    /// A read or write of no bytes: it moves nothing, and fails if the socket is closed.
+    #[cold]
+    pub(crate) fn poll_empty(
+        &self,
+        direction: Direction,
+        op: &'static str,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.fd.poll.poll_turn(direction, cx));
+        Poll::Ready(self.with(op, |_| Ok(0)))
+    }
+
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.with("local-addr", socket::local_addr)
     }
@@ -195,7 +207,7 @@ impl NetFd {
         let most = buf.len().min(socket::MAX_RW);
         let buf = &mut buf[..most];
         if buf.is_empty() {
-            return Poll::Ready(self.with("read", |_| Ok(0)));
+            return self.poll_empty(Direction::Read, "read", cx);
         }
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, move |fd| {
             let count = socket::recv(fd, buf, flags)?;
@@ -220,7 +232,7 @@ impl NetFd {
         let most = buf.len().min(socket::MAX_RW);
         let buf = &mut buf[..most];
         if buf.is_empty() {
-            return Poll::Ready(self.with("read", |_| Ok(0)));
+            return self.poll_empty(Direction::Read, "read", cx);
         }
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, None, cx, move |fd| {
             let count = socket::recv_uninit(fd, buf)?;
@@ -241,7 +253,7 @@ impl NetFd {
         let bufs = &mut bufs[first..];
         let most: usize = bufs.iter().take(socket::IOVECS_MAX).map(|buf| buf.len()).sum();
         if most == 0 {
-            return Poll::Ready(self.with("read", |_| Ok(0)));
+            return self.poll_empty(Direction::Read, "read", cx);
         }
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
             let count = socket::recv_vectored(fd, bufs)?;

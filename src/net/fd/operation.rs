@@ -207,7 +207,10 @@ impl Fd {
         loop {
             let ticket = match begun {
                 Ok(ticket) => ticket,
-                Err(stop) => return Poll::Ready(Err(self.fail(direction, caller, stop.into()))),
+                Err(stop) => {
+                    ready!(self.poll.poll_turn(direction, cx));
+                    return Poll::Ready(Err(self.fail(direction, caller, stop.into())));
+                }
             };
             let mut registered = None;
             if !ticket.is_ready() && self.waits_freely(direction, hold, &caller) {
@@ -216,7 +219,7 @@ impl Fd {
             if registered.is_none() {
                 if called.is_none() {
                     if ticket.is_ready() {
-                        ready!(context::poll_budget(cx));
+                        ready!(self.poll.poll_turn(direction, cx));
                     }
                     if let Err(failure) = ready!(self.poll_hold(direction, hold, &mut caller, cx)) {
                         return Poll::Ready(Err(self.fail(direction, caller, failure)));
@@ -369,6 +372,7 @@ impl Fd {
         };
         let polled = self.poll.poll_hang_up(direction, epoch, cx, &mut operation.involved().wait);
         if polled.is_ready() {
+            ready!(self.poll.poll_turn(direction, cx));
             self.leave(direction, &mut Some(operation));
         }
         polled.map_err(Failure::from)

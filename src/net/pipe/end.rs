@@ -30,7 +30,6 @@ use std::time::Duration;
 
 use crate::net::error::Op;
 use crate::net::fd::operation::Failure;
-use crate::rt::context;
 use crate::rt::poller::{Direction, PollHandle, WaitKey};
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{AtomicU64, Mutex, Ordering};
@@ -250,7 +249,7 @@ impl End {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(context::poll_budget(cx));
+        ready!(self.poll.poll_turn(Direction::Read, cx));
         let (waker, mut wakers) = (cx.waker().clone(), Wakers::new());
         let (attempt, unused);
         {
@@ -347,7 +346,7 @@ impl End {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(context::poll_budget(cx));
+        ready!(self.poll.poll_turn(Direction::Write, cx));
         let (waker, mut wakers) = (cx.waker().clone(), Wakers::new());
         let (attempt, unused);
         {
@@ -433,7 +432,7 @@ impl End {
 
     /// A write by the traits, or (`None`) their flush.
     pub(super) fn poll_hand_over(&self, cx: &mut Context<'_>, buf: Option<&[u8]>) -> Poll<io::Result<usize>> {
-        ready!(context::poll_budget(cx));
+        ready!(self.poll.poll_turn(Direction::Write, cx));
         let (waker, mut wakers) = (cx.waker().clone(), Wakers::new());
         let (attempt, unused);
         {

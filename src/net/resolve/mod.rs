@@ -26,6 +26,7 @@ pub use self::query::LookupError;
 use self::query::{Query, Transport};
 use super::addr::literal;
 use super::{AddrError, ToSocketAddrs};
+use crate::rt::context;
 use crate::sys::names::Family;
 
 /// The socket addresses that `addrs` stands for, in the order in which they should be tried.
@@ -75,6 +76,7 @@ pub async fn resolve<A: ToSocketAddrs>(addrs: A) -> io::Result<Vec<SocketAddr>> 
 /// ```
 pub async fn lookup_host(host: &str) -> io::Result<Vec<IpAddr>> {
     if let Some(addr) = literal(host, 0) {
+        context::take_turn().await;
         return Ok(vec![addr.ip()]);
     }
     let addrs = Lookup::new(Query::Addrs(host.to_owned(), Family::Any)).await?.into_addrs();
@@ -145,6 +147,7 @@ pub async fn lookup_cname(host: &str) -> io::Result<String> {
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub async fn lookup_port(network: &str, service: &str) -> io::Result<u16> {
+    context::take_turn().await;
     let transport = match network {
         "tcp" | "tcp4" | "tcp6" => Transport::Tcp,
         "udp" | "udp4" | "udp6" => Transport::Udp,

@@ -102,7 +102,7 @@ impl TcpStream {
     /// # Cancel safety
     /// Dropping the future closes the socket.
     pub async fn connect<A: ToSocketAddrs>(addrs: A) -> io::Result<TcpStream> {
-        let addrs = addrs.to_socket_addrs().await.map_err(|error| Op::at("dial", "tcp", None).other(error))?;
+        let addrs = addrs.to_socket_addrs().answer().await.map_err(|error| Op::at("dial", "tcp", None).other(error))?;
         let mut last = None;
         for addr in addrs {
             match dial_tcp(addr, None, &Recipe::new()).await {

@@ -133,7 +133,7 @@ impl NetFd {
         flags: libc::c_int,
     ) -> Poll<io::Result<usize>> {
         if buf.is_empty() {
-            return Poll::Ready(self.with("read", |_| Ok(0)));
+            return self.poll_empty(Direction::Read, "read", cx);
         }
         self.poll_datagram(Direction::Read, caller, cx, |fd| socket::recv(fd, buf, flags))
     }
@@ -228,7 +228,7 @@ impl NetFd {
         segmentation: &Segmentation,
     ) -> Poll<io::Result<usize>> {
         if batch.is_empty() {
-            return Poll::Ready(self.with("write", |_| Ok(0)));
+            return self.poll_empty(Direction::Write, "write", cx);
         }
         let sent = self.poll_datagram(Direction::Write, caller, cx, |fd| {
             let merge = segmentation.is_usable(fd);

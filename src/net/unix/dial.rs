@@ -21,6 +21,7 @@ use crate::net::fd::fd;
 use crate::net::fd::net_fd::{NetFd, Network};
 use crate::net::fd::operation::Failure;
 use crate::net::options;
+use crate::rt::context;
 use crate::rt::sleep::Sleep;
 use crate::sys::socket;
 
@@ -73,6 +74,8 @@ pub(super) fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketFile)> 
 
 /// A socket that is connected to `name`, until `deadline` at most. The error is an `OpError` `dial NETWORK name: call: reason`.
 pub(super) async fn dial(ty: Type, name: Name<'_>, deadline: Option<Instant>) -> io::Result<NetFd> {
+    // Most dials need not wait.
+    context::take_turn().await;
     let op = || Op::at("dial", network(ty), Some(name.printed()));
     let raw = name.raw().map_err(|error| op().other(error))?;
     let fd = fd::open(Domain::UNIX, ty, None).map_err(|error| op().call("socket", error))?;

@@ -196,7 +196,7 @@ operation_future! {
     RecvWithFds<'a> { buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>, hold: Hold }, Read -> io::Result<usize>,
     |this, cx| {
         if this.hold != Hold::Free && this.buf.is_empty() {
-            return Poll::Ready(this.fd.with("read", |_| Ok(0)));
+            return this.fd.poll_empty(Direction::Read, "read", cx);
         }
         poll_message(this.fd, this.hold, &mut this.operation, cx, || Ok(0),
             |fd| fds::recv(fd, this.buf, this.fds).map(|(count, _)| count))

@@ -24,6 +24,7 @@ use super::polling::Polling;
 use super::task::TaskId;
 use crate::rt::builder::BlockedPolicy;
 use crate::rt::clock;
+use crate::rt::context;
 use crate::rt::parker::Parker;
 use crate::rt::runtime::Runtime;
 use crate::rt::waiters::let_go;
@@ -233,7 +234,7 @@ impl Monitor {
             }
             backlog += processor.queue.len();
             processor.stuck.store(true, Ordering::Relaxed);
-            processor.budget.store(0, Ordering::Relaxed);
+            context::ask_to_yield(processor);
             if !std::mem::replace(&mut seen.reported, true) {
                 let blocked_for = seen.since.map_or(TICK, |since| now - since);
                 reports.push((TaskId::from_number(running), blocked_for));

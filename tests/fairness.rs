@@ -1,0 +1,343 @@
+//! Turns of tasks: a loop over operations that need not wait ends its turn, and a task whose turns are long gets its operations done.
+//!
+//! Each property holds for every kind of operation, in tasks, in the future of a `block_on` and under an executor of another make.
+
+mod common;
+
+use std::future::{Future, pending, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use common::{Watchdog, child, pair, park_on};
+use futures::task::LocalSpawnExt;
+use netpoll::io::{AsyncFd, ReadExt, WriteExt};
+use netpoll::net::{self, TcpListener, TcpStream, UdpSocket};
+use netpoll::os::unix::net::UnixStream;
+use netpoll::prelude::*;
+use netpoll::time::Sleep;
+use netpoll::{future, rt, stream, task};
+
+type Operations = Vec<(&'static str, Pin<Box<dyn Future<Output = ()> + Send>>)>;
+
+const ANY: &str = "127.0.0.1:0";
+
+/// A connection on which the first side finds `bytes` to read.
+async fn filled(bytes: usize) -> (TcpStream, TcpStream) {
+    let (one, other) = pair().await;
+    other.write_all(&vec![7; bytes]).await.unwrap();
+    let mut peeked = vec![0; bytes];
+    while one.peek(&mut peeked).await.unwrap() < bytes {}
+    (one, other)
+}
+
+/// A port of this host that nobody listens on: bound, and not listening.
+fn deaf() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, addr)
+}
+
+// ---- turns that are long ----
+
+/// Computes for two looks of sysmon before each poll. Returns the number of polls.
+async fn turns(operation: impl Future<Output = ()>) -> usize {
+    let mut operation = pin!(operation);
+    let mut polls = 0;
+    poll_fn(|cx| {
+        std::thread::sleep(Duration::from_millis(25));
+        polls += 1;
+        operation.as_mut().poll(cx)
+    })
+    .await;
+    polls
+}
+
+/// Operations that need not wait, one of each kind.
+async fn ready_operations() -> Operations {
+    let mut all: Operations = Vec::new();
+    let mut add = |name, operation: Pin<Box<dyn Future<Output = ()> + Send>>| all.push((name, operation));
+    let (one, other) = filled(4).await;
+    add(
+        "TCP read",
+        Box::pin(async move {
+            assert_eq!(one.read(&mut [0; 4]).await.unwrap(), 4);
+            drop(other)
+        }),
+    );
+    let (one, other) = filled(4).await;
+    add(
+        "TCP read by the traits",
+        Box::pin(async move {
+            let count = ReadExt::read(&mut &one, &mut [0; 4]).await.unwrap();
+            assert_eq!(count, 4);
+            drop(other)
+        }),
+    );
+    let (one, other) = pair().await;
+    add(
+        "TCP write",
+        Box::pin(async move {
+            one.write_all(b"some").await.unwrap();
+            drop(other)
+        }),
+    );
+    let (one, other) = filled(4).await;
+    add(
+        "TCP readable",
+        Box::pin(async move {
+            one.readable().await.unwrap();
+            drop(other)
+        }),
+    );
+    let listener = TcpListener::bind(ANY).await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    add(
+        "accept",
+        Box::pin(async move {
+            drop(listener.accept().await.unwrap());
+            drop(client)
+        }),
+    );
+    let listener = TcpListener::bind(ANY).await.unwrap();
+    add(
+        "connect",
+        Box::pin(async move {
+            drop(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        }),
+    );
+    let socket = UdpSocket::bind(ANY).await.unwrap();
+    add(
+        "UDP",
+        Box::pin(async move {
+            let addr = socket.local_addr().unwrap();
+            assert_eq!(socket.send_to(b"some", addr).await.unwrap(), 4);
+            assert_eq!(socket.recv_from(&mut [0; 8]).await.unwrap(), (4, addr));
+        }),
+    );
+    let (one, other) = UnixStream::pair().unwrap();
+    add(
+        "Unix stream",
+        Box::pin(async move {
+            one.write_all(b"some").await.unwrap();
+            assert_eq!(other.read(&mut [0; 8]).await.unwrap(), 4);
+        }),
+    );
+    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = (AsyncFd::new(reader).unwrap(), AsyncFd::new(writer).unwrap());
+    add(
+        "AsyncFd",
+        Box::pin(async move {
+            (&writer).write_all(b"some").await.unwrap();
+            assert_eq!((&reader).read(&mut [0; 8]).await.unwrap(), 4);
+        }),
+    );
+    let (one, other) = net::pipe().unwrap();
+    add(
+        "pipe",
+        Box::pin(async move {
+            let mut buf = [0; 4];
+            let (written, read) = futures::join!(one.write(b"some"), other.read(&mut buf));
+            assert_eq!((written.unwrap(), read.unwrap()), (4, 4));
+        }),
+    );
+    let ((from, source), (into, sink)) = (filled(4).await, pair().await);
+    source.shutdown(std::net::Shutdown::Write).unwrap();
+    add(
+        "copy",
+        Box::pin(async move {
+            assert_eq!(netpoll::io::copy(&mut &from, &mut &into).await.unwrap(), 4);
+            drop(sink);
+        }),
+    );
+    add("sleep", Box::pin(async { task::sleep(Duration::ZERO).await }));
+    add("resolve", Box::pin(async { drop(net::resolve(ANY).await.unwrap()) }));
+    all
+}
+
+/// Each of them takes a few turns, however long these are.
+#[test]
+fn task_with_long_turns_gets_its_operations_done() {
+    child("task_with_long_turns_gets_its_operations_done", || {
+        rt::Builder::new().workers(2).start().unwrap();
+        task::block_on(async {
+            let tasks: Vec<_> = ready_operations()
+                .await
+                .into_iter()
+                .map(|(name, operation)| (name, task::spawn(turns(operation))))
+                .collect();
+            for (name, task) in tasks {
+                let polls = task.await;
+                assert!(polls <= 12, "{name} took {polls} turns");
+            }
+        });
+    });
+}
+
+/// One operation a turn, for ever: whatever the budget is, it is the first that takes from it.
+async fn greedy(stream: &TcpStream) {
+    loop {
+        stream.readable().await.unwrap();
+        task::yield_now().await;
+    }
+}
+
+/// Operations behind another one of the same task, which sysmon has asked to yield in every turn.
+#[test]
+fn operations_behind_a_greedy_one_of_the_same_task_make_progress() {
+    child("operations_behind_a_greedy_one_of_the_same_task_make_progress", || {
+        rt::Builder::new().workers(2).start().unwrap();
+        task::block_on(async {
+            let ((hog, _hogs_peer), (first, _firsts_peer), (second, _seconds_peer)) =
+                (filled(1).await, filled(8).await, filled(8).await);
+            let bytes = |stream: TcpStream| async move {
+                for _ in 0..8 {
+                    assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 1);
+                }
+            };
+            let operation = async move {
+                let both = async {
+                    futures::join!(bytes(first), future::timeout(Duration::ZERO, pending::<()>()), bytes(second))
+                };
+                futures::future::select(pin!(greedy(&hog)), pin!(both)).await;
+            };
+            let polls = task::spawn(turns(operation)).await;
+            assert!(polls <= 60, "{polls} turns");
+        });
+    });
+}
+
+// ---- loops ----
+
+/// Loops that never wait.
+async fn loops() -> Operations {
+    macro_rules! forever {
+        ($all:ident: $($name:literal $step:expr;)*) => {
+            $($all.push(($name, Box::pin(async move { loop { let _ = $step.await; } })));)*
+        };
+    }
+    let mut all: Operations = Vec::new();
+    let past = Instant::now();
+    let (_bound, deaf) = deaf();
+    let unbound = std::env::temp_dir().join(format!("netpoll-no-socket-{}", std::process::id()));
+    let (expired, _peer) = pair().await;
+    let expired = Arc::new((expired, _peer));
+    expired.0.set_read_deadline(past).unwrap();
+    let (dead, peer) = pair().await;
+    drop(peer);
+    dead.peer_closed().await.unwrap();
+    let dead = Arc::new(dead);
+    let udp = Arc::new(UdpSocket::bind(ANY).await.unwrap());
+    let (expired, empty, ended, hung_up) = (expired.clone(), expired, dead.clone(), dead);
+    forever! { all:
+        "sleep(ZERO)" task::sleep(Duration::ZERO);
+        "Sleep::until(past)" Sleep::until(past);
+        "sleep(1 ns)" task::sleep(Duration::from_nanos(1));
+        "timeout(ZERO, pending())" future::timeout(Duration::ZERO, pending::<()>());
+        "FutureExt::timeout" pending::<()>().timeout(Duration::ZERO);
+        "FutureExt::delay" async {}.delay(Duration::ZERO);
+        "resolve" net::resolve(ANY);
+        "resolve an address" net::resolve(past_addr());
+        "resolve nonsense" net::resolve("nonsense");
+        "lookup_host" net::lookup_host("127.0.0.1");
+        "lookup_port" net::lookup_port("tcp", "80");
+        "bind" TcpListener::bind(ANY);
+        "a refused connect" TcpStream::connect(deaf);
+        "a refused Unix connect" UnixStream::connect(&unbound);
+        "an expired deadline" expired.0.read(&mut [0; 1]);
+        "an empty read" empty.1.read(&mut []);
+        "an empty datagram" udp.recv(&mut []);
+        "the end" ended.read(&mut [0; 1]);
+        "peer_closed" hung_up.peer_closed();
+    }
+    macro_rules! streams {
+        ($($name:literal $stream:expr;)*) => {
+            $(all.push(($name, Box::pin(async move {
+                let mut stream = pin!($stream);
+                while let Some(_item) = StreamExt::next(&mut stream).await {}
+            })));)*
+        };
+    }
+    streams! {
+        "interval(ZERO)" stream::interval(Duration::ZERO);
+        "interval(1 ns)" stream::interval(Duration::from_nanos(1));
+        "throttle" stream::repeat(1).throttle(Duration::ZERO);
+        "timeout" stream::pending::<()>().timeout(Duration::ZERO);
+    }
+    all.push((
+        "a sleep that is over",
+        Box::pin(async {
+            let mut sleep = Sleep::new(Duration::ZERO);
+            loop {
+                (&mut sleep).await;
+            }
+        }),
+    ));
+    all.push((
+        "delays of a stream",
+        Box::pin(async {
+            loop {
+                stream::once(1).delay(Duration::ZERO).for_each(drop).await;
+            }
+        }),
+    ));
+    all
+}
+
+fn past_addr() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 80))
+}
+
+#[test]
+fn loop_that_never_waits_can_be_cancelled() {
+    child("loop_that_never_waits_can_be_cancelled", || {
+        rt::Builder::new().workers(2).start().unwrap();
+        task::block_on(async {
+            for (name, operation) in loops().await {
+                println!("{name}");
+                let hog = task::spawn(operation);
+                task::yield_now().await;
+                assert_eq!(hog.cancel().await, None, "{name}");
+            }
+        });
+    });
+}
+
+#[test]
+fn loop_that_never_waits_leaves_turns_to_others_of_its_future() {
+    let _watchdog = Watchdog::new();
+    task::block_on(async {
+        for (name, operation) in loops().await {
+            println!("{name}");
+            let other = async {
+                for _ in 0..3 {
+                    task::yield_now().await;
+                }
+            };
+            futures::future::select(pin!(other), operation).await;
+        }
+    });
+}
+
+#[test]
+fn loop_that_never_waits_leaves_turns_to_others_under_another_executor() {
+    let _watchdog = Watchdog::new();
+    for (name, operation) in park_on(loops()) {
+        println!("{name}");
+        let mut pool = futures::executor::LocalPool::new();
+        pool.spawner().spawn_local(operation).unwrap();
+        let steps = Arc::new(AtomicUsize::new(0));
+        pool.run_until({
+            let steps = steps.clone();
+            poll_fn(move |cx| {
+                cx.waker().wake_by_ref();
+                if steps.fetch_add(1, Ordering::Relaxed) < 3 { Poll::Pending } else { Poll::Ready(()) }
+            })
+        });
+        assert_eq!(steps.load(Ordering::Relaxed), 4, "{name}");
+    }
+}
