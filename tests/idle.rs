@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -171,5 +171,37 @@ fn inv10_after_a_shutdown() {
         task::block_on(async { task::spawn(async {}).await });
         rt::shutdown(common::BOUND).unwrap();
         assert_idle();
+    });
+}
+
+/// The user's report runs on the thread that looks after the others.
+#[test]
+fn long_sleeps_are_idle_and_end_while_a_report_blocks() {
+    child("long_sleeps_are_idle_and_end_while_a_report_blocks", || {
+        const LONG: Duration = Duration::from_secs(6);
+        let (release, wait) = mpsc::channel::<()>();
+        let (began, begins) = mpsc::channel();
+        let ends = Mutex::new((began, wait));
+        let report = move |_: &rt::BlockedTask| {
+            let ends = ends.lock().unwrap();
+            let _ = ends.0.send(());
+            assert!(ends.1.recv().is_err());
+        };
+        rt::Builder::new().workers(2).on_blocked_task(report).start().unwrap();
+        let blocker = task::spawn(async move { begins.recv().unwrap() });
+        park_on(blocker);
+        let (one, _other) = park_on(pair());
+        let (start, cpu) = (Instant::now(), cpu_time());
+        // Moved later, as before each read of a server.
+        one.set_read_deadline(start + LONG - Duration::from_millis(1)).unwrap();
+        one.set_read_deadline(start + LONG).unwrap();
+        let read = task::spawn(async move { one.read(&mut [0; 1]).await.unwrap_err() });
+        park_on(task::sleep(LONG));
+        assert!(start.elapsed() >= LONG);
+        let error = park_on(read);
+        assert!(netpoll::net::is_timeout(&error), "{error}");
+        let used = cpu_time() - cpu;
+        assert!(used < LONG / 4, "{used:?} of CPU time in {:?}", start.elapsed());
+        drop(release);
     });
 }

@@ -4,7 +4,6 @@
 //! Times at the end of what a `u64` holds (584 years) saturate to [`NEVER`].
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// No time is set.
@@ -45,27 +44,10 @@ pub(crate) fn coarse() -> u64 {
     read().wrapping_sub(zero).saturating_sub(COARSE_TICK_NANOS).max(EXPIRED + 1)
 }
 
-/// The time at sysmon's last look, or [`NONE`] while it sleeps.
-static LOOKED_AT: AtomicU64 = AtomicU64::new(NONE);
-
-/// Sysmon looks, every few milliseconds, or ([`NONE`]) goes to sleep.
-pub(crate) fn publish(now: u64) {
-    LOOKED_AT.store(now, Ordering::Relaxed);
-}
-
-/// Beyond sysmon's last look by so much is the future: it is never that late.
-const AHEAD_NANOS: u64 = 5_000_000_000;
-
-/// Whether `time` is later than the present moment. Far from it sysmon's last look answers, or the coarse clock.
+/// Whether `time` has come. Where it is far in the future, the coarse clock tells.
 #[inline]
-pub(crate) fn is_to_come(time: u64) -> bool {
-    // ORDERING: Relaxed, a number by itself.
-    let looked_at = LOOKED_AT.load(Ordering::Relaxed);
-    (looked_at != NONE && time > looked_at.saturating_add(AHEAD_NANOS)) || is_beyond_clock(time)
-}
-
-fn is_beyond_clock(time: u64) -> bool {
-    time > coarse().saturating_add(3 * COARSE_TICK_NANOS) || time > now()
+pub(crate) fn has_come(time: u64) -> bool {
+    time <= coarse().saturating_add(COARSE_BEHIND_NANOS) && time <= now()
 }
 
 /// The longest tick of the coarse clock (CONFIG_HZ=100).
@@ -107,11 +89,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_past_is_not_to_come() {
-        let now = now();
-        assert!(!is_to_come(now) && is_to_come(now + 60_000_000_000) && is_to_come(NEVER));
-        publish(now);
-        assert!(!is_to_come(now) && is_to_come(now + 60_000_000_000) && is_to_come(now + 4_000_000_000));
+    fn a_time_has_come_from_its_moment_on() {
+        for ahead in [1, COARSE_TICK_NANOS, COARSE_BEHIND_NANOS, 60_000_000_000] {
+            let time = now() + ahead;
+            let has_come = has_come(time);
+            assert!(!has_come || now() >= time, "{ahead} ns too early");
+        }
+        assert!(has_come(now()) && has_come(EXPIRED) && !has_come(NEVER));
     }
 
     #[test]

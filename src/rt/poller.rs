@@ -501,7 +501,7 @@ impl PollHandle {
             at = clock::NONE;
         }
         let old = self.desc.deadline(direction);
-        if old > clock::EXPIRED && at >= old && clock::is_to_come(at) {
+        if old > clock::EXPIRED && at >= old && !clock::has_come(at) {
             // Moved later: the timer is in at or before the old time, and looks again when it fires.
             if let Some(at) = self.desc.move_deadline(direction, at) {
                 runtime().arm_poll(self.desc, at);

@@ -99,7 +99,7 @@ impl Future for Sleep {
         if self.when == clock::NEVER {
             return Poll::Pending;
         }
-        if !clock::is_to_come(self.when) {
+        if clock::has_come(self.when) {
             return context::poll_budget(cx, &mut self.waited);
         }
         fork::refuse();

@@ -154,18 +154,15 @@ impl Monitor {
                 let is_quiet =
                     runtime.awake.count() == 0 && self.activity() == self.activity && !runtime.has_root_turns();
                 if is_quiet && runtime.epoch() == epoch {
-                    clock::publish(clock::NONE);
                     sysmon.parker.park();
                 }
                 sysmon.asleep.store(false, Ordering::SeqCst);
                 self.quiet = 0;
             }
             if runtime.epoch() == epoch {
-                clock::publish(clock::now());
                 self.look();
             }
         }
-        clock::publish(clock::NONE);
     }
 
     /// A number that changes whenever something is run or polled.
