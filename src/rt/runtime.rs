@@ -518,7 +518,7 @@ mod tests {
         let queues: [&dyn Fn(Runnable<TaskData>); 3] = [
             &|runnable| runtime.inject(runnable.into_raw(), over),
             &|runnable| runtime.inject_quietly(std::iter::once(runnable.into_raw()), over),
-            &|runnable| runtime.pool_push(runnable),
+            &|runnable| runtime.pool_push(&runtime.pool, runnable),
         ];
         for queue in queues {
             let (runnable, task) = async_task::Builder::new()
