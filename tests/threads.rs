@@ -1,12 +1,14 @@
-//! The runtime's threads: that they leave nothing behind when they end. Each test is a process of its own.
+//! The runtime's threads: that they leave nothing behind when they end, and that a stop of the process does them no harm. Each test is
+//! a process of its own.
 
 mod common;
 
+use std::process::Command;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{child_with, eventually, park_on, thread_count};
+use common::{child, child_with, eventually, park_on, thread_count};
 use netpoll::{rt, task};
 
 const LONG: Duration = Duration::from_secs(120);
@@ -79,5 +81,51 @@ fn shutdowns_leave_no_threads_behind() {
             }
         }
         eventually("all are gone", || thread_count() <= threads && stacks() <= before + 4);
+    });
+}
+
+/// Each task was found where it was before, and counted as one that had blocked its thread all the time.
+#[test]
+fn a_stop_of_the_process_does_not_count_as_blocking() {
+    child("a_stop_of_the_process_does_not_count_as_blocking", || {
+        const STOP: Duration = Duration::from_secs(1);
+        let longest = Arc::new(Mutex::new(Duration::ZERO));
+        let report = {
+            let longest = longest.clone();
+            move |task: &rt::BlockedTask| {
+                let mut longest = longest.lock().unwrap();
+                *longest = task.blocked_for.max(*longest);
+            }
+        };
+        rt::Builder::new().workers(2).on_blocked_task(report).start().unwrap();
+        // Most looks of the watching thread find it in its turn.
+        let (ends, is_over) = mpsc::channel::<()>();
+        let busy = task::spawn(async move {
+            while is_over.try_recv() != Err(mpsc::TryRecvError::Disconnected) {
+                let start = Instant::now();
+                while start.elapsed() < Duration::from_millis(12) {}
+                task::yield_now().await;
+            }
+        });
+        for _ in 0..8 {
+            let polls = rt::metrics().polls;
+            eventually("it runs", || rt::metrics().polls > polls + 5);
+            let start = Instant::now();
+            let script = format!("kill -STOP $0; sleep {}; kill -CONT $0", STOP.as_secs());
+            let mut helper = Command::new("sh").args(["-c", &script, &std::process::id().to_string()]).spawn().unwrap();
+            assert!(helper.wait().unwrap().success() && start.elapsed() >= STOP);
+        }
+        // On a busy machine a turn may last longer than it should.
+        let longest = *longest.lock().unwrap();
+        assert!(longest < STOP / 2, "{longest:?}");
+        // What does block is still found.
+        let (release, held) = mpsc::channel::<()>();
+        let before = rt::metrics().blocked_tasks;
+        let blocks = task::spawn(async move { assert!(held.recv().is_err()) });
+        eventually("it is found", || rt::metrics().blocked_tasks > before);
+        drop((release, ends));
+        park_on(blocks);
+        park_on(busy);
+        rt::shutdown(LONG).unwrap();
     });
 }

@@ -207,7 +207,8 @@ impl Builder {
     /// # Errors
     /// `AlreadyExists` if it runs already, by an earlier `start` or by its first use (spawning, waiting, sleeping); settings
     /// can be changed after [`shutdown`](crate::rt::shutdown). `InvalidInput` for a number that makes no sense, also one
-    /// in `NETPOLL_THREADS` where [`workers`](Builder::workers) was not called.
+    /// in `NETPOLL_THREADS` where [`workers`](Builder::workers) was not called. `Other` if the system refuses a thread for a quarter of
+    /// a second.
     pub fn start(self) -> io::Result<()> {
         let Builder { mut config, workers, thread_name } = self;
         config.workers = match workers {
@@ -243,7 +244,9 @@ impl Builder {
                 "the runtime runs already: call rt::Builder::start before its first use, or after rt::shutdown",
             ));
         }
-        runtime.start(config);
+        let started = runtime.prepare_start(config);
+        started.map_err(|error| io::Error::other(format!("netpoll cannot start a thread: {error}")))?;
+        runtime.start();
         Ok(())
     }
 }

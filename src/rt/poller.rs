@@ -451,6 +451,9 @@ impl PollHandle {
         if epoch != runtime.epoch() {
             return Err(WaitError::Stopped);
         }
+        if !super::context::is_inside() {
+            runtime.find_sysmon().map_err(WaitError::Io)?;
+        }
         let state = |state: u64| u64::from(epoch) << 32 | state;
         let mut seen = self.desc.registration.load(Ordering::Acquire);
         loop {
@@ -527,9 +530,10 @@ impl PollHandle {
 
     /// Sees that timers run, for an operation that waits without being registered. Called when it is listed: a shutdown that keeps this
     /// call from starting the runtime interrupts the operation when it ends.
-    pub(crate) fn ensure_timers(&self, direction: Direction, timeout: Option<Duration>) {
+    pub(crate) fn ensure_timers(&self, direction: Direction, timeout: Option<Duration>, cx: &mut Context<'_>) {
         if timeout.is_some() || self.desc.deadline(direction) > clock::EXPIRED {
             runtime().ensure_running();
+            runtime().stand_in(cx);
         }
     }
 

@@ -15,6 +15,7 @@
 //!   epoll, or there is no thread at all and the next work starts one.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::sync::OnceLock;
 
 use async_task::Runnable;
@@ -101,7 +102,7 @@ pub(crate) struct Runtime {
     /// The events that the workers poll for wake no task.
     lonely: AtomicBool,
     /// The last thread that was to start was refused.
-    short_of_threads: AtomicBool,
+    pub(super) short_of_threads: AtomicBool,
     pub(crate) closings: Closings,
 }
 
@@ -184,7 +185,11 @@ impl Runtime {
             return self.epoch().wrapping_sub(1);
         }
         if !self.is_running() {
-            self.start(Config::from_environment());
+            if self.prepare_start(Config::from_environment()).is_err() {
+                self.sysmon.set_missing();
+                self.set_short_of_threads(true);
+            }
+            self.start();
         }
         self.epoch()
     }
@@ -198,19 +203,25 @@ impl Runtime {
         lifecycle
     }
 
-    /// Starts a stopped runtime. The caller holds `lifecycle`.
-    pub(crate) fn start(&'static self, config: Config) {
+    /// Makes the thread that a stopped runtime cannot do without. The caller holds `lifecycle`.
+    ///
+    /// # Errors
+    /// The system refuses the thread.
+    pub(crate) fn prepare_start(&'static self, config: Config) -> io::Result<()> {
         fork::watch();
         // One of before that was being started while its runtime ended.
         self.threads.join_ended();
-        let (workers, spares) = (config.workers, config.spares);
         *self.config.lock() = Some(Arc::new(config));
-        let epoch = self.epoch();
+        self.start_sysmon_patiently(self.epoch())
+    }
+
+    /// Starts a stopped runtime. The caller holds `lifecycle`.
+    pub(crate) fn start(&'static self) {
+        let (config, epoch) = (self.config(), self.epoch());
         self.awake.begin(epoch);
-        self.idle.lock().fill(epoch, workers, spares, |id| self.is_owned(id));
+        self.idle.lock().fill(epoch, config.workers, config.spares, |id| self.is_owned(id));
         // ORDERING: Release: who sees RUNNING sees the configuration and the idle lists.
         self.word.store(u64::from(epoch) << EPOCH_SHIFT | RUNNING, Ordering::Release);
-        self.start_sysmon();
         // Deadlines outlive a shutdown: a timer that is armed later and is not the first of its set relies on a sleeper that they have.
         if self.next_timer() != clock::NEVER {
             self.attend_poller();
@@ -348,15 +359,6 @@ impl Runtime {
         if self.lonely.load(Ordering::Relaxed) != is_lonely {
             self.lonely.store(is_lonely, Ordering::Relaxed);
         }
-    }
-
-    /// Whether the system refuses threads. A hint: where it is missed, the next refusal sets it.
-    pub(crate) fn is_short_of_threads(&self) -> bool {
-        self.short_of_threads.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_short_of_threads(&self, is_short: bool) {
-        self.short_of_threads.store(is_short, Ordering::Relaxed);
     }
 
     /// Whether this thread goes back to the poller by itself: it owns a processor, or is in the turn of a root future. Sysmon sees to

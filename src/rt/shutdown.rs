@@ -183,7 +183,7 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
         sleeper.parker.unpark();
     }
     runtime.driver.wake();
-    runtime.sysmon.unpark();
+    runtime.sysmon.stop();
     let (mut wakers, mut droppers) = (Reapers::new(runtime), Reapers::new(runtime));
     let least = Instant::now().checked_add(LEAST);
     let mut nap = NAP_MIN;

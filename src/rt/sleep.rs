@@ -91,6 +91,7 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if let Some((set, key)) = self.armed {
             if !set.poll_sleep(key, cx.waker()) {
+                runtime().stand_in(cx);
                 return Poll::Pending;
             }
             // Fired, or woken by a shutdown: the clock decides.
@@ -113,6 +114,7 @@ impl Future for Sleep {
         if first {
             runtime.timer_moved(self.when);
         }
+        runtime.stand_in(cx);
         Poll::Pending
     }
 }

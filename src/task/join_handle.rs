@@ -78,7 +78,10 @@ impl<T> Future for JoinHandle<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let Some(task) = &mut self.task else { return Poll::Pending };
         match Pin::new(task).poll(cx) {
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                runtime().stand_in(cx);
+                Poll::Pending
+            }
             Poll::Ready(Some(output)) => Poll::Ready(output.take()),
             Poll::Ready(None) => {
                 let epoch = runtime().epoch();

@@ -224,7 +224,7 @@ impl End {
         match polled {
             Poll::Ready(Err(stop)) => Poll::Ready(stop.into()),
             Poll::Ready(Ok(())) | Poll::Pending => {
-                self.poll.ensure_timers(direction, timeout);
+                self.poll.ensure_timers(direction, timeout, cx);
                 Poll::Pending
             }
         }

@@ -1,14 +1,14 @@
 //! The pools of threads for calls that block: one for name look-ups, one for all else (files, computations).
 //!
 //! Look-ups have threads of their own, so that a program whose other calls take all their threads still resolves names: a dial has a
-//! deadline, and does not know of those calls. So has Go, whose look-ups are limited apart from other blocked threads.
+//! deadline, and does not know of those calls. Go limits look-ups apart from other blocked threads, too.
 //!
 //! Threads start on demand up to a bound and end after resting for [`REST`]. A task here is an ordinary task whose one poll
 //! is the call, so it is awaited, cancelled (before it starts) and panics like any other.
 //!
 //! # Invariants
-//! * P1 — at most `blocking_threads` threads per pool; what is queued beyond them waits.
-//! * P2 — a queued task has a thread that will come to it, unless no thread can be started at all: then it runs where it was queued.
+//! * P1 — at most `blocking_threads` threads per pool and epoch; what is queued beyond them waits.
+//! * P2 — a queued call has a thread that will come to it. Where the system refuses threads, see `shortage.rs`.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,6 +32,15 @@ struct State {
     resting: usize,
 }
 
+impl State {
+    /// A thread of `epoch` ends, or could not be started. Those of an epoch that is over are not counted any more.
+    fn leave(&mut self, runtime: &Runtime, epoch: u32) {
+        if runtime.epoch() == epoch {
+            self.threads -= 1;
+        }
+    }
+}
+
 /// See the module's header.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -51,8 +60,8 @@ impl Pool {
     /// For a shutdown: takes what is queued and has resting threads look at the epoch.
     pub(crate) fn stop(&self) -> VecDeque<Runnable<TaskData>> {
         let mut state = self.state.lock();
-        // Who rests is told to end: nobody may count on it any more.
-        state.resting = 0;
+        // Threads that rest are told to end, and those that are in a call end with it: the next epoch has its own.
+        (state.resting, state.threads) = (0, 0);
         let queue = std::mem::take(&mut state.queue);
         drop(state);
         self.work.notify_all();
@@ -86,14 +95,34 @@ impl Runtime {
         state.threads += 1;
         drop(state);
         let name = format!("{}-blocking", self.config().thread_name);
-        if self.threads.start(name, move || self.pool_thread(pool, epoch)).is_err() {
-            let mut state = pool.state.lock();
-            state.threads -= 1;
-            let stranded = if state.threads == 0 { state.queue.pop_back() } else { None };
-            drop(state);
-            if let Some(stranded) = stranded {
-                run(stranded);
-            }
+        if self.find_sysmon().and_then(|()| self.threads.start(name, move || self.pool_thread(pool, epoch))).is_ok() {
+            return;
+        }
+        pool.state.lock().leave(self, epoch);
+        if self.sysmon.is_missing() {
+            self.attend_pool(pool, true);
+        }
+        self.refused();
+    }
+
+    /// The system refused threads: tries again for calls that no thread will come to. `lasts`: they run as tasks.
+    pub(crate) fn attend_pool(&'static self, pool: &'static Pool, lasts: bool) {
+        let bound = self.config().blocking_threads;
+        let mut state = pool.state.lock();
+        // Under the lock: a thread of an epoch that is over would not be counted out.
+        let epoch = self.epoch();
+        let stranded = state.queue.len().saturating_sub(state.resting);
+        if stranded == 0 || state.threads >= bound {
+            return;
+        }
+        if !lasts {
+            return self.start_pool_thread(pool, state, epoch);
+        }
+        let calls: Vec<_> = state.queue.drain(..stranded).collect();
+        drop(state);
+        for call in calls {
+            let epoch = call.metadata().epoch();
+            self.inject(call.into_raw(), epoch);
         }
     }
 
@@ -119,14 +148,8 @@ impl Runtime {
                 state.resting -= 1;
             }
         }
-        state.threads -= 1;
-        if !state.queue.is_empty() && self.is_running() {
-            // One that a shutdown left behind took the place of one of this epoch.
-            let now = self.epoch();
-            self.start_pool_thread(pool, state, now);
-        } else {
-            drop(state);
-        }
+        state.leave(self, epoch);
+        drop(state);
         if self.epoch() == epoch {
             self.threads.leave();
         }

@@ -147,10 +147,7 @@ impl Runtime {
         self.put_back(&mut idle, processor);
         self.awake.down(epoch);
         drop(idle);
-        // A thread in `block_on` runs the tasks, if there is one.
-        self.set_short_of_threads(true);
-        self.driver.wake();
-        self.nudge_root();
+        self.refused();
         false
     }
 
@@ -173,12 +170,11 @@ impl Runtime {
     }
 
     fn start_thread(&'static self, processor: &'static Processor, epoch: u32) -> bool {
-        let name = self.config().thread_name.clone();
-        let is_started = self.threads.start(name, move || worker::main(self, epoch, processor)).is_ok();
-        if is_started {
-            self.set_short_of_threads(false);
+        if self.find_sysmon().is_err() {
+            return false;
         }
-        is_started
+        let name = self.config().thread_name.clone();
+        self.threads.start(name, move || worker::main(self, epoch, processor)).is_ok()
     }
 
     /// Lists a processor that nobody owns any more. False if it is of an epoch that is over.

@@ -9,6 +9,7 @@ pub(crate) mod polling;
 pub(crate) mod processor;
 pub(crate) mod queue;
 pub(crate) mod root;
+mod shortage;
 pub(crate) mod sysmon;
 pub(crate) mod task;
 pub(crate) mod worker;

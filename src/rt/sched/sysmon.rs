@@ -6,8 +6,13 @@
 //! all who are awake are stuck, threads are added with spare processors, so that tasks, timers and the network go on. And if no thread
 //! polled since the last look, sysmon does, and lets a thread go on with it: one that is parked in `block_on`, or a worker at rest.
 //!
+//! A look that comes late judges nothing: a process that was stopped (SIGSTOP, a paused virtual machine) finds all its tasks where
+//! they were. The next one does, also if it is late too.
+//!
 //! # States
-//! ticking → (five looks without any turn or poll) asleep, without limit → (`notice`, by whoever comes out of idleness) ticking.
+//! ticking → (five looks without any turn or poll) asleep, without limit → (`notice`, by whoever comes out of idleness) ticking. Each
+//! epoch has its own thread: that of an epoch that is over ends, or is still in the user's report. Where the system refuses the
+//! thread it is *missing*, see `shortage.rs`.
 //!
 //! # Invariants
 //! * 10 — asleep when the process is idle. The wake-up is paid once per stretch of at least 50 ms of idleness.
@@ -18,20 +23,25 @@
 //! 20 µs…10 ms while anything runs, this one every 10 ms.
 
 use std::collections::HashMap;
+use std::io;
 use std::time::{Duration, Instant};
 
 use super::polling::Polling;
+use super::shortage::LASTS;
 use super::task::TaskId;
+use super::worker::Core;
 use crate::rt::builder::BlockedPolicy;
 use crate::rt::clock;
 use crate::rt::context;
 use crate::rt::parker::Parker;
-use crate::rt::runtime::Runtime;
+use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::waiters::let_go;
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 
 /// Time between two looks.
 const TICK: Duration = Duration::from_millis(10);
+/// A look so long after the last one says nothing about the tasks, the first time: other threads may have been kept from running too.
+const LATE: Duration = Duration::from_millis(20);
 /// Looks without activity before the deep sleep.
 const QUIET_TICKS: u32 = 5;
 /// Threads added at one look at most.
@@ -54,9 +64,12 @@ pub struct BlockedTask {
 /// See the module's header.
 #[derive(Debug)]
 pub(crate) struct Sysmon {
-    asleep: AtomicBool,
-    running: AtomicBool,
-    parker: Parker,
+    /// The thread ticks. False: it sleeps, or there is none.
+    ticks: AtomicBool,
+    /// The thread of the running epoch. One of an epoch that is over may still be in a report.
+    thread: Mutex<Option<Arc<Parker>>>,
+    /// The runtime runs without: the system refused the thread.
+    is_missing: AtomicBool,
     pub(crate) blocked: AtomicU64,
     /// Workers that were stuck at the last look.
     stuck: AtomicUsize,
@@ -65,9 +78,9 @@ pub(crate) struct Sysmon {
 impl Sysmon {
     pub(crate) const fn new() -> Sysmon {
         Sysmon {
-            asleep: AtomicBool::new(false),
-            running: AtomicBool::new(false),
-            parker: Parker::new(),
+            ticks: AtomicBool::new(false),
+            thread: Mutex::new(None),
+            is_missing: AtomicBool::new(false),
             blocked: AtomicU64::new(0),
             stuck: AtomicUsize::new(0),
         }
@@ -79,18 +92,58 @@ impl Sysmon {
         self.stuck.load(Ordering::Relaxed)
     }
 
+    /// Whether the runtime runs without.
+    #[inline]
+    pub(crate) fn is_missing(&self) -> bool {
+        // ORDERING: Relaxed, a hint: the lock around the thread decides.
+        self.is_missing.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_missing(&self) {
+        self.is_missing.store(true, Ordering::Relaxed);
+    }
+
     /// Something happens after a time of idleness.
     #[inline]
     pub(crate) fn notice(&self) {
-        // ORDERING: SeqCst: the activity's counter or `awake` before, `asleep` after; `look` has them the other way round.
-        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
-            self.parker.unpark();
+        // ORDERING: SeqCst: the activity's counter or `awake` before, `ticks` after; `run` has them the other way round.
+        if !self.ticks.load(Ordering::SeqCst) {
+            self.rouse();
         }
     }
 
-    /// For a shutdown: the thread looks at the epoch.
-    pub(crate) fn unpark(&self) {
-        self.parker.unpark();
+    #[cold]
+    fn rouse(&self) {
+        let thread = self.thread.lock();
+        if let Some(parker) = &*thread {
+            if !self.ticks.swap(true, Ordering::SeqCst) {
+                parker.unpark();
+            }
+            return;
+        }
+        drop(thread);
+        // Without it there is nobody to tell of the error: whoever waits tries again.
+        let _ = runtime().find_sysmon();
+    }
+
+    /// Changes `ticks` for the thread of `parker`. False if its epoch is over.
+    fn set_ticks(&self, parker: &Arc<Parker>, ticks: bool) -> bool {
+        let thread = self.thread.lock();
+        let is_current = thread.as_ref().is_some_and(|current| Arc::ptr_eq(current, parker));
+        if is_current {
+            self.ticks.store(ticks, Ordering::SeqCst);
+        }
+        is_current
+    }
+
+    /// For a shutdown, which has moved the epoch: the thread looks at it.
+    pub(crate) fn stop(&self) {
+        let thread = self.thread.lock().take();
+        self.is_missing.store(false, Ordering::Relaxed);
+        self.ticks.store(false, Ordering::SeqCst);
+        if let Some(parker) = thread {
+            parker.unpark();
+        }
     }
 }
 
@@ -105,39 +158,48 @@ struct Seen {
 
 struct Monitor {
     runtime: &'static Runtime,
+    parker: Arc<Parker>,
+    /// When it looked last, none after a sleep, and whether that was late.
+    looked_at: Option<Instant>,
+    was_late: bool,
     seen: HashMap<usize, Seen>,
     waits: u64,
     activity: u64,
     quiet: u32,
     polling: Polling,
+    /// Since when the system refuses threads.
+    short_since: Option<Instant>,
+    /// For a thread that runs tasks: where the system refuses others.
+    core: Option<Box<Core>>,
 }
 
 impl Runtime {
-    /// Starts the thread; at most one runs.
-    pub(crate) fn start_sysmon(&'static self) {
-        if self.sysmon.running.swap(true, Ordering::SeqCst) {
-            return;
+    /// Starts the thread of `epoch`, which runs or is about to, unless there is one.
+    pub(crate) fn start_sysmon(&'static self, epoch: u32) -> io::Result<()> {
+        let mut thread = self.sysmon.thread.lock();
+        // Under the lock: a shutdown moves the epoch before it takes the thread out.
+        if thread.is_some() || self.epoch() != epoch || self.is_stopping() {
+            return Ok(());
         }
-        let epoch = self.epoch();
-        let started = self.threads.start(format!("{}-sysmon", self.config().thread_name), move || {
-            let mut monitor = Monitor {
-                runtime: self,
-                seen: HashMap::new(),
-                waits: 0,
-                activity: 0,
-                quiet: 0,
-                polling: Polling::new(),
-            };
-            monitor.run(epoch);
-            // ORDERING: SeqCst, then the look at the state: a start either finds this thread gone or is seen here.
-            self.sysmon.running.store(false, Ordering::SeqCst);
-            if self.is_running() {
-                self.start_sysmon();
-            }
-        });
-        if started.is_err() {
-            self.sysmon.running.store(false, Ordering::SeqCst);
-        }
+        let parker = Arc::new(Parker::new());
+        let mut monitor = Monitor {
+            runtime: self,
+            parker: parker.clone(),
+            looked_at: None,
+            was_late: false,
+            seen: HashMap::new(),
+            waits: 0,
+            activity: 0,
+            quiet: 0,
+            polling: Polling::new(),
+            short_since: None,
+            core: None,
+        };
+        self.threads.start(format!("{}-sysmon", self.config().thread_name), move || monitor.run(epoch))?;
+        *thread = Some(parker);
+        self.sysmon.is_missing.store(false, Ordering::Relaxed);
+        self.sysmon.ticks.store(true, Ordering::SeqCst);
+        Ok(())
     }
 }
 
@@ -147,16 +209,18 @@ impl Monitor {
         let sysmon = &runtime.sysmon;
         while runtime.epoch() == epoch {
             if self.quiet < QUIET_TICKS {
-                sysmon.parker.park_until(Some(Instant::now() + TICK));
-            } else {
+                self.parker.park_until(Some(Instant::now() + TICK));
+            } else if sysmon.set_ticks(&self.parker, false) {
                 // ORDERING: SeqCst, see `notice`.
-                sysmon.asleep.store(true, Ordering::SeqCst);
-                let is_quiet =
-                    runtime.awake.count() == 0 && self.activity() == self.activity && !runtime.has_root_turns();
+                let is_quiet = runtime.awake.count() == 0
+                    && self.activity() == self.activity
+                    && !runtime.has_root_turns()
+                    && !runtime.is_short_of_threads();
                 if is_quiet && runtime.epoch() == epoch {
-                    sysmon.parker.park();
+                    self.parker.park();
+                    self.looked_at = None;
                 }
-                sysmon.asleep.store(false, Ordering::SeqCst);
+                sysmon.set_ticks(&self.parker, true);
                 self.quiet = 0;
             }
             if runtime.epoch() == epoch {
@@ -181,8 +245,13 @@ impl Monitor {
         let waits = runtime.driver.waits.get();
         let nobody_polled = waits == std::mem::replace(&mut self.waits, waits);
         let (stuck, backlog) = self.find_stuck(policy, nobody_polled);
+        if runtime.is_short_of_threads() {
+            self.make_up();
+        } else {
+            self.short_since = None;
+        }
         let is_asleep = runtime.driver.role.asleep().is_some();
-        if nobody_polled && busy && !is_asleep {
+        if nobody_polled && (busy || self.short_since.is_some()) && !is_asleep {
             self.poll();
         }
         if policy != BlockedPolicy::AddWorkers || stuck == 0 {
@@ -201,10 +270,34 @@ impl Monitor {
         }
     }
 
+    /// The system refused a thread: tries again, and does the work if that goes on.
+    fn make_up(&mut self) {
+        let runtime = self.runtime;
+        self.quiet = 0;
+        let since = *self.short_since.get_or_insert_with(Instant::now);
+        let lasts = since.elapsed() >= LASTS;
+        // Whoever is refused from now on sets it again.
+        runtime.set_short_of_threads(false);
+        runtime.attend_after_leaving();
+        runtime.attend_pool(&runtime.pool, lasts);
+        runtime.attend_pool(&runtime.lookups, lasts);
+        if lasts && runtime.is_short_of_threads() && runtime.awake.count() == 0 {
+            runtime.run_queued(self.core.get_or_insert_with(|| Box::new(Core::new())));
+        }
+    }
+
     /// Marks the processors whose task has not moved since the last look. Returns how many, and what is queued behind them.
     fn find_stuck(&mut self, policy: BlockedPolicy, nobody_polled: bool) -> (usize, usize) {
         let (mut stuck, mut backlog, mut reports) = (0, 0, Vec::new());
         let (now, epoch) = (Instant::now(), self.runtime.epoch());
+        let gap = self.looked_at.replace(now).map_or(TICK, |last| now - last);
+        self.was_late = gap > LATE && !self.was_late;
+        if self.was_late {
+            // The process may have been stopped, or its machine. What went by counts for nobody.
+            let stopped_for = gap.saturating_sub(TICK);
+            self.seen.values_mut().for_each(|seen| seen.since = seen.since.map(|since| since + stopped_for));
+            return (0, 0);
+        }
         for processor in self.runtime.processors() {
             let seen = self.seen.entry(processor.id).or_default();
             let (polls, running) = (processor.polls.get(), processor.running.load(Ordering::Relaxed));

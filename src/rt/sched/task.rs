@@ -273,6 +273,7 @@ where
         .metadata(data)
         .spawn(move |data| Tracked { future: Some(future), number: data.task.id.0 }, WithInfo(schedule));
     runnable.schedule();
+    runtime().stand_in_once();
     task
 }
 
@@ -308,6 +309,7 @@ where
         .metadata(data)
         .spawn(move |data| Tracked { future: Some(async move { f() }), number: data.task.id.0 }, push);
     runnable.schedule();
+    runtime().stand_in_once();
     task
 }
 

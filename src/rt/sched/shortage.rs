@@ -1,0 +1,144 @@
+//! What happens when the system refuses threads (pthread_create(3): EAGAIN, ENOMEM).
+//!
+//! A refusal is remembered, and everything that waits for a thread goes on without a further event from outside:
+//!
+//! | refused | meanwhile | then |
+//! |---|---|---|
+//! | a worker | threads in `block_on` run tasks | sysmon tries again every 10 ms, and after [`LASTS`] without any runs tasks and polls itself |
+//! | a blocking thread | calls wait for the threads there are | sysmon tries again every 10 ms, and after [`LASTS`] queues calls as tasks |
+//! | a spare worker | – | sysmon tries again every 10 ms while tasks block their threads |
+//! | sysmon | the start tries again for a quarter of a second | [`Builder::start`](crate::rt::Builder::start) fails; a start by use goes on without any thread |
+//!
+//! # Without any thread
+//! No worker is started before sysmon: a worker that is blocked relies on it. Every use tries again to start sysmon. Until that
+//! succeeds a thread in `block_on` runs tasks and polls. Under another executor the thread that spawns, or polls a handle, a sleep or
+//! a deadline, does a slice of the work, and has its future polled again: [`Runtime::stand_in`]. A socket that would have to wait there
+//! fails with an error.
+
+use std::io;
+use std::task::Context;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::polling::Polling;
+use super::root::Root;
+use super::worker::{Core, Exit};
+use crate::rt::clock;
+use crate::rt::context;
+use crate::rt::runtime::Runtime;
+use crate::sync::Ordering;
+
+/// A refusal that lasts so long is taken for one that stays.
+pub(crate) const LASTS: Duration = Duration::from_millis(300);
+/// For how long a thread that stands in runs tasks at once.
+const SLICE: Duration = Duration::from_millis(10);
+/// How long it sleeps where there was nothing to do.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Between two attempts of a start, in milliseconds.
+const PAUSES_MS: [u64; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
+
+impl Runtime {
+    /// Whether the system refused a thread, and sysmon has not tried again since.
+    pub(crate) fn is_short_of_threads(&self) -> bool {
+        // ORDERING: SeqCst, in `refused` before the look whether sysmon sleeps; sysmon has them the other way round.
+        self.short_of_threads.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_short_of_threads(&self, is_short: bool) {
+        self.short_of_threads.store(is_short, Ordering::SeqCst);
+    }
+
+    /// A thread was refused.
+    pub(crate) fn refused(&'static self) {
+        self.set_short_of_threads(true);
+        // A thread in `block_on` runs the tasks, if there is one.
+        self.driver.wake();
+        self.nudge_root();
+        self.sysmon.notice();
+    }
+
+    /// Starts sysmon for a runtime that is about to start.
+    pub(crate) fn start_sysmon_patiently(&'static self, epoch: u32) -> io::Result<()> {
+        for pause_ms in PAUSES_MS {
+            if self.start_sysmon(epoch).is_ok() {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(pause_ms));
+        }
+        self.start_sysmon(epoch)
+    }
+
+    /// Sees that there is sysmon.
+    ///
+    /// # Errors
+    /// The system refuses the thread.
+    pub(crate) fn find_sysmon(&'static self) -> io::Result<()> {
+        if !self.sysmon.is_missing() {
+            return Ok(());
+        }
+        let started = self.start_sysmon(self.epoch());
+        started.map_err(|error| io::Error::other(format!("netpoll cannot start a thread: {error}")))
+    }
+
+    /// A future is pending under an executor of another make. Where there is no thread at all, this one does some of the work, and the
+    /// future is polled again.
+    #[inline]
+    pub(crate) fn stand_in(&'static self, cx: &mut Context<'_>) {
+        if self.sysmon.is_missing() && self.stand_in_now() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// The same for a thread that has spawned a task.
+    #[inline]
+    pub(crate) fn stand_in_once(&'static self) {
+        if self.sysmon.is_missing() {
+            self.stand_in_now();
+        }
+    }
+
+    /// False if there is another thread that does the work.
+    #[cold]
+    fn stand_in_now(&'static self) -> bool {
+        // A thread in `block_on` does it between the turns of its root future, and one that stands in is doing it.
+        if context::is_inside() {
+            return false;
+        }
+        if self.find_sysmon().is_ok() {
+            self.attend_after_leaving();
+            return false;
+        }
+        context::enter();
+        let mut polling = Polling::new();
+        polling.poll_now(self, clock::now());
+        polling.run_timers(self, clock::now());
+        let woken = polling.wakers.wake_all();
+        if !self.run_queued(&mut Core::new()) && woken == 0 {
+            thread::sleep(PAUSE);
+        }
+        context::leave();
+        true
+    }
+
+    /// Runs queued tasks on this thread, which is none of the workers. False if there was none.
+    pub(crate) fn run_queued(&'static self, core: &mut Core) -> bool {
+        if self.injected() == 0 {
+            return false;
+        }
+        let Some(processor) = self.acquire() else { return false };
+        let epoch = processor.epoch.load(Ordering::Relaxed);
+        self.visitors.fetch_add(1, Ordering::SeqCst);
+        let until = Instant::now() + SLICE;
+        // A root future that is woken all the time: the loop comes back after what is queued.
+        let root = Root::new();
+        let mut exit = core.run(processor, None, Some(&root), epoch);
+        while exit == Exit::Root && processor.queue.len() + self.injected() > 0 && Instant::now() < until {
+            exit = core.run(processor, None, Some(&root), epoch);
+        }
+        if exit == Exit::Root {
+            self.leave(processor);
+        }
+        self.visitors.fetch_sub(1, Ordering::SeqCst);
+        true
+    }
+}

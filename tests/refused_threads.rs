@@ -1,0 +1,403 @@
+//! The system refuses threads: pthread_create(3) fails, for a while or for good. Everything that can go on goes on. Each test is a
+//! process of its own.
+
+mod common;
+
+use std::ffi::{c_int, c_void};
+use std::net::ToSocketAddrs as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{child, echo, eventually, listener, pair, park_on, ping};
+use netpoll::net::{TcpStream, is_timeout, pipe};
+use netpoll::{rt, task};
+
+const LONG: Duration = Duration::from_secs(120);
+const FOR_GOOD: usize = usize::MAX / 2;
+
+/// Calls that are still to fail, and those that have failed.
+static REFUSALS: AtomicUsize = AtomicUsize::new(0);
+static REFUSED: AtomicUsize = AtomicUsize::new(0);
+
+type Create = unsafe extern "C" fn(
+    *mut libc::pthread_t,
+    *const libc::pthread_attr_t,
+    extern "C" fn(*mut c_void) -> *mut c_void,
+    *mut c_void,
+) -> c_int;
+
+/// Takes the place of the C library's function, and calls that unless a refusal is due.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pthread_create(
+    thread: *mut libc::pthread_t,
+    attributes: *const libc::pthread_attr_t,
+    main: extern "C" fn(*mut c_void) -> *mut c_void,
+    argument: *mut c_void,
+) -> c_int {
+    if REFUSALS.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+        REFUSED.fetch_add(1, Ordering::SeqCst);
+        return libc::EAGAIN;
+    }
+    // SAFETY: the name is a C string, and the handle is always valid.
+    let real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pthread_create".as_ptr()) };
+    // SAFETY: the C library's function of that name has this signature.
+    let real: Create = unsafe { std::mem::transmute(real) };
+    // SAFETY: the caller's promise.
+    unsafe { real(thread, attributes, main, argument) }
+}
+
+/// The next `count` threads are refused.
+fn refuse(count: usize) {
+    REFUSED.store(0, Ordering::SeqCst);
+    REFUSALS.store(count, Ordering::SeqCst);
+}
+
+fn permit() {
+    REFUSALS.store(0, Ordering::SeqCst);
+}
+
+fn refused() -> usize {
+    REFUSED.load(Ordering::SeqCst)
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Uses of the runtime under an executor of another make, none of which has a thread of its own.
+const USES: [fn(); 8] = [
+    || assert_eq!(park_on(task::spawn(async { task::spawn(async { 7 }).await })), 7),
+    || park_on(task::sleep(20 * MS)),
+    || {
+        // Those that follow the first are not first in their heap.
+        let first = begun(task::sleep(10 * MS));
+        (0..3).for_each(|n| park_on(task::sleep((20 + n) * MS)));
+        drop(first);
+    },
+    || {
+        let (end, _other) = pipe().unwrap();
+        end.set_read_deadline(Instant::now() + 20 * MS).unwrap();
+        assert!(is_timeout(&park_on(end.read(&mut [0; 1])).unwrap_err()));
+    },
+    || {
+        let (end, _other) = pipe().unwrap();
+        end.set_read_timeout(Some(20 * MS)).unwrap();
+        assert!(is_timeout(&park_on(end.read(&mut [0; 1])).unwrap_err()));
+    },
+    || assert_eq!(park_on(task::spawn_blocking(|| 8)), 8),
+    || {
+        // See `WAITS_FOR_CALLER`.
+        let (send, receive) = mpsc::channel();
+        let call = task::spawn_blocking(move || receive.recv_timeout(LONG).unwrap());
+        send.send(9).unwrap();
+        assert_eq!(park_on(call), 9);
+    },
+    || {
+        // The thread waits for the task by other means.
+        let (send, receive) = mpsc::channel();
+        drop(task::spawn(async move {
+            task::yield_now().await;
+            send.send(10).unwrap();
+        }));
+        assert_eq!(receive.recv_timeout(LONG), Ok(10));
+    },
+];
+
+/// The use whose blocking call waits for its caller: it needs a thread beside the caller's.
+const WAITS_FOR_CALLER: usize = 6;
+
+/// Polls once, which arms the timer.
+fn begun<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
+    let mut future = Box::pin(future);
+    assert!(common::poll_now(&mut future).is_pending());
+    future
+}
+
+/// Uses that need the poller: where there is no thread at all they fail under an executor of another make.
+const SOCKETS: [fn(); 4] = [
+    || {
+        let answer = park_on(async {
+            let (client, server) = pair().await;
+            let server = task::spawn(async move { echo(&server).await });
+            ping(&client, b"hello").await.unwrap();
+            drop(client);
+            server.await
+        });
+        answer.unwrap();
+    },
+    || {
+        let (client, _server) = park_on(pair());
+        client.set_read_deadline(Instant::now() + 20 * MS).unwrap();
+        assert!(is_timeout(&park_on(client.read(&mut [0; 1])).unwrap_err()));
+    },
+    || {
+        let listener = park_on(listener());
+        let addr = listener.local_addr().unwrap();
+        let port = addr.port();
+        let dial = park_on(TcpStream::connect(("localhost", port)));
+        assert!(dial.is_ok(), "{dial:?}");
+        assert_eq!(addr.to_socket_addrs().unwrap().count(), 1);
+    },
+    || {
+        let (client, server) = park_on(pair());
+        let reader = task::spawn(async move { server.read(&mut [0; 8]).await });
+        park_on(task::sleep(5 * MS));
+        park_on(client.write_all(b"late")).unwrap();
+        assert_eq!(park_on(reader).unwrap(), 4);
+    },
+];
+
+fn fresh(workers: usize) {
+    rt::Builder::new().workers(workers).start().unwrap();
+}
+
+/// Nothing came after the first: no thread, and nobody who tried again.
+#[test]
+fn a_refused_thread_is_started_later() {
+    child("a_refused_thread_is_started_later", || {
+        for count in [1, 2, 7] {
+            for use_it in USES.into_iter().chain(SOCKETS) {
+                fresh(2);
+                refuse(count);
+                use_it();
+                permit();
+                rt::shutdown(LONG).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_refused_first_thread_is_started_later() {
+    child("a_refused_first_thread_is_started_later", || {
+        for count in [1, 2, 5] {
+            for use_it in USES.into_iter().chain(SOCKETS) {
+                refuse(count);
+                use_it();
+                assert_eq!(refused(), count);
+                rt::shutdown(LONG).unwrap();
+            }
+            refuse(count);
+            fresh(1);
+            // The thread that watches is there: it brings a worker while a task blocks the one there is.
+            let (begun, begins) = mpsc::channel();
+            let (release, held) = mpsc::channel::<()>();
+            let blocks = task::spawn(async move {
+                begun.send(()).unwrap();
+                assert!(held.recv().is_err());
+            });
+            begins.recv_timeout(LONG).unwrap();
+            refuse(count);
+            park_on(task::spawn(async move { drop(release) }));
+            park_on(blocks);
+            rt::shutdown(LONG).unwrap();
+        }
+    });
+}
+
+/// Sysmon does the work of the workers that there are not.
+#[test]
+fn refused_workers_are_done_without() {
+    child("refused_workers_are_done_without", || {
+        for use_it in USES.into_iter().chain(SOCKETS) {
+            fresh(2);
+            refuse(FOR_GOOD);
+            use_it();
+            use_it();
+            assert_eq!(rt::metrics().worker_threads + rt::metrics().blocking_threads, 0);
+            permit();
+            let _ = rt::shutdown(LONG);
+        }
+    });
+}
+
+#[test]
+fn block_on_does_all_where_threads_are_refused() {
+    child("block_on_does_all_where_threads_are_refused", || {
+        for starts in [true, false] {
+            for runs_tasks in [true, false] {
+                if starts {
+                    rt::Builder::new().workers(2).block_on_runs_tasks(runs_tasks).start().unwrap();
+                }
+                refuse(FOR_GOOD);
+                for _ in 0..2 {
+                    task::block_on(async {
+                        let (client, server) = pair().await;
+                        let server = task::spawn(async move { echo(&server).await });
+                        ping(&client, b"hello").await.unwrap();
+                        task::sleep(5 * MS).await;
+                        assert_eq!(task::spawn_blocking(|| 8).await, 8);
+                        let addr = ("localhost", client.peer_addr().unwrap().port());
+                        drop(TcpStream::connect(addr).await);
+                        drop(client);
+                        server.await.unwrap();
+                    });
+                }
+                permit();
+                rt::shutdown(LONG).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn without_any_thread_the_callers_do_the_work() {
+    child("without_any_thread_the_callers_do_the_work", || {
+        refuse(FOR_GOOD);
+        let error = rt::Builder::new().start().unwrap_err();
+        assert!(error.to_string().contains("cannot start a thread"), "{error}");
+        assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock);
+        for (number, use_it) in USES.into_iter().enumerate() {
+            if number != WAITS_FOR_CALLER {
+                use_it();
+            }
+        }
+        // A socket that has to wait says so.
+        let (client, server) = task::block_on(pair());
+        let error = park_on(client.read(&mut [0; 1])).unwrap_err();
+        assert!(error.to_string().contains("cannot start a thread"), "{error}");
+        assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock);
+        assert_eq!(task::spawn(async {}).task().name(), None);
+        permit();
+        // From here on all is as usual.
+        let echo = task::spawn(async move { echo(&server).await });
+        park_on(ping(&client, b"hello")).unwrap();
+        drop(client);
+        park_on(echo).unwrap();
+        assert!(rt::metrics().worker_threads > 0);
+        rt::shutdown(LONG).unwrap();
+    });
+}
+
+/// No event comes from outside: what waits for a thread is found by who tries again.
+#[test]
+fn when_the_refusals_end_threads_come() {
+    child("when_the_refusals_end_threads_come", || {
+        for first in [false, true] {
+            if !first {
+                fresh(2);
+            }
+            refuse(FOR_GOOD);
+            let turns = Arc::new(AtomicU64::new(0));
+            let ends = Arc::new(AtomicBool::new(false));
+            let ticks = task::spawn({
+                let (turns, ends) = (turns.clone(), ends.clone());
+                async move {
+                    while !ends.load(Ordering::SeqCst) {
+                        task::sleep(MS).await;
+                        turns.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+            let refusals = refused();
+            let waits = || {
+                if first {
+                    // There is no thread but this one.
+                    park_on(task::sleep(MS));
+                }
+            };
+            eventually("it runs without", || {
+                waits();
+                turns.load(Ordering::SeqCst) > 20
+            });
+            assert!(rt::metrics().worker_threads == 0 && refused() > refusals);
+            permit();
+            eventually("a worker comes", || {
+                waits();
+                rt::metrics().worker_threads > 0
+            });
+            let now = turns.load(Ordering::SeqCst);
+            eventually("it runs on", || turns.load(Ordering::SeqCst) > now + 20);
+            ends.store(true, Ordering::SeqCst);
+            park_on(ticks);
+            rt::shutdown(LONG).unwrap();
+        }
+    });
+}
+
+#[test]
+fn refused_blocking_threads_do_not_hold_up_calls_for_good() {
+    child("refused_blocking_threads_do_not_hold_up_calls_for_good", || {
+        fresh(2);
+        // One thread that is kept, and the next is refused.
+        let (release, held) = mpsc::channel::<()>();
+        let kept = task::spawn_blocking(move || assert!(held.recv().is_err()));
+        eventually("it is there", || rt::metrics().blocking_threads == 1);
+        refuse(3);
+        assert_eq!(park_on(task::spawn_blocking(|| 1)), 1);
+        permit();
+        drop(release);
+        park_on(kept);
+        rt::shutdown(LONG).unwrap();
+        // And for good: a worker makes the call.
+        fresh(2);
+        let (release, held) = mpsc::channel::<()>();
+        let kept = task::spawn_blocking(move || assert!(held.recv().is_err()));
+        eventually("it is there", || rt::metrics().blocking_threads == 1);
+        refuse(FOR_GOOD);
+        let calls: Vec<_> = (0..20).map(|n| task::spawn_blocking(move || n)).collect();
+        assert_eq!(calls.into_iter().map(park_on).sum::<i32>(), 190);
+        permit();
+        drop(release);
+        park_on(kept);
+        rt::shutdown(LONG).unwrap();
+    });
+}
+
+#[test]
+fn spare_workers_come_when_the_refusals_end() {
+    child("spare_workers_come_when_the_refusals_end", || {
+        fresh(1);
+        park_on(task::spawn(async {}));
+        refuse(10);
+        let (send, receive) = mpsc::channel();
+        // Each waits for the next, which no worker is free to run.
+        let mut receive = receive;
+        let mut tasks = Vec::new();
+        for _ in 0..5 {
+            let (next, receives) = mpsc::channel();
+            tasks.push(task::spawn(async move { next.send(receive.recv_timeout(LONG).unwrap()).unwrap() }));
+            receive = receives;
+        }
+        park_on(task::spawn(async move { send.send(11).unwrap() }));
+        assert_eq!(receive.recv_timeout(LONG), Ok(11));
+        tasks.into_iter().for_each(park_on);
+        assert!(refused() > 0);
+        permit();
+        rt::shutdown(LONG).unwrap();
+    });
+}
+
+/// With no thread for user code, it runs where it can.
+#[test]
+fn a_shutdown_that_is_refused_threads_ends() {
+    child("a_shutdown_that_is_refused_threads_ends", || {
+        struct Sleeps(Arc<AtomicUsize>);
+        impl Drop for Sleeps {
+            fn drop(&mut self) {
+                thread::sleep(MS);
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let dropped = Arc::new(AtomicUsize::new(0));
+        for round in 1..=3 {
+            if round != 2 {
+                fresh(2);
+            }
+            for _ in 0..10 {
+                let sleeps = Sleeps(dropped.clone());
+                drop(task::spawn(async move {
+                    let _sleeps = sleeps;
+                    task::sleep(LONG).await;
+                }));
+            }
+            if round == 2 {
+                park_on(task::spawn(async {}));
+            }
+            refuse(FOR_GOOD);
+            rt::shutdown(LONG).unwrap();
+            permit();
+            assert_eq!(dropped.load(Ordering::SeqCst), 10 * round);
+        }
+    });
+}
