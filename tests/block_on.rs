@@ -539,3 +539,63 @@ fn a_waker_may_call_block_on() {
         });
     }
 }
+
+/// A nested call that yields until a task behind it in the same queue has run.
+#[test]
+fn a_nested_call_that_yields_gives_its_queue_away() {
+    for policy in [BlockedPolicy::AddWorkers, BlockedPolicy::ReportOnly, BlockedPolicy::Off] {
+        child_with("a_nested_call_that_yields_gives_its_queue_away", &[], || {
+            rt::Builder::new().workers(1).blocked_tasks(policy).start().unwrap();
+            park_on(task::spawn(async {
+                let flag = Arc::new(AtomicBool::new(false));
+                let own = flag.clone();
+                drop(task::spawn(async move { own.store(true, Ordering::SeqCst) }));
+                task::block_on(async {
+                    while !flag.load(Ordering::SeqCst) {
+                        task::yield_now().await;
+                    }
+                });
+            }));
+            rt::shutdown(common::BOUND).unwrap();
+        });
+    }
+}
+
+/// A root future that yields while another thread ends the runtime, and then waits for a foreign thread in the next one. It slept in
+/// the epoll instance of the last one, where no thread could wake it.
+#[test]
+fn a_root_that_yields_through_a_shutdown_wakes_in_the_next_runtime() {
+    child("a_root_that_yields_through_a_shutdown_wakes_in_the_next_runtime", || {
+        let (stop, stops) = mpsc::channel::<(u64, Arc<AtomicBool>)>();
+        let (set, sets) = mpsc::channel::<futures::channel::oneshot::Sender<()>>();
+        let stopping = thread::spawn(move || {
+            for (micros, done) in stops {
+                thread::sleep(Duration::from_micros(micros));
+                let _ = rt::shutdown(common::BOUND);
+                done.store(true, Ordering::SeqCst);
+            }
+        });
+        let setting = thread::spawn(move || {
+            for flag in sets {
+                thread::sleep(Duration::from_micros(300));
+                flag.send(()).unwrap();
+            }
+        });
+        task::block_on(async move {
+            for round in 0..600 {
+                let _ = rt::Builder::new().start();
+                let done = Arc::new(AtomicBool::new(false));
+                stop.send((round * 37 % 200, done.clone())).unwrap();
+                while !done.load(Ordering::SeqCst) {
+                    task::yield_now().await;
+                }
+                let _ = rt::Builder::new().start();
+                let (sender, flag) = futures::channel::oneshot::channel();
+                set.send(sender).unwrap();
+                flag.await.unwrap();
+            }
+        });
+        stopping.join().unwrap();
+        setting.join().unwrap();
+    });
+}

@@ -20,7 +20,7 @@ use std::sync::OnceLock;
 
 use async_task::Runnable;
 
-use super::builder::Config;
+use super::builder::{BlockedPolicy, Config};
 use super::clock;
 use super::closings::Closings;
 use super::context;
@@ -309,8 +309,10 @@ impl Runtime {
     pub(crate) fn attend(&'static self) {
         // ORDERING: SeqCst: work before, `awake` after; who goes to sleep counts down before it looks for work (R1).
         fence(Ordering::SeqCst);
-        if self.awake.count() == 0 && !self.driver.wake_worker() {
-            self.wake_one(true);
+        let awake = self.awake.count();
+        // Those that are stuck look at nothing.
+        if awake <= self.sysmon.stuck() && !self.driver.wake_worker() {
+            self.wake_one(awake == 0 || self.config().blocked_tasks == BlockedPolicy::AddWorkers);
         }
     }
 
@@ -340,9 +342,11 @@ impl Runtime {
         self.roots.load(Ordering::SeqCst) > 0
     }
 
-    /// Whether no worker will poll soon: none is awake but those that are stuck.
-    pub(crate) fn needs_poller(&self) -> bool {
-        self.awake.count() <= self.sysmon.stuck()
+    /// Whether no worker will poll soon: none is awake but those that are stuck, or in turns so long that they poll late.
+    pub(crate) fn needs_poller(&'static self) -> bool {
+        let awake = self.awake.count();
+        awake <= self.sysmon.stuck()
+            || awake <= self.processors().filter(|processor| processor.is_in_long_turn()).count()
     }
 
     pub(crate) fn is_role_wished(&self) -> bool {

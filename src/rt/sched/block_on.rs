@@ -152,20 +152,28 @@ impl Thread {
 
     /// The root future is pending, or has yielded.
     fn idle(&mut self) {
-        if (self.runs_tasks || (!self.is_nested && self.runtime.is_short_of_threads())) && self.run_tasks() {
+        if (self.runs_tasks || self.stands_in()) && self.run_tasks() {
             return;
-        }
-        if self.root.is_woken() {
-            return self.poll_between_turns();
         }
         if self.is_nested && !self.is_blocked {
             self.is_blocked = true;
             self.runtime.nested.fetch_add(1, Ordering::SeqCst);
         }
         if let Some(processor) = context::processor() {
+            self.processor = None;
             self.runtime.leave(processor);
         }
-        self.wait();
+        if self.root.is_woken() { self.poll_between_turns() } else { self.wait() }
+    }
+
+    /// Whether there are tasks and no thread can be started for them. Inside a task this thread would have to end that one first.
+    fn stands_in(&self) -> bool {
+        !self.is_nested && self.is_needed() && !self.runtime.wake_one(true)
+    }
+
+    /// Whether a thread was refused, and tasks wait for one.
+    fn is_needed(&self) -> bool {
+        self.runtime.is_short_of_threads() && self.runtime.injected() > 0
     }
 
     /// Runs tasks until the root future is woken or there is no task left. Returns whether the root future was woken.
@@ -186,14 +194,15 @@ impl Thread {
 
     /// A root future that yields keeps its thread from the sleep in epoll: polls now and then.
     fn poll_between_turns(&mut self) {
-        let now = clock::now();
+        // The epoch first: the runtime was running in it.
+        let (now, epoch) = (clock::now(), self.runtime.epoch());
         if now.saturating_sub(self.polled_at) < POLL_EVERY_NANOS || !self.runtime.is_running() {
             return;
         }
         self.polled_at = now;
         let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
         polling.run_timers(self.runtime, now);
-        polling.poll_now(self.runtime, now);
+        polling.poll_now(self.runtime, epoch, now);
         polling.wakers.wake_all();
     }
 
@@ -206,10 +215,11 @@ impl Thread {
             self.has_asked = runtime.is_lonely() && runtime.ask_for_role(root);
             return runtime.park_root(root);
         }
+        let is_nested = self.is_nested;
         let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
         let falls_asleep = || {
             runtime.root_ends();
-            !root.enter_poll()
+            !root.enter_poll() || (!is_nested && runtime.is_short_of_threads() && runtime.injected() > 0)
         };
         let rises = || {
             root.leave_poll();

@@ -368,7 +368,13 @@ impl Runtime {
         self.idle.lock().roots.retain(|listed| !Arc::ptr_eq(listed, root));
     }
 
-    /// Lets a parked thread in `block_on` look whether it is to poll, or to run tasks. False if there is none.
+    /// Lets all parked threads in `block_on` look whether they are to run tasks.
+    pub(crate) fn nudge_roots(&self) {
+        let roots = self.idle.lock().roots.clone();
+        roots.iter().for_each(|root| root.nudge());
+    }
+
+    /// Lets a parked thread in `block_on` look whether it is to poll. False if there is none.
     pub(crate) fn nudge_root(&self) -> bool {
         let root = self.idle.lock().roots.last().cloned();
         if let Some(root) = &root {

@@ -46,14 +46,14 @@ impl Polling {
         self.epoll = None;
     }
 
-    /// The epoll instance of this epoch; none when the process has no descriptor left for one.
-    fn epoll(&mut self, runtime: &'static Runtime) -> Option<Arc<Epoll>> {
-        let epoch = runtime.epoch();
+    /// The epoll instance of `epoch`, in which the runtime was seen running; none when the process has no descriptor left for one.
+    fn epoll(&mut self, runtime: &'static Runtime, epoch: u32) -> Option<Arc<Epoll>> {
         match &self.epoll {
             Some((of, epoll)) if *of == epoch => Some(epoll.clone()),
             _ => {
                 let epoll = runtime.driver.epoll().ok()?;
-                self.epoll = Some((epoch, epoll.clone()));
+                // A shutdown moves the epoch before it closes the instance: after that this may be one that no thread can break.
+                self.epoll = (runtime.epoch() == epoch).then(|| (epoch, epoll.clone()));
                 Some(epoll)
             }
         }
@@ -66,12 +66,12 @@ impl Polling {
         }
     }
 
-    /// Takes the events that are there, without waiting. False if another thread has the role.
-    pub(crate) fn poll_now(&mut self, runtime: &'static Runtime, now: u64) -> bool {
+    /// Takes the events that are there, without waiting. `epoch` is the caller's. False if another thread has the role.
+    pub(crate) fn poll_now(&mut self, runtime: &'static Runtime, epoch: u32, now: u64) -> bool {
         if !runtime.driver.role.try_take() {
             return false;
         }
-        if let Some(epoll) = self.epoll(runtime) {
+        if let Some(epoll) = self.epoll(runtime, epoch) {
             runtime.driver.poll(&epoll, &mut self.events, EVENTS_MAX, now, now);
             runtime.driver.record(&runtime.cache, &self.events, &mut self.wakers);
         }
@@ -105,7 +105,7 @@ impl Polling {
                 return Slept::TimersRan;
             }
         }
-        let Some(epoll) = self.epoll(runtime) else {
+        let Some(epoll) = self.epoll(runtime, epoch) else {
             driver.role.release();
             return Slept::NoPoller;
         };

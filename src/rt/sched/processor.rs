@@ -8,6 +8,9 @@ use crate::rt::context::BUDGET;
 use crate::rt::timer::TimerSet;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+/// Beside a turn longer than this, a look at the clock or a poll costs nothing.
+pub(crate) const LONG_NANOS: u64 = 50_000;
+
 /// Plain counters: written by the owner, summed by `metrics`.
 #[derive(Debug)]
 pub(crate) struct Counter(AtomicU64);
@@ -77,5 +80,10 @@ impl Processor {
             steals: Counter::new(),
             parks: Counter::new(),
         }
+    }
+
+    /// Whether its thread is in a turn, of which the recent ones were long.
+    pub(crate) fn is_in_long_turn(&self) -> bool {
+        self.running.load(Ordering::Relaxed) != 0 && self.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS
     }
 }

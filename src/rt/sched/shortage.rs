@@ -53,7 +53,7 @@ impl Runtime {
         self.set_short_of_threads(true);
         // A thread in `block_on` runs the tasks, if there is one.
         self.driver.wake();
-        self.nudge_root();
+        self.nudge_roots();
         self.sysmon.notice();
     }
 
@@ -110,7 +110,7 @@ impl Runtime {
         }
         context::enter();
         let mut polling = Polling::new();
-        polling.poll_now(self, clock::now());
+        polling.poll_now(self, self.epoch(), clock::now());
         polling.run_timers(self, clock::now());
         let woken = polling.wakers.wake_all();
         if !self.run_queued(&mut Core::new()) && woken == 0 {

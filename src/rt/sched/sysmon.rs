@@ -224,7 +224,7 @@ impl Monitor {
                 self.quiet = 0;
             }
             if runtime.epoch() == epoch {
-                self.look();
+                self.look(epoch);
             }
         }
     }
@@ -235,10 +235,16 @@ impl Monitor {
         polls + self.runtime.driver.waits.get()
     }
 
-    fn look(&mut self) {
+    fn look(&mut self, epoch: u32) {
         let runtime = self.runtime;
         let activity = self.activity();
-        let busy = runtime.awake.count() > 0 || activity != self.activity || runtime.has_root_turns();
+        let busy = runtime.awake.count() > 0
+            || activity != self.activity
+            || runtime.has_root_turns()
+            || runtime.injected() > 0;
+        if runtime.injected() > 0 {
+            runtime.attend();
+        }
         self.quiet = if busy { 0 } else { self.quiet + 1 };
         self.activity = activity;
         let policy = runtime.config().blocked_tasks;
@@ -252,7 +258,7 @@ impl Monitor {
         }
         let is_asleep = runtime.driver.role.asleep().is_some();
         if nobody_polled && (busy || self.short_since.is_some()) && !is_asleep {
-            self.poll();
+            self.poll(epoch);
         }
         if policy != BlockedPolicy::AddWorkers || stuck == 0 {
             return;
@@ -348,10 +354,10 @@ impl Monitor {
     }
 
     /// Takes events and due timers in place of busy threads.
-    fn poll(&mut self) {
+    fn poll(&mut self, epoch: u32) {
         let runtime = self.runtime;
         let now = clock::now();
-        if !self.polling.poll_now(runtime, now) {
+        if !self.polling.poll_now(runtime, epoch, now) {
             return;
         }
         // A worker may have gone to rest meanwhile because the role was taken (model `sysmon_gives_the_role_back`), and a thread in

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use super::idle::Sleeper;
 use super::polling::{Polling, Slept};
-use super::processor::Processor;
+use super::processor::{LONG_NANOS, Processor};
 use super::queue::{Item, RING};
 use super::root::Root;
 use super::task::{TaskData, discard, from_item};
@@ -43,7 +43,7 @@ use crate::sync::{Arc, Ordering};
 
 /// Turns in a row for tasks that the running one woke, before older ones have theirs.
 const NEXT_MAX: u32 = 3;
-/// Every so many turns the shared queue comes first (a prime, as in Go, so that it meets no rhythm of the tasks).
+/// Every so many turns, and after each look at the clock, the shared queue comes first (a prime, as in Go, so that it meets no rhythm of the tasks).
 const SHARED_EVERY: u32 = 61;
 /// The clock is read after so many turns,
 const CLOCK_EVERY: u32 = 16;
@@ -53,8 +53,6 @@ const CLOCK_NANOS: u64 = 1_000_000;
 const SAMPLE_EVERY: u32 = 8;
 /// and where a sleep wakes so many.
 const SAMPLE_FROM: u32 = 4;
-/// Beside a turn longer than this, a look at the clock or a poll costs nothing.
-const LONG_NANOS: u64 = 50_000;
 const POLL_MIN_NANOS: u64 = 100_000;
 const POLL_MAX_NANOS: u64 = 1_000_000;
 const POLL_MARGIN: u32 = 32;
@@ -149,10 +147,13 @@ impl Core {
                 return Exit::Root;
             }
             self.tick = self.tick.wrapping_add(1);
+            let is_shared_first = self.tick == self.clock_at || self.tick.is_multiple_of(SHARED_EVERY);
             if self.tick == self.clock_at && !self.maintain(runtime, processor) {
                 return Exit::Lost;
             }
-            if let Some(item) = self.next(runtime, processor).or_else(|| self.search(runtime, processor)) {
+            if let Some(item) =
+                self.next(runtime, processor, is_shared_first).or_else(|| self.search(runtime, processor))
+            {
                 if !self.turn(runtime, processor, item, epoch) {
                     return Exit::Lost;
                 }
@@ -180,10 +181,13 @@ impl Core {
         runtime.attend_after_leaving();
     }
 
-    fn next(&mut self, runtime: &'static Runtime, processor: &'static Processor) -> Option<Item> {
-        if self.tick.is_multiple_of(SHARED_EVERY)
-            && let Some(item) = runtime.take_injected(processor, 0)
-        {
+    fn next(
+        &mut self,
+        runtime: &'static Runtime,
+        processor: &'static Processor,
+        is_shared_first: bool,
+    ) -> Option<Item> {
+        if is_shared_first && let Some(item) = runtime.take_injected(processor, 0) {
             return Some(item);
         }
         if let Some(item) = processor.queue.pop_next() {
@@ -242,6 +246,8 @@ impl Core {
             runtime.panics.add(1);
         }
         if !owns_processor() {
+            // The wait was none of the turn's time.
+            self.clock = 0;
             return false;
         }
         end_turn(processor);
@@ -296,19 +302,26 @@ impl Core {
         let since = now.saturating_sub(self.polled_at);
         let pays = turn > LONG_NANOS || self.since_poll > self.delivered + POLL_MARGIN;
         if since > POLL_MAX_NANOS || (since > POLL_MIN_NANOS && pays) {
-            self.poll_now(runtime, now);
+            self.poll_now(runtime, processor, now);
         }
         let is_owned = owns_processor();
         if is_owned {
             // One is this thread's own.
-            share(runtime, processor, processor.queue.len().saturating_sub(1));
+            share(runtime, processor, (processor.queue.len() + runtime.injected()).saturating_sub(1));
+            if turn > LONG_NANOS && !runtime.driver.role.is_taken() {
+                // A thread in `block_on` need not wait for the end of such turns.
+                let others = runtime.processors().filter(|other| other.id != processor.id && other.is_in_long_turn());
+                if runtime.awake.count() <= others.count() + 1 {
+                    runtime.nudge_root();
+                }
+            }
         }
         is_owned
     }
 
     /// Takes the events that are there, without waiting. What they wake goes behind what is queued, however much that is.
-    fn poll_now(&mut self, runtime: &'static Runtime, now: u64) {
-        if self.polling.poll_now(runtime, now) {
+    fn poll_now(&mut self, runtime: &'static Runtime, processor: &'static Processor, now: u64) {
+        if self.polling.poll_now(runtime, processor.epoch.load(Ordering::Relaxed), now) {
             self.polled(now);
             self.polling.wakers.wake_all();
         }
@@ -450,11 +463,11 @@ mod tests {
         for number in 11..=18 {
             processor.queue.push_next(item(number));
             core.tick += 1;
-            taken.extend(core.next(runtime(), processor).map(|item| item.as_ptr().addr()));
+            taken.extend(core.next(runtime(), processor, false).map(|item| item.as_ptr().addr()));
         }
         assert_eq!(taken, [11, 12, 13, 1, 15, 16, 17, 2]);
         taken.clear();
-        while let Some(item) = core.next(runtime(), processor) {
+        while let Some(item) = core.next(runtime(), processor, false) {
             taken.push(item.as_ptr().addr());
         }
         assert_eq!(taken, [3, 4, 14, 18]);
