@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Random programs over everything that the runtime does, each in a process of its own: tests/stress.
+#   ci/runtime-stress.sh SECONDS [FIRST]     from seed FIRST on, or from a random one
+# A program that fails is printed with its seed, then made smaller for at most two minutes. `NETPOLL_STRESS_SEED=n cargo test --test stress random`
+# runs it again; threads are scheduled as they are, so it may pass. The other variables are in tests/stress/main.rs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+readonly seconds=${1:?seconds} first=${2:-$((RANDOM << 30 | RANDOM << 15 | RANDOM))}
+
+printf 'programs from seed %d on, for %d s\n' "$first" "$seconds"
+export NETPOLL_STRESS_SECONDS=$seconds NETPOLL_STRESS_FIRST=$first
+export NETPOLL_STRESS_JOBS=${NETPOLL_STRESS_JOBS:-$(($(nproc) * 2))} NETPOLL_STRESS_SHRINK=${NETPOLL_STRESS_SHRINK:-120}
+cargo test --test stress -- --nocapture random_programs

@@ -1,0 +1,192 @@
+//! Shutdowns and restarts beside everything else, and what must hold when all is over.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netpoll::rt::{self, StillRunning};
+use netpoll::task;
+
+use crate::actors::{builder, open_descriptors};
+use crate::faults;
+use crate::oracle::{self, Span, Token, eventually, fail, watch, watch_for};
+use crate::program::{By, Config, Event, Residue, Restart};
+use crate::shared;
+
+/// Takes part in an event.
+pub fn happen(event: Event, config: &Config) {
+    match event {
+        Event::Refuse { after, threads } => {
+            thread::sleep(after.duration());
+            faults::refuse_threads(threads.0);
+        }
+        Event::Shutdown { after, timeout, by, restart, residue } => {
+            thread::sleep(after.duration());
+            leave_residue(residue);
+            let timeout = timeout.duration();
+            match by {
+                By::Thread => storm(timeout, restart, config),
+                By::Two => thread::scope(|scope| {
+                    scope.spawn(|| storm(timeout, restart, config));
+                    storm(timeout, restart, config);
+                }),
+                By::Destructor => {
+                    let token = Token::new("shuts down");
+                    drop(task::spawn(async move {
+                        let _shuts = Shuts(token);
+                        task::sleep(Duration::from_secs(3600)).await;
+                    }));
+                    storm(timeout, restart, config);
+                }
+                By::Task => {
+                    refused(|| futures::executor::block_on(task::spawn(async { rt::shutdown(Duration::ZERO) })))
+                }
+                By::Pool => {
+                    refused(|| futures::executor::block_on(task::spawn_blocking(|| rt::shutdown(Duration::ZERO))));
+                }
+                By::Root => refused(|| task::block_on(async { rt::shutdown(Duration::ZERO) })),
+            }
+        }
+    }
+}
+
+/// A shutdown from inside is an error that says so, unless one from outside has dropped whoever asked.
+fn refused(shutdown: impl FnOnce() -> Result<(), StillRunning>) {
+    let _watch = watch("a shutdown from inside, which is refused");
+    let span = Span::begin();
+    match catch_unwind(AssertUnwindSafe(shutdown)) {
+        Ok(Err(still)) if still.on_runtime_thread => {}
+        Ok(result) => span.check(false, || format!("a shutdown from inside gives {result:?}")),
+        Err(payload) => span.check(false, || format!("a shutdown from inside: {}", oracle::panic_text(&*payload))),
+    }
+}
+
+/// A shutdown, and the restart after it.
+fn storm(timeout: Duration, restart: Restart, config: &Config) {
+    /// Others may use the runtime again, however this ends.
+    struct Over;
+    impl Drop for Over {
+        fn drop(&mut self) {
+            oracle::storm_is_over();
+        }
+    }
+    let storm = oracle::storm_begins();
+    let _over = Over;
+    let start = Instant::now();
+    let result = {
+        // Another one may be under way, with a bound of its own.
+        let _watch = watch_for(timeout * 2, format!("a shutdown with a bound of {timeout:?}"));
+        rt::shutdown(timeout)
+    };
+    if let Err(still) = result {
+        let passed = start.elapsed();
+        // A second call returns what the first does, whose bound began earlier. Tasks that wait for something outside are not waited for.
+        let is_kept = !still.threads.is_empty() || !still.running.is_empty();
+        if passed < timeout && is_kept && storm.is_alone() {
+            fail(format!("a shutdown gave up after {passed:?} of {timeout:?}: {still:?}"));
+        }
+    }
+    match restart {
+        Restart::Use => {}
+        // Somebody else may have been first.
+        Restart::Builder => _ = builder(config).start(),
+        Restart::Other => _ = builder(&Config { workers: 5 - config.workers.min(4), ..config.clone() }).start(),
+        Restart::Later => thread::sleep(Duration::from_millis(30)),
+    }
+}
+
+/// Calls for a shutdown when it is dropped, which is in the middle of one.
+struct Shuts(#[expect(dead_code, reason = "it is counted")] Token);
+
+impl Drop for Shuts {
+    fn drop(&mut self) {
+        let _watch = watch("a shutdown from a destructor");
+        incidental();
+    }
+}
+
+/// A shutdown that is refused as a rule; but a destructor that a shutdown has left behind may run at any time.
+fn incidental() {
+    let _storm = oracle::storm_begins();
+    // Whatever it says, it returns.
+    let _ = rt::shutdown(Duration::from_millis(100));
+    oracle::storm_is_over();
+}
+
+/// A thread-local value of a worker, which is dropped when the worker's thread ends.
+struct Left(Residue, #[expect(dead_code, reason = "it is counted")] Token);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        match self.0 {
+            Residue::None => {}
+            Residue::Sleep => task::block_on(task::sleep(Duration::from_millis(5))),
+            Residue::Spawn => drop(task::spawn(async {})),
+            Residue::Shutdown => incidental(),
+        }
+    }
+}
+
+thread_local! {
+    static LEFT: std::cell::RefCell<Option<Box<dyn Any>>> = const { std::cell::RefCell::new(None) };
+}
+
+fn leave_residue(residue: Residue) {
+    if residue == Residue::None {
+        return;
+    }
+    let _watch = watch("a task that leaves a thread-local value");
+    let span = Span::begin();
+    let left = catch_unwind(AssertUnwindSafe(|| {
+        futures::executor::block_on(task::spawn(async move {
+            let value = Left(residue, Token::new("thread-local"));
+            // Of the one that was there the destructor runs on a worker that goes on.
+            let before = LEFT.with(|left| left.borrow_mut().replace(Box::new(value)));
+            drop(before);
+        }));
+    }));
+    span.check(left.is_ok(), || "a task that leaves a thread-local value panics".to_owned());
+}
+
+/// All actors have ended: nobody waits, nothing is open, no task is left, and threads that have ended are let go.
+pub fn all_is_at_rest(unreaped: u64, threads: usize) {
+    shared::clear();
+    // A value of this thread's, which may have run tasks.
+    let left = LEFT.with(|left| left.borrow_mut().take());
+    drop(left);
+    eventually("all threads of actors have ended", || faults::actor_threads() == 0);
+    let bound = oracle::config().spares + 16;
+    eventually("threads that have ended are joined or detached", || {
+        let alive = faults::threads().saturating_sub(threads) as u64;
+        faults::unreaped().saturating_sub(unreaped + alive) <= bound
+    });
+    if !oracle::tasks_end() {
+        return;
+    }
+    eventually("after the last action nothing is left", || {
+        let metrics = rt::metrics();
+        (metrics.tasks_alive, metrics.waiters, metrics.descriptors, metrics.nested_block_on) == (0, 0, 0, 0)
+    });
+}
+
+/// The last shutdown: no thread, descriptor, task or waker is left of the runtime.
+pub fn nothing_is_left(threads: usize, unreaped: u64, descriptors: usize) {
+    let result = {
+        let _watch = watch("the last shutdown");
+        rt::shutdown(oracle::late())
+    };
+    if let Err(still) = result {
+        fail(format!("the last shutdown: {still:?}"));
+    }
+    // A thread of the stress may still be on its way out.
+    eventually("all tokens are dropped", || oracle::tokens_left().is_empty());
+    eventually("all threads have ended", || faults::threads() == threads);
+    eventually("all threads are joined or detached", || faults::unreaped() == unreaped);
+    eventually("all descriptors are closed", || open_descriptors() == descriptors);
+    let metrics = rt::metrics();
+    let left = (metrics.worker_threads, metrics.blocking_threads, metrics.tasks_alive, metrics.waiters);
+    if left != (0, 0, 0, 0) || metrics.nested_block_on != 0 || metrics.descriptors != 0 {
+        fail(format!("after the last shutdown: {metrics:?}"));
+    }
+}

@@ -1,0 +1,268 @@
+//! Threads as the stress sees them: counted, refused, and stopped at arbitrary instructions.
+//!
+//! The test binary defines `pthread_create` and the functions that join and detach; the linker takes them for those that std and the
+//! crate call. They count, refuse what is to be refused, and call the C library's. The stress's own threads, made by [`own_thread`],
+//! are exempt from both faults.
+//!
+//! # Stops
+//! A thread of the stress sends a signal to a thread of the process now and then; the handler sleeps for some milliseconds. So a
+//! thread stops between any two instructions while all others go on, for long enough that they meet every state that it leaves behind.
+//! Windows of some nanoseconds that a scheduler hits once in a million rounds are hit in thousands.
+
+use std::collections::HashSet;
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use libc::{c_int, c_void, pthread_attr_t, pthread_t};
+
+use crate::program::Preempt;
+use crate::words::Random;
+
+/// Threads that the runtime wants to create and will not get.
+static REFUSALS: AtomicI64 = AtomicI64::new(0);
+/// Threads that were created, and those of them that were joined or detached.
+static CREATED: AtomicU64 = AtomicU64::new(0);
+static REAPED: AtomicU64 = AtomicU64::new(0);
+/// Threads of actors.
+static ACTORS: AtomicU64 = AtomicU64::new(0);
+/// Threads that no signal is sent to.
+static EXEMPT: Mutex<Vec<i32>> = Mutex::new(Vec::new());
+
+thread_local! {
+    /// This thread creates one of the stress's own.
+    static IS_OWN: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// The next `count` threads that are not the stress's own cannot be created.
+pub fn refuse_threads(count: u64) {
+    REFUSALS.fetch_add(count as i64, SeqCst);
+}
+
+/// What [`refuse_threads`] has not used up is void.
+pub fn refuse_no_more() {
+    REFUSALS.store(0, SeqCst);
+}
+
+/// Threads of this process.
+pub fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, |entries| entries.count())
+}
+
+/// Threads that were created and neither joined nor detached: while they run, and for ever if nobody does.
+pub fn unreaped() -> u64 {
+    CREATED.load(SeqCst) - REAPED.load(SeqCst)
+}
+
+/// A thread of the stress itself: it is neither refused nor stopped.
+pub fn own_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+    start(name, || {
+        exempt();
+        body()
+    })
+}
+
+/// A thread for the work of an actor: it is not refused, and stopped like any other.
+pub fn actor_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+    /// The thread as one that lives.
+    struct Alive;
+    impl Drop for Alive {
+        fn drop(&mut self) {
+            ACTORS.fetch_sub(1, SeqCst);
+        }
+    }
+    ACTORS.fetch_add(1, SeqCst);
+    let alive = Alive;
+    start(name, move || {
+        let _alive = alive;
+        body()
+    })
+}
+
+/// How many threads of actors there are.
+pub fn actor_threads() -> u64 {
+    ACTORS.load(SeqCst)
+}
+
+fn start<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+    IS_OWN.set(true);
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
+    IS_OWN.set(false);
+    match thread {
+        Ok(thread) => thread,
+        Err(error) => crate::oracle::fail(format!("the machine has no thread for the stress: {error}")),
+    }
+}
+
+/// The calling thread is not stopped.
+pub fn exempt() {
+    // SAFETY: no arguments, cannot fail.
+    let id = unsafe { libc::gettid() };
+    EXEMPT.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+}
+
+/// The function of this name that the C library, or the sanitizer before it, has.
+fn real(slot: &AtomicUsize, name: &'static CStr, interceptor: &'static CStr) -> usize {
+    let known = slot.load(SeqCst);
+    if known != 0 {
+        return known;
+    }
+    // SAFETY: a C string, and a handle that is always valid.
+    let mut found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, interceptor.as_ptr()) };
+    if found.is_null() {
+        // SAFETY: as above.
+        found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    }
+    assert!(!found.is_null(), "the C library has no {name:?}");
+    slot.store(found as usize, SeqCst);
+    found as usize
+}
+
+type Main = extern "C" fn(*mut c_void) -> *mut c_void;
+
+#[unsafe(no_mangle)]
+#[allow(clippy::missing_safety_doc)]
+pub unsafe extern "C" fn pthread_create(
+    thread: *mut pthread_t,
+    attributes: *const pthread_attr_t,
+    main: Main,
+    argument: *mut c_void,
+) -> c_int {
+    type Function = unsafe extern "C" fn(*mut pthread_t, *const pthread_attr_t, Main, *mut c_void) -> c_int;
+    static REAL: AtomicUsize = AtomicUsize::new(0);
+    let is_own = IS_OWN.try_with(std::cell::Cell::get).unwrap_or(false);
+    if !is_own && REFUSALS.fetch_update(SeqCst, SeqCst, |left| (left > 0).then(|| left - 1)).is_ok() {
+        return libc::EAGAIN;
+    }
+    let address = real(&REAL, c"pthread_create", c"__interceptor_pthread_create");
+    // SAFETY: the C library's function of that name has this signature.
+    let function = unsafe { std::mem::transmute::<usize, Function>(address) };
+    CREATED.fetch_add(1, SeqCst);
+    // SAFETY: the caller's promise.
+    let result = unsafe { function(thread, attributes, main, argument) };
+    if result != 0 {
+        CREATED.fetch_sub(1, SeqCst);
+    }
+    result
+}
+
+/// A function in place of the C library's after whose success nobody owes anything to a thread.
+macro_rules! reaps {
+    ($($name:ident($($argument:ident: $type:ty),*);)*) => {$(
+        #[unsafe(no_mangle)]
+        #[allow(clippy::missing_safety_doc)]
+        pub unsafe extern "C" fn $name($($argument: $type),*) -> c_int {
+            type Function = unsafe extern "C" fn($($type),*) -> c_int;
+            static REAL: AtomicUsize = AtomicUsize::new(0);
+            const NAMES: [&str; 2] =
+                [concat!(stringify!($name), "\0"), concat!("__interceptor_", stringify!($name), "\0")];
+            let [name, interceptor] = NAMES.map(|name| CStr::from_bytes_with_nul(name.as_bytes()).unwrap_or_default());
+            // SAFETY: the C library's function of that name has this signature.
+            let function = unsafe { std::mem::transmute::<usize, Function>(real(&REAL, name, interceptor)) };
+            // SAFETY: the caller's promise.
+            let result = unsafe { function($($argument),*) };
+            if result == 0 {
+                REAPED.fetch_add(1, SeqCst);
+            }
+            result
+        }
+    )*};
+}
+
+reaps! {
+    pthread_join(thread: pthread_t, value: *mut *mut c_void);
+    pthread_tryjoin_np(thread: pthread_t, value: *mut *mut c_void);
+    pthread_detach(thread: pthread_t);
+}
+
+// ---- stops ----
+
+const SIGNAL: c_int = libc::SIGUSR2;
+/// The longest stop, in microseconds; 0 while there are none.
+static STOP_MAX: AtomicU32 = AtomicU32::new(0);
+static STOPS: AtomicU64 = AtomicU64::new(0);
+
+/// Stops the thread that it runs on. Everything in here may be called from a signal's handler.
+extern "C" fn stop(_: c_int) {
+    let most = STOP_MAX.load(SeqCst);
+    if most == 0 {
+        return;
+    }
+    let number = STOPS.fetch_add(1, SeqCst);
+    let random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+    // Most are short, some take all the time that there is.
+    let micros = if number.is_multiple_of(4) { random % u64::from(most) } else { random % 300 };
+    let length = libc::timespec { tv_sec: 0, tv_nsec: (micros * 1000) as _ };
+    // SAFETY: no precondition; the location is this thread's.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: it is this thread's errno.
+    let before = unsafe { *errno };
+    // SAFETY: `length` is valid for the call, and a second pointer is not needed.
+    unsafe { libc::nanosleep(&raw const length, std::ptr::null_mut()) };
+    // SAFETY: as above.
+    unsafe { *errno = before };
+}
+
+/// Begins to stop threads, for the rest of the process.
+pub fn begin_stops(level: Preempt, seed: u64) {
+    let (every, most) = match level {
+        Preempt::Off => return,
+        Preempt::Light => (Duration::from_millis(3), 3_000),
+        Preempt::Heavy => (Duration::from_micros(400), 12_000),
+    };
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: zeroes are a value of this type.
+    let action = unsafe { action.assume_init_mut() };
+    action.sa_sigaction = stop as *const () as usize;
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: `action` is valid, and its handler is safe to be called from a signal.
+    assert_eq!(unsafe { libc::sigaction(SIGNAL, action, std::ptr::null_mut()) }, 0);
+    STOP_MAX.store(most, SeqCst);
+    let _ = own_thread("stops", move || send_stops(every, seed));
+}
+
+/// No thread is stopped from here on.
+pub fn end_stops() {
+    STOP_MAX.store(0, SeqCst);
+}
+
+fn send_stops(every: Duration, seed: u64) {
+    let mut random = Random::new(seed);
+    let process = std::process::id() as i32;
+    let mut threads = Vec::new();
+    loop {
+        if STOP_MAX.load(SeqCst) == 0 {
+            return;
+        }
+        if threads.is_empty() || random.chance(5) {
+            threads = targets();
+        }
+        thread::sleep(every / 2 + every.mul_f64(random.below(100) as f64 / 100.0));
+        if !threads.is_empty() {
+            // One that runs, if there is one among a few.
+            let tries = if random.chance(30) { 1 } else { 4 };
+            let draws: Vec<_> = (0..tries).map(|_| threads[random.below(threads.len() as u64) as usize]).collect();
+            let thread = draws.iter().copied().skip(1).find(|&thread| runs(thread)).unwrap_or(draws[0]);
+            // SAFETY: the kernel compares both numbers; a thread that has ended is an error that changes nothing.
+            unsafe { libc::tgkill(process, thread, SIGNAL) };
+        }
+    }
+}
+
+/// Whether a thread is on a CPU, or waits for one.
+fn runs(thread: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('R'))
+}
+
+/// Threads that may be stopped.
+fn targets() -> Vec<i32> {
+    let exempt: HashSet<_> = EXEMPT.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+    let entries = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|thread| !exempt.contains(thread))
+        .collect()
+}

@@ -1,0 +1,195 @@
+//! From a seed to a program.
+//!
+//! The kinds of program differ in what they add to the mix: preemption at arbitrary instructions, shutdowns, threads that cannot be
+//! created, a slow report, long sleeps. What is drawn must end on a correct runtime however its threads are scheduled: [`fits`] leaves
+//! out what would rely on more threads than the configuration grants.
+
+use crate::program::*;
+use crate::words::{Few, Ms, Random, Word};
+
+/// What a program is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Everything, under the settings that most programs use.
+    Mixed,
+    /// A few kinds of action, many times over.
+    Narrow,
+    /// With shutdowns and restarts.
+    Stormy,
+    /// Threads that cannot be created.
+    Refused,
+    /// Operations on shared connections alone.
+    Shared,
+    /// Seconds of quiet: long sleeps and blocks, a slow report.
+    Long,
+}
+
+/// The program of `seed`. One with `long` parts may take half a minute.
+pub fn program(seed: u64, long: bool) -> Program {
+    let random = &mut Random::new(seed);
+    let long_weight = if long { 6 } else { 0 };
+    let kind = random.weighted(&[
+        (40, Kind::Mixed),
+        (25, Kind::Narrow),
+        (20, Kind::Stormy),
+        (10, Kind::Refused),
+        (15, Kind::Shared),
+        (long_weight, Kind::Long),
+    ]);
+    let config = config(random, kind);
+    let events = events(random, kind);
+    let count = match kind {
+        Kind::Narrow | Kind::Long => 1 + random.below(4),
+        _ => 1 + random.below(9),
+    };
+    let palette: Vec<_> = (0..1 + random.below(3)).map(|_| Action::draw(random)).collect();
+    let mut actors = Vec::new();
+    for _ in 0..count {
+        let host = host(random, &config);
+        let length = 1 + random.below(if kind == Kind::Shared { 24 } else { 7 });
+        let mut actions = Vec::new();
+        while (actions.len() as u64) < length {
+            let action = action(random, kind, &palette);
+            if fits(&action, host, &config) {
+                actions.push(action);
+            }
+        }
+        actors.push(Actor { host, actions });
+    }
+    Program { config, events, actors }
+}
+
+fn config(random: &mut Random, kind: Kind) -> Config {
+    let preempt = match kind {
+        Kind::Long => Preempt::Off,
+        _ => random.weighted(&[(5, Preempt::Off), (3, Preempt::Light), (2, Preempt::Heavy)]),
+    };
+    Config {
+        workers: random.weighted(&[(4, 1), (4, 2), (1, 3), (2, 4)]),
+        spares: random.weighted(&[(9, 64), (1, 0)]),
+        blocking: random.weighted(&[(4, 256), (1, 8)]),
+        root: random.weighted(&[(6, RootMode::Default), (1, RootMode::No), (2, RootMode::Yes)]),
+        report: if kind == Kind::Long && random.chance(60) { Ms(4_000 + random.below(10_000)) } else { Ms(0) },
+        preempt,
+        late: Ms(0),
+        refuse: if kind == Kind::Refused && random.chance(30) { 1 } else { 0 },
+    }
+}
+
+fn events(random: &mut Random, kind: Kind) -> Vec<Event> {
+    let mut events = Vec::new();
+    let many = match kind {
+        Kind::Stormy => random.magnitude(1, 6),
+        Kind::Refused => random.magnitude(1, 4),
+        _ => 0,
+    };
+    for _ in 0..many {
+        let after = Ms(random.magnitude(1, 400) - 1);
+        let shutdown = kind == Kind::Stormy && random.chance(90);
+        events.push(if shutdown {
+            Event::Shutdown {
+                after,
+                timeout: Ms(random.weighted(&[(1, 0), (3, 20), (3, 300), (3, 5_000)])),
+                by: By::draw(random),
+                restart: Restart::draw(random),
+                residue: random.weighted(&[
+                    (12, Residue::None),
+                    (1, Residue::Sleep),
+                    (1, Residue::Spawn),
+                    (1, Residue::Shutdown),
+                ]),
+            }
+        } else {
+            Event::Refuse { after, threads: Few::draw(random) }
+        });
+    }
+    events
+}
+
+fn host(random: &mut Random, config: &Config) -> Host {
+    loop {
+        let host = random.weighted(&[
+            (6, Host::Task),
+            (4, Host::Root),
+            (3, Host::Foreign),
+            (2, Host::Main),
+            (2, Host::Nested),
+            (1, Host::Pool),
+            (2, Host::Local),
+            (1, Host::Inner),
+        ]);
+        let takes_thread = matches!(host, Host::Nested) && config.spares == 0;
+        let takes_place = matches!(host, Host::Pool) && config.blocking < 64;
+        if !takes_thread && !takes_place {
+            return host;
+        }
+    }
+}
+
+fn action(random: &mut Random, kind: Kind, palette: &[Action]) -> Action {
+    match kind {
+        Kind::Narrow if random.chance(85) => {
+            // The same kind of action with some other values.
+            let like = &palette[random.below(palette.len() as u64) as usize];
+            let mut variants = like.simpler();
+            variants.push(like.clone());
+            variants.swap_remove(random.below(variants.len() as u64) as usize)
+        }
+        Kind::Shared if random.chance(92) => loop {
+            let action = Action::draw(random);
+            if matches!(action, Action::Use { .. } | Action::Shut { .. }) {
+                return action;
+            }
+        },
+        Kind::Long if random.chance(60) => match random.below(4) {
+            0 => Action::Sleep { ms: Ms(5_100 + random.below(4_000)), how: SleepHow::draw(random) },
+            1 => Action::Recv {
+                tasks: Few::draw(random),
+                sender: Sender::draw(random),
+                ms: Ms(4_000 + random.below(6_000)),
+            },
+            2 => Action::Deadline {
+                op: WaitOp::draw(random),
+                how: DeadlineHow::draw(random),
+                by: Party::draw(random),
+                ms: Ms(5_100 + random.below(3_000)),
+            },
+            _ => Action::Nested { depth: Few(1), ms: Ms(5_100 + random.below(2_000)), woken: WokenBy::draw(random) },
+        },
+        _ => Action::draw(random),
+    }
+}
+
+/// Whether an action is sure to end on this host with these settings.
+pub fn fits(action: &Action, host: Host, config: &Config) -> bool {
+    let blocks_tasks = match action {
+        Action::Nested { .. } | Action::Crowd { .. } | Action::Guard { .. } | Action::Bridge { .. } => true,
+        Action::Stall { .. } | Action::Pause { .. } => host == Host::Task,
+        // Whoever sends needs no worker.
+        Action::Recv { sender, .. } => {
+            !(*sender == Sender::Foreign && config.root != RootMode::Yes) || config.spares == 0
+        }
+        Action::Waker { act } => matches!(act, WakeAct::Block | WakeAct::BlockOn | WakeAct::Read),
+        Action::Destructor { act, .. } => matches!(act, DropAct::Sleep | DropAct::SpawnJoin | DropAct::Socket),
+        _ => false,
+    };
+    if blocks_tasks && config.spares == 0 {
+        return false;
+    }
+    // A thread inside `block_on` that runs tasks is kept by one that blocks: documented, and so is what relies on its root meanwhile.
+    let is_root = matches!(host, Host::Root | Host::Main | Host::Local | Host::Inner);
+    let relies_on_root = match action {
+        Action::Recv { sender, .. } => is_root && *sender == Sender::Own,
+        Action::Bridge { .. } => is_root,
+        Action::Guard { .. } => true,
+        _ => false,
+    };
+    if relies_on_root && config.root == RootMode::Yes {
+        return false;
+    }
+    match action {
+        Action::Recv { sender: Sender::Pool, .. } | Action::Names { .. } => config.blocking >= 64,
+        Action::Recv { sender: Sender::Own, .. } => config.spares > 0 && host != Host::Pool,
+        _ => true,
+    }
+}

@@ -1,0 +1,487 @@
+//! What must hold, and who notices when it does not.
+//!
+//! # Time
+//! Bounds are counted in beats, not by the clock. A heartbeat thread adds what has passed since its last beat, at most [`BEAT_MAX`], so
+//! a machine that stands still adds next to nothing; and it counts only the share of CPU time that the process got of what it wanted, as
+//! the scheduler tells, so a machine with other work adds less.
+//!
+//! # Bounds
+//! An operation that can end is under a [`Watch`] while it lasts. If its bound passes, the heartbeat thread prints the program, what
+//! every actor does and what is overdue, and ends the process. It relies on nothing that is tested, so the process never hangs.
+//!
+//! # Idleness
+//! An actor that only sleeps says so ([`Quiet`]). While all that are left do, the process must use next to no CPU time.
+//!
+//! # Storms
+//! While the runtime is shut down, operations fail and tasks are dropped. A [`Span`] tells whether that may have happened since it began; only
+//! if not are results compared with what they must be.
+//!
+//! # Counting
+//! A [`Token`] is held by whatever must be dropped exactly once: the future of a task, a waker, a thread-local value. At the end none
+//! is left.
+
+use std::any::Any;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::{Display, Write as _};
+use std::io::{self, Write};
+use std::panic::PanicHookInfo;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netpoll::rt;
+
+use crate::faults;
+use crate::program::{Config, Preempt, Program};
+use crate::tasks::ON_PURPOSE;
+use crate::words::Word;
+
+/// One turn of the heartbeat thread.
+const BEAT: Duration = Duration::from_millis(10);
+/// The most that one beat counts for.
+const BEAT_MAX: Duration = Duration::from_millis(40);
+/// Beats between two looks at the scheduler's figures, which take a while to read.
+const SHARE_EVERY: u32 = 20;
+/// The share of one CPU that a process may use while all of its actors sleep.
+const IDLE_SHARE: f64 = 0.5;
+/// How late anything may be, unless the environment says otherwise.
+const LATE_MS: u64 = 8_000;
+
+/// How the process ends when something does not hold.
+pub const EXIT_WRONG: i32 = 101;
+/// And when something does not end.
+pub const EXIT_HANGS: i32 = 102;
+
+#[derive(Debug)]
+struct Watched {
+    what: String,
+    due: u64,
+}
+
+#[derive(Debug, Default)]
+struct Seat {
+    host: String,
+    /// The action in hand, and its place.
+    action: String,
+    step: usize,
+    steps: usize,
+    since: u64,
+    state: &'static str,
+}
+
+#[derive(Debug)]
+struct Oracle {
+    label: String,
+    program: Program,
+    late: Duration,
+    /// Beats in microseconds, and those without the ones during which sysmon may be held up while threads are blocked.
+    beats: AtomicU64,
+    calm: AtomicU64,
+    blockers: AtomicU64,
+    quiet: AtomicU64,
+    begun: AtomicU64,
+    over: AtomicU64,
+    next: AtomicU64,
+    leaves_tasks: AtomicBool,
+    watched: Mutex<HashMap<u64, Watched>>,
+    seats: Mutex<Vec<Seat>>,
+    tokens: Mutex<BTreeMap<&'static str, i64>>,
+    failed: Mutex<()>,
+}
+
+static ORACLE: OnceLock<Oracle> = OnceLock::new();
+
+fn oracle() -> &'static Oracle {
+    ORACLE.get().expect("a program runs")
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Begins: `label` says how to run the program again.
+pub fn begin(label: String, program: Program) {
+    let late = std::env::var("NETPOLL_STRESS_LATE_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(LATE_MS);
+    let late = if program.config.late.0 > 0 { program.config.late.0 } else { late };
+    let seats = program.actors.iter().map(|actor| Seat {
+        host: actor.host.write(),
+        steps: actor.actions.len(),
+        state: "not begun",
+        ..Seat::default()
+    });
+    let seats = Mutex::new(seats.collect());
+    let oracle = Oracle {
+        label,
+        program,
+        late: Duration::from_millis(late),
+        beats: AtomicU64::new(0),
+        calm: AtomicU64::new(0),
+        blockers: AtomicU64::new(0),
+        quiet: AtomicU64::new(0),
+        begun: AtomicU64::new(0),
+        over: AtomicU64::new(0),
+        next: AtomicU64::new(0),
+        leaves_tasks: AtomicBool::new(false),
+        watched: Mutex::default(),
+        seats,
+        tokens: Mutex::default(),
+        failed: Mutex::new(()),
+    };
+    assert!(ORACLE.set(oracle).is_ok(), "one program per process");
+    faults::own_thread("heartbeat", heartbeat);
+}
+
+/// The configuration of the program that runs.
+pub fn config() -> &'static Config {
+    &oracle().program.config
+}
+
+/// How many actors the program has.
+pub fn actors() -> usize {
+    oracle().program.actors.len()
+}
+
+/// How late anything may be.
+pub fn late() -> Duration {
+    oracle().late
+}
+
+fn heartbeat() {
+    let oracle = oracle();
+    let (mut last, mut share, mut count, mut is_idle) = (Instant::now(), 1.0, 0, false);
+    let mut figures = Figures::read();
+    loop {
+        thread::sleep(BEAT);
+        let passed = last.elapsed();
+        last += passed;
+        count += 1;
+        if count % SHARE_EVERY == 0 {
+            let now = Figures::read();
+            share = now.share_since(&figures);
+            let was_idle = std::mem::replace(&mut is_idle, all_are_quiet());
+            let used = now.used_since(&figures);
+            if was_idle && is_idle && used > IDLE_SHARE {
+                end(EXIT_WRONG, &format!("uses {used:.1} CPUs while all actors sleep"));
+            }
+            figures = now;
+        }
+        let beat = (passed.min(BEAT_MAX).as_micros() as f64 * share) as u64;
+        oracle.beats.fetch_add(beat, SeqCst);
+        if oracle.blockers.load(SeqCst) == 0 || oracle.program.config.report.0 == 0 {
+            oracle.calm.fetch_add(beat, SeqCst);
+        }
+        let calm = oracle.calm.load(SeqCst);
+        let overdue: Vec<_> = {
+            let watched = locked(&oracle.watched);
+            watched.values().filter(|watched| watched.due < calm).map(|watched| watched.what.clone()).collect()
+        };
+        if !overdue.is_empty() {
+            end(EXIT_HANGS, &format!("does not end within its bound: {}", overdue.join("; ")));
+        }
+    }
+}
+
+/// What the scheduler says of all threads of the process: time on a CPU, time waiting for one.
+#[derive(Debug)]
+struct Figures {
+    at: Instant,
+    threads: HashMap<String, (u64, u64)>,
+}
+
+impl Figures {
+    fn read() -> Figures {
+        let mut threads = HashMap::new();
+        for entry in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+            let Ok(text) = std::fs::read_to_string(entry.path().join("schedstat")) else { continue };
+            let mut numbers = text.split_whitespace().filter_map(|number| number.parse().ok());
+            if let (Some(ran), Some(waited)) = (numbers.next(), numbers.next()) {
+                threads.insert(entry.file_name().to_string_lossy().into_owned(), (ran, waited));
+            }
+        }
+        Figures { at: Instant::now(), threads }
+    }
+
+    /// How many CPUs were used since `before`.
+    fn used_since(&self, before: &Figures) -> f64 {
+        let ran = |figures: &Figures| figures.threads.values().map(|times| times.0).sum::<u64>();
+        let passed = self.at.duration_since(before.at).as_nanos() as f64;
+        ran(self).saturating_sub(ran(before)) as f64 / passed
+    }
+
+    /// Of the CPU time that threads wanted since `before`, how much they got; 1 unless they waited noticeably.
+    fn share_since(&self, before: &Figures) -> f64 {
+        let (mut ran, mut waited) = (0, 0);
+        for (thread, now) in &self.threads {
+            let then = before.threads.get(thread).copied().unwrap_or_default();
+            ran += now.0.saturating_sub(then.0);
+            waited += now.1.saturating_sub(then.1);
+        }
+        let passed = self.at.duration_since(before.at).as_nanos() as u64;
+        if waited < passed / 10 { 1.0 } else { (ran as f64 / (ran + waited) as f64).max(0.02) }
+    }
+}
+
+/// Under a bound while it lives.
+#[derive(Debug)]
+#[must_use]
+pub struct Watch(u64);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        locked(&oracle().watched).remove(&self.0);
+    }
+}
+
+/// `what` ends within the bound after `length`.
+pub fn watch_for(length: Duration, what: impl Into<String>) -> Watch {
+    let oracle = oracle();
+    let number = oracle.next.fetch_add(1, SeqCst);
+    let due = oracle.calm.load(SeqCst) + (length + oracle.late).as_micros() as u64;
+    locked(&oracle.watched).insert(number, Watched { what: what.into(), due });
+    Watch(number)
+}
+
+/// `what` ends within the bound.
+pub fn watch(what: impl Into<String>) -> Watch {
+    watch_for(Duration::ZERO, what)
+}
+
+/// While it lives, threads of the runtime may be blocked: what is due then may have to wait for sysmon.
+#[derive(Debug)]
+pub struct Blocking(());
+
+impl Blocking {
+    pub fn begin() -> Blocking {
+        oracle().blockers.fetch_add(1, SeqCst);
+        Blocking(())
+    }
+}
+
+impl Drop for Blocking {
+    fn drop(&mut self) {
+        oracle().blockers.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Tasks are left that only a shutdown ends.
+pub fn leave_tasks() {
+    oracle().leaves_tasks.store(true, SeqCst);
+}
+
+/// Whether all tasks must have ended, or been dropped, before the last shutdown.
+pub fn tasks_end() -> bool {
+    !oracle().leaves_tasks.load(SeqCst) && !oracle().program.is_stormy()
+}
+
+/// The actor that has it does nothing but sleep.
+#[derive(Debug)]
+pub struct Quiet(());
+
+impl Quiet {
+    pub fn begin() -> Quiet {
+        oracle().quiet.fetch_add(1, SeqCst);
+        Quiet(())
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        oracle().quiet.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Whether all actors that have not ended sleep, and nothing stops or shuts down threads beside them.
+fn all_are_quiet() -> bool {
+    let oracle = oracle();
+    let left = locked(&oracle.seats).iter().filter(|seat| seat.state == "is at").count() as u64;
+    let is_undisturbed = oracle.program.config.preempt == Preempt::Off && oracle.program.events.is_empty();
+    is_undisturbed && left > 0 && oracle.quiet.load(SeqCst) == left && oracle.blockers.load(SeqCst) == 0
+}
+
+/// A shutdown that has begun.
+#[derive(Debug)]
+pub struct Storm(Option<u64>);
+
+impl Storm {
+    /// Whether no other was under way meanwhile.
+    pub fn is_alone(&self) -> bool {
+        self.0.is_some_and(|begun| oracle().begun.load(SeqCst) == begun)
+    }
+}
+
+/// A shutdown is about to begin.
+pub fn storm_begins() -> Storm {
+    let others = oracle().begun.fetch_add(1, SeqCst);
+    Storm((oracle().over.load(SeqCst) == others).then_some(others + 1))
+}
+
+/// The runtime may be used again.
+pub fn storm_is_over() {
+    oracle().over.fetch_add(1, SeqCst);
+}
+
+/// A stretch of time in which the runtime may have been shut down, or not.
+#[derive(Clone, Copy, Debug)]
+pub struct Span(Option<u64>);
+
+impl Span {
+    pub fn begin() -> Span {
+        let begun = oracle().begun.load(SeqCst);
+        Span((oracle().over.load(SeqCst) == begun).then_some(begun))
+    }
+
+    /// Whether the runtime ran all the time.
+    pub fn is_calm(self) -> bool {
+        self.0.is_some_and(|begun| oracle().begun.load(SeqCst) == begun)
+    }
+
+    /// `holds`, or the runtime was shut down meanwhile.
+    #[track_caller]
+    pub fn check(self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds && self.is_calm() {
+            fail(what());
+        }
+    }
+
+    /// The value of what must succeed; none if it failed since the runtime was shut down meanwhile.
+    #[track_caller]
+    pub fn ok<T, E: Display>(self, result: Result<T, E>, what: &str) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.check(false, || format!("{what} fails: {error}"));
+                None
+            }
+        }
+    }
+}
+
+/// Must be dropped, once.
+#[derive(Debug)]
+pub struct Token(&'static str);
+
+impl Token {
+    pub fn new(kind: &'static str) -> Token {
+        *locked(&oracle().tokens).entry(kind).or_default() += 1;
+        Token(kind)
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        *locked(&oracle().tokens).entry(self.0).or_default() -= 1;
+    }
+}
+
+/// How many tokens of a kind are left.
+pub fn tokens(kind: &'static str) -> i64 {
+    locked(&oracle().tokens).get(kind).copied().unwrap_or(0)
+}
+
+/// The kinds of token of which some are left.
+pub fn tokens_left() -> Vec<(&'static str, i64)> {
+    locked(&oracle().tokens).iter().map(|(kind, left)| (*kind, *left)).filter(|(_, left)| *left != 0).collect()
+}
+
+/// Actor `number` is at this action now.
+pub fn at(number: usize, step: usize, action: &str) {
+    let mut seats = locked(&oracle().seats);
+    let seat = &mut seats[number];
+    (seat.action, seat.step, seat.since) = (action.to_owned(), step, oracle().beats.load(SeqCst));
+    seat.state = "is at";
+}
+
+/// Actor `number` has ended, or was dropped.
+pub fn leaves(number: usize, state: &'static str) {
+    locked(&oracle().seats)[number].state = state;
+}
+
+/// Waits on a thread until `condition` holds, within the bound.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let _watch = watch(what);
+    let mut nap = Duration::from_micros(100);
+    while !condition() {
+        thread::sleep(nap);
+        nap = (nap * 2).min(Duration::from_millis(5));
+    }
+}
+
+/// Something does not hold: prints all that helps, and ends the process.
+#[track_caller]
+pub fn fail(what: impl Display) -> ! {
+    let place = std::panic::Location::caller();
+    end(EXIT_WRONG, &format!("{what} [{place}]"))
+}
+
+/// A panic that is part of a program, or one that a shutdown may cause, goes on; any other is a failure.
+pub fn judge_panic(panic: &PanicHookInfo<'_>) {
+    let text = panic_text(panic.payload());
+    let is_known = text == ON_PURPOSE || text.contains("a shutdown of the runtime has dropped");
+    if !is_known {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let backtrace = std::backtrace::Backtrace::force_capture();
+        end(EXIT_WRONG, &format!("a panic: {text} [{place}]\n{backtrace}"));
+    }
+}
+
+/// What a panic said.
+pub fn panic_text(payload: &(dyn Any + Send)) -> String {
+    match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (_, Some(text)) => text.clone(),
+        _ => "a payload that is no text".to_owned(),
+    }
+}
+
+fn end(code: i32, what: &str) -> ! {
+    let oracle = oracle();
+    // Whoever comes second waits here for the end.
+    let _failed = locked(&oracle.failed);
+    let mut text = format!("\nFAILED: {what}\n\n{}\n\n{}\n", oracle.label, oracle.program);
+    for (number, seat) in locked(&oracle.seats).iter().enumerate() {
+        let Seat { host, action, step, steps, since, state } = seat;
+        let beats = (oracle.beats.load(SeqCst) - since) / 1000;
+        let _ = writeln!(text, "actor {number} ({host}) {state} {step}/{steps} `{action}`, since {beats} ms");
+    }
+    let _ = writeln!(text, "beats {} ms", oracle.beats.load(SeqCst) / 1000);
+    let calm = oracle.calm.load(SeqCst);
+    for watched in locked(&oracle.watched).values() {
+        let left = watched.due as i64 - calm as i64;
+        let _ = writeln!(text, "waits ({} ms left): {}", left / 1000, watched.what);
+    }
+    let _ = writeln!(text, "shutdowns {} begun, {} over", oracle.begun.load(SeqCst), oracle.over.load(SeqCst));
+    let _ = writeln!(text, "not dropped {:?}; threads {}", tokens_left(), faults::threads());
+    text += &stacks();
+    let _ = io::stderr().write_all(text.as_bytes());
+    // It takes locks that may be what hangs.
+    let metrics = faults::own_thread("metrics", || {
+        let _ = writeln!(io::stderr(), "{:?}", rt::metrics());
+    });
+    let asked = Instant::now();
+    while !metrics.is_finished() && asked.elapsed() < Duration::from_secs(2) {
+        thread::sleep(BEAT);
+    }
+    // SAFETY: ends the process at once; no destructor could be relied on.
+    unsafe { libc::_exit(code) }
+}
+
+/// What the kernel says that each thread does, and which descriptors are open.
+fn stacks() -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
+        let target = std::fs::read_link(entry.path()).unwrap_or_default();
+        let _ = writeln!(text, "descriptor {} {}", entry.file_name().display(), target.display());
+    }
+    for entry in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default().trim().to_owned();
+        let stat = read("stat");
+        let state =
+            stat.rsplit(')').next().unwrap_or_default().split_whitespace().next().unwrap_or_default().to_owned();
+        let call = read("syscall");
+        let call = call.split_whitespace().next().unwrap_or_default();
+        let _ = writeln!(text, "thread {} {} {state} in call {call}", entry.file_name().display(), read("comm"));
+    }
+    text
+}

@@ -1,0 +1,301 @@
+//! A program: what one run of the stress does, as data.
+//!
+//! A program has a configuration of the runtime, events that happen beside (a shutdown, threads that cannot be created), and actors.
+//! An actor is a sequence of actions on a host: a task, a thread inside `block_on`, a thread of another executor, and so on. Every
+//! action brings its own peers and ends by itself, so any action and any actor may be left out and the rest still ends. That is what
+//! makes a program shrinkable, and what the oracle relies on.
+//!
+//! # Text
+//! One line each: `config …`, `event …`, `actor HOST`, and below an actor its actions. `Program::from_str` reads what `Display`
+//! writes. Actions in the text that no longer exist are an error, so a program that is kept in the source stays valid or fails loudly.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::words::{Bytes, Few, Many, Ms, Word};
+use crate::{actions, words};
+
+words! {
+    /// Where an actor runs.
+    Host {
+        /// A spawned task.
+        Task,
+        /// `block_on` on a thread of its own.
+        Root,
+        /// Another executor on a thread of its own.
+        Foreign,
+        /// `block_on` on the main thread; a second such actor takes a thread.
+        Main,
+        /// `block_on` within a spawned task.
+        Nested,
+        /// `block_on` within `spawn_blocking`.
+        Pool,
+        /// A local task of a `block_on`.
+        Local,
+        /// `block_on` within `block_on`.
+        Inner,
+    }
+
+    /// Who does the other half of an action.
+    Party {
+        /// The same task, joined.
+        Joined,
+        Task,
+        /// A thread with another executor.
+        Foreign,
+        /// A thread inside `block_on`.
+        Root,
+        /// A call of `spawn_blocking` with another executor.
+        Pool,
+    }
+
+    /// How a thread inside `block_on` is configured.
+    RootMode { Default, No, Yes }
+
+    /// How often threads are stopped at an arbitrary instruction.
+    Preempt { Off, Light, Heavy }
+
+    SleepHow { Plain, Until, Past, Earlier, Later, Dropped, Raced, Moved }
+    DueHow { Zero, Past, Interval, Nanosecond, Timeout, Literal }
+    End { Finish, Cancel }
+    TimeoutOf { Pending, Ready, Shorter, Longer, Read }
+    CancelState { Queued, Yielding, Sleeping, Reading, Due, Finished, Itself }
+    /// What the waker of a read does.
+    WakeAct { Block, BlockOn, Spawn, Close, Read }
+    CrowdOf { Sleep, Join, Read, Yield }
+    WokenBy { Timer, Task, Foreign, Socket }
+    Sender { Own, Task, Foreign, Pool }
+    GuardWait { Yield, Sleep, Read }
+    ComputeOp { Read, Write, Accept, SendTo, RecvFrom, UnixRead, Joined, Sleep }
+    ChainEnd { Finish, Cancel, Left }
+    LocalKind { Plain, UsesOther, UsesOwn, Spawns, Panics }
+    PanicPlace { Task, Join, Waker, Destructor, Pool, PoolDestructor, Root, Output, Local }
+    DropAct { Nothing, Spawn, Sleep, SpawnJoin, Socket, Panic, Cancel, Yield }
+    DropPlace { Cancelled, Ended, Detached, Output, Left }
+
+    Stream { Tcp, Unix, Pipe }
+    Datagram { Udp, Unix }
+    WaitOp { Read, Write, Readable, PollRead, Accept, RecvFrom, Queued }
+    DeadlineHow { Before, Past, During, Moved, MovedEarlier, Cleared, Relative, RelativeAgain }
+    PollOp { Read, Readable, Write, LockedRead, LockedWrite, RecvFrom, Join, Sleep }
+
+    /// An operation on a shared connection.
+    SharedOp { Read, Write, Readable, Peek, PollRead, PollWrite, PeerClosed, Hold, Copies }
+    /// What ends an operation on a shared connection.
+    Bound { Drop, Deadline, Timeout, Race }
+    SharedEnd { Close, CloseBoth, Drop, Finish, Clear, Move }
+
+    By { Thread, Two, Task, Destructor, Pool, Root }
+    Restart { Use, Builder, Other, Later }
+    /// What a thread-local value of a worker does when its thread ends.
+    Residue { None, Sleep, Spawn, Shutdown }
+}
+
+actions! {
+    /// What an actor does. Weights are per thousand, roughly.
+    Action {
+        // ---- timers ----
+        40 Sleep { ms: Ms, how: SleepHow },
+        /// Loops over timers that are due already, beside another task.
+        20 Due { rounds: Many, how: DueHow, end: End },
+        15 Interval { ms: Ms, ticks: Few },
+        25 Timeout { ms: Ms, of: TimeoutOf },
+        20 Sleeps { tasks: Many, ms: Ms },
+        // ---- tasks ----
+        30 Join { tasks: Many, yields: Few },
+        20 Detach { tasks: Many },
+        40 Cancel { tasks: Few, state: CancelState },
+        20 Pool { calls: Few, ms: Ms },
+        /// Calls of `block_on` within a task, and afterwards a blocking receive from a task that it spawned.
+        30 Nested { depth: Few, ms: Ms, woken: WokenBy },
+        /// Tasks that each call `block_on`.
+        10 Crowd { tasks: Many, of: CrowdOf, ms: Ms },
+        /// Tasks that block their threads on a channel.
+        40 Recv { tasks: Few, sender: Sender, ms: Ms },
+        /// A root that holds a lock across an await, against tasks that take it.
+        30 Guard { rounds: Many, wait: GuardWait },
+        /// A task that computes in each of its turns before it comes to its operation.
+        40 Compute { ms: Ms, op: ComputeOp },
+        /// Tasks that always yield, beside an echo.
+        20 Yield { tasks: Many, echoes: Few },
+        10 Chain { tasks: Many, end: ChainEnd },
+        25 Locals { tasks: Few, kind: LocalKind },
+        30 Panic { place: PanicPlace },
+        30 Destructor { act: DropAct, place: DropPlace },
+        /// Blocks the actor's own thread.
+        5 Pause { ms: Ms },
+        /// Blocks the actor's own thread within a turn, and spawns a task afterwards: a restart may lie between.
+        15 Stall { ms: Ms },
+        /// A task that blocks its thread meanwhile wakes another one, which is spawned afterwards.
+        15 Bridge { ms: Ms },
+        /// Threads that wake one future over and over: no wake-up is lost.
+        25 Wakes { threads: Few, wakes: Many },
+        /// Wakers that outlive their task.
+        10 Stale { tasks: Few, wakes: Few },
+        /// Many threads in `block_on`, each with a connection and a timer.
+        15 Roots { threads: Many, ms: Ms },
+        // ---- sockets ----
+        40 Echo { stream: Stream, peer: Party, bytes: Bytes, rounds: Few },
+        20 Half { stream: Stream, peer: Party, bytes: Bytes },
+        /// Readers and writers that wait when their socket is closed; then the slot is used again.
+        40 Close { stream: Stream, waiters: Few, by: Party, ms: Ms },
+        50 Deadline { op: WaitOp, how: DeadlineHow, by: Party, ms: Ms },
+        /// A read with a timeout against a close at the same moment, and again with the slot's next owner.
+        40 Reuse { stream: Stream, rounds: Many, ms: Ms },
+        /// A waker whose destructor closes the socket that it waits for; the slot's next owner has a timeout.
+        15 Closer { stream: Stream, ms: Ms },
+        30 Accept { dials: Few, by: Party, ms: Ms },
+        20 Datagrams { kind: Datagram, count: Few, by: Party },
+        /// Polls with a new waker each.
+        30 Wakers { polls: Many, op: PollOp },
+        /// Whether a poll sees the end of a stream that the kernel has.
+        10 Liveness { stream: Stream },
+        /// Tasks whose operations never have to wait, beside others.
+        20 Greedy { stream: Stream, tasks: Few, bytes: Bytes },
+        /// A connection that is used again after a while, in which the runtime may have been restarted.
+        20 Survive { stream: Stream, ms: Ms },
+        /// A waker that does more than to wake, beside another read.
+        20 Waker { act: WakeAct },
+        /// A dial by name beside a blocking pool that is busy.
+        5 Names { calls: Few, ms: Ms },
+        // ---- connections that several actors use ----
+        120 Use { slot: Few, op: SharedOp, bound: Bound, ms: Ms },
+        40 Shut { slot: Few, how: SharedEnd, ms: Ms },
+    }
+}
+
+actions! {
+    /// What happens beside the actors.
+    Event {
+        10 Shutdown { after: Ms, timeout: Ms, by: By, restart: Restart, residue: Residue },
+        /// So many calls of pthread_create(3) by the runtime fail.
+        10 Refuse { after: Ms, threads: Few },
+    }
+}
+
+/// How the runtime is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub workers: u64,
+    pub spares: u64,
+    /// Threads for blocking calls.
+    pub blocking: u64,
+    pub root: RootMode,
+    /// For how long the report of a blocked task holds up sysmon.
+    pub report: Ms,
+    pub preempt: Preempt,
+    /// How late anything may be, if not as late as by default.
+    pub late: Ms,
+    /// Threads that cannot be created from the start.
+    pub refuse: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    pub host: Host,
+    pub actions: Vec<Action>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    pub config: Config,
+    pub events: Vec<Event>,
+    pub actors: Vec<Actor>,
+}
+
+impl Program {
+    /// Whether the runtime may be shut down while actors run, so that tasks may be dropped and operations fail.
+    pub fn is_stormy(&self) -> bool {
+        self.events.iter().any(|event| matches!(event, Event::Shutdown { .. }))
+    }
+
+    /// How many parts it has, as a measure for shrinking.
+    pub fn parts(&self) -> usize {
+        self.events.len() + self.actors.iter().map(|actor| 1 + actor.actions.len()).sum::<usize>()
+    }
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            workers: 2,
+            spares: 64,
+            blocking: 256,
+            root: RootMode::Default,
+            report: Ms(0),
+            preempt: Preempt::Off,
+            late: Ms(0),
+            refuse: 0,
+        }
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Config { workers, spares, blocking, root, report, preempt, late, refuse } = self;
+        write!(f, "workers={workers} spares={spares} blocking={blocking} root={} ", root.write())?;
+        write!(f, "report={} preempt={} late={} refuse={refuse}", report.write(), preempt.write(), late.write())
+    }
+}
+
+impl FromStr for Config {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Config, String> {
+        let mut config = Config::default();
+        for part in text.split_whitespace() {
+            let (name, value) = part.split_once('=').ok_or(format!("`{part}` is no setting"))?;
+            fn put<T>(place: &mut T, value: Option<T>, part: &str) -> Result<(), String> {
+                *place = value.ok_or(format!("`{part}` has no such value"))?;
+                Ok(())
+            }
+            match name {
+                "workers" => put(&mut config.workers, value.parse().ok(), part)?,
+                "spares" => put(&mut config.spares, value.parse().ok(), part)?,
+                "blocking" => put(&mut config.blocking, value.parse().ok(), part)?,
+                "root" => put(&mut config.root, Word::read(value), part)?,
+                "report" => put(&mut config.report, Word::read(value), part)?,
+                "preempt" => put(&mut config.preempt, Word::read(value), part)?,
+                "late" => put(&mut config.late, Word::read(value), part)?,
+                "refuse" => put(&mut config.refuse, value.parse().ok(), part)?,
+                _ => return Err(format!("`{part}` is no setting")),
+            }
+        }
+        Ok(config)
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "config {}", self.config)?;
+        self.events.iter().try_for_each(|event| writeln!(f, "event {event}"))?;
+        for actor in &self.actors {
+            writeln!(f, "actor {}", actor.host.write())?;
+            actor.actions.iter().try_for_each(|action| writeln!(f, "    {action}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Program {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Program, String> {
+        let mut program = Program { config: Config::default(), events: Vec::new(), actors: Vec::new() };
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            match line.split_once(' ').unwrap_or((line, "")) {
+                ("config", rest) => program.config = rest.parse()?,
+                ("event", rest) => program.events.push(rest.parse()?),
+                ("actor", host) => {
+                    let host = Host::read(host).ok_or(format!("`{host}` is no host"))?;
+                    program.actors.push(Actor { host, actions: Vec::new() });
+                }
+                _ => {
+                    let actor = program.actors.last_mut().ok_or(format!("`{line}` has no actor"))?;
+                    actor.actions.push(line.parse()?);
+                }
+            }
+        }
+        Ok(program)
+    }
+}

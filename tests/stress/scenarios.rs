@@ -1,0 +1,379 @@
+//! Directed programs: each was failed by a defect that is mended now, or is the sort of case that it stood for.
+//!
+//! Random programs find most of these too, given time; here each has a test of its own that finds it within seconds. The defects'
+//! names are those of docs/RELIABILITY.md.
+
+use crate::program::Program;
+use crate::shrink::{Outcome, run};
+
+/// Runs a program `times` times in processes of their own.
+#[track_caller]
+fn holds(times: usize, text: &str) {
+    if std::env::var(crate::shrink::PROGRAM).is_ok() {
+        return;
+    }
+    let program: Program = text.parse().unwrap_or_else(|error| panic!("{error}"));
+    for _ in 0..times {
+        if let Outcome::Failed(output) = run(&program, "a directed program of tests/stress/scenarios.rs") {
+            panic!("{output}");
+        }
+    }
+}
+
+/// The same with some settings in place of `SETTINGS`.
+#[track_caller]
+fn holds_with(settings: &[&str], times: usize, text: &str) {
+    for settings in settings {
+        holds(times, &text.replace("SETTINGS", settings));
+    }
+}
+
+/// A1: what a root waits for is not kept by a task that its thread has picked up.
+#[test]
+fn roots_go_on_beside_tasks_that_block() {
+    holds_with(
+        &["workers=1", "workers=2", "workers=4"],
+        1,
+        "config SETTINGS
+         actor root
+             Recv tasks=2 sender=own ms=40
+             Guard rounds=100 wait=yield
+             Guard rounds=30 wait=sleep
+             Guard rounds=30 wait=read
+         actor local
+             Recv tasks=1 sender=own ms=40
+         actor inner
+             Recv tasks=1 sender=own ms=40
+         actor main
+             Recv tasks=3 sender=own ms=60",
+    );
+}
+
+/// A2: the first operation of a turn is let through, however long the turn is.
+#[test]
+fn operations_are_done_after_computations() {
+    holds_with(
+        &["workers=1", "workers=2"],
+        1,
+        "config SETTINGS
+         actor foreign
+             Compute ms=18 op=read
+             Compute ms=18 op=write
+             Compute ms=18 op=accept
+             Compute ms=18 op=sendto
+             Compute ms=18 op=recvfrom
+             Compute ms=18 op=unixread
+             Compute ms=18 op=joined
+             Compute ms=18 op=sleep
+             Compute ms=9 op=read",
+    );
+}
+
+/// A3: loops over timers that are due take from the budget.
+#[test]
+fn timers_that_are_due_let_others_run() {
+    for how in ["zero", "past", "interval", "nanosecond", "timeout", "literal"] {
+        holds_with(
+            &[how],
+            1,
+            "config workers=1
+             actor foreign
+                 Due rounds=100 how=SETTINGS end=finish
+                 Due rounds=1 how=SETTINGS end=cancel",
+        );
+    }
+}
+
+/// A4: there is no number of runnable tasks from which on the network is polled by sysmon only.
+#[test]
+fn a_crowd_that_yields_does_not_starve_the_network() {
+    holds_with(
+        &["100", "260", "300"],
+        1,
+        "config workers=1 spares=0
+         actor foreign
+             Yield tasks=SETTINGS echoes=4",
+    );
+}
+
+/// A5: a thread that a nested `block_on` gives back to its task is watched.
+#[test]
+fn a_task_is_watched_after_its_nested_block_on() {
+    holds_with(
+        &["workers=1", "workers=2", "workers=4"],
+        1,
+        "config SETTINGS
+         actor foreign
+             Nested depth=1 ms=400 woken=foreign
+             Nested depth=2 ms=400 woken=foreign
+             Nested depth=1 ms=200 woken=timer
+             Nested depth=1 ms=200 woken=socket
+             Nested depth=1 ms=200 woken=task",
+    );
+}
+
+/// A6: whoever holds the role of polling does not run tasks.
+#[test]
+fn nobody_keeps_the_role_of_polling_while_a_task_blocks() {
+    holds_with(
+        &["root=default", "root=no"],
+        1,
+        "config workers=2 preempt=heavy late=4000 SETTINGS
+         actor root
+             Echo stream=unix peer=task bytes=1 rounds=200
+             Echo stream=unix peer=foreign bytes=1 rounds=200
+         actor foreign
+             Echo stream=tcp peer=root bytes=1 rounds=200
+         actor task
+             Recv tasks=2 sender=foreign ms=6000
+         actor task
+             Recv tasks=1 sender=task ms=5000",
+    );
+}
+
+/// A7: more tasks in `block_on` than there are threads for.
+#[test]
+fn a_crowd_in_nested_block_on_ends() {
+    holds_with(
+        &["workers=1", "workers=4"],
+        1,
+        "config SETTINGS
+         actor foreign
+             Crowd tasks=200 of=sleep ms=30
+             Crowd tasks=200 of=yield ms=0
+             Crowd tasks=200 of=read ms=30
+             Crowd tasks=200 of=join ms=1",
+    );
+}
+
+/// A8: names are looked up beside a blocking pool that is full.
+#[test]
+fn names_are_looked_up_beside_a_full_pool() {
+    holds(
+        1,
+        "config blocking=16 late=4000
+         actor foreign
+             Names calls=1 ms=6000",
+    );
+}
+
+/// B1: what a closed socket left armed is nothing to the slot's next owner.
+#[test]
+fn deadlines_fire_in_a_slot_that_was_used_before() {
+    for stream in ["unix", "tcp", "pipe"] {
+        holds_with(
+            &[stream],
+            1,
+            "config workers=2
+             actor root
+                 Closer stream=SETTINGS ms=10
+                 Closer stream=SETTINGS ms=0
+             actor foreign
+                 Closer stream=SETTINGS ms=10",
+        );
+    }
+}
+
+/// B1, B2: the same races without tricks, with threads that are stopped anywhere.
+#[test]
+fn deadlines_fire_in_slots_that_are_used_again_and_again() {
+    holds_with(
+        &["unix", "tcp"],
+        1,
+        "config workers=2 preempt=heavy
+         actor root
+             Reuse stream=SETTINGS rounds=1000 ms=19
+         actor foreign
+             Reuse stream=SETTINGS rounds=1000 ms=10",
+    );
+}
+
+/// B3: a task of the runtime that there is now is not queued with one of before.
+#[test]
+fn tasks_outlive_a_restart_that_their_spawner_slept_through() {
+    for host in ["root", "main", "local", "foreign", "nested", "pool"] {
+        holds_with(
+            &[host],
+            1,
+            "config workers=2
+             event Shutdown after=60 timeout=0 by=thread restart=use residue=none
+             actor SETTINGS
+                 Sleep ms=5 how=plain
+                 Stall ms=200
+                 Stall ms=0
+             actor SETTINGS
+                 Bridge ms=300
+                 Bridge ms=0",
+        );
+    }
+}
+
+/// B4: entries that a shutdown leaves in a heap have a poller.
+#[test]
+fn timers_of_another_executor_fire_after_a_restart() {
+    holds(
+        2,
+        "config workers=1
+         event Shutdown after=150 timeout=1000 by=thread restart=use residue=none
+         actor foreign
+             Use slot=4 op=read bound=drop ms=0
+             Shut slot=4 how=move ms=900
+             Pause ms=300
+             Sleep ms=1500 how=plain",
+    );
+}
+
+/// B5: a report that takes its time holds up no sleep.
+#[test]
+fn sleeps_are_in_time_while_a_report_is_slow() {
+    holds(
+        1,
+        "config workers=2 report=13000 late=3000
+         actor foreign
+             Recv tasks=1 sender=foreign ms=100
+             Sleep ms=6000 how=plain",
+    );
+}
+
+/// C1: destructors that wait or shut down themselves do not hold up a shutdown.
+#[test]
+fn a_shutdown_returns_whatever_destructors_do() {
+    for act in ["sleep", "spawnjoin", "socket", "spawn", "cancel", "panic"] {
+        holds_with(
+            &[act],
+            1,
+            "config workers=2
+             event Shutdown after=100 timeout=500 by=destructor restart=use residue=none
+             actor foreign
+                 Destructor act=SETTINGS place=left
+                 Destructor act=SETTINGS place=left
+                 Sleep ms=300 how=plain",
+        );
+    }
+    for residue in ["sleep", "spawn", "shutdown"] {
+        holds_with(
+            &[residue],
+            1,
+            "config workers=2
+             event Shutdown after=50 timeout=500 by=thread restart=use residue=SETTINGS
+             actor foreign
+                 Sleep ms=300 how=plain",
+        );
+    }
+}
+
+/// C1: tasks that wait for each other are dropped one by one.
+#[test]
+fn a_shutdown_drops_a_long_chain_of_tasks() {
+    holds(
+        1,
+        "config workers=2
+         event Shutdown after=1500 timeout=5000 by=thread restart=use residue=none
+         actor foreign
+             Chain tasks=100000 end=left
+             Sleep ms=2000 how=plain",
+    );
+}
+
+/// C2: a shutdown waits for a task that is in its turn, on whatever thread.
+#[test]
+fn a_shutdown_waits_for_turns_to_end() {
+    holds_with(
+        &["root=yes", "root=no", "root=default"],
+        1,
+        "config workers=1 SETTINGS
+         event Shutdown after=150 timeout=5000 by=thread restart=use residue=none
+         actor root
+             Sleep ms=1000 how=plain
+         actor foreign
+             Sleep ms=50 how=plain
+             Recv tasks=1 sender=foreign ms=600",
+    );
+}
+
+/// C3: a thread that cannot be created is tried again.
+#[test]
+fn the_runtime_goes_on_after_a_thread_was_refused() {
+    for threads in [1, 3] {
+        holds_with(
+            &[&threads.to_string()],
+            1,
+            "config workers=2 preempt=off
+             event Refuse after=0 threads=SETTINGS
+             actor foreign
+                 Sleep ms=60 how=plain
+                 Join tasks=3 yields=1
+             actor foreign
+                 Sleep ms=80 how=plain
+                 Echo stream=unix peer=foreign bytes=1 rounds=3",
+        );
+        holds_with(
+            &[&threads.to_string()],
+            1,
+            "config workers=2 preempt=off refuse=SETTINGS
+             actor foreign
+                 Recv tasks=2 sender=task ms=40
+                 Recv tasks=2 sender=pool ms=40
+                 Timeout ms=20 of=read",
+        );
+    }
+    // A call for the pool is not made by whoever waits for it.
+    holds(
+        1,
+        "config workers=2
+         event Refuse after=30 threads=1
+         actor foreign
+             Sleep ms=20 how=plain
+         actor foreign
+             Sleep ms=60 how=plain
+             Datagrams kind=udp count=1 by=pool",
+    );
+}
+
+/// C4: spare workers that have ended are joined or detached.
+#[test]
+fn threads_that_have_ended_are_let_go() {
+    holds(
+        1,
+        "config workers=1
+         actor foreign
+             Crowd tasks=60 of=sleep ms=300
+             Sleep ms=3500 how=plain
+             Crowd tasks=60 of=sleep ms=300
+             Sleep ms=3500 how=plain
+             Crowd tasks=60 of=sleep ms=300
+             Sleep ms=3500 how=plain",
+    );
+}
+
+/// C5: a task-local value whose destructor uses its own key.
+#[test]
+fn destructors_of_local_values_end() {
+    for kind in ["plain", "usesother", "usesown", "spawns", "panics"] {
+        holds_with(
+            &[kind],
+            1,
+            "config workers=2
+             actor task
+                 Locals tasks=3 kind=SETTINGS
+             actor root
+                 Locals tasks=3 kind=SETTINGS",
+        );
+    }
+}
+
+/// C6: polls with ever-new wakers keep a bounded number of them.
+#[test]
+fn polls_with_new_wakers_keep_few_of_them() {
+    for op in ["read", "readable", "write", "lockedread", "lockedwrite", "recvfrom", "join", "sleep"] {
+        holds_with(
+            &[op],
+            1,
+            "config workers=2
+             actor foreign
+                 Wakers polls=3000 op=SETTINGS
+             actor task
+                 Wakers polls=3000 op=SETTINGS",
+        );
+    }
+}

@@ -1,0 +1,318 @@
+//! Runs programs in child processes, and makes a program that fails smaller.
+//!
+//! Every run is a process of its own: it has the settings that its program says, and what a failure leaves behind ends with it. Besides the
+//! child's own bounds there is one here, for a child that does not even notice.
+//!
+//! # Shrinking
+//! A smaller program is kept if it fails in [`FAILS`] of [`TRIES`] runs, since schedules differ from run to run. First halves of the
+//! actors are left out, then single actors, events and actions; then settings and values are made simpler, one at a time. It goes on
+//! until nothing changes or its time is over.
+
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::generate;
+use crate::oracle::{EXIT_HANGS, EXIT_WRONG};
+use crate::program::{Config, Preempt, Program, RootMode};
+use crate::words::Ms;
+
+/// Variables of a child: its program, and how it is run again.
+pub const PROGRAM: &str = "NETPOLL_STRESS_PROGRAM";
+pub const LABEL: &str = "NETPOLL_STRESS_LABEL";
+
+/// For how long a child may run.
+const CHILD_MAX: Duration = Duration::from_secs(300);
+/// Runs of a smaller program, and how many of them must fail.
+const TRIES: usize = 4;
+const FAILS: usize = 2;
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Outcome {
+    Passed,
+    /// What it printed.
+    Failed(String),
+}
+
+/// Runs a program in a child process.
+pub fn run(program: &Program, label: &str) -> Outcome {
+    let mut command = Command::new(std::env::current_exe().expect("the test binary has a path"));
+    command.args(["--exact", "child", "--nocapture", "--test-threads=1"]);
+    command.env(PROGRAM, program.to_string()).env(LABEL, label).env_remove("NETPOLL_THREADS");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("a child process");
+    let mut output = child.stderr.take().expect("its standard error");
+    let reader = thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = output.read_to_end(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    let ended = wait(&mut child);
+    let text = reader.join().unwrap_or_default();
+    match ended {
+        Some(status) if status.success() => Outcome::Passed,
+        Some(status) => {
+            let known = matches!(status.code(), Some(EXIT_WRONG | EXIT_HANGS)) && text.contains("FAILED: ");
+            let how = match status.signal() {
+                _ if known => String::new(),
+                Some(signal) => format!("FAILED: ended by signal {signal}\n{label}\n{program}"),
+                None => format!("FAILED: {status}\n{label}\n{program}"),
+            };
+            Outcome::Failed(format!("{text}\n{how}"))
+        }
+        None => Outcome::Failed(format!("{text}\nFAILED: the process hangs\n{label}\n{program}")),
+    }
+}
+
+fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
+    let start = Instant::now();
+    let mut nap = Duration::from_millis(1);
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status),
+            Ok(None) if start.elapsed() < CHILD_MAX => thread::sleep(nap),
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return None;
+            }
+        }
+        nap = (nap * 2).min(Duration::from_millis(20));
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.trim().parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+/// What a run of the stress does.
+#[derive(Debug)]
+pub struct Plan {
+    /// One program only, with its label, so many times.
+    one: Option<(Program, String, u64)>,
+    first: u64,
+    length: Duration,
+    jobs: usize,
+    shrinking: Duration,
+    /// Go on after a failure.
+    keep_going: bool,
+}
+
+impl Plan {
+    pub fn from_environment() -> Plan {
+        let length = Duration::from_secs(number("NETPOLL_STRESS_SECONDS").unwrap_or(4));
+        let runs = number("NETPOLL_STRESS_RUNS").unwrap_or(1);
+        let one = match (number("NETPOLL_STRESS_SEED"), std::env::var("NETPOLL_STRESS_FILE")) {
+            (Some(seed), _) => Some((program_of(seed), label(seed), runs)),
+            (None, Ok(path)) => {
+                let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+                let program = text.parse().unwrap_or_else(|error| panic!("{path}: {error}"));
+                Some((program, format!("NETPOLL_STRESS_FILE={path}"), runs))
+            }
+            _ => None,
+        };
+        Plan {
+            one,
+            first: number("NETPOLL_STRESS_FIRST").unwrap_or(1),
+            length,
+            jobs: number("NETPOLL_STRESS_JOBS").unwrap_or(2) as usize,
+            shrinking: Duration::from_secs(number("NETPOLL_STRESS_SHRINK").unwrap_or(0)),
+            keep_going: number("NETPOLL_STRESS_KEEP_GOING") == Some(1),
+        }
+    }
+
+    /// Runs it, and panics with what failed.
+    pub fn carry_out(&self) {
+        let (next, stop) = (AtomicU64::new(self.first), AtomicBool::new(false));
+        let failed = Mutex::new(Vec::new());
+        let begin = Instant::now();
+        let ran = AtomicU64::new(0);
+        thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                scope.spawn(|| {
+                    while !stop.load(SeqCst) {
+                        let seed = next.fetch_add(1, SeqCst);
+                        let is_over = match &self.one {
+                            Some((_, _, runs)) => seed - self.first >= *runs,
+                            None => begin.elapsed() >= self.length,
+                        };
+                        if is_over {
+                            return;
+                        }
+                        let (program, label) = match &self.one {
+                            Some((program, label, _)) => (program.clone(), label.clone()),
+                            None => (program_of(seed), label(seed)),
+                        };
+                        if !is_wanted(&program) {
+                            continue;
+                        }
+                        ran.fetch_add(1, SeqCst);
+                        if let Outcome::Failed(text) = run(&program, &label) {
+                            stop.store(!self.keep_going, SeqCst);
+                            if self.keep_going {
+                                println!("{text}");
+                            }
+                            failed.lock().unwrap_or_else(PoisonError::into_inner).push((program, text));
+                        }
+                    }
+                });
+            }
+        });
+        let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (ran, seconds) = (ran.load(SeqCst), begin.elapsed().as_secs());
+        println!("{ran} programs from seed {} in {seconds} s, {} failed", self.first, failed.len());
+        let Some((program, text)) = failed.into_iter().next() else { return };
+        println!("{text}");
+        if !self.shrinking.is_zero() {
+            let small = shrink(program, Instant::now() + self.shrinking);
+            println!("\nSHRUNK to {} parts:\n{small}", small.parts());
+        }
+        panic!("a program of the stress failed");
+    }
+}
+
+/// How the program of a seed is run again.
+fn label(seed: u64) -> String {
+    format!(
+        "NETPOLL_STRESS_SEED={seed} cargo test --test stress random (the same program; threads are scheduled as they are)"
+    )
+}
+
+/// Whether the text of a program has the word that the environment wants in all.
+fn is_wanted(program: &Program) -> bool {
+    std::env::var("NETPOLL_STRESS_WITH").map_or(true, |word| program.to_string().contains(&word))
+}
+
+/// The program of `seed`, without the actions and events whose text has a word that the environment excludes.
+fn program_of(seed: u64) -> Program {
+    let mut program = generate::program(seed, true);
+    let Ok(words) = std::env::var("NETPOLL_STRESS_WITHOUT") else { return program };
+    let excluded = |text: String| words.split(',').any(|word| !word.is_empty() && text.contains(word));
+    if excluded("Refuse".to_owned()) {
+        program.config.refuse = 0;
+    }
+    program.events.retain(|event| !excluded(event.to_string()));
+    program.actors.iter_mut().for_each(|actor| actor.actions.retain(|action| !excluded(action.to_string())));
+    program
+}
+
+/// Whether enough runs of a program fail.
+fn fails(program: &Program) -> bool {
+    let failed = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..TRIES {
+            scope.spawn(|| {
+                if let Outcome::Failed(_) = run(program, "shrinking") {
+                    failed.fetch_add(1, SeqCst);
+                }
+            });
+        }
+    });
+    failed.load(SeqCst) as usize >= FAILS
+}
+
+/// The smallest program found until `end` that still fails.
+pub fn shrink(mut program: Program, end: Instant) -> Program {
+    loop {
+        let before = program.clone();
+        for step in [fewer_actors, fewer_parts, simpler_settings, simpler_values] {
+            let mut at = 0;
+            while Instant::now() < end {
+                let Some(smaller) = step(&program).into_iter().nth(at) else { break };
+                if fails(&smaller) {
+                    println!("{} parts still fail", smaller.parts());
+                    program = smaller;
+                } else {
+                    at += 1;
+                }
+            }
+        }
+        if program == before || Instant::now() >= end {
+            return program;
+        }
+    }
+}
+
+/// Without half of the actors.
+fn fewer_actors(program: &Program) -> Vec<Program> {
+    let half = program.actors.len() / 2;
+    if half == 0 {
+        return Vec::new();
+    }
+    let with = |actors: &[_]| Program { actors: actors.to_vec(), ..program.clone() };
+    vec![with(&program.actors[..half]), with(&program.actors[half..])]
+}
+
+/// Without one actor, one event or one action.
+fn fewer_parts(program: &Program) -> Vec<Program> {
+    let mut found = Vec::new();
+    let mut without = |remove: &dyn Fn(&mut Program)| {
+        let mut smaller = program.clone();
+        remove(&mut smaller);
+        found.push(smaller);
+    };
+    for event in 0..program.events.len() {
+        without(&|smaller| _ = smaller.events.remove(event));
+    }
+    if program.actors.len() > 1 {
+        for actor in 0..program.actors.len() {
+            without(&|smaller| _ = smaller.actors.remove(actor));
+        }
+    }
+    for (number, actor) in program.actors.iter().enumerate() {
+        if actor.actions.len() > 1 {
+            for action in 0..actor.actions.len() {
+                without(&|smaller| _ = smaller.actors[number].actions.remove(action));
+            }
+        }
+    }
+    found
+}
+
+/// With one setting as it is by default.
+fn simpler_settings(program: &Program) -> Vec<Program> {
+    let default = Config::default();
+    let mut found = Vec::new();
+    let mut with = |set: &dyn Fn(&mut Config)| {
+        let mut simpler = program.clone();
+        set(&mut simpler.config);
+        if simpler != *program {
+            found.push(simpler);
+        }
+    };
+    with(&|config| config.preempt = Preempt::Off);
+    with(&|config| config.root = RootMode::Default);
+    with(&|config| config.spares = default.spares);
+    with(&|config| config.blocking = default.blocking);
+    with(&|config| config.report = Ms(0));
+    with(&|config| config.workers = 1);
+    found
+}
+
+/// With one value of one part simpler.
+fn simpler_values(program: &Program) -> Vec<Program> {
+    let mut found = Vec::new();
+    for (number, event) in program.events.iter().enumerate() {
+        for simpler in event.simpler() {
+            let mut smaller = program.clone();
+            smaller.events[number] = simpler;
+            found.push(smaller);
+        }
+    }
+    for (number, actor) in program.actors.iter().enumerate() {
+        for (step, action) in actor.actions.iter().enumerate() {
+            for simpler in action.simpler() {
+                let mut smaller = program.clone();
+                smaller.actors[number].actions[step] = simpler;
+                found.push(smaller);
+            }
+        }
+    }
+    found
+}
