@@ -49,6 +49,7 @@
 //! * `hyper`: hyper 1.x on our streams, and an HTTP/1 and HTTP/2 server, in `netpoll::hyper`.
 //! * `quinn`: QUIC by quinn on [`net::UdpSocket`], in `netpoll::quinn`.
 //! * `signal`: the signals of the process as streams, in `netpoll::signal`.
+//! * `tower`: tower services, such as an axum `Router`, on the HTTP server: `netpoll::hyper::serve_tower`.
 //! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for our streams and references to them, without tokio's runtime: h2, tokio-postgres and
 //!   the like take our streams as they are.
 //!

@@ -6,15 +6,13 @@
 //! curl --http2-prior-knowledge --data 'some text' http://127.0.0.1:8080/shout
 //! ```
 //!
-//! Shows the one line that an axum program changes: a `Router` is a tower service, which `service_fn` makes one of hyper's.
+//! Shows the one line that an axum program changes: `netpoll::hyper::serve_tower` in the place of `axum::serve`.
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
-use hyper::service::service_fn;
 use netpoll::net::TcpListener;
 use netpoll::{io, task, time};
-use tower_service::Service;
 
 async fn hello(Path(name): Path<String>) -> String {
     // What waits, waits with our timers.
@@ -32,6 +30,6 @@ fn main() -> io::Result<()> {
     task::block_on(async {
         let listener = TcpListener::bind(addr).await?;
         println!("listening on {}", listener.local_addr()?);
-        netpoll::hyper::serve(listener, service_fn(move |request| app.clone().call(request))).await
+        netpoll::hyper::serve_tower(listener, app).await
     })
 }

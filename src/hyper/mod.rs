@@ -42,9 +42,13 @@ mod listener;
 mod rt;
 mod server;
 mod streams;
+#[cfg(feature = "tower")]
+mod tower;
 mod wire;
 
 pub use io::Io;
 pub use listener::{Listener, Watch};
 pub use rt::{Executor, Timer};
 pub use server::{Server, serve};
+#[cfg(feature = "tower")]
+pub use tower::{Tower, TowerFuture, serve_tower};

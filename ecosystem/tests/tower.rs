@@ -1,0 +1,229 @@
+//! tower's services on `netpoll::hyper::Server`: an axum `Router` over both versions of HTTP, a service that is not ready at once, one
+//! per connection.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+mod serving;
+
+use std::convert::Infallible;
+use std::future::{Ready, pending, ready};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::extract::{Extension, Path, State};
+use axum::routing::{get, post};
+use axum::{Router, body::Body};
+use common::{becomes, run};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, StatusCode};
+use netpoll::hyper::{Executor, Server, Tower, serve_tower};
+use netpoll::net::TcpStream;
+use netpoll::prelude::*;
+use netpoll::unix::{UnixListener, UnixStream};
+use netpoll::{io, task};
+use serving::{receive, send};
+use tower_service::Service;
+
+async fn hello(Path(name): Path<String>) -> String {
+    task::sleep(Duration::from_millis(1)).await;
+    format!("Hello, {name}!")
+}
+
+async fn shout(State(mark): State<&'static str>, text: String) -> String {
+    format!("{}{mark}", text.to_uppercase())
+}
+
+fn app() -> Router {
+    Router::new().route("/hello/{name}", get(hello)).route("/shout", post(shout)).with_state("!")
+}
+
+async fn get_body(stream: &TcpStream, path: &str) -> Vec<u8> {
+    send(stream, path).await;
+    receive(stream).await.unwrap().1
+}
+
+#[test]
+fn axum_router_is_served_over_http1_and_http2() {
+    run(async {
+        let listener = Arc::new(common::listener().await);
+        let addr = listener.local_addr().unwrap();
+        let server = task::spawn(serve_tower(Arc::clone(&listener), app()));
+        let stream = TcpStream::connect(addr).await.unwrap();
+        for _ in 0..10 {
+            assert_eq!(get_body(&stream, "/hello/you").await, b"Hello, you!");
+        }
+        stream.write_all(b"POST /shout HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\ntext").await.unwrap();
+        assert_eq!(receive(&stream).await.unwrap().1, b"TEXT!");
+        send(&stream, "/nowhere").await;
+        assert!(receive(&stream).await.unwrap().0.starts_with("HTTP/1.1 404"));
+
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(Executor, TcpStream::connect(addr).await.unwrap()).await.unwrap();
+        let connection = task::spawn(connection);
+        for (path, body, answer) in [("hello/h2", "", "Hello, h2!"), ("shout", "text", "TEXT!")] {
+            let request = Request::builder().uri(format!("http://h/{path}"));
+            let request = request.method(if body.is_empty() { "GET" } else { "POST" });
+            let response = sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), answer);
+        }
+        listener.close().await.unwrap();
+        server.await.unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+        drop(sender);
+        connection.await.unwrap();
+    });
+}
+
+#[test]
+fn axum_router_is_served_over_unix_sockets_with_settings() {
+    run(async {
+        let path = std::env::temp_dir().join(format!("netpoll-tower-{}.sock", std::process::id()));
+        let listener = Arc::new(UnixListener::bind(&path).await.unwrap());
+        let mut settings = Server::new();
+        settings.max_connections(2).http1().keep_alive(false);
+        let server = task::spawn({
+            let listener = Arc::clone(&listener);
+            async move { settings.serve_tower(listener, app()).await }
+        });
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        stream.write_all(b"GET /hello/unix HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK") && text.ends_with("Hello, unix!"), "{text}");
+        listener.close().await.unwrap();
+        server.await.unwrap();
+    });
+}
+
+/// What axum's `ConnectInfo` is for.
+#[test]
+fn axum_handler_learns_the_peer_of_its_connection() {
+    run(async {
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        let whoami = async |Extension(peer): Extension<SocketAddr>| peer.to_string();
+        let app = Router::new().route("/", get(whoami));
+        let connect = |stream: TcpStream| {
+            let app = app.clone();
+            async move {
+                let peer = stream.peer_addr()?;
+                io::Result::Ok((stream, Tower::new(app.layer(Extension(peer)))))
+            }
+        };
+        let stop = async {
+            for _ in 0..3 {
+                let stream = TcpStream::connect(addr).await.unwrap();
+                let own = stream.local_addr().unwrap().to_string();
+                assert_eq!(get_body(&stream, "/").await, own.as_bytes());
+            }
+        };
+        Server::new().serve_with(listener, connect, stop).await.unwrap();
+    });
+}
+
+/// Every clone is ready at its third poll, and must not be called before.
+#[derive(Debug, Default)]
+struct Lazy {
+    polls: usize,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Clone for Lazy {
+    fn clone(&self) -> Lazy {
+        Lazy { polls: 0, calls: Arc::clone(&self.calls) }
+    }
+}
+
+impl Service<Request<Incoming>> for Lazy {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.polls += 1;
+        if self.polls < 3 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Incoming>) -> Self::Future {
+        assert_eq!(self.polls, 3, "it was not ready");
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        ready(Ok(Response::new(Body::from("lazy"))))
+    }
+}
+
+#[test]
+fn tower_service_is_called_when_it_is_ready() {
+    run(async {
+        let listener = Arc::new(common::listener().await);
+        let addr = listener.local_addr().unwrap();
+        let lazy = Lazy::default();
+        let calls = Arc::clone(&lazy.calls);
+        let server = task::spawn(serve_tower(Arc::clone(&listener), lazy));
+        let stream = TcpStream::connect(addr).await.unwrap();
+        for count in 1..=3 {
+            assert_eq!(get_body(&stream, "/").await, b"lazy");
+            assert_eq!(calls.load(Ordering::SeqCst), count);
+        }
+        listener.close().await.unwrap();
+        server.await.unwrap();
+    });
+}
+
+/// A service whose readiness fails, or that never becomes ready: the connection ends, or is cut off; others are not touched.
+#[derive(Clone, Debug)]
+struct Failing {
+    fails: bool,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Service<Request<Incoming>> for Failing {
+    type Response = Response<Body>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Response<Body>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.fails { Poll::Ready(Err(io::ErrorKind::ResourceBusy.into())) } else { Poll::Pending }
+    }
+
+    fn call(&mut self, _: Request<Incoming>) -> Self::Future {
+        Box::pin(pending())
+    }
+}
+
+#[test]
+fn tower_service_that_fails_ends_its_connection() {
+    run(async {
+        for fails in [true, false] {
+            let listener = Arc::new(common::listener().await);
+            let addr = listener.local_addr().unwrap();
+            let mut settings = Server::new();
+            settings.grace(Duration::from_millis(10));
+            let asked = Arc::new(AtomicUsize::new(0));
+            let service = Failing { fails, asked: Arc::clone(&asked) };
+            let server = task::spawn({
+                let listener = Arc::clone(&listener);
+                async move { settings.serve_tower(listener, service).await }
+            });
+            let stream = TcpStream::connect(addr).await.unwrap();
+            send(&stream, "/").await;
+            becomes("the service is asked", || asked.load(Ordering::SeqCst) > 0).await;
+            if fails {
+                while stream.read(&mut [0; 512]).await.is_ok_and(|count| count > 0) {}
+            }
+            listener.close().await.unwrap();
+            let end = server.await;
+            assert_eq!(end.is_ok(), fails, "{end:?}");
+        }
+    });
+}

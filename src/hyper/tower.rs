@@ -1,0 +1,196 @@
+//! tower's services as hyper's (feature `tower`).
+
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use ::http_body::Body;
+use ::hyper::body::Incoming;
+use ::hyper::rt::{Read, Write};
+use ::hyper::service::Service as HyperService;
+use ::hyper::{Request, Response};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::listener::Listener;
+use super::server::Server;
+
+/// A tower service as a hyper service.
+///
+/// Each request is given to a clone of the service, when that clone is ready. [`serve_tower`] and [`Server::serve_tower`] wrap the
+/// service themselves. Wrap it by hand for [`Server::serve_with`], which has a service per connection.
+///
+/// # Examples
+/// A server that tells its service who asks, as a request extension, and that stops when `stop` is done. With axum,
+/// `router.clone().layer(Extension(peer))` makes the service of a connection.
+/// ```
+/// use hyper::{Request, Response, body::Incoming};
+/// use netpoll::hyper::{Server, Tower};
+/// use netpoll::{io, net::TcpListener, net::TcpStream};
+/// use std::convert::Infallible;
+/// use std::future::{Future, Ready, ready};
+/// use std::net::SocketAddr;
+/// use std::task::{Context, Poll};
+///
+/// #[derive(Clone)]
+/// struct WhoAmI(SocketAddr);
+///
+/// impl tower_service::Service<Request<Incoming>> for WhoAmI {
+///     type Response = Response<String>;
+///     type Error = Infallible;
+///     type Future = Ready<Result<Response<String>, Infallible>>;
+///
+///     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+///         Poll::Ready(Ok(()))
+///     }
+///
+///     fn call(&mut self, _: Request<Incoming>) -> Self::Future {
+///         ready(Ok(Response::new(self.0.to_string())))
+///     }
+/// }
+///
+/// async fn serve(listener: TcpListener, stop: impl Future) -> io::Result<()> {
+///     let connect = |stream: TcpStream| async move {
+///         let service = WhoAmI(stream.peer_addr()?);
+///         Ok((stream, Tower::new(service)))
+///     };
+///     Server::new().serve_with(listener, connect, stop).await
+/// }
+/// # netpoll::task::block_on(async {
+/// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// # let addr = listener.local_addr()?;
+/// # let client = async {
+/// #     use netpoll::prelude::*;
+/// #     let mut client = TcpStream::connect(addr).await.unwrap();
+/// #     client.write_all(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await.unwrap();
+/// #     let mut answer = String::new();
+/// #     client.read_to_string(&mut answer).await.unwrap();
+/// #     assert!(answer.ends_with(&client.local_addr().unwrap().to_string()));
+/// # };
+/// # serve(listener, client).await
+/// # }).unwrap();
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Tower<S>(S);
+
+impl<S> Tower<S> {
+    /// Wraps a service.
+    pub fn new(service: S) -> Tower<S> {
+        Tower(service)
+    }
+
+    /// Returns the service.
+    pub fn into_inner(self) -> S {
+        self.0
+    }
+}
+
+impl<S, R> HyperService<R> for Tower<S>
+where
+    S: Service<R> + Clone,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = TowerFuture<S, R>;
+
+    fn call(&self, request: R) -> TowerFuture<S, R> {
+        TowerFuture { state: State::NotReady { service: self.0.clone(), request: Some(request) } }
+    }
+}
+
+pin_project! {
+    /// Waits until a service is ready, calls it, and gives its answer; the future of [`Tower`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless they are awaited"]
+    pub struct TowerFuture<S: Service<R>, R> {
+        #[pin]
+        state: State<S, R, S::Future>,
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = StateProjection]
+    enum State<S, R, F> {
+        NotReady { service: S, request: Option<R> },
+        Called { #[pin] future: F },
+    }
+}
+
+impl<S: Service<R>, R> Future for TowerFuture<S, R> {
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            match state.as_mut().project() {
+                StateProjection::NotReady { service, request } => {
+                    ready!(service.poll_ready(cx))?;
+                    let Some(request) = request.take() else {
+                        unreachable!("a request is taken once, with the change of state")
+                    };
+                    let future = service.call(request);
+                    state.set(State::Called { future });
+                }
+                StateProjection::Called { future } => return future.poll(cx),
+            }
+        }
+    }
+}
+
+/// Serves the connections of `listener` with a tower service, such as an axum `Router`, until the listener is closed; then lets requests
+/// under way end. Short for [`Server::serve_tower`] with the settings of [`Server::new`].
+///
+/// # Errors
+/// As [`Server::serve_with`].
+///
+/// # Cancel safety
+/// As [`Server::serve_with`].
+///
+/// # Examples
+/// With axum, whose feature `tokio` is not needed:
+/// ```ignore
+/// let app = axum::Router::new().route("/", axum::routing::get(|| async { "hello" }));
+/// let listener = netpoll::net::TcpListener::bind("127.0.0.1:8080").await?;
+/// netpoll::hyper::serve_tower(listener, app).await
+/// ```
+pub async fn serve_tower<L, S, B>(listener: L, service: S) -> io::Result<()>
+where
+    L: Listener,
+    L::Io: Read + Write + Unpin,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    Server::new().serve_tower(listener, service).await
+}
+
+/// tower.
+impl Server {
+    /// Serves the connections of `listener` with clones of a tower service, such as an axum `Router`, until the listener is closed; then as
+    /// [`serve_with`](Server::serve_with).
+    ///
+    /// # Errors
+    /// As [`serve_with`](Server::serve_with).
+    ///
+    /// # Cancel safety
+    /// As [`serve_with`](Server::serve_with).
+    pub async fn serve_tower<L, S, B>(&self, listener: L, service: S) -> io::Result<()>
+    where
+        L: Listener,
+        L::Io: Read + Write + Unpin,
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.serve(listener, Tower::new(service)).await
+    }
+}
