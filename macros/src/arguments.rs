@@ -1,6 +1,6 @@
 //! The attribute's arguments: `crate = "path"`, and what people write for the number of threads.
 
-use proc_macro::{Literal, Span, TokenStream, TokenTree};
+use proc_macro::{Delimiter, Literal, Span, TokenStream, TokenTree};
 
 use crate::diagnostic::Error;
 use crate::expand::Attribute;
@@ -24,7 +24,7 @@ fn accepted(attribute: Attribute) -> &'static str {
 /// Reads `name = value, …`.
 pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Arguments, Error> {
     let accepted = accepted(attribute);
-    let mut tokens = arguments.into_iter();
+    let mut tokens = arguments.into_iter().peekable();
     let mut parsed = Arguments::default();
     let mut seen = Vec::new();
     while let Some(name) = tokens.next() {
@@ -53,9 +53,16 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
         }
         let value = tokens.next();
         match (ident.as_str(), value) {
-            ("crate", Some(value)) => parsed.path = Some(parse_path(&value, accepted)?),
+            ("crate", Some(TokenTree::Literal(literal))) => parsed.path = Some(quoted_path(&literal, accepted)?),
+            ("crate", Some(first)) => {
+                let mut path = vec![first];
+                while let Some(token) = tokens.next_if(|token| !is_comma(token)) {
+                    path.push(token);
+                }
+                parsed.path = Some(plain_path(path, accepted)?);
+            }
             ("crate", None) => {
-                return Err(Error::new(name.span(), format!("expected a path in quotes after `=`: {accepted}")));
+                return Err(Error::new(name.span(), format!("expected a path after `=`: {accepted}")));
             }
             ("workers", value) => parsed.workers = Some(parse_workers(name.span(), value)?),
             // There is one kind of runtime.
@@ -90,30 +97,41 @@ fn parse_workers(name: Span, value: Option<TokenTree>) -> Result<Literal, Error>
     }
 }
 
+fn is_comma(token: &TokenTree) -> bool {
+    matches!(token, TokenTree::Punct(punct) if punct.as_char() == ',')
+}
+
+fn not_a_path(span: Span, accepted: &str) -> Error {
+    Error::new(span, format!("expected a path such as \"netpoll\": {accepted}"))
+}
+
+/// The tokens of a path that stands without quotes: `np`, `::np`, `$crate::np` in a macro. Also a quoted one that a macro's
+/// `$path:literal` has put in a group without delimiters.
+fn plain_path(path: Vec<TokenTree>, accepted: &str) -> Result<TokenStream, Error> {
+    if let [TokenTree::Group(group)] = &path[..]
+        && group.delimiter() == Delimiter::None
+    {
+        let inner: Vec<TokenTree> = group.stream().into_iter().collect();
+        return match &inner[..] {
+            [TokenTree::Literal(literal)] => quoted_path(literal, accepted),
+            _ => plain_path(inner, accepted),
+        };
+    }
+    let text: String = path.iter().map(TokenTree::to_string).collect();
+    let span = path.first().map_or_else(Span::call_site, TokenTree::span);
+    if is_path(&text) { Ok(path.into_iter().collect()) } else { Err(not_a_path(span, accepted)) }
+}
+
 /// The tokens of a path that stands in quotes, each at the place of the quotes.
-fn parse_path(value: &TokenTree, accepted: &str) -> Result<TokenStream, Error> {
-    let not_a_path =
-        |span: Span| Error::new(span, format!("expected a path in quotes, such as \"netpoll\": {accepted}"));
-    let literal = match value {
-        TokenTree::Literal(literal) => literal,
-        // What a `$path:literal` of macro_rules comes as.
-        TokenTree::Group(group) => {
-            let mut inner = group.stream().into_iter();
-            return match (inner.next(), inner.next()) {
-                (Some(value), None) => parse_path(&value, accepted),
-                _ => Err(not_a_path(group.span())),
-            };
-        }
-        other => return Err(not_a_path(other.span())),
-    };
-    let text = unquote(literal).ok_or_else(|| not_a_path(literal.span()))?;
+fn quoted_path(literal: &Literal, accepted: &str) -> Result<TokenStream, Error> {
+    let text = unquote(literal).ok_or_else(|| not_a_path(literal.span(), accepted))?;
     if !is_path(&text) {
         return Err(Error::new(
             literal.span(),
             format!("`{text}` is not a path: segments are names, with `::` between"),
         ));
     }
-    let tokens: TokenStream = text.parse().map_err(|_| not_a_path(literal.span()))?;
+    let tokens: TokenStream = text.parse().map_err(|_| not_a_path(literal.span(), accepted))?;
     let place = |mut token: TokenTree| {
         token.set_span(literal.span());
         token
@@ -136,7 +154,8 @@ fn is_path(text: &str) -> bool {
             && chars.next().is_some_and(|first| first == '_' || first.is_alphabetic())
             && chars.all(|char| char == '_' || char.is_alphanumeric())
     };
-    text.strip_prefix("::").unwrap_or(text).split("::").all(is_name)
+    let text = text.strip_prefix("$crate::").or_else(|| text.strip_prefix("::")).unwrap_or(text);
+    text == "$crate" || text.split("::").all(is_name)
 }
 
 #[cfg(test)]
@@ -145,10 +164,28 @@ mod tests {
 
     #[test]
     fn paths() {
-        for good in ["netpoll", "::netpoll", "crate", "crate::deps::np", "self::r#async", "_np2"] {
+        for good in
+            ["netpoll", "::netpoll", "crate", "crate::deps::np", "self::r#async", "_np2", "$crate", "$crate::np"]
+        {
             assert!(is_path(good), "{good}");
         }
-        for bad in ["", "::", "a:b", "a::", "::::a", "a b", "a-b", "2a", "_", "a::<b>", "a.b", " a"] {
+        for bad in [
+            "",
+            "::",
+            "a:b",
+            "a::",
+            "::::a",
+            "a b",
+            "a-b",
+            "2a",
+            "_",
+            "a::<b>",
+            "a.b",
+            " a",
+            "$np",
+            "a::$crate",
+            "$crate::",
+        ] {
             assert!(!is_path(bad), "{bad}");
         }
     }

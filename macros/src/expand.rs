@@ -5,6 +5,7 @@ use proc_macro::{Delimiter, Group, Literal, Span, TokenStream, TokenTree};
 use crate::arguments::{self, Arguments};
 use crate::diagnostic::Error;
 use crate::item::{self, Function};
+use crate::manifest;
 
 /// Which of the two it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,7 +39,7 @@ fn try_expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -
     if attribute == Attribute::Main && function.name.to_string() != "main" {
         return Err(Error::new(function.name.span(), "only the main function can be tagged with #[netpoll::main]"));
     }
-    let path = path.unwrap_or_else(|| parse_ours("::netpoll"));
+    let path = path.unwrap_or_else(|| parse_ours(&format!("::{}", manifest::name_of_netpoll())));
     let has_test = function.attributes.iter().any(item::is_test);
 
     let mut tokens = TokenStream::new();

@@ -16,13 +16,17 @@
 //! type it belongs to, which a bare async block would not do. Attributes and visibility go to the outer one, and lint levels
 //! reach the inner one from there.
 //!
-//! `item.rs` takes a function apart, `arguments.rs` reads the attribute's arguments, `diagnostic.rs` makes errors.
-//! Tests: `tests/messages.rs` runs the compiler on what must fail, netpoll's `tests/attributes.rs` runs what must work.
+//! `::netpoll` stands for the name under which the crate that is compiled depends on netpoll.
+//!
+//! `item.rs` takes a function apart, `arguments.rs` reads the attribute's arguments, `manifest.rs` finds that name, `diagnostic.rs` makes
+//! errors. Tests: `tests/messages.rs` runs the compiler on programs that must fail, netpoll's `tests/attributes.rs` and
+//! `ecosystem/renamed` run programs that must work.
 
 mod arguments;
 mod diagnostic;
 mod expand;
 mod item;
+mod manifest;
 
 use proc_macro::TokenStream;
 
@@ -42,11 +46,12 @@ use proc_macro::TokenStream;
 ///
 /// * `workers = N`: how many threads run tasks; before it runs, the program ends with a panic if there cannot be so many. Also as
 ///   `worker_threads`, tokio's word for it; its `flavor = "multi_thread"` says nothing here and is accepted.
-/// * `crate = "path"`: the path under which `netpoll` is known, for a dependency that was renamed and for macros that expand to this
-///   attribute.
+/// * `crate = path`: the path of `netpoll`, in quotes or without. A renamed dependency needs no argument: its name is found in the
+///   `Cargo.toml` of the package that is compiled, or of its workspace. The argument is for a crate that re-exports `netpoll`, for
+///   macros that expand to this attribute (`crate = $crate::…`), and for builds without Cargo.
 ///
 /// ```text
-/// #[np::main(crate = "np")]
+/// #[facade::netpoll::main(crate = facade::netpoll)]
 /// async fn main() {}
 /// ```
 ///

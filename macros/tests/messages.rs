@@ -22,8 +22,13 @@ fn library() -> PathBuf {
 
 /// Checks a program in which `netpoll` is the crate itself, with what the expansion needs.
 fn check(program: &str) -> Output {
+    check_in(Path::new(env!("CARGO_MANIFEST_DIR")), "netpoll", program)
+}
+
+/// The same for a program of the package in `folder`, in which the crate is called `name`.
+fn check_in(folder: &Path, name: &str, program: &str) -> Output {
     let source = format!(
-        "extern crate self as netpoll;\n\
+        "extern crate self as {name};\n\
          pub use netpoll_macros::{{main, test}};\n\
          pub mod task {{ pub fn block_on<F: Future>(_: F) -> F::Output {{ loop {{}} }} }}\n\
          {program}\n"
@@ -34,6 +39,7 @@ fn check(program: &str) -> Output {
     let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("program-{}-{number}", std::process::id()));
     let mut child = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
         .args(["--edition=2024", "--crate-name=program", "--crate-type=lib"])
+        .env("CARGO_MANIFEST_DIR", folder)
         .arg(format!("--emit=metadata={}", output.display()))
         .args(["--color=never", "--test", "-Awarnings"])
         .arg(format!("--extern=netpoll_macros={}", library().display()))
@@ -85,6 +91,29 @@ fn what_is_right_is_accepted() {
     accepts("#[netpoll::test] async fn works() {}");
     accepts("pub mod np { pub use netpoll::*; } #[np::test(crate = \"crate::np\")] async fn works() {}");
     accepts("#[netpoll::test(crate = \"netpoll\",)] async fn works() {}");
+    accepts("pub mod np { pub use netpoll::*; } #[np::test(crate = crate::np,)] async fn works() {}");
+    accepts("#[netpoll::main(crate = ::netpoll)] async fn main() {}");
+    accepts(
+        "#[macro_export] macro_rules! works { ($path:path) => { #[netpoll::test(crate = $crate)] async fn one() {} \
+         #[netpoll::test(crate = $path)] async fn other() {} } } works!(crate);",
+    );
+}
+
+/// The name of a dependency is read in the manifest of the package that is compiled.
+#[test]
+fn renamed_dependency_is_accepted() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("renamed-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let check = |manifest: &str, name: &str| {
+        std::fs::write(folder.join("Cargo.toml"), manifest).unwrap();
+        let output = check_in(&folder, name, &format!("#[{name}::main] async fn main() {{}}"));
+        assert!(output.status.success(), "{manifest}\n{}", String::from_utf8_lossy(&output.stderr));
+    };
+    check("[dependencies]\nasync-std = { package = \"netpoll\", version = \"0.1\" }\n", "async_std");
+    check("[dev-dependencies.np]\npackage = \"netpoll\"\n", "np");
+    check("[dependencies]\nnetpoll = \"0.1\"\n", "netpoll");
+    check("[dependencies]\n", "netpoll");
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
@@ -152,10 +181,11 @@ fn arguments_of_the_attribute() {
     let equals = format!("expected `=` after `crate`: {accepted}");
     refuses("#[netpoll::main(crate)] async fn main() {}", &equals, "crate");
     refuses("#[netpoll::main(crate(netpoll))] async fn main() {}", &equals, "(netpoll)");
-    let value = format!("expected a path in quotes after `=`: {accepted}");
+    let value = format!("expected a path after `=`: {accepted}");
     refuses("#[netpoll::main(crate =)] async fn main() {}", &value, "crate");
-    let path = format!("expected a path in quotes, such as \"netpoll\": {accepted}");
-    refuses("#[netpoll::main(crate = np)] async fn main() {}", &path, "np");
+    let path = format!("expected a path such as \"netpoll\": {accepted}");
+    refuses("#[netpoll::main(crate = net-poll)] async fn main() {}", &path, "net");
+    refuses("#[netpoll::main(crate = np(7))] async fn main() {}", &path, "np");
     refuses("#[netpoll::main(crate = 7)] async fn main() {}", &path, "7");
     let bad = "`net poll` is not a path: segments are names, with `::` between";
     refuses("#[netpoll::main(crate = \"net poll\")] async fn main() {}", bad, "\"net poll\"");

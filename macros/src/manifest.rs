@@ -1,0 +1,320 @@
+//! The name under which the crate that is being compiled depends on `netpoll`.
+//!
+//! A dependency may be renamed (`np = { package = "netpoll" }`), and a procedural macro has no `$crate`. Cargo says where the manifest is,
+//! by `CARGO_MANIFEST_DIR`. What is needed of it is a few scalar values, so this reads them by itself: a parser of all of TOML would
+//! be more crates than the library has.
+//!
+//! Where there is no answer (a build without Cargo, a dependency that comes through another crate) the name is `netpoll`, and the
+//! argument `crate = "…"` says another.
+
+use std::cell::LazyCell;
+use std::path::{Path, PathBuf};
+
+/// The packages that have what the attributes expand to, in the order of preference: netpoll, and a stand-in that takes the place of
+/// async-std (by `[patch.crates-io]`) and re-exports netpoll.
+const PACKAGES: [&str; 2] = ["netpoll", "async-std"];
+
+/// The name, as an identifier.
+pub(crate) fn name_of_netpoll() -> String {
+    let found = std::env::var_os("CARGO_MANIFEST_DIR").and_then(|dir| find(Path::new(&dir)));
+    found.unwrap_or_else(|| PACKAGES[0].to_owned())
+}
+
+fn find(dir: &Path) -> Option<String> {
+    let values = read(&dir.join("Cargo.toml"))?;
+    let shared = LazyCell::new(|| workspace(&values, dir));
+    let names: Vec<(&str, String)> =
+        dependencies(&values).filter_map(|name| Some((name, package(&values, name, || shared.as_deref())?))).collect();
+    let find = |wanted: &str| {
+        // Under its own name if it is there; otherwise the first that was renamed.
+        let is_wanted = |(_, package): &&(&str, String)| package == wanted;
+        let own = names.iter().filter(is_wanted).find(|(name, _)| *name == wanted);
+        own.or_else(|| names.iter().find(is_wanted)).map(|(name, _)| name.replace('-', "_"))
+    };
+    PACKAGES.into_iter().find_map(find)
+}
+
+/// A scalar of a manifest: the keys that lead to it, and its text without quotes.
+type Value = (Vec<String>, String);
+
+fn read(manifest: &Path) -> Option<Vec<Value>> {
+    Some(values(&std::fs::read_to_string(manifest).ok()?))
+}
+
+/// The keys behind `[dependencies]` and its like, `[target.'…'.dependencies]` too: what they lead to is below.
+fn dependency_keys(keys: &[String]) -> Option<&[String]> {
+    let keys = if keys.first()? == "target" { keys.get(2..)? } else { keys };
+    matches!(keys.first()?.as_str(), "dependencies" | "dev-dependencies" | "build-dependencies").then(|| &keys[1..])
+}
+
+/// The names of dependencies, in their order.
+fn dependencies(values: &[Value]) -> impl Iterator<Item = &str> {
+    values.iter().filter_map(|(keys, _)| Some(dependency_keys(keys)?.first()?.as_str()))
+}
+
+/// The package that the dependency `name` is; inherited from the workspace, whose values are `shared`, if it says so.
+fn package<'a>(values: &[Value], name: &str, shared: impl Fn() -> Option<&'a [Value]>) -> Option<String> {
+    let key = |wanted: &str| {
+        let is_wanted =
+            |keys: &[String]| matches!(dependency_keys(keys), Some([of, key]) if of == name && key == wanted);
+        values.iter().find(|(keys, _)| is_wanted(keys)).map(|(_, value)| value.clone())
+    };
+    if let Some(package) = key("package") {
+        return Some(package);
+    }
+    if key("workspace").as_deref() == Some("true") {
+        let renamed = shared()?.iter().find(|(keys, _)| *keys == ["workspace", "dependencies", name, "package"]);
+        return Some(renamed.map_or(name, |(_, package)| package).to_owned());
+    }
+    Some(name.to_owned())
+}
+
+/// The manifest of the workspace: the one that the package names, or the nearest above that has one.
+fn workspace(values: &[Value], dir: &Path) -> Option<Vec<Value>> {
+    if let Some((_, path)) = values.iter().find(|(keys, _)| *keys == ["package", "workspace"]) {
+        return read(&dir.join(path).join("Cargo.toml"));
+    }
+    let is_root =
+        |values: &Vec<Value>| values.iter().any(|(keys, _)| keys.first().is_some_and(|key| key == "workspace"));
+    let folders: Vec<PathBuf> = dir.ancestors().map(Path::to_owned).collect();
+    folders.iter().filter_map(|folder| read(&folder.join("Cargo.toml"))).find(is_root)
+}
+
+/// The scalars of a TOML document. Arrays are passed over; what is malformed is cargo's to refuse.
+fn values(text: &str) -> Vec<Value> {
+    let mut scanner = Scanner { rest: text, values: Vec::new() };
+    let mut table = Vec::new();
+    loop {
+        scanner.skip_blank(true);
+        if scanner.rest.is_empty() {
+            return scanner.values;
+        }
+        let read = if let Some(rest) = scanner.rest.strip_prefix('[') {
+            scanner.rest = rest.strip_prefix('[').unwrap_or(rest);
+            scanner.keys().map(|keys| table = keys)
+        } else {
+            scanner.pair(&table)
+        };
+        if read.is_none() {
+            // The line is not understood: the next may be.
+            scanner.rest = scanner.rest.split_once('\n').map_or("", |(_, rest)| rest);
+        } else if scanner.rest.starts_with(']') {
+            scanner.rest = scanner.rest.trim_start_matches(']');
+        }
+    }
+}
+
+struct Scanner<'a> {
+    rest: &'a str,
+    values: Vec<Value>,
+}
+
+impl Scanner<'_> {
+    /// Skips blanks, and with `lines` the ends of lines and comments.
+    fn skip_blank(&mut self, lines: bool) {
+        loop {
+            self.rest = self.rest.trim_start_matches([' ', '\t', '\r']);
+            if !lines {
+                return;
+            }
+            match self.rest.chars().next() {
+                Some('\n') => self.rest = &self.rest[1..],
+                Some('#') => self.rest = self.rest.find('\n').map_or("", |at| &self.rest[at..]),
+                _ => return,
+            }
+        }
+    }
+
+    fn take(&mut self, token: char) -> Option<()> {
+        self.skip_blank(false);
+        self.rest = self.rest.strip_prefix(token)?;
+        Some(())
+    }
+
+    /// `a."b".'c'`
+    fn keys(&mut self) -> Option<Vec<String>> {
+        let mut keys = Vec::new();
+        loop {
+            self.skip_blank(false);
+            keys.push(match self.rest.chars().next()? {
+                '"' | '\'' => self.string()?,
+                _ => self.word(|char| char.is_alphanumeric() || char == '_' || char == '-')?,
+            });
+            if self.take('.').is_none() {
+                return Some(keys);
+            }
+        }
+    }
+
+    fn word(&mut self, is_part: fn(char) -> bool) -> Option<String> {
+        let end = self.rest.find(|char| !is_part(char)).unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        (!word.is_empty()).then(|| word.to_owned())
+    }
+
+    /// `keys = value`, of which the scalars are noted below `table`.
+    fn pair(&mut self, table: &[String]) -> Option<()> {
+        let keys = self.keys()?;
+        self.take('=')?;
+        self.value(&[table, &keys].concat())
+    }
+
+    fn value(&mut self, keys: &[String]) -> Option<()> {
+        self.skip_blank(false);
+        let value = match self.rest.chars().next()? {
+            '"' | '\'' => self.string()?,
+            '{' => return self.list('{', '}', |scanner| scanner.pair(keys)),
+            // Tables in arrays are none of this package's dependencies.
+            '[' => {
+                let count = self.values.len();
+                self.list('[', ']', |scanner| scanner.value(&[]))?;
+                self.values.truncate(count);
+                return Some(());
+            }
+            _ => self.word(|char| !char.is_whitespace() && !",]}#".contains(char))?,
+        };
+        self.values.push((keys.to_vec(), value));
+        Some(())
+    }
+
+    fn list(&mut self, open: char, close: char, mut item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.take(open)?;
+        loop {
+            self.skip_blank(true);
+            if self.take(close).is_some() {
+                return Some(());
+            }
+            item(self)?;
+            self.skip_blank(true);
+            if self.take(',').is_none() {
+                return self.take(close);
+            }
+        }
+    }
+
+    /// A string of one of the four kinds. Escapes are kept as they are: no name of a crate has one.
+    fn string(&mut self) -> Option<String> {
+        let quote = if self.rest.starts_with('"') { '"' } else { '\'' };
+        let long = quote.to_string().repeat(3);
+        let (delimiter, body) = match self.rest.strip_prefix(&long) {
+            Some(body) => (long.as_str(), body),
+            None => (&long[..1], &self.rest[1..]),
+        };
+        let mut at = 0;
+        loop {
+            let next = body[at..].find(|char| char == quote || char == '\\' && quote == '"')? + at;
+            if body[next..].starts_with('\\') {
+                at = next + 1 + body[next + 1..].chars().next()?.len_utf8();
+            } else if body[next..].starts_with(delimiter) {
+                self.rest = &body[next + delimiter.len()..];
+                return Some(body[..next].to_owned());
+            } else {
+                at = next + 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(manifest: &str) -> Option<String> {
+        let folder = Folder::new("found", &[("Cargo.toml", manifest)]);
+        find(&folder.0)
+    }
+
+    #[test]
+    fn renamed_dependency_is_found_however_it_is_written() {
+        for manifest in [
+            "[dependencies]\nnp = { package = \"netpoll\", version = \"1\" }",
+            "[dependencies]\nnp = { version = \"1\", package = 'netpoll' } # here",
+            "[dependencies.np]\nversion = \"1\"\npackage = \"netpoll\"",
+            "[dependencies]\nnp.version = \"1\"\nnp . package = \"netpoll\"",
+            "[dev-dependencies]\nother = \"1\"\n\"np\" = { package = \"netpoll\", features = [\n  \"hyper\", # one\n  \"tower\",\n] }",
+            "[target.'cfg(unix)'.dependencies]\nnp = { path = \"a\\\"}b\", package = \"netpoll\" }",
+            "[target.\"cfg(target_os = \\\"linux\\\")\".build-dependencies.np]\npackage = \"netpoll\"",
+            "description = \"\"\"\n[dependencies]\nno = { package = \"netpoll\" }\n\"\"\"\n[dependencies]\nnp = {package=\"netpoll\"}",
+            "[[bin]]\nname = \"netpoll\"\n[features]\na = [\"dep:np\"]\r\n[dependencies]\r\nnp = { package = \"netpoll\" }\r\n",
+            "[dependencies]\nnp = {\n  package = \"netpoll\",\n}\n",
+        ] {
+            assert_eq!(found(manifest).as_deref(), Some("np"), "{manifest}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_dependency_on_netpoll_is_passed_over() {
+        for manifest in [
+            "",
+            "[package]\nname = \"netpoll\"",
+            "[dependencies]\nnetpoll = { package = \"other\" }",
+            "[dependencies]\n# np = { package = \"netpoll\" }",
+            "[patch.crates-io]\nnp = { package = \"netpoll\" }",
+            "[workspace.dependencies]\nnp = { package = \"netpoll\" }",
+            "[features]\nnp = [{ package = \"netpoll\" }]",
+            "[dependencies\nnp = \"unfinished",
+            "[dependencies]\nnp = { package = \"netpoll",
+            "= = =\n\"\"\"",
+        ] {
+            assert_eq!(found(manifest), None, "{manifest}");
+        }
+        assert_eq!(found("[dependencies]\nnetpoll = \"1\"").as_deref(), Some("netpoll"));
+        assert_eq!(found("[dependencies]\nwhat is this\nnetpoll.git = \"…\"").as_deref(), Some("netpoll"));
+    }
+
+    /// A folder of its own, which is removed.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str, files: &[(&str, &str)]) -> Folder {
+            let name = format!("netpoll-macros-{name}-{}-{:?}", std::process::id(), std::thread::current().id());
+            let folder = Folder(std::env::temp_dir().join(name));
+            for (file, text) in files {
+                let file = folder.0.join(file);
+                std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+                std::fs::write(file, text).unwrap();
+            }
+            folder
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn name_is_inherited_from_the_workspace() {
+        let root = "[workspace]\nmembers = [\"a/b\"]\n[workspace.dependencies]\nmy-np = { package = \"netpoll\", path = \"…\" }\n";
+        let member = "[package]\nname = \"b\"\n[dependencies]\nserde = \"1\"\nmy-np = { workspace = true, features = [\"hyper\"] }\n";
+        let above = Folder::new("above", &[("Cargo.toml", root), ("a/b/Cargo.toml", member)]);
+        assert_eq!(find(&above.0.join("a/b")).as_deref(), Some("my_np"));
+        let named = member
+            .replace("[dependencies]", "workspace = \"../root\"\n[dependencies]")
+            .replace("{ workspace = true, features = [\"hyper\"] }", "{workspace=true}");
+        let beside = Folder::new("beside", &[("root/Cargo.toml", root), ("b/Cargo.toml", &named)]);
+        assert_eq!(find(&beside.0.join("b")).as_deref(), Some("my_np"));
+        assert_eq!(find(&beside.0), None);
+    }
+
+    #[test]
+    fn plain_name_is_preferred() {
+        let manifest = "[dependencies]\nold = { package = \"netpoll\", version = \"0.1\" }\nnetpoll = \"0.2\"\n";
+        let folder = Folder::new("plain", &[("Cargo.toml", manifest)]);
+        assert_eq!(find(&folder.0).as_deref(), Some("netpoll"));
+        let manifest = "[dependencies]\nnetpoll = { package = \"other\" }\nnp = { package = \"netpoll\" }\n";
+        let folder = Folder::new("other", &[("Cargo.toml", manifest)]);
+        assert_eq!(find(&folder.0).as_deref(), Some("np"));
+    }
+
+    #[test]
+    fn stand_in_for_async_std_is_found_where_netpoll_is_not() {
+        let manifest = "[dependencies]\nasync-std = \"1\"\n";
+        let folder = Folder::new("stand-in", &[("Cargo.toml", manifest)]);
+        assert_eq!(find(&folder.0).as_deref(), Some("async_std"));
+        let folder = Folder::new("both", &[("Cargo.toml", &format!("{manifest}netpoll = \"0.1\"\n"))]);
+        assert_eq!(find(&folder.0).as_deref(), Some("netpoll"));
+    }
+}
