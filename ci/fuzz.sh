@@ -2,7 +2,7 @@
 # Fuzzes each target of src/fuzz with libFuzzer and AddressSanitizer. Needs nightly and cargo-fuzz (cargo install cargo-fuzz).
 #   ci/fuzz.sh [SECONDS [TARGET…]]      60 seconds each, all targets
 # NETPOLL_FUZZ_TIMEOUT is the most that one input may take in seconds: more than 60 where the run is stopped (SIGSTOP) at times.
-# A failing input is left in fuzz/artifacts: put it into fuzz/seeds/TARGET, where `cargo test` replays it. What is found on the way stays
+# A failing input is left in fuzz/artifacts: put it into src/fuzz/seeds/TARGET, where `cargo test` replays it. What is found on the way stays
 # in fuzz/corpus, which is not kept in the tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,12 +10,12 @@ exec </dev/null
 readonly seconds=${1:-60}
 shift || true
 targets=("$@")
-((${#targets[@]})) || mapfile -t targets < <(cd fuzz/seeds && ls)
+((${#targets[@]})) || mapfile -t targets < <(cd src/fuzz/seeds && ls)
 
 export LSAN_OPTIONS="suppressions=$PWD/ci/leaks.txt:print_suppressions=0"
 for target in "${targets[@]}"; do
     mkdir -p "fuzz/corpus/$target"
-    cargo +nightly fuzz run "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
+    cargo +nightly fuzz run "$target" "fuzz/corpus/$target" "src/fuzz/seeds/$target" -- \
         -max_total_time="$seconds" -max_len=1024 -timeout="${NETPOLL_FUZZ_TIMEOUT:-60}" -print_final_stats=1 2>&1 |
         tee "fuzz/$target.log" | grep -E 'Compiling netpoll|ERROR|SUMMARY|panicked|stat::number_of_executed|^Done|error' || true
     tail -n 30 "fuzz/$target.log" | grep -q '^Done ' || {

@@ -2,7 +2,7 @@
 //!
 //! They are here and not in `fuzz/` because they look inside: [`codecs`] at control messages, addresses and text, [`state`] at timers
 //! and poll descriptors; [`sockets`] plays operations on a pair of sockets. `cargo fuzz run NAME` (in `fuzz/`) searches with coverage;
-//! `cargo test` replays `fuzz/seeds/NAME/*`, and mutations of them from a seed that is fixed, so that a failure repeats.
+//! `cargo test` replays `src/fuzz/seeds/NAME/*`, and mutations of them from a seed that is fixed, so that a failure repeats.
 //!
 //! A target is a function of its input alone: no time, no chance.
 
@@ -89,7 +89,7 @@ mod tests {
                 }
             }
         }
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/fuzz/seeds").join(name);
         let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         let seeds: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();

@@ -53,11 +53,11 @@ impl TcpStream {
     /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
     /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
     /// # let (peer, _) = listener.accept().await?;
-    /// let file = std::fs::File::open("Cargo.toml")?;
-    /// assert_eq!(stream.send_file(&file, 1, 7).await?, 7);
+    /// let file = std::fs::File::open("README.md")?;
+    /// assert_eq!(stream.send_file(&file, 2, 7).await?, 7);
     /// let mut buf = [0; 7];
     /// assert_eq!(peer.read(&mut buf).await?, 7);
-    /// assert_eq!(&buf, b"package");
+    /// assert_eq!(&buf, b"netpoll");
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
     pub fn send_file<'a>(&'a self, file: &'a impl AsFd, offset: u64, len: u64) -> SendFile<'a> {

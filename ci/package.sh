@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# The packages that `cargo publish` uploads pass their own tests: each is packed, unpacked outside the workspace and tested there.
+#   ci/package.sh [ARGUMENT OF cargo test]...      such as --lib
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+readonly target=${CARGO_TARGET_DIR:-$PWD/target}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+cargo package --quiet --allow-dirty --no-verify -p netpoll-macros -p netpoll
+for package in netpoll-macros netpoll; do
+    version=$(cargo pkgid -p "$package" | sed 's/.*[#@]//')
+    tar -C "$scratch" -xf "$target/package/$package-$version.crate"
+    mv "$scratch/$package-$version" "$scratch/$package"
+done
+for package in netpoll-macros netpoll; do
+    printf '==> %s\n' "$package"
+    patch="patch.crates-io.netpoll-macros.path='$scratch/netpoll-macros'"
+    [[ $package == netpoll ]] || patch="patch.crates-io={}"
+    (cd "$scratch/$package" && cargo test --config "$patch" --target-dir "$target/packaged" "$@")
+done
