@@ -546,6 +546,22 @@ fn upgraded_stream_reads_on_after_its_shutdown() {
     });
 }
 
+/// The server keeps no handle of the stream while `connect` has it.
+#[test]
+fn connect_may_convert_the_stream() {
+    run(async {
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        let connect = |stream: TcpStream| async move {
+            let stream = std::net::TcpStream::try_from(stream)?;
+            let seen = Arc::new(Seen::default());
+            Ok((TcpStream::from(stream), service_fn(move |request| answer(Arc::clone(&seen), request))))
+        };
+        let stop = async { assert_hello(&TcpStream::connect(addr).await.unwrap()).await };
+        Server::new().grace(HOUR).serve_with(listener, connect, stop).await.unwrap();
+    });
+}
+
 /// Bodies that flow when the server stops are not cut short.
 #[test]
 fn bodies_under_way_end_before_a_stopping_server() {

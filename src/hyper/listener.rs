@@ -3,7 +3,7 @@
 use std::future::{Future, pending};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
@@ -77,42 +77,33 @@ pub trait Listener {
 /// }
 /// ```
 #[derive(Debug)]
-pub struct Watch(Socket);
-
-#[derive(Debug)]
-enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
+pub struct Watch(Weak<NetFd>);
 
 impl From<&TcpStream> for Watch {
     fn from(stream: &TcpStream) -> Watch {
-        Watch(Socket::Tcp(stream.clone()))
+        Watch(stream.downgrade())
     }
 }
 
 impl From<&UnixStream> for Watch {
     fn from(stream: &UnixStream) -> Watch {
-        Watch(Socket::Unix(stream.clone()))
+        Watch(stream.downgrade())
     }
 }
 
 impl Watch {
-    fn fd(&self) -> &NetFd {
-        match &self.0 {
-            Socket::Tcp(stream) => stream.as_net_fd(),
-            Socket::Unix(stream) => stream.as_net_fd(),
-        }
-    }
-
     /// Whether bytes of the peer, its FIN or an error are there to be read: a reader is woken, or has been.
     pub(super) fn is_readable(&self) -> bool {
-        is_readable(self.fd())
+        self.0.upgrade().is_some_and(|fd| is_readable(&fd))
     }
 
     /// Ends when the connection is reset or closed by force.
+    ///
+    /// It keeps the socket from its first poll on. Before that it does not: a handle can be converted into one of std while it is the
+    /// only one.
     pub(super) async fn aborted(&self) {
-        match Aborted::new(self.fd()).await {
+        let Some(fd) = self.0.upgrade() else { return pending().await };
+        match Aborted::new(&fd).await {
             // A write deadline is for writes.
             Err(error) if is_timeout(&error) => pending().await,
             _ => {}

@@ -92,6 +92,12 @@ impl TcpStream {
         &self.fd
     }
 
+    /// The socket while a handle of it lives.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn downgrade(&self) -> std::sync::Weak<NetFd> {
+        Arc::downgrade(&self.fd)
+    }
+
     /// Connects to the first of `addrs` that answers.
     ///
     /// # Errors

@@ -78,6 +78,12 @@ impl UnixStream {
         &self.fd
     }
 
+    /// The socket while a handle of it lives.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn downgrade(&self) -> std::sync::Weak<NetFd> {
+        Arc::downgrade(&self.fd)
+    }
+
     /// What accept(2) gave, from `peer`.
     pub(super) fn adopt(socket: OwnedFd, peer: SockAddr) -> io::Result<(UnixStream, SocketAddr)> {
         let stream = UnixStream::from_net_fd(UnixStream::net_fd(socket)?);
