@@ -4,7 +4,7 @@
 //! all that an event can say: readable, writable, urgent, hung up, failed (`faults::Stale`). Real ones come beside them:
 //! connections are closed with a hang-up on its way, while another thread polls.
 //!
-//! `NETPOLL_REUSES` says how many; `ci/reuse.sh` sets it.
+//! `NETPOLL_REUSES` says how many; `ci/faults.sh` sets it.
 
 mod common;
 mod faults;

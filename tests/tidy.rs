@@ -237,20 +237,100 @@ fn documents_list_what_there_is() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// A comment that points at a document points at one that is here.
+/// All files of the repository, as paths from its root.
+fn repository() -> BTreeSet<String> {
+    fn walk(root: &Path, folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if !path.is_dir() {
+                found.insert(path.strip_prefix(root).unwrap().to_string_lossy().into_owned());
+            } else if !["target", ".git", "corpus", "artifacts"].contains(&name.as_str()) {
+                walk(root, &path, found);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = BTreeSet::new();
+    walk(root, root, &mut found);
+    found
+}
+
+/// The names in a line that look like those of our own files: `ci/faults.sh`, `operation.rs`, `docs/MIGRATION.md`. Not those that a shell
+/// variable begins, absolute ones, and those in addresses.
+fn named_files(line: &str) -> Vec<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+    let mut names = Vec::new();
+    let mut at = 0;
+    while let Some(start) = line[at..].find(is_part).map(|offset| at + offset) {
+        at = line[start..].find(|c| !is_part(c)).map_or(line.len(), |offset| start + offset);
+        let name = line[start..at].trim_end_matches(['.', '/']);
+        let name = name.trim_start_matches("../").trim_start_matches("./");
+        let (stem, ending) = name.rsplit_once('.').unwrap_or_default();
+        let is_file = ["rs", "md", "sh", "py"].contains(&ending) && !stem.is_empty() && !stem.ends_with('/');
+        let is_made_up = line[..start].ends_with(['$', '}', '{', '*']) || name.contains("//") || name.starts_with('/');
+        if is_file && !is_made_up {
+            names.push(name);
+        }
+    }
+    names
+}
+
 #[test]
-fn documents_that_are_named_are_there() {
+fn names_of_files_are_recognised() {
+    for (line, names) in [
+        ("//! `ci/chaos.sh` sets them.", &["ci/chaos.sh"][..]),
+        ("see [this](../docs/A.md#part), rt/epoll.rs:12 and ci/x.py.", &["docs/A.md", "rt/epoll.rs", "ci/x.py"]),
+        ("#[path = \"../../tests/common/mod.rs\"]", &["tests/common/mod.rs"]),
+        ("cp \"$out/a.sh\" ${b}/c.rs /tmp/d.md https://docs.rs/e/f.rs {name}.rs *.md", &[]),
+        ("`.md` names only; tests.rs_ is none", &[]),
+    ] {
+        assert_eq!(named_files(line), names, "{line}");
+    }
+}
+
+/// A reader who follows a name to a script, a source file or a document finds it.
+#[test]
+fn files_that_are_named_are_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     if !root.join("benches").exists() {
-        return println!("skipped: this is the package, which leaves documents out");
+        return println!("skipped: this is the package, which leaves files out");
     }
-    let folders = ["", "docs", "benches", "tests"].map(|folder| root.join(folder));
-    check_lines(&all(), |line| {
-        let (before, _) = line.split_once(".md")?;
-        let name = before.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_').next()?;
-        let file = format!("{name}.md");
-        let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c == '-');
-        (is_name && !folders.iter().any(|folder| folder.join(&file).exists())).then(|| format!("there is no {file}"))
+    let files = repository();
+    // Every end of a path names its file: `poller.rs`, `rt/poller.rs`.
+    let mut ends = BTreeSet::new();
+    for file in &files {
+        let starts = file.match_indices('/').map(|(at, _)| at + 1);
+        ends.extend([0].into_iter().chain(starts).map(|start| &file[start..]));
+    }
+    // A site; files that are made; pages of async-std's book.
+    let is_elsewhere = |name: &str| {
+        name == "docs.rs" || ["target/", "tutorial/", "concepts/"].iter().any(|folder| name.starts_with(folder))
+    };
+    let is_read = |file: &&String| {
+        [".rs", ".md", ".sh"].iter().any(|ending| file.ends_with(ending)) || file.as_str() == ".ci/run"
+    };
+    let texts = files.iter().filter(is_read).filter(|file| *file != "tests/tidy.rs");
+    let texts: Vec<_> = texts.map(|file| (PathBuf::from(file), fs::read_to_string(root.join(file)).unwrap())).collect();
+    assert!(texts.len() > 200, "{}", texts.len());
+    check_lines(&texts, |line| {
+        let missing = |name: &&str| !ends.contains(*name) && !is_elsewhere(name);
+        named_files(line).into_iter().find(missing).map(|name| format!("there is no {name}"))
+    });
+    // What cargo is told to run is there too.
+    check_lines(&texts, |line| {
+        let target = |option: &str, folders: &[&str]| {
+            let (_, rest) = line.split_once(option)?;
+            let name =
+                rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().filter(|name| !name.is_empty())?;
+            let is_there = |folder: &&str| {
+                ends.contains(format!("{folder}/{name}.rs").as_str())
+                    || ends.contains(format!("{folder}/{name}/main.rs").as_str())
+            };
+            let is_variable = name.chars().all(|c| c.is_ascii_uppercase());
+            (!is_variable && !folders.iter().any(is_there)).then(|| format!("there is no{option}{name}"))
+        };
+        target(" --test ", &["tests"]).or_else(|| target(" --example ", &["examples", "examples/ecosystem"]))
     });
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example quic_file                        # 16 MiB on loopback, made up
-//! cargo run --release -p netpoll-ecosystem --example quic_file -- README.md copy.md   # a file, and where it goes
+//! cargo run --release -p netpoll-ecosystem --example quic_file -- README.md /tmp/copy.md   # a file, and where it goes
 //! ```
 //!
 //! Shows `netpoll::quinn::endpoint`: both sides are quinn's endpoints on our UDP sockets, with the kernel's offload in both directions.

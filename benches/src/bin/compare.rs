@@ -78,7 +78,7 @@ fn run() -> Result<bool, String> {
     }
     let text = report::markdown(&results, &parts, &notes, &settings);
     println!("{text}");
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join("comparison.md");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/comparison.md");
     save(&file, &text)?;
     let plot = plot::svg(&results);
     for target in [Some(&file), document.as_ref()].into_iter().flatten() {
