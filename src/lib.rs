@@ -72,6 +72,8 @@
 //!
 //! [`write_all`]: net::TcpStream::write_all
 #![deny(unsafe_code)]
+// docs.rs sets `docsrs`: items show the feature that they need.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod sync;
 mod sys;

@@ -24,7 +24,7 @@ pub fn endpoint(config: EndpointConfig, server: Option<ServerConfig>, socket: Ar
     Endpoint::new_with_abstract_socket(config, server, Arc::new(Socket::new(socket)?), Arc::new(Runtime))
 }
 
-/// What quinn asks of a runtime: for [`Endpoint::new`], which takes std's sockets; [`endpoint`] takes ours.
+/// quinn's runtime trait on this crate's runtime, for `quinn::Endpoint::new`, which takes std's sockets; [`endpoint`] takes ours.
 ///
 /// # Examples
 /// ```

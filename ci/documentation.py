@@ -1,0 +1,86 @@
+"""Checks a crate's pages that rustdoc has made: documentation.py FOLDER CRATE."""
+
+import html
+import os
+import re
+import sys
+from urllib.parse import unquote
+
+folder, crate = sys.argv[1:]
+
+# Methods of futures-lite's types: nothing here can define what their links mean.
+FOREIGN = {"io/struct.Cursor.html": 2, "io/struct.Take.html": 1}
+
+# What the page of a type shows first.
+FIRST = {
+    "net/struct.Dialer.html": "new",
+    "net/struct.ListenConfig.html": "new",
+    "net/struct.Pipe.html": "read",
+    "net/struct.TcpListener.html": "bind",
+    "net/struct.TcpStream.html": "connect",
+    "net/struct.UdpSocket.html": "bind",
+    "os/unix/net/struct.UnixDatagram.html": "bind",
+    "os/unix/net/struct.UnixListener.html": "bind",
+    "os/unix/net/struct.UnixSeqpacket.html": "bind",
+    "os/unix/net/struct.UnixSeqpacketListener.html": "bind",
+    "os/unix/net/struct.UnixStream.html": "connect",
+    "io/struct.AsyncFd.html": "new",
+}
+
+pages = {}
+
+
+def page(path):
+    """A page's text and its anchors."""
+    if path not in pages:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        pages[path] = text, {html.unescape(name) for name in re.findall(r'\bid="([^"]*)"', text)}
+    return pages[path]
+
+
+def leads_nowhere(path, link):
+    """Whether a relative link of the page at `path` has no target."""
+    if re.match(r"[a-z]+:", link) or "${" in link:
+        return False
+    file, _, anchor = link.partition("#")
+    target = os.path.normpath(os.path.join(os.path.dirname(path), unquote(file))) if file else path
+    if os.path.isdir(target):
+        target = os.path.join(target, "index.html")
+    if not os.path.exists(target):
+        return True
+    if not anchor or not target.endswith(".html") or re.fullmatch(r"\d+(-\d+)?", anchor):
+        return False
+    anchors = page(target)[1]
+    return anchor not in anchors and unquote(anchor) not in anchors
+
+
+complaints = []
+count = 0
+root = os.path.join(folder, crate)
+for where, _, names in os.walk(root):
+    for name in sorted(names):
+        if not name.endswith(".html"):
+            continue
+        count += 1
+        path = os.path.join(where, name)
+        short = os.path.relpath(path, root)
+        # Implementations of other crates' traits come with those crates' documentation.
+        own = page(path)[0].split('id="trait-implementations"')[0]
+        # A reference that rustdoc could not resolve stays in brackets.
+        raw = re.findall(r"\[<code>([^\]]*)</code>\]", own)
+        if len(raw) > FOREIGN.get(short, 0):
+            complaints.append(f"{short}: unresolved: {raw[0]}")
+        for link in sorted({html.unescape(link) for link in re.findall(r'href="([^"]*)"', own)}):
+            if leads_nowhere(path, link):
+                complaints.append(f"{short}: leads nowhere: {link}")
+
+for short, wanted in FIRST.items():
+    text = page(os.path.join(root, short))[0]
+    first = re.search(r'<section id="method\.([^"]*)" class="method"', text)
+    if first is None or first.group(1) != wanted:
+        complaints.append(f"{short}: begins with {first and first.group(1)}, not with {wanted}")
+
+if complaints:
+    sys.exit("\n".join(complaints))
+print(f"{count} pages")
