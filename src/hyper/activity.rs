@@ -1,6 +1,6 @@
-//! What a connection is doing, as far as ending it depends on it.
+//! The activity of a connection: whether a request is under way, and whether bytes move.
 //!
-//! hyper says neither whether a request is under way nor whether bytes move. [`Watched`] wraps the service and counts requests from
+//! When to end a connection depends on it, and hyper tells neither. [`Watched`] wraps the service and counts requests from
 //! their head to the end of their answer; [`Wire`](super::wire::Wire) wraps the stream and notes progress. The task that drives the
 //! connection reads both.
 //!

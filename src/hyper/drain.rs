@@ -1,9 +1,9 @@
-//! How a server's connections hear of its end, and how it hears of theirs.
+//! The end of a server: how its connections learn of it, and how it learns of theirs.
 //!
 //! # States
-//! *serving* → *draining* (answer what is under way, begin nothing) → *cut* (end now); forward only. The stage is an atomic that a
-//! connection loads whenever it is polled; its waker is in the group from its first poll on, so a change reaches also those
-//! that wait. A change takes the wakers out: who sees a new stage puts its waker in again.
+//! *serving* → *draining* (answer the requests that have come, accept no further ones) → *cut* (end now); forward only. The stage is an
+//! atomic that a connection loads at every poll. Its waker is in the group from its first poll on, so a change wakes connections that
+//! wait. A change removes the wakers: a connection that sees a new stage registers its waker again.
 //!
 //! # Locking
 //! Wakers are cloned, woken and dropped outside the lock.
@@ -29,16 +29,17 @@ pub(super) struct Group {
 
 #[derive(Debug, Default)]
 struct Members {
-    /// A place each; free places are listed.
+    /// One place per connection.
     wakers: Vec<Option<Waker>>,
+    /// Places in `wakers` that are free.
     free: Vec<usize>,
     count: usize,
-    /// Of the server, while it waits for a member to leave.
+    /// The server's waker while it waits for a member to leave.
     server: Option<Waker>,
 }
 
 impl Group {
-    /// One more connection.
+    /// Adds a connection.
     pub(super) fn join(self: &Arc<Group>) -> Member {
         let mut members = self.members.lock();
         members.count += 1;
@@ -63,10 +64,10 @@ impl Group {
         Poll::Pending
     }
 
-    /// Tells all connections.
+    /// Moves on to `stage` and wakes all connections.
     pub(super) fn advance(&self, stage: u32) {
         let mut members = self.members.lock();
-        // ORDERING: pairs with the load in `Member::stage`, of who has its waker here; others look under the lock.
+        // ORDERING: Release pairs with the Acquire in `Member::stage` of members whose wakers are registered; others load it under the lock.
         self.stage.fetch_max(stage, Ordering::Release);
         let wakers: Vec<Waker> = members.wakers.iter_mut().filter_map(Option::take).collect();
         drop(members);
@@ -79,13 +80,13 @@ impl Group {
 pub(super) struct Member {
     group: Arc<Group>,
     place: usize,
-    /// The stage and the waker that were there when the waker was put in.
+    /// The stage and the waker at the time of the last registration.
     seen: u32,
     waker: Option<Waker>,
 }
 
 impl Member {
-    /// The stage; the task is woken when it changes.
+    /// Returns the stage, and has the task woken when it changes.
     pub(super) fn stage(&mut self, cx: &mut Context<'_>) -> u32 {
         // ORDERING: pairs with the store in `Group::advance`.
         let stage = self.group.stage.load(Ordering::Acquire);

@@ -10,8 +10,8 @@ use futures_io::{AsyncRead, AsyncWrite};
 /// Most bytes of hyper's buffer that are zeroed for one read: futures-io's traits want initialised memory. A TLS record.
 const READ_MAX: usize = 16 << 10;
 
-/// A stream of one kind as one of the other: a TLS stream of futures-io for hyper, or an `hyper::upgrade::Upgraded` for a WebSocket
-/// library of futures-io. Our own streams need none: they have all the traits.
+/// Adapts a stream with futures-io's traits to hyper's, such as a TLS stream, and a stream with hyper's traits to futures-io's, such as
+/// `hyper::upgrade::Upgraded` for a WebSocket library. The streams of this crate have both and need no adapter.
 ///
 /// # Examples
 /// ```
@@ -36,17 +36,17 @@ impl<T> Io<T> {
         Io(stream)
     }
 
-    /// The stream.
+    /// Returns a reference to the stream.
     pub fn get_ref(&self) -> &T {
         &self.0
     }
 
-    /// The stream.
+    /// Returns a mutable reference to the stream.
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.0
     }
 
-    /// The stream, unwrapped.
+    /// Returns the stream.
     pub fn into_inner(self) -> T {
         self.0
     }

@@ -1,10 +1,11 @@
-//! hyper 1.x on our streams (feature `hyper`): its I/O traits, [`Executor`] and [`Timer`], a [`Server`] with limits and a graceful end, and
-//! [`Io`], a bridge for streams that have futures-io's traits only.
+//! hyper 1.x on the streams of this crate (feature `hyper`): hyper's I/O traits, [`Executor`] and [`Timer`], a [`Server`] with limits and a
+//! graceful end, and [`Io`], a bridge for streams that have futures-io's traits only. With feature `tower` the server takes tower services,
+//! such as an axum `Router`: `serve_tower(listener, router)`.
 //!
 //! [`TcpStream`](crate::net::TcpStream) and [`UnixStream`](crate::os::unix::net::UnixStream) implement `hyper::rt::Read` and
-//! `hyper::rt::Write` themselves: hyper's connections take them as they are. Reads go straight into hyper's buffer, which is not zeroed
-//! before; head and body of an answer leave in one sendmsg(2). Deadlines of the socket reach through: who keeps a clone of the stream can
-//! end what hyper waits for.
+//! `hyper::rt::Write`: hyper's connections take them as they are. A read goes straight into hyper's buffer, which is not zeroed first; the
+//! head and the body of an answer leave in one sendmsg(2). Deadlines of the socket apply to hyper's reads and writes: a clone of the stream
+//! can end what hyper waits for.
 //!
 //! # Examples
 //! ```

@@ -12,7 +12,7 @@ use crate::task;
 use crate::time::Sleep;
 use crate::time::movable::Movable;
 
-/// Runs hyper's futures (HTTP/2 has one a stream) as tasks: [`task::spawn`].
+/// Runs hyper's futures (HTTP/2 has one per stream) as tasks, by [`task::spawn`].
 ///
 /// # Examples
 /// ```
@@ -32,9 +32,10 @@ where
     }
 }
 
-/// hyper's timer, made of [`Sleep`]s that are moved in place.
+/// hyper's timer over [`Sleep`].
 ///
-/// Moving one to a later time stores the time and nothing else: the sleep wakes once at the earlier time and goes on.
+/// A sleep is moved in place. Moving it to a later time stores the time and nothing else: the sleep wakes once at the earlier time and
+/// goes on.
 ///
 /// # Examples
 /// ```
@@ -64,7 +65,7 @@ impl rt::Timer for Timer {
 /// The timer of one HTTP/1 connection.
 ///
 /// hyper makes a sleep for the head of each request and drops it when the head is there. Here the dropped one is kept, armed as it is, and
-/// moved for the next: in a timer's life it wakes the connection once for nothing, and a request costs no timer.
+/// moved for the next: it wakes the connection spuriously once per period, and a request costs no timer.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionTimer(Home);
 

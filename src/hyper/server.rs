@@ -64,11 +64,11 @@ where
 
 /// An HTTP/1 and HTTP/2 server: the settings, and the accept loop.
 ///
-/// A connection that begins with HTTP/2's preface is served as such, any other as HTTP/1, upgrades included. An upgraded connection is
-/// its owner's and no longer counted here.
+/// A connection that begins with HTTP/2's preface is served as HTTP/2, any other as HTTP/1, upgrades included. An upgraded connection belongs
+/// to the service: the server counts it no longer and does not end it.
 ///
 /// # Examples
-/// A server behind TLS, or one that tells its service who asks, makes stream and service for each connection:
+/// A server behind TLS, or one whose service depends on the peer, makes a stream and a service per connection:
 /// ```
 /// use hyper::{Request, Response, body::Incoming, service::service_fn};
 /// use netpoll::{hyper::Server, net::{TcpListener, TcpStream}, prelude::*, task};
@@ -121,7 +121,7 @@ impl Server {
         server
     }
 
-    /// Sets how many connections are served at once. Further ones wait in the listener's queue. At least one.
+    /// Sets the number of connections that are served at once, at least one. Further ones wait in the listener's queue.
     pub fn max_connections(&mut self, most: usize) -> &mut Server {
         self.max_connections = most.max(1);
         self
@@ -141,7 +141,7 @@ impl Server {
         self
     }
 
-    /// Sets for how long requests under way may go on after the server has stopped accepting. Then they are cut off.
+    /// Sets the time that requests under way have when the server has stopped accepting. Then they are cut off.
     pub fn grace(&mut self, grace: Duration) -> &mut Server {
         self.grace = grace;
         self
@@ -183,7 +183,7 @@ impl Server {
     }
 
     /// Serves until the listener is closed or `stop` is done. `connect` makes of each connection a stream for hyper and a service, in
-    /// the connection's own task: a TLS handshake there holds nobody up. Its error ends the connection.
+    /// the connection's own task, so a TLS handshake there delays no other connection. Its error ends the connection.
     ///
     /// At the end, requests that have arrived are answered, with `connection: close` over HTTP/1. When `stop` is done this includes requests
     /// on connections in the listener's queue; closing the listener resets those. Idle connections and those with a part of a head are
