@@ -5,7 +5,7 @@ mod common;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, mpsc};
+use std::sync::{Arc, Barrier, LazyLock, mpsc};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -228,7 +228,7 @@ fn closing_before_the_kernel_is_done_resets_the_connection() {
     });
 }
 
-/// The close was none, or came later, and the peer was sent what was in the memory of the buffer then.
+/// With SO_LINGER the kernel went on after the close, and sent whatever the freed memory had become.
 #[test]
 fn a_linger_that_was_set_does_not_keep_the_kernel_reading_freed_memory() {
     child("a_linger_that_was_set_does_not_keep_the_kernel_reading_freed_memory", || {
@@ -263,7 +263,7 @@ fn a_linger_that_was_set_does_not_keep_the_kernel_reading_freed_memory() {
     });
 }
 
-/// The close was not the socket's, and the peer was sent what was in the memory of the buffer then.
+/// The connection is not reset, since the duplicate may need it.
 #[test]
 fn a_duplicate_does_not_keep_the_kernel_reading_freed_memory() {
     run(async {
@@ -278,6 +278,171 @@ fn a_duplicate_does_not_keep_the_kernel_reading_freed_memory() {
         assert!(is_timeout(&(&from).read_to_end(&mut all).await.unwrap_err()));
         assert!(!all.is_empty() && all == pattern(MUCH)[..all.len()]);
         drop(duplicate);
+    });
+}
+
+/// Bytes of the buffers below; what is freed is filled with something else.
+const OURS: u8 = 0x11;
+
+/// Sends buffers and drops the futures, some of them before all is sent, until the socket is full and `least` were dropped.
+async fn abandon_many(to: &TcpStream, least: usize) {
+    let freed = Arc::new(AtomicUsize::new(0));
+    for _ in 0..least {
+        let mut send = to.send_zerocopy(Tracked(vec![OURS; 96 << 10], freed.clone()));
+        let _ = poll_once(&mut send).await;
+    }
+}
+
+/// Reads to the end, a reset, or silence, and checks that every byte is one of the sender's.
+async fn assert_only_ours(from: &TcpStream) {
+    let mut all = Vec::new();
+    from.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut reader = from;
+    if let Err(error) = reader.read_to_end(&mut all).await {
+        assert!(is_timeout(&error) || error.kind() == ErrorKind::ConnectionReset, "{error}");
+    }
+    let foreign = all.iter().filter(|&&byte| byte != OURS).count();
+    assert_eq!(foreign, 0, "of {} bytes", all.len());
+}
+
+/// A stream of std and a stream made from a duplicate of it.
+fn adopted_pair() -> (std::net::TcpStream, TcpStream, TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let from = listener.accept().unwrap().0;
+    (to.try_clone().unwrap(), to.into(), from.into())
+}
+
+/// The socket outlived its stream, and the kernel went on sending from memory that had been freed.
+#[test]
+fn memory_of_dropped_sends_is_not_sent_by_a_duplicate_of_an_adopted_stream() {
+    run(async {
+        let (duplicate, to, from) = adopted_pair();
+        to.set_zerocopy(true).unwrap();
+        abandon_many(&to, 200).await;
+        drop(to);
+        assert_only_ours(&from).await;
+        drop(duplicate);
+
+        // An explicit close, while the future is there and after a clone was dropped.
+        let (duplicate, to, from) = adopted_pair();
+        to.set_zerocopy(true).unwrap();
+        let clone = to.clone();
+        abandon_many(&clone, 100).await;
+        drop(clone);
+        let send = to.send_zerocopy(vec![OURS; 1 << 20]);
+        to.force_close().await.unwrap();
+        drop(send);
+        drop(to);
+        assert_only_ours(&from).await;
+        drop(duplicate);
+    });
+}
+
+/// Both counted the calls of one socket from 0, and each took the other's completions for its own.
+#[test]
+fn two_streams_of_one_socket_do_not_free_each_others_buffers() {
+    run(async {
+        let (duplicate, one, from) = adopted_pair();
+        let other = TcpStream::from(duplicate);
+        for stream in [&one, &other] {
+            stream.set_zerocopy(true).unwrap();
+        }
+        for _ in 0..50 {
+            abandon_many(&one, 2).await;
+            abandon_many(&other, 2).await;
+        }
+        drop(one);
+        assert_only_ours(&from).await;
+        drop(other);
+
+        // The duplicate is made by the stream itself, while calls are under way.
+        let (one, from) = zerocopy_pair().await;
+        abandon_many(&one, 10).await;
+        let other = TcpStream::from(std::os::fd::OwnedFd::from(one.clone()));
+        other.set_zerocopy(true).unwrap();
+        for _ in 0..50 {
+            abandon_many(&other, 2).await;
+            abandon_many(&one, 2).await;
+        }
+        drop(other);
+        assert_only_ours(&from).await;
+        drop(one);
+    });
+}
+
+/// A child between fork and exec has every socket, so the close was not the socket's. This one never gets to its exec.
+#[test]
+fn a_child_before_its_exec_does_not_keep_the_kernel_reading_freed_memory() {
+    child("a_child_before_its_exec_does_not_keep_the_kernel_reading_freed_memory", || {
+        run(async {
+            for explicit in [false, true] {
+                let freed = Arc::new(AtomicUsize::new(0));
+                let (to, from) = zerocopy_pair().await;
+                assert_eq!(abandon(&to, &freed).await, 0);
+                // SAFETY: the child only makes calls that are safe after a fork.
+                let pid = unsafe { libc::fork() };
+                if pid == 0 {
+                    // Should the test fail.
+                    // SAFETY: numbers only.
+                    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+                    loop {
+                        // SAFETY: no arguments.
+                        unsafe { libc::pause() };
+                    }
+                }
+                assert!(pid > 0);
+                if explicit {
+                    to.force_close().await.unwrap();
+                }
+                drop(to);
+                becomes("freed", || freed.load(Ordering::SeqCst) == 1).await;
+                from.set_read_timeout(Some(BOUND / 6)).unwrap();
+                let mut all = Vec::new();
+                let error = (&from).read_to_end(&mut all).await.unwrap_err();
+                assert!(all == pattern(MUCH)[..all.len()], "the peer was sent freed memory");
+                assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+                // SAFETY: our own child, which was not waited for yet.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+                // SAFETY: no status is asked for.
+                unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+            }
+        });
+    });
+}
+
+/// The close looked for sends under way before the first call was made, and did not reset the connection.
+#[test]
+fn a_close_beside_the_first_call_leaves_no_freed_memory_to_the_kernel() {
+    run(async {
+        for round in 0..300 {
+            let (to, from) = zerocopy_pair().await;
+            let barrier = Arc::new(Barrier::new(2));
+            let closer = std::thread::spawn({
+                let (to, barrier) = (to.clone(), barrier.clone());
+                move || {
+                    barrier.wait();
+                    for _ in 0..round % 50 * 20 {
+                        std::hint::spin_loop();
+                    }
+                    drop(to.force_close());
+                }
+            });
+            let freed = Arc::new(AtomicUsize::new(0));
+            let mut send = to.send_zerocopy(Tracked(vec![OURS; 4 << 20], freed.clone()));
+            barrier.wait();
+            let _ = poll_once(&mut send).await;
+            drop(send);
+            closer.join().unwrap();
+            to.force_close().await.unwrap();
+            drop(to);
+            let mut all = Vec::new();
+            if let Err(error) = (&from).read_to_end(&mut all).await {
+                assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            }
+            assert!(all.iter().all(|&byte| byte == OURS), "round {round}: the peer was sent freed memory");
+            assert_eq!(freed.load(Ordering::SeqCst), 1);
+        }
     });
 }
 

@@ -408,13 +408,13 @@ impl Recipe {
         if let Some(Control(control)) = &self.control {
             let network = if addr.is_ipv4() { "tcp4" } else { "tcp6" };
             control(network, addr, fd).map_err(|error| self.op(addr).other(error))?;
+            // Without it connect(2) would block this thread.
+            socket::set_nonblocking(fd, true).map_err(|error| self.op(addr).call("fcntl", error))?;
         }
         if let Some(local) = self.local {
             socket::bind(fd, &SockAddr::from(local)).map_err(|error| self.op(addr).call("bind", error))?;
         }
-        let mut stream = NetFd::tcp(socket)?;
-        // Subflows deliver at their own pace.
-        stream.fd.trusts_short_counts = is_tcp;
+        let stream = if is_tcp { NetFd::tcp(socket)? } else { NetFd::tcp_or_multipath(socket)? };
         if self.control.is_some() {
             // Who has seen it may have duplicated it.
             stream.expose();

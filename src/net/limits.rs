@@ -27,6 +27,7 @@ use socket2::SockAddr;
 
 use super::fd::net_fd::{NetFd, accept};
 use super::fd::operation::{Hold, Left, Operation};
+use super::options;
 use super::permits::Limit;
 use super::tcp::TcpStream;
 use crate::rt::poller::Direction;
@@ -110,8 +111,10 @@ fn is_want_of_numbers(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Says `answer` to a peer whose connection is closed next. What does not fit, or is too late, is lost.
+/// Sends `answer` to a peer whose connection is closed next. The part that does not fit, or comes too late, is lost.
 fn turn_away(socket: BorrowedFd<'_>, answer: &[u8]) {
+    // The listener may have handed SO_LINGER on, and nobody may wait for this close.
+    let _ = options::set_linger(socket, None);
     if answer.is_empty() || socket::send(socket, answer, 0).is_err() {
         return;
     }
@@ -152,11 +155,11 @@ impl Admission {
         self.reserve.as_ref().map_or(0, |reserve| reserve.shed.load(Ordering::Relaxed))
     }
 
-    /// `make` makes a stream of what came.
-    fn accept(&self, listener: BorrowedFd<'_>, make: fn(OwnedFd) -> io::Result<NetFd>) -> io::Result<Outcome> {
+    /// Accepts from `listener`, whose number is `fd`.
+    fn accept(&self, fd: BorrowedFd<'_>, listener: &NetFd) -> io::Result<Outcome> {
         for _ in 0..SHED_BATCH_MAX {
-            match (accept(listener), &self.reserve) {
-                (Err(error), Some(reserve)) if is_want_of_numbers(&error) => reserve.shed(listener, error)?,
+            match (accept(fd), &self.reserve) {
+                (Err(error), Some(reserve)) if is_want_of_numbers(&error) => reserve.shed(fd, error)?,
                 (accepted, reserve) => {
                     let (socket, peer) = accepted?;
                     if let Some(reserve) = reserve
@@ -166,7 +169,7 @@ impl Admission {
                         continue;
                     }
                     let peer = peer.as_socket().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
-                    return Ok(Outcome::Accepted(make(socket)?, peer));
+                    return Ok(Outcome::Accepted(listener.accepted(socket)?, peer));
                 }
             }
         }
@@ -193,8 +196,7 @@ impl Accepting {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         match admission {
-            None if listener.fd.trusts_short_counts => self.poll_any(listener, cx, TcpStream::adopt),
-            None => self.poll_any(listener, cx, TcpStream::adopt_multipath),
+            None => self.poll_any(listener, cx, TcpStream::adopt),
             Some(admission) => self.poll_admitted(listener, admission, cx),
         }
     }
@@ -205,7 +207,7 @@ impl Accepting {
         &mut self,
         listener: &NetFd,
         cx: &mut Context<'_>,
-        adopt: fn(OwnedFd, SockAddr) -> io::Result<T>,
+        adopt: fn(NetFd, SockAddr) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
         listener.poll_accept(Some(&mut self.operation), cx, adopt)
     }
@@ -233,7 +235,6 @@ impl Accepting {
             }
             // Outlives the call, so that what its return wakes does not run under the listener's lock.
             let mut permit = None;
-            let make = if listener.fd.trusts_short_counts { NetFd::tcp } else { NetFd::tcp_or_multipath };
             let polled = listener.fd.poll_call(Direction::Read, Hold::Call, Some(&mut self.operation), cx, |fd| {
                 if let (Some(limit), None) = (&admission.limit, &permit) {
                     permit = limit.try_take();
@@ -241,7 +242,8 @@ impl Accepting {
                         return Ok((Outcome::Full, Left::Maybe));
                     }
                 }
-                Ok((admission.accept(fd, make)?, Left::Maybe))
+                listener.fd.ensure_nonblocking();
+                Ok((admission.accept(fd, listener)?, Left::Maybe))
             });
             match polled {
                 Poll::Pending => {

@@ -547,14 +547,14 @@ mod tests {
                     crate::net::Dialer::new().multipath(true).dial(listener.local_addr().unwrap()).await.unwrap();
                 let (server, _) = listener.accept().await.unwrap();
                 assert!(server.is_multipath().unwrap());
-                let trusts = [&listener.fd, &*client.fd, &*server.fd].map(|fd| fd.fd.trusts_short_counts);
-                assert_eq!(trusts, [false; 3]);
+                let plain = [&listener.fd, &*client.fd, &*server.fd].map(|fd| fd.fd.is_plain_tcp());
+                assert_eq!(plain, [false; 3]);
                 let back = crate::net::TcpStream::from(OwnedFd::from(server));
-                assert!(!back.fd.fd.trusts_short_counts);
+                assert!(!back.fd.fd.is_plain_tcp());
             }
             let plain = crate::net::TcpListener::bind(v4(0)).await.unwrap();
             let back = crate::net::TcpListener::from(OwnedFd::from(plain));
-            assert!(back.fd.fd.trusts_short_counts);
+            assert!(back.fd.fd.is_plain_tcp());
         });
     }
 }

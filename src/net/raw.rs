@@ -41,11 +41,13 @@ impl Fd {
         cx: &mut Context<'_>,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
     ) -> Poll<Result<R, Failure>> {
-        let polled =
-            self.poll_call(direction, hold, caller, cx, |fd| match catch_unwind(AssertUnwindSafe(|| call(fd))) {
+        let polled = self.poll_call(direction, hold, caller, cx, |fd| {
+            self.ensure_nonblocking();
+            match catch_unwind(AssertUnwindSafe(|| call(fd))) {
                 Ok(result) => result.map(|value| (Ok(value), Left::Maybe)),
                 Err(panic) => Ok((Err(panic), Left::Maybe)),
-            });
+            }
+        });
         polled.map_ok(|outcome| outcome.unwrap_or_else(|panic| resume_unwind(panic)))
     }
 }
@@ -121,7 +123,8 @@ macro_rules! raw_access {
             /// Calls `call` with the descriptor, which stays open meanwhile: a close waits for it. For options and ioctls that have no
             /// method here.
             ///
-            /// `call` may duplicate the descriptor, and must not block: it runs on the caller's thread.
+            /// `call` may duplicate the descriptor, and must not block: it runs on the caller's thread. What `as_fd` says of other users
+            /// holds from here on.
             ///
             /// # Errors
             /// Those of `call`, as they are; [closed](crate::net::is_closed), without a call.
@@ -154,8 +157,8 @@ macro_rules! raw_access {
             /// readable. For ways of receiving that have no method here.
             ///
             /// The descriptor stays open during a call, and nothing is held while this waits. `call` must be non-blocking
-            /// (`MSG_DONTWAIT` or the descriptor's own O_NONBLOCK, which is set), and must use up what it was called for or answer
-            /// `WouldBlock`; `Interrupted` calls it again at once.
+            /// (`MSG_DONTWAIT`, or the descriptor's own O_NONBLOCK, which is set again before each call), and must use up what it was
+            /// called for or answer `WouldBlock`; `Interrupted` calls it again at once.
             ///
             /// # Errors
             /// Those of `call`, as they are; `TimedOut` past the read deadline or timeout; [closed](crate::net::is_closed).

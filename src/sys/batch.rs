@@ -22,6 +22,7 @@ use libc::c_int;
 use socket2::{SockAddr, SockAddrStorage};
 
 use super::control::{Control, ControlWriter, Messages, Word, space, words};
+use super::socket::SEND_FLAGS;
 
 /// Most messages in one call: the kernel's UIO_MAXIOV.
 pub(crate) const MESSAGES_MAX: usize = 1024;
@@ -148,11 +149,11 @@ impl fmt::Debug for Inbox {
     }
 }
 
-/// recvmmsg(2) with `MSG_CMSG_CLOEXEC` beside `flags`: how many came. On failure the box keeps what it had.
+/// recvmmsg(2) with `MSG_CMSG_CLOEXEC` and `MSG_DONTWAIT` beside `flags`: how many came. On failure the box keeps what it had.
 pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> io::Result<usize> {
     inbox.prepare();
     let (headers, count) = (inbox.headers.as_mut_ptr(), inbox.headers.len() as libc::c_uint);
-    let flags = flags | libc::MSG_CMSG_CLOEXEC;
+    let flags = flags | libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
     // SAFETY: `prepare` has just pointed every header at memory of the box, valid for writes of the lengths given.
     let count = unsafe { libc::recvmmsg(fd.as_raw_fd(), headers, count, flags as _, std::ptr::null_mut()) };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
@@ -378,12 +379,12 @@ impl fmt::Debug for Outbox {
     }
 }
 
-/// sendmmsg(2) with `MSG_NOSIGNAL` of up to [`MESSAGES_MAX`] headers: how many messages went, at least one. They are out of the
+/// sendmmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` of up to [`MESSAGES_MAX`] headers: how many messages went, at least one. They are out of the
 /// box. With `merge`, those of one size for one peer that follow each other go as segments of one (UDP_SEGMENT): the kernel and
 /// the socket must know of it, else the peer would get them in one piece.
 pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox, merge: bool) -> io::Result<usize> {
     let count = outbox.prepare(merge) as libc::c_uint;
-    let (headers, flags) = (outbox.headers.as_mut_ptr(), libc::MSG_NOSIGNAL);
+    let (headers, flags) = (outbox.headers.as_mut_ptr(), SEND_FLAGS);
     // SAFETY: `prepare` has just pointed so many headers at memory of the box, valid for reads of the lengths given.
     let sent = unsafe { libc::sendmmsg(fd.as_raw_fd(), headers, count, flags as _) };
     let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;

@@ -4,7 +4,7 @@
 //!
 //! # Invariants
 //! * Descriptors that come are close-on-exec, and are closed unless somebody takes them ([`Control`]).
-//! * S2 and S3 of [`socket`](super::socket): no SIGPIPE, checked families.
+//! * S2, S3 and S4 of [`socket`](super::socket): no SIGPIPE, checked families, no blocking.
 
 #![allow(unsafe_code)]
 // As in `control`.
@@ -17,7 +17,7 @@ use libc::c_int;
 use socket2::SockAddr;
 
 use super::control::{Control, ControlWriter, Word};
-use super::socket::{IOVECS_MAX, check_len};
+use super::socket::{IOVECS_MAX, SEND_FLAGS, check_len};
 
 /// A message that came.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct Received<'a> {
 /// The most bytes that a datagram carries, also one that receive offload has put together.
 const DATAGRAM_MAX: usize = 65_535;
 
-/// recvmsg(2) with `MSG_CMSG_CLOEXEC` beside `flags`.
+/// recvmsg(2) with `MSG_CMSG_CLOEXEC` and `MSG_DONTWAIT` beside `flags`.
 #[inline]
 pub(crate) fn recvmsg<'a>(
     fd: BorrowedFd<'_>,
@@ -55,7 +55,7 @@ pub(crate) fn recvmsg<'a>(
     let receive = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
         message.msg_name = storage.cast();
         message.msg_namelen = size_of::<socket2::SockAddrStorage>() as _;
-        let flags = flags | libc::MSG_CMSG_CLOEXEC;
+        let flags = flags | libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
         // SAFETY: name, buffers and control data are valid for writes of the lengths given, during the call.
         let bytes = check_len(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags) })?;
         // SAFETY: `try_init` passes a length that is valid for writes.
@@ -90,7 +90,8 @@ fn recvmsg_scattered<'a>(
     Ok(received)
 }
 
-/// sendmsg(2) with `MSG_NOSIGNAL` beside `flags`. A message is sent whole: more buffers than the kernel takes are put together first.
+/// sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` beside `flags`. A message is sent whole: more buffers than the kernel takes are put
+/// together first.
 #[inline]
 pub(crate) fn sendmsg(
     fd: BorrowedFd<'_>,
@@ -118,14 +119,14 @@ pub(crate) fn sendmsg(
         message.msg_controllen = bytes.len() as _;
     }
     // SAFETY: `message` and what it points to are valid for reads during the call.
-    check_len(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags | libc::MSG_NOSIGNAL) })
+    check_len(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags | SEND_FLAGS) })
 }
 
-/// recvfrom(2).
+/// recvfrom(2) with `MSG_DONTWAIT` beside `flags`.
 #[inline]
 pub(crate) fn recv_from(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Result<(usize, SockAddr)> {
     let receive = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
-        let (start, room) = (buf.as_mut_ptr().cast(), buf.len());
+        let (start, room, flags) = (buf.as_mut_ptr().cast(), buf.len(), flags | libc::MSG_DONTWAIT);
         // SAFETY: the buffer, and the storage with its length that `try_init` passes, are valid for writes.
         check_len(unsafe { libc::recvfrom(fd.as_raw_fd(), start, room, flags, storage.cast(), length) })
     };
@@ -133,10 +134,10 @@ pub(crate) fn recv_from(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io:
     unsafe { SockAddr::try_init(receive) }
 }
 
-/// sendto(2) with `MSG_NOSIGNAL` beside `flags`.
+/// sendto(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` beside `flags`.
 #[inline]
 pub(crate) fn send_to(fd: BorrowedFd<'_>, buf: &[u8], to: &SockAddr, flags: c_int) -> io::Result<usize> {
-    let (start, count, flags) = (buf.as_ptr().cast(), buf.len(), flags | libc::MSG_NOSIGNAL);
+    let (start, count, flags) = (buf.as_ptr().cast(), buf.len(), flags | SEND_FLAGS);
     // SAFETY: buffer and address are valid for reads of their lengths during the call.
     check_len(unsafe { libc::sendto(fd.as_raw_fd(), start, count, flags, to.as_ptr().cast(), to.len()) })
 }

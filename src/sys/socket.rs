@@ -8,6 +8,8 @@
 //! * S1 — every descriptor made here is close-on-exec and, but for `dup_cloexec`, non-blocking from the first moment.
 //! * S2 — no call raises SIGPIPE: a library cannot know whether its host ignores it.
 //! * S3 — an address is read only after its family was checked, by `socket2::SockAddr`.
+//! * S4 — a call that sends or receives does not block, whatever O_NONBLOCK says: every process that has the open file may clear it. So
+//!   each of them has MSG_DONTWAIT. accept4, readv, splice and sendfile take no such flag, see `Fd::ensure_nonblocking`.
 //!
 //! # Compared with Go (internal/poll, syscall)
 //! `send` and `sendmsg` with `MSG_NOSIGNAL` instead of `write` and `writev`, because Go's runtime handles SIGPIPE.
@@ -51,11 +53,14 @@ pub(super) fn check_len(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// recv(2).
+/// Flags of every call that sends: S2 and S4.
+pub(super) const SEND_FLAGS: c_int = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+
+/// recv(2) with `MSG_DONTWAIT` beside `flags`.
 #[inline]
 pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Result<usize> {
     // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.
-    check_len(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags) })
+    check_len(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags | libc::MSG_DONTWAIT) })
 }
 
 /// recv(2) into memory that need not be initialised. As many bytes as are returned are so afterwards, from the first on.
@@ -63,7 +68,7 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Resu
 #[inline]
 pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.
-    check_len(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), 0) })
+    check_len(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) })
 }
 
 /// readv(2) into the first [`IOVECS_MAX`] buffers.
@@ -74,14 +79,14 @@ pub(crate) fn recv_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> 
     check_len(unsafe { libc::readv(fd.as_raw_fd(), bufs.as_mut_ptr().cast(), count) })
 }
 
-/// send(2) with `MSG_NOSIGNAL` beside `flags`.
+/// send(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` beside `flags`.
 #[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8], flags: c_int) -> io::Result<usize> {
     // SAFETY: `buf` is valid for reads of its length during the call.
-    check_len(unsafe { libc::send(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags | libc::MSG_NOSIGNAL) })
+    check_len(unsafe { libc::send(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags | SEND_FLAGS) })
 }
 
-/// sendmsg(2) with `MSG_NOSIGNAL`, of the first [`IOVECS_MAX`] buffers.
+/// sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT`, of the first [`IOVECS_MAX`] buffers.
 #[inline]
 pub(crate) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     // SAFETY: `msghdr` is plain data for which all zeroes is a value: no name, no buffers, no control data.
@@ -90,7 +95,7 @@ pub(crate) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Res
     message.msg_iov = bufs.as_ptr().cast_mut().cast();
     message.msg_iovlen = bufs.len().min(IOVECS_MAX) as _;
     // SAFETY: `message` and the buffers it points to are valid for reads during the call.
-    check_len(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) })
+    check_len(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, SEND_FLAGS) })
 }
 
 /// [`accept4_any`] of an IP address; none where it is of another family.

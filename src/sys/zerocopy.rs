@@ -7,6 +7,7 @@ use std::io;
 use std::mem::{self, MaybeUninit};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use super::socket;
 
@@ -38,6 +39,26 @@ pub(crate) fn set(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
 /// frees it before sends something else (which is wrong but not unsafe: it holds the pages).
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     socket::send(fd, buf, libc::MSG_ZEROCOPY)
+}
+
+/// connect(2) with AF_UNSPEC: resets the connection and drops what is queued, for all descriptors of the socket.
+pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: `sockaddr` is plain data for which all zeroes is a value.
+    let mut nowhere: libc::sockaddr = unsafe { mem::zeroed() };
+    nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+    // SAFETY: `nowhere` is valid for reads of its size during the call.
+    let result =
+        unsafe { libc::connect(fd.as_raw_fd(), &raw const nowhere, size_of::<libc::sockaddr>() as libc::socklen_t) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Blocks until the error queue has a message, for `timeout` at most.
+pub(crate) fn wait_for_completion(fd: BorrowedFd<'_>, timeout: Duration) {
+    // POLLERR is reported whatever is asked for.
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
+    let millis = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: one entry, valid for the call. The caller looks again whatever the answer is.
+    unsafe { libc::poll(&raw mut entry, 1, millis) };
 }
 
 /// The next completion. Other messages of the error queue are thrown away. EAGAIN when it is empty.

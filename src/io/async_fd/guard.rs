@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use super::AsyncFd;
 use super::wrapper::op;
@@ -55,7 +56,11 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
         let fd = &self.fd.fd;
         // This moment's, not the guard's: edges that came in between are known to the call.
         let result = fd.poll.begin(self.direction).map_err(Failure::from).and_then(|ticket| {
-            fd.pinned(|_| call(self.fd)).inspect_err(|failure| {
+            let call = |_: BorrowedFd<'_>| {
+                fd.ensure_nonblocking();
+                call(self.fd)
+            };
+            fd.pinned(call).inspect_err(|failure| {
                 if matches!(failure, Failure::Io(error) if error.kind() == io::ErrorKind::WouldBlock) {
                     fd.poll.clear_ready(self.direction, ticket);
                 }

@@ -44,7 +44,8 @@ use crate::sys;
 /// # O_NONBLOCK
 /// [`new`](AsyncFd::new) sets it, and [`into_inner`](AsyncFd::into_inner) clears it again if it was not set before; dropping the
 /// `AsyncFd` leaves it set. The flag belongs to the open file, not to the descriptor: duplicates share it, and for a terminal
-/// those are the standard streams of other processes too. Open `/dev/tty` anew instead of wrapping one of them.
+/// those are the standard streams of other processes too. Open `/dev/tty` anew instead of wrapping one of them. Where another user
+/// clears the flag, it is set again before each call: one fcntl(2) per call.
 ///
 /// # SIGPIPE
 /// Writing to a pipe without a reader raises it, where a socket of this crate does not. Rust programs ignore it unless told

@@ -88,7 +88,7 @@ impl FastOpen {
 fn finish_later(fd: OwnedFd, how: Option<Shutdown>) -> io::Result<()> {
     let fd = Fd::new(fd, false)?;
     // SO_LINGER is the socket's.
-    fd.set_lingers(true);
+    fd.set_may_linger();
     drop(task::spawn(async move {
         if dial::established(&fd, false).await.is_ok()
             && let Some(how) = how

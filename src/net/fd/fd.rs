@@ -11,7 +11,15 @@
 //!   waits, so closing never waits for a future that is not polled.
 //! * F1 — the generation moves before the number is closed: an event for the next owner of the number finds the next owner.
 //!   A lent number (`AsyncFd`) is not closed at all: it leaves the poller explicitly, before its owner may close it.
-//! * F2 — options of a lingering close: with SO_LINGER set, close(2) may block, so it runs on the blocking pool.
+//! * F2 — close(2) blocks no worker. With SO_LINGER set it waits, so it runs on the blocking pool. The socket is asked for the option
+//!   wherever anybody may have set it: this handle, an owner of a duplicate, or the listener that the connection inherits it from.
+//! * F3 — memory that the kernel still reads after its calls ([`Loans`]) is recalled before close(2), once no call can follow.
+//!
+//! # Exposed descriptors
+//! A descriptor that came from outside, or that was handed out (`as_fd`, `control`), may have duplicates, in this process or in another.
+//! They keep the socket open beyond our close and change its options. So nothing is assumed about an exposed socket: it leaves epoll
+//! explicitly, SO_LINGER and O_NONBLOCK are asked for, a short count is no evidence (kTLS ends a call at a record), and nothing is
+//! sent without a copy. The flag is never cleared.
 //!
 //! # Cancellation
 //! A dropped [`Closed`] future leaves a close that has begun to end by itself.
@@ -20,11 +28,14 @@
 //! Same order: mark, wake the lock's queue, evict the poller's waiters, drop the own reference, wait until it is destroyed. A second
 //! close is not an error: it waits for the same end. close(2) is not repeated after EINTR.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::panic::RefUnwindSafe;
 use std::pin::Pin;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU8;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -40,7 +51,7 @@ use crate::rt::poller::{self, Direction, PollHandle};
 use crate::rt::waiters::Wakers;
 use crate::rt::{clock, fork};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
-use crate::sys::{socket, unix};
+use crate::sys::{self, socket, unix};
 
 /// See the module's header. What every call touches comes first and lies together.
 #[derive(Debug)]
@@ -48,18 +59,31 @@ use crate::sys::{socket, unix};
 pub(crate) struct Fd {
     pub(crate) poll: PollHandle,
     number: RawFd,
-    /// Somebody else owns the number: the close leaves it open.
-    is_lent: bool,
-    /// A short count is evidence: TCP only.
-    pub(crate) trusts_short_counts: bool,
-    /// The number was shown to somebody who may have duplicated it.
-    exposed: AtomicBool,
-    /// SO_LINGER was set through us.
-    lingers: AtomicBool,
+    /// [`LENT`] and the flags that follow it.
+    flags: AtomicU8,
     /// std's relative timeouts in nanoseconds, by direction; 0 for none.
     timeouts: [AtomicU64; 2],
     pub(crate) mutex: FdMutex,
     rare: LazyBox<Rare>,
+}
+
+/// Somebody else owns the number: the close leaves it open.
+const LENT: u8 = 1;
+/// A TCP socket that is not a multipath one: a short count is evidence.
+const PLAIN_TCP: u8 = 1 << 1;
+/// The descriptor may have duplicates.
+const EXPOSED: u8 = 1 << 2;
+/// SO_LINGER may be set.
+const LINGERS: u8 = 1 << 3;
+
+/// Memory that the kernel reads after the calls that lent it.
+pub(crate) trait Loans: fmt::Debug + Send + Sync + RefUnwindSafe {
+    /// No call on the socket is under way or can follow, and its last descriptor of this process is about to be closed. Makes the kernel give
+    /// up what is left, unless the socket may have other users. Returns whether it will do so soon.
+    fn recall(&self, fd: BorrowedFd<'_>, may_be_shared: bool) -> bool;
+
+    /// Blocks until the kernel has given up what was recalled, for a bounded time.
+    fn wait(&self, fd: BorrowedFd<'_>);
 }
 
 /// What few descriptors have.
@@ -70,6 +94,7 @@ struct Rare {
     /// For who waits for the end of a close.
     gone: OnceLock<Arc<Gone>>,
     fast_open: FastOpen,
+    loans: OnceLock<Arc<dyn Loans>>,
 }
 
 /// The end of a close.
@@ -128,9 +153,9 @@ impl Fd {
     ///
     /// # Errors
     /// Those of [`PollHandle::open`]; the descriptor is closed then.
-    pub(crate) fn new(fd: OwnedFd, trusts_short_counts: bool) -> io::Result<Fd> {
+    pub(crate) fn new(fd: OwnedFd, is_plain_tcp: bool) -> io::Result<Fd> {
         let poll = PollHandle::open()?;
-        Ok(Fd::around(poll, fd.into_raw_fd(), false, trusts_short_counts))
+        Ok(Fd::around(poll, fd.into_raw_fd(), if is_plain_tcp { PLAIN_TCP } else { 0 }))
     }
 
     /// A non-blocking descriptor whose owner keeps it open for as long as this lives.
@@ -138,17 +163,14 @@ impl Fd {
     /// # Errors
     /// Those of [`PollHandle::open`].
     pub(crate) fn lent(fd: BorrowedFd<'_>) -> io::Result<Fd> {
-        Ok(Fd::around(PollHandle::open()?, fd.as_raw_fd(), true, false))
+        Ok(Fd::around(PollHandle::open()?, fd.as_raw_fd(), LENT))
     }
 
-    fn around(poll: PollHandle, number: RawFd, is_lent: bool, trusts_short_counts: bool) -> Fd {
+    fn around(poll: PollHandle, number: RawFd, flags: u8) -> Fd {
         Fd {
             poll,
             number,
-            is_lent,
-            trusts_short_counts,
-            exposed: AtomicBool::new(false),
-            lingers: AtomicBool::new(false),
+            flags: AtomicU8::new(flags),
             timeouts: [AtomicU64::new(0), AtomicU64::new(0)],
             mutex: FdMutex::new(),
             rare: LazyBox::new(),
@@ -170,15 +192,56 @@ impl Fd {
         unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 
-    /// The number, for who may do anything with it as long as it borrows the socket. From here on the close takes it out of epoll
-    /// explicitly: a duplicate would keep it in.
+    /// Lends the number to code that may do anything with it, and marks the descriptor as exposed.
     pub(crate) fn expose(&self) -> BorrowedFd<'_> {
-        self.exposed.store(true, Ordering::Relaxed);
+        if !self.is_exposed() {
+            self.flags.fetch_or(EXPOSED, Ordering::Relaxed);
+        }
         self.borrow()
     }
 
+    #[inline]
+    fn has(&self, flags: u8) -> bool {
+        // ORDERING: Relaxed: a flag is set before the system call that makes it matter, and the kernel orders the calls on one socket.
+        self.flags.load(Ordering::Relaxed) & flags != 0
+    }
+
     pub(crate) fn is_exposed(&self) -> bool {
-        self.exposed.load(Ordering::Relaxed)
+        self.has(EXPOSED)
+    }
+
+    pub(crate) fn is_plain_tcp(&self) -> bool {
+        self.has(PLAIN_TCP)
+    }
+
+    /// Whether a count shorter than asked for says that the next call would wait.
+    #[inline]
+    pub(crate) fn trusts_short_counts(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & (PLAIN_TCP | EXPOSED) == PLAIN_TCP
+    }
+
+    /// Whether SO_LINGER may be set, and so in what is accepted here.
+    pub(crate) fn may_linger(&self) -> bool {
+        self.has(LINGERS | EXPOSED)
+    }
+
+    pub(crate) fn set_may_linger(&self) {
+        self.flags.fetch_or(LINGERS, Ordering::Relaxed);
+    }
+
+    /// Sets O_NONBLOCK again where a user of a duplicate may have cleared it, before a call that has no flag for not blocking. One that
+    /// clears it between this and the call still makes the call block. The caller holds a reference.
+    #[inline]
+    pub(crate) fn ensure_nonblocking(&self) {
+        if self.has(LENT | EXPOSED) {
+            // For a number that is no open descriptor the call fails as well.
+            let _ = sys::fd::make_nonblocking(self.borrow());
+        }
+    }
+
+    /// Has `loans` recalled before close(2). The first that is set stays.
+    pub(crate) fn set_loans(&self, loans: Arc<dyn Loans>) {
+        let _ = self.rare.get_or_default().loans.set(loans);
     }
 
     pub(crate) fn number(&self) -> RawFd {
@@ -220,10 +283,6 @@ impl Fd {
         Ok(())
     }
 
-    pub(crate) fn set_lingers(&self, lingers: bool) {
-        self.lingers.store(lingers, Ordering::Relaxed);
-    }
-
     /// Begins the close, if nobody has, and returns what ends with it. `before` runs once, while the number is still open.
     pub(crate) fn close(&self, before: impl FnOnce()) -> Arc<Gone> {
         let gone = self.rare.get_or_default().gone.get_or_init(Arc::default).clone();
@@ -258,11 +317,12 @@ impl Fd {
     /// The last reference is gone: out of the poller, then close(2), once.
     #[cold]
     pub(crate) fn destroy(&self) {
+        let (is_lent, is_exposed) = (self.has(LENT), self.is_exposed());
         let unfinished = self.unfinished();
-        self.poll.retire(self.borrow(), self.is_lent || self.is_exposed() || unfinished.is_some());
+        self.poll.retire(self.borrow(), is_lent || is_exposed || unfinished.is_some());
         let rare = self.rare.get();
         let gone = rare.and_then(|rare| rare.gone.get()).cloned();
-        if self.is_lent {
+        if is_lent {
             if let Some(gone) = gone {
                 gone.set();
             }
@@ -271,10 +331,14 @@ impl Fd {
         // SAFETY: closed and without references: this runs once, and nobody uses the number afterwards (invariant 1).
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
         let permit = rare.and_then(|rare| rare.permit.as_ref()?.take());
-        let waits = self.lingers.load(Ordering::Relaxed) && may_wait(fd.as_fd());
-        let closing = Closing { fd: Some(fd), permit, gone };
-        if waits {
-            drop(crate::task::spawn_blocking(move || drop(closing)));
+        let mut closing = Closing { fd: Some(fd), lingers: false, loans: None, permit, gone };
+        // A forked child has no pool, and its parent has the socket too.
+        if !fork::is_child() {
+            let loans = rare.and_then(|rare| rare.loans.get());
+            closing.look(loans, is_exposed || unfinished.is_some(), self.may_linger());
+        }
+        if closing.waits() {
+            drop(crate::task::spawn_blocking(move || closing.wait()));
         }
         if let Some(unfinished) = unfinished {
             Fd::close_later(unfinished);
@@ -301,24 +365,48 @@ impl Drop for Fd {
     }
 }
 
-/// Whether the close of a socket that was told to linger may wait. Not where a send without a copy has made it a reset meanwhile, after
-/// which its memory is freed; nor in a forked child, which has no pool, and whose parent has the socket too.
-fn may_wait(fd: BorrowedFd<'_>) -> bool {
-    !fork::is_child() && !matches!(options::linger(fd), Ok(Some(Duration::ZERO)))
-}
-
 /// close(2) and what comes of it: when this is dropped, so that a pool which a shutdown empties closes what it has not come to.
 #[derive(Debug)]
 struct Closing {
     /// Some until it is closed.
     fd: Option<OwnedFd>,
+    /// SO_LINGER is set: close(2) waits.
+    lingers: bool,
+    /// What the kernel has not given back yet.
+    loans: Option<Arc<dyn Loans>>,
     permit: Option<Permit>,
     gone: Option<Arc<Gone>>,
+}
+
+impl Closing {
+    /// Recalls loans, and looks what there is to wait for.
+    fn look(&mut self, loans: Option<&Arc<dyn Loans>>, may_be_shared: bool, may_linger: bool) {
+        let Some(fd) = &self.fd else { return };
+        self.loans = loans.filter(|loans| loans.recall(fd.as_fd(), may_be_shared)).cloned();
+        // Zero does not wait: it resets the connection.
+        self.lingers = may_linger && options::linger(fd.as_fd()).ok().flatten().is_some_and(|linger| !linger.is_zero());
+    }
+
+    fn waits(&self) -> bool {
+        self.lingers || self.loans.is_some()
+    }
+
+    /// Blocks, then closes.
+    fn wait(mut self) {
+        self.lingers = false;
+        if let (Some(loans), Some(fd)) = (self.loans.take(), &self.fd) {
+            loans.wait(fd.as_fd());
+        }
+    }
 }
 
 impl Drop for Closing {
     fn drop(&mut self) {
         if let Some(fd) = self.fd.take() {
+            if self.lingers {
+                // The pool did not come to it, and nobody else may wait: the kernel sends what is left behind our back.
+                let _ = options::set_linger(fd.as_fd(), None);
+            }
             // There is nobody to tell, and nothing to be done: the number is free whatever close(2) says.
             let _ = socket::close(fd);
         }

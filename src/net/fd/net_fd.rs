@@ -13,6 +13,7 @@ use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use crate::net::zero_copy::sends::Sends;
 use crate::rt::context;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::poller::Direction;
+use crate::sync::Arc;
 use crate::sys::socket;
 
 /// The addresses of a socket.
@@ -38,7 +40,7 @@ struct Names {
 pub(crate) struct NetFd {
     pub(crate) fd: Fd,
     network: Network,
-    /// What few sockets have. Dropped after the socket is closed.
+    /// What few sockets have.
     rare: LazyBox<Rare>,
 }
 
@@ -50,7 +52,7 @@ struct Rare {
     /// Kept at an explicit close.
     names: OnceLock<Names>,
     /// MSG_ZEROCOPY, once it is used.
-    sends: OnceLock<Sends>,
+    sends: OnceLock<Arc<Sends>>,
 }
 
 // With the counts of an `Arc` and malloc's own word it takes 112 bytes.
@@ -62,8 +64,8 @@ impl NetFd {
         Ok(NetFd { fd: Fd::new(fd, true)?, network: &"tcp", rare: LazyBox::new() })
     }
 
-    /// Takes a non-blocking stream socket that was opened elsewhere, or may be a multipath one: subflows deliver at their own pace, so a short
-    /// count is evidence with plain TCP only.
+    /// Takes a non-blocking stream socket that may be no plain TCP socket. The subflows of a multipath one deliver at their own pace, so a
+    /// short count is evidence with plain TCP only.
     pub(crate) fn tcp_or_multipath(fd: OwnedFd) -> io::Result<NetFd> {
         let is_tcp = SockRef::from(&fd).protocol().is_ok_and(|protocol| protocol == Some(Protocol::TCP));
         Ok(NetFd { fd: Fd::new(fd, is_tcp)?, network: &"tcp", rare: LazyBox::new() })
@@ -83,33 +85,51 @@ impl NetFd {
         self.rare.get_or_default()
     }
 
-    /// MSG_ZEROCOPY's sends, which begin now if they have not.
+    /// Takes a socket that accept4(2) returned for this listener.
+    pub(crate) fn accepted(&self, socket: OwnedFd) -> io::Result<NetFd> {
+        let make = match () {
+            () if self.fd.is_plain_tcp() => NetFd::tcp,
+            () if *self.network == "tcp" => NetFd::tcp_or_multipath,
+            () => return NetFd::new(socket, self.network),
+        };
+        let stream = make(socket)?;
+        // The kernel hands SO_LINGER on.
+        if self.fd.may_linger() {
+            stream.fd.set_may_linger();
+        }
+        Ok(stream)
+    }
+
+    /// The state of MSG_ZEROCOPY, made by the first call.
     pub(crate) fn sends(&self) -> &Sends {
-        let sends = self.rare().sends.get_or_init(Sends::default);
+        let sends = self.rare().sends.get_or_init(|| {
+            let sends = Arc::<Sends>::default();
+            self.fd.set_loans(sends.clone());
+            sends
+        });
+        // ORDERING: pairs with the fence in `expose`: either this sees the flag, or `expose` sees `sends`.
+        fence(Ordering::SeqCst);
         if self.fd.is_exposed() {
             sends.expose();
         }
         sends
     }
 
-    /// [`Fd::expose`]. A duplicate would keep the socket open beyond the close, and the kernel reading.
+    /// [`Fd::expose`]. A user of a duplicate may count in the kernel's numbers of MSG_ZEROCOPY calls, so this socket makes none from here on.
     pub(crate) fn expose(&self) -> BorrowedFd<'_> {
         let fd = self.fd.expose();
+        // ORDERING: see `sends`.
+        fence(Ordering::SeqCst);
         if let Some(sends) = self.sends_if_any() {
             sends.expose();
         }
         fd
     }
 
-    /// The same if there ever was one.
+    /// The state of MSG_ZEROCOPY, if it was ever used.
     #[inline]
     pub(crate) fn sends_if_any(&self) -> Option<&Sends> {
-        self.rare.get()?.sends.get()
-    }
-
-    /// What there is to give away.
-    pub(crate) fn into_parts(mut self) -> (Fd, Option<Sends>) {
-        (self.fd, self.rare.take().and_then(|rare| rare.sends.into_inner()))
+        self.rare.get()?.sends.get().map(|sends| &**sends)
     }
 
     fn ask_names(fd: BorrowedFd<'_>) -> Names {
@@ -188,9 +208,6 @@ impl NetFd {
     pub(crate) fn close(&self) -> Closed {
         Closed::new(self.fd.close(|| {
             self.rare().names.get_or_init(|| NetFd::ask_names(self.fd.borrow()));
-            if let Some(sends) = self.sends_if_any() {
-                sends.before_close(self.fd.borrow());
-            }
         }))
     }
 
@@ -256,6 +273,7 @@ impl NetFd {
             return self.poll_empty(Direction::Read, "read", cx);
         }
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
+            self.fd.ensure_nonblocking();
             let count = socket::recv_vectored(fd, bufs)?;
             context::charge(count);
             Ok((count, if count > 0 && count < most { Left::Nothing } else { Left::Maybe }))
@@ -352,16 +370,17 @@ impl NetFd {
         polled.map_err(|failure| self.error("read", failure))
     }
 
-    /// Accepts a connection. `adopt` makes a stream of what came.
+    /// Accepts a connection. `adopt` makes a stream of it.
     pub(crate) fn poll_accept<T>(
         &self,
         caller: Caller<'_>,
         cx: &mut Context<'_>,
-        adopt: fn(OwnedFd, SockAddr) -> io::Result<T>,
+        adopt: fn(NetFd, SockAddr) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
+            self.fd.ensure_nonblocking();
             let (socket, peer) = accept(fd)?;
-            Ok((adopt(socket, peer)?, Left::Maybe))
+            Ok((adopt(self.accepted(socket)?, peer)?, Left::Maybe))
         });
         polled.map_err(|failure| self.error("accept", failure))
     }

@@ -5,6 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::task::Waker;
 
 use super::*;
+use crate::sys;
+use std::os::fd::AsFd;
 
 fn pair(is_tcp: bool) -> (NetFd, UnixStream) {
     let (socket, peer) = UnixStream::pair().unwrap();
@@ -79,4 +81,28 @@ fn a_short_write_is_the_last_on_tcp() {
     assert!(!write(true, &[64 << 20], true) && !write(true, &[32 << 20; 2], true));
     assert!(write(true, &[100], false) && write(true, &[50; 2], false), "a whole one");
     assert!(write(false, &[64 << 20], true) && write(false, &[32 << 20; 2], true), "elsewhere it proves nothing");
+}
+
+/// As with kTLS, put on by whoever has the descriptor: each call stops at a record, and no edge tells of the next.
+#[test]
+fn short_read_is_no_evidence_once_the_descriptor_was_handed_out() {
+    for exposes in [false, true] {
+        let (socket, peer) = sys::unix::pair(socket2::Type::SEQPACKET).unwrap();
+        let socket = NetFd::tcp(socket).unwrap();
+        if exposes {
+            socket.control(|_| Ok(())).unwrap();
+        }
+        for record in [b"one", b"two"] {
+            socket::send(peer.as_fd(), record, 0).unwrap();
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut buf = [0; 8];
+        assert_eq!(done(socket.poll_read(Some(&mut Operation::new()), &mut cx, &mut buf, 0)), 3);
+        assert_eq!(is_ready(&socket, Direction::Read), exposes);
+        if exposes {
+            assert_eq!(done(socket.poll_read(Some(&mut Operation::new()), &mut cx, &mut buf, 0)), 3);
+            assert_eq!(&buf[..3], b"two");
+            assert!(socket.poll_read(Some(&mut Operation::new()), &mut cx, &mut buf, 0).is_pending());
+        }
+    }
 }

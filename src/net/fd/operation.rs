@@ -297,7 +297,7 @@ impl Fd {
     /// next.
     #[inline]
     fn end(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, ticket: Ticket, left: Left) {
-        if left == Left::Nothing && self.trusts_short_counts && !ticket.distrusts_short_counts() {
+        if left == Left::Nothing && self.trusts_short_counts() && !ticket.distrusts_short_counts() {
             self.poll.clear_ready(direction, ticket);
         }
         self.give_back(direction, hold, caller, left != Left::Maybe);

@@ -1,7 +1,8 @@
 //! The ways in and out: std's types, owned and raw descriptors.
 //!
-//! What comes in is made non-blocking and keeps its options. What goes out is non-blocking, and out of the poller. A stream with
-//! clones cannot give its descriptor away: `TryFrom` refuses, the conversions that cannot fail hand out a duplicate.
+//! A descriptor that comes in is made non-blocking and keeps its options. It counts as exposed, since its former owner may have kept a
+//! duplicate ([`fd`](crate::net::fd::fd)). A descriptor that goes out is non-blocking, and out of the poller. A stream with clones cannot
+//! give its descriptor away: `TryFrom` refuses, the conversions that cannot fail hand out a duplicate.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -13,7 +14,7 @@ use crate::net::fd::operation::Failure;
 use crate::rt::poller;
 use crate::sys::socket;
 
-/// A descriptor of ours for `fd`, which an infallible conversion brings.
+/// Makes a socket of `fd` for an infallible conversion.
 ///
 /// # Panics
 /// At 2²⁴ sockets in one process.
@@ -22,24 +23,23 @@ pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Resul
     let _ = socket::set_nonblocking(fd.as_fd(), true);
     // Without it the first wait fails, or makes it.
     let _ = poller::prepare();
-    make(fd).expect("2^24 sockets are open already")
+    let fd = make(fd).expect("2^24 sockets are open already");
+    fd.expose();
+    fd
 }
 
-/// The only handle's descriptor, unclosed.
+/// Gives away the only handle's descriptor, unclosed. Buffers of [`send_zerocopy`](TcpStream::send_zerocopy) that the kernel still reads are
+/// never freed: their completions come to the new owner.
 pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
     // What an explicit close left behind has no descriptor to give.
     if fd.fd.mutex.is_closed() {
         return Err(fd.error("file", Failure::Closed));
     }
-    let (fd, sends) = fd.into_parts();
-    if let Some(sends) = sends {
-        let _ = fd.with(|fd| {
-            sends.give_away(fd);
-            Ok(())
-        });
+    if let Some(sends) = fd.sends_if_any() {
+        let _ = fd.fd.with(|fd| sends.reap(fd));
     }
     // The only handle is here, and was not closed.
-    fd.take().map_err(|_| io::ErrorKind::NotConnected.into())
+    fd.fd.take().map_err(|_| io::ErrorKind::NotConnected.into())
 }
 
 /// What an infallible conversion gives.
@@ -137,7 +137,10 @@ impl From<TcpStream> for OwnedFd {
 macro_rules! descriptor {
     ($type:ident) => {
         impl AsFd for $type {
-            /// The descriptor, for as long as the socket is borrowed; it must not be used after an explicit close.
+            /// Lends the descriptor for as long as the socket is borrowed. It must not be used after an explicit close.
+            ///
+            /// From then on the descriptor may have other users, so the socket costs a few more system calls: a read that empties it is
+            /// followed by another before the next wait, and a close asks for SO_LINGER and leaves epoll explicitly.
             fn as_fd(&self) -> BorrowedFd<'_> {
                 self.fd.expose()
             }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -75,14 +74,9 @@ impl TcpStream {
         TcpStream { fd: Arc::new(fd) }
     }
 
-    /// What accept(2) gave, from `peer`.
-    pub(in crate::net) fn adopt(socket: OwnedFd, peer: SockAddr) -> io::Result<(TcpStream, SocketAddr)> {
-        Ok((TcpStream::from_net_fd(NetFd::tcp(socket)?), ip_of(&peer)?))
-    }
-
-    /// The same of a listener that is not a plain TCP one.
-    pub(in crate::net) fn adopt_multipath(socket: OwnedFd, peer: SockAddr) -> io::Result<(TcpStream, SocketAddr)> {
-        Ok((TcpStream::from_net_fd(NetFd::tcp_or_multipath(socket)?), ip_of(&peer)?))
+    /// Wraps an accepted socket, whose peer is `peer`.
+    pub(in crate::net) fn adopt(fd: NetFd, peer: SockAddr) -> io::Result<(TcpStream, SocketAddr)> {
+        Ok((TcpStream::from_net_fd(fd), ip_of(&peer)?))
     }
 
     /// The socket, for traits that are implemented elsewhere.
@@ -419,29 +413,23 @@ impl TcpStream {
         self.fd.with("set", |fd| options::set_keepalive(fd, keepalive.as_ref()))
     }
 
-    /// What closing does with data that is not sent yet (SO_LINGER); `None`: the kernel sends it.
+    /// Returns what closing does with data that is not sent yet (SO_LINGER); `None`: the kernel sends it in the background.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
-        self.fd.with("get", |fd| match self.fd.sends_if_any() {
-            Some(sends) => sends.linger(fd),
-            None => options::linger(fd),
-        })
+        self.fd.with("get", options::linger)
     }
 
-    /// Sets what closing does with data that is not sent yet: `None` leaves it to the kernel, zero resets the connection, more lets the
-    /// close take that long at most (whole seconds). Such a close runs on a thread of the blocking pool. While the kernel reads the buffer
-    /// of a [`send_zerocopy`](TcpStream::send_zerocopy) that was dropped, it is a reset whatever is set here.
+    /// Sets what closing does with data that is not sent yet. With `None` the kernel sends it in the background. Zero discards it and resets
+    /// the connection. With any other time, rounded up to seconds, the close takes up to that long; it runs on a thread of the blocking
+    /// pool. If [`rt::shutdown`](crate::rt::shutdown) comes first, the kernel sends the data in the background.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.fd.with("set", |fd| match self.fd.sends_if_any() {
-            Some(sends) => sends.set_linger(fd, linger),
-            None => options::set_linger(fd, linger),
-        })?;
-        self.fd.fd.set_lingers(linger.is_some_and(|linger| !linger.is_zero()));
+        self.fd.with("set", |fd| options::set_linger(fd, linger))?;
+        self.fd.fd.set_may_linger();
         Ok(())
     }
 

@@ -211,8 +211,8 @@ operation_future! {
         |fd| fds::recv(fd, this.buf, this.fds).and_then(with_sender))
 }
 
-/// Makes a socket of what accept(2) gave.
-pub(super) type Adopt<T> = fn(OwnedFd, SockAddr) -> io::Result<(T, SocketAddr)>;
+/// Wraps an accepted socket.
+pub(super) type Adopt<T> = fn(NetFd, SockAddr) -> io::Result<(T, SocketAddr)>;
 
 /// Accepts a connection; returned by [`UnixListener::accept`](super::UnixListener::accept) and
 /// [`UnixSeqpacketListener::accept`](super::UnixSeqpacketListener::accept).

@@ -68,10 +68,9 @@ impl UnixSeqpacket {
         NetFd::new(fd, network(Type::SEQPACKET))
     }
 
-    /// What accept(2) gave, from `peer`.
-    pub(super) fn adopt(socket: OwnedFd, peer: SockAddr) -> io::Result<(UnixSeqpacket, SocketAddr)> {
-        let packets = UnixSeqpacket::from_net_fd(UnixSeqpacket::net_fd(socket)?);
-        Ok((packets, from_kernel(&peer)?))
+    /// Wraps an accepted socket, whose peer is `peer`.
+    pub(super) fn adopt(fd: NetFd, peer: SockAddr) -> io::Result<(UnixSeqpacket, SocketAddr)> {
+        Ok((UnixSeqpacket::from_net_fd(fd), from_kernel(&peer)?))
     }
 
     /// Listens at `path`: [`UnixSeqpacketListener::bind`].

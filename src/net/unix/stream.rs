@@ -84,10 +84,9 @@ impl UnixStream {
         Arc::downgrade(&self.fd)
     }
 
-    /// What accept(2) gave, from `peer`.
-    pub(super) fn adopt(socket: OwnedFd, peer: SockAddr) -> io::Result<(UnixStream, SocketAddr)> {
-        let stream = UnixStream::from_net_fd(UnixStream::net_fd(socket)?);
-        Ok((stream, from_kernel(&peer)?))
+    /// Wraps an accepted socket, whose peer is `peer`.
+    pub(super) fn adopt(fd: NetFd, peer: SockAddr) -> io::Result<(UnixStream, SocketAddr)> {
+        Ok((UnixStream::from_net_fd(fd), from_kernel(&peer)?))
     }
 
     /// Connects to the listener at `path`.

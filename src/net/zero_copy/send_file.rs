@@ -76,6 +76,7 @@ impl NetFd {
     ) -> Poll<io::Result<Option<usize>>> {
         let most = usize::try_from(most).map_or(CHUNK_BYTES, |most| most.min(CHUNK_BYTES));
         let polled = self.fd.poll_call(Direction::Write, Hold::Call, caller, cx, |fd| {
+            self.fd.ensure_nonblocking();
             splice::sendfile(fd, file, None, most).map(|count| (count, Left::Maybe))
         });
         Poll::Ready(match ready!(polled) {
@@ -123,16 +124,17 @@ impl<'a> SendFile<'a> {
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let SendFile { fd, operation, file, offset, left, buffer, .. } = self;
         let most = usize::try_from(*left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
-        let polled = fd.fd.poll_call(Direction::Write, Hold::Across, Some(operation), cx, |fd| {
+        let polled = fd.fd.poll_call(Direction::Write, Hold::Across, Some(operation), cx, |socket| {
             if most == 0 {
                 return Ok((0, Left::Maybe));
             }
+            fd.fd.ensure_nonblocking();
             let count = match buffer {
-                Some(buffer) => buffer.send(fd, *file, offset, most)?,
-                None => match splice::sendfile(fd, *file, Some(offset), most) {
+                Some(buffer) => buffer.send(socket, *file, offset, most)?,
+                None => match splice::sendfile(socket, *file, Some(offset), most) {
                     Err(error) if is_refusal(&error) => {
                         let buffer = buffer.insert(Buffer::new());
-                        buffer.send(fd, *file, offset, most)?
+                        buffer.send(socket, *file, offset, most)?
                     }
                     sent => sent.inspect(|&count| kernel_copies().add(u64::from(count > 0)))?,
                 },

@@ -18,19 +18,24 @@ use crate::net::fd::operation::{Hold, Left, Operation};
 use crate::rt::poller::Direction;
 
 impl TcpStream {
-    /// Sets whether [`send_zerocopy`](TcpStream::send_zerocopy) may leave its bytes where they are (SO_ZEROCOPY): false unless it was set.
-    /// Not for a socket on which somebody else has used MSG_ZEROCOPY already.
+    /// Sets whether [`send_zerocopy`](TcpStream::send_zerocopy) may send without a copy (SO_ZEROCOPY). The default is false.
+    ///
+    /// It has no effect on a stream whose descriptor may have other users, because two users cannot tell their completions apart:
+    /// one that was converted from std or from a descriptor, and one whose descriptor was handed out by `as_fd`, `as_raw_fd`,
+    /// `control`, `read_with` or `write_with`.
     ///
     /// # Errors
-    /// The system call's, on a kernel that does not know it (before 4.14); closed.
+    /// Returns the OS error, for example on a kernel before 4.14, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn set_zerocopy(&self, on: bool) -> io::Result<()> {
         let sends = self.fd.sends();
         self.fd.with("set", |fd| sends.enable(fd, on))
     }
 
-    /// Sends all of `buf` without copying it (MSG_ZEROCOPY), and gives it back when the kernel does not need it any more: when the peer has
-    /// acknowledged it. Worth it from some 10 KiB on. [`set_zerocopy`](TcpStream::set_zerocopy) comes first; without it the bytes are copied,
-    /// and so they are where the kernel cannot do it (on loopback always): [`ZerocopySent::copied`].
+    /// Sends all of `buf` without copying it (MSG_ZEROCOPY), and returns it when the kernel does not need it any more: when the peer has
+    /// acknowledged it. This pays from about 10 KiB on.
+    ///
+    /// The bytes are copied where [`set_zerocopy`](TcpStream::set_zerocopy) was not called first or has no effect, and where the kernel cannot
+    /// do without (on loopback always). [`ZerocopySent::copied`] tells.
     ///
     /// No other write comes in between, as with [`write_all`](TcpStream::write_all); any number may wait for completion at once.
     /// Reading and waiting on the stream are not disturbed by completions. `buf.as_ref()` must always be the same bytes.
@@ -39,9 +44,10 @@ impl TcpStream {
     /// As [`write`](TcpStream::write), the write deadline holding for the completion too. The buffer is not given back then.
     ///
     /// # Cancel safety
-    /// Not cancel safe: a part may have been sent. The stream keeps the buffer as long as the kernel needs it, and frees it with a later
-    /// `send_zerocopy` or its own end. Closing the stream before that resets the connection, since there is no other way to make the
-    /// kernel let go.
+    /// Not cancel safe: a part may have been sent. The stream keeps the buffer as long as the kernel reads it, and frees it during a later
+    /// `send_zerocopy` or when the stream is closed. Closing the stream while the kernel still reads a buffer resets the connection,
+    /// because there is no other way to make the kernel stop. If the descriptor was handed out in the meantime, another user may rely
+    /// on the connection: it is not reset, and the buffer is never freed.
     ///
     /// Source: Documentation/networking/msg_zerocopy.rst of Linux.
     ///
@@ -147,17 +153,8 @@ impl<B: Send + 'static> Drop for SendZerocopy<'_, B> {
     fn drop(&mut self) {
         self.fd.fd.cancel(Direction::Write, &mut self.operation);
         if let (Some(key), Some(buf)) = (self.key, self.buf.take()) {
-            let mut buf = Some(buf);
-            let _ = self.fd.fd.with(|fd| {
-                let _ = self.sends.reap(fd);
-                if let Some(buf) = buf.take() {
-                    self.sends.abandon(Some(fd), key, buf);
-                }
-                Ok(())
-            });
-            if let Some(buf) = buf {
-                self.sends.abandon(None, key, buf);
-            }
+            let _ = self.fd.fd.with(|fd| self.sends.reap(fd));
+            self.sends.abandon(key, buf);
         }
     }
 }

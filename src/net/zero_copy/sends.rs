@@ -1,61 +1,57 @@
-//! [`Sends`]: what a socket has sent with MSG_ZEROCOPY, and the memory that the kernel still reads.
+//! [`Sends`]: the MSG_ZEROCOPY calls of one socket, and the buffers that the kernel still reads.
 //!
 //! # States of an entry
-//! *sending* (its future makes calls; the future has the buffer) → *waiting* for the completions of its calls → *done*, taken by the
-//! future with the buffer. A future that is dropped or fails before leaves its buffer here: *abandoned*, freed when its completions
-//! have come.
+//! *sending* (its future makes calls and owns the buffer) → *waiting* for the completions of its calls → *done*: the future takes the
+//! buffer back. The future may be dropped or fail earlier. It then leaves its buffer in the entry (*abandoned*), which is freed when the
+//! completions have come.
 //!
 //! # Invariants
-//! * The kernel counts the calls of a socket; so does `next`, under the lock that the call is made under.
-//! * A buffer is freed when its calls are done, or after the socket has been closed with a reset, which makes the kernel forget what it
-//!   has to send. For that SO_LINGER is zero from the moment something is abandoned until all that was is done, and when
-//!   the socket is closed while something is under way. Where somebody may have a duplicate, our close is not the socket's: what is under
-//!   way then is never freed.
-//! * Whoever reads the error queue finds completions for others and wakes them, outside the lock; buffers are dropped outside it too.
+//! * Z1 — a buffer that the kernel may read is freed on the evidence of its completions only. A buffer whose completions can no longer
+//!   arrive (the socket was given away, or closed while it may be shared) is never freed: the memory leaks.
+//! * Z2 — the kernel numbers the calls of a socket, and `next` repeats that count. So no other user of the socket may make such calls. A
+//!   socket that may be shared (an exposed descriptor, a forked child) makes none: its bytes are copied. An exposed descriptor stays
+//!   exposed, so the calls before are numbered right.
+//! * Z3 — a call is made, counted and entered under one lock. [`expose`](Sends::expose) takes the same lock, so it returns after the last
+//!   call.
+//! * Completions may belong to any entry. Whoever reads the error queue wakes their futures, and drops abandoned buffers, outside the lock.
+//!
+//! # Close
+//! [`recall`](Loans::recall) runs when no call is under way and none can follow. connect(2) with AF_UNSPEC disconnects the socket itself,
+//! whatever other descriptors it has at that moment (a child between fork and exec has one): the peer gets a reset, and the kernel drops
+//! its queue. What is in a device's queue then completes a moment later, and [`wait`](Loans::wait) waits for that.
 //!
 //! # Compared with Go
-//! It has no MSG_ZEROCOPY, and its poller takes the edge of a completion for "not pollable".
+//! Go has no MSG_ZEROCOPY, and its poller takes the edge of a completion for "not pollable".
 
 use std::any::Any;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::net::fd::fd::Loans;
 use crate::net::options;
+use crate::rt::fork;
 use crate::rt::waiters::Wakers;
 use crate::sync::Mutex;
 use crate::sys::{socket, zerocopy};
 
-/// Of one socket; nothing until MSG_ZEROCOPY is used.
+/// How long a close waits for devices that still send. Packets are in a device's queue for milliseconds.
+const RECALL_MAX: Duration = Duration::from_secs(1);
+
+/// See the module's header.
 #[derive(Debug, Default)]
 pub(crate) struct Sends(Mutex<State>);
-
-impl Drop for Sends {
-    fn drop(&mut self) {
-        let (entries, exposed) = {
-            let mut state = self.0.lock();
-            (std::mem::take(&mut state.entries), state.exposed)
-        };
-        for entry in entries {
-            if exposed && entry.done != entry.calls {
-                std::mem::forget(entry.abandoned);
-            }
-        }
-    }
-}
 
 #[derive(Debug, Default)]
 struct State {
     enabled: bool,
-    /// Somebody may have duplicated the descriptor.
+    /// The descriptor may have duplicates.
     exposed: bool,
     /// The kernel's number for the next call.
     next: u32,
     entries: Vec<Entry>,
     keys: u64,
-    /// SO_LINGER as it was before something was abandoned, or was set since.
-    linger: Option<Option<Duration>>,
 }
 
 #[derive(Debug)]
@@ -70,6 +66,21 @@ struct Entry {
     abandoned: Option<Box<dyn Any + Send>>,
 }
 
+impl Entry {
+    fn is_done(&self) -> bool {
+        self.done == self.calls
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if !self.is_done() {
+            // Z1.
+            std::mem::forget(self.abandoned.take());
+        }
+    }
+}
+
 impl Sends {
     pub(crate) fn enable(&self, fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
         let mut state = self.0.lock();
@@ -78,6 +89,7 @@ impl Sends {
         Ok(())
     }
 
+    /// The descriptor is about to be handed out. When this returns no call is under way and none follows.
     pub(crate) fn expose(&self) {
         self.0.lock().exposed = true;
     }
@@ -92,13 +104,14 @@ impl Sends {
         key
     }
 
-    /// One call for `key`. Without the option, or memory for one more completion, it copies.
+    /// Makes one call for `key`. The bytes are copied where a call without a copy is not allowed or not possible.
     pub(crate) fn send(&self, fd: BorrowedFd<'_>, key: u64, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(socket::MAX_RW)];
         let mut guard = self.0.lock();
         let state = &mut *guard;
         let entry = state.entries.iter_mut().find(|entry| entry.key == key).ok_or(io::ErrorKind::NotFound)?;
-        let sent = match zerocopy_send(fd, bytes, state.enabled) {
+        let may_zerocopy = state.enabled && !state.exposed && !fork::is_child();
+        let sent = match zerocopy_send(fd, bytes, may_zerocopy) {
             Some(sent) => sent?,
             None => {
                 entry.copied = true;
@@ -113,15 +126,16 @@ impl Sends {
         Ok(sent)
     }
 
-    /// Reads the error queue to its end.
+    /// Reads the error queue to its end. In a forked child the queue is the parent's.
     pub(crate) fn reap(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        if fork::is_child() {
+            return Ok(());
+        }
         let mut wakers = Wakers::new();
-        let mut freed = Vec::new();
-        let reaped = {
+        let (reaped, freed): (_, Vec<Entry>) = {
             let mut state = self.0.lock();
             let reaped = state.reap(fd, &mut wakers);
-            state.free(fd, &mut freed);
-            reaped
+            (reaped, state.entries.extract_if(.., |entry| entry.abandoned.is_some() && entry.is_done()).collect())
         };
         drop(freed);
         wakers.wake_all();
@@ -137,7 +151,7 @@ impl Sends {
         let entry = &mut state.entries[index];
         // What it replaces, and what is left, is dropped without the lock.
         let (_old, done);
-        if entry.done == entry.calls {
+        if entry.is_done() {
             (_old, done) = (Some(waker), Some(state.entries.swap_remove(index)));
         } else {
             (_old, done) = (entry.waker.replace(waker), None);
@@ -146,64 +160,52 @@ impl Sends {
         done.map(|entry| entry.copied)
     }
 
-    /// The future of `key` goes before its calls are done: keeps its buffer. `fd` is none if the socket is closed.
-    pub(crate) fn abandon(&self, fd: Option<BorrowedFd<'_>>, key: u64, buffer: Box<dyn Any + Send>) {
-        let (mut freed, mut waker, mut buffer) = (Vec::new(), None, Some(buffer));
-        {
-            let mut state = self.0.lock();
-            if let Some(entry) = state.entries.iter_mut().find(|entry| entry.key == key) {
-                waker = entry.waker.take();
-                entry.abandoned = buffer.take();
-            }
-            if let Some(fd) = fd {
-                state.free(fd, &mut freed);
-                if state.linger.is_none() && state.entries.iter().any(|entry| entry.abandoned.is_some()) {
-                    state.linger = Some(options::linger(fd).unwrap_or(None));
-                    let _ = options::set_linger(fd, Some(Duration::ZERO));
-                }
-            }
-        }
-        drop((freed, waker, buffer));
-    }
-
-    /// SO_LINGER as the user has it.
-    pub(crate) fn linger(&self, fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
-        self.0.lock().linger.map_or_else(|| options::linger(fd), Ok)
-    }
-
-    /// Sets it, when everything that was abandoned is done.
-    pub(crate) fn set_linger(&self, fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {
-        match &mut self.0.lock().linger {
-            Some(kept) => *kept = linger,
-            None => options::set_linger(fd, linger)?,
-        }
-        Ok(())
-    }
-
-    /// The socket is about to be closed: if the kernel still reads anything, with a reset.
-    pub(crate) fn before_close(&self, fd: BorrowedFd<'_>) {
-        let _ = self.reap(fd);
-        if self.0.lock().entries.iter().any(|entry| entry.done != entry.calls) {
-            let _ = options::set_linger(fd, Some(Duration::ZERO));
-        }
-    }
-
-    /// The descriptor is given away with what is under way: nobody will ever know when it is done, so that memory is never freed.
-    pub(crate) fn give_away(self, fd: BorrowedFd<'_>) {
-        let _ = self.reap(fd);
+    /// The future of `key` ends before its calls are done: the entry keeps the buffer until they are.
+    pub(crate) fn abandon(&self, key: u64, buffer: Box<dyn Any + Send>) {
         let mut state = self.0.lock();
-        if let Some(linger) = state.linger.take() {
-            let _ = options::set_linger(fd, linger);
+        // Declared apart: what is dropped is dropped without the lock.
+        let (mut _done, mut _waker) = (None, None);
+        if let Some(index) = state.entries.iter().position(|entry| entry.key == key) {
+            let entry = &mut state.entries[index];
+            _waker = entry.waker.take();
+            entry.abandoned = Some(buffer);
+            if entry.is_done() {
+                _done = Some(state.entries.swap_remove(index));
+            }
         }
-        for entry in state.entries.drain(..) {
-            std::mem::forget(entry.abandoned);
+        drop(state);
+    }
+
+    fn is_reading(&self) -> bool {
+        self.0.lock().entries.iter().any(|entry| !entry.is_done())
+    }
+}
+
+impl Loans for Sends {
+    fn recall(&self, fd: BorrowedFd<'_>, may_be_shared: bool) -> bool {
+        let _ = self.reap(fd);
+        if may_be_shared || !self.is_reading() {
+            return false;
+        }
+        // For a kernel that refuses to disconnect: then it is the close that resets the connection.
+        let _ = options::set_linger(fd, Some(Duration::ZERO));
+        let _ = zerocopy::disconnect(fd);
+        let _ = self.reap(fd);
+        self.is_reading()
+    }
+
+    fn wait(&self, fd: BorrowedFd<'_>) {
+        let until = Instant::now() + RECALL_MAX;
+        while self.is_reading() && Instant::now() < until {
+            zerocopy::wait_for_completion(fd, RECALL_MAX / 10);
+            let _ = self.reap(fd);
         }
     }
 }
 
 /// `None`: it has to be copied.
-fn zerocopy_send(fd: BorrowedFd<'_>, bytes: &[u8], enabled: bool) -> Option<io::Result<usize>> {
-    if !enabled || bytes.is_empty() {
+fn zerocopy_send(fd: BorrowedFd<'_>, bytes: &[u8], may_zerocopy: bool) -> Option<io::Result<usize>> {
+    if !may_zerocopy || bytes.is_empty() {
         return None;
     }
     match zerocopy::send(fd, bytes) {
@@ -228,7 +230,7 @@ impl State {
                 {
                     entry.done += 1;
                     entry.copied |= completion.copied;
-                    if entry.done == entry.calls {
+                    if entry.is_done() {
                         wakers.extend(entry.waker.take());
                     }
                 }
@@ -237,15 +239,6 @@ impl State {
                 }
                 call = call.wrapping_add(1);
             }
-        }
-    }
-
-    /// Takes out what was abandoned and is done; with the last of it SO_LINGER is as it was.
-    fn free(&mut self, fd: BorrowedFd<'_>, freed: &mut Vec<Entry>) {
-        let is_done = |entry: &mut Entry| entry.abandoned.is_some() && entry.done == entry.calls;
-        freed.extend(self.entries.extract_if(.., is_done));
-        if self.linger.is_some() && self.entries.iter().all(|entry| entry.abandoned.is_none()) {
-            let _ = options::set_linger(fd, self.linger.take().flatten());
         }
     }
 }

@@ -87,6 +87,7 @@ impl Splice {
                     }
                 },
             };
+            self.source.fd.ensure_nonblocking();
             let count = pipe.fill(fd, most)?;
             Ok((count, if count > 0 && count < pipe.slots.min(most) { Left::Nothing } else { Left::Maybe }))
         });
@@ -112,6 +113,7 @@ impl Splice {
         let Some(pipe) = &self.pipe else { return Poll::Ready(Err(io::ErrorKind::WriteZero.into())) };
         let held = self.held;
         let polled = self.target.fd.poll_call(Direction::Write, Hold::Call, Some(&mut self.write), cx, |fd| {
+            self.target.fd.ensure_nonblocking();
             pipe.drain(fd, held).map(|count| (count, Left::Maybe))
         });
         Poll::Ready(match ready!(polled) {

@@ -1,0 +1,487 @@
+//! Sockets whose descriptor has other users, in this process or another: they keep the socket open beyond our close, set its options, and
+//! clear O_NONBLOCK.
+
+mod common;
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::io::{IoSlice, IoSliceMut, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::mpsc;
+use std::task::Poll;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::*;
+use netpoll::io::AsyncFd;
+use netpoll::net::{Dialer, ListenConfig, RecvBatch, TcpListener, TcpStream, UdpSocket};
+use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacket, UnixSeqpacketListener, UnixStream};
+use netpoll::prelude::*;
+use netpoll::{io, rt, task};
+use socket2::SockRef;
+
+// ---- closing ----
+
+/// For how long a close waits where it is told to.
+const LINGER: Duration = Duration::from_secs(60);
+
+fn set_linger(fd: BorrowedFd<'_>) -> std::io::Result<()> {
+    SockRef::from(&fd).set_linger(Some(LINGER))
+}
+
+/// A connected pair of std, the first end of which has SO_LINGER set if it `lingers`.
+fn std_pair(lingers: bool) -> (std::net::TcpStream, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    if lingers {
+        set_linger(client.as_fd()).unwrap();
+    }
+    (client, listener.accept().unwrap().0)
+}
+
+/// What `listener` accepts, and the other end.
+async fn accepted(listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (listener.accept().await.unwrap().0, client)
+}
+
+/// Sends more than the peer takes and closes the stream, by its drop or before. Neither must wait for the peer.
+async fn assert_closes_at_once(what: &str, ends: (TcpStream, TcpStream), keeps: Option<OwnedFd>) {
+    let (stream, peer) = ends;
+    fill(&stream).await;
+    drop(keeps);
+    let start = Instant::now();
+    if what.len().is_multiple_of(2) {
+        drop(stream.force_close());
+    }
+    drop(stream);
+    assert!(start.elapsed() < LINGER / 2, "{what}: the close blocked for {:?}", start.elapsed());
+    drop(peer);
+}
+
+/// Only where it was set by `set_linger` of the stream was the option known, and the close given to the blocking pool.
+#[test]
+fn close_blocks_no_worker_whoever_set_so_linger() {
+    run(async {
+        let (client, server) = std_pair(true);
+        assert_closes_at_once("adopted with it", (client.into(), server.into()), None).await;
+
+        let (client, server) = std_pair(false);
+        let duplicate = client.try_clone().unwrap();
+        let stream = TcpStream::from(client);
+        set_linger(duplicate.as_fd()).unwrap();
+        assert_closes_at_once("set by a duplicate", (stream, server.into()), Some(duplicate.into())).await;
+
+        let (stream, peer) = pair().await;
+        stream.control(set_linger).unwrap();
+        assert_closes_at_once("set by control", (stream, peer), None).await;
+
+        let (stream, peer) = pair().await;
+        set_linger(stream.as_fd()).unwrap();
+        assert_closes_at_once("set through as_fd", (stream, peer), None).await;
+
+        let (stream, peer) = pair().await;
+        // SAFETY: open as long as the stream is.
+        set_linger(unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }).unwrap();
+        assert_closes_at_once("set through the number", (stream, peer), None).await;
+
+        let (stream, peer) = pair().await;
+        stream.write_with(set_linger).await.unwrap();
+        assert_closes_at_once("set by write_with", (stream, peer), None).await;
+
+        let (stream, peer) = pair().await;
+        let duplicate = OwnedFd::from(stream.clone());
+        set_linger(duplicate.as_fd()).unwrap();
+        assert_closes_at_once("set by a duplicate of ours", (stream, peer), Some(duplicate)).await;
+
+        let (stream, peer) = pair().await;
+        stream.set_linger(Some(LINGER)).unwrap();
+        stream.set_linger(None).unwrap();
+        set_linger(stream.as_fd()).unwrap();
+        assert_closes_at_once("set, unset and set", (stream, peer), None).await;
+
+        let listener = listener().await;
+        let stream = Dialer::new().control(|_, _, fd| set_linger(fd)).dial(listener.local_addr().unwrap()).await;
+        let peer = listener.accept().await.unwrap().0;
+        assert_closes_at_once("set by a dialer's hook", (stream.unwrap(), peer), None).await;
+    });
+}
+
+#[test]
+fn close_blocks_no_worker_when_so_linger_is_inherited() {
+    run(async {
+        let std = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        set_linger(std.as_fd()).unwrap();
+        let adopted = TcpListener::from(std);
+        assert_closes_at_once("from an adopted listener", accepted(&adopted).await, None).await;
+
+        let listener = listener().await;
+        listener.control(set_linger).unwrap();
+        assert_closes_at_once("from a listener", accepted(&listener).await, None).await;
+        let stream = accepted(&listener).await;
+        assert_eq!(stream.0.linger().unwrap(), Some(LINGER));
+        assert_closes_at_once("from a listener, explicitly", stream, None).await;
+
+        for config in [ListenConfig::new(), ListenConfig::new().max_connections(5)] {
+            let hooked = config.control(|_, _, fd| set_linger(fd)).listen("127.0.0.1:0").await.unwrap();
+            assert_closes_at_once("from a hook's listener", accepted(&hooked).await, None).await;
+            let addr = hooked.local_addr().unwrap();
+            let mut incoming = hooked.into_incoming();
+            let client = TcpStream::connect(addr).await.unwrap();
+            let stream = incoming.next().await.unwrap().unwrap();
+            assert_closes_at_once("from incoming", (stream, client), None).await;
+        }
+    });
+}
+
+/// The shutdown's own thread closes what the pool has not come to.
+#[test]
+fn shutdown_waits_for_no_lingering_close() {
+    child("shutdown_waits_for_no_lingering_close", || {
+        rt::Builder::new().blocking_threads(1).start().unwrap();
+        let ((begun, wait), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());
+        drop(task::spawn_blocking(move || {
+            begun.send(()).unwrap();
+            let _ = held.recv();
+        }));
+        wait.recv().unwrap();
+        let (stream, peer) = park_on(pair());
+        let sent = park_on(fill(&stream));
+        stream.set_linger(Some(LINGER)).unwrap();
+        drop(stream);
+        let start = Instant::now();
+        assert!(rt::shutdown(Duration::ZERO).is_err());
+        assert!(start.elapsed() < LINGER / 2, "the shutdown blocked for {:?}", start.elapsed());
+        drop(release);
+        // What was sent arrives nevertheless.
+        let (mut total, mut buf) = (0, vec![0; 1 << 20]);
+        while let count @ 1.. = park_on(peer.read(&mut buf)).unwrap() {
+            total += count;
+        }
+        assert_eq!(total, sent);
+    });
+}
+
+/// Has `socket` registered and closed, while its duplicate lives, and then has `event` cause events on the duplicate.
+async fn assert_unregistered<T>(what: &str, socket: T, wait: impl AsyncFnOnce(&T) -> bool, event: impl FnOnce()) {
+    assert!(wait(&socket).await, "{what}: it waits");
+    drop(socket);
+    let before = rt::metrics().stale_events;
+    event();
+    // Were it in epoll, its event would come before that of a later one.
+    let (one, other) = pair().await;
+    let echo = task::spawn(async move { echo(&other).await });
+    ping(&one, b"after").await.unwrap();
+    drop(one);
+    echo.await.unwrap();
+    assert_eq!(rt::metrics().stale_events, before, "{what}: it is in epoll");
+}
+
+async fn is_pending<F: Future + Unpin>(mut future: F) -> bool {
+    poll_once(&mut future).await.is_pending()
+}
+
+/// The registration belongs to the open file, which a duplicate keeps: a closed listener of a hot restart woke the process at every
+/// connection of its successor.
+#[test]
+fn adopted_socket_with_a_duplicate_leaves_epoll_when_it_is_closed() {
+    child("adopted_socket_with_a_duplicate_leaves_epoll_when_it_is_closed", || {
+        run(async {
+            let folder = Folder::new();
+            let path = |name: &str| folder.join(name);
+
+            let std = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let (addr, duplicate) = (std.local_addr().unwrap(), std.try_clone().unwrap());
+            assert_unregistered(
+                "tcp listener",
+                TcpListener::from(std),
+                async |it| is_pending(it.accept()).await,
+                || {
+                    drop(std::net::TcpStream::connect(addr).unwrap());
+                },
+            )
+            .await;
+            drop(duplicate);
+
+            let (std, mut peer) = std_pair(false);
+            let duplicate = std.try_clone().unwrap();
+            let wait = async |it: &TcpStream| is_pending(it.readable()).await;
+            assert_unregistered("tcp stream", TcpStream::from(std), wait, || peer.write_all(b"x").unwrap()).await;
+            drop(duplicate);
+
+            let (std, mut peer) = std_pair(false);
+            let duplicate = std.try_clone().unwrap();
+            let wait = async |it: &TcpStream| {
+                let waits = is_pending(it.readable()).await;
+                it.force_close().await.unwrap();
+                waits
+            };
+            let what = "tcp stream, explicitly";
+            assert_unregistered(what, TcpStream::from(std), wait, || peer.write_all(b"x").unwrap()).await;
+            drop(duplicate);
+
+            let std = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let (addr, duplicate) = (std.local_addr().unwrap(), std.try_clone().unwrap());
+            assert_unregistered(
+                "udp",
+                UdpSocket::from(std),
+                async |it| is_pending(it.recv_from(&mut [0])).await,
+                || {
+                    assert_eq!(duplicate.send_to(b"x", addr).unwrap(), 1);
+                },
+            )
+            .await;
+
+            let (std, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
+            let duplicate = std.try_clone().unwrap();
+            let wait = async |it: &UnixStream| is_pending(it.readable()).await;
+            assert_unregistered("unix stream", UnixStream::from(std), wait, || peer.write_all(b"x").unwrap()).await;
+            drop(duplicate);
+
+            let (std, peer) = std::os::unix::net::UnixDatagram::pair().unwrap();
+            let duplicate = std.try_clone().unwrap();
+            let wait = async |it: &UnixDatagram| is_pending(it.recv(&mut [0])).await;
+            assert_unregistered("unix datagrams", UnixDatagram::from(std), wait, || {
+                assert_eq!(peer.send(b"x").unwrap(), 1)
+            })
+            .await;
+            drop(duplicate);
+
+            let std = std::os::unix::net::UnixListener::bind(path("listener")).unwrap();
+            let duplicate = std.try_clone().unwrap();
+            let wait = async |it: &UnixListener| is_pending(it.accept()).await;
+            assert_unregistered("unix listener", UnixListener::from(std), wait, || {
+                drop(std::os::unix::net::UnixStream::connect(path("listener")).unwrap());
+            })
+            .await;
+            drop(duplicate);
+
+            let socket = || socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();
+            let listening = socket();
+            let addr = socket2::SockAddr::unix(path("packets")).unwrap();
+            listening.bind(&addr).unwrap();
+            listening.listen(8).unwrap();
+            let duplicate = listening.try_clone().unwrap();
+            let listener = UnixSeqpacketListener::from(OwnedFd::from(listening));
+            let wait = async |it: &UnixSeqpacketListener| is_pending(it.accept()).await;
+            let event = || socket().connect(&addr).unwrap();
+            assert_unregistered("packet listener", listener, wait, event).await;
+            drop(duplicate);
+
+            let (one, peer) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();
+            let duplicate = one.try_clone().unwrap();
+            let wait = async |it: &UnixSeqpacket| is_pending(it.recv(&mut [0])).await;
+            let event = || assert_eq!(peer.send(b"x").unwrap(), 1);
+            assert_unregistered("packets", UnixSeqpacket::from(OwnedFd::from(one)), wait, event).await;
+            drop(duplicate);
+        });
+    });
+}
+
+/// A duplicate under the number of a closed socket was taken for the socket: "in the poller already".
+#[test]
+fn async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket() {
+    child("async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket", || {
+        run(async {
+            for explicit in [false, true] {
+                let (std, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
+                let duplicate = std.try_clone().unwrap();
+                let number = std.as_raw_fd();
+                let socket = UnixStream::from(std);
+                assert!(is_pending(socket.readable()).await);
+                if explicit {
+                    socket.force_close().await.unwrap();
+                }
+                drop(socket);
+                // SAFETY: a command with a number; it takes the least that is free.
+                let again = unsafe { libc::fcntl(duplicate.as_raw_fd(), libc::F_DUPFD_CLOEXEC, number) };
+                assert_eq!(again, number);
+                // SAFETY: just made, and nobody else's.
+                let again = AsyncFd::new(unsafe { OwnedFd::from_raw_fd(again) }).unwrap();
+                assert!(is_pending(again.readable()).await);
+                peer.write_all(b"x").unwrap();
+                again.readable().await.unwrap().retain_ready();
+            }
+        });
+    });
+}
+
+// ---- O_NONBLOCK ----
+
+/// Polls an operation, which has nothing to do, on a thread of its own: it must say so and not block the thread.
+fn assert_waits<T: Debug + Send + 'static>(what: &'static str, poll: impl AsyncFnOnce() -> Poll<T> + Send + 'static) {
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || send.send(park_on(poll())));
+    match receive.recv_timeout(BOUND / 6) {
+        Ok(polled) => assert!(polled.is_pending(), "{what}: {polled:?}"),
+        Err(_) => panic!("{what} blocks its thread"),
+    }
+}
+
+/// As another process would, through a duplicate.
+fn make_blocking(fd: &impl AsFd) {
+    let duplicate = fd.as_fd().try_clone_to_owned().unwrap();
+    SockRef::from(&duplicate).set_nonblocking(false).unwrap();
+}
+
+/// Checks operations of a socket that `$make` makes and that another user has made blocking.
+macro_rules! assert_each_waits {
+    ($make:expr, $($what:literal: |$socket:ident| $poll:expr;)*) => {
+        $({
+            let made = $make;
+            make_blocking(&made.0);
+            assert_waits($what, async move || {
+                let $socket = &made.0;
+                $poll
+            });
+        })*
+    };
+}
+
+#[test]
+fn blocking_mode_set_by_another_user_blocks_no_receive() {
+    let _watchdog = Watchdog::new();
+    assert_each_waits! { park_on(pair()),
+        "read": |it| poll_once(&mut it.read(&mut [0; 4])).await;
+        "peek": |it| poll_once(&mut it.peek(&mut [0; 4])).await;
+        "read_vectored": |it| {
+            let (mut one, mut other) = ([0; 2], [0; 2]);
+            let mut bufs = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut other)];
+            poll_once(&mut it.read_vectored(&mut bufs)).await
+        };
+        "read_with": |it| poll_once(&mut it.read_with(|fd| rustix::io::read(fd, &mut [0; 4]).map_err(Into::into))).await;
+        "copy": |it| {
+            let (sink, _other) = pair().await;
+            let (mut source, mut sink) = (it, &sink);
+            poll_once(&mut Box::pin(io::copy(&mut source, &mut sink))).await
+        };
+    }
+    assert_each_waits! { UnixStream::pair().unwrap(),
+        "unix read": |it| poll_once(&mut it.read(&mut [0; 4])).await;
+        "recv_with_fds": |it| poll_once(&mut it.recv_with_fds(&mut [0; 4], &mut Vec::new())).await;
+        "unix copy": |it| {
+            let (sink, _other) = UnixStream::pair().unwrap();
+            let (mut source, mut sink) = (it, &sink);
+            poll_once(&mut Box::pin(io::copy(&mut source, &mut sink))).await
+        };
+    }
+    assert_each_waits! { (park_on(UdpSocket::bind("127.0.0.1:0")).unwrap(), ()),
+        "recv_from": |it| poll_once(&mut it.recv_from(&mut [0; 4])).await;
+        "recv": |it| poll_once(&mut it.recv(&mut [0; 4])).await;
+        "recv_msg": |it| poll_once(&mut it.recv_msg(&mut [IoSliceMut::new(&mut [0; 4])])).await.map(|_| ());
+        "recv_many": |it| poll_once(&mut it.recv_many(&mut RecvBatch::new(4, 4))).await;
+    }
+    assert_each_waits! { UnixDatagram::pair().unwrap(),
+        "datagram": |it| poll_once(&mut it.recv(&mut [0; 4])).await;
+        "datagram and sender": |it| poll_once(&mut it.recv_from(&mut [0; 4])).await;
+    }
+    assert_each_waits! { UnixSeqpacket::pair().unwrap(),
+        "packet": |it| poll_once(&mut it.recv(&mut [0; 4])).await;
+    }
+}
+
+#[test]
+fn blocking_mode_set_by_another_user_blocks_no_accept() {
+    let _watchdog = Watchdog::new();
+    let folder = Folder::new();
+    assert_each_waits! { (park_on(listener()), ()),
+        "accept": |it| poll_once(&mut it.accept()).await;
+        "incoming": |it| poll_once(&mut it.incoming().next()).await;
+    }
+    assert_each_waits! {
+        (park_on(ListenConfig::new().max_connections(3).reserve_descriptors(1).listen("127.0.0.1:0")).unwrap(), ()),
+        "accept within limits": |it| poll_once(&mut it.accept()).await;
+    }
+    assert_each_waits! { (park_on(UnixListener::bind(folder.join("stream"))).unwrap(), ()),
+        "unix accept": |it| poll_once(&mut it.accept()).await;
+    }
+    assert_each_waits! { (park_on(UnixSeqpacketListener::bind(folder.join("packet"))).unwrap(), ()),
+        "packet accept": |it| poll_once(&mut it.accept()).await;
+    }
+}
+
+/// A stream that takes nothing more and does not know, and its peer.
+fn full() -> (TcpStream, TcpStream) {
+    let (stream, peer) = park_on(pair());
+    park_on(fill(&OwnedFd::from(stream.clone()).into()));
+    (stream, peer)
+}
+
+#[test]
+fn blocking_mode_set_by_another_user_blocks_no_send() {
+    const MUCH: usize = 64 << 20;
+    let file = || std::fs::File::open("/proc/self/exe").unwrap();
+    let _watchdog = Watchdog::new();
+    assert_each_waits! { full(),
+        "write": |it| until_it_waits(async || poll_once(&mut it.write(&[1; 1000])).await).await;
+        "write_vectored": |it| {
+            let bufs = [IoSlice::new(&[1; 10]), IoSlice::new(&[2; 10])];
+            until_it_waits(async || poll_once(&mut it.write_vectored(&bufs)).await).await
+        };
+        "send_zerocopy": |it| until_it_waits(async || poll_once(&mut it.send_zerocopy([1; 1000])).await).await;
+        "write_with": |it| {
+            let write = |fd: BorrowedFd<'_>| rustix::io::write(fd, &[1; 1000]).map_err(Into::into);
+            until_it_waits(async || poll_once(&mut it.write_with(write)).await).await
+        };
+        "send_file": |it| until_it_waits(async || poll_once(&mut it.send_file(&file(), 0, 100_000)).await).await;
+        "copy of a file": |it| {
+            until_it_waits(async || {
+                let (mut file, mut sink) = (io::AssertAsync::new(file()), it);
+                poll_once(&mut Box::pin(io::copy(&mut file, &mut sink))).await
+            })
+            .await
+        };
+        "copy to a full one": |it| {
+            let (source, other) = pair().await;
+            other.write_all(&vec![1; MUCH / 128]).await.unwrap();
+            let (mut source, mut sink) = (&source, it);
+            poll_once(&mut Box::pin(io::copy(&mut source, &mut sink))).await
+        };
+    }
+    // A call that takes a part.
+    assert_each_waits! { park_on(pair()),
+        "write_all": |it| poll_once(&mut it.write_all(&vec![1; MUCH])).await;
+    }
+    assert_each_waits! { UnixStream::pair().unwrap(),
+        "unix write_all": |it| poll_once(&mut it.write_all(&vec![1; MUCH])).await;
+    }
+    assert_each_waits! { UnixDatagram::pair().unwrap(),
+        "datagrams": |it| until_it_waits(async || poll_once(&mut it.send(&[1; 1000])).await).await;
+    }
+    assert_each_waits! { UnixSeqpacket::pair().unwrap(),
+        "packets": |it| until_it_waits(async || poll_once(&mut it.send(&[1; 1000])).await).await;
+    }
+}
+
+/// Sends until there is no room.
+async fn until_it_waits<T>(mut send: impl AsyncFnMut() -> Poll<T>) -> Poll<()> {
+    while send().await.is_ready() {}
+    Poll::Pending
+}
+
+#[test]
+fn blocking_mode_set_by_another_user_blocks_no_call_on_an_async_fd() {
+    let _watchdog = Watchdog::new();
+    assert_each_waits! { {
+            let (reader, writer) = std::io::pipe().unwrap();
+            (AsyncFd::new(reader).unwrap(), writer)
+        },
+        "async_fd read": |it| {
+            let mut it = it;
+            poll_once(&mut it.read(&mut [0; 4])).await
+        };
+        "async_fd read_with": |it| poll_once(&mut it.read_with(|fd| rustix::io::read(fd, &mut [0; 4]).map_err(Into::into))).await;
+    }
+    assert_waits("try_io", async || {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let reader = AsyncFd::new(reader).unwrap();
+        writer.write_all(b"x").unwrap();
+        let mut guard = reader.readable().await.unwrap();
+        rustix::io::read(&reader, &mut [0; 4]).unwrap();
+        make_blocking(&reader);
+        match guard.try_io(|fd| rustix::io::read(fd, &mut [0; 4]).map_err(Into::into)) {
+            Ok(read) => Poll::Ready(format!("{read:?}")),
+            Err(_would_block) => Poll::Pending,
+        }
+    });
+}
