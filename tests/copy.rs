@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::{self, ErrorKind};
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -10,18 +11,19 @@ use std::time::{Duration, Instant};
 use common::*;
 use netpoll::io::{Read, ReadExt, Write, copy, copy_bidirectional, copy_bidirectional_with};
 use netpoll::net::{TcpStream, is_timeout};
+use netpoll::os::unix::net::UnixStream;
 use netpoll::{rt, task};
 
 /// A stream that is not known to be a socket: everything goes through the buffer.
-struct Foreign(TcpStream);
+struct Foreign<S = TcpStream>(S);
 
-impl Read for Foreign {
+impl<S: Read + Unpin> Read for Foreign<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
-impl Write for Foreign {
+impl<S: Write + Unpin> Write for Foreign<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }
@@ -166,6 +168,141 @@ fn a_reset_of_either_side_ends_both_ways() {
 async fn ping_through(client: &TcpStream, server: &TcpStream) {
     client.write_all(b"ping").await.unwrap();
     read_exact(server, &mut [0; 4]).await.unwrap();
+}
+
+/// Copies both ways: streams as they are or of another make, either of them first.
+async fn copy_both<A, B>(mut a: A, mut b: B, foreign: (bool, bool), swapped: bool) -> io::Result<()>
+where
+    A: Read + Write + Unpin,
+    B: Read + Write + Unpin,
+{
+    let copied = match (foreign, swapped) {
+        ((false, false), false) => copy_bidirectional(&mut a, &mut b).await,
+        ((false, false), true) => copy_bidirectional(&mut b, &mut a).await,
+        ((true, false), false) => copy_bidirectional(&mut Foreign(&mut a), &mut b).await,
+        ((true, false), true) => copy_bidirectional(&mut b, &mut Foreign(&mut a)).await,
+        ((false, true), false) => copy_bidirectional(&mut a, &mut Foreign(&mut b)).await,
+        ((false, true), true) => copy_bidirectional(&mut Foreign(&mut b), &mut a).await,
+        ((true, true), false) => copy_bidirectional(&mut Foreign(&mut a), &mut Foreign(&mut b)).await,
+        ((true, true), true) => copy_bidirectional(&mut Foreign(&mut b), &mut Foreign(&mut a)).await,
+    };
+    copied.map(drop)
+}
+
+/// What comes until the end, or until an error.
+async fn all_of(mut stream: impl Read + Unpin) -> Vec<u8> {
+    let (mut all, mut buf) = (Vec::new(), vec![0; 64 << 10]);
+    while let Ok(count @ 1..) = stream.read(&mut buf).await {
+        all.extend_from_slice(&buf[..count]);
+    }
+    all
+}
+
+/// A server that refuses an upload answers, and closes while the client is still sending. The write that failed ended both ways, and the
+/// answer was lost.
+#[test]
+fn answer_reaches_the_client_when_the_server_closes_during_an_upload() {
+    const ANSWER: &[u8] = b"413 Content Too Large";
+    run(async {
+        for foreign in KINDS {
+            for round in 0..20 {
+                let ((client, inbound), (outbound, server)) = (pair().await, pair().await);
+                let proxy = task::spawn(copy_both(inbound, outbound, foreign, round % 2 == 1));
+                let upload = task::spawn({
+                    let client = client.clone();
+                    async move { client.write_all(&vec![1; 8 << 20]).await }
+                });
+                read_exact(&server, &mut [0; 1000]).await.unwrap();
+                server.write_all(ANSWER).await.unwrap();
+                drop(server);
+                assert_eq!(all_of(&client).await, ANSWER, "{foreign:?}, round {round}");
+                proxy.await.unwrap_err();
+                let _ = upload.await;
+            }
+        }
+    });
+}
+
+/// A peer that only stops reading fails the writes to it, and goes on writing. The other way goes on to its end, as much as comes.
+#[test]
+fn a_peer_that_stops_reading_is_heard_to_its_end() {
+    const BYTES: usize = 3_000_000;
+    run(async {
+        for foreign in KINDS {
+            for (swapped, client_stops) in [(false, false), (false, true), (true, false), (true, true)] {
+                let ((client, inbound), (outbound, server)) =
+                    (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+                let proxy = task::spawn(copy_both(inbound, outbound, foreign, swapped));
+                let (stops, other) = if client_stops { (client, server) } else { (server, client) };
+                stops.shutdown(Shutdown::Read).unwrap();
+                // All of it is taken, although it goes nowhere: whoever sends first and reads then is not held up.
+                other.write_all(&vec![1; BYTES]).await.unwrap();
+                let answer = task::spawn(async move {
+                    stops.write_all(&vec![2; BYTES]).await.unwrap();
+                    stops.close_write().unwrap();
+                    stops
+                });
+                assert!(all_of(&other).await == vec![2; BYTES], "{foreign:?}, {swapped}, {client_stops}");
+                let error = proxy.await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+                drop(answer.await);
+            }
+        }
+    });
+}
+
+/// The urgent byte of a TCP stream, in line or apart, stopped the kernel's copy: it said that it was done, or waited for ever.
+#[test]
+fn urgent_data_neither_ends_nor_stops_a_copy() {
+    run(async {
+        for case in 0..32 {
+            let [inline, after, fin, late, both] = [1, 2, 4, 8, 16].map(|bit| case & bit != 0);
+            let ((sender, mut source), (mut target, receiver)) = (pair().await, pair().await);
+            source.set_out_of_band_inline(inline).unwrap();
+            let send = async || {
+                sender.write_all(b"before").await.unwrap();
+                sender.send_out_of_band(b'!').await.unwrap();
+                if after {
+                    sender.write_all(b"after").await.unwrap();
+                }
+                if fin {
+                    sender.close_write().unwrap();
+                }
+            };
+            let copying = async {
+                if both {
+                    copy_bidirectional(&mut target, &mut source).await.unwrap().1
+                } else {
+                    let count = copy(&mut source, &mut target).await.unwrap();
+                    target.close_write().unwrap();
+                    count
+                }
+            };
+            let expected =
+                [&b"before"[..], if inline { b"!" } else { b"" }, if after { b"after" } else { b"" }].concat();
+            let check = async {
+                if late {
+                    becomes("the copy waits", || rt::metrics().waiters >= 1).await;
+                    send().await;
+                }
+                let mut got = vec![0; expected.len()];
+                read_exact(&receiver, &mut got).await.unwrap();
+                assert_eq!(got, expected, "case {case}");
+                if !fin {
+                    sender.write_all(b"more").await.unwrap();
+                    read_exact(&receiver, &mut [0; 4]).await.unwrap();
+                    sender.close_write().unwrap();
+                }
+                assert_eq!(rest(&receiver).await, b"", "case {case}");
+                receiver.close_write().unwrap();
+            };
+            if !late {
+                send().await;
+            }
+            let count = futures::join!(copying, check).0;
+            assert_eq!(count, (expected.len() + if fin { 0 } else { 4 }) as u64, "case {case}");
+        }
+    });
 }
 
 /// Silence on both sides ends it; anything in either direction puts that off.

@@ -34,9 +34,9 @@ pub use bidirectional::{copy_bidirectional, copy_bidirectional_with};
 ///
 /// From a stream socket of this crate to another the bytes stay in the kernel (splice(2)), and so they do from a
 /// [`File`](std::fs::File) in [`AssertAsync`](crate::io::AssertAsync) to a socket (sendfile(2)): also through references and, for the
-/// reader, through [`take`](crate::io::ReadExt::take). Anything else, and what the kernel refuses, goes through a buffer of 32 KiB.
-/// [`Metrics::kernel_copies`](crate::rt::Metrics::kernel_copies) counts. Reading a file that is not in memory blocks the thread for as
-/// long as the disk takes.
+/// reader, through [`take`](crate::io::ReadExt::take). Anything else, and what the kernel refuses, goes through a buffer of 32 KiB; so does
+/// a TCP stream from its first urgent byte on. [`Metrics::kernel_copies`](crate::rt::Metrics::kernel_copies) counts. Reading a file that is
+/// not in memory blocks the thread for as long as the disk takes.
 ///
 /// A writer that is a socket is watched while the reader has nothing: when its peer is gone, the copy ends.
 ///

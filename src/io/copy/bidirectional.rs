@@ -1,8 +1,14 @@
 //! [`copy_bidirectional`]: two transfers, the end of one passed on while the other goes on.
 //!
 //! # States
-//! Each direction is *copying* → (its reader is at the end) *closing* the writer → *done*; or done at once when its writer's peer has
-//! gone. Both done, or one failed: over.
+//! Each direction is *copying* → (its reader is at the end) *closing* the writer → *done*. When its writer fails, or the writer's peer is
+//! gone, it is *discarding*: it reads on and drops the bytes. When its reader fails, the other direction cannot write any more, and both
+//! end. The copy is over when each direction is discarding or done.
+//!
+//! # Why it discards
+//! A server may refuse an upload: it answers and closes while the client is still sending. The answer is in the other direction, which
+//! goes on to its end. A client that sends all before it reads must be let finish; and closing a socket with bytes unread is a reset,
+//! which may overtake the answer.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -12,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 
-use super::transfer::{End, Transfer};
+use super::buffer::Buffer;
+use super::transfer::{End, Fault, Transfer};
 use crate::time::Sleep;
 
 /// Copies from `a` to `b` and from `b` to `a` at once, until both have ended; how many bytes went from `a`, and from `b`. What a proxy
@@ -23,8 +30,12 @@ use crate::time::Sleep;
 /// is watched. A peer that has closed both its sides ends the direction to it, also when nobody has anything to say to it. One
 /// that vanished without a word is found by keep-alive, or by [`copy_bidirectional_with`].
 ///
+/// When writing to one side fails, the other direction goes on to its end, so the last answer of a server that has closed is passed on.
+/// Bytes for the side that failed are read and dropped meanwhile. When reading from one side fails, both directions end.
+///
 /// # Errors
-/// The first of either direction, as [`copy`](crate::io::copy()): `ConnectionReset` most of all. The other direction ends with it.
+/// Returns the first error of either direction, as [`copy`](crate::io::copy()) does; most often `BrokenPipe` or `ConnectionReset`. It is
+/// returned when both directions have ended.
 ///
 /// # Cancel safety
 /// As [`copy`](crate::io::copy()): what has been read and not written is lost.
@@ -58,7 +69,7 @@ where
     run(a, b, None).await
 }
 
-/// Like [`copy_bidirectional`], and gives up when nothing has moved in either direction for `idle`.
+/// Like [`copy_bidirectional`], and gives up when nothing was copied in either direction for `idle`. Bytes that are dropped do not count.
 ///
 /// # Errors
 /// As [`copy_bidirectional`]; kind `TimedOut` when it gives up.
@@ -94,10 +105,19 @@ where
     B: Read + Write + Unpin + ?Sized,
 {
     let (mut there, mut back) = (Half::new(a, b), Half::new(b, a));
+    let mut failure = None;
     poll_fn(|cx| {
-        let polled = (there.poll(cx, a, b)?, back.poll(cx, b, a)?);
-        if polled == (Poll::Ready(()), Poll::Ready(())) {
-            return Poll::Ready(Ok((there.transfer.written(), back.transfer.written())));
+        if there.poll(cx, a, b, &mut failure) {
+            back.give_up(cx, b);
+        } else if back.poll(cx, b, a, &mut failure) {
+            there.give_up(cx, a);
+        }
+        // The first poll may have waited for what the second has brought about.
+        there.discard(cx, a);
+        back.discard(cx, b);
+        if there.is_over() && back.is_over() {
+            let counts = (there.transfer.written(), back.transfer.written());
+            return Poll::Ready(failure.take().map_or(Ok(counts), Err));
         }
         let progress = there.transfer.progress().wrapping_add(back.transfer.progress());
         idle.as_mut().map_or(Poll::Pending, |idle| idle.poll(cx, progress).map(Err))
@@ -105,10 +125,13 @@ where
     .await
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum State {
     Copying,
+    /// The reader is at its end, or has failed.
     Closing,
+    /// The writer takes nothing more. What is read has nowhere to go.
+    Discarding(Box<Buffer>),
     Done,
 }
 
@@ -123,22 +146,73 @@ impl Half {
         Half { transfer: Transfer::new(reader, writer), state: State::Copying }
     }
 
-    fn poll<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<io::Result<()>>
+    fn is_over(&self) -> bool {
+        matches!(self.state, State::Discarding(_) | State::Done)
+    }
+
+    /// Copies, then closes. The first error of both halves goes into `failure`. True says that the reader has failed: the other half, which
+    /// writes to it, must end as well.
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+        failure: &mut Option<io::Error>,
+    ) -> bool
     where
         R: Read + Unpin + ?Sized,
         W: Write + Unpin + ?Sized,
     {
-        if self.state == State::Copying {
-            self.state = match ready!(self.transfer.poll(cx, reader, writer))? {
-                End::Source => State::Closing,
-                End::Gone => State::Done,
+        let mut reader_failed = false;
+        if matches!(self.state, State::Copying) {
+            self.state = match self.transfer.poll(cx, reader, writer) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(End::Source)) => State::Closing,
+                Poll::Ready(Ok(End::Gone)) => State::Discarding(Box::default()),
+                Poll::Ready(Err(Fault::Writer(error))) => {
+                    failure.get_or_insert(error);
+                    State::Discarding(Box::default())
+                }
+                Poll::Ready(Err(Fault::Reader(error))) => {
+                    failure.get_or_insert(error);
+                    reader_failed = true;
+                    State::Closing
+                }
             };
+            self.transfer.stop();
         }
-        if self.state == State::Closing {
-            ready!(Pin::new(writer).poll_close(cx))?;
+        if matches!(self.state, State::Closing) {
+            match Pin::new(writer).poll_close(cx) {
+                Poll::Ready(Ok(())) => self.state = State::Done,
+                Poll::Ready(Err(error)) => {
+                    failure.get_or_insert(error);
+                    self.state = State::Done;
+                }
+                // After a failure nothing is waited for.
+                Poll::Pending if reader_failed => self.state = State::Done,
+                Poll::Pending => {}
+            }
+        }
+        reader_failed
+    }
+
+    /// The writer has failed as a reader.
+    fn give_up<R: Read + Unpin + ?Sized>(&mut self, cx: &mut Context<'_>, reader: &mut R) {
+        if !self.is_over() {
+            self.transfer.stop();
+            self.state = State::Discarding(Box::default());
+        }
+        self.discard(cx, reader);
+    }
+
+    /// Reads on where there is nobody to write to: a peer that is still sending can come to its end and read the answer, and a close with
+    /// bytes unread would be a reset, which overtakes the answer.
+    fn discard<R: Read + Unpin + ?Sized>(&mut self, cx: &mut Context<'_>, reader: &mut R) {
+        if let State::Discarding(buffer) = &mut self.state
+            && buffer.poll_discard(cx, reader).is_ready()
+        {
             self.state = State::Done;
         }
-        Poll::Ready(Ok(()))
     }
 }
 

@@ -6,6 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 
+use super::transfer::{BYTES_PER_POLL, BYTES_PER_STEP, Fault};
+
 /// Go's size: a quarter of loopback's usual window, and few enough bytes to stay in a first-level cache.
 const BUFFER_BYTES: usize = 32 << 10;
 
@@ -48,32 +50,49 @@ impl Buffer {
         cx: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
-    ) -> Poll<io::Result<Step>>
+    ) -> Poll<Result<Step, Fault>>
     where
         R: Read + Unpin + ?Sized,
         W: Write + Unpin + ?Sized,
     {
         loop {
             let step = if self.start < self.end {
-                ready!(self.poll_write(cx, writer)).map(Step::Wrote)
+                ready!(self.poll_write(cx, writer)).map(Step::Wrote).map_err(Fault::Writer)
             } else if self.finished {
-                ready!(self.poll_flush(cx, writer)).map(|()| Step::End)
+                ready!(self.poll_flush(cx, writer)).map(|()| Step::End).map_err(Fault::Writer)
             } else {
                 match self.poll_read(cx, reader) {
-                    Poll::Ready(read) => read.map(Step::Read),
+                    Poll::Ready(read) => read.map(Step::Read).map_err(Fault::Reader),
                     Poll::Pending => {
                         if self.unflushed {
-                            ready!(self.poll_flush(cx, writer))?;
+                            ready!(self.poll_flush(cx, writer)).map_err(Fault::Writer)?;
                         }
                         return Poll::Pending;
                     }
                 }
             };
             match step {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(fault) if fault.is_interrupted() => {}
                 step => return Poll::Ready(step),
             }
         }
+    }
+
+    /// Reads and discards, one turn's worth at most. Ready when the reader ends or fails. The buffer is used for nothing else.
+    pub(super) fn poll_discard<R>(&mut self, cx: &mut Context<'_>, reader: &mut R) -> Poll<()>
+    where
+        R: Read + Unpin + ?Sized,
+    {
+        let mut left = BYTES_PER_POLL;
+        while left > 0 {
+            match ready!(self.poll_read(cx, reader)) {
+                Ok(count @ 1..) => left = left.saturating_sub((count as u64).max(BYTES_PER_STEP)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_flush<W: Write + Unpin + ?Sized>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Poll<io::Result<()>> {

@@ -4,6 +4,9 @@
 //! The path is chosen from the types at the start. When the kernel refuses, once and for all the buffer takes over, with what
 //! the pipe held.
 //!
+//! # Faults
+//! A failure is the reader's or the writer's: a copy in both directions goes on after the latter.
+//!
 //! # A writer that dies
 //! While the reader has nothing, a writer that is a socket is watched for a hang-up of both its sides: nothing will be written that
 //! would tell. (Go waits for the reader, golang/go issue 58628.) A peer that closed without reading is heard of when the kernel hears
@@ -26,7 +29,7 @@ use crate::rt::poller::Direction;
 pub(super) const BYTES_PER_POLL: u64 = 4 << 20;
 
 /// Small pieces count as this much.
-const BYTES_PER_STEP: u64 = 16 << 10;
+pub(super) const BYTES_PER_STEP: u64 = 16 << 10;
 
 #[derive(Debug)]
 enum Path {
@@ -43,6 +46,29 @@ pub(super) enum End {
     Source,
     /// The writer's peer has closed both sides.
     Gone,
+}
+
+/// Why a transfer failed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Reading failed. All that was read before was written.
+    Reader(io::Error),
+    /// Writing failed, or the writer's peer is gone.
+    Writer(io::Error),
+}
+
+impl Fault {
+    pub(super) fn is_interrupted(&self) -> bool {
+        let (Fault::Reader(error) | Fault::Writer(error)) = self;
+        error.kind() == io::ErrorKind::Interrupted
+    }
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> io::Error {
+        let (Fault::Reader(error) | Fault::Writer(error)) = fault;
+        error
+    }
 }
 
 /// See the module's header.
@@ -88,7 +114,18 @@ impl Transfer {
         }
     }
 
-    pub(super) fn poll<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<io::Result<End>>
+    /// Ends its waits and drops the bytes that it holds. It is not polled again.
+    pub(super) fn stop(&mut self) {
+        self.cancel();
+        self.path = Path::Buffer(Buffer::default());
+    }
+
+    pub(super) fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+    ) -> Poll<Result<End, Fault>>
     where
         R: Read + Unpin + ?Sized,
         W: Write + Unpin + ?Sized,
@@ -97,12 +134,14 @@ impl Transfer {
             return Poll::Ready(ended.map(|()| End::Source));
         }
         match &self.target {
-            Some(target) if self.is_empty() => target.poll_gone(&mut self.gone, cx).map_ok(|()| End::Gone),
+            Some(target) if self.is_empty() => {
+                target.poll_gone(&mut self.gone, cx).map_ok(|()| End::Gone).map_err(Fault::Writer)
+            }
             _ => Poll::Pending,
         }
     }
 
-    fn poll_path<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<io::Result<()>>
+    fn poll_path<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<Result<(), Fault>>
     where
         R: Read + Unpin + ?Sized,
         W: Write + Unpin + ?Sized,
@@ -110,7 +149,7 @@ impl Transfer {
         let mut left = BYTES_PER_POLL;
         while left > 0 {
             if let (true, Some(target)) = (self.is_empty(), &self.target) {
-                target.check_write()?;
+                target.check_write().map_err(Fault::Writer)?;
             }
             let before = self.progress();
             if ready!(self.poll_step(cx, reader, writer))? {
@@ -123,7 +162,7 @@ impl Transfer {
     }
 
     /// Moves something; true at the end.
-    fn poll_step<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<io::Result<bool>>
+    fn poll_step<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<Result<bool, Fault>>
     where
         R: Read + Unpin + ?Sized,
         W: Write + Unpin + ?Sized,
@@ -134,7 +173,8 @@ impl Transfer {
                 if limit == 0 && splice.is_empty() {
                     return Poll::Ready(Ok(true));
                 }
-                match ready!(splice.poll_step(cx, limit))? {
+                let fault = if splice.is_empty() { Fault::Reader } else { Fault::Writer };
+                match ready!(splice.poll_step(cx, limit)).map_err(fault)? {
                     splice::Step::Took(count) => {
                         endpoint::with_reader(reader, |known| known.took(count as u64));
                         self.read += count as u64;
@@ -152,7 +192,7 @@ impl Transfer {
                         _ => Poll::Ready(Ok(Some(0))),
                     }
                 });
-                match ready!(sent.unwrap_or(Poll::Ready(Ok(None))))? {
+                match ready!(sent.unwrap_or(Poll::Ready(Ok(None)))).map_err(Fault::Writer)? {
                     Some(0) => return Poll::Ready(Ok(true)),
                     Some(count) => {
                         endpoint::with_reader(reader, |known| known.took(count as u64));
@@ -174,13 +214,20 @@ impl Transfer {
     }
 }
 
-impl Drop for Transfer {
-    fn drop(&mut self) {
+impl Transfer {
+    /// Ends its waits, but for those of a splice.
+    fn cancel(&mut self) {
         if let Path::SendFile(target, operation) = &mut self.path {
             target.fd.cancel(Direction::Write, operation);
         }
         if let Some(target) = &self.target {
             target.fd.cancel(Direction::Write, &mut self.gone);
         }
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.cancel();
     }
 }

@@ -15,11 +15,18 @@
 //! A count shorter than asked for may mean that the pipe is full. Each of its buffers holds a byte at least; so a count smaller than
 //! their number means that the source has no more.
 //!
+//! # Urgent data
+//! splice(2) does not get past the urgent byte of a TCP socket. It answers EAGAIN there, and 0 where a FIN follows, although bytes may
+//! stand in between; recv(2) gets past it. So 0 is the end only if recv(2) says so too, and EAGAIN is the source's only if no edge told of
+//! urgent data. Otherwise the copy goes on through a buffer. An edge of urgent data that comes after the EAGAIN makes the source ready
+//! again.
+//!
 //! # Cancellation
 //! Bytes in the pipe, a few hundred KiB at most, are lost when it is dropped; with the future of a copy through a buffer those in the
 //! buffer are.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -29,6 +36,7 @@ use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::{Failure, Hold, Left, Operation};
 use crate::rt::kernel_copies;
 use crate::rt::poller::Direction;
+use crate::sys::socket;
 use crate::sys::splice::Pipe;
 
 /// See the module's header.
@@ -75,20 +83,30 @@ impl Splice {
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, limit: u64) -> Poll<io::Result<Step>> {
         let most = usize::try_from(limit).map_or(CHUNK_BYTES, |limit| limit.min(CHUNK_BYTES));
-        let mut without_pipe = false;
+        let mut refused = false;
         let polled = self.source.fd.poll_call(Direction::Read, Hold::Call, Some(&mut self.read), cx, |fd| {
             let pipe = match &self.pipe {
                 Some(pipe) => pipe,
                 None => match pipes::take() {
                     Ok(pipe) => self.pipe.insert(pipe),
                     Err(_) => {
-                        without_pipe = true;
+                        refused = true;
                         return Ok((0, Left::Maybe));
                     }
                 },
             };
             self.source.fd.ensure_nonblocking();
-            let count = pipe.fill(fd, most)?;
+            let count = match pipe.fill(fd, most) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && may_be_urgent(&self.source) => {
+                    refused = true;
+                    0
+                }
+                Ok(0) => {
+                    refused = !is_at_end(fd)?;
+                    0
+                }
+                filled => filled?,
+            };
             Ok((count, if count > 0 && count < pipe.slots.min(most) { Left::Nothing } else { Left::Maybe }))
         });
         if self.held == 0
@@ -98,7 +116,7 @@ impl Splice {
             pipes::give(pipe);
         }
         Poll::Ready(match ready!(polled) {
-            _ if without_pipe => Ok(Step::Refused(Vec::new())),
+            _ if refused => Ok(Step::Refused(Vec::new())),
             Ok(0) => Ok(Step::End),
             Ok(count) => {
                 self.held = count;
@@ -143,6 +161,19 @@ impl Splice {
             }
         }
         Ok(bytes)
+    }
+}
+
+/// Whether an edge told of urgent data.
+fn may_be_urgent(source: &NetFd) -> bool {
+    source.fd.poll.begin(Direction::Read).is_ok_and(|ticket| ticket.distrusts_short_counts())
+}
+
+/// Whether recv(2) finds the end of the stream.
+fn is_at_end(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    match socket::recv(fd, &mut [0], libc::MSG_PEEK) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        peeked => peeked.map(|count| count == 0),
     }
 }
 
