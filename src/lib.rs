@@ -1,5 +1,5 @@
-//! Go's network stack for Rust futures: async-std's API, with deadlines on the socket, a close that wakes everyone, many readers and
-//! writers a handle, and I/O that stays quick beside tasks that hog or block their threads.
+//! An async runtime and network library for Linux: async-std's API with the semantics of Go's sockets. Sockets have deadlines, a close
+//! wakes every waiter, any number of tasks read and write one handle, and I/O stays responsive while tasks block or hog their threads.
 //!
 //! ```
 //! use netpoll::{net::TcpListener, prelude::*, task};
