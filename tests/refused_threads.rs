@@ -7,7 +7,6 @@ use std::ffi::{c_int, c_void};
 use std::net::ToSocketAddrs as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{child, echo, eventually, listener, pair, park_on, ping};
@@ -375,7 +374,7 @@ fn a_shutdown_that_is_refused_threads_ends() {
         struct Sleeps(Arc<AtomicUsize>);
         impl Drop for Sleeps {
             fn drop(&mut self) {
-                thread::sleep(MS);
+                task::block_on(task::sleep(MS));
                 self.0.fetch_add(1, Ordering::SeqCst);
             }
         }

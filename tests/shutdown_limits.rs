@@ -57,7 +57,7 @@ fn with_workers(name: &str, body: impl Fn()) {
 fn destructors_that_wait_for_the_runtime_end() {
     with_workers("destructors_that_wait_for_the_runtime_end", || {
         let done = Arc::new(AtomicUsize::new(0));
-        let uses: [fn(); 9] = [
+        let uses: [fn(); 10] = [
             || task::block_on(task::sleep(Duration::from_millis(10))),
             || task::block_on(async { task::block_on(task::sleep(Duration::from_millis(10))) }),
             || park_on(task::sleep(Duration::from_millis(10))),
@@ -73,6 +73,11 @@ fn destructors_that_wait_for_the_runtime_end() {
             // Sockets are refused by a runtime that ends.
             || assert!(task::block_on(async { pair().await.0.read(&mut [0; 1]).await }).is_err()),
             || assert!(rt::shutdown(LONG).is_err_and(|still| still.on_runtime_thread)),
+            || {
+                assert!(
+                    rt::Builder::new().start().is_err_and(|error| error.to_string().contains("inside one that ends"))
+                )
+            },
         ];
         let count = uses.len();
         for f in uses {

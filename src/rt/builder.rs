@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::thread::available_parallelism;
 
+use super::context;
 use super::runtime::{PROCESSORS_MAX, runtime};
 use super::sched::sysmon::BlockedTask;
 use crate::sync::Arc;
@@ -207,7 +208,7 @@ impl Builder {
     /// # Errors
     /// `AlreadyExists` if it runs already, by an earlier `start` or by its first use (spawning, waiting, sleeping); settings
     /// can be changed after [`shutdown`](crate::rt::shutdown). `InvalidInput` for a number that makes no sense, also one
-    /// in `NETPOLL_THREADS` where [`workers`](Builder::workers) was not called. `Other` if the system refuses a thread for a quarter of
+    /// in `NETPOLL_THREADS` where [`workers`](Builder::workers) was not called. `Unsupported` inside a runtime that a shutdown ends. `Other` if the system refuses a thread for a quarter of
     /// a second.
     pub fn start(self) -> io::Result<()> {
         let Builder { mut config, workers, thread_name } = self;
@@ -237,6 +238,13 @@ impl Builder {
         }
         super::fork::check()?;
         let runtime = runtime();
+        if runtime.is_stopping() && context::is_inside() {
+            // A destructor that the shutdown runs, or a task that has not ended: the shutdown waits for it.
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the runtime cannot be started from inside one that ends",
+            ));
+        }
         let _lifecycle = runtime.lifecycle_at_rest();
         if runtime.is_running() {
             return Err(io::Error::new(

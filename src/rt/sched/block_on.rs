@@ -208,6 +208,9 @@ impl Thread {
 
     /// Sleeps in epoll if no other thread polls, or parks.
     fn wait(&mut self) {
+        if self.runtime.is_stopping() {
+            return self.wait_in_shutdown();
+        }
         let (runtime, root) = (self.runtime, &self.root);
         let epoch = runtime.epoch();
         let was_granted = std::mem::take(&mut self.has_asked) && runtime.withdraw_wish(root);
@@ -234,6 +237,15 @@ impl Thread {
             // A thread of the epoch that began may have relied on this one to poll.
             runtime.attend_after_leaving();
         }
+    }
+
+    /// Waits in a runtime that ends. In a destructor this may be the thread that shuts down, which runs the timers otherwise.
+    #[cold]
+    fn wait_in_shutdown(&mut self) {
+        let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
+        polling.run_timers(self.runtime, clock::now());
+        polling.wakers.wake_all();
+        self.root.park_until(clock::to_instant(clock::now() + 1_000_000));
     }
 
     /// Takes the wish for the role back. If it was granted, another thread is to poll.
