@@ -759,6 +759,38 @@ fn system_resolver_bears_files_that_make_no_sense() {
     }
 }
 
+/// Those of literals, of this host and from the cache.
+#[test]
+fn loop_of_look_ups_that_need_not_wait_can_be_cancelled() {
+    let server = Server::new(|_, kind| match kind {
+        RecordType::TXT => Reply::Answer(vec![RData::TXT(TXT::new(vec!["text".into()]))]),
+        RecordType::A => Reply::Answer(vec![v4(1)]),
+        _ => Reply::Answer(Vec::new()),
+    });
+    run(async {
+        for (what, number) in
+            [("127.0.0.1", 0), ("localhost", 0), ("host.test.", 0), ("host.test.", 1), ("host.test.", 2), ("", 3)]
+        {
+            let resolver = server.resolver();
+            let rounds = Arc::new(AtomicUsize::new(0));
+            let counted = rounds.clone();
+            let task = task::spawn(async move {
+                loop {
+                    match number {
+                        0 => drop(resolver.lookup_host(what).await),
+                        1 => drop(resolver.lookup_txt(what).await),
+                        2 => drop(resolver.lookup_cname(what).await),
+                        _ => drop(resolver.lookup_addr(Ipv4Addr::LOCALHOST.into()).await),
+                    }
+                    counted.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+            becomes("the loop runs", || rounds.load(Ordering::SeqCst) > 100).await;
+            assert!(task.cancel().await.is_none());
+        }
+    });
+}
+
 #[test]
 fn literal_with_a_zone_needs_no_server() {
     let server = Server::new(|_, _| Reply::Silence);

@@ -208,8 +208,8 @@ impl Builder {
     /// # Errors
     /// `AlreadyExists` if it runs already, by an earlier `start` or by its first use (spawning, waiting, sleeping); settings
     /// can be changed after [`shutdown`](crate::rt::shutdown). `InvalidInput` for a number that makes no sense, also one
-    /// in `NETPOLL_THREADS` where [`workers`](Builder::workers) was not called. `Unsupported` inside a runtime that a shutdown ends. `Other` if the system refuses a thread for a quarter of
-    /// a second.
+    /// in `NETPOLL_THREADS` where [`workers`](Builder::workers) was not called. `Unsupported` inside a runtime that a shutdown ends.
+    /// `Other` if the system refuses a thread for a quarter of a second.
     pub fn start(self) -> io::Result<()> {
         let Builder { mut config, workers, thread_name } = self;
         config.workers = match workers {

@@ -49,6 +49,7 @@ use self::servers::Servers;
 use super::host_name::is_host_name;
 use super::query::{LookupError, Query};
 use crate::net::addr::literal;
+use crate::rt::context;
 use crate::sys::names::{Family, NameFailure};
 
 /// The addresses of `localhost`.
@@ -69,9 +70,10 @@ const LOOPBACK: [SocketAddr; 2] =
 /// * A name without a final dot is looked up in the search list too, except one below `local` (RFC 6762).
 ///
 /// # Servers
-/// They are asked in their order. The next one is asked when the one before fails, or is silent for a fifth of its time. The first
-/// one that answers decides; a malformed reply, an error code such as SERVFAIL and a referral are no answers. If all of them fail,
-/// the look-up fails with a temporary error, and the rest of the search list is not tried.
+/// They are asked in their order. The next one is asked when the one before fails, or is silent for a fifth of its time. What it says
+/// counts; but that there is no such name counts only when the earlier servers have failed. A malformed reply, an error code such as
+/// SERVFAIL and a referral are no answers. If all servers fail, the look-up fails with a temporary error, and the rest of the search
+/// list is not tried.
 ///
 /// # Answers
 /// Only records at the end of a name's aliases count, and up to 16 aliases are followed. Names in answers are returned as the
@@ -244,11 +246,10 @@ impl Resolver {
     /// As [`lookup_host`](Resolver::lookup_host).
     pub async fn lookup_addr(&self, ip: IpAddr) -> io::Result<Vec<String>> {
         let ip = ip.to_canonical();
-        if let Some(names) = self.inner.hosts.by_addr(ip) {
-            return Ok(names.to_vec());
-        }
-        if ip.is_loopback() {
-            return Ok(vec!["localhost.".to_owned()]);
+        let known = self.inner.hosts.by_addr(ip).map(<[String]>::to_vec);
+        if let Some(names) = known.or_else(|| ip.is_loopback().then(|| vec!["localhost.".to_owned()])) {
+            context::take_turn().await;
+            return Ok(names);
         }
         let name = Name::from(ip);
         self.records(&ip.to_string(), Some(name), RecordType::PTR, |data| match data {
@@ -365,6 +366,8 @@ impl Resolver {
 
     /// The canonical name of `host`, if it is a host name, and its addresses, at least those of `family`.
     async fn host(&self, host: &str, family: Family) -> Result<(Option<String>, Vec<SocketAddr>), LookupError> {
+        // Most look-ups need not wait: a task that makes them in a loop yields now and then.
+        context::take_turn().await;
         if let Some(addr) = literal(host, 0) {
             return Ok((None, vec![addr]));
         }
@@ -412,7 +415,7 @@ impl Resolver {
         while aliases <= ALIASES_MAX && !search::is_never_asked(&name) {
             match self.inner.servers.ask(Question::query(name, kind)).await? {
                 Reply::Records { owner, data } => return Ok(Some(Found { owner, data })),
-                Reply::Nothing => return Ok(None),
+                Reply::NoRecords | Reply::NoName => return Ok(None),
                 Reply::Alias { target, count } => (name, aliases) = (target, aliases + count),
             }
         }
@@ -444,6 +447,7 @@ impl Resolver {
         kind: RecordType,
         says: impl Fn(&RData) -> Option<T>,
     ) -> io::Result<Vec<T>> {
+        context::take_turn().await;
         let found = self.search(text, name, |name| self.look_up(name, kind)).await?;
         let records: Vec<T> = found.data.iter().filter_map(says).collect();
         if records.is_empty() { Err(not_found(text).into()) } else { Ok(records) }

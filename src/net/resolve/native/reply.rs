@@ -7,7 +7,8 @@
 //! |---|---|
 //! | records at the end of the chain | [`Reply::Records`] |
 //! | a chain that the reply leaves open | [`Reply::Alias`]: its end is to be asked for |
-//! | NXDOMAIN, or no such record there | [`Reply::Nothing`], which is final |
+//! | no such record there | [`Reply::NoRecords`] |
+//! | NXDOMAIN | [`Reply::NoName`] |
 //! | anything else: malformed, an error code, a referral, a loop | a [`Failure`]: the next server is asked |
 //!
 //! # Compared with Go (net/dnsclient_unix.go)
@@ -21,6 +22,7 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{DnsResponse, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
+use crate::net::error::ErrnoText;
 use crate::sync::Mutex;
 use crate::sys::names::NameFailure;
 
@@ -40,8 +42,10 @@ pub(super) enum Reply {
     Records { owner: Name, data: Arc<[RData]> },
     /// The name at the end of this many aliases, about which the reply says nothing.
     Alias { target: Name, count: usize },
-    /// There is no such name, or it has no such records.
-    Nothing,
+    /// The name has no records of the type asked for.
+    NoRecords,
+    /// There is no such name.
+    NoName,
 }
 
 /// Why there is no answer.
@@ -67,17 +71,23 @@ pub(super) fn judge(query: &Query, result: Result<DnsResponse, NetError>) -> Res
         },
         Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
             ResponseCode::NoError if none.soa.is_none() && none.ns.is_some() => Err(lame()),
-            ResponseCode::NoError | ResponseCode::NXDomain => Ok((Reply::Nothing, none.negative_ttl.unwrap_or(0))),
+            code @ (ResponseCode::NoError | ResponseCode::NXDomain) => {
+                Ok((negative(code), none.negative_ttl.unwrap_or(0)))
+            }
             code => Err(Failure::temporary(code.to_string())),
         },
         Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(Failure::temporary(code.to_string())),
         Err(NetError::Timeout) => Err(Failure::TimedOut),
         Err(NetError::Io(error)) => Err(match error.raw_os_error() {
             Some(errno @ (libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => Failure::Other(NameFailure::Errno(errno)),
-            _ => Failure::temporary(error.to_string()),
+            _ => Failure::temporary(ErrnoText(&error).to_string()),
         }),
         Err(error) => Err(Failure::temporary(error.to_string())),
     }
+}
+
+fn negative(code: ResponseCode) -> Reply {
+    if code == ResponseCode::NXDomain { Reply::NoName } else { Reply::NoRecords }
 }
 
 /// The reply names other servers to ask: this one does not resolve names.
@@ -120,7 +130,7 @@ fn nothing_at(owner: &Name, count: usize, ttl: u32, response: &DnsResponse) -> R
         return Err(lame());
     }
     if count == 0 || has_soa || response.response_code == ResponseCode::NXDomain {
-        return Ok((Reply::Nothing, ttl.min(response.negative_ttl().unwrap_or(0))));
+        return Ok((negative(response.response_code), ttl.min(response.negative_ttl().unwrap_or(0))));
     }
     Ok((Reply::Alias { target: owner.clone(), count }, ttl))
 }

@@ -2,9 +2,9 @@
 //!
 //! # Order
 //! A round asks the servers in their order. The next one is asked when the one before has failed, or has been silent for a fifth of
-//! the time that it has; nobody is interrupted by that. An answer with records ends the round. That there is *no* such name counts
-//! when no earlier server can still answer: with servers that know different names, the first that works decides, as with glibc. A
-//! reply that is no answer (see [`reply`](super::reply)) is never better than one.
+//! the time that it has, which goes on. An answer about a name that exists ends the round. An answer that there is *no* such name
+//! counts when no earlier server can still answer: of servers that know different names the first that works decides, as with glibc.
+//! A reply that is no answer (see [`reply`](super::reply)) is never better than one.
 //!
 //! Messages, ports, retransmission and the change to TCP are hickory's; each server has a pool of its own there, so that its order
 //! of servers and its judgement of replies play no part. Identical questions that are under way share one there too.
@@ -53,7 +53,7 @@ pub(super) struct Servers {
 enum Asked {
     Waiting(Pin<Box<dyn Future<Output = Answered> + Send>>),
     Failed,
-    Nothing(u32),
+    NoName(u32),
 }
 
 impl Servers {
@@ -123,7 +123,7 @@ impl Servers {
                     let Asked::Waiting(answer) = server else { continue };
                     let Poll::Ready(answer) = answer.as_mut().poll(cx) else { continue };
                     *server = match answer {
-                        Ok((Reply::Nothing, ttl)) => Asked::Nothing(ttl),
+                        Ok((Reply::NoName, ttl)) => Asked::NoName(ttl),
                         Ok(reply) => return Poll::Ready(Ok(reply)),
                         Err(failed) => {
                             failure = Some(failed);
@@ -131,14 +131,14 @@ impl Servers {
                         }
                     };
                 }
-                if let Some(Asked::Nothing(ttl)) = asked.iter().find(|asked| !matches!(asked, Asked::Failed)) {
-                    return Poll::Ready(Ok((Reply::Nothing, *ttl)));
+                if let Some(Asked::NoName(ttl)) = asked.iter().find(|asked| !matches!(asked, Asked::Failed)) {
+                    return Poll::Ready(Ok((Reply::NoName, *ttl)));
                 }
                 let is_due = match asked.last() {
                     None | Some(Asked::Failed) => true,
                     Some(Asked::Waiting(_)) => left.len() > 0 && Pin::new(&mut patience).poll(cx).is_ready(),
                     // The earlier servers decide, and then this one.
-                    Some(Asked::Nothing(_)) => false,
+                    Some(Asked::NoName(_)) => false,
                 };
                 if is_due && let Some(pool) = left.next() {
                     asked.push(Asked::Waiting(self.question(pool, query)));
