@@ -16,7 +16,8 @@ for package in netpoll-macros netpoll; do
 done
 for package in netpoll-macros netpoll; do
     printf '==> %s\n' "$package"
-    patch="patch.crates-io.netpoll-macros.path='$scratch/netpoll-macros'"
-    [[ $package == netpoll ]] || patch="patch.crates-io={}"
-    (cd "$scratch/$package" && cargo test --config "$patch" --target-dir "$target/packaged" "$@")
+    # The macros are not in the registry yet.
+    patch=(--config "patch.crates-io.netpoll-macros.path='$scratch/netpoll-macros'")
+    [[ $package == netpoll ]] || patch=()
+    (cd "$scratch/$package" && cargo test "${patch[@]}" --target-dir "$target/packaged" "$@")
 done
