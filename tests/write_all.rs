@@ -89,6 +89,9 @@ fn vectored_writes_and_reads_keep_the_order() {
         let mut rest = &slices[..];
         let mut sent = 0;
         while !rest.is_empty() {
+            // Leading empty buffers are passed over: they take no place in a call.
+            let empty = rest.iter().take_while(|slice| slice.is_empty()).count();
+            rest = &rest[empty..];
             let most: usize = rest.iter().take(1024).map(|slice| slice.len()).sum();
             let count = client.write_vectored(rest).await.unwrap();
             assert_eq!(count, most, "a call takes as many buffers as the kernel lets it, and there is room");
