@@ -28,7 +28,7 @@ if (($#)); then
 fi
 cargo tree --package netpoll --edges normal --depth 1 --all-features
 check 'default features'
-mapfile -t features < <(sed -n '/^\[features\]/,/^\[/s/^\([a-z0-9-]*\) = \["dep:.*/\1/p' Cargo.toml)
+mapfile -t features < <(sed -n '/^\[features\]/,/^\[/s/^\([a-z0-9-]*\) = \[.*"dep:.*/\1/p' Cargo.toml)
 for feature in "${features[@]}"; do
     check "$feature alone" --no-default-features --features "$feature"
 done
