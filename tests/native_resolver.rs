@@ -730,11 +730,11 @@ fn names_of_the_hosts_file_are_not_asked_for() {
 }
 
 #[test]
-fn system_resolver_bears_files_that_make_no_sense() {
+fn system_resolver_skips_malformed_lines() {
     let hosts = "127.0.0.1 localhost\nnonsense\n2001:db8::5 override.test\n\u{ff}\n";
     let resolv_conf = "nameserver\nnameserver bad\n;nameserver 192.0.2.1\nsearch -- corp.test a..b\noptions ndots:x attempts:0 bogus\n";
     for resolv_conf in [resolv_conf, "search -- corp.test"] {
-        let name = "system_resolver_bears_files_that_make_no_sense";
+        let name = "system_resolver_skips_malformed_lines";
         common::child_on_host(name, &[("/etc/hosts", hosts), ("/etc/resolv.conf", resolv_conf)], || {
             let server = Server::at(53, |asked, kind| match (asked, kind) {
                 ("host.corp.test.", RecordType::A) => Reply::Answer(vec![v4(1)]),

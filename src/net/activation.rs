@@ -1,4 +1,4 @@
-//! Socket activation: sockets that a process gets from who started it, and hands to its successor.
+//! Socket activation: sockets that a process inherits from the process that started it, and passes to its successor.
 //!
 //! The protocol is systemd's, sd_listen_fds(3): the descriptors are 3 and those that follow; `LISTEN_FDS` says how many,
 //! `LISTEN_FDNAMES` what they are called, `LISTEN_PID` for which process they are, so that children who inherit the environment do
@@ -10,8 +10,7 @@
 //!
 //! * `NETPOLL_LISTEN_PARENT`, the process that passes (its number and its start), and when it does. The descriptors are for its
 //!   child, and not for the children of that child. If it has ended, they are for a process that an older one has adopted.
-//! * `NETPOLL_LISTEN_FDS`, what is open under each number (device and inode), and the number under which it is open if that one could
-//!   not be used.
+//! * `NETPOLL_LISTEN_FDS`, the device and inode of each descriptor, and the number under which it is open if it could not have its own.
 //!
 //! A successor that reads the environment by sd_listen_fds(3) itself needs `LISTEN_PID`: start it as
 //! `sh -c 'LISTEN_PID=$$ exec "$0" "$@"' program`.

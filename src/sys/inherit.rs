@@ -75,7 +75,7 @@ impl Process {
         Process { number, start: start.filter(|_| !has_ended) }
     }
 
-    /// Reads what `Display` writes.
+    /// Parses the text that `Display` writes.
     pub(crate) fn parse(text: &str) -> Option<Process> {
         let (number, start) = text.split_once('-')?;
         let start = if start.is_empty() { None } else { Some(start.parse().ok()?) };
@@ -109,8 +109,8 @@ impl fmt::Display for Process {
     }
 }
 
-/// The identity of what is open under `number`, if it is close-on-exec and one end of a channel inside this machine: a pipe or a Unix
-/// socket. Makes only calls that are safe after fork(2).
+/// Returns the identity of the pipe or Unix socket that is open under `number`, if it is close-on-exec. Makes only calls that are safe
+/// after fork(2).
 fn private_channel(number: RawFd) -> Option<Identity> {
     let mut status = MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: the structure is valid for writes during the call; a number that is not open is an error.
@@ -163,9 +163,9 @@ pub(crate) fn dup_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd>
 
 /// Has each child of `command` find `fds` under the numbers from `first` on, open across exec(2). `kept` lives as long as `command`.
 ///
-/// `Command` learns that exec(2) failed from a pipe or a pair of Unix sockets. The child has one end under a number that nobody tells.
-/// It may be one of these numbers, if it was closed since this call. So a channel that was not there before stays where it is, until
-/// exec(2) closes it. The descriptor for that number is then open under its own number only.
+/// `Command` learns that exec(2) failed from a pipe or a pair of Unix sockets. The child has one end, and `Command` does not say under
+/// which number. It may be one of these, if it was closed since this call. So a channel that was not there before stays where it is,
+/// until exec(2) closes it. The descriptor for that number is then open under its own number only.
 pub(crate) fn pass_at(command: &mut Command, first: RawFd, fds: Vec<OwnedFd>, kept: Vec<OwnedFd>) {
     let known: Vec<_> = (first..).take(fds.len()).map(private_channel).collect();
     let pass = move || {

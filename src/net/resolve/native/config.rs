@@ -164,7 +164,8 @@ fn number(text: &str) -> Option<u32> {
     is_number.then(|| text.parse().unwrap_or(u32::MAX))
 }
 
-/// A domain to search in, absolute. None for what is no domain, and for the root, where names are looked up anyway.
+/// Parses a domain of the search list and makes it absolute. Returns none for text that is not a domain, and for the root, where names
+/// are looked up anyway.
 pub(super) fn domain(text: &str) -> Option<Name> {
     let mut name = if is_host_name(text) { Name::from_ascii(text).ok()? } else { Name::from_utf8(text).ok()? };
     name.set_fqdn(true);

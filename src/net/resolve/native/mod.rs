@@ -7,14 +7,14 @@
 //! | which names are looked up, and which never are | [`search`] |
 //! | resolv.conf(5) | [`config`] |
 //! | which server is asked when, and whose answer counts | [`servers`] |
-//! | what a reply says, aliases, the cache | [`reply`] |
+//! | the meaning of replies, aliases, the cache | [`reply`] |
 //! | the order of addresses | [`order`] |
 //! | messages and transports: hickory's, over our sockets, timers and tasks | [`provider`] |
 //!
 //! # When a look-up ends
 //! The names of the search list are looked up one after the other, until one has an answer. A name that does not exist leads to the
-//! next one; a failure ends the look-up. Otherwise whoever can suppress the replies for one name could choose which other name is
-//! taken in its place.
+//! next one; a failure ends the look-up. Otherwise an attacker who suppresses the replies for one name makes another
+//! name take its place.
 //!
 //! # Compared with Go (net/dnsclient_unix.go, net/hosts.go, net/dnsconfig_unix.go)
 //! The place of Go's own resolver: A and AAAA are asked for at the same time, forged replies are ignored, truncated ones are asked
@@ -214,7 +214,7 @@ impl Resolver {
         Resolver::with(Config::system()?, Hosts::read())
     }
 
-    /// A resolver that asks these servers, over UDP, and over TCP for what does not fit.
+    /// A resolver that asks these servers, over UDP, and over TCP if a reply is too long for UDP.
     pub fn builder(servers: impl IntoIterator<Item = SocketAddr>) -> ResolverBuilder {
         let config = Config { rounds: 3, edns: true, ..Config::new(servers.into_iter().collect()) };
         ResolverBuilder { config, search: Vec::new(), hosts_file: true }

@@ -62,7 +62,7 @@ impl Failure {
     }
 }
 
-/// Judges what came of asking a server. Returns the answer and for how many seconds it may be kept.
+/// Judges the outcome of asking a server. Returns the answer, and the number of seconds for which it may be kept.
 pub(super) fn judge(query: &Query, result: Result<DnsResponse, NetError>) -> Result<(Reply, u32), Failure> {
     match result {
         Ok(response) => match response.response_code {

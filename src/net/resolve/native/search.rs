@@ -15,13 +15,13 @@ use hickory_resolver::proto::rr::Name;
 
 use super::config::Config;
 
-/// The name, as it is written. None for what cannot be a name.
+/// Parses a name, which is absolute if it ends with a dot. Returns none for text that is not a name.
 pub(super) fn parse(name: &str) -> Option<Name> {
     // The relaxed form accepts an underscore anywhere.
     Name::from_str_relaxed(name).ok().filter(|_| !name.is_empty())
 }
 
-/// Whether `zone` is the last label of `name`.
+/// Returns whether `zone` is the last label of `name`.
 fn is_below(name: &Name, zone: &str) -> bool {
     name.iter().next_back().is_some_and(|label| label.eq_ignore_ascii_case(zone.as_bytes()))
 }

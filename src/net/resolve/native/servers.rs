@@ -32,12 +32,12 @@ use crate::future::timeout;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::time::Sleep;
 
-/// What part of its time a server has before the next is asked as well.
+/// The next server is asked when one has been silent for the timeout divided by this.
 const PATIENCE: u32 = 5;
 
 type Answered = Result<(Reply, u32), Failure>;
 
-/// The servers of a configuration, and what they have answered.
+/// The servers of a configuration, and their answers that are still valid.
 pub(super) struct Servers {
     pools: Vec<NameServerPool<Provider>>,
     options: DnsRequestOptions,
