@@ -183,8 +183,12 @@ trait MapOkToUnit: Future + Sized {
 impl<F: Future> MapOkToUnit for F {}
 
 async fn first_wait_is_heard(name: &str, wait: Wait) {
+    first_wait_of(dialer(), name, wait).await;
+}
+
+async fn first_wait_of(dialer: Dialer, name: &str, wait: Wait) {
     let listener = listener().await;
-    let stream = dial(listener.local_addr().unwrap()).await;
+    let stream = dialer.dial(listener.local_addr().unwrap()).await.unwrap();
     let client = async {
         let waited = wait(&stream).await;
         waited.unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -225,6 +229,16 @@ fn first_wait_begins_deferred_connect_on_workers() {
             task.await;
         }
     });
+}
+
+/// With the other options of a dialer: a multipath socket where there are some, a local address, the bare socket.
+#[test]
+fn first_wait_begins_deferred_connect_with_other_options() {
+    for &(name, wait) in WAITS {
+        run(first_wait_of(dialer().multipath(true), name, wait));
+        run(first_wait_of(dialer().defaults(false).stagger(None), name, wait));
+        run(first_wait_of(dialer().local_addr(SocketAddr::from(([127, 0, 0, 7], 0))), name, wait));
+    }
 }
 
 /// The socket was connected with std or socket2 and then converted.
@@ -407,6 +421,35 @@ fn close_without_data_is_immediate() {
         assert!(poll_once(&mut read).await.is_pending());
         stream.force_close().await.unwrap();
         assert!(netpoll::net::is_closed(&read.await.unwrap_err()));
+    });
+}
+
+/// A connect that is under way without data is given up with the socket.
+#[test]
+fn dropped_connect_in_progress_is_closed_at_once() {
+    common::child("dropped_connect_in_progress_is_closed_at_once", || {
+        run(async {
+            common::warm_up().await;
+            let busy = Busy::new();
+            let before = common::fd_count();
+            for waits in [false, true] {
+                let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                let error = socket.connect(&busy.addr.into()).unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));
+                let stream = TcpStream::from(OwnedFd::from(socket));
+                if waits {
+                    assert!(poll_once(&mut stream.writable()).await.is_pending());
+                }
+                drop(stream);
+                assert_eq!(common::fd_count(), before);
+            }
+            // The same for a deferred connect that a wait began.
+            let stream = dial(busy.addr).await;
+            assert!(poll_once(&mut stream.readable()).await.is_pending());
+            drop(stream);
+            assert_eq!(common::fd_count(), before);
+        });
     });
 }
 

@@ -46,13 +46,14 @@ const WAITED: u32 = 2;
 /// By the first data.
 const SENT: u32 = 3;
 
-/// Whether a socket is in SYN-SENT, and then whether the SYN is on its way.
-fn connecting(fd: BorrowedFd<'_>) -> Option<bool> {
+/// Whether a socket is in SYN-SENT, and then how many segments it has sent: none (the connect is deferred), the SYN, or the SYN and
+/// data.
+fn connecting(fd: BorrowedFd<'_>) -> Option<u32> {
     /// TCP_SYN_SENT of netinet/tcp.h.
     const SYN_SENT: u8 = 2;
     // What is no TCP socket is in no such state.
     let info = option::tcp_info(fd).ok().filter(|info| info.tcpi_state == SYN_SENT)?;
-    Some(info.tcpi_unacked > 0)
+    Some(info.tcpi_unacked)
 }
 
 impl FastOpen {
@@ -70,7 +71,7 @@ impl FastOpen {
         if self.state() != DEFERRED {
             return Ok(());
         }
-        if connecting(fd) != Some(false) {
+        if connecting(fd) != Some(0) {
             self.set_begun(SENT);
             return Ok(());
         }
@@ -159,7 +160,7 @@ impl Fd {
         let fast_open = self.used_fast_open()?;
         let fd = self.borrow();
         let is_at_risk = fast_open.state() != WAITED
-            && connecting(fd) == Some(true)
+            && connecting(fd).is_some_and(|segments| segments > 1)
             && !fork::is_child()
             && !matches!(options::linger(fd), Ok(Some(Duration::ZERO)));
         // Without a number left the close is an abort.
