@@ -148,7 +148,8 @@ impl TcpStream {
         Read::new(&self.fd, buf)
     }
 
-    /// Reads into several buffers with one call (readv(2)), at most 1,024 of them. Otherwise like [`read`](TcpStream::read).
+    /// Reads into several buffers with one call (readv(2)), at most 1,024 of them; empty buffers at the front are skipped. Otherwise
+    /// like [`read`](TcpStream::read).
     pub fn read_vectored<'a>(&'a self, bufs: &'a mut [IoSliceMut<'a>]) -> ReadVectored<'a> {
         ReadVectored::new(&self.fd, bufs)
     }
@@ -234,7 +235,8 @@ impl TcpStream {
         Write::new(&self.fd, buf)
     }
 
-    /// Writes from several buffers with one call (sendmsg(2)), at most 1,024 of them. Otherwise like [`write`](TcpStream::write).
+    /// Writes from several buffers with one call (sendmsg(2)), at most 1,024 of them; empty buffers at the front are skipped. Otherwise
+    /// like [`write`](TcpStream::write).
     pub fn write_vectored<'a>(&'a self, bufs: &'a [IoSlice<'a>]) -> WriteVectored<'a> {
         WriteVectored::new(&self.fd, bufs)
     }

@@ -177,7 +177,8 @@ impl UnixStream {
         Read::new(&self.fd, buf)
     }
 
-    /// Reads into several buffers with one call (readv(2)), at most 1,024 of them. Otherwise like [`read`](UnixStream::read).
+    /// Reads into several buffers with one call (readv(2)), at most 1,024 of them; empty buffers at the front are skipped. Otherwise
+    /// like [`read`](UnixStream::read).
     pub fn read_vectored<'a>(&'a self, bufs: &'a mut [IoSliceMut<'a>]) -> ReadVectored<'a> {
         ReadVectored::new(&self.fd, bufs)
     }
@@ -215,7 +216,8 @@ impl UnixStream {
         Write::new(&self.fd, buf)
     }
 
-    /// Writes from several buffers with one call (sendmsg(2)), at most 1,024 of them. Otherwise like [`write`](UnixStream::write).
+    /// Writes from several buffers with one call (sendmsg(2)), at most 1,024 of them; empty buffers at the front are skipped. Otherwise
+    /// like [`write`](UnixStream::write).
     pub fn write_vectored<'a>(&'a self, bufs: &'a [IoSlice<'a>]) -> WriteVectored<'a> {
         WriteVectored::new(&self.fd, bufs)
     }
