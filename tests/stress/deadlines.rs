@@ -128,8 +128,8 @@ pub async fn deadline(span: Span, op: WaitOp, how: DeadlineHow, party: Party, ms
         }
     };
     times_out(span, start, length, result);
-    // It stays until it is moved.
-    if !matches!(how, DeadlineHow::Relative) {
+    // It stays until it is moved; but a shutdown may have kept it from being moved to its last place.
+    if !matches!(how, DeadlineHow::Relative) && span.is_calm() {
         let again = waiter.wait().await;
         times_out(span, start, length, again);
         set(None);

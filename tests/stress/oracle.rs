@@ -269,9 +269,14 @@ pub fn leave_tasks() {
     oracle().leaves_tasks.store(true, SeqCst);
 }
 
+/// Whether the program has shutdowns.
+pub fn is_stormy() -> bool {
+    oracle().program.is_stormy()
+}
+
 /// Whether all tasks must have ended, or been dropped, before the last shutdown.
 pub fn tasks_end() -> bool {
-    !oracle().leaves_tasks.load(SeqCst) && !oracle().program.is_stormy()
+    !oracle().leaves_tasks.load(SeqCst) && !is_stormy()
 }
 
 /// The actor that has it does nothing but sleep.

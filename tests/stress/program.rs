@@ -12,7 +12,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::words::{Bytes, Few, Many, Ms, Word};
+use crate::words::{Bytes, Few, Many, Ms, Polls, Word};
 use crate::{actions, words};
 
 words! {
@@ -147,7 +147,7 @@ actions! {
         30 Accept { dials: Few, by: Party, ms: Ms },
         20 Datagrams { kind: Datagram, count: Few, by: Party },
         /// Polls with a new waker each.
-        30 Wakers { polls: Many, op: PollOp },
+        30 Wakers { polls: Polls, op: PollOp },
         /// Whether a poll sees the end of a stream that the kernel has.
         10 Liveness { stream: Stream },
         /// Tasks whose operations never have to wait, beside others.

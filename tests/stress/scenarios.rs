@@ -371,9 +371,9 @@ fn polls_with_new_wakers_keep_few_of_them() {
             1,
             "config workers=2
              actor foreign
-                 Wakers polls=3000 op=SETTINGS
+                 Wakers polls=60000 op=SETTINGS
              actor task
-                 Wakers polls=3000 op=SETTINGS",
+                 Wakers polls=60000 op=SETTINGS",
         );
     }
 }

@@ -28,8 +28,10 @@ pub const LABEL: &str = "NETPOLL_STRESS_LABEL";
 /// For how long a child may run.
 const CHILD_MAX: Duration = Duration::from_secs(300);
 /// Runs of a smaller program, and how many of them must fail.
-const TRIES: usize = 4;
-const FAILS: usize = 2;
+const TRIES: u64 = 12;
+const FAILS: u64 = 2;
+/// Runs at a time.
+const AT_A_TIME: usize = 4;
 
 /// How a run ended.
 #[derive(Debug)]
@@ -204,17 +206,20 @@ fn program_of(seed: u64) -> Program {
 
 /// Whether enough runs of a program fail.
 fn fails(program: &Program) -> bool {
-    let failed = AtomicU64::new(0);
+    let (left, failed) = (AtomicU64::new(TRIES), AtomicU64::new(0));
+    let take = || left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
     thread::scope(|scope| {
-        for _ in 0..TRIES {
+        for _ in 0..AT_A_TIME {
             scope.spawn(|| {
-                if let Outcome::Failed(_) = run(program, "shrinking") {
-                    failed.fetch_add(1, SeqCst);
+                while failed.load(SeqCst) < FAILS && take() {
+                    if let Outcome::Failed(_) = run(program, "shrinking") {
+                        failed.fetch_add(1, SeqCst);
+                    }
                 }
             });
         }
     });
-    failed.load(SeqCst) as usize >= FAILS
+    failed.load(SeqCst) >= FAILS
 }
 
 /// The smallest program found until `end` that still fails.

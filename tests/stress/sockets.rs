@@ -20,7 +20,7 @@ use crate::conn::{Conn, Counting, byte, bytes, fill, fresh_waker};
 use crate::deadlines::has_timeouts;
 use crate::oracle::{self, Span, Token, fail, watch, watch_for};
 use crate::program::{Datagram, Party, PollOp, Stream};
-use crate::words::{Bytes, Few, Many, Ms};
+use crate::words::{Bytes, Few, Ms, Polls};
 
 /// Reads until `count` bytes have come, and compares them.
 async fn read_exactly(conn: &Conn, at: usize, count: usize) -> io::Result<()> {
@@ -243,10 +243,10 @@ pub async fn datagrams(span: Span, kind: Datagram, count: Few, party: Party) {
 }
 
 /// Wakers of one operation that may be kept at a time, whatever it is polled with.
-const WAKERS_MAX: i64 = 160;
+const WAKERS_MAX: i64 = 10_000;
 
 /// Polls with a new waker each: not all of them are kept, and the last one is woken.
-pub async fn wakers(span: Span, polls: Many, op: PollOp) {
+pub async fn wakers(span: Span, polls: Polls, op: PollOp) {
     let _watch = watch(format!("{} polls with a new waker each, {op:?}", polls.0));
     let Some((one, other)) = span.ok(Conn::pair(Stream::Unix).await, "a pair") else { return };
     let large = vec![7; 4 << 20];
@@ -286,7 +286,7 @@ pub async fn wakers(span: Span, polls: Many, op: PollOp) {
         most = most.max(oracle::tokens("waker") - before);
     }
     // Other actors of the program have wakers too.
-    let bound = WAKERS_MAX + 20 * oracle::actors() as i64;
+    let bound = WAKERS_MAX * oracle::actors() as i64;
     span.check(most <= bound, || format!("{op:?} kept {most} wakers after {} polls", polls.0));
     // What the last poll waits for comes: it is woken.
     match op {

@@ -115,6 +115,11 @@ number! {
 }
 
 number! {
+    /// A number of polls.
+    Polls, 1, |random| random.magnitude(1, 30_000)
+}
+
+number! {
     /// A length in bytes.
     Bytes, 1, |random| random.magnitude(1, 300_000)
 }
