@@ -5,12 +5,14 @@
 mod support;
 
 use std::io::IoSliceMut;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
 
-use netpoll::io::Read;
-use netpoll::net::{TcpListener, TcpStream};
+use netpoll::io::{Read, Write};
+use netpoll::net::{self, TcpListener, TcpStream};
+use netpoll::os::unix::net::UnixStream;
 use netpoll::task;
 use support::*;
 
@@ -261,5 +263,83 @@ fn inv02_many_readers_get_everything() {
             total += handle.await;
         }
         assert_eq!(total, (0..2000).map(|round| 1 + round % 40).sum::<usize>());
+    });
+}
+
+/// A waker that is counted while it is kept.
+struct Kept(Arc<AtomicUsize>);
+
+impl Wake for Kept {
+    fn wake(self: Arc<Kept>) {}
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Polls with a new waker each time. The most wakers that were kept at a time.
+fn most_kept(mut poll: impl FnMut(&mut Context<'_>) -> bool) -> usize {
+    let (kept, mut most) = (Arc::new(AtomicUsize::new(0)), 0);
+    for _ in 0..50_000 {
+        kept.fetch_add(1, Ordering::Relaxed);
+        let waker = Waker::from(Arc::new(Kept(kept.clone())));
+        assert!(poll(&mut Context::from_waker(&waker)), "it waits");
+        drop(waker);
+        most = most.max(kept.load(Ordering::Relaxed));
+    }
+    most
+}
+
+#[test]
+fn polls_with_ever_new_wakers_do_not_pile_up() {
+    /// Two lists, of 4,096 each, and two slots.
+    const MOST: usize = 2 * 4096 + 2;
+    run(|| async {
+        // Behind a lock that another has.
+        let (one, _other) = UnixStream::pair().unwrap();
+        let bytes = vec![0; 4 << 20];
+        let writer = one.clone();
+        let mut all = pin!(writer.write_all(&bytes));
+        assert!(poll_once(&mut all).is_pending());
+        let mut one = one;
+        let most = most_kept(|cx| Pin::new(&mut one).poll_write(cx, b"x").is_pending());
+        assert!(most <= MOST, "{most} behind a lock");
+        // For a silent peer.
+        let most = most_kept(|cx| Pin::new(&mut one).poll_read(cx, &mut [0; 1]).is_pending());
+        assert!(most <= MOST, "{most} for a silent peer");
+        // For a connection.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut incoming = listener.incoming();
+        let most = most_kept(|cx| futures::Stream::poll_next(Pin::new(&mut incoming), cx).is_pending());
+        assert!(most <= MOST, "{most} for a connection");
+        // For the other end of a pipe.
+        let (mut end, _other) = net::pipe().unwrap();
+        let most = most_kept(|cx| Pin::new(&mut end).poll_read(cx, &mut [0; 1]).is_pending());
+        assert!(most <= MOST, "{most} for the other end of a pipe");
+        // For the end of a close, while a call is under way.
+        let (stream, _peer) = pair().await;
+        let ((begun, begins), (ends, wait)) = (mpsc::channel(), mpsc::channel::<()>());
+        let call = std::thread::spawn({
+            let stream = stream.clone();
+            move || {
+                let called = stream.control(|_| {
+                    begun.send(()).unwrap();
+                    assert!(wait.recv().is_err());
+                    Ok(())
+                });
+                drop(called);
+            }
+        });
+        begins.recv().unwrap();
+        let most = most_kept(|cx| Pin::new(&mut stream.force_close()).poll(cx).is_pending());
+        assert!(most <= MOST, "{most} for the end of a close");
+        drop(ends);
+        call.join().unwrap();
+        assert!(matches!(
+            Pin::new(&mut stream.force_close()).poll(&mut Context::from_waker(Waker::noop())),
+            Poll::Ready(Ok(()))
+        ));
     });
 }

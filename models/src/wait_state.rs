@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use crate::engine::thread;
 use crate::harness::block_on;
@@ -10,7 +10,7 @@ use crate::net::fd::fd_mutex::FdMutex;
 use crate::rt::clock::EXPIRED;
 use crate::rt::poll_cache::PollCache;
 use crate::rt::poll_desc::{Direction, HANG_UP, PollDesc, Stop, Wait};
-use crate::rt::waiters::{Interest, Key, Wakers};
+use crate::rt::waiters::{Interest, Key, POLLS_MAX, Wakers};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, planted};
 
 /// A socket: the kernel's part of one direction, and what the poller knows of it.
@@ -589,4 +589,30 @@ pub fn an_edge_reaches_the_owner() {
     socket.deliver(2);
     all.join().unwrap();
     write.join().unwrap();
+}
+
+/// Polls with ever new wakers, more than a list keeps, while an edge comes: each waker is kept or was woken, and few are kept.
+pub fn polls_beyond_the_bound_are_woken() {
+    let socket = Socket::idle();
+    let delivering = spawn(&socket, |socket| socket.deliver(1));
+    let wakes = [(); 2 * POLLS_MAX + 1].map(|()| Arc::new(Woken::default()));
+    let side = socket.desc.side(Direction::Read);
+    let mut most = 0;
+    for woken in &wakes {
+        let _ = side.wait_poll(socket.generation, &Waker::from(woken.clone()), || true);
+        most = most.max(side.waiting());
+    }
+    delivering.join().unwrap();
+    assert!(most <= POLLS_MAX + 1, "{most} polls are kept");
+    let woken = wakes.iter().filter(|woken| woken.0.load(std::sync::atomic::Ordering::Relaxed)).count();
+    assert_eq!(woken + side.waiting(), wakes.len(), "a waker is neither kept nor woken");
+}
+
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Woken>) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
 }

@@ -23,6 +23,7 @@ models! { wait_state:
     interrupts_take_no_events
     a_stale_event_harms_nobody
     an_edge_reaches_the_owner
+    polls_beyond_the_bound_are_woken
 }
 
 #[test]
@@ -53,5 +54,6 @@ planted_bugs! {
     finds_keys_that_start_over: "keys_start_over" by a_key_is_not_given_out_again, DEADLOCK;
     finds_evidence_that_keeps_the_edge: "evidence_keeps_the_edge" by who_is_polled_unasked_keeps_no_edge, DEADLOCK;
     finds_a_stale_event_that_counts: "stale_event_accepted" by a_stale_event_harms_nobody, "a stale event";
+    finds_polls_that_pile_up: "polls_pile_up" by polls_beyond_the_bound_are_woken, "polls are kept";
     finds_an_edge_kept_without_the_lock: "edge_kept_without_the_lock" by an_edge_reaches_the_owner, DEADLOCK;
 }

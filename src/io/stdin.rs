@@ -116,32 +116,26 @@ impl Input {
         cx: &mut Context<'_>,
         mut take: impl FnMut(&mut State) -> Option<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        // Cloned outside the lock when needed, which is then taken anew. What is left of it is dropped after the lock.
-        let mut waker = None;
-        loop {
-            let mut state = self.state.lock();
-            if let Some(result) = take(&mut state) {
-                return Poll::Ready(result);
-            }
-            if !state.waiters.holds_poll(cx.waker()) {
-                match waker.take() {
-                    Some(waker) => state.waiters.insert_poll(waker),
-                    None => {
-                        drop(state);
-                        waker = Some(cx.waker().clone());
-                        continue;
-                    }
-                }
-            }
-            let begin = !std::mem::replace(&mut state.reading, true);
-            drop(state);
-            if begin {
-                // Detached: the bytes are the process's, whatever becomes of the task that asked first.
-                let reading = Reading { input: self, result: None };
-                drop(spawn_blocking(move || reading.run()));
-            }
-            return Poll::Pending;
+        if let Some(result) = take(&mut self.state.lock()) {
+            return Poll::Ready(result);
         }
+        // Declared before the guard, so dropped after it.
+        let (waker, mut old) = (cx.waker().clone(), Wakers::new());
+        let mut state = self.state.lock();
+        if let Some(result) = take(&mut state) {
+            return Poll::Ready(result);
+        }
+        let unused = state.waiters.insert_poll(waker, &mut old);
+        let begin = !std::mem::replace(&mut state.reading, true);
+        drop(state);
+        drop(unused);
+        old.wake_all();
+        if begin {
+            // Detached: the bytes are the process's, whatever becomes of the task that asked first.
+            let reading = Reading { input: self, result: None };
+            drop(spawn_blocking(move || reading.run()));
+        }
+        Poll::Pending
     }
 
     fn poll_read(&'static self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {

@@ -8,9 +8,9 @@
 //! reads the count; who closes counts and then reads `anybody`: both SeqCst, one of the two sees the other (model
 //! `a_closing_is_not_missed`).
 
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
-use super::waiters::Wakers;
+use super::waiters::{Waiters, Wakers};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, const_fn, planted};
 
 /// See the module's header.
@@ -18,13 +18,13 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, const_fn, planted};
 pub(crate) struct Closings {
     count: AtomicU64,
     anybody: AtomicBool,
-    waiting: Mutex<Vec<Waker>>,
+    waiting: Mutex<Waiters>,
 }
 
 impl Closings {
     const_fn! {
         pub(crate) fn new() -> Closings {
-            Closings { count: AtomicU64::new(0), anybody: AtomicBool::new(false), waiting: Mutex::new(Vec::new()) }
+            Closings { count: AtomicU64::new(0), anybody: AtomicBool::new(false), waiting: Mutex::new(Waiters::new()) }
         }
     }
 
@@ -37,7 +37,7 @@ impl Closings {
             {
                 let mut waiting = self.waiting.lock();
                 self.anybody.store(false, Ordering::SeqCst);
-                wakers.extend(waiting.drain(..));
+                waiting.take_all(&mut wakers);
             }
             wakers.wake_all();
         }
@@ -53,16 +53,41 @@ impl Closings {
         if planted!("closings_look_first") && self.count() != seen {
             return Poll::Ready(());
         }
-        let waker = cx.waker().clone();
-        {
+        let (waker, mut old) = (cx.waker().clone(), Wakers::new());
+        let _unused = {
             let mut waiting = self.waiting.lock();
-            if !waiting.iter().any(|held| held.will_wake(&waker)) {
-                waiting.push(waker);
-            }
             self.anybody.store(true, Ordering::SeqCst);
-        }
+            waiting.insert_poll(waker, &mut old)
+        };
+        old.wake_all();
         // ORDERING: SeqCst, see the header (model `a_closing_is_not_missed`).
         let closed = self.count() != seen && !planted!("closings_look_first");
         if closed { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rt::waiters::POLLS_MAX;
+    use std::task::{Wake, Waker};
+
+    struct Silent;
+
+    impl Wake for Silent {
+        fn wake(self: std::sync::Arc<Silent>) {}
+    }
+
+    #[test]
+    fn polls_with_ever_new_wakers_do_not_pile_up() {
+        let closings = Closings::new();
+        for _ in 0..3 * POLLS_MAX {
+            let waker = Waker::from(std::sync::Arc::new(Silent));
+            assert!(closings.poll(&mut Context::from_waker(&waker), 0).is_pending());
+            assert!(closings.waiting.lock().len() <= POLLS_MAX);
+        }
+        closings.note();
+        assert!(closings.waiting.lock().is_empty());
+        assert!(closings.poll(&mut Context::from_waker(Waker::noop()), 0).is_ready());
     }
 }

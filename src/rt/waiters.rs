@@ -1,28 +1,29 @@
-//! The list of wakers that wait for one thing: an edge in one direction of a socket, or one side of an `FdMutex`.
+//! The list of wakers that wait for one thing: an edge in one direction of a socket, a lock, a permit, the end of a close.
 //!
 //! Plain data for use inside a [`Mutex`](crate::sync::Mutex). Two kinds of waiter differ in how many of them one event may wake:
 //!
 //! * **futures** have a key, wait in order of arrival and are woken *one at a time*. A future that is gone from the list
 //!   without having removed itself knows that it was woken; when it is dropped before it acts it passes the wake-up on.
 //!   Keyed instead of intrusive, so that named futures stay `Unpin`. A future may wait for *interruption only*
-//!   (expiry or close); it sits in the list but no ordinary event takes it.
-//! * **polls** come from `poll_*` methods, which have no object that could pass a wake-up on. They are de-duplicated by
-//!   `will_wake`, and *all* of them are taken by each event.
+//!   (expiry or close): no ordinary event takes it.
+//! * **polls** come from `poll_*` methods, which have no object that could pass a wake-up on. One is kept for each waker
+//!   (as [`Waker::will_wake`] tells them apart), and *all* of them are taken by each event.
 //!
 //! # Invariants
 //! * W1 — a waker is cloned, woken and dropped outside the lock that holds the list: methods hand wakers out
 //!   ([`Wakers`]) and the caller lets go of the lock first.
-//! * W2 — the list allocates only for a second waiter: the usual case, one reader, has its place inline.
-//! * W3 — the oldest future is the inline one or, where a poll or nobody is inline, the first of the others.
-//! * W4 — polls of tasks that have lost interest, of whom nobody hears, do not pile up where no event comes: now and then all are woken,
-//!   and those that still wait come again.
+//! * W2 — at most [`POLLS_MAX`] polls are kept. Those of tasks that have lost interest cannot be told from others, so when there are
+//!   that many all are woken, and those that still wait come again.
+//! * W3 — no operation takes time in proportion to the number of waiters, except to wake them.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+
+use crate::sync::{MODEL, planted};
 
 /// A waiting future's place in a list; unique for the list's life.
 pub(crate) type Key = NonZeroU64;
@@ -32,85 +33,117 @@ pub(crate) type Key = NonZeroU64;
 pub(crate) enum Interest {
     /// Every event.
     Event,
-    /// Only what ends the wait for everybody: expiry, close, shutdown.
+    /// Only what ends the wait for all: expiry, close, shutdown.
     Interrupt,
 }
 
-/// So many polls are kept without asking whether anybody still waits for them. Of more, twice as many as come within [`POLLS_TIME`].
-const POLLS_MIN: usize = 64;
-const POLLS_TIME: Duration = Duration::from_secs(1);
+/// Polls that are kept in one list. More tasks than this that call `poll_*` on one direction of one socket wake each other.
+pub(crate) const POLLS_MAX: usize = if MODEL { 2 } else { 4096 };
 
-const INTERRUPT_ONLY: u64 = 1 << 63;
+/// The bit of a key that says [`Interest::Interrupt`]. Bits from 61 on are a [`WaitSlot`](super::wait_slot::WaitSlot)'s.
+const INTERRUPT_ONLY: u64 = 1 << 60;
 
-/// The tag of a poll.
-const POLL: u64 = 0;
+/// Places that were left are kept up to as many as are taken, and these.
+const LEFT_MAX: usize = 32;
 
+/// Futures in the order of their keys.
 #[derive(Debug)]
-struct Entry {
-    /// [`POLL`], or the key, with [`INTERRUPT_ONLY`] in its top bit.
-    tag: u64,
-    waker: Waker,
+struct Queue {
+    /// Without a waker: left. The first is taken.
+    places: VecDeque<(Key, Option<Waker>)>,
+    /// Places that are taken.
+    taken: usize,
 }
 
-impl Entry {
-    fn is(&self, key: Key) -> bool {
-        self.tag & !INTERRUPT_ONLY == key.get()
+impl Queue {
+    const fn new() -> Queue {
+        Queue { places: VecDeque::new(), taken: 0 }
     }
 
-    fn takes_events(&self) -> bool {
-        self.tag & INTERRUPT_ONLY == 0
+    fn find(&mut self, key: Key) -> Option<&mut Option<Waker>> {
+        let at = self.places.partition_point(|place| place.0 < key);
+        self.places.get_mut(at).filter(|place| place.0 == key).map(|place| &mut place.1)
     }
 
-    fn is_poll(&self) -> bool {
-        self.tag == POLL
+    fn push(&mut self, key: Key, waker: Waker) {
+        self.places.push_back((key, Some(waker)));
+        self.taken += 1;
+    }
+
+    fn take(&mut self, key: Key) -> Option<Waker> {
+        let waker = self.find(key)?.take()?;
+        self.has_left();
+        Some(waker)
+    }
+
+    /// The oldest.
+    fn pop(&mut self) -> Option<Waker> {
+        let waker = self.places.front_mut()?.1.take()?;
+        self.has_left();
+        Some(waker)
+    }
+
+    /// A place was left.
+    fn has_left(&mut self) {
+        self.taken -= 1;
+        while self.places.front().is_some_and(|place| place.1.is_none()) {
+            self.places.pop_front();
+        }
+        if self.places.len() > 2 * self.taken + LEFT_MAX {
+            self.places.retain(|place| place.1.is_some());
+        }
+        if self.places.capacity() > 4 * (self.taken + LEFT_MAX) {
+            self.places.shrink_to(2 * (self.taken + LEFT_MAX));
+        }
+    }
+
+    fn take_all(&mut self) -> impl Iterator<Item = Waker> + use<> {
+        self.taken = 0;
+        std::mem::take(&mut self.places).into_iter().filter_map(|place| place.1)
     }
 }
 
-#[derive(Debug, Default)]
-struct More {
-    futures: VecDeque<Entry>,
-    polls: Vec<Waker>,
-    /// How many are kept; below [`POLLS_MIN`]: that many. When there were as many last.
-    polls_most: usize,
-    polls_full: Option<Instant>,
+/// What tells wakers apart, as [`Waker::will_wake`] does.
+type Identity = (usize, usize);
+
+fn identity(waker: &Waker) -> Identity {
+    (waker.data().addr(), ptr::from_ref(waker.vtable()).addr())
 }
 
 /// See the module's header.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Waiters {
-    first: Option<Entry>,
-    more: Option<Box<More>>,
-    last_key: u64,
+    events: Queue,
+    interrupts: Queue,
+    polls: BTreeMap<Identity, Waker>,
+    keys: u64,
 }
 
 impl Waiters {
     pub(crate) const fn new() -> Waiters {
-        Waiters { first: None, more: None, last_key: 0 }
+        Waiters { events: Queue::new(), interrupts: Queue::new(), polls: BTreeMap::new(), keys: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none() && self.more.as_ref().is_none_or(|more| more.futures.is_empty() && more.polls.is_empty())
+        self.len() == 0
     }
 
-    /// Waiters of both kinds, for counters and tests.
+    /// Waiters of both kinds.
     pub(crate) fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.more.as_ref().map_or(0, |more| more.futures.len() + more.polls.len())
+        self.events.taken + self.interrupts.taken + self.polls.len()
     }
 
-    /// Whether there are more than `most`, which is at least 1: nobody counts where there is no list.
-    #[inline]
-    pub(crate) fn is_beyond(&self, most: usize) -> bool {
-        self.more.is_some() && self.len() > most
+    fn queue(&mut self, key: Key) -> &mut Queue {
+        if key.get() & INTERRUPT_ONLY == 0 { &mut self.events } else { &mut self.interrupts }
     }
 
-    fn entry_mut(&mut self, key: Key) -> Option<&mut Entry> {
-        let found = |entry: &&mut Entry| entry.is(key);
-        self.first.as_mut().filter(found).or_else(|| self.more.as_mut()?.futures.iter_mut().find(|e| found(e)))
+    fn place(&mut self, key: Key) -> Option<&mut Waker> {
+        self.queue(key).find(key)?.as_mut()
     }
 
     /// Whether the future `key` waits here with a waker that would wake the same task as `waker`.
     pub(crate) fn holds(&mut self, key: Key, waker: &Waker) -> bool {
-        self.entry_mut(key).is_some_and(|entry| entry.waker.will_wake(waker))
+        self.place(key).is_some_and(|held| held.will_wake(waker))
     }
 
     /// Stores `waker` for the future `key`, which is a new one (at the tail) where `key` is none or no longer here.
@@ -118,134 +151,63 @@ impl Waiters {
     #[must_use]
     pub(crate) fn insert(&mut self, key: Option<Key>, interest: Interest, waker: Waker) -> (Key, Option<Waker>) {
         if let Some(key) = key
-            && let Some(entry) = self.entry_mut(key)
+            && let Some(held) = self.place(key)
         {
-            return (key, Some(std::mem::replace(&mut entry.waker, waker)));
+            return (key, Some(std::mem::replace(held, waker)));
         }
         (self.push(interest, waker), None)
     }
 
     /// Stores the waker of a new future, at the tail, and returns its key.
-    #[inline(always)]
     pub(crate) fn push(&mut self, interest: Interest, waker: Waker) -> Key {
-        let key = Key::MIN.saturating_add(self.last_key);
-        self.last_key = key.get();
-        let tag = if interest == Interest::Interrupt { key.get() | INTERRUPT_ONLY } else { key.get() };
-        let entry = Entry { tag, waker };
-        if self.first.is_none() && self.more.is_none() {
-            self.first = Some(entry);
-        } else {
-            self.push_beside(entry);
-        }
+        let kind = if interest == Interest::Interrupt { INTERRUPT_ONLY } else { 0 };
+        let key = Key::MIN.saturating_add(self.keys) | kind;
+        self.keys += 1;
+        self.queue(key).push(key, waker);
         key
-    }
-
-    #[cold]
-    fn push_beside(&mut self, entry: Entry) {
-        let more = self.more.get_or_insert_default();
-        if self.first.is_none() && more.futures.is_empty() {
-            self.first = Some(entry);
-        } else {
-            more.futures.push_back(entry);
-        }
     }
 
     /// Takes the future `key` out. `None` says that it was woken, or never here.
     #[must_use]
     pub(crate) fn remove(&mut self, key: Key) -> Option<Waker> {
-        if self.first.as_ref().is_some_and(|entry| entry.is(key)) {
-            let entry = self.first.take();
-            self.promote();
-            return entry.map(|entry| entry.waker);
-        }
-        let futures = &mut self.more.as_mut()?.futures;
-        let at = futures.iter().position(|entry| entry.is(key))?;
-        futures.remove(at).map(|entry| entry.waker)
+        self.queue(key).take(key)
     }
 
-    /// Moves the oldest of the other futures into the place inline, which is empty.
-    fn promote(&mut self) {
-        if let Some(more) = &mut self.more {
-            self.first = more.futures.pop_front();
+    /// Stores a poll's waker, unless one like it is stored: then it is returned, to be dropped outside the lock. Where there are
+    /// too many polls they go to `wakers` (W2).
+    #[must_use]
+    pub(crate) fn insert_poll(&mut self, waker: Waker, wakers: &mut Wakers) -> Option<Waker> {
+        let identity = identity(&waker);
+        if self.polls.contains_key(&identity) {
+            return Some(waker);
         }
+        if self.polls.len() >= POLLS_MAX && !planted!("polls_pile_up") {
+            self.take_polls(wakers);
+        }
+        self.polls.insert(identity, waker)
     }
 
-    /// Whether a poll with a waker like this one is stored already.
-    pub(crate) fn holds_poll(&self, waker: &Waker) -> bool {
-        self.first.as_ref().is_some_and(|entry| entry.is_poll() && entry.waker.will_wake(waker))
-            || self.more.as_ref().is_some_and(|more| more.polls.iter().any(|held| held.will_wake(waker)))
-    }
-
-    /// Before one is stored: takes out the polls where they have become too many (W4).
-    pub(crate) fn take_old_polls(&mut self, now: impl FnOnce() -> Instant, wakers: &mut Wakers) {
-        let Some(more) = &mut self.more else { return };
-        let most = more.polls_most.max(POLLS_MIN);
-        if more.polls.len() < most {
-            return;
-        }
-        let now = now();
-        if more.polls_full.replace(now).is_none_or(|last| now.saturating_duration_since(last) < POLLS_TIME) {
-            more.polls_most = most * 2;
-        }
-        wakers.extend(more.polls.drain(..));
-    }
-
-    /// Stores a poll's waker; the caller has asked [`holds_poll`](Waiters::holds_poll) under the same lock.
-    pub(crate) fn insert_poll(&mut self, waker: Waker) {
-        if self.first.is_none() {
-            self.first = Some(Entry { tag: POLL, waker });
-        } else {
-            self.more.get_or_insert_default().polls.push(waker);
-        }
-    }
-
-    /// What one event wakes: every poll and the oldest future that waits for events. Returns whether the list is empty now.
-    #[inline(always)]
-    pub(crate) fn take_event(&mut self, wakers: &mut Wakers) -> bool {
-        if self.more.is_some() {
-            return self.take_event_of_many(wakers);
-        }
-        if let Some(entry) = self.first.take_if(|entry| entry.takes_events()) {
-            wakers.push(entry.waker);
-        }
-        self.first.is_none()
-    }
-
-    #[cold]
-    fn take_event_of_many(&mut self, wakers: &mut Wakers) -> bool {
-        let first = self.first.take_if(|entry| entry.takes_events());
-        let is_future = first.as_ref().is_some_and(|entry| !entry.is_poll());
-        wakers.extend(first.map(|entry| entry.waker));
-        if let Some(more) = &mut self.more {
-            wakers.extend(more.polls.drain(..));
-            if !is_future && let Some(at) = more.futures.iter().position(Entry::takes_events) {
-                wakers.extend(more.futures.remove(at).map(|entry| entry.waker));
-            }
-        }
-        if self.first.is_none() {
-            self.promote();
-        }
-        self.is_empty()
+    /// What one event wakes: every poll and the oldest future that waits for events.
+    pub(crate) fn take_event(&mut self, wakers: &mut Wakers) {
+        self.take_polls(wakers);
+        wakers.extend(self.events.pop());
     }
 
     /// What an event wakes that has woken a future elsewhere: every poll.
     pub(crate) fn take_polls(&mut self, wakers: &mut Wakers) {
-        if let Some(entry) = self.first.take_if(|entry| entry.is_poll()) {
-            wakers.push(entry.waker);
-            self.promote();
-        }
-        if let Some(more) = &mut self.more {
-            wakers.extend(more.polls.drain(..));
-        }
+        wakers.extend(std::mem::take(&mut self.polls).into_values());
     }
 
-    /// What expiry and close wake: everybody.
+    /// What expiry and close wake: all.
     pub(crate) fn take_all(&mut self, wakers: &mut Wakers) {
-        wakers.extend(self.first.take().map(|entry| entry.waker));
-        if let Some(more) = self.more.take() {
-            wakers.extend(more.polls);
-            wakers.extend(more.futures.into_iter().map(|entry| entry.waker));
-        }
+        self.take_polls(wakers);
+        wakers.extend(self.events.take_all().chain(self.interrupts.take_all()));
+    }
+}
+
+impl Default for Waiters {
+    fn default() -> Waiters {
+        Waiters::new()
     }
 }
 
@@ -370,8 +332,8 @@ mod tests {
                 }
                 3 => {
                     let count = Arc::new(Count::default());
-                    list.insert_poll(count.clone().into());
-                    assert!(list.holds_poll(&count.clone().into()));
+                    assert!(list.insert_poll(count.clone().into(), &mut wakers).is_none());
+                    assert!(list.insert_poll(count.clone().into(), &mut wakers).is_some());
                     oracle.push((None, Interest::Event, count));
                 }
                 4 if !oracle.is_empty() => {
@@ -387,7 +349,7 @@ mod tests {
                     expected.extend(oracle.drain(..).map(|waiting| waiting.2));
                 }
                 _ => {
-                    let is_empty = list.take_event(&mut wakers);
+                    list.take_event(&mut wakers);
                     let oldest = oracle.iter().find(|(key, interest, _)| key.is_some() && *interest == Interest::Event);
                     let oldest = oldest.and_then(|waiting| waiting.0);
                     oracle.retain(|(key, _, count)| {
@@ -395,7 +357,6 @@ mod tests {
                         expected.extend(woken.then(|| count.clone()));
                         !woken
                     });
-                    assert_eq!(is_empty, oracle.is_empty());
                 }
             }
             assert_eq!(wakers.wake_all(), expected.len());
@@ -416,78 +377,66 @@ mod tests {
         }
     }
 
-    struct Silent;
-
-    impl Wake for Silent {
-        fn wake(self: Arc<Silent>) {}
-    }
-
     #[test]
-    fn a_bound_is_beyond_reach_until_it_is_passed() {
-        let mut waiters = Waiters::new();
-        for count in 1..8 {
-            let _ = waiters.push(Interest::Event, Waker::noop().clone());
-            assert_eq!(waiters.len(), count);
-            assert_eq!([3, 4, 5].map(|most| waiters.is_beyond(most)), [3, 4, 5].map(|most| count > most));
-        }
-    }
-
-    #[test]
-    fn a_poll_that_is_held_is_known_wherever_it_is_kept() {
-        let mut waiters = Waiters::new();
-        let wakers = [(); 4].map(|()| Waker::from(Arc::new(Silent)));
-        for waker in &wakers {
-            assert!(!waiters.holds_poll(waker));
-            waiters.insert_poll(waker.clone());
-            assert!(waiters.holds_poll(waker));
-        }
-        assert!(wakers.iter().all(|waker| waiters.holds_poll(waker)));
-    }
-
-    /// A task that polls through wakers of its making, a new one each time, on a socket that is silent.
-    #[test]
-    fn polls_that_nobody_waits_for_do_not_pile_up() {
-        let (mut waiters, mut wakers, start) = (Waiters::new(), Wakers::new(), Instant::now());
-        for beat in 0..10_000 {
-            waiters.take_old_polls(|| start + Duration::from_millis(100) * beat, &mut wakers);
-            wakers.wake_all();
-            waiters.insert_poll(Waker::from(Arc::new(Silent)));
-            assert!(waiters.len() <= 2 * POLLS_MIN + 1, "{} after {beat}", waiters.len());
-        }
-    }
-
-    /// Beside the one inline: the bound doubles where it is reached twice within the time.
-    #[test]
-    fn polls_are_taken_when_they_are_as_many_as_the_bound() {
-        let (mut waiters, mut wakers, start) = (Waiters::new(), Wakers::new(), Instant::now());
-        waiters.insert_poll(Waker::noop().clone());
-        let mut bound_at = |seconds| {
-            for beside in 0.. {
-                waiters.take_old_polls(|| start + POLLS_TIME * seconds, &mut wakers);
-                if wakers.len() > 0 {
-                    assert_eq!((wakers.wake_all(), waiters.len()), (beside, 1));
-                    return beside;
-                }
-                waiters.insert_poll(Waker::noop().clone());
-            }
-            unreachable!()
-        };
-        assert_eq!([0, 0, 1, 2, 2].map(&mut bound_at), [64, 128, 256, 256, 256]);
-    }
-
-    #[test]
-    fn polls_that_come_again_are_left_alone_in_the_end() {
+    fn poll_is_stored_once() {
         let (mut waiters, mut wakers) = (Waiters::new(), Wakers::new());
-        let all: Vec<Arc<Count>> = (0..1000).map(|_| Arc::default()).collect();
-        let (mut absent, mut woken) = ((0..all.len()).collect::<Vec<_>>(), 0);
-        while let Some(index) = absent.pop() {
-            waiters.take_old_polls(Instant::now, &mut wakers);
-            woken += wakers.wake_all();
-            absent.extend((0..all.len()).filter(|&index| all[index].0.swap(0, Ordering::SeqCst) > 0));
-            waiters.insert_poll(all[index].clone().into());
+        let counts = [(); 4].map(|()| Arc::new(Count::default()));
+        for round in 0..3 {
+            for count in &counts {
+                let unused = waiters.insert_poll(count.clone().into(), &mut wakers);
+                assert_eq!(unused.is_some(), round > 0);
+            }
+            assert_eq!((waiters.len(), wakers.len()), (counts.len(), 0));
         }
-        assert_eq!(waiters.len(), all.len());
-        assert!(woken < 2 * all.len(), "{woken}");
+        waiters.take_polls(&mut wakers);
+        assert_eq!((wakers.wake_all(), waiters.len()), (counts.len(), 0));
+        assert!(counts.iter().all(|count| count.0.load(Ordering::SeqCst) == 1));
+    }
+
+    /// Tasks that poll through wakers of their making, a new one each time, while no event comes.
+    #[test]
+    fn polls_with_ever_new_wakers_do_not_pile_up() {
+        let (mut waiters, mut wakers, mut woken) = (Waiters::new(), Wakers::new(), 0);
+        for polls in 1..=10 * POLLS_MAX {
+            assert!(waiters.insert_poll(Arc::new(Count::default()).into(), &mut wakers).is_none());
+            woken += wakers.wake_all();
+            assert!(waiters.len() <= POLLS_MAX && waiters.len() + woken == polls);
+        }
+    }
+
+    #[test]
+    fn as_many_polls_as_may_be_kept_are_left_alone() {
+        let (mut waiters, mut wakers) = (Waiters::new(), Wakers::new());
+        let all: Vec<Waker> = (0..POLLS_MAX).map(|_| Arc::new(Count::default()).into()).collect();
+        for _ in 0..3 {
+            all.iter().for_each(|waker| drop(waiters.insert_poll(waker.clone(), &mut wakers)));
+            assert_eq!((waiters.len(), wakers.len()), (POLLS_MAX, 0));
+        }
+    }
+
+    /// As many futures as there may be, left in the order that costs most.
+    #[test]
+    fn futures_that_leave_take_no_time_in_proportion_to_their_number() {
+        const COUNT: usize = 200_000;
+        let (mut waiters, mut wakers) = (Waiters::new(), Wakers::new());
+        let interest = |n: usize| if n.is_multiple_of(2) { Interest::Event } else { Interest::Interrupt };
+        let waker = Waker::from(Arc::new(Count::default()));
+        let mut keys: Vec<Key> = (0..COUNT).map(|n| waiters.push(interest(n), waker.clone())).collect();
+        assert_eq!(waiters.len(), COUNT);
+        // From the middle outwards, each looked up before.
+        keys.rotate_left(COUNT / 2);
+        for (left, &key) in keys[..COUNT - 2].iter().enumerate() {
+            assert!(waiters.holds(key, &waker) && waiters.remove(key).is_some() && waiters.remove(key).is_none());
+            let places = waiters.events.places.len() + waiters.interrupts.places.len();
+            assert!(places <= 2 * (COUNT - 1 - left) + 2 * LEFT_MAX, "{places} places for {}", COUNT - 1 - left);
+        }
+        waiters.take_event(&mut wakers);
+        assert_eq!((wakers.wake_all(), waiters.len()), (1, 1), "the other waits for interruption only");
+        assert!(
+            waiters.events.places.capacity() <= 4 * LEFT_MAX,
+            "{} places are kept",
+            waiters.events.places.capacity()
+        );
     }
 
     #[test]

@@ -18,7 +18,6 @@
 #![allow(unsafe_code)]
 
 use std::task::Waker;
-use std::time::Instant;
 
 use super::clock::EXPIRED;
 use super::side::{CLOSING, LISTED, PLACED, READY, Side, Wait, generation_of};
@@ -196,7 +195,7 @@ impl Side<'_> {
         mut list: MutexGuard<'_, Option<Box<Waiters>>>,
         still: impl Fn() -> bool,
     ) -> Wait {
-        let full = list.as_ref().is_some_and(|waiters| waiters.is_beyond(WAITERS_MAX));
+        let full = list.as_ref().is_some_and(|waiters| waiters.len() > WAITERS_MAX);
         if !full && !self.announce(generation, reasons) && still() {
             return Wait::Listed;
         }
@@ -215,7 +214,7 @@ impl Side<'_> {
         if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.poll_has_slot(waker) {
             return if self.publish(generation, &still) { Wait::Listed } else { Wait::Retry };
         }
-        self.wait_poll_listed(generation, waker, still)
+        self.wait_poll_listed(generation, waker.clone(), still)
     }
 
     /// Whether the slot is the caller's, for its `waker`: it was free, or has one like it. Then it is to be published.
@@ -235,24 +234,13 @@ impl Side<'_> {
     }
 
     #[cold]
-    fn wait_poll_listed(self, generation: u32, waker: &Waker, still: impl Fn() -> bool) -> Wait {
+    fn wait_poll_listed(self, generation: u32, waker: Waker, still: impl Fn() -> bool) -> Wait {
         let mut old = Wakers::new();
         let mut list = self.list().lock();
-        if !list.as_ref().is_some_and(|waiters| waiters.holds_poll(waker)) {
-            drop(list);
-            let spare = waker.clone();
-            list = self.list().lock();
-            let waiters = list.get_or_insert_default();
-            waiters.take_old_polls(Instant::now, &mut old);
-            if waiters.is_beyond(WAITERS_MAX - 1) {
-                drop(list);
-                old.wake_all();
-                return Wait::Full;
-            }
-            waiters.insert_poll(spare);
-        }
+        let unused = list.get_or_insert_default().insert_poll(waker, &mut old);
         let waits = !self.announce(generation, READY) && still();
         drop(list);
+        drop(unused);
         old.wake_all();
         if waits { Wait::Listed } else { Wait::Retry }
     }

@@ -36,7 +36,7 @@ use std::panic::RefUnwindSafe;
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU8;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Type};
@@ -48,7 +48,7 @@ use crate::net::options;
 use crate::net::permits::Permit;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::poller::{self, Direction, PollHandle};
-use crate::rt::waiters::Wakers;
+use crate::rt::waiters::{Waiters, Wakers};
 use crate::rt::{clock, fork};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::{self, socket, unix};
@@ -101,7 +101,7 @@ struct Rare {
 #[derive(Debug, Default)]
 pub(crate) struct Gone {
     done: AtomicBool,
-    waiting: Mutex<Vec<Waker>>,
+    waiting: Mutex<Waiters>,
 }
 
 impl Gone {
@@ -110,7 +110,7 @@ impl Gone {
         {
             let mut waiting = self.waiting.lock();
             self.done.store(true, Ordering::Release);
-            wakers.extend(waiting.drain(..));
+            waiting.take_all(&mut wakers);
         }
         wakers.wake_all();
     }
@@ -119,19 +119,15 @@ impl Gone {
         if self.done.load(Ordering::Acquire) {
             return Poll::Ready(());
         }
-        let waker = cx.waker().clone();
-        let mut waiting = self.waiting.lock();
-        // ORDERING: under the lock that `set` stores `done` under: it is seen here, or the waker is seen there.
-        if self.done.load(Ordering::Acquire) {
-            drop(waiting);
-            return Poll::Ready(());
-        }
-        if waiting.iter().any(|held| held.will_wake(&waker)) {
-            drop(waiting);
-        } else {
-            waiting.push(waker);
-        }
-        Poll::Pending
+        let (waker, mut old) = (cx.waker().clone(), Wakers::new());
+        let (done, _unused) = {
+            let mut waiting = self.waiting.lock();
+            // ORDERING: under the lock that `set` stores `done` under: it is seen here, or the waker is seen there.
+            let done = self.done.load(Ordering::Acquire);
+            (done, if done { Some(waker) } else { waiting.insert_poll(waker, &mut old) })
+        };
+        old.wake_all();
+        if done { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

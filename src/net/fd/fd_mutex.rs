@@ -442,26 +442,18 @@ impl FdMutex {
 
     #[cold]
     fn poll_lock_poll_slow(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<Result<(), LockError>> {
-        let side = side(direction);
-        let mut waker = None;
-        loop {
-            {
-                let mut queues = self.queues.lock();
-                let queue = queues.get_or_insert_with(new_queues).of(direction);
-                match self.acquire_or_announce(side, true) {
-                    Ok(true) => return Poll::Ready(Ok(())),
-                    Err(error) => return Poll::Ready(Err(error)),
-                    Ok(false) if queue.holds_poll(cx.waker()) => return Poll::Pending,
-                    Ok(false) if queue.len() >= WAITERS_MAX => return Poll::Ready(Err(LockError::TooMany)),
-                    Ok(false) => {}
-                }
-                if let Some(waker) = waker.take() {
-                    queue.insert_poll(waker);
-                    return Poll::Pending;
-                }
+        let (waker, mut old) = (cx.waker().clone(), Wakers::new());
+        let (polled, _unused) = {
+            let mut queues = self.queues.lock();
+            let queue = queues.get_or_insert_with(new_queues).of(direction);
+            match self.acquire_or_announce(side(direction), true) {
+                Ok(true) => (Poll::Ready(Ok(())), Some(waker)),
+                Ok(false) => (Poll::Pending, queue.insert_poll(waker, &mut old)),
+                Err(error) => (Poll::Ready(Err(error)), Some(waker)),
             }
-            waker = Some(cx.waker().clone());
-        }
+        };
+        old.wake_all();
+        polled
     }
 }
 

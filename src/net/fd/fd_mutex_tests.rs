@@ -1,6 +1,7 @@
 //! What one thread can see of [`FdMutex`]; the orders of several are the models' part.
 
 use super::*;
+use crate::rt::waiters::POLLS_MAX;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -160,12 +161,26 @@ fn too_many_waiters_are_an_error() {
     let mut key = None;
     assert_eq!(poll(&mutex, Direction::Write, waker, &mut key), Poll::Ready(Err(LockError::TooMany)));
     assert_eq!(key, None);
-    let polled = mutex.poll_lock_poll(Direction::Write, &mut Context::from_waker(waker));
-    assert_eq!(polled, Poll::Ready(Err(LockError::TooMany)));
     // Who is in keeps its place, and a place given up is free for another.
     assert!(poll(&mutex, Direction::Write, waker, &mut last).is_pending());
     mutex.cancel(Direction::Write, last.unwrap());
     assert!(poll(&mutex, Direction::Write, waker, &mut key).is_pending());
+    // Polls have a bound of their own.
+    assert!(mutex.poll_lock_poll(Direction::Write, &mut Context::from_waker(waker)).is_pending());
+    mutex.unlock(Direction::Write);
+}
+
+/// A writer that is polled with ever new wakers while another has the lock.
+#[test]
+fn polls_with_ever_new_wakers_do_not_pile_up() {
+    let mutex = FdMutex::new();
+    assert_eq!(mutex.try_lock(Direction::Write), Ok(true));
+    for _ in 0..3 * POLLS_MAX {
+        let (_, waker) = counter();
+        assert!(mutex.poll_lock_poll(Direction::Write, &mut Context::from_waker(&waker)).is_pending());
+    }
+    let waiting = mutex.queues.lock().as_mut().map_or(0, |queues| queues.of(Direction::Write).len());
+    assert!(waiting <= POLLS_MAX, "{waiting}");
     mutex.unlock(Direction::Write);
 }
 

@@ -163,20 +163,16 @@ pub(super) struct Waiting {
     limit: WaitKey,
 }
 
-/// Puts `waker` into a list. The caller drops what this returns when it has let go of the mutex.
+/// Puts `waker` into a list. The caller drops what this returns, and wakes `wakers`, when it has let go of the mutex.
 #[must_use]
-fn enlist(list: &mut Waiters, waiting: Option<&mut Waiting>, waker: Waker) -> Option<Waker> {
+fn enlist(list: &mut Waiters, waiting: Option<&mut Waiting>, waker: Waker, wakers: &mut Wakers) -> Option<Waker> {
     match waiting {
         Some(waiting) => {
             let (key, replaced) = list.insert(waiting.key, Interest::Event, waker);
             waiting.key = Some(key);
             replaced
         }
-        None if list.holds_poll(&waker) => Some(waker),
-        None => {
-            list.insert_poll(waker);
-            None
-        }
+        None => list.insert_poll(waker, wakers),
     }
 }
 
@@ -262,7 +258,7 @@ impl End {
                 lane.pass_on(&mut wakers);
                 lane.forget_wanted();
             } else {
-                unused = (enlist(&mut lane.readers, waiting.as_deref_mut(), waker), None);
+                unused = (enlist(&mut lane.readers, waiting.as_deref_mut(), waker, &mut wakers), None);
                 lane.wanted = lane.wanted.max(buf.len());
                 if lane.is_free() {
                     // A write by the traits may wait for just this.
@@ -354,7 +350,7 @@ impl End {
             attempt = self.try_write(&mut state, number, buf, &mut wakers);
             let lane = &mut state.lanes[self.side];
             if attempt.is_none() && *number == 0 {
-                unused = (enlist(&mut lane.writers, Some(waiting), waker), None);
+                unused = (enlist(&mut lane.writers, Some(waiting), waker, &mut wakers), None);
             } else {
                 let listed = waiting.key.take().and_then(|key| lane.writers.remove(key));
                 let other = if attempt.is_none() { lane.owner.replace(waker) } else { Some(waker) };
@@ -439,7 +435,7 @@ impl End {
             let mut state = self.state.lock();
             attempt = self.try_hand_over(&mut state, buf, &mut wakers);
             let lane = &mut state.lanes[self.side];
-            unused = if attempt.is_none() { enlist(&mut lane.writers, None, waker) } else { Some(waker) };
+            unused = if attempt.is_none() { enlist(&mut lane.writers, None, waker, &mut wakers) } else { Some(waker) };
         }
         drop(unused);
         wakers.wake_all();
