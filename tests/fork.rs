@@ -156,6 +156,45 @@ fn a_child_that_calls_exec_disturbs_nobody() {
     });
 }
 
+/// The child's duplicates kept their registrations: whatever came for them woke the parent for nothing.
+#[test]
+fn sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them() {
+    child("sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them", || {
+        let (client, server) = park_on(pair());
+        let listener = park_on(common::listener());
+        let addr = listener.local_addr().unwrap();
+        assert!(poll_now(&mut server.readable()).is_pending());
+        assert!(poll_now(&mut listener.accept()).is_pending());
+        let (one, other) = park_on(pair());
+        let echo = task::spawn(async move { common::echo(&other).await });
+        // SAFETY: the child makes calls only that are safe after a fork.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // Should the test fail.
+            // SAFETY: numbers only.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            loop {
+                // SAFETY: no arguments.
+                unsafe { libc::pause() };
+            }
+        }
+        assert!(pid > 0);
+        drop((server, listener));
+        park_on(ping(&one, b"before")).unwrap();
+        let before = rt::metrics().stale_events;
+        park_on(client.write_all(b"x")).unwrap();
+        drop(std::net::TcpStream::connect(addr).unwrap());
+        park_on(ping(&one, b"after")).unwrap();
+        assert_eq!(rt::metrics().stale_events, before);
+        // SAFETY: our own child, which was not waited for yet.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+        // SAFETY: no status is asked for.
+        unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+        drop(one);
+        park_on(echo).unwrap();
+    });
+}
+
 /// The child took them out of the poller, which it shares, and waiters of the parent slept on; and its name from a listener.
 #[test]
 fn what_a_child_drops_its_parent_keeps() {

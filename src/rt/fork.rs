@@ -1,15 +1,22 @@
 //! A child of fork(2) has the runtime's memory but none of its threads, and shares its epoll instance with the parent.
 //!
 //! Nothing good can come of going on, so the child is told: a handler of pthread_atfork(3) sets a flag and ends the epoch, so that
-//! what was registered counts no more and whoever registers anew looks at the flag. It costs the parent nothing, and a child
-//! that only calls exec(2) never looks.
+//! what was registered counts no more and whoever registers anew looks at the flag. A child that only calls exec(2) never looks.
+//!
+//! A child that does not call exec(2) keeps duplicates of its parent's descriptors, and with them their registrations. So a process that has
+//! ever called fork(2) takes every descriptor out of epoll before it closes it. (posix_spawn(3), which `std::process::Command` prefers, runs
+//! no handlers, and its child calls exec(2) at once.)
 
 use std::io;
 use std::sync::Once;
 
 use crate::sync::{AtomicBool, Ordering};
 
+/// This process is a child.
 static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// This process has, or may have, children.
+static FORKS: AtomicBool = AtomicBool::new(false);
 
 #[allow(unsafe_code)]
 unsafe extern "C" {
@@ -21,19 +28,29 @@ unsafe extern "C" {
     ) -> libc::c_int;
 }
 
+extern "C" fn before_fork() {
+    FORKS.store(true, Ordering::Relaxed);
+}
+
 extern "C" fn in_child() {
     FORKED.store(true, Ordering::Relaxed);
     super::runtime::runtime().disown();
 }
 
-/// Installs the handler, once.
+/// Installs the handlers, once.
 #[allow(unsafe_code)]
 pub(crate) fn watch() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        // SAFETY: the handler is async-signal-safe, two atomic operations. Without memory for it we only do not notice a fork.
-        let _ = unsafe { pthread_atfork(None, None, Some(in_child)) };
+        // SAFETY: the handlers are async-signal-safe, atomic operations. Without memory for them we only do not notice a fork.
+        let _ = unsafe { pthread_atfork(Some(before_fork), None, Some(in_child)) };
     });
+}
+
+/// Whether children may have duplicates of the descriptors of this process.
+#[inline]
+pub(crate) fn has_forked() -> bool {
+    FORKS.load(Ordering::Relaxed)
 }
 
 /// For what cannot return an error.

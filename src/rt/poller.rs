@@ -550,7 +550,7 @@ impl PollHandle {
         }
         let is_registered = self.desc.registration.load(Ordering::Acquire) as u32 as u64 != registration::NONE;
         // A forked child shares the instance: it would take the parent's out.
-        if exposed && is_registered && !fork::is_child() {
+        if (exposed || fork::has_forked()) && is_registered && !fork::is_child() {
             runtime().driver.delete(fd);
         }
         self.retire_bare();

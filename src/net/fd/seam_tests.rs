@@ -3,16 +3,19 @@
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 
+use super::fd::Loans;
 use crate::net::{OpError, TcpListener, TcpStream, is_timeout, raw_os_error};
 use crate::sys::seam::{self, Call, Outcome, Script};
+use crate::sys::socket;
 use crate::task;
 
 /// `block_on` with a bound.
@@ -322,6 +325,51 @@ fn a_dropped_dial_closes_once() {
             assert!(polled.is_pending());
             drop(dial);
             assert_eq!(script.calls(Call::Close), 1);
+        }
+    });
+}
+
+/// A kernel that reads on for a while after the recall.
+#[derive(Debug, Default)]
+struct Slow {
+    recalls: Mutex<Vec<bool>>,
+    waited: AtomicUsize,
+}
+
+impl Loans for Slow {
+    fn recall(&self, fd: BorrowedFd<'_>, may_be_shared: bool) -> bool {
+        socket::local_addr(fd).expect("it is open");
+        self.recalls.lock().unwrap().push(may_be_shared);
+        true
+    }
+
+    fn wait(&self, fd: BorrowedFd<'_>) {
+        socket::local_addr(fd).expect("it is open");
+        self.waited.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn lent_memory_is_recalled_once_and_waited_for_before_the_close() {
+    run(async {
+        for (exposes, explicit) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (listener, addr) = listener().await;
+            let client = TcpStream::connect(addr).await.unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            let loans = Arc::<Slow>::default();
+            client.fd.fd.set_loans(loans.clone());
+            if exposes {
+                let _ = client.as_fd();
+            }
+            if explicit {
+                client.force_close().await.unwrap();
+                assert_eq!(loans.waited.load(Ordering::SeqCst), 1);
+            }
+            drop(client);
+            // The peer sees the end when the descriptor is closed.
+            assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+            assert_eq!(loans.waited.load(Ordering::SeqCst), 1);
+            assert_eq!(*loans.recalls.lock().unwrap(), [exposes]);
         }
     });
 }
