@@ -4,6 +4,7 @@ mod common;
 
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -218,6 +219,20 @@ fn answer_reaches_the_client_when_the_server_closes_during_an_upload() {
                 assert_eq!(all_of(&client).await, ANSWER, "{foreign:?}, round {round}");
                 proxy.await.unwrap_err();
                 let _ = upload.await;
+
+                let ((client, inbound), (outbound, server)) =
+                    (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+                let proxy = task::spawn(copy_both(inbound, outbound, foreign, round % 2 == 1));
+                let upload = task::spawn({
+                    let client = client.clone();
+                    async move { client.write_all(&vec![1; 8 << 20]).await }
+                });
+                (&server).read_exact(&mut [0; 1000]).await.unwrap();
+                server.write_all(ANSWER).await.unwrap();
+                drop(server);
+                assert_eq!(all_of(&client).await, ANSWER, "unix, {foreign:?}, round {round}");
+                proxy.await.unwrap_err();
+                let _ = upload.await;
             }
         }
     });
@@ -302,6 +317,136 @@ fn urgent_data_neither_ends_nor_stops_a_copy() {
             let count = futures::join!(copying, check).0;
             assert_eq!(count, (expected.len() + if fin { 0 } else { 4 }) as u64, "case {case}");
         }
+    });
+}
+
+/// The same with a limit on silence: what is read and dropped is no progress.
+#[test]
+fn idle_limit_ends_a_copy_whose_server_has_stopped_reading_and_is_silent() {
+    run(async {
+        for foreign in [false, true] {
+            let ((client, mut inbound), (mut outbound, server)) =
+                (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+            server.shutdown(Shutdown::Read).unwrap();
+            let limit = Duration::from_millis(200);
+            let proxy = task::spawn(async move {
+                if foreign {
+                    copy_bidirectional_with(&mut Foreign(&mut inbound), &mut Foreign(&mut outbound), limit).await
+                } else {
+                    copy_bidirectional_with(&mut inbound, &mut outbound, limit).await
+                }
+            });
+            // Until the proxy is gone.
+            while client.write_all(&[1; 1000]).await.is_ok() {
+                task::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(is_timeout(&proxy.await.unwrap_err()));
+        }
+    });
+}
+
+/// Unix sockets have urgent bytes too, and a limit counts what passes.
+#[test]
+fn urgent_data_of_unix_sockets_and_limits_do_not_disturb_a_copy() {
+    run(async {
+        let ((sender, mut source), (mut target, receiver)) = (UnixStream::pair().unwrap(), pair().await);
+        sender.write_all(b"before").await.unwrap();
+        // SAFETY: one byte, valid for the call.
+        let send =
+            |fd: BorrowedFd<'_>| match unsafe { libc::send(fd.as_raw_fd(), c"!".as_ptr().cast(), 1, libc::MSG_OOB) } {
+                1 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            };
+        match sender.write_with(send).await {
+            Ok(()) => {
+                sender.write_all(b"after").await.unwrap();
+                sender.close_write().unwrap();
+                assert_eq!(copy(&mut source, &mut target).await.unwrap(), 11);
+                target.close_write().unwrap();
+                assert_eq!(rest(&receiver).await, b"beforeafter");
+            }
+            Err(error) => println!("skipped: no urgent bytes on Unix sockets here: {error}"),
+        }
+
+        let ((sender, source), (mut target, receiver)) = (pair().await, pair().await);
+        sender.write_all(b"before").await.unwrap();
+        sender.send_out_of_band(b'!').await.unwrap();
+        sender.write_all(b"after").await.unwrap();
+        assert_eq!(copy(&mut (&source).take(8), &mut target).await.unwrap(), 8);
+        read_exact(&source, &mut [0; 3]).await.unwrap();
+        target.close_write().unwrap();
+        assert_eq!(rest(&receiver).await, b"beforeaf");
+    });
+}
+
+/// Says once that it is at its end; with a writer that takes everything.
+#[derive(Default)]
+struct Strict {
+    reads: usize,
+}
+
+impl Read for Strict {
+    fn poll_read(mut self: Pin<&mut Self>, _cx: &mut Context<'_>, _buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.reads += 1;
+        assert!(self.reads <= 2, "read after its end");
+        Poll::Ready(Ok(2 - self.reads))
+    }
+}
+
+impl Write for Strict {
+    fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Fails when it is flushed, and ends a while later.
+#[derive(Default)]
+struct Unflushed {
+    reads: usize,
+}
+
+impl Read for Unflushed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, _buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.reads += 1;
+        if self.reads < 5 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(0))
+    }
+}
+
+impl Write for Unflushed {
+    fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(ErrorKind::Other.into()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn reader_is_not_read_after_its_end_when_the_writer_fails() {
+    run(async {
+        let (mut strict, mut unflushed) = (Strict::default(), Unflushed::default());
+        let error = copy_bidirectional(&mut strict, &mut unflushed).await.unwrap_err();
+        assert_eq!((error.kind(), unflushed.reads), (ErrorKind::Other, 5));
+        let (mut strict, mut unflushed) = (Strict::default(), Unflushed::default());
+        let error = copy_bidirectional(&mut unflushed, &mut strict).await.unwrap_err();
+        assert_eq!((error.kind(), unflushed.reads), (ErrorKind::Other, 5));
     });
 }
 

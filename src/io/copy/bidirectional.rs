@@ -171,7 +171,7 @@ impl Half {
                 Poll::Ready(Ok(End::Gone)) => State::Discarding(Box::default()),
                 Poll::Ready(Err(Fault::Writer(error))) => {
                     failure.get_or_insert(error);
-                    State::Discarding(Box::default())
+                    if self.transfer.is_at_end() { State::Done } else { State::Discarding(Box::default()) }
                 }
                 Poll::Ready(Err(Fault::Reader(error))) => {
                     failure.get_or_insert(error);
@@ -198,10 +198,12 @@ impl Half {
 
     /// The writer has failed as a reader.
     fn give_up<R: Read + Unpin + ?Sized>(&mut self, cx: &mut Context<'_>, reader: &mut R) {
-        if !self.is_over() {
-            self.transfer.stop();
+        if matches!(self.state, State::Copying) && !self.transfer.is_at_end() {
             self.state = State::Discarding(Box::default());
+        } else if !self.is_over() {
+            self.state = State::Done;
         }
+        self.transfer.stop();
         self.discard(cx, reader);
     }
 

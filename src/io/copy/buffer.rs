@@ -45,6 +45,11 @@ impl Buffer {
         self.start == self.end && !self.finished
     }
 
+    /// Whether the reader was at its end.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
     pub(super) fn poll_step<R, W>(
         &mut self,
         cx: &mut Context<'_>,

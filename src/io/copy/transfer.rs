@@ -114,6 +114,11 @@ impl Transfer {
         }
     }
 
+    /// Whether the reader was at its end, and must not be polled again.
+    pub(super) fn is_at_end(&self) -> bool {
+        matches!(&self.path, Path::Buffer(buffer) if buffer.is_finished())
+    }
+
     /// Ends its waits and drops the bytes that it holds. It is not polled again.
     pub(super) fn stop(&mut self) {
         self.cancel();
