@@ -3,7 +3,7 @@
 #[doc(no_inline)]
 pub use std::time::{Duration, Instant};
 
-pub use crate::rt::sleep::Sleep;
+pub use crate::rt::time::sleep::Sleep;
 
 #[cfg(any(feature = "hyper", feature = "quinn"))]
 pub(crate) mod movable;

@@ -280,7 +280,10 @@ fn named_files(line: &str) -> Vec<&str> {
 fn names_of_files_are_recognised() {
     for (line, names) in [
         ("//! `ci/chaos.sh` sets them.", &["ci/chaos.sh"][..]),
-        ("see [this](../docs/A.md#part), rt/epoll.rs:12 and ci/x.py.", &["docs/A.md", "rt/epoll.rs", "ci/x.py"]),
+        (
+            "see [this](../docs/A.md#part), rt/poll/epoll.rs:12 and ci/x.py.",
+            &["docs/A.md", "rt/poll/epoll.rs", "ci/x.py"],
+        ),
         ("#[path = \"../../tests/common/mod.rs\"]", &["tests/common/mod.rs"]),
         ("cp \"$out/a.sh\" ${b}/c.rs /tmp/d.md https://docs.rs/e/f.rs {name}.rs *.md", &[]),
         ("`.md` names only; tests.rs_ is none", &[]),
@@ -297,7 +300,7 @@ fn files_that_are_named_are_there() {
         return println!("skipped: this is the package, which leaves files out");
     }
     let files = repository();
-    // Every end of a path names its file: `poller.rs`, `rt/poller.rs`.
+    // Every end of a path names its file: `poller.rs`, `rt/poll/poller.rs`.
     let mut ends = BTreeSet::new();
     for file in &files {
         let starts = file.match_indices('/').map(|(at, _)| at + 1);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 
 use crate::engine::thread;
-use crate::rt::clock::{NEVER, NONE};
-use crate::rt::poll_desc::{Direction, PollDesc, Stop, Wait};
-use crate::rt::timer::TimerSet;
+use crate::rt::poll::poll_desc::{Direction, PollDesc, Stop, Wait};
+use crate::rt::time::clock::{NEVER, NONE};
+use crate::rt::time::timer::TimerSet;
 use crate::rt::waiters::{Interest, Wakers};
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, planted};
 

@@ -8,7 +8,7 @@ use crate::engine::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::engine::{UnsafeCell, thread};
 use crate::harness::block_on;
 use crate::net::fd::fd_mutex::{FdMutex, LockError};
-use crate::rt::poll_desc::Direction;
+use crate::rt::poll::poll_desc::Direction;
 
 /// A descriptor: the mutex, what it protects, and how often it was destroyed.
 struct Socket {

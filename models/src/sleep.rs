@@ -1,18 +1,18 @@
 //! Models of going to sleep and waking up: workers, threads in `block_on`, the role of polling, the eventfd, a change of epoch.
 //!
 //! `Role`, `Root`, `Awake` and `Parker` are the crate's. What ties them together is spread over files that make system calls
-//! (`rt/runtime.rs`, `rt/driver.rs`, `rt/epoll.rs`, `rt/sched/idle.rs`, `rt/sched/polling.rs`, `rt/sched/worker.rs`,
+//! (`rt/runtime.rs`, `rt/poll/driver.rs`, `rt/poll/epoll.rs`, `rt/sched/idle.rs`, `rt/sched/polling.rs`, `rt/sched/worker.rs`,
 //! `rt/sched/block_on.rs`), which cannot be compiled here. So that part is a miniature: the same words in the same order, function by
 //! function under the same names; whoever changes one of those changes this.
 
 use std::sync::Arc;
 
 use crate::engine::thread;
-use crate::rt::clock::NEVER;
 use crate::rt::parker::Parker;
-use crate::rt::role::{By, Role};
+use crate::rt::poll::role::{By, Role};
 use crate::rt::sched::awake::Awake;
 use crate::rt::sched::root::Root;
+use crate::rt::time::clock::NEVER;
 use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Condvar, Mutex, Ordering, fence, planted};
 
 /// `Epoll`: an eventfd that is edge-triggered and never drained, and the flag that spares its writes.

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 
 use super::Input;
-use crate::rt::clock::{EXPIRED, NONE};
-use crate::rt::poll_cache::PollCache;
-use crate::rt::poll_desc::{Direction, HANG_UP, PollDesc, Stop, Wait};
-use crate::rt::timer::{SleepKey, Target, TimerSet};
+use crate::rt::poll::poll_cache::PollCache;
+use crate::rt::poll::poll_desc::{Direction, HANG_UP, PollDesc, Stop, Wait};
+use crate::rt::time::clock::{EXPIRED, NONE};
+use crate::rt::time::timer::{SleepKey, Target, TimerSet};
 use crate::rt::waiters::{Interest, Key, Wakers};
 
 /// Counts wake-ups.

@@ -13,7 +13,7 @@ use crate::net::fd::operation::Operation;
 use crate::net::futures::{PeerClosed, operation_future};
 use crate::net::unix::{UnixListener, UnixStream};
 use crate::net::{TcpListener, TcpStream, is_timeout};
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
 /// A source of connections for a server: a listener, a reference to one or an `Arc` of one.

@@ -14,7 +14,7 @@ use super::fd::net_fd::NetFd;
 use super::fd::operation::{Hold, Operation};
 use super::limits::Accepting;
 use super::{TcpListener, TcpStream};
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 
 pub use super::fd::fd::Closed;
 pub use super::pipe::{PipeRead, PipeWrite, PipeWriteAll};

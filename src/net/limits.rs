@@ -30,7 +30,7 @@ use super::fd::operation::{Hold, Left, Operation};
 use super::options;
 use super::permits::Limit;
 use super::tcp::TcpStream;
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 use crate::rt::waiters::Key;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::sys::socket;

@@ -23,7 +23,7 @@ use std::task::{Context, Poll};
 use super::fd::fd::Fd;
 use super::fd::net_fd::NetFd;
 use super::fd::operation::{Caller, Failure, Hold, Left, Operation};
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 
 impl Fd {
     /// [`Fd::with`] for foreign code, which may panic.

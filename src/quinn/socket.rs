@@ -16,7 +16,7 @@ use ::quinn::{AsyncUdpSocket, UdpPoller};
 
 use crate::net::UdpSocket;
 use crate::net::fd::operation::Operation;
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 
 /// A [`UdpSocket`] for quinn; made by [`endpoint`](super::endpoint) as well.
 #[derive(Debug)]

@@ -21,13 +21,8 @@ use std::sync::OnceLock;
 use async_task::Runnable;
 
 use super::builder::{BlockedPolicy, Config};
-use super::clock;
-use super::closings::Closings;
 use super::context;
-use super::driver::Driver;
 use super::fork;
-use super::poll_cache::PollCache;
-use super::poll_desc::PollDesc;
 use super::sched::awake::Awake;
 use super::sched::blocking::Pool;
 use super::sched::idle::Idle;
@@ -37,8 +32,13 @@ use super::sched::sysmon::Sysmon;
 use super::sched::task::{Name, TaskData, TaskId, discard_item, take_item};
 use super::shutdown::StillRunning;
 use super::threads::Threads;
-use super::timer::{Target, TimerSet};
 use super::waiters::Wakers;
+use crate::rt::poll::closings::Closings;
+use crate::rt::poll::driver::Driver;
+use crate::rt::poll::poll_cache::PollCache;
+use crate::rt::poll::poll_desc::PollDesc;
+use crate::rt::time::clock;
+use crate::rt::time::timer::{Target, TimerSet};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
 
 /// Workers and spares together.

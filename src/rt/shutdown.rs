@@ -25,7 +25,9 @@ use super::reapers::Reapers;
 use super::runtime::{Runtime, runtime};
 use super::sched::task::TaskId;
 use super::waiters::Wakers;
-use super::{clock, context, fork};
+use crate::rt::context;
+use crate::rt::fork;
+use crate::rt::time::clock;
 use crate::sync::{MutexGuard, Ordering};
 
 /// What was still there when [`shutdown`] gave up waiting, or why it did nothing.

@@ -40,7 +40,7 @@ pub(crate) enum Interest {
 /// Polls that are kept in one list. More tasks than this that call `poll_*` on one direction of one socket wake each other.
 pub(crate) const POLLS_MAX: usize = if MODEL { 2 } else { 4096 };
 
-/// The bit of a key that says [`Interest::Interrupt`]. Bits from 61 on are a [`WaitSlot`](super::wait_slot::WaitSlot)'s.
+/// The bit of a key that says [`Interest::Interrupt`]. Bits from 61 on are a [`WaitSlot`](crate::rt::poll::wait_slot::WaitSlot)'s.
 const INTERRUPT_ONLY: u64 = 1 << 60;
 
 /// Places that were left are kept up to as many as are taken, and these.

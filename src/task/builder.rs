@@ -5,8 +5,9 @@ use std::io;
 use std::pin::pin;
 
 use super::{JoinHandle, local_tasks};
+use crate::rt::fork;
+use crate::rt::sched;
 use crate::rt::sched::task::Name;
-use crate::rt::{fork, sched};
 
 /// Settings for a task to be spawned.
 ///

@@ -16,8 +16,9 @@ use std::time::Duration;
 #[doc(no_inline)]
 pub use std::task::{Context, Poll, Waker, ready};
 
+use crate::rt::context;
+use crate::rt::sched;
 pub use crate::rt::sched::task::{Task, TaskId};
-use crate::rt::{context, sched};
 pub use crate::task_local;
 use crate::time::Sleep;
 pub use builder::Builder;

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use crate::rt::sleep::Sleep;
+use crate::rt::time::sleep::Sleep;
 
 /// A sleep until `when` (`None`: for ever), of which the inner one, until `armed`, may be earlier.
 #[derive(Debug)]

@@ -136,7 +136,7 @@ fn shortened(name: &str) -> String {
 mod tests {
     use super::{Run, markdown, place, shortened};
 
-    const OUTPUT: &str = "positions: line\nevents: Ir\nfl=(1) /x/src/net/fd/fd.rs\nfn=(1) read\n10 5\nfi=(2) /x/src/rt/poll_desc.rs\n\
+    const OUTPUT: &str = "positions: line\nevents: Ir\nfl=(1) /x/src/net/fd/fd.rs\nfn=(1) read\n10 5\nfi=(2) /x/src/rt/poll/poll_desc.rs\n\
                           +3 7\nfe=(1)\ncfn=(2) recv\ncalls=1 0\n12 100\n* 1\nfl=(3) ???\nfn=(2)\n0 100\n";
 
     #[test]
@@ -145,10 +145,10 @@ mod tests {
         assert_eq!(run.functions["read"], 13);
         assert_eq!(run.functions["recv"], 100);
         assert_eq!(run.files["src/net/fd/fd.rs"], 6);
-        assert_eq!(run.files["src/rt/poll_desc.rs"], 7);
+        assert_eq!(run.files["src/rt/poll/poll_desc.rs"], 7);
         assert_eq!(run.files["libc"], 100);
         let text = markdown((&Run::default(), 0), (&run, 10));
-        assert!(text.contains("| `src/rt/poll_desc.rs` | 0.7 |\n") && text.contains("| all | 11.3 |"), "{text}");
+        assert!(text.contains("| `src/rt/poll/poll_desc.rs` | 0.7 |\n") && text.contains("| all | 11.3 |"), "{text}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use super::{AsyncFd, AsyncFdReadyGuard};
 use crate::net::fd::operation::Operation;
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 
 /// Declares the two futures of a direction.
 macro_rules! futures {

@@ -11,7 +11,7 @@ use std::os::fd::BorrowedFd;
 use super::AsyncFd;
 use super::wrapper::op;
 use crate::net::fd::operation::Failure;
-use crate::rt::poller::{Direction, Ticket};
+use crate::rt::poll::poller::{Direction, Ticket};
 
 /// Says that a descriptor was ready a moment ago.
 ///

@@ -28,7 +28,7 @@ use crate::net::error::Op;
 use crate::net::fd::fd::Fd;
 use crate::net::fd::operation::{Caller, Failure, Hold, Left};
 use crate::net::futures::Closed;
-use crate::rt::poller::{Direction, WaitError};
+use crate::rt::poll::poller::{Direction, WaitError};
 use crate::sys;
 
 /// A descriptor of any kind that epoll takes, made to wait for: pipes, terminals, eventfd, inotify, timerfd, signalfd, tun, sockets

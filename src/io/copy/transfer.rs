@@ -23,7 +23,7 @@ use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Operation;
 use crate::net::zero_copy::endpoint;
 use crate::net::zero_copy::splice::{self, Splice};
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 
 /// One poll moves little more than 4 MiB: about a millisecond.
 pub(super) const BYTES_PER_POLL: u64 = 4 << 20;

@@ -28,7 +28,7 @@ use super::net_fd::NetFd;
 use super::operation::{Failure, Hold, Left, Operation};
 use crate::net::dialer::Recipe;
 use crate::rt::context;
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
 /// Tries beyond the first after a connection to itself or a spurious EADDRNOTAVAIL.

@@ -26,7 +26,7 @@ use super::fd::Fd;
 use super::operation::Failure;
 use crate::net::options;
 use crate::rt::fork;
-use crate::rt::poller::WaitError;
+use crate::rt::poll::poller::WaitError;
 use crate::sync::{AtomicU32, Ordering};
 use crate::sys::{option, socket};
 use crate::task;

@@ -46,10 +46,11 @@ use super::fd_mutex::FdMutex;
 use super::operation::Failure;
 use crate::net::options;
 use crate::net::permits::Permit;
+use crate::rt::fork;
 use crate::rt::lazy_box::LazyBox;
-use crate::rt::poller::{self, Direction, PollHandle};
+use crate::rt::poll::poller::{self, Direction, PollHandle};
+use crate::rt::time::clock;
 use crate::rt::waiters::{Waiters, Wakers};
-use crate::rt::{clock, fork};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::{self, socket, unix};
 

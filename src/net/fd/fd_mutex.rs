@@ -49,7 +49,7 @@
 use std::fmt;
 use std::task::{Context, Poll, Waker};
 
-use crate::rt::poll_desc::Direction;
+use crate::rt::poll::poll_desc::Direction;
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{AtomicU64, Mutex, Ordering, planted};
 

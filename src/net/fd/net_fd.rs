@@ -25,7 +25,7 @@ use crate::net::error::{Addr, Op};
 use crate::net::zero_copy::sends::Sends;
 use crate::rt::context;
 use crate::rt::lazy_box::LazyBox;
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 use crate::sync::Arc;
 use crate::sys::socket;
 

@@ -31,7 +31,7 @@ use super::fd::Fd;
 use super::fd_mutex::LockError;
 use crate::net::error::Op;
 use crate::rt::context;
-use crate::rt::poller::{Direction, Stop, Ticket, WaitError, WaitKey};
+use crate::rt::poll::poller::{Direction, Stop, Ticket, WaitError, WaitKey};
 use crate::rt::waiters::Key;
 
 /// Why an operation failed.

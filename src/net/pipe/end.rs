@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use crate::net::error::Op;
 use crate::net::fd::operation::Failure;
-use crate::rt::poller::{Direction, PollHandle, WaitKey};
+use crate::rt::poll::poller::{Direction, PollHandle, WaitKey};
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 

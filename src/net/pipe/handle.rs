@@ -12,8 +12,8 @@ use futures_io::{AsyncRead, AsyncWrite};
 
 use super::end::{End, Waiting};
 use crate::net::fd::operation::Failure;
-use crate::rt::clock;
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
+use crate::rt::time::clock;
 use crate::sync::Ordering;
 
 /// Two connected ends in memory, for tests without sockets.

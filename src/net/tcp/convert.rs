@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{TcpListener, TcpStream};
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Failure;
-use crate::rt::poller;
+use crate::rt::poll::poller;
 use crate::sys::socket;
 
 /// Makes a socket of `fd` for an infallible conversion.

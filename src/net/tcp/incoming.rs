@@ -20,8 +20,8 @@ use super::{TcpListener, TcpStream};
 use crate::net::fd::net_fd::NetFd;
 use crate::net::is_closed;
 use crate::net::limits::Accepting;
-use crate::rt::poller;
-use crate::rt::sleep::Sleep;
+use crate::rt::poll::poller;
+use crate::rt::time::sleep::Sleep;
 
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);

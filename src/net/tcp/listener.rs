@@ -12,7 +12,7 @@ use crate::net::futures::{Accept, Closed};
 use crate::net::limits::Admission;
 use crate::net::raw::raw_access;
 use crate::net::{ListenConfig, ToSocketAddrs, options};
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 
 /// A socket that accepts TCP connections.
 ///

@@ -19,7 +19,7 @@ use crate::net::futures::{
 };
 use crate::net::raw::raw_access;
 use crate::net::{AddrError, KeepAlive, ToSocketAddrs, options};
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
 /// A TCP connection.

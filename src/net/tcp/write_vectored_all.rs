@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use super::TcpStream;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::{Hold, Left, Operation};
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
 impl TcpStream {

@@ -20,7 +20,7 @@ use super::batch::{RecvBatch, RecvInfo, SendBatch};
 use crate::net::AddrError;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::{Caller, Failure, Hold, Left};
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 use crate::sync::{AtomicU32, Ordering};
 use crate::sys::batch::{self, CONTROL_WORDS};
 use crate::sys::control::ControlWriter;

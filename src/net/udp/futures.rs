@@ -21,7 +21,7 @@ use crate::net::ToSocketAddrsFuture;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Operation;
 use crate::net::futures::operation_future;
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 
 operation_future! {
     /// Receives a datagram; returned by [`UdpSocket::recv`].

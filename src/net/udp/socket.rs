@@ -20,7 +20,7 @@ use crate::net::fd::net_fd::NetFd;
 use crate::net::futures::{Closed, Readable, Writable};
 use crate::net::raw::raw_access;
 use crate::net::{AddrError, ToSocketAddrs};
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
 /// A UDP socket.

@@ -20,7 +20,7 @@ use crate::net::fd::fd;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Hold;
 use crate::net::futures::Closed;
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
 /// Datagrams between processes of this machine: whole, in order, and none lost, since who sends waits for room.

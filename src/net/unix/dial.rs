@@ -22,7 +22,7 @@ use crate::net::fd::net_fd::{NetFd, Network};
 use crate::net::fd::operation::Failure;
 use crate::net::options;
 use crate::rt::context;
-use crate::rt::sleep::Sleep;
+use crate::rt::time::sleep::Sleep;
 use crate::sys::socket;
 
 /// Pauses between tries where the kernel tells nobody when to try again: each twice as long as the last.

@@ -27,8 +27,8 @@ use super::fds;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::{Failure, Hold, Left, Operation};
 use crate::net::futures::operation_future;
-use crate::rt::poller::Direction;
-use crate::rt::sleep::Sleep;
+use crate::rt::poll::poller::Direction;
+use crate::rt::time::sleep::Sleep;
 use crate::sys::{message, socket};
 
 /// One message in: the kernel keeps those of several readers apart. `end`: this side was shut down, which datagram sockets that do not

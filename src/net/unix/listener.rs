@@ -22,7 +22,7 @@ use super::{UnixSeqpacket, UnixStream};
 use crate::net::fd::net_fd::NetFd;
 use crate::net::futures::Closed;
 use crate::net::tcp::incoming::Accepts;
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
 /// A socket that accepts streams.

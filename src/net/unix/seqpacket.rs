@@ -22,7 +22,7 @@ use crate::net::fd::fd;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Hold;
 use crate::net::futures::{Closed, PeerClosed};
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
 /// A connection between two processes of this machine that keeps the bounds of messages: each `send` is received by one `recv`, in

@@ -22,7 +22,7 @@ use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Hold;
 use crate::net::futures::{Closed, Peek, PeerClosed, Read, ReadVectored, Write, WriteAll, WriteVectored};
 use crate::net::tcp::traits::stream_traits;
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
 /// A stream of bytes between two processes of this machine.

@@ -22,7 +22,7 @@ use std::task::{Context, Poll, ready};
 
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::{Failure, Operation};
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
 /// How much one call moves at most. With the pipe of that size: [`pipes::PIPE_BYTES`]. More would keep the thread for longer than

@@ -22,7 +22,7 @@ use crate::net::TcpStream;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::{Caller, Failure, Hold, Left, Operation};
 use crate::rt::kernel_copies;
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 use crate::sys::{socket, splice};
 
 /// Calls that one poll makes.

@@ -15,7 +15,7 @@ use super::sends::Sends;
 use crate::net::TcpStream;
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::{Hold, Left, Operation};
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 
 impl TcpStream {
     /// Sets whether [`send_zerocopy`](TcpStream::send_zerocopy) may send without a copy (SO_ZEROCOPY). The default is false.

@@ -35,7 +35,7 @@ use super::{CHUNK_BYTES, is_refusal};
 use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::{Failure, Hold, Left, Operation};
 use crate::rt::kernel_copies;
-use crate::rt::poller::Direction;
+use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 use crate::sys::splice::Pipe;
 

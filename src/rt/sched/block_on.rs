@@ -33,11 +33,11 @@ use super::processor::Processor;
 use super::root::Root;
 use super::task::{Name, TaskData};
 use super::worker::{Core, Exit, begin_turn, end_turn};
-use crate::rt::clock;
 use crate::rt::context;
 use crate::rt::fork;
-use crate::rt::role::By;
+use crate::rt::poll::role::By;
 use crate::rt::runtime::{Runtime, runtime};
+use crate::rt::time::clock;
 use crate::sync::{Arc, Ordering};
 
 /// A root future that yields again and again has the network polled this often.

@@ -263,7 +263,7 @@ impl Runtime {
             self.attend();
         } else if !self.polls_here()
             && (self.descriptors.load(Ordering::Relaxed) > 0
-                || self.next_timer() != crate::rt::clock::NEVER
+                || self.next_timer() != crate::rt::time::clock::NEVER
                 || self.tasks_alive() > 0)
         {
             self.attend_poller();

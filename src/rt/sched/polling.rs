@@ -7,12 +7,12 @@
 //! A sleep is announced in the role before the last look at the timers and at what the caller waits for; whoever changes those looks
 //! at the role afterwards. All SeqCst (model `sleep_against_inject`).
 
-use crate::rt::clock;
-use crate::rt::driver::ONE_STEP_NANOS;
-use crate::rt::epoll::{EVENTS_MAX, Epoll, Events};
-use crate::rt::role::By;
+use crate::rt::poll::driver::ONE_STEP_NANOS;
+use crate::rt::poll::epoll::{EVENTS_MAX, Epoll, Events};
+use crate::rt::poll::role::By;
 use crate::rt::runtime::Runtime;
-use crate::rt::timer::Target;
+use crate::rt::time::clock;
+use crate::rt::time::timer::Target;
 use crate::rt::waiters::Wakers;
 use crate::sync::Arc;
 

@@ -5,7 +5,7 @@
 
 use super::queue::RunQueue;
 use crate::rt::context::BUDGET;
-use crate::rt::timer::TimerSet;
+use crate::rt::time::timer::TimerSet;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Beside a turn longer than this, a look at the clock or a poll costs nothing.

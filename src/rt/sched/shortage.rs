@@ -23,9 +23,9 @@ use std::time::{Duration, Instant};
 use super::polling::Polling;
 use super::root::Root;
 use super::worker::{Core, Exit};
-use crate::rt::clock;
 use crate::rt::context;
 use crate::rt::runtime::Runtime;
+use crate::rt::time::clock;
 use crate::sync::Ordering;
 
 /// A refusal that lasts so long is taken for one that stays.

@@ -31,10 +31,10 @@ use super::shortage::LASTS;
 use super::task::TaskId;
 use super::worker::Core;
 use crate::rt::builder::BlockedPolicy;
-use crate::rt::clock;
 use crate::rt::context;
 use crate::rt::parker::Parker;
 use crate::rt::runtime::{Runtime, runtime};
+use crate::rt::time::clock;
 use crate::rt::waiters::let_go;
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 

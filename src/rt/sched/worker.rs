@@ -34,10 +34,10 @@ use super::processor::{LONG_NANOS, Processor};
 use super::queue::{Item, RING};
 use super::root::Root;
 use super::task::{TaskData, discard, from_item};
-use crate::rt::clock;
 use crate::rt::context::{self, BUDGET, REFILL};
-use crate::rt::role::By;
+use crate::rt::poll::role::By;
 use crate::rt::runtime::{Runtime, runtime};
+use crate::rt::time::clock;
 use crate::rt::waiters::let_go;
 use crate::sync::{Arc, Ordering};
 

@@ -9,11 +9,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::clock;
-use super::context;
-use super::fork;
-use super::runtime::runtime;
-use super::timer::{SleepKey, TimerSet};
+use crate::rt::context;
+use crate::rt::fork;
+use crate::rt::runtime::runtime;
+use crate::rt::time::clock;
+use crate::rt::time::timer::{SleepKey, TimerSet};
 
 /// A future that completes at a moment; returned by [`sleep`](crate::task::sleep).
 ///

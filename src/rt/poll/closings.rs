@@ -10,7 +10,7 @@
 
 use std::task::{Context, Poll};
 
-use super::waiters::{Waiters, Wakers};
+use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, const_fn, planted};
 
 /// See the module's header.

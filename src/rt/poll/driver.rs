@@ -13,13 +13,13 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::RwLock;
 
-use super::clock;
-use super::epoll::{EVENTS_MAX, Epoll, Events};
-use super::poll_cache::PollCache;
-use super::poll_desc::Direction;
-use super::role::{By, Role};
-use super::sched::processor::Counter;
-use super::waiters::Wakers;
+use crate::rt::poll::epoll::{EVENTS_MAX, Epoll, Events};
+use crate::rt::poll::poll_cache::PollCache;
+use crate::rt::poll::poll_desc::Direction;
+use crate::rt::poll::role::{By, Role};
+use crate::rt::sched::processor::Counter;
+use crate::rt::time::clock;
+use crate::rt::waiters::Wakers;
 use crate::sync::Arc;
 
 /// See the module's header.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use super::*;
+use crate::rt::poll::waiting::WAITERS_MAX;
 use crate::rt::waiters::{Interest, Key};
-use crate::rt::waiting::WAITERS_MAX;
 
 struct Quiet;
 

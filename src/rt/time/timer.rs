@@ -4,7 +4,7 @@
 //! no longer true is *dead* when it comes to the top. Two kinds of truth:
 //!
 //! * the deadlines of the descriptor that has a slot of the poll cache at that moment (the slot's index; `armed` in the
-//!   [`PollDesc`](super::poll_desc::PollDesc) says which entry counts);
+//!   [`PollDesc`](crate::rt::poll::poll_desc::PollDesc) says which entry counts);
 //! * a sleep, whose waker lives in a slot of this very set (slot number and generation).
 //!
 //! # States of a sleep slot
@@ -30,8 +30,8 @@
 
 use std::task::Waker;
 
-use super::clock::NEVER;
-use super::waiters::Wakers;
+use crate::rt::time::clock::NEVER;
+use crate::rt::waiters::Wakers;
 use crate::sync::{AtomicU64, Mutex, Ordering, const_fn, planted};
 
 /// What an entry is for.

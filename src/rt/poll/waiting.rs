@@ -19,10 +19,10 @@
 
 use std::task::Waker;
 
-use super::clock::EXPIRED;
-use super::side::{CLOSING, LISTED, PLACED, READY, Side, Wait, generation_of};
-use super::wait_slot::is_of_slot;
-use super::waiters::{Interest, Key, Waiters, Wakers};
+use crate::rt::poll::side::{CLOSING, LISTED, PLACED, READY, Side, Wait, generation_of};
+use crate::rt::poll::wait_slot::is_of_slot;
+use crate::rt::time::clock::EXPIRED;
+use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{MutexGuard, Ordering, planted};
 
 /// Waiters in one direction: as many as queue for a lock of the socket (13).

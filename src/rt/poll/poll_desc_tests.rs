@@ -1,7 +1,7 @@
 //! What one thread sees of a `PollDesc`: when a timer entry must be put in, and what a closed descriptor leaves behind.
 
 use super::*;
-use crate::rt::side::tests::{idle, wait, woken};
+use crate::rt::poll::side::tests::{idle, wait, woken};
 use crate::rt::waiters::Interest;
 
 #[test]

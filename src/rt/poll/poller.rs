@@ -30,11 +30,13 @@ use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-pub(crate) use super::poll_desc::{Direction, Stop, Ticket};
-use super::poll_desc::{PollDesc, Wait, registration};
-use super::runtime::{Runtime, runtime};
-use super::waiters::{Interest, Key, Wakers};
-use super::{clock, context, fork};
+use crate::rt::context;
+use crate::rt::fork;
+pub(crate) use crate::rt::poll::poll_desc::{Direction, Stop, Ticket};
+use crate::rt::poll::poll_desc::{PollDesc, Wait, registration};
+use crate::rt::runtime::{Runtime, runtime};
+use crate::rt::time::clock;
+use crate::rt::waiters::{Interest, Key, Wakers};
 use crate::sync::Ordering;
 
 /// Why an operation ends without its call.
@@ -451,7 +453,7 @@ impl PollHandle {
         if epoch != runtime.epoch() {
             return Err(WaitError::Stopped);
         }
-        if !super::context::is_inside() {
+        if !crate::rt::context::is_inside() {
             runtime.find_sysmon().map_err(WaitError::Io)?;
         }
         let state = |state: u64| u64::from(epoch) << 32 | state;

@@ -20,7 +20,7 @@
 //! The deadline word beside it is 0 (none), [`EXPIRED`] or a time. It alone says whether the deadline has passed: setting is a
 //! swap and firing a compare-and-swap from the value that was seen, so a deadline moved at the last moment never fires.
 //!
-//! How a waiter gets into the slot or the list, and out again, is in [`waiting`](super::waiting).
+//! How a waiter gets into the slot or the list, and out again, is in [`waiting`](crate::rt::poll::waiting).
 //!
 //! # Invariants (numbers of ARCHITECTURE.md)
 //! * 2 — a waiter announces itself (PLACED or LISTED) by a read-modify-write of the word and looks for READY, CLOSING and EXPIRED
@@ -32,10 +32,10 @@
 
 #![allow(unsafe_code)]
 
-use super::clock::{EXPIRED, NONE};
-use super::poll_desc::{Direction, PollDesc};
-use super::wait_slot::WaitSlot;
-use super::waiters::{Waiters, Wakers};
+use crate::rt::poll::poll_desc::{Direction, PollDesc};
+use crate::rt::poll::wait_slot::WaitSlot;
+use crate::rt::time::clock::{EXPIRED, NONE};
+use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, planted};
 
 /// Who does not get the slot; made by the first of them.

@@ -33,7 +33,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::OnceLock;
 
-use super::poll_desc::{ERROR, HANG_UP, PRIORITY};
+use crate::rt::poll::poll_desc::{ERROR, HANG_UP, PRIORITY};
 use crate::sync::{AtomicBool, Ordering};
 
 /// Events of one batch at most.

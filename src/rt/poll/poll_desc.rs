@@ -1,6 +1,6 @@
 //! `PollDesc`: what the poller knows of one descriptor, direction by direction.
 //!
-//! The counterpart of Go's `runtime.pollDesc`. It lives in a [`PollCache`](super::poll_cache::PollCache) slot that is reused
+//! The counterpart of Go's `runtime.pollDesc`. It lives in a [`PollCache`](crate::rt::poll::poll_cache::PollCache) slot that is reused
 //! but never unmapped, so a late event or timer may touch it at any time; the generation says whether it still means the
 //! descriptor it was sent for. A `PollDesc` makes no system call and knows no runtime: the poller and the timers call it.
 //!
@@ -24,11 +24,11 @@
 
 use std::mem::offset_of;
 
-use super::clock::{EXPIRED, NONE};
-pub(crate) use super::side::{ERROR, HANG_UP, PRIORITY, Side, Stop, Ticket, Wait};
-use super::side::{List, claim};
-use super::wait_slot::WaitSlot;
-use super::waiters::Wakers;
+pub(crate) use crate::rt::poll::side::{ERROR, HANG_UP, PRIORITY, Side, Stop, Ticket, Wait};
+use crate::rt::poll::side::{List, claim};
+use crate::rt::poll::wait_slot::WaitSlot;
+use crate::rt::time::clock::{EXPIRED, NONE};
+use crate::rt::waiters::Wakers;
 use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering, planted};
 
 /// One of the two directions of a descriptor.
@@ -57,7 +57,7 @@ pub(crate) struct PollDesc {
     wait_until: AtomicU64,
     // The third.
     pub(super) lists: [List; 2],
-    /// See [`poll_turn`](super::context::poll_turn).
+    /// See [`poll_turn`](crate::rt::context::poll_turn).
     pub(super) turns: [AtomicU8; 2],
     pub(crate) index: u32,
     pub(crate) next_free: AtomicU32,

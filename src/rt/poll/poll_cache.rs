@@ -14,7 +14,7 @@
 
 use std::ptr;
 
-use super::poll_desc::PollDesc;
+use crate::rt::poll::poll_desc::PollDesc;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, MODEL, Mutex, Ordering, array_of, const_fn, planted};
 
 /// A power of two: finding a slot costs no division.

@@ -1,7 +1,7 @@
 //! `WaitSlot`: the place of one waker, which is taken and left without a lock.
 //!
 //! A direction of a socket has one waiter nearly always: this is its place. A second waits in the list of
-//! [`Side`](super::side::Side), which also keeps the bit that says whether the slot is *published*.
+//! [`Side`](crate::rt::poll::side::Side), which also keeps the bit that says whether the slot is *published*.
 //!
 //! # States
 //! | tag | published | state |
@@ -29,7 +29,7 @@ use std::num::NonZeroU64;
 use std::panic::RefUnwindSafe;
 use std::task::Waker;
 
-use super::waiters::Key;
+use crate::rt::waiters::Key;
 use crate::sync::{AtomicU64, Ordering, UnsafeCell, planted};
 
 /// The tag of a slot that is taken has this bit, and [`POLL`] if by a poll; the bits below count those who had it. No key of a list

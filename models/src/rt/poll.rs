@@ -1,0 +1,16 @@
+//! The crate's `rt::poll`, as far as it is modelled.
+
+#[path = "../../../src/rt/poll/closings.rs"]
+pub(crate) mod closings;
+#[path = "../../../src/rt/poll/poll_cache.rs"]
+pub(crate) mod poll_cache;
+#[path = "../../../src/rt/poll/poll_desc.rs"]
+pub(crate) mod poll_desc;
+#[path = "../../../src/rt/poll/role.rs"]
+pub(crate) mod role;
+#[path = "../../../src/rt/poll/side.rs"]
+pub(crate) mod side;
+#[path = "../../../src/rt/poll/wait_slot.rs"]
+pub(crate) mod wait_slot;
+#[path = "../../../src/rt/poll/waiting.rs"]
+mod waiting;
