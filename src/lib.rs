@@ -1,5 +1,13 @@
-//! An async runtime and network library for Linux: async-std's API with the semantics of Go's sockets. Sockets have deadlines, a close
-//! wakes every waiter, any number of tasks read and write one handle, and I/O stays responsive while tasks block or hog their threads.
+//! An async runtime and networking library for Linux. It has async-std's API on top of a design
+//! taken from Go's network stack.
+//!
+//! * Every socket has deadlines. They apply to operations that already wait and to code that does
+//!   not know about them, such as a TLS or HTTP library that holds the stream.
+//! * Closing a socket wakes every operation that waits on it.
+//! * Every method takes `&self`: any number of tasks read and write one handle concurrently.
+//! * I/O stays responsive while tasks block or hog their threads.
+//!
+//! An echo server that drops clients after 30 seconds of silence:
 //!
 //! ```
 //! use netpoll::{net::TcpListener, prelude::*, task};
@@ -36,35 +44,51 @@
 //! ```
 //!
 //! # Map
-//! * [`net`]: `TcpListener`, `TcpStream`, `UdpSocket`; what they are opened with, `ListenConfig` and `Dialer`; names, errors, sockets from a
-//!   service manager, `pipe` (a connection in memory). [`os::unix::net`], also as [`unix`]: Unix sockets.
-//! * [`io`]: the traits, their extensions, buffers, `copy`, `timeout`, `AsyncFd` (any descriptor);
-//!   [`stream`] and [`future`] likewise; [`prelude`] brings the traits in.
-//! * [`task`]: `spawn`, `block_on`, `sleep`, `spawn_blocking`, names and locals; [`time`]: a resettable sleep.
-//! * [`rt`]: settings, counters, shutdown. The runtime starts at its first use.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`net`] | `TcpListener`, `TcpStream`, `UdpSocket`; `ListenConfig` and `Dialer` to open them with options; name resolution; errors; socket activation; `pipe`, a connection in memory |
+//! | [`os::unix::net`], also [`unix`] | Unix-domain sockets |
+//! | [`io`] | the I/O traits and their extension methods, buffers, `copy`, `timeout`; `AsyncFd` for any other descriptor |
+//! | [`stream`], [`future`] | the `Stream` and `Future` traits and their extension methods |
+//! | [`prelude`] | all these traits, for `use netpoll::prelude::*` |
+//! | [`task`] | `spawn`, `block_on`, `sleep`, `spawn_blocking`, task names and task locals |
+//! | [`time`] | a resettable sleep |
+//! | [`rt`] | settings, metrics and shutdown of the runtime, which starts when it is first used |
 //!
 //! # Features
-//! * `attributes` (on by default): `#[netpoll::main]`, `#[netpoll::test]`.
-//! * `hickory`: `net::Resolver`, DNS over our own sockets: a look-up parks no thread and can be cancelled.
-//! * `hyper`: hyper 1.x on our streams, and an HTTP/1 and HTTP/2 server, in `netpoll::hyper`.
+//! * `attributes` (on by default): `#[netpoll::main]` and `#[netpoll::test]`.
+//! * `hickory`: `net::Resolver`, a DNS client over this crate's sockets. A look-up occupies no
+//!   thread and can be cancelled.
+//! * `hyper`: hyper 1.x on this crate's streams, and an HTTP/1 and HTTP/2 server, in
+//!   `netpoll::hyper`.
 //! * `quinn`: QUIC by quinn on [`net::UdpSocket`], in `netpoll::quinn`.
-//! * `signal`: the signals of the process as streams, in `netpoll::signal`.
+//! * `signal`: process signals as streams, in `netpoll::signal`.
+//! * `tower`: tower services, such as an axum `Router`, on the HTTP server, with
+//!   `netpoll::hyper::serve_tower`.
+//! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for this crate's streams and for references
+//!   to them, without tokio's runtime. Crates such as h2 and tokio-postgres take these streams as
+//!   they are.
 //! * `tower`: tower services, such as an axum `Router`, on the HTTP server: `netpoll::hyper::serve_tower`.
-//! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for our streams and references to them, without tokio's runtime: h2, tokio-postgres and
-//!   the like take our streams as they are.
-//!
 //! # Guarantees
-//! * No operation touches a descriptor that was closed and reused; a close ends when the descriptor is gone.
-//! * A future of this crate can be dropped at any await: the socket stays usable, no wake-up is lost. (A [`write_all`] under
-//!   way has written a part.)
-//! * `write_all` of several tasks on one stream do not interleave.
-//! * An expired deadline fails every operation, those that wait included, until it is moved; data that is there is kept.
+//! * No operation touches a descriptor that was closed and reused. A close completes when the
+//!   descriptor is closed.
+//! * Every future of this crate can be dropped at any await point: the socket stays usable and no
+//!   wake-up is lost. (A [`write_all`] in progress may have written part of its buffer.)
+//! * Concurrent `write_all` calls on one stream do not interleave.
+//! * An expired deadline fails every operation, including those that wait, until the deadline is
+//!   moved. Received data is kept.
 //! * Sockets and sleeps work under any executor.
-//! * A panic stays in its task. Nothing a peer does panics or grows a queue without bound.
+//! * A panic stays in its task. No peer can cause a panic or grow a queue without bound.
 //! * With no traffic and no timer due, no thread runs.
 //!
-//! What is not in this list (the order in which tasks run, numbers of threads, which counter moves when) is behaviour at the time of
-//! writing.
+//! Anything else (the order in which tasks run, the number of threads, when a counter moves) may
+//! change.
+//!
+//! # Limits
+//! Linux 4.5 or later. At most 2²⁴ sockets and 512 worker threads per process, spare ones included.
+//! The runtime does not work in a child of fork(2) that does not call exec(2); operations there
+//! return an error.
 //!
 //! # Limits
 //! Linux 4.5 or later. 2²⁴ sockets, 512 workers, spare ones included. Not usable in a child of fork(2) that does not call exec(2): operations
@@ -72,7 +96,7 @@
 //!
 //! [`write_all`]: net::TcpStream::write_all
 #![deny(unsafe_code)]
-// docs.rs sets `docsrs`: items show the feature that they need.
+// docs.rs sets `docsrs`; each item then shows the feature that it requires.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod sync;
@@ -105,7 +129,7 @@ pub use os::unix::net as unix;
 #[doc(no_inline)]
 pub use std::{write, writeln};
 
-/// What macros of this crate expand to.
+/// Items that the macros of this crate expand to.
 #[doc(hidden)]
 pub mod __private {
     pub use std::format;

@@ -1,11 +1,13 @@
-//! From what the user wrote to socket addresses.
+//! Conversion of user-supplied addresses to socket addresses.
 //!
-//! [`ToSocketAddrs`] is async-std's trait: open, with a nameable future. Literals are answered at once, on the spot.
-//! Names go to `net::resolve`, so they follow the host's configuration (hosts file, search list, address order). What
-//! is not an address at all is told apart before a thread is bothered, with Go's texts.
+//! [`ToSocketAddrs`] is async-std's trait: it can be implemented by users, and its future has a
+//! name. Literal addresses are answered immediately. Names go to `net::resolve`, so they follow the
+//! host's configuration (hosts file, search list, address order). Text that cannot be an address is
+//! rejected without using a thread, with Go's error texts.
 //!
 //! # Cancellation
-//! Dropping the future abandons the look-up: getaddrinfo cannot be interrupted, its thread finishes.
+//! Dropping the future abandons the look-up. getaddrinfo(3) cannot be interrupted, so its thread
+//! runs to the end.
 
 use std::error::Error;
 use std::fmt;
@@ -21,15 +23,17 @@ use crate::rt::context;
 use crate::sys::names;
 use crate::task::{JoinHandle, spawn_lookup};
 
-/// What can be turned into socket addresses, perhaps by resolving a name: the asynchronous [`std::net::ToSocketAddrs`].
+/// Converts a value to socket addresses, possibly by a name look-up: the asynchronous
+/// [`std::net::ToSocketAddrs`].
 ///
-/// Implemented for addresses, `(ip, port)`, `(host, port)`, `"host:port"` and slices of addresses. IPv6 addresses stand
-/// in brackets before a port: `"[::1]:80"`.
+/// Implemented for addresses, `(ip, port)`, `(host, port)`, `"host:port"` and slices of addresses.
+/// An IPv6 address before a port is in brackets: `"[::1]:80"`.
 ///
 /// # Errors
-/// * kind [`InvalidInput`](ErrorKind::InvalidInput), an [`AddrError`] inside: the text is not an address and cannot
-///   become one;
-/// * otherwise the resolver's: could not resolve address `"host:port"`, with its reason as the source.
+/// * Returns [`InvalidInput`](ErrorKind::InvalidInput) with an [`AddrError`] inside if the text is
+///   not an address and cannot become one.
+/// * Otherwise returns the resolver's error: could not resolve address `"host:port"`, with the
+///   reason as its source.
 ///
 /// # Examples
 /// ```
@@ -41,7 +45,7 @@ use crate::task::{JoinHandle, spawn_lookup};
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 ///
-/// An implementation for a type of one's own:
+/// An implementation for your own type:
 /// ```
 /// use netpoll::net::{SocketAddr, ToSocketAddrs, ToSocketAddrsFuture};
 ///
@@ -56,28 +60,28 @@ use crate::task::{JoinHandle, spawn_lookup};
 /// }
 /// ```
 pub trait ToSocketAddrs {
-    /// The addresses.
+    /// The iterator over the addresses.
     type Iter: Iterator<Item = SocketAddr>;
 
-    /// Starts resolving. The iterator may be empty.
+    /// Starts the conversion. The iterator may be empty.
     fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter>;
 
-    /// The host name and the port, where this is a name that the host's resolver is to look up: a
-    /// [`Dialer`](crate::net::Dialer) then begins with the addresses that come first. None, as by default, has it await
-    /// [`to_socket_addrs`](ToSocketAddrs::to_socket_addrs).
+    /// Returns the host name and the port if this is a name for the host's resolver. A
+    /// [`Dialer`](crate::net::Dialer) then starts with the first addresses that arrive. With
+    /// `None`, the default, it awaits [`to_socket_addrs`](ToSocketAddrs::to_socket_addrs).
     fn host_and_port(&self) -> Option<(&str, u16)> {
         None
     }
 }
 
-/// The answer of [`ToSocketAddrs::to_socket_addrs`], now or later.
+/// The result of [`ToSocketAddrs::to_socket_addrs`].
 ///
 /// # Cancel safety
-/// Dropping it abandons the look-up; a thread of the pool that has begun finishes.
+/// Dropping it abandons the look-up. A thread that has begun runs to the end.
 #[must_use = "futures do nothing unless awaited"]
 pub struct ToSocketAddrsFuture<I> {
     state: State<I>,
-    /// An answer that is there was kept back once, so that the task yields.
+    /// Whether an available answer was held back once, so that the task yields.
     refused: bool,
 }
 
@@ -93,11 +97,11 @@ enum State<I> {
     Done,
 }
 
-// No field is ever pinned: a handle is `Unpin`, and a result is moved out.
+// No field is pinned: a join handle is `Unpin`, and a result is moved out.
 impl<I> Unpin for ToSocketAddrsFuture<I> {}
 
 impl<I> ToSocketAddrsFuture<I> {
-    /// An answer that is there.
+    /// Creates a future that is ready with `result`.
     pub fn ready(result: io::Result<I>) -> ToSocketAddrsFuture<I> {
         ToSocketAddrsFuture::new(State::Ready(result))
     }
@@ -106,7 +110,7 @@ impl<I> ToSocketAddrsFuture<I> {
         ToSocketAddrsFuture { state, refused: false }
     }
 
-    /// An answer that `resolve` finds on a thread for name look-ups.
+    /// Creates a future that runs `resolve` on a thread for name look-ups.
     pub fn blocking(resolve: impl FnOnce() -> io::Result<I> + Send + 'static) -> ToSocketAddrsFuture<I>
     where
         I: Send + 'static,
@@ -119,7 +123,7 @@ impl<I: Iterator<Item = SocketAddr>> Future for ToSocketAddrsFuture<I> {
     type Output = io::Result<I>;
 
     /// # Panics
-    /// When it is polled again after it was ready.
+    /// Panics if it is polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<I>> {
         if matches!(self.state, State::Ready(_)) {
             ready!(context::poll_budget(cx, &mut self.refused));
@@ -129,12 +133,13 @@ impl<I: Iterator<Item = SocketAddr>> Future for ToSocketAddrsFuture<I> {
 }
 
 impl<I: Iterator<Item = SocketAddr>> ToSocketAddrsFuture<I> {
-    /// The answer, for an operation that takes from the task's budget by itself.
+    /// Returns the answer without taking from the task's budget, for an operation that does so
+    /// itself.
     pub(super) async fn answer(mut self) -> io::Result<I> {
         poll_fn(|cx| self.poll_answer(cx)).await
     }
 
-    /// [`answer`](ToSocketAddrsFuture::answer) for a future of one's own.
+    /// Polls for the answer like [`answer`](ToSocketAddrsFuture::answer).
     pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<I>> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Ready(result) => Poll::Ready(result),
@@ -170,10 +175,10 @@ impl<I> fmt::Debug for ToSocketAddrsFuture<I> {
     }
 }
 
-/// A text that is no address, and why.
+/// A text that is not an address, with the reason.
 ///
-/// Prints as Go's `net.AddrError` does: `address 127.0.0.1: missing port in address`. It is found inside an
-/// [`io::Error`] of kind [`InvalidInput`](ErrorKind::InvalidInput).
+/// It is printed as Go's `net.AddrError`: `address 127.0.0.1: missing port in address`. It is found
+/// inside an [`io::Error`] of kind [`InvalidInput`](ErrorKind::InvalidInput).
 ///
 /// # Examples
 /// ```
@@ -186,6 +191,7 @@ impl<I> fmt::Debug for ToSocketAddrsFuture<I> {
 /// assert_eq!(error.to_string(), "address 99999: invalid port");
 /// # });
 /// ```
+#[doc(alias = "net.AddrError")]
 #[derive(Clone, PartialEq, Eq)]
 pub struct AddrError {
     addr: String,
@@ -193,17 +199,17 @@ pub struct AddrError {
 }
 
 impl AddrError {
-    /// The part of the text that is wrong.
+    /// Returns the part of the text that is wrong.
     pub fn addr(&self) -> &str {
         &self.addr
     }
 
-    /// What is wrong with it.
+    /// Returns the reason.
     pub fn reason(&self) -> &str {
         self.why
     }
 
-    /// No address at all.
+    /// Returns the error of an empty address.
     #[cold]
     pub(crate) fn missing() -> io::Error {
         AddrError::new("", "missing address").into()
@@ -221,7 +227,7 @@ impl fmt::Display for AddrError {
     }
 }
 
-/// The text of the error: `main` prints the error that it returns by `Debug`.
+/// Prints the text of the error, because `main` prints a returned error with `Debug`.
 impl fmt::Debug for AddrError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -236,7 +242,7 @@ impl From<AddrError> for io::Error {
     }
 }
 
-/// A name that the resolver has no addresses for; its text is async-std's.
+/// A name for which the resolver has no addresses. Its text is async-std's.
 struct ResolveError {
     /// The address, quoted as it is printed.
     quoted: String,
@@ -249,7 +255,8 @@ impl fmt::Display for ResolveError {
     }
 }
 
-/// The text of the error and its reason: `main` prints the error that it returns by `Debug`.
+/// Prints the text of the error and its reason, because `main` prints a returned error with
+/// `Debug`.
 impl fmt::Debug for ResolveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}: {}", self.error)
@@ -268,13 +275,14 @@ impl From<ResolveError> for io::Error {
     }
 }
 
-/// The reason alone, for an error that says by itself what was asked for: async-std's text has the address and hides the reason.
+/// Extracts the reason for an error that names the address itself; async-std's text has the address
+/// and hides the reason.
 #[cold]
 pub(super) fn reason(error: io::Error) -> io::Error {
     error.downcast::<ResolveError>().map_or_else(|error| error, |resolve| resolve.error)
 }
 
-/// The addresses of a host.
+/// Looks up the addresses of a host.
 fn look_up(host: &str, port: u16, quoted: String) -> ToSocketAddrsFuture<vec::IntoIter<SocketAddr>> {
     ToSocketAddrsFuture::new(State::LookingUp { addrs: Addrs::new(host, port), quoted, iter: |addrs| addrs })
 }
@@ -283,8 +291,9 @@ fn ready(result: Result<SocketAddr, AddrError>) -> ToSocketAddrsFuture<vec::Into
     ToSocketAddrsFuture::ready(result.map(|addr| vec![addr].into_iter()).map_err(io::Error::from))
 }
 
-/// The address that `host` is the text of: an IP address, or an IPv6 address with a zone (RFC 4007, section 11), which is the name
-/// or the number of an interface. None for all else, and for the name of an interface that this host does not have.
+/// Parses `host` as an IP address, or as an IPv6 address with a zone (RFC 4007, section 11): the
+/// name or the number of an interface. Returns `None` for anything else and for an interface that
+/// this host does not have.
 pub(crate) fn literal(host: &str, port: u16) -> Option<SocketAddr> {
     if let Ok(ip) = host.parse() {
         return Some(SocketAddr::new(ip, port));
@@ -296,7 +305,7 @@ pub(crate) fn literal(host: &str, port: u16) -> Option<SocketAddr> {
     Some(SocketAddrV6::new(ip, port, 0, scope).into())
 }
 
-/// What a text says.
+/// The result of parsing a text.
 enum Parsed<'a> {
     Literal(SocketAddr),
     Name(&'a str, u16),
@@ -331,7 +340,7 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// Splits `host:port` as Go's `SplitHostPort` does: the port after the last colon, an IPv6 host in brackets.
+/// Splits `host:port` like Go's `SplitHostPort`: at the last colon, with an IPv6 host in brackets.
 fn split_host_port(text: &str) -> Result<(&str, &str), AddrError> {
     const MISSING_PORT: &str = "missing port in address";
     const TOO_MANY_COLONS: &str = "too many colons in address";
@@ -378,7 +387,7 @@ impl ToSocketAddrs for SocketAddr {
     }
 }
 
-/// Implementations for what is a `SocketAddr` but for its type.
+/// Implements the trait for types that convert to `SocketAddr`.
 macro_rules! literal {
     ($($ty:ty),*) => {$(
         impl ToSocketAddrs for $ty {
@@ -486,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn literals_are_answered_without_a_thread() {
+    fn literals_resolve_without_a_thread() {
         let (v4, v6) = (Ipv4Addr::new(10, 0, 0, 1), Ipv6Addr::LOCALHOST);
         let (first, second) = (SocketAddr::from((v4, 80)), SocketAddr::from((v6, 81)));
         let reference: &&str = &"[::1]:81";
@@ -514,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_does_not_exist_names_itself_and_keeps_the_reason() {
+    fn lookup_errors_name_the_host_and_keep_the_reason() {
         let name = "no-such-host.invalid";
         let error = block_on(format!("{name}:80").to_socket_addrs()).unwrap_err();
         assert_eq!(error.to_string(), format!("could not resolve address `\"{name}:80\"`"));
@@ -525,7 +534,7 @@ mod tests {
 
     /// Go's texts (net/ipsock.go, ip_test.go).
     #[test]
-    fn what_is_no_address_is_a_typed_error() {
+    fn invalid_addresses_are_addr_errors() {
         let texts = [
             ("", "missing address"),
             ("127.0.0.1", "address 127.0.0.1: missing port in address"),
@@ -559,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn the_future_is_send_and_says_its_state() {
+    fn the_future_is_send_and_debug_prints_its_state() {
         fn assert_send<T: Send>(_: &T) {}
         let future = "localhost:1".to_socket_addrs();
         assert_send(&future);

@@ -1,6 +1,8 @@
-//! `Conn` and `Listener`: what handlers and servers need of a connection, whatever it is made of.
+//! [`Conn`] and [`Listener`]: traits over all connection and listener types, for generic handlers
+//! and servers.
 //!
-//! Go's `net.Conn` and `net.Listener`. The traits add nothing to the types that implement them: each method is the type's own.
+//! They correspond to Go's `net.Conn` and `net.Listener`. Each method calls the method of the same
+//! name of the type.
 
 use std::fmt;
 use std::future::Future;
@@ -16,10 +18,11 @@ use super::pipe::Pipe;
 use super::tcp::{Incoming, TcpListener, TcpStream};
 use crate::unix::{self, UnixListener, UnixStream};
 
-/// A connection: a stream of bytes in both directions with deadlines and a close that wakes waiters.
+/// A connection: a bidirectional byte stream with deadlines and a close that wakes waiters.
 ///
-/// [`TcpStream`], [`UnixStream`] and [`Pipe`] implement it, so a handler that takes any `Conn` is tested in memory and serves both kinds
-/// of sockets. Implement it for a type of your own by passing each call on.
+/// [`TcpStream`], [`UnixStream`] and [`Pipe`] implement it. A handler that takes any `Conn` can be
+/// tested in memory and serves both kinds of sockets. To implement it for a wrapper type, forward
+/// each call.
 ///
 /// Any number of tasks may call these methods at the same time.
 ///
@@ -58,34 +61,38 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     /// Reads up to `buf.len()` bytes, waiting until at least one is available. Returns the number of bytes read; 0 means end of stream.
     ///
     /// # Errors
-    /// The OS error; `TimedOut` past the read deadline; a [closed](crate::net::is_closed) error after [`force_close`](Conn::force_close).
+    /// Returns the OS error, `TimedOut` after the read deadline, or a
+    /// [closed](crate::net::is_closed) error after [`force_close`](Conn::force_close).
     ///
     /// # Cancel safety
-    /// Dropping the future loses no data.
+    /// If the future is dropped, no data is lost.
     fn read(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> + Send;
 
-    /// Writes some of `buf`, waiting until there is room for at least one byte. Returns the number of bytes written.
+    /// Writes up to `buf.len()` bytes, waiting until there is room for at least one. Returns the
+    /// number of bytes written.
     ///
     /// # Errors
-    /// As [`read`](Conn::read), with the write deadline; `BrokenPipe` and `ConnectionReset` when the peer is gone.
+    /// Same as [`read`](Conn::read), with the write deadline; `BrokenPipe` or `ConnectionReset` if
+    /// the peer is gone.
     ///
     /// # Cancel safety
-    /// Dropping the future before it is ready writes nothing.
+    /// If the future is dropped, nothing was written.
     fn write(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> + Send;
 
     /// Writes all of `buf`. Concurrent calls do not interleave.
     ///
     /// # Errors
-    /// As [`write`](Conn::write); a part may have been written then.
+    /// Same as [`write`](Conn::write). Part of `buf` may have been written.
     ///
     /// # Cancel safety
-    /// Dropping the future may have written a part.
+    /// Not cancel safe: part of `buf` may have been written.
     fn write_all(&self, buf: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Sets the moment after which reads and writes fail with `TimedOut`, those that wait included; `None` clears it.
+    /// Sets the time after which reads and writes fail with `TimedOut`, including those that
+    /// already wait; `None` removes it.
     ///
     /// # Errors
-    /// A [closed](crate::net::is_closed) error after [`force_close`](Conn::force_close).
+    /// Returns a [closed](crate::net::is_closed) error after [`force_close`](Conn::force_close).
     #[doc(alias = "SetDeadline")]
     fn set_deadline(&self, deadline: Option<Instant>) -> io::Result<()> {
         self.set_read_deadline(deadline)?;
@@ -100,21 +107,23 @@ pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'sta
     #[doc(alias = "SetWriteDeadline")]
     fn set_write_deadline(&self, deadline: Option<Instant>) -> io::Result<()>;
 
-    /// Returns the address of this end, if it has one.
+    /// Returns the local address, if there is one.
     fn local(&self) -> Option<Addr>;
 
-    /// Returns the address of the other end, if it has one.
+    /// Returns the peer's address, if there is one.
     fn peer(&self) -> Option<Addr>;
 
-    /// Ends the writing direction: the peer reads end of stream after what was written.
+    /// Shuts down the writing side: the peer reads the data written before, then end of stream.
     ///
     /// # Errors
-    /// The OS error, or a [closed](crate::net::is_closed) error after [`force_close`](Conn::force_close).
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after
+    /// [`force_close`](Conn::force_close).
     #[doc(alias = "CloseWrite")]
     fn close_write(&self) -> io::Result<()>;
 
-    /// Closes the connection for all its handles. Operations that wait fail with a [closed](crate::net::is_closed) error. Returns at once;
-    /// the future ends when the descriptor is gone.
+    /// Closes the connection for all its handles. Operations that wait return a
+    /// [closed](crate::net::is_closed) error. The close begins at once; the future completes when
+    /// the descriptor is closed.
     fn force_close(&self) -> impl Future<Output = io::Result<()>> + Send + use<Self>;
 }
 
@@ -185,18 +194,19 @@ conn!(Pipe, |_: &Pipe| None, |_: &Pipe| None, Pipe::close_write);
 /// Source: Go's net.Listener.
 #[doc(alias = "net.Listener")]
 pub trait Listener: Send + Sync + 'static {
-    /// The connections.
+    /// The connection type.
     type Conn: Conn + Clone;
 
-    /// The stream of connections that [`incoming`](Listener::incoming) returns.
+    /// The stream type of [`incoming`](Listener::incoming).
     type Incoming<'a>: Stream<Item = io::Result<Self::Conn>> + Send + Unpin
     where
         Self: 'a;
 
-    /// Returns a stream of connections. It waits where no descriptor is left, and ends after [`close`](Listener::close).
+    /// Returns a stream of connections. It waits while no descriptor is available, and ends after
+    /// [`close`](Listener::close).
     fn incoming(&self) -> Self::Incoming<'_>;
 
-    /// Stops listening. The future ends when the address is free.
+    /// Stops listening. The future completes when the address is free.
     fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<Self>;
 }
 

@@ -1,15 +1,16 @@
-//! `Dialer`: a connect with more to say than where to.
+//! [`Dialer`]: connecting with a timeout, options and several addresses at once.
 //!
-//! What is done to each socket is the [`Recipe`]; which addresses, in which order and until when is decided here. One
-//! address is dialled as `TcpStream::connect` does. Several are raced ([`happy_eyeballs`](super::happy_eyeballs)), as
-//! they come in if a name is looked up, or tried one after the other.
+//! [`Recipe`] says how each socket is set up. The dialer decides which addresses are dialled, in
+//! which order and until when. One address is dialled as `TcpStream::connect` does. Several are
+//! raced ([`happy_eyeballs`](super::happy_eyeballs)) as they arrive from the look-up, or tried one
+//! after the other.
 //!
 //! # Cancellation
-//! Dropping the future closes every socket that it has begun to connect and abandons its look-ups.
+//! Dropping the future closes every socket that has begun to connect and abandons the look-ups.
 //!
 //! # Compared with Go (net/dial.go)
-//! `net.Dialer`, with RFC 8305 where Go follows RFC 6555. The timeout covers the look-up there too. A dial that has
-//! ended well is not undone: neither deadline nor cancellation reach the connection.
+//! This is `net.Dialer`, with RFC 8305 where Go follows RFC 6555. As in Go, the timeout covers the
+//! look-up. Deadline and cancellation do not affect a connection that has been established.
 
 use std::fmt;
 use std::future::Future;
@@ -36,8 +37,8 @@ use super::{AddrError, KeepAlive, TcpStream, ToSocketAddrs, ToSocketAddrsFuture,
 use crate::sys::{option, socket};
 use crate::time::Sleep;
 
-/// Connects to TCP addresses, with a time for all of it, a local address, options before the connect, and several
-/// addresses raced.
+/// Connects to TCP addresses with a timeout, a local address, socket options and racing of several
+/// addresses.
 ///
 /// ```text
 /// option           default              says
@@ -52,17 +53,18 @@ use crate::time::Sleep;
 /// control          none                 a function that is called with each socket before it connects
 /// ```
 ///
-/// A `Dialer` is a value: cheap to clone, and one serves any number of dials at the same time.
+/// A `Dialer` is a value: cheap to clone, and usable for any number of concurrent dials.
 ///
 /// # Several addresses
-/// A name that has several is dialled by Happy Eyeballs, version 2 (RFC 8305): the addresses in the host's order, with the
-/// families alternating; the next begins when one has failed or after the stagger, without giving up those under
-/// way; the first connection wins and the others are closed. The addresses are taken as they come in, so that a DNS
-/// server which is silent about one family delays nobody by more than 50 ms. (`TcpStream::connect` tries one after the
+/// A name with several addresses is dialled by Happy Eyeballs version 2 (RFC 8305). Addresses are
+/// tried in the host's order with the families alternating. The next attempt begins when one has
+/// failed or after the stagger, while earlier attempts go on. The first connection wins and the
+/// others are closed. Addresses are used as they arrive, so a DNS server that does not answer for
+/// one family delays the dial by at most 50 ms. (`TcpStream::connect` tries one address after the
 /// other, as std does.)
 ///
-/// With [`stagger(None)`](Dialer::stagger) one is tried after the other, and each gets its share of what is left of
-/// the time, 2 s at least while there are so many.
+/// With [`stagger(None)`](Dialer::stagger) addresses are tried one after the other. Each gets an
+/// equal share of the remaining time, and at least 2 s while that much is left.
 ///
 /// Source: `net.Dialer` of Go.
 ///
@@ -81,6 +83,8 @@ use crate::time::Sleep;
 /// assert_eq!(stream.peer_addr()?, listener.local_addr()?);
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
+#[doc(alias = "net.Dialer")]
+#[doc(alias = "TcpSocket")]
 #[derive(Clone, Debug)]
 #[must_use = "a dialer does nothing until `dial` is called"]
 pub struct Dialer {
@@ -92,81 +96,88 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// With the defaults: no timeout but the kernel's (about two minutes an address), Go's options, a stagger of 250 ms.
+    /// Creates a dialer with the defaults: no timeout except the kernel's (about two minutes per
+    /// address), Go's socket options, and a stagger of 250 ms.
     pub const fn new() -> Dialer {
         Dialer { timeout: None, deadline: None, stagger: Some(STAGGER), oracle: Oracle::Host, recipe: Recipe::new() }
     }
 
-    /// How long each dial may take, from the call of [`dial`](Dialer::dial): look-up and all addresses together. With
-    /// zero every dial times out.
+    /// Sets the time limit of each dial, counted from the call of [`dial`](Dialer::dial). It covers
+    /// the look-up and all addresses. With zero every dial times out.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Dialer {
         self.timeout = timeout.into();
         self
     }
 
-    /// Until when dials may take. The earlier of this and the timeout counts; in the past, every dial times out.
+    /// Sets the time at which dials end. If a timeout is set as well, the earlier one applies. With
+    /// a time in the past every dial times out.
     pub fn deadline(mut self, deadline: impl Into<Option<Instant>>) -> Dialer {
         self.deadline = deadline.into();
         self
     }
 
-    /// The address that connections come from; port 0 lets the kernel choose one.
+    /// Sets the local address of connections. With port 0 the kernel chooses a port.
     ///
-    /// Remote addresses of the other family are passed over. With a port, each is tried once: what may be wrong with a
-    /// port that the kernel chose (a connection to itself, EADDRNOTAVAIL) is not tried again. Sockets with a port have SO_REUSEADDR
-    /// set, so that the attempts of one dial share it. Connections to different addresses may share it too; a socket that
-    /// listens at the port, or has it without that option, is in the way (`AddrInUse`).
+    /// Remote addresses of the other family are skipped. With a fixed port, each remote address is
+    /// tried only once: errors that a port chosen by the kernel can cause (a connection to itself,
+    /// EADDRNOTAVAIL) are not retried. Sockets with a fixed port have SO_REUSEADDR set, so that the
+    /// attempts of one dial can share it. Connections to different addresses can share it too. A
+    /// socket that listens at the port, or that uses it without the option, causes `AddrInUse`.
+    #[doc(alias = "bind")]
     pub fn local_addr(mut self, addr: impl Into<Option<SocketAddr>>) -> Dialer {
         self.recipe.local = addr.into();
         self
     }
 
-    /// Keep-alive of the connections, or (`None`) that there is none.
+    /// Sets keep-alive of the connections; `None` turns it off.
     pub fn keepalive(mut self, keepalive: impl Into<Option<KeepAlive>>) -> Dialer {
         self.recipe.keepalive = Some(keepalive.into());
         self
     }
 
-    /// Whether sockets begin with Go's options, TCP_NODELAY and keep-alive. Without them they are as the kernel makes
-    /// them, but for what else is asked for here, and a dial costs five system calls less.
+    /// Sets whether sockets begin with Go's options, TCP_NODELAY and keep-alive. Without them,
+    /// sockets have the kernel's defaults and the options set here, and a dial makes five system
+    /// calls less.
     pub fn defaults(mut self, defaults: bool) -> Dialer {
         self.recipe.defaults = defaults;
         self
     }
 
-    /// How long one address may go without an answer before the next is tried beside it. `None` tries one after the
-    /// other.
+    /// Sets how long an attempt may go unanswered before the next address is tried in parallel.
+    /// `None` tries addresses one after the other.
     ///
-    /// Where a deadline would leave some address no turn, the stagger is shorter, 10 ms at least.
+    /// If a deadline would leave some addresses untried, the stagger is reduced, down to 10 ms.
     pub fn stagger(mut self, stagger: impl Into<Option<Duration>>) -> Dialer {
         self.stagger = stagger.into();
         self
     }
 
-    /// Asks for Multipath TCP (RFC 8684, Linux 5.6). Where this host has it not, the socket is a plain one; where the peer
-    /// has it not, the connection is.
+    /// Requests multipath TCP (RFC 8684, Linux 5.6). If this host does not support it, the socket
+    /// is a TCP socket; if the peer does not, the connection falls back to TCP.
     pub fn multipath(mut self, multipath: bool) -> Dialer {
         self.recipe.multipath = multipath;
         self
     }
 
-    /// Sends the first data with the first packet, to peers that have agreed to it in an earlier connection (TCP Fast
-    /// Open: TCP_FASTOPEN_CONNECT, tcp(7), Linux 4.11).
+    /// Sends the first data in the SYN to peers that agreed to it in an earlier connection (TCP
+    /// Fast Open: TCP_FASTOPEN_CONNECT, tcp(7), Linux 4.11).
     ///
-    /// With such a peer a dial returns at once and proves nothing, and a race ends at its first address. The connection begins with the
-    /// first write, which takes its data along, or with the first operation that has to wait, without data: so a server that speaks
-    /// first is heard, and what is written after such a wait is not sent early. Whether there is anybody shows then; until then
-    /// [`peer_addr`](TcpStream::peer_addr) is `NotConnected`. The data may arrive twice, so they should ask for nothing that must
-    /// happen once.
+    /// For such a peer a dial returns immediately without contacting it, and a race ends at its
+    /// first address. The connection begins with the first write, which carries its data, or with
+    /// the first operation that waits, without data. A server that speaks first is therefore heard,
+    /// but data written after such a wait is not sent early. Whether the peer answers is known only
+    /// then; until then [`peer_addr`](TcpStream::peer_addr) returns `NotConnected`. The data may
+    /// arrive twice, so it must be safe to process twice.
     pub fn fast_open(mut self, fast_open: bool) -> Dialer {
         self.recipe.fast_open = fast_open;
         self
     }
 
-    /// Calls `control` with each socket before it is bound and connected, after the other options were set: with the network
-    /// (`tcp4` or `tcp6`), the address it is for, and the descriptor. An error ends the attempt and becomes the dial's.
+    /// Calls `control` with each socket after the other options are set and before it is bound and
+    /// connected. Its arguments are the network (`tcp4` or `tcp6`), the remote address and the
+    /// descriptor. An error ends the attempt and becomes the error of the dial.
     ///
-    /// It runs on the thread that polls the dial and must not block. (Go: `Dialer.Control`.)
+    /// The hook runs on the thread that polls the dial and must not block. (Go: `Dialer.Control`.)
     ///
     /// # Examples
     /// ```
@@ -181,6 +192,7 @@ impl Dialer {
     /// dialer.dial(listener.local_addr()?).await?;
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "Dialer.Control")]
     pub fn control(
         mut self,
         control: impl Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send + Sync + 'static,
@@ -189,7 +201,7 @@ impl Dialer {
         self
     }
 
-    /// Looks names up with `resolver` instead of the host's name service.
+    /// Uses `resolver` for name look-ups instead of the host's name service.
     #[cfg(feature = "hickory")]
     pub fn resolver(mut self, resolver: super::Resolver) -> Dialer {
         self.oracle = Oracle::Native(resolver);
@@ -199,16 +211,18 @@ impl Dialer {
     /// Connects to one of `addrs`.
     ///
     /// # Errors
-    /// An [`OpError`](crate::net::OpError) `dial tcp …`:
-    /// * of the first attempt that failed where all did: `dial tcp ADDR: connect: connection refused`;
-    /// * past the timeout or deadline, of kind `TimedOut`: `dial tcp ADDR: i/o timeout`, or
-    ///   `dial tcp: lookup HOST: i/o timeout` if there was no address yet;
-    /// * with a [`LookupError`] or an [`AddrError`] inside where there is no address: `dial tcp: lookup HOST: no such
-    ///   host`, `dial tcp: missing address`, `dial tcp: address LOCAL: no suitable address found` when none is of the
-    ///   local address' family.
+    /// Returns an [`OpError`](crate::net::OpError) `dial tcp …`:
+    /// * if all attempts failed, the error of the first: `dial tcp ADDR: connect: connection
+    ///   refused`;
+    /// * after the timeout or deadline, of kind `TimedOut`: `dial tcp ADDR: i/o timeout`, or `dial
+    ///   tcp: lookup HOST: i/o timeout` if there was no address yet;
+    /// * if there is no address, with a [`LookupError`] or an [`AddrError`] inside: `dial tcp:
+    ///   lookup HOST: no such host`, `dial tcp: missing address`, or `dial tcp: address LOCAL: no
+    ///   suitable address found` if no address is of the local address's family.
     ///
     /// # Cancel safety
     /// Dropping the future closes its sockets and abandons its look-ups.
+    #[doc(alias = "DialContext")]
     pub async fn dial<A: ToSocketAddrs>(&self, addrs: A) -> io::Result<TcpStream> {
         let deadline = self.ends();
         let mut source = Source::new(&addrs, self, deadline);
@@ -226,7 +240,7 @@ impl Dialer {
             }
         };
         let no_address = || match self.recipe.local {
-            // Whether none was left or there was none: the list alone does not say.
+            // The list alone does not tell an empty list from one that was filtered to nothing.
             Some(local) => AddrError::new(&local.to_string(), "no suitable address found").into(),
             None => AddrError::missing(),
         };
@@ -234,14 +248,14 @@ impl Dialer {
         Ok(TcpStream::from_net_fd(fd))
     }
 
-    /// When a dial that begins now ends.
+    /// Returns the time at which a dial that begins now ends.
     fn ends(&self) -> Option<Instant> {
-        // A timeout beyond the clock is none.
+        // A timeout beyond the clock's range is no timeout.
         let timeout = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         [timeout, self.deadline].into_iter().flatten().min()
     }
 
-    /// One after the other. None where there is none.
+    /// Dials one address after the other. Returns `None` if there is no address.
     async fn dial_in_turn(&self, addrs: &[SocketAddr], deadline: Option<Instant>) -> Option<io::Result<NetFd>> {
         let mut first = None;
         for (addr, left) in addrs.iter().zip((1..=addrs.len()).rev()) {
@@ -261,22 +275,23 @@ impl Default for Dialer {
     }
 }
 
-/// The error of a dial that has no address.
+/// Returns the error of a dial that has no address.
 fn failed(error: io::Error) -> io::Error {
     Op::at("dial", "tcp", None).other(error)
 }
 
-/// Until when to try the first of `left` addresses: Go's `partialDeadline`. Each gets an equal part of what is left,
-/// but no less than 2 s, or all of it.
+/// Returns the deadline of the attempt at the first of `left` addresses, like Go's
+/// `partialDeadline`. Each address gets an equal share of the remaining time, but at least 2 s or
+/// all that remains.
 fn share(now: Instant, deadline: Instant, left: usize) -> Instant {
     const LEAST: Duration = Duration::from_secs(2);
     let remaining = deadline.saturating_duration_since(now);
     let equal = remaining / u32::try_from(left).unwrap_or(u32::MAX).max(1);
-    // Past the deadline nothing is left, and the deadline itself says so.
+    // After the deadline nothing remains; the result is the deadline itself.
     deadline.min(now + equal.max(LEAST.min(remaining)))
 }
 
-/// The addresses to dial, as they come in.
+/// The addresses to dial, as they arrive.
 struct Source<I> {
     origin: Origin<I>,
     local: Option<SocketAddr>,
@@ -300,7 +315,7 @@ impl<I: Iterator<Item = SocketAddr>> Source<I> {
         Source { origin, local: dialer.recipe.local, end: deadline.map(Sleep::until) }
     }
 
-    /// The next addresses; the error is that of the dial.
+    /// Returns the next addresses. The error is that of the dial.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Vec<SocketAddr>>>> {
         match &mut self.origin {
             Origin::Host(_, addrs) => Pin::new(addrs).poll_next(cx).map_err(|error| failed(error.into())),
@@ -313,7 +328,7 @@ impl<I: Iterator<Item = SocketAddr>> Source<I> {
         }
     }
 
-    /// What the deadline makes of it.
+    /// Returns the error of a dial that times out in this state.
     fn timed_out(&mut self) -> io::Error {
         match std::mem::replace(&mut self.origin, Origin::Over) {
             Origin::Host(host, _) => failed(LookupError::timed_out(host).into()),
@@ -322,7 +337,7 @@ impl<I: Iterator<Item = SocketAddr>> Source<I> {
     }
 }
 
-// Nothing is pinned.
+// No field is pinned.
 impl<I> Unpin for Source<I> {}
 
 impl<I: Iterator<Item = SocketAddr>> Stream for Source<I> {
@@ -344,7 +359,8 @@ impl<I: Iterator<Item = SocketAddr>> Stream for Source<I> {
     }
 }
 
-/// `addr` for a socket bound to `local`, if it is one for it. An IPv4 address in IPv6 clothes is an IPv4 address.
+/// Returns `addr` in the form that a socket bound to `local` can use, if there is one. An
+/// IPv4-mapped IPv6 address counts as IPv4.
 fn of_family(local: SocketAddr, addr: SocketAddr) -> Option<SocketAddr> {
     let plain = SocketAddr::new(addr.ip().to_canonical(), addr.port());
     if plain.is_ipv4() == local.is_ipv4() { Some(if plain.is_ipv4() { plain } else { addr }) } else { None }
@@ -361,12 +377,12 @@ impl fmt::Debug for Control {
     }
 }
 
-/// What is done to a socket before it connects.
+/// How a socket is set up before it connects.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
     local: Option<SocketAddr>,
     defaults: bool,
-    /// As the user wants it: on, off, or what `defaults` says.
+    /// The user's choice (on or off), or `None` to follow `defaults`.
     keepalive: Option<Option<KeepAlive>>,
     multipath: bool,
     fast_open: bool,
@@ -374,27 +390,27 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    /// That of `TcpStream::connect`.
+    /// Creates the recipe of `TcpStream::connect`.
     pub(crate) const fn new() -> Recipe {
         Recipe { local: None, defaults: true, keepalive: None, multipath: false, fast_open: false, control: None }
     }
 
-    /// The dial of `addr`, for its errors.
+    /// Returns the operation "dial `addr`", for errors.
     pub(crate) fn op(&self, addr: SocketAddr) -> Op {
         Op::between("dial", "tcp", self.local.map(Addr::Ip), Some(Addr::Ip(addr)))
     }
 
-    /// Whether the local port is the user's and not the kernel's.
+    /// Returns whether the user chose the local port.
     pub(crate) fn has_port(&self) -> bool {
         self.local.is_some_and(|local| local.port() != 0)
     }
 
-    /// A socket that is ready to connect to `addr`. The error is a dial's.
+    /// Opens a socket that is ready to connect to `addr`. The error is that of a dial.
     pub(crate) fn open(&self, addr: SocketAddr) -> io::Result<NetFd> {
         let (socket, is_tcp) = self.socket(addr)?;
         let fd = socket.as_fd();
         let set = |error| self.op(addr).call("setsockopt", error);
-        // A new socket has none, so nothing turns it off.
+        // A new socket has keep-alive off, so only on needs a call.
         if let Some(Some(keepalive)) = &self.keepalive {
             options::set_keepalive(fd, Some(keepalive)).map_err(set)?;
         }
@@ -402,13 +418,13 @@ impl Recipe {
             option::switch(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, true).map_err(set)?;
         }
         if self.has_port() {
-            // An attempt that has no answer yet holds the port beside the next one.
+            // An attempt without an answer still holds the port while the next one begins.
             SockRef::from(&fd).set_reuse_address(true).map_err(set)?;
         }
         if let Some(Control(control)) = &self.control {
             let network = if addr.is_ipv4() { "tcp4" } else { "tcp6" };
             control(network, addr, fd).map_err(|error| self.op(addr).other(error))?;
-            // Without it connect(2) would block this thread.
+            // In blocking mode connect(2) would block this thread.
             socket::set_nonblocking(fd, true).map_err(|error| self.op(addr).call("fcntl", error))?;
         }
         if let Some(local) = self.local {
@@ -416,19 +432,19 @@ impl Recipe {
         }
         let stream = if is_tcp { NetFd::tcp(socket)? } else { NetFd::tcp_or_multipath(socket)? };
         if self.control.is_some() {
-            // Who has seen it may have duplicated it.
+            // The hook may have duplicated the descriptor.
             stream.expose();
         }
         Ok(stream)
     }
 
-    /// The socket, and whether it is a plain TCP socket.
+    /// Opens the socket. Returns whether it is a plain TCP socket.
     fn socket(&self, addr: SocketAddr) -> io::Result<(OwnedFd, bool)> {
         if self.defaults && self.keepalive.is_none() && !self.multipath {
             return options::dial_socket(addr).map(|socket| (socket, true));
         }
         let open = |protocol| fd::open(Domain::for_address(addr), Type::STREAM, Some(protocol));
-        // Whatever is wrong with MPTCP (no support, a sandbox, a policy), there is TCP.
+        // If MPTCP fails for any reason (no support, a sandbox, a policy), TCP is used.
         let multipath = if self.multipath { open(Protocol::MPTCP).ok() } else { None };
         let is_tcp = multipath.is_none();
         let socket = match multipath {
@@ -441,7 +457,7 @@ impl Recipe {
             let _ = SockRef::from(&socket).set_only_v6(false);
         }
         if self.defaults {
-            // As Go does, without complaint: a connection without them works.
+            // Failures are ignored, as in Go: a connection without these options works.
             let _ = options::set_nodelay(socket.as_fd(), true);
             if self.keepalive.is_none() {
                 let _ = options::set_keepalive(socket.as_fd(), Some(&KeepAlive::new()));
@@ -460,7 +476,7 @@ mod tests {
     fn time_is_split_over_the_addresses_that_are_left() {
         let now = Instant::now();
         let after = |seconds: f64| now + Duration::from_secs_f64(seconds);
-        // Seconds that remain, addresses left, seconds for the first.
+        // Remaining seconds, remaining addresses, seconds for the first.
         let cases = [
             (12.0, 1, 12.0),
             (12.0, 2, 6.0),
@@ -477,7 +493,7 @@ mod tests {
             assert_eq!(share(now, after(remaining), left), after(expected), "{remaining} s, {left} left");
         }
         let past = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
-        assert_eq!(share(now, past, 2), past, "what is over is over");
+        assert_eq!(share(now, past, 2), past, "a deadline in the past is returned as it is");
         let far = now + Duration::from_secs(1 << 40);
         assert_eq!(share(now, far, 1), far);
     }
@@ -494,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn families_fit_or_do_not() {
+    fn addresses_of_the_other_family_are_rejected() {
         let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
         let (v4, v6) = (addr("192.0.2.1:0"), addr("[2001:db8::1]:0"));
         let fits = |local, text| of_family(local, addr(text)).map(|addr| addr.to_string());

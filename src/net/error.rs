@@ -1,13 +1,14 @@
 //! Errors of network operations.
 //!
-//! What the kernel answers to accept, read and write is passed on untouched, so `io::Error::raw_os_error` works on it.
-//! Binding, dialling and resolving, and the answers that are ours (closed, deadline, shutdown, too many), carry an
-//! [`OpError`] that says what was done and between whom, and prints as Go's `net.OpError` does.
+//! Kernel errors of accept, read and write are returned unchanged, so `io::Error::raw_os_error`
+//! works on them. Errors of binding, dialing and resolving, and errors that this crate makes
+//! (closed, deadline, shutdown, too many operations), contain an [`OpError`], which names the
+//! operation and the addresses and prints like Go's `net.OpError`.
 //!
 //! # Compared with Go (net/net.go, internal/poll/fd.go)
-//! The texts are Go's. There `read` errors are wrapped too; here only those without an errno are, because Rust programs
-//! match on `ErrorKind` and `raw_os_error`. An error that we made has no errno of its own: [`raw_os_error`] looks
-//! through it.
+//! The texts are Go's. Go also wraps `read` errors; here only errors without an errno are wrapped,
+//! because Rust programs match on `ErrorKind` and `raw_os_error`. A wrapped error has no errno of
+//! its own: [`raw_os_error`] looks through the wrapper.
 
 use std::error::Error;
 use std::fmt;
@@ -20,20 +21,20 @@ use socket2::SockAddr;
 
 use super::{LookupError, addr, unix};
 
-/// One end of a connection, as an [`OpError`] prints it.
+/// An address in an [`OpError`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Addr {
     /// An IP address and port.
     Ip(SocketAddr),
-    /// A unix socket's path; an abstract name begins with `@`, an unnamed socket is `@` alone.
+    /// A Unix socket's path. An abstract name begins with `@`; an unnamed socket is `@` alone.
     Unix(PathBuf),
     /// An address that was not resolved, as the user wrote it.
     Name(String),
 }
 
 impl Addr {
-    /// What the kernel said; none where it is no address of ours.
+    /// Converts a kernel address; `None` if it is of a family that this crate does not use.
     pub(crate) fn of(address: &SockAddr) -> Option<Addr> {
         if let Some(address) = address.as_socket() {
             return Some(Addr::Ip(address));
@@ -71,12 +72,12 @@ impl From<&std::os::unix::net::SocketAddr> for Addr {
     }
 }
 
-/// What went wrong.
+/// The reason of a failure.
 #[derive(Debug)]
 enum Cause {
     /// A system call failed; its name and its error.
     Call(&'static str, io::Error),
-    /// Another error, printed as it is.
+    /// Another error, printed unchanged.
     Other(io::Error),
     Closed,
     Deadline,
@@ -84,10 +85,10 @@ enum Cause {
     TooMany,
 }
 
-/// A network operation that failed: what it was, between which addresses, and why.
+/// A failed network operation: the operation, the addresses and the reason.
 ///
-/// It travels inside an [`io::Error`] and is found again by `downcast_ref`. The usual questions have functions of their
-/// own: [`is_closed`], [`is_timeout`], [`raw_os_error`].
+/// It is contained in an [`io::Error`]; `downcast_ref` extracts it. The common questions have their
+/// own functions: [`is_closed`], [`is_timeout`], [`raw_os_error`].
 ///
 /// The text is Go's: `operation network source->address: reason`.
 ///
@@ -113,6 +114,7 @@ enum Cause {
 /// assert_eq!(op.to_string(), format!("listen tcp {}: bind: address already in use", taken.local_addr()?));
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
+#[doc(alias = "net.OpError")]
 pub struct OpError {
     op: &'static str,
     network: &'static str,
@@ -121,7 +123,7 @@ pub struct OpError {
     cause: Cause,
 }
 
-/// The operation, for the error should it fail: everything but the reason.
+/// Everything of an [`OpError`] except the reason.
 #[derive(Clone, Debug)]
 pub(crate) struct Op {
     pub(crate) op: &'static str,
@@ -131,12 +133,12 @@ pub(crate) struct Op {
 }
 
 impl Op {
-    /// `op network addr`: listeners and dials.
+    /// Creates `op network addr`, for listeners and dials.
     pub(crate) fn at(op: &'static str, network: &'static str, addr: Option<Addr>) -> Op {
         Op { op, network, source: None, addr }
     }
 
-    /// `op network source->addr`: connections.
+    /// Creates `op network source->addr`, for connections.
     pub(crate) fn between(op: &'static str, network: &'static str, source: Option<Addr>, addr: Option<Addr>) -> Op {
         Op { op, network, source, addr }
     }
@@ -146,37 +148,37 @@ impl Op {
         OpError { op, network, source, addr, cause }.into()
     }
 
-    /// The system call `call` failed.
+    /// Returns the error that the system call `call` failed.
     #[cold]
     pub(crate) fn call(self, call: &'static str, error: io::Error) -> io::Error {
         self.failed(Cause::Call(call, error))
     }
 
-    /// Something else failed: an address, a name.
+    /// Returns an error with another reason, such as an invalid address.
     #[cold]
     pub(crate) fn other(self, error: io::Error) -> io::Error {
         self.failed(Cause::Other(addr::reason(error)))
     }
 
-    /// The socket is closed.
+    /// Returns the error that the socket is closed.
     #[cold]
     pub(crate) fn closed(self) -> io::Error {
         self.failed(Cause::Closed)
     }
 
-    /// The deadline has passed.
+    /// Returns the error that the deadline has passed.
     #[cold]
     pub(crate) fn timed_out(self) -> io::Error {
         self.failed(Cause::Deadline)
     }
 
-    /// The runtime was shut down.
+    /// Returns the error that the runtime was shut down.
     #[cold]
     pub(crate) fn shut_down(self) -> io::Error {
         self.failed(Cause::ShutDown)
     }
 
-    /// A bound on operations of one socket is reached.
+    /// Returns the error that the limit of concurrent operations of one socket is reached.
     #[cold]
     pub(crate) fn too_many(self) -> io::Error {
         self.failed(Cause::TooMany)
@@ -184,30 +186,32 @@ impl Op {
 }
 
 impl OpError {
-    /// The operation: `dial`, `listen`, `accept`, `read`, `write`, `close`; `set` and `get` for options and what the kernel knows,
-    /// `local-addr` and `peer-addr`; `file` for the descriptor that is taken out; `raw-control`, `raw-read`, `raw-write`; `register`
-    /// for [`AsyncFd::new`](crate::io::AsyncFd::new).
+    /// Returns the operation: `dial`, `listen`, `accept`, `read`, `write` or `close`; `set` and
+    /// `get` for options and kernel statistics; `local-addr` and `peer-addr`; `file` for taking the
+    /// descriptor out; `raw-control`, `raw-read`, `raw-write`; `register` for
+    /// [`AsyncFd::new`](crate::io::AsyncFd::new).
     pub fn op(&self) -> &str {
         self.op
     }
 
-    /// The network: `tcp`, `udp`, `unix`, `unixgram`, `unixpacket`, whatever the IP version; `pipe` for [`net::pipe`](super::pipe()), `fd` for
-    /// [`AsyncFd`](crate::io::AsyncFd).
+    /// Returns the network: `tcp`, `udp`, `unix`, `unixgram` or `unixpacket`, whatever the IP
+    /// version; `pipe` for [`net::pipe`](super::pipe()); `fd` for [`AsyncFd`](crate::io::AsyncFd).
     pub fn network(&self) -> &str {
         self.network
     }
 
-    /// The local address of a connection; none for listeners and dials.
+    /// Returns the local address of a connection; `None` for listeners and dials.
     pub fn source_addr(&self) -> Option<&Addr> {
         self.source.as_ref()
     }
 
-    /// The peer's address, or the listener's own.
+    /// Returns the peer's address, or the address of a listener.
     pub fn addr(&self) -> Option<&Addr> {
         self.addr.as_ref()
     }
 
-    /// The error below: the system call's or the resolver's. None where the reason is ours (closed, deadline, …).
+    /// Returns the underlying error, of a system call or of the resolver. `None` if this crate made
+    /// the error (closed, deadline and so on).
     pub fn io_error(&self) -> Option<&io::Error> {
         match &self.cause {
             Cause::Call(_, error) | Cause::Other(error) => Some(error),
@@ -215,7 +219,7 @@ impl OpError {
         }
     }
 
-    /// The kind that the [`io::Error`] around it has.
+    /// Returns the kind, which is also the kind of the [`io::Error`] around it.
     pub fn kind(&self) -> ErrorKind {
         match &self.cause {
             Cause::Call(_, error) | Cause::Other(error) => error.kind(),
@@ -226,22 +230,24 @@ impl OpError {
         }
     }
 
-    /// The errno of the system call below, if there is one.
+    /// Returns the errno of the underlying system call, if there is one.
     pub fn raw_os_error(&self) -> Option<i32> {
         self.io_error().and_then(raw_os_error)
     }
 
-    /// Whether the socket was closed by this process.
+    /// Returns whether the socket was closed by this process.
     pub fn is_closed(&self) -> bool {
         matches!(self.cause, Cause::Closed)
     }
 
-    /// Whether a deadline of the socket passed. A timeout that the kernel reports (ETIMEDOUT) is none.
+    /// Returns whether a deadline of the socket passed. False for a timeout that the kernel reports
+    /// (ETIMEDOUT).
     pub fn is_deadline(&self) -> bool {
         matches!(self.cause, Cause::Deadline)
     }
 
-    /// Whether the runtime was shut down while the operation waited. The socket itself is as it was.
+    /// Returns whether the runtime was shut down while the operation waited. The socket itself is
+    /// unchanged.
     pub fn is_shut_down(&self) -> bool {
         matches!(self.cause, Cause::ShutDown)
     }
@@ -270,7 +276,7 @@ impl fmt::Display for OpError {
     }
 }
 
-/// The text of the error: `main` prints the error that it returns by `Debug`.
+/// Prints the text of the error, because `main` prints a returned error with `Debug`.
 impl fmt::Debug for OpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -289,7 +295,8 @@ impl From<OpError> for io::Error {
     }
 }
 
-/// An OS error's text as Go prints it: in lower case, without the number. Other errors as they are.
+/// Prints an OS error as Go does, in lower case and without the number. Prints other errors
+/// unchanged.
 pub(super) struct ErrnoText<'a>(pub(super) &'a io::Error);
 
 impl fmt::Display for ErrnoText<'_> {
@@ -309,10 +316,11 @@ fn op_error(error: &io::Error) -> Option<&OpError> {
     error.get_ref()?.downcast_ref()
 }
 
-/// Whether `error` says that the socket was closed by this process: before the operation or while it waited.
+/// Returns whether `error` means that this process closed the socket, before the operation or while
+/// it waited.
 ///
-/// The kind of such an error is [`NotConnected`](ErrorKind::NotConnected), which the kernel's ENOTCONN has as well;
-/// this tells them apart. (Go: `errors.Is(err, net.ErrClosed)`.)
+/// The kind of such an error is [`NotConnected`](ErrorKind::NotConnected), which is also the kind
+/// of the kernel's ENOTCONN; this function tells them apart. (Go: `errors.Is(err, net.ErrClosed)`.)
 ///
 /// # Examples
 /// ```
@@ -324,13 +332,15 @@ fn op_error(error: &io::Error) -> Option<&OpError> {
 /// assert!(net::is_closed(&listener.accept().await.unwrap_err()));
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
+#[doc(alias = "net.ErrClosed")]
 pub fn is_closed(error: &io::Error) -> bool {
     op_error(error).is_some_and(OpError::is_closed)
 }
 
-/// Whether `error` is a timeout: a deadline or timeout of the socket, a timeout of `io::timeout` or of connecting, or
-/// the kernel's ETIMEDOUT. The same as the kind [`TimedOut`](ErrorKind::TimedOut); [`OpError::is_deadline`] says
-/// whether it was the socket's deadline. (Go: `net.Error.Timeout`.)
+/// Returns whether `error` is a timeout: a deadline or timeout of a socket, a timeout of
+/// `io::timeout` or of connecting, or the kernel's ETIMEDOUT. These are the errors of kind
+/// [`TimedOut`](ErrorKind::TimedOut). [`OpError::is_deadline`] tells whether it was a socket's
+/// deadline. (Go: `net.Error.Timeout`.)
 ///
 /// # Examples
 /// ```
@@ -342,12 +352,14 @@ pub fn is_closed(error: &io::Error) -> bool {
 /// assert!(net::is_timeout(&listener.accept().await.unwrap_err()));
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
+#[doc(alias = "os.ErrDeadlineExceeded")]
 pub fn is_timeout(error: &io::Error) -> bool {
     error.kind() == ErrorKind::TimedOut
 }
 
-/// The errno behind `error`, however deep: `io::Error::raw_os_error` answers for errors that come straight from a
-/// system call only, this looks through [`OpError`] and other wrappers that name their source.
+/// Returns the errno in `error`, however deep. `io::Error::raw_os_error` works only for errors that
+/// come directly from a system call; this function looks through [`OpError`] and other wrappers
+/// that have a source.
 ///
 /// # Examples
 /// ```
@@ -362,14 +374,15 @@ pub fn is_timeout(error: &io::Error) -> bool {
 /// ```
 pub fn raw_os_error(error: &io::Error) -> Option<i32> {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    // A chain of sources that ends; the bound is against one that does not.
+    // The bound protects against a cyclic chain of sources.
     for _ in 0..16 {
         let error = next?;
         if let Some(error) = error.downcast_ref::<io::Error>() {
             if let Some(errno) = error.raw_os_error() {
                 return Some(errno);
             }
-            // `io::Error::source` is the source of the error inside, which skips that error itself.
+            // `io::Error::source` returns the source of the inner error and skips the inner error
+            // itself.
             next = error.get_ref().map(|inner| inner as _);
         } else if let Some(lookup) = error.downcast_ref::<LookupError>() {
             return lookup.raw_os_error();
@@ -406,7 +419,7 @@ mod tests {
         assert_eq!(format!("{error:?}"), format!("Custom {{ kind: AddrInUse, error: {text} }}"));
         let missing = addr::AddrError::missing();
         assert_eq!(format!("{missing:?}"), "Custom { kind: InvalidInput, error: missing address }");
-        // One inside the other.
+        // One error inside another.
         let dial = Op::at("dial", "tcp", None).other(missing);
         assert_eq!(format!("{:?}", dial.get_ref().unwrap()), "dial tcp: missing address");
     }
@@ -459,7 +472,7 @@ mod tests {
         assert_eq!((op.op(), op.network(), op.source_addr(), op.addr()), ("dial", "tcp", None, remote().as_ref()));
         assert_eq!(op.raw_os_error(), Some(libc::ECONNREFUSED));
         assert!(Error::source(op).unwrap().is::<io::Error>());
-        // Wrapped once more, and by a stranger.
+        // Wrapped once more by a type of another crate.
         let twice = Op::at("dial", "tcp", None).other(refused);
         assert_eq!((twice.kind(), raw_os_error(&twice)), (ErrorKind::ConnectionRefused, Some(libc::ECONNREFUSED)));
         assert_eq!(raw_os_error(&io::Error::other(twice)), Some(libc::ECONNREFUSED));

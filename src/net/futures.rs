@@ -1,8 +1,10 @@
-//! The futures that methods of sockets return. Named and `Unpin`, so that they can be stored and polled in place.
+//! Futures returned by the methods of sockets. They are named and `Unpin`, so they can be stored
+//! and polled in place.
 //!
-//! # Cancellation
-//! Dropping one leaves the socket as it was; a wake-up that it got and did not use goes to the next that waits. A
-//! [`WriteAll`] that was under way has written a part, and nobody can tell how much.
+//! # Cancel safety
+//! Dropping a future leaves the socket as it was. If the future was woken and did not use the
+//! wake-up, the next waiter gets it. A [`WriteAll`] that is dropped may have written part of its
+//! buffer; the amount is unknown.
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -26,7 +28,7 @@ pub use super::udp::futures::{
 pub use super::zero_copy::send_file::SendFile;
 pub use super::zero_copy::send_zerocopy::SendZerocopy;
 
-/// Declares a future over a [`NetFd`]: its fields beside the socket and the operation, its direction, its one poll.
+/// Declares a future over a [`NetFd`]: its extra fields, its direction and the body of its `poll`.
 macro_rules! operation_future {
     (
         $(#[$doc:meta])*
@@ -68,58 +70,67 @@ macro_rules! operation_future {
 pub(crate) use operation_future;
 
 operation_future! {
-    /// Reads into a buffer; returned by [`TcpStream::read`] and its like.
+    /// Reads into a buffer; returned by [`TcpStream::read`] and the `read` methods of other
+    /// sockets.
     Read<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_read(Some(&mut this.operation), cx, this.buf, 0)
 }
 
 operation_future! {
-    /// Reads into a buffer and leaves the bytes in the socket; returned by [`TcpStream::peek`] and its like.
+    /// Reads into a buffer and leaves the bytes in the socket; returned by [`TcpStream::peek`] and
+    /// the `peek` methods of other sockets.
     Peek<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_read(Some(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
 }
 
 operation_future! {
-    /// Reads into several buffers; returned by [`TcpStream::read_vectored`] and its like.
+    /// Reads into several buffers; returned by [`TcpStream::read_vectored`] and the same methods of
+    /// other sockets.
     ReadVectored<'a> { bufs: &'a mut [IoSliceMut<'a>] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_read_vectored(Some(&mut this.operation), cx, this.bufs)
 }
 
 operation_future! {
-    /// Writes from a buffer; returned by [`TcpStream::write`] and its like.
+    /// Writes from a buffer; returned by [`TcpStream::write`] and the `write` methods of other
+    /// sockets.
     Write<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
     |this, cx| this.fd.poll_write(Some(&mut this.operation), cx, this.buf)
 }
 
 operation_future! {
-    /// Writes from several buffers; returned by [`TcpStream::write_vectored`] and its like.
+    /// Writes from several buffers; returned by [`TcpStream::write_vectored`] and the same methods
+    /// of other sockets.
     WriteVectored<'a> { bufs: &'a [IoSlice<'a>] }, Write -> io::Result<usize>,
     |this, cx| this.fd.poll_write_vectored(Some(&mut this.operation), cx, this.bufs)
 }
 
 operation_future! {
-    /// Waits until a read would not wait; returned by [`TcpStream::readable`] and its like.
+    /// Waits until a socket is readable; returned by [`TcpStream::readable`] and the `readable`
+    /// methods of other sockets.
     Readable<'a> {}, Read -> io::Result<()>,
     |this, cx| this.fd.poll_ready(Direction::Read, Some(&mut this.operation), cx)
 }
 
 operation_future! {
-    /// Waits until a write would not wait; returned by [`TcpStream::writable`] and its like.
+    /// Waits until a socket is writable; returned by [`TcpStream::writable`] and the `writable`
+    /// methods of other sockets.
     Writable<'a> {}, Write -> io::Result<()>,
     |this, cx| this.fd.poll_ready(Direction::Write, Some(&mut this.operation), cx)
 }
 
 operation_future! {
-    /// Waits until the peer has closed its side; returned by [`TcpStream::peer_closed`] and its like.
+    /// Waits until the peer has closed its side; returned by [`TcpStream::peer_closed`] and the
+    /// same method of Unix streams.
     PeerClosed<'a> {}, Read -> io::Result<()>,
     |this, cx| this.fd.poll_peer_closed(&mut this.operation, cx)
 }
 
 operation_future! {
-    /// Writes all of a buffer with the write lock held; returned by [`TcpStream::write_all`] and its like.
+    /// Writes all of a buffer with the write lock held; returned by [`TcpStream::write_all`] and
+    /// the `write_all` methods of other sockets.
     WriteAll<'a> { buf: &'a [u8] }, Write -> io::Result<()>,
     |this, cx| loop {
-        // The usual case: nobody else writes, and there is room for all.
+        // The usual case: no other writer, and room for everything.
         let written = ready!(this.fd.poll_send(Hold::Across, Some(&mut this.operation), cx, this.buf))?;
         this.buf = &this.buf[written..];
         if this.buf.is_empty() {

@@ -1,13 +1,15 @@
-//! `ListenConfig`: how a listener is opened.
+//! [`ListenConfig`]: options and limits of a listener.
 //!
-//! Options are set before bind(2) and listen(2): accepted sockets inherit them, so that an accept costs one call, and the window
-//! scale, which follows from the receive buffer, is right from the first SYN. What a user asks for and the kernel refuses is
-//! an error; the defaults that nobody asked for (no delay, keep-alive) are left out where they are refused, as in Go.
+//! Options are set before bind(2) and listen(2). Accepted sockets inherit them, so an accept costs
+//! one system call, and the TCP window scale, which follows from the receive buffer, is right from
+//! the first SYN. An option that the user asked for and the kernel refuses is an error. The
+//! defaults (no delay, keep-alive) are dropped where the kernel refuses them, as in Go.
 //!
 //! # Compared with Go (net/dial.go `ListenConfig`, sock_posix.go, mptcpsock_linux.go)
-//! Same defaults, but for the wildcard: `0.0.0.0:80` is IPv4 only, as everywhere in Rust, `[::]:80` takes both families. Multipath
-//! TCP is off unless asked for (Go: on), and falls back to TCP wherever it cannot be had. Go leaves all but keep-alive to
-//! its `Control` hook; here what servers use has a name.
+//! The defaults are the same except for the wildcard: `0.0.0.0:80` is IPv4 only, as everywhere in
+//! Rust; `[::]:80` takes both families. Multipath TCP is off unless asked for (in Go it is on), and
+//! falls back to TCP where it is unavailable. Go leaves everything except keep-alive to its
+//! `Control` hook; here the options that servers use have methods.
 
 use std::fmt;
 use std::io;
@@ -29,10 +31,10 @@ use crate::sys::socket;
 
 type Control = dyn Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
 
-/// Options of a listener, and of the streams that it accepts.
+/// Options and limits of a TCP listener and of the streams that it accepts.
 ///
-/// A new one is what [`TcpListener::bind`] uses. Each method sets one thing and leaves the others alone; the same configuration opens any
-/// number of listeners.
+/// A new configuration has the defaults of [`TcpListener::bind`]. Each method sets one option. One
+/// configuration can open any number of listeners.
 ///
 /// Source: `net.ListenConfig` of Go; socket(7), tcp(7), ipv6(7).
 ///
@@ -52,6 +54,8 @@ type Control = dyn Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send
 /// assert_eq!(listener.user_timeout()?, Some(Duration::from_secs(90)));
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
+#[doc(alias = "net.ListenConfig")]
+#[doc(alias = "TcpSocket")]
 #[derive(Clone, Default)]
 #[must_use = "a configuration opens nothing until it is told to listen"]
 pub struct ListenConfig {
@@ -75,99 +79,110 @@ pub struct ListenConfig {
 }
 
 impl ListenConfig {
-    /// Go's defaults: no delay, keep-alive (15 s, 15 s, 9), SO_REUSEADDR, the host's backlog, both families on `[::]`.
+    /// Creates a configuration with Go's defaults: no delay, keep-alive (15 s, 15 s, 9 probes),
+    /// SO_REUSEADDR, the host's maximum backlog, and both address families on `[::]`.
     pub fn new() -> ListenConfig {
         ListenConfig::default()
     }
 
-    /// How many connections the kernel completes ahead of accept; the host's `net.core.somaxconn` is the upper bound, and what is
-    /// used unless this is called.
+    /// Sets how many connections the kernel completes ahead of accept. The maximum, which is also
+    /// the default, is the host's `net.core.somaxconn`.
     pub fn backlog(mut self, connections: u32) -> ListenConfig {
         self.backlog = Some(connections);
         self
     }
 
-    /// Whether the port may be taken while connections of an earlier listener linger on it (SO_REUSEADDR); true unless this is called.
+    /// Sets whether the port can be bound while connections of an earlier listener linger on it
+    /// (SO_REUSEADDR). The default is true.
     pub fn reuse_address(mut self, reuse: bool) -> ListenConfig {
         self.exclusive = !reuse;
         self
     }
 
-    /// Whether other listeners of this user may have the same port (SO_REUSEPORT): the kernel spreads connections over them. Closing one
-    /// resets what waits in its queue.
+    /// Sets whether other listeners of the same user can bind the same port (SO_REUSEPORT). The
+    /// kernel spreads connections over them. Closing one of them resets the connections in its
+    /// queue.
     pub fn reuse_port(mut self, reuse: bool) -> ListenConfig {
         self.reuse_port = reuse;
         self
     }
 
-    /// Whether a listener on an IPv6 wildcard refuses IPv4 (IPV6_V6ONLY); false unless this is called, whatever the host's default.
+    /// Sets whether a listener on an IPv6 wildcard refuses IPv4 (IPV6_V6ONLY). The default is
+    /// false, whatever the host's default is.
     pub fn only_v6(mut self, only: bool) -> ListenConfig {
         self.only_v6 = only;
         self
     }
 
-    /// Whether accepted streams send small writes at once (TCP_NODELAY); true unless this is called.
+    /// Sets whether accepted streams send small writes immediately (TCP_NODELAY). The default is
+    /// true.
     pub fn nodelay(mut self, nodelay: bool) -> ListenConfig {
         self.nodelay = Some(nodelay);
         self
     }
 
-    /// How accepted streams probe a silent peer; `None`: not at all.
+    /// Sets keep-alive of accepted streams: how a silent peer is probed. `None` turns it off.
     pub fn keepalive(mut self, keepalive: impl Into<Option<KeepAlive>>) -> ListenConfig {
         self.keepalive = Some(keepalive.into());
         self
     }
 
-    /// For how long what accepted streams send may stay without an acknowledgement before the connection ends with ETIMEDOUT
-    /// (TCP_USER_TIMEOUT). Keep-alive probes a silent connection only; this finds the peer that died with data under way.
+    /// Sets how long data that accepted streams send may stay unacknowledged before the connection
+    /// fails with ETIMEDOUT (TCP_USER_TIMEOUT). Keep-alive probes only a silent connection; this
+    /// option also detects a peer that died while data was in flight.
     pub fn user_timeout(mut self, timeout: Duration) -> ListenConfig {
         self.user_timeout = Some(timeout);
         self
     }
 
-    /// The receive buffer of accepted streams in bytes (SO_RCVBUF); the kernel doubles it, up to `net.core.rmem_max`, and no longer
-    /// adapts it.
+    /// Sets the receive buffer of accepted streams in bytes (SO_RCVBUF). The kernel doubles it,
+    /// limits it to `net.core.rmem_max` and no longer adapts it.
     pub fn recv_buffer_size(mut self, bytes: usize) -> ListenConfig {
         self.recv_buffer_size = Some(bytes);
         self
     }
 
-    /// The send buffer of accepted streams in bytes (SO_SNDBUF); the kernel doubles it, up to `net.core.wmem_max`, and no longer
-    /// adapts it.
+    /// Sets the send buffer of accepted streams in bytes (SO_SNDBUF). The kernel doubles it, limits
+    /// it to `net.core.wmem_max` and no longer adapts it.
     pub fn send_buffer_size(mut self, bytes: usize) -> ListenConfig {
         self.send_buffer_size = Some(bytes);
         self
     }
 
-    /// Takes data that comes with a SYN, from so many clients at a time that are not known to be where they say (TCP_FASTOPEN, RFC 7413).
-    /// Such data may arrive twice. The host allows it by bit 1 of `net.ipv4.tcp_fastopen`; without, connections are made the usual way.
+    /// Accepts data in the SYN (TCP_FASTOPEN, RFC 7413) from up to `queue` clients at a time whose
+    /// address is not validated yet. Such data may arrive twice. The host must set bit 1 of
+    /// `net.ipv4.tcp_fastopen`; otherwise connections are made the usual way.
     pub fn fast_open(mut self, queue: u32) -> ListenConfig {
         self.fast_open = Some(queue);
         self
     }
 
-    /// Accepts a connection when its first data is there (TCP_DEFER_ACCEPT), or after about this long without, in which time the kernel
-    /// asks again at growing intervals. For protocols in which the client speaks first. Rounded up to seconds.
+    /// Delays accepting a connection until its first data has arrived, or about `most` has passed
+    /// (TCP_DEFER_ACCEPT). Meanwhile the kernel retransmits the SYN-ACK at growing intervals. For
+    /// protocols in which the client speaks first. The time is rounded up to seconds.
     pub fn defer_accept(mut self, most: Duration) -> ListenConfig {
         self.defer_accept = Some(most);
         self
     }
 
-    /// Takes only what arrives through the network device of this name (SO_BINDTODEVICE), such as `eth0`.
+    /// Accepts only traffic of the network device `name` (SO_BINDTODEVICE), such as `eth0`.
     pub fn bind_device(mut self, name: impl Into<String>) -> ListenConfig {
         self.device = Some(name.into());
         self
     }
 
-    /// Opens a multipath TCP socket (RFC 8684) where the kernel has them, otherwise a TCP one; clients that know only TCP are served
-    /// either way. [`TcpStream::is_multipath`](crate::net::TcpStream::is_multipath) tells.
+    /// Opens a multipath TCP socket (RFC 8684) if the kernel supports it, otherwise a TCP socket.
+    /// Clients that know only TCP are served either way.
+    /// [`TcpStream::is_multipath`](crate::net::TcpStream::is_multipath) tells which one a
+    /// connection uses.
     pub fn multipath(mut self, multipath: bool) -> ListenConfig {
         self.multipath = multipath;
         self
     }
 
-    /// Calls `control` with each socket before it is bound, after all other options: the network (`tcp4` or `tcp6`), the address, the
-    /// descriptor. Its error ends the attempt at this address.
+    /// Calls `control` with each socket after all other options are set and before it is bound. Its
+    /// arguments are the network (`tcp4` or `tcp6`), the address and the descriptor. An error ends
+    /// the attempt at this address.
     ///
     /// # Examples
     /// ```
@@ -181,6 +196,7 @@ impl ListenConfig {
     /// config.listen("127.0.0.1:0").await?;
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "ListenConfig.Control")]
     pub fn control<F>(mut self, control: F) -> ListenConfig
     where
         F: Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send + Sync + 'static,
@@ -189,22 +205,29 @@ impl ListenConfig {
         self
     }
 
-    /// How many accepted connections may be open at a time. With so many, accepting waits, and new ones queue in the kernel, up to the
-    /// [backlog](ListenConfig::backlog). The permit lives in the stream and goes back when its descriptor is closed (by the drop
-    /// of the last clone, or by `force_close`), or converted into another type. A wait for a permit ends with the listener's deadline
-    /// and with its close, as any accept.
+    /// Limits the number of accepted connections that are open at a time. At the limit, accepting
+    /// waits and new connections queue in the kernel, up to the [backlog](ListenConfig::backlog). A
+    /// waiting accept still ends at the listener's deadline or close.
+    ///
+    /// The permit belongs to the stream. It is released when the descriptor is closed (by the drop
+    /// of the last clone or by `force_close`) or converted into another type.
     pub fn max_connections(mut self, connections: usize) -> ListenConfig {
         self.max_connections = Some(connections);
         self
     }
 
-    /// Keeps so many descriptors in reserve: when the process has no other left (EMFILE, ENFILE), one is closed and the oldest connection
-    /// accepted in its place, told [`refuse_with`](ListenConfig::refuse_with), and closed; then it is opened again. So clients learn
-    /// at once that there is no room, and accepting never fails for want of descriptors while the reserve holds. One is enough unless
-    /// other threads open files at the same time: they may be quicker to take the number. What they give back goes to the reserve first:
-    /// nobody is let in before it is whole again.
+    /// Reserves descriptors for refusing connections when the process runs out of them (EMFILE,
+    /// ENFILE). The listener then closes a reserved descriptor, accepts the oldest connection in
+    /// its place, sends it the [`refuse_with`](ListenConfig::refuse_with) answer, closes it and
+    /// opens the reserve again. Clients learn at once that the server is full, and accepting never
+    /// fails for lack of descriptors while the reserve holds.
     ///
-    /// Without a reserve, [`accept`](TcpListener::accept) returns the error and [`incoming`](TcpListener::incoming) pauses: connections wait.
+    /// One descriptor is enough unless other threads open files at the same time: they may take the
+    /// number first. Descriptors that become free restore the reserve before another connection is
+    /// accepted.
+    ///
+    /// Without a reserve, [`accept`](TcpListener::accept) returns the error and
+    /// [`incoming`](TcpListener::incoming) pauses; connections wait.
     ///
     /// # Examples
     /// ```no_run
@@ -223,35 +246,38 @@ impl ListenConfig {
         self
     }
 
-    /// What connections that are turned away are told, as far as it fits into the socket's buffer; nothing unless this is called.
+    /// Sets the bytes that refused connections receive, as far as they fit into the socket's
+    /// buffer. The default is none.
     pub fn refuse_with(mut self, answer: impl Into<Vec<u8>>) -> ListenConfig {
         self.answer = answer.into();
         self
     }
 
-    /// Listens on the first of `addrs` that can be bound. Port 0 asks the kernel for a free one.
+    /// Listens on the first of `addrs` that can be bound. Port 0 asks the kernel for a free port.
     ///
     /// # Errors
-    /// An [`OpError`](crate::net::OpError) of the last address, `listen tcp ADDR: CALL: …`: `AddrInUse`, `AddrNotAvailable`,
-    /// `PermissionDenied`; `InvalidInput` for an option's value that nobody takes, the kernel's error for one that it does not. Or that
-    /// there is no address, as [`TcpListener::bind`] says it.
+    /// Returns the [`OpError`](crate::net::OpError) of the last address, `listen tcp ADDR: CALL:
+    /// …`: of kind `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`; `InvalidInput` for an
+    /// option value that is never valid; the OS error for a value that the kernel refuses. If there
+    /// is no address, returns the same errors as [`TcpListener::bind`].
     ///
     /// # Cancel safety
-    /// Nothing listens if the future is dropped.
+    /// If the future is dropped, nothing listens.
     pub async fn listen<A: ToSocketAddrs>(&self, addrs: A) -> io::Result<TcpListener> {
         let addrs = addrs.to_socket_addrs().await.map_err(failed)?;
         let admission = self.admission()?;
         first_of(addrs, |addr| self.open(addr, admission.clone()))
     }
 
-    /// Opens `count` listeners on one address, for as many workers: the kernel spreads connections over them (SO_REUSEPORT is set). They
-    /// have the same port, also if `addrs` says 0, and share one limit and one reserve.
+    /// Opens `count` listeners on one address, for example one per worker thread. SO_REUSEPORT is
+    /// set, and the kernel spreads connections over them. All have the same port, even if `addrs`
+    /// says 0, and share one connection limit and one reserve.
     ///
     /// # Errors
-    /// As [`listen`](ListenConfig::listen); `InvalidInput` for none.
+    /// Same as [`listen`](ListenConfig::listen); `InvalidInput` if `count` is 0.
     ///
     /// # Cancel safety
-    /// Nothing listens if the future is dropped.
+    /// If the future is dropped, nothing listens.
     ///
     /// # Examples
     /// ```
@@ -265,7 +291,7 @@ impl ListenConfig {
     /// ```
     pub async fn listen_many<A: ToSocketAddrs>(&self, addrs: A, count: usize) -> io::Result<Vec<TcpListener>> {
         if count == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a group has at least one listener"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "count must be at least 1"));
         }
         let addrs = addrs.to_socket_addrs().await.map_err(failed)?;
         let config = self.clone().reuse_port(true);
@@ -281,12 +307,13 @@ impl ListenConfig {
         })
     }
 
-    /// The same listener with this configuration's limits ([`max_connections`](ListenConfig::max_connections),
-    /// [`reserve_descriptors`](ListenConfig::reserve_descriptors)): for one that was opened elsewhere, such as by
-    /// [socket activation](crate::net::activation). Permits of an earlier limit stay with that.
+    /// Applies this configuration's limits ([`max_connections`](ListenConfig::max_connections),
+    /// [`reserve_descriptors`](ListenConfig::reserve_descriptors)) to a listener that was opened
+    /// elsewhere, such as by [socket activation](crate::net::activation). Permits of an earlier
+    /// limit stay with that limit.
     ///
     /// # Errors
-    /// When the reserve cannot be opened.
+    /// Returns the OS error if the reserve cannot be opened.
     pub fn limit(&self, listener: TcpListener) -> io::Result<TcpListener> {
         Ok(listener.admitting(self.admission()?))
     }
@@ -310,16 +337,17 @@ impl ListenConfig {
         let make = if self.multipath { NetFd::tcp_or_multipath } else { NetFd::tcp };
         let listener = make(self.socket(addr)?)?;
         if self.control.is_some() {
-            // Who has seen it may have duplicated it.
+            // The hook may have duplicated the descriptor.
             listener.expose();
         }
         Ok(TcpListener::from_net_fd(listener, admission))
     }
 
-    /// A socket that listens on `addr`. The error is an `OpError` `listen tcp addr: call: reason`.
+    /// Opens a socket that listens on `addr`. The error is an `OpError` `listen tcp addr: call:
+    /// reason`.
     fn socket(&self, addr: SocketAddr) -> io::Result<OwnedFd> {
         match self.try_socket(addr) {
-            // A host without IPv6 still has a wildcard.
+            // A host without IPv6 falls back to the IPv4 wildcard.
             Err(("socket", error))
                 if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && is_wildcard_v6(addr) && !self.only_v6 =>
             {
@@ -335,7 +363,7 @@ impl ListenConfig {
 
     fn try_socket(&self, addr: SocketAddr) -> Result<OwnedFd, (&'static str, io::Error)> {
         let domain = Domain::for_address(addr);
-        // No matter why there is no multipath TCP.
+        // If MPTCP is unavailable for any reason, a TCP socket is opened.
         let multipath = self.multipath.then(|| fd::open(domain, Type::STREAM, Some(Protocol::MPTCP)).ok());
         let listener = match multipath.flatten() {
             Some(listener) => listener,
@@ -344,7 +372,7 @@ impl ListenConfig {
         let fd = listener.as_fd();
         if addr.is_ipv6() {
             let set = SockRef::from(&fd).set_only_v6(self.only_v6);
-            // A kernel without IPv4 refuses to clear it; there is nothing to map then.
+            // A kernel without IPv4 refuses to clear the option; then there is no IPv4 to map.
             if self.only_v6 {
                 set.map_err(|error| ("setsockopt", error))?;
             }
@@ -366,7 +394,7 @@ impl ListenConfig {
         if self.reuse_port {
             SockRef::from(&fd).set_reuse_port(true)?;
         }
-        // Defaults may fail, wishes may not.
+        // A default may fail; an option that was asked for may not.
         match self.nodelay {
             None => drop(options::set_nodelay(fd, true)),
             Some(nodelay) => options::set_nodelay(fd, nodelay)?,
@@ -397,7 +425,7 @@ impl ListenConfig {
     }
 }
 
-/// What `open` makes of the first address of which it makes something.
+/// Returns the first success of `open` over the addresses, or the last error.
 fn first_of<T>(
     addrs: impl Iterator<Item = SocketAddr>,
     mut open: impl FnMut(SocketAddr) -> io::Result<T>,
@@ -412,7 +440,7 @@ fn first_of<T>(
     Err(last.unwrap_or_else(|| failed(AddrError::missing())))
 }
 
-/// The error of a listener that has no address.
+/// Returns the error of a listen call that has no address.
 fn failed(error: io::Error) -> io::Error {
     Op::at("listen", "tcp", None).other(error)
 }
@@ -484,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_keeps_its_family_and_ipv6_takes_both() {
+    fn ipv4_wildcard_is_ipv4_only_and_ipv6_wildcard_takes_both() {
         let listener = listen_socket((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
         assert_eq!(socket::local_addr(listener.as_fd()).unwrap().ip(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let listener = listen_socket((Ipv6Addr::UNSPECIFIED, 0).into()).unwrap();
@@ -500,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn listen_errors_say_what_and_where() {
+    fn listen_errors_name_the_call_and_the_address() {
         let taken = TcpListener::bind(v4(0)).unwrap();
         let addr = taken.local_addr().unwrap();
         let error = listen_socket(addr).unwrap_err();
@@ -508,7 +536,7 @@ mod tests {
         assert_eq!((error.kind(), raw_os_error(&error)), (io::ErrorKind::AddrInUse, Some(libc::EADDRINUSE)));
         let op = error.get_ref().unwrap().downcast_ref::<OpError>().unwrap();
         assert_eq!(op.addr(), Some(&Addr::Ip(addr)));
-        // 192.0.2.0/24 is set aside for documentation (RFC 5737): nobody's address.
+        // 192.0.2.0/24 is reserved for documentation (RFC 5737), so no host has this address.
         let error = listen_socket(([192, 0, 2, 1], 0).into()).unwrap_err();
         assert_eq!(error.to_string(), "listen tcp 192.0.2.1:0: bind: cannot assign requested address");
     }
@@ -516,7 +544,8 @@ mod tests {
     #[test]
     fn an_address_is_free_again_when_its_listener_is_gone() {
         let addr = {
-            // An address of this test's own, lest another test's listener takes the port in between.
+            // An address that no other test uses, so that no other listener can take the port in
+            // between.
             let listener = listen_socket(([127, 9, 8, 7], 0).into()).unwrap();
             let addr = socket::local_addr(listener.as_fd()).unwrap();
             let client = TcpStream::connect(addr).unwrap();
@@ -533,9 +562,10 @@ mod tests {
         listen_socket(addr).unwrap();
     }
 
-    /// What it accepted was taken for plain TCP, where a short count proves that there is no more.
+    /// A multipath socket must not use the plain TCP rule that a short count proves that the socket
+    /// is empty.
     #[test]
-    fn nothing_of_a_multipath_listener_trusts_a_short_count() {
+    fn multipath_streams_do_not_trust_short_counts() {
         crate::task::block_on(async {
             let config = ListenConfig::new().multipath(true);
             for config in [config.clone(), config.max_connections(9)] {

@@ -1,7 +1,18 @@
-//! Sockets.
+//! Networking: TCP, UDP and Unix-domain sockets, dialing, listening and name resolution.
 //!
-//! async-std's types and signatures with Go's semantics underneath: deadlines on the socket, a close that wakes everyone, any number of
-//! readers and writers a handle. They work under any executor.
+//! The types and signatures are async-std's, the semantics are Go's: deadlines on the socket, a
+//! close that wakes every waiter, and any number of concurrent readers and writers per handle.
+//! Sockets work under any executor.
+//!
+//! | to | use |
+//! |---|---|
+//! | accept connections | [`TcpListener::bind`], or [`ListenConfig`] for options and limits |
+//! | serve each connection in a task, and stop gracefully | [`serve()`] |
+//! | connect | [`TcpStream::connect`], or [`Dialer`] for timeouts, racing of addresses and options |
+//! | send and receive datagrams | [`UdpSocket`] |
+//! | test without a network | [`pipe()`] |
+//! | tell errors apart | [`is_timeout`], [`is_closed`], [`OpError`] |
+//! | take over listeners from systemd or from a predecessor | [`activation`] |
 
 pub mod activation;
 mod addr;

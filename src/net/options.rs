@@ -1,11 +1,11 @@
-//! Socket options, and the socket that `TcpStream::connect` begins with.
+//! Socket options of TCP, and the socket that `TcpStream::connect` opens.
 //!
-//! Options that a socket of ours should have but the kernel refuses are left out, as in Go; what a user asks for is
-//! reported.
+//! If the kernel refuses a default option, the socket goes without it, as in Go. If it refuses an
+//! option that the user set, the error is returned.
 //!
 //! # Compared with Go (net/sock_posix.go, sockopt_linux.go, tcpsockopt_unix.go)
-//! Same defaults: no delay, keep-alive 15 s/15 s/9, the host's backlog. IPV6_V6ONLY is cleared where it matters, which is
-//! on listeners and for mapped destinations.
+//! The defaults are the same: no delay, keep-alive 15 s/15 s/9, the host's maximum backlog.
+//! IPV6_V6ONLY is cleared only where it matters: on listeners and for mapped destinations.
 
 pub(crate) mod socket;
 pub(crate) mod tcp;
@@ -22,14 +22,15 @@ pub use tcp::TcpInfo;
 use super::error::{Addr, Op};
 use super::fd::fd;
 
-/// When TCP looks whether a silent peer is still there, and when it gives the connection up.
+/// Keep-alive settings: when TCP probes a silent peer, and when it gives the connection up.
 ///
-/// After `idle` without traffic the kernel sends a probe, then one every `interval`; after `count` probes without an
-/// answer the connection ends with ETIMEDOUT. The default is Go's: 15 s, 15 s, 9. Every TCP socket that this crate
-/// makes begins with it; sockets made elsewhere keep what they have.
+/// After `idle` without traffic the kernel sends a probe, then one every `interval`. After `count`
+/// unanswered probes the connection fails with ETIMEDOUT. The default is Go's: 15 s, 15 s, 9. Every
+/// TCP socket made by this crate begins with it; sockets made elsewhere keep their settings.
 ///
-/// Times are rounded up to seconds. The kernel takes 1 to 32,767 s and 1 to 127 probes; a setting outside is refused
-/// whole (`InvalidInput`). (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT.)
+/// Times are rounded up to seconds. The kernel accepts 1 to 32,767 s and 1 to 127 probes. If one
+/// value is outside, nothing is set and the error is `InvalidInput`. (tcp(7): TCP_KEEPIDLE,
+/// TCP_KEEPINTVL, TCP_KEEPCNT.)
 ///
 /// # Examples
 /// ```
@@ -43,6 +44,8 @@ use super::fd::fd;
 /// let host_s = KeepAlive::unchanged().with_count(3);
 /// assert_eq!((host_s.idle(), host_s.count()), (None, Some(3)));
 /// ```
+#[doc(alias = "net.KeepAliveConfig")]
+#[doc(alias = "TcpKeepalive")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepAlive {
     idle: Option<Duration>,
@@ -51,46 +54,47 @@ pub struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// 15 s, 15 s, 9.
+    /// Creates the default settings: 15 s, 15 s, 9 probes.
     pub const fn new() -> KeepAlive {
         const TIME: Option<Duration> = Some(Duration::from_secs(15));
         KeepAlive { idle: TIME, interval: TIME, count: Some(9) }
     }
 
-    /// All three as they are: the host's, or what was set before. (Go: fields below zero.)
+    /// Creates settings that turn keep-alive on and leave all three values as they are: the host's,
+    /// or those set before. (In Go: negative fields.)
     pub const fn unchanged() -> KeepAlive {
         KeepAlive { idle: None, interval: None, count: None }
     }
 
-    /// Silence before the first probe.
+    /// Sets the time without traffic before the first probe.
     #[must_use]
     pub const fn with_idle(self, idle: Duration) -> KeepAlive {
         KeepAlive { idle: Some(idle), ..self }
     }
 
-    /// Time between probes.
+    /// Sets the time between probes.
     #[must_use]
     pub const fn with_interval(self, interval: Duration) -> KeepAlive {
         KeepAlive { interval: Some(interval), ..self }
     }
 
-    /// Probes without an answer that end the connection.
+    /// Sets the number of unanswered probes that end the connection.
     #[must_use]
     pub const fn with_count(self, count: u32) -> KeepAlive {
         KeepAlive { count: Some(count), ..self }
     }
 
-    /// Silence before the first probe; `None` leaves it as it is.
+    /// Returns the time without traffic before the first probe; `None` leaves it unchanged.
     pub const fn idle(&self) -> Option<Duration> {
         self.idle
     }
 
-    /// Time between probes; `None` leaves it as it is.
+    /// Returns the time between probes; `None` leaves it unchanged.
     pub const fn interval(&self) -> Option<Duration> {
         self.interval
     }
 
-    /// Probes without an answer that end the connection; `None` leaves it as it is.
+    /// Returns the number of unanswered probes that end the connection; `None` leaves it unchanged.
     pub const fn count(&self) -> Option<u32> {
         self.count
     }
@@ -102,13 +106,13 @@ impl Default for KeepAlive {
     }
 }
 
-/// `duration` in whole seconds, rounded up.
+/// Rounds `duration` up to whole seconds.
 fn seconds(duration: Duration) -> Duration {
     let partial = u64::from(duration.subsec_nanos() != 0);
     Duration::from_secs(duration.as_secs().saturating_add(partial))
 }
 
-/// Sets keep-alive probes, or turns them off. A setting that the kernel would refuse a part of is refused whole.
+/// Sets keep-alive, or turns it off. Sets nothing if the kernel would refuse one of the values.
 pub(crate) fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Option<&KeepAlive>) -> io::Result<()> {
     let socket = SockRef::from(&fd);
     let Some(&KeepAlive { idle, interval, count }) = keepalive else { return socket.set_keepalive(false) };
@@ -131,7 +135,7 @@ pub(crate) fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Option<&KeepAlive>) -
     socket.set_tcp_keepalive(&parameters)
 }
 
-/// The keep-alive settings; none where it is off.
+/// Returns the keep-alive settings; `None` if keep-alive is off.
 pub(crate) fn keepalive(fd: BorrowedFd<'_>) -> io::Result<Option<KeepAlive>> {
     let socket = SockRef::from(&fd);
     if !socket.keepalive()? {
@@ -149,12 +153,13 @@ pub(crate) fn set_nodelay(fd: BorrowedFd<'_>, nodelay: bool) -> io::Result<()> {
     SockRef::from(&fd).set_tcp_nodelay(nodelay)
 }
 
-/// TCP_NODELAY.
+/// Returns TCP_NODELAY.
 pub(crate) fn nodelay(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).tcp_nodelay()
 }
 
-/// Sets how many hops packets live: IP_TTL, and IPV6_UNICAST_HOPS of an IPv6 socket, which may carry both.
+/// Sets the hop limit of packets: IP_TTL, and IPV6_UNICAST_HOPS on an IPv6 socket, which may carry
+/// both families.
 pub(crate) fn set_ttl(fd: BorrowedFd<'_>, ttl: u32) -> io::Result<()> {
     let socket = SockRef::from(&fd);
     if socket.domain()? == Domain::IPV6 {
@@ -163,36 +168,38 @@ pub(crate) fn set_ttl(fd: BorrowedFd<'_>, ttl: u32) -> io::Result<()> {
     socket.set_ttl_v4(ttl)
 }
 
-/// How many hops packets live: IPV6_UNICAST_HOPS of an IPv6 socket, otherwise IP_TTL.
+/// Returns the hop limit of packets: IPV6_UNICAST_HOPS of an IPv6 socket, otherwise IP_TTL.
 pub(crate) fn ttl(fd: BorrowedFd<'_>) -> io::Result<u32> {
     let socket = SockRef::from(&fd);
     if socket.domain()? == Domain::IPV6 { socket.unicast_hops_v6() } else { socket.ttl_v4() }
 }
 
-/// Sets what close(2) does with data not yet sent (SO_LINGER): none sends it behind the caller's back, zero throws it
-/// away and resets the connection, more waits that long (rounded up to seconds: half a second must not become a reset).
+/// Sets SO_LINGER: how close(2) treats unsent data. `None` sends it in the background, zero
+/// discards it and resets the connection, and another time waits that long, rounded up to seconds
+/// so that half a second does not become a reset.
 pub(crate) fn set_linger(fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {
     const SECONDS_MAX: Duration = Duration::from_secs(libc::c_int::MAX as u64);
     SockRef::from(&fd).set_linger(linger.map(|linger| seconds(linger).min(SECONDS_MAX)))
 }
 
-/// SO_LINGER.
+/// Returns SO_LINGER.
 pub(crate) fn linger(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
     SockRef::from(&fd).linger()
 }
 
-/// The backlog of listen(2) where the user asks for none: the kernel reduces it to the host's bound, `net.core.somaxconn`. A smaller
-/// one refuses connections in a burst.
+/// The default backlog of listen(2). The kernel reduces it to the host's maximum,
+/// `net.core.somaxconn`. A smaller one would refuse connections in a burst.
 pub(crate) const BACKLOG: libc::c_int = libc::c_int::MAX;
 
-/// What every TCP socket of ours begins with.
+/// Sets the default options of every TCP socket that this crate makes.
 pub(crate) fn set_defaults(fd: BorrowedFd<'_>) {
-    // A connection without these works; Go ignores their failure as well.
+    // Failures are ignored, as in Go: a connection without these options works.
     let _ = set_nodelay(fd, true);
     let _ = set_keepalive(fd, Some(&KeepAlive::new()));
 }
 
-/// A TCP socket for a connect to `addr`. The error is an `OpError` `dial tcp addr: socket: reason`.
+/// Opens a TCP socket to connect to `addr`. The error is an `OpError` `dial tcp addr: socket:
+/// reason`.
 pub(crate) fn dial_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
     let dialer = fd::open(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))
         .map_err(|error| Op::at("dial", "tcp", Some(Addr::Ip(addr))).call("socket", error))?;
@@ -224,12 +231,12 @@ mod tests {
     }
 
     #[test]
-    fn a_dialer_has_the_defaults_before_it_connects() {
+    fn dial_sockets_have_the_defaults_before_connect() {
         assert_defaults(dial_socket(v4(1)).unwrap().as_fd());
     }
 
     #[test]
-    fn options_come_back_as_they_were_set() {
+    fn options_read_back_as_set() {
         let dialer = dial_socket(v4(1)).unwrap();
         let fd = dialer.as_fd();
         set_nodelay(fd, false).unwrap();
@@ -263,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_refuses_is_reported() {
+    fn values_refused_by_the_kernel_are_errors() {
         let dialer = dial_socket(v4(1)).unwrap();
         let einval = Some(libc::EINVAL);
         let refused =

@@ -1,12 +1,14 @@
-//! `serve`: an accept loop that stops in order.
+//! [`serve`]: an accept loop with a graceful stop.
 //!
 //! # States
 //! ```text
-//! serving ── the stop future ends, or the listener is closed ──→ draining ── no connection is left, or the time is over ──→ done
+//! serving ── the stop future ends, or the listener is closed ──→ draining ── no connection is left, or the drain time is over ──→ done
 //! ```
-//! *Serving*: connections are accepted, each in a task of its own. *Draining*: what waits in the listener's queue is accepted too, then the
-//! listener is closed, and `when_stopping` is called for each connection. When the time is over, connections that are left are closed by
-//! force. Their tasks have [`FORCED`] to end, and are cancelled then.
+//! *Serving*: connections are accepted, and each is handled in its own task. *Draining*:
+//! connections that wait in the listener's queue are accepted too, then the listener is closed and
+//! `when_stopping` is called for each connection. When the drain time is over, the
+//! remaining connections are closed by force. Their tasks get [`FORCED`] to end and are then
+//! cancelled.
 //!
 //! # Cancellation
 //! Dropping the future cancels the tasks of all connections.
@@ -31,19 +33,20 @@ use crate::future;
 use crate::rt::waiters::let_go;
 use crate::task::{TaskId, TaskSet};
 
-/// The time for connections to end by themselves, unless [`Serve::drain`] sets another.
+/// The default of [`Serve::drain`].
 const DRAIN: Duration = Duration::from_secs(10);
-/// The time for a task to end after its connection was closed by force.
+/// How long a task may take to end after its connection was closed by force.
 const FORCED: Duration = Duration::from_millis(20);
-/// Connections that are taken from the listener's queue when the server stops, at most.
+/// The maximum number of connections taken from the listener's queue when the server stops.
 const QUEUED_MAX: usize = 4096;
-/// Connections accepted in one poll before other tasks have their turn.
+/// The maximum number of connections accepted in one poll, so that other tasks get their turn.
 const BATCH_MAX: usize = 64;
 
-/// Serves each connection that `listener` accepts with `handler`, in a task of its own.
+/// Serves each connection that `listener` accepts with `handler`, in its own task.
 ///
-/// Await what this returns; its methods set limits, and say when and how the server stops. Without [`until`](Serve::until) it serves until
-/// the listener is closed. A panic of a handler ends its connection alone.
+/// Await the returned value. Its methods set limits, and when and how the server stops. Without
+/// [`until`](Serve::until) it serves until the listener is closed. A panic in a handler ends only
+/// its connection.
 ///
 /// # Examples
 /// ```
@@ -93,7 +96,7 @@ where
 
 type Hook<T> = Option<Arc<dyn Fn(&T) + Send + Sync>>;
 
-/// A server to be awaited; made by [`serve`].
+/// A server, to be awaited; returned by [`serve`].
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct Serve<L: Listener, H, S = Pending<()>> {
     listener: L,
@@ -106,28 +109,31 @@ pub struct Serve<L: Listener, H, S = Pending<()>> {
 }
 
 impl<L: Listener, H, S> Serve<L, H, S> {
-    /// Stops the server when `stop` ends, whatever it returns.
+    /// Stops the server gracefully when `stop` completes, whatever it returns.
     pub fn until<T: Future>(self, stop: T) -> Serve<L, H, T> {
         let Serve { listener, handler, max_connections, drain, when_stopping, on_error, .. } = self;
         Serve { listener, handler, stop, max_connections, drain, when_stopping, on_error }
     }
 
-    /// Accepts no connection while so many are served, from 1 up. Those beyond it wait in the listener's queue. The default is no limit;
-    /// the listener's own limits hold besides.
+    /// Limits the number of connections that are served at a time, at least 1. Further connections
+    /// wait in the listener's queue. The default is no limit. Limits of the listener itself also
+    /// apply.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
         self
     }
 
-    /// Sets how long connections may take to end once the server stops; the default is 10 seconds. The server returns at most 50 ms after
-    /// that, as long as its handlers do not block their threads.
+    /// Sets how long connections may take to end after the server has begun to stop. The default is
+    /// 10 seconds. The server returns at most 50 ms after that, unless handlers block their
+    /// threads.
     pub fn drain(mut self, time: Duration) -> Self {
         self.drain = time;
         self
     }
 
-    /// Calls `hook` for each connection when the server stops. A read deadline in the past ends handlers that wait for a request, and lets
-    /// those go on that answer one.
+    /// Calls `hook` for each open connection when the server begins to stop. For example, a read
+    /// deadline in the past ends handlers that wait for a request and lets handlers that write an
+    /// answer finish.
     pub fn when_stopping(mut self, hook: impl Fn(&L::Conn) + Send + Sync + 'static) -> Self {
         self.when_stopping = Some(Arc::new(hook));
         self
@@ -165,29 +171,29 @@ where
     }
 }
 
-/// What a server did; returned by [`serve`]'s future.
+/// The result of a server; returned by [`serve`]'s future.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// Connections that were accepted.
+    /// Number of accepted connections.
     pub accepted: u64,
-    /// Handlers that panicked.
+    /// Number of handlers that panicked.
     pub panicked: u64,
-    /// Connections that had not ended when the time to drain was over, and were closed by force.
+    /// Connections that were still open at the end of the drain time and were closed by force.
     pub stragglers: Vec<Straggler>,
 }
 
-/// A connection that held up the end of a server.
+/// A connection that did not end within the drain time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Straggler {
-    /// The address of the other end, if it has one.
+    /// The peer's address, if there is one.
     pub peer: Option<Addr>,
-    /// The task of its handler.
+    /// The task of the handler.
     pub task: TaskId,
-    /// The time since it was accepted.
+    /// The time since the connection was accepted.
     pub age: Duration,
-    /// The task ended once its connection was closed. Otherwise it was cancelled.
+    /// Whether the task ended after its connection was closed. Otherwise it was cancelled.
     pub ended: bool,
 }
 
@@ -209,14 +215,14 @@ impl fmt::Display for Straggler {
     }
 }
 
-/// A connection that is served.
+/// A connection that is being served.
 struct Open<C> {
     conn: C,
     peer: Option<Addr>,
     since: Instant,
 }
 
-/// The connections that are served, and what came of the others.
+/// The open connections, and the report so far.
 struct Serving<C> {
     open: HashMap<TaskId, Open<C>>,
     tasks: TaskSet<(TaskId, bool)>,
@@ -231,7 +237,7 @@ impl<C: Conn + Clone> Serving<C> {
     {
         self.report.accepted += 1;
         let open = Open { peer: conn.peer(), conn: conn.clone(), since: Instant::now() };
-        // The handler is the user's, and may panic before there is a future.
+        // The handler is user code and may panic before it returns a future.
         let future = match catch_unwind(AssertUnwindSafe(|| handler(conn))) {
             Ok(future) => future,
             Err(payload) => return self.panicked(payload),
@@ -248,7 +254,7 @@ impl<C: Conn + Clone> Serving<C> {
         self.report.panicked += 1;
     }
 
-    /// Takes out the connections that have ended. Ready when none is left.
+    /// Removes connections that have ended. Ready when none is left.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match self.tasks.poll_join_next(cx) {
@@ -262,12 +268,12 @@ impl<C: Conn + Clone> Serving<C> {
         }
     }
 
-    /// Waits until no connection is left, for `time` at most.
+    /// Waits until no connection is left, at most for `time`.
     async fn all_ended(&mut self, time: Duration) {
         let _ = future::timeout(time, poll_fn(|cx| self.poll_ended(cx))).await;
     }
 
-    /// Closes what is left by force, and says what it was.
+    /// Closes the remaining connections by force and returns the report.
     async fn end(mut self) -> Report {
         let left: Vec<_> = self.open.iter().map(|(&id, open)| (id, open.peer.clone(), open.since)).collect();
         for open in self.open.values() {
@@ -341,7 +347,8 @@ where
                 return Poll::Ready(());
             }
             for _ in 0..BATCH_MAX {
-                // After each spawn, so that the waker is there for the task that was spawned last.
+                // Polled after each spawn, so that the waker is registered with the task that was
+                // spawned last.
                 let _ = serving.poll_ended(cx);
                 if serving.open.len() >= max_connections {
                     return Poll::Pending;
@@ -356,7 +363,7 @@ where
             Poll::Pending
         })
         .await;
-        // Connections that the kernel has accepted already would be reset by the close.
+        // Closing the listener would reset connections that the kernel has already accepted.
         poll_fn(|cx| {
             let mut queued = 0;
             while queued < QUEUED_MAX && accept(&mut serving, cx) == Poll::Ready(true) {

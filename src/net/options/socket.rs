@@ -1,6 +1,7 @@
-//! Options of the socket and of IP: buffers, traffic class, device, processor.
+//! Options of the socket layer and of IP: buffers, traffic class, device, CPU.
 //!
-//! A value that does not fit what the kernel takes is refused before the call: it would be cut, or taken for another.
+//! A value that does not fit the kernel's type is refused before the call, because the kernel would
+//! truncate or misread it.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -8,16 +9,16 @@ use std::os::fd::BorrowedFd;
 use libc::c_int;
 use socket2::{Domain, SockRef};
 
-/// The error of a value that no call is made for.
+/// Returns the error of a value that is refused without a system call.
 #[cold]
 pub(super) fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
 fn buffer_size(size: usize) -> io::Result<usize> {
-    // The kernel doubles it, as a signed number.
+    // The kernel doubles the value as a signed number.
     if size == 0 || size > c_int::MAX as usize / 2 {
-        return Err(invalid("a buffer of no bytes, or of 1 GiB or more"));
+        return Err(invalid("buffer size must be at least 1 byte and less than 1 GiB"));
     }
     Ok(size)
 }
@@ -27,7 +28,7 @@ pub(crate) fn set_recv_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Resul
     SockRef::from(&fd).set_recv_buffer_size(buffer_size(size)?)
 }
 
-/// SO_RCVBUF: what the kernel set aside, twice what was asked for.
+/// Returns SO_RCVBUF: the size that the kernel reserved, twice the requested size.
 pub(crate) fn recv_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
     SockRef::from(&fd).recv_buffer_size()
 }
@@ -37,12 +38,13 @@ pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Resul
     SockRef::from(&fd).set_send_buffer_size(buffer_size(size)?)
 }
 
-/// SO_SNDBUF: what the kernel set aside, twice what was asked for.
+/// Returns SO_SNDBUF: the size that the kernel reserved, twice the requested size.
 pub(crate) fn send_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
     SockRef::from(&fd).send_buffer_size()
 }
 
-/// Sets the traffic class: IP_TOS, and IPV6_TCLASS of an IPv6 socket, which may carry both.
+/// Sets the traffic class: IP_TOS, and IPV6_TCLASS on an IPv6 socket, which may carry both
+/// families.
 pub(crate) fn set_tos(fd: BorrowedFd<'_>, tos: u8) -> io::Result<()> {
     let socket = SockRef::from(&fd);
     if socket.domain()? == Domain::IPV6 {
@@ -51,44 +53,45 @@ pub(crate) fn set_tos(fd: BorrowedFd<'_>, tos: u8) -> io::Result<()> {
     socket.set_tos_v4(tos.into())
 }
 
-/// The traffic class: IPV6_TCLASS of an IPv6 socket, otherwise IP_TOS.
+/// Returns the traffic class: IPV6_TCLASS of an IPv6 socket, otherwise IP_TOS.
 pub(crate) fn tos(fd: BorrowedFd<'_>) -> io::Result<u8> {
     let socket = SockRef::from(&fd);
     let tos = if socket.domain()? == Domain::IPV6 { socket.tclass_v6()? } else { socket.tos_v4()? };
-    // One byte in either header.
+    // The field has one byte in both headers.
     Ok(tos as u8)
 }
 
-/// `name` as the kernel takes names of at most `most` bytes: longer ones and such with a NUL it would cut.
+/// Returns `name` as bytes if it has 1 to `most` bytes and no NUL; the kernel would truncate
+/// others.
 pub(super) fn short_name(name: &str, most: usize) -> Option<&[u8]> {
     let fits = !name.is_empty() && name.len() <= most && !name.bytes().any(|byte| byte == 0);
     fits.then_some(name.as_bytes())
 }
 
-/// A name that the kernel answered with, up to its NUL.
+/// Returns the name in a buffer filled by the kernel, up to its NUL.
 pub(super) fn name_from(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-/// Sets SO_BINDTODEVICE, or takes it off.
+/// Sets SO_BINDTODEVICE; `None` removes the binding.
 pub(crate) fn set_device(fd: BorrowedFd<'_>, device: Option<&str>) -> io::Result<()> {
     let name = match device {
         None => None,
         Some(device) => Some(
             short_name(device, libc::IFNAMSIZ - 1)
-                .ok_or_else(|| invalid("a device's name has 1 to 15 bytes, none of them NUL"))?,
+                .ok_or_else(|| invalid("device name must have 1 to 15 bytes and no NUL"))?,
         ),
     };
     SockRef::from(&fd).bind_device(name)
 }
 
-/// SO_BINDTODEVICE.
+/// Returns SO_BINDTODEVICE.
 pub(crate) fn device(fd: BorrowedFd<'_>) -> io::Result<Option<String>> {
     Ok(SockRef::from(&fd).device()?.map(|name| name_from(&name)))
 }
 
-/// IPV6_V6ONLY; an IPv4 socket has none.
+/// Returns IPV6_V6ONLY, which an IPv4 socket does not have.
 pub(crate) fn only_v6(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).only_v6()
 }
@@ -96,14 +99,14 @@ pub(crate) fn only_v6(fd: BorrowedFd<'_>) -> io::Result<bool> {
 /// Sets SO_INCOMING_CPU.
 pub(crate) fn set_incoming_cpu(fd: BorrowedFd<'_>, cpu: usize) -> io::Result<()> {
     if cpu > c_int::MAX as usize {
-        return Err(invalid("no machine has so many processors"));
+        return Err(invalid("CPU number must be less than 2^31"));
     }
     SockRef::from(&fd).set_cpu_affinity(cpu)
 }
 
-/// SO_INCOMING_CPU; none before anything was received.
+/// Returns SO_INCOMING_CPU; `None` before anything was received.
 pub(crate) fn incoming_cpu(fd: BorrowedFd<'_>) -> io::Result<Option<usize>> {
-    // -1 comes back as a number beyond all processors.
+    // The kernel's -1 arrives as a number above all CPUs.
     let cpu = SockRef::from(&fd).cpu_affinity()?;
     Ok((cpu <= c_int::MAX as usize).then_some(cpu))
 }

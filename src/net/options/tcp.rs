@@ -1,7 +1,8 @@
-//! Options of TCP: timeouts, acknowledgements, congestion control, what listeners hold back; [`TcpInfo`].
+//! Options of TCP: timeouts, acknowledgements, congestion control, deferred and fast accepts;
+//! [`TcpInfo`].
 //!
-//! Times are rounded up to the kernel's unit. Zero, which the kernel takes for "the default", and what does not fit are
-//! refused: who wants the default says `None`.
+//! Times are rounded up to the kernel's unit. Zero, which the kernel takes for "the default", is
+//! refused: `None` asks for the default. Values that do not fit are refused as well.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -16,14 +17,14 @@ use crate::sys::option;
 /// `duration` in units of `unit`, rounded up.
 fn units(duration: Duration, unit: Duration) -> io::Result<c_int> {
     if duration.is_zero() {
-        return Err(invalid("a time of zero: None leaves it to the system"));
+        return Err(invalid("time must not be zero; use None for the system's default"));
     }
     let count = duration.as_nanos().div_ceil(unit.as_nanos());
-    c_int::try_from(count).map_err(|_| invalid("a time that is longer than the kernel can count"))
+    c_int::try_from(count).map_err(|_| invalid("time is longer than the kernel accepts"))
 }
 
 fn number(value: u32) -> io::Result<c_int> {
-    c_int::try_from(value).map_err(|_| invalid("a number beyond 2^31 - 1"))
+    c_int::try_from(value).map_err(|_| invalid("number must be less than 2^31"))
 }
 
 /// Sets TCP_USER_TIMEOUT.
@@ -32,12 +33,12 @@ pub(crate) fn set_user_timeout(fd: BorrowedFd<'_>, timeout: Option<Duration>) ->
     option::set(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, timeout)
 }
 
-/// TCP_USER_TIMEOUT.
+/// Returns TCP_USER_TIMEOUT.
 pub(crate) fn user_timeout(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
     SockRef::from(&fd).tcp_user_timeout()
 }
 
-/// SO_OOBINLINE.
+/// Returns SO_OOBINLINE.
 pub(crate) fn out_of_band_inline(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).out_of_band_inline()
 }
@@ -52,7 +53,7 @@ pub(crate) fn set_quickack(fd: BorrowedFd<'_>, quickack: bool) -> io::Result<()>
     SockRef::from(&fd).set_tcp_quickack(quickack)
 }
 
-/// TCP_QUICKACK.
+/// Returns TCP_QUICKACK.
 pub(crate) fn quickack(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).tcp_quickack()
 }
@@ -62,7 +63,7 @@ pub(crate) fn set_cork(fd: BorrowedFd<'_>, cork: bool) -> io::Result<()> {
     SockRef::from(&fd).set_tcp_cork(cork)
 }
 
-/// TCP_CORK.
+/// Returns TCP_CORK.
 pub(crate) fn cork(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).tcp_cork()
 }
@@ -72,48 +73,49 @@ pub(crate) fn set_notsent_lowat(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()
     SockRef::from(&fd).set_tcp_notsent_lowat(bytes)
 }
 
-/// TCP_NOTSENT_LOWAT.
+/// Returns TCP_NOTSENT_LOWAT.
 pub(crate) fn notsent_lowat(fd: BorrowedFd<'_>) -> io::Result<u32> {
     SockRef::from(&fd).tcp_notsent_lowat()
 }
 
 /// Sets TCP_CONGESTION.
 pub(crate) fn set_congestion_control(fd: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-    // The kernel's TCP_CA_NAME_MAX is 16 with the NUL.
-    let name = short_name(name, 15).ok_or_else(|| invalid("the name has 1 to 15 bytes, none of them NUL"))?;
+    // The kernel's TCP_CA_NAME_MAX is 16, including the NUL.
+    let name = short_name(name, 15).ok_or_else(|| invalid("name must have 1 to 15 bytes and no NUL"))?;
     SockRef::from(&fd).set_tcp_congestion(name)
 }
 
-/// TCP_CONGESTION.
+/// Returns TCP_CONGESTION.
 pub(crate) fn congestion_control(fd: BorrowedFd<'_>) -> io::Result<String> {
     Ok(name_from(&SockRef::from(&fd).tcp_congestion()?))
 }
 
 /// Sets TCP_MAXSEG.
 pub(crate) fn set_mss(fd: BorrowedFd<'_>, mss: u32) -> io::Result<()> {
-    // Zero is the kernel's "no limit", and beyond 32,767 it says EINVAL.
+    // The kernel takes zero for "no limit", and returns EINVAL above 32,767.
     if mss == 0 {
-        return Err(invalid("segments of no bytes"));
+        return Err(invalid("MSS must be at least 1"));
     }
     option::set(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG, number(mss)?)
 }
 
-/// TCP_MAXSEG.
+/// Returns TCP_MAXSEG.
 pub(crate) fn mss(fd: BorrowedFd<'_>) -> io::Result<u32> {
     SockRef::from(&fd).tcp_mss()
 }
 
-/// Sets how many connections may wait with data that came with their SYN (TCP_FASTOPEN).
+/// Sets TCP_FASTOPEN: how many connections may be queued whose SYN carried data.
 pub(crate) fn set_fast_open(fd: BorrowedFd<'_>, queue: u32) -> io::Result<()> {
     option::set(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, number(queue)?)
 }
 
-/// Sets for how long a connection without data is held back from accept (TCP_DEFER_ACCEPT).
+/// Sets TCP_DEFER_ACCEPT: how long a connection without data is held back from accept.
 pub(crate) fn set_defer_accept(fd: BorrowedFd<'_>, most: Duration) -> io::Result<()> {
     option::set(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, units(most, Duration::from_secs(1))?)
 }
 
-/// What the kernel knows of a connection; returned by [`TcpStream::info`](crate::net::TcpStream::info).
+/// The kernel's statistics about a TCP connection; returned by
+/// [`TcpStream::info`](crate::net::TcpStream::info).
 ///
 /// Source: TCP_INFO, tcp(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,29 +123,29 @@ pub(crate) fn set_defer_accept(fd: BorrowedFd<'_>, most: Duration) -> io::Result
 pub struct TcpInfo {
     /// Smoothed round-trip time.
     pub rtt: Duration,
-    /// How far it varies.
+    /// Variation of the round-trip time.
     pub rtt_variation: Duration,
-    /// When what was sent and not acknowledged is sent again.
+    /// Time after which unacknowledged data is sent again.
     pub retransmission_timeout: Duration,
-    /// Retransmissions without an answer so far: 0 while the peer answers.
+    /// Consecutive retransmissions without an answer; 0 while the peer answers.
     pub retransmits: u32,
-    /// All segments that were sent again.
+    /// Total number of retransmitted segments.
     pub total_retransmits: u32,
-    /// Segments sent and not acknowledged.
+    /// Number of segments sent and not acknowledged yet.
     pub unacknowledged: u32,
-    /// Segments taken for lost.
+    /// Number of segments presumed lost.
     pub lost: u32,
     /// Congestion window in segments.
     pub congestion_window: u32,
-    /// Bytes of a full segment sent.
+    /// Maximum segment size for sending, in bytes.
     pub send_mss: u32,
-    /// Bytes of a full segment received, as far as was seen.
+    /// Largest segment received so far, in bytes (the kernel's estimate).
     pub recv_mss: u32,
-    /// The path's MTU in bytes.
+    /// Path MTU in bytes.
     pub path_mtu: u32,
 }
 
-/// TCP_INFO.
+/// Returns TCP_INFO.
 pub(crate) fn info(fd: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     let info = option::tcp_info(fd)?;
     let micros = |count: u32| Duration::from_micros(count.into());

@@ -1,8 +1,10 @@
-//! The ways in and out: std's types, owned and raw descriptors.
+//! Conversions from and to std's types, owned descriptors and raw descriptors.
 //!
-//! A descriptor that comes in is made non-blocking and keeps its options. It counts as exposed, since its former owner may have kept a
-//! duplicate ([`fd`](crate::net::fd::fd)). A descriptor that goes out is non-blocking, and out of the poller. A stream with clones cannot
-//! give its descriptor away: `TryFrom` refuses, the conversions that cannot fail hand out a duplicate.
+//! A descriptor that comes in is made non-blocking and keeps its options. It is treated as exposed,
+//! because its former owner may have kept a duplicate (see [`fd`](crate::net::fd::fd)). A
+//! descriptor that goes out is non-blocking and is removed from the poller. A stream with clones
+//! cannot give its descriptor away: `TryFrom` returns an error, and the infallible conversions
+//! return a duplicate.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -14,55 +16,59 @@ use crate::net::fd::operation::Failure;
 use crate::rt::poll::poller;
 use crate::sys::socket;
 
-/// Makes a socket of `fd` for an infallible conversion.
+/// Makes a socket from `fd` for an infallible conversion.
 ///
 /// # Panics
-/// At 2²⁴ sockets in one process.
+/// Panics if the process has 2²⁴ sockets already.
 pub(in crate::net) fn adopt(fd: OwnedFd, make: impl FnOnce(OwnedFd) -> io::Result<NetFd>) -> NetFd {
-    // It fails for a number that is no open descriptor, which no owner has; the first operation would say so.
+    // This fails only for a number that is not open, which an `OwnedFd` rules out. The first
+    // operation would report it.
     let _ = socket::set_nonblocking(fd.as_fd(), true);
-    // Without it the first wait fails, or makes it.
+    // If the poller cannot be prepared now, the first wait tries again or fails.
     let _ = poller::prepare();
     let fd = make(fd).expect("2^24 sockets are open already");
     fd.expose();
     fd
 }
 
-/// Gives away the only handle's descriptor, unclosed. Buffers of [`send_zerocopy`](TcpStream::send_zerocopy) that the kernel still reads are
-/// never freed: their completions come to the new owner.
+/// Releases the descriptor of the only handle without closing it. Buffers of
+/// [`send_zerocopy`](TcpStream::send_zerocopy) that the kernel still reads are never freed: their
+/// completions go to the new owner.
 pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
-    // What an explicit close left behind has no descriptor to give.
+    // After an explicit close there is no descriptor to release.
     if fd.fd.mutex.is_closed() {
         return Err(fd.error("file", Failure::Closed));
     }
     if let Some(sends) = fd.sends_if_any() {
         let _ = fd.fd.with(|fd| sends.reap(fd));
     }
-    // The only handle is here, and was not closed.
+    // This is the only handle, and it was not closed.
     fd.fd.take().map_err(|_| io::ErrorKind::NotConnected.into())
 }
 
-/// What an infallible conversion gives.
+/// Returns the descriptor of an infallible conversion.
 ///
 /// # Panics
-/// When there is nothing: the socket was closed explicitly, or a duplicate was needed and the process has no number for it.
+/// Panics if there is none: the socket was closed explicitly, or a duplicate was needed and the
+/// descriptor limit is reached.
 pub(in crate::net) fn given(result: io::Result<OwnedFd>) -> OwnedFd {
     result.unwrap_or_else(|error| panic!("the socket has no descriptor to give: {error}"))
 }
 
-/// The descriptor of the last of a stream's clones.
+/// Releases the descriptor of the last clone of a stream.
 pub(in crate::net) fn release_shared(fd: Arc<NetFd>) -> io::Result<OwnedFd> {
     let fd = Arc::try_unwrap(fd)
         .map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "other clones of the stream are alive"))?;
     release(fd)
 }
 
-/// The same, a duplicate while other clones live.
+/// Releases the descriptor of the last clone of a stream, or duplicates it while other clones live.
 pub(in crate::net) fn duplicate_shared(fd: Arc<NetFd>) -> OwnedFd {
     given(match Arc::try_unwrap(fd) {
         Ok(fd) => release(fd),
         Err(shared) => {
-            // The duplicate would keep the registration of a number that is closed.
+            // Without this, the duplicate would keep the epoll registration of the closed number
+            // alive.
             shared.expose();
             shared.with("file", socket::dup_cloexec)
         }
@@ -76,7 +82,7 @@ impl From<std::net::TcpListener> for TcpListener {
 }
 
 impl From<OwnedFd> for TcpListener {
-    /// The caller says that it is a TCP socket that listens; of another kind, operations fail.
+    /// Takes over a listening TCP socket. Operations fail if it is something else.
     fn from(fd: OwnedFd) -> TcpListener {
         TcpListener::from_net_fd(adopt(fd, NetFd::tcp_or_multipath), None)
     }
@@ -85,7 +91,7 @@ impl From<OwnedFd> for TcpListener {
 impl TryFrom<TcpListener> for std::net::TcpListener {
     type Error = io::Error;
 
-    /// Fails when the listener was closed. The result is non-blocking.
+    /// Returns an error if the listener was closed. The result is non-blocking.
     fn try_from(listener: TcpListener) -> io::Result<std::net::TcpListener> {
         release(listener.fd).map(From::from)
     }
@@ -93,7 +99,7 @@ impl TryFrom<TcpListener> for std::net::TcpListener {
 
 impl From<TcpListener> for OwnedFd {
     /// # Panics
-    /// When the listener was closed explicitly.
+    /// Panics if the listener was closed explicitly.
     fn from(listener: TcpListener) -> OwnedFd {
         given(release(listener.fd))
     }
@@ -106,7 +112,7 @@ impl From<std::net::TcpStream> for TcpStream {
 }
 
 impl From<OwnedFd> for TcpStream {
-    /// The caller says that it is a TCP socket; of another kind, operations fail.
+    /// Takes over a TCP socket. Operations fail if it is something else.
     fn from(fd: OwnedFd) -> TcpStream {
         let fd = adopt(fd, NetFd::tcp_or_multipath);
         fd.fd.find_fast_open();
@@ -117,30 +123,34 @@ impl From<OwnedFd> for TcpStream {
 impl TryFrom<TcpStream> for std::net::TcpStream {
     type Error = io::Error;
 
-    /// Fails while other clones live, and when the stream was closed. The result is non-blocking.
+    /// Returns an error while other clones live, or if the stream was closed. The result is
+    /// non-blocking.
     fn try_from(stream: TcpStream) -> io::Result<std::net::TcpStream> {
         release_shared(stream.fd).map(From::from)
     }
 }
 
 impl From<TcpStream> for OwnedFd {
-    /// A duplicate while other clones live.
+    /// Returns a duplicate while other clones live.
     ///
     /// # Panics
-    /// When the stream was closed explicitly, or a duplicate is needed and the process has no descriptor left.
+    /// Panics if the stream was closed explicitly, or if a duplicate is needed and the descriptor
+    /// limit is reached.
     fn from(stream: TcpStream) -> OwnedFd {
         duplicate_shared(stream.fd)
     }
 }
 
-/// The borrowed descriptor's trait, for a type with a field `fd`, and the raw one's.
+/// Implements `AsFd` and `AsRawFd` for a type with a field `fd`.
 macro_rules! descriptor {
     ($type:ident) => {
         impl AsFd for $type {
-            /// Lends the descriptor for as long as the socket is borrowed. It must not be used after an explicit close.
+            /// Borrows the descriptor for as long as the socket is borrowed. Do not use it after an
+            /// explicit close.
             ///
-            /// From then on the descriptor may have other users, so the socket costs a few more system calls: a read that empties it is
-            /// followed by another before the next wait, and a close asks for SO_LINGER and leaves epoll explicitly.
+            /// From then on the descriptor may have other users, which costs a few system calls: a
+            /// read that empties the socket is followed by another one before the next wait, and a
+            /// close reads SO_LINGER and removes the descriptor from epoll explicitly.
             fn as_fd(&self) -> BorrowedFd<'_> {
                 self.fd.expose()
             }
@@ -150,7 +160,7 @@ macro_rules! descriptor {
     };
 }
 
-/// The raw descriptor's traits, by way of the owned one's.
+/// Implements the raw descriptor traits on top of the owned ones.
 macro_rules! raw {
     ($type:ident) => {
         impl AsRawFd for $type {

@@ -1,11 +1,12 @@
-//! Connections as a stream, of TCP and of Unix sockets, and what is done when the process has no descriptor left.
+//! Incoming connections as a stream, for TCP and Unix sockets, with backoff when the process runs
+//! out of descriptors.
 //!
 //! # States
-//! *accepting* → (EMFILE, ENFILE, ENOBUFS, ENOMEM) *backing off*, until the timer or a closed socket of ours → accepting;
-//! accepting → (closed) *ended*, after one error.
+//! *accepting* → (EMFILE, ENFILE, ENOBUFS, ENOMEM) *backing off*, until a timer fires or a socket
+//! of this process is closed → accepting; accepting → (closed) *ended*, after one error.
 //!
-//! A burst of errors therefore costs one accept4(2) a pause, not a CPU: the pauses double from 5 ms to 1 s and begin anew after a
-//! success (Go's net/http does the same).
+//! A persistent error therefore costs one accept4(2) per pause instead of a busy loop. Pauses
+//! double from 5 ms to 1 s and start over after a success, as in Go's net/http.
 
 use std::fmt;
 use std::future::Future;
@@ -31,7 +32,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 pub(in crate::net) struct Accepts {
     pub(in crate::net) accepting: Accepting,
     pause: Option<Pause>,
-    /// The last pause, zero after a success.
+    /// The last pause; zero after a success.
     last: Duration,
     ended: bool,
 }
@@ -39,12 +40,12 @@ pub(in crate::net) struct Accepts {
 #[derive(Debug)]
 struct Pause {
     sleep: Sleep,
-    /// Descriptors closed before the call that failed.
+    /// The number of descriptors closed before the call that failed.
     closings: u64,
 }
 
 impl Accepts {
-    /// The next connection that `accept` brings.
+    /// Returns the next connection from `accept`.
     pub(in crate::net) fn poll_next<T>(
         &mut self,
         fd: &NetFd,
@@ -66,7 +67,7 @@ impl Accepts {
                 }
                 self.pause = None;
             }
-            // Before the call, so that what is closed while it fails counts.
+            // Read before the call, so that descriptors closed while it fails count.
             let closings = poller::descriptors_closed();
             return match accept(&mut self.accepting, cx) {
                 Poll::Pending => Poll::Pending,
@@ -102,7 +103,7 @@ fn is_want_of_resources(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// A stream of connections; returned by [`TcpListener::incoming`].
+/// A stream of connections, returned by [`TcpListener::incoming`].
 pub struct Incoming<'a> {
     listener: &'a TcpListener,
     accepts: Accepts,
@@ -135,7 +136,7 @@ impl fmt::Debug for Incoming<'_> {
     }
 }
 
-/// A stream of connections that owns its listener; returned by [`TcpListener::into_incoming`].
+/// A stream of connections that owns its listener, returned by [`TcpListener::into_incoming`].
 pub struct IntoIncoming {
     listener: TcpListener,
     accepts: Accepts,
@@ -146,7 +147,7 @@ impl IntoIncoming {
         IntoIncoming { listener, accepts: Accepts::default() }
     }
 
-    /// The listener.
+    /// Returns the listener.
     pub fn listener(&self) -> &TcpListener {
         &self.listener
     }

@@ -1,4 +1,4 @@
-//! `TcpListener`.
+//! [`TcpListener`]: binding, accepting and closing.
 
 use std::fmt;
 use std::io;
@@ -14,12 +14,15 @@ use crate::net::raw::raw_access;
 use crate::net::{ListenConfig, ToSocketAddrs, options};
 use crate::rt::poll::poller::Direction;
 
-/// A socket that accepts TCP connections.
+/// A TCP socket that listens for connections.
 ///
-/// Every method takes `&self`: any number of tasks may accept from one listener; each connection wakes one of them. Accepted
-/// streams have Go's defaults, inherited from the listener at no cost a connection: no delay (TCP_NODELAY), keep-alive after 15 s
-/// of silence, every 15 s, nine times. The backlog is the host's bound (`net.core.somaxconn`). [`ListenConfig`] opens one with
-/// other options and with limits.
+/// Every method takes `&self`: any number of tasks may accept from one listener, and each
+/// connection wakes one of them. Accepted streams inherit Go's defaults from the listener: no delay
+/// (TCP_NODELAY) and keep-alive (first probe after 15 s of silence, then every 15 s, nine probes).
+/// The backlog is the host's maximum (`net.core.somaxconn`). Use [`ListenConfig`] for other options
+/// and for limits.
+///
+/// Dropping the listener closes it.
 ///
 /// Source: `net.TCPListener` of Go, `async_std::net::TcpListener`.
 ///
@@ -39,6 +42,7 @@ use crate::rt::poll::poller::Direction;
 /// })
 /// # }
 /// ```
+#[doc(alias = "net.TCPListener")]
 pub struct TcpListener {
     pub(in crate::net) fd: NetFd,
     pub(in crate::net) admission: Option<Arc<Admission>>,
@@ -46,18 +50,22 @@ pub struct TcpListener {
 
 /// Binding, accepting, closing and addresses.
 impl TcpListener {
-    /// Listens on the first of `addrs` that can be bound. Port 0 asks the kernel for a free one; see
-    /// [`local_addr`](TcpListener::local_addr).
+    /// Listens on the first of `addrs` that can be bound. Port 0 asks the kernel for a free port;
+    /// [`local_addr`](TcpListener::local_addr) returns it.
     ///
-    /// `[::]` accepts IPv4 as well, whatever the host's default.
+    /// `[::]` also accepts IPv4, whatever the host's default is.
     ///
     /// # Errors
-    /// An [`OpError`](crate::net::OpError) of the last address, `listen tcp ADDR: bind: …`: `AddrInUse`, `AddrNotAvailable`,
-    /// `PermissionDenied`; or that there is none, `listen tcp: address 80: missing port in address`, with an
-    /// [`AddrError`](crate::net::AddrError) or a [`LookupError`](crate::net::LookupError) inside.
+    /// Returns the [`OpError`](crate::net::OpError) of the last address, `listen tcp ADDR: bind:
+    /// …`, of kind `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`. If there is no address,
+    /// returns `listen tcp: REASON`, such as `listen tcp: address 80: missing port in address`,
+    /// with an [`AddrError`](crate::net::AddrError) or a [`LookupError`](crate::net::LookupError)
+    /// inside.
     ///
     /// # Cancel safety
-    /// Nothing listens if the future is dropped.
+    /// If the future is dropped, nothing listens.
+    #[doc(alias = "net.Listen")]
+    #[doc(alias = "ListenTCP")]
     pub async fn bind<A: ToSocketAddrs>(addrs: A) -> io::Result<TcpListener> {
         ListenConfig::new().listen(addrs).await
     }
@@ -66,32 +74,38 @@ impl TcpListener {
         TcpListener { fd, admission }
     }
 
-    /// The same listener with other limits.
+    /// Returns the listener with its limits replaced.
     pub(crate) fn admitting(self, admission: Option<Arc<Admission>>) -> TcpListener {
         TcpListener { admission, ..self }
     }
 
-    /// Accepts a connection: the stream and its peer's address.
+    /// Waits for a connection and returns its stream and the peer's address.
     ///
-    /// Connections that died in the queue are passed over (ECONNABORTED and the network errors that accept(2) lists).
+    /// Connections that failed in the queue are skipped (ECONNABORTED and the network errors listed
+    /// in accept(2)).
     ///
     /// # Errors
-    /// `TimedOut` past the deadline; [closed](crate::net::is_closed) after [`close`](TcpListener::close). With no
-    /// descriptor left (EMFILE, ENFILE) or no memory (ENOBUFS, ENOMEM), that error: the connection stays in the queue, and a
-    /// loop that tries again at once burns a CPU. [`incoming`](TcpListener::incoming) waits instead; with
-    /// [reserved descriptors](ListenConfig::reserve_descriptors) the connection is turned away.
+    /// Returns `TimedOut` after the deadline and a [closed](crate::net::is_closed) error after
+    /// [`close`](TcpListener::close). Returns the OS error if no descriptor (EMFILE, ENFILE) or
+    /// memory (ENOBUFS, ENOMEM) is available; the connection stays in the queue, so a loop that
+    /// retries at once burns a CPU. [`incoming`](TcpListener::incoming) waits instead, and with
+    /// [reserved descriptors](ListenConfig::reserve_descriptors) the connection is refused.
     ///
     /// # Cancel safety
-    /// A connection is accepted or stays in the queue.
+    /// A connection is either returned or stays in the queue.
     pub fn accept(&self) -> Accept<'_> {
         Accept::new(self)
     }
 
-    /// A stream of connections.
+    /// Returns a stream of connections. It borrows the listener.
     ///
-    /// Where [`accept`](TcpListener::accept) fails for want of descriptors or memory, this waits: 5 ms, doubling to 1 s, less when a
-    /// socket of this process is closed. After [`close`](TcpListener::close) it yields one error, then `None`; otherwise it
-    /// never ends.
+    /// If [`accept`](TcpListener::accept) fails for lack of descriptors or memory, the stream
+    /// waits: 5 ms at first, doubling up to 1 s, and less if a socket of this process is closed.
+    /// After [`close`](TcpListener::close) it yields one error and then `None`; otherwise it never
+    /// ends.
+    ///
+    /// # Cancel safety
+    /// Dropping `next()` or the stream loses no connection.
     ///
     /// # Examples
     /// ```no_run
@@ -110,35 +124,38 @@ impl TcpListener {
         Incoming::new(self)
     }
 
-    /// The same, owning the listener.
+    /// Returns a stream of connections that owns the listener; otherwise like
+    /// [`incoming`](TcpListener::incoming).
     pub fn into_incoming(self) -> IntoIncoming {
         IntoIncoming::new(self)
     }
 
-    /// Connections that hold a permit of this listener's [limit](ListenConfig::max_connections) now; 0 without one.
+    /// Returns the number of open connections that hold a permit of this listener's
+    /// [limit](ListenConfig::max_connections); 0 if it has no limit.
     pub fn connections(&self) -> usize {
         self.admission.as_ref().map_or(0, |admission| admission.connections())
     }
 
-    /// Connections that were turned away so far for want of descriptors; see
+    /// Returns the number of connections refused so far because no descriptor was available; see
     /// [`ListenConfig::reserve_descriptors`].
     pub fn turned_away(&self) -> u64 {
         self.admission.as_ref().map_or(0, |admission| admission.shed())
     }
 
-    /// The address that it listens on.
+    /// Returns the address that the listener is bound to.
     ///
     /// # Errors
-    /// Closed after [`close`](TcpListener::close).
+    /// Returns a [closed](crate::net::is_closed) error after [`close`](TcpListener::close).
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.fd.local_addr()
     }
 
-    /// Sets when accepting times out, or (`None`) that it does not. It applies to what waits already, and stays until it is moved:
-    /// after it has passed every accept fails, also with connections in the queue.
+    /// Sets the time at which accepting times out; `None` removes it. The deadline applies to calls
+    /// that already wait and stays until it is changed: after it has passed, every accept fails,
+    /// even with connections in the queue.
     ///
     /// # Errors
-    /// Closed after [`close`](TcpListener::close).
+    /// Returns a [closed](crate::net::is_closed) error after [`close`](TcpListener::close).
     ///
     /// # Examples
     /// ```
@@ -151,14 +168,16 @@ impl TcpListener {
     /// assert!(is_timeout(&listener.accept().await.unwrap_err()));
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "SetDeadline")]
     pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
         self.fd.set_deadline(Direction::Read, deadline.into())
     }
 
-    /// Closes the listener: who accepts gets the closed error, connections in the queue are reset. Begins at once; the future ends when
-    /// the descriptor, and so the port, is free. Closing twice is no error.
+    /// Closes the listener. Tasks that accept get a [closed](crate::net::is_closed) error, and
+    /// connections in the queue are reset.
     ///
-    /// Dropping the listener closes it too.
+    /// The close begins at once, also if the future is dropped. The future completes when the
+    /// descriptor, and so the port, is free. Closing twice is not an error.
     ///
     /// # Examples
     /// ```
@@ -175,7 +194,7 @@ impl TcpListener {
         self.fd.close()
     }
 
-    /// The socket, for traits that are implemented elsewhere.
+    /// Returns the socket, for traits that are implemented in other modules.
     #[cfg(feature = "hyper")]
     pub(crate) fn as_net_fd(&self) -> &NetFd {
         &self.fd
@@ -184,18 +203,19 @@ impl TcpListener {
 
 /// Socket options.
 impl TcpListener {
-    /// The IP time-to-live of accepted connections' packets.
+    /// Returns the IP time-to-live of packets of accepted connections.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
     pub fn ttl(&self) -> io::Result<u32> {
         self.fd.with("get", options::ttl)
     }
 
-    /// Sets it; accepted streams inherit it.
+    /// Sets the IP time-to-live of packets of connections that are accepted from now on.
     ///
     /// # Errors
-    /// `InvalidInput` for a value outside 1–255; closed.
+    /// Returns `InvalidInput` if `ttl` is outside 1–255, and a [closed](crate::net::is_closed)
+    /// error after `close`.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         self.fd.with("set", |fd| options::set_ttl(fd, ttl))
     }

@@ -1,8 +1,14 @@
-//! TCP: [`listener`] and [`incoming`] accept, [`stream`] is the connection, [`traits`] its reading and writing by
-//! futures-io's traits, [`options`] the lesser options, [`convert`] the ways in and out, [`write_vectored_all`] many buffers at
-//! once. What the kernel moves by itself is in `net::zero_copy`.
+//! TCP sockets.
+//!
+//! * [`listener`] and [`incoming`]: accepting.
+//! * [`stream`]: the connection; [`traits`]: futures-io's traits for it.
+//! * [`options`]: the less common socket options.
+//! * [`convert`]: conversions from and to std's types and descriptors.
+//! * [`write_vectored_all`]: writing many buffers at once.
+//!
+//! splice(2), sendfile(2) and MSG_ZEROCOPY are in `net::zero_copy`.
 
-// rustdoc shows methods in the order of these modules: the main verbs come first.
+// rustdoc lists inherent impls in module order, so the modules with the main methods come first.
 mod listener;
 mod stream;
 

@@ -1,4 +1,4 @@
-//! The lesser socket options, on streams and, where accepted streams inherit them, on listeners.
+//! Less common socket options of streams and, where accepted streams inherit them, of listeners.
 
 use std::io;
 use std::time::Duration;
@@ -7,148 +7,180 @@ use super::{TcpListener, TcpStream};
 use crate::net::options::{self, KeepAlive, TcpInfo, socket, tcp};
 use crate::sys::{option, socket as calls};
 
-/// Options that streams have, and that listeners hand on.
+/// Implements the options that streams have and that accepted streams inherit from listeners.
 macro_rules! shared_options {
     ($type:ident) => {
         /// Socket options that accepted streams inherit from their listener.
         impl $type {
-            /// For how long data sent may stay without an acknowledgement before the connection ends with ETIMEDOUT
-            /// (TCP_USER_TIMEOUT); `None`: as long as the host keeps trying, a quarter of an hour or so.
+            /// Returns how long sent data may stay unacknowledged before the connection fails with
+            /// ETIMEDOUT (TCP_USER_TIMEOUT). `None` means as long as the host keeps retransmitting,
+            /// about 15 minutes.
             ///
             /// # Errors
-            /// The system call's; closed.
+            /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
+            /// close.
             pub fn user_timeout(&self) -> io::Result<Option<Duration>> {
                 self.fd.with("get", tcp::user_timeout)
             }
 
-            /// Sets it, rounded up to milliseconds. Where keep-alive is on, this time decides instead of the count of probes.
+            /// Sets how long sent data may stay unacknowledged, rounded up to milliseconds. With
+            /// keep-alive on, this time takes precedence over the number of probes.
             ///
             /// # Errors
-            /// `InvalidInput` for zero and for 2³¹ ms or more; closed.
+            /// Returns `InvalidInput` for zero and for 2³¹ ms or more, and a
+            /// [closed](crate::net::is_closed) error after an explicit close.
             pub fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
                 self.fd.with("set", |fd| tcp::set_user_timeout(fd, timeout))
             }
 
-            /// The receive buffer in bytes (SO_RCVBUF), the kernel's bookkeeping included: twice what was set.
+            /// Returns the size of the receive buffer in bytes (SO_RCVBUF). It includes the
+            /// kernel's overhead and is twice the value that was set.
             ///
             /// # Errors
-            /// The system call's; closed.
+            /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
+            /// close.
             pub fn recv_buffer_size(&self) -> io::Result<usize> {
                 self.fd.with("get", socket::recv_buffer_size)
             }
 
-            /// Sets it. The kernel doubles it, keeps it within its bounds (`net.core.rmem_max`) and no longer adapts it. What a peer may
-            /// have under way is agreed when the connection is made: see
+            /// Sets the size of the receive buffer in bytes. The kernel doubles it, limits it to
+            /// `net.core.rmem_max` and no longer adapts it. The TCP window scale is fixed when the
+            /// connection is made; to affect it, use
             /// [`ListenConfig::recv_buffer_size`](crate::net::ListenConfig::recv_buffer_size).
             ///
             /// # Errors
-            /// `InvalidInput` for zero and for 1 GiB or more; closed.
+            /// Returns `InvalidInput` for zero and for 1 GiB or more, and a
+            /// [closed](crate::net::is_closed) error after an explicit close.
             pub fn set_recv_buffer_size(&self, bytes: usize) -> io::Result<()> {
                 self.fd.with("set", |fd| socket::set_recv_buffer_size(fd, bytes))
             }
 
-            /// The send buffer in bytes (SO_SNDBUF), the kernel's bookkeeping included: twice what was set.
+            /// Returns the size of the send buffer in bytes (SO_SNDBUF). It includes the kernel's
+            /// overhead and is twice the value that was set.
             ///
             /// # Errors
-            /// The system call's; closed.
+            /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
+            /// close.
             pub fn send_buffer_size(&self) -> io::Result<usize> {
                 self.fd.with("get", socket::send_buffer_size)
             }
 
-            /// Sets it. The kernel doubles it, keeps it within its bounds (`net.core.wmem_max`) and no longer adapts it.
+            /// Sets the size of the send buffer in bytes. The kernel doubles it, limits it to
+            /// `net.core.wmem_max` and no longer adapts it.
             ///
             /// # Errors
-            /// `InvalidInput` for zero and for 1 GiB or more; closed.
+            /// Returns `InvalidInput` for zero and for 1 GiB or more, and a
+            /// [closed](crate::net::is_closed) error after an explicit close.
             pub fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
                 self.fd.with("set", |fd| socket::set_send_buffer_size(fd, bytes))
             }
 
-            /// The traffic class of packets sent (IP_TOS, IPV6_TCLASS): six bits of DSCP above two of ECN.
+            /// Returns the traffic class of sent packets (IP_TOS, IPV6_TCLASS): six bits of DSCP
+            /// above two bits of ECN.
             ///
             /// # Errors
-            /// The system call's; closed.
+            /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
+            /// close.
             pub fn tos(&self) -> io::Result<u8> {
                 self.fd.with("get", socket::tos)
             }
 
-            /// Sets it. The ECN bits are TCP's own: the kernel leaves them as they are.
+            /// Sets the traffic class of sent packets. TCP controls the ECN bits itself: the kernel
+            /// ignores them here.
             ///
             /// # Errors
-            /// The system call's; closed.
+            /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
+            /// close.
             pub fn set_tos(&self, tos: u8) -> io::Result<()> {
                 self.fd.with("set", |fd| socket::set_tos(fd, tos))
             }
 
-            /// The congestion control in use (TCP_CONGESTION), such as `cubic`.
+            /// Returns the name of the congestion control algorithm (TCP_CONGESTION), such as
+            /// `cubic`.
             ///
             /// # Errors
-            /// The system call's; closed.
+            /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
+            /// close.
             pub fn congestion_control(&self) -> io::Result<String> {
                 self.fd.with("get", tcp::congestion_control)
             }
 
-            /// Sets it: one of `net.ipv4.tcp_available_congestion_control`.
+            /// Sets the congestion control algorithm to one of
+            /// `net.ipv4.tcp_available_congestion_control`.
             ///
             /// # Errors
-            /// `InvalidInput` for what cannot be a name (1 to 15 bytes, no NUL); `NotFound` when the kernel does not have it;
-            /// `PermissionDenied` when it is for the administrator; closed.
+            /// Returns `InvalidInput` if `name` is not 1 to 15 bytes without NUL, `NotFound` if the
+            /// kernel does not have it, `PermissionDenied` if it is restricted to administrators,
+            /// and a [closed](crate::net::is_closed) error after an explicit close.
             pub fn set_congestion_control(&self, name: &str) -> io::Result<()> {
                 self.fd.with("set", |fd| tcp::set_congestion_control(fd, name))
             }
 
-            /// The largest segment sent, in bytes (TCP_MAXSEG): what the connection uses, or, before there is one, the kernel's guess.
+            /// Returns the maximum segment size in bytes (TCP_MAXSEG). Before the socket is
+            /// connected this is the kernel's estimate.
             ///
             /// # Errors
-            /// The system call's; closed.
+            /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
+            /// close.
             pub fn mss(&self) -> io::Result<u32> {
                 self.fd.with("get", tcp::mss)
             }
 
-            /// Bounds it. On an established connection the kernel takes note but sends as agreed: set it on the listener.
+            /// Limits the maximum segment size. On an established connection the kernel stores the
+            /// value but keeps sending segments of the agreed size: set it on the listener.
             ///
             /// # Errors
-            /// `InvalidInput` outside the kernel's 88 to 32,767; closed.
+            /// Returns `InvalidInput` outside the kernel's range of 88 to 32,767, and a
+            /// [closed](crate::net::is_closed) error after an explicit close.
             pub fn set_mss(&self, bytes: u32) -> io::Result<()> {
                 self.fd.with("set", |fd| tcp::set_mss(fd, bytes))
             }
 
-            /// How many bytes may wait to be sent before the socket counts as full (TCP_NOTSENT_LOWAT).
+            /// Returns how many unsent bytes the socket holds before it stops being writable
+            /// (TCP_NOTSENT_LOWAT).
             ///
             /// # Errors
-            /// The system call's; closed.
+            /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
+            /// close.
             pub fn notsent_lowat(&self) -> io::Result<u32> {
                 self.fd.with("get", tcp::notsent_lowat)
             }
 
-            /// Sets it: with little in the buffer, what is written last (a more urgent frame, a smaller picture) is not far behind.
+            /// Sets how many unsent bytes the socket holds before it stops being writable. A small
+            /// value bounds how long data written later, such as an urgent frame, waits behind data
+            /// written earlier.
             ///
             /// # Errors
-            /// The system call's; closed.
+            /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
+            /// close.
             pub fn set_notsent_lowat(&self, bytes: u32) -> io::Result<()> {
                 self.fd.with("set", |fd| tcp::set_notsent_lowat(fd, bytes))
             }
 
-            /// The network device that the socket is bound to (SO_BINDTODEVICE).
+            /// Returns the network device that the socket is bound to (SO_BINDTODEVICE), if any.
             ///
             /// # Errors
-            /// The system call's; closed.
+            /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
+            /// close.
             pub fn device(&self) -> io::Result<Option<String>> {
                 self.fd.with("get", socket::device)
             }
 
-            /// Binds the socket to a network device, or (`None`) to none.
+            /// Binds the socket to the network device `name`; `None` removes the binding.
             ///
             /// # Errors
-            /// `InvalidInput` for what cannot be a name (1 to 15 bytes, no NUL); ENODEV when there is no such device;
-            /// `PermissionDenied`; closed.
+            /// Returns `InvalidInput` if `name` is not 1 to 15 bytes without NUL, ENODEV if there
+            /// is no such device, `PermissionDenied`, and a [closed](crate::net::is_closed) error
+            /// after an explicit close.
             pub fn bind_device(&self, name: Option<&str>) -> io::Result<()> {
                 self.fd.with("set", |fd| socket::set_device(fd, name))
             }
 
-            /// Whether the socket takes IPv6 only (IPV6_V6ONLY).
+            /// Returns whether the socket is restricted to IPv6 (IPV6_V6ONLY).
             ///
             /// # Errors
-            /// The system call's, which has none for an IPv4 socket; closed.
+            /// Returns the OS error, which is always the case for an IPv4 socket, or a
+            /// [closed](crate::net::is_closed) error after an explicit close.
             pub fn only_v6(&self) -> io::Result<bool> {
                 self.fd.with("get", socket::only_v6)
             }
@@ -159,65 +191,67 @@ macro_rules! shared_options {
 shared_options!(TcpStream);
 shared_options!(TcpListener);
 
-/// Socket options of a connection.
+/// Less common socket options of a connection.
 impl TcpStream {
-    /// Whether acknowledgements are sent at once (TCP_QUICKACK). The kernel changes it by itself.
+    /// Returns whether acknowledgements are sent immediately (TCP_QUICKACK). The kernel changes
+    /// this by itself.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn quickack(&self) -> io::Result<bool> {
         self.fd.with("get", tcp::quickack)
     }
 
-    /// Sets whether acknowledgements are sent at once, for now: the kernel goes back to its own judgement as data flows.
+    /// Sets whether acknowledgements are sent immediately. The effect is temporary: the kernel
+    /// returns to its own judgement as data flows.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn set_quickack(&self, quickack: bool) -> io::Result<()> {
         self.fd.with("set", |fd| tcp::set_quickack(fd, quickack))
     }
 
-    /// Whether parts of a segment are held back (TCP_CORK).
+    /// Returns whether partial segments are held back (TCP_CORK).
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn cork(&self) -> io::Result<bool> {
         self.fd.with("get", tcp::cork)
     }
 
-    /// Sets whether parts of a segment are held back, for 200 ms at most, until it is full or this is taken back: for a header that is
-    /// followed by a file.
+    /// Sets whether partial segments are held back until they are full, the option is cleared, or
+    /// 200 ms have passed. Useful for a header that is followed by a file.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn set_cork(&self, cork: bool) -> io::Result<()> {
         self.fd.with("set", |fd| tcp::set_cork(fd, cork))
     }
 
-    /// Whether urgent bytes of the peer stand among the others (SO_OOBINLINE).
+    /// Returns whether urgent bytes are delivered in the normal data stream (SO_OOBINLINE).
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn out_of_band_inline(&self) -> io::Result<bool> {
         self.fd.with("get", tcp::out_of_band_inline)
     }
 
-    /// Sets whether urgent bytes of the peer stand among the others, where reads find them, or apart (the default), where they are
-    /// found by recv(2) with `MSG_OOB`; see [`read_with`](TcpStream::read_with).
+    /// Sets whether urgent bytes are delivered in the normal data stream. By default they are not:
+    /// recv(2) with `MSG_OOB` receives them, see [`read_with`](TcpStream::read_with).
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn set_out_of_band_inline(&self, inline: bool) -> io::Result<()> {
         self.fd.with("set", |fd| tcp::set_out_of_band_inline(fd, inline))
     }
 
-    /// Sends a byte as urgent (`MSG_OOB`), behind what was written before.
+    /// Sends one byte as urgent data (`MSG_OOB`), after the data written before.
     ///
     /// # Errors
-    /// As [`write`](TcpStream::write).
+    /// Same as [`write`](TcpStream::write).
     ///
     /// # Cancel safety
-    /// The byte was sent or was not.
+    /// The byte is either sent or not sent.
     ///
     /// # Examples
     /// ```
@@ -236,18 +270,20 @@ impl TcpStream {
         self.write_with(|fd| calls::send(fd, &[byte], libc::MSG_OOB)).await.map(drop)
     }
 
-    /// The processor on which the kernel received last (SO_INCOMING_CPU); `None` before it received.
+    /// Returns the CPU on which the kernel last received data for the socket (SO_INCOMING_CPU);
+    /// `None` before it received any.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn incoming_cpu(&self) -> io::Result<Option<usize>> {
         self.fd.with("get", socket::incoming_cpu)
     }
 
-    /// What the kernel knows of the connection: round-trip time, retransmissions, window (TCP_INFO).
+    /// Returns the kernel's statistics about the connection: round-trip time, retransmissions,
+    /// window (TCP_INFO).
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Examples
     /// ```
@@ -263,10 +299,11 @@ impl TcpStream {
         self.fd.with("get", tcp::info)
     }
 
-    /// Whether the connection is multipath TCP; one that fell back to TCP is not.
+    /// Returns whether the connection uses multipath TCP. A connection that fell back to TCP does
+    /// not.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn is_multipath(&self) -> io::Result<bool> {
         self.fd.with("get", option::is_multipath)
     }
@@ -274,59 +311,65 @@ impl TcpStream {
 
 /// Socket options of a listener.
 impl TcpListener {
-    /// Takes the error that is pending on the socket (SO_ERROR), if there is one.
+    /// Takes the pending error of the socket (SO_ERROR), if there is one.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.fd.with("get", calls::take_error)
     }
 
-    /// Whether streams accepted from now on send small writes at once (TCP_NODELAY).
+    /// Returns whether streams accepted from now on send small writes immediately (TCP_NODELAY).
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
     pub fn nodelay(&self) -> io::Result<bool> {
         self.fd.with("get", options::nodelay)
     }
 
-    /// Sets it.
+    /// Sets whether streams accepted from now on send small writes immediately (TCP_NODELAY).
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         self.fd.with("set", |fd| options::set_nodelay(fd, nodelay))
     }
 
-    /// How streams accepted from now on probe a silent peer; `None`: not at all.
+    /// Returns the keep-alive settings of streams accepted from now on; `None` if keep-alive is
+    /// off.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
     pub fn keepalive(&self) -> io::Result<Option<KeepAlive>> {
         self.fd.with("get", options::keepalive)
     }
 
-    /// Sets it; what `keepalive` leaves out stays as it is.
+    /// Sets keep-alive of streams accepted from now on; `None` turns it off. Settings that
+    /// `keepalive` leaves out do not change.
     ///
     /// # Errors
-    /// `InvalidInput` for what the kernel does not take; closed.
+    /// Returns `InvalidInput` for a value that the kernel does not accept (see [`KeepAlive`]), and
+    /// a [closed](crate::net::is_closed) error after `close`.
     pub fn set_keepalive(&self, keepalive: impl Into<Option<KeepAlive>>) -> io::Result<()> {
         let keepalive = keepalive.into();
         self.fd.with("set", |fd| options::set_keepalive(fd, keepalive.as_ref()))
     }
 
-    /// The processor whose connections this listener prefers (SO_INCOMING_CPU), among those that share its port; `None`: none.
+    /// Returns the CPU whose connections this listener prefers among those that share its port
+    /// (SO_INCOMING_CPU); `None` if there is no preference.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
     pub fn incoming_cpu(&self) -> io::Result<Option<usize>> {
         self.fd.with("get", socket::incoming_cpu)
     }
 
-    /// Sets it: for a listener a worker that stays on one processor.
+    /// Sets the CPU whose connections this listener prefers. Use it with one listener per worker
+    /// thread that is pinned to a CPU.
     ///
     /// # Errors
-    /// `InvalidInput` for a number beyond 2³¹ - 1; closed.
+    /// Returns `InvalidInput` for a number above 2³¹ - 1, and a [closed](crate::net::is_closed)
+    /// error after `close`.
     pub fn set_incoming_cpu(&self, cpu: usize) -> io::Result<()> {
         self.fd.with("set", |fd| socket::set_incoming_cpu(fd, cpu))
     }

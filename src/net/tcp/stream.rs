@@ -1,4 +1,4 @@
-//! `TcpStream`.
+//! [`TcpStream`]: connecting, reading, writing and closing.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -24,22 +24,25 @@ use crate::sys::socket;
 
 /// A TCP connection.
 ///
-/// A handle: clones share the connection, and every method takes `&self`, so any number of tasks read and write at once. Reads are
-/// served one after the other, and so are writes; a read and a write run side by side. The connection is closed when the last clone
-/// is dropped, or by [`force_close`](TcpStream::force_close).
+/// `TcpStream` is a handle. Clones share the connection, and every method takes `&self`, so any
+/// number of tasks can read and write at once. Concurrent reads are served one after the other, and
+/// so are concurrent writes; a read and a write run in parallel. The connection is closed when the
+/// last clone is dropped, or by [`force_close`](TcpStream::force_close).
 ///
-/// Reading and writing go by the methods here or by futures-io's traits, which are implemented for `TcpStream` and `&TcpStream`.
-/// Streams made here have TCP_NODELAY and keep-alive (15 s, every 15 s, nine times); ones converted from elsewhere are left
-/// as they are.
+/// Use the inherent methods, or futures-io's traits, which are implemented for both `TcpStream` and
+/// `&TcpStream`. Streams made by this crate have TCP_NODELAY and keep-alive (15 s, then every 15 s,
+/// nine probes) set. Streams converted from other types keep their options.
 ///
 /// # Deadlines
-/// [`set_deadline`](TcpStream::set_deadline) and its like say at which moment operations fail, those that wait included, whoever
-/// makes them: a deadline reaches through TLS, a buffer or an HTTP library that holds the stream. Moving one later costs an atomic
-/// swap, so setting one before every read is the intended use.
+/// [`set_deadline`](TcpStream::set_deadline), [`set_read_deadline`](TcpStream::set_read_deadline)
+/// and [`set_write_deadline`](TcpStream::set_write_deadline) set the time at which operations fail
+/// with `TimedOut`, including operations that already wait. A deadline therefore also applies
+/// inside TLS, a buffer or an HTTP library that holds the stream. Moving a deadline later costs one
+/// atomic swap, so it is cheap to set one before every read.
 ///
 /// # Closing
-/// `close()` of the traits flushes and sends FIN; other clones can go on reading. [`force_close`](TcpStream::force_close) ends
-/// everything at once.
+/// `close()` of the traits flushes and sends FIN; other clones can go on reading.
+/// [`force_close`](TcpStream::force_close) closes the connection for all clones.
 ///
 /// Source: `net.TCPConn` of Go, `async_std::net::TcpStream`.
 ///
@@ -63,6 +66,9 @@ use crate::sys::socket;
 /// })
 /// # }
 /// ```
+#[doc(alias = "net.TCPConn")]
+#[doc(alias = "into_split")]
+#[doc(alias = "split")]
 #[derive(Clone)]
 pub struct TcpStream {
     pub(in crate::net) fd: Arc<NetFd>,
@@ -74,33 +80,37 @@ impl TcpStream {
         TcpStream { fd: Arc::new(fd) }
     }
 
-    /// Wraps an accepted socket, whose peer is `peer`.
+    /// Wraps an accepted socket and the peer's address.
     pub(in crate::net) fn adopt(fd: NetFd, peer: SockAddr) -> io::Result<(TcpStream, SocketAddr)> {
         Ok((TcpStream::from_net_fd(fd), ip_of(&peer)?))
     }
 
-    /// The socket, for traits that are implemented elsewhere.
+    /// Returns the socket, for traits that are implemented in other modules.
     #[cfg(any(feature = "hyper", feature = "tokio-io"))]
     #[inline]
     pub(crate) fn as_net_fd(&self) -> &NetFd {
         &self.fd
     }
 
-    /// The socket while a handle of it lives.
+    /// Returns a weak reference to the socket.
     #[cfg(feature = "hyper")]
     pub(crate) fn downgrade(&self) -> std::sync::Weak<NetFd> {
         Arc::downgrade(&self.fd)
     }
 
-    /// Connects to the first of `addrs` that answers.
+    /// Connects to the first of `addrs` that accepts the connection. Addresses are tried one after
+    /// the other; [`Dialer`](crate::net::Dialer) races them.
     ///
     /// # Errors
-    /// An [`OpError`](crate::net::OpError) of the last address, `dial tcp ADDR: connect: …`: `ConnectionRefused`, `TimedOut` (the kernel's,
-    /// after about two minutes), `NetworkUnreachable` …; or that there is none, `dial tcp: lookup HOST: no such host`, with a
-    /// [`LookupError`](crate::net::LookupError) or an [`AddrError`] inside.
+    /// Returns the [`OpError`](crate::net::OpError) of the last address, `dial tcp ADDR: connect:
+    /// …`, of kind `ConnectionRefused`, `TimedOut` (from the kernel, after about two minutes),
+    /// `NetworkUnreachable` and others. If there is no address, returns `dial tcp: REASON`, such as
+    /// `dial tcp: lookup HOST: no such host`, with a [`LookupError`](crate::net::LookupError) or an
+    /// [`AddrError`] inside.
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
+    #[doc(alias = "net.Dial")]
     pub async fn connect<A: ToSocketAddrs>(addrs: A) -> io::Result<TcpStream> {
         let addrs = addrs.to_socket_addrs().answer().await.map_err(|error| Op::at("dial", "tcp", None).other(error))?;
         let mut last = None;
@@ -113,10 +123,11 @@ impl TcpStream {
         Err(last.unwrap_or_else(|| Op::at("dial", "tcp", None).other(AddrError::missing())))
     }
 
-    /// Connects to `addr`, for `timeout` at most.
+    /// Connects to `addr`, waiting at most `timeout`.
     ///
     /// # Errors
-    /// `TimedOut` when the time is over; `InvalidInput` for a timeout of zero, as in std; else as [`connect`](TcpStream::connect).
+    /// Returns `TimedOut` after `timeout`, and `InvalidInput` if `timeout` is zero, as in std.
+    /// Otherwise the same as [`connect`](TcpStream::connect).
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -131,30 +142,35 @@ impl TcpStream {
     /// TcpStream::connect_timeout(&listener.local_addr()?, Duration::from_secs(1)).await?;
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "net.DialTimeout")]
     pub async fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         dial_tcp(*addr, dial_ends(timeout)?, &Recipe::new()).await.map(TcpStream::from_net_fd)
     }
 
     // ---- reading ----
 
-    /// Reads what is there into `buf`, waiting for something: how many bytes. 0 is the end of the stream (or `buf` is empty).
+    /// Reads up to `buf.len()` bytes, waiting until at least one is available. Returns the number
+    /// of bytes read; 0 means end of stream (or that `buf` is empty).
     ///
     /// # Errors
-    /// `ConnectionReset`, …: the system call's. `TimedOut` past the read deadline; [closed](crate::net::is_closed).
+    /// Returns the OS error, such as `ConnectionReset`; `TimedOut` after the read deadline; a
+    /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
-    /// Nothing was read if the future is dropped.
+    /// If the future is dropped, nothing was read.
     pub fn read<'a>(&'a self, buf: &'a mut [u8]) -> Read<'a> {
         Read::new(&self.fd, buf)
     }
 
-    /// Reads into several buffers with one call (readv(2)), at most 1,024 of them; empty buffers at the front are skipped. Otherwise
-    /// like [`read`](TcpStream::read).
+    /// Reads into several buffers with one readv(2), at most 1,024 of them. Empty buffers at the
+    /// front are skipped. Errors and cancel safety are those of [`read`](TcpStream::read).
     pub fn read_vectored<'a>(&'a self, bufs: &'a mut [IoSliceMut<'a>]) -> ReadVectored<'a> {
         ReadVectored::new(&self.fd, bufs)
     }
 
-    /// Like [`read`](TcpStream::read), and leaves the bytes there for the next read.
+    /// Reads like [`read`](TcpStream::read) but leaves the bytes in the socket for the next read.
+    ///
+    /// Errors and cancel safety are those of [`read`](TcpStream::read).
     ///
     /// # Examples
     /// ```
@@ -169,35 +185,45 @@ impl TcpStream {
     /// assert_eq!(stream.read(&mut buf).await?, 3);
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "MSG_PEEK")]
     pub fn peek<'a>(&'a self, buf: &'a mut [u8]) -> Peek<'a> {
         Peek::new(&self.fd, buf)
     }
 
-    /// Waits until a read would not wait: data, end of stream, or an error that it would return. A server of many idle connections
-    /// awaits this before it allocates a buffer.
+    /// Waits until the socket is readable: data, end of stream or an error is available. A server
+    /// with many idle connections awaits this before it allocates a buffer.
     ///
-    /// Another task may read first; then the next read waits.
+    /// Another task may read first; the next read then waits again.
     ///
     /// # Errors
-    /// `TimedOut` past the read deadline; closed.
+    /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
+    /// after `force_close`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub fn readable(&self) -> Readable<'_> {
         Readable::new(&self.fd)
     }
 
-    /// [`readable`](TcpStream::readable) for `poll_*` methods of your own. The waker is kept until the next event, and any number of tasks may
-    /// wait this way.
+    /// Polls for readability like [`readable`](TcpStream::readable), for use in your own `poll_*`
+    /// methods. The waker is kept until the next event, and any number of tasks may wait this way.
     ///
     /// # Errors
-    /// As [`readable`](TcpStream::readable).
+    /// Same as [`readable`](TcpStream::readable).
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_ready(Direction::Read, None, cx)
     }
 
-    /// Waits until the peer has closed its side of the connection, or the connection is gone, without reading: for who computes a long
-    /// answer that nobody may want any more. What was sent before can still be read.
+    /// Waits until the peer has closed its side of the connection or the connection has failed,
+    /// without reading. Lets a handler abandon expensive work when the client has gone away. Data
+    /// that was received before can still be read.
     ///
     /// # Errors
-    /// `TimedOut` past the read deadline; closed.
+    /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
+    /// after `force_close`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     ///
     /// # Examples
     /// ```
@@ -215,95 +241,110 @@ impl TcpStream {
         PeerClosed::new(&self.fd)
     }
 
-    /// Whether the peer is known to have closed its side, at the cost of a load. It is heard of from the first operation on that
-    /// had to wait.
+    /// Returns whether the peer is known to have closed its side, at the cost of one atomic load.
+    /// The socket learns of it only after an operation has had to wait.
     pub fn is_peer_closed(&self) -> bool {
         self.fd.fd.poll.is_hung_up()
     }
 
     // ---- writing ----
 
-    /// Writes from `buf`, waiting for room for something: how many bytes.
+    /// Writes up to `buf.len()` bytes, waiting until there is room for at least one. Returns the
+    /// number of bytes written.
     ///
     /// # Errors
-    /// `BrokenPipe` when the peer is gone or this side was shut down: no SIGPIPE is raised. `TimedOut` past the write deadline;
-    /// closed.
+    /// Returns `BrokenPipe` if the peer is gone or this side was shut down (no SIGPIPE is raised);
+    /// another OS error; `TimedOut` after the write deadline; a [closed](crate::net::is_closed)
+    /// error after `force_close`.
     ///
     /// # Cancel safety
-    /// Nothing was written if the future is dropped.
+    /// If the future is dropped, nothing was written.
     pub fn write<'a>(&'a self, buf: &'a [u8]) -> Write<'a> {
         Write::new(&self.fd, buf)
     }
 
-    /// Writes from several buffers with one call (sendmsg(2)), at most 1,024 of them; empty buffers at the front are skipped. Otherwise
-    /// like [`write`](TcpStream::write).
+    /// Writes from several buffers with one sendmsg(2), at most 1,024 of them. Empty buffers at the
+    /// front are skipped. Errors and cancel safety are those of [`write`](TcpStream::write).
     pub fn write_vectored<'a>(&'a self, bufs: &'a [IoSlice<'a>]) -> WriteVectored<'a> {
         WriteVectored::new(&self.fd, bufs)
     }
 
-    /// Writes all of `buf`. No other write comes in between: tasks that share the stream may each write their messages whole.
-    /// (Through the traits only a single `poll_write` is whole.)
+    /// Writes all of `buf`. Concurrent calls do not interleave: tasks that share the stream can
+    /// each write whole messages. (Through the traits only a single `poll_write` is atomic in this
+    /// sense.)
     ///
     /// # Errors
-    /// As [`write`](TcpStream::write); a part may have been written.
+    /// Same as [`write`](TcpStream::write). Part of `buf` may have been written.
     ///
     /// # Cancel safety
-    /// Not cancel safe: a part may have been written, and how much is lost. The stream itself stays usable.
+    /// Not cancel safe: part of `buf` may have been written, and the amount is unknown. The stream
+    /// stays usable.
     pub fn write_all<'a>(&'a self, buf: &'a [u8]) -> WriteAll<'a> {
         WriteAll::new(&self.fd, buf)
     }
 
-    /// Waits until a write would not wait: room, or an error that it would return.
+    /// Waits until the socket is writable: there is room in the send buffer, or a write would
+    /// return an error.
     ///
     /// # Errors
-    /// `TimedOut` past the write deadline; closed.
+    /// Returns `TimedOut` after the write deadline, and a [closed](crate::net::is_closed) error
+    /// after `force_close`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub fn writable(&self) -> Writable<'_> {
         Writable::new(&self.fd)
     }
 
-    /// [`writable`](TcpStream::writable) for `poll_*` methods of your own.
+    /// Polls for writability like [`writable`](TcpStream::writable), for use in your own `poll_*`
+    /// methods.
     ///
     /// # Errors
-    /// As [`writable`](TcpStream::writable).
+    /// Same as [`writable`](TcpStream::writable).
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_ready(Direction::Write, None, cx)
     }
 
     // ---- closing ----
 
-    /// Shuts one or both sides down (shutdown(2)). What waits on that side ends: reads with 0, writes with `BrokenPipe`.
+    /// Shuts down reading, writing or both (shutdown(2)). Operations that wait on that side
+    /// complete: reads with 0, writes with `BrokenPipe`.
     ///
     /// # Errors
-    /// `NotConnected` when the connection is gone; closed.
+    /// Returns `NotConnected` if the connection is gone, and a [closed](crate::net::is_closed)
+    /// error after `force_close`.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.fd.shutdown(how)
     }
 
-    /// Shuts the reading side down: what is there can be read, then reads return 0. The kernel still takes and delivers what
-    /// arrives later.
+    /// Shuts down the reading side. Data received so far can be read, then reads return 0. The
+    /// kernel still accepts and delivers data that arrives later.
     ///
     /// # Errors
-    /// As [`shutdown`](TcpStream::shutdown).
+    /// Same as [`shutdown`](TcpStream::shutdown).
+    #[doc(alias = "CloseRead")]
     pub fn close_read(&self) -> io::Result<()> {
         self.fd.shutdown(Shutdown::Read)
     }
 
-    /// Shuts the writing side down: the peer reads what was sent, then the end of the stream.
+    /// Shuts down the writing side: the peer reads the data sent so far, then end of stream.
     ///
     /// # Errors
-    /// As [`shutdown`](TcpStream::shutdown).
+    /// Same as [`shutdown`](TcpStream::shutdown).
+    #[doc(alias = "CloseWrite")]
     pub fn close_write(&self) -> io::Result<()> {
         self.fd.shutdown(Shutdown::Write)
     }
 
-    /// Closes the connection for all clones: whoever waits gets the [closed](crate::net::is_closed) error. Begins at once; the future
-    /// ends when the descriptor is gone. Closing twice is no error.
+    /// Closes the connection for all clones. Operations that wait return a
+    /// [closed](crate::net::is_closed) error.
     ///
-    /// This is Go's `Close`. Data that was written is still sent; see [`set_linger`](TcpStream::set_linger) for a reset instead. Dropping the
-    /// future does not take the close back.
+    /// The close begins at once, also if the future is dropped. The future completes when the
+    /// descriptor is closed. Closing twice is not an error. Data written before is still sent; use
+    /// [`set_linger`](TcpStream::set_linger) for a reset instead. This is Go's `Close`.
     ///
     /// # Errors
-    /// None today: what close(2) says comes too late to do anything about.
+    /// None: an error from close(2) would come too late to act on.
     ///
     /// # Examples
     /// ```
@@ -319,24 +360,26 @@ impl TcpStream {
     /// assert!(net::is_closed(&reader.await.unwrap_err()));
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "Close")]
     pub fn force_close(&self) -> Closed {
         self.fd.close()
     }
 
     // ---- addresses ----
 
-    /// The address of this side.
+    /// Returns the local address.
     ///
     /// # Errors
-    /// Closed after [`force_close`](TcpStream::force_close).
+    /// Returns a [closed](crate::net::is_closed) error after `force_close`.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.fd.local_addr()
     }
 
-    /// The address of the peer.
+    /// Returns the peer's address.
     ///
     /// # Errors
-    /// `NotConnected` when the connection is gone; closed.
+    /// Returns `NotConnected` if the connection is gone, and a [closed](crate::net::is_closed)
+    /// error after `force_close`.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.fd.peer_addr()
     }
@@ -366,56 +409,60 @@ deadline_methods! {
 
 /// Socket options.
 impl TcpStream {
-    /// Whether small writes are sent at once (TCP_NODELAY): true unless it was set otherwise.
+    /// Returns whether small writes are sent immediately (TCP_NODELAY). True unless it was changed.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn nodelay(&self) -> io::Result<bool> {
         self.fd.with("get", options::nodelay)
     }
 
-    /// Sets whether small writes are sent at once.
+    /// Sets whether small writes are sent immediately (TCP_NODELAY) instead of being combined
+    /// (Nagle's algorithm).
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         self.fd.with("set", |fd| options::set_nodelay(fd, nodelay))
     }
 
-    /// The IP time-to-live of packets sent.
+    /// Returns the IP time-to-live of sent packets.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn ttl(&self) -> io::Result<u32> {
         self.fd.with("get", options::ttl)
     }
 
-    /// Sets the IP time-to-live of packets sent.
+    /// Sets the IP time-to-live of sent packets.
     ///
     /// # Errors
-    /// `InvalidInput` for a value outside 1–255; closed.
+    /// Returns `InvalidInput` if `ttl` is outside 1–255, and a [closed](crate::net::is_closed)
+    /// error after `force_close`.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         self.fd.with("set", |fd| options::set_ttl(fd, ttl))
     }
 
-    /// How the peer is probed on a silent connection; `None`: it is not.
+    /// Returns the keep-alive settings; `None` if keep-alive is off.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn keepalive(&self) -> io::Result<Option<KeepAlive>> {
         self.fd.with("get", options::keepalive)
     }
 
-    /// Sets how the peer is probed on a silent connection, or (`None`) that it is not.
+    /// Sets keep-alive: how a silent connection is probed. `None` turns it off.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns `InvalidInput` for a value that the kernel does not accept (see [`KeepAlive`]), and
+    /// a [closed](crate::net::is_closed) error after `force_close`.
     pub fn set_keepalive(&self, keepalive: impl Into<Option<KeepAlive>>) -> io::Result<()> {
         let keepalive = keepalive.into();
         self.fd.with("set", |fd| options::set_keepalive(fd, keepalive.as_ref()))
     }
 
-    /// Returns what closing does with data that is not sent yet (SO_LINGER); `None`: the kernel sends it in the background.
+    /// Returns how a close treats unsent data (SO_LINGER). `None` means that the kernel sends it in
+    /// the background.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
@@ -423,9 +470,11 @@ impl TcpStream {
         self.fd.with("get", options::linger)
     }
 
-    /// Sets what closing does with data that is not sent yet. With `None` the kernel sends it in the background. Zero discards it and resets
-    /// the connection. With any other time, rounded up to seconds, the close takes up to that long; it runs on a thread of the blocking
-    /// pool. If [`rt::shutdown`](crate::rt::shutdown) comes first, the kernel sends the data in the background.
+    /// Sets how a close treats unsent data (SO_LINGER). With `None` the kernel sends it in the
+    /// background. Zero discards it and resets the connection. With any other time, rounded up to
+    /// seconds, the close takes up to that long; it runs on a thread of the blocking pool. If
+    /// [`rt::shutdown`](crate::rt::shutdown) comes first, the kernel sends the data in the
+    /// background.
     ///
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
@@ -435,10 +484,10 @@ impl TcpStream {
         Ok(())
     }
 
-    /// Takes the error that is pending on the socket (SO_ERROR), if there is one.
+    /// Takes the pending error of the socket (SO_ERROR), if there is one.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.fd.with("get", socket::take_error)
     }

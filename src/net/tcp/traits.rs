@@ -1,11 +1,12 @@
-//! futures-io's traits for streams and references to them, of TCP and of Unix sockets.
+//! futures-io's traits for TCP and Unix streams and for references to them.
 //!
-//! A `poll_*` method has no object that lives from the poll that waits to the one that does not, so its waker is kept in the
-//! socket until the next edge; any number of tasks may wait this way, and all of them are woken.
+//! No object lives between the `poll_*` call that waits and the one that completes, so the waker is
+//! kept in the socket until the next event. Any number of tasks may wait this way, and all of them
+//! are woken.
 
 use super::TcpStream;
 
-/// Implements them for a type with a field `fd`.
+/// Implements `AsyncRead` and `AsyncWrite` for a type with a field `fd`, and for references to it.
 macro_rules! stream_traits {
     ($type:ident) => {
         const _: () = {
@@ -43,7 +44,7 @@ macro_rules! stream_traits {
                 }
 
                 fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                    // Nothing is kept back: what was written is in the kernel.
+                    // Writes are not buffered in user space.
                     Poll::Ready(Ok(()))
                 }
 

@@ -1,4 +1,4 @@
-//! [`WriteVectoredAll`]: Go's `net.Buffers`.
+//! Writing all of several buffers: [`WriteVectoredAll`], Go's `net.Buffers`.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -12,17 +12,18 @@ use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
 impl TcpStream {
-    /// Writes all of `bufs`, 1,024 of them with one call (sendmsg(2)). No other write comes in between, as with
-    /// [`write_all`](TcpStream::write_all).
+    /// Writes all of `bufs`, up to 1,024 of them per sendmsg(2). Concurrent calls do not
+    /// interleave, as with [`write_all`](TcpStream::write_all).
     ///
-    /// Empty buffers are passed over. The slices are moved along as bytes are written; what they show afterwards, also after an error,
-    /// is not specified.
+    /// Empty buffers are skipped. The slices are advanced as bytes are written; their contents
+    /// afterwards, also after an error, are unspecified.
     ///
     /// # Errors
-    /// As [`write`](TcpStream::write); a part may have been written.
+    /// Same as [`write`](TcpStream::write). Part of the data may have been written.
     ///
     /// # Cancel safety
-    /// Not cancel safe, as [`write_all`](TcpStream::write_all).
+    /// Not cancel safe: part of the data may have been written, as with
+    /// [`write_all`](TcpStream::write_all).
     ///
     /// Source: `net.Buffers` of Go, `Write::write_all_vectored` of std.
     ///
@@ -40,12 +41,14 @@ impl TcpStream {
     /// assert_eq!(peer.read(&mut buf).await?, 8);
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "net.Buffers")]
+    #[doc(alias = "write_all_vectored")]
     pub fn write_vectored_all<'a, 'b>(&'a self, bufs: &'a mut [IoSlice<'b>]) -> WriteVectoredAll<'a, 'b> {
         WriteVectoredAll { fd: &self.fd, operation: Operation::new(), bufs }
     }
 }
 
-/// Writes all of several buffers with the write lock held; returned by [`TcpStream::write_vectored_all`].
+/// Writes all of several buffers; returned by [`TcpStream::write_vectored_all`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct WriteVectoredAll<'a, 'b> {
@@ -58,7 +61,7 @@ impl WriteVectoredAll<'_, '_> {
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let bufs: &[IoSlice<'_>] = self.bufs;
         let (count, bytes) = batch(bufs);
-        // A buffer larger than a call may ask for goes alone and in pieces.
+        // A buffer larger than the limit per call is written alone, in pieces.
         let cut;
         let (batch, bytes) = if count == 0 && !bufs.is_empty() {
             cut = [IoSlice::new(&bufs[0][..socket::MAX_RW])];
@@ -80,7 +83,7 @@ impl WriteVectoredAll<'_, '_> {
     }
 }
 
-/// How many of `bufs` one call takes, and their bytes.
+/// Returns how many of `bufs` fit into one call, and their total size.
 fn batch(bufs: &[IoSlice<'_>]) -> (usize, usize) {
     let mut bytes = 0;
     for (index, buf) in bufs.iter().take(socket::IOVECS_MAX).enumerate() {
@@ -99,7 +102,8 @@ impl Future for WriteVectoredAll<'_, '_> {
         let this = &mut *self;
         IoSlice::advance_slices(&mut this.bufs, 0);
         loop {
-            // With nothing to write too: closed and expired are errors.
+            // Calls the kernel layer also when there is nothing to write, so that a closed socket
+            // or an expired deadline is reported.
             let written = ready!(this.poll_step(cx))?;
             if this.bufs.is_empty() {
                 return Poll::Ready(Ok(()));

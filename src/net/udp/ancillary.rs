@@ -1,10 +1,11 @@
-//! `Ancillary`: what travels beside a datagram's bytes, as values.
+//! [`Ancillary`]: the ancillary data of a datagram, as values.
 //!
-//! One type for both ways: what came can be looked at, and what is to go is put together. On the wire these are control
-//! messages ([`control`](crate::sys::control)); kinds that are not known here are passed over.
+//! One type serves both directions: data of a received datagram is read from it, data of a datagram
+//! to send is put into it. On the wire these are control messages
+//! ([`control`](crate::sys::control)). Unknown kinds are skipped.
 //!
 //! # Compared with Go
-//! There `ReadMsgUDP` gives the raw bytes, and x/net takes them apart for one family at a time.
+//! `ReadMsgUDP` returns raw bytes; x/net decodes them, for one family at a time.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,21 +16,21 @@ use socket2::SockAddr;
 
 use crate::sys::control::{ControlWriter, Message, Messages};
 
-/// The two bits of the TOS byte in which routers tell of congestion (RFC 3168).
+/// Explicit congestion notification: the low two bits of the TOS byte (RFC 3168).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ecn {
-    /// The sender does not react to marks.
+    /// Not-ECT: the sender does not react to congestion marks.
     NotCapable,
     /// ECT(1), also for L4S (RFC 9331).
     Capable1,
     /// ECT(0).
     Capable0,
-    /// A router has marked the packet instead of dropping it.
+    /// CE: a router marked the packet instead of dropping it.
     CongestionExperienced,
 }
 
 impl Ecn {
-    /// Of a TOS or traffic class byte.
+    /// Returns the ECN bits of a TOS or traffic class byte.
     pub const fn of(tos: u8) -> Ecn {
         match tos & 3 {
             0 => Ecn::NotCapable,
@@ -39,7 +40,7 @@ impl Ecn {
         }
     }
 
-    /// As the low bits of a TOS or traffic class byte.
+    /// Returns the value as the low two bits of a TOS or traffic class byte.
     pub const fn bits(self) -> u8 {
         match self {
             Ecn::NotCapable => 0,
@@ -50,14 +51,16 @@ impl Ecn {
     }
 }
 
-/// What travels beside the bytes of a datagram: addresses of this host, hop limit, TOS, time, size of segments.
+/// Ancillary data of a datagram: local address, interface, hop limit, TOS, timestamp and segment
+/// size.
 ///
-/// A datagram that came has what the socket was asked to tell
-/// ([`set_recv_packet_info`](super::UdpSocket::set_recv_packet_info) and its like). For one that is to go, the `with_*` methods say
-/// what differs from the socket's settings. (ip(7), ipv6(7), udp(7), socket(7).)
+/// A received datagram has the data that the socket was asked to report (see
+/// [`set_recv_packet_info`](super::UdpSocket::set_recv_packet_info) and the other `set_recv_*`
+/// methods). For a datagram to send, the `with_*` methods override the socket's settings. (ip(7),
+/// ipv6(7), udp(7), socket(7).)
 ///
 /// # Examples
-/// A server on all addresses answers from the one that was asked:
+/// A server that is bound to all addresses answers from the address that the request was sent to:
 /// ```
 /// # netpoll::task::block_on(async {
 /// use netpoll::net::UdpSocket;
@@ -75,6 +78,8 @@ impl Ecn {
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[doc(alias = "cmsg")]
+#[doc(alias = "ControlMessage")]
 pub struct Ancillary {
     local: Option<IpAddr>,
     destination: Option<IpAddr>,
@@ -87,7 +92,7 @@ pub struct Ancillary {
 }
 
 impl Ancillary {
-    /// Nothing: the socket's settings hold.
+    /// Creates an empty value: the socket's settings apply.
     pub const fn new() -> Ancillary {
         Ancillary {
             local: None,
@@ -101,31 +106,31 @@ impl Ancillary {
         }
     }
 
-    /// Sends from this address of the host (IP_PKTINFO, IPV6_PKTINFO).
+    /// Sets the local address to send from (IP_PKTINFO, IPV6_PKTINFO).
     #[must_use]
     pub const fn with_local(self, local: IpAddr) -> Ancillary {
         Ancillary { local: Some(local), ..self }
     }
 
-    /// Sends through the interface with this index (IP_PKTINFO, IPV6_PKTINFO).
+    /// Sets the interface to send through, by its index (IP_PKTINFO, IPV6_PKTINFO).
     #[must_use]
     pub const fn with_interface(self, index: u32) -> Ancillary {
         Ancillary { interface: Some(index), ..self }
     }
 
-    /// Sends with this time-to-live or hop limit (IP_TTL, IPV6_HOPLIMIT): 1 to 255 hops.
+    /// Sets the time-to-live or hop limit (IP_TTL, IPV6_HOPLIMIT), 1 to 255 hops.
     #[must_use]
     pub const fn with_hop_limit(self, hops: u8) -> Ancillary {
         Ancillary { hop_limit: Some(hops), ..self }
     }
 
-    /// Sends with this TOS or traffic class byte (IP_TOS, IPV6_TCLASS), whose low two bits are [`Ecn`].
+    /// Sets the TOS or traffic class byte (IP_TOS, IPV6_TCLASS). Its low two bits are [`Ecn`].
     #[must_use]
     pub const fn with_tos(self, tos: u8) -> Ancillary {
         Ancillary { tos: Some(tos), ..self }
     }
 
-    /// Sends with these ECN bits, beside what TOS was set before.
+    /// Sets the ECN bits and keeps the other bits of TOS.
     #[must_use]
     pub const fn with_ecn(self, ecn: Ecn) -> Ancillary {
         let tos = match self.tos {
@@ -135,61 +140,66 @@ impl Ancillary {
         Ancillary { tos: Some(tos & !3 | ecn.bits()), ..self }
     }
 
-    /// Sends the bytes as datagrams of `bytes` each, the last perhaps shorter (UDP_SEGMENT, Linux 4.18): at most 64 of them, and
-    /// 65,507 bytes in all.
+    /// Sends the bytes as datagrams of `bytes` each; the last may be shorter (UDP_SEGMENT, Linux
+    /// 4.18). At most 64 datagrams and 65,507 bytes in total.
     #[must_use]
     pub const fn with_segment_size(self, bytes: u16) -> Ancillary {
         Ancillary { segment_size: Some(bytes), ..self }
     }
 
-    /// For an answer to this datagram: from the address that it was sent to, in segments of the size in which it came.
+    /// Returns the ancillary data for an answer to this datagram: from the address that it was sent
+    /// to, in segments of the size in which it arrived.
     #[must_use]
     pub const fn reply(&self) -> Ancillary {
         Ancillary { local: self.local, segment_size: self.segment_size, ..Ancillary::new() }
     }
 
-    /// The address of this host that an answer should come from. None also for an IPv6 multicast.
+    /// Returns the local address that an answer should come from. `None` also for an IPv6
+    /// multicast.
     pub const fn local(&self) -> Option<IpAddr> {
         self.local
     }
 
-    /// The address in the header of the datagram: of this host, of a group, or a broadcast.
+    /// Returns the destination address of the datagram: of this host, of a group, or a broadcast
+    /// address.
     pub const fn destination(&self) -> Option<IpAddr> {
         self.destination
     }
 
-    /// The index of the interface.
+    /// Returns the index of the interface on which the datagram arrived.
     pub const fn interface(&self) -> Option<u32> {
         self.interface
     }
 
-    /// The time-to-live or hop limit.
+    /// Returns the time-to-live or hop limit.
     pub const fn hop_limit(&self) -> Option<u8> {
         self.hop_limit
     }
 
-    /// The TOS or traffic class byte.
+    /// Returns the TOS or traffic class byte.
     pub const fn tos(&self) -> Option<u8> {
         self.tos
     }
 
-    /// The ECN bits of [`tos`](Ancillary::tos).
+    /// Returns the ECN bits of [`tos`](Ancillary::tos).
     pub fn ecn(&self) -> Option<Ecn> {
         self.tos.map(Ecn::of)
     }
 
-    /// When the kernel got the datagram, by the clock of the host, in nanoseconds.
+    /// Returns the time at which the kernel received the datagram, by the host's clock, with
+    /// nanosecond resolution.
     pub const fn timestamp(&self) -> Option<SystemTime> {
         self.timestamp
     }
 
-    /// The size of the segments that the bytes consist of, the last perhaps shorter: more than one datagram, if the bytes are more
-    /// (UDP_GRO). None: one datagram.
+    /// Returns the size of the segments that the bytes consist of; the last may be shorter
+    /// (UDP_GRO). `None` means one datagram.
     pub const fn segment_size(&self) -> Option<u16> {
         self.segment_size
     }
 
-    /// Whether control data was lost for want of room: options that this crate does not know were set on the descriptor.
+    /// Returns whether control data was truncated. This happens if options that this crate does not
+    /// know are set on the descriptor.
     pub const fn is_truncated(&self) -> bool {
         self.is_truncated
     }
@@ -220,7 +230,7 @@ impl Ancillary {
                 self.interface = Some(info.ipi6_ifindex);
             }
             (libc::SOL_IP, libc::IP_TTL) | (libc::SOL_IPV6, libc::IPV6_HOPLIMIT) => self.hop_limit = byte(),
-            // One byte comes, and an int goes.
+            // It is received as one byte and sent as an int.
             (libc::SOL_IP, libc::IP_TOS) => self.tos = message.data.first().copied(),
             (libc::SOL_IPV6, libc::IPV6_TCLASS) => self.tos = byte(),
             (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => self.timestamp = time(message.data),
@@ -231,8 +241,9 @@ impl Ancillary {
         }
     }
 
-    /// Writes what is to go to `to`. Where that is not known, on a connected socket, both families' forms are written: the kernel
-    /// passes over those of the other.
+    /// Encodes the data for a datagram to `to`. If the destination is not known, on a connected
+    /// socket, the messages of both families are written: the kernel skips those of the other
+    /// family.
     pub(crate) fn encode(&self, to: Option<&SockAddr>, control: &mut ControlWriter<'_>) -> io::Result<()> {
         let (v4, v6) = to.map_or((true, true), |to| (to.is_ipv4(), !to.is_ipv4()));
         let local = self.local.map(|local| local.to_canonical());
@@ -243,7 +254,7 @@ impl Ancillary {
             None => (v4 && self.interface.is_some(), v6 && self.interface.is_some()),
         };
         let index = c_int::try_from(self.interface.unwrap_or(0))
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no interface has an index of 2^31 or more"))?;
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "interface index must be less than 2^31"))?;
         if info_v4 {
             let local = if let Some(IpAddr::V4(local)) = local { local } else { Ipv4Addr::UNSPECIFIED };
             let info = libc::in_pktinfo {
@@ -280,10 +291,10 @@ impl Ancillary {
 
 #[cold]
 fn other_family() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "the local address is of another family than the destination")
+    io::Error::new(io::ErrorKind::InvalidInput, "local address and destination must be of the same family")
 }
 
-/// A timespec, of 32 or of 64 bits a field.
+/// Decodes a timespec with fields of 32 or 64 bits.
 fn time(data: &[u8]) -> Option<SystemTime> {
     let (seconds, nanos) = match data.len() {
         16 => (i64::from_ne_bytes(data[..8].try_into().ok()?), i64::from_ne_bytes(data[8..].try_into().ok()?)),
@@ -314,13 +325,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_in_comes_out() {
+    fn encoded_data_decodes_to_the_same() {
         let (v4, v6) = (to("127.0.0.1"), to("::1"));
         let local = IpAddr::from(Ipv6Addr::LOCALHOST);
         let all = Ancillary::new().with_local(local).with_interface(3).with_hop_limit(9).with_tos(0xb8);
         for to in [Some(&v6), None] {
             let back = there_and_back(all, to).unwrap();
-            // IP_TOS, which is written where the family is not known, is read as one byte.
+            // IP_TOS, which is written if the family is not known, is read as one byte.
             let expected = Ancillary { destination: Some(local), ..all };
             assert_eq!(Ancillary { tos: expected.tos, ..back }, expected);
         }
@@ -335,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_address_of_the_wrong_family_and_a_senseless_interface_are_refused() {
+    fn wrong_family_and_invalid_interface_are_refused() {
         let (v4, v6) = (to("127.0.0.1"), to("::1"));
         let from_v4 = Ancillary::new().with_local(IpAddr::from([127, 0, 0, 1]));
         let from_v6 = Ancillary::new().with_local(Ipv6Addr::LOCALHOST.into());
@@ -361,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn times_of_both_widths() {
+    fn timestamps_of_both_widths_decode() {
         let wide = [5_i64.to_ne_bytes(), 7_i64.to_ne_bytes()].concat();
         let narrow = [5_i32.to_ne_bytes(), 7_i32.to_ne_bytes()].concat();
         let expected = SystemTime::UNIX_EPOCH + Duration::new(5, 7);

@@ -1,6 +1,7 @@
-//! Many datagrams a call: `RecvBatch` and `SendBatch`.
+//! [`RecvBatch`] and [`SendBatch`]: many datagrams per system call.
 //!
-//! They own the memory that the kernel writes to and reads from, and are used again and again: a datagram allocates nothing.
+//! The batches own the memory that the kernel writes to and reads from, and are reused: no datagram
+//! causes an allocation.
 //!
 //! # Compared with Go
 //! Go's net has neither batches nor offload (Go issue 45886).
@@ -15,21 +16,22 @@ use super::calls::canonical;
 use crate::sys::batch::{CONTROL_WORDS, Inbox, Incoming, Outbox};
 use crate::sys::control::ControlWriter;
 
-/// What [`UdpSocket::recv_msg`](super::UdpSocket::recv_msg) says of a datagram whose bytes are in the buffers.
+/// Information about a received datagram; returned by
+/// [`UdpSocket::recv_msg`](super::UdpSocket::recv_msg).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecvInfo {
-    /// Bytes in the buffers.
+    /// Number of bytes in the buffers.
     pub len: usize,
-    /// Who sent it.
+    /// The sender's address.
     pub from: SocketAddr,
-    /// Whether bytes were lost for want of room.
+    /// Whether bytes were lost because the buffers were too small.
     pub is_truncated: bool,
-    /// What came beside the bytes.
+    /// The ancillary data.
     pub ancillary: Ancillary,
 }
 
-/// Room for many datagrams, for [`UdpSocket::recv_many`](super::UdpSocket::recv_many).
+/// Buffers for many received datagrams, for [`UdpSocket::recv_many`](super::UdpSocket::recv_many).
 ///
 /// # Examples
 /// ```
@@ -57,46 +59,48 @@ pub struct RecvInfo {
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 #[derive(Debug)]
+#[doc(alias = "recvmmsg")]
 pub struct RecvBatch {
     pub(super) inbox: Inbox,
 }
 
 impl RecvBatch {
-    /// Room for `packets` datagrams (1 to 1,024) of `bytes` each: all of its memory, also for addresses and what else comes.
-    /// What is longer than `bytes` loses its end. With receive offload a "datagram" has up to 65,535 bytes.
+    /// Creates a batch for `packets` datagrams (1 to 1,024) of up to `bytes` each. All memory is
+    /// allocated here. Longer datagrams are truncated. With receive offload a "datagram" has up to
+    /// 65,535 bytes.
     ///
     /// # Panics
-    /// Where memory of that size cannot be had.
+    /// Panics if the memory cannot be allocated.
     pub fn new(packets: usize, bytes: usize) -> RecvBatch {
         RecvBatch { inbox: Inbox::new(packets, bytes.min(usize::from(u16::MAX))) }
     }
 
-    /// How many there is room for.
+    /// Returns the number of datagrams that fit.
     pub fn capacity(&self) -> usize {
         self.inbox.capacity()
     }
 
-    /// How many the last call brought.
+    /// Returns the number of datagrams that the last call received.
     pub fn len(&self) -> usize {
         self.inbox.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether the batch holds no datagrams.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Forgets what came.
+    /// Discards the received datagrams.
     pub fn clear(&mut self) {
         self.inbox.clear();
     }
 
-    /// The one at `index`, in the order in which they came.
+    /// Returns the datagram at `index`, in order of arrival.
     pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
         self.inbox.get(index).map(|message| Datagram { message })
     }
 
-    /// All that the last call brought.
+    /// Returns an iterator over the datagrams of the last call.
     pub fn iter(&self) -> RecvBatchIter<'_> {
         RecvBatchIter { batch: self, next: 0 }
     }
@@ -111,7 +115,7 @@ impl<'a> IntoIterator for &'a RecvBatch {
     }
 }
 
-/// The datagrams of a [`RecvBatch`], in the order in which they came.
+/// An iterator over the datagrams of a [`RecvBatch`], in order of arrival.
 #[derive(Clone, Debug)]
 pub struct RecvBatchIter<'a> {
     batch: &'a RecvBatch,
@@ -135,34 +139,35 @@ impl<'a> Iterator for RecvBatchIter<'a> {
 
 impl ExactSizeIterator for RecvBatchIter<'_> {}
 
-/// A datagram in a [`RecvBatch`]; with receive offload, several of one sender.
+/// A datagram in a [`RecvBatch`]; with receive offload, several datagrams of one sender.
 #[derive(Clone)]
 pub struct Datagram<'a> {
     message: Incoming<'a>,
 }
 
 impl<'a> Datagram<'a> {
-    /// Its bytes.
+    /// Returns the bytes.
     pub fn bytes(&self) -> &'a [u8] {
         self.message.bytes
     }
 
-    /// Who sent it; none on a socket of another kind that was passed off as one of UDP.
+    /// Returns the sender's address; `None` if the descriptor is not a UDP socket.
     pub fn from(&self) -> Option<SocketAddr> {
         self.message.from
     }
 
-    /// Whether bytes were lost for want of room.
+    /// Returns whether bytes were lost because the buffer was too small.
     pub fn is_truncated(&self) -> bool {
         self.message.flags & libc::MSG_TRUNC != 0
     }
 
-    /// What came beside the bytes.
+    /// Returns the ancillary data.
     pub fn ancillary(&self) -> Ancillary {
         Ancillary::decode(self.message.control.clone(), self.message.flags)
     }
 
-    /// The datagrams that receive offload has put together; otherwise the one. An empty one has no segments.
+    /// Returns the datagrams that receive offload combined, or the one datagram. An empty datagram
+    /// has no segments.
     pub fn segments(&self) -> Chunks<'a, u8> {
         let size = self.ancillary().segment_size().map_or(self.bytes().len(), usize::from);
         self.bytes().chunks(size.max(1))
@@ -180,29 +185,30 @@ impl fmt::Debug for Datagram<'_> {
     }
 }
 
-/// Datagrams that are to go, for [`UdpSocket::send_many`](super::UdpSocket::send_many), which takes out what went. There is an
-/// example at [`RecvBatch`].
+/// Datagrams to send, for [`UdpSocket::send_many`](super::UdpSocket::send_many), which removes
+/// those that it sent. [`RecvBatch`] has an example.
 #[derive(Debug)]
+#[doc(alias = "sendmmsg")]
 pub struct SendBatch {
     pub(super) outbox: Outbox,
 }
 
 impl SendBatch {
-    /// An empty one. Its memory grows as datagrams are pushed, and is kept.
+    /// Creates an empty batch. Its memory grows as datagrams are pushed, and is kept.
     pub const fn new() -> SendBatch {
         SendBatch { outbox: Outbox::new() }
     }
 
-    /// Adds a datagram; `None` as its address on a connected socket. The bytes are copied.
+    /// Adds a datagram; `to` is `None` on a connected socket. The bytes are copied.
     pub fn push(&mut self, bytes: &[u8], to: impl Into<Option<SocketAddr>>) {
         self.outbox.push(bytes, to.into().map(canonical), &ControlWriter::new(&mut []));
     }
 
-    /// Adds a datagram with something beside its bytes, or with segmentation offload several
-    /// ([`Ancillary::with_segment_size`]).
+    /// Adds a datagram with ancillary data; with segmentation offload
+    /// ([`Ancillary::with_segment_size`]) several datagrams.
     ///
     /// # Errors
-    /// `InvalidInput` for a local address of another family than `to`.
+    /// Returns `InvalidInput` if the local address is of another family than `to`.
     pub fn push_with(
         &mut self,
         bytes: &[u8],
@@ -217,22 +223,23 @@ impl SendBatch {
         Ok(())
     }
 
-    /// How many are still to go.
+    /// Returns the number of datagrams that are not sent yet.
     pub fn len(&self) -> usize {
         self.outbox.len()
     }
 
-    /// Whether all have gone.
+    /// Returns whether all datagrams have been sent.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Takes the first out without sending it: one that the kernel refuses stands in the way of the others.
+    /// Removes the first datagram without sending it. Use it if the kernel refuses one, which
+    /// blocks those behind it.
     pub fn skip(&mut self) {
         self.outbox.advance(1);
     }
 
-    /// Takes all out.
+    /// Removes all datagrams.
     pub fn clear(&mut self) {
         self.outbox.clear();
     }

@@ -1,10 +1,11 @@
-//! The system calls of datagram sockets, in the loop of [`operation`](crate::net::fd::operation).
+//! System calls of datagram sockets, in the loop of [`operation`](crate::net::fd::operation).
 //!
-//! All are [`Hold::Free`]: a reference and no lock. All leave "maybe more" behind ([`Left::Maybe`]): one edge may stand for many
-//! datagrams, and a short count says nothing, so only EAGAIN ends readiness.
+//! All of them use [`Hold::Free`]: a reference and no lock. All report [`Left::Maybe`]: one edge
+//! may stand for many datagrams and a short count proves nothing, so only EAGAIN clears readiness.
 //!
 //! # Compared with Go (internal/poll/fd_unix.go, net/udpsock_posix.go)
-//! Go takes the read or write lock around each call, and refuses an address on a connected socket, which the kernel and std accept.
+//! Go takes the read or write lock around each call, and refuses an address on a connected socket,
+//! which the kernel and std accept.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::iter::Chain;
@@ -26,7 +27,8 @@ use crate::sys::batch::{self, CONTROL_WORDS};
 use crate::sys::control::ControlWriter;
 use crate::sys::{message, option, socket};
 
-/// As the kernel takes it on sockets of both families: an IPv4 address mapped into IPv6 in its own form.
+/// Returns `addr` in the form that sockets of both families accept: a mapped IPv4 address becomes
+/// IPv4.
 pub(super) fn canonical(addr: SocketAddr) -> SockAddr {
     match addr.ip().to_canonical() {
         IpAddr::V4(ip) => SocketAddr::from((ip, addr.port())).into(),
@@ -34,7 +36,7 @@ pub(super) fn canonical(addr: SocketAddr) -> SockAddr {
     }
 }
 
-/// Whether a send failed because of where it was to go, so that another address may do.
+/// Returns whether a send failed because of its destination, so that another address may succeed.
 pub(super) fn is_of_address(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -50,7 +52,7 @@ pub(super) fn is_of_address(error: &io::Error) -> bool {
     )
 }
 
-/// Whether a socket sends to addresses of a family, and of which: by its own address, and by whether it takes IPv6 only.
+/// Returns whether a socket with the address `local` can send to `to`.
 fn sends_to(local: IpAddr, only_v6: bool, to: SocketAddr) -> bool {
     let to_v4 = to.ip().to_canonical().is_ipv4();
     match local {
@@ -62,9 +64,10 @@ fn sends_to(local: IpAddr, only_v6: bool, to: SocketAddr) -> bool {
 /// Addresses to try, best first.
 pub(super) type Targets = Chain<std::option::IntoIter<SocketAddr>, vec::IntoIter<SocketAddr>>;
 
-/// Whether `send_many` may leave it to the kernel to cut one large datagram into many (UDP_SEGMENT, Linux 4.18).
+/// Whether `send_many` may let the kernel split one large datagram (UDP_SEGMENT, Linux 4.18).
 ///
-/// Asked of the socket when it is first wanted. Not where it has a segment size of its own: what is pushed is not what goes then.
+/// The socket is asked on first use. It must not be used if the socket has a segment size of its
+/// own, because then datagrams would be split differently from how they were pushed.
 #[derive(Debug, Default)]
 pub(crate) struct Segmentation(AtomicU32);
 
@@ -72,7 +75,8 @@ const UNKNOWN: u32 = 0;
 const USABLE: u32 = 1;
 const NOT_USABLE: u32 = 2;
 
-// ORDERING: the value is an answer of the kernel's and guards nothing else; who reads an older one asks again, or sends one by one.
+// ORDERING: the value caches an answer of the kernel and guards nothing else. A stale value causes
+// another query, or sending one by one.
 impl Segmentation {
     fn is_usable(&self, fd: BorrowedFd<'_>) -> bool {
         match self.0.load(Ordering::Relaxed) {
@@ -80,7 +84,7 @@ impl Segmentation {
                 let usable =
                     option::get::<libc::c_int>(fd, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok_and(|size| size == 0);
                 let answer = if usable { USABLE } else { NOT_USABLE };
-                // Not over the word of who sets the size meanwhile.
+                // Does not overwrite a concurrent `set_by_socket`.
                 let _ = self.0.compare_exchange(UNKNOWN, answer, Ordering::Relaxed, Ordering::Relaxed);
                 usable
             }
@@ -88,8 +92,8 @@ impl Segmentation {
         }
     }
 
-    /// Whether an error may be due to segmentation: a device that cannot do it (EIO), for good; segments that would have to be
-    /// fragmented, which is another matter for the next peer.
+    /// Returns whether an error may come from segmentation: EIO if the device cannot do it, which
+    /// is permanent; or segments that would need fragmentation, which depends on the peer.
     fn is_refused(&self, error: &io::Error) -> bool {
         if error.raw_os_error() == Some(libc::EIO) {
             self.0.store(NOT_USABLE, Ordering::Relaxed);
@@ -98,7 +102,8 @@ impl Segmentation {
         matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL))
     }
 
-    /// The socket is to cut by itself (said before it does), or not (said afterwards).
+    /// Records that the socket has a segment size of its own (called before it is set), or has none
+    /// (called after it is cleared).
     pub(super) fn set_by_socket(&self, cuts: bool) {
         self.0.store(if cuts { NOT_USABLE } else { UNKNOWN }, Ordering::Relaxed);
     }
@@ -123,7 +128,7 @@ impl NetFd {
         polled.map_err(|failure| self.error(op, failure))
     }
 
-    /// A read of nothing takes nothing (Go: `Read` with an empty buffer).
+    /// An empty buffer receives nothing (Go: `Read` with an empty buffer).
     #[inline]
     pub(super) fn poll_recv(
         &self,
@@ -240,21 +245,21 @@ impl NetFd {
         sent.map_err(|error| self.explained(error, batch.outbox.first_has_address()))
     }
 
-    /// `addrs` in their order, but for those of a family that the socket does not send to, which come last. One address is left
-    /// to the kernel, without a look at the socket and without an allocation.
+    /// Returns `addrs` in order, except that those of a family that the socket cannot send to come
+    /// last. A single address is not checked: the kernel decides, without a query or an allocation.
     pub(super) fn targets(&self, mut addrs: impl Iterator<Item = SocketAddr>) -> Targets {
         let (first, second) = (addrs.next(), addrs.next());
         let Some(second) = second else { return first.into_iter().chain(Vec::new()) };
         let mut all: Vec<_> = first.into_iter().chain([second]).chain(addrs).collect();
         let own = self.fd.with(|fd| Ok((socket::local_addr(fd)?.ip(), SockRef::from(&fd).only_v6().unwrap_or(false))));
-        // Without an answer the socket is closed, or none of UDP: the call says so.
+        // Without an answer the socket is closed or not UDP; the call itself reports that.
         if let Ok((local, only_v6)) = own {
             all.sort_by_key(|addr| !sends_to(local, only_v6, *addr));
         }
         None.into_iter().chain(all)
     }
 
-    /// One call of the user's, if the socket is open and its deadline has not passed.
+    /// Runs a user's call if the socket is open and its deadline has not passed.
     pub(super) fn try_call<T>(
         &self,
         direction: Direction,
@@ -267,13 +272,14 @@ impl NetFd {
         Ok(value)
     }
 
-    /// The error of a message: without an address on an unconnected socket, that it is missing.
+    /// Returns the error of a failed send; for an unconnected socket without an address, one that
+    /// says so.
     #[cold]
     fn explained(&self, error: io::Error, has_address: bool) -> io::Error {
         if error.raw_os_error() == Some(libc::EDESTADDRREQ) && !has_address { self.missing_error() } else { error }
     }
 
-    /// The error of a datagram that has no address and no peer.
+    /// Returns the error of a datagram that has neither an address nor a peer.
     #[cold]
     pub(super) fn missing_error(&self) -> io::Error {
         self.op("write").other(AddrError::missing())

@@ -1,5 +1,5 @@
-//! The ways in and out: std's type, owned and raw descriptors. As for TCP ([`tcp::convert`](crate::net::tcp::convert)), but that nobody
-//! shares the socket.
+//! Conversions from and to std's type, owned descriptors and raw descriptors. They work as for TCP
+//! ([`tcp::convert`](crate::net::tcp::convert)), except that a UDP socket has no clones.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -15,10 +15,10 @@ impl From<std::net::UdpSocket> for UdpSocket {
 }
 
 impl From<OwnedFd> for UdpSocket {
-    /// The caller says that it is a UDP socket; of another kind, operations fail.
+    /// Takes over a UDP socket. Operations fail if it is something else.
     ///
     /// # Panics
-    /// At 2²⁴ sockets in one process.
+    /// Panics if the process has 2²⁴ sockets already.
     fn from(fd: OwnedFd) -> UdpSocket {
         UdpSocket::from_net_fd(adopt(fd, NetFd::udp))
     }
@@ -27,7 +27,7 @@ impl From<OwnedFd> for UdpSocket {
 impl TryFrom<UdpSocket> for std::net::UdpSocket {
     type Error = io::Error;
 
-    /// Fails when the socket was closed. The result is non-blocking.
+    /// Returns an error if the socket was closed. The result is non-blocking.
     fn try_from(socket: UdpSocket) -> io::Result<std::net::UdpSocket> {
         release(socket.into_net_fd()).map(From::from)
     }
@@ -35,14 +35,15 @@ impl TryFrom<UdpSocket> for std::net::UdpSocket {
 
 impl From<UdpSocket> for OwnedFd {
     /// # Panics
-    /// When the socket was closed explicitly.
+    /// Panics if the socket was closed explicitly.
     fn from(socket: UdpSocket) -> OwnedFd {
         given(release(socket.into_net_fd()))
     }
 }
 
 impl AsFd for UdpSocket {
-    /// The descriptor, for as long as the socket is borrowed; it must not be used after an explicit close.
+    /// Borrows the descriptor for as long as the socket is borrowed. Do not use it after an
+    /// explicit close.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.net_fd().expose()
     }

@@ -1,8 +1,9 @@
-//! The futures that methods of UDP sockets return. Named and `Unpin`, so that they can be stored and polled in place.
+//! Futures returned by the methods of UDP sockets. They are named and `Unpin`, so they can be
+//! stored and polled in place.
 //!
-//! # Cancellation
-//! A datagram is taken or sent by the poll that is ready, and by no other: dropping a future loses none. A wake-up that it got and did
-//! not use goes to the next that waits.
+//! # Cancel safety
+//! Only the poll that returns `Ready` receives or sends a datagram, so dropping a future loses
+//! none. If the future was woken and did not use the wake-up, the next waiter gets it.
 
 use std::fmt;
 use std::future::Future;
@@ -30,25 +31,26 @@ operation_future! {
 }
 
 operation_future! {
-    /// Looks at a datagram; returned by [`UdpSocket::peek`].
+    /// Receives a datagram and leaves it in the socket; returned by [`UdpSocket::peek`].
     PeekDatagram<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_recv(Some(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
 }
 
 operation_future! {
-    /// Receives a datagram and says from whom; returned by [`UdpSocket::recv_from`].
+    /// Receives a datagram with its sender; returned by [`UdpSocket::recv_from`].
     RecvFrom<'a> { buf: &'a mut [u8] }, Read -> io::Result<(usize, SocketAddr)>,
     |this, cx| this.fd.poll_recv_from(Some(&mut this.operation), cx, this.buf, 0)
 }
 
 operation_future! {
-    /// Looks at a datagram and says from whom; returned by [`UdpSocket::peek_from`].
+    /// Receives a datagram with its sender and leaves it in the socket; returned by
+    /// [`UdpSocket::peek_from`].
     PeekFrom<'a> { buf: &'a mut [u8] }, Read -> io::Result<(usize, SocketAddr)>,
     |this, cx| this.fd.poll_recv_from(Some(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
 }
 
 operation_future! {
-    /// Receives a datagram and what came beside it; returned by [`UdpSocket::recv_msg`].
+    /// Receives a datagram with its ancillary data; returned by [`UdpSocket::recv_msg`].
     RecvMsg<'a> { bufs: &'a mut [IoSliceMut<'a>] }, Read -> io::Result<RecvInfo>,
     |this, cx| this.fd.poll_recv_msg(Some(&mut this.operation), cx, this.bufs)
 }
@@ -66,7 +68,7 @@ operation_future! {
 }
 
 operation_future! {
-    /// Sends a datagram with something beside it; returned by [`UdpSocket::send_msg`].
+    /// Sends a datagram with ancillary data; returned by [`UdpSocket::send_msg`].
     SendMsg<'a> { bufs: &'a [IoSlice<'a>], to: Option<SockAddr>, ancillary: Ancillary }, Write -> io::Result<usize>,
     |this, cx| this.fd.poll_send_msg(Some(&mut this.operation), cx, this.bufs, this.to.as_ref(), &this.ancillary)
 }
@@ -84,10 +86,10 @@ pub struct SendTo<'a, I> {
     operation: Operation,
     buf: &'a [u8],
     resolving: ToSocketAddrsFuture<I>,
-    /// The address that is tried, and those that may be tried after it, once they are known.
+    /// The address that is being tried, once it is known.
     to: Option<SocketAddr>,
     others: Option<Targets>,
-    /// The error of the first address, where others were tried after it.
+    /// The error of the first address, if others were tried after it.
     error: Option<io::Error>,
 }
 
@@ -97,7 +99,7 @@ impl<'a, I> SendTo<'a, I> {
     }
 }
 
-// No field is ever pinned, nor is one of `ToSocketAddrsFuture`.
+// No field is pinned, here or in `ToSocketAddrsFuture`.
 impl<I> Unpin for SendTo<'_, I> {}
 
 impl<I: Iterator<Item = SocketAddr>> Future for SendTo<'_, I> {

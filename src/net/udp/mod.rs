@@ -1,11 +1,16 @@
-//! UDP: [`socket`] is the socket, [`options`] its settings, [`ancillary`] what travels beside a datagram's bytes, [`batch`] many
-//! datagrams a call, [`calls`] the system calls, [`futures`] what the methods return, [`convert`] the ways in and out.
+//! UDP sockets.
+//!
+//! * [`socket`]: the socket. [`options`]: its options.
+//! * [`ancillary`]: data beside a datagram's bytes. [`batch`]: many datagrams per system call.
+//! * [`calls`]: the system calls. [`futures`]: the futures of the methods. [`convert`]:
+//!   conversions.
 //!
 //! # Invariant 8
-//! Calls hold a reference and not the lock: the kernel keeps datagrams apart, so receivers and senders run in parallel.
-//! Datagrams that come together make one edge, which wakes one receiver; each that succeeds wakes the next.
+//! A call holds a reference and no lock: the kernel keeps datagrams apart, so receivers and senders
+//! run in parallel. Datagrams that arrive together produce one edge, which wakes one receiver. Each
+//! receiver that succeeds wakes the next.
 
-// rustdoc shows methods in the order of these modules: the main verbs come first.
+// rustdoc lists inherent impls in module order, so the modules with the main methods come first.
 mod socket;
 
 mod ancillary;

@@ -1,11 +1,13 @@
-//! The settings of UDP sockets, and the sockets that `UdpSocket::bind` begins with.
+//! Options of UDP sockets, and the sockets that `UdpSocket::bind` and `bind_multicast` open.
 //!
-//! An IPv6 socket may carry both families, so what both have is set for both; it is read of the socket's own. Where IPv4 is
-//! missing, the failure of its half is left out.
+//! An IPv6 socket may carry both families, so options that exist for both are set for both, and
+//! read from the socket's own family. If the kernel lacks IPv4, the failure of the IPv4 half is
+//! ignored.
 //!
 //! # Compared with Go (net/sock_posix.go, net/sockoptip_linux.go)
-//! As there: no SO_REUSEADDR but for multicast, no SO_BROADCAST unless asked for. A multicast listener binds to the
-//! wildcard, as there, but does not hear groups that others on the host have joined (IP_MULTICAST_ALL).
+//! As in Go, SO_REUSEADDR is set only for multicast, and SO_BROADCAST only on request. As in Go, a
+//! multicast listener binds to the wildcard address, but it does not receive groups that other
+//! sockets of the host have joined (IP_MULTICAST_ALL).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,10 +24,10 @@ use crate::sys::{option, socket};
 
 type CallResult<T> = Result<T, (&'static str, io::Error)>;
 
-/// A UDP socket bound to `addr`. The error is an `OpError` `listen udp addr: call: reason`.
+/// Opens a UDP socket bound to `addr`. The error is an `OpError` `listen udp addr: call: reason`.
 pub(super) fn bound_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
     let bound = match try_bind(addr, |_| Ok(())) {
-        // A host without IPv6 still has a wildcard.
+        // A host without IPv6 falls back to the IPv4 wildcard.
         Err(("socket", error))
             if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && addr.is_ipv6() && addr.ip().is_unspecified() =>
         {
@@ -36,7 +38,7 @@ pub(super) fn bound_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
     bound.map_err(|(call, error)| Op::at("listen", "udp", Some(Addr::Ip(addr))).call(call, error))
 }
 
-/// A UDP socket that has joined `group`. The error is as that of [`bound_socket`].
+/// Opens a UDP socket that has joined `group`. Errors are those of [`bound_socket`].
 pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<OwnedFd> {
     let op = || Op::at("listen", "udp", Some(Addr::Ip(group)));
     if !group.ip().is_multicast() {
@@ -53,7 +55,7 @@ pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<
                 if interface != 0 {
                     set_multicast_interface_v4(socket.as_fd(), interface)?;
                 }
-                // Of Linux 2.6.31.
+                // Linux 2.6.31.
                 let _ = socket.set_multicast_all_v4(false);
                 socket.set_multicast_loop_v4(false)?;
                 socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface))
@@ -62,7 +64,7 @@ pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<
                 if interface != 0 {
                     socket.set_multicast_if_v6(interface)?;
                 }
-                // Of Linux 4.20.
+                // Linux 4.20.
                 let _ = socket.set_multicast_all_v6(false);
                 socket.set_multicast_loop_v6(false)?;
                 socket.join_multicast_v6(&group, interface)
@@ -77,7 +79,7 @@ fn try_bind(addr: SocketAddr, prepare: impl FnOnce(SockRef<'_>) -> io::Result<()
         fd::open(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP)).map_err(|error| ("socket", error))?;
     let fd = bound.as_fd();
     if addr.is_ipv6() {
-        // Refused by a kernel without IPv4, which then has nothing to map.
+        // A kernel without IPv4 refuses this, and then has nothing to map.
         let _ = SockRef::from(&fd).set_only_v6(false);
     }
     prepare(SockRef::from(&fd)).map_err(|error| ("setsockopt", error))?;
@@ -95,7 +97,7 @@ fn is_v6(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(SockRef::from(&fd).domain()? == Domain::IPV6)
 }
 
-/// An option that both families have, by the names that they have for it.
+/// An option that exists for both families, by its number in each.
 #[derive(Clone, Copy)]
 struct Both {
     v4: c_int,
@@ -122,7 +124,7 @@ impl Both {
     }
 }
 
-/// Declares an option of the socket: its name and documentation, how it is read, how it is set.
+/// Declares socket options: name and documentation, getter, setter.
 macro_rules! socket_options {
     ($(
         $(#[$get_doc:meta])* $get:ident -> $type:ty, |$get_fd:ident| $getter:expr;
@@ -133,7 +135,7 @@ macro_rules! socket_options {
             $(#[$get_doc])*
             ///
             /// # Errors
-            /// The system call's; closed.
+            /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
             pub fn $get(&self) -> io::Result<$type> {
                 self.net_fd().with("get", |$get_fd| $getter)
             }
@@ -141,7 +143,7 @@ macro_rules! socket_options {
             $(#[$set_doc])*
             ///
             /// # Errors
-            /// The system call's; closed.
+            /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
             pub fn $set(&self, $value: $type) -> io::Result<()> {
                 self.net_fd().with("set", |$set_fd| $setter)
             }
@@ -150,88 +152,103 @@ macro_rules! socket_options {
 }
 
 socket_options! {
-    /// Whether broadcasts may be sent (SO_BROADCAST): not unless it was set.
+    /// Returns whether broadcasts may be sent (SO_BROADCAST). The default is false.
     broadcast -> bool, |fd| SockRef::from(&fd).broadcast();
     /// Sets whether broadcasts may be sent.
     set_broadcast, |fd, on| SockRef::from(&fd).set_broadcast(on);
 
-    /// The time-to-live (IP_TTL) or hop limit (IPV6_UNICAST_HOPS) of datagrams sent.
+    /// Returns the time-to-live (IP_TTL) or hop limit (IPV6_UNICAST_HOPS) of sent datagrams.
     ttl -> u32, |fd| options::ttl(fd);
-    /// Sets the time-to-live or hop limit of datagrams sent: 1 to 255.
+    /// Sets the time-to-live or hop limit of sent datagrams, 1 to 255.
     set_ttl, |fd, ttl| options::set_ttl(fd, ttl);
 
-    /// The TOS (IP_TOS) or traffic class (IPV6_TCLASS) byte of datagrams sent.
+    /// Returns the TOS (IP_TOS) or traffic class (IPV6_TCLASS) byte of sent datagrams.
     tos -> u8, |fd| tos(fd);
-    /// Sets the TOS or traffic class byte of datagrams sent, whose low two bits are [`Ecn`](super::Ecn).
+    /// Sets the TOS or traffic class byte of sent datagrams. Its low two bits are
+    /// [`Ecn`](super::Ecn).
     set_tos, |fd, tos| set_tos(fd, tos);
 
-    /// Whether IPv4 multicasts that are sent come back to this host (IP_MULTICAST_LOOP): true unless it was set otherwise.
+    /// Returns whether sent IPv4 multicasts loop back to this host (IP_MULTICAST_LOOP). The default
+    /// is true.
     multicast_loop_v4 -> bool, |fd| SockRef::from(&fd).multicast_loop_v4();
-    /// Sets whether IPv4 multicasts that are sent come back to this host.
+    /// Sets whether sent IPv4 multicasts loop back to this host.
     set_multicast_loop_v4, |fd, on| SockRef::from(&fd).set_multicast_loop_v4(on);
 
-    /// The time-to-live of IPv4 multicasts that are sent (IP_MULTICAST_TTL): 1 unless it was set otherwise.
+    /// Returns the time-to-live of sent IPv4 multicasts (IP_MULTICAST_TTL). The default is 1.
     multicast_ttl_v4 -> u32, |fd| SockRef::from(&fd).multicast_ttl_v4();
-    /// Sets the time-to-live of IPv4 multicasts that are sent: 0 (this host) to 255.
+    /// Sets the time-to-live of sent IPv4 multicasts, 0 (this host) to 255.
     set_multicast_ttl_v4, |fd, ttl| SockRef::from(&fd).set_multicast_ttl_v4(ttl);
 
-    /// The address of the interface through which IPv4 multicasts are sent (IP_MULTICAST_IF); unspecified: the routes say.
+    /// Returns the address of the interface for sent IPv4 multicasts (IP_MULTICAST_IF). Unspecified
+    /// means that the routing table chooses.
     multicast_interface_v4 -> Ipv4Addr, |fd| SockRef::from(&fd).multicast_if_v4();
-    /// Sets, by its address, the interface through which IPv4 multicasts are sent.
+    /// Sets the interface for sent IPv4 multicasts by its address.
     set_multicast_interface_v4, |fd, address| SockRef::from(&fd).set_multicast_if_v4(&address);
 
     /// Whether IPv6 multicasts that are sent come back to this host (IPV6_MULTICAST_LOOP): true unless it was set otherwise.
     multicast_loop_v6 -> bool, |fd| SockRef::from(&fd).multicast_loop_v6();
-    /// Sets whether IPv6 multicasts that are sent come back to this host.
+    /// Sets whether sent IPv6 multicasts loop back to this host.
     set_multicast_loop_v6, |fd, on| SockRef::from(&fd).set_multicast_loop_v6(on);
 
-    /// The hop limit of IPv6 multicasts that are sent (IPV6_MULTICAST_HOPS): 1 unless it was set otherwise.
+    /// Returns the hop limit of sent IPv6 multicasts (IPV6_MULTICAST_HOPS). The default is 1.
     multicast_hops_v6 -> u32, |fd| SockRef::from(&fd).multicast_hops_v6();
-    /// Sets the hop limit of IPv6 multicasts that are sent: 0 (this host) to 255.
+    /// Sets the hop limit of sent IPv6 multicasts, 0 (this host) to 255.
     set_multicast_hops_v6, |fd, hops| SockRef::from(&fd).set_multicast_hops_v6(hops);
 
-    /// The index of the interface through which IPv6 multicasts are sent (IPV6_MULTICAST_IF); 0: the routes say.
+    /// Returns the index of the interface for sent IPv6 multicasts (IPV6_MULTICAST_IF). 0 means
+    /// that the routing table chooses.
     multicast_interface_v6 -> u32, |fd| SockRef::from(&fd).multicast_if_v6();
-    /// Sets, by its index, the interface through which IPv6 multicasts are sent.
+    /// Sets the interface for sent IPv6 multicasts by its index.
     set_multicast_interface_v6, |fd, index| SockRef::from(&fd).set_multicast_if_v6(index);
 
-    /// Bytes of received datagrams that the kernel keeps (SO_RCVBUF), with its own overhead: twice what was set.
+    /// Returns the size of the receive buffer in bytes (SO_RCVBUF). It includes the kernel's
+    /// overhead and is twice the value that was set.
     recv_buffer_size -> usize, |fd| SockRef::from(&fd).recv_buffer_size();
-    /// Sets how many bytes of received datagrams the kernel keeps, up to `net.core.rmem_max`. What comes beyond is dropped.
+    /// Sets the size of the receive buffer in bytes, up to `net.core.rmem_max`. Datagrams that
+    /// arrive while it is full are dropped.
     set_recv_buffer_size, |fd, bytes| SockRef::from(&fd).set_recv_buffer_size(bytes);
 
-    /// Bytes of datagrams under way that the kernel keeps (SO_SNDBUF), with its own overhead: twice what was set.
+    /// Returns the size of the send buffer in bytes (SO_SNDBUF). It includes the kernel's overhead
+    /// and is twice the value that was set.
     send_buffer_size -> usize, |fd| SockRef::from(&fd).send_buffer_size();
-    /// Sets how many bytes of datagrams under way the kernel keeps, up to `net.core.wmem_max`. Who sends beyond waits.
+    /// Sets the size of the send buffer in bytes, up to `net.core.wmem_max`. Sends wait while it is
+    /// full.
     set_send_buffer_size, |fd, bytes| SockRef::from(&fd).set_send_buffer_size(bytes);
 
-    /// Whether datagrams bring addresses and interface (IP_PKTINFO, IPV6_RECVPKTINFO): not unless it was set.
+    /// Returns whether received datagrams carry addresses and interface (IP_PKTINFO,
+    /// IPV6_RECVPKTINFO). The default is false.
     recv_packet_info -> bool, |fd| PACKET_INFO.get(fd);
-    /// Sets whether datagrams bring their destination, the address to answer from, and the interface:
-    /// [`Ancillary::local`](super::Ancillary::local) and its neighbours.
+    /// Sets whether received datagrams carry their destination, the address to answer from, and the
+    /// interface: see [`Ancillary::local`](super::Ancillary::local), `destination` and `interface`.
     set_recv_packet_info, |fd, on| PACKET_INFO.set(fd, on);
 
-    /// Whether datagrams bring their time-to-live or hop limit (IP_RECVTTL, IPV6_RECVHOPLIMIT): not unless it was set.
+    /// Returns whether received datagrams carry their time-to-live or hop limit (IP_RECVTTL,
+    /// IPV6_RECVHOPLIMIT). The default is false.
     recv_hop_limit -> bool, |fd| HOP_LIMIT.get(fd);
-    /// Sets whether datagrams bring their time-to-live or hop limit: [`Ancillary::hop_limit`](super::Ancillary::hop_limit).
+    /// Sets whether received datagrams carry their time-to-live or hop limit:
+    /// [`Ancillary::hop_limit`](super::Ancillary::hop_limit).
     set_recv_hop_limit, |fd, on| HOP_LIMIT.set(fd, on);
 
-    /// Whether datagrams bring their TOS or traffic class (IP_RECVTOS, IPV6_RECVTCLASS): not unless it was set.
+    /// Returns whether received datagrams carry their TOS or traffic class (IP_RECVTOS,
+    /// IPV6_RECVTCLASS). The default is false.
     recv_tos -> bool, |fd| TOS.get(fd);
-    /// Sets whether datagrams bring their TOS or traffic class, and with it ECN: [`Ancillary::tos`](super::Ancillary::tos),
-    /// [`Ancillary::ecn`](super::Ancillary::ecn).
+    /// Sets whether received datagrams carry their TOS or traffic class, which includes ECN:
+    /// [`Ancillary::tos`](super::Ancillary::tos), [`Ancillary::ecn`](super::Ancillary::ecn).
     set_recv_tos, |fd, on| TOS.set(fd, on);
 
-    /// Whether datagrams bring the time at which the kernel got them (SO_TIMESTAMPNS): not unless it was set.
+    /// Returns whether received datagrams carry the time at which the kernel received them
+    /// (SO_TIMESTAMPNS). The default is false.
     recv_timestamp -> bool, |fd| option::is_on(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS);
-    /// Sets whether datagrams bring the time at which the kernel got them: [`Ancillary::timestamp`](super::Ancillary::timestamp).
+    /// Sets whether received datagrams carry the time at which the kernel received them:
+    /// [`Ancillary::timestamp`](super::Ancillary::timestamp).
     set_recv_timestamp, |fd, on| option::switch(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, on);
 
-    /// Whether receive offload is on (UDP_GRO).
+    /// Returns whether receive offload is on (UDP_GRO).
     gro -> bool, |fd| option::is_on(fd, libc::SOL_UDP, libc::UDP_GRO);
-    /// Switches receive offload on or off: datagrams of one sender and one size that come together are received as one, up to 65,535
-    /// bytes, with their size in [`Ancillary::segment_size`](super::Ancillary::segment_size);
-    /// [`Datagram::segments`](super::Datagram::segments) takes them apart. ENOPROTOOPT before Linux 5.0.
+    /// Sets receive offload. When it is on, datagrams of equal size from one sender that arrive
+    /// together are received as one of up to 65,535 bytes.
+    /// [`Ancillary::segment_size`](super::Ancillary::segment_size) is their size, and
+    /// [`Datagram::segments`](super::Datagram::segments) splits them. ENOPROTOOPT before Linux 5.0.
     set_gro, |fd, on| option::switch(fd, libc::SOL_UDP, libc::UDP_GRO, on);
 }
 
@@ -256,20 +273,27 @@ impl UdpSocket {
         self.net_fd().with("set", |fd| set(SockRef::from(&fd)))
     }
 
-    /// The size into which what is sent is cut (UDP_SEGMENT); none: it is not.
+    /// Returns the size of the datagrams into which a send is split (UDP_SEGMENT); `None` if it is
+    /// not split.
     ///
     /// # Errors
-    /// ENOPROTOOPT before Linux 4.18; closed.
+    /// Returns ENOPROTOOPT before Linux 4.18, and a [closed](crate::net::is_closed) error after
+    /// `close`.
     pub fn segment_size(&self) -> io::Result<Option<u16>> {
         let size = self.net_fd().with("get", |fd| option::get::<c_int>(fd, libc::SOL_UDP, libc::UDP_SEGMENT))?;
         Ok(u16::try_from(size).ok().filter(|size| *size > 0))
     }
 
-    /// Sets the size of the datagrams into which what is sent is cut, the last perhaps shorter, or (`None`) that it is not. One send
-    /// has 64 of them at most. [`Ancillary::with_segment_size`](super::Ancillary::with_segment_size) says it for one send.
+    /// Sets the size of the datagrams into which a send is split; the last one may be shorter.
+    /// `None` turns splitting off. One send can be split into at most 64.
+    /// [`Ancillary::with_segment_size`](super::Ancillary::with_segment_size) sets the size for one
+    /// send.
     ///
     /// # Errors
-    /// ENOPROTOOPT before Linux 4.18; closed.
+    /// Returns ENOPROTOOPT before Linux 4.18, and a [closed](crate::net::is_closed) error after
+    /// `close`.
+    #[doc(alias = "UDP_SEGMENT")]
+    #[doc(alias = "GSO")]
     pub fn set_segment_size(&self, bytes: Option<u16>) -> io::Result<()> {
         let size = c_int::from(bytes.unwrap_or(0));
         if size > 0 {
@@ -282,10 +306,13 @@ impl UdpSocket {
         set
     }
 
-    /// Joins an IPv4 group through the interface with this address; unspecified: the one that the routes say (IP_ADD_MEMBERSHIP).
+    /// Joins an IPv4 multicast group on the interface with the address `interface`
+    /// (IP_ADD_MEMBERSHIP). With the unspecified address the routing table chooses the interface.
     ///
     /// # Errors
-    /// EINVAL: not a multicast address. ENODEV: no such interface. EADDRINUSE: joined already. Closed.
+    /// Returns EINVAL if `group` is not a multicast address, ENODEV if there is no such interface,
+    /// EADDRINUSE if the group is joined already, and a [closed](crate::net::is_closed) error after
+    /// `close`.
     pub fn join_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
         self.set_option(|socket| socket.join_multicast_v4(&group, &interface))
     }
@@ -293,40 +320,44 @@ impl UdpSocket {
     /// Leaves an IPv4 group that was joined with the same arguments (IP_DROP_MEMBERSHIP).
     ///
     /// # Errors
-    /// EADDRNOTAVAIL: it was not joined. Closed.
+    /// Returns EADDRNOTAVAIL if it was not joined, and a [closed](crate::net::is_closed) error
+    /// after `close`.
     pub fn leave_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
         self.set_option(|socket| socket.leave_multicast_v4(&group, &interface))
     }
 
-    /// Joins an IPv4 group through the interface with this index; 0: the one that the routes say.
+    /// Joins an IPv4 group on the interface with the index `interface`. With 0 the routing table
+    /// chooses.
     ///
     /// # Errors
-    /// As [`join_multicast_v4`](UdpSocket::join_multicast_v4).
+    /// Same as [`join_multicast_v4`](UdpSocket::join_multicast_v4).
     pub fn join_multicast_v4_by_index(&self, group: Ipv4Addr, interface: u32) -> io::Result<()> {
         self.set_option(|socket| socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface)))
     }
 
-    /// Leaves an IPv4 group that was joined with the same arguments.
+    /// Leaves an IPv4 group that was joined by index with the same arguments.
     ///
     /// # Errors
-    /// As [`leave_multicast_v4`](UdpSocket::leave_multicast_v4).
+    /// Same as [`leave_multicast_v4`](UdpSocket::leave_multicast_v4).
     pub fn leave_multicast_v4_by_index(&self, group: Ipv4Addr, interface: u32) -> io::Result<()> {
         self.set_option(|socket| socket.leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface)))
     }
 
-    /// Sets, by its index, the interface through which IPv4 multicasts are sent (IP_MULTICAST_IF); 0: the routes say. The kernel does not
-    /// tell the index again.
+    /// Sets the interface for sent IPv4 multicasts by its index (IP_MULTICAST_IF). With 0 the
+    /// routing table chooses. The kernel does not report the index back.
     ///
     /// # Errors
-    /// EADDRNOTAVAIL: no such interface. Closed.
+    /// Returns EADDRNOTAVAIL if there is no such interface, and a [closed](crate::net::is_closed)
+    /// error after `close`.
     pub fn set_multicast_interface_v4_by_index(&self, index: u32) -> io::Result<()> {
         self.net_fd().with("set", |fd| set_multicast_interface_v4(fd, index))
     }
 
-    /// Joins an IPv6 group through the interface with this index; 0: the one that the routes say (IPV6_ADD_MEMBERSHIP).
+    /// Joins an IPv6 group on the interface with the index `interface` (IPV6_ADD_MEMBERSHIP). With
+    /// 0 the routing table chooses.
     ///
     /// # Errors
-    /// As [`join_multicast_v4`](UdpSocket::join_multicast_v4).
+    /// Same as [`join_multicast_v4`](UdpSocket::join_multicast_v4).
     pub fn join_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.set_option(|socket| socket.join_multicast_v6(group, interface))
     }
@@ -334,32 +365,34 @@ impl UdpSocket {
     /// Leaves an IPv6 group that was joined with the same arguments (IPV6_DROP_MEMBERSHIP).
     ///
     /// # Errors
-    /// As [`leave_multicast_v4`](UdpSocket::leave_multicast_v4).
+    /// Same as [`leave_multicast_v4`](UdpSocket::leave_multicast_v4).
     pub fn leave_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.set_option(|socket| socket.leave_multicast_v6(group, interface))
     }
 
-    /// Binds the socket to a network device, or (`None`) to none (SO_BINDTODEVICE): it sends and receives there only.
+    /// Binds the socket to the network device `name` (SO_BINDTODEVICE), so that it sends and
+    /// receives only there. `None` removes the binding.
     ///
     /// # Errors
-    /// `InvalidInput` for what cannot be a name (1 to 15 bytes, no NUL); ENODEV when there is no such device; `PermissionDenied`: it is
-    /// bound to another; closed.
+    /// Returns `InvalidInput` if `name` is not 1 to 15 bytes without NUL, ENODEV if there is no
+    /// such device, `PermissionDenied` if the socket is bound to another device, and a
+    /// [closed](crate::net::is_closed) error after `close`.
     pub fn bind_device(&self, name: Option<&str>) -> io::Result<()> {
         self.net_fd().with("set", |fd| options::socket::set_device(fd, name))
     }
 
-    /// The network device that the socket is bound to.
+    /// Returns the network device that the socket is bound to, if any.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
     pub fn device(&self) -> io::Result<Option<String>> {
         self.net_fd().with("get", options::socket::device)
     }
 
-    /// Takes the error that is pending on the socket (SO_ERROR), if there is one.
+    /// Takes the pending error of the socket (SO_ERROR), if there is one.
     ///
     /// # Errors
-    /// The system call's; closed.
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.net_fd().with("get", socket::take_error)
     }

@@ -1,4 +1,4 @@
-//! `UdpSocket`.
+//! [`UdpSocket`]: binding, connecting, sending and receiving.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -25,23 +25,27 @@ use crate::sys::socket;
 
 /// A UDP socket.
 ///
-/// Every method takes `&self`: any number of tasks receive and send at once, in parallel, through one reference or an `Arc`.
-/// A datagram goes to one receiver, whole; what does not fit the buffer is lost.
+/// Every method takes `&self`: any number of tasks send and receive in parallel, through a
+/// reference or an `Arc`. Each datagram goes to one receiver as a whole; bytes that do not fit into
+/// the buffer are lost.
 ///
-/// # Connected and unconnected
-/// [`send_to`](UdpSocket::send_to) says where to, [`recv_from`](UdpSocket::recv_from) from where. After
-/// [`connect`](UdpSocket::connect) the socket receives datagrams of the peer only, [`send`](UdpSocket::send) sends there, and what ICMP
-/// reports (`ConnectionRefused`) is the error of the next operation. A datagram with an address goes to that address on a connected
-/// socket too, as with std; the peer stays the peer. (Go refuses it.)
+/// # Connected and unconnected sockets
+/// [`send_to`](UdpSocket::send_to) takes the destination, and [`recv_from`](UdpSocket::recv_from)
+/// returns the sender. After [`connect`](UdpSocket::connect) the socket receives datagrams of the
+/// peer only, [`send`](UdpSocket::send) sends to the peer, and an ICMP error (`ConnectionRefused`)
+/// becomes the error of the next operation. On a connected socket, `send_to` sends to the given
+/// address and the peer does not change, as in std. (Go returns an error.)
 ///
 /// # Speed
-/// [`recv_many`](UdpSocket::recv_many) and [`send_many`](UdpSocket::send_many) move many datagrams a system call. With
-/// offload the network stack is passed once for up to 64 of them. `send_many` does so by itself where it can; by hand:
-/// [`Ancillary::with_segment_size`] and
-/// [`set_segment_size`](UdpSocket::set_segment_size) to send, [`set_gro`](UdpSocket::set_gro) to receive.
+/// [`recv_many`](UdpSocket::recv_many) and [`send_many`](UdpSocket::send_many) move many datagrams
+/// per system call. With offload, up to 64 datagrams pass through the network stack at once.
+/// `send_many` uses send offload by itself where it can. To use it explicitly, see
+/// [`Ancillary::with_segment_size`] and [`set_segment_size`](UdpSocket::set_segment_size); for
+/// receiving, see [`set_gro`](UdpSocket::set_gro).
 ///
-/// Deadlines and closing are as for [`TcpStream`](crate::net::TcpStream). A full send buffer is waited for; ENOBUFS, the
-/// network card's queue being full, is an error.
+/// Deadlines and closing work as for [`TcpStream`](crate::net::TcpStream). Sends wait while the
+/// send buffer is full. ENOBUFS, which reports a full queue of the network device, is returned as
+/// an error.
 ///
 /// Source: `net.UDPConn` of Go, `async_std::net::UdpSocket`, udp(7).
 ///
@@ -62,6 +66,7 @@ use crate::sys::socket;
 /// })
 /// # }
 /// ```
+#[doc(alias = "net.UDPConn")]
 pub struct UdpSocket {
     fd: NetFd,
     segmentation: Segmentation,
@@ -85,14 +90,19 @@ impl UdpSocket {
         self.fd
     }
 
-    /// Binds to the first of `addrs` that can be had; port 0 for any. `[::]` takes both families, `0.0.0.0` IPv4 only.
+    /// Binds to the first of `addrs` that is available. Port 0 asks the kernel for a free port.
+    /// `[::]` takes both families, `0.0.0.0` only IPv4.
     ///
     /// # Errors
-    /// An [`OpError`](crate::net::OpError) of the last address, `listen udp ADDR: bind: …`: `AddrInUse`, `AddrNotAvailable`,
-    /// `PermissionDenied` …; or that there is none, `listen udp: …`, as [`TcpListener::bind`](crate::net::TcpListener::bind).
+    /// Returns the [`OpError`](crate::net::OpError) of the last address, `listen udp ADDR: bind:
+    /// …`, of kind `AddrInUse`, `AddrNotAvailable`, `PermissionDenied` and others. If there is no
+    /// address, returns `listen udp: …` as [`TcpListener::bind`](crate::net::TcpListener::bind)
+    /// does.
     ///
     /// # Cancel safety
-    /// Nothing is bound if the future is dropped.
+    /// If the future is dropped, nothing is bound.
+    #[doc(alias = "net.ListenUDP")]
+    #[doc(alias = "net.ListenPacket")]
     pub async fn bind<A: ToSocketAddrs>(addrs: A) -> io::Result<UdpSocket> {
         let op = || Op::at("listen", "udp", None);
         let addrs = addrs.to_socket_addrs().await.map_err(|error| op().other(error))?;
@@ -106,15 +116,18 @@ impl UdpSocket {
         Err(last.unwrap_or_else(|| op().other(AddrError::missing())))
     }
 
-    /// Binds to the port of `group` on all addresses of its family and joins it, through the interface with index `interface`, or
-    /// (0) the one that the routes say. Any number of sockets may have the same group and port, and each gets every datagram. Other
-    /// groups are not heard, and what this socket sends to the group does not come back to this host.
+    /// Joins the multicast group `group` and binds to its port on all addresses of its family.
+    /// `interface` is the index of the network interface; 0 lets the routing table choose. Any
+    /// number of sockets can use the same group and port, and each receives every datagram. The
+    /// socket does not receive other groups, and datagrams that it sends to the group do not loop
+    /// back to this host.
     ///
-    /// (Go: `net.ListenMulticastUDP`, where the groups of others on the host are heard too.)
+    /// (In Go, `net.ListenMulticastUDP` also receives groups joined by other sockets of the host.)
     ///
     /// # Errors
-    /// `InvalidInput`: `group` is no multicast address. Else as [`bind`](UdpSocket::bind); `setsockopt` in place of `bind` where the
-    /// interface has no multicast.
+    /// Returns `InvalidInput` if `group` is not a multicast address; otherwise the same as
+    /// [`bind`](UdpSocket::bind), with `setsockopt` in place of `bind` if the interface does not
+    /// support multicast.
     ///
     /// # Examples
     /// ```no_run
@@ -124,21 +137,27 @@ impl UdpSocket {
     /// let mdns = UdpSocket::bind_multicast("224.0.0.251:5353".parse().unwrap(), 0)?;
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "ListenMulticastUDP")]
     pub fn bind_multicast(group: SocketAddr, interface: u32) -> io::Result<UdpSocket> {
         Ok(UdpSocket::from_net_fd(NetFd::udp(options::multicast_socket(group, interface)?)?))
     }
 
-    /// Connects to the first of `addrs` that the socket can reach: no packet is sent. A socket may be connected again, to another peer.
+    /// Connects to the first of `addrs` that the socket can reach. No packet is sent. A socket can
+    /// be connected again, to another peer.
     ///
-    /// Addresses of a family that the socket does not send to come last: IPv6 for an IPv4 socket; IPv4 for one of IPv6 that is bound to an IPv6
-    /// address other than `::`, or takes IPv6 only.
+    /// Addresses of a family that the socket cannot send to are tried last: IPv6 for an IPv4
+    /// socket; IPv4 for an IPv6 socket that is bound to an address other than `::` or restricted to
+    /// IPv6.
     ///
     /// # Errors
-    /// An [`OpError`](crate::net::OpError) of the last address that was tried, `dial udp ADDR: connect: …`: `NetworkUnreachable`, EAFNOSUPPORT for
-    /// another family …; or that there is none, `dial udp: …`, as [`TcpStream::connect`](crate::net::TcpStream::connect).
+    /// Returns the [`OpError`](crate::net::OpError) of the last address that was tried, `dial udp
+    /// ADDR: connect: …`: `NetworkUnreachable`, EAFNOSUPPORT for another family, and others. If
+    /// there is no address, returns `dial udp: …` as
+    /// [`TcpStream::connect`](crate::net::TcpStream::connect) does.
     ///
     /// # Cancel safety
-    /// The socket is as it was if the future is dropped.
+    /// If the future is dropped, the socket is unchanged.
+    #[doc(alias = "net.DialUDP")]
     pub async fn connect<A: ToSocketAddrs>(&self, addrs: A) -> io::Result<()> {
         let op = |addr: Option<SocketAddr>| Op::at("dial", "udp", addr.map(Addr::Ip));
         let addrs = addrs.to_socket_addrs().await.map_err(|error| op(None).other(error))?;
@@ -154,116 +173,131 @@ impl UdpSocket {
 
     // ---- receiving ----
 
-    /// Receives a datagram of any sender: how many bytes, and from whom. 0 bytes is an empty datagram; with an empty `buf` one is
-    /// taken and lost.
+    /// Receives a datagram from any sender. Returns its number of bytes and the sender's address; 0
+    /// bytes means an empty datagram. With an empty `buf`, one datagram is received and lost.
     ///
     /// # Errors
-    /// `ConnectionRefused` on a connected socket, …: the system call's. `TimedOut` past the read deadline;
-    /// [closed](crate::net::is_closed).
+    /// Returns the OS error, such as `ConnectionRefused` on a connected socket; `TimedOut` after
+    /// the read deadline; a [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Cancel safety
-    /// No datagram is lost if the future is dropped.
+    /// If the future is dropped, no datagram is lost.
+    #[doc(alias = "ReadFrom")]
     pub fn recv_from<'a>(&'a self, buf: &'a mut [u8]) -> RecvFrom<'a> {
         RecvFrom::new(&self.fd, buf)
     }
 
-    /// Like [`recv_from`](UdpSocket::recv_from), and leaves the datagram there for the next.
+    /// Receives like [`recv_from`](UdpSocket::recv_from) but leaves the datagram in the socket for
+    /// the next call.
     pub fn peek_from<'a>(&'a self, buf: &'a mut [u8]) -> PeekFrom<'a> {
         PeekFrom::new(&self.fd, buf)
     }
 
-    /// Receives a datagram, on a connected socket of its peer: how many bytes. 0 is an empty datagram; with an empty `buf` nothing is
-    /// received.
+    /// Receives a datagram; on a connected socket, one from its peer. Returns its number of bytes;
+    /// 0 means an empty datagram. With an empty `buf` nothing is received.
     ///
     /// # Errors
-    /// As [`recv_from`](UdpSocket::recv_from).
+    /// Same as [`recv_from`](UdpSocket::recv_from).
     ///
     /// # Cancel safety
-    /// No datagram is lost if the future is dropped.
+    /// If the future is dropped, no datagram is lost.
     pub fn recv<'a>(&'a self, buf: &'a mut [u8]) -> RecvDatagram<'a> {
         RecvDatagram::new(&self.fd, buf)
     }
 
-    /// Like [`recv`](UdpSocket::recv), and leaves the datagram there for the next.
+    /// Receives like [`recv`](UdpSocket::recv) but leaves the datagram in the socket for the next
+    /// call.
     pub fn peek<'a>(&'a self, buf: &'a mut [u8]) -> PeekDatagram<'a> {
         PeekDatagram::new(&self.fd, buf)
     }
 
-    /// Receives a datagram into several buffers (recvmsg(2)), and what came beside it; see [`Ancillary`], where an example is.
+    /// Receives a datagram into several buffers, with its ancillary data (recvmsg(2)).
+    /// [`Ancillary`] has an example.
     ///
     /// # Errors
-    /// As [`recv_from`](UdpSocket::recv_from). Lost bytes and lost control data are none:
-    /// [`is_truncated`](super::RecvInfo::is_truncated), [`Ancillary::is_truncated`].
+    /// Same as [`recv_from`](UdpSocket::recv_from). Lost bytes and lost control data are not
+    /// errors: see [`is_truncated`](super::RecvInfo::is_truncated) and [`Ancillary::is_truncated`].
     ///
     /// # Cancel safety
-    /// No datagram is lost if the future is dropped.
+    /// If the future is dropped, no datagram is lost.
     pub fn recv_msg<'a>(&'a self, bufs: &'a mut [IoSliceMut<'a>]) -> RecvMsg<'a> {
         RecvMsg::new(&self.fd, bufs)
     }
 
-    /// Receives as many datagrams as are there and fit `batch`, at least one, with one system call (recvmmsg(2)): how many.
-    /// What the batch had before is gone. There is an example at [`RecvBatch`].
+    /// Receives all available datagrams that fit into `batch`, at least one, with one system call
+    /// (recvmmsg(2)). Returns their number. The previous contents of the batch are discarded.
+    /// [`RecvBatch`] has an example.
     ///
     /// # Errors
-    /// As [`recv_from`](UdpSocket::recv_from). One that strikes after the first datagram is the next call's.
+    /// Same as [`recv_from`](UdpSocket::recv_from). An error that occurs after the first datagram
+    /// is returned by the next call.
     ///
     /// # Cancel safety
-    /// No datagram is lost if the future is dropped.
+    /// If the future is dropped, no datagram is lost.
     pub fn recv_many<'a>(&'a self, batch: &'a mut RecvBatch) -> RecvMany<'a> {
         RecvMany::new(&self.fd, batch)
     }
 
-    /// Waits until a datagram, or an error, is there. Any number may wait; who receives first has it.
+    /// Waits until a datagram or an error is available. Any number of tasks may wait; the first to
+    /// receive gets the datagram.
     ///
     /// # Errors
-    /// `TimedOut` past the read deadline; closed.
+    /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
+    /// after `close`.
     pub fn readable(&self) -> Readable<'_> {
         Readable::new(&self.fd)
     }
 
     // ---- sending ----
 
-    /// Sends a datagram to the first address of `to` that the socket can reach. Returns the number of bytes, which is all of them.
+    /// Sends a datagram to the first address of `to` that the socket can reach. Returns the number
+    /// of bytes, which is always `buf.len()`.
     ///
-    /// Where `to` has several addresses, those of a family that the socket does not send to come last, as in
-    /// [`connect`](UdpSocket::connect), and after an address that the kernel has no route to, or refuses as such, the next is tried.
-    /// Exactly one datagram is sent. (std tries the first address alone.)
+    /// If `to` has several addresses, those of a family that the socket cannot send to are tried
+    /// last, as in [`connect`](UdpSocket::connect). If the kernel has no route to an address or
+    /// refuses it, the next one is tried. Exactly one datagram is sent. (std tries only the first
+    /// address.)
     ///
     /// # Errors
-    /// * `InvalidInput`: `to` has no address;
-    /// * EMSGSIZE: more bytes than a datagram carries (65,507 by IPv4), or than the path takes where fragments are forbidden;
-    /// * EAFNOSUPPORT: an IPv6 address on an IPv4 socket; `PermissionDenied`: a broadcast on a socket without that option;
-    /// * otherwise the system call's; `TimedOut` past the write deadline; closed; resolving.
+    /// * `InvalidInput` if `to` has no address;
+    /// * EMSGSIZE if `buf` is larger than a datagram (65,507 bytes over IPv4), or than the path
+    ///   allows if fragmentation is forbidden;
+    /// * EAFNOSUPPORT for an IPv6 address on an IPv4 socket; `PermissionDenied` for a broadcast
+    ///   without that option;
+    /// * another OS error; `TimedOut` after the write deadline; a [closed](crate::net::is_closed)
+    ///   error after `close`; an error of name resolution.
     ///
-    /// Where several addresses were tried, the error is that of the first.
+    /// If several addresses were tried, returns the error of the first.
     ///
     /// # Cancel safety
-    /// Nothing was sent if the future is dropped.
+    /// If the future is dropped, nothing was sent.
+    #[doc(alias = "WriteTo")]
     pub fn send_to<'a, A: ToSocketAddrs>(&'a self, buf: &'a [u8], to: A) -> SendTo<'a, A::Iter> {
         SendTo::new(self, buf, to.to_socket_addrs())
     }
 
-    /// Sends a datagram to the peer: how many bytes, which is all of them.
+    /// Sends a datagram to the peer. Returns the number of bytes, which is always `buf.len()`.
     ///
     /// # Errors
-    /// EDESTADDRREQ: the socket is not connected. `ConnectionRefused`: an earlier one was not wanted. Else as
-    /// [`send_to`](UdpSocket::send_to).
+    /// Returns EDESTADDRREQ if the socket is not connected, and `ConnectionRefused` if the peer
+    /// refused an earlier datagram; otherwise the same as [`send_to`](UdpSocket::send_to).
     ///
     /// # Cancel safety
-    /// Nothing was sent if the future is dropped.
+    /// If the future is dropped, nothing was sent.
     pub fn send<'a>(&'a self, buf: &'a [u8]) -> SendDatagram<'a> {
         SendDatagram::new(&self.fd, buf)
     }
 
-    /// Sends a datagram from several buffers (sendmsg(2)), with something beside it; `None` as its address sends it to the peer of a
-    /// connected socket. There is an example at [`Ancillary`].
+    /// Sends a datagram from several buffers with ancillary data (sendmsg(2)). With `None` as its
+    /// address it goes to the peer of a connected socket. [`Ancillary`] has an example.
     ///
     /// # Errors
-    /// `InvalidInput`: no address on an unconnected socket, or a local address of another family. EINVAL: what is beside it makes no
-    /// sense. Else as [`send_to`](UdpSocket::send_to).
+    /// Returns `InvalidInput` if there is no address on an unconnected socket, or if the local
+    /// address is of another family; EINVAL if the ancillary data is invalid; otherwise the same as
+    /// [`send_to`](UdpSocket::send_to).
     ///
     /// # Cancel safety
-    /// Nothing was sent if the future is dropped.
+    /// If the future is dropped, nothing was sent.
     pub fn send_msg<'a>(
         &'a self,
         bufs: &'a [IoSlice<'a>],
@@ -273,93 +307,102 @@ impl UdpSocket {
         SendMsg::new(&self.fd, bufs, to.into().map(canonical), *ancillary)
     }
 
-    /// Sends as many datagrams of `batch` as there is room for, at least one, with one system call (sendmmsg(2)): how many.
-    /// They are out of the batch then. Nothing to send: 0 at once. There is an example at [`RecvBatch`].
+    /// Sends as many datagrams of `batch` as there is room for, at least one, with one system call
+    /// (sendmmsg(2)), and removes them from the batch. Returns their number; 0 at once if the batch
+    /// is empty. [`RecvBatch`] has an example.
     ///
-    /// Neighbours of one size for one peer, with nothing beside their bytes, pass the network stack as one (segmentation offload),
-    /// where kernel and device can and [`set_segment_size`](UdpSocket::set_segment_size) says nothing else: the peer gets the same.
+    /// Consecutive datagrams of equal size to one peer without ancillary data pass through the
+    /// network stack together (segmentation offload) if the kernel and the device support it and
+    /// [`set_segment_size`](UdpSocket::set_segment_size) was not called. The peer receives the same
+    /// datagrams.
     ///
     /// # Errors
-    /// As [`send_msg`](UdpSocket::send_msg). A system call's concerns the first datagram, which stays
-    /// ([`skip`](SendBatch::skip) takes it out); one that strikes after the first is the next call's.
+    /// Same as [`send_msg`](UdpSocket::send_msg). An OS error concerns the first datagram, which
+    /// stays in the batch ([`skip`](SendBatch::skip) removes it). An error that occurs after the
+    /// first datagram is returned by the next call.
     ///
     /// # Cancel safety
-    /// What went is out of the batch, also if the future is dropped.
+    /// Datagrams that were sent are removed from the batch, also if the future is dropped.
     pub fn send_many<'a>(&'a self, batch: &'a mut SendBatch) -> SendMany<'a> {
         SendMany::new(&self.fd, &self.segmentation, batch)
     }
 
-    /// Waits until there is room for a datagram, or an error. Any number may wait.
+    /// Waits until there is room for a datagram, or an error is pending. Any number of tasks may
+    /// wait.
     ///
     /// # Errors
-    /// `TimedOut` past the write deadline; closed.
+    /// Returns `TimedOut` after the write deadline, and a [closed](crate::net::is_closed) error
+    /// after `close`.
     pub fn writable(&self) -> Writable<'_> {
         Writable::new(&self.fd)
     }
 
-    // ---- by hand ----
+    // ---- polling and own system calls ----
 
-    /// [`recv`](UdpSocket::recv) for who is polled. All pollers are woken when something comes.
+    /// Polls to receive a datagram like [`recv`](UdpSocket::recv). All tasks that poll are woken
+    /// when a datagram arrives.
     ///
     /// # Errors
-    /// As [`recv`](UdpSocket::recv).
+    /// Same as [`recv`](UdpSocket::recv).
     pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         self.fd.poll_recv(None, cx, buf, 0)
     }
 
-    /// [`recv_from`](UdpSocket::recv_from) for who is polled.
+    /// Polls to receive a datagram with its sender like [`recv_from`](UdpSocket::recv_from).
     ///
     /// # Errors
-    /// As [`recv_from`](UdpSocket::recv_from).
+    /// Same as [`recv_from`](UdpSocket::recv_from).
     pub fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
         self.fd.poll_recv_from(None, cx, buf, 0)
     }
 
-    /// [`recv_many`](UdpSocket::recv_many) for who is polled.
+    /// Polls to receive many datagrams like [`recv_many`](UdpSocket::recv_many).
     ///
     /// # Errors
-    /// As [`recv_many`](UdpSocket::recv_many).
+    /// Same as [`recv_many`](UdpSocket::recv_many).
     pub fn poll_recv_many(&self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<usize>> {
         self.fd.poll_recv_many(None, cx, batch)
     }
 
-    /// [`readable`](UdpSocket::readable) for who is polled.
+    /// Polls for readability like [`readable`](UdpSocket::readable).
     ///
     /// # Errors
-    /// As [`readable`](UdpSocket::readable).
+    /// Same as [`readable`](UdpSocket::readable).
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_ready(Direction::Read, None, cx)
     }
 
-    /// [`send`](UdpSocket::send) for who is polled.
+    /// Polls to send a datagram to the peer like [`send`](UdpSocket::send).
     ///
     /// # Errors
-    /// As [`send`](UdpSocket::send).
+    /// Same as [`send`](UdpSocket::send).
     pub fn poll_send(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.fd.poll_send_datagram(None, cx, buf)
     }
 
-    /// [`send_to`](UdpSocket::send_to) for who is polled.
+    /// Polls to send a datagram to `to` like [`send_to`](UdpSocket::send_to).
     ///
     /// # Errors
-    /// As [`send_to`](UdpSocket::send_to).
+    /// Same as [`send_to`](UdpSocket::send_to).
     pub fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], to: SocketAddr) -> Poll<io::Result<usize>> {
         self.fd.poll_send_to(None, cx, buf, &canonical(to))
     }
 
-    /// [`writable`](UdpSocket::writable) for who is polled.
+    /// Polls for writability like [`writable`](UdpSocket::writable).
     ///
     /// # Errors
-    /// As [`writable`](UdpSocket::writable).
+    /// Same as [`writable`](UdpSocket::writable).
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_ready(Direction::Write, None, cx)
     }
 
-    /// Makes a call of one's own that reads, without waiting: with the descriptor kept open meanwhile, if it is, and if the read
-    /// deadline has not passed. After `WouldBlock`, [`readable`](UdpSocket::readable) waits for the next occasion.
+    /// Runs `call`, a system call of yours that reads, without waiting. The descriptor stays open
+    /// during the call. If the call returns `WouldBlock`, wait with
+    /// [`readable`](UdpSocket::readable) and try again.
     ///
     /// # Errors
-    /// Those of `call`; `TimedOut` past the read deadline; closed.
+    /// Returns the error of `call`; `TimedOut` after the read deadline; a
+    /// [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Examples
     /// ```
@@ -380,38 +423,44 @@ impl UdpSocket {
     /// assert_eq!(&buf[..count], b"ping");
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "try_io")]
     pub fn try_read_io<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
         self.fd.try_call(Direction::Read, call)
     }
 
-    /// The same with a call that writes, the write deadline and [`writable`](UdpSocket::writable).
+    /// Runs `call`, a system call of yours that writes, without waiting. If the call returns
+    /// `WouldBlock`, wait with [`writable`](UdpSocket::writable) and try again.
     ///
     /// # Errors
-    /// Those of `call`; `TimedOut` past the write deadline; closed.
+    /// Returns the error of `call`; `TimedOut` after the write deadline; a
+    /// [closed](crate::net::is_closed) error after `close`.
     pub fn try_write_io<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
         self.fd.try_call(Direction::Write, call)
     }
 
-    // ---- names and closing ----
+    // ---- addresses and closing ----
 
-    /// The address of this side.
+    /// Returns the local address.
     ///
     /// # Errors
-    /// Closed after [`close`](UdpSocket::close).
+    /// Returns a [closed](crate::net::is_closed) error after [`close`](UdpSocket::close).
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.fd.local_addr()
     }
 
-    /// The address of the peer.
+    /// Returns the peer's address.
     ///
     /// # Errors
-    /// `NotConnected` (ENOTCONN) on an unconnected socket; closed.
+    /// Returns `NotConnected` (ENOTCONN) if the socket is not connected, and a
+    /// [closed](crate::net::is_closed) error after `close`.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.fd.peer_addr()
     }
 
-    /// Closes the socket: whoever waits gets the [closed](crate::net::is_closed) error. Begins at once; the future ends when the
-    /// descriptor is gone and the port free. Closing twice is no error.
+    /// Closes the socket. Operations that wait return a [closed](crate::net::is_closed) error.
+    ///
+    /// The close begins at once, also if the future is dropped. The future completes when the
+    /// descriptor is closed and the port is free. Closing twice is not an error.
     ///
     /// # Examples
     /// ```
