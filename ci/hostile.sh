@@ -10,15 +10,15 @@ exec </dev/null
 (($# > 0)) || set -- 8 9 10 11 12 13
 declare -A tests=(
     [8]="deadlines::many_timers_are_never_early deadlines::single_timers_are_never_early
-         deadlines::deadlines_agree_with_an_oracle"
-    [9]="weather::bytes_are_exact_in_any_weather peers::resets_are_told_as_resets"
-    [10]="peers::silent_clients_delay_nobody peers::clients_that_never_read_are_shown_out
-          weather::a_peer_behind_a_cut_network_holds_nobody peers::storms_of_connections_leave_nothing
-          peers::a_greedy_connection_starves_nobody"
-    [11]="overload::a_server_stays_below_its_ceiling overload::a_million_tasks_come_and_go
-          overload::panics_stay_where_they_are"
-    [12]="ending::shutdowns_leave_nothing ending::programs_inherit_nothing"
-    [13]="soak::nothing_grows"
+         deadlines::deadlines_match_oracle"
+    [9]="weather::data_is_intact_under_network_faults peers::resets_are_reported_as_resets"
+    [10]="peers::silent_clients_do_not_delay_others peers::clients_that_never_read_are_disconnected
+          weather::peer_behind_cut_network_blocks_no_one_else peers::connection_storms_leak_nothing
+          peers::greedy_connection_does_not_starve_others"
+    [11]="overload::server_memory_stays_below_limit overload::million_tasks_complete
+          overload::panics_stay_contained"
+    [12]="ending::shutdowns_leak_nothing ending::child_programs_inherit_nothing"
+    [13]="soak::soak_grows_nothing"
 )
 for row; do
     [[ -n ${tests[$row]:-} ]] || { echo "no row $row here" >&2; exit 2; }

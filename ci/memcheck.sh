@@ -3,12 +3,12 @@
 # after `rt::shutdown`. Needs valgrind.
 #   ci/memcheck.sh [TEST…]      of tests/shutdown.rs
 # The poll cache's blocks stay reachable, by design (C1). "Possibly lost" are 48 bytes of std's: the main thread's handle, which a
-# thread-local points into. Not among the tests: a_runtime_with_a_thousand_tasks_ends, whose tasks wait for themselves and so are lost
+# thread-local points into. Not among the tests: runtime_with_thousand_tasks_shuts_down, whose tasks wait for themselves and so are lost
 # with whatever runtime.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
-(($#)) || set -- descriptors_and_threads_are_back_to_before_fifty_times listeners_and_streams_survive handles_of_dropped_tasks_say_so
+(($#)) || set -- fifty_restarts_leak_no_descriptors_or_threads sockets_survive_shutdown join_handles_of_dropped_tasks_report_it
 
 binary=$(cargo test --no-run --message-format json --test shutdown 2>/dev/null | grep '"profile":{[^}]*"test":true' |
     grep -o '"executable":"[^"]*"' | cut -d'"' -f4)

@@ -95,7 +95,7 @@ rm -rf "$out"/{unit,quick,slow,models}.out
 round unit 40 --cargo-arg=--lib
 round quick 60 --iterate "${quick[@]/#/--cargo-arg=--test=}"
 # Who is fast enough on a busy machine says nothing about a mutant.
-round slow 120 --iterate "${slow[@]/#/--cargo-arg=--test=}" -- -- --skip a_backlog_is_shared_with_the_thread_that_sleeps_in_epoll
+round slow 120 --iterate "${slow[@]/#/--cargo-arg=--test=}" -- -- --skip backlog_is_shared_with_thread_sleeping_in_epoll
 own=profile.release.package.netpoll-models
 NETPOLL_SCHEDULES=1000 round models 90 --iterate --baseline skip --test-package netpoll-models --profile release \
     --cargo-arg=--features=shuttle --cargo-arg=--config=$own.opt-level=0 --cargo-arg=--config=$own.debug=0 -- -- --skip finds_

@@ -96,9 +96,10 @@ fn many_acceptors_share_a_listener() {
     });
 }
 
+/// Invariant 7.
 /// Invariant 7: a connection wakes one acceptor, not all.
 #[test]
-fn inv07_one_connection_wakes_one_acceptor() {
+fn one_connection_wakes_one_acceptor() {
     use std::task::{Context, Wake, Waker};
 
     struct Count(AtomicUsize);
@@ -139,9 +140,10 @@ fn inv07_one_connection_wakes_one_acceptor() {
     });
 }
 
+/// Invariant 7.
 /// Who was woken for a connection and is dropped gives the wake-up to the next.
 #[test]
-fn inv07_a_dropped_acceptor_passes_its_wake_up_on() {
+fn dropped_accept_passes_wakeup_on() {
     run(async {
         for _ in 0..50 {
             let listener = listener().await;
@@ -159,7 +161,7 @@ fn inv07_a_dropped_acceptor_passes_its_wake_up_on() {
 
 /// Go: TestAcceptError.
 #[test]
-fn errors_of_accept_have_a_shape() {
+fn accept_errors_name_operation_and_address() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
@@ -185,7 +187,7 @@ fn errors_of_accept_have_a_shape() {
 }
 
 #[test]
-fn incoming_yields_connections_then_one_error_then_the_end() {
+fn incoming_yields_connections_then_one_error_then_none() {
     run(async {
         let listener = Arc::new(listener().await);
         let addr = listener.local_addr().unwrap();
@@ -219,7 +221,7 @@ fn incoming_yields_connections_then_one_error_then_the_end() {
 }
 
 #[test]
-fn into_incoming_owns_the_listener_and_an_expired_deadline_does_not_end_it() {
+fn into_incoming_survives_expired_deadline() {
     run(async {
         let mut incoming = TcpListener::bind(own_address()).await.unwrap().into_incoming();
         let addr = incoming.listener().local_addr().unwrap();
@@ -238,7 +240,7 @@ fn into_incoming_owns_the_listener_and_an_expired_deadline_does_not_end_it() {
 
 /// A listener in the queue of which connections wait serves them without an edge for each.
 #[test]
-fn one_edge_is_enough_for_many_connections() {
+fn one_edge_serves_many_connections() {
     run(async {
         let listener = listener().await;
         let addr: SocketAddr = listener.local_addr().unwrap();
@@ -257,7 +259,7 @@ fn one_edge_is_enough_for_many_connections() {
 }
 
 #[test]
-fn accepted_streams_have_go_s_defaults() {
+fn accepted_streams_have_go_defaults() {
     run(async {
         let (client, server) = common::pair().await;
         for stream in [&client, &server] {

@@ -43,8 +43,8 @@ fn is_close_on_exec(fd: impl AsFd) -> bool {
 }
 
 #[test]
-fn a_successor_takes_what_is_passed_to_it() {
-    let name = "a_successor_takes_what_is_passed_to_it";
+fn successor_takes_passed_listeners() {
+    let name = "successor_takes_passed_listeners";
     if is_child(name) {
         let _watchdog = Watchdog::new();
         let before = fd_count();
@@ -70,7 +70,7 @@ fn a_successor_takes_what_is_passed_to_it() {
             }
         });
         // A grandchild has the same environment and none of the descriptors.
-        succeeds(&mut successor("what_is_meant_for_others_is_left_alone"));
+        succeeds(&mut successor("descriptors_for_other_processes_are_left_alone"));
         return;
     }
     let _watchdog = Watchdog::new();
@@ -104,8 +104,8 @@ fn a_successor_takes_what_is_passed_to_it() {
 
 /// Also the grandchild of the test above.
 #[test]
-fn what_is_meant_for_others_is_left_alone() {
-    let name = "what_is_meant_for_others_is_left_alone";
+fn descriptors_for_other_processes_are_left_alone() {
+    let name = "descriptors_for_other_processes_are_left_alone";
     if is_child(name) {
         let _watchdog = Watchdog::new();
         let before = fd_count();
@@ -137,8 +137,8 @@ fn activated_by_shell(name: &str, script: &str) -> Command {
 }
 
 #[test]
-fn the_process_that_is_named_takes_its_descriptors() {
-    let name = "the_process_that_is_named_takes_its_descriptors";
+fn named_process_takes_its_descriptors() {
+    let name = "named_process_takes_its_descriptors";
     if is_child(name) {
         let taken = activation::take().unwrap();
         assert_eq!(taken.len(), 1);
@@ -154,8 +154,8 @@ fn the_process_that_is_named_takes_its_descriptors() {
 }
 
 #[test]
-fn descriptors_that_are_not_there_and_nonsense_are_errors() {
-    let name = "descriptors_that_are_not_there_and_nonsense_are_errors";
+fn missing_descriptors_and_malformed_variables_are_errors() {
+    let name = "missing_descriptors_and_malformed_variables_are_errors";
     if is_child(name) {
         let expected = (std::env::var("EXPECT").unwrap() == "EBADF").then_some(libc::EBADF);
         // The same every time: nothing was taken.
@@ -175,8 +175,8 @@ fn descriptors_that_are_not_there_and_nonsense_are_errors() {
 }
 
 #[test]
-fn a_command_that_cannot_pass_says_so() {
-    common::child("a_command_that_cannot_pass_says_so", || {
+fn command_that_cannot_pass_reports_it() {
+    common::child("command_that_cannot_pass_reports_it", || {
         let file = File::open("/dev/null").unwrap();
         let mut command = Command::new("/nonexistent/successor");
         for name in ["a:b", "line\n", &"n".repeat(256)] {
@@ -207,8 +207,8 @@ fn fill(beyond: i32) -> Vec<File> {
 /// Numbers that were in use when the descriptors were passed are free when the process is started: the pipe by which `Command` learns
 /// that exec(2) failed has one of them.
 #[test]
-fn failed_exec_is_reported_though_numbers_were_freed() {
-    common::child("failed_exec_is_reported_though_numbers_were_freed", || {
+fn failed_exec_is_reported_despite_freed_numbers() {
+    common::child("failed_exec_is_reported_despite_freed_numbers", || {
         let (listener, file) =
             (run(TcpListener::bind(common::own_address())).unwrap(), File::open("/dev/null").unwrap());
         let (stream, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -233,8 +233,8 @@ fn failed_exec_is_reported_though_numbers_were_freed() {
 }
 
 #[test]
-fn successor_takes_its_descriptors_though_numbers_were_freed() {
-    let name = "successor_takes_its_descriptors_though_numbers_were_freed";
+fn successor_takes_descriptors_despite_freed_numbers() {
+    let name = "successor_takes_descriptors_despite_freed_numbers";
     if std::env::var_os("SUCCESSOR").is_some() {
         let taken = activation::take().unwrap();
         assert_eq!(
@@ -270,8 +270,8 @@ fn is_taken() -> bool {
 
 /// Before its parent takes the descriptors, or after: a helper has the parent's environment, and before also the descriptors.
 #[test]
-fn helper_does_not_take_its_parent_s_descriptors() {
-    let name = "helper_does_not_take_its_parent_s_descriptors";
+fn helper_process_does_not_take_parent_descriptors() {
+    let name = "helper_process_does_not_take_parent_descriptors";
     match &role()[..] {
         "helper" => return assert!(!is_taken()),
         role @ ("successor" | "executed") => {
@@ -345,8 +345,8 @@ fn successor_takes_its_descriptors_when_its_parent_has_ended() {
 
 /// The command keeps what it passes for as long as it lives, and no longer.
 #[test]
-fn a_command_holds_duplicates() {
-    common::child("a_command_holds_duplicates", || {
+fn command_holds_duplicates() {
+    common::child("command_holds_duplicates", || {
         run(common::warm_up());
         let listener = run(TcpListener::bind(common::own_address())).unwrap();
         let addr = listener.local_addr().unwrap();

@@ -39,7 +39,7 @@ impl Wake for Count {
 }
 
 #[test]
-fn a_permit_is_the_connection_s_not_the_handle_s() {
+fn permit_belongs_to_connection_not_handle() {
     run(async {
         let listener = limited(2).await;
         let _clients = clients(&listener, 6).await;
@@ -75,7 +75,7 @@ fn a_permit_is_the_connection_s_not_the_handle_s() {
 
 /// With SO_LINGER the close takes place on another thread.
 #[test]
-fn a_lingering_close_gives_the_permit_back_when_it_is_done() {
+fn lingering_close_returns_permit_when_done() {
     run(async {
         let listener = limited(1).await;
         let _clients = clients(&listener, 2).await;
@@ -87,7 +87,7 @@ fn a_lingering_close_gives_the_permit_back_when_it_is_done() {
 }
 
 #[test]
-fn a_parked_accept_ends_with_the_deadline_and_with_the_close() {
+fn deadline_and_close_end_accept_waiting_for_permit() {
     run(async {
         let listener = Arc::new(limited(1).await);
         let addr = listener.local_addr().unwrap();
@@ -126,7 +126,7 @@ fn a_parked_accept_ends_with_the_deadline_and_with_the_close() {
 }
 
 #[test]
-fn no_permits_at_all_let_nobody_in() {
+fn zero_permits_accept_no_connection() {
     run(async {
         let listener = limited(0).await;
         let _clients = clients(&listener, 1).await;
@@ -136,7 +136,7 @@ fn no_permits_at_all_let_nobody_in() {
 }
 
 #[test]
-fn each_permit_wakes_one_who_is_parked_and_a_dropped_one_passes_it_on() {
+fn permit_wakes_one_accept_and_drop_passes_it_on() {
     run(async {
         let listener = limited(1).await;
         let _clients = clients(&listener, 3).await;
@@ -166,7 +166,7 @@ fn each_permit_wakes_one_who_is_parked_and_a_dropped_one_passes_it_on() {
 
 /// Who waits for a connection holds no permit.
 #[test]
-fn idle_acceptors_do_not_use_up_the_limit() {
+fn idle_accepts_use_no_permits() {
     run(async {
         let listener = limited(1).await;
         let mut accepts: Vec<_> = (0..5).map(|_| listener.accept()).collect();
@@ -183,7 +183,7 @@ fn idle_acceptors_do_not_use_up_the_limit() {
 }
 
 #[test]
-fn never_more_than_the_limit_and_all_are_served() {
+fn connections_stay_within_limit_and_all_are_served() {
     const MOST: usize = 3;
     const CLIENTS: usize = 200;
     for incoming in [false, true] {
@@ -244,7 +244,7 @@ fn never_more_than_the_limit_and_all_are_served() {
 }
 
 #[test]
-fn a_group_shares_one_limit() {
+fn listener_group_shares_one_limit() {
     run(async {
         let listeners = ListenConfig::new().max_connections(2).listen_many("127.0.0.1:0", 3).await.unwrap();
         let _clients = clients(&listeners[0], 9).await;
@@ -265,7 +265,7 @@ fn a_group_shares_one_limit() {
 }
 
 #[test]
-fn a_listener_from_elsewhere_gets_limits() {
+fn adopted_listener_gets_limits() {
     run(async {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let listener = ListenConfig::new().max_connections(1).limit(listener.into()).unwrap();
@@ -278,7 +278,7 @@ fn a_listener_from_elsewhere_gets_limits() {
 
 /// The permit of a connection outlives the listener.
 #[test]
-fn streams_outlive_a_limited_listener() {
+fn streams_outlive_their_limited_listener() {
     run(async {
         let listener = limited(1).await;
         let clients = clients(&listener, 1).await;
@@ -299,8 +299,8 @@ fn read_all(mut stream: &StdStream) -> Vec<u8> {
 }
 
 #[test]
-fn without_descriptors_clients_are_told_and_the_reserve_comes_back() {
-    child("without_descriptors_clients_are_told_and_the_reserve_comes_back", || {
+fn reserve_rejects_clients_without_descriptors_and_recovers() {
+    child("reserve_rejects_clients_without_descriptors_and_recovers", || {
         set_nofile(64);
         run(async {
             common::warm_up().await;
@@ -351,11 +351,11 @@ fn without_descriptors_clients_are_told_and_the_reserve_comes_back() {
 }
 
 #[test]
-fn a_crowd_is_turned_away_in_turns() {
+fn rejections_yield_between_connections() {
     if !common::has_descriptors(400) {
         return;
     }
-    child("a_crowd_is_turned_away_in_turns", || {
+    child("rejections_yield_between_connections", || {
         set_nofile(400);
         run(async {
             let listener = ListenConfig::new().reserve_descriptors(1).listen("127.0.0.1:0").await.unwrap();
@@ -389,8 +389,8 @@ fn a_crowd_is_turned_away_in_turns() {
 
 /// Threads that open and close files all the while may be quicker to take a number that the reserve gives up for a moment.
 #[test]
-fn a_reserve_bears_thieves() {
-    child("a_reserve_bears_thieves", || {
+fn reserve_survives_threads_that_take_its_descriptors() {
+    child("reserve_survives_threads_that_take_its_descriptors", || {
         set_nofile(64);
         run(async {
             let config = ListenConfig::new().reserve_descriptors(3).refuse_with(BUSY);

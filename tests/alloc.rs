@@ -1,4 +1,4 @@
-//! G58: a write and a read allocate nothing, also where the read has to wait, with and without deadlines.
+//! Reads and writes allocate nothing, also when the read has to wait, with and without deadlines. Go: TestTCPReadWriteAllocs.
 //!
 //! Counts the allocations of the whole process, so this binary has one test.
 
@@ -75,8 +75,9 @@ async fn traits_write_then_read(from: &TcpStream, to: &TcpStream) {
     }
 }
 
+/// Go: TestTCPReadWriteAllocs.
 #[test]
-fn g58_reads_and_writes_do_not_allocate() {
+fn reads_and_writes_do_not_allocate() {
     // None for tasks that seem stuck because the machine is busy: a thread that is started meanwhile allocates.
     rt::Builder::new().blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
     run(|| async {

@@ -34,7 +34,7 @@ fn is_nonblocking(fd: impl AsFd) -> bool {
 // ---- kinds ----
 
 #[test]
-fn pipes_carry_bytes_by_the_traits() {
+fn pipes_work_through_traits() {
     run(async {
         let (reader, mut writer) = pipe();
         let data: Vec<u8> = (0..500_000u32).map(|at| at as u8).collect();
@@ -56,7 +56,7 @@ fn pipes_carry_bytes_by_the_traits() {
 }
 
 #[test]
-fn an_eventfd_wakes_who_waits() {
+fn eventfd_wakes_waiters() {
     run(async {
         let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         let event = Arc::new(AsyncFd::new(File::from(fd)).unwrap());
@@ -82,7 +82,7 @@ fn an_eventfd_wakes_who_waits() {
 }
 
 #[test]
-fn a_timerfd_fires_again_and_again() {
+fn timerfd_fires_repeatedly() {
     use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
     run(async {
         let fd = rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).unwrap();
@@ -101,7 +101,7 @@ fn a_timerfd_fires_again_and_again() {
 }
 
 #[test]
-fn inotify_tells_of_a_file() {
+fn inotify_reports_file() {
     use rustix::fs::inotify;
     run(async {
         let dir = std::env::temp_dir().join(format!("netpoll-async-fd-{}", std::process::id()));
@@ -122,7 +122,7 @@ fn inotify_tells_of_a_file() {
 }
 
 #[test]
-fn a_terminal_talks_and_hangs_up() {
+fn terminal_transfers_data_and_hangs_up() {
     use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
     run(async {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -158,7 +158,7 @@ fn a_terminal_talks_and_hangs_up() {
 }
 
 #[test]
-fn a_socket_of_std_serves() {
+fn std_socket_serves_through_async_fd() {
     run(async {
         let (one, other) = UnixStream::pair().unwrap();
         let (one, other) = (AsyncFd::new(one).unwrap(), AsyncFd::new(other).unwrap());
@@ -173,7 +173,7 @@ fn a_socket_of_std_serves() {
 // ---- what is refused ----
 
 #[test]
-fn what_epoll_refuses_is_refused_at_once_and_explained() {
+fn descriptor_unsupported_by_epoll_is_rejected() {
     for (path, kind) in
         [("/proc/self/exe", "regular file"), ("/", "directory"), ("/dev/null", "character device without poll")]
     {
@@ -188,7 +188,7 @@ fn what_epoll_refuses_is_refused_at_once_and_explained() {
 }
 
 #[test]
-fn a_number_is_in_the_poller_once() {
+fn descriptor_is_registered_once() {
     run(async {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let first = AsyncFd::new(&reader).unwrap();
@@ -207,7 +207,7 @@ fn a_number_is_in_the_poller_once() {
 }
 
 #[test]
-fn a_number_that_is_not_open_is_an_error() {
+fn closed_descriptor_is_an_error() {
     struct Nothing;
     impl AsFd for Nothing {
         fn as_fd(&self) -> BorrowedFd<'_> {
@@ -221,7 +221,7 @@ fn a_number_that_is_not_open_is_an_error() {
 // ---- O_NONBLOCK and ownership ----
 
 #[test]
-fn the_flag_comes_and_goes_with_new_and_into_inner() {
+fn nonblocking_flag_is_set_and_restored() {
     let (reader, writer) = std::io::pipe().unwrap();
     assert!(!is_nonblocking(&reader));
     let reader = AsyncFd::new(reader).unwrap();
@@ -235,7 +235,7 @@ fn the_flag_comes_and_goes_with_new_and_into_inner() {
 }
 
 #[test]
-fn the_number_is_closed_with_what_is_wrapped_and_not_before() {
+fn descriptor_is_closed_with_wrapped_value() {
     run(async {
         let (reader, writer) = std::io::pipe().unwrap();
         {
@@ -255,7 +255,7 @@ fn the_number_is_closed_with_what_is_wrapped_and_not_before() {
 // ---- readiness ----
 
 #[test]
-fn readable_says_so_when_there_is_something_and_the_guard_clears_it() {
+fn readable_guard_clears_readiness() {
     run(async {
         let (reader, writer) = pipe();
         let mut readable = reader.readable();
@@ -285,7 +285,7 @@ fn readable_says_so_when_there_is_something_and_the_guard_clears_it() {
 }
 
 #[test]
-fn many_wait_and_all_hear_of_the_end() {
+fn hang_up_wakes_all_waiters() {
     run(async {
         let (reader, writer) = pipe();
         let reader = Arc::new(reader);
@@ -310,7 +310,7 @@ fn many_wait_and_all_hear_of_the_end() {
 }
 
 #[test]
-fn many_readers_get_every_byte() {
+fn many_async_fd_readers_receive_every_byte() {
     run(async {
         let (reader, writer) = pipe();
         let reader = Arc::new(reader);
@@ -338,7 +338,7 @@ fn many_readers_get_every_byte() {
 }
 
 #[test]
-fn a_writer_hears_that_the_reader_is_gone() {
+fn writer_learns_that_reader_closed() {
     run(async {
         let (reader, writer) = pipe();
         let mut total = 0;
@@ -358,7 +358,7 @@ fn a_writer_hears_that_the_reader_is_gone() {
 // ---- deadlines, closing, cancelling ----
 
 #[test]
-fn deadlines_and_timeouts_end_every_kind_of_wait() {
+fn deadlines_and_timeouts_end_every_wait() {
     run(async {
         let (reader, _writer) = pipe();
         let reader = Arc::new(reader);
@@ -382,7 +382,7 @@ fn deadlines_and_timeouts_end_every_kind_of_wait() {
 }
 
 #[test]
-fn a_close_ends_what_waits() {
+fn close_ends_waits_on_async_fd() {
     run(async {
         let (reader, _writer) = pipe();
         let mut read = reader.read_with(|mut fd| fd.read(&mut [0; 1]));
@@ -400,7 +400,7 @@ fn a_close_ends_what_waits() {
 }
 
 #[test]
-fn a_dropped_wait_passes_its_wake_up_on() {
+fn dropped_wait_passes_wakeup_on() {
     run(async {
         let (reader, writer) = pipe();
         for polls in 0..3 {
@@ -421,7 +421,7 @@ fn a_dropped_wait_passes_its_wake_up_on() {
 }
 
 #[test]
-fn a_panic_in_a_call_leaves_no_reference() {
+fn panic_in_closure_releases_reference() {
     run(async {
         let (reader, _writer) = pipe();
         let panics = catch_unwind(AssertUnwindSafe(|| {
@@ -433,7 +433,7 @@ fn a_panic_in_a_call_leaves_no_reference() {
 }
 
 #[test]
-fn errors_of_calls_come_as_they_are() {
+fn closure_errors_are_returned_unchanged() {
     run(async {
         let (reader, writer) = pipe();
         let error =

@@ -36,14 +36,14 @@ async fn returns_an_exit_code() -> ExitCode {
 /// Documentation stays.
 #[netpoll::test]
 #[should_panic(expected = "on purpose")]
-async fn a_panic_reaches_the_harness() {
+async fn panic_reaches_test_harness() {
     netpoll::task::yield_now().await;
     panic!("on purpose");
 }
 
 #[should_panic]
 #[netpoll::test]
-async fn attributes_above_stay_too() {
+async fn attributes_above_are_kept() {
     panic!();
 }
 
@@ -99,7 +99,7 @@ fn the_number_of_workers_is_set() {
 }
 
 #[netpoll::test(flavor = "multi_thread")]
-async fn takes_the_flavor_there_is() {}
+async fn multi_thread_flavor_is_accepted() {}
 
 mod braces {
     #[netpoll::main]
@@ -142,7 +142,7 @@ mod by_macro {
 }
 
 #[test]
-fn pieces_of_macros_are_understood() {
+fn macro_fragments_are_accepted() {
     assert_eq!(by_macro::main(), Some(3));
 }
 

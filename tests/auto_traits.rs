@@ -27,7 +27,7 @@ macro_rules! moved {
 }
 
 #[test]
-fn sockets_go_everywhere() {
+fn sockets_are_send_sync_and_unpin() {
     everywhere!(TcpStream, TcpListener, UdpSocket, UnixStream, UnixListener, UnixDatagram);
     everywhere!(unix::UnixSeqpacket, unix::UnixSeqpacketListener, sockets::Pipe, io::AsyncFd<std::net::TcpStream>);
     everywhere!(sockets::Dialer, sockets::ListenConfig, sockets::OpError, sockets::Ancillary);
@@ -55,7 +55,7 @@ fn futures_of_sockets_are_unpin_and_send() {
 }
 
 #[test]
-fn what_is_not_send_stays_so() {
+fn thread_bound_types_are_not_send() {
     /// Ambiguous, hence no compile, for a type that is `Send`.
     trait NotSend<Marker> {
         fn check() {}

@@ -122,8 +122,8 @@ fn block_on_hands_over_what_it_leaves_running() {
 /// The root future goes first when it is woken, but not for ever: tasks, timers and the network have their turns beside one that
 /// only yields.
 #[test]
-fn a_root_future_that_yields_gives_way() {
-    child("a_root_future_that_yields_gives_way", || {
+fn yielding_root_future_lets_tasks_run() {
+    child("yielding_root_future_lets_tasks_run", || {
         let builder = rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off);
         builder.block_on_runs_tasks(true).start().unwrap();
         run(async {
@@ -158,8 +158,8 @@ fn a_root_future_that_yields_gives_way() {
 }
 
 #[test]
-fn block_on_that_only_parks() {
-    child("block_on_that_only_parks", || {
+fn block_on_of_parking_future() {
+    child("block_on_of_parking_future", || {
         rt::Builder::new().workers(2).block_on_runs_tasks(false).start().unwrap();
         let own = thread::current().id();
         task::block_on(async move {
@@ -263,8 +263,8 @@ fn tasks_may_block_on_the_root_with_four_workers() {
 
 /// The root's sockets and timers go on while every worker is kept busy and no other can be added.
 #[test]
-fn a_root_goes_on_beside_workers_that_never_yield() {
-    child("a_root_goes_on_beside_workers_that_never_yield", || {
+fn root_future_runs_beside_workers_that_never_yield() {
+    child("root_future_runs_beside_workers_that_never_yield", || {
         for policy in [BlockedPolicy::AddWorkers, BlockedPolicy::Off] {
             rt::Builder::new().workers(1).spare_workers(0).blocked_tasks(policy).start().unwrap();
             let release = Arc::new(AtomicBool::new(false));
@@ -296,8 +296,8 @@ fn a_root_goes_on_beside_workers_that_never_yield() {
 
 /// With `block_on_runs_tasks` the thread of `block_on` takes a worker's place.
 #[test]
-fn block_on_runs_tasks_if_asked_to() {
-    child("block_on_runs_tasks_if_asked_to", || {
+fn block_on_runs_tasks_when_configured() {
+    child("block_on_runs_tasks_when_configured", || {
         let own = thread::current().id();
         rt::Builder::new().workers(3).block_on_runs_tasks(true).start().unwrap();
         let (leave, wait) = mpsc::channel::<()>();
@@ -351,9 +351,9 @@ fn two_hundred_nested_calls_end_with_four_workers() {
 
 /// A task goes on to block its thread after a nested call that a foreign thread ended, while the watcher sleeps.
 #[test]
-fn a_task_may_block_after_a_nested_call() {
+fn task_may_block_after_nested_block_on() {
     for workers in [1, 2] {
-        child_with("a_task_may_block_after_a_nested_call", &[("NETPOLL_THREADS", &workers.to_string())], || {
+        child_with("task_may_block_after_nested_block_on", &[("NETPOLL_THREADS", &workers.to_string())], || {
             let (wake, woken) = futures::channel::oneshot::channel::<()>();
             let done = task::spawn(async move {
                 task::block_on(woken).unwrap();
@@ -371,8 +371,8 @@ fn a_task_may_block_after_a_nested_call() {
 
 /// A nested call in the turn of a root future needs no worker to poll for it.
 #[test]
-fn nested_calls_in_a_root_future_poll_for_themselves() {
-    child("nested_calls_in_a_root_future_poll_for_themselves", || {
+fn nested_block_on_in_root_future_polls() {
+    child("nested_block_on_in_root_future_polls", || {
         rt::Builder::new().workers(1).start().unwrap();
         task::block_on(async {
             let (client, server) = pair().await;
@@ -392,8 +392,8 @@ fn nested_calls_in_a_root_future_poll_for_themselves() {
 
 /// An idle process has no thread that wakes up, whichever thread polls.
 #[test]
-fn the_role_moves_to_where_the_events_are_for() {
-    child("the_role_moves_to_where_the_events_are_for", || {
+fn poller_role_moves_to_thread_that_receives_events() {
+    child("poller_role_moves_to_thread_that_receives_events", || {
         rt::Builder::new().workers(1).start().unwrap();
         task::block_on(async {
             let (client, server) = pair().await;
@@ -436,8 +436,8 @@ fn the_role_moves_to_where_the_events_are_for() {
 
 /// Roots that end, start and hand over to each other while tasks use the network: somebody polls at every moment.
 #[test]
-fn somebody_polls_while_roots_come_and_go() {
-    child("somebody_polls_while_roots_come_and_go", || {
+fn network_is_polled_while_roots_come_and_go() {
+    child("network_is_polled_while_roots_come_and_go", || {
         rt::Builder::new().workers(2).start().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let roots: Vec<_> = (0..3)
@@ -469,8 +469,8 @@ fn somebody_polls_while_roots_come_and_go() {
 
 /// A root future in a long turn, and one that never ends its turn, keep no task from the network.
 #[test]
-fn tasks_use_the_network_beside_a_root_that_blocks() {
-    child("tasks_use_the_network_beside_a_root_that_blocks", || {
+fn tasks_use_network_beside_blocked_root() {
+    child("tasks_use_network_beside_blocked_root", || {
         rt::Builder::new().workers(1).start().unwrap();
         let (sender, receiver) = mpsc::channel();
         task::block_on(async {
@@ -491,7 +491,7 @@ fn tasks_use_the_network_beside_a_root_that_blocks() {
 
 /// A waker that waits in `block_on`, called by a worker, by a thread in `block_on` and by a timer: the runtime goes on.
 #[test]
-fn a_waker_may_call_block_on() {
+fn waker_may_call_block_on() {
     struct Waits(mpsc::Sender<()>);
     impl std::task::Wake for Waits {
         fn wake(self: Arc<Self>) {
@@ -506,7 +506,7 @@ fn a_waker_may_call_block_on() {
         }
     }
     for runs_tasks in [false, true] {
-        child_with("a_waker_may_call_block_on", &[], || {
+        child_with("waker_may_call_block_on", &[], || {
             rt::Builder::new().workers(2).block_on_runs_tasks(runs_tasks).start().unwrap();
             let (sender, called) = mpsc::channel();
             for round in 0..20 {
@@ -542,9 +542,9 @@ fn a_waker_may_call_block_on() {
 
 /// A nested call that yields until a task behind it in the same queue has run.
 #[test]
-fn a_nested_call_that_yields_gives_its_queue_away() {
+fn yielding_nested_block_on_releases_its_queue() {
     for policy in [BlockedPolicy::AddWorkers, BlockedPolicy::ReportOnly, BlockedPolicy::Off] {
-        child_with("a_nested_call_that_yields_gives_its_queue_away", &[], || {
+        child_with("yielding_nested_block_on_releases_its_queue", &[], || {
             rt::Builder::new().workers(1).blocked_tasks(policy).start().unwrap();
             park_on(task::spawn(async {
                 let flag = Arc::new(AtomicBool::new(false));
@@ -564,8 +564,8 @@ fn a_nested_call_that_yields_gives_its_queue_away() {
 /// A root future that yields while another thread ends the runtime, and then waits for a foreign thread in the next one. It slept in
 /// the epoll instance of the last one, where no thread could wake it.
 #[test]
-fn a_root_that_yields_through_a_shutdown_wakes_in_the_next_runtime() {
-    child("a_root_that_yields_through_a_shutdown_wakes_in_the_next_runtime", || {
+fn yielding_root_survives_shutdown() {
+    child("yielding_root_survives_shutdown", || {
         let (stop, stops) = mpsc::channel::<(u64, Arc<AtomicBool>)>();
         let (set, sets) = mpsc::channel::<futures::channel::oneshot::Sender<()>>();
         let stopping = thread::spawn(move || {

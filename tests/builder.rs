@@ -16,8 +16,8 @@ fn refused(builder: Builder) -> String {
 }
 
 #[test]
-fn numbers_that_make_no_sense_are_refused() {
-    child("numbers_that_make_no_sense_are_refused", || {
+fn invalid_numbers_are_rejected() {
+    child("invalid_numbers_are_rejected", || {
         assert_eq!(refused(Builder::new().workers(0)), "a runtime needs at least one worker");
         assert!(refused(Builder::new().blocking_threads(0)).contains("at least one thread for blocking calls"));
         assert_eq!(refused(Builder::new().workers(500)), "500 workers and 64 spare ones are more than 512");
@@ -34,8 +34,8 @@ fn numbers_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn a_second_start_is_refused() {
-    child("a_second_start_is_refused", || {
+fn second_start_is_rejected() {
+    child("second_start_is_rejected", || {
         Builder::new().workers(2).start().unwrap();
         for _ in 0..3 {
             let error = Builder::new().workers(4).start().unwrap_err();
@@ -50,8 +50,8 @@ fn a_second_start_is_refused() {
 }
 
 #[test]
-fn a_start_after_the_first_use_is_refused() {
-    child("a_start_after_the_first_use_is_refused", || {
+fn start_after_first_use_is_rejected() {
+    child("start_after_first_use_is_rejected", || {
         // Looking at the counters and binding use nothing that has settings.
         let _ = rt::metrics();
         let _listener = park_on(common::listener());
@@ -61,8 +61,8 @@ fn a_start_after_the_first_use_is_refused() {
 }
 
 #[test]
-fn of_many_starts_at_once_one_wins() {
-    child("of_many_starts_at_once_one_wins", || {
+fn one_of_many_concurrent_starts_wins() {
+    child("one_of_many_concurrent_starts_wins", || {
         for _ in 0..20 {
             let starts: Vec<_> = (1..=8).map(|n| thread::spawn(move || Builder::new().workers(n).start())).collect();
             let won: Vec<_> = starts
@@ -83,8 +83,8 @@ fn of_many_starts_at_once_one_wins() {
 }
 
 #[test]
-fn the_environment_sets_the_number_of_threads() {
-    child_with("the_environment_sets_the_number_of_threads", &[("NETPOLL_THREADS", "3")], || {
+fn environment_sets_number_of_threads() {
+    child_with("environment_sets_number_of_threads", &[("NETPOLL_THREADS", "3")], || {
         task::block_on(async {});
         assert_eq!(rt::metrics().workers, 3);
         rt::shutdown(common::BOUND).unwrap();
@@ -98,8 +98,8 @@ fn the_environment_sets_the_number_of_threads() {
 }
 
 #[test]
-fn async_stds_variables_count_where_ours_are_not_set() {
-    const NAME: &str = "async_stds_variables_count_where_ours_are_not_set";
+fn async_std_variables_are_a_fallback() {
+    const NAME: &str = "async_std_variables_are_a_fallback";
     if !common::is_child(NAME) && ["NETPOLL_THREADS", "NETPOLL_THREAD_NAME"].map(std::env::var_os) != [None, None] {
         return println!("skipped: ours are set here");
     }
@@ -130,8 +130,8 @@ fn async_stds_variables_count_where_ours_are_not_set() {
 }
 
 #[test]
-fn nonsense_in_the_environment_is_named() {
-    const NAME: &str = "nonsense_in_the_environment_is_named";
+fn malformed_environment_is_reported() {
+    const NAME: &str = "malformed_environment_is_reported";
     for value in ["0", "-1", "many", "", "512", "99999999999999999999", "1.5"] {
         let text = child_with(NAME, &[("NETPOLL_THREADS", value)], || {
             // A builder says so in an error; a first use on standard error, and goes on.
@@ -160,8 +160,8 @@ fn thread_names() -> Vec<String> {
 }
 
 #[test]
-fn threads_have_the_name_that_was_set() {
-    child("threads_have_the_name_that_was_set", || {
+fn threads_have_configured_name() {
+    child("threads_have_configured_name", || {
         Builder::new().workers(1).thread_name("app").start().unwrap();
         park_on(task::spawn(async {}));
         park_on(task::spawn_blocking(|| {}));
@@ -171,8 +171,8 @@ fn threads_have_the_name_that_was_set() {
 }
 
 #[test]
-fn counters_count() {
-    child("counters_count", || {
+fn metrics_count_events() {
+    child("metrics_count_events", || {
         assert_eq!(rt::metrics().worker_threads, 0);
         Builder::new().workers(2).start().unwrap();
         let before = rt::metrics();

@@ -189,7 +189,7 @@ fn every_kind_of_read() {
 
 /// The one dropped was first in line, another reader is behind it.
 #[test]
-fn a_read_before_another() {
+fn dropped_read_passes_wakeup_to_next_read() {
     let _alone = alone();
     run(|| async {
         for readable in [false, true] {
@@ -371,7 +371,7 @@ fn every_kind_of_write_behind_the_lock() {
 // ---- closing ----
 
 #[test]
-fn closing() {
+fn dropped_close_still_closes() {
     let _alone = alone();
     run(|| async {
         for lingers in [false, true] {
@@ -527,7 +527,7 @@ fn cancelling_tasks() {
 
 /// Everything at random, many at once: what is left must work and nobody may wait.
 #[test]
-fn dropped_at_random_beside_each_other() {
+fn randomly_dropped_operations_do_not_interfere() {
     let _alone = alone();
     run(|| async {
         let baseline = rt::metrics().descriptors;

@@ -1,6 +1,6 @@
-//! Closing: who is woken, what is said, when the descriptor is gone.
+//! Close: which waiters it wakes, which errors they get, and when the descriptor is closed. Invariant 1.
 //!
-//! G38, G42, G43, G45, G47, G49, G50, G53, G94 of Go's tests, and invariant 1. A second close is no error here (in Go it is).
+//! A second close succeeds here; in Go it is an error.
 
 mod support;
 
@@ -43,8 +43,9 @@ fn is_taken(addr: SocketAddr) -> bool {
 
 // ---- who waits is woken ----
 
+/// Go: nettest CloseTimeout.
 #[test]
-fn g38_closing_ends_reads_and_writes_that_wait_also_with_a_deadline_far_away() {
+fn close_ends_waiting_reads_and_writes_despite_far_deadline() {
     run(|| async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
@@ -64,8 +65,9 @@ fn g38_closing_ends_reads_and_writes_that_wait_also_with_a_deadline_far_away() {
     });
 }
 
+/// Go: TestConnClose.
 #[test]
-fn g42_operations_after_a_close_fail_and_say_so() {
+fn operations_after_close_fail_as_closed() {
     run(|| async {
         let (client, server) = pair().await;
         server.write_all(b"unread").await.unwrap();
@@ -101,12 +103,13 @@ fn g42_operations_after_a_close_fail_and_say_so() {
     });
 }
 
+/// Go: TestListenerClose.
 #[test]
-fn g43_accepting_after_a_close_fails_and_incoming_ends() {
+fn accept_after_close_fails_and_incoming_ends() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        // G48: what was dialled before the close is not handed out after it.
+        // Go: TestTCPListenAfterClose: what was dialled before the close is not handed out after it.
         let _queued = std::net::TcpStream::connect(addr).unwrap();
         let mut incoming = listener.incoming();
         listener.close().await.unwrap();
@@ -124,8 +127,9 @@ fn g43_accepting_after_a_close_fails_and_incoming_ends() {
     });
 }
 
+/// Go: TestCloseUnblocksRead.
 #[test]
-fn g45_the_peers_close_ends_a_read_that_waits() {
+fn peer_close_ends_waiting_read() {
     run(|| async {
         let (client, server) = pair().await;
         let (wakes, waker) = Wakes::new();
@@ -137,8 +141,9 @@ fn g45_the_peers_close_ends_a_read_that_waits() {
     });
 }
 
+/// Go: TestClosingListener.
 #[test]
-fn g47_closing_frees_the_address_although_accepts_wait() {
+fn close_frees_address_despite_waiting_accepts() {
     run(|| async {
         let mut addr = own_address();
         for _ in 0..20 {
@@ -161,9 +166,10 @@ fn g47_closing_frees_the_address_although_accepts_wait() {
     });
 }
 
-/// G49: the own close races with reads and writes that are about to wait.
+/// Go: TestClosedPipeRaceRead, TestClosedPipeRaceWrite.
+/// Go: TestClosedPipeRaceRead, TestClosedPipeRaceWrite: the own close races with reads and writes that are about to wait.
 #[test]
-fn g49_a_close_races_with_reads_and_writes() {
+fn close_races_with_reads_and_writes() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for round in 0..200_u32 {
@@ -200,9 +206,10 @@ fn g49_a_close_races_with_reads_and_writes() {
     });
 }
 
-/// G50: taking the descriptor, or a duplicate of it, races with a close.
+/// Go: TestFileCloseRace.
+/// Go: TestFileCloseRace: taking the descriptor, or a duplicate of it, races with a close.
 #[test]
-fn g50_conversions_race_with_a_close() {
+fn conversions_race_with_close() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for round in 0..100 {
@@ -231,7 +238,7 @@ fn g50_conversions_race_with_a_close() {
 }
 
 #[test]
-fn duplicates_outlive_a_close_and_do_not_disturb() {
+fn duplicate_outlives_close() {
     run(|| async {
         let (client, server) = pair().await;
         // Registered, then shown: epoll would keep the duplicate's registration.
@@ -260,8 +267,9 @@ fn duplicates_outlive_a_close_and_do_not_disturb() {
     });
 }
 
+/// Go: TestNotTemporaryRead.
 #[test]
-fn g53_a_reset_is_an_error_and_not_the_end_of_the_stream() {
+fn reset_is_an_error_not_eof() {
     run(|| async {
         for waits in [true, false] {
             let (client, server) = pair().await;
@@ -283,8 +291,9 @@ fn g53_a_reset_is_an_error_and_not_the_end_of_the_stream() {
     });
 }
 
+/// Go: TestCloseError.
 #[test]
-fn g94_closing_again_is_no_error() {
+fn second_close_succeeds() {
     run(|| async {
         let (client, _server) = pair().await;
         for _ in 0..3 {
@@ -312,8 +321,9 @@ fn g94_closing_again_is_no_error() {
 
 // ---- invariant 1 ----
 
+/// Invariant 1.
 #[test]
-fn inv01_close_returns_when_the_descriptor_is_gone_beside_an_unpolled_read() {
+fn close_completes_despite_unpolled_read() {
     run(|| async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;
@@ -335,8 +345,9 @@ fn inv01_close_returns_when_the_descriptor_is_gone_beside_an_unpolled_read() {
     });
 }
 
+/// Invariant 1.
 #[test]
-fn inv01_a_forgotten_accept_does_not_hold_the_port() {
+fn unpolled_accept_does_not_hold_port() {
     run(|| async {
         let listener = TcpListener::bind(own_address()).await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -353,8 +364,9 @@ fn inv01_a_forgotten_accept_does_not_hold_the_port() {
     });
 }
 
+/// Invariant 1.
 #[test]
-fn inv01_a_leaked_future_does_not_hold_the_port() {
+fn leaked_future_does_not_hold_port() {
     run(|| async {
         let listener = TcpListener::bind(own_address()).await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -373,8 +385,9 @@ fn inv01_a_leaked_future_does_not_hold_the_port() {
     });
 }
 
+/// Invariant 1.
 #[test]
-fn inv01_closing_from_another_thread_and_from_another_task() {
+fn close_from_another_thread_and_task() {
     run(|| async {
         for from_thread in [true, false] {
             let (client, server) = pair().await;
@@ -402,8 +415,9 @@ fn inv01_closing_from_another_thread_and_from_another_task() {
     });
 }
 
+/// Invariant 1.
 #[test]
-fn inv01_a_dropped_closing_future_closes_nevertheless() {
+fn dropped_close_future_still_closes() {
     run(|| async {
         let (client, server) = pair().await;
         let mut buf = [0; 1];
@@ -415,8 +429,9 @@ fn inv01_a_dropped_closing_future_closes_nevertheless() {
     });
 }
 
+/// Invariant 1.
 #[test]
-fn inv01_a_lingering_close_ends_when_the_descriptor_is_gone() {
+fn lingering_close_completes_when_fd_is_closed() {
     run(|| async {
         let (client, server) = narrow_pair().await;
         client.set_linger(Some(Duration::from_secs(30))).unwrap();
@@ -442,9 +457,10 @@ fn inv01_a_lingering_close_ends_when_the_descriptor_is_gone() {
     });
 }
 
+/// Invariant 1.
 /// The number of a closed socket goes to the next; whoever still holds an operation of the first must not touch it.
 #[test]
-fn inv01_an_old_operation_sees_nothing_of_the_next_owner_of_the_number() {
+fn stale_operation_does_not_touch_reused_fd() {
     run(|| async {
         let mut reused = 0;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -480,9 +496,10 @@ fn inv01_an_old_operation_sees_nothing_of_the_next_owner_of_the_number() {
     });
 }
 
+/// Invariant 1.
 /// Poll wakers have no operation: they are woken by the close, every one.
 #[test]
-fn inv01_closing_wakes_polls() {
+fn close_wakes_poll_callers() {
     run(|| async {
         use netpoll::io::{Read, Write};
         let (client, _server) = narrow_pair().await;

@@ -200,8 +200,8 @@ fn play(operation: &'static str, executor: &'static str, same_thread: bool) -> D
 }
 
 #[test]
-fn thirty_six_ways_to_close() {
-    let output = common::child_with("thirty_six_ways_to_close", &[], || {
+fn every_way_to_close_during_every_wait() {
+    let output = common::child_with("every_way_to_close_during_every_wait", &[], || {
         let limit = Duration::from_millis(if common::is_timed() { 10 } else { 1000 });
         let mut slow = Vec::new();
         let (mut cells, mut longest) = (0, Duration::ZERO);

@@ -20,7 +20,7 @@ fn std_pair() -> (std::net::TcpStream, std::net::TcpStream) {
 }
 
 #[test]
-fn streams_of_std_come_in_and_go_out() {
+fn std_streams_convert_both_ways() {
     run(async {
         let (client, server) = std_pair();
         let (client, server) = (TcpStream::from(client), TcpStream::from(server));
@@ -43,7 +43,7 @@ fn streams_of_std_come_in_and_go_out() {
 }
 
 #[test]
-fn a_stream_that_went_out_can_come_back() {
+fn converted_stream_can_be_adopted_again() {
     run(async {
         let (client, mut server) = pair().await;
         for round in 0..20_u8 {
@@ -64,7 +64,7 @@ fn a_stream_that_went_out_can_come_back() {
 }
 
 #[test]
-fn a_stream_with_clones_is_not_given_away() {
+fn stream_with_clones_cannot_be_converted() {
     run(async {
         let (client, server) = pair().await;
         let clone = client.clone();
@@ -91,8 +91,8 @@ fn a_stream_with_clones_is_not_given_away() {
 }
 
 #[test]
-fn a_duplicate_that_outlives_the_stream_disturbs_nobody() {
-    child("a_duplicate_that_outlives_the_stream_disturbs_nobody", || {
+fn duplicate_outliving_stream_causes_no_events() {
+    child("duplicate_outliving_stream_causes_no_events", || {
         run(async {
             for round in 0..100 {
                 let (client, server) = pair().await;
@@ -122,8 +122,8 @@ fn a_duplicate_that_outlives_the_stream_disturbs_nobody() {
 
 /// Their registrations stayed behind: whatever came for a duplicate woke the poller for nothing.
 #[test]
-fn a_duplicate_that_was_given_away_leaves_no_registration_behind() {
-    child("a_duplicate_that_was_given_away_leaves_no_registration_behind", || {
+fn converted_duplicate_leaves_no_registration() {
+    child("converted_duplicate_leaves_no_registration", || {
         run(async {
             let (one, other) = pair().await;
             let echo = task::spawn(async move { echo(&other).await });
@@ -155,7 +155,7 @@ fn a_duplicate_that_was_given_away_leaves_no_registration_behind() {
 }
 
 #[test]
-fn what_was_closed_has_no_descriptor_to_give() {
+fn closed_socket_cannot_be_converted() {
     run(async {
         let (client, server) = pair().await;
         client.force_close().await.unwrap();
@@ -170,7 +170,7 @@ fn what_was_closed_has_no_descriptor_to_give() {
 }
 
 #[test]
-fn listeners_come_in_and_go_out() {
+fn std_listeners_convert_both_ways() {
     run(async {
         let std = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = std.local_addr().unwrap();
@@ -217,7 +217,7 @@ fn raw_descriptors_round_trip() {
 
 /// Descriptors that are no TCP sockets are answered with errors, not with panics or hangs.
 #[test]
-fn descriptors_of_another_kind_fail_politely() {
+fn wrong_descriptor_kinds_return_errors() {
     run(async {
         let file = || OwnedFd::from(std::fs::File::open("/proc/self/status").unwrap());
         let stream = TcpStream::from(file());

@@ -70,7 +70,7 @@ fn reset(stream: TcpStream) {
 }
 
 #[test]
-fn both_ways_at_once_and_counted() {
+fn bidirectional_copy_counts_both_directions() {
     run(async {
         for foreign in KINDS {
             let (client, server, proxy) = proxied(foreign).await;
@@ -89,7 +89,7 @@ fn both_ways_at_once_and_counted() {
 
 /// Go: issue 25985. One side ends its stream, and the other goes on, in either order.
 #[test]
-fn half_close_is_passed_on_and_the_other_half_goes_on() {
+fn half_close_is_forwarded_and_other_direction_continues() {
     run(async {
         for foreign in KINDS {
             for client_first in [true, false] {
@@ -113,7 +113,7 @@ fn half_close_is_passed_on_and_the_other_half_goes_on() {
 
 /// A writer that dies is noticed although its reader is silent (Go: issue 58628).
 #[test]
-fn a_copy_to_a_peer_that_resets_ends_while_the_reader_is_silent() {
+fn reset_of_writer_ends_copy_with_silent_reader() {
     run(async {
         for foreign in [false, true] {
             let ((_client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
@@ -134,7 +134,7 @@ fn a_copy_to_a_peer_that_resets_ends_while_the_reader_is_silent() {
 
 /// The same after the server has ended its stream: nobody reads from it any more.
 #[test]
-fn a_server_that_dies_after_its_last_byte_is_noticed() {
+fn server_death_after_last_byte_is_noticed() {
     run(async {
         for foreign in [(false, false), (true, false)] {
             let (client, server, proxy) = proxied(foreign).await;
@@ -150,7 +150,7 @@ fn a_server_that_dies_after_its_last_byte_is_noticed() {
 }
 
 #[test]
-fn a_reset_of_either_side_ends_both_ways() {
+fn reset_of_either_side_ends_both_directions() {
     run(async {
         for foreign in KINDS {
             for client_dies in [true, false] {
@@ -240,7 +240,7 @@ fn answer_reaches_the_client_when_the_server_closes_during_an_upload() {
 
 /// A peer that only stops reading fails the writes to it, and goes on writing. The other way goes on to its end, as much as comes.
 #[test]
-fn a_peer_that_stops_reading_is_heard_to_its_end() {
+fn peer_that_stops_reading_is_read_to_eof() {
     const BYTES: usize = 3_000_000;
     run(async {
         for foreign in KINDS {
@@ -268,7 +268,7 @@ fn a_peer_that_stops_reading_is_heard_to_its_end() {
 
 /// The urgent byte of a TCP stream, in line or apart, stopped the kernel's copy: it said that it was done, or waited for ever.
 #[test]
-fn urgent_data_neither_ends_nor_stops_a_copy() {
+fn urgent_data_does_not_end_copy() {
     run(async {
         for case in 0..32 {
             let [inline, after, fin, late, both] = [1, 2, 4, 8, 16].map(|bit| case & bit != 0);
@@ -322,7 +322,7 @@ fn urgent_data_neither_ends_nor_stops_a_copy() {
 
 /// The same with a limit on silence: what is read and dropped is no progress.
 #[test]
-fn idle_limit_ends_a_copy_whose_server_has_stopped_reading_and_is_silent() {
+fn idle_limit_ends_copy_to_stalled_server() {
     run(async {
         for foreign in [false, true] {
             let ((client, mut inbound), (mut outbound, server)) =
@@ -347,7 +347,7 @@ fn idle_limit_ends_a_copy_whose_server_has_stopped_reading_and_is_silent() {
 
 /// Unix sockets have urgent bytes too, and a limit counts what passes.
 #[test]
-fn urgent_data_of_unix_sockets_and_limits_do_not_disturb_a_copy() {
+fn copy_handles_unix_urgent_data_and_limits() {
     run(async {
         let ((sender, mut source), (mut target, receiver)) = (UnixStream::pair().unwrap(), pair().await);
         sender.write_all(b"before").await.unwrap();
@@ -452,7 +452,7 @@ fn reader_is_not_read_after_its_end_when_the_writer_fails() {
 
 /// Silence on both sides ends it; anything in either direction puts that off.
 #[test]
-fn idle_connections_are_given_up() {
+fn idle_limit_ends_idle_copy() {
     const IDLE: Duration = Duration::from_millis(200);
     run(async {
         for foreign in [false, true] {
@@ -485,7 +485,7 @@ fn idle_connections_are_given_up() {
 
 /// An idle limit without end, and one of a finished copy, do not matter.
 #[test]
-fn an_endless_idle_limit_never_ends() {
+fn longest_idle_limit_never_fires() {
     run(async {
         let ((client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
         let proxy =
@@ -498,7 +498,7 @@ fn an_endless_idle_limit_never_ends() {
 
 /// Sockets work under any executor, and so does what is made of them.
 #[test]
-fn a_proxy_runs_under_another_executor() {
+fn copy_runs_under_another_executor() {
     let _watchdog = Watchdog::new();
     park_on(async {
         let ((client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
@@ -515,7 +515,7 @@ fn a_proxy_runs_under_another_executor() {
 
 /// The futures can be spawned.
 #[test]
-fn copies_are_send() {
+fn copy_futures_are_send() {
     fn is_send<T: Send>(future: T) -> T {
         future
     }

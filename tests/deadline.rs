@@ -1,9 +1,8 @@
-//! Deadlines: what they beat, whom they wake, when they fire, and that they can be moved at any time.
+//! Deadlines: precedence over data, which waiters they wake, when they fire, and moving them at any time. Invariant 9, and std's relative
+//! timeouts. Most tests follow Go's timeout_test.go.
 //!
-//! G11–G17, G19, G20, G22, G24–G29, G32–G37, G61 of Go's tests, invariant 9, and std's relative timeouts.
-//!
-//! Time is asserted in two ways only: never early, and (G22, G24) within 110 % of a time that grows until that holds, as
-//! Go does it, because a busy machine is late now and then.
+//! Time is asserted in two ways only: never early, and (`read_ends_at_its_deadline`, `write_ends_at_its_deadline`) within 110 % of a
+//! duration that grows until that holds, as in Go, because a busy machine is sometimes late.
 
 mod support;
 
@@ -57,8 +56,9 @@ fn black_hole() -> (socket2::Socket, std::net::SocketAddr, Vec<std::net::TcpStre
     }
 }
 
+/// Go: TestDialTimeout.
 #[test]
-fn g11_connecting_times_out_and_not_early() {
+fn connect_times_out_and_not_early() {
     run(|| async {
         let (_socket, addr, _queued) = black_hole();
         for nanos in [1, 1_000, 1_000_000, 20_000_000] {
@@ -76,8 +76,9 @@ fn g11_connecting_times_out_and_not_early() {
     });
 }
 
+/// Go: TestDialTimeoutMaxDuration.
 #[test]
-fn g12_the_longest_connect_timeout_does_not_wrap() {
+fn longest_connect_timeout_does_not_overflow() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -90,7 +91,7 @@ fn g12_the_longest_connect_timeout_does_not_wrap() {
 }
 
 #[test]
-fn a_connect_timeout_does_not_outlive_the_connect() {
+fn connect_timeout_does_not_outlive_connect() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -116,8 +117,9 @@ fn a_connect_timeout_does_not_outlive_the_connect() {
 
 // ---- accepting ----
 
+/// Go: TestAcceptTimeout.
 #[test]
-fn g13_an_expired_deadline_beats_a_connection_in_the_queue() {
+fn expired_deadline_beats_queued_connection() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -139,8 +141,9 @@ fn g13_an_expired_deadline_beats_a_connection_in_the_queue() {
     });
 }
 
+/// Go: TestAcceptTimeoutMustReturn.
 #[test]
-fn g14_accept_returns_when_a_deadline_is_set_where_there_was_none() {
+fn deadline_set_later_ends_waiting_accept() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.set_deadline(None).unwrap();
@@ -160,8 +163,9 @@ fn g14_accept_returns_when_a_deadline_is_set_where_there_was_none() {
     });
 }
 
+/// Go: TestAcceptTimeoutMustNotReturn.
 #[test]
-fn g15_accept_waits_once_an_expired_deadline_is_cleared() {
+fn accept_waits_after_deadline_is_cleared() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.set_deadline(past()).unwrap();
@@ -175,8 +179,9 @@ fn g15_accept_waits_once_an_expired_deadline_is_cleared() {
 
 // ---- reading and writing ----
 
+/// Go: TestReadTimeout.
 #[test]
-fn g16_an_expired_read_deadline_beats_data() {
+fn expired_read_deadline_beats_data() {
     run(|| async {
         let (client, server) = pair().await;
         let (local, peer) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
@@ -205,8 +210,9 @@ fn g16_an_expired_read_deadline_beats_data() {
     });
 }
 
+/// Go: TestReadTimeoutMustNotReturn.
 #[test]
-fn g17_a_cleared_read_deadline_lets_a_read_wait_until_the_close() {
+fn read_waits_until_close_after_deadline_is_cleared() {
     run(|| async {
         let (client, _server) = pair().await;
         client.set_deadline(past()).unwrap();
@@ -220,8 +226,9 @@ fn g17_a_cleared_read_deadline_lets_a_read_wait_until_the_close() {
     });
 }
 
+/// Go: TestWriteTimeout.
 #[test]
-fn g19_an_expired_write_deadline_beats_room() {
+fn expired_write_deadline_beats_buffer_space() {
     run(|| async {
         let (client, server) = pair().await;
         let (local, peer) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
@@ -259,8 +266,9 @@ fn g19_an_expired_write_deadline_beats_room() {
     });
 }
 
+/// Go: TestWriteTimeoutMustNotReturn.
 #[test]
-fn g20_a_cleared_write_deadline_lets_a_write_wait_until_the_close() {
+fn write_waits_until_close_after_deadline_is_cleared() {
     run(|| async {
         let (client, _server) = narrow_pair().await;
         client.set_deadline(past()).unwrap();
@@ -292,8 +300,9 @@ async fn fluctuates_little(mut operation: impl AsyncFnMut(Instant)) {
     }
 }
 
+/// Go: TestReadTimeoutFluctuation.
 #[test]
-fn g22_a_read_ends_at_its_deadline() {
+fn read_ends_at_its_deadline() {
     run(|| async {
         let (client, _server) = pair().await;
         fluctuates_little(async |deadline| {
@@ -304,8 +313,9 @@ fn g22_a_read_ends_at_its_deadline() {
     });
 }
 
+/// Go: TestWriteTimeoutFluctuation.
 #[test]
-fn g24_a_write_ends_at_its_deadline() {
+fn write_ends_at_its_deadline() {
     run(|| async {
         let (client, _server) = narrow_pair().await;
         let buf = vec![0; 64 * 1024];
@@ -347,8 +357,9 @@ const VARIOUS: [u64; 19] = [
     1_000_000_000,
 ];
 
+/// Go: TestVariousDeadlines.
 #[test]
-fn g25_various_deadlines() {
+fn various_deadlines_expire_in_time() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut handles = Vec::new();
@@ -378,12 +389,13 @@ fn g25_various_deadlines() {
     });
 }
 
+/// Go: TestVariousDeadlines.
 #[test]
-fn g25_various_deadlines_with_one_worker_and_with_four() {
+fn various_deadlines_with_one_and_four_workers() {
     for workers in ["1", "4"] {
         let program = std::env::current_exe().unwrap();
         let output = Command::new(program)
-            .args(["--exact", "g25_various_deadlines", "--test-threads=1"])
+            .args(["--exact", "various_deadlines_expire_in_time", "--test-threads=1"])
             .env("NETPOLL_THREADS", workers)
             .output()
             .unwrap();
@@ -393,8 +405,9 @@ fn g25_various_deadlines_with_one_worker_and_with_four() {
     }
 }
 
+/// Go: TestReadWriteProlongedTimeout.
 #[test]
-fn g26_deadlines_that_are_extended_in_time_never_fire() {
+fn extended_deadlines_never_fire() {
     run(|| async {
         let (client, server) = pair().await;
         let reader = task::spawn(async move {
@@ -415,8 +428,9 @@ fn g26_deadlines_that_are_extended_in_time_never_fire() {
     });
 }
 
+/// Go: TestReadWriteProlongedTimeout.
 #[test]
-fn g26_an_extension_at_the_last_moment_counts() {
+fn last_moment_extension_counts() {
     run(|| async {
         let (client, _server) = pair().await;
         let (wakes, waker) = Wakes::new();
@@ -442,8 +456,9 @@ fn g26_an_extension_at_the_last_moment_counts() {
     });
 }
 
+/// Go: TestReadWriteDeadlineRace.
 #[test]
-fn g27_deadlines_race_with_reads_and_writes() {
+fn deadlines_race_with_reads_and_writes() {
     run(|| async {
         let (client, server) = pair().await;
         let stop = Arc::new(AtomicBool::new(false));
@@ -490,8 +505,9 @@ fn g27_deadlines_race_with_reads_and_writes() {
     });
 }
 
+/// Go: TestConcurrentSetDeadline.
 #[test]
-fn g28_deadlines_moved_earlier_by_many_tasks_leave_the_heap_whole() {
+fn concurrent_earlier_deadlines_keep_heap_valid() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut pairs = Vec::new();
@@ -525,8 +541,9 @@ fn g28_deadlines_moved_earlier_by_many_tasks_leave_the_heap_whole() {
     });
 }
 
+/// Go: TestReadTimeoutUnblocksRead.
 #[test]
-fn g29_a_deadline_in_the_past_wakes_a_read_that_waits() {
+fn past_deadline_wakes_waiting_read() {
     run(|| async {
         let (client, _server) = pair().await;
         let (wakes, waker) = Wakes::new();
@@ -541,8 +558,9 @@ fn g29_a_deadline_in_the_past_wakes_a_read_that_waits() {
 
 // ---- what a failed operation leaves behind ----
 
+/// Go: TestRacyRead.
 #[test]
-fn g32_a_read_that_timed_out_does_not_touch_its_buffer() {
+fn timed_out_read_leaves_buffer_untouched() {
     run(|| async {
         let (client, server) = pair().await;
         let writer = task::spawn(async move { while server.write(&[0xaa; 512]).await.is_ok() {} });
@@ -575,8 +593,9 @@ fn g32_a_read_that_timed_out_does_not_touch_its_buffer() {
     });
 }
 
+/// Go: TestRacyWrite.
 #[test]
-fn g33_a_write_that_timed_out_is_not_sent_later() {
+fn timed_out_write_is_not_sent_later() {
     run(|| async {
         let (client, server) = pair().await;
         let reader = task::spawn(async move {
@@ -620,8 +639,9 @@ fn g33_a_write_that_timed_out_is_not_sent_later() {
     });
 }
 
+/// Go: nettest ReadTimeout, WriteTimeout.
 #[test]
-fn g34_deadlines_of_the_two_directions_are_apart() {
+fn read_and_write_deadlines_are_independent() {
     run(|| async {
         let (client, server) = pair().await;
         client.set_read_deadline(past()).unwrap();
@@ -638,8 +658,9 @@ fn g34_deadlines_of_the_two_directions_are_apart() {
     });
 }
 
+/// Go: nettest PastTimeout.
 #[test]
-fn g35_a_past_deadline_fails_both_directions_until_it_is_moved() {
+fn past_deadline_fails_both_directions_until_moved() {
     run(|| async {
         let (client, server) = pair().await;
         client.set_deadline(past()).unwrap();
@@ -655,8 +676,9 @@ fn g35_a_past_deadline_fails_both_directions_until_it_is_moved() {
     });
 }
 
+/// Go: nettest PresentTimeout.
 #[test]
-fn g36_a_past_deadline_ends_both_directions_that_wait_and_nothing_does_before() {
+fn past_deadline_ends_waits_in_both_directions() {
     run(|| async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
@@ -684,8 +706,9 @@ fn g36_a_past_deadline_ends_both_directions_that_wait_and_nothing_does_before() 
     });
 }
 
+/// Go: nettest FutureTimeout.
 #[test]
-fn g37_a_deadline_to_come_ends_both_directions_and_the_connection_goes_on() {
+fn future_deadline_ends_waits_and_connection_survives() {
     run(|| async {
         let (client, server) = narrow_pair().await;
         let deadline = in_ms(100);
@@ -712,8 +735,9 @@ fn g37_a_deadline_to_come_ends_both_directions_and_the_connection_goes_on() {
     });
 }
 
+/// Go: nettest ConcurrentMethods.
 #[test]
-fn g61_all_methods_at_once() {
+fn all_methods_run_concurrently() {
     run(|| async {
         let (client, server) = pair().await;
         let mut handles = Vec::new();
@@ -744,8 +768,9 @@ fn g61_all_methods_at_once() {
 
 // ---- invariant 9 ----
 
+/// Invariant 9.
 #[test]
-fn inv09_expiry_acts_on_every_kind_of_operation_that_waits() {
+fn expiry_ends_every_kind_of_waiting_operation() {
     run(|| async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
@@ -779,8 +804,9 @@ fn inv09_expiry_acts_on_every_kind_of_operation_that_waits() {
     });
 }
 
+/// Invariant 9.
 #[test]
-fn inv09_expiry_acts_on_the_traits() {
+fn expiry_ends_trait_operations() {
     run(|| async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;
@@ -799,8 +825,9 @@ fn inv09_expiry_acts_on_the_traits() {
     });
 }
 
+/// Invariant 9.
 #[test]
-fn inv09_an_expired_deadline_loses_nothing() {
+fn expired_deadline_loses_no_data() {
     run(|| async {
         let (client, server) = pair().await;
         server.write_all(b"kept").await.unwrap();
@@ -825,7 +852,7 @@ fn inv09_an_expired_deadline_loses_nothing() {
 }
 
 #[test]
-fn empty_buffers_and_deadlines() {
+fn deadlines_apply_to_empty_buffers() {
     run(|| async {
         let (client, _server) = pair().await;
         client.set_deadline(past()).unwrap();
@@ -836,7 +863,7 @@ fn empty_buffers_and_deadlines() {
 }
 
 #[test]
-fn deadlines_at_the_end_of_time() {
+fn deadlines_at_the_end_of_their_range() {
     run(|| async {
         let (client, server) = pair().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -856,7 +883,7 @@ fn deadlines_at_the_end_of_time() {
 // ---- relative timeouts ----
 
 #[test]
-fn a_read_timeout_counts_anew_for_each_read() {
+fn read_timeout_restarts_for_each_read() {
     run(|| async {
         let (client, server) = pair().await;
         let timeout = Duration::from_millis(20);
@@ -888,7 +915,7 @@ fn a_read_timeout_counts_anew_for_each_read() {
 }
 
 #[test]
-fn a_read_timeout_counts_through_the_traits() {
+fn read_timeout_applies_to_traits() {
     run(|| async {
         let (client, server) = pair().await;
         let timeout = Duration::from_millis(20);
@@ -920,7 +947,7 @@ fn a_read_timeout_counts_through_the_traits() {
 }
 
 #[test]
-fn a_write_timeout_counts_for_named_futures_and_the_traits() {
+fn write_timeout_applies_to_futures_and_traits() {
     run(|| async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
@@ -938,7 +965,7 @@ fn a_write_timeout_counts_for_named_futures_and_the_traits() {
 }
 
 #[test]
-fn a_write_timeout_counts_while_another_write_has_the_lock() {
+fn write_timeout_runs_while_waiting_for_lock() {
     run(|| async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
@@ -961,7 +988,7 @@ fn a_write_timeout_counts_while_another_write_has_the_lock() {
 }
 
 #[test]
-fn of_deadline_and_timeout_the_earlier_wins() {
+fn earlier_of_deadline_and_timeout_wins() {
     run(|| async {
         let (client, _server) = pair().await;
         let mut buf = [0; 1];
@@ -991,7 +1018,7 @@ fn of_deadline_and_timeout_the_earlier_wins() {
 }
 
 #[test]
-fn a_timeout_of_zero_is_refused_and_the_longest_never_ends() {
+fn zero_timeout_is_rejected_and_longest_never_fires() {
     run(|| async {
         let (client, server) = pair().await;
         client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -1007,7 +1034,7 @@ fn a_timeout_of_zero_is_refused_and_the_longest_never_ends() {
 
 /// A timer may fire before the operation that armed it sleeps.
 #[test]
-fn the_shortest_timeouts_end_too() {
+fn shortest_timeouts_fire() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut handles = Vec::new();
@@ -1032,9 +1059,10 @@ fn the_shortest_timeouts_end_too() {
     });
 }
 
+/// Invariant 9.
 /// The timer of the old deadline is due and has not run, because the one worker is busy: the new one lies in the past as well.
 #[test]
-fn inv09_a_deadline_moved_within_the_past_has_expired() {
+fn deadline_moved_within_the_past_has_expired() {
     run(|| async {
         let (one, other) = pair().await;
         other.write_all(b"data").await.unwrap();

@@ -31,7 +31,7 @@ fn black_hole() -> (socket2::Socket, Vec<std::net::TcpStream>, SocketAddr) {
 
 /// Go: TestTCPSpuriousConnSetupCompletion.
 #[test]
-fn a_connected_stream_is_connected() {
+fn connected_stream_has_peer() {
     const TASKS: usize = 50;
     const DIALS: usize = 100;
     run(async {
@@ -71,7 +71,7 @@ fn a_connected_stream_is_connected() {
 }
 
 #[test]
-fn a_refused_dial_says_what_and_where() {
+fn refused_dial_names_operation_and_address() {
     run(async {
         let (_socket, addr) = refusing();
         let error = TcpStream::connect(addr).await.unwrap_err();
@@ -111,7 +111,7 @@ fn names_are_resolved() {
 }
 
 #[test]
-fn bad_addresses_are_errors_that_name_them() {
+fn invalid_addresses_are_named_in_errors() {
     run(async {
         let nobody: &[SocketAddr] = &[];
         let error = TcpStream::connect(nobody).await.unwrap_err();
@@ -136,7 +136,7 @@ fn bad_addresses_are_errors_that_name_them() {
 }
 
 #[test]
-fn a_dial_that_is_not_answered_times_out() {
+fn unanswered_dial_times_out() {
     let (_socket, _queued, addr) = black_hole();
     run(async {
         for millis in [1, 20, 60] {
@@ -150,7 +150,7 @@ fn a_dial_that_is_not_answered_times_out() {
 }
 
 #[test]
-fn timeouts_at_the_ends_of_their_range() {
+fn dial_timeouts_at_the_ends_of_their_range() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
@@ -165,7 +165,7 @@ fn timeouts_at_the_ends_of_their_range() {
 }
 
 #[test]
-fn the_timeout_of_a_dial_is_gone_once_it_is_connected() {
+fn dial_timeout_does_not_apply_to_connection() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
@@ -184,8 +184,8 @@ fn the_timeout_of_a_dial_is_gone_once_it_is_connected() {
 }
 
 #[test]
-fn a_dropped_dial_closes_its_socket() {
-    common::child("a_dropped_dial_closes_its_socket", || {
+fn dropped_dial_closes_its_socket() {
+    common::child("dropped_dial_closes_its_socket", || {
         let (_socket, _queued, addr) = black_hole();
         run(async {
             common::warm_up().await;

@@ -81,9 +81,9 @@ fn inner<T: std::error::Error + 'static>(error: &io::Error) -> &T {
 
 // ---- time ----
 
-/// Go: TestDialTimeout (G11), TestDialTimeoutMaxDuration (G12), for the dialer.
+/// Go: TestDialTimeout, TestDialTimeoutMaxDuration, for the dialer.
 #[test]
-fn timeout_and_deadline_end_a_dial_and_not_too_early() {
+fn timeout_and_deadline_end_dial_and_not_early() {
     let hole = BlackHole::new();
     run(async {
         let millis = Duration::from_millis;
@@ -112,7 +112,7 @@ fn timeout_and_deadline_end_a_dial_and_not_too_early() {
 }
 
 #[test]
-fn the_time_covers_resolving() {
+fn timeout_covers_name_resolution() {
     run(async {
         let start = Instant::now();
         let dialer = Dialer::new().timeout(Duration::from_millis(30));
@@ -135,9 +135,9 @@ fn the_time_covers_resolving() {
     });
 }
 
-/// Go: TestDialContextCancelRace, TestCancelAfterDial (G72, G73).
+/// Go: TestDialContextCancelRace, TestCancelAfterDial.
 #[test]
-fn what_ends_a_dial_does_not_reach_the_connection() {
+fn dial_deadline_does_not_apply_to_connection() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
@@ -164,7 +164,7 @@ fn what_ends_a_dial_does_not_reach_the_connection() {
 }
 
 #[test]
-fn one_after_the_other_each_gets_its_share() {
+fn sequential_attempts_share_the_timeout() {
     let holes = [BlackHole::new(), BlackHole::new()];
     run(async {
         // Less than 2 s: the first may have it all.
@@ -189,7 +189,7 @@ fn one_after_the_other_each_gets_its_share() {
 // ---- several addresses ----
 
 #[test]
-fn the_next_address_is_tried_after_the_stagger_or_at_once_after_a_failure() {
+fn next_attempt_starts_after_stagger_or_failure() {
     let hole = BlackHole::new();
     run(async {
         let (_refusing, refused) = refusing();
@@ -216,7 +216,7 @@ fn the_next_address_is_tried_after_the_stagger_or_at_once_after_a_failure() {
 }
 
 #[test]
-fn a_dead_ipv6_address_does_not_keep_from_ipv4() {
+fn dead_ipv6_address_falls_back_to_ipv4() {
     if !has_ipv6() {
         return;
     }
@@ -239,10 +239,10 @@ fn a_dead_ipv6_address_does_not_keep_from_ipv4() {
     });
 }
 
-/// Go: TestDialParallelSpuriousConnection, TestDialerDualStackFDLeak (G67, G127).
+/// Go: TestDialParallelSpuriousConnection, TestDialerDualStackFDLeak.
 #[test]
-fn losers_are_closed_and_nothing_leaks() {
-    common::child("losers_are_closed_and_nothing_leaks", || {
+fn losing_attempts_are_closed() {
+    common::child("losing_attempts_are_closed", || {
         let hole = BlackHole::new();
         run(async {
             let listener = listener().await;
@@ -279,10 +279,10 @@ fn losers_are_closed_and_nothing_leaks() {
     });
 }
 
-/// Go: TestDialCancel (G71).
+/// Go: TestDialCancel.
 #[test]
-fn a_dropped_dial_leaves_nothing() {
-    common::child("a_dropped_dial_leaves_nothing", || {
+fn dropped_dial_leaks_nothing() {
+    common::child("dropped_dial_leaks_nothing", || {
         let hole = BlackHole::new();
         run(async {
             common::warm_up().await;
@@ -326,7 +326,7 @@ async fn becomes_pending<F: Future + Unpin>(future: &mut F, condition: impl Fn()
 }
 
 #[test]
-fn a_name_is_raced_over_its_addresses() {
+fn name_is_raced_over_its_addresses() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
@@ -343,7 +343,7 @@ fn a_name_is_raced_over_its_addresses() {
 }
 
 #[test]
-fn it_works_under_another_executor_and_from_many_tasks() {
+fn dialer_works_under_another_executor_and_from_many_tasks() {
     common::park_on(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
@@ -363,9 +363,9 @@ fn it_works_under_another_executor_and_from_many_tasks() {
 
 // ---- errors ----
 
-/// Go: TestDialError, TestProhibitionaryDialArg (G79, G91), for addresses.
+/// Go: TestDialError, TestProhibitionaryDialArg, for addresses.
 #[test]
-fn what_is_no_address_is_a_typed_error() {
+fn malformed_address_is_a_typed_error() {
     run(async {
         for stagger in [Some(Duration::ZERO), None] {
             let dialer = Dialer::new().stagger(stagger);
@@ -397,7 +397,7 @@ fn what_is_no_address_is_a_typed_error() {
 }
 
 #[test]
-fn a_refused_dial_names_both_ends() {
+fn refused_dial_names_both_addresses() {
     run(async {
         let (_socket, addr) = refusing();
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -411,9 +411,9 @@ fn a_refused_dial_names_both_ends() {
 
 // ---- local addresses ----
 
-/// Go: TestDialerLocalAddr (G69).
+/// Go: TestDialerLocalAddr.
 #[test]
-fn connections_come_from_the_local_address() {
+fn connection_uses_local_address() {
     run(async {
         let v4 = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = v4.local_addr().unwrap().port();
@@ -485,9 +485,9 @@ fn local_port_gets_past_silent_addresses() {
     });
 }
 
-/// Go: TestSpuriousENOTAVAIL, selfConnect (G80, issue 2690).
+/// Go: TestSpuriousENOTAVAIL, selfConnect (issue 2690).
 #[test]
-fn a_connection_to_itself_is_dialled_again() {
+fn self_connection_is_redialled() {
     run(async {
         // Bound to the address that it then dials, a socket connects to itself. An address of this test's own: nobody else
         // binds there.
@@ -517,9 +517,9 @@ fn a_connection_to_itself_is_dialled_again() {
 
 // ---- options ----
 
-/// Go: TestDialerKeepAlive, TestTCPConnKeepAliveConfigDialer (G70, G81).
+/// Go: TestDialerKeepAlive, TestTCPConnKeepAliveConfigDialer.
 #[test]
-fn options_are_set_before_the_connect_as_they_were_asked_for() {
+fn options_are_set_before_connect() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
@@ -541,9 +541,9 @@ fn options_are_set_before_the_connect_as_they_were_asked_for() {
     });
 }
 
-/// Go: TestDialerControl (G76).
+/// Go: TestDialerControl.
 #[test]
-fn the_control_hook_sees_each_socket_before_it_connects() {
+fn control_hook_sees_each_socket_before_connect() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
@@ -569,8 +569,8 @@ fn the_control_hook_sees_each_socket_before_it_connects() {
 }
 
 #[test]
-fn an_error_of_the_control_hook_is_the_dial_s_and_leaves_no_socket() {
-    common::child("an_error_of_the_control_hook_is_the_dial_s_and_leaves_no_socket", || {
+fn control_hook_error_fails_dial_without_leak() {
+    common::child("control_hook_error_fails_dial_without_leak", || {
         run(async {
             let listener = listener().await;
             let addr = listener.local_addr().unwrap();
@@ -601,7 +601,7 @@ fn an_error_of_the_control_hook_is_the_dial_s_and_leaves_no_socket() {
 }
 
 #[test]
-fn fast_open_and_multipath_connect_with_or_without_the_kernel_s_help() {
+fn fast_open_and_multipath_connect_with_and_without_kernel_support() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
@@ -630,8 +630,8 @@ const MARK: &str = "/netpoll-dialer-test-mark";
 
 /// System calls that each dial of an address makes, without the wait of whoever polls: 10 with Go's options, 5 without them.
 #[test]
-fn a_dial_of_an_address_makes_few_system_calls() {
-    let name = "a_dial_of_an_address_makes_few_system_calls";
+fn dial_of_literal_makes_few_system_calls() {
+    let name = "dial_of_literal_makes_few_system_calls";
     let mark = || drop(std::fs::metadata(MARK));
     if common::is_child(name) {
         let far = far_address();

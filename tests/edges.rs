@@ -15,7 +15,7 @@ use netpoll::{rt, task};
 
 /// Go: TestEOFError. No bytes without an error are the end, of a stream and with room for bytes; an error stays what it is.
 #[test]
-fn g7_only_no_bytes_where_there_is_room_are_the_end() {
+fn only_zero_bytes_into_nonempty_buffer_is_eof() {
     run(async {
         let (client, server) = pair().await;
         client.write_all(b"ab").await.unwrap();
@@ -41,8 +41,8 @@ fn g7_only_no_bytes_where_there_is_room_are_the_end() {
 
 /// Go: TestEndlessWrite. A writer whose peer does not read waits for the kernel's word instead of asking again and again.
 #[test]
-fn g39_a_writer_that_waits_does_not_ask_again() {
-    child("g39_a_writer_that_waits_does_not_ask_again", || {
+fn blocked_writer_does_not_retry() {
+    child("blocked_writer_does_not_retry", || {
         run(async {
             let (client, server) = pair().await;
             let writer = task::spawn(async move {
@@ -78,7 +78,7 @@ fn g39_a_writer_that_waits_does_not_ask_again() {
 
 /// Go: TestDialListenerAddr. The address that a wildcard listener gives can be dialled: it means this host.
 #[test]
-fn g74_the_address_of_a_wildcard_listener_can_be_dialled() {
+fn wildcard_listener_address_can_be_dialled() {
     run(async {
         let v4: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
         let v6: SocketAddr = (Ipv6Addr::UNSPECIFIED, 0).into();
@@ -103,7 +103,7 @@ fn g74_the_address_of_a_wildcard_listener_can_be_dialled() {
 
 /// A task that saturates its connection gives way after 2 MiB or so, whatever it moves at a time.
 #[test]
-fn a_turn_moves_so_many_bytes_at_most() {
+fn one_turn_moves_a_bounded_number_of_bytes() {
     const TOTAL: usize = 128 << 20;
     run(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

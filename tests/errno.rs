@@ -613,8 +613,8 @@ async fn cell(operation: &str, call: &'static str, errno: i32) -> Result {
 
 /// In a process of its own: faults on any descriptor would strike other tests, and descriptors are counted.
 #[test]
-fn every_call_with_every_errno() {
-    let output = common::child_with("every_call_with_every_errno", &[], || {
+fn every_call_reports_every_errno() {
+    let output = common::child_with("every_call_reports_every_errno", &[], || {
         let _watch = watch();
         // What is made once and kept: the poller, the spare pipes of copies.
         run(async {
@@ -658,8 +658,8 @@ fn every_call_with_every_errno() {
 
 /// ADD → EPERM: a kind of file that epoll does not take.
 #[test]
-fn a_descriptor_that_epoll_refuses_is_invalid_input() {
-    child("a_descriptor_that_epoll_refuses_is_invalid_input", || {
+fn descriptor_rejected_by_epoll_is_invalid_input() {
+    child("descriptor_rejected_by_epoll_is_invalid_input", || {
         run(async {
             let (client, server) = pair().await;
             let fault = inject("epoll_ctl ADD", client.as_raw_fd(), EPERM, 1);
@@ -673,8 +673,8 @@ fn a_descriptor_that_epoll_refuses_is_invalid_input() {
 
 /// The poller cannot be made: the operation that needed it fails, and the next one tries again. 16 cells.
 #[test]
-fn a_poller_that_cannot_be_made_is_the_operation_s_error() {
-    const NAME: &str = "a_poller_that_cannot_be_made_is_the_operation_s_error";
+fn poller_creation_failure_is_returned() {
+    const NAME: &str = "poller_creation_failure_is_returned";
     const CELLS: &[(&str, &[i32])] = &[
         ("epoll_create1", &[EINVAL, EMFILE, ENFILE, ENOMEM]),
         ("eventfd", &[EINVAL, EMFILE, ENFILE, ENODEV, ENOMEM]),
@@ -705,9 +705,9 @@ fn a_poller_that_cannot_be_made_is_the_operation_s_error() {
 
 /// A kernel, or a sandbox, without epoll_pwait2.
 #[test]
-fn without_pwait2_waits_have_milliseconds() {
+fn without_epoll_pwait2_waits_use_milliseconds() {
     for (name, errno) in [("ENOSYS", ENOSYS), ("EPERM", EPERM), ("EACCES", EACCES), ("EINVAL", EINVAL), ("EIO", EIO)] {
-        const NAME: &str = "without_pwait2_waits_have_milliseconds";
+        const NAME: &str = "without_epoll_pwait2_waits_use_milliseconds";
         let variables = [("NETPOLL_ERRNO", name)];
         if is_child(NAME) && std::env::var("NETPOLL_ERRNO").unwrap() != name {
             continue;
@@ -732,8 +732,8 @@ fn without_pwait2_waits_have_milliseconds() {
 /// A copy without a pipe goes through a buffer, one with a small pipe through that. 5 and 3 cells. (A pipe that was made is kept for
 /// the next copy, hence the processes.)
 #[test]
-fn copies_without_a_pipe_go_through_a_buffer() {
-    const NAME: &str = "copies_without_a_pipe_go_through_a_buffer";
+fn copy_without_pipe_uses_buffer() {
+    const NAME: &str = "copy_without_pipe_uses_buffer";
     for (name, errno) in [("EPERM", EPERM), ("EBUSY", EBUSY), ("EINVAL", EINVAL)] {
         if is_child(NAME) && std::env::var("NETPOLL_ERRNO").unwrap() != name {
             continue;
@@ -751,8 +751,8 @@ fn copies_without_a_pipe_go_through_a_buffer() {
 
 /// Our epoll descriptor was closed by somebody else: nothing can go on, and the process says so. 3 cells.
 #[test]
-fn a_wait_that_cannot_go_on_ends_the_process() {
-    const NAME: &str = "a_wait_that_cannot_go_on_ends_the_process";
+fn failing_epoll_wait_aborts_process() {
+    const NAME: &str = "failing_epoll_wait_aborts_process";
     if is_child(NAME) {
         let errno: i32 = std::env::var("NETPOLL_ERRNO").unwrap().parse().unwrap();
         let _fault = inject("epoll_wait", None, errno, 1);

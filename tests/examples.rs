@@ -27,7 +27,7 @@ fn read_line(reader: &mut BufReader<TcpStream>) -> String {
 }
 
 #[test]
-fn quickstart_carries_its_clients_and_reports() {
+fn quickstart_serves_its_clients_and_reports() {
     let (status, output) = Example::start("quickstart", &["50", "1"]).end();
     assert!(status.success(), "{status}: {output}");
     assert!(output.starts_with("50 clients, "), "{output}");
@@ -41,7 +41,7 @@ fn quickstart_carries_its_clients_and_reports() {
 }
 
 #[test]
-fn quickstart_makes_do_with_the_descriptors_that_it_may_have() {
+fn quickstart_adapts_to_descriptor_limit() {
     // `ulimit -S` leaves room to raise the limit, `ulimit -H` does not.
     let quickstart = |limit: &str| {
         let script = format!("ulimit {limit} && exec \"$0\" 200 1");
@@ -55,7 +55,7 @@ fn quickstart_makes_do_with_the_descriptors_that_it_may_have() {
 }
 
 #[test]
-fn echo_sends_back_what_it_gets() {
+fn echo_returns_its_input() {
     let echo = Example::start("echo", &["127.0.0.1:0"]);
     let mut stream = connect(echo.addr());
     stream.write_all(b"hi\n").expect("room");
@@ -66,7 +66,7 @@ fn echo_sends_back_what_it_gets() {
 }
 
 #[test]
-fn udp_echo_sends_back_every_datagram() {
+fn udp_echo_returns_every_datagram() {
     let echo = Example::start("udp_echo", &["0.0.0.0:0"]);
     let asked = SocketAddr::from(([127, 0, 0, 9], echo.addr().port()));
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
@@ -87,7 +87,7 @@ fn udp_echo_sends_back_every_datagram() {
 }
 
 #[test]
-fn echo_deadline_drops_who_is_silent() {
+fn echo_deadline_drops_idle_client() {
     let echo = Example::start("echo_deadline", &["127.0.0.1:0", "0.05"]);
     let mut stream = connect(echo.addr());
     stream.write_all(b"hi\n").expect("room");
@@ -97,7 +97,7 @@ fn echo_deadline_drops_who_is_silent() {
 }
 
 #[test]
-fn chat_tells_everybody_else() {
+fn chat_broadcasts_to_other_clients() {
     let chat = Example::start("chat", &["127.0.0.1:0"]);
     let addr = chat.addr();
     let mut anna = BufReader::new(connect(addr));
@@ -114,7 +114,7 @@ fn chat_tells_everybody_else() {
 }
 
 #[test]
-fn graceful_answers_what_it_was_asked_and_ends() {
+fn graceful_answers_pending_requests_and_exits() {
     let mut graceful = Example::start("graceful", &["127.0.0.1:0"]);
     let addr = graceful.addr();
     let silent = connect(addr);
@@ -136,7 +136,7 @@ fn graceful_answers_what_it_was_asked_and_ends() {
 }
 
 #[test]
-fn graceful_stops_after_as_many_connections_as_it_was_told() {
+fn graceful_stops_after_given_number_of_connections() {
     let graceful = Example::start("graceful", &["127.0.0.1:0", "1"]);
     drop(connect(graceful.addr()));
     let (status, output) = graceful.end();
@@ -144,7 +144,7 @@ fn graceful_stops_after_as_many_connections_as_it_was_told() {
 }
 
 #[test]
-fn proxy_carries_both_ways_and_passes_on_the_end_of_either() {
+fn proxy_forwards_data_and_half_close() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let target = listener.local_addr().expect("an address").to_string();
     let proxy = Example::start("proxy", &["127.0.0.1:0", &target]);
@@ -167,7 +167,7 @@ fn proxy_carries_both_ways_and_passes_on_the_end_of_either() {
 }
 
 #[test]
-fn proxy_gives_up_silent_connections() {
+fn proxy_drops_idle_connections() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let target = listener.local_addr().expect("an address").to_string();
     let proxy = Example::start("proxy", &["127.0.0.1:0", &target, "0"]);
@@ -176,7 +176,7 @@ fn proxy_gives_up_silent_connections() {
 }
 
 #[test]
-fn happy_eyeballs_tells_who_wins_and_when() {
+fn happy_eyeballs_reports_winner() {
     let (status, output) = Example::start("happy_eyeballs", &[]).end();
     assert!(status.success(), "{status}: {output}");
     let live = output.split(" is dead, ").nth(1).and_then(|rest| rest.split(" is live").next()).expect("addresses");
@@ -188,7 +188,7 @@ fn happy_eyeballs_tells_who_wins_and_when() {
 }
 
 #[test]
-fn port_scan_finds_its_own_port() {
+fn port_scan_finds_open_port() {
     let (status, output) = Example::start("port_scan", &[]).end();
     assert!(status.success() && output.contains(" is open\n") && output.contains(" ports are open"), "{output}");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -198,7 +198,7 @@ fn port_scan_finds_its_own_port() {
 }
 
 #[test]
-fn own_executor_runs_the_sockets_under_all_of_them() {
+fn own_executor_runs_under_each_executor() {
     let (status, output) = Example::start("own_executor", &[]).end();
     assert!(status.success(), "{status}: {output}");
     let executors: Vec<_> = output.lines().filter_map(|line| line.split(':').next()).collect();
@@ -207,7 +207,7 @@ fn own_executor_runs_the_sockets_under_all_of_them() {
 
 /// Clients come all the while; none is refused or cut off, and every process of the line has served.
 #[test]
-fn hot_restart_refuses_nobody() {
+fn hot_restart_refuses_no_connection() {
     let mut server = Example::start("hot_restart", &["127.0.0.1:0"]);
     let process_of = |line: &str| line.rsplit(' ').next().expect("a word").parse::<u32>().expect("a process");
     let line = server.line();
@@ -289,7 +289,7 @@ fn unix_fdpass_hands_connections_to_other_processes() {
 }
 
 #[test]
-fn inotify_sees_what_it_does_itself() {
+fn inotify_reports_its_own_changes() {
     let (status, output) = Example::start("inotify", &[]).end();
     assert!(status.success() && output.starts_with("watching "), "{status}: {output}");
     for event in ["CREATE", "MODIFY", "CLOSE_WRITE", "DELETE"] {

@@ -61,7 +61,7 @@ async fn assert_closes_at_once(what: &str, ends: (TcpStream, TcpStream), keeps: 
 
 /// Only where it was set by `set_linger` of the stream was the option known, and the close given to the blocking pool.
 #[test]
-fn close_blocks_no_worker_whoever_set_so_linger() {
+fn close_blocks_no_worker_when_duplicate_sets_so_linger() {
     run(async {
         let (client, server) = std_pair(true);
         assert_closes_at_once("adopted with it", (client.into(), server.into()), None).await;
@@ -136,8 +136,8 @@ fn close_blocks_no_worker_when_so_linger_is_inherited() {
 
 /// The shutdown's own thread closes what the pool has not come to.
 #[test]
-fn shutdown_waits_for_no_lingering_close() {
-    child("shutdown_waits_for_no_lingering_close", || {
+fn shutdown_does_not_wait_for_lingering_close() {
+    child("shutdown_does_not_wait_for_lingering_close", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
         let ((begun, wait), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());
         drop(task::spawn_blocking(move || {

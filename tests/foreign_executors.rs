@@ -53,8 +53,9 @@ async fn everything() {
     futures::future::join(server, client).await;
 }
 
+/// Invariant 12.
 #[test]
-fn inv12_futures_executor() {
+fn sockets_work_under_futures_executor() {
     let _watchdog = Watchdog::new();
     futures::executor::block_on(everything());
     let mut pool = futures::executor::LocalPool::new();
@@ -65,8 +66,9 @@ fn inv12_futures_executor() {
     pool.run();
 }
 
+/// Invariant 12.
 #[test]
-fn inv12_tokio() {
+fn sockets_work_under_tokio() {
     let _watchdog = Watchdog::new();
     let current = tokio::runtime::Builder::new_current_thread().build().unwrap();
     current.block_on(everything());
@@ -83,8 +85,9 @@ fn inv12_tokio() {
     });
 }
 
+/// Invariant 12.
 #[test]
-fn inv12_smol() {
+fn sockets_work_under_smol() {
     let _watchdog = Watchdog::new();
     smol::block_on(everything());
     let executor = smol::Executor::new();
@@ -96,15 +99,17 @@ fn inv12_smol() {
     }));
 }
 
+/// Invariant 12.
 #[test]
-fn inv12_threads_that_park() {
+fn sockets_work_under_parking_threads() {
     let _watchdog = Watchdog::new();
     let threads: Vec<_> = (0..8).map(|_| thread::spawn(|| park_on(everything()))).collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
+/// Invariant 12.
 #[test]
-fn inv12_our_own_block_on_inside_others_and_the_other_way_round() {
+fn block_on_nests_with_other_executors() {
     let _watchdog = Watchdog::new();
     futures::executor::block_on(async { task::block_on(everything()) });
     task::block_on(async { smol::block_on(everything()) });
@@ -114,7 +119,7 @@ fn inv12_our_own_block_on_inside_others_and_the_other_way_round() {
 /// Theirs inside ours: sockets and timers of tokio and smol awaited in our tasks, each talking to one of ours. tokio's need its runtime
 /// for their making only; smol's bring their own thread.
 #[test]
-fn sockets_of_tokio_and_smol_in_our_tasks() {
+fn tokio_and_smol_sockets_work_in_netpoll_tasks() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     let _watchdog = Watchdog::new();
@@ -165,10 +170,11 @@ fn sockets_of_tokio_and_smol_in_our_tasks() {
     });
 }
 
+/// Invariant 12.
 /// In a process in which nobody ever calls `block_on` or `spawn`, and with one worker.
 #[test]
-fn inv12_the_poller_runs_without_any_task_of_ours() {
-    child("inv12_the_poller_runs_without_any_task_of_ours", || {
+fn poller_runs_without_netpoll_tasks() {
+    child("poller_runs_without_netpoll_tasks", || {
         for _ in 0..20 {
             netpoll::rt::Builder::new().workers(1).start().unwrap();
             let (client, server) = park_on(pair());
@@ -263,8 +269,9 @@ mod raw {
     }
 }
 
+/// Invariant 12.
 #[test]
-fn inv12_wakers_may_use_the_socket_that_wakes_them() {
+fn wakers_may_use_the_waking_socket() {
     let _watchdog = Watchdog::new();
     for how in 0..4 {
         let (client, server) = park_on(pair());
@@ -300,9 +307,10 @@ fn inv12_wakers_may_use_the_socket_that_wakes_them() {
     }
 }
 
+/// Invariant 12.
 /// A waker that drops the socket's last handle but one, or the future that waits next.
 #[test]
-fn inv12_wakers_may_drop_what_waits_beside_them() {
+fn wakers_may_drop_other_waiters() {
     struct DropIt(Mutex<Option<Box<dyn std::any::Any + Send>>>, AtomicBool);
     impl Wake for DropIt {
         fn wake(self: Arc<Self>) {
@@ -329,9 +337,10 @@ fn inv12_wakers_may_drop_what_waits_beside_them() {
     }
 }
 
+/// Invariant 12.
 /// A future may move from one executor to another between two polls.
 #[test]
-fn inv12_a_future_that_moves_is_woken_where_it_is() {
+fn moved_future_is_woken_by_its_last_waker() {
     let _watchdog = Watchdog::new();
     for _ in 0..20 {
         let (client, server) = park_on(pair());
@@ -355,9 +364,10 @@ fn inv12_a_future_that_moves_is_woken_where_it_is() {
     }
 }
 
+/// Invariant 12.
 /// Any number of foreign tasks wait on one socket; all are served.
 #[test]
-fn inv12_many_waiters_of_many_kinds_on_one_socket() {
+fn many_kinds_of_waiters_share_one_socket() {
     let _watchdog = Watchdog::new();
     let (client, server) = park_on(pair());
     let taken = Arc::new(AtomicUsize::new(0));
@@ -414,9 +424,10 @@ fn inv12_many_waiters_of_many_kinds_on_one_socket() {
     tasks.into_iter().for_each(park_on);
 }
 
+/// Invariant 12.
 /// The registration of a listener under an executor that polls it once and goes away.
 #[test]
-fn inv12_an_abandoned_future_keeps_nothing() {
+fn abandoned_future_keeps_no_descriptor() {
     let _watchdog = Watchdog::new();
     let listener = park_on(listener());
     let addr = listener.local_addr().unwrap();

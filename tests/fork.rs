@@ -44,8 +44,8 @@ fn is_clear(error: &std::io::Error) -> bool {
 }
 
 #[test]
-fn a_forked_child_is_refused() {
-    child("a_forked_child_is_refused", || {
+fn operations_fail_in_forked_child() {
+    child("operations_fail_in_forked_child", || {
         std::panic::set_hook(Box::new(|_| {}));
         let (client, server) = park_on(pair());
         let fresh = park_on(pair());
@@ -109,8 +109,8 @@ fn a_forked_child_is_refused() {
 
 /// It waited for threads that stayed in the parent, and woke the parent's poller.
 #[test]
-fn a_shutdown_in_a_child_has_nothing_to_do() {
-    child("a_shutdown_in_a_child_has_nothing_to_do", || {
+fn shutdown_in_forked_child_is_a_no_op() {
+    child("shutdown_in_forked_child_is_a_no_op", || {
         let (client, server) = park_on(pair());
         let echo = task::spawn(async move { common::echo(&server).await });
         park_on(ping(&client, b"before")).unwrap();
@@ -125,8 +125,8 @@ fn a_shutdown_in_a_child_has_nothing_to_do() {
 }
 
 #[test]
-fn fork_before_the_first_use_is_fine() {
-    child("fork_before_the_first_use_is_fine", || {
+fn fork_before_first_use_works() {
+    child("fork_before_first_use_works", || {
         forked(|| {
             let answer = task::block_on(async {
                 let (client, server) = pair().await;
@@ -142,8 +142,8 @@ fn fork_before_the_first_use_is_fine() {
 }
 
 #[test]
-fn a_child_that_calls_exec_disturbs_nobody() {
-    child("a_child_that_calls_exec_disturbs_nobody", || {
+fn child_that_execs_does_not_disturb_parent() {
+    child("child_that_execs_does_not_disturb_parent", || {
         let (client, server) = park_on(pair());
         let echo = task::spawn(async move { common::echo(&server).await });
         for _ in 0..20 {
@@ -197,8 +197,8 @@ fn sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them() {
 
 /// The child took them out of the poller, which it shares, and waiters of the parent slept on; and its name from a listener.
 #[test]
-fn what_a_child_drops_its_parent_keeps() {
-    child("what_a_child_drops_its_parent_keeps", || {
+fn drops_in_forked_child_do_not_affect_parent() {
+    child("drops_in_forked_child_do_not_affect_parent", || {
         let path = std::env::temp_dir().join(format!("netpoll-fork-{}", std::process::id()));
         let (client, server) = park_on(pair());
         // Whoever has seen the number may have a duplicate, so a close takes it out of the poller.

@@ -50,7 +50,7 @@ impl Log {
 }
 
 #[test]
-fn timeout_gives_the_output_or_an_error() {
+fn timeout_returns_output_or_error() {
     block_on(async {
         assert_eq!(future::timeout(LONG, async { 1 }).await, Ok(1));
         assert_eq!(future::timeout(Duration::MAX, task::sleep(Duration::from_millis(1))).await, Ok(()));
@@ -80,7 +80,7 @@ fn timeouts_turn_into_io_errors() {
 }
 
 #[test]
-fn a_timeout_of_zero_takes_what_is_ready_and_nothing_else() {
+fn zero_timeout_takes_only_ready_output() {
     block_on(async {
         assert_eq!(future::timeout(Duration::ZERO, async { 1 }).await, Ok(1));
         assert!(future::timeout(Duration::ZERO, future::pending::<()>()).await.is_err());
@@ -90,7 +90,7 @@ fn a_timeout_of_zero_takes_what_is_ready_and_nothing_else() {
 }
 
 #[test]
-fn the_function_begins_when_polled_the_method_when_called() {
+fn timeout_function_starts_when_polled_method_when_called() {
     let limit = Duration::from_millis(30);
     let mut by_function = Box::pin(future::timeout(limit, future::pending::<()>()));
     let mut by_method = Box::pin(future::pending::<()>().timeout(limit));
@@ -120,7 +120,7 @@ fn flatten_awaits_both() {
 }
 
 #[test]
-fn race_prefers_the_left_and_drops_the_loser() {
+fn race_prefers_left_and_drops_loser() {
     let log = Log::default();
     assert_eq!(block_on(log.after(1, 'l', "left").race(log.after(1, 'r', "right"))), 'l');
     assert_eq!(block_on(log.after(2, 'l', "left").race(log.after(1, 'r', "right"))), 'r');
@@ -128,7 +128,7 @@ fn race_prefers_the_left_and_drops_the_loser() {
 }
 
 #[test]
-fn try_race_takes_the_first_success_or_the_last_error() {
+fn try_race_returns_first_success_or_last_error() {
     let log = Log::default();
     type Outcome = Result<char, char>;
     let cases: [(Outcome, usize, Outcome, usize, Outcome); 5] = [
@@ -145,14 +145,14 @@ fn try_race_takes_the_first_success_or_the_last_error() {
 }
 
 #[test]
-fn join_awaits_both_whichever_is_first() {
+fn join_awaits_both_in_any_order() {
     let log = Log::default();
     assert_eq!(block_on(log.after(3, 1, "left").join(log.after(0, "b", "right"))), (1, "b"));
     assert_eq!(*log.0.borrow(), ["right", "left"], "each is dropped when it is ready");
 }
 
 #[test]
-fn try_join_stops_at_the_first_error() {
+fn try_join_stops_at_first_error() {
     let log = Log::default();
     let both = log.after(1, Ok::<_, ()>(1), "left").try_join(log.after(2, Ok('b'), "right"));
     assert_eq!(block_on(both), Ok((1, 'b')));
@@ -163,7 +163,7 @@ fn try_join_stops_at_the_first_error() {
 }
 
 #[test]
-fn dropped_at_any_await_they_drop_what_they_hold() {
+fn dropped_combinators_drop_their_futures() {
     for polls in 0..5 {
         let log = Log::default();
         {
@@ -181,7 +181,7 @@ fn dropped_at_any_await_they_drop_what_they_hold() {
 }
 
 #[test]
-fn they_are_send_and_unpin_when_their_parts_are() {
+fn combinators_are_send_and_unpin_when_their_parts_are() {
     fn check<T: Send + Sync + Unpin>(_: &T) {}
     let ready = || future::ready(Ok::<u8, ()>(1));
     check(&ready().timeout(LONG));

@@ -1,6 +1,4 @@
-//! One side of a connection closed, the other not; empty buffers; what a peer that is gone leaves.
-//!
-//! G40, G41, G52 of Go's tests, the traits' `close`, and shutdown beside operations that wait.
+//! Half-closed connections, empty buffers, the `close` of the I/O traits, and shutdown during waiting operations.
 
 mod support;
 
@@ -11,8 +9,9 @@ use netpoll::net::{Shutdown, TcpListener};
 use netpoll::task;
 use support::*;
 
+/// Go: TestCloseRead.
 #[test]
-fn g40_after_close_read_what_is_there_is_read_and_then_the_end() {
+fn shutdown_read_drains_buffer_then_eof() {
     run(|| async {
         let (client, server) = pair().await;
         client.close_read().unwrap();
@@ -33,8 +32,9 @@ fn g40_after_close_read_what_is_there_is_read_and_then_the_end() {
     });
 }
 
+/// Go: TestCloseRead.
 #[test]
-fn g40_close_read_ends_a_read_that_waits() {
+fn shutdown_read_ends_waiting_read() {
     run(|| async {
         let (client, _server) = pair().await;
         let (wakes, waker) = Wakes::new();
@@ -46,8 +46,9 @@ fn g40_close_read_ends_a_read_that_waits() {
     });
 }
 
+/// Go: TestCloseWrite.
 #[test]
-fn g41_close_write_on_both_sides_gives_the_end_of_the_stream_on_both() {
+fn shutdown_write_on_both_sides_gives_eof_on_both() {
     run(|| async {
         let (client, server) = pair().await;
         for (one, other) in [(&client, &server), (&server, &client)] {
@@ -70,8 +71,9 @@ fn g41_close_write_on_both_sides_gives_the_end_of_the_stream_on_both() {
     });
 }
 
+/// Go: TestCloseWrite.
 #[test]
-fn g41_close_write_ends_a_write_that_waits() {
+fn shutdown_write_ends_waiting_write() {
     run(|| async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
@@ -85,7 +87,7 @@ fn g41_close_write_ends_a_write_that_waits() {
 }
 
 #[test]
-fn the_traits_close_sends_what_was_written_and_the_end_and_can_be_repeated() {
+fn trait_close_sends_data_and_fin_and_is_repeatable() {
     run(|| async {
         let (client, server) = pair().await;
         let reader = client.clone();
@@ -110,7 +112,7 @@ fn the_traits_close_sends_what_was_written_and_the_end_and_can_be_repeated() {
 }
 
 #[test]
-fn shutdown_of_both_sides_ends_what_waits_and_keeps_the_descriptor() {
+fn shutdown_both_ends_waits_and_keeps_fd() {
     run(|| async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;
@@ -132,8 +134,9 @@ fn shutdown_of_both_sides_ends_what_waits_and_keeps_the_descriptor() {
     });
 }
 
+/// Go: TestZeroByteRead.
 #[test]
-fn g52_a_read_into_nothing_is_done_at_once() {
+fn read_into_empty_buffer_returns_zero() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for with_data in [false, true] {
@@ -165,7 +168,7 @@ fn g52_a_read_into_nothing_is_done_at_once() {
 /// A read that is exactly as long as what is there must not miss the end that follows, nor data that follows the end of a
 /// short one.
 #[test]
-fn the_end_behind_a_full_and_behind_a_short_read_is_seen() {
+fn eof_is_seen_after_full_and_short_reads() {
     run(|| async {
         for length in [4, 8] {
             for waits in [false, true] {
@@ -187,7 +190,7 @@ fn the_end_behind_a_full_and_behind_a_short_read_is_seen() {
 }
 
 #[test]
-fn urgent_data_does_not_hide_what_follows_it() {
+fn urgent_data_does_not_hide_following_data() {
     run(|| async {
         let (client, server) = pair().await;
         let (wakes, waker) = Wakes::new();

@@ -35,9 +35,10 @@ fn assert_idle() {
     }
 }
 
+/// Invariant 10.
 #[test]
-fn inv10_after_traffic() {
-    child("inv10_after_traffic", || {
+fn idle_after_traffic() {
+    child("idle_after_traffic", || {
         let listener = park_on(listener());
         let addr = listener.local_addr().unwrap();
         drop(task::spawn(async move {
@@ -66,9 +67,10 @@ fn inv10_after_traffic() {
     });
 }
 
+/// Invariant 10.
 #[test]
-fn inv10_after_a_block_on_that_left_sockets_open() {
-    child("inv10_after_a_block_on_that_left_sockets_open", || {
+fn idle_after_block_on_left_sockets_open() {
+    child("idle_after_block_on_left_sockets_open", || {
         let streams = task::block_on(async {
             let (client, server) = pair().await;
             let echo = task::spawn(async move { echo(&server).await });
@@ -81,9 +83,10 @@ fn inv10_after_a_block_on_that_left_sockets_open() {
     });
 }
 
+/// Invariant 10.
 #[test]
-fn inv10_inside_a_block_on_that_waits() {
-    child("inv10_inside_a_block_on_that_waits", || {
+fn idle_inside_waiting_block_on() {
+    child("idle_inside_waiting_block_on", || {
         let (send, receive) = futures::channel::oneshot::channel::<()>();
         let (begun, wait) = mpsc::channel();
         let thread = thread::spawn(move || {
@@ -103,9 +106,10 @@ fn inv10_inside_a_block_on_that_waits() {
     });
 }
 
+/// Invariant 10.
 #[test]
-fn inv10_after_timers() {
-    child("inv10_after_timers", || {
+fn idle_after_timers() {
+    child("idle_after_timers", || {
         let (client, _server) = park_on(pair());
         let sleeps: Vec<_> = (1..100).map(|n| task::spawn(task::sleep(Duration::from_micros(n * 100)))).collect();
         sleeps.into_iter().for_each(park_on);
@@ -122,9 +126,10 @@ fn inv10_after_timers() {
     });
 }
 
+/// Invariant 10.
 #[test]
-fn inv10_after_a_stretch_of_spare_workers() {
-    child("inv10_after_a_stretch_of_spare_workers", || {
+fn idle_after_spare_workers_ran() {
+    child("idle_after_spare_workers_ran", || {
         rt::Builder::new().workers(2).start().unwrap();
         let blocked: Vec<_> = (0..10)
             .map(|_| task::spawn(async { eventually("a spare worker comes", || rt::metrics().worker_threads > 2) }))
@@ -135,9 +140,10 @@ fn inv10_after_a_stretch_of_spare_workers() {
     });
 }
 
+/// Invariant 10.
 #[test]
-fn inv10_beside_blocked_and_nested_threads() {
-    child("inv10_beside_blocked_and_nested_threads", || {
+fn idle_beside_blocked_and_nested_threads() {
+    child("idle_beside_blocked_and_nested_threads", || {
         rt::Builder::new().workers(1).start().unwrap();
         let (send, receive) = futures::channel::oneshot::channel::<()>();
         let nested = task::spawn(async move { task::block_on(receive).unwrap() });
@@ -152,9 +158,10 @@ fn inv10_beside_blocked_and_nested_threads() {
     });
 }
 
+/// Invariant 10.
 #[test]
-fn inv10_sockets_of_other_executors() {
-    child("inv10_sockets_of_other_executors", || {
+fn idle_with_sockets_of_other_executors() {
+    child("idle_with_sockets_of_other_executors", || {
         let (client, server) = futures::executor::block_on(pair());
         let echo = thread::spawn(move || futures::executor::block_on(echo(&server)));
         futures::executor::block_on(ping(&client, b"hello")).unwrap();
@@ -165,9 +172,10 @@ fn inv10_sockets_of_other_executors() {
     });
 }
 
+/// Invariant 10.
 #[test]
-fn inv10_after_a_shutdown() {
-    child("inv10_after_a_shutdown", || {
+fn idle_after_shutdown() {
+    child("idle_after_shutdown", || {
         task::block_on(async { task::spawn(async {}).await });
         rt::shutdown(common::BOUND).unwrap();
         assert_idle();

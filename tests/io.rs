@@ -138,7 +138,7 @@ fn kind<T: fmt::Debug>(result: Result<T>) -> ErrorKind {
 // Reading
 
 #[test]
-fn read_and_its_variants_give_what_is_there() {
+fn reads_return_available_data() {
     block_on(async {
         let mut reader = Reader::new([Data(b"ab"), Wait, Data(b"cdef")]);
         let mut buf = [0; 4];
@@ -155,7 +155,7 @@ fn read_and_its_variants_give_what_is_there() {
 }
 
 #[test]
-fn read_exact_fills_or_says_that_the_end_came() {
+fn read_exact_fills_buffer_or_reports_eof() {
     block_on(async {
         let mut buf = [0; 4];
         let mut reader = Reader::new([Data(b"a"), Wait, Fail(ErrorKind::Interrupted), Data(b"bcd"), Data(b"e")]);
@@ -169,7 +169,7 @@ fn read_exact_fills_or_says_that_the_end_came() {
 }
 
 #[test]
-fn read_to_end_keeps_what_came_before_an_error() {
+fn read_to_end_keeps_data_before_error() {
     block_on(async {
         let steps =
             [Data(b"ab"), Wait, Fail(ErrorKind::Interrupted), Data(b"c"), Fail(ErrorKind::TimedOut), Data(b"d")];
@@ -197,7 +197,7 @@ fn read_to_end_takes_any_length() {
 }
 
 #[test]
-fn read_to_end_dropped_anywhere_loses_nothing() {
+fn read_to_end_loses_nothing_when_dropped() {
     let steps = [Wait, Data(b"one "), Wait, Data(b"two "), Wait, Wait, Data(b"three")];
     for times in 0.. {
         let mut reader = Reader::new(steps.clone());
@@ -220,7 +220,7 @@ fn read_to_end_dropped_anywhere_loses_nothing() {
 }
 
 #[test]
-fn text_that_is_not_utf8_is_invalid_data_and_still_there() {
+fn invalid_utf8_is_an_error_and_is_kept() {
     block_on(async {
         let mut text = String::from("kept");
         let error = Reader::new([Data(b"a\xf0\x9f"), Data(b"b")]).read_to_string(&mut text).await.unwrap_err();
@@ -273,7 +273,7 @@ fn take_chain_and_by_ref() {
 }
 
 #[test]
-fn bytes_come_one_by_one_past_interruptions() {
+fn bytes_iterates_across_interruptions() {
     block_on(async {
         let mut bytes =
             Reader::new([Data(b"ab"), Fail(ErrorKind::Interrupted), Wait, Data(b"c"), Fail(ErrorKind::TimedOut)])
@@ -299,7 +299,7 @@ fn empty_repeat_and_sink() {
 }
 
 #[test]
-fn a_cursor_reads_writes_and_seeks() {
+fn cursor_reads_writes_and_seeks() {
     block_on(async {
         let mut cursor = Cursor::new(Vec::new());
         cursor.write_all(b"hello").await?;
@@ -322,7 +322,7 @@ fn buffered(steps: impl IntoIterator<Item = Step>) -> BufReader<Reader> {
 }
 
 #[test]
-fn lines_end_in_lf_crlf_or_the_end() {
+fn lines_end_at_lf_crlf_or_eof() {
     let cases: [(&'static [u8], &[&str]); 9] = [
         (b"", &[]),
         (b"\n", &[""]),
@@ -341,7 +341,7 @@ fn lines_end_in_lf_crlf_or_the_end() {
 }
 
 #[test]
-fn a_line_goes_on_after_an_error_or_a_wait() {
+fn line_continues_after_error_or_wait() {
     block_on(async {
         let steps =
             [Data(b"on"), Wait, Fail(ErrorKind::TimedOut), Data(b"e\ntw"), Fail(ErrorKind::Interrupted), Data(b"o")];
@@ -366,7 +366,7 @@ fn a_line_goes_on_after_an_error_or_a_wait() {
 }
 
 #[test]
-fn reading_lines_dropped_anywhere_loses_nothing() {
+fn read_line_loses_nothing_when_dropped() {
     let steps = [Wait, Data(b"\xc3\xa9t"), Wait, Data(b"\xc3\xa9\n"), Wait, Data(b"next")];
     for times in 0..8 {
         let (mut line, mut bytes) = (String::new(), Vec::new());
@@ -391,7 +391,7 @@ fn reading_lines_dropped_anywhere_loses_nothing() {
 }
 
 #[test]
-fn a_line_that_is_no_text_is_an_error_with_its_bytes() {
+fn invalid_utf8_line_keeps_its_bytes() {
     block_on(async {
         let mut reader = buffered([Data(b"ok\n\xff\xfebad\nfine\n\xe2\x82")]);
         let mut line = String::new();
@@ -522,7 +522,7 @@ fn read_until_appends_with_the_delimiter() {
 // Writing
 
 #[test]
-fn write_all_goes_on_past_waits_and_interruptions() {
+fn write_all_continues_after_waits_and_interruptions() {
     block_on(async {
         let mut writer = Writer::new([Data(b"."), Wait, Fail(ErrorKind::Interrupted), Data(b"..")]);
         writer.write_all(b"abcdef").await.unwrap();
@@ -552,7 +552,7 @@ fn write_fmt_writes_all_and_flushes() {
 }
 
 #[test]
-fn write_fmt_reports_a_display_that_fails() {
+fn write_fmt_reports_failing_display() {
     struct Broken;
     impl fmt::Display for Broken {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -571,7 +571,7 @@ fn write_fmt_reports_a_display_that_fails() {
 // BufWriter
 
 #[test]
-fn a_buf_writer_gathers_and_sends_in_order() {
+fn buf_writer_buffers_and_keeps_order() {
     block_on(async {
         let mut out = BufWriter::with_capacity(4, Writer::new([Data(b"."), Wait]));
         out.write_all(b"ab").await.unwrap();
@@ -592,7 +592,7 @@ fn a_buf_writer_gathers_and_sends_in_order() {
 }
 
 #[test]
-fn a_buf_writer_without_capacity_passes_everything_on() {
+fn buf_writer_without_capacity_passes_through() {
     block_on(async {
         let mut out = BufWriter::with_capacity(0, Writer::default());
         out.write_all(b"a").await.unwrap();
@@ -602,7 +602,7 @@ fn a_buf_writer_without_capacity_passes_everything_on() {
 }
 
 #[test]
-fn into_inner_flushes_or_gives_everything_back() {
+fn into_inner_flushes_or_returns_buffer() {
     block_on(async {
         let mut out = BufWriter::new(Writer::default());
         out.write_all(b"abc").await.unwrap();
@@ -625,7 +625,7 @@ fn into_inner_flushes_or_gives_everything_back() {
 }
 
 #[test]
-fn a_buf_writer_dropped_out_of_at_any_await_repeats_and_loses_nothing() {
+fn buf_writer_survives_dropped_operations() {
     let steps = [Wait, Data(b"."), Wait, Data(b".."), Fail(ErrorKind::TimedOut), Wait, Data(b"."), Wait];
     for times in 0..10 {
         let mut out = BufWriter::with_capacity(6, Writer::new(steps.clone()));
@@ -641,7 +641,7 @@ fn a_buf_writer_dropped_out_of_at_any_await_repeats_and_loses_nothing() {
 }
 
 #[test]
-fn seeking_a_buf_writer_sends_first() {
+fn seek_flushes_buf_writer() {
     block_on(async {
         let mut out = BufWriter::with_capacity(3, Cursor::new(Vec::new()));
         out.write_all(b"ab").await.unwrap();
@@ -656,7 +656,7 @@ fn seeking_a_buf_writer_sends_first() {
 // copy
 
 #[test]
-fn copy_moves_everything_flushes_and_leaves_the_reader_alone() {
+fn copy_moves_all_data_and_flushes() {
     block_on(async {
         // The reader panics when it is polled after its end; the writer's flush takes a while.
         let steps = [Data(b"one "), Wait, Fail(ErrorKind::Interrupted), Data(b"two "), Data(b"three")];
@@ -672,7 +672,7 @@ fn copy_moves_everything_flushes_and_leaves_the_reader_alone() {
 }
 
 #[test]
-fn copy_takes_unsized_readers_and_writers_and_large_inputs() {
+fn copy_accepts_unsized_and_large_inputs() {
     block_on(async {
         let input: Vec<u8> = (0..300_000u32).flat_map(u32::to_le_bytes).collect();
         let mut cursor = Cursor::new(&input);
@@ -685,7 +685,7 @@ fn copy_takes_unsized_readers_and_writers_and_large_inputs() {
 }
 
 #[test]
-fn copy_flushes_before_it_waits_for_the_reader() {
+fn copy_flushes_before_waiting_for_reader() {
     let mut reader = Reader::new([Data(b"question"), Wait, Wait, Wait]);
     let mut out = BufWriter::new(Writer::default());
     {
@@ -698,7 +698,7 @@ fn copy_flushes_before_it_waits_for_the_reader() {
 }
 
 #[test]
-fn copy_reports_errors_as_they_are() {
+fn copy_returns_errors_unchanged() {
     block_on(async {
         let failing = || Reader::new([Data(b"abc"), Fail(ErrorKind::ConnectionReset)]);
         let error = io::copy(&mut failing(), &mut io::sink()).await.unwrap_err();
@@ -711,7 +711,7 @@ fn copy_reports_errors_as_they_are() {
 }
 
 #[test]
-fn copy_in_memory_lets_others_run() {
+fn copy_in_memory_yields() {
     let endless = async { io::copy(&mut io::repeat(1), &mut io::sink()).await };
     let error = block_on(io::timeout(Duration::from_millis(5), endless)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
@@ -720,7 +720,7 @@ fn copy_in_memory_lets_others_run() {
 // timeout
 
 #[test]
-fn timeout_gives_the_result_or_timed_out() {
+fn io_timeout_returns_result_or_timed_out() {
     block_on(async {
         assert_eq!(io::timeout(Duration::MAX, async { Ok(1) }).await.unwrap(), 1);
         assert_eq!(io::timeout(Duration::ZERO, async { Ok(1) }).await.unwrap(), 1, "what is ready is not thrown away");
@@ -766,7 +766,7 @@ impl Wake for Counter {
 }
 
 #[test]
-fn a_timeout_wakes_the_task_that_polled_last() {
+fn timeout_wakes_last_polling_task() {
     let (first, last) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
     let mut future = Box::pin(io::timeout(Duration::from_millis(100), netpoll::future::pending::<Result<()>>()));
     let begin = Instant::now();

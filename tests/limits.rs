@@ -52,8 +52,8 @@ fn accept_returns_emfile_and_keeps_the_connection() {
 }
 
 #[test]
-fn accept_that_waited_returns_emfile_as_well() {
-    child("accept_that_waited_returns_emfile_as_well", || {
+fn accept_that_waited_returns_emfile() {
+    child("accept_that_waited_returns_emfile", || {
         set_nofile(64);
         run(async {
             let listener = Arc::new(listener().await);
@@ -121,8 +121,8 @@ fn incoming_waits_for_descriptors_without_spinning() {
 }
 
 #[test]
-fn incoming_that_backs_off_ends_when_the_listener_is_closed() {
-    child("incoming_that_backs_off_ends_when_the_listener_is_closed", || {
+fn close_ends_incoming_during_backoff() {
+    child("close_ends_incoming_during_backoff", || {
         set_nofile(64);
         run(async {
             let (listener, _clients) = with_clients(1).await;
@@ -150,8 +150,8 @@ fn incoming_that_backs_off_ends_when_the_listener_is_closed() {
 }
 
 #[test]
-fn without_descriptors_everything_says_so() {
-    child("without_descriptors_everything_says_so", || {
+fn operations_without_descriptors_report_emfile() {
+    child("operations_without_descriptors_report_emfile", || {
         set_nofile(64);
         run(async {
             let (listener, clients) = with_clients(1).await;
@@ -175,8 +175,8 @@ fn without_descriptors_everything_says_so() {
 
 /// The poller itself needs three descriptors: where there are none, who waits is told, and the next try succeeds.
 #[test]
-fn without_descriptors_for_the_poller() {
-    child("without_descriptors_for_the_poller", || {
+fn missing_poller_descriptors_are_reported() {
+    child("missing_poller_descriptors_are_reported", || {
         set_nofile(64);
         // The other executor, so that nothing has made an epoll instance yet.
         park_on(async {
@@ -203,8 +203,8 @@ fn without_descriptors_for_the_poller() {
 
 /// Where no thread can be had, tasks and blocking calls end nonetheless; where one can be had again, it runs them.
 #[test]
-fn without_memory_for_threads() {
-    child("without_memory_for_threads", || {
+fn missing_thread_memory_is_reported() {
+    child("missing_thread_memory_is_reported", || {
         rt::Builder::new().workers(2).start().unwrap();
         // Less than a thread's stack is left.
         let maximum = getrlimit(Resource::As).maximum;
@@ -235,9 +235,10 @@ fn without_memory_for_threads() {
     });
 }
 
+/// Invariant 13.
 /// One queue of each kind takes 2^20 operations; the next is an error, and all before it are served.
 #[test]
-fn inv13_queued_operations_are_bounded() {
+fn queued_operations_are_bounded() {
     const MOST: usize = 1 << 20;
 
     fn too_many(error: &std::io::Error) {
@@ -289,7 +290,7 @@ fn inv13_queued_operations_are_bounded() {
 }
 
 #[test]
-fn times_at_the_ends_of_their_range() {
+fn durations_at_the_ends_of_their_range() {
     run(async {
         let (client, server) = pair().await;
         let now = Instant::now();
@@ -338,7 +339,7 @@ fn times_at_the_ends_of_their_range() {
 }
 
 #[test]
-fn a_peer_that_resets_is_an_error_for_all_who_wait() {
+fn peer_reset_fails_all_waiters() {
     run(async {
         let (client, server) = pair().await;
         let server = Arc::new(server);

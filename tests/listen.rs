@@ -39,7 +39,7 @@ fn reachable(host: IpAddr) -> Vec<IpAddr> {
 
 /// Go: TestTCPServer.
 #[test]
-fn every_form_of_address_serves_three_at_once() {
+fn every_address_form_serves_three_clients() {
     run(async {
         for host in hosts() {
             let listener = Arc::new(TcpListener::bind((host, 0)).await.unwrap());
@@ -79,7 +79,7 @@ fn every_form_of_address_serves_three_at_once() {
 
 /// Go: TestTCPListener.
 #[test]
-fn a_taken_port_is_refused_by_name() {
+fn bind_to_used_port_names_address() {
     run(async {
         for host in hosts() {
             let first = TcpListener::bind((host, 0)).await.unwrap();
@@ -95,7 +95,7 @@ fn a_taken_port_is_refused_by_name() {
 
 /// Go: TestDualStackTCPListener.
 #[test]
-fn wildcards_conflict_as_the_kernel_says() {
+fn wildcard_conflicts_follow_kernel() {
     if !has_ipv6() {
         return;
     }
@@ -141,7 +141,7 @@ fn wildcards_conflict_as_the_kernel_says() {
 }
 
 #[test]
-fn the_ipv6_wildcard_takes_ipv4_as_well() {
+fn ipv6_wildcard_accepts_ipv4() {
     if !has_ipv6() {
         return;
     }
@@ -157,7 +157,7 @@ fn the_ipv6_wildcard_takes_ipv4_as_well() {
 
 /// Go: TestTCPListenerName.
 #[test]
-fn port_zero_becomes_a_real_one() {
+fn port_zero_is_assigned() {
     run(async {
         for host in hosts() {
             let listener = TcpListener::bind((host, 0)).await.unwrap();
@@ -171,7 +171,7 @@ fn port_zero_becomes_a_real_one() {
 }
 
 #[test]
-fn the_first_address_that_can_be_bound_is_taken() {
+fn first_bindable_address_is_used() {
     run(async {
         let taken = common::listener().await;
         // An address for documentation (RFC 5737) is nobody's.
@@ -188,7 +188,7 @@ fn the_first_address_that_can_be_bound_is_taken() {
 }
 
 #[test]
-fn descriptors_are_closed_on_exec_and_do_not_block() {
+fn sockets_are_cloexec_and_nonblocking() {
     run(async {
         let listener = common::listener().await;
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

@@ -42,7 +42,7 @@ fn backlog(listener: &TcpListener) -> u32 {
 
 /// Go: TestMaxAckBacklog.
 #[test]
-fn the_backlog_is_the_host_s_or_what_was_asked_for() {
+fn backlog_is_somaxconn_or_configured() {
     let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
     run(async {
         assert_eq!(backlog(&TcpListener::bind(ANY).await.unwrap()), somaxconn);
@@ -54,7 +54,7 @@ fn the_backlog_is_the_host_s_or_what_was_asked_for() {
 }
 
 #[test]
-fn a_configuration_opens_any_number_of_listeners() {
+fn config_opens_any_number_of_listeners() {
     run(async {
         let config = ListenConfig::new().nodelay(false).user_timeout(Duration::from_secs(3));
         for config in [config.clone(), config] {
@@ -67,7 +67,7 @@ fn a_configuration_opens_any_number_of_listeners() {
 }
 
 #[test]
-fn the_port_is_shared_if_all_say_so() {
+fn port_is_shared_when_all_set_reuse_port() {
     run(async {
         let config = ListenConfig::new().reuse_port(true);
         let first = config.listen(ANY).await.unwrap();
@@ -92,7 +92,7 @@ async fn lingering(host: [u8; 4]) -> SocketAddr {
 }
 
 #[test]
-fn reuse_of_an_address_can_be_refused() {
+fn reuse_address_can_be_disabled() {
     run(async {
         // Addresses of this test's own, lest another test takes the port.
         let addr = lingering([127, 77, 1, 1]).await;
@@ -103,7 +103,7 @@ fn reuse_of_an_address_can_be_refused() {
 }
 
 #[test]
-fn a_group_has_one_port_and_shares_the_work() {
+fn listener_group_shares_one_port() {
     const CLIENTS: usize = 128;
     if !common::has_descriptors(500) {
         return;
@@ -177,7 +177,7 @@ fn buffers_and_queues_are_set_before_the_listener_listens() {
 }
 
 #[test]
-fn accept_is_deferred_until_there_is_data() {
+fn deferred_accept_waits_for_data() {
     run(async {
         let listener = ListenConfig::new().defer_accept(Duration::from_secs(30)).listen(ANY).await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -191,7 +191,7 @@ fn accept_is_deferred_until_there_is_data() {
 }
 
 #[test]
-fn a_listener_bound_to_a_device_hears_that_one() {
+fn device_bound_listener_accepts_on_that_device() {
     run(async {
         let config = ListenConfig::new().bind_device("lo");
         let listener = match config.listen(ANY).await {
@@ -209,7 +209,7 @@ fn a_listener_bound_to_a_device_hears_that_one() {
 
 /// Go: TestListenConfigControl.
 #[test]
-fn the_hook_sees_each_socket_once_before_it_is_bound() {
+fn control_hook_sees_each_socket_before_bind() {
     run(async {
         let calls = Arc::new(AtomicUsize::new(0));
         let config = ListenConfig::new().reuse_port(true).control({
@@ -245,7 +245,7 @@ fn the_hook_sees_each_socket_once_before_it_is_bound() {
 
 /// Go: TestMultiPathTCP.
 #[test]
-fn multipath_serves_both_kinds_of_clients() {
+fn multipath_listener_serves_tcp_and_mptcp_clients() {
     run(async {
         let listener = ListenConfig::new().multipath(true).listen(ANY).await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -272,8 +272,8 @@ fn multipath_serves_both_kinds_of_clients() {
 }
 
 #[test]
-fn without_multipath_in_the_kernel_tcp_is_used() {
-    let name = "without_multipath_in_the_kernel_tcp_is_used";
+fn multipath_falls_back_to_tcp() {
+    let name = "multipath_falls_back_to_tcp";
     child(name, || {
         // A network of this thread's own, in which there is none.
         // SAFETY: no memory is passed; this thread's view of the network changes, in a process of its own.
@@ -292,7 +292,7 @@ fn op_error(error: &io::Error) -> &OpError {
 }
 
 #[test]
-fn settings_that_cannot_be_are_errors_of_listen() {
+fn invalid_settings_fail_listen() {
     run(async {
         let zero = Duration::ZERO;
         let long = "d".repeat(16);
@@ -324,7 +324,7 @@ fn settings_that_cannot_be_are_errors_of_listen() {
 
 /// Go: TestListenError, TestProtocolListenError.
 #[test]
-fn addresses_that_cannot_be_are_errors_of_listen() {
+fn invalid_addresses_fail_listen() {
     run(async {
         let texts = [
             ("127.0.0.1", "listen tcp: address 127.0.0.1: missing port in address"),

@@ -17,7 +17,7 @@ use netpoll::prelude::*;
 use netpoll::{task, task_local};
 
 #[test]
-fn they_run_on_their_thread_beside_the_root() {
+fn local_tasks_run_on_their_thread() {
     run(async {
         let order = Rc::new(RefCell::new(Vec::new()));
         let home = thread::current().id();
@@ -43,7 +43,7 @@ fn they_run_on_their_thread_beside_the_root() {
 }
 
 #[test]
-fn they_do_what_tasks_do() {
+fn local_tasks_support_task_operations() {
     task_local! {
         static LOCAL: Cell<u8> = Cell::new(0);
     }
@@ -71,7 +71,7 @@ fn they_do_what_tasks_do() {
 }
 
 #[test]
-fn another_thread_wakes_them() {
+fn another_thread_wakes_local_tasks() {
     run(async {
         let (stream, peer) = common::pair().await;
         let reader = task::spawn_local(async move {
@@ -91,7 +91,7 @@ fn another_thread_wakes_them() {
 }
 
 #[test]
-fn spawned_before_block_on_they_run_in_it() {
+fn local_tasks_spawned_before_block_on_run_in_it() {
     let _watchdog = common::Watchdog::new();
     let shared = Rc::new(Cell::new(1));
     let handle = task::spawn_local({
@@ -111,7 +111,7 @@ fn spawned_before_block_on_they_run_in_it() {
 }
 
 #[test]
-fn a_nested_block_on_runs_them_too() {
+fn nested_block_on_runs_local_tasks() {
     run(async {
         let first = task::spawn_local(async { 1 });
         assert_eq!(task::block_on(first), 1);
@@ -127,7 +127,7 @@ fn a_nested_block_on_runs_them_too() {
 }
 
 #[test]
-fn spawned_tasks_may_not_spawn_them() {
+fn spawn_local_inside_spawned_task_panics() {
     run(async {
         let error = task::spawn(async { task::Builder::new().local(async {}).map(drop).unwrap_err() }).await;
         assert_eq!(error.kind(), ErrorKind::Unsupported);
@@ -149,7 +149,7 @@ impl Drop for Drops {
 }
 
 #[test]
-fn the_end_of_the_thread_drops_them() {
+fn thread_exit_drops_local_tasks() {
     let drops = Arc::new(AtomicUsize::new(0));
     let (give, wakers) = mpsc::channel();
     let count = drops.clone();
@@ -177,8 +177,8 @@ fn the_end_of_the_thread_drops_them() {
 }
 
 #[test]
-fn a_shutdown_leaves_them() {
-    common::child("a_shutdown_leaves_them", || {
+fn shutdown_keeps_local_tasks() {
+    common::child("shutdown_keeps_local_tasks", || {
         let (sender, receiver) = futures::channel::oneshot::channel();
         let handle = task::spawn_local(async { receiver.await.unwrap() });
         task::block_on(task::yield_now());

@@ -183,8 +183,8 @@ fn error(error: &std::io::Error) -> &LookupError {
 }
 
 #[test]
-fn records_of_every_kind_without_a_thread() {
-    common::child("records_of_every_kind_without_a_thread", || {
+fn every_record_type_resolves_without_a_thread() {
+    common::child("every_record_type_resolves_without_a_thread", || {
         let server = Server::new(|asked, kind| match kind {
             RecordType::A => Reply::Answer(vec![v4(1), v4(2)]),
             RecordType::AAAA => Reply::Answer(Vec::new()),
@@ -235,7 +235,7 @@ fn records_of_every_kind_without_a_thread() {
 }
 
 #[test]
-fn aliases_end_somewhere() {
+fn alias_chain_resolves_to_its_end() {
     let server = Server::new(|_, kind| match kind {
         RecordType::A => Reply::Records(vec![
             Record::from_rdata(name("www.test."), 60, RData::CNAME(CNAME(name("real.test.")))),
@@ -251,7 +251,7 @@ fn aliases_end_somewhere() {
 }
 
 #[test]
-fn failures_say_what_they_are() {
+fn resolver_failures_are_classified() {
     let server = Server::new(|asked, _| match asked {
         "empty.test." => Reply::Answer(Vec::new()),
         "broken.test." => Reply::Code(ResponseCode::ServFail),
@@ -285,7 +285,7 @@ fn failures_say_what_they_are() {
 
 /// Go: TestIgnoreDNSForgeries, and a reply that does not fit.
 #[test]
-fn forged_replies_are_ignored_and_long_ones_come_over_tcp() {
+fn forged_replies_are_ignored_and_truncated_ones_retry_over_tcp() {
     let server = Server::new(|asked, kind| match (asked, kind) {
         (_, RecordType::AAAA) => Reply::Answer(Vec::new()),
         ("forged.test.", _) => Reply::Forged(vec![v4(7)]),
@@ -300,8 +300,8 @@ fn forged_replies_are_ignored_and_long_ones_come_over_tcp() {
 
 /// Go: TestLookupHostCancel, TestDNSTimeout.
 #[test]
-fn a_look_up_that_is_given_up_leaves_nothing() {
-    common::child("a_look_up_that_is_given_up_leaves_nothing", || {
+fn dropped_lookup_leaks_nothing() {
+    common::child("dropped_lookup_leaks_nothing", || {
         let server = Server::new(|_, _| Reply::Silence);
         run(async {
             let resolver = server.builder().timeout(Duration::from_secs(3600)).build().unwrap();
@@ -327,7 +327,7 @@ fn a_look_up_that_is_given_up_leaves_nothing() {
 
 /// Go: TestRetryTimeout.
 #[test]
-fn another_server_answers_for_one_that_does_not() {
+fn next_server_answers_for_silent_one() {
     let silent = Server::new(|_, _| Reply::Silence);
     let good = Server::new(|_, _| Reply::Answer(vec![v4(1)]));
     // Nobody's port: the kernel says so.
@@ -375,7 +375,7 @@ fn replies_that_are_no_answer() -> Vec<(&'static str, MakeReply)> {
 }
 
 #[test]
-fn reply_that_is_no_answer_is_a_temporary_failure_and_ends_the_search() {
+fn unusable_reply_is_temporary_and_ends_search() {
     for (what, reply) in replies_that_are_no_answer() {
         let server = Server::new(move |_, _| reply());
         let builder = || server.builder().attempts(0).search(["corp.test", "other.test"]);
@@ -402,7 +402,7 @@ fn reply_that_is_no_answer_is_a_temporary_failure_and_ends_the_search() {
 }
 
 #[test]
-fn good_server_answers_for_one_that_fails() {
+fn next_server_answers_for_failing_one() {
     let good = Server::new(|_, kind| match kind {
         RecordType::A => Reply::Answer(vec![v4(1)]),
         RecordType::TXT => Reply::Answer(vec![RData::TXT(TXT::new(vec!["text".into()]))]),
@@ -444,7 +444,7 @@ fn malformed_reply_over_tcp_is_a_temporary_failure() {
 
 /// As with glibc: the second server is for when the first one fails, and may know other names.
 #[test]
-fn first_server_that_answers_decides() {
+fn first_answering_server_decides() {
     let knows = Server::new(|_, _| Reply::Answer(vec![v4(1)]));
     let does_not = Server::new(|_, _| Reply::Code(ResponseCode::NXDomain));
     let fails = Server::new(|_, _| Reply::Code(ResponseCode::ServFail));
@@ -485,7 +485,7 @@ fn alias(owner: &str, target: &str) -> Record {
 }
 
 #[test]
-fn only_records_at_the_end_of_the_aliases_count() {
+fn only_records_of_final_alias_count() {
     let ip = |last| IpAddr::from([192, 0, 2, last]);
     let others = || vec![record("other.test.", v4(6)), record("test.", v4(6)), record("x.host.test.", v4(6))];
     let with = move |mut records: Vec<Record>| {
@@ -517,7 +517,7 @@ fn only_records_at_the_end_of_the_aliases_count() {
 }
 
 #[test]
-fn records_of_others_do_not_count_for_any_type() {
+fn records_of_other_owners_are_ignored() {
     let server = Server::new(|_, kind| {
         let data = |last: &str| match kind {
             RecordType::MX => RData::MX(MX::new(1, name(last))),
@@ -547,7 +547,7 @@ fn records_of_others_do_not_count_for_any_type() {
 }
 
 #[test]
-fn aliases_that_loop_or_are_too_many_are_an_error() {
+fn alias_loops_and_long_chains_are_errors() {
     let chain = |length: u32| {
         let name = |at| if at == 0 { "host.test.".to_owned() } else { format!("n{at}.test.") };
         let mut records: Vec<_> = (0..length).map(|at| alias(&name(at), &name(at + 1))).collect();
@@ -580,7 +580,7 @@ fn aliases_that_loop_or_are_too_many_are_an_error() {
 }
 
 #[test]
-fn alias_that_a_reply_leaves_open_is_looked_up() {
+fn unresolved_alias_is_looked_up() {
     let server = Server::new(|asked, kind| match (asked, kind) {
         ("www.test.", _) => Reply::Records(vec![alias("www.test.", "a.test."), alias("a.test.", "real.test.")]),
         ("real.test.", RecordType::A) => Reply::Answer(vec![v4(1)]),
@@ -601,7 +601,7 @@ fn alias_that_a_reply_leaves_open_is_looked_up() {
 }
 
 #[test]
-fn names_that_are_no_host_names_are_left_out() {
+fn invalid_host_names_are_omitted() {
     let bad = || {
         let label = |label: &[u8]| Name::from_labels([label, b"test"]).unwrap();
         [
@@ -677,7 +677,7 @@ fn names_that_are_no_host_names_are_left_out() {
 
 /// RFC 7686, RFC 6761, RFC 9476, RFC 6762.
 #[test]
-fn special_use_names_are_kept_from_servers_and_from_the_search_list() {
+fn special_use_names_are_not_sent_to_servers() {
     let server = Server::new(|_, _| Reply::Answer(vec![v4(6)]));
     run(async {
         let resolver = server.builder().search(["corp.test"]).build().unwrap();
@@ -707,7 +707,7 @@ fn special_use_names_are_kept_from_servers_and_from_the_search_list() {
 
 /// The file of this machine: whatever names it has are answered from it.
 #[test]
-fn names_of_the_hosts_file_are_not_asked_for() {
+fn hosts_file_names_are_not_queried() {
     let server = Server::new(|_, _| Reply::Silence);
     let file = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     let lines =
@@ -761,7 +761,7 @@ fn system_resolver_skips_malformed_lines() {
 
 /// Those of literals, of this host and from the cache.
 #[test]
-fn loop_of_look_ups_that_need_not_wait_can_be_cancelled() {
+fn loop_of_ready_lookups_can_be_cancelled() {
     let server = Server::new(|_, kind| match kind {
         RecordType::TXT => Reply::Answer(vec![RData::TXT(TXT::new(vec!["text".into()]))]),
         RecordType::A => Reply::Answer(vec![v4(1)]),
@@ -792,7 +792,7 @@ fn loop_of_look_ups_that_need_not_wait_can_be_cancelled() {
 }
 
 #[test]
-fn literal_with_a_zone_needs_no_server() {
+fn zoned_literal_needs_no_server() {
     let server = Server::new(|_, _| Reply::Silence);
     run(async {
         let Ok(listener) = netpoll::net::TcpListener::bind("[::1]:0").await else {
@@ -817,7 +817,7 @@ fn literal_with_a_zone_needs_no_server() {
 }
 
 #[test]
-fn names_go_through_the_search_list_and_the_hosts_file() {
+fn names_use_search_list_and_hosts_file() {
     let server = Server::new(|asked, kind| match (asked, kind) {
         ("host.corp.test.", RecordType::A) => Reply::Answer(vec![v4(9)]),
         _ => Reply::Code(ResponseCode::NXDomain),
@@ -832,7 +832,7 @@ fn names_go_through_the_search_list_and_the_hosts_file() {
 
 /// RFC 8305, section 3: the family that is not answered keeps nobody waiting.
 #[test]
-fn a_dialer_asks_it_and_waits_for_no_silent_family() {
+fn dialer_does_not_wait_for_silent_family() {
     let server = Server::new(|asked, kind| match (asked, kind) {
         ("host.test.", RecordType::A) => Reply::Answer(vec![RData::A(Ipv4Addr::LOCALHOST.into())]),
         ("host.test.", _) => Reply::Silence,
@@ -854,7 +854,7 @@ fn a_dialer_asks_it_and_waits_for_no_silent_family() {
 }
 
 #[test]
-fn it_is_shared_and_works_under_any_executor() {
+fn resolver_is_shared_and_works_under_any_executor() {
     let server = Server::new(|_, kind| match kind {
         RecordType::A => Reply::Answer(vec![v4(1)]),
         _ => Reply::Answer(Vec::new()),
@@ -873,7 +873,7 @@ fn it_is_shared_and_works_under_any_executor() {
 }
 
 #[test]
-fn identical_questions_under_way_are_asked_once() {
+fn identical_concurrent_queries_are_merged() {
     let under_way = Arc::new(AtomicUsize::new(0));
     let seen = under_way.clone();
     let server = Server::new(move |_, kind| {

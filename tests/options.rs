@@ -67,7 +67,7 @@ const SETTERS: &[(&str, Set, &str)] = &[
 ];
 
 #[test]
-fn a_setter_touches_its_own_option_only() {
+fn setter_changes_only_its_option() {
     run(async {
         let (stream, _peer) = pair().await;
         for (name, set, wanted) in SETTERS {
@@ -86,7 +86,7 @@ fn a_setter_touches_its_own_option_only() {
 }
 
 #[test]
-fn ipv6_streams_have_both_families_options() {
+fn ipv6_streams_have_options_of_both_families() {
     let Ok(listener) = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else {
         return println!("skipped: this machine has no IPv6");
     };
@@ -111,7 +111,7 @@ async fn listener_v4() -> TcpListener {
 }
 
 #[test]
-fn quickack_and_the_processor_that_received() {
+fn quickack_and_incoming_cpu() {
     run(async {
         let (stream, peer) = pair().await;
         // The kernel may go back on it as data flows, so none flows.
@@ -128,7 +128,7 @@ fn quickack_and_the_processor_that_received() {
 
 /// An urgent byte inline is a byte like others; apart, a read stops before it and recv(2) with MSG_OOB finds it. Its bit is its own.
 #[test]
-fn urgent_bytes_are_inline_or_apart() {
+fn urgent_bytes_are_inline_or_out_of_band() {
     run(async {
         let (stream, peer) = pair().await;
         for inline in [true, false] {
@@ -167,7 +167,7 @@ fn urgent_bytes_are_inline_or_apart() {
 }
 
 #[test]
-fn listeners_hand_their_options_on() {
+fn listeners_pass_options_to_streams() {
     run(async {
         let listener = listener().await;
         assert!(listener.nodelay().unwrap());
@@ -203,7 +203,7 @@ fn listeners_hand_their_options_on() {
 
 /// Go: TestTCPConnKeepAliveConfig, TestTCPConnKeepAliveConfigListener: of each field, set or left out, on a stream and handed on.
 #[test]
-fn keepalive_fields_that_are_left_out_stay() {
+fn unset_keepalive_fields_are_unchanged() {
     run(async {
         let before = KeepAlive::new().with_idle(secs(101)).with_interval(secs(102)).with_count(103);
         for set in 0..8 {
@@ -250,7 +250,7 @@ fn host_keepalive() -> KeepAlive {
 }
 
 #[test]
-fn what_nobody_takes_is_refused_and_changes_nothing() {
+fn invalid_option_values_are_rejected() {
     run(async {
         let (stream, _peer) = pair().await;
         let before = snapshot(&stream);
@@ -293,7 +293,7 @@ fn what_nobody_takes_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn a_closed_socket_has_no_options() {
+fn closed_socket_rejects_options() {
     run(async {
         let (stream, _peer) = pair().await;
         stream.force_close().await.unwrap();
@@ -326,7 +326,7 @@ fn info_follows_the_connection() {
 
 /// Go: TestFileError. Descriptors that are no sockets, or sockets of another family, answer with errors.
 #[test]
-fn descriptors_of_another_kind_have_errors_for_options() {
+fn wrong_descriptor_kind_rejects_options() {
     let file = || -> OwnedFd { File::open("/proc/self/status").unwrap().into() };
     let unix = || -> OwnedFd { std::os::unix::net::UnixStream::pair().unwrap().0.into() };
     run(async {

@@ -23,7 +23,7 @@ conn_suite!(over_tcp, crate::common::pair);
 // ---- the rendezvous ----
 
 #[test]
-fn a_write_ends_when_reads_have_taken_all_of_it() {
+fn write_completes_when_fully_read() {
     run(async {
         let (one, other) = pipes().await;
         let mut write = one.write(b"hello");
@@ -41,7 +41,7 @@ fn a_write_ends_when_reads_have_taken_all_of_it() {
 }
 
 #[test]
-fn a_read_takes_from_one_write_only() {
+fn read_takes_from_one_write_only() {
     run(async {
         let (one, other) = pipes().await;
         let (mut first, mut second) = (one.write(b"first"), one.write(b"second"));
@@ -60,7 +60,7 @@ fn a_read_takes_from_one_write_only() {
 }
 
 #[test]
-fn writes_of_many_tasks_do_not_mix() {
+fn pipe_writes_of_many_tasks_do_not_interleave() {
     run(async {
         let (one, other) = pipes().await;
         let writers: Vec<_> = (0..20u8)
@@ -88,7 +88,7 @@ fn writes_of_many_tasks_do_not_mix() {
 }
 
 #[test]
-fn many_readers_share_what_comes() {
+fn many_pipe_readers_share_data() {
     run(async {
         let (one, other) = pipes().await;
         let readers: Vec<_> = (0..20)
@@ -117,7 +117,7 @@ fn many_readers_share_what_comes() {
 }
 
 #[test]
-fn nothing_takes_no_time() {
+fn empty_pipe_operations_complete_immediately() {
     run(async {
         let (one, _other) = pipes().await;
         assert_eq!(one.write(b"").await.unwrap(), 0);
@@ -126,10 +126,10 @@ fn nothing_takes_no_time() {
     });
 }
 
-// ---- G54: what is reported after a close ----
+// ---- errors after a close (Go: TestPipe, TestPipeCloseError) ----
 
 #[test]
-fn errors_after_a_close_are_exact() {
+fn pipe_errors_after_close_match_go() {
     run(async {
         let (one, other) = pipes().await;
         one.force_close().await.unwrap();
@@ -159,7 +159,7 @@ fn errors_after_a_close_are_exact() {
 }
 
 #[test]
-fn a_close_wakes_both_sides() {
+fn pipe_close_wakes_both_sides() {
     run(async {
         for drops in [false, true] {
             let (one, other) = pipes().await;
@@ -203,7 +203,7 @@ fn a_close_wakes_both_sides() {
 }
 
 #[test]
-fn what_a_write_lent_goes_with_its_end() {
+fn ended_write_releases_its_buffer() {
     run(async {
         let (one, other) = pipes().await;
         let mut write = one.write(b"lent");
@@ -215,7 +215,7 @@ fn what_a_write_lent_goes_with_its_end() {
 }
 
 #[test]
-fn closing_the_write_side_leaves_the_other_direction() {
+fn closing_write_side_keeps_other_direction() {
     run(async {
         let (one, other) = pipes().await;
         let mut write = one.write_all(b"last");
@@ -235,7 +235,7 @@ fn closing_the_write_side_leaves_the_other_direction() {
 // ---- deadlines ----
 
 #[test]
-fn a_deadline_beats_data_and_loses_none() {
+fn pipe_deadline_beats_data_and_loses_none() {
     run(async {
         let (one, other) = pipes().await;
         let mut write = one.write(b"data");
@@ -251,7 +251,7 @@ fn a_deadline_beats_data_and_loses_none() {
 }
 
 #[test]
-fn a_write_that_times_out_says_what_was_taken() {
+fn timed_out_pipe_write_reports_bytes_written() {
     run(async {
         let (one, other) = pipes().await;
         let mut write = one.write(b"data");
@@ -271,7 +271,7 @@ fn a_write_that_times_out_says_what_was_taken() {
 }
 
 #[test]
-fn relative_timeouts_count_anew() {
+fn pipe_timeouts_restart_for_each_operation() {
     run(async {
         let (one, other) = pipes().await;
         assert_eq!(one.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::InvalidInput);
@@ -296,7 +296,7 @@ fn relative_timeouts_count_anew() {
 
 /// No worker and no socket: the timers alone.
 #[test]
-fn deadlines_work_under_another_executor() {
+fn pipe_deadlines_work_under_another_executor() {
     let (one, _other) = pipe().unwrap();
     one.set_deadline(Instant::now() + Duration::from_millis(5)).unwrap();
     assert!(is_timeout(&park_on(one.read(&mut [0; 1])).unwrap_err()));
@@ -308,7 +308,7 @@ fn deadlines_work_under_another_executor() {
 // ---- the traits ----
 
 #[test]
-fn a_write_by_the_traits_waits_for_a_read_and_gives_what_it_asks_for() {
+fn trait_write_waits_for_matching_read() {
     run(async {
         let (one, other) = pipes().await;
         let mut half = &one;
@@ -335,7 +335,7 @@ fn a_write_by_the_traits_waits_for_a_read_and_gives_what_it_asks_for() {
 }
 
 #[test]
-fn protocols_run_over_it_by_the_traits() {
+fn protocols_run_over_pipe_traits() {
     run(async {
         let (one, other) = pipes().await;
         let server = task::spawn(async move {
@@ -359,7 +359,7 @@ fn protocols_run_over_it_by_the_traits() {
 }
 
 #[test]
-fn a_copy_through_it_is_whole() {
+fn copy_through_pipe_is_complete() {
     run(async {
         let (one, other) = pipes().await;
         let data: Vec<u8> = (0..300_000u32).map(|at| at as u8).collect();
@@ -385,7 +385,7 @@ fn a_copy_through_it_is_whole() {
 // ---- cancellation ----
 
 #[test]
-fn a_dropped_write_withdraws_what_was_not_taken() {
+fn dropped_pipe_write_withdraws_unread_data() {
     run(async {
         let (one, other) = pipes().await;
         let mut buf = [0; 8];
@@ -404,7 +404,7 @@ fn a_dropped_write_withdraws_what_was_not_taken() {
 
 /// Reads and writes are dropped after each number of polls, before and after their wake-up; who waits beside them goes on.
 #[test]
-fn a_future_dropped_at_any_await_strands_nobody() {
+fn dropped_pipe_future_strands_no_waiter() {
     run(async {
         for polls in 0..4 {
             for woken in [false, true] {
@@ -449,7 +449,7 @@ fn a_future_dropped_at_any_await_strands_nobody() {
 }
 
 #[test]
-fn futures_and_polls_take_turns() {
+fn pipe_futures_and_polls_take_turns() {
     run(async {
         let (one, other) = pipes().await;
         let reader = task::spawn(async move {
@@ -494,7 +494,7 @@ fn futures_and_polls_take_turns() {
 }
 
 #[test]
-fn ready_futures_are_not_polled_for_nothing() {
+fn ready_pipe_futures_are_not_polled_spuriously() {
     let (one, other) = pipe().unwrap();
     let mut write = one.write(b"x");
     assert!(poll_now(&mut write).is_pending());

@@ -20,7 +20,7 @@ const NOFILE: u64 = 32;
 const CLIENTS: usize = 200;
 /// Descriptors that something else in the server's process holds.
 const HELD: usize = 8;
-const NAME: &str = "two_hundred_clients_of_a_server_with_32_descriptors";
+const NAME: &str = "server_with_32_descriptors_serves_200_clients";
 
 /// The server: echoes on each connection of `incoming`. A line on standard input frees what was held behind the crate's back.
 fn serve() {
@@ -76,7 +76,7 @@ fn answered(clients: &mut [(StdStream, bool)]) -> usize {
 }
 
 #[test]
-fn two_hundred_clients_of_a_server_with_32_descriptors() {
+fn server_with_32_descriptors_serves_200_clients() {
     if is_child(NAME) {
         return serve();
     }
@@ -161,8 +161,8 @@ fn two_hundred_clients_of_a_server_with_32_descriptors() {
 
 /// A socket that was opened can wait: the poller, which needs two descriptors, is made before the first is.
 #[test]
-fn what_is_opened_with_the_last_descriptors_can_wait() {
-    common::child("what_is_opened_with_the_last_descriptors_can_wait", || {
+fn socket_opened_with_last_descriptors_can_wait() {
+    common::child("socket_opened_with_last_descriptors_can_wait", || {
         set_nofile(NOFILE);
         run(async {
             let mut held = common::exhaust_descriptors();
@@ -271,8 +271,8 @@ fn listener_opened_with_last_descriptor_has_full_backlog() {
 
 /// The count of descriptors is right after a storm at the limit.
 #[test]
-fn nothing_leaks_at_the_limit() {
-    common::child("nothing_leaks_at_the_limit", || {
+fn nothing_leaks_at_descriptor_limit() {
+    common::child("nothing_leaks_at_descriptor_limit", || {
         set_nofile(NOFILE);
         run(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! Raw access to sockets: G123, G124 of Go's rawconn_test.go, and what a closure's panic leaves behind.
+//! Raw access to sockets, as in Go's rawconn_test.go, and panics in closures.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
 }
 
 #[test]
-fn raw_reads_and_writes_carry_bytes() {
+fn raw_reads_and_writes_transfer_data() {
     run(async {
         let (one, other) = pair().await;
         let reader = task::spawn(async move {
@@ -41,7 +41,7 @@ fn raw_reads_and_writes_carry_bytes() {
 }
 
 #[test]
-fn a_call_is_repeated_when_the_socket_is_ready_and_not_before() {
+fn raw_call_is_retried_only_when_ready() {
     run(async {
         let (one, other) = pair().await;
         let mut calls = 0;
@@ -60,7 +60,7 @@ fn a_call_is_repeated_when_the_socket_is_ready_and_not_before() {
 }
 
 #[test]
-fn a_write_waits_for_room() {
+fn raw_write_waits_for_buffer_space() {
     run(async {
         let (one, other) = pair().await;
         let filled = fill(&one).await;
@@ -73,7 +73,7 @@ fn a_write_waits_for_room() {
 }
 
 #[test]
-fn deadlines_end_raw_operations_and_expired_ones_make_no_call() {
+fn deadlines_end_raw_operations() {
     run(async {
         let (one, _other) = pair().await;
         one.set_read_deadline(Instant::now() + Duration::from_millis(5)).unwrap();
@@ -99,7 +99,7 @@ fn deadlines_end_raw_operations_and_expired_ones_make_no_call() {
 }
 
 #[test]
-fn control_reaches_streams_and_listeners_until_they_are_closed() {
+fn control_works_until_close() {
     run(async {
         let listener = listener().await;
         assert!(listener.control(|fd| SockRef::from(&fd).reuse_address()).unwrap());
@@ -123,7 +123,7 @@ fn control_reaches_streams_and_listeners_until_they_are_closed() {
 }
 
 #[test]
-fn a_close_wakes_what_waits() {
+fn close_wakes_raw_waiters() {
     run(async {
         let (one, _other) = pair().await;
         let mut read = one.read_with(|fd| recv(fd, &mut [0; 1]));
@@ -135,7 +135,7 @@ fn a_close_wakes_what_waits() {
 
 /// The close ends when the closure has returned, and the number is open for as long.
 #[test]
-fn a_close_waits_for_the_closure() {
+fn close_waits_for_running_closure() {
     run(async {
         let (one, _other) = pair().await;
         let inside = Arc::new(AtomicBool::new(false));
@@ -165,7 +165,7 @@ fn a_close_waits_for_the_closure() {
 }
 
 #[test]
-fn a_panic_in_a_closure_leaves_lock_and_reference_free() {
+fn panic_in_closure_releases_lock_and_reference() {
     run(async {
         let (one, other) = pair().await;
         let poll = |stream: &TcpStream| {
@@ -185,7 +185,7 @@ fn a_panic_in_a_closure_leaves_lock_and_reference_free() {
 
 /// One at a time in a direction, as any read.
 #[test]
-fn raw_reads_of_many_tasks_lose_nothing() {
+fn concurrent_raw_reads_lose_nothing() {
     run(async {
         let (one, other) = pair().await;
         let total = Arc::new(AtomicUsize::new(0));
@@ -212,7 +212,7 @@ fn raw_reads_of_many_tasks_lose_nothing() {
 }
 
 #[test]
-fn a_dropped_raw_read_passes_its_wake_up_on() {
+fn dropped_raw_read_passes_wakeup_on() {
     run(async {
         let (one, other) = pair().await;
         for polls in 0..3 {
@@ -232,7 +232,7 @@ fn a_dropped_raw_read_passes_its_wake_up_on() {
 
 /// Datagrams are not kept apart by a lock: a closure that waits holds up nobody.
 #[test]
-fn datagram_sockets_have_it_too() {
+fn datagram_sockets_support_raw_access() {
     run(async {
         let one = netpoll::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let other = netpoll::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();

@@ -13,7 +13,7 @@ use netpoll::{future, task};
 use support::*;
 
 #[test]
-fn readable_says_data_and_leaves_it() {
+fn readable_reports_data_without_consuming_it() {
     run(|| async {
         let (client, server) = pair().await;
         let (wakes, waker) = Wakes::new();
@@ -34,7 +34,7 @@ fn readable_says_data_and_leaves_it() {
 }
 
 #[test]
-fn polls_of_readiness_agree_with_the_futures() {
+fn poll_readable_agrees_with_readable() {
     run(|| async {
         let (client, server) = pair().await;
         let (one, other) = UnixStream::pair().unwrap();
@@ -53,7 +53,7 @@ fn polls_of_readiness_agree_with_the_futures() {
 }
 
 #[test]
-fn readable_says_the_end_an_error_and_nothing_else() {
+fn readable_reports_eof_and_errors_only() {
     run(|| async {
         let (client, server) = pair().await;
         assert!(future::timeout(Duration::from_millis(20), client.readable()).await.is_err(), "there is nothing");
@@ -71,7 +71,7 @@ fn readable_says_the_end_an_error_and_nothing_else() {
 }
 
 #[test]
-fn all_who_wait_for_readability_are_told() {
+fn all_readable_waiters_are_woken() {
     run(|| async {
         let (client, server) = pair().await;
         let handles: Vec<_> = (0..8)
@@ -90,7 +90,7 @@ fn all_who_wait_for_readability_are_told() {
 }
 
 #[test]
-fn a_reader_beside_readable_waiters_reads() {
+fn reader_beside_readable_waiters_reads() {
     run(|| async {
         let (client, server) = pair().await;
         let mut watchers: Vec<_> = (0..3)
@@ -121,7 +121,7 @@ fn a_reader_beside_readable_waiters_reads() {
 /// Another task may read first. Who asks after that waits, also where the reader's buffer was just as long as the data, so that
 /// no short read told of the end.
 #[test]
-fn readable_asked_after_a_reader_took_all_waits() {
+fn readable_waits_after_reader_drained_socket() {
     run(|| async {
         let (client, server) = pair().await;
         for _ in 0..10 {
@@ -144,7 +144,7 @@ fn readable_asked_after_a_reader_took_all_waits() {
 }
 
 #[test]
-fn writable_says_room() {
+fn writable_reports_buffer_space() {
     run(|| async {
         let (client, server) = narrow_pair().await;
         client.writable().await.unwrap();
@@ -174,7 +174,7 @@ fn writable_says_room() {
 }
 
 #[test]
-fn writable_says_that_the_peer_is_gone() {
+fn writable_reports_peer_close() {
     run(|| async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;
@@ -189,7 +189,7 @@ fn writable_says_that_the_peer_is_gone() {
 }
 
 #[test]
-fn peer_closed_waits_for_the_end_and_not_for_data() {
+fn peer_closed_ignores_data() {
     run(|| async {
         let (client, server) = pair().await;
         let (wakes, waker) = Wakes::new();
@@ -216,7 +216,7 @@ fn peer_closed_waits_for_the_end_and_not_for_data() {
 }
 
 #[test]
-fn peer_closed_beside_a_reader_and_a_writer_and_several_times() {
+fn peer_closed_runs_beside_reader_and_writer() {
     run(|| async {
         let (client, server) = pair().await;
         let watchers: Vec<_> = (0..3)
@@ -251,7 +251,7 @@ fn peer_closed_beside_a_reader_and_a_writer_and_several_times() {
 }
 
 #[test]
-fn peer_closed_hears_of_a_reset_and_of_an_end_that_is_long_past() {
+fn peer_closed_reports_reset_and_past_eof() {
     run(|| async {
         for reset in [false, true] {
             let (client, server) = pair().await;
@@ -267,7 +267,7 @@ fn peer_closed_hears_of_a_reset_and_of_an_end_that_is_long_past() {
 }
 
 #[test]
-fn a_close_ends_the_waits() {
+fn close_ends_readiness_waits() {
     run(|| async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
@@ -282,7 +282,7 @@ fn a_close_ends_the_waits() {
 }
 
 #[test]
-fn a_deadline_ends_the_waits() {
+fn deadline_ends_readiness_waits() {
     run(|| async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;

@@ -152,8 +152,8 @@ fn fresh(workers: usize) {
 
 /// Nothing came after the first: no thread, and nobody who tried again.
 #[test]
-fn a_refused_thread_is_started_later() {
-    child("a_refused_thread_is_started_later", || {
+fn refused_thread_is_started_later() {
+    child("refused_thread_is_started_later", || {
         for count in [1, 2, 7] {
             for use_it in USES.into_iter().chain(SOCKETS) {
                 fresh(2);
@@ -167,8 +167,8 @@ fn a_refused_thread_is_started_later() {
 }
 
 #[test]
-fn a_refused_first_thread_is_started_later() {
-    child("a_refused_first_thread_is_started_later", || {
+fn refused_first_thread_is_started_later() {
+    child("refused_first_thread_is_started_later", || {
         for count in [1, 2, 5] {
             for use_it in USES.into_iter().chain(SOCKETS) {
                 refuse(count);
@@ -196,8 +196,8 @@ fn a_refused_first_thread_is_started_later() {
 
 /// Sysmon does the work of the workers that there are not.
 #[test]
-fn refused_workers_are_done_without() {
-    child("refused_workers_are_done_without", || {
+fn runtime_works_with_fewer_workers() {
+    child("runtime_works_with_fewer_workers", || {
         for use_it in USES.into_iter().chain(SOCKETS) {
             fresh(2);
             refuse(FOR_GOOD);
@@ -211,8 +211,8 @@ fn refused_workers_are_done_without() {
 }
 
 #[test]
-fn block_on_does_all_where_threads_are_refused() {
-    child("block_on_does_all_where_threads_are_refused", || {
+fn block_on_runs_everything_when_threads_are_refused() {
+    child("block_on_runs_everything_when_threads_are_refused", || {
         for starts in [true, false] {
             for runs_tasks in [true, false] {
                 if starts {
@@ -240,8 +240,8 @@ fn block_on_does_all_where_threads_are_refused() {
 }
 
 #[test]
-fn without_any_thread_the_callers_do_the_work() {
-    child("without_any_thread_the_callers_do_the_work", || {
+fn callers_run_blocking_work_without_threads() {
+    child("callers_run_blocking_work_without_threads", || {
         refuse(FOR_GOOD);
         let error = rt::Builder::new().start().unwrap_err();
         assert!(error.to_string().contains("cannot start a thread"), "{error}");
@@ -270,8 +270,8 @@ fn without_any_thread_the_callers_do_the_work() {
 
 /// No event comes from outside: what waits for a thread is found by who tries again.
 #[test]
-fn when_the_refusals_end_threads_come() {
-    child("when_the_refusals_end_threads_come", || {
+fn threads_start_when_refusals_end() {
+    child("threads_start_when_refusals_end", || {
         for first in [false, true] {
             if !first {
                 fresh(2);
@@ -315,8 +315,8 @@ fn when_the_refusals_end_threads_come() {
 }
 
 #[test]
-fn refused_blocking_threads_do_not_hold_up_calls_for_good() {
-    child("refused_blocking_threads_do_not_hold_up_calls_for_good", || {
+fn refused_blocking_threads_do_not_stall_calls() {
+    child("refused_blocking_threads_do_not_stall_calls", || {
         fresh(2);
         // One thread that is kept, and the next is refused.
         let (release, held) = mpsc::channel::<()>();
@@ -344,8 +344,8 @@ fn refused_blocking_threads_do_not_hold_up_calls_for_good() {
 }
 
 #[test]
-fn spare_workers_come_when_the_refusals_end() {
-    child("spare_workers_come_when_the_refusals_end", || {
+fn spare_workers_start_when_refusals_end() {
+    child("spare_workers_start_when_refusals_end", || {
         fresh(1);
         park_on(task::spawn(async {}));
         refuse(10);
@@ -369,8 +369,8 @@ fn spare_workers_come_when_the_refusals_end() {
 
 /// With no thread for user code, it runs where it can.
 #[test]
-fn a_shutdown_that_is_refused_threads_ends() {
-    child("a_shutdown_that_is_refused_threads_ends", || {
+fn shutdown_completes_when_threads_are_refused() {
+    child("shutdown_completes_when_threads_are_refused", || {
         struct Sleeps(Arc<AtomicUsize>);
         impl Drop for Sleeps {
             fn drop(&mut self) {

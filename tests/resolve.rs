@@ -20,7 +20,7 @@ fn lookup_error(error: &io::Error) -> &LookupError {
 }
 
 #[test]
-fn the_host_s_answers() {
+fn lookup_returns_system_answers() {
     run(async {
         let addrs = lookup_host("localhost").await.unwrap();
         assert!(!addrs.is_empty() && addrs.iter().all(IpAddr::is_loopback), "{addrs:?}");
@@ -35,7 +35,7 @@ fn the_host_s_answers() {
 
 /// The order is getaddrinfo's, as std gives it: RFC 6724 and gai.conf are its business.
 #[test]
-fn the_order_is_the_host_s() {
+fn lookup_keeps_system_order() {
     run(async {
         let std = std::net::ToSocketAddrs::to_socket_addrs(&("localhost", 1)).unwrap().collect::<Vec<_>>();
         assert_eq!(resolve("localhost:1").await.unwrap(), std);
@@ -43,7 +43,7 @@ fn the_order_is_the_host_s() {
 }
 
 #[test]
-fn names_that_there_are_not() {
+fn unknown_names_are_not_found() {
     run(async {
         let long = "x".repeat(64) + ".invalid";
         for name in [&long[..], "a b", "nul\0byte", ""] {
@@ -64,7 +64,7 @@ fn names_that_there_are_not() {
 
 /// Go: TestLookupPort.
 #[test]
-fn ports() {
+fn port_names_are_resolved() {
     run(async {
         let literal = [("0", 0), ("80", 80), ("+80", 80), ("65535", 65535), ("", 0), ("-0", 0), ("0080", 80)];
         for (service, port) in literal {
@@ -102,8 +102,8 @@ fn ports() {
 }
 
 #[test]
-fn literals_need_no_thread() {
-    common::child("literals_need_no_thread", || {
+fn literals_resolve_without_a_thread() {
+    common::child("literals_resolve_without_a_thread", || {
         run(async {
             assert_eq!(lookup_host("::1").await.unwrap(), [IpAddr::from(Ipv6Addr::LOCALHOST)]);
             assert_eq!(lookup_host("192.0.2.7").await.unwrap(), [IpAddr::from([192, 0, 2, 7])]);
@@ -143,8 +143,8 @@ fn busy_look_up() -> (std::sync::mpsc::Sender<()>, ToSocketAddrsFuture<std::vec:
 
 /// One thread, which is busy: look-ups that are made meanwhile wait in the queue.
 #[test]
-fn identical_look_ups_share_one_query() {
-    common::child("identical_look_ups_share_one_query", || {
+fn identical_lookups_share_one_query() {
+    common::child("identical_lookups_share_one_query", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
         run(async {
             let (free, blocker) = busy_look_up();
@@ -176,8 +176,8 @@ fn identical_look_ups_share_one_query() {
 }
 
 #[test]
-fn look_ups_and_blocking_calls_do_not_wait_for_each_other() {
-    common::child("look_ups_and_blocking_calls_do_not_wait_for_each_other", || {
+fn lookups_and_blocking_calls_use_separate_threads() {
+    common::child("lookups_and_blocking_calls_use_separate_threads", || {
         rt::Builder::new().blocking_threads(2).start().unwrap();
         run(async {
             let (free, busy) = std::sync::mpsc::channel::<()>();
@@ -214,11 +214,11 @@ fn look_ups_and_blocking_calls_do_not_wait_for_each_other() {
 
 /// Names that a program of the host's name service, or whoever writes hosts(5), made up.
 #[test]
-fn names_of_the_host_that_are_no_host_names_are_not_passed_on() {
+fn invalid_system_host_names_are_omitted() {
     let hosts = "127.0.0.1 localhost\n192.0.2.77 bad;name alias\n192.0.2.78 good-name\n192.0.2.79 \x1b[31mred colour\n\
         192.0.2.80 192.0.2.81\n";
     common::child_on_host(
-        "names_of_the_host_that_are_no_host_names_are_not_passed_on",
+        "invalid_system_host_names_are_omitted",
         &[("/etc/hosts", hosts), ("/etc/resolv.conf", "")],
         || {
             run(async {
@@ -241,7 +241,7 @@ fn names_of_the_host_that_are_no_host_names_are_not_passed_on() {
 
 /// Go: TestLookupHostCancel.
 #[test]
-fn a_look_up_that_is_given_up_is_gone() {
+fn dropped_lookup_is_cancelled() {
     run(async {
         for _ in 0..50 {
             let mut lookup: Pin<Box<dyn Future<Output = _>>> = Box::pin(lookup_host("netpoll-test.invalid"));
@@ -253,8 +253,8 @@ fn a_look_up_that_is_given_up_is_gone() {
 }
 
 #[test]
-fn a_shutdown_answers_what_it_drops() {
-    common::child("a_shutdown_answers_what_it_drops", || {
+fn shutdown_answers_pending_lookups() {
+    common::child("shutdown_answers_pending_lookups", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
         let (free, _blocker) = busy_look_up();
         let mut future = "localhost:1".to_socket_addrs();
@@ -271,13 +271,13 @@ fn a_shutdown_answers_what_it_drops() {
 }
 
 #[test]
-fn any_executor_will_do() {
+fn lookup_works_under_any_executor() {
     assert!(!common::park_on(lookup_host("localhost")).unwrap().is_empty());
     assert!(!smol::block_on(resolve("localhost:1")).unwrap().is_empty());
 }
 
 #[test]
-fn the_name_behind_an_address() {
+fn reverse_lookup_returns_name() {
     assert_eq!("localhost:80".host_and_port(), Some(("localhost", 80)));
     assert_eq!(("localhost", 81).host_and_port(), Some(("localhost", 81)));
     assert_eq!("localhost:82".to_owned().host_and_port(), Some(("localhost", 82)));
@@ -290,7 +290,7 @@ fn the_name_behind_an_address() {
 }
 
 #[test]
-fn an_own_implementation_resolves_as_it_likes() {
+fn custom_to_socket_addrs_is_used() {
     struct Table;
     impl ToSocketAddrs for Table {
         type Iter = std::vec::IntoIter<SocketAddr>;

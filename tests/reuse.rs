@@ -78,8 +78,8 @@ async fn reuse(rounds: u64) {
 }
 
 #[test]
-fn no_event_reaches_the_next_owner_of_a_number_or_slot() {
-    const NAME: &str = "no_event_reaches_the_next_owner_of_a_number_or_slot";
+fn no_event_reaches_next_owner_of_fd_or_slot() {
+    const NAME: &str = "no_event_reaches_next_owner_of_fd_or_slot";
     let reuses = std::env::var("NETPOLL_REUSES").map_or(100_000, |text| text.parse::<u64>().expect("a number"));
     let body = || {
         let begin = std::time::Instant::now();

@@ -24,7 +24,7 @@ fn spawned_tasks_run_and_return() {
 }
 
 #[test]
-fn sleeps_end_in_order_and_never_early() {
+fn sleeps_complete_in_order_and_never_early() {
     run(async {
         let start = Instant::now();
         let handles: Vec<_> = [30_u64, 10, 20]
@@ -44,7 +44,7 @@ fn sleeps_end_in_order_and_never_early() {
 }
 
 #[test]
-fn nested_block_on_does_not_stop_the_world() {
+fn nested_block_on_does_not_stop_other_tasks() {
     let count = Arc::new(AtomicUsize::new(0));
     run(async {
         let handles: Vec<_> = (0..16)
@@ -67,7 +67,7 @@ fn nested_block_on_does_not_stop_the_world() {
 }
 
 #[test]
-fn a_handle_that_is_dropped_lets_the_task_run_on() {
+fn dropped_join_handle_detaches_task() {
     let (done, wait) = std::sync::mpsc::channel();
     drop(task::spawn(async move { done.send(7) }));
     assert_eq!(wait.recv_timeout(common::BOUND), Ok(7));
@@ -87,8 +87,8 @@ fn spawn_blocking_runs_beside_tasks() {
 
 /// Go: TestNetpollBreak. A long poll is broken by whoever brings work, any number at once.
 #[test]
-fn a_long_poll_is_broken_by_concurrent_wake_ups() {
-    child("a_long_poll_is_broken_by_concurrent_wake_ups", || {
+fn concurrent_wakeups_interrupt_long_poll() {
+    child("concurrent_wakeups_interrupt_long_poll", || {
         rt::Builder::new().workers(1).start().unwrap();
         let _far = task::spawn(task::sleep(Duration::from_secs(3600)));
         for _ in 0..300 {
@@ -108,8 +108,8 @@ fn a_long_poll_is_broken_by_concurrent_wake_ups() {
 
 /// Go: TestNetpollWaiters.
 #[test]
-fn no_waiter_is_left_when_all_io_has_ended() {
-    child("no_waiter_is_left_when_all_io_has_ended", || {
+fn no_waiter_remains_after_io() {
+    child("no_waiter_remains_after_io", || {
         run(async {
             let pairs: Vec<_> = (0..50_u8)
                 .map(|n| {
@@ -142,9 +142,9 @@ fn no_waiter_is_left_when_all_io_has_ended() {
 
 /// Go: TestTimerFairness. A timer fires beside tasks that are always runnable.
 #[test]
-fn a_timer_fires_beside_tasks_that_never_rest() {
+fn timer_fires_beside_always_runnable_tasks() {
     for threads in ["1", "2"] {
-        common::child_with("a_timer_fires_beside_tasks_that_never_rest", &[("NETPOLL_THREADS", threads)], || {
+        common::child_with("timer_fires_beside_always_runnable_tasks", &[("NETPOLL_THREADS", threads)], || {
             run(async {
                 let spinners: Vec<_> = (0..4)
                     .map(|_| {
@@ -169,7 +169,7 @@ fn a_timer_fires_beside_tasks_that_never_rest() {
 
 /// Go: TestTimerModifiedEarlier.
 #[test]
-fn a_sleep_that_is_moved_earlier_ends_earlier() {
+fn sleep_reset_earlier_completes_earlier() {
     run(async {
         for round in 0..20 {
             let start = Instant::now();
@@ -187,7 +187,7 @@ fn a_sleep_that_is_moved_earlier_ends_earlier() {
 
 /// Go: TestAdjustTimers. Sleeps moved to and fro by many tasks: each ends, none early.
 #[test]
-fn sleeps_that_are_moved_all_the_time_end_on_time() {
+fn repeatedly_reset_sleeps_complete_on_time() {
     run(async {
         let tasks: Vec<_> = (0..50_u64)
             .map(|n| {
@@ -218,7 +218,7 @@ fn sleeps_that_are_moved_all_the_time_end_on_time() {
 
 /// A sleep polled on one thread and awaited on another, in every order of threads with and without processors.
 #[test]
-fn a_sleep_moves_between_threads() {
+fn sleep_moves_between_threads() {
     let _watchdog = Watchdog::new();
     for round in 0..50_u64 {
         let mut sleep = Sleep::new(Duration::from_millis(5 + round % 3));
@@ -239,7 +239,7 @@ fn a_sleep_moves_between_threads() {
 
 /// Timers armed while a worker sleeps in epoll, each earlier than all before.
 #[test]
-fn ever_earlier_timers_break_the_sleep() {
+fn earlier_timer_interrupts_poller_sleep() {
     let _watchdog = Watchdog::new();
     for _ in 0..10 {
         let sleeps: Vec<_> = (1..=20_u32)
@@ -252,8 +252,8 @@ fn ever_earlier_timers_break_the_sleep() {
 
 /// A thread is started for what a `block_on` leaves behind, and only then.
 #[test]
-fn a_block_on_that_leaves_nothing_behind_starts_no_thread() {
-    child("a_block_on_that_leaves_nothing_behind_starts_no_thread", || {
+fn block_on_without_tasks_starts_no_thread() {
+    child("block_on_without_tasks_starts_no_thread", || {
         let threads = || rt::metrics().worker_threads;
         assert_eq!((task::block_on(async { 7 }), threads()), (7, 0));
         let listener = task::block_on(common::listener());

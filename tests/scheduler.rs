@@ -25,8 +25,8 @@ const MS: Duration = Duration::from_millis(1);
 /// Of several threads in `block_on` one sleeps in epoll. When a thread of another make woke the future of one of the others, nobody
 /// watched over it: what that spawned before it blocked had no thread.
 #[test]
-fn a_root_future_that_was_woken_from_outside_is_watched_over() {
-    child("a_root_future_that_was_woken_from_outside_is_watched_over", || {
+fn root_future_woken_by_foreign_thread_is_monitored() {
+    child("root_future_woken_by_foreign_thread_is_monitored", || {
         rt::Builder::new().workers(4).start().unwrap();
         let threads: Vec<_> = (0..3)
             .map(|_| {
@@ -107,18 +107,18 @@ fn go_on_beside(busy: bool) {
 }
 
 #[test]
-fn others_go_on_beside_a_task_that_sleeps() {
-    child("others_go_on_beside_a_task_that_sleeps", || go_on_beside(false));
+fn other_tasks_run_beside_task_that_blocks() {
+    child("other_tasks_run_beside_task_that_blocks", || go_on_beside(false));
 }
 
 #[test]
-fn others_go_on_beside_a_task_that_loops() {
-    child("others_go_on_beside_a_task_that_loops", || go_on_beside(true));
+fn other_tasks_run_beside_task_that_spins() {
+    child("other_tasks_run_beside_task_that_spins", || go_on_beside(true));
 }
 
 #[test]
-fn many_blocked_tasks_bring_many_workers_within_the_bound() {
-    child("many_blocked_tasks_bring_many_workers_within_the_bound", || {
+fn blocked_tasks_add_workers_up_to_limit() {
+    child("blocked_tasks_add_workers_up_to_limit", || {
         rt::Builder::new().workers(2).spare_workers(10).start().unwrap();
         let (release, wait) = mpsc::channel::<()>();
         let wait = Arc::new(Mutex::new(wait));
@@ -146,8 +146,8 @@ fn many_blocked_tasks_bring_many_workers_within_the_bound() {
 }
 
 #[test]
-fn blocked_tasks_are_only_reported_if_so_wanted() {
-    child("blocked_tasks_are_only_reported_if_so_wanted", || {
+fn blocked_tasks_are_only_reported_when_configured() {
+    child("blocked_tasks_are_only_reported_when_configured", || {
         let named = Arc::new(AtomicBool::new(false));
         let builder = rt::Builder::new().blocked_tasks(BlockedPolicy::ReportOnly).on_blocked_task({
             let named = named.clone();
@@ -167,8 +167,8 @@ fn blocked_tasks_are_only_reported_if_so_wanted() {
 }
 
 #[test]
-fn blocked_tasks_are_left_alone_if_so_wanted() {
-    child("blocked_tasks_are_left_alone_if_so_wanted", || {
+fn blocked_tasks_are_ignored_when_configured() {
+    child("blocked_tasks_are_ignored_when_configured", || {
         let builder = rt::Builder::new()
             .blocked_tasks(BlockedPolicy::Off)
             .on_blocked_task(|task| eprintln!("unwanted report of {task:?}"));
@@ -185,8 +185,8 @@ fn blocked_tasks_are_left_alone_if_so_wanted() {
 
 /// A network waiter of another executor is served although all workers are blocked and none may be added.
 #[test]
-fn the_network_is_polled_beside_blocked_workers() {
-    child("the_network_is_polled_beside_blocked_workers", || {
+fn network_is_polled_beside_blocked_workers() {
+    child("network_is_polled_beside_blocked_workers", || {
         let (release, blocked) = with_blocked_worker(rt::Builder::new().blocked_tasks(BlockedPolicy::ReportOnly), true);
         let (client, server) = futures::executor::block_on(pair());
         let echo = thread::spawn(move || futures::executor::block_on(echo(&server)));
@@ -208,8 +208,8 @@ fn the_network_is_polled_beside_blocked_workers() {
 /// A few long tasks are worth a second thread, though they are fewer than the turns between two looks at the clock, and over before
 /// anybody would call them stuck.
 #[test]
-fn few_long_tasks_are_shared() {
-    child("few_long_tasks_are_shared", || {
+fn few_long_tasks_are_spread_over_workers() {
+    child("few_long_tasks_are_spread_over_workers", || {
         rt::Builder::new().workers(2).blocked_tasks(BlockedPolicy::Off).start().unwrap();
         run(async {
             for _ in 0..1000 {
@@ -235,8 +235,8 @@ fn few_long_tasks_are_shared() {
 /// The network is polled beside tasks that keep the thread busy with long turns, too few for a look at the clock every sixteenth: a
 /// round trip waits for a turn or two.
 #[test]
-fn long_turns_do_not_keep_the_network_waiting() {
-    child("long_turns_do_not_keep_the_network_waiting", || {
+fn long_turns_do_not_delay_network() {
+    child("long_turns_do_not_delay_network", || {
         rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
         let turns = Arc::new(AtomicUsize::new(0));
         let (client, _echo) = task::block_on(async {
@@ -286,7 +286,7 @@ async fn ready() -> (TcpStream, TcpStream) {
 
 /// A task whose socket is always ready yields; counted in operations between two of its turns.
 #[test]
-fn a_task_whose_socket_is_always_ready_yields() {
+fn always_ready_task_yields() {
     // Turn by turn, without any executor.
     let _watchdog = Watchdog::new();
     let (_client, server) = park_on(ready());
@@ -312,8 +312,8 @@ fn a_task_whose_socket_is_always_ready_yields() {
 }
 
 #[test]
-fn a_task_whose_socket_is_always_ready_leaves_turns_to_others() {
-    child("a_task_whose_socket_is_always_ready_leaves_turns_to_others", || {
+fn always_ready_task_leaves_turns_to_others() {
+    child("always_ready_task_leaves_turns_to_others", || {
         rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
         task::block_on(async {
             let (_client, server) = ready().await;
@@ -369,8 +369,8 @@ fn longest_wait(count: usize, rounds: usize) -> f64 {
 
 /// No cliff where a queue overflows: every task has its turn in every round.
 #[test]
-fn every_task_has_its_turn_at_any_number() {
-    child("every_task_has_its_turn_at_any_number", || {
+fn every_task_gets_a_turn_at_any_queue_length() {
+    child("every_task_gets_a_turn_at_any_queue_length", || {
         // On a loaded machine a worker without a CPU looks as if its task were stuck, and a helper upsets the order.
         rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
         for count in [2, 16, 255, 256, 257, 300, 1000, 5000] {
@@ -384,7 +384,7 @@ fn every_task_has_its_turn_at_any_number() {
 /// Several workers: a queue may be longer than another, and a thread without a CPU keeps a task for as long as the machine likes.
 /// Starvation is something else: all others are runnable until the last has had its turns.
 #[test]
-fn every_task_has_its_turn_on_several_workers() {
+fn every_task_gets_a_turn_on_several_workers() {
     for count in [257, 1000] {
         run(async {
             let behind = Arc::new(AtomicUsize::new(count));
@@ -411,8 +411,8 @@ fn every_task_has_its_turn_on_several_workers() {
 
 /// Two tasks that wake each other for ever do not keep a third from running.
 #[test]
-fn ping_pong_between_tasks_starves_nobody() {
-    child_with("ping_pong_between_tasks_starves_nobody", &[("NETPOLL_THREADS", "1")], || {
+fn ping_pong_starves_no_task() {
+    child_with("ping_pong_starves_no_task", &[("NETPOLL_THREADS", "1")], || {
         run(async {
             let (left, right) = (Arc::new(Mutex::new(None::<Waker>)), Arc::new(Mutex::new(None::<Waker>)));
             let player = |own: &Arc<Mutex<Option<Waker>>>, other: &Arc<Mutex<Option<Waker>>>| {
@@ -445,8 +445,8 @@ fn ping_pong_between_tasks_starves_nobody() {
 
 /// The thread that slept in epoll had the last processor, and was not woken.
 #[test]
-fn a_backlog_is_shared_with_the_thread_that_sleeps_in_epoll() {
-    child("a_backlog_is_shared_with_the_thread_that_sleeps_in_epoll", || {
+fn backlog_is_shared_with_thread_sleeping_in_epoll() {
+    child("backlog_is_shared_with_thread_sleeping_in_epoll", || {
         // Off: help that comes for a thread that seems to be blocked would be taken for this.
         let builder = rt::Builder::new().workers(2).block_on_runs_tasks(false);
         builder.blocked_tasks(BlockedPolicy::Off).start().unwrap();
@@ -483,8 +483,8 @@ fn a_backlog_is_shared_with_the_thread_that_sleeps_in_epoll() {
 }
 
 #[test]
-fn yield_now_lets_the_queued_go_first() {
-    child("yield_now_lets_the_queued_go_first", || {
+fn yield_now_runs_queued_tasks_first() {
+    child("yield_now_runs_queued_tasks_first", || {
         // Off: a helper for a worker that the machine has given no CPU would upset the order.
         rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
         // Spawned by a task, so that one worker has all of them queued before it runs the first.
@@ -570,7 +570,7 @@ task_local! {
 }
 
 #[test]
-fn locals_belong_to_their_task() {
+fn locals_are_per_task() {
     run(async {
         NUMBER.with(|number| number.set(7));
         let tasks: Vec<_> = (0..50)
@@ -607,7 +607,7 @@ impl Drop for Noted {
 
 /// It stayed until the last waker of the task was gone.
 #[test]
-fn a_local_value_goes_with_the_future_of_a_cancelled_task() {
+fn cancel_drops_task_locals_with_the_future() {
     task_local! {
         static NOTE: Noted = Noted;
     }
@@ -632,7 +632,7 @@ fn a_local_value_goes_with_the_future_of_a_cancelled_task() {
 
 /// Drops made the value anew for ever, and kept the thread.
 #[test]
-fn a_local_destructor_that_uses_its_own_key_ends() {
+fn task_local_destructor_using_its_key_terminates() {
     struct Reuses(mpsc::Sender<[bool; 3]>);
     impl Drop for Reuses {
         fn drop(&mut self) {
@@ -698,8 +698,9 @@ impl Drop for PanicOnDrop {
     }
 }
 
+/// Invariant 11.
 #[test]
-fn inv11_a_panic_stays_in_its_task() {
+fn panic_stays_in_its_task() {
     run(async {
         for round in 0..20 {
             let panics = task::spawn(async move {
@@ -726,8 +727,8 @@ fn inv11_a_panic_stays_in_its_task() {
 
 /// Its turn did not end: whoever got its processor next was taken for blocked.
 #[test]
-fn a_root_future_that_panicked_blocks_nobody() {
-    child("a_root_future_that_panicked_blocks_nobody", || {
+fn panicked_root_future_is_not_counted_as_blocked() {
+    child("panicked_root_future_is_not_counted_as_blocked", || {
         rt::Builder::new().workers(1).start().unwrap();
         // Printing it takes long enough for being found blocked.
         std::panic::set_hook(Box::new(|_| {}));
@@ -752,9 +753,10 @@ async fn catch<T>(mut handle: task::JoinHandle<T>) -> thread::Result<T> {
     .await
 }
 
+/// Invariant 11.
 #[test]
-fn inv11_destructors_that_panic_do_not_take_the_worker() {
-    child("inv11_destructors_that_panic_do_not_take_the_worker", || {
+fn panicking_destructor_does_not_end_worker() {
+    child("panicking_destructor_does_not_end_worker", || {
         rt::Builder::new().workers(1).start().unwrap();
         for _ in 0..10 {
             // The future's, when it ends, when it is cancelled and when it panics; the output's.
@@ -785,13 +787,14 @@ fn inv11_destructors_that_panic_do_not_take_the_worker() {
     });
 }
 
+/// Invariant 11.
 /// It ended the process: the value was dropped with the task's memory, where `async-task` bears no panic.
 #[test]
-fn inv11_a_local_value_that_panics_when_it_is_dropped() {
+fn panicking_task_local_drop_is_contained() {
     task_local! {
         static BOMB: PanicOnDrop = PanicOnDrop;
     }
-    child("inv11_a_local_value_that_panics_when_it_is_dropped", || {
+    child("panicking_task_local_drop_is_contained", || {
         rt::Builder::new().workers(1).start().unwrap();
         let light = || BOMB.with(|_| ());
         park_on(task::spawn(async move { light() }));
@@ -821,7 +824,7 @@ fn inv11_a_local_value_that_panics_when_it_is_dropped() {
 
 /// Each was leaked: a program whose tasks panic in destructors grew without bound.
 #[test]
-fn what_a_panicking_destructor_throws_is_not_leaked() {
+fn panicking_destructor_payload_is_freed() {
     struct Throws(Arc<()>);
     impl Drop for Throws {
         fn drop(&mut self) {
@@ -855,8 +858,9 @@ impl Wake for PanickingWaker {
     fn wake_by_ref(self: &Arc<Self>) {}
 }
 
+/// Invariant 11.
 #[test]
-fn inv11_a_waker_that_panics_keeps_nobody_from_being_woken() {
+fn panicking_waker_does_not_stop_other_wakeups() {
     let _watchdog = Watchdog::new();
     let waker = Waker::from(Arc::new(PanickingWaker));
     let mut bad = Context::from_waker(&waker);
@@ -903,8 +907,8 @@ fn inv11_a_waker_that_panics_keeps_nobody_from_being_woken() {
 // ---- blocking calls ----
 
 #[test]
-fn blocking_calls_keep_to_their_bound() {
-    child("blocking_calls_keep_to_their_bound", || {
+fn blocking_threads_stay_within_limit() {
+    child("blocking_threads_stay_within_limit", || {
         rt::Builder::new().workers(1).blocking_threads(3).start().unwrap();
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let calls: Vec<_> = (0..30)
@@ -947,7 +951,7 @@ fn blocking_calls_keep_to_their_bound() {
 }
 
 #[test]
-fn a_blocking_call_may_block_on() {
+fn blocking_call_may_use_block_on() {
     run(async {
         let calls: Vec<_> = (0..20_u64)
             .map(|n| {

@@ -56,7 +56,7 @@ async fn read_all(from: TcpStream) -> Vec<u8> {
 }
 
 #[test]
-fn buffers_of_any_size_arrive_and_come_back() {
+fn buffers_of_any_size_are_sent_and_returned() {
     run(async {
         let (to, from) = zerocopy_pair().await;
         let reader = task::spawn(read_all(from));
@@ -78,7 +78,7 @@ fn buffers_of_any_size_arrive_and_come_back() {
 }
 
 #[test]
-fn without_the_option_the_bytes_are_copied() {
+fn without_so_zerocopy_data_is_copied() {
     run(async {
         let (to, from) = pair().await;
         let sent = to.send_zerocopy(pattern(100_000)).await.unwrap();
@@ -95,7 +95,7 @@ fn without_the_option_the_bytes_are_copied() {
 
 /// Each finds the others' completions too.
 #[test]
-fn any_number_send_at_once_and_do_not_interleave() {
+fn concurrent_zerocopy_sends_do_not_interleave() {
     run(async {
         let (to, from) = zerocopy_pair().await;
         let senders: Vec<_> = (0..8u8)
@@ -123,7 +123,7 @@ fn any_number_send_at_once_and_do_not_interleave() {
 
 /// A completion makes an edge that says EPOLLERR only. Go's readers take it for "not pollable".
 #[test]
-fn completions_are_no_news_for_who_reads_or_waits() {
+fn completions_do_not_wake_readers_as_ready() {
     run(async {
         let (to, from) = zerocopy_pair().await;
         let mut buf = [0; 8];
@@ -179,7 +179,7 @@ async fn abandon(to: &TcpStream, freed: &Arc<AtomicUsize>) -> usize {
 }
 
 #[test]
-fn a_dropped_send_leaves_its_buffer_to_the_socket_until_it_is_acknowledged() {
+fn dropped_send_keeps_buffer_until_acknowledged() {
     run(async {
         let freed = Arc::new(AtomicUsize::new(0));
         let (to, from) = zerocopy_pair().await;
@@ -205,7 +205,7 @@ fn a_dropped_send_leaves_its_buffer_to_the_socket_until_it_is_acknowledged() {
 }
 
 #[test]
-fn closing_before_the_kernel_is_done_resets_the_connection() {
+fn close_before_completion_resets_connection() {
     run(async {
         let freed = Arc::new(AtomicUsize::new(0));
         let (to, from) = zerocopy_pair().await;
@@ -230,8 +230,8 @@ fn closing_before_the_kernel_is_done_resets_the_connection() {
 
 /// With SO_LINGER the kernel went on after the close, and sent whatever the freed memory had become.
 #[test]
-fn a_linger_that_was_set_does_not_keep_the_kernel_reading_freed_memory() {
-    child("a_linger_that_was_set_does_not_keep_the_kernel_reading_freed_memory", || {
+fn linger_does_not_expose_freed_memory() {
+    child("linger_does_not_expose_freed_memory", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
         let ((begun, wait), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());
         // Whoever closes by the pool waits for this.
@@ -265,7 +265,7 @@ fn a_linger_that_was_set_does_not_keep_the_kernel_reading_freed_memory() {
 
 /// The connection is not reset, since the duplicate may need it.
 #[test]
-fn a_duplicate_does_not_keep_the_kernel_reading_freed_memory() {
+fn duplicate_does_not_expose_freed_memory() {
     run(async {
         let freed = Arc::new(AtomicUsize::new(0));
         let (to, from) = zerocopy_pair().await;
@@ -315,7 +315,7 @@ fn adopted_pair() -> (std::net::TcpStream, TcpStream, TcpStream) {
 
 /// The socket outlived its stream, and the kernel went on sending from memory that had been freed.
 #[test]
-fn memory_of_dropped_sends_is_not_sent_by_a_duplicate_of_an_adopted_stream() {
+fn duplicate_of_adopted_stream_sends_no_freed_memory() {
     run(async {
         let (duplicate, to, from) = adopted_pair();
         to.set_zerocopy(true).unwrap();
@@ -341,7 +341,7 @@ fn memory_of_dropped_sends_is_not_sent_by_a_duplicate_of_an_adopted_stream() {
 
 /// Both counted the calls of one socket from 0, and each took the other's completions for its own.
 #[test]
-fn two_streams_of_one_socket_do_not_free_each_others_buffers() {
+fn streams_sharing_a_socket_do_not_free_each_others_buffers() {
     run(async {
         let (duplicate, one, from) = adopted_pair();
         let other = TcpStream::from(duplicate);
@@ -373,8 +373,8 @@ fn two_streams_of_one_socket_do_not_free_each_others_buffers() {
 
 /// A child between fork and exec has every socket, so the close was not the socket's. This one never gets to its exec.
 #[test]
-fn a_child_before_its_exec_does_not_keep_the_kernel_reading_freed_memory() {
-    child("a_child_before_its_exec_does_not_keep_the_kernel_reading_freed_memory", || {
+fn child_before_exec_does_not_expose_freed_memory() {
+    child("child_before_exec_does_not_expose_freed_memory", || {
         run(async {
             for explicit in [false, true] {
                 let freed = Arc::new(AtomicUsize::new(0));
@@ -413,7 +413,7 @@ fn a_child_before_its_exec_does_not_keep_the_kernel_reading_freed_memory() {
 
 /// The close looked for sends under way before the first call was made, and did not reset the connection.
 #[test]
-fn a_close_beside_the_first_call_leaves_no_freed_memory_to_the_kernel() {
+fn close_during_first_send_does_not_expose_freed_memory() {
     run(async {
         for round in 0..300 {
             let (to, from) = zerocopy_pair().await;
@@ -448,7 +448,7 @@ fn a_close_beside_the_first_call_leaves_no_freed_memory_to_the_kernel() {
 
 /// Nobody will hear when the new owner's socket is done.
 #[test]
-fn a_socket_given_away_keeps_the_buffer_for_ever() {
+fn converted_socket_leaks_pending_buffer() {
     run(async {
         let freed = Arc::new(AtomicUsize::new(0));
         let (to, from) = zerocopy_pair().await;
@@ -464,7 +464,7 @@ fn a_socket_given_away_keeps_the_buffer_for_ever() {
 }
 
 #[test]
-fn a_deadline_and_a_dead_peer_end_it() {
+fn deadline_and_dead_peer_end_zerocopy_send() {
     run(async {
         let freed = Arc::new(AtomicUsize::new(0));
         let (to, from) = zerocopy_pair().await;
@@ -494,7 +494,7 @@ fn a_deadline_and_a_dead_peer_end_it() {
 
 /// Under an executor of another make, with a future that is never polled again after it was woken.
 #[test]
-fn futures_are_send_unpin_and_may_be_forgotten() {
+fn zerocopy_futures_are_send_unpin_and_forgettable() {
     fn check<T: Send + Unpin>(future: T) -> T {
         future
     }

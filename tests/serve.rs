@@ -53,7 +53,7 @@ where
 }
 
 #[test]
-fn every_kind_of_connection_is_a_conn() {
+fn every_connection_type_implements_conn() {
     async fn check<C: Conn>(client: C, server: C) {
         let serving = task::spawn(echo(server));
         for _ in 0..3 {
@@ -84,7 +84,7 @@ fn every_kind_of_connection_is_a_conn() {
 }
 
 #[test]
-fn connections_are_served_until_the_listener_is_closed() {
+fn connections_are_served_until_close() {
     async fn check<L: Listener, C: Conn>(listener: L, connect: impl AsyncFn() -> C) {
         let listener = Arc::new(listener);
         let (stop, stopped) = oneshot::channel::<()>();
@@ -122,7 +122,7 @@ fn connections_are_served_until_the_listener_is_closed() {
 }
 
 #[test]
-fn requests_under_way_and_in_the_queue_are_answered() {
+fn active_and_queued_requests_are_answered() {
     run(async {
         let (release, released) = oneshot::channel::<()>();
         let released = futures::FutureExt::shared(released);
@@ -165,7 +165,7 @@ fn requests_under_way_and_in_the_queue_are_answered() {
 }
 
 #[test]
-fn connections_that_do_not_end_are_closed_and_named() {
+fn drain_timeout_closes_and_reports_connections() {
     run(async {
         let (addr, stop, server) = server(echo, Duration::from_millis(30)).await;
         let client = TcpStream::connect(addr).await.unwrap();
@@ -185,7 +185,7 @@ fn connections_that_do_not_end_are_closed_and_named() {
 }
 
 #[test]
-fn a_handler_that_ignores_the_close_is_cancelled() {
+fn handler_that_ignores_close_is_cancelled() {
     struct Gone(Arc<AtomicUsize>);
     impl Drop for Gone {
         fn drop(&mut self) {
@@ -219,7 +219,7 @@ fn a_handler_that_ignores_the_close_is_cancelled() {
 }
 
 #[test]
-fn a_hook_tells_handlers_that_the_server_stops() {
+fn stop_hook_informs_handlers() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -237,7 +237,7 @@ fn a_hook_tells_handlers_that_the_server_stops() {
 }
 
 #[test]
-fn a_panic_ends_one_connection() {
+fn handler_panic_ends_one_connection() {
     run(async {
         let handler = |stream: TcpStream| async move {
             let mut order = [0; 1];

@@ -30,7 +30,7 @@ async fn until_set(flag: &AtomicBool) {
 }
 
 #[test]
-fn an_edge_goes_on_to_the_owner_of_the_lock() {
+fn edge_is_passed_to_lock_owner() {
     task::block_on(io::timeout(Duration::from_secs(180), async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let ours = TcpStream::connect(listener.local_addr()?).await?;

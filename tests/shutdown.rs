@@ -65,8 +65,8 @@ fn thousand_tasks(dropped: &Arc<AtomicUsize>) -> Vec<TcpStream> {
 }
 
 #[test]
-fn a_runtime_with_a_thousand_tasks_ends() {
-    child("a_runtime_with_a_thousand_tasks_ends", || {
+fn runtime_with_thousand_tasks_shuts_down() {
+    child("runtime_with_thousand_tasks_shuts_down", || {
         let (fds, threads) = (fd_count(), thread_count());
         let dropped = Arc::new(AtomicUsize::new(0));
         for round in 1..=5 {
@@ -96,8 +96,8 @@ fn a_runtime_with_a_thousand_tasks_ends() {
 }
 
 #[test]
-fn descriptors_and_threads_are_back_to_before_fifty_times() {
-    child("descriptors_and_threads_are_back_to_before_fifty_times", || {
+fn fifty_restarts_leak_no_descriptors_or_threads() {
+    child("fifty_restarts_leak_no_descriptors_or_threads", || {
         let (fds, threads) = (fd_count(), thread_count());
         for round in 0..50 {
             rt::Builder::new().workers(1 + round % 3).start().unwrap();
@@ -120,8 +120,8 @@ fn descriptors_and_threads_are_back_to_before_fifty_times() {
 }
 
 #[test]
-fn shutting_down_what_does_not_run_is_no_error() {
-    child("shutting_down_what_does_not_run_is_no_error", || {
+fn shutdown_without_runtime_succeeds() {
+    child("shutdown_without_runtime_succeeds", || {
         let threads = thread_count();
         rt::shutdown(Duration::ZERO).unwrap();
         rt::shutdown(LONG).unwrap();
@@ -134,7 +134,7 @@ fn shutting_down_what_does_not_run_is_no_error() {
 }
 
 #[test]
-fn it_is_refused_inside_the_runtime() {
+fn shutdown_inside_runtime_is_rejected() {
     let _watchdog = Watchdog::new();
     let refused = |result: Result<(), rt::StillRunning>| {
         let still = result.unwrap_err();
@@ -152,8 +152,8 @@ fn it_is_refused_inside_the_runtime() {
 }
 
 #[test]
-fn a_waiter_of_another_executor_gets_the_error() {
-    child("a_waiter_of_another_executor_gets_the_error", || {
+fn waiter_of_another_executor_gets_shutdown_error() {
+    child("waiter_of_another_executor_gets_shutdown_error", || {
         let (client, server) = park_on(pair());
         let reader = thread::spawn({
             let client = client.clone();
@@ -191,8 +191,8 @@ fn a_waiter_of_another_executor_gets_the_error() {
 }
 
 #[test]
-fn block_on_in_another_thread_goes_on() {
-    child("block_on_in_another_thread_goes_on", || {
+fn block_on_in_another_thread_survives_shutdown() {
+    child("block_on_in_another_thread_survives_shutdown", || {
         let (client, _server) = park_on(pair());
         let (begun, wait) = mpsc::channel();
         let other = thread::spawn(move || {
@@ -210,8 +210,8 @@ fn block_on_in_another_thread_goes_on() {
 
 /// A sleep is not the runtime's: it looks at the clock again, and starts a runtime if it has to wait on.
 #[test]
-fn a_sleep_of_another_executor_outlives_the_runtime() {
-    child("a_sleep_of_another_executor_outlives_the_runtime", || {
+fn sleep_of_another_executor_outlives_runtime() {
+    child("sleep_of_another_executor_outlives_runtime", || {
         for _ in 0..10 {
             let start = Instant::now();
             let sleepers: Vec<_> = (0..4)
@@ -239,8 +239,8 @@ fn a_sleep_of_another_executor_outlives_the_runtime() {
 }
 
 #[test]
-fn deadlines_set_before_a_shutdown_hold_after_it() {
-    child("deadlines_set_before_a_shutdown_hold_after_it", || {
+fn deadlines_survive_shutdown() {
+    child("deadlines_survive_shutdown", || {
         let (client, server) = park_on(pair());
         let deadline = Instant::now() + Duration::from_millis(300);
         client.set_read_deadline(deadline).unwrap();
@@ -265,8 +265,8 @@ fn deadlines_set_before_a_shutdown_hold_after_it() {
 
 /// A deadline of before the shutdown stays in its heap, so the new timer was not the first there, and nobody came to wait for it.
 #[test]
-fn timers_armed_after_a_restart_fire() {
-    child("timers_armed_after_a_restart_fire", || {
+fn timers_fire_after_restart() {
+    child("timers_fire_after_restart", || {
         // Under an executor of another make, where nothing else brings a thread.
         let (client, _server) = park_on(pair());
         for wait in [
@@ -301,8 +301,8 @@ fn timers_armed_after_a_restart_fire() {
 
 /// It was woken while the runtime ended, looked at its clock, and waited on where nothing ran timers any more.
 #[test]
-fn a_deadline_that_waits_through_a_shutdown_fires() {
-    child("a_deadline_that_waits_through_a_shutdown_fires", || {
+fn waiting_deadline_fires_after_shutdown() {
+    child("waiting_deadline_fires_after_shutdown", || {
         for round in 0..20 {
             let (end, _other) = netpoll::net::pipe().unwrap();
             let start = Instant::now();
@@ -325,8 +325,8 @@ fn a_deadline_that_waits_through_a_shutdown_fires() {
 }
 
 #[test]
-fn a_stuck_task_is_named_and_the_next_runtime_works_beside_it() {
-    let text = child_with("a_stuck_task_is_named_and_the_next_runtime_works_beside_it", &[], || {
+fn stuck_task_is_reported_and_next_runtime_works() {
+    let text = child_with("stuck_task_is_reported_and_next_runtime_works", &[], || {
         for policy in [rt::BlockedPolicy::AddWorkers, rt::BlockedPolicy::ReportOnly, rt::BlockedPolicy::Off] {
             rt::Builder::new().workers(1).spare_workers(2).blocked_tasks(policy).start().unwrap();
             let (release, wait) = mpsc::channel::<()>();
@@ -380,8 +380,8 @@ fn a_stuck_task_is_named_and_the_next_runtime_works_beside_it() {
 
 /// Sysmon and the blocking pool of the next runtime do not rely on threads of the last that are about to end.
 #[test]
-fn a_start_close_behind_a_shutdown_without_time_is_whole() {
-    child("a_start_close_behind_a_shutdown_without_time_is_whole", || {
+fn start_right_after_zero_timeout_shutdown_works() {
+    child("start_right_after_zero_timeout_shutdown_works", || {
         for _ in 0..100 {
             rt::Builder::new().workers(1).start().unwrap();
             // A blocking thread that rests, a worker that sleeps, a sysmon that ticks.
@@ -402,8 +402,8 @@ fn a_start_close_behind_a_shutdown_without_time_is_whole() {
 }
 
 #[test]
-fn handles_of_dropped_tasks_say_so() {
-    child("handles_of_dropped_tasks_say_so", || {
+fn join_handles_of_dropped_tasks_report_it() {
+    child("join_handles_of_dropped_tasks_report_it", || {
         let sleeper = || task::spawn(task::sleep(Duration::from_secs(3600)));
         let (cancelled, awaited) = (sleeper(), sleeper());
         let done = task::spawn(async { 9 });
@@ -417,8 +417,8 @@ fn handles_of_dropped_tasks_say_so() {
 }
 
 #[test]
-fn destructors_may_use_the_runtime_while_it_ends() {
-    child("destructors_may_use_the_runtime_while_it_ends", || {
+fn destructors_may_use_runtime_during_shutdown() {
+    child("destructors_may_use_runtime_during_shutdown", || {
         struct Busy(Option<TcpStream>, Arc<AtomicBool>);
         impl Drop for Busy {
             fn drop(&mut self) {
@@ -455,8 +455,8 @@ fn destructors_may_use_the_runtime_while_it_ends() {
 }
 
 #[test]
-fn listeners_and_streams_survive() {
-    child("listeners_and_streams_survive", || {
+fn sockets_survive_shutdown() {
+    child("sockets_survive_shutdown", || {
         let listener = park_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let addr = listener.local_addr().unwrap();
         let client = park_on(TcpStream::connect(addr)).unwrap();
@@ -487,8 +487,8 @@ fn listeners_and_streams_survive() {
 /// A task that is in the middle of its turn when the runtime ends, and awaits one that was dropped: it is dropped as well, and does
 /// not panic.
 #[test]
-fn who_awaits_a_dropped_task_is_dropped_in_silence() {
-    child("who_awaits_a_dropped_task_is_dropped_in_silence", || {
+fn task_awaiting_dropped_task_ends_without_panic_message() {
+    child("task_awaiting_dropped_task_ends_without_panic_message", || {
         let panics = Arc::new(AtomicUsize::new(0));
         let counted = panics.clone();
         std::panic::set_hook(Box::new(move |_| {
@@ -519,8 +519,8 @@ fn who_awaits_a_dropped_task_is_dropped_in_silence() {
 
 /// It ended the runtime but for the thread that it was called on, for which it waited.
 #[test]
-fn it_is_refused_in_a_report_of_a_blocked_task() {
-    child("it_is_refused_in_a_report_of_a_blocked_task", || {
+fn shutdown_in_blocked_task_report_is_rejected() {
+    child("shutdown_in_blocked_task_report_is_rejected", || {
         let (send, receive) = mpsc::channel();
         let report = move |_: &rt::BlockedTask| drop(send.send(rt::shutdown(Duration::from_millis(10))));
         rt::Builder::new().workers(1).on_blocked_task(report).start().unwrap();
@@ -536,8 +536,8 @@ fn it_is_refused_in_a_report_of_a_blocked_task() {
 
 /// It never ended: the call that closes was queued behind another, and went with the queue.
 #[test]
-fn a_lingering_close_that_the_pool_has_not_come_to_ends() {
-    child("a_lingering_close_that_the_pool_has_not_come_to_ends", || {
+fn queued_lingering_close_completes_at_shutdown() {
+    child("queued_lingering_close_completes_at_shutdown", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
         let (client, server) = park_on(pair());
         let ((begun, wait), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());
@@ -558,8 +558,8 @@ fn a_lingering_close_that_the_pool_has_not_come_to_ends() {
 
 /// A task that a shutdown left behind on its thread wakes and spawns tasks of the next runtime: they run there.
 #[test]
-fn a_thread_of_the_last_runtime_schedules_tasks_of_the_next() {
-    child("a_thread_of_the_last_runtime_schedules_tasks_of_the_next", || {
+fn thread_of_previous_runtime_schedules_on_next() {
+    child("thread_of_previous_runtime_schedules_on_next", || {
         for workers in [1, 4] {
             for _ in 0..5 {
                 rt::Builder::new().workers(workers).start().unwrap();
@@ -591,9 +591,9 @@ fn a_thread_of_the_last_runtime_schedules_tasks_of_the_next() {
 
 /// A root future that sees the runtime end and start within one turn.
 #[test]
-fn a_root_future_outlives_a_shutdown_within_its_turn() {
+fn root_future_outlives_shutdown_in_its_turn() {
     for runs_tasks in [false, true] {
-        child_with("a_root_future_outlives_a_shutdown_within_its_turn", &[], || {
+        child_with("root_future_outlives_shutdown_in_its_turn", &[], || {
             for _ in 0..20 {
                 rt::Builder::new().workers(1).block_on_runs_tasks(runs_tasks).start().unwrap();
                 task::block_on(async {
@@ -610,9 +610,9 @@ fn a_root_future_outlives_a_shutdown_within_its_turn() {
 
 /// A task in its turn on the thread of a `block_on`, also inside a nested call, is waited for.
 #[test]
-fn shutdown_waits_for_a_task_on_the_thread_of_block_on() {
+fn shutdown_waits_for_task_on_block_on_thread() {
     for nested in [false, true] {
-        child_with("shutdown_waits_for_a_task_on_the_thread_of_block_on", &[], || {
+        child_with("shutdown_waits_for_task_on_block_on_thread", &[], || {
             rt::Builder::new().workers(1).block_on_runs_tasks(true).start().unwrap();
             thread::spawn(|| task::block_on(std::future::pending::<()>()));
             let (begun, begins) = mpsc::channel();

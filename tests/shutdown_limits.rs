@@ -54,8 +54,8 @@ fn with_workers(name: &str, body: impl Fn()) {
 
 /// Each kept the shutdown from returning: it ran on its thread.
 #[test]
-fn destructors_that_wait_for_the_runtime_end() {
-    with_workers("destructors_that_wait_for_the_runtime_end", || {
+fn destructors_that_wait_for_runtime_complete() {
+    with_workers("destructors_that_wait_for_runtime_complete", || {
         let done = Arc::new(AtomicUsize::new(0));
         let uses: [fn(); 10] = [
             || task::block_on(task::sleep(Duration::from_millis(10))),
@@ -97,8 +97,8 @@ fn destructors_that_wait_for_the_runtime_end() {
 }
 
 #[test]
-fn a_destructor_that_never_returns_is_left_behind() {
-    with_workers("a_destructor_that_never_returns_is_left_behind", || {
+fn shutdown_abandons_destructor_that_never_returns() {
+    with_workers("shutdown_abandons_destructor_that_never_returns", || {
         let (release, held) = mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(held));
         let dropped = Arc::new(AtomicUsize::new(0));
@@ -123,8 +123,8 @@ fn a_destructor_that_never_returns_is_left_behind() {
 }
 
 #[test]
-fn a_destructor_may_lock_what_the_caller_holds() {
-    with_workers("a_destructor_may_lock_what_the_caller_holds", || {
+fn destructor_may_lock_mutex_of_caller() {
+    with_workers("destructor_may_lock_mutex_of_caller", || {
         let lock = Arc::new(Mutex::new(0));
         let own = lock.clone();
         waits_and_then(move || *own.lock().unwrap() += 1);
@@ -137,13 +137,13 @@ fn a_destructor_may_lock_what_the_caller_holds() {
 
 /// Of a thread that had returned it waited for the thread-local destructors, without a limit.
 #[test]
-fn thread_local_destructors_of_workers_are_waited_for_within_the_time() {
+fn shutdown_waits_for_thread_local_destructors() {
     type Kept = OnDrop<Box<dyn FnMut()>>;
     thread_local!(static LOCAL: RefCell<Option<Kept>> = const { RefCell::new(None) });
     fn keep(f: impl FnMut() + 'static) {
         LOCAL.set(Some(OnDrop(Box::new(f))));
     }
-    with_workers("thread_local_destructors_of_workers_are_waited_for_within_the_time", || {
+    with_workers("shutdown_waits_for_thread_local_destructors", || {
         let done = Arc::new(AtomicUsize::new(0));
         let count = |done: &Arc<AtomicUsize>| {
             let done = done.clone();
@@ -202,9 +202,9 @@ fn awaits(receive: oneshot::Receiver<()>, send: oneshot::Sender<()>) {
 
 /// The drop of a task wakes the next, whose drop wakes the next: within each other they overflowed the stack.
 #[test]
-fn chains_of_tasks_are_dropped_in_a_row() {
+fn task_chains_are_dropped_iteratively() {
     const COUNT: usize = 50_000;
-    with_workers("chains_of_tasks_are_dropped_in_a_row", || {
+    with_workers("task_chains_are_dropped_iteratively", || {
         let alive = || rt::metrics().tasks_alive as usize;
         let all_wait = || eventually("all wait", || WAITING.load(Ordering::SeqCst) == COUNT);
         // By handles.
@@ -249,8 +249,8 @@ fn chains_of_tasks_are_dropped_in_a_row() {
 
 /// A destructor that waits until another task is dropped, which is dropped within.
 #[test]
-fn a_destructor_may_wait_for_the_drop_of_another_task() {
-    with_workers("a_destructor_may_wait_for_the_drop_of_another_task", || {
+fn destructor_may_wait_for_another_task_drop() {
+    with_workers("destructor_may_wait_for_another_task_drop", || {
         for _ in 0..20 {
             let mut inner = Some(task::spawn(async {
                 let _guard = OnDrop(|| task::block_on(task::sleep(Duration::from_millis(1))));
@@ -265,14 +265,14 @@ fn a_destructor_may_wait_for_the_drop_of_another_task() {
 
 /// A waker is user code as well.
 #[test]
-fn a_waker_that_blocks_holds_up_neither_the_shutdown_nor_other_waiters() {
+fn blocking_waker_delays_no_shutdown_or_waiter() {
     struct Blocks(Mutex<mpsc::Receiver<()>>);
     impl Wake for Blocks {
         fn wake(self: Arc<Self>) {
             assert!(self.0.lock().unwrap().recv().is_err());
         }
     }
-    with_workers("a_waker_that_blocks_holds_up_neither_the_shutdown_nor_other_waiters", || {
+    with_workers("blocking_waker_delays_no_shutdown_or_waiter", || {
         let (release, held) = mpsc::channel::<()>();
         let waker = Waker::from(Arc::new(Blocks(Mutex::new(held))));
         let (client, _server) = park_on(pair());
@@ -293,7 +293,7 @@ fn a_waker_that_blocks_holds_up_neither_the_shutdown_nor_other_waiters() {
 
 /// What such a waker does when the shutdown has given up is done.
 #[test]
-fn a_task_that_is_woken_when_the_shutdown_has_given_up_is_dropped() {
+fn task_woken_after_shutdown_timeout_is_dropped() {
     struct WakesLate(Mutex<mpsc::Receiver<()>>, Mutex<Option<Waker>>);
     impl Wake for WakesLate {
         fn wake(self: Arc<Self>) {
@@ -302,7 +302,7 @@ fn a_task_that_is_woken_when_the_shutdown_has_given_up_is_dropped() {
             waker.unwrap().wake();
         }
     }
-    with_workers("a_task_that_is_woken_when_the_shutdown_has_given_up_is_dropped", || {
+    with_workers("task_woken_after_shutdown_timeout_is_dropped", || {
         let (send, receive) = mpsc::channel();
         drop(task::spawn(poll_fn(move |cx| {
             send.send(cx.waker().clone()).unwrap();
@@ -320,8 +320,8 @@ fn a_task_that_is_woken_when_the_shutdown_has_given_up_is_dropped() {
 }
 
 #[test]
-fn a_second_shutdown_waits_within_its_own_time() {
-    with_workers("a_second_shutdown_waits_within_its_own_time", || {
+fn second_shutdown_uses_its_own_timeout() {
+    with_workers("second_shutdown_uses_its_own_timeout", || {
         let (release, held) = mpsc::channel::<()>();
         waits_and_then(move || assert!(held.recv().is_err()));
         let first = thread::spawn(|| rt::shutdown(LONG));
@@ -351,8 +351,8 @@ fn park_poll((client, _server): (netpoll::net::TcpStream, netpoll::net::TcpStrea
 
 /// A start beside a shutdown waits for its end.
 #[test]
-fn a_start_waits_for_the_shutdown() {
-    with_workers("a_start_waits_for_the_shutdown", || {
+fn start_waits_for_shutdown() {
+    with_workers("start_waits_for_shutdown", || {
         let (release, held) = mpsc::channel::<()>();
         waits_and_then(move || assert!(held.recv().is_err()));
         let first = thread::spawn(|| rt::shutdown(SHORT));

@@ -16,8 +16,8 @@ fn raise(kind: SignalKind) {
 }
 
 #[test]
-fn every_listener_gets_each_signal() {
-    child("every_listener_gets_each_signal", || {
+fn every_listener_receives_each_signal() {
+    child("every_listener_receives_each_signal", || {
         run(async {
             let mut listeners: Vec<_> = (0..3).map(|_| Signal::new(SignalKind::USER_DEFINED1).unwrap()).collect();
             let mut other = Signal::new(SignalKind::USER_DEFINED2).unwrap();
@@ -38,8 +38,8 @@ fn every_listener_gets_each_signal() {
 }
 
 #[test]
-fn signals_before_a_receive_are_merged_and_none_is_lost() {
-    child("signals_before_a_receive_are_merged_and_none_is_lost", || {
+fn pending_signals_merge_without_loss() {
+    child("pending_signals_merge_without_loss", || {
         run(async {
             let mut signal = Signal::new(SignalKind::HANGUP).unwrap();
             (0..10_000).for_each(|_| raise(SignalKind::HANGUP));
@@ -55,8 +55,8 @@ fn signals_before_a_receive_are_merged_and_none_is_lost() {
 }
 
 #[test]
-fn a_waiting_listener_is_woken_and_outlives_the_runtime() {
-    child("a_waiting_listener_is_woken_and_outlives_the_runtime", || {
+fn waiting_signal_listener_outlives_runtime() {
+    child("waiting_signal_listener_outlives_runtime", || {
         let mut signal = Signal::new(SignalKind::USER_DEFINED1).unwrap();
         for _ in 0..3 {
             let waiting = task::spawn(async move {
@@ -72,8 +72,8 @@ fn a_waiting_listener_is_woken_and_outlives_the_runtime() {
 }
 
 #[test]
-fn ctrl_c_and_termination_say_what_came() {
-    child("ctrl_c_and_termination_say_what_came", || {
+fn ctrl_c_and_termination_report_the_signal() {
+    child("ctrl_c_and_termination_report_the_signal", || {
         run(async {
             for kind in [SignalKind::TERMINATE, SignalKind::INTERRUPT] {
                 let mut waiting = Box::pin(termination());
@@ -90,8 +90,8 @@ fn ctrl_c_and_termination_say_what_came() {
 }
 
 #[test]
-fn children_start_with_the_default_action() {
-    child("children_start_with_the_default_action", || {
+fn child_processes_have_default_signal_action() {
+    child("child_processes_have_default_signal_action", || {
         let _signal = Signal::new(SignalKind::TERMINATE).unwrap();
         let status = Command::new("sh").args(["-c", "kill -TERM $$; exit 0"]).status().unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(SignalKind::TERMINATE.as_raw()));
@@ -99,7 +99,7 @@ fn children_start_with_the_default_action() {
 }
 
 #[test]
-fn what_cannot_be_received_is_refused() {
+fn uncatchable_signals_are_rejected() {
     for (signal, text) in
         [(9, "signal 9 cannot be received"), (11, "signal 11 cannot be received"), (-1, ""), (4000, "")]
     {

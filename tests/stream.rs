@@ -47,7 +47,7 @@ fn poll<S: Stream + Unpin>(stream: &mut S) -> Poll<Option<S::Item>> {
 }
 
 #[test]
-fn sources() {
+fn stream_sources_yield_their_items() {
     block_on(async {
         assert_eq!(stream::empty::<u8>().next().await, None);
         assert_eq!(stream::once(1).collect::<Vec<_>>().await, [1]);
@@ -73,7 +73,7 @@ fn sources() {
 }
 
 #[test]
-fn what_network_programs_use() {
+fn common_stream_adapters_work() {
     block_on(async {
         let connections = || steps([Some(Ok(1)), None, Some(Err("refused")), Some(Ok(2)), None, Some(Ok(3))]);
         assert_eq!(connections().filter_map(Result::ok).map(|n| n * 10).collect::<Vec<_>>().await, [10, 20, 30]);
@@ -106,7 +106,7 @@ fn what_network_programs_use() {
 }
 
 #[test]
-fn collect_makes_what_from_stream_says() {
+fn collect_uses_from_stream() {
     block_on(async {
         let words = || stream::from_iter(["b", "a", "b"]);
         assert_eq!(words().collect::<String>().await, "bab");
@@ -124,7 +124,7 @@ fn collect_makes_what_from_stream_says() {
 }
 
 #[test]
-fn collect_of_results_stops_at_the_first_failure() {
+fn collect_of_results_stops_at_first_error() {
     block_on(async {
         let asked = Cell::new(0);
         let numbers = |end| {
@@ -145,7 +145,7 @@ fn collect_of_results_stops_at_the_first_failure() {
 }
 
 #[test]
-fn collect_does_not_believe_a_size_hint() {
+fn collect_does_not_trust_size_hint() {
     struct Boaster;
     impl Stream for Boaster {
         type Item = u64;
@@ -174,7 +174,7 @@ fn merge_takes_turns() {
 }
 
 #[test]
-fn merge_goes_on_to_the_end_of_both_and_polls_neither_after_it() {
+fn merge_ends_after_both_and_polls_neither_again() {
     block_on(async {
         // `Steps` panics when it is polled after its end.
         let cases: [[&[Option<u8>]; 2]; 4] = [
@@ -197,14 +197,14 @@ fn merge_goes_on_to_the_end_of_both_and_polls_neither_after_it() {
 }
 
 #[test]
-fn merge_knows_its_size() {
+fn merge_has_size_hint() {
     let both = stream::from_iter(1..4).merge(stream::from_iter(1..3));
     assert_eq!(both.size_hint(), (5, Some(5)));
     assert_eq!(stream::repeat(1).merge(stream::once(1)).size_hint(), (usize::MAX, None));
 }
 
 #[test]
-fn merge_wakes_for_either_side() {
+fn merge_wakes_for_either_stream() {
     let ticks = || stream::interval(Duration::from_millis(1)).take(3);
     let (left, right) = (ticks().map(|()| 'l'), ticks().map(|()| 'r'));
     let seen: String = block_on(left.merge(right).collect());
@@ -212,7 +212,7 @@ fn merge_wakes_for_either_side() {
 }
 
 #[test]
-fn timeout_reports_each_silence_and_goes_on() {
+fn stream_timeout_reports_each_gap_and_continues() {
     block_on(async {
         let limit = Duration::from_millis(10);
         let begin = Instant::now();
@@ -234,7 +234,7 @@ fn timeout_reports_each_silence_and_goes_on() {
 }
 
 #[test]
-fn delay_and_throttle_keep_their_distance() {
+fn delay_and_throttle_space_items() {
     block_on(async {
         let step = Duration::from_millis(5);
         let begin = Instant::now();
@@ -253,7 +253,7 @@ fn delay_and_throttle_keep_their_distance() {
 }
 
 #[test]
-fn interval_ticks_first_after_one_period_and_does_not_drift() {
+fn interval_first_ticks_after_one_period_without_drift() {
     block_on(async {
         let period = Duration::from_millis(5);
         let begin = Instant::now();
@@ -282,7 +282,7 @@ fn interval_counts_missed_ticks_as_one() {
 }
 
 #[test]
-fn interval_at_the_ends_of_the_range() {
+fn interval_at_the_ends_of_its_range() {
     let mut always = stream::interval(Duration::ZERO);
     let count = block_on(async { always.by_ref().take(100).count().await });
     assert_eq!(count, 100);
@@ -290,7 +290,7 @@ fn interval_at_the_ends_of_the_range() {
 }
 
 #[test]
-fn a_dropped_next_loses_no_tick_and_no_item() {
+fn dropped_next_loses_no_item() {
     block_on(async {
         let (begin, period) = (Instant::now(), Duration::from_millis(100));
         let mut ticks = stream::interval(period);
@@ -347,7 +347,7 @@ fn slow<T>(items: impl IntoIterator<Item = T>) -> impl Stream<Item = T> {
 }
 
 #[test]
-fn comparisons_wait_for_either_side() {
+fn comparisons_wait_for_either_stream() {
     use std::cmp::Ordering::{Equal, Greater, Less};
     block_on(async {
         for (left, right, ordering) in [
@@ -375,7 +375,7 @@ fn comparisons_wait_for_either_side() {
 }
 
 #[test]
-fn the_least_is_the_first_and_the_greatest_the_last_of_equals() {
+fn min_returns_first_and_max_last_of_equals() {
     block_on(async {
         let items = [(1, 'a'), (0, 'b'), (1, 'c'), (0, 'd')];
         assert_eq!(slow(items).min_by_key(|item| item.0).await, Some((0, 'b')));

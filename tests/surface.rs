@@ -46,7 +46,7 @@ fn wrapped() -> (AsyncFd<StdStream>, AsyncFd<StdStream>) {
 }
 
 #[test]
-fn owned_handles_read_and_write_as_references_do() {
+fn owned_handles_read_and_write() {
     run(async {
         let (one, other) = pair().await;
         two_slices(&one, &other).await;
@@ -62,7 +62,7 @@ fn owned_handles_read_and_write_as_references_do() {
 }
 
 #[test]
-fn a_pipe_in_memory_is_read_and_written_by_the_traits() {
+fn memory_pipe_implements_io_traits() {
     run(async {
         let (mut one, mut other) = pipe().unwrap();
         let writes = task::spawn(async move {
@@ -78,7 +78,7 @@ fn a_pipe_in_memory_is_read_and_written_by_the_traits() {
 }
 
 #[test]
-fn connections_of_a_unix_listener_come_as_a_stream() {
+fn unix_incoming_is_a_stream() {
     run(async {
         let name = format!("\0netpoll-surface-{}", std::process::id());
         let listener = UnixListener::bind(&name).await.unwrap();
@@ -93,7 +93,7 @@ fn connections_of_a_unix_listener_come_as_a_stream() {
 }
 
 #[test]
-fn adapters_of_streams_do_what_those_of_iterators_do() {
+fn stream_adapters_match_iterator_adapters() {
     async fn all<T>(stream: impl Stream<Item = T>) -> Vec<T> {
         stream.collect().await
     }
@@ -121,7 +121,7 @@ fn shows(value: &dyn Debug, name: &str) {
 }
 
 #[test]
-fn debug_output_says_what_it_is() {
+fn debug_output_names_the_type() {
     run(async {
         let (one, _other) = pair().await;
         shows(&one, "TcpStream");
@@ -147,7 +147,7 @@ fn debug_output_says_what_it_is() {
 }
 
 #[test]
-fn batches_know_what_they_hold() {
+fn batches_report_their_length() {
     let (mut came, mut goes) = (RecvBatch::new(4, 100), SendBatch::default());
     assert_eq!((came.capacity(), came.len(), came.is_empty()), (4, 0, true));
     came.clear();
@@ -157,7 +157,7 @@ fn batches_know_what_they_hold() {
 
 /// `main` prints the error that it returns by `Debug`.
 #[test]
-fn debug_of_errors_reads_as_their_text() {
+fn error_debug_shows_display_text() {
     fn assert_plain(error: impl std::error::Error) {
         assert_eq!(format!("{error:?}"), error.to_string());
     }

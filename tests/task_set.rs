@@ -43,7 +43,7 @@ fn with_pending(set: &mut TaskSet<()>, count: usize) -> Arc<AtomicUsize> {
 }
 
 #[test]
-fn each_result_comes_once() {
+fn each_result_is_returned_once() {
     run(async {
         let mut set = TaskSet::new();
         for n in 0..1000_u64 {
@@ -69,7 +69,7 @@ fn each_result_comes_once() {
 }
 
 #[test]
-fn results_come_in_the_order_in_which_tasks_end() {
+fn results_are_in_completion_order() {
     run(async {
         let mut set = TaskSet::new();
         let (send, receive) = futures::channel::oneshot::channel();
@@ -82,7 +82,7 @@ fn results_come_in_the_order_in_which_tasks_end() {
 }
 
 #[test]
-fn a_dropped_join_next_loses_no_result() {
+fn dropped_join_next_loses_no_result() {
     run(async {
         let mut set = TaskSet::new();
         for n in 0..50 {
@@ -103,7 +103,7 @@ fn a_dropped_join_next_loses_no_result() {
 }
 
 #[test]
-fn dropping_the_set_cancels_its_tasks() {
+fn dropped_set_cancels_its_tasks() {
     run(async {
         let mut set = TaskSet::new();
         let living = with_pending(&mut set, 20);
@@ -113,7 +113,7 @@ fn dropping_the_set_cancels_its_tasks() {
 }
 
 #[test]
-fn cancel_all_returns_when_the_futures_are_dropped() {
+fn cancel_all_returns_after_futures_are_dropped() {
     run(async {
         let mut set = TaskSet::new();
         let living = with_pending(&mut set, 20);
@@ -127,7 +127,7 @@ fn cancel_all_returns_when_the_futures_are_dropped() {
 }
 
 #[test]
-fn the_first_error_cancels_the_rest() {
+fn first_error_cancels_remaining_tasks() {
     run(async {
         let living = Arc::new(AtomicUsize::new(0));
         let mut set = TaskSet::new();
@@ -151,7 +151,7 @@ fn the_first_error_cancels_the_rest() {
 }
 
 #[test]
-fn a_panic_is_resumed_and_the_others_stay() {
+fn panic_is_resumed_and_other_tasks_remain() {
     let mut set = TaskSet::new();
     set.spawn(async { panic!("on purpose") });
     let (send, receive) = futures::channel::oneshot::channel::<u32>();

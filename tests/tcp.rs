@@ -177,10 +177,11 @@ fn random(state: &mut u64) -> u64 {
     *state
 }
 
+/// Invariant 2.
 /// Every byte wakes somebody who takes it: readers of all kinds, some of which give up all the time, against a writer that waits for
 /// each byte to be taken. A lost wake-up is a hang.
 #[test]
-fn inv02_no_wake_up_is_lost_between_readers() {
+fn no_wakeup_is_lost_between_readers() {
     const ROUNDS: usize = 3000;
     run(async {
         let pairs: Vec<_> = (0..4_u64)
@@ -246,9 +247,10 @@ fn inv02_no_wake_up_is_lost_between_readers() {
     });
 }
 
+/// Invariant 2.
 /// The same for writers that wait for room, and with a reader that takes little at a time.
 #[test]
-fn inv02_no_wake_up_is_lost_between_writers() {
+fn no_wakeup_is_lost_between_writers() {
     const MESSAGES: usize = 300;
     run(async {
         let (client, server) = pair().await;
@@ -303,9 +305,10 @@ fn inv02_no_wake_up_is_lost_between_writers() {
     });
 }
 
+/// Invariant 3.
 /// Closing and opening again with the same numbers and slots while events, timers and wake-ups of the ones before are under way.
 #[test]
-fn inv03_stale_events_harm_nobody() {
+fn stale_events_reach_no_new_socket() {
     run(async {
         let listener = Arc::new(listener().await);
         let addr = listener.local_addr().unwrap();
@@ -357,10 +360,11 @@ fn inv03_stale_events_harm_nobody() {
     });
 }
 
+/// Invariant 3.
 /// Go: TestNonPollable. Sockets that end in errors, one after the other in the same slot, leave no mark on those that come after.
 #[test]
-fn inv03_errors_of_the_dead_do_not_haunt_their_slots() {
-    child("inv03_errors_of_the_dead_do_not_haunt_their_slots", || {
+fn socket_errors_do_not_leak_into_reused_slot() {
+    child("socket_errors_do_not_leak_into_reused_slot", || {
         run(async {
             let (client, server) = pair().await;
             let echoed = task::spawn(async move { echo(&server).await });
@@ -391,10 +395,11 @@ fn inv03_errors_of_the_dead_do_not_haunt_their_slots() {
     });
 }
 
+/// Invariant 1.
 /// Invariant 1: an operation that is suspended holds nothing, so the number is free as soon as the stream is closed.
 #[test]
-fn inv01_forgotten_futures_hold_no_descriptor() {
-    child("inv01_forgotten_futures_hold_no_descriptor", || {
+fn forgotten_futures_hold_no_descriptor() {
+    child("forgotten_futures_hold_no_descriptor", || {
         run(async {
             common::warm_up().await;
             for _ in 0..50 {
@@ -422,9 +427,10 @@ fn inv01_forgotten_futures_hold_no_descriptor() {
     });
 }
 
+/// Invariant 6.
 /// Invariant 6: messages of many tasks on one stream arrive whole.
 #[test]
-fn inv06_messages_do_not_interleave() {
+fn concurrent_write_alls_do_not_interleave() {
     run(async {
         let (client, server) = pair().await;
         let writers: Vec<_> = (0..8_u8)
@@ -464,9 +470,10 @@ fn inv06_messages_do_not_interleave() {
     });
 }
 
+/// Invariant 4.
 /// Invariants 4 and 9: timers of deadlines that were moved or belong to the dead do nothing; one that has passed comes first.
 #[test]
-fn inv04_timers_of_the_past_harm_nobody() {
+fn stale_timers_expire_no_new_deadline() {
     run(async {
         for round in 0..200_u64 {
             let (client, server) = pair().await;
@@ -492,8 +499,9 @@ fn inv04_timers_of_the_past_harm_nobody() {
     });
 }
 
+/// Invariant 9.
 #[test]
-fn inv09_an_expired_deadline_comes_before_data_and_keeps_it() {
+fn expired_deadline_beats_data_and_keeps_it() {
     run(async {
         let (client, server) = pair().await;
         server.write_all(b"kept").await.unwrap();
@@ -510,9 +518,10 @@ fn inv09_an_expired_deadline_comes_before_data_and_keeps_it() {
     });
 }
 
+/// Invariant 5.
 /// Invariant 5: a lock goes with its future.
 #[test]
-fn inv05_a_dropped_write_all_gives_the_lock_back() {
+fn dropped_write_all_releases_write_lock() {
     run(async {
         for _ in 0..20 {
             let (client, server) = pair().await;
@@ -549,7 +558,7 @@ fn inv05_a_dropped_write_all_gives_the_lock_back() {
 }
 
 #[test]
-fn a_thousand_connections_through_one_listener() {
+fn thousand_connections_through_one_listener() {
     if !common::has_descriptors(4000) {
         return;
     }
@@ -580,9 +589,10 @@ fn a_thousand_connections_through_one_listener() {
     });
 }
 
+/// Invariant 2.
 /// An edge wakes one waiter. If that one needs the lock that another holds, who waits for the same edge, the other must hear of it.
 #[test]
-fn inv02_an_edge_reaches_the_holder_of_the_lock() {
+fn edge_reaches_lock_holder() {
     run(async {
         let (client, server) = pair().await;
         let chunk = vec![1; 1 << 20];

@@ -34,8 +34,8 @@ fn stacks() -> usize {
 
 /// They stayed as threads that nobody joined, with their stacks, without bound.
 #[test]
-fn spare_workers_and_blocking_threads_that_ended_are_gone() {
-    with_large_stacks("spare_workers_and_blocking_threads_that_ended_are_gone", || {
+fn ended_spare_and_blocking_threads_are_joined() {
+    with_large_stacks("ended_spare_and_blocking_threads_are_joined", || {
         rt::Builder::new().workers(1).start().unwrap();
         let (threads, before) = (thread_count(), stacks());
         let (release, held) = mpsc::channel::<()>();
@@ -64,8 +64,8 @@ fn spare_workers_and_blocking_threads_that_ended_are_gone() {
 }
 
 #[test]
-fn shutdowns_leave_no_threads_behind() {
-    with_large_stacks("shutdowns_leave_no_threads_behind", || {
+fn shutdowns_leave_no_threads() {
+    with_large_stacks("shutdowns_leave_no_threads", || {
         let (threads, before) = (thread_count(), stacks());
         for round in 0..30 {
             rt::Builder::new().workers(4).start().unwrap();
@@ -86,8 +86,8 @@ fn shutdowns_leave_no_threads_behind() {
 
 /// Each task was found where it was before, and counted as one that had blocked its thread all the time.
 #[test]
-fn a_stop_of_the_process_does_not_count_as_blocking() {
-    child("a_stop_of_the_process_does_not_count_as_blocking", || {
+fn stopped_process_is_not_counted_as_blocked() {
+    child("stopped_process_is_not_counted_as_blocked", || {
         const STOP: Duration = Duration::from_secs(1);
         let longest = Arc::new(Mutex::new(Duration::ZERO));
         let report = {

@@ -63,7 +63,7 @@ fn sources_are_found() {
 
 /// Dependency runs one way: net → rt → sys.
 #[test]
-fn the_runtime_never_names_the_network_layer() {
+fn runtime_does_not_name_network_layer() {
     for folder in ["src/rt", "src/sys"] {
         check_lines(&sources(folder), |line| {
             let code = code(line);
@@ -88,7 +88,7 @@ fn lines_are_short() {
 }
 
 #[test]
-fn there_are_no_tabs_and_no_blanks_at_ends() {
+fn there_are_no_tabs_or_trailing_blanks() {
     check_lines(&all(), |line| {
         (line.contains('\t') || line.ends_with(' ')).then(|| "a tab, or a blank at the end".to_owned())
     });
@@ -103,7 +103,7 @@ fn code_lines(text: &str) -> usize {
 }
 
 #[test]
-fn files_are_of_readable_size() {
+fn files_are_within_size_limit() {
     let long: Vec<_> = sources("src")
         .into_iter()
         // One trait, with the documentation and the example of each of its methods.
@@ -115,14 +115,14 @@ fn files_are_of_readable_size() {
 }
 
 #[test]
-fn every_file_says_what_it_is() {
+fn every_file_has_a_header() {
     for (path, text) in ["src", "tests", "examples", "ecosystem"].into_iter().flat_map(sources) {
         assert!(text.starts_with("//! "), "{} has no header", path.display());
     }
 }
 
 #[test]
-fn nothing_is_left_for_later() {
+fn there_are_no_placeholders() {
     // Written in two parts, so that this file passes.
     let banned = [
         concat!("to", "do!"),
@@ -151,7 +151,7 @@ fn the_library_does_not_print() {
 }
 
 #[test]
-fn unsafe_code_says_why_it_is_sound() {
+fn unsafe_code_has_safety_comments() {
     let mut complaints = Vec::new();
     for (path, text) in all() {
         let lines: Vec<_> = text.lines().collect();
@@ -173,26 +173,72 @@ fn unsafe_code_says_why_it_is_sound() {
 
 /// Raw system calls would go past sanitizers and preloaded shims.
 #[test]
-fn system_calls_go_through_functions_of_libc() {
+fn system_calls_use_libc_functions() {
     let call = concat!("libc::sys", "call");
     check_lines(&all(), |line| code(line).contains(call).then(|| "a raw system call".to_owned()));
 }
 
-/// The invariants of ARCHITECTURE.md have tests that carry their numbers.
+/// The numbers in a comment such as `/// Invariant 9.` or `/// Invariants 5 and 6.`
+fn invariants(line: &str) -> Vec<u32> {
+    let line = line.trim_start();
+    let Some(text) = line.strip_prefix("/// Invariant") else { return Vec::new() };
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
+}
+
+/// Each invariant of ARCHITECTURE.md has a test whose comment begins with `Invariant N`.
 #[test]
 fn every_invariant_has_a_test() {
-    let tests: BTreeSet<_> = sources("tests")
-        .into_iter()
-        .chain(sources("src"))
-        .flat_map(|(_, text)| {
-            text.lines()
-                .filter_map(|line| line.trim_start().trim_start_matches("async ").strip_prefix("fn inv"))
-                .filter_map(|name| name.get(..2)?.parse::<u32>().ok())
-                .collect::<Vec<_>>()
-        })
-        .collect();
-    let missing: Vec<_> = (1..=13).filter(|number| !tests.contains(number)).collect();
+    let mut found = BTreeSet::new();
+    for (_, text) in ["tests", "src"].into_iter().flat_map(sources) {
+        let lines: Vec<_> = text.lines().map(str::trim_start).collect();
+        for (at, line) in lines.iter().enumerate() {
+            let item = lines[at..].iter().skip_while(|line| line.starts_with("///"));
+            if item.take_while(|line| line.starts_with("#[")).any(|line| *line == "#[test]") {
+                found.extend(invariants(line));
+            }
+        }
+    }
+    let missing: Vec<_> = (1..=13).filter(|number| !found.contains(number)).collect();
     assert!(missing.is_empty(), "invariants without a test: {missing:?}");
+}
+
+/// Tests that are named in a document exist.
+#[test]
+fn tests_named_in_documents_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if !root.join("benches").exists() {
+        return println!("skipped: the package does not have every file");
+    }
+    let mut known = BTreeSet::new();
+    for (path, text) in all() {
+        // A list of models has a name per line, a list of injected bugs has `name: "switch" by model`.
+        let is_list = path.starts_with(root.join("models/tests"));
+        for line in text.lines().map(str::trim) {
+            let word = |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned();
+            known.extend(line.match_indices("fn ").map(|(at, _)| word(&line[at + 3..])));
+            known.extend(is_list.then(|| word(line)));
+            known.extend(line.split('"').skip(1).step_by(2).map(str::to_owned));
+        }
+    }
+    let lints = manifest();
+    let mut complaints = Vec::new();
+    let documents = repository().into_iter().filter(|file| file.ends_with(".md") && !file.starts_with("fuzz/"));
+    for file in documents {
+        let text = document(&file);
+        // The odd pieces between fences are code of other crates and programs.
+        for prose in text.split("```").step_by(2) {
+            // A name of a test has three words or more.
+            let is_name = |word: &&str| {
+                word.starts_with(|c: char| c.is_ascii_lowercase())
+                    && word.matches('_').count() >= 2
+                    && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+            };
+            let names = prose.split('`').skip(1).step_by(2).filter(is_name);
+            let missing = names.filter(|name| !known.contains(*name) && !lints.contains(*name));
+            complaints.extend(missing.map(|name| format!("{file}: {name}")));
+        }
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
 fn document(name: &str) -> String {
@@ -214,7 +260,7 @@ fn names(folder: &str, ending: &str) -> Vec<String> {
 
 /// Features, examples and scripts are where a reader looks for them.
 #[test]
-fn documents_list_what_there_is() {
+fn documents_list_features_examples_and_scripts() {
     let manifest = manifest();
     let features = manifest.split("\n[features]\n").nth(1).unwrap().lines().take_while(|line| !line.starts_with('['));
     let features =
@@ -277,7 +323,7 @@ fn named_files(line: &str) -> Vec<&str> {
 }
 
 #[test]
-fn names_of_files_are_recognised() {
+fn file_names_are_recognised() {
     for (line, names) in [
         ("//! `ci/chaos.sh` sets them.", &["ci/chaos.sh"][..]),
         (
@@ -294,7 +340,7 @@ fn names_of_files_are_recognised() {
 
 /// A reader who follows a name to a script, a source file or a document finds it.
 #[test]
-fn files_that_are_named_are_there() {
+fn named_files_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     if !root.join("benches").exists() {
         return println!("skipped: this is the package, which leaves files out");
@@ -339,7 +385,7 @@ fn files_that_are_named_are_there() {
 
 /// The default build stays small: what it is made of is argued for one by one.
 #[test]
-fn dependencies_are_those_that_were_decided_on() {
+fn default_dependencies_are_unchanged() {
     let manifest = manifest();
     let section = manifest.split("\n[dependencies]\n").nth(1).unwrap();
     let names: Vec<_> = section

@@ -1,6 +1,6 @@
-//! Sleeps: moved, overtaken, starved, at the ends of time.
+//! Sleeps: moved earlier and later, beside busy tasks, and at the ends of their range.
 //!
-//! G132 of Go's tests (time/sleep_test.go, time/tick_test.go). Nothing is asserted about how late, beyond the bound on every test.
+//! The tests follow Go's time/sleep_test.go and time/tick_test.go. Lateness is limited only by the bound on every test.
 
 mod support;
 
@@ -26,8 +26,9 @@ impl Random {
     }
 }
 
+/// Go: TestTimerModifiedEarlier.
 #[test]
-fn g132_a_timer_moved_earlier_fires_at_the_new_time() {
+fn timer_moved_earlier_fires_at_new_time() {
     run(|| async {
         for _ in 0..50 {
             let mut sleep = Sleep::new(Duration::from_secs(3600));
@@ -43,7 +44,7 @@ fn g132_a_timer_moved_earlier_fires_at_the_new_time() {
 }
 
 #[test]
-fn g132_a_timer_moved_later_does_not_fire_at_the_old_time() {
+fn timer_moved_later_skips_old_time() {
     run(|| async {
         let mut sleep = Sleep::new(Duration::from_millis(100));
         // Pending, unless this machine takes as long to get here.
@@ -55,9 +56,10 @@ fn g132_a_timer_moved_later_does_not_fire_at_the_old_time() {
     });
 }
 
+/// Go: TestAdjustTimers.
 /// TestAdjustTimers: hundreds of timers moved about, by many tasks; each fires, none early.
 #[test]
-fn g132_timers_that_are_moved_about_all_fire() {
+fn repeatedly_moved_timers_all_fire() {
     run(|| async {
         let handles: Vec<_> = (0..16_u64)
             .map(|id| {
@@ -91,7 +93,7 @@ fn g132_timers_that_are_moved_about_all_fire() {
 
 /// TestLongAdjustTimers: a near timer among very many far ones that come and go.
 #[test]
-fn g132_a_near_timer_among_many_far_ones_fires() {
+fn near_timer_fires_among_many_far_ones() {
     run(|| async {
         let mut far: Vec<_> = (0..20_000_u64).map(|n| Sleep::new(Duration::from_secs(1000 + n))).collect();
         for sleep in &mut far {
@@ -114,7 +116,7 @@ fn g132_a_near_timer_among_many_far_ones_fires() {
 
 /// TestMultiWakeup: tasks that wake each other at the very moments at which timers fire.
 #[test]
-fn g132_wake_ups_by_timers_and_by_hand_at_the_same_time() {
+fn timer_and_manual_wakeups_coincide() {
     run(|| async {
         let count = Arc::new(AtomicUsize::new(0));
         let handles: Vec<_> = (0..32_u64)
@@ -140,7 +142,7 @@ fn g132_wake_ups_by_timers_and_by_hand_at_the_same_time() {
 }
 
 #[test]
-fn g132_timers_fire_beside_tasks_that_never_rest() {
+fn timers_fire_beside_always_runnable_tasks() {
     run(|| async {
         let stop = Arc::new(AtomicBool::new(false));
         let busy: Vec<_> = (0..8)
@@ -165,9 +167,10 @@ fn g132_timers_fire_beside_tasks_that_never_rest() {
     });
 }
 
+/// Go: TestAfterFuncStarvation.
 /// TestAfterFuncStarvation: a timer that is due again as soon as it has fired does not keep others from firing.
 #[test]
-fn g132_a_timer_that_is_always_due_starves_nobody() {
+fn always_due_timer_starves_no_task() {
     run(|| async {
         let stop = Arc::new(AtomicBool::new(false));
         let eager: Vec<_> = (0..4)
@@ -196,8 +199,9 @@ fn g132_a_timer_that_is_always_due_starves_nobody() {
     });
 }
 
+/// Go: TestOverflowSleep.
 #[test]
-fn g132_the_longest_sleeps_do_not_wrap() {
+fn longest_sleeps_do_not_overflow() {
     run(|| async {
         for longest in [Duration::MAX, Duration::from_nanos(u64::MAX), Duration::from_nanos(i64::MAX as u64)] {
             let mut sleep = Sleep::new(longest);
@@ -222,7 +226,7 @@ fn g132_the_longest_sleeps_do_not_wrap() {
 }
 
 #[test]
-fn g132_what_is_over_is_over_at_once() {
+fn past_sleeps_complete_immediately() {
     run(|| async {
         assert!(poll_once(&mut Sleep::new(Duration::ZERO)).is_ready());
         assert!(poll_once(&mut Sleep::until(Instant::now())).is_ready());
@@ -242,7 +246,7 @@ fn g132_what_is_over_is_over_at_once() {
 }
 
 #[test]
-fn timers_work_without_the_runtimes_executor_and_move_between_threads() {
+fn timers_work_under_other_executors_and_move_threads() {
     bounded(|| {
         let deadline = in_ms(10);
         futures_lite::future::block_on(Sleep::until(deadline));
@@ -267,7 +271,7 @@ fn timers_work_without_the_runtimes_executor_and_move_between_threads() {
 }
 
 #[test]
-fn the_last_waker_of_a_sleep_counts() {
+fn last_waker_of_sleep_is_woken() {
     run(|| async {
         let mut sleep = Sleep::new(Duration::from_millis(5));
         let wakers: Vec<_> = (0..3).map(|_| Wakes::new()).collect();
@@ -283,7 +287,7 @@ fn the_last_waker_of_a_sleep_counts() {
 }
 
 #[test]
-fn a_timeout_ends_what_it_wraps_and_not_before() {
+fn timeout_ends_its_future_and_not_early() {
     run(|| async {
         let start = Instant::now();
         assert!(future::timeout(Duration::from_millis(10), std::future::pending::<()>()).await.is_err());
@@ -300,7 +304,7 @@ fn a_timeout_ends_what_it_wraps_and_not_before() {
 
 /// All were late by ten milliseconds: the time to sleep was counted from the coarse clock's.
 #[test]
-fn a_sleep_of_a_fraction_of_a_second_is_not_late_by_a_tick() {
+fn subsecond_sleep_is_not_late_by_a_tick() {
     const SLEEP: Duration = Duration::from_millis(150);
     let mut least = Duration::MAX;
     // On a busy machine any one may be late.

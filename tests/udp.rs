@@ -39,8 +39,8 @@ fn op_text(error: &io::Error) -> String {
     error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()).expect("an OpError").to_string()
 }
 
-/// As with std, a datagram with an address goes there, also from a connected socket; one without needs a peer. (G97; Go refuses an
-/// address on a connected socket.)
+/// A datagram with an address goes to that address, also from a connected socket, as in std. A datagram without one needs a peer. Go
+/// (TestWriteToUDP) rejects an address on a connected socket.
 #[test]
 fn datagram_goes_to_address_or_peer() {
     run(async {
@@ -108,7 +108,7 @@ fn datagram_goes_to_address_or_peer() {
 
 /// Go: TestUDPZeroBytePayload.
 #[test]
-fn g98_an_empty_datagram_is_a_datagram() {
+fn empty_datagram_is_received() {
     run(async {
         let (one, other, a, b) = sockets().await;
         let mut buf = [0; 8];
@@ -127,7 +127,7 @@ fn g98_an_empty_datagram_is_a_datagram() {
 
 /// Go: TestUDPZeroByteBuffer.
 #[test]
-fn g99_an_empty_buffer_succeeds_or_times_out() {
+fn empty_buffer_succeeds_or_times_out() {
     run(async {
         let (one, other, a, b) = sockets().await;
         // Nothing is received: so nothing is waited for, and nothing taken.
@@ -145,7 +145,7 @@ fn g99_an_empty_buffer_succeeds_or_times_out() {
 
 /// Go: TestUDPReadSizeError.
 #[test]
-fn g100_what_does_not_fit_is_lost_and_told_where_there_is_a_place() {
+fn oversize_datagram_is_truncated_and_flagged() {
     run(async {
         let (one, other, a, b) = sockets().await;
         let mut buf = [0; 5];
@@ -170,7 +170,7 @@ fn g100_what_does_not_fit_is_lost_and_told_where_there_is_a_place() {
 }
 
 #[test]
-fn a_batch_is_walked_in_order() {
+fn batch_iterates_in_order() {
     run(async {
         let (one, other, a, b) = sockets().await;
         let mut batch = RecvBatch::new(8, 16);
@@ -196,7 +196,7 @@ fn a_batch_is_walked_in_order() {
 
 /// Go: TestUDPIPVersionReadMsg, TestIPv6WriteMsgUDPAddrPortTargetAddrIPVersion, TestIPv4WriteMsg….
 #[test]
-fn g102_families_of_targets() {
+fn send_to_checks_address_family() {
     run(async {
         let v4 = socket().await;
         let to = v4.local_addr().unwrap();
@@ -334,7 +334,7 @@ fn send_to_tries_next_address_after_refusal() {
 
 /// Go: TestReadWriteMsgUDPAddrPortEmptyCmsg.
 #[test]
-fn g103_nothing_beside_the_bytes_is_fine() {
+fn message_without_ancillary_data_is_sent() {
     run(async {
         let (one, other, a, b) = sockets().await;
         one.send_msg(&[IoSlice::new(b"ab"), IoSlice::new(b"c")], b, &Ancillary::default()).await.unwrap();
@@ -348,7 +348,7 @@ fn g103_nothing_beside_the_bytes_is_fine() {
 
 /// Go: TestUDPServer, TestPacketConn, TestConnAndPacketConn, TestUDPConnLocalName, TestUDPListener.
 #[test]
-fn g104_every_form_of_an_address_echoes() {
+fn every_address_form_echoes() {
     run(async {
         let mut forms = vec![("0.0.0.0:0", "127.0.0.1"), ("127.0.0.1:0", "127.0.0.1"), ("localhost:0", "localhost")];
         if has_ipv6() {
@@ -428,7 +428,7 @@ fn oversize_datagrams_and_refusals_surface() {
 
 /// Go: TestReadFromTimeout, TestReadFromTimeoutFluctuation, TestUDPReadTimeout.
 #[test]
-fn g18_g23_g30_receivers_time_out() {
+fn receives_time_out() {
     run(async {
         let (one, other, a, b) = sockets().await;
         let mut buf = [0; 8];
@@ -474,7 +474,7 @@ fn g18_g23_g30_receivers_time_out() {
 
 /// Go: TestWriteToTimeout.
 #[test]
-fn g21_senders_time_out_and_nothing_goes() {
+fn timed_out_send_sends_nothing() {
     run(async {
         let (one, other, a, b) = sockets().await;
         one.set_write_deadline(Instant::now()).unwrap();
@@ -506,7 +506,7 @@ fn g21_senders_time_out_and_nothing_goes() {
 
 /// Go: TestPacketConnClose, TestCloseUnblocksReadUDP, TestCloseError.
 #[test]
-fn g44_g46_close_wakes_all_and_everything_fails_afterwards() {
+fn close_wakes_all_and_later_calls_fail() {
     run(async {
         let (one, other) = (Arc::new(UdpSocket::bind(own_address()).await.unwrap()), socket().await);
         let (a, b) = (one.local_addr().unwrap(), other.local_addr().unwrap());
@@ -558,7 +558,7 @@ fn g44_g46_close_wakes_all_and_everything_fails_afterwards() {
 
 /// Go: TestFdReadRace.
 #[test]
-fn g51_the_raw_descriptor_does_not_wait_for_a_receiver() {
+fn raw_fd_is_available_during_a_receive() {
     run(async {
         let one = Arc::new(socket().await);
         let reader = task::spawn({
@@ -572,9 +572,10 @@ fn g51_the_raw_descriptor_does_not_wait_for_a_receiver() {
     });
 }
 
+/// Invariant 8.
 /// Datagrams that come together, as one edge, reach as many receivers.
 #[test]
-fn inv08_datagrams_that_merge_strand_nobody() {
+fn merged_datagram_edges_wake_all_receivers() {
     run(async {
         const RECEIVERS: usize = 20;
         let socket = Arc::new(socket().await);
@@ -607,9 +608,10 @@ fn inv08_datagrams_that_merge_strand_nobody() {
     });
 }
 
+/// Invariant 8.
 /// A receiver that was woken and is dropped hands its wake-up on.
 #[test]
-fn inv08_a_dropped_receiver_passes_its_datagram_on() {
+fn dropped_receive_passes_wakeup_on() {
     run(async {
         let (one, other, _, b) = sockets().await;
         for _ in 0..100 {
@@ -626,9 +628,10 @@ fn inv08_a_dropped_receiver_passes_its_datagram_on() {
     });
 }
 
+/// Invariant 8.
 /// Four receive and four send at once through one socket; each datagram reaches one.
 #[test]
-fn inv08_receivers_and_senders_run_in_parallel() {
+fn receives_and_sends_run_in_parallel() {
     const EACH: usize = 200;
     run(async {
         let socket = Arc::new(socket().await);
@@ -673,7 +676,7 @@ fn inv08_receivers_and_senders_run_in_parallel() {
 }
 
 #[test]
-fn any_number_may_wait_for_readiness() {
+fn any_number_of_tasks_may_wait_for_readiness() {
     run(async {
         let (one, other, _, b) = sockets().await;
         let other = Arc::new(other);
@@ -704,7 +707,7 @@ fn any_number_may_wait_for_readiness() {
 }
 
 #[test]
-fn by_hand_and_under_another_executor() {
+fn udp_works_by_poll_and_under_another_executor() {
     park_on(async {
         let (one, other) = connected_pair().await;
         let mut buf = [0; 8];
@@ -755,7 +758,7 @@ fn conversions_keep_the_socket_and_know_its_peer() {
 
 /// Go: TestErrNotPollable, TestNonpollableDeadline, TestFileError.
 #[test]
-fn g9_g31_descriptors_of_other_kinds_are_errors() {
+fn other_descriptor_kinds_fail() {
     run(async {
         let file = UdpSocket::from(OwnedFd::from(std::fs::File::open("Cargo.toml").unwrap()));
         file.set_deadline(Instant::now() + common::BOUND).unwrap();

@@ -1,5 +1,5 @@
-//! G101: receiving and sending datagrams allocates nothing, one by one and many at a time, also where the receiver has to wait. A batch takes
-//! no memory for what has gone.
+//! Receiving and sending datagrams allocates nothing, singly and in batches, also when the receiver has to wait. A batch keeps no memory
+//! of sent datagrams. Go: TestAllocs.
 //!
 //! Counts the allocations of the whole process, so this binary has one test.
 
@@ -65,8 +65,9 @@ async fn allocates_nothing(what: &str, mut round: impl AsyncFnMut()) {
     assert!(count <= ALLOWED, "{count} in {ROUNDS} rounds of {what}");
 }
 
+/// Go: TestAllocs.
 #[test]
-fn g101_datagrams_do_not_allocate() {
+fn datagrams_do_not_allocate() {
     // None for tasks that seem stuck because the machine is busy: a thread that is started meanwhile allocates.
     rt::Builder::new().blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
     run(async {

@@ -129,7 +129,7 @@ async fn receive(socket: &UdpSocket) -> RecvInfo {
 }
 
 #[test]
-fn what_we_send_plain_libc_reads() {
+fn libc_reads_sent_ancillary_data() {
     run(async {
         for ip in loopbacks() {
             let v4 = ip.is_ipv4();
@@ -185,7 +185,7 @@ fn what_we_send_plain_libc_reads() {
 }
 
 #[test]
-fn what_plain_libc_sends_we_read() {
+fn ancillary_data_sent_by_libc_is_read() {
     run(async {
         for ip in loopbacks() {
             let (ours, theirs) = connected(ip).await;
@@ -224,7 +224,7 @@ fn what_plain_libc_sends_we_read() {
 }
 
 #[test]
-fn an_answer_comes_from_the_address_that_was_asked() {
+fn reply_uses_requested_address() {
     run(async {
         let server = UdpSocket::bind("0.0.0.0:0").await.unwrap();
         server.set_recv_packet_info(true).unwrap();
@@ -250,7 +250,7 @@ fn an_answer_comes_from_the_address_that_was_asked() {
 }
 
 #[test]
-fn a_socket_of_both_families_tells_of_both() {
+fn dual_stack_socket_reports_both_families() {
     run(async {
         let Ok(dual) = UdpSocket::bind("[::]:0").await else { return };
         let port = dual.local_addr().unwrap().port();
@@ -281,7 +281,7 @@ fn a_socket_of_both_families_tells_of_both() {
 
 /// Options that the crate does not know make more control data than it has room for.
 #[test]
-fn control_data_that_is_cut_short_is_told() {
+fn truncated_control_data_is_flagged() {
     run(async {
         let socket = UdpSocket::bind("[::]:0").await.unwrap();
         let addr = socket.local_addr().unwrap();
@@ -312,7 +312,7 @@ fn control_data_that_is_cut_short_is_told() {
 }
 
 #[test]
-fn offload_cuts_and_puts_together() {
+fn offload_segments_and_coalesces() {
     run(async {
         for ip in loopbacks() {
             let (ours, theirs) = (UdpSocket::bind((ip, 0)).await.unwrap(), UdpSocket::bind((ip, 0)).await.unwrap());
@@ -365,7 +365,7 @@ fn offload_cuts_and_puts_together() {
 
 /// `send_many` leaves the cutting to the kernel where it can, and the peer gets the same in any case.
 #[test]
-fn batches_use_offload_where_they_can() {
+fn batches_use_offload_when_possible() {
     run(async {
         const COUNT: usize = 10;
         let theirs = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -411,7 +411,7 @@ fn batches_use_offload_where_they_can() {
 
 /// Each option comes back as it was set, and setting it changes no other.
 #[test]
-fn options_come_back_as_they_were_set() {
+fn options_read_back_as_set() {
     run(async {
         for ip in loopbacks() {
             let socket = UdpSocket::bind((ip, 0)).await.unwrap();
@@ -484,7 +484,7 @@ fn options_come_back_as_they_were_set() {
 
 /// Go: TestIPv4MulticastListener, TestIPv6MulticastListener. The group is of this process: other tests on the host have others.
 #[test]
-fn g105_multicast_reaches_every_member() {
+fn multicast_reaches_every_member() {
     run(async {
         let process = std::process::id();
         let v4 = Ipv4Addr::new(239, 255, (process >> 8) as u8, process as u8);

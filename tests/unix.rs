@@ -43,9 +43,9 @@ fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
 
 // ---- round trips ----
 
-/// G62, G114: by path, by abstract name, and by a name that the kernel chose.
+/// Go: TestConnAndListener, TestUnixAndUnixpacketServer: by path, by abstract name, and by a name that the kernel chose.
 #[test]
-fn streams_carry_bytes_both_ways() {
+fn unix_streams_transfer_both_ways() {
     run(async {
         let folder = Folder::new();
         let names = [
@@ -71,7 +71,7 @@ fn streams_carry_bytes_both_ways() {
 
 /// Much more than the socket holds, with both sides waiting in turn.
 #[test]
-fn a_stream_larger_than_the_buffers_arrives_whole() {
+fn stream_larger_than_buffers_arrives_intact() {
     run(async {
         let (one, other) = UnixStream::pair().unwrap();
         let bytes: Vec<u8> = (0..4 << 20).map(|n: u32| (n % 251) as u8).collect();
@@ -105,9 +105,9 @@ fn vectored_reads_and_writes_move_all_buffers_with_one_call() {
     });
 }
 
-/// G114: messages keep their bounds, empty ones too.
+/// Go: TestUnixAndUnixpacketServer: messages keep their bounds, empty ones too.
 #[test]
-fn packets_keep_their_bounds() {
+fn seqpacket_keeps_message_boundaries() {
     run(async {
         let folder = Folder::new();
         let path = folder.join("p");
@@ -136,7 +136,7 @@ fn packets_keep_their_bounds() {
 
 /// Clones share it; messages of many senders stay whole.
 #[test]
-fn packets_of_many_senders_stay_whole() {
+fn packets_of_many_senders_stay_intact() {
     run(async {
         let (one, other) = UnixSeqpacket::pair().unwrap();
         let senders: Vec<_> = (1..=8_u8)
@@ -165,7 +165,7 @@ fn packets_of_many_senders_stay_whole() {
 }
 
 #[test]
-fn they_work_under_another_executor() {
+fn unix_sockets_work_under_another_executor() {
     let path = Folder::new();
     park_on(async {
         let listener = UnixListener::bind(path.join("s")).await.unwrap();
@@ -182,8 +182,8 @@ fn they_work_under_another_executor() {
 
 /// The disposition that programs begin with; Rust's test harness ignores the signal.
 #[test]
-fn a_peer_that_is_gone_is_an_error_and_no_signal() {
-    child("a_peer_that_is_gone_is_an_error_and_no_signal", || {
+fn closed_peer_is_an_error_without_sigpipe() {
+    child("closed_peer_is_an_error_without_sigpipe", || {
         // SAFETY: SIG_DFL is a valid disposition, and no other test runs in this process.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
         task::block_on(async {
@@ -216,9 +216,9 @@ fn a_peer_that_is_gone_is_an_error_and_no_signal() {
     });
 }
 
-/// G40, G52, G113.
+/// Go: TestCloseRead, TestZeroByteRead, TestUnixConnReadEOF.
 #[test]
-fn the_end_of_a_stream_is_no_error() {
+fn unix_stream_eof_is_not_an_error() {
     run(async {
         let (one, other) = UnixStream::pair().unwrap();
         let (packet, peer) = UnixSeqpacket::pair().unwrap();
@@ -250,7 +250,7 @@ fn the_end_of_a_stream_is_no_error() {
 
 /// The kernel's own rule: unread bytes at the peer's close are a reset.
 #[test]
-fn a_peer_that_closes_with_bytes_unread_resets() {
+fn peer_close_with_unread_data_resets() {
     run(async {
         let (one, other) = UnixStream::pair().unwrap();
         one.write_all(b"unread").await.unwrap();
@@ -260,7 +260,7 @@ fn a_peer_that_closes_with_bytes_unread_resets() {
 }
 
 #[test]
-fn who_waits_hears_of_the_peer_s_end() {
+fn peer_close_wakes_unix_waiters() {
     run(async {
         let (one, other) = UnixStream::pair().unwrap();
         assert!(!one.is_peer_closed());
@@ -284,7 +284,7 @@ fn who_waits_hears_of_the_peer_s_end() {
 
 /// A close wakes everyone, and what comes after fails; the texts are Go's.
 #[test]
-fn a_close_ends_all_who_wait() {
+fn close_ends_all_unix_waiters() {
     run(async {
         let folder = Folder::new();
         let path = folder.join("s");
@@ -327,7 +327,7 @@ fn a_close_ends_all_who_wait() {
 // ---- deadlines ----
 
 #[test]
-fn deadlines_end_what_waits_and_lose_nothing() {
+fn unix_deadlines_end_waits_and_lose_nothing() {
     run(async {
         let folder = Folder::new();
         let path = folder.join("s");
@@ -364,7 +364,7 @@ fn deadlines_end_what_waits_and_lose_nothing() {
 // ---- the peer ----
 
 #[test]
-fn the_kernel_says_who_the_peer_is() {
+fn peer_credentials_are_reported() {
     run(async {
         // SAFETY: no arguments, cannot fail.
         let (uid, gid) = (unsafe { libc::geteuid() }, unsafe { libc::getegid() });
@@ -381,7 +381,7 @@ fn the_kernel_says_who_the_peer_is() {
 
 /// Another process, which knows nothing of this crate: OpenBSD's nc, where there is one.
 #[test]
-fn nc_talks_to_it() {
+fn nc_exchanges_data_with_unix_listener() {
     run(async {
         let folder = Folder::new();
         let path = folder.join("s");
@@ -410,8 +410,8 @@ fn nc_talks_to_it() {
 // ---- accepting ----
 
 #[test]
-fn incoming_waits_when_no_descriptor_is_left() {
-    child("incoming_waits_when_no_descriptor_is_left", || {
+fn unix_incoming_waits_without_descriptors() {
+    child("unix_incoming_waits_without_descriptors", || {
         let folder = Folder::new();
         let path = folder.join("s");
         task::block_on(async {
@@ -434,7 +434,7 @@ fn incoming_waits_when_no_descriptor_is_left() {
 }
 
 #[test]
-fn many_clients_are_accepted_by_many_tasks() {
+fn many_tasks_accept_many_clients() {
     run(async {
         let folder = Folder::new();
         let path = folder.join("s");
@@ -477,7 +477,7 @@ fn many_clients_are_accepted_by_many_tasks() {
 
 /// Dropping an accept or a read leaves everything to the next.
 #[test]
-fn dropped_futures_lose_nothing() {
+fn dropped_unix_futures_lose_nothing() {
     run(async {
         let listener = UnixListener::bind("").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -503,7 +503,7 @@ fn dropped_futures_lose_nothing() {
 // ---- conversions ----
 
 #[test]
-fn std_s_types_come_in_and_go_out() {
+fn std_unix_types_convert_both_ways() {
     run(async {
         let (one, mut other) = std_net::UnixStream::pair().unwrap();
         let number = one.as_raw_fd();
@@ -568,7 +568,7 @@ fn sockets_are_shared_and_sent_between_threads() {
 }
 
 #[test]
-fn a_pending_error_is_taken() {
+fn take_error_returns_pending_error() {
     run(async {
         let (one, _other) = UnixStream::pair().unwrap();
         assert!(one.take_error().unwrap().is_none());

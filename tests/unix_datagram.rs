@@ -31,9 +31,9 @@ async fn fill(socket: &UnixDatagram, receiver: &UnixDatagram) -> usize {
 
 // ---- bounds and names ----
 
-/// G110: empty datagrams are datagrams, and a short buffer loses the rest.
+/// Go: TestReadUnixgramWithUnnamedSocket: empty datagrams are datagrams, and a short buffer loses the rest.
 #[test]
-fn datagrams_keep_their_bounds() {
+fn datagrams_keep_message_boundaries() {
     run(async {
         let (one, other) = UnixDatagram::pair().unwrap();
         for message in [&b"first"[..], b"", b"the third", b"cut", b"last"] {
@@ -51,9 +51,9 @@ fn datagrams_keep_their_bounds() {
     });
 }
 
-/// G110, G112: who has no name, and who does.
+/// Go: TestReadUnixgramWithUnnamedSocket, TestUnixConnLocalAndRemoteNames: who has no name, and who does.
 #[test]
-fn senders_have_the_names_that_they_were_given() {
+fn receivers_see_sender_names() {
     run(async {
         let folder = Folder::new();
         let path = folder.join("server");
@@ -82,7 +82,7 @@ fn senders_have_the_names_that_they_were_given() {
                 }
             }
         }
-        // G108: the kernel's choice is abstract, and gone with its socket.
+        // Go: TestUnixgramAutobind: the kernel's choice is abstract, and gone with its socket.
         let addr = chosen.local_addr().unwrap();
         chosen.close().await.unwrap();
         assert_eq!(server.send_to_addr(b"x", &addr).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
@@ -93,7 +93,7 @@ fn senders_have_the_names_that_they_were_given() {
     });
 }
 
-/// G111: who may send what to whom.
+/// Go: TestUnixgramWrite: who may send what to whom.
 #[test]
 fn connected_and_unconnected_senders() {
     run(async {
@@ -140,7 +140,7 @@ fn connected_and_unconnected_senders() {
 }
 
 #[test]
-fn std_s_sockets_understand_it() {
+fn std_datagram_sockets_interoperate() {
     run(async {
         let folder = Folder::new();
         let ours = UnixDatagram::bind(folder.join("ours")).await.unwrap();
@@ -158,7 +158,7 @@ fn std_s_sockets_understand_it() {
 
 /// The kernel wakes a sender for its own datagrams only, or when it is connected: the queue here is full of somebody else's.
 #[test]
-fn a_sender_hears_of_room_that_somebody_else_took() {
+fn sender_waits_again_after_losing_queue_space() {
     #[derive(Clone, Copy, PartialEq)]
     enum Sender {
         Connected,
@@ -202,7 +202,7 @@ fn a_sender_hears_of_room_that_somebody_else_took() {
 
 /// The other thing that may be full has events: the sender's own buffer, here with datagrams to several receivers.
 #[test]
-fn a_sender_hears_of_room_in_its_own_buffer() {
+fn sender_is_woken_by_its_own_buffer_space() {
     run(async {
         let sender = UnixDatagram::unbound().unwrap();
         let big = vec![7; 64 << 10];
@@ -230,8 +230,8 @@ fn a_sender_hears_of_room_in_its_own_buffer() {
 
 /// Its tries are few: each failed one makes an event of its own, which must not lead to the next.
 #[test]
-fn a_sender_that_waits_sleeps() {
-    common::child("a_sender_that_waits_sleeps", || {
+fn waiting_sender_does_not_spin() {
+    common::child("waiting_sender_does_not_spin", || {
         task::block_on(async {
             let receiver = UnixDatagram::bind("").await.unwrap();
             let to = receiver.local_addr().unwrap();
@@ -256,7 +256,7 @@ fn a_sender_that_waits_sleeps() {
 }
 
 #[test]
-fn deadlines_and_closes_end_a_sender_that_waits() {
+fn deadline_and_close_end_waiting_send() {
     run(async {
         let receiver = UnixDatagram::bind("").await.unwrap();
         let to = receiver.local_addr().unwrap();
@@ -285,7 +285,7 @@ fn deadlines_and_closes_end_a_sender_that_waits() {
 
 /// Dropped while it waits, it has sent nothing.
 #[test]
-fn a_send_that_is_dropped_sends_nothing() {
+fn dropped_send_sends_nothing() {
     park_on(async {
         let receiver = UnixDatagram::bind("").await.unwrap();
         let to = receiver.local_addr().unwrap();
@@ -308,7 +308,7 @@ fn a_send_that_is_dropped_sends_nothing() {
 
 /// Receivers and senders run in parallel, and datagrams that come with one event strand nobody.
 #[test]
-fn many_receivers_and_senders_lose_nothing() {
+fn concurrent_datagram_tasks_lose_nothing() {
     const EACH: usize = 500;
     run(async {
         let receiver = Arc::new(UnixDatagram::bind("").await.unwrap());
@@ -362,7 +362,7 @@ fn many_receivers_and_senders_lose_nothing() {
 }
 
 #[test]
-fn a_burst_wakes_everybody_who_waits() {
+fn burst_wakes_every_receiver() {
     run(async {
         let (one, other) = UnixDatagram::pair().unwrap();
         let other = Arc::new(other);

@@ -40,9 +40,9 @@ async fn open_poller(stream: &UnixStream) {
     stream.set_read_deadline(None).unwrap();
 }
 
-/// G107, on all three kinds.
+/// Go: TestUnixConnReadMsgUnixSCMRightsCloseOnExec, on all three kinds.
 #[test]
-fn descriptors_arrive_as_duplicates_that_are_close_on_exec() {
+fn received_descriptors_are_cloexec_duplicates() {
     run(async {
         let stream = UnixStream::pair().unwrap();
         let packet = UnixSeqpacket::pair().unwrap();
@@ -81,7 +81,7 @@ fn descriptors_arrive_as_duplicates_that_are_close_on_exec() {
 
 /// A connection goes from one socket to another handle, and works there.
 #[test]
-fn a_connection_is_handed_over() {
+fn connection_is_passed_to_another_process() {
     run(async {
         let (parent, worker) = UnixStream::pair().unwrap();
         let (client, server) = common::pair().await;
@@ -137,7 +137,7 @@ fn datagrams_with_descriptors_have_senders() {
 
 /// On a stream they come with the first byte of their write, and reads end before the next that carries some.
 #[test]
-fn bytes_and_descriptors_stay_together() {
+fn descriptors_arrive_with_their_bytes() {
     run(async {
         let (one, other) = UnixStream::pair().unwrap();
         let null = File::open("/dev/null").unwrap();
@@ -174,7 +174,7 @@ fn bytes_and_descriptors_stay_together() {
 }
 
 #[test]
-fn what_cannot_be_sent_is_refused() {
+fn unsendable_descriptors_are_rejected() {
     if !common::has_descriptors(1000) {
         return;
     }
@@ -202,7 +202,7 @@ fn what_cannot_be_sent_is_refused() {
 
 /// What does not ask for descriptors closes them: no read leaks what a peer sent.
 #[test]
-fn reads_that_do_not_take_descriptors_close_them() {
+fn plain_reads_close_received_descriptors() {
     run(async {
         let stream = UnixStream::pair().unwrap();
         let packet = UnixSeqpacket::pair().unwrap();
@@ -251,8 +251,8 @@ fn reads_that_do_not_take_descriptors_close_them() {
 
 /// With too few numbers left the message is reported, with its bytes, and what came of it is closed.
 #[test]
-fn descriptors_that_do_not_fit_are_all_closed() {
-    child("descriptors_that_do_not_fit_are_all_closed", || {
+fn descriptors_beyond_capacity_are_closed() {
+    child("descriptors_beyond_capacity_are_closed", || {
         task::block_on(async {
             let stream = UnixStream::pair().unwrap();
             let packet = UnixSeqpacket::pair().unwrap();
@@ -323,7 +323,7 @@ fn nothing_leaks() {
 }
 
 #[test]
-fn operations_with_descriptors_wait_and_end_as_others() {
+fn descriptor_messages_wait_and_time_out() {
     run(async {
         let (one, other) = UnixStream::pair().unwrap();
         let null = File::open("/dev/null").unwrap();
@@ -370,7 +370,7 @@ fn operations_with_descriptors_wait_and_end_as_others() {
 
 /// Unread credentials beside the descriptors, as a host program may have asked for: they do not take the descriptors' room.
 #[test]
-fn credentials_beside_them_are_no_matter() {
+fn credentials_beside_descriptors_are_ignored() {
     if !common::has_descriptors(1000) {
         return;
     }

@@ -33,7 +33,7 @@ fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
 
 // ---- names ----
 
-/// G112: who is unnamed, and who has the listener's name.
+/// Go: TestUnixConnLocalAndRemoteNames: who is unnamed, and who has the listener's name.
 #[test]
 fn names_of_both_sides() {
     run(async {
@@ -60,9 +60,9 @@ fn names_of_both_sides() {
     });
 }
 
-/// G108: five hexadecimal digits that a client can use.
+/// Go: TestUnixgramAutobind: five hexadecimal digits that a client can use.
 #[test]
-fn the_kernel_chooses_a_name_for_an_empty_one() {
+fn empty_name_is_autobound() {
     run(async {
         let listener = UnixListener::bind("").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -83,9 +83,9 @@ fn the_kernel_chooses_a_name_for_an_empty_one() {
     });
 }
 
-/// G109: 107 bytes after the NUL, which no further NUL ends.
+/// Go: TestUnixgramLinuxAbstractLongName: 107 bytes after the NUL, which no further NUL ends.
 #[test]
-fn abstract_names_may_be_long_and_hold_anything() {
+fn abstract_names_hold_any_bytes() {
     run(async {
         let mut name = format!("\0netpoll-{}-", std::process::id()).into_bytes();
         name.extend_from_slice(b"a\0b/");
@@ -106,8 +106,8 @@ fn abstract_names_may_be_long_and_hold_anything() {
 
 /// `@` is an ordinary byte, as in std: a relative path that begins with it is a file.
 #[test]
-fn an_at_sign_is_no_nul() {
-    child("an_at_sign_is_no_nul", || {
+fn at_sign_is_not_abstract() {
+    child("at_sign_is_not_abstract", || {
         let folder = Folder::new();
         std::env::set_current_dir(folder.path()).unwrap();
         task::block_on(async {
@@ -121,9 +121,9 @@ fn an_at_sign_is_no_nul() {
 
 // ---- the file ----
 
-/// G106: the file goes with the listener that made it, once.
+/// Go: TestUnixUnlink: the file goes with the listener that made it, once.
 #[test]
-fn a_listener_removes_the_file_that_it_made() {
+fn listener_removes_its_socket_file() {
     run(async {
         let folder = Folder::new();
         let path = folder.join("s");
@@ -166,7 +166,7 @@ fn a_listener_removes_the_file_that_it_made() {
 
 /// A successor has bound a file of its own and moved it over the name.
 #[test]
-fn a_file_that_took_the_name_is_left_alone() {
+fn file_replacing_socket_is_kept() {
     run(async {
         let folder = Folder::new();
         let path = folder.join("s");
@@ -180,9 +180,9 @@ fn a_file_that_took_the_name_is_left_alone() {
     });
 }
 
-/// G106: what came from elsewhere stays, unless the user decides otherwise; so does what goes elsewhere.
+/// Go: TestUnixUnlink: what came from elsewhere stays, unless the user decides otherwise; so does what goes elsewhere.
 #[test]
-fn who_decides_about_the_file() {
+fn unlink_on_close_is_configurable() {
     run(async {
         let folder = Folder::new();
         let path = folder.join("s");
@@ -219,7 +219,7 @@ fn who_decides_about_the_file() {
         drop(OwnedFd::from(packets));
         assert!(path.exists(), "given away");
 
-        // G108: there is nothing to remove, also where a file of that name exists.
+        // Go: TestUnixgramAutobind: there is nothing to remove, also where a file of that name exists.
         let listener = UnixListener::bind("").await.unwrap();
         listener.set_unlink_on_close(true).unwrap();
         listener.close().await.unwrap();
@@ -357,7 +357,7 @@ fn replaced_socket_file_is_not_removed() {
 
 /// W27: Go fails at once. The kernel tells nobody when there is room.
 #[test]
-fn a_dial_against_a_full_backlog_waits() {
+fn dial_waits_on_full_backlog() {
     run(async {
         let folder = Folder::new();
         let path = folder.join("s");
@@ -404,7 +404,7 @@ fn a_dial_against_a_full_backlog_waits() {
 
 /// It ends with its listener.
 #[test]
-fn a_dial_that_waits_hears_that_the_listener_is_gone() {
+fn waiting_dial_fails_when_listener_closes() {
     run(async {
         let folder = Folder::new();
         let path = folder.join("p");
@@ -426,7 +426,7 @@ fn a_dial_that_waits_hears_that_the_listener_is_gone() {
 }
 
 #[test]
-fn a_timeout_of_zero_leaves_no_time() {
+fn zero_timeout_fails_dial_immediately() {
     run(async {
         let zero = UnixStream::connect_timeout("/nowhere", Duration::ZERO).await;
         assert_eq!(zero.unwrap_err().kind(), ErrorKind::InvalidInput);
@@ -437,9 +437,9 @@ fn a_timeout_of_zero_leaves_no_time() {
 
 // ---- errors ----
 
-/// G92, and the texts of Go's errors.
+/// Go: TestProtocolDialError, TestProtocolListenError, and the texts of Go's errors.
 #[test]
-fn errors_say_what_and_where() {
+fn unix_errors_name_operation_and_path() {
     run(async {
         let folder = Folder::new();
         let missing = folder.join("missing");
@@ -484,7 +484,7 @@ fn errors_say_what_and_where() {
 }
 
 #[test]
-fn names_that_cannot_be_are_refused() {
+fn invalid_names_are_rejected() {
     run(async {
         let long = format!("/tmp/{}", "x".repeat(200));
         let error = UnixStream::connect(&long).await.unwrap_err();
@@ -512,7 +512,7 @@ fn names_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn a_file_without_permission_refuses() {
+fn socket_file_without_permission_is_rejected() {
     // SAFETY: no arguments, cannot fail.
     if unsafe { libc::geteuid() } == 0 {
         println!("root may do everything");
@@ -529,7 +529,7 @@ fn a_file_without_permission_refuses() {
 
 /// Sockets of another family, and descriptors that are no sockets.
 #[test]
-fn handles_of_the_wrong_kind_answer_with_errors() {
+fn wrong_handle_kinds_return_errors() {
     run(async {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();

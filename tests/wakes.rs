@@ -38,8 +38,9 @@ async fn settle() {
     }
 }
 
+/// Invariant 7.
 #[test]
-fn inv07_a_connection_wakes_one_of_many_acceptors() {
+fn connection_wakes_one_of_many_acceptors() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -69,8 +70,9 @@ fn inv07_a_connection_wakes_one_of_many_acceptors() {
     });
 }
 
+/// Invariant 7.
 #[test]
-fn inv07_data_wakes_one_of_many_readers() {
+fn data_wakes_one_of_many_readers() {
     run(|| async {
         let (client, server) = pair().await;
         let wakers = counted(8);
@@ -92,8 +94,9 @@ fn inv07_data_wakes_one_of_many_readers() {
     });
 }
 
+/// Invariant 7.
 #[test]
-fn inv07_who_leaves_data_behind_wakes_the_next() {
+fn partial_read_wakes_next_reader() {
     run(|| async {
         let (client, server) = pair().await;
         let wakers = counted(4);
@@ -115,8 +118,9 @@ fn inv07_who_leaves_data_behind_wakes_the_next() {
     });
 }
 
+/// Invariant 7.
 #[test]
-fn inv07_who_leaves_connections_behind_wakes_the_next() {
+fn accept_wakes_next_acceptor_while_connections_remain() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -131,9 +135,10 @@ fn inv07_who_leaves_connections_behind_wakes_the_next() {
     });
 }
 
+/// Invariant 7.
 /// A wake-up that is not used goes to the next, also where several in a row go away.
 #[test]
-fn inv07_a_dropped_future_passes_its_event_on() {
+fn dropped_read_passes_wakeup_on() {
     run(|| async {
         let (client, server) = pair().await;
         let wakers = counted(5);
@@ -165,8 +170,9 @@ fn inv07_a_dropped_future_passes_its_event_on() {
     });
 }
 
+/// Invariant 7.
 #[test]
-fn inv07_a_dropped_accept_passes_its_connection_on() {
+fn dropped_accept_wakes_next_acceptor() {
     run(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let wakers = counted(3);
@@ -184,9 +190,10 @@ fn inv07_a_dropped_accept_passes_its_connection_on() {
     });
 }
 
+/// Invariant 2.
 /// A future that is polled again with another waker is woken through that one only.
 #[test]
-fn inv02_the_last_waker_counts() {
+fn last_waker_is_woken() {
     run(|| async {
         let (client, server) = pair().await;
         let wakers = counted(3);
@@ -203,9 +210,10 @@ fn inv02_the_last_waker_counts() {
     });
 }
 
+/// Invariant 2.
 /// `poll_read` of several tasks: all are woken by each event, over and above one future.
 #[test]
-fn inv02_polls_are_all_woken() {
+fn all_poll_callers_are_woken() {
     run(|| async {
         let (client, server) = pair().await;
         let (wakers, futures) = (counted(5), counted(2));
@@ -228,9 +236,10 @@ fn inv02_polls_are_all_woken() {
     });
 }
 
+/// Invariant 2.
 /// Many readers, many small messages: each byte is read once, and nobody sleeps while there is data.
 #[test]
-fn inv02_many_readers_get_everything() {
+fn many_readers_receive_every_byte() {
     run(|| async {
         let (client, server) = pair().await;
         let handles: Vec<_> = (0..8)
@@ -293,7 +302,7 @@ fn most_kept(mut poll: impl FnMut(&mut Context<'_>) -> bool) -> usize {
 }
 
 #[test]
-fn polls_with_ever_new_wakers_do_not_pile_up() {
+fn polls_with_new_wakers_do_not_accumulate() {
     /// Two lists, of 4,096 each, and two slots.
     const MOST: usize = 2 * 4096 + 2;
     run(|| async {

@@ -1,6 +1,4 @@
-//! Writing whole messages: the write lock that `write_all` holds, who waits for it, and what becomes of it when futures are dropped.
-//!
-//! G60 of Go's tests, invariants 5 and 6.
+//! `write_all` and its write lock: queueing, hand-over, and dropped futures. Invariants 5 and 6.
 
 mod support;
 
@@ -34,8 +32,9 @@ fn poll_write(stream: &TcpStream, waker: &Waker, buf: &[u8]) -> Poll<std::io::Re
 
 // ---- bytes ----
 
+/// Go: nettest BasicIO, PingPong.
 #[test]
-fn g60_a_mebibyte_in_chunks_comes_back_whole() {
+fn one_mebibyte_in_chunks_is_echoed_intact() {
     run(|| async {
         let (client, server) = pair().await;
         let want: Vec<u8> = (0..1_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
@@ -58,8 +57,9 @@ fn g60_a_mebibyte_in_chunks_comes_back_whole() {
     });
 }
 
+/// Go: nettest BasicIO, PingPong.
 #[test]
-fn g60_a_thousand_strict_alternations() {
+fn thousand_ping_pongs_complete() {
     run(|| async {
         let (client, server) = pair().await;
         let pong = task::spawn(async move {
@@ -81,7 +81,7 @@ fn g60_a_thousand_strict_alternations() {
 }
 
 #[test]
-fn vectored_writes_and_reads_keep_the_order() {
+fn vectored_writes_and_reads_keep_order() {
     run(|| async {
         let (client, server) = pair().await;
         let parts: Vec<Vec<u8>> = (0..1500_u32).map(|n| vec![n as u8; (n % 7) as usize]).collect();
@@ -112,8 +112,9 @@ fn vectored_writes_and_reads_keep_the_order() {
 
 // ---- invariant 6 ----
 
+/// Invariant 6.
 #[test]
-fn inv06_messages_of_many_tasks_do_not_interleave() {
+fn write_all_of_many_tasks_does_not_interleave() {
     run(|| async {
         const LENGTH: usize = 20_000;
         let (client, server) = narrow_pair().await;
@@ -146,9 +147,10 @@ fn inv06_messages_of_many_tasks_do_not_interleave() {
     });
 }
 
+/// Invariant 6.
 /// Single writes, of both kinds, come between messages and not into them.
 #[test]
-fn inv06_single_writes_wait_for_the_end_of_a_message() {
+fn single_write_waits_for_write_all_to_finish() {
     run(|| async {
         const LENGTH: usize = 10_000;
         let (client, server) = narrow_pair().await;
@@ -187,9 +189,10 @@ fn inv06_single_writes_wait_for_the_end_of_a_message() {
 
 // ---- invariant 5 ----
 
+/// Invariant 5.
 /// The edge wakes who came first, which then needs the lock of who waits for the same edge.
 #[test]
-fn inv05_an_edge_reaches_the_holder_of_the_lock() {
+fn edge_reaches_write_lock_holder() {
     run(|| async {
         for vectored in [false, true] {
             let (client, server) = narrow_pair().await;
@@ -224,8 +227,9 @@ fn inv05_an_edge_reaches_the_holder_of_the_lock() {
     });
 }
 
+/// Invariant 5.
 #[test]
-fn inv05_a_dropped_write_all_gives_the_lock_back() {
+fn dropped_write_all_unlocks_waiting_writers() {
     run(|| async {
         let (client, server) = narrow_pair().await;
         let filled = fill(&client).await;
@@ -246,8 +250,9 @@ fn inv05_a_dropped_write_all_gives_the_lock_back() {
     });
 }
 
+/// Invariant 5.
 #[test]
-fn inv05_a_waiter_that_is_dropped_passes_the_lock_on() {
+fn dropped_lock_waiter_passes_lock_on() {
     run(|| async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;
@@ -279,8 +284,9 @@ fn inv05_a_waiter_that_is_dropped_passes_the_lock_on() {
     });
 }
 
+/// Invariant 5.
 #[test]
-fn inv05_every_poll_waker_is_woken_at_every_unlock_beside_the_one_future() {
+fn unlock_wakes_every_poll_waker_and_one_future() {
     run(|| async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;
@@ -316,8 +322,9 @@ fn inv05_every_poll_waker_is_woken_at_every_unlock_beside_the_one_future() {
     });
 }
 
+/// Invariant 5.
 #[test]
-fn inv05_a_poll_that_was_abandoned_does_not_keep_others_from_the_lock() {
+fn abandoned_poll_does_not_block_lock() {
     run(|| async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;
@@ -338,8 +345,9 @@ fn inv05_a_poll_that_was_abandoned_does_not_keep_others_from_the_lock() {
     });
 }
 
+/// Invariant 5.
 #[test]
-fn inv05_expiry_and_close_wake_the_locks_queue() {
+fn expiry_and_close_wake_lock_queue() {
     run(|| async {
         for closes in [false, true] {
             let (client, _server) = narrow_pair().await;
@@ -381,9 +389,10 @@ fn inv05_expiry_and_close_wake_the_locks_queue() {
     });
 }
 
+/// Invariant 5.
 /// Writers are dropped at random moments, in the middle of messages and in the queue; whoever is left finishes.
 #[test]
-fn inv05_dropping_writers_at_random_never_stops_the_others() {
+fn randomly_dropped_writers_never_stall_others() {
     run(|| async {
         let (client, server) = narrow_pair().await;
         let reader = drain(server);

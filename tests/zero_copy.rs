@@ -98,8 +98,8 @@ fn file(len: usize) -> File {
 
 /// Go: TestSplice, large.
 #[test]
-fn a_stream_passes_through_a_pipe_byte_for_byte() {
-    child("a_stream_passes_through_a_pipe_byte_for_byte", || {
+fn splice_copies_stream_exactly() {
+    child("splice_copies_stream_exactly", || {
         const TOTAL: u64 = 64 << 20;
         run(async {
             let ((mut from, sender), (mut to, checker)) = (source(TOTAL).await, target(0).await);
@@ -117,7 +117,7 @@ fn a_stream_passes_through_a_pipe_byte_for_byte() {
 /// Go: TestSplice with a LimitedReader: the limit is kept and counted down, the rest stays in the source.
 /// TCP to Unix and Unix to TCP: the kernel moves what passes between families too.
 #[test]
-fn unix_streams_are_copied_in_the_kernel() {
+fn unix_streams_are_spliced() {
     const TOTAL: u64 = 4 << 20;
     run(async {
         let before = rt::metrics().kernel_copies;
@@ -138,7 +138,7 @@ fn unix_streams_are_copied_in_the_kernel() {
 }
 
 #[test]
-fn a_limit_is_kept_and_counted_down() {
+fn take_limit_is_kept_and_decremented() {
     run(async {
         for (total, limit) in [(1, 1), (128, 100), (4096, 5000), (1 << 20, (1 << 20) - 1), (3 << 20, 2 << 20), (10, 0)]
         {
@@ -158,7 +158,7 @@ fn a_limit_is_kept_and_counted_down() {
 }
 
 #[test]
-fn nothing_to_copy_is_nothing_copied() {
+fn empty_copy_moves_nothing() {
     run(async {
         let ((mut from, sender), (mut to, checker)) = (source(0).await, target(0).await);
         assert_eq!(copy(&mut from, &mut to).await.unwrap(), 0);
@@ -174,7 +174,7 @@ fn nothing_to_copy_is_nothing_copied() {
 
 /// Readers that wrap a stream may hold bytes of it: they go through the buffer.
 #[test]
-fn a_buffered_reader_loses_nothing() {
+fn copy_from_buffered_reader_loses_nothing() {
     use netpoll::io::BufReader;
     run(async {
         let ((from, sender), (mut to, checker)) = (source(100_000).await, target(10).await);
@@ -190,7 +190,7 @@ fn a_buffered_reader_loses_nothing() {
 
 /// One at a time, both ways over the same two sockets.
 #[test]
-fn small_messages_pass_as_they_come() {
+fn small_messages_are_forwarded_immediately() {
     run(async {
         let ((client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
         let proxy = task::spawn(async move { copy(&mut inbound, &mut outbound).await });
@@ -209,8 +209,8 @@ fn small_messages_pass_as_they_come() {
 
 /// Go: TestSplice against a target that does not read, and what Go does not do: nothing is left in a pipe that is used again.
 #[test]
-fn a_copy_dropped_with_bytes_in_its_pipe_spoils_no_other() {
-    child("a_copy_dropped_with_bytes_in_its_pipe_spoils_no_other", || {
+fn dropped_copy_does_not_reuse_its_pipe() {
+    child("dropped_copy_does_not_reuse_its_pipe", || {
         run(async {
             for _ in 0..8 {
                 let (client, mut inbound) = pair().await;
@@ -246,8 +246,8 @@ fn fd_count_of_pipes() -> usize {
 
 /// Ten thousand idle connections of a proxy would hold none; four pipes are kept for the next bytes.
 #[test]
-fn copies_that_wait_for_bytes_hold_no_pipe() {
-    child("copies_that_wait_for_bytes_hold_no_pipe", || {
+fn waiting_copy_holds_no_pipe() {
+    child("waiting_copy_holds_no_pipe", || {
         run(async {
             let before = fd_count_of_pipes();
             let (mut clients, mut copies, mut servers) = (Vec::new(), Vec::new(), Vec::new());
@@ -275,8 +275,8 @@ async fn ping_through(client: &TcpStream, server: &TcpStream) {
 }
 
 #[test]
-fn without_descriptors_for_a_pipe_the_buffer_does_it() {
-    child("without_descriptors_for_a_pipe_the_buffer_does_it", || {
+fn copy_without_pipe_descriptors_uses_buffer() {
+    child("copy_without_pipe_descriptors_uses_buffer", || {
         run(async {
             let ((mut from, sender), (mut to, checker)) = (source(1 << 20).await, target(0).await);
             // The last descriptors of the runtime are made with its first wait.
@@ -295,7 +295,7 @@ fn without_descriptors_for_a_pipe_the_buffer_does_it() {
 
 /// Go: TestSendfileOnWriteTimeoutExceeded (issue 43822), and the same for a socket as source, where Go loses bytes.
 #[test]
-fn an_expired_write_deadline_takes_nothing_from_the_source() {
+fn expired_write_deadline_consumes_no_source_data() {
     run(async {
         let ((mut from, sender), (mut to, checker)) = (source(1000).await, target(0).await);
         from.readable().await.unwrap();
@@ -323,7 +323,7 @@ fn an_expired_write_deadline_takes_nothing_from_the_source() {
 
 /// An expired read deadline ends the copy; with a later one the next goes on where it ended.
 #[test]
-fn a_read_deadline_interrupts_without_loss() {
+fn read_deadline_interrupts_copy_without_loss() {
     run(async {
         let ((client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
         for round in 0..20u8 {
@@ -342,7 +342,7 @@ fn a_read_deadline_interrupts_without_loss() {
 }
 
 #[test]
-fn closing_either_socket_ends_the_copy() {
+fn close_of_either_socket_ends_copy() {
     run(async {
         for source_first in [true, false] {
             let ((_client, mut inbound), (mut outbound, _server)) = (pair().await, pair().await);
@@ -358,8 +358,8 @@ fn closing_either_socket_ends_the_copy() {
 
 /// Go: TestSendfile, TestSendfileExactLimit, TestSendfileLimitLargerThanFile, TestSendfileParts, TestSendfileSeeked.
 #[test]
-fn files_are_sent_from_where_they_stand_and_as_far_as_asked() {
-    child("files_are_sent_from_where_they_stand_and_as_far_as_asked", || {
+fn copy_sends_file_from_its_position_up_to_limit() {
+    child("copy_sends_file_from_its_position_up_to_limit", || {
         const LEN: usize = (2 << 20) + 17;
         run(async {
             let (to, checker) = target(100).await;
@@ -385,7 +385,7 @@ fn files_are_sent_from_where_they_stand_and_as_far_as_asked() {
 }
 
 #[test]
-fn send_file_uses_its_own_offset_and_holds_the_lock() {
+fn send_file_uses_own_offset_and_holds_lock() {
     const LEN: usize = 8 << 20;
     run(async {
         let (to, checker) = target(7).await;
@@ -408,7 +408,7 @@ fn send_file_uses_its_own_offset_and_holds_the_lock() {
 
 /// Go: TestSendfileLargeFile: offsets beyond 32 bits.
 #[test]
-fn a_file_beyond_4_gib_is_sent_from_its_far_end() {
+fn file_offsets_beyond_4_gib_work() {
     run(async {
         let far = (5u64 << 30) + 123;
         let mut sparse = empty_file();
@@ -430,7 +430,7 @@ fn a_file_beyond_4_gib_is_sent_from_its_far_end() {
 
 /// Files without pages to map, and one without an end.
 #[test]
-fn special_files_are_sent_by_whatever_way_works() {
+fn special_files_are_sent() {
     run(async {
         for path in ["/proc/self/cmdline", "/sys/kernel/mm/transparent_hugepage/enabled", "/proc/version"] {
             let Ok(mut special) = File::open(path) else { continue };
@@ -474,7 +474,7 @@ impl BytesUntilEnd for &TcpStream {
 
 /// Go: TestSendfilePipe and TestCopyPipeIntoTCP.
 #[test]
-fn a_pipe_as_a_file_trickles_through_and_stays_blocking() {
+fn pipe_file_is_copied_and_stays_blocking() {
     run(async {
         let (reader, mut writer) = io::pipe().unwrap();
         let trickle = thread::spawn(move || {
@@ -497,7 +497,7 @@ fn a_pipe_as_a_file_trickles_through_and_stays_blocking() {
 }
 
 #[test]
-fn bad_files_are_errors() {
+fn unreadable_files_are_errors() {
     run(async {
         let (mut to, _peer) = pair().await;
         let directory = File::open("/").unwrap();
@@ -511,8 +511,8 @@ fn bad_files_are_errors() {
 
 /// A program that is not Rust's has SIGPIPE at its default.
 #[test]
-fn a_dead_peer_is_an_error_and_no_signal() {
-    child("a_dead_peer_is_an_error_and_no_signal", || {
+fn copy_to_closed_peer_fails_without_sigpipe() {
+    child("copy_to_closed_peer_fails_without_sigpipe", || {
         // SAFETY: SIG_DFL is a valid disposition, and no other test runs in this process.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
         run(async {
@@ -539,7 +539,7 @@ fn a_dead_peer_is_an_error_and_no_signal() {
 
 /// Go: TestBuffers_WriteTo.
 #[test]
-fn all_of_any_number_of_buffers_is_written() {
+fn write_vectored_all_writes_any_number_of_buffers() {
     run(async {
         for count in [0, 1, 10, 1023, 1024, 1025, 5000] {
             let (to, checker) = target(0).await;
@@ -554,7 +554,7 @@ fn all_of_any_number_of_buffers_is_written() {
 
 /// Go: TestConsume: empty buffers anywhere, ends of calls anywhere, and a peer that lets the socket fill.
 #[test]
-fn buffers_of_any_size_are_written_past_empty_ones() {
+fn write_vectored_all_skips_empty_buffers_of_any_size() {
     run(async {
         let (to, checker) = target(0).await;
         let bytes = pattern(0, 9 << 20);
@@ -577,7 +577,7 @@ fn buffers_of_any_size_are_written_past_empty_ones() {
 }
 
 #[test]
-fn vectored_messages_do_not_interleave() {
+fn write_vectored_all_does_not_interleave() {
     run(async {
         let (to, from) = pair().await;
         let writers: Vec<_> = (0..4u8)
@@ -607,7 +607,7 @@ fn vectored_messages_do_not_interleave() {
 
 /// Go: TestWritevError. Closed and expired are errors with nothing to write as well.
 #[test]
-fn vectored_writes_to_the_dead_fail() {
+fn vectored_write_to_closed_peer_fails() {
     run(async {
         let (to, peer) = pair().await;
         peer.set_linger(Some(Duration::ZERO)).unwrap();

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_value_and_a_stray_word_are_errors() {
+    fn missing_values_and_stray_words_are_errors() {
         assert!(parse("--workers").is_err());
         assert!(parse("stray").is_err());
         assert!(parse("--workers x").unwrap().value("workers", 1).is_err());

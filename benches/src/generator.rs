@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_of_running_counts_what_it_was_asked_for() {
+    fn every_mode_counts_requested_amount() {
         for (lock_step, churn, size) in [
             (true, None, 64),
             (false, None, 64),
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_by_time_ends() {
+    fn timed_run_ends() {
         let plan = Plan {
             port: echo(false, false),
             connections: 2,
@@ -452,14 +452,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_echo_is_an_error() {
+    fn wrong_echo_is_an_error() {
         let plan =
             Plan { port: echo(false, true), connections: 1, size: 8, churn: None, lock_step: true, patience: PATIENCE };
         assert_eq!(Generator::new(plan).unwrap_err().kind(), std::io::ErrorKind::InvalidData);
     }
 
     #[test]
-    fn texts_are_read_back() {
+    fn reports_parse_as_printed() {
         let outcome = Outcome { requests: 1, wall_ns: 2, p50_ns: 3, p99_ns: 4, p999_ns: 5, max_ns: 6, stuck: 7 };
         assert_eq!(outcome.to_string().parse(), Ok(outcome));
         assert_eq!("7".parse(), Ok(Amount::Requests(7)));

@@ -59,7 +59,7 @@ fn field(status: &str, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn switches_are_counted_thread_by_thread() {
+    fn context_switches_are_counted_per_thread() {
         let snapshot = |switches: &[(&str, u64)]| super::Snapshot {
             context_switches: switches.iter().map(|(thread, count)| ((*thread).to_owned(), *count)).collect(),
             ..super::Snapshot::default()
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_sees_itself() {
+    fn process_reads_its_own_figures() {
         let snapshot = super::snapshot(std::process::id()).unwrap();
         assert!(snapshot.threads >= 1);
         assert!(snapshot.rss_anon_bytes > 0);

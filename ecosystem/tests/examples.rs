@@ -72,7 +72,7 @@ fn http_hello_answers_curl_and_ends_gracefully() {
 
 /// wrk and h2load, where they are: every request is answered well.
 #[test]
-fn http_hello_bears_a_load() {
+fn http_hello_survives_load() {
     let server = Example::start("http_hello", &["127.0.0.1:0"]);
     let url = format!("http://{}/", server.addr());
     let run = |command: &mut Command| {
@@ -134,7 +134,7 @@ fn quic_file_copies_a_file() {
 }
 
 #[test]
-fn async_rs_runs_a_program_that_knows_the_traits_only() {
+fn async_rs_runs_runtime_generic_program() {
     let (status, output) = Example::start("async_rs", &[]).end();
     assert!(status.success(), "{status}: {output}");
     assert_eq!(output, "echo: hello\nregistered: hello\n3 ticks\ncancelled: true\n");

@@ -212,7 +212,7 @@ fn head_and_body_leave_in_one_vectored_write() {
 }
 
 #[test]
-fn the_timer_moves_its_sleeps_in_place() {
+fn timer_resets_sleeps_in_place() {
     run(async {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
@@ -248,7 +248,7 @@ fn the_timer_moves_its_sleeps_in_place() {
 }
 
 #[test]
-fn closing_the_listener_lets_requests_end() {
+fn closing_listener_lets_requests_finish() {
     run(async {
         let server = start(&mut Server::new()).await;
         let (idle, silent, busy) = (server.connect().await, server.connect().await, server.connect().await);
@@ -280,7 +280,7 @@ fn closing_the_listener_lets_requests_end() {
 }
 
 #[test]
-fn the_grace_has_an_end() {
+fn grace_period_is_bounded() {
     run(async {
         let server = start(Server::new().grace(Duration::from_millis(20))).await;
         let stuck = server.connect().await;
@@ -296,7 +296,7 @@ fn the_grace_has_an_end() {
 }
 
 #[test]
-fn a_future_stops_the_server_and_dropping_it_cuts_off() {
+fn stop_future_stops_server_and_drop_aborts() {
     run(async {
         let listener = common::listener().await;
         let addr = listener.local_addr().unwrap();
@@ -353,7 +353,7 @@ fn connections_are_limited() {
 }
 
 #[test]
-fn a_head_that_does_not_come_ends_its_connection() {
+fn missing_request_head_ends_connection() {
     run(async {
         let server = start(Server::new().header_read_timeout(Duration::from_millis(200))).await;
         let (silent, half, second) = (server.connect().await, server.connect().await, server.connect().await);
@@ -377,8 +377,8 @@ fn a_head_that_does_not_come_ends_its_connection() {
 
 /// Every request's head has its time, and none costs a timer: the connection's one is moved.
 #[test]
-fn the_time_for_heads_costs_no_timer_a_request() {
-    common::child("the_time_for_heads_costs_no_timer_a_request", || {
+fn header_timeout_costs_no_timer_per_request() {
+    common::child("header_timeout_costs_no_timer_per_request", || {
         task::block_on(async {
             let server = start(&mut Server::new()).await;
             let stream = server.connect().await;
@@ -395,7 +395,7 @@ fn the_time_for_heads_costs_no_timer_a_request() {
 }
 
 #[test]
-fn a_panic_of_the_service_ends_its_connection_only() {
+fn service_panic_ends_only_its_connection() {
     run(async {
         let server = start(&mut Server::new()).await;
         let (bystander, victim) = (server.connect().await, server.connect().await);
@@ -410,7 +410,7 @@ fn a_panic_of_the_service_ends_its_connection_only() {
 
 /// Who keeps a clone of the stream rules what hyper waits for: here the rest of a request's body.
 #[test]
-fn deadlines_and_closing_reach_through_hyper() {
+fn deadlines_and_close_apply_through_hyper() {
     run(async {
         for close in [false, true] {
             let (client, server) = pair().await;
@@ -449,7 +449,7 @@ fn deadlines_and_closing_reach_through_hyper() {
 
 /// The same server on a Unix socket, its address given to curl as a path.
 #[test]
-fn unix_sockets_are_served_as_well() {
+fn http_is_served_over_unix_sockets() {
     run(async {
         let path = std::env::temp_dir().join(format!("netpoll-hyper-{}.sock", std::process::id()));
         let listener = Arc::new(netpoll::unix::UnixListener::bind(&path).await.unwrap());
@@ -477,7 +477,7 @@ fn unix_sockets_are_served_as_well() {
 }
 
 #[test]
-fn an_error_of_accepting_ends_the_server() {
+fn accept_error_ends_server() {
     run(async {
         let server = start(&mut Server::new()).await;
         let stream = server.connect().await;

@@ -82,7 +82,7 @@ fn data(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn data_passes_both_ways_with_the_kernel_s_offload() {
+fn quic_transfers_both_ways_with_offload() {
     run(async {
         let ([server, client], [socket, _]) = endpoints().await;
         let (served, connection) = connect(&server, &client).await;
@@ -105,7 +105,7 @@ fn data_passes_both_ways_with_the_kernel_s_offload() {
 }
 
 #[test]
-fn many_connections_share_a_socket() {
+fn many_quic_connections_share_a_socket() {
     run(async {
         let ([server, client], _) = endpoints().await;
         let connections: Vec<_> = (0..20)
@@ -128,7 +128,7 @@ fn many_connections_share_a_socket() {
 
 /// quinn's client on async-io's sockets and timers, in smol's tasks.
 #[test]
-fn a_client_on_smol_s_runtime_is_served() {
+fn client_on_smol_runtime_is_served() {
     run(async {
         let ([server, client], _) = endpoints().await;
         drop(client);
@@ -168,7 +168,7 @@ asyncio.run(main(*sys.argv[1:]))
 ";
 
 #[test]
-fn a_client_of_another_library_is_served() {
+fn client_of_another_library_is_served() {
     if !Command::new("python3").args(["-c", "import aioquic"]).output().is_ok_and(|import| import.status.success()) {
         return eprintln!("no aioquic here");
     }
@@ -198,7 +198,7 @@ fn endpoints_are_awaited_under_any_executor() {
 
 /// quinn's own constructor, which makes a socket of ours of std's.
 #[test]
-fn std_s_sockets_are_taken_of_either_family() {
+fn std_sockets_of_either_family_are_accepted() {
     run(async {
         for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
             let bind = || std::net::UdpSocket::bind(SocketAddr::new(ip, 0));
@@ -220,7 +220,7 @@ fn std_s_sockets_are_taken_of_either_family() {
 
 /// The endpoint hears of it, and so does whoever waits for it; both kinds of error.
 #[test]
-fn close_and_deadlines_reach_through() {
+fn close_and_deadlines_apply_through_quinn() {
     run(async {
         for closes in [true, false] {
             let ([server, client], [socket, _]) = endpoints().await;
@@ -241,7 +241,7 @@ fn close_and_deadlines_reach_through() {
 }
 
 #[test]
-fn a_silent_peer_times_out_by_quinn_s_own_timer() {
+fn silent_peer_times_out_by_quinn_timer() {
     run(async {
         let ([server, mut client], [socket, _]) = endpoints().await;
         let mut transport = TransportConfig::default();
@@ -257,7 +257,7 @@ fn a_silent_peer_times_out_by_quinn_s_own_timer() {
 }
 
 #[test]
-fn a_timer_is_moved_both_ways_and_is_never_early() {
+fn timer_moves_both_ways_and_is_never_early() {
     run(async {
         let begin = Instant::now();
         let at = |ms| begin + Duration::from_millis(ms);
@@ -274,8 +274,8 @@ fn a_timer_is_moved_both_ways_and_is_never_early() {
 }
 
 #[test]
-fn a_move_to_a_later_time_arms_nothing() {
-    child("a_move_to_a_later_time_arms_nothing", || {
+fn moving_timer_later_arms_nothing() {
+    child("moving_timer_later_arms_nothing", || {
         run(async {
             let later = |seconds| Instant::now() + Duration::from_secs(seconds);
             let mut timer = Runtime.new_timer(later(100));
@@ -298,8 +298,8 @@ fn sockets() -> usize {
 }
 
 #[test]
-fn what_is_dropped_gives_its_descriptor_back() {
-    child("what_is_dropped_gives_its_descriptor_back", || {
+fn dropped_endpoint_closes_its_descriptor() {
+    child("dropped_endpoint_closes_its_descriptor", || {
         run(async {
             assert_eq!(sockets(), 0);
             {

@@ -77,7 +77,7 @@ fn data_passes_both_ways() {
 }
 
 #[test]
-fn a_certificate_of_another_is_refused() {
+fn wrong_certificate_is_rejected() {
     run(async {
         let ((acceptor, ..), (_, connector, _)) = (certificate(), certificate());
         let (client, server) = pair().await;
@@ -90,7 +90,7 @@ fn a_certificate_of_another_is_refused() {
 
 /// A peer that says nothing, or stops in the middle, is given up by the socket's deadline, in the handshake and after.
 #[test]
-fn deadlines_reach_through_the_layer() {
+fn deadlines_apply_through_tls() {
     run(async {
         let (acceptor, connector, _) = certificate();
         let (stuck, server) = pair().await;
@@ -125,7 +125,7 @@ fn deadlines_reach_through_the_layer() {
 }
 
 #[test]
-fn force_close_reaches_through_the_layer() {
+fn force_close_applies_through_tls() {
     run(async {
         let (acceptor, connector, _) = certificate();
         // In the handshake.
@@ -151,7 +151,7 @@ fn force_close_reaches_through_the_layer() {
 }
 
 #[test]
-fn openssl_s_client_gets_its_echo() {
+fn openssl_client_gets_its_echo() {
     run(async {
         let (acceptor, _, pem) = certificate();
         let file = File::new("s-client", &pem);

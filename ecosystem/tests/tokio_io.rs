@@ -16,7 +16,7 @@ use netpoll::task;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
 
 #[test]
-fn tokio_s_helpers_work_on_handles_and_references() {
+fn tokio_io_helpers_work_on_streams_and_references() {
     run(async {
         let (mut client, server) = pair().await;
         let echo = task::spawn(async move { tokio::io::copy(&mut &server, &mut &server).await });
@@ -80,7 +80,7 @@ fn deadlines_and_closing_reach_through() {
 }
 
 #[test]
-fn h2_runs_on_our_streams_and_tasks() {
+fn h2_runs_on_netpoll_streams_and_tasks() {
     run(async {
         let (client, server) = pair().await;
         let server = task::spawn(async move {

@@ -41,7 +41,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
 }
 
 #[test]
-fn messages_of_all_lengths_pass() {
+fn messages_of_all_lengths_are_echoed() {
     run(async {
         let (client, server) = pair().await;
         let server = task::spawn(async move { echo(&mut accept_async(server).await.unwrap()).await });
@@ -52,7 +52,7 @@ fn messages_of_all_lengths_pass() {
 
 /// The client's side on smol's sockets, awaited inside our task.
 #[test]
-fn a_client_on_smol_s_sockets_is_served() {
+fn websocket_client_on_smol_sockets_is_served() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
@@ -65,7 +65,7 @@ fn a_client_on_smol_s_sockets_is_served() {
 
 /// soketto's client on smol's sockets asks our server of tungstenite.
 #[test]
-fn a_client_of_another_library_is_served() {
+fn client_of_another_library_is_served() {
     run(async {
         let listener = listener().await;
         let addr = listener.local_addr().unwrap();
@@ -94,7 +94,7 @@ fn a_client_of_another_library_is_served() {
 
 /// soketto's server on our streams answers tungstenite's client.
 #[test]
-fn a_server_of_another_library_runs_on_our_streams() {
+fn websocket_server_of_another_library_runs_on_netpoll_streams() {
     run(async {
         let (client, stream) = pair().await;
         let server = task::spawn(async move {
@@ -123,7 +123,7 @@ fn a_server_of_another_library_runs_on_our_streams() {
 
 /// The handshake of section 1.3 and the masked message of section 5.7, byte for byte.
 #[test]
-fn the_rfc_s_own_examples_are_answered() {
+fn rfc_6455_examples_are_answered() {
     run(async {
         let (client, server) = pair().await;
         let server = task::spawn(async move { echo(&mut accept_async(server).await.unwrap()).await });
@@ -153,7 +153,7 @@ fn the_rfc_s_own_examples_are_answered() {
 }
 
 #[test]
-fn deadlines_and_force_close_reach_through_the_layer() {
+fn deadlines_and_force_close_apply_through_websocket() {
     run(async {
         // A client that never shakes hands.
         let (_stuck, server) = pair().await;
@@ -181,7 +181,7 @@ fn deadlines_and_force_close_reach_through_the_layer() {
 }
 
 #[test]
-fn a_connection_that_hyper_upgraded_is_a_websocket() {
+fn upgraded_hyper_connection_is_a_websocket() {
     use async_tungstenite::tungstenite::handshake::server::create_response_with_body;
     use async_tungstenite::tungstenite::protocol::Role;
     use http_body_util::Empty;

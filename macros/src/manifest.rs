@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_dependency_on_netpoll_is_passed_over() {
+    fn other_dependencies_are_ignored() {
         for manifest in [
             "",
             "[package]\nname = \"netpoll\"",

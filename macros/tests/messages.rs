@@ -85,7 +85,7 @@ fn accepts(program: &str) {
 }
 
 #[test]
-fn what_is_right_is_accepted() {
+fn valid_uses_are_accepted() {
     accepts("#[netpoll::main] async fn main() {}");
     accepts("#[netpoll::main()] async fn main() -> Result<(), String> { Ok(()) }");
     accepts("#[netpoll::test] async fn works() {}");
@@ -117,7 +117,7 @@ fn renamed_dependency_is_accepted() {
 }
 
 #[test]
-fn functions_of_the_wrong_kind() {
+fn wrong_function_kinds_are_rejected() {
     let message = "the `async` keyword is missing from the function declaration";
     refuses("#[netpoll::main] fn main() {}", message, "fn");
     refuses("#[netpoll::test] pub fn works() {}", message, "fn");
@@ -149,7 +149,7 @@ fn generics() {
 }
 
 #[test]
-fn items_that_are_no_functions() {
+fn items_other_than_functions_are_rejected() {
     let message = "this attribute belongs on an `async fn`";
     refuses("#[netpoll::test] struct Thing;", message, "struct Thing;");
     refuses("#[netpoll::main] mod things {}", message, "mod things {}");

@@ -311,7 +311,7 @@ mod tests {
     /// Two listeners share a limit. An accept that was woken for a permit, and whose listener had no connection, waited for one with the
     /// wake-up, while the other listener had some.
     #[test]
-    fn a_permit_goes_on_to_a_listener_that_has_a_connection() {
+    fn permit_passes_to_listener_with_a_connection() {
         task::block_on(async {
             let idle = ListenConfig::new().max_connections(1).listen("127.0.0.1:0").await.unwrap();
             let busy = TcpListener::bind("127.0.0.1:0").await.unwrap().admitting(idle.admission.clone());

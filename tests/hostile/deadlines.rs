@@ -267,8 +267,8 @@ fn against_the_oracle(stream: u64, operations: usize) -> Seen {
 }
 
 #[test]
-fn deadlines_agree_with_an_oracle() {
-    process("deadlines::deadlines_agree_with_an_oracle", 120, 900, || {
+fn deadlines_match_oracle() {
+    process("deadlines::deadlines_match_oracle", 120, 900, || {
         let threads = 2;
         let operations = size(100_000, 10_000_000) / threads;
         let start = Instant::now();

@@ -56,8 +56,8 @@ fn thousand(dropped: &Arc<AtomicUsize>) {
 }
 
 #[test]
-fn shutdowns_leave_nothing() {
-    process("ending::shutdowns_leave_nothing", 90, 120, || {
+fn shutdowns_leak_nothing() {
+    process("ending::shutdowns_leak_nothing", 90, 120, || {
         let rounds = size(10, 100);
         let (fds, threads) = (fd_count(), thread_count());
         let dropped = Arc::new(AtomicUsize::new(0));
@@ -106,8 +106,8 @@ fn inherited() -> BTreeSet<String> {
 
 /// Every kind of socket there is, while connections come and go: none has a moment without close-on-exec.
 #[test]
-fn programs_inherit_nothing() {
-    process("ending::programs_inherit_nothing", 60, 300, || {
+fn child_programs_inherit_nothing() {
+    process("ending::child_programs_inherit_nothing", 60, 300, || {
         let programs = size(40, 500);
         let before = inherited();
         let stop = Arc::new(AtomicBool::new(false));

@@ -81,7 +81,7 @@ fn serve(group: &str, limited: bool) {
     });
 }
 
-const CEILING_TEST: &str = "overload::a_server_stays_below_its_ceiling";
+const CEILING_TEST: &str = "overload::server_memory_stays_below_limit";
 
 fn start(group: Option<&Group>, limited: bool) -> (Child, SocketAddr) {
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -145,7 +145,7 @@ async fn client(address: SocketAddr, counts: Arc<Clients>, stubborn: bool) {
 }
 
 #[test]
-fn a_server_stays_below_its_ceiling() {
+fn server_memory_stays_below_limit() {
     process(CEILING_TEST, 120, 300, || {
         if let (Ok(group), Ok(limited)) = (std::env::var("NETPOLL_GROUP"), std::env::var("NETPOLL_LIMITED")) {
             serve(&group, limited == "1");
@@ -237,8 +237,8 @@ fn crowd_of_tasks(count: usize) -> (i64, Duration, Duration) {
 }
 
 #[test]
-fn a_million_tasks_come_and_go() {
-    process("overload::a_million_tasks_come_and_go", 90, 120, || {
+fn million_tasks_complete() {
+    process("overload::million_tasks_complete", 90, 120, || {
         let count = size(100_000, 1_000_000);
         let begin = live_bytes();
         let (each, spawned, took) = crowd_of_tasks(count);
@@ -293,8 +293,8 @@ impl Wake for Trap {
 }
 
 #[test]
-fn panics_stay_where_they_are() {
-    process("overload::panics_stay_where_they_are", 90, 120, || {
+fn panics_stay_contained() {
+    process("overload::panics_stay_contained", 90, 120, || {
         // Only what was not meant is reported, such as a panic that reaches this thread where none should.
         let (report, own) = (std::panic::take_hook(), std::thread::current().id());
         std::panic::set_hook(Box::new(move |panic| {

@@ -109,8 +109,8 @@ async fn lines(stream: TcpStream, patience: Duration) -> io::Result<()> {
 
 /// Half say nothing at all, half a byte now and then. The deadline of a line ends both, and meanwhile an honest one is served.
 #[test]
-fn silent_clients_delay_nobody() {
-    process("peers::silent_clients_delay_nobody", 90, 180, || {
+fn silent_clients_do_not_delay_others() {
+    process("peers::silent_clients_do_not_delay_others", 90, 180, || {
         let (fds, silent) = (fd_count(), size(300, 2_000));
         let patience = Duration::from_secs(size(3, 20) as u64);
         let (address, served, accepts) = serve(listen("127.0.0.1:0"), move |stream| lines(stream, patience));
@@ -166,8 +166,8 @@ fn silent_clients_delay_nobody() {
 
 /// Clients that never read what they asked for: the write deadline ends each, and nothing is buffered for them.
 #[test]
-fn clients_that_never_read_are_shown_out() {
-    process("peers::clients_that_never_read_are_shown_out", 90, 90, || {
+fn clients_that_never_read_are_disconnected() {
+    process("peers::clients_that_never_read_are_disconnected", 90, 90, || {
         let (fds, crowd) = (fd_count(), size(50, 1_000));
         let answer: Arc<[u8]> = vec![7; 8 << 20].into();
         let patience = Duration::from_millis(700);
@@ -214,8 +214,8 @@ fn clients_that_never_read_are_shown_out() {
 
 /// Crowds that connect and close, a third with a byte, a third with a reset, against a backlog of 128.
 #[test]
-fn storms_of_connections_leave_nothing() {
-    process("peers::storms_of_connections_leave_nothing", 120, 300, || {
+fn connection_storms_leak_nothing() {
+    process("peers::connection_storms_leak_nothing", 120, 300, || {
         let own = own_network();
         let (fds, storm, threads) = (fd_count(), size(2_000, 50_000), 4);
         let (address, served, accepts) = serve(listen("0.0.0.0:0"), |stream| async move { echo(&stream).await });
@@ -260,8 +260,8 @@ fn storms_of_connections_leave_nothing() {
 
 /// One connection takes all it can get beside a thousand that ask now and then.
 #[test]
-fn a_greedy_connection_starves_nobody() {
-    process("peers::a_greedy_connection_starves_nobody", 90, 180, || {
+fn greedy_connection_does_not_starve_others() {
+    process("peers::greedy_connection_does_not_starve_others", 90, 180, || {
         let (fds, quiet, rounds) = (fd_count(), size(100, 1_000), size(2_000, 30_000));
         let (address, _, accepts) = serve(listen("127.0.0.1:0"), |stream| async move { echo(&stream).await });
         let crowd: Vec<_> = (0..quiet).map(|_| connect(address)).collect();
@@ -387,8 +387,8 @@ fn spoil(mut stream: net::TcpStream, random: &mut Random) {
 
 /// Half of the connections are accepted, half are dialled by us; the other side resets each at a random moment.
 #[test]
-fn resets_are_told_as_resets() {
-    process("peers::resets_are_told_as_resets", 120, 600, || {
+fn resets_are_reported_as_resets() {
+    process("peers::resets_are_reported_as_resets", 120, 600, || {
         own_network();
         let (fds, half) = (fd_count(), size(1_000, 100_000) / 2);
         let begin = Instant::now();

@@ -201,9 +201,9 @@ fn slope(rests: &[Rest], value: fn(&Rest) -> f64) -> f64 {
 }
 
 #[test]
-fn nothing_grows() {
+fn soak_grows_nothing() {
     let seconds = setting("NETPOLL_SOAK", size(6, 7_200) as u64);
-    process("soak::nothing_grows", seconds + 90, seconds + 90, || {
+    process("soak::soak_grows_nothing", seconds + 90, seconds + 90, || {
         let report = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             if panic.payload().downcast_ref::<&str>() != Some(&"a fault of the soak") {

@@ -320,8 +320,8 @@ fn cell(weather: Weather, seed: u64, streams: usize, total: usize, most: Duratio
 }
 
 #[test]
-fn bytes_are_exact_in_any_weather() {
-    process("weather::bytes_are_exact_in_any_weather", 180, 1200, || {
+fn data_is_intact_under_network_faults() {
+    process("weather::data_is_intact_under_network_faults", 180, 1200, || {
         let fds = fd_count();
         let mut cells = Vec::new();
         for loss in [0, 1, 5, 10] {
@@ -377,8 +377,8 @@ fn bytes_are_exact_in_any_weather() {
 
 /// The network is cut and comes back: deadlines and TCP_USER_TIMEOUT end what the kernel would wait for, for minutes.
 #[test]
-fn a_peer_behind_a_cut_network_holds_nobody() {
-    process("weather::a_peer_behind_a_cut_network_holds_nobody", 60, 60, || {
+fn peer_behind_cut_network_blocks_no_one_else() {
+    process("weather::peer_behind_cut_network_blocks_no_one_else", 60, 60, || {
         let Some(link) = Link::new(Weather::default(), 77) else { return };
         let (listener, address) = link.listen();
         let (clients, servers): (Vec<_>, Vec<_>) = link.here.run(move || {

@@ -54,7 +54,7 @@ fn child() {
 
 /// A few seconds of random programs, or what the environment says.
 #[test]
-fn random_programs_end_and_keep_their_promises() {
+fn random_programs_complete_and_keep_guarantees() {
     if std::env::var(shrink::PROGRAM).is_ok() {
         return;
     }
@@ -62,7 +62,7 @@ fn random_programs_end_and_keep_their_promises() {
 }
 
 #[test]
-fn programs_are_read_as_they_are_written() {
+fn programs_parse_as_they_are_printed() {
     for seed in 0..300 {
         let program = generate::program(seed, true);
         let text = program.to_string();

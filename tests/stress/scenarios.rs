@@ -30,7 +30,7 @@ fn holds_with(settings: &[&str], times: usize, text: &str) {
 
 /// A1: what a root waits for is not kept by a task that its thread has picked up.
 #[test]
-fn roots_go_on_beside_tasks_that_block() {
+fn roots_run_beside_blocked_tasks() {
     holds_with(
         &["workers=1", "workers=2", "workers=4"],
         1,
@@ -51,7 +51,7 @@ fn roots_go_on_beside_tasks_that_block() {
 
 /// A2: the first operation of a turn is let through, however long the turn is.
 #[test]
-fn operations_are_done_after_computations() {
+fn operations_complete_after_computations() {
     holds_with(
         &["workers=1", "workers=2"],
         1,
@@ -71,7 +71,7 @@ fn operations_are_done_after_computations() {
 
 /// A3: loops over timers that are due take from the budget.
 #[test]
-fn timers_that_are_due_let_others_run() {
+fn due_timers_let_other_tasks_run() {
     for how in ["zero", "past", "interval", "nanosecond", "timeout", "literal"] {
         holds_with(
             &[how],
@@ -86,7 +86,7 @@ fn timers_that_are_due_let_others_run() {
 
 /// A4: there is no number of runnable tasks from which on the network is polled by sysmon only.
 #[test]
-fn a_crowd_that_yields_does_not_starve_the_network() {
+fn yielding_tasks_do_not_starve_network() {
     holds_with(
         &["100", "260", "300"],
         1,
@@ -98,7 +98,7 @@ fn a_crowd_that_yields_does_not_starve_the_network() {
 
 /// A5: a thread that a nested `block_on` gives back to its task is watched.
 #[test]
-fn a_task_is_watched_after_its_nested_block_on() {
+fn task_is_monitored_after_nested_block_on() {
     holds_with(
         &["workers=1", "workers=2", "workers=4"],
         1,
@@ -114,7 +114,7 @@ fn a_task_is_watched_after_its_nested_block_on() {
 
 /// A6: whoever holds the role of polling does not run tasks.
 #[test]
-fn nobody_keeps_the_role_of_polling_while_a_task_blocks() {
+fn poller_role_is_free_while_task_blocks() {
     holds_with(
         &["root=default", "root=no"],
         1,
@@ -133,7 +133,7 @@ fn nobody_keeps_the_role_of_polling_while_a_task_blocks() {
 
 /// A7: more tasks in `block_on` than there are threads for.
 #[test]
-fn a_crowd_in_nested_block_on_ends() {
+fn many_nested_block_on_calls_complete() {
     holds_with(
         &["workers=1", "workers=4"],
         1,
@@ -148,7 +148,7 @@ fn a_crowd_in_nested_block_on_ends() {
 
 /// A8: names are looked up beside a blocking pool that is full.
 #[test]
-fn names_are_looked_up_beside_a_full_pool() {
+fn lookups_complete_beside_full_blocking_pool() {
     holds(
         1,
         "config blocking=16 late=4000
@@ -159,7 +159,7 @@ fn names_are_looked_up_beside_a_full_pool() {
 
 /// B1: what a closed socket left armed is nothing to the slot's next owner.
 #[test]
-fn deadlines_fire_in_a_slot_that_was_used_before() {
+fn deadline_fires_in_reused_slot() {
     for stream in ["unix", "tcp", "pipe"] {
         holds_with(
             &[stream],
@@ -176,7 +176,7 @@ fn deadlines_fire_in_a_slot_that_was_used_before() {
 
 /// B1, B2: the same races without tricks, with threads that are stopped anywhere.
 #[test]
-fn deadlines_fire_in_slots_that_are_used_again_and_again() {
+fn deadlines_fire_in_repeatedly_reused_slots() {
     holds_with(
         &["unix", "tcp"],
         1,
@@ -190,7 +190,7 @@ fn deadlines_fire_in_slots_that_are_used_again_and_again() {
 
 /// B3: a task of the runtime that there is now is not queued with one of before.
 #[test]
-fn tasks_outlive_a_restart_that_their_spawner_slept_through() {
+fn tasks_of_sleeping_spawner_run_after_restart() {
     for host in ["root", "main", "local", "foreign", "nested", "pool"] {
         holds_with(
             &[host],
@@ -225,7 +225,7 @@ fn timers_of_another_executor_fire_after_a_restart() {
 
 /// B5: a report that takes its time holds up no sleep.
 #[test]
-fn sleeps_are_in_time_while_a_report_is_slow() {
+fn sleeps_are_on_time_during_slow_report() {
     holds(
         1,
         "config workers=2 report=13000 late=3000
@@ -237,7 +237,7 @@ fn sleeps_are_in_time_while_a_report_is_slow() {
 
 /// C1: destructors that wait or shut down themselves do not hold up a shutdown.
 #[test]
-fn a_shutdown_returns_whatever_destructors_do() {
+fn shutdown_returns_despite_destructors() {
     for act in ["sleep", "spawnjoin", "socket", "spawn", "cancel", "panic"] {
         holds_with(
             &[act],
@@ -264,7 +264,7 @@ fn a_shutdown_returns_whatever_destructors_do() {
 
 /// C1: tasks that wait for each other are dropped one by one.
 #[test]
-fn a_shutdown_drops_a_long_chain_of_tasks() {
+fn shutdown_drops_long_task_chain() {
     holds(
         1,
         "config workers=2
@@ -277,7 +277,7 @@ fn a_shutdown_drops_a_long_chain_of_tasks() {
 
 /// C2: a shutdown waits for a task that is in its turn, on whatever thread.
 #[test]
-fn a_shutdown_waits_for_turns_to_end() {
+fn shutdown_waits_for_running_turns() {
     holds_with(
         &["root=yes", "root=no", "root=default"],
         1,
@@ -293,7 +293,7 @@ fn a_shutdown_waits_for_turns_to_end() {
 
 /// C3: a thread that cannot be created is tried again.
 #[test]
-fn the_runtime_goes_on_after_a_thread_was_refused() {
+fn runtime_continues_after_refused_thread() {
     for threads in [1, 3] {
         holds_with(
             &[&threads.to_string()],
@@ -332,7 +332,7 @@ fn the_runtime_goes_on_after_a_thread_was_refused() {
 
 /// C4: spare workers that have ended are joined or detached.
 #[test]
-fn threads_that_have_ended_are_let_go() {
+fn ended_threads_are_joined() {
     holds(
         1,
         "config workers=1
@@ -348,7 +348,7 @@ fn threads_that_have_ended_are_let_go() {
 
 /// C5: a task-local value whose destructor uses its own key.
 #[test]
-fn destructors_of_local_values_end() {
+fn task_local_destructors_terminate() {
     for kind in ["plain", "usesother", "usesown", "spawns", "panics"] {
         holds_with(
             &[kind],
@@ -364,7 +364,7 @@ fn destructors_of_local_values_end() {
 
 /// C6: polls with ever-new wakers keep a bounded number of them.
 #[test]
-fn polls_with_new_wakers_keep_few_of_them() {
+fn polls_with_new_wakers_keep_few_wakers() {
     for op in ["read", "readable", "write", "lockedread", "lockedwrite", "recvfrom", "join", "sleep"] {
         holds_with(
             &[op],

@@ -93,7 +93,7 @@ mod tests {
     use super::{CASES, LIMITS, Over};
 
     #[test]
-    fn every_limit_is_about_a_case() {
+    fn every_limit_names_a_case() {
         for limit in LIMITS {
             assert!(CASES.iter().any(|case| case.name == limit.case), "{}", limit.case);
             if let Over::Ours(other) = limit.over {

@@ -34,7 +34,7 @@ mod tests {
     use super::{BEGIN, END, replaced};
 
     #[test]
-    fn only_what_is_between_the_markers_changes() {
+    fn only_text_between_markers_changes() {
         let document = format!("# Title\n{BEGIN}\nold\n{END}\nrest\n");
         let new = replaced(&document, "# Comparison\n\nnew\n").unwrap();
         assert_eq!(new, format!("# Title\n{BEGIN}\n\n## Comparison\n\nnew\n\n{END}\nrest\n"));

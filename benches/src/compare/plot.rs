@@ -181,7 +181,7 @@ mod tests {
     use super::{Figure, Findings, svg};
 
     #[test]
-    fn a_bar_for_every_ratio_and_nothing_of_nothing() {
+    fn plot_has_one_bar_per_ratio() {
         assert_eq!(svg(&Vec::new()), None);
         let figure = Figure { what: "µs CPU", value: Some(4.0), ratio: Some(1.25) };
         let findings = Findings { figures: vec![("netpoll".to_owned(), vec![figure])], notes: Vec::new() };

@@ -45,7 +45,7 @@ fn waiters_bits(mutex: &FdMutex) -> u64 {
     mutex.word.load(Ordering::SeqCst) & (READ_WAITERS | WRITE_WAITERS)
 }
 
-/// G1.
+/// Go: TestMutexLock.
 #[test]
 fn an_open_descriptor_grants_everything_and_is_never_the_last() {
     let mutex = FdMutex::new();
@@ -64,7 +64,7 @@ fn an_open_descriptor_grants_everything_and_is_never_the_last() {
     assert_eq!(mutex.word.load(Ordering::SeqCst), 0);
 }
 
-/// G2.
+/// Go: TestMutexClose.
 #[test]
 fn a_closed_descriptor_refuses_everything() {
     let mutex = FdMutex::new();
@@ -82,7 +82,7 @@ fn a_closed_descriptor_refuses_everything() {
     assert!(mutex.decref());
 }
 
-/// G3, invariant 1.
+/// Go: TestMutexCloseUnblock, invariant 1.
 #[test]
 fn closing_frees_the_queue_and_the_holder_is_the_last() {
     let mutex = Arc::new(FdMutex::new());
@@ -107,7 +107,7 @@ fn closing_frees_the_queue_and_the_holder_is_the_last() {
     assert!(mutex.unlock_ref(Direction::Read));
 }
 
-/// G4.
+/// Go: TestMutexPanic.
 #[test]
 fn giving_back_what_was_not_taken_panics_and_changes_nothing() {
     let mutex = FdMutex::new();
@@ -132,7 +132,7 @@ fn giving_back_what_was_not_taken_panics_and_changes_nothing() {
     }
 }
 
-/// G5, as an error.
+/// Go: TestMutexOverflowPanic, as an error.
 #[test]
 fn too_many_references_are_an_error_and_the_closer_still_gets_one() {
     let mutex = FdMutex::new();
@@ -290,7 +290,7 @@ impl Torn {
     }
 }
 
-/// G6: futures, polls and references from eight threads.
+/// Go: TestMutexStress: futures, polls and references from eight threads.
 #[test]
 fn stress_keeps_one_owner_a_direction() {
     const THREADS: u64 = 8;

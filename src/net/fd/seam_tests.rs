@@ -127,8 +127,9 @@ fn incoming_backs_off_doubling_from_5_ms() {
     });
 }
 
+/// Invariant 12.
 #[test]
-fn inv12_a_waker_that_panics_at_a_close_keeps_nobody_from_being_woken() {
+fn panicking_waker_at_close_does_not_stop_other_wakeups() {
     use std::sync::Arc;
     use std::task::Wake;
 
