@@ -146,7 +146,7 @@ fn named_process_takes_its_descriptors() {
         let error = taken.into_iter().next().unwrap().into_tcp_listener().unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
-            (ErrorKind::InvalidInput, "unknown is no TCP socket that listens")
+            (ErrorKind::InvalidInput, "unknown is not a listening TCP socket")
         );
         return;
     }

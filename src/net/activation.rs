@@ -1,23 +1,29 @@
-//! Socket activation: sockets that a process inherits from the process that started it, and passes to its successor.
+//! Socket activation: listeners inherited from the process that started this one, and passed to its
+//! successor.
 //!
-//! The protocol is systemd's, sd_listen_fds(3): the descriptors are 3 and those that follow; `LISTEN_FDS` says how many,
-//! `LISTEN_FDNAMES` what they are called, `LISTEN_PID` for which process they are, so that children who inherit the environment do
-//! not take them for theirs.
+//! The protocol is systemd's, sd_listen_fds(3). The descriptors are numbered from 3. `LISTEN_FDS`
+//! is their number, `LISTEN_FDNAMES` their names, and `LISTEN_PID` the process that they are for,
+//! so that children that inherit the environment do not take them.
 //!
 //! # Without `LISTEN_PID`
-//! A process that starts another does not know its number before fork(2), and between fork and exec(2) the environment can no longer be
-//! written safely. So [`pass`] leaves `LISTEN_PID` out and sets two variables of its own, which [`take`] checks:
+//! A process does not know the process id of a child before fork(2), and between fork and exec(2)
+//! it cannot safely write the environment. So [`pass`] omits `LISTEN_PID` and sets two variables of
+//! its own, which [`take`] checks:
 //!
-//! * `NETPOLL_LISTEN_PARENT`, the process that passes (its number and its start), and when it does. The descriptors are for its
-//!   child, and not for the children of that child. If it has ended, they are for a process that an older one has adopted.
-//! * `NETPOLL_LISTEN_FDS`, the device and inode of each descriptor, and the number under which it is open if it could not have its own.
+//! * `NETPOLL_LISTEN_PARENT`: the process that passes the descriptors (its id and start time) and
+//!   the time of the call. The descriptors are for its child, not for children of that child. If it
+//!   has ended, they are for a process that was adopted by an older one.
+//! * `NETPOLL_LISTEN_FDS`: device and inode of each descriptor, and the number under which it is
+//!   open if it could not have its own.
 //!
-//! A successor that reads the environment by sd_listen_fds(3) itself needs `LISTEN_PID`: start it as
-//! `sh -c 'LISTEN_PID=$$ exec "$0" "$@"' program`.
+//! A successor that reads the environment with sd_listen_fds(3) itself needs `LISTEN_PID`: start it
+//! as `sh -c 'LISTEN_PID=$$ exec "$0" "$@"' program`.
 //!
 //! # The environment
-//! It is left as it is: changing it is not safe in a process with threads, and not needed. Taken descriptors are close-on-exec, and
-//! `LISTEN_PID`, or the check of the parent, keeps children from taking them, also those that were started before [`take`] was called.
+//! The environment is not changed, because that is not safe in a process with threads. It is not
+//! necessary either: descriptors that were taken are close-on-exec, and `LISTEN_PID` or the check
+//! of the parent keeps children from taking them, even children that were started before [`take`]
+//! was called.
 //!
 //! # Examples
 //! ```no_run
@@ -31,7 +37,7 @@
 //! };
 //! # drop(listener); Ok(()) }
 //! ```
-//! The example `hot_restart` replaces a running server with no connection refused.
+//! The example `hot_restart` replaces a running server without refusing a connection.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -50,7 +56,7 @@ use crate::sys::inherit::{self, Identity, Process};
 /// SD_LISTEN_FDS_START.
 const FIRST: RawFd = 3;
 
-/// More are taken for a mistake.
+/// A larger number is treated as a mistake.
 const COUNT_MAX: usize = 1 << 16;
 
 const PASSED: &str = "NETPOLL_LISTEN_FDS";
@@ -64,28 +70,28 @@ pub struct Activated {
 }
 
 impl Activated {
-    /// Its name: systemd's `FileDescriptorName=`, what [`pass`] was given, or `unknown`.
+    /// Returns its name: systemd's `FileDescriptorName=`, the name given to [`pass`], or `unknown`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it is a TCP socket that listens.
+    /// Returns whether it is a listening TCP socket.
     pub fn is_tcp_listener(&self) -> bool {
         let socket = SockRef::from(&self.fd);
         let is_ip = socket.domain().is_ok_and(|domain| domain == Domain::IPV4 || domain == Domain::IPV6);
         is_ip && socket.r#type().is_ok_and(|ty| ty == Type::STREAM) && socket.is_listener().is_ok_and(|listens| listens)
     }
 
-    /// The listener. Its options are as they were set where it was opened;
-    /// [`ListenConfig::limit`](super::ListenConfig::limit) gives it limits.
+    /// Converts it to a listener. Socket options stay as they were set by the process that opened
+    /// it. Use [`ListenConfig::limit`](super::ListenConfig::limit) to add limits.
     ///
     /// # Errors
-    /// `InvalidInput` when it is something else, which is closed.
+    /// Returns `InvalidInput` and closes the descriptor if it is something else.
     pub fn into_tcp_listener(self) -> io::Result<TcpListener> {
         if self.is_tcp_listener() {
             Ok(TcpListener::from(self.fd))
         } else {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no TCP socket that listens", self.name)))
+            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not a listening TCP socket", self.name)))
         }
     }
 }
@@ -97,25 +103,27 @@ impl AsFd for Activated {
 }
 
 impl From<Activated> for OwnedFd {
-    /// For sockets of other kinds, as `UnixListener::from(OwnedFd::from(socket))`, and what is no socket.
+    /// For sockets of other kinds, such as `UnixListener::from(OwnedFd::from(socket))`, and for
+    /// descriptors that are not sockets.
     fn from(activated: Activated) -> OwnedFd {
         activated.fd
     }
 }
 
-/// What the environment says.
+/// The contents of the environment variables.
 #[derive(Debug, PartialEq)]
 struct Announced {
     names: Vec<String>,
-    /// By [`pass`], where no `LISTEN_PID` says that they are ours: the value of `NETPOLL_LISTEN_PARENT`, its process, and what it passed.
+    /// Set by [`pass`], if there is no `LISTEN_PID`: the value of `NETPOLL_LISTEN_PARENT`, the
+    /// process that it names, and the descriptors.
     passed: Option<(String, Process, Vec<Passed>)>,
 }
 
-/// A descriptor of [`pass`].
+/// A descriptor passed by [`pass`].
 #[derive(Debug, PartialEq)]
 struct Passed {
     identity: Identity,
-    /// Its number, if it is not open under the one that it is meant to have.
+    /// Its number, if it is not open under the intended one.
     otherwise: Option<RawFd>,
 }
 
@@ -128,7 +136,7 @@ impl Passed {
         Some(Passed { identity: Identity::parse(identity)?, otherwise })
     }
 
-    /// The number under which it is, `number` if possible.
+    /// Returns the number under which it is open, preferably `number`.
     fn find(&self, number: RawFd) -> Option<RawFd> {
         [Some(number), self.otherwise].into_iter().flatten().find(|&number| {
             Identity::of(number).is_ok_and(|found| found == self.identity)
@@ -152,7 +160,7 @@ fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Resul
         Some(of) => match of.parse::<u32>() {
             Ok(of) if of == pid => None,
             Ok(_) => return Ok(None),
-            Err(_) => return Err(invalid(format!("LISTEN_PID is no process: {of}"))),
+            Err(_) => return Err(invalid(format!("LISTEN_PID is not a process id: {of}"))),
         },
         None => match text(PASSED)?.zip(text(PARENT)?) {
             Some(passed) => Some(passed),
@@ -160,7 +168,7 @@ fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Resul
         },
     };
     let count = count.parse().ok().filter(|&count: &usize| count <= COUNT_MAX);
-    let count = count.ok_or_else(|| invalid("LISTEN_FDS is no count".to_owned()))?;
+    let count = count.ok_or_else(|| invalid("LISTEN_FDS is not a number".to_owned()))?;
     let passed = match passed {
         None => None,
         Some((passed, parent)) => {
@@ -169,7 +177,7 @@ fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Resul
             let all =
                 all.ok_or_else(|| invalid(format!("{PASSED} does not describe {count} descriptors: {passed}")))?;
             let process = parent.split_once('@').and_then(|(process, _)| Process::parse(process));
-            let process = process.ok_or_else(|| invalid(format!("{PARENT} is no process: {parent}")))?;
+            let process = process.ok_or_else(|| invalid(format!("{PARENT} does not name a process: {parent}")))?;
             Some((parent, process, all))
         }
     };
@@ -184,17 +192,18 @@ fn announced(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> io::Resul
     Ok(Some(Announced { names, passed }))
 }
 
-/// Takes the descriptors that this process was started with, in order. Returns none if it was not started with any, and at every call
-/// after one that returned some.
+/// Takes the descriptors that this process was started with, in order. Returns an empty list if
+/// there are none, and on every call after one that returned some.
 ///
-/// Call it early: until then, processes that this one starts inherit the descriptors too, though they do not take them. They are made
-/// close-on-exec.
+/// Call it early: until then, processes that this one starts inherit the descriptors too, although
+/// they do not take them. The descriptors are made close-on-exec.
 ///
 /// # Errors
-/// `InvalidData` when the variables contradict themselves, or a number announced by `LISTEN_PID` was not inherited (it is close-on-exec);
-/// EBADF when it is not open. Nothing is taken then.
+/// Returns `InvalidData` if the variables are inconsistent, or a number announced by `LISTEN_PID`
+/// was not inherited (it is close-on-exec); EBADF if it is not open. Nothing is taken then.
 ///
 /// Source: sd_listen_fds(3), sd_listen_fds_with_names(3).
+#[doc(alias = "sd_listen_fds")]
 pub fn take() -> io::Result<Vec<Activated>> {
     static TAKEN: Mutex<bool> = Mutex::new(false);
     let mut taken = TAKEN.lock();
@@ -228,18 +237,22 @@ pub fn take() -> io::Result<Vec<Activated>> {
         .collect()
 }
 
-/// Has the processes that `command` starts inherit `fds`, each under a name, for [`take`] to find them.
+/// Makes the processes that `command` starts inherit `fds`, each under a name, where [`take`] finds
+/// them.
 ///
-/// The command holds duplicates, which keep a listener's port open: drop it when the successor runs. The caller may close its own
-/// listener: connections that wait in the queue belong to both. Only a process that this one starts takes the descriptors.
+/// The command holds duplicates, which keep a listener's port open: drop it when the successor
+/// runs. The caller may close its own listener: connections in the queue belong to both. Only a
+/// process that this one starts takes the descriptors.
 ///
-/// The numbers are 3 and those that follow. If one of them is closed here between this call and the spawning, another number may be
-/// used in its place. [`take`] finds that one; a successor that reads the environment by itself does not.
+/// The numbers begin at 3. If this process closes one of them between this call and the spawn,
+/// another number may be used in its place. [`take`] finds it; a successor that reads the
+/// environment itself does not.
 ///
 /// # Errors
-/// `InvalidInput` for a name that has a `:`, a control character or more than 255 bytes, for more than 65,536 descriptors, and for a
-/// command that has been given some already. EMFILE: as many more are needed, and up to as many again.
-///
+/// Returns `InvalidInput` if a name contains `:` or a control character or is longer than 255
+/// bytes, if there are more than 65,536 descriptors, or if the command passes descriptors already.
+/// Returns EMFILE at the descriptor limit: the call needs as many more descriptors as it passes,
+/// and up to as many again.
 /// # Examples
 /// ```no_run
 /// use netpoll::net::{TcpListener, activation};
@@ -254,17 +267,18 @@ pub fn take() -> io::Result<Vec<Activated>> {
 pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, BorrowedFd<'a>)>) -> io::Result<()> {
     let refused = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
     if command.get_envs().any(|(name, value)| name == PASSED && value.is_some()) {
-        return Err(refused("the command passes descriptors already"));
+        return Err(refused("command passes descriptors already"));
     }
     let (names, fds): (Vec<_>, Vec<_>) = fds.into_iter().unzip();
     if names.iter().any(|name| name.len() > 255 || name.contains(|c: char| c == ':' || c.is_control())) {
-        return Err(refused("a descriptor's name has up to 255 bytes, no colon and no control character"));
+        return Err(refused("descriptor name must have at most 255 bytes, no colon and no control character"));
     }
     if fds.len() > COUNT_MAX {
         return Err(refused("too many descriptors"));
     }
-    // Sources beyond all targets, so that no dup2(2) replaces one that is still to come. No number below is left free, so that the
-    // channel by which `Command` learns of a failed exec(2) gets none of them, unless one is closed before the spawning.
+    // Duplicates above all targets, so that no dup2(2) replaces a source that is still needed. No
+    // number below is left free, so that the channel by which `Command` learns of a failed exec(2)
+    // gets none of them, unless one is closed before the spawn.
     let beyond = FIRST + fds.len() as RawFd;
     let sources = fds.iter().map(|fd| inherit::dup_above(*fd, beyond)).collect::<io::Result<Vec<_>>>()?;
     let mut kept = Vec::new();
@@ -277,7 +291,7 @@ pub fn pass<'a>(command: &mut Command, fds: impl IntoIterator<Item = (&'a str, B
             kept.push(filler);
         }
     }
-    // No two calls have the same, also not of a process that became another by exec(2) in between.
+    // No two calls have the same mark, even if the process replaced itself with exec(2) in between.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut passed = String::new();
     for source in &sources {
@@ -307,11 +321,11 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_says_whose_they_are() {
+    fn variables_name_the_process_they_are_for() {
         let to_100 = ("LISTEN_PID", "100");
         assert_eq!(names(&[]), None);
         assert_eq!(names(&[to_100]), None);
-        assert_eq!(names(&[("LISTEN_FDS", "1")]), None, "for nobody in particular");
+        assert_eq!(names(&[("LISTEN_FDS", "1")]), None, "no process is named");
         assert_eq!(names(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "99")]), None);
         assert_eq!(names(&[("LISTEN_FDS", "0"), to_100]), Some(vec![]));
         assert_eq!(names(&[("LISTEN_FDS", "0"), to_100, ("LISTEN_FDNAMES", "")]), Some(vec![]));
@@ -323,12 +337,12 @@ mod tests {
         let (_, process, passed) = passed.unwrap();
         assert_eq!(process.to_string(), "7-55");
         assert_eq!(passed.iter().map(|passed| passed.otherwise).collect::<Vec<_>>(), [None, Some(17)]);
-        assert_eq!(names(&[("LISTEN_FDS", "1"), (PASSED, "8-1")]), None, "nobody passes them");
-        assert!(Process::parse("7-").is_some(), "without a start, where there is no proc(5)");
+        assert_eq!(names(&[("LISTEN_FDS", "1"), (PASSED, "8-1")]), None, "no parent is named");
+        assert!(Process::parse("7-").is_some(), "without a start time, if there is no proc(5)");
     }
 
     #[test]
-    fn nonsense_is_an_error() {
+    fn invalid_variables_are_errors() {
         let to_100 = ("LISTEN_PID", "100");
         let cases: &[&[(&str, &str)]] = &[
             &[("LISTEN_FDS", "x"), to_100],

@@ -1,19 +1,21 @@
-//! Connecting to the first of several addresses that answers: Happy Eyeballs, version 2 (RFC 8305).
+//! Connecting to the first of several addresses that answers: Happy Eyeballs version 2 (RFC 8305).
 //!
 //! # Rules
-//! * The addresses keep their order within a family, and the families alternate, beginning with that of the first
-//!   (section 4). Those that come later enter where they then belong.
-//! * An attempt begins when the one before has failed, or has not answered within the stagger (section 5); none is given
-//!   up for a later one. Under a deadline the stagger shrinks, to no less than 10 ms, so that every address has its turn.
-//! * The first connection wins. If there is none the first error is returned, as in Go; that of the look-up only where it
-//!   brought no address.
+//! * Addresses keep their order within a family, and the families alternate, starting with the
+//!   family of the first address (section 4). Addresses that arrive later are inserted accordingly.
+//! * An attempt begins when the previous one has failed, or has not answered within the stagger
+//!   (section 5). Earlier attempts go on. Under a deadline the stagger shrinks, down to 10 ms, so
+//!   that every address gets its turn.
+//! * The first connection wins. If all attempts fail, the first error is returned, as in Go. An
+//!   error of the look-up is returned only if there was no address.
 //!
 //! # Cancellation
-//! Attempts are futures, and those that lose, or are dropped with the race, close their sockets. If two have connected
-//! when they are looked at, the earlier one wins and the other is closed.
+//! Attempts are futures. Those that lose, or are dropped with the race, close their sockets. If two
+//! have connected by the time they are polled, the earlier one wins and the other is closed.
 //!
 //! # Compared with Go (net/dial.go)
-//! Go races the two families, one address of each at a time (RFC 6555), 300 ms apart, once all addresses are known.
+//! Go races the two families, one address of each at a time (RFC 6555), 300 ms apart, after all
+//! addresses are known.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -27,18 +29,18 @@ use futures_core::Stream;
 
 use crate::time::Sleep;
 
-/// Between attempts: RFC 8305, section 8.
+/// The time between attempts: RFC 8305, section 8.
 pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 
-/// The least that a deadline makes of it: RFC 8305, section 5.
+/// The minimum time between attempts under a deadline: RFC 8305, section 5.
 const STAGGER_MIN: Duration = Duration::from_millis(10);
 
-/// Addresses that have not been tried.
+/// Addresses that have not been tried yet.
 #[derive(Debug, Default)]
 struct Queue {
     v6: VecDeque<SocketAddr>,
     v4: VecDeque<SocketAddr>,
-    /// The next is of IPv6, if there is one; none before the first address is known.
+    /// Whether the next address should be IPv6; `None` before the first address is known.
     v6_next: Option<bool>,
 }
 
@@ -62,7 +64,8 @@ impl Queue {
     }
 }
 
-/// See the module's header: the first connection that `dial` makes to an address that `source` gives.
+/// The first connection that `dial` makes to an address from `source`; see the [module
+/// documentation](self).
 pub(crate) struct Race<S, D, F> {
     source: Option<S>,
     dial: D,
@@ -71,13 +74,13 @@ pub(crate) struct Race<S, D, F> {
     queue: Queue,
     /// Oldest first.
     attempts: Vec<Pin<Box<F>>>,
-    /// Until the next attempt; none when it may begin at once.
+    /// The time until the next attempt; `None` if it may begin at once.
     pause: Option<Sleep>,
     error: Option<io::Error>,
     lookup_error: Option<io::Error>,
 }
 
-// Neither is pinned.
+// Neither field is pinned.
 impl<S, D, F> Unpin for Race<S, D, F> {}
 
 impl<S, D, F, T> Race<S, D, F>
@@ -100,7 +103,7 @@ where
         }
     }
 
-    /// Takes in the addresses that are there.
+    /// Takes the available addresses from the source.
     fn gather(&mut self, cx: &mut Context<'_>) {
         while let Some(source) = &mut self.source {
             match Pin::new(source).poll_next(cx) {
@@ -112,7 +115,7 @@ where
         }
     }
 
-    /// Polls the attempts. The connection, if one has been made.
+    /// Polls the attempts. Returns the connection if one has been made.
     fn poll_attempts(&mut self, cx: &mut Context<'_>) -> Option<T> {
         let mut at = 0;
         while at < self.attempts.len() {
@@ -129,7 +132,7 @@ where
         None
     }
 
-    /// Begins an attempt, if it is time for one.
+    /// Starts an attempt if it is time for one. Returns whether it did.
     fn launch(&mut self, cx: &mut Context<'_>) -> bool {
         if self.queue.len() == 0 {
             return false;
@@ -161,7 +164,7 @@ where
     D: FnMut(SocketAddr) -> F,
     F: Future<Output = io::Result<T>>,
 {
-    /// None where there was no address at all.
+    /// `None` if there was no address.
     type Output = Option<io::Result<T>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -169,7 +172,7 @@ where
         this.gather(cx);
         loop {
             if let Some(connection) = this.poll_attempts(cx) {
-                // The others close their sockets before the winner is seen.
+                // The other attempts close their sockets before the caller sees the winner.
                 this.attempts.clear();
                 this.source = None;
                 return Poll::Ready(Some(Ok(connection)));
@@ -203,7 +206,7 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// What becomes of an attempt, after so many milliseconds.
+    /// The fate of an attempt, after a number of milliseconds.
     #[derive(Clone, Copy)]
     enum Fate {
         Connects(u64),
@@ -213,7 +216,7 @@ mod tests {
 
     type Outcome = (Option<Result<SocketAddr, String>>, Vec<(SocketAddr, Duration)>);
 
-    /// The outcome of a race, and which attempts began when.
+    /// Runs a race. Returns its outcome, and which attempts began when.
     fn race(
         source: impl Stream<Item = io::Result<Vec<SocketAddr>>> + Unpin,
         stagger: Duration,
@@ -267,7 +270,7 @@ mod tests {
         queue.extend(vec![v4(1), v4(2), v6(1)]);
         order = std::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(order, [v4(1), v6(1), v4(2)]);
-        // One that comes late is not put behind its whole list.
+        // A late address of the other family is not put behind the whole list.
         queue = Queue::default();
         queue.extend(vec![v4(1), v4(2), v4(3)]);
         assert_eq!(queue.pop(), Some(v4(1)));
@@ -281,8 +284,8 @@ mod tests {
     fn outcomes_of_a_race() {
         use Fate::{Connects, Fails, Hangs};
         let refused = |addr: SocketAddr| Some(Err(addr.to_string()));
-        // First and second address, what comes out, and whether the second begins after the stagger or at once. Where it must not
-        // wait the stagger is longer than any test.
+        // First and second address, the outcome, and whether the second attempt begins after the
+        // stagger or at once. Where it must not wait, the stagger is longer than any test.
         let cases = [
             (Connects(0), Connects(0), Some(Ok(v6(1))), None),
             (Connects(5), Hangs, Some(Ok(v6(1))), None),
@@ -293,7 +296,7 @@ mod tests {
             (Connects(400), Connects(5000), Some(Ok(v6(1))), Some(true)),
             (Connects(400), Fails(0), Some(Ok(v6(1))), Some(true)),
             (Fails(0), Fails(0), refused(v6(1)), Some(false)),
-            // The first that fails, not the first that began.
+            // The first to fail, not the first to begin.
             (Fails(400), Fails(0), refused(v4(1)), Some(true)),
         ];
         for (number, (first, second, outcome, staggered)) in cases.into_iter().enumerate() {
@@ -309,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_addresses_are_gone_through() {
+    fn a_thousand_addresses_are_all_tried() {
         let addrs: Vec<_> = (0..1000).map(|number: u32| (number.to_be_bytes(), 1).into()).collect();
         let (outcome, began) = race(of(&addrs), STAGGER, None, |_| Fate::Fails(0));
         assert_eq!(outcome, Some(Err(addrs[0].to_string())));
@@ -322,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_deadline_leaves_every_address_its_turn() {
+    fn short_deadline_gives_every_address_a_turn() {
         let addrs = [v4(1), v4(2), v4(3), v4(4)];
         let (outcome, _) = race(of(&addrs), Duration::from_secs(3600), Some(millis(2000)), |addr| match addr {
             addr if addr == v4(4) => Fate::Connects(0),
@@ -332,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_come_late_take_part() {
+    fn late_addresses_are_tried() {
         let late = || {
             let first = stream::once(Ok(vec![v4(1), v4(2)]));
             let second = stream::once_future(Box::pin(async {
@@ -346,7 +349,7 @@ mod tests {
             _ => Fate::Hangs,
         });
         assert_eq!((outcome, order(&began)), (Some(Ok(v6(1))), vec![v4(1), v6(1)]));
-        // What has failed before they come is not the end.
+        // Failures before the addresses arrive do not end the race.
         let (outcome, began) = race(late(), millis(60), None, |addr| match addr {
             addr if addr == v6(1) => Fate::Connects(0),
             _ => Fate::Fails(0),
@@ -355,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_address_there_is_the_error_of_the_look_up_or_nothing() {
+    fn without_addresses_the_lookup_error_is_returned() {
         let none = |_| Fate::Hangs;
         assert_eq!(race(of(&[]), STAGGER, None, none).0, None);
         let failed = stream::iter([Err(io::Error::other("no such host"))]);

@@ -1,21 +1,25 @@
-//! What a listener does at its limit of connections, and when the process has no descriptor left.
+//! Connection limits of a listener, and refusing connections when the process has no descriptor
+//! left.
 //!
 //! # Permits
-//! With a [`Limit`] an accept takes a permit before accept4(2) and gives it back if there is nothing to accept. The permit goes into
-//! the connection's `Fd`, and comes back when close(2) has returned, or when the descriptor is given away. An accept that finds none
-//! *parks*: it leaves the list of those who wait for an edge, enters the limit's, and stays among those who hear of
-//! expiry and close.
+//! With a [`Limit`], an accept takes a permit before accept4(2) and returns it if there is no
+//! connection. The permit is stored in the connection's `Fd` and is returned when close(2) has
+//! returned, or when the descriptor is given away. An accept that finds no permit *parks*: it
+//! leaves the list of operations that wait for an edge, joins the limit's list, and stays
+//! registered for expiry and close.
 //!
 //! # The reserve
-//! Numbers kept back by open files. When accept4(2) fails for want of one (EMFILE, ENFILE), a spare is closed, the oldest connection
-//! is accepted in its place, answered and closed, and the spare is opened again. So a client learns at once that there is no room,
-//! and the loop neither spins nor waits with a full queue. Another thread may be quicker to take the number: then the next spare
-//! is tried, and with none left the error is the caller's. What it gives back is the reserve's: a connection is let in while the
-//! reserve is whole, else it is turned away and the reserve has its number. Every spare is a file of its own, because ENFILE
-//! counts files.
+//! The reserve holds descriptor numbers by keeping files open. When accept4(2) fails for lack of a
+//! number (EMFILE, ENFILE), a spare is closed, the oldest connection is accepted in its place,
+//! answered and closed, and the spare is opened again. A client thus learns at once that the server
+//! is full, and the loop neither spins nor leaves the queue full. Another thread may take the
+//! number first; then the next spare is tried, and with none left the caller gets the error.
+//! Numbers that become free go to the reserve first: a connection is admitted only while the
+//! reserve is whole, and otherwise refused and its number kept. Each spare is a file of its own,
+//! because ENFILE counts files.
 //!
 //! # Cancellation
-//! A dropped accept leaves all lists; a permit that it was woken for wakes the next.
+//! A dropped accept leaves all lists. If it was woken for a permit, it wakes the next.
 
 use std::fs::File;
 use std::io;
@@ -35,14 +39,14 @@ use crate::rt::waiters::Key;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::sys::socket;
 
-/// Connections turned away in one poll, before other tasks get their turn.
+/// The maximum number of connections refused in one poll, so that other tasks get their turn.
 const SHED_BATCH_MAX: u32 = 64;
 
-/// What the peer has sent is read before its connection is closed, this much at most: a close with data unread is a reset, which
-/// may overtake the answer.
+/// The maximum number of bytes read before a refused connection is closed. Closing with unread data
+/// resets the connection, and the reset may overtake the answer.
 const DRAIN_MAX: usize = 64 << 10;
 
-/// Numbers kept back for when there are none.
+/// Descriptors held back for when no others are left.
 #[derive(Debug)]
 pub(crate) struct Reserve {
     most: usize,
@@ -53,13 +57,13 @@ pub(crate) struct Reserve {
 
 impl Reserve {
     /// # Errors
-    /// open(2)'s.
+    /// Returns the error of open(2).
     pub(crate) fn new(most: usize, answer: Box<[u8]>) -> io::Result<Reserve> {
         let spares = (0..most).map(|_| spare()).collect::<io::Result<_>>()?;
         Ok(Reserve { most, spares: Mutex::new(spares), answer, shed: AtomicU64::new(0) })
     }
 
-    /// Fills up what is missing; false if there are too few numbers for that.
+    /// Reopens missing spares. Returns false if the process has too few descriptors.
     fn refill(&self) -> bool {
         let mut spares = self.spares.lock();
         while spares.len() < self.most {
@@ -71,7 +75,7 @@ impl Reserve {
         true
     }
 
-    /// Answers and closes a connection, and has its number.
+    /// Answers and closes a connection, and keeps its number.
     fn turn_away(&self, socket: OwnedFd) {
         turn_away(socket.as_fd(), &self.answer);
         drop(socket);
@@ -79,10 +83,11 @@ impl Reserve {
         self.refill();
     }
 
-    /// Accepts the oldest connection in place of a spare, answers and closes it.
+    /// Accepts the oldest connection in place of a spare, answers it and closes it.
     ///
     /// # Errors
-    /// accept4(2)'s, also that nobody waits; `want` when no spare is left.
+    /// Returns the error of accept4(2), including that there is no connection; `want` if no spare
+    /// is left.
     fn shed(&self, listener: BorrowedFd<'_>, want: io::Error) -> io::Result<()> {
         loop {
             let Some(spare) = self.spares.lock().pop() else { return Err(want) };
@@ -92,7 +97,7 @@ impl Reserve {
                     self.turn_away(socket);
                     return Ok(());
                 }
-                // Somebody was quicker.
+                // Another thread took the number first.
                 Err(error) if is_want_of_numbers(&error) => {}
                 Err(error) => {
                     self.refill();
@@ -111,9 +116,10 @@ fn is_want_of_numbers(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Sends `answer` to a peer whose connection is closed next. The part that does not fit, or comes too late, is lost.
+/// Sends `answer` to a peer whose connection is closed next. Bytes that do not fit into the buffer,
+/// or arrive too late, are lost.
 fn turn_away(socket: BorrowedFd<'_>, answer: &[u8]) {
-    // The listener may have handed SO_LINGER on, and nobody may wait for this close.
+    // The listener may have passed SO_LINGER on, and this close must not wait.
     let _ = options::set_linger(socket, None);
     if answer.is_empty() || socket::send(socket, answer, 0).is_err() {
         return;
@@ -129,7 +135,7 @@ fn turn_away(socket: BorrowedFd<'_>, answer: &[u8]) {
     }
 }
 
-/// What a listener lets in; listeners opened together share one.
+/// The admission policy of a listener; listeners that were opened together share one.
 #[derive(Debug)]
 pub(crate) struct Admission {
     pub(crate) limit: Option<Arc<Limit>>,
@@ -138,24 +144,24 @@ pub(crate) struct Admission {
 
 enum Outcome {
     Accepted(NetFd, SocketAddr),
-    /// No permit is free.
+    /// No permit is available.
     Full,
-    /// Connections were turned away, and more may wait.
+    /// Connections were refused, and more may be queued.
     Shed,
 }
 
 impl Admission {
-    /// Permits that are out.
+    /// Returns the number of permits in use.
     pub(crate) fn connections(&self) -> usize {
         self.limit.as_ref().map_or(0, |limit| limit.taken())
     }
 
-    /// Connections turned away so far.
+    /// Returns the number of connections refused so far.
     pub(crate) fn shed(&self) -> u64 {
         self.reserve.as_ref().map_or(0, |reserve| reserve.shed.load(Ordering::Relaxed))
     }
 
-    /// Accepts from `listener`, whose number is `fd`.
+    /// Accepts a connection from `listener`, whose descriptor is `fd`.
     fn accept(&self, fd: BorrowedFd<'_>, listener: &NetFd) -> io::Result<Outcome> {
         for _ in 0..SHED_BATCH_MAX {
             match (accept(fd), &self.reserve) {
@@ -177,13 +183,13 @@ impl Admission {
     }
 }
 
-/// What an accept keeps between polls.
+/// State of an accept between polls.
 #[derive(Debug, Default)]
 pub(crate) struct Accepting {
     operation: Operation,
-    /// Its place among the parked, or the one that it was woken from.
+    /// Its place among the parked accepts, or the place from which it was woken.
     place: Option<Key>,
-    /// Whether the operation waits for expiry and close only.
+    /// Whether the operation waits only for expiry and close.
     parked: bool,
 }
 
@@ -201,7 +207,7 @@ impl Accepting {
         }
     }
 
-    /// An accept without limits, of any kind of stream.
+    /// Accepts without limits, for any kind of stream.
     #[inline]
     pub(crate) fn poll_any<T>(
         &mut self,
@@ -222,7 +228,7 @@ impl Accepting {
             if let Some(limit) = &admission.limit {
                 let parks = limit.poll_free(&mut self.place, cx).is_pending();
                 if self.parked != parks {
-                    // From one list into the other: an edge is for who can use it.
+                    // Moves from one list to the other: edges are for accepts that can use them.
                     listener.fd.cancel(Direction::Read, &mut self.operation);
                     self.parked = parks;
                 }
@@ -233,7 +239,8 @@ impl Accepting {
                     return Poll::Ready(Err(listener.error("accept", failure)));
                 }
             }
-            // Outlives the call, so that what its return wakes does not run under the listener's lock.
+            // Outlives the call, so that wakers run by its return do not run under the listener's
+            // lock.
             let mut permit = None;
             let polled = listener.fd.poll_call(Direction::Read, Hold::Call, Some(&mut self.operation), cx, |fd| {
                 if let (Some(limit), None) = (&admission.limit, &permit) {
@@ -247,8 +254,8 @@ impl Accepting {
             });
             match polled {
                 Poll::Pending => {
-                    // The permit that it was woken for is for the next: that one's listener, where several share the limit, may have a
-                    // connection.
+                    // Passes the permit that it was woken for to the next accept: if several
+                    // listeners share the limit, that accept's listener may have a connection.
                     if let Some(limit) = &admission.limit {
                         limit.leave(&mut self.place);
                     }
@@ -274,7 +281,7 @@ impl Accepting {
         }
     }
 
-    /// The accept ends without a connection, or its future is dropped.
+    /// Ends an accept without a connection, or cancels a dropped one.
     pub(crate) fn cancel(&mut self, listener: &NetFd, admission: Option<&Admission>) {
         listener.fd.cancel(Direction::Read, &mut self.operation);
         self.parked = false;
@@ -308,8 +315,8 @@ mod tests {
         Pin::new(accept).poll(&mut Context::from_waker(waker)).is_pending()
     }
 
-    /// Two listeners share a limit. An accept that was woken for a permit, and whose listener had no connection, waited for one with the
-    /// wake-up, while the other listener had some.
+    /// Two listeners share a limit. An accept that was woken for a permit, but whose listener had
+    /// no connection, used to keep the wake-up while the other listener had connections.
     #[test]
     fn permit_passes_to_listener_with_a_connection() {
         task::block_on(async {
@@ -317,19 +324,19 @@ mod tests {
             let busy = TcpListener::bind("127.0.0.1:0").await.unwrap().admitting(idle.admission.clone());
             let addr = busy.local_addr().unwrap();
             let (counts, noop) = (std::sync::Arc::new(Count::default()), Waker::noop());
-            // It waits for a connection, and knows that there is none.
+            // It waits for a connection and knows that there is none.
             let mut first = idle.accept();
             assert!(waits(&mut first, noop));
             let _clients = [TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap()];
             let (stream, _) = busy.accept().await.unwrap();
-            // Polled for another reason it parks, and is the first that did.
+            // Polled for another reason, it parks, as the first.
             assert!(waits(&mut first, noop));
             let mut second = busy.accept();
             assert!(waits(&mut second, &counts.clone().into()));
             drop(stream);
-            assert_eq!(counts.0.load(Ordering::SeqCst), 0, "it is not its turn");
+            assert_eq!(counts.0.load(Ordering::SeqCst), 0, "it is not first in the list");
             assert!(waits(&mut first, noop));
-            assert_eq!(counts.0.load(Ordering::SeqCst), 1, "the permit is for nobody");
+            assert_eq!(counts.0.load(Ordering::SeqCst), 1, "the permit woke no accept");
             second.await.unwrap();
         });
     }

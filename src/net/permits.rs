@@ -1,9 +1,10 @@
-//! A limited number of permits, and who is parked until one comes back.
+//! A limited number of permits, and the list of accepts that are parked until one is returned.
 //!
 //! # Invariants
-//! * L1 — no more permits are out than the limit allows, and each comes back once.
-//! * L2 — while a permit is free and somebody is parked, somebody who was woken for it has yet to act: it takes the permit, or
-//!   gives it back, or leaves (also to wait for a connection); the last two wake the next (models `parked_accepts_get_their_turn`,
+//! * L1 — no more permits are in use than the limit allows, and each is returned once.
+//! * L2 — while a permit is free and an accept is parked, some accept that was woken for it has not
+//!   acted yet. It takes the permit, returns it, or leaves (also to wait for a connection); the
+//!   last two wake the next (models `parked_accepts_get_their_turn`,
 //!   `who_leaves_passes_the_permit_on`).
 //!
 //! Count and list share one lock; wakers run outside it.
@@ -13,7 +14,7 @@ use std::task::{Context, Poll};
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, planted};
 
-/// A number of permits.
+/// A limited number of permits.
 #[derive(Debug)]
 pub(crate) struct Limit {
     most: usize,
@@ -40,19 +41,20 @@ impl Limit {
         Some(Permit { limit: self.clone(), held: AtomicBool::new(true) })
     }
 
-    /// Permits that are out.
+    /// Returns the number of permits in use.
     pub(crate) fn taken(&self) -> usize {
         self.state.lock().out
     }
 
-    /// Ready while a permit is free, which is not taken. Who is parked keeps its `place`.
+    /// Ready while a permit is free; does not take it. A parked caller keeps its `place`.
     pub(crate) fn poll_free(&self, place: &mut Option<Key>, cx: &mut Context<'_>) -> Poll<()> {
-        // Cloned and dropped outside the lock: it is foreign code.
+        // Cloned and dropped outside the lock, because it is foreign code.
         let waker = cx.waker().clone();
         let (polled, _removed) = {
             let mut state = self.state.lock();
             if state.out < self.most {
-                // Still in the list if something else than a permit woke it; the place is kept as if it had been woken.
+                // Still listed if something other than a permit woke it; the place is kept as if a
+                // permit had.
                 (Poll::Ready(()), place.and_then(|key| state.parked.remove(key)))
             } else {
                 let (key, replaced) = state.parked.insert(*place, Interest::Event, waker);
@@ -63,7 +65,7 @@ impl Limit {
         polled
     }
 
-    /// Gives up a place. Who was woken and took no permit leaves it to the next.
+    /// Gives up a place. An accept that was woken and took no permit passes it to the next.
     pub(crate) fn leave(&self, place: &mut Option<Key>) {
         let Some(key) = place.take() else { return };
         let mut wakers = Wakers::new();
@@ -91,7 +93,7 @@ impl Limit {
     }
 }
 
-/// The right to be one of a limited number.
+/// The right to be one of a limited number of connections.
 #[derive(Debug)]
 pub(crate) struct Permit {
     limit: Arc<Limit>,
@@ -99,7 +101,7 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// The permit, for whoever asks first.
+    /// Takes the permit; only the first caller gets it.
     pub(crate) fn take(&self) -> Option<Permit> {
         let held = self.held.swap(false, Ordering::Relaxed);
         held.then(|| Permit { limit: self.limit.clone(), held: AtomicBool::new(true) })
@@ -129,7 +131,7 @@ mod tests {
         }
     }
 
-    /// A parked accept, as far as the limit knows it.
+    /// A parked accept, as the limit sees it.
     #[derive(Default)]
     struct Parked {
         count: std::sync::Arc<Count>,
@@ -154,26 +156,26 @@ mod tests {
         let taken = first.take().unwrap();
         assert!(first.take().is_none());
         drop(first);
-        assert!(limit.try_take().is_none(), "who took it has it");
+        assert!(limit.try_take().is_none(), "the permit is in use");
         drop(taken);
         assert_eq!(limit.taken(), 1);
     }
 
     #[test]
-    fn each_permit_that_comes_back_wakes_one() {
+    fn each_returned_permit_wakes_one() {
         let limit = Arc::new(Limit::new(1));
         let permit = limit.try_take().unwrap();
         let mut parked = [Parked::default(), Parked::default(), Parked::default()];
         for parked in &mut parked {
             assert!(parked.poll(&limit).is_pending());
-            assert!(parked.poll(&limit).is_pending(), "listed once, however often it is polled");
+            assert!(parked.poll(&limit).is_pending(), "it is listed only once");
         }
         drop(permit);
         assert_eq!(parked.each_ref().map(Parked::wakes), [1, 0, 0]);
         // It is dropped before it acts.
         limit.leave(&mut parked[0].place);
         assert_eq!(parked.each_ref().map(Parked::wakes), [1, 1, 0]);
-        // It acts: nobody else is woken until the permit comes back.
+        // It acts: no other is woken until the permit is returned.
         assert!(parked[1].poll(&limit).is_ready());
         let permit = limit.try_take().unwrap();
         assert_eq!(parked.each_ref().map(Parked::wakes), [1, 1, 0]);
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_in_time_is_not_woken() {
+    fn cancelled_waiter_is_not_woken() {
         let limit = Arc::new(Limit::new(1));
         let permit = limit.try_take().unwrap();
         let mut parked = [Parked::default(), Parked::default()];

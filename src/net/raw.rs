@@ -1,17 +1,20 @@
 //! Raw access: closures that run with the descriptor pinned.
 //!
-//! For what this crate has no method for: `control` makes any call (an option, an ioctl), `read_with` and `write_with` make one that may
-//! have to wait and is then repeated when the descriptor is ready. The reference that every operation takes around its system
-//! call is taken around the closure: a close waits for it, so the number inside is never somebody else's. A socket type adopts them with
-//! a line: `raw_access!(TcpStream, Call);`.
+//! For system calls that this crate has no method for. `control` makes any call, such as an option
+//! or an ioctl. `read_with` and `write_with` make a call that may have to wait, and repeat it when
+//! the descriptor is ready. The closure runs under the reference that every operation takes around
+//! its system call: a close waits for it, so the number never belongs to another file. A socket
+//! type gets the methods with one line: `raw_access!(TcpStream, Call);`.
 //!
 //! # Foreign code
-//! The closures are the user's. They run outside all mutexes; of a stream's direction they hold the lock that keeps calls apart,
-//! as any read or write does. A panic in one goes on in the caller after lock and reference are back.
+//! The closures are user code. They run outside all mutexes. For a stream they hold the lock of
+//! their direction, as any read or write does. A panic propagates to the caller after lock and
+//! reference are released.
 //!
 //! # Compared with Go (net/rawconn.go, internal/poll/fd_unix.go)
-//! `SyscallConn` with `Control`, `Read` and `Write`. There the callback says with a bool whether it is done; here EAGAIN
-//! (`WouldBlock`) says that it is not. Go refuses `Read` and `Write` of a listener at run time; here it has none.
+//! This is `SyscallConn` with `Control`, `Read` and `Write`. In Go the callback returns a bool that
+//! says whether it is done; here EAGAIN (`WouldBlock`) says that it is not. Go refuses `Read` and
+//! `Write` of a listener at run time; here a listener does not have them.
 
 use std::future::Future;
 use std::io;
@@ -26,13 +29,13 @@ use super::fd::operation::{Caller, Failure, Hold, Left, Operation};
 use crate::rt::poll::poller::Direction;
 
 impl Fd {
-    /// [`Fd::with`] for foreign code, which may panic.
+    /// Calls [`Fd::with`] with foreign code, which may panic.
     pub(crate) fn pinned<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> Result<R, Failure> {
         let result = self.with(|fd| Ok(catch_unwind(AssertUnwindSafe(|| call(fd)))))?;
         result.unwrap_or_else(|panic| resume_unwind(panic)).map_err(Failure::Io)
     }
 
-    /// [`Fd::poll_call`] for foreign code, which may panic.
+    /// Calls [`Fd::poll_call`] with foreign code, which may panic.
     pub(crate) fn poll_pinned<R>(
         &self,
         direction: Direction,
@@ -54,7 +57,7 @@ impl Fd {
 
 impl NetFd {
     pub(crate) fn control<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
-        // The closure may duplicate it.
+        // The closure may duplicate the descriptor.
         self.expose();
         self.fd.pinned(call).map_err(|failure| self.error("raw-control", failure))
     }
@@ -64,7 +67,7 @@ impl NetFd {
 macro_rules! raw_future {
     ($name:ident, $method:literal, $direction:ident, $op:literal) => {
         #[doc = concat!("Repeats a closure until it need not wait; returned by `", $method, "` of the socket types.")]
-        ///
+        /// # Cancel safety
         /// Dropping it leaves the socket as it was.
         #[must_use = "futures do nothing unless they are awaited"]
         pub struct $name<'a, F> {
@@ -81,7 +84,7 @@ macro_rules! raw_future {
             }
         }
 
-        // Nothing here is pinned.
+        // No field is pinned.
         impl<F> Unpin for $name<'_, F> {}
 
         impl<F, R> Future for $name<'_, F>
@@ -114,20 +117,21 @@ macro_rules! raw_future {
 raw_future!(RawRead, "read_with", Read, "raw-read");
 raw_future!(RawWrite, "write_with", Write, "raw-write");
 
-/// Gives a socket type, in its own module, whose field `fd` is a [`NetFd`] or derefs to one, the three methods; with a [`Hold`], or without one `control`
-/// alone.
+/// Implements the three methods for a socket type whose field `fd` is a [`NetFd`] or derefs to one,
+/// in the module of that type. Without a [`Hold`] it implements only `control`.
 macro_rules! raw_access {
     ($type:ident) => {
         /// Access to the descriptor.
         impl $type {
-            /// Calls `call` with the descriptor, which stays open meanwhile: a close waits for it. For options and ioctls that have no
-            /// method here.
+            /// Calls `call` with the descriptor, which stays open during the call. Use it for
+            /// options and ioctls that have no method here.
             ///
-            /// `call` may duplicate the descriptor, and must not block: it runs on the caller's thread. What `as_fd` says of other users
-            /// holds from here on.
+            /// `call` may duplicate the descriptor. It must not block, because it runs on the
+            /// calling thread. From here on the descriptor may have other users; see `as_fd`.
             ///
             /// # Errors
-            /// Those of `call`, as they are; [closed](crate::net::is_closed), without a call.
+            /// Returns the error of `call` unchanged, or a [closed](crate::net::is_closed) error
+            /// without calling it.
             ///
             /// Source: `syscall.RawConn.Control` of Go.
             ///
@@ -140,6 +144,7 @@ macro_rules! raw_access {
             /// assert!(listener.control(|fd| socket2::SockRef::from(&fd).reuse_address())?);
             /// # std::io::Result::Ok(()) }).unwrap();
             /// ```
+            #[doc(alias = "SyscallConn")]
             pub fn control<R>(
                 &self,
                 call: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> std::io::Result<R>,
@@ -153,18 +158,22 @@ macro_rules! raw_access {
 
         /// System calls of your own.
         impl $type {
-            /// Calls `call` with the descriptor until it answers with anything but `WouldBlock`, and in between waits until the socket is
-            /// readable. For ways of receiving that have no method here.
+            /// Calls `call` with the descriptor until it returns something other than `WouldBlock`,
+            /// and waits for readability in between. Use it for system calls that receive and have
+            /// no method here.
             ///
-            /// The descriptor stays open during a call, and nothing is held while this waits. `call` must be non-blocking
-            /// (`MSG_DONTWAIT`, or the descriptor's own O_NONBLOCK, which is set again before each call), and must use up what it was
-            /// called for or answer `WouldBlock`; `Interrupted` calls it again at once.
+            /// The descriptor stays open during a call, and nothing is held while this waits.
+            /// `call` must not block (use `MSG_DONTWAIT` or the descriptor's O_NONBLOCK, which is
+            /// set before each call), and must either complete or return `WouldBlock`. After
+            /// `Interrupted` it is called again at once.
             ///
             /// # Errors
-            /// Those of `call`, as they are; `TimedOut` past the read deadline or timeout; [closed](crate::net::is_closed).
+            /// Returns the error of `call` unchanged; `TimedOut` after the read deadline or
+            /// timeout; a [closed](crate::net::is_closed) error after an explicit close.
             ///
             /// # Cancel safety
-            /// What a completed `call` did is in the result. One that answered `WouldBlock` is expected to have done nothing.
+            /// The result has everything that a completed `call` did. A call that returned
+            /// `WouldBlock` is expected to have done nothing.
             ///
             /// Source: `syscall.RawConn.Read` of Go, `async_io::Async::read_with`.
             ///
@@ -180,6 +189,7 @@ macro_rules! raw_access {
             /// assert_eq!(peer.read_with(|fd| socket2::SockRef::from(&fd).recv(&mut buf)).await?, 3);
             /// # std::io::Result::Ok(()) }).unwrap();
             /// ```
+            #[doc(alias = "try_io")]
             pub fn read_with<R, F>(&self, call: F) -> $crate::net::raw::RawRead<'_, F>
             where
                 F: FnMut(std::os::fd::BorrowedFd<'_>) -> std::io::Result<R>,
@@ -187,10 +197,11 @@ macro_rules! raw_access {
                 $crate::net::raw::RawRead::new(&self.fd, $crate::net::fd::operation::Hold::$hold, call)
             }
 
-            #[doc = concat!("The same for writing; see [`read_with`](", stringify!($type), "::read_with).")]
+            #[doc = concat!("Calls `call` until it returns something other than `WouldBlock`, and waits for writability in between; see [`read_with`](", stringify!($type), "::read_with).")]
             ///
             /// # Errors
-            /// Those of `call`, as they are; `TimedOut` past the write deadline or timeout; [closed](crate::net::is_closed).
+            /// Returns the error of `call` unchanged; `TimedOut` after the write deadline or
+            /// timeout; a [closed](crate::net::is_closed) error after an explicit close.
             pub fn write_with<R, F>(&self, call: F) -> $crate::net::raw::RawWrite<'_, F>
             where
                 F: FnMut(std::os::fd::BorrowedFd<'_>) -> std::io::Result<R>,

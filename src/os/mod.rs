@@ -1,3 +1,3 @@
-//! What only some systems have, by async-std's paths.
+//! OS-specific extensions, under async-std's paths.
 
 pub mod unix;

@@ -1,27 +1,36 @@
-//! One end of a pipe and the lanes between both: how bytes cross, and who waits.
+//! One end of a pipe, and the lanes between both ends: how bytes are transferred, and how
+//! operations wait.
 //!
-//! # How bytes cross
-//! Nothing is buffered ahead of a reader. One *lane* a direction holds the bytes of one write at a time; reads take from it, and what
-//! a read leaves is for the next. A [`PipeWrite`](super::PipeWrite) lends its bytes to the lane (as a copy: safe code cannot lend a future's
-//! buffer) and ends when reads have taken them all. A `poll_write` of the traits has no object that could wait for that, so it
-//! hands over to reads that wait, no more than they asked for, and its bytes stay: `poll_flush` waits until they are taken.
+//! # How bytes are transferred
+//! Nothing is buffered ahead of a reader. Each direction has one *lane*, which holds the bytes of
+//! one write at a time. Reads take bytes from it; bytes that a read leaves are for the next read. A
+//! [`PipeWrite`](super::PipeWrite) puts a copy of its bytes into the lane (safe code cannot lend a
+//! future's buffer) and completes when reads have taken all of them. A `poll_write` of the traits
+//! has no object that could wait for that. It hands bytes over to reads that wait, at most as many
+//! as they asked for, and these bytes stay in the lane; `poll_flush` waits until they are taken.
 //!
 //! # Invariants
-//! * A lane is *free* or holds one write's bytes; `writer` says whose: a number for a future that waits, 0 for a write that has ended.
-//! * Who makes something possible wakes one who waits for it: filling a lane a reader, freeing it a writer; a reader that leaves a rest,
-//!   and a future that was woken and is dropped, pass on. Closing and expiry wake all.
+//! * A lane is *free* or holds the bytes of one write. `writer` identifies the write: a number for
+//!   a future that waits, 0 for a write that has completed.
+//! * An operation that makes another one possible wakes it: filling a lane wakes a reader, freeing
+//!   it wakes a writer. A reader that leaves bytes, and a future that was woken and is dropped,
+//!   pass the wake-up on. Closing and expiry wake all.
 //! * Wakers are cloned, woken and dropped outside the state's mutex (12).
 //!
 //! # Waiting
-//! For data in the lane's lists; for close, deadline and timeout in the end's [`PollHandle`], which never has a descriptor.
+//! Operations wait for data in the lane's lists, and for close, deadline and timeout in the end's
+//! [`PollHandle`], which never has a descriptor.
 //!
 //! # Cancellation
-//! A dropped read took nothing. A dropped write withdraws what was not taken; how much was is lost.
+//! A dropped read took nothing. A dropped write withdraws the bytes that were not taken; the number
+//! taken is lost.
 //!
 //! # Compared with Go (net/pipe.go)
-//! An end closes when its last clone is dropped. A write after the *peer's* close is EPIPE, as on a socket, and setting a deadline then is
-//! no error (Go: `io.ErrClosedPipe` for both), so that a loop that sets a deadline before each read sees the end of the stream. An
-//! empty write ends at once instead of waking a reader with nothing, which in Rust would mean the end.
+//! An end closes when its last clone is dropped. A write after the *peer's* close returns EPIPE, as
+//! on a socket, and setting a deadline then is not an error (Go returns `io.ErrClosedPipe` for
+//! both), so that a loop that sets a deadline before each read sees the end of stream. An empty
+//! write completes at once instead of waking a reader with no bytes, which in Rust would mean end
+//! of stream.
 
 use std::io;
 use std::sync::Arc;
@@ -34,37 +43,37 @@ use crate::rt::poll::poller::{Direction, PollHandle, WaitKey};
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
-/// An allocation for bytes beyond this is not kept.
+/// Larger allocations are freed after use.
 const KEPT_MAX: usize = 64 << 10;
 
-/// See the module's header.
+/// One end of a pipe; see the [module documentation](self).
 pub(super) struct End {
     state: Arc<Mutex<State>>,
-    /// 0 or 1: which lane it writes.
+    /// 0 or 1: the index of the lane that this end writes.
     pub(super) side: usize,
     pub(super) poll: PollHandle,
-    /// Relative timeouts in nanoseconds, by direction; 0 for none.
+    /// Relative timeouts in nanoseconds, per direction; 0 for none.
     pub(super) timeouts: [AtomicU64; 2],
 }
 
 struct State {
-    /// By the side that writes.
+    /// Indexed by the side that writes.
     lanes: [Lane; 2],
     closed: [bool; 2],
 }
 
 struct Lane {
     bytes: Vec<u8>,
-    /// How many of them reads have taken.
+    /// The number of bytes that reads have taken.
     taken: usize,
-    /// Whose they are.
+    /// The write whose bytes these are.
     writer: u64,
-    /// Wakes that future.
+    /// Wakes the future of that write.
     owner: Option<Waker>,
     last_writer: u64,
-    /// The most that a read asks for which waits; 0 when none does.
+    /// The largest number of bytes that a waiting read asks for; 0 if none waits.
     wanted: usize,
-    /// Nothing more is written.
+    /// No more bytes will be written.
     ended: bool,
     readers: Waiters,
     writers: Waiters,
@@ -89,7 +98,7 @@ impl Lane {
         self.taken == self.bytes.len()
     }
 
-    /// Puts a write's bytes into the free lane.
+    /// Puts the bytes of a write into the free lane.
     fn fill(&mut self, bytes: &[u8], writer: u64, wakers: &mut Wakers) {
         self.bytes.extend_from_slice(bytes);
         self.writer = writer;
@@ -115,7 +124,7 @@ impl Lane {
         count
     }
 
-    /// After a read that has left the list: for the next reader, or the next write.
+    /// Wakes the next reader or writer, after a read that has left the list.
     fn pass_on(&mut self, wakers: &mut Wakers) {
         if !self.is_free() {
             self.wake_reader(wakers);
@@ -124,7 +133,7 @@ impl Lane {
         }
     }
 
-    /// Makes the lane free, whatever is in it.
+    /// Frees the lane, discarding its contents.
     fn release(&mut self, wakers: &mut Wakers) {
         self.bytes.clear();
         if self.bytes.capacity() > KEPT_MAX {
@@ -135,7 +144,8 @@ impl Lane {
         self.writers.take_event(wakers);
     }
 
-    /// Takes out of the lane what a future lent it: what has become of its `len` bytes, should it end by `failure` otherwise.
+    /// Removes the bytes of a future from the lane. Returns the number of its `len` bytes that were
+    /// taken, or `failure` if none were.
     fn withdraw(&mut self, writer: u64, len: usize, failure: Failure, wakers: &mut Wakers) -> Result<usize, Failure> {
         if self.writer != writer {
             return Ok(len);
@@ -153,17 +163,18 @@ impl Lane {
     }
 }
 
-/// What a future keeps while it waits.
+/// State of a future that waits.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// Its place in a list of the lane, and in the end's.
+    /// Its place in a list of the lane.
     pub(super) key: Option<Key>,
     pub(super) interrupt: Option<Key>,
     /// Its own timeout.
     limit: WaitKey,
 }
 
-/// Puts `waker` into a list. The caller drops what this returns, and wakes `wakers`, when it has let go of the mutex.
+/// Adds `waker` to a list. The caller must drop the result, and wake `wakers`, after it has
+/// unlocked the mutex.
 #[must_use]
 fn enlist(list: &mut Waiters, waiting: Option<&mut Waiting>, waker: Waker, wakers: &mut Wakers) -> Option<Waker> {
     match waiting {
@@ -177,7 +188,7 @@ fn enlist(list: &mut Waiters, waiting: Option<&mut Waiting>, waker: Waker, waker
 }
 
 impl End {
-    /// Both ends.
+    /// Creates both ends.
     pub(super) fn pair() -> io::Result<[End; 2]> {
         let state = Arc::new(Mutex::new(State { lanes: [const { Lane::new() }; 2], closed: [false; 2] }));
         let end = |side| {
@@ -202,13 +213,14 @@ impl End {
     #[cold]
     pub(super) fn error(&self, op: &'static str, failure: Failure) -> io::Error {
         match failure {
-            // Here only a broken pipe.
+            // Here this is always a broken pipe.
             Failure::Io(error) => Op::at(op, "pipe", None).other(error),
             failure => failure.into_error(Op::at(op, "pipe", None)),
         }
     }
 
-    /// Waits for close, expiry and the operation's timeout, beside the lane's list. Ready: by which of them it has ended.
+    /// Waits for close, expiry and the operation's timeout, in addition to the lane's list. Ready
+    /// with the one that ended the operation.
     fn poll_stop(&self, direction: Direction, waiting: Option<&mut Waiting>, cx: &mut Context<'_>) -> Poll<Failure> {
         let timeout = self.timeout(direction);
         let polled = match waiting {
@@ -226,7 +238,7 @@ impl End {
         }
     }
 
-    /// The operation has ended: nothing of it stays behind in the end's lists.
+    /// Removes a completed operation from the end's lists.
     fn finish(&self, direction: Direction, waiting: Option<&mut Waiting>) {
         match waiting {
             Some(waiting) => {
@@ -261,7 +273,7 @@ impl End {
                 unused = (enlist(&mut lane.readers, waiting.as_deref_mut(), waker, &mut wakers), None);
                 lane.wanted = lane.wanted.max(buf.len());
                 if lane.is_free() {
-                    // A write by the traits may wait for just this.
+                    // A `poll_write` of the traits may wait for exactly this.
                     lane.writers.take_event(&mut wakers);
                 }
             }
@@ -282,11 +294,13 @@ impl End {
         Poll::Ready(result.map_err(|failure| self.error("read", failure)))
     }
 
-    /// None: it has to wait. Its own close comes before the peer's, that before expiry, and that before data.
+    /// Returns `None` if the read must wait. This end's close takes precedence over the peer's
+    /// close, that over expiry, and that over data.
     fn try_read(&self, state: &mut State, buf: &mut [u8]) -> Option<Result<usize, Failure>> {
         let (ours, peers) = (state.closed[self.side], state.closed[1 - self.side]);
         let lane = &mut state.lanes[1 - self.side];
-        // What a write has lent is its own until it is taken, and goes with its end; what one has handed over does not.
+        // Bytes of a waiting write belong to it until they are taken and disappear when its end
+        // closes; bytes that were handed over remain.
         let has_bytes = !lane.is_free() && (!peers || lane.writer == 0);
         if ours {
             Some(Err(Failure::Closed))
@@ -318,7 +332,7 @@ impl End {
 
     // ---- writing ----
 
-    /// Why nothing may be written.
+    /// Returns why nothing can be written, if that is so.
     fn stopped(&self, state: &State) -> Option<Failure> {
         if state.closed[self.side] {
             Some(Failure::Closed)
@@ -334,7 +348,7 @@ impl End {
         if has_ended { Some(Failure::Io(io::Error::from_raw_os_error(libc::EPIPE))) } else { self.stopped(state) }
     }
 
-    /// A write by a future, whose bytes are in the lane as `number` unless that is 0.
+    /// Polls a write of a future. Its bytes are in the lane as write `number`, unless that is 0.
     pub(super) fn poll_write(
         &self,
         waiting: &mut Waiting,
@@ -371,7 +385,7 @@ impl End {
         Poll::Ready(result.map_err(|failure| self.error("write", failure)))
     }
 
-    /// None: it has to wait, for the lane or for reads.
+    /// Returns `None` if the write must wait, for the lane or for reads.
     fn try_write(
         &self,
         state: &mut State,
@@ -401,7 +415,7 @@ impl End {
         None
     }
 
-    /// A write ends before it is done: its place, or its bytes, go.
+    /// Removes a write that ends early, or its bytes.
     pub(super) fn leave_writers(
         &self,
         waiting: &mut Waiting,
@@ -426,7 +440,7 @@ impl End {
         result
     }
 
-    /// A write by the traits, or (`None`) their flush.
+    /// Polls a write of the traits, or their flush (`None`).
     pub(super) fn poll_hand_over(&self, cx: &mut Context<'_>, buf: Option<&[u8]>) -> Poll<io::Result<usize>> {
         ready!(self.poll.poll_turn(Direction::Write, cx));
         let (waker, mut wakers) = (cx.waker().clone(), Wakers::new());

@@ -1,4 +1,4 @@
-//! [`pipe()`], its ends and their futures.
+//! [`pipe()`], its two ends and their futures.
 
 use std::fmt;
 use std::future::{Future, Ready, ready as ready_now};
@@ -16,12 +16,13 @@ use crate::rt::poll::poller::Direction;
 use crate::rt::time::clock;
 use crate::sync::Ordering;
 
-/// Two connected ends in memory, for tests without sockets.
+/// Creates two connected ends in memory, for tests without sockets.
 ///
-/// Synchronous: a write ends when reads have taken all of it.
+/// The pipe is synchronous: a write completes when reads have taken all of it.
 ///
 /// # Errors
-/// ENFILE where there are 2²⁴ sockets and pipe ends already; in a child of fork(2).
+/// Returns ENFILE if the process has 2²⁴ sockets and pipe ends already, and an error in a child of
+/// fork(2).
 ///
 /// Source: `net.Pipe` of Go.
 ///
@@ -47,71 +48,84 @@ use crate::sync::Ordering;
 /// })
 /// # }
 /// ```
+#[doc(alias = "net.Pipe")]
+#[doc(alias = "duplex")]
 pub fn pipe() -> io::Result<(Pipe, Pipe)> {
     End::pair().map(|ends| ends.map(|end| Pipe { end: Arc::new(end) }).into())
 }
 
 /// One end of a [`pipe()`].
 ///
-/// A handle as [`TcpStream`](crate::net::TcpStream) is: clones share the end, every method takes `&self`, and any number of tasks
-/// read and write. The end closes when the last clone is dropped or by [`force_close`](Pipe::force_close).
+/// `Pipe` is a handle, as [`TcpStream`](crate::net::TcpStream) is: clones share the end, every
+/// method takes `&self`, and any number of tasks read and write. The end closes when the last clone
+/// is dropped, or by [`force_close`](Pipe::force_close).
 ///
-/// # By the traits
-/// A `poll_write` waits for a read on the other side and hands over at most what that asked for; `poll_flush` waits until it is taken.
-/// `poll_close` ends the writing: the peer reads what was handed over and then the end.
+/// # With the traits
+/// A `poll_write` waits for a read on the other side and hands over at most as many bytes as that
+/// read asked for. `poll_flush` waits until they are taken. `poll_close` ends writing: the peer
+/// reads the bytes handed over, then end of stream.
 #[derive(Clone)]
 pub struct Pipe {
     end: Arc<End>,
 }
 
 impl Pipe {
-    /// Reads from the write that is under way, waiting for one: how many bytes. What `buf` has no room for is for the next read. 0 is the
-    /// end of the stream: the peer has closed (or `buf` is empty).
+    /// Reads up to `buf.len()` bytes from the current write, waiting for one. Returns the number of
+    /// bytes read; 0 means that the peer has closed (or that `buf` is empty). Bytes that do not fit
+    /// are for the next read.
     ///
     /// # Errors
-    /// [Closed](crate::net::is_closed) by this side; `TimedOut` past the read deadline, unless the peer has closed.
+    /// Returns a [closed](crate::net::is_closed) error after this end was closed, and `TimedOut`
+    /// after the read deadline, unless the peer has closed.
     ///
     /// # Cancel safety
-    /// Nothing was read if the future is dropped.
+    /// If the future is dropped, nothing was read.
     pub fn read<'a>(&'a self, buf: &'a mut [u8]) -> PipeRead<'a> {
         PipeRead { end: &self.end, waiting: Waiting::default(), buf }
     }
 
-    /// Writes `buf`, waiting until reads have taken all of it: how many bytes. Less than all only where the end was closed, or the deadline
-    /// passed, when a part was taken; the next write says why. Writes of several tasks do not mix.
+    /// Writes `buf`, waiting until reads have taken all of it. Returns the number of bytes taken.
+    /// It is smaller than `buf.len()` only if the end was closed or the deadline passed after a
+    /// part was taken; the next write returns the reason. Concurrent writes do not interleave.
     ///
     /// # Errors
-    /// [Closed](crate::net::is_closed) by this side; `BrokenPipe` after the peer's close; `TimedOut` past the write deadline.
+    /// Returns a [closed](crate::net::is_closed) error after this end was closed, `BrokenPipe`
+    /// after the peer's close, and `TimedOut` after the write deadline.
     ///
     /// # Cancel safety
-    /// What was not taken is withdrawn; how much was taken is lost.
+    /// If the future is dropped, bytes that were not taken are withdrawn; the number of those taken
+    /// is lost.
     pub fn write<'a>(&'a self, buf: &'a [u8]) -> PipeWrite<'a> {
         PipeWrite { end: &self.end, waiting: Waiting::default(), number: 0, buf }
     }
 
-    /// [`write`](Pipe::write), for which a part is an error.
+    /// Writes all of `buf`, waiting until reads have taken it.
     ///
     /// # Errors
-    /// As [`write`](Pipe::write); a part may have been taken.
+    /// Same as [`write`](Pipe::write). Part of `buf` may have been taken.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: part of `buf` may have been taken, and the amount is unknown.
     pub fn write_all<'a>(&'a self, buf: &'a [u8]) -> PipeWriteAll<'a> {
         PipeWriteAll { write: self.write(buf) }
     }
 
-    /// Sets when reads and writes time out, or (`None`) that they do not. It applies to what waits already and stays until it is
-    /// moved.
+    /// Sets the time at which reads and writes fail with `TimedOut`; `None` removes it. The
+    /// deadline applies to operations that already wait and stays until it is changed.
     ///
     /// # Errors
-    /// Closed after [`force_close`](Pipe::force_close).
+    /// Returns a [closed](crate::net::is_closed) error after `force_close`.
+    #[doc(alias = "SetDeadline")]
     pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
         let deadline = deadline.into();
         self.set_read_deadline(deadline)?;
         self.set_write_deadline(deadline)
     }
 
-    /// The same for reads only.
+    /// Sets the deadline of reads only; see [`set_deadline`](Pipe::set_deadline).
     ///
     /// # Errors
-    /// Closed after [`force_close`](Pipe::force_close).
+    /// Returns a [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Examples
     /// ```
@@ -126,48 +140,52 @@ impl Pipe {
     /// assert_eq!(error.to_string(), "read pipe: i/o timeout");
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "SetReadDeadline")]
     pub fn set_read_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
         let set = self.end.poll.set_deadline(Direction::Read, deadline.into());
         set.map_err(|stop| self.end.error("set", stop.into()))
     }
 
-    /// The same for writes only.
+    /// Sets the deadline of writes only; see [`set_deadline`](Pipe::set_deadline).
     ///
     /// # Errors
-    /// Closed after [`force_close`](Pipe::force_close).
+    /// Returns a [closed](crate::net::is_closed) error after `force_close`.
+    #[doc(alias = "SetWriteDeadline")]
     pub fn set_write_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
         let set = self.end.poll.set_deadline(Direction::Write, deadline.into());
         set.map_err(|stop| self.end.error("set", stop.into()))
     }
 
-    /// Sets for how long a read may wait, counted anew by each that has to.
+    /// Sets how long each read may wait; `None` removes the limit. The time is counted from when
+    /// the read begins to wait.
     ///
     /// # Errors
-    /// `InvalidInput` for zero, as in std.
+    /// Returns `InvalidInput` for zero, as in std.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.set_timeout(Direction::Read, timeout)
     }
 
-    /// The same for writes.
+    /// Sets how long each write may wait; otherwise like
+    /// [`set_read_timeout`](Pipe::set_read_timeout).
     ///
     /// # Errors
-    /// `InvalidInput` for zero, as in std.
+    /// Returns `InvalidInput` for zero, as in std.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.set_timeout(Direction::Write, timeout)
     }
 
-    /// What [`set_read_timeout`](Pipe::set_read_timeout) set.
+    /// Returns the timeout set by [`set_read_timeout`](Pipe::set_read_timeout).
     ///
     /// # Errors
-    /// None today; the signature is std's.
+    /// None; the signature is std's.
     pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
         Ok(self.end.timeout(Direction::Read))
     }
 
-    /// What [`set_write_timeout`](Pipe::set_write_timeout) set.
+    /// Returns the timeout set by [`set_write_timeout`](Pipe::set_write_timeout).
     ///
     /// # Errors
-    /// None today; the signature is std's.
+    /// None; the signature is std's.
     pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
         Ok(self.end.timeout(Direction::Write))
     }
@@ -176,17 +194,19 @@ impl Pipe {
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "a timeout of zero is refused: None means no timeout",
+                "timeout must not be zero; use None for no timeout",
             ));
         }
         self.end.timeouts[direction as usize].store(timeout.map_or(0, clock::nanos), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Ends the writing: the peer reads what was handed over, then the end of the stream. Reading goes on.
+    /// Shuts down the writing side: the peer reads the bytes handed over, then end of stream.
+    /// Reading goes on.
     ///
     /// # Errors
-    /// Closed after [`force_close`](Pipe::force_close).
+    /// Returns a [closed](crate::net::is_closed) error after `force_close`.
+    #[doc(alias = "CloseWrite")]
     pub fn close_write(&self) -> io::Result<()> {
         if self.end.is_closed() {
             return Err(self.end.error("close", Failure::Closed));
@@ -195,9 +215,12 @@ impl Pipe {
         Ok(())
     }
 
-    /// Closes this end for all clones: whoever waits here gets the [closed](crate::net::is_closed) error, the peer reads the end of the
-    /// stream and writes to a broken pipe. It happens at once; the future, which is ready, is for the likeness with
-    /// [`TcpStream::force_close`](crate::net::TcpStream::force_close). Closing twice is no error.
+    /// Closes this end for all clones. Operations that wait here return a
+    /// [closed](crate::net::is_closed) error; the peer reads end of stream, and its writes fail
+    /// with `BrokenPipe`. The close happens during the call; the future is ready and exists to
+    /// match [`TcpStream::force_close`](crate::net::TcpStream::force_close). Closing twice is not
+    /// an error.
+    #[doc(alias = "Close")]
     pub fn force_close(&self) -> Ready<io::Result<()>> {
         self.end.close();
         ready_now(Ok(()))
@@ -210,7 +233,7 @@ impl fmt::Debug for Pipe {
     }
 }
 
-/// Reads; returned by [`Pipe::read`].
+/// Reads from a pipe; returned by [`Pipe::read`].
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct PipeRead<'a> {
     end: &'a End,
@@ -234,12 +257,12 @@ impl Drop for PipeRead<'_> {
     }
 }
 
-/// Writes; returned by [`Pipe::write`].
+/// Writes to a pipe; returned by [`Pipe::write`].
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct PipeWrite<'a> {
     end: &'a End,
     waiting: Waiting,
-    /// Under which its bytes are in the lane; 0: they are not.
+    /// The number of the write whose bytes are in the lane; 0 if they are not.
     number: u64,
     buf: &'a [u8],
 }
@@ -262,7 +285,7 @@ impl Drop for PipeWrite<'_> {
     }
 }
 
-/// Writes all; returned by [`Pipe::write_all`].
+/// Writes all of a buffer to a pipe; returned by [`Pipe::write_all`].
 #[must_use = "futures do nothing unless they are awaited"]
 #[derive(Debug)]
 pub struct PipeWriteAll<'a> {
@@ -275,7 +298,7 @@ impl Future for PipeWriteAll<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let written = ready!(Pin::new(&mut self.write).poll(cx))?;
-            // After a part the next write says why.
+            // After a partial write, the next write returns the reason.
             self.write.buf = &self.write.buf[written..];
             if self.write.buf.is_empty() {
                 return Poll::Ready(Ok(()));

@@ -1,4 +1,5 @@
-//! A connection in memory: [`handle`] is what users see, [`end`] how bytes cross and who waits.
+//! Connections in memory. [`handle`] is the public API, [`end`] moves the bytes and keeps the
+//! waiters.
 
 mod end;
 mod handle;

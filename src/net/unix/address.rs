@@ -1,11 +1,14 @@
-//! Names of Unix sockets: paths, std's addresses and the kernel's.
+//! Names of Unix sockets: conversion between paths, std's addresses and the kernel's.
 //!
-//! std's address holds every path of up to 107 bytes and every abstract name. A path of exactly 108 bytes, which the kernel takes and
-//! C programs can bind, does not fit it; such a peer reads as unnamed, since nobody could send to it through std's type either.
+//! std's address holds every path of up to 107 bytes and every abstract name. The kernel also
+//! accepts a path of exactly 108 bytes, which C programs can bind. It does not fit into std's
+//! address; such a peer is reported as unnamed, because std's type could not express its address
+//! for an answer either.
 //!
 //! # Compared with Go (net/unixsock.go, syscall/syscall_linux.go)
-//! Go makes `@` at the beginning of a name abstract, and cuts names at a NUL. Here, as in std, `@` is an ordinary byte, NUL at the
-//! beginning is what means abstract, and NULs in an abstract name are kept.
+//! In Go, `@` at the beginning of a name means an abstract name, and names are cut at a NUL. Here,
+//! as in std, `@` is an ordinary byte, a NUL at the beginning means an abstract name, and NULs in
+//! an abstract name are kept.
 
 use std::ffi::OsStr;
 use std::io;
@@ -18,14 +21,14 @@ use socket2::SockAddr;
 
 use crate::net::error::Addr;
 
-/// Most bytes of a path, and of an abstract name after its NUL.
+/// The maximum length of a path, and of an abstract name after its NUL.
 const NAME_MAX: usize = 107;
 
-const NAME_TOO_LONG: &str = "an abstract name has at most 107 bytes";
-const PATH_TOO_LONG: &str = "a socket's path has at most 107 bytes";
-const NUL_IN_PATH: &str = "a path has no NUL byte, but for one at the beginning of an abstract name";
+const NAME_TOO_LONG: &str = "abstract name must have at most 107 bytes";
+const PATH_TOO_LONG: &str = "socket path must have at most 107 bytes";
+const NUL_IN_PATH: &str = "socket path must not contain a NUL byte, except at the beginning of an abstract name";
 
-/// A name as a user gave it.
+/// A name as the user wrote it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Name<'a> {
     Path(&'a Path),
@@ -37,10 +40,10 @@ fn refused(why: &'static str) -> io::Error {
 }
 
 impl<'a> Name<'a> {
-    /// For the kernel.
+    /// Converts the name for the kernel.
     ///
     /// # Errors
-    /// `InvalidInput` for a name that is too long, or a path with a NUL in it.
+    /// Returns `InvalidInput` if the name is too long or a path contains a NUL.
     pub(super) fn raw(self) -> io::Result<SockAddr> {
         let path = match self {
             Name::Path(path) => path,
@@ -63,7 +66,7 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// As errors print it.
+    /// Returns the name in the form that errors print.
     pub(super) fn printed(self) -> Addr {
         match self {
             Name::Addr(addr) => Addr::from(addr),
@@ -74,7 +77,7 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// The file that it names.
+    /// Returns the file that the name refers to, if it is a path.
     pub(super) fn file(self) -> Option<&'a Path> {
         match self {
             Name::Addr(addr) => addr.as_pathname(),
@@ -83,10 +86,10 @@ impl<'a> Name<'a> {
     }
 }
 
-/// The address that the kernel gave: unnamed where it gave none.
+/// Converts an address from the kernel. No address becomes the unnamed address.
 ///
 /// # Errors
-/// EAFNOSUPPORT where it is of another family.
+/// Returns EAFNOSUPPORT if the address is of another family.
 pub(in crate::net) fn from_kernel(address: &SockAddr) -> io::Result<SocketAddr> {
     if !address.is_unix() && address.family() != libc::AF_UNSPEC as libc::sa_family_t {
         return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
@@ -112,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn names_go_to_the_kernel_and_come_back() {
+    fn names_survive_a_round_trip_through_the_kernel() {
         let there_and_back = |name: Name<'_>| from_kernel(&name.raw().unwrap()).unwrap();
         let file = there_and_back(path("/tmp/x"));
         assert_eq!(file.as_pathname(), Some(Path::new("/tmp/x")));
@@ -141,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn names_that_are_too_long_are_refused() {
         let long = |count| "x".repeat(count);
         assert!(path(&long(107)).raw().is_ok());
         assert!(path(&format!("\0{}", long(107))).raw().is_ok());
@@ -153,24 +156,25 @@ mod tests {
     }
 
     #[test]
-    fn other_families_are_no_unix_addresses() {
+    fn addresses_of_other_families_are_refused() {
         let v4 = SockAddr::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
         assert_eq!(from_kernel(&v4).unwrap_err().raw_os_error(), Some(libc::EAFNOSUPPORT));
     }
 
-    /// The kernel takes 108 bytes without a NUL at their end, and answers with a length beyond `sockaddr_un`.
+    /// The kernel accepts 108 bytes without a terminating NUL, and returns a length beyond
+    /// `sockaddr_un`.
     #[test]
     #[allow(unsafe_code)]
     fn a_path_of_108_bytes_reads_as_unnamed() {
         let stem = format!("/tmp/netpoll-{}-", std::process::id());
         let file = format!("{stem}{}", "x".repeat(108 - stem.len()));
-        // All of `sun_path`, by way of an abstract name whose NUL is replaced.
+        // Fills all of `sun_path`, starting from an abstract name whose NUL is replaced.
         let hidden = SockAddr::unix(format!("\0{}", &file[1..])).unwrap();
         let (length, mut storage) = (hidden.len(), hidden.as_storage());
         // SAFETY: the storage holds an address of this family.
         let un = unsafe { storage.view_as::<libc::sockaddr_un>() };
         un.sun_path[0] = file.as_bytes()[0] as libc::c_char;
-        // SAFETY: an address of the family that the storage names, and of its length.
+        // SAFETY: the storage holds an address of its family and of this length.
         let raw = unsafe { SockAddr::new(storage, length) };
         let sender = socket::socket(Domain::UNIX, Type::DGRAM, None).unwrap();
         socket::bind(sender.as_fd(), &raw).unwrap();

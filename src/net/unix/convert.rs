@@ -1,7 +1,9 @@
-//! The ways in and out: std's types, owned and raw descriptors; as those of TCP.
+//! Conversions from and to std's types, owned descriptors and raw descriptors. They work as for
+//! TCP.
 //!
-//! What comes in is made non-blocking, and a listener's file is not removed. What goes out is non-blocking and keeps its file. std has no type
-//! for packets.
+//! A descriptor that comes in is made non-blocking, and the file of a listener is not removed. A
+//! descriptor that goes out is non-blocking, and its file remains. std has no type for packet
+//! sockets.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -26,35 +28,35 @@ impl UnixSeqpacketListener {
 }
 
 impl From<OwnedFd> for UnixListener {
-    /// The caller says that it is a Unix stream socket that listens; of another kind, operations fail.
+    /// Takes over a listening Unix stream socket. Operations fail if it is something else.
     fn from(fd: OwnedFd) -> UnixListener {
         UnixListener { file: SocketFile::default(), fd: adopt(fd, UnixStream::net_fd) }
     }
 }
 
 impl From<OwnedFd> for UnixSeqpacketListener {
-    /// The caller says that it is a Unix packet socket that listens; of another kind, operations fail.
+    /// Takes over a listening Unix packet socket. Operations fail if it is something else.
     fn from(fd: OwnedFd) -> UnixSeqpacketListener {
         UnixSeqpacketListener { file: SocketFile::default(), fd: adopt(fd, UnixSeqpacket::net_fd) }
     }
 }
 
 impl From<OwnedFd> for UnixStream {
-    /// The caller says that it is a Unix stream socket; of another kind, operations fail.
+    /// Takes over a Unix stream socket. Operations fail if it is something else.
     fn from(fd: OwnedFd) -> UnixStream {
         UnixStream::from_net_fd(adopt(fd, UnixStream::net_fd))
     }
 }
 
 impl From<OwnedFd> for UnixSeqpacket {
-    /// The caller says that it is a Unix packet socket; of another kind, operations fail.
+    /// Takes over a Unix packet socket. Operations fail if it is something else.
     fn from(fd: OwnedFd) -> UnixSeqpacket {
         UnixSeqpacket::from_net_fd(adopt(fd, UnixSeqpacket::net_fd))
     }
 }
 
 impl From<OwnedFd> for UnixDatagram {
-    /// The caller says that it is a Unix datagram socket; of another kind, operations fail.
+    /// Takes over a Unix datagram socket. Operations fail if it is something else.
     fn from(fd: OwnedFd) -> UnixDatagram {
         UnixDatagram { fd: adopt(fd, UnixDatagram::net_fd) }
     }
@@ -81,7 +83,8 @@ impl From<std_net::UnixDatagram> for UnixDatagram {
 impl TryFrom<UnixListener> for std_net::UnixListener {
     type Error = io::Error;
 
-    /// Fails when the listener was closed. The result is non-blocking, and its file stays.
+    /// Returns an error if the listener was closed. The result is non-blocking, and its file
+    /// remains.
     fn try_from(listener: UnixListener) -> io::Result<std_net::UnixListener> {
         listener.release().map(From::from)
     }
@@ -90,7 +93,8 @@ impl TryFrom<UnixListener> for std_net::UnixListener {
 impl TryFrom<UnixStream> for std_net::UnixStream {
     type Error = io::Error;
 
-    /// Fails while other clones live, and when the stream was closed. The result is non-blocking.
+    /// Returns an error while other clones live, or if the stream was closed. The result is
+    /// non-blocking.
     fn try_from(stream: UnixStream) -> io::Result<std_net::UnixStream> {
         release_shared(stream.fd).map(From::from)
     }
@@ -99,47 +103,49 @@ impl TryFrom<UnixStream> for std_net::UnixStream {
 impl TryFrom<UnixDatagram> for std_net::UnixDatagram {
     type Error = io::Error;
 
-    /// Fails when the socket was closed. The result is non-blocking.
+    /// Returns an error if the socket was closed. The result is non-blocking.
     fn try_from(socket: UnixDatagram) -> io::Result<std_net::UnixDatagram> {
         release(socket.fd).map(From::from)
     }
 }
 
 impl From<UnixListener> for OwnedFd {
-    /// Its file stays.
+    /// The listener's file remains.
     ///
     /// # Panics
-    /// When the listener was closed explicitly.
+    /// Panics if the listener was closed explicitly.
     fn from(listener: UnixListener) -> OwnedFd {
         given(listener.release())
     }
 }
 
 impl From<UnixSeqpacketListener> for OwnedFd {
-    /// Its file stays.
+    /// The listener's file remains.
     ///
     /// # Panics
-    /// When the listener was closed explicitly.
+    /// Panics if the listener was closed explicitly.
     fn from(listener: UnixSeqpacketListener) -> OwnedFd {
         given(listener.release())
     }
 }
 
 impl From<UnixStream> for OwnedFd {
-    /// A duplicate while other clones live.
+    /// Returns a duplicate while other clones live.
     ///
     /// # Panics
-    /// When the stream was closed explicitly, or a duplicate is needed and the process has no descriptor left.
+    /// Panics if the stream was closed explicitly, or if a duplicate is needed and the descriptor
+    /// limit is reached.
     fn from(stream: UnixStream) -> OwnedFd {
         duplicate_shared(stream.fd)
     }
 }
 
 impl From<UnixSeqpacket> for OwnedFd {
-    /// A duplicate while other clones live.
+    /// Returns a duplicate while other clones live.
     ///
     /// # Panics
-    /// When the socket was closed explicitly, or a duplicate is needed and the process has no descriptor left.
+    /// Panics if the socket was closed explicitly, or if a duplicate is needed and the descriptor
+    /// limit is reached.
     fn from(socket: UnixSeqpacket) -> OwnedFd {
         duplicate_shared(socket.fd)
     }
@@ -147,7 +153,7 @@ impl From<UnixSeqpacket> for OwnedFd {
 
 impl From<UnixDatagram> for OwnedFd {
     /// # Panics
-    /// When the socket was closed explicitly.
+    /// Panics if the socket was closed explicitly.
     fn from(socket: UnixDatagram) -> OwnedFd {
         given(release(socket.fd))
     }

@@ -1,14 +1,15 @@
-//! `PeerCred`.
+//! [`PeerCred`]: the credentials of a peer.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::sys::unix;
 
-/// Who is at the other end of a connection: the process that connected, or that listened, or that made the pair, and its user and
-/// group at that moment.
+/// The process, user and group at the other end of a connection.
 ///
-/// The kernel vouches for it. A process id may have been given to another process since; the user and the group cannot change.
+/// They are those of the process that connected, listened or made the pair, at that moment. The
+/// kernel guarantees them. The process id may have been reused since; the user and the group cannot
+/// change.
 ///
 /// Source: `SO_PEERCRED` in unix(7).
 ///
@@ -23,6 +24,7 @@ use crate::sys::unix;
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[doc(alias = "UCred")]
 pub struct PeerCred {
     pid: Option<u32>,
     uid: u32,
@@ -38,17 +40,18 @@ impl PeerCred {
         Ok(PeerCred { pid: u32::try_from(pid).ok().filter(|&pid| pid != 0), uid, gid })
     }
 
-    /// The process; none where it has no number in this process's namespace.
+    /// Returns the process id; `None` if the process is not visible in this process's PID
+    /// namespace.
     pub fn pid(&self) -> Option<u32> {
         self.pid
     }
 
-    /// The effective user.
+    /// Returns the effective user id.
     pub fn uid(&self) -> u32 {
         self.uid
     }
 
-    /// The effective group.
+    /// Returns the effective group id.
     pub fn gid(&self) -> u32 {
         self.gid
     }

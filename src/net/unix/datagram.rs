@@ -1,4 +1,4 @@
-//! `UnixDatagram`.
+//! [`UnixDatagram`]: binding, connecting, sending and receiving.
 
 use std::fmt;
 use std::io;
@@ -23,13 +23,17 @@ use crate::net::futures::Closed;
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
-/// Datagrams between processes of this machine: whole, in order, and none lost, since who sends waits for room.
+/// A Unix-domain datagram socket.
 ///
-/// Every method takes `&self`: any number of tasks send and receive at once, without a lock. Names are described in
-/// [`os::unix::net`](crate::os::unix::net). The file of a path that was bound stays when the socket is closed: remove it when nobody needs
-/// it, as for std's type.
+/// Datagrams between processes of one machine are delivered whole and in order. None are lost,
+/// because a sender waits for room in the receiver's queue.
 ///
-/// Source: `net.UnixConn` of Go with network `unixgram`, `async_std::os::unix::net::UnixDatagram`, unix(7).
+/// Every method takes `&self`: any number of tasks send and receive in parallel, without a lock.
+/// Socket names are described in [`os::unix::net`](crate::os::unix::net). The file of a bound path
+/// remains when the socket is closed; remove it when it is no longer needed, as for std's type.
+///
+/// Source: `net.UnixConn` of Go with network `unixgram`, `async_std::os::unix::net::UnixDatagram`,
+/// unix(7).
 ///
 /// # Examples
 /// ```
@@ -58,150 +62,164 @@ impl UnixDatagram {
         NetFd::new(fd, network(Type::DGRAM))
     }
 
-    /// A socket with the name `path`; an empty one lets the kernel choose an abstract name.
+    /// Creates a socket with the name `path`. With an empty path the kernel chooses an abstract
+    /// name.
     ///
     /// # Errors
-    /// An [`OpError`](crate::net::OpError) `listen unixgram PATH: bind: …`: `AddrInUse` (a file of that name exists, whether somebody uses it
-    /// or not), `NotFound`, `PermissionDenied`. `InvalidInput` for a path that is too long or has a NUL in it.
+    /// Returns an [`OpError`](crate::net::OpError) `listen unixgram PATH: bind: …`: `AddrInUse` if
+    /// a file of that name exists, even if it is unused; `NotFound`; `PermissionDenied`. Returns
+    /// `InvalidInput` if the path is too long or contains a NUL.
     ///
     /// # Cancel safety
-    /// It waits for nothing: the first poll does it.
+    /// The future does not wait: its first poll completes it.
     pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixDatagram> {
         bind(Type::DGRAM, Name::Path(path.as_ref())).map(|(fd, _)| UnixDatagram { fd })
     }
 
-    /// A socket with the address `addr`, which may be an abstract name.
+    /// Creates a socket with the address `addr`, which may be an abstract name.
     ///
     /// # Errors
-    /// As [`bind`](UnixDatagram::bind).
+    /// Same as [`bind`](UnixDatagram::bind).
     ///
     /// # Cancel safety
-    /// It waits for nothing: the first poll does it.
+    /// The future does not wait: its first poll completes it.
     pub async fn bind_addr(addr: &SocketAddr) -> io::Result<UnixDatagram> {
         bind(Type::DGRAM, Name::Addr(addr)).map(|(fd, _)| UnixDatagram { fd })
     }
 
-    /// A socket without a name: it can send, and nobody can answer.
+    /// Creates a socket without a name. It can send, but receivers cannot answer.
     ///
     /// # Errors
-    /// The system call's: no descriptor left.
+    /// Returns the OS error, such as EMFILE.
     pub fn unbound() -> io::Result<UnixDatagram> {
         let fd = UnixDatagram::net_fd(fd::open(Domain::UNIX, Type::DGRAM, None)?)?;
         Ok(UnixDatagram { fd })
     }
 
-    /// Two sockets that are connected to each other and have no name.
+    /// Creates two unnamed sockets that are connected to each other.
     ///
     /// # Errors
-    /// The system call's: no descriptor left.
+    /// Returns the OS error, such as EMFILE.
     pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
         let (one, other) = fd::open_pair(Type::DGRAM)?;
         let datagram = |fd| UnixDatagram::net_fd(fd).map(|fd| UnixDatagram { fd });
         Ok((datagram(one)?, datagram(other)?))
     }
 
-    /// Makes the socket at `path` the peer: where [`send`](UnixDatagram::send) sends to, and the only one that is heard. It may be moved
-    /// by another call.
+    /// Makes the socket at `path` the peer: [`send`](UnixDatagram::send) sends to it, and only its
+    /// datagrams are received. The peer can be changed by another call.
     ///
     /// # Errors
-    /// An [`OpError`](crate::net::OpError) `dial unixgram PATH: connect: …`: `NotFound`, `ConnectionRefused` (the file is there and
-    /// nobody has it open), `PermissionDenied`; EPROTOTYPE where it is no datagram socket's. `InvalidInput` as in
-    /// [`bind`](UnixDatagram::bind).
+    /// Returns an [`OpError`](crate::net::OpError) `dial unixgram PATH: connect: …`: `NotFound`;
+    /// `ConnectionRefused` if the file exists but no socket has it open; `PermissionDenied`;
+    /// EPROTOTYPE if it is not a datagram socket. Returns `InvalidInput` as
+    /// [`bind`](UnixDatagram::bind) does.
     ///
     /// # Cancel safety
-    /// It waits for nothing: the first poll does it.
+    /// The future does not wait: its first poll completes it.
     pub async fn connect<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
         connect_datagram(&self.fd, Name::Path(path.as_ref()))
     }
 
-    /// The same by address, which may be an abstract name.
+    /// Makes the socket with the address `addr` the peer. The address may be an abstract name.
     ///
     /// # Errors
-    /// As [`connect`](UnixDatagram::connect).
+    /// Same as [`connect`](UnixDatagram::connect).
     ///
     /// # Cancel safety
-    /// It waits for nothing: the first poll does it.
+    /// The future does not wait: its first poll completes it.
     pub async fn connect_addr(&self, addr: &SocketAddr) -> io::Result<()> {
         connect_datagram(&self.fd, Name::Addr(addr))
     }
 
     // ---- receiving ----
 
-    /// Receives a datagram into `buf`: how many bytes. What does not fit is lost; with an empty `buf` all of it. 0 is an empty
-    /// datagram, or this side was shut down.
+    /// Receives a datagram. Returns its number of bytes; 0 means an empty datagram, or that this
+    /// side was shut down. Bytes that do not fit into `buf` are lost.
     ///
     /// # Errors
-    /// `TimedOut` past the read deadline; [closed](crate::net::is_closed).
+    /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
+    /// after `close`.
     ///
     /// # Cancel safety
-    /// No datagram was taken if the future is dropped.
+    /// If the future is dropped, no datagram was taken.
     pub fn recv<'a>(&'a self, buf: &'a mut [u8]) -> Recv<'a> {
         Recv::new(&self.fd, buf, 0)
     }
 
-    /// The same, and whose it is: unnamed where the sender has no name.
+    /// Receives a datagram like [`recv`](UnixDatagram::recv) and also returns the sender's address,
+    /// which may be unnamed.
     pub fn recv_from<'a>(&'a self, buf: &'a mut [u8]) -> RecvFrom<'a> {
         RecvFrom::new(&self.fd, buf, 0)
     }
 
-    /// Like [`recv`](UnixDatagram::recv), and leaves the datagram there for the next.
+    /// Receives like [`recv`](UnixDatagram::recv) but leaves the datagram in the socket for the
+    /// next call.
     pub fn peek<'a>(&'a self, buf: &'a mut [u8]) -> Recv<'a> {
         Recv::new(&self.fd, buf, libc::MSG_PEEK)
     }
 
-    /// Like [`recv_from`](UnixDatagram::recv_from), and leaves the datagram there for the next.
+    /// Receives like [`recv_from`](UnixDatagram::recv_from) but leaves the datagram in the socket
+    /// for the next call.
     pub fn peek_from<'a>(&'a self, buf: &'a mut [u8]) -> RecvFrom<'a> {
         RecvFrom::new(&self.fd, buf, libc::MSG_PEEK)
     }
 
     // ---- sending ----
 
-    /// Sends a datagram to the peer that [`connect`](UnixDatagram::connect) named, waiting for room in its queue: how many bytes, which is
-    /// all of them.
+    /// Sends a datagram to the peer set by [`connect`](UnixDatagram::connect), waiting for room in
+    /// its queue. Returns the number of bytes, which is always `buf.len()`.
     ///
     /// # Errors
-    /// `NotConnected`; `ConnectionRefused` when the peer is gone; EMSGSIZE for more than the send buffer holds; `BrokenPipe` when
-    /// either side was shut down: no SIGPIPE is raised. `TimedOut` past the write deadline; closed.
+    /// Returns `NotConnected`; `ConnectionRefused` if the peer is gone; EMSGSIZE if `buf` is larger
+    /// than the send buffer; `BrokenPipe` if either side was shut down (no SIGPIPE is raised);
+    /// `TimedOut` after the write deadline; a [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Cancel safety
-    /// Nothing was sent if the future is dropped.
+    /// If the future is dropped, nothing was sent.
     pub fn send<'a>(&'a self, buf: &'a [u8]) -> Send<'a> {
         Send::new(&self.fd, buf)
     }
 
-    /// Sends a datagram to the socket at `path`, waiting for room in its queue. The kernel tells of room only who is connected, so this
-    /// tries again by itself, every 20 ms at last.
+    /// Sends a datagram to the socket at `path`, waiting for room in its queue. The kernel reports
+    /// room only to connected senders, so this tries again at intervals that grow to 20 ms. A
+    /// connected socket can also send to others.
     ///
     /// # Errors
-    /// `NotFound`, `ConnectionRefused` (the file is there and nobody has it open), `PermissionDenied`; `InvalidInput` for a path that is too
-    /// long or has a NUL in it; else as [`send`](UnixDatagram::send). A connected socket may send to others too.
+    /// Returns `NotFound`; `ConnectionRefused` if the file exists but no socket has it open;
+    /// `PermissionDenied`; `InvalidInput` if the path is too long or contains a NUL; otherwise the
+    /// same as [`send`](UnixDatagram::send).
     ///
     /// # Cancel safety
-    /// Nothing was sent if the future is dropped.
+    /// If the future is dropped, nothing was sent.
     pub fn send_to<'a, P: AsRef<Path>>(&'a self, buf: &'a [u8], path: P) -> SendTo<'a> {
         SendTo::new(&self.fd, buf, Destination::new(Name::Path(path.as_ref())))
     }
 
-    /// The same by address, which may be an abstract name: how to answer what [`recv_from`](UnixDatagram::recv_from) brought.
+    /// Sends a datagram to the address `addr`, which may be an abstract name; otherwise like
+    /// [`send_to`](UnixDatagram::send_to). Use it to answer a datagram from
+    /// [`recv_from`](UnixDatagram::recv_from).
     pub fn send_to_addr<'a>(&'a self, buf: &'a [u8], addr: &SocketAddr) -> SendTo<'a> {
         SendTo::new(&self.fd, buf, Destination::new(Name::Addr(addr)))
     }
 
     // ---- descriptors ----
 
-    /// Sends a datagram, which may be empty, with descriptors to the peer: see
+    /// Sends a datagram, which may be empty, with descriptors to the peer; see
     /// [`UnixStream::send_with_fds`](super::UnixStream::send_with_fds).
     ///
     /// # Errors
-    /// `InvalidInput` for more than 253 descriptors; else as [`send`](UnixDatagram::send).
+    /// Returns `InvalidInput` for more than 253 descriptors; otherwise the same as
+    /// [`send`](UnixDatagram::send).
     pub fn send_with_fds<'a>(&'a self, buf: &'a [u8], fds: &'a [BorrowedFd<'a>]) -> SendWithFds<'a> {
         SendWithFds::new(&self.fd, buf, fds, Hold::Free)
     }
 
-    /// The same to the socket at `path`.
+    /// Sends a datagram with descriptors to the socket at `path`.
     ///
     /// # Errors
-    /// As [`send_with_fds`](UnixDatagram::send_with_fds) and [`send_to`](UnixDatagram::send_to).
+    /// Same as [`send_with_fds`](UnixDatagram::send_with_fds) and
+    /// [`send_to`](UnixDatagram::send_to).
     pub fn send_to_with_fds<'a, P: AsRef<Path>>(
         &'a self,
         buf: &'a [u8],
@@ -211,24 +229,28 @@ impl UnixDatagram {
         SendToWithFds::new(&self.fd, buf, fds, Destination::new(Name::Path(path.as_ref())))
     }
 
-    /// Receives a datagram, and its descriptors at the end of `fds`: see [`UnixStream::recv_with_fds`](super::UnixStream::recv_with_fds).
+    /// Receives a datagram and appends its descriptors to `fds`; see
+    /// [`UnixStream::recv_with_fds`](super::UnixStream::recv_with_fds).
     ///
     /// # Errors
-    /// [`TruncatedFds`](super::TruncatedFds); else as [`recv`](UnixDatagram::recv).
+    /// Returns [`TruncatedFds`](super::TruncatedFds) if this process cannot have that many
+    /// descriptors; otherwise the same as [`recv`](UnixDatagram::recv).
     pub fn recv_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvWithFds<'a> {
         RecvWithFds::new(&self.fd, buf, fds, Hold::Free)
     }
 
-    /// The same, and whose it is.
+    /// Receives a datagram and its descriptors like [`recv_with_fds`](UnixDatagram::recv_with_fds),
+    /// and also returns the sender's address.
     ///
     /// # Errors
-    /// As [`recv_with_fds`](UnixDatagram::recv_with_fds).
+    /// Same as [`recv_with_fds`](UnixDatagram::recv_with_fds).
     pub fn recv_from_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvFromWithFds<'a> {
         RecvFromWithFds::new(&self.fd, buf, fds)
     }
 
-    /// Closes the socket: whoever waits gets the [closed](crate::net::is_closed) error. Begins at once; the future ends when the
-    /// descriptor is gone. Closing twice is no error.
+    /// Closes the socket. Operations that wait return a [closed](crate::net::is_closed) error. The
+    /// close begins at once; the future completes when the descriptor is closed. Closing twice is
+    /// not an error.
     pub fn close(&self) -> Closed {
         self.fd.close()
     }

@@ -1,9 +1,9 @@
-//! Binding, listening and connecting.
+//! Binding, listening and connecting of Unix sockets.
 //!
-//! # A listener that is busy
-//! connect(2) to a stream or packet socket whose backlog is full answers EAGAIN at once, and no event tells when there is room. So
-//! the dial tries again, after 1 ms, then after twice as long each time, 50 ms at most, until it succeeds or its deadline has passed. Go
-//! fails instead.
+//! # Busy listeners
+//! connect(2) to a stream or packet socket whose backlog is full returns EAGAIN at once, and no
+//! event reports when there is room. The dial therefore tries again after 1 ms, then after twice as
+//! long each time, at most 50 ms, until it succeeds or its deadline has passed. (Go fails.)
 //!
 //! # Cancellation
 //! Dropping the future closes the socket.
@@ -25,7 +25,7 @@ use crate::rt::context;
 use crate::rt::time::sleep::Sleep;
 use crate::sys::socket;
 
-/// Pauses between tries where the kernel tells nobody when to try again: each twice as long as the last.
+/// Pauses between retries that no event announces; each is twice as long as the last.
 #[derive(Debug)]
 pub(super) struct Backoff {
     next: Duration,
@@ -44,7 +44,7 @@ impl Backoff {
     }
 }
 
-/// The network's name, as Go has it.
+/// Returns the network's name, which is Go's.
 pub(super) fn network(ty: Type) -> Network {
     match ty {
         Type::STREAM => &"unix",
@@ -53,14 +53,14 @@ pub(super) fn network(ty: Type) -> Network {
     }
 }
 
-/// A socket that is bound to `name`, and listens if its kind does; its file, where it is a listener's. The error is an `OpError`
-/// `listen NETWORK name: call: reason`, and leaves no file behind.
+/// Binds a socket to `name`, and listens unless it is a datagram socket. Also returns the file of a
+/// listener. The error is an `OpError` `listen NETWORK name: call: reason`; no file is left behind.
 pub(super) fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketFile)> {
     let op = || Op::at("listen", network(ty), Some(name.printed()));
     let raw = name.raw().map_err(|error| op().other(error))?;
     let fd = fd::open(Domain::UNIX, ty, None).map_err(|error| op().call("socket", error))?;
     socket::bind(fd.as_fd(), &raw).map_err(|error| op().call("bind", error))?;
-    // Dropped by what fails from here on: after the last use of the descriptor, before its close.
+    // On a later failure this is dropped, and the file removed, before the descriptor is closed.
     let file = name.file().map(SocketFile::bound).unwrap_or_default();
     if ty != Type::DGRAM {
         socket::listen(fd.as_fd(), options::BACKLOG).map_err(|error| op().call("listen", error))?;
@@ -72,9 +72,10 @@ pub(super) fn bind(ty: Type, name: Name<'_>) -> io::Result<(NetFd, SocketFile)> 
     Ok((fd, file))
 }
 
-/// A socket that is connected to `name`, until `deadline` at most. The error is an `OpError` `dial NETWORK name: call: reason`.
+/// Connects a socket to `name`, waiting until `deadline` at most. The error is an `OpError` `dial
+/// NETWORK name: call: reason`.
 pub(super) async fn dial(ty: Type, name: Name<'_>, deadline: Option<Instant>) -> io::Result<NetFd> {
-    // Most dials need not wait.
+    // Most dials do not wait, so the budget is charged here.
     context::take_turn().await;
     let op = || Op::at("dial", network(ty), Some(name.printed()));
     let raw = name.raw().map_err(|error| op().other(error))?;
@@ -96,7 +97,7 @@ pub(super) async fn dial(ty: Type, name: Name<'_>, deadline: Option<Instant>) ->
     }
 }
 
-/// Connects a datagram socket: the peer that `send` sends to, and the only one that is heard.
+/// Connects a datagram socket: `send` sends to the peer, and only its datagrams are received.
 pub(super) fn connect_datagram(fd: &NetFd, name: Name<'_>) -> io::Result<()> {
     let op = || Op::at("dial", network(Type::DGRAM), Some(name.printed()));
     let raw = name.raw().map_err(|error| op().other(error))?;

@@ -1,11 +1,14 @@
 //! Descriptors in messages (SCM_RIGHTS, unix(7)).
 //!
 //! # Rules
-//! * The receiver gets duplicates, close-on-exec. The sender may close its own as soon as the message is sent.
-//! * On a stream they travel with the first byte, and a read ends before the next bytes that carry some. A read that does not ask for
-//!   them takes the bytes and closes the descriptors: the kernel does.
-//! * Where not all of them can be given (the process has no number left), those that came are closed and the read says so with
-//!   [`TruncatedFds`]: a part of a message's descriptors is of no use, and what stayed open would leak.
+//! * The receiver gets duplicates, which are close-on-exec. The sender may close its own as soon as
+//!   the message is sent.
+//! * On a stream, descriptors travel with the first byte, and a read ends before the next byte that
+//!   carries descriptors. A read that does not ask for descriptors takes the bytes, and the kernel
+//!   closes the descriptors.
+//! * If this process cannot have all of them (its descriptor limit is reached), those that arrived
+//!   are closed and the read returns [`TruncatedFds`]: part of a message's descriptors is useless,
+//!   and open ones would leak.
 
 use std::error::Error;
 use std::fmt;
@@ -17,20 +20,22 @@ use socket2::SockAddr;
 use crate::sys::control::{ControlWriter, RIGHTS_WORDS, Word};
 use crate::sys::message;
 
-/// Room for credentials and labels too, which come first where the host program asked for them: they must not take the descriptors' room.
+/// Includes room for credentials and labels, which come first if the host program enabled them and
+/// must not displace the descriptors.
 const CONTROL_WORDS: usize = RIGHTS_WORDS + 64;
 
-/// Descriptors came with a message and not all could be given to this process: all were closed. The message's bytes are in the buffer.
+/// Descriptors of a message could not all be received. All of them were closed; the message's bytes
+/// are in the buffer.
 ///
-/// The usual cause is the limit of open files. It travels inside an [`io::Error`] of kind
-/// [`InvalidData`](io::ErrorKind::InvalidData) and is found again by `downcast_ref`.
+/// The usual cause is the limit of open files. It is contained in an [`io::Error`] of kind
+/// [`InvalidData`](io::ErrorKind::InvalidData); `downcast_ref` extracts it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TruncatedFds {
     bytes: usize,
 }
 
 impl TruncatedFds {
-    /// How many bytes were read.
+    /// Returns the number of bytes that were read.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -38,11 +43,11 @@ impl TruncatedFds {
 
 impl fmt::Display for TruncatedFds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not all descriptors of the message could be received, and those that were are closed")
+        f.write_str("not all descriptors of the message could be received; all were closed")
     }
 }
 
-/// The text of the error: `main` prints the error that it returns by `Debug`.
+/// Prints the text of the error, because `main` prints a returned error with `Debug`.
 impl fmt::Debug for TruncatedFds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -57,7 +62,8 @@ impl From<TruncatedFds> for io::Error {
     }
 }
 
-/// One message: bytes, descriptors, and where to. On a stream descriptors need a byte to travel with.
+/// Sends one message with bytes and descriptors. On a stream, descriptors need a byte to travel
+/// with.
 pub(super) fn send(fd: BorrowedFd<'_>, buf: &[u8], fds: &[BorrowedFd<'_>], to: Option<&SockAddr>) -> io::Result<usize> {
     let mut words: [Word; RIGHTS_WORDS] = [0; RIGHTS_WORDS];
     let mut control = ControlWriter::new(&mut words);
@@ -66,7 +72,8 @@ pub(super) fn send(fd: BorrowedFd<'_>, buf: &[u8], fds: &[BorrowedFd<'_>], to: O
     message::sendmsg(fd, &[IoSlice::new(buf)], to, control, 0)
 }
 
-/// One message: its bytes into `buf`, its descriptors behind those in `fds`. How many bytes, and whose.
+/// Receives one message: its bytes into `buf`, its descriptors appended to `fds`. Returns the
+/// number of bytes and the sender.
 pub(super) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<(usize, SockAddr)> {
     let mut words: [Word; CONTROL_WORDS] = [0; CONTROL_WORDS];
     let mut received = message::recvmsg(fd, &mut [IoSliceMut::new(buf)], &mut words, 0)?;
@@ -77,8 +84,8 @@ pub(super) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -
     Ok((received.bytes, received.address))
 }
 
-/// That descriptors cannot travel on a stream without a byte.
+/// Returns the error of descriptors without a byte on a stream.
 #[cold]
 pub(super) fn need_a_byte() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "descriptors travel with at least one byte of a stream")
+    io::Error::new(io::ErrorKind::InvalidInput, "descriptors need at least one byte to travel with")
 }

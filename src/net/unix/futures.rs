@@ -1,13 +1,17 @@
-//! The futures of Unix sockets that other sockets do not have. Named and `Unpin`, as those of [`net::futures`](crate::net::futures).
+//! Futures that only Unix sockets have. They are named and `Unpin`, as those of
+//! [`net::futures`](crate::net::futures).
 //!
-//! # A full queue of somebody else's datagrams
-//! A datagram that finds its receiver's queue full answers EAGAIN. A connected sender hears of room. One that names the receiver hears of
-//! the end of its own datagrams only, and of the try that failed as well, so that waiting for events would both hang and spin.
-//! So [`SendTo`] asks what is full. Its own buffer has events. For a queue it tries again by a timer, after 0.1 ms and after twice as
-//! long each time, 20 ms at most. (Go waits for events.)
+//! # Full queues of other sockets
+//! A datagram send returns EAGAIN if the receiver's queue is full. A connected sender gets an event
+//! when there is room. A sender that names the receiver gets events only when its own datagrams
+//! have been consumed, and also for the attempt that failed, so waiting for events would hang or
+//! spin. [`SendTo`] therefore finds out what is full. For its own send buffer it waits for events.
+//! For a receiver's queue it tries again on a timer, after 0.1 ms and then after twice as long each
+//! time, at most 20 ms. (Go waits for events.)
 //!
 //! # Cancellation
-//! Dropping one leaves the socket as it was: a message is sent or received whole or not at all.
+//! Dropping a future leaves the socket as it was: a message is sent or received whole, or not at
+//! all.
 
 use std::fmt;
 use std::future::Future;
@@ -31,8 +35,10 @@ use crate::rt::poll::poller::Direction;
 use crate::rt::time::sleep::Sleep;
 use crate::sys::{message, socket};
 
-/// One message in: the kernel keeps those of several readers apart. `end`: this side was shut down, which datagram sockets that do not
-/// block answer with EAGAIN like an empty queue. There is an edge for it, and nothing else makes one of them hang up.
+/// Receives one message; the kernel keeps messages of concurrent readers apart. `end` is the result
+/// for a side that was shut down. For that, a non-blocking datagram socket returns EAGAIN, as for
+/// an empty queue; the hang-up edge tells the difference, because nothing else causes one on a
+/// datagram socket.
 fn poll_message<T>(
     fd: &NetFd,
     hold: Hold,
@@ -42,8 +48,9 @@ fn poll_message<T>(
     mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
 ) -> Poll<io::Result<T>> {
     let polled = fd.fd.poll_call(Direction::Read, hold, Some(operation), cx, |socket| {
-        // Read before the call: what was sent before the hang-up is in the queue then, and an empty queue is the end. Read
-        // afterwards, a message and the hang-up may have come in between.
+        // Read before the call: everything sent before the hang-up is then in the queue, so an
+        // empty queue is the end. If it were read after the call, a message and the hang-up could
+        // arrive in between.
         let hung_up = fd.fd.poll.is_hung_up();
         match call(socket) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && hung_up => Ok((end()?, Left::Maybe)),
@@ -53,12 +60,12 @@ fn poll_message<T>(
     polled.map_err(|failure| fd.error("read", failure))
 }
 
-/// The end, from nobody.
+/// The end of a datagram socket that was shut down: no bytes, from an unnamed sender.
 fn end_from() -> io::Result<(usize, SocketAddr)> {
     Ok((0, SocketAddr::from_pathname("")?))
 }
 
-/// One message out.
+/// Sends one message.
 fn poll_send<T>(
     fd: &NetFd,
     hold: Hold,
@@ -74,19 +81,20 @@ fn with_sender((count, from): (usize, SockAddr)) -> io::Result<(usize, SocketAdd
     Ok((count, from_kernel(&from)?))
 }
 
-/// Whether a send that names its receiver failed for want of room there, as far as can be told: poll(2) says whether there is room in
-/// the own buffer, unless the socket has a peer, of whom it speaks then.
+/// Returns whether a send that names its receiver failed because the receiver's queue is full, as
+/// far as can be known: poll(2) reports room in the own send buffer, or, if the socket has a peer,
+/// in the peer's queue.
 fn is_about_receiver(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(socket::is_ready(fd, true)? || socket::peer_addr_any(fd).is_ok())
 }
 
-/// Where a message goes, and the tries without an event.
+/// The destination of a message, and the state of retries.
 #[derive(Debug)]
 pub(crate) struct Destination {
     to: io::Result<SockAddr>,
     backoff: Backoff,
     pause: Option<Sleep>,
-    /// When the write timeout is over, which began with the first pause.
+    /// The end of the write timeout, which began with the first pause.
     until: Option<Option<Instant>>,
 }
 
@@ -96,7 +104,7 @@ impl Destination {
         Destination { to: name.raw(), backoff, pause: None, until: None }
     }
 
-    /// See the module's header.
+    /// Sends one message, waiting as the module documentation describes.
     fn poll_send(
         &mut self,
         fd: &NetFd,
@@ -140,29 +148,31 @@ impl Destination {
 }
 
 operation_future! {
-    /// Receives a message; returned by [`UnixDatagram::recv`](super::UnixDatagram::recv) and its like.
+    /// Receives a message; returned by [`UnixDatagram::recv`](super::UnixDatagram::recv) and the
+    /// `recv` and `peek` methods of Unix sockets.
     Recv<'a> { buf: &'a mut [u8], flags: libc::c_int }, Read -> io::Result<usize>,
     |this, cx| poll_message(this.fd, Hold::Free, &mut this.operation, cx, || Ok(0),
         |fd| socket::recv(fd, this.buf, this.flags))
 }
 
 operation_future! {
-    /// Receives a datagram and says whose it is; returned by [`UnixDatagram::recv_from`](super::UnixDatagram::recv_from) and
-    /// `peek_from`.
+    /// Receives a datagram with its sender; returned by
+    /// [`UnixDatagram::recv_from`](super::UnixDatagram::recv_from) and `peek_from`.
     RecvFrom<'a> { buf: &'a mut [u8], flags: libc::c_int }, Read -> io::Result<(usize, SocketAddr)>,
     |this, cx| poll_message(this.fd, Hold::Free, &mut this.operation, cx, end_from,
         |fd| message::recv_from(fd, this.buf, this.flags).and_then(with_sender))
 }
 
 operation_future! {
-    /// Sends a message; returned by [`UnixDatagram::send`](super::UnixDatagram::send) and its like.
+    /// Sends a message to the peer; returned by [`UnixDatagram::send`](super::UnixDatagram::send)
+    /// and `UnixSeqpacket::send`.
     Send<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
     |this, cx| poll_send(this.fd, Hold::Free, &mut this.operation, cx, |fd| socket::send(fd, this.buf, 0))
 }
 
 operation_future! {
-    /// Sends a datagram to a socket that it names; returned by [`UnixDatagram::send_to`](super::UnixDatagram::send_to) and its
-    /// like.
+    /// Sends a datagram to a named socket; returned by
+    /// [`UnixDatagram::send_to`](super::UnixDatagram::send_to) and `send_to_addr`.
     SendTo<'a> { buf: &'a [u8], to: Destination }, Write -> io::Result<usize>,
     |this, cx| {
         let buf = this.buf;
@@ -171,7 +181,8 @@ operation_future! {
 }
 
 operation_future! {
-    /// Sends bytes and descriptors; returned by [`UnixStream::send_with_fds`] and its like.
+    /// Sends bytes with descriptors; returned by [`UnixStream::send_with_fds`] and the same methods
+    /// of other Unix sockets.
     SendWithFds<'a> { buf: &'a [u8], fds: &'a [BorrowedFd<'a>], hold: Hold }, Write -> io::Result<usize>,
     |this, cx| {
         if this.hold != Hold::Free && this.buf.is_empty() && !this.fds.is_empty() {
@@ -182,7 +193,7 @@ operation_future! {
 }
 
 operation_future! {
-    /// Sends a datagram with descriptors to a socket that it names; returned by
+    /// Sends a datagram with descriptors to a named socket; returned by
     /// [`UnixDatagram::send_to_with_fds`](super::UnixDatagram::send_to_with_fds).
     SendToWithFds<'a> { buf: &'a [u8], fds: &'a [BorrowedFd<'a>], to: Destination }, Write -> io::Result<usize>,
     |this, cx| {
@@ -192,7 +203,8 @@ operation_future! {
 }
 
 operation_future! {
-    /// Receives bytes and descriptors; returned by [`UnixStream::recv_with_fds`] and its like.
+    /// Receives bytes with descriptors; returned by [`UnixStream::recv_with_fds`] and the same
+    /// methods of other Unix sockets.
     RecvWithFds<'a> { buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>, hold: Hold }, Read -> io::Result<usize>,
     |this, cx| {
         if this.hold != Hold::Free && this.buf.is_empty() {
@@ -204,7 +216,7 @@ operation_future! {
 }
 
 operation_future! {
-    /// Receives a datagram and descriptors and says whose they are; returned by
+    /// Receives a datagram with descriptors and its sender; returned by
     /// [`UnixDatagram::recv_from_with_fds`](super::UnixDatagram::recv_from_with_fds).
     RecvFromWithFds<'a> { buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd> }, Read -> io::Result<(usize, SocketAddr)>,
     |this, cx| poll_message(this.fd, Hold::Free, &mut this.operation, cx, end_from,
@@ -266,7 +278,7 @@ mod tests {
     use crate::sys::control::{ControlWriter, RIGHTS_WORDS};
     use crate::sys::unix;
 
-    /// The peer sends and closes between a call that finds nothing and the look at what that means.
+    /// The peer sends and closes between the call that finds nothing and the check for a hang-up.
     #[test]
     fn message_before_hang_up_is_received() {
         for with_fds in [false, true] {
@@ -278,7 +290,7 @@ mod tests {
             let mut waited = false;
             let (mut buf, mut fds) = ([0; 16], Vec::new());
             let mut call = |fd: BorrowedFd<'_>| {
-                // The second time something had come, which another receiver has taken.
+                // On the second poll something had arrived, which another receiver has taken.
                 if std::mem::replace(&mut waited, true)
                     && let Some(theirs) = theirs.take()
                 {
@@ -293,7 +305,7 @@ mod tests {
                     drop(theirs);
                     let start = Instant::now();
                     while !ours.fd.poll.is_hung_up() {
-                        assert!(start.elapsed() < Duration::from_secs(120), "the hang-up is not heard of");
+                        assert!(start.elapsed() < Duration::from_secs(120), "the hang-up was not reported");
                         std::thread::yield_now();
                     }
                     return Err(nothing);

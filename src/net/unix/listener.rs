@@ -1,7 +1,8 @@
-//! `UnixListener` and `UnixSeqpacketListener`; connections as a stream.
+//! [`UnixListener`] and [`UnixSeqpacketListener`], and connections as a stream.
 //!
-//! Both are a descriptor and a [`SocketFile`], which is first: it is dropped before the descriptor, so that nobody finds a name behind which
-//! nobody listens. When there is no descriptor left, the streams wait as those of TCP do ([`Accepts`]).
+//! Both have a descriptor and a [`SocketFile`]. The file is the first field, so it is dropped
+//! before the descriptor, and the name never refers to a socket that no longer listens. If no
+//! descriptor is available, the streams back off as those of TCP do ([`Accepts`]).
 
 use std::fmt;
 use std::io;
@@ -25,14 +26,15 @@ use crate::net::tcp::incoming::Accepts;
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
-/// A socket that accepts streams.
+/// A Unix-domain socket that listens for streams.
 ///
-/// Every method takes `&self`: any number of tasks may accept from one listener; each connection wakes one of them. The backlog is the host's
-/// bound (`net.core.somaxconn`). Names are described in [`os::unix::net`](crate::os::unix::net).
+/// Every method takes `&self`: any number of tasks may accept from one listener, and each
+/// connection wakes one of them. The backlog is the host's maximum (`net.core.somaxconn`). Socket
+/// names are described in [`os::unix::net`](crate::os::unix::net).
 ///
 /// A listener that bound a path removes the file when it is closed or dropped; see
-/// [`set_unlink_on_close`](UnixListener::set_unlink_on_close). A file that a process left behind when it was killed is in the way of
-/// the next `bind`: nothing here removes what it did not make.
+/// [`set_unlink_on_close`](UnixListener::set_unlink_on_close). A file left behind by a process that
+/// was killed makes the next `bind` fail: this crate removes only files that it created.
 ///
 /// Source: `net.UnixListener` of Go, `async_std::os::unix::net::UnixListener`.
 ///
@@ -58,14 +60,15 @@ use crate::sys::socket;
 /// })
 /// # }
 /// ```
+#[doc(alias = "net.UnixListener")]
 pub struct UnixListener {
     pub(super) file: SocketFile,
     pub(super) fd: NetFd,
 }
 
-/// A socket that accepts connections that keep the bounds of messages.
+/// A Unix-domain socket that listens for connections that preserve message boundaries.
 ///
-/// Everything that [`UnixListener`] says holds here too.
+/// It works like [`UnixListener`].
 ///
 /// Source: `net.UnixListener` of Go with network `unixpacket`.
 pub struct UnixSeqpacketListener {
@@ -73,7 +76,7 @@ pub struct UnixSeqpacketListener {
     pub(super) fd: NetFd,
 }
 
-/// What both have.
+/// Implements the methods of both listener types.
 macro_rules! listener {
     ($type:ident, $ty:expr, $accepted:ident) => {
         /// Binding, accepting, closing and addresses.
@@ -82,15 +85,17 @@ macro_rules! listener {
                 bind($ty, name).map(|(fd, file)| $type { file, fd })
             }
 
-            /// Listens at `path`; an empty one lets the kernel choose an abstract name, which
-            /// [`local_addr`](Self::local_addr) tells.
+            /// Listens at `path`. With an empty path the kernel chooses an abstract name, which
+            /// [`local_addr`](Self::local_addr) returns.
             ///
             /// # Errors
-            /// An [`OpError`](crate::net::OpError) `listen NETWORK PATH: bind: …`: `AddrInUse` (a file of that name exists, whether somebody
-            /// listens or not), `NotFound`, `PermissionDenied`. `InvalidInput` for a path that is too long or has a NUL in it.
+            /// Returns an [`OpError`](crate::net::OpError) `listen NETWORK PATH: bind: …`:
+            /// `AddrInUse` if a file of that name exists, even if no socket listens; `NotFound`;
+            /// `PermissionDenied`. Returns `InvalidInput` if the path is too long or contains a
+            /// NUL.
             ///
             /// # Cancel safety
-            /// It waits for nothing: the first poll does it.
+            /// The future does not wait: its first poll completes it.
             pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<$type> {
                 $type::bind_name(Name::Path(path.as_ref()))
             }
@@ -98,10 +103,10 @@ macro_rules! listener {
             /// Listens at the address `addr`, which may be an abstract name.
             ///
             /// # Errors
-            /// As [`bind`](Self::bind).
+            /// Same as [`bind`](Self::bind).
             ///
             /// # Cancel safety
-            /// It waits for nothing: the first poll does it.
+            /// The future does not wait: its first poll completes it.
             ///
             /// # Examples
             /// ```
@@ -118,58 +123,70 @@ macro_rules! listener {
                 $type::bind_name(Name::Addr(addr))
             }
 
-            /// Accepts a connection, and its peer's name: unnamed where it has none, as most have.
+            /// Waits for a connection and returns it with the peer's address, which is usually
+            /// unnamed.
             ///
             /// # Errors
-            /// `TimedOut` past the deadline; [closed](crate::net::is_closed) after [`close`](Self::close). With no descriptor left
-            /// (EMFILE, ENFILE) or no memory (ENOBUFS, ENOMEM), that error: the connection stays in the queue, and a loop that tries
-            /// again at once burns a CPU. [`incoming`](Self::incoming) waits instead.
+            /// Returns `TimedOut` after the deadline and a [closed](crate::net::is_closed) error
+            /// after [`close`](Self::close). Returns the OS error if no descriptor (EMFILE, ENFILE)
+            /// or memory (ENOBUFS, ENOMEM) is available; the connection stays in the queue, so a
+            /// loop that retries at once burns a CPU. [`incoming`](Self::incoming) waits instead.
             ///
             /// # Cancel safety
-            /// A connection is accepted or stays in the queue.
+            /// A connection is either returned or stays in the queue.
             pub fn accept(&self) -> Accept<'_, $accepted> {
                 Accept::new(&self.fd, $accepted::adopt)
             }
 
-            /// A stream of connections, which waits where there is no descriptor or memory left. After [`close`](Self::close) it
-            /// yields one error, then `None`; otherwise it never ends.
+            /// Returns a stream of connections. It waits while no descriptor or memory is
+            /// available. After [`close`](Self::close) it yields one error and then `None`;
+            /// otherwise it never ends.
             pub fn incoming(&self) -> Incoming<'_, $accepted> {
                 Incoming { fd: &self.fd, accepts: Accepts::default(), adopt: $accepted::adopt }
             }
 
-            /// The same, owning the listener.
+            /// Returns a stream of connections that owns the listener; otherwise like
+            /// [`incoming`](Self::incoming).
             pub fn into_incoming(self) -> IntoIncoming<$type, $accepted> {
                 let accepts = Accepts::default();
                 IntoIncoming { listener: self, fd: |listener| &listener.fd, accepts, adopt: $accepted::adopt }
             }
 
-            /// The name that it listens at.
+            /// Returns the name that the listener is bound to.
             ///
             /// # Errors
-            /// EAFNOSUPPORT where it is no Unix socket; closed after [`close`](Self::close).
+            /// Returns EAFNOSUPPORT if the descriptor is not a Unix socket, and a
+            /// [closed](crate::net::is_closed) error after [`close`](Self::close).
             pub fn local_addr(&self) -> io::Result<SocketAddr> {
                 self.fd.with("local-addr", |fd| from_kernel(&socket::local_addr_any(fd)?))
             }
 
-            /// Sets when accepting times out, or (`None`) that it does not. It applies to what waits already, and stays until it is
-            /// moved: after it has passed every accept fails, also with connections in the queue.
+            /// Sets the time at which accepting times out; `None` removes it. The deadline applies
+            /// to calls that already wait and stays until it is changed: after it has passed, every
+            /// accept fails, even with connections in the queue.
             ///
             /// # Errors
-            /// Closed after [`close`](Self::close).
+            /// Returns a [closed](crate::net::is_closed) error after `close`.
+            #[doc(alias = "SetDeadline")]
             pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
                 self.fd.set_deadline(Direction::Read, deadline.into())
             }
 
-            /// Sets whether the file at its path is removed when it is closed or dropped: true for a listener that bound a path
-            /// here, false for one that was converted from elsewhere. A conversion into another type keeps the file. A file that has
-            /// taken the name since is left alone. Abstract names vanish by themselves.
+            /// Sets whether the file at the listener's path is removed when the listener is closed
+            /// or dropped. The default is true for a listener that bound a path here, and false for
+            /// one that was converted from another type. Converting the listener into another type
+            /// keeps the file. A different file that has taken the name in the meantime is kept.
+            /// Abstract names disappear by themselves.
             ///
-            /// A relative path is that of the working directory at the time of the bind, or, for a listener that was converted, of
-            /// this call. For a converted one the file is the socket that has its name at this call.
+            /// A relative path is resolved against the working directory at the time of the bind,
+            /// or, for a converted listener, at the time of this call. For a converted listener,
+            /// the file is the socket that has its name at the time of this call.
             ///
             /// # Errors
-            /// For a converted listener those of looking for the file, and `InvalidInput` where it is no socket; closed after
-            /// [`close`](Self::close).
+            /// For a converted listener, returns the error of looking up the file, or
+            /// `InvalidInput` if it is not a socket. Returns a [closed](crate::net::is_closed)
+            /// error after [`close`](Self::close).
+            #[doc(alias = "SetUnlinkOnClose")]
             pub fn set_unlink_on_close(&self, unlink: bool) -> io::Result<()> {
                 let addr = self.local_addr()?;
                 match addr.as_pathname() {
@@ -181,20 +198,22 @@ macro_rules! listener {
                 }
             }
 
-            /// Closes the listener: its file goes first, who accepts gets the closed error, connections in the queue are reset. Begins
-            /// at once; the future ends when the descriptor is gone. Closing twice is no error, and removes nothing that has come
+            /// Closes the listener. Its file is removed first, tasks that accept get a
+            /// [closed](crate::net::is_closed) error, and connections in the queue are reset. The
+            /// close begins at once; the future completes when the descriptor is closed. Closing
+            /// twice is not an error, and the second close does not remove a file that was created
             /// since.
             ///
-            /// Dropping the listener closes it too.
+            /// Dropping the listener also closes it.
             pub fn close(&self) -> Closed {
                 self.file.remove();
                 self.fd.close()
             }
 
-            /// Takes the error that is pending on the socket (SO_ERROR), if there is one.
+            /// Takes the pending error of the socket (SO_ERROR), if there is one.
             ///
             /// # Errors
-            /// The system call's; closed.
+            /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
             pub fn take_error(&self) -> io::Result<Option<io::Error>> {
                 self.fd.with("get", socket::take_error)
             }
@@ -216,14 +235,15 @@ listener!(UnixListener, Type::STREAM, UnixStream);
 listener!(UnixSeqpacketListener, Type::SEQPACKET, UnixSeqpacket);
 
 impl UnixListener {
-    /// The socket, for traits that are implemented elsewhere.
+    /// Returns the socket, for traits that are implemented in other modules.
     #[cfg(feature = "hyper")]
     pub(crate) fn as_net_fd(&self) -> &NetFd {
         &self.fd
     }
 }
 
-/// A stream of connections; returned by [`UnixListener::incoming`] and [`UnixSeqpacketListener::incoming`].
+/// A stream of connections, returned by [`UnixListener::incoming`] and
+/// [`UnixSeqpacketListener::incoming`].
 pub struct Incoming<'a, T = UnixStream> {
     fd: &'a NetFd,
     accepts: Accepts,
@@ -253,7 +273,7 @@ impl<T> fmt::Debug for Incoming<'_, T> {
     }
 }
 
-/// A stream of connections that owns its listener; returned by [`UnixListener::into_incoming`] and
+/// A stream of connections that owns its listener, returned by [`UnixListener::into_incoming`] and
 /// [`UnixSeqpacketListener::into_incoming`].
 pub struct IntoIncoming<L = UnixListener, T = UnixStream> {
     listener: L,
@@ -263,7 +283,7 @@ pub struct IntoIncoming<L = UnixListener, T = UnixStream> {
 }
 
 impl<L, T> IntoIncoming<L, T> {
-    /// The listener.
+    /// Returns the listener.
     pub fn listener(&self) -> &L {
         &self.listener
     }

@@ -1,73 +1,82 @@
-//! What all Unix sockets but listeners have: names, readiness, the end.
+//! Methods that all Unix sockets except listeners have: readiness, shutdown, addresses.
 
-/// Declares them for a type with a field `fd`.
+/// Implements the methods for a type with a field `fd`.
 macro_rules! socket_methods {
     ($type:ident) => {
         /// Readiness, shutting down, addresses and pending errors.
         impl $type {
-            /// Waits until a read would not wait: something to read, the end, or an error that it would return.
+            /// Waits until the socket is readable: data, the end or an error is available.
             ///
-            /// Another task may read first; then the next read waits.
+            /// Another task may read first; the next read then waits again.
             ///
             /// # Errors
-            /// `TimedOut` past the read deadline; closed.
+            /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed)
+            /// error after an explicit close.
             pub fn readable(&self) -> $crate::net::futures::Readable<'_> {
                 $crate::net::futures::Readable::new(&self.fd)
             }
 
-            /// [`readable`](Self::readable) for `poll_*` methods of your own. The waker is kept until the next event, and any number of
-            /// tasks may wait this way.
+            /// Polls for readability like [`readable`](Self::readable), for use in your own
+            /// `poll_*` methods. The waker is kept until the next event, and any number of tasks
+            /// may wait this way.
             ///
             /// # Errors
-            /// As [`readable`](Self::readable).
+            /// Same as [`readable`](Self::readable).
             pub fn poll_readable(&self, cx: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
                 self.fd.poll_ready(Direction::Read, None, cx)
             }
 
-            /// Waits until a write would not wait: room, or an error that it would return.
+            /// Waits until the socket is writable: there is room, or a write would return an error.
             ///
             /// # Errors
-            /// `TimedOut` past the write deadline; closed.
+            /// Returns `TimedOut` after the write deadline, and a [closed](crate::net::is_closed)
+            /// error after an explicit close.
             pub fn writable(&self) -> $crate::net::futures::Writable<'_> {
                 $crate::net::futures::Writable::new(&self.fd)
             }
 
-            /// [`writable`](Self::writable) for `poll_*` methods of your own.
+            /// Polls for writability like [`writable`](Self::writable), for use in your own
+            /// `poll_*` methods.
             ///
             /// # Errors
-            /// As [`writable`](Self::writable).
+            /// Same as [`writable`](Self::writable).
             pub fn poll_writable(&self, cx: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
                 self.fd.poll_ready(Direction::Write, None, cx)
             }
 
-            /// Shuts one or both sides down (shutdown(2)). What waits on that side ends: reads with 0, writes with `BrokenPipe`.
+            /// Shuts down reading, writing or both (shutdown(2)). Operations that wait on that side
+            /// complete: reads with 0, writes with `BrokenPipe`.
             ///
             /// # Errors
-            /// `NotConnected`; closed.
+            /// Returns `NotConnected`, or a [closed](crate::net::is_closed) error after an explicit
+            /// close.
             pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
                 self.fd.shutdown(how)
             }
 
-            /// The name of this side; unnamed where it has none.
+            /// Returns the name of this socket, which may be unnamed.
             ///
             /// # Errors
-            /// EAFNOSUPPORT where it is no Unix socket; closed after an explicit close.
+            /// Returns EAFNOSUPPORT if the descriptor is not a Unix socket, and a
+            /// [closed](crate::net::is_closed) error after an explicit close.
             pub fn local_addr(&self) -> io::Result<SocketAddr> {
                 self.fd.with("local-addr", |fd| from_kernel(&socket::local_addr_any(fd)?))
             }
 
-            /// The name of the peer; unnamed where it has none.
+            /// Returns the name of the peer, which may be unnamed.
             ///
             /// # Errors
-            /// `NotConnected`; EAFNOSUPPORT where it is no Unix socket; closed after an explicit close.
+            /// Returns `NotConnected`; EAFNOSUPPORT if the descriptor is not a Unix socket; a
+            /// [closed](crate::net::is_closed) error after an explicit close.
             pub fn peer_addr(&self) -> io::Result<SocketAddr> {
                 self.fd.with("peer-addr", |fd| from_kernel(&socket::peer_addr_any(fd)?))
             }
 
-            /// Takes the error that is pending on the socket (SO_ERROR), if there is one.
+            /// Takes the pending error of the socket (SO_ERROR), if there is one.
             ///
             /// # Errors
-            /// The system call's; closed.
+            /// Returns the OS error, or a [closed](crate::net::is_closed) error after an explicit
+            /// close.
             pub fn take_error(&self) -> io::Result<Option<io::Error>> {
                 self.fd.with("get", socket::take_error)
             }

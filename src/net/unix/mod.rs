@@ -1,6 +1,11 @@
-//! Unix sockets: [`stream`], [`seqpacket`] and [`datagram`] are the sockets, [`listener`] accepts for the first two and [`file`] knows when to
-//! remove its name, [`dial`] connects, [`address`] reads and writes names, [`fds`] passes descriptors, [`futures`] is what the methods return,
-//! [`methods`] what all sockets have, [`convert`] the ways in and out.
+//! Unix-domain sockets.
+//!
+//! * [`stream`], [`seqpacket`], [`datagram`]: the socket types. [`methods`]: methods that all of
+//!   them have.
+//! * [`listener`]: accepting streams and packet connections. [`file`]: when a listener's file is
+//!   removed.
+//! * [`dial`]: binding and connecting. [`address`]: socket names. [`fds`]: passing descriptors.
+//! * [`futures`]: the futures of the methods. [`convert`]: conversions.
 
 pub(in crate::net) mod address;
 mod convert;

@@ -1,4 +1,4 @@
-//! `UnixSeqpacket`.
+//! [`UnixSeqpacket`]: connecting, sending and receiving messages.
 
 use std::fmt;
 use std::io;
@@ -25,11 +25,11 @@ use crate::net::futures::{Closed, PeerClosed};
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
-/// A connection between two processes of this machine that keeps the bounds of messages: each `send` is received by one `recv`, in
-/// order, none is lost.
+/// A connection between two processes of one machine that preserves message boundaries.
 ///
-/// Clones share it, and every method takes `&self`: any number of tasks send and receive at once, and messages stay whole. Names are
-/// described in [`os::unix::net`](crate::os::unix::net).
+/// Each `send` is received by one `recv`, in order, and no message is lost. Clones share the
+/// connection, and every method takes `&self`: any number of tasks send and receive concurrently,
+/// and messages stay whole. Socket names are described in [`os::unix::net`](crate::os::unix::net).
 ///
 /// Source: `net.UnixConn` of Go with network `unixpacket`, SOCK_SEQPACKET in unix(7).
 ///
@@ -68,27 +68,27 @@ impl UnixSeqpacket {
         NetFd::new(fd, network(Type::SEQPACKET))
     }
 
-    /// Wraps an accepted socket, whose peer is `peer`.
+    /// Wraps an accepted socket and the peer's address.
     pub(super) fn adopt(fd: NetFd, peer: SockAddr) -> io::Result<(UnixSeqpacket, SocketAddr)> {
         Ok((UnixSeqpacket::from_net_fd(fd), from_kernel(&peer)?))
     }
 
-    /// Listens at `path`: [`UnixSeqpacketListener::bind`].
+    /// Listens at `path`; the same as [`UnixSeqpacketListener::bind`].
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`UnixSeqpacketListener::bind`].
     ///
     /// # Cancel safety
-    /// Nothing listens if the future is dropped.
+    /// The future does not wait: its first poll completes it.
     pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixSeqpacketListener> {
         UnixSeqpacketListener::bind(path).await
     }
 
-    /// Connects to the listener at `path`. Where its backlog is full, this waits, as
+    /// Connects to the listener at `path`. If its backlog is full, waits as
     /// [`UnixStream::connect`](super::UnixStream::connect) does.
     ///
     /// # Errors
-    /// As [`UnixStream::connect`](super::UnixStream::connect), with the network `unixpacket`.
+    /// Same as [`UnixStream::connect`](super::UnixStream::connect), with the network `unixpacket`.
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -96,10 +96,11 @@ impl UnixSeqpacket {
         dial(Type::SEQPACKET, Name::Path(path.as_ref()), None).await.map(UnixSeqpacket::from_net_fd)
     }
 
-    /// Connects to the listener at `path`, for `timeout` at most.
+    /// Connects to the listener at `path`, waiting at most `timeout`.
     ///
     /// # Errors
-    /// `TimedOut` when the time is over; `InvalidInput` for a timeout of zero; else as [`connect`](UnixSeqpacket::connect).
+    /// Returns `TimedOut` after `timeout`, and `InvalidInput` if `timeout` is zero; otherwise the
+    /// same as [`connect`](UnixSeqpacket::connect).
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -107,10 +108,10 @@ impl UnixSeqpacket {
         dial(Type::SEQPACKET, Name::Path(path.as_ref()), dial_ends(timeout)?).await.map(UnixSeqpacket::from_net_fd)
     }
 
-    /// Connects to the listener at `path`, until `deadline` at most.
+    /// Connects to the listener at `path`, waiting until `deadline` at most.
     ///
     /// # Errors
-    /// As [`connect_timeout`](UnixSeqpacket::connect_timeout).
+    /// Same as [`connect_timeout`](UnixSeqpacket::connect_timeout).
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -118,10 +119,10 @@ impl UnixSeqpacket {
         dial(Type::SEQPACKET, Name::Path(path.as_ref()), Some(deadline)).await.map(UnixSeqpacket::from_net_fd)
     }
 
-    /// Connects to the listener that has the address `addr`, which may be an abstract name.
+    /// Connects to the listener with the address `addr`, which may be an abstract name.
     ///
     /// # Errors
-    /// As [`connect`](UnixSeqpacket::connect).
+    /// Same as [`connect`](UnixSeqpacket::connect).
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -129,84 +130,95 @@ impl UnixSeqpacket {
         dial(Type::SEQPACKET, Name::Addr(addr), None).await.map(UnixSeqpacket::from_net_fd)
     }
 
-    /// Two sockets that are connected to each other and have no name.
+    /// Creates two unnamed sockets that are connected to each other.
     ///
     /// # Errors
-    /// The system call's: no descriptor left.
+    /// Returns the OS error, such as EMFILE.
     pub fn pair() -> io::Result<(UnixSeqpacket, UnixSeqpacket)> {
         let (one, other) = fd::open_pair(Type::SEQPACKET)?;
         let packets = |fd| UnixSeqpacket::net_fd(fd).map(UnixSeqpacket::from_net_fd);
         Ok((packets(one)?, packets(other)?))
     }
 
-    /// Receives a message into `buf`: how many bytes. What does not fit is lost. 0 is the end, or an empty message.
+    /// Receives a message. Returns its number of bytes; 0 means end of stream, or an empty message.
+    /// Bytes that do not fit into `buf` are lost.
     ///
     /// # Errors
-    /// `ConnectionReset` when the peer closed with messages unread; `TimedOut` past the read deadline; closed.
+    /// Returns `ConnectionReset` if the peer closed with unread messages; `TimedOut` after the read
+    /// deadline; a [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
-    /// No message was taken if the future is dropped.
+    /// If the future is dropped, no message was taken.
     pub fn recv<'a>(&'a self, buf: &'a mut [u8]) -> Recv<'a> {
         Recv::new(&self.fd, buf, 0)
     }
 
-    /// Like [`recv`](UnixSeqpacket::recv), and leaves the message there for the next.
+    /// Receives like [`recv`](UnixSeqpacket::recv) but leaves the message in the socket for the
+    /// next call.
     pub fn peek<'a>(&'a self, buf: &'a mut [u8]) -> Recv<'a> {
         Recv::new(&self.fd, buf, libc::MSG_PEEK)
     }
 
-    /// Sends a message: how many bytes, which is all of them.
+    /// Sends a message. Returns the number of bytes, which is always `buf.len()`.
     ///
     /// # Errors
-    /// `BrokenPipe` when the peer is gone or this side was shut down; EMSGSIZE for more than the send buffer holds; `TimedOut` past the
-    /// write deadline; closed.
+    /// Returns `BrokenPipe` if the peer is gone or this side was shut down; EMSGSIZE if `buf` is
+    /// larger than the send buffer; `TimedOut` after the write deadline; a
+    /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
-    /// Nothing was sent if the future is dropped.
+    /// If the future is dropped, nothing was sent.
     pub fn send<'a>(&'a self, buf: &'a [u8]) -> Send<'a> {
         Send::new(&self.fd, buf)
     }
 
-    /// Sends a message, which may be empty, with descriptors: see [`UnixStream::send_with_fds`](super::UnixStream::send_with_fds).
+    /// Sends a message, which may be empty, with descriptors; see
+    /// [`UnixStream::send_with_fds`](super::UnixStream::send_with_fds).
     ///
     /// # Errors
-    /// `InvalidInput` for more than 253 descriptors; else as [`send`](UnixSeqpacket::send).
+    /// Returns `InvalidInput` for more than 253 descriptors; otherwise the same as
+    /// [`send`](UnixSeqpacket::send).
     pub fn send_with_fds<'a>(&'a self, buf: &'a [u8], fds: &'a [BorrowedFd<'a>]) -> SendWithFds<'a> {
         SendWithFds::new(&self.fd, buf, fds, Hold::Free)
     }
 
-    /// Receives a message, and its descriptors at the end of `fds`: see [`UnixStream::recv_with_fds`](super::UnixStream::recv_with_fds).
+    /// Receives a message and appends its descriptors to `fds`; see
+    /// [`UnixStream::recv_with_fds`](super::UnixStream::recv_with_fds).
     ///
     /// # Errors
-    /// [`TruncatedFds`](super::TruncatedFds); else as [`recv`](UnixSeqpacket::recv).
+    /// Returns [`TruncatedFds`](super::TruncatedFds) if this process cannot have that many
+    /// descriptors; otherwise the same as [`recv`](UnixSeqpacket::recv).
     pub fn recv_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvWithFds<'a> {
         RecvWithFds::new(&self.fd, buf, fds, Hold::Free)
     }
 
-    /// Who the peer is: see [`PeerCred`].
+    /// Returns the credentials of the peer; see [`PeerCred`].
     ///
     /// # Errors
-    /// `NotConnected`; closed.
+    /// Returns `NotConnected`, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn peer_cred(&self) -> io::Result<PeerCred> {
         self.fd.with("get", PeerCred::of)
     }
 
-    /// Waits until the peer has closed its side of the connection, without receiving. What was sent before can still be received.
+    /// Waits until the peer has closed its side of the connection, without receiving. Messages that
+    /// arrived before can still be received.
     ///
     /// # Errors
-    /// `TimedOut` past the read deadline; closed.
+    /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
+    /// after `force_close`.
     pub fn peer_closed(&self) -> PeerClosed<'_> {
         PeerClosed::new(&self.fd)
     }
 
-    /// Whether the peer is known to have closed its side, at the cost of a load: see
-    /// [`UnixStream::is_peer_closed`](super::UnixStream::is_peer_closed).
+    /// Returns whether the peer is known to have closed its side, at the cost of one atomic load;
+    /// see [`UnixStream::is_peer_closed`](super::UnixStream::is_peer_closed).
     pub fn is_peer_closed(&self) -> bool {
         self.fd.fd.poll.is_hung_up()
     }
 
-    /// Closes the connection for all clones: whoever waits gets the [closed](crate::net::is_closed) error. Begins at once; the future
-    /// ends when the descriptor is gone. Closing twice is no error.
+    /// Closes the connection for all clones. Operations that wait return a
+    /// [closed](crate::net::is_closed) error. The close begins at once; the future completes when
+    /// the descriptor is closed. Closing twice is not an error.
     pub fn force_close(&self) -> Closed {
         self.fd.close()
     }

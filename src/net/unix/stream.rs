@@ -1,4 +1,4 @@
-//! `UnixStream`.
+//! [`UnixStream`]: connecting, reading, writing and passing descriptors.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -25,13 +25,16 @@ use crate::net::tcp::traits::stream_traits;
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
-/// A stream of bytes between two processes of this machine.
+/// A byte stream between two processes of one machine.
 ///
-/// What [`TcpStream`](crate::net::TcpStream) says of clones, of reading and writing side by side, of deadlines and of closing holds here
-/// too. Beside bytes it carries [descriptors](UnixStream::send_with_fds), and the kernel knows [who the peer
-/// is](UnixStream::peer_cred). Names are described in [`os::unix::net`](crate::os::unix::net).
+/// Clones, concurrent reads and writes, deadlines and closing work as for
+/// [`TcpStream`](crate::net::TcpStream). In addition, a Unix stream can pass
+/// [descriptors](UnixStream::send_with_fds), and the kernel knows the [peer's
+/// credentials](UnixStream::peer_cred). Socket names are described in
+/// [`os::unix::net`](crate::os::unix::net).
 ///
-/// Source: `net.UnixConn` of Go with network `unix`, `async_std::os::unix::net::UnixStream`, unix(7).
+/// Source: `net.UnixConn` of Go with network `unix`, `async_std::os::unix::net::UnixStream`,
+/// unix(7).
 ///
 /// # Examples
 /// ```
@@ -52,6 +55,8 @@ use crate::sys::socket;
 /// })
 /// # }
 /// ```
+#[doc(alias = "net.UnixConn")]
+#[doc(alias = "into_split")]
 #[derive(Clone)]
 pub struct UnixStream {
     pub(super) fd: Arc<NetFd>,
@@ -71,33 +76,35 @@ impl UnixStream {
         NetFd::new(fd, network(Type::STREAM))
     }
 
-    /// The socket, for traits that are implemented elsewhere.
+    /// Returns the socket, for traits that are implemented in other modules.
     #[cfg(any(feature = "hyper", feature = "tokio-io"))]
     #[inline]
     pub(crate) fn as_net_fd(&self) -> &NetFd {
         &self.fd
     }
 
-    /// The socket while a handle of it lives.
+    /// Returns a weak reference to the socket.
     #[cfg(feature = "hyper")]
     pub(crate) fn downgrade(&self) -> std::sync::Weak<NetFd> {
         Arc::downgrade(&self.fd)
     }
 
-    /// Wraps an accepted socket, whose peer is `peer`.
+    /// Wraps an accepted socket and the peer's address.
     pub(super) fn adopt(fd: NetFd, peer: SockAddr) -> io::Result<(UnixStream, SocketAddr)> {
         Ok((UnixStream::from_net_fd(fd), from_kernel(&peer)?))
     }
 
     /// Connects to the listener at `path`.
     ///
-    /// Where the listener's backlog is full, this waits and tries again, every 50 ms at last, until it succeeds: the kernel tells
-    /// nobody when there is room. [`connect_timeout`](UnixStream::connect_timeout) sets a bound.
+    /// If the listener's backlog is full, tries again until it succeeds, at intervals that grow to
+    /// 50 ms: the kernel reports no event when there is room.
+    /// [`connect_timeout`](UnixStream::connect_timeout) limits the time.
     ///
     /// # Errors
-    /// An [`OpError`](crate::net::OpError) `dial unix PATH: connect: …`: `NotFound`, `ConnectionRefused` (the file is there and nobody
-    /// listens), `PermissionDenied`; EPROTOTYPE where the listener is of another kind. `InvalidInput` for a path that is too long or
-    /// has a NUL in it.
+    /// Returns an [`OpError`](crate::net::OpError) `dial unix PATH: connect: …`: `NotFound`;
+    /// `ConnectionRefused` if the file exists but no socket listens; `PermissionDenied`; EPROTOTYPE
+    /// if the listener is of another type. Returns `InvalidInput` if the path is too long or
+    /// contains a NUL.
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -105,11 +112,11 @@ impl UnixStream {
         dial(Type::STREAM, Name::Path(path.as_ref()), None).await.map(UnixStream::from_net_fd)
     }
 
-    /// Connects to the listener at `path`, for `timeout` at most.
+    /// Connects to the listener at `path`, waiting at most `timeout`.
     ///
     /// # Errors
-    /// `TimedOut` (`dial unix PATH: i/o timeout`) when the time is over; `InvalidInput` for a timeout of zero, as in std; else as
-    /// [`connect`](UnixStream::connect).
+    /// Returns `TimedOut` (`dial unix PATH: i/o timeout`) after `timeout`, and `InvalidInput` if
+    /// `timeout` is zero, as in std; otherwise the same as [`connect`](UnixStream::connect).
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -117,10 +124,10 @@ impl UnixStream {
         dial(Type::STREAM, Name::Path(path.as_ref()), dial_ends(timeout)?).await.map(UnixStream::from_net_fd)
     }
 
-    /// Connects to the listener at `path`, until `deadline` at most.
+    /// Connects to the listener at `path`, waiting until `deadline` at most.
     ///
     /// # Errors
-    /// As [`connect_timeout`](UnixStream::connect_timeout).
+    /// Same as [`connect_timeout`](UnixStream::connect_timeout).
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -128,10 +135,10 @@ impl UnixStream {
         dial(Type::STREAM, Name::Path(path.as_ref()), Some(deadline)).await.map(UnixStream::from_net_fd)
     }
 
-    /// Connects to the listener that has the address `addr`, which may be an abstract name.
+    /// Connects to the listener with the address `addr`, which may be an abstract name.
     ///
     /// # Errors
-    /// As [`connect`](UnixStream::connect).
+    /// Same as [`connect`](UnixStream::connect).
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -139,10 +146,10 @@ impl UnixStream {
         dial(Type::STREAM, Name::Addr(addr), None).await.map(UnixStream::from_net_fd)
     }
 
-    /// Two streams that are connected to each other and have no name.
+    /// Creates two unnamed streams that are connected to each other.
     ///
     /// # Errors
-    /// The system call's: no descriptor left.
+    /// Returns the OS error, such as EMFILE.
     ///
     /// # Examples
     /// ```
@@ -155,6 +162,7 @@ impl UnixStream {
     /// assert_eq!(other.read(&mut buf).await?, 2);
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "socketpair")]
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
         let (one, other) = fd::open_pair(Type::STREAM)?;
         let stream = |fd| UnixStream::net_fd(fd).map(UnixStream::from_net_fd);
@@ -163,86 +171,97 @@ impl UnixStream {
 
     // ---- reading ----
 
-    /// Reads what is there into `buf`, waiting for something: how many bytes. 0 is the end of the stream (or `buf` is empty).
+    /// Reads up to `buf.len()` bytes, waiting until at least one is available. Returns the number
+    /// of bytes read; 0 means end of stream (or that `buf` is empty).
     ///
-    /// Descriptors that came with the bytes are closed; see [`recv_with_fds`](UnixStream::recv_with_fds).
+    /// Descriptors that arrive with the bytes are closed; use
+    /// [`recv_with_fds`](UnixStream::recv_with_fds) to receive them.
     ///
     /// # Errors
-    /// `ConnectionReset` when the peer closed with bytes unread; `TimedOut` past the read deadline;
-    /// [closed](crate::net::is_closed).
+    /// Returns `ConnectionReset` if the peer closed with unread data; `TimedOut` after the read
+    /// deadline; a [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
-    /// Nothing was read if the future is dropped.
+    /// If the future is dropped, nothing was read.
     pub fn read<'a>(&'a self, buf: &'a mut [u8]) -> Read<'a> {
         Read::new(&self.fd, buf)
     }
 
-    /// Reads into several buffers with one call (readv(2)), at most 1,024 of them; empty buffers at the front are skipped. Otherwise
-    /// like [`read`](UnixStream::read).
+    /// Reads into several buffers with one readv(2), at most 1,024 of them. Empty buffers at the
+    /// front are skipped. Errors and cancel safety are those of [`read`](UnixStream::read).
     pub fn read_vectored<'a>(&'a self, bufs: &'a mut [IoSliceMut<'a>]) -> ReadVectored<'a> {
         ReadVectored::new(&self.fd, bufs)
     }
 
-    /// Like [`read`](UnixStream::read), and leaves the bytes there for the next read, and the descriptors with them.
+    /// Reads like [`read`](UnixStream::read) but leaves the bytes, and descriptors that arrived
+    /// with them, in the socket for the next read.
     pub fn peek<'a>(&'a self, buf: &'a mut [u8]) -> Peek<'a> {
         Peek::new(&self.fd, buf)
     }
 
-    /// Waits until the peer has closed its side of the connection, without reading. What was sent before can still be read.
+    /// Waits until the peer has closed its side of the connection, without reading. Data received
+    /// before can still be read.
     ///
     /// # Errors
-    /// `TimedOut` past the read deadline; closed.
+    /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
+    /// after `force_close`.
     pub fn peer_closed(&self) -> PeerClosed<'_> {
         PeerClosed::new(&self.fd)
     }
 
-    /// Whether the peer is known to have closed its side, at the cost of a load. It is heard of from the first operation on that
-    /// had to wait.
+    /// Returns whether the peer is known to have closed its side, at the cost of one atomic load.
+    /// The socket learns of it only after an operation has had to wait.
     pub fn is_peer_closed(&self) -> bool {
         self.fd.fd.poll.is_hung_up()
     }
 
     // ---- writing ----
 
-    /// Writes from `buf`, waiting for room for something: how many bytes.
+    /// Writes up to `buf.len()` bytes, waiting until there is room for at least one. Returns the
+    /// number of bytes written.
     ///
     /// # Errors
-    /// `BrokenPipe` when the peer is gone or this side was shut down: no SIGPIPE is raised. `TimedOut` past the write deadline;
-    /// closed.
+    /// Returns `BrokenPipe` if the peer is gone or this side was shut down (no SIGPIPE is raised);
+    /// `TimedOut` after the write deadline; a [closed](crate::net::is_closed) error after
+    /// `force_close`.
     ///
     /// # Cancel safety
-    /// Nothing was written if the future is dropped.
+    /// If the future is dropped, nothing was written.
     pub fn write<'a>(&'a self, buf: &'a [u8]) -> Write<'a> {
         Write::new(&self.fd, buf)
     }
 
-    /// Writes from several buffers with one call (sendmsg(2)), at most 1,024 of them; empty buffers at the front are skipped. Otherwise
-    /// like [`write`](UnixStream::write).
+    /// Writes from several buffers with one sendmsg(2), at most 1,024 of them. Empty buffers at the
+    /// front are skipped. Errors and cancel safety are those of [`write`](UnixStream::write).
     pub fn write_vectored<'a>(&'a self, bufs: &'a [IoSlice<'a>]) -> WriteVectored<'a> {
         WriteVectored::new(&self.fd, bufs)
     }
 
-    /// Writes all of `buf`. No other write comes in between.
+    /// Writes all of `buf`. Concurrent calls do not interleave.
     ///
     /// # Errors
-    /// As [`write`](UnixStream::write); a part may have been written.
+    /// Same as [`write`](UnixStream::write). Part of `buf` may have been written.
     ///
     /// # Cancel safety
-    /// Not cancel safe: a part may have been written, and how much is lost. The stream itself stays usable.
+    /// Not cancel safe: part of `buf` may have been written, and the amount is unknown. The stream
+    /// stays usable.
     pub fn write_all<'a>(&'a self, buf: &'a [u8]) -> WriteAll<'a> {
         WriteAll::new(&self.fd, buf)
     }
 
     // ---- descriptors ----
 
-    /// Writes from `buf`, and passes `fds` with its first byte: how many bytes. The peer gets duplicates; these may be closed as soon
-    /// as the future is done. What is left of `buf` is for [`write_all`](UnixStream::write_all), without descriptors.
+    /// Writes up to `buf.len()` bytes and passes `fds` with the first of them. Returns the number
+    /// of bytes written. The peer receives duplicates; you can close your descriptors as soon as
+    /// the future completes. Write the rest of `buf` with [`write_all`](UnixStream::write_all).
     ///
     /// # Errors
-    /// `InvalidInput` for an empty `buf` (descriptors need a byte to travel with) or more than 253 descriptors; ETOOMANYREFS when more are
-    /// under way than this process may have open; else as [`write`](UnixStream::write).
+    /// Returns `InvalidInput` if `buf` is empty (descriptors need a byte to travel with) or `fds`
+    /// has more than 253 descriptors; ETOOMANYREFS if more descriptors are in flight than this
+    /// process may have open; otherwise the same as [`write`](UnixStream::write).
     ///
     /// # Cancel safety
+    /// If the future is dropped, nothing was written or passed.
     /// Nothing was written or passed if the future is dropped.
     ///
     /// # Examples
@@ -261,52 +280,59 @@ impl UnixStream {
     /// assert_eq!(same.local_addr()?, listener.local_addr()?);
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "SCM_RIGHTS")]
+    #[doc(alias = "WriteMsgUnix")]
     pub fn send_with_fds<'a>(&'a self, buf: &'a [u8], fds: &'a [BorrowedFd<'a>]) -> SendWithFds<'a> {
         SendWithFds::new(&self.fd, buf, fds, Hold::Call)
     }
 
-    /// Reads what is there into `buf`, as [`read`](UnixStream::read) does, and moves the descriptors that came with it to the end
-    /// of `fds`: close-on-exec, and owned. Bytes that carry descriptors are not read together with those before them that carry
-    /// others.
+    /// Reads like [`read`](UnixStream::read), and appends the descriptors that arrived with the
+    /// bytes to `fds`. They are owned and close-on-exec. Bytes that carry descriptors are not read
+    /// together with earlier bytes that carry others.
     ///
     /// # Errors
-    /// [`TruncatedFds`](crate::os::unix::net::TruncatedFds) where this process cannot have that many: all that came are closed, the bytes
-    /// are in `buf`. Else as [`read`](UnixStream::read).
+    /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if this process cannot have
+    /// that many descriptors: all of them are closed, and the bytes are in `buf`. Otherwise the
+    /// same as [`read`](UnixStream::read).
     ///
     /// # Cancel safety
-    /// Nothing was read if the future is dropped.
+    /// If the future is dropped, nothing was read.
+    #[doc(alias = "ReadMsgUnix")]
     pub fn recv_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvWithFds<'a> {
         RecvWithFds::new(&self.fd, buf, fds, Hold::Call)
     }
 
-    /// Who the peer is: see [`PeerCred`].
+    /// Returns the credentials of the peer; see [`PeerCred`].
     ///
     /// # Errors
-    /// `NotConnected`; closed.
+    /// Returns `NotConnected`, or a [closed](crate::net::is_closed) error after `force_close`.
+    #[doc(alias = "SO_PEERCRED")]
     pub fn peer_cred(&self) -> io::Result<PeerCred> {
         self.fd.with("get", PeerCred::of)
     }
 
     // ---- closing ----
 
-    /// Shuts the reading side down: reads return 0, and the peer's writes fail with `BrokenPipe`.
+    /// Shuts down the reading side: reads return 0, and the peer's writes fail with `BrokenPipe`.
     ///
     /// # Errors
-    /// As [`shutdown`](UnixStream::shutdown).
+    /// Same as [`shutdown`](UnixStream::shutdown).
     pub fn close_read(&self) -> io::Result<()> {
         self.fd.shutdown(Shutdown::Read)
     }
 
-    /// Shuts the writing side down: the peer reads what was sent, then the end of the stream.
+    /// Shuts down the writing side: the peer reads the data sent so far, then end of stream.
     ///
     /// # Errors
-    /// As [`shutdown`](UnixStream::shutdown).
+    /// Same as [`shutdown`](UnixStream::shutdown).
     pub fn close_write(&self) -> io::Result<()> {
         self.fd.shutdown(Shutdown::Write)
     }
 
-    /// Closes the connection for all clones: whoever waits gets the [closed](crate::net::is_closed) error. Begins at once; the future
-    /// ends when the descriptor is gone. Closing twice is no error.
+    /// Closes the connection for all clones. Operations that wait return a
+    /// [closed](crate::net::is_closed) error. The close begins at once; the future completes when
+    /// the descriptor is closed. Closing twice is not an error.
+    #[doc(alias = "Close")]
     pub fn force_close(&self) -> Closed {
         self.fd.close()
     }

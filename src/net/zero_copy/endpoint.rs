@@ -1,7 +1,8 @@
-//! Whether a reader or a writer of any type is one whose bytes the kernel can move.
+//! Determines whether a reader or writer of any type is one whose bytes the kernel can move.
 //!
-//! Known are streams of this crate, files in [`AssertAsync`], references to both, and [`Take`] around all of these as a reader. A new
-//! stream type implements [`Endpoint`] and [`Plain`] here and joins the list of [`streams`].
+//! Known types are the streams of this crate, files in [`AssertAsync`], references to both, and, as
+//! readers, [`Take`] around any of these. A new stream type implements [`Endpoint`] and [`Plain`]
+//! here and joins the list of [`streams`].
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,28 +15,28 @@ use crate::net::fd::net_fd::NetFd;
 use crate::net::unix::UnixStream;
 use crate::sys::identity::{self, Asserted, Limited, Own, Plain, Shared, Unique};
 
-/// What a reader or writer is underneath.
+/// The socket or file under a reader or writer.
 pub(crate) trait Endpoint {
-    /// The stream socket.
+    /// Returns the stream socket.
     fn socket(&self) -> Option<Arc<NetFd>> {
         None
     }
 
-    /// The file.
+    /// Returns the file.
     fn file(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// How many bytes may be taken from it.
+    /// Returns how many bytes may be taken from it.
     fn limit(&self) -> u64 {
         u64::MAX
     }
 
-    /// So many were taken.
+    /// Records that `_bytes` bytes were taken.
     fn took(&mut self, _bytes: u64) {}
 }
 
-// SAFETY: no lifetime.
+// SAFETY: the type has no lifetime parameter.
 #[allow(unsafe_code)]
 unsafe impl Plain for TcpStream {}
 
@@ -45,7 +46,7 @@ impl Endpoint for TcpStream {
     }
 }
 
-// SAFETY: no lifetime.
+// SAFETY: the type has no lifetime parameter.
 #[allow(unsafe_code)]
 unsafe impl Plain for UnixStream {}
 
@@ -103,7 +104,7 @@ macro_rules! streams {
     };
 }
 
-/// Shows a reader of a known type to `look`.
+/// Calls `look` with a reader of a known type.
 pub(crate) fn with_reader<R: ?Sized, T>(reader: &mut R, look: impl FnOnce(&mut dyn Endpoint) -> T) -> Option<T> {
     macro_rules! either {
         ($family:ty) => {
@@ -122,7 +123,7 @@ pub(crate) fn with_reader<R: ?Sized, T>(reader: &mut R, look: impl FnOnce(&mut d
     None
 }
 
-/// The socket that a writer is.
+/// Returns the socket of a writer of a known type.
 pub(crate) fn socket_of<W: ?Sized>(writer: &mut W) -> Option<Arc<NetFd>> {
     macro_rules! either {
         ($family:ty) => {
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_and_files_are_known_in_all_their_forms_and_nothing_else_is() {
+    fn only_streams_and_files_are_recognised_in_every_form() {
         block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

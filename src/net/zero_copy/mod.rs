@@ -1,14 +1,18 @@
-//! Bytes that move inside the kernel.
+//! Zero-copy transfers: bytes that the kernel moves without a copy through this process.
 //!
-//! [`endpoint`] finds out whether a reader or writer is a socket or a file, [`pipes`] keeps the pipes that [`splice`] moves bytes
-//! through from one socket to another, [`send_file`] sends from a file. `io::copy` decides between these and its buffer.
-//! [`send_zerocopy`] and [`sends`] are MSG_ZEROCOPY: from this process's memory, without a copy.
+//! * [`endpoint`] determines whether a reader or writer is a socket or a file.
+//! * [`splice`] moves bytes from one socket to another through a pipe; [`pipes`] keeps the pipes.
+//! * [`send_file`] sends from a file.
+//! * [`send_zerocopy`] and [`sends`] send from this process's memory without a copy (MSG_ZEROCOPY).
+//!
+//! `io::copy` chooses between these and its buffer.
 //!
 //! # Compared with Go (net/splice_linux.go, net/sendfile.go, internal/poll)
-//! * A target that is closed or past its deadline is found so before anything is taken from the source; Go falls back to its
-//!   buffer, reads from the source, and then fails.
-//! * A pipe is held while there is something in it, not while a copy waits: ten thousand idle proxied connections hold none.
-//! * A target whose peer is gone ends the wait for a silent source (`io::copy` sees to that).
+//! * A target that is closed or past its deadline is detected before anything is taken from the
+//!   source. Go falls back to its buffer, reads from the source, and then fails.
+//! * A pipe is held only while it has bytes in it, not while a copy waits: ten thousand idle
+//!   proxied connections hold none.
+//! * If the target's peer is gone, a wait for a silent source ends (in `io::copy`).
 
 pub(crate) mod endpoint;
 pub(crate) mod pipes;
@@ -25,18 +29,19 @@ use crate::net::fd::operation::{Failure, Operation};
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
-/// How much one call moves at most. With the pipe of that size: [`pipes::PIPE_BYTES`]. More would keep the thread for longer than
-/// a task should have it.
+/// The maximum number of bytes moved per call, with a pipe of [`pipes::PIPE_BYTES`]. More would
+/// occupy the thread for longer than one task should.
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 
-/// Whether the kernel says that it cannot move bytes between these two: nothing has been moved, use a buffer.
-/// ENOSYS and EPERM are what sandboxes answer.
+/// Returns whether the kernel cannot move bytes between these two. Nothing was moved; use a buffer.
+/// Sandboxes return ENOSYS and EPERM.
 pub(crate) fn is_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::EOPNOTSUPP | libc::EACCES))
 }
 
 impl NetFd {
-    /// Whether a write would be let through to the system call: before its bytes are taken from elsewhere.
+    /// Returns the error that a write would return without a system call, before its bytes are
+    /// taken from elsewhere.
     pub(crate) fn check_write(&self) -> io::Result<()> {
         self.fd
             .poll
@@ -44,7 +49,8 @@ impl NetFd {
             .map_or_else(|error| Err(self.error("write", Failure::from(error))), |_| Ok(()))
     }
 
-    /// Waits until the peer takes nothing more: it has closed both sides (`Ok`), or the connection is gone.
+    /// Waits until the peer accepts no more data: it has closed both sides (`Ok`), or the
+    /// connection is gone.
     pub(crate) fn poll_gone(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Err(failure) = ready!(self.fd.poll_hang_up(Direction::Write, operation, cx)) {
             return Poll::Ready(Err(self.error("write", failure)));

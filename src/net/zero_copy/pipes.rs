@@ -1,11 +1,12 @@
-//! The pipes that [`Splice`](super::splice::Splice) moves bytes through, kept for the next.
+//! A pool of pipes for [`Splice`](super::splice::Splice).
 //!
-//! Making one costs as much as moving a few packets. Kept are [`KEPT_MAX`] at most, and no more than there are copies under way, but for
-//! [`KEPT_AT_REST`]; so a process that has stopped copying gives its descriptors back. Only empty pipes are kept: one with bytes
-//! left in it (its copy failed or was dropped) is closed.
+//! Creating a pipe costs as much as moving a few packets. The pool keeps at most [`KEPT_MAX`] pipes
+//! and no more than there are active copies, except for [`KEPT_AT_REST`], so a process that has
+//! stopped copying gives its descriptors back. Only empty pipes are kept: a pipe with bytes in it
+//! (its copy failed or was dropped) is closed.
 //!
 //! # Compared with Go (internal/poll/splice_linux.go)
-//! A `sync.Pool`, emptied by the garbage collector.
+//! Go uses a `sync.Pool`, which the garbage collector empties.
 
 use std::io;
 
@@ -13,11 +14,12 @@ use crate::rt::fork;
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 use crate::sys::splice::Pipe;
 
-/// 64 buffers, each a page or a larger piece of a packet. An unprivileged user has 64 MiB for all pipes by default, and beyond that
-/// gets them with two buffers; so not the 1 MiB that Go takes.
+/// 64 buffers, each of a page or a larger part of a packet. Not Go's 1 MiB: an unprivileged user
+/// may have 64 MiB for all pipes by default, and beyond that gets pipes with two buffers.
 pub(crate) const PIPE_BYTES: usize = 256 << 10;
 
-/// Enough for a processor each on any usual machine: a pipe is out while bytes are in it, and those who wait for room hold theirs.
+/// Enough for one pipe per CPU on common machines. A pipe is in use while it has bytes, also while
+/// its copy waits for room.
 const KEPT_MAX: usize = 64;
 
 const KEPT_AT_REST: usize = 4;
@@ -25,7 +27,7 @@ const KEPT_AT_REST: usize = 4;
 static KEPT: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
 static COPIES: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts a copy that may ask for pipes.
+/// Counts an active copy, which may ask for pipes.
 #[derive(Debug)]
 pub(crate) struct Copying(());
 
@@ -44,27 +46,29 @@ impl Drop for Copying {
             let room = room().min(kept.len());
             kept.split_off(room)
         };
-        // Closed without the lock.
+        // Closed after the lock is released.
         drop(surplus);
     }
 }
 
-/// How many pipes may be kept. A copy that begins or ends meanwhile makes it one too few or too many, until the next looks.
+/// Returns how many pipes may be kept. If a copy begins or ends concurrently, this is off by one
+/// until the next call.
 fn room() -> usize {
     COPIES.load(Ordering::Relaxed).clamp(KEPT_AT_REST, KEPT_MAX)
 }
 
-/// An empty pipe.
+/// Takes an empty pipe from the pool or creates one.
 ///
 /// # Errors
-/// Those of pipe2(2), no descriptors most of all; in a forked child, which would share the parent's.
+/// Returns the error of pipe2(2), usually EMFILE; also an error in a forked child, which would
+/// share the parent's pipes.
 pub(crate) fn take() -> io::Result<Pipe> {
     fork::check()?;
     let kept = KEPT.lock().pop();
     kept.map_or_else(|| Pipe::new(PIPE_BYTES), Ok)
 }
 
-/// Gives one back that is empty.
+/// Returns an empty pipe to the pool.
 pub(crate) fn give(pipe: Pipe) {
     let mut kept = KEPT.lock();
     if kept.len() < room() {
@@ -80,7 +84,8 @@ mod tests {
     use super::*;
     use crate::sys::fd::has_descriptors;
 
-    /// Go: TestSplicePipePool. Other tests of this process copy as well, so only bounds can be told.
+    /// Go: TestSplicePipePool. Other tests of this process also copy, so only bounds can be
+    /// checked.
     #[test]
     fn pipes_are_kept_within_bounds_and_closed_beyond() {
         if !has_descriptors(4 * KEPT_MAX as u64 + 500) {

@@ -1,14 +1,16 @@
-//! [`SendFile`]: from a file to a socket, by sendfile(2).
+//! [`SendFile`]: sending from a file to a socket with sendfile(2).
 //!
-//! Where the kernel refuses the file (pipes, some of /proc), the bytes are read by pread(2) and sent, under the same lock.
+//! If the kernel refuses the file (pipes, some of /proc), the bytes are read with pread(2) and
+//! sent, under the same lock.
 //!
 //! # Blocking
-//! Pages that are not in memory are read while the call lasts, on the thread that polls: a file has no readiness to wait for. A call is
-//! asked for [`CHUNK_BYTES`], and the watcher of blocked threads (`rt/sched/sysmon`) starts another for the other tasks if
-//! the disk takes long. Go does the same.
+//! Pages that are not in memory are read from disk during the call, on the polling thread: a file
+//! has no readiness to wait for. A call moves at most [`CHUNK_BYTES`]. If the disk takes long, the
+//! watcher of blocked threads (`rt/sched/sysmon`) starts another thread for the other tasks. Go
+//! does the same.
 //!
 //! # Cancellation
-//! [`SendFile::sent`] says how many bytes went before it failed or is dropped.
+//! [`SendFile::sent`] returns how many bytes were sent before it failed or is dropped.
 
 use std::fmt;
 use std::future::Future;
@@ -25,24 +27,30 @@ use crate::rt::kernel_copies;
 use crate::rt::poll::poller::Direction;
 use crate::sys::{socket, splice};
 
-/// Calls that one poll makes.
+/// The maximum number of calls per poll.
 const CALLS_PER_POLL: u32 = 4;
 
 const BUFFER_BYTES: usize = 64 << 10;
 
 impl TcpStream {
-    /// Sends `len` bytes of `file` from `offset` on with sendfile(2): they do not pass through this process. How many went; fewer than
-    /// `len` when the file ends first. `u64::MAX` sends to the end. The file's own position is neither used nor moved.
+    /// Sends `len` bytes of `file`, starting at `offset`, with sendfile(2). The bytes do not pass
+    /// through this process. Returns the number of bytes sent, which is smaller than `len` if the
+    /// file ends first; `u64::MAX` sends to the end. The file's own position is neither used nor
+    /// changed.
     ///
-    /// No other write comes in between, as with [`write_all`](TcpStream::write_all). A file that the kernel cannot send from is
-    /// read and written. Reading from a disk blocks the thread meanwhile, in pieces of 1 MiB.
+    /// Concurrent writes do not interleave, as with [`write_all`](TcpStream::write_all). A file
+    /// that the kernel cannot send from is read and written. Reading from a disk blocks the thread,
+    /// for up to 1 MiB at a time.
     ///
     /// # Errors
-    /// As [`write`](TcpStream::write): no SIGPIPE is raised, also in a program that does not ignore it. Reading: EIO, ESPIPE for what has
-    /// no offsets (a pipe: use [`io::copy`](crate::io::copy())). [`SendFile::sent`] says what went before.
+    /// Same as [`write`](TcpStream::write); no SIGPIPE is raised, even in a program that does not
+    /// ignore it. Reading may return EIO, or ESPIPE for a file without offsets (for a pipe use
+    /// [`io::copy`](crate::io::copy())). [`SendFile::sent`] returns how much was sent before the
+    /// error.
     ///
     /// # Cancel safety
-    /// A part may have been sent when the future is dropped; keep it and ask [`sent`](SendFile::sent) to go on from there.
+    /// A part may have been sent when the future is dropped. To resume, keep the future and call
+    /// [`sent`](SendFile::sent).
     ///
     /// Source: sendfile(2), `internal/poll.SendFile` of Go.
     ///
@@ -60,13 +68,15 @@ impl TcpStream {
     /// assert_eq!(&buf, b"netpoll");
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "sendfile")]
     pub fn send_file<'a>(&'a self, file: &'a impl AsFd, offset: u64, len: u64) -> SendFile<'a> {
         SendFile::new(&self.fd, file.as_fd(), offset, len)
     }
 }
 
 impl NetFd {
-    /// One sendfile(2) of at most `most` bytes from the file's own position, which moves by what went. `None`: the kernel refuses.
+    /// Makes one sendfile(2) of at most `most` bytes from the file's own position, which advances.
+    /// Returns `None` if the kernel refuses.
     pub(crate) fn poll_send_from(
         &self,
         caller: Caller<'_>,
@@ -97,16 +107,16 @@ pub struct SendFile<'a> {
     operation: Operation,
     file: BorrowedFd<'a>,
     offset: u64,
-    /// How many are still to go.
+    /// The number of bytes that are still to be sent.
     left: u64,
     sent: u64,
-    /// Once the kernel has refused.
+    /// Used once the kernel has refused.
     buffer: Option<Buffer>,
 }
 
 struct Buffer {
     bytes: Box<[u8]>,
-    /// `bytes[start..end]` is read and not yet sent.
+    /// `bytes[start..end]` was read and is not sent yet.
     start: usize,
     end: usize,
 }
@@ -116,7 +126,7 @@ impl<'a> SendFile<'a> {
         SendFile { fd, operation: Operation::new(), file, offset, left: len, sent: 0, buffer: None }
     }
 
-    /// How many bytes have gone to the socket so far: also after an error.
+    /// Returns the number of bytes sent so far, also after an error.
     pub fn sent(&self) -> u64 {
         self.sent
     }
@@ -139,7 +149,7 @@ impl<'a> SendFile<'a> {
                     sent => sent.inspect(|&count| kernel_copies().add(u64::from(count > 0)))?,
                 },
             };
-            // The lock goes with the last byte.
+            // The lock is released with the last byte.
             Ok((count, if count > 0 && count as u64 != *left { Left::More } else { Left::Maybe }))
         });
         polled.map_err(|failure| self.fd.error("write", failure))

@@ -1,8 +1,10 @@
-//! [`SendZerocopy`]: MSG_ZEROCOPY, from the first call to the last completion. The socket's side is in [`sends`](super::sends).
+//! [`SendZerocopy`]: a MSG_ZEROCOPY send, from the first call to the last completion. The state of
+//! the socket is in [`sends`](super::sends).
 //!
 //! # Waiting
-//! A completion brings an edge that says ERROR and nothing else; it wakes all who wait, and those who wait for data or room find none
-//! and wait on. Here the wait is for the edges after the one seen before the error queue was read; and for whoever else finds this
+//! A completion produces an edge with only ERROR set. The edge wakes all waiters; those that wait
+//! for data or room find none and wait again. This future waits for edges after the one seen before
+//! it read the error queue, and for other futures that find its completion there.
 //! one's completion there.
 
 use std::fmt;
@@ -31,23 +33,29 @@ impl TcpStream {
         self.fd.with("set", |fd| sends.enable(fd, on))
     }
 
-    /// Sends all of `buf` without copying it (MSG_ZEROCOPY), and returns it when the kernel does not need it any more: when the peer has
-    /// acknowledged it. This pays from about 10 KiB on.
+    /// Sends all of `buf` without copying it (MSG_ZEROCOPY). Returns the buffer when the kernel no
+    /// longer needs it, which is when the peer has acknowledged the data. This pays off from about
+    /// 10 KiB.
     ///
-    /// The bytes are copied where [`set_zerocopy`](TcpStream::set_zerocopy) was not called first or has no effect, and where the kernel cannot
-    /// do without (on loopback always). [`ZerocopySent::copied`] tells.
+    /// The bytes are copied if [`set_zerocopy`](TcpStream::set_zerocopy) was not called or has no
+    /// effect, and where the kernel needs a copy (always on loopback). [`ZerocopySent::copied`]
+    /// tells.
     ///
-    /// No other write comes in between, as with [`write_all`](TcpStream::write_all); any number may wait for completion at once.
-    /// Reading and waiting on the stream are not disturbed by completions. `buf.as_ref()` must always be the same bytes.
+    /// Concurrent writes do not interleave, as with [`write_all`](TcpStream::write_all); any number
+    /// of sends may wait for completion at once. Completions do not disturb other operations of the
+    /// stream. `buf.as_ref()` must always return the same bytes.
     ///
     /// # Errors
-    /// As [`write`](TcpStream::write), the write deadline holding for the completion too. The buffer is not given back then.
+    /// Same as [`write`](TcpStream::write). The write deadline also applies to the completion. The
+    /// buffer is not returned with an error.
     ///
     /// # Cancel safety
-    /// Not cancel safe: a part may have been sent. The stream keeps the buffer as long as the kernel reads it, and frees it during a later
-    /// `send_zerocopy` or when the stream is closed. Closing the stream while the kernel still reads a buffer resets the connection,
-    /// because there is no other way to make the kernel stop. If the descriptor was handed out in the meantime, another user may rely
-    /// on the connection: it is not reset, and the buffer is never freed.
+    /// Not cancel safe: a part may have been sent. The stream keeps the buffer as long as the
+    /// kernel reads it, and frees it during a later `send_zerocopy` or when the stream is closed.
+    /// Closing the stream while the kernel still reads a buffer resets the connection, because
+    /// there is no other way to make the kernel stop. If the descriptor was handed out in the
+    /// meantime, another user may rely on the connection: it is not reset, and the buffer is never
+    /// freed.
     ///
     /// Source: Documentation/networking/msg_zerocopy.rst of Linux.
     ///
@@ -65,6 +73,7 @@ impl TcpStream {
     /// # reader.await?;
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "MSG_ZEROCOPY")]
     pub fn send_zerocopy<B: AsRef<[u8]> + Send + 'static>(&self, buf: B) -> SendZerocopy<'_, B> {
         let sends = self.fd.sends();
         SendZerocopy { fd: &self.fd, sends, operation: Operation::new(), buf: Some(Box::new(buf)), sent: 0, key: None }
@@ -77,7 +86,7 @@ impl TcpStream {
 pub struct ZerocopySent<B> {
     /// The buffer.
     pub buf: B,
-    /// The kernel copied a part at least, after all: for this peer MSG_ZEROCOPY brings nothing.
+    /// Whether the kernel copied at least a part. If so, MSG_ZEROCOPY has no benefit for this peer.
     pub copied: bool,
 }
 
@@ -87,10 +96,10 @@ pub struct SendZerocopy<'a, B: Send + 'static> {
     fd: &'a NetFd,
     sends: &'a Sends,
     operation: Operation,
-    /// Boxed: the kernel reads it where it is.
+    /// Boxed, because the kernel reads it in place.
     buf: Option<Box<B>>,
     sent: usize,
-    /// From the first poll on.
+    /// Set by the first poll.
     key: Option<u64>,
 }
 

@@ -21,7 +21,7 @@
 //! its queue. What is in a device's queue then completes a moment later, and [`wait`](Loans::wait) waits for that.
 //!
 //! # Compared with Go
-//! Go has no MSG_ZEROCOPY, and its poller takes the edge of a completion for "not pollable".
+//! Go has no MSG_ZEROCOPY, and its poller mistakes the edge of a completion for "not pollable".
 
 use std::any::Any;
 use std::io;
@@ -36,19 +36,20 @@ use crate::rt::waiters::Wakers;
 use crate::sync::Mutex;
 use crate::sys::{socket, zerocopy};
 
-/// How long a close waits for devices that still send. Packets are in a device's queue for milliseconds.
+/// How long a close waits for devices that are still sending. Packets stay in a device's queue for
+/// milliseconds.
 const RECALL_MAX: Duration = Duration::from_secs(1);
 
-/// See the module's header.
+/// The MSG_ZEROCOPY sends of one socket; see the [module documentation](self).
 #[derive(Debug, Default)]
 pub(crate) struct Sends(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     enabled: bool,
-    /// The descriptor may have duplicates.
+    /// Whether the descriptor may have duplicates.
     exposed: bool,
-    /// The kernel's number for the next call.
+    /// The number that the kernel gives to the next call.
     next: u32,
     entries: Vec<Entry>,
     keys: u64,
@@ -57,7 +58,8 @@ struct State {
 #[derive(Debug)]
 struct Entry {
     key: u64,
-    /// Its calls: the write lock is held across them, so their numbers follow each other.
+    /// The number of its first call. The write lock is held across its calls, so their numbers are
+    /// consecutive.
     first: u32,
     calls: u32,
     done: u32,
@@ -89,12 +91,13 @@ impl Sends {
         Ok(())
     }
 
-    /// The descriptor is about to be handed out. When this returns no call is under way and none follows.
+    /// Must be called before the descriptor is handed out. When this returns, no call is in
+    /// progress and none follows.
     pub(crate) fn expose(&self) {
         self.0.lock().exposed = true;
     }
 
-    /// A new entry's key.
+    /// Creates an entry and returns its key.
     pub(crate) fn begin(&self) -> u64 {
         let mut state = self.0.lock();
         state.keys += 1;
@@ -104,7 +107,8 @@ impl Sends {
         key
     }
 
-    /// Makes one call for `key`. The bytes are copied where a call without a copy is not allowed or not possible.
+    /// Makes one call for `key`. The bytes are copied if a call without a copy is not allowed or
+    /// not possible.
     pub(crate) fn send(&self, fd: BorrowedFd<'_>, key: u64, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(socket::MAX_RW)];
         let mut guard = self.0.lock();
@@ -126,7 +130,7 @@ impl Sends {
         Ok(sent)
     }
 
-    /// Reads the error queue to its end. In a forked child the queue is the parent's.
+    /// Reads the error queue to its end. In a forked child the queue belongs to the parent.
     pub(crate) fn reap(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if fork::is_child() {
             return Ok(());
@@ -142,14 +146,14 @@ impl Sends {
         reaped
     }
 
-    /// Whether the calls of `key` are done, and then whether any copied; the entry goes. Otherwise `waker` hears when somebody else
-    /// finds the completion.
+    /// If the calls of `key` are complete, removes the entry and returns whether any of them
+    /// copied. Otherwise registers `waker`, which is woken if another future finds the completion.
     pub(crate) fn take_done(&self, key: u64, waker: &Waker) -> Option<bool> {
         let waker = waker.clone();
         let mut state = self.0.lock();
         let index = state.entries.iter().position(|entry| entry.key == key)?;
         let entry = &mut state.entries[index];
-        // What it replaces, and what is left, is dropped without the lock.
+        // The replaced waker and the rest of the entry are dropped after the lock is released.
         let (_old, done);
         if entry.is_done() {
             (_old, done) = (Some(waker), Some(state.entries.swap_remove(index)));
@@ -160,10 +164,11 @@ impl Sends {
         done.map(|entry| entry.copied)
     }
 
-    /// The future of `key` ends before its calls are done: the entry keeps the buffer until they are.
+    /// Hands the buffer of a future that ends early to the entry, which keeps it until the calls
+    /// are complete.
     pub(crate) fn abandon(&self, key: u64, buffer: Box<dyn Any + Send>) {
         let mut state = self.0.lock();
-        // Declared apart: what is dropped is dropped without the lock.
+        // Declared first, so that it is dropped after the lock is released.
         let (mut _done, mut _waker) = (None, None);
         if let Some(index) = state.entries.iter().position(|entry| entry.key == key) {
             let entry = &mut state.entries[index];
@@ -187,7 +192,7 @@ impl Loans for Sends {
         if may_be_shared || !self.is_reading() {
             return false;
         }
-        // For a kernel that refuses to disconnect: then it is the close that resets the connection.
+        // For a kernel that refuses to disconnect: then the close resets the connection.
         let _ = options::set_linger(fd, Some(Duration::ZERO));
         let _ = zerocopy::disconnect(fd);
         let _ = self.reap(fd);
@@ -203,13 +208,13 @@ impl Loans for Sends {
     }
 }
 
-/// `None`: it has to be copied.
+/// Returns `None` if the bytes must be copied.
 fn zerocopy_send(fd: BorrowedFd<'_>, bytes: &[u8], may_zerocopy: bool) -> Option<io::Result<usize>> {
     if !may_zerocopy || bytes.is_empty() {
         return None;
     }
     match zerocopy::send(fd, bytes) {
-        // So many completions are under way that there is no memory for the note of one more.
+        // So many completions are pending that there is no memory for another notification.
         Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => None,
         sent => Some(sent),
     }

@@ -1,29 +1,32 @@
-//! [`Splice`]: from one socket to another through a pipe, by splice(2).
+//! [`Splice`]: moving bytes from one socket to another through a pipe with splice(2).
 //!
 //! # States
-//! *empty* (no pipe, or one with nothing in it) → a call fills the pipe from the source → *held* bytes in the pipe → calls drain it
-//! to the target → *empty*. It waits for the source only when empty, and then gives the pipe back; it waits for the target with the
-//! pipe held.
+//! *empty* (no pipe, or an empty one) → a call fills the pipe from the source → *held* bytes in the
+//! pipe → calls drain it to the target → *empty*. While it waits for the source it is empty and
+//! gives the pipe back; while it waits for the target it holds the pipe.
 //!
 //! # Invariants
-//! * The pipe is empty when it is filled, so EAGAIN from that call is the source's.
-//! * No byte is lost on the way to a buffer: when the kernel refuses to drain, what is in the pipe is read and handed to the caller.
+//! * The pipe is empty when it is filled, so EAGAIN from that call comes from the source.
+//! * No byte is lost when switching to a buffer: if the kernel refuses to drain, the contents of
+//!   the pipe are read and handed to the caller.
 //! * A pipe that is not empty never goes back to the pool.
-//! * The source's read lock and the target's write lock are held for one call each, so other writers' bytes may come between.
+//! * The source's read lock and the target's write lock are held for one call each, so bytes of
+//!   other writers may come in between.
 //!
-//! # Evidence
-//! A count shorter than asked for may mean that the pipe is full. Each of its buffers holds a byte at least; so a count smaller than
-//! their number means that the source has no more.
+//! # Evidence of an empty source
+//! A count smaller than asked for may mean that the pipe is full. Each of its buffers holds at
+//! least one byte, so a count smaller than the number of buffers means that the source is empty.
 //!
 //! # Urgent data
-//! splice(2) does not get past the urgent byte of a TCP socket. It answers EAGAIN there, and 0 where a FIN follows, although bytes may
-//! stand in between; recv(2) gets past it. So 0 is the end only if recv(2) says so too, and EAGAIN is the source's only if no edge told of
-//! urgent data. Otherwise the copy goes on through a buffer. An edge of urgent data that comes after the EAGAIN makes the source ready
-//! again.
+//! splice(2) does not pass the urgent byte of a TCP socket. There it returns EAGAIN, or 0 if a FIN
+//! follows, even if bytes lie in between; recv(2) does pass it. So 0 is the end of stream only if
+//! recv(2) confirms it, and EAGAIN means an empty source only if no edge reported urgent data.
+//! Otherwise the copy continues through a buffer. An edge of urgent data that arrives after the
+//! EAGAIN makes the source ready again.
 //!
 //! # Cancellation
-//! Bytes in the pipe, a few hundred KiB at most, are lost when it is dropped; with the future of a copy through a buffer those in the
-//! buffer are.
+//! Bytes in the pipe, at most a few hundred KiB, are lost when it is dropped, just as the bytes in
+//! the buffer of a buffered copy are.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -39,29 +42,29 @@ use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 use crate::sys::splice::Pipe;
 
-/// See the module's header.
+/// A copy from one socket to another; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Splice {
     source: Arc<NetFd>,
     target: Arc<NetFd>,
     pipe: Option<Pipe>,
-    /// Bytes in the pipe.
+    /// The number of bytes in the pipe.
     held: usize,
     read: Operation,
     write: Operation,
     _copying: Copying,
 }
 
-/// What one step did.
+/// The result of one step.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// So many bytes were taken from the source.
+    /// This many bytes were taken from the source.
     Took(usize),
-    /// So many went to the target.
+    /// This many bytes were given to the target.
     Gave(usize),
-    /// The source is at its end, and nothing is left.
+    /// The source is at its end, and the pipe is empty.
     End,
-    /// The kernel does not do it. These bytes were taken and not given: go on with a buffer.
+    /// The kernel cannot do it. These bytes were taken and not given: continue with a buffer.
     Refused(Vec<u8>),
 }
 
@@ -71,12 +74,12 @@ impl Splice {
         Splice { source, target, pipe: None, held: 0, read, write, _copying: Copying::begin() }
     }
 
-    /// Whether it waits for the source, if for anything.
+    /// Returns whether the pipe is empty; if so, a wait is for the source.
     pub(crate) fn is_empty(&self) -> bool {
         self.held == 0
     }
 
-    /// One call that moves something. At most `limit` bytes, which is not 0, are taken.
+    /// Makes one call that moves bytes. Takes at most `limit` bytes, which must not be 0.
     pub(crate) fn poll_step(&mut self, cx: &mut Context<'_>, limit: u64) -> Poll<io::Result<Step>> {
         if self.held > 0 { self.poll_drain(cx) } else { self.poll_fill(cx, limit) }
     }
@@ -146,7 +149,7 @@ impl Splice {
         })
     }
 
-    /// What is in the pipe.
+    /// Reads the contents of the pipe.
     fn take_back(&mut self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; self.held];
         if let Some(pipe) = &self.pipe {
@@ -164,12 +167,12 @@ impl Splice {
     }
 }
 
-/// Whether an edge told of urgent data.
+/// Returns whether an edge reported urgent data.
 fn may_be_urgent(source: &NetFd) -> bool {
     source.fd.poll.begin(Direction::Read).is_ok_and(|ticket| ticket.distrusts_short_counts())
 }
 
-/// Whether recv(2) finds the end of the stream.
+/// Returns whether recv(2) finds the end of the stream.
 fn is_at_end(fd: BorrowedFd<'_>) -> io::Result<bool> {
     match socket::recv(fd, &mut [0], libc::MSG_PEEK) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
