@@ -1,13 +1,15 @@
-//! Signals of the process as streams.
+//! Process signals as streams.
 //!
-//! Each [`Signal`] has a socket pair of its own. The handler writes a byte to it, and the reading half is an ordinary socket of this
-//! crate. So there is no thread, no state that listeners share, and nothing that a shutdown of the runtime ends; any executor may poll
-//! it. The handler is signal-hook-registry's, which calls what others in the process have registered with it, or had installed before,
-//! as well.
+//! Each [`Signal`] has its own socket pair. The signal handler writes a byte to one end; the other
+//! end is an ordinary socket of this crate. So there is no thread, no state shared by listeners,
+//! and nothing that a shutdown of the runtime ends, and any executor can poll it. The handler is
+//! signal-hook-registry's, which also calls handlers that other code has registered with it or had
+//! installed before.
 //!
-//! # What is changed, and what is not
-//! The first [`Signal`] of a kind installs a handler in place of the default action, for the life of the process: after the last one is
-//! dropped, the signal does nothing. No mask and no other handler is touched, and child processes start with the default action.
+//! # Effects on the process
+//! The first [`Signal`] of a kind installs a handler in place of the default action, for the life
+//! of the process: after the last one is dropped, the signal has no effect. Signal masks and other
+//! handlers are not changed, and child processes start with the default action.
 //!
 //! Source: sigaction(2), signal(7), signal-safety(7).
 
@@ -24,7 +26,7 @@ use signal_hook_registry::SigId;
 use crate::sys;
 use crate::unix::UnixStream;
 
-/// The number of a signal.
+/// A kind of signal, identified by its number.
 ///
 /// # Examples
 /// ```
@@ -42,7 +44,7 @@ macro_rules! kinds {
             $($(#[$doc])* pub const $name: SignalKind = SignalKind(libc::$signal);)*
         }
 
-        /// The signal's name in signal(7), if it has a constant here.
+        /// Returns the signal's name in signal(7), if it has a constant here.
         fn name_of(signal: libc::c_int) -> Option<&'static str> {
             match signal {
                 $(libc::$signal => Some(stringify!($signal)),)*
@@ -55,9 +57,9 @@ macro_rules! kinds {
 kinds! {
     /// SIGINT: Ctrl-C was typed.
     INTERRUPT = SIGINT;
-    /// SIGTERM: the process is asked to end, by a service manager or kill(1).
+    /// SIGTERM: a service manager or kill(1) asks the process to end.
     TERMINATE = SIGTERM;
-    /// SIGHUP: the terminal is gone, or the configuration is to be read again.
+    /// SIGHUP: the terminal is gone, or the configuration should be read again.
     HANGUP = SIGHUP;
     /// SIGQUIT: Ctrl-\ was typed.
     QUIT = SIGQUIT;
@@ -73,14 +75,15 @@ kinds! {
     ALARM = SIGALRM;
     /// SIGPIPE: a write to a pipe or socket without a reader. Sockets of this crate raise none.
     PIPE = SIGPIPE;
-    /// SIGCONT: the process goes on after a stop.
+    /// SIGCONT: the process continues after a stop.
     CONTINUE = SIGCONT;
     /// SIGTSTP: Ctrl-Z was typed.
     TERMINAL_STOP = SIGTSTP;
 }
 
 impl SignalKind {
-    /// Returns the kind with this number, as kill(2) takes it. [`Signal::new`] refuses numbers that are no signal.
+    /// Creates a kind from the signal's number, as used by kill(2). [`Signal::new`] refuses numbers
+    /// that are not signals.
     pub const fn from_raw(signal: libc::c_int) -> SignalKind {
         SignalKind(signal)
     }
@@ -108,7 +111,8 @@ impl fmt::Debug for SignalKind {
 
 /// A listener for one kind of signal. It is a [`Stream`] that never ends.
 ///
-/// Signals that come while one waits to be received are merged into it, as the kernel merges pending signals.
+/// Signals that arrive before one was received are merged with it, as the kernel merges pending
+/// signals.
 ///
 /// # Examples
 /// ```
@@ -125,6 +129,7 @@ impl fmt::Debug for SignalKind {
 /// })
 /// # }
 /// ```
+#[doc(alias = "signal.Notify")]
 pub struct Signal {
     kind: SignalKind,
     id: SigId,
@@ -132,11 +137,12 @@ pub struct Signal {
 }
 
 impl Signal {
-    /// Starts to listen for signals of this kind. Signals from this moment on are received.
+    /// Starts listening for signals of this kind. Signals from now on are received.
     ///
     /// # Errors
-    /// Kind `InvalidInput` for a number that is no signal, for SIGKILL and SIGSTOP, which no process can handle, and for SIGILL, SIGFPE and
-    /// SIGSEGV, which report a fault of the thread. EMFILE and ENFILE when no descriptors are left.
+    /// Returns `InvalidInput` for a number that is not a signal; for SIGKILL and SIGSTOP, which
+    /// cannot be handled; and for SIGILL, SIGFPE and SIGSEGV, which report a fault of the thread.
+    /// Returns EMFILE or ENFILE if no descriptor is available.
     ///
     /// Source: sigaction(2), socketpair(2).
     pub fn new(kind: SignalKind) -> io::Result<Signal> {
@@ -145,15 +151,16 @@ impl Signal {
         }
         let (sender, receiver) = std::os::unix::net::UnixStream::pair()?;
         sender.set_nonblocking(true)?;
-        // A full socket has enough to tell.
+        // If the socket is full, there is already a notification.
         let action = move || drop(sys::socket::send(sender.as_fd(), &[0], 0));
-        // SAFETY: the action makes one call of send(2), which signal-safety(7) allows, and neither allocates, locks nor panics.
+        // SAFETY: the action makes one call of send(2), which signal-safety(7) allows; it does not
+        // allocate, lock or panic.
         #[allow(unsafe_code)]
         let id = unsafe { signal_hook_registry::register(kind.0, action) }?;
         Ok(Signal { kind, id, received: UnixStream::from(receiver) })
     }
 
-    /// Returns the kind that this listens for.
+    /// Returns the kind of signal that this listens for.
     pub fn kind(&self) -> SignalKind {
         self.kind
     }
@@ -161,21 +168,22 @@ impl Signal {
     /// Waits for the next signal.
     ///
     /// # Errors
-    /// The OS error of the socket that brings the signal, and an error when [`rt::shutdown`](crate::rt::shutdown) interrupts the wait. The
-    /// listener stays, and the call may be repeated.
+    /// Returns the OS error of the internal socket, and an error if
+    /// [`rt::shutdown`](crate::rt::shutdown) interrupts the wait. The listener stays usable, and
+    /// the call can be repeated.
     ///
     /// # Cancel safety
-    /// Dropping the future loses no signal.
+    /// If the future is dropped, no signal is lost.
     pub async fn recv(&mut self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    /// Polls for the next signal: the `poll` form of [`recv`](Signal::recv).
+    /// Polls for the next signal, like [`recv`](Signal::recv).
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Whatever is there is one: signals are merged.
+        // Any number of bytes is one signal, because signals are merged.
         let mut merged = [0; 64];
         match ready!(Pin::new(&mut &self.received).poll_read(cx, &mut merged)) {
-            // The sending half lives as long as the handler's action.
+            // The sending end lives as long as the handler's action.
             Ok(0) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(error)),
@@ -203,13 +211,15 @@ impl fmt::Debug for Signal {
     }
 }
 
-/// Waits for Ctrl-C, or any other SIGINT. From the first poll on the signal does not end the process any more.
+/// Waits for Ctrl-C, or any other SIGINT. From the first poll on, the signal no longer ends the
+/// process.
 ///
 /// # Errors
-/// As [`Signal::new`] and [`Signal::recv`].
+/// Same as [`Signal::new`] and [`Signal::recv`].
 ///
 /// # Cancel safety
-/// A signal that comes while no future of this kind exists is lost; keep a [`Signal`] to receive each.
+/// A signal that arrives while no future of this kind exists is lost. Keep a [`Signal`] to receive
+/// every one.
 ///
 /// # Examples
 /// ```no_run
@@ -224,14 +234,14 @@ pub async fn ctrl_c() -> io::Result<()> {
     Signal::new(SignalKind::INTERRUPT)?.recv().await
 }
 
-/// Waits until the process is asked to end, by SIGINT or SIGTERM, and returns which signal came. From the first poll on neither ends the
-/// process any more.
+/// Waits until SIGINT or SIGTERM asks the process to end, and returns which. From the first poll
+/// on, neither signal ends the process.
 ///
 /// # Errors
-/// As [`Signal::new`] and [`Signal::recv`].
+/// Same as [`Signal::new`] and [`Signal::recv`].
 ///
 /// # Cancel safety
-/// As [`ctrl_c`].
+/// Same as [`ctrl_c`].
 ///
 /// # Examples
 /// ```no_run

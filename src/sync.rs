@@ -1,9 +1,10 @@
-//! The synchronisation primitives every other module uses.
+//! Synchronisation primitives used by all other modules.
 //!
-//! Here they are the standard library's. The `models` crate of this workspace compiles the same source files against a
-//! module of the same name that is made of loom's types, so a protocol that uses only `crate::sync` can be model-checked
-//! as it stands. [`Mutex`] never reports poisoning: a panic of foreign code cannot happen while one of our locks is held
-//! (wakers and user code run outside them), and a panic of our own is a bug that other threads must survive.
+//! Here they are the standard library's. The `models` crate of this workspace compiles the same
+//! source files against a module of the same name made of loom's types, so a protocol that uses
+//! only `crate::sync` can be model-checked unchanged. [`Mutex`] does not report poisoning: foreign
+//! code cannot panic while one of our locks is held (wakers and user code run outside them), and
+//! other threads must survive a panic of our own code.
 
 pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{
@@ -30,7 +31,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// A cell that is reached through raw pointers, as loom has it.
+/// A cell that is accessed through raw pointers, with loom's interface.
 #[derive(Debug)]
 pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
@@ -63,7 +64,7 @@ impl Condvar {
         self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits at most `timeout`; the caller looks at its own condition again whatever woke it.
+    /// Waits at most `timeout`. The caller must check its condition again, whatever woke it.
     pub(crate) fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, timeout: Duration) -> MutexGuard<'a, T> {
         self.0.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
     }
@@ -77,8 +78,8 @@ impl Condvar {
     }
 }
 
-/// Whether the planted bug `name` is switched on: never here. The `models` crate turns one on at a time and checks that a
-/// model finds it.
+/// Returns whether the injected bug `name` is on; always false here. The `models` crate turns on
+/// one at a time and checks that a model finds it.
 macro_rules! planted {
     ($name:literal) => {
         false
@@ -86,10 +87,11 @@ macro_rules! planted {
 }
 pub(crate) use planted;
 
-/// Whether this is the model checker's build, where capacities shrink so that a model reaches their edges.
+/// Whether this is the model checker's build, in which capacities are small so that models reach
+/// their limits.
 pub(crate) const MODEL: bool = false;
 
-/// Declares a `const fn`; a plain one over loom's types, which have no constant constructors.
+/// Declares a `const fn`; with loom's types, which have no constant constructors, a plain one.
 macro_rules! const_fn {
     ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
         $(#[$meta])* $vis const fn $($rest)*
@@ -97,7 +99,7 @@ macro_rules! const_fn {
 }
 pub(crate) use const_fn;
 
-/// An array of which each element is the same constructor call.
+/// Creates an array whose elements are the same constructor call.
 macro_rules! array_of {
     ($element:expr; $count:expr) => {
         [const { $element }; $count]

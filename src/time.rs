@@ -1,4 +1,5 @@
-//! Time: a resettable sleep. See also [`task::sleep`](crate::task::sleep) and `future::timeout`.
+//! Time: [`Sleep`], a resettable sleep. See also [`task::sleep`](crate::task::sleep) and
+//! `future::timeout`.
 
 #[doc(no_inline)]
 pub use std::time::{Duration, Instant};

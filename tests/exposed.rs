@@ -278,7 +278,7 @@ fn adopted_socket_with_a_duplicate_leaves_epoll_when_it_is_closed() {
     });
 }
 
-/// A duplicate under the number of a closed socket was taken for the socket: "in the poller already".
+/// A duplicate under the number of a closed socket was taken for the socket: "already registered".
 #[test]
 fn async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket() {
     child("async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket", || {

@@ -1,17 +1,19 @@
 //! [`BufReadExt`]: lines and other delimited pieces.
 //!
 //! # Invariants
-//! * Every byte consumed from the reader is in the caller's buffer, in the stream's own, or in an error: a failure of the
-//!   reader (a deadline, say) or a dropped future in the middle of a line does not lose the part that had come. The one exception: a
-//!   `String` cannot hold the bytes of a cut character, nor what follows bytes that are no text; `read_until` has no such gap.
+//! * Every byte consumed from the reader is in the caller's buffer, in the stream's own buffer, or
+//!   in an error. An error of the reader (such as a deadline) or a dropped future in the middle of
+//!   a line loses nothing. The one exception: a `String` cannot hold the bytes of an incomplete
+//!   character, nor bytes after invalid UTF-8; `read_until` does not have this gap.
 //!
-//! * The end of the reader is reported once for each time it says so: after a last piece without its delimiter the streams end
-//!   without asking again (a terminal would have to be ended twice).
+//! * The end of the reader is reported once each time the reader reports it: after a last piece
+//!   without a delimiter the streams end without polling the reader again (on a terminal the user
+//!   would have to type the end twice).
 //!
 //! # Compared with Go
-//! `bufio.Reader.ReadBytes` and `bufio.Scanner`. As there, the last piece need not end with the delimiter, and a line's end may
-//! be CR LF. Methods without a bound gather a piece of any length in memory; `*_bounded` ones fail with [`TooLong`], as `bufio.Scanner`
-//! does with `ErrTooLong`.
+//! `bufio.Reader.ReadBytes` and `bufio.Scanner`. As in Go, the last piece need not end with the
+//! delimiter, and a line may end with CR LF. Methods without a bound collect a piece of any length
+//! in memory; `*_bounded` methods fail with [`TooLong`], like `bufio.Scanner` with `ErrTooLong`.
 
 use std::error::Error;
 use std::fmt;
@@ -26,10 +28,11 @@ use pin_project_lite::pin_project;
 
 use super::utf8;
 
-/// Methods for every [`BufRead`](super::BufRead).
+/// Extension methods for every [`BufRead`](super::BufRead).
 ///
-/// A line, or another piece, is gathered in memory until its end comes. Where a peer decides how long that is, use the `*_bounded`
-/// methods: [`lines`](BufReadExt::lines) of a peer that never ends its line takes all the memory there is.
+/// A line or other piece is collected in memory until its end. If a peer controls the length, use
+/// the `*_bounded` methods: [`lines`](BufReadExt::lines) of a peer that never ends its line uses up
+/// all memory.
 ///
 /// ```
 /// use netpoll::io::{BufReadExt, BufReader};
@@ -45,13 +48,19 @@ use super::utf8;
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub trait BufReadExt: BufRead {
-    /// Reads until `byte`, which is included, or the end; appends to `buf` and says how many bytes: 0 is the end.
+    /// Reads until `byte`, inclusive, or end of stream, appending to `buf`. Returns the number of
+    /// bytes read; 0 means end of stream.
     ///
-    /// The number of bytes has no limit; [`read_until_bounded`](BufReadExt::read_until_bounded) has one.
+    /// The number of bytes is unlimited; see
+    /// [`read_until_bounded`](BufReadExt::read_until_bounded).
     ///
-    /// # Errors and cancellation
-    /// Those of the reader, except `Interrupted`, which is retried. What came before an error, or before the future was
-    /// dropped, is in `buf`: call again with the same `buf` to go on.
+    /// # Errors
+    /// Returns the reader's error; `Interrupted` is retried. Bytes read before the error are in
+    /// `buf`.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the bytes read so far are in `buf`; call again with the same `buf`
+    /// to continue.
     ///
     /// ```
     /// use netpoll::io::BufReadExt;
@@ -63,6 +72,7 @@ pub trait BufReadExt: BufRead {
     /// assert_eq!(piece, b"a,");
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "ReadBytes")]
     fn read_until<'a>(&'a mut self, byte: u8, buf: &'a mut Vec<u8>) -> ReadUntilFuture<'a, Self>
     where
         Self: Unpin,
@@ -70,12 +80,16 @@ pub trait BufReadExt: BufRead {
         ReadUntilFuture { reader: self, byte, buf, total: 0, max: usize::MAX }
     }
 
-    /// [`read_until`](BufReadExt::read_until) for at most `max` bytes, `byte` included.
+    /// Reads until `byte` like [`read_until`](BufReadExt::read_until), but at most `max` bytes,
+    /// including `byte`. Each call counts its own bytes.
     ///
-    /// # Errors and cancellation
-    /// [`TooLong`] inside, of kind `InvalidData`, where `max` bytes have come without `byte` and more follow. Those `max` bytes are
-    /// consumed and in `buf`; the reader goes on behind them. Else as [`read_until`](BufReadExt::read_until). Each call counts
-    /// its own bytes.
+    /// # Errors
+    /// Returns `InvalidData` with [`TooLong`] inside if there are more than `max` bytes. The first
+    /// `max` bytes are consumed and in `buf`; the reader continues after them. Otherwise the same
+    /// as [`read_until`](BufReadExt::read_until).
+    ///
+    /// # Cancel safety
+    /// Same as [`read_until`](BufReadExt::read_until).
     ///
     /// ```
     /// use netpoll::io::{BufReadExt, ErrorKind};
@@ -96,14 +110,20 @@ pub trait BufReadExt: BufRead {
         ReadUntilFuture { reader: self, byte, buf, total: 0, max }
     }
 
-    /// Reads a line with its end (LF), or what remains before the end; appends to `buf` and says how many bytes: 0 is the end.
+    /// Reads a line including its LF, or the rest before end of stream, appending to `buf`. Returns
+    /// the number of bytes read; 0 means end of stream.
     ///
-    /// The length of a line has no limit; [`read_line_bounded`](BufReadExt::read_line_bounded) has one.
+    /// The length of a line is unlimited; see [`read_line_bounded`](BufReadExt::read_line_bounded).
     ///
-    /// # Errors and cancellation
-    /// Those of [`read_until`](BufReadExt::read_until): what came is in `buf`, up to the first character that is not whole.
-    /// `InvalidData` for a line that is not UTF-8: the line is consumed, so that the next call reads the next one, `buf` is
-    /// unchanged and the error's source is a [`FromUtf8Error`](std::string::FromUtf8Error) that has the bytes.
+    /// # Errors
+    /// Returns the reader's error; the text read before it is in `buf`, up to the first incomplete
+    /// character. Returns `InvalidData` if the line is not UTF-8. The line is then consumed, so
+    /// that the next call reads the next line; `buf` is unchanged, and the error's source is a
+    /// [`FromUtf8Error`](std::string::FromUtf8Error) that contains the bytes.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the text read so far is in `buf`, up to the first incomplete
+    /// character.
     ///
     /// ```
     /// use netpoll::io::{BufReadExt, ErrorKind};
@@ -120,6 +140,7 @@ pub trait BufReadExt: BufRead {
     /// assert_eq!(line, "next\n");
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "ReadString")]
     fn read_line<'a>(&'a mut self, buf: &'a mut String) -> ReadLineFuture<'a, Self>
     where
         Self: Unpin,
@@ -127,11 +148,16 @@ pub trait BufReadExt: BufRead {
         ReadLineFuture { reader: self, buf, bytes: Vec::new(), max: usize::MAX }
     }
 
-    /// [`read_line`](BufReadExt::read_line) for a line of at most `max` bytes, its end included.
+    /// Reads a line like [`read_line`](BufReadExt::read_line), but at most `max` bytes, including
+    /// its end.
     ///
-    /// # Errors and cancellation
-    /// [`TooLong`] inside, of kind `InvalidData`, for a longer line. Its first `max` bytes are consumed and in `buf`, up to the first
-    /// character that is not whole; the reader goes on behind them. Else as [`read_line`](BufReadExt::read_line).
+    /// # Errors
+    /// Returns `InvalidData` with [`TooLong`] inside if the line is longer. Its first `max` bytes
+    /// are consumed and in `buf`, up to the first incomplete character; the reader continues after
+    /// them. Otherwise the same as [`read_line`](BufReadExt::read_line).
+    ///
+    /// # Cancel safety
+    /// Same as [`read_line`](BufReadExt::read_line).
     ///
     /// ```
     /// use netpoll::io::{BufReadExt, TooLong};
@@ -151,12 +177,12 @@ pub trait BufReadExt: BufRead {
         ReadLineFuture { reader: self, buf, bytes: Vec::new(), max }
     }
 
-    /// A stream of the lines, without their ends (LF or CR LF).
+    /// Returns a stream of lines, without their ends (LF or CR LF).
     ///
-    /// The length of a line has no limit; [`lines_bounded`](BufReadExt::lines_bounded) has one.
+    /// The length of a line is unlimited; see [`lines_bounded`](BufReadExt::lines_bounded).
     ///
-    /// An error of the reader is an item, and the line goes on with the next; bytes that are not UTF-8 are an error in place of
-    /// their line, as [`read_line`](BufReadExt::read_line) has it.
+    /// An error of the reader is an item, and the next item continues the line. A line that is not
+    /// UTF-8 is replaced by an error, as in [`read_line`](BufReadExt::read_line).
     ///
     /// ```
     /// use netpoll::io::BufReadExt;
@@ -170,6 +196,7 @@ pub trait BufReadExt: BufRead {
     /// assert!(lines.next().await.is_none());
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "Scanner")]
     fn lines(self) -> Lines<Self>
     where
         Self: Sized,
@@ -177,10 +204,12 @@ pub trait BufReadExt: BufRead {
         self.lines_bounded(usize::MAX)
     }
 
-    /// [`lines`](BufReadExt::lines) of at most `max` bytes each, their ends included.
+    /// Returns a stream of lines of at most `max` bytes each, including their ends; otherwise like
+    /// [`lines`](BufReadExt::lines).
     ///
-    /// A longer line is an error with [`TooLong`] inside, of kind `InvalidData`, and the stream's last item. Its first `max` bytes are
-    /// consumed and gone; the reader goes on behind them. Memory for a line is bounded by `max`.
+    /// A longer line is an `InvalidData` error with [`TooLong`] inside, which is the stream's last
+    /// item. Its first `max` bytes are consumed and discarded; the reader continues after them.
+    /// Memory per line is limited to `max`.
     ///
     /// ```
     /// use netpoll::io::BufReadExt;
@@ -202,10 +231,10 @@ pub trait BufReadExt: BufRead {
         Lines { pieces: self.split_bounded(b'\n', max) }
     }
 
-    /// A stream of what is between the bytes `byte`. As with lines, a delimiter at the very end does not make an empty last
-    /// piece.
+    /// Returns a stream of the pieces between the bytes `byte`. As with lines, a delimiter at the
+    /// end is not followed by an empty piece.
     ///
-    /// The length of a piece has no limit; [`split_bounded`](BufReadExt::split_bounded) has one.
+    /// The length of a piece is unlimited; see [`split_bounded`](BufReadExt::split_bounded).
     ///
     /// ```
     /// use netpoll::io::{BufReadExt, BufReader};
@@ -224,9 +253,11 @@ pub trait BufReadExt: BufRead {
         self.split_bounded(byte, usize::MAX)
     }
 
-    /// [`split`](BufReadExt::split) into pieces of at most `max` bytes each, their delimiters included.
+    /// Returns a stream of pieces of at most `max` bytes each, including their delimiters;
+    /// otherwise like [`split`](BufReadExt::split).
     ///
-    /// A longer piece is an error, and the stream's last item, as in [`lines_bounded`](BufReadExt::lines_bounded).
+    /// A longer piece is an error and the stream's last item, as in
+    /// [`lines_bounded`](BufReadExt::lines_bounded).
     ///
     /// ```
     /// use netpoll::io::{BufReadExt, ErrorKind};
@@ -248,16 +279,18 @@ pub trait BufReadExt: BufRead {
 
 impl<R: BufRead + ?Sized> BufReadExt for R {}
 
-/// A line, or another piece, is longer than a `*_bounded` method of [`BufReadExt`] was told.
+/// A line or other piece is longer than the limit given to a `*_bounded` method of [`BufReadExt`].
 ///
-/// It travels inside an [`io::Error`] of kind [`InvalidData`](io::ErrorKind::InvalidData) and is found again by `downcast_ref`.
+/// It is contained in an [`io::Error`] of kind [`InvalidData`](io::ErrorKind::InvalidData);
+/// `downcast_ref` extracts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(alias = "ErrTooLong")]
 pub struct TooLong {
     max: usize,
 }
 
 impl TooLong {
-    /// The bound that was exceeded, in bytes.
+    /// Returns the limit that was exceeded, in bytes.
     pub fn max(&self) -> usize {
         self.max
     }
@@ -281,8 +314,8 @@ fn is_too_long(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<TooLong>())
 }
 
-/// Appends to `bytes` until `byte` is among them (true) or the reader ends (false). Of the piece's at most `max` bytes `before` came
-/// earlier.
+/// Appends to `bytes` until `byte` is found (true) or the reader ends (false). The piece may have
+/// `max` bytes, of which `before` were read by earlier calls.
 fn poll_read_until<R: BufRead + ?Sized>(
     mut reader: Pin<&mut R>,
     cx: &mut Context<'_>,
@@ -316,8 +349,8 @@ fn poll_read_until<R: BufRead + ?Sized>(
     }
 }
 
-/// The index after the first `byte` in `haystack`. The standard library's search is vectorised (memchr); on a slice it is to be
-/// had through its blocking `BufRead`, which does not fail here.
+/// Returns the index after the first `byte` in `haystack`. std's vectorised search (memchr) is
+/// available for slices only through its blocking `BufRead`, which cannot fail here.
 pub(super) fn find_end(byte: u8, haystack: &[u8]) -> Option<usize> {
     let mut rest = haystack;
     let end = io::BufRead::skip_until(&mut rest, byte).unwrap_or(0);
@@ -354,7 +387,7 @@ impl<R: BufRead + Unpin + ?Sized> Future for ReadUntilFuture<'_, R> {
 pub struct ReadLineFuture<'a, R: Unpin + ?Sized> {
     reader: &'a mut R,
     buf: &'a mut String,
-    /// What came so far; empty once the future is done.
+    /// The bytes read so far; empty after completion.
     bytes: Vec<u8>,
     max: usize,
 }
@@ -401,7 +434,7 @@ impl<R: BufRead> Stream for Lines<R> {
         let mut pieces = self.project().pieces;
         let Some(piece) = ready!(pieces.as_mut().poll_next(cx)) else { return Poll::Ready(None) };
         let mut line = piece?;
-        // A CR at the reader's end is no line's end.
+        // A CR at end of stream does not end a line.
         if pieces.ended == Ended::No && line.last() == Some(&b'\r') {
             line.pop();
         }
@@ -409,11 +442,11 @@ impl<R: BufRead> Stream for Lines<R> {
     }
 }
 
-/// Whether a stream of pieces is over.
+/// How a stream of pieces has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
     No,
-    /// The last piece was ended by the reader's end, which is still to be reported.
+    /// The end of the reader ended the last piece and has not been reported yet.
     Unreported,
     /// A piece was too long.
     Forever,
@@ -428,7 +461,7 @@ pin_project! {
         reader: R,
         byte: u8,
         max: usize,
-        // The piece's beginning, when an error or a wait cut it.
+        // The beginning of the current piece, if an error or a wait interrupted it.
         bytes: Vec<u8>,
         ended: Ended,
     }

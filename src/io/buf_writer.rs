@@ -1,15 +1,18 @@
-//! [`BufWriter`]: gathers small writes.
+//! [`BufWriter`]: combines small writes.
 //!
 //! # Invariants
-//! * `buf[sent..]` are the bytes taken from callers that the writer has not taken from us, in order; `sent <= buf.len()`.
-//!   It holds whenever a `poll_*` returns, also with `Pending` or an error: a dropped future or an expired deadline loses and
-//!   repeats nothing, and a later flush goes on where the last one stopped.
-//! * `buf` never grows past its capacity.
+//! * `buf[sent..]` are the bytes accepted from callers that the writer has not accepted yet, in
+//!   order; `sent <= buf.len()`. This holds whenever a `poll_*` returns, also with `Pending` or an
+//!   error, so a dropped future or an expired deadline neither loses nor repeats bytes, and a later
+//!   flush continues where the last one stopped.
+//! * `buf` never grows beyond its capacity.
 //!
-//! Dropping a `BufWriter` drops what is in it: `Drop` cannot wait. Flush, close or `into_inner` before.
+//! Dropping a `BufWriter` discards its contents, because `Drop` cannot wait. Call flush, close or
+//! `into_inner` before.
 //!
 //! # Compared with Go
-//! `bufio.Writer`, but an error does not stick: it is reported once and the bytes stay.
+//! `bufio.Writer`, except that errors are not sticky: an error is reported once and the bytes
+//! remain.
 
 use std::error;
 use std::fmt;
@@ -23,17 +26,19 @@ use pin_project_lite::pin_project;
 
 use super::{IoSlice, SeekFrom};
 
-/// Bytes held by [`BufWriter::new`].
+/// The capacity of [`BufWriter::new`].
 const CAPACITY: usize = 8 << 10;
 
 pin_project! {
-    /// Gathers small writes into large ones.
+    /// A writer that combines small writes into large ones.
     ///
-    /// `flush` sends what is gathered and flushes the writer; `close` also closes it, which on a socket sends FIN. **Dropping it
-    /// discards what is gathered.** Seeking flushes first.
+    /// `flush` sends the buffered bytes and flushes the writer; `close` also closes it, which on a
+    /// socket sends FIN. **Dropping a `BufWriter` discards the buffered bytes.** Seeking flushes
+    /// first.
     ///
-    /// # Cancellation
-    /// What it has taken stays in it when a write, flush or close fails or is dropped, and is sent by the next one.
+    /// # Cancel safety
+    /// If a write, flush or close fails or is dropped, the buffered bytes remain and are sent by
+    /// the next call.
     ///
     /// ```
     /// use netpoll::io::{BufWriter, WriteExt};
@@ -56,23 +61,25 @@ pin_project! {
 }
 
 impl<W: Write> BufWriter<W> {
-    /// A buffer of 8 KiB in front of `inner`.
+    /// Creates a `BufWriter` with a buffer of 8 KiB.
     pub fn new(inner: W) -> BufWriter<W> {
         BufWriter::with_capacity(CAPACITY, inner)
     }
 
-    /// A buffer of `capacity` bytes in front of `inner`. Writes of that size and more go past it; with 0 all do.
+    /// Creates a `BufWriter` with a buffer of `capacity` bytes. Writes of that size and more bypass
+    /// the buffer; with 0 all do.
     pub fn with_capacity(capacity: usize, inner: W) -> BufWriter<W> {
         BufWriter { inner, buf: Vec::with_capacity(capacity), capacity, sent: 0 }
     }
 
-    /// Flushes and gives the writer back.
+    /// Flushes and returns the writer.
     ///
     /// # Errors
-    /// The flush's, with this `BufWriter` and all it still holds.
+    /// Returns the error of the flush, with this `BufWriter` and its remaining bytes.
     ///
-    /// # Cancellation
-    /// The future owns the `BufWriter`: dropped, it discards both. Where that matters `flush` first.
+    /// # Cancel safety
+    /// Not cancel safe: the future owns the `BufWriter` and discards it when dropped. Call `flush`
+    /// first if that matters.
     pub async fn into_inner(mut self) -> Result<W, IntoInnerError<BufWriter<W>>>
     where
         Self: Unpin,
@@ -83,7 +90,7 @@ impl<W: Write> BufWriter<W> {
         }
     }
 
-    /// Sends all that is gathered.
+    /// Sends all buffered bytes.
     fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut this = self.project();
         while *this.sent < this.buf.len() {
@@ -103,7 +110,8 @@ impl<W: Write> BufWriter<W> {
         Poll::Ready(Ok(()))
     }
 
-    /// Makes room for `len` bytes, or makes the buffer empty where they are too many for it. Returns whether they fit.
+    /// Makes room for `len` bytes, or empties the buffer if they exceed its capacity. Returns
+    /// whether they fit.
     fn poll_room(mut self: Pin<&mut Self>, cx: &mut Context<'_>, len: usize) -> Poll<io::Result<bool>> {
         if len > self.capacity - self.buf.len() {
             ready!(self.as_mut().poll_send(cx))?;
@@ -113,17 +121,18 @@ impl<W: Write> BufWriter<W> {
 }
 
 impl<W> BufWriter<W> {
-    /// The writer.
+    /// Returns a reference to the writer.
     pub fn get_ref(&self) -> &W {
         &self.inner
     }
 
-    /// The writer. What is written to it now overtakes what is gathered.
+    /// Returns a mutable reference to the writer. Bytes written to it directly overtake the
+    /// buffered bytes.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.inner
     }
 
-    /// What is gathered and not yet sent.
+    /// Returns the buffered bytes.
     pub fn buffer(&self) -> &[u8] {
         &self.buf[self.sent..]
     }
@@ -182,7 +191,7 @@ impl<W: fmt::Debug> fmt::Debug for BufWriter<W> {
     }
 }
 
-/// Why [`BufWriter::into_inner`] failed, and the `BufWriter`, with which one may try again.
+/// The error of [`BufWriter::into_inner`], with the `BufWriter` for another attempt.
 ///
 /// ```
 /// use netpoll::io::{self, BufWriter, Cursor, WriteExt};
@@ -203,17 +212,17 @@ pub struct IntoInnerError<W> {
 }
 
 impl<W> IntoInnerError<W> {
-    /// What went wrong.
+    /// Returns the error.
     pub fn error(&self) -> &io::Error {
         &self.error
     }
 
-    /// The `BufWriter`, with what it could not send.
+    /// Returns the `BufWriter` with its remaining bytes.
     pub fn into_inner(self) -> W {
         self.writer
     }
 
-    /// Both.
+    /// Returns both the error and the `BufWriter`.
     pub fn into_parts(self) -> (io::Error, W) {
         (self.error, self.writer)
     }

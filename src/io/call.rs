@@ -1,11 +1,11 @@
-//! [`Call`]: a blocking call on its way through the blocking pool.
+//! [`Call`]: a blocking call on the blocking pool.
 //!
-//! What [`spawn_blocking`] gives panics in whoever awaits a call that a shutdown of the runtime has dropped. An output stream must
-//! not: here that is an error.
+//! The handle of [`spawn_blocking`] panics if a shutdown of the runtime drops the call. For an
+//! output stream this must be an error instead.
 //!
 //! # States
-//! Running (with the waker of who waits) → done (with the result; or without, when the call was dropped) → taken. Wakers are
-//! cloned, woken and dropped outside the lock.
+//! Running (with the waker of the waiting task) → done (with the result, or without if the call was
+//! dropped) → taken. Wakers are cloned, woken and dropped outside the lock.
 
 use std::future::Future;
 use std::io;
@@ -22,7 +22,7 @@ enum State<T> {
     Taken,
 }
 
-/// Future of the result. Dropped, it lets the call run.
+/// A future of the result. Dropping it lets the call run.
 #[derive(Debug)]
 pub(super) struct Call<T> {
     state: Arc<Mutex<State<T>>>,
@@ -70,7 +70,8 @@ impl<T> Future for Call<T> {
     }
 }
 
-/// Held by the call: dropped with it, run or not, it says that it is over.
+/// Owned by the call. It reports completion when it is dropped with the call, whether the call ran
+/// or not.
 struct Completion<T> {
     state: Arc<Mutex<State<T>>>,
     result: Option<io::Result<T>>,
@@ -98,7 +99,7 @@ mod tests {
     use crate::task::block_on;
 
     #[test]
-    fn gives_the_result_or_the_error() {
+    fn returns_the_result_or_the_error() {
         assert_eq!(block_on(Call::begin(|| Ok(1))).unwrap(), 1);
         let failed = Call::<()>::begin(|| Err(io::Error::from_raw_os_error(libc::EPIPE)));
         assert_eq!(block_on(failed).unwrap_err().raw_os_error(), Some(libc::EPIPE));

@@ -1,15 +1,17 @@
-//! [`copy()`] and [`copy_bidirectional`]: everything from a reader to a writer, and both ways.
+//! [`copy()`] and [`copy_bidirectional`]: copying all bytes from a reader to a writer, and in both
+//! directions.
 //!
-//! `transfer` is one direction: it chooses between the kernel (`net::zero_copy`) and the `buffer`. `bidirectional` is two of
-//! them with half-close and an idle limit.
+//! `transfer` is one direction: it chooses between the kernel (`net::zero_copy`) and the `buffer`.
+//! `bidirectional` combines two of them, with half-close and an idle limit.
 //!
 //! # Invariants
-//! * The reader is not polled again after it said it was at its end.
-//! * While it waits for the reader nothing sits in a buffered writer: that is flushed first (the other end may be
-//!   waiting for it before it sends more).
-//! * Nothing is taken from the reader when the writer is a socket that is closed or past its deadline.
-//! * A reader and a writer that are always ready do not hold their thread for ever: after
-//!   [`BYTES_PER_POLL`](transfer::BYTES_PER_POLL) or so the task yields.
+//! * The reader is not polled again after it reported end of stream.
+//! * While a copy waits for the reader, a buffered writer holds no bytes: it is flushed first,
+//!   because the other side may wait for them before it sends more.
+//! * Nothing is taken from the reader if the writer is a socket that is closed or past its
+//!   deadline.
+//! * A reader and a writer that are always ready do not occupy their thread forever: after about
+//!   [`BYTES_PER_POLL`](transfer::BYTES_PER_POLL) the task yields.
 //!
 //! # Compared with Go
 //! `io.Copy`, with its buffer size and its choice of splice, sendfile or the buffer.
@@ -30,24 +32,31 @@ use transfer::{End, Transfer};
 
 pub use bidirectional::{copy_bidirectional, copy_bidirectional_with};
 
-/// Copies everything from `reader`, to its end, to `writer`, flushes that and says how many bytes went. The writer is not closed.
+/// Copies all bytes from `reader` to `writer` until end of stream, and flushes the writer. Returns
+/// the number of bytes copied. The writer is not closed.
 ///
-/// From a stream socket of this crate to another the bytes stay in the kernel (splice(2)), and so they do from a
-/// [`File`](std::fs::File) in [`AssertAsync`](crate::io::AssertAsync) to a socket (sendfile(2)): also through references and, for the
-/// reader, through [`take`](crate::io::ReadExt::take). Anything else, and what the kernel refuses, goes through a buffer of 32 KiB; so does
-/// a TCP stream from its first urgent byte on. [`Metrics::kernel_copies`](crate::rt::Metrics::kernel_copies) counts. Reading a file that is
-/// not in memory blocks the thread for as long as the disk takes.
+/// Between stream sockets of this crate the bytes stay in the kernel (splice(2)), as they do from a
+/// [`File`](std::fs::File) in [`AssertAsync`](crate::io::AssertAsync) to a socket (sendfile(2)).
+/// This also works through references and, for the reader, through
+/// [`take`](crate::io::ReadExt::take). All other types, and transfers that the kernel refuses, use
+/// a buffer of 32 KiB; so does a TCP stream from its first urgent byte on.
+/// [`Metrics::kernel_copies`](crate::rt::Metrics::kernel_copies) counts kernel copies. Reading a
+/// file that is not in memory blocks the thread while the disk is read.
 ///
-/// A writer that is a socket is watched while the reader has nothing: when its peer is gone, the copy ends.
+/// If the writer is a socket, it is watched while the reader has no data: the copy ends when the
+/// writer's peer is gone.
 ///
 /// # Errors
-/// Those of the reader and the writer, unchanged (async-std puts a text in front and hides the code); `Interrupted` is
-/// retried; `WriteZero` when the writer takes nothing more; `BrokenPipe` or `ConnectionReset` when its peer is gone. No SIGPIPE is
-/// raised, also in a program that does not ignore it. A writer's expired deadline or close is found before anything is read.
+/// Returns the error of the reader or the writer unchanged (async-std adds a text and hides the
+/// code); `Interrupted` is retried. Returns `WriteZero` if the writer accepts no more bytes, and
+/// `BrokenPipe` or `ConnectionReset` if its peer is gone. No SIGPIPE is raised, even in a program
+/// that does not ignore it. If the writer is closed or past its deadline, the error is returned
+/// before anything is read.
 ///
-/// # Cancellation
-/// The bytes that have been read and not yet written are lost when it fails or is dropped: up to 32 KiB in the buffer, or what
-/// the pipe of a splice holds (some hundred KiB), which only happens while it waits for the writer.
+/// # Cancel safety
+/// Not cancel safe: bytes that were read and not written yet are lost if the copy fails or is
+/// dropped. These are up to 32 KiB in the buffer, or the contents of a splice pipe (a few hundred
+/// KiB), and only while the copy waits for the writer.
 ///
 /// ```
 /// use netpoll::io;

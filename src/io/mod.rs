@@ -1,27 +1,28 @@
 //! Asynchronous input and output: async-std's `io`, over the futures-io traits.
 //!
-//! The traits are those of `futures-io` under shorter names, so every type here, every socket of [`net`](crate::net) and
-//! every futures-io library fit each other. What moves bytes between them (adapters without behaviour of their own) comes
-//! from `futures-lite`; what has to keep promises about errors and cancellation is written here.
+//! The traits are those of `futures-io` under shorter names, so all types here, all sockets of
+//! [`net`](crate::net) and all futures-io libraries work together. Simple adapters come from
+//! `futures-lite`; code that must keep promises about errors and cancellation is written here.
 //!
-//! # Cancellation
+//! # Cancel safety
 //!
-//! A deadline makes an operation fail, `timeout` and `race` drop it: both may strike in the middle of a line or a buffer.
-//! The rule of this module: **what was taken from the reader is in the caller's buffer**, whether an operation
-//! succeeds, fails or is dropped. So [`read_until`](BufReadExt::read_until), [`read_to_end`](ReadExt::read_to_end),
-//! [`read_line`](BufReadExt::read_line), [`Lines`] and [`Split`] can go on after an error. The exceptions are stated where
-//! they are: [`read_exact`](ReadExt::read_exact), [`write_all`](WriteExt::write_all) and [`copy()`] forget how far they came,
-//! and a `String` cannot hold half a character.
+//! A deadline makes an operation fail; `timeout` and `race` drop it. Either may happen in the
+//! middle of a line or a buffer. The rule of this module: **bytes taken from the reader are in the
+//! caller's buffer**, whether an operation succeeds, fails or is dropped. So
+//! [`read_until`](BufReadExt::read_until), [`read_to_end`](ReadExt::read_to_end),
+//! [`read_line`](BufReadExt::read_line), [`Lines`] and [`Split`] can be resumed after an error. The
+//! exceptions say so: [`read_exact`](ReadExt::read_exact), [`write_all`](WriteExt::write_all) and
+//! [`copy()`] lose their progress, and a `String` cannot hold part of a character.
 //!
 //! # Errors
 //!
-//! Errors of the reader or writer come through as they are (`raw_os_error` works); async-std wraps some of them.
-//! `Interrupted` is retried by everything that loops. Text that is not UTF-8 is `InvalidData`, and the bytes are in the
-//! error: see [`BufReadExt::read_line`].
+//! Errors of the reader or writer are returned unchanged (`raw_os_error` works); async-std wraps
+//! some of them. Loops retry after `Interrupted`. Text that is not UTF-8 is `InvalidData`, and the
+//! error contains the bytes: see [`BufReadExt::read_line`].
 //!
 //! # Compared with Go
 //!
-//! Go's `bufio` and `io.Copy`; a `Read` at the end gives `Ok(0)` where Go has `io.EOF`.
+//! Go's `bufio` and `io.Copy`. At end of stream a `Read` returns `Ok(0)` where Go returns `io.EOF`.
 
 mod async_fd;
 mod buf_read;
@@ -44,7 +45,7 @@ pub use std::io::{Error, ErrorKind, IoSlice, IoSliceMut, Result, SeekFrom};
 #[doc(inline)]
 pub use futures_io::{AsyncBufRead as BufRead, AsyncRead as Read, AsyncSeek as Seek, AsyncWrite as Write};
 
-// The link definitions resolve links in the documentation of the re-exported items, wherever it is read.
+// These definitions resolve links in the documentation of the re-exported items.
 /// [`AsyncReadExt::chain()`]: ReadExt::chain
 /// [`AsyncReadExt::read()`]: ReadExt::read
 /// [`AsyncReadExt::read_vectored()`]: ReadExt::read_vectored

@@ -1,4 +1,4 @@
-//! The traits of [`io`](crate::io) for a glob import.
+//! The traits of [`io`](crate::io), for glob imports.
 //!
 //! ```
 //! use netpoll::io::prelude::*;

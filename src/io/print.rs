@@ -1,13 +1,13 @@
-//! `print!` and its brothers, whose result is awaited.
+//! `print!` and related macros, whose results are awaited.
 
 use super::{WriteExt, stderr, stdout};
 
 /// Prints to standard output; the asynchronous [`std::print!`].
 ///
-/// What does not end a line is kept in a buffer: flush [`stdout`](crate::io::stdout()) to see it.
+/// Text after the last line end is buffered: flush [`stdout`](crate::io::stdout()) to see it.
 ///
 /// # Panics
-/// If writing fails.
+/// Panics if writing fails.
 ///
 /// # Examples
 /// ```
@@ -26,7 +26,7 @@ macro_rules! print {
 /// Prints a line to standard output; the asynchronous [`std::println!`].
 ///
 /// # Panics
-/// If writing fails.
+/// Panics if writing fails.
 ///
 /// # Examples
 /// ```
@@ -44,7 +44,7 @@ macro_rules! println {
 /// Prints to standard error; the asynchronous [`std::eprint!`].
 ///
 /// # Panics
-/// If writing fails.
+/// Panics if writing fails.
 ///
 /// # Examples
 /// ```
@@ -60,7 +60,7 @@ macro_rules! eprint {
 /// Prints a line to standard error; the asynchronous [`std::eprintln!`].
 ///
 /// # Panics
-/// If writing fails.
+/// Panics if writing fails.
 ///
 /// # Examples
 /// ```
@@ -74,7 +74,7 @@ macro_rules! eprintln {
     ($($arg:tt)*) => { $crate::io::_eprint($crate::__private::format!($($arg)*) + "\n") };
 }
 
-/// Behind [`print!`](crate::print).
+/// Implements [`print!`](crate::print).
 #[doc(hidden)]
 pub async fn _print(text: String) {
     if let Err(error) = stdout().write_all(text.as_bytes()).await {
@@ -82,7 +82,7 @@ pub async fn _print(text: String) {
     }
 }
 
-/// Behind [`eprint!`](crate::eprint).
+/// Implements [`eprint!`](crate::eprint).
 #[doc(hidden)]
 pub async fn _eprint(text: String) {
     if let Err(error) = stderr().write_all(text.as_bytes()).await {

@@ -1,8 +1,9 @@
-//! [`ReadExt`]: the reading methods, and their futures.
+//! [`ReadExt`]: reading methods and their futures.
 //!
 //! # Cancellation
-//! `read_to_end` appends to the caller's vector as bytes arrive; `read_to_string` puts what it has there when it is dropped
-//! or fails. `read_exact` loses the count. A single `read` loses nothing, if the reader's `poll_read` does not.
+//! `read_to_end` appends to the caller's vector as bytes arrive. `read_to_string` appends the bytes
+//! it has when it is dropped or fails. `read_exact` loses its progress. A single `read` loses
+//! nothing if the reader's `poll_read` loses nothing.
 
 use std::future::Future;
 use std::io;
@@ -16,12 +17,13 @@ use pin_project_lite::pin_project;
 
 use super::{IoSliceMut, utf8};
 
-/// The first and the largest step by which [`ReadExt::read_to_end`] grows its vector: it doubles each time a read
-/// fills all there is, so that a short answer costs one small clearing and a long one few reads.
+/// The first and the largest step by which [`ReadExt::read_to_end`] grows its vector. The step
+/// doubles each time a read fills the available space, so a short answer costs little clearing and
+/// a long one few reads.
 const GROWTH_MIN: usize = 4 << 10;
 const GROWTH_MAX: usize = 256 << 10;
 
-/// Reading methods for every [`Read`](super::Read).
+/// Extension methods for every [`Read`](super::Read).
 ///
 /// ```
 /// use netpoll::io::{self, ReadExt};
@@ -36,10 +38,11 @@ const GROWTH_MAX: usize = 256 << 10;
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub trait ReadExt: Read {
-    /// Reads some bytes into `buf` and says how many: 0 is the end, or an empty `buf`.
+    /// Reads up to `buf.len()` bytes, waiting until at least one is available. Returns the number
+    /// of bytes read; 0 means end of stream (or that `buf` is empty).
     ///
-    /// # Cancellation
-    /// Nothing is lost when the future is dropped, for every reader of this crate.
+    /// # Cancel safety
+    /// For every reader of this crate: if the future is dropped, nothing was read.
     ///
     /// ```
     /// use netpoll::io::ReadExt;
@@ -58,7 +61,7 @@ pub trait ReadExt: Read {
         Lite::read(self, buf)
     }
 
-    /// Like [`read`](ReadExt::read), into several buffers in turn.
+    /// Reads like [`read`](ReadExt::read), into several buffers.
     ///
     /// ```
     /// use netpoll::io::{IoSliceMut, ReadExt};
@@ -77,11 +80,14 @@ pub trait ReadExt: Read {
         Lite::read_vectored(self, bufs)
     }
 
-    /// Reads to the end, appends everything to `buf` and says how many bytes came.
+    /// Reads to end of stream, appending to `buf`. Returns the number of bytes read.
     ///
-    /// # Errors and cancellation
-    /// Those of the reader, except `Interrupted`, which is retried. What came before an error, or before the future was
-    /// dropped, is in `buf`.
+    /// # Errors
+    /// Returns the reader's error; `Interrupted` is retried. Bytes read before the error are in
+    /// `buf`.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the bytes read so far are in `buf`; call again to continue.
     ///
     /// ```
     /// use netpoll::io::ReadExt;
@@ -92,6 +98,7 @@ pub trait ReadExt: Read {
     /// assert_eq!(all, b"> abc");
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "ReadAll")]
     fn read_to_end<'a>(&'a mut self, buf: &'a mut Vec<u8>) -> ReadToEndFuture<'a, Self>
     where
         Self: Unpin,
@@ -99,12 +106,16 @@ pub trait ReadExt: Read {
         ReadToEndFuture { reader: self, buf, total: 0, growth: GROWTH_MIN }
     }
 
-    /// Reads to the end, appends the text to `buf` and says how many bytes came.
+    /// Reads to end of stream, appending the text to `buf`. Returns the number of bytes read.
     ///
-    /// # Errors and cancellation
-    /// Those of [`read_to_end`](ReadExt::read_to_end); and `InvalidData` for what is not UTF-8, with `buf` unchanged and the
-    /// bytes in the error (see [`read_line`](super::BufReadExt::read_line)). What came before an error of the reader, or
-    /// before the future was dropped, is in `buf`, up to the first character that is not whole.
+    /// # Errors
+    /// Returns the reader's error; the text read before it is in `buf`, up to the first incomplete
+    /// character. Returns `InvalidData` if the bytes are not UTF-8; `buf` is then unchanged and the
+    /// error contains the bytes (see [`read_line`](super::BufReadExt::read_line)).
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the text read so far is in `buf`, up to the first incomplete
+    /// character.
     ///
     /// ```
     /// use netpoll::io::{ErrorKind, ReadExt};
@@ -122,11 +133,14 @@ pub trait ReadExt: Read {
         ReadToStringFuture { reader: self, buf, bytes: Vec::new(), growth: GROWTH_MIN }
     }
 
-    /// Fills all of `buf`.
+    /// Reads exactly `buf.len()` bytes.
     ///
-    /// # Errors and cancellation
-    /// `UnexpectedEof` where the reader ends first, else the reader's, `Interrupted` apart. After an error, and when the future
-    /// is dropped, some bytes may be in `buf`; how many is lost.
+    /// # Errors
+    /// Returns `UnexpectedEof` if the stream ends first, or the reader's error; `Interrupted` is
+    /// retried. Part of `buf` may have been filled.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: part of `buf` may have been filled, and the amount is unknown.
     ///
     /// ```
     /// use netpoll::io::{ErrorKind, ReadExt};
@@ -138,6 +152,7 @@ pub trait ReadExt: Read {
     /// assert_eq!(reader.read_exact(&mut buf).await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "ReadFull")]
     fn read_exact<'a>(&'a mut self, buf: &'a mut [u8]) -> ReadExactFuture<'a, Self>
     where
         Self: Unpin,
@@ -145,7 +160,8 @@ pub trait ReadExt: Read {
         ReadExactFuture { reader: self, buf, filled: 0 }
     }
 
-    /// A reader that ends after `limit` bytes. At the limit it does not touch the reader any more.
+    /// Returns a reader that ends after `limit` bytes. At the limit it no longer polls the
+    /// underlying reader.
     ///
     /// ```
     /// use netpoll::io::ReadExt;
@@ -156,6 +172,7 @@ pub trait ReadExt: Read {
     /// assert_eq!(text, "ab");
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "LimitReader")]
     fn take(self, limit: u64) -> Take<Self>
     where
         Self: Sized,
@@ -163,7 +180,7 @@ pub trait ReadExt: Read {
         Lite::take(self, limit)
     }
 
-    /// The reader by reference, for an adapter that would take it by value.
+    /// Borrows the reader, for use with an adapter that takes it by value.
     ///
     /// ```
     /// use netpoll::io::ReadExt;
@@ -183,7 +200,8 @@ pub trait ReadExt: Read {
         self
     }
 
-    /// A stream of the bytes, one by one: for a buffered reader, as each is a read of its own.
+    /// Returns a stream of the bytes. Use it with a buffered reader, because each byte is a
+    /// separate read.
     ///
     /// ```
     /// use netpoll::prelude::*;
@@ -200,7 +218,7 @@ pub trait ReadExt: Read {
         Bytes { reader: self }
     }
 
-    /// A reader of this one's bytes and then of `next`'s.
+    /// Returns a reader of the bytes of this reader followed by those of `next`.
     ///
     /// ```
     /// use netpoll::io::ReadExt;
@@ -211,6 +229,7 @@ pub trait ReadExt: Read {
     /// assert_eq!(text, "abcd");
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "MultiReader")]
     fn chain<R: Read>(self, next: R) -> Chain<Self, R>
     where
         Self: Sized,
@@ -221,7 +240,8 @@ pub trait ReadExt: Read {
 
 impl<R: Read + ?Sized> ReadExt for R {}
 
-/// Reads to the end into `buf`, whose length is at every return that of what came. `total` counts over calls.
+/// Reads to the end into `buf`. Whenever it returns, the length of `buf` is the end of the data.
+/// `total` accumulates over calls.
 fn poll_read_to_end<R: Read + ?Sized>(
     mut reader: Pin<&mut R>,
     cx: &mut Context<'_>,
@@ -229,7 +249,7 @@ fn poll_read_to_end<R: Read + ?Sized>(
     total: &mut usize,
     growth: &mut usize,
 ) -> Poll<io::Result<usize>> {
-    // Cuts off what was added as room: also when the reader panics.
+    // Truncates the spare space that was added, also when the reader panics.
     struct Filled<'a> {
         buf: &'a mut Vec<u8>,
         len: usize,
@@ -242,7 +262,8 @@ fn poll_read_to_end<R: Read + ?Sized>(
 
     let mut filled = Filled { len: buf.len(), buf };
     loop {
-        // Room that is there already, from an earlier turn of this loop or in the vector, is used before more is asked for.
+        // Spare capacity, from an earlier iteration or in the caller's vector, is used before the
+        // vector grows.
         if filled.len == filled.buf.len() {
             let room = filled.buf.capacity() - filled.len;
             let more = if room == 0 { *growth } else { room.min(*growth) };
@@ -290,7 +311,7 @@ impl<R: Read + Unpin + ?Sized> Future for ReadToEndFuture<'_, R> {
 pub struct ReadToStringFuture<'a, R: Unpin + ?Sized> {
     reader: &'a mut R,
     buf: &'a mut String,
-    /// What came so far; empty once the future is done.
+    /// The bytes read so far; empty after completion.
     bytes: Vec<u8>,
     growth: usize,
 }

@@ -1,16 +1,16 @@
-//! [`SeekExt`]: the seeking method.
+//! [`SeekExt`]: seeking.
 
 use futures_io::AsyncSeek as Seek;
 use futures_lite::io::{AsyncSeekExt as Lite, SeekFuture};
 
 use super::SeekFrom;
 
-/// The method of every [`Seek`](super::Seek).
+/// An extension method for every [`Seek`](super::Seek).
 pub trait SeekExt: Seek {
-    /// Goes to a position and returns it, in bytes from the start.
+    /// Seeks to a position. Returns the new position in bytes from the start.
     ///
     /// # Errors
-    /// Those of the type; a position before the start is `InvalidInput`.
+    /// Returns the error of the type; `InvalidInput` for a position before the start.
     ///
     /// ```
     /// use netpoll::io::{Cursor, ErrorKind, ReadExt, SeekExt, SeekFrom};

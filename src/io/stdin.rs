@@ -1,29 +1,32 @@
 //! [`stdin()`]: standard input, read by a thread of the blocking pool.
 //!
 //! # States
-//! One [`Input`] for the process, which every [`Stdin`] shares:
+//! The process has one [`Input`], which all [`Stdin`] handles share:
 //!
 //! | `reading` | `outcome` | meaning |
 //! | --- | --- | --- |
-//! | no | none | nobody waits, or the bytes at hand were enough |
-//! | yes | none | a blocking read is under way; whoever waits is in `waiters` |
-//! | no | end or error | what that read said, until the next caller takes it |
+//! | no | none | no caller waits, or the buffered bytes were sufficient |
+//! | yes | none | a blocking read is in progress; waiting callers are in `waiters` |
+//! | no | end or error | the result of that read, until the next caller takes it |
 //!
 //! # Invariants
-//! * At most one blocking read is under way, and only because somebody asked for input that was not there.
-//! * A byte leaves `buffer` only into a caller's hands, in the poll that succeeds. So a dropped future loses nothing and no
-//!   read is ever "somebody else's": the bytes go to who asks next, through whichever handle. A line leaves at once or
-//!   not at all.
+//! * At most one blocking read is in progress, and only because a caller asked for input that was
+//!   not buffered.
+//! * A byte leaves `buffer` only in the poll that returns it to a caller. A dropped future
+//!   therefore loses nothing, and no read belongs to a particular caller: the bytes go to the next
+//!   caller, through any handle. A line is returned as a whole or not at all.
 //! * Wakers are cloned, woken and dropped outside the lock.
 //!
 //! # Cancellation
-//! The blocking read itself cannot be stopped; it ends with the next input, which is then in `buffer`.
+//! The blocking read itself cannot be stopped. It ends with the next input, which is then in
+//! `buffer`.
 //!
 //! # O_NONBLOCK
-//! The flag belongs to the open file, which other processes may share and set it on. The thread then waits in poll(2).
+//! The flag belongs to the open file description, which other processes may share and set it on.
+//! The thread then waits in poll(2).
 //!
 //! # Compared with Go
-//! `os.Stdin` blocks a thread in the same way where it is a file or a terminal.
+//! `os.Stdin` blocks a thread in the same way if it is a file or a terminal.
 
 use std::future::poll_fn;
 use std::io::{self, Read as _};
@@ -40,7 +43,8 @@ use crate::sync::Mutex;
 use crate::sys::fd;
 use crate::task::spawn_blocking;
 
-/// Bytes of one blocking read: the size of the standard library's own buffer for it, which such a read goes past.
+/// The size of one blocking read. It equals the size of std's own buffer, which reads of that size
+/// bypass.
 const CHUNK_BYTES: usize = 8 << 10;
 
 static STDIN: Input = Input::new(|buf| {
@@ -48,7 +52,7 @@ static STDIN: Input = Input::new(|buf| {
     fd::blocking(stdin.as_fd(), false, || (&stdin).read(buf))
 });
 
-/// How a blocking read ended, when it brought no bytes.
+/// The result of a blocking read that returned no bytes.
 #[derive(Debug)]
 enum Outcome {
     End,
@@ -57,10 +61,10 @@ enum Outcome {
 
 #[derive(Debug)]
 struct State {
-    /// `buffer[start..]` is input that nobody has taken.
+    /// `buffer[start..]` is input that no caller has taken yet.
     buffer: Vec<u8>,
     start: usize,
-    /// No line ends before this index.
+    /// There is no line end before this index.
     searched: usize,
     reading: bool,
     outcome: Option<Outcome>,
@@ -72,12 +76,12 @@ impl State {
         &self.buffer[self.start..]
     }
 
-    /// Takes `count` bytes, which `f` gets.
+    /// Removes `count` bytes and passes them to `f`.
     fn take<T>(&mut self, count: usize, f: impl FnOnce(&[u8]) -> T) -> T {
         let taken = f(&self.buffer[self.start..self.start + count]);
         self.start += count;
         if self.start == self.buffer.len() {
-            // The room of one very long line is not kept.
+            // The memory of a very long line is not kept.
             if self.buffer.capacity() > 8 * CHUNK_BYTES {
                 self.buffer = Vec::new();
             }
@@ -96,7 +100,7 @@ impl State {
     }
 }
 
-/// A source of bytes that blocks, shared by tasks. A type of its own for the tests' sake.
+/// A blocking source of bytes, shared by tasks. It is a separate type for testing.
 #[derive(Debug)]
 struct Input {
     state: Mutex<State>,
@@ -110,7 +114,8 @@ impl Input {
         Input { state: Mutex::new(state), source }
     }
 
-    /// What `take` finds; asked again when more has come. It runs under the lock, and is code of this file.
+    /// Returns what `take` finds in the buffer; `take` is called again when more input has arrived.
+    /// It runs under the lock and is code of this file.
     fn poll_take<T>(
         &'static self,
         cx: &mut Context<'_>,
@@ -119,7 +124,7 @@ impl Input {
         if let Some(result) = take(&mut self.state.lock()) {
             return Poll::Ready(result);
         }
-        // Declared before the guard, so dropped after it.
+        // Declared before the guard, so that they are dropped after it.
         let (waker, mut old) = (cx.waker().clone(), Wakers::new());
         let mut state = self.state.lock();
         if let Some(result) = take(&mut state) {
@@ -131,7 +136,8 @@ impl Input {
         drop(unused);
         old.wake_all();
         if begin {
-            // Detached: the bytes are the process's, whatever becomes of the task that asked first.
+            // Detached: the bytes belong to the process, whatever happens to the task that asked
+            // first.
             let reading = Reading { input: self, result: None };
             drop(spawn_blocking(move || reading.run()));
         }
@@ -155,7 +161,7 @@ impl Input {
         })
     }
 
-    /// A line with its end, or what is before the input's end: nothing there means the end.
+    /// Reads a line with its end, or the rest before end of input; empty at end of input.
     fn poll_line(&'static self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
         self.poll_take(cx, |state| {
             if let Some(end) = find_end(b'\n', &state.buffer[state.searched..]) {
@@ -168,7 +174,7 @@ impl Input {
                     let count = state.available().len();
                     Some(Ok(state.take(count, <[u8]>::to_vec)))
                 }
-                // The line's beginning stays for the next call.
+                // The beginning of the line stays for the next call.
                 Outcome::Failed(error) => Some(Err(error)),
             }
         })
@@ -182,8 +188,8 @@ impl Input {
     }
 }
 
-/// The one blocking read under way. Dropped, whether it has run, has panicked or never ran (the pool was shut down), it
-/// says so and wakes who waits.
+/// The blocking read in progress. Dropping it, whether it has run, has panicked or never ran
+/// (because the pool was shut down), reports its end and wakes the waiters.
 struct Reading {
     input: &'static Input,
     result: Option<io::Result<Vec<u8>>>,
@@ -222,10 +228,10 @@ impl Drop for Reading {
     }
 }
 
-/// Standard input of the process.
+/// Returns a handle to the standard input of the process.
 ///
-/// All handles share one buffer, like those of [`std::io::stdin`]; what that has buffered already comes first, but
-/// what this one has read ahead `std`'s does not see.
+/// All handles share one buffer, like those of [`std::io::stdin`]. Input that std has buffered
+/// already comes first; std does not see input that this buffer has read ahead.
 ///
 /// ```no_run
 /// use netpoll::io;
@@ -242,31 +248,36 @@ pub fn stdin() -> Stdin {
     Stdin { std: io::stdin() }
 }
 
-/// Standard input: see [`stdin()`].
+/// A handle to standard input; returned by [`stdin()`].
 ///
-/// The first call that finds nothing buffered has a thread of the blocking pool read, up to 8 KiB. It waits for input also where
-/// another process has set O_NONBLOCK.
+/// If no input is buffered, a thread of the blocking pool reads up to 8 KiB. It waits for input
+/// even if another process has set O_NONBLOCK.
 ///
-/// # Cancellation
-/// Nothing is lost when a future of it, or the handle, is dropped: input goes to the next who asks. The thread stays in its read
-/// until there is input, which a process that ends does not wait for.
+/// # Cancel safety
+/// If a future or the handle is dropped, no input is lost: it goes to the next caller. The thread
+/// stays in its read until there is input; the end of the process does not wait for it.
 #[derive(Debug)]
 pub struct Stdin {
     std: io::Stdin,
 }
 
 impl Stdin {
-    /// Reads a line with its end (LF), or what remains before the end; appends to `buf` and says how many bytes: 0 is the end.
+    /// Reads a line including its LF, or the rest before end of input, appending to `buf`. Returns
+    /// the number of bytes read; 0 means end of input.
     ///
-    /// Callers get whole lines, each a line of its own. A terminal can go on after its end: so does this. The length of a line has no
-    /// limit; [`read_line_bounded`](super::BufReadExt::read_line_bounded) on a `BufReader` around this has one.
+    /// Concurrent callers get whole, separate lines. Like a terminal, this can continue after end
+    /// of input. The length of a line is unlimited; use
+    /// [`read_line_bounded`](super::BufReadExt::read_line_bounded) on a `BufReader` around this for
+    /// a limit.
     ///
     /// # Errors
-    /// Those of read(2), when the part of the line that came is kept for the next call; `InvalidData` for a line that is not
-    /// UTF-8, which is then consumed, with the bytes in the error (see [`BufReadExt::read_line`](super::BufReadExt::read_line)).
+    /// Returns the error of read(2); the part of the line read so far is kept for the next call.
+    /// Returns `InvalidData` if the line is not UTF-8; the line is then consumed and the error
+    /// contains the bytes (see [`BufReadExt::read_line`](super::BufReadExt::read_line)).
     ///
-    /// # Cancellation
-    /// Nothing is lost, and `buf` is unchanged, when the future is dropped: the line is taken when it is complete.
+    /// # Cancel safety
+    /// If the future is dropped, nothing is lost and `buf` is unchanged: the line is taken when it
+    /// is complete.
     ///
     /// ```no_run
     /// # netpoll::task::block_on(async {
@@ -307,7 +318,8 @@ mod tests {
     use std::task::Waker;
     use std::time::{Duration, Instant};
 
-    /// What the blocking reads of one test's input give, in order; a read waits until there is something.
+    /// The results of the blocking reads of one test, in order. A read waits until there is a
+    /// result.
     struct Script {
         answers: StdMutex<Vec<io::Result<&'static [u8]>>>,
         more: Condvar,
@@ -343,7 +355,7 @@ mod tests {
         pin!(future).poll(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// Waits until the read under way is over.
+    /// Waits until the read in progress has ended.
     fn settle(input: &'static Input) {
         let begin = Instant::now();
         while input.state.lock().reading {
@@ -358,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_read_leaves_its_input_to_the_next() {
+    fn dropped_read_leaves_its_input_to_the_next() {
         input!(INPUT, SCRIPT);
         let mut line = String::from("> ");
         assert!(poll_once(INPUT.read_line(&mut line)).is_pending());
@@ -366,7 +378,7 @@ mod tests {
         SCRIPT.give(Ok(b"one\ntw"));
         settle(&INPUT);
         assert_eq!(read_line(&INPUT).unwrap(), "one\n");
-        // Half a line is here: dropped again and again, it stays.
+        // Half a line is buffered. It stays, however often the future is dropped.
         for _ in 0..3 {
             assert!(poll_once(INPUT.read_line(&mut line)).is_pending());
         }
@@ -387,15 +399,15 @@ mod tests {
         assert_eq!(read(&mut buf).unwrap(), 2);
         assert_eq!(&buf, b"de");
         SCRIPT.give(Ok(b""));
-        assert_eq!(read_line(&INPUT).unwrap(), "f", "the end ends a line");
+        assert_eq!(read_line(&INPUT).unwrap(), "f", "end of input ends a line");
         SCRIPT.give(Ok(b""));
         assert_eq!(read(&mut buf).unwrap(), 0);
         SCRIPT.give(Ok(b"on"));
-        assert_eq!(read(&mut buf).unwrap(), 2, "a terminal goes on after its end");
+        assert_eq!(read(&mut buf).unwrap(), 2, "input continues after its end, as on a terminal");
     }
 
     #[test]
-    fn errors_are_reported_once_and_cost_nothing() {
+    fn errors_are_reported_once_and_lose_no_input() {
         input!(INPUT, SCRIPT);
         SCRIPT.give(Ok(b"ha"));
         SCRIPT.give(Err(io::ErrorKind::Interrupted.into()));
@@ -421,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_never_runs_is_an_error_and_not_for_ever() {
+    fn read_that_never_runs_is_an_error_once() {
         input!(INPUT, SCRIPT);
         INPUT.state.lock().reading = true;
         drop(Reading { input: &INPUT, result: None });
@@ -431,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn the_search_for_a_lines_end_does_not_start_over() {
+    fn search_for_the_line_end_resumes() {
         input!(INPUT, SCRIPT);
         static LONG: [u8; CHUNK_BYTES] = [b'x'; CHUNK_BYTES];
         let chunks = 64;
@@ -441,6 +453,6 @@ mod tests {
         SCRIPT.give(Ok(b"\nnext\n"));
         assert_eq!(read_line(&INPUT).unwrap().len(), chunks * CHUNK_BYTES + 1);
         assert_eq!(read_line(&INPUT).unwrap(), "next\n");
-        assert!(INPUT.state.lock().buffer.capacity() <= 8 * CHUNK_BYTES, "a long line's room is given back");
+        assert!(INPUT.state.lock().buffer.capacity() <= 8 * CHUNK_BYTES, "the memory of a long line is freed");
     }
 }

@@ -1,22 +1,24 @@
 //! [`stdout()`] and [`stderr()`]: the standard outputs, written by threads of the blocking pool.
 //!
 //! # States
-//! Of a handle: idle → writing a chunk → idle, idle → flushing → idle. A call that finds the handle busy waits for that first.
+//! Per handle: idle → writing a chunk → idle, idle → flushing → idle. A call that finds the handle
+//! busy first waits for that to end.
 //!
 //! # Invariants
-//! * A write is ready when the standard library has taken the bytes, so that they are in order with `println!` and are there
-//!   when the process ends normally (its `stdout` is flushed at exit).
-//! * A count is reported for the bytes it belongs to. When a chunk is done and the caller comes with other bytes
-//!   than those it began with, the future that began the chunk was dropped: its count goes with it, and the new
-//!   bytes are written after it. With the same bytes it is taken as that write going on: so a write that timed out may be tried
-//!   again and appears once.
+//! * A write is ready when std has taken the bytes. They are therefore in order with `println!`,
+//!   and appear when the process ends normally (std's `stdout` is flushed at exit).
+//! * A count is reported only for the bytes that it belongs to. If a chunk has been written and the
+//!   caller now passes other bytes than those of the chunk, the future that began the chunk was
+//!   dropped. Its count is discarded, and the new bytes are written after it. If the caller passes
+//!   the same bytes, this is taken as the same write continuing, so a write that timed out can be
+//!   retried and appears once.
 //!
 //! # Cancellation
 //! The chunk of a dropped write is still written.
 //!
 //! # O_NONBLOCK
-//! The flag belongs to the open file, which other processes may share and set it on. The thread then waits in poll(2), and nothing
-//! is left in the standard library's buffer when a write is ready.
+//! The flag belongs to the open file description, which other processes may share and set it on.
+//! The thread then waits in poll(2), and nothing is left in std's buffer when a write is ready.
 
 use std::future::Future;
 use std::io;
@@ -30,10 +32,10 @@ use futures_io::AsyncWrite as Write;
 use super::call::Call;
 use crate::sys::fd;
 
-/// The most that one write takes and copies: a pipe's capacity.
+/// The maximum size of one write, which is copied: the capacity of a pipe.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// The way to an output that blocks. A type of its own for the tests' sake.
+/// The state of an output that blocks. It is a separate type for testing.
 #[derive(Debug)]
 struct Output<W> {
     writer: W,
@@ -47,7 +49,7 @@ enum State {
     Flushing { call: Call<()> },
 }
 
-/// A blocking writer that is a handle.
+/// A blocking writer that is a clonable handle.
 trait Blocking: io::Write + Clone + Send + 'static {}
 impl<W: io::Write + Clone + Send + 'static> Blocking for W {}
 
@@ -107,7 +109,7 @@ impl<W: Blocking> Output<W> {
                     self.state = State::Idle;
                     result?;
                 }
-                // If this flush was begun by a future since dropped, nothing was written after it.
+                // If a dropped future began this flush, nothing was written after it.
                 State::Flushing { call } => {
                     let result = ready!(Pin::new(call).poll(cx));
                     self.state = State::Idle;
@@ -118,7 +120,7 @@ impl<W: Blocking> Output<W> {
     }
 }
 
-/// [`std::io::Stdout`] and its brother are handles but not `Clone`.
+/// [`std::io::Stdout`] and `Stderr` are handles but not `Clone`.
 #[derive(Debug, Clone, Copy)]
 struct StdOut;
 #[derive(Debug, Clone, Copy)]
@@ -129,8 +131,8 @@ impl io::Write for StdOut {
         let stdout = io::stdout();
         let count = fd::blocking(stdout.as_fd(), true, || (&stdout).write(buf))?;
         if fd::is_nonblocking(stdout.as_fd()).unwrap_or(false) {
-            // The standard library's last flush, at the end of the process, does not wait: what it could not write would be lost.
-            // An error comes again with the next call.
+            // std's last flush, at the end of the process, does not wait: bytes that it could not
+            // write would be lost. An error is reported again by the next call.
             let _ = self.flush();
         }
         Ok(count)
@@ -153,9 +155,9 @@ impl io::Write for StdErr {
     }
 }
 
-/// Standard output of the process.
+/// Returns a handle to the standard output of the process.
 ///
-/// Buffered by line by the standard library, with which it shares that buffer: flush what does not end a line.
+/// std buffers it by line, and this handle shares that buffer: flush text after the last line end.
 ///
 /// ```
 /// use netpoll::io::{self, WriteExt};
@@ -170,7 +172,7 @@ pub fn stdout() -> Stdout {
     Stdout { output: Output::new(StdOut), std: io::stdout() }
 }
 
-/// Standard error of the process, not buffered.
+/// Returns a handle to the standard error of the process, which is not buffered.
 ///
 /// ```
 /// use netpoll::io::{self, WriteExt};
@@ -187,16 +189,17 @@ macro_rules! output {
     ($(#[$doc:meta])* $name:ident, $std:ty, $writer:ty) => {
         $(#[$doc])*
         ///
-        /// A write takes up to 64 KiB, has a thread of the blocking pool write them and is ready when that is done: writing from one
-        /// handle keeps the order, several handles mix by the write. Closing flushes; the descriptor stays open. It waits for room also
-        /// where another process has set O_NONBLOCK.
+        /// A write takes up to 64 KiB, passes them to a thread of the blocking pool and is ready
+        /// when they are written. Writes through one handle keep their order; writes through
+        /// several handles interleave per write. Closing flushes; the descriptor stays open. Writes
+        /// wait for room even if another process has set O_NONBLOCK.
         ///
         /// # Errors
-        /// Those of write(2); `BrokenPipe` where the reader is gone.
+        /// Returns the error of write(2); `BrokenPipe` if the reader is gone.
         ///
-        /// # Cancellation
-        /// The bytes of a dropped write are still written. The same bytes written again through the same handle are
-        /// taken as that write going on, and appear once.
+        /// # Cancel safety
+        /// The bytes of a dropped write are still written. Writing the same bytes again through the
+        /// same handle continues that write, so they appear once.
         #[derive(Debug)]
         pub struct $name {
             output: Output<$writer>,
@@ -232,12 +235,12 @@ macro_rules! output {
 }
 
 output! {
-    /// Standard output: see [`stdout()`].
+    /// A handle to standard output; returned by [`stdout()`].
     Stdout, io::Stdout, StdOut
 }
 
 output! {
-    /// Standard error: see [`stderr()`].
+    /// A handle to standard error; returned by [`stderr()`].
     Stderr, io::Stderr, StdErr
 }
 
@@ -249,7 +252,7 @@ mod tests {
     use std::future::poll_fn;
     use std::task::Waker;
 
-    /// Takes at most three bytes a write, and fails when told to.
+    /// Takes at most three bytes per write, and fails on request.
     #[derive(Clone, Default)]
     struct Recorder(Arc<Mutex<Record>>);
 
@@ -285,7 +288,7 @@ mod tests {
         block_on(poll_fn(|cx| output.poll_flush(cx)))
     }
 
-    /// Begins a write and drops it; false if it was done at once.
+    /// Begins a write and drops it. Returns false if it completed at once.
     fn begin_write(output: &mut Output<Recorder>, buf: &[u8]) -> bool {
         output.poll_write(&mut Context::from_waker(Waker::noop()), buf).is_pending()
     }
@@ -296,7 +299,7 @@ mod tests {
         let mut output = Output::new(recorder.clone());
         assert_eq!(write(&mut output, b"").unwrap(), 0);
         assert_eq!(write(&mut output, b"ab").unwrap(), 2);
-        assert_eq!(recorder.0.lock().written, b"ab", "it is written when the call is ready");
+        assert_eq!(recorder.0.lock().written, b"ab", "the bytes are written when the call is ready");
         assert_eq!(write(&mut output, b"cdefg").unwrap(), 3);
         flush(&mut output).unwrap();
         let record = recorder.0.lock();
@@ -304,26 +307,26 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_write_is_written_and_its_count_given_to_nobody_else() {
+    fn dropped_write_is_written_and_its_count_discarded() {
         let recorder = Recorder::default();
         let mut output = Output::new(recorder.clone());
         begin_write(&mut output, b"old");
         assert_eq!(write(&mut output, b"n").unwrap(), 1);
         assert_eq!(recorder.0.lock().written, b"oldn");
 
-        // The same bytes again are the same write.
+        // Writing the same bytes again continues the same write.
         if begin_write(&mut output, b"again") {
             assert_eq!(write(&mut output, b"again").unwrap(), 3);
             assert_eq!(recorder.0.lock().written, b"oldnaga");
         }
-        // A flush after a dropped write is one of what that wrote.
+        // A flush after a dropped write flushes its bytes.
         begin_write(&mut output, b"end");
         flush(&mut output).unwrap();
         assert!(recorder.0.lock().written.ends_with(b"end"));
     }
 
     #[test]
-    fn errors_come_through_and_interruptions_do_not() {
+    fn errors_are_returned_and_interruptions_retried() {
         let recorder = Recorder::default();
         let mut output = Output::new(recorder.clone());
         recorder.0.lock().fail = Some(io::ErrorKind::Interrupted);

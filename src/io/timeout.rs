@@ -1,4 +1,4 @@
-//! [`timeout()`]: an end to waiting, as an I/O error.
+//! [`timeout()`]: a time limit for an I/O operation.
 
 use std::future::Future;
 use std::io;
@@ -6,19 +6,21 @@ use std::time::Duration;
 
 use crate::future;
 
-/// Awaits `operation`, for at most `duration`.
+/// Awaits `operation` for at most `duration`.
 ///
-/// The time begins when the result is first polled. `operation` is polled before the clock is looked at: with a `duration` of
-/// zero, one that need not wait still succeeds. A duration too long for the clock, such as [`Duration::MAX`], never ends.
+/// The time is counted from the first poll of the returned future. `operation` is polled before the
+/// clock is checked, so with a `duration` of zero an operation that need not wait still succeeds. A
+/// duration beyond the clock's range, such as [`Duration::MAX`], never ends.
 ///
-/// For sockets a deadline does the same without a timer for each operation, and the operation's own buffers live on;
-/// see [`TcpStream::set_deadline`](crate::net::TcpStream::set_deadline).
+/// For sockets a deadline achieves the same without a timer per operation, and without dropping the
+/// operation with its buffers; see
+/// [`TcpStream::set_deadline`](crate::net::TcpStream::set_deadline).
 ///
 /// # Errors
-/// Those of `operation`; kind `TimedOut` with the text "future timed out".
+/// Returns the error of `operation`, or kind `TimedOut` with the text "future timed out".
 ///
-/// # Cancellation
-/// At the end of the time `operation` is dropped where it is, and what that loses is lost.
+/// # Cancel safety
+/// At the end of the time `operation` is dropped, with the consequences that it documents.
 ///
 /// ```
 /// use netpoll::{future, io};

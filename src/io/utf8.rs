@@ -1,10 +1,10 @@
-//! Text out of bytes: what read methods that fill a `String` share.
+//! Conversion of bytes to text, shared by methods that read into a `String`.
 
 use std::fmt;
 use std::io;
 use std::string::FromUtf8Error;
 
-/// The inside of an `InvalidData` error. Its source is the [`FromUtf8Error`] that owns the bytes.
+/// The content of an `InvalidData` error. Its source is the [`FromUtf8Error`] that owns the bytes.
 struct NotUtf8(FromUtf8Error);
 
 impl fmt::Display for NotUtf8 {
@@ -13,7 +13,7 @@ impl fmt::Display for NotUtf8 {
     }
 }
 
-/// The text of the error: `main` prints the error that it returns by `Debug`.
+/// Prints the text of the error, because `main` prints a returned error with `Debug`.
 impl fmt::Debug for NotUtf8 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -26,13 +26,13 @@ impl std::error::Error for NotUtf8 {
     }
 }
 
-/// `bytes` as text, or an error of kind `InvalidData` that keeps them.
+/// Converts `bytes` to text, or returns an `InvalidData` error that contains them.
 pub(super) fn into_text(bytes: Vec<u8>) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, NotUtf8(error)))
 }
 
-/// Appends `bytes` to `text` and empties it. The error, of kind `InvalidData`, takes the bytes along; `text` is
-/// then unchanged.
+/// Appends `bytes` to `text` and empties `bytes`. On an error, of kind `InvalidData`, the error
+/// contains the bytes and `text` is unchanged.
 pub(super) fn append(text: &mut String, bytes: &mut Vec<u8>) -> io::Result<()> {
     if text.is_empty() {
         *text = into_text(std::mem::take(bytes))?;
@@ -46,7 +46,7 @@ pub(super) fn append(text: &mut String, bytes: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Appends as much of `bytes` as is text, for an operation that ends early; drops the rest.
+/// Appends the valid prefix of `bytes`, for an operation that ends early, and discards the rest.
 pub(super) fn append_prefix(text: &mut String, bytes: &mut Vec<u8>) {
     if let Some(chunk) = bytes.utf8_chunks().next() {
         text.push_str(chunk.valid());
@@ -69,12 +69,12 @@ mod tests {
             assert_eq!(error.to_string(), "stream did not contain valid UTF-8");
             let source = error.get_ref().and_then(|inner| inner.source()).expect("the error has a source");
             assert_eq!(source.downcast_ref::<FromUtf8Error>().unwrap().as_bytes(), b"d\xff");
-            assert_eq!(text, format!("{start}c\u{e9}"), "text is untouched");
+            assert_eq!(text, format!("{start}c\u{e9}"), "text is unchanged");
         }
     }
 
     #[test]
-    fn a_prefix_ends_before_a_cut_character() {
+    fn prefix_ends_before_an_incomplete_character() {
         let mut text = String::from("a");
         append_prefix(&mut text, &mut b"b\xe2\x82".to_vec());
         append_prefix(&mut text, &mut Vec::new());

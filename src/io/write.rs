@@ -1,8 +1,9 @@
-//! [`WriteExt`]: the writing methods, and their futures.
+//! [`WriteExt`]: writing methods and their futures.
 //!
 //! # Cancellation
-//! A dropped `write_all` or `write_fmt` may have written a part, and how much is lost. Sockets have an inherent `write_all` that
-//! also keeps other writers out while it lasts; through this trait only each single `poll_write` is one piece.
+//! A dropped `write_all` or `write_fmt` may have written a part; the amount is unknown. Sockets
+//! have an inherent `write_all` that also excludes other writers until it completes. Through this
+//! trait only a single `poll_write` is atomic in this sense.
 
 use std::fmt;
 use std::future::Future;
@@ -15,7 +16,7 @@ use futures_lite::io::{AsyncWriteExt as Lite, CloseFuture, FlushFuture, WriteFut
 
 use super::IoSlice;
 
-/// Writing methods for every [`Write`](super::Write).
+/// Extension methods for every [`Write`](super::Write).
 ///
 /// ```
 /// use netpoll::io::WriteExt;
@@ -28,7 +29,8 @@ use super::IoSlice;
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub trait WriteExt: Write {
-    /// Writes some of `buf` and says how many bytes.
+    /// Writes up to `buf.len()` bytes, waiting until there is room for at least one. Returns the
+    /// number of bytes written.
     ///
     /// ```
     /// use netpoll::io::WriteExt;
@@ -45,7 +47,7 @@ pub trait WriteExt: Write {
         Lite::write(self, buf)
     }
 
-    /// Like [`write`](WriteExt::write), from several buffers in turn.
+    /// Writes like [`write`](WriteExt::write), from several buffers.
     ///
     /// ```
     /// use netpoll::io::{IoSlice, WriteExt};
@@ -64,9 +66,12 @@ pub trait WriteExt: Write {
 
     /// Writes all of `buf`.
     ///
-    /// # Errors and cancellation
-    /// `WriteZero` when the writer takes nothing more, else the writer's, `Interrupted` apart. After an error, and when the
-    /// future is dropped, a part may be written; how much is lost.
+    /// # Errors
+    /// Returns `WriteZero` if the writer accepts no more bytes, or the writer's error;
+    /// `Interrupted` is retried. Part of `buf` may have been written.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: part of `buf` may have been written, and the amount is unknown.
     ///
     /// ```
     /// use netpoll::io::{Cursor, ErrorKind, WriteExt};
@@ -85,15 +90,16 @@ pub trait WriteExt: Write {
         WriteAllFuture { writer: self, buf }
     }
 
-    /// Writes formatted text and flushes: what `write!` and `writeln!` call, to be awaited.
+    /// Writes formatted text and flushes. `write!` and `writeln!` call this method; await the
+    /// result.
     ///
-    /// The text is formatted at once, before the future is polled, and written as [`write_all`](WriteExt::write_all) does.
-    /// The flush at the end is async-std's (a prompt appears); for many small pieces format into a `String` and
-    /// use `write_all`.
+    /// The text is formatted immediately, before the future is polled, and written as by
+    /// [`write_all`](WriteExt::write_all). The flush at the end is async-std's, and makes a prompt
+    /// appear. For many small pieces, format into a `String` and use `write_all`.
     ///
     /// # Errors
-    /// Those of `write_all` and of the flush; and of kind `Other`, "formatter error", where a `Display` of the arguments
-    /// fails: nothing is written then.
+    /// Same as `write_all` and `flush`. If a `Display` of the arguments fails, returns kind
+    /// `Other`, "formatter error", and writes nothing.
     ///
     /// ```
     /// use netpoll::io::WriteExt;
@@ -116,7 +122,7 @@ pub trait WriteExt: Write {
         WriteFmtFuture { writer: self, text: Some(text), written: 0 }
     }
 
-    /// Sends on what the writer holds back.
+    /// Flushes buffered data.
     ///
     /// ```
     /// use netpoll::io::{BufWriter, WriteExt};
@@ -136,7 +142,7 @@ pub trait WriteExt: Write {
         Lite::flush(self)
     }
 
-    /// Flushes, then ends the writing side: a socket sends FIN. async-std has no such method here.
+    /// Flushes and closes the writer: a socket sends FIN. async-std does not have this method here.
     ///
     /// ```
     /// use netpoll::io::{BufWriter, WriteExt};
@@ -158,7 +164,8 @@ pub trait WriteExt: Write {
 
 impl<W: Write + ?Sized> WriteExt for W {}
 
-/// Writes once from a non-empty `buf`: how many bytes went, at least one and at most all.
+/// Writes once from a non-empty `buf`. Returns the number of bytes written, at least one and at
+/// most all.
 fn poll_write_some<W: Write + ?Sized>(
     mut writer: Pin<&mut W>,
     cx: &mut Context<'_>,
@@ -200,7 +207,7 @@ impl<W: Write + Unpin + ?Sized> Future for WriteAllFuture<'_, W> {
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct WriteFmtFuture<'a, W: Unpin + ?Sized> {
     writer: &'a mut W,
-    /// The text, or that formatting failed. `None` once that has been reported.
+    /// The text, or a formatting error. `None` after the error was returned.
     text: Option<io::Result<Vec<u8>>>,
     written: usize,
 }

@@ -1,4 +1,4 @@
-//! `Builder`: a task with a name.
+//! [`Builder`]: spawning a task with a name.
 
 use std::future::Future;
 use std::io;
@@ -9,7 +9,7 @@ use crate::rt::fork;
 use crate::rt::sched;
 use crate::rt::sched::task::Name;
 
-/// Settings for a task to be spawned.
+/// Settings for a new task.
 ///
 /// # Examples
 /// ```
@@ -27,21 +27,22 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A task without a name.
+    /// Creates settings for a task without a name.
     pub fn new() -> Builder {
         Builder::default()
     }
 
-    /// Names the task: shown by [`Task::name`](super::Task::name) and in reports of tasks that block their thread.
+    /// Sets the name, which [`Task::name`](super::Task::name) and reports of tasks that block their
+    /// thread show.
     pub fn name(mut self, name: String) -> Builder {
         self.name = Some(Name::new(name.into_boxed_str()));
         self
     }
 
-    /// Spawns `future`; see [`spawn`](super::spawn).
+    /// Spawns `future` on the workers; see [`spawn`](super::spawn).
     ///
     /// # Errors
-    /// In a child of fork(2) that did not call exec(2).
+    /// Returns an error in a child of fork(2) that did not call exec(2).
     pub fn spawn<F, T>(self, future: F) -> io::Result<JoinHandle<T>>
     where
         F: Future<Output = T> + Send + 'static,
@@ -54,8 +55,9 @@ impl Builder {
     /// Spawns `future` on the calling thread; see [`spawn_local`](super::spawn_local).
     ///
     /// # Errors
-    /// `Unsupported` inside a task made by [`spawn`](super::spawn) or [`spawn_blocking`](super::spawn_blocking) and while the thread
-    /// ends. In a child of fork(2) that did not call exec(2).
+    /// Returns `Unsupported` inside a task made by [`spawn`](super::spawn) or
+    /// [`spawn_blocking`](super::spawn_blocking), and while the thread ends. Returns an error in a
+    /// child of fork(2) that did not call exec(2).
     pub fn local<F, T>(self, future: F) -> io::Result<JoinHandle<T>>
     where
         F: Future<Output = T> + 'static,
@@ -70,7 +72,7 @@ impl Builder {
         Ok(JoinHandle::new(local_tasks::spawn(self.name, future)))
     }
 
-    /// Runs `future` on the calling thread; see [`block_on`](super::block_on).
+    /// Runs `future` on the calling thread to completion; see [`block_on`](super::block_on).
     pub fn blocking<F, T>(self, future: F) -> T
     where
         F: Future<Output = T>,

@@ -1,4 +1,4 @@
-//! `JoinHandle`: a task's result.
+//! [`JoinHandle`]: the result of a task.
 
 use std::fmt;
 use std::future::Future;
@@ -12,13 +12,14 @@ use crate::rt::context;
 use crate::rt::runtime::runtime;
 use crate::rt::sched::task::{Output, RawTask, TaskData};
 
-/// A future of what a task returns.
+/// A future of the result of a task.
 ///
-/// Dropping it lets the task run on. Awaiting it resumes a panic of the task.
+/// Dropping the handle detaches the task, which runs on. Awaiting it resumes a panic of the task.
 ///
 /// # Panics
-/// When the task was dropped by a [shutdown](crate::rt::shutdown) of the runtime and who awaits it was not: another executor, a `block_on`,
-/// a task of the next runtime. A task of the same runtime is dropped as well, here at the latest.
+/// Panics if a [shutdown](crate::rt::shutdown) of the runtime dropped the task but not the caller
+/// that awaits it: another executor, a `block_on`, or a task of the next runtime. A task of the
+/// same runtime is dropped as well, here at the latest.
 ///
 /// # Examples
 /// ```
@@ -30,8 +31,9 @@ use crate::rt::sched::task::{Output, RawTask, TaskData};
 ///     assert_eq!(task::spawn(async { 5 }).await, 5);
 /// });
 /// ```
+#[doc(alias = "AbortHandle")]
 pub struct JoinHandle<T> {
-    /// Some until it is cancelled or dropped.
+    /// `Some` until the task is cancelled or the handle dropped.
     task: Option<FallibleTask<Output<T>, TaskData>>,
     identity: Task,
 }
@@ -42,19 +44,20 @@ impl<T> JoinHandle<T> {
         JoinHandle { task: Some(task.fallible()), identity }
     }
 
-    /// The task's number and name.
+    /// Returns the task's id and name.
     pub fn task(&self) -> &Task {
         &self.identity
     }
 
-    /// Whether the task has ended.
+    /// Returns whether the task has ended.
     pub fn is_finished(&self) -> bool {
         self.task.as_ref().is_none_or(FallibleTask::is_finished)
     }
 
-    /// Asks the task to end. What is returned waits until its future is dropped; dropping it does not undo the request.
+    /// Requests cancellation. The returned future waits until the task's future is dropped;
+    /// dropping it does not undo the request.
     pub(crate) fn begin_cancel(mut self) -> impl Future<Output = ()> + use<T> {
-        // `async-task` asks when the cancelling future is first polled, or dropped.
+        // `async-task` requests it when the cancelling future is first polled, or dropped.
         let mut cancel = self.task.take().map(|task| Box::pin(task.cancel()));
         let polled = cancel.as_mut().map(|cancel| cancel.as_mut().poll(&mut Context::from_waker(Waker::noop())));
         async move {
@@ -64,9 +67,14 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Cancels the task and waits until its future is dropped. Its result, if it had ended before.
+    /// Cancels the task and waits until its future is dropped. Returns the result if the task had
+    /// completed before.
     ///
     /// A task that is being polled is cancelled when that poll returns.
+    ///
+    /// # Cancel safety
+    /// Once polled, the request is not undone by dropping the future.
+    #[doc(alias = "abort")]
     pub async fn cancel(mut self) -> Option<T> {
         self.task.take()?.cancel().await.map(Output::take)
     }
@@ -88,7 +96,7 @@ impl<T> Future for JoinHandle<T> {
                 let ends_as_well = context::with_task(|task| task.is_some_and(|t| !t.stays() && t.epoch() != epoch));
                 assert!(ends_as_well, "awaited a task that a shutdown of the runtime has dropped");
                 self.task = None;
-                // Its next turn is where a task of before is dropped.
+                // The next turn is where a task of an earlier epoch is dropped.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }

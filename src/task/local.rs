@@ -1,4 +1,4 @@
-//! Values that belong to a task.
+//! Task-local values: [`task_local!`](crate::task_local) and [`LocalKey`].
 
 use std::any::Any;
 use std::error::Error;
@@ -7,9 +7,10 @@ use std::fmt;
 use crate::rt::context;
 use crate::rt::sched::task::LocalState;
 
-/// Declares task-local values, each a static [`LocalKey`](crate::task::LocalKey).
+/// Declares task-local values, each as a static [`LocalKey`](crate::task::LocalKey).
 ///
-/// Every task has its own, made by the initialiser at its first use and dropped when the task ends.
+/// Every task has its own value. It is created by the initialiser on first use and dropped when the
+/// task ends.
 ///
 /// # Examples
 /// ```
@@ -48,7 +49,7 @@ macro_rules! task_local {
 /// A key for a task-local value; declared by [`task_local!`](crate::task_local).
 pub struct LocalKey<T: Send + 'static> {
     init: fn() -> T,
-    /// Gives the key, which its address identifies, a size.
+    /// Gives the key a size, because its address identifies it.
     _place: u8,
 }
 
@@ -58,10 +59,12 @@ impl<T: Send + 'static> LocalKey<T> {
         LocalKey { init, _place: 0 }
     }
 
-    /// Calls `f` with a reference to the current task's value, which is created by the initialiser if the task has none yet.
+    /// Calls `f` with a reference to the current task's value, which the initialiser creates on
+    /// first use.
     ///
     /// # Panics
-    /// When called outside any task, and when the task has dropped the value because it is ending; see [`try_with`](LocalKey::try_with).
+    /// Panics outside any task, and if the task is ending and has dropped the value; see
+    /// [`try_with`](LocalKey::try_with).
     #[track_caller]
     pub fn with<F, R>(&'static self, f: F) -> R
     where
@@ -73,13 +76,16 @@ impl<T: Send + 'static> LocalKey<T> {
         }
     }
 
-    /// Calls `f` with a reference to the current task's value, as [`with`](LocalKey::with) does.
+    /// Calls `f` with a reference to the current task's value, as [`with`](LocalKey::with) does, or
+    /// returns an error if there is none.
     ///
-    /// A task that ends drops its values, the latest first. A destructor may use other keys. Its own key, and those whose values were
-    /// dropped before it, are no longer accessible, as with [`std::thread::LocalKey`].
+    /// A task that ends drops its values in reverse order of creation. A destructor may use other
+    /// keys. Its own key, and keys whose values were dropped before, are no longer accessible, as
+    /// with [`std::thread::LocalKey`].
     ///
     /// # Errors
-    /// [`AccessError`] when called outside any task, and when the task has dropped the value because it is ending.
+    /// Returns [`AccessError`] outside any task, and if the task is ending and has dropped the
+    /// value.
     ///
     /// # Examples
     /// ```
@@ -105,15 +111,16 @@ impl<T: Send + 'static> LocalKey<T> {
                     LocalState::Dropped => return Err(AccessError { ended: true }),
                     LocalState::Absent => {
                         let value: Box<dyn Any + Send> = Box::new((self.init)());
-                        // The initialiser may have used this very key: the first value stays.
+                        // The initialiser may have used this key: the first value stays.
                         if matches!(data.local(key), LocalState::Absent) {
                             data.set_local(key, value);
                         }
                     }
                 }
             };
-            // SAFETY: the value is boxed and dropped with its task's future, which is not before this poll returns; only the thread
-            // that polls the task comes here, and hands out shared references only.
+            // SAFETY: the value is boxed and dropped with its task's future, which does not happen
+            // before this poll returns. Only the thread that polls the task gets here, and it hands
+            // out only shared references.
             #[allow(unsafe_code)]
             let value = unsafe { &*value };
             let value = value.downcast_ref::<T>().expect("a key's address identifies its type");
@@ -128,7 +135,8 @@ impl<T: Send + 'static> fmt::Debug for LocalKey<T> {
     }
 }
 
-/// An error returned by [`LocalKey::try_with`]: no task is running on this thread, or the task is ending and has dropped the value.
+/// The error of [`LocalKey::try_with`]: no task is running on this thread, or the task is ending
+/// and has dropped the value.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub struct AccessError {
     ended: bool,

@@ -1,17 +1,21 @@
-//! `spawn_local`: tasks that stay on their thread, and so need not be `Send`.
+//! Local tasks: `spawn_local`, for tasks that stay on their thread and so need not be `Send`.
 //!
-//! They run inside [`block_on`](super::block_on) of the thread that spawned them: [`WithLocal`], the root future, polls the user's
-//! future first and then what is queued here. Workers know nothing of it. A thread that never spawns one pays a look at a
-//! thread-local flag for each poll of a root future.
+//! They run inside [`block_on`](super::block_on) on the thread that spawned them. [`WithLocal`],
+//! the root future, polls the user's future first and then the tasks queued here. Workers are not
+//! involved. For a thread that never spawns a local task, the cost is one check of a thread-local
+//! flag per poll of a root future.
 //!
-//! # Who may spawn
-//! Code outside any task, the future of a `block_on`, and local tasks. A spawned task is refused, wherever it happens to run: a worker
-//! has no `block_on` to run them in, and which thread it is on is chance.
+//! # Where spawning is allowed
+//! In code outside any task, in the future of a `block_on`, and in local tasks. A spawned task may
+//! not, on whichever thread it runs: a worker has no `block_on` to run local tasks in, and the
+//! choice of the thread is arbitrary.
 //!
 //! # Invariants
-//! * A runnable is run and dropped on its thread only: when the thread ends, its tasks are woken, which queues them, and dropped; one
-//!   that is queued after that is forgotten, since `async-task` would panic.
-//! * Local tasks do not belong to an epoch and are not counted: a shutdown leaves them, as it leaves the future of `block_on`.
+//! * A runnable is run and dropped only on its thread. When the thread ends, its tasks are woken,
+//!   which queues them, and dropped. A task that is queued after that is leaked, because
+//!   `async-task` would panic.
+//! * Local tasks belong to no epoch and are not counted: a shutdown does not affect them, just as
+//!   it does not affect the future of `block_on`.
 //! * 11, 12 — a panic stays in its task; the root's waker is called outside the lock.
 
 use std::cell::{Cell, RefCell};
@@ -28,7 +32,8 @@ use crate::rt::context;
 use crate::rt::sched::task::{Name, Output, RawTask, TaskData, contain, discard, end_locals};
 use crate::sync::Mutex;
 
-/// Local tasks run after each poll of the root future; the others wait for the next.
+/// The maximum number of local tasks run per poll of the root future; the others wait for the next
+/// poll.
 const BATCH_TASKS_MAX: usize = 64;
 
 thread_local! {
@@ -37,14 +42,14 @@ thread_local! {
     static THREAD: Thread = Thread { queue: Arc::default(), living: RefCell::default() };
 }
 
-/// What wakers on other threads reach.
+/// The part that wakers on other threads access.
 #[derive(Default)]
 struct Queue(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     runnables: VecDeque<Runnable<TaskData>>,
-    /// Whom to wake when something comes; ours, so it may be cloned under the lock.
+    /// The root waker. It is ours, so it may be cloned under the lock.
     root: Option<Waker>,
     ended: bool,
 }
@@ -71,13 +76,13 @@ impl Queue {
 
 struct Thread {
     queue: Arc<Queue>,
-    /// The wakers of all tasks whose futures are there, by number.
+    /// The wakers of all tasks whose futures exist, by task number.
     living: RefCell<HashMap<u64, Waker>>,
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        // Destructors may wake other tasks of this thread; new ones they cannot spawn.
+        // Destructors may wake other tasks of this thread, but cannot spawn new ones.
         let living = std::mem::take(&mut *self.living.borrow_mut());
         living.into_values().for_each(Waker::wake);
         loop {
@@ -104,7 +109,7 @@ pin_project! {
             let mut this = this.project();
             contain(|| this.future.set(None));
             end_locals(*this.number);
-            // Not there any more while the thread ends.
+            // The thread-local is gone while the thread ends.
             let waker = THREAD.try_with(|thread| thread.living.borrow_mut().remove(this.number));
             drop(waker);
         }
@@ -120,12 +125,12 @@ impl<F: Future> Future for Local<F> {
     }
 }
 
-/// Whether a local task can be spawned here: see the header.
+/// Returns whether a local task can be spawned here; see the module documentation.
 pub(super) fn is_possible() -> bool {
     context::with_task(|task| task.is_none_or(TaskData::stays)) && THREAD.try_with(|_| ()).is_ok()
 }
 
-/// Spawns where [`is_possible`].
+/// Spawns a local task where [`is_possible`] is true.
 pub(super) fn spawn<F>(name: Option<Name>, future: F) -> RawTask<F::Output>
 where
     F: Future + 'static,
@@ -146,10 +151,10 @@ where
     })
 }
 
-/// The future of a `block_on` together with the local tasks of its thread.
+/// The future of a `block_on`, together with the local tasks of its thread.
 pub(super) struct WithLocal<'a, F> {
     future: Pin<&'a mut F>,
-    /// The root of an outer `block_on` on this thread, while this one stands in its place.
+    /// The root waker of an outer `block_on` on this thread, while this one replaces it.
     outer: Option<Waker>,
     stands: bool,
 }
@@ -168,7 +173,7 @@ impl<F> Drop for WithLocal<'_, F> {
         let outer = self.outer.take();
         let waker = outer.clone();
         let _ = THREAD.try_with(|thread| thread.queue.0.lock().root = outer);
-        // What came meanwhile is the outer one's.
+        // Tasks queued in the meantime are for the outer `block_on`.
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -198,7 +203,7 @@ impl Thread {
         }
         for _ in 0..BATCH_TASKS_MAX {
             let Some(runnable) = self.queue.pop() else { return };
-            // Not a reference: the task may end, and its data with it, inside.
+            // Not a reference: the task, and its data, may be freed inside.
             let data: *const TaskData = runnable.metadata();
             context::run_task(data, || contain(|| _ = runnable.run()));
         }

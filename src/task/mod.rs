@@ -1,6 +1,7 @@
-//! Tasks: spawning, waiting, sleeping, names and locals.
+//! Tasks: spawning, joining, cancelling, sleeping, names and task-local values.
 //!
-//! async-std's module of the same name. A task is a future that the runtime's workers run; its handle is a future of its result.
+//! This is async-std's module of the same name, with additions. A task is a future that the
+//! runtime's workers run. Its handle is a future of its result.
 
 mod builder;
 mod join_handle;
@@ -27,13 +28,13 @@ pub use local::{AccessError, LocalKey};
 pub use set::TaskSet;
 pub use yield_now::yield_now;
 
-/// Runs `future` as a task on the workers.
+/// Spawns `future` as a task on the workers.
 ///
-/// It runs whether or not the handle is awaited, and goes on when the handle is dropped. A panic in it ends the task and is
-/// resumed in whoever awaits the handle.
+/// The task runs whether or not the handle is awaited, and goes on if the handle is dropped. A
+/// panic ends the task and is resumed where the handle is awaited.
 ///
 /// # Panics
-/// In a child of fork(2) that did not call exec(2).
+/// Panics in a child of fork(2) that did not call exec(2).
 ///
 /// # Examples
 /// ```
@@ -44,6 +45,7 @@ pub use yield_now::yield_now;
 ///     assert_eq!(sum.await, 3);
 /// });
 /// ```
+#[doc(alias = "go")]
 pub fn spawn<F, T>(future: F) -> JoinHandle<T>
 where
     F: Future<Output = T> + Send + 'static,
@@ -52,14 +54,16 @@ where
     JoinHandle::new(sched::task::spawn(None, future))
 }
 
-/// Runs `future`, which need not be `Send`, as a task on the calling thread.
+/// Spawns `future`, which need not be `Send`, as a task on the calling thread.
 ///
-/// It runs while the thread is inside [`block_on`]: the one that is running, or the thread's next. Otherwise it is as with [`spawn`]. What
-/// has not ended when the thread ends is dropped then.
+/// The task runs while the thread is inside [`block_on`], the current call or the next one.
+/// Otherwise it is like a task of [`spawn`]. Tasks that have not ended when the thread ends are
+/// dropped.
 ///
 /// # Panics
-/// Inside a task made by [`spawn`] or [`spawn_blocking`]: its thread may have no `block_on` to run it in. In a child of fork(2) that did
-/// not call exec(2). See [`Builder::local`].
+/// Panics inside a task made by [`spawn`] or [`spawn_blocking`], because its thread may have no
+/// `block_on` to run it in, and in a child of fork(2) that did not call exec(2). [`Builder::local`]
+/// returns an error instead.
 ///
 /// # Examples
 /// ```
@@ -74,6 +78,7 @@ where
 /// });
 /// ```
 #[track_caller]
+#[doc(alias = "LocalSet")]
 pub fn spawn_local<F, T>(future: F) -> JoinHandle<T>
 where
     F: Future<Output = T> + 'static,
@@ -85,13 +90,14 @@ where
     }
 }
 
-/// Runs `f`, which may block, on a thread kept for such calls.
+/// Runs the blocking function `f` on a thread of the blocking pool.
 ///
-/// The threads are bounded ([`rt::Builder::blocking_threads`](crate::rt::Builder::blocking_threads)); calls beyond that wait in a
-/// queue. A call that has begun cannot be cancelled.
+/// The number of threads is limited
+/// ([`rt::Builder::blocking_threads`](crate::rt::Builder::blocking_threads)); further calls wait in
+/// a queue. A call that has begun cannot be cancelled.
 ///
 /// # Panics
-/// In a child of fork(2) that did not call exec(2).
+/// Panics in a child of fork(2) that did not call exec(2).
 ///
 /// # Examples
 /// ```
@@ -112,7 +118,7 @@ where
     JoinHandle::new(sched::task::spawn_blocking(None, f))
 }
 
-/// Runs `f`, which looks up a name, on a thread kept for such calls.
+/// Runs `f`, a name look-up, on a thread of the look-up pool.
 pub(crate) fn spawn_lookup<F, T>(f: F) -> JoinHandle<T>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -121,14 +127,17 @@ where
     JoinHandle::new(sched::task::spawn_lookup(f))
 }
 
-/// Runs `future` on the calling thread to its end.
+/// Runs `future` on the calling thread to completion and returns its result.
 ///
-/// Spawned tasks run on the workers, so `future` goes on whatever they do. While it waits, the thread polls the network and the timers
-/// if no worker does. Calls may be nested, also inside tasks: another thread takes over the tasks of this one.
-/// [`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks) makes the thread run tasks as well.
+/// Spawned tasks run on the workers and do not delay `future`. While it waits, the thread polls the
+/// network and the timers if no worker does. Calls can be nested, also inside tasks: another thread
+/// takes over the tasks of this one. With
+/// [`rt::Builder::block_on_runs_tasks`](crate::rt::Builder::block_on_runs_tasks) the thread also
+/// runs tasks.
 ///
 /// # Panics
-/// In a child of fork(2) that did not call exec(2): the runtime's threads stayed in the parent.
+/// Panics in a child of fork(2) that did not call exec(2), because the runtime's threads stayed in
+/// the parent.
 ///
 /// # Examples
 /// ```
@@ -139,17 +148,18 @@ pub fn block_on<F, T>(future: F) -> T
 where
     F: Future<Output = T>,
 {
-    // By reference: a future may be large, and every move of it takes its size of stack.
+    // By reference: the future may be large, and each move would copy it on the stack.
     sched::block_on::block_on(local_tasks::WithLocal::new(pin!(future)))
 }
 
-/// Waits for `duration`, counted from the first poll, and never less. [`Duration::MAX`] never ends. [`Sleep`] is one that can be kept and
-/// moved.
+/// Waits for at least `duration`, counted from the first poll. [`Duration::MAX`] never ends.
+/// [`Sleep`] is a sleep that can be stored and reset.
 ///
-/// Late by the kernel's timer slack (50 µs by default) and by what the workers are busy with.
+/// It may be late by the kernel's timer slack (50 µs by default) and by the time that the workers
+/// are busy.
 ///
 /// # Cancel safety
-/// Dropping the future takes the timer back.
+/// Dropping the future removes the timer.
 ///
 /// # Examples
 /// ```
@@ -161,14 +171,15 @@ where
 ///     assert!(start.elapsed() >= Duration::from_millis(3));
 /// });
 /// ```
+#[doc(alias = "time.Sleep")]
 pub async fn sleep(duration: Duration) {
     Sleep::new(duration).await;
 }
 
-/// The task that runs here.
+/// Returns the current task.
 ///
 /// # Panics
-/// Outside any task and [`block_on`]; see [`try_current`].
+/// Panics outside any task and [`block_on`]; see [`try_current`].
 ///
 /// # Examples
 /// ```
@@ -181,7 +192,7 @@ pub fn current() -> Task {
     try_current().expect("`task::current()` called outside the context of a task")
 }
 
-/// The task that runs here, if one does.
+/// Returns the current task; `None` outside any task and [`block_on`].
 ///
 /// # Examples
 /// ```

@@ -1,13 +1,15 @@
-//! `TaskSet`: tasks that are awaited, and cancelled, together.
+//! [`TaskSet`]: a group of tasks that are joined or cancelled together.
 //!
-//! Each task announces its end in a queue that the set owns, by a guard that its future holds. So a set of any size is polled in time
-//! that depends on the tasks that have ended alone.
+//! A guard in each task's future announces the end of the task in a queue that the set owns. The
+//! cost of polling a set therefore depends only on the number of tasks that have ended.
 //!
 //! # States of a task
-//! running → (its future is dropped: it has returned, panicked or was cancelled) announced → (its handle is ready) taken out.
+//! running → (its future is dropped because it returned, panicked or was cancelled) announced →
+//! (its handle is ready) removed.
 //!
 //! # Cancellation
-//! A task that has ended stays in the set until it is returned, so a dropped [`join_next`](TaskSet::join_next) loses no result.
+//! A task that has ended stays in the set until its result is returned, so a dropped
+//! [`join_next`](TaskSet::join_next) loses no result.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -23,7 +25,7 @@ use pin_project_lite::pin_project;
 use super::{Builder, JoinHandle, TaskId};
 use crate::sync::Mutex;
 
-/// The tasks that have ended and were not taken out, in order, and the waker of the set's owner.
+/// The tasks that have ended and are still in the set, in order, and the waker of the set's owner.
 #[derive(Debug, Default)]
 struct Ended(Mutex<(VecDeque<u64>, Option<Waker>)>);
 
@@ -39,7 +41,7 @@ impl Ended {
         }
     }
 
-    /// The task that ended first, or Pending with the waker stored.
+    /// Returns the task that ended first, or stores the waker and returns `Pending`.
     fn poll_first(&self, cx: &mut Context<'_>) -> Poll<u64> {
         let waker = cx.waker().clone();
         let mut ended = self.0.lock();
@@ -76,7 +78,7 @@ impl Drop for Announce {
 
 pin_project! {
     struct Member<F> {
-        // Before the guard: the future is dropped when the end is announced.
+        // Declared before the guard, so that the future is dropped when the end is announced.
         #[pin]
         future: F,
         announce: Announce,
@@ -91,14 +93,15 @@ impl<F: Future> Future for Member<F> {
     }
 }
 
-/// A set of tasks that end together: dropping the set cancels those that still run.
+/// A group of tasks. Dropping it cancels the tasks that still run.
 ///
-/// It is what tokio calls `JoinSet`, and serves as a nursery: tasks that are spawned into the set do not outlive it unless
-/// [`detach_all`](TaskSet::detach_all) is called. It is also a [`Stream`] of results.
+/// It corresponds to tokio's `JoinSet` and can be used as a nursery: tasks spawned into the set do
+/// not outlive it unless [`detach_all`](TaskSet::detach_all) is called. It is also a [`Stream`] of
+/// results.
 ///
 /// # Panics
-/// [`join_next`](TaskSet::join_next) and what is made of it resume the panic of a task, as awaiting a [`JoinHandle`] does. The other tasks
-/// stay in the set.
+/// [`join_next`](TaskSet::join_next) and the methods built on it resume the panic of a task, as
+/// awaiting a [`JoinHandle`] does. The other tasks stay in the set.
 ///
 /// # Examples
 /// ```
@@ -131,12 +134,13 @@ impl<T> TaskSet<T> {
         TaskSet { tasks: HashMap::new(), ended: Arc::default(), last: 0 }
     }
 
-    /// Returns the number of tasks in the set, those included that have ended and were not returned.
+    /// Returns the number of tasks in the set, including tasks that have ended and were not
+    /// returned yet.
     pub fn len(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Reports whether the set has no tasks.
+    /// Returns whether the set has no tasks.
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
     }
@@ -144,7 +148,8 @@ impl<T> TaskSet<T> {
     /// Waits for the next task to end and returns its result, or `None` if the set is empty.
     ///
     /// # Panics
-    /// If the task panicked: with its panic. If a [shutdown](crate::rt::shutdown) dropped the task.
+    /// Resumes the panic of the task, if it panicked. Panics if a [shutdown](crate::rt::shutdown)
+    /// dropped the task.
     ///
     /// # Cancel safety
     /// Dropping the future loses no result.
@@ -152,7 +157,7 @@ impl<T> TaskSet<T> {
         poll_fn(|cx| self.poll_join_next(cx)).await
     }
 
-    /// Polls for the next task to end: the `poll` form of [`join_next`](TaskSet::join_next).
+    /// Polls for the next task to end, like [`join_next`](TaskSet::join_next).
     pub fn poll_join_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         loop {
             if self.tasks.is_empty() {
@@ -160,11 +165,11 @@ impl<T> TaskSet<T> {
             }
             let number = ready!(self.ended.poll_first(cx));
             self.ended.pop_first();
-            // Taken out before its panic goes on. None: it was cancelled or detached.
+            // Removed before its panic is resumed. `None` means that it was cancelled or detached.
             let Some(mut handle) = self.tasks.remove(&number) else { continue };
             let polled = Pin::new(&mut handle).poll(cx);
             if polled.is_pending() {
-                // The future is dropped, and the result is about to be stored by another thread.
+                // The future is dropped, and another thread is about to store the result.
                 self.ended.push_first(number);
                 self.tasks.insert(number, handle);
             }
@@ -175,7 +180,7 @@ impl<T> TaskSet<T> {
     /// Waits for all tasks and returns their results in the order in which they ended.
     ///
     /// # Panics
-    /// As [`join_next`](TaskSet::join_next). The other tasks are cancelled then.
+    /// Same as [`join_next`](TaskSet::join_next). The other tasks are then cancelled.
     ///
     /// # Examples
     /// ```
@@ -197,19 +202,20 @@ impl<T> TaskSet<T> {
         results
     }
 
-    /// Cancels all tasks and waits until their futures are dropped. Results of tasks that had ended are dropped.
+    /// Cancels all tasks and waits until their futures are dropped. Results of tasks that had ended
+    /// are discarded.
     ///
     /// # Cancel safety
     /// Dropping the future cancels all tasks without waiting for them.
     pub async fn cancel_all(&mut self) {
-        // Asked to end all together, then waited for one by one.
+        // All tasks are requested to end first, and then awaited one by one.
         let cancelled: Vec<_> = std::mem::take(&mut self.tasks).into_values().map(JoinHandle::begin_cancel).collect();
         for task in cancelled {
             task.await;
         }
     }
 
-    /// Takes all tasks out of the set. They run on.
+    /// Removes all tasks from the set. They run on.
     pub fn detach_all(&mut self) {
         self.tasks.clear();
     }
@@ -228,7 +234,7 @@ impl<T: Send + 'static> TaskSet<T> {
     /// Spawns `future` on the workers, as [`task::spawn`](super::spawn) does, and adds it to the set.
     ///
     /// # Panics
-    /// In a child of fork(2) that did not call exec(2).
+    /// Panics in a child of fork(2) that did not call exec(2).
     pub fn spawn<F>(&mut self, future: F) -> TaskId
     where
         F: Future<Output = T> + Send + 'static,
@@ -239,7 +245,7 @@ impl<T: Send + 'static> TaskSet<T> {
     /// Spawns `future` with the settings of `builder`, and adds it to the set.
     ///
     /// # Errors
-    /// As [`Builder::spawn`].
+    /// Same as [`Builder::spawn`].
     ///
     /// # Examples
     /// ```
@@ -262,10 +268,11 @@ impl<T, E> TaskSet<Result<T, E>> {
     /// Waits for all tasks and returns their results in the order in which they ended, or the first error.
     ///
     /// # Errors
-    /// The first error that a task returns. The other tasks are cancelled, and their futures dropped, before the error is returned.
+    /// Returns the first error that a task returns. The other tasks are cancelled, and their
+    /// futures dropped, before the error is returned.
     ///
     /// # Panics
-    /// As [`join_next`](TaskSet::join_next). The other tasks are cancelled then.
+    /// Same as [`join_next`](TaskSet::join_next). The other tasks are then cancelled.
     ///
     /// # Examples
     /// ```

@@ -1,10 +1,10 @@
-//! `yield_now`: let others go first.
+//! [`yield_now`]: letting other tasks run.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// Lets the tasks that are queued run before this one goes on.
+/// Lets the queued tasks run before this one continues.
 ///
 /// # Examples
 /// ```
@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 ///     }
 /// });
 /// ```
+#[doc(alias = "runtime.Gosched")]
 pub async fn yield_now() {
     YieldNow(false).await;
 }

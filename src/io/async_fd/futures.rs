@@ -1,5 +1,5 @@
-//! The futures that methods of [`AsyncFd`] return. Named and `Unpin`; dropping one leaves the descriptor as it was, and a wake-up that it
-//! got and did not use goes to the next that waits.
+//! Futures returned by the methods of [`AsyncFd`]. They are named and `Unpin`. Dropping one leaves
+//! the descriptor as it was; a wake-up that it received and did not use goes to the next waiter.
 
 use std::fmt;
 use std::future::Future;
@@ -48,7 +48,7 @@ macro_rules! futures {
             }
         }
 
-        #[doc = concat!("Repeats a call until it need not wait; returned by [`AsyncFd::", $with_method, "`].")]
+        #[doc = concat!("Repeats a call until it returns something other than `WouldBlock`; returned by [`AsyncFd::", $with_method, "`].")]
         #[must_use = "futures do nothing unless they are awaited"]
         pub struct $with<'a, T, F> {
             fd: &'a AsyncFd<T>,
@@ -62,7 +62,7 @@ macro_rules! futures {
             }
         }
 
-        // Nothing here is pinned.
+        // No field is pinned.
         impl<T, F> Unpin for $with<'_, T, F> {}
 
         impl<T, R, F: FnMut(&T) -> io::Result<R>> Future for $with<'_, T, F> {

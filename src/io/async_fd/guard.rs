@@ -1,7 +1,7 @@
-//! The guard that [`readable`](AsyncFd::readable) and [`writable`](AsyncFd::writable) give.
+//! The guard returned by [`readable`](AsyncFd::readable) and [`writable`](AsyncFd::writable).
 //!
-//! It holds a ticket, the direction's word from before the user's call: `clear_ready` takes *ready* away only if no edge came since,
-//! so an event that the call missed is not wiped out.
+//! It holds a ticket, a copy of the direction's state from before the user's call. `clear_ready`
+//! clears readiness only if no edge has come since, so an event that the call missed is not lost.
 
 use std::error::Error;
 use std::fmt;
@@ -13,10 +13,11 @@ use super::wrapper::op;
 use crate::net::fd::operation::Failure;
 use crate::rt::poll::poller::{Direction, Ticket};
 
-/// Says that a descriptor was ready a moment ago.
+/// Proof that a descriptor was ready a moment ago.
 ///
-/// Dropping it changes nothing. Who finds by a call of their own that the descriptor is not ready says so
-/// ([`clear_ready`](AsyncFdReadyGuard::clear_ready)).
+/// Dropping it has no effect. If a call of yours finds that the descriptor is not ready, call
+/// [`clear_ready`](AsyncFdReadyGuard::clear_ready), or make the call with
+/// [`try_io`](AsyncFdReadyGuard::try_io).
 ///
 /// Source: `tokio::io::unix::AsyncFdReadyGuard`.
 #[must_use = "the guard is for saying whether the descriptor is still ready"]
@@ -31,30 +32,33 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
         AsyncFdReadyGuard { fd, direction, ticket: Some(ticket) }
     }
 
-    /// A call made since the guard was given answered `WouldBlock`: the next wait waits for an event. Has no effect if one came since,
-    /// nor the second time.
+    /// Clears readiness, so that the next wait waits for an event. Call this after a call made
+    /// since the guard was returned failed with `WouldBlock`. It has no effect if an event has come
+    /// since, or the second time.
     pub fn clear_ready(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.fd.fd.poll.clear_ready(self.direction, ticket);
         }
     }
 
-    /// The descriptor is still ready. What dropping the guard says too; from here on
+    /// Keeps the descriptor ready, as dropping the guard does. From here on
     /// [`clear_ready`](AsyncFdReadyGuard::clear_ready) has no effect.
     pub fn retain_ready(&mut self) {
         self.ticket = None;
     }
 
-    /// Makes a call. If it answers `WouldBlock` the state is cleared and [`TryIoError`] returned: wait again.
+    /// Makes a call. If it returns `WouldBlock`, clears readiness and returns [`TryIoError`]: wait
+    /// again.
     ///
     /// `call` runs with the `AsyncFd` pinned: a close waits for it.
     ///
     /// # Errors
-    /// [`TryIoError`] for `WouldBlock`. The inner result is the call's; `TimedOut` past the deadline and
-    /// [closed](crate::net::is_closed), without a call.
+    /// Returns [`TryIoError`] for `WouldBlock`. The inner result is that of the call; `TimedOut`
+    /// after the deadline or a [closed](crate::net::is_closed) error after `force_close`, without
+    /// making the call.
     pub fn try_io<R>(&mut self, call: impl FnOnce(&AsyncFd<T>) -> io::Result<R>) -> Result<io::Result<R>, TryIoError> {
         let fd = &self.fd.fd;
-        // This moment's, not the guard's: edges that came in between are known to the call.
+        // A new ticket, not the guard's: the call sees edges that came in between.
         let result = fd.poll.begin(self.direction).map_err(Failure::from).and_then(|ticket| {
             let call = |_: BorrowedFd<'_>| {
                 fd.ensure_nonblocking();
@@ -72,12 +76,12 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
         }
     }
 
-    /// The `AsyncFd`.
+    /// Returns the `AsyncFd`.
     pub fn get_ref(&self) -> &'a AsyncFd<T> {
         self.fd
     }
 
-    /// What the `AsyncFd` wraps.
+    /// Returns the wrapped object.
     pub fn get_inner(&self) -> &'a T {
         self.fd.get_ref()
     }
@@ -89,7 +93,7 @@ impl<T: fmt::Debug> fmt::Debug for AsyncFdReadyGuard<'_, T> {
     }
 }
 
-/// The call of [`try_io`](AsyncFdReadyGuard::try_io) answered `WouldBlock`.
+/// The error of [`try_io`](AsyncFdReadyGuard::try_io): the call returned `WouldBlock`.
 pub struct TryIoError(());
 
 impl fmt::Display for TryIoError {
@@ -98,7 +102,7 @@ impl fmt::Display for TryIoError {
     }
 }
 
-/// The text of the error: `main` prints the error that it returns by `Debug`.
+/// Prints the text of the error, because `main` prints a returned error with `Debug`.
 impl fmt::Debug for TryIoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

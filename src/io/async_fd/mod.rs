@@ -1,5 +1,5 @@
-//! Any descriptor: [`wrapper`] is the type, [`guard`] what says that it is ready, [`futures`] what its methods return, [`traits`] its
-//! reading and writing by futures-io's traits.
+//! Support for any descriptor: [`wrapper`] is the type, [`guard`] its readiness guard, [`futures`]
+//! the futures of its methods, [`traits`] futures-io's traits for it.
 
 mod futures;
 mod guard;

@@ -1,8 +1,10 @@
-//! futures-io's traits, where a reference to what is wrapped reads or writes.
+//! futures-io's traits for an `AsyncFd` whose wrapped type can be read or written through a shared
+//! reference.
 //!
-//! For references and not `T` itself: any number of tasks use one `AsyncFd`. The one `read` or `write` of a poll is `T`'s, so whether
-//! two writes may mix is the kernel's business: on a pipe they do not up to PIPE_BUF (4 KiB). `poll_close` flushes; the descriptor
-//! is closed with `T`.
+//! The implementations use `&T` and not `T`, so any number of tasks can use one `AsyncFd`. One poll
+//! makes one `read` or `write` of `T`, so the kernel decides whether two writes may interleave: on
+//! a pipe they do not up to PIPE_BUF (4 KiB). `poll_close` flushes; the descriptor is closed with
+//! `T`.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::pin::Pin;
@@ -51,7 +53,7 @@ where
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Most have nothing to flush, also when there is no room to write.
+        // Most types have nothing to flush, even if there is no room to write.
         match self.fd.pinned(|_| self.get_ref().flush()) {
             Err(Failure::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.poll_write_with(cx, |mut inner| inner.flush())

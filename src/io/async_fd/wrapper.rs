@@ -1,19 +1,22 @@
-//! `AsyncFd`: a descriptor of somebody else's, waited for as our sockets are.
+//! [`AsyncFd`]: waiting on any descriptor, with the semantics of this crate's sockets.
 //!
-//! # Who owns what
-//! The number is `T`'s. An [`Fd`] that has it on loan brings the poll handle, the deadlines and the close protocol, and leaves the
-//! poller before `T` is dropped or given back. It is registered at once, so that what epoll refuses is refused by `new`.
+//! # Ownership
+//! `T` owns the number. An [`Fd`] that borrows the number has the poll handle, the deadlines and
+//! the close protocol. It leaves the poller before `T` is dropped or returned. The descriptor is
+//! registered immediately, so that `new` reports what epoll refuses.
 //!
 //! # Evidence
-//! Only EAGAIN (`WouldBlock`) clears *ready*: what a short count means depends on the kind of file. Calls are not serialised
-//! ([`Hold::Free`]): the kernel keeps those of one descriptor apart as far as it does.
+//! Only EAGAIN (`WouldBlock`) clears readiness: the meaning of a short count depends on the type of
+//! file. Calls are not serialised ([`Hold::Free`]).
 //!
 //! # Foreign code
-//! Closures, and `T`'s own `Read` and `Write`, run under a reference and outside all mutexes. A panic in one goes on in the caller.
+//! Closures, and `T`'s `Read` and `Write`, run under a reference and outside all mutexes. A panic
+//! propagates to the caller.
 //!
 //! # Compared with Go (os/file_unix.go) and others
-//! `os.NewFile` makes a file pollable if epoll takes it and falls back to blocking calls otherwise; here that is an error. The guard is
-//! tokio's, `read_with` is async-io's; deadlines and `force_close` are as on streams.
+//! `os.NewFile` makes a file pollable if epoll accepts it and otherwise falls back to blocking
+//! calls; here that is an error. The guard is tokio's, `read_with` is async-io's; deadlines and
+//! `force_close` work as on streams.
 
 use std::error::Error;
 use std::fmt;
@@ -31,29 +34,35 @@ use crate::net::futures::Closed;
 use crate::rt::poll::poller::{Direction, WaitError};
 use crate::sys;
 
-/// A descriptor of any kind that epoll takes, made to wait for: pipes, terminals, eventfd, inotify, timerfd, signalfd, tun, sockets
-/// of other makers.
+/// An asynchronous wrapper for any descriptor that epoll accepts: pipes, terminals, eventfd,
+/// inotify, timerfd, signalfd, tun, sockets of other libraries.
 ///
-/// Any number of tasks may wait in each direction. A call goes by [`read_with`](AsyncFd::read_with) and
-/// [`write_with`](AsyncFd::write_with), which repeat a closure until it need not wait; or by
-/// [`readable`](AsyncFd::readable) and [`writable`](AsyncFd::writable), whose guard says when to wait again; or, where `&T` is
-/// `std::io::Read` or `Write` (`File`, `PipeReader`, `UnixStream`, …), by futures-io's traits. Deadlines are those of sockets.
+/// Any number of tasks may wait in each direction. There are three ways to make calls:
+/// * [`read_with`](AsyncFd::read_with) and [`write_with`](AsyncFd::write_with) repeat a closure
+///   until it need not wait;
+/// * [`readable`](AsyncFd::readable) and [`writable`](AsyncFd::writable) return a guard that
+///   controls when to wait again;
+/// * if `&T` implements `std::io::Read` or `Write` (`File`, `PipeReader`, `UnixStream`, …),
+///   futures-io's traits.
 ///
-/// `T` may be a reference: `AsyncFd::new(&file)`, then without the traits. Both directions are always registered, at no cost.
+/// Deadlines work as for sockets. `T` may be a reference, as in `AsyncFd::new(&file)`, but then the
+/// traits are not available. Both directions are always registered, at no cost.
 ///
 /// # O_NONBLOCK
-/// [`new`](AsyncFd::new) sets it, and [`into_inner`](AsyncFd::into_inner) clears it again if it was not set before; dropping the
-/// `AsyncFd` leaves it set. The flag belongs to the open file, not to the descriptor: duplicates share it, and for a terminal
-/// those are the standard streams of other processes too. Open `/dev/tty` anew instead of wrapping one of them. Where another user
-/// clears the flag, it is set again before each call: one fcntl(2) per call.
+/// [`new`](AsyncFd::new) sets it, and [`into_inner`](AsyncFd::into_inner) clears it if it was not
+/// set before; dropping the `AsyncFd` leaves it set. The flag belongs to the open file description:
+/// duplicates share it, and for a terminal these include the standard streams of other processes.
+/// Open `/dev/tty` again instead of wrapping one of them. If another user clears the flag, it is
+/// set again before each call, at the cost of one fcntl(2) per call.
 ///
 /// # SIGPIPE
-/// Writing to a pipe without a reader raises it, where a socket of this crate does not. Rust programs ignore it unless told
-/// otherwise.
+/// Writing to a pipe without a reader raises it, unlike writing to a socket of this crate. Rust
+/// programs ignore it by default.
 ///
 /// # Wrapping twice
-/// A descriptor can be in the poller once: a second `AsyncFd` for the same number is refused. A socket of this crate has all this
-/// itself (and `read_with`, `control`): wrapping one takes its wake-ups away.
+/// A descriptor can be registered with the poller once: a second `AsyncFd` for the same number is
+/// refused. Do not wrap a socket of this crate: it would no longer be woken. It has `read_with` and
+/// `control` itself.
 ///
 /// # Examples
 /// ```
@@ -74,25 +83,33 @@ use crate::sys;
 /// })
 /// # }
 /// ```
+#[doc(alias = "os.NewFile")]
+#[doc(alias = "Async")]
 pub struct AsyncFd<T> {
-    /// Before `inner`, so that it is dropped first: the number leaves the poller while it is open.
+    /// Declared before `inner`, so that it is dropped first: the number leaves the poller while it
+    /// is open.
     pub(super) fd: Fd,
     was_blocking: bool,
     inner: T,
 }
 
 impl<T: AsFd> AsyncFd<T> {
-    /// Takes a descriptor, sets O_NONBLOCK if it is not set, and registers it with the poller.
+    /// Wraps a descriptor: sets O_NONBLOCK if it is not set, and registers the descriptor with the
+    /// poller.
     ///
-    /// `inner.as_fd()` must name the same open descriptor for as long as the `AsyncFd` lives: what closes it through
-    /// [`get_ref`](AsyncFd::get_ref) leaves waiters without events, and the poller with a number that may become another's.
+    /// `inner.as_fd()` must return the same open descriptor for as long as the `AsyncFd` lives.
+    /// Closing it through [`get_ref`](AsyncFd::get_ref) leaves waiters without events, and the
+    /// poller with a number that may be reused.
     ///
     /// # Errors
-    /// * [`NotPollable`] inside, kind `InvalidInput`, for what epoll(7) refuses: regular files, directories, `/dev/null`;
-    /// * kind `AlreadyExists` for a number that is in the poller already;
-    /// * the system call's: EBADF for a number that is not open, EMFILE, ENOSPC and ENOMEM of the poller.
+    /// * `InvalidInput` with [`NotPollable`] inside for files that epoll(7) refuses: regular files,
+    ///   directories, `/dev/null`;
+    /// * `AlreadyExists` for a number that is already registered;
+    /// * the OS error: EBADF for a number that is not open; EMFILE, ENOSPC and ENOMEM from the
+    ///   poller.
     ///
-    /// `inner` is dropped then; pass a reference to keep it. O_NONBLOCK is as it was.
+    /// After an error `inner` is dropped (pass a reference to keep it), and O_NONBLOCK is as it
+    /// was.
     ///
     /// Source: epoll_ctl(2), fcntl(2), `tokio::io::unix::AsyncFd`.
     ///
@@ -121,7 +138,8 @@ impl<T: AsFd> AsyncFd<T> {
         }
     }
 
-    /// Gives `T` back: out of the poller, and blocking again if it was before [`new`](AsyncFd::new).
+    /// Returns the wrapped object, removed from the poller and in blocking mode if it was before
+    /// [`new`](AsyncFd::new).
     pub fn into_inner(self) -> T {
         let AsyncFd { fd, was_blocking, inner } = self;
         drop(fd);
@@ -130,39 +148,41 @@ impl<T: AsFd> AsyncFd<T> {
     }
 }
 
-/// Clears O_NONBLOCK again. A descriptor that refuses it is none any more.
+/// Clears O_NONBLOCK. Errors are ignored: they mean that the descriptor is no longer open.
 fn restore(fd: BorrowedFd<'_>, was_blocking: bool) {
     if was_blocking {
         let _ = sys::socket::set_nonblocking(fd, false);
     }
 }
 
-/// What the poller's refusal means here.
+/// Explains the poller's refusal.
 #[cold]
 fn explain(fd: BorrowedFd<'_>, error: io::Error) -> io::Error {
     match error.raw_os_error() {
-        // The back end's own word for EPERM.
+        // The back end reports EPERM this way.
         None if error.kind() == io::ErrorKind::InvalidInput => {
             io::Error::new(io::ErrorKind::InvalidInput, NotPollable { kind: sys::fd::kind(fd), error })
         }
         Some(libc::EEXIST) => io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "the descriptor is in the poller already: another AsyncFd, or a socket of this crate, has it",
+            "the descriptor is already registered by another AsyncFd or a socket of this crate",
         ),
         _ => error,
     }
 }
 
 impl<T> AsyncFd<T> {
-    /// What was wrapped. Calls made on it directly may fail with `WouldBlock`, and are no evidence for who waits.
+    /// Returns a reference to the wrapped object. Calls made on it directly may fail with
+    /// `WouldBlock`, and do not affect waiters.
     pub fn get_ref(&self) -> &T {
         &self.inner
     }
 
-    /// What was wrapped.
+    /// Returns a mutable reference to the wrapped object.
     ///
     /// # Safety
-    /// The descriptor must not be closed or exchanged through the reference: its number is in the poller.
+    /// The descriptor must not be closed or replaced through the reference, because its number is
+    /// registered with the poller.
     #[allow(unsafe_code)]
     pub unsafe fn get_mut(&mut self) -> &mut T {
         &mut self.inner
@@ -175,12 +195,17 @@ impl<T> AsyncFd<T> {
 
     // ---- readiness ----
 
-    /// Waits until a read would not wait: data, end of file, or an error that it would return. The guard is for clearing that state
-    /// when a call says `WouldBlock`; a call by [`try_io`](AsyncFdReadyGuard::try_io) does so by itself. Without, the next
-    /// `readable` asks the kernel (poll(2)) and so does not spin.
+    /// Waits until the descriptor is readable: data, end of file or an error is available. If a
+    /// call then returns `WouldBlock`, clear readiness with the guard; a call made with
+    /// [`try_io`](AsyncFdReadyGuard::try_io) does this by itself. Otherwise the next `readable`
+    /// asks the kernel with poll(2), so it does not spin.
     ///
     /// # Errors
-    /// `TimedOut` past the read deadline; [closed](crate::net::is_closed).
+    /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
+    /// after `force_close`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     ///
     /// # Examples
     /// ```
@@ -206,27 +231,30 @@ impl<T> AsyncFd<T> {
         AsyncFdReadable::new(self)
     }
 
-    /// The same for writing: room, or an error that a write would return.
+    /// Waits until the descriptor is writable: there is room, or a write would return an error. The
+    /// guard works as that of [`readable`](AsyncFd::readable).
     ///
     /// # Errors
-    /// `TimedOut` past the write deadline; [closed](crate::net::is_closed).
+    /// Returns `TimedOut` after the write deadline, and a [closed](crate::net::is_closed) error
+    /// after `force_close`.
     pub fn writable(&self) -> AsyncFdWritable<'_, T> {
         AsyncFdWritable::new(self)
     }
 
-    /// [`readable`](AsyncFd::readable) for `poll_*` methods of your own. The waker is kept until the next event, and any number of tasks
-    /// may wait this way.
+    /// Polls for readability like [`readable`](AsyncFd::readable), for use in your own `poll_*`
+    /// methods. The waker is kept until the next event, and any number of tasks may wait this way.
     ///
     /// # Errors
-    /// As [`readable`](AsyncFd::readable).
+    /// Same as [`readable`](AsyncFd::readable).
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<AsyncFdReadyGuard<'_, T>>> {
         self.poll_ready(Direction::Read, None, cx)
     }
 
-    /// [`writable`](AsyncFd::writable) for `poll_*` methods of your own.
+    /// Polls for writability like [`writable`](AsyncFd::writable), for use in your own `poll_*`
+    /// methods.
     ///
     /// # Errors
-    /// As [`writable`](AsyncFd::writable).
+    /// Same as [`writable`](AsyncFd::writable).
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<AsyncFdReadyGuard<'_, T>>> {
         self.poll_ready(Direction::Write, None, cx)
     }
@@ -237,7 +265,8 @@ impl<T> AsyncFd<T> {
         caller: Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<AsyncFdReadyGuard<'_, T>>> {
-        // An edge that comes while this operation waits needs no proof; a readiness that is older may be used up.
+        // An edge that comes while this operation waits needs no proof; older readiness may have
+        // been used up.
         let woken = caller.as_ref().is_some_and(|operation| operation.has_waited());
         let polled = self.fd.poll_call(direction, Hold::Free, caller, cx, |fd| {
             if woken || sys::socket::is_ready(fd, direction == Direction::Write)? {
@@ -245,7 +274,7 @@ impl<T> AsyncFd<T> {
             }
             Err(io::ErrorKind::WouldBlock.into())
         });
-        // The ticket is taken before the user's call, whose evidence it is for.
+        // The ticket is taken before the user's call, for which it is the evidence.
         let ready = ready!(polled).and_then(|()| self.fd.poll.begin(direction).map_err(Failure::from));
         Poll::Ready(match ready {
             Ok(ticket) => Ok(AsyncFdReadyGuard::new(self, direction, ticket)),
@@ -255,15 +284,19 @@ impl<T> AsyncFd<T> {
 
     // ---- calls ----
 
-    /// Calls `call` until it answers with anything but `WouldBlock`, and in between waits until the descriptor is readable.
+    /// Calls `call` until it returns something other than `WouldBlock`, and waits for readability
+    /// in between.
     ///
-    /// `call` must use up what it was called for or answer `WouldBlock`, and must not block; `Interrupted` calls it again at once.
+    /// `call` must either complete or return `WouldBlock`, and must not block. After `Interrupted`
+    /// it is called again at once.
     ///
     /// # Errors
-    /// Those of `call`, as they are; `TimedOut` past the read deadline or timeout; [closed](crate::net::is_closed).
+    /// Returns the error of `call` unchanged; `TimedOut` after the read deadline or timeout; a
+    /// [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Cancel safety
-    /// What a completed `call` did is in the result. One that answered `WouldBlock` is expected to have done nothing.
+    /// The result has everything that a completed `call` did. A call that returned `WouldBlock` is
+    /// expected to have done nothing.
     ///
     /// Source: `async_io::Async::read_with`.
     ///
@@ -280,22 +313,26 @@ impl<T> AsyncFd<T> {
     /// assert_eq!(reader.read_with(|mut pipe| pipe.read(&mut buf)).await?, 5);
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "async_io")]
     pub fn read_with<R, F: FnMut(&T) -> io::Result<R>>(&self, call: F) -> AsyncFdReadWith<'_, T, F> {
         AsyncFdReadWith::new(self, call)
     }
 
-    /// The same for writing; see [`read_with`](AsyncFd::read_with).
+    /// Calls `call` until it returns something other than `WouldBlock`, and waits for writability
+    /// in between; see [`read_with`](AsyncFd::read_with).
     ///
     /// # Errors
-    /// Those of `call`, as they are; `TimedOut` past the write deadline or timeout; [closed](crate::net::is_closed).
+    /// Returns the error of `call` unchanged; `TimedOut` after the write deadline or timeout; a
+    /// [closed](crate::net::is_closed) error after `force_close`.
     pub fn write_with<R, F: FnMut(&T) -> io::Result<R>>(&self, call: F) -> AsyncFdWriteWith<'_, T, F> {
         AsyncFdWriteWith::new(self, call)
     }
 
-    /// [`read_with`](AsyncFd::read_with) for `poll_*` methods of your own.
+    /// Polls a call that reads like [`read_with`](AsyncFd::read_with), for use in your own `poll_*`
+    /// methods.
     ///
     /// # Errors
-    /// As [`read_with`](AsyncFd::read_with).
+    /// Same as [`read_with`](AsyncFd::read_with).
     pub fn poll_read_with<R>(
         &self,
         cx: &mut Context<'_>,
@@ -304,10 +341,11 @@ impl<T> AsyncFd<T> {
         self.poll_with(Direction::Read, None, cx, call)
     }
 
-    /// [`write_with`](AsyncFd::write_with) for `poll_*` methods of your own.
+    /// Polls a call that writes like [`write_with`](AsyncFd::write_with), for use in your own
+    /// `poll_*` methods.
     ///
     /// # Errors
-    /// As [`write_with`](AsyncFd::write_with).
+    /// Same as [`write_with`](AsyncFd::write_with).
     pub fn poll_write_with<R>(
         &self,
         cx: &mut Context<'_>,
@@ -329,11 +367,12 @@ impl<T> AsyncFd<T> {
 
     // ---- deadlines ----
 
-    /// Sets when operations time out, or (`None`) that they do not. It applies to what waits already and stays until it is moved; an
-    /// expired one comes before data that is there.
+    /// Sets the time at which operations fail with `TimedOut`; `None` removes it. The deadline
+    /// applies to operations that already wait and stays until it is changed. An expired deadline
+    /// takes precedence over available data.
     ///
     /// # Errors
-    /// Closed after [`force_close`](AsyncFd::force_close).
+    /// Returns a [closed](crate::net::is_closed) error after `force_close`.
     ///
     /// # Examples
     /// ```
@@ -347,75 +386,81 @@ impl<T> AsyncFd<T> {
     /// assert!(net::is_timeout(&(&reader).read(&mut [0; 1]).await.unwrap_err()));
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
+    #[doc(alias = "SetDeadline")]
     pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
         let deadline = deadline.into();
         self.set_read_deadline(deadline)?;
         self.set_write_deadline(deadline)
     }
 
-    /// The same for reads only.
+    /// Sets the deadline of reads only; see [`set_deadline`](AsyncFd::set_deadline).
     ///
     /// # Errors
-    /// Closed after [`force_close`](AsyncFd::force_close).
+    /// Returns a [closed](crate::net::is_closed) error after `force_close`.
+    #[doc(alias = "SetReadDeadline")]
     pub fn set_read_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
         let set = self.fd.set_deadline(Direction::Read, deadline.into());
         set.map_err(|failure| self.error("set", failure))
     }
 
-    /// The same for writes only.
+    /// Sets the deadline of writes only; see [`set_deadline`](AsyncFd::set_deadline).
     ///
     /// # Errors
-    /// Closed after [`force_close`](AsyncFd::force_close).
+    /// Returns a [closed](crate::net::is_closed) error after `force_close`.
+    #[doc(alias = "SetWriteDeadline")]
     pub fn set_write_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
         let set = self.fd.set_deadline(Direction::Write, deadline.into());
         set.map_err(|failure| self.error("set", failure))
     }
 
-    /// Sets for how long a read may wait, counted anew by each that has to.
+    /// Sets how long each read may wait; `None` removes the limit. The time is counted from when
+    /// the read begins to wait.
     ///
     /// # Errors
-    /// `InvalidInput` for zero, as in std.
+    /// Returns `InvalidInput` for zero, as in std.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.fd.set_timeout(Direction::Read, timeout)
     }
 
-    /// The same for writes.
+    /// Sets how long each write may wait; otherwise like
+    /// [`set_read_timeout`](AsyncFd::set_read_timeout).
     ///
     /// # Errors
-    /// `InvalidInput` for zero, as in std.
+    /// Returns `InvalidInput` for zero, as in std.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.fd.set_timeout(Direction::Write, timeout)
     }
 
-    /// What [`set_read_timeout`](AsyncFd::set_read_timeout) set.
+    /// Returns the timeout set by [`set_read_timeout`](AsyncFd::set_read_timeout).
     ///
     /// # Errors
-    /// None today; the signature is std's.
+    /// None; the signature is std's.
     pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
         Ok(self.fd.timeout(Direction::Read))
     }
 
-    /// What [`set_write_timeout`](AsyncFd::set_write_timeout) set.
+    /// Returns the timeout set by [`set_write_timeout`](AsyncFd::set_write_timeout).
     ///
     /// # Errors
-    /// None today; the signature is std's.
+    /// None; the signature is std's.
     pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
         Ok(self.fd.timeout(Direction::Write))
     }
 
     // ---- closing ----
 
-    /// Ends all operations, now and later: whoever waits gets the [closed](crate::net::is_closed) error. Begins at once; the future ends
-    /// when no call is under way and the descriptor is out of the poller. Closing twice is no error.
+    /// Ends all operations, current and later, with a [closed](crate::net::is_closed) error. The
+    /// close begins at once; the future completes when no call is in progress and the descriptor is
+    /// removed from the poller. Closing twice is not an error.
     ///
-    /// The number itself is `T`'s and closed with it: when the `AsyncFd` is dropped, or by who takes it
-    /// [out](AsyncFd::into_inner). (`close` of the traits flushes.)
+    /// The number itself belongs to `T` and is closed with it: when the `AsyncFd` is dropped, or by
+    /// the code that takes it [out](AsyncFd::into_inner). (`close` of the traits flushes.)
     pub fn force_close(&self) -> Closed {
         Closed::new(self.fd.close(|| ()))
     }
 }
 
-/// How an operation in a direction is called.
+/// Returns the name of an operation in a direction, for errors.
 pub(super) fn op(direction: Direction) -> &'static str {
     if direction == Direction::Read { "read" } else { "write" }
 }
@@ -438,8 +483,9 @@ impl<T: fmt::Debug> fmt::Debug for AsyncFd<T> {
     }
 }
 
-/// epoll(7) does not take this kind of file: calls on it never wait for readiness, they block. Inside the error of
-/// [`AsyncFd::new`]. Go: `os.ErrNoDeadline` from such a file's deadlines.
+/// The error of [`AsyncFd::new`] for a type of file that epoll(7) does not accept: calls on it do
+/// not wait for readiness, they block. Go: `os.ErrNoDeadline` from setting a deadline on such a
+/// file.
 pub struct NotPollable {
     kind: &'static str,
     error: io::Error,
@@ -448,11 +494,14 @@ pub struct NotPollable {
 impl fmt::Display for NotPollable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.kind;
-        write!(f, "not pollable: epoll takes no {kind}; use it on the blocking pool (netpoll::task::spawn_blocking)")
+        write!(
+            f,
+            "not pollable: epoll does not accept a {kind}; use it on the blocking pool (netpoll::task::spawn_blocking)"
+        )
     }
 }
 
-/// The text of the error: `main` prints the error that it returns by `Debug`.
+/// Prints the text of the error, because `main` prints a returned error with `Debug`.
 impl fmt::Debug for NotPollable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

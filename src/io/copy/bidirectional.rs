@@ -1,14 +1,16 @@
-//! [`copy_bidirectional`]: two transfers, the end of one passed on while the other goes on.
+//! [`copy_bidirectional`]: two transfers in opposite directions, with half-close.
 //!
 //! # States
-//! Each direction is *copying* → (its reader is at the end) *closing* the writer → *done*. When its writer fails, or the writer's peer is
-//! gone, it is *discarding*: it reads on and drops the bytes. When its reader fails, the other direction cannot write any more, and both
-//! end. The copy is over when each direction is discarding or done.
+//! Each direction is *copying* → (its reader is at end of stream) *closing* the writer → *done*. If
+//! its writer fails, or the writer's peer is gone, it is *discarding*: it continues to read and
+//! drops the bytes. If its reader fails, the other direction can no longer write, and both end. The
+//! copy is complete when each direction is discarding or done.
 //!
 //! # Why it discards
-//! A server may refuse an upload: it answers and closes while the client is still sending. The answer is in the other direction, which
-//! goes on to its end. A client that sends all before it reads must be let finish; and closing a socket with bytes unread is a reset,
-//! which may overtake the answer.
+//! A server may refuse an upload: it answers and closes while the client is still sending. The
+//! answer travels in the other direction, which runs to its end. A client that sends everything
+//! before it reads must be able to finish sending; and closing a socket with unread data causes a
+//! reset, which may overtake the answer.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -22,23 +24,26 @@ use super::buffer::Buffer;
 use super::transfer::{End, Fault, Transfer};
 use crate::time::Sleep;
 
-/// Copies from `a` to `b` and from `b` to `a` at once, until both have ended; how many bytes went from `a`, and from `b`. What a proxy
-/// does.
+/// Copies from `a` to `b` and from `b` to `a` concurrently, until both directions have ended.
+/// Returns the number of bytes copied from `a` and from `b`. This is the core of a proxy.
 ///
-/// The end of one side's stream is passed on by closing (`poll_close`) the other for writing, while the other direction goes on. Each
-/// direction goes as in [`copy`](crate::io::copy()): between sockets the bytes stay in the kernel, and while a side is silent the other
-/// is watched. A peer that has closed both its sides ends the direction to it, also when nobody has anything to say to it. One
-/// that vanished without a word is found by keep-alive, or by [`copy_bidirectional_with`].
+/// When one side's stream ends, the other side is closed for writing (`poll_close`), while the
+/// other direction goes on. Each direction works like [`copy`](crate::io::copy()): between sockets
+/// the bytes stay in the kernel, and while one side is silent the other is watched. A peer that has
+/// closed both its directions ends the direction towards it, even if there is no data for it. A
+/// peer that vanished silently is detected by keep-alive, or by [`copy_bidirectional_with`].
 ///
-/// When writing to one side fails, the other direction goes on to its end, so the last answer of a server that has closed is passed on.
-/// Bytes for the side that failed are read and dropped meanwhile. When reading from one side fails, both directions end.
+/// If writing to one side fails, the other direction runs to its end, so the last answer of a
+/// server that has closed is delivered. Bytes for the failed side are read and dropped in the
+/// meantime. If reading from one side fails, both directions end.
 ///
 /// # Errors
-/// Returns the first error of either direction, as [`copy`](crate::io::copy()) does; most often `BrokenPipe` or `ConnectionReset`. It is
-/// returned when both directions have ended.
+/// Returns the first error of either direction, as [`copy`](crate::io::copy()) does, most often
+/// `BrokenPipe` or `ConnectionReset`. It is returned when both directions have ended.
 ///
 /// # Cancel safety
-/// As [`copy`](crate::io::copy()): what has been read and not written is lost.
+/// Not cancel safe: bytes that were read and not written are lost, as with
+/// [`copy`](crate::io::copy()).
 ///
 /// Source: `tokio::io::copy_bidirectional`; Go's proxies run `io.Copy` twice.
 ///
@@ -69,13 +74,14 @@ where
     run(a, b, None).await
 }
 
-/// Like [`copy_bidirectional`], and gives up when nothing was copied in either direction for `idle`. Bytes that are dropped do not count.
+/// Copies like [`copy_bidirectional`], and gives up if no bytes were copied in either direction for
+/// `idle`. Dropped bytes do not count.
 ///
 /// # Errors
-/// As [`copy_bidirectional`]; kind `TimedOut` when it gives up.
+/// Same as [`copy_bidirectional`]; kind `TimedOut` if it gives up.
 ///
 /// # Cancel safety
-/// As [`copy_bidirectional`].
+/// Same as [`copy_bidirectional`].
 ///
 /// # Examples
 /// ```
@@ -112,7 +118,7 @@ where
         } else if back.poll(cx, b, a, &mut failure) {
             there.give_up(cx, a);
         }
-        // The first poll may have waited for what the second has brought about.
+        // The first poll may have waited for something that the second one has caused.
         there.discard(cx, a);
         back.discard(cx, b);
         if there.is_over() && back.is_over() {
@@ -128,9 +134,9 @@ where
 #[derive(Debug)]
 enum State {
     Copying,
-    /// The reader is at its end, or has failed.
+    /// The reader is at end of stream, or has failed.
     Closing,
-    /// The writer takes nothing more. What is read has nowhere to go.
+    /// The writer accepts no more bytes. Bytes that are read are dropped.
     Discarding(Box<Buffer>),
     Done,
 }
@@ -150,8 +156,8 @@ impl Half {
         matches!(self.state, State::Discarding(_) | State::Done)
     }
 
-    /// Copies, then closes. The first error of both halves goes into `failure`. True says that the reader has failed: the other half, which
-    /// writes to it, must end as well.
+    /// Copies, then closes. Stores the first error of both halves in `failure`. Returns true if the
+    /// reader has failed: the other half, which writes to it, must then end as well.
     fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -188,7 +194,7 @@ impl Half {
                     failure.get_or_insert(error);
                     self.state = State::Done;
                 }
-                // After a failure nothing is waited for.
+                // After a failure it does not wait.
                 Poll::Pending if reader_failed => self.state = State::Done,
                 Poll::Pending => {}
             }
@@ -207,8 +213,9 @@ impl Half {
         self.discard(cx, reader);
     }
 
-    /// Reads on where there is nobody to write to: a peer that is still sending can come to its end and read the answer, and a close with
-    /// bytes unread would be a reset, which overtakes the answer.
+    /// Reads and drops bytes when there is no writer. A peer that is still sending can then finish
+    /// and read the answer. Closing with unread data would cause a reset, which may overtake the
+    /// answer.
     fn discard<R: Read + Unpin + ?Sized>(&mut self, cx: &mut Context<'_>, reader: &mut R) {
         if let State::Discarding(buffer) = &mut self.state
             && buffer.poll_discard(cx, reader).is_ready()
@@ -218,13 +225,13 @@ impl Half {
     }
 }
 
-/// The limit on silence: one timer, moved when it fires.
+/// The idle limit: one timer, moved when it fires.
 #[derive(Debug)]
 struct Idle {
     limit: Duration,
     sleep: Sleep,
     progress: u64,
-    /// When the progress was last seen to change.
+    /// The time at which progress was last seen.
     since: Instant,
 }
 
@@ -233,7 +240,7 @@ impl Idle {
         Idle { limit, sleep: Sleep::new(limit), progress: 0, since: Instant::now() }
     }
 
-    /// Ready: nothing has moved for too long.
+    /// Ready when nothing was copied for too long.
     fn poll(&mut self, cx: &mut Context<'_>, progress: u64) -> Poll<io::Error> {
         if progress != self.progress {
             (self.progress, self.since) = (progress, Instant::now());
@@ -242,7 +249,12 @@ impl Idle {
             ready!(Pin::new(&mut self.sleep).poll(cx));
             match self.since.checked_add(self.limit) {
                 Some(until) if until > Instant::now() => self.sleep.reset(until),
-                Some(_) => return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "nothing moved: idle timeout")),
+                Some(_) => {
+                    return Poll::Ready(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "no bytes copied within the idle timeout",
+                    ));
+                }
                 None => return Poll::Pending,
             }
         }

@@ -1,4 +1,4 @@
-//! [`Buffer`]: a copy through memory.
+//! [`Buffer`]: copying through memory.
 
 use std::io;
 use std::pin::Pin;
@@ -8,44 +8,44 @@ use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 
 use super::transfer::{BYTES_PER_POLL, BYTES_PER_STEP, Fault};
 
-/// Go's size: a quarter of loopback's usual window, and few enough bytes to stay in a first-level cache.
+/// Go's size: a quarter of the usual loopback window, and small enough for a first-level cache.
 const BUFFER_BYTES: usize = 32 << 10;
 
-/// What has been read and not written.
+/// Bytes that were read and not written yet.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
-    /// Empty until it is needed.
+    /// Allocated on first use.
     bytes: Vec<u8>,
-    /// `bytes[start..end]` is read and not yet written.
+    /// `bytes[start..end]` was read and is not written yet.
     start: usize,
     end: usize,
-    /// The reader is at its end.
+    /// Whether the reader is at end of stream.
     finished: bool,
-    /// Something was written since the last flush.
+    /// Whether bytes were written since the last flush.
     unflushed: bool,
 }
 
-/// What one step did.
+/// The result of one step.
 #[derive(Debug)]
 pub(super) enum Step {
     Read(usize),
     Wrote(usize),
-    /// The reader is at its end, and all is written and flushed.
+    /// The reader is at end of stream, and everything is written and flushed.
     End,
 }
 
 impl Buffer {
-    /// With bytes that were read already.
+    /// Creates a buffer with bytes that were read already.
     pub(super) fn holding(bytes: Vec<u8>) -> Buffer {
         Buffer { end: bytes.len(), bytes, ..Buffer::default() }
     }
 
-    /// Whether it waits for the reader, if for anything.
+    /// Returns whether the buffer is empty; if so, a wait is for the reader.
     pub(super) fn is_empty(&self) -> bool {
         self.start == self.end && !self.finished
     }
 
-    /// Whether the reader was at its end.
+    /// Returns whether the reader reported end of stream.
     pub(super) fn is_finished(&self) -> bool {
         self.finished
     }
@@ -83,7 +83,8 @@ impl Buffer {
         }
     }
 
-    /// Reads and discards, one turn's worth at most. Ready when the reader ends or fails. The buffer is used for nothing else.
+    /// Reads and drops bytes, at most as many as one turn allows. Ready when the reader ends or
+    /// fails. The buffer is then used for nothing else.
     pub(super) fn poll_discard<R>(&mut self, cx: &mut Context<'_>, reader: &mut R) -> Poll<()>
     where
         R: Read + Unpin + ?Sized,

@@ -1,4 +1,5 @@
-//! A kernel, a sandbox or a kind of file that refuses at any moment: the buffer takes over, and no byte is lost.
+//! Kernel, sandbox or file type refuse a transfer at any moment: the buffer takes over, and no byte
+//! is lost.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -42,7 +43,7 @@ async fn source() -> (TcpStream, thread::JoinHandle<Vec<u8>>) {
     .await
 }
 
-/// A stream whose peer collects what comes.
+/// A stream whose peer collects the bytes that it receives.
 async fn target() -> (TcpStream, thread::JoinHandle<Vec<u8>>) {
     accept(|addr| {
         thread::spawn(move || {
@@ -68,7 +69,7 @@ fn splices(call: Call, before: usize, errno: i32) {
         let ((mut source, sender), (mut target, receiver)) = (source().await, target().await);
         let script = scripts(call, before, errno, if call == Call::SpliceFrom { &source } else { &target });
         assert_eq!(copy(&mut source, &mut target).await.unwrap(), BYTES as u64, "{call:?} {before} {errno}");
-        assert_eq!(script.calls(call), before + 2, "no further try");
+        assert_eq!(script.calls(call), before + 2, "no further attempt");
         drop((source, target));
         assert!(receiver.join().unwrap() == bytes(), "{call:?} {before} {errno}");
         sender.join().unwrap();
@@ -76,16 +77,16 @@ fn splices(call: Call, before: usize, errno: i32) {
 }
 
 #[test]
-fn a_splice_that_is_refused_at_the_start_goes_through_the_buffer() {
+fn splice_refused_at_the_start_falls_back_to_the_buffer() {
     REFUSALS.iter().for_each(|&errno| splices(Call::SpliceFrom, 0, errno));
 }
 
 #[test]
-fn a_splice_that_is_refused_later_loses_nothing() {
+fn splice_refused_later_loses_nothing() {
     splices(Call::SpliceFrom, 2, libc::EINVAL);
 }
 
-/// What the pipe holds has been taken from the source.
+/// The bytes in the pipe were already taken from the source.
 #[test]
 fn bytes_in_the_pipe_are_written_out_when_the_target_refuses() {
     for (before, errno) in [0, 1, 2].into_iter().zip(REFUSALS) {
@@ -93,7 +94,7 @@ fn bytes_in_the_pipe_are_written_out_when_the_target_refuses() {
     }
 }
 
-/// The limit has counted what the pipe held.
+/// The limit has already counted the bytes in the pipe.
 #[test]
 fn a_limit_holds_across_a_refusal() {
     block_on(async {
@@ -114,12 +115,12 @@ fn a_limit_holds_across_a_refusal() {
 }
 
 #[test]
-fn an_error_that_is_no_refusal_is_the_copy_s() {
+fn other_errors_are_returned_by_the_copy() {
     block_on(async {
         let ((mut source, sender), (mut target, _receiver)) = (source().await, target().await);
         let _script = scripts(Call::SpliceFrom, 0, libc::EIO, &source);
         assert_eq!(copy(&mut source, &mut target).await.unwrap_err().raw_os_error(), Some(libc::EIO));
-        // Nothing was taken: the sender ends only when all is read.
+        // Nothing was taken: the sender ends only when everything is read.
         let mut all = Vec::new();
         source.read_to_end(&mut all).await.unwrap();
         assert!(all == bytes());
@@ -138,7 +139,7 @@ fn file() -> File {
 }
 
 #[test]
-fn a_file_that_is_refused_goes_through_the_buffer_from_where_it_is() {
+fn refused_file_continues_through_the_buffer_at_its_position() {
     for (before, errno) in [0, 2, 0, 1, 0].into_iter().zip(REFUSALS) {
         block_on(async {
             let (mut target, receiver) = target().await;

@@ -1,16 +1,17 @@
 //! [`Transfer`]: one direction of a copy, by splice, by sendfile, or through a buffer.
 //!
 //! # States
-//! The path is chosen from the types at the start. When the kernel refuses, once and for all the buffer takes over, with what
-//! the pipe held.
+//! The path is chosen from the types at the start. If the kernel refuses, the buffer takes over for
+//! good, with the bytes that were in the pipe.
 //!
 //! # Faults
-//! A failure is the reader's or the writer's: a copy in both directions goes on after the latter.
+//! A failure belongs to the reader or to the writer: a bidirectional copy goes on after the latter.
 //!
 //! # A writer that dies
-//! While the reader has nothing, a writer that is a socket is watched for a hang-up of both its sides: nothing will be written that
-//! would tell. (Go waits for the reader, golang/go issue 58628.) A peer that closed without reading is heard of when the kernel hears
-//! of it: at a reset, so with the next bytes or the next keep-alive probe.
+//! While the reader has no data, a writer that is a socket is watched for a hang-up of both
+//! directions, because no write would report it. (Go waits for the reader, golang/go issue 58628.)
+//! A peer that closed without reading is detected when the kernel receives a reset, that is, with
+//! the next bytes or the next keep-alive probe.
 
 use std::io;
 use std::sync::Arc;
@@ -25,16 +26,16 @@ use crate::net::zero_copy::endpoint;
 use crate::net::zero_copy::splice::{self, Splice};
 use crate::rt::poll::poller::Direction;
 
-/// One poll moves little more than 4 MiB: about a millisecond.
+/// One poll moves little more than 4 MiB, which takes about a millisecond.
 pub(super) const BYTES_PER_POLL: u64 = 4 << 20;
 
-/// Small pieces count as this much.
+/// Small steps count as this many bytes.
 pub(super) const BYTES_PER_STEP: u64 = 16 << 10;
 
 #[derive(Debug)]
 enum Path {
     Splice(Splice),
-    /// To the target that is watched.
+    /// Sends a file to the target, which is watched.
     SendFile(Arc<NetFd>, Operation),
     Buffer(Buffer),
 }
@@ -42,16 +43,16 @@ enum Path {
 /// How a transfer ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// The reader was at its end.
+    /// The reader is at end of stream.
     Source,
-    /// The writer's peer has closed both sides.
+    /// The writer's peer has closed both directions.
     Gone,
 }
 
 /// Why a transfer failed.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// Reading failed. All that was read before was written.
+    /// Reading failed. Everything read before was written.
     Reader(io::Error),
     /// Writing failed, or the writer's peer is gone.
     Writer(io::Error),
@@ -71,11 +72,11 @@ impl From<Fault> for io::Error {
     }
 }
 
-/// See the module's header.
+/// One direction of a copy; see the [module documentation](self).
 #[derive(Debug)]
 pub(super) struct Transfer {
     path: Path,
-    /// The writer's socket, and the wait for its end.
+    /// The writer's socket, and the wait for its hang-up.
     target: Option<Arc<NetFd>>,
     gone: Operation,
     read: u64,
@@ -95,17 +96,17 @@ impl Transfer {
         Transfer { path, target, gone: Operation::new(), read: 0, written: 0 }
     }
 
-    /// Bytes that have reached the writer.
+    /// Returns the number of bytes that reached the writer.
     pub(super) fn written(&self) -> u64 {
         self.written
     }
 
-    /// Changes whenever something has moved.
+    /// Returns a number that changes whenever bytes have moved.
     pub(super) fn progress(&self) -> u64 {
         self.read.wrapping_add(self.written)
     }
 
-    /// Whether it waits for the reader, if for anything.
+    /// Returns whether no bytes are held; if so, a wait is for the reader.
     fn is_empty(&self) -> bool {
         match &self.path {
             Path::Splice(splice) => splice.is_empty(),
@@ -114,12 +115,12 @@ impl Transfer {
         }
     }
 
-    /// Whether the reader was at its end, and must not be polled again.
+    /// Returns whether the reader reported end of stream, and must not be polled again.
     pub(super) fn is_at_end(&self) -> bool {
         matches!(&self.path, Path::Buffer(buffer) if buffer.is_finished())
     }
 
-    /// Ends its waits and drops the bytes that it holds. It is not polled again.
+    /// Ends its waits and drops the bytes that it holds. It must not be polled again.
     pub(super) fn stop(&mut self) {
         self.cancel();
         self.path = Path::Buffer(Buffer::default());
@@ -166,7 +167,7 @@ impl Transfer {
         Poll::Pending
     }
 
-    /// Moves something; true at the end.
+    /// Moves bytes once. Returns true at the end.
     fn poll_step<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<Result<bool, Fault>>
     where
         R: Read + Unpin + ?Sized,
@@ -220,7 +221,7 @@ impl Transfer {
 }
 
 impl Transfer {
-    /// Ends its waits, but for those of a splice.
+    /// Ends its waits, except those of a splice.
     fn cancel(&mut self) {
         if let Path::SendFile(target, operation) = &mut self.path {
             target.fd.cancel(Direction::Write, operation);

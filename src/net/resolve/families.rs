@@ -1,16 +1,18 @@
-//! The addresses of a host as they come in, for who need not wait for all of them.
+//! The addresses of a host as they arrive, for callers that need not wait for all of them.
 //!
 //! # Rules
-//! One query for both families comes first, because it alone has the host's order across families (RFC 6724, gai.conf),
-//! and as a rule it is the only one. If it has not answered within RFC 8305's *resolution delay* of 50 ms, each family
-//! is asked for as well: a server that answers one family and is silent, or slow, about the other (RFC 4074) then delays
-//! nobody beyond that, where the query for both would wait for its time-outs. What has been given is not given again.
+//! One query for both families comes first, because only it has the host's order across families
+//! (RFC 6724, gai.conf). Usually it is the only one. If it has not answered within the *resolution
+//! delay* of RFC 8305, 50 ms, each family is also queried separately. A server that answers one
+//! family and is silent or slow about the other (RFC 4074) then causes no further delay, whereas
+//! the query for both waits for its timeouts. Addresses that were returned are not returned again.
 //!
-//! RFC 8305 has the two families asked for at once and gives the second answer 50 ms beyond the first; connecting
-//! begins at the same time here, the delay being spent before instead of after the answer.
+//! RFC 8305 queries both families at once and waits 50 ms after the first answer for the second.
+//! Here connecting begins at the same time; the delay is spent before the answer instead of after
+//! it.
 //!
 //! # Compared with Go
-//! Go awaits both (issue 23841).
+//! Go waits for both families (issue 23841).
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -30,7 +32,8 @@ use crate::time::Sleep;
 /// RFC 8305, section 8.
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// See the module's header: a stream of addresses, best first; an error only where there are none.
+/// A stream of the addresses of a host, best first. It yields an error only if there is no address.
+/// See the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Families<A, L> {
     ask: A,
@@ -41,13 +44,13 @@ pub(crate) struct Families<A, L> {
     error: Option<LookupError>,
 }
 
-// Neither is pinned.
+// Neither field is pinned.
 impl<A, L> Unpin for Families<A, L> {}
 
-/// [`Families`] of a host.
+/// [`Families`] of one host.
 pub(crate) type HostAddrs = Families<Box<dyn FnMut(Family) -> Addrs + Send>, Addrs>;
 
-/// Who is asked for addresses.
+/// The source of addresses.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Oracle {
     #[default]
@@ -57,7 +60,8 @@ pub(crate) enum Oracle {
 }
 
 impl Oracle {
-    /// The addresses of `host` for `port`: as they come in, or all at once in the right order.
+    /// Returns the addresses of `host` with `port`: as they arrive, or all at once in the right
+    /// order.
     pub(crate) fn addrs(&self, host: &str, port: u16, as_they_come: bool) -> HostAddrs {
         let (oracle, host) = (self.clone(), host.to_owned());
         let ask = move |family| match &oracle {
@@ -73,7 +77,7 @@ impl Oracle {
     }
 }
 
-/// A look-up of addresses that gives them a port.
+/// A look-up of addresses that adds a port to them.
 pub(crate) struct Addrs {
     answer: Asked,
     port: u16,
@@ -84,7 +88,8 @@ type Boxed = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> +
 
 enum Asked {
     Host(Lookup),
-    /// hickory's look-up is not `Sync`, in a lock that nobody takes it is: the feature takes no trait from futures that are public.
+    /// hickory's look-up is not `Sync`; inside a lock that is never taken it is. Public futures
+    /// therefore have the same traits with the feature as without.
     #[cfg(feature = "hickory")]
     Native(Mutex<Boxed>),
 }
@@ -128,7 +133,7 @@ where
         Families { ask, both, single: [None, None], delay: delay.map(Sleep::new), given: Vec::new(), error: None }
     }
 
-    /// What of `addrs` is new.
+    /// Returns those of `addrs` that were not returned before.
     fn fresh(&mut self, addrs: Vec<SocketAddr>) -> Option<Vec<SocketAddr>> {
         let fresh: Vec<_> = addrs.into_iter().filter(|addr| !self.given.contains(addr)).collect();
         self.given.extend(&fresh);
@@ -144,7 +149,7 @@ where
     }
 }
 
-/// Polls what is there. Its answer takes it away.
+/// Polls the look-up if there is one, and clears it when it has answered.
 fn poll_some<L: Future + Unpin>(lookup: &mut Option<L>, cx: &mut Context<'_>) -> Poll<L::Output> {
     let Some(future) = lookup else { return Poll::Pending };
     let polled = Pin::new(future).poll(cx);
@@ -166,13 +171,13 @@ where
         if let Poll::Ready(answer) = poll_some(&mut this.both, cx) {
             match answer {
                 Ok(addrs) => {
-                    // That is all there is.
+                    // The query for both families has all addresses.
                     this.end();
                     if let Some(fresh) = this.fresh(addrs) {
                         return Poll::Ready(Some(Ok(fresh)));
                     }
                 }
-                // Those of single families may still come, if they were asked for.
+                // Queries for single families, if they were made, may still succeed.
                 Err(error) => (this.error, this.delay) = (Some(error), None),
             }
         }
@@ -191,7 +196,7 @@ where
             }
         }
         if this.delay.is_none() && !this.given.is_empty() && this.single.iter().all(Option::is_none) {
-            // Both families have been answered one by one: the query for both knows no more.
+            // Both single-family queries have answered: the query for both has nothing to add.
             this.end();
         }
         if !this.is_over() {
@@ -226,7 +231,8 @@ mod tests {
         Query::Addrs("x".to_owned(), Family::Any).shut_down()
     }
 
-    /// Answers by family after so many milliseconds; `None` never. What the stream gives, when, and what was asked for.
+    /// Runs a script of answers by family and milliseconds (`None` is never). Returns the items of
+    /// the stream with their times, and the families that were queried.
     fn given(
         script: impl Fn(Family) -> Option<(u64, Answered)> + Send + Sync + 'static,
     ) -> (Vec<(Answered, Duration)>, Vec<Family>) {
@@ -267,13 +273,13 @@ mod tests {
             Family::Any => Some((1500, Ok(vec![v4(1), v4(2)]))),
             Family::V6 => None,
         };
-        // A machine that stands still for so long has all answers at once.
+        // If the machine stalls for so long, all answers arrive at once.
         let in_time = |(given, _): &(Vec<(Answered, Duration)>, _)| given[0].1 < Duration::from_millis(1500);
         let (given, asked) = (0..10).map(|_| given(script)).find(in_time).expect("in time, once in ten times");
         assert_eq!(asked, [Family::Any, Family::V6, Family::V4]);
         assert_eq!(given[0].0, Ok(vec![v4(1)]));
         assert!(given[0].1 >= Duration::from_millis(60), "{given:?}");
-        // The query for both is not forgotten, nor anything given twice.
+        // The query for both is still awaited, and nothing is returned twice.
         assert_eq!(given[1].0, Ok(vec![v4(2)]));
         assert_eq!(given.len(), 2);
     }
@@ -290,11 +296,11 @@ mod tests {
     }
 
     #[test]
-    fn an_error_counts_only_where_nothing_else_came() {
+    fn an_error_is_returned_only_without_addresses() {
         let (none, asked) = given(|_| Some((0, Err(not_found()))));
         assert_eq!((none.len(), &none[0].0), (1, &Err(not_found())));
-        assert_eq!(asked, [Family::Any], "an answer that there is none is one");
-        // A family without addresses leaves the word to the others.
+        assert_eq!(asked, [Family::Any], "not-found is an answer");
+        // A family without addresses does not end the stream.
         let (some, _) = given(|family| match family {
             Family::V6 => Some((0, Err(not_found()))),
             Family::V4 => Some((20, Ok(vec![v4(1)]))),

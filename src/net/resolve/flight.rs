@@ -1,20 +1,24 @@
-//! Look-ups that are under way, and who waits for them: identical ones share one query.
+//! Look-ups in progress and their waiters. Identical look-ups share one query.
 //!
 //! # States
-//! A flight is *open* while it is in the table, where others join it. The thread that asks takes it out, as it answers
-//! or because nobody waits any more when its turn comes; who asks afterwards asks anew, so nothing is cached.
+//! A flight is *open* while it is in the table, where other look-ups can join it. The thread that
+//! runs the query removes it, when it has the answer or when its turn comes and no look-up waits
+//! any more. A later look-up starts a new query, so nothing is cached.
 //!
 //! # Invariants
-//! * Every flight gets its reply: the job that holds it gives one when it is dropped, also by a shutdown that empties the
-//!   pool's queue.
-//! * Joining and giving up unasked exclude each other by the table's lock, which is taken before a flight's.
-//! * Wakers are cloned, woken and dropped outside both.
+//! * Every flight gets a reply: the job that holds it replies when it is dropped, also if a
+//!   shutdown empties the pool's queue.
+//! * Joining a flight and giving it up before the query are mutually exclusive by the table's lock,
+//!   which is taken before a flight's lock.
+//! * Wakers are cloned, woken and dropped outside both locks.
 //!
 //! # Cancellation
-//! A dropped [`Lookup`] takes its waker out; the others go on. A query that has begun ends by itself on its thread.
+//! A dropped [`Lookup`] removes its waker; the others go on. A query that has begun runs to the end
+//! on its thread.
 //!
 //! # Compared with Go (internal/singleflight)
-//! Same rule. There the merged query runs on while its callers' contexts end; here one that has not begun is not begun.
+//! The rule is the same. In Go a merged query is run even if the contexts of all its callers have
+//! ended; here a query that has not begun is not run.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,7 +34,7 @@ use crate::task::spawn_lookup;
 
 type Reply = Result<Answer, LookupError>;
 
-/// The open flights.
+/// The flights that can be joined.
 #[derive(Debug, Default)]
 struct Table(Mutex<HashMap<Query, Arc<Flight>>>);
 
@@ -43,7 +47,7 @@ struct Flight {
 #[derive(Debug)]
 struct State {
     reply: Option<Reply>,
-    /// Lookups that wait for it, polled yet or not.
+    /// The number of look-ups that wait for it, polled yet or not.
     joined: usize,
     waiters: Waiters,
 }
@@ -55,7 +59,7 @@ pub(crate) struct Lookup {
 }
 
 impl Lookup {
-    /// Joins the query if it is under way, otherwise starts it on a thread for look-ups.
+    /// Joins the query if it is in progress; otherwise starts it on a thread for look-ups.
     pub(crate) fn new(query: Query) -> Lookup {
         static TABLE: LazyLock<Table> = LazyLock::new(Table::default);
         let (lookup, job) = TABLE.join(query);
@@ -117,7 +121,7 @@ impl fmt::Debug for Lookup {
 }
 
 impl Table {
-    /// A look-up, and the job that somebody has to run where it is the first.
+    /// Creates a look-up; also returns the job to run if it is the first.
     fn join(&'static self, query: Query) -> (Lookup, Option<Job>) {
         let mut open = self.0.lock();
         if let Some(flight) = open.get(&query) {
@@ -132,7 +136,7 @@ impl Table {
     }
 }
 
-/// The duty to answer a flight.
+/// The obligation to answer a flight.
 struct Job {
     table: &'static Table,
     flight: Arc<Flight>,
@@ -143,7 +147,7 @@ impl Job {
         let open = self.table.0.lock();
         let abandoned = self.flight.state.lock().joined == 0;
         if abandoned {
-            // Nobody can join between the look and the end.
+            // The lock is held, so no look-up can join between the check and the end.
             return self.end(open, None);
         }
         drop(open);
@@ -151,7 +155,7 @@ impl Job {
         self.end(self.table.0.lock(), Some(reply));
     }
 
-    /// Closes the flight, and answers it.
+    /// Removes the flight from the table and answers it.
     fn end(&self, mut open: crate::sync::MutexGuard<'_, HashMap<Query, Arc<Flight>>>, reply: Option<Reply>) {
         let ours = open.get(&self.flight.query).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight));
         let entry = if ours { open.remove_entry(&self.flight.query) } else { None };
@@ -171,7 +175,7 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        // After `run` this finds everything done.
+        // After `run` there is nothing left to do.
         self.end(self.table.0.lock(), None);
     }
 }
@@ -226,12 +230,12 @@ mod tests {
         job.unwrap().run(|_| answer());
         assert_eq!(counts.each_ref().map(|count| count.0.load(Ordering::SeqCst)), [1, 1]);
         assert!(is_answered(&mut first) && is_answered(&mut second));
-        // Nothing is kept: the next asks anew.
+        // Nothing is cached: the next look-up starts a query.
         assert!(table.join(query("a")).1.is_some());
     }
 
     #[test]
-    fn who_is_dropped_cancels_nobody_else() {
+    fn dropping_a_lookup_leaves_the_others() {
         let table = table();
         let (mut first, job) = table.join(query("a"));
         let (mut second, _) = table.join(query("a"));
@@ -247,13 +251,13 @@ mod tests {
     }
 
     #[test]
-    fn a_query_that_nobody_waits_for_does_not_begin() {
+    fn abandoned_query_is_not_run() {
         let table = table();
         let (first, job) = table.join(query("a"));
         drop(first);
-        job.unwrap().run(|_| panic!("asked for nobody"));
+        job.unwrap().run(|_| panic!("the query was run"));
         assert!(table.0.lock().is_empty());
-        // One that waits again before its turn has come keeps it.
+        // A look-up that joins before the job runs keeps it alive.
         let (first, job) = table.join(query("a"));
         drop(first);
         let (mut second, none) = table.join(query("a"));
@@ -263,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_is_dropped_or_panics_is_an_answer() {
+    fn dropped_or_panicked_job_still_answers() {
         let table = table();
         for panics in [false, true] {
             let (mut lookup, job) = table.join(query("a"));
@@ -283,7 +287,7 @@ mod tests {
         }
     }
 
-    /// Invariant 12: a waker that looks something up when it is woken or dropped finds no lock held.
+    /// Invariant 12: a waker that starts a look-up when it is woken or dropped finds no lock held.
     #[test]
     fn wakers_run_under_no_lock() {
         struct Nosy(&'static Table);
@@ -308,7 +312,7 @@ mod tests {
         let (mut first, job) = table.join(query("a"));
         let (mut second, _) = table.join(query("a"));
         for _ in 0..2 {
-            // The second time the waker is another, and replaces the first.
+            // The second waker is a different one and replaces the first.
             assert!(Pin::new(&mut first).poll(&mut Context::from_waker(&nosy())).is_pending());
         }
         assert!(Pin::new(&mut second).poll(&mut Context::from_waker(&nosy())).is_pending());

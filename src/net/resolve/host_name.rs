@@ -1,13 +1,16 @@
-//! What a host name may look like.
+//! Validation of host names.
 //!
-//! Names in DNS replies are arbitrary bytes that anyone who owns a zone can choose. Programs put them into logs, shells, pages
-//! and further look-ups. So a name that comes from outside is returned only if it is a host name.
+//! Names in DNS replies are arbitrary bytes chosen by the owner of a zone. Programs put them into
+//! logs, shells, pages and further look-ups. A name from outside is therefore returned only if it
+//! is a host name.
 //!
 //! # Compared with Go (`isDomainName`, net/dnsclient.go)
-//! The same rule, without the root: letters, digits, hyphens and underscores in labels of 1 to 63 bytes, which neither begin nor
-//! end with a hyphen; 253 bytes without the final dot; not digits and dots alone, which would be taken for an address.
+//! The rule is the same, except that the root is excluded. A host name consists of letters, digits,
+//! hyphens and underscores, in labels of 1 to 63 bytes that neither begin nor end with a hyphen. It
+//! has at most 253 bytes without the final dot. It does not consist only of digits and dots, which
+//! would be taken for an address.
 
-/// Whether `name` is a host name, with or without a dot at its end.
+/// Returns whether `name` is a host name, with or without a final dot.
 pub(crate) fn is_host_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let is_label = |label: &str| {

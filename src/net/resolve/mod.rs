@@ -1,13 +1,16 @@
-//! Names: looking them up.
+//! Name resolution.
 //!
-//! [`query`] is what can be asked of the host's name service and how it fails, [`flight`] lets identical questions that
-//! are under way share one call, [`families`] asks for both address families apart when one of them is slow. The rest
-//! is what a program calls by itself; `ToSocketAddrs` and `Dialer` come by the same ways. `native` (feature `hickory`)
-//! asks DNS servers instead.
+//! * [`query`]: queries to the host's name service, and its errors.
+//! * [`flight`]: identical queries in progress share one call.
+//! * [`families`]: both address families separately, if one is slow.
+//! * `native` (feature `hickory`): queries to DNS servers instead.
+//!
+//! The functions here are for direct use; `ToSocketAddrs` and `Dialer` use the same modules.
 //!
 //! # Compared with Go (net/lookup.go, cgo_unix.go)
-//! As Go with its cgo resolver: getaddrinfo(3) on a bounded pool of threads, so that the hosts file, the search list,
-//! time-outs, nsswitch and the address order are the host's. Concurrent identical look-ups are merged there too.
+//! This works like Go's cgo resolver: getaddrinfo(3) on a bounded pool of threads, so that hosts
+//! file, search list, timeouts, nsswitch and address order are the host's. Go also merges
+//! concurrent identical look-ups.
 
 pub(crate) mod families;
 pub(crate) mod flight;
@@ -29,10 +32,10 @@ use super::{AddrError, ToSocketAddrs};
 use crate::rt::context;
 use crate::sys::names::Family;
 
-/// The socket addresses that `addrs` stands for, in the order in which they should be tried.
+/// Resolves `addrs` to socket addresses, in the order in which they should be tried.
 ///
 /// # Errors
-/// Those of [`ToSocketAddrs`].
+/// Same as [`ToSocketAddrs`].
 ///
 /// # Cancel safety
 /// Dropping the future abandons the look-up.
@@ -48,17 +51,19 @@ pub async fn resolve<A: ToSocketAddrs>(addrs: A) -> io::Result<Vec<SocketAddr>> 
     Ok(addrs.to_socket_addrs().await?.collect())
 }
 
-/// The addresses of `host`, in the order in which they should be tried (RFC 6724, gai.conf(5)). A literal is its own.
+/// Looks up the addresses of `host`, in the order in which they should be tried (RFC 6724,
+/// gai.conf(5)). A literal address is returned as it is.
 ///
-/// The answer is the host's: hosts(5), the search list and time-outs of resolv.conf(5), whatever nsswitch.conf(5) says.
-/// Look-ups of the same name that are under way at the same time share one query.
+/// The answer follows the host's configuration: hosts(5), search list and timeouts of
+/// resolv.conf(5), and nsswitch.conf(5). Concurrent look-ups of the same name share one query.
 ///
 /// # Errors
-/// A [`LookupError`]: `NotFound` where there is no such name, otherwise as the name service says.
+/// Returns a [`LookupError`]: `NotFound` if the name does not exist, otherwise the error of the
+/// name service.
 ///
 /// # Cancel safety
-/// Dropping the future abandons the look-up: a query that has begun ends by itself on its thread, one that nobody
-/// waits for any more does not begin.
+/// Dropping the future abandons the look-up. A query that has begun runs to the end on its thread;
+/// one that has not begun and is no longer needed is not run.
 ///
 /// Source: getaddrinfo(3); Go's `net.LookupIP`.
 ///
@@ -74,6 +79,8 @@ pub async fn resolve<A: ToSocketAddrs>(addrs: A) -> io::Result<Vec<SocketAddr>> 
 /// assert!(lookup.is_not_found());
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
+#[doc(alias = "net.LookupHost")]
+#[doc(alias = "getaddrinfo")]
 pub async fn lookup_host(host: &str) -> io::Result<Vec<IpAddr>> {
     if let Some(addr) = literal(host, 0) {
         context::take_turn().await;
@@ -83,13 +90,13 @@ pub async fn lookup_host(host: &str) -> io::Result<Vec<IpAddr>> {
     Ok(addrs.iter().map(SocketAddr::ip).collect())
 }
 
-/// The names of `ip`. The host's name service knows one at most.
+/// Looks up the names of `ip`. The host's name service returns at most one.
 ///
 /// # Errors
-/// A [`LookupError`]: `NotFound` where the address has no name.
+/// Returns a [`LookupError`]: `NotFound` if the address has no name.
 ///
 /// # Cancel safety
-/// As [`lookup_host`].
+/// Same as [`lookup_host`].
 ///
 /// Source: getnameinfo(3); Go's `net.LookupAddr`.
 ///
@@ -104,13 +111,13 @@ pub async fn lookup_addr(ip: IpAddr) -> io::Result<Vec<String>> {
     Ok(vec![Lookup::new(Query::Name(ip)).await?.into_name()])
 }
 
-/// The canonical name of `host`: where its aliases end.
+/// Looks up the canonical name of `host`: the name at the end of its aliases.
 ///
 /// # Errors
-/// As [`lookup_host`].
+/// Same as [`lookup_host`].
 ///
 /// # Cancel safety
-/// As [`lookup_host`].
+/// Same as [`lookup_host`].
 ///
 /// Source: getaddrinfo(3) with AI_CANONNAME; Go's `net.LookupCNAME`.
 ///
@@ -124,16 +131,17 @@ pub async fn lookup_cname(host: &str) -> io::Result<String> {
     Ok(Lookup::new(Query::CanonicalName(host.to_owned())).await?.into_name())
 }
 
-/// The port of `service` in `network`: `tcp`, `udp` (also with 4 or 6 behind), or `ip` or nothing for either. A number is
-/// its own, the empty text is 0.
+/// Looks up the port of `service` in `network`, which is `tcp` or `udp` (optionally followed by 4
+/// or 6), or `ip` or empty for either. A number is returned as it is; an empty `service` is 0.
 ///
 /// # Errors
-/// * a [`LookupError`]: `NotFound` for a service that services(5) does not have (`lookup tcp/x: unknown port`),
-///   `InvalidInput` for another network;
-/// * an [`AddrError`] (`InvalidInput`) for a number that is no port: `address 65536: invalid port`.
+/// * Returns a [`LookupError`]: `NotFound` for a service that is not in services(5) (`lookup tcp/x:
+///   unknown port`), `InvalidInput` for another network.
+/// * Returns an [`AddrError`] (`InvalidInput`) for a number that is not a port: `address 65536:
+///   invalid port`.
 ///
 /// # Cancel safety
-/// As [`lookup_host`].
+/// Same as [`lookup_host`].
 ///
 /// Source: services(5), getaddrinfo(3); Go's `net.LookupPort`.
 ///
@@ -157,7 +165,7 @@ pub async fn lookup_port(network: &str, service: &str) -> io::Result<u16> {
     if service.is_empty() {
         return Ok(0);
     }
-    // A sign is a number's, in Go too.
+    // As in Go, a sign makes it a number.
     let digits = service.strip_prefix(['+', '-']).unwrap_or(service);
     if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
         let port = service.parse::<i64>().ok().and_then(|port| u16::try_from(port).ok());

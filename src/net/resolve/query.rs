@@ -1,4 +1,4 @@
-//! What can be asked of the host's name service, what it answers, and how it fails.
+//! Queries to the host's name service, their answers and errors.
 
 use std::error::Error;
 use std::fmt;
@@ -11,20 +11,20 @@ use crate::net::addr::literal;
 use crate::net::error::ErrnoText;
 use crate::sys::names::{self, Family, NameFailure};
 
-/// A question. Equal ones that are under way share one answer.
+/// A query. Identical concurrent queries share one answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Query {
-    /// A host's addresses.
+    /// The addresses of a host.
     Addrs(String, Family),
-    /// Where a host's aliases end.
+    /// The name at the end of a host's aliases.
     CanonicalName(String),
     /// The name of an address.
     Name(IpAddr),
-    /// A service's port.
+    /// The port of a service.
     Port(String, Transport),
 }
 
-/// Whose port is asked for.
+/// The transport of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Transport {
     Any,
@@ -32,7 +32,7 @@ pub(crate) enum Transport {
     Udp,
 }
 
-/// What came of a [`Query`], of the kind that was asked for.
+/// The answer to a [`Query`] of the same kind.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
     /// Best first, with port 0.
@@ -55,17 +55,18 @@ impl Answer {
     }
 }
 
-/// A name that a name service has, if it is a host name: most of them let anyone choose.
+/// Accepts a name from a name service only if it is a host name, because zone owners can choose
+/// arbitrary bytes.
 fn host_name(name: String) -> Result<Answer, NameFailure> {
     if is_host_name(&name) { Ok(Answer::Name(name)) } else { Err(NameFailure::NotFound) }
 }
 
 impl Query {
-    /// Asks the host; blocks.
+    /// Queries the host's name service. Blocks.
     pub(crate) fn ask(&self) -> Result<Answer, LookupError> {
         let answer = match self {
             Query::Addrs(host, family) => names::addrs(host, *family).map(|addrs| Answer::Addrs(addrs.into())),
-            // The name of a literal is itself.
+            // The canonical name of a literal is the literal itself.
             Query::CanonicalName(host) if literal(host, 0).is_some() => names::canonical_name(host).map(Answer::Name),
             Query::CanonicalName(host) => names::canonical_name(host).and_then(host_name),
             Query::Name(ip) => names::name(*ip).and_then(host_name),
@@ -102,21 +103,22 @@ impl Query {
         }
     }
 
-    /// Somebody else was asked, and failed.
+    /// Returns the error of a query that another resolver failed to answer.
     #[cfg(feature = "hickory")]
     pub(crate) fn failed(&self, failure: NameFailure) -> LookupError {
         self.error(Reason::Failure(failure))
     }
 
-    /// It was dropped unasked.
+    /// Returns the error of a query that was dropped before it ran.
     pub(crate) fn shut_down(&self) -> LookupError {
         self.error(Reason::ShutDown)
     }
 }
 
-/// A name that could not be looked up, and why. Prints as Go's `net.DNSError` does: `lookup example.invalid: no such host`.
+/// A failed name look-up, with the reason. It prints like Go's `net.DNSError`: `lookup
+/// example.invalid: no such host`.
 ///
-/// It travels inside an [`io::Error`] and is found again by `downcast_ref`.
+/// It is contained in an [`io::Error`]; `downcast_ref` extracts it.
 ///
 /// | situation | reason in the text | kind |
 /// |---|---|---|
@@ -136,6 +138,7 @@ impl Query {
 /// # });
 /// ```
 #[derive(Clone, PartialEq, Eq)]
+#[doc(alias = "net.DNSError")]
 pub struct LookupError {
     name: String,
     reason: Reason,
@@ -151,7 +154,7 @@ enum Reason {
 }
 
 impl LookupError {
-    /// The time for `host` is over.
+    /// Returns the error that the time for `host` is over.
     pub(crate) fn timed_out(host: String) -> LookupError {
         LookupError { name: host, reason: Reason::TimedOut }
     }
@@ -160,17 +163,18 @@ impl LookupError {
         LookupError { name: format!("{network}/{service}"), reason: Reason::UnknownNetwork }
     }
 
-    /// What was looked up: a host, an address, or network/service.
+    /// Returns the name that was looked up: a host, an address, or network/service.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether the answer was that there is no such thing.
+    /// Returns whether the name does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self.reason, Reason::Failure(NameFailure::NotFound) | Reason::UnknownPort)
     }
 
-    /// Whether asking again later may help: no server answered, one has a problem now, or there was no descriptor left to ask with.
+    /// Returns whether a later look-up may succeed: no server answered, a server has a temporary
+    /// failure, or no descriptor was available for the query.
     pub fn is_temporary(&self) -> bool {
         matches!(
             self.reason,
@@ -179,12 +183,13 @@ impl LookupError {
         )
     }
 
-    /// Whether the time that the caller gave it was over.
+    /// Returns whether the caller's time limit was reached.
     pub fn is_timeout(&self) -> bool {
         matches!(self.reason, Reason::TimedOut)
     }
 
-    /// The errno of the system call that failed, if one did: EMFILE where the process had no descriptor left to ask with.
+    /// Returns the errno of a failed system call, if there is one: EMFILE if no descriptor was
+    /// available for the query.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self.reason {
             Reason::Failure(NameFailure::Errno(errno)) => Some(errno),
@@ -218,7 +223,7 @@ impl fmt::Display for LookupError {
     }
 }
 
-/// The text of the error: `main` prints the error that it returns by `Debug`.
+/// Prints the text of the error, because `main` prints a returned error with `Debug`.
 impl fmt::Debug for LookupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -1,8 +1,8 @@
-//! resolv.conf(5): which servers are asked, how, and in which domains.
+//! resolv.conf(5): which servers are queried, how, and in which domains.
 //!
-//! The file, `LOCALDOMAIN`, `RES_OPTIONS` and the host's name are read as glibc reads them. What cannot be understood is skipped,
-//! line by line, domain by domain and option by option: a mistake in one of them takes nothing else away. No file, or a file
-//! without a server, means the server on this host.
+//! The file, `LOCALDOMAIN`, `RES_OPTIONS` and the host name are read as glibc reads them. Invalid
+//! lines, domains and options are skipped one by one, so a mistake in one does not affect the
+//! others. Without a file, or without a server in it, the server on this host is used.
 //!
 //! | keyword, option | meaning here |
 //! |---|---|
@@ -31,7 +31,7 @@ use crate::net::resolve::host_name::is_host_name;
 
 const PATH: &str = "/etc/resolv.conf";
 
-/// The port of a server where none is named.
+/// The default port of a server.
 const PORT: u16 = 53;
 
 /// Limits of resolv.h: MAXNS, RES_MAXNDOTS, RES_MAXRETRANS, RES_MAXRETRY.
@@ -40,16 +40,16 @@ const NDOTS_MAX: u32 = 15;
 const TIMEOUT_MAX: u32 = 30;
 const ATTEMPTS_MAX: u32 = 5;
 
-/// How names are looked up.
+/// The configuration of name look-ups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Config {
     pub(super) servers: Vec<SocketAddr>,
     /// Absolute names.
     pub(super) search: Vec<Name>,
     pub(super) ndots: usize,
-    /// For a server to answer.
+    /// The time for a server to answer.
     pub(super) timeout: Duration,
-    /// How often all servers are asked.
+    /// The number of times that all servers are queried.
     pub(super) rounds: usize,
     pub(super) rotate: bool,
     pub(super) tcp_only: bool,
@@ -60,7 +60,7 @@ pub(super) struct Config {
 }
 
 impl Config {
-    /// resolv.conf's defaults, with these servers.
+    /// Creates a configuration with these servers and resolv.conf's defaults.
     pub(super) fn new(servers: Vec<SocketAddr>) -> Config {
         Config {
             servers,
@@ -80,7 +80,7 @@ impl Config {
     /// Reads this host's configuration.
     ///
     /// # Errors
-    /// Of reading the file, except those that glibc takes for an empty file.
+    /// Returns the error of reading the file, except errors that glibc treats like an empty file.
     pub(super) fn system() -> io::Result<Config> {
         Config::read(PATH)
     }
@@ -101,14 +101,16 @@ impl Config {
         ))
     }
 
-    /// `local_domain` and `options` are the values of `LOCALDOMAIN` and `RES_OPTIONS`.
+    /// Parses a file. `local_domain` and `options` are the values of `LOCALDOMAIN` and
+    /// `RES_OPTIONS`.
     pub(super) fn parse(file: &[u8], host_name: &str, local_domain: Option<&str>, options: Option<&str>) -> Config {
         let mut config = Config::new(Vec::new());
         let mut search: Option<Vec<Name>> = None;
         for line in String::from_utf8_lossy(file).lines() {
             let mut words = line.split_ascii_whitespace();
             let keyword = words.next().unwrap_or_default();
-            // A comment begins in the first column; after values, nothing that is valid begins with these characters.
+            // A comment begins in the first column. After the values, no valid text begins with
+            // these characters.
             let mut values = words.take_while(|word| !word.starts_with(['#', ';'])).peekable();
             match keyword {
                 "nameserver" if config.servers.len() < SERVERS_MAX => {
@@ -126,7 +128,7 @@ impl Config {
         if let Some(domains) = local_domain {
             search = Some(domains.split_ascii_whitespace().filter_map(domain).collect());
         }
-        // By default the host's own domain.
+        // The default is the host's own domain.
         config.search = search.unwrap_or_else(|| {
             let own = host_name.split_once('.').map(|(_, own)| own);
             own.and_then(domain).into_iter().collect()
@@ -152,20 +154,21 @@ impl Config {
     }
 }
 
-/// The errors of fopen(3) that glibc's `__resolv_conf_load` ignores: they last.
+/// Returns whether glibc's `__resolv_conf_load` ignores this error of fopen(3), because it is
+/// permanent.
 fn means_empty(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
         || matches!(error.raw_os_error(), Some(libc::EISDIR | libc::ELOOP | libc::ENOTDIR))
 }
 
-/// A number without a sign; one that is too large is the largest.
+/// Parses a number without a sign; one that is too large becomes the maximum.
 fn number(text: &str) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u32::MAX))
 }
 
-/// Parses a domain of the search list and makes it absolute. Returns none for text that is not a domain, and for the root, where names
-/// are looked up anyway.
+/// Parses a domain of the search list and makes it absolute. Returns `None` if it is not a domain,
+/// and for the root, where names are looked up anyway.
 pub(super) fn domain(text: &str) -> Option<Name> {
     let mut name = if is_host_name(text) { Name::from_ascii(text).ok()? } else { Name::from_utf8(text).ok()? };
     name.set_fqdn(true);
@@ -211,7 +214,7 @@ mod tests {
 
     #[test]
     fn missing_file_means_the_local_server() {
-        // Not there, no folder, a folder.
+        // A missing file, a missing directory, a directory.
         for path in ["/nonexistent/resolv.conf", "/etc/passwd/resolv.conf", "/etc"] {
             assert_eq!(Config::read(path).unwrap().servers, parse("").servers, "{path}");
         }
@@ -242,7 +245,7 @@ mod tests {
     fn the_last_of_search_and_domain_counts() {
         assert_eq!(search(&parse("domain a.example\nsearch b.example c.example")), ["b.example.", "c.example."]);
         assert_eq!(search(&parse("search b.example c.example\ndomain a.example d.example")), ["a.example."]);
-        assert_eq!(search(&parse("search a.example\nsearch")), ["a.example."], "without a value it says nothing");
+        assert_eq!(search(&parse("search a.example\nsearch")), ["a.example."], "a line without a value is ignored");
         assert_eq!(search(&parse("domain --\n")), [""; 0]);
     }
 

@@ -1,8 +1,8 @@
 //! hosts(5): names and addresses that need no server.
 //!
-//! A name that the file has is answered from it, whatever families its addresses are of. So an override is the whole answer, and no
-//! server learns of the name. Names are compared without regard to case or to a final dot, and without the search list, as glibc
-//! does.
+//! A name in the file is answered from the file, whatever the families of its addresses are. An
+//! override is therefore the whole answer, and no server learns of the name. As in glibc, names are
+//! compared without regard to case or a final dot, and without the search list.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -38,12 +38,13 @@ fn absolute(name: &str) -> String {
 }
 
 impl Hosts {
-    /// Reads the host's file. One that cannot be read has no entries.
+    /// Reads the host's file. If it cannot be read, there are no entries.
     pub(super) fn read() -> Hosts {
         Hosts::parse(&std::fs::read(PATH).unwrap_or_default())
     }
 
-    /// Lines without a valid address, and names that are not host names, are skipped.
+    /// Parses a file. Lines without a valid address, and names that are not host names, are
+    /// skipped.
     pub(super) fn parse(file: &[u8]) -> Hosts {
         let mut hosts = Hosts::default();
         for line in String::from_utf8_lossy(file).trim_start_matches('\u{feff}').lines() {
@@ -70,7 +71,7 @@ impl Hosts {
         self.by_name.get(&key(name))
     }
 
-    /// The names of `ip` with a final dot, canonical names first within each line.
+    /// Returns the names of `ip` with a final dot; the canonical name is first within each line.
     pub(super) fn by_addr(&self, ip: IpAddr) -> Option<&[String]> {
         self.by_addr.get(&ip.to_canonical()).map(Vec::as_slice)
     }

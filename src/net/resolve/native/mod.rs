@@ -1,25 +1,26 @@
-//! A resolver that asks DNS servers itself, over this crate's sockets. No thread is parked, and a look-up that is dropped ends.
-//! Feature `hickory`.
+//! A resolver that queries DNS servers over this crate's sockets. A look-up occupies no thread, and
+//! dropping it cancels it. Feature `hickory`.
 //!
 //! | step | where |
 //! |---|---|
 //! | literals and hosts(5) need no server | [`hosts`] |
 //! | which names are looked up, and which never are | [`search`] |
 //! | resolv.conf(5) | [`config`] |
-//! | which server is asked when, and whose answer counts | [`servers`] |
+//! | when each server is queried, and which answer counts | [`servers`] |
 //! | the meaning of replies, aliases, the cache | [`reply`] |
 //! | the order of addresses | [`order`] |
 //! | messages and transports: hickory's, over our sockets, timers and tasks | [`provider`] |
 //!
 //! # When a look-up ends
-//! The names of the search list are looked up one after the other, until one has an answer. A name that does not exist leads to the
-//! next one; a failure ends the look-up. Otherwise an attacker who suppresses the replies for one name makes another
-//! name take its place.
+//! The names of the search list are looked up one after the other, until one has an answer. If a
+//! name does not exist, the next one is looked up; a failure ends the look-up. Otherwise an
+//! attacker could suppress the replies for one name to make another name take its place.
 //!
 //! # Compared with Go (net/dnsclient_unix.go, net/hosts.go, net/dnsconfig_unix.go)
-//! The place of Go's own resolver: A and AAAA are asked for at the same time, forged replies are ignored, truncated ones are asked
-//! for again over TCP, names in answers are checked. nsswitch.conf and gai.conf are not read. The files are read when the resolver
-//! is made and not again; Go reads them again when they change.
+//! This corresponds to Go's own resolver: A and AAAA are queried at the same time, forged replies
+//! are ignored, truncated replies are queried again over TCP, and names in answers are checked.
+//! nsswitch.conf and gai.conf are not read. The files are read when the resolver is created and not
+//! again; Go reads them again when they change.
 
 mod config;
 mod hosts;
@@ -56,31 +57,36 @@ use crate::sys::names::{Family, NameFailure};
 const LOOPBACK: [SocketAddr; 2] =
     [SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0), SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)];
 
-/// A resolver that parks no thread: it asks DNS servers over sockets of this crate, and dropping a look-up cancels it.
+/// A DNS resolver that occupies no thread: it queries servers over sockets of this crate, and
+/// dropping a look-up cancels it.
 ///
-/// It is shared by cloning. Answers are kept as long as they say (their TTL), and identical questions that are under way are
-/// asked once. Needs the feature `hickory`.
+/// Clones share the resolver. Answers are cached for their TTL, and identical concurrent queries
+/// are merged. Requires the feature `hickory`.
 ///
-/// [`Dialer::resolver`](crate::net::Dialer::resolver) makes a dialer look names up with it.
+/// [`Dialer::resolver`](crate::net::Dialer::resolver) makes a dialer use it.
 ///
 /// # Names
-/// * A name in hosts(5) has the addresses that it has there, and no server is asked for it.
-/// * `localhost` and the names below it have the loopback addresses. `onion`, `invalid`, `alt` and the names below them do not
-///   exist. No server is asked for them (RFC 6761, RFC 7686, RFC 9476).
-/// * A name without a final dot is looked up in the search list too, except one below `local` (RFC 6762).
+/// * A name in hosts(5) has the addresses given there, and no server is queried for it.
+/// * `localhost` and the names below it have the loopback addresses. `onion`, `invalid`, `alt` and
+///   the names below them do not exist. No server is queried for them (RFC 6761, RFC 7686, RFC
+///   9476).
+/// * A name without a final dot is also looked up in the search list, except names below `local`
+///   (RFC 6762).
 ///
 /// # Servers
-/// They are asked in their order. The next one is asked when the one before fails, or is silent for a fifth of its time. What it says
-/// counts; but that there is no such name counts only when the earlier servers have failed. A malformed reply, an error code such as
-/// SERVFAIL and a referral are no answers. If all servers fail, the look-up fails with a temporary error, and the rest of the search
-/// list is not tried.
+/// Servers are queried in order. The next server is queried if the previous one fails or is silent
+/// for a fifth of its time. An answer with records counts at once. An answer that the name does not
+/// exist counts only if the earlier servers have failed. A malformed reply, an error code such as
+/// SERVFAIL and a referral are failures. If all servers fail, the look-up fails with a temporary
+/// error, and the rest of the search list is not tried.
 ///
 /// # Answers
-/// Only records at the end of a name's aliases count, and up to 16 aliases are followed. Names in answers are returned as the
-/// server wrote them, in ASCII and with a final dot; those that are not host names are left out.
+/// Only records at the end of a name's aliases count; up to 16 aliases are followed. Names in
+/// answers are returned as the server wrote them, in ASCII with a final dot. Names that are not
+/// host names are omitted.
 ///
 /// # Errors
-/// Its look-ups fail with a [`LookupError`], like [`lookup_host`](crate::net::lookup_host)'s.
+/// Look-ups fail with a [`LookupError`], like those of [`lookup_host`](crate::net::lookup_host).
 ///
 /// # Examples
 /// ```no_run
@@ -95,6 +101,7 @@ const LOOPBACK: [SocketAddr; 2] =
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 #[derive(Clone)]
+#[doc(alias = "net.Resolver")]
 pub struct Resolver {
     inner: Arc<Inner>,
 }
@@ -105,7 +112,7 @@ struct Inner {
     servers: Servers,
 }
 
-/// The settings of a [`Resolver`].
+/// Settings for a [`Resolver`]; created by [`Resolver::builder`].
 ///
 /// # Examples
 /// ```
@@ -127,94 +134,96 @@ pub struct ResolverBuilder {
     hosts_file: bool,
 }
 
-/// A mail server, an answer of [`Resolver::lookup_mx`].
+/// A mail server; returned by [`Resolver::lookup_mx`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mx {
-    /// The lower, the sooner it should be tried.
+    /// The preference; lower values should be tried first.
     pub preference: u16,
-    /// Its name, with a dot at its end.
+    /// The name, with a final dot.
     pub host: String,
 }
 
-/// A server of some service, an answer of [`Resolver::lookup_srv`].
+/// A server of a service; returned by [`Resolver::lookup_srv`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Srv {
-    /// The lower, the sooner it should be tried.
+    /// The priority; lower values should be tried first.
     pub priority: u16,
-    /// Its share among those of the same priority.
+    /// The share of requests among servers of the same priority.
     pub weight: u16,
-    /// Where it listens.
+    /// The port.
     pub port: u16,
-    /// Its name, with a dot at its end.
+    /// The name, with a final dot.
     pub target: String,
 }
 
 impl ResolverBuilder {
-    /// The domains in which names without a final dot are looked up. None if not said otherwise.
+    /// Sets the domains in which names without a final dot are looked up. The default is none.
     #[must_use]
     pub fn search<S: Into<String>>(mut self, domains: impl IntoIterator<Item = S>) -> ResolverBuilder {
         self.search = domains.into_iter().map(Into::into).collect();
         self
     }
 
-    /// How long to wait for a server's answer. 5 s if not said otherwise.
+    /// Sets how long to wait for a server's answer. The default is 5 s.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> ResolverBuilder {
         self.config.timeout = timeout;
         self
     }
 
-    /// How often to ask the servers again when all of them have failed. 2 if not said otherwise.
+    /// Sets how many times the servers are queried again after all of them have failed. The default is 2.
     #[must_use]
     pub fn attempts(mut self, attempts: usize) -> ResolverBuilder {
         self.config.rounds = attempts.saturating_add(1);
         self
     }
 
-    /// Whether hosts(5) comes before the servers, as it does if not said otherwise.
+    /// Sets whether hosts(5) is used before the servers. The default is true.
     #[must_use]
     pub fn hosts_file(mut self, hosts_file: bool) -> ResolverBuilder {
         self.hosts_file = hosts_file;
         self
     }
 
-    /// Makes the resolver. Reads hosts(5).
+    /// Creates the resolver and reads hosts(5).
     ///
     /// # Errors
-    /// `InvalidInput` for a search domain that is no domain.
+    /// Returns `InvalidInput` if a search domain is not a domain name.
     pub fn build(self) -> io::Result<Resolver> {
         let ResolverBuilder { mut config, search, hosts_file } = self;
         for domain in search.iter().filter(|domain| *domain != ".") {
-            let invalid =
-                || io::Error::new(io::ErrorKind::InvalidInput, format!("search domain {domain:?} is no domain"));
+            let invalid = || {
+                io::Error::new(io::ErrorKind::InvalidInput, format!("search domain {domain:?} is not a domain name"))
+            };
             config.search.push(config::domain(domain).ok_or_else(invalid)?);
         }
         Resolver::with(config, if hosts_file { Hosts::read() } else { Hosts::default() })
     }
 }
 
-/// What a look-up found: the name that has the records, and the records.
+/// The result of a look-up: the name that has the records, and the records.
 struct Found {
     owner: Name,
     data: Arc<[RData]>,
 }
 
 impl Resolver {
-    /// A resolver that is configured as this host is: by resolv.conf(5), `LOCALDOMAIN`, `RES_OPTIONS` and hosts(5), which are read
-    /// now.
+    /// Creates a resolver with this host's configuration: resolv.conf(5), `LOCALDOMAIN`,
+    /// `RES_OPTIONS` and hosts(5), which are read now.
     ///
-    /// Without resolv.conf(5), or without a server in it, the server at 127.0.0.1 is asked. Lines, options and domains that cannot be
-    /// understood are skipped.
+    /// Without resolv.conf(5), or without a server in it, the server at 127.0.0.1 is used. Invalid
+    /// lines, options and domains are skipped.
     ///
     /// # Errors
-    /// The OS error of reading resolv.conf(5), if it exists and may be read.
+    /// Returns the OS error of reading resolv.conf(5), if it exists and is readable.
     pub fn system() -> io::Result<Resolver> {
         Resolver::with(Config::system()?, Hosts::read())
     }
 
-    /// A resolver that asks these servers, over UDP, and over TCP if a reply is too long for UDP.
+    /// Returns settings for a resolver that queries these servers over UDP, and over TCP if a reply
+    /// is too long for UDP.
     pub fn builder(servers: impl IntoIterator<Item = SocketAddr>) -> ResolverBuilder {
         let config = Config { rounds: 3, edns: true, ..Config::new(servers.into_iter().collect()) };
         ResolverBuilder { config, search: Vec::new(), hosts_file: true }
@@ -225,25 +234,28 @@ impl Resolver {
         Ok(Resolver { inner: Arc::new(Inner { config, hosts, servers }) })
     }
 
-    /// The addresses of `host`, in the order of RFC 6724. A literal is its own address.
+    /// Looks up the addresses of `host`, in the order of RFC 6724. A literal address is returned as
+    /// it is.
     ///
     /// # Errors
-    /// A [`LookupError`]: `NotFound` if there is no such name, otherwise as the servers say.
+    /// Returns a [`LookupError`]: `NotFound` if the name does not exist, otherwise the servers'
+    /// failure.
     ///
     /// # Cancel safety
-    /// Dropping the future ends the look-up.
+    /// Dropping the future cancels the look-up.
     pub async fn lookup_host(&self, host: &str) -> io::Result<Vec<IpAddr>> {
         let addrs = self.addrs(host, Family::Any).await?;
         Ok(addrs.into_iter().map(|addr| addr.ip()).collect())
     }
 
-    /// The names of `ip`: those of hosts(5), or those of its PTR records that are host names.
+    /// Looks up the names of `ip`: those in hosts(5), or those of its PTR records that are host
+    /// names.
     ///
     /// # Errors
-    /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
+    /// Returns a [`LookupError`], as [`lookup_host`](Resolver::lookup_host) does.
     ///
     /// # Cancel safety
-    /// As [`lookup_host`](Resolver::lookup_host).
+    /// Same as [`lookup_host`](Resolver::lookup_host).
     pub async fn lookup_addr(&self, ip: IpAddr) -> io::Result<Vec<String>> {
         let ip = ip.to_canonical();
         let known = self.inner.hosts.by_addr(ip).map(<[String]>::to_vec);
@@ -259,26 +271,28 @@ impl Resolver {
         .await
     }
 
-    /// The canonical name of `host`: where its aliases end.
+    /// Looks up the canonical name of `host`: the name at the end of its aliases.
     ///
     /// # Errors
-    /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host). `NotFound` too for a canonical name that is no host name.
+    /// Returns a [`LookupError`], as [`lookup_host`](Resolver::lookup_host) does; also `NotFound`
+    /// if the canonical name is not a host name.
     ///
     /// # Cancel safety
-    /// As [`lookup_host`](Resolver::lookup_host).
+    /// Same as [`lookup_host`](Resolver::lookup_host).
     pub async fn lookup_cname(&self, host: &str) -> io::Result<String> {
         let (canonical, _) = self.host(host, Family::Any).await?;
         canonical.ok_or_else(|| not_found(host).into())
     }
 
-    /// The mail servers of `domain`, in the order in which they should be tried (RFC 5321). A server named `.` means that the domain
-    /// accepts no mail (RFC 7505). Those whose names are no host names are left out.
+    /// Looks up the mail servers of `domain`, in the order in which they should be tried (RFC
+    /// 5321). A server named `.` means that the domain accepts no mail (RFC 7505). Servers whose
+    /// names are not host names are omitted.
     ///
     /// # Errors
-    /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
+    /// Returns a [`LookupError`], as [`lookup_host`](Resolver::lookup_host) does.
     ///
     /// # Cancel safety
-    /// As [`lookup_host`](Resolver::lookup_host).
+    /// Same as [`lookup_host`](Resolver::lookup_host).
     pub async fn lookup_mx(&self, domain: &str) -> io::Result<Vec<Mx>> {
         let servers = self.records(domain, search::parse(domain), RecordType::MX, |data| match data {
             RData::MX(mx) => Some(Mx { preference: mx.preference, host: printed_or_root(&mx.exchange)? }),
@@ -289,13 +303,13 @@ impl Resolver {
         Ok(servers)
     }
 
-    /// The name servers of `domain`. Those whose names are no host names are left out.
+    /// Looks up the name servers of `domain`. Servers whose names are not host names are omitted.
     ///
     /// # Errors
-    /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
+    /// Returns a [`LookupError`], as [`lookup_host`](Resolver::lookup_host) does.
     ///
     /// # Cancel safety
-    /// As [`lookup_host`](Resolver::lookup_host).
+    /// Same as [`lookup_host`](Resolver::lookup_host).
     pub async fn lookup_ns(&self, domain: &str) -> io::Result<Vec<String>> {
         self.records(domain, search::parse(domain), RecordType::NS, |data| match data {
             RData::NS(name) => printed(&name.0),
@@ -304,13 +318,14 @@ impl Resolver {
         .await
     }
 
-    /// The texts of `name`, each in one piece. What is not UTF-8 in them is replaced. They may contain any character.
+    /// Looks up the TXT records of `name`, each as one string. Invalid UTF-8 is replaced. The
+    /// strings may contain any character.
     ///
     /// # Errors
-    /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
+    /// Returns a [`LookupError`], as [`lookup_host`](Resolver::lookup_host) does.
     ///
     /// # Cancel safety
-    /// As [`lookup_host`](Resolver::lookup_host).
+    /// Same as [`lookup_host`](Resolver::lookup_host).
     pub async fn lookup_txt(&self, name: &str) -> io::Result<Vec<String>> {
         self.records(name, search::parse(name), RecordType::TXT, |data| match data {
             RData::TXT(text) => Some(String::from_utf8_lossy(&text.txt_data.concat()).into_owned()),
@@ -319,15 +334,16 @@ impl Resolver {
         .await
     }
 
-    /// The servers of `service` over `protocol` in `domain` (`_service._protocol.domain`, RFC 2782), those of the least
-    /// priority first, and the greatest weight first among equals. With service and protocol empty, `domain` itself is
-    /// looked up. A server named `.` means that the service does not exist there. Those whose names are no host names are left out.
+    /// Looks up the servers of `service` over `protocol` in `domain` (`_service._protocol.domain`,
+    /// RFC 2782), ordered by ascending priority and, within a priority, descending weight. If
+    /// service and protocol are empty, `domain` itself is looked up. A server named `.` means that
+    /// the service does not exist there. Servers whose names are not host names are omitted.
     ///
     /// # Errors
-    /// A [`LookupError`], as [`lookup_host`](Resolver::lookup_host).
+    /// Returns a [`LookupError`], as [`lookup_host`](Resolver::lookup_host) does.
     ///
     /// # Cancel safety
-    /// As [`lookup_host`](Resolver::lookup_host).
+    /// Same as [`lookup_host`](Resolver::lookup_host).
     pub async fn lookup_srv(&self, service: &str, protocol: &str, domain: &str) -> io::Result<Vec<Srv>> {
         let name = match (service, protocol) {
             ("", "") => domain.to_owned(),
@@ -347,12 +363,12 @@ impl Resolver {
         Ok(servers)
     }
 
-    /// Forgets all answers.
+    /// Discards all cached answers.
     pub fn clear_cache(&self) {
         self.inner.servers.clear_cache();
     }
 
-    /// The addresses of `host` with port 0, best first.
+    /// Looks up the addresses of `host` with port 0, best first.
     pub(crate) async fn addrs(&self, host: &str, family: Family) -> Result<Vec<SocketAddr>, LookupError> {
         let (_, mut addrs) = self.host(host, family).await?;
         let mut sources = order::Sources::default();
@@ -364,9 +380,11 @@ impl Resolver {
         if addrs.is_empty() { Err(not_found(host)) } else { Ok(order::sorted(addrs, |addr| sources.of(addr))) }
     }
 
-    /// The canonical name of `host`, if it is a host name, and its addresses, at least those of `family`.
+    /// Looks up the canonical name of `host`, if it is a host name, and its addresses, at least
+    /// those of `family`.
     async fn host(&self, host: &str, family: Family) -> Result<(Option<String>, Vec<SocketAddr>), LookupError> {
-        // Most look-ups need not wait: a task that makes them in a loop yields now and then.
+        // Most look-ups complete without waiting; this makes a task that calls in a loop yield now
+        // and then.
         context::take_turn().await;
         if let Some(addr) = literal(host, 0) {
             return Ok((None, vec![addr]));
@@ -385,7 +403,7 @@ impl Resolver {
         Ok((canonical, addrs.map(|ip| SocketAddr::new(ip, 0)).collect()))
     }
 
-    /// Looks up the addresses of an absolute name: an entry for each family that it has.
+    /// Looks up the addresses of an absolute name. Returns an entry per family that it has.
     async fn families(&self, name: Name, family: Family) -> Result<Option<Vec<Found>>, Failure> {
         let v4 =
             async { if family == Family::V6 { Ok(None) } else { self.look_up(name.clone(), RecordType::A).await } };
@@ -394,7 +412,7 @@ impl Resolver {
             if unwanted { Ok(None) } else { self.look_up(name.clone(), RecordType::AAAA).await }
         };
         let (v4, v6) = if self.inner.config.single_request { (v4.await, v6.await) } else { zip(v4, v6).await };
-        // One family is enough. That there is no such name takes an answer for both.
+        // One family is enough for an answer. "No such name" takes an answer for both.
         let mut failure = None;
         let mut found = Vec::new();
         for answer in [v6, v4] {
@@ -409,7 +427,7 @@ impl Resolver {
         }
     }
 
-    /// Looks up the records of an absolute name and follows its aliases.
+    /// Looks up the records of an absolute name, following its aliases.
     async fn look_up(&self, mut name: Name, kind: RecordType) -> Result<Option<Found>, Failure> {
         let mut aliases = 0;
         while aliases <= ALIASES_MAX && !search::is_never_asked(&name) {
@@ -422,7 +440,7 @@ impl Resolver {
         if aliases > ALIASES_MAX { Err(Failure::temporary("too many aliases")) } else { Ok(None) }
     }
 
-    /// What `ask` has for the first of the absolute names of `name` for which it has something.
+    /// Calls `ask` for the absolute names of `name` in order, until one has an answer.
     async fn search<T, F>(&self, text: &str, name: Option<Name>, ask: impl Fn(Name) -> F) -> Result<T, LookupError>
     where
         F: Future<Output = Result<Option<T>, Failure>>,
@@ -439,7 +457,7 @@ impl Resolver {
         Err(not_found(text))
     }
 
-    /// What the records of `name`, which was written as `text`, say.
+    /// Looks up the records of `name`, which was written as `text`.
     async fn records<T>(
         &self,
         text: &str,
@@ -460,12 +478,12 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// A name as text, if it is a host name. Other bytes than those of host names are escaped, which makes it none.
+/// Prints a name if it is a host name. Other bytes are escaped, which makes it none.
 fn printed(name: &Name) -> Option<String> {
     Some(name.to_ascii()).filter(|name| is_host_name(name))
 }
 
-/// The same for records in which the root means "none".
+/// Prints a name like [`printed`], in records in which the root means "none".
 fn printed_or_root(name: &Name) -> Option<String> {
     if name.is_root() { Some(".".to_owned()) } else { printed(name) }
 }

@@ -1,16 +1,18 @@
-//! The order in which addresses should be tried: RFC 6724, section 6, with the default policy table.
+//! The order in which addresses should be tried: RFC 6724, section 6, with the default policy
+//! table.
 //!
-//! The source address that the kernel would use is the one that connect(2) of a datagram socket chooses; nothing is sent. The kernel
-//! is asked for up to [`PROBES_MAX`] addresses per family, because the number of addresses is the server's choice and each question
-//! takes five system calls. The others of that family are ranked as if they had the last source.
+//! The source address is the one that the kernel chooses when a datagram socket is connected;
+//! nothing is sent. At most [`PROBES_MAX`] addresses per family are checked, because the server
+//! chooses how many there are and each check takes five system calls. The remaining addresses of
+//! the family are ranked as if they had the last source.
 //!
-//! Rules 3, 4 and 7 (deprecated, home and encapsulated addresses) need what only the kernel knows, and are left out, as in Go
-//! (net/addrselect.go) and musl.
+//! Rules 3, 4 and 7 (deprecated, home and encapsulated addresses) need information that only the
+//! kernel has and are omitted, as in Go (net/addrselect.go) and musl.
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// Prefix, its length, precedence, label: RFC 6724, section 2.1. The longest come first.
+/// Prefix, prefix length, precedence, label: RFC 6724, section 2.1. Longest first.
 const POLICY: [(Ipv6Addr, u32, u8, u8); 9] = [
     (Ipv6Addr::LOCALHOST, 128, 50, 0),
     (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96, 35, 4),
@@ -38,14 +40,14 @@ fn common_bits(a: Ipv6Addr, b: Ipv6Addr) -> u32 {
     (a.to_bits() ^ b.to_bits()).leading_zeros()
 }
 
-/// Precedence and label.
+/// Returns precedence and label.
 fn policy(ip: IpAddr) -> (u8, u8) {
     let ip = as_v6(ip);
     let fits = |&&(prefix, length, ..): &&(Ipv6Addr, u32, u8, u8)| common_bits(prefix, ip) >= length;
     POLICY.iter().find(fits).map_or((40, 1), |&(_, _, precedence, label)| (precedence, label))
 }
 
-/// How far an address reaches: section 3.1 and 3.2.
+/// Returns the scope of an address: sections 3.1 and 3.2.
 fn scope(ip: IpAddr) -> u8 {
     match ip {
         IpAddr::V4(ip) if ip.is_loopback() || ip.is_link_local() => LINK_LOCAL,
@@ -57,18 +59,18 @@ fn scope(ip: IpAddr) -> u8 {
     }
 }
 
-/// For how many addresses of a family the kernel is asked.
+/// The maximum number of addresses per family for which the kernel is asked.
 const PROBES_MAX: usize = 16;
 
 /// The source addresses of destinations.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    /// For IPv4 and IPv6: how many were asked for, and the last one.
+    /// Per family (IPv4, IPv6): the number of queries so far, and the last source.
     families: [(usize, Option<IpAddr>); 2],
 }
 
 impl Sources {
-    /// The address that packets to `addr` would come from. None if there is no route.
+    /// Returns the source address of packets to `addr`; `None` if there is no route.
     pub(super) fn of(&mut self, addr: SocketAddr) -> Option<IpAddr> {
         let (asked, last) = &mut self.families[usize::from(addr.is_ipv6())];
         if *asked < PROBES_MAX {
@@ -88,7 +90,7 @@ fn source(mut addr: SocketAddr) -> Option<IpAddr> {
     socket.local_addr().ok().as_ref().map(SocketAddr::ip)
 }
 
-/// `addrs`, best first; equal ones as they were.
+/// Sorts `addrs`, best first. The sort is stable.
 pub(super) fn sorted(addrs: Vec<SocketAddr>, mut source: impl FnMut(SocketAddr) -> Option<IpAddr>) -> Vec<SocketAddr> {
     if addrs.len() < 2 {
         return addrs;
@@ -98,14 +100,15 @@ pub(super) fn sorted(addrs: Vec<SocketAddr>, mut source: impl FnMut(SocketAddr) 
     ranked.into_iter().map(|(_, addr)| addr).collect()
 }
 
-/// The lower, the sooner: rules 1 (reachable), 2 (matching scope), 5 (matching label), 6 (precedence), 8 (smaller scope)
-/// and 9 (longest prefix, of IPv6 only: for IPv4 it defeats round robin, section 6 says how and everybody has found).
+/// Returns the rank of an address, lower is better: rules 1 (reachable), 2 (matching scope), 5
+/// (matching label), 6 (precedence), 8 (smaller scope) and 9 (longest prefix; only for IPv6,
+/// because for IPv4 it defeats DNS round robin).
 fn rank(ip: IpAddr, source: Option<IpAddr>) -> (bool, bool, bool, Reverse<u8>, u8, Reverse<u32>) {
     let (precedence, label) = policy(ip);
     let same_scope = source.is_some_and(|source| scope(source) == scope(ip));
     let same_label = source.is_some_and(|source| policy(source).1 == label);
     let prefix = match (ip, source) {
-        // What identifies the interface does not count.
+        // The interface identifier does not count.
         (IpAddr::V6(ip), Some(IpAddr::V6(source))) => common_bits(ip, source).min(64),
         _ => 0,
     };
@@ -120,7 +123,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Examples of RFC 6724, section 10.2 (those that need no rule left out): candidates with their sources, in the order expected.
+    /// Examples of RFC 6724, section 10.2 (those that need no omitted rule): candidates with their
+    /// sources, in the expected order.
     #[test]
     fn examples_of_the_rfc() {
         let cases: [&[(&str, Option<&str>)]; 9] = [
@@ -131,7 +135,7 @@ mod tests {
             &[("2001:db8:1::1", Some("2001:db8:1::2")), ("2002:c633:6401::1", Some("2001:db8:1::2"))],
             &[("2002:c633:6401::1", Some("2002:c633:6401::2")), ("2001:db8:1::1", Some("2002:c633:6401::2"))],
             &[("2001:db8:1::1", Some("2001:db8:1::2")), ("2001:db8:3ffe::1", Some("2001:db8:3f44::2"))],
-            // Without a way there, last; a longer way does not matter to IPv4.
+            // An unreachable address is last; the prefix length does not matter for IPv4.
             &[("192.0.2.1", Some("192.0.2.9")), ("2001:db8:1::1", None)],
             &[("203.0.113.1", Some("192.0.2.9")), ("192.0.2.8", Some("192.0.2.9"))],
         ];
@@ -171,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn number_of_questions_to_the_kernel_is_bounded() {
+    fn number_of_kernel_queries_is_bounded() {
         let mut sources = Sources::default();
         let all: Vec<SocketAddr> = (0..4000).map(|n: u32| (Ipv4Addr::from_bits(0x7f00_0001 + n), 0).into()).collect();
         let mut also: Vec<SocketAddr> = vec![(Ipv6Addr::LOCALHOST, 0).into()];
@@ -179,8 +183,8 @@ mod tests {
         let sorted = sorted(also.clone(), |addr| sources.of(addr));
         assert_eq!(sorted.len(), also.len());
         assert_eq!(sources.families[0], (PROBES_MAX, Some(Ipv4Addr::LOCALHOST.into())));
-        assert_eq!(sources.families[1].0, 1, "each family has its own share");
+        assert_eq!(sources.families[1].0, 1, "each family has its own limit");
         let v4: Vec<_> = sorted.into_iter().filter(SocketAddr::is_ipv4).collect();
-        assert_eq!(v4, all, "equal ones keep their order");
+        assert_eq!(v4, all, "the sort is stable");
     }
 }

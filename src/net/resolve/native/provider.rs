@@ -1,4 +1,4 @@
-//! What hickory runs on: this crate's sockets, timers and tasks.
+//! hickory's runtime interface, implemented with this crate's sockets, timers and tasks.
 
 use std::future::Future;
 use std::io;
@@ -12,21 +12,22 @@ use hickory_resolver::net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider
 use crate::net::{Dialer, TcpStream, UdpSocket};
 use crate::{io as our_io, task};
 
-/// For a connection to a server when hickory names no time.
+/// The default time to connect to a server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The way to one server. Hickory knows its address without the zone.
+/// Connects to one server. hickory knows its address without the zone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Provider {
     pub(super) server: SocketAddr,
 }
 
-/// A datagram socket that is connected to its server: the kernel drops datagrams of others, and says if no process listens there.
+/// A datagram socket that is connected to its server: the kernel drops datagrams of others and
+/// reports if no process listens.
 pub(super) struct ServerSocket(UdpSocket);
 
-/// The runtime, of which there is one. Public, because traits of public types name it, and not to be reached.
+/// The runtime. It is public because traits of public types name it, and is not reachable.
 #[allow(unreachable_pub)]
 #[derive(Clone, Copy, Debug)]
 pub struct Runtime;
@@ -68,7 +69,7 @@ impl Spawn for Runtime {
     }
 }
 
-// The signatures are async-trait's, written out.
+// These signatures are what async-trait generates.
 impl Time for Runtime {
     fn delay_for<'f>(duration: Duration) -> Boxed<()>
     where

@@ -1,18 +1,20 @@
-//! What a server's reply says about a question.
+//! The meaning of a server's reply.
 //!
-//! A reply answers the question with the records of the right type at the end of the chain of aliases that begins at the name asked
-//! for. Records of other names are ignored, wherever they stand: a server has no say about them.
+//! A reply answers the query with the records of the right type at the end of the chain of aliases
+//! that begins at the queried name. Records of other names are ignored, wherever they are: the
+//! server has no authority over them.
 //!
 //! | reply | meaning |
 //! |---|---|
 //! | records at the end of the chain | [`Reply::Records`] |
-//! | a chain that the reply leaves open | [`Reply::Alias`]: its end is to be asked for |
-//! | no such record there | [`Reply::NoRecords`] |
+//! | a chain whose end is not in the reply | [`Reply::Alias`]: its target must be queried |
+//! | no such record at the end of the chain | [`Reply::NoRecords`] |
 //! | NXDOMAIN | [`Reply::NoName`] |
-//! | anything else: malformed, an error code, a referral, a loop | a [`Failure`]: the next server is asked |
+//! | anything else: malformed, an error code, a referral, a loop | a [`Failure`]: the next server is queried |
 //!
 //! # Compared with Go (net/dnsclient_unix.go)
-//! As `checkHeader` and `skipToAnswer` judge replies, lame referrals included. Go takes the addresses of every owner.
+//! Replies are judged as `checkHeader` and `skipToAnswer` do, including lame referrals. Go accepts
+//! the addresses of every owner name.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,29 +28,29 @@ use crate::net::error::ErrnoText;
 use crate::sync::Mutex;
 use crate::sys::names::NameFailure;
 
-/// Aliases from the name asked for to its records. More are taken for a loop.
+/// The maximum number of aliases; more are treated as a loop.
 pub(super) const ALIASES_MAX: usize = 16;
 
-/// For how long an answer is kept at most: RFC 8767, section 4.
+/// The maximum time that an answer is cached: RFC 8767, section 4.
 const TTL_MAX: u32 = 7 * 24 * 3600;
 
-/// Answers that are kept.
+/// The maximum number of cached answers.
 const KEPT_MAX: usize = 8192;
 
 /// An answer.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
-    /// The records of the type asked for, of which there is at least one, and the name that has them.
+    /// The records of the queried type, at least one, and the name that has them.
     Records { owner: Name, data: Arc<[RData]> },
-    /// The name at the end of this many aliases, about which the reply says nothing.
+    /// The name after this many aliases, about which the reply says nothing.
     Alias { target: Name, count: usize },
-    /// The name has no records of the type asked for.
+    /// The name has no records of the queried type.
     NoRecords,
-    /// There is no such name.
+    /// The name does not exist.
     NoName,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
     TimedOut,
@@ -56,13 +58,14 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// One that asking again, or another server, may mend.
+    /// Creates a failure that another query, or another server, may not have.
     pub(super) fn temporary(text: impl Into<String>) -> Failure {
         Failure::Other(NameFailure::Temporary(text.into()))
     }
 }
 
-/// Judges the outcome of asking a server. Returns the answer, and the number of seconds for which it may be kept.
+/// Judges the result of querying a server. Returns the answer, and the number of seconds for which
+/// it may be cached.
 pub(super) fn judge(query: &Query, result: Result<DnsResponse, NetError>) -> Result<(Reply, u32), Failure> {
     match result {
         Ok(response) => match response.response_code {
@@ -90,13 +93,13 @@ fn negative(code: ResponseCode) -> Reply {
     if code == ResponseCode::NXDomain { Reply::NoName } else { Reply::NoRecords }
 }
 
-/// The reply names other servers to ask: this one does not resolve names.
+/// The reply names other servers: this server does not resolve names.
 fn lame() -> Failure {
     Failure::temporary("lame referral")
 }
 
-/// Follows the aliases through the answers, which may stand in any order. A name that is an alias has no other records
-/// (RFC 1034, section 3.6.2): those that a reply gives it do not count.
+/// Follows the aliases through the answers, which may be in any order. A name that is an alias has
+/// no other records (RFC 1034, section 3.6.2), so other records of it are ignored.
 fn follow(query: &Query, response: &DnsResponse) -> Result<(Reply, u32), Failure> {
     let (mut owner, mut ttl) = (query.name(), TTL_MAX);
     for count in 0..=ALIASES_MAX {
@@ -112,7 +115,7 @@ fn follow(query: &Query, response: &DnsResponse) -> Result<(Reply, u32), Failure
         }
         let wanted: Vec<_> = of_owner().filter(|record| record.record_type() == query.query_type()).collect();
         let Some(first) = wanted.first() else { return nothing_at(owner, count, ttl, response) };
-        // The owner as the server writes it, which may differ in case.
+        // The owner as the server wrote it, which may differ in case.
         let reply = Reply::Records {
             owner: first.name.clone(),
             data: wanted.iter().map(|record| record.data.clone()).collect(),
@@ -122,7 +125,7 @@ fn follow(query: &Query, response: &DnsResponse) -> Result<(Reply, u32), Failure
     Err(Failure::temporary("too many aliases"))
 }
 
-/// A reply without records for `owner`, which `count` aliases lead to.
+/// Judges a reply without records for `owner`, the name after `count` aliases.
 fn nothing_at(owner: &Name, count: usize, ttl: u32, response: &DnsResponse) -> Result<(Reply, u32), Failure> {
     let has_soa = response.soa().is_some();
     let is_referral = || response.authorities.iter().any(|record| record.record_type() == RecordType::NS);
@@ -135,7 +138,7 @@ fn nothing_at(owner: &Name, count: usize, ttl: u32, response: &DnsResponse) -> R
     Ok((Reply::Alias { target: owner.clone(), count }, ttl))
 }
 
-/// Answers, for as long as they say.
+/// Cached answers.
 #[derive(Debug, Default)]
 pub(super) struct Cache(Mutex<HashMap<Query, (Instant, Reply)>>);
 
@@ -146,7 +149,8 @@ impl Cache {
         (Instant::now() < *until).then(|| reply.clone())
     }
 
-    /// Keeps an answer for `ttl` seconds. RFC 2181, section 8: one with the highest bit set is 0.
+    /// Caches an answer for `ttl` seconds. RFC 2181, section 8: a TTL with the highest bit set
+    /// counts as 0.
     pub(super) fn put(&self, query: Query, reply: Reply, ttl: u32) {
         if ttl == 0 || i32::try_from(ttl).is_err() {
             return;

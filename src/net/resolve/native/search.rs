@@ -1,4 +1,4 @@
-//! Which absolute names a name stands for, and which names no server is asked for.
+//! Which absolute names are looked up for a name, and names for which no server is queried.
 //!
 //! | names | treatment | source |
 //! |---|---|---|
@@ -8,16 +8,17 @@
 //! | with a dot at the end | looked up as they are | RFC 1034, section 3.1 |
 //! | all others | looked up as they are and in the search list | resolv.conf(5) |
 //!
-//! The names of the first three rows never go to the search list: that would tell its servers which private or anonymous service
-//! the user wants, and let them answer for it.
+//! Names in the first three rows are never looked up in the search list. That would reveal to its
+//! servers which private or anonymous service the user wants, and let them answer for it.
 
 use hickory_resolver::proto::rr::Name;
 
 use super::config::Config;
 
-/// Parses a name, which is absolute if it ends with a dot. Returns none for text that is not a name.
+/// Parses a name, which is absolute if it ends with a dot. Returns `None` if the text is not a
+/// name.
 pub(super) fn parse(name: &str) -> Option<Name> {
-    // The relaxed form accepts an underscore anywhere.
+    // The relaxed form accepts underscores anywhere.
     Name::from_str_relaxed(name).ok().filter(|_| !name.is_empty())
 }
 
@@ -30,12 +31,12 @@ pub(super) fn is_localhost(name: &Name) -> bool {
     is_below(name, "localhost")
 }
 
-/// Whether no server may be asked for `name`.
+/// Returns whether no server may be queried for `name`.
 pub(super) fn is_never_asked(name: &Name) -> bool {
     is_localhost(name) || ["onion", "invalid", "alt"].iter().any(|zone| is_below(name, zone))
 }
 
-/// The absolute names to look up for `name`, in order.
+/// Returns the absolute names to look up for `name`, in order.
 pub(super) fn candidates(name: &Name, config: &Config) -> Vec<Name> {
     let absolute = || {
         let mut absolute = name.clone();
@@ -49,7 +50,7 @@ pub(super) fn candidates(name: &Name, config: &Config) -> Vec<Name> {
     if name.is_fqdn() || dots > 0 && is_below(name, "local") {
         return vec![absolute()];
     }
-    // A name that becomes too long in a domain is skipped.
+    // Domains that would make the name too long are skipped.
     let mut all: Vec<_> = config.search.iter().filter_map(|domain| name.clone().append_domain(domain).ok()).collect();
     if dots >= config.ndots {
         all.insert(0, absolute());
@@ -121,7 +122,7 @@ mod tests {
         for name in ["printer.local", "a.b.LOCAL", "x.svc.cluster.local"] {
             assert_eq!(names(name, "ndots:5"), [format!("{name}.").to_lowercase()]);
         }
-        // Names that only look like these.
+        // Names that only look like special-use names.
         assert_eq!(names("onion.example", "").len(), 3);
         assert_eq!(names("xonion", "").len(), 3);
         assert_eq!(names("local", "").len(), 3);

@@ -1,16 +1,18 @@
-//! Asking the servers.
+//! Querying the servers.
 //!
 //! # Order
-//! A round asks the servers in their order. The next one is asked when the one before has failed, or has been silent for a fifth of
-//! the time that it has, which goes on. An answer about a name that exists ends the round. An answer that there is *no* such name
-//! counts when no earlier server can still answer: of servers that know different names the first that works decides, as with glibc.
-//! A reply that is no answer (see [`reply`](super::reply)) is never better than one.
+//! A round queries the servers in order. The next one is queried when the previous one has failed,
+//! or has been silent for a fifth of its time; the earlier query goes on. An answer with records
+//! ends the round. An answer that the name does *not* exist counts when no earlier server can still
+//! answer: if servers know different names, the first one that works decides, as with glibc. A
+//! failure (see [`reply`](super::reply)) never takes precedence over an answer.
 //!
-//! Messages, ports, retransmission and the change to TCP are hickory's; each server has a pool of its own there, so that its order
-//! of servers and its judgement of replies play no part. Identical questions that are under way share one there too.
+//! Messages, ports, retransmission and the switch to TCP are hickory's. Each server has its own
+//! hickory pool, so hickory's ordering of servers and its judgement of replies are not used.
+//! hickory also merges identical concurrent queries.
 //!
 //! # Cancellation
-//! Dropping [`Servers::ask`] ends its questions, unless others share them.
+//! Dropping [`Servers::ask`] cancels its queries, unless other look-ups share them.
 
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -32,24 +34,24 @@ use crate::future::timeout;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::time::Sleep;
 
-/// The next server is asked when one has been silent for the timeout divided by this.
+/// The next server is queried when one has been silent for the timeout divided by this number.
 const PATIENCE: u32 = 5;
 
 type Answered = Result<(Reply, u32), Failure>;
 
-/// The servers of a configuration, and their answers that are still valid.
+/// The servers of a configuration, and the cache of their answers.
 pub(super) struct Servers {
     pools: Vec<NameServerPool<Provider>>,
     options: DnsRequestOptions,
     timeout: Duration,
     rounds: usize,
     rotate: bool,
-    /// Rounds so far.
+    /// The number of rounds so far.
     turn: AtomicUsize,
     cache: Cache,
 }
 
-/// A server that has been asked.
+/// A server that has been queried.
 enum Asked {
     Waiting(Pin<Box<dyn Future<Output = Answered> + Send>>),
     Failed,
@@ -91,7 +93,7 @@ impl Servers {
         self.cache.clear();
     }
 
-    /// The answer to `query`.
+    /// Returns the answer to `query`.
     pub(super) async fn ask(&self, query: Query) -> Result<Reply, Failure> {
         if let Some(reply) = self.cache.get(&query) {
             return Ok(reply);
@@ -110,7 +112,8 @@ impl Servers {
         Err(failure)
     }
 
-    /// Asks each server once, beginning with the number `first`. The error is none without servers.
+    /// Queries each server once, beginning with the server `first`. The error is `None` if there
+    /// are no servers.
     async fn round(&self, query: &Query, first: usize) -> Result<(Reply, u32), Option<Failure>> {
         let count = self.pools.len();
         let mut left = (0..count).map(|at| &self.pools[(first % count + at) % count]);
@@ -153,7 +156,7 @@ impl Servers {
         .await
     }
 
-    /// Asks one server.
+    /// Queries one server.
     fn question(
         &self,
         pool: &NameServerPool<Provider>,
@@ -167,7 +170,8 @@ impl Servers {
     }
 }
 
-/// The unspecified address means this host; its replies come from the loopback address.
+/// Replaces the unspecified address, which means this host, with the loopback address, from which
+/// its replies come.
 fn reachable(server: SocketAddr) -> SocketAddr {
     let loopback: IpAddr = if server.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
     if server.ip().is_unspecified() { SocketAddr::new(loopback, server.port()) } else { server }

@@ -1,4 +1,5 @@
-//! Look-ups with a hosts file and a configuration of the test's own. The server is a socket that the test reads, or does not read.
+//! Look-ups with a hosts file and a configuration made for the test. The server is a socket that
+//! the test may read.
 
 use std::net::UdpSocket;
 
@@ -6,7 +7,7 @@ use super::*;
 use crate::net::{Dialer, TcpListener};
 use crate::task::block_on;
 
-/// A resolver with this hosts file and a server that never answers, which is returned too.
+/// Returns a resolver with this hosts file, and its server, which never answers.
 fn resolver(hosts: &str, resolv_conf: &str) -> (Resolver, UdpSocket) {
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
     server.set_nonblocking(true).unwrap();
@@ -44,7 +45,7 @@ fn hosts_entry_of_any_family_is_the_whole_answer() {
         let names = resolver.lookup_addr([127, 0, 0, 1].into()).await.unwrap();
         assert_eq!(names, ["four.test.", "Alias.test.", "short."]);
         assert_eq!(resolver.lookup_addr("2001:db8::1".parse().unwrap()).await.unwrap(), ["both.test."]);
-        // With a dialer too, whose attempts ask for each family.
+        // Also with a dialer, which queries each family.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         for stagger in [None, Some(Duration::from_millis(1))] {
