@@ -1,6 +1,7 @@
-//! What most programs import: the traits whose methods they call.
+//! The traits whose methods most programs call, for `use netpoll::prelude::*`.
 //!
-//! `Future`, `Stream` and their extension traits by name, the I/O traits without names, and `task_local!`, as async-std has it.
+//! As in async-std, it has `Future`, `Stream` and their extension traits by name, the I/O traits
+//! without names, and `task_local!`.
 //!
 //! ```
 //! use netpoll::io::BufReader;

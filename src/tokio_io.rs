@@ -1,6 +1,8 @@
-//! tokio's `AsyncRead` and `AsyncWrite` for sockets (feature `tokio-io`). The traits alone: no runtime of tokio's is needed, nor compiled.
+//! tokio's `AsyncRead` and `AsyncWrite` for sockets (feature `tokio-io`). Only the traits are used:
+//! tokio's runtime is neither needed nor compiled.
 //!
-//! Reads go straight into memory that is not initialised. `shutdown` sends FIN, as `close` of futures-io's traits does.
+//! Reads write directly to uninitialised memory. `shutdown` sends FIN, as `close` of futures-io's
+//! traits does.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,16 +17,16 @@ use crate::net::unix::UnixStream;
 #[allow(unsafe_code)]
 #[inline]
 fn poll_read(fd: &NetFd, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-    // SAFETY: bytes are written to it and none is made uninitialised.
+    // SAFETY: bytes are written to it, and none is made uninitialised.
     let unfilled = unsafe { buf.unfilled_mut() };
     let count = ready!(fd.poll_read_uninit(cx, unfilled))?;
-    // SAFETY: as many bytes were initialised.
+    // SAFETY: this many bytes were initialised.
     unsafe { buf.assume_init(count) };
     buf.advance(count);
     Poll::Ready(Ok(()))
 }
 
-/// Implements both traits for a handle with a `as_net_fd()`.
+/// Implements both traits for a handle with `as_net_fd()`.
 macro_rules! tokio_stream {
     ($($type:ty),*) => {$(
         impl AsyncRead for $type {

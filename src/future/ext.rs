@@ -1,8 +1,9 @@
-//! [`FutureExt`]: async-std's combinators. All are stable here (there only with its feature `unstable`).
+//! [`FutureExt`]: async-std's combinators. All of them are stable here; in async-std they need its
+//! feature `unstable`.
 //!
 //! # Cancellation
-//! A combinator owns its futures: dropped, it drops them where they are. `race` and `try_race` drop the loser so, `try_join`
-//! the other future when one fails.
+//! A combinator owns its futures and drops them when it is dropped. `race` and `try_race` drop the
+//! loser, and `try_join` drops the other future when one fails.
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -23,7 +24,7 @@ pub use futures_lite::future::{Or as Race, TryZip as TryJoin, Zip as Join};
 use super::TimeoutFuture;
 use crate::time::Sleep;
 
-/// Combinators for every [`Future`].
+/// Extension methods for every [`Future`].
 ///
 /// ```
 /// use netpoll::prelude::*;
@@ -35,7 +36,7 @@ use crate::time::Sleep;
 /// # });
 /// ```
 pub trait FutureExt: Future {
-    /// Starts it only after `duration`, counted from now.
+    /// Delays the first poll of the future by `duration`, counted from now.
     ///
     /// ```
     /// use netpoll::prelude::*;
@@ -52,7 +53,7 @@ pub trait FutureExt: Future {
         DelayFuture { future: self, sleep: Some(Sleep::new(duration)) }
     }
 
-    /// Awaits it, and then the future that it gives.
+    /// Awaits the future, and then the future that it returns.
     ///
     /// ```
     /// use netpoll::prelude::*;
@@ -69,7 +70,8 @@ pub trait FutureExt: Future {
         FlattenFuture { outer: Some(self), inner: None }
     }
 
-    /// The output of whichever is ready first; of this one, when both are. The other is dropped.
+    /// Returns the output of the future that is ready first; of this one if both are. The other
+    /// future is dropped.
     ///
     /// ```
     /// use netpoll::{future, prelude::*};
@@ -78,6 +80,7 @@ pub trait FutureExt: Future {
     /// assert_eq!(future::pending().race(async { 2 }).await, 2);
     /// # });
     /// ```
+    #[doc(alias = "select")]
     fn race<F>(self, other: F) -> Race<Self, F>
     where
         Self: Sized,
@@ -86,7 +89,7 @@ pub trait FutureExt: Future {
         future::or(self, other)
     }
 
-    /// The first `Ok` of the two; when both fail, the later error.
+    /// Returns the first `Ok` of the two futures; if both fail, the later error.
     ///
     /// ```
     /// use netpoll::prelude::*;
@@ -103,7 +106,7 @@ pub trait FutureExt: Future {
         TryRace { left: Some(self), right: Some(other) }
     }
 
-    /// The outputs of both.
+    /// Awaits both futures and returns both outputs.
     ///
     /// ```
     /// use netpoll::prelude::*;
@@ -120,7 +123,8 @@ pub trait FutureExt: Future {
         future::zip(self, other)
     }
 
-    /// The values of both, or the first error. The other future is dropped then.
+    /// Awaits both futures and returns both values, or the first error. On an error the other
+    /// future is dropped.
     ///
     /// ```
     /// use netpoll::{future, prelude::*};
@@ -139,7 +143,7 @@ pub trait FutureExt: Future {
         future::try_zip(self, other)
     }
 
-    /// The output, if it comes within `duration` from now: see [`timeout`](super::timeout()).
+    /// Limits the future to `duration` from now; see [`timeout`](super::timeout()).
     ///
     /// ```
     /// use netpoll::{future, prelude::*};
@@ -167,7 +171,7 @@ pin_project! {
     pub struct DelayFuture<F> {
         #[pin]
         future: F,
-        // None once it is over.
+        // `None` after the delay.
         sleep: Option<Sleep>,
     }
 }
@@ -190,7 +194,7 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct FlattenFuture<F, G> {
-        // None once it has given the inner one.
+        // `None` after it has returned the inner future.
         #[pin]
         outer: Option<F>,
         #[pin]
@@ -213,7 +217,7 @@ where
         }
         match this.inner.as_pin_mut() {
             Some(inner) => inner.poll(cx),
-            // The outer one panicked when it was polled before.
+            // The outer future panicked in an earlier poll.
             None => Poll::Pending,
         }
     }
@@ -224,7 +228,7 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct TryRace<L, R> {
-        // None once it has failed.
+        // `None` after it has failed.
         #[pin]
         left: Option<L>,
         #[pin]

@@ -1,7 +1,7 @@
-//! Futures: a limit for waiting, and combinators.
+//! Futures: timeouts and combinators.
 //!
-//! `Future`, `pending`, `ready` and `poll_fn` are the standard library's. For more than is here `futures` and `futures-lite` work
-//! with every future of this crate.
+//! `Future`, `pending`, `ready` and `poll_fn` are std's. `futures` and `futures-lite`, which have
+//! more combinators, work with every future of this crate.
 
 mod ext;
 mod timeout;

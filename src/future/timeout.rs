@@ -1,7 +1,7 @@
-//! [`timeout()`]: an end to waiting.
+//! [`timeout()`]: a time limit for a future.
 //!
-//! The future is polled first, the clock only looked at when that has to wait. So a result that is there is never thrown away,
-//! even with a time of zero.
+//! The future is polled first, and the clock is checked only if the future is pending. An available
+//! result is therefore never discarded, even with a time of zero.
 
 use std::error::Error;
 use std::fmt;
@@ -15,16 +15,17 @@ use pin_project_lite::pin_project;
 
 use crate::time::Sleep;
 
-/// Awaits `future`, for at most `duration`.
+/// Awaits `future` for at most `duration`.
 ///
-/// The time begins when the result is first polled; [`FutureExt::timeout`](super::FutureExt::timeout) begins at once. A
-/// duration too long for the clock, such as [`Duration::MAX`], never ends.
+/// The time is counted from the first poll of the returned future; with
+/// [`FutureExt::timeout`](super::FutureExt::timeout), from the call. A duration beyond the clock's
+/// range, such as [`Duration::MAX`], never ends.
 ///
 /// # Errors
-/// [`TimeoutError`] when the time is over and `future` is not ready.
+/// Returns [`TimeoutError`] if `future` is not ready in time.
 ///
-/// # Cancellation
-/// `future` is dropped with the result, wherever it is.
+/// # Cancel safety
+/// Dropping the returned future drops `future`.
 ///
 /// ```
 /// use netpoll::future;
@@ -35,6 +36,7 @@ use crate::time::Sleep;
 /// assert!(future::timeout(Duration::from_millis(1), future::pending::<()>()).await.is_err());
 /// # });
 /// ```
+#[doc(alias = "context.WithTimeout")]
 pub async fn timeout<F, T>(duration: Duration, future: F) -> Result<T, TimeoutError>
 where
     F: Future<Output = T>,
@@ -72,8 +74,8 @@ impl<F: Future> Future for TimeoutFuture<F> {
     }
 }
 
-/// The time is over: the error of [`timeout()`]. In an [`io::Error`] it has the kind [`TimedOut`](io::ErrorKind::TimedOut), so that
-/// `?` works in functions that do I/O.
+/// The error of [`timeout()`]. It converts to an [`io::Error`] of kind
+/// [`TimedOut`](io::ErrorKind::TimedOut), so `?` works in functions that do I/O.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TimeoutError {
     _private: (),
@@ -91,7 +93,7 @@ impl fmt::Display for TimeoutError {
     }
 }
 
-/// The text of the error: `main` prints the error that it returns by `Debug`.
+/// Prints the text of the error, because `main` prints a returned error with `Debug`.
 impl fmt::Debug for TimeoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

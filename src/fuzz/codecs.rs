@@ -1,4 +1,4 @@
-//! What is decoded: control messages, addresses, text in pieces.
+//! Fuzz targets for decoders: control messages, addresses, text in pieces.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::task::block_on;
 
 const CONTROL_WORDS: usize = 64;
 
-/// Control data as a hostile kernel would write it, then control data as we write it.
+/// Decodes control data as a hostile kernel would write it, then control data that we wrote.
 pub fn control(data: &[u8]) {
     let mut input = Input(data);
     let ours = input.byte();
@@ -31,7 +31,7 @@ pub fn control(data: &[u8]) {
         let mut taken = 0;
         for message in Messages::new(&buffer, input.0.len()) {
             taken += space(0) + message.data.len();
-            assert!(taken <= held, "a message beyond the buffer");
+            assert!(taken <= held, "a message exceeds the buffer");
         }
         let found = Ancillary::decode(Messages::new(&buffer, input.0.len()), c_int::from(ours));
         assert_eq!(found.is_truncated(), c_int::from(ours) & libc::MSG_CTRUNC != 0);
@@ -57,11 +57,11 @@ pub fn control(data: &[u8]) {
     let len = writer.bytes().len();
     assert_eq!(len, used);
     let found = Messages::new(&buffer, len).map(|message| (message.level, message.kind, message.data.to_vec()));
-    assert!(found.eq(expected), "what was written is not what is read");
+    assert!(found.eq(expected), "data read differs from data written");
     ancillary(data);
 }
 
-/// What an `Ancillary` says goes over the wire and comes back.
+/// Encodes and decodes an `Ancillary`, which must not change.
 fn ancillary(data: &[u8]) {
     let mut input = Input(data);
     let mut sent = Ancillary::new();
@@ -78,20 +78,21 @@ fn ancillary(data: &[u8]) {
     let mut buffer = [0; CONTROL_WORDS];
     let mut writer = ControlWriter::new(&mut buffer);
     let to = SocketAddr::from(([0; 16], 1)).into();
-    sent.encode(Some(&to), &mut writer).expect("all of it fits");
+    sent.encode(Some(&to), &mut writer).expect("everything fits");
     let len = writer.bytes().len();
     let came = Ancillary::decode(Messages::new(&buffer, len), 0);
     assert_eq!((came.hop_limit(), came.tos()), (sent.hop_limit(), sent.tos()));
     assert_eq!(came.interface(), sent.interface());
 }
 
-/// Addresses from the kernel, whatever it writes; addresses from users, against std's parser.
+/// Decodes addresses from the kernel, whatever it writes, and compares addresses from users with
+/// std's parser.
 pub fn addresses(data: &[u8]) {
     let address = address_of(data);
     if let Some(addr) = Addr::of(&address) {
         let printed = addr.to_string();
         if let Addr::Ip(ip) = addr {
-            // Flow information is not printed; a scope is, as a number.
+            // Flow information is not printed; a scope is printed as a number.
             let mut expected = ip;
             if let SocketAddr::V6(ip) = &mut expected {
                 ip.set_flowinfo(0);
@@ -107,18 +108,18 @@ pub fn addresses(data: &[u8]) {
             assert!(!host.is_empty() && !host.contains(['[', ']']));
             let (before, after) = text.rsplit_once(':').expect("there was a port");
             assert_eq!(after.parse(), Ok(port));
-            // Brackets are for IPv6, and taken off anything.
+            // Brackets are for IPv6, and are removed from anything.
             assert!(before == format!("[{host}]") || (before == host && !host.contains(':')), "{before} became {host}");
         }
         (Err(_), None) => {
-            // No name either, so the answer is there at once, and it is an error.
+            // Not a name either, so the answer is available at once, and it is an error.
             let error = block_on(text.to_socket_addrs()).map(drop).expect_err("no address and no name");
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         }
     }
 }
 
-/// Gives its bytes in pieces of the lengths that it is told.
+/// Returns its bytes in pieces of given lengths.
 struct Pieces<'a> {
     rest: &'a [u8],
     lengths: &'a [u8],
@@ -136,7 +137,7 @@ impl Read for Pieces<'_> {
     }
 }
 
-/// Lines and texts that come in pieces, against std's.
+/// Reads lines and texts that arrive in pieces, and compares with std.
 pub fn text(data: &[u8]) {
     let mut input = Input(data);
     let (delimiter, capacity) = (input.byte(), 1 + input.below(32));

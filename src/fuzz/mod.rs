@@ -1,16 +1,19 @@
-//! Fuzz targets: each takes any bytes, acts on what they say, and panics where the crate differs from an oracle.
+//! Fuzz targets. Each takes arbitrary bytes, performs the operations that they encode, and panics
+//! if the crate differs from an oracle.
 //!
-//! They are here and not in `fuzz/` because they look inside: [`codecs`] at control messages, addresses and text, [`state`] at timers
-//! and poll descriptors; [`sockets`] plays operations on a pair of sockets. `cargo fuzz run NAME` (in `fuzz/`) searches with coverage;
-//! `cargo test` replays `src/fuzz/seeds/NAME/*`, and mutations of them from a seed that is fixed, so that a failure repeats.
+//! They are here and not in `fuzz/` because they use internals: [`codecs`] tests control messages,
+//! addresses and text, [`state`] timers and poll descriptors; [`sockets`] plays operations on a
+//! pair of sockets. `cargo fuzz run NAME` (in `fuzz/`) searches with coverage. `cargo test` replays
+//! `src/fuzz/seeds/NAME/*` and mutations of them with a fixed random seed, so that failures are
+//! reproducible.
 //!
-//! A target is a function of its input alone: no time, no chance.
+//! A target depends only on its input, not on time or chance.
 
 pub mod codecs;
 pub mod sockets;
 pub mod state;
 
-/// Reads decisions out of the input. Past its end all are 0.
+/// Reads decisions from the input. After its end all are 0.
 #[derive(Debug)]
 struct Input<'a>(&'a [u8]);
 
@@ -29,7 +32,7 @@ impl<'a> Input<'a> {
         u16::from_le_bytes([self.byte(), self.byte()])
     }
 
-    /// Below `bound`, which is at most 256.
+    /// Returns a number below `bound`, which is at most 256.
     fn below(&mut self, bound: usize) -> usize {
         usize::from(self.byte()) % bound.max(1)
     }
@@ -46,10 +49,11 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// Inputs a target beside the seeds; `NETPOLL_FUZZ_INPUTS` says otherwise.
+    /// The number of inputs per target in addition to the seeds; `NETPOLL_FUZZ_INPUTS` overrides
+    /// it.
     const INPUTS: u64 = 1000;
 
-    /// Bytes of an input.
+    /// The maximum number of bytes of an input.
     const LENGTH_MAX: usize = 1024;
 
     fn random(state: &mut u64) -> u64 {
@@ -59,7 +63,7 @@ mod tests {
         *state
     }
 
-    /// A seed with some bytes changed, cut or repeated, or noise.
+    /// Returns a seed with some bytes changed, cut or repeated, or noise.
     fn mutated(seeds: &[Vec<u8>], state: &mut u64) -> Vec<u8> {
         let pick = |state: &mut u64, bound: usize| (random(state) >> 20) as usize % bound.max(1);
         let at = pick(state, seeds.len() + 1);
@@ -79,7 +83,7 @@ mod tests {
         bytes
     }
 
-    /// Replays the seeds of `name` and as many mutations of them. A failing input is printed.
+    /// Replays the seeds of `name` and mutations of them. Prints a failing input.
     fn replay(name: &str, target: fn(&[u8])) {
         struct Shown<'a>(&'a [u8]);
         impl Drop for Shown<'_> {

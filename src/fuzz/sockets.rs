@@ -1,4 +1,4 @@
-//! Operations on the two ends of a Unix stream, as a state machine: every result is foretold.
+//! A state machine over the two ends of a Unix stream, in which every result is predicted.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -12,25 +12,25 @@ use crate::net::{OpError, Shutdown, is_closed};
 use crate::os::unix::net::UnixStream;
 use crate::task::block_on;
 
-/// Bytes under way; well below what a socket holds, so that no write waits.
+/// The maximum number of bytes in flight; well below a socket's capacity, so that no write waits.
 const QUEUE_MAX: usize = 8192;
-/// Operations in one input.
+/// The maximum number of operations per input.
 const STEPS_MAX: usize = 200;
-/// For how long something that must happen may take.
+/// The time limit for something that must happen.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// One end as it should be.
+/// The expected state of one end.
 #[derive(Debug, Default)]
 struct End {
-    /// Clones; none: dropped.
+    /// Clones; none if it was dropped.
     handles: Vec<UnixStream>,
     closed: bool,
     read_shut: bool,
     write_shut: bool,
     expired: [bool; 2],
-    /// What was sent here and not yet read.
+    /// Bytes sent to this end and not read yet.
     queue: VecDeque<u8>,
-    /// The peer went without having read everything: the next read of nothing says so, once.
+    /// The peer closed with unread data: the next read of an empty queue reports that, once.
     reset: bool,
 }
 
@@ -84,7 +84,7 @@ fn is_deadline(error: &io::Error) -> bool {
     error.get_ref().and_then(|inner| inner.downcast_ref::<OpError>()).is_some_and(OpError::is_deadline)
 }
 
-/// Checks a result. How many bytes.
+/// Checks a result and returns the number of bytes.
 #[track_caller]
 fn check(expected: Expected, result: io::Result<usize>) -> usize {
     match (expected, result) {
@@ -97,7 +97,7 @@ fn check(expected: Expected, result: io::Result<usize>) -> usize {
     }
 }
 
-/// Polls: one poll in so many is turned away for the sake of fairness, so twice.
+/// Polls twice, because fairness defers some polls.
 fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     (0..2).all(|_| matches!(Pin::new(&mut *future).poll(&mut cx), Poll::Pending))
@@ -108,12 +108,12 @@ fn bounded<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
 }
 
 fn went(end: &mut End, peer: &mut End) {
-    // unix(7): a close with data that nobody read resets the connection.
+    // unix(7): a close with unread data resets the connection.
     peer.reset |= !end.queue.is_empty() && !peer.is_gone();
     end.queue.clear();
 }
 
-/// Does what ends a wait, or nothing of the kind.
+/// Performs an action that may end a wait.
 fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) {
     let (left, right) = ends.split_at_mut(1);
     let (end, peer) = if at == 0 { (&mut left[0], &mut right[0]) } else { (&mut right[0], &mut left[0]) };
@@ -124,8 +124,9 @@ fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) {
             let expected = end.writes(peer);
             if expected != Expected::Data || peer.queue.len() + bytes.len() <= QUEUE_MAX {
                 let mut result = bounded(handle.write(&bytes));
-                // Where epoll_wait(2) looks at a socket in the moment in which it is closed, the kernel lets go of it there, a little later.
-                // What was written meanwhile is not read, so a reset follows.
+                // If epoll_wait(2) looks at a socket at the moment it is closed, the kernel
+                // releases it there, slightly later. Data written in the meantime is not read, so a
+                // reset follows.
                 let (start, was_late) = (Instant::now(), expected == BROKEN_PIPE && result.is_ok());
                 while was_late && result.is_ok() && start.elapsed() < BOUND {
                     std::thread::yield_now();
@@ -140,7 +141,7 @@ fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) {
             let how = [Shutdown::Read, Shutdown::Write, Shutdown::Both][input.below(3)];
             let result = handle.shutdown(how);
             if end.closed {
-                assert!(is_closed(&result.expect_err("it is closed")));
+                assert!(is_closed(&result.expect_err("the socket is closed")));
             } else if result.is_ok() {
                 end.read_shut |= how != Shutdown::Write;
                 end.write_shut |= how != Shutdown::Read;
@@ -162,7 +163,7 @@ fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) {
             end.expired[direction] = past == 1;
         }
         4 => {
-            block_on(handle.force_close()).expect("a close gives no error here");
+            block_on(handle.force_close()).expect("close returns no error here");
             if !std::mem::replace(&mut end.closed, true) {
                 went(end, peer);
             }
@@ -177,7 +178,7 @@ fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) {
     }
 }
 
-/// Reads, or looks, and checks what came.
+/// Reads or peeks, and checks the bytes.
 fn read(end: &mut End, peer: &End, peek: bool, room: usize) {
     let Some(handle) = end.handles.last() else { return };
     let mut buf = vec![0; room];
@@ -188,15 +189,16 @@ fn read(end: &mut End, peer: &End, peek: bool, room: usize) {
     }
     let result = if peek { bounded(handle.peek(&mut buf)) } else { bounded(handle.read(&mut buf)) };
     let count = check(expected, result);
-    assert!(end.queue.iter().take(count).eq(&buf[..count]), "other bytes than were sent");
+    assert!(end.queue.iter().take(count).eq(&buf[..count]), "received bytes differ from those sent");
     if !peek {
         end.queue.drain(..count);
     }
     end.reset &= expected != Expected::Kind(ErrorKind::ConnectionReset);
 }
 
-/// Plays operations on both ends: reads, peeks, writes, shutdowns, deadlines, closes, clones and drops; reads that wait while one of
-/// these happens, and reads that are dropped while they wait.
+/// Plays operations on both ends: reads, peeks, writes, shutdowns, deadlines, closes, clones and
+/// drops; also reads that wait while one of these happens, and reads that are dropped while they
+/// wait.
 pub fn operations(data: &[u8]) {
     let mut input = Input(data);
     let (one, other) = UnixStream::pair().expect("a pair of sockets");
@@ -229,7 +231,7 @@ pub fn operations(data: &[u8]) {
                 if end.reads(peer) != Expected::Pending {
                     continue;
                 }
-                // This handle stays, so the end is not dropped below the read.
+                // This handle stays, so the end is not dropped during the read.
                 let Some(handle) = end.handles.first().cloned() else { continue };
                 ends[at].handles.push(handle.clone());
                 let mut buf = [0; 64];
@@ -245,7 +247,7 @@ pub fn operations(data: &[u8]) {
                 } else {
                     let count = check(expected, bounded(&mut waits));
                     drop(waits);
-                    assert!(end.queue.iter().take(count).eq(&buf[..count]), "other bytes than were sent");
+                    assert!(end.queue.iter().take(count).eq(&buf[..count]), "received bytes differ from those sent");
                     ends[at].queue.drain(..count);
                     ends[at].reset &= expected != Expected::Kind(ErrorKind::ConnectionReset);
                 }

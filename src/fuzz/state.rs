@@ -1,4 +1,4 @@
-//! What has a state of its own: timers and poll descriptors, against oracles.
+//! Fuzz targets with state: timers and poll descriptors, compared with oracles.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,16 +35,17 @@ struct Sleep {
     bell: Arc<Bell>,
 }
 
-/// Sleeps and deadlines that are armed, released, moved and run: what is due fires, once and never early.
+/// Arms, releases, moves and runs sleeps and deadlines. Those that are due must fire once and never
+/// early.
 pub fn timers(data: &[u8]) {
     let (mut input, set) = (Input(data), TimerSet::new());
     let mut sleeps: Vec<Sleep> = Vec::new();
-    // The entry that counts for each poll descriptor, by its index.
+    // The armed entry of each poll descriptor, by index.
     let mut polls: [Option<u64>; 8] = [None; 8];
     let (mut now, mut most) = (100, 0);
     let index_of = |target: Target| match target {
         Target::Poll { index } => index as usize,
-        Target::Sleep { .. } => panic!("a sleep's entry came out"),
+        Target::Sleep { .. } => panic!("a sleep's entry was returned"),
     };
     while !input.is_empty() {
         let command = input.byte();
@@ -55,7 +56,7 @@ pub fn timers(data: &[u8]) {
                 let when = now + u64::from(input.number() % 1000);
                 let bell = Arc::new(Bell::default());
                 let (key, _) = set.arm_sleep(when, Waker::from(bell.clone()), counts);
-                assert!(sleeps.iter().all(|sleep| sleep.key != key), "a key in use is handed out again");
+                assert!(sleeps.iter().all(|sleep| sleep.key != key), "a key in use was allocated again");
                 sleeps.push(Sleep { key, when, fired: false, bell });
             }
             2 => {
@@ -83,7 +84,7 @@ pub fn timers(data: &[u8]) {
                         *slot = None;
                     }
                 }
-                assert!(polls.iter().flatten().all(|&when| when > now), "a deadline did not come out");
+                assert!(polls.iter().flatten().all(|&when| when > now), "a deadline was not returned");
                 let mut expected = 0;
                 for sleep in sleeps.iter_mut().filter(|sleep| !sleep.fired) {
                     sleep.fired = sleep.when <= now;
@@ -104,7 +105,7 @@ pub fn timers(data: &[u8]) {
                 }
             }
             _ if !sleeps.is_empty() => {
-                // Another waker, for the same bell.
+                // Another waker for the same bell.
                 let sleep = &sleeps[input.below(sleeps.len())];
                 let waker = Waker::from(sleep.bell.clone());
                 assert_eq!(set.poll_sleep(sleep.key, &waker), sleep.fired);
@@ -116,7 +117,7 @@ pub fn timers(data: &[u8]) {
         assert!(set.len() <= (2 * most).max(64) + 1, "{} entries for {most}", set.len());
         let live = sleeps.iter().filter(|sleep| !sleep.fired).map(|sleep| sleep.when);
         if let Some(first) = live.chain(polls.iter().flatten().copied()).min() {
-            assert!(set.next() <= first, "who sleeps until {} is late for {first}", set.next());
+            assert!(set.next() <= first, "a sleep until {} is late for {first}", set.next());
         }
     }
 }
@@ -127,7 +128,7 @@ struct Waiter {
     bell: Arc<Bell>,
 }
 
-/// What the oracle knows of one direction.
+/// The expected state of one direction.
 #[derive(Debug, Default)]
 struct SideModel {
     ready: bool,
@@ -143,21 +144,21 @@ struct Slot {
     sides: [SideModel; 2],
 }
 
-/// Blocks are never given back, so one cache serves all inputs.
+/// Blocks are never freed, so one cache serves all inputs.
 static CACHE: PollCache = PollCache::new();
 
 const DIRECTIONS: [Direction; 2] = [Direction::Read, Direction::Write];
 
-/// Checks that exactly the listed waiters from `first` to `last` were woken, and takes them out.
+/// Checks that exactly the first `count` listed waiters were woken, and removes them.
 fn woken(listed: &mut Vec<Waiter>, count: usize) -> Vec<Waiter> {
     let taken: Vec<_> = listed.drain(..count).collect();
     assert!(taken.iter().all(|waiter| waiter.bell.rung() == 1), "a waiter was not woken");
-    assert!(listed.iter().all(|waiter| waiter.bell.rung() == 0), "a waiter was woken out of turn");
+    assert!(listed.iter().all(|waiter| waiter.bell.rung() == 0), "a waiter was woken out of order");
     taken
 }
 
-/// Poll descriptors that are opened, waited for, made ready, expired, closed and reused: nobody is woken by another's event, nobody
-/// who should be woken is not.
+/// Opens, waits on, makes ready, expires, closes and reuses poll descriptors. No waiter may be
+/// woken by an event of another descriptor, and none that should be woken may be missed.
 pub fn poll_cache(data: &[u8]) {
     let mut input = Input(data);
     let mut slots: Vec<Slot> = Vec::new();
@@ -168,7 +169,7 @@ pub fn poll_cache(data: &[u8]) {
         let side_number = usize::from(command >> 7);
         let direction = DIRECTIONS[side_number];
         if command % 9 == 0 && slots.len() < 32 {
-            let desc = CACHE.alloc().expect("far below the bound");
+            let desc = CACHE.alloc().expect("far below the limit");
             assert!(slots.iter().all(|slot| !std::ptr::eq(slot.desc, desc)), "a slot was handed out twice");
             assert!(std::ptr::eq(CACHE.get(desc.index).expect("it exists"), desc));
             let generation = desc.open();
@@ -177,10 +178,10 @@ pub fn poll_cache(data: &[u8]) {
             continue;
         }
         if command % 9 == 1 && !stale.is_empty() {
-            // Late news for a descriptor that is gone.
+            // A stale event for a descriptor that is gone.
             let (desc, generation) = stale[input.below(stale.len())];
             assert!(!desc.side(direction).set_ready(generation, HANG_UP, &mut wakers), "a stale event was accepted");
-            // A timer entry that comes out before anything is due: what is still to come goes back in.
+            // A timer entry that fires before anything is due: remaining deadlines are armed again.
             let at = desc.fire(u64::from(input.byte()), 99, &mut wakers);
             assert!(at.is_none_or(|at| desc.counts(at)));
             assert_eq!(desc.side(direction).begin(generation).err(), Some(Stop::Closed));
@@ -242,7 +243,7 @@ pub fn poll_cache(data: &[u8]) {
                 }
             }
             6 if !model.listed.is_empty() => {
-                // Cancelled while it waits: nobody else notices.
+                // Cancelled while it waits: no other waiter is affected.
                 let mut waiter = model.listed.remove(input.below(model.listed.len()));
                 side.finish(&mut waiter.key, false, &mut wakers);
                 assert_eq!((wakers.wake_all(), Arc::strong_count(&waiter.bell)), (0, 1));
@@ -256,12 +257,12 @@ pub fn poll_cache(data: &[u8]) {
                 for mut waiter in woken(&mut model.listed, count) {
                     side.finish(&mut waiter.key, true, &mut wakers);
                 }
-                // The entry that is asked for comes due at some time.
+                // The requested entry fires at some time.
                 if let Some(at) = armed {
                     assert!(at <= to && desc.counts(at));
                     let now = 100 + u64::from(input.byte());
                     if now >= at {
-                        // What goes back in comes due at no time.
+                        // The re-armed entry never fires.
                         let _ = desc.fire(at, now, &mut wakers);
                         let mut count = 0;
                         for (model, side) in sides.iter_mut().zip(desc.sides()) {
@@ -310,7 +311,7 @@ pub fn poll_cache(data: &[u8]) {
     assert_eq!(wakers.wake_all(), 0);
 }
 
-/// Gives a slot back, whose generation is then stale.
+/// Releases a slot, whose generation is then stale.
 fn retire(slot: Slot, stale: &mut Vec<(&'static PollDesc, u32)>) {
     slot.desc.retire(slot.generation);
     assert!(!slot.desc.is_current(slot.generation));

@@ -1,12 +1,14 @@
-//! The activity of a connection: whether a request is under way, and whether bytes move.
+//! The activity of a connection: whether a request is in progress, and whether bytes move.
 //!
-//! When to end a connection depends on it, and hyper tells neither. [`Watched`] wraps the service and counts requests from
-//! their head to the end of their answer; [`Wire`](super::wire::Wire) wraps the stream and notes progress. The task that drives the
+//! The decision when to end a connection depends on both, and hyper reports neither. [`Watched`]
+//! wraps the service and counts requests from their head to the end of their answer;
+//! [`Wire`](super::wire::Wire) wraps the stream and counts progress. The task that drives the
 //! connection reads both.
 //!
 //! # Memory ordering
-//! HTTP/2 answers requests in tasks of their own: [`Activity::requests`] goes to zero with Release, after the time of it is stored,
-//! and is read with Acquire. Everything else is written and read by the connection's own task.
+//! HTTP/2 answers requests in separate tasks. [`Activity::requests`] is decremented with Release,
+//! after the time of the answer is stored, and read with Acquire. Everything else is written and
+//! read by the connection's own task.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -30,27 +32,28 @@ pub(super) struct Activity {
     start: Instant,
     /// Requests whose answers have not ended.
     requests: AtomicUsize,
-    /// When an answer ended last, in nanoseconds since `start`.
+    /// The time at which the last answer ended, in nanoseconds since `start`.
     answered: AtomicU64,
-    /// Reads and writes that did not have to wait.
+    /// Number of reads and writes that did not have to wait.
     progress: AtomicU64,
-    /// At least one request has come.
+    /// Whether at least one request has arrived.
     used: AtomicBool,
-    /// The last request had a body, which the service may have left unread.
+    /// Whether the last request had a body, which the service may not have read.
     has_body: AtomicBool,
-    /// A CONNECT request over HTTP/2 was granted. The tunnel lives in this connection, and nothing here sees its end.
+    /// Whether a CONNECT request over HTTP/2 was granted. The end of its tunnel, which is inside
+    /// this connection, cannot be observed.
     has_tunnel: AtomicBool,
-    /// The server stops: answers end the connection.
+    /// Whether the server is stopping, so that answers end the connection.
     draining: AtomicBool,
-    /// The stream took no more bytes when it was asked last.
+    /// Whether the last write to the stream had to wait.
     blocked: AtomicBool,
-    /// hyper is done and shuts the stream down.
+    /// Whether hyper is done and is shutting the stream down.
     closing: AtomicBool,
-    /// The connection has ended or was upgraded: the stream is hyper's no longer.
+    /// Whether the connection has ended or was upgraded, so that hyper no longer owns the stream.
     released: AtomicBool,
 }
 
-/// Declares a flag's getter and setter. ORDERING: Relaxed; one task writes and reads it.
+/// Declares the getter and setter of a flag. ORDERING: Relaxed; one task writes and reads it.
 macro_rules! flags {
     ($($flag:ident, $set:ident;)*) => {$(
         pub(super) fn $flag(&self) -> bool {
@@ -90,12 +93,12 @@ impl Activity {
         released, set_released;
     }
 
-    /// Whether there are bytes to read, or the peer's FIN.
+    /// Returns whether there are bytes to read, or the peer's FIN.
     pub(super) fn is_readable(&self) -> bool {
         self.watch.as_ref().is_some_and(Watch::is_readable)
     }
 
-    /// Ends when the connection is reset or closed by force.
+    /// Waits until the connection is reset or closed by force.
     pub(super) async fn aborted(&self) {
         match &self.watch {
             Some(watch) => watch.aborted().await,
@@ -103,18 +106,19 @@ impl Activity {
         }
     }
 
-    /// Whether a request is under way.
+    /// Returns whether a request is in progress.
     pub(super) fn is_busy(&self) -> bool {
         // ORDERING: Acquire pairs with the Release in `UnderWay::drop`, for `answered`.
         self.requests.load(Ordering::Acquire) > 0 || self.has_tunnel.load(Ordering::Relaxed)
     }
 
-    /// Since when no request has been under way. Of meaning while the connection is not busy.
+    /// Returns the time since which no request has been in progress. Meaningless while the
+    /// connection is busy.
     pub(super) fn idle_since(&self) -> Instant {
         self.start + Duration::from_nanos(self.answered.load(Ordering::Relaxed))
     }
 
-    /// A number that changes whenever bytes are read or written.
+    /// Returns a number that changes whenever bytes are read or written.
     pub(super) fn progress(&self) -> u64 {
         self.progress.load(Ordering::Relaxed)
     }
@@ -125,11 +129,11 @@ impl Activity {
     }
 }
 
-/// A request that is under way, until this is dropped.
+/// A request in progress, until this is dropped.
 #[derive(Debug)]
 struct UnderWay {
     activity: Arc<Activity>,
-    /// HTTP/1 has a time limit of hyper's own, so the time of the answer is of no use.
+    /// The end of an answer is recorded only for HTTP/2; hyper itself limits the time of HTTP/1.
     is_http2: bool,
 }
 
@@ -137,7 +141,8 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         if self.is_http2 {
             let answered = u64::try_from(self.activity.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            // Of two that end together the earlier time may stay: the limit is then counted from there.
+            // If two answers end together, the earlier time may remain; the limit is then counted
+            // from it.
             self.activity.answered.store(answered, Ordering::Relaxed);
         }
         // ORDERING: Release pairs with the Acquire in `Activity::is_busy`.
@@ -145,7 +150,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// A service whose requests are counted, and whose last answer over HTTP/1 says that it is the last.
+/// A service that counts its requests and marks the last answer over HTTP/1 as the last.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     pub(super) service: S,
@@ -204,7 +209,7 @@ where
 }
 
 pin_project! {
-    /// The body of an answer, which is under way until this is dropped.
+    /// The body of an answer, which is in progress until this is dropped.
     pub(super) struct WatchedBody<B> {
         #[pin]
         body: B,

@@ -1,15 +1,17 @@
-//! One connection: HTTP/1 or HTTP/2, told apart by its first bytes, from its beginning to its end.
+//! One connection, HTTP/1 or HTTP/2, from beginning to end.
 //!
-//! What is read to tell them apart (up to [`HEAD_BYTES`], in most cases the whole first request) is given to hyper first, so telling
-//! costs no system call.
+//! The first bytes tell the versions apart. The bytes read for this (up to [`HEAD_BYTES`], usually
+//! the whole first request) are passed to hyper first, so this costs no system call.
 //!
 //! # Ending
-//! When the server stops, a connection reads what the peer has sent already. A request found there is answered, with `connection: close`.
-//! Then hyper's graceful shutdown begins: an idle connection is closed, one with a request under way is closed after the answer. hyper waits
-//! for the rest of a request's head, and with HTTP/2 for the peer's PING reply, as long as it takes; here a connection without a request
-//! ends.
+//! When the server stops, a connection first reads what the peer has already sent. A request found
+//! there is answered, with `connection: close`. Then hyper's graceful shutdown begins: an idle
+//! connection is closed, and one with a request in progress is closed after the answer. hyper would
+//! wait without limit for the rest of a request's head and, with HTTP/2, for the peer's PING reply;
+//! here a connection without a request ends.
 //!
-//! An HTTP/2 connection without a request for the time limit of heads is shut down gracefully. It ends when nothing moves for as long again.
+//! An HTTP/2 connection that has no request for the time limit of heads is shut down gracefully. It
+//! ends if no bytes move for that time again.
 
 use std::error::Error;
 use std::future::{Future, poll_fn};
@@ -32,24 +34,27 @@ use super::wire::Wire;
 use crate::sync::Arc;
 use crate::time::Sleep;
 
-/// The first bytes of an HTTP/2 client (RFC 9113, section 3.4). No HTTP/1 request begins with its first line.
+/// The first bytes sent by an HTTP/2 client (RFC 9113, section 3.4). No HTTP/1 request begins with
+/// the first line.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const HEAD_BYTES: usize = 1024;
 
-/// Time without progress after which a stopping HTTP/2 connection without requests ends. A peer replies to PING within a round trip.
+/// The time without progress after which a stopping HTTP/2 connection without requests ends. A peer
+/// replies to PING within a round trip.
 const PING_REPLY: Duration = Duration::from_secs(1);
 
-/// How a server's connections are served.
+/// The settings of a server's connections.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<Executor>,
-    /// Time limit for a request's head, and for HTTP/2 connections without a request.
+    /// The time limit for a request's head, and for HTTP/2 connections without a request.
     pub(super) head: Option<Duration>,
 }
 
-/// Serves a connection to its end. Its errors stay here: garbage from the peer, a broken pipe, a time limit.
+/// Serves a connection to its end. Errors, such as malformed input, a broken pipe or a time limit,
+/// end only this connection.
 pub(super) async fn serve<F, T, S, B>(connect: F, activity: Arc<Activity>, settings: Arc<Settings>, mut member: Member)
 where
     F: Future<Output = io::Result<(T, S)>>,
@@ -83,7 +88,8 @@ where
     activity.set_released(true);
 }
 
-/// Reads until the first bytes are, or are not, those of HTTP/2. An end before that is left to HTTP/1.
+/// Reads until it is clear whether the first bytes are those of HTTP/2. An earlier end of stream is
+/// left to HTTP/1.
 async fn is_http2<T: Read + Unpin>(wire: &mut Wire<T>) -> io::Result<bool> {
     let mut head = vec![0; HEAD_BYTES];
     let mut count = 0;
@@ -128,7 +134,8 @@ async fn drive_http1<C: Future>(
                 break;
             }
             if !is_shut_down {
-                // What has arrived is read first: hyper closes an idle connection at once.
+                // Bytes that have arrived are read first, because hyper closes an idle connection
+                // at once.
                 if !activity.is_busy() && activity.is_readable() {
                     break;
                 }
@@ -136,13 +143,14 @@ async fn drive_http1<C: Future>(
                 shut_down(connection.as_mut());
                 continue;
             }
-            // No request has come, and no refusal of one is being written: the head is incomplete.
+            // No request has arrived, and no refusal of one is being written: the head is
+            // incomplete.
             if !activity.used() && !activity.blocked() && !activity.closing() {
                 return Poll::Ready(());
             }
             break;
         }
-        // hyper reads, and sees a reset, except while it waits for an answer.
+        // hyper reads, and so sees a reset, except while it waits for an answer.
         if activity.is_busy() { aborted.as_mut().poll(cx) } else { Poll::Pending }
     })
     .await;
@@ -179,12 +187,12 @@ async fn drive_http2<C: Future>(
     .await;
 }
 
-/// Watches an HTTP/2 connection for requests, and once it is shutting down for progress.
+/// Watches an HTTP/2 connection for requests and, during its shutdown, for progress.
 struct Watch {
     sleep: Sleep,
-    /// The time limit: without a request, then without progress.
+    /// The time limit: first without a request, then without progress.
     limit: Option<Duration>,
-    /// Progress when the sleep was set, since the graceful shutdown has begun.
+    /// The progress at which the sleep was set, if the graceful shutdown has begun.
     ending: Option<u64>,
     is_stopping: bool,
 }
@@ -199,7 +207,7 @@ impl Watch {
         Watch { sleep: limit.map_or_else(Sleep::never, Sleep::new), limit, ending: None, is_stopping: false }
     }
 
-    /// The server stops: whether the graceful shutdown is to begin now.
+    /// Called when the server stops. Returns whether the graceful shutdown should begin now.
     fn stop(&mut self, activity: &Activity) -> bool {
         if std::mem::replace(&mut self.is_stopping, true) {
             return false;
@@ -223,7 +231,8 @@ impl Watch {
                         return Poll::Ready(Verdict::ShutDown);
                     }
                     None => next = activity.idle_since() + limit,
-                    // The last answer may still be on its way to a slow peer; the server's grace bounds that.
+                    // The last answer may still be on its way to a slow peer; the server's grace
+                    // limits that.
                     Some(before) if before == progress && !(self.is_stopping && activity.blocked()) => {
                         return Poll::Ready(Verdict::End);
                     }

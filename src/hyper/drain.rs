@@ -1,9 +1,10 @@
-//! The end of a server: how its connections learn of it, and how it learns of theirs.
+//! The end of a server: notifying its connections, and waiting for them.
 //!
 //! # States
-//! *serving* → *draining* (answer the requests that have come, accept no further ones) → *cut* (end now); forward only. The stage is an
-//! atomic that a connection loads at every poll. Its waker is in the group from its first poll on, so a change wakes connections that
-//! wait. A change removes the wakers: a connection that sees a new stage registers its waker again.
+//! *serving* → *draining* (answer the requests that have arrived, accept no more) → *cut* (end
+//! now); forward only. The stage is an atomic that a connection loads on every poll. From its first
+//! poll on, its waker is in the group, so a change wakes connections that wait. A change removes
+//! the wakers: a connection that sees a new stage registers its waker again.
 //!
 //! # Locking
 //! Wakers are cloned, woken and dropped outside the lock.
@@ -29,12 +30,12 @@ pub(super) struct Group {
 
 #[derive(Debug, Default)]
 struct Members {
-    /// One place per connection.
+    /// One slot per connection.
     wakers: Vec<Option<Waker>>,
-    /// Places in `wakers` that are free.
+    /// Free slots in `wakers`.
     free: Vec<usize>,
     count: usize,
-    /// The server's waker while it waits for a member to leave.
+    /// The server's waker while it waits for a connection to end.
     server: Option<Waker>,
 }
 
@@ -64,10 +65,11 @@ impl Group {
         Poll::Pending
     }
 
-    /// Moves on to `stage` and wakes all connections.
+    /// Advances to `stage` and wakes all connections.
     pub(super) fn advance(&self, stage: u32) {
         let mut members = self.members.lock();
-        // ORDERING: Release pairs with the Acquire in `Member::stage` of members whose wakers are registered; others load it under the lock.
+        // ORDERING: Release pairs with the Acquire in `Member::stage` of members whose wakers are
+        // registered; other members load it under the lock.
         self.stage.fetch_max(stage, Ordering::Release);
         let wakers: Vec<Waker> = members.wakers.iter_mut().filter_map(Option::take).collect();
         drop(members);
@@ -75,18 +77,18 @@ impl Group {
     }
 }
 
-/// A connection's place in its group, for its life.
+/// The membership of a connection in its group, for its life.
 #[derive(Debug)]
 pub(super) struct Member {
     group: Arc<Group>,
     place: usize,
-    /// The stage and the waker at the time of the last registration.
+    /// The stage at the time of the last registration.
     seen: u32,
     waker: Option<Waker>,
 }
 
 impl Member {
-    /// Returns the stage, and has the task woken when it changes.
+    /// Returns the stage and registers the task to be woken when it changes.
     pub(super) fn stage(&mut self, cx: &mut Context<'_>) -> u32 {
         // ORDERING: pairs with the store in `Group::advance`.
         let stage = self.group.stage.load(Ordering::Acquire);
@@ -102,7 +104,8 @@ impl Member {
         self.seen
     }
 
-    /// Awaits `future` for at most `limit`, and once the server stops for as long as there is something to read.
+    /// Awaits `future` for at most `limit`; after the server stops, only while there are bytes to
+    /// read.
     pub(super) async fn while_serving<F: Future>(
         &mut self,
         limit: Option<Duration>,

@@ -1,4 +1,4 @@
-//! `Io`: futures-io's traits as hyper's, and hyper's as futures-io's.
+//! [`Io`]: an adapter between futures-io's traits and hyper's, in both directions.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,11 +7,13 @@ use std::task::{Context, Poll, ready};
 use ::hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use futures_io::{AsyncRead, AsyncWrite};
 
-/// Most bytes of hyper's buffer that are zeroed for one read: futures-io's traits want initialised memory. A TLS record.
+/// The maximum number of bytes of hyper's buffer that are zeroed per read, because futures-io's
+/// traits need initialised memory. The size of a TLS record.
 const READ_MAX: usize = 16 << 10;
 
-/// Adapts a stream with futures-io's traits to hyper's, such as a TLS stream, and a stream with hyper's traits to futures-io's, such as
-/// `hyper::upgrade::Upgraded` for a WebSocket library. The streams of this crate have both and need no adapter.
+/// An adapter from a stream with futures-io's traits, such as a TLS stream, to hyper's traits, and
+/// from a stream with hyper's traits, such as `hyper::upgrade::Upgraded`, to futures-io's. The
+/// streams of this crate have both and need no adapter.
 ///
 /// # Examples
 /// ```
@@ -28,6 +30,7 @@ const READ_MAX: usize = 16 << 10;
 /// }
 /// ```
 #[derive(Clone, Copy, Debug)]
+#[doc(alias = "TokioIo")]
 pub struct Io<T>(T);
 
 impl<T> Io<T> {
@@ -61,14 +64,14 @@ impl<T: AsyncRead + Unpin> Read for Io<T> {
     ) -> Poll<io::Result<()>> {
         let most = cursor.remaining().min(READ_MAX);
         let count = ready!(Pin::new(&mut self.0).poll_read(cx, cursor.initialize_unfilled_to(most)))?;
-        // SAFETY: `most` bytes are initialised, whatever count the stream names.
+        // SAFETY: `most` bytes are initialised, whatever count the stream returns.
         unsafe { cursor.advance(count.min(most)) };
         Poll::Ready(Ok(()))
     }
 }
 
-/// Vectored writes are not reported, because futures-io cannot say whether a stream has any: hyper makes one buffer of an answer,
-/// which TLS then makes one record of.
+/// Vectored writes are not offered, because futures-io cannot tell whether a stream supports them.
+/// hyper then puts an answer into one buffer, from which TLS makes one record.
 impl<T: AsyncWrite + Unpin> Write for Io<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)

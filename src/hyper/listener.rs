@@ -1,4 +1,4 @@
-//! `Listener`: a source of connections, and `Watch`, a view of their sockets.
+//! [`Listener`]: a source of connections, and [`Watch`], a view of their sockets.
 
 use std::future::{Future, pending};
 use std::io;
@@ -16,38 +16,43 @@ use crate::net::{TcpListener, TcpStream, is_timeout};
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
-/// A source of connections for a server: a listener, a reference to one or an `Arc` of one.
+/// A source of connections for a server; implemented for listeners, references to them and `Arc`s
+/// of them.
 pub trait Listener {
-    /// A connection.
+    /// The connection type.
     type Io: Send + 'static;
 
-    /// Returns the connections. An error ends the server.
+    /// Returns a stream of connections. An error ends the server.
     fn accepted(&self) -> impl Stream<Item = io::Result<Self::Io>> + Send;
 
-    /// Ends when the listener is closed. Polled while the server is at its limit of connections and accepts none.
+    /// Completes when the listener is closed. It is polled while the server is at its limit of
+    /// connections and accepts none.
     fn closed(&self) -> impl Future<Output = ()> + Send;
 
-    /// Returns true while a connection is in the listener's queue, whether or not [`accepted`](Listener::accepted) has heard of it. Asked
-    /// when the server stops. The provided method says no.
+    /// Returns whether a connection is in the listener's queue, whether or not
+    /// [`accepted`](Listener::accepted) has been notified of it. It is called when the server
+    /// stops. The default implementation returns false.
     fn is_queued(&self) -> bool {
         false
     }
 
-    /// Returns a view of the socket of `io`. The provided method has none; [`Watch`] says what the server then does without.
+    /// Returns a view of the socket of `io`. The default implementation returns `None`; see
+    /// [`Watch`] for the consequences.
     fn watch(io: &Self::Io) -> Option<Watch> {
         let _ = io;
         None
     }
 }
 
-/// A view of the socket below a connection, through which the server sees what it cannot see through TLS or an HTTP library.
+/// A view of the socket under a connection, with which the server sees events that TLS or an HTTP
+/// library hides.
 ///
 /// With it a server drops the handler of an HTTP/1 request when the peer resets the connection or
-/// [`force_close`](TcpStream::force_close) closes it, and answers a request that has arrived when the server stops even if the runtime
-/// has not been told of it yet.
+/// [`force_close`](TcpStream::force_close) closes it. It also answers a request that has arrived
+/// when the server stops even if the runtime has not been notified of it yet.
 ///
 /// # Examples
-/// A listener of your own passes on the view of the streams below:
+/// A listener of your own passes on the view of the underlying stream:
 /// ```
 /// use netpoll::hyper::{Listener, Watch};
 /// use netpoll::{io, net::{TcpListener, TcpStream}, prelude::*};
@@ -92,38 +97,39 @@ impl From<&UnixStream> for Watch {
 }
 
 impl Watch {
-    /// Whether bytes of the peer, its FIN or an error are there to be read: a reader is woken, or has been.
+    /// Returns whether bytes, the peer's FIN or an error can be read, in which case a reader has
+    /// been or will be woken.
     pub(super) fn is_readable(&self) -> bool {
         self.0.upgrade().is_some_and(|fd| is_readable(&fd))
     }
 
-    /// Ends when the connection is reset or closed by force.
+    /// Waits until the connection is reset or closed by force.
     ///
-    /// It keeps the socket from its first poll on. Before that it does not: a handle can be converted into one of std while it is the
-    /// only one.
+    /// It keeps the socket alive from its first poll on, but not before: the only handle can still
+    /// be converted into one of std.
     pub(super) async fn aborted(&self) {
         let Some(fd) = self.0.upgrade() else { return pending().await };
         match Aborted::new(&fd).await {
-            // A write deadline is for writes.
+            // A write deadline concerns only writes.
             Err(error) if is_timeout(&error) => pending().await,
             _ => {}
         }
     }
 }
 
-/// Asks the kernel.
+/// Asks the kernel whether the socket is readable.
 fn is_readable(fd: &NetFd) -> bool {
     fd.with("read", |fd| socket::is_ready(fd, false)).unwrap_or(false)
 }
 
 operation_future! {
-    /// Waits until neither side can send.
+    /// Waits until neither side can send any more.
     #[expect(unreachable_pub, reason = "most futures of this macro are public")]
     Aborted<'a> {}, Write -> io::Result<()>,
     |this, cx| this.fd.poll_gone(&mut this.operation, cx)
 }
 
-/// Implements it for a listener with `incoming()` and `as_net_fd()`.
+/// Implements the trait for a listener with `incoming()` and `as_net_fd()`.
 macro_rules! listener {
     ($listener:ty => $stream:ty) => {
         impl Listener for $listener {
@@ -134,7 +140,7 @@ macro_rules! listener {
             }
 
             async fn closed(&self) {
-                // A listener has no peer, so this can end in one way only.
+                // A listener has no peer, so only a close can end this.
                 let _ = PeerClosed::new(self.as_net_fd()).await;
             }
 
@@ -152,7 +158,7 @@ macro_rules! listener {
 listener!(TcpListener => TcpStream);
 listener!(UnixListener => UnixStream);
 
-/// Implements it for something that holds a listener.
+/// Implements the trait for a type that holds a listener.
 macro_rules! holder {
     ($holder:ty) => {
         impl<L: Listener> Listener for $holder {

@@ -1,11 +1,15 @@
-//! hyper 1.x on the streams of this crate (feature `hyper`): hyper's I/O traits, [`Executor`] and [`Timer`], a [`Server`] with limits and a
-//! graceful end, and [`Io`], a bridge for streams that have futures-io's traits only. With feature `tower` the server takes tower services,
-//! such as an axum `Router`: `serve_tower(listener, router)`.
+//! HTTP with hyper 1.x on the streams of this crate (feature `hyper`).
 //!
-//! [`TcpStream`](crate::net::TcpStream) and [`UnixStream`](crate::os::unix::net::UnixStream) implement `hyper::rt::Read` and
-//! `hyper::rt::Write`: hyper's connections take them as they are. A read goes straight into hyper's buffer, which is not zeroed first; the
-//! head and the body of an answer leave in one sendmsg(2). Deadlines of the socket apply to hyper's reads and writes: a clone of the stream
-//! can end what hyper waits for.
+//! * [`Server`]: an HTTP/1 and HTTP/2 server with limits and a graceful stop. With feature `tower`
+//!   it takes tower services, such as an axum `Router`: `serve_tower(listener, router)`.
+//! * [`Executor`] and [`Timer`]: hyper's runtime traits.
+//! * [`Io`]: an adapter for streams that have only futures-io's traits.
+//!
+//! [`TcpStream`](crate::net::TcpStream) and [`UnixStream`](crate::os::unix::net::UnixStream)
+//! implement `hyper::rt::Read` and `hyper::rt::Write`, so hyper's connections take them as they
+//! are. A read writes directly to hyper's buffer, which is not zeroed first; head and body of an
+//! answer are sent with one sendmsg(2). Deadlines of the socket apply to hyper's reads and writes:
+//! a clone of the stream can end an operation that hyper waits for.
 //!
 //! # Examples
 //! ```

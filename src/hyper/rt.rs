@@ -1,4 +1,4 @@
-//! hyper's executor and timer.
+//! hyper's executor and timer traits.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use crate::task;
 use crate::time::Sleep;
 use crate::time::movable::Movable;
 
-/// Runs hyper's futures (HTTP/2 has one per stream) as tasks, by [`task::spawn`].
+/// hyper's executor: runs its futures (HTTP/2 has one per stream) as tasks, with [`task::spawn`].
 ///
 /// # Examples
 /// ```
@@ -32,10 +32,10 @@ where
     }
 }
 
-/// hyper's timer over [`Sleep`].
+/// hyper's timer, based on [`Sleep`].
 ///
-/// A sleep is moved in place. Moving it to a later time stores the time and nothing else: the sleep wakes once at the earlier time and
-/// goes on.
+/// A sleep is moved in place. Moving it to a later time only stores the time: the sleep wakes once
+/// at the earlier time and continues.
 ///
 /// # Examples
 /// ```
@@ -64,8 +64,9 @@ impl rt::Timer for Timer {
 
 /// The timer of one HTTP/1 connection.
 ///
-/// hyper makes a sleep for the head of each request and drops it when the head is there. Here the dropped one is kept, armed as it is, and
-/// moved for the next: it wakes the connection spuriously once per period, and a request costs no timer.
+/// hyper creates a sleep for the head of each request and drops it when the head has arrived. Here
+/// the dropped sleep is kept armed and moved for the next request: it wakes the connection
+/// spuriously once per period, and a request costs no timer.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionTimer(Home);
 
@@ -91,7 +92,7 @@ impl rt::Timer for ConnectionTimer {
 #[derive(Debug)]
 struct Pause {
     movable: Movable,
-    /// Where the sleep goes in the end.
+    /// The place to which the sleep returns when this is dropped.
     home: Option<Home>,
 }
 

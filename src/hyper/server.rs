@@ -1,14 +1,17 @@
-//! `Server`: accepts connections and serves each with hyper in a task of its own, within limits, to a graceful end.
+//! [`Server`]: accepts connections and serves each with hyper in its own task, with limits and a
+//! graceful stop.
 //!
 //! # States
-//! *accepting* → (listener closed, `stop` done, accept failed) → *draining* → (last connection gone, or grace over: the rest is cut
-//! off) → done. Dropping the future cuts all connections off. When `stop` is done, connections that the kernel has accepted already are
-//! served too: their clients may have sent requests.
+//! *accepting* → (listener closed, `stop` completed, accept failed) → *draining* → (last connection
+//! ended, or grace over: the rest is cut off) → done. Dropping the future cuts all connections off.
+//! When `stop` completes, connections that the kernel has already accepted are served too: their
+//! clients may have sent requests.
 //!
 //! # Compared with Go (net/http.Server)
-//! `Shutdown` with its context's time is here the closing of the listener and [`Server::grace`]. There are no read and write timeouts of
-//! the server: the socket's own reach through hyper. A client that half-closes gets its answer in both. Go cancels the request's context
-//! then; here the handler learns of it by [`TcpStream::peer_closed`](crate::net::TcpStream::peer_closed).
+//! Closing the listener and [`Server::grace`] correspond to `Shutdown` with a context's timeout.
+//! The server has no read and write timeouts: those of the socket apply inside hyper. A client that
+//! half-closes gets its answer in both. Go then cancels the request's context; here the handler can
+//! use [`TcpStream::peer_closed`](crate::net::TcpStream::peer_closed).
 
 use std::error::Error;
 use std::fmt;
@@ -36,18 +39,19 @@ use crate::future::timeout;
 use crate::net::is_closed;
 use crate::task;
 
-/// Connections accepted from the queue after the end: the kernel's default bound of a queue. A limit against clients that connect faster
-/// than this accepts.
+/// The maximum number of connections accepted from the queue after the stop: the kernel's default
+/// limit of a queue. Protects against clients that connect faster than this accepts.
 const QUEUED: usize = 4096;
 
-/// Serves the connections of `listener` with `service` until the listener is closed, then lets requests under way end. Short for
-/// [`Server::serve`] with the settings of [`Server::new`]; the module has an example.
+/// Serves the connections of `listener` with `service` until the listener is closed, then lets
+/// requests in progress finish. Short for [`Server::serve`] with the settings of [`Server::new`];
+/// the [module](super) has an example.
 ///
 /// # Errors
-/// As [`Server::serve_with`].
+/// Same as [`Server::serve_with`].
 ///
 /// # Cancel safety
-/// As [`Server::serve_with`].
+/// Same as [`Server::serve_with`].
 pub async fn serve<L, S, B>(listener: L, service: S) -> io::Result<()>
 where
     L: Listener,
@@ -62,10 +66,11 @@ where
     Server::new().serve(listener, service).await
 }
 
-/// An HTTP/1 and HTTP/2 server: the settings, and the accept loop.
+/// An HTTP/1 and HTTP/2 server: settings and accept loop.
 ///
-/// A connection that begins with HTTP/2's preface is served as HTTP/2, any other as HTTP/1, upgrades included. An upgraded connection belongs
-/// to the service: the server counts it no longer and does not end it.
+/// A connection that begins with the HTTP/2 preface is served as HTTP/2, any other as HTTP/1,
+/// including upgrades. An upgraded connection belongs to the service: the server no longer counts
+/// it and does not end it.
 ///
 /// # Examples
 /// A server behind TLS, or one whose service depends on the peer, makes a stream and a service per connection:
@@ -99,6 +104,7 @@ where
 /// # }
 /// ```
 #[derive(Clone)]
+#[doc(alias = "http.Server")]
 pub struct Server {
     settings: Settings,
     max_connections: usize,
@@ -106,8 +112,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes a server with the defaults: any number of connections, 30 s for a request's head, 10 s of grace. hyper's settings are its
-    /// defaults, but for `http1().half_close(true)`.
+    /// Creates a server with the defaults: no limit of connections, 30 s for a request's head, 10 s
+    /// of grace. hyper's settings are its defaults, except `http1().half_close(true)`.
     pub fn new() -> Server {
         let (mut http1, mut http2) = (http1::Builder::new(), http2::Builder::new(Executor));
         http1.timer(Timer).half_close(true);
@@ -121,19 +127,22 @@ impl Server {
         server
     }
 
-    /// Sets the number of connections that are served at once, at least one. Further ones wait in the listener's queue.
+    /// Sets the maximum number of connections that are served at a time, at least one. Further ones
+    /// wait in the listener's queue.
     pub fn max_connections(&mut self, most: usize) -> &mut Server {
         self.max_connections = most.max(1);
         self
     }
 
-    /// Sets the time that a client has from the beginning of the connection, or from the end of the last answer, to the end of a
-    /// request's head. It also limits how long a connection is kept alive without a request, and how long
-    /// [`serve_with`](Server::serve_with)'s closure takes. `None` sets no limit.
+    /// Sets the time limit for a request's head, counted from the beginning of the connection or
+    /// the end of the last answer. It also limits how long a connection is kept alive without a
+    /// request, and how long the closure of [`serve_with`](Server::serve_with) takes. `None` sets
+    /// no limit.
     ///
-    /// An HTTP/2 connection that has no request under way for this time is shut down (GOAWAY), and closed when its client stays silent
-    /// for as long again. A request under way is not limited; `http2().keep_alive_interval(…)` finds clients that are gone. A CONNECT
-    /// request that is granted over HTTP/2 lifts the limit for its connection.
+    /// An HTTP/2 connection that has no request in progress for this time is shut down (GOAWAY),
+    /// and closed if its client stays silent for the same time again. A request in progress is not
+    /// limited; `http2().keep_alive_interval(…)` detects clients that are gone. A CONNECT request
+    /// granted over HTTP/2 lifts the limit for its connection.
     pub fn header_read_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Server {
         let timeout = timeout.into();
         self.settings.head = timeout;
@@ -141,16 +150,19 @@ impl Server {
         self
     }
 
-    /// Sets the time that requests under way have when the server has stopped accepting. Then they are cut off.
+    /// Sets how long requests in progress may take after the server has stopped accepting. Then
+    /// they are cut off.
     pub fn grace(&mut self, grace: Duration) -> &mut Server {
         self.grace = grace;
         self
     }
 
-    /// Returns hyper's settings for HTTP/1. The timer is the server's own.
+    /// Returns hyper's settings for HTTP/1. The timer is the server's.
     ///
-    /// `half_close` is on: a client that sends a request and shuts its sending side down gets the answer, as RFC 9112 (section 9.6) and
-    /// Go have it. A client that closes its socket looks the same until it is sent something, so its request is handled to the end too.
+    /// `half_close` is on: a client that sends a request and shuts down its sending side gets the
+    /// answer, as RFC 9112 (section 9.6) asks and Go does. A client that has closed its socket
+    /// cannot be told apart until something is sent to it, so its request is also handled to the
+    /// end.
     pub fn http1(&mut self) -> &mut http1::Builder {
         &mut self.settings.http1
     }
@@ -160,14 +172,14 @@ impl Server {
         &mut self.settings.http2
     }
 
-    /// Serves the connections of `listener` with clones of `service` until the listener is closed; then as
-    /// [`serve_with`](Server::serve_with).
+    /// Serves the connections of `listener` with clones of `service` until the listener is closed,
+    /// then stops like [`serve_with`](Server::serve_with).
     ///
     /// # Errors
-    /// As [`serve_with`](Server::serve_with).
+    /// Same as [`serve_with`](Server::serve_with).
     ///
     /// # Cancel safety
-    /// As [`serve_with`](Server::serve_with).
+    /// Same as [`serve_with`](Server::serve_with).
     pub async fn serve<L, S, B>(&self, listener: L, service: S) -> io::Result<()>
     where
         L: Listener,
@@ -182,18 +194,20 @@ impl Server {
         self.serve_with(listener, |io| ready(Ok((io, service.clone()))), pending::<()>()).await
     }
 
-    /// Serves until the listener is closed or `stop` is done. `connect` makes of each connection a stream for hyper and a service, in
-    /// the connection's own task, so a TLS handshake there delays no other connection. Its error ends the connection.
+    /// Serves until the listener is closed or `stop` completes. `connect` turns each connection
+    /// into a stream for hyper and a service, in the connection's own task, so a TLS handshake
+    /// there does not delay other connections. Its error ends the connection.
     ///
-    /// At the end, requests that have arrived are answered, with `connection: close` over HTTP/1. When `stop` is done this includes requests
-    /// on connections in the listener's queue; closing the listener resets those. Idle connections and those with a part of a head are
-    /// closed; those with requests under way are closed when these are answered (HTTP/2 with GOAWAY); what is left after
-    /// [`grace`](Server::grace) is cut off.
+    /// At the end, requests that have arrived are answered, with `connection: close` over HTTP/1.
+    /// If `stop` has completed, this includes requests on connections in the listener's queue;
+    /// closing the listener resets those. Idle connections and those with an incomplete head are
+    /// closed. Those with requests in progress are closed after the answers (HTTP/2 with GOAWAY).
+    /// What remains after [`grace`](Server::grace) is cut off.
     ///
     /// A panic of the service ends its connection, or its stream with HTTP/2.
     ///
     /// # Errors
-    /// `TimedOut` when connections were cut off; the listener's error when accepting failed.
+    /// Returns `TimedOut` if connections were cut off, or the listener's error if accepting failed.
     ///
     /// # Cancel safety
     /// Dropping the future cuts all connections off.
@@ -228,8 +242,8 @@ impl Server {
         result.and(Err(io::Error::new(io::ErrorKind::TimedOut, "connections were cut off at the end of the grace")))
     }
 
-    /// Accepts until there is a reason to stop, and spawns what `begin` makes of each connection. When the reason is `stop`, also what is
-    /// in the listener's queue.
+    /// Accepts until there is a reason to stop, and spawns the future that `begin` makes of each
+    /// connection. If the reason is `stop`, also accepts the connections in the listener's queue.
     async fn accept<L: Listener, F>(
         &self,
         listener: &L,
@@ -258,7 +272,8 @@ impl Server {
             match next.await {
                 Some(Some(Ok(io))) => {
                     let connection = begin(io);
-                    // Before the connection's first turn, which is then the one of a server that stops.
+                    // Checked before the connection's first poll, which is then that of a stopping
+                    // server.
                     is_stopped = poll_fn(|cx| Poll::Ready(stop.as_mut().poll(cx).is_ready())).await;
                     if is_stopped {
                         group.advance(DRAINING);
@@ -304,7 +319,7 @@ impl fmt::Debug for Server {
     }
 }
 
-/// The server is gone: so are its connections.
+/// Cuts all connections off when the server is dropped.
 #[derive(Debug)]
 struct CutOff(Arc<Group>);
 

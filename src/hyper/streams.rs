@@ -13,15 +13,15 @@ use crate::net::unix::UnixStream;
 #[allow(unsafe_code)]
 #[inline]
 fn poll_read(fd: &NetFd, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-    // SAFETY: bytes are written to it and none is made uninitialised.
+    // SAFETY: bytes are written to it, and none is made uninitialised.
     let buf = unsafe { cursor.as_mut() };
     let count = ready!(fd.poll_read_uninit(cx, buf))?;
-    // SAFETY: as many bytes were initialised.
+    // SAFETY: this many bytes were initialised.
     unsafe { cursor.advance(count) };
     Poll::Ready(Ok(()))
 }
 
-/// Implements both traits for a handle with a `as_net_fd()`.
+/// Implements both traits for a handle with `as_net_fd()`.
 macro_rules! hyper_stream {
     ($($type:ty),*) => {$(
         impl Read for $type {

@@ -1,4 +1,4 @@
-//! tower's services as hyper's (feature `tower`).
+//! tower services as hyper services (feature `tower`).
 
 use std::error::Error;
 use std::future::Future;
@@ -19,12 +19,14 @@ use super::server::Server;
 
 /// A tower service as a hyper service.
 ///
-/// Each request is given to a clone of the service, when that clone is ready. [`serve_tower`] and [`Server::serve_tower`] wrap the
-/// service themselves. Wrap it by hand for [`Server::serve_with`], which has a service per connection.
+/// Each request is passed to a clone of the service, when that clone is ready. [`serve_tower`] and
+/// [`Server::serve_tower`] wrap the service themselves. Wrap it explicitly for
+/// [`Server::serve_with`], which has a service per connection.
 ///
 /// # Examples
-/// A server that tells its service who asks, as a request extension, and that stops when `stop` is done. With axum,
-/// `router.clone().layer(Extension(peer))` makes the service of a connection.
+/// A server that passes the peer's address to its service as a request extension, and that stops
+/// when `stop` completes. With axum, `router.clone().layer(Extension(peer))` creates the service of
+/// a connection.
 /// ```
 /// use hyper::{Request, Response, body::Incoming};
 /// use netpoll::hyper::{Server, Tower};
@@ -101,7 +103,7 @@ where
 }
 
 pin_project! {
-    /// Waits until a service is ready, calls it, and gives its answer; the future of [`Tower`].
+    /// Waits until a service is ready, calls it and returns its answer; the future of [`Tower`].
     #[derive(Debug)]
     #[must_use = "futures do nothing unless they are awaited"]
     pub struct TowerFuture<S: Service<R>, R> {
@@ -140,14 +142,15 @@ impl<S: Service<R>, R> Future for TowerFuture<S, R> {
     }
 }
 
-/// Serves the connections of `listener` with a tower service, such as an axum `Router`, until the listener is closed; then lets requests
-/// under way end. Short for [`Server::serve_tower`] with the settings of [`Server::new`].
+/// Serves the connections of `listener` with a tower service, such as an axum `Router`, until the
+/// listener is closed, then lets requests in progress finish. Short for [`Server::serve_tower`]
+/// with the settings of [`Server::new`].
 ///
 /// # Errors
-/// As [`Server::serve_with`].
+/// Same as [`Server::serve_with`].
 ///
 /// # Cancel safety
-/// As [`Server::serve_with`].
+/// Same as [`Server::serve_with`].
 ///
 /// # Examples
 /// With axum, whose feature `tokio` is not needed:
@@ -170,16 +173,16 @@ where
     Server::new().serve_tower(listener, service).await
 }
 
-/// tower.
+/// Serving tower services.
 impl Server {
-    /// Serves the connections of `listener` with clones of a tower service, such as an axum `Router`, until the listener is closed; then as
-    /// [`serve_with`](Server::serve_with).
+    /// Serves the connections of `listener` with clones of a tower service, such as an axum
+    /// `Router`, until the listener is closed, then stops like [`serve_with`](Server::serve_with).
     ///
     /// # Errors
-    /// As [`serve_with`](Server::serve_with).
+    /// Same as [`serve_with`](Server::serve_with).
     ///
     /// # Cancel safety
-    /// As [`serve_with`](Server::serve_with).
+    /// Same as [`serve_with`](Server::serve_with).
     pub async fn serve_tower<L, S, B>(&self, listener: L, service: S) -> io::Result<()>
     where
         L: Listener,

@@ -1,13 +1,14 @@
-//! `Wire`: the stream between hyper and the peer.
+//! [`Wire`]: the stream between hyper and the peer.
 //!
-//! It gives hyper the bytes that were read to tell the versions apart, notes progress in [`Activity`], and closes so that the last
-//! answer arrives.
+//! It returns the bytes that were read to tell the HTTP versions apart, counts progress in
+//! [`Activity`], and closes so that the last answer arrives.
 //!
 //! # Closing
-//! close(2) with unread bytes in the receive buffer sends a reset, and a reset takes away what the peer has not read yet: the answer to
-//! a request whose body was refused, or to the first of several requests. After the FIN this reads and discards what the peer still
-//! sends, until its FIN, for [`QUIET`] after the last byte and [`LINGER`] in all. It does so only where the peer has something to send:
-//! the last request had a body, or bytes are there.
+//! close(2) with unread bytes in the receive buffer sends a reset, which discards data that the
+//! peer has not read yet: the answer to a request whose body was refused, or to the first of
+//! several requests. After the FIN, this therefore reads and discards what the peer still sends,
+//! until its FIN, until [`QUIET`] after the last byte, or for at most [`LINGER`]. It does so only
+//! if the peer may have something to send: the last request had a body, or bytes are available.
 //!
 //! # Compared with Go (net/http/server.go, `closeWriteAndWait`)
 //! Go waits for 500 ms without reading.
@@ -23,30 +24,30 @@ use super::activity::Activity;
 use crate::sync::Arc;
 use crate::time::Sleep;
 
-/// Time without a byte after which a closing connection waits no longer for the peer's FIN.
+/// The time without a byte after which a closing connection no longer waits for the peer's FIN.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// Time after which it waits no longer in any case.
+/// The maximum time to wait for the peer's FIN.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Bytes that are discarded per read.
+/// The number of bytes discarded per read.
 const DISCARD_BYTES: usize = 8 << 10;
 
-/// A stream of which the first bytes may have been read, and are read again.
+/// A stream whose first bytes may have been read, and are returned again.
 #[derive(Debug)]
 pub(super) struct Wire<T> {
     io: T,
     head: Vec<u8>,
-    /// Bytes of `head` that hyper has read.
+    /// The number of bytes of `head` that hyper has read.
     taken: usize,
     activity: Arc<Activity>,
-    /// The stream is shut down, and bytes of the peer are discarded.
+    /// Set while the stream is shut down and bytes of the peer are discarded.
     linger: Option<Linger>,
 }
 
 #[derive(Debug)]
 struct Linger {
-    /// Ends the wait for the next byte; armed where the peer has something to send.
+    /// Ends the wait for the next byte; set if the peer may have something to send.
     quiet: Option<Sleep>,
     end: Instant,
 }
@@ -58,17 +59,17 @@ impl<T> Wire<T> {
 }
 
 impl<T: Read + Unpin> Wire<T> {
-    /// Reads from the stream past `head`.
+    /// Reads from the stream, after `head`.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf.unfilled())
     }
 
-    /// Sets the bytes that are read first.
+    /// Sets the bytes that are returned first.
     pub(super) fn set_head(&mut self, head: Vec<u8>) {
         self.head = head;
     }
 
-    /// Discards what the peer sends, until its FIN or the end of patience.
+    /// Discards what the peer sends, until its FIN or the end of the wait.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let activity = &self.activity;
         let linger = self.linger.get_or_insert_with(|| Linger {
@@ -91,7 +92,7 @@ impl<T: Read + Unpin> Wire<T> {
                     let Some(quiet) = &mut linger.quiet else { return Poll::Ready(()) };
                     ready!(Pin::new(&mut *quiet).poll(cx));
                     let now = Instant::now();
-                    // On a busy machine the poller may not have reported yet what is there.
+                    // On a busy machine the poller may not have reported available bytes yet.
                     if now > linger.end || !activity.is_readable() {
                         return Poll::Ready(());
                     }
@@ -122,7 +123,7 @@ impl<T: Read + Unpin> Read for Wire<T> {
 }
 
 impl<T> Wire<T> {
-    /// Notes what a write did.
+    /// Records the result of a write.
     #[inline]
     fn note_write(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.activity.set_blocked(written.is_pending());

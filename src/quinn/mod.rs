@@ -1,11 +1,14 @@
-//! quinn's QUIC on our sockets (feature `quinn`): its runtime, [`Runtime`], and [`Socket`], a [`UdpSocket`] as quinn wants it.
+//! QUIC with quinn on this crate's sockets (feature `quinn`).
 //!
-//! Datagrams pass through quinn-udp: many in one call in both directions where the kernel cuts and joins them (UDP_SEGMENT, UDP_GRO), with
-//! ECN and without fragments. No runtime of tokio's is needed.
+//! [`Runtime`] implements quinn's runtime trait, and [`Socket`] its socket trait for a
+//! [`UdpSocket`]. Datagrams pass through quinn-udp: many per call in both directions if the kernel
+//! supports splitting and joining (UDP_SEGMENT, UDP_GRO), with ECN and without fragmentation.
+//! tokio's runtime is not needed.
 //!
-//! [`endpoint`] makes an endpoint of a socket that its maker keeps a share of: deadlines and [`close`] reach through.
-//! The first error of the socket ends the endpoint, which accepts no more, and its connections: with a `TransportError`, or
-//! `LocallyClosed` if it was a send that failed.
+//! [`endpoint`] creates an endpoint on a socket that the caller can keep sharing: its deadlines and
+//! [`close`] apply. The first error of the socket ends the endpoint, which then accepts no more
+//! connections, and its connections: with a `TransportError`, or with `LocallyClosed` if a send
+//! failed.
 //!
 //! examples/ecosystem/quic_file.rs sends a file.
 //!

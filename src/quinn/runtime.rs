@@ -1,4 +1,4 @@
-//! quinn's runtime: tasks, timers, sockets.
+//! quinn's runtime trait: tasks, timers, sockets.
 
 use std::future::Future;
 use std::io;
@@ -15,16 +15,17 @@ use crate::task;
 use crate::time::Sleep;
 use crate::time::movable::Movable;
 
-/// An endpoint on `socket`, served by tasks of ours; with a configuration of a server it accepts connections. It may be awaited under any
-/// executor.
+/// Creates an endpoint on `socket`, served by tasks of this runtime. With a server configuration it
+/// accepts connections. It can be awaited under any executor.
 ///
 /// # Errors
-/// Those of [`Socket::new`].
+/// Same as [`Socket::new`].
 pub fn endpoint(config: EndpointConfig, server: Option<ServerConfig>, socket: Arc<UdpSocket>) -> io::Result<Endpoint> {
     Endpoint::new_with_abstract_socket(config, server, Arc::new(Socket::new(socket)?), Arc::new(Runtime))
 }
 
-/// quinn's runtime trait on this crate's runtime, for `quinn::Endpoint::new`, which takes std's sockets; [`endpoint`] takes ours.
+/// quinn's runtime trait on this crate's runtime. Pass it to `quinn::Endpoint::new`, which takes
+/// std's sockets; [`endpoint`] takes this crate's.
 ///
 /// # Examples
 /// ```
@@ -51,7 +52,7 @@ impl ::quinn::Runtime for Runtime {
     }
 }
 
-/// The timer of one connection, which every packet moves.
+/// The timer of one connection, which is moved for every packet.
 #[derive(Debug)]
 struct Timer(Movable);
 

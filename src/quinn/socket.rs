@@ -1,7 +1,7 @@
-//! `Socket`: a [`UdpSocket`] that makes quinn-udp's calls.
+//! [`Socket`]: a [`UdpSocket`] that makes quinn-udp's system calls.
 //!
-//! quinn asks before each send whether there is room. Here that costs no system call: the answer is yes until a send has found none, and
-//! then the one who asks waits for an edge.
+//! quinn asks before each send whether there is room. Here that costs no system call: the answer is
+//! yes until a send finds no room; then the sender waits for an edge.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -18,21 +18,23 @@ use crate::net::UdpSocket;
 use crate::net::fd::operation::Operation;
 use crate::rt::poll::poller::Direction;
 
-/// A [`UdpSocket`] for quinn; made by [`endpoint`](super::endpoint) as well.
+/// A [`UdpSocket`] for quinn; [`endpoint`](super::endpoint) creates one itself.
 #[derive(Debug)]
 pub struct Socket {
     socket: Arc<UdpSocket>,
     offload: UdpSocketState,
-    /// How many sends have found no room.
+    /// The number of sends that found no room.
     full: AtomicUsize,
 }
 
 impl Socket {
-    /// Sets what quinn needs on the socket: receive offload, ECN and destination with each datagram, no fragments. Who keeps a share of it
-    /// can move its deadlines and close it, and should not receive from it.
+    /// Sets the options that quinn needs: receive offload, ECN and destination with each datagram,
+    /// no fragmentation. Other users of `socket` can set its deadlines and close it, but should not
+    /// receive from it.
     ///
     /// # Errors
-    /// Those of getsockname(2) and setsockopt(2); closed.
+    /// Returns the error of getsockname(2) or setsockopt(2), or a [closed](crate::net::is_closed)
+    /// error after `close`.
     pub fn new(socket: Arc<UdpSocket>) -> io::Result<Socket> {
         let offload = socket.net_fd().with("set", |fd| UdpSocketState::new((&fd).into()))?;
         Ok(Socket { socket, offload, full: AtomicUsize::new(0) })
@@ -82,20 +84,21 @@ impl AsyncUdpSocket for Socket {
     }
 }
 
-/// One who sends, and may have to wait for room.
+/// A sender that may have to wait for room.
 #[derive(Debug)]
 struct Poller {
     socket: Arc<Socket>,
     operation: Operation,
-    /// What `Socket::full` was before there was room.
+    /// The value of `Socket::full` when there was room last.
     seen: usize,
 }
 
 impl UdpPoller for Poller {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Poller { socket, operation, seen } = &mut *self;
-        // ORDERING: it guards nothing. A sender asks after its own send, whose count it sees in its own order; that of another's, seen or
-        // not, at most lets it look once more.
+        // ORDERING: it guards nothing. A sender asks after its own send, whose increment it sees in
+        // program order. Whether it sees that of another sender only decides whether it checks once
+        // more.
         let full = socket.full.load(Ordering::Relaxed);
         if full != *seen {
             ready!(socket.socket.net_fd().poll_ready(Direction::Write, Some(operation), cx))?;
@@ -121,12 +124,12 @@ mod tests {
     use crate::task;
 
     #[test]
-    fn room_is_asked_for_after_a_send_that_found_none_only() {
+    fn room_is_checked_only_after_a_send_found_none() {
         task::block_on(async {
             let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
             let quic = Arc::new(Socket::new(Arc::clone(&socket)).unwrap());
             let mut poller = Arc::clone(&quic).create_io_poller();
-            // Again where it was turned away for the sake of fairness: there is room.
+            // Polled again if it was deferred for fairness: there is room.
             let mut poll = || loop {
                 if let Poll::Ready(result) = poller.as_mut().poll_writable(&mut Context::from_waker(Waker::noop())) {
                     return result;
@@ -135,7 +138,7 @@ mod tests {
             poll().unwrap();
             quic.full.fetch_add(1, Ordering::SeqCst);
             poll().unwrap();
-            // A closed socket tells whether it was asked.
+            // Polling a closed socket shows whether the kernel was asked.
             socket.close().await.unwrap();
             poll().unwrap();
             quic.full.fetch_add(1, Ordering::SeqCst);

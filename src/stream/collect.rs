@@ -1,8 +1,8 @@
-//! [`FromStream`]: what [`StreamExt::collect`](super::StreamExt::collect) can make.
+//! [`FromStream`]: the types that [`StreamExt::collect`](super::StreamExt::collect) can create.
 //!
-//! The standard library's `FromIterator` pulls its items and cannot wait for one. So this trait is pushed: it begins something,
-//! takes items one by one until it has enough, and finishes. `Result` and `Option` stop the stream at the first
-//! failure.
+//! std's `FromIterator` pulls its items and cannot wait for one. This trait is therefore driven by
+//! its caller: it begins a value, accepts items one by one until it has enough, and finishes.
+//! `Result` and `Option` end at the first failure.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
 use std::future::Future;
@@ -14,10 +14,11 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 
-/// What a stream of `T` can be collected into.
+/// A type that a stream of `T` can be collected into.
 ///
-/// The collections of the standard library, `String`, `Box<[T]>`, `()`, and `Result` and `Option` of any of them. async-std's
-/// trait of this name takes the stream as a whole; a collection of your own says here how it grows:
+/// Implemented for std's collections, `String`, `Box<[T]>`, `()`, and `Result` and `Option` of any
+/// of them. async-std's trait of this name takes the stream as a whole; here a collection of your
+/// own defines how it grows:
 ///
 /// ```
 /// use netpoll::{prelude::*, stream::{self, FromStream}};
@@ -45,23 +46,24 @@ use pin_project_lite::pin_project;
 /// # });
 /// ```
 pub trait FromStream<T>: Sized {
-    /// What is being made.
+    /// The value under construction.
     type Partial;
 
-    /// Nothing yet. The stream promises `items_min` items; take it as a hint.
+    /// Creates an empty value. `items_min` is the stream's lower bound for the number of items;
+    /// treat it as a hint.
     fn begin(items_min: usize) -> Self::Partial;
 
-    /// Adds an item. `Break` ends it: the stream is not polled again.
+    /// Adds an item. `Break` ends the collection: the stream is not polled again.
     fn push(partial: &mut Self::Partial, item: T) -> ControlFlow<()>;
 
-    /// The result.
+    /// Returns the result.
     fn finish(partial: Self::Partial) -> Self;
 }
 
-/// More room than this is not set aside on a stream's word.
+/// The maximum capacity that is reserved because of the stream's size hint.
 const RESERVE_ITEMS_MAX: usize = 4096;
 
-/// Implements the trait for types that have `new` or `with_capacity`-like beginnings and `extend`.
+/// Implements the trait for a type by a constructor and `extend`.
 macro_rules! extend {
     ($([$($generics:tt)*] $type:ty, $item:ty, $min:pat => $begin:expr;)*) => {$(
         impl<$($generics)*> FromStream<$item> for $type {
@@ -136,7 +138,7 @@ impl<T, E, C: FromStream<T>> FromStream<Result<T, E>> for Result<C, E> {
     type Partial = Result<C::Partial, E>;
 
     fn begin(_: usize) -> Self::Partial {
-        // The first item may be the error: no room on the stream's word.
+        // The first item may be the error, so nothing is reserved.
         Ok(C::begin(0))
     }
 
@@ -188,7 +190,7 @@ pin_project! {
     {
         #[pin]
         stream: S,
-        // None once it is finished.
+        // `None` after completion.
         partial: Option<C::Partial>,
     }
 }
@@ -217,6 +219,6 @@ impl<S: Stream, C: FromStream<S::Item>> Future for CollectFuture<S, C> {
                 break;
             }
         }
-        Poll::Ready(C::finish(this.partial.take().expect("it was there above")))
+        Poll::Ready(C::finish(this.partial.take().expect("partial was checked above")))
     }
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 
-/// The order of items, where no closure says otherwise.
+/// The natural order of items.
 pub(super) type Natural<T> = fn(&T, &T) -> Ordering;
 
 pin_project! {
@@ -21,12 +21,12 @@ pin_project! {
         stream: S,
         best: Option<S::Item>,
         compare: F,
-        // Whether a later item takes the place of the best so far that compares to it like this.
+        // Whether a later item replaces the current best, given the result of their comparison.
         replaces: fn(Ordering) -> bool,
     }
 }
 
-/// Of equals the first is the least and the last the greatest, as in [`Iterator`].
+/// As in [`Iterator`], the first of equal items is the least and the last the greatest.
 pub(super) fn least<S: Stream, F>(stream: S, compare: F) -> BestFuture<S, F> {
     BestFuture { stream, best: None, compare, replaces: Ordering::is_gt }
 }
@@ -98,22 +98,24 @@ impl<S: Stream, F, K> fmt::Debug for BestByKeyFuture<S, F, K> {
 }
 
 pin_project! {
-    /// Future of [`cmp`](super::StreamExt::cmp), [`partial_cmp`](super::StreamExt::partial_cmp), [`eq`](super::StreamExt::eq) and
-    /// the other comparisons of two streams. Stops at the first pair that decides.
+    /// Future of [`cmp`](super::StreamExt::cmp), [`partial_cmp`](super::StreamExt::partial_cmp),
+    /// [`eq`](super::StreamExt::eq) and the other comparisons of two streams. It stops at the first
+    /// pair that decides.
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct CompareFuture<A: Stream, B: Stream, T> {
         #[pin]
         left: A,
         #[pin]
         right: B,
-        // The left one's item while the right one's is awaited; `Some(None)` at its end.
+        // The left item while the right one is awaited; `Some(None)` if the left stream has ended.
         pending: Option<Option<A::Item>>,
         compare: fn(&A::Item, &B::Item) -> Option<Ordering>,
         answer: fn(Option<Ordering>) -> T,
     }
 }
 
-/// `answer` is given how the first pair compares that is not equal, or how the lengths do.
+/// Compares two streams. `answer` receives the result of the first unequal pair, or of comparing
+/// the lengths.
 pub(super) fn compare<A: Stream, B: Stream, T>(
     left: A,
     right: B,

@@ -1,12 +1,13 @@
 //! [`StreamExt`]: the methods of streams, with async-std's names and signatures.
 //!
-//! One trait, so that a glob import never makes a method ambiguous, and so one file: each method is a line, its documentation and an
-//! example. What only hands on to `futures-lite` has its types; ours are
-//! `merge`, `collect`, `try_fold`, sums, comparisons and those with a clock. All are stable here (some there only with its feature `unstable`).
+//! They are in one trait, so that a glob import never makes a method ambiguous, and therefore in
+//! one file. Methods that only forward to `futures-lite` return its types. This crate implements
+//! `merge`, `collect`, `try_fold`, sums, comparisons and the methods with a clock. All of them are
+//! stable here; in async-std some need its feature `unstable`.
 //!
 //! # Cancellation
-//! A dropped `next` loses no item. The other futures that take `&mut self` lose what they have folded or counted, but the stream goes
-//! on where it was.
+//! A dropped `next` loses no item. Other futures that take `&mut self` lose their partial result,
+//! but the stream can be used further.
 
 use std::cmp::Ordering;
 use std::iter;
@@ -24,7 +25,7 @@ use super::{
     TryForEachFuture, UnzipFuture, Zip, compare,
 };
 
-/// Methods for every [`Stream`].
+/// Extension methods for every [`Stream`].
 ///
 /// ```
 /// use netpoll::{prelude::*, stream};
@@ -39,7 +40,7 @@ use super::{
 /// # });
 /// ```
 pub trait StreamExt: Stream {
-    /// The next item; `None` at the end.
+    /// Returns the next item; `None` at the end.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -57,7 +58,7 @@ pub trait StreamExt: Stream {
         Lite::next(self)
     }
 
-    /// What `f` makes of each item.
+    /// Applies `f` to each item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -75,7 +76,7 @@ pub trait StreamExt: Stream {
         Lite::map(self, f)
     }
 
-    /// The items for which `predicate` is true.
+    /// Keeps the items for which `predicate` returns true.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -93,7 +94,7 @@ pub trait StreamExt: Stream {
         Lite::filter(self, predicate)
     }
 
-    /// What `f` makes of each item, where it makes something.
+    /// Applies `f` to each item and keeps the `Some` results.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -111,7 +112,8 @@ pub trait StreamExt: Stream {
         Lite::filter_map(self, f)
     }
 
-    /// The items of the streams that `f` makes, one stream after the other.
+    /// Applies `f`, which returns a stream, to each item, and yields the items of these streams one
+    /// stream after the other.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -130,7 +132,7 @@ pub trait StreamExt: Stream {
         Lite::flat_map(self, f)
     }
 
-    /// The items of the streams that are this one's items, one stream after the other.
+    /// Yields the items of the streams that are this stream's items, one stream after the other.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -148,7 +150,7 @@ pub trait StreamExt: Stream {
         Lite::flatten(self)
     }
 
-    /// The same items, shown to `f` as they pass.
+    /// Calls `f` with a reference to each item and passes the item on.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -167,7 +169,7 @@ pub trait StreamExt: Stream {
         Lite::inspect(self, f)
     }
 
-    /// Each item with its number, from 0.
+    /// Pairs each item with its index, from 0.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -184,7 +186,7 @@ pub trait StreamExt: Stream {
         Lite::enumerate(self)
     }
 
-    /// What `f` makes of each item and a state it keeps, until it makes `None`.
+    /// Applies `f` to a state and each item, until it returns `None`.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -205,7 +207,7 @@ pub trait StreamExt: Stream {
         Lite::scan(self, initial_state, f)
     }
 
-    /// The first `n` items.
+    /// Yields the first `n` items.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -221,7 +223,7 @@ pub trait StreamExt: Stream {
         Lite::take(self, n)
     }
 
-    /// The items before the first for which `predicate` is false.
+    /// Yields the items before the first one for which `predicate` returns false.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -239,7 +241,7 @@ pub trait StreamExt: Stream {
         Lite::take_while(self, predicate)
     }
 
-    /// What `f` makes of each item, until it makes `None`.
+    /// Applies `f` to each item, until it returns `None`.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -257,7 +259,7 @@ pub trait StreamExt: Stream {
         Lite::map_while(self, f)
     }
 
-    /// The items after the first `n`.
+    /// Skips the first `n` items.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -273,7 +275,7 @@ pub trait StreamExt: Stream {
         Lite::skip(self, n)
     }
 
-    /// The items from the first for which `predicate` is false.
+    /// Skips the items before the first one for which `predicate` returns false.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -291,10 +293,10 @@ pub trait StreamExt: Stream {
         Lite::skip_while(self, predicate)
     }
 
-    /// The first item and then every `step`-th.
+    /// Yields the first item and then every `step`-th.
     ///
     /// # Panics
-    /// When `step` is 0.
+    /// Panics if `step` is 0.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -310,7 +312,7 @@ pub trait StreamExt: Stream {
         Lite::step_by(self, step)
     }
 
-    /// This one's items and then those of `other`.
+    /// Yields the items of this stream and then those of `other`.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -328,7 +330,7 @@ pub trait StreamExt: Stream {
         Lite::chain(self, other)
     }
 
-    /// Pairs of this one's items and those of `other`, until either ends.
+    /// Yields pairs of items of this stream and `other`, until either ends.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -346,7 +348,8 @@ pub trait StreamExt: Stream {
         Lite::zip(self, other)
     }
 
-    /// The items of both as they come, until both have ended. When both always have one, they take turns.
+    /// Yields the items of both streams as they arrive, until both have ended. If both always have
+    /// an item, they alternate.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -356,6 +359,7 @@ pub trait StreamExt: Stream {
     /// assert_eq!(both.collect::<Vec<_>>().await, [1, 2, 1, 2]);
     /// # });
     /// ```
+    #[doc(alias = "select")]
     fn merge<U>(self, other: U) -> Merge<Self, U>
     where
         Self: Sized,
@@ -364,7 +368,7 @@ pub trait StreamExt: Stream {
         Merge::new(self, other)
     }
 
-    /// Clones of the items, which are references.
+    /// Clones the items, which are references.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -382,7 +386,7 @@ pub trait StreamExt: Stream {
         Lite::cloned(self)
     }
 
-    /// Copies of the items, which are references.
+    /// Copies the items, which are references.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -399,7 +403,7 @@ pub trait StreamExt: Stream {
         Lite::copied(self)
     }
 
-    /// The items over and over, from a clone made now.
+    /// Repeats the stream endlessly, from a clone made now.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -415,7 +419,7 @@ pub trait StreamExt: Stream {
         Lite::cycle(self)
     }
 
-    /// The same stream, that may be polled after its end.
+    /// Makes the stream safe to poll after its end.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -433,7 +437,7 @@ pub trait StreamExt: Stream {
         Lite::fuse(self)
     }
 
-    /// The stream by reference, for a method that would take it by value.
+    /// Borrows the stream, for use with a method that takes it by value.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -451,8 +455,8 @@ pub trait StreamExt: Stream {
         self
     }
 
-    /// The items as `Ok`; an `Err` each time `duration` passes without one. The stream goes on after that. The first time
-    /// begins now.
+    /// Yields the items as `Ok`, and an `Err` each time `duration` passes without an item. The
+    /// stream continues after that. The first time is counted from now.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -470,7 +474,7 @@ pub trait StreamExt: Stream {
         Timeout::new(self, duration)
     }
 
-    /// The same items, of which the first is asked for after `duration`, from now.
+    /// Delays the first poll by `duration`, counted from now.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -487,7 +491,8 @@ pub trait StreamExt: Stream {
         Delay::new(self, duration)
     }
 
-    /// The same items, at least `duration` apart. It asks for no item before its time: nothing is dropped.
+    /// Yields the items at least `duration` apart. Items are not polled for before their time, so
+    /// none are dropped.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -506,9 +511,11 @@ pub trait StreamExt: Stream {
         Throttle::new(self, duration)
     }
 
-    /// All items as a collection: see [`FromStream`]. A `Result` or `Option` ends at the first failure.
+    /// Collects all items into a collection; see [`FromStream`]. A `Result` or `Option` ends at the
+    /// first failure.
     ///
-    /// async-std's future is boxed and `Send`; this is neither of itself.
+    /// async-std's future is boxed and always `Send`; this one is not boxed, and is `Send` if its
+    /// parts are.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -527,7 +534,7 @@ pub trait StreamExt: Stream {
         CollectFuture::new(self)
     }
 
-    /// All items as two collections: those for which `f` is true, and the others.
+    /// Collects all items into two collections: those for which `f` returns true, and the others.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -546,7 +553,7 @@ pub trait StreamExt: Stream {
         Lite::partition(self, f)
     }
 
-    /// All items, which are pairs, as two collections.
+    /// Collects all items, which are pairs, into two collections.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -565,7 +572,7 @@ pub trait StreamExt: Stream {
         Lite::unzip(self)
     }
 
-    /// What `f` makes of `init` and all items, one after the other.
+    /// Combines all items into one value, starting with `init`.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -582,7 +589,7 @@ pub trait StreamExt: Stream {
         Lite::fold(self, init, f)
     }
 
-    /// Like [`fold`](StreamExt::fold), until `f` fails.
+    /// Combines items like [`fold`](StreamExt::fold), until `f` fails.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -600,7 +607,7 @@ pub trait StreamExt: Stream {
         TryFoldFuture::new(self, init, f)
     }
 
-    /// Gives all items to `f`, which does not wait: for that, loop over [`next`](StreamExt::next).
+    /// Calls `f` with each item. `f` cannot wait; to wait, loop over [`next`](StreamExt::next).
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -619,7 +626,7 @@ pub trait StreamExt: Stream {
         Lite::for_each(self, f)
     }
 
-    /// Gives the items to `f` until it fails. The stream can then go on.
+    /// Calls `f` with each item until it fails. The stream can then be used further.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -638,7 +645,7 @@ pub trait StreamExt: Stream {
         Lite::try_for_each(self, f)
     }
 
-    /// How many items there are.
+    /// Returns the number of items.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -654,7 +661,7 @@ pub trait StreamExt: Stream {
         Lite::count(self)
     }
 
-    /// The last item.
+    /// Returns the last item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -670,7 +677,7 @@ pub trait StreamExt: Stream {
         Lite::last(self)
     }
 
-    /// The item after `n` others, which are dropped.
+    /// Skips `n` items and returns the next one.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -686,7 +693,7 @@ pub trait StreamExt: Stream {
         Lite::nth(self, n)
     }
 
-    /// The first item for which `predicate` is true.
+    /// Returns the first item for which `predicate` returns true.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -703,7 +710,7 @@ pub trait StreamExt: Stream {
         Lite::find(self, predicate)
     }
 
-    /// The first thing that `f` makes of an item.
+    /// Returns the first `Some` result of applying `f` to the items.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -721,7 +728,7 @@ pub trait StreamExt: Stream {
         Lite::find_map(self, f)
     }
 
-    /// How many items are before the first for which `predicate` is true.
+    /// Returns the index of the first item for which `predicate` returns true.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -738,7 +745,7 @@ pub trait StreamExt: Stream {
         Lite::position(self, predicate)
     }
 
-    /// Whether `f` is true for every item. Stops at the first for which it is not.
+    /// Returns whether `f` returns true for every item. Stops at the first for which it does not.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -755,7 +762,7 @@ pub trait StreamExt: Stream {
         Lite::all(self, f)
     }
 
-    /// Whether `f` is true for some item. Stops at the first.
+    /// Returns whether `f` returns true for any item. Stops at the first.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -772,7 +779,7 @@ pub trait StreamExt: Stream {
         Lite::any(self, f)
     }
 
-    /// The least item, the first of equals; `None` of an empty stream.
+    /// Returns the least item, the first of equals; `None` if the stream is empty.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -789,7 +796,7 @@ pub trait StreamExt: Stream {
         compare::least(self, Ord::cmp)
     }
 
-    /// The least item by the order that `compare` gives, the first of equals.
+    /// Returns the least item by the order of `compare`, the first of equals.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -807,7 +814,7 @@ pub trait StreamExt: Stream {
         compare::least(self, compare)
     }
 
-    /// The item with the least key, the first of equals. `key` is called once an item.
+    /// Returns the item with the least key, the first of equals. `key` is called once per item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -825,7 +832,7 @@ pub trait StreamExt: Stream {
         compare::least_by_key(self, key)
     }
 
-    /// The greatest item, the last of equals; `None` of an empty stream.
+    /// Returns the greatest item, the last of equals; `None` if the stream is empty.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -842,7 +849,7 @@ pub trait StreamExt: Stream {
         compare::greatest(self, Ord::cmp)
     }
 
-    /// The greatest item by the order that `compare` gives, the last of equals.
+    /// Returns the greatest item by the order of `compare`, the last of equals.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -860,7 +867,7 @@ pub trait StreamExt: Stream {
         compare::greatest(self, compare)
     }
 
-    /// The item with the greatest key, the last of equals. `key` is called once an item.
+    /// Returns the item with the greatest key, the last of equals. `key` is called once per item.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -878,7 +885,7 @@ pub trait StreamExt: Stream {
         compare::greatest_by_key(self, key)
     }
 
-    /// Compares two streams item by item; of two that begin alike the shorter is less.
+    /// Compares two streams item by item; if one is a prefix of the other, the shorter is less.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -898,7 +905,7 @@ pub trait StreamExt: Stream {
         compare::compare(self, other, |left, right| Some(left.cmp(right)), |ordering| ordering.expect("a total order"))
     }
 
-    /// The same for a partial order: `None` if a pair has none.
+    /// Compares two streams of partially ordered items; `None` if a pair is not comparable.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -917,7 +924,7 @@ pub trait StreamExt: Stream {
         compare::compare(self, other, PartialOrd::partial_cmp, |ordering| ordering)
     }
 
-    /// Whether two streams are of the same length and their items equal.
+    /// Returns whether two streams have equal lengths and equal items.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -940,7 +947,7 @@ pub trait StreamExt: Stream {
         )
     }
 
-    /// Whether two streams differ.
+    /// Returns whether two streams differ.
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -963,7 +970,8 @@ pub trait StreamExt: Stream {
         )
     }
 
-    /// Whether the stream is less than `other`, in the order of [`partial_cmp`](StreamExt::partial_cmp).
+    /// Returns whether this stream is less than `other`, in the order of
+    /// [`partial_cmp`](StreamExt::partial_cmp).
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -981,7 +989,8 @@ pub trait StreamExt: Stream {
         compare::compare(self, other, PartialOrd::partial_cmp, |ordering| ordering.is_some_and(Ordering::is_lt))
     }
 
-    /// Whether the stream is less than or equal to `other`, in the order of [`partial_cmp`](StreamExt::partial_cmp).
+    /// Returns whether this stream is less than or equal to `other`, in the order of
+    /// [`partial_cmp`](StreamExt::partial_cmp).
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -999,7 +1008,8 @@ pub trait StreamExt: Stream {
         compare::compare(self, other, PartialOrd::partial_cmp, |ordering| ordering.is_some_and(Ordering::is_le))
     }
 
-    /// Whether the stream is greater than `other`, in the order of [`partial_cmp`](StreamExt::partial_cmp).
+    /// Returns whether this stream is greater than `other`, in the order of
+    /// [`partial_cmp`](StreamExt::partial_cmp).
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -1017,7 +1027,8 @@ pub trait StreamExt: Stream {
         compare::compare(self, other, PartialOrd::partial_cmp, |ordering| ordering.is_some_and(Ordering::is_gt))
     }
 
-    /// Whether the stream is greater than or equal to `other`, in the order of [`partial_cmp`](StreamExt::partial_cmp).
+    /// Returns whether this stream is greater than or equal to `other`, in the order of
+    /// [`partial_cmp`](StreamExt::partial_cmp).
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -1035,8 +1046,8 @@ pub trait StreamExt: Stream {
         compare::compare(self, other, PartialOrd::partial_cmp, |ordering| ordering.is_some_and(Ordering::is_ge))
     }
 
-    /// The sum of all items, of numbers and everything else with [`Sum`](iter::Sum). For a stream of `Result`:
-    /// [`try_fold`](StreamExt::try_fold).
+    /// Returns the sum of all items, of any type with [`Sum`](iter::Sum). For a stream of `Result`
+    /// use [`try_fold`](StreamExt::try_fold).
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};
@@ -1053,8 +1064,8 @@ pub trait StreamExt: Stream {
         AccumulateFuture::new(self, iter::empty().sum(), |total, item| total + iter::once(item).sum())
     }
 
-    /// The product of all items, of numbers and everything else with [`Product`](iter::Product). For a stream of `Result`:
-    /// [`try_fold`](StreamExt::try_fold).
+    /// Returns the product of all items, of any type with [`Product`](iter::Product). For a stream
+    /// of `Result` use [`try_fold`](StreamExt::try_fold).
     ///
     /// ```
     /// use netpoll::{prelude::*, stream};

@@ -1,4 +1,5 @@
-//! [`IntoStream`] and [`Extend`]: async-std's names for what is given as a stream and what takes one.
+//! [`IntoStream`] and [`Extend`]: conversion to a stream, and extending a collection with one, as
+//! in async-std.
 
 use std::future::Future;
 use std::iter;
@@ -8,14 +9,14 @@ use futures_core::Stream;
 
 use super::StreamExt;
 
-/// What can be turned into a stream: every [`Stream`], and what implements this.
+/// Conversion into a stream; implemented for every [`Stream`].
 pub trait IntoStream {
-    /// What the stream yields.
+    /// The type of the items.
     type Item;
-    /// The stream.
+    /// The type of the stream.
     type IntoStream: Stream<Item = Self::Item>;
 
-    /// Turns it into a stream.
+    /// Converts the value into a stream.
     fn into_stream(self) -> Self::IntoStream;
 }
 
@@ -28,9 +29,11 @@ impl<S: Stream> IntoStream for S {
     }
 }
 
-/// What takes the items of a stream, one by one: every collection with the standard library's [`Extend`](iter::Extend).
+/// Extending a collection with the items of a stream; implemented for every type with std's
+/// [`Extend`](iter::Extend).
 pub trait Extend<T> {
-    /// Adds all items of `stream`. A dropped future has added those that had come.
+    /// Adds all items of `stream`. If the future is dropped, the items received so far have been
+    /// added.
     ///
     /// ```
     /// use netpoll::stream::{self, Extend};

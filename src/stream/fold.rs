@@ -1,7 +1,7 @@
-//! [`AccumulateFuture`] and [`TryFoldFuture`]: all items of a stream in one value, by adding them up or by a function that may fail.
+//! [`AccumulateFuture`] and [`TryFoldFuture`]: combining all items of a stream into one value.
 //!
 //! # Cancellation
-//! What was folded so far is lost with the future; a stream that was borrowed goes on where it was.
+//! The partial result is lost with the future. A borrowed stream can be used further.
 
 use std::fmt;
 use std::future::Future;
@@ -17,7 +17,7 @@ pin_project! {
     pub struct AccumulateFuture<S: Stream, T> {
         #[pin]
         stream: S,
-        // `None` once the future is done.
+        // `None` after completion.
         total: Option<T>,
         add: fn(T, S::Item) -> T,
     }
@@ -57,7 +57,7 @@ impl<S: Stream, T: fmt::Debug> fmt::Debug for AccumulateFuture<S, T> {
 pub struct TryFoldFuture<'a, S: ?Sized, F, B> {
     stream: &'a mut S,
     f: F,
-    /// `None` once the future is done.
+    /// `None` after completion.
     partial: Option<B>,
 }
 

@@ -1,12 +1,13 @@
-//! [`interval()`]: a tick every period.
+//! [`interval()`]: a periodic tick.
 //!
 //! # Invariants
-//! * Ticks lie on a grid: `start + n × period`. Taking a tick late does not move the later ones.
-//! * Ticks missed while nobody asked count as one, taken at once; then the grid goes on. So there is never a
-//!   burst, and two ticks may be closer together than a period.
+//! * Ticks lie on a grid: `start + n × period`. Taking a tick late does not move later ones.
+//! * Ticks missed while the stream was not polled count as one, which is taken at once; then the
+//!   grid continues. There is therefore never a burst, but two ticks may be closer than a period.
 //!
 //! # Compared with Go
-//! `time.Ticker`: the grid and the dropped ticks are its. async-std counts each period from when the last tick was taken, and drifts.
+//! `time.Ticker` has the same grid and drops ticks in the same way. async-std counts each period
+//! from when the last tick was taken, and drifts.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,13 +18,14 @@ use futures_core::Stream;
 
 use crate::time::Sleep;
 
-/// A stream that yields `()` every `period`, for the first time one period from now, and never ends.
+/// Returns a stream that yields `()` once per `period`, first after one period, and never ends.
 ///
-/// Ticks missed while nobody polled count as one, and later ones keep their times: it neither bursts nor drifts. A `period` of
-/// zero ticks whenever it is polled; one too long for the clock, such as [`Duration::MAX`], never does.
+/// Ticks missed while the stream was not polled count as one, and later ones keep their times: the
+/// stream neither bursts nor drifts. With a `period` of zero it ticks on every poll. With a period
+/// beyond the clock's range, such as [`Duration::MAX`], it never ticks.
 ///
-/// # Cancellation
-/// A dropped `next` loses no tick.
+/// # Cancel safety
+/// If a `next` is dropped, no tick is lost.
 ///
 /// ```
 /// use netpoll::{prelude::*, stream};
@@ -37,6 +39,7 @@ use crate::time::Sleep;
 /// assert!(begin.elapsed() >= Duration::from_millis(4));
 /// # });
 /// ```
+#[doc(alias = "time.Ticker")]
 pub fn interval(period: Duration) -> Interval {
     let next = Instant::now().checked_add(period);
     let sleep = match next {
@@ -51,7 +54,7 @@ pub fn interval(period: Duration) -> Interval {
 #[must_use = "streams do nothing unless polled"]
 pub struct Interval {
     period: Duration,
-    /// When the next tick is due; `None` is never.
+    /// The time of the next tick; `None` is never.
     next: Option<Instant>,
     sleep: Sleep,
 }
@@ -71,12 +74,12 @@ impl Stream for Interval {
     }
 }
 
-/// The first tick of the grid through `due` that is after `now` (and after `due`).
+/// Returns the first tick of the grid through `due` that is after both `now` and `due`.
 fn following(due: Instant, period: Duration, now: Instant) -> Option<Instant> {
     let late = now.saturating_duration_since(due);
-    // Below one: a period of zero, whose ticks are all due.
+    // `None` for a period of zero, whose ticks are always due.
     let Some(missed) = late.as_nanos().checked_div(period.as_nanos()) else { return Some(now.max(due)) };
-    // missed × period <= late, which is a `Duration`; its seconds fit.
+    // missed × period <= late, which is a `Duration`, so the seconds fit.
     let nanos = missed * period.as_nanos();
     let (seconds, nanos) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
     let skipped = Duration::new(u64::try_from(seconds).ok()?, nanos as u32);
@@ -102,7 +105,7 @@ mod tests {
     fn the_ends_of_the_range() {
         let due = Instant::now();
         let later = due + Duration::from_secs(3600);
-        assert_eq!(following(due, Duration::ZERO, later), Some(later), "zero: due at once, and the clock is followed");
+        assert_eq!(following(due, Duration::ZERO, later), Some(later), "a period of zero follows the clock");
         assert_eq!(following(due, Duration::MAX, later), None);
         let next = following(due, Duration::from_nanos(1), later);
         assert_eq!(next, Some(later + Duration::from_nanos(1)));

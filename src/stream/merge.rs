@@ -1,10 +1,12 @@
-//! [`Merge`]: the items of two streams as they come.
+//! [`Merge`]: the items of two streams as they arrive.
 //!
 //! # Invariants
-//! * Fair: the side that did not give the last item is polled first, so neither is passed over twice.
+//! * Fairness: the side that did not yield the last item is polled first, so no side is skipped
+//!   twice.
 //! * A stream is not polled after its end.
 //!
-//! async-std polls them in random order: as fair in the long run, but one side may wait for a while.
+//! async-std polls the sides in random order, which is as fair in the long run, but one side may
+//! have to wait longer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -17,7 +19,7 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "streams do nothing unless polled"]
     pub struct Merge<L, R> {
-        // None once it has ended.
+        // `None` after it has ended.
         #[pin]
         left: Option<L>,
         #[pin]
@@ -32,7 +34,7 @@ impl<L, R> Merge<L, R> {
     }
 }
 
-/// Polls what has not ended; forgets it when it does.
+/// Polls a side that has not ended, and drops it when it ends.
 fn poll_side<S: Stream>(mut side: Pin<&mut Option<S>>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
     let Some(stream) = side.as_mut().as_pin_mut() else { return Poll::Ready(None) };
     let polled = stream.poll_next(cx);

@@ -1,7 +1,8 @@
 //! Streams: asynchronous iterators, their combinators and sources.
 //!
-//! `Stream` is `futures-core`'s. The methods are async-std's, in one trait [`StreamExt`]; those without behaviour of their own come
-//! from `futures-lite`. `futures` and `futures-lite` work with every stream of this crate.
+//! `Stream` is `futures-core`'s. The methods are async-std's, in one trait, [`StreamExt`]; simple
+//! adapters come from `futures-lite`. `futures` and `futures-lite` work with every stream of this
+//! crate.
 
 mod collect;
 mod compare;
@@ -16,7 +17,7 @@ mod timing;
 #[doc(inline)]
 pub use futures_core::Stream;
 
-// The link definitions resolve links in the documentation of the re-exported items, wherever it is read.
+// These definitions resolve links in the documentation of the re-exported items.
 /// [`StreamExt::all()`]: StreamExt::all
 /// [`StreamExt::any()`]: StreamExt::any
 /// [`StreamExt::chain()`]: StreamExt::chain

@@ -1,4 +1,4 @@
-//! Streams out of closures, which `futures-lite` has only for poll functions and futures.
+//! Streams made from closures. `futures-lite` has only those made from poll functions and futures.
 
 use std::fmt;
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-/// A stream of what `f` gives, until it gives `None`.
+/// Returns a stream of the values that `f` returns, until it returns `None`.
 ///
 /// ```
 /// use netpoll::{prelude::*, stream};
@@ -47,7 +47,8 @@ impl<T, F: FnMut() -> Option<T>> Stream for FromFn<F> {
     }
 }
 
-/// A stream of `first`, and of what `next` makes of each item, until it gives `None`.
+/// Returns a stream that starts with `first`, where each following item is the result of `next` on
+/// the previous one, until it returns `None`.
 ///
 /// ```
 /// use netpoll::{prelude::*, stream};

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 
 use crate::time::Sleep;
 
-/// Sets `sleep` to `duration` from now, where that is never if it is too long for the clock.
+/// Sets `sleep` to `duration` from now; to never if that is beyond the clock's range.
 fn restart(sleep: &mut Sleep, duration: Duration) {
     match Instant::now().checked_add(duration) {
         Some(deadline) => sleep.reset(deadline),
@@ -57,8 +57,8 @@ impl<S: Stream> Stream for Timeout<S> {
     }
 }
 
-/// No item came in time: what [`StreamExt::timeout`](super::StreamExt::timeout) yields then. In an [`io::Error`] it has the kind
-/// [`TimedOut`](io::ErrorKind::TimedOut).
+/// The error that [`StreamExt::timeout`](super::StreamExt::timeout) yields if no item arrives in
+/// time. It converts to an [`io::Error`] of kind [`TimedOut`](io::ErrorKind::TimedOut).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TimeoutError {
     _private: (),
@@ -70,7 +70,7 @@ impl fmt::Display for TimeoutError {
     }
 }
 
-/// The text of the error: `main` prints the error that it returns by `Debug`.
+/// Prints the text of the error, because `main` prints a returned error with `Debug`.
 impl fmt::Debug for TimeoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -92,7 +92,7 @@ pin_project! {
     pub struct Delay<S> {
         #[pin]
         stream: S,
-        // None once it is over.
+        // `None` after the delay.
         sleep: Option<Sleep>,
     }
 }
@@ -128,7 +128,7 @@ pin_project! {
         #[pin]
         stream: S,
         duration: Duration,
-        // Runs after an item, until the next may be asked for.
+        // Runs after an item, until the next item may be polled for.
         sleep: Sleep,
         blocked: bool,
     }
