@@ -47,11 +47,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::Command;
 use std::time::SystemTime;
 
-use socket2::{Domain, SockRef, Type};
+use socket2::Type;
 
 use super::TcpListener;
 use crate::sync::Mutex;
 use crate::sys::inherit::{self, Identity, Process};
+use crate::sys::option;
 
 /// SD_LISTEN_FDS_START.
 const FIRST: RawFd = 3;
@@ -77,9 +78,10 @@ impl Activated {
 
     /// Returns whether it is a listening TCP socket.
     pub fn is_tcp_listener(&self) -> bool {
-        let socket = SockRef::from(&self.fd);
-        let is_ip = socket.domain().is_ok_and(|domain| domain == Domain::IPV4 || domain == Domain::IPV6);
-        is_ip && socket.r#type().is_ok_and(|ty| ty == Type::STREAM) && socket.is_listener().is_ok_and(|listens| listens)
+        let fd = self.fd.as_fd();
+        option::is_ip(fd).is_ok_and(|is| is)
+            && option::socket::kind(fd).is_ok_and(|kind| kind == Type::STREAM)
+            && option::socket::is_listener(fd).is_ok_and(|listens| listens)
     }
 
     /// Converts it to a listener. Socket options stay as they were set by the process that opened

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use futures_lite::StreamExt;
-use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
+use socket2::{Domain, Protocol, SockAddr, Type};
 
 use super::error::{Addr, Op};
 use super::fd::dial::dial_tcp;
@@ -419,7 +419,7 @@ impl Recipe {
         }
         if self.has_port() {
             // An attempt without an answer still holds the port while the next one begins.
-            SockRef::from(&fd).set_reuse_address(true).map_err(set)?;
+            option::socket::set_reuse_address(fd, true).map_err(set)?;
         }
         if let Some(Control(control)) = &self.control {
             let network = if addr.is_ipv4() { "tcp4" } else { "tcp6" };
@@ -454,7 +454,7 @@ impl Recipe {
         if let SocketAddr::V6(v6) = addr
             && v6.ip().to_ipv4_mapped().is_some()
         {
-            let _ = SockRef::from(&socket).set_only_v6(false);
+            let _ = option::ip::set_only_v6(socket.as_fd(), false);
         }
         if self.defaults {
             // Failures are ignored, as in Go: a connection without these options works.

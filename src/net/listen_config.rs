@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
+use socket2::{Domain, Protocol, SockAddr, Type};
 
 use super::error::{Addr, Op};
 use super::fd::fd;
@@ -27,7 +27,7 @@ use super::limits::{Admission, Reserve};
 use super::options::{self, KeepAlive};
 use super::permits::Limit;
 use super::{AddrError, TcpListener, ToSocketAddrs};
-use crate::sys::socket;
+use crate::sys::{option, socket};
 
 type Control = dyn Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
 
@@ -371,7 +371,7 @@ impl ListenConfig {
         };
         let fd = listener.as_fd();
         if addr.is_ipv6() {
-            let set = SockRef::from(&fd).set_only_v6(self.only_v6);
+            let set = option::ip::set_only_v6(fd, self.only_v6);
             // A kernel without IPv4 refuses to clear the option; then there is no IPv4 to map.
             if self.only_v6 {
                 set.map_err(|error| ("setsockopt", error))?;
@@ -389,10 +389,10 @@ impl ListenConfig {
 
     fn set_options(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if !self.exclusive {
-            SockRef::from(&fd).set_reuse_address(true)?;
+            option::socket::set_reuse_address(fd, true)?;
         }
         if self.reuse_port {
-            SockRef::from(&fd).set_reuse_port(true)?;
+            option::socket::set_reuse_port(fd, true)?;
         }
         // A default may fail; an option that was asked for may not.
         match self.nodelay {
@@ -498,7 +498,7 @@ mod tests {
     #[test]
     fn accepted_sockets_inherit_the_listener_s_options() {
         let listener = listen_socket(v4(0)).unwrap();
-        assert!(SockRef::from(&listener).reuse_address().unwrap());
+        assert!(option::is_on(listener.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR).unwrap());
         assert_defaults(listener.as_fd());
         let addr = socket::local_addr(listener.as_fd()).unwrap();
         let _client = TcpStream::connect(addr).unwrap();
@@ -522,7 +522,7 @@ mod tests {
             TcpStream::connect((Ipv6Addr::LOCALHOST, addr.port())).unwrap();
             let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
             let dialer = options::dial_socket((mapped, addr.port()).into()).unwrap();
-            assert!(!SockRef::from(&dialer).only_v6().unwrap());
+            assert!(!option::ip::only_v6(dialer.as_fd()).unwrap());
         }
         TcpStream::connect((Ipv4Addr::LOCALHOST, addr.port())).unwrap();
     }
@@ -570,7 +570,7 @@ mod tests {
             let config = ListenConfig::new().multipath(true);
             for config in [config.clone(), config.max_connections(9)] {
                 let listener = config.listen(v4(0)).await.unwrap();
-                if SockRef::from(&listener).protocol().unwrap() != Some(Protocol::MPTCP) {
+                if option::is_plain_tcp(listener.as_fd()).unwrap() {
                     return eprintln!("skipped: this kernel has no multipath TCP");
                 }
                 let client =

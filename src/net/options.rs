@@ -15,12 +15,13 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Type};
 
 pub use tcp::TcpInfo;
 
 use super::error::{Addr, Op};
 use super::fd::fd;
+use crate::sys::option;
 
 /// Keep-alive settings: when TCP probes a silent peer, and when it gives the connection up.
 ///
@@ -114,64 +115,50 @@ fn seconds(duration: Duration) -> Duration {
 
 /// Sets keep-alive, or turns it off. Sets nothing if the kernel would refuse one of the values.
 pub(crate) fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Option<&KeepAlive>) -> io::Result<()> {
-    let socket = SockRef::from(&fd);
-    let Some(&KeepAlive { idle, interval, count }) = keepalive else { return socket.set_keepalive(false) };
+    let Some(&KeepAlive { idle, interval, count }) = keepalive else { return option::tcp::clear_keepalive(fd) };
     // The kernel's MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL and MAX_TCP_KEEPCNT.
     let is_time = |time: Duration| (1..=32_767).contains(&time.as_secs());
     let (idle, interval) = (idle.map(seconds), interval.map(seconds));
     if !idle.into_iter().chain(interval).all(is_time) || count.is_some_and(|count| !(1..=127).contains(&count)) {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    let mut parameters = TcpKeepalive::new();
-    if let Some(idle) = idle {
-        parameters = parameters.with_time(idle);
-    }
-    if let Some(interval) = interval {
-        parameters = parameters.with_interval(interval);
-    }
-    if let Some(count) = count {
-        parameters = parameters.with_retries(count);
-    }
-    socket.set_tcp_keepalive(&parameters)
+    option::tcp::set_keepalive(fd, idle, interval, count)
 }
 
 /// Returns the keep-alive settings; `None` if keep-alive is off.
 pub(crate) fn keepalive(fd: BorrowedFd<'_>) -> io::Result<Option<KeepAlive>> {
-    let socket = SockRef::from(&fd);
-    if !socket.keepalive()? {
+    if !option::tcp::keepalive(fd)? {
         return Ok(None);
     }
     Ok(Some(KeepAlive {
-        idle: Some(socket.tcp_keepalive_time()?),
-        interval: Some(socket.tcp_keepalive_interval()?),
-        count: Some(socket.tcp_keepalive_retries()?),
+        idle: Some(option::tcp::keepalive_idle(fd)?),
+        interval: Some(option::tcp::keepalive_interval(fd)?),
+        count: Some(option::tcp::keepalive_count(fd)?),
     }))
 }
 
 /// Sets TCP_NODELAY.
 pub(crate) fn set_nodelay(fd: BorrowedFd<'_>, nodelay: bool) -> io::Result<()> {
-    SockRef::from(&fd).set_tcp_nodelay(nodelay)
+    option::tcp::set_nodelay(fd, nodelay)
 }
 
 /// Returns TCP_NODELAY.
 pub(crate) fn nodelay(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    SockRef::from(&fd).tcp_nodelay()
+    option::tcp::nodelay(fd)
 }
 
 /// Sets the hop limit of packets: IP_TTL, and IPV6_UNICAST_HOPS on an IPv6 socket, which may carry
 /// both families.
 pub(crate) fn set_ttl(fd: BorrowedFd<'_>, ttl: u32) -> io::Result<()> {
-    let socket = SockRef::from(&fd);
-    if socket.domain()? == Domain::IPV6 {
-        socket.set_unicast_hops_v6(ttl)?;
+    if option::is_v6(fd)? {
+        option::ip::set_unicast_hops_v6(fd, ttl)?;
     }
-    socket.set_ttl_v4(ttl)
+    option::ip::set_ttl_v4(fd, ttl)
 }
 
 /// Returns the hop limit of packets: IPV6_UNICAST_HOPS of an IPv6 socket, otherwise IP_TTL.
 pub(crate) fn ttl(fd: BorrowedFd<'_>) -> io::Result<u32> {
-    let socket = SockRef::from(&fd);
-    if socket.domain()? == Domain::IPV6 { socket.unicast_hops_v6() } else { socket.ttl_v4() }
+    if option::is_v6(fd)? { option::ip::unicast_hops_v6(fd) } else { option::ip::ttl_v4(fd) }
 }
 
 /// Sets SO_LINGER: how close(2) treats unsent data. `None` sends it in the background, zero
@@ -179,12 +166,12 @@ pub(crate) fn ttl(fd: BorrowedFd<'_>) -> io::Result<u32> {
 /// so that half a second does not become a reset.
 pub(crate) fn set_linger(fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {
     const SECONDS_MAX: Duration = Duration::from_secs(libc::c_int::MAX as u64);
-    SockRef::from(&fd).set_linger(linger.map(|linger| seconds(linger).min(SECONDS_MAX)))
+    option::socket::set_linger(fd, linger.map(|linger| seconds(linger).min(SECONDS_MAX)))
 }
 
 /// Returns SO_LINGER.
 pub(crate) fn linger(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
-    SockRef::from(&fd).linger()
+    option::socket::linger(fd)
 }
 
 /// The default backlog of listen(2). The kernel reduces it to the host's maximum,
@@ -206,7 +193,7 @@ pub(crate) fn dial_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
     if let SocketAddr::V6(v6) = addr
         && v6.ip().to_ipv4_mapped().is_some()
     {
-        let _ = SockRef::from(&dialer).set_only_v6(false);
+        let _ = option::ip::set_only_v6(dialer.as_fd(), false);
     }
     set_defaults(dialer.as_fd());
     Ok(dialer)
@@ -265,7 +252,7 @@ mod tests {
             let dialer = dial_socket((Ipv6Addr::LOCALHOST, 1).into()).unwrap();
             set_ttl(dialer.as_fd(), 7).unwrap();
             assert_eq!(ttl(dialer.as_fd()).unwrap(), 7);
-            assert_eq!(SockRef::from(&dialer).ttl_v4().unwrap(), 7);
+            assert_eq!(option::ip::ttl_v4(dialer.as_fd()).unwrap(), 7);
         }
     }
 

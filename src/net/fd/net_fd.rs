@@ -11,13 +11,13 @@ use std::io::{self, IoSlice, IoSliceMut};
 #[cfg(any(feature = "hyper", feature = "tokio-io"))]
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use socket2::{Protocol, SockAddr, SockRef};
+use socket2::SockAddr;
 
 use super::fd::{Closed, Fd};
 use super::operation::{Caller, Failure, Hold, Left, Operation};
@@ -27,7 +27,7 @@ use crate::rt::context;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::poll::poller::Direction;
 use crate::sync::Arc;
-use crate::sys::socket;
+use crate::sys::{option, socket};
 
 /// The addresses of a socket.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +67,7 @@ impl NetFd {
     /// Takes a non-blocking stream socket that may be no plain TCP socket. The subflows of a multipath one deliver at their own pace, so a
     /// short count is evidence with plain TCP only.
     pub(crate) fn tcp_or_multipath(fd: OwnedFd) -> io::Result<NetFd> {
-        let is_tcp = SockRef::from(&fd).protocol().is_ok_and(|protocol| protocol == Some(Protocol::TCP));
+        let is_tcp = option::is_plain_tcp(fd.as_fd()).is_ok_and(|is| is);
         Ok(NetFd { fd: Fd::new(fd, is_tcp)?, network: &"tcp", rare: LazyBox::new() })
     }
 

@@ -7,7 +7,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use libc::c_int;
-use socket2::{Domain, SockRef};
+
+use crate::sys::option;
 
 /// Returns the error of a value that is refused without a system call.
 #[cold]
@@ -25,38 +26,36 @@ fn buffer_size(size: usize) -> io::Result<usize> {
 
 /// Sets SO_RCVBUF.
 pub(crate) fn set_recv_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<()> {
-    SockRef::from(&fd).set_recv_buffer_size(buffer_size(size)?)
+    option::socket::set_recv_buffer_size(fd, buffer_size(size)?)
 }
 
 /// Returns SO_RCVBUF: the size that the kernel reserved, twice the requested size.
 pub(crate) fn recv_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
-    SockRef::from(&fd).recv_buffer_size()
+    option::socket::recv_buffer_size(fd)
 }
 
 /// Sets SO_SNDBUF.
 pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<()> {
-    SockRef::from(&fd).set_send_buffer_size(buffer_size(size)?)
+    option::socket::set_send_buffer_size(fd, buffer_size(size)?)
 }
 
 /// Returns SO_SNDBUF: the size that the kernel reserved, twice the requested size.
 pub(crate) fn send_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
-    SockRef::from(&fd).send_buffer_size()
+    option::socket::send_buffer_size(fd)
 }
 
 /// Sets the traffic class: IP_TOS, and IPV6_TCLASS on an IPv6 socket, which may carry both
 /// families.
 pub(crate) fn set_tos(fd: BorrowedFd<'_>, tos: u8) -> io::Result<()> {
-    let socket = SockRef::from(&fd);
-    if socket.domain()? == Domain::IPV6 {
-        socket.set_tclass_v6(tos.into())?;
+    if option::is_v6(fd)? {
+        option::ip::set_tclass_v6(fd, tos.into())?;
     }
-    socket.set_tos_v4(tos.into())
+    option::ip::set_tos_v4(fd, tos.into())
 }
 
 /// Returns the traffic class: IPV6_TCLASS of an IPv6 socket, otherwise IP_TOS.
 pub(crate) fn tos(fd: BorrowedFd<'_>) -> io::Result<u8> {
-    let socket = SockRef::from(&fd);
-    let tos = if socket.domain()? == Domain::IPV6 { socket.tclass_v6()? } else { socket.tos_v4()? };
+    let tos = if option::is_v6(fd)? { option::ip::tclass_v6(fd)? } else { option::ip::tos_v4(fd)? };
     // The field has one byte in both headers.
     Ok(tos as u8)
 }
@@ -83,17 +82,17 @@ pub(crate) fn set_device(fd: BorrowedFd<'_>, device: Option<&str>) -> io::Result
                 .ok_or_else(|| invalid("device name must have 1 to 15 bytes and no NUL"))?,
         ),
     };
-    SockRef::from(&fd).bind_device(name)
+    option::set_device(fd, name)
 }
 
 /// Returns SO_BINDTODEVICE.
 pub(crate) fn device(fd: BorrowedFd<'_>) -> io::Result<Option<String>> {
-    Ok(SockRef::from(&fd).device()?.map(|name| name_from(&name)))
+    Ok(option::device(fd)?.map(|name| name_from(&name)))
 }
 
 /// Returns IPV6_V6ONLY, which an IPv4 socket does not have.
 pub(crate) fn only_v6(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    SockRef::from(&fd).only_v6()
+    option::ip::only_v6(fd)
 }
 
 /// Sets SO_INCOMING_CPU.
@@ -101,12 +100,12 @@ pub(crate) fn set_incoming_cpu(fd: BorrowedFd<'_>, cpu: usize) -> io::Result<()>
     if cpu > c_int::MAX as usize {
         return Err(invalid("CPU number must be less than 2^31"));
     }
-    SockRef::from(&fd).set_cpu_affinity(cpu)
+    option::set_incoming_cpu(fd, cpu)
 }
 
 /// Returns SO_INCOMING_CPU; `None` before anything was received.
 pub(crate) fn incoming_cpu(fd: BorrowedFd<'_>) -> io::Result<Option<usize>> {
     // The kernel's -1 arrives as a number above all CPUs.
-    let cpu = SockRef::from(&fd).cpu_affinity()?;
+    let cpu = option::incoming_cpu(fd)?;
     Ok((cpu <= c_int::MAX as usize).then_some(cpu))
 }

@@ -9,7 +9,6 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use libc::c_int;
-use socket2::SockRef;
 
 use super::socket::{invalid, name_from, short_name};
 use crate::sys::option;
@@ -35,59 +34,59 @@ pub(crate) fn set_user_timeout(fd: BorrowedFd<'_>, timeout: Option<Duration>) ->
 
 /// Returns TCP_USER_TIMEOUT.
 pub(crate) fn user_timeout(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
-    SockRef::from(&fd).tcp_user_timeout()
+    option::user_timeout(fd)
 }
 
 /// Returns SO_OOBINLINE.
 pub(crate) fn out_of_band_inline(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    SockRef::from(&fd).out_of_band_inline()
+    option::socket::out_of_band_inline(fd)
 }
 
 /// Sets SO_OOBINLINE.
 pub(crate) fn set_out_of_band_inline(fd: BorrowedFd<'_>, inline: bool) -> io::Result<()> {
-    SockRef::from(&fd).set_out_of_band_inline(inline)
+    option::socket::set_out_of_band_inline(fd, inline)
 }
 
 /// Sets TCP_QUICKACK.
 pub(crate) fn set_quickack(fd: BorrowedFd<'_>, quickack: bool) -> io::Result<()> {
-    SockRef::from(&fd).set_tcp_quickack(quickack)
+    option::set_quickack(fd, quickack)
 }
 
 /// Returns TCP_QUICKACK.
 pub(crate) fn quickack(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    SockRef::from(&fd).tcp_quickack()
+    option::quickack(fd)
 }
 
 /// Sets TCP_CORK.
 pub(crate) fn set_cork(fd: BorrowedFd<'_>, cork: bool) -> io::Result<()> {
-    SockRef::from(&fd).set_tcp_cork(cork)
+    option::set_cork(fd, cork)
 }
 
 /// Returns TCP_CORK.
 pub(crate) fn cork(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    SockRef::from(&fd).tcp_cork()
+    option::cork(fd)
 }
 
 /// Sets TCP_NOTSENT_LOWAT.
 pub(crate) fn set_notsent_lowat(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
-    SockRef::from(&fd).set_tcp_notsent_lowat(bytes)
+    option::set_notsent_lowat(fd, bytes)
 }
 
 /// Returns TCP_NOTSENT_LOWAT.
 pub(crate) fn notsent_lowat(fd: BorrowedFd<'_>) -> io::Result<u32> {
-    SockRef::from(&fd).tcp_notsent_lowat()
+    option::notsent_lowat(fd)
 }
 
 /// Sets TCP_CONGESTION.
 pub(crate) fn set_congestion_control(fd: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     // The kernel's TCP_CA_NAME_MAX is 16, including the NUL.
     let name = short_name(name, 15).ok_or_else(|| invalid("name must have 1 to 15 bytes and no NUL"))?;
-    SockRef::from(&fd).set_tcp_congestion(name)
+    option::set_congestion(fd, name)
 }
 
 /// Returns TCP_CONGESTION.
 pub(crate) fn congestion_control(fd: BorrowedFd<'_>) -> io::Result<String> {
-    Ok(name_from(&SockRef::from(&fd).tcp_congestion()?))
+    Ok(name_from(&option::congestion(fd)?))
 }
 
 /// Sets TCP_MAXSEG.
@@ -101,7 +100,7 @@ pub(crate) fn set_mss(fd: BorrowedFd<'_>, mss: u32) -> io::Result<()> {
 
 /// Returns TCP_MAXSEG.
 pub(crate) fn mss(fd: BorrowedFd<'_>) -> io::Result<u32> {
-    SockRef::from(&fd).tcp_mss()
+    option::tcp::mss(fd)
 }
 
 /// Sets TCP_FASTOPEN: how many connections may be queued whose SYN carried data.

@@ -14,7 +14,7 @@ use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
 use std::vec;
 
-use socket2::{SockAddr, SockRef};
+use socket2::SockAddr;
 
 use super::ancillary::Ancillary;
 use super::batch::{RecvBatch, RecvInfo, SendBatch};
@@ -251,7 +251,7 @@ impl NetFd {
         let (first, second) = (addrs.next(), addrs.next());
         let Some(second) = second else { return first.into_iter().chain(Vec::new()) };
         let mut all: Vec<_> = first.into_iter().chain([second]).chain(addrs).collect();
-        let own = self.fd.with(|fd| Ok((socket::local_addr(fd)?.ip(), SockRef::from(&fd).only_v6().unwrap_or(false))));
+        let own = self.fd.with(|fd| Ok((socket::local_addr(fd)?.ip(), option::ip::only_v6(fd).unwrap_or(false))));
         // Without an answer the socket is closed or not UDP; the call itself reports that.
         if let Ok((local, only_v6)) = own {
             all.sort_by_key(|addr| !sends_to(local, only_v6, *addr));

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use libc::c_int;
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockRef, Type};
+use socket2::{Domain, Protocol, SockAddr, Type};
 
 use super::UdpSocket;
 use crate::net::error::{Addr, Op};
@@ -48,53 +48,43 @@ pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<
         IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
     };
-    let bound = try_bind((wildcard, group.port()).into(), |socket| {
-        socket.set_reuse_address(true)?;
+    let bound = try_bind((wildcard, group.port()).into(), |fd| {
+        option::socket::set_reuse_address(fd, true)?;
         match group.ip() {
             IpAddr::V4(group) => {
                 if interface != 0 {
-                    set_multicast_interface_v4(socket.as_fd(), interface)?;
+                    option::ip::set_multicast_interface_v4_index(fd, interface)?;
                 }
                 // Linux 2.6.31.
-                let _ = socket.set_multicast_all_v4(false);
-                socket.set_multicast_loop_v4(false)?;
-                socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface))
+                let _ = option::set_multicast_all_v4(fd, false);
+                option::ip::set_multicast_loop_v4(fd, false)?;
+                option::ip::join_multicast_v4_by_index(fd, group, interface)
             }
             IpAddr::V6(group) => {
                 if interface != 0 {
-                    socket.set_multicast_if_v6(interface)?;
+                    option::ip::set_multicast_interface_v6(fd, interface)?;
                 }
                 // Linux 4.20.
-                let _ = socket.set_multicast_all_v6(false);
-                socket.set_multicast_loop_v6(false)?;
-                socket.join_multicast_v6(&group, interface)
+                let _ = option::set_multicast_all_v6(fd, false);
+                option::ip::set_multicast_loop_v6(fd, false)?;
+                option::ip::join_multicast_v6(fd, &group, interface)
             }
         }
     });
     bound.map_err(|(call, error)| op().call(call, error))
 }
 
-fn try_bind(addr: SocketAddr, prepare: impl FnOnce(SockRef<'_>) -> io::Result<()>) -> CallResult<OwnedFd> {
+fn try_bind(addr: SocketAddr, prepare: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>) -> CallResult<OwnedFd> {
     let bound =
         fd::open(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP)).map_err(|error| ("socket", error))?;
     let fd = bound.as_fd();
     if addr.is_ipv6() {
         // A kernel without IPv4 refuses this, and then has nothing to map.
-        let _ = SockRef::from(&fd).set_only_v6(false);
+        let _ = option::ip::set_only_v6(fd, false);
     }
-    prepare(SockRef::from(&fd)).map_err(|error| ("setsockopt", error))?;
+    prepare(fd).map_err(|error| ("setsockopt", error))?;
     socket::bind(fd, &SockAddr::from(addr)).map_err(|error| ("bind", error))?;
     Ok(bound)
-}
-
-fn set_multicast_interface_v4(fd: BorrowedFd<'_>, index: u32) -> io::Result<()> {
-    let any = libc::in_addr { s_addr: 0 };
-    let request = libc::ip_mreqn { imr_multiaddr: any, imr_address: any, imr_ifindex: index as c_int };
-    option::set(fd, libc::SOL_IP, libc::IP_MULTICAST_IF, request)
-}
-
-fn is_v6(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(SockRef::from(&fd).domain()? == Domain::IPV6)
 }
 
 /// An option that exists for both families, by its number in each.
@@ -110,12 +100,16 @@ const TOS: Both = Both { v4: libc::IP_RECVTOS, v6: libc::IPV6_RECVTCLASS };
 
 impl Both {
     fn get(self, fd: BorrowedFd<'_>) -> io::Result<bool> {
-        if is_v6(fd)? { option::is_on(fd, libc::SOL_IPV6, self.v6) } else { option::is_on(fd, libc::SOL_IP, self.v4) }
+        if option::is_v6(fd)? {
+            option::is_on(fd, libc::SOL_IPV6, self.v6)
+        } else {
+            option::is_on(fd, libc::SOL_IP, self.v4)
+        }
     }
 
     fn set(self, fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
         let set_v4 = || option::switch(fd, libc::SOL_IP, self.v4, on);
-        if !is_v6(fd)? {
+        if !option::is_v6(fd)? {
             return set_v4();
         }
         option::switch(fd, libc::SOL_IPV6, self.v6, on)?;
@@ -153,9 +147,9 @@ macro_rules! socket_options {
 
 socket_options! {
     /// Returns whether broadcasts may be sent (SO_BROADCAST). The default is false.
-    broadcast -> bool, |fd| SockRef::from(&fd).broadcast();
+    broadcast -> bool, |fd| option::socket::broadcast(fd);
     /// Sets whether broadcasts may be sent.
-    set_broadcast, |fd, on| SockRef::from(&fd).set_broadcast(on);
+    set_broadcast, |fd, on| option::socket::set_broadcast(fd, on);
 
     /// Returns the time-to-live (IP_TTL) or hop limit (IPV6_UNICAST_HOPS) of sent datagrams.
     ttl -> u32, |fd| options::ttl(fd);
@@ -170,50 +164,50 @@ socket_options! {
 
     /// Returns whether sent IPv4 multicasts loop back to this host (IP_MULTICAST_LOOP). The default
     /// is true.
-    multicast_loop_v4 -> bool, |fd| SockRef::from(&fd).multicast_loop_v4();
+    multicast_loop_v4 -> bool, |fd| option::ip::multicast_loop_v4(fd);
     /// Sets whether sent IPv4 multicasts loop back to this host.
-    set_multicast_loop_v4, |fd, on| SockRef::from(&fd).set_multicast_loop_v4(on);
+    set_multicast_loop_v4, |fd, on| option::ip::set_multicast_loop_v4(fd, on);
 
     /// Returns the time-to-live of sent IPv4 multicasts (IP_MULTICAST_TTL). The default is 1.
-    multicast_ttl_v4 -> u32, |fd| SockRef::from(&fd).multicast_ttl_v4();
+    multicast_ttl_v4 -> u32, |fd| option::ip::multicast_ttl_v4(fd);
     /// Sets the time-to-live of sent IPv4 multicasts, 0 (this host) to 255.
-    set_multicast_ttl_v4, |fd, ttl| SockRef::from(&fd).set_multicast_ttl_v4(ttl);
+    set_multicast_ttl_v4, |fd, ttl| option::ip::set_multicast_ttl_v4(fd, ttl);
 
     /// Returns the address of the interface for sent IPv4 multicasts (IP_MULTICAST_IF). Unspecified
     /// means that the routing table chooses.
-    multicast_interface_v4 -> Ipv4Addr, |fd| SockRef::from(&fd).multicast_if_v4();
+    multicast_interface_v4 -> Ipv4Addr, |fd| option::ip::multicast_interface_v4(fd);
     /// Sets the interface for sent IPv4 multicasts by its address.
-    set_multicast_interface_v4, |fd, address| SockRef::from(&fd).set_multicast_if_v4(&address);
+    set_multicast_interface_v4, |fd, address| option::ip::set_multicast_interface_v4(fd, address);
 
     /// Whether IPv6 multicasts that are sent come back to this host (IPV6_MULTICAST_LOOP): true unless it was set otherwise.
-    multicast_loop_v6 -> bool, |fd| SockRef::from(&fd).multicast_loop_v6();
+    multicast_loop_v6 -> bool, |fd| option::ip::multicast_loop_v6(fd);
     /// Sets whether sent IPv6 multicasts loop back to this host.
-    set_multicast_loop_v6, |fd, on| SockRef::from(&fd).set_multicast_loop_v6(on);
+    set_multicast_loop_v6, |fd, on| option::ip::set_multicast_loop_v6(fd, on);
 
     /// Returns the hop limit of sent IPv6 multicasts (IPV6_MULTICAST_HOPS). The default is 1.
-    multicast_hops_v6 -> u32, |fd| SockRef::from(&fd).multicast_hops_v6();
+    multicast_hops_v6 -> u32, |fd| option::ip::multicast_hops_v6(fd);
     /// Sets the hop limit of sent IPv6 multicasts, 0 (this host) to 255.
-    set_multicast_hops_v6, |fd, hops| SockRef::from(&fd).set_multicast_hops_v6(hops);
+    set_multicast_hops_v6, |fd, hops| option::ip::set_multicast_hops_v6(fd, hops);
 
     /// Returns the index of the interface for sent IPv6 multicasts (IPV6_MULTICAST_IF). 0 means
     /// that the routing table chooses.
-    multicast_interface_v6 -> u32, |fd| SockRef::from(&fd).multicast_if_v6();
+    multicast_interface_v6 -> u32, |fd| option::ip::multicast_interface_v6(fd);
     /// Sets the interface for sent IPv6 multicasts by its index.
-    set_multicast_interface_v6, |fd, index| SockRef::from(&fd).set_multicast_if_v6(index);
+    set_multicast_interface_v6, |fd, index| option::ip::set_multicast_interface_v6(fd, index);
 
     /// Returns the size of the receive buffer in bytes (SO_RCVBUF). It includes the kernel's
     /// overhead and is twice the value that was set.
-    recv_buffer_size -> usize, |fd| SockRef::from(&fd).recv_buffer_size();
+    recv_buffer_size -> usize, |fd| option::socket::recv_buffer_size(fd);
     /// Sets the size of the receive buffer in bytes, up to `net.core.rmem_max`. Datagrams that
     /// arrive while it is full are dropped.
-    set_recv_buffer_size, |fd, bytes| SockRef::from(&fd).set_recv_buffer_size(bytes);
+    set_recv_buffer_size, |fd, bytes| option::socket::set_recv_buffer_size(fd, bytes);
 
     /// Returns the size of the send buffer in bytes (SO_SNDBUF). It includes the kernel's overhead
     /// and is twice the value that was set.
-    send_buffer_size -> usize, |fd| SockRef::from(&fd).send_buffer_size();
+    send_buffer_size -> usize, |fd| option::socket::send_buffer_size(fd);
     /// Sets the size of the send buffer in bytes, up to `net.core.wmem_max`. Sends wait while it is
     /// full.
-    set_send_buffer_size, |fd, bytes| SockRef::from(&fd).set_send_buffer_size(bytes);
+    set_send_buffer_size, |fd, bytes| option::socket::set_send_buffer_size(fd, bytes);
 
     /// Returns whether received datagrams carry addresses and interface (IP_PKTINFO,
     /// IPV6_RECVPKTINFO). The default is false.
@@ -253,26 +247,21 @@ socket_options! {
 }
 
 fn tos(fd: BorrowedFd<'_>) -> io::Result<u8> {
-    let tos = if is_v6(fd)? { SockRef::from(&fd).tclass_v6()? } else { SockRef::from(&fd).tos_v4()? };
+    let tos = if option::is_v6(fd)? { option::ip::tclass_v6(fd)? } else { option::ip::tos_v4(fd)? };
     Ok(tos as u8)
 }
 
 fn set_tos(fd: BorrowedFd<'_>, tos: u8) -> io::Result<()> {
-    let socket = SockRef::from(&fd);
-    if !is_v6(fd)? {
-        return socket.set_tos_v4(tos.into());
+    if !option::is_v6(fd)? {
+        return option::ip::set_tos_v4(fd, tos.into());
     }
-    socket.set_tclass_v6(tos.into())?;
-    let _ = socket.set_tos_v4(tos.into());
+    option::ip::set_tclass_v6(fd, tos.into())?;
+    let _ = option::ip::set_tos_v4(fd, tos.into());
     Ok(())
 }
 
 /// Multicast groups, segmentation, devices and pending errors.
 impl UdpSocket {
-    fn set_option(&self, set: impl FnOnce(SockRef<'_>) -> io::Result<()>) -> io::Result<()> {
-        self.net_fd().with("set", |fd| set(SockRef::from(&fd)))
-    }
-
     /// Returns the size of the datagrams into which a send is split (UDP_SEGMENT); `None` if it is
     /// not split.
     ///
@@ -314,7 +303,7 @@ impl UdpSocket {
     /// EADDRINUSE if the group is joined already, and a [closed](crate::net::is_closed) error after
     /// `close`.
     pub fn join_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
-        self.set_option(|socket| socket.join_multicast_v4(&group, &interface))
+        self.net_fd().with("set", |fd| option::ip::join_multicast_v4(fd, group, interface))
     }
 
     /// Leaves an IPv4 group that was joined with the same arguments (IP_DROP_MEMBERSHIP).
@@ -323,7 +312,7 @@ impl UdpSocket {
     /// Returns EADDRNOTAVAIL if it was not joined, and a [closed](crate::net::is_closed) error
     /// after `close`.
     pub fn leave_multicast_v4(&self, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
-        self.set_option(|socket| socket.leave_multicast_v4(&group, &interface))
+        self.net_fd().with("set", |fd| option::ip::leave_multicast_v4(fd, group, interface))
     }
 
     /// Joins an IPv4 group on the interface with the index `interface`. With 0 the routing table
@@ -332,7 +321,7 @@ impl UdpSocket {
     /// # Errors
     /// Same as [`join_multicast_v4`](UdpSocket::join_multicast_v4).
     pub fn join_multicast_v4_by_index(&self, group: Ipv4Addr, interface: u32) -> io::Result<()> {
-        self.set_option(|socket| socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface)))
+        self.net_fd().with("set", |fd| option::ip::join_multicast_v4_by_index(fd, group, interface))
     }
 
     /// Leaves an IPv4 group that was joined by index with the same arguments.
@@ -340,7 +329,7 @@ impl UdpSocket {
     /// # Errors
     /// Same as [`leave_multicast_v4`](UdpSocket::leave_multicast_v4).
     pub fn leave_multicast_v4_by_index(&self, group: Ipv4Addr, interface: u32) -> io::Result<()> {
-        self.set_option(|socket| socket.leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface)))
+        self.net_fd().with("set", |fd| option::ip::leave_multicast_v4_by_index(fd, group, interface))
     }
 
     /// Sets the interface for sent IPv4 multicasts by its index (IP_MULTICAST_IF). With 0 the
@@ -350,7 +339,7 @@ impl UdpSocket {
     /// Returns EADDRNOTAVAIL if there is no such interface, and a [closed](crate::net::is_closed)
     /// error after `close`.
     pub fn set_multicast_interface_v4_by_index(&self, index: u32) -> io::Result<()> {
-        self.net_fd().with("set", |fd| set_multicast_interface_v4(fd, index))
+        self.net_fd().with("set", |fd| option::ip::set_multicast_interface_v4_index(fd, index))
     }
 
     /// Joins an IPv6 group on the interface with the index `interface` (IPV6_ADD_MEMBERSHIP). With
@@ -359,7 +348,7 @@ impl UdpSocket {
     /// # Errors
     /// Same as [`join_multicast_v4`](UdpSocket::join_multicast_v4).
     pub fn join_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
-        self.set_option(|socket| socket.join_multicast_v6(group, interface))
+        self.net_fd().with("set", |fd| option::ip::join_multicast_v6(fd, group, interface))
     }
 
     /// Leaves an IPv6 group that was joined with the same arguments (IPV6_DROP_MEMBERSHIP).
@@ -367,7 +356,7 @@ impl UdpSocket {
     /// # Errors
     /// Same as [`leave_multicast_v4`](UdpSocket::leave_multicast_v4).
     pub fn leave_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
-        self.set_option(|socket| socket.leave_multicast_v6(group, interface))
+        self.net_fd().with("set", |fd| option::ip::leave_multicast_v6(fd, group, interface))
     }
 
     /// Binds the socket to the network device `name` (SO_BINDTODEVICE), so that it sends and

@@ -1,4 +1,6 @@
-//! Socket options that `socket2` does not have.
+//! Socket options, as functions on borrowed descriptors.
+//!
+//! No other module names `socket2::SockRef` to read or set an option: a back end that simulates sockets answers here.
 
 #![allow(unsafe_code)]
 
@@ -10,12 +12,12 @@ use libc::c_int;
 
 use super::control::Plain;
 
-/// Level and name of what is read to tell a multipath connection from one that fell back (linux/mptcp.h).
-const SOL_MPTCP: c_int = 284;
-const MPTCP_INFO: c_int = 1;
+pub(crate) mod ip;
+mod linux;
+pub(crate) mod socket;
+pub(crate) mod tcp;
 
-// SAFETY: numbers only, and the kernel may write fewer bytes than it has.
-unsafe impl Plain for libc::tcp_info {}
+pub(crate) use linux::*;
 
 /// setsockopt(2).
 pub(crate) fn set<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: T) -> io::Result<()> {
@@ -46,18 +48,4 @@ pub(crate) fn is_on(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result
 /// Switches an option on or off.
 pub(crate) fn switch(fd: BorrowedFd<'_>, level: c_int, name: c_int, on: bool) -> io::Result<()> {
     set(fd, level, name, c_int::from(on))
-}
-
-/// TCP_INFO; what the kernel does not know is zero.
-pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
-    get(fd, libc::IPPROTO_TCP, libc::TCP_INFO)
-}
-
-/// Whether a connection is a multipath one. One that fell back to TCP, as one that never was, has no MPTCP_INFO.
-pub(crate) fn is_multipath(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    match get::<c_int>(fd, SOL_MPTCP, MPTCP_INFO) {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOPROTOOPT)) => Ok(false),
-        Err(error) => Err(error),
-    }
 }

@@ -1,0 +1,124 @@
+//! Options that Linux alone has, or has in this form.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use libc::c_int;
+use socket2::{Domain, Protocol, SockRef};
+
+use super::get;
+use crate::sys::control::Plain;
+
+/// Level of the options of multipath TCP (linux/mptcp.h).
+const SOL_MPTCP: c_int = 284;
+
+/// The option that a multipath connection has, and one that fell back has not (linux/mptcp.h).
+const MPTCP_INFO: c_int = 1;
+
+// SAFETY: numbers only, and the kernel may write fewer bytes than it has.
+unsafe impl Plain for libc::tcp_info {}
+
+/// Whether the socket is an IPv6 one (SO_DOMAIN).
+pub(crate) fn is_v6(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(SockRef::from(&fd).domain()? == Domain::IPV6)
+}
+
+/// Whether the socket is an IPv4 or IPv6 one (SO_DOMAIN).
+pub(crate) fn is_ip(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    SockRef::from(&fd).domain().map(|domain| domain == Domain::IPV4 || domain == Domain::IPV6)
+}
+
+/// Whether the protocol is TCP (SO_PROTOCOL), and not MPTCP.
+pub(crate) fn is_plain_tcp(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    SockRef::from(&fd).protocol().map(|protocol| protocol == Some(Protocol::TCP))
+}
+
+/// SO_BINDTODEVICE.
+pub(crate) fn device(fd: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
+    SockRef::from(&fd).device()
+}
+
+/// Sets SO_BINDTODEVICE.
+pub(crate) fn set_device(fd: BorrowedFd<'_>, name: Option<&[u8]>) -> io::Result<()> {
+    SockRef::from(&fd).bind_device(name)
+}
+
+/// SO_INCOMING_CPU.
+pub(crate) fn incoming_cpu(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    SockRef::from(&fd).cpu_affinity()
+}
+
+/// Sets SO_INCOMING_CPU.
+pub(crate) fn set_incoming_cpu(fd: BorrowedFd<'_>, cpu: usize) -> io::Result<()> {
+    SockRef::from(&fd).set_cpu_affinity(cpu)
+}
+
+/// TCP_USER_TIMEOUT.
+pub(crate) fn user_timeout(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
+    SockRef::from(&fd).tcp_user_timeout()
+}
+
+/// TCP_QUICKACK.
+pub(crate) fn quickack(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    SockRef::from(&fd).tcp_quickack()
+}
+
+/// Sets TCP_QUICKACK.
+pub(crate) fn set_quickack(fd: BorrowedFd<'_>, quickack: bool) -> io::Result<()> {
+    SockRef::from(&fd).set_tcp_quickack(quickack)
+}
+
+/// TCP_CORK.
+pub(crate) fn cork(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    SockRef::from(&fd).tcp_cork()
+}
+
+/// Sets TCP_CORK.
+pub(crate) fn set_cork(fd: BorrowedFd<'_>, cork: bool) -> io::Result<()> {
+    SockRef::from(&fd).set_tcp_cork(cork)
+}
+
+/// TCP_NOTSENT_LOWAT.
+pub(crate) fn notsent_lowat(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    SockRef::from(&fd).tcp_notsent_lowat()
+}
+
+/// Sets TCP_NOTSENT_LOWAT.
+pub(crate) fn set_notsent_lowat(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    SockRef::from(&fd).set_tcp_notsent_lowat(bytes)
+}
+
+/// TCP_CONGESTION.
+pub(crate) fn congestion(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    SockRef::from(&fd).tcp_congestion()
+}
+
+/// Sets TCP_CONGESTION.
+pub(crate) fn set_congestion(fd: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    SockRef::from(&fd).set_tcp_congestion(name)
+}
+
+/// TCP_INFO; what the kernel does not know is zero.
+pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
+    get(fd, libc::IPPROTO_TCP, libc::TCP_INFO)
+}
+
+/// Whether a connection is a multipath one. One that fell back to TCP, as one that never was, has no MPTCP_INFO.
+pub(crate) fn is_multipath(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    match get::<c_int>(fd, SOL_MPTCP, MPTCP_INFO) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOPROTOOPT)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sets IP_MULTICAST_ALL: whether groups are heard that others on the host have joined (Linux 2.6.31).
+pub(crate) fn set_multicast_all_v4(fd: BorrowedFd<'_>, all: bool) -> io::Result<()> {
+    SockRef::from(&fd).set_multicast_all_v4(all)
+}
+
+/// Sets IPV6_MULTICAST_ALL (Linux 4.20).
+pub(crate) fn set_multicast_all_v6(fd: BorrowedFd<'_>, all: bool) -> io::Result<()> {
+    SockRef::from(&fd).set_multicast_all_v6(all)
+}

@@ -1,0 +1,77 @@
+//! Options of every socket (SOL_SOCKET): type, addresses, buffers, lingering.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use socket2::{SockRef, Type};
+
+/// SO_TYPE.
+pub(crate) fn kind(fd: BorrowedFd<'_>) -> io::Result<Type> {
+    SockRef::from(&fd).r#type()
+}
+
+/// SO_ACCEPTCONN: whether the socket listens.
+pub(crate) fn is_listener(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    super::is_on(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)
+}
+
+/// Sets SO_REUSEADDR.
+pub(crate) fn set_reuse_address(fd: BorrowedFd<'_>, reuse: bool) -> io::Result<()> {
+    SockRef::from(&fd).set_reuse_address(reuse)
+}
+
+/// Sets SO_REUSEPORT.
+pub(crate) fn set_reuse_port(fd: BorrowedFd<'_>, reuse: bool) -> io::Result<()> {
+    SockRef::from(&fd).set_reuse_port(reuse)
+}
+
+/// SO_RCVBUF in bytes.
+pub(crate) fn recv_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    SockRef::from(&fd).recv_buffer_size()
+}
+
+/// Sets SO_RCVBUF.
+pub(crate) fn set_recv_buffer_size(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    SockRef::from(&fd).set_recv_buffer_size(bytes)
+}
+
+/// SO_SNDBUF in bytes.
+pub(crate) fn send_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    SockRef::from(&fd).send_buffer_size()
+}
+
+/// Sets SO_SNDBUF.
+pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    SockRef::from(&fd).set_send_buffer_size(bytes)
+}
+
+/// SO_LINGER, in whole seconds.
+pub(crate) fn linger(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
+    SockRef::from(&fd).linger()
+}
+
+/// Sets SO_LINGER. The fraction of a second is cut.
+pub(crate) fn set_linger(fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {
+    SockRef::from(&fd).set_linger(linger)
+}
+
+/// SO_OOBINLINE.
+pub(crate) fn out_of_band_inline(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    SockRef::from(&fd).out_of_band_inline()
+}
+
+/// Sets SO_OOBINLINE.
+pub(crate) fn set_out_of_band_inline(fd: BorrowedFd<'_>, inline: bool) -> io::Result<()> {
+    SockRef::from(&fd).set_out_of_band_inline(inline)
+}
+
+/// SO_BROADCAST.
+pub(crate) fn broadcast(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    SockRef::from(&fd).broadcast()
+}
+
+/// Sets SO_BROADCAST.
+pub(crate) fn set_broadcast(fd: BorrowedFd<'_>, broadcast: bool) -> io::Result<()> {
+    SockRef::from(&fd).set_broadcast(broadcast)
+}

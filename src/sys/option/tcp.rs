@@ -1,0 +1,67 @@
+//! Options of TCP that every system has.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+
+/// TCP_NODELAY.
+pub(crate) fn nodelay(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    SockRef::from(&fd).tcp_nodelay()
+}
+
+/// Sets TCP_NODELAY.
+pub(crate) fn set_nodelay(fd: BorrowedFd<'_>, nodelay: bool) -> io::Result<()> {
+    SockRef::from(&fd).set_tcp_nodelay(nodelay)
+}
+
+/// SO_KEEPALIVE.
+pub(crate) fn keepalive(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    SockRef::from(&fd).keepalive()
+}
+
+/// Clears SO_KEEPALIVE.
+pub(crate) fn clear_keepalive(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).set_keepalive(false)
+}
+
+/// Sets SO_KEEPALIVE, and of the three parameters those that are given, in whole seconds.
+pub(crate) fn set_keepalive(
+    fd: BorrowedFd<'_>,
+    idle: Option<Duration>,
+    interval: Option<Duration>,
+    count: Option<u32>,
+) -> io::Result<()> {
+    let mut parameters = TcpKeepalive::new();
+    if let Some(idle) = idle {
+        parameters = parameters.with_time(idle);
+    }
+    if let Some(interval) = interval {
+        parameters = parameters.with_interval(interval);
+    }
+    if let Some(count) = count {
+        parameters = parameters.with_retries(count);
+    }
+    SockRef::from(&fd).set_tcp_keepalive(&parameters)
+}
+
+/// TCP_KEEPIDLE, on macOS TCP_KEEPALIVE.
+pub(crate) fn keepalive_idle(fd: BorrowedFd<'_>) -> io::Result<Duration> {
+    SockRef::from(&fd).tcp_keepalive_time()
+}
+
+/// TCP_KEEPINTVL.
+pub(crate) fn keepalive_interval(fd: BorrowedFd<'_>) -> io::Result<Duration> {
+    SockRef::from(&fd).tcp_keepalive_interval()
+}
+
+/// TCP_KEEPCNT.
+pub(crate) fn keepalive_count(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    SockRef::from(&fd).tcp_keepalive_retries()
+}
+
+/// TCP_MAXSEG.
+pub(crate) fn mss(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    SockRef::from(&fd).tcp_mss()
+}
