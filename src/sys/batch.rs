@@ -1,15 +1,17 @@
-//! Many messages a call: recvmmsg(2) and sendmmsg(2), and the memory that they work on.
+//! Many messages per call: recvmmsg(2) and sendmmsg(2), and the memory that they use.
 //!
-//! A box is made once and used again and again: a message that comes or goes allocates nothing.
+//! A box is reused: sending or receiving a message allocates nothing.
 //!
 //! # Invariants
-//! * The pointers in headers and vectors are written before each call, from the memory that the box owns, and are not
-//!   followed at any other time: so a box may move, also to another thread.
-//! * An inbox's memory has its size from the beginning. An outbox's grows in `push` alone, and is at most a few times what
-//!   the messages that have not gone take: what has gone is released.
+//! * The pointers in headers and vectors are written before each call, from memory that the box
+//!   owns, and are not followed at any other time. A box may therefore be moved, also to another
+//!   thread.
+//! * The memory of an inbox has a fixed size. That of an outbox grows only in `push`, and is at
+//!   most a few times the size of the messages that are not sent yet: messages that were sent are
+//!   released.
 
 #![allow(unsafe_code)]
-// Lengths of control data are `size_t` with some C libraries and `socklen_t` with others.
+// Lengths of control data are `size_t` in some C libraries and `socklen_t` in others.
 #![allow(clippy::unnecessary_cast)]
 
 use std::collections::VecDeque;
@@ -24,23 +26,23 @@ use socket2::{SockAddr, SockAddrStorage};
 use super::control::{Control, ControlWriter, Messages, Word, space, words};
 use super::socket::SEND_FLAGS;
 
-/// Most messages in one call: the kernel's UIO_MAXIOV.
+/// The maximum number of messages per call: the kernel's UIO_MAXIOV.
 pub(crate) const MESSAGES_MAX: usize = 1024;
 
-/// Bytes for control data of a message: all that is known of datagrams, of both families at once.
+/// Bytes for the control data of a message: all known kinds, of both families.
 pub(crate) const CONTROL_BYTES: usize = 256;
 
-/// The same in words.
+/// The size in words.
 pub(crate) const CONTROL_WORDS: usize = words(CONTROL_BYTES);
 
 fn empty_header() -> libc::mmsghdr {
-    // SAFETY: plain data for which all zeroes is a value.
+    // SAFETY: plain data for which all zeroes is a valid value.
     unsafe { std::mem::zeroed() }
 }
 
 const NO_BYTES: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
 
-/// What the kernel wrote of a message.
+/// What the kernel wrote about a message.
 #[derive(Clone, Copy, Debug)]
 struct Arrival {
     bytes: usize,
@@ -49,35 +51,36 @@ struct Arrival {
     flags: c_int,
 }
 
-/// Room for messages that come.
+/// Buffers for messages to be received.
 pub(crate) struct Inbox {
     headers: Vec<libc::mmsghdr>,
     vectors: Vec<libc::iovec>,
     names: Vec<SockAddrStorage>,
     control: Vec<Word>,
     bytes: Vec<u8>,
-    /// Bytes a message.
+    /// Bytes per message.
     each: usize,
     arrivals: Vec<Arrival>,
 }
 
-// SAFETY: the pointers inside are to the box's own memory, and are followed during a call that borrows it mutably.
+// SAFETY: the pointers inside point to the box's own memory, and are followed only during a call
+// that borrows it mutably.
 unsafe impl Send for Inbox {}
-// SAFETY: through a shared reference no pointer is read.
+// SAFETY: no pointer is read through a shared reference.
 unsafe impl Sync for Inbox {}
 
 /// A message in an [`Inbox`].
 #[derive(Clone, Debug)]
 pub(crate) struct Incoming<'a> {
     pub(crate) bytes: &'a [u8],
-    /// None where it is not an IP address.
+    /// `None` if it is not an IP address.
     pub(crate) from: Option<SocketAddr>,
     pub(crate) flags: c_int,
     pub(crate) control: Messages<'a>,
 }
 
 impl Inbox {
-    /// Room for `messages` (1 to [`MESSAGES_MAX`]) of `each` bytes (at least one).
+    /// Creates an inbox for `messages` (1 to [`MESSAGES_MAX`]) of `each` bytes (at least one).
     pub(crate) fn new(messages: usize, each: usize) -> Inbox {
         let (messages, each) = (messages.clamp(1, MESSAGES_MAX), each.max(1));
         Inbox {
@@ -95,7 +98,7 @@ impl Inbox {
         self.headers.len()
     }
 
-    /// How many the last call brought.
+    /// Returns the number of messages that the last call received.
     pub(crate) fn len(&self) -> usize {
         self.arrivals.len()
     }
@@ -117,11 +120,11 @@ impl Inbox {
     }
 
     fn name(&self, index: usize, length: libc::socklen_t) -> Option<SocketAddr> {
-        // What is shorter was not written by this call.
+        // A shorter address was not written by this call.
         if (length as usize) < size_of::<libc::sockaddr_in>() {
             return None;
         }
-        // SAFETY: storage is plain data, and nobody writes to it while the box is borrowed.
+        // SAFETY: the storage is plain data, and is not written while the box is borrowed.
         let storage = unsafe { (&raw const self.names[index]).read() };
         // SAFETY: the kernel wrote an address of that length.
         unsafe { SockAddr::new(storage, length) }.as_socket()
@@ -149,12 +152,14 @@ impl fmt::Debug for Inbox {
     }
 }
 
-/// recvmmsg(2) with `MSG_CMSG_CLOEXEC` and `MSG_DONTWAIT` beside `flags`: how many came. On failure the box keeps what it had.
+/// Calls recvmmsg(2) with `MSG_CMSG_CLOEXEC` and `MSG_DONTWAIT` in addition to `flags`. Returns the
+/// number of messages. On failure the box is unchanged.
 pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> io::Result<usize> {
     inbox.prepare();
     let (headers, count) = (inbox.headers.as_mut_ptr(), inbox.headers.len() as libc::c_uint);
     let flags = flags | libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
-    // SAFETY: `prepare` has just pointed every header at memory of the box, valid for writes of the lengths given.
+    // SAFETY: `prepare` has just pointed every header at memory of the box, which is valid for
+    // writes of the given lengths.
     let count = unsafe { libc::recvmmsg(fd.as_raw_fd(), headers, count, flags as _, std::ptr::null_mut()) };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
     inbox.arrivals.clear();
@@ -166,7 +171,7 @@ pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> i
     }));
     for (arrival, control) in inbox.arrivals.iter().zip(inbox.control.chunks_exact(CONTROL_WORDS)) {
         if arrival.control > 0 {
-            // Descriptors, which another kind of socket may bring, are closed.
+            // Descriptors, which another kind of socket may receive, are closed.
             // SAFETY: the kernel has just written that much control data, of this message.
             drop(unsafe { Control::new(control, arrival.control) });
         }
@@ -174,11 +179,12 @@ pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> i
     Ok(count)
 }
 
-/// Elements that are appended at the end and released from the front. A position counts from the first element ever appended.
+/// Elements that are appended at the end and released at the front. A position is counted from the
+/// first element ever appended.
 #[derive(Debug)]
 struct Tape<T> {
     kept: Vec<T>,
-    /// The position of the first that is kept.
+    /// The position of the first element that is kept.
     base: u64,
 }
 
@@ -187,7 +193,7 @@ impl<T: Copy> Tape<T> {
         Tape { kept: Vec::new(), base: 0 }
     }
 
-    /// Appends `elements`: the position behind them.
+    /// Appends `elements` and returns the position after them.
     fn push(&mut self, elements: &[T]) -> u64 {
         self.kept.extend_from_slice(elements);
         self.base + self.kept.len() as u64
@@ -197,8 +203,8 @@ impl<T: Copy> Tape<T> {
         &self.kept[(start - self.base) as usize..(end - self.base) as usize]
     }
 
-    /// What is before `position` is not needed any more. It is removed once it is half of all, so that each element is moved
-    /// once on average.
+    /// Releases the elements before `position`. They are removed when they are half of all
+    /// elements, so that each element is moved once on average.
     fn release(&mut self, position: u64) {
         let unused = (position - self.base) as usize;
         if unused > 0 && unused >= self.kept.len() / 2 {
@@ -217,40 +223,43 @@ impl<T: Copy> Tape<T> {
 #[derive(Debug)]
 struct Outgoing {
     to: Option<SockAddr>,
-    /// The positions where its bytes and its control data end; they begin where its predecessor's do.
+    /// The positions at which its bytes and control data end; they begin where those of the
+    /// previous message end.
     bytes_end: u64,
     control_end: u64,
-    /// It goes where its predecessor goes, and neither has control data: one call of the network stack may carry both.
+    /// Whether it goes to the same address as the previous message, and neither has control data:
+    /// one pass of the network stack may carry both.
     follows: bool,
 }
 
-/// Most datagrams that go as segments of one: the least bound of all kernels (UDP_MAX_SEGMENTS).
+/// The maximum number of datagrams sent as segments of one: the least limit of all kernels
+/// (UDP_MAX_SEGMENTS).
 const SEGMENTS_MAX: usize = 64;
 
-/// Most bytes of them together: what one datagram may have by IPv4.
+/// The maximum total size of segments: that of one IPv4 datagram.
 const SEGMENTED_MAX: usize = 65_507;
 
-/// The control data that says the size of segments.
+/// The control data with the segment size.
 type Cut = [Word; words(space(size_of::<u16>()))];
 
-/// Messages that are to go.
+/// Messages to be sent.
 pub(crate) struct Outbox {
     headers: Vec<libc::mmsghdr>,
     vectors: Vec<libc::iovec>,
     cuts: Vec<Cut>,
-    /// The message after the last that a header stands for.
+    /// Per header, the index after the last message that it stands for.
     ends: Vec<usize>,
-    /// Those that are still to go.
+    /// The messages that are not sent yet.
     messages: VecDeque<Outgoing>,
     bytes: Tape<u8>,
     control: Tape<Word>,
-    /// The positions where the first message's bytes and control data begin.
+    /// The positions at which the first message's bytes and control data begin.
     starts: (u64, u64),
 }
 
-// SAFETY: as for `Inbox`.
+// SAFETY: the same as for `Inbox`.
 unsafe impl Send for Outbox {}
-// SAFETY: as for `Inbox`.
+// SAFETY: the same as for `Inbox`.
 unsafe impl Sync for Outbox {}
 
 impl Outbox {
@@ -267,12 +276,12 @@ impl Outbox {
         }
     }
 
-    /// How many are still to go.
+    /// Returns the number of messages that are not sent yet.
     pub(crate) fn len(&self) -> usize {
         self.messages.len()
     }
 
-    /// Whether the first that is to go has an address.
+    /// Returns whether the first message has an address.
     pub(crate) fn first_has_address(&self) -> bool {
         self.messages.front().is_some_and(|message| message.to.is_some())
     }
@@ -293,7 +302,7 @@ impl Outbox {
         }
     }
 
-    /// The first `count` have gone, or are not to go.
+    /// Removes the first `count` messages, which were sent or are to be skipped.
     pub(crate) fn advance(&mut self, count: usize) {
         if count >= self.len() {
             return self.clear();
@@ -311,14 +320,15 @@ impl Outbox {
         self.starts = (0, 0);
     }
 
-    /// The positions where the bytes and the control data of a message begin.
+    /// Returns the positions at which the bytes and the control data of a message begin.
     fn starts(&self, index: usize) -> (u64, u64) {
         index
             .checked_sub(1)
             .map_or(self.starts, |before| (self.messages[before].bytes_end, self.messages[before].control_end))
     }
 
-    /// The end of those from `first` on that may go as segments of one datagram: all of one size, but for the last.
+    /// Returns the end of the run of messages from `first` that may be sent as segments of one
+    /// datagram: all of one size, except the last.
     fn run(&self, first: usize) -> usize {
         let start = self.starts(first).0;
         let size = (self.messages[first].bytes_end - start) as usize;
@@ -336,7 +346,7 @@ impl Outbox {
         end
     }
 
-    /// How many headers describe what is to go.
+    /// Fills the headers and returns their number.
     fn prepare(&mut self, merge: bool) -> usize {
         let (mut first, mut count) = (0, 0);
         while first < self.messages.len() && count < self.headers.len() {
@@ -351,10 +361,10 @@ impl Outbox {
                     libc::UDP_SEGMENT,
                     (message.bytes_end - bytes_start) as u16,
                 );
-                debug_assert!(pushed.is_ok(), "a cut has room for its message");
+                debug_assert!(pushed.is_ok(), "the control data fits");
                 control = cut;
             }
-            // The kernel reads only, also where its types say otherwise.
+            // The kernel only reads, although its types say otherwise.
             let part = self.bytes.get(bytes_start, last.bytes_end);
             self.vectors[count] = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
             let header = &mut self.headers[count].msg_hdr;
@@ -379,13 +389,15 @@ impl fmt::Debug for Outbox {
     }
 }
 
-/// sendmmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` of up to [`MESSAGES_MAX`] headers: how many messages went, at least one. They are out of the
-/// box. With `merge`, those of one size for one peer that follow each other go as segments of one (UDP_SEGMENT): the kernel and
-/// the socket must know of it, else the peer would get them in one piece.
+/// Calls sendmmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` for up to [`MESSAGES_MAX`] headers.
+/// Returns the number of messages sent, at least one, which are removed from the box. With `merge`,
+/// consecutive messages of one size to one peer are sent as segments of one (UDP_SEGMENT). The
+/// kernel and the socket must support this, or the peer would receive them as one datagram.
 pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox, merge: bool) -> io::Result<usize> {
     let count = outbox.prepare(merge) as libc::c_uint;
     let (headers, flags) = (outbox.headers.as_mut_ptr(), SEND_FLAGS);
-    // SAFETY: `prepare` has just pointed so many headers at memory of the box, valid for reads of the lengths given.
+    // SAFETY: `prepare` has just pointed this many headers at memory of the box, which is valid for
+    // reads of the given lengths.
     let sent = unsafe { libc::sendmmsg(fd.as_raw_fd(), headers, count, flags as _) };
     let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
     let messages = sent.checked_sub(1).map_or(0, |last| outbox.ends[last]);
@@ -482,9 +494,9 @@ mod tests {
         assert_eq!(recvmmsg(theirs.as_fd(), &mut inbox, 0).unwrap(), 1);
         let message = inbox.get(0).unwrap();
         assert_eq!((message.from, message.control.count()), (None, 1));
-        assert_eq!(near.read(&mut [0]).unwrap(), 0, "its last copy is closed");
+        assert_eq!(near.read(&mut [0]).unwrap(), 0, "the last copy is closed");
     }
-    /// What would go in how many calls of the network stack.
+    /// Returns the end of each run of messages that are sent in one pass.
     fn runs(messages: &[(usize, u16)]) -> Vec<usize> {
         let mut outbox = Outbox::new();
         for &(bytes, port) in messages {
@@ -498,11 +510,11 @@ mod tests {
     #[test]
     fn neighbours_of_one_size_and_one_peer_are_merged_and_others_are_not() {
         assert_eq!(runs(&[(9, 1), (9, 1), (9, 1)]), [3]);
-        assert_eq!(runs(&[(9, 1), (9, 2), (9, 1)]), [1, 2, 3], "other peers");
-        assert_eq!(runs(&[(9, 1), (8, 1), (8, 1), (9, 1)]), [2, 3, 4], "the last may be shorter, and is the last");
+        assert_eq!(runs(&[(9, 1), (9, 2), (9, 1)]), [1, 2, 3], "different peers");
+        assert_eq!(runs(&[(9, 1), (8, 1), (8, 1), (9, 1)]), [2, 3, 4], "the last may be shorter, and ends the run");
         assert_eq!(runs(&[(0, 1), (0, 1), (9, 1), (0, 1)]), [1, 2, 3, 4], "empty ones have no segments");
-        assert_eq!(runs(&[(1, 1); 100]), [64, 100], "as many as a kernel takes");
-        assert_eq!(runs(&[(30_000, 1), (30_000, 1), (30_000, 1)]), [2, 3], "as many bytes as a datagram has");
+        assert_eq!(runs(&[(1, 1); 100]), [64, 100], "as many as a kernel accepts");
+        assert_eq!(runs(&[(30_000, 1), (30_000, 1), (30_000, 1)]), [2, 3], "as many bytes as fit into a datagram");
         let mut words = [0; CONTROL_WORDS];
         let mut control = ControlWriter::new(&mut words);
         control.push(libc::SOL_IP, libc::IP_TTL, 1 as c_int).unwrap();
@@ -512,12 +524,12 @@ mod tests {
         outbox.push(b"x", None, &ControlWriter::new(&mut []));
         outbox.push(b"x", None, &ControlWriter::new(&mut []));
         assert_eq!(outbox.prepare(true), 3);
-        assert_eq!(outbox.ends[..3], [1, 2, 4], "control data keeps apart");
+        assert_eq!(outbox.ends[..3], [1, 2, 4], "control data prevents merging");
         outbox.advance(3);
-        assert_eq!((outbox.prepare(true), outbox.ends[0]), (1, 1), "what has gone is not counted");
+        assert_eq!((outbox.prepare(true), outbox.ends[0]), (1, 1), "sent messages are not counted");
     }
 
-    /// A queue that is topped up before it is empty.
+    /// A queue that is refilled before it is empty.
     #[test]
     fn sent_messages_are_released() {
         let (from, to) = sockets();
@@ -529,7 +541,7 @@ mod tests {
         let (mut pushed, mut gone) = (0_u32, 0_u32);
         for round in 0..200 {
             while outbox.len() < 500 {
-                // Of many sizes: the gaps that they leave differ.
+                // Of many sizes, so that the gaps differ.
                 let size = 4 + pushed as usize * 37 % 1000;
                 let bytes = [&pushed.to_ne_bytes()[..], &vec![7; size]].concat();
                 let plain = ControlWriter::new(&mut []);
@@ -540,7 +552,7 @@ mod tests {
             outbox.advance(skip);
             gone += skip as u32;
             for _ in 0..send {
-                // One at a time: what comes is what was pushed.
+                // Compared one by one with what was pushed.
                 let starts = outbox.starts;
                 let first = outbox.bytes.get(starts.0, outbox.messages[0].bytes_end);
                 assert_eq!(first[..4], gone.to_ne_bytes());
@@ -553,7 +565,7 @@ mod tests {
             assert!(outbox.control.kept.capacity() <= 500 * 8, "round {round}");
             assert!(outbox.messages.capacity() <= 2048, "round {round}");
         }
-        // What is left can be sent.
+        // The remaining messages can be sent.
         let left = outbox.len();
         outbox.advance(left - 2);
         assert_eq!(sendmmsg(from.as_fd(), &mut outbox, false).unwrap(), 2);

@@ -1,19 +1,21 @@
-//! Control messages: what travels beside a message's bytes (cmsg(3)). Building them, walking them, and descriptors
-//! among them.
+//! Control messages: ancillary data of a message (cmsg(3)). Building them, iterating over them, and
+//! descriptors in them.
 //!
-//! The layout is computed by libc's `CMSG_LEN` and `CMSG_SPACE`; lengths that the buffer does not hold end a walk, so
-//! control data that was cut short is read as far as it goes.
+//! libc's `CMSG_LEN` and `CMSG_SPACE` compute the layout. Iteration ends at a length that exceeds
+//! the buffer, so truncated control data is read as far as it goes.
 //!
 //! # Invariants
-//! * The buffer is of [`Word`]s, which have the alignment of a `cmsghdr`.
-//! * A [`Control`] is made of what the kernel has just written, and only of that: the descriptors named in it are ours.
-//!   Each comes out once, by [`Control::take_fds`], or is closed when the value is dropped.
+//! * The buffer consists of [`Word`]s, which have the alignment of a `cmsghdr`.
+//! * A [`Control`] is created only from data that the kernel has just written, so the descriptors
+//!   in it are ours. Each is returned once by [`Control::take_fds`], or closed when the value is
+//!   dropped.
 //!
 //! # Compared with Go (syscall/sockcmsg_linux.go)
-//! `ParseUnixRights` gives numbers, and who forgets them leaks them. Here they are owned from the start.
+//! `ParseUnixRights` returns numbers, which leak if the caller forgets them. Here they are owned
+//! from the start.
 
 #![allow(unsafe_code)]
-// Lengths of control data are `size_t` with some C libraries and `socklen_t` with others.
+// Lengths of control data are `size_t` in some C libraries and `socklen_t` in others.
 #![allow(clippy::unnecessary_cast)]
 
 use std::io;
@@ -22,35 +24,35 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::c_int;
 
-/// What a control buffer consists of.
+/// The element type of a control buffer.
 pub(crate) type Word = usize;
 
-/// Most descriptors in one message: the kernel's SCM_MAX_FD.
+/// The maximum number of descriptors per message: the kernel's SCM_MAX_FD.
 pub(crate) const FDS_MAX: usize = 253;
 
 const _: () = assert!(align_of::<libc::cmsghdr>() <= align_of::<Word>());
 
-/// Bytes of a header with its padding.
+/// The size of a header with its padding.
 const HEADER: usize = space(0);
 
-/// Bytes that a control message with `data` bytes takes.
+/// Returns the size of a control message with `data` bytes.
 pub(crate) const fn space(data: usize) -> usize {
-    // SAFETY: arithmetic only.
+    // SAFETY: only arithmetic.
     unsafe { libc::CMSG_SPACE(data as libc::c_uint) as usize }
 }
 
-/// Words that hold `bytes`.
+/// Returns the number of words that hold `bytes`.
 pub(crate) const fn words(bytes: usize) -> usize {
     bytes.div_ceil(size_of::<Word>())
 }
 
-/// Words for as many descriptors as a message may bring.
+/// The number of words for the maximum number of descriptors in a message.
 pub(crate) const RIGHTS_WORDS: usize = words(space(FDS_MAX * size_of::<c_int>()));
 
-/// Types without padding for which every pattern of bits is a value.
+/// Types without padding for which every bit pattern is a valid value.
 ///
 /// # Safety
-/// The implementor says that it is so.
+/// The implementor guarantees this.
 pub(crate) unsafe trait Plain: Copy {}
 
 // SAFETY: an integer.
@@ -69,12 +71,12 @@ unsafe impl Plain for libc::ip_mreqn {}
 unsafe impl Plain for libc::in6_pktinfo {}
 
 fn bytes_of(words: &[Word]) -> &[u8] {
-    // SAFETY: the same memory, which is initialised; bytes need no alignment.
+    // SAFETY: the same initialised memory; bytes need no alignment.
     unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
 }
 
 fn bytes_of_mut(words: &mut [Word]) -> &mut [u8] {
-    // SAFETY: as above, borrowed mutably; every pattern of bits is a word.
+    // SAFETY: as above, borrowed mutably; every bit pattern is a valid word.
     unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
 }
 
@@ -82,7 +84,7 @@ fn bytes_of_mut(words: &mut [Word]) -> &mut [u8] {
 #[derive(Debug)]
 pub(crate) struct ControlWriter<'a> {
     words: &'a mut [Word],
-    /// Bytes that are written.
+    /// The number of bytes written.
     len: usize,
 }
 
@@ -91,28 +93,29 @@ impl<'a> ControlWriter<'a> {
         ControlWriter { words, len: 0 }
     }
 
-    /// The data, for msghdr: empty where nothing was pushed.
+    /// Returns the data for msghdr; empty if nothing was pushed.
     pub(crate) fn bytes(&self) -> &[u8] {
         &bytes_of(self.words)[..self.len]
     }
 
-    /// The same in words: every message ends at one.
+    /// Returns the data in words; every message ends at a word boundary.
     pub(crate) fn words(&self) -> &[Word] {
         &self.words[..words(self.len)]
     }
 
-    /// Appends a header; the room for its data.
+    /// Appends a header and returns the space for its data.
     fn reserve(&mut self, level: c_int, kind: c_int, data: usize) -> io::Result<&mut [u8]> {
         let (start, whole) = (self.len, space(data));
         let Some(room) = bytes_of_mut(self.words)[start..].get_mut(..whole) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the control data does not fit its buffer"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "control data does not fit into its buffer"));
         };
-        // SAFETY: a header is plain data for which all zeroes is a value; some C libraries have padding in it.
+        // SAFETY: a header is plain data for which all zeroes is a valid value; some C libraries
+        // have padding in it.
         let mut header: libc::cmsghdr = unsafe { std::mem::zeroed() };
         header.cmsg_len = (HEADER + data) as _;
         header.cmsg_level = level;
         header.cmsg_type = kind;
-        // SAFETY: `room` begins with at least the size of a header, and the write asks for no alignment.
+        // SAFETY: `room` has at least the size of a header, and the write needs no alignment.
         unsafe { room.as_mut_ptr().cast::<libc::cmsghdr>().write_unaligned(header) };
         self.len = start + whole;
         Ok(&mut room[HEADER..HEADER + data])
@@ -121,18 +124,19 @@ impl<'a> ControlWriter<'a> {
     /// Appends a message that consists of one value.
     ///
     /// # Errors
-    /// `InvalidInput` where it does not fit.
+    /// Returns `InvalidInput` if it does not fit.
     pub(crate) fn push<T: Plain>(&mut self, level: c_int, kind: c_int, value: T) -> io::Result<()> {
         let room = self.reserve(level, kind, size_of::<T>())?;
-        // SAFETY: the room has the size of `T`, and the write asks for no alignment.
+        // SAFETY: the space has the size of `T`, and the write needs no alignment.
         unsafe { room.as_mut_ptr().cast::<T>().write_unaligned(value) };
         Ok(())
     }
 
-    /// Appends descriptors (SCM_RIGHTS): the receiver gets duplicates. None: nothing is appended.
+    /// Appends descriptors (SCM_RIGHTS); the receiver gets duplicates. Appends nothing if `fds` is
+    /// empty.
     ///
     /// # Errors
-    /// `InvalidInput` for more than [`FDS_MAX`], or where they do not fit.
+    /// Returns `InvalidInput` for more than [`FDS_MAX`] descriptors, or if they do not fit.
     pub(crate) fn push_fds(&mut self, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         if fds.is_empty() {
             return Ok(());
@@ -157,22 +161,23 @@ pub(crate) struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// The data as a value: none where there are fewer bytes.
+    /// Returns the data as a value; `None` if it has fewer bytes.
     pub(crate) fn value<T: Plain>(&self) -> Option<T> {
         let data = self.data.get(..size_of::<T>())?;
-        // SAFETY: as many bytes as `T` has, and every pattern of bits is a value; the read asks for no alignment.
+        // SAFETY: there are as many bytes as `T` has, and every bit pattern is a valid value; the
+        // read needs no alignment.
         Some(unsafe { data.as_ptr().cast::<T>().read_unaligned() })
     }
 }
 
-/// Walks control data.
+/// An iterator over control data.
 #[derive(Clone, Debug)]
 pub(crate) struct Messages<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Messages<'a> {
-    /// The messages in the first `len` bytes of a buffer.
+    /// Creates an iterator over the messages in the first `len` bytes of a buffer.
     pub(crate) fn new(words: &'a [Word], len: usize) -> Messages<'a> {
         let bytes = bytes_of(words);
         Messages { rest: &bytes[..len.min(bytes.len())] }
@@ -187,7 +192,8 @@ impl<'a> Iterator for Messages<'a> {
         if rest.len() < HEADER {
             return None;
         }
-        // SAFETY: `rest` has the bytes of a header, which is plain data; the read asks for no alignment.
+        // SAFETY: `rest` has the bytes of a header, which is plain data; the read needs no
+        // alignment.
         let header = unsafe { rest.as_ptr().cast::<libc::cmsghdr>().read_unaligned() };
         let data = rest.get(HEADER..header.cmsg_len as usize)?;
         self.rest = rest.get(space(data.len())..).unwrap_or_default();
@@ -195,15 +201,15 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// asm-generic's value; libc has none.
+/// A value of asm-generic; libc does not define it.
 const SCM_PIDFD: c_int = 4;
 
-/// The numbers of descriptors in control data that were passed.
+/// Returns the numbers of passed descriptors in control data.
 fn rights(messages: Messages<'_>) -> impl Iterator<Item = RawFd> {
     numbers(messages, libc::SCM_RIGHTS)
 }
 
-/// Those in messages of a kind.
+/// Returns the descriptor numbers in messages of one kind.
 fn numbers(messages: Messages<'_>, kind: c_int) -> impl Iterator<Item = RawFd> {
     messages
         .filter(move |message| (message.level, message.kind) == (libc::SOL_SOCKET, kind))
@@ -211,19 +217,19 @@ fn numbers(messages: Messages<'_>, kind: c_int) -> impl Iterator<Item = RawFd> {
         .map(|number| RawFd::from_ne_bytes(number.try_into().expect("a chunk of four bytes")))
 }
 
-/// Control data that came with a message. Dropping it closes the descriptors that nobody took.
+/// Received control data. Dropping it closes descriptors that were not taken.
 #[derive(Debug)]
 pub(crate) struct Control<'a> {
     words: &'a [Word],
     len: usize,
-    /// The descriptors are somebody else's.
+    /// Whether the descriptors were taken.
     taken: bool,
 }
 
 impl<'a> Control<'a> {
     /// # Safety
-    /// The kernel has written the first `len` bytes of `words` as the control data of one message, and no other
-    /// `Control` was made of them.
+    /// The kernel must have written the first `len` bytes of `words` as the control data of one
+    /// message, and no other `Control` may have been created from them.
     pub(super) unsafe fn new(words: &'a [Word], len: usize) -> Control<'a> {
         Control { words, len, taken: false }
     }
@@ -232,13 +238,14 @@ impl<'a> Control<'a> {
         Messages::new(self.words, self.len)
     }
 
-    /// Moves the descriptors that came to the end of `into`. How many.
+    /// Moves the received descriptors to the end of `into`. Returns their number.
     pub(crate) fn take_fds(&mut self, into: &mut Vec<OwnedFd>) -> usize {
         if std::mem::replace(&mut self.taken, true) {
             return 0;
         }
         let before = into.len();
-        // SAFETY: the kernel installed the descriptor for this message, and `taken` lets it out once.
+        // SAFETY: the kernel installed the descriptor for this message, and `taken` makes sure that
+        // it is returned once.
         into.extend(rights(self.messages()).map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
         into.len() - before
     }
@@ -250,10 +257,11 @@ impl Drop for Control<'_> {
             return;
         }
         let passed = rights(self.messages()).filter(|_| !self.taken);
-        // One of the sender (SO_PASSPIDFD), or an error's number; nobody here takes it.
+        // A descriptor of the sender (SO_PASSPIDFD), or an error number. This crate does not use
+        // it.
         let senders = numbers(self.messages(), SCM_PIDFD).filter(|&number| number >= 0);
         for number in passed.chain(senders) {
-            // SAFETY: the kernel installed the descriptor for this message, and nobody took it.
+            // SAFETY: the kernel installed the descriptor for this message, and it was not taken.
             drop(unsafe { OwnedFd::from_raw_fd(number) });
         }
     }
@@ -264,28 +272,28 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd;
 
-    /// What was written, walked by libc's own macros.
+    /// Iterates over the data with libc's own macros.
     fn by_libc(bytes: &[u8]) -> Vec<(c_int, c_int, Vec<u8>)> {
         let mut buffer = vec![0 as Word; words(bytes.len())];
         bytes_of_mut(&mut buffer)[..bytes.len()].copy_from_slice(bytes);
-        // SAFETY: all zeroes is a value.
+        // SAFETY: all zeroes is a valid value.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_control = buffer.as_mut_ptr().cast();
         message.msg_controllen = bytes.len() as _;
         let mut found = Vec::new();
-        // SAFETY: the message describes an aligned buffer that lives.
+        // SAFETY: the message describes an aligned buffer that is alive.
         let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
         while !next.is_null() {
-            // SAFETY: the macros give headers within the buffer.
+            // SAFETY: the macros return headers within the buffer.
             let header = unsafe { next.read() };
-            // SAFETY: arithmetic only.
+            // SAFETY: only arithmetic.
             let length = header.cmsg_len as usize - unsafe { libc::CMSG_LEN(0) } as usize;
             // SAFETY: a header within the buffer.
             let data = unsafe { libc::CMSG_DATA(next) };
-            // SAFETY: the data is as long as its header says.
+            // SAFETY: the data has the length in its header.
             let data = unsafe { std::slice::from_raw_parts(data, length) };
             found.push((header.cmsg_level, header.cmsg_type, data.to_vec()));
-            // SAFETY: as for the first.
+            // SAFETY: the same as for the first header.
             next = unsafe { libc::CMSG_NXTHDR(&raw const message, next) };
         }
         found

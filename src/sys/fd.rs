@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use super::socket;
 
-/// Whether `O_NONBLOCK` is set. Duplicates share the flag, those of other processes too.
+/// Returns whether `O_NONBLOCK` is set. Duplicates share the flag, also those of other processes.
 pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     // SAFETY: the command takes no argument.
     let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
     if flags < 0 { Err(io::Error::last_os_error()) } else { Ok(flags & libc::O_NONBLOCK != 0) }
 }
 
-/// Sees that `O_NONBLOCK` is set, and tells whether it was not.
+/// Sets `O_NONBLOCK` and returns whether it was not set before.
 pub(crate) fn make_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let was_blocking = !is_nonblocking(fd)?;
     if was_blocking {
@@ -23,7 +23,8 @@ pub(crate) fn make_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(was_blocking)
 }
 
-/// Makes a call that blocks, also where `O_NONBLOCK` is set: blocks in poll(2) after `WouldBlock`, and makes the call again.
+/// Makes a call that blocks even if `O_NONBLOCK` is set: after `WouldBlock` it waits in poll(2) and
+/// makes the call again.
 pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut waited = false;
     loop {
@@ -31,7 +32,8 @@ pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if waited {
-                    // Another process was quicker, or poll(2) and the file are not of one mind: no busy loop.
+                    // Another process took the data, or poll(2) disagrees with the file; the pause
+                    // prevents a busy loop.
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 socket::wait_ready(fd, write)?;
@@ -42,12 +44,12 @@ pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut(
     }
 }
 
-/// What kind of file it is, in words (fstat(2)).
+/// Returns a description of the type of file (fstat(2)).
 pub(crate) fn kind(fd: BorrowedFd<'_>) -> &'static str {
     let mut status = std::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: `status` is valid for writes during the call.
     let result = unsafe { libc::fstat(fd.as_raw_fd(), status.as_mut_ptr()) };
-    // SAFETY: all zeroes is a value of this plain struct, and the call at most filled it in.
+    // SAFETY: all zeroes is a valid value of this plain struct, and the call at most filled it in.
     let status = unsafe { status.assume_init() };
     match status.st_mode & libc::S_IFMT {
         _ if result < 0 => "file",
@@ -59,13 +61,14 @@ pub(crate) fn kind(fd: BorrowedFd<'_>) -> &'static str {
     }
 }
 
-/// The error of opening a descriptor, where the process or the system has none left (EMFILE, ENFILE).
+/// Returns the error of opening a descriptor if the process or the system has none left (EMFILE,
+/// ENFILE).
 pub(crate) fn exhausted() -> Option<i32> {
     let errno = std::fs::File::open("/").err()?.raw_os_error();
     errno.filter(|errno| matches!(*errno, libc::EMFILE | libc::ENFILE))
 }
 
-/// Whether this process may have so many: a test that needs them says so where it may not.
+/// Returns whether this process may have that many descriptors, for tests that need them.
 #[cfg(test)]
 pub(crate) fn has_descriptors(count: u64) -> bool {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current.is_none_or(|most| most >= count)

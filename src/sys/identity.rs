@@ -1,10 +1,12 @@
-//! What type a generic parameter is, without specialisation and without `'static`.
+//! Type comparison of a generic parameter, without specialisation and without `'static`.
 //!
-//! `TypeId::of` wants `T: 'static`, because types that differ in lifetimes only have one id. [`same`] asks for the id with the
-//! lifetimes forgotten; what is lost by that is put right by [`with`]: it shows the value for *any* lifetime, so the code
-//! that looks at it can rely on none and put nothing shorter-lived in.
+//! `TypeId::of` requires `T: 'static`, because types that differ only in lifetimes have one id.
+//! [`is`] takes the id with the lifetimes erased. [`with`] makes that sound: it passes the value
+//! for *any* lifetime, so the code that receives it cannot rely on a particular one and cannot
+//! store anything shorter-lived in it.
 //!
-//! The way to the id is the one of the crate `typeid`: a method of a trait object that is only callable for `'static`.
+//! The id is obtained as in the crate `typeid`: by a method of a trait object that is callable only
+//! for `'static`.
 
 #![allow(unsafe_code)]
 
@@ -15,44 +17,45 @@ use std::ptr;
 
 use futures_lite::io::{AssertAsync, Take};
 
-/// A type without any lifetime in it.
+/// A type without lifetime parameters.
 ///
 /// # Safety
-/// No lifetime stands in the type's name, not even `'static`.
+/// The type's name must contain no lifetime, not even `'static`.
 pub(crate) unsafe trait Plain: 'static {}
 
-// SAFETY: no lifetime.
+// SAFETY: the type has no lifetime parameter.
 unsafe impl Plain for File {}
 
-/// Types that are the same but for one lifetime, which `At` shows.
+/// A family of types that differ only in one lifetime, the parameter of `At`.
 ///
 /// # Safety
-/// A type that is `At<'static>` with lifetimes forgotten is `At<'a>` for some `'a`: all lifetimes in it are that one.
+/// A type that equals `At<'static>` after lifetimes are erased must be `At<'a>` for some `'a`: all
+/// lifetimes in it must be that one.
 pub(crate) unsafe trait Family {
     /// The member for a lifetime.
     type At<'a>;
 }
 
-/// `T` itself.
+/// The type `T` itself.
 pub(crate) struct Own<T>(PhantomData<T>);
-/// `&T`.
+/// The type `&T`.
 pub(crate) struct Shared<T>(PhantomData<T>);
-/// `&mut T`.
+/// The type `&mut T`.
 pub(crate) struct Unique<T>(PhantomData<T>);
-/// `Take<F>`.
+/// The type `Take<F>`.
 pub(crate) struct Limited<F>(PhantomData<F>);
-/// `AssertAsync<F>`.
+/// The type `AssertAsync<F>`.
 pub(crate) struct Asserted<F>(PhantomData<F>);
 
-// SAFETY: there is no lifetime in `T`.
+// SAFETY: `T` contains no lifetime.
 unsafe impl<T: Plain> Family for Own<T> {
     type At<'a> = T;
 }
-// SAFETY: the reference's is the only lifetime.
+// SAFETY: the lifetime of the reference is the only one.
 unsafe impl<T: Plain> Family for Shared<T> {
     type At<'a> = &'a T;
 }
-// SAFETY: the reference's is the only lifetime.
+// SAFETY: the lifetime of the reference is the only one.
 unsafe impl<T: Plain> Family for Unique<T> {
     type At<'a> = &'a mut T;
 }
@@ -83,19 +86,20 @@ impl<T: ?Sized> Erased for PhantomData<T> {
 fn id<T: ?Sized>() -> TypeId {
     let value = PhantomData::<T>;
     let erased: *const (dyn Erased + '_) = &raw const value;
-    // SAFETY: the same pointer and table; the object has no data, so nothing of too short a life can be reached through it.
+    // SAFETY: pointer and vtable are unchanged; the object has no data, so nothing with a shorter
+    // lifetime is reachable through it.
     let erased = unsafe { std::mem::transmute::<*const (dyn Erased + '_), *const (dyn Erased + 'static)>(erased) };
     // SAFETY: `value` is alive.
     unsafe { &*erased }.id()
 }
 
-/// Whether `R` is a member of `F`.
+/// Returns whether `R` is a member of `F`.
 #[inline]
 pub(crate) fn is<F: Family, R: ?Sized>() -> bool {
     id::<R>() == id::<F::At<'static>>()
 }
 
-/// Shows `value` as the member of `F` that it is, if it is one.
+/// Calls `look` with `value` as a member of `F`, if it is one.
 #[inline]
 pub(crate) fn with<F: Family, R: ?Sized, T>(
     value: &mut R,
@@ -105,9 +109,9 @@ pub(crate) fn with<F: Family, R: ?Sized, T>(
         return None;
     }
     let known = ptr::from_mut(value).cast::<F::At<'_>>();
-    // SAFETY: `R` is `At<'a>` for some `'a` (`Family`), a sized type, and so is what `known` points to but for the lifetime. `look` is
-    // good for every `'a`, so for the true one as well, whatever the compiler has put in its place here. `value` is borrowed
-    // meanwhile.
+    // SAFETY: `R` is `At<'a>` for some `'a` (`Family`) and a sized type, so `known` points to that
+    // type except for the lifetime. `look` accepts every `'a`, including the true one, whatever the
+    // compiler infers here. `value` is borrowed during the call.
     Some(look(unsafe { &mut *known }))
 }
 
@@ -116,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lifetimes_do_not_count_and_all_else_does() {
+    fn only_lifetimes_are_ignored() {
         fn check<'a>(_: &'a File) {
             assert!(is::<Shared<File>, &'a File>() && is::<Shared<File>, &'static File>());
             assert!(is::<Limited<Asserted<Shared<File>>>, Take<AssertAsync<&'a File>>>());
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_seen_and_changed_in_place() {
+    fn value_is_accessed_in_place() {
         let file = File::open("/dev/null").unwrap();
         let mut reader = futures_lite::AsyncReadExt::take(AssertAsync::new(&file), 7);
         assert_eq!(with::<Limited<Asserted<Shared<File>>>, _, _>(&mut reader, |take| take.set_limit(3)), Some(()));

@@ -1,4 +1,4 @@
-//! Descriptors that a process inherits, and those that it leaves to a child.
+//! Descriptors that a process inherits, and those that it passes to a child.
 
 #![allow(unsafe_code)]
 
@@ -16,7 +16,7 @@ fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// What is open under a number: the same for duplicates, in other processes too.
+/// The identity of an open file: the same for duplicates, also in other processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     device: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// # Errors
-    /// EBADF for a number that is not open.
+    /// Returns EBADF if the number is not open.
     pub(crate) fn of(number: RawFd) -> io::Result<Identity> {
         let mut status = MaybeUninit::<libc::stat>::zeroed();
         // SAFETY: the structure is valid for writes during the call; a number that is not open is an error.
@@ -38,7 +38,7 @@ impl Identity {
         Identity::of(fd.as_raw_fd())
     }
 
-    /// What `Display` writes.
+    /// Parses the text that `Display` writes.
     pub(crate) fn parse(text: &str) -> Option<Identity> {
         let (device, inode) = text.split_once('-')?;
         Some(Identity { device: device.parse().ok()?, inode: inode.parse().ok()? })
@@ -52,11 +52,12 @@ impl From<&libc::stat> for Identity {
     }
 }
 
-/// A process: its number, and when it started, because numbers are given out again.
+/// A process: its id, and its start time, because ids are reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     number: u32,
-    /// In ticks since the machine started; none for one that has ended, and without proc(5).
+    /// In ticks since the machine started; `None` for a process that has ended, and without
+    /// proc(5).
     start: Option<u64>,
 }
 
@@ -68,7 +69,8 @@ impl Process {
     fn of(number: u32) -> Process {
         let stat = std::fs::read(format!("/proc/{number}/stat")).unwrap_or_default();
         let stat = String::from_utf8_lossy(&stat);
-        // proc_pid_stat(5): the second field is the name in parentheses, which may contain anything; 3 is `state`, 22 is `starttime`.
+        // proc_pid_stat(5): the second field is the name in parentheses, which may contain
+        // anything; field 3 is `state`, field 22 is `starttime`.
         let mut fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
         let has_ended = matches!(fields.next(), None | Some("Z" | "X"));
         let start = fields.nth(22 - 4).and_then(|start| start.parse().ok());
@@ -82,12 +84,12 @@ impl Process {
         Some(Process { number: number.parse().ok()?, start })
     }
 
-    /// Whether this process is the one that `self` started with the environment variable `mark`, and not a child of that one, which
-    /// inherits the variable.
+    /// Returns whether `self` started this process with the environment variable `mark`. False in a
+    /// child of such a process, which inherits the variable.
     pub(crate) fn started_this_one(self, mark: (&str, &str)) -> bool {
         let parent = std::os::unix::process::parent_id();
         if self.number == std::process::id() {
-            // It became this one by exec(2).
+            // It became this process by exec(2).
             true
         } else if self.number == parent {
             // Unless it became the parent by exec(2), with the mark.
@@ -95,7 +97,8 @@ impl Process {
             let mark = format!("{}={}", mark.0, mark.1);
             !environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
         } else {
-            // It has ended, and its children have a new parent: an ancestor of it, which is older. The parent of a grandchild is not.
+            // If it has ended, its children have a new parent: an ancestor of it, which is older.
+            // The parent of a grandchild is not older.
             let is_older = || Process::of(parent).start.zip(self.start).is_some_and(|(parent, own)| parent < own);
             Process::of(self.number) != self && (parent == 1 || is_older())
         }
@@ -109,20 +112,21 @@ impl fmt::Display for Process {
     }
 }
 
-/// Returns the identity of the pipe or Unix socket that is open under `number`, if it is close-on-exec. Makes only calls that are safe
-/// after fork(2).
+/// Returns the identity of the pipe or Unix socket that is open under `number`, if it is
+/// close-on-exec. Makes only calls that are safe after fork(2).
 fn private_channel(number: RawFd) -> Option<Identity> {
     let mut status = MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: the structure is valid for writes during the call; a number that is not open is an error.
+    // SAFETY: the structure is valid for writes during the call; a number that is not open is an
+    // error.
     check(unsafe { libc::fstat(number, status.as_mut_ptr()) }).ok()?;
-    // SAFETY: zeroes are a value, and the call filled it in.
+    // SAFETY: all zeroes is a valid value, and the call filled it in.
     let status = unsafe { status.assume_init() };
     let is_channel = match status.st_mode & libc::S_IFMT {
         libc::S_IFIFO => true,
         libc::S_IFSOCK => {
             let (mut domain, mut length): (c_int, _) = (0, size_of::<c_int>() as libc::socklen_t);
             let place = (&raw mut domain).cast();
-            // SAFETY: the number and its length are valid for reads and writes during the call.
+            // SAFETY: the value and its length are valid for reads and writes during the call.
             check(unsafe { libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_DOMAIN, place, &raw mut length) })
                 .ok()?;
             domain == libc::AF_UNIX
@@ -138,51 +142,59 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Whether a number is open and was inherited: what this process opens itself is close-on-exec, what it inherited is not.
+/// Returns whether a number is open and was inherited: descriptors that this process opens are
+/// close-on-exec, inherited ones are not.
 pub(crate) fn is_inherited(number: RawFd) -> io::Result<bool> {
     // SAFETY: no memory is passed; a number that is not open is an error.
     Ok(check(unsafe { libc::fcntl(number, libc::F_GETFD) })? & libc::FD_CLOEXEC == 0)
 }
 
-/// Makes an inherited number ours, and close-on-exec. The caller has asked [`is_inherited`], and asks for each number once.
+/// Takes ownership of an inherited number and makes it close-on-exec. The caller must have checked
+/// [`is_inherited`], and must call this once per number.
 pub(crate) fn adopt_inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: no memory is passed; a number that is not open is an error.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    // SAFETY: it is open, and was before this process opened anything: who started it left it to whoever reads the environment, as we
-    // do once. Whatever else in here owns a descriptor made it close-on-exec.
+    // SAFETY: it is open, and was open before this process opened anything: the parent left it to
+    // the code that reads the environment, which is this call, made once. All other owners of
+    // descriptors in this process made theirs close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// A close-on-exec duplicate with a number of `least` or more.
+/// Returns a close-on-exec duplicate with a number of at least `least`.
 pub(crate) fn dup_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: no memory is passed.
     let number = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })?;
-    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    // SAFETY: the kernel has just created this descriptor, and it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Has each child of `command` find `fds` under the numbers from `first` on, open across exec(2). `kept` lives as long as `command`.
+/// Makes each child of `command` have `fds` under the numbers from `first` on, open across exec(2).
+/// `kept` lives as long as `command`.
 ///
-/// `Command` learns that exec(2) failed from a pipe or a pair of Unix sockets. The child has one end, and `Command` does not say under
-/// which number. It may be one of these, if it was closed since this call. So a channel that was not there before stays where it is,
-/// until exec(2) closes it. The descriptor for that number is then open under its own number only.
+/// `Command` learns of a failed exec(2) from a pipe or a pair of Unix sockets. The child has one
+/// end, under an unknown number. It may be one of these numbers, if that was closed since this
+/// call. A channel that was not there before is therefore left alone, until exec(2) closes it. The
+/// descriptor for that number is then open only under its own number.
 pub(crate) fn pass_at(command: &mut Command, first: RawFd, fds: Vec<OwnedFd>, kept: Vec<OwnedFd>) {
     let known: Vec<_> = (first..).take(fds.len()).map(private_channel).collect();
     let pass = move || {
         let _ = &kept;
-        // The calls are safe after fork(2), and so is making an error of a number: it allocates nothing.
+        // The calls are safe after fork(2), and so is creating an error from a number, which does
+        // not allocate.
         for ((fd, number), known) in fds.iter().zip(first..).zip(&known) {
             let found = private_channel(number);
             if found.is_some() && found != *known {
                 // SAFETY: no memory is passed, and the child owns its copy of the number.
                 check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) })?;
             } else {
-                // SAFETY: no memory is passed; in this process, which is about to become another, `number` belongs to nobody.
+                // SAFETY: no memory is passed; in this process, which is about to exec, `number`
+                // has no owner.
                 check(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
             }
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes only calls that are safe in the child of a process with threads.
+    // SAFETY: between fork and exec the closure makes only calls that are safe in the child of a
+    // multi-threaded process.
     unsafe { command.pre_exec(pass) };
 }

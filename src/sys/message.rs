@@ -1,9 +1,11 @@
-//! Messages: bytes in several buffers, with an address and control data beside them.
+//! Messages: bytes in several buffers, with an address and control data.
 //!
-//! One libc call a function; the address may be of any family, and is none (`AF_UNSPEC`) where there was none.
+//! Each function is one libc call. The address may be of any family; it is `AF_UNSPEC` if there is
+//! none.
 //!
 //! # Invariants
-//! * Descriptors that come are close-on-exec, and are closed unless somebody takes them ([`Control`]).
+//! * Received descriptors are close-on-exec, and are closed unless the caller takes them
+//!   ([`Control`]).
 //! * S2, S3 and S4 of [`socket`](super::socket): no SIGPIPE, checked families, no blocking.
 
 #![allow(unsafe_code)]
@@ -19,22 +21,23 @@ use socket2::SockAddr;
 use super::control::{Control, ControlWriter, Word};
 use super::socket::{IOVECS_MAX, SEND_FLAGS, check_len};
 
-/// A message that came.
+/// A received message.
 #[derive(Debug)]
 pub(crate) struct Received<'a> {
-    /// Bytes in the buffers; with `MSG_TRUNC` among the flags of the call, the message's whole length.
+    /// The number of bytes in the buffers; with `MSG_TRUNC` in the flags of the call, the message's
+    /// full length.
     pub(crate) bytes: usize,
-    /// `MSG_TRUNC`: bytes did not fit. `MSG_CTRUNC`: control data did not.
+    /// `MSG_TRUNC` if bytes did not fit, `MSG_CTRUNC` if control data did not fit.
     pub(crate) flags: c_int,
-    /// Whose it is.
+    /// The sender's address.
     pub(crate) address: SockAddr,
     pub(crate) control: Control<'a>,
 }
 
-/// The most bytes that a datagram carries, also one that receive offload has put together.
+/// The maximum size of a datagram, including those combined by receive offload.
 const DATAGRAM_MAX: usize = 65_535;
 
-/// recvmsg(2) with `MSG_CMSG_CLOEXEC` and `MSG_DONTWAIT` beside `flags`.
+/// Calls recvmsg(2) with `MSG_CMSG_CLOEXEC` and `MSG_DONTWAIT` in addition to `flags`.
 #[inline]
 pub(crate) fn recvmsg<'a>(
     fd: BorrowedFd<'_>,
@@ -45,9 +48,9 @@ pub(crate) fn recvmsg<'a>(
     if bufs.len() > IOVECS_MAX {
         return recvmsg_scattered(fd, bufs, control, flags);
     }
-    // SAFETY: `msghdr` is plain data for which all zeroes is a value.
+    // SAFETY: `msghdr` is plain data for which all zeroes is a valid value.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    // `IoSliceMut` is guaranteed to be laid out as an iovec.
+    // `IoSliceMut` is guaranteed to have the layout of an iovec.
     message.msg_iov = bufs.as_mut_ptr().cast();
     message.msg_iovlen = bufs.len() as _;
     message.msg_control = control.as_mut_ptr().cast();
@@ -56,21 +59,23 @@ pub(crate) fn recvmsg<'a>(
         message.msg_name = storage.cast();
         message.msg_namelen = size_of::<socket2::SockAddrStorage>() as _;
         let flags = flags | libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
-        // SAFETY: name, buffers and control data are valid for writes of the lengths given, during the call.
+        // SAFETY: name, buffers and control data are valid for writes of the given lengths during
+        // the call.
         let bytes = check_len(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags) })?;
         // SAFETY: `try_init` passes a length that is valid for writes.
         unsafe { length.write(message.msg_namelen) };
         Ok(bytes)
     };
-    // SAFETY: on success the kernel has written an address of the length that is stored; of none, the zeroes that
-    // `try_init` began with are one of `AF_UNSPEC`.
+    // SAFETY: on success the kernel has written an address of the stored length. If there is none,
+    // the zeroes with which `try_init` began are an `AF_UNSPEC` address.
     let (bytes, address) = unsafe { SockAddr::try_init(receive) }?;
-    // SAFETY: the kernel has just written that many bytes of control data, of this message.
+    // SAFETY: the kernel has just written this many bytes of control data, of this message.
     let control = unsafe { Control::new(control, message.msg_controllen as usize) };
     Ok(Received { bytes, flags: message.msg_flags, address, control })
 }
 
-/// [`recvmsg`] into more buffers than the kernel takes: into one, and from there into all.
+/// Receives like [`recvmsg`] into more buffers than the kernel accepts: into one, and from there
+/// into all.
 #[cold]
 fn recvmsg_scattered<'a>(
     fd: BorrowedFd<'_>,
@@ -90,8 +95,8 @@ fn recvmsg_scattered<'a>(
     Ok(received)
 }
 
-/// sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` beside `flags`. A message is sent whole: more buffers than the kernel takes are put
-/// together first.
+/// Calls sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` in addition to `flags`. A message is
+/// sent as a whole: if there are more buffers than the kernel accepts, they are combined first.
 #[inline]
 pub(crate) fn sendmsg(
     fd: BorrowedFd<'_>,
@@ -101,13 +106,15 @@ pub(crate) fn sendmsg(
     flags: c_int,
 ) -> io::Result<usize> {
     if bufs.len() > IOVECS_MAX {
-        // One byte beyond the longest datagram is as good as more: the kernel refuses both.
+        // One byte more than the longest datagram is enough: the kernel refuses it like any larger
+        // one.
         let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).take(DATAGRAM_MAX + 1).collect();
         return sendmsg(fd, &[IoSlice::new(&bytes)], to, control, flags);
     }
-    // SAFETY: `msghdr` is plain data for which all zeroes is a value.
+    // SAFETY: `msghdr` is plain data for which all zeroes is a valid value.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    // `IoSlice` is guaranteed to be laid out as an iovec. The kernel writes through none of these pointers.
+    // `IoSlice` is guaranteed to have the layout of an iovec. The kernel does not write through any
+    // of these pointers.
     message.msg_iov = bufs.as_ptr().cast_mut().cast();
     message.msg_iovlen = bufs.len() as _;
     if let Some(to) = to {
@@ -118,23 +125,24 @@ pub(crate) fn sendmsg(
         message.msg_control = bytes.as_ptr().cast_mut().cast();
         message.msg_controllen = bytes.len() as _;
     }
-    // SAFETY: `message` and what it points to are valid for reads during the call.
+    // SAFETY: `message` and everything it points to are valid for reads during the call.
     check_len(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags | SEND_FLAGS) })
 }
 
-/// recvfrom(2) with `MSG_DONTWAIT` beside `flags`.
+/// Calls recvfrom(2) with `MSG_DONTWAIT` in addition to `flags`.
 #[inline]
 pub(crate) fn recv_from(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Result<(usize, SockAddr)> {
     let receive = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
         let (start, room, flags) = (buf.as_mut_ptr().cast(), buf.len(), flags | libc::MSG_DONTWAIT);
-        // SAFETY: the buffer, and the storage with its length that `try_init` passes, are valid for writes.
+        // SAFETY: the buffer, and the storage and length that `try_init` passes, are valid for
+        // writes.
         check_len(unsafe { libc::recvfrom(fd.as_raw_fd(), start, room, flags, storage.cast(), length) })
     };
-    // SAFETY: as in `recvmsg`.
+    // SAFETY: the same as in `recvmsg`.
     unsafe { SockAddr::try_init(receive) }
 }
 
-/// sendto(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` beside `flags`.
+/// Calls sendto(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` in addition to `flags`.
 #[inline]
 pub(crate) fn send_to(fd: BorrowedFd<'_>, buf: &[u8], to: &SockAddr, flags: c_int) -> io::Result<usize> {
     let (start, count, flags) = (buf.as_ptr().cast(), buf.len(), flags | SEND_FLAGS);
@@ -174,7 +182,7 @@ mod tests {
         assert_eq!((received.bytes, received.flags & libc::MSG_CTRUNC), (10, 0));
         let mut fds = Vec::new();
         assert_eq!(received.control.take_fds(&mut fds), 2);
-        assert_eq!(received.control.take_fds(&mut fds), 0, "they come out once");
+        assert_eq!(received.control.take_fds(&mut fds), 0, "they are returned once");
         drop(received);
         assert_eq!((&first, &second[..6]), (b"take", &b" these"[..]));
         for fd in &fds {
@@ -189,14 +197,14 @@ mod tests {
         assert_eq!(text, "far", "no other copy is open");
     }
 
-    /// The end of the stream comes when the last copy of its other end is closed.
+    /// End of stream is reported when the last copy of the other end is closed.
     fn is_closed_everywhere(mut near: &UnixStream) -> bool {
         near.set_nonblocking(true).unwrap();
         near.read(&mut [0]).is_ok_and(|count| count == 0)
     }
 
     #[test]
-    fn what_nobody_takes_is_closed_also_when_it_was_cut_short() {
+    fn unclaimed_fds_are_closed_on_truncation() {
         for room in [RIGHTS_WORDS, words(space(8)), words(space(4)), 0] {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let (near, far) = UnixStream::pair().unwrap();
@@ -205,13 +213,13 @@ mod tests {
             let (mut byte, mut buffer) = ([0], vec![0; room]);
             let received = recvmsg(theirs.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut buffer, 0).unwrap();
             assert_eq!(received.flags & libc::MSG_CTRUNC != 0, room != RIGHTS_WORDS, "room of {room} words");
-            assert_eq!(is_closed_everywhere(&near), room == 0, "the kernel closes what has no room");
+            assert_eq!(is_closed_everywhere(&near), room == 0, "the kernel closes descriptors that do not fit");
             drop(received);
             assert!(is_closed_everywhere(&near), "room of {room} words");
         }
     }
 
-    /// Each message left one open.
+    /// Each message used to leave one descriptor open.
     #[test]
     fn descriptors_of_senders_that_the_program_asked_for_are_closed() {
         /// asm-generic's value.
@@ -237,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_descriptors_as_the_kernel_passes() {
+    fn the_maximum_number_of_descriptors_passes() {
         if !has_descriptors(1000) {
             return eprintln!("skipped: too few descriptors");
         }
@@ -281,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_the_call_s() {
+    fn errors_of_the_call_are_returned() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let mut byte = [0];

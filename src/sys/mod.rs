@@ -1,9 +1,10 @@
 //! System calls of the socket layer.
 //!
-//! The fence: outside of it descriptors are `OwnedFd` and `BorrowedFd`, addresses are decoded, and results are
-//! `io::Result`. Calls go through libc's functions (or `socket2`, which does the same), never through raw `syscall`, so
-//! that sanitizers, preloaded shims and tracers see them. Nothing here retries or waits: EINTR and EAGAIN are the
-//! business of `net::fd::fd`, which knows deadlines. The poller's calls are in `rt::epoll`.
+//! Outside this module descriptors are `OwnedFd` and `BorrowedFd`, addresses are decoded, and
+//! results are `io::Result`. Calls go through libc's functions (or `socket2`, which does the same),
+//! never through a raw `syscall`, so that sanitizers, preloaded shims and tracers see them. Nothing
+//! here retries or waits: EINTR and EAGAIN are handled by `net::fd::fd`, which knows deadlines. The
+//! poller's calls are in `rt::epoll`.
 
 pub(crate) mod batch;
 pub(crate) mod control;

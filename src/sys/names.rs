@@ -1,8 +1,9 @@
 //! The host's name service: getaddrinfo(3) and getnameinfo(3) as safe functions. They block.
 //!
-//! Both are thread-safe, follow nsswitch.conf(5), hosts(5) and resolv.conf(5) with their search list, time-outs and
-//! attempts, and getaddrinfo orders addresses as RFC 6724 and gai.conf(5) say. std's resolver is the same call, but
-//! asks for both families only and tells reasons apart by their text only.
+//! Both are thread-safe and follow nsswitch.conf(5), hosts(5) and resolv.conf(5) with its search
+//! list, timeouts and attempts. getaddrinfo orders addresses by RFC 6724 and gai.conf(5). std's
+//! resolver makes the same call, but always for both families, and its errors can be told apart
+//! only by their text.
 
 #![allow(unsafe_code)]
 
@@ -16,66 +17,68 @@ use socket2::SockAddr;
 
 use super::fd;
 
-/// Whose addresses are asked for.
+/// The address family of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Family {
-    /// Both families, in the order in which they should be tried.
+    /// Both families, in the order in which the addresses should be tried.
     Any,
     V4,
     V6,
 }
 
-/// Why there is no answer.
+/// The reason of a failed query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NameFailure {
-    /// There is no such name, or nothing of the kind that was asked for (EAI_NONAME, EAI_NODATA).
+    /// The name does not exist, or has nothing of the queried kind (EAI_NONAME, EAI_NODATA).
     NotFound,
-    /// No server answered, or it has a problem now (EAI_AGAIN); the library's text.
+    /// No server answered, or a server has a temporary failure (EAI_AGAIN); with the library's
+    /// text.
     Temporary(String),
-    /// Another code; the library's text.
+    /// Another code, with the library's text.
     Other(String),
-    /// A system call below failed (EAI_SYSTEM, EAI_MEMORY).
+    /// An underlying system call failed (EAI_SYSTEM, EAI_MEMORY).
     Errno(i32),
 }
 
-/// What getaddrinfo answers, freed with this.
+/// The result of getaddrinfo, which is freed on drop.
 struct List(*mut addrinfo);
 
 impl Drop for List {
     fn drop(&mut self) {
-        // SAFETY: the list is getaddrinfo's, which filled the pointer in, and is freed once.
+        // SAFETY: getaddrinfo created the list, and it is freed once.
         unsafe { libc::freeaddrinfo(self.0) };
     }
 }
 
 impl List {
-    /// Blocks.
+    /// Makes the query. Blocks.
     fn ask(host: Option<&str>, service: Option<&str>, hints: &addrinfo) -> Result<List, NameFailure> {
-        // A name with a zero byte names nothing.
+        // A name with a NUL byte does not exist.
         let text = |text: Option<&str>| text.map(CString::new).transpose().map_err(|_| NameFailure::NotFound);
         let (host, service) = (text(host)?, text(service)?);
         let pointer = |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
         let mut list = ptr::null_mut();
-        // SAFETY: the strings are null or end in a zero byte, the hints and the place for the answer are valid.
+        // SAFETY: the strings are null or end with a NUL; hints and result are valid.
         let code = unsafe { libc::getaddrinfo(pointer(&host), pointer(&service), hints, &raw mut list) };
         if code == 0 { Ok(List(list)) } else { Err(explained(failure(code))) }
     }
 
     fn entries(&self) -> impl Iterator<Item = &addrinfo> {
-        // SAFETY: the first entry is valid, or null, as long as the list.
+        // SAFETY: the first entry is null, or valid as long as the list.
         let first = unsafe { self.0.as_ref() };
-        // SAFETY: so is each entry's next.
+        // SAFETY: the same holds for each next entry.
         std::iter::successors(first, |entry| unsafe { entry.ai_next.as_ref() })
     }
 
     fn addrs(&self) -> impl Iterator<Item = SocketAddr> {
         self.entries().filter_map(|entry| {
             let copy = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
-                // SAFETY: an address of `ai_addrlen` bytes, which fits into the storage of any address.
+                // SAFETY: an address of `ai_addrlen` bytes, which fits into storage for any
+                // address.
                 unsafe {
                     ptr::copy_nonoverlapping(entry.ai_addr.cast(), storage.cast::<u8>(), entry.ai_addrlen as usize)
                 };
-                // SAFETY: `try_init` passes a place for the length.
+                // SAFETY: `try_init` passes a valid pointer for the length.
                 unsafe { *length = entry.ai_addrlen };
                 Ok(())
             };
@@ -87,7 +90,7 @@ impl List {
 }
 
 fn hints(family: Family, socktype: c_int, flags: c_int) -> addrinfo {
-    // SAFETY: `addrinfo` is plain data for which all zeroes is a value: no restriction.
+    // SAFETY: `addrinfo` is plain data for which all zeroes is a valid value: no restriction.
     let mut hints: addrinfo = unsafe { std::mem::zeroed() };
     hints.ai_family = match family {
         Family::Any => libc::AF_UNSPEC,
@@ -101,7 +104,7 @@ fn hints(family: Family, socktype: c_int, flags: c_int) -> addrinfo {
 
 #[cold]
 fn failure(code: c_int) -> NameFailure {
-    // The address family has no addresses: a value of Linux that the libc crate does not name.
+    // No addresses of this family: a value of Linux that the libc crate does not define.
     const EAI_ADDRFAMILY: c_int = -9;
     match code {
         libc::EAI_NONAME | libc::EAI_NODATA | EAI_ADDRFAMILY => NameFailure::NotFound,
@@ -112,38 +115,38 @@ fn failure(code: c_int) -> NameFailure {
     }
 }
 
-/// What a failure means in a process that has no descriptor left: the C library could not read hosts(5) or ask a server, and
-/// says anything, from "no such name" to an errno of something else.
+/// Corrects the failure of a process that has no descriptor left. The C library could then not read
+/// hosts(5) or query a server, and reports anything from "no such name" to an unrelated errno.
 #[cold]
 fn explained(failure: NameFailure) -> NameFailure {
     fd::exhausted().map_or(failure, NameFailure::Errno)
 }
 
 fn text(code: c_int) -> String {
-    // SAFETY: it takes any number.
+    // SAFETY: any number is allowed.
     let text = unsafe { libc::gai_strerror(code) };
-    // SAFETY: and returns a static string that ends in a zero byte.
+    // SAFETY: the result is a static string that ends with a NUL.
     let text = unsafe { CStr::from_ptr(text) };
     text.to_string_lossy().into_owned()
 }
 
-/// The addresses of `host`, with port 0, best first.
+/// Returns the addresses of `host` with port 0, best first.
 pub(crate) fn addrs(host: &str, family: Family) -> Result<Vec<SocketAddr>, NameFailure> {
     let list = List::ask(Some(host), None, &hints(family, libc::SOCK_STREAM, 0))?;
     let addrs: Vec<_> = list.addrs().collect();
     if addrs.is_empty() { Err(NameFailure::NotFound) } else { Ok(addrs) }
 }
 
-/// The name at the end of `host`'s aliases.
+/// Returns the name at the end of `host`'s aliases.
 pub(crate) fn canonical_name(host: &str) -> Result<String, NameFailure> {
     let list = List::ask(Some(host), None, &hints(Family::Any, libc::SOCK_STREAM, libc::AI_CANONNAME))?;
     let name = list.entries().find(|entry| !entry.ai_canonname.is_null()).ok_or(NameFailure::NotFound)?;
-    // SAFETY: not null, so a string that ends in a zero byte and lives as long as the list.
+    // SAFETY: not null, so it is a string that ends with a NUL and lives as long as the list.
     let name = unsafe { CStr::from_ptr(name.ai_canonname) };
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// The port of a service of services(5); `socktype` 0 for any protocol.
+/// Returns the port of a service in services(5); with a `socktype` of 0 for any protocol.
 pub(crate) fn port(service: &str, socktype: c_int) -> Result<u16, NameFailure> {
     // EAI_SERVICE: unknown, at least for this protocol.
     let unknown = |failure| match failure {
@@ -154,18 +157,18 @@ pub(crate) fn port(service: &str, socktype: c_int) -> Result<u16, NameFailure> {
     list.addrs().next().map(|addr| addr.port()).ok_or(NameFailure::NotFound)
 }
 
-/// The number of the network interface that is called `name`.
+/// Returns the index of the network interface `name`.
 pub(crate) fn interface(name: &str) -> Option<u32> {
     let name = CString::new(name).ok()?;
-    // SAFETY: the string ends in a zero byte. 0 is no interface's number.
+    // SAFETY: the string ends with a NUL. No interface has the index 0.
     Some(unsafe { libc::if_nametoindex(name.as_ptr()) }).filter(|&number| number != 0)
 }
 
-/// The name of `ip`.
+/// Returns the name of `ip`.
 pub(crate) fn name(ip: IpAddr) -> Result<String, NameFailure> {
     let addr = SockAddr::from(SocketAddr::new(ip, 0));
     let mut name: [c_char; libc::NI_MAXHOST as usize] = [0; libc::NI_MAXHOST as usize];
-    // SAFETY: the address and the buffer are valid for their lengths; no service is asked for.
+    // SAFETY: address and buffer are valid for their lengths; no service is queried.
     let code = unsafe {
         libc::getnameinfo(
             addr.as_ptr().cast(),
@@ -180,7 +183,7 @@ pub(crate) fn name(ip: IpAddr) -> Result<String, NameFailure> {
     if code != 0 {
         return Err(explained(failure(code)));
     }
-    // SAFETY: on success the buffer holds a string that ends in a zero byte.
+    // SAFETY: on success the buffer contains a string that ends with a NUL.
     let name = unsafe { CStr::from_ptr(name.as_ptr()) };
     Ok(name.to_string_lossy().into_owned())
 }
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_cannot_be_are_not_found() {
+    fn impossible_names_are_not_found() {
         let long = format!("{}.invalid", "x".repeat(64));
         for name in [&long[..], "nul\0byte", "a b", ""] {
             assert_eq!(addrs(name, Family::Any), Err(NameFailure::NotFound), "{name:?}");
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_become_what_they_mean() {
+    fn codes_map_to_failures() {
         assert_eq!(failure(libc::EAI_NODATA), NameFailure::NotFound);
         assert_eq!(failure(libc::EAI_MEMORY), NameFailure::Errno(libc::ENOMEM));
         assert!(matches!(failure(libc::EAI_AGAIN), NameFailure::Temporary(text) if !text.is_empty()));

@@ -1,11 +1,11 @@
-//! Scripted answers of system calls, in unit tests only.
+//! Scripted results of system calls, for unit tests only.
 //!
-//! A test makes a [`Script`] for a descriptor ([`descriptor`]), or for the address that a socket not yet made will
-//! connect to ([`destination`]; the descriptor joins the script with its `connect`). Calls on other descriptors are not
-//! touched, so tests run in parallel. A descriptor leaves its script with `socket::close`, which is how `Fd` closes; a
-//! script ends when it is dropped.
+//! A test creates a [`Script`] for a descriptor ([`descriptor`]), or for the address that a future
+//! socket will connect to ([`destination`]; the descriptor joins the script with its `connect`).
+//! Calls on other descriptors are not affected, so tests run in parallel. A descriptor leaves its
+//! script with `socket::close`, which `Fd` uses; a script ends when it is dropped.
 //!
-//! Each kind of call has its own queue of [`Outcome`]s; with the queue empty the real call is made.
+//! Each kind of call has its own queue of [`Outcome`]s. With an empty queue the real call is made.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -15,7 +15,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use socket2::SockAddr;
 
-/// A call that a script may answer.
+/// A call whose result a script may determine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Call {
     Accept4,
@@ -33,17 +33,18 @@ pub(crate) enum Call {
     SendFile,
 }
 
-/// The answer to one call.
+/// The result of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The call is made and answers for itself.
+    /// The call is made and returns its own result.
     Real,
-    /// The call fails with this errno and is not made (but `close` is).
+    /// The call fails with this errno and is not made (except `close`, which is).
     Fail(i32),
-    /// `connect` and `take_error` succeed, the latter with no error, and are not made. For other calls the same as
-    /// `Real`.
+    /// `connect` and `take_error` succeed, the latter without an error, and are not made. For other
+    /// calls the same as `Real`.
     Succeed,
-    /// `take_error` succeeds and the pending error is this errno. For other calls the same as `Real`.
+    /// `take_error` succeeds, and the pending error is this errno. For other calls the same as
+    /// `Real`.
     Pending(i32),
 }
 
@@ -70,18 +71,18 @@ fn registry() -> MutexGuard<'static, Registry> {
     locked(&REGISTRY)
 }
 
-/// A script, until it is dropped.
+/// A script; it ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Script(Shared);
 
-/// A script for the calls on `fd`.
+/// Creates a script for the calls on `fd`.
 pub(crate) fn descriptor(fd: BorrowedFd<'_>) -> Script {
     let script = Script(Shared::default());
     registry().descriptors.insert(fd.as_raw_fd(), script.0.clone());
     script
 }
 
-/// A script for the calls on the sockets that connect to `address` from now on.
+/// Creates a script for the calls on sockets that connect to `address` from now on.
 pub(crate) fn destination(address: SocketAddr) -> Script {
     let script = Script(Shared::default());
     registry().destinations.insert(address, script.0.clone());
@@ -89,13 +90,13 @@ pub(crate) fn destination(address: SocketAddr) -> Script {
 }
 
 impl Script {
-    /// Adds the answer to one more `call`.
+    /// Adds the result of one more `call`.
     pub(crate) fn then(&self, call: Call, outcome: Outcome) -> &Script {
         locked(&self.0).outcomes.entry(call).or_default().push_back(outcome);
         self
     }
 
-    /// How many `call`s came so far, scripted or real.
+    /// Returns the number of `call`s so far, scripted or real.
     pub(crate) fn calls(&self, call: Call) -> usize {
         locked(&self.0).calls.get(&call).copied().unwrap_or(0)
     }
@@ -131,7 +132,7 @@ pub(super) fn accept4(fd: BorrowedFd<'_>) -> io::Result<()> {
     refuse(next(of_descriptor(fd.as_raw_fd()), Call::Accept4))
 }
 
-/// For calls that are made unless they are to fail.
+/// For calls that are made unless the script makes them fail.
 pub(super) fn fail(fd: BorrowedFd<'_>, call: Call) -> io::Result<()> {
     refuse(next(of_descriptor(fd.as_raw_fd()), call))
 }
@@ -163,7 +164,8 @@ pub(super) fn take_error(fd: BorrowedFd<'_>) -> Option<io::Result<Option<io::Err
     }
 }
 
-/// What `close` is to answer. The descriptor leaves its script: the number is somebody else's from now on.
+/// Returns the scripted result of `close`. The descriptor leaves its script, because its number may
+/// be reused.
 pub(super) fn close(fd: &OwnedFd) -> io::Result<()> {
     let state = registry().descriptors.remove(&fd.as_raw_fd());
     refuse(next(state, Call::Close))
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_follows_its_script_in_order_and_others_do_not() {
+    fn only_the_descriptor_follows_its_script_in_order() {
         let listeners: Vec<_> = (0..2)
             .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
             .inspect(|listener| listener.set_nonblocking(true).unwrap())
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_joins_the_script_of_its_destination_until_it_is_closed() {
+    fn socket_joins_the_script_of_its_destination_until_closed() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let script = destination(address);

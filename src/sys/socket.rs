@@ -1,18 +1,21 @@
 //! Socket calls as safe functions on borrowed descriptors.
 //!
-//! The hot calls (`recv`, `send`, their vectored forms, `accept4`) are one libc call each, inlined. What is called once
-//! a socket goes through `socket2`. In unit tests `accept4`, `connect`, `take_error`, `peer_addr` and `close` ask the
-//! test's script first (`sys::seam`).
+//! The hot calls (`recv`, `send`, their vectored forms, `accept4`) are one inlined libc call each.
+//! Calls made once per socket go through `socket2`. In unit tests, `accept4`, `connect`,
+//! `take_error`, `peer_addr` and `close` first consult the test's script (`sys::seam`).
 //!
 //! # Invariants
-//! * S1 — every descriptor made here is close-on-exec and, but for `dup_cloexec`, non-blocking from the first moment.
-//! * S2 — no call raises SIGPIPE: a library cannot know whether its host ignores it.
+//! * S1 — every descriptor created here is close-on-exec and, except for `dup_cloexec`,
+//!   non-blocking from the start.
+//! * S2 — no call raises SIGPIPE: a library cannot know whether its host program ignores it.
 //! * S3 — an address is read only after its family was checked, by `socket2::SockAddr`.
-//! * S4 — a call that sends or receives does not block, whatever O_NONBLOCK says: every process that has the open file may clear it. So
-//!   each of them has MSG_DONTWAIT. accept4, readv, splice and sendfile take no such flag, see `Fd::ensure_nonblocking`.
+//! * S4 — a call that sends or receives does not block, even without O_NONBLOCK: every process that
+//!   shares the open file description may clear it. Each such call therefore has MSG_DONTWAIT.
+//!   accept4, readv, splice and sendfile have no such flag; see `Fd::ensure_nonblocking`.
 //!
 //! # Compared with Go (internal/poll, syscall)
-//! `send` and `sendmsg` with `MSG_NOSIGNAL` instead of `write` and `writev`, because Go's runtime handles SIGPIPE.
+//! `send` and `sendmsg` with `MSG_NOSIGNAL` instead of `write` and `writev`, because Go's runtime
+//! handles SIGPIPE itself.
 
 #![allow(unsafe_code)]
 
@@ -29,15 +32,18 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 #[cfg(test)]
 use super::seam;
 
-/// Most bytes that one call on a stream asks for: Go's bound. The kernel's own is 2 GiB less a page, and some kernels
-/// and filters have been wrong near it. Callers clamp; a datagram is never cut.
+/// The maximum number of bytes that one call on a stream requests: Go's limit. The kernel's own is
+/// 2 GiB less a page, and some kernels and filters have had errors near it. Callers limit the size;
+/// a datagram is never split.
 pub(crate) const MAX_RW: usize = 1 << 30;
 
-/// Most buffers that one vectored call takes: the kernel's UIO_MAXIOV. More are left for the next call.
+/// The maximum number of buffers of one vectored call: the kernel's UIO_MAXIOV. Others are left for
+/// the next call.
 pub(crate) const IOVECS_MAX: usize = 1024;
 
-/// How many buffers at the front are empty. A vectored call on a stream leaves them out: they would use up places of the
-/// [`IOVECS_MAX`], and a call with empty buffers only returns 0, which means the end of the stream.
+/// Returns the number of empty buffers at the front. A vectored call on a stream skips them: they
+/// would use up places of the [`IOVECS_MAX`], and a call with only empty buffers returns 0, which
+/// means end of stream.
 #[inline]
 pub(crate) fn leading_empty<B: Deref<Target = [u8]>>(bufs: &[B]) -> usize {
     bufs.iter().take_while(|buf| buf.is_empty()).count()
@@ -53,17 +59,18 @@ pub(super) fn check_len(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// Flags of every call that sends: S2 and S4.
+/// The flags of every call that sends: S2 and S4.
 pub(super) const SEND_FLAGS: c_int = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 
-/// recv(2) with `MSG_DONTWAIT` beside `flags`.
+/// Calls recv(2) with `MSG_DONTWAIT` in addition to `flags`.
 #[inline]
 pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Result<usize> {
     // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.
     check_len(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags | libc::MSG_DONTWAIT) })
 }
 
-/// recv(2) into memory that need not be initialised. As many bytes as are returned are so afterwards, from the first on.
+/// Calls recv(2) with uninitialised memory. Afterwards the returned number of bytes is initialised,
+/// from the first on.
 #[cfg(any(feature = "hyper", feature = "tokio-io"))]
 #[inline]
 pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
@@ -71,40 +78,43 @@ pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>]) -> io
     check_len(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) })
 }
 
-/// readv(2) into the first [`IOVECS_MAX`] buffers.
+/// Calls readv(2) with the first [`IOVECS_MAX`] buffers.
 #[inline]
 pub(crate) fn recv_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     let count = bufs.len().min(IOVECS_MAX) as c_int;
-    // SAFETY: `IoSliceMut` is guaranteed to be laid out as an iovec, and each is valid for writes during the call.
+    // SAFETY: `IoSliceMut` is guaranteed to have the layout of an iovec, and each is valid for
+    // writes during the call.
     check_len(unsafe { libc::readv(fd.as_raw_fd(), bufs.as_mut_ptr().cast(), count) })
 }
 
-/// send(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` beside `flags`.
+/// Calls send(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` in addition to `flags`.
 #[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8], flags: c_int) -> io::Result<usize> {
     // SAFETY: `buf` is valid for reads of its length during the call.
     check_len(unsafe { libc::send(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags | SEND_FLAGS) })
 }
 
-/// sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT`, of the first [`IOVECS_MAX`] buffers.
+/// Calls sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` and the first [`IOVECS_MAX`] buffers.
 #[inline]
 pub(crate) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-    // SAFETY: `msghdr` is plain data for which all zeroes is a value: no name, no buffers, no control data.
+    // SAFETY: `msghdr` is plain data for which all zeroes is a valid value: no name, no buffers, no
+    // control data.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    // `IoSlice` is guaranteed to be laid out as an iovec. The kernel does not write through the pointer.
+    // `IoSlice` is guaranteed to have the layout of an iovec. The kernel does not write through the
+    // pointer.
     message.msg_iov = bufs.as_ptr().cast_mut().cast();
     message.msg_iovlen = bufs.len().min(IOVECS_MAX) as _;
-    // SAFETY: `message` and the buffers it points to are valid for reads during the call.
+    // SAFETY: `message` and the buffers that it points to are valid for reads during the call.
     check_len(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, SEND_FLAGS) })
 }
 
-/// [`accept4_any`] of an IP address; none where it is of another family.
+/// Calls [`accept4_any`] and converts the address; `None` if it is not an IP address.
 #[cfg(test)]
 pub(crate) fn accept4(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     accept4_any(fd).map(|(socket, address)| (socket, address.as_socket()))
 }
 
-/// accept4(2): a non-blocking, close-on-exec socket and its peer's address.
+/// Calls accept4(2). Returns a non-blocking, close-on-exec socket and its peer's address.
 #[inline]
 pub(crate) fn accept4_any(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
     #[cfg(test)]
@@ -113,19 +123,19 @@ pub(crate) fn accept4_any(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)>
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // SAFETY: `try_init` passes storage and its length, both valid for writes.
         let socket = check(unsafe { libc::accept4(fd.as_raw_fd(), storage.cast(), length, flags) })?;
-        // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+        // SAFETY: the kernel has just created this descriptor, and it has no other owner.
         Ok(unsafe { OwnedFd::from_raw_fd(socket) })
     };
-    // SAFETY: on success the kernel has written an address of the length that it stored.
+    // SAFETY: on success the kernel has written an address of the stored length.
     unsafe { SockAddr::try_init(accept) }
 }
 
-/// socket(2), non-blocking and close-on-exec.
+/// Calls socket(2) for a non-blocking, close-on-exec socket.
 pub(crate) fn socket(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
     Socket::new_raw(domain, ty.nonblocking().cloexec(), protocol).map(OwnedFd::from)
 }
 
-/// connect(2). On a non-blocking socket EINPROGRESS is the usual answer.
+/// Calls connect(2). On a non-blocking socket EINPROGRESS is the usual result.
 pub(crate) fn connect(fd: BorrowedFd<'_>, address: &SockAddr) -> io::Result<()> {
     #[cfg(test)]
     if let Some(result) = seam::connect(fd, address) {
@@ -134,22 +144,23 @@ pub(crate) fn connect(fd: BorrowedFd<'_>, address: &SockAddr) -> io::Result<()> 
     SockRef::from(&fd).connect(address)
 }
 
-/// bind(2).
+/// Calls bind(2).
 pub(crate) fn bind(fd: BorrowedFd<'_>, address: &SockAddr) -> io::Result<()> {
     SockRef::from(&fd).bind(address)
 }
 
-/// listen(2).
+/// Calls listen(2).
 pub(crate) fn listen(fd: BorrowedFd<'_>, backlog: c_int) -> io::Result<()> {
     SockRef::from(&fd).listen(backlog)
 }
 
-/// shutdown(2).
+/// Calls shutdown(2).
 pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
     SockRef::from(&fd).shutdown(how)
 }
 
-/// Whether a read, or a write, would not wait: data, room, end of file or a pending error. poll(2) without waiting.
+/// Returns whether a read, or a write, would not wait: data, room, end of file or a pending error.
+/// Uses poll(2) without waiting.
 pub(crate) fn is_ready(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
@@ -168,8 +179,9 @@ pub(crate) fn wait_ready(fd: BorrowedFd<'_>, write: bool) -> io::Result<()> {
     }
 }
 
-/// [`is_ready`] of a TCP socket whose error queue is in use: with messages in it poll(2) says POLLERR, and alone that means nothing
-/// else, since a connection that has failed is also hung up.
+/// Returns [`is_ready`] of a TCP socket whose error queue is in use. With messages in the queue
+/// poll(2) reports POLLERR. POLLERR alone means nothing else, because a connection that has failed
+/// is also hung up.
 pub(crate) fn is_ready_beside_errors(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
@@ -178,7 +190,7 @@ pub(crate) fn is_ready_beside_errors(fd: BorrowedFd<'_>, write: bool) -> io::Res
     Ok(entry.revents & !libc::POLLERR != 0)
 }
 
-/// The pending error of a socket (`SO_ERROR`), which the call clears.
+/// Takes the pending error of a socket (`SO_ERROR`); the call clears it.
 pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     #[cfg(test)]
     if let Some(result) = seam::take_error(fd) {
@@ -187,40 +199,41 @@ pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     SockRef::from(&fd).take_error()
 }
 
-/// An address as a hostile kernel would write it.
+/// Creates an address from bytes that a hostile kernel might write.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn address_of(bytes: &[u8]) -> SockAddr {
     let count = bytes.len().min(size_of::<libc::sockaddr_storage>());
     let fill = |storage: *mut socket2::SockAddrStorage, len: *mut libc::socklen_t| {
-        // SAFETY: the storage is that large; `bytes` is elsewhere.
+        // SAFETY: the storage is large enough; `bytes` does not overlap it.
         unsafe { storage.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), count) };
         // SAFETY: `len` is valid for the call.
         unsafe { len.write(count as libc::socklen_t) };
         Ok(())
     };
-    // SAFETY: every pattern of bits is an address of some family, and the length is at most the storage's.
+    // SAFETY: every bit pattern is an address of some family, and the length is at most that of the
+    // storage.
     let filled = unsafe { SockAddr::try_init(fill) };
     filled.expect("nothing fails").1
 }
 
-/// getsockname(2), any family.
+/// Calls getsockname(2), for any family.
 pub(crate) fn local_addr_any(fd: BorrowedFd<'_>) -> io::Result<SockAddr> {
     SockRef::from(&fd).local_addr()
 }
 
-/// getpeername(2), any family.
+/// Calls getpeername(2), for any family.
 pub(crate) fn peer_addr_any(fd: BorrowedFd<'_>) -> io::Result<SockAddr> {
     #[cfg(test)]
     seam::peer_addr(fd)?;
     SockRef::from(&fd).peer_addr()
 }
 
-/// getsockname(2); EAFNOSUPPORT where it is not an IP address.
+/// Calls getsockname(2). Returns EAFNOSUPPORT if the address is not an IP address.
 pub(crate) fn local_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     local_addr_any(fd)?.as_socket().ok_or_else(not_ip)
 }
 
-/// getpeername(2); EAFNOSUPPORT where it is not an IP address.
+/// Calls getpeername(2). Returns EAFNOSUPPORT if the address is not an IP address.
 pub(crate) fn peer_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     peer_addr_any(fd)?.as_socket().ok_or_else(not_ip)
 }
@@ -230,12 +243,13 @@ fn not_ip() -> io::Error {
     io::Error::from_raw_os_error(libc::EAFNOSUPPORT)
 }
 
-/// close(2), once: on Linux the number is free whatever the call answers, so a second try would close somebody else's.
+/// Calls close(2), once: on Linux the number is free whatever the result is, so a second call could
+/// close a descriptor of another owner.
 pub(crate) fn close(fd: OwnedFd) -> io::Result<()> {
     #[cfg(test)]
     let scripted = seam::close(&fd);
     let raw = fd.into_raw_fd();
-    // SAFETY: the number came out of an `OwnedFd`, so it is ours to close and nobody uses it afterwards.
+    // SAFETY: the number came from an `OwnedFd`, so it is ours to close and is not used afterwards.
     let result = check(unsafe { libc::close(raw) }).map(drop);
     #[cfg(test)]
     scripted?;
@@ -247,7 +261,7 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Resu
     SockRef::from(&fd).set_nonblocking(nonblocking)
 }
 
-/// fcntl(2) `F_DUPFD_CLOEXEC`: another descriptor for the same socket.
+/// Calls fcntl(2) with `F_DUPFD_CLOEXEC`. Returns another descriptor for the same socket.
 pub(crate) fn dup_cloexec(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     fd.try_clone_to_owned()
 }
@@ -313,13 +327,13 @@ mod tests {
         assert_eq!(recv_vectored(client.as_fd(), &mut bufs).unwrap(), IOVECS_MAX);
     }
 
-    /// Were SIGPIPE raised, the process would end: Rust's test harness ignores it, so it is put back to its default in
-    /// a child.
+    /// If SIGPIPE were raised, the process would end. Rust's test harness ignores the signal, so a
+    /// child process restores its default first.
     #[test]
-    fn a_send_to_a_closed_peer_is_an_error_and_no_signal() {
+    fn send_to_a_closed_peer_is_an_error_without_a_signal() {
         const CHILD: &str = "NETPOLL_TEST_SIGPIPE";
         if std::env::var_os(CHILD).is_none() {
-            let name = "sys::socket::tests::a_send_to_a_closed_peer_is_an_error_and_no_signal";
+            let name = "sys::socket::tests::send_to_a_closed_peer_is_an_error_without_a_signal";
             let mut child = std::process::Command::new(std::env::current_exe().unwrap());
             assert!(child.args(["--exact", name]).env(CHILD, "1").output().unwrap().status.success());
             return;
@@ -364,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_another_family_is_an_error() {
+    fn address_of_another_family_is_an_error() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         assert_eq!(local_addr(ours.as_fd()).unwrap_err().raw_os_error(), Some(libc::EAFNOSUPPORT));
         assert_eq!(peer_addr(ours.as_fd()).unwrap_err().raw_os_error(), Some(libc::EAFNOSUPPORT));

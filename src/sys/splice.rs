@@ -1,10 +1,13 @@
-//! Calls that move bytes inside the kernel: splice(2), sendfile(2), and the pipe in between.
+//! Calls that move bytes inside the kernel: splice(2), sendfile(2), and pipes.
 //!
 //! # Invariants
-//! * S2 (of [`socket`](super::socket)) — no call raises SIGPIPE. splice and sendfile have no flag for it, so
-//!   [`without_sigpipe`] asks for the disposition. Ignored, as Rust's `main` leaves it, it costs that one call; otherwise the signal
-//!   is blocked in this thread, made once if at all, and taken back before the mask is. A SIGPIPE that was pending before stays.
-//! * Neither SPLICE_F_MORE nor SPLICE_F_MOVE is used: the first holds small writes back for up to 200 ms.
+//! * S2 (of [`socket`](super::socket)) — no call raises SIGPIPE. splice and sendfile have no flag
+//!   for it, so [`without_sigpipe`] checks the disposition. If the signal is ignored, as Rust's
+//!   `main` leaves it, this costs one call. Otherwise the signal is blocked in this thread, and if
+//!   the call made it pending, it is consumed before the mask is restored. A SIGPIPE that was
+//!   pending before stays pending.
+//! * Neither SPLICE_F_MORE nor SPLICE_F_MOVE is used: the former delays small writes by up to 200
+//!   ms.
 
 #![allow(unsafe_code)]
 
@@ -21,7 +24,7 @@ use super::seam;
 pub(crate) struct Pipe {
     output: OwnedFd,
     input: OwnedFd,
-    /// How many buffers it has room for, each a page or a piece of a packet.
+    /// The number of buffers, each of a page or a part of a packet.
     pub(crate) slots: usize,
 }
 
@@ -34,39 +37,42 @@ fn check_len(result: libc::ssize_t) -> io::Result<usize> {
 }
 
 impl Pipe {
-    /// pipe2(2), enlarged to `bytes` if the user's share of pipe memory allows it.
+    /// Calls pipe2(2), and enlarges the pipe to `bytes` if the user's limit of pipe memory allows
+    /// it.
     pub(crate) fn new(bytes: usize) -> io::Result<Pipe> {
         let mut ends = [0; 2];
-        // SAFETY: two numbers, valid for writes.
+        // SAFETY: an array of two ints, valid for writes.
         check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) })?;
-        // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+        // SAFETY: the kernel has just created this descriptor, and it has no other owner.
         let output = unsafe { OwnedFd::from_raw_fd(ends[0]) };
         // SAFETY: as above.
         let input = unsafe { OwnedFd::from_raw_fd(ends[1]) };
-        // SAFETY: the command takes an int. A pipe that stays small works as well.
+        // SAFETY: the command takes an int. If it fails, the pipe stays small, which also works.
         let enlarged = check(unsafe { libc::fcntl(input.as_raw_fd(), libc::F_SETPIPE_SZ, bytes as libc::c_int) });
         // SAFETY: the command takes no argument.
         let size = enlarged.or_else(|_| check(unsafe { libc::fcntl(input.as_raw_fd(), libc::F_GETPIPE_SZ) }))?;
-        // SAFETY: no pointers; a constant of the system.
+        // SAFETY: no pointers; a system constant.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         Ok(Pipe { output, input, slots: (size as usize / usize::try_from(page).unwrap_or(4096)).max(1) })
     }
 
-    /// splice(2) of at most `most` bytes from `source` into the pipe, without waiting for either.
+    /// Calls splice(2) for at most `most` bytes from `source` into the pipe, without waiting for
+    /// either.
     pub(crate) fn fill(&self, source: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         #[cfg(test)]
         seam::fail(source, seam::Call::SpliceFrom)?;
         splice(source, self.input.as_fd(), most)
     }
 
-    /// splice(2) of at most `most` bytes out of the pipe to `target`, without waiting for either.
+    /// Calls splice(2) for at most `most` bytes from the pipe to `target`, without waiting for
+    /// either.
     pub(crate) fn drain(&self, target: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         #[cfg(test)]
         seam::fail(target, seam::Call::SpliceTo)?;
         without_sigpipe(|| splice(self.output.as_fd(), target, most))
     }
 
-    /// read(2) of what is in the pipe.
+    /// Calls read(2) for the contents of the pipe.
     pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.
         check_len(unsafe { libc::read(self.output.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) })
@@ -79,7 +85,8 @@ fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<u
     check_len(unsafe { libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), most, libc::SPLICE_F_NONBLOCK) })
 }
 
-/// sendfile(2) of at most `most` bytes: from `offset`, which is moved, or (`None`) from the file's own position, which is moved.
+/// Calls sendfile(2) for at most `most` bytes: from `offset`, which is advanced, or, with `None`,
+/// from the file's own position, which is advanced.
 pub(crate) fn sendfile(
     to: BorrowedFd<'_>,
     file: BorrowedFd<'_>,
@@ -100,25 +107,25 @@ pub(crate) fn sendfile(
     Ok(sent)
 }
 
-/// pread(2).
+/// Calls pread(2).
 pub(crate) fn read_at(file: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let at = i64::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
     // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.
     check_len(unsafe { libc::pread64(file.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), at) })
 }
 
-/// Makes a call that may raise SIGPIPE in this thread, and sees that nobody notices.
+/// Makes a call that may raise SIGPIPE in this thread, and suppresses the signal.
 fn without_sigpipe(call: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
     if is_sigpipe_ignored() { call() } else { with_sigpipe_blocked(call) }
 }
 
 fn is_sigpipe_ignored() -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: no new action, and room for the old one.
+    // SAFETY: no new action, and valid memory for the old one.
     if unsafe { libc::sigaction(libc::SIGPIPE, ptr::null(), action.as_mut_ptr()) } != 0 {
         return false;
     }
-    // SAFETY: zeroes are a value, and the call has filled it in.
+    // SAFETY: all zeroes is a valid value, and the call has filled it in.
     unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }
 
@@ -127,15 +134,15 @@ fn with_sigpipe_blocked(call: impl FnOnce() -> io::Result<usize>) -> io::Result<
     let mut pipe = MaybeUninit::<libc::sigset_t>::zeroed();
     let mut pending = MaybeUninit::<libc::sigset_t>::zeroed();
     let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: room for a set.
+    // SAFETY: valid memory for a set.
     unsafe { libc::sigemptyset(pipe.as_mut_ptr()) };
-    // SAFETY: a set that was just initialised, and the number of a signal.
+    // SAFETY: an initialised set, and a valid signal number.
     unsafe { libc::sigaddset(pipe.as_mut_ptr(), libc::SIGPIPE) };
-    // SAFETY: room for a set.
+    // SAFETY: valid memory for a set.
     unsafe { libc::sigpending(pending.as_mut_ptr()) };
     // SAFETY: `sigpending` has filled it in.
     let was_pending = unsafe { libc::sigismember(pending.as_ptr(), libc::SIGPIPE) } == 1;
-    // SAFETY: an initialised set, and room for the old one.
+    // SAFETY: an initialised set, and valid memory for the old one.
     let blocked = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, pipe.as_ptr(), before.as_mut_ptr()) };
     if blocked != 0 {
         return Err(io::Error::from_raw_os_error(blocked));
@@ -143,13 +150,13 @@ fn with_sigpipe_blocked(call: impl FnOnce() -> io::Result<usize>) -> io::Result<
     let result = call();
     if !was_pending && matches!(&result, Err(error) if error.raw_os_error() == Some(libc::EPIPE)) {
         let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: an initialised set, no room for details, a time. EAGAIN says that none was raised; EINTR is another
-        // signal's, so ask again.
+        // SAFETY: an initialised set, no memory for details, a time. EAGAIN means that no signal
+        // was raised; after EINTR, which another signal causes, it is called again.
         while unsafe { libc::sigtimedwait(pipe.as_ptr(), ptr::null_mut(), &raw const at_once) } < 0
             && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
         {}
     }
-    // SAFETY: the mask from above; it cannot fail with a valid command.
+    // SAFETY: the mask from above; with a valid command the call cannot fail.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
     result
 }
@@ -167,7 +174,7 @@ mod tests {
         (client, listener.accept().unwrap().0)
     }
 
-    /// A socket that answers EPIPE.
+    /// Returns a socket whose writes fail with EPIPE.
     fn dead() -> TcpStream {
         let (ours, _theirs) = pair();
         ours.shutdown(Shutdown::Write).unwrap();
@@ -198,12 +205,13 @@ mod tests {
         assert_eq!(all, b"hel");
     }
 
-    /// With the default disposition of a program that is not Rust's, in a process of its own.
+    /// Runs with the default disposition, as in a program that is not written in Rust, in its own
+    /// process.
     #[test]
-    fn a_closed_peer_is_an_error_and_no_signal() {
+    fn closed_peer_is_an_error_without_a_signal() {
         const CHILD: &str = "NETPOLL_TEST_SPLICE_SIGPIPE";
         if std::env::var_os(CHILD).is_none() {
-            let name = "sys::splice::tests::a_closed_peer_is_an_error_and_no_signal";
+            let name = "sys::splice::tests::closed_peer_is_an_error_without_a_signal";
             let mut child = std::process::Command::new(std::env::current_exe().unwrap());
             let output = child.args(["--exact", name]).env(CHILD, "1").output().unwrap();
             assert!(output.status.success(), "{output:?}");
@@ -223,10 +231,11 @@ mod tests {
         let mut offset = 3;
         let sent = sendfile(dead().as_fd(), file.as_fd(), Some(&mut offset), 1);
         assert_eq!((sent.unwrap_err().kind(), offset), (io::ErrorKind::BrokenPipe, 3));
-        // A write to a pipe nobody reads would end the process here, were the mask not as it was and the signal taken back.
+        // A write to a pipe without a reader would end the process here if the mask were not
+        // restored and the signal not consumed.
         pipe.output = File::open("/dev/null").unwrap().into();
         let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-        // SAFETY: no new mask, and room for the old one.
+        // SAFETY: no new mask, and valid memory for the old one.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), set.as_mut_ptr()) };
         // SAFETY: the call has filled it in.
         assert_eq!(unsafe { libc::sigismember(set.as_ptr(), libc::SIGPIPE) }, 0);

@@ -1,6 +1,6 @@
 //! Calls that only Unix sockets have, as safe functions.
 //!
-//! Invariants S1 and S2 of [`socket`](super::socket) hold here as well.
+//! Invariants S1 and S2 of [`socket`](super::socket) apply here as well.
 
 #![allow(unsafe_code)]
 
@@ -10,14 +10,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, Socket, Type};
 
-/// socketpair(2): two connected, unnamed, non-blocking and close-on-exec sockets.
+/// Calls socketpair(2). Returns two connected, unnamed, non-blocking and close-on-exec sockets.
 pub(crate) fn pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
     let (one, other) = Socket::pair_raw(Domain::UNIX, ty.nonblocking().cloexec(), None)?;
     Ok((one.into(), other.into()))
 }
 
-/// Who made the other end (`SO_PEERCRED`). The kernel answers with process 0 where it cannot be named here, and with users and
-/// groups of -1 where there is no other end.
+/// Returns the credentials of the other end (`SO_PEERCRED`). The kernel returns process 0 if it
+/// cannot be named here, and user and group -1 if there is no other end.
 pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<libc::ucred> {
     let mut cred = MaybeUninit::<libc::ucred>::zeroed();
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
@@ -26,7 +26,7 @@ pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<libc::ucred> {
     if unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, value, size) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: three integers, zeroes before the call; every pattern of bits is a value.
+    // SAFETY: three integers, zeroes before the call; every bit pattern is a valid value.
     Ok(unsafe { cred.assume_init() })
 }
 
@@ -37,7 +37,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn pairs_are_connected_and_know_who_made_them() {
+    fn pairs_are_connected_and_have_credentials() {
         for ty in [Type::STREAM, Type::DGRAM, Type::SEQPACKET] {
             let (one, other) = pair(ty).unwrap();
             let mut buf = [0; 4];
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_peer_has_no_credentials_of_one() {
+    fn socket_without_a_peer_has_no_peer_credentials() {
         let lonely = socket::socket(Domain::UNIX, Type::STREAM, None).unwrap();
         let cred = peer_cred(lonely.as_fd()).unwrap();
         assert_eq!((cred.pid, cred.uid, cred.gid), (0, u32::MAX, u32::MAX));

@@ -1,5 +1,5 @@
-//! MSG_ZEROCOPY: the option, the call, and the completions in the error queue (Documentation/networking/msg_zerocopy.rst of
-//! Linux).
+//! MSG_ZEROCOPY: the option, the call, and completions in the error queue
+//! (Documentation/networking/msg_zerocopy.rst of Linux).
 
 #![allow(unsafe_code)]
 
@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use super::socket;
 
-/// asm-generic's values; libc has none.
+/// Values of asm-generic; libc does not define them.
 const SO_ZEROCOPY: libc::c_int = 60;
 const SO_EE_ORIGIN_ZEROCOPY: u8 = 5;
 const SO_EE_CODE_ZEROCOPY_COPIED: u8 = 1;
 
-/// Calls, counted from 0 per socket, whose memory the kernel has let go of.
+/// A range of calls, numbered from 0 per socket, whose memory the kernel has released.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Completion {
-    /// First and last; the count wraps.
+    /// First and last call; the number wraps.
     pub(crate) calls: RangeInclusive<u32>,
-    /// The kernel made a copy after all.
+    /// Whether the kernel made a copy.
     pub(crate) copied: bool,
 }
 
@@ -35,15 +35,17 @@ pub(crate) fn set(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// send(2) with MSG_ZEROCOPY. The kernel goes on reading the memory of `buf` until it says so by a [`Completion`]: who changes or
-/// frees it before sends something else (which is wrong but not unsafe: it holds the pages).
+/// Calls send(2) with MSG_ZEROCOPY. The kernel reads the memory of `buf` until a [`Completion`]
+/// reports otherwise. Changing or freeing it earlier sends other bytes, which is wrong but not
+/// unsafe, because the kernel holds the pages.
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     socket::send(fd, buf, libc::MSG_ZEROCOPY)
 }
 
-/// connect(2) with AF_UNSPEC: resets the connection and drops what is queued, for all descriptors of the socket.
+/// Calls connect(2) with AF_UNSPEC, which resets the connection and drops queued data, for all
+/// descriptors of the socket.
 pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: `sockaddr` is plain data for which all zeroes is a value.
+    // SAFETY: `sockaddr` is plain data for which all zeroes is a valid value.
     let mut nowhere: libc::sockaddr = unsafe { mem::zeroed() };
     nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
     // SAFETY: `nowhere` is valid for reads of its size during the call.
@@ -52,22 +54,24 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Blocks until the error queue has a message, for `timeout` at most.
+/// Blocks until the error queue has a message, for at most `timeout`.
 pub(crate) fn wait_for_completion(fd: BorrowedFd<'_>, timeout: Duration) {
-    // POLLERR is reported whatever is asked for.
+    // POLLERR is always reported.
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
     let millis = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
-    // SAFETY: one entry, valid for the call. The caller looks again whatever the answer is.
+    // SAFETY: one entry, valid for the call. The caller checks again, whatever the result is.
     unsafe { libc::poll(&raw mut entry, 1, millis) };
 }
 
-/// The next completion. Other messages of the error queue are thrown away. EAGAIN when it is empty.
+/// Returns the next completion; EAGAIN if the queue is empty. Discards other messages of the error
+/// queue.
 pub(crate) fn completion(fd: BorrowedFd<'_>) -> io::Result<Completion> {
-    /// Room for the one message and the address behind it, aligned as a `cmsghdr`.
+    /// Space for one message and the address after it, aligned as a `cmsghdr`.
     const ROOM: usize = 16;
     loop {
         let mut control = [0u64; ROOM];
-        // SAFETY: `msghdr` is plain data for which all zeroes is a value: no name, no buffers.
+        // SAFETY: `msghdr` is plain data for which all zeroes is a valid value: no name, no
+        // buffers.
         let mut message: libc::msghdr = unsafe { mem::zeroed() };
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = mem::size_of_val(&control) as _;
@@ -87,7 +91,8 @@ fn decode(message: &libc::msghdr) -> Option<Completion> {
     // SAFETY: `message` is as recvmsg left it.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !next.is_null() {
-        // SAFETY: not null, so within the control data that recvmsg wrote, and aligned as its buffer is.
+        // SAFETY: not null, so it is within the control data that recvmsg wrote, and aligned as its
+        // buffer is.
         let header = unsafe { next.read() };
         let kind = (header.cmsg_level, header.cmsg_type);
         // SAFETY: no pointers.
@@ -95,12 +100,13 @@ fn decode(message: &libc::msghdr) -> Option<Completion> {
         if matches!(kind, (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR))
             && header.cmsg_len as usize >= least
         {
-            // SAFETY: the message's data begins behind its header.
+            // SAFETY: the message's data begins after its header.
             let data = unsafe { libc::CMSG_DATA(next) };
             let mut error = MaybeUninit::<libc::sock_extended_err>::uninit();
-            // SAFETY: the length says that a whole one is there; it may be unaligned, so it is copied as bytes.
+            // SAFETY: the length shows that the whole structure is there; it may be unaligned, so
+            // it is copied as bytes.
             unsafe { data.copy_to_nonoverlapping(error.as_mut_ptr().cast(), size_of::<libc::sock_extended_err>()) };
-            // SAFETY: all bytes were written, and any bytes are a value.
+            // SAFETY: all bytes were written, and every bit pattern is a valid value.
             let error = unsafe { error.assume_init() };
             if error.ee_errno == 0 && error.ee_origin == SO_EE_ORIGIN_ZEROCOPY {
                 let copied = error.ee_code & SO_EE_CODE_ZEROCOPY_COPIED != 0;

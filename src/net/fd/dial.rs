@@ -1,16 +1,18 @@
-//! Connecting.
+//! Connecting TCP sockets.
 //!
 //! # Rules
-//! * EINPROGRESS, EALREADY and EINTR mean: wait for writability. A wake-up proves nothing by itself: where getpeername(2) succeeds the socket
-//!   is connected, else SO_ERROR says why not, and without an error the wait goes on (Go issues 14548 and 19289).
-//! * A handshake with this host is over when connect(2) returns, so a loopback address is looked at before it is waited for: it costs no
-//!   registration.
-//! * A socket that was given an ephemeral port may connect to itself, when the destination is a port of this host that nobody
-//!   listens on. That one is closed and tried again, twice at most; so is EADDRNOTAVAIL (Go issue 2690). Not so where the user chose the port.
-//! * The descriptor is registered after connect(2): before, epoll reports a hang-up.
+//! * EINPROGRESS, EALREADY and EINTR mean: wait for writability. A wake-up alone proves nothing. If
+//!   getpeername(2) succeeds, the socket is connected; otherwise SO_ERROR says why not, and without
+//!   an error the wait continues (Go issues 14548 and 19289).
+//! * A handshake with this host is complete when connect(2) returns, so a loopback address is
+//!   checked before waiting, which saves a registration.
+//! * A socket with an ephemeral port may connect to itself if the destination is an unused port of
+//!   this host. Such a connection is closed and the dial retried, at most twice; the same applies
+//!   to EADDRNOTAVAIL (Go issue 2690). There is no retry if the user chose the port.
+//! * The descriptor is registered after connect(2): before it, epoll reports a hang-up.
 //!
-//! A dial that needs no second try makes socket(2), five setsockopt(2), connect(2), epoll_ctl(2) and the wait, getpeername(2) and
-//! getsockname(2); on loopback two fewer.
+//! A dial without retries makes socket(2), five setsockopt(2), connect(2), epoll_ctl(2) and the
+//! wait, getpeername(2) and getsockname(2); on loopback two calls fewer.
 //!
 //! # Cancellation
 //! Dropping the future closes the socket.
@@ -31,10 +33,10 @@ use crate::rt::context;
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
-/// Tries beyond the first after a connection to itself or a spurious EADDRNOTAVAIL.
+/// The maximum number of retries after a connection to itself or a spurious EADDRNOTAVAIL.
 const RETRIES_MAX: u32 = 2;
 
-/// Connects to `addr`, until `deadline` at most, by a socket made by `recipe`.
+/// Connects to `addr`, until `deadline` at most, with a socket made by `recipe`.
 pub(crate) async fn dial_tcp(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> io::Result<NetFd> {
     let op = || recipe.op(addr);
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -48,7 +50,7 @@ pub(crate) async fn dial_tcp(addr: SocketAddr, deadline: Option<Instant>, recipe
             Ok(()) if retries < retries_max && is_own_peer(&stream, addr) => None,
             Ok(()) => return Ok(stream),
             Err(Failure::Io(error)) => {
-                // It may have failed at once, so that a loop over it would not yield.
+                // It may have failed at once; this makes a loop over it yield.
                 context::take_turn().await;
                 Some(error)
             }
@@ -71,11 +73,11 @@ async fn connect(stream: &NetFd, addr: SocketAddr, deadline: Option<Instant>) ->
         fd.set_deadline(Direction::Write, deadline)?;
     }
     match fd.with(|fd| socket::connect(fd, &SockAddr::from(addr))) {
-        // Established, or left to the first data: the kernel does not say.
+        // Connected, or deferred until the first data: the kernel does not say which.
         Ok(()) => fd.set_fast_open(),
         Err(Failure::Io(error)) => match error.raw_os_error() {
             Some(libc::EISCONN) => {}
-            // Elsewhere nothing has happened yet the first time round.
+            // For a non-loopback address the first check would find nothing.
             Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => {
                 established(fd, addr.ip().to_canonical().is_loopback()).await?;
             }
@@ -89,7 +91,8 @@ async fn connect(stream: &NetFd, addr: SocketAddr, deadline: Option<Instant>) ->
     Ok(())
 }
 
-/// Waits until a connect that is under way has succeeded or failed. `look`: it may have already.
+/// Waits until a connect in progress has succeeded or failed. `look` says that it may have done so
+/// already.
 pub(super) async fn established(fd: &Fd, mut look: bool) -> Result<(), Failure> {
     let mut dial = Dial { fd, operation: Operation::new() };
     poll_fn(|cx| {
@@ -100,7 +103,7 @@ pub(super) async fn established(fd: &Fd, mut look: bool) -> Result<(), Failure> 
     .await
 }
 
-/// How a connect that was under way stands. `WouldBlock`: it still is.
+/// Returns the outcome of a connect in progress; `WouldBlock` if it is still in progress.
 fn outcome(fd: BorrowedFd<'_>) -> io::Result<((), Left)> {
     if socket::peer_addr_any(fd).is_ok() {
         return Ok(((), Left::Maybe));
@@ -118,13 +121,14 @@ fn outcome(fd: BorrowedFd<'_>) -> io::Result<((), Left)> {
 fn is_own_peer(stream: &NetFd, addr: SocketAddr) -> bool {
     let own = stream.fd.with(|fd| {
         let local = socket::local_addr(fd)?;
-        // Without its port it is another socket's, whatever the address (a wildcard means this host).
+        // With another port it is another socket's, whatever the address is (a wildcard means this
+        // host).
         Ok(local.port() == addr.port() && local == socket::peer_addr(fd)?)
     });
     own.unwrap_or(true)
 }
 
-/// The wait of a connect; dropped with it.
+/// The wait of a connect, which is cancelled on drop.
 struct Dial<'a> {
     fd: &'a Fd,
     operation: Operation,

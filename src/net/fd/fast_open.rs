@@ -1,20 +1,25 @@
-//! TCP Fast Open: a connection that the kernel begins with the first data (TCP_FASTOPEN_CONNECT, tcp(7)).
+//! TCP Fast Open: the kernel begins a connection with the first data (TCP_FASTOPEN_CONNECT,
+//! tcp(7)).
 //!
 //! # States
-//! *deferred* (connect(2) returned 0 and sent nothing; the socket is in SYN-SENT) → *begun* (the SYN is out, with the first data, or
-//! without data because a wait came first) → *established*.
+//! *deferred* (connect(2) returned 0 and sent nothing; the socket is in SYN-SENT) → *begun* (the
+//! SYN is sent, with the first data, or without data because a wait came first) → *established*.
 //!
 //! # Rules
-//! * The first wait begins the connection. Nothing else would: a read of a deferred socket answers EAGAIN, and no event follows. A descriptor
-//!   is registered with the poller before it waits for the first time, so that is the place ([`Fd::register`]). A send of no bytes makes
-//!   the kernel send the SYN.
-//! * A send whose data the SYN does not take answers EINPROGRESS. It waits, as after EAGAIN ([`Fd::is_early`]).
-//! * In SYN-SENT the kernel takes shutdown(2), and the close of the last descriptor, for an abort. A task makes them when the connection is
-//!   established, with a duplicate: the FIN is sent, and data that went with the SYN are not lost. After a connection that was
-//!   begun without data nothing can be lost, and the close is made at once.
+//! * The first wait begins the connection. Nothing else would: a read of a deferred socket returns
+//!   EAGAIN, and no event follows. A descriptor is registered with the poller before its first
+//!   wait, so this is done there ([`Fd::register`]), by a send of no bytes, which makes the kernel
+//!   send the SYN.
+//! * A send whose data does not fit into the SYN returns EINPROGRESS. It waits, as after EAGAIN
+//!   ([`Fd::is_early`]).
+//! * In SYN-SENT the kernel treats shutdown(2), and the close of the last descriptor, as an abort.
+//!   A task performs them when the connection is established, on a duplicate, so the FIN is sent
+//!   and data that was sent with the SYN is not lost. If the connection was begun without data,
+//!   nothing can be lost, and the close is immediate.
 //!
 //! # Cancellation
-//! The task ends when the connection is established or has failed, at the latest when the kernel gives up.
+//! The task ends when the connection is established or has failed, at the latest when the kernel
+//! gives up.
 
 use std::io;
 use std::net::Shutdown;
@@ -31,27 +36,28 @@ use crate::sync::{AtomicU32, Ordering};
 use crate::sys::{option, socket};
 use crate::task;
 
-/// How a socket's connection is begun: one of the following.
+/// How a socket's connection is begun: one of the constants below.
 ///
-/// ORDERING: the kernel has the truth and is asked under its own lock; the value guards nothing. Who reads an older one asks again.
+/// ORDERING: the kernel has the truth and is asked under its own lock; the value guards nothing. A
+/// stale value leads to another query.
 #[derive(Debug, Default)]
 pub(super) struct FastOpen(AtomicU32);
 
-/// By connect(2).
+/// With connect(2).
 const NEVER: u32 = 0;
-/// By the first data or the first wait, which has not come as far as is known.
+/// With the first data or the first wait, neither of which has happened as far as is known.
 const DEFERRED: u32 = 1;
-/// By a wait, without data.
+/// With a wait, without data.
 const WAITED: u32 = 2;
-/// By the first data.
+/// With the first data.
 const SENT: u32 = 3;
 
-/// Whether a socket is in SYN-SENT, and then how many segments it has sent: none (the connect is deferred), the SYN, or the SYN and
-/// data.
+/// Returns `None` unless the socket is in SYN-SENT; otherwise the number of segments that it has
+/// sent: 0 if the connect is deferred, 1 for the SYN, 2 for the SYN and data.
 fn connecting(fd: BorrowedFd<'_>) -> Option<u32> {
     /// TCP_SYN_SENT of netinet/tcp.h.
     const SYN_SENT: u8 = 2;
-    // What is no TCP socket is in no such state.
+    // A socket that is not TCP is not in this state.
     let info = option::tcp_info(fd).ok().filter(|info| info.tcpi_state == SYN_SENT)?;
     Some(info.tcpi_unacked)
 }
@@ -61,12 +67,12 @@ impl FastOpen {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// It is known how the connection was begun.
+    /// Records how the connection was begun.
     fn set_begun(&self, state: u32) {
         let _ = self.0.compare_exchange(DEFERRED, state, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Begins the connection, without data, if it is not begun.
+    /// Begins the connection without data, unless it has begun.
     fn begin(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if self.state() != DEFERRED {
             return Ok(());
@@ -77,7 +83,7 @@ impl FastOpen {
         }
         match socket::send(fd, &[], 0) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => self.set_begun(WAITED),
-            // Another thread was quicker.
+            // Another thread began it first.
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
             _ => self.set_begun(SENT),
         }
@@ -85,16 +91,17 @@ impl FastOpen {
     }
 }
 
-/// Does to the socket behind `fd` what had to wait for its connection: shuts it down, if `how` says so, and closes it.
+/// Performs the operations on `fd` that had to wait for its connection: shuts it down if `how` says
+/// so, and closes it.
 fn finish_later(fd: OwnedFd, how: Option<Shutdown>) -> io::Result<()> {
     let fd = Fd::new(fd, false)?;
-    // SO_LINGER is the socket's.
+    // SO_LINGER is set on the socket.
     fd.set_may_linger();
     drop(task::spawn(async move {
         if dial::established(&fd, false).await.is_ok()
             && let Some(how) = how
         {
-            // A connection that has failed meanwhile has nothing to shut down.
+            // If the connection has failed in the meantime, there is nothing to shut down.
             let _ = fd.with(|fd| socket::shutdown(fd, how));
         }
     }));
@@ -102,12 +109,12 @@ fn finish_later(fd: OwnedFd, how: Option<Shutdown>) -> io::Result<()> {
 }
 
 impl Fd {
-    /// The socket may be one whose connect(2) was deferred.
+    /// Records that connect(2) may have been deferred.
     pub(crate) fn set_fast_open(&self) {
         self.fast_open_or_default().0.store(DEFERRED, Ordering::Relaxed);
     }
 
-    /// The same of a socket that comes from elsewhere, if it is under way.
+    /// Records the same for a socket that comes from elsewhere, if its connect is in progress.
     pub(crate) fn find_fast_open(&self) {
         if connecting(self.borrow()).is_some() {
             self.set_fast_open();
@@ -118,7 +125,8 @@ impl Fd {
         self.fast_open().filter(|fast_open| fast_open.state() != NEVER)
     }
 
-    /// Sees that the descriptor is registered with the poller, and that there is something to wait for. The caller holds a reference.
+    /// Registers the descriptor with the poller, and begins a deferred connection so that there is
+    /// something to wait for. The caller must hold a reference.
     #[inline]
     pub(super) fn register(&self) -> Result<u32, WaitError> {
         match self.poll.registered() {
@@ -135,13 +143,14 @@ impl Fd {
         self.poll.register(self.borrow())
     }
 
-    /// Whether a call failed because the connection is not there yet, so that it has to wait.
+    /// Returns whether a call failed because the connection is not established yet, so that it has
+    /// to wait.
     #[cold]
     pub(super) fn is_early(&self, error: &io::Error) -> bool {
         error.raw_os_error() == Some(libc::EINPROGRESS) && self.used_fast_open().is_some()
     }
 
-    /// shutdown(2), which a connection that is under way gets when it is established.
+    /// Calls shutdown(2); if the connection is in progress, when it is established.
     pub(crate) fn shutdown(&self, how: Shutdown) -> Result<(), Failure> {
         self.with(|fd| {
             if let Some(fast_open) = self.used_fast_open() {
@@ -155,7 +164,8 @@ impl Fd {
         })
     }
 
-    /// A duplicate that keeps a connection which is under way, and has data that went with its SYN, from being aborted by the close.
+    /// Returns a duplicate that keeps the close from aborting a connection in progress whose SYN
+    /// carried data.
     pub(super) fn unfinished(&self) -> Option<OwnedFd> {
         let fast_open = self.used_fast_open()?;
         let fd = self.borrow();
@@ -163,13 +173,13 @@ impl Fd {
             && connecting(fd).is_some_and(|segments| segments > 1)
             && !fork::is_child()
             && !matches!(options::linger(fd), Ok(Some(Duration::ZERO)));
-        // Without a number left the close is an abort.
+        // If no descriptor is available, the close is an abort.
         if is_at_risk { socket::dup_cloexec(fd).ok() } else { None }
     }
 
-    /// Closes what [`unfinished`](Fd::unfinished) gave.
+    /// Closes the result of [`unfinished`](Fd::unfinished) when the connection is established.
     pub(super) fn close_later(unfinished: OwnedFd) {
-        // What cannot wait is closed.
+        // On an error it is closed now.
         let _ = finish_later(unfinished, None);
     }
 }

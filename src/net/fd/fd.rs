@@ -1,31 +1,40 @@
-//! `Fd`: a descriptor with its lock and its poll handle; the close protocol.
+//! [`Fd`]: a descriptor with its lock and its poll handle, and the close protocol.
 //!
-//! The counterpart of Go's `internal/poll.FD`. What calls may be made and how they wait is in [`operation`](super::operation).
+//! This is the counterpart of Go's `internal/poll.FD`. Making calls and waiting is in
+//! [`operation`](super::operation).
 //!
 //! # States
-//! *open* → (`begin_close`: no operation begins, all who wait are woken) → *closing*, while calls are in flight →
-//! (the last reference goes) → *destroyed*: out of the poller, number closed.
+//! *open* → (`begin_close`: no operation begins, all waiters are woken) → *closing*, while calls
+//! are in progress → (the last reference is dropped) → *destroyed*: removed from the poller, number
+//! closed.
 //!
 //! # Invariants
-//! * 1 — the number is used under a reference only, and closed once, by whoever drops the last one. Nobody holds a reference while it
-//!   waits, so closing never waits for a future that is not polled.
-//! * F1 — the generation moves before the number is closed: an event for the next owner of the number finds the next owner.
-//!   A lent number (`AsyncFd`) is not closed at all: it leaves the poller explicitly, before its owner may close it.
-//! * F2 — close(2) blocks no worker. With SO_LINGER set it waits, so it runs on the blocking pool. The socket is asked for the option
-//!   wherever anybody may have set it: this handle, an owner of a duplicate, or the listener that the connection inherits it from.
-//! * F3 — memory that the kernel still reads after its calls ([`Loans`]) is recalled before close(2), once no call can follow.
+//! * 1 — the number is used only under a reference, and closed once, by whichever operation drops
+//!   the last reference. No reference is held during a wait, so a close never waits for a future
+//!   that is not polled.
+//! * F1 — the generation changes before the number is closed, so an event of the next owner of the
+//!   number reaches the next owner. A lent number (`AsyncFd`) is not closed: it leaves the poller
+//!   explicitly, before its owner may close it.
+//! * F2 — close(2) does not block a worker. With SO_LINGER set it waits, so it runs on the blocking
+//!   pool. The socket is asked for the option if anyone may have set it: this handle, an owner of a
+//!   duplicate, or the listener from which the connection inherits it.
+//! * F3 — memory that the kernel still reads after its calls ([`Loans`]) is recalled before
+//!   close(2), after the last call.
 //!
 //! # Exposed descriptors
-//! A descriptor that came from outside, or that was handed out (`as_fd`, `control`), may have duplicates, in this process or in another.
-//! They keep the socket open beyond our close and change its options. So nothing is assumed about an exposed socket: it leaves epoll
-//! explicitly, SO_LINGER and O_NONBLOCK are asked for, a short count is no evidence (kTLS ends a call at a record), and nothing is
-//! sent without a copy. The flag is never cleared.
+//! A descriptor that came from outside, or that was handed out (`as_fd`, `control`), may have
+//! duplicates, in this process or in another one. They keep the socket open beyond our close and
+//! can change its options. Nothing is therefore assumed about an exposed socket: it leaves epoll
+//! explicitly, SO_LINGER and O_NONBLOCK are checked, a short count proves nothing (kTLS ends a call
+//! at a record), and every send is copied. The flag is never cleared.
 //!
 //! # Cancellation
-//! A dropped [`Closed`] future leaves a close that has begun to end by itself.
+//! If a [`Closed`] future is dropped, the close completes by itself.
 //!
 //! # Compared with Go (internal/poll/fd_unix.go)
-//! Same order: mark, wake the lock's queue, evict the poller's waiters, drop the own reference, wait until it is destroyed. A second
+//! The order is the same: mark as closed, wake the lock's queue, evict the poller's waiters, drop
+//! the own reference, wait until destroyed. A second close is not an error: it waits for the same
+//! end. close(2) is not repeated after EINTR.
 //! close is not an error: it waits for the same end. close(2) is not repeated after EINTR.
 
 use std::fmt;
@@ -54,21 +63,22 @@ use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::{self, socket, unix};
 
-/// See the module's header. What every call touches comes first and lies together.
+/// A descriptor with its lock and its poll handle; see the [module documentation](self). Fields
+/// that every call uses come first, to share cache lines.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Fd {
     pub(crate) poll: PollHandle,
     number: RawFd,
-    /// [`LENT`] and the flags that follow it.
+    /// [`LENT`] and the flags below it.
     flags: AtomicU8,
-    /// std's relative timeouts in nanoseconds, by direction; 0 for none.
+    /// std's relative timeouts in nanoseconds, per direction; 0 for none.
     timeouts: [AtomicU64; 2],
     pub(crate) mutex: FdMutex,
     rare: LazyBox<Rare>,
 }
 
-/// Somebody else owns the number: the close leaves it open.
+/// The number has another owner, and the close leaves it open.
 const LENT: u8 = 1;
 /// A TCP socket that is not a multipath one: a short count is evidence.
 const PLAIN_TCP: u8 = 1 << 1;
@@ -79,26 +89,27 @@ const LINGERS: u8 = 1 << 3;
 
 /// Memory that the kernel reads after the calls that lent it.
 pub(crate) trait Loans: fmt::Debug + Send + Sync + RefUnwindSafe {
-    /// No call on the socket is under way or can follow, and its last descriptor of this process is about to be closed. Makes the kernel give
-    /// up what is left, unless the socket may have other users. Returns whether it will do so soon.
+    /// Makes the kernel give up the remaining memory, unless the socket may have other users.
+    /// Returns whether it will do so soon. Called when no call on the socket is in progress or can
+    /// follow, and this process is about to close its last descriptor.
     fn recall(&self, fd: BorrowedFd<'_>, may_be_shared: bool) -> bool;
 
-    /// Blocks until the kernel has given up what was recalled, for a bounded time.
+    /// Blocks until the kernel has given up the recalled memory, for a limited time.
     fn wait(&self, fd: BorrowedFd<'_>);
 }
 
-/// What few descriptors have.
+/// State that few descriptors need.
 #[derive(Debug, Default)]
 struct Rare {
-    /// A listener's permit; it goes back when the number is closed or given away.
+    /// A listener's permit; it is returned when the number is closed or given away.
     permit: Option<Permit>,
-    /// For who waits for the end of a close.
+    /// The end of a close, for its waiters.
     gone: OnceLock<Arc<Gone>>,
     fast_open: FastOpen,
     loans: OnceLock<Arc<dyn Loans>>,
 }
 
-/// The end of a close.
+/// The completion of a close.
 #[derive(Debug, Default)]
 pub(crate) struct Gone {
     done: AtomicBool,
@@ -123,7 +134,8 @@ impl Gone {
         let (waker, mut old) = (cx.waker().clone(), Wakers::new());
         let (done, _unused) = {
             let mut waiting = self.waiting.lock();
-            // ORDERING: under the lock that `set` stores `done` under: it is seen here, or the waker is seen there.
+            // ORDERING: `set` stores `done` under the same lock, so either `done` is seen here, or
+            // the waker is seen there.
             let done = self.done.load(Ordering::Acquire);
             (done, if done { Some(waker) } else { waiting.insert_poll(waker, &mut old) })
         };
@@ -132,13 +144,14 @@ impl Gone {
     }
 }
 
-/// socket(2) for what may have to wait: a socket without a poller is refused, instead of failing when it waits for the first time.
+/// Calls socket(2). Fails if the poller is unavailable, so that the socket does not fail later,
+/// when it first waits.
 pub(crate) fn open(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
     poller::prepare()?;
     socket::socket(domain, ty, protocol)
 }
 
-/// The same for socketpair(2).
+/// Calls socketpair(2). Fails if the poller is unavailable.
 pub(crate) fn open_pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
     poller::prepare()?;
     unix::pair(ty)
@@ -146,19 +159,19 @@ pub(crate) fn open_pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
 
 #[allow(unsafe_code)]
 impl Fd {
-    /// Takes a descriptor that is non-blocking.
+    /// Takes over a non-blocking descriptor.
     ///
     /// # Errors
-    /// Those of [`PollHandle::open`]; the descriptor is closed then.
+    /// Returns the error of [`PollHandle::open`]; the descriptor is then closed.
     pub(crate) fn new(fd: OwnedFd, is_plain_tcp: bool) -> io::Result<Fd> {
         let poll = PollHandle::open()?;
         Ok(Fd::around(poll, fd.into_raw_fd(), if is_plain_tcp { PLAIN_TCP } else { 0 }))
     }
 
-    /// A non-blocking descriptor whose owner keeps it open for as long as this lives.
+    /// Borrows a non-blocking descriptor, whose owner must keep it open for as long as this lives.
     ///
     /// # Errors
-    /// Those of [`PollHandle::open`].
+    /// Returns the error of [`PollHandle::open`].
     pub(crate) fn lent(fd: BorrowedFd<'_>) -> io::Result<Fd> {
         Ok(Fd::around(PollHandle::open()?, fd.as_raw_fd(), LENT))
     }
@@ -174,22 +187,22 @@ impl Fd {
         }
     }
 
-    /// Keeps `permit` for as long as the number. The descriptor is new.
+    /// Keeps `permit` for as long as the number. The descriptor must be new.
     pub(crate) fn hold(&mut self, permit: Option<Permit>) {
         if permit.is_some() {
             self.rare = LazyBox::from(Rare { permit, ..Rare::default() });
         }
     }
 
-    /// The number, for a caller that holds a reference.
+    /// Returns the number to a caller that holds a reference.
     #[inline]
     pub(crate) fn borrow(&self) -> BorrowedFd<'_> {
-        // SAFETY: the number is ours (or, lent, its owner's) until `destroy` or `take`, which come after the last reference; callers
-        // hold one.
+        // SAFETY: the number is ours (or, lent, its owner's) until `destroy` or `take`, which come
+        // after the last reference; callers hold one.
         unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 
-    /// Lends the number to code that may do anything with it, and marks the descriptor as exposed.
+    /// Lends the number to arbitrary code, and marks the descriptor as exposed.
     pub(crate) fn expose(&self) -> BorrowedFd<'_> {
         if !self.is_exposed() {
             self.flags.fetch_or(EXPOSED, Ordering::Relaxed);
@@ -199,7 +212,8 @@ impl Fd {
 
     #[inline]
     fn has(&self, flags: u8) -> bool {
-        // ORDERING: Relaxed: a flag is set before the system call that makes it matter, and the kernel orders the calls on one socket.
+        // ORDERING: Relaxed: a flag is set before the system call that makes it matter, and the
+        // kernel orders the calls on one socket.
         self.flags.load(Ordering::Relaxed) & flags != 0
     }
 
@@ -211,13 +225,13 @@ impl Fd {
         self.has(PLAIN_TCP)
     }
 
-    /// Whether a count shorter than asked for says that the next call would wait.
+    /// Returns whether a count shorter than asked for means that the next call would wait.
     #[inline]
     pub(crate) fn trusts_short_counts(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & (PLAIN_TCP | EXPOSED) == PLAIN_TCP
     }
 
-    /// Whether SO_LINGER may be set, and so in what is accepted here.
+    /// Returns whether SO_LINGER may be set here, and so on sockets accepted here.
     pub(crate) fn may_linger(&self) -> bool {
         self.has(LINGERS | EXPOSED)
     }
@@ -226,17 +240,18 @@ impl Fd {
         self.flags.fetch_or(LINGERS, Ordering::Relaxed);
     }
 
-    /// Sets O_NONBLOCK again where a user of a duplicate may have cleared it, before a call that has no flag for not blocking. One that
-    /// clears it between this and the call still makes the call block. The caller holds a reference.
+    /// Sets O_NONBLOCK again if a user of a duplicate may have cleared it. For calls that have no
+    /// flag against blocking. If it is cleared between this and the call, the call blocks. The
+    /// caller must hold a reference.
     #[inline]
     pub(crate) fn ensure_nonblocking(&self) {
         if self.has(LENT | EXPOSED) {
-            // For a number that is no open descriptor the call fails as well.
+            // If the number is not an open descriptor, the call fails as well.
             let _ = sys::fd::make_nonblocking(self.borrow());
         }
     }
 
-    /// Has `loans` recalled before close(2). The first that is set stays.
+    /// Makes the close recall `loans` before close(2). Only the first call has an effect.
     pub(crate) fn set_loans(&self, loans: Arc<dyn Loans>) {
         let _ = self.rare.get_or_default().loans.set(loans);
     }
@@ -245,7 +260,7 @@ impl Fd {
         self.number
     }
 
-    /// Makes a call that concerns no direction (an option, a name) under a reference.
+    /// Makes a call that concerns no direction, such as an option or a name, under a reference.
     pub(crate) fn with<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> Result<T, Failure> {
         self.mutex.incref()?;
         let result = call(self.borrow());
@@ -259,7 +274,7 @@ impl Fd {
         self.poll.set_deadline(direction, deadline).map_err(Failure::from)
     }
 
-    /// The relative timeout of operations in one direction.
+    /// Returns the relative timeout of operations in one direction.
     #[inline]
     pub(crate) fn timeout(&self, direction: Direction) -> Option<Duration> {
         match self.timeouts[direction as usize].load(Ordering::Relaxed) {
@@ -268,19 +283,21 @@ impl Fd {
         }
     }
 
-    /// Sets it. Zero is refused, as std does: `None` means no timeout.
+    /// Sets the relative timeout of one direction. Zero is refused, as in std; `None` means no
+    /// timeout.
     pub(crate) fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "a timeout of zero is refused: None means no timeout, a deadline in the past fails at once",
+                "timeout must not be zero; use None for no timeout, or a deadline in the past to fail at once",
             ));
         }
         self.timeouts[direction as usize].store(timeout.map_or(0, clock::nanos), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Begins the close, if nobody has, and returns what ends with it. `before` runs once, while the number is still open.
+    /// Begins the close unless it has begun, and returns its completion. `before` runs once, while
+    /// the number is still open.
     pub(crate) fn close(&self, before: impl FnOnce()) -> Arc<Gone> {
         let gone = self.rare.get_or_default().gone.get_or_init(Arc::default).clone();
         if self.mutex.incref().is_ok() {
@@ -311,7 +328,7 @@ impl Fd {
         }
     }
 
-    /// The last reference is gone: out of the poller, then close(2), once.
+    /// Called after the last reference was dropped: leaves the poller, then calls close(2), once.
     #[cold]
     pub(crate) fn destroy(&self) {
         let (is_lent, is_exposed) = (self.has(LENT), self.is_exposed());
@@ -325,11 +342,12 @@ impl Fd {
             }
             return;
         }
-        // SAFETY: closed and without references: this runs once, and nobody uses the number afterwards (invariant 1).
+        // SAFETY: it is closed and has no references: this runs once, and the number is not used
+        // afterwards (invariant 1).
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
         let permit = rare.and_then(|rare| rare.permit.as_ref()?.take());
         let mut closing = Closing { fd: Some(fd), lingers: false, loans: None, permit, gone };
-        // A forked child has no pool, and its parent has the socket too.
+        // A forked child has no pool, and its parent also has the socket.
         if !fork::is_child() {
             let loans = rare.and_then(|rare| rare.loans.get());
             closing.look(loans, is_exposed || unfinished.is_some(), self.may_linger());
@@ -342,16 +360,18 @@ impl Fd {
         }
     }
 
-    /// Takes the descriptor out, unclosed. The caller has the only handle, so no operation is under way.
+    /// Takes the descriptor out without closing it. The caller must have the only handle, so no
+    /// operation is in progress.
     pub(crate) fn take(self) -> Result<OwnedFd, Failure> {
         let mut queued = self.mutex.begin_close()?;
         queued.wake_all();
         self.poll.evict();
-        // Somebody else goes on using the number, so its registration must go explicitly.
+        // The number stays in use elsewhere, so its registration must be removed explicitly.
         self.poll.retire(self.borrow(), true);
-        // SAFETY: closed, and ours is the only reference: nobody uses the number through us any more.
+        // SAFETY: it is closed, and ours is the only reference, so this object no longer uses the
+        // number.
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
-        // Our reference stays: `Drop` finds the lock closed and does nothing.
+        // Our reference remains: `Drop` finds the lock closed and does nothing.
         Ok(fd)
     }
 }
@@ -362,21 +382,22 @@ impl Drop for Fd {
     }
 }
 
-/// close(2) and what comes of it: when this is dropped, so that a pool which a shutdown empties closes what it has not come to.
+/// close(2) and the steps around it, on drop. If a shutdown empties the pool, calls that did not
+/// run are therefore closed too.
 #[derive(Debug)]
 struct Closing {
-    /// Some until it is closed.
+    /// `Some` until it is closed.
     fd: Option<OwnedFd>,
     /// SO_LINGER is set: close(2) waits.
     lingers: bool,
-    /// What the kernel has not given back yet.
+    /// Memory that the kernel has not given up yet.
     loans: Option<Arc<dyn Loans>>,
     permit: Option<Permit>,
     gone: Option<Arc<Gone>>,
 }
 
 impl Closing {
-    /// Recalls loans, and looks what there is to wait for.
+    /// Recalls loans, and determines whether the close has to wait.
     fn look(&mut self, loans: Option<&Arc<dyn Loans>>, may_be_shared: bool, may_linger: bool) {
         let Some(fd) = &self.fd else { return };
         self.loans = loans.filter(|loans| loans.recall(fd.as_fd(), may_be_shared)).cloned();
@@ -401,10 +422,12 @@ impl Drop for Closing {
     fn drop(&mut self) {
         if let Some(fd) = self.fd.take() {
             if self.lingers {
-                // The pool did not come to it, and nobody else may wait: the kernel sends what is left behind our back.
+                // The pool did not run this, and waiting is not possible here: the kernel sends the
+                // rest in the background.
                 let _ = options::set_linger(fd.as_fd(), None);
             }
-            // There is nobody to tell, and nothing to be done: the number is free whatever close(2) says.
+            // The result is ignored: there is no caller to report it to, and the number is free
+            // whatever close(2) returns.
             let _ = socket::close(fd);
         }
         poller::descriptor_closed();
@@ -415,7 +438,7 @@ impl Drop for Closing {
     }
 }
 
-/// A future that ends when a descriptor is gone.
+/// A future that completes when a descriptor is closed.
 #[derive(Debug)]
 #[must_use = "the close has begun; await this to know its end"]
 pub struct Closed {

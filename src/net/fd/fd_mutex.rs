@@ -1,9 +1,11 @@
-//! The lock of a descriptor: who may read, who may write, who uses it now, and whether it is closed, in one word.
+//! The lock of a descriptor: who may read, who may write, how many system calls use it, and whether
+//! it is closed, in one word.
 //!
-//! `Fd` asks here before every system call. A *reference* says "a system call (or a raw closure) is using the
-//! descriptor number"; it is taken around that call only and never kept across a suspension. The *read lock* and the
-//! *write lock* serialise operations of one direction; `write_all` keeps its lock across suspensions, everything else
-//! holds lock and reference for one call. Closing marks the word; whoever drops the last reference destroys the
+//! `Fd` consults it before every system call. A *reference* means that a system call (or a raw
+//! closure) is using the descriptor number. It is taken around that call only and never kept across
+//! a suspension. The *read lock* and the *write lock* serialise operations of one direction.
+//! `write_all` keeps its lock across suspensions; all other operations hold lock and reference for
+//! one call. Closing marks the word; the operation that drops the last reference destroys the
 //! descriptor.
 //!
 //! # The word
@@ -12,38 +14,42 @@
 //! |---|---|---|---|---|
 //! | 0 | `CLOSED` | every later lock and reference is refused | `begin_close` | never |
 //! | 1 | `READ_LOCKED` | an operation owns the read side | `try_lock*`, `poll_lock*` | `unlock*` |
-//! | 2 | `WRITE_LOCKED` | the same for the write side | | |
-//! | 3 | `READ_WAITERS` | the read queue may hold waiters: `unlock` must look | a waiter, under the queues' lock | who empties the queue, under that lock |
-//! | 4 | `WRITE_WAITERS` | the same for the write queue | | |
+//! | 2 | `WRITE_LOCKED` | an operation owns the write side | as above | as above |
+//! | 3 | `READ_WAITERS` | the read queue may hold waiters, so `unlock` must check it | a waiter, under the queues' lock | whoever empties the queue, under that lock |
+//! | 4 | `WRITE_WAITERS` | the write queue may hold waiters | as above | as above |
 //! | 5–7 | | unused | | |
-//! | 8–63 | refs | system calls in flight, and one for a closer until its `decref` | `incref`, `*_ref`, `begin_close` | `decref`, `unlock_ref` |
+//! | 8–63 | refs | system calls in progress, and one for a closer until its `decref` | `incref`, `*_ref`, `begin_close` | `decref`, `unlock_ref` |
 //!
 //! # Invariants
 //! * M1 — a direction has one owner: its lock bit goes 0 → 1 by one CAS.
-//! * M2 — exactly one `decref`/`unlock_ref` answers "last", after `CLOSED`, when no reference is left; none comes after
-//!   it.
-//! * M3 — a queue that holds a waiter has its bit set. A waiter enters only in the critical section in which it saw (by
-//!   CAS, or with the bit there already) the lock taken and the word open; so the owner's unlock, or the closer, finds
-//!   it.
-//! * M4 — of an unlock's wake-ups none is lost: every poll is woken, and the one future taken either comes back and
-//!   tries, or passes the wake-up on when it is dropped ([`FdMutex::cancel`]).
+//! * M2 — exactly one `decref` or `unlock_ref` returns "last", after `CLOSED`, when no reference is
+//!   left; none follows it.
+//! * M3 — a queue that holds a waiter has its bit set. A waiter enters only in the critical section
+//!   in which it saw (by CAS, or with the bit already set) that the lock was taken and the word not
+//!   closed. The owner's unlock, or the closer, therefore finds it.
+//! * M4 — no wake-up of an unlock is lost: all poll callers are woken, and the one future taken
+//!   from the queue either tries again, or passes the wake-up on when it is dropped
+//!   ([`FdMutex::cancel`]).
 //! * M5 — wakers are cloned, woken and dropped with the queues' lock released.
 //!
 //! # Memory ordering
-//! All decisions are made on one word, so there is no race between two places to order. Locking is Acquire and
-//! unlocking Release: what an owner did to the socket's state is seen by the next. `decref` is AcqRel: whoever destroys
-//! the descriptor has seen the end of every call that used it. Other changes are read-modify-writes too, so they keep
-//! release sequences whole. A stale load costs a failed CAS, or leads to the queues' lock, behind which it cannot be
-//! stale in the way that matters.
+//! All decisions are made on one word, so no two locations have to be ordered. Locking is Acquire
+//! and unlocking Release: the next owner sees what the previous one did to the socket's state.
+//! `decref` is AcqRel: the caller that destroys the descriptor has seen the end of every call that
+//! used it. Other changes are also read-modify-writes, so release sequences stay intact. A stale
+//! load costs a failed CAS, or leads to the queues' lock, under which the relevant bits cannot be
+//! stale.
 //!
 //! # Cancellation
-//! [`FdMutex::poll_lock`] keeps its key in the future; the future's `Drop` hands it to [`FdMutex::cancel`]. An owner
-//! that is dropped unlocks. Poll callers have no object to drop, hence all of them are woken at every unlock.
+//! [`FdMutex::poll_lock`] keeps its key in the future; the future's `Drop` passes it to
+//! [`FdMutex::cancel`]. An owner that is dropped unlocks. Poll callers have no object to drop, so
+//! all of them are woken by every unlock.
 //!
 //! # Compared with Go
-//! `internal/poll/fd_mutex.go` counts waiters in the word and posts a semaphore; here are has-waiters bits and lists of
-//! wakers, because a waiter may vanish. As there: no hand-off (a newcomer may overtake the one woken), waiters hold no
-//! reference, closing frees all waiters at once. Unlike there: a lock may be held without a reference, and too many
+//! `internal/poll/fd_mutex.go` counts waiters in the word and posts a semaphore. Here there are
+//! has-waiters bits and lists of wakers, because a waiter may disappear. As in Go, there is no
+//! hand-off (a newcomer may overtake a woken waiter), waiters hold no reference, and closing
+//! releases all waiters at once. Unlike in Go, a lock may be held without a reference, and too many
 //! references or waiters are an error instead of a panic.
 
 use std::fmt;
@@ -61,12 +67,14 @@ const WRITE_WAITERS: u64 = 1 << 4;
 const REFS_SHIFT: u32 = 8;
 const REF: u64 = 1 << REFS_SHIFT;
 
-/// Most references at a time. References are held for a system call, so no program has this many unless it leaks
-/// guards; the bound turns that into an error long before the field could wrap.
+/// The maximum number of references. A reference is held for one system call, so no program has
+/// this many unless it leaks guards; the limit turns that into an error long before the field could
+/// wrap.
 const REFS_MAX: u64 = (1 << 32) - 1;
 
-/// Most waiters in one direction's queue: Go's bound. Each is a task that waits to use one socket; a million of them is
-/// a program out of control, and the list's memory must have an end.
+/// The maximum number of waiters per direction: Go's limit. Each is a task that waits to use one
+/// socket. A million of them means that the program is out of control, and the list's memory must
+/// be bounded.
 const WAITERS_MAX: usize = (1 << 20) - 1;
 
 const FLAGS: u64 = CLOSED | READ_LOCKED | WRITE_LOCKED | READ_WAITERS | WRITE_WAITERS;
@@ -76,13 +84,13 @@ const _: () = assert!(REFS_MAX < u64::MAX >> REFS_SHIFT, "the closer's reference
 /// Why a lock or a reference was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockError {
-    /// The descriptor is closed, or being closed.
+    /// The descriptor is closed or being closed.
     Closed,
     /// Too many references or waiters on one descriptor.
     TooMany,
 }
 
-/// A direction's bits.
+/// The bits of one direction.
 #[derive(Clone, Copy)]
 struct Side {
     locked: u64,
@@ -113,11 +121,12 @@ impl Queues {
     }
 }
 
-/// See the module's header.
+/// The lock of a descriptor; see the [module documentation](self).
 #[repr(C)]
 pub(crate) struct FdMutex {
     word: AtomicU64,
-    /// One lock for both directions: it is taken only where a direction is contended, and a socket pays 24 bytes.
+    /// One lock for both directions: it is taken only when a direction is contended, and costs a
+    /// socket 24 bytes.
     queues: Mutex<Option<Box<Queues>>>,
 }
 
@@ -126,14 +135,14 @@ impl FdMutex {
         FdMutex { word: AtomicU64::new(0), queues: Mutex::new(None) }
     }
 
-    /// Whether closing has begun. A hint: only a refused lock or reference decides.
+    /// Returns whether closing has begun. A hint: only a refused lock or reference is conclusive.
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
-        // ORDERING: Relaxed, nothing is read on the strength of it.
+        // ORDERING: Relaxed; nothing is read based on it.
         self.word.load(Ordering::Relaxed) & CLOSED != 0
     }
 
-    /// Whether somebody has the lock of a direction. A hint, as [`is_closed`](FdMutex::is_closed).
+    /// Returns whether a direction is locked. A hint, like [`is_closed`](FdMutex::is_closed).
     #[inline]
     pub(crate) fn is_locked(&self, direction: Direction) -> bool {
         self.word.load(Ordering::Relaxed) & side(direction).locked != 0
@@ -150,7 +159,8 @@ impl FdMutex {
             if word >> REFS_SHIFT >= REFS_MAX {
                 return Err(LockError::TooMany);
             }
-            // ORDERING: Acquire, for symmetry with the locks; a reference protects a number, not data.
+            // ORDERING: Acquire, for symmetry with the locks; a reference protects a number, not
+            // data.
             match self.word.compare_exchange_weak(word, word + REF, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Ok(()),
                 Err(now) => word = now,
@@ -158,22 +168,25 @@ impl FdMutex {
         }
     }
 
-    /// Drops a reference. True says that it was the last one of a closed descriptor: the caller must destroy it.
+    /// Drops a reference. Returns true if it was the last one of a closed descriptor: the caller
+    /// must destroy it.
     #[inline]
     #[must_use = "the last reference destroys the descriptor"]
     pub(crate) fn decref(&self) -> bool {
         self.release(0, REF).1
     }
 
-    /// Closes: refuses everything from here on and takes a reference for the caller, in one step. Returns the waiters
-    /// of both directions, whom the caller wakes before it evicts the poller's waiters and drops its reference.
+    /// Closes: refuses all later locks and references, and takes a reference for the caller, in one
+    /// step. Returns the waiters of both directions, which the caller must wake before it evicts
+    /// the poller's waiters and drops its reference.
     pub(crate) fn begin_close(&self) -> Result<Wakers, LockError> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             if word & CLOSED != 0 {
                 return Err(LockError::Closed);
             }
-            // ORDERING: AcqRel, what the closer did before is seen by whoever destroys the descriptor.
+            // ORDERING: AcqRel; the caller that destroys the descriptor sees what the closer did
+            // before.
             match self.word.compare_exchange_weak(word, (word | CLOSED) + REF, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(now) => word = now,
@@ -192,21 +205,22 @@ impl FdMutex {
         Ok(wakers)
     }
 
-    /// Tries to take a direction's lock without a reference, to be kept across suspensions. `Ok(false)`: somebody has
-    /// it.
+    /// Tries to take a direction's lock without a reference, to be kept across suspensions.
+    /// `Ok(false)` means that it is taken.
     #[inline]
     pub(crate) fn try_lock(&self, direction: Direction) -> Result<bool, LockError> {
         self.acquire(side(direction), false)
     }
 
-    /// Tries to take a direction's lock and a reference, for one system call. `Ok(false)`: somebody has the lock.
+    /// Tries to take a direction's lock and a reference, for one system call. `Ok(false)` means
+    /// that the lock is taken.
     #[inline]
     pub(crate) fn try_lock_ref(&self, direction: Direction) -> Result<bool, LockError> {
         self.acquire(side(direction), true)
     }
 
-    /// Gives back a lock that was taken without a reference, and wakes who waits for it. Wakers run here: call it with
-    /// no lock held.
+    /// Releases a lock that was taken without a reference, and wakes its waiters. Wakers run here,
+    /// so the caller must hold no lock.
     #[inline]
     pub(crate) fn unlock(&self, direction: Direction) {
         let side = side(direction);
@@ -215,8 +229,9 @@ impl FdMutex {
         }
     }
 
-    /// Gives back a lock and a reference, and wakes who waits for the lock. True says that the reference was the last
-    /// one of a closed descriptor: the caller must destroy it. Wakers run here: call it with no lock held.
+    /// Releases a lock and a reference, and wakes the waiters of the lock. Returns true if the
+    /// reference was the last one of a closed descriptor: the caller must destroy it. Wakers run
+    /// here, so the caller must hold no lock.
     #[inline]
     #[must_use = "the last reference destroys the descriptor"]
     pub(crate) fn unlock_ref(&self, direction: Direction) -> bool {
@@ -228,11 +243,11 @@ impl FdMutex {
         last
     }
 
-    /// Takes a direction's lock (and a reference, where `with_ref`) for a named future, or queues it.
+    /// Takes a direction's lock (and a reference, if `with_ref`) for a named future, or queues it.
     ///
-    /// `key` is the future's place in the queue: none at first, kept by the future between polls, none again once this
-    /// returns `Ready`. A future that is dropped, or gives up, while it has a key must call
-    /// [`cancel`](FdMutex::cancel).
+    /// `key` is the future's place in the queue: `None` at first, kept by the future between polls,
+    /// and `None` again once this returns `Ready`. A future that is dropped or gives up while it
+    /// has a key must call [`cancel`](FdMutex::cancel).
     #[inline]
     pub(crate) fn poll_lock(
         &self,
@@ -251,7 +266,8 @@ impl FdMutex {
         self.poll_lock_slow(direction, with_ref, cx, key)
     }
 
-    /// Takes a direction's lock and a reference for a `poll_*` call, or keeps its waker until the next unlock.
+    /// Takes a direction's lock and a reference for a `poll_*` call, or keeps its waker until the
+    /// next unlock.
     #[inline]
     pub(crate) fn poll_lock_poll(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<Result<(), LockError>> {
         match self.try_lock_ref(direction) {
@@ -261,8 +277,8 @@ impl FdMutex {
         }
     }
 
-    /// Takes a future that no longer wants the lock out of the queue. Where it had been woken, the next waiter is woken
-    /// in its place.
+    /// Removes a future that no longer wants the lock from the queue. If it had been woken, the
+    /// next waiter is woken instead.
     #[cold]
     pub(crate) fn cancel(&self, direction: Direction, key: Key) {
         let mut wakers = Wakers::new();
@@ -272,7 +288,8 @@ impl FdMutex {
             let queue = queues.of(direction);
             let removed = queue.remove(key);
             if removed.is_none() && !planted!("fd_mutex_cancel_keeps_wakeup") {
-                // Whether the lock is free is not asked: if it is not, the waiter looks and queues again.
+                // This does not check whether the lock is free: if it is not, the waiter tries and
+                // queues again.
                 queue.take_event(&mut wakers);
             }
             self.settle(side(direction), queue);
@@ -282,7 +299,7 @@ impl FdMutex {
         wakers.wake_all();
     }
 
-    /// `Ok(false)`: somebody has the lock.
+    /// Takes the lock if it is free. `Ok(false)` means that it is taken.
     #[inline]
     fn acquire(&self, side: Side, with_ref: bool) -> Result<bool, LockError> {
         let added = if with_ref { side.locked + REF } else { side.locked };
@@ -297,8 +314,8 @@ impl FdMutex {
             if with_ref && word >> REFS_SHIFT >= REFS_MAX {
                 return Err(LockError::TooMany);
             }
-            // ORDERING: Acquire, pairs with the Release in `release`: the last owner's work is seen (model
-            // `one_owner_a_direction`).
+            // ORDERING: Acquire pairs with the Release in `release`: the previous owner's work is
+            // visible (model `one_owner_a_direction`).
             let ordering = if planted!("fd_mutex_lock_is_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
             match self.word.compare_exchange_weak(word, word + added, ordering, Ordering::Relaxed) {
                 Ok(_) => return Ok(true),
@@ -307,8 +324,8 @@ impl FdMutex {
         }
     }
 
-    /// [`acquire`](FdMutex::acquire) for the holder of the queues' lock: where the direction is taken, its waiters bit
-    /// is set in the same step (M3).
+    /// Like [`acquire`](FdMutex::acquire), for the holder of the queues' lock: if the direction is
+    /// taken, sets its waiters bit in the same step (M3).
     fn acquire_or_announce(&self, side: Side, with_ref: bool) -> Result<bool, LockError> {
         loop {
             if self.acquire(side, with_ref)? {
@@ -325,20 +342,21 @@ impl FdMutex {
             if word & side.waiters != 0 {
                 return Ok(false);
             }
-            // ORDERING: Relaxed, the queue's contents are guarded by its lock; the CAS decides against unlock and
-            // close.
+            // ORDERING: Relaxed; the queue's contents are guarded by its lock, and the CAS decides
+            // against unlock and close.
             if self.word.compare_exchange(word, word | side.waiters, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
                 return Ok(false);
             }
         }
     }
 
-    /// Takes `locked` and `refs` off the word. Returns the word before and whether the last reference went.
+    /// Subtracts `locked` and `refs` from the word. Returns the previous word, and whether the last
+    /// reference was dropped.
     #[inline]
     fn release(&self, locked: u64, refs: u64) -> (u64, bool) {
-        // ORDERING: Release publishes the owner's work to the next lock (pairs with `acquire`). Acquire, for the last
-        // reference: the descriptor is destroyed after every call that used it. Models `one_owner_a_direction`,
-        // `last_reference_destroys_once`.
+        // ORDERING: Release publishes the owner's work to the next lock (pairs with `acquire`).
+        // Acquire for the last reference: the descriptor is destroyed after every call that used
+        // it. Models `one_owner_a_direction`, `last_reference_destroys_once`.
         let ordering = match () {
             () if planted!("fd_mutex_unlock_is_relaxed") => Ordering::Relaxed,
             () if planted!("fd_mutex_last_does_not_acquire") => Ordering::Release,
@@ -354,7 +372,8 @@ impl FdMutex {
         (word, refs != 0 && after & CLOSED != 0 && after >> REFS_SHIFT == 0)
     }
 
-    /// Clears the waiters bit of a queue that has become empty; the caller holds the queues' lock.
+    /// Clears the waiters bit of a queue that has become empty. The caller must hold the queues'
+    /// lock.
     fn settle(&self, side: Side, queue: &Waiters) {
         if queue.is_empty() || planted!("fd_mutex_bit_cleared_early") {
             self.word.fetch_and(!side.waiters, Ordering::Relaxed);
@@ -400,8 +419,8 @@ impl FdMutex {
         }
     }
 
-    /// One critical section of [`poll_lock_slow`](FdMutex::poll_lock_slow). The outcome is none where a clone of the
-    /// waker is needed; the second value is a waker to drop outside the lock.
+    /// One critical section of [`poll_lock_slow`](FdMutex::poll_lock_slow). The outcome is `None`
+    /// if a clone of the waker is needed. The second value is a waker to drop outside the lock.
     #[allow(clippy::too_many_arguments)]
     fn try_or_queue(
         &self,
@@ -416,7 +435,7 @@ impl FdMutex {
         let result = match self.acquire_or_announce(side, with_ref) {
             Ok(true) => Ok(()),
             Ok(false) if key.is_some_and(|key| queue.holds(key, current)) => return (Some(Poll::Pending), None),
-            // Who was let in once is not refused when it comes back after a wake-up.
+            // A waiter that was admitted once is not refused when it returns after a wake-up.
             Ok(false) if key.is_some() || queue.len() < WAITERS_MAX => match waker.take() {
                 Some(waker) => {
                     let (new_key, replaced) = queue.insert(*key, Interest::Event, waker);
@@ -474,7 +493,7 @@ fn new_queues() -> Box<Queues> {
     Box::new(Queues { read: Waiters::new(), write: Waiters::new() })
 }
 
-/// Somebody gave back what they did not have.
+/// Reports that a caller released a lock or a reference that it did not hold.
 #[cold]
 #[inline(never)]
 fn inconsistent() -> ! {

@@ -1,4 +1,4 @@
-//! What one thread can see of [`FdMutex`]; the orders of several are the models' part.
+//! Single-threaded tests of [`FdMutex`]; the models test concurrent orders.
 
 use super::*;
 use crate::rt::waiters::POLLS_MAX;
@@ -122,7 +122,7 @@ fn giving_back_what_was_not_taken_panics_and_changes_nothing() {
         for direction in DIRECTIONS {
             refused(&|| mutex.unlock(direction));
             refused(&|| assert!(mutex.unlock_ref(direction)));
-            // A lock that was taken without a reference does not give one back.
+            // A lock that was taken without a reference cannot release one.
             assert_eq!(mutex.try_lock(direction), Ok(true));
             refused(&|| assert!(mutex.unlock_ref(direction)));
             mutex.unlock(direction);
@@ -161,16 +161,16 @@ fn too_many_waiters_are_an_error() {
     let mut key = None;
     assert_eq!(poll(&mutex, Direction::Write, waker, &mut key), Poll::Ready(Err(LockError::TooMany)));
     assert_eq!(key, None);
-    // Who is in keeps its place, and a place given up is free for another.
+    // A queued waiter keeps its place, and a place that was given up is available.
     assert!(poll(&mutex, Direction::Write, waker, &mut last).is_pending());
     mutex.cancel(Direction::Write, last.unwrap());
     assert!(poll(&mutex, Direction::Write, waker, &mut key).is_pending());
-    // Polls have a bound of their own.
+    // Poll callers have a separate limit.
     assert!(mutex.poll_lock_poll(Direction::Write, &mut Context::from_waker(waker)).is_pending());
     mutex.unlock(Direction::Write);
 }
 
-/// A writer that is polled with ever new wakers while another has the lock.
+/// A writer that is polled with a new waker each time, while another one has the lock.
 #[test]
 fn polls_with_ever_new_wakers_do_not_pile_up() {
     let mutex = FdMutex::new();
@@ -200,7 +200,7 @@ fn an_unlock_wakes_the_oldest_future_and_every_poll() {
         }
         mutex.unlock(direction);
         assert_eq!((woken(&first), woken(&second), woken(&polled)), (1, 0, 1));
-        // A newcomer overtakes; the one that was woken queues again, behind the second.
+        // A newcomer overtakes; the woken waiter queues again, behind the second.
         assert_eq!(mutex.try_lock_ref(direction), Ok(true));
         assert!(poll(&mutex, direction, &first_waker, &mut first_key).is_pending());
         assert!(!mutex.unlock_ref(direction));
@@ -215,7 +215,8 @@ fn an_unlock_wakes_the_oldest_future_and_every_poll() {
     }
 }
 
-/// Invariant 5: a waiter that was woken and goes away passes the wake-up on; one that was not takes nothing.
+/// Invariant 5: a waiter that was woken and is dropped passes the wake-up on; one that was not
+/// woken has no effect.
 #[test]
 fn a_dropped_waiter_passes_its_wake_up_on() {
     let mutex = FdMutex::new();
@@ -267,7 +268,7 @@ fn wakers_run_with_no_lock_held() {
                 assert!(!mutex.unlock_ref(Direction::Read));
             }
             2 => {
-                // Replaced by another task's waker: the old one is dropped.
+                // Replaced by another task's waker, so the old one is dropped.
                 assert!(poll(&mutex, Direction::Read, Waker::noop(), &mut key).is_pending());
                 assert!(!mutex.unlock_ref(Direction::Read));
             }
@@ -277,7 +278,8 @@ fn wakers_run_with_no_lock_held() {
     }
 }
 
-/// Two words that only the owner of a direction changes, one after the other: two owners tear them.
+/// Two words that only the owner of a direction changes, one after the other: two owners would
+/// leave them different.
 #[derive(Debug, Default)]
 struct Torn([AtomicU64; 2]);
 

@@ -1,5 +1,5 @@
-//! What lies between a socket type and its descriptor: [`net_fd`] knows addresses and names, [`fd`](self::fd) the calls and their order,
-//! [`fd_mutex`] who may call.
+//! The layers between a socket type and its descriptor: [`net_fd`] knows addresses and names,
+//! [`fd`](self::fd) makes the calls and closes, [`fd_mutex`] decides which operation may call.
 
 pub(crate) mod dial;
 mod fast_open;

@@ -1,10 +1,12 @@
-//! `NetFd`: a socket with its network's name and its addresses; the calls of streams and listeners.
+//! [`NetFd`]: a socket with its network's name and its addresses, and the calls of streams and
+//! listeners.
 //!
-//! The counterpart of Go's `net.netFD`. Everything below it answers with a [`Failure`]; here that becomes an `io::Error`: a system
-//! call's error as it is, our own (closed, deadline, shutdown) as an [`OpError`](crate::net::OpError) that says what and where.
+//! This is the counterpart of Go's `net.netFD`. The layers below return a [`Failure`]; here it
+//! becomes an `io::Error`: the error of a system call is unchanged, our own errors (closed,
+//! deadline, shutdown) become an [`OpError`](crate::net::OpError) with operation and addresses.
 //!
-//! Addresses are asked of the kernel when somebody wants them; an explicit close asks once before the number goes, for the
-//! errors that come after.
+//! Addresses are queried from the kernel on demand. An explicit close queries them once before the
+//! number is closed, for later errors.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -36,22 +38,22 @@ struct Names {
     peer: Option<Addr>,
 }
 
-/// See the module's header.
+/// A socket with its network and addresses; see the [module documentation](self).
 pub(crate) struct NetFd {
     pub(crate) fd: Fd,
     network: Network,
-    /// What few sockets have.
+    /// State that few sockets need.
     rare: LazyBox<Rare>,
 }
 
-/// A network's name. Twice a reference: a socket has 8 bytes for it.
+/// The name of a network. A double reference, because a socket has 8 bytes for it.
 pub(crate) type Network = &'static &'static str;
 
 #[derive(Default)]
 struct Rare {
-    /// Kept at an explicit close.
+    /// Stored by an explicit close.
     names: OnceLock<Names>,
-    /// MSG_ZEROCOPY, once it is used.
+    /// The state of MSG_ZEROCOPY, once it is used.
     sends: OnceLock<Arc<Sends>>,
 }
 
@@ -59,24 +61,24 @@ struct Rare {
 const _: () = assert!(size_of::<NetFd>() <= 88);
 
 impl NetFd {
-    /// Takes a non-blocking TCP socket.
+    /// Takes over a non-blocking TCP socket.
     pub(crate) fn tcp(fd: OwnedFd) -> io::Result<NetFd> {
         Ok(NetFd { fd: Fd::new(fd, true)?, network: &"tcp", rare: LazyBox::new() })
     }
 
-    /// Takes a non-blocking stream socket that may be no plain TCP socket. The subflows of a multipath one deliver at their own pace, so a
-    /// short count is evidence with plain TCP only.
+    /// Takes over a non-blocking stream socket that may be TCP or multipath TCP. The subflows of a
+    /// multipath connection deliver independently, so a short count is evidence only for TCP.
     pub(crate) fn tcp_or_multipath(fd: OwnedFd) -> io::Result<NetFd> {
         let is_tcp = option::is_plain_tcp(fd.as_fd()).is_ok_and(|is| is);
         Ok(NetFd { fd: Fd::new(fd, is_tcp)?, network: &"tcp", rare: LazyBox::new() })
     }
 
-    /// Takes a non-blocking UDP socket.
+    /// Takes over a non-blocking UDP socket.
     pub(crate) fn udp(fd: OwnedFd) -> io::Result<NetFd> {
         NetFd::new(fd, &"udp")
     }
 
-    /// Takes a non-blocking socket of another kind.
+    /// Takes over a non-blocking socket of another kind.
     pub(crate) fn new(fd: OwnedFd, network: Network) -> io::Result<NetFd> {
         Ok(NetFd { fd: Fd::new(fd, false)?, network, rare: LazyBox::new() })
     }
@@ -85,7 +87,7 @@ impl NetFd {
         self.rare.get_or_default()
     }
 
-    /// Takes a socket that accept4(2) returned for this listener.
+    /// Takes over a socket that accept4(2) returned for this listener.
     pub(crate) fn accepted(&self, socket: OwnedFd) -> io::Result<NetFd> {
         let make = match () {
             () if self.fd.is_plain_tcp() => NetFd::tcp,
@@ -93,21 +95,22 @@ impl NetFd {
             () => return NetFd::new(socket, self.network),
         };
         let stream = make(socket)?;
-        // The kernel hands SO_LINGER on.
+        // The kernel passes SO_LINGER on.
         if self.fd.may_linger() {
             stream.fd.set_may_linger();
         }
         Ok(stream)
     }
 
-    /// The state of MSG_ZEROCOPY, made by the first call.
+    /// Returns the state of MSG_ZEROCOPY, which the first call creates.
     pub(crate) fn sends(&self) -> &Sends {
         let sends = self.rare().sends.get_or_init(|| {
             let sends = Arc::<Sends>::default();
             self.fd.set_loans(sends.clone());
             sends
         });
-        // ORDERING: pairs with the fence in `expose`: either this sees the flag, or `expose` sees `sends`.
+        // ORDERING: pairs with the fence in `expose`: either this sees the flag, or `expose` sees
+        // `sends`.
         fence(Ordering::SeqCst);
         if self.fd.is_exposed() {
             sends.expose();
@@ -115,10 +118,11 @@ impl NetFd {
         sends
     }
 
-    /// [`Fd::expose`]. A user of a duplicate may count in the kernel's numbers of MSG_ZEROCOPY calls, so this socket makes none from here on.
+    /// Calls [`Fd::expose`]. A user of a duplicate may affect the kernel's numbering of
+    /// MSG_ZEROCOPY calls, so this socket makes none from here on.
     pub(crate) fn expose(&self) -> BorrowedFd<'_> {
         let fd = self.fd.expose();
-        // ORDERING: see `sends`.
+        // ORDERING: pairs with the fence in `sends`.
         fence(Ordering::SeqCst);
         if let Some(sends) = self.sends_if_any() {
             sends.expose();
@@ -126,7 +130,7 @@ impl NetFd {
         fd
     }
 
-    /// The state of MSG_ZEROCOPY, if it was ever used.
+    /// Returns the state of MSG_ZEROCOPY, if it was ever used.
     #[inline]
     pub(crate) fn sends_if_any(&self) -> Option<&Sends> {
         self.rare.get()?.sends.get().map(|sends| &**sends)
@@ -144,7 +148,7 @@ impl NetFd {
         }
     }
 
-    /// An operation that goes by the name `op`, for its error.
+    /// Returns the operation `op` on this socket, for its error.
     #[cold]
     pub(crate) fn op(&self, op: &'static str) -> Op {
         let Names { local, peer } = self.names();
@@ -154,7 +158,7 @@ impl NetFd {
         }
     }
 
-    /// The error of an operation that goes by the name `op`.
+    /// Converts the failure of the operation `op` to an error.
     #[cold]
     pub(crate) fn error(&self, op: &'static str, failure: Failure) -> io::Error {
         if let Failure::Io(error) = failure {
@@ -172,7 +176,7 @@ impl NetFd {
         self.fd.with(call).map_err(|failure| self.error(op, failure))
     }
 
-    /// A read or write of no bytes: it moves nothing, and fails if the socket is closed.
+    /// Polls a read or write of no bytes: it moves nothing, and fails if the socket is closed.
     #[cold]
     pub(crate) fn poll_empty(
         &self,
@@ -229,7 +233,7 @@ impl NetFd {
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, move |fd| {
             let count = socket::recv(fd, buf, flags)?;
             context::charge(count);
-            // Looking at what is there leaves it there.
+            // Peeking leaves the bytes in the socket.
             let left =
                 if count > 0 && count < most && flags & libc::MSG_PEEK == 0 { Left::Nothing } else { Left::Maybe };
             Ok((count, left))
@@ -237,8 +241,8 @@ impl NetFd {
         polled.map_err(|failure| self.error("read", failure))
     }
 
-    /// [`poll_read`](NetFd::poll_read) into memory that need not be initialised. As many bytes as are returned are so
-    /// afterwards, from the first on.
+    /// Reads like [`poll_read`](NetFd::poll_read) into uninitialised memory. Afterwards the
+    /// returned number of bytes is initialised, from the first on.
     #[cfg(any(feature = "hyper", feature = "tokio-io"))]
     #[inline]
     pub(crate) fn poll_read_uninit(
@@ -286,7 +290,7 @@ impl NetFd {
         self.poll_send(Hold::Call, caller, cx, buf)
     }
 
-    /// One write, with the write lock held as `hold` says.
+    /// Polls one write, with the write lock held as `hold` says.
     #[inline]
     pub(crate) fn poll_send(
         &self,
@@ -327,7 +331,8 @@ impl NetFd {
         polled.map_err(|failure| self.error("write", failure))
     }
 
-    /// Ends the close with a FIN, once or again: a peer that is gone already is no error.
+    /// Shuts down writing with a FIN. It can be called again; if the peer is already gone, that is
+    /// not an error.
     pub(crate) fn finish_writing(&self) -> io::Result<()> {
         match self.fd.shutdown(Shutdown::Write) {
             Ok(()) | Err(Failure::Closed) => Ok(()),
@@ -343,10 +348,11 @@ impl NetFd {
         caller: Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        // An edge that comes while this operation waits needs no proof; a readiness that is older may be used up.
+        // An edge that comes while this operation waits needs no proof; older readiness may have
+        // been used up.
         let woken = caller.as_ref().is_some_and(|operation| operation.has_waited());
         let polled = self.fd.poll_call(direction, Hold::Free, caller, cx, |fd| {
-            // A completion in the error queue makes an edge as well, and is no reason.
+            // A completion in the error queue also produces an edge, and is not readiness.
             if (woken && self.sends_if_any().is_none()) || self.is_ready(fd, direction == Direction::Write)? {
                 return Ok(((), Left::Maybe));
             }
@@ -364,13 +370,13 @@ impl NetFd {
         }
     }
 
-    /// Waits until the peer has closed its side, or the connection is gone.
+    /// Waits until the peer has closed its side, or the connection has failed.
     pub(crate) fn poll_peer_closed(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = self.fd.poll_hang_up(Direction::Read, operation, cx);
         polled.map_err(|failure| self.error("read", failure))
     }
 
-    /// Accepts a connection. `adopt` makes a stream of it.
+    /// Polls to accept a connection. `adopt` creates the stream.
     pub(crate) fn poll_accept<T>(
         &self,
         caller: Caller<'_>,
@@ -386,7 +392,7 @@ impl NetFd {
     }
 }
 
-/// accept4(2), past the errors that belong to a connection that died in the queue.
+/// Calls accept4(2), skipping errors of connections that failed in the queue.
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
     let mut retries = 0;
     loop {
@@ -397,12 +403,12 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)
     }
 }
 
-/// Each retry takes a dead connection out of the queue. So many in a row and it is the socket that is wrong (EOPNOTSUPP means
-/// either), so the error is for the user.
+/// Each retry removes a failed connection from the queue. After this many in a row the socket
+/// itself must be at fault (EOPNOTSUPP can mean either), so the error is returned to the user.
 const ACCEPT_RETRIES_MAX: u32 = 64;
 
-/// Errors of accept(2) that are pending network errors of the new connection: the man page says to treat them like EAGAIN and try
-/// again.
+/// Returns whether an error of accept(2) is a pending network error of the new connection. The man
+/// page says to treat these like EAGAIN and retry.
 fn is_of_dead_connection(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

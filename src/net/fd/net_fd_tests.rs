@@ -1,4 +1,5 @@
-//! What a count says about the next call: on TCP one that is short is evidence, and only there. (Any stream socket plays TCP here.)
+//! Whether a short count predicts the next call: on TCP it does, elsewhere it does not. (Any stream
+//! socket is used as TCP here.)
 
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -22,11 +23,12 @@ fn is_ready(socket: &NetFd, direction: Direction) -> bool {
 fn done<T: std::fmt::Debug>(polled: Poll<io::Result<T>>) -> T {
     match polled {
         Poll::Ready(result) => result.unwrap(),
-        Poll::Pending => panic!("it waits"),
+        Poll::Pending => panic!("the call waits"),
     }
 }
 
-/// Reads once with room for `rooms` bytes where `there` are; whether another call is worth it.
+/// Reads once with buffers of `rooms` bytes while `there` bytes are available. Returns whether
+/// another call is worthwhile.
 fn read(is_tcp: bool, there: usize, rooms: &[usize], flags: libc::c_int) -> bool {
     let (socket, mut peer) = pair(is_tcp);
     let mut cx = Context::from_waker(Waker::noop());
@@ -51,15 +53,16 @@ fn read(is_tcp: bool, there: usize, rooms: &[usize], flags: libc::c_int) -> bool
 #[test]
 fn a_short_read_is_the_last_on_tcp() {
     assert!(!read(true, 3, &[8], 0) && !read(true, 3, &[2, 2], 0) && !read(true, 1, &[1, 1], 0));
-    assert!(read(true, 4, &[4], 0) && read(true, 5, &[4], 0), "a full one");
+    assert!(read(true, 4, &[4], 0) && read(true, 5, &[4], 0), "a full read");
     assert!(read(true, 4, &[2, 2], 0) && read(true, 5, &[2, 2], 0));
-    assert!(read(true, 3, &[8], libc::MSG_PEEK), "what was looked at is there");
+    assert!(read(true, 3, &[8], libc::MSG_PEEK), "peeked bytes remain");
     assert!(read(true, 0, &[8], 0) && read(true, 0, &[4, 4], 0), "the end stays");
-    assert!(read(true, 3, &[0], 0) && read(true, 3, &[0, 0], 0), "no room says nothing");
+    assert!(read(true, 3, &[0], 0) && read(true, 3, &[0, 0], 0), "an empty buffer proves nothing");
     assert!(read(false, 3, &[8], 0) && read(false, 3, &[2, 2], 0), "elsewhere it proves nothing");
 }
 
-/// Writes `sizes` at once, which are more than there is room for where it `is_short`; whether another call is worth it.
+/// Writes `sizes` at once, more than there is room for if `is_short`. Returns whether another call
+/// is worthwhile.
 fn write(is_tcp: bool, sizes: &[usize], is_short: bool) -> bool {
     let (socket, mut peer) = pair(is_tcp);
     let mut cx = Context::from_waker(Waker::noop());
@@ -79,11 +82,12 @@ fn write(is_tcp: bool, sizes: &[usize], is_short: bool) -> bool {
 #[test]
 fn a_short_write_is_the_last_on_tcp() {
     assert!(!write(true, &[64 << 20], true) && !write(true, &[32 << 20; 2], true));
-    assert!(write(true, &[100], false) && write(true, &[50; 2], false), "a whole one");
+    assert!(write(true, &[100], false) && write(true, &[50; 2], false), "a full write");
     assert!(write(false, &[64 << 20], true) && write(false, &[32 << 20; 2], true), "elsewhere it proves nothing");
 }
 
-/// As with kTLS, put on by whoever has the descriptor: each call stops at a record, and no edge tells of the next.
+/// As with kTLS enabled by another user of the descriptor: each call stops at a record, and no edge
+/// announces the next one.
 #[test]
 fn short_read_is_no_evidence_once_the_descriptor_was_handed_out() {
     for exposes in [false, true] {

@@ -1,27 +1,30 @@
-//! `Operation`: what a named future keeps between polls, and the loop that every call goes through.
+//! [`Operation`]: the state of a named future between polls, and the loop that every call goes through.
 //!
 //! # The loop
 //! ```text
-//! closed? expired? ─→ ready? ─yes→ lock and reference ─→ call ─→ done: give back, pass on if more is left
-//!        ↑              │ no                              └→ EINTR: again; EAGAIN: clear ready, give back
+//! closed? expired? ─→ ready? ─yes→ lock and reference ─→ call ─→ done: release, pass on if more is left
+//!        ↑              │ no                              └→ EINTR: again; EAGAIN: clear ready, release
 //!        │              ↓                                       │
 //!        └─── edge ←── wait ←── register, the first time ←──────┘
 //! ```
-//! A lock and a reference are held around one call only, so nothing is held while an operation waits, and wakers run when
-//! nothing is held. `write_all` alone keeps the write lock ([`Hold::Across`]) and takes a reference for each call. A write that
-//! an edge wakes and that finds the lock taken passes the edge on: its holder may wait for just that.
+//! A lock and a reference are held around one call only, so nothing is held while an operation
+//! waits, and wakers run when nothing is held. Only `write_all` keeps the write lock
+//! ([`Hold::Across`]), and takes a reference for each call. A write that is woken by an edge and
+//! finds the lock taken passes the edge on, because the lock's owner may wait for exactly that
+//! edge.
 //!
 //! # Evidence
-//! EAGAIN clears *ready*. So does, on TCP, a count shorter than asked for: there is nothing more (or no more room), and an edge will
-//! come when there is. Not after a hang-up, an error or urgent data, which cut a call short with no edge to follow.
+//! EAGAIN clears readiness. On TCP, so does a count shorter than asked for: there is no more data
+//! (or room), and an edge will follow when there is. It does not after a hang-up, an error or
+//! urgent data, which can shorten a call without a following edge.
 //!
 //! # Cancellation
-//! Dropping an [`Operation`]'s future calls [`Fd::cancel`]: it leaves the queues, and a wake-up that it got and did not use
-//! goes to the next.
+//! Dropping the future of an [`Operation`] calls [`Fd::cancel`]: it leaves the queues, and a
+//! wake-up that it received and did not use goes to the next waiter.
 //!
 //! # Compared with Go (internal/poll/fd_unix.go)
-//! Go holds lock and reference while it is parked, so `Close` has to evict it before the descriptor can go. Here close never waits
-//! for somebody who is not polled.
+//! Go holds lock and reference while an operation is parked, so `Close` must evict it before the
+//! descriptor can be closed. Here a close never waits for a future that is not polled.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -37,18 +40,19 @@ use crate::rt::waiters::Key;
 /// Why an operation failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The system call's error.
+    /// The error of the system call.
     Io(io::Error),
     Closed,
     TimedOut,
     /// The runtime was shut down while the operation waited.
     Stopped,
-    /// More operations on one socket than the lock can count.
+    /// There are more operations on one socket than the lock can count.
     TooMany,
 }
 
 impl Failure {
-    /// The error of `op`: the system call's as it is, one of ours with what was done.
+    /// Converts the failure to the error of `op`: a system call's error unchanged, our own with
+    /// operation and addresses.
     #[cold]
     pub(crate) fn into_error(self, op: Op) -> io::Error {
         match self {
@@ -88,19 +92,20 @@ impl From<WaitError> for Failure {
     }
 }
 
-/// What a named future keeps between polls: nothing, until it has to wait.
+/// State that a named future keeps between polls; empty until it has to wait.
 #[derive(Debug, Default)]
 pub(crate) struct Operation(Option<Involved>);
 
-/// Where an operation stands that has waited, or that keeps a lock.
+/// The state of an operation that has waited, or that keeps a lock.
 #[derive(Debug)]
 struct Involved {
-    /// Its place, in the slot or the list, among those who wait for an edge.
+    /// Its place, in the slot or the list, among the operations that wait for an edge.
     wait: WaitKey,
-    /// Its places while another operation has the lock: in the lock's queue, and among those who hear of expiry only.
+    /// Its place in the lock's queue, while another operation has the lock.
     lock: Option<Key>,
+    /// Its place among the operations that wait only for expiry and close.
     interrupt: Option<Key>,
-    /// It holds the direction's lock between calls: [`Hold::Across`].
+    /// Whether it holds the direction's lock between calls: [`Hold::Across`].
     holds: bool,
 }
 
@@ -130,7 +135,8 @@ impl Operation {
     }
 }
 
-/// Who asks: a future with an [`Operation`], or a `poll_*` method, which has no object.
+/// The caller of an operation: a future with an [`Operation`], or `None` for a `poll_*` method,
+/// which has no object.
 pub(crate) type Caller<'a> = Option<&'a mut Operation>;
 
 /// How long the direction's lock is held.
@@ -138,13 +144,14 @@ pub(crate) type Caller<'a> = Option<&'a mut Operation>;
 pub(crate) enum Hold {
     /// For each call.
     Call,
-    /// From the first call of the [`Operation`] until one leaves nothing to do, fails, or the operation is dropped.
+    /// From the first call of the [`Operation`] until one leaves nothing to do or fails, or the
+    /// operation is dropped.
     Across,
-    /// Not at all: calls that the kernel keeps apart by itself.
+    /// Not at all, for calls that the kernel serialises itself.
     Free,
 }
 
-/// What a call that succeeded says about the next.
+/// What a successful call tells about the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Left {
     /// It may succeed.
@@ -156,9 +163,10 @@ pub(crate) enum Left {
 }
 
 impl Fd {
-    /// Makes `call` as soon as the direction is ready, again and again until it neither has to wait nor is interrupted.
+    /// Makes `call` as soon as the direction is ready, and repeats it until it neither has to wait
+    /// nor is interrupted.
     ///
-    /// Here are the straight lines, with nobody in the way: a call, or a wait. The rest is in
+    /// This function handles the uncontended cases: a call, or a wait. All others are in
     /// [`poll_call_slow`](Fd::poll_call_slow).
     #[inline]
     pub(crate) fn poll_call<T>(
@@ -190,8 +198,8 @@ impl Fd {
         self.poll_call_slow(direction, hold, caller, cx, call, begun, called)
     }
 
-    /// The loop of [`poll_call`](Fd::poll_call), from what it found: the direction `begun`, perhaps a call that failed with the lock
-    /// held.
+    /// The loop of [`poll_call`](Fd::poll_call). It starts from what `poll_call` found: the
+    /// direction `begun`, and possibly a call that failed with the lock held.
     #[allow(clippy::too_many_arguments)]
     #[inline(never)]
     fn poll_call_slow<T>(
@@ -260,7 +268,8 @@ impl Fd {
         }
     }
 
-    /// Waits in an idle direction, if nothing is to be done before. Ready: look again.
+    /// Waits in an idle direction if nothing has to be done first. When it is ready, the caller
+    /// tries again.
     #[inline(never)]
     fn poll_idle(
         &self,
@@ -277,7 +286,7 @@ impl Fd {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits for an edge, with nothing held. Ready: look again.
+    /// Waits for an edge, with nothing held. When it is ready, the caller tries again.
     #[inline]
     fn poll_edge(
         &self,
@@ -293,8 +302,8 @@ impl Fd {
         }
     }
 
-    /// A call was made that ends the operation, or its turn: evidence is noted, what is held goes back, what is left goes to the
-    /// next.
+    /// Ends the operation, or its turn, after a call: records evidence, releases what is held, and
+    /// passes remaining readiness on.
     #[inline]
     fn end(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, ticket: Ticket, left: Left) {
         if left == Left::Nothing && self.trusts_short_counts() && !ticket.distrusts_short_counts() {
@@ -303,7 +312,8 @@ impl Fd {
         self.give_back(direction, hold, caller, left != Left::Maybe);
         if ticket.has_waiters() {
             self.leave(direction, caller);
-            // Spent or not: an edge that came since the evidence may have taken out this operation instead of one that needs it.
+            // Whatever the evidence says: an edge that came since may have removed this operation
+            // from the list instead of one that needs it.
             self.poll.pass_on(direction, ticket);
         }
         match caller {
@@ -313,7 +323,8 @@ impl Fd {
         }
     }
 
-    /// Takes the operation, which has made its call, out of the slot or the list. (Without waiters it is in neither.)
+    /// Removes the operation, which has made its call, from the slot or the list. (Without waiters
+    /// it is in neither.)
     #[cold]
     fn leave(&self, direction: Direction, caller: &mut Caller<'_>) {
         if let Some(Operation(Some(involved))) = caller {
@@ -321,7 +332,7 @@ impl Fd {
         }
     }
 
-    /// The operation ends without a call: what it has waited for is undone, a lock that it kept goes back.
+    /// Ends the operation without a call: undoes its wait and releases a kept lock.
     #[cold]
     fn fail(&self, direction: Direction, caller: Caller<'_>, failure: Failure) -> Failure {
         match caller {
@@ -331,7 +342,7 @@ impl Fd {
         failure
     }
 
-    /// The descriptor cannot be registered. Nothing is held.
+    /// Ends the operation because the descriptor cannot be registered. Nothing is held.
     #[cold]
     fn fail_to_register(&self, direction: Direction, caller: Caller<'_>, error: WaitError) -> Failure {
         if matches!(error, WaitError::Io(_)) {
@@ -340,8 +351,9 @@ impl Fd {
         self.fail(direction, caller, error.into())
     }
 
-    /// Whether an operation in an idle direction may wait without the lock: nobody has it. One that is in the lock's queue goes
-    /// there first, to leave it; one that will keep the lock has its turn when it has it, before it waits.
+    /// Returns whether an operation in an idle direction may wait without the lock, because the
+    /// lock is free. An operation in the lock's queue goes there first, to leave it; one that will
+    /// keep the lock takes it before it waits.
     #[inline]
     fn waits_freely(&self, direction: Direction, hold: Hold, caller: &Caller<'_>) -> bool {
         let holds = || caller.as_ref().is_some_and(|operation| operation.holds());
@@ -378,7 +390,7 @@ impl Fd {
         polled.map_err(Failure::from)
     }
 
-    /// Waits until an edge says ERROR, or any has come since `seen`.
+    /// Waits for an edge with ERROR, or any edge after `seen`.
     pub(crate) fn poll_error_edge(
         &self,
         direction: Direction,
@@ -400,7 +412,8 @@ impl Fd {
         polled.map_err(Failure::from)
     }
 
-    /// Takes what `hold` says, for one call, if that is simple: with a lock kept before or a place in the queue it is not.
+    /// Takes lock and reference as `hold` says, for one call, in the simple case: no lock kept from
+    /// before and no place in the queue.
     #[inline]
     fn try_hold(&self, direction: Direction, hold: Hold, caller: &Caller<'_>) -> bool {
         match caller {
@@ -410,7 +423,7 @@ impl Fd {
         }
     }
 
-    /// Takes what `hold` says, for one call.
+    /// Takes lock and reference as `hold` says, for one call.
     #[inline]
     fn poll_hold(
         &self,
@@ -432,8 +445,8 @@ impl Fd {
         }
     }
 
-    /// Waits for the direction's lock, which another has, and takes it with a reference. Who waits for it hears of expiry and close
-    /// as well.
+    /// Waits for the direction's lock, which another operation holds, and takes it with a
+    /// reference. The wait also ends on expiry and close.
     #[cold]
     fn poll_lock(
         &self,
@@ -453,12 +466,14 @@ impl Fd {
             self.poll.leave(direction, interrupt, true);
             return Poll::Ready(locked.map_err(Failure::from));
         }
-        // The owner may be a `write_all` that waits for the very edge that woke this one (model `an_edge_reaches_the_owner`).
+        // The owner may be a `write_all` that waits for the very edge that woke this operation
+        // (model `an_edge_reaches_the_owner`).
         self.poll.let_go(direction, wait);
         self.poll_interrupt(direction, operation, cx)
     }
 
-    /// Waits for expiry and close only, beside waiting for something else than an edge; [`cancel`](Fd::cancel) ends it.
+    /// Waits only for expiry and close, in addition to a wait for something other than an edge.
+    /// [`cancel`](Fd::cancel) ends it.
     #[cold]
     pub(crate) fn poll_interrupt(
         &self,
@@ -471,8 +486,8 @@ impl Fd {
         self.poll.poll_interrupt(direction, cx, interrupt, wait, timeout).map_err(Failure::from)
     }
 
-    /// For an operation that waits for what no edge tells of, and has timers of its own: it hears of the deadline's expiry and of close,
-    /// which end it. Nothing is held.
+    /// Waits only for expiry and close, for an operation that waits for something that no edge
+    /// reports and has timers of its own. Nothing is held.
     pub(crate) fn poll_end(
         &self,
         direction: Direction,
@@ -485,12 +500,13 @@ impl Fd {
         Poll::Ready(ended.map_err(|error| self.fail(direction, Some(operation), error.into())))
     }
 
-    /// Its timer has fired: it makes its call again.
+    /// Prepares the operation to make its call again after its timer has fired.
     pub(crate) fn resume(&self, direction: Direction, operation: &mut Operation) {
         self.poll.leave(direction, &mut operation.involved().interrupt, true);
     }
 
-    /// Gives back the reference, and the lock as `hold` says; `goes_on`: the operation does.
+    /// Releases the reference, and the lock as `hold` says. `goes_on` tells whether the operation
+    /// continues.
     #[inline]
     fn give_back(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, goes_on: bool) {
         let last = match (hold, caller) {
@@ -511,7 +527,7 @@ impl Fd {
         }
     }
 
-    /// The operation's future is dropped, or ends without having acted.
+    /// Cancels the operation: its future is dropped, or ends without having acted.
     #[inline]
     pub(crate) fn cancel(&self, direction: Direction, operation: &mut Operation) {
         if let Some(involved) = operation.0.take() {

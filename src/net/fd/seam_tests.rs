@@ -1,4 +1,5 @@
-//! Faults that a kernel does not produce on demand: scripted answers of accept4, connect, SO_ERROR, getpeername and close.
+//! Faults that a kernel does not produce on demand: scripted results of accept4, connect, SO_ERROR,
+//! getpeername and close.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -18,7 +19,7 @@ use crate::sys::seam::{self, Call, Outcome, Script};
 use crate::sys::socket;
 use crate::task;
 
-/// `block_on` with a bound.
+/// Runs `block_on` with a time limit.
 fn run<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || drop(send.send(task::block_on(future))));
@@ -43,7 +44,7 @@ async fn next(incoming: &mut crate::net::Incoming<'_>) -> Option<io::Result<TcpS
 
 /// Go: TestAcceptIgnoreAbortedConnRequest, for every error that accept(2) says to retry.
 #[test]
-fn accept_passes_over_connections_that_died() {
+fn accept_skips_connections_that_died() {
     const DEAD: [i32; 10] = [
         libc::ECONNABORTED,
         libc::EPROTO,
@@ -72,7 +73,7 @@ fn accept_passes_over_connections_that_died() {
         fail(&script, Call::Accept4, &[libc::EINTR, libc::ECONNABORTED, libc::EINTR]);
         let _client = TcpStream::connect(addr).await.unwrap();
         listener.accept().await.unwrap();
-        // So many in a row are the socket's own fault, and the loop ends.
+        // After this many in a row the socket itself is at fault, and the loop ends.
         fail(&script, Call::Accept4, &[libc::EOPNOTSUPP; 100]);
         assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
     });
@@ -114,13 +115,14 @@ fn incoming_backs_off_doubling_from_5_ms() {
         let script = seam::descriptor(listener.as_fd());
         let _clients = (TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap());
         let mut incoming = listener.incoming();
-        // Closed sockets of other tests that run beside this one may end a pause early: the bound is from above only.
+        // Sockets closed by concurrent tests may end a pause early, so only an upper bound is
+        // checked.
         fail(&script, Call::Accept4, &[libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM]);
         let start = Instant::now();
         next(&mut incoming).await.unwrap().unwrap();
-        assert_eq!(script.calls(Call::Accept4), 5, "one call a pause");
+        assert_eq!(script.calls(Call::Accept4), 5, "one call per pause");
         assert!(start.elapsed() < Duration::from_secs(60), "{:?} for 5 + 10 + 20 + 40 ms", start.elapsed());
-        // Other errors are the user's at once.
+        // Other errors are returned at once.
         fail(&script, Call::Accept4, &[libc::EBADF]);
         assert_eq!(next(&mut incoming).await.unwrap().unwrap_err().raw_os_error(), Some(libc::EBADF));
         next(&mut incoming).await.unwrap().unwrap();
@@ -164,14 +166,14 @@ fn panicking_waker_at_close_does_not_stop_other_wakeups() {
             task::yield_now().await;
         }
         accepted.await.unwrap();
-        // Twelve pauses on the timer alone are more than 6 s.
+        // Twelve pauses on the timer alone would take more than 6 s.
         assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
     });
 }
 
 // ---- dialling ----
 
-/// A script whose first connect is under way, whatever the kernel did.
+/// A script whose first connect is in progress, whatever the kernel did.
 fn under_way(addr: SocketAddr) -> Script {
     let script = seam::destination(addr);
     script.then(Call::Connect, Outcome::Fail(libc::EINPROGRESS));
@@ -201,7 +203,8 @@ fn codes_of_a_dial_that_goes_on() {
         run(async move {
             let (listener, addr) = listener().await;
             let script = seam::destination(addr);
-            // The kernel connects; what is reported is that it goes on, so the dial waits on, for an edge that the peer sends.
+            // The kernel connects. The script reports that the connect is in progress, so the dial
+            // continues to wait, for an edge that the peer causes.
             script.then(Call::Connect, Outcome::Real).then(Call::TakeError, Outcome::Pending(errno));
             fail(&script, Call::PeerAddr, &[libc::ENOTCONN]);
             drop(task::spawn(async move {
@@ -230,7 +233,8 @@ fn eisconn_means_connected() {
     });
 }
 
-/// A socket that never connects: an edge without an error proves nothing (Go issues 14548 and 19289).
+/// A socket that never connects: an edge without an error proves nothing (Go issues 14548 and
+/// 19289).
 #[test]
 fn a_spurious_wake_up_is_no_connection() {
     run(async {
@@ -250,7 +254,8 @@ fn getpeername_must_succeed() {
         let script = seam::destination(addr);
         script.then(Call::Connect, Outcome::Real);
         fail(&script, Call::PeerAddr, &[libc::ENOTCONN]);
-        // The wake-up counts as spurious and the wait goes on; the connection is there, but no edge follows.
+        // The wake-up counts as spurious and the wait continues. The connection is established, but
+        // no edge follows.
         let dial = TcpStream::connect_timeout(&addr, Duration::from_millis(50)).await;
         if let Err(error) = dial {
             assert!(is_timeout(&error), "{error}");
@@ -282,8 +287,8 @@ fn eaddrnotavail_is_tried_again_twice() {
     });
 }
 
-/// A port of this host that nobody listens on, dialled from the ports around it, connects to itself sometimes. (Made to happen in
-/// tests/dialer.rs.)
+/// Dialing an unused port of this host from the ports around it sometimes connects to itself.
+/// (tests/dialer.rs forces it.)
 #[test]
 fn no_dial_ends_at_itself() {
     run(async {
@@ -301,20 +306,20 @@ fn no_dial_ends_at_itself() {
 fn an_error_of_close_is_nobody_s_and_the_number_is_free() {
     run(async {
         for errno in [libc::EINTR, libc::EIO] {
-            // An address of this test's own, lest another test takes the port.
+            // An address that no other test uses, so that no other test takes the port.
             let listener = TcpListener::bind((Ipv4Addr::new(127, 77, 2, 1), 0)).await.unwrap();
             let addr = listener.local_addr().unwrap();
             let script = seam::descriptor(listener.as_fd());
             fail(&script, Call::Close, &[errno]);
             listener.close().await.unwrap();
             listener.close().await.unwrap();
-            assert_eq!(script.calls(Call::Close), 1, "never repeated: the number may be somebody else's");
+            assert_eq!(script.calls(Call::Close), 1, "never repeated: the number may be reused");
             TcpListener::bind(addr).await.unwrap();
         }
     });
 }
 
-/// A dial that is dropped while it is under way.
+/// A dial that is dropped while it is in progress.
 #[test]
 fn a_dropped_dial_closes_once() {
     run(async {
@@ -330,7 +335,7 @@ fn a_dropped_dial_closes_once() {
     });
 }
 
-/// A kernel that reads on for a while after the recall.
+/// A kernel that continues to read for a while after the recall.
 #[derive(Debug, Default)]
 struct Slow {
     recalls: Mutex<Vec<bool>>,
@@ -367,7 +372,7 @@ fn lent_memory_is_recalled_once_and_waited_for_before_the_close() {
                 assert_eq!(loans.waited.load(Ordering::SeqCst), 1);
             }
             drop(client);
-            // The peer sees the end when the descriptor is closed.
+            // The peer sees end of stream when the descriptor is closed.
             assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
             assert_eq!(loans.waited.load(Ordering::SeqCst), 1);
             assert_eq!(*loans.recalls.lock().unwrap(), [exposes]);

@@ -19,7 +19,7 @@ pub(crate) mod tcp;
 
 pub(crate) use linux::*;
 
-/// setsockopt(2).
+/// Calls setsockopt(2).
 pub(crate) fn set<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
     // SAFETY: `value` is valid for reads of its size during the call.
@@ -27,7 +27,7 @@ pub(crate) fn set<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// getsockopt(2).
+/// Calls getsockopt(2).
 pub(crate) fn get<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<T> {
     let mut value = MaybeUninit::<T>::zeroed();
     let mut length = size_of::<T>() as libc::socklen_t;
@@ -36,16 +36,16 @@ pub(crate) fn get<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it began as zeroes, and every pattern of bits is a value of `T`.
+    // SAFETY: it began as zeroes, and every bit pattern is a valid value of `T`.
     Ok(unsafe { value.assume_init() })
 }
 
-/// Whether an option is on.
+/// Returns whether an option is on.
 pub(crate) fn is_on(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<bool> {
     get::<c_int>(fd, level, name).map(|value| value != 0)
 }
 
-/// Switches an option on or off.
+/// Turns an option on or off.
 pub(crate) fn switch(fd: BorrowedFd<'_>, level: c_int, name: c_int, on: bool) -> io::Result<()> {
     set(fd, level, name, c_int::from(on))
 }
