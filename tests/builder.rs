@@ -24,7 +24,7 @@ fn invalid_numbers_are_rejected() {
         assert!(refused(Builder::new().workers(1).spare_workers(512)).contains("more than 512"));
         assert!(refused(Builder::new().workers(usize::MAX)).contains("more than 512"));
         assert!(refused(Builder::new().workers(usize::MAX).spare_workers(usize::MAX)).contains("more than 512"));
-        assert_eq!(refused(Builder::new().thread_name("a\0b")), "a thread's name cannot contain a NUL byte");
+        assert_eq!(refused(Builder::new().thread_name("a\0b")), "thread name must not contain a NUL byte");
         // Nothing was started by the attempts.
         Builder::new().workers(3).spare_workers(0).blocking_threads(1).thread_name("").start().unwrap();
         assert_eq!(rt::metrics().workers, 3);

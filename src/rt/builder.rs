@@ -1,4 +1,4 @@
-//! `Builder`: what can be set before the runtime starts.
+//! [`Builder`]: settings for the runtime before it starts.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -10,16 +10,17 @@ use super::runtime::{PROCESSORS_MAX, runtime};
 use super::sched::sysmon::BlockedTask;
 use crate::sync::Arc;
 
-/// What is done about tasks that block their thread.
+/// How the runtime handles tasks that block their thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlockedPolicy {
-    /// They are counted and reported, and workers are added while they block (up to [`Builder::spare_workers`]).
+    /// Counts and reports them, and adds workers while they block (up to
+    /// [`Builder::spare_workers`]).
     #[default]
     AddWorkers,
-    /// They are counted and reported.
+    /// Counts and reports them.
     ReportOnly,
-    /// Nothing.
+    /// Does nothing.
     Off,
 }
 
@@ -52,12 +53,12 @@ impl fmt::Debug for Config {
 }
 
 const SPARES: usize = 64;
-/// Beside the spare ones, of which the environment cannot say how many.
+/// Without the spare workers, whose number the environment cannot set.
 const WORKERS_MAX: usize = PROCESSORS_MAX - SPARES;
 const BLOCKING_THREADS: usize = 256;
 const THREADS_VARIABLE: &str = "NETPOLL_THREADS";
 const NAME_VARIABLE: &str = "NETPOLL_THREAD_NAME";
-/// async-std's, read where ours are not set.
+/// async-std's variables, which are read if ours are not set.
 const THREADS_FALLBACK: &str = "ASYNC_STD_THREAD_COUNT";
 const NAME_FALLBACK: &str = "ASYNC_STD_THREAD_NAME";
 
@@ -74,8 +75,9 @@ impl Config {
         }
     }
 
-    /// The defaults with what the environment says. A first use cannot return an error: a value that makes no sense is named on
-    /// standard error and the default is taken.
+    /// Returns the defaults with the values from the environment. A first use cannot return an
+    /// error, so for an invalid value the default is used and a message is printed to standard
+    /// error.
     pub(crate) fn from_environment() -> Config {
         let mut config = Config::new();
         match workers_from_environment() {
@@ -90,12 +92,12 @@ impl Config {
     }
 }
 
-/// Ours where it is set, otherwise async-std's.
+/// Returns our variable if it is set, otherwise async-std's.
 fn variable(ours: &'static str, fallback: &'static str) -> Option<(&'static str, OsString)> {
     [ours, fallback].into_iter().find_map(|name| Some((name, std::env::var_os(name)?)))
 }
 
-/// async-std takes a number that makes no sense for its default, silently; so does the fallback.
+/// async-std silently replaces an invalid number with its default; so does the fallback.
 fn workers_from_environment() -> io::Result<Option<usize>> {
     let Some((name, value)) = variable(THREADS_VARIABLE, THREADS_FALLBACK) else { return Ok(None) };
     let workers = value.to_str().and_then(|value| value.trim().parse().ok());
@@ -106,7 +108,7 @@ fn workers_from_environment() -> io::Result<Option<usize>> {
     }
 }
 
-/// The environment cannot hold a NUL byte, so any name will do that is text.
+/// The environment cannot contain a NUL byte, so any valid text is a valid name.
 fn thread_name_from_environment() -> Option<String> {
     variable(NAME_VARIABLE, NAME_FALLBACK)?.1.into_string().ok()
 }
@@ -115,7 +117,8 @@ fn invalid(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
-/// Settings for the runtime, which starts at its first use if nobody started it.
+/// Settings for the runtime. Without `start`, the runtime starts with the defaults when it is first
+/// used.
 ///
 /// # Examples
 /// ```
@@ -132,6 +135,8 @@ fn invalid(text: String) -> io::Error {
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "settings do nothing until `start`"]
+#[doc(alias = "runtime::Builder")]
+#[doc(alias = "GOMAXPROCS")]
 pub struct Builder {
     config: Config,
     workers: Option<usize>,
@@ -145,59 +150,65 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// The defaults: a worker a CPU, 64 spare workers, 256 threads for blocking calls.
+    /// Creates settings with the defaults: one worker per CPU, 64 spare workers, 256 threads for
+    /// blocking calls.
     ///
-    /// The environment variables `NETPOLL_THREADS` and `NETPOLL_THREAD_NAME` count where [`workers`](Builder::workers) and
-    /// [`thread_name`](Builder::thread_name) are not called, and where they are not set async-std's `ASYNC_STD_THREAD_COUNT` and
-    /// `ASYNC_STD_THREAD_NAME`.
+    /// If [`workers`](Builder::workers) or [`thread_name`](Builder::thread_name) is not called, the
+    /// environment variable `NETPOLL_THREADS` or `NETPOLL_THREAD_NAME` applies, and if it is not
+    /// set, async-std's `ASYNC_STD_THREAD_COUNT` or `ASYNC_STD_THREAD_NAME`.
     pub fn new() -> Builder {
         Builder { config: Config::new(), workers: None, thread_name: None }
     }
 
-    /// How many threads run tasks at the same time, from 1 up. Threads start when there is work for them. A thread in
-    /// [`block_on`](crate::task::block_on) is none of them.
+    /// Sets the number of threads that run tasks at the same time, at least 1. Threads are started
+    /// when there is work for them. A thread in [`block_on`](crate::task::block_on) is not counted.
+    #[doc(alias = "worker_threads")]
     pub fn workers(mut self, workers: usize) -> Builder {
         self.workers = Some(workers);
         self
     }
 
-    /// How many workers may be added while tasks block their threads. 0: none.
+    /// Sets the number of workers that may be added while tasks block their threads. 0 adds none.
     pub fn spare_workers(mut self, spares: usize) -> Builder {
         self.config.spares = spares;
         self
     }
 
-    /// How many threads [`spawn_blocking`](crate::task::spawn_blocking) may use, from 1 up. Calls beyond that wait in a queue. Name
-    /// look-ups may use as many threads of their own, so that they do not wait for other calls.
+    /// Sets the maximum number of threads for [`spawn_blocking`](crate::task::spawn_blocking), at
+    /// least 1. Further calls wait in a queue. Name look-ups have separate threads, up to the same
+    /// number, so that they do not wait for other calls.
+    #[doc(alias = "max_blocking_threads")]
     pub fn blocking_threads(mut self, threads: usize) -> Builder {
         self.config.blocking_threads = threads;
         self
     }
 
-    /// The name of the runtime's threads; ones with another duty than tasks have it with a suffix. The kernel shows 15 bytes.
+    /// Sets the name of the runtime's threads; threads that do not run tasks have a suffix. The
+    /// kernel shows 15 bytes.
     pub fn thread_name(mut self, name: impl Into<String>) -> Builder {
         self.thread_name = Some(name.into());
         self
     }
 
-    /// What is done about tasks that block their thread for longer than 10 ms.
+    /// Sets how tasks that block their thread for more than 10 ms are handled.
     pub fn blocked_tasks(mut self, policy: BlockedPolicy) -> Builder {
         self.config.blocked_tasks = policy;
         self
     }
 
-    /// Called once for each time that a task is found to block its thread, on a thread that runs no tasks. A panic in it is
-    /// contained.
+    /// Sets a function that is called once for each time that a task is found to block its thread.
+    /// It is called on a thread that runs no tasks. A panic in it is contained.
     pub fn on_blocked_task(mut self, report: impl Fn(&BlockedTask) + Send + Sync + 'static) -> Builder {
         self.config.on_blocked_task = Some(Arc::new(report));
         self
     }
 
-    /// Whether a thread in [`block_on`](crate::task::block_on) also runs spawned tasks while it waits, as long as a worker's place is
-    /// free. The default is `false`: workers run the tasks.
+    /// Sets whether a thread in [`block_on`](crate::task::block_on) also runs spawned tasks while
+    /// it waits, if the number of workers allows it. The default is `false`: only workers run
+    /// tasks.
     ///
-    /// With `true`, a task that blocks such a thread keeps the future of `block_on` from going on. If the task waits for that future,
-    /// neither ends.
+    /// With `true`, a task that blocks such a thread delays the future of `block_on`. If the task
+    /// waits for that future, both deadlock.
     pub fn block_on_runs_tasks(mut self, runs: bool) -> Builder {
         self.config.block_on_runs_tasks = runs;
         self
@@ -206,10 +217,13 @@ impl Builder {
     /// Starts the runtime with these settings.
     ///
     /// # Errors
-    /// `AlreadyExists` if it runs already, by an earlier `start` or by its first use (spawning, waiting, sleeping); settings
-    /// can be changed after [`shutdown`](crate::rt::shutdown). `InvalidInput` for a number that makes no sense, also one
-    /// in `NETPOLL_THREADS` where [`workers`](Builder::workers) was not called. `Unsupported` inside a runtime that a shutdown ends.
-    /// `Other` if the system refuses a thread for a quarter of a second.
+    /// * `AlreadyExists` if the runtime is running, because of an earlier `start` or its first use
+    ///   (spawning, waiting, sleeping); settings can be changed after
+    ///   [`shutdown`](crate::rt::shutdown);
+    /// * `InvalidInput` for an invalid number, also in `NETPOLL_THREADS` if
+    ///   [`workers`](Builder::workers) was not called;
+    /// * `Unsupported` inside a runtime that is shutting down;
+    /// * `Other` if the system refuses to create a thread for a quarter of a second.
     pub fn start(self) -> io::Result<()> {
         let Builder { mut config, workers, thread_name } = self;
         config.workers = match workers {
@@ -234,22 +248,23 @@ impl Builder {
             )));
         }
         if config.thread_name.contains('\0') {
-            return Err(invalid("a thread's name cannot contain a NUL byte".to_owned()));
+            return Err(invalid("thread name must not contain a NUL byte".to_owned()));
         }
         super::fork::check()?;
         let runtime = runtime();
         if runtime.is_stopping() && context::is_inside() {
-            // A destructor that the shutdown runs, or a task that has not ended: the shutdown waits for it.
+            // Called from a destructor that the shutdown runs, or a task that has not ended: the
+            // shutdown waits for it.
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                "the runtime cannot be started from inside one that ends",
+                "the runtime cannot be started while it is shutting down",
             ));
         }
         let _lifecycle = runtime.lifecycle_at_rest();
         if runtime.is_running() {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
-                "the runtime runs already: call rt::Builder::start before its first use, or after rt::shutdown",
+                "the runtime is already running: call rt::Builder::start before its first use, or after rt::shutdown",
             ));
         }
         let started = runtime.prepare_start(config);

@@ -1,6 +1,7 @@
-//! What the current thread is to the runtime: its processor, the task it runs, its budget.
+//! The current thread's role in the runtime: its processor, the task that it runs, and its budget.
 //!
-//! Constant-initialised and without a destructor, so reaching it costs one thread-local load and works during thread exit.
+//! It is constant-initialised and has no destructor, so an access costs one thread-local load and
+//! works during thread exit.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -11,26 +12,31 @@ use super::sched::processor::Processor;
 use super::sched::task::TaskData;
 use crate::sync::{AtomicU8, Ordering};
 
-/// Operations that a task may complete in one poll before it yields: I/O that need not wait, and timers that are due.
+/// The number of operations that a task may complete in one poll before it yields: I/O that need
+/// not wait, and timers that are due.
 ///
-/// A task whose socket is always ready would otherwise keep its thread for ever. Large enough that the yield costs nothing
-/// measurable (one requeue in 32 operations), small enough that 32 calls of a few microseconds end within a fraction of a millisecond.
+/// Without it a task whose socket is always ready would keep its thread forever. It is large enough
+/// that the yield costs nothing measurable (one requeue per 32 operations), and small enough that
+/// 32 calls of a few microseconds each take a fraction of a millisecond.
 pub(crate) const BUDGET: u32 = 32;
 
-/// What it has within the same poll once that is used up. A turn that ends with this or less was a long one.
+/// The budget within the same poll after [`BUDGET`] is used up. A turn that ends with this or less
+/// was a long one.
 pub(crate) const REFILL: u32 = BUDGET * 3 / 4;
 
 #[derive(Debug)]
 struct Context {
     processor: Cell<Option<&'static Processor>>,
     task: Cell<*const TaskData>,
-    /// A thread that runs the runtime: a worker, or one inside `block_on`.
+    /// The nesting depth of worker loops and `block_on` on this thread.
     depth: Cell<u32>,
-    /// The thread is in the turn of a root future: it polls, or sees that another does, when that is over.
+    /// Whether the thread is in the turn of a root future. After the turn it polls, or makes sure
+    /// that another thread does.
     is_root: Cell<bool>,
-    /// Tasks that are being dropped, one within the other.
+    /// The number of tasks that are being dropped, nested within each other.
     discards: Cell<u32>,
-    /// The budget of a root future's turn on a thread without a processor. Outside of turns it counts what has no descriptor.
+    /// The budget of a root future's turn on a thread without a processor. Outside of turns it
+    /// counts operations without a descriptor.
     budget: Cell<u32>,
 }
 
@@ -47,7 +53,7 @@ thread_local! {
     };
 }
 
-/// The processor that this thread owns, maybe one of an epoch that is over.
+/// Returns the processor that this thread owns, which may be of an epoch that is over.
 #[inline]
 pub(crate) fn processor() -> Option<&'static Processor> {
     CONTEXT.with(|context| context.processor.get())
@@ -57,12 +63,12 @@ pub(crate) fn set_processor(processor: Option<&'static Processor>) {
     CONTEXT.with(|context| context.processor.set(processor));
 }
 
-/// Whether this thread is inside a worker loop or `block_on`.
+/// Returns whether this thread is inside a worker loop or `block_on`.
 pub(crate) fn is_inside() -> bool {
     CONTEXT.with(|context| context.depth.get() > 0)
 }
 
-/// Marks the thread as being inside until [`leave`]. Returns whether it was before.
+/// Marks the thread as inside until [`leave`]. Returns whether it was inside before.
 pub(crate) fn enter() -> bool {
     CONTEXT.with(|context| context.depth.replace(context.depth.get() + 1) > 0)
 }
@@ -72,31 +78,32 @@ pub(crate) fn leave() {
     CONTEXT.with(|context| context.depth.set(context.depth.get() - 1));
 }
 
-/// Whether this thread is in the turn of a root future.
+/// Returns whether this thread is in the turn of a root future.
 #[inline]
 pub(crate) fn is_root() -> bool {
     CONTEXT.with(|context| context.is_root.get())
 }
 
-/// Returns what it was before.
+/// Sets whether this thread is in the turn of a root future. Returns the previous value.
 pub(crate) fn set_root(is_root: bool) -> bool {
     CONTEXT.with(|context| context.is_root.replace(is_root))
 }
 
-/// A turn begins on a thread without a processor.
+/// Starts a turn on a thread without a processor.
 pub(crate) fn refill_budget() {
     CONTEXT.with(|context| context.budget.set(BUDGET));
 }
 
-/// Drops of tasks within drops. More than 1: a destructor may wait until another task is dropped.
+/// The maximum nesting of drops. It is more than 1 because a destructor may wait until another task
+/// is dropped.
 pub(crate) const DISCARDS_MAX: u32 = 16;
 
-/// Calls `f` with how many tasks this thread is dropping, one within the other, the one that `f` drops included.
+/// Calls `f` with the number of nested drops on this thread, including the one that `f` performs.
 pub(crate) fn discarding(f: impl FnOnce(u32)) {
     with_discards(CONTEXT.with(|context| context.discards.get()) + 1, f);
 }
 
-/// Calls `f`, in which no task is dropped on this thread; see [`discard`](super::sched::task::discard).
+/// Calls `f` while this thread drops no tasks; see [`discard`](super::sched::task::discard).
 pub(crate) fn defer_discards(f: impl FnOnce()) {
     with_discards(DISCARDS_MAX, |_| f());
 }
@@ -115,25 +122,27 @@ fn with_discards(count: u32, f: impl FnOnce(u32)) {
 /// Calls `f` with the task that this thread is running.
 pub(crate) fn with_task<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     let task = CONTEXT.with(|context| context.task.get());
-    // SAFETY: null, or set by `run_task` further up this thread's stack, where the task is kept alive.
+    // SAFETY: null, or set by `run_task` further up this thread's stack, which keeps the task
+    // alive.
     #[allow(unsafe_code)]
     f(unsafe { task.as_ref() })
 }
 
-/// The processor that this thread owns in `epoch`. A thread that a shutdown left behind has none in the next epoch.
+/// Returns the processor that this thread owns in `epoch`. A thread that a shutdown left behind has
+/// none in the next epoch.
 #[inline]
 pub(crate) fn processor_in(epoch: u32) -> Option<&'static Processor> {
     // ORDERING: Relaxed: written by the owner, or before the processor was handed to it.
     processor().filter(|processor| processor.epoch.load(Ordering::Relaxed) == epoch)
 }
 
-/// The processor that this thread owns in `epoch`, and whether it is running a task.
+/// Returns the processor that this thread owns in `epoch`, and whether it is running a task.
 #[inline]
 pub(crate) fn processor_and_task(epoch: u32) -> (Option<&'static Processor>, bool) {
     (processor_in(epoch), CONTEXT.with(|context| !context.task.get().is_null()))
 }
 
-/// Makes `task` the current one while `f` runs, also if it panics.
+/// Makes `task` the current task while `f` runs, and resets it also if `f` panics.
 pub(crate) fn run_task<T>(task: *const TaskData, f: impl FnOnce() -> T) -> T {
     struct Restore(*const TaskData);
     impl Drop for Restore {
@@ -145,18 +154,20 @@ pub(crate) fn run_task<T>(task: *const TaskData, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Takes one from the budget of the turn, for an operation that need not wait. False if it is used up or this thread is in no turn.
+/// Takes one unit from the budget of the turn, for an operation that need not wait. Returns false
+/// if the budget is used up or this thread is not in a turn.
 #[inline]
 pub(crate) fn take_budget() -> bool {
     CONTEXT.with(|context| context.left().is_some_and(|left| context.take(left)))
 }
 
 impl Context {
-    /// What is left of the budget of the turn that this thread is in.
+    /// Returns the remaining budget of the turn that this thread is in.
     #[inline]
     fn left(&self) -> Option<u32> {
         match self.processor.get() {
-            // ORDERING: Relaxed: the owner's own counter. What `ask_to_yield` changed may be overwritten, and is changed again later.
+            // ORDERING: Relaxed: the owner's own counter. A change by `ask_to_yield` may be
+            // overwritten, and is made again later.
             Some(processor) => Some(processor.budget.load(Ordering::Relaxed)),
             None if self.is_root.get() => Some(self.budget.get()),
             None => None,
@@ -181,11 +192,12 @@ impl Context {
     }
 }
 
-/// Bytes that an operation moves for what it has taken from the budget.
+/// The number of bytes that one unit of the budget pays for.
 const BYTES_A_UNIT: usize = 16 << 10;
 
-/// Takes more from the budget for an operation that moved many bytes: a task that saturates its connection would keep the others on
-/// its thread waiting for 32 of the largest calls.
+/// Takes more from the budget for an operation that moved many bytes. Otherwise a task that
+/// saturates its connection would keep the other tasks of its thread waiting for 32 calls of
+/// maximum size.
 #[inline]
 pub(crate) fn charge(bytes: usize) {
     if bytes > BYTES_A_UNIT {
@@ -198,26 +210,29 @@ pub(crate) fn charge(bytes: usize) {
     }
 }
 
-/// Asks the task that `processor` runs to yield: the rest of its budget goes. The first operation of a turn keeps its unit, so a task
-/// that computes for long before each operation makes progress.
+/// Asks the task that `processor` runs to yield, by taking the rest of its budget. The first
+/// operation of a turn keeps its unit, so a task that computes for long before each operation makes
+/// progress.
 pub(crate) fn ask_to_yield(processor: &Processor) {
-    // One unit is what an earlier call has left, or the turn's last.
+    // One unit is what an earlier call left, or the last of the turn.
     let cut = |left| Some(u32::from(left == BUDGET || left == 1));
     // ORDERING: Relaxed: a hint to the owner, which may overwrite it.
     let _ = processor.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, cut);
 }
 
-/// The state of a direction's operations whose last one was refused in a turn.
+/// The state of a direction whose last operation in a turn was refused.
 const REFUSED: u8 = u8::MAX;
 
-/// Takes one from the budget for an operation of a descriptor that need not wait. Pending, with the task woken, if the budget is used
-/// up. `state` belongs to one direction of the descriptor, and begins as 0.
+/// Takes one unit from the budget for an operation on a descriptor that need not wait. If the
+/// budget is used up, wakes the task and returns `Pending`. `state` belongs to one direction of the
+/// descriptor, and begins as 0.
 ///
-/// An operation that was refused is not refused the next time: of several in one task each makes progress, also if the others use up
-/// every turn. Outside of turns, under an executor of another make, every so many operations in a row on one direction are
-/// followed by a refusal.
+/// An operation that was refused is not refused the next time. Of several operations in one task
+/// each therefore makes progress, even if the others use up every turn. Outside of turns, under
+/// another executor, a number of consecutive operations on one direction is followed by one
+/// refusal.
 pub(crate) fn poll_turn(cx: &mut TaskContext<'_>, state: &AtomicU8) -> Poll<()> {
-    // ORDERING: Relaxed: the state decides about fairness only.
+    // ORDERING: Relaxed: the state only affects fairness.
     let seen = state.load(Ordering::Relaxed);
     let (granted, next) = CONTEXT.with(|context| match context.left() {
         Some(left) if context.take(left) || seen == REFUSED => (true, 0),
@@ -234,11 +249,13 @@ pub(crate) fn poll_turn(cx: &mut TaskContext<'_>, state: &AtomicU8) -> Poll<()> 
     granted_or_yield(granted, cx)
 }
 
-/// Takes one from the budget for what need not wait and has no descriptor. Pending, with the task woken, if the budget is used up.
-/// `refused` begins as false and is kept with the operation, which is not refused twice in a row.
+/// Takes one unit from the budget for an operation that need not wait and has no descriptor. If the
+/// budget is used up, wakes the task and returns `Pending`. `refused` begins as false and is kept
+/// with the operation, which is not refused twice in a row.
 pub(crate) fn poll_budget(cx: &mut TaskContext<'_>, refused: &mut bool) -> Poll<()> {
     let granted = CONTEXT.with(|context| {
-        // Used up, it is refilled at once: the task may be an executor of another make that polls on within this turn.
+        // When it is used up, it is refilled at once: the task may be another executor that
+        // continues to poll within this turn.
         let (left, refill) = context.left().map_or((context.budget.get(), BUDGET), |left| (left, REFILL));
         if context.take(left) || *refused {
             return true;
@@ -250,7 +267,7 @@ pub(crate) fn poll_budget(cx: &mut TaskContext<'_>, refused: &mut bool) -> Poll<
     granted_or_yield(granted, cx)
 }
 
-/// [`poll_budget`] as a future.
+/// A future that calls [`poll_budget`].
 pub(crate) async fn take_turn() {
     let mut refused = false;
     poll_fn(|cx| poll_budget(cx, &mut refused)).await;
@@ -291,7 +308,8 @@ mod tests {
         thread.join().unwrap();
     }
 
-    /// The polls until the budget is used up, and whether the task is woken then, once.
+    /// Returns the number of polls until the budget is used up, and checks that the task is then
+    /// woken once.
     fn polls(most: u32) -> u32 {
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
@@ -302,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_is_used_up_and_refilled() {
+    fn budget_is_used_up_and_refilled() {
         with_processor(|processor| {
             assert_eq!((polls(100), polls(100)), (BUDGET, REFILL));
             processor.budget.store(2, Ordering::Relaxed);
@@ -311,7 +329,7 @@ mod tests {
             assert_eq!(processor.budget.load(Ordering::Relaxed), REFILL);
         });
         std::thread::spawn(|| {
-            assert!(!take_budget(), "nobody keeps one here");
+            assert!(!take_budget(), "no budget outside of turns");
             assert_eq!((polls(100), polls(100)), (BUDGET, BUDGET));
         })
         .join()
@@ -322,7 +340,7 @@ mod tests {
         poll_turn(&mut TaskContext::from_waker(Waker::noop()), state).is_ready()
     }
 
-    /// Of 40 operations in one task the same ones would be refused in every turn.
+    /// With 40 operations in one task, the same ones would otherwise be refused in every turn.
     #[test]
     fn refused_operation_is_granted_next_time() {
         with_processor(|processor| {

@@ -1,21 +1,24 @@
-//! A child of fork(2) has the runtime's memory but none of its threads, and shares its epoll instance with the parent.
+//! fork(2): a child has the runtime's memory but none of its threads, and shares its epoll instance
+//! with the parent.
 //!
-//! Nothing good can come of going on, so the child is told: a handler of pthread_atfork(3) sets a flag and ends the epoch, so that
-//! what was registered counts no more and whoever registers anew looks at the flag. A child that only calls exec(2) never looks.
+//! The child must not use the runtime. A handler of pthread_atfork(3) sets a flag in the child and
+//! ends the epoch, so that existing registrations are void and a new registration checks the flag.
+//! A child that only calls exec(2) is not affected.
 //!
-//! A child that does not call exec(2) keeps duplicates of its parent's descriptors, and with them their registrations. So a process that has
-//! ever called fork(2) takes every descriptor out of epoll before it closes it. (posix_spawn(3), which `std::process::Command` prefers, runs
-//! no handlers, and its child calls exec(2) at once.)
+//! A child that does not call exec(2) keeps duplicates of its parent's descriptors, and with them
+//! their epoll registrations. A process that has ever called fork(2) therefore removes every
+//! descriptor from epoll before it closes it. (posix_spawn(3), which `std::process::Command`
+//! prefers, runs no handlers, and its child calls exec(2) at once.)
 
 use std::io;
 use std::sync::Once;
 
 use crate::sync::{AtomicBool, Ordering};
 
-/// This process is a child.
+/// Whether this process is a child of fork(2).
 static FORKED: AtomicBool = AtomicBool::new(false);
 
-/// This process has, or may have, children.
+/// Whether this process has, or may have, children.
 static FORKS: AtomicBool = AtomicBool::new(false);
 
 #[allow(unsafe_code)]
@@ -42,21 +45,22 @@ extern "C" fn in_child() {
 pub(crate) fn watch() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        // SAFETY: the handlers are async-signal-safe, atomic operations. Without memory for them we only do not notice a fork.
+        // SAFETY: the handlers only use atomic operations, which are async-signal-safe. If there is
+        // no memory for them, a fork is not noticed.
         let _ = unsafe { pthread_atfork(Some(before_fork), None, Some(in_child)) };
     });
 }
 
-/// Whether children may have duplicates of the descriptors of this process.
+/// Returns whether children may have duplicates of this process's descriptors.
 #[inline]
 pub(crate) fn has_forked() -> bool {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// For what cannot return an error.
+/// Panics in a forked child, for functions that cannot return an error.
 ///
 /// # Panics
-/// In a child of fork(2) that did not call exec(2).
+/// Panics in a child of fork(2) that did not call exec(2).
 #[inline]
 pub(crate) fn refuse() {
     if let Err(error) = check() {
@@ -64,14 +68,14 @@ pub(crate) fn refuse() {
     }
 }
 
-/// Whether this is a child of fork(2) that did not call exec(2). Its destructors must leave alone what it shares with its parent: the
-/// registrations, and the names of files.
+/// Returns whether this is a child of fork(2) that did not call exec(2). Its destructors must not
+/// touch what it shares with its parent: registrations and the names of files.
 #[inline]
 pub(crate) fn is_child() -> bool {
     FORKED.load(Ordering::Relaxed)
 }
 
-/// An error in a child of fork(2) that did not call exec(2).
+/// Returns an error in a child of fork(2) that did not call exec(2).
 #[inline]
 pub(crate) fn check() -> io::Result<()> {
     if is_child() {

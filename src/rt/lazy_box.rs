@@ -1,25 +1,29 @@
-//! `LazyBox`: a value that few have, made by the first who needs it, at the price of one word.
+//! [`LazyBox`]: an optional value that is created on demand, at the cost of one word.
 //!
-//! `std::sync::OnceLock<Box<T>>` takes two words and a look at the first; every socket and every task has such a field.
+//! For fields of sockets and tasks that few of them need. `std::sync::OnceLock<Box<T>>` takes two
+//! words and a check of the first.
 //!
 //! # States
-//! *empty* (null) → *made*, once; never back. Two that make it at the same time: one wins, the other's value is dropped.
+//! *empty* (null) → *made*, once; never back. If two threads create the value at the same time, one
+//! wins and the other's value is dropped.
 //!
 //! # Memory ordering
-//! The winner's Release pairs with the Acquire of every look: who sees the pointer sees the value.
+//! The winner's Release pairs with the Acquire of every access: a thread that sees the pointer sees
+//! the value.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// See the module's header.
+/// An optional value that is created on demand; see the [module documentation](self).
 pub(crate) struct LazyBox<T> {
     value: AtomicPtr<T>,
     owns: PhantomData<Box<T>>,
 }
 
-// SAFETY: as `Box<T>` where it is unique; shared, it hands out `&T`, and drops on this thread what another made.
+// SAFETY: the same as for `Box<T>` when it is unique; when shared it hands out `&T`, and this
+// thread may drop what another one created.
 #[allow(unsafe_code)]
 unsafe impl<T: Send + Sync> Sync for LazyBox<T> {}
 
@@ -28,16 +32,16 @@ impl<T> LazyBox<T> {
         LazyBox { value: AtomicPtr::new(ptr::null_mut()), owns: PhantomData }
     }
 
-    /// The value, if it was made.
+    /// Returns the value, if it was created.
     #[inline]
     #[allow(unsafe_code)]
     pub(crate) fn get(&self) -> Option<&T> {
-        // ORDERING: Acquire, pairs with the Release in `get_or_default`.
-        // SAFETY: null, or made by `Box::into_raw` and ours until `self` is dropped.
+        // ORDERING: Acquire pairs with the Release in `get_or_default`.
+        // SAFETY: null, or created by `Box::into_raw` and owned until `self` is dropped.
         unsafe { self.value.load(Ordering::Acquire).as_ref() }
     }
 
-    /// The value, which is made now if it was not.
+    /// Returns the value, creating it if necessary.
     pub(crate) fn get_or_default(&self) -> &T
     where
         T: Default,
@@ -48,29 +52,30 @@ impl<T> LazyBox<T> {
         self.offer(Box::default())
     }
 
-    /// The value that was made first: this one or another's.
+    /// Returns the value that was stored first: `value` or that of another thread.
     #[cold]
     #[allow(unsafe_code)]
     fn offer(&self, value: Box<T>) -> &T {
         let made = Box::into_raw(value);
         // ORDERING: Release publishes the value; Acquire sees the winner's.
         match self.value.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
-            // SAFETY: just made, and ours until `self` is dropped.
+            // SAFETY: just created, and owned until `self` is dropped.
             Ok(_) => unsafe { &*made },
             Err(theirs) => {
-                // SAFETY: nobody has seen it.
+                // SAFETY: the pointer was never shared.
                 drop(unsafe { Box::from_raw(made) });
-                // SAFETY: made by `Box::into_raw` elsewhere, and ours until `self` is dropped.
+                // SAFETY: created by `Box::into_raw` on another thread, and owned until `self` is
+                // dropped.
                 unsafe { &*theirs }
             }
         }
     }
 
-    /// The value, if it was made.
+    /// Takes the value, if it was created.
     #[allow(unsafe_code)]
     pub(crate) fn take(&mut self) -> Option<Box<T>> {
         let value = std::mem::replace(self.value.get_mut(), ptr::null_mut());
-        // SAFETY: not null: made by `Box::into_raw`, and nobody else has it now.
+        // SAFETY: not null: created by `Box::into_raw`, and no longer stored here.
         (!value.is_null()).then(|| unsafe { Box::from_raw(value) })
     }
 }
@@ -126,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn all_get_the_same_and_nothing_is_left() {
+    fn all_threads_get_the_same_value_and_none_leaks() {
         for _ in 0..200 {
             let shared = Arc::new((LazyBox::<Counted>::new(), Barrier::new(3)));
             let addresses: Vec<usize> = std::thread::scope(|scope| {
@@ -147,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_gone() {
+    fn taken_value_is_gone() {
         let mut lazy = LazyBox::from(7);
         assert_eq!(lazy.get(), Some(&7));
         assert_eq!(lazy.take().as_deref(), Some(&7));

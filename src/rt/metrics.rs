@@ -1,69 +1,72 @@
-//! Counters of the runtime.
+//! Metrics of the runtime.
 
 use super::runtime::runtime;
 use super::sched::processor::{Counter, Processor};
 use crate::sync::Ordering;
 
-/// The runtime's counters at one moment; taken by [`metrics`].
+/// Metrics of the runtime at one moment; returned by [`metrics`].
 ///
-/// Totals are since the process started and go on over a [`shutdown`](crate::rt::shutdown). Each is exact, but they are
-/// not read in one instant.
+/// Totals are counted from the start of the process and continue across a
+/// [`shutdown`](crate::rt::shutdown). Each value is exact, but they are not read at the same
+/// instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Threads that may run tasks at the same time, as configured.
+    /// Maximum number of threads that run tasks at the same time, as configured.
     pub workers: usize,
-    /// Worker threads that exist now, threads inside `block_on` not counted.
+    /// Current number of worker threads, without threads inside `block_on`.
     pub worker_threads: usize,
-    /// Threads for blocking calls and for name look-ups that exist now.
+    /// Current number of threads for blocking calls and name look-ups.
     pub blocking_threads: usize,
-    /// Tasks that were spawned and have not ended.
+    /// Current number of tasks: spawned and not ended.
     pub tasks_alive: u64,
-    /// Tasks that were ever spawned.
+    /// Total number of spawned tasks.
     pub tasks_spawned: u64,
-    /// Tasks waiting in the queue that all threads share.
+    /// Current number of tasks in the queue that all threads share.
     pub tasks_injected: usize,
-    /// Times that a task was polled, total.
+    /// Total number of polls of tasks.
     pub polls: u64,
-    /// Times that a thread took tasks from another's queue, total.
+    /// Total number of times that a thread took tasks from another thread's queue.
     pub steals: u64,
-    /// Times that a thread went to rest, total.
+    /// Total number of times that a thread parked.
     pub parks: u64,
-    /// Calls that waited or asked for events, total.
+    /// Total number of calls that waited for events or checked for them.
     pub poller_waits: u64,
-    /// Events that they brought, total.
+    /// Total number of events that these calls returned.
     pub events: u64,
-    /// Events for descriptors that were gone, total; they are dropped.
+    /// Total number of events for descriptors that were already closed; they are dropped.
     pub stale_events: u64,
-    /// Operations that wait for a descriptor now.
+    /// Current number of operations that wait for a descriptor.
     pub waiters: usize,
-    /// Timers ever armed: sleeps and deadlines; one moved later counts when it goes back in.
+    /// Total number of armed timers: sleeps and deadlines. One that is moved later counts again
+    /// when it is re-armed.
     pub timers_armed: u64,
-    /// Timers that came due, total.
+    /// Total number of timers that fired.
     pub timers_fired: u64,
-    /// Timer entries held now, dead ones included.
+    /// Current number of timer entries, including dead ones.
     pub timer_entries: usize,
-    /// Times that a task was found to block its thread, total.
+    /// Total number of times that a task was found to block its thread.
     pub blocked_tasks: u64,
-    /// Threads inside a `block_on` that was called within a task, now.
+    /// Current number of threads inside a `block_on` that was called from a task.
     pub nested_block_on: u32,
-    /// Sockets open now, as far as they are this crate's.
+    /// Current number of open sockets of this crate.
     pub descriptors: usize,
-    /// Calls of splice(2) to a socket and of sendfile(2) that moved something, total: what [`io::copy`](crate::io::copy()) and
-    /// [`send_file`](crate::net::TcpStream::send_file) leave to the kernel.
+    /// Total number of calls of splice(2) to a socket and of sendfile(2) that moved bytes: the work
+    /// that [`io::copy`](crate::io::copy()) and [`send_file`](crate::net::TcpStream::send_file)
+    /// leave to the kernel.
     pub kernel_copies: u64,
-    /// Panics that escaped a task's own containment (destructors), total.
+    /// Total number of panics that escaped a task's own containment (in destructors).
     pub contained_panics: u64,
 }
 
 static KERNEL_COPIES: Counter = Counter::new();
 
-/// Counts calls that move bytes inside the kernel.
+/// Returns the counter of calls that move bytes inside the kernel.
 pub(crate) fn kernel_copies() -> &'static Counter {
     &KERNEL_COPIES
 }
 
-/// The runtime's counters now. Does not start the runtime.
+/// Returns the current metrics of the runtime. Does not start the runtime.
 ///
 /// # Examples
 /// ```

@@ -1,10 +1,11 @@
-//! The runtime: settings, counters and shutdown.
+//! The runtime: settings, metrics and shutdown.
 //!
-//! A process has one runtime. It starts at its first use and needs no set-up. [`Builder`] changes its defaults before that, [`metrics`]
-//! returns its counters, and [`shutdown`] ends it. Sockets and sleeps work under any executor: the runtime's own threads poll for them.
+//! A process has one runtime. It starts when it is first used and needs no set-up. [`Builder`]
+//! changes its defaults before that, [`metrics`] returns its counters, and [`shutdown`] ends it.
+//! Sockets and sleeps work under any executor: the runtime's own threads poll for them.
 //!
-//! The rooms: `poll` is what sockets wait through, `time` has the clock, the timer heap and sleeps, and `sched` runs tasks. `runtime`
-//! ties them together.
+//! The internal parts: sockets wait through `poll`; `time` has the clock, the timer heap and
+//! sleeps; `sched` runs tasks; `runtime` connects them.
 
 mod builder;
 pub(crate) mod context;

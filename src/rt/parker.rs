@@ -1,12 +1,14 @@
-//! `Parker`: a thread that waits for a token.
+//! [`Parker`]: a thread that waits for a token.
 //!
 //! # States
-//! EMPTY → (`park`) PARKED → (`unpark`) NOTIFIED → (`park` returns) EMPTY. `unpark` before `park` leaves the token, and many leave
-//! one. Own, instead of `std::thread::park`, so that a user's tokens for the same thread are neither eaten nor made.
+//! EMPTY → (`park`) PARKED → (`unpark`) NOTIFIED → (`park` returns) EMPTY. An `unpark` before
+//! `park` leaves the token, and several leave one. This is used instead of `std::thread::park` so
+//! that it neither consumes nor produces tokens of user code on the same thread.
 //!
 //! # Memory ordering
-//! All steps are read-modify-writes with AcqRel: what was written before `unpark` is seen after `park`. The lock is taken by
-//! `unpark` only against a thread between its last look at the state and the wait (models `parker_*`).
+//! All steps are read-modify-writes with AcqRel: writes before `unpark` are visible after `park`.
+//! `unpark` takes the lock only because a thread may be between its last check of the state and the
+//! wait (models `parker_*`).
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +18,7 @@ const EMPTY: u32 = 0;
 const PARKED: u32 = 1;
 const NOTIFIED: u32 = 2;
 
-/// See the module's header.
+/// A thread that waits for a token; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Parker {
     state: AtomicU32,
@@ -47,10 +49,12 @@ impl Parker {
             return true;
         }
         let mut guard = self.lock.lock();
-        // ORDERING: AcqRel. Fails when the token came since; then no notification will.
+        // ORDERING: AcqRel. This fails if the token has come since; then no notification will
+        // follow.
         if self.state.compare_exchange(EMPTY, PARKED, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            // A swap, not a store: it reads from the last of several `unpark`s, whose writes are thereby seen. A store would do
-            // away with a token whose cause this thread goes on to overlook.
+            // A swap, not a store: it reads from the last of several `unpark`s, whose writes
+            // thereby become visible. A store would discard a token whose cause this thread could
+            // then miss.
             if planted!("parker_overwrites_token") {
                 self.state.store(EMPTY, Ordering::Release);
             } else {
@@ -76,12 +80,13 @@ impl Parker {
         }
     }
 
-    /// Hands the token over.
+    /// Passes the token to the thread.
     pub(crate) fn unpark(&self) {
         if self.state.swap(NOTIFIED, Ordering::AcqRel) != PARKED {
             return;
         }
-        // The parked thread holds the lock from its step to PARKED until it waits: after this it does wait, or has left.
+        // The parked thread holds the lock from its step to PARKED until it waits. After this, it
+        // either waits or has left.
         if !planted!("unpark_without_lock") {
             drop(self.lock.lock());
         }
@@ -94,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_park_whose_time_is_over_says_whether_the_token_came() {
+    fn timed_out_park_returns_whether_the_token_came() {
         let parker = Parker::new();
         let over = || parker.park_until(Some(Instant::now()));
         assert!(!over(), "no token");

@@ -1,15 +1,18 @@
-//! `Reapers`: threads on which a shutdown runs user code.
+//! [`Reapers`]: threads on which a shutdown runs user code.
 //!
-//! A shutdown wakes waiters and drops tasks. Wakers and destructors are user code: one may lock what the caller of the shutdown
-//! holds, wait for a timer or wait for ever. So none of it runs on the thread that shuts down, which looks at its own clock and at
-//! the timers meanwhile. While every reaper is kept by a job and others are queued, another is started, up to [`REAPERS_MAX`].
+//! A shutdown wakes waiters and drops tasks. Wakers and destructors are user code: they may take
+//! locks that the caller of the shutdown holds, wait for a timer or wait forever. None of it
+//! therefore runs on the thread that shuts down, which watches its clock and the timers in the
+//! meantime. While every reaper is occupied and other jobs are queued, another reaper is started,
+//! up to [`REAPERS_MAX`].
 //!
-//! A shutdown has two sets: one that wakes and one that drops. Destructors that sleep under some executor are woken however many
-//! there are. A task whose epoch is over is not dropped by the thread that wakes it here, but left to the other set.
+//! A shutdown has two sets of reapers: one that wakes and one that drops. Destructors that sleep
+//! under some executor are therefore woken, however many there are. A task whose epoch is over is
+//! not dropped by the thread that wakes it here, but left to the other set.
 //!
 //! # States of a job
-//! queued → running → done. A reaper ends when the queue is closed and empty, so jobs that are left when a shutdown gives up run
-//! when the jobs before them are done.
+//! queued → running → done. A reaper ends when the queue is closed and empty, so jobs that remain
+//! when a shutdown gives up run when the jobs before them are done.
 //!
 //! # When no thread can be started
 //! The jobs run on the thread that shuts down.
@@ -27,7 +30,8 @@ use super::sched::task::{TaskData, discard};
 use super::waiters::{Wakers, wake};
 use crate::sync::{Arc, Condvar, Mutex};
 
-/// Threads of a set at most. More jobs than that, each waiting for something that only a job behind it brings, outlast the shutdown.
+/// The maximum number of threads of a set. If more jobs than this wait for jobs behind them, they
+/// outlast the shutdown.
 const REAPERS_MAX: usize = 64;
 
 #[derive(Debug)]
@@ -41,7 +45,7 @@ impl Job {
         match self {
             Job::Wake(waker) => {
                 context::defer_discards(|| wake(waker));
-                // The shutdown gave up before this waker was done, and takes no more.
+                // The shutdown gave up before this waker was done, and takes no more tasks.
                 if !runtime().is_stopping() {
                     runtime().take_deferred().into_iter().for_each(discard);
                 }
@@ -55,7 +59,7 @@ impl Job {
 struct State {
     queue: VecDeque<Job>,
     running: usize,
-    /// Jobs that were done, total.
+    /// Total number of completed jobs.
     done: u64,
     is_closed: bool,
 }
@@ -69,9 +73,9 @@ impl State {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    /// A job was queued, or the queue was closed.
+    /// Notified when a job was queued or the queue was closed.
     work: Condvar,
-    /// The last job is done.
+    /// Notified when the last job is done.
     idle: Condvar,
 }
 
@@ -105,7 +109,8 @@ impl Shared {
     }
 }
 
-/// See the module's header. Dropping it closes the queue.
+/// Threads on which a shutdown runs user code; see the [module documentation](self). Dropping it
+/// closes the queue.
 #[derive(Debug)]
 pub(crate) struct Reapers {
     runtime: &'static Runtime,
@@ -115,7 +120,7 @@ pub(crate) struct Reapers {
 }
 
 impl Reapers {
-    /// No thread runs before there is a job.
+    /// Creates a set. No thread is started before there is a job.
     pub(crate) fn new(runtime: &'static Runtime) -> Reapers {
         Reapers { runtime, shared: Arc::default(), started: 0, done: 0 }
     }
@@ -141,7 +146,7 @@ impl Reapers {
         }
     }
 
-    /// Waits until all jobs are done, for `most` at most. Returns whether they are.
+    /// Waits until all jobs are done, for at most `most`. Returns whether they are.
     pub(crate) fn wait(&mut self, most: Duration) -> bool {
         let until = Instant::now() + most;
         let mut state = self.shared.state.lock();
@@ -164,12 +169,12 @@ impl Reapers {
         false
     }
 
-    /// Threads that were started.
+    /// Returns the number of threads that were started.
     pub(crate) fn started(&self) -> usize {
         self.started
     }
 
-    /// Threads that a job keeps, or will keep.
+    /// Returns the number of threads that are or will be occupied by a job.
     pub(crate) fn kept(&self) -> usize {
         let state = self.shared.state.lock();
         if state.queue.is_empty() { state.running } else { self.started }

@@ -1,18 +1,21 @@
-//! `Runtime`: the one value that everything of the runtime hangs from, and its life.
+//! [`Runtime`]: the global state of the runtime, and its life cycle.
 //!
 //! # States
 //! ```text
 //!            first use, Builder::start              rt::shutdown
 //!  STOPPED ───────────────────────────→ RUNNING ─────────────────→ STOPPING ──→ STOPPED
 //! ```
-//! The state and the *epoch*, which moves at every shutdown, share one word. A task or a registration of another epoch is of a runtime
-//! that is gone. Memory (processors, poll cache) stays, so that a late wake-up may always look; threads, queues, timers and the
-//! epoll instance do not.
+//! The state and the *epoch*, which advances with every shutdown, share one word. A task or a
+//! registration of another epoch belongs to a runtime that no longer exists. Memory (processors,
+//! poll cache) is kept, so that a late wake-up can always be checked; threads, queues, timers and
+//! the epoll instance are not.
 //!
 //! # Invariants
-//! * 10 — nothing here runs by itself: with no traffic and no timer due every thread sleeps without limit.
-//! * R1 — `awake` counts the threads that own a processor and are neither parked nor asleep in epoll. If it is 0, then somebody sleeps in
-//!   epoll, or there is no thread at all and the next work starts one.
+//! * 10 — nothing here runs by itself: with no traffic and no timer due, every thread sleeps
+//!   without limit.
+//! * R1 — `awake` counts the threads that own a processor and are neither parked nor asleep in
+//!   epoll. If it is 0, either a thread sleeps in epoll, or there is no thread and the next work
+//!   starts one.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -41,7 +44,7 @@ use crate::rt::time::clock;
 use crate::rt::time::timer::{Target, TimerSet};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
 
-/// Workers and spares together.
+/// Workers and spare workers together.
 pub(crate) const PROCESSORS_MAX: usize = 512;
 
 const STOPPED: u64 = 0;
@@ -58,19 +61,20 @@ struct Injected(Item);
 #[allow(unsafe_code)]
 unsafe impl Send for Injected {}
 
-/// See the module's header.
+/// The global state of the runtime; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Runtime {
     /// Epoch and state.
     word: AtomicU64,
-    /// Held while the state changes, and while a start makes the threads. How the last shutdown ended.
+    /// Held while the state changes and while a start creates threads. Contains the result of the
+    /// last shutdown.
     pub(crate) lifecycle: Mutex<Result<(), StillRunning>>,
-    /// A shutdown has ended.
+    /// Notified when a shutdown has ended.
     pub(crate) stopped: Condvar,
     config: Mutex<Option<Arc<Config>>>,
     pub(crate) cache: PollCache,
     processors: [OnceLock<Box<Processor>>; PROCESSORS_MAX],
-    /// Processors that were ever used.
+    /// Number of processors that were ever used.
     processors_len: AtomicUsize,
     injector: Mutex<VecDeque<Injected>>,
     injector_len: AtomicUsize,
@@ -83,9 +87,10 @@ pub(crate) struct Runtime {
     pub(crate) pool: Pool,
     pub(crate) lookups: Pool,
     pub(crate) threads: Threads,
-    /// Tasks to be dropped, by a thread whose stack has enough of that already.
+    /// Tasks to be dropped by another thread, because this thread's stack has too many nested
+    /// drops.
     pub(crate) deferred: Mutex<VecDeque<Runnable<TaskData>>>,
-    /// Names of the living tasks that have one, for reports of sysmon.
+    /// The names of living tasks that have one, for the reports of sysmon.
     pub(crate) names: Mutex<Option<HashMap<u64, Name>>>,
     pub(crate) spawned: Counter,
     pub(crate) ended: Counter,
@@ -93,15 +98,15 @@ pub(crate) struct Runtime {
     pub(crate) descriptors: AtomicUsize,
     pub(crate) panics: Counter,
     pub(crate) nested: AtomicU32,
-    /// Threads in the turn of a root future.
+    /// Number of threads in the turn of a root future.
     roots: AtomicUsize,
-    /// Threads in `block_on` that run tasks.
+    /// Number of threads in `block_on` that run tasks.
     pub(crate) visitors: AtomicUsize,
-    /// A thread in `block_on` asks for the role: see `Wish`.
+    /// Whether a thread in `block_on` asks for the role; see `Wish`.
     pub(crate) role_wished: AtomicBool,
-    /// The events that the workers poll for wake no task.
+    /// Whether the events that the workers poll for wake no task.
     lonely: AtomicBool,
-    /// The last thread that was to start was refused.
+    /// Whether the system refused the last thread.
     pub(super) short_of_threads: AtomicBool,
     pub(crate) closings: Closings,
 }
@@ -140,20 +145,20 @@ static RUNTIME: Runtime = Runtime {
     closings: Closings::new(),
 };
 
-/// The process's runtime, started or not.
+/// Returns the runtime of the process, whether it is started or not.
 #[inline]
 pub(crate) fn runtime() -> &'static Runtime {
     &RUNTIME
 }
 
 impl Runtime {
-    /// The epoch now. Tasks and registrations of another one are void.
+    /// Returns the current epoch. Tasks and registrations of other epochs are void.
     #[inline]
     pub(crate) fn epoch(&self) -> u32 {
         (self.word.load(Ordering::Acquire) >> EPOCH_SHIFT) as u32
     }
 
-    /// In a forked child: nothing of before counts, see `fork`.
+    /// In a forked child: makes earlier state void, see `fork`.
     pub(crate) fn disown(&self) {
         self.word.fetch_add(1 << EPOCH_SHIFT, Ordering::Relaxed);
     }
@@ -166,8 +171,9 @@ impl Runtime {
         self.word.load(Ordering::Acquire) & STATE_MASK == STOPPING
     }
 
-    /// The epoch of a running runtime, which is started if need be. What is made in the epoch that ends while a shutdown is under way
-    /// ends with it.
+    /// Returns the epoch of the running runtime, after starting it if necessary. Tasks and
+    /// registrations made while a shutdown is in progress belong to the ending epoch and end with
+    /// it.
     #[inline]
     pub(crate) fn ensure_running(&'static self) -> u32 {
         let word = self.word.load(Ordering::Acquire);
@@ -181,7 +187,7 @@ impl Runtime {
     fn start_by_use(&'static self) -> u32 {
         let _lifecycle = self.lifecycle.lock();
         if self.is_stopping() {
-            // One behind the running one: void from birth.
+            // One less than the running epoch, so it is void from the start.
             return self.epoch().wrapping_sub(1);
         }
         if !self.is_running() {
@@ -194,7 +200,7 @@ impl Runtime {
         self.epoch()
     }
 
-    /// Locks the life of the runtime when no shutdown is under way.
+    /// Locks the life cycle when no shutdown is in progress.
     pub(crate) fn lifecycle_at_rest(&self) -> MutexGuard<'_, Result<(), StillRunning>> {
         let mut lifecycle = self.lifecycle.lock();
         while self.is_stopping() {
@@ -203,77 +209,81 @@ impl Runtime {
         lifecycle
     }
 
-    /// Makes the thread that a stopped runtime cannot do without. The caller holds `lifecycle`.
+    /// Creates the thread that the runtime cannot start without. The caller must hold `lifecycle`.
     ///
     /// # Errors
-    /// The system refuses the thread.
+    /// Returns the error of creating the thread.
     pub(crate) fn prepare_start(&'static self, config: Config) -> io::Result<()> {
         fork::watch();
-        // One of before that was being started while its runtime ended.
+        // A thread of the previous runtime may have been starting while it ended.
         self.threads.join_ended();
         *self.config.lock() = Some(Arc::new(config));
         self.start_sysmon_patiently(self.epoch())
     }
 
-    /// Starts a stopped runtime. The caller holds `lifecycle`.
+    /// Starts a stopped runtime. The caller must hold `lifecycle`.
     pub(crate) fn start(&'static self) {
         let (config, epoch) = (self.config(), self.epoch());
         self.awake.begin(epoch);
         self.idle.lock().fill(epoch, config.workers, config.spares, |id| self.is_owned(id));
-        // ORDERING: Release: who sees RUNNING sees the configuration and the idle lists.
+        // ORDERING: Release, so that a thread that sees RUNNING also sees the configuration and the
+        // idle lists.
         self.word.store(u64::from(epoch) << EPOCH_SHIFT | RUNNING, Ordering::Release);
-        // Deadlines outlive a shutdown: a timer that is armed later and is not the first of its set relies on a sleeper that they have.
+        // Deadlines survive a shutdown. A timer that is armed later and is not the first of its set
+        // relies on a thread that sleeps until the first.
         if self.next_timer() != clock::NEVER {
             self.attend_poller();
         }
     }
 
-    /// RUNNING → STOPPING with the next epoch. The caller holds `lifecycle`.
+    /// RUNNING → STOPPING with the next epoch. The caller must hold `lifecycle`.
     pub(crate) fn begin_stop(&self) {
         self.word.store(u64::from(self.epoch().wrapping_add(1)) << EPOCH_SHIFT | STOPPING, Ordering::SeqCst);
     }
 
-    /// STOPPING → STOPPED. The caller holds `lifecycle`.
+    /// STOPPING → STOPPED. The caller must hold `lifecycle`.
     pub(crate) fn end_stop(&self) {
         self.word.store(u64::from(self.epoch()) << EPOCH_SHIFT | STOPPED, Ordering::SeqCst);
     }
 
-    /// The configuration of the running or last runtime.
+    /// Returns the configuration of the current or last runtime.
     pub(crate) fn config(&self) -> Arc<Config> {
         self.config.lock().get_or_insert_with(|| Arc::new(Config::from_environment())).clone()
     }
 
-    /// The processor `id`, made at its first use and kept.
+    /// Returns the processor `id`, which is created on first use and kept.
     pub(crate) fn processor_at(&'static self, id: usize) -> &'static Processor {
         let processor = self.processors[id].get_or_init(|| Box::new(Processor::new(id)));
         self.processors_len.fetch_max(id + 1, Ordering::SeqCst);
         processor
     }
 
-    /// Whether a thread, maybe one that a shutdown left behind, owns the processor `id`.
+    /// Returns whether a thread, possibly one left behind by a shutdown, owns the processor `id`.
     fn is_owned(&self, id: usize) -> bool {
         self.processors[id].get().is_some_and(|processor| processor.owned.load(Ordering::Acquire))
     }
 
-    /// All processors that were ever used.
+    /// Returns all processors that were ever used.
     pub(crate) fn processors(&'static self) -> impl Iterator<Item = &'static Processor> {
         let len = self.processors_len.load(Ordering::SeqCst);
         self.processors[..len].iter().filter_map(|slot| slot.get().map(|processor| &**processor))
     }
 
-    // ---- the queue that all threads share ----
+    // ---- the shared queue ----
 
-    /// Queues a task of `epoch` from a thread that has no processor, and sees that somebody runs it.
+    /// Queues a task of `epoch` from a thread that has no processor, and makes sure that a worker
+    /// runs it.
     pub(crate) fn inject(&'static self, item: Item, epoch: u32) {
         self.inject_quietly(std::iter::once(item), epoch);
         self.attend();
     }
 
-    /// The same for many, without waking anybody. Tasks of an epoch that is over are dropped.
+    /// Queues many tasks without waking a worker. Tasks of an epoch that is over are dropped.
     pub(crate) fn inject_quietly(&'static self, items: impl Iterator<Item = Item>, epoch: u32) {
         {
             let mut injector = self.injector.lock();
-            // Under the lock: a shutdown moves the epoch before it empties the queue, and would not find what is queued afterwards.
+            // Checked under the lock: a shutdown advances the epoch before it empties the queue,
+            // and would miss tasks queued later.
             if self.epoch() == epoch {
                 injector.extend(items.map(Injected));
                 self.injector_len.store(injector.len(), Ordering::SeqCst);
@@ -288,7 +298,7 @@ impl Runtime {
         self.injector_len.load(Ordering::SeqCst)
     }
 
-    /// Takes one task of the shared queue, and up to `more` for `processor`'s own.
+    /// Takes one task from the shared queue, and up to `more` into `processor`'s own queue.
     pub(crate) fn take_injected(&'static self, processor: &Processor, more: usize) -> Option<Item> {
         if self.injected() == 0 {
             return None;
@@ -304,19 +314,21 @@ impl Runtime {
         first.map(|injected| injected.0)
     }
 
-    /// There is work for a worker: see that one is awake. A spare processor will do: if no other is left, all belong to threads that
-    /// block.
+    /// Makes sure that a worker is awake, because there is work. A spare processor is used if
+    /// necessary: if no other one is left, all belong to threads that block.
     pub(crate) fn attend(&'static self) {
-        // ORDERING: SeqCst: work before, `awake` after; who goes to sleep counts down before it looks for work (R1).
+        // ORDERING: SeqCst: the work is published before `awake` is read; a thread that goes to
+        // sleep decrements `awake` before it looks for work (R1).
         fence(Ordering::SeqCst);
         let awake = self.awake.count();
-        // Those that are stuck look at nothing.
+        // Threads that are stuck find no work.
         if awake <= self.sysmon.stuck() && !self.driver.wake_worker() {
             self.wake_one(awake == 0 || self.config().blocked_tasks == BlockedPolicy::AddWorkers);
         }
     }
 
-    /// Something was registered or armed by a thread that will not poll: see that another does.
+    /// Makes sure that another thread polls, because this thread registered or armed something and
+    /// will not poll.
     pub(crate) fn attend_poller(&'static self) {
         fence(Ordering::SeqCst);
         if self.awake.count() == 0 && !self.driver.role.is_taken() && !self.nudge_root() {
@@ -326,7 +338,7 @@ impl Runtime {
 
     // ---- threads in `block_on` ----
 
-    /// A turn of a root future begins.
+    /// Called when a turn of a root future begins.
     pub(crate) fn root_begins(&self) {
         // ORDERING: SeqCst, before the look whether sysmon sleeps; sysmon has them the other way round.
         self.roots.fetch_add(1, Ordering::SeqCst);
@@ -337,12 +349,13 @@ impl Runtime {
         self.roots.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Whether a thread is in the turn of a root future.
+    /// Returns whether a thread is in the turn of a root future.
     pub(crate) fn has_root_turns(&self) -> bool {
         self.roots.load(Ordering::SeqCst) > 0
     }
 
-    /// Whether no worker will poll soon: none is awake but those that are stuck, or in turns so long that they poll late.
+    /// Returns whether no worker will poll soon: none is awake except those that are stuck, or that
+    /// poll late because their turns are long.
     pub(crate) fn needs_poller(&'static self) -> bool {
         let awake = self.awake.count();
         awake <= self.sysmon.stuck()
@@ -353,7 +366,7 @@ impl Runtime {
         self.role_wished.load(Ordering::SeqCst)
     }
 
-    /// Whether a worker polls for others alone. A hint.
+    /// Returns whether a worker polls only for other threads. A hint.
     pub(crate) fn is_lonely(&self) -> bool {
         self.lonely.load(Ordering::Relaxed)
     }
@@ -365,8 +378,8 @@ impl Runtime {
         }
     }
 
-    /// Whether this thread goes back to the poller by itself: it owns a processor, or is in the turn of a root future. Sysmon sees to
-    /// it that a long turn stops nobody.
+    /// Returns whether this thread returns to the poller by itself, because it owns a processor or
+    /// is in the turn of a root future. Sysmon makes sure that a long turn delays no one else.
     pub(crate) fn polls_here(&self) -> bool {
         context::is_root() || context::processor_in(self.epoch()).is_some()
     }
@@ -381,7 +394,7 @@ impl Runtime {
         }
     }
 
-    /// A task's future is gone.
+    /// Counts a task whose future was dropped.
     pub(crate) fn task_ended(&self) {
         match context::processor() {
             Some(processor) => processor.ended.add_owned(1),
@@ -389,21 +402,22 @@ impl Runtime {
         }
     }
 
-    /// A task with a name is gone, and its handles.
+    /// Removes the name of a task that is gone together with its handles.
     #[cold]
     pub(crate) fn forget_name(&self, task: TaskId) {
         let name = self.names.lock().as_mut().and_then(|names| names.remove(&task.number()));
         drop(name);
     }
 
-    /// What the task is called.
+    /// Returns the name of a task.
     pub(crate) fn name_of(&self, task: TaskId) -> Option<String> {
         self.names.lock().as_ref()?.get(&task.number()).map(|name| name.to_string())
     }
 
-    /// Tasks that have begun and not ended.
+    /// Returns the number of tasks that have begun and not ended.
     pub(crate) fn tasks_alive(&'static self) -> u64 {
-        // Ended first: a task that ends in between counts as alive, never as less than nothing.
+        // `ended` is read first: a task that ends in between counts as alive, and the result is
+        // never negative.
         let ended: u64 = self.ended.get() + self.processors().map(|processor| processor.ended.get()).sum::<u64>();
         let spawned: u64 = self.spawned.get() + self.processors().map(|processor| processor.spawned.get()).sum::<u64>();
         spawned.saturating_sub(ended)
@@ -411,12 +425,12 @@ impl Runtime {
 
     // ---- timers ----
 
-    /// This thread's timers.
+    /// Returns this thread's timers.
     pub(crate) fn timers(&'static self) -> &'static TimerSet {
         context::processor_in(self.epoch()).map_or(&self.shared_timers, |processor| &processor.timers)
     }
 
-    /// Timers ever armed.
+    /// Returns the number of timers ever armed.
     pub(crate) fn timers_armed(&'static self) -> u64 {
         self.timer_sets().map(TimerSet::armed).sum()
     }
@@ -425,17 +439,17 @@ impl Runtime {
         self.processors().map(|processor| &processor.timers).chain(std::iter::once(&self.shared_timers))
     }
 
-    /// For a shutdown: takes all sleepers out, to be woken.
+    /// For a shutdown: takes all sleepers, to be woken.
     pub(crate) fn clear_sleeps(&'static self, wakers: &mut Wakers) {
         self.timer_sets().for_each(|set| set.clear_sleeps(wakers, |target, when| self.entry_counts(target, when)));
     }
 
-    /// When the first timer of all is due.
+    /// Returns the time at which the first timer is due.
     pub(crate) fn next_timer(&'static self) -> u64 {
         self.timer_sets().map(TimerSet::next).min().unwrap_or(clock::NEVER)
     }
 
-    /// Whether a swept entry of a poll descriptor would still count.
+    /// Returns whether an entry of a poll descriptor still counts, when entries are swept.
     pub(crate) fn entry_counts(&self, target: Target, when: u64) -> bool {
         match target {
             Target::Poll { index } => self.cache.get(index).is_some_and(|desc| desc.counts(when)),
@@ -443,7 +457,7 @@ impl Runtime {
         }
     }
 
-    /// Puts a poll descriptor's timer entry in.
+    /// Adds the timer entry of a poll descriptor.
     pub(crate) fn arm_poll(&'static self, desc: &PollDesc, at: u64) {
         let target = Target::Poll { index: desc.index };
         if self.timers().add(at, target, |target, when| self.entry_counts(target, when)) {
@@ -451,7 +465,8 @@ impl Runtime {
         }
     }
 
-    /// A timer became the first of its set: whoever sleeps longer must look again.
+    /// Called when a timer became the first of its set: a thread that sleeps longer must check
+    /// again.
     pub(crate) fn timer_moved(&'static self, at: u64) {
         if !self.driver.wake_if_later(at) && context::processor_in(self.epoch()).is_none() {
             self.ensure_running();
@@ -461,7 +476,7 @@ impl Runtime {
         }
     }
 
-    /// Runs all timers that are due at `now`, of all sets.
+    /// Runs all timers of all sets that are due at `now`.
     pub(crate) fn run_timers(&'static self, now: u64, due: &mut Vec<(u64, Target)>, wakers: &mut Wakers) {
         for set in self.timer_sets() {
             if set.next() > now {
@@ -481,8 +496,8 @@ impl Runtime {
 
     // ---- shutdown ----
 
-    /// Takes every task that is queued where no thread owns the queue. For the thread that shuts down: a start would take the
-    /// processors meanwhile.
+    /// Takes every queued task from queues that no thread owns. For the thread that shuts down,
+    /// because a start would take the processors in the meantime.
     pub(crate) fn take_queued(&'static self) -> Vec<Runnable<TaskData>> {
         let mut items: Vec<Item> = {
             let mut injector = self.injector.lock();
@@ -502,7 +517,7 @@ impl Runtime {
         tasks
     }
 
-    /// Takes the tasks that were not dropped where they should have been.
+    /// Takes the tasks whose drop was deferred.
     pub(crate) fn take_deferred(&self) -> Vec<Runnable<TaskData>> {
         self.deferred.lock().drain(..).collect()
     }
@@ -515,8 +530,9 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
-    /// A thread may be kept from running between its look at the epoch and the queue, while the runtime ends and the next begins. The
-    /// task stayed in a queue that nobody emptied any more, or a call ran in a runtime that was not its own.
+    /// A thread may be delayed between its check of the epoch and the queue, while the runtime ends
+    /// and the next one begins. The task then stayed in a queue that was no longer emptied, or a
+    /// call ran in a runtime that was not its own.
     #[test]
     fn tasks_queued_late_for_an_epoch_that_is_over_are_dropped() {
         let runtime = runtime();

@@ -1,21 +1,27 @@
-//! Ending the runtime.
+//! Shutting the runtime down.
 //!
 //! # Order
-//! 1. The epoch moves: from here on a task that is woken is dropped, and a registration is refused.
-//! 2. All sleeping threads are woken and see the epoch: workers end, threads inside `block_on` go on without a processor.
-//! 3. Every waiter on a socket is woken and gets an error, every sleeper is woken and looks at the clock again, queued tasks are
-//!    dropped, and timers run. This repeats until nothing is queued: a destructor may wake further tasks, and may itself sleep.
-//! 4. Threads are joined when they have ended, thread-local destructors included. Then the epoll instance is closed.
+//! 1. The epoch advances. From here on a task that is woken is dropped, and a registration is
+//!    refused.
+//! 2. All sleeping threads are woken and see the new epoch: workers end, threads inside `block_on`
+//!    continue without a processor.
+//! 3. Every waiter on a socket is woken and gets an error, every sleeper is woken and checks the
+//!    clock again, queued tasks are dropped, and timers run. This repeats until nothing is queued,
+//!    because a destructor may wake other tasks, and may itself sleep.
+//! 4. Threads are joined when they have ended, including their thread-local destructors. Then the
+//!    epoll instance is closed.
 //!
 //! # The time limit
-//! The calling thread runs no user code and takes no lock that user code runs under: destructors and wakers run on `Reapers`. What has
-//! not ended when the time is over is left behind. A thread that is stuck in a task sees the epoch when the task returns, and ends; a
-//! reaper that is stuck in a destructor goes on with what is queued behind it.
+//! The calling thread runs no user code and takes no lock under which user code runs: destructors
+//! and wakers run on `Reapers`. Whatever has not ended when the time is over is left behind. A
+//! thread that is stuck in a task sees the new epoch when the task returns, and ends. A reaper that
+//! is stuck in a destructor continues with the jobs queued behind it.
 //!
-//! # Several shutdowns
-//! The state STOPPING lasts from 1 to 4. A second call waits until the first is done, within its own time limit, and returns what the
-//! first does. A call from inside the runtime, which would wait for its own thread, is refused; so is one from a destructor that
-//! runs because of the shutdown. A start waits.
+//! # Concurrent shutdowns
+//! The state STOPPING lasts from step 1 to step 4. A second call waits until the first is done,
+//! within its own time limit, and returns the same result. A call from inside the runtime would
+//! wait for its own thread and is refused, as is one from a destructor that runs because of the
+//! shutdown. A start waits.
 
 use std::fmt;
 use std::io;
@@ -30,18 +36,20 @@ use crate::rt::fork;
 use crate::rt::time::clock;
 use crate::sync::{MutexGuard, Ordering};
 
-/// What was still there when [`shutdown`] gave up waiting, or why it did nothing.
+/// The error of [`shutdown`]: what was still running when it gave up, or that it was called on a
+/// runtime thread.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StillRunning {
-    /// It was called on a thread that runs tasks or reports of blocked ones, or is inside `block_on`, and did nothing.
+    /// Whether it was called on a thread that runs tasks or reports of blocked tasks, or inside
+    /// `block_on`, and did nothing.
     pub on_runtime_thread: bool,
     /// Names of the runtime's threads that have not ended.
     pub threads: Vec<String>,
-    /// Tasks that keep their threads, with their names if they have one.
+    /// Tasks that occupy a thread, with their names if they have one.
     pub running: Vec<(TaskId, Option<String>)>,
-    /// Tasks that have not ended, those that keep a thread included: the others wait for something outside the runtime and end
-    /// when they are woken.
+    /// Number of tasks that have not ended, including those that occupy a thread. The others wait
+    /// for something outside the runtime and end when they are woken.
     pub tasks: u64,
 }
 
@@ -64,7 +72,7 @@ impl fmt::Display for StillRunning {
     }
 }
 
-/// The text of the error: `main` prints the error that it returns by `Debug`.
+/// Prints the text of the error, because `main` prints a returned error with `Debug`.
 impl fmt::Debug for StillRunning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -80,25 +88,30 @@ impl From<StillRunning> for io::Error {
     }
 }
 
-/// Ends the runtime: wakes every waiter with an error, drops every queued task, joins the runtime's threads and closes the poller.
+/// Shuts the runtime down: wakes every waiter with an error, drops every queued task, joins the
+/// runtime's threads and closes the poller.
 ///
-/// Returns when that is done or when `timeout` is over, whichever comes first. While destructors run, a timeout shorter than 200 ms
-/// counts as 200 ms.
+/// Returns when that is done or `timeout` is over, whichever comes first. While destructors run, a
+/// timeout shorter than 200 ms counts as 200 ms.
 ///
-/// Sockets survive: they register again when they are next used, which starts the runtime afresh, with new settings if
-/// [`Builder::start`](crate::rt::Builder::start) comes first. Tasks end at their current `.await`, as if dropped. Handles of
-/// tasks that were dropped panic when they are awaited from outside; [`cancel`](crate::task::JoinHandle::cancel) on one gives `None`.
+/// Sockets survive. They register again when they are next used, which starts a new runtime, with
+/// new settings if [`Builder::start`](crate::rt::Builder::start) is called first. Tasks end at
+/// their current `.await`, as if dropped. Awaiting the handle of a dropped task from outside
+/// panics; [`cancel`](crate::task::JoinHandle::cancel) on it returns `None`.
 ///
-/// Destructors of tasks, and wakers, run on threads of the runtime and not on the calling thread. They may sleep, block or lock what
-/// the caller holds. What they spawn is dropped at once, and sockets fail in them.
+/// Destructors of tasks, and wakers, run on threads of the runtime and not on the calling thread.
+/// They may sleep, block or take locks that the caller holds. Tasks that they spawn are dropped at
+/// once, and sockets fail in them.
 ///
-/// A call while another thread shuts the runtime down waits for that shutdown, for at most its own `timeout`, and returns the same
-/// result. In a child of fork(2) that did not call exec(2) there is nothing to end, and the call does nothing.
+/// If another thread is already shutting the runtime down, the call waits for that shutdown, for at
+/// most its own `timeout`, and returns the same result. In a child of fork(2) that did not call
+/// exec(2) the call does nothing.
 ///
 /// # Errors
-/// [`StillRunning`] if something did not end in time, which it names. It ends by itself when its tasks and destructors return.
-/// Also if the call comes from inside the runtime: a task, `block_on`, a blocking call or a destructor that the shutdown runs.
-/// Such a call does nothing.
+/// Returns [`StillRunning`], which names the threads and tasks, if something did not end in time.
+/// They end by themselves when their tasks and destructors return. Also returned, without any
+/// effect, if the call comes from inside the runtime: a task, `block_on`, a blocking call or a
+/// destructor that the shutdown runs.
 ///
 /// # Examples
 /// ```
@@ -110,9 +123,11 @@ impl From<StillRunning> for io::Error {
 /// assert_eq!(rt::metrics().worker_threads, 0);
 /// # Ok::<(), rt::StillRunning>(())
 /// ```
+#[doc(alias = "shutdown_timeout")]
 pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
     if fork::is_child() {
-        // Its threads stayed in the parent, and its locks are in whatever state the parent's other threads had them.
+        // Its threads stayed in the parent, and other threads of the parent may have held its
+        // locks.
         return Ok(());
     }
     if context::is_inside() {
@@ -137,7 +152,8 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
         runtime.end_stop();
     }
     runtime.stopped.notify_all();
-    // A waiter of another executor may have gone back to sleep while it could not start the runtime.
+    // A waiter of another executor may have gone back to sleep while it could not start the
+    // runtime.
     let mut reapers = Reapers::new(runtime);
     reapers.wake(interrupt(runtime));
     let until = Instant::now().checked_add(LEAST);
@@ -148,17 +164,19 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
     outcome
 }
 
-/// The least time for user code, whatever the timeout: with a timeout of zero, tasks whose destructors are short are dropped too.
+/// The minimum time for user code, so that with a timeout of zero, tasks with short destructors are
+/// still dropped.
 const LEAST: Duration = Duration::from_millis(200);
 const NAP_MIN: Duration = Duration::from_micros(50);
 const NAP_MAX: Duration = Duration::from_millis(2);
 
-/// Whether the time is over; never without one.
+/// Returns whether the time is over; never if there is no deadline.
 fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
-/// Another thread is shutting down: its outcome, or what is still there when the time is over.
+/// Waits for another thread's shutdown. Returns its result, or what is still running when the time
+/// is over.
 fn wait_for_another(
     runtime: &'static Runtime,
     mut lifecycle: MutexGuard<'_, Result<(), StillRunning>>,
@@ -176,10 +194,11 @@ fn wait_for_another(
     lifecycle.clone()
 }
 
-/// The longest single wait on the condition variable: the clock cannot express the end of every wait.
+/// The longest single wait on the condition variable, because the clock cannot express the end of
+/// every wait.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Ends what can be ended until `deadline`. Returns what is left.
+/// Ends what can be ended until `deadline`. Returns what is still running.
 fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     for sleeper in runtime.idle.lock().empty() {
         sleeper.parker.unpark();
@@ -198,7 +217,7 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
         let all_dropped = droppers.wait(nap);
         let is_idle = all_woken && all_dropped;
         let threads = runtime.threads.join_ended().saturating_sub(wakers.started() + droppers.started());
-        // Threads in `block_on` that run a task, or poll.
+        // Threads in `block_on` that run a task or poll.
         let is_used = runtime.visitors.load(Ordering::SeqCst) > 0 || runtime.driver.role.is_taken();
         let is_done = is_idle && !found && threads == 0 && !is_used;
         if is_done || is_over(deadline) && (is_idle || is_over(least)) {
@@ -223,7 +242,8 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     still
 }
 
-/// Takes out the wakers of all waiters and sleepers. A waiter gets an error, a sleeper looks at its clock.
+/// Takes the wakers of all waiters and sleepers. A waiter gets an error, a sleeper checks its
+/// clock.
 fn interrupt(runtime: &'static Runtime) -> Wakers {
     let mut wakers = Wakers::new();
     runtime.run_timers(clock::now(), &mut Vec::new(), &mut wakers);
@@ -232,7 +252,7 @@ fn interrupt(runtime: &'static Runtime) -> Wakers {
     wakers
 }
 
-/// What has not ended.
+/// Returns what has not ended.
 fn survey(runtime: &'static Runtime) -> StillRunning {
     let running = runtime
         .processors()

@@ -1,17 +1,19 @@
-//! `Threads`: the runtime's threads, from their start to their end.
+//! [`Threads`]: the runtime's threads, from start to end.
 //!
 //! # States of a thread
-//! listed (running) → it ends by itself (a spare worker, a thread of the blocking pool): it takes itself out of the list and is detached,
-//! so that nothing of it remains; or it ends with its epoch: listed until a shutdown joins it, or gives up and detaches it.
+//! listed (running) → it ends by itself (a spare worker, a thread of the blocking pool): it removes
+//! itself from the list and is detached, so that nothing of it remains; or it ends with its epoch:
+//! it stays listed until a shutdown joins it, or gives up and detaches it.
 //!
 //! # Joining
-//! `std::thread::JoinHandle::join` waits for the thread-local destructors of the thread, which are user code and may wait for ever. A
-//! thread whose closure has returned is `is_finished` before they run. pthread_tryjoin_np(3) does not wait, and succeeds when the
-//! kernel has ended the thread.
+//! `std::thread::JoinHandle::join` waits for the thread-local destructors of the thread, which are
+//! user code and may wait forever. `is_finished` returns true as soon as the closure has returned,
+//! before they run. pthread_tryjoin_np(3) does not wait, and succeeds when the kernel has ended the
+//! thread.
 //!
 //! # Compared with std
-//! A thread counts as inside the runtime (`context::is_inside`) until it is gone. A thread-local destructor that calls `rt::shutdown`
-//! would otherwise wait for its own thread.
+//! A thread counts as inside the runtime (`context::is_inside`) until it has ended. Otherwise a
+//! thread-local destructor that calls `rt::shutdown` would wait for its own thread.
 
 use std::io;
 use std::mem;
@@ -22,7 +24,7 @@ use std::thread::{self, JoinHandle};
 use super::context;
 use crate::sync::Mutex;
 
-/// See the module's header.
+/// The runtime's threads; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Threads(Mutex<Vec<JoinHandle<()>>>);
 
@@ -34,9 +36,10 @@ impl Threads {
     /// Starts a thread that runs `main`.
     ///
     /// # Errors
-    /// Those of pthread_create(3): EAGAIN where the process may have no more threads, ENOMEM.
+    /// Returns the error of pthread_create(3): EAGAIN if the process may not have more threads, or
+    /// ENOMEM.
     pub(crate) fn start(&self, name: String, main: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        // Locked across the start: a thread that ends at once finds itself in the list.
+        // Locked during the start, so that a thread that ends at once finds itself in the list.
         let mut list = self.0.lock();
         let thread = thread::Builder::new().name(name).spawn(move || {
             context::enter();
@@ -46,7 +49,7 @@ impl Threads {
         Ok(())
     }
 
-    /// The calling thread is about to end by itself: nobody joins it.
+    /// Called by a thread that is about to end by itself: it will not be joined.
     pub(crate) fn leave(&self) {
         let own = thread::current().id();
         let mut list = self.0.lock();
@@ -55,7 +58,7 @@ impl Threads {
         drop(thread);
     }
 
-    /// Joins the threads that are gone. Returns how many are left.
+    /// Joins the threads that have ended. Returns the number of the others.
     pub(crate) fn join_ended(&self) -> usize {
         let mut list = self.0.lock();
         // `retain` would drop the handle, which detaches the thread.
@@ -70,7 +73,7 @@ impl Threads {
         list.len()
     }
 
-    /// The names of the listed threads.
+    /// Returns the names of the listed threads.
     pub(crate) fn names(&self) -> Vec<String> {
         self.0.lock().iter().map(|thread| thread.thread().name().unwrap_or("?").to_owned()).collect()
     }
@@ -82,10 +85,12 @@ impl Threads {
     }
 }
 
-/// Whether the thread was gone, and is joined now. Its handle must then be neither joined nor dropped.
+/// Joins the thread if it has ended, and returns whether it has. Its handle must then be neither
+/// joined nor dropped.
 #[allow(unsafe_code)]
 fn is_joined(thread: &JoinHandle<()>) -> bool {
-    // SAFETY: the handle owns the thread, which was neither joined nor detached; it is not the calling thread's, which is running.
+    // SAFETY: the handle owns the thread, which was neither joined nor detached; it is not the
+    // calling thread, which is running.
     unsafe { libc::pthread_tryjoin_np(thread.as_pthread_t(), ptr::null_mut()) == 0 }
 }
 
@@ -107,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_is_joined_when_its_local_destructors_have_run() {
+    fn thread_is_joined_after_its_local_destructors() {
         struct Waits(mpsc::Receiver<()>, mpsc::Sender<bool>);
         impl Drop for Waits {
             fn drop(&mut self) {
@@ -119,14 +124,14 @@ mod tests {
         let threads = Threads::new();
         let ((release, wait), (begun, begins)) = (mpsc::channel(), mpsc::channel());
         threads.start("slow".into(), move || LOCAL.set(Some(Waits(wait, begun)))).unwrap();
-        assert_eq!(begins.recv_timeout(BOUND), Ok(true), "inside until it is gone");
+        assert_eq!(begins.recv_timeout(BOUND), Ok(true), "inside until it has ended");
         assert_eq!((threads.join_ended(), threads.names()), (1, vec!["slow".to_owned()]));
         release.send(()).unwrap();
         becomes_empty(&threads);
     }
 
     #[test]
-    fn a_thread_that_leaves_is_not_joined() {
+    fn thread_that_leaves_is_not_joined() {
         let threads = Arc::new(Threads::new());
         let (release, wait) = mpsc::channel::<()>();
         threads.start("stays".into(), move || assert!(wait.recv().is_err())).unwrap();

@@ -1,20 +1,23 @@
-//! The list of wakers that wait for one thing: an edge in one direction of a socket, a lock, a permit, the end of a close.
+//! A list of wakers that wait for one thing: an edge in one direction of a socket, a lock, a
+//! permit, or the end of a close.
 //!
-//! Plain data for use inside a [`Mutex`](crate::sync::Mutex). Two kinds of waiter differ in how many of them one event may wake:
+//! This is plain data for use inside a [`Mutex`](crate::sync::Mutex). There are two kinds of
+//! waiters, which differ in how many of them one event wakes:
 //!
-//! * **futures** have a key, wait in order of arrival and are woken *one at a time*. A future that is gone from the list
-//!   without having removed itself knows that it was woken; when it is dropped before it acts it passes the wake-up on.
-//!   Keyed instead of intrusive, so that named futures stay `Unpin`. A future may wait for *interruption only*
-//!   (expiry or close): no ordinary event takes it.
-//! * **polls** come from `poll_*` methods, which have no object that could pass a wake-up on. One is kept for each waker
-//!   (as [`Waker::will_wake`] tells them apart), and *all* of them are taken by each event.
+//! * **Futures** have a key, wait in order of arrival and are woken *one at a time*. A future that
+//!   is no longer in the list and did not remove itself knows that it was woken; if it is dropped
+//!   before it acts, it passes the wake-up on. They have keys instead of intrusive links, so that
+//!   named futures are `Unpin`. A future may wait for *interruption only* (expiry or close): then
+//!   no ordinary event takes it.
+//! * **Polls** come from `poll_*` methods, which have no object that could pass a wake-up on. One
+//!   is kept per waker (compared with [`Waker::will_wake`]), and each event takes *all* of them.
 //!
 //! # Invariants
-//! * W1 — a waker is cloned, woken and dropped outside the lock that holds the list: methods hand wakers out
-//!   ([`Wakers`]) and the caller lets go of the lock first.
-//! * W2 — at most [`POLLS_MAX`] polls are kept. Those of tasks that have lost interest cannot be told from others, so when there are
-//!   that many all are woken, and those that still wait come again.
-//! * W3 — no operation takes time in proportion to the number of waiters, except to wake them.
+//! * W1 — a waker is cloned, woken and dropped outside the lock that holds the list: methods return
+//!   wakers ([`Wakers`]), and the caller unlocks first.
+//! * W2 — at most [`POLLS_MAX`] polls are kept. Polls of tasks that have lost interest cannot be
+//!   told from others, so at this number all are woken, and those that still wait return.
+//! * W3 — no operation takes time in proportion to the number of waiters, except waking them.
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -25,33 +28,35 @@ use std::task::Waker;
 
 use crate::sync::{MODEL, planted};
 
-/// A waiting future's place in a list; unique for the list's life.
+/// A waiting future's place in a list; unique for the life of the list.
 pub(crate) type Key = NonZeroU64;
 
-/// What may take a waiting future out of the list.
+/// The events that may take a waiting future out of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interest {
     /// Every event.
     Event,
-    /// Only what ends the wait for all: expiry, close, shutdown.
+    /// Only events that end the wait for all: expiry, close, shutdown.
     Interrupt,
 }
 
-/// Polls that are kept in one list. More tasks than this that call `poll_*` on one direction of one socket wake each other.
+/// The maximum number of polls kept in one list. If more tasks call `poll_*` on one direction of
+/// one socket, they wake each other.
 pub(crate) const POLLS_MAX: usize = if MODEL { 2 } else { 4096 };
 
-/// The bit of a key that says [`Interest::Interrupt`]. Bits from 61 on are a [`WaitSlot`](crate::rt::poll::wait_slot::WaitSlot)'s.
+/// The bit of a key for [`Interest::Interrupt`]. Bits from 61 on belong to
+/// [`WaitSlot`](crate::rt::poll::wait_slot::WaitSlot).
 const INTERRUPT_ONLY: u64 = 1 << 60;
 
-/// Places that were left are kept up to as many as are taken, and these.
+/// Vacated places are kept up to the number of occupied ones plus this.
 const LEFT_MAX: usize = 32;
 
 /// Futures in the order of their keys.
 #[derive(Debug)]
 struct Queue {
-    /// Without a waker: left. The first is taken.
+    /// Places; a vacated one has no waker. The first one is occupied.
     places: VecDeque<(Key, Option<Waker>)>,
-    /// Places that are taken.
+    /// The number of occupied places.
     taken: usize,
 }
 
@@ -76,14 +81,14 @@ impl Queue {
         Some(waker)
     }
 
-    /// The oldest.
+    /// Takes the oldest waker.
     fn pop(&mut self) -> Option<Waker> {
         let waker = self.places.front_mut()?.1.take()?;
         self.has_left();
         Some(waker)
     }
 
-    /// A place was left.
+    /// Called when a place was vacated.
     fn has_left(&mut self) {
         self.taken -= 1;
         while self.places.front().is_some_and(|place| place.1.is_none()) {
@@ -103,14 +108,14 @@ impl Queue {
     }
 }
 
-/// What tells wakers apart, as [`Waker::will_wake`] does.
+/// The identity of a waker, as compared by [`Waker::will_wake`].
 type Identity = (usize, usize);
 
 fn identity(waker: &Waker) -> Identity {
     (waker.data().addr(), ptr::from_ref(waker.vtable()).addr())
 }
 
-/// See the module's header.
+/// A list of waiters; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Waiters {
     events: Queue,
@@ -128,7 +133,7 @@ impl Waiters {
         self.len() == 0
     }
 
-    /// Waiters of both kinds.
+    /// Returns the number of waiters of both kinds.
     pub(crate) fn len(&self) -> usize {
         self.events.taken + self.interrupts.taken + self.polls.len()
     }
@@ -141,13 +146,14 @@ impl Waiters {
         self.queue(key).find(key)?.as_mut()
     }
 
-    /// Whether the future `key` waits here with a waker that would wake the same task as `waker`.
+    /// Returns whether the future `key` waits here with a waker of the same task as `waker`.
     pub(crate) fn holds(&mut self, key: Key, waker: &Waker) -> bool {
         self.place(key).is_some_and(|held| held.will_wake(waker))
     }
 
-    /// Stores `waker` for the future `key`, which is a new one (at the tail) where `key` is none or no longer here.
-    /// Returns the key and the waker it replaced, to be dropped outside the lock.
+    /// Stores `waker` for the future `key`. If the key is `None` or no longer here, adds a new
+    /// future at the tail. Returns the key and the replaced waker, which must be dropped outside
+    /// the lock.
     #[must_use]
     pub(crate) fn insert(&mut self, key: Option<Key>, interest: Interest, waker: Waker) -> (Key, Option<Waker>) {
         if let Some(key) = key
@@ -158,7 +164,7 @@ impl Waiters {
         (self.push(interest, waker), None)
     }
 
-    /// Stores the waker of a new future, at the tail, and returns its key.
+    /// Stores the waker of a new future at the tail, and returns its key.
     pub(crate) fn push(&mut self, interest: Interest, waker: Waker) -> Key {
         let kind = if interest == Interest::Interrupt { INTERRUPT_ONLY } else { 0 };
         let key = Key::MIN.saturating_add(self.keys) | kind;
@@ -167,14 +173,14 @@ impl Waiters {
         key
     }
 
-    /// Takes the future `key` out. `None` says that it was woken, or never here.
+    /// Removes the future `key`. Returns `None` if it was woken, or was never here.
     #[must_use]
     pub(crate) fn remove(&mut self, key: Key) -> Option<Waker> {
         self.queue(key).take(key)
     }
 
-    /// Stores a poll's waker, unless one like it is stored: then it is returned, to be dropped outside the lock. Where there are
-    /// too many polls they go to `wakers` (W2).
+    /// Stores the waker of a poll, unless one like it is stored; then it is returned, to be dropped
+    /// outside the lock. If there are too many polls, they are moved to `wakers` (W2).
     #[must_use]
     pub(crate) fn insert_poll(&mut self, waker: Waker, wakers: &mut Wakers) -> Option<Waker> {
         let identity = identity(&waker);
@@ -187,18 +193,19 @@ impl Waiters {
         self.polls.insert(identity, waker)
     }
 
-    /// What one event wakes: every poll and the oldest future that waits for events.
+    /// Takes the wakers that one event wakes: every poll and the oldest future that waits for
+    /// events.
     pub(crate) fn take_event(&mut self, wakers: &mut Wakers) {
         self.take_polls(wakers);
         wakers.extend(self.events.pop());
     }
 
-    /// What an event wakes that has woken a future elsewhere: every poll.
+    /// Takes the wakers for an event that has woken a future elsewhere: every poll.
     pub(crate) fn take_polls(&mut self, wakers: &mut Wakers) {
         wakers.extend(std::mem::take(&mut self.polls).into_values());
     }
 
-    /// What expiry and close wake: all.
+    /// Takes the wakers for expiry and close: all.
     pub(crate) fn take_all(&mut self, wakers: &mut Wakers) {
         self.take_polls(wakers);
         wakers.extend(self.events.take_all().chain(self.interrupts.take_all()));
@@ -211,7 +218,7 @@ impl Default for Waiters {
     }
 }
 
-/// Wakers taken out of lists, to be woken when no lock is held. One is kept inline.
+/// Wakers taken from lists, to be woken when no lock is held. One is stored inline.
 #[derive(Debug, Default)]
 #[must_use = "wakers that are dropped instead of woken are lost wake-ups"]
 pub(crate) struct Wakers {
@@ -237,13 +244,14 @@ impl Wakers {
         usize::from(self.one.is_some()) + self.rest.len()
     }
 
-    /// Takes all of them out.
+    /// Takes all wakers.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Waker> + '_ {
         self.one.take().into_iter().chain(self.rest.drain(..))
     }
 
-    /// Wakes each, in the order in which they were taken, and keeps the allocation. A waker is foreign code: a panic in
-    /// one is contained, the others are still woken. Returns how many were woken.
+    /// Wakes each, in the order in which they were taken, and keeps the allocation. A waker is
+    /// foreign code: a panic in one is contained, and the others are still woken. Returns the
+    /// number of wakers woken.
     pub(crate) fn wake_all(&mut self) -> usize {
         let Some(first) = self.one.take() else { return 0 };
         wake(first);
@@ -255,14 +263,15 @@ impl Wakers {
     }
 }
 
-/// Wakes a task and contains the panic of its waker.
+/// Wakes a task and contains a panic of its waker.
 pub(crate) fn wake(waker: Waker) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
         let_go(payload);
     }
 }
 
-/// Drops what a panic of foreign code threw, which is foreign too: should it panic in turn, only what that throws is forgotten.
+/// Drops the payload of a foreign panic, which is also foreign code. If that panics, only the
+/// second payload is leaked.
 pub(crate) fn let_go(payload: Box<dyn Any + Send>) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(payload);
@@ -283,7 +292,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
-    /// Throws itself, and panics once more when that is dropped.
+    /// A panic payload that panics once more when it is dropped.
     struct Bomb {
         _token: Arc<()>,
         again: bool,
@@ -303,7 +312,8 @@ mod tests {
         }
     }
 
-    /// A waiter of the oracle: its key (none for a poll), what it waits for, its waker's count.
+    /// A waiter of the oracle: its key (`None` for a poll), its interest, and the counter of its
+    /// waker.
     type Waiting = (Option<Key>, Interest, Arc<Count>);
 
     #[derive(Default)]
@@ -315,7 +325,7 @@ mod tests {
         }
     }
 
-    /// Wherever a waiter has its place, the list is one queue of futures beside a set of polls.
+    /// Wherever a waiter is stored, the list behaves like one queue of futures and a set of polls.
     #[test]
     fn the_list_agrees_with_an_oracle() {
         let mut random = numbers(7);
@@ -366,7 +376,7 @@ mod tests {
         }
     }
 
-    /// xorshift64*: the same numbers on every run.
+    /// xorshift64*, with the same numbers on every run.
     fn numbers(seed: u64) -> impl FnMut() -> u64 {
         let mut state = seed;
         move || {
@@ -393,7 +403,7 @@ mod tests {
         assert!(counts.iter().all(|count| count.0.load(Ordering::SeqCst) == 1));
     }
 
-    /// Tasks that poll through wakers of their making, a new one each time, while no event comes.
+    /// Tasks that poll with a new waker each time, while no event comes.
     #[test]
     fn polls_with_ever_new_wakers_do_not_pile_up() {
         let (mut waiters, mut wakers, mut woken) = (Waiters::new(), Wakers::new(), 0);
@@ -405,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_polls_as_may_be_kept_are_left_alone() {
+    fn polls_up_to_the_maximum_are_kept() {
         let (mut waiters, mut wakers) = (Waiters::new(), Wakers::new());
         let all: Vec<Waker> = (0..POLLS_MAX).map(|_| Arc::new(Count::default()).into()).collect();
         for _ in 0..3 {
@@ -414,16 +424,16 @@ mod tests {
         }
     }
 
-    /// As many futures as there may be, left in the order that costs most.
+    /// The maximum number of futures, leaving in the most expensive order.
     #[test]
-    fn futures_that_leave_take_no_time_in_proportion_to_their_number() {
+    fn removal_time_does_not_grow_with_the_number_of_futures() {
         const COUNT: usize = 200_000;
         let (mut waiters, mut wakers) = (Waiters::new(), Wakers::new());
         let interest = |n: usize| if n.is_multiple_of(2) { Interest::Event } else { Interest::Interrupt };
         let waker = Waker::from(Arc::new(Count::default()));
         let mut keys: Vec<Key> = (0..COUNT).map(|n| waiters.push(interest(n), waker.clone())).collect();
         assert_eq!(waiters.len(), COUNT);
-        // From the middle outwards, each looked up before.
+        // From the middle outwards, each looked up first.
         keys.rotate_left(COUNT / 2);
         for (left, &key) in keys[..COUNT - 2].iter().enumerate() {
             assert!(waiters.holds(key, &waker) && waiters.remove(key).is_some() && waiters.remove(key).is_none());
@@ -440,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_panicking_waker_throws_is_not_leaked() {
+    fn payload_of_a_panicking_waker_is_not_leaked() {
         let token = Arc::new(());
         for again in [false, true] {
             let mut wakers = Wakers::new();

@@ -1,7 +1,7 @@
-//! `Movable`: a sleep that is moved more often than it ends.
+//! [`Movable`]: a sleep that is moved more often than it ends.
 //!
-//! A protocol moves its timer with every packet or request, mostly to a later time. That stores the time and nothing else: the sleep
-//! beneath wakes once at the earlier time and goes on.
+//! A protocol moves its timer with every packet or request, mostly to a later time. This only
+//! stores the new time: the underlying sleep wakes once at the earlier time and continues.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,17 +10,17 @@ use std::time::Instant;
 
 use crate::rt::time::sleep::Sleep;
 
-/// A sleep until `when` (`None`: for ever), of which the inner one, until `armed`, may be earlier.
+/// A sleep until `when` (`None` is forever). The inner sleep, until `armed`, may be earlier.
 #[derive(Debug)]
 pub(crate) struct Movable {
     when: Option<Instant>,
-    /// What `sleep` says, which takes a conversion.
+    /// The deadline of `sleep`, because converting it costs time.
     armed: Option<Instant>,
     sleep: Sleep,
 }
 
 impl Movable {
-    /// Ends with `sleep`, which it takes armed as it is.
+    /// Wraps `sleep`, which stays armed.
     pub(crate) fn new(sleep: Sleep) -> Movable {
         let armed = sleep.deadline();
         Movable { when: armed, armed, sleep }

@@ -1,18 +1,19 @@
-//! Monotonic time as one `u64`: nanoseconds since a moment shortly before the process first asked.
+//! Monotonic time as one `u64`: nanoseconds since a moment shortly before its first use.
 //!
-//! The runtime stores times in atomics, where an [`Instant`] does not fit. Two values are not times: [`NONE`] and [`EXPIRED`].
-//! Times at the end of what a `u64` holds (584 years) saturate to [`NEVER`].
+//! The runtime stores times in atomics, where an [`Instant`] does not fit. Two values are not
+//! times: [`NONE`] and [`EXPIRED`]. Times beyond the range of a `u64` (584 years) saturate to
+//! [`NEVER`].
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// No time is set.
 pub(crate) const NONE: u64 = 0;
-/// The time that was set has come.
+/// The time that was set has passed.
 pub(crate) const EXPIRED: u64 = 1;
 /// Later than any wait.
 pub(crate) const NEVER: u64 = u64::MAX;
-/// The clock starts here, which leaves room below for moments before the first call.
+/// The start of the clock, which leaves room below for moments before the first call.
 const ORIGIN: u64 = 1 << 30;
 
 fn base() -> Instant {
@@ -20,31 +21,35 @@ fn base() -> Instant {
     *BASE.get_or_init(Instant::now)
 }
 
-/// The present moment.
+/// Returns the current time.
 pub(crate) fn now() -> u64 {
     from_instant(Instant::now())
 }
 
-/// A moment at most a few milliseconds ago: the kernel's coarse clock, which costs a fraction of the exact one.
+/// Returns a time at most a few milliseconds ago, from the kernel's coarse clock, which costs a
+/// fraction of the exact one.
 #[allow(unsafe_code)]
 pub(crate) fn coarse() -> u64 {
     static LAG: OnceLock<u64> = OnceLock::new();
     fn read() -> u64 {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is valid for the call. The clock exists since Linux 2.6.32; should it fail, the time is 0: long ago.
+        // SAFETY: `time` is valid for the call. The clock exists since Linux 2.6.32; if the call
+        // fails, the time is 0, long ago.
         let _ = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
         nanos(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }
-    // What the kernel's clock shows at our zero, rounded down by one coarse tick at most: the result is never in the future.
+    // The value of the kernel's clock at our zero, rounded down by at most one coarse tick, so that
+    // the result is never in the future.
     let zero = *LAG.get_or_init(|| {
         let (coarse, exact) = (read(), now());
         coarse.wrapping_sub(exact)
     });
-    // Between two reads of `zero`'s moment the coarse clock was up to a tick behind, so this may be ahead by that tick.
+    // When `zero` was determined the coarse clock was up to one tick behind, so the difference may
+    // be ahead by that tick.
     read().wrapping_sub(zero).saturating_sub(COARSE_TICK_NANOS).max(EXPIRED + 1)
 }
 
-/// Whether `time` has come. Where it is far in the future, the coarse clock tells.
+/// Returns whether `time` has passed. If it is far in the future, the coarse clock decides.
 #[inline]
 pub(crate) fn has_come(time: u64) -> bool {
     time <= coarse().saturating_add(COARSE_BEHIND_NANOS) && time <= now()
@@ -53,10 +58,11 @@ pub(crate) fn has_come(time: u64) -> bool {
 /// The longest tick of the coarse clock (CONFIG_HZ=100).
 const COARSE_TICK_NANOS: u64 = 10_000_000;
 
-/// [`coarse`] is behind by this much at most: a tick that the kernel's clock lags, and the one taken off.
+/// The maximum lag of [`coarse`]: one tick of the kernel's clock, and the one subtracted.
 pub(crate) const COARSE_BEHIND_NANOS: u64 = 2 * COARSE_TICK_NANOS;
 
-/// `instant` on this clock. One before the origin is the earliest time there is, which is in the past.
+/// Converts `instant` to this clock. An instant before the origin becomes the earliest time, which
+/// is in the past.
 pub(crate) fn from_instant(instant: Instant) -> u64 {
     let base = base();
     match instant.checked_duration_since(base) {
@@ -65,7 +71,7 @@ pub(crate) fn from_instant(instant: Instant) -> u64 {
     }
 }
 
-/// `time` as an [`Instant`]; `None` for [`NEVER`].
+/// Converts `time` to an [`Instant`]; `None` for [`NEVER`].
 pub(crate) fn to_instant(time: u64) -> Option<Instant> {
     match time.checked_sub(ORIGIN) {
         _ if time == NEVER => None,
@@ -74,12 +80,12 @@ pub(crate) fn to_instant(time: u64) -> Option<Instant> {
     }
 }
 
-/// `time + duration`, at most [`NEVER`].
+/// Returns `time + duration`, at most [`NEVER`].
 pub(crate) fn add(time: u64, duration: Duration) -> u64 {
     time.saturating_add(nanos(duration))
 }
 
-/// `duration` in nanoseconds, at most `u64::MAX`.
+/// Returns `duration` in nanoseconds, at most `u64::MAX`.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
 }
@@ -89,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_has_come_from_its_moment_on() {
+    fn time_has_passed_from_its_moment_on() {
         for ahead in [1, COARSE_TICK_NANOS, COARSE_BEHIND_NANOS, 60_000_000_000] {
             let time = now() + ahead;
             let has_come = has_come(time);
@@ -109,7 +115,7 @@ mod tests {
         if let Some(early) = now.checked_sub(Duration::from_secs(3600)) {
             assert!(from_instant(early) < from_instant(now) && from_instant(early) > EXPIRED);
         }
-        // There is room below for moments before the first call; earlier ones are all the same.
+        // There is room below for moments before the first call; earlier ones are equal.
         for (before, is_exact) in [(0, true), (1, true), (1 << 29, true), (1 << 31, false)] {
             let Some(instant) = base().checked_sub(Duration::from_nanos(before)) else { continue };
             assert_eq!(to_instant(from_instant(instant)) == Some(instant), is_exact, "{before}");
@@ -117,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_coarse_clock_is_behind_by_its_bound_at_most() {
+    fn coarse_clock_lag_is_bounded() {
         for _ in 0..100 {
             let (before, coarse, after) = (now(), coarse(), now());
             assert!(coarse <= after && before <= coarse + COARSE_BEHIND_NANOS, "{before} {coarse} {after}");

@@ -1,7 +1,7 @@
-//! `Sleep`: a future that is done at a moment.
+//! [`Sleep`]: a future that completes at a given time.
 //!
-//! Armed at the first poll, in the timer set of the thread that polls. It names its slot there by number and generation, so it
-//! can be moved to another thread and dropped anywhere.
+//! It is armed by its first poll, in the timer set of the polling thread. It identifies its slot
+//! there by number and generation, so it can be moved to another thread and dropped anywhere.
 
 use std::fmt;
 use std::future::Future;
@@ -15,16 +15,18 @@ use crate::rt::runtime::runtime;
 use crate::rt::time::clock;
 use crate::rt::time::timer::{SleepKey, TimerSet};
 
-/// A future that completes at a moment; returned by [`sleep`](crate::task::sleep).
+/// A future that completes at a given time; [`sleep`](crate::task::sleep) is built on it.
 ///
-/// Never early. Late by the kernel's timer slack (50 µs by default) and by what the workers are busy with. It works under any
-/// executor, is `Send`, `Sync` and `Unpin`, and costs no allocation. Dropping it cancels it.
+/// It is never early. It may be late by the kernel's timer slack (50 µs by default) and by the time
+/// that the workers are busy. It works under any executor, is `Send`, `Sync` and `Unpin`, and does
+/// not allocate. Dropping it cancels it.
 ///
-/// A sleep that is over when it is first polled completes without a wait, as an I/O operation does that need not wait. After a
-/// number of such completions in a row the task yields, so that a loop over them does not keep its thread.
+/// A sleep whose time has passed at its first poll completes without a wait, like an I/O operation
+/// that need not wait. After a number of such completions in a row the task yields, so that a loop
+/// over them does not occupy its thread.
 ///
 /// # Panics
-/// Where it would have to wait in a child of fork(2) that did not call exec(2).
+/// Panics if it has to wait in a child of fork(2) that did not call exec(2).
 ///
 /// Source: `time.Timer` of Go (time/sleep.go).
 ///
@@ -42,36 +44,40 @@ use crate::rt::time::timer::{SleepKey, TimerSet};
 /// });
 /// ```
 #[must_use = "a sleep does nothing unless it is awaited"]
+#[doc(alias = "time.Timer")]
 pub struct Sleep {
     when: u64,
     armed: Option<(&'static TimerSet, SleepKey)>,
-    /// It has returned Pending since it was set: it may complete although the turn's budget is used up.
+    /// Whether it has returned `Pending` since it was set; then it may complete even if the turn's
+    /// budget is used up.
     waited: bool,
 }
 
 impl Sleep {
-    /// Completes after `duration`, counted from this call. [`Duration::MAX`] never ends.
+    /// Creates a sleep that completes after `duration`, counted from this call. [`Duration::MAX`]
+    /// never ends.
     pub fn new(duration: Duration) -> Sleep {
         let when = if duration.is_zero() { clock::EXPIRED } else { clock::add(clock::now(), duration) };
         Sleep { when, armed: None, waited: false }
     }
 
-    /// Completes at `deadline`; at once if that is in the past.
+    /// Creates a sleep that completes at `deadline`; at once if that is in the past.
     pub fn until(deadline: Instant) -> Sleep {
         Sleep { when: clock::from_instant(deadline), armed: None, waited: false }
     }
 
-    /// Never completes.
+    /// Creates a sleep that never completes, until it is reset.
     pub fn never() -> Sleep {
         Sleep { when: clock::NEVER, armed: None, waited: false }
     }
 
-    /// When it completes; `None` for never.
+    /// Returns the time at which it completes; `None` for never.
     pub fn deadline(&self) -> Option<Instant> {
         clock::to_instant(self.when)
     }
 
-    /// Completes at `deadline` from now on, also if it has completed already. It must be polled again to be heard.
+    /// Sets the time to `deadline`, also if the sleep has already completed. It must be polled
+    /// again to wake the task.
     pub fn reset(&mut self, deadline: Instant) {
         self.disarm();
         self.waited = false;
@@ -94,7 +100,7 @@ impl Future for Sleep {
                 runtime().stand_in(cx);
                 return Poll::Pending;
             }
-            // Fired, or woken by a shutdown: the clock decides.
+            // It fired or was woken by a shutdown: the clock decides.
             self.disarm();
         }
         if self.when == clock::NEVER {
@@ -109,7 +115,8 @@ impl Future for Sleep {
         let (key, first) =
             set.arm_sleep(self.when, cx.waker().clone(), |target, when| runtime.entry_counts(target, when));
         (self.armed, self.waited) = (Some((set, key)), true);
-        // Armed first: a start sees the timer, and so does the end of a shutdown that keeps this call from starting the runtime.
+        // It is armed first: a start then sees the timer, and so does the end of a shutdown that
+        // keeps this call from starting the runtime.
         runtime.ensure_running();
         if first {
             runtime.timer_moved(self.when);

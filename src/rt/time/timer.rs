@@ -1,32 +1,36 @@
-//! Timers: a 4-ary heap of values a processor, and one shared by threads that have no processor.
+//! Timers: a 4-ary heap of values per processor, and one shared by threads that have no processor.
 //!
-//! An entry is 16 bytes: when, and what for. It holds no pointer and needs no removal: the truth is elsewhere, and an entry that is
-//! no longer true is *dead* when it comes to the top. Two kinds of truth:
+//! An entry has 16 bytes: a time and a target. It contains no pointer and need not be removed: the
+//! authoritative state is elsewhere, and an entry that does not match it is *dead* when it reaches
+//! the top. There are two kinds of targets:
 //!
-//! * the deadlines of the descriptor that has a slot of the poll cache at that moment (the slot's index; `armed` in the
-//!   [`PollDesc`](crate::rt::poll::poll_desc::PollDesc) says which entry counts);
-//! * a sleep, whose waker lives in a slot of this very set (slot number and generation).
+//! * the deadlines of the descriptor that has a slot of the poll cache at that moment (the slot's
+//!   index; `armed` in the [`PollDesc`](crate::rt::poll::poll_desc::PollDesc) tells which entry
+//!   counts);
+//! * a sleep, whose waker is in a slot of this set (slot number and generation).
 //!
 //! # States of a sleep slot
-//! *free* (in the free list) → `arm` → *armed* → `run` → *fired* → `release` → free; or armed → `release` → free, its entry dead.
-//! The generation moves at every release.
+//! *free* (in the free list) → `arm` → *armed* → `run` → *fired* → `release` → free; or armed →
+//! `release` → free, its entry dead. Every release changes the generation.
 //!
 //! # Invariants
-//! * T1 — `next` is never later than the earliest live entry, so who sleeps until the least `next` of all sets is never late. It
-//!   may be early: a dead entry on top.
-//! * T2 — dead entries are swept when the heap has doubled since it was smallest: memory is linear in what was alive at one time.
-//! * 4 — an entry of a sleep whose generation has moved does nothing.
+//! * T1 — `next` is never later than the earliest live entry, so a thread that sleeps until the
+//!   least `next` of all sets is never late. It may be early, because of a dead entry at the top.
+//! * T2 — dead entries are swept when the heap has doubled since it was smallest: memory is linear
+//!   in the number of entries that were alive at one time.
+//! * 4 — an entry of a sleep whose generation has changed has no effect.
 //!
 //! # Memory ordering
-//! `next` is stored SeqCst under the set's lock. Who arms from another thread then loads the poller's wake-up time (SeqCst); the
-//! poller stores that time and then loads every `next`: one of the two sees the other (model `earlier_timer_breaks_the_wait`).
+//! `next` is stored SeqCst under the set's lock. A thread that arms a timer then loads the poller's
+//! wake-up time (SeqCst). The poller stores that time and then loads every `next`. One of the two
+//! sees the other's store (model `earlier_timer_breaks_the_wait`).
 //!
 //! # Cancellation
 //! Dropping a sleep releases its slot; the waker is dropped outside the lock.
 //!
 //! # Compared with Go (runtime/time.go)
-//! Go's entries point at timers that are modified in place and carry a callback. Here nothing foreign is called: `run` returns
-//! what is due and the caller acts without the lock.
+//! Go's entries point at timers that are modified in place and contain a callback. Here no foreign
+//! code is called: `run` returns what is due, and the caller acts without the lock.
 
 use std::task::Waker;
 
@@ -34,10 +38,10 @@ use crate::rt::time::clock::NEVER;
 use crate::rt::waiters::Wakers;
 use crate::sync::{AtomicU64, Mutex, Ordering, const_fn, planted};
 
-/// What an entry is for.
+/// The target of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// The deadlines of the poll cache's slot of this index.
+    /// The deadlines of the slot of the poll cache with this index.
     Poll { index: u32 },
     /// A sleep slot of the same set.
     Sleep { slot: u32, generation: u32 },
@@ -49,9 +53,9 @@ const SLEEP: u32 = 1 << 31;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     when: u64,
-    /// The index, with [`SLEEP`] for the kind.
+    /// The index, with the bit [`SLEEP`] for the kind.
     id: u32,
-    /// Of a sleep; 0 for a poll descriptor.
+    /// The generation of a sleep; 0 for a poll descriptor.
     generation: u32,
 }
 
@@ -95,10 +99,11 @@ impl Heap {
         Some(top)
     }
 
-    /// Keeps what is live, once: an entry that was superseded and put in again is there twice, and both count.
+    /// Removes dead and duplicate entries. An entry that was superseded and added again is there
+    /// twice, and both count as live.
     fn retain(&mut self, live: impl FnMut(&Entry) -> bool) {
         self.0.retain(live);
-        // What is sorted is a heap.
+        // A sorted vector is a heap.
         self.0.sort_unstable_by_key(|entry| (entry.when, entry.id, entry.generation));
         self.0.dedup();
     }
@@ -145,14 +150,15 @@ const NO_SLOT: u32 = u32::MAX;
 #[derive(Debug)]
 struct Inner {
     heap: Heap,
-    /// How many entries there are when the heap is swept next.
+    /// The number of entries at which the heap is swept next.
     sweep_at: usize,
     slots: Vec<SleepSlot>,
     free: u32,
 }
 
 impl Inner {
-    /// Keeps the entries of sleeps that are not over, and of poll descriptors, for which `counts` holds.
+    /// Keeps the entries of unfinished sleeps, and those of poll descriptors for which `counts`
+    /// returns true.
     fn retain(&mut self, counts: impl Fn(Target, u64) -> bool) {
         let Inner { heap, slots, .. } = self;
         heap.retain(|entry| {
@@ -176,17 +182,17 @@ pub(crate) struct SleepKey {
     generation: u32,
 }
 
-/// See the module's header.
+/// A set of timers; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct TimerSet {
     inner: Mutex<Inner>,
-    /// When the first entry is due; [`NEVER`] without one.
+    /// The time of the first entry; [`NEVER`] if there is none.
     next: AtomicU64,
-    /// Entries ever put in. Changed under the lock.
+    /// Total number of entries ever added. Changed under the lock.
     armed: AtomicU64,
 }
 
-/// Entries below which sweeping is not worth a pass.
+/// With fewer entries, sweeping is not worth a pass.
 const SWEEP_MIN: usize = 64;
 
 impl TimerSet {
@@ -205,19 +211,19 @@ impl TimerSet {
         }
     }
 
-    /// When the first entry is due.
+    /// Returns the time of the first entry.
     #[inline]
     pub(crate) fn next(&self) -> u64 {
-        // ORDERING: SeqCst, see the header.
+        // ORDERING: SeqCst; see the module documentation.
         self.next.load(Ordering::SeqCst)
     }
 
-    /// Entries ever put in.
+    /// Returns the total number of entries ever added.
     pub(crate) fn armed(&self) -> u64 {
         self.armed.load(Ordering::Relaxed)
     }
 
-    /// Returns whether the entry is the first to be due.
+    /// Adds an entry. Returns whether it is the first to be due.
     fn push(&self, inner: &mut Inner, entry: Entry, counts: impl Fn(Target, u64) -> bool) -> bool {
         if inner.heap.0.len() >= inner.sweep_at {
             inner.retain(|target, when| matches!(target, Target::Sleep { .. }) || counts(target, when));
@@ -234,12 +240,12 @@ impl TimerSet {
     }
 
     fn publish(&self, inner: &Inner) {
-        // ORDERING: SeqCst, see the header.
+        // ORDERING: SeqCst; see the module documentation.
         self.next.store(inner.heap.peek().map_or(NEVER, |entry| entry.when), Ordering::SeqCst);
     }
 
-    /// Puts in an entry for a poll descriptor. `counts` tells whether such an entry still counts, should the set be swept.
-    /// Returns whether it is the first to be due.
+    /// Adds an entry for a poll descriptor. If the set is swept, `counts` tells which entries still
+    /// count. Returns whether the entry is the first to be due.
     pub(crate) fn add(&self, when: u64, target: Target, counts: impl Fn(Target, u64) -> bool) -> bool {
         self.push(&mut self.inner.lock(), Entry::new(when, target), counts)
     }
@@ -263,7 +269,7 @@ impl TimerSet {
         (SleepKey { slot, generation }, first)
     }
 
-    /// Whether the sleep has fired; if not, `waker` is the one to wake.
+    /// Returns whether the sleep has fired; if not, registers `waker`.
     pub(crate) fn poll_sleep(&self, key: SleepKey, waker: &Waker) -> bool {
         let mut replaced = None;
         let mut inner = self.inner.lock();
@@ -284,7 +290,7 @@ impl TimerSet {
         fired
     }
 
-    /// Gives the slot of a sleep back, fired or not.
+    /// Releases the slot of a sleep, fired or not.
     pub(crate) fn release(&self, key: SleepKey) {
         let mut inner = self.inner.lock();
         let free = inner.free;
@@ -298,7 +304,8 @@ impl TimerSet {
         drop(waker);
     }
 
-    /// Takes out what is due at `now`: sleepers' wakers go to `wakers`, poll descriptors' entries to `due`.
+    /// Removes the entries that are due at `now`. Appends the sleepers' wakers to `wakers` and the
+    /// poll descriptors' entries to `due`.
     pub(crate) fn run(&self, now: u64, due: &mut Vec<(u64, Target)>, wakers: &mut Wakers) -> usize {
         let mut inner = self.inner.lock();
         let mut count = 0;
@@ -321,7 +328,8 @@ impl TimerSet {
         count
     }
 
-    /// For a shutdown: every sleeper is to be woken, and looks at its clock. Deadlines stay, since their sockets do; dead entries go.
+    /// For a shutdown: takes the wakers of all sleepers, which then check their clocks. Deadlines
+    /// remain, because their sockets do; dead entries are removed.
     pub(crate) fn clear_sleeps(&self, wakers: &mut Wakers, counts: impl Fn(Target, u64) -> bool) {
         let mut inner = self.inner.lock();
         for place in &mut inner.slots {
@@ -334,7 +342,7 @@ impl TimerSet {
         self.publish(&inner);
     }
 
-    /// Entries, dead ones included.
+    /// Returns the number of entries, including dead ones.
     pub(crate) fn len(&self) -> usize {
         self.inner.lock().heap.0.len()
     }
@@ -383,12 +391,13 @@ mod tests {
             set.release(key);
         }
         assert!(set.len() <= SWEEP_MIN * 2, "{} entries for no sleep", set.len());
-        assert!(set.inner.lock().slots.len() == 1, "the slot is used again");
+        assert!(set.inner.lock().slots.len() == 1, "the slot is reused");
     }
 
-    /// A socket with a far deadline on which short timeouts expire: each supersedes the entry of the deadline, then puts it in again.
+    /// A socket with a far deadline on which short timeouts expire: each supersedes the entry of
+    /// the deadline, then adds it again.
     #[test]
-    fn an_entry_that_is_put_in_again_and_again_does_not_pile_up() {
+    fn repeatedly_added_entries_do_not_pile_up() {
         let (set, far) = (TimerSet::new(), Target::Poll { index: 7 });
         for short in 0..10_000 {
             let counts = |target, when| target == far && when == 1_000_000;
@@ -400,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_comes_out_in_order_and_once() {
+    fn due_entries_are_returned_once_and_in_order() {
         let set = TimerSet::new();
         let (early, first) = set.arm_sleep(10, Waker::noop().clone(), |_, _| true);
         assert!(first);

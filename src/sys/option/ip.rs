@@ -1,4 +1,4 @@
-//! Options of IPv4 and IPv6: hops, traffic class, IPV6_V6ONLY, multicast.
+//! Options of IPv4 and IPv6: hop limit, traffic class, IPV6_V6ONLY, multicast.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use socket2::{InterfaceIndexOrAddress, SockRef};
 
-/// IP_TTL.
+/// Returns IP_TTL.
 pub(crate) fn ttl_v4(fd: BorrowedFd<'_>) -> io::Result<u32> {
     SockRef::from(&fd).ttl_v4()
 }
@@ -16,7 +16,7 @@ pub(crate) fn set_ttl_v4(fd: BorrowedFd<'_>, ttl: u32) -> io::Result<()> {
     SockRef::from(&fd).set_ttl_v4(ttl)
 }
 
-/// IPV6_UNICAST_HOPS.
+/// Returns IPV6_UNICAST_HOPS.
 pub(crate) fn unicast_hops_v6(fd: BorrowedFd<'_>) -> io::Result<u32> {
     SockRef::from(&fd).unicast_hops_v6()
 }
@@ -26,7 +26,7 @@ pub(crate) fn set_unicast_hops_v6(fd: BorrowedFd<'_>, hops: u32) -> io::Result<(
     SockRef::from(&fd).set_unicast_hops_v6(hops)
 }
 
-/// IP_TOS.
+/// Returns IP_TOS.
 pub(crate) fn tos_v4(fd: BorrowedFd<'_>) -> io::Result<u32> {
     SockRef::from(&fd).tos_v4()
 }
@@ -36,7 +36,7 @@ pub(crate) fn set_tos_v4(fd: BorrowedFd<'_>, tos: u32) -> io::Result<()> {
     SockRef::from(&fd).set_tos_v4(tos)
 }
 
-/// IPV6_TCLASS.
+/// Returns IPV6_TCLASS.
 pub(crate) fn tclass_v6(fd: BorrowedFd<'_>) -> io::Result<u32> {
     SockRef::from(&fd).tclass_v6()
 }
@@ -46,7 +46,7 @@ pub(crate) fn set_tclass_v6(fd: BorrowedFd<'_>, tclass: u32) -> io::Result<()> {
     SockRef::from(&fd).set_tclass_v6(tclass)
 }
 
-/// IPV6_V6ONLY.
+/// Returns IPV6_V6ONLY.
 pub(crate) fn only_v6(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).only_v6()
 }
@@ -56,7 +56,7 @@ pub(crate) fn set_only_v6(fd: BorrowedFd<'_>, only_v6: bool) -> io::Result<()> {
     SockRef::from(&fd).set_only_v6(only_v6)
 }
 
-/// IP_MULTICAST_LOOP.
+/// Returns IP_MULTICAST_LOOP.
 pub(crate) fn multicast_loop_v4(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).multicast_loop_v4()
 }
@@ -66,7 +66,7 @@ pub(crate) fn set_multicast_loop_v4(fd: BorrowedFd<'_>, on: bool) -> io::Result<
     SockRef::from(&fd).set_multicast_loop_v4(on)
 }
 
-/// IP_MULTICAST_TTL.
+/// Returns IP_MULTICAST_TTL.
 pub(crate) fn multicast_ttl_v4(fd: BorrowedFd<'_>) -> io::Result<u32> {
     SockRef::from(&fd).multicast_ttl_v4()
 }
@@ -76,7 +76,7 @@ pub(crate) fn set_multicast_ttl_v4(fd: BorrowedFd<'_>, ttl: u32) -> io::Result<(
     SockRef::from(&fd).set_multicast_ttl_v4(ttl)
 }
 
-/// IP_MULTICAST_IF, by address.
+/// Returns IP_MULTICAST_IF, by address.
 pub(crate) fn multicast_interface_v4(fd: BorrowedFd<'_>) -> io::Result<Ipv4Addr> {
     SockRef::from(&fd).multicast_if_v4()
 }
@@ -93,7 +93,7 @@ pub(crate) fn set_multicast_interface_v4_index(fd: BorrowedFd<'_>, index: u32) -
     super::set(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, request)
 }
 
-/// IPV6_MULTICAST_LOOP.
+/// Returns IPV6_MULTICAST_LOOP.
 pub(crate) fn multicast_loop_v6(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).multicast_loop_v6()
 }
@@ -103,7 +103,7 @@ pub(crate) fn set_multicast_loop_v6(fd: BorrowedFd<'_>, on: bool) -> io::Result<
     SockRef::from(&fd).set_multicast_loop_v6(on)
 }
 
-/// IPV6_MULTICAST_HOPS.
+/// Returns IPV6_MULTICAST_HOPS.
 pub(crate) fn multicast_hops_v6(fd: BorrowedFd<'_>) -> io::Result<u32> {
     SockRef::from(&fd).multicast_hops_v6()
 }
@@ -113,7 +113,7 @@ pub(crate) fn set_multicast_hops_v6(fd: BorrowedFd<'_>, hops: u32) -> io::Result
     SockRef::from(&fd).set_multicast_hops_v6(hops)
 }
 
-/// IPV6_MULTICAST_IF.
+/// Returns IPV6_MULTICAST_IF.
 pub(crate) fn multicast_interface_v6(fd: BorrowedFd<'_>) -> io::Result<u32> {
     SockRef::from(&fd).multicast_if_v6()
 }
@@ -123,32 +123,32 @@ pub(crate) fn set_multicast_interface_v6(fd: BorrowedFd<'_>, index: u32) -> io::
     SockRef::from(&fd).set_multicast_if_v6(index)
 }
 
-/// IP_ADD_MEMBERSHIP, by the interface's address.
+/// Sets IP_ADD_MEMBERSHIP, by the interface's address.
 pub(crate) fn join_multicast_v4(fd: BorrowedFd<'_>, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
     SockRef::from(&fd).join_multicast_v4(&group, &interface)
 }
 
-/// IP_DROP_MEMBERSHIP, by the interface's address.
+/// Sets IP_DROP_MEMBERSHIP, by the interface's address.
 pub(crate) fn leave_multicast_v4(fd: BorrowedFd<'_>, group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<()> {
     SockRef::from(&fd).leave_multicast_v4(&group, &interface)
 }
 
-/// IP_ADD_MEMBERSHIP, by the interface's index.
+/// Sets IP_ADD_MEMBERSHIP, by the interface's index.
 pub(crate) fn join_multicast_v4_by_index(fd: BorrowedFd<'_>, group: Ipv4Addr, interface: u32) -> io::Result<()> {
     SockRef::from(&fd).join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface))
 }
 
-/// IP_DROP_MEMBERSHIP, by the interface's index.
+/// Sets IP_DROP_MEMBERSHIP, by the interface's index.
 pub(crate) fn leave_multicast_v4_by_index(fd: BorrowedFd<'_>, group: Ipv4Addr, interface: u32) -> io::Result<()> {
     SockRef::from(&fd).leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface))
 }
 
-/// IPV6_ADD_MEMBERSHIP.
+/// Sets IPV6_ADD_MEMBERSHIP.
 pub(crate) fn join_multicast_v6(fd: BorrowedFd<'_>, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
     SockRef::from(&fd).join_multicast_v6(group, interface)
 }
 
-/// IPV6_DROP_MEMBERSHIP.
+/// Sets IPV6_DROP_MEMBERSHIP.
 pub(crate) fn leave_multicast_v6(fd: BorrowedFd<'_>, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
     SockRef::from(&fd).leave_multicast_v6(group, interface)
 }

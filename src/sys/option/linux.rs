@@ -1,4 +1,4 @@
-//! Options that Linux alone has, or has in this form.
+//! Options that only Linux has, or has in this form.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -10,31 +10,31 @@ use socket2::{Domain, Protocol, SockRef};
 use super::get;
 use crate::sys::control::Plain;
 
-/// Level of the options of multipath TCP (linux/mptcp.h).
+/// The level of the options of multipath TCP (linux/mptcp.h).
 const SOL_MPTCP: c_int = 284;
 
-/// The option that a multipath connection has, and one that fell back has not (linux/mptcp.h).
+/// The option that only a multipath connection has; one that fell back does not (linux/mptcp.h).
 const MPTCP_INFO: c_int = 1;
 
-// SAFETY: numbers only, and the kernel may write fewer bytes than it has.
+// SAFETY: it contains only integers; the kernel may write fewer bytes than its size.
 unsafe impl Plain for libc::tcp_info {}
 
-/// Whether the socket is an IPv6 one (SO_DOMAIN).
+/// Returns whether the socket is an IPv6 socket (SO_DOMAIN).
 pub(crate) fn is_v6(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(SockRef::from(&fd).domain()? == Domain::IPV6)
 }
 
-/// Whether the socket is an IPv4 or IPv6 one (SO_DOMAIN).
+/// Returns whether the socket is an IPv4 or IPv6 socket (SO_DOMAIN).
 pub(crate) fn is_ip(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).domain().map(|domain| domain == Domain::IPV4 || domain == Domain::IPV6)
 }
 
-/// Whether the protocol is TCP (SO_PROTOCOL), and not MPTCP.
+/// Returns whether the protocol is TCP (SO_PROTOCOL), as opposed to MPTCP.
 pub(crate) fn is_plain_tcp(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).protocol().map(|protocol| protocol == Some(Protocol::TCP))
 }
 
-/// SO_BINDTODEVICE.
+/// Returns SO_BINDTODEVICE.
 pub(crate) fn device(fd: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
     SockRef::from(&fd).device()
 }
@@ -44,7 +44,7 @@ pub(crate) fn set_device(fd: BorrowedFd<'_>, name: Option<&[u8]>) -> io::Result<
     SockRef::from(&fd).bind_device(name)
 }
 
-/// SO_INCOMING_CPU.
+/// Returns SO_INCOMING_CPU.
 pub(crate) fn incoming_cpu(fd: BorrowedFd<'_>) -> io::Result<usize> {
     SockRef::from(&fd).cpu_affinity()
 }
@@ -54,12 +54,12 @@ pub(crate) fn set_incoming_cpu(fd: BorrowedFd<'_>, cpu: usize) -> io::Result<()>
     SockRef::from(&fd).set_cpu_affinity(cpu)
 }
 
-/// TCP_USER_TIMEOUT.
+/// Returns TCP_USER_TIMEOUT.
 pub(crate) fn user_timeout(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
     SockRef::from(&fd).tcp_user_timeout()
 }
 
-/// TCP_QUICKACK.
+/// Returns TCP_QUICKACK.
 pub(crate) fn quickack(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).tcp_quickack()
 }
@@ -69,7 +69,7 @@ pub(crate) fn set_quickack(fd: BorrowedFd<'_>, quickack: bool) -> io::Result<()>
     SockRef::from(&fd).set_tcp_quickack(quickack)
 }
 
-/// TCP_CORK.
+/// Returns TCP_CORK.
 pub(crate) fn cork(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).tcp_cork()
 }
@@ -79,7 +79,7 @@ pub(crate) fn set_cork(fd: BorrowedFd<'_>, cork: bool) -> io::Result<()> {
     SockRef::from(&fd).set_tcp_cork(cork)
 }
 
-/// TCP_NOTSENT_LOWAT.
+/// Returns TCP_NOTSENT_LOWAT.
 pub(crate) fn notsent_lowat(fd: BorrowedFd<'_>) -> io::Result<u32> {
     SockRef::from(&fd).tcp_notsent_lowat()
 }
@@ -89,7 +89,7 @@ pub(crate) fn set_notsent_lowat(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()
     SockRef::from(&fd).set_tcp_notsent_lowat(bytes)
 }
 
-/// TCP_CONGESTION.
+/// Returns TCP_CONGESTION.
 pub(crate) fn congestion(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     SockRef::from(&fd).tcp_congestion()
 }
@@ -99,12 +99,13 @@ pub(crate) fn set_congestion(fd: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> 
     SockRef::from(&fd).set_tcp_congestion(name)
 }
 
-/// TCP_INFO; what the kernel does not know is zero.
+/// Returns TCP_INFO. Fields that the kernel does not know are zero.
 pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     get(fd, libc::IPPROTO_TCP, libc::TCP_INFO)
 }
 
-/// Whether a connection is a multipath one. One that fell back to TCP, as one that never was, has no MPTCP_INFO.
+/// Returns whether a connection uses multipath TCP. A connection that fell back to TCP, or never
+/// was one, has no MPTCP_INFO.
 pub(crate) fn is_multipath(fd: BorrowedFd<'_>) -> io::Result<bool> {
     match get::<c_int>(fd, SOL_MPTCP, MPTCP_INFO) {
         Ok(_) => Ok(true),
@@ -113,7 +114,8 @@ pub(crate) fn is_multipath(fd: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// Sets IP_MULTICAST_ALL: whether groups are heard that others on the host have joined (Linux 2.6.31).
+/// Sets IP_MULTICAST_ALL: whether groups joined by other sockets of the host are received (Linux
+/// 2.6.31).
 pub(crate) fn set_multicast_all_v4(fd: BorrowedFd<'_>, all: bool) -> io::Result<()> {
     SockRef::from(&fd).set_multicast_all_v4(all)
 }

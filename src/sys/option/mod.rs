@@ -1,6 +1,7 @@
 //! Socket options, as functions on borrowed descriptors.
 //!
-//! No other module names `socket2::SockRef` to read or set an option: a back end that simulates sockets answers here.
+//! No other module uses `socket2::SockRef` to read or set an option, so a back end that simulates
+//! sockets can replace this one.
 
 #![allow(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Options of every socket (SOL_SOCKET): type, addresses, buffers, lingering.
+//! Options of every socket (SOL_SOCKET): type, addresses, buffers, linger.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use socket2::{SockRef, Type};
 
-/// SO_TYPE.
+/// Returns SO_TYPE.
 pub(crate) fn kind(fd: BorrowedFd<'_>) -> io::Result<Type> {
     SockRef::from(&fd).r#type()
 }
 
-/// SO_ACCEPTCONN: whether the socket listens.
+/// Returns SO_ACCEPTCONN: whether the socket listens.
 pub(crate) fn is_listener(fd: BorrowedFd<'_>) -> io::Result<bool> {
     super::is_on(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)
 }
@@ -26,7 +26,7 @@ pub(crate) fn set_reuse_port(fd: BorrowedFd<'_>, reuse: bool) -> io::Result<()> 
     SockRef::from(&fd).set_reuse_port(reuse)
 }
 
-/// SO_RCVBUF in bytes.
+/// Returns SO_RCVBUF in bytes.
 pub(crate) fn recv_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
     SockRef::from(&fd).recv_buffer_size()
 }
@@ -36,7 +36,7 @@ pub(crate) fn set_recv_buffer_size(fd: BorrowedFd<'_>, bytes: usize) -> io::Resu
     SockRef::from(&fd).set_recv_buffer_size(bytes)
 }
 
-/// SO_SNDBUF in bytes.
+/// Returns SO_SNDBUF in bytes.
 pub(crate) fn send_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
     SockRef::from(&fd).send_buffer_size()
 }
@@ -46,17 +46,17 @@ pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, bytes: usize) -> io::Resu
     SockRef::from(&fd).set_send_buffer_size(bytes)
 }
 
-/// SO_LINGER, in whole seconds.
+/// Returns SO_LINGER, in whole seconds.
 pub(crate) fn linger(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
     SockRef::from(&fd).linger()
 }
 
-/// Sets SO_LINGER. The fraction of a second is cut.
+/// Sets SO_LINGER. Fractions of a second are truncated.
 pub(crate) fn set_linger(fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {
     SockRef::from(&fd).set_linger(linger)
 }
 
-/// SO_OOBINLINE.
+/// Returns SO_OOBINLINE.
 pub(crate) fn out_of_band_inline(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).out_of_band_inline()
 }
@@ -66,7 +66,7 @@ pub(crate) fn set_out_of_band_inline(fd: BorrowedFd<'_>, inline: bool) -> io::Re
     SockRef::from(&fd).set_out_of_band_inline(inline)
 }
 
-/// SO_BROADCAST.
+/// Returns SO_BROADCAST.
 pub(crate) fn broadcast(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).broadcast()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
-/// TCP_NODELAY.
+/// Returns TCP_NODELAY.
 pub(crate) fn nodelay(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).tcp_nodelay()
 }
@@ -16,7 +16,7 @@ pub(crate) fn set_nodelay(fd: BorrowedFd<'_>, nodelay: bool) -> io::Result<()> {
     SockRef::from(&fd).set_tcp_nodelay(nodelay)
 }
 
-/// SO_KEEPALIVE.
+/// Returns SO_KEEPALIVE.
 pub(crate) fn keepalive(fd: BorrowedFd<'_>) -> io::Result<bool> {
     SockRef::from(&fd).keepalive()
 }
@@ -26,7 +26,7 @@ pub(crate) fn clear_keepalive(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_keepalive(false)
 }
 
-/// Sets SO_KEEPALIVE, and of the three parameters those that are given, in whole seconds.
+/// Sets SO_KEEPALIVE and those of its three parameters that are given, in whole seconds.
 pub(crate) fn set_keepalive(
     fd: BorrowedFd<'_>,
     idle: Option<Duration>,
@@ -46,22 +46,22 @@ pub(crate) fn set_keepalive(
     SockRef::from(&fd).set_tcp_keepalive(&parameters)
 }
 
-/// TCP_KEEPIDLE, on macOS TCP_KEEPALIVE.
+/// Returns TCP_KEEPIDLE; on macOS TCP_KEEPALIVE.
 pub(crate) fn keepalive_idle(fd: BorrowedFd<'_>) -> io::Result<Duration> {
     SockRef::from(&fd).tcp_keepalive_time()
 }
 
-/// TCP_KEEPINTVL.
+/// Returns TCP_KEEPINTVL.
 pub(crate) fn keepalive_interval(fd: BorrowedFd<'_>) -> io::Result<Duration> {
     SockRef::from(&fd).tcp_keepalive_interval()
 }
 
-/// TCP_KEEPCNT.
+/// Returns TCP_KEEPCNT.
 pub(crate) fn keepalive_count(fd: BorrowedFd<'_>) -> io::Result<u32> {
     SockRef::from(&fd).tcp_keepalive_retries()
 }
 
-/// TCP_MAXSEG.
+/// Returns TCP_MAXSEG.
 pub(crate) fn mss(fd: BorrowedFd<'_>) -> io::Result<u32> {
     SockRef::from(&fd).tcp_mss()
 }
