@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Watchdog, child, child_with, echo, eventually, fd_count, pair, park_on, ping, poll_now, thread_count};
-use netpoll::net::{OpError, TcpListener, TcpStream, is_timeout};
+use netpoll::net::{OpError, TcpListener, TcpStream, is_timeout, pipe};
 use netpoll::{rt, task};
 
 const LONG: Duration = Duration::from_secs(120);
@@ -625,4 +625,21 @@ fn shutdown_waits_for_task_on_block_on_thread() {
             rt::shutdown(LONG).unwrap();
         });
     }
+}
+
+/// A shutdown fires timers. One that goes back in, for a later deadline of the same socket, starts no runtime.
+#[test]
+fn timer_that_fires_during_shutdown_starts_no_runtime() {
+    child("timer_that_fires_during_shutdown_starts_no_runtime", || {
+        let threads = thread_count();
+        for round in 0..300 {
+            rt::Builder::new().workers(1).start().unwrap();
+            let (end, _other) = pipe().unwrap();
+            let now = Instant::now();
+            end.set_write_deadline(now + LONG).unwrap();
+            end.set_read_deadline(now + Duration::from_micros(100 + 10 * round)).unwrap();
+            rt::shutdown(LONG).unwrap();
+            threads_are_back_to(threads);
+        }
+    });
 }

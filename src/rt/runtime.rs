@@ -229,6 +229,9 @@ impl Runtime {
         // ORDERING: Release, so that a thread that sees RUNNING also sees the configuration and the
         // idle lists.
         self.word.store(u64::from(epoch) << EPOCH_SHIFT | RUNNING, Ordering::Release);
+        // ORDERING: SeqCst: the state is stored before the timers are read; `timer_moved` does it
+        // the other way round (model `timer_armed_against_start`).
+        fence(Ordering::SeqCst);
         // Deadlines survive a shutdown. A timer that is armed later and is not the first of its set
         // relies on a thread that sleeps until the first.
         if self.next_timer() != clock::NEVER {
@@ -466,13 +469,17 @@ impl Runtime {
     }
 
     /// Called when a timer became the first of its set: a thread that sleeps longer must check
-    /// again.
+    /// again. Does not start the runtime: a shutdown fires timers too, and those that are armed
+    /// again wait for the next start.
     pub(crate) fn timer_moved(&'static self, at: u64) {
-        if !self.driver.wake_if_later(at) && context::processor_in(self.epoch()).is_none() {
-            self.ensure_running();
-            if !self.polls_here() {
-                self.attend_poller();
-            }
+        if self.driver.wake_if_later(at) || self.polls_here() {
+            return;
+        }
+        // ORDERING: SeqCst: the timer is armed before the state is read; `start` does it the other
+        // way round (model `timer_armed_against_start`).
+        fence(Ordering::SeqCst);
+        if self.is_running() {
+            self.attend_poller();
         }
     }
 
