@@ -643,3 +643,29 @@ fn timer_that_fires_during_shutdown_starts_no_runtime() {
         }
     });
 }
+
+/// A turn waits for the end of tasks that are queued behind it. The shutdown drops them, so the turn ends.
+#[test]
+fn shutdown_drops_tasks_queued_behind_a_turn() {
+    child("shutdown_drops_tasks_queued_behind_a_turn", || {
+        for count in [1, 2, 600] {
+            rt::Builder::new().workers(1).blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
+            let (begun, begins) = mpsc::channel();
+            drop(task::spawn(async move {
+                let (keep, kept) = mpsc::channel::<()>();
+                for _ in 0..count {
+                    let keep = keep.clone();
+                    drop(task::spawn(async move {
+                        let _keep = keep;
+                        task::sleep(LONG).await;
+                    }));
+                }
+                drop(keep);
+                begun.send(()).unwrap();
+                assert!(kept.recv().is_err());
+            }));
+            begins.recv().unwrap();
+            rt::shutdown(LONG).unwrap();
+        }
+    });
+}

@@ -30,7 +30,7 @@ use super::sched::awake::Awake;
 use super::sched::blocking::Pool;
 use super::sched::idle::Idle;
 use super::sched::processor::{Counter, Processor};
-use super::sched::queue::Item;
+use super::sched::queue::{Item, RunQueue};
 use super::sched::sysmon::Sysmon;
 use super::sched::task::{Name, TaskData, TaskId, discard_item, take_item};
 use super::shutdown::StillRunning;
@@ -503,19 +503,27 @@ impl Runtime {
 
     // ---- shutdown ----
 
-    /// Takes every queued task from queues that no thread owns. For the thread that shuts down,
-    /// because a start would take the processors in the meantime.
+    /// Takes every queued task. For the thread that shuts down, because a start would take the
+    /// processors in the meantime.
     pub(crate) fn take_queued(&'static self) -> Vec<Runnable<TaskData>> {
         let mut items: Vec<Item> = {
             let mut injector = self.injector.lock();
             self.injector_len.store(0, Ordering::SeqCst);
             injector.drain(..).map(|injected| injected.0).collect()
         };
+        let thief = RunQueue::new();
         for processor in self.processors() {
             if !processor.owned.swap(true, Ordering::SeqCst) {
                 items.extend(processor.queue.drain());
                 processor.owned.store(false, Ordering::SeqCst);
+                continue;
             }
+            // The turn of the owner may wait for a task that is queued behind it.
+            while let Some(item) = processor.queue.steal(&thief) {
+                items.push(item);
+                items.extend(thief.drain());
+            }
+            items.extend(processor.queue.pop_next());
         }
         let mut tasks: Vec<_> = items.into_iter().map(take_item).collect();
         tasks.extend(self.pool.stop());
