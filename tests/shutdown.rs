@@ -669,3 +669,35 @@ fn shutdown_drops_tasks_queued_behind_a_turn() {
         }
     });
 }
+
+/// A task that a shutdown left in its turn is waited for by the next shutdown.
+#[test]
+fn shutdown_waits_for_turn_left_by_previous_shutdown() {
+    struct Releases(mpsc::Sender<()>);
+    impl Drop for Releases {
+        fn drop(&mut self) {
+            self.0.send(()).unwrap();
+        }
+    }
+    child("shutdown_waits_for_turn_left_by_previous_shutdown", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let (begun, begins) = mpsc::channel();
+        let (release, wait) = mpsc::channel();
+        drop(task::spawn(async move {
+            begun.send(()).unwrap();
+            wait.recv().unwrap();
+            thread::sleep(Duration::from_millis(200));
+        }));
+        begins.recv().unwrap();
+        assert_eq!(rt::shutdown(Duration::from_millis(20)).unwrap_err().running.len(), 1);
+        rt::Builder::new().workers(1).start().unwrap();
+        // The turn goes on when the next shutdown has begun.
+        let releases = Releases(release);
+        drop(task::spawn(async move {
+            let _releases = releases;
+            task::sleep(LONG).await;
+        }));
+        rt::shutdown(LONG).unwrap();
+        assert_eq!(rt::metrics().tasks_alive, 0);
+    });
+}

@@ -103,6 +103,8 @@ impl From<StillRunning> for io::Error {
 /// They may sleep, block or take locks that the caller holds. Tasks that they spawn are dropped at
 /// once, and sockets fail in them.
 ///
+/// A task that an earlier shutdown left behind and that is still being polled is waited for as well.
+///
 /// If another thread is already shutting the runtime down, the call waits for that shutdown, for at
 /// most its own `timeout`, and returns the same result. In a child of fork(2) that did not call
 /// exec(2) the call does nothing.
@@ -217,8 +219,11 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
         let all_dropped = droppers.wait(nap);
         let is_idle = all_woken && all_dropped;
         let threads = runtime.threads.join_ended().saturating_sub(wakers.started() + droppers.started());
-        // Threads in `block_on` that run a task or poll.
-        let is_used = runtime.visitors.load(Ordering::SeqCst) > 0 || runtime.driver.role.is_taken();
+        // Threads in `block_on` that run a task or poll, and threads that an earlier shutdown left
+        // behind in a turn.
+        let is_used = runtime.visitors.load(Ordering::SeqCst) > 0
+            || runtime.driver.role.is_taken()
+            || (runtime.tasks_alive() > 0 && has_turns_of_before(runtime));
         let is_done = is_idle && !found && threads == 0 && !is_used;
         if is_done || is_over(deadline) && (is_idle || is_over(least)) {
             break threads;
@@ -240,6 +245,16 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     let still = survey(runtime);
     runtime.threads.detach_all();
     still
+}
+
+/// Reports whether a thread that an earlier shutdown left behind is still in a turn.
+fn has_turns_of_before(runtime: &'static Runtime) -> bool {
+    let ended = runtime.epoch().wrapping_sub(1);
+    runtime.processors().any(|processor| {
+        processor.owned.load(Ordering::SeqCst)
+            && processor.epoch.load(Ordering::Relaxed) != ended
+            && processor.running.load(Ordering::Relaxed) != 0
+    })
 }
 
 /// Takes the wakers of all waiters and sleepers. A waiter gets an error, a sleeper checks its
