@@ -540,6 +540,46 @@ fn waker_may_call_block_on() {
     }
 }
 
+/// The waker is woken by the thread that polls while all workers are blocked, and waits for tasks that need a further worker.
+#[test]
+fn waker_may_call_block_on_while_workers_are_blocked() {
+    struct Waits(mpsc::Sender<()>);
+    impl std::task::Wake for Waits {
+        fn wake(self: Arc<Self>) {
+            task::block_on(task::spawn(async {
+                let (sender, receiver) = mpsc::channel();
+                drop(task::spawn(async move { sender.send(7).unwrap() }));
+                assert_eq!(receiver.recv(), Ok(7));
+            }));
+            self.0.send(()).unwrap();
+        }
+    }
+    child("waker_may_call_block_on_while_workers_are_blocked", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let (sender, called) = mpsc::channel();
+        for _ in 0..5 {
+            let waker = std::task::Waker::from(Arc::new(Waits(sender.clone())));
+            let (client, server) = park_on(pair());
+            let mut buf = [0; 1];
+            let mut read = server.read(&mut buf);
+            assert!(std::pin::Pin::new(&mut read).poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+            let (begun, begins) = mpsc::channel();
+            let (release, wait) = mpsc::channel::<()>();
+            let blocked = task::spawn(async move {
+                begun.send(()).unwrap();
+                assert!(wait.recv().is_err());
+            });
+            begins.recv().unwrap();
+            park_on(client.write_all(b"x")).unwrap();
+            called.recv_timeout(common::BOUND).unwrap();
+            drop(release);
+            park_on(blocked);
+            assert_eq!(park_on(read).unwrap(), 1);
+        }
+        rt::shutdown(common::BOUND).unwrap();
+    });
+}
+
 /// A nested call that yields until a task behind it in the same queue has run.
 #[test]
 fn yielding_nested_block_on_releases_its_queue() {

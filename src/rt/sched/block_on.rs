@@ -158,6 +158,7 @@ impl Thread {
         if self.is_nested && !self.is_blocked {
             self.is_blocked = true;
             self.runtime.nested.fetch_add(1, Ordering::SeqCst);
+            self.runtime.replace_sysmon();
         }
         if let Some(processor) = context::processor() {
             self.processor = None;

@@ -14,6 +14,9 @@
 //! epoch has its own thread: that of an epoch that is over ends, or is still in the user's report. Where the system refuses the
 //! thread it is *missing*, see `shortage.rs`.
 //!
+//! A poll of this thread wakes wakers, which are user code and may call `block_on`. Then another thread takes over at once, and this
+//! one ends when the waker returns.
+//!
 //! # Invariants
 //! * 10 — asleep when the process is idle. The wake-up is paid once per stretch of at least 50 ms of idleness.
 //! * 12 — the user's report runs on this thread without any lock.
@@ -22,6 +25,7 @@
 //! A future cannot be preempted, so a processor is not taken away from a stuck thread; another is added. Go wakes every
 //! 20 µs…10 ms while anything runs, this one every 10 ms.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
@@ -147,6 +151,11 @@ impl Sysmon {
     }
 }
 
+thread_local! {
+    /// While sysmon runs wakers or tasks on this thread: its epoch.
+    static WATCHED_EPOCH: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
 /// What sysmon remembers of a processor.
 #[derive(Debug, Default)]
 struct Seen {
@@ -171,6 +180,8 @@ struct Monitor {
     short_since: Option<Instant>,
     /// For a thread that runs tasks: where the system refuses others.
     core: Option<Box<Core>>,
+    /// Another thread has taken over.
+    is_replaced: bool,
 }
 
 impl Runtime {
@@ -194,6 +205,7 @@ impl Runtime {
             polling: Polling::new(),
             short_since: None,
             core: None,
+            is_replaced: false,
         };
         self.threads.start(format!("{}-sysmon", self.config().thread_name), move || monitor.run(epoch))?;
         *thread = Some(parker);
@@ -201,13 +213,32 @@ impl Runtime {
         self.sysmon.ticks.store(true, Ordering::SeqCst);
         Ok(())
     }
+
+    /// The calling thread waits in `block_on`. If it is sysmon, in a waker or a task, another thread takes over.
+    pub(crate) fn replace_sysmon(&'static self) {
+        let Some(epoch) = WATCHED_EPOCH.take() else { return };
+        {
+            let mut thread = self.sysmon.thread.lock();
+            // Under the lock: a shutdown moves the epoch before it takes the thread out.
+            if self.epoch() != epoch {
+                return;
+            }
+            *thread = None;
+            self.sysmon.ticks.store(false, Ordering::SeqCst);
+        }
+        if self.start_sysmon(epoch).is_err() {
+            // Every use tries again.
+            self.sysmon.set_missing();
+            self.set_short_of_threads(true);
+        }
+    }
 }
 
 impl Monitor {
     fn run(&mut self, epoch: u32) {
         let runtime = self.runtime;
         let sysmon = &runtime.sysmon;
-        while runtime.epoch() == epoch {
+        while runtime.epoch() == epoch && !self.is_replaced {
             if self.quiet < QUIET_TICKS {
                 self.parker.park_until(Some(Instant::now() + TICK));
             } else if sysmon.set_ticks(&self.parker, false) {
@@ -227,6 +258,16 @@ impl Monitor {
                 self.look(epoch);
             }
         }
+        if runtime.epoch() == epoch {
+            runtime.threads.leave();
+        }
+    }
+
+    /// Runs wakers or tasks.
+    fn run_user_code<T>(&mut self, epoch: u32, f: impl FnOnce(&mut Monitor) -> T) {
+        WATCHED_EPOCH.set(Some(epoch));
+        f(self);
+        self.is_replaced = WATCHED_EPOCH.take().is_none();
     }
 
     /// A number that changes whenever something is run or polled.
@@ -252,9 +293,12 @@ impl Monitor {
         let nobody_polled = waits == std::mem::replace(&mut self.waits, waits);
         let (stuck, backlog) = self.find_stuck(policy, nobody_polled);
         if runtime.is_short_of_threads() {
-            self.make_up();
+            self.make_up(epoch);
         } else {
             self.short_since = None;
+        }
+        if self.is_replaced {
+            return;
         }
         let is_asleep = runtime.driver.role.asleep().is_some();
         if nobody_polled && (busy || self.short_since.is_some()) && !is_asleep {
@@ -277,7 +321,7 @@ impl Monitor {
     }
 
     /// The system refused a thread: tries again, and does the work if that goes on.
-    fn make_up(&mut self) {
+    fn make_up(&mut self, epoch: u32) {
         let runtime = self.runtime;
         self.quiet = 0;
         let since = *self.short_since.get_or_insert_with(Instant::now);
@@ -288,7 +332,7 @@ impl Monitor {
         runtime.attend_pool(&runtime.pool, lasts);
         runtime.attend_pool(&runtime.lookups, lasts);
         if lasts && runtime.is_short_of_threads() && runtime.awake.count() == 0 {
-            runtime.run_queued(self.core.get_or_insert_with(|| Box::new(Core::new())));
+            self.run_user_code(epoch, |own| runtime.run_queued(own.core.get_or_insert_with(|| Box::new(Core::new()))));
         }
     }
 
@@ -367,7 +411,7 @@ impl Monitor {
             runtime.nudge_root();
         }
         self.polling.run_timers(runtime, now);
-        self.polling.wakers.wake_all();
+        self.run_user_code(epoch, |own| own.polling.wakers.wake_all());
         self.waits = runtime.driver.waits.get();
         self.activity += 1;
     }
