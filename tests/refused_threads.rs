@@ -6,7 +6,7 @@ mod common;
 use std::ffi::{c_int, c_void};
 use std::net::ToSocketAddrs as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use common::{child, echo, eventually, listener, pair, park_on, ping};
@@ -362,6 +362,36 @@ fn spare_workers_start_when_refusals_end() {
         assert_eq!(receive.recv_timeout(LONG), Ok(11));
         tasks.into_iter().for_each(park_on);
         assert!(refused() > 0);
+        permit();
+        rt::shutdown(LONG).unwrap();
+    });
+}
+
+/// A root future holds a lock across an await, and a task that needs the lock finds no worker. Sysmon runs the task and is blocked by it;
+/// the root future and its timers go on.
+#[test]
+#[allow(clippy::await_holding_lock)]
+fn root_future_depends_on_no_task_when_workers_are_refused() {
+    child("root_future_depends_on_no_task_when_workers_are_refused", || {
+        fresh(2);
+        refuse(FOR_GOOD);
+        let lock = Arc::new(Mutex::new(0));
+        task::block_on(async {
+            for round in 1..=2 {
+                let guard = lock.lock().unwrap();
+                let shared = lock.clone();
+                let taker = task::spawn(async move {
+                    let mut count = shared.lock().unwrap();
+                    *count += 1;
+                    *count
+                });
+                for _ in 0..5 {
+                    task::sleep(100 * MS).await;
+                }
+                drop(guard);
+                assert_eq!(taker.await, round);
+            }
+        });
         permit();
         rt::shutdown(LONG).unwrap();
     });

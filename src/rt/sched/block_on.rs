@@ -19,7 +19,7 @@
 //!
 //! # `Builder::block_on_runs_tasks`
 //! The thread takes a free processor, if there is one, and is a worker that puts its root future first. A task that blocks it keeps the
-//! root future waiting. So it is where no thread can be started: then nobody else would run the tasks.
+//! root future waiting. So it is where not even sysmon could be started: then no other thread runs the tasks.
 //!
 //! # Cancellation
 //! A root future that panics gives back what its thread holds, in `Drop`.
@@ -167,14 +167,14 @@ impl Thread {
         if self.root.is_woken() { self.poll_between_turns() } else { self.wait() }
     }
 
-    /// Whether there are tasks and no thread can be started for them. Inside a task this thread would have to end that one first.
+    /// Whether there are tasks and no thread of the runtime. Inside a task this thread would have to end that one first.
     fn stands_in(&self) -> bool {
         !self.is_nested && self.is_needed() && !self.runtime.wake_one(true)
     }
 
-    /// Whether a thread was refused, and tasks wait for one.
+    /// Whether tasks wait for a thread, and not even sysmon could be started, which runs them otherwise.
     fn is_needed(&self) -> bool {
-        self.runtime.is_short_of_threads() && self.runtime.injected() > 0
+        self.runtime.sysmon.is_missing() && self.runtime.injected() > 0
     }
 
     /// Runs tasks until the root future is woken or there is no task left. Returns whether the root future was woken.
@@ -223,7 +223,7 @@ impl Thread {
         let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
         let falls_asleep = || {
             runtime.root_ends();
-            !root.enter_poll() || (!is_nested && runtime.is_short_of_threads() && runtime.injected() > 0)
+            !root.enter_poll() || (!is_nested && runtime.sysmon.is_missing() && runtime.injected() > 0)
         };
         let rises = || {
             root.leave_poll();

@@ -4,7 +4,7 @@
 //!
 //! | refused | meanwhile | then |
 //! |---|---|---|
-//! | a worker | threads in `block_on` run tasks | sysmon tries again every 10 ms, and after [`LASTS`] without any runs tasks and polls itself |
+//! | a worker | tasks wait for the threads there are | sysmon tries again every 10 ms, and after [`LASTS`] without any runs tasks and polls itself |
 //! | a blocking thread | calls wait for the threads there are | sysmon tries again every 10 ms, and after [`LASTS`] queues calls as tasks |
 //! | a spare worker | – | sysmon tries again every 10 ms while tasks block their threads |
 //! | sysmon | the start tries again for a quarter of a second | [`Builder::start`](crate::rt::Builder::start) fails; a start by use goes on without any thread |
@@ -51,7 +51,7 @@ impl Runtime {
     /// A thread was refused.
     pub(crate) fn refused(&'static self) {
         self.set_short_of_threads(true);
-        // A thread in `block_on` runs the tasks, if there is one.
+        // Where sysmon is missing, a thread in `block_on` runs the tasks.
         self.driver.wake();
         self.nudge_roots();
         self.sysmon.notice();

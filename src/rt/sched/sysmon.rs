@@ -332,6 +332,9 @@ impl Monitor {
         runtime.attend_pool(&runtime.pool, lasts);
         runtime.attend_pool(&runtime.lookups, lasts);
         if lasts && runtime.is_short_of_threads() && runtime.awake.count() == 0 {
+            // A task may block this thread: threads in `block_on` poll meanwhile.
+            runtime.sysmon.stuck.store(1, Ordering::Relaxed);
+            runtime.nudge_root();
             self.run_user_code(epoch, |own| runtime.run_queued(own.core.get_or_insert_with(|| Box::new(Core::new()))));
         }
     }
