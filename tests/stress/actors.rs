@@ -80,7 +80,7 @@ pub fn builder(config: &Config) -> rt::Builder {
         RootMode::Yes => builder.block_on_runs_tasks(true),
     };
     let report = config.report.duration();
-    if report.is_zero() { builder } else { builder.on_blocked_task(move |_| thread::sleep(report)) }
+    if report.is_zero() { builder } else { builder.on_blocked_task(move |_| oracle::keep(report, false)) }
 }
 
 /// Descriptors that are open, those of /proc not counted: the heartbeat thread reads there at any time.

@@ -174,14 +174,15 @@ pub fn all_is_at_rest(unreaped: u64, threads: usize) {
     });
 }
 
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
 /// The last shutdown: no thread, descriptor, task or waker is left of the runtime.
 pub fn nothing_is_left(threads: usize, unreaped: u64, descriptors: usize) {
-    // The report of a blocked task may keep sysmon.
-    let length = oracle::config().report.duration();
-    let watch = watch_for(length * 2, "the last shutdown");
+    // The report of a blocked task may keep sysmon. Whether it takes too long is for the watch to say.
+    let watch = watch_for(oracle::config().report.duration() * 2, "the last shutdown");
     let mut nap = Duration::from_millis(1);
-    while let Err(still) = rt::shutdown(oracle::late() + length) {
-        // What an earlier one has left behind in its turn is not waited for.
+    while let Err(still) = rt::shutdown(FOR_EVER) {
+        // A task that an earlier one has left behind may wait for one of its thread's destructors.
         if !oracle::is_stormy() {
             fail(format!("the last shutdown: {still:?}"));
         }

@@ -69,7 +69,7 @@ fn config(random: &mut Random, kind: Kind) -> Config {
         spares: random.weighted(&[(9, 64), (1, 0)]),
         blocking: random.weighted(&[(4, 256), (1, 8)]),
         root: random.weighted(&[(6, RootMode::Default), (1, RootMode::No), (2, RootMode::Yes)]),
-        report: if kind == Kind::Long && random.chance(60) { Ms(4_000 + random.below(10_000)) } else { Ms(0) },
+        report: if kind == Kind::Long && random.chance(60) { Ms(25_000 + random.below(10_000)) } else { Ms(0) },
         preempt,
         late: Ms(0),
         refuse: if kind == Kind::Refused && random.chance(30) { 1 } else { 0 },
@@ -143,11 +143,13 @@ fn action(random: &mut Random, kind: Kind, palette: &[Action]) -> Action {
         },
         Kind::Long if random.chance(60) => match random.below(4) {
             0 => Action::Sleep { ms: Ms(5_100 + random.below(4_000)), how: SleepHow::draw(random) },
-            1 => Action::Recv {
-                tasks: Few::draw(random),
-                sender: Sender::draw(random),
-                ms: Ms(4_000 + random.below(6_000)),
-            },
+            1 => {
+                let sender = Sender::draw(random);
+                // Those threads keep it no longer than the other actors need.
+                let is_kept = matches!(sender, Sender::Foreign | Sender::Pool);
+                let ms = Ms(if is_kept { 25_000 } else { 4_000 } + random.below(6_000));
+                Action::Recv { tasks: Few::draw(random), sender, ms }
+            }
             2 => Action::Deadline {
                 op: WaitOp::draw(random),
                 how: DeadlineHow::draw(random),
@@ -190,6 +192,8 @@ pub fn fits(action: &Action, host: Host, config: &Config) -> bool {
     match action {
         Action::Recv { sender: Sender::Pool, .. } | Action::Names { .. } => config.blocking >= 64,
         Action::Recv { sender: Sender::Own, .. } => config.spares > 0 && host != Host::Pool,
+        // Not promised yet.
+        Action::Liveness { .. } => false,
         _ => true,
     }
 }

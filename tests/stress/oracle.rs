@@ -46,7 +46,7 @@ const SHARE_EVERY: u32 = 20;
 /// The share of one CPU that a process may use while all of its actors sleep.
 const IDLE_SHARE: f64 = 0.5;
 /// How late anything may be, unless the environment says otherwise.
-const LATE_MS: u64 = 8_000;
+const LATE_MS: u64 = 20_000;
 
 /// How the process ends when something does not hold.
 pub const EXIT_WRONG: i32 = 101;
@@ -70,6 +70,9 @@ struct Seat {
     state: &'static str,
 }
 
+const NOT_BEGUN: &str = "not begun";
+const IS_AT: &str = "is at";
+
 #[derive(Debug)]
 struct Oracle {
     label: String,
@@ -80,6 +83,8 @@ struct Oracle {
     calm: AtomicU64,
     blockers: AtomicU64,
     quiet: AtomicU64,
+    /// Actors whose threads [`keep`] keeps.
+    kept: AtomicU64,
     begun: AtomicU64,
     over: AtomicU64,
     next: AtomicU64,
@@ -107,7 +112,7 @@ pub fn begin(label: String, program: Program) {
     let seats = program.actors.iter().map(|actor| Seat {
         host: actor.host.write(),
         steps: actor.actions.len(),
-        state: "not begun",
+        state: NOT_BEGUN,
         ..Seat::default()
     });
     let seats = Mutex::new(seats.collect());
@@ -119,6 +124,7 @@ pub fn begin(label: String, program: Program) {
         calm: AtomicU64::new(0),
         blockers: AtomicU64::new(0),
         quiet: AtomicU64::new(0),
+        kept: AtomicU64::new(0),
         begun: AtomicU64::new(0),
         over: AtomicU64::new(0),
         next: AtomicU64::new(0),
@@ -247,6 +253,25 @@ pub fn watch(what: impl Into<String>) -> Watch {
     watch_for(Duration::ZERO, what)
 }
 
+/// Keeps the calling thread for `length`. A time that is longer than the bound ends early: when all other actors have ended or are kept
+/// as well. So what is kept outlasts the bound of whoever waits for it by mistake, and a program that runs well does not last as long.
+pub fn keep(length: Duration, on_behalf_of_actor: bool) {
+    if length <= oracle().late {
+        return thread::sleep(length);
+    }
+    let (start, own) = (Instant::now(), u64::from(on_behalf_of_actor));
+    oracle().kept.fetch_add(own, SeqCst);
+    while start.elapsed() < length && !all_others_are_kept() {
+        thread::sleep(BEAT);
+    }
+    oracle().kept.fetch_sub(own, SeqCst);
+}
+
+fn all_others_are_kept() -> bool {
+    let left = locked(&oracle().seats).iter().filter(|seat| matches!(seat.state, NOT_BEGUN | IS_AT)).count() as u64;
+    left <= oracle().kept.load(SeqCst)
+}
+
 /// While it lives, threads of the runtime may be blocked: what is due then may have to wait for sysmon.
 #[derive(Debug)]
 pub struct Blocking(());
@@ -299,7 +324,7 @@ impl Drop for Quiet {
 /// Whether all actors that have not ended sleep, and nothing stops or shuts down threads beside them.
 fn all_are_quiet() -> bool {
     let oracle = oracle();
-    let left = locked(&oracle.seats).iter().filter(|seat| seat.state == "is at").count() as u64;
+    let left = locked(&oracle.seats).iter().filter(|seat| seat.state == IS_AT).count() as u64;
     let is_undisturbed = oracle.program.config.preempt == Preempt::Off && oracle.program.events.is_empty();
     is_undisturbed && left > 0 && oracle.quiet.load(SeqCst) == left && oracle.blockers.load(SeqCst) == 0
 }
@@ -394,7 +419,7 @@ pub fn at(number: usize, step: usize, action: &str) {
     let mut seats = locked(&oracle().seats);
     let seat = &mut seats[number];
     (seat.action, seat.step, seat.since) = (action.to_owned(), step, oracle().beats.load(SeqCst));
-    seat.state = "is at";
+    seat.state = IS_AT;
 }
 
 /// Actor `number` has ended, or was dropped.

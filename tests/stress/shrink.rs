@@ -26,7 +26,7 @@ pub const PROGRAM: &str = "NETPOLL_STRESS_PROGRAM";
 pub const LABEL: &str = "NETPOLL_STRESS_LABEL";
 
 /// For how long a child may run.
-const CHILD_MAX: Duration = Duration::from_secs(300);
+const CHILD_MAX: Duration = Duration::from_secs(600);
 /// Runs of a smaller program, and how many of them must fail.
 const TRIES: u64 = 12;
 const FAILS: u64 = 2;

@@ -4,9 +4,8 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::thread;
 use std::time::Duration;
 
 use futures::channel::oneshot;
@@ -364,18 +363,40 @@ pub async fn liveness(span: Span, stream: Stream) {
     });
 }
 
+/// Tells when it is dropped.
+#[derive(Default)]
+struct Over(Arc<(Mutex<bool>, Condvar)>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.1.notify_all();
+    }
+}
+
 /// A dial by name while the pool for blocking calls is full.
 pub async fn names(span: Span, calls: Few, ms: Ms) {
     let length = ms.duration();
     let Some(listener) = span.ok(TcpListener::bind("127.0.0.1:0").await, "a listener") else { return };
     let Some(address) = span.ok(listener.local_addr(), "an address") else { return };
     let calls = calls.0 * oracle::config().blocking;
-    let busy: Vec<_> = (0..calls).map(|_| task::spawn_blocking(move || thread::sleep(length))).collect();
+    // They last until the look-up is over, or longer than it may take.
+    let over = Over::default();
+    let busy: Vec<_> = (0..calls)
+        .map(|_| {
+            let is_over = over.0.clone();
+            task::spawn_blocking(move || {
+                let over = is_over.0.lock().unwrap_or_else(PoisonError::into_inner);
+                drop(is_over.1.wait_timeout_while(over, length + oracle::late() * 3, |over| !*over));
+            })
+        })
+        .collect();
     {
         let _watch = watch(format!("a look-up beside {calls} blocking calls of {length:?}"));
         let dialed = TcpStream::connect(("localhost", address.port())).await;
         span.ok(dialed, "a dial by name");
     }
+    drop(over);
     let _watch = watch_for(length * (calls / oracle::config().blocking + 1) as u32, "blocking calls");
     for call in busy {
         call.await;

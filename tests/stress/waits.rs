@@ -163,11 +163,11 @@ pub async fn recv(span: Span, tasks: Few, sender: Sender, ms: Ms) {
             send_all();
         })),
         Sender::Foreign => drop(actor_thread("sends", move || {
-            thread::sleep(length);
+            oracle::keep(length, true);
             send_all();
         })),
         Sender::Pool => drop(task::spawn_blocking(move || {
-            thread::sleep(length);
+            oracle::keep(length, true);
             send_all();
         })),
     }
