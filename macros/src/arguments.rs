@@ -1,16 +1,17 @@
-//! The attribute's arguments: `crate = "path"`, and what people write for the number of threads.
+//! Parsing of the attributes' arguments: `crate = "path"`, and the spellings for the number of
+//! threads.
 
 use proc_macro::{Delimiter, Literal, Span, TokenStream, TokenTree};
 
 use crate::diagnostic::Error;
 use crate::expand::Attribute;
 
-/// What the arguments say.
+/// The parsed arguments.
 #[derive(Default)]
 pub(crate) struct Arguments {
     /// The path of `netpoll`.
     pub(crate) path: Option<TokenStream>,
-    /// How many threads run tasks.
+    /// The number of threads that run tasks.
     pub(crate) workers: Option<Literal>,
 }
 
@@ -21,7 +22,7 @@ fn accepted(attribute: Attribute) -> &'static str {
     }
 }
 
-/// Reads `name = value, …`.
+/// Parses `name = value, …`.
 pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Arguments, Error> {
     let accepted = accepted(attribute);
     let mut tokens = arguments.into_iter().peekable();
@@ -32,7 +33,7 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
             TokenTree::Ident(ident) => ident.to_string(),
             other => return Err(Error::new(other.span(), format!("unexpected `{other}`: {accepted}"))),
         };
-        // tokio's name for it means the same.
+        // tokio's name has the same meaning.
         let ident = if ident == "worker_threads" { "workers".to_owned() } else { ident };
         if !["crate", "workers", "flavor"].contains(&ident.as_str()) {
             return Err(Error::new(name.span(), format!("unknown argument `{ident}`: {accepted}")));
@@ -65,7 +66,7 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
                 return Err(Error::new(name.span(), format!("expected a path after `=`: {accepted}")));
             }
             ("workers", value) => parsed.workers = Some(parse_workers(name.span(), value)?),
-            // There is one kind of runtime.
+            // There is only one kind of runtime.
             (_, Some(value)) if value.to_string() == "\"multi_thread\"" => {}
             _ => {
                 let instead = match attribute {
@@ -85,7 +86,7 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
     Ok(parsed)
 }
 
-/// A number from 1 up, in plain digits. Whether there may be so many is said when the program starts.
+/// Parses a decimal number, at least 1. The upper limit is checked when the program starts.
 fn parse_workers(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
     let expected = "expected a number of threads from 1 up, such as `workers = 4`";
     match value {
@@ -105,8 +106,8 @@ fn not_a_path(span: Span, accepted: &str) -> Error {
     Error::new(span, format!("expected a path such as \"netpoll\": {accepted}"))
 }
 
-/// The tokens of a path that stands without quotes: `np`, `::np`, `$crate::np` in a macro. Also a quoted one that a macro's
-/// `$path:literal` has put in a group without delimiters.
+/// Returns the tokens of an unquoted path: `np`, `::np`, or `$crate::np` in a macro. Also accepts a
+/// quoted path that a macro's `$path:literal` has put into a group without delimiters.
 fn plain_path(path: Vec<TokenTree>, accepted: &str) -> Result<TokenStream, Error> {
     if let [TokenTree::Group(group)] = &path[..]
         && group.delimiter() == Delimiter::None
@@ -122,7 +123,7 @@ fn plain_path(path: Vec<TokenTree>, accepted: &str) -> Result<TokenStream, Error
     if is_path(&text) { Ok(path.into_iter().collect()) } else { Err(not_a_path(span, accepted)) }
 }
 
-/// The tokens of a path that stands in quotes, each at the place of the quotes.
+/// Returns the tokens of a quoted path, with the span of the quotes.
 fn quoted_path(literal: &Literal, accepted: &str) -> Result<TokenStream, Error> {
     let text = unquote(literal).ok_or_else(|| not_a_path(literal.span(), accepted))?;
     if !is_path(&text) {
@@ -139,13 +140,13 @@ fn quoted_path(literal: &Literal, accepted: &str) -> Result<TokenStream, Error> 
     Ok(tokens.into_iter().map(place).collect())
 }
 
-/// What is between plain quotes. A path needs no escapes.
+/// Returns the text between plain quotes. A path needs no escapes.
 fn unquote(literal: &Literal) -> Option<String> {
     let text = literal.to_string();
     Some(text.strip_prefix('"')?.strip_suffix('"')?.to_owned())
 }
 
-/// Whether it is `::`-separated names, with perhaps a `::` in front.
+/// Returns whether `text` is a list of names separated by `::`, possibly with a leading `::`.
 fn is_path(text: &str) -> bool {
     let is_name = |name: &str| {
         let name = name.strip_prefix("r#").unwrap_or(name);

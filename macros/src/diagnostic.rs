@@ -1,8 +1,8 @@
-//! Errors: a text and where it belongs, as `compile_error!`.
+//! Errors: a message with its location, as `compile_error!`.
 
 use proc_macro::{Delimiter, Group, Ident, Literal, Punct, Spacing, Span, TokenStream, TokenTree};
 
-/// What is wrong, from the token `start` to the token `end`.
+/// A message for the tokens from `start` to `end`.
 pub(crate) struct Error {
     start: Span,
     end: Span,
@@ -14,7 +14,7 @@ impl Error {
         Error { start: span, end: span, message: message.into() }
     }
 
-    /// Points at all of `tokens`, or at `fallback` where there are none.
+    /// Creates an error that points at all of `tokens`, or at `fallback` if there are none.
     pub(crate) fn over(tokens: &TokenStream, fallback: Span, message: impl Into<String>) -> Error {
         let mut spans = tokens.clone().into_iter().map(|token| token.span());
         let start = spans.next().unwrap_or(fallback);
@@ -22,7 +22,8 @@ impl Error {
         Error { start, end, message: message.into() }
     }
 
-    /// `::core::compile_error! { "message" }`. The compiler reports it at the span from its first to its last token.
+    /// Returns `::core::compile_error! { "message" }`. The compiler reports it at the span from its
+    /// first to its last token.
     pub(crate) fn into_tokens(self) -> TokenStream {
         let mut message = Literal::string(&self.message);
         message.set_span(self.end);

@@ -7,21 +7,21 @@ use crate::diagnostic::Error;
 use crate::item::{self, Function};
 use crate::manifest;
 
-/// Which of the two it is.
+/// The two attributes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attribute {
     Main,
     Test,
 }
 
-/// Expands `item`, or says what is wrong with it.
+/// Expands `item`, or returns an error message.
 pub(crate) fn expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -> TokenStream {
     match try_expand(attribute, arguments, item) {
         Ok(tokens) => tokens,
         Err(error) => {
             let mut tokens = error.into_tokens();
             if attribute == Attribute::Main {
-                // One error is enough: not another one about a program without `main`.
+                // One error is enough: this avoids another one about a program without `main`.
                 tokens.extend(parse_ours("fn main() {}"));
             }
             tokens
@@ -53,14 +53,15 @@ fn try_expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -
     Ok(tokens)
 }
 
-/// `fn name() output`
+/// Returns `fn name() output`.
 fn signature(function: &Function) -> TokenStream {
     let head: [TokenTree; 3] =
         [function.fn_token.clone().into(), function.name.clone().into(), function.parameters.clone().into()];
     head.into_iter().chain(function.output.clone()).collect()
 }
 
-/// `{ async fn name() output { body } path::rt::Builder::new().workers(N)…; path::task::block_on(name()) }`
+/// Returns `{ async fn name() output { body } path::rt::Builder::new().workers(N)…;
+/// path::task::block_on(name()) }`.
 fn outer_body(function: &Function, path: TokenStream, workers: Option<Literal>) -> Group {
     let mut tokens = TokenStream::from(TokenTree::from(function.async_token.clone()));
     tokens.extend(signature(function));
@@ -79,13 +80,14 @@ fn outer_body(function: &Function, path: TokenStream, workers: Option<Literal>) 
     tokens.extend([parenthesised(call)]);
 
     let mut body = Group::new(Delimiter::Brace, tokens);
-    // What is wrong with the whole (a return type that is none for `main`) is shown at the user's braces.
+    // Errors about the whole function, such as an invalid return type of `main`, are reported at
+    // the user's braces.
     body.set_span(function.body.span());
     body
 }
 
-/// Code of ours, with spans of ours: it is read by the rules of this crate's edition, whatever the user's is, and lints leave it
-/// alone.
+/// Parses code of this crate, with its own spans: this crate's edition applies, whatever the user's
+/// is, and lints ignore it.
 fn parse_ours(code: &str) -> TokenStream {
     let tokens: TokenStream = code.parse().unwrap_or_else(|_| unreachable!("this crate's own code: {code}"));
     place(tokens)

@@ -1,4 +1,4 @@
-//! A function taken apart, as far as the attributes need it.
+//! Parsing of a function, as far as the attributes need it.
 
 use proc_macro::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 
@@ -6,7 +6,7 @@ use crate::diagnostic::Error;
 
 /// `attributes visibility async fn name() output { body }`.
 pub(crate) struct Function {
-    /// Each `#[…]`, as it stands.
+    /// Each `#[…]`, unchanged.
     pub(crate) attributes: Vec<TokenStream>,
     pub(crate) visibility: TokenStream,
     pub(crate) async_token: Ident,
@@ -21,7 +21,7 @@ pub(crate) struct Function {
 
 const NOT_A_FUNCTION: &str = "this attribute belongs on an `async fn`";
 
-/// Tokens with one to look at ahead.
+/// Tokens with one token of lookahead.
 type Tokens = std::iter::Peekable<proc_macro::token_stream::IntoIter>;
 
 fn is_ident(token: Option<&TokenTree>, name: &str) -> bool {
@@ -32,7 +32,7 @@ fn is_punct(token: Option<&TokenTree>, char: char) -> bool {
     matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == char)
 }
 
-/// Takes `item` apart. `whom` is how messages name the kind of function ("the main function").
+/// Parses `item`. `whom` names the kind of function in messages ("the main function").
 pub(crate) fn parse(item: TokenStream, whom: &str) -> Result<Function, Error> {
     let all = item.clone();
     let mut tokens = item.into_iter().peekable();
@@ -66,7 +66,7 @@ fn parse_attributes(tokens: &mut Tokens) -> Vec<TokenStream> {
     attributes
 }
 
-/// `pub`, `pub(…)`, what a macro's `$vis` comes as (a group without delimiters), or nothing.
+/// Parses `pub`, `pub(…)`, a macro's `$vis` (a group without delimiters), or nothing.
 fn parse_visibility(tokens: &mut Tokens) -> TokenStream {
     let invisible =
         |token: &TokenTree| matches!(token, TokenTree::Group(group) if group.delimiter() == Delimiter::None);
@@ -79,7 +79,7 @@ fn parse_visibility(tokens: &mut Tokens) -> TokenStream {
     [public].into_iter().chain(tokens.next_if(restriction)).collect()
 }
 
-/// `async fn`, and a clear word on everything else that can stand before `fn`.
+/// Parses `async fn`, with a clear message for every other qualifier before `fn`.
 fn parse_qualifiers(tokens: &mut Tokens, all: &TokenStream, whom: &str) -> Result<(Ident, Ident), Error> {
     let mut async_token = None;
     let mut refused = None;
@@ -110,7 +110,8 @@ fn parse_qualifiers(tokens: &mut Tokens, all: &TokenStream, whom: &str) -> Resul
     }
 }
 
-/// Points at all of `<…>`, of which `open` is taken. An arrow's `>` inside (`F: Fn() -> T`) closes nothing.
+/// Returns an error that points at all of `<…>`, of which `open` is taken. The `>` of an arrow
+/// inside (`F: Fn() -> T`) does not close it.
 fn refuse_generics(open: TokenTree, tokens: &mut Tokens, whom: &str) -> Error {
     let fallback = open.span();
     let mut generics = vec![open];
@@ -129,7 +130,8 @@ fn refuse_generics(open: TokenTree, tokens: &mut Tokens, whom: &str) -> Error {
     Error::over(&generics.into_iter().collect(), fallback, format!("{whom} cannot have generic parameters"))
 }
 
-/// What follows the parameters: the last group is the body, what is before it the return type.
+/// Parses the rest after the parameters: the last group is the body, the tokens before it the
+/// return type.
 fn parse_output_and_body(tokens: &mut Tokens, name: &Ident, whom: &str) -> Result<(TokenStream, Group), Error> {
     let mut rest: Vec<TokenTree> = tokens.collect();
     let body = rest.pop().and_then(as_body);
@@ -142,7 +144,8 @@ fn parse_output_and_body(tokens: &mut Tokens, name: &Ident, whom: &str) -> Resul
     Ok((rest.into_iter().collect(), body))
 }
 
-/// The braces; also when a macro's `$body:block` has put them in a group without delimiters.
+/// Returns the braces, also if a macro's `$body:block` has put them into a group without
+/// delimiters.
 fn as_body(token: TokenTree) -> Option<Group> {
     match token {
         TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => Some(group),
@@ -155,7 +158,7 @@ fn as_body(token: TokenTree) -> Option<Group> {
     }
 }
 
-/// Whether an attribute is `#[test]`, as such or by its full path.
+/// Returns whether an attribute is `#[test]`, with or without its full path.
 pub(crate) fn is_test(attribute: &TokenStream) -> bool {
     let Some(TokenTree::Group(group)) = attribute.clone().into_iter().nth(1) else { return false };
     let path: String = group.stream().into_iter().map(|token| token.to_string()).collect();

@@ -1,7 +1,7 @@
-//! The attributes `#[netpoll::main]` and `#[netpoll::test]`, to be used through `netpoll`.
+//! The attributes `#[netpoll::main]` and `#[netpoll::test]`, for use through `netpoll`.
 //!
-//! Written over `proc_macro`'s tokens: an attribute on one function needs no parser for all of Rust, and without one the macros
-//! add a crate of their own and nothing else to a build.
+//! They are written directly on `proc_macro`'s tokens: an attribute on one function does not need a
+//! parser for all of Rust, so the macros add only this crate to a build.
 //!
 //! # What they expand to
 //!
@@ -12,15 +12,18 @@
 //! }                                        }
 //! ```
 //!
-//! The inner function is the user's own, with the user's spans: a wrong type is reported where it was written, against the return
-//! type it belongs to, which a bare async block would not do. Attributes and visibility go to the outer one, and lint levels
-//! reach the inner one from there.
+//! The inner function is the user's own, with the user's spans: a wrong type is reported where it
+//! was written, against the return type that it belongs to, which a bare async block would not do.
+//! Attributes and visibility move to the outer function, and lint levels apply to the inner one
+//! from there.
 //!
-//! `::netpoll` stands for the name under which the crate that is compiled depends on netpoll.
+//! `::netpoll` stands for the name under which the compiled crate depends on netpoll.
 //!
-//! `item.rs` takes a function apart, `arguments.rs` reads the attribute's arguments, `manifest.rs` finds that name, `diagnostic.rs` makes
-//! errors. Tests: `tests/messages.rs` runs the compiler on programs that must fail, netpoll's `tests/attributes.rs` and
-//! `ecosystem/renamed` run programs that must work.
+//! * `item.rs` parses a function, `arguments.rs` the attribute's arguments.
+//! * `manifest.rs` finds the name of netpoll. `diagnostic.rs` creates errors.
+//!
+//! Tests: `tests/messages.rs` runs the compiler on programs that must fail. netpoll's
+//! `tests/attributes.rs` and `ecosystem/renamed` run programs that must work.
 
 mod arguments;
 mod diagnostic;
@@ -30,7 +33,7 @@ mod manifest;
 
 use proc_macro::TokenStream;
 
-/// Runs `async fn main` to its end with `netpoll::task::block_on`.
+/// Runs `async fn main` to completion with `netpoll::task::block_on`.
 ///
 /// ```text
 /// #[netpoll::main]
@@ -39,16 +42,19 @@ use proc_macro::TokenStream;
 /// }
 /// ```
 ///
-/// The function is called `main`, is `async`, takes no arguments and is not generic; what it returns is up to it, as with any
-/// `main`. Runtime settings beyond the number of workers are made in the program, with `netpoll::rt::Builder`.
+/// The function must be called `main`, be `async`, take no arguments and not be generic. It may
+/// return anything that `main` may return. Runtime settings other than the number of workers are
+/// made in the program, with `netpoll::rt::Builder`.
 ///
 /// # Arguments
 ///
-/// * `workers = N`: how many threads run tasks; before it runs, the program ends with a panic if there cannot be so many. Also as
-///   `worker_threads`, tokio's word for it; its `flavor = "multi_thread"` says nothing here and is accepted.
-/// * `crate = path`: the path of `netpoll`, in quotes or without. A renamed dependency needs no argument: its name is found in the
-///   `Cargo.toml` of the package that is compiled, or of its workspace. The argument is for a crate that re-exports `netpoll`, for
-///   macros that expand to this attribute (`crate = $crate::…`), and for builds without Cargo.
+/// * `workers = N`: the number of threads that run tasks. If they cannot be started, the program
+///   panics before `main` runs. tokio's name `worker_threads` is accepted too, as is its `flavor =
+///   "multi_thread"`, which has no effect.
+/// * `crate = path`: the path of `netpoll`, quoted or not. A renamed dependency does not need it:
+///   its name is found in the `Cargo.toml` of the compiled package or of its workspace. It is for a
+///   crate that re-exports `netpoll`, for macros that expand to this attribute (`crate =
+///   $crate::…`), and for builds without Cargo.
 ///
 /// ```text
 /// #[facade::netpoll::main(crate = facade::netpoll)]
@@ -57,13 +63,13 @@ use proc_macro::TokenStream;
 ///
 /// # Errors
 ///
-/// Anything else is a compile error that says what was expected and points at it.
+/// Anything else is a compile error that points at the fault and says what was expected.
 #[proc_macro_attribute]
 pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::expand(expand::Attribute::Main, arguments, item)
 }
 
-/// Makes `async fn` a test, run to its end with `netpoll::task::block_on`.
+/// Turns an `async fn` into a test, which runs to completion with `netpoll::task::block_on`.
 ///
 /// ```text
 /// #[netpoll::test]
@@ -72,11 +78,12 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// The function is `async`, takes no arguments and is not generic. Other attributes stay, `#[should_panic]` and
-/// `#[ignore]` among them; a `#[test]` below this one is not doubled. Tests run beside each other on threads of their own, as
-/// always.
+/// The function must be `async`, take no arguments and not be generic. Other attributes remain,
+/// including `#[should_panic]` and `#[ignore]`; a `#[test]` below this attribute is not duplicated.
+/// As always, tests run in parallel, each on its own thread.
 ///
-/// Arguments and errors: see [`main`](macro@main); all tests of a program share one runtime, so there is no `workers`.
+/// For arguments and errors see [`main`](macro@main). All tests of a program share one runtime, so
+/// there is no `workers`.
 #[proc_macro_attribute]
 pub fn test(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::expand(expand::Attribute::Test, arguments, item)

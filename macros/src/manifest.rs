@@ -1,20 +1,22 @@
-//! The name under which the crate that is being compiled depends on `netpoll`.
+//! The name under which the compiled crate depends on `netpoll`.
 //!
-//! A dependency may be renamed (`np = { package = "netpoll" }`), and a procedural macro has no `$crate`. Cargo says where the manifest is,
-//! by `CARGO_MANIFEST_DIR`. What is needed of it is a few scalar values, so this reads them by itself: a parser of all of TOML would
-//! be more crates than the library has.
+//! A dependency may be renamed (`np = { package = "netpoll" }`), and a procedural macro has no
+//! `$crate`. Cargo provides the location of the manifest in `CARGO_MANIFEST_DIR`. Only a few scalar
+//! values are needed from it, so this module parses them itself: a TOML parser would be more crates
+//! than the library has.
 //!
-//! Where there is no answer (a build without Cargo, a dependency that comes through another crate) the name is `netpoll`, and the
-//! argument `crate = "…"` says another.
+//! If there is no answer (a build without Cargo, a dependency through another crate), the name is
+//! `netpoll`, and the argument `crate = "…"` overrides it.
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 
-/// The packages that have what the attributes expand to, in the order of preference: netpoll, and a stand-in that takes the place of
-/// async-std (by `[patch.crates-io]`) and re-exports netpoll.
+/// The packages that contain the items to which the attributes expand, in order of preference:
+/// netpoll, and a package that replaces async-std (with `[patch.crates-io]`) and re-exports
+/// netpoll.
 const PACKAGES: [&str; 2] = ["netpoll", "async-std"];
 
-/// The name, as an identifier.
+/// Returns the name, as an identifier.
 pub(crate) fn name_of_netpoll() -> String {
     let found = std::env::var_os("CARGO_MANIFEST_DIR").and_then(|dir| find(Path::new(&dir)));
     found.unwrap_or_else(|| PACKAGES[0].to_owned())
@@ -26,7 +28,7 @@ fn find(dir: &Path) -> Option<String> {
     let names: Vec<(&str, String)> =
         dependencies(&values).filter_map(|name| Some((name, package(&values, name, || shared.as_deref())?))).collect();
     let find = |wanted: &str| {
-        // Under its own name if it is there; otherwise the first that was renamed.
+        // Prefers the package's own name over the first renamed dependency.
         let is_wanted = |(_, package): &&(&str, String)| package == wanted;
         let own = names.iter().filter(is_wanted).find(|(name, _)| *name == wanted);
         own.or_else(|| names.iter().find(is_wanted)).map(|(name, _)| name.replace('-', "_"))
@@ -34,25 +36,27 @@ fn find(dir: &Path) -> Option<String> {
     PACKAGES.into_iter().find_map(find)
 }
 
-/// A scalar of a manifest: the keys that lead to it, and its text without quotes.
+/// A scalar of a manifest: its keys, and its text without quotes.
 type Value = (Vec<String>, String);
 
 fn read(manifest: &Path) -> Option<Vec<Value>> {
     Some(values(&std::fs::read_to_string(manifest).ok()?))
 }
 
-/// The keys behind `[dependencies]` and its like, `[target.'…'.dependencies]` too: what they lead to is below.
+/// Returns the keys after `[dependencies]` or a similar table, including
+/// `[target.'…'.dependencies]`.
 fn dependency_keys(keys: &[String]) -> Option<&[String]> {
     let keys = if keys.first()? == "target" { keys.get(2..)? } else { keys };
     matches!(keys.first()?.as_str(), "dependencies" | "dev-dependencies" | "build-dependencies").then(|| &keys[1..])
 }
 
-/// The names of dependencies, in their order.
+/// Returns the names of dependencies, in order.
 fn dependencies(values: &[Value]) -> impl Iterator<Item = &str> {
     values.iter().filter_map(|(keys, _)| Some(dependency_keys(keys)?.first()?.as_str()))
 }
 
-/// The package that the dependency `name` is; inherited from the workspace, whose values are `shared`, if it says so.
+/// Returns the package of the dependency `name`; if it is inherited, from the values of the
+/// workspace, `shared`.
 fn package<'a>(values: &[Value], name: &str, shared: impl Fn() -> Option<&'a [Value]>) -> Option<String> {
     let key = |wanted: &str| {
         let is_wanted =
@@ -69,7 +73,8 @@ fn package<'a>(values: &[Value], name: &str, shared: impl Fn() -> Option<&'a [Va
     Some(name.to_owned())
 }
 
-/// The manifest of the workspace: the one that the package names, or the nearest above that has one.
+/// Returns the manifest of the workspace: the one that the package names, or the nearest one above
+/// that has a workspace.
 fn workspace(values: &[Value], dir: &Path) -> Option<Vec<Value>> {
     if let Some((_, path)) = values.iter().find(|(keys, _)| *keys == ["package", "workspace"]) {
         return read(&dir.join(path).join("Cargo.toml"));
@@ -80,7 +85,7 @@ fn workspace(values: &[Value], dir: &Path) -> Option<Vec<Value>> {
     folders.iter().filter_map(|folder| read(&folder.join("Cargo.toml"))).find(is_root)
 }
 
-/// The scalars of a TOML document. Arrays are passed over; what is malformed is cargo's to refuse.
+/// Returns the scalars of a TOML document. Arrays are skipped; malformed text is left to cargo.
 fn values(text: &str) -> Vec<Value> {
     let mut scanner = Scanner { rest: text, values: Vec::new() };
     let mut table = Vec::new();
@@ -96,7 +101,7 @@ fn values(text: &str) -> Vec<Value> {
             scanner.pair(&table)
         };
         if read.is_none() {
-            // The line is not understood: the next may be.
+            // This line is not understood, but the next may be.
             scanner.rest = scanner.rest.split_once('\n').map_or("", |(_, rest)| rest);
         } else if scanner.rest.starts_with(']') {
             scanner.rest = scanner.rest.trim_start_matches(']');
@@ -110,7 +115,7 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    /// Skips blanks, and with `lines` the ends of lines and comments.
+    /// Skips blanks and, with `lines`, also line ends and comments.
     fn skip_blank(&mut self, lines: bool) {
         loop {
             self.rest = self.rest.trim_start_matches([' ', '\t', '\r']);
@@ -131,7 +136,7 @@ impl Scanner<'_> {
         Some(())
     }
 
-    /// `a."b".'c'`
+    /// Parses `a."b".'c'`.
     fn keys(&mut self) -> Option<Vec<String>> {
         let mut keys = Vec::new();
         loop {
@@ -153,7 +158,7 @@ impl Scanner<'_> {
         (!word.is_empty()).then(|| word.to_owned())
     }
 
-    /// `keys = value`, of which the scalars are noted below `table`.
+    /// Parses `keys = value`, whose scalars are recorded below `table`.
     fn pair(&mut self, table: &[String]) -> Option<()> {
         let keys = self.keys()?;
         self.take('=')?;
@@ -165,7 +170,7 @@ impl Scanner<'_> {
         let value = match self.rest.chars().next()? {
             '"' | '\'' => self.string()?,
             '{' => return self.list('{', '}', |scanner| scanner.pair(keys)),
-            // Tables in arrays are none of this package's dependencies.
+            // Tables in arrays are not dependencies of this package.
             '[' => {
                 let count = self.values.len();
                 self.list('[', ']', |scanner| scanner.value(&[]))?;
@@ -193,7 +198,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// A string of one of the four kinds. Escapes are kept as they are: no name of a crate has one.
+    /// Parses a string of one of the four kinds. Escapes are kept: no crate name contains one.
     fn string(&mut self) -> Option<String> {
         let quote = if self.rest.starts_with('"') { '"' } else { '\'' };
         let long = quote.to_string().repeat(3);
@@ -263,7 +268,7 @@ mod tests {
         assert_eq!(found("[dependencies]\nwhat is this\nnetpoll.git = \"…\"").as_deref(), Some("netpoll"));
     }
 
-    /// A folder of its own, which is removed.
+    /// A temporary folder, which is removed on drop.
     struct Folder(PathBuf);
 
     impl Folder {

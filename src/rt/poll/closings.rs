@@ -1,19 +1,20 @@
-//! `Closings`: who waits for a descriptor of ours to be closed.
+//! [`Closings`]: operations that wait for one of our descriptors to be closed.
 //!
-//! An accept loop that met EMFILE backs off on a timer, and may go on as soon as a number is free again. Closing is counted;
-//! a waiter that has seen fewer goes on at once, so no closing is missed between the failed call and the wait.
+//! An accept loop that got EMFILE backs off on a timer, and may continue as soon as a number is
+//! free again. Closings are counted. A waiter that has seen a smaller count continues at once, so
+//! no closing is missed between the failed call and the wait.
 //!
 //! # Memory ordering
-//! The count and the list share one lock; `anybody` spares the lock while nobody waits. Who waits sets it under the lock and then
-//! reads the count; who closes counts and then reads `anybody`: both SeqCst, one of the two sees the other (model
-//! `a_closing_is_not_missed`).
+//! The count and the list share one lock; `anybody` avoids the lock while there are no waiters. A
+//! waiter sets it under the lock and then reads the count; a closer counts and then reads
+//! `anybody`. Both are SeqCst, so one of the two sees the other (model `a_closing_is_not_missed`).
 
 use std::task::{Context, Poll};
 
 use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, const_fn, planted};
 
-/// See the module's header.
+/// Waiters for a closing; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Closings {
     count: AtomicU64,
@@ -28,9 +29,9 @@ impl Closings {
         }
     }
 
-    /// A descriptor was closed.
+    /// Counts a closed descriptor and wakes the waiters.
     pub(crate) fn note(&self) {
-        // ORDERING: SeqCst, see the header.
+        // ORDERING: SeqCst; see the module documentation.
         self.count.fetch_add(1, Ordering::SeqCst);
         if self.anybody.load(Ordering::SeqCst) {
             let mut wakers = Wakers::new();
@@ -43,12 +44,13 @@ impl Closings {
         }
     }
 
-    /// Descriptors closed so far: read before the call that may lack one.
+    /// Returns the number of descriptors closed so far. Read it before a call that may fail for
+    /// lack of a descriptor.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Ready when a descriptor was closed since [`count`](Closings::count) said `seen`.
+    /// Ready when a descriptor was closed since [`count`](Closings::count) returned `seen`.
     pub(crate) fn poll(&self, cx: &mut Context<'_>, seen: u64) -> Poll<()> {
         if planted!("closings_look_first") && self.count() != seen {
             return Poll::Ready(());
@@ -60,7 +62,7 @@ impl Closings {
             waiting.insert_poll(waker, &mut old)
         };
         old.wake_all();
-        // ORDERING: SeqCst, see the header (model `a_closing_is_not_missed`).
+        // ORDERING: SeqCst; see the module documentation (model `a_closing_is_not_missed`).
         let closed = self.count() != seen && !planted!("closings_look_first");
         if closed { Poll::Ready(()) } else { Poll::Pending }
     }

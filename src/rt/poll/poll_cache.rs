@@ -1,27 +1,30 @@
-//! `PollCache`: the slots that [`PollDesc`]s live in.
+//! [`PollCache`]: the slots that contain [`PollDesc`]s.
 //!
-//! Blocks of 16 slots (3 KiB) that are never unmapped, so a late epoll event or timer can be looked up by number at any time. A slot goes
-//! through the free list and comes back with another generation. Finding a slot by its number is two loads.
+//! Slots are allocated in blocks of 16 (3 KiB), which are never unmapped, so a late epoll event or
+//! timer can be looked up by number at any time. A slot goes through the free list and is reused
+//! with another generation. Finding a slot by its number takes two loads.
 //!
 //! # Invariants
-//! * C1 — a slot's address never changes and stays readable for the life of the cache.
-//! * C2 — a slot is handed out once until it is freed: pop and push are compare-and-swaps on a head that carries a count of
-//!   pops against ABA (model `free_list_hands_out_once`).
-//! * C3 — the count of slots is bounded ([`SLOTS_MAX`]); beyond it `alloc` returns `None`.
+//! * C1 — the address of a slot never changes, and the slot stays readable for the life of the
+//!   cache.
+//! * C2 — a slot is allocated once until it is freed: pop and push are compare-and-swaps on a head
+//!   that contains a count of pops against ABA (model `free_list_hands_out_once`).
+//! * C3 — the number of slots is limited ([`SLOTS_MAX`]); beyond it `alloc` returns `None`.
 //!
 //! # Compared with Go (runtime.pollCache)
-//! Go takes one global lock twice a connection and pads a 296-byte descriptor to 512 bytes for the tag bits of its pointers.
+//! Go takes one global lock twice per connection, and pads a 296-byte descriptor to 512 bytes for
+//! the tag bits of its pointers.
 
 use std::ptr;
 
 use crate::rt::poll::poll_desc::PollDesc;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, MODEL, Mutex, Ordering, array_of, const_fn, planted};
 
-/// A power of two: finding a slot costs no division.
+/// A power of two, so that finding a slot needs no division.
 const BLOCK_SLOTS: usize = if MODEL { 1 } else { 16 };
 const PAGE_BLOCKS: usize = if MODEL { 2 } else { 1024 };
 const PAGES: usize = if MODEL { 1 } else { 1024 };
-/// 2²⁴ descriptors: more than the kernel's default ceiling of open files for all processes (2²⁰ each).
+/// 2²⁴ descriptors: more than the kernel's default limits of open files allow (2²⁰ per process).
 pub(crate) const SLOTS_MAX: usize = PAGES * PAGE_BLOCKS * BLOCK_SLOTS;
 
 type Block = [PollDesc; BLOCK_SLOTS];
@@ -29,13 +32,13 @@ type Page = [AtomicPtr<Block>; PAGE_BLOCKS];
 
 const _: () = assert!(SLOTS_MAX < u32::MAX as usize, "an index + 1 fits a free-list link");
 
-/// See the module's header.
+/// A cache of slots; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct PollCache {
     pages: [AtomicPtr<Page>; PAGES],
-    /// Index + 1 of the first free slot in the low half, pops in the high half.
+    /// Low half: index + 1 of the first free slot. High half: number of pops.
     free: AtomicU64,
-    /// Slots that exist.
+    /// Number of slots that exist.
     slots: AtomicU32,
     growing: Mutex<()>,
 }
@@ -52,12 +55,13 @@ impl PollCache {
         }
     }
 
-    /// The slot `index`, if there is such a one.
+    /// Returns the slot `index`, if it exists.
     #[inline]
     #[allow(unsafe_code)]
     pub(crate) fn get(&self, index: u32) -> Option<&PollDesc> {
         let (block, slot) = (index as usize / BLOCK_SLOTS, index as usize % BLOCK_SLOTS);
-        // ORDERING: Acquire pairs with the Release stores in `grow`: the block's slots are initialised.
+        // ORDERING: Acquire pairs with the Release stores in `grow`: the block's slots are
+        // initialised.
         let page = self.pages.get(block / PAGE_BLOCKS)?.load(Ordering::Acquire);
         // SAFETY: null or a leaked `Page` (C1).
         let page = unsafe { page.as_ref() }?;
@@ -68,7 +72,7 @@ impl PollCache {
         Some(&block[slot])
     }
 
-    /// A free slot, of a new block if need be. `None` at the bound of C3.
+    /// Allocates a slot, from a new block if necessary. Returns `None` at the limit of C3.
     pub(crate) fn alloc(&self) -> Option<&PollDesc> {
         loop {
             let head = self.free.load(Ordering::Acquire);
@@ -77,17 +81,18 @@ impl PollCache {
                 continue;
             };
             let desc = self.get(index)?;
-            // ORDERING: Relaxed: if the slot was popped meanwhile the link is stale, and so is the count in `head`.
+            // ORDERING: Relaxed: if the slot was popped in the meantime, the link is stale, and so
+            // is the count in `head`.
             let next = u64::from(desc.next_free.load(Ordering::Relaxed));
             let pops = if planted!("free_list_without_count") { 0 } else { (head >> 32).wrapping_add(1) << 32 };
-            // ORDERING: AcqRel pairs with `push`: the slot's last owner is done with it.
+            // ORDERING: AcqRel pairs with `push`: the slot's previous owner is done with it.
             if self.free.compare_exchange_weak(head, pops | next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return Some(desc);
             }
         }
     }
 
-    /// Gives a slot back that `alloc` handed out. Its generation has been moved by `retire`.
+    /// Frees a slot that `alloc` returned. `retire` must have changed its generation.
     pub(crate) fn free(&self, desc: &PollDesc) {
         self.push(desc);
     }
@@ -127,7 +132,7 @@ impl PollCache {
         }
         let slots: Block = std::array::from_fn(|slot| PollDesc::new((first + slot) as u32));
         let slots = Box::leak(Box::new(slots));
-        // SAFETY: not null, and leaked, so valid for ever (C1).
+        // SAFETY: not null, and leaked, so valid forever (C1).
         let page = unsafe { &*page };
         // ORDERING: Release pairs with `get`.
         page[block % PAGE_BLOCKS].store(slots, Ordering::Release);
@@ -136,7 +141,7 @@ impl PollCache {
         Some(())
     }
 
-    /// Every slot there is, free or not.
+    /// Returns all slots, free or not.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &PollDesc> {
         (0..self.slots.load(Ordering::Acquire)).filter_map(|index| self.get(index))
     }
@@ -147,9 +152,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_handed_out_once_and_come_back_with_a_new_generation() {
+    fn slots_are_allocated_once_and_reused_with_a_new_generation() {
         let cache = PollCache::new();
-        let slots: Vec<_> = (0..100).map(|_| cache.alloc().expect("far below the bound")).collect();
+        let slots: Vec<_> = (0..100).map(|_| cache.alloc().expect("far below the limit")).collect();
         let mut numbers: Vec<_> = slots.iter().map(|desc| desc.index).collect();
         numbers.sort_unstable();
         numbers.dedup();

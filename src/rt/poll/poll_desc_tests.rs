@@ -1,4 +1,5 @@
-//! What one thread sees of a `PollDesc`: when a timer entry must be put in, and what a closed descriptor leaves behind.
+//! Single-threaded tests of `PollDesc`: when a timer entry must be added, and what a closed
+//! descriptor leaves behind.
 
 use super::*;
 use crate::rt::poll::side::tests::{idle, wait, woken};
@@ -14,7 +15,7 @@ fn one_timer_entry_serves_the_earliest() {
         (next, count)
     };
     assert_eq!(set(Direction::Read, 100), Some(100));
-    assert_eq!(set(Direction::Write, 100), None, "the same entry will do");
+    assert_eq!(set(Direction::Write, 100), None, "the same entry suffices");
     assert_eq!(set(Direction::Write, 200), None);
     assert_eq!(set(Direction::Write, 90), Some(90));
     assert_eq!(desc.move_deadline(Direction::Read, 110), None);
@@ -26,7 +27,7 @@ fn one_timer_entry_serves_the_earliest() {
     // An entry that was superseded.
     assert_eq!(fire(90, 95), (None, 0));
     assert_eq!(desc.deadline(Direction::Write), 90);
-    // A relative timeout wakes both directions; what is to come goes back in.
+    // A relative timeout wakes both directions; deadlines in the future are armed again.
     for side in desc.sides() {
         assert_eq!(wait(side, generation, Interest::Interrupt).1, Wait::Listed);
     }
@@ -37,18 +38,23 @@ fn one_timer_entry_serves_the_earliest() {
     assert_eq!(fire(90, 90), (Some(110), 1), "the writer's deadline");
     assert_eq!(desc.side(Direction::Write).begin(generation).unwrap_err(), Stop::Expired);
     assert!(desc.side(Direction::Read).begin(generation).is_ok());
-    // Moved later, the entry comes too early and goes back in; cleared, it does nothing.
+    // After a move to a later time the entry fires early and is armed again; after clearing it has
+    // no effect.
     assert_eq!(desc.move_deadline(Direction::Read, 150), None);
     assert_eq!(fire(110, 149), (Some(150), 0));
     assert_eq!(set(Direction::Read, NONE), None);
     assert_eq!(fire(150, 150), (None, 0));
-    assert_eq!(desc.side(Direction::Write).begin(generation).unwrap_err(), Stop::Expired, "until it is moved");
+    assert_eq!(
+        desc.side(Direction::Write).begin(generation).unwrap_err(),
+        Stop::Expired,
+        "until the deadline is moved"
+    );
     assert_eq!(set(Direction::Write, 160), Some(160));
     assert!(desc.side(Direction::Write).begin(generation).is_ok());
 }
 
 #[test]
-fn a_retired_slot_begins_anew() {
+fn retired_slot_starts_afresh() {
     let (desc, generation) = idle();
     assert_eq!(wait(desc.side(Direction::Read), generation, Interest::Event).1, Wait::Listed);
     assert!(desc.side(Direction::Write).set_ready(generation, HANG_UP, &mut Wakers::new()));
@@ -92,8 +98,8 @@ fn timer_entry_of_closed_descriptor_serves_next_one() {
     assert_eq!(desc.wait_until(50), Some(50));
     let generation = desc.open();
     assert!(desc.counts(50));
-    assert_eq!(set(200), None, "the entry at 50 looks again");
-    assert_eq!(desc.fire(50, 60, &mut Wakers::new()), Some(200), "nothing is due, and this goes back in");
+    assert_eq!(set(200), None, "the entry at 50 checks again");
+    assert_eq!(desc.fire(50, 60, &mut Wakers::new()), Some(200), "nothing is due, and this is armed again");
     assert_eq!(desc.fire(100, 110, &mut Wakers::new()), None, "superseded");
     assert_eq!(desc.fire(200, 200, &mut Wakers::new()), None);
     assert_eq!(desc.side(Direction::Read).begin(generation).unwrap_err(), Stop::Expired);

@@ -1,4 +1,5 @@
-//! What one thread sees of a direction: the bits of its word, and who is woken by what. What several see is the models' business.
+//! Single-threaded tests of a direction: the bits of its word, and which waiters are woken by what.
+//! The models test concurrent orders.
 
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -13,7 +14,7 @@ impl Wake for Quiet {
     fn wake(self: Arc<Self>) {}
 }
 
-/// A waker that is like no other.
+/// Returns a waker that is not equivalent to any other.
 pub(crate) fn waker() -> Waker {
     Waker::from(Arc::new(Quiet))
 }
@@ -25,7 +26,7 @@ pub(crate) fn desc() -> (PollDesc, u32) {
     (desc, generation)
 }
 
-/// One whose reading direction is idle.
+/// Returns a descriptor whose reading direction is idle.
 pub(crate) fn idle() -> (PollDesc, u32) {
     let (desc, generation) = desc();
     assert!(desc.side(Direction::Read).clear_ready(desc.side(Direction::Read).begin(generation).unwrap()));
@@ -90,7 +91,7 @@ fn evidence_is_good_against_its_ticket_only() {
     let (desc, generation) = desc();
     let (side, other) = (desc.side(Direction::Read), desc.side(Direction::Write));
     let ticket = side.begin(generation).unwrap();
-    // A waiter that enters meanwhile is no edge.
+    // A waiter that enters in the meantime is not an edge.
     assert_eq!(wait(side, generation, Interest::Interrupt).1, Wait::Listed);
     assert!(side.clear_ready(ticket));
     let now = side.begin(generation).unwrap();
@@ -137,7 +138,7 @@ fn data_wakes_one_and_an_end_wakes_all() {
         let is_end = reasons & (HANG_UP | ERROR) != 0;
         assert_eq!(woken(|wakers| assert!(side.set_ready(generation, reasons, wakers))), if is_end { 3 } else { 1 });
         assert_eq!((side.waiting(), side.has_waiters()), if is_end { (0, false) } else { (2, true) });
-        // A success that leaves something wakes the next, and nobody who waits for the end only.
+        // A success that leaves data wakes the next waiter, but none that waits only for the end.
         assert_eq!(woken(|wakers| side.pass_on(wakers)), usize::from(!is_end));
         assert_eq!(woken(|wakers| side.pass_on(wakers)), 0);
         assert_eq!(woken(|wakers| side.interrupt(wakers)), usize::from(!is_end));
@@ -195,7 +196,7 @@ fn a_future_waits_in_one_place() {
 }
 
 #[test]
-fn who_was_woken_and_did_not_act_passes_on() {
+fn woken_waiter_that_does_not_act_passes_on() {
     for acted in [true, false] {
         let (desc, generation) = idle();
         let side = desc.side(Direction::Read);
@@ -220,9 +221,9 @@ fn who_was_woken_and_did_not_act_passes_on() {
     assert_eq!(woken(|wakers| desc.side(Direction::Read).finish(&mut second, false, wakers)), 0);
 }
 
-/// 13: the bound of a direction's list.
+/// 13: the maximum length of a direction's list.
 #[test]
-fn a_full_list_takes_nobody() {
+fn full_list_refuses_waiters() {
     let (desc, generation) = idle();
     let (side, task) = (desc.side(Direction::Read), waker());
     {
@@ -238,6 +239,6 @@ fn a_full_list_takes_nobody() {
     assert_eq!((key, side.waiting()), (None, WAITERS_MAX));
     side.finish(&mut Key::new(1), true, &mut Wakers::new());
     assert_eq!(side.wait(generation, &mut key, Interest::Event, &task, || true), Wait::Listed);
-    // Polls have a bound of their own.
+    // Poll callers have a separate limit.
     assert_eq!((side.wait_poll(generation, &waker(), || true), side.waiting()), (Wait::Listed, WAITERS_MAX + 1));
 }

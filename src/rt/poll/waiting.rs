@@ -1,19 +1,24 @@
-//! How a waiter gets into a direction's slot or list, and out again: the waiting half of [`Side`].
+//! Waiting: how a waiter enters a direction's slot or list, and leaves it. This is the waiting half
+//! of [`Side`].
 //!
-//! # Who waits
-//! The first has the slot, which takes no lock: an edge that finds PLACED clears it in the step that sets READY and so has the waker. Who
-//! comes while the slot is taken or others are listed, and who waits for interruption only, goes into the list. So who is in the
-//! slot is older than the list, and is woken first. Whoever clears PLACED of another wakes him, if only for nothing: one who was out of
-//! the slot for a moment has heard of nothing, and may be gone.
+//! # Slot and list
+//! The first waiter uses the slot, which needs no lock: an edge that finds PLACED clears it in the
+//! step that sets READY, and thereby owns the waker. Waiters that arrive while the slot is taken or
+//! the list is not empty, and those that wait for interruption only, enter the list. The waiter in
+//! the slot is therefore older than those in the list and is woken first. Whoever clears PLACED of
+//! another waiter must wake it, even if spuriously: while it was out of the slot it may have missed
+//! events, and its future may be gone.
 //!
 //! # Invariants
-//! * W1 (`waiters`) — a waker is cloned before the slot is taken or the list locked, and dropped or woken after.
-//! * 2 — announced by a read-modify-write of the word ([`publish`](Side::publish), [`announce`](Side::announce)), a waiter looks once
-//!   more at what forbids the wait.
+//! * W1 (`waiters`) — a waker is cloned before the slot is taken or the list locked, and dropped or
+//!   woken afterwards.
+//! * 2 — after it is announced by a read-modify-write of the word ([`publish`](Side::publish),
+//!   [`announce`](Side::announce)), a waiter checks once more whether something forbids the wait.
 //!
 //! # Cancellation
-//! A future that waited calls `finish` when it completes or is dropped. If it was woken, or `wait` sent it back, and it did not
-//! act, `finish` passes on (models `a_dropped_reader_passes_on`, `a_reader_dropped_while_polled_passes_on`).
+//! A future that waited calls `finish` when it completes or is dropped. If it was woken, or `wait`
+//! told it to try again, and it did not act, `finish` passes the wake-up on (models
+//! `a_dropped_reader_passes_on`, `a_reader_dropped_while_polled_passes_on`).
 
 #![allow(unsafe_code)]
 
@@ -25,12 +30,13 @@ use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{MutexGuard, Ordering, planted};
 
-/// Waiters in one direction: as many as queue for a lock of the socket (13).
+/// The maximum number of waiters in one direction, the same as for a lock of the socket (13).
 pub(super) const WAITERS_MAX: usize = 1 << 20;
 
 impl Side<'_> {
-    /// Waits: puts a future's waker into the slot or the list. `still` is asked, once that is announced, whether the wait makes sense:
-    /// whoever makes it answer no calls [`interrupt`](Side::interrupt) afterwards.
+    /// Puts a future's waker into the slot or the list. Once that is announced, `still` tells
+    /// whether the wait makes sense: code that changes its answer to no must call
+    /// [`interrupt`](Side::interrupt) afterwards.
     #[inline]
     pub(crate) fn wait(
         self,
@@ -41,14 +47,15 @@ impl Side<'_> {
         still: impl Fn() -> bool,
     ) -> Wait {
         if key.is_none() && interest == Interest::Event {
-            // Foreign code, so before the slot is taken, and outside the lock (W1).
+            // Cloning is foreign code, so it is done before the slot is taken, and outside the lock
+            // (W1).
             self.wait_anew(generation, key, waker.clone(), still)
         } else {
             self.wait_again(generation, key, interest, waker, still)
         }
     }
 
-    /// The wait of a future that is neither in the slot nor in the list.
+    /// Starts the wait of a future that is neither in the slot nor in the list.
     #[inline]
     fn wait_anew(self, generation: u32, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
         let claimed = if self.word().load(Ordering::Relaxed) & LISTED == 0 {
@@ -68,7 +75,7 @@ impl Side<'_> {
         }
     }
 
-    /// The same in the list.
+    /// Starts the wait of such a future in the list.
     #[cold]
     fn wait_listed(self, generation: u32, key: &mut Option<Key>, waker: Waker, still: impl Fn() -> bool) -> Wait {
         let mut list = self.list().lock();
@@ -76,18 +83,20 @@ impl Side<'_> {
         self.look_again(generation, key, READY, list, still)
     }
 
-    /// Announces who is in the slot, which the caller has to itself, and tells whether the wait makes sense.
+    /// Announces the waiter in the slot, which the caller has exclusively. Returns whether the wait
+    /// makes sense.
     #[inline]
     fn publish(self, generation: u32, still: &impl Fn() -> bool) -> bool {
-        // ORDERING: AcqRel: the step that announces the waiter reads READY and CLOSING, and what was stored before an `interrupt` that came
-        // first. It hands the waker over. The bit is not set: only who has the slot to itself sets it.
+        // ORDERING: AcqRel: the step that announces the waiter reads READY and CLOSING, and
+        // everything stored before an earlier `interrupt`. It also publishes the waker. The bit is
+        // clear before, because only the exclusive owner of the slot sets it.
         let word = self.word().fetch_add(PLACED, Ordering::AcqRel);
         debug_assert_eq!(word & PLACED, 0, "published by another");
         planted!("wait_without_recheck") || (!self.forbids(word, generation, READY) && still())
     }
 
-    /// The future `placed` does not wait after all. Its key stays, as that of a future that was woken: should it not act, `finish`
-    /// passes on.
+    /// Ends the wait of the future `placed`, which must not wait. It keeps its key, like a future
+    /// that was woken: if it does not act, `finish` passes the wake-up on.
     #[cold]
     fn withdraw(self, key: &mut Option<Key>, placed: Key) -> Wait {
         if planted!("retry_forgets_the_edge") {
@@ -97,24 +106,27 @@ impl Side<'_> {
         Wait::Retry
     }
 
-    /// Takes the future `key` out of the slot. None: it was taken out.
+    /// Takes the future `key` out of the slot. Returns `None` if it was already taken out.
     fn take_out(self, key: Key) -> Option<Waker> {
         self.take_slot(|| self.slot().is_of(key))?;
-        // SAFETY: the slot is taken, and the caller's alone, by `take_slot`.
+        // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
         let (found, waker) = unsafe { self.slot().vacate() };
         if found == Some(key) || planted!("slot_left_by_a_stranger") {
             return Some(waker);
         }
-        // It was taken out between the looks, and another moved in, who is woken for nothing: see `turn_out`.
+        // It was taken out between the checks, and another future moved in, which is woken
+        // spuriously; see `turn_out`.
         wake_now(waker);
         None
     }
 
-    /// Takes the slot from who waits in it, while `is_meant` and it is published. It is taken still, and the caller's alone.
+    /// Takes the slot from its waiter, if `is_meant` returns true and it is published. The slot
+    /// remains taken, exclusively by the caller.
     fn take_slot(self, is_meant: impl Fn() -> bool) -> Option<()> {
         let mut word = self.word().load(Ordering::Acquire);
         while word & PLACED != 0 && is_meant() {
-            // ORDERING: Acquire, for the waker; Release, one total order of changes to this word.
+            // ORDERING: Acquire, for the waker; Release, because changes to this word have one
+            // total order.
             match self.word().compare_exchange_weak(word, word & !PLACED, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(()),
                 Err(now) => word = now,
@@ -123,7 +135,8 @@ impl Side<'_> {
         None
     }
 
-    /// [`wait`](Side::wait) of a future that has waited (it may be waiting still, with this waker or another), or for interruption.
+    /// Continues [`wait`](Side::wait) for a future that has waited before (it may still be waiting,
+    /// with this waker or another one), or that waits for interruption only.
     #[cold]
     fn wait_again(
         self,
@@ -138,7 +151,7 @@ impl Side<'_> {
         }
         let reasons = if interest == Interest::Event { READY } else { 0 };
         let interest = if planted!("interrupt_takes_events") { Interest::Event } else { interest };
-        // Declared before the guard, so dropped after it.
+        // Declared before the guard, so that it is dropped after it.
         let mut _replaced = None;
         let mut list = self.list().lock();
         if !key.is_some_and(|key| list.as_mut().is_some_and(|waiters| waiters.holds(key, waker))) {
@@ -151,7 +164,8 @@ impl Side<'_> {
         self.look_again(generation, key, reasons, list, still)
     }
 
-    /// The same of a future that has had the slot, as `placed`: if it has it still it keeps its turn.
+    /// Continues the wait of a future that had the slot, as `placed`. If it still has it, it keeps
+    /// its turn.
     fn wait_on(
         self,
         generation: u32,
@@ -162,7 +176,7 @@ impl Side<'_> {
     ) -> Wait {
         if self.take_slot(|| self.slot().is_of(placed)).is_some() {
             if self.slot().is_of(placed) {
-                // SAFETY: the slot is taken, and the caller's alone, by `take_slot`.
+                // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
                 let held = unsafe { self.slot().replace(waker) };
                 let waits = self.publish(generation, &still);
                 drop(held);
@@ -173,20 +187,22 @@ impl Side<'_> {
         self.wait_anew(generation, key, waker, still)
     }
 
-    /// Takes out a stranger in whose slot the caller has looked, and wakes him for nothing. He is not put back: while the slot was the
-    /// caller's he heard of nothing, neither of a timeout, and if he left he could not take his waker along. No lock is held.
+    /// Evicts another waiter, whose slot the caller has inspected, and wakes it spuriously. It is
+    /// not put back: while the caller had the slot, the waiter may have missed events such as a
+    /// timeout, and if it left, it could not take its waker with it. No lock is held.
     #[cold]
     fn turn_out(self) {
         if planted!("slot_is_put_back") {
             self.word().fetch_add(PLACED, Ordering::AcqRel);
             return;
         }
-        // SAFETY: the slot is taken, and the caller's alone, by `take_slot`.
+        // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
         let (_, waker) = unsafe { self.slot().vacate() };
         wake_now(waker);
     }
 
-    /// The second half of a wait in the list, which is locked: announced, it looks once more at what forbids it.
+    /// The second half of a wait in the list, which is locked: announces the waiter and checks once
+    /// more whether something forbids the wait.
     fn look_again(
         self,
         generation: u32,
@@ -199,7 +215,7 @@ impl Side<'_> {
         if !full && !self.announce(generation, reasons) && still() {
             return Wait::Listed;
         }
-        // As in `withdraw`.
+        // The key is kept, as in `withdraw`.
         let listed = if full || planted!("retry_forgets_the_edge") { key.take() } else { *key };
         let removed = listed.and_then(|key| list.as_mut()?.remove(key));
         self.settle(list.as_deref());
@@ -208,8 +224,8 @@ impl Side<'_> {
         if full { Wait::Full } else { Wait::Retry }
     }
 
-    /// The same for a `poll_*` caller, who has no key. If it must not wait its waker may stay: it is woken once for nothing at the next
-    /// edge, which polls must expect anyway.
+    /// Waits for a `poll_*` caller, which has no key. If it must not wait, its waker may stay and
+    /// is woken spuriously by the next edge, which polls must expect anyway.
     pub(crate) fn wait_poll(self, generation: u32, waker: &Waker, still: impl Fn() -> bool) -> Wait {
         if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.poll_has_slot(waker) {
             return if self.publish(generation, &still) { Wait::Listed } else { Wait::Retry };
@@ -217,7 +233,8 @@ impl Side<'_> {
         self.wait_poll_listed(generation, waker.clone(), still)
     }
 
-    /// Whether the slot is the caller's, for its `waker`: it was free, or has one like it. Then it is to be published.
+    /// Returns whether the slot is the caller's, for its `waker`, because it was free or has an
+    /// equivalent waker. It must then be published.
     fn poll_has_slot(self, waker: &Waker) -> bool {
         if self.slot().is_free() {
             return self.slot().claim(true, waker.clone()).is_ok();
@@ -225,7 +242,7 @@ impl Side<'_> {
         if self.take_slot(|| self.slot().is_of_poll()).is_none() {
             return false;
         }
-        // SAFETY: the slot is taken, and the caller's alone, by `take_slot`.
+        // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
         if unsafe { self.slot().holds_poll(waker) } {
             return true;
         }
@@ -245,23 +262,26 @@ impl Side<'_> {
         if waits { Wait::Listed } else { Wait::Retry }
     }
 
-    /// Announces a waiter in the list, which the caller has locked, and tells whether something forbids the wait.
+    /// Announces a waiter in the list, which the caller has locked. Returns whether something
+    /// forbids the wait.
     fn announce(self, generation: u32, reasons: u64) -> bool {
         // ORDERING: AcqRel, as in `publish`.
         let word = self.word().fetch_or(LISTED, Ordering::AcqRel);
         !planted!("wait_without_recheck") && self.forbids(word, generation, reasons)
     }
 
-    /// Whether a waiter that was announced in `word` must not wait.
+    /// Returns whether a waiter that was announced in `word` must not wait.
     #[inline]
     fn forbids(self, word: u64, generation: u32, reasons: u64) -> bool {
         word & (reasons | CLOSING) != 0
             || generation_of(word) != generation
-            // ORDERING: Acquire, after the announcement: `fire` and `set_deadline` store EXPIRED and then call `interrupt`.
+            // ORDERING: Acquire, after the announcement: `fire` and `set_deadline` store EXPIRED
+            // and then call `interrupt`.
             || self.deadline_word().load(Ordering::Acquire) == EXPIRED
     }
 
-    /// A future that may have waited is done. If it was woken and has not `acted`, the wake-up goes to the next.
+    /// Ends the wait of a future that may have waited. If it was woken and has not `acted`, passes
+    /// the wake-up on.
     pub(crate) fn finish(self, key: &mut Option<Key>, acted: bool, wakers: &mut Wakers) {
         let Some(key) = key.take() else { return };
         if !self.has_waiters() {
@@ -281,7 +301,7 @@ impl Side<'_> {
     }
 }
 
-/// Wakes one, where no lock is held.
+/// Wakes a waker when no lock is held.
 fn wake_now(waker: Waker) {
     let mut wakers = Wakers::new();
     wakers.push(waker);

@@ -1,17 +1,19 @@
-//! `Awake`: how many threads own a processor and are neither parked nor asleep in epoll.
+//! [`Awake`]: the number of threads that own a processor and are neither parked nor asleep in
+//! epoll.
 //!
-//! The count belongs to an epoch. A thread that a shutdown left behind in a task goes on to count itself down when the task
-//! returns, which may be in the next epoch; there it was never counted, and counts for nothing.
+//! The count belongs to an epoch. A thread that a shutdown left behind in a task decrements when
+//! the task returns, possibly in the next epoch. It was never counted there, so this has no effect.
 //!
 //! # Memory ordering
-//! SeqCst throughout: whoever goes to sleep counts down and then looks for work, whoever brings work looks here afterwards (R1
-//! of `runtime.rs`).
+//! SeqCst throughout: a thread that goes to sleep decrements and then looks for work; a thread that
+//! brings work publishes it and then reads the count (R1 of `runtime.rs`).
 
 use crate::sync::{AtomicU64, Ordering, const_fn};
 
 const EPOCH_SHIFT: u32 = 32;
 
-/// See the module's header. The epoch in the high half, the count in the low one.
+/// The number of awake threads; see the [module documentation](self). The epoch is in the high
+/// half, the count in the low half.
 #[derive(Debug)]
 pub(crate) struct Awake(AtomicU64);
 
@@ -22,18 +24,18 @@ impl Awake {
         }
     }
 
-    /// A new epoch, in which nobody is awake yet.
+    /// Starts a new epoch with a count of 0.
     pub(crate) fn begin(&self, epoch: u32) {
         self.0.store(u64::from(epoch) << EPOCH_SHIFT, Ordering::SeqCst);
     }
 
-    /// One more, of `epoch`.
+    /// Increments the count, if `epoch` is the current one.
     #[inline]
     pub(crate) fn up(&self, epoch: u32) {
         self.change(epoch, 1);
     }
 
-    /// One less, of `epoch`.
+    /// Decrements the count, if `epoch` is the current one.
     #[inline]
     pub(crate) fn down(&self, epoch: u32) {
         self.change(epoch, u64::MAX);
@@ -51,7 +53,7 @@ impl Awake {
         }
     }
 
-    /// How many there are, of the epoch that began last.
+    /// Returns the count of the current epoch.
     #[inline]
     pub(crate) fn count(&self) -> usize {
         self.0.load(Ordering::SeqCst) as u32 as usize
@@ -63,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_was_counted_in_another_epoch_counts_for_nothing() {
+    fn changes_of_another_epoch_have_no_effect() {
         let awake = Awake::new();
         awake.begin(7);
         (0..3).for_each(|_| awake.up(7));

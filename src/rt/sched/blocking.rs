@@ -1,14 +1,18 @@
-//! The pools of threads for calls that block: one for name look-ups, one for all else (files, computations).
+//! The thread pools for blocking calls: one for name look-ups, one for everything else (files,
+//! computations).
 //!
-//! Look-ups have threads of their own, so that a program whose other calls take all their threads still resolves names: a dial has a
-//! deadline, and does not know of those calls. Go limits look-ups apart from other blocked threads, too.
+//! Look-ups have separate threads, so that a program whose other calls occupy all their threads can
+//! still resolve names: a dial has a deadline and does not know of those calls. Go also limits
+//! look-ups separately from other blocked threads.
 //!
-//! Threads start on demand up to a bound and end after resting for [`REST`]. A task here is an ordinary task whose one poll
-//! is the call, so it is awaited, cancelled (before it starts) and panics like any other.
+//! Threads start on demand, up to a limit, and end after [`REST`] without work. A task here is an
+//! ordinary task whose single poll makes the call, so it is awaited, cancelled (before it starts)
+//! and panics like any other.
 //!
 //! # Invariants
-//! * P1 — at most `blocking_threads` threads per pool and epoch; what is queued beyond them waits.
-//! * P2 — a queued call has a thread that will come to it. Where the system refuses threads, see `shortage.rs`.
+//! * P1 — at most `blocking_threads` threads per pool and epoch; further calls are queued.
+//! * P2 — for each queued call there is a thread that will run it. If the system refuses threads,
+//!   see `shortage.rs`.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +26,7 @@ use crate::rt::runtime::Runtime;
 use crate::rt::waiters::let_go;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// How long a thread without work stays.
+/// How long a thread without work is kept.
 const REST: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -33,7 +37,8 @@ struct State {
 }
 
 impl State {
-    /// A thread of `epoch` ends, or could not be started. Those of an epoch that is over are not counted any more.
+    /// Called when a thread of `epoch` ends or could not be started. Threads of an epoch that is
+    /// over are no longer counted.
     fn leave(&mut self, runtime: &Runtime, epoch: u32) {
         if runtime.epoch() == epoch {
             self.threads -= 1;
@@ -41,7 +46,7 @@ impl State {
     }
 }
 
-/// See the module's header.
+/// A pool of threads; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Pool {
     state: Mutex<State>,
@@ -57,10 +62,11 @@ impl Pool {
         self.state.lock().threads
     }
 
-    /// For a shutdown: takes what is queued and has resting threads look at the epoch.
+    /// For a shutdown: takes the queued calls and makes resting threads check the epoch.
     pub(crate) fn stop(&self) -> VecDeque<Runnable<TaskData>> {
         let mut state = self.state.lock();
-        // Threads that rest are told to end, and those that are in a call end with it: the next epoch has its own.
+        // Resting threads are told to end, and those in a call end after it: the next epoch has its
+        // own threads.
         (state.resting, state.threads) = (0, 0);
         let queue = std::mem::take(&mut state.queue);
         drop(state);
@@ -75,7 +81,8 @@ impl Runtime {
         let epoch = runnable.metadata().epoch();
         let bound = self.config().blocking_threads;
         let mut state = pool.state.lock();
-        // Under the lock: a shutdown moves the epoch before it empties the queue, and would not find what is queued afterwards.
+        // Checked under the lock: a shutdown advances the epoch before it empties the queue, and
+        // would miss calls queued later.
         if self.epoch() != epoch {
             drop(state);
             return discard(runnable);
@@ -105,11 +112,12 @@ impl Runtime {
         self.refused();
     }
 
-    /// The system refused threads: tries again for calls that no thread will come to. `lasts`: they run as tasks.
+    /// After the system refused threads: tries again for calls that no thread will run. If the
+    /// refusal `lasts`, they run as tasks.
     pub(crate) fn attend_pool(&'static self, pool: &'static Pool, lasts: bool) {
         let bound = self.config().blocking_threads;
         let mut state = pool.state.lock();
-        // Under the lock: a thread of an epoch that is over would not be counted out.
+        // Checked under the lock: a thread of an epoch that is over would not be counted down.
         let epoch = self.epoch();
         let stranded = state.queue.len().saturating_sub(state.resting);
         if stranded == 0 || state.threads >= bound {
@@ -143,7 +151,7 @@ impl Runtime {
             }
             state.resting += 1;
             state = pool.work.wait_timeout(state, left);
-            // After the epoch has moved `stop` counts everybody out.
+            // After the epoch has advanced, `stop` resets the counts.
             if self.epoch() == epoch {
                 state.resting -= 1;
             }

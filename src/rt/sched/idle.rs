@@ -1,11 +1,12 @@
-//! Threads at rest and free processors: the lists behind waking threads and handing out processors.
+//! Resting threads and free processors: the lists for waking threads and handing out processors.
 //!
-//! One lock. It is taken when a thread goes to rest or is woken, never per request. A worker that rests has given its processor
-//! back; it is woken with one in hand.
+//! There is one lock. It is taken when a thread goes to rest or is woken, never per request. A
+//! worker that rests has given its processor back; it is woken with one assigned to it.
 //!
 //! # States of a worker
-//! running (owns a processor) → asleep in epoll (keeps it) → running; or running → listed here (gave it back) → assigned one → running.
-//! A worker beyond the configured number that nobody needs ends after [`SURPLUS_REST`].
+//! running (owns a processor) → asleep in epoll (keeps it) → running; or running → listed here
+//! (gave it back) → assigned one → running. A worker beyond the configured number that is not
+//! needed ends after [`SURPLUS_REST`].
 //!
 //! # The wish for the role of polling
 //! ```text
@@ -13,11 +14,13 @@
 //!   ↑                                                                     │                                                      │
 //!   └──────────────────────── withdraw_wish (the thread in block_on, whatever woke it) ─────────────────────────────────────────┘
 //! ```
-//! The worker that grants the wish releases the role and rests. From then on the thread that asked is responsible: it takes the role,
-//! or sees that another thread does (model `the_role_is_not_lost_when_a_wish_is_granted`).
+//! The worker that grants the wish releases the role and rests. From then on the thread that asked
+//! is responsible: it takes the role, or makes sure that another thread does (model
+//! `the_role_is_not_lost_when_a_wish_is_granted`).
 //!
 //! # Invariants
-//! * R1 (`runtime.rs`) — `awake` is counted up by who wakes, on behalf of the woken, so that two do not wake one each for the same work.
+//! * R1 (`runtime.rs`) — the thread that wakes another one increments `awake` on its behalf, so
+//!   that two threads do not each wake one for the same work.
 //! * I1 — a processor is in `free` or `spare`, or owned by one thread, or assigned to one.
 
 use std::time::{Duration, Instant};
@@ -33,7 +36,7 @@ use crate::sync::{Arc, Mutex, Ordering};
 /// How long a thread beyond the configured workers rests before it ends.
 pub(crate) const SURPLUS_REST: Duration = Duration::from_secs(2);
 
-/// A worker as the lists have it.
+/// A resting worker.
 #[derive(Debug)]
 pub(crate) struct Sleeper {
     pub(crate) parker: Parker,
@@ -46,7 +49,8 @@ impl Sleeper {
     }
 }
 
-/// A thread in `block_on` that would rather poll itself than be woken by the worker that does.
+/// The wish of a thread in `block_on` to poll itself instead of being woken by the worker that
+/// polls.
 #[derive(Debug, Default)]
 enum Wish {
     #[default]
@@ -55,7 +59,7 @@ enum Wish {
     Granted(Arc<Root>),
 }
 
-/// See the module's header.
+/// The lists of resting threads and free processors; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Idle {
     free: Vec<usize>,
@@ -66,7 +70,7 @@ pub(crate) struct Idle {
     workers: usize,
     /// Processors from this number on are spare ones.
     first_spare: usize,
-    /// Worker threads that exist.
+    /// The number of worker threads.
     threads: usize,
     wish: Wish,
     /// Threads in `block_on` that are parked while another thread polls.
@@ -88,11 +92,11 @@ impl Idle {
         }
     }
 
-    /// For a start: hands out `workers` processors and keeps `spares` back. Ones that a thread of an earlier epoch still owns are
-    /// passed over.
+    /// For a start: makes `workers` processors available and `spares` spare ones. Skips processors
+    /// that a thread of an earlier epoch still owns.
     pub(crate) fn fill(&mut self, epoch: u32, workers: usize, spares: usize, owned: impl Fn(usize) -> bool) {
         self.epoch = epoch;
-        // Threads of the epoch before are on their way out.
+        // Threads of the previous epoch are ending.
         self.sleepers.clear();
         let mut ids = (0..crate::rt::runtime::PROCESSORS_MAX).filter(|&id| !owned(id));
         self.free = ids.by_ref().take(workers).collect();
@@ -103,12 +107,12 @@ impl Idle {
         self.spare.reverse();
     }
 
-    /// A thread is no longer at rest.
+    /// Removes a thread that no longer rests.
     fn forget(&mut self, sleeper: &Arc<Sleeper>) {
         self.sleepers.retain(|listed| !Arc::ptr_eq(listed, sleeper));
     }
 
-    /// For a stop: nothing is handed out any more. Returns who is to be unparked.
+    /// For a stop: empties the lists. Returns the threads to be unparked.
     pub(crate) fn empty(&mut self) -> Vec<Arc<Sleeper>> {
         self.free.clear();
         self.spare.clear();
@@ -117,7 +121,8 @@ impl Idle {
 }
 
 impl Runtime {
-    /// Wakes or starts a thread with a processor of its own; a spare one only if `spare`. False if there is none left.
+    /// Wakes or starts a thread with a processor; a spare one only if `spare`. Returns false if no
+    /// processor is left.
     pub(crate) fn wake_one(&'static self, spare: bool) -> bool {
         let mut idle = self.idle.lock();
         let id = match idle.free.pop() {
@@ -151,20 +156,21 @@ impl Runtime {
         false
     }
 
-    /// Wakes a thread for work that another has too much of: one at rest, or, where no processor is free for it and the work is of long
-    /// turns, the one that sleeps in epoll with its own. (Among short turns the next event wakes that one soon enough.)
+    /// Wakes a thread to help another one that has too much work: one at rest, or, if no processor
+    /// is free for it and the work consists of long turns, the one that sleeps in epoll with its
+    /// processor. (With short turns, the next event wakes that one soon enough.)
     pub(crate) fn wake_helper(&'static self, is_long: bool) {
         if !self.wake_one(false) && is_long {
             self.driver.wake_worker();
         }
     }
 
-    /// A processor that was in a list of `epoch` becomes somebody's.
+    /// Takes a processor from a list of `epoch` for an owner.
     fn hand_out(&'static self, id: usize, epoch: u32) -> &'static Processor {
         let processor = self.processor_at(id);
         processor.epoch.store(epoch, Ordering::Relaxed);
         processor.owned.store(true, Ordering::SeqCst);
-        // ORDERING: SeqCst, see R1.
+        // ORDERING: SeqCst; see R1.
         self.awake.up(epoch);
         processor
     }
@@ -177,7 +183,8 @@ impl Runtime {
         self.threads.start(name, move || worker::main(self, epoch, processor)).is_ok()
     }
 
-    /// Lists a processor that nobody owns any more. False if it is of an epoch that is over.
+    /// Lists a processor that no longer has an owner. Returns false if it is of an epoch that is
+    /// over.
     fn put_back(&self, idle: &mut Idle, processor: &'static Processor) -> bool {
         debug_assert_eq!(processor.queue.len(), 0, "a processor is given back with tasks");
         let of_now = processor.epoch.load(Ordering::Relaxed) == idle.epoch && self.epoch() == idle.epoch;
@@ -205,7 +212,8 @@ impl Runtime {
         Some(processor)
     }
 
-    /// Gives the processor back to rest, unless there is something to do. Its queue is empty. `sleeper` is a worker's.
+    /// Gives the processor back, unless there is work. Its queue must be empty. `sleeper` is that
+    /// of a worker.
     pub(crate) fn give_back(&'static self, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) -> bool {
         let mut idle = self.idle.lock();
         if self.is_running() && (self.injected() > 0 || !self.driver.role.is_taken()) {
@@ -213,13 +221,14 @@ impl Runtime {
         }
         self.list(&mut idle, processor, sleeper);
         drop(idle);
-        // ORDERING: SeqCst. Whoever had the role at the look above may have released it since, and blocks or leaves: it counts
-        // down and then looks at `awake`, this thread counts down and then looks at the role (models `somebody_polls_*`).
+        // ORDERING: SeqCst. The holder of the role at the check above may have released it since,
+        // and blocks or leaves. It decrements and then reads `awake`; this thread decrements and
+        // then checks the role (models `somebody_polls_*`).
         self.attend_after_listing();
         true
     }
 
-    /// A thread gives its processor back.
+    /// Lists the processor of a thread that gives it back.
     fn list(&'static self, idle: &mut Idle, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         if self.put_back(idle, processor)
@@ -227,7 +236,7 @@ impl Runtime {
         {
             idle.sleepers.push(sleeper.clone());
         }
-        // ORDERING: SeqCst, before the look at the queue that follows (R1).
+        // ORDERING: SeqCst, before the check of the queue that follows (R1).
         self.awake.down(epoch);
         processor.parks.add(1);
         context::set_processor(None);
@@ -241,11 +250,13 @@ impl Runtime {
         }
     }
 
-    /// A thread leaves with its processor: its tasks go to everybody, the processor to whoever is woken next.
+    /// Called when a thread gives up its processor: the tasks go to the shared queue, the processor
+    /// to the next thread that is woken.
     pub(crate) fn leave(&'static self, processor: &'static Processor) {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         context::set_processor(None);
-        // The turn that goes on, or that a panic has ended, is nobody's.
+        // The current turn, which continues or was ended by a panic, no longer belongs to a
+        // processor.
         processor.running.store(0, Ordering::Relaxed);
         processor.stuck.store(false, Ordering::Relaxed);
         self.inject_quietly(processor.queue.drain(), epoch);
@@ -254,7 +265,8 @@ impl Runtime {
         self.attend_after_leaving();
     }
 
-    /// Whoever ran things here no longer does: see that the rest of the work has somebody.
+    /// Called when a thread no longer runs things here: makes sure that another thread does the
+    /// remaining work.
     pub(crate) fn attend_after_leaving(&'static self) {
         if !self.is_running() {
             return;
@@ -270,13 +282,14 @@ impl Runtime {
         }
     }
 
-    /// Takes a thread that rests out of the list; what it was assigned meanwhile is its.
+    /// Removes a resting thread from the list. Returns the processor that was assigned to it in the
+    /// meantime.
     pub(crate) fn unlist(&'static self, sleeper: &Arc<Sleeper>) -> Option<&'static Processor> {
         self.idle.lock().forget(sleeper);
         sleeper.assigned.lock().take()
     }
 
-    /// A worker's rest: until it is assigned a processor, or is to end.
+    /// The rest of a worker: until a processor is assigned to it, or it must end.
     pub(crate) fn rest(&'static self, sleeper: &Arc<Sleeper>, epoch: u32) -> Option<&'static Processor> {
         let mut until = None;
         loop {
@@ -301,7 +314,8 @@ impl Runtime {
                     idle.sleepers.push(sleeper.clone());
                 }
             }
-            // A nested `block_on` has brought this thread here without a processor: work may have found no thread meanwhile.
+            // A nested `block_on` has brought this thread here without a processor: work may have
+            // found no thread in the meantime.
             if self.injected() > 0 {
                 self.attend();
             }
@@ -309,8 +323,9 @@ impl Runtime {
         }
     }
 
-    /// A worker that is about to sleep in epoll, and has the role, leaves the role to the thread in `block_on` that asked for it, and
-    /// rests: that thread polls for itself, which saves a hop between threads per request. False if nobody asks.
+    /// Called by a worker that has the role and is about to sleep in epoll: leaves the role to the
+    /// thread in `block_on` that asked for it, and rests. That thread then polls itself, which
+    /// saves a hop between threads per request. Returns false if no thread asks.
     pub(crate) fn grant_role(&'static self, processor: &'static Processor, sleeper: &Arc<Sleeper>) -> bool {
         if !self.is_role_wished() {
             return false;
@@ -329,21 +344,23 @@ impl Runtime {
         true
     }
 
-    /// A thread in `block_on` asks for the role, and then parks. False if another one has asked.
+    /// Asks for the role on behalf of a thread in `block_on`, which then parks. Returns false if
+    /// another thread has asked.
     pub(crate) fn ask_for_role(&'static self, root: &Arc<Root>) -> bool {
         let mut idle = self.idle.lock();
         if !matches!(idle.wish, Wish::None) {
             return false;
         }
         idle.wish = Wish::Asked(root.clone());
-        // ORDERING: SeqCst: the wish, then the look whether a worker sleeps, which announces its sleep and then looks for a wish.
+        // ORDERING: SeqCst: the wish is stored before the check whether a worker sleeps. A worker
+        // announces its sleep and then checks for a wish.
         self.role_wished.store(true, Ordering::SeqCst);
         drop(idle);
         self.driver.wake_worker();
         true
     }
 
-    /// Takes back the wish of a thread that has asked. Returns whether it was granted.
+    /// Withdraws the wish of a thread. Returns whether it was granted.
     pub(crate) fn withdraw_wish(&self, root: &Arc<Root>) -> bool {
         let mut idle = self.idle.lock();
         let was_granted = match &idle.wish {
@@ -356,11 +373,12 @@ impl Runtime {
         was_granted
     }
 
-    /// Parks a thread in `block_on`, unless it is to poll.
+    /// Parks a thread in `block_on`, unless it has to poll.
     pub(crate) fn park_root(&'static self, root: &Arc<Root>) {
         self.idle.lock().roots.push(root.clone());
         self.root_ends();
-        // ORDERING: SeqCst: listed, then one more look at the role; `attend_poller` looks at the list after the role was released.
+        // ORDERING: SeqCst: listed, then one more check of the role; `attend_poller` checks the
+        // list after the role was released.
         if !self.is_running() || self.driver.role.is_taken() || !self.needs_poller() {
             root.park();
         }
@@ -368,13 +386,14 @@ impl Runtime {
         self.idle.lock().roots.retain(|listed| !Arc::ptr_eq(listed, root));
     }
 
-    /// Lets all parked threads in `block_on` look whether they are to run tasks.
+    /// Makes all parked threads in `block_on` check whether they should run tasks.
     pub(crate) fn nudge_roots(&self) {
         let roots = self.idle.lock().roots.clone();
         roots.iter().for_each(|root| root.nudge());
     }
 
-    /// Lets a parked thread in `block_on` look whether it is to poll. False if there is none.
+    /// Makes one parked thread in `block_on` check whether it should poll. Returns false if there
+    /// is none.
     pub(crate) fn nudge_root(&self) -> bool {
         let root = self.idle.lock().roots.last().cloned();
         if let Some(root) = &root {
@@ -383,12 +402,12 @@ impl Runtime {
         root.is_some()
     }
 
-    /// A worker thread ends with its epoch.
+    /// Counts a worker thread that ends with its epoch.
     pub(crate) fn worker_ends(&self) {
         self.idle.lock().threads -= 1;
     }
 
-    /// Worker threads that exist.
+    /// Returns the number of worker threads.
     pub(crate) fn worker_threads(&self) -> usize {
         self.idle.lock().threads
     }
@@ -399,12 +418,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_start_hands_out_what_nobody_owns() {
+    fn start_hands_out_processors_without_an_owner() {
         let mut idle = Idle::new();
         idle.sleepers.push(Arc::new(Sleeper::new()));
         idle.fill(7, 3, 2, |id| id == 1 || id == 4);
         assert_eq!((idle.epoch, idle.workers, idle.sleepers.len()), (7, 3, 0));
-        assert_eq!((idle.free.clone(), idle.first_spare), (vec![3, 2, 0], 4), "the last is handed out first");
+        assert_eq!((idle.free.clone(), idle.first_spare), (vec![3, 2, 0], 4), "the last one is handed out first");
         assert_eq!(idle.spare, [6, 5]);
         idle.fill(8, 1, 0, |_| false);
         assert_eq!((idle.free.clone(), idle.first_spare, idle.spare.len()), (vec![0], 1, 0));
@@ -413,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_sleeper_is_in_no_list() {
+    fn removed_sleeper_is_in_no_list() {
         let [first, second] = [(); 2].map(|()| Arc::new(Sleeper::new()));
         let mut idle = Idle::new();
         idle.fill(1, 2, 1, |_| false);

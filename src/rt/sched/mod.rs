@@ -1,5 +1,13 @@
-//! The scheduler. [`worker`] is the loop; [`queue`] and [`processor`] are what it works on; [`idle`] is who rests; [`block_on`] and
-//! [`blocking`] are the other threads that run user code; [`sysmon`] looks after them all; [`task`] is what they run.
+//! The scheduler.
+//!
+//! * [`worker`]: the loop of a thread that runs tasks. [`queue`] and [`processor`]: what it works
+//!   on.
+//! * [`idle`]: resting threads and free processors. [`awake`]: the number of awake threads.
+//! * [`polling`]: a poll for events.
+//! * [`block_on`], [`root`] and [`blocking`]: the other threads that run user code.
+//! * [`sysmon`]: the thread that watches all others. `shortage`: what happens when no thread can be
+//!   started.
+//! * [`task`]: tasks.
 
 pub(crate) mod awake;
 pub(crate) mod block_on;

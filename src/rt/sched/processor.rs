@@ -1,17 +1,18 @@
-//! `Processor`: the right to run tasks, with the queue, timers and counters that go with it.
+//! [`Processor`]: the right to run tasks, with its queue, timers and counters.
 //!
-//! Go's P. There are as many as workers, and spare ones that sysmon hands out while tasks block their threads. A thread owns
-//! at most one; a processor that nobody owns has an empty queue (its timers are run by others).
+//! It corresponds to Go's P. There are as many as workers, and spare ones that sysmon hands out
+//! while tasks block their threads. A thread owns at most one. A processor without an owner has an
+//! empty queue; other threads run its timers.
 
 use super::queue::RunQueue;
 use crate::rt::context::BUDGET;
 use crate::rt::time::timer::TimerSet;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-/// Beside a turn longer than this, a look at the clock or a poll costs nothing.
+/// Compared with a turn longer than this, reading the clock or polling costs nothing.
 pub(crate) const LONG_NANOS: u64 = 50_000;
 
-/// Plain counters: written by the owner, summed by `metrics`.
+/// A plain counter, written by its owner and summed by `metrics`.
 #[derive(Debug)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -20,13 +21,13 @@ impl Counter {
         Counter(AtomicU64::new(0))
     }
 
-    /// For the one thread that owns the counter.
+    /// Adds to the counter; only for the thread that owns it.
     #[inline]
     pub(crate) fn add_owned(&self, count: u64) {
         self.0.store(self.0.load(Ordering::Relaxed) + count, Ordering::Relaxed);
     }
 
-    /// For any thread.
+    /// Adds to the counter, from any thread.
     pub(crate) fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
@@ -36,22 +37,24 @@ impl Counter {
     }
 }
 
-/// See the module's header.
+/// The right to run tasks; see the [module documentation](self).
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Processor {
     pub(crate) id: usize,
     pub(crate) queue: RunQueue,
     pub(crate) timers: TimerSet,
-    /// I/O operations left to the running task; see `context::poll_budget`.
+    /// The remaining budget of the running task; see `context::poll_budget`.
     pub(crate) budget: AtomicU32,
-    /// Mean length of a turn, weighted towards the recent ones. The owner's; a thief reads it, sysmon corrects it.
+    /// The mean length of a turn, weighted towards recent ones. Written by the owner, read by
+    /// thieves, corrected by sysmon.
     pub(crate) turn_nanos: AtomicU64,
     /// The id of the task that is being polled, or 0.
     pub(crate) running: AtomicU64,
-    /// Sysmon has seen the same poll for too long: anybody may take what is queued here, the next slot too.
+    /// Sysmon has seen the same poll for too long: other threads may take everything queued here,
+    /// including the next slot.
     pub(crate) stuck: AtomicBool,
-    /// A thread owns it.
+    /// Whether a thread owns it.
     pub(crate) owned: AtomicBool,
     /// The epoch in which it was handed to its owner.
     pub(crate) epoch: AtomicU32,
@@ -82,7 +85,7 @@ impl Processor {
         }
     }
 
-    /// Whether its thread is in a turn, of which the recent ones were long.
+    /// Returns whether its thread is in a turn, and recent turns were long.
     pub(crate) fn is_in_long_turn(&self) -> bool {
         self.running.load(Ordering::Relaxed) != 0 && self.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS
     }

@@ -1,38 +1,42 @@
-//! `RunQueue`: the tasks that one processor has to run.
+//! [`RunQueue`]: the run queue of one processor.
 //!
-//! A ring of [`RING`] that its owner pushes to and everybody pops from, a *next* slot in front of it for the task that was woken
-//! by the running one (its data is warm), and behind it a FIFO overflow list without bound. Only the owner pushes.
+//! It consists of a ring of [`RING`] items that its owner pushes to and all threads pop from; a
+//! *next* slot in front of it for the task that the running one has woken (its data is in the
+//! cache); and an unbounded FIFO overflow list behind it. Only the owner pushes.
 //!
 //! # Invariants
-//! * Q1 — every item that is pushed comes out exactly once, whoever takes it (models `ring_*`,
+//! * Q1 — every pushed item is taken exactly once, by whichever thread (models `ring_*`,
 //!   `next_slot_against_thief`).
-//! * Q2 — apart from the next slot the order is FIFO: while the overflow list holds anything, new items go behind it. Nothing goes
-//!   to another queue because this one is full, so there is no cliff at any number of runnable tasks.
-//! * Q3 — a slot of the ring is overwritten only after `head` has passed it, and a thief's copy counts only if `head` is still where
-//!   it was when the copy was made.
+//! * Q2 — except for the next slot the order is FIFO: while the overflow list is not empty, new
+//!   items go to its end. No item goes to another queue because this one is full, so performance
+//!   does not drop at any number of runnable tasks.
+//! * Q3 — a slot of the ring is overwritten only after `head` has passed it, and a thief's copy
+//!   counts only if `head` has not moved since the copy was made.
 //!
 //! # Memory ordering
-//! `tail` is stored Release by the owner and loaded Acquire by thieves: slots are visible before the count that covers them.
-//! `head` is moved by compare-and-swap with Release by owner and thieves and loaded Acquire by the owner before it reuses a slot.
+//! `tail` is stored Release by the owner and loaded Acquire by thieves: slots are visible before
+//! the count that covers them. `head` is moved by compare-and-swap with Release by owner and
+//! thieves, and loaded Acquire by the owner before it reuses a slot.
 //!
 //! # Compared with Go (runtime/proc.go)
-//! Same ring of 256. Go moves half a full ring to the global queue under the scheduler's lock; the overflow list here is the
-//! processor's own. The next slot is not inherited for a whole time slice: its user counts and goes to the ring after a few turns.
+//! The ring has the same size, 256. Go moves half of a full ring to the global queue under the
+//! scheduler's lock; here the overflow list belongs to the processor. The next slot is not
+//! inherited for a whole time slice: the worker counts, and uses the ring after a few turns.
 
 use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
 
 use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, MODEL, Mutex, Ordering, planted};
 
-/// Slots of a ring: as many tasks as one batch of events makes runnable.
+/// The number of slots of a ring: as many tasks as one batch of events makes runnable.
 pub(crate) const RING: usize = if MODEL { 4 } else { 256 };
-/// Items that move between a list and a ring at once.
+/// The number of items that are moved between a list and a ring at a time.
 const BATCH: usize = RING / 2;
 
-/// A runnable task as a raw pointer; whoever takes it out of a queue owns it.
+/// A runnable task as a raw pointer. The thread that takes it out of a queue owns it.
 pub(crate) type Item = NonNull<()>;
 
-/// See the module's header.
+/// The run queue of one processor; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct RunQueue {
     head: AtomicU32,
@@ -43,11 +47,12 @@ pub(crate) struct RunQueue {
     ring: [AtomicPtr<()>; RING],
 }
 
-/// An [`Item`] in a list that threads share.
+/// An [`Item`] in a list that is shared between threads.
 #[derive(Debug)]
 struct SendItem(Item);
 
-// SAFETY: an item is the ownership of a runnable task, which may be run on any thread (`spawn` demands `Send` of the future).
+// SAFETY: an item is the ownership of a runnable task, which may be run on any thread (`spawn`
+// requires the future to be `Send`).
 #[allow(unsafe_code)]
 unsafe impl Send for SendItem {}
 
@@ -63,21 +68,22 @@ impl RunQueue {
         }
     }
 
-    /// Items in the queue, about: exact for the owner when nobody steals.
+    /// Returns the approximate number of items; exact for the owner if no thread steals.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         let ring = self.tail.load(Ordering::Relaxed).wrapping_sub(self.head.load(Ordering::Relaxed));
-        // A thief may move `head` between the loads; a huge count is an empty ring.
+        // A thief may move `head` between the loads; a huge count means an empty ring.
         let ring = if ring as usize > RING { 0 } else { ring as usize };
         ring + self.overflow_len.load(Ordering::Relaxed) + usize::from(!self.next.load(Ordering::Relaxed).is_null())
     }
 
-    /// Owner only: puts an item at the end.
+    /// Appends an item. Owner only.
     #[inline]
     pub(crate) fn push(&self, item: Item) {
         // ORDERING: Relaxed: only the owner stores `tail`.
         let tail = self.tail.load(Ordering::Relaxed);
-        // ORDERING: Acquire pairs with the thieves' Release: they have read the slots that `head` has passed (Q3).
+        // ORDERING: Acquire pairs with the thieves' Release: they have read the slots that `head`
+        // has passed (Q3).
         let head = self.head.load(Ordering::Acquire);
         if tail.wrapping_sub(head) as usize == RING || self.overflow_len.load(Ordering::Relaxed) != 0 {
             return self.push_overflow(item);
@@ -95,7 +101,7 @@ impl RunQueue {
         self.overflow_len.store(overflow.len(), Ordering::Relaxed);
     }
 
-    /// Owner only: puts an item first; the one that was first goes to the end.
+    /// Puts an item into the next slot; the previous item of the slot is appended. Owner only.
     #[inline]
     pub(crate) fn push_next(&self, item: Item) {
         // ORDERING: AcqRel: the item's data travels with the pointer, to the owner or to a thief.
@@ -105,7 +111,7 @@ impl RunQueue {
         }
     }
 
-    /// Takes the item of the next slot; anybody.
+    /// Takes the item of the next slot. Any thread.
     #[inline]
     pub(crate) fn pop_next(&self) -> Option<Item> {
         if self.next.load(Ordering::Relaxed).is_null() {
@@ -119,7 +125,7 @@ impl RunQueue {
         NonNull::new(self.next.swap(ptr::null_mut(), Ordering::AcqRel))
     }
 
-    /// Owner only: takes the oldest item.
+    /// Takes the oldest item. Owner only.
     #[inline]
     pub(crate) fn pop(&self) -> Option<Item> {
         loop {
@@ -127,7 +133,8 @@ impl RunQueue {
             let tail = self.tail.load(Ordering::Relaxed);
             while head != tail {
                 let item = self.ring[head as usize % RING].load(Ordering::Relaxed);
-                // ORDERING: Release, as thieves do, so that the owner's own later `push` reuses the slot after this read.
+                // ORDERING: Release, as thieves do, so that the owner's own later `push` reuses the
+                // slot after this read.
                 match self.head.compare_exchange_weak(head, head.wrapping_add(1), Ordering::AcqRel, Ordering::Acquire) {
                     Ok(_) => return NonNull::new(item),
                     Err(now) => head = now,
@@ -139,7 +146,8 @@ impl RunQueue {
         }
     }
 
-    /// Moves the head of the overflow list into the ring, which is empty. False if thieves have emptied the list.
+    /// Moves the head of the overflow list into the ring, which is empty. Returns false if thieves
+    /// have emptied the list.
     #[cold]
     fn refill(&self) -> bool {
         let mut overflow = self.overflow.lock();
@@ -154,8 +162,8 @@ impl RunQueue {
         count > 0
     }
 
-    /// Takes half of this queue for `thief`, which belongs to the calling thread and has an empty ring, and returns one item of
-    /// it to run at once.
+    /// Moves half of this queue to `thief`, which belongs to the calling thread and has an empty
+    /// ring. Returns one item to run at once.
     pub(crate) fn steal(&self, thief: &RunQueue) -> Option<Item> {
         let start = thief.tail.load(Ordering::Relaxed);
         let mut head = self.head.load(Ordering::Acquire);
@@ -180,7 +188,7 @@ impl RunQueue {
                 self.head.store(head.wrapping_add(count), Ordering::Release);
                 break count;
             }
-            // ORDERING: Release: the copies were read before the owner may reuse the slots (Q3).
+            // ORDERING: Release: the copies are read before the owner may reuse the slots (Q3).
             match self.head.compare_exchange(head, head.wrapping_add(count), Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => break count,
                 Err(now) => head = now,
@@ -208,7 +216,7 @@ impl RunQueue {
         Some(first.0)
     }
 
-    /// Owner only: takes everything out.
+    /// Takes all items. Owner only.
     pub(crate) fn drain(&self) -> impl Iterator<Item = Item> + '_ {
         std::iter::from_fn(|| self.pop_next().or_else(|| self.pop()))
     }

@@ -1,4 +1,4 @@
-//! `Root`: the state of a thread in `block_on`, as its root future's waker sees it.
+//! [`Root`]: the state of a thread in `block_on`, as the waker of its root future sees it.
 //!
 //! # States
 //! ```text
@@ -8,9 +8,11 @@
 //! ```
 //!
 //! # Memory ordering
-//! One word, changed by read-modify-writes. The swap of `wake` is a Release and that of `begin_turn` an Acquire: what the waker's thread
-//! wrote is visible to the poll that follows. `wake` is SeqCst against the announcement of a sleep in the role: either the thread sees
-//! that it is woken when it enters POLLING, or the waker sees POLLING and breaks the sleep (model `root_waker_against_sleep`).
+//! One word, changed by read-modify-writes. The swap in `wake` is a Release and that in
+//! `begin_turn` an Acquire: what the waker's thread wrote is visible to the following poll. `wake`
+//! is SeqCst with respect to the announcement of a sleep in the role: either the thread sees that
+//! it is woken when it enters POLLING, or the waker sees POLLING and interrupts the sleep (model
+//! `root_waker_against_sleep`).
 
 use std::time::Instant;
 
@@ -22,7 +24,7 @@ const RUNNING: u32 = 1;
 const POLLING: u32 = 2;
 const PARKED: u32 = 3;
 
-/// See the module's header.
+/// The state of a thread in `block_on`; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Root {
     state: AtomicU32,
@@ -34,10 +36,10 @@ impl Root {
         Root { state: AtomicU32::new(WOKEN), parker: Parker::new() }
     }
 
-    /// Wakes the root future. `break_poll` ends the sleep of the thread in epoll.
+    /// Wakes the root future. `break_poll` interrupts the thread's sleep in epoll.
     #[inline]
     pub(crate) fn wake(&self, break_poll: impl FnOnce()) {
-        // ORDERING: SeqCst, see the header.
+        // ORDERING: SeqCst; see the module documentation.
         match self.state.swap(WOKEN, Ordering::SeqCst) {
             POLLING => break_poll(),
             PARKED => self.parker.unpark(),
@@ -45,7 +47,7 @@ impl Root {
         }
     }
 
-    /// Lets a parked thread look round, without waking its root future.
+    /// Makes a parked thread check for work, without waking its root future.
     pub(crate) fn nudge(&self) {
         self.parker.unpark();
     }
@@ -59,7 +61,8 @@ impl Root {
         self.is_woken() && self.state.swap(RUNNING, Ordering::AcqRel) == WOKEN
     }
 
-    /// The thread goes to sleep in epoll. False if the root future was woken.
+    /// Announces that the thread goes to sleep in epoll. Returns false if the root future was
+    /// woken.
     pub(crate) fn enter_poll(&self) -> bool {
         self.leave(RUNNING, POLLING)
     }
@@ -73,7 +76,7 @@ impl Root {
         self.park_until(None);
     }
 
-    /// Parks until then at most.
+    /// Parks like [`park`](Root::park), until `deadline` at most.
     pub(crate) fn park_until(&self, deadline: Option<Instant>) {
         if self.leave(RUNNING, PARKED) {
             self.parker.park_until(deadline);
@@ -81,7 +84,7 @@ impl Root {
         }
     }
 
-    /// False if the root future was woken in state `from`.
+    /// Returns false if the root future was woken in state `from`.
     fn leave(&self, from: u32, to: u32) -> bool {
         self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::Acquire).is_ok()
     }

@@ -1,12 +1,13 @@
-//! Tasks: what the scheduler keeps about each, and how one is made.
+//! Tasks: the scheduler's data about each task, and spawning.
 //!
-//! The mechanism is `async-task`'s; this module adds identity, name, locals and the epoch. They are the task's metadata, in the same
-//! allocation, and the schedule function is a plain function, so a task costs one allocation and no captured pointer.
+//! `async-task` implements the mechanism. This module adds identity, name, task-local values and
+//! the epoch. They are the task's metadata, in the same allocation, and the schedule function is a
+//! plain function, so a task costs one allocation and captures no pointer.
 //!
 //! # Invariants
-//! * 11 — a panic of the future ends that task only: `async-task` keeps it for the awaiter.
-//! * E1 — a runnable whose epoch is not the running one is dropped instead of queued, which cancels it: a shutdown ends tasks
-//!   of before, whoever still holds their wakers.
+//! * 11 — a panic of the future ends only that task: `async-task` keeps it for the awaiting task.
+//! * E1 — a runnable whose epoch is not the current one is dropped instead of queued, which cancels
+//!   it: a shutdown ends earlier tasks, even if their wakers still exist.
 
 use std::any::Any;
 use std::fmt;
@@ -26,7 +27,7 @@ use crate::rt::runtime::runtime;
 use crate::rt::waiters::let_go;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
-/// A task's number: unique in the process, never reused.
+/// The id of a task: unique in the process and never reused.
 ///
 /// # Examples
 /// ```
@@ -58,7 +59,7 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// A handle to a task: its number and its name.
+/// A handle to a task: its id and its name.
 ///
 /// # Examples
 /// ```
@@ -74,28 +75,28 @@ pub struct Task {
     name: Option<Name>,
 }
 
-/// A task's name, by one word: most tasks have none.
+/// A task's name in one word, because most tasks have none.
 pub(crate) type Name = Arc<Box<str>>;
 
 impl Task {
-    /// The task's number.
+    /// Returns the task's id.
     pub fn id(&self) -> TaskId {
         self.id
     }
 
-    /// The name given by [`Builder::name`](crate::task::Builder::name).
+    /// Returns the name given by [`Builder::name`](crate::task::Builder::name).
     pub fn name(&self) -> Option<&str> {
         self.name.as_ref().map(|name| &***name)
     }
 }
 
-/// One task-local value and the key it belongs to: the address of its `LocalKey`. The entry stays when the value is dropped, so that
-/// a destructor does not make a new value for its own key.
+/// One task-local value and its key, the address of the `LocalKey`. The entry remains when the
+/// value is dropped, so that a destructor does not create a new value for its own key.
 type Local = (usize, Option<Box<dyn Any + Send>>);
 
-/// What a task has for a key.
+/// The state of a task-local value.
 pub(crate) enum LocalState {
-    /// No value was made.
+    /// No value was created.
     Absent,
     /// The address of the value, which stays valid until the task ends.
     Value(*const (dyn Any + Send)),
@@ -103,15 +104,15 @@ pub(crate) enum LocalState {
     Dropped,
 }
 
-/// What the scheduler keeps about a task.
+/// The scheduler's data about a task.
 #[derive(Debug)]
 pub(crate) struct TaskData {
     task: Task,
     epoch: u32,
-    /// Its future stays on its thread: that of a `block_on`, or a local task.
+    /// Whether its future stays on its thread: that of a `block_on`, or a local task.
     stays: bool,
-    /// Made by the first local value. A lock for the sake of `Sync` only: the thread that polls the task is the only one here. No
-    /// user code runs under it.
+    /// Created by the first local value. The lock exists only for the sake of `Sync`: only the
+    /// thread that polls the task gets here. No user code runs under it.
     locals: LazyBox<Mutex<Vec<Local>>>,
 }
 
@@ -124,7 +125,7 @@ impl TaskData {
         TaskData { task: Task { id, name }, epoch, stays: false, locals: LazyBox::new() }
     }
 
-    /// The same for a future that stays on its thread.
+    /// Marks the future as one that stays on its thread.
     pub(crate) fn staying(mut self) -> TaskData {
         self.stays = true;
         self
@@ -138,13 +139,13 @@ impl TaskData {
         &self.task
     }
 
-    /// The epoch that it belongs to.
+    /// Returns the epoch of the task.
     #[inline]
     pub(crate) fn epoch(&self) -> u32 {
         self.epoch
     }
 
-    /// The state of the local value of `key`.
+    /// Returns the state of the local value of `key`.
     pub(crate) fn local(&self, key: usize) -> LocalState {
         let Some(locals) = self.locals.get() else { return LocalState::Absent };
         match locals.lock().iter().find(|local| local.0 == key) {
@@ -154,18 +155,19 @@ impl TaskData {
         }
     }
 
-    /// Stores a local value; the caller has seen that there is none.
+    /// Stores a local value. The caller must have checked that there is none.
     pub(crate) fn set_local(&self, key: usize, value: Box<dyn Any + Send>) {
         self.locals.get_or_default().lock().push((key, Some(value)));
     }
 
-    /// Takes out the local value that was made last.
+    /// Takes the local value that was created last.
     fn take_local(&self) -> Option<Box<dyn Any + Send>> {
         self.locals.get()?.lock().iter_mut().rev().find_map(|local| local.1.take())
     }
 
-    /// Drops all local values, the latest first. A destructor may make values for other keys, which are dropped as well. It ends:
-    /// each key has at most one value per task.
+    /// Drops all local values in reverse order of creation. A destructor may create values for
+    /// other keys, which are dropped as well. This terminates, because each key has at most one
+    /// value per task.
     #[inline]
     pub(crate) fn clear_locals(&self) {
         // The value is dropped outside the lock.
@@ -184,11 +186,12 @@ impl Drop for TaskData {
     }
 }
 
-// Every task pays for it.
+// Every task has this size.
 const _: () = assert!(size_of::<TaskData>() <= 32);
 
 pin_project! {
-    /// A task's future with its share of the counters. Taken out when it is dropped: its destructor may panic (11).
+    /// A task's future with the counting of its end. It is taken out when it is dropped, because
+    /// its destructor may panic (11).
     struct Tracked<F> {
         #[pin]
         future: Option<F>,
@@ -215,8 +218,9 @@ impl<F: Future> Future for Tracked<F> {
     }
 }
 
-/// The future of the task `number`, which is the current one wherever its future is dropped, is gone: so are its local values. Whoever
-/// keeps its handle or a waker keeps none of them, and what is left here would be dropped where a panic ends the process.
+/// Drops the local values of the task `number`, whose future was dropped. (It is the current task
+/// wherever its future is dropped.) They must not live as long as the task's handle and wakers;
+/// values that remained would be dropped where a panic ends the process.
 pub(crate) fn end_locals(number: u64) {
     context::with_task(|task| {
         let Some(task) = task.filter(|task| task.task.id.0 == number) else { return };
@@ -226,7 +230,8 @@ pub(crate) fn end_locals(number: u64) {
     });
 }
 
-/// What a task returned, until somebody takes it. Where nobody does it is dropped, and its destructor may panic (11).
+/// The output of a task, until it is taken. If it is not taken, it is dropped, and its destructor
+/// may panic (11).
 #[derive(Debug)]
 pub(crate) struct Output<T>(Option<T>);
 
@@ -248,7 +253,7 @@ impl<T> Drop for Output<T> {
     }
 }
 
-/// Runs a destructor, in a place where `async-task` would end the process if it panicked.
+/// Runs a destructor in a place where `async-task` would end the process if it panicked.
 pub(crate) fn contain(destructor: impl FnOnce()) {
     if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(destructor)) {
         let_go(payload);
@@ -256,10 +261,10 @@ pub(crate) fn contain(destructor: impl FnOnce()) {
     }
 }
 
-/// A task as `async-task` has it.
+/// A task of `async-task`.
 pub(crate) type RawTask<T> = async_task::Task<Output<T>, TaskData>;
 
-/// A task that runs on the workers.
+/// Spawns a task on the workers.
 pub(crate) fn spawn<F>(name: Option<Name>, future: F) -> RawTask<F::Output>
 where
     F: Future + Send + 'static,
@@ -277,7 +282,7 @@ where
     task
 }
 
-/// A task that runs once, on the blocking pool.
+/// Spawns a task that runs once, on the blocking pool.
 pub(crate) fn spawn_blocking<F, T>(name: Option<Name>, f: F) -> RawTask<T>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -286,7 +291,7 @@ where
     spawn_call(name, f, |runnable| runtime().pool_push(&runtime().pool, runnable))
 }
 
-/// The same on the pool for name look-ups.
+/// Spawns a task that runs once, on the pool for name look-ups.
 pub(crate) fn spawn_lookup<F, T>(f: F) -> RawTask<T>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -321,34 +326,36 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     }
     let item = runnable.into_raw();
     match context::processor_and_task(epoch) {
-        // Woken by the task that runs here: it goes next, while what it was sent is in the cache. One that wakes itself waits its turn.
+        // Woken by the task that runs here, so it runs next, while the data is in the cache. A task
+        // that wakes itself waits its turn.
         (Some(processor), true) if !info.woken_while_running => processor.queue.push_next(item),
         (Some(processor), _) => processor.queue.push(item),
         (None, _) => runtime.inject(item, epoch),
     }
 }
 
-/// Queues a task again, or cancels it if its epoch is over. For a thread that has given its processor up.
+/// Queues a task again, or cancels it if its epoch is over. For a thread that has given its
+/// processor up.
 pub(crate) fn reschedule_item(item: Item) {
     let runnable = take_item(item);
     let epoch = runnable.metadata().epoch;
     runtime().inject(runnable.into_raw(), epoch);
 }
 
-/// Takes a task out of its raw form.
+/// Converts a task from its raw form.
 ///
 /// # Safety
-/// `item` came from a queue, which holds what `schedule` put in, and is used once.
+/// `item` must come from a queue, which contains what `schedule` put in, and must be used once.
 #[allow(unsafe_code)]
 pub(crate) unsafe fn from_item(item: Item) -> Runnable<TaskData> {
-    // SAFETY: `into_raw` in `schedule` made it, with this metadata type.
+    // SAFETY: `into_raw` in `schedule` created it, with this metadata type.
     unsafe { Runnable::from_raw(item) }
 }
 
-/// A task that was just taken out of a queue.
+/// Converts an item that was just taken out of a queue to a task.
 #[allow(unsafe_code)]
 pub(crate) fn take_item(item: Item) -> Runnable<TaskData> {
-    // SAFETY: the caller took the item out of a queue and gives it up.
+    // SAFETY: the caller took the item out of a queue and passes its ownership.
     unsafe { from_item(item) }
 }
 
@@ -357,8 +364,9 @@ pub(crate) fn discard_item(item: Item) {
     discard(take_item(item));
 }
 
-/// Drops a task, which cancels it. The drop wakes those that await the task, and a waker of a task whose epoch is over drops that task.
-/// Beyond [`DISCARDS_MAX`] drops within drops they are dropped in a row instead, so that a chain of any length fits the stack.
+/// Drops a task, which cancels it. The drop wakes the tasks that await it, and the waker of a task
+/// whose epoch is over drops that task. Beyond [`DISCARDS_MAX`] nested drops they are dropped one
+/// after the other instead, so that a chain of any length fits on the stack.
 pub(crate) fn discard(runnable: Runnable<TaskData>) {
     context::discarding(|depth| {
         if depth > DISCARDS_MAX {
@@ -376,6 +384,7 @@ pub(crate) fn discard(runnable: Runnable<TaskData>) {
 
 fn discard_here(runnable: Runnable<TaskData>) {
     let data: *const TaskData = runnable.metadata();
-    // The future's destructor is foreign code, and so are the wakers that it wakes. It runs as the task, whose local values go with it.
+    // The future's destructor and the wakers that it calls are foreign code. They run as the task,
+    // whose local values are dropped with it.
     contain(|| context::run_task(data, || drop(runnable)));
 }
