@@ -69,7 +69,7 @@
 //! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for this crate's streams and for references
 //!   to them, without tokio's runtime. Crates such as h2 and tokio-postgres take these streams as
 //!   they are.
-//! * `tower`: tower services, such as an axum `Router`, on the HTTP server: `netpoll::hyper::serve_tower`.
+//!
 //! # Guarantees
 //! * No operation touches a descriptor that was closed and reused. A close completes when the
 //!   descriptor is closed.
@@ -89,10 +89,6 @@
 //! Linux 4.5 or later. At most 2²⁴ sockets and 512 worker threads per process, spare ones included.
 //! The runtime does not work in a child of fork(2) that does not call exec(2); operations there
 //! return an error.
-//!
-//! # Limits
-//! Linux 4.5 or later. 2²⁴ sockets, 512 workers, spare ones included. Not usable in a child of fork(2) that does not call exec(2): operations
-//! say so.
 //!
 //! [`write_all`]: net::TcpStream::write_all
 #![deny(unsafe_code)]

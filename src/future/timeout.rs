@@ -76,6 +76,18 @@ impl<F: Future> Future for TimeoutFuture<F> {
 
 /// The error of [`timeout()`]. It converts to an [`io::Error`] of kind
 /// [`TimedOut`](io::ErrorKind::TimedOut), so `?` works in functions that do I/O.
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::future;
+/// use std::io;
+/// use std::time::Duration;
+///
+/// let error = future::timeout(Duration::ZERO, future::pending::<()>()).await.unwrap_err();
+/// assert_eq!(io::Error::from(error).kind(), io::ErrorKind::TimedOut);
+/// # });
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TimeoutError {
     _private: (),

@@ -73,7 +73,8 @@ where
 /// it and does not end it.
 ///
 /// # Examples
-/// A server behind TLS, or one whose service depends on the peer, makes a stream and a service per connection:
+/// A server behind TLS, or one whose service depends on the peer, makes a stream and a service per
+/// connection:
 /// ```
 /// use hyper::{Request, Response, body::Incoming, service::service_fn};
 /// use netpoll::{hyper::Server, net::{TcpListener, TcpStream}, prelude::*, task};

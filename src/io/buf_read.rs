@@ -283,6 +283,18 @@ impl<R: BufRead + ?Sized> BufReadExt for R {}
 ///
 /// It is contained in an [`io::Error`] of kind [`InvalidData`](io::ErrorKind::InvalidData);
 /// `downcast_ref` extracts it.
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::io::{TooLong, prelude::*};
+///
+/// let mut reader: &[u8] = b"a line without end";
+/// let error = reader.read_line_bounded(&mut String::new(), 8).await.unwrap_err();
+/// let too_long = error.get_ref().and_then(|error| error.downcast_ref::<TooLong>()).unwrap();
+/// assert_eq!(too_long.max(), 8);
+/// # });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(alias = "ErrTooLong")]
 pub struct TooLong {

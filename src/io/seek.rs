@@ -6,6 +6,16 @@ use futures_lite::io::{AsyncSeekExt as Lite, SeekFuture};
 use super::SeekFrom;
 
 /// An extension method for every [`Seek`](super::Seek).
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::io::{Cursor, SeekFrom, prelude::*};
+///
+/// let mut cursor = Cursor::new(b"hello".to_vec());
+/// assert_eq!(cursor.seek(SeekFrom::End(-1)).await?, 4);
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
 pub trait SeekExt: Seek {
     /// Seeks to a position. Returns the new position in bytes from the start.
     ///

@@ -58,7 +58,8 @@ use crate::unix::{self, UnixListener, UnixStream};
 /// ```
 #[doc(alias = "net.Conn")]
 pub trait Conn: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin + 'static {
-    /// Reads up to `buf.len()` bytes, waiting until at least one is available. Returns the number of bytes read; 0 means end of stream.
+    /// Reads up to `buf.len()` bytes, waiting until at least one is available. Returns the number
+    /// of bytes read; 0 means end of stream.
     ///
     /// # Errors
     /// Returns the OS error, `TimedOut` after the read deadline, or a
@@ -192,6 +193,25 @@ conn!(Pipe, |_: &Pipe| None, |_: &Pipe| None, Pipe::close_write);
 /// [`TcpListener`] and [`UnixListener`] implement it.
 ///
 /// Source: Go's net.Listener.
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::net::{Conn, Listener, TcpListener, TcpStream};
+/// use netpoll::prelude::*;
+///
+/// // Works with TCP and Unix listeners.
+/// async fn greet_one<L: Listener>(listener: &L) -> std::io::Result<()> {
+///     let Some(conn) = listener.incoming().next().await else { return Ok(()) };
+///     conn?.write_all(b"hello").await
+/// }
+///
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let client = TcpStream::connect(listener.local_addr()?).await?;
+/// greet_one(&listener).await?;
+/// assert_eq!(client.read(&mut [0; 8]).await?, 5);
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
 #[doc(alias = "net.Listener")]
 pub trait Listener: Send + Sync + 'static {
     /// The connection type.

@@ -222,6 +222,19 @@ impl Dialer {
     ///
     /// # Cancel safety
     /// Dropping the future closes its sockets and abandons its look-ups.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::net::{Dialer, TcpListener};
+    /// use std::time::Duration;
+    ///
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let addr = listener.local_addr()?;
+    /// let stream = Dialer::new().timeout(Duration::from_secs(5)).dial(addr).await?;
+    /// assert_eq!(stream.peer_addr()?, addr);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
     #[doc(alias = "DialContext")]
     pub async fn dial<A: ToSocketAddrs>(&self, addrs: A) -> io::Result<TcpStream> {
         let deadline = self.ends();

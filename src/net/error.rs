@@ -22,6 +22,21 @@ use socket2::SockAddr;
 use super::{LookupError, addr, unix};
 
 /// An address in an [`OpError`].
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::net::{Addr, OpError, TcpListener, TcpStream};
+///
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let addr = listener.local_addr()?;
+/// listener.close().await?;
+///
+/// let error = TcpStream::connect(addr).await.unwrap_err();
+/// let error = error.get_ref().and_then(|error| error.downcast_ref::<OpError>()).unwrap();
+/// assert_eq!(error.addr(), Some(&Addr::Ip(addr)));
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Addr {
@@ -95,7 +110,7 @@ enum Cause {
 /// | situation | text | kind |
 /// |---|---|---|
 /// | there is no such host | `dial tcp: lookup example.invalid: no such host` | of the [`LookupError`](super::LookupError) |
-/// | nobody listens | `dial tcp 127.0.0.1:1: connect: connection refused` | of the errno |
+/// | no socket listens | `dial tcp 127.0.0.1:1: connect: connection refused` | of the errno |
 /// | the port is taken | `listen tcp 127.0.0.1:80: bind: address already in use` | of the errno |
 /// | the socket was closed by this process | `read tcp 127.0.0.1:2->127.0.0.1:1: use of closed network connection` | [`NotConnected`](ErrorKind::NotConnected) |
 /// | a deadline passed | `read tcp 127.0.0.1:2->127.0.0.1:1: i/o timeout` | [`TimedOut`](ErrorKind::TimedOut) |

@@ -172,6 +172,26 @@ where
 }
 
 /// The result of a server; returned by [`serve`]'s future.
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::net::{self, TcpListener, TcpStream};
+///
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let addr = listener.local_addr()?;
+/// let report = net::serve(listener, |stream: TcpStream| async move {
+///     let _ = stream.write_all(b"hello").await;
+/// })
+/// .until(async move {
+///     let client = TcpStream::connect(addr).await.unwrap();
+///     client.read(&mut [0; 8]).await.unwrap();
+/// })
+/// .await?;
+/// assert_eq!((report.accepted, report.panicked), (1, 0));
+/// assert!(report.stragglers.is_empty());
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {

@@ -20,6 +20,18 @@ use crate::time::movable::Movable;
 ///
 /// # Errors
 /// Same as [`Socket::new`].
+///
+/// # Examples
+/// ```no_run
+/// # netpoll::task::block_on(async {
+/// use netpoll::{net::UdpSocket, quinn};
+/// use std::sync::Arc;
+///
+/// let socket = Arc::new(UdpSocket::bind("0.0.0.0:0").await?);
+/// let endpoint = quinn::endpoint(Default::default(), None, socket.clone())?;
+/// println!("QUIC client on {}", endpoint.local_addr()?);
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
 pub fn endpoint(config: EndpointConfig, server: Option<ServerConfig>, socket: Arc<UdpSocket>) -> io::Result<Endpoint> {
     Endpoint::new_with_abstract_socket(config, server, Arc::new(Socket::new(socket)?), Arc::new(Runtime))
 }

@@ -11,6 +11,14 @@ use super::sched::sysmon::BlockedTask;
 use crate::sync::Arc;
 
 /// How the runtime handles tasks that block their thread.
+///
+/// # Examples
+/// ```no_run
+/// use netpoll::rt::{BlockedPolicy, Builder};
+///
+/// Builder::new().blocked_tasks(BlockedPolicy::ReportOnly).start()?;
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlockedPolicy {

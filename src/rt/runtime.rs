@@ -343,7 +343,8 @@ impl Runtime {
 
     /// Called when a turn of a root future begins.
     pub(crate) fn root_begins(&self) {
-        // ORDERING: SeqCst, before the look whether sysmon sleeps; sysmon has them the other way round.
+        // ORDERING: SeqCst, before the look whether sysmon sleeps; sysmon has them the other way
+        // round.
         self.roots.fetch_add(1, Ordering::SeqCst);
         self.sysmon.notice();
     }

@@ -38,6 +38,16 @@ use crate::sync::{MutexGuard, Ordering};
 
 /// The error of [`shutdown`]: what was still running when it gave up, or that it was called on a
 /// runtime thread.
+///
+/// # Examples
+/// ```
+/// use netpoll::{rt, task};
+/// use std::time::Duration;
+///
+/// // A task must not shut down the runtime that runs it.
+/// let refused = task::block_on(task::spawn(async { rt::shutdown(Duration::ZERO) })).unwrap_err();
+/// assert!(refused.on_runtime_thread);
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StillRunning {
@@ -247,7 +257,7 @@ fn stop(runtime: &'static Runtime, deadline: Option<Instant>) -> StillRunning {
     still
 }
 
-/// Reports whether a thread that an earlier shutdown left behind is still in a turn.
+/// Returns whether a thread that an earlier shutdown left behind is still in a turn.
 fn has_turns_of_before(runtime: &'static Runtime) -> bool {
     let ended = runtime.epoch().wrapping_sub(1);
     runtime.processors().any(|processor| {

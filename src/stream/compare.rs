@@ -13,8 +13,8 @@ use pin_project_lite::pin_project;
 pub(super) type Natural<T> = fn(&T, &T) -> Ordering;
 
 pin_project! {
-    /// Future of [`min`](super::StreamExt::min), [`max`](super::StreamExt::max), [`min_by`](super::StreamExt::min_by) and
-    /// [`max_by`](super::StreamExt::max_by).
+    /// Future of [`min`](super::StreamExt::min), [`max`](super::StreamExt::max),
+    /// [`min_by`](super::StreamExt::min_by) and [`max_by`](super::StreamExt::max_by).
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct BestFuture<S: Stream, F> {
         #[pin]
@@ -57,7 +57,8 @@ impl<S: Stream, F> fmt::Debug for BestFuture<S, F> {
 }
 
 pin_project! {
-    /// Future of [`min_by_key`](super::StreamExt::min_by_key) and [`max_by_key`](super::StreamExt::max_by_key).
+    /// Future of [`min_by_key`](super::StreamExt::min_by_key) and
+    /// [`max_by_key`](super::StreamExt::max_by_key).
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct BestByKeyFuture<S: Stream, F, K> {
         #[pin]

@@ -12,7 +12,8 @@ use futures_core::Stream;
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// Future of [`StreamExt::sum`](super::StreamExt::sum) and [`StreamExt::product`](super::StreamExt::product).
+    /// Future of [`StreamExt::sum`](super::StreamExt::sum) and
+    /// [`StreamExt::product`](super::StreamExt::product).
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct AccumulateFuture<S: Stream, T> {
         #[pin]

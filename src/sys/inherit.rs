@@ -28,7 +28,8 @@ impl Identity {
     /// Returns EBADF if the number is not open.
     pub(crate) fn of(number: RawFd) -> io::Result<Identity> {
         let mut status = MaybeUninit::<libc::stat>::zeroed();
-        // SAFETY: the structure is valid for writes during the call; a number that is not open is an error.
+        // SAFETY: the structure is valid for writes during the call; a number that is not open is
+        // an error.
         check(unsafe { libc::fstat(number, status.as_mut_ptr()) })?;
         // SAFETY: zeroes are a value, and the call filled it in.
         Ok(Identity::from(&unsafe { status.assume_init() }))

@@ -65,7 +65,8 @@ pub(super) const SEND_FLAGS: c_int = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 /// Calls recv(2) with `MSG_DONTWAIT` in addition to `flags`.
 #[inline]
 pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Result<usize> {
-    // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.
+    // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes
+    // initialised bytes.
     check_len(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags | libc::MSG_DONTWAIT) })
 }
 
@@ -74,7 +75,8 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Resu
 #[cfg(any(feature = "hyper", feature = "tokio-io"))]
 #[inline]
 pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.
+    // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes
+    // initialised bytes.
     check_len(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) })
 }
 

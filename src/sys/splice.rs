@@ -74,7 +74,8 @@ impl Pipe {
 
     /// Calls read(2) for the contents of the pipe.
     pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.
+        // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes
+        // initialised bytes.
         check_len(unsafe { libc::read(self.output.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) })
     }
 }
@@ -110,7 +111,8 @@ pub(crate) fn sendfile(
 /// Calls pread(2).
 pub(crate) fn read_at(file: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let at = i64::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
-    // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.
+    // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes
+    // initialised bytes.
     check_len(unsafe { libc::pread64(file.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), at) })
 }
 

@@ -47,6 +47,22 @@ macro_rules! task_local {
 }
 
 /// A key for a task-local value; declared by [`task_local!`](crate::task_local).
+///
+/// # Examples
+/// ```
+/// use netpoll::task;
+/// use std::cell::Cell;
+///
+/// task::task_local! {
+///     static REQUESTS: Cell<u32> = Cell::new(0);
+/// }
+///
+/// let count = task::block_on(async {
+///     REQUESTS.with(|requests| requests.set(requests.get() + 1));
+///     REQUESTS.with(|requests| requests.get())
+/// });
+/// assert_eq!(count, 1);
+/// ```
 pub struct LocalKey<T: Send + 'static> {
     init: fn() -> T,
     /// Gives the key a size, because its address identifies it.

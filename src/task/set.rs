@@ -231,7 +231,8 @@ impl<T> TaskSet<T> {
 }
 
 impl<T: Send + 'static> TaskSet<T> {
-    /// Spawns `future` on the workers, as [`task::spawn`](super::spawn) does, and adds it to the set.
+    /// Spawns `future` on the workers, as [`task::spawn`](super::spawn) does, and adds it to the
+    /// set.
     ///
     /// # Panics
     /// Panics in a child of fork(2) that did not call exec(2).
@@ -265,7 +266,8 @@ impl<T: Send + 'static> TaskSet<T> {
 }
 
 impl<T, E> TaskSet<Result<T, E>> {
-    /// Waits for all tasks and returns their results in the order in which they ended, or the first error.
+    /// Waits for all tasks and returns their results in the order in which they ended, or the first
+    /// error.
     ///
     /// # Errors
     /// Returns the first error that a task returns. The other tasks are cancelled, and their

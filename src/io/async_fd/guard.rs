@@ -20,6 +20,28 @@ use crate::rt::poll::poller::{Direction, Ticket};
 /// [`try_io`](AsyncFdReadyGuard::try_io).
 ///
 /// Source: `tokio::io::unix::AsyncFdReadyGuard`.
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::io::AsyncFd;
+/// use std::io::{Read, Write};
+///
+/// let (reader, mut writer) = std::io::pipe()?;
+/// let reader = AsyncFd::new(reader)?;
+/// writer.write_all(b"hello")?;
+///
+/// let mut buf = [0; 16];
+/// let count = loop {
+///     let mut guard = reader.readable().await?;
+///     match guard.try_io(|reader| reader.get_ref().read(&mut buf)) {
+///         Ok(result) => break result?,
+///         Err(_would_block) => continue,
+///     }
+/// };
+/// assert_eq!(&buf[..count], b"hello");
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
 #[must_use = "the guard is for saying whether the descriptor is still ready"]
 pub struct AsyncFdReadyGuard<'a, T> {
     fd: &'a AsyncFd<T>,

@@ -486,6 +486,17 @@ impl<T: fmt::Debug> fmt::Debug for AsyncFd<T> {
 /// The error of [`AsyncFd::new`] for a type of file that epoll(7) does not accept: calls on it do
 /// not wait for readiness, they block. Go: `os.ErrNoDeadline` from setting a deadline on such a
 /// file.
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::io::{AsyncFd, NotPollable};
+///
+/// let file = std::fs::File::open("/proc/self/exe")?;
+/// let error = AsyncFd::new(file).unwrap_err();
+/// assert!(error.get_ref().unwrap().is::<NotPollable>());
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
 pub struct NotPollable {
     kind: &'static str,
     error: io::Error,

@@ -114,7 +114,7 @@ impl Operation {
         Operation(None)
     }
 
-    /// Whether it was or is in a list.
+    /// Returns whether it was or is in a list.
     pub(crate) fn has_waited(&self) -> bool {
         self.0.as_ref().is_some_and(|involved| involved.wait.has_waited())
     }

@@ -13,7 +13,7 @@ use libc::c_int;
 use super::socket::{invalid, name_from, short_name};
 use crate::sys::option;
 
-/// `duration` in units of `unit`, rounded up.
+/// Returns `duration` in units of `unit`, rounded up.
 fn units(duration: Duration, unit: Duration) -> io::Result<c_int> {
     if duration.is_zero() {
         return Err(invalid("time must not be zero; use None for the system's default"));

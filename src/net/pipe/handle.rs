@@ -64,6 +64,27 @@ pub fn pipe() -> io::Result<(Pipe, Pipe)> {
 /// A `poll_write` waits for a read on the other side and hands over at most as many bytes as that
 /// read asked for. `poll_flush` waits until they are taken. `poll_close` ends writing: the peer
 /// reads the bytes handed over, then end of stream.
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::net::{Conn, pipe};
+/// use netpoll::task;
+///
+/// // A handler that takes any connection is tested without a socket.
+/// async fn answer(conn: impl Conn) -> std::io::Result<()> {
+///     let mut buf = [0; 16];
+///     let count = conn.read(&mut buf).await?;
+///     conn.write_all(&buf[..count]).await
+/// }
+///
+/// let (client, server) = pipe()?;
+/// let handler = task::spawn(answer(server));
+/// client.write_all(b"hello").await?;
+/// assert_eq!(client.read(&mut [0; 16]).await?, 5);
+/// handler.await?;
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct Pipe {
     end: Arc<End>,

@@ -64,6 +64,16 @@ impl TcpListener {
     ///
     /// # Cancel safety
     /// If the future is dropped, nothing listens.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::net::TcpListener;
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// println!("listening on {}", listener.local_addr()?);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
     #[doc(alias = "net.Listen")]
     #[doc(alias = "ListenTCP")]
     pub async fn bind<A: ToSocketAddrs>(addrs: A) -> io::Result<TcpListener> {
@@ -93,6 +103,20 @@ impl TcpListener {
     ///
     /// # Cancel safety
     /// A connection is either returned or stays in the queue.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let client = TcpStream::connect(listener.local_addr()?).await?;
+    ///
+    /// let (stream, peer) = listener.accept().await?;
+    /// assert_eq!(peer, client.local_addr()?);
+    /// assert_eq!(stream.peer_addr()?, peer);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
     pub fn accept(&self) -> Accept<'_> {
         Accept::new(self)
     }

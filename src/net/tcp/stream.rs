@@ -110,6 +110,23 @@ impl TcpStream {
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::net::{TcpListener, TcpStream};
+    /// use std::io::ErrorKind;
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let addr = listener.local_addr()?;
+    /// let stream = TcpStream::connect(addr).await?;
+    /// assert_eq!(stream.peer_addr()?, addr);
+    ///
+    /// listener.close().await?;
+    /// let refused = TcpStream::connect(addr).await.unwrap_err();
+    /// assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
     #[doc(alias = "net.Dial")]
     pub async fn connect<A: ToSocketAddrs>(addrs: A) -> io::Result<TcpStream> {
         let addrs = addrs.to_socket_addrs().answer().await.map_err(|error| Op::at("dial", "tcp", None).other(error))?;
@@ -158,6 +175,28 @@ impl TcpStream {
     ///
     /// # Cancel safety
     /// If the future is dropped, nothing was read.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::{TcpListener, TcpStream};
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (peer, _) = listener.accept().await?;
+    /// peer.write_all(b"hello").await?;
+    /// peer.close_write()?;
+    ///
+    /// let mut received = Vec::new();
+    /// let mut buf = [0; 4096];
+    /// loop {
+    ///     match stream.read(&mut buf).await? {
+    ///         0 => break, // end of stream
+    ///         count => received.extend_from_slice(&buf[..count]),
+    ///     }
+    /// }
+    /// assert_eq!(received, b"hello");
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
     pub fn read<'a>(&'a self, buf: &'a mut [u8]) -> Read<'a> {
         Read::new(&self.fd, buf)
     }
@@ -279,6 +318,24 @@ impl TcpStream {
     /// # Cancel safety
     /// Not cancel safe: part of `buf` may have been written, and the amount is unknown. The stream
     /// stays usable.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::{TcpListener, TcpStream};
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (peer, _) = listener.accept().await?;
+    /// use netpoll::prelude::*;
+    ///
+    /// stream.write_all(b"hello, ").await?;
+    /// stream.write_all(b"world").await?;
+    ///
+    /// let mut buf = [0; 12];
+    /// (&peer).read_exact(&mut buf).await?;
+    /// assert_eq!(&buf, b"hello, world");
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
     pub fn write_all<'a>(&'a self, buf: &'a [u8]) -> WriteAll<'a> {
         WriteAll::new(&self.fd, buf)
     }
@@ -331,6 +388,25 @@ impl TcpStream {
     ///
     /// # Errors
     /// Same as [`shutdown`](TcpStream::shutdown).
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::{TcpListener, TcpStream};
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (peer, _) = listener.accept().await?;
+    /// // A request without a length: its end is the end of the stream. The answer can still be read.
+    /// stream.write_all(b"request").await?;
+    /// stream.close_write()?;
+    ///
+    /// let mut buf = [0; 16];
+    /// assert_eq!(peer.read(&mut buf).await?, 7);
+    /// assert_eq!(peer.read(&mut buf).await?, 0);
+    /// peer.write_all(b"answer").await?;
+    /// assert_eq!(stream.read(&mut buf).await?, 6);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
     #[doc(alias = "CloseWrite")]
     pub fn close_write(&self) -> io::Result<()> {
         self.fd.shutdown(Shutdown::Write)

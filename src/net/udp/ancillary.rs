@@ -17,6 +17,16 @@ use socket2::SockAddr;
 use crate::sys::control::{ControlWriter, Message, Messages};
 
 /// Explicit congestion notification: the low two bits of the TOS byte (RFC 3168).
+///
+/// # Examples
+/// ```
+/// use netpoll::net::{Ancillary, Ecn};
+///
+/// let ancillary = Ancillary::new().with_tos(0b101110_00).with_ecn(Ecn::Capable0);
+/// assert_eq!(ancillary.tos(), Some(0b101110_10));
+/// assert_eq!(ancillary.ecn(), Some(Ecn::Capable0));
+/// assert_eq!(Ecn::of(0b11), Ecn::CongestionExperienced);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ecn {
     /// Not-ECT: the sender does not react to congestion marks.

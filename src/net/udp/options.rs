@@ -179,7 +179,8 @@ socket_options! {
     /// Sets the interface for sent IPv4 multicasts by its address.
     set_multicast_interface_v4, |fd, address| option::ip::set_multicast_interface_v4(fd, address);
 
-    /// Whether IPv6 multicasts that are sent come back to this host (IPV6_MULTICAST_LOOP): true unless it was set otherwise.
+    /// Returns whether sent IPv6 multicasts loop back to this host (IPV6_MULTICAST_LOOP). The default
+    /// is true.
     multicast_loop_v6 -> bool, |fd| option::ip::multicast_loop_v6(fd);
     /// Sets whether sent IPv6 multicasts loop back to this host.
     set_multicast_loop_v6, |fd, on| option::ip::set_multicast_loop_v6(fd, on);

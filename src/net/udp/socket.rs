@@ -101,6 +101,16 @@ impl UdpSocket {
     ///
     /// # Cancel safety
     /// If the future is dropped, nothing is bound.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::net::UdpSocket;
+    ///
+    /// let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    /// println!("bound to {}", socket.local_addr()?);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
     #[doc(alias = "net.ListenUDP")]
     #[doc(alias = "net.ListenPacket")]
     pub async fn bind<A: ToSocketAddrs>(addrs: A) -> io::Result<UdpSocket> {
@@ -157,6 +167,23 @@ impl UdpSocket {
     ///
     /// # Cancel safety
     /// If the future is dropped, the socket is unchanged.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::net::UdpSocket;
+    ///
+    /// let server = UdpSocket::bind("127.0.0.1:0").await?;
+    /// let client = UdpSocket::bind("127.0.0.1:0").await?;
+    /// client.connect(server.local_addr()?).await?;
+    /// client.send(b"ping").await?;
+    ///
+    /// let mut buf = [0; 16];
+    /// let (count, from) = server.recv_from(&mut buf).await?;
+    /// server.send_to(&buf[..count], from).await?;
+    /// assert_eq!(client.recv(&mut buf).await?, 4);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
     #[doc(alias = "net.DialUDP")]
     pub async fn connect<A: ToSocketAddrs>(&self, addrs: A) -> io::Result<()> {
         let op = |addr: Option<SocketAddr>| Op::at("dial", "udp", addr.map(Addr::Ip));
@@ -182,6 +209,20 @@ impl UdpSocket {
     ///
     /// # Cancel safety
     /// If the future is dropped, no datagram is lost.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::UdpSocket;
+    /// # let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    /// # let sender = UdpSocket::bind("127.0.0.1:0").await?;
+    /// sender.send_to(b"hello", socket.local_addr()?).await?;
+    ///
+    /// let mut buf = [0; 1500];
+    /// let (count, from) = socket.recv_from(&mut buf).await?;
+    /// assert_eq!((&buf[..count], from), (&b"hello"[..], sender.local_addr()?));
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
     #[doc(alias = "ReadFrom")]
     pub fn recv_from<'a>(&'a self, buf: &'a mut [u8]) -> RecvFrom<'a> {
         RecvFrom::new(&self.fd, buf)
@@ -271,6 +312,18 @@ impl UdpSocket {
     ///
     /// # Cancel safety
     /// If the future is dropped, nothing was sent.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::UdpSocket;
+    /// # let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    /// # let receiver = UdpSocket::bind("127.0.0.1:0").await?;
+    /// # let port = receiver.local_addr()?.port();
+    /// socket.send_to(b"hello", ("127.0.0.1", port)).await?;
+    /// # assert_eq!(receiver.recv(&mut [0; 8]).await?, 5);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
     #[doc(alias = "WriteTo")]
     pub fn send_to<'a, A: ToSocketAddrs>(&'a self, buf: &'a [u8], to: A) -> SendTo<'a, A::Iter> {
         SendTo::new(self, buf, to.to_socket_addrs())

@@ -29,6 +29,23 @@ const CONTROL_WORDS: usize = RIGHTS_WORDS + 64;
 ///
 /// The usual cause is the limit of open files. It is contained in an [`io::Error`] of kind
 /// [`InvalidData`](io::ErrorKind::InvalidData); `downcast_ref` extracts it.
+///
+/// # Examples
+/// ```no_run
+/// # netpoll::task::block_on(async {
+/// use netpoll::os::unix::net::{TruncatedFds, UnixStream};
+///
+/// # let stream = UnixStream::connect("/run/example").await?;
+/// let (mut buf, mut fds) = ([0; 64], Vec::new());
+/// match stream.recv_with_fds(&mut buf, &mut fds).await {
+///     Ok(count) => println!("{count} bytes, {} descriptors", fds.len()),
+///     Err(error) => match error.get_ref().and_then(|error| error.downcast_ref::<TruncatedFds>()) {
+///         Some(truncated) => println!("{} bytes, no descriptors", truncated.bytes()),
+///         None => return Err(error),
+///     },
+/// }
+/// # Ok(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TruncatedFds {
     bytes: usize,

@@ -71,6 +71,23 @@ pub struct UnixListener {
 /// It works like [`UnixListener`].
 ///
 /// Source: `net.UnixListener` of Go with network `unixpacket`.
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// use netpoll::os::unix::net::{UnixSeqpacket, UnixSeqpacketListener};
+///
+/// let listener = UnixSeqpacketListener::bind("").await?; // the kernel chooses a name
+/// let client = UnixSeqpacket::connect_addr(&listener.local_addr()?).await?;
+/// let (server, _) = listener.accept().await?;
+///
+/// client.send(b"one").await?;
+/// client.send(b"two").await?;
+/// let mut buf = [0; 16];
+/// assert_eq!(server.recv(&mut buf).await?, 3);
+/// assert_eq!(&buf[..3], b"one");
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
 pub struct UnixSeqpacketListener {
     pub(super) file: SocketFile,
     pub(super) fd: NetFd,

@@ -108,6 +108,20 @@ impl UnixStream {
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::os::unix::net::{UnixListener, UnixStream};
+    ///
+    /// # let path = std::env::temp_dir().join(format!("netpoll-doc-connect-{}", std::process::id()));
+    /// let listener = UnixListener::bind(&path).await?;
+    /// let stream = UnixStream::connect(&path).await?;
+    /// let (peer, _) = listener.accept().await?;
+    /// stream.write_all(b"hello").await?;
+    /// assert_eq!(peer.read(&mut [0; 8]).await?, 5);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
     pub async fn connect<P: AsRef<Path>>(path: P) -> io::Result<UnixStream> {
         dial(Type::STREAM, Name::Path(path.as_ref()), None).await.map(UnixStream::from_net_fd)
     }

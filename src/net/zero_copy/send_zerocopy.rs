@@ -20,14 +20,17 @@ use crate::net::fd::operation::{Hold, Left, Operation};
 use crate::rt::poll::poller::Direction;
 
 impl TcpStream {
-    /// Sets whether [`send_zerocopy`](TcpStream::send_zerocopy) may send without a copy (SO_ZEROCOPY). The default is false.
+    /// Sets whether [`send_zerocopy`](TcpStream::send_zerocopy) may send without a copy
+    /// (SO_ZEROCOPY). The default is false.
     ///
-    /// It has no effect on a stream whose descriptor may have other users, because two users cannot tell their completions apart:
-    /// one that was converted from std or from a descriptor, and one whose descriptor was handed out by `as_fd`, `as_raw_fd`,
-    /// `control`, `read_with` or `write_with`.
+    /// It has no effect on a stream whose descriptor may have other users, because two users cannot
+    /// tell their completions apart: one that was converted from std or from a descriptor, and one
+    /// whose descriptor was handed out by `as_fd`, `as_raw_fd`, `control`, `read_with` or
+    /// `write_with`.
     ///
     /// # Errors
-    /// Returns the OS error, for example on a kernel before 4.14, or a [closed](crate::net::is_closed) error after `force_close`.
+    /// Returns the OS error, for example on a kernel before 4.14, or a
+    /// [closed](crate::net::is_closed) error after `force_close`.
     pub fn set_zerocopy(&self, on: bool) -> io::Result<()> {
         let sends = self.fd.sends();
         self.fd.with("set", |fd| sends.enable(fd, on))

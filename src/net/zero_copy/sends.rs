@@ -1,24 +1,30 @@
 //! [`Sends`]: the MSG_ZEROCOPY calls of one socket, and the buffers that the kernel still reads.
 //!
 //! # States of an entry
-//! *sending* (its future makes calls and owns the buffer) → *waiting* for the completions of its calls → *done*: the future takes the
-//! buffer back. The future may be dropped or fail earlier. It then leaves its buffer in the entry (*abandoned*), which is freed when the
-//! completions have come.
+//! *sending* (its future makes calls and owns the buffer) → *waiting* for the completions of its
+//! calls → *done*: the future takes the buffer back. The future may be dropped or fail earlier. It
+//! then leaves its buffer in the entry (*abandoned*), which is freed when the completions have
+//! come.
 //!
 //! # Invariants
-//! * Z1 — a buffer that the kernel may read is freed on the evidence of its completions only. A buffer whose completions can no longer
-//!   arrive (the socket was given away, or closed while it may be shared) is never freed: the memory leaks.
-//! * Z2 — the kernel numbers the calls of a socket, and `next` repeats that count. So no other user of the socket may make such calls. A
-//!   socket that may be shared (an exposed descriptor, a forked child) makes none: its bytes are copied. An exposed descriptor stays
-//!   exposed, so the calls before are numbered right.
-//! * Z3 — a call is made, counted and entered under one lock. [`expose`](Sends::expose) takes the same lock, so it returns after the last
-//!   call.
-//! * Completions may belong to any entry. Whoever reads the error queue wakes their futures, and drops abandoned buffers, outside the lock.
+//! * Z1 — a buffer that the kernel may read is freed on the evidence of its completions only. A
+//!   buffer whose completions can no longer arrive (the socket was given away, or closed while it
+//!   may be shared) is never freed: the memory leaks.
+//! * Z2 — the kernel numbers the calls of a socket, and `next` repeats that count. So no other user
+//!   of the socket may make such calls. A socket that may be shared (an exposed descriptor, a
+//!   forked child) makes none: its bytes are copied. An exposed descriptor stays exposed, so the
+//!   calls before are numbered right.
+//! * Z3 — a call is made, counted and entered under one lock. [`expose`](Sends::expose) takes the
+//!   same lock, so it returns after the last call.
+//! * Completions may belong to any entry. Whoever reads the error queue wakes their futures, and
+//!   drops abandoned buffers, outside the lock.
 //!
 //! # Close
-//! [`recall`](Loans::recall) runs when no call is under way and none can follow. connect(2) with AF_UNSPEC disconnects the socket itself,
-//! whatever other descriptors it has at that moment (a child between fork and exec has one): the peer gets a reset, and the kernel drops
-//! its queue. What is in a device's queue then completes a moment later, and [`wait`](Loans::wait) waits for that.
+//! [`recall`](Loans::recall) runs when no call is under way and none can follow. connect(2) with
+//! AF_UNSPEC disconnects the socket itself, whatever other descriptors it has at that moment (a
+//! child between fork and exec has one): the peer gets a reset, and the kernel drops its queue.
+//! What is in a device's queue then completes a moment later, and [`wait`](Loans::wait) waits for
+//! that.
 //!
 //! # Compared with Go
 //! Go has no MSG_ZEROCOPY, and its poller mistakes the edge of a completion for "not pollable".

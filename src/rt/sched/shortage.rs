@@ -1,19 +1,21 @@
-//! What happens when the system refuses threads (pthread_create(3): EAGAIN, ENOMEM).
+//! What happens when the system refuses to create threads (pthread_create(3): EAGAIN, ENOMEM).
 //!
-//! A refusal is remembered, and everything that waits for a thread goes on without a further event from outside:
+//! A refusal is recorded, and everything that waits for a thread makes progress without further
+//! external events:
 //!
 //! | refused | meanwhile | then |
 //! |---|---|---|
-//! | a worker | tasks wait for the threads there are | sysmon tries again every 10 ms, and after [`LASTS`] without any runs tasks and polls itself |
-//! | a blocking thread | calls wait for the threads there are | sysmon tries again every 10 ms, and after [`LASTS`] queues calls as tasks |
+//! | a worker | tasks wait for the existing threads | sysmon tries again every 10 ms, and after [`LASTS`] without any runs tasks and polls itself |
+//! | a blocking thread | calls wait for the existing threads | sysmon tries again every 10 ms, and after [`LASTS`] queues calls as tasks |
 //! | a spare worker | – | sysmon tries again every 10 ms while tasks block their threads |
-//! | sysmon | the start tries again for a quarter of a second | [`Builder::start`](crate::rt::Builder::start) fails; a start by use goes on without any thread |
+//! | sysmon | the start tries again for a quarter of a second | [`Builder::start`](crate::rt::Builder::start) fails; a start by first use continues without any thread |
 //!
 //! # Without any thread
-//! No worker is started before sysmon: a worker that is blocked relies on it. Every use tries again to start sysmon. Until that
-//! succeeds a thread in `block_on` runs tasks and polls. Under another executor the thread that spawns, or polls a handle, a sleep or
-//! a deadline, does a slice of the work, and has its future polled again: [`Runtime::stand_in`]. A socket that would have to wait there
-//! fails with an error.
+//! No worker is started before sysmon, because a blocked worker relies on it. Every use tries again
+//! to start sysmon. Until that succeeds, a thread in `block_on` runs tasks and polls. Under another
+//! executor, the thread that spawns, or polls a handle, a sleep or a deadline, does a slice of the
+//! work, and its future is polled again: [`Runtime::stand_in`]. A socket that would have to wait
+//! there fails with an error.
 
 use std::io;
 use std::task::Context;
@@ -28,19 +30,20 @@ use crate::rt::runtime::Runtime;
 use crate::rt::time::clock;
 use crate::sync::Ordering;
 
-/// A refusal that lasts so long is taken for one that stays.
+/// A refusal that lasts this long is considered permanent.
 pub(crate) const LASTS: Duration = Duration::from_millis(300);
-/// For how long a thread that stands in runs tasks at once.
+/// How long a thread that stands in runs tasks at a time.
 const SLICE: Duration = Duration::from_millis(10);
-/// How long it sleeps where there was nothing to do.
+/// How long it sleeps if there was nothing to do.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Between two attempts of a start, in milliseconds.
+/// Pauses between attempts of a start, in milliseconds.
 const PAUSES_MS: [u64; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
 
 impl Runtime {
-    /// Whether the system refused a thread, and sysmon has not tried again since.
+    /// Returns whether the system refused a thread, and sysmon has not tried again since.
     pub(crate) fn is_short_of_threads(&self) -> bool {
-        // ORDERING: SeqCst, in `refused` before the look whether sysmon sleeps; sysmon has them the other way round.
+        // ORDERING: SeqCst: `refused` stores this before it checks whether sysmon sleeps; sysmon
+        // does it the other way round.
         self.short_of_threads.load(Ordering::SeqCst)
     }
 
@@ -48,10 +51,10 @@ impl Runtime {
         self.short_of_threads.store(is_short, Ordering::SeqCst);
     }
 
-    /// A thread was refused.
+    /// Called when a thread was refused.
     pub(crate) fn refused(&'static self) {
         self.set_short_of_threads(true);
-        // Where sysmon is missing, a thread in `block_on` runs the tasks.
+        // If sysmon is missing, a thread in `block_on` runs the tasks.
         self.driver.wake();
         self.nudge_roots();
         self.sysmon.notice();
@@ -68,10 +71,10 @@ impl Runtime {
         self.start_sysmon(epoch)
     }
 
-    /// Sees that there is sysmon.
+    /// Starts sysmon if it is missing.
     ///
     /// # Errors
-    /// The system refuses the thread.
+    /// Returns the error of creating the thread.
     pub(crate) fn find_sysmon(&'static self) -> io::Result<()> {
         if !self.sysmon.is_missing() {
             return Ok(());
@@ -80,8 +83,8 @@ impl Runtime {
         started.map_err(|error| io::Error::other(format!("netpoll cannot start a thread: {error}")))
     }
 
-    /// A future is pending under an executor of another make. Where there is no thread at all, this one does some of the work, and the
-    /// future is polled again.
+    /// Called when a future is pending under another executor. If there is no thread of the
+    /// runtime, this one does some of the work, and the future is polled again.
     #[inline]
     pub(crate) fn stand_in(&'static self, cx: &mut Context<'_>) {
         if self.sysmon.is_missing() && self.stand_in_now() {
@@ -89,7 +92,7 @@ impl Runtime {
         }
     }
 
-    /// The same for a thread that has spawned a task.
+    /// Does some of the work on a thread that has spawned a task.
     #[inline]
     pub(crate) fn stand_in_once(&'static self) {
         if self.sysmon.is_missing() {
@@ -97,10 +100,11 @@ impl Runtime {
         }
     }
 
-    /// False if there is another thread that does the work.
+    /// Returns false if another thread does the work.
     #[cold]
     fn stand_in_now(&'static self) -> bool {
-        // A thread in `block_on` does it between the turns of its root future, and one that stands in is doing it.
+        // A thread in `block_on` does the work between the turns of its root future, and a thread
+        // that stands in is already doing it.
         if context::is_inside() {
             return false;
         }
@@ -120,7 +124,7 @@ impl Runtime {
         true
     }
 
-    /// Runs queued tasks on this thread, which is none of the workers. False if there was none.
+    /// Runs queued tasks on this thread, which is not a worker. Returns false if there were none.
     pub(crate) fn run_queued(&'static self, core: &mut Core) -> bool {
         if self.injected() == 0 {
             return false;
@@ -129,7 +133,7 @@ impl Runtime {
         let epoch = processor.epoch.load(Ordering::Relaxed);
         self.visitors.fetch_add(1, Ordering::SeqCst);
         let until = Instant::now() + SLICE;
-        // A root future that is woken all the time: the loop comes back after what is queued.
+        // A root future that is always woken, so that the loop returns after the queued tasks.
         let root = Root::new();
         let mut exit = core.run(processor, None, Some(&root), epoch);
         while exit == Exit::Root && processor.queue.len() + self.injected() > 0 && Instant::now() < until {

@@ -1,29 +1,36 @@
-//! Sysmon: the thread that looks after the others.
+//! Sysmon: the thread that watches all other threads.
 //!
-//! Every [`TICK`] while anything happens: where few turns were made with others queued, another worker is woken, if one rests or sleeps in
-//! epoll. A task that is in the same poll as at the last look is *stuck*. It is asked to yield at its
-//! next I/O operation, it is counted and reported, and what is queued behind it may be taken by anybody, whatever it is worth. If
-//! all who are awake are stuck, threads are added with spare processors, so that tasks, timers and the network go on. And if no thread
-//! polled since the last look, sysmon does, and lets a thread go on with it: one that is parked in `block_on`, or a worker at rest.
+//! It runs every [`TICK`] while the runtime is active:
+//! * If a processor made few turns while tasks were queued, another worker is woken, if one rests
+//!   or sleeps in epoll.
+//! * A task that is in the same poll as at the previous check is *stuck*. It is asked to yield at
+//!   its next I/O operation, counted and reported, and other threads may take any task queued
+//!   behind it.
+//! * If all awake threads are stuck, threads with spare processors are added, so that tasks, timers
+//!   and the network make progress.
+//! * If no thread has polled since the previous check, sysmon polls, and hands the task of polling
+//!   to another thread: one that is parked in `block_on`, or a resting worker.
 //!
-//! A look that comes late judges nothing: a process that was stopped (SIGSTOP, a paused virtual machine) finds all its tasks where
-//! they were. The next one does, also if it is late too.
+//! A late check judges nothing: in a process that was stopped (SIGSTOP, a paused virtual machine)
+//! all tasks are where they were. The next check does, even if it is late too.
 //!
 //! # States
-//! ticking → (five looks without any turn or poll) asleep, without limit → (`notice`, by whoever comes out of idleness) ticking. Each
-//! epoch has its own thread: that of an epoch that is over ends, or is still in the user's report. Where the system refuses the
-//! thread it is *missing*, see `shortage.rs`.
+//! ticking → (five checks without a turn or a poll) asleep, without limit → (`notice`, by a thread
+//! that ends the idleness) ticking. Each epoch has its own thread. That of an epoch that is over
+//! ends, or is still in the user's report. If the system refuses the thread, it is *missing*; see
+//! `shortage.rs`.
 //!
-//! A poll of this thread wakes wakers, which are user code and may call `block_on`. Then another thread takes over at once, and this
-//! one ends when the waker returns.
+//! A poll on this thread calls wakers, which are user code and may call `block_on`. Another thread
+//! then takes over at once, and this one ends when the waker returns.
 //!
 //! # Invariants
-//! * 10 — asleep when the process is idle. The wake-up is paid once per stretch of at least 50 ms of idleness.
+//! * 10 — it sleeps when the process is idle. Waking it costs a system call once per stretch of at
+//!   least 50 ms of idleness.
 //! * 12 — the user's report runs on this thread without any lock.
 //!
 //! # Compared with Go (runtime/proc.go, sysmon)
-//! A future cannot be preempted, so a processor is not taken away from a stuck thread; another is added. Go wakes every
-//! 20 µs…10 ms while anything runs, this one every 10 ms.
+//! A future cannot be preempted, so a processor is not taken away from a stuck thread; another one
+//! is added. Go's sysmon wakes every 20 µs to 10 ms while anything runs, this one every 10 ms.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -42,40 +49,42 @@ use crate::rt::time::clock;
 use crate::rt::waiters::let_go;
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 
-/// Time between two looks.
+/// The time between two checks.
 const TICK: Duration = Duration::from_millis(10);
-/// A look so long after the last one says nothing about the tasks, the first time: other threads may have been kept from running too.
+/// The first check that comes this late says nothing about the tasks: other threads may have been
+/// delayed as well.
 const LATE: Duration = Duration::from_millis(20);
-/// Looks without activity before the deep sleep.
+/// The number of checks without activity before it sleeps.
 const QUIET_TICKS: u32 = 5;
-/// Threads added at one look at most.
+/// The maximum number of threads added per check.
 const ADD_MAX: usize = 4;
-/// A processor with fewer turns between two looks makes long ones.
+/// A processor with fewer turns between two checks makes long ones.
 const FEW_TURNS: u64 = 100;
 
-/// A task that blocks its thread, as told to [`Builder::on_blocked_task`](crate::rt::Builder::on_blocked_task).
+/// A task that blocks its thread, as passed to
+/// [`Builder::on_blocked_task`](crate::rt::Builder::on_blocked_task).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BlockedTask {
-    /// The task's number, as [`task::current`](crate::task::current) gives it.
+    /// The task's id, as returned by [`task::current`](crate::task::current).
     pub id: TaskId,
-    /// Its name, if it was given one.
+    /// The task's name, if it has one.
     pub name: Option<String>,
-    /// For how long it has been in the same poll, at least.
+    /// The time that it has spent in the same poll, at least.
     pub blocked_for: Duration,
 }
 
-/// See the module's header.
+/// The state of sysmon; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Sysmon {
-    /// The thread ticks. False: it sleeps, or there is none.
+    /// Whether the thread ticks. If not, it sleeps, or does not exist.
     ticks: AtomicBool,
-    /// The thread of the running epoch. One of an epoch that is over may still be in a report.
+    /// The thread of the current epoch. One of an earlier epoch may still be in a report.
     thread: Mutex<Option<Arc<Parker>>>,
-    /// The runtime runs without: the system refused the thread.
+    /// Whether the system refused the thread, so that the runtime runs without it.
     is_missing: AtomicBool,
     pub(crate) blocked: AtomicU64,
-    /// Workers that were stuck at the last look.
+    /// The number of workers that were stuck at the last check.
     stuck: AtomicUsize,
 }
 
@@ -90,16 +99,16 @@ impl Sysmon {
         }
     }
 
-    /// How many workers were stuck at the last look.
+    /// Returns the number of workers that were stuck at the last check.
     pub(crate) fn stuck(&self) -> usize {
-        // ORDERING: Relaxed, a hint that may come late.
+        // ORDERING: Relaxed; a hint that may be late.
         self.stuck.load(Ordering::Relaxed)
     }
 
-    /// Whether the runtime runs without.
+    /// Returns whether the runtime runs without sysmon.
     #[inline]
     pub(crate) fn is_missing(&self) -> bool {
-        // ORDERING: Relaxed, a hint: the lock around the thread decides.
+        // ORDERING: Relaxed; a hint: the lock around the thread decides.
         self.is_missing.load(Ordering::Relaxed)
     }
 
@@ -107,10 +116,11 @@ impl Sysmon {
         self.is_missing.store(true, Ordering::Relaxed);
     }
 
-    /// Something happens after a time of idleness.
+    /// Called when there is activity after idleness.
     #[inline]
     pub(crate) fn notice(&self) {
-        // ORDERING: SeqCst: the activity's counter or `awake` before, `ticks` after; `run` has them the other way round.
+        // ORDERING: SeqCst: the activity's counter or `awake` is stored before `ticks` is read;
+        // `run` does it the other way round.
         if !self.ticks.load(Ordering::SeqCst) {
             self.rouse();
         }
@@ -126,11 +136,11 @@ impl Sysmon {
             return;
         }
         drop(thread);
-        // Without it there is nobody to tell of the error: whoever waits tries again.
+        // The error cannot be reported here; the next operation that waits tries again.
         let _ = runtime().find_sysmon();
     }
 
-    /// Changes `ticks` for the thread of `parker`. False if its epoch is over.
+    /// Changes `ticks` for the thread of `parker`. Returns false if its epoch is over.
     fn set_ticks(&self, parker: &Arc<Parker>, ticks: bool) -> bool {
         let thread = self.thread.lock();
         let is_current = thread.as_ref().is_some_and(|current| Arc::ptr_eq(current, parker));
@@ -140,7 +150,7 @@ impl Sysmon {
         is_current
     }
 
-    /// For a shutdown, which has moved the epoch: the thread looks at it.
+    /// For a shutdown, which has advanced the epoch: makes the thread check it.
     pub(crate) fn stop(&self) {
         let thread = self.thread.lock().take();
         self.is_missing.store(false, Ordering::Relaxed);
@@ -152,11 +162,11 @@ impl Sysmon {
 }
 
 thread_local! {
-    /// While sysmon runs wakers or tasks on this thread: its epoch.
+    /// The epoch of sysmon, while it runs wakers or tasks on this thread.
     static WATCHED_EPOCH: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// What sysmon remembers of a processor.
+/// Sysmon's record of a processor.
 #[derive(Debug, Default)]
 struct Seen {
     polls: u64,
@@ -168,7 +178,7 @@ struct Seen {
 struct Monitor {
     runtime: &'static Runtime,
     parker: Arc<Parker>,
-    /// When it looked last, none after a sleep, and whether that was late.
+    /// The time of the last check, `None` after a sleep, and whether that check was late.
     looked_at: Option<Instant>,
     was_late: bool,
     seen: HashMap<usize, Seen>,
@@ -176,19 +186,19 @@ struct Monitor {
     activity: u64,
     quiet: u32,
     polling: Polling,
-    /// Since when the system refuses threads.
+    /// The time since which the system has refused threads.
     short_since: Option<Instant>,
-    /// For a thread that runs tasks: where the system refuses others.
+    /// For running tasks on this thread while the system refuses others.
     core: Option<Box<Core>>,
-    /// Another thread has taken over.
+    /// Whether another thread has taken over.
     is_replaced: bool,
 }
 
 impl Runtime {
-    /// Starts the thread of `epoch`, which runs or is about to, unless there is one.
+    /// Starts the thread of `epoch`, which is or will be the current one, unless it exists.
     pub(crate) fn start_sysmon(&'static self, epoch: u32) -> io::Result<()> {
         let mut thread = self.sysmon.thread.lock();
-        // Under the lock: a shutdown moves the epoch before it takes the thread out.
+        // Checked under the lock: a shutdown advances the epoch before it takes the thread.
         if thread.is_some() || self.epoch() != epoch || self.is_stopping() {
             return Ok(());
         }
@@ -214,12 +224,13 @@ impl Runtime {
         Ok(())
     }
 
-    /// The calling thread waits in `block_on`. If it is sysmon, in a waker or a task, another thread takes over.
+    /// Called when the calling thread waits in `block_on`. If it is sysmon, in a waker or a task,
+    /// another thread takes over.
     pub(crate) fn replace_sysmon(&'static self) {
         let Some(epoch) = WATCHED_EPOCH.take() else { return };
         {
             let mut thread = self.sysmon.thread.lock();
-            // Under the lock: a shutdown moves the epoch before it takes the thread out.
+            // Checked under the lock: a shutdown advances the epoch before it takes the thread.
             if self.epoch() != epoch {
                 return;
             }
@@ -242,7 +253,7 @@ impl Monitor {
             if self.quiet < QUIET_TICKS {
                 self.parker.park_until(Some(Instant::now() + TICK));
             } else if sysmon.set_ticks(&self.parker, false) {
-                // ORDERING: SeqCst, see `notice`.
+                // ORDERING: SeqCst; see `notice`.
                 let is_quiet = runtime.awake.count() == 0
                     && self.activity() == self.activity
                     && !runtime.has_root_turns()
@@ -270,7 +281,7 @@ impl Monitor {
         self.is_replaced = WATCHED_EPOCH.take().is_none();
     }
 
-    /// A number that changes whenever something is run or polled.
+    /// Returns a number that changes whenever a task runs or a thread polls.
     fn activity(&self) -> u64 {
         let polls: u64 = self.runtime.processors().map(|processor| processor.polls.get()).sum();
         polls + self.runtime.driver.waits.get()
@@ -309,7 +320,7 @@ impl Monitor {
         }
         let work = backlog + runtime.injected();
         if runtime.awake.count() > stuck {
-            // Somebody else is awake and takes the work when it is through its own.
+            // Another thread is awake and takes the work when it is done with its own.
             if work > 0 {
                 runtime.wake_one(false);
             }
@@ -320,33 +331,36 @@ impl Monitor {
         }
     }
 
-    /// The system refused a thread: tries again, and does the work if that goes on.
+    /// Called after the system refused a thread: tries again, and does the work if the refusal
+    /// lasts.
     fn make_up(&mut self, epoch: u32) {
         let runtime = self.runtime;
         self.quiet = 0;
         let since = *self.short_since.get_or_insert_with(Instant::now);
         let lasts = since.elapsed() >= LASTS;
-        // Whoever is refused from now on sets it again.
+        // A refusal from now on sets it again.
         runtime.set_short_of_threads(false);
         runtime.attend_after_leaving();
         runtime.attend_pool(&runtime.pool, lasts);
         runtime.attend_pool(&runtime.lookups, lasts);
         if lasts && runtime.is_short_of_threads() && runtime.awake.count() == 0 {
-            // A task may block this thread: threads in `block_on` poll meanwhile.
+            // A task may block this thread: threads in `block_on` poll in the meantime.
             runtime.sysmon.stuck.store(1, Ordering::Relaxed);
             runtime.nudge_root();
             self.run_user_code(epoch, |own| runtime.run_queued(own.core.get_or_insert_with(|| Box::new(Core::new()))));
         }
     }
 
-    /// Marks the processors whose task has not moved since the last look. Returns how many, and what is queued behind them.
+    /// Marks the processors whose task has not changed since the last check. Returns their number,
+    /// and the number of tasks queued behind them.
     fn find_stuck(&mut self, policy: BlockedPolicy, nobody_polled: bool) -> (usize, usize) {
         let (mut stuck, mut backlog, mut reports) = (0, 0, Vec::new());
         let (now, epoch) = (Instant::now(), self.runtime.epoch());
         let gap = self.looked_at.replace(now).map_or(TICK, |last| now - last);
         self.was_late = gap > LATE && !self.was_late;
         if self.was_late {
-            // The process may have been stopped, or its machine. What went by counts for nobody.
+            // The process or its machine may have been stopped. The time that passed counts for no
+            // task.
             let stopped_for = gap.saturating_sub(TICK);
             self.seen.values_mut().for_each(|seen| seen.since = seen.since.map(|since| since + stopped_for));
             return (0, 0);
@@ -393,22 +407,23 @@ impl Monitor {
         let Some(report) = &self.runtime.config().on_blocked_task else { return };
         for (id, blocked_for) in reports {
             let task = BlockedTask { id, name: self.runtime.name_of(id), blocked_for };
-            // The user's function: its panic is its own.
+            // The function is user code: its panic is contained.
             if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| report(&task))) {
                 let_go(payload);
             }
         }
     }
 
-    /// Takes events and due timers in place of busy threads.
+    /// Takes events and due timers on behalf of busy threads.
     fn poll(&mut self, epoch: u32) {
         let runtime = self.runtime;
         let now = clock::now();
         if !self.polling.poll_now(runtime, epoch, now) {
             return;
         }
-        // A worker may have gone to rest meanwhile because the role was taken (model `sysmon_gives_the_role_back`), and a thread in
-        // `block_on` may poll while all workers are stuck.
+        // A worker may have gone to rest in the meantime because the role was taken (model
+        // `sysmon_gives_the_role_back`), and a thread in `block_on` may have to poll while all
+        // workers are stuck.
         runtime.attend_poller();
         if runtime.needs_poller() {
             runtime.nudge_root();

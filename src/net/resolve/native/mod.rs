@@ -173,7 +173,8 @@ impl ResolverBuilder {
         self
     }
 
-    /// Sets how many times the servers are queried again after all of them have failed. The default is 2.
+    /// Sets how many times the servers are queried again after all of them have failed. The default
+    /// is 2.
     #[must_use]
     pub fn attempts(mut self, attempts: usize) -> ResolverBuilder {
         self.config.rounds = attempts.saturating_add(1);
