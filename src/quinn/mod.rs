@@ -26,7 +26,7 @@
 //! let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await?);
 //! let quic = Socket::new(Arc::clone(&socket))?;
 //! assert_eq!(quic.local_addr()?, socket.local_addr()?);
-//! println!("{} datagrams a call", quic.max_transmit_segments());
+//! println!("{} datagrams per call", quic.max_transmit_segments());
 //! # std::io::Result::Ok(()) }).unwrap();
 //! ```
 

@@ -22,15 +22,15 @@ use crate::time::movable::Movable;
 /// Same as [`Socket::new`].
 ///
 /// # Examples
-/// ```no_run
-/// # netpoll::task::block_on(async {
-/// use netpoll::{net::UdpSocket, quinn};
+/// ```
+/// use netpoll::net::UdpSocket;
+/// use quinn::{Endpoint, EndpointConfig};
 /// use std::sync::Arc;
 ///
-/// let socket = Arc::new(UdpSocket::bind("0.0.0.0:0").await?);
-/// let endpoint = quinn::endpoint(Default::default(), None, socket.clone())?;
-/// println!("QUIC client on {}", endpoint.local_addr()?);
-/// # std::io::Result::Ok(()) }).unwrap();
+/// async fn client(config: EndpointConfig) -> std::io::Result<Endpoint> {
+///     let socket = Arc::new(UdpSocket::bind("0.0.0.0:0").await?);
+///     netpoll::quinn::endpoint(config, None, socket)
+/// }
 /// ```
 pub fn endpoint(config: EndpointConfig, server: Option<ServerConfig>, socket: Arc<UdpSocket>) -> io::Result<Endpoint> {
     Endpoint::new_with_abstract_socket(config, server, Arc::new(Socket::new(socket)?), Arc::new(Runtime))

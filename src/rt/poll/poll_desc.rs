@@ -1,26 +1,34 @@
-//! `PollDesc`: what the poller knows of one descriptor, direction by direction.
+//! [`PollDesc`]: the poller's state of one descriptor.
 //!
-//! The counterpart of Go's `runtime.pollDesc`. It lives in a [`PollCache`](crate::rt::poll::poll_cache::PollCache) slot that is reused
-//! but never unmapped, so a late event or timer may touch it at any time; the generation says whether it still means the
-//! descriptor it was sent for. A `PollDesc` makes no system call and knows no runtime: the poller and the timers call it.
+//! This is the counterpart of Go's `runtime.pollDesc`. It is in a slot of a
+//! [`PollCache`](crate::rt::poll::poll_cache::PollCache), which is reused but never unmapped, so a
+//! late event or timer may access it at any time. The generation tells whether the slot still
+//! belongs to the descriptor that the event was sent for. A `PollDesc` makes no system call and
+//! does not know the runtime: the poller and the timers call it.
 //!
-//! Its two directions are [`Side`]s, which say whether a call may succeed, and who waits. What is here concerns both: the generation, the
-//! registration, the one timer.
+//! Each of its two directions is a [`Side`], which knows whether a call may succeed and which
+//! operations wait. This file has the state that concerns both: the generation, the registration
+//! and the timer.
 //!
 //! # The timer
-//! `armed` belongs to the slot, not to the descriptor, and has no generation. It is [`NONE`], or the time of a heap entry for this
-//! slot: whoever changes it to a time puts that entry in, and an entry counts while `armed` is its time. Closing changes nothing: the
-//! next descriptor of the slot relies on the entry of the last one, which fires at or before the earliest deadline of whoever has the
-//! slot then, and goes back in for what is still to come. An entry that finds nothing due does nothing (models
-//! `a_timer_armed_during_close_serves_the_next_descriptor`, `a_timer_that_fires_during_reuse_serves_the_next_descriptor`).
+//! `armed` belongs to the slot, not to the descriptor, and has no generation. It is [`NONE`], or
+//! the time of a heap entry for this slot. Code that changes it to a time must add that entry, and
+//! an entry counts while `armed` equals its time. Closing does not change it: the next descriptor
+//! of the slot relies on the entry of the previous one. That entry fires at or before the earliest
+//! deadline of the slot's owner at that time, and is added again for remaining deadlines. An entry
+//! that finds nothing due has no effect (models
+//! `a_timer_armed_during_close_serves_the_next_descriptor`,
+//! `a_timer_that_fires_during_reuse_serves_the_next_descriptor`).
 //!
 //! # Memory ordering
-//! The timer handshake (`set_deadline` against `fire`) is a Dekker pair over a side's deadline and `armed` and is SeqCst on both
-//! sides: models `deadline_moves_against_fire`, `deadline_set_against_fire`, `two_deadlines_move_against_fire`.
+//! The timer handshake (`set_deadline` against `fire`) is a Dekker pair over a side's deadline and
+//! `armed`, and is SeqCst on both sides: models `deadline_moves_against_fire`,
+//! `deadline_set_against_fire`, `two_deadlines_move_against_fire`.
 //!
 //! # Compared with Go (runtime/netpoll.go)
-//! `rg`/`wg` hold one goroutine and an edge is consumed by who waits; here an edge stays until a call shows that it is used up,
-//! and any number wait. One timer serves both directions and all deadlines; it is armed at or before the earliest.
+//! `rg`/`wg` hold one goroutine, and a waiting goroutine consumes an edge. Here an edge stays until
+//! a call shows that it is used up, and any number of operations wait. One timer serves both
+//! directions and all deadlines; it is armed at or before the earliest.
 
 use std::mem::offset_of;
 
@@ -38,26 +46,28 @@ pub(crate) enum Direction {
     Write,
 }
 
-/// See the module's header. What is one a direction stands in the order of [`Direction`].
+/// The poller's state of one descriptor; see the [module documentation](self). Arrays with one
+/// element per direction are in the order of [`Direction`].
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct PollDesc {
-    // The first line: all that a read that waits, its edge and a write that does not wait touch.
+    // First cache line: everything accessed by a read that waits, by its edge and by a write that
+    // does not wait.
     pub(super) words: [AtomicU64; 2],
     pub(super) deadlines: [AtomicU64; 2],
-    /// The runtime's epoch above [`registration`] states, see there.
+    /// The runtime's epoch above one of the [`registration`] states.
     pub(crate) registration: AtomicU64,
     pub(super) slots: [WaitSlot; 2],
-    // The second: deadlines that are set, and `poll_*` callers.
-    /// When the one timer entry of the slot that counts is due, or none.
+    // Second cache line: deadlines, and `poll_*` callers.
+    /// The time of the slot's timer entry that counts, or none.
     armed: AtomicU64,
     pub(super) poll_untils: [AtomicU64; 2],
     pub(super) poll_epochs: [AtomicU32; 2],
     /// The earliest relative timeout of an operation that waits, or none.
     wait_until: AtomicU64,
-    // The third.
+    // Third cache line.
     pub(super) lists: [List; 2],
-    /// See [`poll_turn`](crate::rt::context::poll_turn).
+    /// For [`poll_turn`](crate::rt::context::poll_turn).
     pub(super) turns: [AtomicU8; 2],
     pub(crate) index: u32,
     pub(crate) next_free: AtomicU32,
@@ -100,8 +110,8 @@ impl PollDesc {
         [self.side(Direction::Read), self.side(Direction::Write)]
     }
 
-    /// Makes a free slot stand for a new descriptor and returns its generation. Both directions begin ready: a call may
-    /// succeed.
+    /// Assigns a free slot to a new descriptor and returns its generation. Both directions begin
+    /// ready: a call may succeed.
     pub(crate) fn open(&self) -> u32 {
         let generation = self.side(Direction::Read).generation();
         self.sides().iter().for_each(|side| side.open(generation));
@@ -112,23 +122,24 @@ impl PollDesc {
         generation
     }
 
-    /// Ends all operations, now and later, with [`Stop::Closed`].
+    /// Ends all current and later operations with [`Stop::Closed`].
     pub(crate) fn evict(&self, generation: u32, wakers: &mut Wakers) {
         self.sides().iter().for_each(|side| side.evict(generation, wakers));
     }
 
-    /// The descriptor is gone: from here on its events are stale.
+    /// Called when the descriptor is gone: from here on its events are stale.
     pub(crate) fn retire(&self, generation: u32) {
         self.sides().iter().for_each(|side| side.retire(generation));
         self.registration.store(registration::NONE, Ordering::Release);
     }
 
-    /// Whether the slot still stands for the descriptor `generation`.
+    /// Returns whether the slot still belongs to the descriptor `generation`.
     pub(crate) fn is_current(&self, generation: u32) -> bool {
         self.side(Direction::Read).generation() == generation
     }
 
-    /// Sets the deadline of one direction to a time later than the one it has; see [`set_deadline`](PollDesc::set_deadline).
+    /// Moves the deadline of one direction to a later time; see
+    /// [`set_deadline`](PollDesc::set_deadline).
     #[inline]
     #[must_use = "a deadline without its timer entry never fires"]
     pub(crate) fn move_deadline(&self, direction: Direction, at: u64) -> Option<u64> {
@@ -136,8 +147,8 @@ impl PollDesc {
         self.arm(at)
     }
 
-    /// Sets the deadline of one direction: a time to come, [`EXPIRED`] or [`NONE`]. Returns when a timer entry must be put in,
-    /// if none is there at or before it.
+    /// Sets the deadline of one direction: a future time, [`EXPIRED`] or [`NONE`]. Returns the time
+    /// of the timer entry that the caller must add, if there is none at or before the deadline.
     #[must_use = "a deadline without its timer entry never fires"]
     pub(crate) fn set_deadline(&self, direction: Direction, at: u64, wakers: &mut Wakers) -> Option<u64> {
         let side = self.side(direction);
@@ -157,12 +168,13 @@ impl PollDesc {
         }
     }
 
-    /// The deadline of one direction as it is now.
+    /// Returns the current deadline of one direction.
     pub(crate) fn deadline(&self, direction: Direction) -> u64 {
         self.side(direction).deadline()
     }
 
-    /// An operation is about to wait until `at` at most, by its own relative timeout. Returns when a timer entry must be put in, as
+    /// Called when an operation is about to wait until `at` at most, by its own relative timeout.
+    /// Returns the time of the timer entry that the caller must add, as
     /// [`set_deadline`](PollDesc::set_deadline) does.
     #[must_use = "a timeout without its timer entry never fires"]
     pub(crate) fn wait_until(&self, at: u64) -> Option<u64> {
@@ -177,7 +189,8 @@ impl PollDesc {
         self.arm(at)
     }
 
-    /// Sees that an entry is due at `at` or before. Returns the time of the one that the caller must put in, if any.
+    /// Makes sure that an entry is due at `at` or before. Returns the time of the entry that the
+    /// caller must add, if any.
     fn arm(&self, at: u64) -> Option<u64> {
         let mut armed = self.armed.load(Ordering::SeqCst);
         loop {
@@ -191,25 +204,27 @@ impl PollDesc {
         }
     }
 
-    /// The timer entry for `when` is due. Does nothing for an entry that was superseded; otherwise expires what has come and
-    /// returns when an entry must be put in, if anything is still to come.
-    #[must_use = "what is still to come never fires without a timer entry"]
+    /// Handles the timer entry for `when`. Ignores an entry that was superseded. Otherwise expires
+    /// deadlines that have passed, and returns the time of the entry that the caller must add for
+    /// remaining ones.
+    #[must_use = "remaining deadlines never fire without a timer entry"]
     pub(crate) fn fire(&self, when: u64, now: u64, wakers: &mut Wakers) -> Option<u64> {
-        // ORDERING: SeqCst, before the loads of the deadlines: see `set_deadline`.
+        // ORDERING: SeqCst, before the loads of the deadlines; see `set_deadline`.
         if self.armed.compare_exchange(when, NONE, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             return None;
         }
         let [read, write] = self.sides();
         let mut next = [read.fire(now, wakers), write.fire(now, wakers), claim(&self.wait_until, now, NONE)];
         if next[2] == Some(EXPIRED) {
-            // Each waiter looks at its own time; those whose time is still to come see that a timer fires by then.
+            // Each waiter checks its own time; those whose time has not come make sure that a timer
+            // fires by then.
             next[2] = None;
             self.sides().iter().for_each(|side| side.interrupt(wakers));
         }
         self.arm(next.into_iter().flatten().min()?)
     }
 
-    /// Whether a timer entry for `when` still counts.
+    /// Returns whether a timer entry for `when` still counts.
     pub(crate) fn counts(&self, when: u64) -> bool {
         self.armed.load(Ordering::Acquire) == when
     }

@@ -1,6 +1,7 @@
-//! `PollHandle`: a socket's hold on its [`PollDesc`], and the waiting that operations do through it.
+//! [`PollHandle`]: a socket's reference to its [`PollDesc`], through which operations wait.
 //!
-//! The seam between `net` and the runtime, as Go's `internal/poll.pollDesc` is. An operation runs
+//! This is the interface between `net` and the runtime, like Go's `internal/poll.pollDesc`. An
+//! operation runs
 //!
 //! ```text
 //! loop { ticket = begin()?            closed? expired?
@@ -11,19 +12,22 @@
 //! ```
 //!
 //! # Registration
-//! *None* → *adding* → *added*, with the runtime's epoch; of another epoch it counts as none. Two first waiters do not both add: the
-//! second waits at once, where the edge that an ADD brings finds it. If the ADD fails everybody is woken and tries
-//! for itself, which brings each its own error.
+//! *None* → *adding* → *added*, together with the runtime's epoch; a registration of another epoch
+//! counts as none. If two operations are the first to wait, only one adds the descriptor. The other
+//! one waits at once, and the edge that an ADD produces finds it. If the ADD fails, all waiters are
+//! woken and try themselves, so that each gets its own error.
 //!
 //! # Cancellation
-//! [`WaitKey`] is what a future keeps while it waits; `finish` with it undoes the wait. A `poll_*` caller has none: its waker may
-//! be woken once for nothing.
+//! A future keeps a [`WaitKey`] while it waits; `finish` with the key undoes the wait. A `poll_*`
+//! caller has no key: its waker may be woken once spuriously.
 //!
 //! # Relative timeouts
-//! An operation that has to wait notes when it gives up, in its key, and sees that a timer fires by then; the timer wakes everybody in
-//! that direction and each looks at its own clock. For `poll_*` the time is kept in the direction. Such an operation begins
-//! when a poll first returns Pending and ends when one returns Ready; one that was abandoned for longer than another timeout
-//! (100 ms at least: a busy task is polled late) is taken for a new one.
+//! An operation that has to wait stores the time at which it gives up in its key, and makes sure
+//! that a timer fires by then. The timer wakes all waiters of the direction, and each checks its
+//! own time. For `poll_*` the time is stored in the direction. Such an operation begins when a poll
+//! first returns Pending and ends when one returns Ready. One that was not polled for longer than
+//! another timeout after its end (at least 100 ms, because a busy task is polled late) counts as
+//! abandoned, and the next poll begins a new one.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -48,7 +52,7 @@ pub(crate) enum WaitError {
     TimedOut,
     /// The runtime was shut down while the operation waited.
     Stopped,
-    /// As many wait as may.
+    /// The maximum number of waiters is reached.
     TooMany,
     /// The descriptor cannot be registered.
     Io(io::Error),
@@ -63,13 +67,13 @@ impl From<Stop> for WaitError {
     }
 }
 
-/// What an operation keeps while it waits.
+/// State that an operation keeps while it waits.
 #[derive(Debug, Default)]
 pub(crate) struct WaitKey {
     key: Option<Key>,
     /// The epoch, plus one, in which the wait began.
     epoch: u32,
-    /// When the operation's own timeout ends, or none.
+    /// The end of the operation's own timeout, or none.
     until: u64,
 }
 
@@ -78,49 +82,51 @@ impl WaitKey {
         WaitKey { key: None, epoch: 0, until: clock::NONE }
     }
 
-    /// Whether the future is, or was until it was woken, in a slot or a list.
+    /// Returns whether the future is, or was until it was woken, in a slot or a list.
     #[inline]
     pub(crate) fn has_waited(&self) -> bool {
         self.key.is_some()
     }
 }
 
-/// How late a task that its timeout has woken may be polled, whatever the timeout. With less, a short timeout on a busy machine would
-/// begin anew for ever.
+/// How late a task may be polled after its timeout has woken it, whatever the timeout is. With
+/// less, a short timeout on a busy machine would start over forever.
 const LATE_MAX: Duration = Duration::from_millis(100);
 
-/// Whether a time is set and has come.
+/// Returns whether a time is set and has passed.
 fn is_over(until: u64) -> bool {
     until != clock::NONE && until <= clock::now()
 }
 
-/// Descriptors of ours that were closed so far: to be read before a call that may fail for want of a free number.
+/// Returns the number of our descriptors that were closed so far. Read it before a call that may
+/// fail for lack of a descriptor.
 #[inline]
 pub(crate) fn descriptors_closed() -> u64 {
     runtime().closings.count()
 }
 
-/// Waits until more than `seen` were closed.
+/// Waits until more than `seen` descriptors were closed.
 pub(crate) fn poll_descriptor_closed(cx: &mut Context<'_>, seen: u64) -> Poll<()> {
     runtime().closings.poll(cx, seen)
 }
 
-/// A descriptor was closed.
+/// Counts a closed descriptor.
 pub(crate) fn descriptor_closed() {
     runtime().closings.note();
 }
 
-/// Sees that the poller is there: asked by who opens a descriptor, since later the process may have no two numbers left for it. Not
-/// before the runtime runs, which a socket does not start; under an executor of another make the first wait does.
+/// Makes sure that the poller exists. Called before a descriptor is opened, because later the
+/// process may not have two numbers left for the poller. It has no effect before the runtime runs,
+/// which a socket does not start; under another executor the first wait does.
 ///
 /// # Errors
-/// Those of epoll_create1(2), eventfd(2) and epoll_ctl(2).
+/// Returns the error of epoll_create1(2), eventfd(2) or epoll_ctl(2).
 pub(crate) fn prepare() -> io::Result<()> {
     let runtime = runtime();
     if runtime.is_running() { runtime.driver.ensure() } else { Ok(()) }
 }
 
-/// See the module's header.
+/// A socket's reference to its poll descriptor; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct PollHandle {
     desc: &'static PollDesc,
@@ -128,10 +134,10 @@ pub(crate) struct PollHandle {
 }
 
 impl PollHandle {
-    /// A handle for a new descriptor, not registered yet.
+    /// Creates a handle for a new descriptor, which is not registered yet.
     ///
     /// # Errors
-    /// `ENFILE` when there are 2²⁴ sockets already; an error in a forked child.
+    /// Returns `ENFILE` if there are 2²⁴ sockets already, and an error in a forked child.
     pub(crate) fn open() -> io::Result<PollHandle> {
         fork::check()?;
         let desc = runtime().cache.alloc().ok_or_else(|| io::Error::from_raw_os_error(libc::ENFILE))?;
@@ -139,13 +145,13 @@ impl PollHandle {
         Ok(PollHandle { desc, generation: desc.open() })
     }
 
-    /// What holds before a call: whether it may succeed, or why it must not be made.
+    /// Returns the state before a call: whether it may succeed, or why it must not be made.
     #[inline]
     pub(crate) fn begin(&self, direction: Direction) -> Result<Ticket, Stop> {
         self.desc.side(direction).begin(self.generation)
     }
 
-    /// A call that began at `ticket` has shown that nothing is left to do.
+    /// Clears readiness, because a call that began at `ticket` has shown that nothing is left.
     #[inline]
     pub(crate) fn clear_ready(&self, direction: Direction, ticket: Ticket) {
         self.desc.side(direction).clear_ready(ticket);
@@ -170,8 +176,8 @@ impl PollHandle {
         wakers.wake_all();
     }
 
-    /// Waits for an edge with a descriptor that [`register`](PollHandle::register) has just registered, in `epoch`. Ready means:
-    /// begin again.
+    /// Waits for an edge, with a descriptor that [`register`](PollHandle::register) has just
+    /// registered in `epoch`. When it is ready, the operation must begin again.
     #[inline]
     pub(crate) fn poll_wait(
         &self,
@@ -198,7 +204,7 @@ impl PollHandle {
         }
     }
 
-    /// The same for a `poll_*` caller.
+    /// Waits for an edge on behalf of a `poll_*` caller.
     #[inline(never)]
     pub(crate) fn poll_wait_keyless(
         &self,
@@ -225,8 +231,8 @@ impl PollHandle {
         }
     }
 
-    /// Waits until an edge says that the peer has hung up, with a descriptor registered in `epoch`: reading, that it sends no
-    /// more; writing, that it takes nothing more either.
+    /// Waits until an edge reports that the peer has hung up, with a descriptor registered in
+    /// `epoch`: for reading, that it sends no more; for writing, that it also accepts no more.
     pub(crate) fn poll_hang_up(
         &self,
         direction: Direction,
@@ -253,12 +259,13 @@ impl PollHandle {
         }
     }
 
-    /// Changes with every edge in this direction.
+    /// Returns a value that changes with every edge in this direction.
     pub(crate) fn edges(&self, direction: Direction) -> u64 {
         self.desc.side(direction).edges()
     }
 
-    /// Waits until an edge says ERROR, or any has come since `seen`, with a descriptor registered in `epoch`.
+    /// Waits for an edge with ERROR, or any edge after `seen`, with a descriptor registered in
+    /// `epoch`.
     pub(crate) fn poll_error_edge(
         &self,
         direction: Direction,
@@ -277,8 +284,8 @@ impl PollHandle {
                 return Poll::Ready(Ok(()));
             }
             wait.epoch = epoch.wrapping_add(1);
-            // ORDERING: asked after LISTED is set in the word that an edge changes: it is seen here, or takes the
-            // waiter out.
+            // ORDERING: read after LISTED is set in the word that an edge changes, so either the
+            // edge is seen here, or it takes the waiter out.
             let still = || self.is_registered(epoch) && side.edges() == seen;
             match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), still) {
                 Wait::Listed => return Poll::Pending,
@@ -302,14 +309,15 @@ impl PollHandle {
         }
     }
 
-    /// An operation that may have waited has ended or is dropped; see [`WaitKey`]. `acted`: it made its call after it was woken.
+    /// Ends an operation that may have waited, or that is dropped; see [`WaitKey`]. `acted` tells
+    /// whether it made its call after it was woken.
     #[inline]
     pub(crate) fn finish(&self, direction: Direction, wait: &mut WaitKey, acted: bool) {
         self.leave(direction, &mut wait.key, acted);
         *wait = WaitKey::new();
     }
 
-    /// The same for a key by itself.
+    /// Ends the wait of a key without a timeout.
     #[inline]
     pub(crate) fn leave(&self, direction: Direction, key: &mut Option<Key>, acted: bool) {
         let side = self.desc.side(direction);
@@ -319,8 +327,9 @@ impl PollHandle {
         *key = None;
     }
 
-    /// An operation that waits for an edge, or got one, finds that another has the lock: the edge goes to whoever waits beside
-    /// it, which may be the lock's owner. Its time limit stays.
+    /// Called when an operation that waits for an edge, or got one, finds that another operation
+    /// has the lock: passes the edge to the next waiter, which may be the lock's owner. The
+    /// operation's time limit remains.
     #[inline]
     pub(crate) fn let_go(&self, direction: Direction, wait: &mut WaitKey) {
         if wait.has_waited() {
@@ -328,8 +337,9 @@ impl PollHandle {
         }
     }
 
-    /// Puts a waiter in that only expiry and close wake: for who queues behind a lock of this direction. The operation's own
-    /// timeout, which `wait` keeps, counts here too. Ready: the operation has ended already.
+    /// Adds a waiter that only expiry and close wake, for an operation that queues for the lock of
+    /// this direction. The operation's own timeout, which `wait` stores, also applies. Ready if the
+    /// operation has already ended.
     pub(crate) fn poll_interrupt(
         &self,
         direction: Direction,
@@ -352,7 +362,7 @@ impl PollHandle {
         }
     }
 
-    /// The same for a `poll_*` caller: its waker may be woken by an edge as well, for nothing.
+    /// Adds such a waiter for a `poll_*` caller. Its waker may also be woken spuriously by an edge.
     pub(crate) fn poll_interrupt_keyless(
         &self,
         direction: Direction,
@@ -364,13 +374,14 @@ impl PollHandle {
             return Poll::Ready(Err(WaitError::TimedOut));
         }
         let _ = side.wait_poll(self.generation, cx.waker(), || true);
-        // Listed first, looked at second: what ends the wait from here on wakes it.
+        // It is listed before the check, so that whatever ends the wait from here on wakes it.
         side.begin(self.generation)?;
         self.arm_timeout_keyless(direction, timeout)
     }
 
-    /// Sees that a timer fires when the operation's own timeout, which begins now if it has not, is over. The operation
-    /// waits already: a timer that fires at once finds it.
+    /// Makes sure that a timer fires at the end of the operation's own timeout, which begins now
+    /// unless it has begun. The operation is already waiting, so a timer that fires at once finds
+    /// it.
     #[cold]
     fn arm_timeout(&self, until: &mut u64, timeout: Option<Duration>) -> Poll<Result<(), WaitError>> {
         let Some(timeout) = timeout else { return Poll::Pending };
@@ -389,7 +400,7 @@ impl PollHandle {
         Poll::Pending
     }
 
-    /// The same for the `poll_*` operation of a direction.
+    /// Arms the timeout of the `poll_*` operation of a direction.
     fn arm_timeout_keyless(&self, direction: Direction, timeout: Option<Duration>) -> Poll<Result<(), WaitError>> {
         if timeout.is_none() {
             return Poll::Pending;
@@ -401,8 +412,9 @@ impl PollHandle {
         polled
     }
 
-    /// Whether the timeout of the `poll_*` operation of a direction is over; it is used up then. One that was over for longer
-    /// than another such timeout and [`LATE_MAX`] belonged to an operation that was abandoned.
+    /// Returns whether the timeout of the `poll_*` operation of a direction has passed; it is then
+    /// used up. If it passed longer ago than another such timeout and [`LATE_MAX`], it belonged to
+    /// an abandoned operation.
     fn is_over_keyless(&self, direction: Direction, timeout: Duration) -> bool {
         let kept = self.desc.side(direction).poll_until();
         let until = kept.load(Ordering::Relaxed);
@@ -420,9 +432,9 @@ impl PollHandle {
             && runtime().epoch() == epoch
     }
 
-    /// Sees that the descriptor is registered, or being so, with the runtime of the epoch it returns. The caller holds `fd`
-    /// open for the call. After [`WaitError::Io`] it calls [`registration_failed`](PollHandle::registration_failed) once it holds
-    /// no lock.
+    /// Makes sure that the descriptor is registered, or being registered, with the runtime of the
+    /// returned epoch. The caller must keep `fd` open during the call. After [`WaitError::Io`] it
+    /// must call [`registration_failed`](PollHandle::registration_failed) once it holds no lock.
     #[inline]
     pub(crate) fn register(&self, fd: BorrowedFd<'_>) -> Result<u32, WaitError> {
         match self.registered() {
@@ -431,13 +443,13 @@ impl PollHandle {
         }
     }
 
-    /// The same for the first time: a descriptor that is in the poller already, on behalf of another handle, is refused
-    /// (EEXIST) instead of taken over.
+    /// Registers a descriptor for the first time. If it is already registered by another handle,
+    /// the call fails with EEXIST instead of taking it over.
     pub(crate) fn register_first(&self, fd: BorrowedFd<'_>) -> Result<u32, WaitError> {
         self.register_now(fd, true)
     }
 
-    /// The epoch, if the descriptor is registered with the runtime of now.
+    /// Returns the epoch, if the descriptor is registered with the current runtime.
     #[inline]
     pub(crate) fn registered(&self) -> Option<u32> {
         let epoch = runtime().epoch();
@@ -477,26 +489,28 @@ impl PollHandle {
                 Ok(epoch)
             }
             Err(error) => {
-                // ORDERING: Release, then a change of the words in `registration_failed`: a waiter sees that nobody registers, or
-                // is woken there.
+                // ORDERING: Release, followed by a change of the words in `registration_failed`: a
+                // waiter sees that no registration is in progress, or is woken there.
                 self.desc.registration.store(registration::NONE, Ordering::Release);
                 Err(WaitError::Io(error))
             }
         }
     }
 
-    /// Wakes everybody who relied on a registration that failed: each tries for itself.
+    /// Wakes all operations that relied on a registration that failed: each tries itself.
     #[cold]
     pub(crate) fn registration_failed(&self) {
         self.wake(|wakers| self.desc.sides().iter().for_each(|side| side.interrupt(wakers)));
     }
 
-    /// Whether an edge said that the peer hung up. Nothing is heard before the descriptor is registered.
+    /// Returns whether an edge reported that the peer hung up. Before the descriptor is registered
+    /// there are no edges.
     pub(crate) fn is_hung_up(&self) -> bool {
         self.desc.side(Direction::Read).is_hung_up()
     }
 
-    /// Sets or clears a deadline. One in the past ends what waits at once; so does, later, one to come.
+    /// Sets or clears a deadline. A deadline in the past ends waiting operations at once; a future
+    /// one does so when it passes.
     pub(crate) fn set_deadline(&self, direction: Direction, deadline: Option<Instant>) -> Result<(), WaitError> {
         if let Err(Stop::Closed) = self.desc.side(direction).begin(self.generation) {
             return Err(WaitError::Closed);
@@ -507,7 +521,8 @@ impl PollHandle {
         }
         let old = self.desc.deadline(direction);
         if old > clock::EXPIRED && at >= old && !clock::has_come(at) {
-            // Moved later: the timer is in at or before the old time, and looks again when it fires.
+            // Moved later: the timer entry is at or before the old time, and is checked again when
+            // it fires.
             if let Some(at) = self.desc.move_deadline(direction, at) {
                 runtime().arm_poll(self.desc, at);
             }
@@ -523,15 +538,16 @@ impl PollHandle {
         }
         let mut wakers = Wakers::new();
         if let Some(at) = self.desc.set_deadline(direction, at, &mut wakers) {
-            // Armed first: a start sees the timer.
+            // It is armed first, so that a start sees the timer.
             runtime().arm_poll(self.desc, at);
             runtime().ensure_running();
         }
         wakers.wake_all();
     }
 
-    /// Sees that timers run, for an operation that waits without being registered. Called when it is listed: a shutdown that keeps this
-    /// call from starting the runtime interrupts the operation when it ends.
+    /// Makes sure that timers run, for an operation that waits without a registration. It must be
+    /// called when the operation is listed: a shutdown that keeps this call from starting the
+    /// runtime interrupts the operation when it ends.
     pub(crate) fn ensure_timers(&self, direction: Direction, timeout: Option<Duration>, cx: &mut Context<'_>) {
         if timeout.is_some() || self.desc.deadline(direction) > clock::EXPIRED {
             runtime().ensure_running();
@@ -539,13 +555,13 @@ impl PollHandle {
         }
     }
 
-    /// Ends all operations, now and later, with [`WaitError::Closed`].
+    /// Ends all current and later operations with [`WaitError::Closed`].
     pub(crate) fn evict(&self) {
         self.wake(|wakers| self.desc.evict(self.generation, wakers));
     }
 
-    /// The descriptor is about to be closed or given away. `exposed`: a duplicate may be alive somewhere, so closing does not
-    /// end the registration.
+    /// Called before the descriptor is closed or given away. `exposed` means that a duplicate may
+    /// exist, so that closing does not end the registration.
     pub(crate) fn retire(&self, fd: BorrowedFd<'_>, exposed: bool) {
         if !self.desc.is_current(self.generation) {
             return;
@@ -558,7 +574,7 @@ impl PollHandle {
         self.retire_bare();
     }
 
-    /// The same for a handle that was never registered: what waits through it hears of expiry and close only.
+    /// Retires a handle that was never registered, whose waiters wait only for expiry and close.
     pub(crate) fn retire_bare(&self) {
         self.desc.retire(self.generation);
         runtime().descriptors.fetch_sub(1, Ordering::Relaxed);
@@ -580,9 +596,10 @@ mod tests {
     use std::os::fd::AsFd;
     use std::task::Waker;
 
-    /// The time of a poll that had to wait and then, because an edge came in between, had not, is not the next one's.
+    /// The timeout of a poll that had to wait, and then did not because an edge came in between,
+    /// must not apply to the next poll.
     #[test]
-    fn a_poll_that_found_an_edge_leaves_no_timeout_behind() {
+    fn poll_that_found_an_edge_leaves_no_timeout() {
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
         socket.set_nonblocking(true).unwrap();
         let handle = PollHandle::open().unwrap();
@@ -603,9 +620,9 @@ mod tests {
         drop(socket::close(socket.into()));
     }
 
-    /// Nor is the runtime that a poll waited in: the next may wait in another.
+    /// Nor must the runtime in which a poll waited: the next poll may wait in another one.
     #[test]
-    fn a_poll_that_has_ended_leaves_no_runtime_behind() {
+    fn poll_that_has_ended_leaves_no_epoch() {
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
         socket.set_nonblocking(true).unwrap();
         let handle = PollHandle::open().unwrap();
@@ -616,7 +633,7 @@ mod tests {
         let began = || handle.desc.side(Direction::Read).poll_epoch().load(Ordering::Relaxed);
         assert_eq!(began(), epoch.wrapping_add(1));
         handle.finish_keyless(Direction::Write);
-        assert_eq!(began(), epoch.wrapping_add(1), "the other direction's");
+        assert_eq!(began(), epoch.wrapping_add(1), "that of the other direction");
         handle.finish_keyless(Direction::Read);
         assert_eq!(began(), 0);
         handle.evict();

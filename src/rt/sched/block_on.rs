@@ -1,28 +1,35 @@
-//! `block_on`: a thread that waits for one future.
+//! `block_on`: a thread that waits for one future, the root future.
 //!
-//! The progress of the root future depends on no task. Its thread polls the root future when that was woken. When it would otherwise
-//! sleep and no worker polls, it polls the network and the timers; else it parks. Spawned tasks belong to the workers, also those that
-//! the root future or a poll of this thread woke. So a server that serves one connection in `block_on` has no hop between threads, and a
-//! server that spawns its connections has none either: the first event for a task wakes a worker, which polls from then on.
+//! The progress of the root future does not depend on any task. Its thread polls the root future
+//! when it was woken. When it would otherwise sleep and no worker polls, it polls the network and
+//! the timers; else it parks. Spawned tasks run on workers, including those that the root future or
+//! a poll of this thread woke. A server that serves one connection in `block_on` therefore has no
+//! hop between threads. A server that spawns its connections has none either: the first event for a
+//! task wakes a worker, which polls from then on.
 //!
-//! # Who polls
-//! * No worker is awake and the role is free: this thread takes the role, right before it sleeps (D2 of `driver.rs`).
-//! * A worker polls, and its events wake no task any more ([`Runtime::is_lonely`]): this thread asks for the role, the worker releases
-//!   it and rests.
-//! * All workers that are awake are stuck in a turn: sysmon nudges this thread, which polls in their place.
+//! # Which thread polls
+//! * If no worker is awake and the role is free, this thread takes the role, right before it sleeps
+//!   (D2 of `driver.rs`).
+//! * If a worker polls and its events no longer wake tasks ([`Runtime::is_lonely`]), this thread
+//!   asks for the role; the worker releases it and rests.
+//! * If all awake workers are stuck in a turn, sysmon nudges this thread, which polls instead of
+//!   them.
 //!
-//! While this thread is in a long turn of its root future and no other thread polls, sysmon polls, and wakes a worker that goes on.
+//! While this thread is in a long turn of its root future and no other thread polls, sysmon polls,
+//! and wakes a worker to continue.
 //!
 //! # Inside a task or another `block_on`
-//! The same. The thread gives its processor away first: another thread runs what is queued, and the rest of the task's turn goes on
-//! without a processor. So any number of nested calls end, as long as the process may have that many threads.
+//! The same applies, but first the thread gives its processor away: another thread runs the queued
+//! tasks, and the rest of the task's turn continues without a processor. Any number of nested calls
+//! therefore make progress, as long as the process may have that many threads.
 //!
 //! # `Builder::block_on_runs_tasks`
-//! The thread takes a free processor, if there is one, and is a worker that puts its root future first. A task that blocks it keeps the
-//! root future waiting. So it is where not even sysmon could be started: then no other thread runs the tasks.
+//! The thread takes a free processor, if there is one, and is a worker that gives priority to its
+//! root future. A task that blocks it delays the root future. The same happens if not even sysmon
+//! could be started, because then no other thread runs the tasks.
 //!
 //! # Cancellation
-//! A root future that panics gives back what its thread holds, in `Drop`.
+//! A root future that panics releases what its thread holds, in `Drop`.
 
 use std::future::Future;
 use std::pin::pin;
@@ -40,7 +47,7 @@ use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::time::clock;
 use crate::sync::{Arc, Ordering};
 
-/// A root future that yields again and again has the network polled this often.
+/// How often the network is polled while a root future keeps yielding.
 const POLL_EVERY_NANOS: u64 = 50_000;
 
 impl Wake for Root {
@@ -53,12 +60,12 @@ impl Wake for Root {
     }
 }
 
-/// Runs `future` to its end on this thread.
+/// Runs `future` to completion on this thread.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     block_on_named(None, future)
 }
 
-/// Runs `future` to its end on this thread, as a task called `name`.
+/// Runs `future` to completion on this thread, as a task called `name`.
 pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Output {
     fork::refuse();
     let data = TaskData::new(name, runtime().ensure_running()).staying();
@@ -82,20 +89,21 @@ pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Out
 struct Thread {
     runtime: &'static Runtime,
     root: Arc<Root>,
-    /// The number of the root future.
+    /// The id of the root future.
     number: u64,
-    /// The call is inside a task or another `block_on`.
+    /// Whether the call is inside a task or another `block_on`.
     is_nested: bool,
-    /// The call is inside the turn of another root future, and the thread is counted already.
+    /// Whether the call is inside the turn of another root future, so that the thread is already
+    /// counted.
     was_root: bool,
-    /// The thread is counted as blocked inside a task.
+    /// Whether the thread is counted as blocked inside a task.
     is_blocked: bool,
     runs_tasks: bool,
-    /// The processor of a thread that runs tasks.
+    /// The processor, if the thread runs tasks.
     processor: Option<&'static Processor>,
     core: Option<Box<Core>>,
     polling: Option<Box<Polling>>,
-    /// The thread asked a worker for the role.
+    /// Whether the thread asked a worker for the role.
     has_asked: bool,
     polled_at: u64,
 }
@@ -124,7 +132,7 @@ impl Thread {
         }
     }
 
-    /// Whether the root future was woken and is to be polled.
+    /// Returns whether the root future was woken and must be polled.
     fn begin_turn(&mut self) -> bool {
         if !self.root.begin_turn() {
             return false;
@@ -150,7 +158,7 @@ impl Thread {
         }
     }
 
-    /// The root future is pending, or has yielded.
+    /// Called when the root future is pending or has yielded.
     fn idle(&mut self) {
         if (self.runs_tasks || self.stands_in()) && self.run_tasks() {
             return;
@@ -167,17 +175,20 @@ impl Thread {
         if self.root.is_woken() { self.poll_between_turns() } else { self.wait() }
     }
 
-    /// Whether there are tasks and no thread of the runtime. Inside a task this thread would have to end that one first.
+    /// Returns whether there are tasks and no thread of the runtime. Inside a task this thread
+    /// would have to finish that task first.
     fn stands_in(&self) -> bool {
         !self.is_nested && self.is_needed() && !self.runtime.wake_one(true)
     }
 
-    /// Whether tasks wait for a thread, and not even sysmon could be started, which runs them otherwise.
+    /// Returns whether tasks wait for a thread, and sysmon, which would run them, could not be
+    /// started.
     fn is_needed(&self) -> bool {
         self.runtime.sysmon.is_missing() && self.runtime.injected() > 0
     }
 
-    /// Runs tasks until the root future is woken or there is no task left. Returns whether the root future was woken.
+    /// Runs tasks until the root future is woken or there is no task left. Returns whether the root
+    /// future was woken.
     fn run_tasks(&mut self) -> bool {
         self.processor = self.processor.or_else(|| self.runtime.acquire());
         let Some(processor) = self.processor else { return false };
@@ -193,9 +204,10 @@ impl Thread {
         exit == Exit::Root
     }
 
-    /// A root future that yields keeps its thread from the sleep in epoll: polls now and then.
+    /// Polls now and then while the root future yields, which keeps the thread from sleeping in
+    /// epoll.
     fn poll_between_turns(&mut self) {
-        // The epoch first: the runtime was running in it.
+        // The epoch is read first: the runtime was running in it.
         let (now, epoch) = (clock::now(), self.runtime.epoch());
         if now.saturating_sub(self.polled_at) < POLL_EVERY_NANOS || !self.runtime.is_running() {
             return;
@@ -207,7 +219,7 @@ impl Thread {
         polling.wakers.wake_all();
     }
 
-    /// Sleeps in epoll if no other thread polls, or parks.
+    /// Sleeps in epoll if no other thread polls; otherwise parks.
     fn wait(&mut self) {
         if self.runtime.is_stopping() {
             return self.wait_in_shutdown();
@@ -240,7 +252,8 @@ impl Thread {
         }
     }
 
-    /// Waits in a runtime that ends. In a destructor this may be the thread that shuts down, which runs the timers otherwise.
+    /// Waits in a runtime that is shutting down. In a destructor this may be the thread that shuts
+    /// down, which would otherwise run the timers.
     #[cold]
     fn wait_in_shutdown(&mut self) {
         let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
@@ -249,7 +262,7 @@ impl Thread {
         self.root.park_until(clock::to_instant(clock::now() + 1_000_000));
     }
 
-    /// Takes the wish for the role back. If it was granted, another thread is to poll.
+    /// Withdraws the wish for the role. If it was granted, makes sure that another thread polls.
     fn settle_wish(&mut self) {
         self.has_asked = false;
         if self.runtime.withdraw_wish(&self.root) {

@@ -1,29 +1,35 @@
 //! The loop of a thread that owns a processor.
 //!
-//! In order: the root future of `block_on`, if it was woken; the next slot (a few turns in a row at most); the processor's own queue;
-//! the shared queue (and every 61st turn first); due timers; other processors' tasks, if they are worth the move; then sleep: in epoll if
-//! nobody else does, else at rest.
+//! Sources of work, in order: the root future of `block_on`, if it was woken; the next slot (a few
+//! turns in a row at most); the processor's own queue; the shared queue (every 61st turn it comes
+//! first); due timers; tasks of other processors, if they are worth the move. Without work the
+//! thread sleeps: in epoll if no other thread does, otherwise at rest.
 //!
 //! # The length of a turn
-//! Decides when the clock is read, when to poll and whom to wake. It is measured between two looks at the clock, of which there is one
-//! every 16 turns, or fewer that take 1 ms, and after a turn that used much of its budget. Between two sleeps there may be fewer
-//! turns than that, so some sleeps have the clock read at their end and after the first turn: those that wake several tasks, every
-//! eighth of the others, and all while turns are long.
+//! It determines when the clock is read, when to poll and when to wake another thread. It is
+//! measured between two readings of the clock, which happen every 16 turns, or fewer that take 1
+//! ms, and after a turn that used much of its budget. Between two sleeps there may be fewer turns
+//! than that. So after some sleeps the clock is read at once and after the first turn: after those
+//! that wake several tasks, after every eighth of the others, and after all while turns are long.
 //!
 //! # Polling while busy
-//! The sleep in epoll is the only poll while there are moments without work. A thread that has none for long polls from its
-//! tick, without waiting: after 100 µs and more turns than the last poll brought events (and 32 more), or of long turns
-//! ([`LONG_NANOS`]) any, or after 1 ms. That is Go's weakness W2 (10 ms) without its fourth system call a request.
+//! While there are moments without work, the sleep in epoll is the only poll. A thread that has had
+//! none for long polls from its tick, without waiting: after 100 µs and more turns than the last
+//! poll brought events (plus 32), or after 100 µs and any number of long turns ([`LONG_NANOS`]), or
+//! after 1 ms. This avoids Go's weakness W2 (10 ms) without a fourth system call per request.
 //!
-//! # Waking others
-//! A second thread costs more than it brings for short tasks. One is woken, at rest or asleep in epoll, only when the backlog is worth
-//! more than [`WAKE_NANOS`] by the mean length of a turn, and steals only from a queue worth [`STEAL_NANOS`], or one whose owner
-//! sysmon calls stuck. Long turns are seen to as soon as they are queued: at the end of a sleep, and by the thread that has stolen some.
-//! Where the length is not known yet (few long tasks after many short ones), sysmon sees the backlog.
+//! # Waking other threads
+//! For short tasks a second thread costs more than it brings. One is woken, at rest or asleep in
+//! epoll, only when the backlog is worth more than [`WAKE_NANOS`] by the mean length of a turn. It
+//! steals only from a queue worth [`STEAL_NANOS`], or one whose owner sysmon calls stuck. Long
+//! turns are considered as soon as they are queued: at the end of a sleep, and by a thread that has
+//! stolen some. Where the length is not known yet (a few long tasks after many short ones), sysmon
+//! detects the backlog.
 //!
 //! # Invariants
 //! * 11 — a panic that escapes a task's machinery ends the turn, not the worker.
-//! * R1 (`runtime.rs`) — `awake` is counted down before the last look at the queues and up again before anything is run.
+//! * R1 (`runtime.rs`) — `awake` is decremented before the last check of the queues, and
+//!   incremented before anything is run.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -41,17 +47,19 @@ use crate::rt::time::clock;
 use crate::rt::waiters::let_go;
 use crate::sync::{Arc, Ordering};
 
-/// Turns in a row for tasks that the running one woke, before older ones have theirs.
+/// The maximum number of consecutive turns for tasks that the running one woke, before older ones
+/// run.
 const NEXT_MAX: u32 = 3;
-/// Every so many turns, and after each look at the clock, the shared queue comes first (a prime, as in Go, so that it meets no rhythm of the tasks).
+/// Every this many turns, and after each reading of the clock, the shared queue comes first (a
+/// prime, as in Go, so that it does not match a rhythm of the tasks).
 const SHARED_EVERY: u32 = 61;
-/// The clock is read after so many turns,
+/// The clock is read after this many turns,
 const CLOCK_EVERY: u32 = 16;
-/// or fewer that take so long.
+/// or fewer that take this long.
 const CLOCK_NANOS: u64 = 1_000_000;
-/// Every so many sleeps the turns that follow are measured from the first on,
+/// After every this many sleeps the following turns are measured from the first on,
 const SAMPLE_EVERY: u32 = 8;
-/// and where a sleep wakes so many.
+/// and after a sleep that wakes this many tasks.
 const SAMPLE_FROM: u32 = 4;
 const POLL_MIN_NANOS: u64 = 100_000;
 const POLL_MAX_NANOS: u64 = 1_000_000;
@@ -59,9 +67,11 @@ const POLL_MARGIN: u32 = 32;
 /// A backlog worth less than this is done before a woken thread has warmed up.
 const WAKE_NANOS: u64 = 100_000;
 const STEAL_NANOS: u64 = 50_000;
-/// After so many sleeps in a row whose events woke no task, a thread in `block_on` may have the role.
+/// After this many consecutive sleeps whose events woke no task, a thread in `block_on` may have
+/// the role.
 const LONELY: u32 = 4;
-/// The pause of a worker without work in a process that has no descriptor left for an epoll instance.
+/// The pause of a worker without work in a process that has no descriptor left for an epoll
+/// instance.
 const NO_POLLER: Duration = Duration::from_millis(10);
 
 /// Why the loop was left.
@@ -77,25 +87,27 @@ pub(crate) enum Exit {
     Stopped,
 }
 
-/// What a thread needs to run the loop, beside a processor.
+/// The state of the loop, in addition to a processor.
 pub(crate) struct Core {
     polling: Polling,
     tick: u32,
     next_run: u32,
-    /// Turns since the last poll, and the events that it brought.
+    /// The number of turns since the last poll, and the number of events that it returned.
     since_poll: u32,
     delivered: u32,
-    /// When the clock was read last in this stretch of work, or 0; the turns since the last poll at that time.
+    /// The time of the last reading of the clock in this stretch of work, or 0, and the turns since
+    /// the last poll at that time.
     clock: u64,
     clock_turns: u32,
-    /// The tick at which it is read next, and how many turns lie between.
+    /// The tick of the next reading, and the number of turns in between.
     clock_at: u32,
     spacing: u32,
-    /// Sleeps, and whether the turns since the last one are measured.
+    /// The number of sleeps, and whether the turns since the last one are measured.
     sleeps: u32,
     sampled: bool,
     polled_at: u64,
-    /// The polls of the processor at the last sleep, and how many sleeps in a row ended without a turn.
+    /// The processor's polls at the last sleep, and the number of consecutive sleeps that ended
+    /// without a turn.
     slept_at: u64,
     lonely: u32,
 }
@@ -126,7 +138,8 @@ impl Core {
         }
     }
 
-    /// Runs tasks until there is a reason to leave. `sleeper` is a worker's; `root` is that of a thread in `block_on`.
+    /// Runs tasks until there is a reason to leave. `sleeper` is that of a worker; `root` is that
+    /// of a thread in `block_on`.
     pub(crate) fn run(
         &mut self,
         processor: &'static Processor,
@@ -135,8 +148,8 @@ impl Core {
         epoch: u32,
     ) -> Exit {
         let runtime = runtime();
-        // A root future that is woken as it comes back has yielded: what is queued goes first. (At any other time the root future
-        // goes first.)
+        // A root future that is woken when it returns has yielded: queued tasks go first.
+        // (Otherwise the root future goes first.)
         let mut owed = if root.is_some_and(Root::is_woken) { processor.queue.len().clamp(1, RING) } else { 0 };
         loop {
             if runtime.epoch() != epoch {
@@ -170,14 +183,16 @@ impl Core {
     fn give_up(&mut self, processor: &'static Processor) {
         let runtime = runtime();
         self.polling.forget_epoll();
-        // From here on a task that is scheduled goes by its own epoch: one of the epoch that began is queued there, others are cancelled.
+        // From here on a scheduled task is queued by its own epoch: one of the new epoch is queued
+        // there, others are cancelled.
         context::set_processor(None);
         let items: Vec<_> = processor.queue.drain().collect();
         items.into_iter().for_each(super::task::reschedule_item);
         let epoch = processor.epoch.load(Ordering::Relaxed);
         processor.owned.store(false, Ordering::SeqCst);
         runtime.awake.down(epoch);
-        // Who brought work to the epoch that began may have relied on this thread, asleep in epoll, to see to it.
+        // A thread that brought work to the new epoch may have relied on this thread, which was
+        // asleep in epoll, to run it.
         runtime.attend_after_leaving();
     }
 
@@ -226,7 +241,7 @@ impl Core {
             })
     }
 
-    /// One turn of one task. False if it gave the processor away.
+    /// Runs one turn of one task. Returns false if it gave the processor away.
     #[allow(unsafe_code)]
     fn turn(&mut self, runtime: &'static Runtime, processor: &'static Processor, item: Item, epoch: u32) -> bool {
         // SAFETY: the item was just taken out of a queue and is used once, here.
@@ -246,7 +261,7 @@ impl Core {
             runtime.panics.add(1);
         }
         if !owns_processor() {
-            // The wait was none of the turn's time.
+            // The wait was not part of the turn.
             self.clock = 0;
             return false;
         }
@@ -258,7 +273,7 @@ impl Core {
         true
     }
 
-    /// The clock is read: the turns since the last time are measured.
+    /// Reads the clock: measures the turns since the last reading.
     fn measure(&mut self, processor: &Processor, now: u64) -> u64 {
         let mut mean = processor.turn_nanos.load(Ordering::Relaxed);
         let turns = self.since_poll.wrapping_sub(self.clock_turns);
@@ -270,7 +285,7 @@ impl Core {
         mean
     }
 
-    /// A sleep is over, and the events that it brought are recorded.
+    /// Called after a sleep, when the events that it returned are recorded.
     fn begin_stretch(&mut self, processor: &Processor) {
         let is_long = processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS;
         self.polled(0);
@@ -282,8 +297,9 @@ impl Core {
         self.clock_at = self.tick.wrapping_add(self.spacing + 1);
     }
 
-    /// Every [`CLOCK_EVERY`] turns, or fewer: the clock, timers, a poll if one is due, a helper if one pays. False if a waker gave the
-    /// processor away.
+    /// Called every [`CLOCK_EVERY`] turns, or fewer: reads the clock, runs timers, polls if a poll
+    /// is due, and wakes a helper if it is worthwhile. Returns false if a waker gave the processor
+    /// away.
     #[cold]
     fn maintain(&mut self, runtime: &'static Runtime, processor: &'static Processor) -> bool {
         let now = clock::now();
@@ -306,7 +322,7 @@ impl Core {
         }
         let is_owned = owns_processor();
         if is_owned {
-            // One is this thread's own.
+            // One of them is this thread's own.
             share(runtime, processor, (processor.queue.len() + runtime.injected()).saturating_sub(1));
             if turn > LONG_NANOS && !runtime.driver.role.is_taken() {
                 // A thread in `block_on` need not wait for the end of such turns.
@@ -319,7 +335,7 @@ impl Core {
         is_owned
     }
 
-    /// Takes the events that are there, without waiting. What they wake goes behind what is queued, however much that is.
+    /// Takes available events, without waiting. Tasks that they wake go behind all queued ones.
     fn poll_now(&mut self, runtime: &'static Runtime, processor: &'static Processor, now: u64) {
         if self.polling.poll_now(runtime, processor.epoch.load(Ordering::Relaxed), now) {
             self.polled(now);
@@ -333,7 +349,8 @@ impl Core {
         self.delivered = self.polling.wakers.len() as u32;
     }
 
-    /// Nothing to run. Sleeps in epoll, or gives the processor back. Returns why the loop is to be left, if it is.
+    /// Called when there is nothing to run. Sleeps in epoll, or gives the processor back. Returns
+    /// why the loop must be left, if it must.
     fn idle(
         &mut self,
         runtime: &'static Runtime,
@@ -358,7 +375,8 @@ impl Core {
         {
             return Some(Exit::Resting);
         }
-        // ORDERING: SeqCst: announced and counted down, then one more look; see `attend` and the role's header.
+        // ORDERING: SeqCst: announced and decremented, then one more check; see `attend` and the
+        // documentation of the role.
         let falls_asleep = || {
             runtime.awake.down(epoch);
             runtime.injected() > 0
@@ -380,20 +398,21 @@ impl Core {
                 }
             }
             Slept::TimersRan => _ = self.polling.wakers.wake_all(),
-            // Look again in a while: a descriptor may be free then.
+            // Try again in a while: a descriptor may be free then.
             Slept::NoPoller => std::thread::sleep(NO_POLLER),
         }
         (!owns_processor()).then_some(Exit::Lost)
     }
 }
 
-/// Whether this thread still owns its processor. A `block_on` in a task, a waker or a destructor gives it away: wherever those have run,
-/// this is to be asked before the processor is used again.
+/// Returns whether this thread still owns its processor. A `block_on` in a task, a waker or a
+/// destructor gives it away, so this must be checked after any of them has run, before the
+/// processor is used again.
 fn owns_processor() -> bool {
     context::processor().is_some()
 }
 
-/// Wakes another thread if `backlog` turns of what is queued here are worth it.
+/// Wakes another thread if the `backlog` of turns queued here is worth it.
 fn share(runtime: &'static Runtime, processor: &Processor, backlog: usize) {
     let turn = processor.turn_nanos.load(Ordering::Relaxed);
     if (backlog as u64).saturating_mul(turn) > WAKE_NANOS {
@@ -401,21 +420,21 @@ fn share(runtime: &'static Runtime, processor: &Processor, backlog: usize) {
     }
 }
 
-/// Marks the beginning of a turn: sysmon sees which task runs, and the task may do so much before it yields.
+/// Marks the beginning of a turn: sysmon sees which task runs, and the task gets its budget.
 #[inline]
 pub(crate) fn begin_turn(processor: &Processor, id: u64) {
     processor.budget.store(BUDGET, Ordering::Relaxed);
     processor.running.store(id, Ordering::Relaxed);
 }
 
-/// Marks its end.
+/// Marks the end of a turn.
 #[inline]
 pub(crate) fn end_turn(processor: &Processor) {
     processor.running.store(0, Ordering::Relaxed);
     processor.polls.add_owned(1);
 }
 
-/// A worker thread, from its first processor on.
+/// The main function of a worker thread, starting with its first processor.
 pub(crate) fn main(runtime: &'static Runtime, epoch: u32, first: &'static Processor) {
     let sleeper = Arc::new(Sleeper::new());
     let mut core = Core::new();
@@ -442,7 +461,7 @@ mod tests {
         processor
     }
 
-    /// Runs `test` on a thread that owns `processor`, so that what it spawns stays there.
+    /// Runs `test` on a thread that owns `processor`, so that tasks that it spawns stay there.
     fn on(processor: &'static Processor, test: impl FnOnce() + Send) {
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -487,7 +506,7 @@ mod tests {
                 assert_eq!(core.clock_at, if is_long { 21 } else { 25 }, "{left}");
             }
             assert_eq!((core.since_poll, processor.polls.get()), (4, 4));
-            // Of another epoch: dropped, and no turn.
+            // A task of another epoch is dropped, which is not a turn.
             drop(crate::task::spawn(async { panic!("it ran") }));
             core.turn(runtime(), processor, processor.queue.pop().unwrap(), runtime().epoch().wrapping_add(1));
             assert_eq!((core.since_poll, processor.polls.get(), processor.ended.get()), (4, 4, 5));
@@ -518,7 +537,7 @@ mod tests {
     fn turns_are_measured_between_two_looks_at_the_clock() {
         let (mut core, processor) = (Core::new(), processor(1000));
         core.since_poll = 3;
-        assert_eq!(core.measure(processor, 5000), 1000, "nobody looked before");
+        assert_eq!(core.measure(processor, 5000), 1000, "the clock was not read before");
         assert_eq!((core.clock, core.clock_turns), (5000, 3));
         assert_eq!(core.measure(processor, 9000), 1000, "no turn between");
         core.since_poll = 7;
@@ -544,9 +563,9 @@ mod tests {
             core.sampled
         };
         assert!(!begin(1, 0, 1000) && !begin(7, SAMPLE_FROM - 1, LONG_NANOS));
-        assert!(begin(8, 0, 1000) && begin(16, 0, 1000), "every eighth");
-        assert!(begin(1, SAMPLE_FROM, 1000), "those that wake several");
-        assert!(begin(1, 0, LONG_NANOS + 1), "all while turns are long");
+        assert!(begin(8, 0, 1000) && begin(16, 0, 1000), "every eighth sleep");
+        assert!(begin(1, SAMPLE_FROM, 1000), "sleeps that wake several tasks");
+        assert!(begin(1, 0, LONG_NANOS + 1), "all sleeps while turns are long");
     }
 
     /// The clock is read more often where turns are long, and less often step by step where they are not.
