@@ -7,7 +7,7 @@ use std::task::Poll;
 use crate::engine::{UnsafeCell, thread};
 use crate::harness::block_on;
 use crate::rt::poll::closings::Closings;
-use crate::rt::poll::poll_cache::PollCache;
+use crate::rt::poll::poll_desc::PollCache;
 use crate::sync::{AtomicBool, Ordering};
 
 struct Slots {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use crate::engine::thread;
 use crate::harness::block_on;
 use crate::net::fd::fd_mutex::FdMutex;
-use crate::rt::poll::poll_cache::PollCache;
+use crate::rt::poll::poll_desc::PollCache;
 use crate::rt::poll::poll_desc::{Direction, HANG_UP, PollDesc, Stop, Wait};
 use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, POLLS_MAX, Wakers};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 
 use super::Input;
-use crate::rt::poll::poll_cache::PollCache;
+use crate::rt::poll::poll_desc::PollCache;
 use crate::rt::poll::poll_desc::{Direction, HANG_UP, PollDesc, Stop, Wait};
 use crate::rt::time::clock::{EXPIRED, NONE};
 use crate::rt::time::timer::{SleepKey, Target, TimerSet};

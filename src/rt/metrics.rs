@@ -1,62 +1,155 @@
 //! Metrics of the runtime.
 
+use std::fmt::Write as _;
+
 use super::runtime::runtime;
 use super::sched::processor::{Counter, Processor};
 use crate::sync::Ordering;
 
-/// Metrics of the runtime at one moment; returned by [`metrics`].
-///
-/// Totals are counted from the start of the process and continue across a
-/// [`shutdown`](crate::rt::shutdown). Each value is exact, but they are not read at the same
-/// instant.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Metrics {
+/// Declares the fields of [`Metrics`] together with their kinds, so that none is missing from [`Metrics::iter`].
+macro_rules! metrics {
+    ($($(#[doc = $doc:literal])+ $kind:ident $name:ident: $type:ty,)+) => {
+        /// Metrics of the runtime at one moment; returned by [`metrics`].
+        ///
+        /// Totals are counted from the start of the process and continue across a
+        /// [`shutdown`](crate::rt::shutdown). Each value is exact, but they are not read at the same
+        /// instant.
+        ///
+        /// [`iter`](Metrics::iter) lists them with their descriptions, and [`openmetrics`](Metrics::openmetrics) prints them for
+        /// Prometheus and other collectors.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Metrics {
+            $($(#[doc = $doc])+ pub $name: $type,)+
+        }
+
+        impl Metrics {
+            /// Returns all metrics, each with its name, description and kind.
+            ///
+            /// # Examples
+            /// ```
+            /// for metric in netpoll::rt::metrics().iter() {
+            ///     println!("{} = {} ({})", metric.name, metric.value, metric.help);
+            /// }
+            /// ```
+            pub fn iter(&self) -> impl Iterator<Item = Metric> + use<> {
+                [$(Metric {
+                    name: stringify!($name),
+                    help: first_sentence(concat!($($doc),+)),
+                    kind: MetricKind::$kind,
+                    value: self.$name as u64,
+                },)+]
+                .into_iter()
+            }
+        }
+    };
+}
+
+metrics! {
     /// Maximum number of threads that run tasks at the same time, as configured.
-    pub workers: usize,
+    Gauge workers: usize,
     /// Current number of worker threads, without threads inside `block_on`.
-    pub worker_threads: usize,
+    Gauge worker_threads: usize,
     /// Current number of threads for blocking calls and name look-ups.
-    pub blocking_threads: usize,
+    Gauge blocking_threads: usize,
     /// Current number of tasks: spawned and not ended.
-    pub tasks_alive: u64,
+    Gauge tasks_alive: u64,
     /// Total number of spawned tasks.
-    pub tasks_spawned: u64,
+    Counter tasks_spawned: u64,
     /// Current number of tasks in the queue that all threads share.
-    pub tasks_injected: usize,
+    Gauge tasks_injected: usize,
     /// Total number of polls of tasks.
-    pub polls: u64,
+    Counter polls: u64,
     /// Total number of times that a thread took tasks from another thread's queue.
-    pub steals: u64,
+    Counter steals: u64,
     /// Total number of times that a thread parked.
-    pub parks: u64,
+    Counter parks: u64,
     /// Total number of calls that waited for events or checked for them.
-    pub poller_waits: u64,
+    Counter poller_waits: u64,
     /// Total number of events that these calls returned.
-    pub events: u64,
+    Counter events: u64,
     /// Total number of events for descriptors that were already closed; they are dropped.
-    pub stale_events: u64,
+    Counter stale_events: u64,
     /// Current number of operations that wait for a descriptor.
-    pub waiters: usize,
+    Gauge waiters: usize,
     /// Total number of armed timers: sleeps and deadlines. One that is moved later counts again
     /// when it is re-armed.
-    pub timers_armed: u64,
+    Counter timers_armed: u64,
     /// Total number of timers that fired.
-    pub timers_fired: u64,
+    Counter timers_fired: u64,
     /// Current number of timer entries, including dead ones.
-    pub timer_entries: usize,
+    Gauge timer_entries: usize,
     /// Total number of times that a task was found to block its thread.
-    pub blocked_tasks: u64,
+    Counter blocked_tasks: u64,
     /// Current number of threads inside a `block_on` that was called from a task.
-    pub nested_block_on: u32,
+    Gauge nested_block_on: u32,
     /// Current number of open sockets of this crate.
-    pub descriptors: usize,
+    Gauge descriptors: usize,
     /// Total number of calls of splice(2) to a socket and of sendfile(2) that moved bytes: the work
     /// that [`io::copy`](crate::io::copy()) and [`send_file`](crate::net::TcpStream::send_file)
     /// leave to the kernel.
-    pub kernel_copies: u64,
+    Counter kernel_copies: u64,
     /// Total number of panics that escaped a task's own containment (in destructors).
-    pub contained_panics: u64,
+    Counter contained_panics: u64,
+}
+
+/// One of the runtime's [`Metrics`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metric {
+    /// The name of the field of [`Metrics`].
+    pub name: &'static str,
+    /// One sentence about it.
+    pub help: &'static str,
+    /// Whether it only grows.
+    pub kind: MetricKind,
+    /// Its value. All metrics are counts, without a unit.
+    pub value: u64,
+}
+
+/// The kind of a [`Metric`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MetricKind {
+    /// A total, which only grows.
+    Counter,
+    /// A current number, which may fall.
+    Gauge,
+}
+
+impl Metrics {
+    /// Returns all metrics in the OpenMetrics 1.0 text format, which ends with `# EOF`.
+    ///
+    /// The names begin with `netpoll_`; those of totals end in `_total`. The content type is
+    /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
+    ///
+    /// # Examples
+    /// ```
+    /// let text = netpoll::rt::metrics().openmetrics();
+    /// assert!(text.contains("# TYPE netpoll_tasks_alive gauge\nnetpoll_tasks_alive 0\n"));
+    /// assert!(text.ends_with("# EOF\n"));
+    /// ```
+    pub fn openmetrics(&self) -> String {
+        let mut text = String::new();
+        for Metric { name, help, kind, value } in self.iter() {
+            let (kind, suffix) = match kind {
+                MetricKind::Counter => ("counter", "_total"),
+                MetricKind::Gauge => ("gauge", ""),
+            };
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "# HELP netpoll_{name} {help}");
+            let _ = writeln!(text, "# TYPE netpoll_{name} {kind}");
+            let _ = writeln!(text, "netpoll_{name}{suffix} {value}");
+        }
+        text.push_str("# EOF\n");
+        text
+    }
+}
+
+/// Returns the first sentence of a field's documentation, up to a colon or semicolon, without markup.
+fn first_sentence(doc: &'static str) -> &'static str {
+    let end = doc.find([':', ';']).or_else(|| doc.find(". ")).unwrap_or(doc.len());
+    doc[..end].trim().trim_end_matches('.')
 }
 
 static KERNEL_COPIES: Counter = Counter::new();
@@ -102,5 +195,37 @@ pub fn metrics() -> Metrics {
         descriptors: runtime.descriptors.load(Ordering::Relaxed),
         kernel_copies: KERNEL_COPIES.get(),
         contained_panics: runtime.panics.get(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The format of <https://prometheus.io/docs/specs/om/open_metrics_spec/>: HELP, TYPE and the sample of each, then EOF.
+    #[test]
+    fn openmetrics_has_help_type_and_value_of_each_metric() {
+        let metrics = Metrics { workers: 3, polls: 7, ..Metrics::default() };
+        let text = metrics.openmetrics();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3 * metrics.iter().count() + 1);
+        assert_eq!(
+            lines[0],
+            "# HELP netpoll_workers Maximum number of threads that run tasks at the same time, as configured"
+        );
+        assert_eq!(lines[1..3], ["# TYPE netpoll_workers gauge", "netpoll_workers 3"]);
+        assert!(lines.contains(&"netpoll_polls_total 7") && lines.contains(&"# TYPE netpoll_polls counter"));
+        assert_eq!(lines.last(), Some(&"# EOF"));
+        for Metric { name, help, .. } in metrics.iter() {
+            assert!(!help.is_empty() && !help.contains(['[', '\n', '\\']), "{name}: {help}");
+            assert!(help.starts_with(char::is_uppercase), "{name}: {help}");
+        }
+    }
+
+    #[test]
+    fn totals_are_counters_and_numbers_of_now_are_gauges() {
+        for Metric { name, help, kind, .. } in Metrics::default().iter() {
+            assert_eq!(help.starts_with("Total"), kind == MetricKind::Counter, "{name}: {help}");
+        }
     }
 }

@@ -10,6 +10,7 @@
 mod builder;
 pub(crate) mod context;
 pub(crate) mod fork;
+mod inspect;
 pub(crate) mod lazy_box;
 mod metrics;
 pub(crate) mod parker;
@@ -18,12 +19,17 @@ mod reapers;
 pub(crate) mod runtime;
 pub(crate) mod sched;
 mod shutdown;
+pub(crate) mod slab;
 mod threads;
 pub(crate) mod time;
 pub(crate) mod waiters;
 
 pub use builder::{BlockedPolicy, Builder};
+pub use inspect::{
+    Inspect, InspectServer, Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind,
+    TaskState, TcpDetails, WaitsFor, WorkerInfo, inspect,
+};
 pub(crate) use metrics::kernel_copies;
-pub use metrics::{Metrics, metrics};
+pub use metrics::{Metric, MetricKind, Metrics, metrics};
 pub use sched::sysmon::BlockedTask;
 pub use shutdown::{StillRunning, shutdown};

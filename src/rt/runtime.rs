@@ -26,6 +26,7 @@ use async_task::Runnable;
 use super::builder::{BlockedPolicy, Config};
 use super::context;
 use super::fork;
+use super::inspect;
 use super::sched::awake::Awake;
 use super::sched::blocking::Pool;
 use super::sched::idle::Idle;
@@ -38,10 +39,9 @@ use super::threads::Threads;
 use super::waiters::Wakers;
 use crate::rt::poll::closings::Closings;
 use crate::rt::poll::driver::Driver;
-use crate::rt::poll::poll_cache::PollCache;
-use crate::rt::poll::poll_desc::PollDesc;
-use crate::rt::time::clock;
+use crate::rt::poll::poll_desc::{PollCache, PollDesc};
 use crate::rt::time::timer::{Target, TimerSet};
+use crate::rt::time::{clock, ticks};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
 
 /// Workers and spare workers together.
@@ -215,6 +215,7 @@ impl Runtime {
     /// Returns the error of creating the thread.
     pub(crate) fn prepare_start(&'static self, config: Config) -> io::Result<()> {
         fork::watch();
+        inspect::serve_from_environment();
         // A thread of the previous runtime may have been starting while it ended.
         self.threads.join_ended();
         *self.config.lock() = Some(Arc::new(config));
@@ -224,6 +225,7 @@ impl Runtime {
     /// Starts a stopped runtime. The caller must hold `lifecycle`.
     pub(crate) fn start(&'static self) {
         let (config, epoch) = (self.config(), self.epoch());
+        ticks::calibrate();
         self.awake.begin(epoch);
         self.idle.lock().fill(epoch, config.workers, config.spares, |id| self.is_owned(id));
         // ORDERING: Release, so that a thread that sees RUNNING also sees the configuration and the
@@ -542,7 +544,9 @@ impl Runtime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt::sched::record::Kind;
     use std::future::Future;
+    use std::panic::Location;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
@@ -560,7 +564,7 @@ mod tests {
         ];
         for queue in queues {
             let (runnable, task) = async_task::Builder::new()
-                .metadata(TaskData::new(None, over))
+                .metadata(TaskData::new(Kind::Task, None, over, Location::caller()))
                 .spawn(|_| async { panic!("it ran") }, |_| panic!("it was woken"));
             queue(runnable);
             let polled: Poll<Option<()>> = pin!(task.fallible()).poll(&mut Context::from_waker(Waker::noop()));

@@ -263,7 +263,7 @@ fn has_turns_of_before(runtime: &'static Runtime) -> bool {
     runtime.processors().any(|processor| {
         processor.owned.load(Ordering::SeqCst)
             && processor.epoch.load(Ordering::Relaxed) != ended
-            && processor.running.load(Ordering::Relaxed) != 0
+            && processor.running().is_some()
     })
 }
 
@@ -282,7 +282,7 @@ fn survey(runtime: &'static Runtime) -> StillRunning {
     let running = runtime
         .processors()
         .filter(|processor| processor.owned.load(Ordering::SeqCst))
-        .map(|processor| processor.running.load(Ordering::Relaxed))
+        .map(|processor| processor.running_id())
         .filter(|&number| number != 0)
         .map(|number| {
             let task = TaskId::from_number(number);

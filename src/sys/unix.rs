@@ -30,6 +30,12 @@ pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<libc::ucred> {
     Ok(unsafe { cred.assume_init() })
 }
 
+/// Returns the effective user of this process.
+pub(crate) fn user() -> libc::uid_t {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

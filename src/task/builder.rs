@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::panic::Location;
 use std::pin::pin;
 
 use super::{JoinHandle, local_tasks};
@@ -43,13 +44,14 @@ impl Builder {
     ///
     /// # Errors
     /// Returns an error in a child of fork(2) that did not call exec(2).
+    #[track_caller]
     pub fn spawn<F, T>(self, future: F) -> io::Result<JoinHandle<T>>
     where
         F: Future<Output = T> + Send + 'static,
         T: Send + 'static,
     {
         fork::check()?;
-        Ok(JoinHandle::new(sched::task::spawn(self.name, future)))
+        Ok(JoinHandle::new(sched::task::spawn(self.name, Location::caller(), future)))
     }
 
     /// Spawns `future` on the calling thread; see [`spawn_local`](super::spawn_local).
@@ -58,6 +60,7 @@ impl Builder {
     /// Returns `Unsupported` inside a task made by [`spawn`](super::spawn) or
     /// [`spawn_blocking`](super::spawn_blocking), and while the thread ends. Returns an error in a
     /// child of fork(2) that did not call exec(2).
+    #[track_caller]
     pub fn local<F, T>(self, future: F) -> io::Result<JoinHandle<T>>
     where
         F: Future<Output = T> + 'static,
@@ -73,6 +76,7 @@ impl Builder {
     }
 
     /// Runs `future` on the calling thread to completion; see [`block_on`](super::block_on).
+    #[track_caller]
     pub fn blocking<F, T>(self, future: F) -> T
     where
         F: Future<Output = T>,

@@ -10,6 +10,7 @@ use async_task::FallibleTask;
 use super::Task;
 use crate::rt::context;
 use crate::rt::runtime::runtime;
+use crate::rt::sched::record::{self, Waits};
 use crate::rt::sched::task::{Output, RawTask, TaskData};
 
 /// A future of the result of a task.
@@ -40,7 +41,7 @@ pub struct JoinHandle<T> {
 
 impl<T> JoinHandle<T> {
     pub(crate) fn new(task: RawTask<T>) -> JoinHandle<T> {
-        let identity = task.metadata().task().clone();
+        let identity = task.metadata().task();
         JoinHandle { task: Some(task.fallible()), identity }
     }
 
@@ -87,6 +88,7 @@ impl<T> Future for JoinHandle<T> {
         let Some(task) = &mut self.task else { return Poll::Pending };
         match Pin::new(task).poll(cx) {
             Poll::Pending => {
+                record::note(Waits::Task(self.identity.id().number()));
                 runtime().stand_in(cx);
                 Poll::Pending
             }

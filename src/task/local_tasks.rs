@@ -21,6 +21,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -29,6 +30,7 @@ use async_task::Runnable;
 use pin_project_lite::pin_project;
 
 use crate::rt::context;
+use crate::rt::sched::record::{Kind, Record};
 use crate::rt::sched::task::{Name, Output, RawTask, TaskData, contain, discard, end_locals};
 use crate::sync::Mutex;
 
@@ -101,16 +103,17 @@ pin_project! {
     struct Local<F> {
         #[pin]
         future: Option<F>,
-        number: u64,
+        record: &'static Record,
     }
 
     impl<F> PinnedDrop for Local<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             contain(|| this.future.set(None));
-            end_locals(*this.number);
+            let number = this.record.id();
+            end_locals(number);
             // The thread-local is gone while the thread ends.
-            let waker = THREAD.try_with(|thread| thread.living.borrow_mut().remove(this.number));
+            let waker = THREAD.try_with(|thread| thread.living.borrow_mut().remove(&number));
             drop(waker);
         }
     }
@@ -120,8 +123,9 @@ impl<F: Future> Future for Local<F> {
     type Output = Output<F::Output>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Output<F::Output>> {
-        let future = self.project().future.as_pin_mut().expect("a future that is not dropped");
-        future.poll(cx).map(Output::new)
+        let this = self.project();
+        let future = this.future.as_pin_mut().expect("a future that is not dropped");
+        this.record.polling(|| future.poll(cx)).map(Output::new)
     }
 }
 
@@ -131,20 +135,21 @@ pub(super) fn is_possible() -> bool {
 }
 
 /// Spawns a local task where [`is_possible`] is true.
+#[track_caller]
 pub(super) fn spawn<F>(name: Option<Name>, future: F) -> RawTask<F::Output>
 where
     F: Future + 'static,
     F::Output: 'static,
 {
-    let data = TaskData::new(name, 0).staying();
-    let number = data.task().id().number();
+    let data = TaskData::new(Kind::Local, name, 0, Location::caller());
+    let record = data.record();
     THREAD.with(|thread| {
         let queue = thread.queue.clone();
         let (runnable, task) = async_task::Builder::new()
             .propagate_panic(true)
             .metadata(data)
-            .spawn_local(move |_| Local { future: Some(future), number }, move |runnable| queue.push(runnable));
-        thread.living.borrow_mut().insert(number, runnable.waker());
+            .spawn_local(move |_| Local { future: Some(future), record }, move |runnable| queue.push(runnable));
+        thread.living.borrow_mut().insert(record.id(), runnable.waker());
         USED.set(true);
         runnable.schedule();
         task

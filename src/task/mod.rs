@@ -11,6 +11,7 @@ mod set;
 mod yield_now;
 
 use std::future::Future;
+use std::panic::Location;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -46,12 +47,13 @@ pub use yield_now::yield_now;
 /// });
 /// ```
 #[doc(alias = "go")]
+#[track_caller]
 pub fn spawn<F, T>(future: F) -> JoinHandle<T>
 where
     F: Future<Output = T> + Send + 'static,
     T: Send + 'static,
 {
-    JoinHandle::new(sched::task::spawn(None, future))
+    JoinHandle::new(sched::task::spawn(None, Location::caller(), future))
 }
 
 /// Spawns `future`, which need not be `Send`, as a task on the calling thread.
@@ -110,15 +112,18 @@ where
 /// })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
+#[track_caller]
 pub fn spawn_blocking<F, T>(f: F) -> JoinHandle<T>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    JoinHandle::new(sched::task::spawn_blocking(None, f))
+    JoinHandle::new(sched::task::spawn_blocking(None, Location::caller(), f))
 }
 
 /// Runs `f`, a name look-up, on a thread of the look-up pool.
+/// Runs `f`, which looks up a name, on a thread kept for such calls.
+#[track_caller]
 pub(crate) fn spawn_lookup<F, T>(f: F) -> JoinHandle<T>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -144,6 +149,7 @@ where
 /// let nested = netpoll::task::block_on(async { netpoll::task::block_on(async { 7 }) });
 /// assert_eq!(nested, 7);
 /// ```
+#[track_caller]
 pub fn block_on<F, T>(future: F) -> T
 where
     F: Future<Output = T>,
@@ -199,5 +205,5 @@ pub fn current() -> Task {
 /// assert!(netpoll::task::try_current().is_none());
 /// ```
 pub fn try_current() -> Option<Task> {
-    context::with_task(|data| data.map(|data| data.task().clone()))
+    context::with_task(|data| data.map(|data| data.task()))
 }

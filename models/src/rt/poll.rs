@@ -2,8 +2,6 @@
 
 #[path = "../../../src/rt/poll/closings.rs"]
 pub(crate) mod closings;
-#[path = "../../../src/rt/poll/poll_cache.rs"]
-pub(crate) mod poll_cache;
 #[path = "../../../src/rt/poll/poll_desc.rs"]
 pub(crate) mod poll_desc;
 #[path = "../../../src/rt/poll/role.rs"]

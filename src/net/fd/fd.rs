@@ -177,6 +177,7 @@ impl Fd {
     }
 
     fn around(poll: PollHandle, number: RawFd, flags: u8) -> Fd {
+        poll.describe(number, flags & PLAIN_TCP != 0);
         Fd {
             poll,
             number,

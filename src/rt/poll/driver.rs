@@ -14,8 +14,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::RwLock;
 
 use crate::rt::poll::epoll::{EVENTS_MAX, Epoll, Events};
-use crate::rt::poll::poll_cache::PollCache;
-use crate::rt::poll::poll_desc::Direction;
+use crate::rt::poll::poll_desc::{Direction, PollCache};
 use crate::rt::poll::role::{By, Role};
 use crate::rt::sched::processor::Counter;
 use crate::rt::time::clock;

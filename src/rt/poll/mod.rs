@@ -1,13 +1,12 @@
 //! What sockets wait through.
 //!
-//! `poller` is the interface for descriptors. `poll_desc` is the state of one registered descriptor, in a slot of `poll_cache`: a `side` per
+//! `poller` is the interface for descriptors. `poll_desc` is the state of one registered descriptor, in a slot of the `PollCache`: a `side` per
 //! direction, on which operations wait as `waiting` and `wait_slot` say. `driver` decides which thread polls, by the `role`, and `epoll`
 //! is the back end. `closings` has the descriptors whose close other operations wait for.
 
 pub(crate) mod closings;
 pub(crate) mod driver;
 pub(crate) mod epoll;
-pub(crate) mod poll_cache;
 pub(crate) mod poll_desc;
 pub(crate) mod poller;
 pub(crate) mod role;

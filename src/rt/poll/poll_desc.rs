@@ -1,7 +1,7 @@
 //! [`PollDesc`]: the poller's state of one descriptor.
 //!
 //! This is the counterpart of Go's `runtime.pollDesc`. It is in a slot of a
-//! [`PollCache`](crate::rt::poll::poll_cache::PollCache), which is reused but never unmapped, so a
+//! [`PollCache`], which is reused but never unmapped, so a
 //! late event or timer may access it at any time. The generation tells whether the slot still
 //! belongs to the descriptor that the event was sent for. A `PollDesc` makes no system call and
 //! does not know the runtime: the poller and the timers call it.
@@ -35,6 +35,7 @@ use std::mem::offset_of;
 pub(crate) use crate::rt::poll::side::{ERROR, HANG_UP, PRIORITY, Side, Stop, Ticket, Wait};
 use crate::rt::poll::side::{List, claim};
 use crate::rt::poll::wait_slot::WaitSlot;
+use crate::rt::slab::{Slab, Slot};
 use crate::rt::time::clock::{EXPIRED, NONE};
 use crate::rt::waiters::Wakers;
 use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering, planted};
@@ -70,8 +71,66 @@ pub(crate) struct PollDesc {
     /// For [`poll_turn`](crate::rt::context::poll_turn).
     pub(super) turns: [AtomicU8; 2],
     pub(crate) index: u32,
-    pub(crate) next_free: AtomicU32,
+    /// If the slot is free, the link of the free list; if it is in use, the rough time at which the
+    /// descriptor was opened.
+    link: AtomicU32,
+    /// The number of the descriptor, which is open while the generation is current, or
+    /// [`NO_NUMBER`].
+    number: AtomicU32,
+    /// The notes for the record of a task that waits for an edge of a direction: the
+    /// [`tag`](PollDesc::tag), with the kind of wait above it.
+    notes: [AtomicU32; 2],
 }
+
+/// The slots of descriptors.
+pub(crate) type PollCache = Slab<PollDesc>;
+
+impl Slot for PollDesc {
+    fn vacant(index: u32) -> PollDesc {
+        PollDesc::new(index)
+    }
+
+    fn index(&self) -> u32 {
+        self.index
+    }
+
+    fn link(&self) -> &AtomicU32 {
+        &self.link
+    }
+}
+
+/// The descriptor of a slot; returned by [`described`](PollDesc::described).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Description {
+    pub(crate) generation: u32,
+    /// The number of the descriptor, valid while the generation is current.
+    pub(crate) number: u32,
+    /// Whether it is known to be a TCP socket.
+    pub(crate) is_tcp: bool,
+    /// The rough time at which it was opened.
+    pub(crate) opened: u32,
+}
+
+/// The bit of `number` that marks a TCP socket.
+const IS_TCP: u32 = 1 << 31;
+
+const TAG_INDEX_BITS: u32 = 20;
+/// The tag of a descriptor whose index has more than 20 bits.
+pub(crate) const NO_TAG: u32 = TAG_MASK;
+const TAG_MASK: u32 = (1 << 28) - 1;
+
+/// Returns the index of the slot that a tag names.
+pub(crate) fn tag_index(tag: u32) -> usize {
+    (tag & ((1 << TAG_INDEX_BITS) - 1)) as usize
+}
+
+/// Returns whether a tag may belong to the descriptor `generation`.
+pub(crate) fn tag_is_of(tag: u32, generation: u32) -> bool {
+    tag >> TAG_INDEX_BITS == generation & 0xff
+}
+
+/// The `number` of a slot without a descriptor, or with one that is not shown.
+const NO_NUMBER: u32 = u32::MAX;
 
 /// Values of the low half of [`PollDesc::registration`]; the runtime's epoch stands in the high half.
 pub(crate) mod registration {
@@ -97,7 +156,9 @@ impl PollDesc {
             lists: [Mutex::new(None), Mutex::new(None)],
             turns: [AtomicU8::new(0), AtomicU8::new(0)],
             index,
-            next_free: AtomicU32::new(0),
+            link: AtomicU32::new(0),
+            number: AtomicU32::new(NO_NUMBER),
+            notes: [AtomicU32::new(0), AtomicU32::new(0)],
         }
     }
 
@@ -122,6 +183,45 @@ impl PollDesc {
         generation
     }
 
+    /// Returns the tag of the descriptor: the index of the slot in 20 bits, and the lowest eight
+    /// bits of the generation above it. Returns [`NO_TAG`] if the index has more bits.
+    pub(crate) fn tag(&self) -> u32 {
+        self.note(Direction::Read) & TAG_MASK
+    }
+
+    /// Returns the note for the record of a task that waits for an edge of `direction`.
+    #[inline]
+    pub(crate) fn note(&self, direction: Direction) -> u32 {
+        self.notes[direction as usize].load(Ordering::Relaxed)
+    }
+
+    /// Stores the number of the descriptor and the rough time at which it was opened. `notes`
+    /// creates the notes from the tag.
+    pub(crate) fn describe(&self, number: u32, is_tcp: bool, opened: u32, notes: impl Fn(u32) -> [u32; 2]) {
+        self.link.store(opened, Ordering::Relaxed);
+        let generation = self.side(Direction::Read).generation();
+        let is_small = self.index < 1 << TAG_INDEX_BITS;
+        let tag = if is_small { (generation & 0xff) << TAG_INDEX_BITS | self.index } else { NO_TAG };
+        for (place, note) in self.notes.iter().zip(notes(tag)) {
+            place.store(note, Ordering::Relaxed);
+        }
+        // ORDERING: Release pairs with the Acquire in `described`.
+        self.number.store(number | if is_tcp { IS_TCP } else { 0 }, Ordering::Release);
+    }
+
+    /// Returns the descriptor of the slot, if it was described.
+    pub(crate) fn described(&self) -> Option<Description> {
+        let generation = self.side(Direction::Read).generation();
+        let number = self.number.load(Ordering::Acquire);
+        let opened = self.link.load(Ordering::Relaxed);
+        (number != NO_NUMBER && self.is_current(generation)).then_some(Description {
+            generation,
+            number: number & !IS_TCP,
+            is_tcp: number & IS_TCP != 0,
+            opened,
+        })
+    }
+
     /// Ends all current and later operations with [`Stop::Closed`].
     pub(crate) fn evict(&self, generation: u32, wakers: &mut Wakers) {
         self.sides().iter().for_each(|side| side.evict(generation, wakers));
@@ -131,6 +231,7 @@ impl PollDesc {
     pub(crate) fn retire(&self, generation: u32) {
         self.sides().iter().for_each(|side| side.retire(generation));
         self.registration.store(registration::NONE, Ordering::Release);
+        self.number.store(NO_NUMBER, Ordering::Relaxed);
     }
 
     /// Returns whether the slot still belongs to the descriptor `generation`.

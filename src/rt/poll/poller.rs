@@ -30,7 +30,7 @@
 //! abandoned, and the next poll begins a new one.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,8 @@ use crate::rt::fork;
 pub(crate) use crate::rt::poll::poll_desc::{Direction, Stop, Ticket};
 use crate::rt::poll::poll_desc::{PollDesc, Wait, registration};
 use crate::rt::runtime::{Runtime, runtime};
-use crate::rt::time::clock;
+use crate::rt::sched::record::{self, Waits};
+use crate::rt::time::{clock, ticks};
 use crate::rt::waiters::{Interest, Key, Wakers};
 use crate::sync::Ordering;
 
@@ -176,6 +177,19 @@ impl PollHandle {
         wakers.wake_all();
     }
 
+    /// Notes that the current task waits for the lock of a direction.
+    fn note_lock(&self, direction: Direction) {
+        record::note(match direction {
+            Direction::Read => Waits::ReadLock(self.desc.tag()),
+            Direction::Write => Waits::WriteLock(self.desc.tag()),
+        });
+    }
+
+    /// Stores which descriptor the handle is for, for [`inspect`](crate::rt::inspect()).
+    pub(crate) fn describe(&self, number: RawFd, is_tcp: bool) {
+        self.desc.describe(number as u32, is_tcp, ticks::rough_now(), record::edge_notes);
+    }
+
     /// Waits for an edge, with a descriptor that [`register`](PollHandle::register) has just
     /// registered in `epoch`. When it is ready, the operation must begin again.
     #[inline]
@@ -197,8 +211,10 @@ impl PollHandle {
         }
         let side = self.desc.side(direction);
         match side.wait(self.generation, &mut wait.key, Interest::Event, cx.waker(), || self.is_registered(epoch)) {
-            Wait::Listed if timeout.is_none() => Poll::Pending,
-            Wait::Listed => self.arm_timeout(&mut wait.until, timeout),
+            Wait::Listed => {
+                record::note_edge(self.desc.note(direction));
+                if timeout.is_none() { Poll::Pending } else { self.arm_timeout(&mut wait.until, timeout) }
+            }
             Wait::Retry => Poll::Ready(Ok(())),
             Wait::Full => Poll::Ready(Err(WaitError::TooMany)),
         }
@@ -223,6 +239,7 @@ impl PollHandle {
         }
         match side.wait_poll(self.generation, cx.waker(), || self.is_registered(epoch)) {
             Wait::Listed => {
+                record::note_edge(self.desc.note(direction));
                 self.desc.side(direction).poll_epoch().store(epoch.wrapping_add(1), Ordering::Relaxed);
                 self.arm_timeout_keyless(direction, timeout)
             }
@@ -251,7 +268,10 @@ impl PollHandle {
             wait.epoch = epoch.wrapping_add(1);
             let still = || self.is_registered(epoch) && !side.is_hung_up();
             match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), still) {
-                Wait::Listed => return Poll::Pending,
+                Wait::Listed => {
+                    record::note(Waits::HangUp(self.desc.tag()));
+                    return Poll::Pending;
+                }
                 Wait::Retry if !self.is_registered(epoch) => return Poll::Ready(Err(WaitError::Stopped)),
                 Wait::Retry => {}
                 Wait::Full => return Poll::Ready(Err(WaitError::TooMany)),
@@ -288,7 +308,10 @@ impl PollHandle {
             // edge is seen here, or it takes the waiter out.
             let still = || self.is_registered(epoch) && side.edges() == seen;
             match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), still) {
-                Wait::Listed => return Poll::Pending,
+                Wait::Listed => {
+                    record::note(Waits::HangUp(self.desc.tag()));
+                    return Poll::Pending;
+                }
                 Wait::Retry if !self.is_registered(epoch) => return Poll::Ready(Err(WaitError::Stopped)),
                 Wait::Retry => {}
                 Wait::Full => return Poll::Ready(Err(WaitError::TooMany)),
@@ -355,7 +378,10 @@ impl PollHandle {
                 return Poll::Ready(Err(WaitError::TimedOut));
             }
             match side.wait(self.generation, interrupt, Interest::Interrupt, cx.waker(), || true) {
-                Wait::Listed => return self.arm_timeout(&mut wait.until, timeout),
+                Wait::Listed => {
+                    self.note_lock(direction);
+                    return self.arm_timeout(&mut wait.until, timeout);
+                }
                 Wait::Retry => {}
                 Wait::Full => return Poll::Ready(Err(WaitError::TooMany)),
             }
@@ -374,6 +400,7 @@ impl PollHandle {
             return Poll::Ready(Err(WaitError::TimedOut));
         }
         let _ = side.wait_poll(self.generation, cx.waker(), || true);
+        self.note_lock(direction);
         // It is listed before the check, so that whatever ends the wait from here on wakes it.
         side.begin(self.generation)?;
         self.arm_timeout_keyless(direction, timeout)

@@ -355,6 +355,11 @@ impl<'a> Side<'a> {
         self.word().load(Ordering::Acquire) & HANG_UP != 0
     }
 
+    /// Whether the socket is being closed.
+    pub(crate) fn is_closing(self) -> bool {
+        self.word().load(Ordering::Acquire) & CLOSING != 0
+    }
+
     pub(crate) fn waiting(self) -> usize {
         let placed = self.word().load(Ordering::Relaxed) & PLACED != 0;
         usize::from(placed) + self.list().lock().as_ref().map_or(0, |waiters| waiters.len())

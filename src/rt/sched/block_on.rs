@@ -32,11 +32,13 @@
 //! A root future that panics releases what its thread holds, in `Drop`.
 
 use std::future::Future;
+use std::panic::Location;
 use std::pin::pin;
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::polling::{Polling, Slept};
 use super::processor::Processor;
+use super::record::{Kind, Record};
 use super::root::Root;
 use super::task::{Name, TaskData};
 use super::worker::{Core, Exit, begin_turn, end_turn};
@@ -61,21 +63,24 @@ impl Wake for Root {
 }
 
 /// Runs `future` to completion on this thread.
+#[track_caller]
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     block_on_named(None, future)
 }
 
 /// Runs `future` to completion on this thread, as a task called `name`.
+#[track_caller]
 pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Output {
     fork::refuse();
-    let data = TaskData::new(name, runtime().ensure_running()).staying();
-    let mut thread = Thread::enter(data.task().id().number());
+    let data = TaskData::new(Kind::Root, name, runtime().ensure_running(), Location::caller());
+    let mut thread = Thread::enter(data.record());
     let waker = Waker::from(thread.root.clone());
     let mut cx = Context::from_waker(&waker);
     let mut future = pin!(future);
     loop {
         if thread.begin_turn()
-            && let Poll::Ready(output) = context::run_task(&data, || future.as_mut().poll(&mut cx))
+            && let Poll::Ready(output) =
+                context::run_task(&data, || data.record().polling(|| future.as_mut().poll(&mut cx)))
         {
             context::run_task(&data, || data.clear_locals());
             return output;
@@ -89,8 +94,8 @@ pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Out
 struct Thread {
     runtime: &'static Runtime,
     root: Arc<Root>,
-    /// The id of the root future.
-    number: u64,
+    /// The record of the root future.
+    record: &'static Record,
     /// Whether the call is inside a task or another `block_on`.
     is_nested: bool,
     /// Whether the call is inside the turn of another root future, so that the thread is already
@@ -109,7 +114,7 @@ struct Thread {
 }
 
 impl Thread {
-    fn enter(number: u64) -> Thread {
+    fn enter(record: &'static Record) -> Thread {
         let runtime = runtime();
         let is_nested = context::enter();
         let was_root = context::set_root(true);
@@ -119,7 +124,7 @@ impl Thread {
         Thread {
             runtime,
             root: Arc::new(Root::new()),
-            number,
+            record,
             is_nested,
             was_root,
             is_blocked: false,
@@ -144,7 +149,7 @@ impl Thread {
             self.processor = self.runtime.acquire();
         }
         match self.processor {
-            Some(processor) => begin_turn(processor, self.number),
+            Some(processor) => begin_turn(processor, self.record),
             None => context::refill_budget(),
         }
         true

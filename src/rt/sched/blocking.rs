@@ -166,7 +166,9 @@ impl Runtime {
 
 fn run(runnable: Runnable<TaskData>) {
     let data: *const TaskData = runnable.metadata();
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| context::run_task(data, || runnable.run()))) {
+    let record = runnable.metadata().record();
+    let run = || context::run_task(data, || record.polling(|| runnable.run()));
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
         let_go(payload);
     }
 }

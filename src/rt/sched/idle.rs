@@ -257,7 +257,7 @@ impl Runtime {
         context::set_processor(None);
         // The current turn, which continues or was ended by a panic, no longer belongs to a
         // processor.
-        processor.running.store(0, Ordering::Relaxed);
+        processor.running.store(std::ptr::null_mut(), Ordering::Relaxed);
         processor.stuck.store(false, Ordering::Relaxed);
         self.inject_quietly(processor.queue.drain(), epoch);
         self.put_back(&mut self.idle.lock(), processor);

@@ -16,6 +16,7 @@ pub(crate) mod idle;
 pub(crate) mod polling;
 pub(crate) mod processor;
 pub(crate) mod queue;
+pub(crate) mod record;
 pub(crate) mod root;
 mod shortage;
 pub(crate) mod sysmon;

@@ -4,10 +4,13 @@
 //! while tasks block their threads. A thread owns at most one. A processor without an owner has an
 //! empty queue; other threads run its timers.
 
+use std::ptr;
+
 use super::queue::RunQueue;
+use super::record::Record;
 use crate::rt::context::BUDGET;
 use crate::rt::time::timer::TimerSet;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// Compared with a turn longer than this, reading the clock or polling costs nothing.
 pub(crate) const LONG_NANOS: u64 = 50_000;
@@ -49,8 +52,8 @@ pub(crate) struct Processor {
     /// The mean length of a turn, weighted towards recent ones. Written by the owner, read by
     /// thieves, corrected by sysmon.
     pub(crate) turn_nanos: AtomicU64,
-    /// The id of the task that is being polled, or 0.
-    pub(crate) running: AtomicU64,
+    /// The record of the task that is being polled, or null.
+    pub(crate) running: AtomicPtr<Record>,
     /// Sysmon has seen the same poll for too long: other threads may take everything queued here,
     /// including the next slot.
     pub(crate) stuck: AtomicBool,
@@ -73,7 +76,7 @@ impl Processor {
             timers: TimerSet::new(),
             budget: AtomicU32::new(BUDGET),
             turn_nanos: AtomicU64::new(1000),
-            running: AtomicU64::new(0),
+            running: AtomicPtr::new(ptr::null_mut()),
             stuck: AtomicBool::new(false),
             owned: AtomicBool::new(false),
             epoch: AtomicU32::new(0),
@@ -85,8 +88,20 @@ impl Processor {
         }
     }
 
+    /// Returns the record of the task that is being polled. The task may have ended already.
+    #[allow(unsafe_code)]
+    pub(crate) fn running(&self) -> Option<&'static Record> {
+        // SAFETY: null, or set from a reference to a record, which is never unmapped.
+        unsafe { self.running.load(Ordering::Relaxed).as_ref() }
+    }
+
+    /// Returns the id of the task that is being polled, or 0.
+    pub(crate) fn running_id(&self) -> u64 {
+        self.running().map_or(0, Record::id)
+    }
+
     /// Returns whether its thread is in a turn, and recent turns were long.
     pub(crate) fn is_in_long_turn(&self) -> bool {
-        self.running.load(Ordering::Relaxed) != 0 && self.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS
+        !self.running.load(Ordering::Relaxed).is_null() && self.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS
     }
 }

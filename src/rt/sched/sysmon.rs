@@ -367,8 +367,11 @@ impl Monitor {
         }
         for processor in self.runtime.processors() {
             let seen = self.seen.entry(processor.id).or_default();
-            let (polls, running) = (processor.polls.get(), processor.running.load(Ordering::Relaxed));
+            let (polls, running) = (processor.polls.get(), processor.running_id());
             let turns = polls.saturating_sub(seen.polls);
+            if let Some(record) = processor.running() {
+                record.add_cpu(gap.as_nanos() as u64);
+            }
             if nobody_polled && running != 0 && (1..FEW_TURNS).contains(&turns) && processor.queue.len() > 0 {
                 // It was busy all the time, and its owner may not know yet how long its turns are.
                 processor.turn_nanos.store(TICK.as_nanos() as u64 / turns, Ordering::Relaxed);

@@ -12,6 +12,7 @@
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,6 +21,7 @@ use async_task::{Runnable, ScheduleInfo, WithInfo};
 use pin_project_lite::pin_project;
 
 use super::queue::Item;
+use super::record::{Kind, Record};
 use crate::rt::context::{self, DISCARDS_MAX};
 use crate::rt::fork;
 use crate::rt::lazy_box::LazyBox;
@@ -107,48 +109,62 @@ pub(crate) enum LocalState {
 /// The scheduler's data about a task.
 #[derive(Debug)]
 pub(crate) struct TaskData {
-    task: Task,
-    epoch: u32,
-    /// Whether its future stays on its thread: that of a `block_on`, or a local task.
-    stays: bool,
-    /// Created by the first local value. The lock exists only for the sake of `Sync`: only the
-    /// thread that polls the task gets here. No user code runs under it.
-    locals: LazyBox<Mutex<Vec<Local>>>,
+    /// The task's id and epoch, and the data that other threads may read.
+    record: &'static Record,
+    rare: LazyBox<Rare>,
+}
+
+/// Data that few tasks have.
+#[derive(Debug, Default)]
+struct Rare {
+    name: Option<Name>,
+    /// The lock exists only for the sake of `Sync`: only the thread that polls the task gets here.
+    /// No user code runs under it.
+    locals: Mutex<Vec<Local>>,
 }
 
 impl TaskData {
-    pub(crate) fn new(name: Option<Name>, epoch: u32) -> TaskData {
-        let id = TaskId::new();
-        if let Some(name) = &name {
-            runtime().names.lock().get_or_insert_default().insert(id.number(), name.clone());
-        }
-        TaskData { task: Task { id, name }, epoch, stays: false, locals: LazyBox::new() }
+    pub(crate) fn new(kind: Kind, name: Option<Name>, epoch: u32, place: &'static Location<'static>) -> TaskData {
+        let record = Record::open(kind, epoch, place);
+        let rare = match name {
+            None => LazyBox::new(),
+            Some(name) => {
+                runtime().names.lock().get_or_insert_default().insert(record.id(), name.clone());
+                LazyBox::from(Rare { name: Some(name), ..Rare::default() })
+            }
+        };
+        TaskData { record, rare }
     }
 
-    /// Marks the future as one that stays on its thread.
-    pub(crate) fn staying(mut self) -> TaskData {
-        self.stays = true;
-        self
-    }
-
+    /// Returns whether its future stays on its thread: that of a `block_on`, or a local task.
     pub(crate) fn stays(&self) -> bool {
-        self.stays
+        self.record.stays()
     }
 
-    pub(crate) fn task(&self) -> &Task {
-        &self.task
+    pub(crate) fn task(&self) -> Task {
+        Task { id: TaskId(self.number()), name: self.rare.get().and_then(|rare| rare.name.clone()) }
+    }
+
+    #[inline]
+    pub(crate) fn number(&self) -> u64 {
+        self.record.id()
+    }
+
+    #[inline]
+    pub(crate) fn record(&self) -> &'static Record {
+        self.record
     }
 
     /// Returns the epoch of the task.
     #[inline]
     pub(crate) fn epoch(&self) -> u32 {
-        self.epoch
+        self.record.epoch()
     }
 
     /// Returns the state of the local value of `key`.
     pub(crate) fn local(&self, key: usize) -> LocalState {
-        let Some(locals) = self.locals.get() else { return LocalState::Absent };
-        match locals.lock().iter().find(|local| local.0 == key) {
+        let Some(rare) = self.rare.get() else { return LocalState::Absent };
+        match rare.locals.lock().iter().find(|local| local.0 == key) {
             None => LocalState::Absent,
             Some((_, Some(value))) => LocalState::Value(&raw const **value),
             Some((_, None)) => LocalState::Dropped,
@@ -157,12 +173,12 @@ impl TaskData {
 
     /// Stores a local value. The caller must have checked that there is none.
     pub(crate) fn set_local(&self, key: usize, value: Box<dyn Any + Send>) {
-        self.locals.get_or_default().lock().push((key, Some(value)));
+        self.rare.get_or_default().locals.lock().push((key, Some(value)));
     }
 
     /// Takes the local value that was created last.
     fn take_local(&self) -> Option<Box<dyn Any + Send>> {
-        self.locals.get()?.lock().iter_mut().rev().find_map(|local| local.1.take())
+        self.rare.get()?.locals.lock().iter_mut().rev().find_map(|local| local.1.take())
     }
 
     /// Drops all local values in reverse order of creation. A destructor may create values for
@@ -180,14 +196,15 @@ impl TaskData {
 impl Drop for TaskData {
     #[inline]
     fn drop(&mut self) {
-        if self.task.name.is_some() {
-            runtime().forget_name(self.task.id);
+        if self.rare.get().is_some_and(|rare| rare.name.is_some()) {
+            runtime().forget_name(TaskId(self.number()));
         }
+        self.record.close();
     }
 }
 
 // Every task has this size.
-const _: () = assert!(size_of::<TaskData>() <= 32);
+const _: () = assert!(size_of::<TaskData>() <= 16);
 
 pin_project! {
     /// A task's future with the counting of its end. It is taken out when it is dropped, because
@@ -195,14 +212,14 @@ pin_project! {
     struct Tracked<F> {
         #[pin]
         future: Option<F>,
-        number: u64,
+        record: &'static Record,
     }
 
     impl<F> PinnedDrop for Tracked<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             contain(|| this.future.set(None));
-            end_locals(*this.number);
+            end_locals(this.record.id());
             runtime().task_ended();
         }
     }
@@ -213,7 +230,8 @@ impl<F: Future> Future for Tracked<F> {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Output<F::Output>> {
-        let future = self.project().future.as_pin_mut().expect("a future that is not dropped");
+        let this = self.project();
+        let future = this.future.as_pin_mut().expect("a future that is not dropped");
         future.poll(cx).map(Output::new)
     }
 }
@@ -223,7 +241,7 @@ impl<F: Future> Future for Tracked<F> {
 /// values that remained would be dropped where a panic ends the process.
 pub(crate) fn end_locals(number: u64) {
     context::with_task(|task| {
-        let Some(task) = task.filter(|task| task.task.id.0 == number) else { return };
+        let Some(task) = task.filter(|task| task.number() == number) else { return };
         while let Some(value) = task.take_local() {
             contain(|| drop(value));
         }
@@ -265,54 +283,55 @@ pub(crate) fn contain(destructor: impl FnOnce()) {
 pub(crate) type RawTask<T> = async_task::Task<Output<T>, TaskData>;
 
 /// Spawns a task on the workers.
-pub(crate) fn spawn<F>(name: Option<Name>, future: F) -> RawTask<F::Output>
+pub(crate) fn spawn<F>(name: Option<Name>, place: &'static Location<'static>, future: F) -> RawTask<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
     fork::refuse();
-    let data = TaskData::new(name, runtime().ensure_running());
+    let data = TaskData::new(Kind::Task, name, runtime().ensure_running(), place);
     runtime().task_begins();
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
-        .spawn(move |data| Tracked { future: Some(future), number: data.task.id.0 }, WithInfo(schedule));
+        .spawn(move |data| Tracked { future: Some(future), record: data.record }, WithInfo(schedule));
     runnable.schedule();
     runtime().stand_in_once();
     task
 }
 
 /// Spawns a task that runs once, on the blocking pool.
-pub(crate) fn spawn_blocking<F, T>(name: Option<Name>, f: F) -> RawTask<T>
+pub(crate) fn spawn_blocking<F, T>(name: Option<Name>, place: &'static Location<'static>, f: F) -> RawTask<T>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    spawn_call(name, f, |runnable| runtime().pool_push(&runtime().pool, runnable))
+    spawn_call(name, place, f, |runnable| runtime().pool_push(&runtime().pool, runnable))
 }
 
 /// Spawns a task that runs once, on the pool for name look-ups.
+#[track_caller]
 pub(crate) fn spawn_lookup<F, T>(f: F) -> RawTask<T>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    spawn_call(None, f, |runnable| runtime().pool_push(&runtime().lookups, runnable))
+    spawn_call(None, Location::caller(), f, |runnable| runtime().pool_push(&runtime().lookups, runnable))
 }
 
-fn spawn_call<F, T, S>(name: Option<Name>, f: F, push: S) -> RawTask<T>
+fn spawn_call<F, T, S>(name: Option<Name>, place: &'static Location<'static>, f: F, push: S) -> RawTask<T>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
     S: Fn(Runnable<TaskData>) + Send + Sync + 'static,
 {
     fork::refuse();
-    let data = TaskData::new(name, runtime().ensure_running());
+    let data = TaskData::new(Kind::Call, name, runtime().ensure_running(), place);
     runtime().task_begins();
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
-        .spawn(move |data| Tracked { future: Some(async move { f() }), number: data.task.id.0 }, push);
+        .spawn(move |data| Tracked { future: Some(async move { f() }), record: data.record }, push);
     runnable.schedule();
     runtime().stand_in_once();
     task
@@ -321,7 +340,7 @@ where
 fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     let runtime = runtime();
     let epoch = runtime.epoch();
-    if runnable.metadata().epoch != epoch {
+    if runnable.metadata().epoch() != epoch {
         return discard(runnable);
     }
     let item = runnable.into_raw();
@@ -338,7 +357,7 @@ fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
 /// processor up.
 pub(crate) fn reschedule_item(item: Item) {
     let runnable = take_item(item);
-    let epoch = runnable.metadata().epoch;
+    let epoch = runnable.metadata().epoch();
     runtime().inject(runnable.into_raw(), epoch);
 }
 

@@ -38,6 +38,7 @@ use super::idle::Sleeper;
 use super::polling::{Polling, Slept};
 use super::processor::{LONG_NANOS, Processor};
 use super::queue::{Item, RING};
+use super::record::Record;
 use super::root::Root;
 use super::task::{TaskData, discard, from_item};
 use crate::rt::context::{self, BUDGET, REFILL};
@@ -252,9 +253,10 @@ impl Core {
             return owns_processor();
         }
         let data: *const TaskData = runnable.metadata();
-        let id = runnable.metadata().task().id().number();
+        let record = runnable.metadata().record();
+
         self.since_poll = self.since_poll.wrapping_add(1);
-        begin_turn(processor, id);
+        begin_turn(processor, record);
         // The future's own panics are kept by its task; what is left are panics of destructors.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| context::run_task(data, || runnable.run()))) {
             let_go(payload);
@@ -422,15 +424,16 @@ fn share(runtime: &'static Runtime, processor: &Processor, backlog: usize) {
 
 /// Marks the beginning of a turn: sysmon sees which task runs, and the task gets its budget.
 #[inline]
-pub(crate) fn begin_turn(processor: &Processor, id: u64) {
+pub(crate) fn begin_turn(processor: &Processor, record: &'static Record) {
     processor.budget.store(BUDGET, Ordering::Relaxed);
-    processor.running.store(id, Ordering::Relaxed);
+    processor.running.store(std::ptr::from_ref(record).cast_mut(), Ordering::Relaxed);
+    record.begin_poll();
 }
 
 /// Marks the end of a turn.
 #[inline]
 pub(crate) fn end_turn(processor: &Processor) {
-    processor.running.store(0, Ordering::Relaxed);
+    processor.running.store(std::ptr::null_mut(), Ordering::Relaxed);
     processor.polls.add_owned(1);
 }
 
@@ -502,7 +505,7 @@ mod tests {
                 let item = processor.queue.pop().unwrap();
                 (core.tick, core.clock_at) = (20, 25);
                 core.turn(runtime(), processor, item, runtime().epoch());
-                assert!(task.is_finished() && processor.running.load(Ordering::Relaxed) == 0);
+                assert!(task.is_finished() && processor.running_id() == 0);
                 assert_eq!(core.clock_at, if is_long { 21 } else { 25 }, "{left}");
             }
             assert_eq!((core.since_poll, processor.polls.get()), (4, 4));

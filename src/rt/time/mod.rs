@@ -2,4 +2,5 @@
 
 pub(crate) mod clock;
 pub(crate) mod sleep;
+pub(crate) mod ticks;
 pub(crate) mod timer;

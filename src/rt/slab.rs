@@ -1,14 +1,18 @@
-//! [`PollCache`]: the slots that contain [`PollDesc`]s.
+//! [`Slab`]: slots that are reused but never unmapped.
 //!
-//! Slots are allocated in blocks of 16 (3 KiB), which are never unmapped, so a late epoll event or
-//! timer can be looked up by number at any time. A slot goes through the free list and is reused
-//! with another generation. Finding a slot by its number takes two loads.
+//! Slabs contain the states of descriptors (`PollDesc`) and the records of tasks (`Record`). Slots
+//! are allocated in blocks of 16, which are never unmapped, so a late epoll event, a late timer or
+//! [`inspect`](crate::rt::inspect()) can read any slot at any time. A slot goes through the free
+//! list and is reused; its owner marks each use by a generation or an id. Finding a slot by its
+//! number takes two loads.
 //!
 //! # Invariants
 //! * C1 — the address of a slot never changes, and the slot stays readable for the life of the
 //!   cache.
 //! * C2 — a slot is allocated once until it is freed: pop and push are compare-and-swaps on a head
-//!   that contains a count of pops against ABA (model `free_list_hands_out_once`).
+//!   that contains a count of pops against ABA (model `free_list_hands_out_once`). The link of a slot
+//!   in use may have any value: a pop that reads it has lost the slot to another, and its
+//!   compare-and-swap fails.
 //! * C3 — the number of slots is limited ([`SLOTS_MAX`]); beyond it `alloc` returns `None`.
 //!
 //! # Compared with Go (runtime.pollCache)
@@ -17,25 +21,34 @@
 
 use std::ptr;
 
-use crate::rt::poll::poll_desc::PollDesc;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, MODEL, Mutex, Ordering, array_of, const_fn, planted};
 
 /// A power of two, so that finding a slot needs no division.
 const BLOCK_SLOTS: usize = if MODEL { 1 } else { 16 };
 const PAGE_BLOCKS: usize = if MODEL { 2 } else { 1024 };
 const PAGES: usize = if MODEL { 1 } else { 1024 };
-/// 2²⁴ descriptors: more than the kernel's default limits of open files allow (2²⁰ per process).
+/// 2²⁴ slots: more descriptors than the kernel's default limits of open files allow (2²⁰ per process).
 pub(crate) const SLOTS_MAX: usize = PAGES * PAGE_BLOCKS * BLOCK_SLOTS;
 
-type Block = [PollDesc; BLOCK_SLOTS];
-type Page = [AtomicPtr<Block>; PAGE_BLOCKS];
+type Block<T> = [T; BLOCK_SLOTS];
+type Page<T> = [AtomicPtr<Block<T>>; PAGE_BLOCKS];
+
+/// A value that lives in a slab.
+pub(crate) trait Slot: 'static {
+    /// Creates the slot `index`, which is not in use.
+    fn vacant(index: u32) -> Self;
+    /// Returns the number given to [`vacant`](Slot::vacant).
+    fn index(&self) -> u32;
+    /// Returns the place for a link, which the slab uses while the slot is free.
+    fn link(&self) -> &AtomicU32;
+}
 
 const _: () = assert!(SLOTS_MAX < u32::MAX as usize, "an index + 1 fits a free-list link");
 
 /// A cache of slots; see the [module documentation](self).
 #[derive(Debug)]
-pub(crate) struct PollCache {
-    pages: [AtomicPtr<Page>; PAGES],
+pub(crate) struct Slab<T> {
+    pages: [AtomicPtr<Page<T>>; PAGES],
     /// Low half: index + 1 of the first free slot. High half: number of pops.
     free: AtomicU64,
     /// Number of slots that exist.
@@ -43,10 +56,10 @@ pub(crate) struct PollCache {
     growing: Mutex<()>,
 }
 
-impl PollCache {
+impl<T: Slot> Slab<T> {
     const_fn! {
-        pub(crate) fn new() -> PollCache {
-            PollCache {
+        pub(crate) fn new() -> Slab<T> {
+            Slab {
                 pages: array_of![AtomicPtr::new(ptr::null_mut()); PAGES],
                 free: AtomicU64::new(0),
                 slots: AtomicU32::new(0),
@@ -58,7 +71,7 @@ impl PollCache {
     /// Returns the slot `index`, if it exists.
     #[inline]
     #[allow(unsafe_code)]
-    pub(crate) fn get(&self, index: u32) -> Option<&PollDesc> {
+    pub(crate) fn get(&self, index: u32) -> Option<&T> {
         let (block, slot) = (index as usize / BLOCK_SLOTS, index as usize % BLOCK_SLOTS);
         // ORDERING: Acquire pairs with the Release stores in `grow`: the block's slots are
         // initialised.
@@ -73,35 +86,35 @@ impl PollCache {
     }
 
     /// Allocates a slot, from a new block if necessary. Returns `None` at the limit of C3.
-    pub(crate) fn alloc(&self) -> Option<&PollDesc> {
+    pub(crate) fn alloc(&self) -> Option<&T> {
         loop {
             let head = self.free.load(Ordering::Acquire);
             let Some(index) = (head as u32).checked_sub(1) else {
                 self.grow()?;
                 continue;
             };
-            let desc = self.get(index)?;
+            let slot = self.get(index)?;
             // ORDERING: Relaxed: if the slot was popped in the meantime, the link is stale, and so
             // is the count in `head`.
-            let next = u64::from(desc.next_free.load(Ordering::Relaxed));
+            let next = u64::from(slot.link().load(Ordering::Relaxed));
             let pops = if planted!("free_list_without_count") { 0 } else { (head >> 32).wrapping_add(1) << 32 };
             // ORDERING: AcqRel pairs with `push`: the slot's previous owner is done with it.
             if self.free.compare_exchange_weak(head, pops | next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                return Some(desc);
+                return Some(slot);
             }
         }
     }
 
-    /// Frees a slot that `alloc` returned. `retire` must have changed its generation.
-    pub(crate) fn free(&self, desc: &PollDesc) {
-        self.push(desc);
+    /// Frees a slot that `alloc` returned. The owner must have marked its use as over.
+    pub(crate) fn free(&self, slot: &T) {
+        self.push(slot);
     }
 
-    fn push(&self, desc: &PollDesc) {
+    fn push(&self, slot: &T) {
         let mut head = self.free.load(Ordering::Relaxed);
         loop {
-            desc.next_free.store(head as u32, Ordering::Relaxed);
-            let next = head & !u64::from(u32::MAX) | u64::from(desc.index + 1);
+            slot.link().store(head as u32, Ordering::Relaxed);
+            let next = head & !u64::from(u32::MAX) | u64::from(slot.index() + 1);
             // ORDERING: Release publishes the link and the slot's state to the `alloc` that pops it.
             match self.free.compare_exchange_weak(head, next, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
@@ -125,24 +138,24 @@ impl PollCache {
         let page_slot = &self.pages[block / PAGE_BLOCKS];
         let mut page = page_slot.load(Ordering::Acquire);
         if page.is_null() {
-            let fresh: Page = std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
+            let fresh: Page<T> = std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
             page = Box::into_raw(Box::new(fresh));
             // ORDERING: Release pairs with `get`.
             page_slot.store(page, Ordering::Release);
         }
-        let slots: Block = std::array::from_fn(|slot| PollDesc::new((first + slot) as u32));
+        let slots: Block<T> = std::array::from_fn(|slot| T::vacant((first + slot) as u32));
         let slots = Box::leak(Box::new(slots));
         // SAFETY: not null, and leaked, so valid forever (C1).
         let page = unsafe { &*page };
         // ORDERING: Release pairs with `get`.
         page[block % PAGE_BLOCKS].store(slots, Ordering::Release);
         self.slots.store((first + BLOCK_SLOTS) as u32, Ordering::Release);
-        slots.iter().rev().for_each(|desc| self.push(desc));
+        slots.iter().rev().for_each(|slot| self.push(slot));
         Some(())
     }
 
     /// Returns all slots, free or not.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &PollDesc> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         (0..self.slots.load(Ordering::Acquire)).filter_map(|index| self.get(index))
     }
 }
@@ -150,6 +163,7 @@ impl PollCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt::poll::poll_desc::PollCache;
 
     #[test]
     fn slots_are_allocated_once_and_reused_with_a_new_generation() {

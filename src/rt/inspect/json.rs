@@ -1,0 +1,209 @@
+//! A [`Snapshot`] as JSON (RFC 8259), one object. Durations are numbers of seconds; what is not known is left out or `null`.
+
+use std::fmt::{self, Write};
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::{
+    Snapshot, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, TcpDetails, WaitsFor, WorkerInfo,
+};
+
+impl Snapshot {
+    /// Returns the snapshot as JSON: an object with `taken` (seconds since 1970), `tasks`, `sockets`, `workers` and `metrics`.
+    ///
+    /// The keys are the names of the fields, `snake_case` also for states and kinds. A task that waits for a socket has its `fd`.
+    ///
+    /// # Examples
+    /// ```
+    /// let json = netpoll::rt::inspect().to_json();
+    /// assert!(json.starts_with("{\"taken\":") && json.contains("\"metrics\":{\"workers\":"));
+    /// ```
+    pub fn to_json(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write_json(&mut text);
+        text
+    }
+
+    fn write_json(&self, out: &mut String) -> fmt::Result {
+        let taken = self.taken.duration_since(UNIX_EPOCH).unwrap_or_default();
+        write!(out, "{{\"taken\":{:.3},\"tasks\":", taken.as_secs_f64())?;
+        array(out, &self.tasks, |out, task| self.write_task(out, task))?;
+        out.push_str(",\"sockets\":");
+        array(out, &self.sockets, write_socket)?;
+        out.push_str(",\"workers\":");
+        array(out, &self.workers, write_worker)?;
+        out.push_str(",\"metrics\":{");
+        for (at, metric) in self.metrics.iter().enumerate() {
+            write!(out, "{}\"{}\":{}", if at == 0 { "" } else { "," }, metric.name, metric.value)?;
+        }
+        out.push_str("}}");
+        Ok(())
+    }
+
+    fn write_task(&self, out: &mut String, task: &TaskInfo) -> fmt::Result {
+        let kind = match task.kind {
+            TaskKind::Task => "task",
+            TaskKind::Local => "local",
+            TaskKind::BlockOn => "block_on",
+            TaskKind::Blocking => "blocking",
+        };
+        let state = match task.state {
+            TaskState::Running => "running",
+            TaskState::Ready => "ready",
+            TaskState::Waiting => "waiting",
+        };
+        write!(out, "{{\"id\":{},\"kind\":\"{kind}\",\"state\":\"{state}\"", task.id)?;
+        if let Some(name) = &task.name {
+            out.push_str(",\"name\":");
+            string(out, name)?;
+        }
+        if let Some(place) = task.spawned_at {
+            out.push_str(",\"spawned_at\":");
+            string(out, &format!("{}:{}", place.file(), place.line()))?;
+        }
+        seconds(out, "age", task.age)?;
+        seconds(out, "last_poll", task.last_poll)?;
+        seconds(out, "cpu", task.cpu)?;
+        write!(out, ",\"polls\":{},\"waits_for_more\":{}", task.polls, task.waits_for_more)?;
+        match task.waits_for {
+            None => {}
+            Some(WaitsFor::Time(left)) => {
+                out.push_str(",\"waits_for\":{\"kind\":\"time\"");
+                seconds(out, "left", left)?;
+                out.push('}');
+            }
+            Some(WaitsFor::Task(id)) => write!(out, ",\"waits_for\":{{\"kind\":\"task\",\"id\":{id}}}")?,
+            Some(WaitsFor::Socket { socket, operation }) => {
+                let fd = self.socket(socket).map_or(-1, |socket| socket.fd);
+                write!(
+                    out,
+                    ",\"waits_for\":{{\"kind\":\"socket\",\"fd\":{fd},\"operation\":\"{}\"}}",
+                    word(operation)
+                )?;
+            }
+        }
+        out.push('}');
+        Ok(())
+    }
+}
+
+fn word(operation: SocketWait) -> &'static str {
+    match operation {
+        SocketWait::Readable => "readable",
+        SocketWait::Writable => "writable",
+        SocketWait::ReadLock => "read_lock",
+        SocketWait::WriteLock => "write_lock",
+        SocketWait::HangUp => "hang_up",
+    }
+}
+
+fn write_socket(out: &mut String, socket: &SocketInfo) -> fmt::Result {
+    let state = match socket.state {
+        SocketState::Listening => "listening",
+        SocketState::Unconnected => "unconnected",
+        SocketState::Open => "open",
+        SocketState::HungUp => "hung_up",
+        SocketState::Closing => "closing",
+    };
+    write!(out, "{{\"fd\":{},\"kind\":\"{}\",\"state\":\"{state}\"", socket.fd, socket.kind)?;
+    for (name, address) in [("local", &socket.local), ("peer", &socket.peer)] {
+        if let Some(address) = address {
+            write!(out, ",\"{name}\":")?;
+            string(out, &address.to_string())?;
+        }
+    }
+    seconds(out, "age", socket.age)?;
+    write!(out, ",\"readers\":{},\"writers\":{},\"waiting\":", socket.readers, socket.writers)?;
+    array(out, &socket.waiting, |out, (task, operation)| {
+        write!(out, "{{\"task\":{task},\"operation\":\"{}\"}}", word(*operation))
+    })?;
+    for (name, left) in [("read_deadline", socket.read_deadline), ("write_deadline", socket.write_deadline)] {
+        if let Some(left) = left {
+            seconds(out, name, left)?;
+        }
+    }
+    if let Some(tcp) = &socket.tcp {
+        write_tcp(out, tcp)?;
+    }
+    out.push('}');
+    Ok(())
+}
+
+fn write_tcp(out: &mut String, tcp: &TcpDetails) -> fmt::Result {
+    write!(out, ",\"tcp\":{{\"state\":\"{}\"", tcp.state)?;
+    seconds(out, "rtt", tcp.rtt)?;
+    seconds(out, "last_sent", tcp.last_sent)?;
+    seconds(out, "last_received", tcp.last_received)?;
+    for (name, number) in [
+        ("congestion_window", u64::from(tcp.congestion_window)),
+        ("retransmits", u64::from(tcp.retransmits)),
+        ("unsent", u64::from(tcp.unsent)),
+        ("bytes_sent", tcp.bytes_sent),
+        ("bytes_received", tcp.bytes_received),
+        ("accept_queue", u64::from(tcp.accept_queue)),
+        ("accept_queue_max", u64::from(tcp.accept_queue_max)),
+    ] {
+        write!(out, ",\"{name}\":{number}")?;
+    }
+    out.push('}');
+    Ok(())
+}
+
+fn write_worker(out: &mut String, worker: &WorkerInfo) -> fmt::Result {
+    write!(out, "{{\"id\":{},\"owned\":{},\"stuck\":{}", worker.id, worker.owned, worker.stuck)?;
+    if let Some(task) = worker.running {
+        write!(out, ",\"running\":{task}")?;
+    }
+    if let Some(time) = worker.running_for {
+        seconds(out, "running_for", time)?;
+    }
+    write!(
+        out,
+        ",\"queued\":{},\"timers\":{},\"polls\":{},\"steals\":{}}}",
+        worker.queued, worker.timers, worker.polls, worker.steals
+    )
+}
+
+fn array<T>(out: &mut String, items: &[T], mut item: impl FnMut(&mut String, &T) -> fmt::Result) -> fmt::Result {
+    out.push('[');
+    for (at, value) in items.iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        item(out, value)?;
+    }
+    out.push(']');
+    Ok(())
+}
+
+fn seconds(out: &mut String, name: &str, duration: Duration) -> fmt::Result {
+    write!(out, ",\"{name}\":{:.6}", duration.as_secs_f64())
+}
+
+fn string(out: &mut String, text: &str) -> fmt::Result {
+    out.push('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(letter);
+            }
+            letter if letter < ' ' => write!(out, "\\u{:04x}", u32::from(letter))?,
+            letter => out.push(letter),
+        }
+    }
+    out.push('"');
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_escaped() {
+        let mut out = String::new();
+        string(&mut out, "a\"b\\c\n\u{1f}é").unwrap();
+        assert_eq!(out, "\"a\\\"b\\\\c\\u000a\\u001fé\"");
+    }
+}

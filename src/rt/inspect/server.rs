@@ -1,0 +1,165 @@
+//! `InspectServer`: snapshots for other processes, over a Unix socket.
+//!
+//! A thread of its own answers, so that it answers also while all workers are blocked. It uses the standard library's sockets and none of
+//! the runtime's locks but those that [`inspect`](super::inspect()) takes.
+//!
+//! # Protocol
+//! The client sends one line and reads until the end of the stream:
+//!
+//! | line | answer |
+//! |---|---|
+//! | `text` | the tables of [`Snapshot`](super::Snapshot)'s `Display` |
+//! | `json` | [`Snapshot::to_json`](super::Snapshot::to_json) with TCP_INFO |
+//! | `metrics` | [`Metrics::openmetrics`](crate::rt::Metrics::openmetrics) |
+//!
+//! # Bounds
+//! One client is served at a time. One that sends no line or reads no answer is dropped after [`PATIENCE`]. The file has mode 0600, and a
+//! client of another user (but root) is refused by its credentials (unix(7), SO_PEERCRED).
+
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::Inspect;
+use crate::rt::metrics::metrics;
+use crate::sys::{socket, unix};
+
+/// How long a client may take to send its line, or to read some of the answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+const LINE_MAX: u64 = 64;
+const VARIABLE: &str = "NETPOLL_INSPECT";
+
+/// Serves snapshots on a Unix socket, for `netpoll-top` and other tools of the same user.
+///
+/// A thread of its own answers, also while all workers are blocked. Dropping the server stops it and removes the file. The environment
+/// variable `NETPOLL_INSPECT` starts one with the runtime, for the life of the process.
+///
+/// The client sends `text`, `json` or `metrics` and a newline, and reads until the end of the stream:
+/// `echo text | nc -U PATH`.
+///
+/// # Examples
+/// ```
+/// use netpoll::rt::InspectServer;
+/// use std::io::{Read, Write};
+/// use std::os::unix::net::UnixStream;
+///
+/// let path = std::env::temp_dir().join(format!("inspect-{}", std::process::id()));
+/// let server = InspectServer::bind(&path)?;
+/// let mut client = UnixStream::connect(&path)?;
+/// client.write_all(b"text\n")?;
+/// let mut text = String::new();
+/// client.read_to_string(&mut text)?;
+/// assert!(text.contains("tasks") && text.contains("workers"));
+/// drop(server);
+/// assert!(!path.exists());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct InspectServer {
+    listener: Arc<UnixListener>,
+    thread: Option<JoinHandle<()>>,
+    path: PathBuf,
+}
+
+impl InspectServer {
+    /// Listens at `path`. A socket file there that no process listens on is replaced.
+    ///
+    /// # Errors
+    /// Returns `AddrInUse` if a process listens at `path` or another kind of file is there. Returns the errors of bind(2), of chmod(2), and
+    /// of starting a thread.
+    pub fn bind(path: impl AsRef<Path>) -> io::Result<InspectServer> {
+        let path = path.as_ref().to_owned();
+        let listener = Arc::new(listen(&path)?);
+        let accepting = listener.clone();
+        let run = move || accepting.incoming().map_while(Result::ok).for_each(|client| _ = serve(&client));
+        match std::thread::Builder::new().name("netpoll-inspect".to_owned()).spawn(run) {
+            Ok(thread) => Ok(InspectServer { listener, thread: Some(thread), path }),
+            Err(error) => {
+                let _ = std::fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
+    /// The path of the socket.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for InspectServer {
+    fn drop(&mut self) {
+        // Ends accept(2) in the thread. A client that is being served delays it by its patience.
+        let _ = socket::shutdown(self.listener.as_fd(), std::net::Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Starts the server that the environment asks for, once per process. An error is printed: a first use of the runtime cannot return it.
+pub(crate) fn serve_from_environment() {
+    static SERVER: OnceLock<Option<InspectServer>> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let path = std::env::var_os(VARIABLE).filter(|path| !path.is_empty())?;
+        InspectServer::bind(path).map_err(|error| eprintln!("netpoll: {VARIABLE}: {error}")).ok()
+    });
+}
+
+impl fmt::Debug for InspectServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InspectServer").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let in_use = |what: &str| {
+        let text = format!("cannot serve snapshots at {}: {what}", path.display());
+        io::Error::new(io::ErrorKind::AddrInUse, text)
+    };
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+            if !is_socket {
+                return Err(in_use("there is a file that is no socket"));
+            }
+            if UnixStream::connect(path).is_ok() {
+                return Err(in_use("another process, or another server of this one, listens there"));
+            }
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)?
+        }
+        bound => bound?,
+    };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn serve(client: &UnixStream) -> io::Result<()> {
+    if !is_trusted(client)? {
+        return Ok(());
+    }
+    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new(client.take(LINE_MAX)).read_line(&mut line)?;
+    let answer = match line.trim() {
+        "text" => Inspect::new().tcp(true).take().to_string(),
+        "json" => Inspect::new().tcp(true).take().to_json(),
+        "metrics" => metrics().openmetrics(),
+        other => format!("unknown request {other:?}: send text, json or metrics\n"),
+    };
+    (&*client).write_all(answer.as_bytes())
+}
+
+/// Whether the client is of the same user, or root.
+fn is_trusted(client: &UnixStream) -> io::Result<bool> {
+    let user = unix::peer_cred(client.as_fd())?.uid;
+    Ok(user == 0 || user == unix::user())
+}

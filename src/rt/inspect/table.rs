@@ -1,0 +1,222 @@
+//! A [`Snapshot`] as text: tables of tasks, sockets and workers, 100 columns wide where the data are.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{
+    Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, WaitsFor,
+    WorkerInfo,
+};
+
+impl fmt::Display for Snapshot {
+    /// Prints the tables. `{:#}` leaves out the sockets on which no task waits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tasks, sockets) = (self.tasks.len(), self.sockets.len());
+        writeln!(f, "{tasks} tasks, {sockets} sockets, {} workers", self.workers.len())?;
+        let rows = self.tasks.iter().map(|task| self.task_row(task)).collect();
+        write_table(f, &["TASK", "NAME", "STATE", "SINCE", "AGE", "POLLS", "CPU", "WAITS FOR", "SPAWNED AT"], rows)?;
+        let sockets = self.sockets.iter().filter(|socket| !f.alternate() || !socket.waiting.is_empty());
+        let rows = sockets.map(socket_row).collect();
+        write_table(f, &["FD", "KIND", "STATE", "AGE", "LOCAL", "PEER", "WAITING", "DEADLINES"], rows)?;
+        let rows = self.workers.iter().map(worker_row).collect();
+        write_table(f, &["WORKER", "RUNS", "FOR", "QUEUE", "TIMERS", "POLLS", "STEALS"], rows)
+    }
+}
+
+impl Snapshot {
+    fn task_row(&self, task: &TaskInfo) -> Vec<String> {
+        let kind = match task.kind {
+            TaskKind::Task => "",
+            TaskKind::Local => " (local)",
+            TaskKind::BlockOn => " (block_on)",
+            TaskKind::Blocking => " (blocking)",
+        };
+        let state = match task.state {
+            TaskState::Running => "running",
+            TaskState::Ready => "ready",
+            TaskState::Waiting => "waiting",
+        };
+        let mut waits = self.waits_for(task);
+        if task.waits_for_more {
+            waits.push_str(", and more");
+        }
+        vec![
+            format!("{}{kind}", task.id),
+            task.name.clone().unwrap_or_else(|| "-".to_owned()),
+            state.to_owned(),
+            short(task.last_poll),
+            short(task.age),
+            task.polls.to_string(),
+            short(task.cpu),
+            waits,
+            task.spawned_at.map_or_else(|| "-".to_owned(), |place| format!("{}:{}", place.file(), place.line())),
+        ]
+    }
+
+    /// What a task waits for, in words; of tasks that wait for tasks, the whole chain.
+    fn waits_for(&self, task: &TaskInfo) -> String {
+        match task.waits_for {
+            None if task.state == TaskState::Waiting => "something foreign".to_owned(),
+            None => "-".to_owned(),
+            Some(WaitsFor::Time(left)) => format!("a timer, in {}", short(left)),
+            Some(WaitsFor::Socket { socket, operation }) => format!("{} {}", verb(operation), self.socket_name(socket)),
+            Some(WaitsFor::Task(_)) => {
+                let chain = self.chain(task.id);
+                let (last, repeated) =
+                    (chain[chain.len() - 1], chain[..chain.len() - 1].contains(&chain[chain.len() - 1]));
+                let names: Vec<String> = chain[1..].iter().map(|id| format!("task {id}")).collect();
+                let mut text = names.join(", which waits for ");
+                if repeated {
+                    text.push_str(": a cycle");
+                } else if let Some(end) = self.task(last)
+                    && end.waits_for.is_some()
+                {
+                    text = format!("{text}, which waits for {}", self.waits_for(end));
+                }
+                text
+            }
+        }
+    }
+
+    fn socket_name(&self, id: SocketId) -> String {
+        let Some(socket) = self.socket(id) else { return "a socket that is closed".to_owned() };
+        match (&socket.peer, &socket.local) {
+            (Some(peer), _) => format!("fd {} (peer {peer})", socket.fd),
+            (None, Some(local)) => format!("fd {} ({} {local})", socket.fd, socket.kind),
+            _ => format!("fd {} ({})", socket.fd, socket.kind),
+        }
+    }
+}
+
+fn verb(operation: SocketWait) -> &'static str {
+    match operation {
+        SocketWait::Readable => "read of",
+        SocketWait::Writable => "write to",
+        SocketWait::ReadLock => "read lock of",
+        SocketWait::WriteLock => "write lock of",
+        SocketWait::HangUp => "hang-up of",
+    }
+}
+
+fn socket_row(socket: &SocketInfo) -> Vec<String> {
+    let state = match socket.state {
+        SocketState::Listening => "listening",
+        SocketState::Unconnected => "unconnected",
+        SocketState::Open => "open",
+        SocketState::HungUp => "hung up",
+        SocketState::Closing => "closing",
+    };
+    let dash = |address: &Option<SocketAddress>| address.as_ref().map_or_else(|| "-".to_owned(), |a| a.to_string());
+    let mut waiting: Vec<String> =
+        socket.waiting.iter().map(|(id, wait)| format!("{} task {id}", letter(*wait))).collect();
+    let known = socket.waiting.len();
+    let all = socket.readers + socket.writers;
+    if all > known {
+        waiting.push(format!("{} unknown", all - known));
+    }
+    let deadline = |name, left: Option<Duration>| left.map(|left| format!("{name} {}", short(left)));
+    let deadlines = [deadline("read", socket.read_deadline), deadline("write", socket.write_deadline)];
+    let deadlines: Vec<String> = deadlines.into_iter().flatten().collect();
+    let mut row = vec![
+        socket.fd.to_string(),
+        socket.kind.to_owned(),
+        state.to_owned(),
+        short(socket.age),
+        dash(&socket.local),
+        dash(&socket.peer),
+        list(&waiting),
+        list(&deadlines),
+    ];
+    if let Some(tcp) = socket.tcp {
+        row[2] = tcp.state.to_owned();
+    }
+    row
+}
+
+fn letter(wait: SocketWait) -> &'static str {
+    match wait {
+        SocketWait::Readable => "read",
+        SocketWait::Writable => "write",
+        SocketWait::ReadLock => "read lock",
+        SocketWait::WriteLock => "write lock",
+        SocketWait::HangUp => "hang-up",
+    }
+}
+
+fn list(items: &[String]) -> String {
+    if items.is_empty() { "-".to_owned() } else { items.join(", ") }
+}
+
+fn worker_row(worker: &WorkerInfo) -> Vec<String> {
+    let runs = match (worker.running, worker.owned) {
+        (Some(task), _) if worker.stuck => format!("task {task} (blocks)"),
+        (Some(task), _) => format!("task {task}"),
+        (None, true) => "-".to_owned(),
+        (None, false) => "no thread".to_owned(),
+    };
+    vec![
+        worker.id.to_string(),
+        runs,
+        worker.running_for.map_or_else(|| "-".to_owned(), short),
+        worker.queued.to_string(),
+        worker.timers.to_string(),
+        worker.polls.to_string(),
+        worker.steals.to_string(),
+    ]
+}
+
+/// A duration in at most six characters.
+fn short(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 if duration < Duration::from_millis(1) => format!("{} us", duration.as_micros()),
+        0 => format!("{} ms", duration.as_millis()),
+        1..=9 => format!("{:.1} s", duration.as_secs_f64()),
+        10..=599 => format!("{seconds} s"),
+        600..=35_999 => format!("{} min", seconds / 60),
+        36_000..=863_999 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+fn write_table(f: &mut fmt::Formatter<'_>, titles: &[&str], rows: Vec<Vec<String>>) -> fmt::Result {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut widths: Vec<usize> = titles.iter().map(|title| title.len()).collect();
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    writeln!(f)?;
+    let titles: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
+    for row in std::iter::once(&titles).chain(&rows) {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+        writeln!(f, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_take_at_most_seven_characters() {
+        for (seconds, text) in [
+            (0.0, "0 us"),
+            (0.000_7, "700 us"),
+            (0.25, "250 ms"),
+            (1.25, "1.2 s"),
+            (59.0, "59 s"),
+            (3599.0, "59 min"),
+            (90_000.0, "25 h"),
+            (9e6, "104 d"),
+        ] {
+            let printed = short(Duration::from_secs_f64(seconds));
+            assert_eq!(printed, text);
+            assert!(printed.len() <= 7);
+        }
+    }
+}

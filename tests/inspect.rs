@@ -1,0 +1,298 @@
+//! `rt::inspect`: what tasks, sockets and workers are shown to do.
+
+mod support;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use netpoll::net::{TcpListener, TcpStream, UdpSocket};
+use netpoll::os::unix::net::{UnixDatagram, UnixStream};
+use netpoll::rt::{
+    self, Inspect, Snapshot, SocketAddress, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, WaitsFor,
+};
+use netpoll::task::{self, JoinHandle};
+use support::run;
+
+const BOUND: Duration = Duration::from_secs(30);
+
+/// Takes snapshots until one satisfies `wanted`, and returns it.
+async fn until(wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
+    let begin = Instant::now();
+    loop {
+        let snapshot = rt::inspect();
+        if wanted(&snapshot) {
+            return snapshot;
+        }
+        assert!(begin.elapsed() < BOUND, "not seen within {BOUND:?}:\n{snapshot}");
+        task::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn named<T: Send + 'static>(name: &str, future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    task::Builder::new().name(name.into()).spawn(future).unwrap()
+}
+
+fn by_name<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a TaskInfo> {
+    snapshot.tasks.iter().find(|task| task.name.as_deref() == Some(name))
+}
+
+/// Whether the task `name` waits for `operation`, and for which descriptor.
+fn waits_on(snapshot: &Snapshot, name: &str) -> Option<(i32, SocketWait)> {
+    match by_name(snapshot, name)?.waits_for? {
+        WaitsFor::Socket { socket, operation } => Some((snapshot.socket(socket)?.fd, operation)),
+        _ => None,
+    }
+}
+
+#[test]
+fn reads_writes_accepts_and_datagrams_are_shown_with_their_sockets() {
+    use std::os::fd::AsRawFd;
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (datagram, _peer) = UnixDatagram::pair().unwrap();
+        let (unix, _other) = UnixStream::pair().unwrap();
+        let fds = [listener.as_raw_fd(), client.as_raw_fd(), udp.as_raw_fd(), datagram.as_raw_fd()];
+        let unix_fd = unix.as_raw_fd();
+        let tasks = [
+            named("i1 accept", async move { listener.accept().await.map(drop) }),
+            named("i1 write", async move { client.write_all(&vec![0; 64 << 20]).await }),
+            named("i1 udp", async move { udp.recv(&mut [0; 8]).await.map(drop) }),
+            named("i1 datagram", async move { datagram.recv(&mut [0; 8]).await.map(drop) }),
+            named("i1 unix", async move { unix.peer_closed().await }),
+        ];
+        let expected = [
+            ("i1 accept", fds[0], SocketWait::Readable),
+            ("i1 write", fds[1], SocketWait::Writable),
+            ("i1 udp", fds[2], SocketWait::Readable),
+            ("i1 datagram", fds[3], SocketWait::Readable),
+            ("i1 unix", unix_fd, SocketWait::HangUp),
+        ];
+        let snapshot =
+            until(|snapshot| expected.iter().all(|&(name, fd, wait)| waits_on(snapshot, name) == Some((fd, wait))))
+                .await;
+        for (name, fd, wait) in expected {
+            let task = by_name(&snapshot, name).unwrap();
+            assert_eq!((task.kind, task.state), (TaskKind::Task, TaskState::Waiting), "{name}");
+            assert!(task.polls >= 1 && task.age >= task.last_poll, "{task:?}");
+            assert!(task.spawned_at.as_ref().is_some_and(|place| place.file() == file!()), "{task:?}");
+            let socket = snapshot.sockets.iter().find(|socket| socket.fd == fd).unwrap();
+            assert_eq!(socket.waiting, [(task.id, wait)], "{name}");
+        }
+        let listening = snapshot.sockets.iter().find(|socket| socket.fd == fds[0]).unwrap();
+        assert_eq!((listening.kind, listening.state), ("tcp", SocketState::Listening));
+        assert_eq!(listening.local, Some(SocketAddress::Ip(address)));
+        let writing = snapshot.sockets.iter().find(|socket| socket.fd == fds[1]).unwrap();
+        assert_eq!((writing.kind, writing.state, writing.writers), ("tcp", SocketState::Open, 1));
+        assert_eq!(writing.peer, Some(SocketAddress::Ip(address)));
+        let kinds: Vec<&str> = [fds[2], fds[3], unix_fd]
+            .iter()
+            .map(|&fd| snapshot.sockets.iter().find(|socket| socket.fd == fd).unwrap().kind)
+            .collect();
+        assert_eq!(kinds, ["udp", "unixgram", "unix"]);
+        for task in tasks {
+            task.cancel().await;
+        }
+        drop(server);
+    });
+}
+
+#[test]
+fn timers_and_joins_are_shown_with_what_ends_them() {
+    run(|| async {
+        let sleeper = named("i2 sleeper", task::sleep(Duration::from_secs(3600)));
+        let id = sleeper.task().id();
+        let joiner = named("i2 joiner", sleeper);
+        let joiner_id = joiner.task().id();
+        let last = named("i2 last", joiner);
+        let joined = |snapshot: &Snapshot, name: &str| by_name(snapshot, name).and_then(|task| task.waits_for);
+        let snapshot = until(|snapshot| {
+            joined(snapshot, "i2 last") == Some(WaitsFor::Task(joiner_id))
+                && joined(snapshot, "i2 joiner") == Some(WaitsFor::Task(id))
+                && matches!(joined(snapshot, "i2 sleeper"), Some(WaitsFor::Time(_)))
+        })
+        .await;
+        let Some(WaitsFor::Time(left)) = joined(&snapshot, "i2 sleeper") else { unreachable!() };
+        assert!(left > Duration::from_secs(3500) && left <= Duration::from_secs(3601), "{left:?}");
+        assert_eq!(snapshot.chain(last.task().id()), [last.task().id(), joiner_id, id]);
+        let text = snapshot.to_string();
+        let row = text.lines().find(|line| line.contains("i2 last")).unwrap();
+        assert!(
+            row.contains(&format!("task {joiner_id}, which waits for task {id}, which waits for a timer, in 5")),
+            "{row}"
+        );
+        last.cancel().await;
+    });
+}
+
+#[test]
+fn tasks_that_join_each_other_are_named_as_a_cycle() {
+    run(|| async {
+        let (to_first, from_second) = mpsc::channel::<JoinHandle<()>>();
+        let (to_second, from_first) = mpsc::channel::<JoinHandle<()>>();
+        let first = named("i3 first", async move {
+            let second = loop {
+                match from_second.try_recv() {
+                    Ok(second) => break second,
+                    Err(_) => task::yield_now().await,
+                }
+            };
+            second.await;
+        });
+        let second = named("i3 second", async move {
+            let first = loop {
+                match from_first.try_recv() {
+                    Ok(first) => break first,
+                    Err(_) => task::yield_now().await,
+                }
+            };
+            first.await;
+        });
+        let ids = [first.task().id(), second.task().id()];
+        to_first.send(second).unwrap();
+        to_second.send(first).unwrap();
+        let snapshot = until(|snapshot| {
+            ids.iter().all(|&id| matches!(snapshot.task(id).and_then(|task| task.waits_for), Some(WaitsFor::Task(_))))
+        })
+        .await;
+        assert_eq!(snapshot.chain(ids[0]), [ids[0], ids[1], ids[0]]);
+        let text = snapshot.to_string();
+        let row = text.lines().find(|line| line.contains("i3 first")).unwrap();
+        assert!(row.contains("a cycle"), "{row}");
+    });
+}
+
+#[test]
+fn task_that_blocks_its_thread_is_shown_running() {
+    run(|| async {
+        let (release, blocked) = mpsc::channel::<()>();
+        let task = named("i4 blocks", async move { blocked.recv() });
+        let id = task.task().id();
+        let snapshot = until(|snapshot| {
+            by_name(snapshot, "i4 blocks").is_some_and(|task| task.state == TaskState::Running)
+                && snapshot.workers.iter().any(|worker| worker.running == Some(id) && worker.stuck)
+        })
+        .await;
+        let worker = snapshot.workers.iter().find(|worker| worker.running == Some(id)).unwrap();
+        assert!(worker.owned && worker.running_for.is_some(), "{worker:?}");
+        let task_info = by_name(&snapshot, "i4 blocks").unwrap();
+        assert_eq!((task_info.waits_for, task_info.polls), (None, 1));
+        release.send(()).unwrap();
+        task.await.unwrap();
+        let snapshot = rt::inspect();
+        assert!(snapshot.task(id).is_none(), "it has ended:\n{snapshot}");
+    });
+}
+
+#[test]
+fn deadlines_and_tcp_details_are_shown() {
+    use std::os::fd::AsRawFd;
+    run(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let waiting = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.set_read_deadline(Some(Instant::now() + Duration::from_secs(1000))).unwrap();
+        client.set_write_deadline(Some(Instant::now() - Duration::from_secs(1))).unwrap();
+        server.write_all(b"hello").await.unwrap();
+        (&client).read(&mut [0; 5]).await.unwrap();
+        let begin = Instant::now();
+        loop {
+            let snapshot = Inspect::new().tcp(true).take();
+            let find = |fd: i32| snapshot.sockets.iter().find(|socket| socket.fd == fd).unwrap();
+            let (client, listener) = (find(client.as_raw_fd()), find(listener.as_raw_fd()));
+            assert!(client.read_deadline.is_some_and(|left| left > Duration::from_secs(900)), "{client:?}");
+            assert_eq!(client.write_deadline, Some(Duration::ZERO));
+            let tcp = client.tcp.expect("it was asked for");
+            assert_eq!((tcp.state, tcp.bytes_received, tcp.unsent), ("ESTABLISHED", 5, 0));
+            let tcp = listener.tcp.expect("it was asked for");
+            assert_eq!((tcp.state, tcp.accept_queue_max > 0), ("LISTEN", true));
+            if tcp.accept_queue == 1 {
+                break;
+            }
+            assert!(begin.elapsed() < BOUND, "one connection is to be accepted: {tcp:?}");
+            task::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(rt::inspect().sockets.iter().all(|socket| socket.tcp.is_none()), "TCP_INFO was not asked for");
+        drop(waiting);
+    });
+}
+
+#[test]
+fn kinds_of_tasks_are_told_apart() {
+    let (release, blocked) = mpsc::channel::<()>();
+    task::Builder::new().name("i6 root".into()).blocking(async {
+        let call = task::spawn_blocking(move || blocked.recv());
+        let local = task::Builder::new().name("i6 local".into()).local(std::future::pending::<()>()).unwrap();
+        let snapshot = until(|snapshot| {
+            by_name(snapshot, "i6 local").is_some_and(|task| task.polls > 0)
+                && snapshot.task(call.task().id()).is_some_and(|task| task.polls > 0)
+        })
+        .await;
+        let kind = |id| snapshot.task(id).map(|task| task.kind);
+        assert_eq!(kind(call.task().id()), Some(TaskKind::Blocking));
+        assert_eq!(kind(local.task().id()), Some(TaskKind::Local));
+        assert_eq!(kind(task::current().id()), Some(TaskKind::BlockOn));
+        let row = snapshot.to_string();
+        let row = row.lines().find(|line| line.contains("i6 local")).unwrap().to_owned();
+        assert!(row.contains("(local)") && row.contains("something foreign"), "{row}");
+        release.send(()).unwrap();
+        call.await.unwrap();
+        local.cancel().await;
+    });
+}
+
+/// Each task is named after the local address of the one socket that it uses, so a wrong pair shows.
+#[test]
+fn pairs_are_right_beside_spawns_and_closes() {
+    run(|| async {
+        let stop = Arc::new(AtomicBool::new(false));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = task::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                open.push(stream);
+                if open.len() > 16 {
+                    open.clear();
+                }
+            }
+        });
+        let churn = |stop: Arc<AtomicBool>| async move {
+            while !stop.load(Ordering::Relaxed) {
+                // At the end the listener goes first.
+                let Ok(stream) = TcpStream::connect(address).await else { continue };
+                let name = format!("i7 {}", stream.local_addr().unwrap());
+                named(&name, async move { (&stream).read(&mut [0; 8]).await.map(drop) }).await.ok();
+            }
+        };
+        let churns: Vec<_> = (0..24).map(|_| task::spawn(churn(stop.clone()))).collect();
+        let (mut pairs, mut snapshots) = (0, 0);
+        let begin = Instant::now();
+        while (snapshots < 300 || pairs < 300) && begin.elapsed() < BOUND {
+            let snapshot = rt::inspect();
+            snapshots += 1;
+            let names: HashMap<_, _> = snapshot.tasks.iter().map(|task| (task.id, task.name.as_deref())).collect();
+            for socket in &snapshot.sockets {
+                for (task, _) in &socket.waiting {
+                    let Some(name) = names[task].and_then(|name| name.strip_prefix("i7 ")) else { continue };
+                    let local = socket.local.as_ref().map(|local| local.to_string());
+                    assert_eq!(Some(name), local.as_deref(), "a wrong pair in\n{snapshot}");
+                    pairs += 1;
+                }
+            }
+            task::yield_now().await;
+        }
+        assert!(pairs > 0, "no pair in {snapshots} snapshots");
+        stop.store(true, Ordering::Relaxed);
+        server.cancel().await;
+        for churn in churns {
+            churn.await;
+        }
+    });
+}

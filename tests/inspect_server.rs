@@ -1,0 +1,144 @@
+//! `rt::InspectServer`: snapshots over a Unix socket.
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use netpoll::rt::InspectServer;
+use netpoll::task;
+use support::bounded;
+
+/// A path of this process's own, removed in the end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        Place(std::env::temp_dir().join(format!("netpoll-inspect-{}-{name}", std::process::id())))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn ask(path: &Path, line: &str) -> String {
+    let mut client = UnixStream::connect(path).unwrap();
+    client.write_all(line.as_bytes()).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn text_json_and_metrics_are_served_to_the_same_user_only() {
+    bounded(|| {
+        let place = Place::new("formats");
+        let server = InspectServer::bind(&place.0).unwrap();
+        assert_eq!(server.path(), place.0);
+        assert_eq!(std::fs::metadata(&place.0).unwrap().permissions().mode() & 0o777, 0o600);
+        let text = ask(&place.0, "text\n");
+        assert!(text.contains(" tasks, ") && text.contains(" sockets, "), "{text}");
+        let json = ask(&place.0, "json\n");
+        assert!(json.starts_with("{\"taken\":") && json.ends_with("}}"), "{json}");
+        let metrics = ask(&place.0, "metrics\n");
+        assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+        assert!(ask(&place.0, "else\n").starts_with("unknown request \"else\""));
+        drop(server);
+        assert!(!place.0.exists(), "the file is removed");
+    });
+}
+
+#[test]
+fn stale_socket_is_replaced_and_other_files_are_not() {
+    bounded(|| {
+        let place = Place::new("stale");
+        drop(UnixListener::bind(&place.0).unwrap());
+        let server = InspectServer::bind(&place.0).unwrap();
+        let error = InspectServer::bind(&place.0).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        assert!(error.to_string().contains("listens there"), "{error}");
+        assert!(ask(&place.0, "text\n").contains("tasks"), "the first goes on");
+        drop(server);
+        std::fs::write(&place.0, "precious").unwrap();
+        let error = InspectServer::bind(&place.0).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        assert_eq!(std::fs::read_to_string(&place.0).unwrap(), "precious");
+        let error = InspectServer::bind("/nonexistent/folder/socket").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    });
+}
+
+#[test]
+fn client_that_sends_nothing_keeps_others_for_a_bounded_time() {
+    bounded(|| {
+        let place = Place::new("silent");
+        let server = InspectServer::bind(&place.0).unwrap();
+        let silent = UnixStream::connect(&place.0).unwrap();
+        assert!(ask(&place.0, "text\n").contains("tasks"));
+        drop(server);
+        drop(silent);
+    });
+}
+
+#[test]
+fn server_answers_while_all_workers_are_blocked() {
+    bounded(|| {
+        let place = Place::new("blocked");
+        let server = InspectServer::bind(&place.0).unwrap();
+        let (releases, tasks): (Vec<_>, Vec<_>) = (0..8)
+            .map(|_| {
+                let (release, blocked) = mpsc::channel::<()>();
+                let task = task::Builder::new().name("blocked".into()).spawn(async move { blocked.recv() }).unwrap();
+                (release, task)
+            })
+            .unzip();
+        let begin = Instant::now();
+        while ask(&place.0, "text\n").matches("(blocks)").count() < 2 {
+            assert!(begin.elapsed() < Duration::from_secs(60), "{}", ask(&place.0, "text\n"));
+        }
+        drop(releases);
+        for task in tasks {
+            let _ = task::block_on(task);
+        }
+        drop(server);
+    });
+}
+
+/// The environment of a running process cannot be changed soundly, so a process of its own is asked.
+#[test]
+fn environment_variable_starts_a_server_with_the_runtime() {
+    const CHILD: &str = "NETPOLL_TEST_INSPECT_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        task::block_on(task::spawn(async {}));
+        // Until the parent closes standard input.
+        let _ = std::io::stdin().read(&mut [0]);
+        return;
+    }
+    bounded(|| {
+        let place = Place::new("environment");
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "environment_variable_starts_a_server_with_the_runtime"])
+            .env(CHILD, "1")
+            .env("NETPOLL_INSPECT", &place.0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begin = Instant::now();
+        while UnixStream::connect(&place.0).is_err() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "no server at {}", place.0.display());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(ask(&place.0, "metrics\n").contains("netpoll_tasks_spawned_total 1\n"));
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+    });
+}

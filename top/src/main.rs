@@ -1,0 +1,110 @@
+//! `netpoll-top`: shows what the tasks, sockets and workers of a netpoll program do, in a terminal.
+
+mod rows;
+mod screen;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rows::Order;
+
+const USAGE: &str = "usage: netpoll-top [--once | --json | --metrics] [--interval SECONDS] [--sort id|cpu|polls|since]
+                   [--filter TEXT] SOCKET
+
+SOCKET is the path that the program was given by NETPOLL_INSPECT or rt::InspectServer.
+  --once      print the tables once
+  --json      print one snapshot as JSON
+  --metrics   print the program's metrics in the OpenMetrics format
+";
+
+#[derive(Debug)]
+struct Arguments {
+    /// The format of a single answer; none for the live view.
+    format: Option<&'static str>,
+    interval: Duration,
+    order: Order,
+    filter: String,
+    path: PathBuf,
+}
+
+fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Arguments, String> {
+    let (mut format, mut interval, mut order) = (None, Duration::from_secs(1), Order::Id);
+    let (mut filter, mut path) = (String::new(), None);
+    while let Some(argument) = arguments.next() {
+        let mut value = |name: &str| {
+            let value = arguments.next().ok_or(format!("{name} wants a value"))?;
+            value.into_string().map_err(|_| format!("the value of {name} is not UTF-8"))
+        };
+        match argument.to_str() {
+            Some("--once") => format = Some("text"),
+            Some("--json") => format = Some("json"),
+            Some("--metrics") => format = Some("metrics"),
+            Some("--interval") => {
+                let text = value("--interval")?;
+                let seconds = text.parse().ok().filter(|&seconds| (0.05..=3600.0).contains(&seconds));
+                let seconds =
+                    seconds.ok_or(format!("--interval {text}: give a number of seconds from 0.05 to 3600"))?;
+                interval = Duration::from_secs_f64(seconds);
+            }
+            Some("--sort") => {
+                order = match value("--sort")?.as_str() {
+                    "id" => Order::Id,
+                    "cpu" => Order::Cpu,
+                    "polls" => Order::Polls,
+                    "since" => Order::Since,
+                    other => return Err(format!("--sort {other}: it is one of id, cpu, polls, since")),
+                };
+            }
+            Some("--filter") => filter = value("--filter")?,
+            Some("--help" | "-h") => return Err(String::new()),
+            Some(option) if option.starts_with('-') => return Err(format!("{option} is not an option")),
+            _ if path.is_none() => path = Some(PathBuf::from(argument)),
+            _ => return Err("more than one socket was given".to_owned()),
+        }
+    }
+    let path = path.ok_or("no socket was given")?;
+    Ok(Arguments { format, interval, order, filter, path })
+}
+
+fn run(arguments: Arguments) -> io::Result<()> {
+    let Some(format) = arguments.format else {
+        return screen::View::new(arguments.path, arguments.order, arguments.filter).run(arguments.interval);
+    };
+    let answer = snapshot::ask(&arguments.path, format)?;
+    let mut out = io::stdout().lock();
+    out.write_all(answer.as_bytes())?;
+    if !answer.ends_with('\n') {
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}
+
+fn main() -> ExitCode {
+    let arguments = match parse(std::env::args_os().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(error) if error.is_empty() => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprint!("netpoll-top: {error}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let path = arguments.path.clone();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the output has had enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("netpoll-top: {}: {error}", path.display());
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! What is shown: rows of tasks, sockets and workers, and the details of one.
+
+use crate::snapshot::{Snapshot, Socket, Task, WaitsFor};
+
+/// A table that the terminal can show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Table {
+    Tasks,
+    Sockets,
+    Workers,
+}
+
+/// The order of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Id,
+    Cpu,
+    Polls,
+    Since,
+}
+
+impl Order {
+    pub(crate) fn next(self) -> Order {
+        match self {
+            Order::Id => Order::Cpu,
+            Order::Cpu => Order::Polls,
+            Order::Polls => Order::Since,
+            Order::Since => Order::Id,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Order::Id => "id",
+            Order::Cpu => "CPU",
+            Order::Polls => "polls",
+            Order::Since => "since",
+        }
+    }
+}
+
+/// What a row is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    Task(u64),
+    Socket(i32),
+    Worker(u64),
+}
+
+/// One row: what it is about, and its cells.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) key: Key,
+    pub(crate) cells: Vec<String>,
+}
+
+pub(crate) fn titles(table: Table) -> &'static [(&'static str, usize)] {
+    // With the least width of each column; the last takes what is left.
+    match table {
+        Table::Tasks => {
+            &[("TASK", 7), ("STATE", 8), ("SINCE", 7), ("CPU%", 5), ("POLLS/S", 8), ("NAME", 14), ("WAITS FOR", 0)]
+        }
+        Table::Sockets => {
+            &[("FD", 5), ("KIND", 6), ("STATE", 11), ("IN/S", 8), ("OUT/S", 8), ("PEER OR LOCAL", 21), ("WAITING", 0)]
+        }
+        Table::Workers => &[("WORKER", 7), ("QUEUE", 6), ("TIMERS", 7), ("POLLS/S", 9), ("STEALS", 8), ("RUNS", 0)],
+    }
+}
+
+/// The rows of `table` that contain `filter`, in `order`. Rates are differences from the snapshot `before`.
+pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, order: Order, filter: &str) -> Vec<Row> {
+    let seconds = before.map_or(0.0, |before| now.taken - before.taken);
+    let rate = |new: f64, old: Option<f64>| match old {
+        Some(old) if seconds > 0.0 => (new - old).max(0.0) / seconds,
+        _ => 0.0,
+    };
+    let mut rows: Vec<(f64, Row)> = match table {
+        Table::Tasks => now
+            .tasks
+            .iter()
+            .map(|task| {
+                let old = before.and_then(|before| before.task(task.id));
+                let cpu = rate(task.cpu, old.map(|old| old.cpu)) * 100.0;
+                let polls = rate(task.polls as f64, old.map(|old| old.polls as f64));
+                let weight = match order {
+                    Order::Id => -(task.id as f64),
+                    Order::Cpu => cpu,
+                    Order::Polls => polls,
+                    Order::Since => task.last_poll,
+                };
+                let cells = vec![
+                    task.id.to_string(),
+                    task.state.clone(),
+                    time(task.last_poll),
+                    format!("{cpu:.0}"),
+                    format!("{polls:.0}"),
+                    task.name.clone().or_else(|| task.spawned_at.as_deref().map(file_name)).unwrap_or_default(),
+                    waits(now, task),
+                ];
+                (weight, Row { key: Key::Task(task.id), cells })
+            })
+            .collect(),
+        Table::Sockets => now
+            .sockets
+            .iter()
+            .map(|socket| {
+                let old = before.and_then(|before| before.socket(socket.fd)).and_then(|old| old.tcp.as_ref());
+                let bytes = |of: fn(&crate::snapshot::Tcp) -> u64| {
+                    socket.tcp.as_ref().map_or(0.0, |tcp| rate(of(tcp) as f64, old.map(|old| of(old) as f64)))
+                };
+                let (received, sent) = (bytes(|tcp| tcp.bytes_received), bytes(|tcp| tcp.bytes_sent));
+                let weight = match order {
+                    Order::Id => -f64::from(socket.fd),
+                    Order::Cpu | Order::Polls => received + sent,
+                    Order::Since => socket.age,
+                };
+                let cells = vec![
+                    socket.fd.to_string(),
+                    socket.kind.clone(),
+                    socket_state(socket),
+                    size(received),
+                    size(sent),
+                    socket.peer.clone().or_else(|| socket.local.clone()).unwrap_or_default(),
+                    waiters(now, socket),
+                ];
+                (weight, Row { key: Key::Socket(socket.fd), cells })
+            })
+            .collect(),
+        Table::Workers => now
+            .workers
+            .iter()
+            .map(|worker| {
+                let old = before.and_then(|before| before.workers.iter().find(|old| old.id == worker.id));
+                let polls = rate(worker.polls as f64, old.map(|old| old.polls as f64));
+                let runs = match worker.running {
+                    Some(id) => {
+                        let name = now.task(id).map(label).unwrap_or_else(|| id.to_string());
+                        let since = worker.running_for.map(|since| format!(" for {}", time(since))).unwrap_or_default();
+                        format!("task {name}{since}{}", if worker.stuck { ": it blocks its thread" } else { "" })
+                    }
+                    None if worker.owned => "nothing".to_owned(),
+                    None => "no thread".to_owned(),
+                };
+                let weight = if order == Order::Id { -(worker.id as f64) } else { polls };
+                let cells = vec![
+                    worker.id.to_string(),
+                    worker.queued.to_string(),
+                    worker.timers.to_string(),
+                    format!("{polls:.0}"),
+                    worker.steals.to_string(),
+                    runs,
+                ];
+                (weight, Row { key: Key::Worker(worker.id), cells })
+            })
+            .collect(),
+    };
+    rows.retain(|(_, row)| filter.is_empty() || row.cells.iter().any(|cell| cell.contains(filter)));
+    rows.sort_by(|one, other| other.0.total_cmp(&one.0));
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// An operation in words, before its socket.
+fn verb(operation: &str) -> &str {
+    match operation {
+        "readable" => "read of",
+        "writable" => "write to",
+        "read_lock" => "read lock of",
+        "write_lock" => "write lock of",
+        "hang_up" => "hang-up of",
+        other => other,
+    }
+}
+
+/// An operation in words, before its task.
+fn short_verb(operation: &str) -> &str {
+    verb(operation).trim_end_matches(" of").trim_end_matches(" to")
+}
+
+fn file_name(place: &str) -> String {
+    place.rsplit('/').next().unwrap_or(place).to_owned()
+}
+
+fn label(task: &Task) -> String {
+    task.name.as_ref().map_or_else(|| task.id.to_string(), |name| format!("{} ({name})", task.id))
+}
+
+/// What a task waits for; of tasks that wait for tasks, the whole chain.
+pub(crate) fn waits(now: &Snapshot, task: &Task) -> String {
+    let mut text = String::new();
+    let mut seen = vec![task.id];
+    let mut current = task;
+    loop {
+        match &current.waits_for {
+            None if current.state == "waiting" => text.push_str("something foreign"),
+            None => text.push_str(&current.state),
+            Some(WaitsFor::Time { left }) => text.push_str(&format!("a timer, in {}", time(*left))),
+            Some(WaitsFor::Socket { fd, operation }) => {
+                let peer = now.socket(*fd).and_then(|socket| socket.peer.clone().or_else(|| socket.local.clone()));
+                let peer = peer.map(|peer| format!(" ({peer})")).unwrap_or_default();
+                text.push_str(&format!("{} fd {fd}{peer}", verb(operation)));
+            }
+            Some(WaitsFor::Task { id }) => {
+                text.push_str(&format!("task {}", now.task(*id).map_or_else(|| id.to_string(), label)));
+                if seen.contains(id) {
+                    text.push_str(": a cycle");
+                } else if let Some(next) = now.task(*id) {
+                    seen.push(*id);
+                    current = next;
+                    text.push_str(", which waits for ");
+                    continue;
+                }
+            }
+        }
+        break;
+    }
+    if task.waits_for_more {
+        text.push_str(", and more");
+    }
+    text
+}
+
+fn waiters(now: &Snapshot, socket: &Socket) -> String {
+    let known = socket.waiting.iter().map(|waiting| {
+        let task = now.task(waiting.task).map_or_else(|| waiting.task.to_string(), label);
+        format!("{} task {task}", short_verb(&waiting.operation))
+    });
+    let mut parts: Vec<String> = known.collect();
+    let all = socket.readers + socket.writers;
+    if all > parts.len() as u64 {
+        parts.push(format!("{} unknown", all - parts.len() as u64));
+    }
+    parts.join(", ")
+}
+
+fn socket_state(socket: &Socket) -> String {
+    socket.tcp.as_ref().map_or_else(|| socket.state.replace('_', " "), |tcp| tcp.state.to_lowercase().replace('_', " "))
+}
+
+/// The details of one row, a line each.
+pub(crate) fn details(now: &Snapshot, key: Key) -> Vec<String> {
+    let gone = || vec!["It is gone.".to_owned()];
+    match key {
+        Key::Task(id) => now.task(id).map_or_else(gone, |task| task_details(now, task)),
+        Key::Socket(fd) => now.socket(fd).map_or_else(gone, |socket| socket_details(now, socket)),
+        Key::Worker(id) => {
+            let rows = rows(Table::Workers, now, None, Order::Id, "");
+            let row = rows.iter().find(|row| row.key == Key::Worker(id));
+            row.map_or_else(gone, |row| {
+                titles(Table::Workers)
+                    .iter()
+                    .zip(&row.cells)
+                    .map(|((title, _), cell)| format!("{title:10} {cell}"))
+                    .collect()
+            })
+        }
+    }
+}
+
+fn task_details(now: &Snapshot, task: &Task) -> Vec<String> {
+    let mut lines = vec![
+        format!("task       {}", label(task)),
+        format!("kind       {}", task.kind),
+        format!("state      {}", task.state),
+        format!("waits for  {}", waits(now, task)),
+        format!("last poll  {} ago", time(task.last_poll)),
+        format!("age        {}", time(task.age)),
+        format!("polls      {}", task.polls),
+        format!("CPU        {}", time(task.cpu)),
+        format!("spawned at {}", task.spawned_at.as_deref().unwrap_or("unknown")),
+    ];
+    let joiners = now.tasks.iter().filter(|other| other.waits_for == Some(WaitsFor::Task { id: task.id }));
+    let joiners: Vec<String> = joiners.map(label).collect();
+    if !joiners.is_empty() {
+        lines.push(format!("awaited by {}", joiners.join(", ")));
+    }
+    lines
+}
+
+fn socket_details(now: &Snapshot, socket: &Socket) -> Vec<String> {
+    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let deadline = |left: Option<f64>| match left {
+        None => "none".to_owned(),
+        Some(0.0) => "passed".to_owned(),
+        Some(left) => format!("in {}", time(left)),
+    };
+    let mut lines = vec![
+        format!("fd              {} ({})", socket.fd, socket.kind),
+        format!("state           {}", socket_state(socket)),
+        format!("local           {}", or_dash(&socket.local)),
+        format!("peer            {}", or_dash(&socket.peer)),
+        format!("age             {}", time(socket.age)),
+        format!("waiting         {}", waiters(now, socket)),
+        format!("read deadline   {}", deadline(socket.read_deadline)),
+        format!("write deadline  {}", deadline(socket.write_deadline)),
+    ];
+    if let Some(tcp) = &socket.tcp {
+        lines.extend([
+            format!("round trip      {}", time(tcp.rtt)),
+            format!("window          {} segments", tcp.congestion_window),
+            format!("retransmits     {}", tcp.retransmits),
+            format!("unsent          {} bytes", tcp.unsent),
+            format!("sent            {} bytes, last {} ago", tcp.bytes_sent, time(tcp.last_sent)),
+            format!("received        {} bytes, last {} ago", tcp.bytes_received, time(tcp.last_received)),
+        ]);
+        if tcp.state == "LISTEN" {
+            lines.push(format!("accept queue    {} of {}", tcp.accept_queue, tcp.accept_queue_max));
+        }
+    }
+    lines
+}
+
+/// Where Enter leads from a row's details: to what a task waits for, or to the task that waits on a socket.
+pub(crate) fn follow(now: &Snapshot, key: Key) -> Option<Key> {
+    match key {
+        Key::Task(id) => match &now.task(id)?.waits_for {
+            Some(WaitsFor::Task { id }) => Some(Key::Task(*id)),
+            Some(WaitsFor::Socket { fd, .. }) => Some(Key::Socket(*fd)),
+            _ => None,
+        },
+        Key::Socket(fd) => Some(Key::Task(now.socket(fd)?.waiting.first()?.task)),
+        Key::Worker(id) => now.workers.iter().find(|worker| worker.id == id)?.running.map(Key::Task),
+    }
+}
+
+/// Seconds in at most seven characters.
+pub(crate) fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.001 => format!("{:.0} us", s * 1e6),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s if s < 10.0 => format!("{s:.1} s"),
+        s if s < 600.0 => format!("{s:.0} s"),
+        s if s < 36_000.0 => format!("{:.0} min", s / 60.0),
+        s if s < 864_000.0 => format!("{:.0} h", s / 3600.0),
+        s => format!("{:.0} d", s / 86_400.0),
+    }
+}
+
+/// Bytes in at most seven characters.
+fn size(bytes: f64) -> String {
+    match bytes {
+        b if b < 1.0 => "-".to_owned(),
+        b if b < 10_000.0 => format!("{b:.0}"),
+        b if b < 10_000_000.0 => format!("{:.0} K", b / 1e3),
+        b if b < 1e10 => format!("{:.0} M", b / 1e6),
+        b => format!("{:.0} G", b / 1e9),
+    }
+}

@@ -1,0 +1,126 @@
+//! The snapshot as a program serves it; see `Snapshot::to_json` of netpoll.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// How long the program may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Snapshot {
+    pub(crate) taken: f64,
+    pub(crate) tasks: Vec<Task>,
+    pub(crate) sockets: Vec<Socket>,
+    pub(crate) workers: Vec<Worker>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Task {
+    pub(crate) id: u64,
+    pub(crate) kind: String,
+    pub(crate) state: String,
+    pub(crate) name: Option<String>,
+    pub(crate) spawned_at: Option<String>,
+    pub(crate) age: f64,
+    pub(crate) last_poll: f64,
+    pub(crate) cpu: f64,
+    pub(crate) polls: u64,
+    pub(crate) waits_for_more: bool,
+    pub(crate) waits_for: Option<WaitsFor>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum WaitsFor {
+    Time { left: f64 },
+    Task { id: u64 },
+    Socket { fd: i32, operation: String },
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Socket {
+    pub(crate) fd: i32,
+    pub(crate) kind: String,
+    pub(crate) state: String,
+    pub(crate) local: Option<String>,
+    pub(crate) peer: Option<String>,
+    pub(crate) age: f64,
+    pub(crate) readers: u64,
+    pub(crate) writers: u64,
+    pub(crate) waiting: Vec<Waiting>,
+    pub(crate) read_deadline: Option<f64>,
+    pub(crate) write_deadline: Option<f64>,
+    pub(crate) tcp: Option<Tcp>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Waiting {
+    pub(crate) task: u64,
+    pub(crate) operation: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Tcp {
+    pub(crate) state: String,
+    pub(crate) rtt: f64,
+    pub(crate) last_sent: f64,
+    pub(crate) last_received: f64,
+    pub(crate) congestion_window: u64,
+    pub(crate) retransmits: u64,
+    pub(crate) unsent: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) accept_queue: u64,
+    pub(crate) accept_queue_max: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Worker {
+    pub(crate) id: u64,
+    pub(crate) owned: bool,
+    pub(crate) stuck: bool,
+    pub(crate) running: Option<u64>,
+    pub(crate) running_for: Option<f64>,
+    pub(crate) queued: u64,
+    pub(crate) timers: u64,
+    pub(crate) polls: u64,
+    pub(crate) steals: u64,
+}
+
+/// Asks the program that serves snapshots at `path` for one, as `text`, `json` or `metrics`.
+pub(crate) fn ask(path: &Path, format: &str) -> io::Result<String> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    writeln!(stream, "{format}")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if answer.is_empty() {
+        let text = "the program closed the connection: it serves its own user and root only";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    Ok(answer)
+}
+
+impl Snapshot {
+    /// A snapshot of the program that serves them at `path`.
+    pub(crate) fn take(path: &Path) -> io::Result<Snapshot> {
+        let json = ask(path, "json")?;
+        serde_json::from_str(&json).map_err(|error| {
+            let text = format!("the answer is no snapshot of this version of netpoll: {error}");
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        })
+    }
+
+    pub(crate) fn task(&self, id: u64) -> Option<&Task> {
+        self.tasks.binary_search_by_key(&id, |task| task.id).ok().map(|index| &self.tasks[index])
+    }
+
+    pub(crate) fn socket(&self, fd: i32) -> Option<&Socket> {
+        self.sockets.binary_search_by_key(&fd, |socket| socket.fd).ok().map(|index| &self.sockets[index])
+    }
+}

@@ -1,0 +1,120 @@
+//! The view of a live program: this one.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crossterm::event::KeyCode;
+use netpoll::net::TcpListener;
+use netpoll::rt::InspectServer;
+use netpoll::task;
+
+use crate::parse;
+use crate::rows::{Key, Order, Table, details, follow, rows, waits};
+use crate::screen::View;
+use crate::snapshot::Snapshot;
+
+struct Served(InspectServer);
+
+impl Served {
+    fn new(name: &str) -> Served {
+        let path = std::env::temp_dir().join(format!("netpoll-top-{}-{name}", std::process::id()));
+        Served(InspectServer::bind(path).unwrap())
+    }
+
+    fn until(&self, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
+        let begin = Instant::now();
+        loop {
+            let snapshot = Snapshot::take(self.0.path()).unwrap();
+            if wanted(&snapshot) {
+                return snapshot;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(60), "{snapshot:?}");
+        }
+    }
+}
+
+#[test]
+fn waits_of_a_live_program_are_shown_and_followed() {
+    let served = Served::new("live");
+    let acceptor = task::Builder::new().name("acceptor".into()).spawn(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.accept().await.map(drop)
+    });
+    let acceptor = acceptor.unwrap();
+    let id = acceptor.task().id();
+    let joiner = task::Builder::new().name("joiner".into()).spawn(acceptor).unwrap();
+    let named = |snapshot: &Snapshot, name: &str| {
+        snapshot.tasks.iter().find(|task| task.name.as_deref() == Some(name)).cloned()
+    };
+    let snapshot = served.until(|snapshot| {
+        ["acceptor", "joiner"].iter().all(|name| named(snapshot, name).is_some_and(|task| task.waits_for.is_some()))
+    });
+    let joiner_info = named(&snapshot, "joiner").unwrap();
+    let text = waits(&snapshot, &joiner_info);
+    assert!(text.starts_with(&format!("task {id} (acceptor), which waits for read of fd ")), "{text}");
+    assert!(text.ends_with(')'), "{text}");
+    let shown = rows(Table::Tasks, &snapshot, Some(&snapshot), Order::Since, "acceptor");
+    assert_eq!(shown.len(), 2, "both rows name it: {shown:?}");
+    let Some(Key::Task(acceptor_id)) = follow(&snapshot, Key::Task(joiner_info.id)) else { panic!("{joiner_info:?}") };
+    let Some(Key::Socket(fd)) = follow(&snapshot, Key::Task(acceptor_id)) else { panic!("it waits for a socket") };
+    assert_eq!(follow(&snapshot, Key::Socket(fd)), Some(Key::Task(acceptor_id)));
+    let lines = details(&snapshot, Key::Socket(fd));
+    assert!(lines.iter().any(|line| line.starts_with("accept queue    0 of ")), "{lines:?}");
+    let lines = details(&snapshot, Key::Task(acceptor_id));
+    assert!(lines.iter().any(|line| line.contains("awaited by") && line.contains("joiner")), "{lines:?}");
+    task::block_on(joiner.cancel());
+}
+
+#[test]
+fn screen_has_the_size_of_the_terminal_whatever_is_shown() {
+    let served = Served::new("screen");
+    let sleeper = task::Builder::new().name("a name\u{1b}[31m with an escape sequence".into());
+    let sleeper = sleeper.spawn(task::sleep(Duration::from_secs(3600))).unwrap();
+    served.until(|snapshot| snapshot.tasks.iter().any(|task| task.waits_for.is_some()));
+    let mut view = View::new(served.0.path().to_owned(), Order::Id, String::new());
+    view.refresh_for_tests();
+    let keys = ['t', 's', 'w', 'o', 'p', '/'].map(KeyCode::Char);
+    for key in keys.into_iter().chain([KeyCode::Enter, KeyCode::Enter, KeyCode::Esc, KeyCode::Down, KeyCode::PageUp]) {
+        assert!(view.press(key));
+        for (width, height) in [(80, 24), (20, 5), (1, 1), (300, 100)] {
+            let lines = view.lines(width, height);
+            assert!(lines.len() <= height.max(1), "{} lines of {height}", lines.len());
+            for (line, _) in lines {
+                assert!(line.chars().count() <= width && !line.contains('\u{1b}'), "{line:?}");
+            }
+        }
+    }
+    assert!(!view.press(KeyCode::Char('q')));
+    task::block_on(sleeper.cancel());
+}
+
+#[test]
+fn arguments_are_checked() {
+    let parse = |arguments: &[&str]| parse(arguments.iter().map(Into::into));
+    let parsed = parse(&["--sort", "cpu", "--interval", "0.5", "--filter", "x", "/tmp/s"]).unwrap();
+    assert_eq!(
+        (parsed.order, parsed.interval, parsed.path),
+        (Order::Cpu, Duration::from_millis(500), PathBuf::from("/tmp/s"))
+    );
+    for (wrong, expected) in [
+        (&["--sort", "size", "s"][..], "it is one of"),
+        (&["--interval", "0", "s"], "from 0.05 to 3600"),
+        (&["--interval"], "wants a value"),
+        (&["--else", "s"], "is not an option"),
+        (&[], "no socket"),
+        (&["a", "b"], "more than one"),
+    ] {
+        let error = parse(wrong).unwrap_err();
+        assert!(error.contains(expected), "{wrong:?}: {error}");
+    }
+}
+
+#[test]
+fn error_of_a_program_that_is_not_there_is_shown() {
+    let error = Snapshot::take("/nonexistent/socket".as_ref()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    let mut view = View::new("/nonexistent/socket".into(), Order::Id, String::new());
+    view.refresh_for_tests();
+    let lines = view.lines(80, 24);
+    assert!(lines[lines.len() - 1].0.starts_with("/nonexistent/socket: "), "{lines:?}");
+}
