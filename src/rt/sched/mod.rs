@@ -1,13 +1,13 @@
 //! The scheduler.
 //!
-//! * [`worker`]: the loop of a thread that runs tasks. [`queue`] and [`processor`]: what it works
+//! * [`worker`] — the loop of a thread that runs tasks. [`queue`] and [`processor`]: what it works
 //!   on.
-//! * [`idle`]: resting threads and free processors. [`awake`]: the number of awake threads.
-//! * [`polling`]: a poll for events.
+//! * [`idle`] — resting threads and free processors. [`awake`]: the number of awake threads.
+//! * [`polling`] — a poll for events.
 //! * [`block_on`], [`root`] and [`blocking`]: the other threads that run user code.
-//! * [`sysmon`]: the thread that watches all others. `shortage`: what happens when no thread can be
+//! * [`sysmon`] — the thread that watches all others. `shortage`: what happens when no thread can be
 //!   started.
-//! * [`task`]: tasks.
+//! * [`task`] — tasks.
 
 pub(crate) mod awake;
 pub(crate) mod block_on;
