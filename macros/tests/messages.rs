@@ -197,7 +197,7 @@ fn arguments_of_the_attribute() {
 
 /// Errors in the body are the compiler's own, reported where they are, as in any async function.
 #[test]
-fn type_errors_are_shown_where_they_are() {
+fn type_errors_point_at_their_source() {
     let shown = |program: &str, code: &str, at: &str| {
         let output = check(program);
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_never_runs_is_an_error() {
+    fn call_that_never_runs_is_an_error() {
         let state = Arc::new(Mutex::new(State::Running(None)));
         let mut call = Call::<()> { state: state.clone() };
         let mut cx = Context::from_waker(Waker::noop());

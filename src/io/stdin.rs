@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_of_bytes_take_what_fits_and_leave_the_rest() {
+    fn byte_reads_leave_the_rest_buffered() {
         input!(INPUT, SCRIPT);
         SCRIPT.give(Ok(b"abc\ndef"));
         let mut buf = [0; 2];

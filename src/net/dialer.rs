@@ -486,7 +486,7 @@ mod tests {
 
     /// Go: TestDialerPartialDeadline.
     #[test]
-    fn time_is_split_over_the_addresses_that_are_left() {
+    fn time_is_split_over_remaining_addresses() {
         let now = Instant::now();
         let after = |seconds: f64| now + Duration::from_secs_f64(seconds);
         // Remaining seconds, remaining addresses, seconds for the first.

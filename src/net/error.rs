@@ -427,7 +427,7 @@ mod tests {
 
     /// A `main` that returns an error prints its `Debug`.
     #[test]
-    fn debug_reads_as_the_text() {
+    fn debug_prints_the_text() {
         let error = Op::at("listen", "tcp", local()).call("bind", os(libc::EADDRINUSE));
         let text = "listen tcp 127.0.0.1:2000: bind: address already in use";
         assert_eq!(format!("{:?}", op_error(&error).unwrap()), text);
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn the_texts_are_go_s() {
+    fn error_texts_match_go() {
         let read = || Op::between("read", "tcp", local(), remote());
         let dial = || Op::at("dial", "tcp", remote());
         let texts = [
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_and_timeout_are_told_from_the_kernel_s() {
+    fn closed_and_timeout_differ_from_kernel_errors() {
         let op = || Op::at("accept", "tcp", local());
         let closed = op().closed();
         assert!(is_closed(&closed) && !is_timeout(&closed));
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn unix_addresses_print_as_go_s() {
+    fn unix_addresses_print_like_go() {
         use std::os::unix::net::SocketAddr;
         assert_eq!(Addr::from(&SocketAddr::from_pathname("/tmp/p").unwrap()).to_string(), "/tmp/p");
         assert_eq!(Addr::from(&SocketAddr::from_abstract_name("n").unwrap()).to_string(), "@n");

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn families_alternate_beginning_with_that_of_the_first() {
+    fn families_alternate_starting_with_the_first_address() {
         let mut queue = Queue::default();
         queue.extend(vec![v6(1), v6(2), v6(3), v4(1), v4(2)]);
         let mut order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();

@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn accepted_sockets_inherit_the_listener_s_options() {
+    fn accepted_sockets_inherit_listener_options() {
         let listener = listen_socket(v4(0)).unwrap();
         assert!(option::is_on(listener.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR).unwrap());
         assert_defaults(listener.as_fd());
@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_free_again_when_its_listener_is_gone() {
+    fn address_is_free_after_its_listener_is_closed() {
         let addr = {
             // An address that no other test uses, so that no other listener can take the port in
             // between.

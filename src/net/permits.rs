@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_comes_back_once() {
+    fn permit_is_returned_once() {
         let limit = Arc::new(Limit::new(2));
         let (first, _second) = (limit.try_take().unwrap(), limit.try_take().unwrap());
         assert!(limit.try_take().is_none());

@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn direction_outside_of_turns_is_refused_after_operations_of_its_own() {
+    fn refusals_outside_of_turns_count_per_direction() {
         let count = |state: &AtomicU8| (0..100).take_while(|_| is_granted(state)).count();
         let (one, other) = (AtomicU8::new(0), AtomicU8::new(0));
         assert_eq!([&one, &one, &other].map(count), [BUDGET as usize; 3]);
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_knows_where_it_is() {
+    fn context_follows_the_running_task() {
         assert!(!is_inside());
         assert!(!enter() && enter() && is_inside());
         leave();

@@ -1,7 +1,7 @@
 //! The runtime: settings, metrics and shutdown.
 //!
 //! A process has one runtime. It starts when it is first used and needs no set-up. [`Builder`]
-//! changes its defaults before that, [`metrics`] returns its counters, and [`shutdown`] ends it.
+//! changes its defaults before that, [`metrics()`] returns its counters, and [`shutdown()`] ends it.
 //! Sockets and sleeps work under any executor: the runtime's own threads poll for them.
 //!
 //! The internal parts: sockets wait through `poll`; `time` has the clock, the timer heap and

@@ -345,7 +345,7 @@ impl Runtime {
 
     /// Called when a turn of a root future begins.
     pub(crate) fn root_begins(&self) {
-        // ORDERING: SeqCst, before the look whether sysmon sleeps; sysmon has them the other way
+        // ORDERING: SeqCst, before the check whether sysmon sleeps; sysmon does it the other way
         // round.
         self.roots.fetch_add(1, Ordering::SeqCst);
         self.sysmon.notice();

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn late_ticks_keep_to_the_grid() {
+    fn late_ticks_stay_on_the_grid() {
         let due = Instant::now();
         let at = |millis| due + Duration::from_millis(millis);
         let period = Duration::from_millis(10);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_the_range() {
+    fn extremes_of_the_range() {
         let due = Instant::now();
         let later = due + Duration::from_secs(3600);
         assert_eq!(following(due, Duration::ZERO, later), Some(later), "a period of zero follows the clock");

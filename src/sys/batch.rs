@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn many_go_and_come_in_order() {
+    fn many_messages_are_sent_and_received_in_order() {
         let (from, to) = sockets();
         let address = SockAddr::from(to.local_addr().unwrap());
         let mut outbox = Outbox::new();
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_go_stays_and_what_went_before_it_is_counted() {
+    fn refused_message_stays_and_earlier_ones_are_counted() {
         let (from, to) = sockets();
         let address = SockAddr::from(to.local_addr().unwrap());
         let mut outbox = Outbox::new();
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_call_takes_are_left_for_the_next() {
+    fn messages_beyond_the_limit_are_left_for_the_next_call() {
         let (from, to) = sockets();
         let address = SockAddr::from(to.local_addr().unwrap());
         let mut outbox = Outbox::new();
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_that_come_are_closed() {
+    fn received_descriptors_are_closed() {
         use std::io::Read;
         use std::os::unix::net::{UnixDatagram, UnixStream};
         let (ours, theirs) = UnixDatagram::pair().unwrap();
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_of_one_size_and_one_peer_are_merged_and_others_are_not() {
+    fn only_neighbours_of_one_size_and_peer_are_merged() {
         assert_eq!(runs(&[(9, 1), (9, 1), (9, 1)]), [3]);
         assert_eq!(runs(&[(9, 1), (9, 2), (9, 1)]), [1, 2, 3], "different peers");
         assert_eq!(runs(&[(9, 1), (8, 1), (8, 1), (9, 1)]), [2, 3, 4], "the last may be shorter, and ends the run");

@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_what_libc_and_we_read() {
+    fn written_data_is_read_back_by_libc_and_us() {
         let mut buffer = [usize::MAX; words(space(4) + space(2) + space(20))];
         let mut writer = ControlWriter::new(&mut buffer);
         assert!(writer.bytes().is_empty());
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_and_leaves_the_rest() {
+    fn oversized_message_is_refused_and_leaves_the_rest() {
         let mut buffer = [0; words(space(4))];
         let mut writer = ControlWriter::new(&mut buffer);
         writer.push(1, 1, 1_u32).unwrap();
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn data_cut_short_or_senseless_ends_the_walk() {
+    fn truncated_or_invalid_data_ends_iteration() {
         let mut buffer = [0; words(space(4) + space(4))];
         let mut writer = ControlWriter::new(&mut buffer);
         writer.push(1, 1, 1_u32).unwrap();
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_descriptors_as_the_kernel_takes() {
+    fn maximum_number_of_descriptors_fits() {
         let file = std::fs::File::open("/dev/null").unwrap();
         let mut buffer = [0; RIGHTS_WORDS];
         let mut writer = ControlWriter::new(&mut buffer);

@@ -80,7 +80,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn the_flag_is_set_once() {
+    fn nonblocking_flag_is_set_once() {
         let (reader, _writer) = io::pipe().unwrap();
         assert!(make_nonblocking(reader.as_fd()).unwrap());
         assert!(!make_nonblocking(reader.as_fd()).unwrap());

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_pass_and_are_close_on_exec() {
+    fn passed_descriptors_are_close_on_exec() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (mut near, far) = UnixStream::pair().unwrap();
         assert_eq!(send_fds(ours.as_fd(), b"take these", &[far.as_fd(), far.as_fd()]).unwrap(), 10);
@@ -221,7 +221,7 @@ mod tests {
 
     /// Each message used to leave one descriptor open.
     #[test]
-    fn descriptors_of_senders_that_the_program_asked_for_are_closed() {
+    fn unrequested_descriptors_of_senders_are_closed() {
         /// asm-generic's value.
         const SO_PASSPIDFD: c_int = 76;
         let (ours, theirs) = UnixStream::pair().unwrap();

@@ -194,7 +194,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     #[test]
-    fn the_host_s_own_name_has_the_loopback_address() {
+    fn own_host_name_has_the_loopback_address() {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         assert!(addrs("localhost", Family::Any).unwrap().contains(&loopback));
         assert_eq!(addrs("localhost", Family::V4).unwrap(), [loopback]);

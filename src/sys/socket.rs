@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn more_buffers_than_a_call_takes_are_left_for_the_next() {
+    fn buffers_beyond_the_limit_are_left_for_the_next_call() {
         let (client, mut server) = pair();
         let slices = vec![IoSlice::new(b"x"); IOVECS_MAX + 7];
         assert_eq!(send_vectored(client.as_fd(), &slices).unwrap(), IOVECS_MAX);
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_made_accepted_and_closed() {
+    fn connection_is_made_accepted_and_closed() {
         let listener = socket(Domain::IPV4, Type::STREAM, None).unwrap();
         assert_fresh(listener.as_fd());
         bind(listener.as_fd(), &SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();

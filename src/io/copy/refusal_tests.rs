@@ -96,7 +96,7 @@ fn bytes_in_the_pipe_are_written_out_when_the_target_refuses() {
 
 /// The limit has already counted the bytes in the pipe.
 #[test]
-fn a_limit_holds_across_a_refusal() {
+fn limit_holds_across_a_refusal() {
     block_on(async {
         let ((mut source, sender), (mut target, receiver)) = (source().await, target().await);
         let script = scripts(Call::SpliceTo, 1, libc::EINVAL, &target);

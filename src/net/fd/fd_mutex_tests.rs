@@ -47,7 +47,7 @@ fn waiters_bits(mutex: &FdMutex) -> u64 {
 
 /// Go: TestMutexLock.
 #[test]
-fn an_open_descriptor_grants_everything_and_is_never_the_last() {
+fn open_descriptor_grants_locks_and_never_returns_last() {
     let mutex = FdMutex::new();
     mutex.incref().unwrap();
     assert!(!mutex.decref());
@@ -66,7 +66,7 @@ fn an_open_descriptor_grants_everything_and_is_never_the_last() {
 
 /// Go: TestMutexClose.
 #[test]
-fn a_closed_descriptor_refuses_everything() {
+fn closed_descriptor_refuses_locks_and_references() {
     let mutex = FdMutex::new();
     assert_eq!(mutex.begin_close().unwrap().len(), 0);
     assert!(mutex.is_closed());
@@ -84,7 +84,7 @@ fn a_closed_descriptor_refuses_everything() {
 
 /// Go: TestMutexCloseUnblock, invariant 1.
 #[test]
-fn closing_frees_the_queue_and_the_holder_is_the_last() {
+fn closing_wakes_the_queue_and_the_holder_is_the_last() {
     let mutex = Arc::new(FdMutex::new());
     assert_eq!(mutex.try_lock_ref(Direction::Read), Ok(true));
     let threads: Vec<_> = (0..4)
@@ -109,7 +109,7 @@ fn closing_frees_the_queue_and_the_holder_is_the_last() {
 
 /// Go: TestMutexPanic.
 #[test]
-fn giving_back_what_was_not_taken_panics_and_changes_nothing() {
+fn unbalanced_release_panics_and_changes_nothing() {
     let mutex = FdMutex::new();
     let refused = |operation: &dyn Fn()| {
         let before = mutex.word.load(Ordering::SeqCst);
@@ -185,7 +185,7 @@ fn polls_with_ever_new_wakers_do_not_pile_up() {
 }
 
 #[test]
-fn an_unlock_wakes_the_oldest_future_and_every_poll() {
+fn unlock_wakes_the_oldest_future_and_every_poll() {
     let mutex = FdMutex::new();
     for direction in DIRECTIONS {
         assert_eq!(mutex.try_lock(direction), Ok(true));
@@ -218,7 +218,7 @@ fn an_unlock_wakes_the_oldest_future_and_every_poll() {
 /// Invariant 5: a waiter that was woken and is dropped passes the wake-up on; one that was not
 /// woken has no effect.
 #[test]
-fn a_dropped_waiter_passes_its_wake_up_on() {
+fn dropped_waiter_passes_its_wake_up_on() {
     let mutex = FdMutex::new();
     assert_eq!(mutex.try_lock_ref(Direction::Write), Ok(true));
     let (counts, wakers): (Vec<_>, Vec<_>) = (0..3).map(|_| counter()).unzip();
@@ -294,7 +294,7 @@ impl Torn {
 
 /// Go: TestMutexStress: futures, polls and references from eight threads.
 #[test]
-fn stress_keeps_one_owner_a_direction() {
+fn stress_keeps_one_owner_per_direction() {
     const THREADS: u64 = 8;
     const ROUNDS: u64 = 20_000;
     let shared = Arc::new((FdMutex::new(), [Torn::default(), Torn::default()]));

@@ -51,7 +51,7 @@ fn read(is_tcp: bool, there: usize, rooms: &[usize], flags: libc::c_int) -> bool
 }
 
 #[test]
-fn a_short_read_is_the_last_on_tcp() {
+fn short_read_clears_readiness_on_tcp_only() {
     assert!(!read(true, 3, &[8], 0) && !read(true, 3, &[2, 2], 0) && !read(true, 1, &[1, 1], 0));
     assert!(read(true, 4, &[4], 0) && read(true, 5, &[4], 0), "a full read");
     assert!(read(true, 4, &[2, 2], 0) && read(true, 5, &[2, 2], 0));
@@ -80,7 +80,7 @@ fn write(is_tcp: bool, sizes: &[usize], is_short: bool) -> bool {
 }
 
 #[test]
-fn a_short_write_is_the_last_on_tcp() {
+fn short_write_clears_readiness_on_tcp_only() {
     assert!(!write(true, &[64 << 20], true) && !write(true, &[32 << 20; 2], true));
     assert!(write(true, &[100], false) && write(true, &[50; 2], false), "a full write");
     assert!(write(false, &[64 << 20], true) && write(false, &[32 << 20; 2], true), "elsewhere it proves nothing");

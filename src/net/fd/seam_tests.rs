@@ -93,7 +93,7 @@ fn interrupted_and_empty_accepts_are_not_seen() {
 }
 
 #[test]
-fn accept_returns_want_of_resources_and_loses_nothing() {
+fn accept_returns_resource_errors_and_loses_no_connection() {
     const WANT: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
     run(async {
         let (listener, addr) = listener().await;
@@ -181,7 +181,7 @@ fn under_way(addr: SocketAddr) -> Script {
 }
 
 #[test]
-fn so_error_decides_what_became_of_a_dial() {
+fn so_error_decides_the_outcome_of_a_dial() {
     for errno in [libc::ECONNREFUSED, libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::ECONNRESET] {
         run(async move {
             let (_listener, addr) = listener().await;
@@ -198,7 +198,7 @@ fn so_error_decides_what_became_of_a_dial() {
 }
 
 #[test]
-fn codes_of_a_dial_that_goes_on() {
+fn dial_waits_after_in_progress_codes() {
     for errno in [libc::EINPROGRESS, libc::EALREADY, libc::EINTR] {
         run(async move {
             let (listener, addr) = listener().await;
@@ -236,7 +236,7 @@ fn eisconn_means_connected() {
 /// A socket that never connects: an edge without an error proves nothing (Go issues 14548 and
 /// 19289).
 #[test]
-fn a_spurious_wake_up_is_no_connection() {
+fn spurious_wake_up_does_not_end_a_dial() {
     run(async {
         let (_listener, addr) = listener().await;
         let script = under_way(addr);
@@ -265,7 +265,7 @@ fn getpeername_must_succeed() {
 }
 
 #[test]
-fn eaddrnotavail_is_tried_again_twice() {
+fn eaddrnotavail_is_retried_twice() {
     run(async {
         let (_listener, addr) = listener().await;
         let script = seam::destination(addr);
@@ -303,7 +303,7 @@ fn no_dial_ends_at_itself() {
 }
 
 #[test]
-fn an_error_of_close_is_nobody_s_and_the_number_is_free() {
+fn error_of_close_is_ignored_and_the_number_is_free() {
     run(async {
         for errno in [libc::EINTR, libc::EIO] {
             // An address that no other test uses, so that no other test takes the port.
@@ -321,7 +321,7 @@ fn an_error_of_close_is_nobody_s_and_the_number_is_free() {
 
 /// A dial that is dropped while it is in progress.
 #[test]
-fn a_dropped_dial_closes_once() {
+fn dropped_dial_closes_once() {
     run(async {
         let (_listener, addr) = listener().await;
         for _ in 0..20 {

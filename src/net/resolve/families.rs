@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quick_answer_is_the_only_query_and_keeps_its_order() {
+    fn fast_answer_is_the_only_query_and_keeps_its_order() {
         let (given, asked) = given(|_| Some((0, Ok(vec![v4(1), v6(), v4(2)]))));
         assert_eq!(given.len(), 1);
         assert_eq!(given[0].0, Ok(vec![v4(1), v6(), v4(2)]));
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_that_is_never_answered_delays_the_other_by_the_resolution_delay() {
+    fn unanswered_family_delays_the_other_by_the_resolution_delay() {
         let script = |family| match family {
             Family::V4 => Some((10, Ok(vec![v4(1)]))),
             Family::Any => Some((1500, Ok(vec![v4(1), v4(2)]))),
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn both_families_one_by_one_are_all_there_is() {
+    fn two_single_family_answers_end_the_stream() {
         let (given, _) = given(|family| match family {
             Family::V4 => Some((30, Ok(vec![v4(1)]))),
             Family::V6 => Some((0, Ok(vec![v6()]))),

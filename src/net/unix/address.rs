@@ -165,7 +165,7 @@ mod tests {
     /// `sockaddr_un`.
     #[test]
     #[allow(unsafe_code)]
-    fn a_path_of_108_bytes_reads_as_unnamed() {
+    fn path_of_108_bytes_reads_as_unnamed() {
         let stem = format!("/tmp/netpoll-{}-", std::process::id());
         let file = format!("{stem}{}", "x".repeat(108 - stem.len()));
         // Fills all of `sun_path`, starting from an abstract name whose NUL is replaced.

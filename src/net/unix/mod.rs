@@ -2,7 +2,7 @@
 //!
 //! * [`stream`], [`seqpacket`], [`datagram`]: the socket types. [`methods`]: methods that all of
 //!   them have.
-//! * [`listener`]: accepting streams and packet connections. [`file`]: when a listener's file is
+//! * [`listener`]: accepting streams and packet connections. [`file`](mod@file): when a listener's file is
 //!   removed.
 //! * [`dial`]: binding and connecting. [`address`]: socket names. [`fds`]: passing descriptors.
 //! * [`futures`]: the futures of the methods. [`convert`]: conversions.

@@ -87,7 +87,7 @@ mod tests {
     /// Go: TestSplicePipePool. Other tests of this process also copy, so only bounds can be
     /// checked.
     #[test]
-    fn pipes_are_kept_within_bounds_and_closed_beyond() {
+    fn pipes_are_kept_up_to_a_limit() {
         if !has_descriptors(4 * KEPT_MAX as u64 + 500) {
             return eprintln!("skipped: too few descriptors");
         }

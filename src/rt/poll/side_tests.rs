@@ -46,7 +46,7 @@ pub(crate) fn wait(side: Side<'_>, generation: u32, interest: Interest) -> (Opti
 }
 
 #[test]
-fn a_ticket_tells_its_bits_apart() {
+fn ticket_bits_are_distinct() {
     for (bits, is_ready, has_waiters, is_hung_up, distrusts) in [
         (0, false, false, false, false),
         (READY, true, false, false, false),
@@ -69,7 +69,7 @@ fn a_ticket_tells_its_bits_apart() {
 }
 
 #[test]
-fn a_call_begins_unless_closed_or_expired() {
+fn call_begins_unless_closed_or_expired() {
     let (desc, generation) = desc();
     assert_eq!(generation, 41);
     assert!(desc.is_current(41) && !desc.is_current(40) && !desc.is_current(42));
@@ -87,7 +87,7 @@ fn a_call_begins_unless_closed_or_expired() {
 }
 
 #[test]
-fn evidence_is_good_against_its_ticket_only() {
+fn evidence_counts_only_for_its_ticket() {
     let (desc, generation) = desc();
     let (side, other) = (desc.side(Direction::Read), desc.side(Direction::Write));
     let ticket = side.begin(generation).unwrap();
@@ -105,7 +105,7 @@ fn evidence_is_good_against_its_ticket_only() {
 }
 
 #[test]
-fn an_edge_counts_and_what_it_said_sticks() {
+fn edge_advances_the_tick_and_its_reasons_persist() {
     let (desc, generation) = idle();
     let side = desc.side(Direction::Read);
     assert!(!side.set_ready(generation + 1, HANG_UP, &mut Wakers::new()), "a stale one");
@@ -124,7 +124,7 @@ fn an_edge_counts_and_what_it_said_sticks() {
 }
 
 #[test]
-fn data_wakes_one_and_an_end_wakes_all() {
+fn data_wakes_one_waiter_and_hang_up_wakes_all() {
     for reasons in [0, PRIORITY, HANG_UP, ERROR] {
         let (desc, generation) = idle();
         let side = desc.side(Direction::Read);
@@ -147,7 +147,7 @@ fn data_wakes_one_and_an_end_wakes_all() {
 }
 
 #[test]
-fn nothing_is_passed_on_where_nothing_is_ready() {
+fn no_wake_up_is_passed_on_while_idle() {
     let (desc, generation) = idle();
     assert_eq!(wait(desc.side(Direction::Read), generation, Interest::Event).1, Wait::Listed);
     assert_eq!(woken(|wakers| desc.side(Direction::Read).pass_on(wakers)), 0);
@@ -156,7 +156,7 @@ fn nothing_is_passed_on_where_nothing_is_ready() {
 }
 
 #[test]
-fn a_wait_is_refused_for_each_reason() {
+fn wait_is_refused_for_each_reason() {
     let (desc, generation) = idle();
     let side = desc.side(Direction::Read);
     let refused = |interest, still: bool, generation| {
@@ -183,7 +183,7 @@ fn a_wait_is_refused_for_each_reason() {
 }
 
 #[test]
-fn a_future_waits_in_one_place() {
+fn future_waits_in_one_place() {
     let (desc, generation) = idle();
     let (side, task) = (desc.side(Direction::Read), waker());
     let mut key = None;

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn order_is_first_in_first_out_across_the_overflow_list() {
+    fn order_is_fifo_across_the_overflow_list() {
         let queue = RunQueue::new();
         for number in 0..3 * RING {
             queue.push(item(number));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn thieves_take_half_and_the_next_slot_goes_first() {
+    fn thieves_take_half_and_the_next_slot_runs_first() {
         let (queue, thief) = (RunQueue::new(), RunQueue::new());
         (0..10).for_each(|number| queue.push(item(number)));
         assert!(queue.steal(&thief).is_some());

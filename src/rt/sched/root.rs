@@ -96,7 +96,7 @@ mod tests {
     use std::cell::Cell;
 
     #[test]
-    fn a_wake_breaks_the_poll_only_of_a_thread_that_polls() {
+    fn wake_interrupts_only_a_polling_thread() {
         let (root, broken) = (Root::new(), Cell::new(0));
         let wake = || root.wake(|| broken.set(broken.get() + 1));
         assert!(root.is_woken() && root.begin_turn() && !root.begin_turn());
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parked_thread_is_woken_or_nudged() {
+    fn parked_thread_is_woken_or_nudged() {
         let root = Root::new();
         root.park();
         assert!(root.begin_turn());

@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_slot_goes_first_three_times_in_a_row() {
+    fn next_slot_runs_first_three_times_in_a_row() {
         let (mut core, processor) = (Core::new(), processor(1000));
         core.clock_at = 0;
         let item = |number: usize| Item::new(std::ptr::without_provenance_mut(number)).unwrap();
@@ -497,7 +497,7 @@ mod tests {
 
     /// A turn that used much of its budget was a long one: the clock is read after it.
     #[test]
-    fn a_turn_counts_and_a_long_one_is_followed_by_a_look_at_the_clock() {
+    fn clock_is_read_after_a_long_turn() {
         let (mut core, processor) = (Core::new(), processor(1000));
         on(processor, || {
             for (left, is_long) in [(BUDGET, false), (REFILL + 1, false), (REFILL, true), (0, true)] {
@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_task_wakes_goes_next_and_what_wakes_itself_goes_last() {
+    fn woken_task_runs_next_and_self_woken_task_runs_last() {
         let (mut core, processor) = (Core::new(), processor(1000));
         let mut turn = || core.turn(runtime(), processor, processor.queue.pop().unwrap(), runtime().epoch());
         on(processor, || {
@@ -537,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_measured_between_two_looks_at_the_clock() {
+    fn turns_are_measured_between_two_clock_readings() {
         let (mut core, processor) = (Core::new(), processor(1000));
         core.since_poll = 3;
         assert_eq!(core.measure(processor, 5000), 1000, "the clock was not read before");
@@ -552,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn some_sleeps_have_the_turns_that_follow_measured() {
+    fn turns_after_some_sleeps_are_measured() {
         let mut core = Core::new();
         let mut begin = |sleeps, delivered, turn_nanos| {
             (core.tick, core.sleeps, core.since_poll, core.clock_turns) = (100, sleeps, 5, 5);
@@ -573,7 +573,7 @@ mod tests {
 
     /// The clock is read more often where turns are long, and less often step by step where they are not.
     #[test]
-    fn looks_at_the_clock_are_as_far_apart_as_turns_are_short() {
+    fn clock_is_read_less_often_with_short_turns() {
         for (turn_nanos, spacings) in
             [(1000, [4, 16, 16]), (0, [4, 16, 16]), (CLOCK_NANOS / 8, [4, 8, 8]), (3 * CLOCK_NANOS, [1, 1, 1])]
         {

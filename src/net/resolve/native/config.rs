@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_search_and_domain_counts() {
+    fn last_of_search_and_domain_applies() {
         assert_eq!(search(&parse("domain a.example\nsearch b.example c.example")), ["b.example.", "c.example."]);
         assert_eq!(search(&parse("search b.example c.example\ndomain a.example d.example")), ["a.example."]);
         assert_eq!(search(&parse("search a.example\nsearch")), ["a.example."], "a line without a value is ignored");

@@ -84,7 +84,7 @@ mod tests {
 
     /// Go: TestNameListAvoidsDNS, the table of TestGoLookupIPOrderFallbackToFile and of `nameList`.
     #[test]
-    fn dots_decide_the_order_of_the_search_list() {
+    fn number_of_dots_decides_the_search_order() {
         assert_eq!(names("x", ""), ["x.a.example.", "x.b.example.", "x."]);
         assert_eq!(names("x.y", ""), ["x.y.", "x.y.a.example.", "x.y.b.example."]);
         assert_eq!(names("x.y", "ndots:2"), ["x.y.a.example.", "x.y.b.example.", "x.y."]);

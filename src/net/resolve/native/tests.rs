@@ -57,7 +57,7 @@ fn hosts_entry_of_any_family_is_the_whole_answer() {
 }
 
 #[test]
-fn names_of_this_host_and_names_that_cannot_exist_are_not_asked_for() {
+fn special_use_names_are_not_queried() {
     let (resolver, server) = resolver("192.0.2.7 own.localhost", "search corp.test");
     block_on(async {
         for host in ["localhost", "LOCALHOST.", "a.b.localhost"] {
