@@ -1,14 +1,15 @@
-//! A chat server: what one client writes, all others get.
+//! A chat server: every line that a client writes is sent to all other clients.
 //!
 //! ```text
 //! cargo run --release --example chat                    # 127.0.0.1:7000
 //! nc 127.0.0.1 7000                                     # in several terminals
 //! ```
 //!
-//! Shows shared handles. Each client has one task, which reads from its stream and writes to everybody's: any number of tasks write to one
-//! stream at the same time, and `write_all` keeps their lines whole. There is no queue a client and no task that owns the writing side.
-//! A client that does not read holds others up for the write timeout, once: then whoever met the timeout closes that stream, which ends
-//! the reading task of its owner.
+//! Shows shared handles. Each client has one task, which reads from its stream and writes to all
+//! other streams. Any number of tasks may write to one stream at the same time, and `write_all`
+//! keeps their lines whole. There is no queue per client and no task that owns the writing side. A
+//! client that does not read delays the others by the write timeout, once: the task that gets the
+//! timeout closes that stream, which ends the reading task of its client.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ use netpoll::net::{TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::{io, task};
 
-/// The longest line, so that no client fills our memory.
+/// The maximum length of a line, so that no client fills our memory.
 const LINE_BYTES_MAX: u64 = 1024;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -39,7 +40,7 @@ async fn serve(addr: &str) -> io::Result<()> {
     while let Some(stream) = incoming.next().await {
         let (stream, clients) = (stream?, clients.clone());
         drop(task::spawn(async move {
-            // A client that is gone already has no address.
+            // A client that is already gone has no address.
             let Ok(peer) = stream.peer_addr() else { return };
             lock(&clients).insert(peer, stream.clone());
             tell_others(&clients, peer, "is here\n").await;
@@ -53,7 +54,7 @@ async fn serve(addr: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Passes on what a client writes, line by line, until it has enough.
+/// Forwards the lines of a client, until it leaves or sends an overlong line.
 async fn listen_to(stream: &TcpStream, peer: SocketAddr, clients: &Clients) -> io::Result<()> {
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     stream.write_all(format!("you are {peer}\n").as_bytes()).await?;
@@ -62,21 +63,21 @@ async fn listen_to(stream: &TcpStream, peer: SocketAddr, clients: &Clients) -> i
         let mut line = String::new();
         (&mut reader).take(LINE_BYTES_MAX).read_line(&mut line).await?;
         if !line.ends_with('\n') {
-            // The end of the stream, or of our patience.
+            // End of stream, or an overlong line.
             return Ok(());
         }
         tell_others(clients, peer, &line).await;
     }
 }
 
-/// Writes a line to everybody but the one who says it.
+/// Writes a line to all clients except the speaker.
 async fn tell_others(clients: &Clients, speaker: SocketAddr, text: &str) {
     let line = format!("{speaker}: {text}");
-    // A handle is a pointer: the lock is not held across an await.
+    // A handle is a pointer. The lock is not held across an await.
     let others: Vec<_> = lock(clients).iter().filter(|(peer, _)| **peer != speaker).map(|(_, s)| s.clone()).collect();
     for stream in others {
         if stream.write_all(line.as_bytes()).await.is_err() {
-            // Half a line may be out: nobody writes behind it.
+            // Part of the line may have been written, so no other line can follow it.
             drop(stream.force_close());
         }
     }

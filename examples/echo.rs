@@ -1,4 +1,4 @@
-//! A server that sends back what it gets.
+//! An echo server: it sends back what it receives.
 //!
 //! ```text
 //! cargo run --release --example echo                    # 127.0.0.1:7000
@@ -6,7 +6,8 @@
 //! printf 'hi\n' | nc -q1 127.0.0.1 7000
 //! ```
 //!
-//! Shows the accept loop: `incoming` waits out a full descriptor table, a task a connection does the rest.
+//! Shows the accept loop. `incoming` waits while the process is out of descriptors; each connection
+//! has its own task.
 
 use netpoll::net::{TcpListener, TcpStream};
 use netpoll::prelude::*;

@@ -1,4 +1,4 @@
-//! An echo server that drops clients after a time of silence.
+//! An echo server that drops silent clients.
 //!
 //! ```text
 //! cargo run --release --example echo_deadline                         # 127.0.0.1:7000, 10 seconds
@@ -6,9 +6,10 @@
 //! nc 127.0.0.1 7000                                                   # and wait
 //! ```
 //!
-//! Shows the read deadline: a moment, kept by the socket, at which every read fails, one that waits included. It is moved before each
-//! read, which costs an atomic swap and no timer. The write timeout is std's kind: a length of time, counted anew by every write that
-//! has to wait; it ends the connection of a client that sends and does not read.
+//! Shows the read deadline: a time, stored in the socket, at which every read fails, including one
+//! that waits. It is moved before each read, which costs one atomic swap and no timer. The write
+//! timeout is like std's: a duration, counted from when a write begins to wait. It ends the
+//! connection of a client that sends and does not read.
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,7 @@ async fn echo(stream: &TcpStream, idle: Duration) -> io::Result<()> {
         match stream.read(&mut buf).await {
             Ok(0) => return Ok(()),
             Ok(count) => stream.write_all(&buf[..count]).await?,
-            // The deadline was for reads: writing goes on.
+            // The deadline applies only to reads: writing still works.
             Err(error) if is_timeout(&error) => return stream.write_all(b"too slow, bye\n").await,
             Err(error) => return Err(error),
         }

@@ -1,13 +1,15 @@
-//! A server that stops without cutting anybody off: no new connections, requests under way are answered, then it exits.
+//! A server with a graceful stop: it accepts no more connections, answers requests in progress, and
+//! exits.
 //!
 //! ```text
 //! cargo run --release --example graceful                       # 127.0.0.1:7000; Enter or the end of input stops it
 //! cargo run --release --example graceful -- 127.0.0.1:8000 3   # or the third connection does
 //! ```
 //!
-//! Shows `close` on a listener that another task waits on (its `incoming` ends), and a deadline set from outside: it ends the reads of
-//! clients that are silent and lets those go on that are being answered. A request is a line; the answer takes 100 ms. One that was not read
-//! when the server stopped gets none.
+//! Shows `close` on a listener that another task waits on (its `incoming` ends), and a deadline set
+//! by another task: it ends the reads of silent clients and lets requests in progress finish. A
+//! request is a line; the answer takes 100 ms. A request that was not read when the server stopped
+//! gets no answer.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -49,7 +51,7 @@ async fn run(addr: &str, most: usize) -> io::Result<()> {
     println!("closed, {} connections are left", connections.len());
     let drain = async {
         for (stream, handle) in connections {
-            // Who waits for a request now waits no longer.
+            // Ends tasks that wait for a request.
             let _ = stream.set_read_deadline(Instant::now());
             handle.await;
         }
@@ -61,7 +63,7 @@ async fn run(addr: &str, most: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Accepts until the listener is closed, by whoever.
+/// Accepts until the listener is closed.
 async fn accept(listener: &TcpListener, most: usize, open: &Open) -> io::Result<()> {
     let mut incoming = listener.incoming();
     let mut count = 0;
@@ -80,9 +82,9 @@ async fn accept(listener: &TcpListener, most: usize, open: &Open) -> io::Result<
 }
 
 fn begin(stream: TcpStream, open: &Open) {
-    // A client that is gone already has no address.
+    // A client that is already gone has no address.
     let Ok(peer) = stream.peer_addr() else { return };
-    // Locked while it is spawned, so that the task finds itself in the map when it ends.
+    // Locked during the spawn, so that the task finds itself in the map when it ends.
     let mut connections = lock(open);
     let handle = task::spawn({
         let (stream, open) = (stream.clone(), open.clone());

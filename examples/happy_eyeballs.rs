@@ -1,12 +1,14 @@
-//! A name with a dead address and a live one: who wins, when, and what it costs to try one after the other instead.
+//! Dials a name with an unreachable and a reachable address, with and without racing, and prints
+//! the times.
 //!
 //! ```text
 //! cargo run --release --example happy_eyeballs                    # both on loopback; ends by itself
 //! cargo run --release --example happy_eyeballs -- example.org:80  # or the addresses of a name
 //! ```
 //!
-//! Shows `Dialer`: the stagger, the control hook (it sees each socket before it connects) and a timeout for the whole. The dead
-//! address is a listener whose queue is full, so that nothing answers there; IPv6 where this host has it.
+//! Shows `Dialer`: the stagger, the control hook (it sees each socket before it connects) and a
+//! timeout for the whole dial. The unreachable address is a listener with a full queue, which does
+//! not answer. It uses IPv6 if this host has it.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -44,7 +46,8 @@ async fn race(addrs: impl ToSocketAddrs, dialer: Dialer) -> io::Result<()> {
     Ok(())
 }
 
-/// A listener with a full queue, which is dead as long as what is returned beside its address lives.
+/// Returns a listener with a full queue, which stays unreachable as long as the returned sockets
+/// live.
 fn dead_end() -> io::Result<(Vec<socket2::Socket>, SocketAddr)> {
     let listener = match listen(Ipv6Addr::LOCALHOST.into()) {
         Err(_) => listen(Ipv4Addr::LOCALHOST.into())?,
@@ -54,7 +57,8 @@ fn dead_end() -> io::Result<(Vec<socket2::Socket>, SocketAddr)> {
     let mut full = vec![listener];
     loop {
         let client = socket2::Socket::new(name.domain(), socket2::Type::STREAM, None)?;
-        // The first ones are taken in; the one that waits in vain stands for all that come after.
+        // The first clients are accepted by the kernel. Once one has to wait, all later ones have
+        // to.
         if client.connect_timeout(&name, Duration::from_millis(300)).is_err() {
             let addr = name.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
             return Ok((full, addr));

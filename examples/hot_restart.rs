@@ -1,13 +1,16 @@
-//! A server that is replaced while it runs: its successor takes the listening socket over, and no connection is refused.
+//! A server that is replaced while it runs: its successor takes over the listening socket, and no
+//! connection is refused.
 //!
 //! ```text
 //! cargo run --release --example hot_restart                     # 127.0.0.1:7000; each Enter replaces it, the end of input stops it
 //! echo hello | nc 127.0.0.1 7000
 //! ```
 //!
-//! The old process starts the new one with the listening socket (and one end of a pair of sockets, to hear that it is ready), closes its
-//! own copy and ends when its last connection has. Connections that nobody has accepted yet wait in the socket's queue, which both have.
-//! Started by systemd with a socket (`LISTEN_FDS`) it uses that one. A request is a line; the answer says which process gave it.
+//! The old process starts the new one with the listening socket (and one end of a socket pair, on
+//! which it learns that the successor is ready), closes its own copy, and exits when its last
+//! connection has ended. Connections that are not accepted yet wait in the socket's queue, which
+//! both processes share. If systemd starts it with a socket (`LISTEN_FDS`), it uses that one. A
+//! request is a line; the answer tells which process gave it.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -71,14 +74,15 @@ async fn run(addr: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Starts this program once more, with the listener, and waits until it serves.
+/// Starts this program again with the listener, and waits until it serves.
 async fn replace(listener: &TcpListener) -> io::Result<()> {
     let (mut ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new(std::env::current_exe()?);
     activation::pass(&mut command, [("web", listener.as_fd()), ("ready", theirs.as_fd())])?;
     task::spawn_blocking(move || {
         command.spawn()?;
-        // What the command holds must go: it ends with the successor's end, if that does not come up.
+        // The command holds a copy of `theirs`. Dropping both makes the read end if the successor
+        // fails to start.
         drop((command, theirs));
         ours.read_exact(&mut [0; 1])
     })

@@ -1,4 +1,4 @@
-//! Watches a directory and prints what happens in it.
+//! Watches a directory and prints its events.
 //!
 //! ```text
 //! cargo run --release --example inotify                 # a directory of its own, in which it makes things happen; ends by itself
@@ -6,7 +6,8 @@
 //! cargo run --release --example inotify -- /tmp 10      # ten events
 //! ```
 //!
-//! Shows `io::AsyncFd`: any descriptor that epoll takes, waited for as a socket is, with a deadline.
+//! Shows `io::AsyncFd`: waiting on any descriptor that epoll accepts, with a deadline, as on a
+//! socket.
 
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// A file is made, written and removed.
+/// Creates, writes and removes a file.
 async fn demo() -> io::Result<()> {
     let dir = std::env::temp_dir().join(format!("netpoll-inotify-{}", std::process::id()));
     std::fs::create_dir(&dir)?;
@@ -54,7 +55,8 @@ async fn watch(dir: &Path, mut count: usize, deadline: Option<Instant>) -> io::R
     println!("watching {}", dir.display());
     let mut buf = [MaybeUninit::uninit(); 4096];
     while count > 0 {
-        // One read(2) may bring many events; the reader reads again when they are used up, until there are none.
+        // One read(2) may return many events. The reader calls it again when they are used up,
+        // until there are none.
         let events = inotify.read_with(|fd| read_events(fd, &mut buf)).await?;
         for (flags, name) in events.iter().take(count) {
             println!("{:?} {name}", flags);

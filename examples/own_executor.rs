@@ -1,11 +1,11 @@
-//! The same sockets under executors that know nothing of this crate.
+//! Sockets of this crate under executors that do not know it.
 //!
 //! ```text
 //! cargo run --release --example own_executor
 //! ```
 //!
-//! A socket needs a waker and nothing else: the runtime's own threads poll the network and the timers for whoever waits. No adapter, no
-//! context to enter, no feature to switch on.
+//! A socket needs only a waker: the runtime's own threads poll the network and the timers. There is
+//! no adapter, no context to enter and no feature to enable.
 
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ fn main() -> io::Result<()> {
     netpoll::task::block_on(session("netpoll"))
 }
 
-/// A client and a server in one future, as their executor polls them.
+/// A client and a server in one future, so that their executor polls both.
 async fn session(executor: &str) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let client = TcpStream::connect(listener.local_addr()?).await?;
@@ -44,7 +44,7 @@ async fn session(executor: &str) -> io::Result<()> {
     let (bytes, ()) = echo.try_join(requests).await?;
     assert_eq!(bytes, u64::from(ROUNDS) * 64);
 
-    // Deadlines and sleeps come from the same place.
+    // Deadlines and sleeps work too.
     server.set_read_deadline(Instant::now() + Duration::from_millis(5))?;
     netpoll::task::sleep(Duration::from_millis(10)).await;
     let error = server.read(&mut [0; 1]).await.expect_err("the deadline has passed");

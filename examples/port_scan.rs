@@ -1,4 +1,5 @@
-//! Which TCP ports of a host answer: many dials at a time, but not too many, each with its time, and a progress bar.
+//! Finds the open TCP ports of a host, with a bounded number of concurrent dials, a timeout per
+//! dial and a progress bar.
 //!
 //! ```text
 //! cargo run --release --example port_scan                              # some ports around one of its own; ends by itself
@@ -6,8 +7,9 @@
 //! cargo run --release --example port_scan -- localhost 1-1024 100 0.2  # 100 at a time, 0.2 s each
 //! ```
 //!
-//! Scan hosts that are yours. Shows a `Dialer` shared by tasks, without the options that a connection for nothing needs not,
-//! and how to bound what runs: workers take the next port from a counter.
+//! Only scan hosts that are yours. Shows a `Dialer` shared by tasks, without the socket options
+//! that a probe does not need, and how to limit concurrency: workers take the next port from a
+//! counter.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,7 +26,7 @@ fn main() -> io::Result<()> {
     let seconds = args.get(3).map_or(Ok(0.5), |seconds| seconds.parse()).map_err(io::Error::other)?;
     let timeout = Duration::try_from_secs_f64(seconds).map_err(io::Error::other)?;
     task::block_on(async {
-        // One that is open, for who asks for nothing.
+        // A port that is open, for a run without arguments.
         let own = TcpListener::bind("127.0.0.1:0").await?;
         let port = own.local_addr()?.port();
         let (host, ports) = match &args[..] {
@@ -91,7 +93,7 @@ async fn scan(ip: IpAddr, (first, last): (u16, u16), at_a_time: usize, timeout: 
     Ok(())
 }
 
-/// On the error output, so that the results can be piped on.
+/// Draws on standard error, so that the results can be piped.
 fn draw(done: u32, count: u32) {
     const WIDTH: usize = 40;
     let filled = (u64::from(done) * WIDTH as u64 / u64::from(count)) as usize;

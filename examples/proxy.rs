@@ -1,12 +1,13 @@
-//! A TCP proxy: every connection to LISTEN goes on to TARGET, both ways, inside the kernel.
+//! A TCP proxy: every connection to LISTEN is forwarded to TARGET, in both directions, inside the
+//! kernel.
 //!
 //! ```text
 //! cargo run --release --example proxy -- 127.0.0.1:8080 example.com:80
 //! curl -H 'Host: example.com' http://127.0.0.1:8080/
 //! ```
 //!
-//! Shows `copy_bidirectional_with`: splice(2) between the sockets, an end of stream that is passed on while the other direction goes
-//! on, an end to silent connections. A third argument is that limit in seconds, 300 by default.
+//! Shows `copy_bidirectional_with`: splice(2) between the sockets, half-close, and a limit for
+//! silent connections. The third argument is that limit in seconds, 300 by default.
 
 use std::time::Duration;
 

@@ -1,7 +1,10 @@
-//! An echo server and a thousand clients in one process, on loopback: first as fast as they can, then at 10,000 requests a second.
+//! An echo server and a thousand clients in one process, on loopback: first at full speed, then at
+//! 10,000 requests per second.
 //!
-//! Run with `cargo run --release --example quickstart`, or with ` -- 200 1` behind it for 200 clients and 1 second a phase. At full speed
-//! a client queues behind all others: a request takes their number over the throughput. The second phase shows what one takes by itself.
+//! Run it with `cargo run --release --example quickstart`; append ` -- 200 1` for 200 clients and 1
+//! second per phase. At full speed every client queues behind all others, so the latency is the
+//! number of clients divided by the throughput. The second phase shows the latency of a request by
+//! itself.
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -12,8 +15,8 @@ use netpoll::net::{TcpListener, TcpStream};
 use netpoll::{io, prelude::*, rt, task, time::Sleep};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-const PHASES: [&str; 2] = ["full speed", "10,000 a second"];
-/// An index of `PHASES`; beyond them the clients end.
+const PHASES: [&str; 2] = ["full speed", "10,000 per second"];
+/// An index of `PHASES`; after the last phase the clients end.
 static PHASE: AtomicUsize = AtomicUsize::new(0);
 static CONNECTED: AtomicU64 = AtomicU64::new(0);
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
@@ -51,7 +54,8 @@ async fn serve(listener: TcpListener) {
         drop(task::spawn(async move {
             let mut buf = [0; 4096];
             loop {
-                // An idle client is dropped after a minute. To move a deadline later costs one atomic swap.
+                // Idle clients are dropped after a minute. Moving a deadline later costs one atomic
+                // swap.
                 stream.set_read_deadline(Instant::now() + Duration::from_secs(60))?;
                 match stream.read(&mut buf).await? {
                     0 => return io::Result::Ok(()),
@@ -62,11 +66,11 @@ async fn serve(listener: TcpListener) {
     }
 }
 
-/// Sends requests until the phases are over. Returns the phase of each and how long it took.
+/// Sends requests until the phases are over. Returns the phase and the latency of each.
 async fn client(addr: SocketAddr, clients: u64) -> io::Result<Vec<(usize, Duration)>> {
     let stream = TcpStream::connect(addr).await?;
     let number = CONNECTED.fetch_add(1, Relaxed);
-    // In the second phase each client has its own moment in a common pause.
+    // In the second phase the clients are spread evenly over a common period.
     let (pause, mut next) = (Duration::from_micros(100 * clients), None);
     let (mut requests, mut buf) = (Vec::new(), [0; 64]);
     while let phase @ 0..=1 = PHASE.load(Relaxed) {
@@ -84,7 +88,8 @@ async fn client(addr: SocketAddr, clients: u64) -> io::Result<Vec<(usize, Durati
     Ok(requests)
 }
 
-/// Shows the progress of a phase: on one line of a terminal, else a line a second. Returns the requests a second.
+/// Shows the progress of a phase: on one line of a terminal, otherwise one line per second. Returns
+/// the requests per second.
 async fn watch(phase: usize, length: Duration) -> f64 {
     let live = std::io::stdout().is_terminal();
     let pause = length.min(Duration::from_millis(if live { 100 } else { 1000 }));
@@ -104,7 +109,8 @@ async fn watch(phase: usize, length: Duration) -> f64 {
     }
 }
 
-/// Each client takes two descriptors: raises the limit of open files to what that needs, or returns fewer clients.
+/// Each client needs two descriptors. Raises the limit of open files accordingly, or returns a
+/// smaller number of clients.
 fn limit(clients: u64) -> u64 {
     let (needed, limit) = (2 * clients + 64, getrlimit(Resource::Nofile));
     let allowed = limit.maximum.map_or(needed, |most| most.min(needed));

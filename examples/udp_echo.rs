@@ -1,4 +1,4 @@
-//! A UDP server that sends back what it gets, many datagrams a system call.
+//! A UDP echo server that handles many datagrams per system call.
 //!
 //! ```text
 //! cargo run --release --example udp_echo                    # 127.0.0.1:7000
@@ -6,8 +6,8 @@
 //! printf 'hi\n' | nc -u -w1 127.0.0.1 7000
 //! ```
 //!
-//! Shows `recv_many` and `send_many`, receive and segmentation offload where the kernel has them, and answers that come from the
-//! address that was asked.
+//! Shows `recv_many` and `send_many`, receive and segmentation offload if the kernel supports them,
+//! and answers from the address that the request was sent to.
 
 use netpoll::net::{RecvBatch, SendBatch, UdpSocket};
 use netpoll::{io, task};
@@ -23,18 +23,18 @@ async fn serve(addr: &str) -> io::Result<()> {
     let offload = socket.set_gro(true).is_ok();
     println!("listening on {}, {}", socket.local_addr()?, if offload { "with offload" } else { "without offload" });
 
-    // With offload, datagrams of one sender come put together.
+    // With offload, datagrams of one sender are received combined.
     let mut incoming = RecvBatch::new(64, if offload { 65_535 } else { 2_048 });
     let mut outgoing = SendBatch::new();
     loop {
         socket.recv_many(&mut incoming).await?;
         for datagram in &incoming {
-            // From the address that was asked; cut by the kernel into what was put together.
+            // Sent from the address of the request; the kernel splits combined datagrams again.
             outgoing.push_with(datagram.bytes(), datagram.from(), &datagram.ancillary().reply())?;
         }
         while !outgoing.is_empty() {
             if let Err(error) = socket.send_many(&mut outgoing).await {
-                // A peer that cannot be reached is no reason to keep the others waiting.
+                // An unreachable peer must not delay the others.
                 eprintln!("not sent: {error}");
                 outgoing.skip();
             }

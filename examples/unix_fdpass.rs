@@ -1,12 +1,14 @@
-//! A server whose workers are processes: the parent accepts connections and hands each to a worker, over a Unix socket.
+//! A server whose workers are processes: the parent accepts connections and passes each to a worker
+//! over a Unix socket.
 //!
 //! ```text
 //! cargo run --release --example unix_fdpass                       # 127.0.0.1:7000, two workers; for `nc 127.0.0.1 7000`
 //! cargo run --release --example unix_fdpass -- 127.0.0.1:8000 4
 //! ```
 //!
-//! Shows `UnixSeqpacket`: a message a connection, with the descriptor in it, and who sent it; and sockets made of descriptors that come from
-//! elsewhere. A worker says who it is and echoes. It ends with the parent, when the other end of its socket is closed.
+//! Shows `UnixSeqpacket`: one message per connection, with the descriptor in it; the peer's
+//! credentials; and sockets made from received descriptors. A worker introduces itself and echoes.
+//! It ends with the parent, when the other end of its socket is closed.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,13 +39,15 @@ async fn parent(addr: &str, workers: usize) -> io::Result<()> {
         let stream = stream?;
         let Ok(peer) = stream.peer_addr() else { continue };
         let worker = next.next().expect("at least one worker");
-        // The worker gets a duplicate, so this one may go as soon as the message is sent.
+        // The worker gets a duplicate, so this descriptor may be closed as soon as the message is
+        // sent.
         worker.send_with_fds(peer.to_string().as_bytes(), &[stream.as_fd()]).await?;
     }
     Ok(())
 }
 
-/// Starts this program once more, with one end of a pair as its standard input. The other end.
+/// Starts this program again with one end of a socket pair as its standard input. Returns the other
+/// end.
 fn start_worker() -> io::Result<UnixSeqpacket> {
     let (ours, theirs) = UnixSeqpacket::pair()?;
     Command::new(std::env::current_exe()?).arg("worker").stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;

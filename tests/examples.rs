@@ -32,7 +32,7 @@ fn quickstart_serves_its_clients_and_reports() {
     assert!(status.success(), "{status}: {output}");
     assert!(output.starts_with("50 clients, "), "{output}");
     assert!(output.contains("50 connected"), "{output}");
-    for phase in ["full speed", "10,000 a second"] {
+    for phase in ["full speed", "10,000 per second"] {
         let row = output.lines().rfind(|line| line.starts_with(phase)).expect("a row of the report");
         let rate = row[phase.len()..].split_whitespace().next().and_then(|rate| rate.parse::<u64>().ok());
         assert!(rate.is_some_and(|rate| rate > 0), "{output}");

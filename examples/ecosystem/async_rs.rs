@@ -1,10 +1,12 @@
-//! A library written for the async-rs traits, on netpoll: the adapter, and a program that knows only the traits.
+//! A library written for the async-rs traits, on netpoll: the adapter, and a program that uses only
+//! the traits.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example async_rs
 //! ```
 //!
-//! Shows what `Executor` and `Reactor` need: tasks that detach and cancel, timers, streams, and any descriptor that epoll takes.
+//! Shows what `Executor` and `Reactor` need: tasks that detach and cancel, timers, streams, and any
+//! descriptor that epoll accepts.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -46,7 +48,7 @@ impl Executor for Netpoll {
     }
 }
 
-/// A task; dropping it detaches, as dropping ours does.
+/// A task. Dropping it detaches it, as in netpoll.
 struct Handle<T>(Option<JoinHandle<T>>);
 
 impl<T: Send + 'static> TaskImpl for Handle<T> {
@@ -70,12 +72,12 @@ impl Reactor for Netpoll {
     type TcpStream = TcpStream;
     type Sleep = Sleep;
 
-    // The bound of the trait is `AsSysFd`, which has no public name: of it only this is needed.
+    // The trait requires `AsSysFd`, which has no public name; only `AsFd` of it is needed.
     fn register<H: Read + Write + AsFd + Send + 'static>(
         &self,
         handle: H,
     ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
-        // A descriptor of the same socket, pipe or terminal tells when the handle is ready.
+        // A duplicate of the descriptor reports when the handle is ready.
         Ok(Registered { readiness: AsyncFd::new(handle.as_fd().try_clone_to_owned()?)?, handle })
     }
 
@@ -97,7 +99,7 @@ struct Registered<H> {
     handle: H,
 }
 
-// The handle is never pinned.
+// The handle is not pinned.
 impl<H> Unpin for Registered<H> {}
 
 impl<H: Read> AsyncRead for Registered<H> {
@@ -146,7 +148,7 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// Knows the traits only.
+/// Uses only the traits.
 async fn talk<R: RuntimeKit + Sync>(runtime: &Runtime<R>, addr: SocketAddr) -> io::Result<String> {
     let mut stream = runtime.tcp_connect(addr).await?;
     runtime.sleep(Duration::from_millis(1)).await;

@@ -6,7 +6,8 @@
 //! curl --http2-prior-knowledge --data 'some text' http://127.0.0.1:8080/shout
 //! ```
 //!
-//! Shows the one line that an axum program changes: `netpoll::hyper::serve_tower` in the place of `axum::serve`.
+//! Shows the one line that an axum program changes: `netpoll::hyper::serve_tower` instead of
+//! `axum::serve`.
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -15,7 +16,7 @@ use netpoll::net::TcpListener;
 use netpoll::{io, task, time};
 
 async fn hello(Path(name): Path<String>) -> String {
-    // What waits, waits with our timers.
+    // Sleeps use netpoll's timers.
     task::sleep(time::Duration::from_millis(1)).await;
     format!("Hello, {name}!\n")
 }

@@ -5,8 +5,9 @@
 //! cargo run --release -p netpoll-ecosystem --example grpc_hello -- 127.0.0.1:50051    # the server
 //! ```
 //!
-//! Shows what stands in for tonic's transport: on the server `service_fn` and `netpoll::hyper::serve`, on the client a tower service
-//! around hyper's `SendRequest`. The codec is of this message; prost's goes in the same place:
+//! Shows how to replace tonic's transport: on the server by `service_fn` and
+//! `netpoll::hyper::serve`, on the client by a tower service around hyper's `SendRequest`. The
+//! codec is for this message; prost's is used in the same way:
 //!
 //! ```proto
 //! message Text { string text = 1; }
@@ -118,7 +119,7 @@ async fn route(request: http::Request<Incoming>) -> Result<http::Response<Body>,
     })
 }
 
-/// A connection as the tower service that tonic's client wants.
+/// A connection as a tower service for tonic's client.
 struct Channel(SendRequest<Body>);
 
 impl Service<http::Request<Body>> for Channel {

@@ -1,4 +1,4 @@
-//! An HTTP server, versions 1 and 2, that says hello.
+//! An HTTP/1 and HTTP/2 server that says hello.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example http_hello -- -w 2 127.0.0.1:8080    # two workers; the default address
@@ -8,7 +8,8 @@
 //! h2load -c64 -m10 -n100000 http://127.0.0.1:8080/
 //! ```
 //!
-//! Shows `netpoll::hyper::serve` and its graceful end: Enter closes the listener, requests under way are answered.
+//! Shows `netpoll::hyper::serve` and its graceful stop: Enter closes the listener, and requests in
+//! progress are answered.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! An echo server over TLS, by futures-rustls, with a certificate made at the start.
+//! An echo server over TLS with futures-rustls, with a certificate generated at start.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example tls_echo                                  # 127.0.0.1:7443, certificate.pem
@@ -6,8 +6,8 @@
 //! openssl s_client -quiet -connect 127.0.0.1:7443 -servername localhost -CAfile certificate.pem
 //! ```
 //!
-//! Shows that deadlines are the socket's: set on a clone of the stream, they end a handshake that hangs and a client that is silent, though
-//! rustls knows nothing of them.
+//! Shows that deadlines belong to the socket. Set on a clone of the stream, they end a handshake
+//! that hangs and a client that is silent, although rustls does not know about them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

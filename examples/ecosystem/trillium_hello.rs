@@ -1,4 +1,4 @@
-//! A trillium application on netpoll: the adapter that trillium wants of a runtime, and a program of two routes.
+//! A trillium application on netpoll: the runtime adapter, and a program with two routes.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example trillium_hello            # 127.0.0.1:8080
@@ -6,8 +6,9 @@
 //! curl --http2-prior-knowledge --data 'some text' http://127.0.0.1:8080/shout
 //! ```
 //!
-//! Shows `Server`, `RuntimeTrait` and `Transport` of trillium-server-common over our listener and streams, HTTP/1 and HTTP/2, and the
-//! graceful end: Enter stops accepting, requests under way are answered. No QUIC, so `UdpTransport` is `()`.
+//! Shows `Server`, `RuntimeTrait` and `Transport` of trillium-server-common over netpoll's listener
+//! and streams, HTTP/1 and HTTP/2, and the graceful stop: Enter stops accepting, and requests in
+//! progress are answered. There is no QUIC, so `UdpTransport` is `()`.
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -39,7 +40,8 @@ impl RuntimeTrait for Netpoll {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        // Who awaits one of our tasks gets its panic; trillium wants `None`. Dropping detaches, as it does here.
+        // Awaiting a netpoll task resumes its panic, whereas trillium expects `None`. Dropping
+        // detaches in both.
         DroppableFuture::new(AssertUnwindSafe(task::spawn(future)).catch_unwind().map(Result::ok))
     }
 
@@ -65,7 +67,8 @@ impl Server for Listener {
     type UdpTransport = ();
 
     async fn accept(&mut self) -> io::Result<Connection> {
-        // Unlike `accept` it waits while the process is out of descriptors: trillium tries again at once.
+        // Unlike `accept`, it waits while the process is out of descriptors; trillium would retry
+        // at once.
         let stream = self.0.incoming().next().await.unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into()))?;
         Ok(Connection(stream))
     }
@@ -83,7 +86,7 @@ impl Server for Listener {
     }
 }
 
-/// Ours has all that is needed; the trait is another crate's.
+/// A wrapper, because the trait belongs to another crate.
 struct Connection(TcpStream);
 
 impl Transport for Connection {

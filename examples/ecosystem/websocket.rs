@@ -1,12 +1,12 @@
-//! A WebSocket echo server, and a client of it, by async-tungstenite.
+//! A WebSocket echo server and a client, with async-tungstenite.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example websocket                     # the server: 127.0.0.1:7080
 //! cargo run --release -p netpoll-ecosystem --example websocket -- 127.0.0.1:7080 hello    # the client: sends its words, prints the answers
 //! ```
 //!
-//! Shows a protocol library of futures-io that takes our streams as they are, and a read deadline beneath it that is moved with every
-//! message.
+//! Shows a protocol library for futures-io that takes netpoll's streams as they are, with a read
+//! deadline on the socket that is moved with every message.
 
 use std::time::{Duration, Instant};
 
