@@ -200,7 +200,7 @@ fn deadlines_and_tcp_details_are_shown() {
         client.set_read_deadline(Some(Instant::now() + Duration::from_secs(1000))).unwrap();
         client.set_write_deadline(Some(Instant::now() - Duration::from_secs(1))).unwrap();
         server.write_all(b"hello").await.unwrap();
-        (&client).read(&mut [0; 5]).await.unwrap();
+        client.read(&mut [0; 5]).await.unwrap();
         let begin = Instant::now();
         loop {
             let snapshot = Inspect::new().tcp(true).take();
@@ -268,7 +268,7 @@ fn pairs_are_right_beside_spawns_and_closes() {
                 // At the end the listener goes first.
                 let Ok(stream) = TcpStream::connect(address).await else { continue };
                 let name = format!("i7 {}", stream.local_addr().unwrap());
-                named(&name, async move { (&stream).read(&mut [0; 8]).await.map(drop) }).await.ok();
+                named(&name, async move { stream.read(&mut [0; 8]).await.map(drop) }).await.ok();
             }
         };
         let churns: Vec<_> = (0..24).map(|_| task::spawn(churn(stop.clone()))).collect();
