@@ -10,8 +10,8 @@
 //! * C1 — the address of a slot never changes, and the slot stays readable for the life of the
 //!   cache.
 //! * C2 — a slot is allocated once until it is freed: pop and push are compare-and-swaps on a head
-//!   that contains a count of pops against ABA (model `free_list_hands_out_once`). The link of a slot
-//!   in use may have any value: a pop that reads it has lost the slot to another, and its
+//!   that contains a count of pops against ABA (model `free_list_hands_out_once`). The link of a
+//!   slot in use may have any value: a pop that reads it has lost the slot to another, and its
 //!   compare-and-swap fails.
 //! * C3 — the number of slots is limited ([`SLOTS_MAX`]); beyond it `alloc` returns `None`.
 //!
@@ -27,7 +27,7 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, MODEL, Mutex, Ordering, array
 const BLOCK_SLOTS: usize = if MODEL { 1 } else { 16 };
 const PAGE_BLOCKS: usize = if MODEL { 2 } else { 1024 };
 const PAGES: usize = if MODEL { 1 } else { 1024 };
-/// 2²⁴ slots: more descriptors than the kernel's default limits of open files allow (2²⁰ per process).
+/// 2²⁴ slots: more than the kernel's default limit of open descriptors (2²⁰ per process).
 pub(crate) const SLOTS_MAX: usize = PAGES * PAGE_BLOCKS * BLOCK_SLOTS;
 
 type Block<T> = [T; BLOCK_SLOTS];
@@ -115,7 +115,8 @@ impl<T: Slot> Slab<T> {
         loop {
             slot.link().store(head as u32, Ordering::Relaxed);
             let next = head & !u64::from(u32::MAX) | u64::from(slot.index() + 1);
-            // ORDERING: Release publishes the link and the slot's state to the `alloc` that pops it.
+            // ORDERING: Release publishes the link and the slot's state to the `alloc` that pops
+            // it.
             match self.free.compare_exchange_weak(head, next, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => head = now,

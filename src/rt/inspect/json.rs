@@ -1,4 +1,5 @@
-//! A [`Snapshot`] as JSON (RFC 8259), one object. Durations are numbers of seconds; what is not known is left out or `null`.
+//! A [`Snapshot`] as one JSON object (RFC 8259). Durations are numbers of seconds; unknown values
+//! are omitted or `null`.
 
 use std::fmt::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
@@ -8,9 +9,11 @@ use super::{
 };
 
 impl Snapshot {
-    /// Returns the snapshot as JSON: an object with `taken` (seconds since 1970), `tasks`, `sockets`, `workers` and `metrics`.
+    /// Returns the snapshot as JSON: an object with `taken` (seconds since 1970), `tasks`,
+    /// `sockets`, `workers` and `metrics`.
     ///
-    /// The keys are the names of the fields, `snake_case` also for states and kinds. A task that waits for a socket has its `fd`.
+    /// The keys are the names of the fields. States and kinds are in `snake_case`. A task that
+    /// waits for a socket has the socket's `fd`.
     ///
     /// # Examples
     /// ```
@@ -19,7 +22,7 @@ impl Snapshot {
     /// ```
     pub fn to_json(&self) -> String {
         let mut text = String::new();
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = self.write_json(&mut text);
         text
     }

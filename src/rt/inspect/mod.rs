@@ -1,20 +1,27 @@
-//! `inspect`: what every task and socket is doing, read while they do it.
+//! `inspect`: a snapshot of what every task and socket is doing, taken while they run.
 //!
-//! # How it is read
-//! Tasks have records in a slab (`sched::record`), sockets have their slots in the poll cache. Both are read as they are: no task is
-//! polled, no thread is stopped, and no lock is held that a poll or a system call takes (the list of a socket on which several
-//! operations wait is locked for the time of counting them). The kernel is asked for addresses by the number of a socket; the number is the
-//! socket's own, because its generation moves before it is closed, and the generation is compared afterwards.
+//! # Implementation
+//! Each task has a record in a slab (`sched::record`), and each socket has a slot in the poll
+//! cache. Both are read in place. No task is polled and no thread is stopped. No lock is held that
+//! a poll or a system call takes, with one exception: when several operations wait on one socket,
+//! their list is locked while they are counted. The kernel is asked for addresses by descriptor
+//! number. The result is discarded unless the generation of the slot is still current afterwards: a
+//! generation changes before its descriptor is closed, so a current generation means that the
+//! number was this socket's.
 //!
-//! # Which task waits for which socket
-//! An operation that waits notes the socket's tag in the record of its task. A tag has the index of the socket's slot and 8 bits of its
-//! generation. A note is believed if the socket with that tag is open and has a waiter in that direction. Should the socket be closed and
-//! its slot reused 256 times before the task, which the close has woken, is polled, the note would name the last of the 256.
+//! # Pairing tasks with sockets
+//! An operation that waits stores the tag of the socket in the record of its task. A tag consists
+//! of the index of the socket's slot and 8 bits of its generation. A task is paired with a socket
+//! if the socket with that tag is open and has a waiting operation in that direction. A wrong pair
+//! is possible only if a close wakes the task, and the slot is reused exactly 256 times before the
+//! task is polled.
 //!
 //! # Invariants
-//! * A task and a socket are paired only if an operation of that task returned Pending on that socket in the task's last poll
-//!   (`tests/inspect.rs`: `pairs_are_right_beside_spawns_and_closes`).
-//! * The rows of one snapshot were read within its call, but not in one instant: a task may be seen waiting for a task that is gone.
+//! * A task and a socket are paired only if an operation of that task returned Pending on that
+//!   socket in the task's last poll (`tests/inspect.rs`:
+//!   `pairs_are_right_beside_spawns_and_closes`).
+//! * All rows of a snapshot are read during the call, but not at one instant: a task may be shown
+//!   as waiting for a task that has ended.
 
 mod json;
 mod server;
@@ -43,12 +50,12 @@ use crate::rt::poll::poll_desc::{Direction, NO_TAG, PollDesc, tag_index, tag_is_
 use crate::sync::Ordering;
 use crate::sys::{option, socket};
 
-/// Reads what every task, socket and worker is doing.
+/// Returns a snapshot of what every task, socket and worker is doing.
 ///
-/// Nothing is stopped and no task is polled for it. It takes a few hundred nanoseconds per task and about a microsecond per socket, on
-/// the calling thread. Does not start the runtime.
+/// Nothing is stopped, and no task is polled. The call takes a few hundred nanoseconds per task and
+/// about a microsecond per socket, on the calling thread. It does not start the runtime.
 ///
-/// [`Inspect`] also asks the kernel for the state of TCP connections.
+/// [`Inspect`] can also ask the kernel for the state of TCP connections.
 ///
 /// # Examples
 /// ```
@@ -76,7 +83,7 @@ pub fn inspect() -> Snapshot {
     Inspect::new().take()
 }
 
-/// Settings of an [`inspect`].
+/// Settings for taking a snapshot.
 ///
 /// # Examples
 /// ```
@@ -94,18 +101,19 @@ pub struct Inspect {
 }
 
 impl Inspect {
-    /// Tasks, sockets and workers, without details of TCP.
+    /// Creates settings that include tasks, sockets and workers, but no details of TCP connections.
     pub fn new() -> Inspect {
         Inspect::default()
     }
 
-    /// Whether to ask the kernel for TCP_INFO of each TCP socket: one more system call per socket.
+    /// Sets whether to ask the kernel for the TCP_INFO of each TCP socket (default: no). This takes
+    /// one more system call per socket.
     pub fn tcp(mut self, tcp: bool) -> Inspect {
         self.tcp = tcp;
         self
     }
 
-    /// Takes the snapshot; see [`inspect`].
+    /// Takes the snapshot, as [`inspect`] does.
     #[must_use]
     pub fn take(self) -> Snapshot {
         let (now, scale) = (clock::now(), Scale::new());
@@ -113,10 +121,11 @@ impl Inspect {
         readings.sort_unstable_by_key(|reading| reading.id);
         let mut sockets = Vec::new();
         let mut by_index: Vec<usize> = Vec::new();
-        // The readings are older than the sockets: a socket that a task waits for may be closed by now, but one that is found was there.
+        // Tasks were read before sockets: a socket that a task waits for may have been closed
+        // since, but a socket that is found already existed.
         for desc in runtime().cache.iter() {
             if let Some(info) = self.socket(desc, now, &scale) {
-                // One more than its place in `sockets`; 0 where there is none.
+                // The position in `sockets` plus one; 0 if the slot has no socket.
                 by_index.resize(desc.index as usize + 1, 0);
                 by_index[desc.index as usize] = sockets.len() + 1;
                 sockets.push(info);
@@ -159,8 +168,9 @@ impl Inspect {
     fn socket(self, desc: &'static PollDesc, now: u64, scale: &Scale) -> Option<SocketInfo> {
         let description = desc.described()?;
         let number = description.number as i32;
-        // SAFETY: the number is open while the generation is current. Should it be closed meanwhile, or be another's, the calls only
-        // ask, and what they return is thrown away below.
+        // SAFETY: the number is open while the generation is current. If the socket is closed
+        // meanwhile and the number is reused, these calls only read state, and the result is
+        // discarded below.
         #[allow(unsafe_code)]
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
         let local = socket::local_addr_any(fd).ok();
@@ -202,15 +212,15 @@ impl Inspect {
             write_deadline: deadline(Direction::Write),
             tcp,
         };
-        // Looked at last: the number was the socket's own all the time.
+        // Checked last: if it is current, the number belonged to this socket throughout.
         desc.is_current(description.generation).then_some(info)
     }
 }
 
-/// What a task's note means.
+/// The meaning of a task's wait word.
 enum Found {
     WaitsFor(WaitsFor),
-    /// What it waited for has come.
+    /// The event that the task waited for has happened.
     Due,
     Unknown,
 }
@@ -301,7 +311,7 @@ fn socket_kind(fd: BorrowedFd<'_>, local: &SockAddr) -> &'static str {
     }
 }
 
-/// An address; none for a Unix socket without a name.
+/// Returns an address, or `None` for a Unix socket without a name.
 fn address(address: &SockAddr) -> Option<SocketAddress> {
     if let Some(address) = address.as_socket() {
         return Some(SocketAddress::Ip(address));
@@ -313,7 +323,7 @@ fn address(address: &SockAddr) -> Option<SocketAddress> {
     Some(SocketAddress::Unix(format!("@{}", String::from_utf8_lossy(name))))
 }
 
-/// The names of TCP's states, by their number in the kernel.
+/// The names of the TCP states, indexed by their number in the kernel.
 const STATES: [&str; 12] = [
     "UNKNOWN",
     "ESTABLISHED",

@@ -1,7 +1,8 @@
 //! `InspectServer`: snapshots for other processes, over a Unix socket.
 //!
-//! A thread of its own answers, so that it answers also while all workers are blocked. It uses the standard library's sockets and none of
-//! the runtime's locks but those that [`inspect`](super::inspect()) takes.
+//! The server has its own thread, so it answers even while all workers are blocked. It uses the
+//! sockets of the standard library, and takes no locks of the runtime except those that
+//! [`inspect`](super::inspect()) takes.
 //!
 //! # Protocol
 //! The client sends one line and reads until the end of the stream:
@@ -12,9 +13,10 @@
 //! | `json` | [`Snapshot::to_json`](super::Snapshot::to_json) with TCP_INFO |
 //! | `metrics` | [`Metrics::openmetrics`](crate::rt::Metrics::openmetrics) |
 //!
-//! # Bounds
-//! One client is served at a time. One that sends no line or reads no answer is dropped after [`PATIENCE`]. The file has mode 0600, and a
-//! client of another user (but root) is refused by its credentials (unix(7), SO_PEERCRED).
+//! # Limits
+//! Clients are served one at a time. A client that sends no line or does not read its answer is
+//! dropped after [`PATIENCE`]. The socket file has mode 0600, and a client of another user (except
+//! root) is refused by its credentials (SO_PEERCRED, unix(7)).
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -30,18 +32,19 @@ use super::Inspect;
 use crate::rt::metrics::metrics;
 use crate::sys::{socket, unix};
 
-/// How long a client may take to send its line, or to read some of the answer.
+/// How long a client may take to send its line, or to read the next part of the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 const LINE_MAX: u64 = 64;
 const VARIABLE: &str = "NETPOLL_INSPECT";
 
 /// Serves snapshots on a Unix socket, for `netpoll-top` and other tools of the same user.
 ///
-/// A thread of its own answers, also while all workers are blocked. Dropping the server stops it and removes the file. The environment
-/// variable `NETPOLL_INSPECT` starts one with the runtime, for the life of the process.
+/// The server has its own thread and answers even while all workers are blocked. Dropping the
+/// server stops it and removes the socket file. If the environment variable `NETPOLL_INSPECT` is
+/// set to a path, the runtime starts a server there, which runs for the life of the process.
 ///
-/// The client sends `text`, `json` or `metrics` and a newline, and reads until the end of the stream:
-/// `echo text | nc -U PATH`.
+/// The client sends `text`, `json` or `metrics` and a newline, and reads until the end of the
+/// stream: `echo text | nc -U PATH`.
 ///
 /// # Examples
 /// ```
@@ -67,11 +70,12 @@ pub struct InspectServer {
 }
 
 impl InspectServer {
-    /// Listens at `path`. A socket file there that no process listens on is replaced.
+    /// Starts a server that listens at `path`. If `path` is a socket file on which no process
+    /// listens, it is replaced.
     ///
     /// # Errors
-    /// Returns `AddrInUse` if a process listens at `path` or another kind of file is there. Returns the errors of bind(2), of chmod(2), and
-    /// of starting a thread.
+    /// Returns `AddrInUse` if a process listens at `path`, or if another kind of file is there.
+    /// Returns the operating system's error if bind(2), chmod(2) or starting the thread fails.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<InspectServer> {
         let path = path.as_ref().to_owned();
         let listener = Arc::new(listen(&path)?);
@@ -86,7 +90,7 @@ impl InspectServer {
         }
     }
 
-    /// The path of the socket.
+    /// Returns the path of the socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -94,7 +98,8 @@ impl InspectServer {
 
 impl Drop for InspectServer {
     fn drop(&mut self) {
-        // Ends accept(2) in the thread. A client that is being served delays it by its patience.
+        // Ends accept(2) in the thread. If a client is being served, this waits for up to
+        // `PATIENCE`.
         let _ = socket::shutdown(self.listener.as_fd(), std::net::Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -103,7 +108,8 @@ impl Drop for InspectServer {
     }
 }
 
-/// Starts the server that the environment asks for, once per process. An error is printed: a first use of the runtime cannot return it.
+/// Starts the server that the environment asks for, once per process. An error is printed, because
+/// the first use of the runtime cannot return it.
 pub(crate) fn serve_from_environment() {
     static SERVER: OnceLock<Option<InspectServer>> = OnceLock::new();
     SERVER.get_or_init(|| {
@@ -127,10 +133,10 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
             if !is_socket {
-                return Err(in_use("there is a file that is no socket"));
+                return Err(in_use("the file there is not a socket"));
             }
             if UnixStream::connect(path).is_ok() {
-                return Err(in_use("another process, or another server of this one, listens there"));
+                return Err(in_use("another process, or another server of this process, listens there"));
             }
             std::fs::remove_file(path)?;
             UnixListener::bind(path)?
@@ -158,7 +164,7 @@ fn serve(client: &UnixStream) -> io::Result<()> {
     (&*client).write_all(answer.as_bytes())
 }
 
-/// Whether the client is of the same user, or root.
+/// Reports whether the client belongs to the same user or to root.
 fn is_trusted(client: &UnixStream) -> io::Result<bool> {
     let user = unix::peer_cred(client.as_fd())?.uid;
     Ok(user == 0 || user == unix::user())

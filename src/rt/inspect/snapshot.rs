@@ -8,19 +8,22 @@ use std::time::{Duration, SystemTime};
 use crate::rt::metrics::Metrics;
 use crate::task::TaskId;
 
-/// The tasks, sockets and workers of the process at one moment; returned by [`inspect`](super::inspect()).
+/// A snapshot of the tasks, sockets and workers of the process; returned by
+/// [`inspect`](super::inspect()).
 ///
-/// Plain data: it refers to nothing, and what it describes may be gone already. `Display` prints it as tables, tasks first.
+/// It is plain data: it holds no references, and the tasks and sockets in it may have ended since.
+/// `Display` prints it as tables, tasks first.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// When it was taken.
+    /// When the snapshot was taken.
     pub taken: SystemTime,
-    /// The tasks that are alive, by id.
+    /// The live tasks, ordered by id.
     pub tasks: Vec<TaskInfo>,
-    /// The open sockets and other descriptors, by number.
+    /// The open sockets and other descriptors, ordered by descriptor number.
     pub sockets: Vec<SocketInfo>,
-    /// The processors: the right to run tasks, which a worker thread owns.
+    /// The processors. A processor is the right to run tasks, which a worker thread owns while it
+    /// runs them.
     pub workers: Vec<WorkerInfo>,
     /// The runtime's counters.
     pub metrics: Metrics,
@@ -36,21 +39,24 @@ pub struct TaskInfo {
     pub name: Option<String>,
     /// What kind of task it is.
     pub kind: TaskKind,
-    /// The file and line of the call that spawned it. `None` in a library that was loaded far from this one.
+    /// The file and line of the call that spawned the task. `None` if the call is in a library that
+    /// was loaded far from this crate.
     pub spawned_at: Option<&'static Location<'static>>,
-    /// How long ago it was spawned. Precise to a few milliseconds.
+    /// How long ago the task was spawned. Precise to a few milliseconds.
     pub age: Duration,
-    /// What it is doing.
+    /// What the task is doing.
     pub state: TaskState,
-    /// What it waits for, if it waits for something of this crate.
+    /// What the task waits for, if that is a socket, timer or task of this crate.
     pub waits_for: Option<WaitsFor>,
-    /// It waits for something else as well: a timeout beside a read, or another branch of a `select`.
+    /// Whether the task also waits for something else, such as a timeout around a read or another
+    /// branch of a `select`.
     pub waits_for_more: bool,
-    /// How often it was polled, modulo 2³².
+    /// How many times the task was polled, modulo 2³².
     pub polls: u32,
-    /// How long ago its last poll began. Precise to a few milliseconds.
+    /// How long ago the last poll of the task began. Precise to a few milliseconds.
     pub last_poll: Duration,
-    /// The time that its polls on workers have taken, estimated from samples that are 10 ms apart.
+    /// The time that polls of the task on workers have taken, estimated from samples taken every 10
+    /// ms.
     pub cpu: Duration,
 }
 
@@ -64,7 +70,7 @@ pub enum TaskKind {
     Local,
     /// The future given to [`task::block_on`](crate::task::block_on()).
     BlockOn,
-    /// A call made by [`task::spawn_blocking`](crate::task::spawn_blocking()), or a look-up of a name.
+    /// A call made by [`task::spawn_blocking`](crate::task::spawn_blocking()), or a name lookup.
     Blocking,
 }
 
@@ -72,15 +78,17 @@ pub enum TaskKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskState {
-    /// A worker polls it now.
+    /// A thread is polling the task now.
     Running,
-    /// Its socket is ready, its time has come or its task has ended: it is about to run.
+    /// The task is about to run: its socket is ready, its time has come, or the task it awaits has
+    /// ended.
     Ready,
-    /// It waits; see [`TaskInfo::waits_for`]. Without one it waits for something that this crate does not know, or is about to run.
+    /// The task waits; see [`TaskInfo::waits_for`]. If that is `None`, the task waits for something
+    /// outside this crate, or is about to run.
     Waiting,
 }
 
-/// What a task waits for.
+/// The thing that a task waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitsFor {
@@ -88,77 +96,80 @@ pub enum WaitsFor {
     Socket {
         /// The socket, as in [`SocketInfo::id`].
         socket: SocketId,
-        /// What it waits for there.
+        /// What the task waits for on the socket.
         operation: SocketWait,
     },
-    /// A moment, which comes after so long; zero if it has come.
+    /// A point in time, given as the time until then; zero if it has passed.
     Time(Duration),
-    /// The end of a task: it awaits its [`JoinHandle`](crate::task::JoinHandle).
+    /// The end of another task, whose [`JoinHandle`](crate::task::JoinHandle) the task awaits.
     Task(TaskId),
 }
 
-/// What an operation waits for on a socket.
+/// The event that an operation waits for on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SocketWait {
-    /// Data or a connection to accept.
+    /// Data to read, or a connection to accept.
     Readable,
     /// Room in the send buffer, or the end of connect(2).
     Writable,
-    /// The end of another task's read.
+    /// The end of a read by another task.
     ReadLock,
-    /// The end of another task's write.
+    /// The end of a write by another task.
     WriteLock,
-    /// The peer's hang-up.
+    /// The peer closing the connection.
     HangUp,
 }
 
-/// Identifies a socket in the process. Not used again for another before many millions of sockets.
+/// Identifies a socket in the process. An id is not reused for many millions of sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId {
     pub(super) index: u32,
     pub(super) generation: u32,
 }
 
-/// One socket, or another descriptor in an [`AsyncFd`](crate::io::AsyncFd).
+/// A socket, or another descriptor in an [`AsyncFd`](crate::io::AsyncFd).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SocketInfo {
-    /// The socket's identity.
+    /// The identity of the socket.
     pub id: SocketId,
-    /// The number of the descriptor.
+    /// The descriptor number.
     pub fd: i32,
-    /// `tcp`, `udp`, `unix`, `unixgram`, `unixpacket`, or `fd` for what is no socket.
+    /// `tcp`, `udp`, `unix`, `unixgram` or `unixpacket`, or `fd` for a descriptor that is not a
+    /// socket.
     pub kind: &'static str,
-    /// The local address, as the kernel has it.
+    /// The local address, as the kernel reports it.
     pub local: Option<SocketAddress>,
-    /// The peer's address, if it is connected.
+    /// The peer's address, if the socket is connected.
     pub peer: Option<SocketAddress>,
-    /// What state it is in.
+    /// The state of the socket.
     pub state: SocketState,
-    /// How long ago it was opened or accepted. Precise to a few milliseconds.
+    /// How long ago the socket was opened or accepted. Precise to a few milliseconds.
     pub age: Duration,
-    /// Operations that wait in the reading direction: reads, accepts, tests of readiness.
+    /// The number of operations that wait in the reading direction: reads, accepts, waits for
+    /// readability.
     pub readers: usize,
-    /// Operations that wait in the writing direction.
+    /// The number of operations that wait in the writing direction.
     pub writers: usize,
-    /// The tasks that are known to wait on it, with what each waits for.
+    /// The tasks that are known to wait for the socket, each with what it waits for.
     pub waiting: Vec<(TaskId, SocketWait)>,
-    /// The time until the read deadline; zero if it has passed. `None` without one.
+    /// The time until the read deadline; zero if it has passed, `None` if there is none.
     pub read_deadline: Option<Duration>,
-    /// The time until the write deadline.
+    /// The time until the write deadline; zero if it has passed, `None` if there is none.
     pub write_deadline: Option<Duration>,
-    /// What the kernel says of a TCP socket, if it was asked for by [`Inspect::tcp`](super::Inspect::tcp).
+    /// The kernel's state of a TCP connection, if [`Inspect::tcp`](super::Inspect::tcp) asked for
+    /// it.
     pub tcp: Option<TcpDetails>,
 }
 
-/// An address of a socket.
+/// The address of a socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SocketAddress {
-    /// Of an IP socket.
+    /// The address of an IP socket.
     Ip(SocketAddr),
-    /// Of a Unix socket: its path, or its abstract name after `@`.
+    /// The address of a Unix socket: its path, or `@` and its abstract name.
     Unix(String),
 }
 
@@ -175,19 +186,19 @@ impl fmt::Display for SocketAddress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SocketState {
-    /// It accepts connections.
+    /// The socket accepts connections.
     Listening,
-    /// It is not connected, or not yet.
+    /// The socket is not connected, or is still connecting.
     Unconnected,
-    /// It is connected.
+    /// The socket is connected.
     Open,
-    /// An edge has said that the peer has hung up, or that there is an error.
+    /// The kernel has reported that the peer has closed the connection, or that there is an error.
     HungUp,
-    /// It was closed here, and its last operation has not ended.
+    /// The socket was closed by this process, and an operation on it has not ended yet.
     Closing,
 }
 
-/// What TCP_INFO says of a socket (tcp(7)).
+/// The state of a TCP connection, from TCP_INFO (tcp(7)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpDetails {
@@ -197,61 +208,62 @@ pub struct TcpDetails {
     pub rtt: Duration,
     /// The congestion window, in segments.
     pub congestion_window: u32,
-    /// Segments sent again, total.
+    /// The total number of retransmitted segments.
     pub retransmits: u32,
-    /// Bytes in the send buffer that were not sent.
+    /// The number of bytes in the send buffer that have not been sent.
     pub unsent: u32,
-    /// Bytes that the peer has acknowledged, total.
+    /// The total number of bytes that the peer has acknowledged.
     pub bytes_sent: u64,
-    /// Bytes received, total.
+    /// The total number of bytes received.
     pub bytes_received: u64,
-    /// How long ago data was sent last.
+    /// How long ago data was last sent.
     pub last_sent: Duration,
-    /// How long ago data was received last.
+    /// How long ago data was last received.
     pub last_received: Duration,
-    /// Of a listener: connections that wait to be accepted.
+    /// Listeners: the number of connections waiting to be accepted.
     pub accept_queue: u32,
-    /// Of a listener: how many may wait.
+    /// Listeners: the maximum number of connections that may wait.
     pub accept_queue_max: u32,
 }
 
-/// One processor: the right to run tasks, with a queue of its own.
+/// A processor: the right to run tasks, with its own queue of tasks.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WorkerInfo {
-    /// The processor's number.
+    /// The number of the processor.
     pub id: usize,
-    /// Whether a thread owns it. A processor without one has no work.
+    /// Whether a worker thread owns the processor. A processor without one has no work.
     pub owned: bool,
-    /// The task that it runs now.
+    /// The task that is being polled.
     pub running: Option<TaskId>,
-    /// How long that poll has taken so far. Precise to a few milliseconds.
+    /// How long the current poll has taken so far. Precise to a few milliseconds.
     pub running_for: Option<Duration>,
-    /// The task has kept its thread for so long that others take over its queue.
+    /// Whether the current poll has taken so long that other workers take over the queue.
     pub stuck: bool,
-    /// Tasks in its queue.
+    /// The number of tasks in the queue.
     pub queued: usize,
-    /// Timers in its heap, cancelled ones included.
+    /// The number of timers in the heap, including cancelled ones.
     pub timers: usize,
-    /// Polls of tasks, total.
+    /// The total number of polls of tasks.
     pub polls: u64,
-    /// Tasks that it took from others' queues, total.
+    /// The total number of tasks taken from the queues of other processors.
     pub steals: u64,
 }
 
 impl Snapshot {
-    /// The task `id`, if it was alive.
+    /// Returns the task `id`, if it was alive.
     pub fn task(&self, id: TaskId) -> Option<&TaskInfo> {
         self.tasks.binary_search_by_key(&id, |task| task.id).ok().map(|index| &self.tasks[index])
     }
 
-    /// The socket `id`, if it was open.
+    /// Returns the socket `id`, if it was open.
     pub fn socket(&self, id: SocketId) -> Option<&SocketInfo> {
         self.sockets.iter().find(|socket| socket.id == id)
     }
 
-    /// The tasks that `id` waits for by their handles, one after the other, `id` first. The last one is `id` again, or another of the
-    /// list, if they wait for each other in a cycle.
+    /// Returns the chain of tasks that begins with `id`, in which each task awaits the handle of
+    /// the next. If the tasks wait for each other in a cycle, the last element is a task that is
+    /// already in the chain.
     pub fn chain(&self, id: TaskId) -> Vec<TaskId> {
         let mut chain = vec![id];
         while let Some(WaitsFor::Task(next)) = self.task(chain[chain.len() - 1]).and_then(|task| task.waits_for) {

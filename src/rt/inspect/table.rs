@@ -1,4 +1,4 @@
-//! A [`Snapshot`] as text: tables of tasks, sockets and workers, 100 columns wide where the data are.
+//! A [`Snapshot`] as text: tables of tasks, sockets and workers, about 100 columns wide.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{
 };
 
 impl fmt::Display for Snapshot {
-    /// Prints the tables. `{:#}` leaves out the sockets on which no task waits.
+    /// Prints the tables. `{:#}` omits the sockets that no task waits for.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (tasks, sockets) = (self.tasks.len(), self.sockets.len());
         writeln!(f, "{tasks} tasks, {sockets} sockets, {} workers", self.workers.len())?;
@@ -53,7 +53,8 @@ impl Snapshot {
         ]
     }
 
-    /// What a task waits for, in words; of tasks that wait for tasks, the whole chain.
+    /// Describes what a task waits for. If it waits for another task, the description follows the
+    /// chain.
     fn waits_for(&self, task: &TaskInfo) -> String {
         match task.waits_for {
             None if task.state == TaskState::Waiting => "something foreign".to_owned(),
@@ -165,7 +166,7 @@ fn worker_row(worker: &WorkerInfo) -> Vec<String> {
     ]
 }
 
-/// A duration in at most six characters.
+/// Formats a duration in at most seven characters.
 fn short(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {

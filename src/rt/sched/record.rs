@@ -1,22 +1,23 @@
-//! `Record`: what is known of a living task, readable at any time by any thread.
+//! `Record`: the state of one live task, which any thread can read at any time.
 //!
-//! Records live in a slab and stay readable for ever, so [`inspect`](crate::rt::inspect()) reads them while tasks come and go,
-//! without a lock and without touching a task. The thread that polls a task writes its record, after the spawn and before the end;
-//! sysmon writes `cpu`.
+//! Records are slots of a slab and stay readable for the life of the process, so
+//! [`inspect`](crate::rt::inspect()) reads them while tasks start and end, without a lock and
+//! without accessing a task. The thread that polls a task writes its record; sysmon writes `cpu`.
 //!
 //! # States
-//! *free* (id 0) → *in use* (the task's id) → *free*. Ids are never reused, so a reader that finds the same id before and after it has
-//! read the other fields has read one task's.
+//! *free* (id 0) → *in use* (the task's id) → *free*. Ids are never reused, so a reader that finds
+//! the same id before and after it reads the other fields has read the fields of one task.
 //!
 //! # Memory ordering
-//! `id` guards the other fields as the sequence number of a seqlock does. The owner clears it, issues a release fence, writes the fields of
-//! the next task, and stores the new id with Release. A reader loads it with Acquire, reads the fields, issues an acquire fence, and loads
-//! it again.
+//! `id` protects the other fields as the sequence number of a seqlock does. The owner clears it,
+//! issues a release fence, writes the fields of the next task, and stores the new id with Release.
+//! A reader loads it with Acquire, reads the fields, issues an acquire fence, and loads it again.
 //!
-//! # What a task waits for
-//! An operation that returns Pending notes in the record of the current task what it waits for, as one word. A poll begins by
-//! clearing it. A socket operation has precedence over a timer beside it; the word says that there are several. A task whose word is
-//! clear waits for something that is not ours, or is about to run.
+//! # The wait word
+//! An operation that returns Pending stores in the record of the current task what the task waits
+//! for, as one word. Each poll begins by clearing the word. A socket operation takes precedence
+//! over a timer in the same task; a flag in the word tells that there are several. A task whose
+//! word is clear waits for something outside this crate, or is about to run.
 
 use std::panic::Location;
 
@@ -26,39 +27,40 @@ use crate::rt::slab::{Slab, Slot};
 use crate::rt::time::ticks;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
 
-/// See the module's header.
+/// What is known of one task; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Record {
     id: AtomicU64,
     epoch: AtomicU32,
     /// The slot's number, or [`UNLISTED`].
     index: u32,
-    /// Of a free record, the link of the free list. Of one in use, a [`WaitWord`].
+    /// Free record: the link of the free list. Record in use: a packed [`Waits`].
     waits: AtomicU32,
     polls: AtomicU32,
-    /// When the last poll began, as rough time.
+    /// Rough time at which the last poll began.
     polled: AtomicU32,
-    /// Time in polls, in units of [`CPU_SHIFT`], estimated from samples. The sampling thread's.
+    /// Time spent in polls, in units of [`CPU_SHIFT`], estimated from samples. Written by sysmon.
     cpu: AtomicU32,
-    /// When the task was spawned, as rough time, and the kind of task in the lowest two bits.
+    /// Rough time at which the task was spawned; the lowest two bits are the kind of task.
     born: AtomicU32,
-    /// Where it was spawned, as an offset; see [`pack_place`].
+    /// Where the task was spawned, as an offset; see [`pack_place`].
     place: AtomicU32,
 }
 
-// Every task pays for it.
+// The record is part of the cost of every task.
 const _: () = assert!(crate::sync::MODEL || size_of::<Record>() <= 40);
 
-/// The index of a record that is in no slab: more tasks are alive than a slab has slots. It is not shown.
+/// The index of a record outside the slab, used when there are more live tasks than slots in the
+/// slab. Snapshots do not include these records.
 const UNLISTED: u32 = u32::MAX;
 
 /// The unit of `cpu`: 2¹⁴ ns.
 const CPU_SHIFT: u32 = 14;
 
-/// What kind of future a record is of.
+/// The kind of future that a record describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A task of the workers.
+    /// A task that runs on the workers.
     Task = 0,
     /// A task that stays on its thread.
     Local = 1,
@@ -68,36 +70,38 @@ pub(crate) enum Kind {
     Call = 3,
 }
 
-/// What an operation that has returned Pending waits for.
+/// The thing that an operation waits for after it returned Pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waits {
     Nothing,
     /// An edge of the socket with this tag.
     Readable(u32),
     Writable(u32),
-    /// The lock of a direction.
+    /// The lock of one direction of the socket.
     ReadLock(u32),
     WriteLock(u32),
     /// The peer's hang-up.
     HangUp(u32),
-    /// A time, as [`clock`](crate::rt::time::clock) has it.
+    /// A point in time on the [`clock`](crate::rt::time::clock).
     Time(u64),
-    /// The end of the task with this id, of which the lowest 28 bits are kept.
+    /// The end of the task with this id, of which only the lowest 28 bits are kept.
     Task(u64),
 }
 
-// The word: the argument in the lowest bits, the kind, and whether the task waits for something else as well.
+// The bits of a word, from the lowest: the argument, the kind, and whether the task also waits for
+// something else.
 const ARGUMENT_BITS: u32 = 28;
 const ARGUMENT_MAX: u32 = (1 << ARGUMENT_BITS) - 1;
 const KIND_MASK: u32 = 7 << ARGUMENT_BITS;
 const SEVERAL: u32 = 1 << 31;
-/// Of a future that is being polled elsewhere than on a worker. (What a worker polls, its processor tells.)
+/// The word of a future that is being polled by a thread that is not a worker. (For a worker, the
+/// processor records the current task.)
 const RUNNING: u32 = SEVERAL;
-/// A time stands in units of 2²⁰ ns, modulo 2²⁸: 78 hours.
+/// Times are stored in units of 2²⁰ ns, modulo 2²⁸: 78 hours.
 const TIME_SHIFT: u32 = 20;
 
 impl Waits {
-    /// Whether `id` is that of a [`Waits::Task`] with these bits.
+    /// Reports whether `id` is the task of a [`Waits::Task`] with these bits.
     pub(crate) fn is_task(id: u64, bits: u64) -> bool {
         id & u64::from(ARGUMENT_MAX) == bits
     }
@@ -117,7 +121,8 @@ impl Waits {
         argument & ARGUMENT_MAX | kind << ARGUMENT_BITS
     }
 
-    /// The word's meaning at the time `now`, and whether the task waits for something else as well.
+    /// Decodes a word at the time `now`: what the task waits for, and whether it also waits for
+    /// something else.
     fn unpack(word: u32, now: u64) -> (Waits, bool) {
         let argument = word & ARGUMENT_MAX;
         let waits = match (word & KIND_MASK) >> ARGUMENT_BITS {
@@ -128,7 +133,7 @@ impl Waits {
             5 => Waits::HangUp(argument),
             6 => {
                 let units = argument.wrapping_sub((now >> TIME_SHIFT) as u32) & ARGUMENT_MAX;
-                // The upper half of the range is the past.
+                // The upper half of the range is in the past.
                 let units = if units > ARGUMENT_MAX / 2 { 0 } else { units };
                 Waits::Time(now.saturating_add(u64::from(units) << TIME_SHIFT))
             }
@@ -143,7 +148,7 @@ impl Waits {
     }
 }
 
-/// Notes in the record of the current task, if there is one, that an operation has returned Pending.
+/// Records in the current task, if there is one, what an operation that returned Pending waits for.
 pub(crate) fn note(waits: Waits) {
     context::with_task(|task| {
         if let Some(task) = task {
@@ -152,12 +157,14 @@ pub(crate) fn note(waits: Waits) {
     });
 }
 
-/// The notes of operations that wait for an edge of the socket `tag`, by direction.
+/// Returns the words of operations that wait for an edge of the socket `tag`, one for each
+/// direction.
 pub(crate) fn edge_notes(tag: u32) -> [u32; 2] {
     [Waits::Readable(tag).pack(), Waits::Writable(tag).pack()]
 }
 
-/// The same as [`note`] for one of the [`edge_notes`], which replaces what was noted before.
+/// Records one of the [`edge_notes`] in the current task, as [`note`] does, replacing the previous
+/// word.
 #[inline]
 pub(crate) fn note_edge(note: u32) {
     context::with_task(|task| {
@@ -170,21 +177,21 @@ pub(crate) fn note_edge(note: u32) {
 /// The records of all tasks.
 static RECORDS: Slab<Record> = Slab::new();
 
-/// The records outside the slab that no task has.
+/// Records outside the slab that are not in use.
 static UNLISTED_FREE: Mutex<Vec<&Record>> = Mutex::new(Vec::new());
 
-/// All records, free ones included.
+/// Returns all records, including free ones.
 pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
     RECORDS.iter()
 }
 
-/// One task's fields, read together.
+/// The fields of one task, read consistently.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     pub(crate) id: u64,
     pub(crate) kind: Kind,
     pub(crate) waits: (Waits, bool),
-    /// A future that no worker polls is being polled.
+    /// Whether a thread that is not a worker is polling the future.
     pub(crate) is_running: bool,
     pub(crate) polls: u32,
     pub(crate) polled: u32,
@@ -218,10 +225,10 @@ impl Slot for Record {
 }
 
 impl Record {
-    /// A record for a new task of `epoch`, spawned at `place`.
+    /// Takes a record for a new task of `epoch`, spawned at `place`.
     pub(crate) fn open(kind: Kind, epoch: u32, place: &'static Location<'static>) -> &'static Record {
         let record = RECORDS.alloc().unwrap_or_else(Record::unlisted);
-        // ORDERING: Release, after `close` has cleared the id: see the header.
+        // ORDERING: Release, after `close` has cleared the id: see the module documentation.
         fence(Ordering::Release);
         record.epoch.store(epoch, Ordering::Relaxed);
         record.waits.store(0, Ordering::Relaxed);
@@ -236,14 +243,14 @@ impl Record {
         record
     }
 
-    /// A record outside the slab. It stays readable as well.
+    /// Returns a record outside the slab, which also stays readable for the life of the process.
     #[cold]
     fn unlisted() -> &'static Record {
         let free = UNLISTED_FREE.lock().pop();
         free.unwrap_or_else(|| Box::leak(Box::new(Record::vacant(UNLISTED))))
     }
 
-    /// The task is gone.
+    /// Frees the record. The task has ended.
     pub(crate) fn close(&'static self) {
         self.id.store(0, Ordering::Relaxed);
         if self.index == UNLISTED {
@@ -263,7 +270,7 @@ impl Record {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    /// Whether the future stays on its thread.
+    /// Reports whether the future stays on its thread.
     pub(crate) fn stays(&self) -> bool {
         matches!(kind_of(self.born.load(Ordering::Relaxed)), Kind::Local | Kind::Root)
     }
@@ -278,7 +285,7 @@ impl Record {
         }
     }
 
-    /// A poll begins.
+    /// Records that a poll begins.
     #[inline]
     pub(crate) fn begin_poll(&self) {
         self.polls.store(self.polls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
@@ -286,26 +293,27 @@ impl Record {
         self.polled.store(ticks::rough_now(), Ordering::Relaxed);
     }
 
-    /// Calls `poll`, which polls the task that has this record elsewhere than on a worker.
+    /// Calls `poll`, which polls the task of this record on a thread that is not a worker.
     pub(crate) fn polling<T>(&self, poll: impl FnOnce() -> T) -> T {
         let id = self.id();
         self.begin_poll();
         self.waits.store(RUNNING, Ordering::Relaxed);
         let polled = poll();
-        // The task may be gone, and the record another's.
+        // The task may have ended in the poll, and the record may belong to another task.
         if self.id() == id && self.waits.load(Ordering::Relaxed) == RUNNING {
             self.waits.store(0, Ordering::Relaxed);
         }
         polled
     }
 
-    /// A sample has found a poll of the task under way, and stands for so much time.
+    /// Adds `nanos` to the time spent in polls: a sample found the task being polled, and each
+    /// sample stands for that much time.
     pub(crate) fn add_cpu(&self, nanos: u64) {
         let units = u32::try_from(nanos >> CPU_SHIFT).unwrap_or(u32::MAX);
         self.cpu.store(self.cpu.load(Ordering::Relaxed).saturating_add(units), Ordering::Relaxed);
     }
 
-    /// The task that has this record at the time `now`, if there is one.
+    /// Reads the task that has this record at the time `now`, if there is one.
     pub(crate) fn read(&self, now: u64) -> Option<Reading> {
         // ORDERING: Acquire pairs with the Release in `open`.
         let id = self.id.load(Ordering::Acquire);
@@ -324,7 +332,8 @@ impl Record {
             born: born & !3,
             place: unpack_place(self.place.load(Ordering::Relaxed)),
         };
-        // ORDERING: Acquire: pairs with the fence in `open`. What was read is of this task if the id is still the same.
+        // ORDERING: Acquire pairs with the fence in `open`: if the id has not changed, all fields
+        // read are this task's.
         fence(Ordering::Acquire);
         (self.id.load(Ordering::Relaxed) == id).then_some(reading)
     }
@@ -339,7 +348,8 @@ fn kind_of(born: u32) -> Kind {
     }
 }
 
-/// Locations are constants of the program. Their addresses are stored as the distance from this one.
+/// Locations are constants in the program image. Their addresses are stored as distances from this
+/// one.
 #[track_caller]
 fn origin() -> &'static Location<'static> {
     Location::caller()
@@ -349,11 +359,12 @@ fn anchor() -> &'static Location<'static> {
     origin()
 }
 
-/// A location in 32 bits, or 0: a library that was loaded later may be too far away.
+/// Packs a location into 32 bits. Returns 0 if it is too far away, which is possible in a library
+/// that was loaded later.
 fn pack_place(place: &'static Location<'static>) -> u32 {
     let distance =
         std::ptr::from_ref(place).expose_provenance().wrapping_sub(std::ptr::from_ref(anchor()).addr()) as isize;
-    // The anchor itself is no place of a spawn, so a distance is never 0.
+    // No task is spawned at the anchor itself, so the distance is never 0.
     i32::try_from(distance).map_or(0, |distance| distance as u32)
 }
 
@@ -363,6 +374,7 @@ fn unpack_place(packed: u32) -> Option<&'static Location<'static>> {
         return None;
     }
     let address = std::ptr::from_ref(anchor()).addr().wrapping_add_signed(packed as i32 as isize);
-    // SAFETY: `pack_place` was given a reference with this address, which is valid for the life of the program.
+    // SAFETY: `pack_place` was given a reference with this address, which is valid for the life of
+    // the program.
     Some(unsafe { &*std::ptr::with_exposed_provenance(address) })
 }
