@@ -21,7 +21,7 @@ for row in "$@"; do
     case $row in
     errno | chaos | pressure | reuse) tests=(--test "$row") ;;
     close) tests=(--test close_matrix) ;;
-    cancel) tests=(--test cancel --test cancel_others) ;;
+    cancel) tests=(--test cancel) ;;
     *)
         printf 'no row %s\n' "$row" >&2
         exit 2

@@ -33,7 +33,7 @@ readonly sample=${1:-0/16}
 shift $(($# > 0))
 (($#)) || set -- 'src/net/fd/*.rs' 'src/rt/**/*.rs'
 readonly files=("${@/#/--file=}")
-readonly quick=(accept admission async_fd builder cancel_others close close_matrix dial edges foreign_executors fork half_close io listen
+readonly quick=(accept admission async_fd builder close close_matrix dial edges foreign_executors fork half_close io listen
     local_tasks options pipe raw readiness runtime timers udp unix unix_datagram wakes write_all zero_copy)
 readonly slow=(cancel deadline dialer errno idle limits reuse scheduler shutdown tcp)
 readonly out=$PWD/target/mutants

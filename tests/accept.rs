@@ -100,7 +100,7 @@ fn many_acceptors_share_a_listener() {
 /// Invariant 7: a connection wakes one acceptor, not all.
 #[test]
 fn one_connection_wakes_one_acceptor() {
-    use std::task::{Context, Wake, Waker};
+    use std::task::{Wake, Waker};
 
     struct Count(AtomicUsize);
     impl Wake for Count {
@@ -115,7 +115,7 @@ fn one_connection_wakes_one_acceptor() {
         let mut accepts: Vec<_> = counts.iter().map(|_| listener.accept()).collect();
         for (accept, count) in accepts.iter_mut().zip(&counts) {
             let waker = Waker::from(count.clone());
-            let polled = common::poll_with(accept, &mut Context::from_waker(&waker));
+            let polled = common::poll_with(accept, &waker);
             assert!(polled.is_pending());
         }
         // An edge of the registration itself has nothing to say: let it pass, and list everybody again.

@@ -7,7 +7,7 @@ use std::net::TcpStream as StdStream;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use common::{becomes, child, exhaust_descriptors, fd_count, ping_pong, poll_now, poll_once, run, set_nofile};
@@ -145,7 +145,7 @@ fn permit_wakes_one_accept_and_drop_passes_it_on() {
         let mut accepts: Vec<_> = counts.iter().map(|_| listener.accept()).collect();
         for (accept, count) in accepts.iter_mut().zip(&counts) {
             let waker = Waker::from(count.clone());
-            assert!(common::poll_with(accept, &mut Context::from_waker(&waker)).is_pending());
+            assert!(common::poll_with(accept, &waker).is_pending());
         }
         let woken = || counts.iter().map(|count| count.0.swap(0, Ordering::SeqCst).min(1)).collect::<Vec<_>>();
         woken();
@@ -369,7 +369,7 @@ fn rejections_yield_between_connections() {
             let mut polls = 0;
             while listener.turned_away() < 150 {
                 let (before, woken) = (listener.turned_away(), count.0.load(Ordering::SeqCst));
-                assert!(common::poll_with(&mut accept, &mut Context::from_waker(&waker)).is_pending());
+                assert!(common::poll_with(&mut accept, &waker).is_pending());
                 let now = listener.turned_away();
                 if now == before {
                     // The poller has not told yet.

@@ -2,16 +2,17 @@
 //!
 //! Counts the allocations of the whole process, so this binary has one test.
 
-mod support;
+mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use common::by_hand::{fresh_pair, trait_read, trait_write_all};
+use common::run;
 use netpoll::net::TcpStream;
 use netpoll::os::unix::net::UnixDatagram;
 use netpoll::{rt, task};
-use support::*;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
@@ -80,8 +81,8 @@ async fn traits_write_then_read(from: &TcpStream, to: &TcpStream) {
 fn reads_and_writes_do_not_allocate() {
     // None for tasks that seem stuck because the machine is busy: a thread that is started meanwhile allocates.
     rt::Builder::new().blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let count = allocations(async || write_then_read(&client, &server).await).await;
         assert!(count <= ALLOWED, "{count} in {ROUNDS} writes and reads");
         let count = allocations(async || traits_write_then_read(&client, &server).await).await;

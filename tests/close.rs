@@ -2,7 +2,7 @@
 //!
 //! A second close succeeds here; in Go it is an error.
 
-mod support;
+mod common;
 
 use std::fmt::Debug;
 use std::fs;
@@ -13,10 +13,14 @@ use std::pin::Pin;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use common::by_hand::{
+    Wakes, assert_closed, between, both, connect_to, drive, fresh_pair, in_ms, narrow_pair, past, round_trip,
+    trait_read, trait_write,
+};
+use common::{fill, own_address, poll_now, poll_with, read_exact, run};
 use netpoll::net::{Shutdown, TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::task;
-use support::*;
 
 /// The number of a socket's descriptor, without showing the descriptor to anybody.
 fn number(socket: &impl Debug) -> i32 {
@@ -46,7 +50,7 @@ fn is_taken(addr: SocketAddr) -> bool {
 /// Go: nettest CloseTimeout.
 #[test]
 fn close_ends_waiting_reads_and_writes_despite_far_deadline() {
-    run(|| async {
+    run(async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
         client.set_deadline(in_ms(3_600_000)).unwrap();
@@ -68,8 +72,8 @@ fn close_ends_waiting_reads_and_writes_despite_far_deadline() {
 /// Go: TestConnClose.
 #[test]
 fn operations_after_close_fail_as_closed() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         server.write_all(b"unread").await.unwrap();
         let (local, peer) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
         client.force_close().await.unwrap();
@@ -106,7 +110,7 @@ fn operations_after_close_fail_as_closed() {
 /// Go: TestListenerClose.
 #[test]
 fn accept_after_close_fails_and_incoming_ends() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         // Go: TestTCPListenAfterClose: what was dialled before the close is not handed out after it.
@@ -130,8 +134,8 @@ fn accept_after_close_fails_and_incoming_ends() {
 /// Go: TestCloseUnblocksRead.
 #[test]
 fn peer_close_ends_waiting_read() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let (wakes, waker) = Wakes::new();
         let mut buf = [0; 1];
         let mut read = client.read(&mut buf);
@@ -144,7 +148,7 @@ fn peer_close_ends_waiting_read() {
 /// Go: TestClosingListener.
 #[test]
 fn close_frees_address_despite_waiting_accepts() {
-    run(|| async {
+    run(async {
         let mut addr = own_address();
         for _ in 0..20 {
             let listener = std::sync::Arc::new(TcpListener::bind(addr).await.unwrap());
@@ -170,7 +174,7 @@ fn close_frees_address_despite_waiting_accepts() {
 /// Go: TestClosedPipeRaceRead, TestClosedPipeRaceWrite: the own close races with reads and writes that are about to wait.
 #[test]
 fn close_races_with_reads_and_writes() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for round in 0..200_u32 {
             let (client, server) = connect_to(&listener).await;
@@ -210,7 +214,7 @@ fn close_races_with_reads_and_writes() {
 /// Go: TestFileCloseRace: taking the descriptor, or a duplicate of it, races with a close.
 #[test]
 fn conversions_race_with_close() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for round in 0..100 {
             let (client, server) = connect_to(&listener).await;
@@ -239,10 +243,10 @@ fn conversions_race_with_close() {
 
 #[test]
 fn duplicate_outlives_close() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         // Registered, then shown: epoll would keep the duplicate's registration.
-        assert!(poll_once(&mut client.read(&mut [0; 1])).is_pending());
+        assert!(poll_now(&mut client.read(&mut [0; 1])).is_pending());
         let duplicate: OwnedFd = client.as_fd().try_clone_to_owned().unwrap();
         client.force_close().await.unwrap();
         let alive = TcpStream::from(duplicate);
@@ -270,9 +274,9 @@ fn duplicate_outlives_close() {
 /// Go: TestNotTemporaryRead.
 #[test]
 fn reset_is_an_error_not_eof() {
-    run(|| async {
+    run(async {
         for waits in [true, false] {
-            let (client, server) = pair().await;
+            let (client, server) = fresh_pair().await;
             let (wakes, waker) = Wakes::new();
             let mut buf = [0; 1];
             let mut read = client.read(&mut buf);
@@ -294,8 +298,8 @@ fn reset_is_an_error_not_eof() {
 /// Go: TestCloseError.
 #[test]
 fn second_close_succeeds() {
-    run(|| async {
-        let (client, _server) = pair().await;
+    run(async {
+        let (client, _server) = fresh_pair().await;
         for _ in 0..3 {
             client.force_close().await.unwrap();
             // The traits' close, after the real one.
@@ -311,7 +315,7 @@ fn second_close_succeeds() {
             listener.close().await.unwrap();
         }
         // Several at the same time end all.
-        let (client, _server) = pair().await;
+        let (client, _server) = fresh_pair().await;
         let (one, two) = (client.force_close(), client.force_close());
         let (one, two) = both(one, two).await;
         one.unwrap();
@@ -324,14 +328,14 @@ fn second_close_succeeds() {
 /// Invariant 1.
 #[test]
 fn close_completes_despite_unpolled_read() {
-    run(|| async {
+    run(async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;
         let mut one = [0; 1];
         let (mut read, mut write) = (client.read(&mut one), client.write_all(&[0; 65536]));
         let (mut readable, mut peer) = (client.readable(), client.peer_closed());
-        assert!(poll_once(&mut read).is_pending() && poll_once(&mut write).is_pending());
-        assert!(poll_once(&mut readable).is_pending() && poll_once(&mut peer).is_pending());
+        assert!(poll_now(&mut read).is_pending() && poll_now(&mut write).is_pending());
+        assert!(poll_now(&mut readable).is_pending() && poll_now(&mut peer).is_pending());
         let number = number(&client);
         let socket = target(number).expect("open");
         client.force_close().await.unwrap();
@@ -348,14 +352,14 @@ fn close_completes_despite_unpolled_read() {
 /// Invariant 1.
 #[test]
 fn unpolled_accept_does_not_hold_port() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind(own_address()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let mut accept = listener.accept();
-        assert!(poll_once(&mut accept).is_pending());
+        assert!(poll_now(&mut accept).is_pending());
         let mut incoming = listener.incoming();
         let mut next = incoming.next();
-        assert!(poll_once(&mut next).is_pending());
+        assert!(poll_now(&mut next).is_pending());
         assert!(is_taken(addr));
         listener.close().await.unwrap();
         assert!(!is_taken(addr));
@@ -367,18 +371,18 @@ fn unpolled_accept_does_not_hold_port() {
 /// Invariant 1.
 #[test]
 fn leaked_future_does_not_hold_port() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind(own_address()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let mut accept = listener.accept();
-        assert!(poll_once(&mut accept).is_pending());
+        assert!(poll_now(&mut accept).is_pending());
         std::mem::forget(accept);
         listener.close().await.unwrap();
         assert!(!is_taken(addr));
         // Nor does one whose owner is dropped in place of an explicit close.
         let listener = TcpListener::bind(addr).await.unwrap();
         let mut accept = listener.accept();
-        assert!(poll_once(&mut accept).is_pending());
+        assert!(poll_now(&mut accept).is_pending());
         std::mem::forget(accept);
         drop(listener);
         assert!(!is_taken(addr));
@@ -388,9 +392,9 @@ fn leaked_future_does_not_hold_port() {
 /// Invariant 1.
 #[test]
 fn close_from_another_thread_and_task() {
-    run(|| async {
+    run(async {
         for from_thread in [true, false] {
-            let (client, server) = pair().await;
+            let (client, server) = fresh_pair().await;
             let (wakes, waker) = Wakes::new();
             let mut buf = [0; 1];
             let mut read = client.read(&mut buf);
@@ -418,11 +422,11 @@ fn close_from_another_thread_and_task() {
 /// Invariant 1.
 #[test]
 fn dropped_close_future_still_closes() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let mut buf = [0; 1];
         let mut read = client.read(&mut buf);
-        assert!(poll_once(&mut read).is_pending());
+        assert!(poll_now(&mut read).is_pending());
         drop(client.force_close());
         assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
         assert_closed(read.await);
@@ -432,14 +436,14 @@ fn dropped_close_future_still_closes() {
 /// Invariant 1.
 #[test]
 fn lingering_close_completes_when_fd_is_closed() {
-    run(|| async {
+    run(async {
         let (client, server) = narrow_pair().await;
         client.set_linger(Some(Duration::from_secs(30))).unwrap();
         let sent = fill(&client).await;
         let number = number(&client);
         let socket = target(number).expect("open");
         let mut close = client.force_close();
-        assert!(poll_once(&mut close).is_pending(), "unsent data keeps the close");
+        assert!(poll_now(&mut close).is_pending(), "unsent data keeps the close");
         let mut buf = vec![0; 65536];
         let mut got = 0;
         let reading = async {
@@ -461,7 +465,7 @@ fn lingering_close_completes_when_fd_is_closed() {
 /// The number of a closed socket goes to the next; whoever still holds an operation of the first must not touch it.
 #[test]
 fn stale_operation_does_not_touch_reused_fd() {
-    run(|| async {
+    run(async {
         let mut reused = 0;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for round in 0..200 {
@@ -500,7 +504,7 @@ fn stale_operation_does_not_touch_reused_fd() {
 /// Poll wakers have no operation: they are woken by the close, every one.
 #[test]
 fn close_wakes_poll_callers() {
-    run(|| async {
+    run(async {
         use netpoll::io::{Read, Write};
         let (client, _server) = narrow_pair().await;
         fill(&client).await;

@@ -4,7 +4,7 @@
 //! Time is asserted in two ways only: never early, and (`read_ends_at_its_deadline`, `write_ends_at_its_deadline`) within 110 % of a
 //! duration that grows until that holds, as in Go, because a busy machine is sometimes late.
 
-mod support;
+mod common;
 
 use std::io;
 use std::pin::pin;
@@ -14,10 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use common::by_hand::{
+    Wakes, assert_closed, assert_timeout, between, both, connect_to, drive, fresh_pair, in_ms, narrow_pair, past,
+    round_trip, trait_read, trait_write, trait_write_all,
+};
+use common::{fill, poll_now, poll_with, read_exact, run};
 use netpoll::net::{TcpListener, TcpStream, is_timeout};
 use netpoll::prelude::*;
 use netpoll::{future, task};
-use support::*;
 
 /// Deadlines so far away that adding them to now needs care.
 fn ends_of_time() -> Vec<Instant> {
@@ -59,7 +63,7 @@ fn black_hole() -> (socket2::Socket, std::net::SocketAddr, Vec<std::net::TcpStre
 /// Go: TestDialTimeout.
 #[test]
 fn connect_times_out_and_not_early() {
-    run(|| async {
+    run(async {
         let (_socket, addr, _queued) = black_hole();
         for nanos in [1, 1_000, 1_000_000, 20_000_000] {
             let timeout = Duration::from_nanos(nanos);
@@ -79,7 +83,7 @@ fn connect_times_out_and_not_early() {
 /// Go: TestDialTimeoutMaxDuration.
 #[test]
 fn longest_connect_timeout_does_not_overflow() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         for timeout in [Duration::MAX, Duration::from_nanos(u64::MAX), Duration::from_nanos(i64::MAX as u64)] {
@@ -92,7 +96,7 @@ fn longest_connect_timeout_does_not_overflow() {
 
 #[test]
 fn connect_timeout_does_not_outlive_connect() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         // As long as this machine needs.
@@ -120,7 +124,7 @@ fn connect_timeout_does_not_outlive_connect() {
 /// Go: TestAcceptTimeout.
 #[test]
 fn expired_deadline_beats_queued_connection() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let _queued = std::net::TcpStream::connect(addr).unwrap();
@@ -144,7 +148,7 @@ fn expired_deadline_beats_queued_connection() {
 /// Go: TestAcceptTimeoutMustReturn.
 #[test]
 fn deadline_set_later_ends_waiting_accept() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.set_deadline(None).unwrap();
         let deadline = in_ms(10);
@@ -166,7 +170,7 @@ fn deadline_set_later_ends_waiting_accept() {
 /// Go: TestAcceptTimeoutMustNotReturn.
 #[test]
 fn accept_waits_after_deadline_is_cleared() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.set_deadline(past()).unwrap();
         listener.set_deadline(None).unwrap();
@@ -182,8 +186,8 @@ fn accept_waits_after_deadline_is_cleared() {
 /// Go: TestReadTimeout.
 #[test]
 fn expired_read_deadline_beats_data() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let (local, peer) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
         server.write_all(b"READ TIMEOUT TEST").await.unwrap();
         client.readable().await.unwrap();
@@ -213,8 +217,8 @@ fn expired_read_deadline_beats_data() {
 /// Go: TestReadTimeoutMustNotReturn.
 #[test]
 fn read_waits_until_close_after_deadline_is_cleared() {
-    run(|| async {
-        let (client, _server) = pair().await;
+    run(async {
+        let (client, _server) = fresh_pair().await;
         client.set_deadline(past()).unwrap();
         client.set_write_deadline(past()).unwrap();
         client.set_read_deadline(None).unwrap();
@@ -229,8 +233,8 @@ fn read_waits_until_close_after_deadline_is_cleared() {
 /// Go: TestWriteTimeout.
 #[test]
 fn expired_write_deadline_beats_buffer_space() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let (local, peer) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
         client.set_write_deadline(past()).unwrap();
         for _ in 0..2 {
@@ -269,7 +273,7 @@ fn expired_write_deadline_beats_buffer_space() {
 /// Go: TestWriteTimeoutMustNotReturn.
 #[test]
 fn write_waits_until_close_after_deadline_is_cleared() {
-    run(|| async {
+    run(async {
         let (client, _server) = narrow_pair().await;
         client.set_deadline(past()).unwrap();
         client.set_read_deadline(past()).unwrap();
@@ -303,8 +307,8 @@ async fn fluctuates_little(mut operation: impl AsyncFnMut(Instant)) {
 /// Go: TestReadTimeoutFluctuation.
 #[test]
 fn read_ends_at_its_deadline() {
-    run(|| async {
-        let (client, _server) = pair().await;
+    run(async {
+        let (client, _server) = fresh_pair().await;
         fluctuates_little(async |deadline| {
             client.set_read_deadline(deadline).unwrap();
             assert_timeout(client.read(&mut [0; 256]).await);
@@ -316,7 +320,7 @@ fn read_ends_at_its_deadline() {
 /// Go: TestWriteTimeoutFluctuation.
 #[test]
 fn write_ends_at_its_deadline() {
-    run(|| async {
+    run(async {
         let (client, _server) = narrow_pair().await;
         let buf = vec![0; 64 * 1024];
         fluctuates_little(async |deadline| {
@@ -360,7 +364,7 @@ const VARIOUS: [u64; 19] = [
 /// Go: TestVariousDeadlines.
 #[test]
 fn various_deadlines_expire_in_time() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut handles = Vec::new();
         for nanos in VARIOUS {
@@ -408,8 +412,8 @@ fn various_deadlines_with_one_and_four_workers() {
 /// Go: TestReadWriteProlongedTimeout.
 #[test]
 fn extended_deadlines_never_fire() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let reader = task::spawn(async move {
             let mut buf = [0; 1024];
             loop {
@@ -431,8 +435,8 @@ fn extended_deadlines_never_fire() {
 /// Go: TestReadWriteProlongedTimeout.
 #[test]
 fn last_moment_extension_counts() {
-    run(|| async {
-        let (client, _server) = pair().await;
+    run(async {
+        let (client, _server) = fresh_pair().await;
         let (wakes, waker) = Wakes::new();
         let mut buf = [0; 1];
         let mut read = client.read(&mut buf);
@@ -459,8 +463,8 @@ fn last_moment_extension_counts() {
 /// Go: TestReadWriteDeadlineRace.
 #[test]
 fn deadlines_race_with_reads_and_writes() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let stop = Arc::new(AtomicBool::new(false));
         let mover = task::spawn({
             let (client, stop) = (client.clone(), stop.clone());
@@ -508,7 +512,7 @@ fn deadlines_race_with_reads_and_writes() {
 /// Go: TestConcurrentSetDeadline.
 #[test]
 fn concurrent_earlier_deadlines_keep_heap_valid() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut pairs = Vec::new();
         for _ in 0..10 {
@@ -544,8 +548,8 @@ fn concurrent_earlier_deadlines_keep_heap_valid() {
 /// Go: TestReadTimeoutUnblocksRead.
 #[test]
 fn past_deadline_wakes_waiting_read() {
-    run(|| async {
-        let (client, _server) = pair().await;
+    run(async {
+        let (client, _server) = fresh_pair().await;
         let (wakes, waker) = Wakes::new();
         let mut buf = [0; 1];
         let mut read = client.read(&mut buf);
@@ -561,8 +565,8 @@ fn past_deadline_wakes_waiting_read() {
 /// Go: TestRacyRead.
 #[test]
 fn timed_out_read_leaves_buffer_untouched() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let writer = task::spawn(async move { while server.write(&[0xaa; 512]).await.is_ok() {} });
         let handles: Vec<_> = (0..10_u8)
             .map(|id| {
@@ -596,8 +600,8 @@ fn timed_out_read_leaves_buffer_untouched() {
 /// Go: TestRacyWrite.
 #[test]
 fn timed_out_write_is_not_sent_later() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let reader = task::spawn(async move {
             let (mut buf, mut total) = (vec![0; 4096], 0);
             loop {
@@ -642,8 +646,8 @@ fn timed_out_write_is_not_sent_later() {
 /// Go: nettest ReadTimeout, WriteTimeout.
 #[test]
 fn read_and_write_deadlines_are_independent() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         client.set_read_deadline(past()).unwrap();
         client.write_all(b"a").await.unwrap();
         read_exact(&server, &mut [0; 1]).await.unwrap();
@@ -661,8 +665,8 @@ fn read_and_write_deadlines_are_independent() {
 /// Go: nettest PastTimeout.
 #[test]
 fn past_deadline_fails_both_directions_until_moved() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         client.set_deadline(past()).unwrap();
         assert_timeout(client.write(&[0; 1024]).await);
         assert_timeout(client.read(&mut [0; 1024]).await);
@@ -679,7 +683,7 @@ fn past_deadline_fails_both_directions_until_moved() {
 /// Go: nettest PresentTimeout.
 #[test]
 fn past_deadline_ends_waits_in_both_directions() {
-    run(|| async {
+    run(async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
         let set = Arc::new(AtomicBool::new(false));
@@ -709,7 +713,7 @@ fn past_deadline_ends_waits_in_both_directions() {
 /// Go: nettest FutureTimeout.
 #[test]
 fn future_deadline_ends_waits_and_connection_survives() {
-    run(|| async {
+    run(async {
         let (client, server) = narrow_pair().await;
         let deadline = in_ms(100);
         client.set_deadline(deadline).unwrap();
@@ -738,8 +742,8 @@ fn future_deadline_ends_waits_and_connection_survives() {
 /// Go: nettest ConcurrentMethods.
 #[test]
 fn all_methods_run_concurrently() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let mut handles = Vec::new();
         for _ in 0..100 {
             let each: [fn(TcpStream) -> task::JoinHandle<()>; 7] = [
@@ -771,7 +775,7 @@ fn all_methods_run_concurrently() {
 /// Invariant 9.
 #[test]
 fn expiry_ends_every_kind_of_waiting_operation() {
-    run(|| async {
+    run(async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
         let (mut one, mut two) = ([0; 1], [0; 1]);
@@ -779,16 +783,16 @@ fn expiry_ends_every_kind_of_waiting_operation() {
         let (mut read, mut vectored) = (client.read(&mut one), client.read_vectored(&mut slices));
         let mut three = [0; 1];
         let (mut peek, mut readable, mut peer) = (client.peek(&mut three), client.readable(), client.peer_closed());
-        assert!(poll_once(&mut read).is_pending() && poll_once(&mut vectored).is_pending());
-        assert!(poll_once(&mut peek).is_pending() && poll_once(&mut readable).is_pending());
-        assert!(poll_once(&mut peer).is_pending());
+        assert!(poll_now(&mut read).is_pending() && poll_now(&mut vectored).is_pending());
+        assert!(poll_now(&mut peek).is_pending() && poll_now(&mut readable).is_pending());
+        assert!(poll_now(&mut peer).is_pending());
         // `write_all` has the lock, so that the others wait for it and not for room.
         let gather = [io::IoSlice::new(b"x")];
         let (mut all, mut write, mut gathered) =
             (client.write_all(&[0; 65536]), client.write(b"x"), client.write_vectored(&gather));
         let mut writable = client.writable();
-        assert!(poll_once(&mut all).is_pending() && poll_once(&mut write).is_pending());
-        assert!(poll_once(&mut gathered).is_pending() && poll_once(&mut writable).is_pending());
+        assert!(poll_now(&mut all).is_pending() && poll_now(&mut write).is_pending());
+        assert!(poll_now(&mut gathered).is_pending() && poll_now(&mut writable).is_pending());
         let deadline = in_ms(20);
         client.set_deadline(deadline).unwrap();
         assert_timeout(read.await);
@@ -807,7 +811,7 @@ fn expiry_ends_every_kind_of_waiting_operation() {
 /// Invariant 9.
 #[test]
 fn expiry_ends_trait_operations() {
-    run(|| async {
+    run(async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;
         client.set_deadline(in_ms(20)).unwrap();
@@ -828,8 +832,8 @@ fn expiry_ends_trait_operations() {
 /// Invariant 9.
 #[test]
 fn expired_deadline_loses_no_data() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         server.write_all(b"kept").await.unwrap();
         client.readable().await.unwrap();
         client.set_read_deadline(past()).unwrap();
@@ -853,8 +857,8 @@ fn expired_deadline_loses_no_data() {
 
 #[test]
 fn deadlines_apply_to_empty_buffers() {
-    run(|| async {
-        let (client, _server) = pair().await;
+    run(async {
+        let (client, _server) = fresh_pair().await;
         client.set_deadline(past()).unwrap();
         // As Go has it: a read of nothing asks nobody, a write of nothing does.
         assert_eq!(client.read(&mut []).await.unwrap(), 0);
@@ -864,8 +868,8 @@ fn deadlines_apply_to_empty_buffers() {
 
 #[test]
 fn deadlines_at_the_end_of_their_range() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for end in ends_of_time() {
             client.set_deadline(end).unwrap();
@@ -884,8 +888,8 @@ fn deadlines_at_the_end_of_their_range() {
 
 #[test]
 fn read_timeout_restarts_for_each_read() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let timeout = Duration::from_millis(20);
         client.set_read_timeout(Some(timeout)).unwrap();
         assert_eq!(client.read_timeout().unwrap(), Some(timeout));
@@ -916,8 +920,8 @@ fn read_timeout_restarts_for_each_read() {
 
 #[test]
 fn read_timeout_applies_to_traits() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let timeout = Duration::from_millis(20);
         client.set_read_timeout(Some(timeout)).unwrap();
         let mut buf = [0; 8];
@@ -948,7 +952,7 @@ fn read_timeout_applies_to_traits() {
 
 #[test]
 fn write_timeout_applies_to_futures_and_traits() {
-    run(|| async {
+    run(async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
         let timeout = Duration::from_millis(20);
@@ -966,13 +970,13 @@ fn write_timeout_applies_to_futures_and_traits() {
 
 #[test]
 fn write_timeout_runs_while_waiting_for_lock() {
-    run(|| async {
+    run(async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
         let big = vec![0; 1 << 20];
         // It waits without a timeout, and keeps the lock.
         let mut all = client.write_all(&big);
-        assert!(poll_once(&mut all).is_pending());
+        assert!(poll_now(&mut all).is_pending());
         let timeout = Duration::from_millis(20);
         client.set_write_timeout(Some(timeout)).unwrap();
         let start = Instant::now();
@@ -989,8 +993,8 @@ fn write_timeout_runs_while_waiting_for_lock() {
 
 #[test]
 fn earlier_of_deadline_and_timeout_wins() {
-    run(|| async {
-        let (client, _server) = pair().await;
+    run(async {
+        let (client, _server) = fresh_pair().await;
         let mut buf = [0; 1];
         let deadline = in_ms(20);
         client.set_read_deadline(deadline).unwrap();
@@ -1008,7 +1012,7 @@ fn earlier_of_deadline_and_timeout_wins() {
         let mut long = client.read(&mut other);
         client.set_read_timeout(Some(Duration::from_millis(60))).unwrap();
         let start = Instant::now();
-        assert!(poll_once(&mut long).is_pending());
+        assert!(poll_now(&mut long).is_pending());
         client.set_read_timeout(Some(Duration::from_millis(15))).unwrap();
         assert_timeout(client.read(&mut buf).await);
         assert!(start.elapsed() >= Duration::from_millis(15));
@@ -1019,8 +1023,8 @@ fn earlier_of_deadline_and_timeout_wins() {
 
 #[test]
 fn zero_timeout_is_rejected_and_longest_never_fires() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         assert_eq!(client.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         assert_eq!(client.set_write_timeout(Some(Duration::ZERO)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
@@ -1035,7 +1039,7 @@ fn zero_timeout_is_rejected_and_longest_never_fires() {
 /// A timer may fire before the operation that armed it sleeps.
 #[test]
 fn shortest_timeouts_fire() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut handles = Vec::new();
         for id in 0..8_u64 {
@@ -1063,8 +1067,8 @@ fn shortest_timeouts_fire() {
 /// The timer of the old deadline is due and has not run, because the one worker is busy: the new one lies in the past as well.
 #[test]
 fn deadline_moved_within_the_past_has_expired() {
-    run(|| async {
-        let (one, other) = pair().await;
+    run(async {
+        let (one, other) = fresh_pair().await;
         other.write_all(b"data").await.unwrap();
         one.readable().await.unwrap();
         for _ in 0..100 {

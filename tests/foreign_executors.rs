@@ -1,6 +1,9 @@
-//! Invariant 12: sockets and sleeps work under any executor, and wakers, which are foreign code, run without our locks.
+//! Invariant 12: sockets and sleeps work under any executor, and wakers, which are foreign code, run without our locks. Tokio and smol are
+//! in `ecosystem/tests/executors.rs`.
 
 mod common;
+#[path = "common/executors.rs"]
+mod executors;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,47 +14,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Watchdog, becomes, child, echo, eventually, listener, pair, park_on, ping};
-use futures::io::{AsyncReadExt, AsyncWriteExt};
-use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout};
-use netpoll::prelude::*;
+use executors::everything;
+use futures::io::AsyncReadExt;
+use netpoll::net::TcpStream;
 use netpoll::task;
-
-/// What every executor has to carry: names, accepting, both kinds of reads and writes, deadlines, sleeps, tasks of ours, closing.
-async fn everything() {
-    let listener = TcpListener::bind("localhost:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    let server = async {
-        let mut incoming = listener.incoming();
-        let stream = incoming.next().await.unwrap().unwrap();
-        echo(&stream).await.unwrap();
-    };
-    let client = async {
-        let stream = TcpStream::connect(addr).await.unwrap();
-        for n in 0..200_usize {
-            ping(&stream, &vec![n as u8; 1 + n * 100]).await.unwrap();
-            let message = [n as u8; 100];
-            AsyncWriteExt::write_all(&mut &stream, &message).await.unwrap();
-            let mut back = [0; 100];
-            AsyncReadExt::read_exact(&mut &stream, &mut back).await.unwrap();
-            assert_eq!(back, message);
-        }
-        stream.set_read_deadline(Instant::now() + Duration::from_millis(5)).unwrap();
-        assert!(is_timeout(&stream.read(&mut [0; 1]).await.unwrap_err()));
-        stream.set_read_deadline(None).unwrap();
-        let start = Instant::now();
-        task::sleep(Duration::from_millis(3)).await;
-        assert!(start.elapsed() >= Duration::from_millis(3));
-        assert_eq!(task::spawn(async { 1 }).await, 1);
-        assert_eq!(task::spawn_blocking(|| 2).await, 2);
-        let late = netpoll::io::timeout(Duration::from_millis(2), stream.read(&mut [0; 1])).await;
-        assert!(is_timeout(&late.unwrap_err()));
-        AsyncWriteExt::close(&mut &stream).await.unwrap();
-        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
-        stream.force_close().await.unwrap();
-        assert!(is_closed(&stream.read(&mut [0; 1]).await.unwrap_err()));
-    };
-    futures::future::join(server, client).await;
-}
 
 /// Invariant 12.
 #[test]
@@ -68,39 +34,6 @@ fn sockets_work_under_futures_executor() {
 
 /// Invariant 12.
 #[test]
-fn sockets_work_under_tokio() {
-    let _watchdog = Watchdog::new();
-    let current = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    current.block_on(everything());
-    let many = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
-    many.block_on(async {
-        let tasks: Vec<_> = (0..10).map(|_| tokio::spawn(everything())).collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-        // Its timers around our sockets.
-        let (client, _server) = pair().await;
-        let late = tokio::time::timeout(Duration::from_millis(5), client.read(&mut [0; 1])).await;
-        assert!(late.is_err());
-    });
-}
-
-/// Invariant 12.
-#[test]
-fn sockets_work_under_smol() {
-    let _watchdog = Watchdog::new();
-    smol::block_on(everything());
-    let executor = smol::Executor::new();
-    let tasks: Vec<_> = (0..10).map(|_| executor.spawn(everything())).collect();
-    smol::block_on(executor.run(async {
-        for task in tasks {
-            task.await;
-        }
-    }));
-}
-
-/// Invariant 12.
-#[test]
 fn sockets_work_under_parking_threads() {
     let _watchdog = Watchdog::new();
     let threads: Vec<_> = (0..8).map(|_| thread::spawn(|| park_on(everything()))).collect();
@@ -112,62 +45,7 @@ fn sockets_work_under_parking_threads() {
 fn block_on_nests_with_other_executors() {
     let _watchdog = Watchdog::new();
     futures::executor::block_on(async { task::block_on(everything()) });
-    task::block_on(async { smol::block_on(everything()) });
     task::block_on(async { task::spawn(async { park_on(everything()) }).await });
-}
-
-/// Theirs inside ours: sockets and timers of tokio and smol awaited in our tasks, each talking to one of ours. tokio's need its runtime
-/// for their making only; smol's bring their own thread.
-#[test]
-fn tokio_and_smol_sockets_work_in_netpoll_tasks() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    let _watchdog = Watchdog::new();
-    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    task::block_on(async {
-        let listener = listener().await;
-        let addr = listener.local_addr().unwrap();
-        let handle = tokio.handle().clone();
-        let theirs = task::spawn(async move {
-            let std = std::net::TcpStream::connect(addr).unwrap();
-            std.set_nonblocking(true).unwrap();
-            let mut stream = {
-                let _guard = handle.enter();
-                tokio::net::TcpStream::from_std(std).unwrap()
-            };
-            for n in 0..100_u8 {
-                stream.write_all(&[n; 100]).await.unwrap();
-                let mut back = [0; 100];
-                stream.read_exact(&mut back).await.unwrap();
-                assert_eq!(back, [n; 100]);
-            }
-            let sleep = {
-                let _guard = handle.enter();
-                tokio::time::sleep(Duration::from_millis(2))
-            };
-            sleep.await;
-        });
-        let (stream, _) = listener.accept().await.unwrap();
-        echo(&stream).await.unwrap();
-        theirs.await;
-        // A task of theirs is awaited like any future.
-        assert_eq!(tokio.spawn(async { 1 }).await.unwrap(), 1);
-
-        let theirs = task::spawn(async move {
-            let mut stream = smol::net::TcpStream::connect(addr).await.unwrap();
-            for n in 0..100_u8 {
-                AsyncWriteExt::write_all(&mut stream, &[n; 100]).await.unwrap();
-                let mut back = [0; 100];
-                AsyncReadExt::read_exact(&mut stream, &mut back).await.unwrap();
-                assert_eq!(back, [n; 100]);
-            }
-            smol::Timer::after(Duration::from_millis(2)).await;
-        });
-        let (stream, _) = listener.accept().await.unwrap();
-        echo(&stream).await.unwrap();
-        theirs.await;
-        assert_eq!(smol::spawn(async { 2 }).await, 2);
-    });
 }
 
 /// Invariant 12.
@@ -284,15 +162,14 @@ fn wakers_may_use_the_waking_socket() {
         let mut peek = server.peek(&mut more);
         let mut end = server.peer_closed();
         let mut sleep = netpoll::time::Sleep::new(Duration::from_millis(100));
-        assert!(common::poll_with(&mut sleep, &mut cx).is_pending());
+        assert!(common::poll_with(&mut sleep, &waker).is_pending());
         if how != 0 {
-            assert!(common::poll_with(&mut read, &mut cx).is_pending());
-            assert!(common::poll_with(&mut peek, &mut cx).is_pending());
-            assert!(common::poll_with(&mut end, &mut cx).is_pending());
+            assert!(common::poll_with(&mut read, &waker).is_pending());
+            assert!(common::poll_with(&mut peek, &waker).is_pending());
+            assert!(common::poll_with(&mut end, &waker).is_pending());
             assert!(futures::io::AsyncRead::poll_read(Pin::new(&mut &server), &mut cx, &mut [0; 8]).is_pending());
             // Another waker takes the place of the first.
-            let noop = &mut Context::from_waker(Waker::noop());
-            assert!(common::poll_with(&mut peek, noop).is_pending());
+            assert!(common::poll_now(&mut peek).is_pending());
             reenter.woken.store(false, Ordering::SeqCst);
         }
         match how {
@@ -326,7 +203,7 @@ fn wakers_may_drop_other_waiters() {
         let dropper = Arc::new(DropIt(Mutex::new(None), AtomicBool::new(false)));
         let waker = Waker::from(dropper.clone());
         let mut first = server.readable();
-        assert!(common::poll_with(&mut first, &mut Context::from_waker(&waker)).is_pending());
+        assert!(common::poll_with(&mut first, &waker).is_pending());
         assert!(common::poll_now(&mut second).is_pending());
         *dropper.0.lock().unwrap() = Some(Box::new(second));
         park_on(client.write_all(b"x")).unwrap();

@@ -1,19 +1,20 @@
 //! Half-closed connections, empty buffers, the `close` of the I/O traits, and shutdown during waiting operations.
 
-mod support;
+mod common;
 
 use std::io;
 use std::task::Poll;
 
+use common::by_hand::{Wakes, connect_to, drive, fresh_pair, narrow_pair, round_trip, trait_read, trait_write};
+use common::{fill, poll_now, poll_with, read_exact, run};
 use netpoll::net::{Shutdown, TcpListener};
 use netpoll::task;
-use support::*;
 
 /// Go: TestCloseRead.
 #[test]
 fn shutdown_read_drains_buffer_then_eof() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         client.close_read().unwrap();
         assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
         assert_eq!(trait_read(&client, &mut [0; 1]).await.unwrap(), 0);
@@ -21,7 +22,7 @@ fn shutdown_read_drains_buffer_then_eof() {
         client.write_all(b"x").await.unwrap();
         read_exact(&server, &mut [0; 1]).await.unwrap();
 
-        let (client, server) = pair().await;
+        let (client, server) = fresh_pair().await;
         server.write_all(b"before").await.unwrap();
         client.readable().await.unwrap();
         client.close_read().unwrap();
@@ -35,8 +36,8 @@ fn shutdown_read_drains_buffer_then_eof() {
 /// Go: TestCloseRead.
 #[test]
 fn shutdown_read_ends_waiting_read() {
-    run(|| async {
-        let (client, _server) = pair().await;
+    run(async {
+        let (client, _server) = fresh_pair().await;
         let (wakes, waker) = Wakes::new();
         let mut buf = [0; 1];
         let mut read = client.read(&mut buf);
@@ -49,8 +50,8 @@ fn shutdown_read_ends_waiting_read() {
 /// Go: TestCloseWrite.
 #[test]
 fn shutdown_write_on_both_sides_gives_eof_on_both() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         for (one, other) in [(&client, &server), (&server, &client)] {
             one.write_all(b"the last").await.unwrap();
             one.close_write().unwrap();
@@ -74,7 +75,7 @@ fn shutdown_write_on_both_sides_gives_eof_on_both() {
 /// Go: TestCloseWrite.
 #[test]
 fn shutdown_write_ends_waiting_write() {
-    run(|| async {
+    run(async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
         let big = vec![0; 1 << 20];
@@ -88,8 +89,8 @@ fn shutdown_write_ends_waiting_write() {
 
 #[test]
 fn trait_close_sends_data_and_fin_and_is_repeatable() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let reader = client.clone();
         client.write_all(b"request").await.unwrap();
         for _ in 0..3 {
@@ -113,7 +114,7 @@ fn trait_close_sends_data_and_fin_and_is_repeatable() {
 
 #[test]
 fn shutdown_both_ends_waits_and_keeps_fd() {
-    run(|| async {
+    run(async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;
         let reader = task::spawn({
@@ -137,7 +138,7 @@ fn shutdown_both_ends_waits_and_keeps_fd() {
 /// Go: TestZeroByteRead.
 #[test]
 fn read_into_empty_buffer_returns_zero() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for with_data in [false, true] {
             let (client, server) = connect_to(&listener).await;
@@ -146,7 +147,7 @@ fn read_into_empty_buffer_returns_zero() {
                 client.readable().await.unwrap();
             }
             task::yield_now().await;
-            let Poll::Ready(read) = poll_once(&mut client.read(&mut [])) else { panic!("nothing to wait for") };
+            let Poll::Ready(read) = poll_now(&mut client.read(&mut [])) else { panic!("nothing to wait for") };
             assert_eq!(read.unwrap(), 0);
             assert_eq!(trait_read(&client, &mut []).await.unwrap(), 0);
             assert_eq!(client.peek(&mut []).await.unwrap(), 0);
@@ -169,10 +170,10 @@ fn read_into_empty_buffer_returns_zero() {
 /// short one.
 #[test]
 fn eof_is_seen_after_full_and_short_reads() {
-    run(|| async {
+    run(async {
         for length in [4, 8] {
             for waits in [false, true] {
-                let (client, server) = pair().await;
+                let (client, server) = fresh_pair().await;
                 let (wakes, waker) = Wakes::new();
                 let mut buf = [0; 8];
                 let mut read = client.read(&mut buf[..length]);
@@ -191,8 +192,8 @@ fn eof_is_seen_after_full_and_short_reads() {
 
 #[test]
 fn urgent_data_does_not_hide_following_data() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let (wakes, waker) = Wakes::new();
         let mut buf = [0; 64];
         let mut read = client.read(&mut buf);

@@ -1,21 +1,22 @@
 //! `readable`, `writable`, `peer_closed`: true when they say so, beside readers, several at once, without consuming anything.
 
-mod support;
+mod common;
 
 use std::future::poll_fn;
 use std::io;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
+use common::by_hand::{Wakes, assert_closed, assert_timeout, drive, fresh_pair, in_ms, narrow_pair};
+use common::{becomes, fill, poll_now, poll_with, read_exact, run};
 use netpoll::net::is_timeout;
 use netpoll::os::unix::net::UnixStream;
 use netpoll::{future, task};
-use support::*;
 
 #[test]
 fn readable_reports_data_without_consuming_it() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let (wakes, waker) = Wakes::new();
         let mut readable = client.readable();
         assert!(poll_with(&mut readable, &waker).is_pending());
@@ -23,20 +24,20 @@ fn readable_reports_data_without_consuming_it() {
         drive(&mut readable, &wakes, &waker).await.unwrap();
         // Again and again, at once, until somebody reads.
         for _ in 0..3 {
-            assert!(poll_once(&mut client.readable()).is_ready());
+            assert!(poll_now(&mut client.readable()).is_ready());
         }
         let mut buf = [0; 4];
         read_exact(&client, &mut buf).await.unwrap();
         assert_eq!(&buf, b"data");
         // A full read left the direction ready; that is no proof of data.
-        assert!(poll_once(&mut client.readable()).is_pending());
+        assert!(poll_now(&mut client.readable()).is_pending());
     });
 }
 
 #[test]
 fn poll_readable_agrees_with_readable() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let (one, other) = UnixStream::pair().unwrap();
         let (wakes, waker) = Wakes::new();
         let mut cx = Context::from_waker(&waker);
@@ -44,7 +45,7 @@ fn poll_readable_agrees_with_readable() {
         assert!(client.poll_readable(&mut cx).is_pending() && one.poll_readable(&mut cx).is_pending());
         server.write_all(b"data").await.unwrap();
         other.write_all(b"data").await.unwrap();
-        eventually("both wake", || wakes.count() >= 2).await;
+        becomes("both wake", || wakes.count() >= 2).await;
         poll_fn(|cx| client.poll_readable(cx)).await.unwrap();
         poll_fn(|cx| one.poll_readable(cx)).await.unwrap();
         client.set_read_deadline(Instant::now()).unwrap();
@@ -54,15 +55,15 @@ fn poll_readable_agrees_with_readable() {
 
 #[test]
 fn readable_reports_eof_and_errors_only() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         assert!(future::timeout(Duration::from_millis(20), client.readable()).await.is_err(), "there is nothing");
         drop(server);
         client.readable().await.unwrap();
         assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
         client.readable().await.unwrap();
 
-        let (client, server) = pair().await;
+        let (client, server) = fresh_pair().await;
         server.set_linger(Some(Duration::ZERO)).unwrap();
         server.force_close().await.unwrap();
         client.readable().await.unwrap();
@@ -72,8 +73,8 @@ fn readable_reports_eof_and_errors_only() {
 
 #[test]
 fn all_readable_waiters_are_woken() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let handles: Vec<_> = (0..8)
             .map(|_| {
                 let client = client.clone();
@@ -91,8 +92,8 @@ fn all_readable_waiters_are_woken() {
 
 #[test]
 fn reader_beside_readable_waiters_reads() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let mut watchers: Vec<_> = (0..3)
             .map(|_| {
                 let client = client.clone();
@@ -122,20 +123,20 @@ fn reader_beside_readable_waiters_reads() {
 /// no short read told of the end.
 #[test]
 fn readable_waits_after_reader_drained_socket() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         for _ in 0..10 {
             let (wakes, waker) = Wakes::new();
             let (mut buf, mut other) = ([0; 4], [0; 4]);
             let mut read = client.read(&mut buf);
             let mut behind = client.read(&mut other);
             assert!(poll_with(&mut read, &waker).is_pending());
-            assert!(poll_once(&mut behind).is_pending());
+            assert!(poll_now(&mut behind).is_pending());
             server.write_all(b"data").await.unwrap();
             assert_eq!(drive(&mut read, &wakes, &waker).await.unwrap(), 4);
             drop(behind);
             let mut readable = client.readable();
-            assert!(poll_once(&mut readable).is_pending(), "there is nothing to read");
+            assert!(poll_now(&mut readable).is_pending(), "there is nothing to read");
             server.write_all(b"x").await.unwrap();
             readable.await.unwrap();
             assert_eq!(client.read(&mut [0; 4]).await.unwrap(), 1);
@@ -145,7 +146,7 @@ fn readable_waits_after_reader_drained_socket() {
 
 #[test]
 fn writable_reports_buffer_space() {
-    run(|| async {
+    run(async {
         let (client, server) = narrow_pair().await;
         client.writable().await.unwrap();
         fill(&client).await;
@@ -175,7 +176,7 @@ fn writable_reports_buffer_space() {
 
 #[test]
 fn writable_reports_peer_close() {
-    run(|| async {
+    run(async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;
         let (wakes, waker) = Wakes::new();
@@ -190,8 +191,8 @@ fn writable_reports_peer_close() {
 
 #[test]
 fn peer_closed_ignores_data() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let (wakes, waker) = Wakes::new();
         let mut closed = client.peer_closed();
         assert!(poll_with(&mut closed, &waker).is_pending());
@@ -217,8 +218,8 @@ fn peer_closed_ignores_data() {
 
 #[test]
 fn peer_closed_runs_beside_reader_and_writer() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let watchers: Vec<_> = (0..3)
             .map(|_| {
                 let client = client.clone();
@@ -252,9 +253,9 @@ fn peer_closed_runs_beside_reader_and_writer() {
 
 #[test]
 fn peer_closed_reports_reset_and_past_eof() {
-    run(|| async {
+    run(async {
         for reset in [false, true] {
-            let (client, server) = pair().await;
+            let (client, server) = fresh_pair().await;
             if reset {
                 server.set_linger(Some(Duration::ZERO)).unwrap();
             }
@@ -268,12 +269,12 @@ fn peer_closed_reports_reset_and_past_eof() {
 
 #[test]
 fn close_ends_readiness_waits() {
-    run(|| async {
+    run(async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
         let (mut readable, mut writable, mut closed) = (client.readable(), client.writable(), client.peer_closed());
-        assert!(poll_once(&mut readable).is_pending() && poll_once(&mut writable).is_pending());
-        assert!(poll_once(&mut closed).is_pending());
+        assert!(poll_now(&mut readable).is_pending() && poll_now(&mut writable).is_pending());
+        assert!(poll_now(&mut closed).is_pending());
         client.force_close().await.unwrap();
         assert_closed(readable.await);
         assert_closed(writable.await);
@@ -283,12 +284,12 @@ fn close_ends_readiness_waits() {
 
 #[test]
 fn deadline_ends_readiness_waits() {
-    run(|| async {
+    run(async {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
         let (mut readable, mut writable, mut closed) = (client.readable(), client.writable(), client.peer_closed());
-        assert!(poll_once(&mut readable).is_pending() && poll_once(&mut writable).is_pending());
-        assert!(poll_once(&mut closed).is_pending());
+        assert!(poll_now(&mut readable).is_pending() && poll_now(&mut writable).is_pending());
+        assert!(poll_now(&mut closed).is_pending());
         let deadline = in_ms(10);
         client.set_deadline(deadline).unwrap();
         assert_timeout(readable.await);

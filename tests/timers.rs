@@ -2,7 +2,7 @@
 //!
 //! The tests follow Go's time/sleep_test.go and time/tick_test.go. Lateness is limited only by the bound on every test.
 
-mod support;
+mod common;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use common::by_hand::{Wakes, drive, in_ms, past};
+use common::{Watchdog, becomes, poll_now, poll_with, run};
 use netpoll::time::Sleep;
 use netpoll::{future, task};
-use support::*;
 
 /// A small generator, so that a failure can be repeated.
 struct Random(u64);
@@ -29,7 +30,7 @@ impl Random {
 /// Go: TestTimerModifiedEarlier.
 #[test]
 fn timer_moved_earlier_fires_at_new_time() {
-    run(|| async {
+    run(async {
         for _ in 0..50 {
             let mut sleep = Sleep::new(Duration::from_secs(3600));
             let (wakes, waker) = Wakes::new();
@@ -45,10 +46,10 @@ fn timer_moved_earlier_fires_at_new_time() {
 
 #[test]
 fn timer_moved_later_skips_old_time() {
-    run(|| async {
+    run(async {
         let mut sleep = Sleep::new(Duration::from_millis(100));
         // Pending, unless this machine takes as long to get here.
-        let _ = poll_once(&mut sleep);
+        let _ = poll_now(&mut sleep);
         let deadline = in_ms(160);
         sleep.reset(deadline);
         sleep.await;
@@ -60,7 +61,7 @@ fn timer_moved_later_skips_old_time() {
 /// TestAdjustTimers: hundreds of timers moved about, by many tasks; each fires, none early.
 #[test]
 fn repeatedly_moved_timers_all_fire() {
-    run(|| async {
+    run(async {
         let handles: Vec<_> = (0..16_u64)
             .map(|id| {
                 task::spawn(async move {
@@ -69,7 +70,7 @@ fn repeatedly_moved_timers_all_fire() {
                         let mut sleeps: Vec<_> = (0..20).map(|_| Sleep::new(Duration::from_secs(3600))).collect();
                         for _ in 0..5 {
                             for sleep in &mut sleeps {
-                                assert!(poll_once(sleep).is_pending());
+                                assert!(poll_now(sleep).is_pending());
                                 sleep.reset(in_ms(3_600_000 + random.below(1000)));
                             }
                         }
@@ -94,16 +95,16 @@ fn repeatedly_moved_timers_all_fire() {
 /// TestLongAdjustTimers: a near timer among very many far ones that come and go.
 #[test]
 fn near_timer_fires_among_many_far_ones() {
-    run(|| async {
+    run(async {
         let mut far: Vec<_> = (0..20_000_u64).map(|n| Sleep::new(Duration::from_secs(1000 + n))).collect();
         for sleep in &mut far {
-            assert!(poll_once(sleep).is_pending());
+            assert!(poll_now(sleep).is_pending());
         }
         task::sleep(Duration::from_millis(1)).await;
         for (n, sleep) in far.iter_mut().enumerate() {
             if n % 2 == 0 {
                 sleep.reset(in_ms(5_000_000 - n as u64));
-                assert!(poll_once(sleep).is_pending());
+                assert!(poll_now(sleep).is_pending());
             }
         }
         let deadline = in_ms(1);
@@ -117,7 +118,7 @@ fn near_timer_fires_among_many_far_ones() {
 /// TestMultiWakeup: tasks that wake each other at the very moments at which timers fire.
 #[test]
 fn timer_and_manual_wakeups_coincide() {
-    run(|| async {
+    run(async {
         let count = Arc::new(AtomicUsize::new(0));
         let handles: Vec<_> = (0..32_u64)
             .map(|id| {
@@ -143,7 +144,7 @@ fn timer_and_manual_wakeups_coincide() {
 
 #[test]
 fn timers_fire_beside_always_runnable_tasks() {
-    run(|| async {
+    run(async {
         let stop = Arc::new(AtomicBool::new(false));
         let busy: Vec<_> = (0..8)
             .map(|_| {
@@ -171,7 +172,7 @@ fn timers_fire_beside_always_runnable_tasks() {
 /// TestAfterFuncStarvation: a timer that is due again as soon as it has fired does not keep others from firing.
 #[test]
 fn always_due_timer_starves_no_task() {
-    run(|| async {
+    run(async {
         let stop = Arc::new(AtomicBool::new(false));
         let eager: Vec<_> = (0..4)
             .map(|_| {
@@ -202,10 +203,10 @@ fn always_due_timer_starves_no_task() {
 /// Go: TestOverflowSleep.
 #[test]
 fn longest_sleeps_do_not_overflow() {
-    run(|| async {
+    run(async {
         for longest in [Duration::MAX, Duration::from_nanos(u64::MAX), Duration::from_nanos(i64::MAX as u64)] {
             let mut sleep = Sleep::new(longest);
-            assert!(poll_once(&mut sleep).is_pending());
+            assert!(poll_now(&mut sleep).is_pending());
             let result = future::timeout(Duration::from_millis(3), &mut sleep).await;
             assert!(result.is_err(), "{longest:?} are over");
             sleep.reset(in_ms(1));
@@ -227,52 +228,51 @@ fn longest_sleeps_do_not_overflow() {
 
 #[test]
 fn past_sleeps_complete_immediately() {
-    run(|| async {
-        assert!(poll_once(&mut Sleep::new(Duration::ZERO)).is_ready());
-        assert!(poll_once(&mut Sleep::until(Instant::now())).is_ready());
+    run(async {
+        assert!(poll_now(&mut Sleep::new(Duration::ZERO)).is_ready());
+        assert!(poll_now(&mut Sleep::until(Instant::now())).is_ready());
         if let Some(early) = Instant::now().checked_sub(Duration::from_secs(3600)) {
-            assert!(poll_once(&mut Sleep::until(early)).is_ready());
+            assert!(poll_now(&mut Sleep::until(early)).is_ready());
         }
         // Again after it has fired.
         let mut sleep = Sleep::new(Duration::ZERO);
-        assert!(poll_once(&mut sleep).is_ready());
+        assert!(poll_now(&mut sleep).is_ready());
         let deadline = in_ms(3);
         sleep.reset(deadline);
         Pin::new(&mut sleep).await;
         assert!(Instant::now() >= deadline);
         sleep.reset(past());
-        assert!(poll_once(&mut sleep).is_ready());
+        assert!(poll_now(&mut sleep).is_ready());
     });
 }
 
 #[test]
 fn timers_work_under_other_executors_and_move_threads() {
-    bounded(|| {
-        let deadline = in_ms(10);
-        futures_lite::future::block_on(Sleep::until(deadline));
-        assert!(Instant::now() >= deadline);
-        // Armed on one thread, awaited on another, dropped on a third.
-        let mut sleep = Sleep::new(Duration::from_millis(20));
-        let start = Instant::now();
-        let _ = poll_once(&mut sleep);
-        let mut sleep = std::thread::spawn(move || {
-            futures_lite::future::block_on(&mut sleep);
-            sleep
-        })
-        .join()
-        .unwrap();
-        assert!(start.elapsed() >= Duration::from_millis(19));
-        sleep.reset(in_ms(3_600_000));
-        task::block_on(async {
-            assert!(poll_once(&mut sleep).is_pending());
-        });
-        std::thread::spawn(move || drop(sleep)).join().unwrap();
+    let _watchdog = Watchdog::new();
+    let deadline = in_ms(10);
+    futures_lite::future::block_on(Sleep::until(deadline));
+    assert!(Instant::now() >= deadline);
+    // Armed on one thread, awaited on another, dropped on a third.
+    let mut sleep = Sleep::new(Duration::from_millis(20));
+    let start = Instant::now();
+    let _ = poll_now(&mut sleep);
+    let mut sleep = std::thread::spawn(move || {
+        futures_lite::future::block_on(&mut sleep);
+        sleep
+    })
+    .join()
+    .unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(19));
+    sleep.reset(in_ms(3_600_000));
+    task::block_on(async {
+        assert!(poll_now(&mut sleep).is_pending());
     });
+    std::thread::spawn(move || drop(sleep)).join().unwrap();
 }
 
 #[test]
 fn last_waker_of_sleep_is_woken() {
-    run(|| async {
+    run(async {
         let mut sleep = Sleep::new(Duration::from_millis(5));
         let wakers: Vec<_> = (0..3).map(|_| Wakes::new()).collect();
         for (_, waker) in &wakers {
@@ -280,7 +280,7 @@ fn last_waker_of_sleep_is_woken() {
                 return;
             }
         }
-        eventually("the last to be woken", || wakers[2].0.count() > 0).await;
+        becomes("the last to be woken", || wakers[2].0.count() > 0).await;
         assert_eq!((wakers[0].0.count(), wakers[1].0.count()), (0, 0));
         assert!(poll_with(&mut sleep, Waker::noop()).is_ready());
     });
@@ -288,7 +288,7 @@ fn last_waker_of_sleep_is_woken() {
 
 #[test]
 fn timeout_ends_its_future_and_not_early() {
-    run(|| async {
+    run(async {
         let start = Instant::now();
         assert!(future::timeout(Duration::from_millis(10), std::future::pending::<()>()).await.is_err());
         assert!(start.elapsed() >= Duration::from_millis(10));
@@ -310,7 +310,7 @@ fn subsecond_sleep_is_not_late_by_a_tick() {
     // On a busy machine any one may be late.
     for _ in 0..50 {
         let start = Instant::now();
-        run(|| task::sleep(SLEEP));
+        run(task::sleep(SLEEP));
         least = least.min(start.elapsed() - SLEEP);
         if least < Duration::from_millis(3) {
             return;

@@ -2,7 +2,7 @@
 //!
 //! Invariant 7, and invariant 2 as far as it can be seen from here: no wake-up is lost when who got it goes away.
 
-mod support;
+mod common;
 
 use std::io::IoSliceMut;
 use std::pin::{Pin, pin};
@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 
+use common::by_hand::{Wakes, fresh_pair, round_trip, trait_read};
+use common::{becomes, poll_now, poll_with, run};
 use netpoll::io::{Read, Write};
 use netpoll::net::{self, TcpListener, TcpStream};
 use netpoll::os::unix::net::UnixStream;
 use netpoll::task;
-use support::*;
 
 type Counted = (Arc<Wakes>, Waker);
 
@@ -32,7 +33,7 @@ fn total(wakers: &[Counted]) -> usize {
 
 /// Lets the poller see everything that has happened so far: events of later traffic come after those of earlier.
 async fn settle() {
-    let (one, other) = pair().await;
+    let (one, other) = fresh_pair().await;
     for _ in 0..3 {
         round_trip(&one, &other).await;
     }
@@ -41,7 +42,7 @@ async fn settle() {
 /// Invariant 7.
 #[test]
 fn connection_wakes_one_of_many_acceptors() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let wakers = counted(8);
@@ -50,7 +51,7 @@ fn connection_wakes_one_of_many_acceptors() {
             assert!(poll_with(accept.as_mut().unwrap(), waker).is_pending());
         }
         let _one = std::net::TcpStream::connect(addr).unwrap();
-        eventually("one to be woken", || total(&wakers) > 0).await;
+        becomes("one to be woken", || total(&wakers) > 0).await;
         settle().await;
         assert_eq!(counts(&wakers), [1, 0, 0, 0, 0, 0, 0, 0], "one connection, the one that came first");
         // It cannot know that nothing is left, so the next looks, finds nothing and goes back to the end of the list.
@@ -60,7 +61,7 @@ fn connection_wakes_one_of_many_acceptors() {
         settle().await;
         assert_eq!(counts(&wakers), [1, 1, 0, 0, 0, 0, 0, 0]);
         let _two = std::net::TcpStream::connect(addr).unwrap();
-        eventually("another to be woken", || total(&wakers) > 2).await;
+        becomes("another to be woken", || total(&wakers) > 2).await;
         settle().await;
         assert_eq!(counts(&wakers), [1, 1, 1, 0, 0, 0, 0, 0]);
         // The one woken goes away: the connection is the next one's.
@@ -73,8 +74,8 @@ fn connection_wakes_one_of_many_acceptors() {
 /// Invariant 7.
 #[test]
 fn data_wakes_one_of_many_readers() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let wakers = counted(8);
         let mut bufs = [[0; 16]; 8];
         let mut reads: Vec<_> = bufs.iter_mut().map(|buf| Some(client.read(buf))).collect();
@@ -83,7 +84,7 @@ fn data_wakes_one_of_many_readers() {
         }
         for (round, slot) in reads.iter_mut().enumerate().take(4) {
             server.write_all(b"data").await.unwrap();
-            eventually("one to be woken", || total(&wakers) > round).await;
+            becomes("one to be woken", || total(&wakers) > round).await;
             settle().await;
             assert_eq!(total(&wakers), round + 1, "one segment, one wake-up: {:?}", counts(&wakers));
             assert_eq!(wakers[round].0.count(), 1, "in order of arrival");
@@ -97,8 +98,8 @@ fn data_wakes_one_of_many_readers() {
 /// Invariant 7.
 #[test]
 fn partial_read_wakes_next_reader() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let wakers = counted(4);
         let mut bufs = [[0; 4]; 4];
         let mut reads: Vec<_> = bufs.iter_mut().map(|buf| client.read(buf)).collect();
@@ -107,7 +108,7 @@ fn partial_read_wakes_next_reader() {
         }
         server.write_all(b"11112222333").await.unwrap();
         for (at, want) in [4, 4, 3].into_iter().enumerate() {
-            eventually("the next to be woken", || wakers[at].0.count() == 1).await;
+            becomes("the next to be woken", || wakers[at].0.count() == 1).await;
             assert_eq!(wakers[at + 1].0.count(), 0, "not before the one before it has read");
             assert_eq!((&mut reads[at]).await.unwrap(), want);
         }
@@ -121,7 +122,7 @@ fn partial_read_wakes_next_reader() {
 /// Invariant 7.
 #[test]
 fn accept_wakes_next_acceptor_while_connections_remain() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         // Eight connections at once may well be one edge.
@@ -139,8 +140,8 @@ fn accept_wakes_next_acceptor_while_connections_remain() {
 /// A wake-up that is not used goes to the next, also where several in a row go away.
 #[test]
 fn dropped_read_passes_wakeup_on() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let wakers = counted(5);
         let (mut b0, mut b1, mut b2, mut b3, mut b4) = ([0; 8], [0; 8], [0; 8], [0; 8], [0; 8]);
         let mut slices = [IoSliceMut::new(&mut b2)];
@@ -156,7 +157,7 @@ fn dropped_read_passes_wakeup_on() {
         assert!(poll_with(&mut fourth, &wakers[3].1).is_pending());
         assert!(poll_with(&mut fifth, &wakers[4].1).is_pending());
         server.write_all(b"data").await.unwrap();
-        eventually("the first to be woken", || wakers[0].0.count() == 1).await;
+        becomes("the first to be woken", || wakers[0].0.count() == 1).await;
         drop(first);
         assert_eq!(counts(&wakers), [1, 1, 0, 0, 0]);
         drop(second);
@@ -173,7 +174,7 @@ fn dropped_read_passes_wakeup_on() {
 /// Invariant 7.
 #[test]
 fn dropped_accept_wakes_next_acceptor() {
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let wakers = counted(3);
         let mut accepts: Vec<_> = wakers.iter().map(|_| listener.accept()).collect();
@@ -181,7 +182,7 @@ fn dropped_accept_wakes_next_acceptor() {
             assert!(poll_with(accept, waker).is_pending());
         }
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        eventually("the first to be woken", || wakers[0].0.count() == 1).await;
+        becomes("the first to be woken", || wakers[0].0.count() == 1).await;
         drop(accepts.remove(0));
         assert_eq!(counts(&wakers), [1, 1, 0]);
         drop(accepts.remove(0));
@@ -194,8 +195,8 @@ fn dropped_accept_wakes_next_acceptor() {
 /// A future that is polled again with another waker is woken through that one only.
 #[test]
 fn last_waker_is_woken() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let wakers = counted(3);
         let mut buf = [0; 8];
         let mut read = client.read(&mut buf);
@@ -203,7 +204,7 @@ fn last_waker_is_woken() {
             assert!(poll_with(&mut read, waker).is_pending());
         }
         server.write_all(b"data").await.unwrap();
-        eventually("the last to be woken", || wakers[2].0.count() == 1).await;
+        becomes("the last to be woken", || wakers[2].0.count() == 1).await;
         settle().await;
         assert_eq!(counts(&wakers), [0, 0, 1]);
         assert_eq!(read.await.unwrap(), 4);
@@ -214,8 +215,8 @@ fn last_waker_is_woken() {
 /// `poll_read` of several tasks: all are woken by each event, over and above one future.
 #[test]
 fn all_poll_callers_are_woken() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let (wakers, futures) = (counted(5), counted(2));
         let (mut one, mut two, mut buf) = ([0; 8], [0; 8], [0; 8]);
         let (mut first, mut second) = (client.read(&mut one), client.read(&mut two));
@@ -227,7 +228,7 @@ fn all_poll_callers_are_woken() {
                 assert!(polled.is_pending());
             }
             server.write_all(b"data").await.unwrap();
-            eventually("all polls to be woken", || counts(&wakers).iter().all(|&count| count == round)).await;
+            becomes("all polls to be woken", || counts(&wakers).iter().all(|&count| count == round)).await;
             settle().await;
             assert_eq!(counts(&wakers), [round; 5]);
             assert_eq!(counts(&futures), [usize::from(round >= 1), usize::from(round >= 2)]);
@@ -240,8 +241,8 @@ fn all_poll_callers_are_woken() {
 /// Many readers, many small messages: each byte is read once, and nobody sleeps while there is data.
 #[test]
 fn many_readers_receive_every_byte() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let handles: Vec<_> = (0..8)
             .map(|id| {
                 let client: TcpStream = client.clone();
@@ -305,13 +306,13 @@ fn most_kept(mut poll: impl FnMut(&mut Context<'_>) -> bool) -> usize {
 fn polls_with_new_wakers_do_not_accumulate() {
     /// Two lists, of 4,096 each, and two slots.
     const MOST: usize = 2 * 4096 + 2;
-    run(|| async {
+    run(async {
         // Behind a lock that another has.
         let (one, _other) = UnixStream::pair().unwrap();
         let bytes = vec![0; 4 << 20];
         let writer = one.clone();
         let mut all = pin!(writer.write_all(&bytes));
-        assert!(poll_once(&mut all).is_pending());
+        assert!(poll_now(&mut all).is_pending());
         let mut one = one;
         let most = most_kept(|cx| Pin::new(&mut one).poll_write(cx, b"x").is_pending());
         assert!(most <= MOST, "{most} behind a lock");
@@ -328,7 +329,7 @@ fn polls_with_new_wakers_do_not_accumulate() {
         let most = most_kept(|cx| Pin::new(&mut end).poll_read(cx, &mut [0; 1]).is_pending());
         assert!(most <= MOST, "{most} for the other end of a pipe");
         // For the end of a close, while a call is under way.
-        let (stream, _peer) = pair().await;
+        let (stream, _peer) = fresh_pair().await;
         let ((begun, begins), (ends, wait)) = (mpsc::channel(), mpsc::channel::<()>());
         let call = std::thread::spawn({
             let stream = stream.clone();

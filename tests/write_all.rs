@@ -1,6 +1,6 @@
 //! `write_all` and its write lock: queueing, hand-over, and dropped futures. Invariants 5 and 6.
 
-mod support;
+mod common;
 
 use std::io::IoSlice;
 use std::pin::Pin;
@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use common::by_hand::{Wakes, assert_closed, assert_timeout, drive, fresh_pair, narrow_pair, past, trait_write};
+use common::{becomes, fill, poll_now, poll_with, read_exact, run};
 use netpoll::io::Write;
 use netpoll::net::TcpStream;
 use netpoll::task;
-use support::*;
 
 /// Reads everything until the end, on a task.
 fn drain(stream: TcpStream) -> task::JoinHandle<Vec<u8>> {
@@ -35,8 +36,8 @@ fn poll_write(stream: &TcpStream, waker: &Waker, buf: &[u8]) -> Poll<std::io::Re
 /// Go: nettest BasicIO, PingPong.
 #[test]
 fn one_mebibyte_in_chunks_is_echoed_intact() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let want: Vec<u8> = (0..1_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let echo = task::spawn(async move {
             let mut buf = vec![0; 1024];
@@ -60,8 +61,8 @@ fn one_mebibyte_in_chunks_is_echoed_intact() {
 /// Go: nettest BasicIO, PingPong.
 #[test]
 fn thousand_ping_pongs_complete() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let pong = task::spawn(async move {
             let mut buf = [0; 8];
             for round in 0..1000_u64 {
@@ -82,8 +83,8 @@ fn thousand_ping_pongs_complete() {
 
 #[test]
 fn vectored_writes_and_reads_keep_order() {
-    run(|| async {
-        let (client, server) = pair().await;
+    run(async {
+        let (client, server) = fresh_pair().await;
         let parts: Vec<Vec<u8>> = (0..1500_u32).map(|n| vec![n as u8; (n % 7) as usize]).collect();
         let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
         let mut rest = &slices[..];
@@ -115,7 +116,7 @@ fn vectored_writes_and_reads_keep_order() {
 /// Invariant 6.
 #[test]
 fn write_all_of_many_tasks_does_not_interleave() {
-    run(|| async {
+    run(async {
         const LENGTH: usize = 20_000;
         let (client, server) = narrow_pair().await;
         let reader = drain(server);
@@ -151,7 +152,7 @@ fn write_all_of_many_tasks_does_not_interleave() {
 /// Single writes, of both kinds, come between messages and not into them.
 #[test]
 fn single_write_waits_for_write_all_to_finish() {
-    run(|| async {
+    run(async {
         const LENGTH: usize = 10_000;
         let (client, server) = narrow_pair().await;
         let reader = drain(server);
@@ -193,7 +194,7 @@ fn single_write_waits_for_write_all_to_finish() {
 /// The edge wakes who came first, which then needs the lock of who waits for the same edge.
 #[test]
 fn edge_reaches_write_lock_holder() {
-    run(|| async {
+    run(async {
         for vectored in [false, true] {
             let (client, server) = narrow_pair().await;
             fill(&client).await;
@@ -209,7 +210,7 @@ fn edge_reaches_write_lock_holder() {
             let (second, second_waker) = Wakes::new();
             assert!(poll_with(&mut all, &second_waker).is_pending());
             let reader = drain(server);
-            eventually("the first to be woken", || first.count() == 1).await;
+            becomes("the first to be woken", || first.count() == 1).await;
             let polled = match vectored {
                 false => poll_with(&mut single, &first_waker),
                 true => poll_with(&mut gathered, &first_waker),
@@ -230,12 +231,12 @@ fn edge_reaches_write_lock_holder() {
 /// Invariant 5.
 #[test]
 fn dropped_write_all_unlocks_waiting_writers() {
-    run(|| async {
+    run(async {
         let (client, server) = narrow_pair().await;
         let filled = fill(&client).await;
         let big = vec![7; 1 << 20];
         let mut all = client.write_all(&big);
-        assert!(poll_once(&mut all).is_pending());
+        assert!(poll_now(&mut all).is_pending());
         let (wakes, waker) = Wakes::new();
         let mut next = client.write_all(b"whole");
         assert!(poll_with(&mut next, &waker).is_pending());
@@ -253,12 +254,12 @@ fn dropped_write_all_unlocks_waiting_writers() {
 /// Invariant 5.
 #[test]
 fn dropped_lock_waiter_passes_lock_on() {
-    run(|| async {
+    run(async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;
         let big = vec![7; 1 << 20];
         let mut all = client.write_all(&big);
-        assert!(poll_once(&mut all).is_pending());
+        assert!(poll_now(&mut all).is_pending());
         let wakers: Vec<_> = (0..4).map(|_| Wakes::new()).collect();
         let counts = || wakers.iter().map(|(wakes, _)| wakes.count()).collect::<Vec<_>>();
         let slices = [IoSlice::new(b"c")];
@@ -287,7 +288,7 @@ fn dropped_lock_waiter_passes_lock_on() {
 /// Invariant 5.
 #[test]
 fn unlock_wakes_every_poll_waker_and_one_future() {
-    run(|| async {
+    run(async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;
         let big = vec![7; 1 << 20];
@@ -296,7 +297,7 @@ fn unlock_wakes_every_poll_waker_and_one_future() {
         let (second, second_waker) = Wakes::new();
         for round in 1..=3 {
             let mut all = client.write_all(&big);
-            assert!(poll_once(&mut all).is_pending());
+            assert!(poll_now(&mut all).is_pending());
             for (_, waker) in &wakers {
                 assert!(poll_write(&client, waker, b"x").is_pending());
                 // Asking again with the same waker is not another wake-up.
@@ -325,12 +326,12 @@ fn unlock_wakes_every_poll_waker_and_one_future() {
 /// Invariant 5.
 #[test]
 fn abandoned_poll_does_not_block_lock() {
-    run(|| async {
+    run(async {
         let (client, server) = narrow_pair().await;
         fill(&client).await;
         let big = vec![7; 1 << 20];
         let mut all = client.write_all(&big);
-        assert!(poll_once(&mut all).is_pending());
+        assert!(poll_now(&mut all).is_pending());
         // It is woken at the unlock and never comes back.
         assert!(poll_write(&client, Waker::noop(), b"x").is_pending());
         let (wakes, waker) = Wakes::new();
@@ -348,13 +349,13 @@ fn abandoned_poll_does_not_block_lock() {
 /// Invariant 5.
 #[test]
 fn expiry_and_close_wake_lock_queue() {
-    run(|| async {
+    run(async {
         for closes in [false, true] {
             let (client, _server) = narrow_pair().await;
             fill(&client).await;
             let big = vec![7; 1 << 20];
             let mut all = client.write_all(&big);
-            assert!(poll_once(&mut all).is_pending());
+            assert!(poll_now(&mut all).is_pending());
             let wakers: Vec<_> = (0..3).map(|_| Wakes::new()).collect();
             let (mut one, mut two) = (client.write(b"x"), client.write_all(b"x"));
             assert!(poll_with(&mut one, &wakers[0].1).is_pending());
@@ -371,7 +372,7 @@ fn expiry_and_close_wake_lock_queue() {
             }
             task::yield_now().await;
             let Poll::Ready(third) = poll_write(&client, &wakers[2].1, b"x") else { panic!("ended") };
-            let (Poll::Ready(first), Poll::Ready(second)) = (poll_once(&mut one), poll_once(&mut two)) else {
+            let (Poll::Ready(first), Poll::Ready(second)) = (poll_now(&mut one), poll_now(&mut two)) else {
                 panic!("ended")
             };
             if closes {
@@ -393,7 +394,7 @@ fn expiry_and_close_wake_lock_queue() {
 /// Writers are dropped at random moments, in the middle of messages and in the queue; whoever is left finishes.
 #[test]
 fn randomly_dropped_writers_never_stall_others() {
-    run(|| async {
+    run(async {
         let (client, server) = narrow_pair().await;
         let reader = drain(server);
         let client = Arc::new(client);

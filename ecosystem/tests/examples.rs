@@ -154,3 +154,11 @@ fn trillium_hello_answers_curl_and_ends_gracefully() {
     let (status, _) = server.end();
     assert!(status.success(), "{status}");
 }
+
+#[test]
+fn own_executor_runs_under_each_executor() {
+    let (status, output) = Example::start("own_executor", &[]).end();
+    assert!(status.success(), "{status}: {output}");
+    let executors: Vec<_> = output.lines().filter_map(|line| line.split(':').next()).collect();
+    assert_eq!(executors, ["futures", "smol", "tokio", "netpoll"], "{output}");
+}

@@ -4,6 +4,7 @@
 //! in a process of its own.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
+pub mod by_hand;
 mod kernel;
 
 use std::future::{Future, poll_fn};
@@ -88,23 +89,23 @@ pub async fn becomes(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Polls: the result, if there is one. Pending means that the operation waits, and that its waker has not been called: one in so many
-/// is turned away for the sake of fairness, though it need not wait, and on a busy machine any may be. It is polled once more.
-pub fn poll_with<F: Future + Unpin>(future: &mut F, cx: &mut Context<'_>) -> Poll<F::Output> {
+/// Polls `future` with `waker`. Pending means that the operation waits and has not called the waker. For fairness, an operation of a task
+/// whose budget is used up is Pending once although it need not wait, so `future` is polled a second time.
+pub fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
     match Pin::new(&mut *future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Pending => Pin::new(future).poll(cx),
+        Poll::Pending => Pin::new(future).poll(&mut Context::from_waker(waker)),
         ready => ready,
     }
 }
 
-/// The same for the current task.
+/// [`poll_with`] the current task's waker.
 pub async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    poll_fn(|cx| Poll::Ready(poll_with(future, cx))).await
+    poll_fn(|cx| Poll::Ready(poll_with(future, cx.waker()))).await
 }
 
-/// The same with a waker that does nothing.
+/// [`poll_with`] a waker that does nothing.
 pub fn poll_now<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    poll_with(future, &mut Context::from_waker(Waker::noop()))
+    poll_with(future, Waker::noop())
 }
 
 /// An executor of another make: the thread parks until it is woken.

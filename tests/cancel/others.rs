@@ -1,8 +1,4 @@
-//! Public futures that are not of TCP streams (those are in `cancel.rs`), dropped at every await: what it worked on can be used
-//! afterwards, no message is lost or doubled, nobody is left waiting, no descriptor leaks.
-
-mod cancelling;
-mod support;
+//! UDP and Unix sockets, `pipe`, `AsyncFd`, dialers, names, listeners, copies and files.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -13,14 +9,15 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cancelling::{alone, drop_at, nobody_waits, sweep};
+use crate::common::by_hand::{both, connect_to, fresh_pair, narrow_pair, round_trip};
+use crate::common::{own_address, poll_now, read_exact, run};
+use crate::sweep::{alone, drop_at, nobody_waits, sweep};
 use netpoll::io::AsyncFd;
 use netpoll::net::{
     Ancillary, Dialer, ListenConfig, RecvBatch, SendBatch, TcpListener, TcpStream, UdpSocket, lookup_host, pipe,
 };
 use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacket, UnixStream};
 use netpoll::prelude::*;
-use support::{connect_to, pair, read_exact, round_trip, run};
 
 type Operation<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + 'a>>;
 
@@ -52,7 +49,7 @@ impl Drop for Place {
 #[test]
 fn every_kind_of_udp_receive() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         for kind in ["recv_from", "recv_msg", "recv_many", "peek_from", "readable"] {
             sweep(kind, async |at| {
                 let (one, other) =
@@ -94,7 +91,7 @@ fn every_kind_of_udp_receive() {
 #[test]
 fn every_kind_of_udp_send() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         for kind in ["send_to", "send_to by name", "send", "send_msg", "send_many", "writable", "connect"] {
             sweep(kind, async |at| {
                 let (one, other) =
@@ -140,7 +137,7 @@ fn every_kind_of_udp_send() {
 #[test]
 fn binding_udp_by_name_and_closing() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         sweep("bind", async |at| {
             let outcome = drop_at(at, UdpSocket::bind("localhost:0"), async || {}).await;
             nobody_waits("bind", at).await;
@@ -148,7 +145,7 @@ fn binding_udp_by_name_and_closing() {
         })
         .await;
         sweep("close", async |at| {
-            let socket = UdpSocket::bind(support::own_address()).await.unwrap();
+            let socket = UdpSocket::bind(own_address()).await.unwrap();
             let addr = socket.local_addr().unwrap();
             let outcome = drop_at(at, socket.close(), async || {}).await;
             UdpSocket::bind(addr).await.expect("the close has begun, so it ends");
@@ -163,7 +160,7 @@ fn binding_udp_by_name_and_closing() {
 #[test]
 fn every_kind_of_unix_stream_operation() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         for kind in ["read", "read_vectored", "peek", "recv_with_fds", "readable", "peer_closed"] {
             sweep(kind, async |at| {
                 let (one, other) = UnixStream::pair().unwrap();
@@ -206,7 +203,7 @@ fn every_kind_of_unix_stream_operation() {
 #[test]
 fn unix_writes_dials_and_accepts() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         for kind in ["write_all", "send_with_fds", "writable"] {
             sweep(kind, async |at| {
                 let (one, other) = UnixStream::pair().unwrap();
@@ -294,7 +291,7 @@ fn unix_writes_dials_and_accepts() {
 #[test]
 fn unix_messages() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         for kind in ["datagram recv", "datagram recv_from", "packet recv"] {
             sweep(kind, async |at| {
                 let (one, other) = UnixDatagram::pair().unwrap();
@@ -366,13 +363,13 @@ fn unix_messages() {
 #[test]
 fn ends_of_a_pipe() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         sweep("pipe read", async |at| {
             let (one, other) = pipe().unwrap();
             let mut buf = [0; 8];
             // A write ends when all of it was read: it is begun here, and kept.
             let mut write = Box::pin(other.write_all(b"hello"));
-            let stir = async || drop(support::poll_once(&mut write));
+            let stir = async || drop(poll_now(&mut write));
             let outcome = drop_at(at, one.read(&mut buf), stir).await;
             let completed = outcome.output.is_some();
             let mut got = outcome.output.map_or(0, Result::unwrap);
@@ -382,7 +379,7 @@ fn ends_of_a_pipe() {
                     got += one.read(&mut buf).await.unwrap();
                 }
             };
-            let (written, ()) = support::both(&mut write, rest).await;
+            let (written, ()) = both(&mut write, rest).await;
             written.unwrap();
             completed
         })
@@ -397,7 +394,7 @@ fn ends_of_a_pipe() {
             let outcome = drop_at(at, other.write_all(b"hello"), stir).await;
             assert!(outcome.output.is_none() || got.get() == 5);
             let mut buf = [0; 8];
-            let (next, read) = support::both(other.write_all(b"next"), one.read(&mut buf)).await;
+            let (next, read) = both(other.write_all(b"next"), one.read(&mut buf)).await;
             next.unwrap();
             assert_eq!(read.unwrap(), 4, "nothing is left of what was dropped");
             outcome.output.is_some()
@@ -409,7 +406,7 @@ fn ends_of_a_pipe() {
 #[test]
 fn a_descriptor_of_any_kind() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         for kind in ["readable", "read_with"] {
             sweep(kind, async |at| {
                 let (reader, mut writer) = io::pipe().unwrap();
@@ -447,7 +444,7 @@ fn a_descriptor_of_any_kind() {
 #[test]
 fn dialers_names_and_listeners() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         // Bound, so that nobody else gets it, and not listening.
@@ -508,12 +505,12 @@ fn dialers_names_and_listeners() {
 #[test]
 fn copies_and_files() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         // A copy owns what it has taken and not yet given when it is dropped; its sockets are whole.
         for kind in ["copy", "copy_bidirectional", "copy_bidirectional_with", "copy through a buffer"] {
             sweep(kind, async |at| {
-                let (mut source, from) = pair().await;
-                let (mut to, sink) = pair().await;
+                let (mut source, from) = fresh_pair().await;
+                let (mut to, sink) = fresh_pair().await;
                 let stir = async || {
                     from.write_all(b"hello").await.unwrap();
                     from.close_write().unwrap();
@@ -548,7 +545,7 @@ fn copies_and_files() {
             .await;
         }
         sweep("send_file", async |at| {
-            let (client, server) = support::narrow_pair().await;
+            let (client, server) = narrow_pair().await;
             let file = std::fs::File::open("/proc/self/exe").unwrap();
             const BYTES: usize = 300_000;
             let got = Cell::new(0);
@@ -576,7 +573,7 @@ fn copies_and_files() {
         })
         .await;
         sweep("send_zerocopy", async |at| {
-            let (client, server) = pair().await;
+            let (client, server) = fresh_pair().await;
             if client.set_zerocopy(true).is_err() {
                 println!("no MSG_ZEROCOPY here");
                 return true;

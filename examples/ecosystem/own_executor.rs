@@ -1,11 +1,11 @@
-//! Sockets of this crate under executors that do not know it.
+//! The same sockets under the executors of `futures`, smol and tokio, and under netpoll's own.
 //!
 //! ```text
-//! cargo run --release --example own_executor
+//! cargo run --release -p netpoll-ecosystem --example own_executor
 //! ```
 //!
-//! A socket needs only a waker: the runtime's own threads poll the network and the timers. There is
-//! no adapter, no context to enter and no feature to enable.
+//! A socket needs only a waker. netpoll's threads poll the network and the timers for every executor: there is no adapter, no context to
+//! enter and no feature to enable.
 
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ fn main() -> io::Result<()> {
     netpoll::task::block_on(session("netpoll"))
 }
 
-/// A client and a server in one future, so that their executor polls both.
+/// Runs a client and a server in one future on the calling executor.
 async fn session(executor: &str) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let client = TcpStream::connect(listener.local_addr()?).await?;
@@ -44,7 +44,7 @@ async fn session(executor: &str) -> io::Result<()> {
     let (bytes, ()) = echo.try_join(requests).await?;
     assert_eq!(bytes, u64::from(ROUNDS) * 64);
 
-    // Deadlines and sleeps work too.
+    // Deadlines and sleeps work as well.
     server.set_read_deadline(Instant::now() + Duration::from_millis(5))?;
     netpoll::task::sleep(Duration::from_millis(10)).await;
     let error = server.read(&mut [0; 1]).await.expect_err("the deadline has passed");

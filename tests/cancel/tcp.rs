@@ -1,12 +1,4 @@
-//! Every public future, dropped at every await: the socket stays usable, no byte is lost, nobody is left waiting, no descriptor leaks.
-//!
-//! For each k the future is polled k times and dropped, once right after a poll that returned Pending, and once after it was woken
-//! and before it was polled again: that wake-up is the one that gets lost. k grows until the future completes.
-//!
-//! The runtime's counters are the process's, so the tests here run one after the other. What is not of TCP is in `cancel_others.rs`.
-
-mod cancelling;
-mod support;
+//! TCP streams and listeners, tasks, sleeps and close.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -16,18 +8,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cancelling::{At, alone, drop_at, nobody_waits, sweep};
+use crate::common::by_hand::{
+    Wakes, assert_closed, both, connect_to, drive, fresh_pair, narrow_pair, round_trip, trait_read, trait_write,
+};
+use crate::common::{becomes, fill, own_address, poll_now, poll_with, read_exact, run};
+use crate::sweep::{At, alone, drop_at, nobody_waits, sweep};
 use netpoll::net::{TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::{future, io, rt, task};
-use support::*;
 
 // ---- connecting and accepting ----
 
 #[test]
 fn connect() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         for with_timeout in [false, true] {
             sweep("connect", async |at| {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -66,7 +61,7 @@ fn connect() {
 #[test]
 fn connect_and_bind_by_name() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         sweep("bind", async |at| {
             let outcome = drop_at(at, TcpListener::bind("localhost:0"), async || {}).await;
             nobody_waits("bind", at).await;
@@ -96,7 +91,7 @@ fn connect_and_bind_by_name() {
 #[test]
 fn accept_and_incoming() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         for streams in [false, true] {
             sweep("accept", async |at| {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -134,10 +129,10 @@ fn accept_and_incoming() {
 #[test]
 fn every_kind_of_read() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         for kind in ["read", "vectored", "peek", "readable", "traits", "timeout"] {
             sweep(kind, async |at| {
-                let (client, server) = pair().await;
+                let (client, server) = fresh_pair().await;
                 let (mut one, mut two) = ([0; 3], [0; 5]);
                 let mut slices = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut two)];
                 let mut buf = [0; 8];
@@ -191,10 +186,10 @@ fn every_kind_of_read() {
 #[test]
 fn dropped_read_passes_wakeup_to_next_read() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         for readable in [false, true] {
             sweep("a read before another", async |at| {
-                let (client, server) = pair().await;
+                let (client, server) = fresh_pair().await;
                 let (mut one, mut two) = ([0; 8], [0; 8]);
                 let mut behind = client.read(&mut two);
                 let (wakes, waker) = Wakes::new();
@@ -227,9 +222,9 @@ fn dropped_read_passes_wakeup_to_next_read() {
 #[test]
 fn peer_closed() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         sweep("peer_closed", async |at| {
-            let (client, server) = pair().await;
+            let (client, server) = fresh_pair().await;
             server.write_all(b"data").await.unwrap();
             let close = async || server.close_write().unwrap();
             let outcome = drop_at(at, async { client.peer_closed().await.unwrap() }, &close).await;
@@ -300,7 +295,7 @@ async fn check_written(kind: &str, at: At, client: &TcpStream, server: &TcpStrea
 #[test]
 fn every_kind_of_write() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         for kind in ["write", "vectored", "write_all", "writable", "traits"] {
             sweep(kind, async |at| {
                 let (client, server) = narrow_pair().await;
@@ -335,7 +330,7 @@ fn every_kind_of_write() {
 #[test]
 fn every_kind_of_write_behind_the_lock() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         for kind in ["write", "vectored", "write_all", "traits"] {
             sweep(kind, async |at| {
                 let (client, server) = narrow_pair().await;
@@ -343,7 +338,7 @@ fn every_kind_of_write_behind_the_lock() {
                 let payload = vec![7; 100];
                 let slices = [IoSlice::new(&payload)];
                 let mut holder = client.write_all(&[1; 65536]);
-                assert!(poll_once(&mut holder).is_pending());
+                assert!(poll_now(&mut holder).is_pending());
                 let holder = RefCell::new(Some(holder));
                 let let_go = async || drop(holder.borrow_mut().take());
                 let outcome = drop_at(at, start(kind, &client, &payload, &slices), &let_go).await;
@@ -373,7 +368,7 @@ fn every_kind_of_write_behind_the_lock() {
 #[test]
 fn dropped_close_still_closes() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         for lingers in [false, true] {
             sweep("force_close", async |at| {
                 let (client, server) = narrow_pair().await;
@@ -383,7 +378,7 @@ fn dropped_close_still_closes() {
                 }
                 let mut buf = [0; 1];
                 let mut read = client.read(&mut buf);
-                assert!(poll_once(&mut read).is_pending());
+                assert!(poll_now(&mut read).is_pending());
                 let mut junk = vec![0; filled];
                 let mut drained = false;
                 let outcome = drop_at(at, client.force_close(), async || {
@@ -413,7 +408,7 @@ fn dropped_close_still_closes() {
         })
         .await;
         sweep("the traits' close", async |at| {
-            let (client, server) = pair().await;
+            let (client, server) = fresh_pair().await;
             let mut stream = &client;
             let outcome = drop_at(at, io::WriteExt::close(&mut stream), async || {}).await;
             io::WriteExt::close(&mut &client).await.unwrap();
@@ -429,7 +424,7 @@ fn dropped_close_still_closes() {
 #[test]
 fn sleeping_and_yielding() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         sweep("sleep", async |at| {
             let sleep = drop_at(at, task::sleep(Duration::from_millis(1)), async || {}).await;
             // Another one uses its place.
@@ -438,7 +433,7 @@ fn sleeping_and_yielding() {
         })
         .await;
         sweep("timeout", async |at| {
-            let (client, _server) = pair().await;
+            let (client, _server) = fresh_pair().await;
             let timeout = future::timeout(Duration::from_millis(2), client.readable());
             let outcome = drop_at(at, timeout, async || {}).await;
             nobody_waits("timeout", at).await;
@@ -455,7 +450,7 @@ fn sleeping_and_yielding() {
 #[test]
 fn handles_of_tasks() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         for blocking in [false, true] {
             sweep("JoinHandle", async |at| {
                 let done = Arc::new(AtomicBool::new(false));
@@ -476,7 +471,7 @@ fn handles_of_tasks() {
                 };
                 let outcome = drop_at(at, handle, async || {}).await;
                 // Dropping the handle lets the task run on.
-                eventually("the task to end", || done.load(Ordering::SeqCst)).await;
+                becomes("the task to end", || done.load(Ordering::SeqCst)).await;
                 outcome.output.is_some_and(|output| output == 5)
             })
             .await;
@@ -487,7 +482,7 @@ fn handles_of_tasks() {
 #[test]
 fn cancelling_tasks() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         sweep("cancel", async |at| {
             /// Says that the task's future is gone.
             struct Gone(Arc<AtomicBool>);
@@ -496,7 +491,7 @@ fn cancelling_tasks() {
                     self.0.store(true, Ordering::SeqCst);
                 }
             }
-            let (client, server) = pair().await;
+            let (client, server) = fresh_pair().await;
             let gone = Arc::new(AtomicBool::new(false));
             let handle = task::spawn({
                 let (client, gone) = (client.clone(), Gone(gone.clone()));
@@ -505,14 +500,14 @@ fn cancelling_tasks() {
                     client.read(&mut [0; 1]).await
                 }
             });
-            eventually("the task to wait", || rt::metrics().waiters == 1).await;
+            becomes("the task to wait", || rt::metrics().waiters == 1).await;
             let outcome = drop_at(at, handle.cancel(), async || {}).await;
             if at.polls == 0 {
                 // It had not begun, so this was the drop of a handle.
                 assert!(!gone.load(Ordering::SeqCst));
                 server.write_all(b"x").await.unwrap();
             }
-            eventually("the task's future to be dropped", || gone.load(Ordering::SeqCst)).await;
+            becomes("the task's future to be dropped", || gone.load(Ordering::SeqCst)).await;
             nobody_waits("cancel", at).await;
             round_trip(&client, &server).await;
             if let Some(output) = &outcome.output {
@@ -529,10 +524,10 @@ fn cancelling_tasks() {
 #[test]
 fn randomly_dropped_operations_do_not_interfere() {
     let _alone = alone();
-    run(|| async {
+    run(async {
         let baseline = rt::metrics().descriptors;
         {
-            let (client, server) = pair().await;
+            let (client, server) = fresh_pair().await;
             let echo = task::spawn(async move {
                 let mut buf = [0; 256];
                 while let Ok(count @ 1..) = server.read(&mut buf).await {
@@ -564,11 +559,11 @@ fn randomly_dropped_operations_do_not_interfere() {
             for handle in handles {
                 handle.await;
             }
-            eventually("nobody but the echo to wait", || rt::metrics().waiters <= 1).await;
+            becomes("nobody but the echo to wait", || rt::metrics().waiters <= 1).await;
             client.force_close().await.unwrap();
             echo.await;
         }
-        eventually("descriptors to be closed", || rt::metrics().descriptors == baseline).await;
-        eventually("nobody to wait", || rt::metrics().waiters == 0).await;
+        becomes("descriptors to be closed", || rt::metrics().descriptors == baseline).await;
+        becomes("nobody to wait", || rt::metrics().waiters == 0).await;
     });
 }

@@ -1,0 +1,77 @@
+//! Drops a future at each of its awaits: after k polls, woken or not, for every k until it completes.
+
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::common::by_hand::Wakes;
+use crate::common::{becomes, poll_with};
+use netpoll::{rt, task};
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The point at which a future is dropped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    /// The number of polls before the drop.
+    pub(crate) polls: usize,
+    /// Whether the drop waits for the wake-up after the last poll.
+    pub(crate) woken: bool,
+}
+
+/// The result of a future that was polled and perhaps dropped.
+#[derive(Debug)]
+pub(crate) struct Outcome<T> {
+    pub(crate) output: Option<T>,
+    /// Whether the event that the future waits for was caused.
+    pub(crate) stirred: bool,
+}
+
+/// Polls `future` up to the point `at` and drops it. After the first Pending, `stir` causes the event that it waits for.
+pub(crate) async fn drop_at<F: Future>(at: At, future: F, stir: impl AsyncFnOnce()) -> Outcome<F::Output> {
+    let mut future = Box::pin(future);
+    let mut stir = Some(stir);
+    let (wakes, waker) = Wakes::new();
+    for poll in 1..=at.polls {
+        let seen = wakes.count();
+        if let std::task::Poll::Ready(output) = poll_with(&mut future, &waker) {
+            return Outcome { output: Some(output), stirred: stir.is_none() };
+        }
+        if poll == at.polls && !at.woken {
+            break;
+        }
+        if let Some(stir) = stir.take() {
+            stir().await;
+        }
+        becomes("the wake-up", || wakes.count() > seen).await;
+        task::yield_now().await;
+    }
+    Outcome { output: None, stirred: stir.is_none() }
+}
+
+/// Calls `case` with every point at which to drop, until it returns that the future completed.
+pub(crate) async fn sweep(what: &str, mut case: impl AsyncFnMut(At) -> bool) {
+    let baseline = rt::metrics().descriptors;
+    for polls in 0..50 {
+        for woken in [false, true] {
+            if woken && polls == 0 {
+                continue;
+            }
+            let completed = case(At { polls, woken }).await;
+            becomes(what, || rt::metrics().descriptors == baseline).await;
+            becomes(what, || rt::metrics().waiters == 0).await;
+            if completed {
+                return;
+            }
+        }
+    }
+    panic!("{what} never completed");
+}
+
+/// Waits until no operation waits, while sockets are open.
+pub(crate) async fn nobody_waits(what: &str, at: At) {
+    becomes(&format!("the waiters of {what} to be gone, dropped {at:?}"), || rt::metrics().waiters == 0).await;
+}
