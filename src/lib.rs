@@ -1,94 +1,98 @@
-//! An async runtime and networking library for Linux. It has async-std's API on top of a design
-//! taken from Go's network stack.
+//! An async runtime and networking library for Linux, with async-std's API and the semantics of
+//! Go's sockets.
 //!
-//! * Every socket has deadlines. They apply to operations that already wait and to code that does
-//!   not know about them, such as a TLS or HTTP library that holds the stream.
-//! * Closing a socket wakes every operation that waits on it.
-//! * Every method takes `&self`: any number of tasks read and write one handle concurrently.
-//! * I/O stays responsive while tasks block or hog their threads.
+//! * Deadlines belong to the socket: they end operations that wait already, also inside a TLS or
+//!   HTTP library.
+//! * A close wakes every operation that waits on the socket.
+//! * Any number of tasks read and write one handle, and concurrent `write_all` calls do not
+//!   interleave.
+//! * I/O stays responsive while tasks block or hog threads.
+//! * Sockets and sleeps work under any executor. The runtime starts at its first use.
 //!
-//! An echo server that drops clients after 30 seconds of silence:
+//! An echo server that drops clients that are silent for 30 seconds:
 //!
 //! ```
-//! use netpoll::{net::TcpListener, prelude::*, task};
+//! use netpoll::{io, net::TcpListener, prelude::*, task};
 //! use std::time::{Duration, Instant};
 //!
-//! # fn main() -> std::io::Result<()> {
-//! # task::block_on(async {
-//! let listener = TcpListener::bind("127.0.0.1:0").await?;
-//! # let addr = listener.local_addr()?;
-//! # let client = task::spawn(async move {
-//! #     let stream = netpoll::net::TcpStream::connect(addr).await?;
-//! #     stream.write_all(b"hi").await?;
-//! #     let mut buf = [0; 2];
-//! #     (&stream).read_exact(&mut buf).await.map(|()| buf)
-//! # });
-//! let mut incoming = listener.incoming();
-//! while let Some(stream) = incoming.next().await {
-//!     let stream = stream?;
-//!     task::spawn(async move {
-//!         let mut buf = [0; 4096];
-//!         loop {
-//!             stream.set_read_deadline(Instant::now() + Duration::from_secs(30))?;
-//!             match stream.read(&mut buf).await? {
-//!                 0 => return Ok::<_, std::io::Error>(()),
-//!                 count => stream.write_all(&buf[..count]).await?,
-//!             }
+//! fn main() -> io::Result<()> {
+//!     task::block_on(async {
+//!         let listener = TcpListener::bind("127.0.0.1:0").await?;
+//!         println!("listening on {}", listener.local_addr()?);
+//! #       let addr = listener.local_addr()?;
+//! #       let client = task::spawn(async move {
+//! #           let stream = netpoll::net::TcpStream::connect(addr).await?;
+//! #           stream.write_all(b"hi").await?;
+//! #           let mut buf = [0; 2];
+//! #           (&stream).read_exact(&mut buf).await.map(|()| buf)
+//! #       });
+//!         let mut incoming = listener.incoming();
+//!         while let Some(stream) = incoming.next().await {
+//!             let stream = stream?;
+//!             task::spawn(async move {
+//!                 let mut buf = [0; 4096];
+//!                 loop {
+//!                     stream.set_read_deadline(Instant::now() + Duration::from_secs(30))?;
+//!                     match stream.read(&mut buf).await? {
+//!                         0 => return io::Result::Ok(()),
+//!                         count => stream.write_all(&buf[..count]).await?,
+//!                     }
+//!                 }
+//!             });
+//! #           break;
 //!         }
-//!     });
-//! #   break;
+//! #       assert_eq!(&client.await?, b"hi");
+//!         Ok(())
+//!     })
 //! }
-//! # assert_eq!(&client.await?, b"hi");
-//! # Ok(()) })
-//! # }
 //! ```
+//!
+//! The [tutorial](guide::tutorial) continues from here.
 //!
 //! # Map
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`net`] | `TcpListener`, `TcpStream`, `UdpSocket`; `ListenConfig` and `Dialer` to open them with options; name resolution; errors; socket activation; `pipe`, a connection in memory |
-//! | [`os::unix::net`], also [`unix`] | Unix-domain sockets |
-//! | [`io`] | the I/O traits and their extension methods, buffers, `copy`, `timeout`; `AsyncFd` for any other descriptor |
-//! | [`stream`], [`future`] | the `Stream` and `Future` traits and their extension methods |
-//! | [`prelude`] | all these traits, for `use netpoll::prelude::*` |
-//! | [`task`] | `spawn`, `block_on`, `sleep`, `spawn_blocking`, task names and task locals |
-//! | [`time`] | a resettable sleep |
-//! | [`rt`] | settings, metrics and shutdown of the runtime, which starts when it is first used |
+//! | [`net`] | TCP and UDP sockets, [`ListenConfig`](net::ListenConfig) and [`Dialer`](net::Dialer), [`serve`](net::serve()), name resolution, errors, [`pipe`](net::pipe()) (a connection in memory), [`activation`](net::activation) |
+//! | [`os::unix::net`], also [`unix`] | Unix stream, datagram and seqpacket sockets, file descriptors in messages |
+//! | [`io`] | the I/O traits and their extensions, buffers, [`copy`](io::copy()) in the kernel, [`AsyncFd`](io::AsyncFd) for any file descriptor, standard streams |
+//! | [`task`] | [`spawn`](task::spawn), [`block_on`](task::block_on), [`sleep`](task::sleep), [`spawn_blocking`](task::spawn_blocking), [`TaskSet`](task::TaskSet), task-locals |
+//! | [`time`], [`future`], [`stream`] | sleeps that can be reset; timeouts, joins and races; adapters, intervals |
+//! | [`rt`] | settings, metrics and shutdown of the runtime |
+//! | [`prelude`] | the traits, for `use netpoll::prelude::*` |
+//! | [`guide`] | [tutorial](guide::tutorial), [deadlines](guide::deadlines), [testing](guide::testing), [shutdown](guide::shutdown), [production](guide::production), [migration](guide::migration) from async-std, smol and tokio |
 //!
 //! # Features
 //! * `attributes` (on by default): `#[netpoll::main]` and `#[netpoll::test]`.
-//! * `hickory`: `net::Resolver`, a DNS client over this crate's sockets. A look-up occupies no
-//!   thread and can be cancelled.
+//! * `hickory`: `net::Resolver`, DNS over this crate's sockets: a look-up takes no thread and can
+//!   be cancelled.
 //! * `hyper`: hyper 1.x on this crate's streams, and an HTTP/1 and HTTP/2 server, in
 //!   `netpoll::hyper`.
 //! * `quinn`: QUIC by quinn on [`net::UdpSocket`], in `netpoll::quinn`.
-//! * `signal`: process signals as streams, in `netpoll::signal`.
-//! * `tower`: tower services, such as an axum `Router`, on the HTTP server, with
+//! * `signal`: signals of the process as streams, in `netpoll::signal`.
+//! * `tower`: tower services, such as an axum `Router`, on the HTTP server:
 //!   `netpoll::hyper::serve_tower`.
-//! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for this crate's streams and for references
-//!   to them, without tokio's runtime. Crates such as h2 and tokio-postgres take these streams as
-//!   they are.
+//! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for the streams, without tokio's runtime, for
+//!   h2, tokio-postgres and the like.
 //!
 //! # Guarantees
 //! * No operation touches a descriptor that was closed and reused. A close completes when the
 //!   descriptor is closed.
-//! * Every future of this crate can be dropped at any await point: the socket stays usable and no
-//!   wake-up is lost. (A [`write_all`] in progress may have written part of its buffer.)
+//! * A future of this crate can be dropped at any await: the socket stays usable and no wake-up is
+//!   lost. A [`write_all`] that is dropped has written a part.
 //! * Concurrent `write_all` calls on one stream do not interleave.
-//! * An expired deadline fails every operation, including those that wait, until the deadline is
-//!   moved. Received data is kept.
-//! * Sockets and sleeps work under any executor.
-//! * A panic stays in its task. No peer can cause a panic or grow a queue without bound.
+//! * An expired deadline fails every operation, those that wait included, until it is moved. No
+//!   data is lost.
+//! * A panic stays in its task. Nothing that a peer does causes a panic or grows a queue without
+//!   bound.
 //! * With no traffic and no timer due, no thread runs.
 //!
-//! Anything else (the order in which tasks run, the number of threads, when a counter moves) may
-//! change.
+//! Anything else (the order in which tasks run, the number of threads, when a counter changes) may
+//! change between versions.
 //!
 //! # Limits
-//! Linux 4.5 or later. At most 2²⁴ sockets and 512 worker threads per process, spare ones included.
-//! The runtime does not work in a child of fork(2) that does not call exec(2); operations there
-//! return an error.
+//! Linux 4.5 or later. 2²⁴ sockets and 512 workers per process, spare ones included. One runtime
+//! per process. In a child of fork(2) that has not called exec(2) every operation fails.
 //!
 //! [`write_all`]: net::TcpStream::write_all
 #![deny(unsafe_code)]
@@ -103,6 +107,9 @@ mod sys;
 pub mod fuzz;
 
 pub mod future;
+// Text only: nothing of it is in the library.
+#[cfg(any(doc, doctest))]
+pub mod guide;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 pub mod io;
@@ -138,7 +145,3 @@ pub use netpoll_macros::{main, test};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-#[cfg(doctest)]
-#[doc = include_str!("../docs/MIGRATION.md")]
-struct Migration;

@@ -283,6 +283,20 @@ fn documents_list_features_examples_and_scripts() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
+/// The HTTP program in README needs other crates, so that its documentation test is ignored. Its lines are those of an example that is
+/// compiled and tested.
+#[test]
+fn readme_http_program_is_an_example() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/ecosystem/axum_hello.rs");
+    let Ok(example) = fs::read_to_string(path) else { return println!("skipped: the package has no such example") };
+    let example: BTreeSet<_> = example.lines().collect();
+    let readme = document("README.md");
+    let program = readme.split("```rust,ignore\n").nth(1).unwrap().split("```").next().unwrap();
+    assert!(program.lines().count() > 10, "{program}");
+    let missing: Vec<_> = program.lines().filter(|line| !example.contains(line)).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 /// All files of the repository, as paths from its root.
 fn repository() -> BTreeSet<String> {
     fn walk(root: &Path, folder: &Path, found: &mut BTreeSet<String>) {

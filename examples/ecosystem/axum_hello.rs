@@ -6,18 +6,20 @@
 //! curl --http2-prior-knowledge --data 'some text' http://127.0.0.1:8080/shout
 //! ```
 //!
-//! Shows the one line that an axum program changes: `netpoll::hyper::serve_tower` instead of
-//! `axum::serve`.
+//! An axum program changes one line: `netpoll::hyper::serve_tower` takes the place of `axum::serve`.
 
 use axum::Router;
-use axum::extract::{Path, State};
-use axum::routing::{get, post};
+use axum::extract::Path;
+use axum::extract::State;
+use axum::routing::get;
+use axum::routing::post;
 use netpoll::net::TcpListener;
-use netpoll::{io, task, time};
+use netpoll::{io, task};
+use std::time::Duration;
 
 async fn hello(Path(name): Path<String>) -> String {
-    // Sleeps use netpoll's timers.
-    task::sleep(time::Duration::from_millis(1)).await;
+    // Handlers use netpoll's timers.
+    task::sleep(Duration::from_millis(1)).await;
     format!("Hello, {name}!\n")
 }
 
@@ -27,7 +29,8 @@ async fn shout(State(mark): State<&'static str>, text: String) -> String {
 
 fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
-    let app = Router::new().route("/hello/{name}", get(hello)).route("/shout", post(shout)).with_state("!");
+    let app = Router::new().route("/hello/{name}", get(hello));
+    let app = app.route("/shout", post(shout)).with_state("!");
     task::block_on(async {
         let listener = TcpListener::bind(addr).await?;
         println!("listening on {}", listener.local_addr()?);
