@@ -1,5 +1,5 @@
-//! Listeners: who gets a connection, what close does to who waits, what errors look like. (Faults of accept4 are in
-//! `src/net/fd/seam_tests.rs`, exhaustion of descriptors in `limits.rs`.)
+//! Listeners: which accept gets a connection, which waiters a close wakes, and the shape of errors. (Faults of accept4 are in
+//! `src/net/fd/seam_tests.rs`, exhausted descriptors in `limits.rs`.)
 
 mod common;
 
@@ -54,7 +54,7 @@ fn nothing_is_accepted_after_close_returned() {
             assert!(is_closed(&listener.accept().await.unwrap_err()));
             let _ = dial.await;
             assert!(is_closed(&listener.accept().await.unwrap_err()));
-            // The kernel resets what was in the queue.
+            // The kernel resets connections that were in the queue.
             assert!(matches!(queued.read(&mut [0; 1]).await, Ok(0) | Err(_)));
         }
     });
@@ -118,7 +118,7 @@ fn one_connection_wakes_one_acceptor() {
             let polled = common::poll_with(accept, &waker);
             assert!(polled.is_pending());
         }
-        // An edge of the registration itself has nothing to say: let it pass, and list everybody again.
+        // The registration itself may cause an edge without a connection: let it pass, and list all waiters again.
         let woken = || counts.iter().map(|count| count.0.load(Ordering::SeqCst)).sum::<usize>();
         task::sleep(Duration::from_millis(20)).await;
         let before = woken();
@@ -141,7 +141,7 @@ fn one_connection_wakes_one_acceptor() {
 }
 
 /// Invariant 7.
-/// Who was woken for a connection and is dropped gives the wake-up to the next.
+/// An accept that was woken for a connection and is dropped passes the wake-up on.
 #[test]
 fn dropped_accept_passes_wakeup_on() {
     run(async {

@@ -1,6 +1,6 @@
-//! Socket activation: what a process is started with it takes once and under its names; what is not its own it leaves.
+//! Socket activation: a process takes its descriptors once, under their names, and leaves those of other processes.
 //!
-//! The test's executable is its own successor: each test starts it again, by way of `activation::pass` or of a shell that plays the
+//! The test's executable is its own successor: each test starts it again, through `activation::pass` or a shell that acts as the
 //! service manager.
 
 mod common;
@@ -113,7 +113,7 @@ fn descriptors_for_other_processes_are_left_alone() {
         assert_eq!(fd_count(), before);
         return;
     }
-    // Nothing at all; another process; a count alone; descriptions of what is not there.
+    // No variables; another process; a count alone; names of missing descriptors.
     let nobody_s: &[&[(&str, &str)]] = &[
         &[],
         &[("LISTEN_FDS", "1"), ("LISTEN_PID", "1")],
@@ -166,7 +166,7 @@ fn missing_descriptors_and_malformed_variables_are_errors() {
         }
         return;
     }
-    // The last of three is not open. (The harness opens descriptors of its own, but not so many.)
+    // The last of three is not open. (The harness opens descriptors of its own, but not that many.)
     let script = "exec 3</dev/null 4</dev/null";
     succeeds(activated_by_shell(name, script).env("LISTEN_FDS", "600").env("EXPECT", "EBADF"));
     succeeds(activated_by_shell(name, script).env("LISTEN_FDS", "many").env("EXPECT", "InvalidData"));
@@ -259,7 +259,7 @@ fn successor_takes_descriptors_despite_freed_numbers() {
     });
 }
 
-/// What a process of the tests below is.
+/// The part that a process of these tests plays.
 fn role() -> String {
     std::env::var("ROLE").unwrap_or_default()
 }
@@ -343,7 +343,7 @@ fn successor_takes_its_descriptors_when_its_parent_has_ended() {
     assert!(text.contains("taken by the orphan"), "{text}");
 }
 
-/// The command keeps what it passes for as long as it lives, and no longer.
+/// The command holds the passed descriptors until it is dropped.
 #[test]
 fn command_holds_duplicates() {
     common::child("command_holds_duplicates", || {

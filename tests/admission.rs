@@ -1,4 +1,4 @@
-//! What a listener lets in: permits (`max_connections`), and reserved descriptors for when the process has no other.
+//! Admission: permits (`max_connections`), and reserved descriptors for a process that has no other left.
 
 mod common;
 
@@ -19,7 +19,7 @@ async fn limited(most: usize) -> TcpListener {
     ListenConfig::new().max_connections(most).listen("127.0.0.1:0").await.unwrap()
 }
 
-/// So many connections in the listener's queue.
+/// Connections in the listener's queue.
 async fn clients(listener: &TcpListener, count: usize) -> Vec<TcpStream> {
     let addr = listener.local_addr().unwrap();
     let mut clients = Vec::new();
@@ -62,7 +62,7 @@ fn permit_belongs_to_connection_not_handle() {
         let (fourth, _) = listener.accept().await.unwrap();
         drop((second, clone));
         assert_eq!(listener.connections(), 2);
-        // What leaves this crate is no longer counted.
+        // A stream converted into another type is no longer counted.
         let third = OwnedFd::from(third);
         let (_fifth, _) = listener.accept().await.unwrap();
         drop(third);
@@ -153,7 +153,7 @@ fn permit_wakes_one_accept_and_drop_passes_it_on() {
         assert_eq!(woken(), [1, 0, 0, 0]);
         drop(accepts.remove(0));
         assert_eq!(woken(), [0, 1, 0, 0]);
-        // The woken one accepts; with the permit gone nobody else is woken.
+        // The woken accept takes the connection. The permit is used, so no other is woken.
         let Poll::Ready(Ok((second, _))) = poll_now(&mut accepts[0]) else { panic!("a permit and a connection") };
         assert_eq!(woken(), [0; 4]);
         // Not woken, and gone: the next is in line.
@@ -164,7 +164,7 @@ fn permit_wakes_one_accept_and_drop_passes_it_on() {
     });
 }
 
-/// Who waits for a connection holds no permit.
+/// An accept that waits for a connection holds no permit.
 #[test]
 fn idle_accepts_use_no_permits() {
     run(async {
@@ -318,7 +318,7 @@ fn reserve_rejects_clients_without_descriptors_and_recovers() {
             let late: Vec<_> = (0..5).map(|_| StdStream::connect(addr).unwrap()).collect();
             (&late[0]).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
             let held = exhaust_descriptors();
-            // The loop does not fail, and those who wait are told.
+            // The loop does not fail, and waiting clients get the answer.
             becomes("they are turned away", || {
                 assert!(poll_now(&mut accept).is_pending());
                 listener.turned_away() == 5
@@ -372,7 +372,7 @@ fn rejections_yield_between_connections() {
                 assert!(common::poll_with(&mut accept, &waker).is_pending());
                 let now = listener.turned_away();
                 if now == before {
-                    // The poller has not told yet.
+                    // The poller has not reported the connection yet.
                     task::sleep(Duration::from_millis(1)).await;
                     continue;
                 }
@@ -413,7 +413,7 @@ fn reserve_survives_threads_that_take_its_descriptors() {
                 })
                 .collect();
             let mut incoming = listener.incoming();
-            // It fails for want of descriptors at times, which `incoming` sleeps over.
+            // It sometimes fails for lack of descriptors; `incoming` sleeps meanwhile.
             let nobody = netpoll::future::timeout(common::BOUND, async {
                 let mut next = incoming.next();
                 becomes("all are turned away", || {
@@ -431,7 +431,7 @@ fn reserve_survives_threads_that_take_its_descriptors() {
                 assert_eq!(read_all(client), BUSY);
             }
             drop((crowd, held));
-            // What was stolen is back with the next connection.
+            // The reserve is whole again with the next connection.
             let _client = StdStream::connect(addr).unwrap();
             let _server = incoming.next().await.unwrap().unwrap();
             assert_eq!(fd_count(), before + 2);

@@ -55,7 +55,7 @@ async fn allocations(mut round: impl AsyncFnMut()) -> usize {
     ALLOCATIONS.load(Ordering::Relaxed) - before
 }
 
-/// What a thread that the runtime starts meanwhile may cost. Per round it is nothing.
+/// Allocations that starting a runtime thread may cost, once. Each round costs none.
 const ALLOWED: usize = ROUNDS / 20;
 
 async fn write_then_read(from: &TcpStream, to: &TcpStream) {

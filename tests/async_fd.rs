@@ -1,4 +1,4 @@
-//! `io::AsyncFd` over descriptors of many kinds: readiness, calls, deadlines, closing, and what it refuses.
+//! `io::AsyncFd` over many kinds of descriptors: readiness, calls, deadlines, close, and rejected descriptors.
 
 mod common;
 
@@ -145,7 +145,7 @@ fn terminal_transfers_data_and_hangs_up() {
         (&pty).write_all(b"typed\n").await.unwrap();
         assert_eq!(read.await.unwrap(), 6);
         assert_eq!(&buf[..6], b"typed\n");
-        // The echo of what was typed, then the end: EIO, as terminals say it.
+        // The echo of the input, then EIO, which is how terminals report the end.
         drop(terminal);
         let end = loop {
             match (&pty).read(&mut buf).await {
@@ -170,7 +170,7 @@ fn std_socket_serves_through_async_fd() {
     });
 }
 
-// ---- what is refused ----
+// ---- rejected descriptors ----
 
 #[test]
 fn descriptor_unsupported_by_epoll_is_rejected() {
@@ -211,7 +211,7 @@ fn closed_descriptor_is_an_error() {
     struct Nothing;
     impl AsFd for Nothing {
         fn as_fd(&self) -> BorrowedFd<'_> {
-            // SAFETY: beyond every process's limit, so it is nobody's descriptor.
+            // SAFETY: beyond every process's limit, so no descriptor has this number.
             unsafe { BorrowedFd::borrow_raw(i32::MAX - 1) }
         }
     }

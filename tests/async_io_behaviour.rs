@@ -1,4 +1,4 @@
-//! What async-io's socket tests hold of a socket, under the same names, of this crate's sockets under an executor that is not its own.
+//! The behaviour that async-io's socket tests check, under the same names, for this crate's sockets under another executor.
 
 mod common;
 
@@ -32,7 +32,7 @@ async fn pair() -> io::Result<(TcpStream, TcpStream)> {
     Ok((client, server.0))
 }
 
-/// Drops `value` on another thread when somebody waits for its peer: not before `waiting` has been polled.
+/// Drops `value` on another thread once a task waits for its peer: not before `waiting` has been polled.
 async fn drop_while<T: Send + 'static, F: Future + Unpin>(value: T, mut waiting: F) -> F::Output {
     assert!(poll_once(&mut waiting).await.is_pending());
     let dropped = task::spawn(async move { drop(value) });

@@ -1,4 +1,4 @@
-//! `#[netpoll::main]` and `#[netpoll::test]`: what must compile and run. What must not compile, and with which message, is in
+//! `#[netpoll::main]` and `#[netpoll::test]`: uses that must compile and run. Uses that must not compile, with their messages, are in
 //! the macro crate's `tests/messages.rs`.
 #![cfg(feature = "attributes")]
 

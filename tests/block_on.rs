@@ -35,7 +35,7 @@ fn block_on_from_many_threads() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// More nested waits than there are threads to replace theirs: the clock and the network go on for them.
+/// More nested waits than there are spare threads: the clock and the network continue.
 #[test]
 fn nested_block_on_beyond_all_spare_workers() {
     child("nested_block_on_beyond_all_spare_workers", || {
@@ -145,7 +145,7 @@ fn yielding_root_future_lets_tasks_run() {
             while !done.load(Ordering::SeqCst) {
                 task::yield_now().await;
             }
-            // What was queued before the yield runs before it returns.
+            // Tasks queued before the yield run before it returns.
             let turns = Arc::new(AtomicUsize::new(0));
             for n in 1..=100 {
                 let own = turns.clone();
@@ -434,7 +434,7 @@ fn poller_role_moves_to_thread_that_receives_events() {
     });
 }
 
-/// Roots that end, start and hand over to each other while tasks use the network: somebody polls at every moment.
+/// Roots that end, start and hand over to each other while tasks use the network: some thread polls at every moment.
 #[test]
 fn network_is_polled_while_roots_come_and_go() {
     child("network_is_polled_while_roots_come_and_go", || {

@@ -1,4 +1,4 @@
-//! Settings: what is accepted, what is refused and how it says so; the counters.
+//! Settings: accepted and rejected values, error texts, and metrics.
 
 mod common;
 
@@ -91,7 +91,7 @@ fn environment_sets_number_of_threads() {
         Builder::new().start().unwrap();
         assert_eq!(rt::metrics().workers, 3);
         rt::shutdown(common::BOUND).unwrap();
-        // What the program says wins.
+        // The builder takes precedence.
         Builder::new().workers(2).start().unwrap();
         assert_eq!(rt::metrics().workers, 2);
     });
@@ -110,7 +110,7 @@ fn async_std_variables_are_a_fallback() {
         let named = common::park_on(task::spawn(async { thread::current().name().map(str::to_owned) }));
         assert_eq!(named.as_deref(), Some(name));
         rt::shutdown(common::BOUND).unwrap();
-        // What the program says wins.
+        // The builder takes precedence.
         Builder::new().workers(2).thread_name("mine").start().unwrap();
         let named = common::park_on(task::spawn(async { thread::current().name().map(str::to_owned) }));
         assert_eq!((rt::metrics().workers, named.as_deref()), (2, Some("mine")));
@@ -124,7 +124,7 @@ fn async_std_variables_are_a_fallback() {
     });
     let ours = [("NETPOLL_THREADS", "4"), ("NETPOLL_THREAD_NAME", "ours")];
     child_with(NAME, &[theirs[0], theirs[1], ours[0], ours[1], ("EXPECTED", "4 ours")], || {});
-    // async-std took its default for what is no number.
+    // async-std used its default for values that are not numbers.
     let all = thread::available_parallelism().unwrap().get();
     child_with(NAME, &[("ASYNC_STD_THREAD_COUNT", "many"), ("EXPECTED", &format!("{all} netpoll"))], || {});
 }
@@ -134,7 +134,7 @@ fn malformed_environment_is_reported() {
     const NAME: &str = "malformed_environment_is_reported";
     for value in ["0", "-1", "many", "", "512", "99999999999999999999", "1.5"] {
         let text = child_with(NAME, &[("NETPOLL_THREADS", value)], || {
-            // A builder says so in an error; a first use on standard error, and goes on.
+            // A builder returns an error. A first use reports it on standard error and continues.
             let error = Builder::new().start().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(error.to_string().contains("NETPOLL_THREADS"), "{error}");

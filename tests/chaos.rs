@@ -1,7 +1,7 @@
-//! Echoes while four of five system calls are interrupted, refused or cut short and events come shuffled, in small batches, beside made-up
-//! ones: every byte must come back, in order.
+//! Echoes while four of five system calls are interrupted, fail or are cut short, and events arrive shuffled, in small batches, among
+//! false ones. Every byte must come back, in order.
 //!
-//! `NETPOLL_ECHOES` says how many echoes, `NETPOLL_SEED` with which seed; `ci/faults.sh chaos` sets them. A failure prints its seed.
+//! `NETPOLL_ECHOES` sets the number of echoes and `NETPOLL_SEED` the seed; `ci/faults.sh chaos` sets both. A failure prints its seed.
 
 mod common;
 mod faults;

@@ -22,19 +22,19 @@ use netpoll::net::{Shutdown, TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::task;
 
-/// The number of a socket's descriptor, without showing the descriptor to anybody.
+/// The number of a socket's descriptor, without exposing the descriptor.
 fn number(socket: &impl Debug) -> i32 {
     let text = format!("{socket:?}");
     let (_, number) = text.rsplit_once("fd: ").expect("the number is in the debug text");
     number.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number")
 }
 
-/// What the descriptor of this number is, if it is open.
+/// The file behind the descriptor of this number, if it is open.
 fn target(number: i32) -> Option<std::path::PathBuf> {
     fs::read_link(format!("/proc/self/fd/{number}")).ok()
 }
 
-/// Whether somebody listens on the address. (std sets SO_REUSEADDR, so old connections do not count.)
+/// Whether a socket listens on the address. (std sets SO_REUSEADDR, so old connections do not count.)
 fn is_taken(addr: SocketAddr) -> bool {
     match std::net::TcpListener::bind(addr) {
         Ok(_) => false,
@@ -45,7 +45,7 @@ fn is_taken(addr: SocketAddr) -> bool {
     }
 }
 
-// ---- who waits is woken ----
+// ---- waiters are woken ----
 
 /// Go: nettest CloseTimeout.
 #[test]
@@ -113,7 +113,7 @@ fn accept_after_close_fails_and_incoming_ends() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        // Go: TestTCPListenAfterClose: what was dialled before the close is not handed out after it.
+        // Go: TestTCPListenAfterClose: connections dialled before the close are not accepted after it.
         let _queued = std::net::TcpStream::connect(addr).unwrap();
         let mut incoming = listener.incoming();
         listener.close().await.unwrap();
@@ -304,7 +304,7 @@ fn second_close_succeeds() {
             client.force_close().await.unwrap();
             // The traits' close, after the real one.
             (&client).close().await.unwrap();
-            // Shutting down what is closed is an error, as in Go.
+            // Shutting down a closed socket is an error, as in Go.
             assert_closed(client.close_read());
             let error = assert_closed(client.close_write());
             assert!(error.to_string().starts_with("close tcp 127.0.0.1:"), "{error}");
@@ -379,7 +379,7 @@ fn leaked_future_does_not_hold_port() {
         std::mem::forget(accept);
         listener.close().await.unwrap();
         assert!(!is_taken(addr));
-        // Nor does one whose owner is dropped in place of an explicit close.
+        // Nor does one whose owner is dropped instead of closed.
         let listener = TcpListener::bind(addr).await.unwrap();
         let mut accept = listener.accept();
         assert!(poll_now(&mut accept).is_pending());
@@ -462,7 +462,7 @@ fn lingering_close_completes_when_fd_is_closed() {
 }
 
 /// Invariant 1.
-/// The number of a closed socket goes to the next; whoever still holds an operation of the first must not touch it.
+/// The number of a closed socket is reused; operations of the first socket must not touch it.
 #[test]
 fn stale_operation_does_not_touch_reused_fd() {
     run(async {

@@ -42,7 +42,7 @@ impl GiveUp {
     }
 }
 
-/// An address whose queue is full: a dial waits for an answer to its SYN.
+/// An address whose queue is full: a dial waits for the answer to its SYN.
 fn full_queue() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
     let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let listener = socket();
@@ -59,7 +59,7 @@ fn full_queue() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
     (addr.as_socket().unwrap(), held)
 }
 
-/// An operation that will wait, and what closes its socket. What must live meanwhile is in the first.
+/// An operation that will wait, and the closing of its socket. The first element keeps the resources alive.
 async fn prepare(operation: &str) -> (Waiting, Closing) {
     match operation {
         "read" | "deadline" | "drop" => {
@@ -73,7 +73,7 @@ async fn prepare(operation: &str) -> (Waiting, Closing) {
                     let _server = server;
                     let mut buf = [0; 1];
                     if drops {
-                        // Another operation, begun and dropped, and one that nobody polls, are no obstacle.
+                        // A dropped operation and one that is never polled do not prevent the close.
                         assert!(poll_once(&mut waiting.read(&mut [0; 1])).await.is_pending());
                         let mut idle = waiting.write_all(&[0; 1]);
                         let _ = poll_once(&mut idle).await;
@@ -126,7 +126,7 @@ async fn prepare(operation: &str) -> (Waiting, Closing) {
                     .await;
                     drop(dial);
                     match dialled {
-                        // As a close says it.
+                        // The same error as after a close.
                         None => Err(pipe_closed().await),
                         Some(result) => panic!("the queue has room: {result:?}"),
                     }

@@ -185,7 +185,7 @@ fn std_listeners_convert_both_ways() {
             assert_eq!(std.local_addr().unwrap(), addr);
             listener = TcpListener::from(OwnedFd::from(std));
         }
-        // SAFETY: the number was just given away, and is owned by nobody else.
+        // SAFETY: the number was just given away and has no other owner.
         let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
         assert_eq!(listener.local_addr().unwrap(), addr);
         let dial = task::spawn(TcpStream::connect(addr));

@@ -1,4 +1,4 @@
-//! `io::copy_bidirectional`, and how a copy notices that a side has died. What the kernel moves is in `zero_copy.rs`.
+//! `io::copy_bidirectional`, and how a copy notices that a side is gone. Copies in the kernel are in `zero_copy.rs`.
 
 mod common;
 
@@ -132,7 +132,7 @@ fn reset_of_writer_ends_copy_with_silent_reader() {
     });
 }
 
-/// The same after the server has ended its stream: nobody reads from it any more.
+/// The same after the server has ended its stream and is no longer read.
 #[test]
 fn server_death_after_last_byte_is_noticed() {
     run(async {
@@ -190,7 +190,7 @@ where
     copied.map(drop)
 }
 
-/// What comes until the end, or until an error.
+/// The data until the end of the stream or an error.
 async fn all_of(mut stream: impl Read + Unpin) -> Vec<u8> {
     let (mut all, mut buf) = (Vec::new(), vec![0; 64 << 10]);
     while let Ok(count @ 1..) = stream.read(&mut buf).await {
@@ -250,7 +250,7 @@ fn peer_that_stops_reading_is_read_to_eof() {
                 let proxy = task::spawn(copy_both(inbound, outbound, foreign, swapped));
                 let (stops, other) = if client_stops { (client, server) } else { (server, client) };
                 stops.shutdown(Shutdown::Read).unwrap();
-                // All of it is taken, although it goes nowhere: whoever sends first and reads then is not held up.
+                // The copy goes on reading although it cannot write, so a peer that sends before it reads is not held up.
                 other.write_all(&vec![1; BYTES]).await.unwrap();
                 let answer = task::spawn(async move {
                     stops.write_all(&vec![2; BYTES]).await.unwrap();
@@ -266,7 +266,7 @@ fn peer_that_stops_reading_is_read_to_eof() {
     });
 }
 
-/// The urgent byte of a TCP stream, in line or apart, stopped the kernel's copy: it said that it was done, or waited for ever.
+/// An urgent byte of a TCP stream, in line or out of band, stopped the kernel's copy: it ended, or waited forever.
 #[test]
 fn urgent_data_does_not_end_copy() {
     run(async {
@@ -320,7 +320,7 @@ fn urgent_data_does_not_end_copy() {
     });
 }
 
-/// The same with a limit on silence: what is read and dropped is no progress.
+/// The same with an idle limit: data that is read and dropped is no progress.
 #[test]
 fn idle_limit_ends_copy_to_stalled_server() {
     run(async {
@@ -379,7 +379,7 @@ fn copy_handles_unix_urgent_data_and_limits() {
     });
 }
 
-/// Says once that it is at its end; with a writer that takes everything.
+/// Reports its end once, while the writer accepts everything.
 #[derive(Default)]
 struct Strict {
     reads: usize,
@@ -496,7 +496,7 @@ fn longest_idle_limit_never_fires() {
     });
 }
 
-/// Sockets work under any executor, and so does what is made of them.
+/// Copies work under any executor, as sockets do.
 #[test]
 fn copy_runs_under_another_executor() {
     let _watchdog = Watchdog::new();

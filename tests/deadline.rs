@@ -42,7 +42,7 @@ fn ends_of_time() -> Vec<Instant> {
 
 // ---- connecting ----
 
-/// A listener whose queue is full, and what fills it: connecting to it gets no answer.
+/// A listener with a full queue, and the connections that fill it: further connects get no answer.
 fn black_hole() -> (socket2::Socket, std::net::SocketAddr, Vec<std::net::TcpStream>) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -257,7 +257,7 @@ fn expired_write_deadline_beats_buffer_space() {
             }
         }
         assert!(Instant::now() >= deadline);
-        // What was reported as written arrives, and nothing else.
+        // Data reported as written arrives, and nothing else.
         client.close_write().unwrap();
         let (mut got, mut buf) = (0, vec![0; 65536]);
         loop {
@@ -369,7 +369,7 @@ fn various_deadlines_expire_in_time() {
         let mut handles = Vec::new();
         for nanos in VARIOUS {
             let (client, server) = connect_to(&listener).await;
-            // The peer writes for as long as somebody reads, so that data and deadline compete.
+            // The peer writes while it is read, so that data and deadline compete.
             drop(task::spawn(async move { while server.write(&[0; 4096]).await.is_ok() {} }));
             handles.push(task::spawn(async move {
                 let mut buf = vec![0; 32 * 1024];
@@ -560,7 +560,7 @@ fn past_deadline_wakes_waiting_read() {
     });
 }
 
-// ---- what a failed operation leaves behind ----
+// ---- state after a failed operation ----
 
 /// Go: TestRacyRead.
 #[test]
@@ -761,7 +761,7 @@ fn all_methods_run_concurrently() {
             handle.await;
         }
         client.set_deadline(None).unwrap();
-        // What the writes brought over is somewhere in the stream: end it to tell it from what follows.
+        // The written data is somewhere in the stream: mark its end to tell it from later data.
         client.close_write().unwrap();
         let mut buf = [0; 4096];
         while server.read(&mut buf).await.unwrap() > 0 {}
@@ -860,7 +860,7 @@ fn deadlines_apply_to_empty_buffers() {
     run(async {
         let (client, _server) = fresh_pair().await;
         client.set_deadline(past()).unwrap();
-        // As Go has it: a read of nothing asks nobody, a write of nothing does.
+        // As in Go: an empty read makes no system call, an empty write does.
         assert_eq!(client.read(&mut []).await.unwrap(), 0);
         assert_timeout(client.write(&[]).await);
     });

@@ -10,7 +10,7 @@ use common::{fd_count, listener, poll_once, run};
 use netpoll::net::{OpError, TcpListener, TcpStream, is_timeout, raw_os_error};
 use netpoll::task;
 
-/// A port of 127.0.0.1 that nobody listens on: bound, so that nobody else gets it, and not listening.
+/// A port of 127.0.0.1 that is bound, so that no other process gets it, and not listening.
 fn refusing() -> (socket2::Socket, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
@@ -18,7 +18,7 @@ fn refusing() -> (socket2::Socket, SocketAddr) {
     (socket, addr)
 }
 
-/// A listener whose queue is full: connecting to it takes for ever.
+/// A listener with a full queue: connecting to it never completes.
 fn black_hole() -> (socket2::Socket, Vec<std::net::TcpStream>, SocketAddr) {
     let (socket, addr) = refusing();
     socket.listen(0).unwrap();

@@ -1,5 +1,5 @@
-//! `Dialer`: time limits, local addresses, options and the control hook, several addresses raced, and what is left behind: nothing.
-//! (The race's own rules are tested in `src/net/happy_eyeballs.rs`, the split of time in `src/net/dialer.rs`.)
+//! `Dialer`: time limits, local addresses, options, the control hook, racing of addresses, and clean-up.
+//! (The rules of the race are tested in `src/net/happy_eyeballs.rs`, the division of time in `src/net/dialer.rs`.)
 
 mod common;
 
@@ -20,7 +20,7 @@ use netpoll::net::{
 use netpoll::task;
 use socket2::SockRef;
 
-/// A port of an address of this host that nobody listens on: bound, so that nobody else gets it, and not listening.
+/// A port of an address of this host that is bound, so that no other process gets it, and not listening.
 fn refusing_at(ip: IpAddr) -> (socket2::Socket, SocketAddr) {
     let wanted = SocketAddr::new(ip, 0);
     let socket = socket2::Socket::new(socket2::Domain::for_address(wanted), socket2::Type::STREAM, None).unwrap();
@@ -33,7 +33,7 @@ fn refusing() -> (socket2::Socket, SocketAddr) {
     refusing_at(Ipv4Addr::LOCALHOST.into())
 }
 
-/// A listener whose queue is full: connecting to it takes for ever.
+/// A listener with a full queue: connecting to it never completes.
 struct BlackHole {
     addr: SocketAddr,
     _listener: socket2::Socket,
@@ -234,7 +234,7 @@ fn dead_ipv6_address_falls_back_to_ipv4() {
         });
         let stream = dialer.dial(&addrs[..]).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), good);
-        // A third may have been tried before the second said that it is connected.
+        // A third may have been tried before the second reported its connection.
         assert_eq!(tried.lock().unwrap()[..2], [("tcp6".to_owned(), hole.addr), ("tcp4".to_owned(), good)]);
     });
 }
@@ -306,7 +306,7 @@ fn dropped_dial_leaks_nothing() {
                 drop(dial);
             }
             becomes("no task is left", || netpoll::rt::metrics().tasks_alive == 0).await;
-            // A look-up that nobody waits for any more goes to its end.
+            // A look-up that was dropped still runs to its end.
             becomes("nothing is left", || fd_count() == before).await;
         });
     });
@@ -458,7 +458,7 @@ fn local_port_gets_past_silent_addresses() {
         let good = listener.local_addr().unwrap();
         let staggers = [Some(Duration::from_millis(10)), Some(Duration::ZERO)];
         for (stagger, defaults) in staggers.into_iter().flat_map(|stagger| [(stagger, true), (stagger, false)]) {
-            // A port that nobody has: freed by who had it, without a connection.
+            // A free port: its owner released it without a connection.
             let port = refusing_at(Ipv4Addr::LOCALHOST.into()).1;
             let dialer = Dialer::new().stagger(stagger).defaults(defaults).local_addr(port);
             let addrs = [holes[0].addr, refusing, holes[1].addr, good];
@@ -466,7 +466,7 @@ fn local_port_gets_past_silent_addresses() {
             assert_eq!((stream.local_addr().unwrap(), stream.peer_addr().unwrap()), (port, good));
             let (peer, from) = listener.accept().await.unwrap();
             assert_eq!(from, port);
-            // A reset on both sides, so that the port is free for who wants it next.
+            // Reset both sides, so that the port is free at once.
             stream.set_linger(Some(Duration::ZERO)).unwrap();
             drop((stream, peer));
         }
@@ -475,7 +475,7 @@ fn local_port_gets_past_silent_addresses() {
         let dialer = Dialer::new().stagger(None).timeout(Duration::from_secs(6)).local_addr(port);
         let stream = dialer.dial(&[holes[0].addr, good][..]).await.unwrap();
         assert_eq!((stream.local_addr().unwrap(), stream.peer_addr().unwrap()), (port, good));
-        // Who listens there, or has not agreed to share it, is in the way.
+        // A listener there, or one that does not share the port, is in the way.
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let exclusive = refusing_at(Ipv4Addr::LOCALHOST.into());
         for held in [taken.local_addr().unwrap(), exclusive.1] {
@@ -489,7 +489,7 @@ fn local_port_gets_past_silent_addresses() {
 #[test]
 fn self_connection_is_redialled() {
     run(async {
-        // Bound to the address that it then dials, a socket connects to itself. An address of this test's own: nobody else
+        // Bound to the address that it dials, a socket connects to itself. The address belongs to this test: no other test
         // binds there.
         let (reserved, addr) = refusing_at([127, 3, 2, 1].into());
         reserved.set_reuse_address(true).unwrap();
@@ -507,7 +507,7 @@ fn self_connection_is_redialled() {
         let error = dialer(2).dial(addr).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         assert_eq!(calls.swap(0, Ordering::SeqCst), 3, "two more tries");
-        // One whose port the user chose is what was asked for.
+        // With a local port chosen by the caller, a self-connection is accepted.
         let (other, addr) = refusing_at([127, 3, 2, 2].into());
         drop((reserved, other));
         let stream = Dialer::new().local_addr(addr).dial(addr).await.unwrap();
@@ -614,7 +614,7 @@ fn fast_open_and_multipath_connect_with_and_without_kernel_support() {
             assert_eq!(stream.read(&mut [0; 9]).await.unwrap(), 5);
             assert!(stream.nodelay().unwrap());
         }
-        // Whether this kernel has MPTCP: a socket says so.
+        // Whether this kernel has MPTCP.
         let multipath = socket2::Protocol::MPTCP;
         let has = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, Some(multipath)).is_ok();
         let stream = Dialer::new().multipath(true).dial(addr).await.unwrap();
@@ -623,12 +623,12 @@ fn fast_open_and_multipath_connect_with_and_without_kernel_support() {
     });
 }
 
-// ---- what it costs ----
+// ---- cost ----
 
 const DIALS: usize = 20;
 const MARK: &str = "/netpoll-dialer-test-mark";
 
-/// System calls that each dial of an address makes, without the wait of whoever polls: 10 with Go's options, 5 without them.
+/// System calls per dial of a literal, without those of the polling thread: 10 with Go's options, 5 without them.
 #[test]
 fn dial_of_literal_makes_few_system_calls() {
     let name = "dial_of_literal_makes_few_system_calls";
@@ -641,7 +641,7 @@ fn dial_of_literal_makes_few_system_calls() {
                 Some(ip) => Some(TcpListener::bind((ip, 0)).await.unwrap()),
                 None => None,
             };
-            // What comes once: the poller, its thread.
+            // One-time costs: the poller and its thread.
             common::warm_up().await;
             for listener in [Some(near), far].into_iter().flatten() {
                 let addr = listener.local_addr().unwrap();
@@ -683,7 +683,7 @@ fn dial_of_literal_makes_few_system_calls() {
         let others = calls.count() - waits;
         let most = if round % 2 == 0 { 10 } else { 5 };
         println!("round {round}: {others} calls and {waits} waits for {DIALS} dials");
-        // A few for what the runtime does besides.
+        // A few for other work of the runtime.
         assert!(others <= most * DIALS + DIALS / 2, "round {round}:\n{}", lines.join("\n"));
     }
 }

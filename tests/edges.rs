@@ -1,4 +1,4 @@
-//! What is the end of a stream and what is not, how a writer waits, and where a wildcard address leads.
+//! End of stream, waiting writers, and the address of a wildcard listener.
 
 mod common;
 
@@ -13,7 +13,7 @@ use netpoll::io::ReadExt;
 use netpoll::net::{Dialer, TcpListener, TcpStream};
 use netpoll::{rt, task};
 
-/// Go: TestEOFError. No bytes without an error are the end, of a stream and with room for bytes; an error stays what it is.
+/// Go: TestEOFError. Zero bytes into a non-empty buffer mean end of stream; errors are returned unchanged.
 #[test]
 fn only_zero_bytes_into_nonempty_buffer_is_eof() {
     run(async {
@@ -39,7 +39,7 @@ fn only_zero_bytes_into_nonempty_buffer_is_eof() {
     });
 }
 
-/// Go: TestEndlessWrite. A writer whose peer does not read waits for the kernel's word instead of asking again and again.
+/// Go: TestEndlessWrite. A writer whose peer does not read waits for an event instead of retrying.
 #[test]
 fn blocked_writer_does_not_retry() {
     child("blocked_writer_does_not_retry", || {
@@ -50,7 +50,7 @@ fn blocked_writer_does_not_retry() {
                 drop(client);
                 written
             });
-            // It fills what there is of buffers, and then waits.
+            // It fills the buffers and then waits.
             becomes("the writer waits", || rt::metrics().waiters == 1).await;
             // For as long as the kernel still moves bytes to the peer, there is room now and then.
             let start = Instant::now();

@@ -1,8 +1,8 @@
-//! Every system call that we make, with every errno of its man page: each is retried, surfaced as it is, or of no consequence, and the
-//! socket works afterwards; nothing hangs, panics or leaks.
+//! Every system call of this crate with every errno of its man page: each is retried, returned or without effect, and the socket works
+//! afterwards; nothing hangs, panics or leaks.
 //!
-//! One row a call; a cell is one errno of it, injected into the call itself (`faults`). Left out are calls without errnos that matter
-//! here (clock_gettime, the signal calls, sysconf) and getaddrinfo, whose codes are no errnos (tests/resolve.rs).
+//! A row is a call; a cell is one errno, injected into the call (`faults`). Omitted are calls without relevant errnos (clock_gettime, the
+//! signal calls, sysconf) and getaddrinfo, which has codes of its own (tests/resolve.rs).
 
 mod common;
 mod faults;
@@ -22,7 +22,7 @@ use netpoll::net::{Ancillary, RecvBatch, SendBatch, Shutdown, TcpListener, TcpSt
 use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacketListener, UnixStream};
 use netpoll::{rt, task};
 
-/// What an operation makes of a fault.
+/// The effect of a fault on an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     /// It does its work all the same: the call is made again, another way is taken, or nothing depends on it.
@@ -33,7 +33,7 @@ enum Outcome {
 use Outcome::{Done, Surfaced};
 
 struct Row {
-    /// What is done, and the call in it.
+    /// The operation, and the system call in it.
     operation: &'static str,
     call: &'static str,
     cells: &'static [(Outcome, &'static [i32])],
@@ -43,9 +43,9 @@ const fn row(operation: &'static str, call: &'static str, cells: &'static [(Outc
     Row { operation, call, cells }
 }
 
-/// What reading may say beside the two that mean "again".
+/// Errnos of reads, besides the two that mean "again".
 const READ: &[i32] = &[EBADF, ECONNREFUSED, ECONNRESET, EFAULT, EINVAL, EIO, ENOMEM, ENOTCONN, ENOTSOCK, ETIMEDOUT];
-/// What writing may say beside the two that mean "again".
+/// Errnos of writes, besides the two that mean "again".
 const WRITE: &[i32] = &[
     EACCES,
     EALREADY,
@@ -111,7 +111,7 @@ const MATRIX: &[Row] = &[
             (Surfaced, &[ENOSR, ESOCKTNOSUPPORT, EPROTONOSUPPORT, ETIMEDOUT]),
         ],
     ),
-    // A loop over `incoming` waits for what is short, and goes on.
+    // A loop over `incoming` waits for the missing resource and continues.
     row(
         "incoming",
         "accept4",
@@ -127,7 +127,7 @@ const MATRIX: &[Row] = &[
             (Surfaced, &[EHOSTUNREACH, ENOTSOCK, EPROTOTYPE, ETIMEDOUT]),
         ],
     ),
-    // The call was made and says that it goes on, or that it is done.
+    // The connect is in progress, or complete.
     row("connect, made", "connect", &[(Done, &[EINPROGRESS, EALREADY, EINTR, EISCONN])]),
     row(
         "connect unix",
@@ -163,19 +163,19 @@ const MATRIX: &[Row] = &[
     row("shutdown", "shutdown", &[(Surfaced, &[EBADF, EINVAL, ENOTCONN, ENOTSOCK])]),
     row("local_addr", "getsockname", &[(Surfaced, &[EBADF, EFAULT, EINVAL, ENOBUFS, ENOTSOCK])]),
     row("peer_addr", "getpeername", &[(Surfaced, &[EBADF, EFAULT, EINVAL, ENOBUFS, ENOTCONN, ENOTSOCK])]),
-    // Nobody could do anything about it, and the number is free.
+    // The caller could do nothing about it, and the number is free.
     row("close", "close", &[(Done, &[EINTR, EIO, ENOSPC, EDQUOT, EBADF])]),
     row(
         "first wait",
         "epoll_ctl ADD",
-        // EEXIST: the number was registered through a duplicate; the registration is changed. (EPERM has a text of ours: below.)
+        // EEXIST: the number was registered through a duplicate; the registration is changed. (EPERM has its own text: below.)
         &[(Done, &[EEXIST]), (Surfaced, &[EBADF, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC])],
     ),
     row("first wait after EEXIST", "epoll_ctl MOD", &[(Done, &[EBADF, EINVAL, ENOENT, ENOMEM])]),
     row("close of what was shown", "epoll_ctl DEL", &[(Done, &[EBADF, EINVAL, ENOENT])]),
     row("sleep and wait", "epoll_wait", &[(Done, &[EINTR])]),
     row("sleep and wait", "epoll_pwait2", &[(Done, &[EINTR])]),
-    // The event is there: EAGAIN says that the counter is full.
+    // The event is pending: EAGAIN means that the counter is full.
     row("wake from outside, made", "write", &[(Done, &[EAGAIN])]),
     row("wake from outside", "write", &[(Done, &[EINTR])]),
     row("AsyncFd::new", "fcntl F_GETFL", &[(Surfaced, &[EBADF, EACCES, EINVAL])]),
@@ -187,7 +187,7 @@ const MATRIX: &[Row] = &[
         "sendfile64",
         &[(Done, &[EINTR, EAGAIN, EINVAL, ENOSYS]), (Surfaced, &[EBADF, EFAULT, EIO, ENOMEM, EOVERFLOW, ESPIPE])],
     ),
-    // The receiver's queue is full, and what is asked is which of the two sides is.
+    // The receiver's queue is full; the operation asks which side is.
     row("send to a full queue", "poll", &[(Done, &[EINTR]), (Surfaced, &[EFAULT, EINVAL, ENOMEM])]),
 ];
 
@@ -198,7 +198,7 @@ fn ended<T>(result: io::Result<T>, fault: Injection) -> Result {
     (result.map(drop), fault.hits())
 }
 
-/// What the peer has sent is there, once and whole.
+/// The peer's data arrives once and complete.
 async fn expect_hello(stream: &TcpStream) {
     let mut buf = [0; 8];
     assert_eq!(stream.read(&mut buf).await.unwrap(), 5);
@@ -426,7 +426,7 @@ async fn waiting(call: &'static str, errno: i32) -> Result {
     ended(Ok(()), fault)
 }
 
-/// The runtime's eventfd, by what it is.
+/// The runtime's eventfd, found by its type.
 fn breaker() -> i32 {
     let entries = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap());
     let found = entries.filter(|entry| {
@@ -611,12 +611,12 @@ async fn cell(operation: &str, call: &'static str, errno: i32) -> Result {
     }
 }
 
-/// In a process of its own: faults on any descriptor would strike other tests, and descriptors are counted.
+/// Runs in a process of its own: faults on any descriptor would affect other tests, and descriptors are counted.
 #[test]
 fn every_call_reports_every_errno() {
     let output = common::child_with("every_call_reports_every_errno", &[], || {
         let _watch = watch();
-        // What is made once and kept: the poller, the spare pipes of copies.
+        // Made once and kept: the poller, and spare pipes for copies.
         run(async {
             copying("copy", "splice", EINTR).await.0.unwrap();
             becomes("sockets to be closed", || rt::metrics().descriptors == 0).await;
@@ -681,7 +681,7 @@ fn poller_creation_failure_is_returned() {
         ("epoll_ctl ADD", &[EBADF, EEXIST, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC]),
     ];
     child(NAME, || {
-        // Nobody has polled so far in this process: under an executor of another make there is no runtime yet.
+        // The poller was not used before in this process: under another executor there is no runtime yet.
         let before = fd_count();
         park_on(async {
             let (client, server) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -749,7 +749,7 @@ fn copy_without_pipe_uses_buffer() {
     }
 }
 
-/// Our epoll descriptor was closed by somebody else: nothing can go on, and the process says so. 3 cells.
+/// Another part of the program closed the epoll descriptor: the process cannot continue and aborts with a message. 3 cells.
 #[test]
 fn failing_epoll_wait_aborts_process() {
     const NAME: &str = "failing_epoll_wait_aborts_process";
@@ -776,7 +776,7 @@ fn failing_epoll_wait_aborts_process() {
     }
 }
 
-/// What failed has left no file that would be in the way of the next bind, and a file that was there before stays.
+/// A failed listen leaves no file that would prevent the next bind, and keeps a file that existed before.
 #[test]
 fn failed_listen_removes_socket_file() {
     child("failed_listen_removes_socket_file", || {

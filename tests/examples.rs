@@ -1,4 +1,4 @@
-//! The examples do what their first lines say, each in a process of its own. `cargo test` builds them.
+//! The examples behave as their headers say, each in a process of its own. `cargo test` builds them.
 
 #[path = "common/example.rs"]
 mod example;
@@ -124,7 +124,7 @@ fn graceful_answers_pending_requests_and_exits() {
     let mut busy = BufReader::new(busy);
     assert_eq!(read_line(&mut busy), "answer to one\n");
     drop(graceful.stdin());
-    // Both connections get what is due to them, and the end of the stream.
+    // Both connections get their answers and the end of the stream.
     let (mut rest, mut nothing) = (String::new(), String::new());
     busy.read_to_string(&mut rest).expect("the end");
     (&silent).read_to_string(&mut nothing).expect("the end");
@@ -245,7 +245,7 @@ fn hot_restart_refuses_no_connection() {
         stdin.write_all(b"\n").expect("somebody reads");
         let mut lines = [server.line(), server.line()];
         lines.sort();
-        // The successor says where it listens, the predecessor that it has ended.
+        // The successor prints its address, the predecessor that it has ended.
         let next = process_of(&lines[0]);
         assert_eq!(lines[1], format!("process {} has ended", processes.last().expect("one at least")));
         assert!(!processes.contains(&next));

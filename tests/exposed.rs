@@ -1,5 +1,5 @@
-//! Sockets whose descriptor has other users, in this process or another: they keep the socket open beyond our close, set its options, and
-//! clear O_NONBLOCK.
+//! Sockets whose descriptor has other users, in this process or another: the users keep the socket open beyond our close, set its options,
+//! and clear O_NONBLOCK.
 
 mod common;
 
@@ -22,7 +22,7 @@ use socket2::SockRef;
 
 // ---- closing ----
 
-/// For how long a close waits where it is told to.
+/// The linger time in these tests.
 const LINGER: Duration = Duration::from_secs(60);
 
 fn set_linger(fd: BorrowedFd<'_>) -> std::io::Result<()> {
@@ -39,7 +39,7 @@ fn std_pair(lingers: bool) -> (std::net::TcpStream, std::net::TcpStream) {
     (client, listener.accept().unwrap().0)
 }
 
-/// What `listener` accepts, and the other end.
+/// A connection accepted by `listener`, and its peer.
 async fn accepted(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     (listener.accept().await.unwrap().0, client)
@@ -134,7 +134,7 @@ fn close_blocks_no_worker_when_so_linger_is_inherited() {
     });
 }
 
-/// The shutdown's own thread closes what the pool has not come to.
+/// The thread of the shutdown closes sockets that are still in the pool's queue.
 #[test]
 fn shutdown_does_not_wait_for_lingering_close() {
     child("shutdown_does_not_wait_for_lingering_close", || {
@@ -153,7 +153,7 @@ fn shutdown_does_not_wait_for_lingering_close() {
         assert!(rt::shutdown(Duration::ZERO).is_err());
         assert!(start.elapsed() < LINGER / 2, "the shutdown blocked for {:?}", start.elapsed());
         drop(release);
-        // What was sent arrives nevertheless.
+        // Data that was sent still arrives.
         let (mut total, mut buf) = (0, vec![0; 1 << 20]);
         while let count @ 1.. = park_on(peer.read(&mut buf)).unwrap() {
             total += count;
@@ -296,7 +296,7 @@ fn async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket() {
                 // SAFETY: a command with a number; it takes the least that is free.
                 let again = unsafe { libc::fcntl(duplicate.as_raw_fd(), libc::F_DUPFD_CLOEXEC, number) };
                 assert_eq!(again, number);
-                // SAFETY: just made, and nobody else's.
+                // SAFETY: just created, without another owner.
                 let again = AsyncFd::new(unsafe { OwnedFd::from_raw_fd(again) }).unwrap();
                 assert!(is_pending(again.readable()).await);
                 peer.write_all(b"x").unwrap();
@@ -308,7 +308,7 @@ fn async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket() {
 
 // ---- O_NONBLOCK ----
 
-/// Polls an operation, which has nothing to do, on a thread of its own: it must say so and not block the thread.
+/// Polls an operation that cannot complete on a thread of its own: it must be Pending and not block the thread.
 fn assert_waits<T: Debug + Send + 'static>(what: &'static str, poll: impl AsyncFnOnce() -> Poll<T> + Send + 'static) {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || send.send(park_on(poll())));

@@ -1,6 +1,6 @@
-//! Turns of tasks: a loop over operations that need not wait ends its turn, and a task whose turns are long gets its operations done.
+//! Turns of tasks: a loop over operations that are always ready ends its turn, and a task with long turns completes its operations.
 //!
-//! Each property holds for every kind of operation, in tasks, in the future of a `block_on` and under an executor of another make.
+//! Each property holds for every kind of operation, in tasks, in the future of `block_on` and under another executor.
 
 mod common;
 
@@ -34,7 +34,7 @@ async fn filled(bytes: usize) -> (TcpStream, TcpStream) {
     (one, other)
 }
 
-/// A port of this host that nobody listens on: bound, and not listening.
+/// A port of this host that is bound and not listening.
 fn deaf() -> (socket2::Socket, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();

@@ -25,7 +25,7 @@ const TCP_FASTOPEN_NO_COOKIE: libc::c_int = 34;
 
 fn set_int(fd: libc::c_int, name: libc::c_int, value: libc::c_int) {
     let size = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: `value` is valid for the call. What the kernel does not know it refuses.
+    // SAFETY: `value` is valid for the call. The kernel rejects unknown options.
     unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, name, (&raw const value).cast(), size) };
 }
 
@@ -55,7 +55,7 @@ async fn dial(addr: SocketAddr) -> TcpStream {
     stream
 }
 
-/// A listener whose queue is full, so that connections stay in SYN-SENT until it is emptied.
+/// A listener with a full queue, so that connections stay in SYN-SENT until it is emptied.
 struct Busy {
     listener: std::net::TcpListener,
     addr: SocketAddr,
@@ -266,7 +266,7 @@ fn first_wait_begins_connect_of_adopted_socket() {
     });
 }
 
-/// Ends a stream that has data under way; what it returns is dropped later.
+/// Ends a stream with data in flight; the caller drops the result later.
 type End = fn(TcpStream) -> Option<TcpStream>;
 
 /// Data that went with the SYN arrives, although the stream ends before the handshake does.

@@ -49,7 +49,7 @@ fn block_on_nests_with_other_executors() {
 }
 
 /// Invariant 12.
-/// In a process in which nobody ever calls `block_on` or `spawn`, and with one worker.
+/// In a process that never calls `block_on` or `spawn`, with one worker.
 #[test]
 fn poller_runs_without_netpoll_tasks() {
     child("poller_runs_without_netpoll_tasks", || {
@@ -315,8 +315,8 @@ fn abandoned_future_keeps_no_descriptor() {
     }
     let client = thread::spawn(move || park_on(TcpStream::connect(addr)).unwrap());
     let client = client.join().unwrap();
-    // The one wake-up of its edge goes to a forgotten one. Who asks after the edge, which the client need not have waited for, finds the
-    // connection all the same.
+    // The one wake-up of the edge goes to a forgotten accept. An accept that starts after the edge, which the client may not have
+    // waited for, still finds the connection.
     let mut accepted = None;
     common::eventually("the connection is accepted", || {
         if let Poll::Ready(result) = common::poll_now(&mut listener.accept()) {

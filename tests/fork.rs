@@ -1,4 +1,4 @@
-//! A child of fork(2) that does not call exec(2) is told so.
+//! Operations fail in a child of fork(2) that does not call exec(2).
 
 mod common;
 
@@ -57,7 +57,7 @@ fn operations_fail_in_forked_child() {
         forked(|| {
             let failed =
                 |polled: Poll<std::io::Result<_>>| matches!(polled, Poll::Ready(Err(error)) if is_clear(&error));
-            // What would wait is told, whether or not the descriptor was registered in the parent.
+            // Operations that would wait fail, whether or not the descriptor was registered in the parent.
             if !failed(poll_now(&mut server.read(&mut [0; 1]))) {
                 return 1;
             }
@@ -91,7 +91,7 @@ fn operations_fail_in_forked_child() {
             if catch_unwind(AssertUnwindSafe(|| poll_now(&mut sleep).is_pending())).is_ok() {
                 return 9;
             }
-            // What needs no runtime still does what it says.
+            // Operations that need no runtime still work.
             if client.local_addr().is_err() || poll_now(&mut client.write(b"x")).is_pending() {
                 return 10;
             }
@@ -201,7 +201,7 @@ fn drops_in_forked_child_do_not_affect_parent() {
     child("drops_in_forked_child_do_not_affect_parent", || {
         let path = std::env::temp_dir().join(format!("netpoll-fork-{}", std::process::id()));
         let (client, server) = park_on(pair());
-        // Whoever has seen the number may have a duplicate, so a close takes it out of the poller.
+        // Code that has seen the number may have a duplicate, so a close removes the socket from the poller.
         let _ = server.as_raw_fd();
         let (lent, mut writer) = std::io::pipe().unwrap();
         let lent = AsyncFd::new(lent).unwrap();

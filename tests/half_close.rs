@@ -166,8 +166,7 @@ fn read_into_empty_buffer_returns_zero() {
     });
 }
 
-/// A read that is exactly as long as what is there must not miss the end that follows, nor data that follows the end of a
-/// short one.
+/// A read of exactly the available length must not miss the end that follows, and a short read must not miss later data.
 #[test]
 fn eof_is_seen_after_full_and_short_reads() {
     run(async {

@@ -1,4 +1,4 @@
-//! Invariant 10: an idle process is idle. Each test is a process of its own, whose context switches are counted.
+//! Invariant 10: an idle process is idle. Each test counts the context switches of a process of its own.
 
 mod common;
 
@@ -12,7 +12,7 @@ use netpoll::{rt, task};
 
 const QUIET: Duration = Duration::from_millis(1200);
 
-/// Nobody but this thread runs for a while, as soon as what was under way has ended.
+/// Asserts that, once pending work has ended, no thread but this one runs for a while.
 #[track_caller]
 fn assert_idle() {
     let start = Instant::now();

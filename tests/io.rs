@@ -1,5 +1,5 @@
-//! `netpoll::io` over scripted readers and writers: what comes back, what stays in whose buffer after an error or a dropped
-//! future, and what the other side sees.
+//! `netpoll::io` over scripted readers and writers: results, the contents of buffers after an error or a dropped future, and the view of
+//! the other side.
 
 use std::collections::VecDeque;
 use std::error::Error as _;
@@ -18,10 +18,10 @@ use netpoll::io::{
 use netpoll::prelude::*;
 use netpoll::task::block_on;
 
-/// What a scripted side does when it is polled.
+/// A step of a scripted side, played when it is polled.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Reader: gives these bytes, over as many polls as the caller's buffers make it. Writer: takes at most so many bytes.
+    /// Reader: returns these bytes, over as many polls as the caller's buffers require. Writer: accepts at most that many bytes.
     Data(&'static [u8]),
     /// Is not ready; wakes at once.
     Wait,
@@ -29,7 +29,7 @@ enum Step {
 }
 use Step::{Data, Fail, Wait};
 
-/// Plays its steps, then is at its end. Panics when polled after that was said.
+/// Plays its steps and then reports the end. Panics when polled after that.
 #[derive(Debug)]
 struct Reader {
     steps: VecDeque<Step>,

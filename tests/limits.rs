@@ -1,4 +1,4 @@
-//! The ends of what there is: descriptors, queued operations, times.
+//! Exhausted resources: descriptors, queued operations, times.
 
 mod common;
 
@@ -44,7 +44,7 @@ fn accept_returns_emfile_and_keeps_the_connection() {
                 assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
             }
             drop(held);
-            // No edge comes for what has been in the queue all the time.
+            // No edge comes for connections that were in the queue all the time.
             let (_, peer) = listener.accept().await.unwrap();
             assert_eq!(peer, clients[0].local_addr().unwrap());
         });
@@ -100,7 +100,7 @@ fn incoming_waits_for_descriptors_without_spinning() {
             let first = incoming.next().await.unwrap().unwrap();
             assert_eq!(first.peer_addr().unwrap(), clients[0].local_addr().unwrap());
             let mut kept = Vec::new();
-            // Full again. By now the pauses are long; the close of a socket of ours ends one at once, every time.
+            // Full again. By now the pauses are long; closing a socket of this crate ends one at once, every time.
             for n in 1..3 {
                 // Long pauses, made by waiting.
                 let waited = netpoll::future::timeout(Duration::from_millis(700), incoming.next()).await;
@@ -164,7 +164,7 @@ fn operations_without_descriptors_report_emfile() {
             assert!(error.to_string().starts_with(&format!("dial tcp {addr}: ")), "{error}");
             let error = TcpListener::bind("127.0.0.1:0").await.unwrap_err();
             assert_eq!(raw_os_error(&error), Some(libc::EMFILE), "{error}");
-            // What is open works.
+            // Open sockets work.
             clients[0].write_all(b"x").await.unwrap();
             assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 1);
             drop(held);
@@ -173,7 +173,7 @@ fn operations_without_descriptors_report_emfile() {
     });
 }
 
-/// The poller itself needs three descriptors: where there are none, who waits is told, and the next try succeeds.
+/// The poller itself needs three descriptors. Without them a waiting operation fails, and the next attempt succeeds.
 #[test]
 fn missing_poller_descriptors_are_reported() {
     child("missing_poller_descriptors_are_reported", || {
@@ -247,7 +247,7 @@ fn queued_operations_are_bounded() {
         assert!(error.to_string().ends_with("too many concurrent operations on a single file or socket"), "{error}");
     }
 
-    /// Polls futures until one says that it is too many; returns those that wait.
+    /// Polls futures until one fails with "too many"; returns those that wait.
     fn queue<F: Future<Output = std::io::Result<T>> + Unpin, T>(mut make: impl FnMut() -> F) -> Vec<F> {
         let mut cx = Context::from_waker(Waker::noop());
         let mut waiting = Vec::new();
@@ -265,7 +265,7 @@ fn queued_operations_are_bounded() {
         }
     }
 
-    // Outside the runtime: there a turn has a budget of operations, here one in so many is turned away once and woken at once.
+    // Outside the runtime there is no turn with a budget; one operation in so many is Pending once and woken at once.
     let _watchdog = Watchdog::new();
     park_on(async {
         let bounds = MOST - 1..=MOST + MOST / 100;

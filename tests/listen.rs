@@ -120,7 +120,7 @@ fn wildcard_conflicts_follow_kernel() {
     ];
     run(async {
         for (first, second, both) in cases {
-            // Somebody else may hold the port in the other family: then another port.
+            // Another process may have the port in the other family: then use another port.
             for attempt in 0.. {
                 let listener = TcpListener::bind((first, 0)).await.unwrap();
                 let port = listener.local_addr().unwrap().port();
@@ -174,7 +174,7 @@ fn port_zero_is_assigned() {
 fn first_bindable_address_is_used() {
     run(async {
         let taken = common::listener().await;
-        // An address for documentation (RFC 5737) is nobody's.
+        // An address for documentation (RFC 5737), which no host has.
         let foreign: SocketAddr = "192.0.2.1:0".parse().unwrap();
         let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let taken = (taken.local_addr().unwrap(), taken);

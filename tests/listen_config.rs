@@ -1,4 +1,4 @@
-//! `ListenConfig`: what each setting does to the listener and to what it accepts, and the errors of those that cannot be.
+//! `ListenConfig`: the effect of each setting on the listener and its streams, and the errors of invalid settings.
 //! (Permits and reserved descriptors are in `admission.rs`.)
 
 mod common;
@@ -149,7 +149,7 @@ fn ipv6_only_leaves_ipv4_to_others() {
         assert!(six.only_v6().unwrap());
         let port = six.local_addr().unwrap().port();
         let four = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
-        // Unless somebody else has the port.
+        // Unless another process has the port.
         if let Ok(four) = four {
             let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
             let (_, peer) = four.accept().await.unwrap();
@@ -235,7 +235,7 @@ fn control_hook_sees_each_socket_before_bind() {
         let refusing = ListenConfig::new().control(|_, _, _| Err(io::Error::other("not this one")));
         let error = refusing.listen("127.0.0.1:1").await.unwrap_err();
         assert_eq!(error.to_string(), "listen tcp 127.0.0.1:1: not this one");
-        // Other tests open and close theirs meanwhile, but none has a thousand.
+        // Other tests open and close descriptors meanwhile, but none has a thousand.
         for _ in 0..2000 {
             refusing.listen(ANY).await.unwrap_err();
         }
@@ -275,8 +275,8 @@ fn multipath_listener_serves_tcp_and_mptcp_clients() {
 fn multipath_falls_back_to_tcp() {
     let name = "multipath_falls_back_to_tcp";
     child(name, || {
-        // A network of this thread's own, in which there is none.
-        // SAFETY: no memory is passed; this thread's view of the network changes, in a process of its own.
+        // A network namespace of this thread, which has no such device.
+        // SAFETY: no memory is passed; only this thread's view of the network changes, in a process of its own.
         let alone = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
         if !alone || std::fs::write("/proc/sys/net/mptcp/enabled", "0").is_err() {
             return println!("skipped: it takes the administrator to switch multipath TCP off");
@@ -352,7 +352,7 @@ fn invalid_addresses_fail_listen() {
             assert_eq!(error.to_string(), "listen tcp: missing address");
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
         }
-        // 192.0.2.0/24 is nobody's (RFC 5737). The last address' error is told, and with another one before it, that one is taken.
+        // 192.0.2.0/24 belongs to no host (RFC 5737). The error is the last address'; with a bindable address before it, that one is used.
         let nobody_s: SocketAddr = ([192, 0, 2, 1], 0).into();
         let error = TcpListener::bind(nobody_s).await.unwrap_err();
         let op = op_error(&error);

@@ -1,4 +1,4 @@
-//! `spawn_local`: where its tasks run, who may spawn one, and what becomes of them when their thread ends.
+//! `spawn_local`: where its tasks run, where it may be called, and the end of their thread.
 
 mod common;
 
@@ -102,7 +102,7 @@ fn local_tasks_spawned_before_block_on_run_in_it() {
     assert_eq!(task::block_on(handle), 1);
     assert_eq!(shared.get(), 2);
 
-    // What one block_on leaves the next goes on with.
+    // The next block_on continues tasks that the last one left.
     let (sender, receiver) = futures::channel::oneshot::channel();
     let handle = task::spawn_local(receiver);
     task::block_on(task::yield_now());
@@ -135,7 +135,7 @@ fn spawn_local_inside_spawned_task_panics() {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         let panicked = task::spawn(async { catch_unwind(|| drop(task::spawn_local(async {}))).is_err() }).await;
         assert!(panicked);
-        // In a block_on of its own a task may: it ends before the task moves.
+        // A task may call it in a block_on of its own, which ends before the task moves.
         assert_eq!(task::spawn(async { task::block_on(async { task::spawn_local(async { 4 }).await }) }).await, 4);
     });
 }

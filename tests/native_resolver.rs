@@ -17,13 +17,13 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use netpoll::net::{Dialer, LookupError, Resolver, ResolverBuilder, is_timeout};
 use netpoll::{rt, task};
 
-/// What the server does about a question.
+/// The server's reaction to a question.
 enum Reply {
     Answer(Vec<RData>),
     /// Records with names of their own.
     Records(Vec<Record>),
     Code(ResponseCode),
-    /// Says over UDP that it does not fit.
+    /// Replies over UDP that the answer is truncated.
     TooLong(Vec<RData>),
     /// Replies with the wrong number and to the wrong question first, then this.
     Forged(Vec<RData>),
@@ -31,7 +31,7 @@ enum Reply {
     Changed(fn(&mut Message)),
     /// The number of the question, and then these bytes.
     Raw(Vec<u8>),
-    /// Says over UDP that it does not fit, and over TCP noise.
+    /// Replies over UDP that the answer is truncated, and over TCP with noise.
     RawOverTcp,
     Silence,
 }
@@ -222,7 +222,7 @@ fn every_record_type_resolves_without_a_thread() {
             assert_eq!(resolver.lookup_srv("", "", "_http._tcp.host.test.").await.unwrap(), srv);
             assert_eq!(resolver.lookup_addr(ips[0]).await.unwrap(), ["host.test."]);
             assert!(error(&resolver.lookup_addr(ips[1]).await.unwrap_err()).is_not_found());
-            // What is known is not asked for again, until it is to be forgotten.
+            // A cached answer is not asked for again until the cache is cleared.
             let asked = server.asked().len();
             resolver.lookup_ns("host.test.").await.unwrap();
             assert_eq!(server.asked().len(), asked);
@@ -330,7 +330,7 @@ fn dropped_lookup_leaks_nothing() {
 fn next_server_answers_for_silent_one() {
     let silent = Server::new(|_, _| Reply::Silence);
     let good = Server::new(|_, _| Reply::Answer(vec![v4(1)]));
-    // Nobody's port: the kernel says so.
+    // An unused port: the kernel reports it.
     let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     run(async {
         for bad in [silent.addr, closed] {
@@ -503,7 +503,7 @@ fn only_records_of_final_alias_count() {
     assert_eq!(addrs_of(move || with(chain())).unwrap(), [ip(1)]);
     let backwards = move || with(chain()).into_iter().rev().collect();
     assert_eq!(addrs_of(backwards).unwrap(), [ip(1)]);
-    // A name that is an alias, or one in the middle, has no addresses of its own.
+    // An alias, at the beginning or in the middle of a chain, has no addresses of its own.
     let own = move || {
         let mut records = vec![record("host.test.", v4(6)), record("a.test.", v4(6))];
         records.extend(chain());
@@ -830,7 +830,7 @@ fn names_use_search_list_and_hosts_file() {
     });
 }
 
-/// RFC 8305, section 3: the family that is not answered keeps nobody waiting.
+/// RFC 8305, section 3: a family without an answer delays no other.
 #[test]
 fn dialer_does_not_wait_for_silent_family() {
     let server = Server::new(|asked, kind| match (asked, kind) {

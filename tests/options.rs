@@ -46,7 +46,7 @@ fn snapshot(stream: &TcpStream) -> Vec<(&'static str, String)> {
 
 type Set = fn(&TcpStream) -> Result<()>;
 
-/// A setter by its option's name, and what is read afterwards.
+/// A setter with its option's name, and the value read afterwards.
 const SETTERS: &[(&str, Set, &str)] = &[
     ("nodelay", |stream| stream.set_nodelay(false), "false"),
     ("ttl", |stream| stream.set_ttl(33), "33"),
@@ -148,7 +148,7 @@ fn urgent_bytes_are_inline_or_out_of_band() {
             read(&mut got, before.len()).await;
             assert_eq!(got, before);
             if !inline {
-                // It is there as long as nobody has read past it.
+                // The mark stays until it is read past.
                 let mut urgent = [0];
                 let received = peer.read_with(|fd| {
                     // SAFETY: one byte, valid for writes.
@@ -318,7 +318,7 @@ fn info_follows_the_connection() {
         assert!(info.congestion_window > 0 && info.send_mss > 0 && info.path_mtu > info.send_mss);
         assert!(info.retransmission_timeout >= Duration::from_millis(1) && info.rtt < secs(60));
         assert_eq!((info.unacknowledged, info.lost, info.total_retransmits), (0, 0, 0));
-        // With nobody reading the window fills; the kernel counts what it could not get rid of.
+        // Without a reader the window fills; the kernel counts unsent data.
         let sent = fill(&stream).await;
         assert!(sent > 0 && peer.info().unwrap().recv_mss >= info.recv_mss);
     });

@@ -402,7 +402,7 @@ fn dropped_pipe_write_withdraws_unread_data() {
     });
 }
 
-/// Reads and writes are dropped after each number of polls, before and after their wake-up; who waits beside them goes on.
+/// Reads and writes are dropped after each number of polls, before and after their wake-up; other waiters continue.
 #[test]
 fn dropped_pipe_future_strands_no_waiter() {
     run(async {

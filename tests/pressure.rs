@@ -1,7 +1,7 @@
-//! A server with 32 descriptors and 200 clients that wait: it rests while it has none left, and serves on as soon as there are.
+//! A server with 32 descriptors and 200 waiting clients: it is idle while it has no free descriptor, and continues as soon as it has.
 //!
-//! `NETPOLL_PRESSURE_MS` says for how long its rest is measured (2 s unless told). How soon it goes on is asserted where `NETPOLL_TIMED`
-//! says that the machine has nothing else to do. `ci/faults.sh` sets both.
+//! `NETPOLL_PRESSURE_MS` sets how long the idle time is measured (2 s by default). With `NETPOLL_TIMED`, on an idle machine, the test asserts
+//! how soon the server continues. `ci/faults.sh` sets both.
 
 mod common;
 
@@ -22,7 +22,7 @@ const CLIENTS: usize = 200;
 const HELD: usize = 8;
 const NAME: &str = "server_with_32_descriptors_serves_200_clients";
 
-/// The server: echoes on each connection of `incoming`. A line on standard input frees what was held behind the crate's back.
+/// The server: echoes on each connection of `incoming`. A line on standard input frees descriptors that this crate does not own.
 fn serve() {
     set_nofile(NOFILE);
     let mut held: Vec<_> = (0..HELD).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
@@ -55,7 +55,7 @@ fn cpu_time_of(child: &Child) -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Open descriptors of a process below the limit, which is one of numbers: what it inherited may lie beyond.
+/// Open descriptors of a process below its limit: inherited ones may have higher numbers.
 fn descriptors_of(child: &Child) -> usize {
     let entries = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
     let numbers = entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap());
@@ -92,7 +92,7 @@ fn server_with_32_descriptors_serves_200_clients() {
     let mut lines = output.lines().map(Result::unwrap);
     let addr = lines.find_map(|line| line.strip_prefix("at ").map(str::to_owned)).expect("an address");
     let addr: SocketAddr = addr.parse().unwrap();
-    // Its own, and what it inherited from whoever runs the tests.
+    // Its own, and those inherited from the test runner.
     let without_clients = descriptors_of(&child);
 
     let mut clients: Vec<_> = (0..CLIENTS)
@@ -103,7 +103,7 @@ fn server_with_32_descriptors_serves_200_clients() {
             (stream, false)
         })
         .collect();
-    // Full: nobody further is served.
+    // Full: no further client is served.
     let mut full = 0;
     common::eventually("no descriptor to be left, and all who found one to be answered", || {
         let open = descriptors_of(&child);
@@ -119,14 +119,14 @@ fn server_with_32_descriptors_serves_200_clients() {
     assert!(full < NOFILE as usize, "{full}");
     assert!(share <= 1.0, "{used:?} of CPU time in {:?}", begin.elapsed());
 
-    // What something else closes, no socket of ours tells of: the pause is 1 s by now.
+    // Descriptors closed by other code are not reported to the crate: the pause is 1 s by now.
     commands.write_all(b"free\n").unwrap();
     let begin = Instant::now();
     common::eventually("those who find room", || answered(&mut clients) > full);
     let unseen = begin.elapsed();
     common::eventually("all who find room", || answered(&mut clients) == full + HELD);
 
-    // What our sockets close is seen at once: all others are served in waves.
+    // Closing sockets of this crate ends the pause at once: all other clients are served in waves.
     let mut longest = Duration::ZERO;
     let mut served = full + HELD;
     let mut waves = 0;
@@ -195,7 +195,7 @@ fn socket_opened_with_last_descriptors_can_wait() {
     });
 }
 
-/// A name that cannot be looked up for want of a descriptor is not "not found", nor is anything invalid.
+/// A look-up that fails for lack of a descriptor is neither "not found" nor invalid input.
 #[test]
 fn lookup_without_descriptors_reports_emfile() {
     common::child("lookup_without_descriptors_reports_emfile", || {

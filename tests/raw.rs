@@ -230,7 +230,7 @@ fn dropped_raw_read_passes_wakeup_on() {
     });
 }
 
-/// Datagrams are not kept apart by a lock: a closure that waits holds up nobody.
+/// Datagrams are not serialised by a lock: a waiting closure delays no other.
 #[test]
 fn datagram_sockets_support_raw_access() {
     run(async {

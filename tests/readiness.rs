@@ -22,7 +22,7 @@ fn readable_reports_data_without_consuming_it() {
         assert!(poll_with(&mut readable, &waker).is_pending());
         server.write_all(b"data").await.unwrap();
         drive(&mut readable, &wakes, &waker).await.unwrap();
-        // Again and again, at once, until somebody reads.
+        // Repeatedly, at once, until the data is read.
         for _ in 0..3 {
             assert!(poll_now(&mut client.readable()).is_ready());
         }
@@ -111,7 +111,7 @@ fn reader_beside_readable_waiters_reads() {
         task::sleep(Duration::from_millis(5)).await;
         server.write_all(b"data").await.unwrap();
         assert_eq!(reader.await.unwrap(), 4);
-        // Those that were not told before the data was gone are told of the next.
+        // Waiters that were not woken before the data was gone are woken for the next.
         server.write_all(b"more").await.unwrap();
         for watcher in watchers {
             watcher.await.unwrap();
@@ -119,8 +119,8 @@ fn reader_beside_readable_waiters_reads() {
     });
 }
 
-/// Another task may read first. Who asks after that waits, also where the reader's buffer was just as long as the data, so that
-/// no short read told of the end.
+/// Another task may read first. A later wait is Pending, also when the reader's buffer was exactly as long as the data, so that no
+/// short read showed the socket empty.
 #[test]
 fn readable_waits_after_reader_drained_socket() {
     run(async {
@@ -207,7 +207,7 @@ fn peer_closed_ignores_data() {
         drive(&mut closed, &wakes, &waker).await.unwrap();
         assert!(client.is_peer_closed());
         client.peer_closed().await.unwrap();
-        // What was sent before can be read, and answered.
+        // Data that was sent before can be read and answered.
         let mut buf = [0; 12];
         read_exact(&client, &mut buf).await.unwrap();
         assert_eq!(client.read(&mut buf).await.unwrap(), 0);

@@ -1,4 +1,4 @@
-//! The system refuses threads: pthread_create(3) fails, for a while or for good. Everything that can go on goes on. Each test is a
+//! The system refuses threads: pthread_create(3) fails, for a while or permanently. Everything that can continue does. Each test is a
 //! process of its own.
 
 mod common;
@@ -63,7 +63,7 @@ fn refused() -> usize {
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Uses of the runtime under an executor of another make, none of which has a thread of its own.
+/// Uses of the runtime under another executor that need no thread of their own.
 const USES: [fn(); 8] = [
     || assert_eq!(park_on(task::spawn(async { task::spawn(async { 7 }).await })), 7),
     || park_on(task::sleep(20 * MS)),
@@ -102,7 +102,7 @@ const USES: [fn(); 8] = [
     },
 ];
 
-/// The use whose blocking call waits for its caller: it needs a thread beside the caller's.
+/// A use whose blocking call waits for its caller: it needs a thread beside the caller's.
 const WAITS_FOR_CALLER: usize = 6;
 
 /// Polls once, which arms the timer.
@@ -150,7 +150,7 @@ fn fresh(workers: usize) {
     rt::Builder::new().workers(workers).start().unwrap();
 }
 
-/// Nothing came after the first: no thread, and nobody who tried again.
+/// Nothing followed the first use: no thread, and no further attempt.
 #[test]
 fn refused_thread_is_started_later() {
     child("refused_thread_is_started_later", || {
@@ -251,7 +251,7 @@ fn callers_run_blocking_work_without_threads() {
                 use_it();
             }
         }
-        // A socket that has to wait says so.
+        // A socket that would have to wait fails.
         let (client, server) = task::block_on(pair());
         let error = park_on(client.read(&mut [0; 1])).unwrap_err();
         assert!(error.to_string().contains("cannot start a thread"), "{error}");
@@ -268,7 +268,7 @@ fn callers_run_blocking_work_without_threads() {
     });
 }
 
-/// No event comes from outside: what waits for a thread is found by who tries again.
+/// No event comes from outside: only a retry finds the work that waits for a thread.
 #[test]
 fn threads_start_when_refusals_end() {
     child("threads_start_when_refusals_end", || {

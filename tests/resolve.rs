@@ -1,5 +1,5 @@
-//! Resolving: the host's answers, errors, sharing, literals, giving up. (Who shares what is tested in `src/net/resolve/flight.rs`, the
-//! families one by one in `src/net/resolve/families.rs`.)
+//! Name resolution: the system's answers, errors, sharing, literals, cancellation. (The sharing of queries is tested in
+//! `src/net/resolve/flight.rs`, the families in `src/net/resolve/families.rs`.)
 
 mod common;
 
@@ -53,7 +53,7 @@ fn unknown_names_are_not_found() {
             assert!(lookup_error(&error).is_not_found() && !lookup_error(&error).is_temporary());
             assert!(lookup_cname(name).await.is_err());
         }
-        // With a server that answers it does not exist; without one that is not known. In any case it says what it looked for.
+        // With a server that answers, the name does not exist; without one that is unknown. In both cases the error has the name.
         let error = lookup_host("netpoll-test.invalid").await.unwrap_err();
         assert!(error.to_string().starts_with("lookup netpoll-test.invalid: "), "{error}");
         // 192.0.2.0/24 is set aside for documentation.
@@ -212,7 +212,7 @@ fn lookups_and_blocking_calls_use_separate_threads() {
     });
 }
 
-/// Names that a program of the host's name service, or whoever writes hosts(5), made up.
+/// Names from a name service module or from hosts(5).
 #[test]
 fn invalid_system_host_names_are_omitted() {
     let hosts = "127.0.0.1 localhost\n192.0.2.77 bad;name alias\n192.0.2.78 good-name\n192.0.2.79 \x1b[31mred colour\n\
@@ -247,7 +247,7 @@ fn dropped_lookup_is_cancelled() {
             let mut lookup: Pin<Box<dyn Future<Output = _>>> = Box::pin(lookup_host("netpoll-test.invalid"));
             let _ = poll_once(&mut lookup).await;
         }
-        // And it hinders nobody.
+        // And it delays no other.
         lookup_host("localhost").await.unwrap();
     });
 }
@@ -262,7 +262,7 @@ fn shutdown_answers_pending_lookups() {
         free.send(()).unwrap();
         drop(free);
         let _ = rt::shutdown(Duration::from_secs(20));
-        // It was answered, or dropped unasked and says so; it does not hang.
+        // It was answered, or was dropped and fails; it does not hang.
         match common::park_on(future) {
             Ok(mut addrs) => assert!(addrs.all(|addr| addr.ip().is_loopback())),
             Err(error) => assert!(error.to_string().contains("localhost"), "{error}"),

@@ -1,10 +1,10 @@
-//! Numbers and slots that are used again while events for their last owners are in flight: none reaches the next owner.
+//! Descriptor numbers and slots that are reused while events for their last owners are in flight: none reaches the next owner.
 //!
-//! Every batch that the poller fetches begins with events of connections that were closed, the last of this slot among them, which say
-//! all that an event can say: readable, writable, urgent, hung up, failed (`faults::Stale`). Real ones come beside them:
-//! connections are closed with a hang-up on its way, while another thread polls.
+//! Every batch that the poller fetches begins with events of closed connections, the last one of this slot among them, with all flags set:
+//! readable, writable, urgent, hung up, failed (`faults::Stale`). Real events come besides: connections are closed with a hang-up
+//! in flight, while another thread polls.
 //!
-//! `NETPOLL_REUSES` says how many; `ci/faults.sh` sets it.
+//! `NETPOLL_REUSES` sets the number; `ci/faults.sh` sets it.
 
 mod common;
 mod faults;

@@ -85,7 +85,7 @@ fn spawn_blocking_runs_beside_tasks() {
     assert!(rt::metrics().blocking_threads >= 1);
 }
 
-/// Go: TestNetpollBreak. A long poll is broken by whoever brings work, any number at once.
+/// Go: TestNetpollBreak. New work interrupts a long poll, any number of times at once.
 #[test]
 fn concurrent_wakeups_interrupt_long_poll() {
     child("concurrent_wakeups_interrupt_long_poll", || {
@@ -250,7 +250,7 @@ fn earlier_timer_interrupts_poller_sleep() {
     }
 }
 
-/// A thread is started for what a `block_on` leaves behind, and only then.
+/// A thread is started only for work that a `block_on` leaves behind.
 #[test]
 fn block_on_without_tasks_starts_no_thread() {
     child("block_on_without_tasks_starts_no_thread", || {

@@ -1,4 +1,4 @@
-//! The scheduler: who runs, in which order, and what happens beside tasks that block, hog or panic.
+//! The scheduler: order of tasks, and tasks that block, hog their thread or panic.
 
 mod common;
 
@@ -22,8 +22,8 @@ const MS: Duration = Duration::from_millis(1);
 
 // ---- tasks that block their threads ----
 
-/// Of several threads in `block_on` one sleeps in epoll. When a thread of another make woke the future of one of the others, nobody
-/// watched over it: what that spawned before it blocked had no thread.
+/// Of several threads in `block_on` one sleeps in epoll. A foreign thread that woke the future of another one left it unmonitored: tasks
+/// that it spawned before it blocked had no thread.
 #[test]
 fn root_future_woken_by_foreign_thread_is_monitored() {
     child("root_future_woken_by_foreign_thread_is_monitored", || {
@@ -205,8 +205,8 @@ fn network_is_polled_beside_blocked_workers() {
 
 // ---- fairness ----
 
-/// A few long tasks are worth a second thread, though they are fewer than the turns between two looks at the clock, and over before
-/// anybody would call them stuck.
+/// A few long tasks justify a second thread, although they are fewer than the turns between two reads of the clock and end before
+/// sysmon would call them stuck.
 #[test]
 fn few_long_tasks_are_spread_over_workers() {
     child("few_long_tasks_are_spread_over_workers", || {
@@ -284,7 +284,7 @@ async fn ready() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// A task whose socket is always ready yields; counted in operations between two of its turns.
+/// A task whose socket is always ready yields; measured in operations between two of its turns.
 #[test]
 fn always_ready_task_yields() {
     // Turn by turn, without any executor.
@@ -711,7 +711,7 @@ fn panic_stays_in_its_task() {
             });
             let error = catch(panics).await.unwrap_err();
             assert_eq!(error.downcast_ref::<&str>(), Some(&"on purpose"));
-            // Nobody awaits this one.
+            // This handle is not awaited.
             drop(task::spawn(async { panic!("unheard") }));
             assert_eq!(task::spawn(async { 1 }).await, 1);
         }
@@ -725,7 +725,7 @@ fn panic_stays_in_its_task() {
     assert_eq!(run(async { task::spawn(async { 3 }).await }), 3);
 }
 
-/// Its turn did not end: whoever got its processor next was taken for blocked.
+/// Its turn did not end, so the next owner of its processor was taken for blocked.
 #[test]
 fn panicked_root_future_is_not_counted_as_blocked() {
     child("panicked_root_future_is_not_counted_as_blocked", || {
@@ -778,7 +778,7 @@ fn panicking_destructor_does_not_end_worker() {
             assert!(park_on(catch(both)).is_err());
             assert_eq!(park_on(task::spawn(async { 4 })), 4);
         }
-        // Nobody awaits those that were dropped: the last may be on its way, on a spare thread.
+        // The dropped handles are not awaited: the last task may still run, on a spare thread.
         park_on(becomes("all are counted", || rt::metrics().contained_panics >= 20));
         assert_eq!(rt::metrics().contained_panics, 20);
         assert!(rt::metrics().worker_threads >= 1);
@@ -788,7 +788,7 @@ fn panicking_destructor_does_not_end_worker() {
 }
 
 /// Invariant 11.
-/// It ended the process: the value was dropped with the task's memory, where `async-task` bears no panic.
+/// The process aborted: the value was dropped with the task's memory, where `async-task` tolerates no panic.
 #[test]
 fn panicking_task_local_drop_is_contained() {
     task_local! {
@@ -822,7 +822,7 @@ fn panicking_task_local_drop_is_contained() {
     });
 }
 
-/// Each was leaked: a program whose tasks panic in destructors grew without bound.
+/// Each payload was leaked: a program whose tasks panic in destructors grew without bound.
 #[test]
 fn panicking_destructor_payload_is_freed() {
     struct Throws(Arc<()>);
@@ -854,7 +854,7 @@ impl Wake for PanickingWaker {
         panic!("in a waker, on purpose");
     }
 
-    // What an operation calls whose budget is used up, in its own poll.
+    // Called by an operation whose budget is used up, in its own poll.
     fn wake_by_ref(self: &Arc<Self>) {}
 }
 
@@ -895,7 +895,7 @@ fn panicking_waker_does_not_stop_other_wakeups() {
             client.force_close().await.unwrap();
             // A sleep's.
             let mut sleep = netpoll::time::Sleep::new(20 * MS);
-            // On a machine that is very busy it is over by now, and wakes nobody.
+            // On a very busy machine it is over by now and wakes no task.
             if common::poll_with(&mut sleep, &mut bad).is_pending() {
                 netpoll::time::Sleep::new(21 * MS).await;
             }

@@ -1,4 +1,4 @@
-//! MSG_ZEROCOPY: buffers come back when the kernel is done, stay alive until then, and their completions disturb nobody.
+//! MSG_ZEROCOPY: buffers come back when the kernel is done and stay alive until then; their completions disturb no other operation.
 
 mod common;
 
@@ -32,7 +32,7 @@ impl AsRef<[u8]> for Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        // Whoever still reads it sees that.
+        // A kernel that still reads the memory sends this.
         self.0.fill(0xdd);
         self.1.fetch_add(1, Ordering::SeqCst);
     }
@@ -69,7 +69,7 @@ fn buffers_of_any_size_are_sent_and_returned() {
             // The peer is on this machine.
             assert!(sent.copied, "{len}");
         }
-        // What is stored inline is sent from where it stays.
+        // Data stored inline is sent from its final place.
         expected.extend_from_slice(&[9; 5000]);
         assert_eq!(to.send_zerocopy([9; 5000]).await.unwrap().buf, [9; 5000]);
         drop(to);
@@ -121,7 +121,7 @@ fn concurrent_zerocopy_sends_do_not_interleave() {
     });
 }
 
-/// A completion makes an edge that says EPOLLERR only. Go's readers take it for "not pollable".
+/// A completion causes an edge with EPOLLERR only. Go's readers take it for "not pollable".
 #[test]
 fn completions_do_not_wake_readers_as_ready() {
     run(async {
@@ -167,7 +167,7 @@ fn completions_do_not_wake_readers_as_ready() {
     });
 }
 
-/// Sends so much that the peer, who does not read, cannot have acknowledged it, and drops the future.
+/// Sends more than the peer, which does not read, can have acknowledged, and drops the future.
 async fn abandon(to: &TcpStream, freed: &Arc<AtomicUsize>) -> usize {
     let mut send = to.send_zerocopy(Tracked(pattern(MUCH), freed.clone()));
     let start = Instant::now();
@@ -185,7 +185,7 @@ fn dropped_send_keeps_buffer_until_acknowledged() {
         let (to, from) = zerocopy_pair().await;
         assert_eq!(abandon(&to, &freed).await, 0);
         assert_eq!(freed.load(Ordering::SeqCst), 0, "the kernel still reads it");
-        // The peer reads what was sent, which is the buffer's beginning and not what it holds when it is freed.
+        // The peer reads the buffer's original contents, not those after it was freed.
         let reader = task::spawn(read_all(from));
         to.write_all(b"end").await.unwrap();
         // A later send finds the completion.
@@ -234,7 +234,7 @@ fn linger_does_not_expose_freed_memory() {
     child("linger_does_not_expose_freed_memory", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
         let ((begun, wait), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());
-        // Whoever closes by the pool waits for this.
+        // A close on the pool waits for this.
         drop(task::spawn_blocking(move || {
             begun.send(()).unwrap();
             let _ = held.recv();
@@ -281,7 +281,7 @@ fn duplicate_does_not_expose_freed_memory() {
     });
 }
 
-/// Bytes of the buffers below; what is freed is filled with something else.
+/// Contents of the buffers below; freed memory is filled with another value.
 const OURS: u8 = 0x11;
 
 /// Sends buffers and drops the futures, some of them before all is sent, until the socket is full and `least` were dropped.
@@ -446,7 +446,7 @@ fn close_during_first_send_does_not_expose_freed_memory() {
     });
 }
 
-/// Nobody will hear when the new owner's socket is done.
+/// The converted socket has no owner here that learns when the kernel is done.
 #[test]
 fn converted_socket_leaks_pending_buffer() {
     run(async {

@@ -1,4 +1,4 @@
-//! Ending the runtime, and beginning again. Each test is a process of its own.
+//! Shutdown of the runtime, and a new start. Each test is a process of its own.
 
 mod common;
 
@@ -51,7 +51,7 @@ fn thousand_tasks(dropped: &Arc<AtomicUsize>) -> Vec<TcpStream> {
             match n % 5 {
                 0 => drop(stream.read(&mut [0; 8]).await),
                 1 => task::sleep(Duration::from_secs(3600)).await,
-                // Nobody but the task itself holds the other end.
+                // Only the task itself holds the other end.
                 2 => drop((receive.await, &send)),
                 3 => task::spawn(pending::<()>()).await,
                 _ => loop {
@@ -87,10 +87,10 @@ fn runtime_with_thousand_tasks_shuts_down() {
             threads_are_back_to(threads);
             let metrics = rt::metrics();
             assert_eq!((metrics.worker_threads, metrics.blocking_threads, metrics.tasks_injected), (0, 0, 0));
-            // What slept or waited for a socket is gone.
+            // Tasks that slept or waited for a socket are gone.
             assert!(dropped.load(Ordering::SeqCst) >= round * 600, "{}", dropped.load(Ordering::SeqCst));
         }
-        // The sockets of tasks that wait for ever are still theirs; none of these holds one.
+        // Tasks that wait forever still own their sockets; none of these holds one.
         eventually("descriptors are closed", || fd_count() <= fds + 5 * 20);
     });
 }
@@ -263,7 +263,7 @@ fn deadlines_survive_shutdown() {
     });
 }
 
-/// A deadline of before the shutdown stays in its heap, so the new timer was not the first there, and nobody came to wait for it.
+/// A deadline from before the shutdown stays in its heap, so the new timer was not the first there, and no thread slept for it.
 #[test]
 fn timers_fire_after_restart() {
     child("timers_fire_after_restart", || {
@@ -446,7 +446,7 @@ fn destructors_may_use_runtime_during_shutdown() {
             eventually("it sleeps", || rt::metrics().timer_entries >= 1);
             rt::shutdown(LONG).unwrap();
             assert!(ran.load(Ordering::SeqCst));
-            // What the destructor spawned went with the rest, and does not come back.
+            // Tasks that the destructor spawned are gone too, and do not come back.
             task::block_on(async {});
             assert_eq!(task::block_on(task::spawn(async { 3 })), 3);
             rt::shutdown(LONG).unwrap();
@@ -511,7 +511,7 @@ fn task_awaiting_dropped_task_ends_without_panic_message() {
         eventually("it runs", || began.load(Ordering::SeqCst));
         rt::shutdown(LONG).unwrap();
         assert_eq!((dropped.load(Ordering::SeqCst), panics.load(Ordering::SeqCst)), (1, 0));
-        // Who is not of the runtime learns of it.
+        // Waiters outside of the runtime get the error.
         let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| park_on(outside)));
         assert!(told.is_err_and(|told| told.downcast_ref::<&str>().is_some_and(|text| text.contains("shutdown"))));
     });

@@ -1,4 +1,4 @@
-//! A shutdown returns within its time, whatever user code does that runs because of it. Each test is a process of its own.
+//! A shutdown returns within its time limit, whatever user code it causes to run. Each test is a process of its own.
 
 mod common;
 
@@ -61,7 +61,7 @@ fn destructors_that_wait_for_runtime_complete() {
             || task::block_on(task::sleep(Duration::from_millis(10))),
             || task::block_on(async { task::block_on(task::sleep(Duration::from_millis(10))) }),
             || park_on(task::sleep(Duration::from_millis(10))),
-            // What is spawned here is dropped at once, and who awaits it panics.
+            // A task that is spawned here is dropped at once, and awaiting it panics.
             || task::block_on(task::spawn(task::sleep(Duration::from_millis(1)))),
             || task::block_on(task::spawn_blocking(|| ())),
             || assert!(task::block_on(task::spawn(pending::<()>()).cancel()).is_none()),
@@ -178,7 +178,7 @@ fn shutdown_waits_for_thread_local_destructors() {
     });
 }
 
-/// A chain: the first of `count` ends, or is dropped, when what this returns is dropped; each other when the one before it does.
+/// A chain of `count` tasks: the first ends when the returned value is dropped, each other one when its predecessor does.
 fn chain(count: usize, link: fn(oneshot::Receiver<()>, oneshot::Sender<()>)) -> oneshot::Sender<()> {
     let (first, mut receive) = oneshot::channel();
     for _ in 0..count {
@@ -200,7 +200,7 @@ fn awaits(receive: oneshot::Receiver<()>, send: oneshot::Sender<()>) {
     }));
 }
 
-/// The drop of a task wakes the next, whose drop wakes the next: within each other they overflowed the stack.
+/// Dropping a task wakes the next, whose drop wakes the next: nested drops overflowed the stack.
 #[test]
 fn task_chains_are_dropped_iteratively() {
     const COUNT: usize = 50_000;
@@ -291,7 +291,7 @@ fn blocking_waker_delays_no_shutdown_or_waiter() {
     });
 }
 
-/// What such a waker does when the shutdown has given up is done.
+/// The effects of such a waker after the shutdown gave up.
 #[test]
 fn task_woken_after_shutdown_timeout_is_dropped() {
     struct WakesLate(Mutex<mpsc::Receiver<()>>, Mutex<Option<Waker>>);

@@ -44,7 +44,7 @@ fn pending_signals_merge_without_loss() {
             let mut signal = Signal::new(SignalKind::HANGUP).unwrap();
             (0..10_000).for_each(|_| raise(SignalKind::HANGUP));
             signal.recv().await.unwrap();
-            // What the socket could not take at once may be a second one, and no third.
+            // A signal that the socket could not take at once may be a second one, but not a third.
             while poll_now(&mut Box::pin(signal.recv())).is_ready() {}
             raise(SignalKind::HANGUP);
             drop(poll_now(&mut Box::pin(signal.recv())));

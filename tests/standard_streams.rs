@@ -71,7 +71,7 @@ fn standard_streams() {
     let mut seen = String::new();
     let mut expect = |text: &str| {
         seen.clear();
-        // The harness has lines of its own in between.
+        // The harness prints lines in between.
         while !seen.ends_with(text) {
             assert!(output.read_line(&mut seen).unwrap() > 0, "ended before {text:?}: {seen:?}");
         }
@@ -101,7 +101,7 @@ fn bytes_in(pipe: BorrowedFd<'_>) -> usize {
     count as usize
 }
 
-/// A pipe whose child's end is in O_NONBLOCK mode, which it shares with whoever set it.
+/// A pipe whose child's end is in O_NONBLOCK mode, which all users of the pipe share.
 fn nonblocking_pipe(child_reads: bool) -> (std::io::PipeReader, std::io::PipeWriter) {
     let (reader, writer) = std::io::pipe().unwrap();
     let end = if child_reads { reader.as_fd() } else { writer.as_fd() };
@@ -159,7 +159,7 @@ fn nonblocking_streams_child() {
         io::Result::Ok(())
     })
     .unwrap();
-    // As at the end of `main`: what is left in the standard library's buffer is written, if that need not wait.
+    // As at the end of `main`: data left in the standard library's buffer is written if that need not wait.
     std::process::exit(0);
 }
 
@@ -177,7 +177,7 @@ fn nonblocking_stdin_is_waited_for() {
         let (reader, mut writer) = nonblocking_pipe(true);
         let mut child =
             nonblocking_child(way).stdin(reader).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        // Late for most children, in two pieces. What is early proves less and fails no less.
+        // Late for most children, in two pieces. An early piece proves less but fails no test.
         std::thread::sleep(Duration::from_millis(200));
         writer.write_all(b"a li").unwrap();
         std::thread::sleep(Duration::from_millis(50));
@@ -214,7 +214,7 @@ fn nonblocking_output_is_not_lost() {
         let all = String::from_utf8(all).unwrap();
         let (before, end) = all.rsplit_once('\n').unwrap();
         assert_eq!(end, if way == "stdout line" { "" } else { "end" }, "{way}");
-        // The harness has lines of its own in front.
+        // The harness prints lines before.
         let count = before.len() - before.trim_end_matches('x').len();
         assert_eq!(count, LONG, "{way}");
     }

@@ -165,7 +165,7 @@ fn merge_takes_turns() {
     block_on(async {
         let both: Vec<_> = stream::repeat('l').merge(stream::repeat('r')).take(6).collect().await;
         assert_eq!(both.iter().collect::<String>(), "lrlrlr");
-        // One side gives what it has while the other waits; then neither is passed over twice.
+        // One side yields items while the other waits; then neither is skipped twice in a row.
         let left = steps([Some(1), None, None, Some(2), Some(3), Some(4)]);
         let right = steps([Some(10), Some(20), Some(30), Some(40)]);
         let both: Vec<_> = left.merge(right).collect().await;
@@ -228,7 +228,7 @@ fn stream_timeout_reports_each_gap_and_continues() {
         assert!(poll(&mut stream::pending::<u8>().timeout(Duration::MAX)).is_pending());
         let mut never_late = stream::repeat(1).timeout(Duration::MAX);
         assert_eq!((never_late.next().await, never_late.next().await), (Some(Ok(1)), Some(Ok(1))));
-        // With no time at all, what is ready still comes.
+        // With a zero timeout, ready items still come.
         assert_eq!(stream::once(1).timeout(Duration::ZERO).next().await, Some(Ok(1)));
     });
 }

@@ -1,5 +1,5 @@
-//! The thin parts of the surface, which other tests pass by: traits on owned handles, adapters of streams against those of iterators,
-//! debug output (one that panics or blocks is a bug of its own: RUSTSEC-2026-0204).
+//! Thin parts of the API that other tests do not use: traits on owned handles, stream adapters against iterator adapters, debug output
+//! (which must not panic or block: RUSTSEC-2026-0204).
 
 mod common;
 

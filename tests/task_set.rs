@@ -90,7 +90,7 @@ fn dropped_join_next_loses_no_result() {
         }
         let mut all = Vec::new();
         while all.len() < 50 {
-            // Polled once, and dropped whatever it says.
+            // Polled once and dropped, whatever the result.
             let polled = pin!(set.join_next()).poll(&mut Context::from_waker(Waker::noop()));
             if let Poll::Ready(Some(n)) = polled {
                 all.push(n);

@@ -1,4 +1,4 @@
-//! Streams: traffic of many kinds at once, and what must not get lost in it.
+//! TCP streams: mixed concurrent traffic without loss.
 
 mod common;
 
@@ -178,8 +178,8 @@ fn random(state: &mut u64) -> u64 {
 }
 
 /// Invariant 2.
-/// Every byte wakes somebody who takes it: readers of all kinds, some of which give up all the time, against a writer that waits for
-/// each byte to be taken. A lost wake-up is a hang.
+/// Every byte wakes a reader that takes it: readers of all kinds, some of which are dropped repeatedly, against a writer that waits until
+/// each byte is taken. A lost wake-up is a hang.
 #[test]
 fn no_wakeup_is_lost_between_readers() {
     const ROUNDS: usize = 3000;
@@ -590,7 +590,7 @@ fn thousand_connections_through_one_listener() {
 }
 
 /// Invariant 2.
-/// An edge wakes one waiter. If that one needs the lock that another holds, who waits for the same edge, the other must hear of it.
+/// An edge wakes one waiter. If it needs the lock that another operation holds while waiting for the same edge, that one must be woken.
 #[test]
 fn edge_reaches_lock_holder() {
     run(async {
@@ -606,7 +606,7 @@ fn edge_reaches_lock_holder() {
             let mut buf = vec![0; 1 << 16];
             while server.read(&mut buf).await.unwrap() > 0 {}
         });
-        // With a waker of its own, so that the second is polled when it is woken only, not whenever the first is.
+        // With its own waker, so that the second is polled only when it is woken itself.
         let second = futures::stream::FuturesUnordered::from_iter([second]);
         let second = futures::StreamExt::collect::<Vec<_>>(second);
         let (first, second) = futures::future::join(first, second).await;

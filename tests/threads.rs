@@ -1,5 +1,5 @@
-//! The runtime's threads: that they leave nothing behind when they end, and that a stop of the process does them no harm. Each test is
-//! a process of its own.
+//! The runtime's threads release everything when they end, and stopping the process does not disturb them. Each test is a process of
+//! its own.
 
 mod common;
 
@@ -16,7 +16,7 @@ const LONG: Duration = Duration::from_secs(120);
 /// Large enough that the C library keeps few of them for new threads (it keeps 40 MiB).
 const STACK: usize = 32 << 20;
 
-/// Runs `body` in a process whose threads have stacks of [`STACK`] bytes, and no heaps of their own, which are as large.
+/// Runs `body` in a process whose threads have stacks of [`STACK`] bytes and no malloc arenas of their own, which are as large.
 fn with_large_stacks(name: &str, body: impl FnOnce()) {
     child_with(name, &[("RUST_MIN_STACK", &STACK.to_string()), ("MALLOC_ARENA_MAX", "1")], body);
 }
@@ -32,7 +32,7 @@ fn stacks() -> usize {
     maps.lines().filter_map(length).filter(|&length| length >= STACK).map(|length| length / STACK).sum()
 }
 
-/// They stayed as threads that nobody joined, with their stacks, without bound.
+/// Ended threads were never joined and kept their stacks.
 #[test]
 fn ended_spare_and_blocking_threads_are_joined() {
     with_large_stacks("ended_spare_and_blocking_threads_are_joined", || {
@@ -118,7 +118,7 @@ fn stopped_process_is_not_counted_as_blocked() {
         // On a busy machine a turn may last longer than it should.
         let longest = *longest.lock().unwrap();
         assert!(longest < STOP / 2, "{longest:?}");
-        // What does block is still found.
+        // Tasks that do block are still found.
         let (release, held) = mpsc::channel::<()>();
         let before = rt::metrics().blocked_tasks;
         let blocks = task::spawn(async move { assert!(held.recv().is_err()) });

@@ -25,7 +25,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// All that is ours.
+/// All Rust sources of the repository.
 fn all() -> Vec<(PathBuf, String)> {
     ["src", "macros", "models", "tests", "examples", "ecosystem", "benches"].into_iter().flat_map(sources).collect()
 }
@@ -41,7 +41,7 @@ fn check_lines(files: &[(PathBuf, String)], mut complaint: impl FnMut(&str) -> O
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// The code of a line, without its comment; good enough for what is looked for here.
+/// The code of a line, without its comment; sufficient for these checks.
 fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()
 }
@@ -245,7 +245,7 @@ fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// `Cargo.toml` as it is written: cargo packs it under another name, and one of its own making beside it.
+/// `Cargo.toml` as written: cargo packs it under another name, beside a generated one.
 fn manifest() -> String {
     let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml.orig");
     fs::read_to_string(packed).unwrap_or_else(|_| document("Cargo.toml"))
@@ -316,8 +316,8 @@ fn repository() -> BTreeSet<String> {
     found
 }
 
-/// The names in a line that look like those of our own files: `ci/faults.sh`, `operation.rs`, `docs/MIGRATION.md`. Not those that a shell
-/// variable begins, absolute ones, and those in addresses.
+/// The names in a line that look like names of our files: `ci/faults.sh`, `operation.rs`, `docs/MIGRATION.md`. Without absolute paths, URLs
+/// and names that begin with a shell variable.
 fn named_files(line: &str) -> Vec<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     let mut names = Vec::new();
@@ -352,7 +352,7 @@ fn file_names_are_recognised() {
     }
 }
 
-/// A reader who follows a name to a script, a source file or a document finds it.
+/// Scripts, source files and documents that a text names exist.
 #[test]
 fn named_files_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -380,7 +380,7 @@ fn named_files_exist() {
         let missing = |name: &&str| !ends.contains(*name) && !is_elsewhere(name);
         named_files(line).into_iter().find(missing).map(|name| format!("there is no {name}"))
     });
-    // What cargo is told to run is there too.
+    // Targets that cargo is told to run exist too.
     check_lines(&texts, |line| {
         let target = |option: &str, folders: &[&str]| {
             let (_, rest) = line.split_once(option)?;
@@ -397,7 +397,7 @@ fn named_files_exist() {
     });
 }
 
-/// The default build stays small: what it is made of is argued for one by one.
+/// The default build stays small: each dependency was a decision.
 #[test]
 fn default_dependencies_are_unchanged() {
     let manifest = manifest();

@@ -1,4 +1,4 @@
-//! UDP: who may send where, what a buffer gets, deadlines, close, and that no receiver is stranded.
+//! UDP: addresses, buffers, deadlines, close, and wake-ups of receivers.
 
 mod common;
 
@@ -75,7 +75,7 @@ fn datagram_goes_to_address_or_peer() {
         for _ in 0..6 {
             assert_eq!(other.recv_from(&mut [0; 8]).await.unwrap(), (1, a));
         }
-        // To somebody else: the peer stays the peer.
+        // Sending elsewhere does not change the peer.
         let third = socket().await;
         let c = third.local_addr().unwrap();
         for to in [b, c] {
@@ -237,7 +237,7 @@ fn send_to_checks_address_family() {
     });
 }
 
-/// The addresses of a name of two families, in either order, in a type of its own and as a list.
+/// The addresses of a name in two families, in either order, as a type of its own and as a list.
 struct Name(Vec<SocketAddr>);
 
 impl ToSocketAddrs for Name {
@@ -297,7 +297,7 @@ fn send_to_picks_address_of_fitting_family() {
                 assert_eq!(sender.send(b"peer").await.unwrap(), 4);
                 assert_eq!(receiver.recv_from(&mut buf).await.unwrap(), (4, from), "{what}");
             }
-            // Nothing that fits: the kernel says why.
+            // No address is suitable: the kernel's error.
             let wrong = if !sends_v4 { to_v4 } else { to_v6 };
             if !(sends_v4 && sends_v6) {
                 let error = sender().await.send_to(b"x", &[wrong, wrong][..]).await.unwrap_err();
@@ -316,7 +316,7 @@ fn send_to_tries_next_address_after_refusal() {
         }
         let (sender, receiver) = (UdpSocket::bind("[::]:0").await.unwrap(), UdpSocket::bind("[::1]:0").await.unwrap());
         let good = receiver.local_addr().unwrap();
-        // Nobody has port 0.
+        // Port 0 is invalid.
         let nowhere = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
         let refused = sender.send_to(b"x", nowhere).await.unwrap_err();
         let error = sender.send_to(b"x", &[nowhere, nowhere][..]).await.unwrap_err();
@@ -325,7 +325,7 @@ fn send_to_tries_next_address_after_refusal() {
         assert_eq!(receiver.recv(&mut [0; 4]).await.unwrap(), 1);
         let mut buf = [0; 4];
         assert!(poll_once(&mut receiver.recv(&mut buf)).await.is_pending(), "one datagram");
-        // What is wrong with the datagram is wrong at every address.
+        // A datagram that one address rejects is rejected at every address.
         let long = vec![0; 70_000];
         let error = sender.send_to(&long, &[good, good][..]).await.unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
@@ -463,7 +463,7 @@ fn receives_time_out() {
             is_read_timeout(other.recv_from(&mut buf).await.unwrap_err());
         }
         assert_eq!(other.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::InvalidInput);
-        // A deadline that moves applies to who waits already.
+        // A moved deadline applies to operations that wait already.
         other.set_read_timeout(None).unwrap();
         let mut waiting = other.recv_from(&mut buf);
         assert!(poll_once(&mut waiting).await.is_pending());
@@ -654,7 +654,7 @@ fn receives_and_sends_run_in_parallel() {
             let (socket, sent, received) = (socket.clone(), sent.clone(), received.clone());
             task::spawn(async move {
                 for _ in 0..EACH {
-                    // What does not fit the receive buffer would be dropped.
+                    // Datagrams beyond the receive buffer would be dropped.
                     let under_way = || sent.load(Ordering::SeqCst).saturating_sub(received.load(Ordering::SeqCst));
                     becomes("room", || under_way() < 50).await;
                     sent.fetch_add(1, Ordering::SeqCst);

@@ -49,7 +49,7 @@ static ALLOCATOR: Counting = Counting;
 
 const ROUNDS: usize = 1000;
 
-/// What a thread that the runtime starts meanwhile may cost. Per round it is nothing.
+/// Allocations that starting a runtime thread may cost, once. Each round costs none.
 const ALLOWED: usize = ROUNDS / 20;
 
 /// Expects that [`ROUNDS`] of `round` allocate nothing, once the lists and heaps that grow have grown.

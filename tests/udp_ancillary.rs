@@ -1,4 +1,4 @@
-//! What travels beside the bytes of a datagram: each kind is sent to, and comes from, a peer that speaks plain libc. And the options.
+//! Ancillary data: each kind is sent to, and received from, a peer that uses plain libc. And the options.
 
 mod common;
 
@@ -73,7 +73,7 @@ fn libc_send(socket: &StdSocket, bytes: &[u8], control: &Control) {
     for (level, kind, data) in control {
         // SAFETY: arithmetic only.
         let length = unsafe { libc::CMSG_LEN(data.len() as u32) };
-        // SAFETY: the header is within the room, whose zeroes are a value.
+        // SAFETY: the header is within the buffer, whose zeroes are a valid value.
         let header = unsafe { &mut *next };
         (header.cmsg_level, header.cmsg_type, header.cmsg_len) = (*level, *kind, length as _);
         // SAFETY: a header within the room.
@@ -114,7 +114,7 @@ fn multicast_index_v6() -> Option<u32> {
     rows.find(|row| row.last() != Some(&"lo")).and_then(|row| u32::from_str_radix(row.get(1)?, 16).ok())
 }
 
-/// A socket of ours and one of std's, connected to each other; std's waits for a bounded time.
+/// A socket of this crate and one of std, connected to each other; std's waits for a limited time.
 async fn connected(ip: IpAddr) -> (UdpSocket, StdSocket) {
     let (ours, theirs) = (UdpSocket::bind((ip, 0)).await.unwrap(), StdSocket::bind((ip, 0)).unwrap());
     ours.connect(theirs.local_addr().unwrap()).await.unwrap();
@@ -374,7 +374,7 @@ fn batches_use_offload_when_possible() {
             eprintln!("skipped: no offload");
             return;
         }
-        // How many units of the network stack `COUNT` datagrams are, and what is in them.
+        // The number of network stack units for `COUNT` datagrams, and their contents.
         let send = async |ours: &UdpSocket, size: usize| {
             let (mut out, mut batch) = (SendBatch::new(), RecvBatch::new(32, 65_535));
             for n in 0..COUNT {

@@ -282,7 +282,7 @@ fn peer_close_wakes_unix_waiters() {
     });
 }
 
-/// A close wakes everyone, and what comes after fails; the texts are Go's.
+/// A close wakes all waiters, and later operations fail with Go's texts.
 #[test]
 fn close_ends_all_unix_waiters() {
     run(async {
@@ -485,7 +485,7 @@ fn dropped_unix_futures_lose_nothing() {
             let (mut first, mut second) = (listener.accept(), listener.accept());
             assert!(poll_once(&mut first).await.is_pending() && poll_once(&mut second).await.is_pending());
             let client = UnixStream::connect_addr(&addr).await.unwrap();
-            // Whoever got the wake-up goes.
+            // Whichever got the wake-up is dropped.
             task::yield_now().await;
             drop(first);
             let (server, _) = second.await.unwrap();

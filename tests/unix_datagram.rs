@@ -51,7 +51,7 @@ fn datagrams_keep_message_boundaries() {
     });
 }
 
-/// Go: TestReadUnixgramWithUnnamedSocket, TestUnixConnLocalAndRemoteNames: who has no name, and who does.
+/// Go: TestReadUnixgramWithUnnamedSocket, TestUnixConnLocalAndRemoteNames: named and unnamed senders.
 #[test]
 fn receivers_see_sender_names() {
     run(async {
@@ -93,7 +93,7 @@ fn receivers_see_sender_names() {
     });
 }
 
-/// Go: TestUnixgramWrite: who may send what to whom.
+/// Go: TestUnixgramWrite: connected and unconnected sockets as senders and receivers.
 #[test]
 fn connected_and_unconnected_senders() {
     run(async {
@@ -156,14 +156,14 @@ fn std_datagram_sockets_interoperate() {
 
 // ---- full queues ----
 
-/// The kernel wakes a sender for its own datagrams only, or when it is connected: the queue here is full of somebody else's.
+/// The kernel wakes a sender for its own datagrams only, or when it is connected: here the queue is full of another sender's.
 #[test]
 fn sender_waits_again_after_losing_queue_space() {
     #[derive(Clone, Copy, PartialEq)]
     enum Sender {
         Connected,
         Unconnected,
-        /// To a third socket, whose queue is full and stays so.
+        /// To a third socket, whose queue is full and stays full.
         ConnectedElsewhere,
     }
     for kind in [Sender::Connected, Sender::Unconnected, Sender::ConnectedElsewhere] {
@@ -207,7 +207,7 @@ fn sender_is_woken_by_its_own_buffer_space() {
         let sender = UnixDatagram::unbound().unwrap();
         let big = vec![7; 64 << 10];
         let mut receivers = Vec::new();
-        // As many as it takes: one whose queue is full gets no more.
+        // Senders with a full queue get no more.
         let last = loop {
             let receiver = UnixDatagram::bind("").await.unwrap();
             let to = receiver.local_addr().unwrap();
@@ -228,7 +228,7 @@ fn sender_is_woken_by_its_own_buffer_space() {
     });
 }
 
-/// Its tries are few: each failed one makes an event of its own, which must not lead to the next.
+/// It retries rarely: each failed attempt makes an event of its own, which must not cause the next.
 #[test]
 fn waiting_sender_does_not_spin() {
     common::child("waiting_sender_does_not_spin", || {
@@ -274,7 +274,7 @@ fn deadline_and_close_end_waiting_send() {
         sender.close().await.unwrap();
         assert!(is_closed(&waiting.await.unwrap_err()));
         assert!(is_closed(&sender.send_to_addr(b"x", &to).await.unwrap_err()));
-        // Who goes away ends it as well.
+        // A receiver that closes ends it as well.
         let sender = UnixDatagram::unbound().unwrap();
         let mut waiting = sender.send_to_addr(b"x", &to);
         assert!(poll_once(&mut waiting).await.is_pending());
@@ -306,7 +306,7 @@ fn dropped_send_sends_nothing() {
 
 // ---- many at once ----
 
-/// Receivers and senders run in parallel, and datagrams that come with one event strand nobody.
+/// Receivers and senders run in parallel, and datagrams that share an event strand no receiver.
 #[test]
 fn concurrent_datagram_tasks_lose_nothing() {
     const EACH: usize = 500;

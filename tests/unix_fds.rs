@@ -1,4 +1,4 @@
-//! Descriptors in messages: duplicates that are close-on-exec, bounds, what nobody takes, what does not fit.
+//! Descriptors in messages: close-on-exec duplicates, limits, unclaimed descriptors, truncation.
 
 mod common;
 
@@ -111,7 +111,7 @@ fn connection_is_passed_to_another_process() {
     });
 }
 
-/// Datagrams that name their receiver carry them as well, and say whose they are.
+/// Datagrams with an address carry descriptors as well and have a sender.
 #[test]
 fn datagrams_with_descriptors_have_senders() {
     run(async {
@@ -200,7 +200,7 @@ fn unsendable_descriptors_are_rejected() {
     });
 }
 
-/// What does not ask for descriptors closes them: no read leaks what a peer sent.
+/// Reads that do not ask for descriptors close them: no read leaks a peer's descriptors.
 #[test]
 fn plain_reads_close_received_descriptors() {
     run(async {
@@ -249,7 +249,7 @@ fn plain_reads_close_received_descriptors() {
     });
 }
 
-/// With too few numbers left the message is reported, with its bytes, and what came of it is closed.
+/// With too few free numbers the message is reported with its bytes, and the received descriptors are closed.
 #[test]
 fn descriptors_beyond_capacity_are_closed() {
     child("descriptors_beyond_capacity_are_closed", || {

@@ -1,4 +1,4 @@
-//! Names of Unix sockets: paths, abstract names, the files of listeners, dialling, and what is wrong with them.
+//! Names of Unix sockets: paths, abstract names, files of listeners, dials, and errors.
 
 mod common;
 
@@ -33,7 +33,7 @@ fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
 
 // ---- names ----
 
-/// Go: TestUnixConnLocalAndRemoteNames: who is unnamed, and who has the listener's name.
+/// Go: TestUnixConnLocalAndRemoteNames: the accepted side has the listener's name, the client none.
 #[test]
 fn names_of_both_sides() {
     run(async {
@@ -132,7 +132,7 @@ fn listener_removes_its_socket_file() {
         let listener = UnixListener::bind(&path).await.unwrap();
         listener.close().await.unwrap();
         assert!(!path.exists(), "closed");
-        // Somebody else's now: neither a second close nor the drop touches it.
+        // The file belongs to another socket now: neither a second close nor the drop removes it.
         fs::write(&path, "mine").unwrap();
         listener.close().await.unwrap();
         drop(listener);
@@ -152,7 +152,7 @@ fn listener_removes_its_socket_file() {
         assert!(path.exists());
         drop(incoming);
         assert!(!path.exists());
-        // Of packets as well; what it yields, and its end.
+        // Of seqpacket sockets as well; its items, and its end.
         let mut incoming = UnixSeqpacketListener::bind(&path).await.unwrap().into_incoming();
         let client = UnixSeqpacket::connect(&path).await.unwrap();
         let server = incoming.next().await.unwrap().unwrap();
@@ -164,7 +164,7 @@ fn listener_removes_its_socket_file() {
     });
 }
 
-/// A successor has bound a file of its own and moved it over the name.
+/// A successor has bound its own file and renamed it over the name.
 #[test]
 fn file_replacing_socket_is_kept() {
     run(async {
@@ -180,7 +180,7 @@ fn file_replacing_socket_is_kept() {
     });
 }
 
-/// Go: TestUnixUnlink: what came from elsewhere stays, unless the user decides otherwise; so does what goes elsewhere.
+/// Go: TestUnixUnlink: adopted and converted listeners keep their file unless configured otherwise.
 #[test]
 fn unlink_on_close_is_configurable() {
     run(async {
@@ -235,7 +235,7 @@ fn relative_socket_file_is_removed_after_chdir() {
             fs::create_dir(folder.join(name)).unwrap();
         }
         let (home, away) = (folder.join("first"), folder.join("second"));
-        // A socket of the same name where the process goes, which is somebody else's.
+        // A socket with the same name in the new directory, which another process owns.
         let other = std_net::UnixListener::bind(away.join("rel.sock")).unwrap();
         let go = |to: &Path| std::env::set_current_dir(to).unwrap();
         let addr = std_net::SocketAddr::from_pathname("rel.sock").unwrap();
@@ -355,7 +355,7 @@ fn replaced_socket_file_is_not_removed() {
 
 // ---- dialling ----
 
-/// W27: Go fails at once. The kernel tells nobody when there is room.
+/// Go fails at once. The kernel reports no event when the queue has room.
 #[test]
 fn dial_waits_on_full_backlog() {
     run(async {
@@ -462,7 +462,7 @@ fn unix_errors_name_operation_and_path() {
             format!("listen unixgram {at_nowhere}: bind: no such file or directory")
         );
 
-        // A file that nobody has open: it is in the way of a bind, and refuses a dial.
+        // A file without a listener: it prevents a bind and refuses a dial.
         let stale = folder.join("stale");
         drop(std_net::UnixListener::bind(&stale).unwrap());
         let at = stale.display();

@@ -136,7 +136,7 @@ fn memory_pipe_skips_empty_buffers() {
     });
 }
 
-/// What `std`'s sinks would do: the standard output takes something of the first buffer that is not empty.
+/// As with `std`'s sinks: standard output writes from the first buffer that is not empty.
 #[test]
 fn standard_output_skips_empty_buffers() {
     run(async {
@@ -150,7 +150,7 @@ fn standard_output_skips_empty_buffers() {
     });
 }
 
-/// A datagram is never cut, and what comes is spread over all buffers.
+/// A datagram is never split, and a received one fills all buffers in turn.
 #[test]
 fn datagram_of_many_buffers_is_whole() {
     run(async {

@@ -1,6 +1,6 @@
-//! Who is woken by an event: one, and the next where something is left. Counted with wakers of our own.
+//! Which waiters an event wakes: one, and the next if something is left. Measured with counting wakers.
 //!
-//! Invariant 7, and invariant 2 as far as it can be seen from here: no wake-up is lost when who got it goes away.
+//! Invariant 7, and invariant 2 as far as tests can see it: no wake-up is lost when the woken waiter is dropped.
 
 mod common;
 
@@ -238,7 +238,7 @@ fn all_poll_callers_are_woken() {
 }
 
 /// Invariant 2.
-/// Many readers, many small messages: each byte is read once, and nobody sleeps while there is data.
+/// Many readers, many small messages: each byte is read once, and no reader sleeps while there is data.
 #[test]
 fn many_readers_receive_every_byte() {
     run(async {

@@ -191,7 +191,7 @@ fn single_write_waits_for_write_all_to_finish() {
 // ---- invariant 5 ----
 
 /// Invariant 5.
-/// The edge wakes who came first, which then needs the lock of who waits for the same edge.
+/// The edge wakes the first waiter, which needs the lock of an operation that waits for the same edge.
 #[test]
 fn edge_reaches_write_lock_holder() {
     run(async {
@@ -391,7 +391,7 @@ fn expiry_and_close_wake_lock_queue() {
 }
 
 /// Invariant 5.
-/// Writers are dropped at random moments, in the middle of messages and in the queue; whoever is left finishes.
+/// Writers are dropped at random, in the middle of messages and in the queue; the others finish.
 #[test]
 fn randomly_dropped_writers_never_stall_others() {
     run(async {

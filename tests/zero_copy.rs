@@ -1,7 +1,7 @@
-//! Bytes that the kernel moves: `io::copy` between sockets and from files, `send_file`, `write_vectored_all`.
-//! What the kernel refuses is in `src/io/copy/refusal_tests.rs`.
+//! Copies in the kernel: `io::copy` between sockets and from files, `send_file`, `write_vectored_all`.
+//! Cases that the kernel refuses are in `src/io/copy/refusal_tests.rs`.
 //!
-//! Pipes are taken while there is something to move, so tests that count descriptors run in processes of their own.
+//! Pipes are taken while there is data to move, so tests that count descriptors run in processes of their own.
 
 mod common;
 
@@ -207,7 +207,7 @@ fn small_messages_are_forwarded_immediately() {
     });
 }
 
-/// Go: TestSplice against a target that does not read, and what Go does not do: nothing is left in a pipe that is used again.
+/// Go: TestSplice against a target that does not read. Beyond Go: no data is left in a pipe that is used again.
 #[test]
 fn dropped_copy_does_not_reuse_its_pipe() {
     child("dropped_copy_does_not_reuse_its_pipe", || {
