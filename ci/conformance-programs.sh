@@ -81,7 +81,7 @@ echoes() {
     [[ $line == "to $1" ]]
 }
 
-# says LINE REPLY: what is answered, up to the end of the stream, 20 s at most.
+# says LINE REPLY: sends LINE and checks the reply up to the end of the stream, within 20 s.
 says() {
     # shellcheck disable=SC2016
     timeout 20 bash -c 'exec 3<>"/dev/tcp/$1/$2"; printf %s "$3" >&3; cat <&3' _ "$host" "$port" "$1" >"$here/answer"
@@ -100,7 +100,7 @@ chat() {
     timeout 60 "$bin/$2" "${@:3}" <&5 >"$here/bob" 2>&1 &
     echo alice >&4
     echo bob >&5
-    # Nobody says when a name is known: a message to one that is not is lost.
+    # No program reports when a name is known: a message to an unknown name is lost.
     for ((i = 0; i < 100; i++)); do
         echo 'bob, carol: good morning' >&4
         sleep 0.1
@@ -110,7 +110,7 @@ chat() {
     await "$here/bob" 'from alice: good morning' && await "$here/alice" 'from bob: and to you'
 }
 
-# drive NAME: runs a program and looks at what it does.
+# drive NAME: runs a program and checks its behaviour.
 drive() (
     here=$out/$1
     bin=$scratch/target/debug

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # async-std's own tests, examples and book programs against this crate: taken from its package in the registry, with the crate's name
-# changed, built and run in target/conformance; nothing of them is kept elsewhere. The tests are run as they are, the programs are
-# driven: something connects, speaks, and looks at the answer.
+# changed, built and run in target/conformance. The tests run unchanged; the programs are driven: a client connects, sends, and checks
+# the answer.
 #
-# Prints "N of M" and what was left out. What is listed as `later` counts in M and fails nothing; everything else must pass.
+# Prints "N of M" and what was left out. Entries listed as `later` count in M and fail nothing; everything else must pass.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ readonly programs=(
     tcp-echo tcp-client tcp-ipv4-and-6-echo udp-echo udp-client a-chat
     book-accept-loop book-receiving-messages book-all-together book-chat book-block-on book-panic
 )
-# What waits for a part of this crate. When it is there: move the names to the lists above.
+# Entries that wait for a part of this crate. When it exists: move the names to the lists above.
 readonly tests_later=()
 readonly programs_later=()
 
@@ -35,7 +35,7 @@ source ci/conformance-programs.sh
 rm -rf "$run" "$out"
 mkdir -p "$scratch/source/src" "$run/src/bin/a-chat" "$run/tests" "$out"
 
-# A package that depends on async-std and is never built: cargo fetches the sources and says where they are.
+# A package that depends on async-std and is never built: cargo fetches the sources and reports where they are.
 cat >"$scratch/source/Cargo.toml" <<TOML
 [package]
 name = "source"
@@ -68,7 +68,7 @@ log = "0.4"
 pin-project-lite = "0.2"
 tempfile = "3"
 
-# Their gates for what is unstable there.
+# Their gates for unstable parts of the language.
 [features]
 default = ["unstable"]
 unstable = []
@@ -84,7 +84,7 @@ TOML
 : >"$run/src/lib.rs"
 if [[ -e $scratch/Cargo.lock ]]; then cp "$scratch/Cargo.lock" "$run/Cargo.lock"; fi
 
-# An address and a port of our own in place of the well-known ones.
+# An address and a port of this run in place of the well-known ones.
 host=127.$((BASHPID / 250 % 250 + 1)).$((BASHPID % 250 + 1)).1
 port=$((20000 + RANDOM % 5000 * 2))
 rename() {

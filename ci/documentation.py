@@ -11,7 +11,7 @@ folder, crate = sys.argv[1:]
 # Methods of futures-lite's types: nothing here can define what their links mean.
 FOREIGN = {"io/struct.Cursor.html": 2, "io/struct.Take.html": 1}
 
-# What the page of a type shows first.
+# The first method on the page of a type.
 FIRST = {
     "net/struct.Dialer.html": "new",
     "net/struct.ListenConfig.html": "new",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The documentation builds without warnings, as cargo doc makes it without dependencies; its links lead somewhere, and the pages of sockets
-# begin with what one does first. Needs python3.
+# The documentation builds without warnings, as cargo doc makes it without dependencies; every link has a target, and the pages of sockets
+# begin with constructors. Needs python3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Faults: rows 3–7 of docs/RELIABILITY.md, each a test of that name; figures are printed. The quick sizes are those of `cargo test`.
-#   ci/faults.sh [--full] [errno | chaos | pressure | reuse | close | cancel]...      all unless told
+#   ci/faults.sh [--full] [errno | chaos | pressure | reuse | close | cancel]...      default: all
 # With --full: release, 10^6 echoes, half a minute at the limit of descriptors, 10^7 reuses (a quarter of an hour on two processors).
-#   NETPOLL_SEED=n ci/faults.sh chaos      replays what failed
+#   NETPOLL_SEED=n ci/faults.sh chaos      replays a failure
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

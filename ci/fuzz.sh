@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Fuzzes each target of src/fuzz with libFuzzer and AddressSanitizer. Needs nightly and cargo-fuzz (cargo install cargo-fuzz).
 #   ci/fuzz.sh [SECONDS [TARGET…]]      60 seconds each, all targets
-# NETPOLL_FUZZ_TIMEOUT is the most that one input may take in seconds: more than 60 where the run is stopped (SIGSTOP) at times.
-# A failing input is left in fuzz/artifacts: put it into src/fuzz/seeds/TARGET, where `cargo test` replays it. What is found on the way stays
-# in fuzz/corpus, which is not kept in the tree.
+# NETPOLL_FUZZ_TIMEOUT limits the seconds per input: set more than 60 where the run is sometimes stopped (SIGSTOP).
+# A failing input is left in fuzz/artifacts: put it into src/fuzz/seeds/TARGET, where `cargo test` replays it. New inputs stay in
+# fuzz/corpus, which is not kept in the tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Rows 8 to 13 of docs/RELIABILITY.md at full size, in a release build, limits of time included; the sizes that `cargo test` runs with
-# QUICK=1. Wants an idle machine for rows 8 and 10, root for 9 and 11 (namespaces, a memory control group), 20,000 descriptors.
-#   ci/hostile.sh 8|9|10|11|12|13...     all rows unless told
-#   NETPOLL_SOAK=180 ci/hostile.sh 13    row 13 for so many seconds; 7200 unless told
-#   NETPOLL_SEED=2                       another run of what is random
+# Rows 8 to 13 of docs/RELIABILITY.md at full size, in a release build, with limits of time; with QUICK=1 the sizes of `cargo test`. Needs
+# an idle machine for rows 8 and 10, root for 9 and 11 (namespaces, a memory control group), 20,000 descriptors.
+#   ci/hostile.sh 8|9|10|11|12|13...     default: all rows
+#   NETPOLL_SOAK=180 ci/hostile.sh 13    row 13 for this many seconds; default 7200
+#   NETPOLL_SEED=2                       another random run
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -33,7 +33,7 @@ binary=$(cargo test --release --test hostile --no-run --message-format json 2>/d
 failed=0
 for row; do
     for test in ${tests[$row]}; do
-        # Each test has a bound of its own; this one is for the harness.
+        # Each test has its own bound; this one is for the harness.
         timeout --kill-after=10 $((${NETPOLL_SOAK:-7200} + 1800)) \
             "$binary" --exact "$test" --nocapture --test-threads=1 2>&1 >/dev/null || {
             echo "row $row: $test failed"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the crate with the oldest versions of its direct dependencies that Cargo.toml permits: as it is by default, with each optional
-# dependency alone, and with all. In a copy of the tree: the lock file stays.
-#   ci/minimal-versions.sh [--features NAME, …]     as told only
+# Builds the crate with the oldest versions of its direct dependencies that Cargo.toml permits: by default, with each optional
+# dependency alone, and with all. In a copy of the tree, so that the lock file stays.
+#   ci/minimal-versions.sh [--features NAME, …]     only these
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -11,7 +11,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 git ls-files --cached --others --exclude-standard | tar -c -T - | tar -x -C "$scratch"
 cd "$scratch"
-# What tests and models use is not promised, and has floors of its own.
+# Dependencies of tests and models are no promise and have minimum versions of their own.
 sed -i '/^\[dev-dependencies\]/,/^\[/{/^\[workspace\]/!{/^\[dev-dep/!{/^\[/!d}}}' Cargo.toml
 sed -i 's/^members = .*/members = ["macros"]/; s/^exclude = \["benches".*/exclude = ["benches", "ecosystem", "fuzz", "models"]/' Cargo.toml
 # The flag is cargo's own, not the compiler's: stable has it behind the variable.

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # Mutation score of net/fd and rt: cargo-mutants (cargo install cargo-mutants) changes one operator, value or call at a time, and some test
-# has to fail; one that comes to no end counts as failing. A mutant is shown to the unit tests; who survives, to the core tests, the quick
-# ones first, and then to the models under shuttle. So a survivor was shown to all.
-#   ci/mutants.sh [K/N [FILE…]]      sample 0/16 of net/fd and rt unless told; 1/16, … are others
-# The sample has the same share of every file, drawn by a hash of a mutant's name, without its line: a change elsewhere leaves it as it is.
-# Left out are tests, Debug, and the planted bugs, which are not in the crate but in models/.
-# Survivors: target/mutants/mutants.out/missed.txt; what the tests said: target/mutants/{unit,quick,slow,models}.out/log.
+# has to fail; a hanging test counts as failing. A mutant goes through the unit tests; a survivor through the core tests, the quick ones
+# first, and then through the models under shuttle. So a final survivor passed all of them.
+#   ci/mutants.sh [K/N [FILE…]]      default: sample 0/16 of net/fd and rt; 1/16, … are others
+# The sample has the same share of every file, drawn by a hash of a mutant's name without its line, so that a change elsewhere keeps it.
+# Left out are tests, Debug, and the injected bugs, which are not in the crate but in models/.
+# Survivors: target/mutants/mutants.out/missed.txt; test output: target/mutants/{unit,quick,slow,models}.out/log.
 set -euo pipefail
 
-# What cargo runs test binaries through: the first test that fails ends them all. So does silence for so many seconds, or, where that is less
-# than a minute, a test that takes one.
+# Runs test binaries for cargo: the first test that fails ends them all. So do this many seconds without output, or, if that is less
+# than a minute, a test that takes a minute.
 if [[ ${1:-} == --first-failure ]]; then
     exec {output}< <(exec setsid "${@:3}" 2>&1)
     tests=$!
-    # Above 128 says that the time is over.
+    # A status above 128 means that the time is over.
     while IFS= read -r -t "$2" -u "$output" line || { (($? > 128)) && line='test hangs ... FAILED'; }; do
         printf '%s\n' "$line"
         if [[ $line == 'test '*'... FAILED' ]] || { (($2 < 60)) && [[ $line == 'test '*'running for over 60 seconds' ]]; }; then
@@ -74,8 +74,8 @@ awk -v part="${sample%/*}" -v parts="${sample#*/}" '
 printf 'sample %s: %d of %d\n' "$sample" "$(wc -l <"$out/sample.txt")" "$(wc -l <"$out/sorted.txt")"
 
 # Arguments after `--` would choose what is run, not what is built: hence --cargo-arg.
-# The files are named once more, since those that delete a field pass examine_re: the one that there is is shown besides the sample.
-# cargo-mutants says by its status whether some are missed; the counts at the end say it better.
+# The files are named once more, because mutants that delete a field pass examine_re: the existing one is shown besides the sample.
+# The status of cargo-mutants says whether some are missed; the counts at the end are more precise.
 round() {
     local name=$1 seconds=$2
     shift 2
@@ -94,7 +94,7 @@ round() {
 rm -rf "$out"/{unit,quick,slow,models}.out
 round unit 40 --cargo-arg=--lib
 round quick 60 --iterate "${quick[@]/#/--cargo-arg=--test=}"
-# Who is fast enough on a busy machine says nothing about a mutant.
+# Being fast on a busy machine says nothing about a mutant.
 round slow 120 --iterate "${slow[@]/#/--cargo-arg=--test=}" -- -- --skip backlog_is_shared_with_thread_sleeping_in_epoll
 own=profile.release.package.netpoll-models
 NETPOLL_SCHEDULES=1000 round models 90 --iterate --baseline skip --test-package netpoll-models --profile release \

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Random programs over everything that the runtime does, each in a process of its own: tests/stress.
+# Random programs over the whole runtime, each in its own process: tests/stress.
 #   ci/runtime-stress.sh SECONDS [FIRST]     from seed FIRST on, or from a random one
-# A program that fails is printed with its seed, then made smaller for at most two minutes. `NETPOLL_STRESS_SEED=n cargo test --test stress random`
-# runs it again; threads are scheduled as they are, so it may pass. The other variables are in tests/stress/main.rs.
+# A failing program is printed with its seed, then shrunk for at most two minutes. `NETPOLL_STRESS_SEED=n cargo test --test stress random`
+# runs it again; thread scheduling varies, so it may pass. The other variables are in tests/stress/main.rs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

@@ -32,7 +32,7 @@ thread | memory)
     exit 2
     ;;
 esac
-# What system calls write is known of those that go through libc.
+# MSan learns of memory written by system calls only for those that go through libc.
 [[ $sanitizer == memory ]] && flags+=' -Zsanitizer-memory-track-origins --cfg rustix_use_libc'
 # tests/faults stands before the C library, and asks for the interceptors by name.
 flags+=' -Clink-arg=-Wl,--export-dynamic-symbol=__interceptor_*'

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The models of models/ under shuttle's schedulers, half of the schedules at random, half by PCT; the planted bugs as well, but for those that
-# only a weak memory shows (models/src/schedules.rs lists them; loom finds those).
-#   ci/shuttle.sh [SCHEDULES]      in all, 1,000,000 unless told; split evenly between the models
+# The models of models/ under shuttle's schedulers, half of the schedules at random, half by PCT; the injected bugs as well, except those
+# that only weak memory shows (models/src/schedules.rs lists them; loom finds those).
+#   ci/shuttle.sh [SCHEDULES]      in all, default 1,000,000; split evenly between the models
 #   NETPOLL_SEED=n                 the same schedules again
-#   NETPOLL_REPLAY=text cargo test -p netpoll-models --release --features shuttle MODEL      plays what a failure has printed
+#   NETPOLL_REPLAY=text cargo test -p netpoll-models --release --features shuttle MODEL      replays a printed failure
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

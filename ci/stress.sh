@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the test binaries over and over beside busy threads, one a CPU, so that threads are preempted everywhere.
-#   ci/stress.sh [ROUNDS]      20 unless told
+# Runs the test binaries repeatedly beside busy threads, one per CPU, so that threads are preempted everywhere.
+#   ci/stress.sh [ROUNDS]      default: 20
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Licences, sources, bans and advisories of every dependency (deny.toml), by cargo-deny (cargo install cargo-deny). Without the advisory
-# database (no network) the other three are checked, and that is said.
+# database (no network) it checks the other three and says so.
 #   ci/supply-chain.sh
-#   ADVISORY_DB=DIR ci/supply-chain.sh      with a clone of RustSec's advisory-db, whatever its age, which is printed
+#   ADVISORY_DB=DIR ci/supply-chain.sh      with a clone of RustSec's advisory-db of any age, which is printed
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -18,7 +18,7 @@ if [[ -n ${ADVISORY_DB:-} ]]; then
     touch "$clone/.git/FETCH_HEAD"
     sed "s#^\[advisories\]#&\ndb-path = \"$dbs\"\nmaximum-db-staleness = \"P10Y\"#" deny.toml >"$dbs/deny.toml"
     cargo deny --offline --all-features --config "$dbs/deny.toml" check advisories
-    # What tests and models use, too.
+    # Dependencies of tests and models, too.
     sed -i 's/^exclude-dev = true/exclude-dev = false/' "$dbs/deny.toml"
     cargo deny --offline --workspace --all-features --config "$dbs/deny.toml" check advisories
     printf 'all four checked; %d advisories, the last of %s\n' "$(find "$clone/crates" -name 'RUSTSEC-*.md' | wc -l)" \

@@ -1,4 +1,4 @@
-//! The examples of the ecosystem answer clients that nobody here wrote, each in a process of its own. `cargo test` builds them.
+//! The examples of the ecosystem answer clients of other projects, each in a process of its own. `cargo test` builds them.
 
 #[path = "../../tests/common/example.rs"]
 mod example;
@@ -43,7 +43,7 @@ fn websocket_talks_to_itself() {
     assert_eq!(output, "one\ntwo\n");
 }
 
-/// What curl prints; `None` where there is none.
+/// The output of curl; `None` without curl.
 fn curl(args: &[&str]) -> Option<String> {
     match Command::new("curl").args(["-sS", "--max-time", "60"]).args(args).output() {
         Err(_) => {

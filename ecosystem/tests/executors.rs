@@ -92,7 +92,7 @@ fn tokio_and_smol_sockets_work_in_netpoll_tasks() {
         let (stream, _) = listener.accept().await.unwrap();
         echo(&stream).await.unwrap();
         theirs.await;
-        // A task of theirs is awaited like any future.
+        // A tokio task is awaited like any future.
         assert_eq!(tokio.spawn(async { 1 }).await.unwrap(), 1);
 
         let theirs = task::spawn(async move {

@@ -75,7 +75,7 @@ fn curl_speaks_both_versions() {
     });
 }
 
-/// A first request that comes byte by byte is told apart as one that comes whole.
+/// The version is detected from a first request that arrives byte by byte as from one that arrives whole.
 #[test]
 fn versions_are_told_apart_by_the_first_bytes() {
     run(async {
@@ -263,7 +263,7 @@ fn closing_listener_lets_requests_finish() {
         let (addr, seen) = (server.addr, Arc::clone(&server.seen));
         let mut end = Box::pin(server.stop());
         assert!(poll_once(&mut end).await.is_pending());
-        // Idle connections are closed at once, one that has said nothing as well.
+        // Idle connections are closed at once, also one without any request.
         for stream in [&idle, &silent] {
             assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
         }
@@ -408,7 +408,7 @@ fn service_panic_ends_only_its_connection() {
     });
 }
 
-/// Who keeps a clone of the stream rules what hyper waits for: here the rest of a request's body.
+/// A clone of the stream controls hyper's waits: here for the rest of a request's body.
 #[test]
 fn deadlines_and_close_apply_through_hyper() {
     run(async {

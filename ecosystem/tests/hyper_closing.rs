@@ -1,7 +1,7 @@
-//! How connections of `netpoll::hyper::Server` end: half-closed and reset by the client, at the end of the server, without a request.
+//! How connections of `netpoll::hyper::Server` end: half-closed and reset by the client, when the server stops, without a request.
 //!
-//! The grace is an hour wherever it must not be what ends a server: such a test hangs, and is ended by its watchdog, where a connection
-//! holds the server.
+//! The grace period is an hour wherever it must not be what ends a server: if a connection holds the server, such a test hangs and
+//! its watchdog ends it.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -55,7 +55,7 @@ async fn assert_ends(stream: &TcpStream) {
 fn request_followed_by_fin_is_answered() {
     run(async {
         let server = start(Server::new().grace(HOUR)).await;
-        // The FIN is there when the answer is not: the handler waits until it is let go.
+        // The FIN arrives before the answer is written: the handler waits until it is released.
         let slow = server.connect().await;
         send(&slow, "/wait").await;
         slow.close_write().unwrap();
@@ -228,7 +228,7 @@ async fn until(flag: &AtomicBool) {
     poll_fn(|_| if flag.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
-/// The server stops when it has accepted the connection, whose task may not have run yet.
+/// The server stops after it has accepted the connection, whose task may not have run yet.
 #[test]
 fn request_on_a_connection_accepted_as_the_server_stops_is_answered() {
     run(async {
@@ -305,7 +305,7 @@ async fn read_all(stream: TcpStream) -> io::Result<String> {
     read_to_end(&stream).await
 }
 
-/// A request over HTTP/2 by hand: what the client of a library sends, and when, is its own affair.
+/// A request over HTTP/2 by hand, because a client library decides by itself what it sends and when.
 async fn http2_exchange(client: TcpStream) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
     let mut head = [0; 9];
@@ -417,7 +417,7 @@ fn http2_connection_without_requests_is_closed() {
         for stream in [silent, settings, headers] {
             assert_ends(&stream).await;
         }
-        // A client of the protocol is told, by GOAWAY.
+        // A client of the protocol is informed by GOAWAY.
         let (_sender, connection) = handshake(server.addr).await;
         let _ = task::spawn(connection).await;
         server.stop().await.unwrap();

@@ -57,7 +57,7 @@ async fn connect(server: &Endpoint, client: &Endpoint) -> (Connection, Connectio
     futures::join!(accepted, connected)
 }
 
-/// Sends back what comes on every stream, until the connection ends.
+/// Echoes the data of every stream until the connection ends.
 async fn echo(connection: Connection) {
     while let Ok((mut send, mut receive)) = connection.accept_bi().await {
         let data = receive.read_to_end(usize::MAX).await.unwrap();
@@ -185,7 +185,7 @@ fn client_of_another_library_is_served() {
     });
 }
 
-/// Who awaits need not be a task of ours.
+/// Endpoints can be awaited outside of netpoll's tasks.
 #[test]
 fn endpoints_are_awaited_under_any_executor() {
     let ([server, client], _) = park_on(endpoints());
@@ -196,7 +196,7 @@ fn endpoints_are_awaited_under_any_executor() {
     park_on(echo);
 }
 
-/// quinn's own constructor, which makes a socket of ours of std's.
+/// quinn's own constructor, which converts a std socket.
 #[test]
 fn std_sockets_of_either_family_are_accepted() {
     run(async {
@@ -218,7 +218,7 @@ fn std_sockets_of_either_family_are_accepted() {
     });
 }
 
-/// The endpoint hears of it, and so does whoever waits for it; both kinds of error.
+/// The error reaches the endpoint and everything that waits for it; both kinds of error.
 #[test]
 fn close_and_deadlines_apply_through_quinn() {
     run(async {

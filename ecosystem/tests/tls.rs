@@ -88,7 +88,7 @@ fn wrong_certificate_is_rejected() {
     });
 }
 
-/// A peer that says nothing, or stops in the middle, is given up by the socket's deadline, in the handshake and after.
+/// A silent peer, or one that stops in the middle, is disconnected by the socket's deadline, in the handshake and after it.
 #[test]
 fn deadlines_apply_through_tls() {
     run(async {
@@ -209,7 +209,7 @@ fn curl_speaks_https_with_both_versions() {
         };
         let (server, ours) = (Server::new(), Arc::clone(&listener));
         let server = task::spawn(async move { server.serve_with(ours, connect, std::future::pending::<()>()).await });
-        // One that never shakes hands holds up nobody, not even the end.
+        // A client that never completes the handshake delays no other, nor the end.
         let _silent = TcpStream::connect(addr).await.unwrap();
         for (option, version) in [("--http1.1", "HTTP/1.1 x"), ("--http2", "HTTP/2.0 x")] {
             let mut curl = Command::new("curl");

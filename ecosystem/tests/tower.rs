@@ -101,7 +101,7 @@ fn axum_router_is_served_over_unix_sockets_with_settings() {
     });
 }
 
-/// What axum's `ConnectInfo` is for.
+/// The use of axum's `ConnectInfo`.
 #[test]
 fn axum_handler_learns_the_peer_of_its_connection() {
     run(async {
@@ -179,7 +179,7 @@ fn tower_service_is_called_when_it_is_ready() {
     });
 }
 
-/// A service whose readiness fails, or that never becomes ready: the connection ends, or is cut off; others are not touched.
+/// A service whose readiness fails, or that never becomes ready: its connection ends or is cut off; others are not affected.
 #[derive(Clone, Debug)]
 struct Failing {
     fails: bool,

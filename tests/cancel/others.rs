@@ -21,7 +21,7 @@ use netpoll::prelude::*;
 
 type Operation<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + 'a>>;
 
-/// A path that nobody else has, removed at the end.
+/// A unique path, removed at the end.
 struct Place(PathBuf);
 
 impl Place {
@@ -323,7 +323,7 @@ fn unix_messages() {
             })
             .await;
         }
-        // To a receiver whose queue is full: no event tells when there is room.
+        // To a receiver with a full queue: no event reports free space.
         sweep("datagram send_to", async |at| {
             let path = Place::new();
             let receiver = UnixDatagram::bind(&path).await.unwrap();
@@ -447,7 +447,7 @@ fn dialers_names_and_listeners() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        // Bound, so that nobody else gets it, and not listening.
+        // Bound, so that no other process gets it, and not listening.
         let refusing = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         refusing.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         let dead = refusing.local_addr().unwrap().as_socket().unwrap();
@@ -506,7 +506,7 @@ fn dialers_names_and_listeners() {
 fn copies_and_files() {
     let _alone = alone();
     run(async {
-        // A copy owns what it has taken and not yet given when it is dropped; its sockets are whole.
+        // A dropped copy keeps data that it has read and not written; its sockets are intact.
         for kind in ["copy", "copy_bidirectional", "copy_bidirectional_with", "copy through a buffer"] {
             sweep(kind, async |at| {
                 let (mut source, from) = fresh_pair().await;
@@ -551,7 +551,7 @@ fn copies_and_files() {
             let got = Cell::new(0);
             let drain = async || {
                 let mut buf = vec![0; 65536];
-                // All that is there; what the sender has not been polled for does not come.
+                // All available data; the sender is not polled for the rest.
                 let idle = Duration::from_millis(20);
                 while let Ok(count) = netpoll::future::timeout(idle, server.read(&mut buf)).await {
                     got.set(got.get() + count.unwrap());

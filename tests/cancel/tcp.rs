@@ -36,7 +36,7 @@ fn connect() {
                 let stream = match outcome.output {
                     Some(stream) => stream.unwrap(),
                     None => {
-                        // What was dropped may have reached the queue; it is closed.
+                        // The dropped connection may have reached the queue; it is closed.
                         let stream = TcpStream::connect(addr).await.unwrap();
                         let own = stream.local_addr().unwrap();
                         loop {
@@ -246,7 +246,7 @@ fn peer_closed() {
 
 // ---- writing ----
 
-/// Reads until the end, beside who writes.
+/// Reads until the end, concurrently with the writer.
 async fn rest_of(server: &TcpStream) -> Vec<u8> {
     let (mut all, mut buf) = (Vec::new(), vec![0; 65536]);
     loop {
@@ -273,8 +273,8 @@ fn start<'a>(
     }
 }
 
-/// Checks what arrived after the filling: what the operation said it wrote (of `write_all` that was dropped: any part), then the
-/// end, which is written now.
+/// Checks the data after the filling: as much as the operation reported (for a dropped `write_all`, any part), then the end, which
+/// is written now.
 async fn check_written(kind: &str, at: At, client: &TcpStream, server: &TcpStream, said: Option<usize>, most: usize) {
     let finish = async {
         client.write_all(b"end").await.unwrap();
@@ -326,7 +326,7 @@ fn every_kind_of_write() {
     });
 }
 
-/// The lock is another's, who is dropped to stir things.
+/// Another operation holds the lock; dropping it is the event.
 #[test]
 fn every_kind_of_write_behind_the_lock() {
     let _alone = alone();
@@ -484,7 +484,7 @@ fn cancelling_tasks() {
     let _alone = alone();
     run(async {
         sweep("cancel", async |at| {
-            /// Says that the task's future is gone.
+            /// Reports that the task's future is dropped.
             struct Gone(Arc<AtomicBool>);
             impl Drop for Gone {
                 fn drop(&mut self) {
@@ -520,7 +520,7 @@ fn cancelling_tasks() {
     });
 }
 
-/// Everything at random, many at once: what is left must work and nobody may wait.
+/// Everything at random, many at once: the rest must work and no operation may wait forever.
 #[test]
 fn randomly_dropped_operations_do_not_interfere() {
     let _alone = alone();

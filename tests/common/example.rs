@@ -1,4 +1,4 @@
-//! An example in a process of its own: its lines as they come, its end. Every wait has a bound, and a child that is still there at the
+//! An example in a process of its own: its output line by line, and its exit. Every wait has a bound, and a child that still runs at the
 //! end of a test is killed.
 #![allow(dead_code, unreachable_pub)]
 

@@ -1,7 +1,7 @@
-//! What the integration tests share: pairs of streams, waits with a bound, child processes, counts of what leaks.
+//! Shared by the integration tests: pairs of streams, bounded waits, child processes, counts of descriptors and threads.
 //!
-//! Settings of the process (a `Builder`, a shutdown, rlimits, fork) belong in a child: [`child`] runs the calling test once more, alone,
-//! in a process of its own.
+//! Tests with settings of the process (a `Builder`, a shutdown, rlimits, fork) use [`child`], which runs the calling test again, alone, in a
+//! process of its own.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod by_hand;
@@ -36,7 +36,7 @@ pub fn is_timed() -> bool {
     std::env::var("NETPOLL_TIMED").is_ok_and(|value| value == "1")
 }
 
-/// Ends the process, and says in which test, if it is not dropped within [`BOUND`]: a hang of the runtime must not hang the run.
+/// Aborts the process with the test's name unless it is dropped within [`BOUND`]: a hang of the runtime must not hang the run.
 #[derive(Debug)]
 pub struct Watchdog(Option<(mpsc::Sender<()>, thread::JoinHandle<()>)>);
 
@@ -138,7 +138,7 @@ pub async fn within_a_timeout(mut dial: impl AsyncFnMut(Duration) -> io::Result<
     }
 }
 
-/// Makes what a process makes once and keeps: the poller's descriptors. For who counts descriptors, or uses them all up.
+/// Creates what a process creates once and keeps: the poller's descriptors. For tests that count or exhaust descriptors.
 pub async fn warm_up() {
     let (client, _server) = pair().await;
     assert!(poll_once(&mut client.read(&mut [0; 1])).await.is_pending());
@@ -157,7 +157,7 @@ pub async fn pair() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// Sends back what comes until the end of the stream.
+/// Echoes until the end of the stream.
 pub async fn echo(stream: &TcpStream) -> io::Result<()> {
     let mut buf = [0; 4096];
     loop {
@@ -223,13 +223,13 @@ pub fn is_child(name: &str) -> bool {
     std::env::var(CHILD).is_ok_and(|child| child == name)
 }
 
-/// Runs `body` in a process of its own. `name` is the calling test's.
+/// Runs `body` in a process of its own. `name` is the calling test's name.
 #[track_caller]
 pub fn child(name: &str, body: impl FnOnce()) {
     child_with(name, &[], body);
 }
 
-/// The same with environment variables. Returns what the child wrote to both outputs; in the child itself nothing.
+/// [`child`] with environment variables. Returns the child's output; in the child itself `None`.
 #[track_caller]
 pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -> Option<String> {
     if is_child(name) {
@@ -250,8 +250,8 @@ pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -
     Some(text)
 }
 
-/// The same in namespaces of its own, with a loopback interface and with these files in place of the host's, each a path and what is
-/// in it. Where that is not permitted nothing is run.
+/// [`child`] in namespaces of its own, with a loopback interface and with these files in place of the host's, as (path, contents). Skips
+/// where that is not permitted.
 #[track_caller]
 pub fn child_on_host(name: &str, files: &[(&str, &str)], body: impl FnOnce()) {
     if is_child(name) {
@@ -342,7 +342,7 @@ pub fn set_nofile(count: u64) {
     setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
 }
 
-/// Whether this machine has ::1; says so where it has not.
+/// Whether this machine has ::1; prints a note if not.
 pub fn has_ipv6() -> bool {
     let has = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
     if !has {
@@ -351,7 +351,7 @@ pub fn has_ipv6() -> bool {
     has
 }
 
-/// Whether this process may have so many descriptors, which it sees to; says so where it may not.
+/// Raises the limit of descriptors to `count`; returns whether that is permitted, and prints a note if not.
 pub fn has_descriptors(count: u64) -> bool {
     let limit = getrlimit(Resource::Nofile);
     if limit.maximum.is_some_and(|most| most < count) {

@@ -1,19 +1,19 @@
-//! Faults in system calls, from outside of the crate.
+//! Faults in system calls, injected from outside of the crate.
 //!
-//! A test binary that has this module defines functions of the names of the C library's; the linker takes them for those that the crate,
-//! socket2 and std call. They ask here first and then call the C library's own. So the code under test is the code that ships, in any
-//! profile, and every layer of it is passed. Under a sanitizer its interceptor is the one called, so it sees what the kernel wrote.
+//! A test binary with this module defines functions with the C library's names; the linker prefers them for the calls of the crate, socket2
+//! and std. They decide about a fault and then call the C library's function. So the code under test is the code that ships, in any
+//! profile, through every layer. Under a sanitizer they call its interceptor, so it sees memory written by the kernel.
 //!
 //! # Three kinds
-//! * [`inject`]: so many calls of a kind, on a descriptor or on any, fail with an errno.
-//! * [`Chaos`]: a share of all calls on sockets made meanwhile is interrupted (EINTR), refused (EAGAIN) or cut short; batches of events are
-//!   small, shuffled and padded with events that nothing stands behind. What happens to a socket's n-th call follows from the
-//!   seed, the socket's serial number and n.
-//! * [`Stale`]: every batch begins with events of descriptors that were closed, saying all that an event can say.
+//! * [`inject`]: a number of calls of a kind, on a descriptor or on any, fail with an errno.
+//! * [`Chaos`]: a share of all calls on sockets created meanwhile is interrupted (EINTR), fails (EAGAIN) or is cut short; batches of events
+//!   are small, shuffled and padded with false events. The fate of a socket's n-th call follows from the seed, the socket's serial number
+//!   and n.
+//! * [`Stale`]: every batch begins with events of closed descriptors, with all flags set.
 //!
-//! # A fault that is not there must keep the kernel's promise
-//! After EAGAIN, and after a short count on TCP, an edge follows when there is something to do. When there is already, the kernel would not
-//! say so, so the registration is renewed (EPOLL_CTL_MOD), which brings the edge.
+//! # Injected faults keep the kernel's contract
+//! After EAGAIN, and after a short count on TCP, an edge follows when the operation can proceed. If it can already, the kernel would report
+//! nothing, so the registration is renewed (EPOLL_CTL_MOD), which causes the edge.
 #![allow(dead_code, unreachable_pub)]
 
 use std::cell::UnsafeCell;
@@ -28,7 +28,7 @@ use libc::{
     ssize_t, timespec,
 };
 
-/// Descriptors with numbers below this are told apart.
+/// Descriptors below this number are tracked.
 const NUMBERS: usize = 1 << 12;
 
 #[derive(Debug)]
@@ -38,7 +38,7 @@ struct Rule {
     errno: c_int,
     left: AtomicUsize,
     hits: AtomicUsize,
-    /// The call is made, and what it says is replaced.
+    /// The call is made, and its result replaced.
     after: bool,
 }
 
@@ -183,7 +183,7 @@ pub fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-// ---- what happens to a call ----
+// ---- the fate of a call ----
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
@@ -228,7 +228,7 @@ fn decide(call: &'static str, fd: c_int) -> Answer {
         }
         "accept4" => &[Answer::Fail(libc::EINTR), Answer::Fail(libc::EAGAIN), Answer::Fail(libc::ECONNABORTED)],
         "recvfrom" | "sendto" | "recvmsg" => &[Answer::Fail(libc::EINTR), Answer::Fail(libc::EAGAIN)],
-        // The connection goes on in the background, and the call says that it was interrupted.
+        // The connection proceeds in the background, and the call reports an interruption.
         "connect" => &[Answer::After(libc::EINTR)],
         _ => return Answer::Real,
     };
@@ -244,7 +244,7 @@ fn decide(call: &'static str, fd: c_int) -> Answer {
     }
 }
 
-/// Has epoll report once more what there is.
+/// Makes epoll report the current state once more.
 fn renew(fd: c_int) {
     if let Some((epoll, events, data)) = with_epoll(|table| table.live.get(&fd).copied()) {
         let mut event = epoll_event { events, u64: data };
@@ -320,7 +320,7 @@ macro_rules! c_name {
     };
 }
 
-/// A function in place of the C library's: `call` names its kind, `fd` is what it is about, and the block cuts its arguments.
+/// A function in place of the C library's: `call` names its kind, `fd` is its descriptor, and the block shortens its arguments.
 macro_rules! interpose {
     ($($name:ident($($arg:ident: $type:ty),*) -> $return:ty, $call:expr, $fd:expr, |$r:ident| $short:block;)*) => {$(
         #[unsafe(no_mangle)]
@@ -375,7 +375,7 @@ fn shorter_message(message: *const msghdr, random: u64) -> *const msghdr {
     first.iov_len = shorter(first.iov_len, random);
     COPY.with(|cell| {
         let place = cell.get();
-        // SAFETY: this thread's, and nobody else has a reference to it.
+        // SAFETY: it belongs to this thread, and no other reference exists.
         let place = unsafe { &mut *place };
         place.1 = first;
         copy.msg_iov = &raw mut place.1;
@@ -449,7 +449,7 @@ interpose! {
     eventfd(value: u32, flags: c_int) -> c_int, "eventfd", -1, |_r| {};
 }
 
-/// close(2) that forgets first: afterwards the number may be somebody else's.
+/// close(2) that forgets the descriptor first: afterwards the number may be reused.
 #[unsafe(no_mangle)]
 #[allow(clippy::missing_safety_doc)]
 pub unsafe extern "C" fn close(fd: c_int) -> c_int {
@@ -471,7 +471,7 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     unsafe { function(fd) }
 }
 
-/// epoll_ctl(2) that remembers who is in.
+/// epoll_ctl(2) that records registrations.
 #[unsafe(no_mangle)]
 #[allow(clippy::missing_safety_doc)]
 pub unsafe extern "C" fn epoll_ctl(epoll: c_int, operation: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
@@ -551,7 +551,7 @@ fn wait(
         });
         STALE_EVENTS.fetch_add(batch.len() as u64, SeqCst);
     }
-    // SAFETY: the kernel has filled so many.
+    // SAFETY: the kernel has initialised this many.
     batch.extend(unsafe { std::slice::from_raw_parts(events, count as usize) });
     if is_chaotic {
         FAULTED.fetch_add(1, SeqCst);

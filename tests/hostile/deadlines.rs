@@ -12,7 +12,7 @@ use netpoll::task;
 use crate::common::{pair, park_on, poll_with};
 use crate::scale::*;
 
-/// How late a thread is that only sleeps: what the machine itself adds.
+/// The lateness of a thread that only sleeps: the machine's own share.
 fn control(run: Duration) -> thread::JoinHandle<Vec<Duration>> {
     thread::spawn(move || {
         let end = Instant::now() + run;
@@ -65,7 +65,7 @@ fn many_timers_are_never_early() {
                     assert!(is_timeout(&error), "{error}");
                     assert!(now >= due, "{:?} early", due - now);
                     drop(server);
-                    // What was due before all were set has been late by setting them.
+                    // Timers that were due before all were set are late because of the setting.
                     if due > start { now - due } else { Duration::ZERO }
                 }));
             }
@@ -137,7 +137,7 @@ impl Wake for Wakes {
     }
 }
 
-/// What must be true of one socket's reading side.
+/// The expected state of one socket's reading side.
 struct Oracle {
     /// The moment from which a read may fail.
     deadline: Option<Instant>,
@@ -239,7 +239,7 @@ fn against_the_oracle(stream: u64, operations: usize) -> Seen {
                     if !oracle.must_end() {
                         break None;
                     }
-                    // Nobody polls it without a wake-up.
+                    // It is not polled without a wake-up.
                     let start = Instant::now();
                     while wakes.0.load(Ordering::SeqCst) == woken {
                         assert!(start.elapsed() < Duration::from_secs(120), "no wake-up: {:?}", oracle.deadline);

@@ -1,4 +1,4 @@
-//! Row 12: what a shutdown leaves behind, and what a program inherits that is started meanwhile.
+//! Row 12: a shutdown leaks nothing, and programs started meanwhile inherit nothing.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -80,7 +80,7 @@ fn shutdowns_leak_nothing() {
             assert_eq!((metrics.tasks_alive, metrics.descriptors, metrics.waiters), (0, 0, 0), "round {round}");
             bytes.push(live_bytes());
         }
-        // What the runtime keeps for the next start has the size of the most that it ever held: it grows now and then, not with rounds.
+        // Memory kept for the next start has the size of the maximum ever held: it grows now and then, not with rounds.
         let grown = bytes.last().unwrap() - bytes[rounds / 10];
         figure(
             "12",
@@ -95,7 +95,7 @@ fn shutdowns_leak_nothing() {
     });
 }
 
-/// What a program that is started now finds open, as far as its files have names; its own look at the folder is not among them.
+/// The files that a program started now has open, except the folder that it reads.
 fn inherited() -> BTreeSet<String> {
     let output = Command::new("sh").args(["-c", "for n in /proc/$$/fd/*; do readlink $n || :; done"]).output().unwrap();
     assert!(output.status.success());

@@ -1,8 +1,8 @@
-//! The rows of docs/RELIABILITY.md about time, hostile networks and peers, overload, endings and endurance.
+//! The rows of docs/RELIABILITY.md about time, hostile networks and peers, overload, shutdown and endurance.
 //!
 //! `cargo test --test hostile` runs each with a size that takes seconds and asserts what must hold on any machine, however busy: bytes,
-//! counts, kinds of errors, that nothing is early, leaks or hangs. `ci/hostile.sh ROW` runs one at its full size in a release build
-//! and also asserts the limits of time. Every test is a process of its own, on loopback or in network namespaces that end with it.
+//! counts, kinds of errors, and that nothing is early, leaks or hangs. `ci/hostile.sh ROW` runs one at full size in a release build
+//! and also asserts time limits. Every test is a process of its own, on loopback or in network namespaces that end with it.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -45,7 +45,7 @@ impl Drop for Group {
     }
 }
 
-/// How many clients there are and what a connection costs the server: 160 MB in all, if it lets them all in.
+/// The number of clients, and the memory of a connection: 160 MB in all if the server accepts them all.
 fn crowd() -> (usize, usize) {
     let clients = size(400, 5_000);
     (clients, (160 << 20) / clients)
@@ -185,7 +185,7 @@ fn server_memory_stays_below_limit() {
         if !is_full() {
             return;
         }
-        // What it would be without limits: the kernel ends it. Else this test would prove nothing.
+        // Without limits the kernel kills the server; otherwise this test would prove nothing.
         let Ok(group) = Group::new("unlimited") else { return };
         let (mut server, address) = start(Some(&group), false);
         let counts = Arc::new(Clients::default());
@@ -202,7 +202,7 @@ fn server_memory_stays_below_limit() {
     });
 }
 
-/// So many tasks that are all alive at once; what they take while they wait, and how long it was.
+/// Many tasks alive at once; the memory of each while it waits, and the time for all.
 fn crowd_of_tasks(count: usize) -> (i64, Duration, Duration) {
     let (before, alive) = (live_bytes(), rt::metrics().tasks_alive);
     let done = Arc::new(AtomicUsize::new(0));
@@ -254,7 +254,7 @@ fn million_tasks_complete() {
                  {first} B kept after the first crowd, {second} B after another and a shutdown"
             ),
         );
-        // Room for a pointer a task, in a power of two, and not again for the second crowd (whose queues may be other threads').
+        // A pointer per task, in a power of two, and not again for the second crowd (whose queues may be other threads').
         assert!(second < 64 * count as i64 && second < first * 3 + (64 << 10), "{first} and {second} bytes are left");
     });
 }
@@ -295,7 +295,7 @@ impl Wake for Trap {
 #[test]
 fn panics_stay_contained() {
     process("overload::panics_stay_contained", 90, 120, || {
-        // Only what was not meant is reported, such as a panic that reaches this thread where none should.
+        // Only unexpected panics are reported, such as one that reaches this thread.
         let (report, own) = (std::panic::take_hook(), std::thread::current().id());
         std::panic::set_hook(Box::new(move |panic| {
             let meant = ["in a poll", "in a destructor", "in a waker"];
@@ -339,7 +339,7 @@ fn panics_stay_contained() {
                 let mut buf = [0; 1];
                 let mut read = one.read(&mut buf);
                 let mut is_pending = || poll_with(&mut read, &mut Context::from_waker(&waker)).is_pending();
-                // One operation in so many yields, by waking who polls it: then the trap shuts here, and the next poll waits.
+                // One operation in so many yields by waking its task: then the trap shuts here, and the next poll waits.
                 let mut waits = false;
                 if panics(|| waits = is_pending()) {
                     waits = is_pending();
@@ -360,7 +360,7 @@ fn panics_stay_contained() {
         park_on(service).unwrap();
         eventually("nothing is left", || rt::metrics().descriptors == 0 && rt::metrics().waiters == 0);
         eventually("half of the sleepers are left", || rt::metrics().tasks_alive == rounds as u64 / 2);
-        // It drops them on this thread, and contains what they do.
+        // They are dropped on this thread, which contains their panics.
         EXPECTED.set(true);
         rt::shutdown(Duration::from_secs(120)).unwrap();
         EXPECTED.set(false);

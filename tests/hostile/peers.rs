@@ -1,6 +1,6 @@
-//! Row 10, and the resets of row 9: peers that say nothing, never read, reset, come and go in crowds, or want everything.
+//! Row 10, and the resets of row 9: peers that are silent, never read, reset, connect and disconnect in crowds, or take everything.
 //!
-//! The peers are threads with std's sockets, so what is measured on them is the service and nothing of theirs.
+//! The peers are threads with std sockets, so that the figures are those of the service.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -156,7 +156,7 @@ fn silent_clients_do_not_delay_others() {
                 pages as f64 / silent as f64
             ),
         );
-        // The task with its buffer of 512 bytes, and what the runtime keeps for a socket.
+        // The task with its buffer of 512 bytes, and the runtime's memory for a socket.
         assert!(each < 4096, "{each} bytes a silent connection");
         limit("p99 of an honest client", percentile(&mut among, 99.0), Duration::from_millis(5));
         drop((crowd, honest));
@@ -164,7 +164,7 @@ fn silent_clients_do_not_delay_others() {
     });
 }
 
-/// Clients that never read what they asked for: the write deadline ends each, and nothing is buffered for them.
+/// Clients that never read their answers: the write deadline ends each, and nothing is buffered for them.
 #[test]
 fn clients_that_never_read_are_disconnected() {
     process("peers::clients_that_never_read_are_disconnected", 90, 90, || {

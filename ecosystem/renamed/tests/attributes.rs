@@ -39,7 +39,7 @@ fn main_finds_the_name_of_the_dependency() {
     assert!(workers::main() > 0);
 }
 
-/// What another crate's macro would expand to, whose user need not know the crate at all.
+/// The expansion of another crate's macro, whose user need not depend on this crate.
 mod facade {
     pub(super) use async_std as runtime;
 

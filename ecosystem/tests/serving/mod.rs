@@ -1,4 +1,4 @@
-//! What the tests of `netpoll::hyper::Server` share: a service, a server that runs in a task, requests by hand and by curl.
+//! Shared by the tests of `netpoll::hyper::Server`: a service, a server that runs in a task, requests by hand and by curl.
 #![allow(dead_code, unreachable_pub)]
 
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ use netpoll::task::{self, JoinHandle};
 
 use crate::common::{self, read_exact};
 
-/// What the service of the tests shares with them.
+/// State shared by the service and the tests.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// Requests that are waiting in `/wait`, until there are as many of `let_go`.
