@@ -98,7 +98,7 @@ for case in "${cases[@]}"; do
 done
 mapfile -t bodies < <(printf '%s\n' "${cases[@]#*:}" | sort -nu)
 
-# What the server calls while it answers: `COUNT _NAME` a line, and `COUNT` for all.
+# The server's system calls while it answers: a line `COUNT _NAME` each, and `COUNT` for all.
 if perf stat -e raw_syscalls:sys_enter true 2>"$figures/perf"; then
     events=raw_syscalls:sys_enter
     for call in read recvfrom write sendto writev sendmsg epoll_wait epoll_pwait epoll_pwait2 epoll_ctl; do

@@ -8,7 +8,7 @@ import (
 	"strconv"
 )
 
-// serveHTTP answers as src/bin/http.rs does: a body of so many bytes, its length, the date.
+// serveHTTP answers as src/bin/http.rs does: a body of the given size, its length, the date.
 func serveHTTP(bytes int) {
 	body := make([]byte, bytes)
 	for at := range body {

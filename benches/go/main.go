@@ -132,7 +132,7 @@ func hogging() {
 
 var sink uint64
 
-// calibrated finds how many turns of burn make so many microseconds.
+// calibrated finds how many turns of burn take the given number of microseconds.
 func calibrated(microseconds uint64) uint64 {
 	if microseconds == 0 {
 		return 0

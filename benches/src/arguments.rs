@@ -83,10 +83,10 @@ impl Arguments {
         values.chain(self.flags.into_iter().map(|flag| format!("--{flag}"))).collect()
     }
 
-    /// Checks that nothing is left.
+    /// Checks that no option is left.
     ///
     /// # Errors
-    /// Names the options that nobody took.
+    /// Names the unknown options.
     pub fn finish(self) -> Result<(), String> {
         let mut rest: Vec<String> = self.values.into_keys().chain(self.flags).collect();
         rest.sort();

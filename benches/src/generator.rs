@@ -16,7 +16,7 @@ use std::os::fd::AsRawFd;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-/// How long a missing echo is waited for, unless said.
+/// The default time limit for a missing echo.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections opened before their first echo is read: fewer than any server's backlog.
 const CONNECT_BATCH: usize = 64;
@@ -25,7 +25,7 @@ const CONNECTIONS_PER_ADDRESS: u64 = 5_000;
 /// How long a free run that is over waits for the echoes still out.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Who ends a short connection.
+/// The side that ends a short connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Churn {
     /// The server, after its answer.
@@ -49,7 +49,7 @@ impl FromStr for Churn {
 /// When a run is over.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Amount {
-    /// After so many messages on every connection.
+    /// After this many messages on every connection.
     Requests(u64),
     /// After so long.
     Time(Duration),
@@ -71,7 +71,7 @@ impl FromStr for Amount {
     }
 }
 
-/// What a run measured.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Outcome {
     /// Echoes received and right.
@@ -86,7 +86,7 @@ pub struct Outcome {
     pub p999_ns: u64,
     /// The longest.
     pub max_ns: u64,
-    /// Messages whose echo had not come at the end; the time they had waited counts as theirs.
+    /// Messages whose echo was missing at the end; the time that they had waited counts.
     pub stuck: u64,
 }
 
@@ -133,7 +133,7 @@ pub struct Plan {
     pub connections: usize,
     /// Bytes of a message.
     pub size: usize,
-    /// Whether connections end after one echo, and by whom.
+    /// Whether connections end after one echo, and by which side.
     pub churn: Option<Churn>,
     /// Lock-step or free-running.
     pub lock_step: bool,
@@ -351,7 +351,7 @@ impl Generator {
     }
 }
 
-/// Sends what the socket takes of the message.
+/// Sends as much of the message as the socket takes.
 fn push(connection: &mut Connection, index: usize) -> io::Result<()> {
     while connection.sent < connection.message.len() {
         match (&connection.stream).write(&connection.message[connection.sent..]) {
@@ -364,7 +364,7 @@ fn push(connection: &mut Connection, index: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes what came of the echo; whether it is whole.
+/// Reads the available part of the echo; returns whether it is complete.
 fn pull(connection: &mut Connection, index: usize, scratch: &mut [u8]) -> io::Result<bool> {
     while connection.received < connection.message.len() {
         let wanted = connection.message.len() - connection.received;
@@ -376,7 +376,7 @@ fn pull(connection: &mut Connection, index: usize, scratch: &mut [u8]) -> io::Re
                     return Err(wrong_echo(index));
                 }
                 connection.received += count;
-                // Short: the rest comes with an event of its own.
+                // Short: the rest comes with a further event.
                 if count < wanted {
                     return Ok(false);
                 }
@@ -395,7 +395,7 @@ mod tests {
     use std::net::TcpListener;
     use std::time::Duration;
 
-    /// Serves every connection on a thread of its own, altering a byte if told so.
+    /// Serves every connection on a thread of its own, altering a byte if configured.
     fn echo(once: bool, alter: bool) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();

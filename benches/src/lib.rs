@@ -1,7 +1,7 @@
-//! What the three programs of the benchmark share.
+//! Shared by the three programs of the benchmark.
 //!
-//! - `server`: the same echo server, once a runtime ([`servers`]).
-//! - `load`: the generator. It uses libc and std alone, so it is the same for every server ([`generator`]).
+//! - `server`: the same echo server, once per runtime ([`servers`]).
+//! - `load`: the generator. It uses only libc and std, so it is the same for every server ([`generator`]).
 //! - `compare`: starts both, alternates between the servers, prints ratios ([`compare`]).
 
 pub mod arguments;

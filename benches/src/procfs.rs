@@ -1,4 +1,4 @@
-//! What /proc says of another process. Reading it costs that process nothing.
+//! Facts about another process from /proc. Reading them costs that process nothing.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -21,7 +21,7 @@ impl Epoll {
     pub fn new() -> io::Result<Epoll> {
         // SAFETY: takes a flag and returns a descriptor or −1.
         let fd = checked(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new and has no other owner.
         Ok(Epoll(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
@@ -76,10 +76,10 @@ pub const NO_EVENT: libc::epoll_event = libc::epoll_event { events: 0, u64: 0 };
 /// accept4(2) with `SOCK_NONBLOCK | SOCK_CLOEXEC`, without the peer's address.
 ///
 /// # Errors
-/// Those of accept4(2); `WouldBlock` if nobody is there.
+/// Those of accept4(2); `WouldBlock` if no connection is waiting.
 pub fn accept_nonblocking(listener: RawFd) -> io::Result<RawFd> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: both address pointers are null, which says that no address is wanted.
+    // SAFETY: both address pointers are null, which means that no address is wanted.
     checked(unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) })
 }
 
@@ -105,7 +105,7 @@ pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
 
 /// Closes `fd`, which must belong to the caller.
 pub fn close(fd: RawFd) {
-    // SAFETY: takes a number; the caller owns what it names, and an error leaves nothing to do.
+    // SAFETY: takes a number; the caller owns the descriptor, and an error needs no action.
     unsafe { libc::close(fd) };
 }
 
@@ -138,7 +138,7 @@ pub fn bind_loopback(fd: RawFd, network: u8) -> io::Result<()> {
 pub fn connect(to: std::net::SocketAddrV4, network: u8) -> io::Result<std::net::TcpStream> {
     // SAFETY: takes three numbers and returns a descriptor or −1.
     let fd = checked(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and has no other owner.
     let stream = unsafe { std::net::TcpStream::from_raw_fd(fd) };
     bind_loopback(fd, network)?;
     let address = internet_address(to);
@@ -184,7 +184,7 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
 }
 
-/// Puts the calling thread, and what it starts, under SCHED_BATCH: a thread that wakes up does not preempt it.
+/// Puts the calling thread, and threads that it starts, under SCHED_BATCH: a thread that wakes up does not preempt it.
 ///
 /// # Errors
 /// Those of sched_setscheduler(2).
@@ -194,7 +194,7 @@ pub fn schedule_batch() -> io::Result<()> {
     checked(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &parameters) }).map(drop)
 }
 
-/// [`pin_to`] and [`schedule_batch`], as far as wanted.
+/// [`pin_to`] and [`schedule_batch`], as requested.
 ///
 /// # Errors
 /// Theirs.

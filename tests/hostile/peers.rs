@@ -278,7 +278,7 @@ fn greedy_connection_does_not_starve_others() {
         };
         visit(quiet);
         let mut alone = visit(rounds);
-        // The same greed served by a plain thread: what the machine's scheduler alone does to the quiet ones.
+        // The same greedy load served by a plain thread: the share of the machine's scheduler in the delay.
         let plain = net::TcpListener::bind("127.0.0.1:0").unwrap();
         let to = plain.local_addr().unwrap();
         let server = thread::spawn(move || {
@@ -313,7 +313,7 @@ fn greedy_connection_does_not_starve_others() {
     });
 }
 
-/// What `visit` takes while a connection to `address` writes and reads as fast as it can, and how many MB it gets a second.
+/// The time of `visit` while a connection to `address` writes and reads as fast as it can, and that connection's MB per second.
 fn beside_greed<T>(address: SocketAddr, visit: impl FnOnce() -> T) -> (T, f64) {
     let greedy = connect(address);
     let stop = Arc::new(AtomicBool::new(false));
@@ -448,7 +448,7 @@ fn resets_are_reported_as_resets() {
             note(&mut kinds, what, &result);
         }
         figure("9", format_args!("{} resets in {:.1?}: {kinds:?}", half * 2, begin.elapsed()));
-        // A reset is no orderly end. A write that comes after it was told may see a broken pipe.
+        // A reset is not an orderly end. A write after the reset was reported may fail with a broken pipe.
         let known = ["ConnectionReset", "BrokenPipe"];
         assert!(kinds.keys().all(|kind| known.iter().any(|known| kind.ends_with(known))), "{kinds:?}");
         is_clean(fds, accepts);

@@ -1,4 +1,4 @@
-//! What the rows share: sizes, figures, memory, percentiles, a random source, a process and a network of one's own.
+//! Shared by the rows: sizes, figures, memory, percentiles, a random source, a process and a network of one's own.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{self, Write};
@@ -76,7 +76,7 @@ pub(crate) fn limit(what: &str, got: Duration, most: Duration) {
     assert!(!is_full() || got <= most, "{what}: {got:?}, at most {most:?}");
 }
 
-/// Runs `body` in a process of its own for at most `quick` or `full` seconds. `name` is the calling test's, without its module.
+/// Runs `body` in a process of its own for at most `quick` or `full` seconds. `name` is the calling test's name without its module.
 #[track_caller]
 pub(crate) fn process(name: &str, quick: u64, full: u64, body: impl FnOnce()) {
     // Generous where the machine may be slow or busy.
@@ -124,7 +124,7 @@ pub(crate) fn ip(arguments: &str) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// The value below which so many of a hundred are. Sorts.
+/// The given percentile. Sorts.
 pub(crate) fn percentile(values: &mut [Duration], percent: f64) -> Duration {
     values.sort_unstable();
     let at = (values.len() as f64 * percent / 100.0) as usize;

@@ -178,7 +178,7 @@ fn round(address: SocketAddr, length: Duration, seed: u64, counts: &Arc<Counts>)
     press.join().unwrap();
 }
 
-/// What is measured at rest.
+/// Figures measured at rest.
 #[derive(Clone, Copy, Debug)]
 struct Rest {
     at: f64,
@@ -212,7 +212,7 @@ fn soak_grows_nothing() {
         }));
         // Before the runtime's threads start, which inherit it.
         own_network();
-        // What a thread and its processor keep grows with their number, up to 64 spares as the machine is busy: here soon at its most.
+        // Memory of threads and processors grows with their number, up to 64 spares on a busy machine; here the maximum is reached soon.
         rt::Builder::new().spare_workers(2).blocking_threads(4).start().unwrap();
         set_nofile(16_384);
         let length = Duration::from_secs_f64((seconds as f64 / 24.0).clamp(0.25, 60.0));

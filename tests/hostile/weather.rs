@@ -33,7 +33,7 @@ struct Weather {
     disorder: bool,
 }
 
-/// What became of the packets.
+/// Counts of the packets by fate.
 #[derive(Debug, Default)]
 struct Packets {
     carried: AtomicU64,
@@ -66,7 +66,7 @@ fn tun(own: &str, peer: &str) -> io::Result<File> {
     Ok(device)
 }
 
-/// A thread in a network namespace of its own, which runs what it is sent.
+/// A thread in a network namespace of its own that runs the closures it is sent.
 struct Place {
     jobs: mpsc::Sender<Box<dyn FnOnce() + Send>>,
 }
@@ -282,7 +282,7 @@ fn cell(weather: Weather, seed: u64, streams: usize, total: usize, most: Duratio
                     assert_eq!(got, total, "an end of the stream before all bytes");
                     outcome.whole += 1;
                 }
-                // The deadline, or the echo's, whose close with bytes unread is a reset.
+                // The deadline, or that of the echo, whose close with unread bytes is a reset.
                 Some(error) => {
                     assert!(is_timeout(&error) || took + Duration::from_secs(1) >= most, "{error} after {took:?}");
                     assert!(took >= most || !is_timeout(&error), "early: {took:?}");
@@ -375,7 +375,7 @@ fn data_is_intact_under_network_faults() {
     });
 }
 
-/// The network is cut and comes back: deadlines and TCP_USER_TIMEOUT end what the kernel would wait for, for minutes.
+/// The network is cut and restored: deadlines and TCP_USER_TIMEOUT end waits that the kernel would continue for minutes.
 #[test]
 fn peer_behind_cut_network_blocks_no_one_else() {
     process("weather::peer_behind_cut_network_blocks_no_one_else", 60, 60, || {
@@ -412,7 +412,7 @@ fn peer_behind_cut_network_blocks_no_one_else() {
             assert!(is_timeout(&error) && Instant::now() >= due, "{error}");
             due.elapsed()
         })));
-        // Half of the clients write until the buffer is full and a write deadline ends it; half are told by the kernel.
+        // Half of the clients write until the buffer is full and a write deadline ends the write; the others get the kernel's error.
         let writes = park_on(join_all(clients.iter().enumerate().map(|(n, client)| async move {
             let begin = Instant::now();
             if n % 2 == 0 {
@@ -453,7 +453,7 @@ fn peer_behind_cut_network_blocks_no_one_else() {
                 }
                 result
             };
-            // A reset, or a time-out of the kernel that gave up on what was sent; the orderly end may come first.
+            // A reset, or a timeout of the kernel for unacknowledged data; the orderly end may come first.
             let error = future::timeout(Duration::from_secs(120), write).await.expect("told").unwrap_err();
             matches!(error.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT))
         })));

@@ -20,7 +20,7 @@ enum Way {
     Offload,
 }
 
-/// The cases: bytes of a datagram, and how it travels. The first of each size is what the others are compared with.
+/// The cases: bytes of a datagram, and the method. Others are compared with the first of each size.
 const CASES: [(usize, Way); 6] =
     [(64, Way::Loop), (64, Way::Many), (64, Way::Offload), (1200, Way::Loop), (1200, Way::Many), (1200, Way::Offload)];
 
@@ -89,7 +89,7 @@ impl Bench {
     async fn run(&mut self, way: Way, size: usize, bursts: u64) -> io::Result<Cost> {
         let mut cost = Cost::default();
         let clock = || sys::process_cpu_ns(std::process::id());
-        // The clock is a system call: what sending costs is told by bursts of its own, and the sum without it.
+        // The clock is a system call, so the cost of sending is measured by bursts of its own, and the sum without it.
         let start = clock()?;
         for _ in 0..bursts {
             self.send(way, size).await?;

@@ -8,8 +8,8 @@
 //! RUNTIME is `netpoll`, `netpoll-server` (its own `Server`), `tokio` (its multi-threaded runtime), `tokio-local` (the current-thread one) or
 //! `smol`. `timer` gives hyper the runtime's timer, and so its 30 s for the head of a request.
 //!
-//! `load` is their client, in lock-step (src/generator.rs says why): it asks on all connections and then hears them all. It prints `warm`,
-//! reads how much to ask from its input (`500` rounds, or `0.8s`), a line a time, and prints how many requests were answered.
+//! `load` is the client, in lock-step (src/generator.rs says why): it sends on all connections and then reads from all. It prints `warm`,
+//! reads amounts from its input (`500` rounds, or `0.8s`), one per line, and prints how many requests were answered.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -66,7 +66,7 @@ fn ask(mut stream: &TcpStream) -> std::io::Result<()> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
-/// The first answer on a connection, which says how long all are: head and `bytes`.
+/// The first answer on a connection, which gives the length of all: head and `bytes`.
 fn first_answer(mut stream: &TcpStream, bytes: usize) -> Result<Vec<u8>, Box<dyn Error>> {
     ask(stream)?;
     let mut answer = Vec::new();

@@ -1,5 +1,5 @@
-//! What the small things cost: spawning, yielding, passing a message, a timer, a deadline. CPU time of one worker, each measurement in a
-//! process of its own, the runtimes in turn, medians over the rounds.
+//! The cost of single operations: spawn, yield, a message, a timer, a deadline. CPU time of one worker, each measurement in a process of
+//! its own, the runtimes in turn, medians over the rounds.
 //!
 //! ```console
 //! $ target/release/micro                        # all cases, five rounds
@@ -16,7 +16,7 @@ use std::process::{Command, ExitCode};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// What a runtime has to offer here.
+/// The operations that a runtime provides.
 trait Runtime: 'static {
     fn block_on(future: impl Future<Output = ()> + Send + 'static);
     fn spawn(future: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static;
@@ -128,7 +128,7 @@ impl Runtime for Bare {
     }
 }
 
-/// What a measurement brings: nanoseconds of CPU an operation, and for sleepers the median lateness.
+/// A result: nanoseconds of CPU per operation, and for sleepers the median lateness.
 struct Outcome {
     cpu_ns: f64,
     late_us: Option<f64>,
@@ -241,7 +241,7 @@ async fn sleepers<R: Runtime>() -> Option<Outcome> {
     Some(Outcome { late_us: Some(late[late.len() / 2].as_secs_f64() * 1e6), ..outcome })
 }
 
-/// `set_read_deadline`, moved later each time; the caller's clock is not in it. netpoll only: nobody else has it.
+/// `set_read_deadline`, moved later each time, without the caller's clock. netpoll only: no other runtime has it.
 async fn deadline_later() -> Outcome {
     const MOVES: u32 = 2_000_000;
     let listener = netpoll::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -1,8 +1,8 @@
-//! What splice and sendfile save: `proxy [--mib 1024] [--rounds 5]`.
+//! The savings by splice and sendfile: `proxy [--mib 1024] [--rounds 5]`.
 //!
-//! A child carries a stream from this process back to this process, or sends a file to it: by `io::copy`, which leaves the bytes to the
-//! kernel, and by a loop over a buffer of 64 KiB. Sender and receiver are threads with blocking sockets; the receiver compares every
-//! byte. Printed is the child's own CPU time, user and system, in alternating rounds, and the ratio of the medians.
+//! A child forwards a stream from this process back to this process, or sends a file to it: by `io::copy`, which stays in the kernel, and
+//! by a loop over a buffer of 64 KiB. Sender and receiver are threads with blocking sockets; the receiver compares every byte. The output
+//! is the child's CPU time, user and system, in alternating rounds, and the ratio of the medians.
 
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -1,9 +1,9 @@
-//! What is shared between cores, what a touch costs, and what becomes of it with more cores than this machine has:
+//! State that cores share, the cost of an access, and the effect of more cores than this machine has:
 //! `scaling [--cores 2,16,64,192] [--request-ns 4300] [--event-ns 180] [--transfer-ns 100] [--think-us 30] [--write FILE]`.
 //!
-//! First the measurement: for every shared thing of the runtime the same atomic operations on the same layout, without its logic, by
+//! First the measurement: for every shared state of the runtime the same atomic operations on the same layout, without its logic, by
 //! one thread and by two at once, in CPU time. Then the model: cores that serve requests of a known cost, take them from pollers
-//! that one core at a time may hold, and steal from one another. See docs/SCALING.md for what follows from both.
+//! that one core at a time may hold, and steal from one another. docs/SCALING.md has the conclusions.
 
 use netpoll_bench::arguments::Arguments;
 use netpoll_bench::compare::document;
@@ -47,7 +47,7 @@ fn run() -> Result<(), String> {
     document.map_or(Ok(()), |file| document::write(&file, &text))
 }
 
-// ---- what a touch costs ----
+// ---- the cost of an access ----
 
 #[repr(align(128))]
 struct Line<T>(T);
@@ -112,7 +112,7 @@ impl Shared {
         }
     }
 
-    /// `Runtime::attend` when somebody is awake.
+    /// `Runtime::attend` while a worker is awake.
     fn attend(&self) {
         fence(Ordering::SeqCst);
         black_box(self.awake.0.load(Ordering::SeqCst));
@@ -274,7 +274,7 @@ fn by_threads(cpus: &[usize], count: u64, touch: &(impl Fn(u64, usize) + Sync)) 
     Ok(nanos as f64 / count as f64 / cpus.len() as f64)
 }
 
-/// What the kernel takes for an event of epoll_wait(2), level-triggered pipes with a byte in them.
+/// The kernel's time per event of epoll_wait(2), with level-triggered pipes that hold a byte.
 fn event_cost() -> std::io::Result<f64> {
     use std::io::Write;
     use std::os::fd::AsRawFd;
@@ -330,7 +330,7 @@ const CONNECTIONS: usize = 64;
 /// Simulated time.
 const SPAN: u64 = 20_000_000;
 
-/// What a run of the model says.
+/// The result of a run of the model.
 #[derive(Clone, Copy, Debug)]
 struct Outcome {
     requests: u64,
@@ -366,7 +366,7 @@ fn simulate(cores: &[usize], costs: Costs) -> String {
     text
 }
 
-/// One poller: who holds it, and the connections that become ready.
+/// One poller: its holder, and the connections that become ready.
 #[derive(Debug, Default)]
 struct Poller {
     free_at: u64,
@@ -374,8 +374,8 @@ struct Poller {
     ready: BinaryHeap<Reverse<u64>>,
 }
 
-/// Plays [`SPAN`]. The core that is earliest takes its next step: a task of its own, half of what the fullest has, a poll, or rest.
-/// With `counts_together` all who run dry count themselves down and up in the same word, one after the other.
+/// Simulates [`SPAN`]. The earliest core takes its next step: a task of its own, half of the fullest queue, a poll, or rest.
+/// With `counts_together` all cores without work count themselves down and up in the same word, one after the other.
 fn play(cores: usize, pollers: usize, counts_together: bool, costs: Costs) -> Outcome {
     let mut shards: Vec<Poller> = (0..pollers).map(|_| Poller::default()).collect();
     for connection in 0..cores * CONNECTIONS {
@@ -414,7 +414,7 @@ fn play(cores: usize, pollers: usize, counts_together: bool, costs: Costs) -> Ou
             line_free[victim] = begin + 3 * costs.transfer;
             line_free[victim]
         } else {
-            // At rest until there is something; who wakes it pays, and so does it.
+            // At rest until there is work; both the waking core and this one pay.
             now + costs.wake
         };
         clock.push(Reverse((then, core)));
@@ -449,7 +449,7 @@ fn poll(shards: &mut [Poller], core: usize, now: u64, costs: Costs) -> Option<Go
     Some(Got { shard, events, until: now + length })
 }
 
-/// Whose queue is worth a steal (50 µs, as in the worker), if any.
+/// The core whose queue is worth a steal (50 µs, as in the worker), if any.
 fn fullest(queues: &[VecDeque<usize>], costs: Costs) -> Option<usize> {
     let (victim, queue) = queues.iter().enumerate().max_by_key(|(_, queue)| queue.len())?;
     (queue.len() as u64 * costs.request >= 50_000).then_some(victim)

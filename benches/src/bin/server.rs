@@ -43,9 +43,9 @@ fn run() -> Result<(), String> {
     }
     sys::raise_descriptor_limit().map_err(|error| error.to_string())?;
     for name in ["SMOL_THREADS", "ASYNC_STD_THREAD_COUNT"] {
-        // SAFETY: no other thread has been started yet, so nobody reads the environment meanwhile.
+        // SAFETY: no other thread has been started yet that could read the environment.
         unsafe { std::env::set_var(name, options.workers.to_string()) };
     }
-    // A connection's task keeps a reference: what it takes is the runtime's and its own.
+    // A connection's task keeps a reference: the memory is the runtime's and its own.
     servers::serve(&runtime, Box::leak(Box::new(options))).map_err(|error| format!("{runtime}: {error}"))
 }

@@ -1,10 +1,10 @@
-//! The cases: a name, what is measured, with which server and load.
+//! The cases: name, figure, server and load.
 
 use super::child::{LoadPlan, ServerPlan};
 use crate::generator::Churn;
 use crate::servers::{Hog, Mode};
 
-/// What a case measures.
+/// The figure of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Server CPU a request, in lock-step, and its ratio to the bare loop's in the same round.
@@ -19,7 +19,7 @@ pub enum Kind {
     Free,
     /// Latencies beside tasks that hog.
     Hogs,
-    /// What a second worker brings.
+    /// The gain by a second worker.
     Scale,
     /// Latencies in lock-step: all connections are runnable at once.
     Burst,
@@ -30,11 +30,11 @@ pub enum Kind {
 pub struct Case {
     /// Its name on the command line and in the report.
     pub name: &'static str,
-    /// What it measures.
+    /// The figure.
     pub kind: Kind,
     /// Connections at a time.
     pub connections: usize,
-    /// What the server does.
+    /// The server's mode.
     pub mode: Mode,
     /// Whether connections are short.
     pub churn: Option<Churn>,
@@ -42,7 +42,7 @@ pub struct Case {
     pub in_block_on: bool,
     /// Bytes of a message.
     pub size: usize,
-    /// What the tasks beside the echo do.
+    /// The tasks beside the echo.
     pub hog: Hog,
     /// User CPU of a request.
     pub work_us: u64,

@@ -1,4 +1,4 @@
-//! The part that CI runs: limits on what comes out the same on every run. No time is looked at.
+//! The part for CI: limits on reproducible figures. No times.
 
 use super::cases::{CASES, Case};
 use super::measure::{FLOOR, Findings, Settings, measure};
@@ -6,7 +6,7 @@ use super::measure::{FLOOR, Findings, Settings, measure};
 /// The server that must keep the limits.
 const OURS: &str = "netpoll";
 
-/// A limit on a figure of ours.
+/// A limit on a figure of netpoll.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
     case: &'static str,
@@ -19,7 +19,7 @@ struct Limit {
     goal: Option<f64>,
 }
 
-/// What a limit is counted from.
+/// The base of a limit.
 #[derive(Debug, Clone, Copy)]
 enum Over {
     /// Zero.
@@ -43,10 +43,10 @@ const fn limit(case: &'static str, figure: usize, over: Over, at_most: f64) -> L
     Limit { case, figure, over, at_most, goal: None }
 }
 
-/// Measures what the limits are about and prints each; whether all hold.
+/// Measures and prints the limited figures; returns whether all limits hold.
 ///
 /// # Errors
-/// A figure could not be had: a check that cannot be made has not passed.
+/// A figure could not be measured: a check that cannot be made has not passed.
 pub fn check(settings: &Settings) -> Result<bool, String> {
     let settings = Settings { runtimes: vec![FLOOR.to_owned(), OURS.to_owned()], quick: true, ..settings.clone() };
     let mut measured: Vec<(&Case, Findings)> = Vec::new();

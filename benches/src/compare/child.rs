@@ -37,7 +37,7 @@ impl Process {
     /// # Errors
     /// It cannot be started.
     pub fn start(mut command: Command) -> Result<Process, String> {
-        // Its name, not where it is: what it says may stand in a report.
+        // Its name, not its path: the text may appear in a report.
         let program = PathBuf::from(command.get_program());
         let what = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -56,7 +56,7 @@ impl Process {
     /// The next line of its output.
     ///
     /// # Errors
-    /// It ended, or says nothing for a minute.
+    /// It ended, or was silent for a minute.
     pub fn line(&mut self) -> Result<String, String> {
         self.lines.recv_timeout(PATIENCE).map_err(|error| {
             let said: Vec<String> = self.errors.try_iter().collect();
@@ -64,10 +64,10 @@ impl Process {
         })
     }
 
-    /// Waits for a line of its standard error that holds `text`.
+    /// Waits for a line of its standard error that contains `text`.
     ///
     /// # Errors
-    /// It ended without one, or says nothing for a minute.
+    /// It ended without one, or was silent for a minute.
     pub fn error_line(&mut self, text: &str) -> Result<String, String> {
         loop {
             let line = self.errors.recv_timeout(PATIENCE).map_err(|error| format!("{}: {error}", self.what))?;
@@ -86,10 +86,10 @@ impl Process {
         writeln!(input, "{line}").map_err(|error| format!("{}: {error}", self.what))
     }
 
-    /// Closes its input, waits for its end, and returns what it wrote to standard error since the last look.
+    /// Closes its input, waits for its end, and returns its new output on standard error.
     ///
     /// # Errors
-    /// It does not end (and is made to), or cannot be waited for.
+    /// It does not end (and is killed), or cannot be waited for.
     pub fn finish(&mut self) -> Result<Vec<String>, String> {
         self.input = None;
         let ended = loop {
@@ -111,7 +111,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.input = None;
-        // An error of either says that it has ended already.
+        // An error of either means that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -137,7 +137,7 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
 pub struct ServerPlan {
     /// Which runtime.
     pub runtime: String,
-    /// What it does with a connection.
+    /// The server's mode for a connection.
     pub mode: Mode,
     /// Worker threads.
     pub workers: usize,
@@ -147,7 +147,7 @@ pub struct ServerPlan {
     pub in_block_on: bool,
     /// Tasks beside the echo.
     pub hogs: usize,
-    /// What they do.
+    /// The kind of tasks.
     pub hog: Hog,
     /// User CPU of a request.
     pub work_us: u64,
@@ -242,7 +242,7 @@ impl Server {
         crate::procfs::snapshot(self.id()).map_err(|error| error.to_string())
     }
 
-    /// Ends it and returns what it and its wrapper wrote to standard error.
+    /// Kills it and returns what it and its wrapper wrote to standard error.
     ///
     /// # Errors
     /// It cannot be waited for.
@@ -258,7 +258,7 @@ pub struct LoadPlan {
     pub connections: usize,
     /// Bytes of a message.
     pub size: usize,
-    /// Whether connections are short, and who ends them.
+    /// Whether connections are short, and which side ends them.
     pub churn: Option<Churn>,
     /// Lock-step on this CPU; none: free-running.
     pub cpu: Option<usize>,

@@ -1,4 +1,4 @@
-//! What is counted, not timed: system calls and user instructions. Both come out the same on every run.
+//! Counted figures: system calls and user instructions. Both are reproducible.
 
 use super::cases::{CASES, Case};
 use super::child::{Load, Process, Server};
@@ -153,7 +153,7 @@ fn callgrind(case: &Case, runtime: &str, cpu: usize, rounds: u64) -> Result<(u64
     let server = Server::start(&case.server(runtime, 1, Some(cpu)), &wrapper)?;
     let mut load = Load::start(&case.load(true, Some(cpu)), server.port)?;
     let done = load.run(Amount::Requests(rounds))?.requests;
-    // The server first: what it does when its clients leave is no part of a request.
+    // The server first: its work when clients leave is no part of a request.
     let said = server.finish()?;
     drop(load);
     let costs = std::fs::read_to_string(&out).unwrap_or_default();

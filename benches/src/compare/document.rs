@@ -7,7 +7,7 @@ pub const BEGIN: &str = "<!-- figures: begin (written by `compare --write`; do n
 /// Ends it.
 pub const END: &str = "<!-- figures: end -->";
 
-/// Replaces the figures of the document `file` by `report`, whose headings go down by one level.
+/// Replaces the figures of the document `file` by `report`, whose headings move down one level.
 ///
 /// # Errors
 /// The file cannot be read or written, or lacks a marker.

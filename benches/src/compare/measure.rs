@@ -1,7 +1,7 @@
 //! Measures one case for several servers, in alternating rounds.
 //!
 //! All servers of a case are up at once and idle; each round visits every one of them, starting one further on each time, so that
-//! whatever the machine does meanwhile hits all alike. Ratios are taken within a round; medians over the rounds are told.
+//! disturbances of the machine affect all alike. Ratios are taken within a round, medians over the rounds.
 
 use super::cases::{Case, Kind};
 use super::child::{Load, LoadPlan, Server};
@@ -36,7 +36,7 @@ impl Settings {
     /// Settings for this machine.
     ///
     /// # Errors
-    /// The CPUs cannot be told.
+    /// The CPUs cannot be determined.
     pub fn for_this_machine(runtimes: Vec<String>, quick: bool) -> Result<Settings, String> {
         let cpus = sys::allowed_cpus().map_err(|error| error.to_string())?;
         let cpu = *cpus.last().ok_or("no CPU is allowed")?;
@@ -51,7 +51,7 @@ impl Settings {
 /// One number of one server in one case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
-    /// What it is, with its unit.
+    /// Its name, with the unit.
     pub what: &'static str,
     /// The number; none if it could not be had.
     pub value: Option<f64>,
@@ -59,7 +59,7 @@ pub struct Figure {
     pub ratio: Option<f64>,
 }
 
-/// The figures of one case by server, and what went wrong.
+/// The figures of one case by server, and the failures.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
     /// Figures, in the servers' order.
@@ -132,7 +132,7 @@ struct Pair {
     failed: bool,
 }
 
-/// What a round is made of: how to start a server with its load, and what to read off it.
+/// A round: how to start a server with its load, and which figure to read.
 struct Method {
     whats: &'static [&'static str],
     lock_step: bool,
@@ -253,7 +253,7 @@ fn counted(
     findings
 }
 
-/// Connections open before memory is first looked at, so that what a server allocates once does not count.
+/// Connections open before the first look at memory, so that one-time allocations of a server do not count.
 const FIRST_CONNECTIONS: usize = 200;
 
 fn idle(case: &Case, settings: &Settings) -> Findings {

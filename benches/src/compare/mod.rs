@@ -1,9 +1,9 @@
-//! The comparison: which cases there are, how each is measured, how it is told.
+//! The comparison: its cases, their measurement, the report.
 //!
-//! Servers and generators are child processes ([`child`]). [`cases`] is the list, [`measure`] runs one case for several
-//! servers in alternating rounds, [`counts`] has what is counted rather than timed (system calls, instructions) and [`profile`] tells
-//! where, [`programs`] runs what measures for itself, [`report`] prints, [`plot`] draws, [`document`] puts the report into a page, and
-//! [`check`] is the part that CI runs.
+//! Servers and generators are child processes ([`child`]). [`cases`] is the list, [`measure`] runs one case for several servers in
+//! alternating rounds, [`counts`] has counted figures (system calls, instructions), [`profile`] attributes them, [`programs`] runs
+//! programs that measure by themselves, [`report`] prints, [`plot`] draws, [`document`] puts the report into a page, and [`check`] is the
+//! part for CI.
 
 pub mod cases;
 pub mod check;

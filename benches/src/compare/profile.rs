@@ -1,6 +1,6 @@
-//! Where the instructions of an echo are: callgrind's self cost by source file, told by layer, and by function.
+//! The instructions of an echo: callgrind's self cost by source file, grouped by layer, and by function.
 //!
-//! The optimiser merges the layers of a request into a few functions, so a table by function says little of the layers. The line
+//! The optimiser merges the layers of a request into a few functions, so a table by function says little about layers. The line
 //! tables keep the file that every instruction was inlined from. Two runs of different length, difference over difference, so that
 //! start and end do not count.
 
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 /// Self cost by key.
 type Costs = HashMap<String, u64>;
 
-/// What one run cost, by function and by file.
+/// The cost of one run, by function and by file.
 #[derive(Debug, Default, PartialEq)]
 pub struct Run {
     functions: Costs,
@@ -39,7 +39,7 @@ impl Run {
             if !line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
                 continue;
             }
-            // The line after `calls=` has the cost of what was called, which stands with the callee as well.
+            // The line after `calls=` has the cost of the callee, which the callee has as well.
             if std::mem::take(&mut is_call) {
                 continue;
             }
@@ -116,7 +116,7 @@ pub fn markdown((less, few): (&Run, u64), (more, many): (&Run, u64)) -> String {
 /// A function's name in a table's cell: without generic arguments, which fill lines.
 fn shortened(name: &str) -> String {
     let (mut depth, mut text) = (0_usize, String::new());
-    // `<Type as Trait>::method` begins with what is to be kept.
+    // The part of `<Type as Trait>::method` to keep is at the beginning.
     let mut kept = usize::from(name.starts_with('<'));
     for letter in name.replace("->", "→").chars() {
         match letter {

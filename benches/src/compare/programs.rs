@@ -23,7 +23,7 @@ pub const PARTS: &[Part] = &[
 ];
 
 impl Part {
-    /// Its title and text. What cannot be measured here is said in its place.
+    /// Its title and text, or the reason why it cannot be measured here.
     #[must_use]
     pub fn markdown(&self, settings: &Settings) -> String {
         let text = (self.run)(settings).unwrap_or_else(|error| format!("Not measured: {error}\n"));

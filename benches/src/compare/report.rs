@@ -10,7 +10,7 @@ use std::process::Command;
 /// Cases with their findings, in the order measured.
 pub type Results = Vec<(Case, Findings)>;
 
-/// Writes the whole report: the cases, then `parts`, which are Markdown already, then what was not measured.
+/// Writes the whole report: the cases, then `parts`, which are Markdown already, then the missing figures.
 #[must_use]
 pub fn markdown(results: &Results, parts: &str, notes: &[String], settings: &Settings) -> String {
     let mut text = heading(settings);
@@ -126,8 +126,8 @@ fn side_by_side(cases: &[&(Case, Findings)], settings: &Settings) -> String {
     table(&rows)
 }
 
-/// What a request costs more with more connections, beside what it costs the bare loop more: the ratio, over the ratio at the
-/// fewest connections.
+/// The growth of a request's cost with more connections, relative to the bare loop's: the ratio, over the ratio at the fewest
+/// connections.
 fn growth(cases: &[&(Case, Findings)], settings: &Settings) -> String {
     let cases: Vec<_> = cases
         .iter()

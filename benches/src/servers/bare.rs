@@ -1,9 +1,8 @@
 //! The floor: a level-triggered epoll loop on libc, nothing between it and the kernel.
 //!
-//! One loop a worker, each with its epoll instance, one buffer and a table of connections by descriptor. The first loop
-//! also accepts and deals connections round robin. An event means one read, one write; what the write leaves over is kept
-//! and sent when the socket is writable, and only then is reading resumed. A deadline is a number in the table, swept
-//! once a second.
+//! One loop per worker, each with its epoll instance, one buffer and a table of connections by descriptor. The first loop also accepts and
+//! deals connections round robin. An event means one read, one write; the rest of a short write is kept and sent when the socket
+//! is writable, and only then is reading resumed. A deadline is a number in the table, swept once per second.
 
 use super::{Mode, Options, READ_DEADLINE};
 use crate::sys::{self, Epoll, NO_EVENT};
@@ -141,7 +140,7 @@ impl Loop {
         }
     }
 
-    /// Sends what was left over; whether the connection lives on.
+    /// Sends the rest of a write; returns whether the connection stays open.
     fn flush(&mut self, fd: RawFd) -> bool {
         let unsent = &mut self.connections[fd as usize].unsent;
         match sys::send(fd, unsent) {

@@ -26,7 +26,7 @@ pub fn listen() -> io::Result<()> {
     checked(unsafe { libc::fcntl(0, libc::F_SETOWN, own) })?;
     // SAFETY: the arguments are numbers.
     checked(unsafe { libc::fcntl(0, libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK) })?;
-    // What came before the switch raised nothing.
+    // Signals before the switch raised nothing.
     // SAFETY: raises a signal that now has a handler.
     checked(unsafe { libc::raise(libc::SIGIO) })
 }
@@ -36,7 +36,7 @@ fn checked(result: libc::c_int) -> io::Result<()> {
 }
 
 extern "C" fn on_input(_: libc::c_int) {
-    // SAFETY: errno is the thread's own, and what was interrupted may be about to read it.
+    // SAFETY: errno belongs to the thread, and the interrupted code may be about to read it.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above.
     let before = unsafe { *errno };
@@ -58,7 +58,7 @@ extern "C" fn on_input(_: libc::c_int) {
     unsafe { *errno = before };
 }
 
-/// A line built on the stack; what does not fit is cut.
+/// A line built on the stack; a longer text is truncated.
 struct Line {
     bytes: [u8; 256],
     length: usize,
@@ -86,7 +86,7 @@ fn report() {
         usage.involuntary,
         rss_anon_kib()
     );
-    // SAFETY: the kernel reads `length` bytes of the line. An error leaves nobody to tell.
+    // SAFETY: the kernel reads `length` bytes of the line. An error cannot be reported anywhere.
     unsafe { libc::write(1, line.bytes.as_ptr().cast(), line.length) };
 }
 

@@ -1,4 +1,4 @@
-//! Go: a program of its own (`benches/go`), built when Go's toolchain is there, and executed by the `server` program.
+//! Go: a program of its own (`benches/go`), built if Go's toolchain is installed, and executed by the `server` program.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;

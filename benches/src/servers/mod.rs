@@ -27,7 +27,7 @@ use std::time::Duration;
 /// The deadline that [`Mode::Deadline`] sets before every read.
 pub const READ_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What a server does with a connection.
+/// The server's mode for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Reads and writes back until the client ends.
@@ -67,7 +67,7 @@ impl Mode {
     }
 }
 
-/// What the tasks beside the echo do.
+/// The kind of tasks beside the echo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hog {
     /// Computes and never yields.
@@ -107,7 +107,7 @@ impl Hog {
 /// How to serve.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What to do with a connection.
+    /// The mode for connections.
     pub mode: Mode,
     /// Worker threads.
     pub workers: usize,
@@ -117,7 +117,7 @@ pub struct Options {
     pub serve_in_block_on: bool,
     /// Number of tasks that hog beside the echo.
     pub hogs: usize,
-    /// What those tasks do.
+    /// The kind of those tasks.
     pub hog: Hog,
     /// User CPU burnt for every request.
     pub work: Work,

@@ -14,7 +14,7 @@ pub fn serve(options: &'static Options) -> io::Result<()> {
     let address = first.local_addr()?;
     let mut others = Vec::new();
     if options.workers > 1 {
-        // Every thread binds the port anew, so the one that chose it lets go first.
+        // Every thread binds the port anew, so the first socket is released.
         drop(first);
         for _ in 1..options.workers {
             others.push(std::thread::spawn(move || {
@@ -61,7 +61,7 @@ async fn accept(listener: TcpListener, options: &'static Options) -> io::Result<
     }
 }
 
-/// monoio has none of its own.
+/// monoio has none.
 async fn yield_now() {
     let mut yielded = false;
     std::future::poll_fn(|context| {
@@ -76,7 +76,7 @@ async fn yield_now() {
 }
 
 async fn connection(mut stream: TcpStream, options: &'static Options) -> io::Result<()> {
-    // The buffer is lent to the kernel, which fills its capacity; its length is what was read.
+    // The buffer is lent to the kernel, which fills its capacity; its length is the number of bytes read.
     let mut buffer = Vec::with_capacity(options.buffer);
     loop {
         let result;
