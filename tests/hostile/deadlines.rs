@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -210,7 +210,6 @@ fn against_the_oracle(stream: u64, operations: usize) -> Seen {
     let mut seen = Seen::default();
     let wakes = Arc::new(Wakes::default());
     let waker = Waker::from(wakes.clone());
-    let mut cx = Context::from_waker(&waker);
     let mut done = 0;
     while done < operations {
         done += 1;
@@ -224,7 +223,7 @@ fn against_the_oracle(stream: u64, operations: usize) -> Seen {
                 let mut changes = random.below(4);
                 let polled = loop {
                     let woken = wakes.0.load(Ordering::SeqCst);
-                    match poll_with(&mut read, &mut cx) {
+                    match poll_with(&mut read, &waker) {
                         Poll::Ready(result) => break Some(result),
                         Poll::Pending => assert!(!oracle.expired, "waits after the deadline had expired"),
                     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Wake, Waker};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use futures::future::FutureExt;
@@ -338,7 +338,7 @@ fn panics_stay_contained() {
                 let waker = Waker::from(Arc::new(Trap(trapped.clone())));
                 let mut buf = [0; 1];
                 let mut read = one.read(&mut buf);
-                let mut is_pending = || poll_with(&mut read, &mut Context::from_waker(&waker)).is_pending();
+                let mut is_pending = || poll_with(&mut read, &waker).is_pending();
                 // One operation in so many yields by waking its task: then the trap shuts here, and the next poll waits.
                 let mut waits = false;
                 if panics(|| waits = is_pending()) {
