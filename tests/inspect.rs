@@ -1,19 +1,19 @@
 //! `rt::inspect`: what tasks, sockets and workers are shown to do.
 
-mod support;
+mod common;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use common::run;
 use netpoll::net::{TcpListener, TcpStream, UdpSocket};
 use netpoll::os::unix::net::{UnixDatagram, UnixStream};
 use netpoll::rt::{
     self, Inspect, Snapshot, SocketAddress, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, WaitsFor,
 };
 use netpoll::task::{self, JoinHandle};
-use support::run;
 
 const BOUND: Duration = Duration::from_secs(30);
 
@@ -49,7 +49,7 @@ fn waits_on(snapshot: &Snapshot, name: &str) -> Option<(i32, SocketWait)> {
 #[test]
 fn reads_writes_accepts_and_datagrams_are_shown_with_their_sockets() {
     use std::os::fd::AsRawFd;
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let client = TcpStream::connect(address).await.unwrap();
@@ -104,7 +104,7 @@ fn reads_writes_accepts_and_datagrams_are_shown_with_their_sockets() {
 
 #[test]
 fn timers_and_joins_are_shown_with_what_ends_them() {
-    run(|| async {
+    run(async {
         let sleeper = named("i2 sleeper", task::sleep(Duration::from_secs(3600)));
         let id = sleeper.task().id();
         let joiner = named("i2 joiner", sleeper);
@@ -132,7 +132,7 @@ fn timers_and_joins_are_shown_with_what_ends_them() {
 
 #[test]
 fn tasks_that_join_each_other_are_named_as_a_cycle() {
-    run(|| async {
+    run(async {
         let (to_first, from_second) = mpsc::channel::<JoinHandle<()>>();
         let (to_second, from_first) = mpsc::channel::<JoinHandle<()>>();
         let first = named("i3 first", async move {
@@ -169,7 +169,7 @@ fn tasks_that_join_each_other_are_named_as_a_cycle() {
 
 #[test]
 fn task_that_blocks_its_thread_is_shown_running() {
-    run(|| async {
+    run(async {
         let (release, blocked) = mpsc::channel::<()>();
         let task = named("i4 blocks", async move { blocked.recv() });
         let id = task.task().id();
@@ -192,7 +192,7 @@ fn task_that_blocks_its_thread_is_shown_running() {
 #[test]
 fn deadlines_and_tcp_details_are_shown() {
     use std::os::fd::AsRawFd;
-    run(|| async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
@@ -250,7 +250,7 @@ fn kinds_of_tasks_are_told_apart() {
 /// Each task is named after the local address of the one socket that it uses, so a wrong pair shows.
 #[test]
 fn pairs_are_right_beside_spawns_and_closes() {
-    run(|| async {
+    run(async {
         let stop = Arc::new(AtomicBool::new(false));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

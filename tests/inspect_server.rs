@@ -1,6 +1,6 @@
 //! `rt::InspectServer`: snapshots over a Unix socket.
 
-mod support;
+mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use common::bounded;
 use netpoll::rt::InspectServer;
 use netpoll::task;
-use support::bounded;
 
 /// A path of this process's own, removed in the end.
 struct Place(PathBuf);

@@ -108,7 +108,7 @@ fn incoming_waits_for_descriptors_without_spinning() {
                 let woken = Arc::new(AtomicUsize::new(0));
                 let waker = Waker::from(Arc::new(Count(woken.clone())));
                 let mut next = incoming.next();
-                assert!(poll_with(&mut next, &mut Context::from_waker(&waker)).is_pending());
+                assert!(poll_with(&mut next, &waker).is_pending());
                 let closing = if n == 1 { clients[0].clone() } else { first.clone() };
                 closing.force_close().await.unwrap();
                 assert!(woken.load(Ordering::SeqCst) > 0, "woken by the close, not by the end of the pause");

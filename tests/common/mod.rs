@@ -70,6 +70,12 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
     task::block_on(future)
 }
 
+/// Runs `test` under a [`Watchdog`].
+pub fn bounded<T>(test: impl FnOnce() -> T) -> T {
+    let _watchdog = Watchdog::new();
+    test()
+}
+
 /// Waits until `condition` holds, on a thread.
 #[track_caller]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
