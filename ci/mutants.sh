@@ -31,7 +31,7 @@ export RUST_BACKTRACE=0 CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=1 NETPOLL_FU
 
 readonly sample=${1:-0/16}
 shift $(($# > 0))
-(($#)) || set -- 'src/net/fd/*.rs' 'src/rt/**/*.rs'
+(($#)) || set -- 'src/net/fd/*.rs' src/net/net_fd.rs 'src/rt/**/*.rs'
 readonly files=("${@/#/--file=}")
 readonly quick=(accept admission async_fd builder close close_matrix dial edges foreign_executors fork half_close io listen
     local_tasks options pipe raw readiness runtime timers udp unix unix_datagram wakes write_all zero_copy)
@@ -41,7 +41,7 @@ readonly out=$PWD/target/mutants
 rm -rf "$out/mutants.out" "$out/mutants.out.old"
 mkdir -p "$out"
 # Lines of `if planted!(…) { … }` and others that name a bug, as `file:line:`.
-git ls-files 'src/net/fd/*.rs' 'src/rt/*.rs' | xargs awk '
+git ls-files 'src/net/fd/*.rs' src/net/net_fd.rs 'src/rt/*.rs' | xargs awk '
     FNR == 1 { inside = 0 }
     /planted!\(/ { print FILENAME ":" FNR ":" }
     inside { print FILENAME ":" FNR ":"; if (index($0, end) == 1) inside = 0 }

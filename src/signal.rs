@@ -23,8 +23,8 @@ use futures_core::Stream;
 use futures_io::AsyncRead;
 use signal_hook_registry::SigId;
 
+use crate::net::unix::UnixStream;
 use crate::sys;
-use crate::unix::UnixStream;
 
 /// A kind of signal, identified by its number.
 ///

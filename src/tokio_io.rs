@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::TcpStream;
-use crate::net::fd::net_fd::NetFd;
+use crate::net::net_fd::NetFd;
 use crate::net::unix::UnixStream;
 
 #[allow(unsafe_code)]

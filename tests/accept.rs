@@ -1,5 +1,5 @@
 //! Listeners: which accept gets a connection, which waiters a close wakes, and the shape of errors. (Faults of accept4 are in
-//! `src/net/fd/seam_tests.rs`, exhausted descriptors in `limits.rs`.)
+//! `src/net/seam_tests.rs`, exhausted descriptors in `limits.rs`.)
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Connecting. (Spurious wake-ups, connections to oneself and SO_ERROR are in `src/net/fd/seam_tests.rs`.)
+//! Connecting. (Spurious wake-ups, connections to oneself and SO_ERROR are in `src/net/seam_tests.rs`.)
 
 mod common;
 

@@ -1,5 +1,8 @@
 //! Rules of the source that no compiler knows.
 
+#[path = "tidy/imports.rs"]
+mod imports;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,17 +64,85 @@ fn sources_are_found() {
     assert!(files.iter().all(|(_, text)| !text.is_empty()));
 }
 
-/// Dependency runs one way: net → rt → sys.
+/// The imports between the files of `src`.
+fn imports() -> imports::Graph {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = sources("src").into_iter().map(|(path, text)| {
+        let path = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+        (path, text)
+    });
+    imports::graph(&files.collect::<Vec<_>>())
+}
+
 #[test]
-fn runtime_does_not_name_network_layer() {
-    for folder in ["src/rt", "src/sys"] {
-        check_lines(&sources(folder), |line| {
-            let code = code(line);
-            let names = code.contains("crate::net") || code.contains("super::net") || code.contains("net::fd");
-            names.then(|| "names `net`".to_owned())
-        });
+fn imports_are_followed_to_the_file_that_defines_the_name() {
+    let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    let graph = imports::graph(&[
+        file("lib.rs", "pub mod a; mod b; pub use a::inner::Renamed as Outer;"),
+        file("a/mod.rs", "mod inner; pub use inner::{Thing, Other as Renamed};"),
+        file(
+            "a/inner.rs",
+            "pub struct Thing; pub struct Other; use super::super::b; fn f() { b::call('\"', \"crate::a\") }",
+        ),
+        file(
+            "b.rs",
+            "use crate::{Outer, a::Thing}; pub fn call() {} #[cfg(test)] mod tests { use crate::c::Unseen; } // crate::c",
+        ),
+        file("c.rs", "fn g<'a>() { crate::b::call() } pub struct Unseen;"),
+    ]);
+    let used = |name: &str| graph[name].iter().map(String::as_str).collect::<Vec<_>>();
+    assert_eq!(used("a/inner.rs"), ["b.rs"]);
+    assert_eq!(used("a/mod.rs"), [""; 0]);
+    assert_eq!(used("b.rs"), ["a/inner.rs"]);
+    assert_eq!(used("c.rs"), ["b.rs"]);
+    assert_eq!(imports::circles(&graph), [["a/inner.rs", "b.rs"]]);
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let graph = imports();
+    let mut complaint = String::new();
+    // The scheduler's types and the `Runtime` that holds them, a direction and its descriptor, and the resolver that dials.
+    let is_known = |circle: &[String]| {
+        circle.iter().all(|file| file.starts_with("rt/")) || circle.iter().any(|file| file.contains("/native/"))
+    };
+    for circle in imports::circles(&graph).into_iter().filter(|circle| !is_known(circle)) {
+        complaint += "a circle:\n";
+        for file in &circle {
+            let used: Vec<_> = graph[file].iter().filter(|used| circle.contains(used)).collect();
+            complaint += &format!("  {file} imports {used:?}\n");
+        }
     }
-    check_lines(&sources("src/sys"), |line| code(line).contains("crate::rt").then(|| "names `rt`".to_owned()));
+    assert!(complaint.is_empty(), "\n{complaint}");
+}
+
+/// The floors of `src`, from the ground up: folders and files whose paths begin so. The longest beginning counts.
+const FLOORS: [&[&str]; 7] = [
+    &["sync.rs", "sys/"],
+    &["rt/"],
+    &["task/", "time", "future/"],
+    &["net/fd/"],
+    &["net/"],
+    &["io/", "stream/", "signal.rs", "tokio_io.rs"],
+    &["os/", "prelude.rs", "lib.rs", "hyper/", "quinn/", "fuzz/"],
+];
+
+/// Dependency runs one way: a file imports from its own floor and from those below.
+#[test]
+fn imports_lead_down() {
+    let floor = |file: &str| {
+        let rooms =
+            FLOORS.iter().zip(0..).flat_map(|(rooms, floor)| rooms.iter().map(move |room| (room.len(), *room, floor)));
+        let found = rooms.filter(|(_, room, _)| file.starts_with(room)).max();
+        found.unwrap_or_else(|| panic!("{file} is on no floor")).2
+    };
+    let mut complaints = Vec::new();
+    for (file, used) in imports() {
+        complaints.extend(
+            used.into_iter().filter(|used| floor(used) > floor(&file)).map(|used| format!("{file} imports {used}")),
+        );
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
 /// Code within what rustfmt keeps; comments are filled by hand and may be a few words longer.

@@ -8,9 +8,9 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Operation;
 use crate::net::futures::{PeerClosed, operation_future};
+use crate::net::net_fd::NetFd;
 use crate::net::unix::{UnixListener, UnixStream};
 use crate::net::{TcpListener, TcpStream, is_timeout};
 use crate::rt::poll::poller::Direction;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use ::hyper::rt::{Read, ReadBufCursor, Write};
 
 use crate::net::TcpStream;
-use crate::net::fd::net_fd::NetFd;
+use crate::net::net_fd::NetFd;
 use crate::net::unix::UnixStream;
 
 #[allow(unsafe_code)]

@@ -2,25 +2,23 @@
 //!
 //! [`ToSocketAddrs`] is async-std's trait: it can be implemented by users, and its future has a
 //! name. Literal addresses are answered immediately. Names go to `net::resolve`, so they follow the
-//! host's configuration (hosts file, search list, address order). Text that cannot be an address is
-//! rejected without using a thread, with Go's error texts.
+//! host's configuration (hosts file, search list, address order).
 //!
 //! # Cancellation
 //! Dropping the future abandons the look-up. getaddrinfo(3) cannot be interrupted, so its thread
 //! runs to the end.
 
-use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::{option, slice, vec};
 
+use super::host_port::{AddrError, Parsed, ResolveError};
 use super::resolve::families::Addrs;
 use crate::rt::context;
-use crate::sys::names;
 use crate::task::{JoinHandle, spawn_lookup};
 
 /// Converts a value to socket addresses, possibly by a name look-up: the asynchronous
@@ -175,113 +173,6 @@ impl<I> fmt::Debug for ToSocketAddrsFuture<I> {
     }
 }
 
-/// A text that is not an address, with the reason.
-///
-/// It is printed as Go's `net.AddrError`: `address 127.0.0.1: missing port in address`. It is found
-/// inside an [`io::Error`] of kind [`InvalidInput`](ErrorKind::InvalidInput).
-///
-/// # Examples
-/// ```
-/// # netpoll::task::block_on(async {
-/// use netpoll::net::ToSocketAddrs;
-///
-/// let error = "127.0.0.1".to_socket_addrs().await.unwrap_err();
-/// assert_eq!(error.to_string(), "address 127.0.0.1: missing port in address");
-/// let error = "localhost:99999".to_socket_addrs().await.unwrap_err();
-/// assert_eq!(error.to_string(), "address 99999: invalid port");
-/// # });
-/// ```
-#[doc(alias = "net.AddrError")]
-#[derive(Clone, PartialEq, Eq)]
-pub struct AddrError {
-    addr: String,
-    why: &'static str,
-}
-
-impl AddrError {
-    /// Returns the part of the text that is wrong.
-    pub fn addr(&self) -> &str {
-        &self.addr
-    }
-
-    /// Returns the reason.
-    pub fn reason(&self) -> &str {
-        self.why
-    }
-
-    /// Returns the error of an empty address.
-    #[cold]
-    pub(crate) fn missing() -> io::Error {
-        AddrError::new("", "missing address").into()
-    }
-
-    #[cold]
-    pub(crate) fn new(addr: &str, why: &'static str) -> AddrError {
-        AddrError { addr: addr.to_owned(), why }
-    }
-}
-
-impl fmt::Display for AddrError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.addr.is_empty() { f.write_str(self.why) } else { write!(f, "address {}: {}", self.addr, self.why) }
-    }
-}
-
-/// Prints the text of the error, because `main` prints a returned error with `Debug`.
-impl fmt::Debug for AddrError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Error for AddrError {}
-
-impl From<AddrError> for io::Error {
-    fn from(error: AddrError) -> io::Error {
-        io::Error::new(ErrorKind::InvalidInput, error)
-    }
-}
-
-/// A name for which the resolver has no addresses. Its text is async-std's.
-struct ResolveError {
-    /// The address, quoted as it is printed.
-    quoted: String,
-    error: io::Error,
-}
-
-impl fmt::Display for ResolveError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "could not resolve address `{}`", self.quoted)
-    }
-}
-
-/// Prints the text of the error and its reason, because `main` prints a returned error with
-/// `Debug`.
-impl fmt::Debug for ResolveError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}: {}", self.error)
-    }
-}
-
-impl Error for ResolveError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.error)
-    }
-}
-
-impl From<ResolveError> for io::Error {
-    fn from(error: ResolveError) -> io::Error {
-        io::Error::new(error.error.kind(), error)
-    }
-}
-
-/// Extracts the reason for an error that names the address itself; async-std's text has the address
-/// and hides the reason.
-#[cold]
-pub(super) fn reason(error: io::Error) -> io::Error {
-    error.downcast::<ResolveError>().map_or_else(|error| error, |resolve| resolve.error)
-}
-
 /// Looks up the addresses of a host.
 fn look_up(host: &str, port: u16, quoted: String) -> ToSocketAddrsFuture<vec::IntoIter<SocketAddr>> {
     ToSocketAddrsFuture::new(State::LookingUp { addrs: Addrs::new(host, port), quoted, iter: |addrs| addrs })
@@ -289,94 +180,6 @@ fn look_up(host: &str, port: u16, quoted: String) -> ToSocketAddrsFuture<vec::In
 
 fn ready(result: Result<SocketAddr, AddrError>) -> ToSocketAddrsFuture<vec::IntoIter<SocketAddr>> {
     ToSocketAddrsFuture::ready(result.map(|addr| vec![addr].into_iter()).map_err(io::Error::from))
-}
-
-/// Parses `host` as an IP address, or as an IPv6 address with a zone (RFC 4007, section 11): the
-/// name or the number of an interface. Returns `None` for anything else and for an interface that
-/// this host does not have.
-pub(crate) fn literal(host: &str, port: u16) -> Option<SocketAddr> {
-    if let Ok(ip) = host.parse() {
-        return Some(SocketAddr::new(ip, port));
-    }
-    let (ip, zone) = host.split_once('%')?;
-    let ip = ip.parse().ok()?;
-    let is_number = !zone.is_empty() && zone.bytes().all(|byte| byte.is_ascii_digit());
-    let scope = if is_number { zone.parse().ok()? } else { names::interface(zone)? };
-    Some(SocketAddrV6::new(ip, port, 0, scope).into())
-}
-
-/// The result of parsing a text.
-enum Parsed<'a> {
-    Literal(SocketAddr),
-    Name(&'a str, u16),
-}
-
-impl<'a> Parsed<'a> {
-    fn parts(host: &'a str, port: u16) -> Result<Parsed<'a>, AddrError> {
-        match literal(host, port) {
-            Some(addr) => Ok(Parsed::Literal(addr)),
-            None if host.is_empty() => Err(AddrError::new(host, "missing address")),
-            None => Ok(Parsed::Name(host, port)),
-        }
-    }
-
-    fn text(text: &'a str) -> Result<Parsed<'a>, AddrError> {
-        if let Ok(addr) = text.parse::<SocketAddr>() {
-            return Ok(Parsed::Literal(addr));
-        }
-        let (host, port) = split_host_port(text)?;
-        let port = parse_port(port)?;
-        if host.is_empty() {
-            return Err(AddrError::new(text, "missing host in address"));
-        }
-        Parsed::parts(host, port)
-    }
-
-    fn name(self) -> Option<(&'a str, u16)> {
-        match self {
-            Parsed::Name(host, port) => Some((host, port)),
-            Parsed::Literal(_) => None,
-        }
-    }
-}
-
-/// Splits `host:port` like Go's `SplitHostPort`: at the last colon, with an IPv6 host in brackets.
-fn split_host_port(text: &str) -> Result<(&str, &str), AddrError> {
-    const MISSING_PORT: &str = "missing port in address";
-    const TOO_MANY_COLONS: &str = "too many colons in address";
-    let wrong = |why| Err(AddrError::new(text, why));
-    if text.is_empty() {
-        return wrong("missing address");
-    }
-    let Some((before, port)) = text.rsplit_once(':') else { return wrong(MISSING_PORT) };
-    let (host, rest) = match text.strip_prefix('[') {
-        Some(inside) => {
-            let Some((host, after)) = inside.split_once(']') else { return wrong("missing ']' in address") };
-            if after.is_empty() {
-                return wrong(MISSING_PORT);
-            }
-            if before.len() != host.len() + 2 {
-                return wrong(if after.starts_with(':') { TOO_MANY_COLONS } else { MISSING_PORT });
-            }
-            (host, port)
-        }
-        None if before.contains(':') => return wrong(TOO_MANY_COLONS),
-        None => (before, text),
-    };
-    if host.contains('[') || rest.contains('[') {
-        return wrong("unexpected '[' in address");
-    }
-    if host.contains(']') || rest.contains(']') {
-        return wrong("unexpected ']' in address");
-    }
-    if port.is_empty() {
-        return wrong(MISSING_PORT);
-    }
-    Ok((host, port))
-}
-
-fn parse_port(port: &str) -> Result<u16, AddrError> {
-    port.parse().map_err(|_| AddrError::new(port, "invalid port"))
 }
 
 impl ToSocketAddrs for SocketAddr {
@@ -482,6 +285,7 @@ impl<T: ToSocketAddrs + ?Sized> ToSocketAddrs for &T {
 mod tests {
     use super::*;
     use futures_lite::future::block_on;
+    use std::io::ErrorKind;
 
     fn addrs(addr: impl ToSocketAddrs) -> Result<Vec<SocketAddr>, String> {
         match block_on(addr.to_socket_addrs()) {

@@ -16,7 +16,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 use super::error::Addr;
 use super::pipe::Pipe;
 use super::tcp::{Incoming, TcpListener, TcpStream};
-use crate::unix::{self, UnixListener, UnixStream};
+use crate::net::unix::{self, UnixListener, UnixStream};
 
 /// A connection: a bidirectional byte stream with deadlines and a close that wakes waiters.
 ///

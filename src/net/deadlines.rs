@@ -1,5 +1,5 @@
 //! Deadline and timeout methods shared by all socket types, over
-//! [`NetFd`](super::fd::net_fd::NetFd).
+//! [`NetFd`](super::net_fd::NetFd).
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -12,11 +12,10 @@
 //! This is `net.Dialer`, with RFC 8305 where Go follows RFC 6555. As in Go, the timeout covers the
 //! look-up. Deadline and cancellation do not affect a connection that has been established.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -24,17 +23,14 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use futures_lite::StreamExt;
-use socket2::{Domain, Protocol, SockAddr, Type};
 
-use super::error::{Addr, Op};
-use super::fd::dial::dial_tcp;
-use super::fd::fd;
-use super::fd::net_fd::NetFd;
+use super::error::Op;
 use super::happy_eyeballs::{Race, STAGGER};
+use super::net_fd::NetFd;
 use super::resolve::LookupError;
 use super::resolve::families::{HostAddrs, Oracle};
-use super::{AddrError, KeepAlive, TcpStream, ToSocketAddrs, ToSocketAddrsFuture, options};
-use crate::sys::{option, socket};
+use super::tcp::dial::{Control, Recipe, dial_tcp};
+use super::{AddrError, KeepAlive, TcpStream, ToSocketAddrs, ToSocketAddrsFuture};
 use crate::time::Sleep;
 
 /// Connects to TCP addresses with a timeout, a local address, socket options and racing of several
@@ -377,107 +373,6 @@ impl<I: Iterator<Item = SocketAddr>> Stream for Source<I> {
 fn of_family(local: SocketAddr, addr: SocketAddr) -> Option<SocketAddr> {
     let plain = SocketAddr::new(addr.ip().to_canonical(), addr.port());
     if plain.is_ipv4() == local.is_ipv4() { Some(if plain.is_ipv4() { plain } else { addr }) } else { None }
-}
-
-type Hook = dyn Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
-
-#[derive(Clone)]
-struct Control(Arc<Hook>);
-
-impl fmt::Debug for Control {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Control")
-    }
-}
-
-/// How a socket is set up before it connects.
-#[derive(Clone, Debug)]
-pub(crate) struct Recipe {
-    local: Option<SocketAddr>,
-    defaults: bool,
-    /// The user's choice (on or off), or `None` to follow `defaults`.
-    keepalive: Option<Option<KeepAlive>>,
-    multipath: bool,
-    fast_open: bool,
-    control: Option<Control>,
-}
-
-impl Recipe {
-    /// Creates the recipe of `TcpStream::connect`.
-    pub(crate) const fn new() -> Recipe {
-        Recipe { local: None, defaults: true, keepalive: None, multipath: false, fast_open: false, control: None }
-    }
-
-    /// Returns the operation "dial `addr`", for errors.
-    pub(crate) fn op(&self, addr: SocketAddr) -> Op {
-        Op::between("dial", "tcp", self.local.map(Addr::Ip), Some(Addr::Ip(addr)))
-    }
-
-    /// Returns whether the user chose the local port.
-    pub(crate) fn has_port(&self) -> bool {
-        self.local.is_some_and(|local| local.port() != 0)
-    }
-
-    /// Opens a socket that is ready to connect to `addr`. The error is that of a dial.
-    pub(crate) fn open(&self, addr: SocketAddr) -> io::Result<NetFd> {
-        let (socket, is_tcp) = self.socket(addr)?;
-        let fd = socket.as_fd();
-        let set = |error| self.op(addr).call("setsockopt", error);
-        // A new socket has keep-alive off, so only on needs a call.
-        if let Some(Some(keepalive)) = &self.keepalive {
-            options::set_keepalive(fd, Some(keepalive)).map_err(set)?;
-        }
-        if self.fast_open {
-            option::switch(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, true).map_err(set)?;
-        }
-        if self.has_port() {
-            // An attempt without an answer still holds the port while the next one begins.
-            option::socket::set_reuse_address(fd, true).map_err(set)?;
-        }
-        if let Some(Control(control)) = &self.control {
-            let network = if addr.is_ipv4() { "tcp4" } else { "tcp6" };
-            control(network, addr, fd).map_err(|error| self.op(addr).other(error))?;
-            // In blocking mode connect(2) would block this thread.
-            socket::set_nonblocking(fd, true).map_err(|error| self.op(addr).call("fcntl", error))?;
-        }
-        if let Some(local) = self.local {
-            socket::bind(fd, &SockAddr::from(local)).map_err(|error| self.op(addr).call("bind", error))?;
-        }
-        let stream = if is_tcp { NetFd::tcp(socket)? } else { NetFd::tcp_or_multipath(socket)? };
-        if self.control.is_some() {
-            // The hook may have duplicated the descriptor.
-            stream.expose();
-        }
-        Ok(stream)
-    }
-
-    /// Opens the socket. Returns whether it is a plain TCP socket.
-    fn socket(&self, addr: SocketAddr) -> io::Result<(OwnedFd, bool)> {
-        if self.defaults && self.keepalive.is_none() && !self.multipath {
-            return options::dial_socket(addr).map(|socket| (socket, true));
-        }
-        let open = |protocol| fd::open(Domain::for_address(addr), Type::STREAM, Some(protocol));
-        // If MPTCP fails for any reason (no support, a sandbox, a policy), TCP is used.
-        let multipath = if self.multipath { open(Protocol::MPTCP).ok() } else { None };
-        let is_tcp = multipath.is_none();
-        let socket = match multipath {
-            Some(socket) => socket,
-            None => open(Protocol::TCP).map_err(|error| self.op(addr).call("socket", error))?,
-        };
-        if let SocketAddr::V6(v6) = addr
-            && v6.ip().to_ipv4_mapped().is_some()
-        {
-            let _ = option::ip::set_only_v6(socket.as_fd(), false);
-        }
-        if self.defaults {
-            // Failures are ignored, as in Go: a connection without these options works.
-            let _ = options::set_nodelay(socket.as_fd(), true);
-            if self.keepalive.is_none() {
-                let _ = options::set_keepalive(socket.as_fd(), Some(&KeepAlive::new()));
-            }
-        }
-        Ok((socket, is_tcp))
-    }
 }
 
 #[cfg(test)]

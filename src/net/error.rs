@@ -19,7 +19,11 @@ use std::path::PathBuf;
 
 use socket2::SockAddr;
 
-use super::{LookupError, addr, unix};
+use super::errno_text::ErrnoText;
+use super::fd::failure::Failure;
+use super::host_port::reason;
+use super::resolve::lookup_error::LookupError;
+use crate::sys;
 
 /// An address in an [`OpError`].
 ///
@@ -54,7 +58,7 @@ impl Addr {
         if let Some(address) = address.as_socket() {
             return Some(Addr::Ip(address));
         }
-        unix::address::from_kernel(address).ok().map(|address| Addr::from(&address))
+        sys::unix::from_kernel(address).ok().map(|address| Addr::from(&address))
     }
 }
 
@@ -172,7 +176,7 @@ impl Op {
     /// Returns an error with another reason, such as an invalid address.
     #[cold]
     pub(crate) fn other(self, error: io::Error) -> io::Error {
-        self.failed(Cause::Other(addr::reason(error)))
+        self.failed(Cause::Other(reason(error)))
     }
 
     /// Returns the error that the socket is closed.
@@ -197,6 +201,21 @@ impl Op {
     #[cold]
     pub(crate) fn too_many(self) -> io::Error {
         self.failed(Cause::TooMany)
+    }
+}
+
+impl Failure {
+    /// Converts the failure to the error of `op`: a system call's error unchanged, our own with
+    /// operation and addresses.
+    #[cold]
+    pub(crate) fn into_error(self, op: Op) -> io::Error {
+        match self {
+            Failure::Io(error) => error,
+            Failure::Closed => op.closed(),
+            Failure::TimedOut => op.timed_out(),
+            Failure::Stopped => op.shut_down(),
+            Failure::TooMany => op.too_many(),
+        }
     }
 }
 
@@ -310,23 +329,6 @@ impl From<OpError> for io::Error {
     }
 }
 
-/// Prints an OS error as Go does, in lower case and without the number. Prints other errors
-/// unchanged.
-pub(super) struct ErrnoText<'a>(pub(super) &'a io::Error);
-
-impl fmt::Display for ErrnoText<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(errno) = self.0.raw_os_error() else { return self.0.fmt(f) };
-        let text = self.0.to_string();
-        let text = text.strip_suffix(&format!(" (os error {errno})")).unwrap_or(&text);
-        let mut letters = text.chars();
-        match letters.next() {
-            Some(first) => write!(f, "{}{}", first.to_lowercase(), letters.as_str()),
-            None => write!(f, "errno {errno}"),
-        }
-    }
-}
-
 fn op_error(error: &io::Error) -> Option<&OpError> {
     error.get_ref()?.downcast_ref()
 }
@@ -432,7 +434,7 @@ mod tests {
         let text = "listen tcp 127.0.0.1:2000: bind: address already in use";
         assert_eq!(format!("{:?}", op_error(&error).unwrap()), text);
         assert_eq!(format!("{error:?}"), format!("Custom {{ kind: AddrInUse, error: {text} }}"));
-        let missing = addr::AddrError::missing();
+        let missing = crate::net::AddrError::missing();
         assert_eq!(format!("{missing:?}"), "Custom { kind: InvalidInput, error: missing address }");
         // One error inside another.
         let dial = Op::at("dial", "tcp", None).other(missing);

@@ -8,19 +8,17 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use super::fd::net_fd::NetFd;
 use super::fd::operation::{Hold, Operation};
-use super::limits::Accepting;
-use super::{TcpListener, TcpStream};
+use super::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 
 pub use super::fd::fd::Closed;
 pub use super::pipe::{PipeRead, PipeWrite, PipeWriteAll};
 pub use super::raw::{RawRead, RawWrite};
+pub use super::tcp::accept::Accept;
 pub use super::tcp::write_vectored_all::WriteVectoredAll;
 pub use super::udp::futures::{
     PeekDatagram, PeekFrom, RecvDatagram, RecvFrom, RecvMany, RecvMsg, SendDatagram, SendMany, SendMsg, SendTo,
@@ -39,7 +37,7 @@ macro_rules! operation_future {
         #[derive(Debug)]
         #[must_use = "futures do nothing unless they are awaited"]
         pub struct $name<$life> {
-            fd: &$life $crate::net::fd::net_fd::NetFd,
+            fd: &$life $crate::net::net_fd::NetFd,
             operation: $crate::net::fd::operation::Operation,
             $($field: $type),*
         }
@@ -70,63 +68,63 @@ macro_rules! operation_future {
 pub(crate) use operation_future;
 
 operation_future! {
-    /// Reads into a buffer; returned by [`TcpStream::read`] and the `read` methods of other
+    /// Reads into a buffer; returned by [`TcpStream::read`](crate::net::TcpStream::read) and the `read` methods of other
     /// sockets.
     Read<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_read(Some(&mut this.operation), cx, this.buf, 0)
 }
 
 operation_future! {
-    /// Reads into a buffer and leaves the bytes in the socket; returned by [`TcpStream::peek`] and
+    /// Reads into a buffer and leaves the bytes in the socket; returned by [`TcpStream::peek`](crate::net::TcpStream::peek) and
     /// the `peek` methods of other sockets.
     Peek<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_read(Some(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
 }
 
 operation_future! {
-    /// Reads into several buffers; returned by [`TcpStream::read_vectored`] and the same methods of
+    /// Reads into several buffers; returned by [`TcpStream::read_vectored`](crate::net::TcpStream::read_vectored) and the same methods of
     /// other sockets.
     ReadVectored<'a> { bufs: &'a mut [IoSliceMut<'a>] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_read_vectored(Some(&mut this.operation), cx, this.bufs)
 }
 
 operation_future! {
-    /// Writes from a buffer; returned by [`TcpStream::write`] and the `write` methods of other
+    /// Writes from a buffer; returned by [`TcpStream::write`](crate::net::TcpStream::write) and the `write` methods of other
     /// sockets.
     Write<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
     |this, cx| this.fd.poll_write(Some(&mut this.operation), cx, this.buf)
 }
 
 operation_future! {
-    /// Writes from several buffers; returned by [`TcpStream::write_vectored`] and the same methods
+    /// Writes from several buffers; returned by [`TcpStream::write_vectored`](crate::net::TcpStream::write_vectored) and the same methods
     /// of other sockets.
     WriteVectored<'a> { bufs: &'a [IoSlice<'a>] }, Write -> io::Result<usize>,
     |this, cx| this.fd.poll_write_vectored(Some(&mut this.operation), cx, this.bufs)
 }
 
 operation_future! {
-    /// Waits until a socket is readable; returned by [`TcpStream::readable`] and the `readable`
+    /// Waits until a socket is readable; returned by [`TcpStream::readable`](crate::net::TcpStream::readable) and the `readable`
     /// methods of other sockets.
     Readable<'a> {}, Read -> io::Result<()>,
     |this, cx| this.fd.poll_ready(Direction::Read, Some(&mut this.operation), cx)
 }
 
 operation_future! {
-    /// Waits until a socket is writable; returned by [`TcpStream::writable`] and the `writable`
+    /// Waits until a socket is writable; returned by [`TcpStream::writable`](crate::net::TcpStream::writable) and the `writable`
     /// methods of other sockets.
     Writable<'a> {}, Write -> io::Result<()>,
     |this, cx| this.fd.poll_ready(Direction::Write, Some(&mut this.operation), cx)
 }
 
 operation_future! {
-    /// Waits until the peer has closed its side; returned by [`TcpStream::peer_closed`] and the
+    /// Waits until the peer has closed its side; returned by [`TcpStream::peer_closed`](crate::net::TcpStream::peer_closed) and the
     /// same method of Unix streams.
     PeerClosed<'a> {}, Read -> io::Result<()>,
     |this, cx| this.fd.poll_peer_closed(&mut this.operation, cx)
 }
 
 operation_future! {
-    /// Writes all of a buffer with the write lock held; returned by [`TcpStream::write_all`] and
+    /// Writes all of a buffer with the write lock held; returned by [`TcpStream::write_all`](crate::net::TcpStream::write_all) and
     /// the `write_all` methods of other sockets.
     WriteAll<'a> { buf: &'a [u8] }, Write -> io::Result<()>,
     |this, cx| loop {
@@ -139,34 +137,5 @@ operation_future! {
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-    }
-}
-
-/// Accepts a connection; returned by [`TcpListener::accept`].
-#[derive(Debug)]
-#[must_use = "futures do nothing unless they are awaited"]
-pub struct Accept<'a> {
-    listener: &'a TcpListener,
-    accepting: Accepting,
-}
-
-impl<'a> Accept<'a> {
-    pub(in crate::net) fn new(listener: &'a TcpListener) -> Accept<'a> {
-        Accept { listener, accepting: Accepting::default() }
-    }
-}
-
-impl Future for Accept<'_> {
-    type Output = io::Result<(TcpStream, SocketAddr)>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Accept { listener, accepting } = &mut *self;
-        accepting.poll(&listener.fd, listener.admission.as_deref(), cx)
-    }
-}
-
-impl Drop for Accept<'_> {
-    fn drop(&mut self) {
-        self.accepting.cancel(&self.listener.fd, self.listener.admission.as_deref());
     }
 }

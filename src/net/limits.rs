@@ -1,13 +1,6 @@
 //! Connection limits of a listener, and refusing connections when the process has no descriptor
 //! left.
 //!
-//! # Permits
-//! With a [`Limit`], an accept takes a permit before accept4(2) and returns it if there is no
-//! connection. The permit is stored in the connection's `Fd` and is returned when close(2) has
-//! returned, or when the descriptor is given away. An accept that finds no permit *parks*: it
-//! leaves the list of operations that wait for an edge, joins the limit's list, and stays
-//! registered for expiry and close.
-//!
 //! # The reserve
 //! The reserve holds descriptor numbers by keeping files open. When accept4(2) fails for lack of a
 //! number (EMFILE, ENFILE), a spare is closed, the oldest connection is accepted in its place,
@@ -17,27 +10,18 @@
 //! Numbers that become free go to the reserve first: a connection is admitted only while the
 //! reserve is whole, and otherwise refused and its number kept. Each spare is a file of its own,
 //! because ENFILE counts files.
-//!
-//! # Cancellation
-//! A dropped accept leaves all lists. If it was woken for a permit, it wakes the next.
 
 use std::fs::File;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::task::{Context, Poll, ready};
 
 use socket2::SockAddr;
 
-use super::fd::net_fd::{NetFd, accept};
-use super::fd::operation::{Hold, Left, Operation};
-use super::options;
+use super::net_fd::{NetFd, accept};
 use super::permits::Limit;
-use super::tcp::TcpStream;
-use crate::rt::poll::poller::Direction;
-use crate::rt::waiters::Key;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
-use crate::sys::socket;
+use crate::sys::{option, socket};
 
 /// The maximum number of connections refused in one poll, so that other tasks get their turn.
 const SHED_BATCH_MAX: u32 = 64;
@@ -120,7 +104,7 @@ fn is_want_of_numbers(error: &io::Error) -> bool {
 /// or arrive too late, are lost.
 fn turn_away(socket: BorrowedFd<'_>, answer: &[u8]) {
     // The listener may have passed SO_LINGER on, and this close must not wait.
-    let _ = options::set_linger(socket, None);
+    let _ = option::socket::set_linger(socket, None);
     if answer.is_empty() || socket::send(socket, answer, 0).is_err() {
         return;
     }
@@ -142,8 +126,9 @@ pub(crate) struct Admission {
     pub(crate) reserve: Option<Reserve>,
 }
 
-enum Outcome {
-    Accepted(NetFd, SocketAddr),
+/// What came of an accept within limits.
+pub(crate) enum Outcome {
+    Accepted(NetFd, SockAddr),
     /// No permit is available.
     Full,
     /// Connections were refused, and more may be queued.
@@ -162,7 +147,7 @@ impl Admission {
     }
 
     /// Accepts a connection from `listener`, whose descriptor is `fd`.
-    fn accept(&self, fd: BorrowedFd<'_>, listener: &NetFd) -> io::Result<Outcome> {
+    pub(crate) fn accept(&self, fd: BorrowedFd<'_>, listener: &NetFd) -> io::Result<Outcome> {
         for _ in 0..SHED_BATCH_MAX {
             match (accept(fd), &self.reserve) {
                 (Err(error), Some(reserve)) if is_want_of_numbers(&error) => reserve.shed(fd, error)?,
@@ -174,170 +159,10 @@ impl Admission {
                         reserve.turn_away(socket);
                         continue;
                     }
-                    let peer = peer.as_socket().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
                     return Ok(Outcome::Accepted(listener.accepted(socket)?, peer));
                 }
             }
         }
         Ok(Outcome::Shed)
-    }
-}
-
-/// State of an accept between polls.
-#[derive(Debug, Default)]
-pub(crate) struct Accepting {
-    operation: Operation,
-    /// Its place among the parked accepts, or the place from which it was woken.
-    place: Option<Key>,
-    /// Whether the operation waits only for expiry and close.
-    parked: bool,
-}
-
-impl Accepting {
-    #[inline]
-    pub(crate) fn poll(
-        &mut self,
-        listener: &NetFd,
-        admission: Option<&Admission>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-        match admission {
-            None => self.poll_any(listener, cx, TcpStream::adopt),
-            Some(admission) => self.poll_admitted(listener, admission, cx),
-        }
-    }
-
-    /// Accepts without limits, for any kind of stream.
-    #[inline]
-    pub(crate) fn poll_any<T>(
-        &mut self,
-        listener: &NetFd,
-        cx: &mut Context<'_>,
-        adopt: fn(NetFd, SockAddr) -> io::Result<T>,
-    ) -> Poll<io::Result<T>> {
-        listener.poll_accept(Some(&mut self.operation), cx, adopt)
-    }
-
-    fn poll_admitted(
-        &mut self,
-        listener: &NetFd,
-        admission: &Admission,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-        loop {
-            if let Some(limit) = &admission.limit {
-                let parks = limit.poll_free(&mut self.place, cx).is_pending();
-                if self.parked != parks {
-                    // Moves from one list to the other: edges are for accepts that can use them.
-                    listener.fd.cancel(Direction::Read, &mut self.operation);
-                    self.parked = parks;
-                }
-                if parks
-                    && let Err(failure) = ready!(listener.fd.poll_interrupt(Direction::Read, &mut self.operation, cx))
-                {
-                    self.cancel(listener, Some(admission));
-                    return Poll::Ready(Err(listener.error("accept", failure)));
-                }
-            }
-            // Outlives the call, so that wakers run by its return do not run under the listener's
-            // lock.
-            let mut permit = None;
-            let polled = listener.fd.poll_call(Direction::Read, Hold::Call, Some(&mut self.operation), cx, |fd| {
-                if let (Some(limit), None) = (&admission.limit, &permit) {
-                    permit = limit.try_take();
-                    if permit.is_none() {
-                        return Ok((Outcome::Full, Left::Maybe));
-                    }
-                }
-                listener.fd.ensure_nonblocking();
-                Ok((admission.accept(fd, listener)?, Left::Maybe))
-            });
-            match polled {
-                Poll::Pending => {
-                    // Passes the permit that it was woken for to the next accept: if several
-                    // listeners share the limit, that accept's listener may have a connection.
-                    if let Some(limit) = &admission.limit {
-                        limit.leave(&mut self.place);
-                    }
-                    return Poll::Pending;
-                }
-                Poll::Ready(Ok(Outcome::Full)) => {}
-                Poll::Ready(Ok(Outcome::Shed)) => {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Poll::Ready(Ok(Outcome::Accepted(mut stream, peer))) => {
-                    stream.fd.hold(permit);
-                    // The permit that it was woken for is used.
-                    self.place = None;
-                    return Poll::Ready(Ok((TcpStream::from_net_fd(stream), peer)));
-                }
-                Poll::Ready(Err(failure)) => {
-                    drop(permit);
-                    self.cancel(listener, Some(admission));
-                    return Poll::Ready(Err(listener.error("accept", failure)));
-                }
-            }
-        }
-    }
-
-    /// Ends an accept without a connection, or cancels a dropped one.
-    pub(crate) fn cancel(&mut self, listener: &NetFd, admission: Option<&Admission>) {
-        listener.fd.cancel(Direction::Read, &mut self.operation);
-        self.parked = false;
-        if let Some(limit) = admission.and_then(|admission| admission.limit.as_ref()) {
-            limit.leave(&mut self.place);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::futures::Accept;
-    use crate::net::{ListenConfig, TcpListener};
-    use crate::task;
-    use std::future::Future;
-    use std::pin::Pin;
-    use std::sync::atomic::AtomicUsize;
-    use std::task::{Wake, Waker};
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    fn waits(accept: &mut Accept<'_>, waker: &Waker) -> bool {
-        Pin::new(accept).poll(&mut Context::from_waker(waker)).is_pending()
-    }
-
-    /// Two listeners share a limit. An accept that was woken for a permit, but whose listener had
-    /// no connection, used to keep the wake-up while the other listener had connections.
-    #[test]
-    fn permit_passes_to_listener_with_a_connection() {
-        task::block_on(async {
-            let idle = ListenConfig::new().max_connections(1).listen("127.0.0.1:0").await.unwrap();
-            let busy = TcpListener::bind("127.0.0.1:0").await.unwrap().admitting(idle.admission.clone());
-            let addr = busy.local_addr().unwrap();
-            let (counts, noop) = (std::sync::Arc::new(Count::default()), Waker::noop());
-            // It waits for a connection and knows that there is none.
-            let mut first = idle.accept();
-            assert!(waits(&mut first, noop));
-            let _clients = [TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap()];
-            let (stream, _) = busy.accept().await.unwrap();
-            // Polled for another reason, it parks, as the first.
-            assert!(waits(&mut first, noop));
-            let mut second = busy.accept();
-            assert!(waits(&mut second, &counts.clone().into()));
-            drop(stream);
-            assert_eq!(counts.0.load(Ordering::SeqCst), 0, "it is not first in the list");
-            assert!(waits(&mut first, noop));
-            assert_eq!(counts.0.load(Ordering::SeqCst), 1, "the permit woke no accept");
-            second.await.unwrap();
-        });
     }
 }

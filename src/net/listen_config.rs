@@ -22,18 +22,18 @@ use socket2::{Domain, Protocol, SockAddr, Type};
 
 use super::error::{Addr, Op};
 use super::fd::fd;
-use super::fd::net_fd::NetFd;
 use super::limits::{Admission, Reserve};
+use super::net_fd::NetFd;
 use super::options::{self, KeepAlive};
 use super::permits::Limit;
-use super::{AddrError, TcpListener, ToSocketAddrs};
+use super::{AddrError, ToSocketAddrs};
 use crate::sys::{option, socket};
 
 type Control = dyn Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
 
 /// Options and limits of a TCP listener and of the streams that it accepts.
 ///
-/// A new configuration has the defaults of [`TcpListener::bind`]. Each method sets one option. One
+/// A new configuration has the defaults of [`TcpListener::bind`](crate::net::TcpListener::bind). Each method sets one option. One
 /// configuration can open any number of listeners.
 ///
 /// Source: `net.ListenConfig` of Go; socket(7), tcp(7), ipv6(7).
@@ -226,8 +226,8 @@ impl ListenConfig {
     /// number first. Descriptors that become free restore the reserve before another connection is
     /// accepted.
     ///
-    /// Without a reserve, [`accept`](TcpListener::accept) returns the error and
-    /// [`incoming`](TcpListener::incoming) pauses; connections wait.
+    /// Without a reserve, [`accept`](crate::net::TcpListener::accept) returns the error and
+    /// [`incoming`](crate::net::TcpListener::incoming) pauses; connections wait.
     ///
     /// # Examples
     /// ```no_run
@@ -253,72 +253,8 @@ impl ListenConfig {
         self
     }
 
-    /// Listens on the first of `addrs` that can be bound. Port 0 asks the kernel for a free port.
-    ///
-    /// # Errors
-    /// Returns the [`OpError`](crate::net::OpError) of the last address, `listen tcp ADDR: CALL:
-    /// …`: of kind `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`; `InvalidInput` for an
-    /// option value that is never valid; the OS error for a value that the kernel refuses. If there
-    /// is no address, returns the same errors as [`TcpListener::bind`].
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, nothing listens.
-    pub async fn listen<A: ToSocketAddrs>(&self, addrs: A) -> io::Result<TcpListener> {
-        let addrs = addrs.to_socket_addrs().await.map_err(failed)?;
-        let admission = self.admission()?;
-        first_of(addrs, |addr| self.open(addr, admission.clone()))
-    }
-
-    /// Opens `count` listeners on one address, for example one per worker thread. SO_REUSEPORT is
-    /// set, and the kernel spreads connections over them. All have the same port, even if `addrs`
-    /// says 0, and share one connection limit and one reserve.
-    ///
-    /// # Errors
-    /// Same as [`listen`](ListenConfig::listen); `InvalidInput` if `count` is 0.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, nothing listens.
-    ///
-    /// # Examples
-    /// ```
-    /// # netpoll::task::block_on(async {
-    /// use netpoll::net::ListenConfig;
-    ///
-    /// let listeners = ListenConfig::new().listen_many("127.0.0.1:0", 4).await?;
-    /// let addr = listeners[0].local_addr()?;
-    /// assert!(listeners.iter().all(|listener| listener.local_addr().is_ok_and(|at| at == addr)));
-    /// # std::io::Result::Ok(()) }).unwrap();
-    /// ```
-    pub async fn listen_many<A: ToSocketAddrs>(&self, addrs: A, count: usize) -> io::Result<Vec<TcpListener>> {
-        if count == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "count must be at least 1"));
-        }
-        let addrs = addrs.to_socket_addrs().await.map_err(failed)?;
-        let config = self.clone().reuse_port(true);
-        let admission = config.admission()?;
-        first_of(addrs, |mut addr| {
-            let first = config.open(addr, admission.clone())?;
-            addr.set_port(first.local_addr()?.port());
-            let mut listeners = vec![first];
-            while listeners.len() < count {
-                listeners.push(config.open(addr, admission.clone())?);
-            }
-            Ok(listeners)
-        })
-    }
-
-    /// Applies this configuration's limits ([`max_connections`](ListenConfig::max_connections),
-    /// [`reserve_descriptors`](ListenConfig::reserve_descriptors)) to a listener that was opened
-    /// elsewhere, such as by [socket activation](crate::net::activation). Permits of an earlier
-    /// limit stay with that limit.
-    ///
-    /// # Errors
-    /// Returns the OS error if the reserve cannot be opened.
-    pub fn limit(&self, listener: TcpListener) -> io::Result<TcpListener> {
-        Ok(listener.admitting(self.admission()?))
-    }
-
-    fn admission(&self) -> io::Result<Option<Arc<Admission>>> {
+    /// The limits of a new listener, or of several together.
+    pub(super) fn admission(&self) -> io::Result<Option<Arc<Admission>>> {
         if self.max_connections.is_none() && self.reserve == 0 {
             return Ok(None);
         }
@@ -333,14 +269,15 @@ impl ListenConfig {
         Ok(Some(Arc::new(Admission { limit, reserve })))
     }
 
-    fn open(&self, addr: SocketAddr, admission: Option<Arc<Admission>>) -> io::Result<TcpListener> {
+    /// A socket that listens on `addr`.
+    pub(super) fn open(&self, addr: SocketAddr) -> io::Result<NetFd> {
         let make = if self.multipath { NetFd::tcp_or_multipath } else { NetFd::tcp };
         let listener = make(self.socket(addr)?)?;
         if self.control.is_some() {
             // The hook may have duplicated the descriptor.
             listener.expose();
         }
-        Ok(TcpListener::from_net_fd(listener, admission))
+        Ok(listener)
     }
 
     /// Opens a socket that listens on `addr`. The error is an `OpError` `listen tcp addr: call:
@@ -425,13 +362,13 @@ impl ListenConfig {
     }
 }
 
-/// Returns the first success of `open` over the addresses, or the last error.
-fn first_of<T>(
-    addrs: impl Iterator<Item = SocketAddr>,
+/// What `open` makes of the first of `addrs` that it can make something of.
+pub(super) async fn open_first<A: ToSocketAddrs, T>(
+    addrs: A,
     mut open: impl FnMut(SocketAddr) -> io::Result<T>,
 ) -> io::Result<T> {
     let mut last = None;
-    for addr in addrs {
+    for addr in addrs.to_socket_addrs().await.map_err(failed)? {
         match open(addr) {
             Ok(opened) => return Ok(opened),
             Err(error) => last = Some(error),
@@ -475,6 +412,7 @@ impl fmt::Debug for ListenConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::tcp::dial::Recipe;
     use crate::net::{OpError, raw_os_error};
     use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream};
 
@@ -521,8 +459,8 @@ mod tests {
             assert_eq!(addr.ip(), IpAddr::V6(Ipv6Addr::UNSPECIFIED));
             TcpStream::connect((Ipv6Addr::LOCALHOST, addr.port())).unwrap();
             let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
-            let dialer = options::dial_socket((mapped, addr.port()).into()).unwrap();
-            assert!(!option::ip::only_v6(dialer.as_fd()).unwrap());
+            let dialer = Recipe::new().open((mapped, addr.port()).into()).unwrap();
+            assert!(!option::ip::only_v6(dialer.fd.borrow()).unwrap());
         }
         TcpStream::connect((Ipv4Addr::LOCALHOST, addr.port())).unwrap();
     }

@@ -14,22 +14,28 @@
 //! | tell errors apart | [`is_timeout`], [`is_closed`], [`OpError`] |
 //! | take over listeners from systemd or from a predecessor | [`activation`] |
 
+mod accept;
 pub mod activation;
 mod addr;
 mod conn;
 mod deadlines;
 mod dialer;
+mod errno_text;
 pub(crate) mod error;
 pub(crate) mod fd;
 pub mod futures;
 mod happy_eyeballs;
+mod host_port;
 pub(crate) mod limits;
 mod listen_config;
+pub(crate) mod net_fd;
 mod options;
 pub(crate) mod permits;
 mod pipe;
 pub(crate) mod raw;
 mod resolve;
+#[cfg(test)]
+mod seam_tests;
 mod serve;
 mod tcp;
 mod udp;
@@ -39,10 +45,11 @@ pub(crate) mod zero_copy;
 #[doc(no_inline)]
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-pub use addr::{AddrError, ToSocketAddrs, ToSocketAddrsFuture};
+pub use addr::{ToSocketAddrs, ToSocketAddrsFuture};
 pub use conn::{Conn, Listener};
 pub use dialer::Dialer;
 pub use error::{Addr, OpError, is_closed, is_timeout, raw_os_error};
+pub use host_port::AddrError;
 pub use listen_config::ListenConfig;
 pub use options::{KeepAlive, TcpInfo};
 pub use pipe::{Pipe, pipe};

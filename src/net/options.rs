@@ -1,4 +1,4 @@
-//! Socket options of TCP, and the socket that `TcpStream::connect` opens.
+//! Socket options of TCP.
 //!
 //! If the kernel refuses a default option, the socket goes without it, as in Go. If it refuses an
 //! option that the user set, the error is returned.
@@ -11,17 +11,13 @@ pub(crate) mod socket;
 pub(crate) mod tcp;
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
-
-use socket2::{Domain, Protocol, Type};
 
 pub use tcp::TcpInfo;
 
-use super::error::{Addr, Op};
-use super::fd::fd;
 use crate::sys::option;
+use crate::sys::option::socket::seconds;
 
 /// Keep-alive settings: when TCP probes a silent peer, and when it gives the connection up.
 ///
@@ -107,12 +103,6 @@ impl Default for KeepAlive {
     }
 }
 
-/// Rounds `duration` up to whole seconds.
-fn seconds(duration: Duration) -> Duration {
-    let partial = u64::from(duration.subsec_nanos() != 0);
-    Duration::from_secs(duration.as_secs().saturating_add(partial))
-}
-
 /// Sets keep-alive, or turns it off. Sets nothing if the kernel would refuse one of the values.
 pub(crate) fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Option<&KeepAlive>) -> io::Result<()> {
     let Some(&KeepAlive { idle, interval, count }) = keepalive else { return option::tcp::clear_keepalive(fd) };
@@ -161,70 +151,30 @@ pub(crate) fn ttl(fd: BorrowedFd<'_>) -> io::Result<u32> {
     if option::is_v6(fd)? { option::ip::unicast_hops_v6(fd) } else { option::ip::ttl_v4(fd) }
 }
 
-/// Sets SO_LINGER: how close(2) treats unsent data. `None` sends it in the background, zero
-/// discards it and resets the connection, and another time waits that long, rounded up to seconds
-/// so that half a second does not become a reset.
-pub(crate) fn set_linger(fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {
-    const SECONDS_MAX: Duration = Duration::from_secs(libc::c_int::MAX as u64);
-    option::socket::set_linger(fd, linger.map(|linger| seconds(linger).min(SECONDS_MAX)))
-}
-
-/// Returns SO_LINGER.
-pub(crate) fn linger(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
-    option::socket::linger(fd)
-}
-
 /// The default backlog of listen(2). The kernel reduces it to the host's maximum,
 /// `net.core.somaxconn`. A smaller one would refuse connections in a burst.
 pub(crate) const BACKLOG: libc::c_int = libc::c_int::MAX;
 
-/// Sets the default options of every TCP socket that this crate makes.
-pub(crate) fn set_defaults(fd: BorrowedFd<'_>) {
-    // Failures are ignored, as in Go: a connection without these options works.
-    let _ = set_nodelay(fd, true);
-    let _ = set_keepalive(fd, Some(&KeepAlive::new()));
-}
-
-/// Opens a TCP socket to connect to `addr`. The error is an `OpError` `dial tcp addr: socket:
-/// reason`.
-pub(crate) fn dial_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
-    let dialer = fd::open(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))
-        .map_err(|error| Op::at("dial", "tcp", Some(Addr::Ip(addr))).call("socket", error))?;
-    if let SocketAddr::V6(v6) = addr
-        && v6.ip().to_ipv4_mapped().is_some()
-    {
-        let _ = option::ip::set_only_v6(dialer.as_fd(), false);
-    }
-    set_defaults(dialer.as_fd());
-    Ok(dialer)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
-
-    fn v4(port: u16) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, port).into()
-    }
+    use crate::sys;
+    use crate::sys::option::socket::{linger, set_linger};
+    use socket2::{Domain, Protocol, Type};
+    use std::net::{Ipv6Addr, TcpListener};
+    use std::os::fd::{AsFd, OwnedFd};
 
     fn has_ipv6() -> bool {
         TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
     }
 
-    fn assert_defaults(fd: BorrowedFd<'_>) {
-        assert!(nodelay(fd).unwrap());
-        assert_eq!(keepalive(fd).unwrap(), Some(KeepAlive::new()));
-    }
-
-    #[test]
-    fn dial_sockets_have_the_defaults_before_connect() {
-        assert_defaults(dial_socket(v4(1)).unwrap().as_fd());
+    fn tcp_socket(domain: Domain) -> OwnedFd {
+        sys::socket::socket(domain, Type::STREAM, Some(Protocol::TCP)).unwrap()
     }
 
     #[test]
     fn options_read_back_as_set() {
-        let dialer = dial_socket(v4(1)).unwrap();
+        let dialer = tcp_socket(Domain::IPV4);
         let fd = dialer.as_fd();
         set_nodelay(fd, false).unwrap();
         assert!(!nodelay(fd).unwrap());
@@ -249,7 +199,7 @@ mod tests {
         set_linger(fd, None).unwrap();
         assert_eq!(linger(fd).unwrap(), None);
         if has_ipv6() {
-            let dialer = dial_socket((Ipv6Addr::LOCALHOST, 1).into()).unwrap();
+            let dialer = tcp_socket(Domain::IPV6);
             set_ttl(dialer.as_fd(), 7).unwrap();
             assert_eq!(ttl(dialer.as_fd()).unwrap(), 7);
             assert_eq!(option::ip::ttl_v4(dialer.as_fd()).unwrap(), 7);
@@ -258,7 +208,7 @@ mod tests {
 
     #[test]
     fn values_refused_by_the_kernel_are_errors() {
-        let dialer = dial_socket(v4(1)).unwrap();
+        let dialer = tcp_socket(Domain::IPV4);
         let einval = Some(libc::EINVAL);
         let refused =
             |keepalive: KeepAlive| set_keepalive(dialer.as_fd(), Some(&keepalive)).unwrap_err().raw_os_error();

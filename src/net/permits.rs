@@ -12,7 +12,7 @@
 use std::task::{Context, Poll};
 
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, planted};
+use crate::sync::{Arc, Mutex, planted};
 
 /// A limited number of permits.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Limit {
             return None;
         }
         state.out += 1;
-        Some(Permit { limit: self.clone(), held: AtomicBool::new(true) })
+        Some(Permit { limit: self.clone() })
     }
 
     /// Returns the number of permits in use.
@@ -97,29 +97,18 @@ impl Limit {
 #[derive(Debug)]
 pub(crate) struct Permit {
     limit: Arc<Limit>,
-    held: AtomicBool,
-}
-
-impl Permit {
-    /// Takes the permit; only the first caller gets it.
-    pub(crate) fn take(&self) -> Option<Permit> {
-        let held = self.held.swap(false, Ordering::Relaxed);
-        held.then(|| Permit { limit: self.limit.clone(), held: AtomicBool::new(true) })
-    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.held.swap(false, Ordering::Relaxed) {
-            self.limit.give_back();
-        }
+        self.limit.give_back();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Wake, Waker};
 
     #[derive(Default)]
@@ -153,12 +142,9 @@ mod tests {
         let limit = Arc::new(Limit::new(2));
         let (first, _second) = (limit.try_take().unwrap(), limit.try_take().unwrap());
         assert!(limit.try_take().is_none());
-        let taken = first.take().unwrap();
-        assert!(first.take().is_none());
         drop(first);
-        assert!(limit.try_take().is_none(), "the permit is in use");
-        drop(taken);
         assert_eq!(limit.taken(), 1);
+        assert!(limit.try_take().is_some());
     }
 
     #[test]

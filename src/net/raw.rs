@@ -23,9 +23,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use super::fd::failure::Failure;
 use super::fd::fd::Fd;
-use super::fd::net_fd::NetFd;
-use super::fd::operation::{Caller, Failure, Hold, Left, Operation};
+use super::fd::operation::{Caller, Hold, Left, Operation};
+use super::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 
 impl Fd {

@@ -7,8 +7,10 @@
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::SocketAddr;
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Calls socketpair(2). Returns two connected, unnamed, non-blocking and close-on-exec sockets.
 pub(crate) fn pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
@@ -34,6 +36,23 @@ pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<libc::ucred> {
 pub(crate) fn user() -> libc::uid_t {
     // SAFETY: no arguments, cannot fail.
     unsafe { libc::geteuid() }
+}
+
+/// Converts an address from the kernel. No address becomes the unnamed address.
+///
+/// # Errors
+/// Returns EAFNOSUPPORT if the address is of another family.
+pub(crate) fn from_kernel(address: &SockAddr) -> io::Result<SocketAddr> {
+    if !address.is_unix() && address.family() != libc::AF_UNSPEC as libc::sa_family_t {
+        return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+    }
+    let named = match (address.as_pathname(), address.as_abstract_namespace()) {
+        (Some(path), _) => SocketAddr::from_pathname(path).ok(),
+        (None, Some(name)) => SocketAddr::from_abstract_name(name).ok(),
+        (None, None) => None,
+    };
+    // An empty path makes the unnamed address.
+    named.map_or_else(|| SocketAddr::from_pathname(""), Ok)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 
 use super::AsyncFd;
 use super::wrapper::op;
-use crate::net::fd::operation::Failure;
+use crate::net::fd::failure::Failure;
 use crate::rt::poll::poller::{Direction, Ticket};
 
 /// Proof that a descriptor was ready a moment ago.

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use futures_io::{AsyncRead, AsyncWrite};
 
 use super::AsyncFd;
-use crate::net::fd::operation::Failure;
+use crate::net::fd::failure::Failure;
 use crate::sys::socket::leading_empty;
 
 impl<T> AsyncRead for &AsyncFd<T>

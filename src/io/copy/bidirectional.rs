@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 
-use super::buffer::Buffer;
-use super::transfer::{End, Fault, Transfer};
+use super::buffer::{Buffer, Fault};
+use super::transfer::{End, Transfer};
 use crate::time::Sleep;
 
 /// Copies from `a` to `b` and from `b` to `a` concurrently, until both directions have ended.

@@ -6,10 +6,37 @@ use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 
-use super::transfer::{BYTES_PER_POLL, BYTES_PER_STEP, Fault};
-
 /// Go's size: a quarter of the usual loopback window, and small enough for a first-level cache.
 const BUFFER_BYTES: usize = 32 << 10;
+
+/// One poll moves little more than 4 MiB, which takes about a millisecond.
+pub(super) const BYTES_PER_POLL: u64 = 4 << 20;
+
+/// Small steps count as this many bytes.
+pub(super) const BYTES_PER_STEP: u64 = 16 << 10;
+
+/// Why a transfer failed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Reading failed. Everything read before was written.
+    Reader(io::Error),
+    /// Writing failed, or the writer's peer is gone.
+    Writer(io::Error),
+}
+
+impl Fault {
+    pub(super) fn is_interrupted(&self) -> bool {
+        let (Fault::Reader(error) | Fault::Writer(error)) = self;
+        error.kind() == io::ErrorKind::Interrupted
+    }
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> io::Error {
+        let (Fault::Reader(error) | Fault::Writer(error)) = fault;
+        error
+    }
+}
 
 /// Bytes that were read and not written yet.
 #[derive(Debug, Default)]

@@ -13,24 +13,17 @@
 //! A peer that closed without reading is detected when the kernel receives a reset, that is, with
 //! the next bytes or the next keep-alive probe.
 
-use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead as Read, AsyncWrite as Write};
 
-use super::buffer::{self, Buffer};
-use crate::net::fd::net_fd::NetFd;
+use super::buffer::{self, BYTES_PER_POLL, BYTES_PER_STEP, Buffer, Fault};
 use crate::net::fd::operation::Operation;
+use crate::net::net_fd::NetFd;
 use crate::net::zero_copy::endpoint;
 use crate::net::zero_copy::splice::{self, Splice};
 use crate::rt::poll::poller::Direction;
-
-/// One poll moves little more than 4 MiB, which takes about a millisecond.
-pub(super) const BYTES_PER_POLL: u64 = 4 << 20;
-
-/// Small steps count as this many bytes.
-pub(super) const BYTES_PER_STEP: u64 = 16 << 10;
 
 #[derive(Debug)]
 enum Path {
@@ -47,29 +40,6 @@ pub(super) enum End {
     Source,
     /// The writer's peer has closed both directions.
     Gone,
-}
-
-/// Why a transfer failed.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// Reading failed. Everything read before was written.
-    Reader(io::Error),
-    /// Writing failed, or the writer's peer is gone.
-    Writer(io::Error),
-}
-
-impl Fault {
-    pub(super) fn is_interrupted(&self) -> bool {
-        let (Fault::Reader(error) | Fault::Writer(error)) = self;
-        error.kind() == io::ErrorKind::Interrupted
-    }
-}
-
-impl From<Fault> for io::Error {
-    fn from(fault: Fault) -> io::Error {
-        let (Fault::Reader(error) | Fault::Writer(error)) = fault;
-        error
-    }
 }
 
 /// One direction of a copy; see the [module documentation](self).

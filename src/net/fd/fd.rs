@@ -37,31 +37,30 @@
 //! end. close(2) is not repeated after EINTR.
 //! close is not an error: it waits for the same end. close(2) is not repeated after EINTR.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::panic::RefUnwindSafe;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicU8, fence};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Type};
 
+use super::failure::Failure;
 use super::fast_open::FastOpen;
 use super::fd_mutex::FdMutex;
-use super::operation::Failure;
-use crate::net::options;
-use crate::net::permits::Permit;
 use crate::rt::fork;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::poll::poller::{self, Direction, PollHandle};
 use crate::rt::time::clock;
 use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
-use crate::sys::{self, socket, unix};
+use crate::sys::{self, option, socket, unix};
 
 /// A descriptor with its lock and its poll handle; see the [module documentation](self). Fields
 /// that every call uses come first, to share cache lines.
@@ -88,7 +87,11 @@ const EXPOSED: u8 = 1 << 2;
 const LINGERS: u8 = 1 << 3;
 
 /// Memory that the kernel reads after the calls that lent it.
-pub(crate) trait Loans: fmt::Debug + Send + Sync + RefUnwindSafe {
+pub(crate) trait Loans: Any + fmt::Debug + Send + Sync + RefUnwindSafe {
+    /// Ends lending, because the descriptor is about to be handed out. When this returns, no call
+    /// that lends memory is in progress, and none follows.
+    fn end(&self);
+
     /// Makes the kernel give up the remaining memory, unless the socket may have other users.
     /// Returns whether it will do so soon. Called when no call on the socket is in progress or can
     /// follow, and this process is about to close its last descriptor.
@@ -98,11 +101,15 @@ pub(crate) trait Loans: fmt::Debug + Send + Sync + RefUnwindSafe {
     fn wait(&self, fd: BorrowedFd<'_>);
 }
 
+/// A value that is dropped when the number has been closed or is given away.
+pub(crate) trait Guard: fmt::Debug + Send + RefUnwindSafe + UnwindSafe {}
+
+impl<T: fmt::Debug + Send + RefUnwindSafe + UnwindSafe> Guard for T {}
+
 /// State that few descriptors need.
 #[derive(Debug, Default)]
 struct Rare {
-    /// A listener's permit; it is returned when the number is closed or given away.
-    permit: Option<Permit>,
+    guard: Mutex<Option<Box<dyn Guard>>>,
     /// The end of a close, for its waiters.
     gone: OnceLock<Arc<Gone>>,
     fast_open: FastOpen,
@@ -188,11 +195,9 @@ impl Fd {
         }
     }
 
-    /// Keeps `permit` for as long as the number. The descriptor must be new.
-    pub(crate) fn hold(&mut self, permit: Option<Permit>) {
-        if permit.is_some() {
-            self.rare = LazyBox::from(Rare { permit, ..Rare::default() });
-        }
+    /// Keeps `guard` for as long as the number. The descriptor is new.
+    pub(crate) fn hold(&mut self, guard: impl Guard + 'static) {
+        self.rare = LazyBox::from(Rare { guard: Mutex::new(Some(Box::new(guard))), ..Rare::default() });
     }
 
     /// Returns the number to a caller that holds a reference.
@@ -203,10 +208,16 @@ impl Fd {
         unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 
-    /// Lends the number to arbitrary code, and marks the descriptor as exposed.
+    /// Lends the number to code that may do anything with it, and marks the descriptor as exposed.
+    /// No memory is lent from here on.
     pub(crate) fn expose(&self) -> BorrowedFd<'_> {
         if !self.is_exposed() {
             self.flags.fetch_or(EXPOSED, Ordering::Relaxed);
+        }
+        // ORDERING: pairs with the fence in `loans`.
+        fence(Ordering::SeqCst);
+        if let Some(loans) = self.loans_if_any() {
+            loans.end();
         }
         self.borrow()
     }
@@ -252,7 +263,30 @@ impl Fd {
         }
     }
 
-    /// Makes the close recall `loans` before close(2). Only the first call has an effect.
+    /// Returns the loans of the descriptor, which the first call creates. They are recalled before
+    /// close(2).
+    ///
+    /// # Panics
+    /// If loans of another type were created first: a descriptor has one kind.
+    pub(crate) fn loans<L: Loans + Default>(&self) -> &L {
+        let loans = &**self.rare.get_or_default().loans.get_or_init(|| Arc::new(L::default()));
+        // ORDERING: pairs with the fence in `expose`: either this sees the flag, or `expose` sees
+        // the loans.
+        fence(Ordering::SeqCst);
+        if self.is_exposed() {
+            loans.end();
+        }
+        (loans as &dyn Any).downcast_ref().expect("a descriptor has one kind of loans")
+    }
+
+    /// Returns the loans, if there were ever any.
+    #[inline]
+    pub(crate) fn loans_if_any(&self) -> Option<&dyn Loans> {
+        self.rare.get()?.loans.get().map(|loans| &**loans)
+    }
+
+    /// Sets the loans of a test.
+    #[cfg(test)]
     pub(crate) fn set_loans(&self, loans: Arc<dyn Loans>) {
         let _ = self.rare.get_or_default().loans.set(loans);
     }
@@ -346,8 +380,8 @@ impl Fd {
         // SAFETY: it is closed and has no references: this runs once, and the number is not used
         // afterwards (invariant 1).
         let fd = unsafe { OwnedFd::from_raw_fd(self.number) };
-        let permit = rare.and_then(|rare| rare.permit.as_ref()?.take());
-        let mut closing = Closing { fd: Some(fd), lingers: false, loans: None, permit, gone };
+        let guard = rare.and_then(|rare| rare.guard.lock().take());
+        let mut closing = Closing { fd: Some(fd), lingers: false, loans: None, guard, gone };
         // A forked child has no pool, and its parent also has the socket.
         if !fork::is_child() {
             let loans = rare.and_then(|rare| rare.loans.get());
@@ -393,7 +427,7 @@ struct Closing {
     lingers: bool,
     /// Memory that the kernel has not given up yet.
     loans: Option<Arc<dyn Loans>>,
-    permit: Option<Permit>,
+    guard: Option<Box<dyn Guard>>,
     gone: Option<Arc<Gone>>,
 }
 
@@ -403,7 +437,8 @@ impl Closing {
         let Some(fd) = &self.fd else { return };
         self.loans = loans.filter(|loans| loans.recall(fd.as_fd(), may_be_shared)).cloned();
         // Zero does not wait: it resets the connection.
-        self.lingers = may_linger && options::linger(fd.as_fd()).ok().flatten().is_some_and(|linger| !linger.is_zero());
+        self.lingers =
+            may_linger && option::socket::linger(fd.as_fd()).ok().flatten().is_some_and(|linger| !linger.is_zero());
     }
 
     fn waits(&self) -> bool {
@@ -425,14 +460,14 @@ impl Drop for Closing {
             if self.lingers {
                 // The pool did not run this, and waiting is not possible here: the kernel sends the
                 // rest in the background.
-                let _ = options::set_linger(fd.as_fd(), None);
+                let _ = option::socket::set_linger(fd.as_fd(), None);
             }
             // The result is ignored: there is no caller to report it to, and the number is free
             // whatever close(2) returns.
             let _ = socket::close(fd);
         }
         poller::descriptor_closed();
-        drop(self.permit.take());
+        drop(self.guard.take());
         if let Some(gone) = &self.gone {
             gone.set();
         }

@@ -1,12 +1,15 @@
-//! The layers between a socket type and its descriptor: [`net_fd`] knows addresses and names,
-//! [`fd`](self::fd) makes the calls and closes, [`fd_mutex`] decides which operation may call.
+//! A descriptor and the calls on it: [`fd`](self::fd) is the number and how it is closed, [`operation`] makes calls and waits, [`fd_mutex`] says
+//! who may call, [`connect`] and [`fast_open`] begin TCP connections, [`deferred`] ends those that have not begun, and [`failure`] is why
+//! a call failed.
+//!
+//! This floor knows descriptors only. It imports nothing else of `net`: what a layer above wants done at a close is given to it as a
+//! [`Guard`](fd::Guard) or as [`Loans`](fd::Loans).
 
-pub(crate) mod dial;
+pub(crate) mod connect;
+mod deferred;
+pub(crate) mod failure;
 mod fast_open;
 #[allow(clippy::module_inception)]
 pub(crate) mod fd;
 pub(crate) mod fd_mutex;
-pub(crate) mod net_fd;
 pub(crate) mod operation;
-#[cfg(test)]
-mod seam_tests;

@@ -30,67 +30,11 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll, ready};
 
+use super::failure::Failure;
 use super::fd::Fd;
-use super::fd_mutex::LockError;
-use crate::net::error::Op;
 use crate::rt::context;
 use crate::rt::poll::poller::{Direction, Stop, Ticket, WaitError, WaitKey};
 use crate::rt::waiters::Key;
-
-/// Why an operation failed.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The error of the system call.
-    Io(io::Error),
-    Closed,
-    TimedOut,
-    /// The runtime was shut down while the operation waited.
-    Stopped,
-    /// There are more operations on one socket than the lock can count.
-    TooMany,
-}
-
-impl Failure {
-    /// Converts the failure to the error of `op`: a system call's error unchanged, our own with
-    /// operation and addresses.
-    #[cold]
-    pub(crate) fn into_error(self, op: Op) -> io::Error {
-        match self {
-            Failure::Io(error) => error,
-            Failure::Closed => op.closed(),
-            Failure::TimedOut => op.timed_out(),
-            Failure::Stopped => op.shut_down(),
-            Failure::TooMany => op.too_many(),
-        }
-    }
-}
-
-impl From<LockError> for Failure {
-    fn from(error: LockError) -> Failure {
-        match error {
-            LockError::Closed => Failure::Closed,
-            LockError::TooMany => Failure::TooMany,
-        }
-    }
-}
-
-impl From<Stop> for Failure {
-    fn from(stop: Stop) -> Failure {
-        WaitError::from(stop).into()
-    }
-}
-
-impl From<WaitError> for Failure {
-    fn from(error: WaitError) -> Failure {
-        match error {
-            WaitError::Closed => Failure::Closed,
-            WaitError::TimedOut => Failure::TimedOut,
-            WaitError::Stopped => Failure::Stopped,
-            WaitError::TooMany => Failure::TooMany,
-            WaitError::Io(error) => Failure::Io(error),
-        }
-    }
-}
 
 /// State that a named future keeps between polls; empty until it has to wait.
 #[derive(Debug, Default)]

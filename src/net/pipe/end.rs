@@ -38,7 +38,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use crate::net::error::Op;
-use crate::net::fd::operation::Failure;
+use crate::net::fd::failure::Failure;
 use crate::rt::poll::poller::{Direction, PollHandle, WaitKey};
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{AtomicU64, Mutex, Ordering};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_io::{AsyncRead, AsyncWrite};
 
 use super::end::{End, Waiting};
-use crate::net::fd::operation::Failure;
+use crate::net::fd::failure::Failure;
 use crate::rt::poll::poller::Direction;
 use crate::rt::time::clock;
 use crate::sync::Ordering;

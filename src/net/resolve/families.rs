@@ -25,7 +25,8 @@ use std::time::Duration;
 use futures_core::Stream;
 
 use super::flight::Lookup;
-use super::query::{Answer, LookupError, Query};
+use super::lookup_error::LookupError;
+use super::query::{Answer, Query};
 use crate::sys::names::Family;
 use crate::time::Sleep;
 

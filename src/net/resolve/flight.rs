@@ -27,7 +27,8 @@ use std::pin::Pin;
 use std::sync::LazyLock;
 use std::task::{Context, Poll};
 
-use super::query::{Answer, LookupError, Query};
+use super::lookup_error::LookupError;
+use super::query::{Answer, Query};
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
 use crate::sync::{Arc, Mutex};
 use crate::task::spawn_lookup;

@@ -15,6 +15,7 @@
 pub(crate) mod families;
 pub(crate) mod flight;
 pub(crate) mod host_name;
+pub(crate) mod lookup_error;
 #[cfg(feature = "hickory")]
 mod native;
 pub(crate) mod query;
@@ -23,12 +24,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use self::flight::Lookup;
+pub use self::lookup_error::LookupError;
 #[cfg(feature = "hickory")]
 pub use self::native::{Mx, Resolver, ResolverBuilder, Srv};
-pub use self::query::LookupError;
 use self::query::{Query, Transport};
-use super::addr::literal;
-use super::{AddrError, ToSocketAddrs};
+use super::addr::ToSocketAddrs;
+use super::host_port::{AddrError, literal};
 use crate::rt::context;
 use crate::sys::names::Family;
 

@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use std::sync::Arc;
 
 use super::{TcpListener, TcpStream};
-use crate::net::fd::net_fd::NetFd;
-use crate::net::fd::operation::Failure;
+use crate::net::fd::failure::Failure;
+use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller;
 use crate::sys::socket;
 
@@ -39,8 +39,8 @@ pub(crate) fn release(fd: NetFd) -> io::Result<OwnedFd> {
     if fd.fd.mutex.is_closed() {
         return Err(fd.error("file", Failure::Closed));
     }
-    if let Some(sends) = fd.sends_if_any() {
-        let _ = fd.fd.with(|fd| sends.reap(fd));
+    if let Some(loans) = fd.fd.loans_if_any() {
+        let _ = fd.fd.with(|fd| Ok(loans.recall(fd, true)));
     }
     // This is the only handle, and it was not closed.
     fd.fd.take().map_err(|_| io::ErrorKind::NotConnected.into())

@@ -18,9 +18,9 @@ use std::time::Duration;
 use futures_core::Stream;
 
 use super::{TcpListener, TcpStream};
-use crate::net::fd::net_fd::NetFd;
+use crate::net::accept::Accepting;
 use crate::net::is_closed;
-use crate::net::limits::Accepting;
+use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller;
 use crate::rt::time::sleep::Sleep;
 
@@ -90,8 +90,10 @@ impl Accepts {
 
     fn poll_stream(&mut self, listener: &TcpListener, cx: &mut Context<'_>) -> Poll<Option<io::Result<TcpStream>>> {
         let admission = listener.admission.as_deref();
-        let polled = self.poll_next(&listener.fd, cx, |accepting, cx| accepting.poll(&listener.fd, admission, cx));
-        polled.map_ok(|(stream, _)| stream)
+        let accept = |accepting: &mut Accepting, cx: &mut Context<'_>| {
+            accepting.poll(&listener.fd, admission, cx, TcpStream::adopt)
+        };
+        self.poll_next(&listener.fd, cx, accept).map_ok(|(stream, _)| stream)
     }
 
     fn cancel(&mut self, listener: &TcpListener) {
@@ -103,16 +105,46 @@ fn is_want_of_resources(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
+/// Connections as a stream.
+impl TcpListener {
+    /// Returns a stream of connections. It borrows the listener.
+    ///
+    /// If [`accept`](TcpListener::accept) fails for lack of descriptors or memory, the stream
+    /// waits: 5 ms at first, doubling up to 1 s, and less if a socket of this process is closed.
+    /// After [`close`](TcpListener::close) it yields one error and then `None`; otherwise it never
+    /// ends.
+    ///
+    /// # Cancel safety
+    /// Dropping `next()` or the stream loses no connection.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use netpoll::{io, net::TcpListener, prelude::*, task};
+    ///
+    /// # async fn serve() -> std::io::Result<()> {
+    /// let listener = TcpListener::bind("127.0.0.1:8080").await?;
+    /// let mut incoming = listener.incoming();
+    /// while let Some(stream) = incoming.next().await {
+    ///     let stream = stream?;
+    ///     task::spawn(async move { io::copy(&mut &stream, &mut &stream).await });
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming { listener: self, accepts: Accepts::default() }
+    }
+
+    /// Returns a stream of connections that owns the listener; otherwise like
+    /// [`incoming`](TcpListener::incoming).
+    pub fn into_incoming(self) -> IntoIncoming {
+        IntoIncoming { listener: self, accepts: Accepts::default() }
+    }
+}
+
 /// A stream of connections, returned by [`TcpListener::incoming`].
 pub struct Incoming<'a> {
     listener: &'a TcpListener,
     accepts: Accepts,
-}
-
-impl<'a> Incoming<'a> {
-    pub(super) fn new(listener: &'a TcpListener) -> Incoming<'a> {
-        Incoming { listener, accepts: Accepts::default() }
-    }
 }
 
 impl Stream for Incoming<'_> {
@@ -143,10 +175,6 @@ pub struct IntoIncoming {
 }
 
 impl IntoIncoming {
-    pub(super) fn new(listener: TcpListener) -> IntoIncoming {
-        IntoIncoming { listener, accepts: Accepts::default() }
-    }
-
     /// Returns the listener.
     pub fn listener(&self) -> &TcpListener {
         &self.listener

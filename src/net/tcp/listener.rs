@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::incoming::{Incoming, IntoIncoming};
-use crate::net::fd::net_fd::NetFd;
-use crate::net::futures::{Accept, Closed};
+use super::accept::Accept;
+use crate::net::futures::Closed;
 use crate::net::limits::Admission;
+use crate::net::listen_config::open_first;
+use crate::net::net_fd::NetFd;
 use crate::net::raw::raw_access;
 use crate::net::{ListenConfig, ToSocketAddrs, options};
 use crate::rt::poll::poller::Direction;
@@ -77,7 +78,8 @@ impl TcpListener {
     #[doc(alias = "net.Listen")]
     #[doc(alias = "ListenTCP")]
     pub async fn bind<A: ToSocketAddrs>(addrs: A) -> io::Result<TcpListener> {
-        ListenConfig::new().listen(addrs).await
+        let config = ListenConfig::new();
+        open_first(addrs, |addr| config.open(addr).map(|fd| TcpListener::from_net_fd(fd, None))).await
     }
 
     pub(crate) fn from_net_fd(fd: NetFd, admission: Option<Arc<Admission>>) -> TcpListener {
@@ -118,40 +120,7 @@ impl TcpListener {
     /// # std::io::Result::Ok(()) }).unwrap();
     /// ```
     pub fn accept(&self) -> Accept<'_> {
-        Accept::new(self)
-    }
-
-    /// Returns a stream of connections. It borrows the listener.
-    ///
-    /// If [`accept`](TcpListener::accept) fails for lack of descriptors or memory, the stream
-    /// waits: 5 ms at first, doubling up to 1 s, and less if a socket of this process is closed.
-    /// After [`close`](TcpListener::close) it yields one error and then `None`; otherwise it never
-    /// ends.
-    ///
-    /// # Cancel safety
-    /// Dropping `next()` or the stream loses no connection.
-    ///
-    /// # Examples
-    /// ```no_run
-    /// use netpoll::{io, net::TcpListener, prelude::*, task};
-    ///
-    /// # async fn serve() -> std::io::Result<()> {
-    /// let listener = TcpListener::bind("127.0.0.1:8080").await?;
-    /// let mut incoming = listener.incoming();
-    /// while let Some(stream) = incoming.next().await {
-    ///     let stream = stream?;
-    ///     task::spawn(async move { io::copy(&mut &stream, &mut &stream).await });
-    /// }
-    /// # Ok(()) }
-    /// ```
-    pub fn incoming(&self) -> Incoming<'_> {
-        Incoming::new(self)
-    }
-
-    /// Returns a stream of connections that owns the listener; otherwise like
-    /// [`incoming`](TcpListener::incoming).
-    pub fn into_incoming(self) -> IntoIncoming {
-        IntoIncoming::new(self)
+        Accept::new(&self.fd, self.admission.as_deref())
     }
 
     /// Returns the number of open connections that hold a permit of this listener's

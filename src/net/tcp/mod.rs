@@ -12,8 +12,11 @@
 mod listener;
 mod stream;
 
+pub(crate) mod accept;
 pub(crate) mod convert;
+pub(in crate::net) mod dial;
 pub(super) mod incoming;
+mod listen;
 mod options;
 pub(super) mod traits;
 pub(crate) mod write_vectored_all;

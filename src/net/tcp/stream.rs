@@ -9,18 +9,17 @@ use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
 
+use super::dial::{Recipe, dial_tcp};
 use crate::net::deadlines::{deadline_methods, dial_ends};
-use crate::net::dialer::Recipe;
 use crate::net::error::Op;
-use crate::net::fd::dial::dial_tcp;
-use crate::net::fd::net_fd::NetFd;
 use crate::net::futures::{
     Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,
 };
+use crate::net::net_fd::NetFd;
 use crate::net::raw::raw_access;
 use crate::net::{AddrError, KeepAlive, ToSocketAddrs, options};
 use crate::rt::poll::poller::Direction;
-use crate::sys::socket;
+use crate::sys::{option, socket};
 
 /// A TCP connection.
 ///
@@ -543,7 +542,7 @@ impl TcpStream {
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
-        self.fd.with("get", options::linger)
+        self.fd.with("get", option::socket::linger)
     }
 
     /// Sets how a close treats unsent data (SO_LINGER). With `None` the kernel sends it in the
@@ -555,7 +554,7 @@ impl TcpStream {
     /// # Errors
     /// Returns the OS error, or a [closed](crate::net::is_closed) error after `force_close`.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.fd.with("set", |fd| options::set_linger(fd, linger))?;
+        self.fd.with("set", |fd| option::socket::set_linger(fd, linger))?;
         self.fd.fd.set_may_linger();
         Ok(())
     }

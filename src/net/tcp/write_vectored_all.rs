@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::TcpStream;
-use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::{Hold, Left, Operation};
+use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::slice::Chunks;
 
 use super::ancillary::Ancillary;
-use super::calls::canonical;
+use super::targets::canonical;
 use crate::sys::batch::{CONTROL_WORDS, Inbox, Incoming, Outbox};
 use crate::sys::control::ControlWriter;
 

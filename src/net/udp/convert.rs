@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use super::UdpSocket;
-use crate::net::fd::net_fd::NetFd;
+use crate::net::net_fd::NetFd;
 use crate::net::tcp::convert::{adopt, given, raw, release};
 
 impl From<std::net::UdpSocket> for UdpSocket {

@@ -14,75 +14,75 @@ use std::task::{Context, Poll, ready};
 
 use socket2::SockAddr;
 
-use super::UdpSocket;
 use super::ancillary::Ancillary;
 use super::batch::{RecvBatch, RecvInfo, SendBatch};
-use super::calls::{Segmentation, Targets, canonical, is_of_address};
+use super::calls::Segmentation;
+use super::targets::{Targets, canonical, is_of_address};
 use crate::net::ToSocketAddrsFuture;
-use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Operation;
 use crate::net::futures::operation_future;
+use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 
 operation_future! {
-    /// Receives a datagram; returned by [`UdpSocket::recv`].
+    /// Receives a datagram; returned by [`UdpSocket::recv`](super::UdpSocket::recv).
     RecvDatagram<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_recv(Some(&mut this.operation), cx, this.buf, 0)
 }
 
 operation_future! {
-    /// Receives a datagram and leaves it in the socket; returned by [`UdpSocket::peek`].
+    /// Receives a datagram and leaves it in the socket; returned by [`UdpSocket::peek`](super::UdpSocket::peek).
     PeekDatagram<'a> { buf: &'a mut [u8] }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_recv(Some(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
 }
 
 operation_future! {
-    /// Receives a datagram with its sender; returned by [`UdpSocket::recv_from`].
+    /// Receives a datagram with its sender; returned by [`UdpSocket::recv_from`](super::UdpSocket::recv_from).
     RecvFrom<'a> { buf: &'a mut [u8] }, Read -> io::Result<(usize, SocketAddr)>,
     |this, cx| this.fd.poll_recv_from(Some(&mut this.operation), cx, this.buf, 0)
 }
 
 operation_future! {
     /// Receives a datagram with its sender and leaves it in the socket; returned by
-    /// [`UdpSocket::peek_from`].
+    /// [`UdpSocket::peek_from`](super::UdpSocket::peek_from).
     PeekFrom<'a> { buf: &'a mut [u8] }, Read -> io::Result<(usize, SocketAddr)>,
     |this, cx| this.fd.poll_recv_from(Some(&mut this.operation), cx, this.buf, libc::MSG_PEEK)
 }
 
 operation_future! {
-    /// Receives a datagram with its ancillary data; returned by [`UdpSocket::recv_msg`].
+    /// Receives a datagram with its ancillary data; returned by [`UdpSocket::recv_msg`](super::UdpSocket::recv_msg).
     RecvMsg<'a> { bufs: &'a mut [IoSliceMut<'a>] }, Read -> io::Result<RecvInfo>,
     |this, cx| this.fd.poll_recv_msg(Some(&mut this.operation), cx, this.bufs)
 }
 
 operation_future! {
-    /// Receives many datagrams; returned by [`UdpSocket::recv_many`].
+    /// Receives many datagrams; returned by [`UdpSocket::recv_many`](super::UdpSocket::recv_many).
     RecvMany<'a> { batch: &'a mut RecvBatch }, Read -> io::Result<usize>,
     |this, cx| this.fd.poll_recv_many(Some(&mut this.operation), cx, this.batch)
 }
 
 operation_future! {
-    /// Sends a datagram to the peer; returned by [`UdpSocket::send`].
+    /// Sends a datagram to the peer; returned by [`UdpSocket::send`](super::UdpSocket::send).
     SendDatagram<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
     |this, cx| this.fd.poll_send_datagram(Some(&mut this.operation), cx, this.buf)
 }
 
 operation_future! {
-    /// Sends a datagram with ancillary data; returned by [`UdpSocket::send_msg`].
+    /// Sends a datagram with ancillary data; returned by [`UdpSocket::send_msg`](super::UdpSocket::send_msg).
     SendMsg<'a> { bufs: &'a [IoSlice<'a>], to: Option<SockAddr>, ancillary: Ancillary }, Write -> io::Result<usize>,
     |this, cx| this.fd.poll_send_msg(Some(&mut this.operation), cx, this.bufs, this.to.as_ref(), &this.ancillary)
 }
 
 operation_future! {
-    /// Sends many datagrams; returned by [`UdpSocket::send_many`].
+    /// Sends many datagrams; returned by [`UdpSocket::send_many`](super::UdpSocket::send_many).
     SendMany<'a> { segmentation: &'a Segmentation, batch: &'a mut SendBatch }, Write -> io::Result<usize>,
     |this, cx| this.fd.poll_send_many(Some(&mut this.operation), cx, this.batch, this.segmentation)
 }
 
-/// Resolves an address and sends a datagram there; returned by [`UdpSocket::send_to`].
+/// Resolves an address and sends a datagram there; returned by [`UdpSocket::send_to`](super::UdpSocket::send_to).
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct SendTo<'a, I> {
-    socket: &'a UdpSocket,
+    fd: &'a NetFd,
     operation: Operation,
     buf: &'a [u8],
     resolving: ToSocketAddrsFuture<I>,
@@ -94,8 +94,8 @@ pub struct SendTo<'a, I> {
 }
 
 impl<'a, I> SendTo<'a, I> {
-    pub(super) fn new(socket: &'a UdpSocket, buf: &'a [u8], to: ToSocketAddrsFuture<I>) -> SendTo<'a, I> {
-        SendTo { socket, operation: Operation::new(), buf, resolving: to, to: None, others: None, error: None }
+    pub(super) fn new(fd: &'a NetFd, buf: &'a [u8], to: ToSocketAddrsFuture<I>) -> SendTo<'a, I> {
+        SendTo { fd, operation: Operation::new(), buf, resolving: to, to: None, others: None, error: None }
     }
 }
 
@@ -107,7 +107,7 @@ impl<I: Iterator<Item = SocketAddr>> Future for SendTo<'_, I> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        let fd = this.socket.net_fd();
+        let fd = this.fd;
         let others = match &mut this.others {
             Some(others) => others,
             none => {
@@ -133,12 +133,12 @@ impl<I: Iterator<Item = SocketAddr>> Future for SendTo<'_, I> {
 
 impl<I> Drop for SendTo<'_, I> {
     fn drop(&mut self) {
-        self.socket.net_fd().fd.cancel(Direction::Write, &mut self.operation);
+        self.fd.fd.cancel(Direction::Write, &mut self.operation);
     }
 }
 
 impl<I> fmt::Debug for SendTo<'_, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendTo").field("socket", &self.socket).field("bytes", &self.buf.len()).finish_non_exhaustive()
+        f.debug_struct("SendTo").field("socket", self.fd).field("bytes", &self.buf.len()).finish_non_exhaustive()
     }
 }

@@ -1,8 +1,8 @@
 //! UDP sockets.
 //!
-//! * [`socket`]: the socket. [`options`]: its options.
+//! * [`socket`]: the socket. [`open`]: opening it. [`options`]: its options.
 //! * [`ancillary`]: data beside a datagram's bytes. [`batch`]: many datagrams per system call.
-//! * [`calls`]: the system calls. [`futures`]: the futures of the methods. [`convert`]:
+//! * [`calls`]: the system calls. [`targets`]: addresses to send to. [`futures`]: the futures of the methods. [`convert`]:
 //!   conversions.
 //!
 //! # Invariant 8
@@ -18,7 +18,9 @@ mod batch;
 mod calls;
 mod convert;
 pub(crate) mod futures;
+mod open;
 mod options;
+mod targets;
 
 pub use ancillary::{Ancillary, Ecn};
 pub use batch::{Datagram, RecvBatch, RecvBatchIter, RecvInfo, SendBatch};

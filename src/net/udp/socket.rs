@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 
 use super::ancillary::Ancillary;
 use super::batch::{RecvBatch, SendBatch};
-use super::calls::{Segmentation, canonical};
+use super::calls::Segmentation;
 use super::futures::{
     PeekDatagram, PeekFrom, RecvDatagram, RecvFrom, RecvMany, RecvMsg, SendDatagram, SendMany, SendMsg, SendTo,
 };
-use super::options;
+use super::open::{bound_socket, multicast_socket};
+use super::targets::canonical;
 use crate::net::deadlines::deadline_methods;
 use crate::net::error::{Addr, Op};
-use crate::net::fd::net_fd::NetFd;
 use crate::net::futures::{Closed, Readable, Writable};
+use crate::net::net_fd::NetFd;
 use crate::net::raw::raw_access;
 use crate::net::{AddrError, ToSocketAddrs};
 use crate::rt::poll::poller::Direction;
@@ -118,7 +119,7 @@ impl UdpSocket {
         let addrs = addrs.to_socket_addrs().await.map_err(|error| op().other(error))?;
         let mut last = None;
         for addr in addrs {
-            match options::bound_socket(addr) {
+            match bound_socket(addr) {
                 Ok(fd) => return Ok(UdpSocket::from_net_fd(NetFd::udp(fd)?)),
                 Err(error) => last = Some(error),
             }
@@ -149,7 +150,7 @@ impl UdpSocket {
     /// ```
     #[doc(alias = "ListenMulticastUDP")]
     pub fn bind_multicast(group: SocketAddr, interface: u32) -> io::Result<UdpSocket> {
-        Ok(UdpSocket::from_net_fd(NetFd::udp(options::multicast_socket(group, interface)?)?))
+        Ok(UdpSocket::from_net_fd(NetFd::udp(multicast_socket(group, interface)?)?))
     }
 
     /// Connects to the first of `addrs` that the socket can reach. No packet is sent. A socket can
@@ -326,7 +327,7 @@ impl UdpSocket {
     /// ```
     #[doc(alias = "WriteTo")]
     pub fn send_to<'a, A: ToSocketAddrs>(&'a self, buf: &'a [u8], to: A) -> SendTo<'a, A::Iter> {
-        SendTo::new(self, buf, to.to_socket_addrs())
+        SendTo::new(&self.fd, buf, to.to_socket_addrs())
     }
 
     /// Sends a datagram to the peer. Returns the number of bytes, which is always `buf.len()`.

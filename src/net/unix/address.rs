@@ -86,26 +86,10 @@ impl<'a> Name<'a> {
     }
 }
 
-/// Converts an address from the kernel. No address becomes the unnamed address.
-///
-/// # Errors
-/// Returns EAFNOSUPPORT if the address is of another family.
-pub(in crate::net) fn from_kernel(address: &SockAddr) -> io::Result<SocketAddr> {
-    if !address.is_unix() && address.family() != libc::AF_UNSPEC as libc::sa_family_t {
-        return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
-    }
-    let named = match (address.as_pathname(), address.as_abstract_namespace()) {
-        (Some(path), _) => SocketAddr::from_pathname(path).ok(),
-        (None, Some(name)) => SocketAddr::from_abstract_name(name).ok(),
-        (None, None) => None,
-    };
-    // An empty path makes the unnamed address.
-    named.map_or_else(|| SocketAddr::from_pathname(""), Ok)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::unix::from_kernel;
     use crate::sys::{message, socket};
     use socket2::{Domain, Type};
     use std::os::fd::AsFd;

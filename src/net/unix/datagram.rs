@@ -10,18 +10,19 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Type};
 
-use super::address::{Name, from_kernel};
+use super::address::Name;
 use super::dial::{bind, connect_datagram, network};
 use super::futures::{
     Destination, Recv, RecvFrom, RecvFromWithFds, RecvWithFds, Send, SendTo, SendToWithFds, SendWithFds,
 };
 use super::methods::socket_methods;
 use crate::net::fd::fd;
-use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Hold;
 use crate::net::futures::Closed;
+use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
+use crate::sys::unix::from_kernel;
 
 /// A Unix-domain datagram socket.
 ///

@@ -13,7 +13,6 @@
 //! Dropping a future leaves the socket as it was: a message is sent or received whole, or not at
 //! all.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -24,15 +23,16 @@ use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
 
-use super::UnixStream;
-use super::address::{Name, from_kernel};
+use super::address::Name;
 use super::dial::Backoff;
 use super::fds;
-use crate::net::fd::net_fd::NetFd;
-use crate::net::fd::operation::{Failure, Hold, Left, Operation};
+use crate::net::fd::failure::Failure;
+use crate::net::fd::operation::{Hold, Left, Operation};
 use crate::net::futures::operation_future;
+use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 use crate::rt::time::sleep::Sleep;
+use crate::sys::unix::from_kernel;
 use crate::sys::{message, socket};
 
 /// Receives one message; the kernel keeps messages of concurrent readers apart. `end` is the result
@@ -181,7 +181,7 @@ operation_future! {
 }
 
 operation_future! {
-    /// Sends bytes with descriptors; returned by [`UnixStream::send_with_fds`] and the same methods
+    /// Sends bytes with descriptors; returned by [`UnixStream::send_with_fds`](super::UnixStream::send_with_fds) and the same methods
     /// of other Unix sockets.
     SendWithFds<'a> { buf: &'a [u8], fds: &'a [BorrowedFd<'a>], hold: Hold }, Write -> io::Result<usize>,
     |this, cx| {
@@ -203,7 +203,7 @@ operation_future! {
 }
 
 operation_future! {
-    /// Receives bytes with descriptors; returned by [`UnixStream::recv_with_fds`] and the same
+    /// Receives bytes with descriptors; returned by [`UnixStream::recv_with_fds`](super::UnixStream::recv_with_fds) and the same
     /// methods of other Unix sockets.
     RecvWithFds<'a> { buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>, hold: Hold }, Read -> io::Result<usize>,
     |this, cx| {
@@ -221,45 +221,6 @@ operation_future! {
     RecvFromWithFds<'a> { buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd> }, Read -> io::Result<(usize, SocketAddr)>,
     |this, cx| poll_message(this.fd, Hold::Free, &mut this.operation, cx, end_from,
         |fd| fds::recv(fd, this.buf, this.fds).and_then(with_sender))
-}
-
-/// Wraps an accepted socket.
-pub(super) type Adopt<T> = fn(NetFd, SockAddr) -> io::Result<(T, SocketAddr)>;
-
-/// Accepts a connection; returned by [`UnixListener::accept`](super::UnixListener::accept) and
-/// [`UnixSeqpacketListener::accept`](super::UnixSeqpacketListener::accept).
-#[must_use = "futures do nothing unless they are awaited"]
-pub struct Accept<'a, T = UnixStream> {
-    fd: &'a NetFd,
-    operation: Operation,
-    adopt: Adopt<T>,
-}
-
-impl<'a, T> Accept<'a, T> {
-    pub(super) fn new(fd: &'a NetFd, adopt: Adopt<T>) -> Accept<'a, T> {
-        Accept { fd, operation: Operation::new(), adopt }
-    }
-}
-
-impl<T> Future for Accept<'_, T> {
-    type Output = io::Result<(T, SocketAddr)>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        this.fd.poll_accept(Some(&mut this.operation), cx, this.adopt)
-    }
-}
-
-impl<T> Drop for Accept<'_, T> {
-    fn drop(&mut self) {
-        self.fd.fd.cancel(Direction::Read, &mut self.operation);
-    }
-}
-
-impl<T> fmt::Debug for Accept<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Accept").field("listener", self.fd).finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]

@@ -15,16 +15,18 @@ use std::time::Instant;
 use futures_core::Stream;
 use socket2::Type;
 
-use super::address::{Name, from_kernel};
+use super::accept::Accept;
+use super::address::Name;
 use super::dial::bind;
 use super::file::SocketFile;
-use super::futures::{Accept, Adopt};
 use super::{UnixSeqpacket, UnixStream};
-use crate::net::fd::net_fd::NetFd;
+use crate::net::accept::Adopt;
 use crate::net::futures::Closed;
+use crate::net::net_fd::NetFd;
 use crate::net::tcp::incoming::Accepts;
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
+use crate::sys::unix::from_kernel;
 
 /// A Unix-domain socket that listens for streams.
 ///
@@ -259,12 +261,26 @@ impl UnixListener {
     }
 }
 
+/// Binding.
+impl UnixSeqpacket {
+    /// Listens at `path`; the same as [`UnixSeqpacketListener::bind`].
+    ///
+    /// # Errors
+    /// Same as [`UnixSeqpacketListener::bind`].
+    ///
+    /// # Cancel safety
+    /// The future does not wait: its first poll completes it.
+    pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixSeqpacketListener> {
+        UnixSeqpacketListener::bind(path).await
+    }
+}
+
 /// A stream of connections, returned by [`UnixListener::incoming`] and
 /// [`UnixSeqpacketListener::incoming`].
 pub struct Incoming<'a, T = UnixStream> {
     fd: &'a NetFd,
     accepts: Accepts,
-    adopt: Adopt<T>,
+    adopt: Adopt<(T, SocketAddr)>,
 }
 
 impl<T> Stream for Incoming<'_, T> {
@@ -273,7 +289,7 @@ impl<T> Stream for Incoming<'_, T> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         let (fd, adopt) = (this.fd, this.adopt);
-        let polled = this.accepts.poll_next(fd, cx, |accepting, cx| accepting.poll_any(fd, cx, adopt));
+        let polled = this.accepts.poll_next(fd, cx, |accepting, cx| accepting.poll(fd, None, cx, adopt));
         polled.map_ok(|(stream, _)| stream)
     }
 }
@@ -296,7 +312,7 @@ pub struct IntoIncoming<L = UnixListener, T = UnixStream> {
     listener: L,
     fd: fn(&L) -> &NetFd,
     accepts: Accepts,
-    adopt: Adopt<T>,
+    adopt: Adopt<(T, SocketAddr)>,
 }
 
 impl<L, T> IntoIncoming<L, T> {
@@ -312,7 +328,7 @@ impl<L: Unpin, T> Stream for IntoIncoming<L, T> {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         let (fd, adopt) = ((this.fd)(&this.listener), this.adopt);
-        let polled = this.accepts.poll_next(fd, cx, |accepting, cx| accepting.poll_any(fd, cx, adopt));
+        let polled = this.accepts.poll_next(fd, cx, |accepting, cx| accepting.poll(fd, None, cx, adopt));
         polled.map_ok(|(stream, _)| stream)
     }
 }

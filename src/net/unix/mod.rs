@@ -7,7 +7,8 @@
 //! * [`dial`]: binding and connecting. [`address`]: socket names. [`fds`]: passing descriptors.
 //! * [`futures`]: the futures of the methods. [`convert`]: conversions.
 
-pub(in crate::net) mod address;
+pub(crate) mod accept;
+mod address;
 mod convert;
 mod credentials;
 mod datagram;

@@ -11,19 +11,19 @@ use std::time::{Duration, Instant};
 
 use socket2::{SockAddr, Type};
 
-use super::address::{Name, from_kernel};
+use super::address::Name;
 use super::credentials::PeerCred;
 use super::dial::{dial, network};
 use super::futures::{Recv, RecvWithFds, Send, SendWithFds};
-use super::listener::UnixSeqpacketListener;
 use super::methods::socket_methods;
 use crate::net::deadlines::dial_ends;
 use crate::net::fd::fd;
-use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Hold;
 use crate::net::futures::{Closed, PeerClosed};
+use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
+use crate::sys::unix::from_kernel;
 
 /// A connection between two processes of one machine that preserves message boundaries.
 ///
@@ -71,17 +71,6 @@ impl UnixSeqpacket {
     /// Wraps an accepted socket and the peer's address.
     pub(super) fn adopt(fd: NetFd, peer: SockAddr) -> io::Result<(UnixSeqpacket, SocketAddr)> {
         Ok((UnixSeqpacket::from_net_fd(fd), from_kernel(&peer)?))
-    }
-
-    /// Listens at `path`; the same as [`UnixSeqpacketListener::bind`].
-    ///
-    /// # Errors
-    /// Same as [`UnixSeqpacketListener::bind`].
-    ///
-    /// # Cancel safety
-    /// The future does not wait: its first poll completes it.
-    pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixSeqpacketListener> {
-        UnixSeqpacketListener::bind(path).await
     }
 
     /// Connects to the listener at `path`. If its backlog is full, waits as

@@ -11,19 +11,20 @@ use std::time::{Duration, Instant};
 
 use socket2::{SockAddr, Type};
 
-use super::address::{Name, from_kernel};
+use super::address::Name;
 use super::credentials::PeerCred;
 use super::dial::{dial, network};
 use super::futures::{RecvWithFds, SendWithFds};
 use super::methods::socket_methods;
 use crate::net::deadlines::dial_ends;
 use crate::net::fd::fd;
-use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::Hold;
 use crate::net::futures::{Closed, Peek, PeerClosed, Read, ReadVectored, Write, WriteAll, WriteVectored};
+use crate::net::net_fd::NetFd;
 use crate::net::tcp::traits::stream_traits;
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
+use crate::sys::unix::from_kernel;
 
 /// A byte stream between two processes of one machine.
 ///

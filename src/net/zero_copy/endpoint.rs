@@ -11,7 +11,7 @@ use std::sync::Arc;
 use futures_lite::io::{AssertAsync, Take};
 
 use crate::net::TcpStream;
-use crate::net::fd::net_fd::NetFd;
+use crate::net::net_fd::NetFd;
 use crate::net::unix::UnixStream;
 use crate::sys::identity::{self, Asserted, Limited, Own, Plain, Shared, Unique};
 

@@ -24,8 +24,9 @@ pub(crate) mod splice;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use crate::net::fd::net_fd::NetFd;
-use crate::net::fd::operation::{Failure, Operation};
+use crate::net::fd::failure::Failure;
+use crate::net::fd::operation::Operation;
+use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 

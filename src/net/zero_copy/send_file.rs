@@ -21,8 +21,9 @@ use std::task::{Context, Poll, ready};
 
 use super::{CHUNK_BYTES, is_refusal};
 use crate::net::TcpStream;
-use crate::net::fd::net_fd::NetFd;
-use crate::net::fd::operation::{Caller, Failure, Hold, Left, Operation};
+use crate::net::fd::failure::Failure;
+use crate::net::fd::operation::{Caller, Hold, Left, Operation};
+use crate::net::net_fd::NetFd;
 use crate::rt::kernel_copies;
 use crate::rt::poll::poller::Direction;
 use crate::sys::{socket, splice};

@@ -15,8 +15,8 @@ use std::task::{Context, Poll, ready};
 
 use super::sends::Sends;
 use crate::net::TcpStream;
-use crate::net::fd::net_fd::NetFd;
 use crate::net::fd::operation::{Hold, Left, Operation};
+use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 
 impl TcpStream {
@@ -32,7 +32,7 @@ impl TcpStream {
     /// Returns the OS error, for example on a kernel before 4.14, or a
     /// [closed](crate::net::is_closed) error after `force_close`.
     pub fn set_zerocopy(&self, on: bool) -> io::Result<()> {
-        let sends = self.fd.sends();
+        let sends = self.fd.fd.loans::<Sends>();
         self.fd.with("set", |fd| sends.enable(fd, on))
     }
 
@@ -78,7 +78,7 @@ impl TcpStream {
     /// ```
     #[doc(alias = "MSG_ZEROCOPY")]
     pub fn send_zerocopy<B: AsRef<[u8]> + Send + 'static>(&self, buf: B) -> SendZerocopy<'_, B> {
-        let sends = self.fd.sends();
+        let sends = self.fd.fd.loans::<Sends>();
         SendZerocopy { fd: &self.fd, sends, operation: Operation::new(), buf: Some(Box::new(buf)), sent: 0, key: None }
     }
 }

@@ -14,7 +14,7 @@
 //!   of the socket may make such calls. A socket that may be shared (an exposed descriptor, a
 //!   forked child) makes none: its bytes are copied. An exposed descriptor stays exposed, so the
 //!   calls before are numbered right.
-//! * Z3 — a call is made, counted and entered under one lock. [`expose`](Sends::expose) takes the
+//! * Z3 — a call is made, counted and entered under one lock. [`end`](Loans::end) takes the
 //!   same lock, so it returns after the last call.
 //! * Completions may belong to any entry. Whoever reads the error queue wakes their futures, and
 //!   drops abandoned buffers, outside the lock.
@@ -36,11 +36,10 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::net::fd::fd::Loans;
-use crate::net::options;
 use crate::rt::fork;
 use crate::rt::waiters::Wakers;
 use crate::sync::Mutex;
-use crate::sys::{socket, zerocopy};
+use crate::sys::{option, socket, zerocopy};
 
 /// How long a close waits for devices that are still sending. Packets stay in a device's queue for
 /// milliseconds.
@@ -95,12 +94,6 @@ impl Sends {
         zerocopy::set(fd, on)?;
         state.enabled = on;
         Ok(())
-    }
-
-    /// Must be called before the descriptor is handed out. When this returns, no call is in
-    /// progress and none follows.
-    pub(crate) fn expose(&self) {
-        self.0.lock().exposed = true;
     }
 
     /// Creates an entry and returns its key.
@@ -193,13 +186,17 @@ impl Sends {
 }
 
 impl Loans for Sends {
+    fn end(&self) {
+        self.0.lock().exposed = true;
+    }
+
     fn recall(&self, fd: BorrowedFd<'_>, may_be_shared: bool) -> bool {
         let _ = self.reap(fd);
         if may_be_shared || !self.is_reading() {
             return false;
         }
         // For a kernel that refuses to disconnect: then the close resets the connection.
-        let _ = options::set_linger(fd, Some(Duration::ZERO));
+        let _ = option::socket::set_linger(fd, Some(Duration::ZERO));
         let _ = zerocopy::disconnect(fd);
         let _ = self.reap(fd);
         self.is_reading()

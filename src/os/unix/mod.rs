@@ -33,8 +33,9 @@ pub mod net {
         pub use crate::net::futures::{
             Closed, Peek, PeerClosed, Read, ReadVectored, Readable, Writable, Write, WriteAll, WriteVectored,
         };
+        pub use crate::net::unix::accept::Accept;
         pub use crate::net::unix::futures::{
-            Accept, Recv, RecvFrom, RecvFromWithFds, RecvWithFds, Send, SendTo, SendToWithFds, SendWithFds,
+            Recv, RecvFrom, RecvFromWithFds, RecvWithFds, Send, SendTo, SendToWithFds, SendWithFds,
         };
     }
 }

@@ -51,9 +51,18 @@ pub(crate) fn linger(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
     SockRef::from(&fd).linger()
 }
 
-/// Sets SO_LINGER. Fractions of a second are truncated.
+/// Rounds `duration` up to whole seconds.
+pub(crate) fn seconds(duration: Duration) -> Duration {
+    let partial = u64::from(duration.subsec_nanos() != 0);
+    Duration::from_secs(duration.as_secs().saturating_add(partial))
+}
+
+/// Sets SO_LINGER: how close(2) treats unsent data. `None` sends it in the background, zero
+/// discards it and resets the connection, and another time waits that long, rounded up to seconds
+/// so that half a second does not become a reset.
 pub(crate) fn set_linger(fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {
-    SockRef::from(&fd).set_linger(linger)
+    const SECONDS_MAX: Duration = Duration::from_secs(libc::c_int::MAX as u64);
+    SockRef::from(&fd).set_linger(linger.map(|linger| seconds(linger).min(SECONDS_MAX)))
 }
 
 /// Returns SO_OOBINLINE.

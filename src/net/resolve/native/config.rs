@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use hickory_resolver::proto::rr::Name;
 
-use crate::net::addr::literal;
+use crate::net::host_port::literal;
 use crate::net::resolve::host_name::is_host_name;
 
 const PATH: &str = "/etc/resolv.conf";

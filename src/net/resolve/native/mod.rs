@@ -48,8 +48,9 @@ use self::hosts::Hosts;
 use self::reply::{ALIASES_MAX, Failure, Reply};
 use self::servers::Servers;
 use super::host_name::is_host_name;
-use super::query::{LookupError, Query};
-use crate::net::addr::literal;
+use super::lookup_error::LookupError;
+use super::query::Query;
+use crate::net::host_port::literal;
 use crate::rt::context;
 use crate::sys::names::{Family, NameFailure};
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hickory_resolver::net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider, Spawn, Time};
 
 use crate::net::{Dialer, TcpStream, UdpSocket};
-use crate::{io as our_io, task};
+use crate::{future, task};
 
 /// The default time to connect to a server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,7 +83,7 @@ impl Time for Runtime {
         F: 'static + Future + Send + 'f,
         Self: 'f,
     {
-        Box::pin(our_io::timeout(duration, async { Ok(future.await) }))
+        Box::pin(async move { future::timeout(duration, future).await.map_err(|_| io::ErrorKind::TimedOut.into()) })
     }
 }
 

@@ -24,7 +24,7 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{DnsResponse, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
-use crate::net::error::ErrnoText;
+use crate::net::errno_text::ErrnoText;
 use crate::sync::Mutex;
 use crate::sys::names::NameFailure;
 

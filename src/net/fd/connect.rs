@@ -1,4 +1,4 @@
-//! Connecting TCP sockets.
+//! connect(2) on a descriptor, and its wait.
 //!
 //! # Rules
 //! * EINPROGRESS, EALREADY and EINTR mean: wait for writability. A wake-up alone proves nothing. If
@@ -6,16 +6,11 @@
 //!   an error the wait continues (Go issues 14548 and 19289).
 //! * A handshake with this host is complete when connect(2) returns, so a loopback address is
 //!   checked before waiting, which saves a registration.
-//! * A socket with an ephemeral port may connect to itself if the destination is an unused port of
-//!   this host. Such a connection is closed and the dial retried, at most twice; the same applies
-//!   to EADDRNOTAVAIL (Go issue 2690). There is no retry if the user chose the port.
 //! * The descriptor is registered after connect(2): before it, epoll reports a hang-up.
 //!
-//! A dial without retries makes socket(2), five setsockopt(2), connect(2), epoll_ctl(2) and the
-//! wait, getpeername(2) and getsockname(2); on loopback two calls fewer.
-//!
 //! # Cancellation
-//! Dropping the future closes the socket.
+//! Dropping the future leaves the list of waiters. The kernel goes on connecting until the
+//! descriptor is closed.
 
 use std::future::poll_fn;
 use std::io;
@@ -25,50 +20,14 @@ use std::time::Instant;
 
 use socket2::SockAddr;
 
+use super::failure::Failure;
 use super::fd::Fd;
-use super::net_fd::NetFd;
-use super::operation::{Failure, Hold, Left, Operation};
-use crate::net::dialer::Recipe;
-use crate::rt::context;
+use super::operation::{Hold, Left, Operation};
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
-/// The maximum number of retries after a connection to itself or a spurious EADDRNOTAVAIL.
-const RETRIES_MAX: u32 = 2;
-
-/// Connects to `addr`, until `deadline` at most, with a socket made by `recipe`.
-pub(crate) async fn dial_tcp(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> io::Result<NetFd> {
-    let op = || recipe.op(addr);
-    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-        return Err(op().timed_out());
-    }
-    let retries_max = if recipe.has_port() { 0 } else { RETRIES_MAX };
-    let mut retries = 0;
-    loop {
-        let stream = recipe.open(addr)?;
-        let error = match connect(&stream, addr, deadline).await {
-            Ok(()) if retries < retries_max && is_own_peer(&stream, addr) => None,
-            Ok(()) => return Ok(stream),
-            Err(Failure::Io(error)) => {
-                // It may have failed at once; this makes a loop over it yield.
-                context::take_turn().await;
-                Some(error)
-            }
-            Err(Failure::TimedOut) => return Err(op().timed_out()),
-            Err(Failure::Stopped) => return Err(op().shut_down()),
-            Err(Failure::Closed | Failure::TooMany) => return Err(op().closed()),
-        };
-        match error {
-            Some(error) if retries == retries_max || error.raw_os_error() != Some(libc::EADDRNOTAVAIL) => {
-                return Err(op().call("connect", error));
-            }
-            _ => retries += 1,
-        }
-    }
-}
-
-async fn connect(stream: &NetFd, addr: SocketAddr, deadline: Option<Instant>) -> Result<(), Failure> {
-    let fd = &stream.fd;
+/// Connects a new socket to `addr`, until `deadline` at most.
+pub(crate) async fn connect(fd: &Fd, addr: SocketAddr, deadline: Option<Instant>) -> Result<(), Failure> {
     if deadline.is_some() {
         fd.set_deadline(Direction::Write, deadline)?;
     }
@@ -116,16 +75,6 @@ fn outcome(fd: BorrowedFd<'_>) -> io::Result<((), Left)> {
         },
         None => Err(io::ErrorKind::WouldBlock.into()),
     }
-}
-
-fn is_own_peer(stream: &NetFd, addr: SocketAddr) -> bool {
-    let own = stream.fd.with(|fd| {
-        let local = socket::local_addr(fd)?;
-        // With another port it is another socket's, whatever the address is (a wildcard means this
-        // host).
-        Ok(local.port() == addr.port() && local == socket::peer_addr(fd)?)
-    });
-    own.unwrap_or(true)
 }
 
 /// The wait of a connect, which is cancelled on drop.

@@ -15,20 +15,18 @@ use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
 
-use super::fd::{Closed, Fd};
-use super::operation::{Caller, Failure, Hold, Left, Operation};
-use crate::net::error::{Addr, Op};
-use crate::net::zero_copy::sends::Sends;
+use super::error::{Addr, Op};
+use super::fd::failure::Failure;
+use super::fd::fd::{Closed, Fd};
+use super::fd::operation::{Caller, Hold, Left, Operation};
 use crate::rt::context;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::poll::poller::Direction;
-use crate::sync::Arc;
 use crate::sys::{option, socket};
 
 /// The addresses of a socket.
@@ -42,20 +40,12 @@ struct Names {
 pub(crate) struct NetFd {
     pub(crate) fd: Fd,
     network: Network,
-    /// State that few sockets need.
-    rare: LazyBox<Rare>,
+    /// Stored by an explicit close.
+    names: LazyBox<OnceLock<Names>>,
 }
 
 /// The name of a network. A double reference, because a socket has 8 bytes for it.
 pub(crate) type Network = &'static &'static str;
-
-#[derive(Default)]
-struct Rare {
-    /// Stored by an explicit close.
-    names: OnceLock<Names>,
-    /// The state of MSG_ZEROCOPY, once it is used.
-    sends: OnceLock<Arc<Sends>>,
-}
 
 // With the counts of an `Arc` and malloc's own word it takes 112 bytes.
 const _: () = assert!(size_of::<NetFd>() <= 88);
@@ -63,14 +53,14 @@ const _: () = assert!(size_of::<NetFd>() <= 88);
 impl NetFd {
     /// Takes over a non-blocking TCP socket.
     pub(crate) fn tcp(fd: OwnedFd) -> io::Result<NetFd> {
-        Ok(NetFd { fd: Fd::new(fd, true)?, network: &"tcp", rare: LazyBox::new() })
+        Ok(NetFd { fd: Fd::new(fd, true)?, network: &"tcp", names: LazyBox::new() })
     }
 
     /// Takes over a non-blocking stream socket that may be TCP or multipath TCP. The subflows of a
     /// multipath connection deliver independently, so a short count is evidence only for TCP.
     pub(crate) fn tcp_or_multipath(fd: OwnedFd) -> io::Result<NetFd> {
         let is_tcp = option::is_plain_tcp(fd.as_fd()).is_ok_and(|is| is);
-        Ok(NetFd { fd: Fd::new(fd, is_tcp)?, network: &"tcp", rare: LazyBox::new() })
+        Ok(NetFd { fd: Fd::new(fd, is_tcp)?, network: &"tcp", names: LazyBox::new() })
     }
 
     /// Takes over a non-blocking UDP socket.
@@ -80,11 +70,7 @@ impl NetFd {
 
     /// Takes over a non-blocking socket of another kind.
     pub(crate) fn new(fd: OwnedFd, network: Network) -> io::Result<NetFd> {
-        Ok(NetFd { fd: Fd::new(fd, false)?, network, rare: LazyBox::new() })
-    }
-
-    fn rare(&self) -> &Rare {
-        self.rare.get_or_default()
+        Ok(NetFd { fd: Fd::new(fd, false)?, network, names: LazyBox::new() })
     }
 
     /// Takes over a socket that accept4(2) returned for this listener.
@@ -102,38 +88,9 @@ impl NetFd {
         Ok(stream)
     }
 
-    /// Returns the state of MSG_ZEROCOPY, which the first call creates.
-    pub(crate) fn sends(&self) -> &Sends {
-        let sends = self.rare().sends.get_or_init(|| {
-            let sends = Arc::<Sends>::default();
-            self.fd.set_loans(sends.clone());
-            sends
-        });
-        // ORDERING: pairs with the fence in `expose`: either this sees the flag, or `expose` sees
-        // `sends`.
-        fence(Ordering::SeqCst);
-        if self.fd.is_exposed() {
-            sends.expose();
-        }
-        sends
-    }
-
-    /// Calls [`Fd::expose`]. A user of a duplicate may affect the kernel's numbering of
-    /// MSG_ZEROCOPY calls, so this socket makes none from here on.
+    /// Lends the number to code that may do anything with it ([`Fd::expose`]).
     pub(crate) fn expose(&self) -> BorrowedFd<'_> {
-        let fd = self.fd.expose();
-        // ORDERING: pairs with the fence in `sends`.
-        fence(Ordering::SeqCst);
-        if let Some(sends) = self.sends_if_any() {
-            sends.expose();
-        }
-        fd
-    }
-
-    /// Returns the state of MSG_ZEROCOPY, if it was ever used.
-    #[inline]
-    pub(crate) fn sends_if_any(&self) -> Option<&Sends> {
-        self.rare.get()?.sends.get().map(|sends| &**sends)
+        self.fd.expose()
     }
 
     fn ask_names(fd: BorrowedFd<'_>) -> Names {
@@ -142,7 +99,7 @@ impl NetFd {
     }
 
     fn names(&self) -> Names {
-        match self.rare.get().and_then(|rare| rare.names.get()) {
+        match self.names.get().and_then(OnceLock::get) {
             Some(names) => names.clone(),
             None => self.fd.with(|fd| Ok(NetFd::ask_names(fd))).unwrap_or_default(),
         }
@@ -211,7 +168,7 @@ impl NetFd {
     /// Begins the close; see [`Fd::close`].
     pub(crate) fn close(&self) -> Closed {
         Closed::new(self.fd.close(|| {
-            self.rare().names.get_or_init(|| NetFd::ask_names(self.fd.borrow()));
+            self.names.get_or_default().get_or_init(|| NetFd::ask_names(self.fd.borrow()));
         }))
     }
 
@@ -353,7 +310,7 @@ impl NetFd {
         let woken = caller.as_ref().is_some_and(|operation| operation.has_waited());
         let polled = self.fd.poll_call(direction, Hold::Free, caller, cx, |fd| {
             // A completion in the error queue also produces an edge, and is not readiness.
-            if (woken && self.sends_if_any().is_none()) || self.is_ready(fd, direction == Direction::Write)? {
+            if (woken && self.fd.loans_if_any().is_none()) || self.is_ready(fd, direction == Direction::Write)? {
                 return Ok(((), Left::Maybe));
             }
             Err(io::ErrorKind::WouldBlock.into())
@@ -363,7 +320,7 @@ impl NetFd {
     }
 
     fn is_ready(&self, fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
-        if self.sends_if_any().is_some() {
+        if self.fd.loans_if_any().is_some() {
             socket::is_ready_beside_errors(fd, write)
         } else {
             socket::is_ready(fd, write)

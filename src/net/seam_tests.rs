@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 
-use super::fd::Loans;
+use super::fd::fd::Loans;
 use crate::net::{OpError, TcpListener, TcpStream, is_timeout, raw_os_error};
 use crate::sys::seam::{self, Call, Outcome, Script};
 use crate::sys::socket;
@@ -343,6 +343,8 @@ struct Slow {
 }
 
 impl Loans for Slow {
+    fn end(&self) {}
+
     fn recall(&self, fd: BorrowedFd<'_>, may_be_shared: bool) -> bool {
         socket::local_addr(fd).expect("it is open");
         self.recalls.lock().unwrap().push(may_be_shared);

@@ -1,0 +1,187 @@
+//! Waiting for a descriptor, and calls that are repeated until they need not wait.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use super::futures::{AsyncFdReadWith, AsyncFdReadable, AsyncFdWritable, AsyncFdWriteWith};
+use super::guard::AsyncFdReadyGuard;
+use super::wrapper::{AsyncFd, op};
+use crate::net::fd::failure::Failure;
+use crate::net::fd::operation::{Caller, Hold, Left};
+use crate::rt::poll::poller::Direction;
+use crate::sys;
+
+/// Waiting and calls.
+impl<T> AsyncFd<T> {
+    // ---- readiness ----
+
+    /// Waits until the descriptor is readable: data, end of file or an error is available. If a
+    /// call then returns `WouldBlock`, clear readiness with the guard; a call made with
+    /// [`try_io`](AsyncFdReadyGuard::try_io) does this by itself. Otherwise the next `readable`
+    /// asks the kernel with poll(2), so it does not spin.
+    ///
+    /// # Errors
+    /// Returns `TimedOut` after the read deadline, and a [closed](crate::net::is_closed) error
+    /// after `force_close`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::io::AsyncFd;
+    /// use std::io::{Read, Write};
+    ///
+    /// let (reader, mut writer) = std::io::pipe()?;
+    /// let reader = AsyncFd::new(reader)?;
+    /// writer.write_all(b"x")?;
+    /// let mut buf = [0; 8];
+    /// let count = loop {
+    ///     let mut guard = reader.readable().await?;
+    ///     match guard.try_io(|fd| fd.get_ref().read(&mut buf)) {
+    ///         Ok(result) => break result?,
+    ///         Err(_would_block) => continue,
+    ///     }
+    /// };
+    /// assert_eq!(&buf[..count], b"x");
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub fn readable(&self) -> AsyncFdReadable<'_, T> {
+        AsyncFdReadable::new(self)
+    }
+
+    /// Waits until the descriptor is writable: there is room, or a write would return an error. The
+    /// guard works as that of [`readable`](AsyncFd::readable).
+    ///
+    /// # Errors
+    /// Returns `TimedOut` after the write deadline, and a [closed](crate::net::is_closed) error
+    /// after `force_close`.
+    pub fn writable(&self) -> AsyncFdWritable<'_, T> {
+        AsyncFdWritable::new(self)
+    }
+
+    /// Polls for readability like [`readable`](AsyncFd::readable), for use in your own `poll_*`
+    /// methods. The waker is kept until the next event, and any number of tasks may wait this way.
+    ///
+    /// # Errors
+    /// Same as [`readable`](AsyncFd::readable).
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<AsyncFdReadyGuard<'_, T>>> {
+        self.poll_ready(Direction::Read, None, cx)
+    }
+
+    /// Polls for writability like [`writable`](AsyncFd::writable), for use in your own `poll_*`
+    /// methods.
+    ///
+    /// # Errors
+    /// Same as [`writable`](AsyncFd::writable).
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<AsyncFdReadyGuard<'_, T>>> {
+        self.poll_ready(Direction::Write, None, cx)
+    }
+
+    pub(super) fn poll_ready(
+        &self,
+        direction: Direction,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<AsyncFdReadyGuard<'_, T>>> {
+        // An edge that comes while this operation waits needs no proof; older readiness may have
+        // been used up.
+        let woken = caller.as_ref().is_some_and(|operation| operation.has_waited());
+        let polled = self.fd.poll_call(direction, Hold::Free, caller, cx, |fd| {
+            if woken || sys::socket::is_ready(fd, direction == Direction::Write)? {
+                return Ok(((), Left::Maybe));
+            }
+            Err(io::ErrorKind::WouldBlock.into())
+        });
+        // The ticket is taken before the user's call, for which it is the evidence.
+        let ready = ready!(polled).and_then(|()| self.fd.poll.begin(direction).map_err(Failure::from));
+        Poll::Ready(match ready {
+            Ok(ticket) => Ok(AsyncFdReadyGuard::new(self, direction, ticket)),
+            Err(failure) => Err(self.error(op(direction), failure)),
+        })
+    }
+
+    // ---- calls ----
+
+    /// Calls `call` until it returns something other than `WouldBlock`, and waits for readability
+    /// in between.
+    ///
+    /// `call` must either complete or return `WouldBlock`, and must not block. After `Interrupted`
+    /// it is called again at once.
+    ///
+    /// # Errors
+    /// Returns the error of `call` unchanged; `TimedOut` after the read deadline or timeout; a
+    /// [closed](crate::net::is_closed) error after `force_close`.
+    ///
+    /// # Cancel safety
+    /// The result has everything that a completed `call` did. A call that returned `WouldBlock` is
+    /// expected to have done nothing.
+    ///
+    /// Source: `async_io::Async::read_with`.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::io::AsyncFd;
+    /// use std::io::{Read, Write};
+    ///
+    /// let (reader, writer) = std::io::pipe()?;
+    /// let (reader, writer) = (AsyncFd::new(reader)?, AsyncFd::new(writer)?);
+    /// writer.write_with(|mut pipe| pipe.write(b"hello")).await?;
+    /// let mut buf = [0; 8];
+    /// assert_eq!(reader.read_with(|mut pipe| pipe.read(&mut buf)).await?, 5);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    #[doc(alias = "async_io")]
+    pub fn read_with<R, F: FnMut(&T) -> io::Result<R>>(&self, call: F) -> AsyncFdReadWith<'_, T, F> {
+        AsyncFdReadWith::new(self, call)
+    }
+
+    /// Calls `call` until it returns something other than `WouldBlock`, and waits for writability
+    /// in between; see [`read_with`](AsyncFd::read_with).
+    ///
+    /// # Errors
+    /// Returns the error of `call` unchanged; `TimedOut` after the write deadline or timeout; a
+    /// [closed](crate::net::is_closed) error after `force_close`.
+    pub fn write_with<R, F: FnMut(&T) -> io::Result<R>>(&self, call: F) -> AsyncFdWriteWith<'_, T, F> {
+        AsyncFdWriteWith::new(self, call)
+    }
+
+    /// Polls a call that reads like [`read_with`](AsyncFd::read_with), for use in your own `poll_*`
+    /// methods.
+    ///
+    /// # Errors
+    /// Same as [`read_with`](AsyncFd::read_with).
+    pub fn poll_read_with<R>(
+        &self,
+        cx: &mut Context<'_>,
+        call: impl FnMut(&T) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        self.poll_with(Direction::Read, None, cx, call)
+    }
+
+    /// Polls a call that writes like [`write_with`](AsyncFd::write_with), for use in your own
+    /// `poll_*` methods.
+    ///
+    /// # Errors
+    /// Same as [`write_with`](AsyncFd::write_with).
+    pub fn poll_write_with<R>(
+        &self,
+        cx: &mut Context<'_>,
+        call: impl FnMut(&T) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        self.poll_with(Direction::Write, None, cx, call)
+    }
+
+    pub(super) fn poll_with<R>(
+        &self,
+        direction: Direction,
+        caller: Caller<'_>,
+        cx: &mut Context<'_>,
+        mut call: impl FnMut(&T) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        let polled = self.fd.poll_pinned(direction, Hold::Free, caller, cx, |_| call(&self.inner));
+        polled.map_err(|failure| self.error(op(direction), failure))
+    }
+}

@@ -1,0 +1,179 @@
+//! An accept: one call, within the limits of its listener.
+//!
+//! # Permits
+//! With a [`Limit`](super::permits::Limit), an accept takes a permit before accept4(2) and returns
+//! it if there is no connection. The permit is stored in the connection's `Fd` and is returned when
+//! close(2) has returned, or when the descriptor is given away. An accept that finds no permit
+//! *parks*: it leaves the list of operations that wait for an edge, joins the limit's list, and
+//! stays registered for expiry and close.
+//!
+//! # Cancellation
+//! A dropped accept leaves all lists. If it was woken for a permit, it wakes the next.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use socket2::SockAddr;
+
+use super::fd::operation::{Hold, Left, Operation};
+use super::limits::{Admission, Outcome};
+use super::net_fd::NetFd;
+use crate::rt::poll::poller::Direction;
+use crate::rt::waiters::Key;
+
+/// Makes a stream of an accepted socket and its peer's address.
+pub(crate) type Adopt<T> = fn(NetFd, SockAddr) -> io::Result<T>;
+
+/// State of an accept between polls.
+#[derive(Debug, Default)]
+pub(crate) struct Accepting {
+    operation: Operation,
+    /// Its place among the parked accepts, or the place from which it was woken.
+    place: Option<Key>,
+    /// Whether the operation waits only for expiry and close.
+    parked: bool,
+}
+
+impl Accepting {
+    /// Accepts a connection within the limits of `admission`, if there are any. `adopt` makes a
+    /// stream of it.
+    #[inline]
+    pub(crate) fn poll<T>(
+        &mut self,
+        listener: &NetFd,
+        admission: Option<&Admission>,
+        cx: &mut Context<'_>,
+        adopt: Adopt<T>,
+    ) -> Poll<io::Result<T>> {
+        match admission {
+            None => listener.poll_accept(Some(&mut self.operation), cx, adopt),
+            Some(admission) => self.poll_admitted(listener, admission, cx, adopt),
+        }
+    }
+
+    fn poll_admitted<T>(
+        &mut self,
+        listener: &NetFd,
+        admission: &Admission,
+        cx: &mut Context<'_>,
+        adopt: Adopt<T>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            if let Some(limit) = &admission.limit {
+                let parks = limit.poll_free(&mut self.place, cx).is_pending();
+                if self.parked != parks {
+                    // Moves from one list to the other: edges are for accepts that can use them.
+                    listener.fd.cancel(Direction::Read, &mut self.operation);
+                    self.parked = parks;
+                }
+                if parks
+                    && let Err(failure) = ready!(listener.fd.poll_interrupt(Direction::Read, &mut self.operation, cx))
+                {
+                    self.cancel(listener, Some(admission));
+                    return Poll::Ready(Err(listener.error("accept", failure)));
+                }
+            }
+            // Outlives the call, so that wakers run by its return do not run under the listener's
+            // lock.
+            let mut permit = None;
+            let polled = listener.fd.poll_call(Direction::Read, Hold::Call, Some(&mut self.operation), cx, |fd| {
+                if let (Some(limit), None) = (&admission.limit, &permit) {
+                    permit = limit.try_take();
+                    if permit.is_none() {
+                        return Ok((Outcome::Full, Left::Maybe));
+                    }
+                }
+                listener.fd.ensure_nonblocking();
+                Ok((admission.accept(fd, listener)?, Left::Maybe))
+            });
+            match polled {
+                Poll::Pending => {
+                    // Passes the permit that it was woken for to the next accept: if several
+                    // listeners share the limit, that accept's listener may have a connection.
+                    if let Some(limit) = &admission.limit {
+                        limit.leave(&mut self.place);
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(Outcome::Full)) => {}
+                Poll::Ready(Ok(Outcome::Shed)) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(Outcome::Accepted(mut stream, peer))) => {
+                    if let Some(permit) = permit {
+                        stream.fd.hold(permit);
+                    }
+                    // The permit that it was woken for is used.
+                    self.place = None;
+                    return Poll::Ready(adopt(stream, peer));
+                }
+                Poll::Ready(Err(failure)) => {
+                    drop(permit);
+                    self.cancel(listener, Some(admission));
+                    return Poll::Ready(Err(listener.error("accept", failure)));
+                }
+            }
+        }
+    }
+
+    /// Ends an accept without a connection, or cancels a dropped one.
+    pub(crate) fn cancel(&mut self, listener: &NetFd, admission: Option<&Admission>) {
+        listener.fd.cancel(Direction::Read, &mut self.operation);
+        self.parked = false;
+        if let Some(limit) = admission.and_then(|admission| admission.limit.as_ref()) {
+            limit.leave(&mut self.place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::futures::Accept;
+    use crate::net::{ListenConfig, TcpListener, TcpStream};
+    use crate::task;
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn waits(accept: &mut Accept<'_>, waker: &Waker) -> bool {
+        Pin::new(accept).poll(&mut Context::from_waker(waker)).is_pending()
+    }
+
+    /// Two listeners share a limit. An accept that was woken for a permit, but whose listener had
+    /// no connection, used to keep the wake-up while the other listener had connections.
+    #[test]
+    fn permit_passes_to_listener_with_a_connection() {
+        task::block_on(async {
+            let idle = ListenConfig::new().max_connections(1).listen("127.0.0.1:0").await.unwrap();
+            let busy = TcpListener::bind("127.0.0.1:0").await.unwrap().admitting(idle.admission.clone());
+            let addr = busy.local_addr().unwrap();
+            let (counts, noop) = (std::sync::Arc::new(Count::default()), Waker::noop());
+            // It waits for a connection and knows that there is none.
+            let mut first = idle.accept();
+            assert!(waits(&mut first, noop));
+            let _clients = [TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap()];
+            let (stream, _) = busy.accept().await.unwrap();
+            // Polled for another reason, it parks, as the first.
+            assert!(waits(&mut first, noop));
+            let mut second = busy.accept();
+            assert!(waits(&mut second, &counts.clone().into()));
+            drop(stream);
+            assert_eq!(counts.0.load(Ordering::SeqCst), 0, "it is not first in the list");
+            assert!(waits(&mut first, noop));
+            assert_eq!(counts.0.load(Ordering::SeqCst), 1, "the permit woke no accept");
+            second.await.unwrap();
+        });
+    }
+}

@@ -1,0 +1,131 @@
+//! `LookupError`: why a name could not be looked up.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, ErrorKind};
+
+use crate::net::errno_text::ErrnoText;
+use crate::sys::names::NameFailure;
+
+/// A failed name look-up, with the reason. It prints like Go's `net.DNSError`: `lookup
+/// example.invalid: no such host`.
+///
+/// It is contained in an [`io::Error`]; `downcast_ref` extracts it.
+///
+/// | situation | reason in the text | kind |
+/// |---|---|---|
+/// | no such name, or none of the family asked for | `no such host` | [`NotFound`](ErrorKind::NotFound) |
+/// | no such service | `unknown port` | [`NotFound`](ErrorKind::NotFound) |
+/// | a network that [`lookup_port`](crate::net::lookup_port) does not know | `unknown network` | [`InvalidInput`](ErrorKind::InvalidInput) |
+/// | no server answered, or it has a problem now | the C library's | [`Other`](ErrorKind::Other), [`is_temporary`](LookupError::is_temporary) |
+/// | a system call failed; EMFILE or ENFILE with no descriptor left to ask with | `too many open files`, … | of the errno, [`raw_os_error`](LookupError::raw_os_error) |
+/// | the deadline of a dial passed | `i/o timeout` | [`TimedOut`](ErrorKind::TimedOut) |
+/// | the runtime was shut down before the query began | `runtime shut down` | [`Other`](ErrorKind::Other) |
+///
+/// # Examples
+/// ```
+/// # netpoll::task::block_on(async {
+/// let error = netpoll::net::lookup_port("tcp", "no-such-service").await.unwrap_err();
+/// assert_eq!(error.to_string(), "lookup tcp/no-such-service: unknown port");
+/// # });
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+#[doc(alias = "net.DNSError")]
+pub struct LookupError {
+    pub(super) name: String,
+    pub(super) reason: Reason,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    Failure(NameFailure),
+    UnknownPort,
+    UnknownNetwork,
+    TimedOut,
+    ShutDown,
+}
+
+impl LookupError {
+    /// Returns the error that the time for `host` is over.
+    pub(crate) fn timed_out(host: String) -> LookupError {
+        LookupError { name: host, reason: Reason::TimedOut }
+    }
+
+    pub(crate) fn unknown_network(network: &str, service: &str) -> LookupError {
+        LookupError { name: format!("{network}/{service}"), reason: Reason::UnknownNetwork }
+    }
+
+    /// Returns the name that was looked up: a host, an address, or network/service.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns whether the name does not exist.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self.reason, Reason::Failure(NameFailure::NotFound) | Reason::UnknownPort)
+    }
+
+    /// Returns whether a later look-up may succeed: no server answered, a server has a temporary
+    /// failure, or no descriptor was available for the query.
+    pub fn is_temporary(&self) -> bool {
+        matches!(
+            self.reason,
+            Reason::Failure(NameFailure::Temporary(_) | NameFailure::Errno(libc::EMFILE | libc::ENFILE))
+                | Reason::TimedOut
+        )
+    }
+
+    /// Returns whether the caller's time limit was reached.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.reason, Reason::TimedOut)
+    }
+
+    /// Returns the errno of a failed system call, if there is one: EMFILE if no descriptor was
+    /// available for the query.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self.reason {
+            Reason::Failure(NameFailure::Errno(errno)) => Some(errno),
+            _ => None,
+        }
+    }
+
+    fn kind(&self) -> ErrorKind {
+        match &self.reason {
+            Reason::Failure(NameFailure::Errno(errno)) => io::Error::from_raw_os_error(*errno).kind(),
+            Reason::UnknownNetwork => ErrorKind::InvalidInput,
+            Reason::TimedOut => ErrorKind::TimedOut,
+            _ if self.is_not_found() => ErrorKind::NotFound,
+            _ => ErrorKind::Other,
+        }
+    }
+}
+
+impl fmt::Display for LookupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lookup {}: ", self.name)?;
+        match &self.reason {
+            Reason::Failure(NameFailure::NotFound) => f.write_str("no such host"),
+            Reason::Failure(NameFailure::Temporary(text) | NameFailure::Other(text)) => f.write_str(text),
+            Reason::Failure(NameFailure::Errno(errno)) => ErrnoText(&io::Error::from_raw_os_error(*errno)).fmt(f),
+            Reason::UnknownPort => f.write_str("unknown port"),
+            Reason::UnknownNetwork => f.write_str("unknown network"),
+            Reason::TimedOut => f.write_str("i/o timeout"),
+            Reason::ShutDown => f.write_str("runtime shut down"),
+        }
+    }
+}
+
+/// Prints the text of the error, because `main` prints a returned error with `Debug`.
+impl fmt::Debug for LookupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Error for LookupError {}
+
+impl From<LookupError> for io::Error {
+    fn from(error: LookupError) -> io::Error {
+        io::Error::new(error.kind(), error)
+    }
+}

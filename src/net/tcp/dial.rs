@@ -1,0 +1,187 @@
+//! A TCP connection to one address: [`Recipe`] makes the socket, and [`dial_tcp`] connects it.
+//!
+//! # Rules
+//! * A socket with an ephemeral port may connect to itself if the destination is an unused port of
+//!   this host. Such a connection is closed and the dial retried, at most twice; the same applies
+//!   to EADDRNOTAVAIL (Go issue 2690). There is no retry if the user chose the port.
+//! * [`connect`] waits.
+//!
+//! A dial without retries makes socket(2), five setsockopt(2), connect(2), epoll_ctl(2) and the
+//! wait, getpeername(2) and getsockname(2); on loopback two calls fewer.
+//!
+//! # Cancellation
+//! Dropping the future closes the socket.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use socket2::{Domain, Protocol, SockAddr, Type};
+
+use crate::net::error::{Addr, Op};
+use crate::net::fd::connect::connect;
+use crate::net::fd::failure::Failure;
+use crate::net::fd::fd;
+use crate::net::net_fd::NetFd;
+use crate::net::options::{self, KeepAlive};
+use crate::rt::context;
+use crate::sys::{option, socket};
+
+/// The function of [`Dialer::control`](crate::net::Dialer::control).
+type Hook = dyn Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
+
+#[derive(Clone)]
+pub(in crate::net) struct Control(pub(in crate::net) Arc<Hook>);
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Control")
+    }
+}
+
+/// How a socket is set up before it connects.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipe {
+    pub(in crate::net) local: Option<SocketAddr>,
+    pub(in crate::net) defaults: bool,
+    /// The user's choice (on or off), or `None` to follow `defaults`.
+    pub(in crate::net) keepalive: Option<Option<KeepAlive>>,
+    pub(in crate::net) multipath: bool,
+    pub(in crate::net) fast_open: bool,
+    pub(in crate::net) control: Option<Control>,
+}
+
+impl Recipe {
+    /// Creates the recipe of `TcpStream::connect`.
+    pub(crate) const fn new() -> Recipe {
+        Recipe { local: None, defaults: true, keepalive: None, multipath: false, fast_open: false, control: None }
+    }
+
+    /// Returns the operation "dial `addr`", for errors.
+    pub(crate) fn op(&self, addr: SocketAddr) -> Op {
+        Op::between("dial", "tcp", self.local.map(Addr::Ip), Some(Addr::Ip(addr)))
+    }
+
+    /// Returns whether the user chose the local port.
+    pub(crate) fn has_port(&self) -> bool {
+        self.local.is_some_and(|local| local.port() != 0)
+    }
+
+    /// Opens a socket that is ready to connect to `addr`. The error is that of a dial.
+    pub(crate) fn open(&self, addr: SocketAddr) -> io::Result<NetFd> {
+        let (socket, is_tcp) = self.socket(addr)?;
+        let fd = socket.as_fd();
+        let set = |error| self.op(addr).call("setsockopt", error);
+        // A new socket has keep-alive off, so only on needs a call.
+        if let Some(Some(keepalive)) = &self.keepalive {
+            options::set_keepalive(fd, Some(keepalive)).map_err(set)?;
+        }
+        if self.fast_open {
+            option::switch(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, true).map_err(set)?;
+        }
+        if self.has_port() {
+            // An attempt without an answer still holds the port while the next one begins.
+            option::socket::set_reuse_address(fd, true).map_err(set)?;
+        }
+        if let Some(Control(control)) = &self.control {
+            let network = if addr.is_ipv4() { "tcp4" } else { "tcp6" };
+            control(network, addr, fd).map_err(|error| self.op(addr).other(error))?;
+            // In blocking mode connect(2) would block this thread.
+            socket::set_nonblocking(fd, true).map_err(|error| self.op(addr).call("fcntl", error))?;
+        }
+        if let Some(local) = self.local {
+            socket::bind(fd, &SockAddr::from(local)).map_err(|error| self.op(addr).call("bind", error))?;
+        }
+        let stream = if is_tcp { NetFd::tcp(socket)? } else { NetFd::tcp_or_multipath(socket)? };
+        if self.control.is_some() {
+            // The hook may have duplicated the descriptor.
+            stream.expose();
+        }
+        Ok(stream)
+    }
+
+    /// Opens the socket. Returns whether it is a plain TCP socket.
+    fn socket(&self, addr: SocketAddr) -> io::Result<(OwnedFd, bool)> {
+        let open = |protocol| fd::open(Domain::for_address(addr), Type::STREAM, Some(protocol));
+        // If MPTCP fails for any reason (no support, a sandbox, a policy), TCP is used.
+        let multipath = if self.multipath { open(Protocol::MPTCP).ok() } else { None };
+        let is_tcp = multipath.is_none();
+        let socket = match multipath {
+            Some(socket) => socket,
+            None => open(Protocol::TCP).map_err(|error| self.op(addr).call("socket", error))?,
+        };
+        if let SocketAddr::V6(v6) = addr
+            && v6.ip().to_ipv4_mapped().is_some()
+        {
+            let _ = option::ip::set_only_v6(socket.as_fd(), false);
+        }
+        if self.defaults {
+            // Failures are ignored, as in Go: a connection without these options works.
+            let _ = options::set_nodelay(socket.as_fd(), true);
+            if self.keepalive.is_none() {
+                let _ = options::set_keepalive(socket.as_fd(), Some(&KeepAlive::new()));
+            }
+        }
+        Ok((socket, is_tcp))
+    }
+}
+
+/// The maximum number of retries after a connection to itself or a spurious EADDRNOTAVAIL.
+const RETRIES_MAX: u32 = 2;
+
+/// Connects to `addr`, until `deadline` at most, with a socket made by `recipe`.
+pub(crate) async fn dial_tcp(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> io::Result<NetFd> {
+    let op = || recipe.op(addr);
+    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        return Err(op().timed_out());
+    }
+    let retries_max = if recipe.has_port() { 0 } else { RETRIES_MAX };
+    let mut retries = 0;
+    loop {
+        let stream = recipe.open(addr)?;
+        let error = match connect(&stream.fd, addr, deadline).await {
+            Ok(()) if retries < retries_max && is_own_peer(&stream, addr) => None,
+            Ok(()) => return Ok(stream),
+            Err(Failure::Io(error)) => {
+                // It may have failed at once; this makes a loop over it yield.
+                context::take_turn().await;
+                Some(error)
+            }
+            Err(Failure::TimedOut) => return Err(op().timed_out()),
+            Err(Failure::Stopped) => return Err(op().shut_down()),
+            Err(Failure::Closed | Failure::TooMany) => return Err(op().closed()),
+        };
+        match error {
+            Some(error) if retries == retries_max || error.raw_os_error() != Some(libc::EADDRNOTAVAIL) => {
+                return Err(op().call("connect", error));
+            }
+            _ => retries += 1,
+        }
+    }
+}
+
+fn is_own_peer(stream: &NetFd, addr: SocketAddr) -> bool {
+    let own = stream.fd.with(|fd| {
+        let local = socket::local_addr(fd)?;
+        // With another port it is another socket's, whatever the address is (a wildcard means this
+        // host).
+        Ok(local.port() == addr.port() && local == socket::peer_addr(fd)?)
+    });
+    own.unwrap_or(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn socket_has_the_defaults_before_connect() {
+        let socket = Recipe::new().open((std::net::Ipv4Addr::LOCALHOST, 1).into()).unwrap();
+        let fd = socket.fd.borrow();
+        assert!(options::nodelay(fd).unwrap());
+        assert_eq!(options::keepalive(fd).unwrap(), Some(KeepAlive::new()));
+    }
+}

@@ -1,0 +1,75 @@
+//! `ListenConfig`'s listeners.
+
+use std::io;
+
+use super::TcpListener;
+use crate::net::listen_config::open_first;
+use crate::net::{ListenConfig, ToSocketAddrs};
+
+/// Opening listeners.
+impl ListenConfig {
+    /// Listens on the first of `addrs` that can be bound. Port 0 asks the kernel for a free port.
+    ///
+    /// # Errors
+    /// Returns the [`OpError`](crate::net::OpError) of the last address, `listen tcp ADDR: CALL:
+    /// …`: of kind `AddrInUse`, `AddrNotAvailable` or `PermissionDenied`; `InvalidInput` for an
+    /// option value that is never valid; the OS error for a value that the kernel refuses. If there
+    /// is no address, returns the same errors as [`TcpListener::bind`].
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, nothing listens.
+    pub async fn listen<A: ToSocketAddrs>(&self, addrs: A) -> io::Result<TcpListener> {
+        let admission = self.admission()?;
+        open_first(addrs, |addr| Ok(TcpListener::from_net_fd(self.open(addr)?, admission.clone()))).await
+    }
+
+    /// Opens `count` listeners on one address, for example one per worker thread. SO_REUSEPORT is
+    /// set, and the kernel spreads connections over them. All have the same port, even if `addrs`
+    /// says 0, and share one connection limit and one reserve.
+    ///
+    /// # Errors
+    /// Same as [`listen`](ListenConfig::listen); `InvalidInput` if `count` is 0.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, nothing listens.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::net::ListenConfig;
+    ///
+    /// let listeners = ListenConfig::new().listen_many("127.0.0.1:0", 4).await?;
+    /// let addr = listeners[0].local_addr()?;
+    /// assert!(listeners.iter().all(|listener| listener.local_addr().is_ok_and(|at| at == addr)));
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub async fn listen_many<A: ToSocketAddrs>(&self, addrs: A, count: usize) -> io::Result<Vec<TcpListener>> {
+        if count == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "count must be at least 1"));
+        }
+        let config = self.clone().reuse_port(true);
+        let admission = config.admission()?;
+        let open = |addr| config.open(addr).map(|fd| TcpListener::from_net_fd(fd, admission.clone()));
+        open_first(addrs, |mut addr| {
+            let first = open(addr)?;
+            addr.set_port(first.local_addr()?.port());
+            let mut listeners = vec![first];
+            while listeners.len() < count {
+                listeners.push(open(addr)?);
+            }
+            Ok(listeners)
+        })
+        .await
+    }
+
+    /// Applies this configuration's limits ([`max_connections`](ListenConfig::max_connections),
+    /// [`reserve_descriptors`](ListenConfig::reserve_descriptors)) to a listener that was opened
+    /// elsewhere, such as by [socket activation](crate::net::activation). Permits of an earlier
+    /// limit stay with that limit.
+    ///
+    /// # Errors
+    /// Returns the OS error if the reserve cannot be opened.
+    pub fn limit(&self, listener: TcpListener) -> io::Result<TcpListener> {
+        Ok(listener.admitting(self.admission()?))
+    }
+}

@@ -1,0 +1,81 @@
+//! The sockets that `UdpSocket::bind` and `bind_multicast` open.
+//!
+//! # Compared with Go (net/sock_posix.go)
+//! As in Go, SO_REUSEADDR is set only for multicast, and SO_BROADCAST only on request. As in Go, a
+//! multicast listener binds to the wildcard address, but it does not receive groups that other
+//! sockets of the host have joined (IP_MULTICAST_ALL).
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use socket2::{Domain, Protocol, SockAddr, Type};
+
+use crate::net::error::{Addr, Op};
+use crate::net::fd::fd;
+use crate::sys::{option, socket};
+
+type CallResult<T> = Result<T, (&'static str, io::Error)>;
+
+/// Opens a UDP socket bound to `addr`. The error is an `OpError` `listen udp addr: call: reason`.
+pub(super) fn bound_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
+    let bound = match try_bind(addr, |_| Ok(())) {
+        // A host without IPv6 falls back to the IPv4 wildcard.
+        Err(("socket", error))
+            if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && addr.is_ipv6() && addr.ip().is_unspecified() =>
+        {
+            try_bind((Ipv4Addr::UNSPECIFIED, addr.port()).into(), |_| Ok(()))
+        }
+        result => result,
+    };
+    bound.map_err(|(call, error)| Op::at("listen", "udp", Some(Addr::Ip(addr))).call(call, error))
+}
+
+/// Opens a UDP socket that has joined `group`. Errors are those of [`bound_socket`].
+pub(super) fn multicast_socket(group: SocketAddr, interface: u32) -> io::Result<OwnedFd> {
+    let op = || Op::at("listen", "udp", Some(Addr::Ip(group)));
+    if !group.ip().is_multicast() {
+        return Err(op().other(io::Error::new(io::ErrorKind::InvalidInput, "not a multicast address")));
+    }
+    let wildcard = match group.ip() {
+        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    };
+    let bound = try_bind((wildcard, group.port()).into(), |fd| {
+        option::socket::set_reuse_address(fd, true)?;
+        match group.ip() {
+            IpAddr::V4(group) => {
+                if interface != 0 {
+                    option::ip::set_multicast_interface_v4_index(fd, interface)?;
+                }
+                // Linux 2.6.31.
+                let _ = option::set_multicast_all_v4(fd, false);
+                option::ip::set_multicast_loop_v4(fd, false)?;
+                option::ip::join_multicast_v4_by_index(fd, group, interface)
+            }
+            IpAddr::V6(group) => {
+                if interface != 0 {
+                    option::ip::set_multicast_interface_v6(fd, interface)?;
+                }
+                // Linux 4.20.
+                let _ = option::set_multicast_all_v6(fd, false);
+                option::ip::set_multicast_loop_v6(fd, false)?;
+                option::ip::join_multicast_v6(fd, &group, interface)
+            }
+        }
+    });
+    bound.map_err(|(call, error)| op().call(call, error))
+}
+
+fn try_bind(addr: SocketAddr, prepare: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>) -> CallResult<OwnedFd> {
+    let bound =
+        fd::open(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP)).map_err(|error| ("socket", error))?;
+    let fd = bound.as_fd();
+    if addr.is_ipv6() {
+        // A kernel without IPv4 refuses this, and then has nothing to map.
+        let _ = option::ip::set_only_v6(fd, false);
+    }
+    prepare(fd).map_err(|error| ("setsockopt", error))?;
+    socket::bind(fd, &SockAddr::from(addr)).map_err(|error| ("bind", error))?;
+    Ok(bound)
+}

@@ -1,0 +1,45 @@
+//! Addresses that datagrams go to.
+
+use std::io;
+use std::iter::Chain;
+use std::net::{IpAddr, SocketAddr};
+use std::vec;
+
+use socket2::SockAddr;
+
+/// Returns `addr` in the form that sockets of both families accept: a mapped IPv4 address becomes
+/// IPv4.
+pub(super) fn canonical(addr: SocketAddr) -> SockAddr {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, addr.port())).into(),
+        IpAddr::V6(_) => addr.into(),
+    }
+}
+
+/// Returns whether a send failed because of its destination, so that another address may succeed.
+pub(super) fn is_of_address(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EAFNOSUPPORT
+                | libc::EADDRNOTAVAIL
+                | libc::ENETUNREACH
+                | libc::EHOSTUNREACH
+                | libc::ENETDOWN
+                | libc::EHOSTDOWN
+                | libc::EINVAL
+        )
+    )
+}
+
+/// Returns whether a socket with the address `local` can send to `to`.
+pub(super) fn sends_to(local: IpAddr, only_v6: bool, to: SocketAddr) -> bool {
+    let to_v4 = to.ip().to_canonical().is_ipv4();
+    match local {
+        IpAddr::V6(ip) if ip.is_unspecified() => !(to_v4 && only_v6),
+        local => local.to_canonical().is_ipv4() == to_v4,
+    }
+}
+
+/// Addresses to try, best first.
+pub(super) type Targets = Chain<std::option::IntoIter<SocketAddr>, vec::IntoIter<SocketAddr>>;
