@@ -25,6 +25,7 @@ mod schedules;
 mod sync;
 
 pub mod deadlines;
+pub mod epochs;
 pub mod fd_mutex;
 pub mod harness;
 pub mod parking;

@@ -1,4 +1,4 @@
-//! Models of going to sleep and waking up: workers, threads in `block_on`, the role of polling, the eventfd, a change of epoch.
+//! Models of going to sleep and waking up: workers, threads in `block_on`, the role of polling, the eventfd.
 //!
 //! `Role`, `Root`, `Awake` and `Parker` are the crate's. What ties them together is spread over files that make system calls
 //! (`rt/runtime.rs`, `rt/poll/driver.rs`, `rt/poll/epoll.rs`, `rt/sched/idle.rs`, `rt/sched/polling.rs`, `rt/sched/worker.rs`,
@@ -533,38 +533,6 @@ pub fn an_epoch_ends_against_sleep() {
     runtime.wake();
     drop(runtime.epoll.lock().take());
     worker.join().unwrap();
-}
-
-/// A task of the next epoch is scheduled by a thread that the last one left behind with a processor: it is not lost.
-///
-/// Mirrors `schedule`, `context::processor_in` and `Core::give_up`; `queue` is that of the old processor.
-pub fn an_epoch_begins_against_scheduling() {
-    struct Old {
-        queue: Mutex<Vec<u32>>,
-        ran: AtomicUsize,
-    }
-    let (runtime, old) = (Runtime::new(0), Arc::new(Old { queue: Mutex::new(Vec::new()), ran: AtomicUsize::new(0) }));
-    let left_behind = thread::spawn({
-        let (runtime, old) = (runtime.clone(), old.clone());
-        move || {
-            let task = 1;
-            // It is woken on this thread, whose processor is of epoch 0.
-            let epoch = runtime.epoch.load(Ordering::SeqCst);
-            if task == epoch {
-                if planted!("queue_of_the_last_epoch") {
-                    old.queue.lock().push(task);
-                } else {
-                    runtime.injected.fetch_add(1, Ordering::SeqCst);
-                }
-                old.ran.fetch_add(1, Ordering::SeqCst);
-            }
-            // The turn ends: the thread gives its processor up. What is queued belongs to the epoch of its own and is cancelled.
-            old.queue.lock().clear();
-        }
-    });
-    runtime.epoch.store(1, Ordering::SeqCst);
-    left_behind.join().unwrap();
-    assert_eq!(runtime.injected.load(Ordering::SeqCst), old.ran.load(Ordering::SeqCst), "a task is lost");
 }
 
 /// A worker polls and then runs a task: another thread may poll meanwhile.

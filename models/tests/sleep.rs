@@ -16,7 +16,6 @@ models! { sleep:
     root_waker_against_sleep
     root_waker_against_park
     an_epoch_ends_against_sleep
-    an_epoch_begins_against_scheduling
     the_role_is_free_while_a_task_runs
 }
 
@@ -32,6 +31,5 @@ planted_bugs! {
     finds_a_sysmon_that_leaves_nobody: "sysmon_leaves_nobody" by sysmon_gives_the_role_back, DEADLOCK;
     finds_a_root_that_looks_too_early: "root_looks_too_early" by root_waker_against_sleep, DEADLOCK;
     finds_a_sleep_in_another_epoch: "sleep_in_any_epoch" by an_epoch_ends_against_sleep, DEADLOCK;
-    finds_a_queue_of_the_last_epoch: "queue_of_the_last_epoch" by an_epoch_begins_against_scheduling, "a task is lost";
     finds_a_role_that_is_held_in_a_turn: "role_held_in_a_turn" by the_role_is_free_while_a_task_runs, "held in a turn";
 }
