@@ -1,7 +1,8 @@
-//! What plays the models: loom in every order within a bound, or (feature `shuttle`) shuttle in many random ones.
+//! The engine that runs the models: loom, in every order within a bound, or (feature `shuttle`)
+//! shuttle, in many random orders.
 //!
-//! shuttle interleaves as loom does, but its memory is sequentially consistent: it goes far beyond loom's bound on preemptions,
-//! and does not see an ordering that is too weak.
+//! shuttle interleaves threads as loom does, but with sequentially consistent memory. It goes far
+//! beyond loom's bound on preemptions, and does not detect an ordering that is too weak.
 
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use loom::{cell::UnsafeCell, sync, thread};
@@ -17,11 +18,12 @@ mod cell {
 
     const EXCLUSIVE: usize = usize::MAX / 2;
 
-    /// loom's cell: an access while another's lasts is reported, and any other thread may run during an access.
+    /// A cell like loom's: overlapping accesses are reported, and any other thread may run during
+    /// an access.
     #[derive(Debug)]
     pub(crate) struct UnsafeCell<T> {
         value: std::cell::UnsafeCell<T>,
-        /// Accesses that last.
+        /// Accesses in progress.
         accesses: AtomicUsize,
     }
 

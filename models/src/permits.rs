@@ -8,13 +8,13 @@ use crate::engine::{UnsafeCell, thread};
 use crate::harness::block_on;
 use crate::net::permits::{Limit, Permit};
 
-/// A limit of one, and what its permit protects: the checker reports two who have it.
+/// A limit of one, and the data that its permit protects: the checker reports two holders.
 struct Door {
     limit: Arc<Limit>,
     inside: UnsafeCell<u64>,
 }
 
-// SAFETY: the checker sees every access to the cell, which is what the models are for.
+// SAFETY: the checker observes every access to the cell.
 unsafe impl Sync for Door {}
 // SAFETY: as above; the cell holds a number.
 unsafe impl Send for Door {}
@@ -24,7 +24,7 @@ impl Door {
         Arc::new(Door { limit: Arc::new(Limit::new(1)), inside: UnsafeCell::new(0) })
     }
 
-    /// An accept, as far as the limit knows it.
+    /// Accepts a connection, as far as the limit is concerned.
     fn accept(&self) -> Permit {
         let mut place = None;
         block_on(poll_fn(|cx| {
@@ -39,13 +39,13 @@ impl Door {
 
     fn pass(&self) {
         let permit = self.accept();
-        // SAFETY: the pointer is valid; the checker sees that nobody else has the cell.
+        // SAFETY: the pointer is valid; the checker detects a second holder of the cell.
         self.inside.with_mut(|count| unsafe { *count += 1 });
         drop(permit);
     }
 }
 
-/// Two park behind a connection: both get in, one after the other.
+/// Two accepts park behind a connection. Both get a permit, one after the other.
 pub fn parked_accepts_get_their_turn() {
     let door = Door::new();
     let permit = door.limit.try_take().expect("a free permit");
@@ -53,7 +53,8 @@ pub fn parked_accepts_get_their_turn() {
         let door = door.clone();
         thread::spawn(move || door.pass())
     });
-    // Closed twice over: by the drop of a handle and by a close, on which the permit comes back once.
+    // The permit is released twice: by the drop of a handle, and by a close, which returns the
+    // permit once.
     let taken = permit.take();
     drop(permit);
     drop(taken);
@@ -63,7 +64,8 @@ pub fn parked_accepts_get_their_turn() {
     assert_eq!(door.limit.taken(), 0);
 }
 
-/// One that is parked first is dropped, perhaps after it was woken: the other gets in.
+/// The accept that parked first is dropped, possibly after it was woken. The other one gets the
+/// permit.
 pub fn who_leaves_passes_the_permit_on() {
     let door = Door::new();
     let permit = door.limit.try_take().expect("a free permit");
