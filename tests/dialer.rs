@@ -696,3 +696,40 @@ fn far_address() -> Option<IpAddr> {
     let ip = socket.local_addr().ok()?.ip();
     (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
 }
+
+#[test]
+fn options_of_streams_are_set_before_connect() {
+    run(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        let keepalive = KeepAlive::new().with_idle(Duration::from_secs(60));
+        let dialer = Dialer::new()
+            .nodelay(false)
+            .keepalive(keepalive)
+            .user_timeout(Duration::from_millis(1500))
+            .recv_buffer_size(20_000)
+            .send_buffer_size(30_000)
+            .control(|_, _, fd| {
+                let socket = SockRef::from(&fd);
+                assert_eq!((socket.recv_buffer_size()?, socket.send_buffer_size()?), (40_000, 60_000));
+                Ok(())
+            });
+        let stream = dialer.dial(addr).await.unwrap();
+        assert!(!stream.nodelay().unwrap());
+        assert_eq!(stream.keepalive().unwrap(), Some(keepalive));
+        assert_eq!(stream.user_timeout().unwrap(), Some(Duration::from_millis(1500)));
+        assert_eq!(stream.recv_buffer_size().unwrap(), 40_000);
+        assert_eq!(stream.send_buffer_size().unwrap(), 60_000);
+
+        let stream = Dialer::new().keepalive(None).dial(addr).await.unwrap();
+        assert!(stream.nodelay().unwrap());
+        assert_eq!(stream.keepalive().unwrap(), None);
+        let stream = Dialer::new().defaults(false).nodelay(true).dial(addr).await.unwrap();
+        assert!(stream.nodelay().unwrap());
+        assert_eq!(stream.keepalive().unwrap(), None);
+
+        let error = Dialer::new().send_buffer_size(0).dial(addr).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().starts_with(&format!("dial tcp {addr}: setsockopt: ")), "{error}");
+    });
+}

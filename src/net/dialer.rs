@@ -27,10 +27,11 @@ use futures_lite::StreamExt;
 use super::error::Op;
 use super::happy_eyeballs::{Race, STAGGER};
 use super::net_fd::NetFd;
+use super::options::tcp::tcp_option_methods;
 use super::resolve::LookupError;
 use super::resolve::families::{HostAddrs, Oracle};
 use super::tcp::dial::{Control, Recipe, dial_tcp};
-use super::{AddrError, KeepAlive, TcpStream, ToSocketAddrs, ToSocketAddrsFuture};
+use super::{AddrError, TcpStream, ToSocketAddrs, ToSocketAddrsFuture};
 use crate::time::Sleep;
 
 /// Connects to TCP addresses with a timeout, a local address, socket options and racing of several
@@ -43,7 +44,11 @@ use crate::time::Sleep;
 /// local_addr       the kernel's choice  where connections come from; addresses of the other family are passed over
 /// stagger          250 ms               how long to wait for one address before the next is tried too; None: one after the other
 /// defaults         true                 Go's options for a socket: no delay, keep-alive
+/// nodelay          true                 whether small writes are sent immediately
 /// keepalive        15 s, 15 s, 9        when a silent peer is asked whether it is there, and given up
+/// user_timeout     the kernel's         how long sent data may stay unacknowledged
+/// recv_buffer_size the kernel's         bytes that the kernel buffers for reading
+/// send_buffer_size the kernel's         bytes that the kernel buffers for writing
 /// multipath        false                MPTCP where both sides can
 /// fast_open        false                data with the first packet (RFC 7413)
 /// control          none                 a function that is called with each socket before it connects
@@ -125,17 +130,11 @@ impl Dialer {
         self
     }
 
-    /// Sets keep-alive of the connections; `None` turns it off.
-    pub fn keepalive(mut self, keepalive: impl Into<Option<KeepAlive>>) -> Dialer {
-        self.recipe.keepalive = Some(keepalive.into());
-        self
-    }
-
     /// Sets whether sockets begin with Go's options, TCP_NODELAY and keep-alive. Without them,
     /// sockets have the kernel's defaults and the options set here, and a dial makes five system
     /// calls less.
     pub fn defaults(mut self, defaults: bool) -> Dialer {
-        self.recipe.defaults = defaults;
+        self.recipe.tcp.defaults = defaults;
         self
     }
 
@@ -277,6 +276,8 @@ impl Dialer {
         first
     }
 }
+
+tcp_option_methods!(Dialer, recipe.tcp);
 
 impl Default for Dialer {
     fn default() -> Dialer {

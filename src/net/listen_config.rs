@@ -24,7 +24,8 @@ use super::error::{Addr, Op};
 use super::fd::fd;
 use super::limits::{Admission, Reserve};
 use super::net_fd::NetFd;
-use super::options::{self, KeepAlive};
+use super::options;
+use super::options::tcp::{TcpOptions, tcp_option_methods};
 use super::permits::Limit;
 use super::{AddrError, ToSocketAddrs};
 use crate::sys::{option, socket};
@@ -63,11 +64,7 @@ pub struct ListenConfig {
     exclusive: bool,
     reuse_port: bool,
     only_v6: bool,
-    nodelay: Option<bool>,
-    keepalive: Option<Option<KeepAlive>>,
-    user_timeout: Option<Duration>,
-    recv_buffer_size: Option<usize>,
-    send_buffer_size: Option<usize>,
+    tcp: TcpOptions,
     fast_open: Option<u32>,
     defer_accept: Option<Duration>,
     device: Option<String>,
@@ -111,41 +108,6 @@ impl ListenConfig {
     /// false, whatever the host's default is.
     pub fn only_v6(mut self, only: bool) -> ListenConfig {
         self.only_v6 = only;
-        self
-    }
-
-    /// Sets whether accepted streams send small writes immediately (TCP_NODELAY). The default is
-    /// true.
-    pub fn nodelay(mut self, nodelay: bool) -> ListenConfig {
-        self.nodelay = Some(nodelay);
-        self
-    }
-
-    /// Sets keep-alive of accepted streams: how a silent peer is probed. `None` turns it off.
-    pub fn keepalive(mut self, keepalive: impl Into<Option<KeepAlive>>) -> ListenConfig {
-        self.keepalive = Some(keepalive.into());
-        self
-    }
-
-    /// Sets how long data that accepted streams send may stay unacknowledged before the connection
-    /// fails with ETIMEDOUT (TCP_USER_TIMEOUT). Keep-alive probes only a silent connection; this
-    /// option also detects a peer that died while data was in flight.
-    pub fn user_timeout(mut self, timeout: Duration) -> ListenConfig {
-        self.user_timeout = Some(timeout);
-        self
-    }
-
-    /// Sets the receive buffer of accepted streams in bytes (SO_RCVBUF). The kernel doubles it,
-    /// limits it to `net.core.rmem_max` and no longer adapts it.
-    pub fn recv_buffer_size(mut self, bytes: usize) -> ListenConfig {
-        self.recv_buffer_size = Some(bytes);
-        self
-    }
-
-    /// Sets the send buffer of accepted streams in bytes (SO_SNDBUF). The kernel doubles it, limits
-    /// it to `net.core.wmem_max` and no longer adapts it.
-    pub fn send_buffer_size(mut self, bytes: usize) -> ListenConfig {
-        self.send_buffer_size = Some(bytes);
         self
     }
 
@@ -331,24 +293,7 @@ impl ListenConfig {
         if self.reuse_port {
             option::socket::set_reuse_port(fd, true)?;
         }
-        // A default may fail; an option that was asked for may not.
-        match self.nodelay {
-            None => drop(options::set_nodelay(fd, true)),
-            Some(nodelay) => options::set_nodelay(fd, nodelay)?,
-        }
-        match &self.keepalive {
-            None => drop(options::set_keepalive(fd, Some(&KeepAlive::new()))),
-            Some(keepalive) => options::set_keepalive(fd, keepalive.as_ref())?,
-        }
-        if let Some(timeout) = self.user_timeout {
-            options::tcp::set_user_timeout(fd, Some(timeout))?;
-        }
-        if let Some(bytes) = self.recv_buffer_size {
-            options::socket::set_recv_buffer_size(fd, bytes)?;
-        }
-        if let Some(bytes) = self.send_buffer_size {
-            options::socket::set_send_buffer_size(fd, bytes)?;
-        }
+        self.tcp.apply(fd)?;
         if let Some(queue) = self.fast_open {
             options::tcp::set_fast_open(fd, queue)?;
         }
@@ -386,6 +331,8 @@ fn is_wildcard_v6(addr: SocketAddr) -> bool {
     addr.is_ipv6() && addr.ip().is_unspecified()
 }
 
+tcp_option_methods!(ListenConfig, tcp);
+
 impl fmt::Debug for ListenConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ListenConfig")
@@ -393,11 +340,7 @@ impl fmt::Debug for ListenConfig {
             .field("reuse_address", &!self.exclusive)
             .field("reuse_port", &self.reuse_port)
             .field("only_v6", &self.only_v6)
-            .field("nodelay", &self.nodelay)
-            .field("keepalive", &self.keepalive)
-            .field("user_timeout", &self.user_timeout)
-            .field("recv_buffer_size", &self.recv_buffer_size)
-            .field("send_buffer_size", &self.send_buffer_size)
+            .field("tcp", &self.tcp)
             .field("fast_open", &self.fast_open)
             .field("defer_accept", &self.defer_accept)
             .field("device", &self.device)
@@ -412,6 +355,7 @@ impl fmt::Debug for ListenConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::KeepAlive;
     use crate::net::tcp::dial::Recipe;
     use crate::net::{OpError, raw_os_error};
     use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream};

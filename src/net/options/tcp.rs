@@ -1,5 +1,5 @@
 //! Options of TCP: timeouts, acknowledgements, congestion control, deferred and fast accepts;
-//! [`TcpInfo`].
+//! [`TcpOptions`] of new sockets; [`TcpInfo`].
 //!
 //! Times are rounded up to the kernel's unit. Zero, which the kernel takes for "the default", is
 //! refused: `None` asks for the default. Values that do not fit are refused as well.
@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use libc::c_int;
 
-use super::socket::{invalid, name_from, short_name};
+use super::socket::{invalid, name_from, set_recv_buffer_size, set_send_buffer_size, short_name};
+use super::{KeepAlive, set_keepalive, set_nodelay};
 use crate::sys::option;
 
 /// Returns `duration` in units of `unit`, rounded up.
@@ -112,6 +113,113 @@ pub(crate) fn set_fast_open(fd: BorrowedFd<'_>, queue: u32) -> io::Result<()> {
 pub(crate) fn set_defer_accept(fd: BorrowedFd<'_>, most: Duration) -> io::Result<()> {
     option::set(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, units(most, Duration::from_secs(1))?)
 }
+
+/// Options that new TCP sockets are given, by [`ListenConfig`](crate::net::ListenConfig) and
+/// [`Dialer`](crate::net::Dialer) alike. Accepted sockets inherit those of their listener.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::net) struct TcpOptions {
+    /// Whether options that were not asked for are Go's instead of the kernel's.
+    pub(in crate::net) defaults: bool,
+    pub(in crate::net) nodelay: Option<bool>,
+    pub(in crate::net) keepalive: Option<Option<KeepAlive>>,
+    pub(in crate::net) user_timeout: Option<Duration>,
+    pub(in crate::net) recv_buffer_size: Option<usize>,
+    pub(in crate::net) send_buffer_size: Option<usize>,
+}
+
+impl TcpOptions {
+    /// Creates options with Go's defaults: no delay, and keep-alive.
+    pub(in crate::net) const fn new() -> TcpOptions {
+        TcpOptions {
+            defaults: true,
+            nodelay: None,
+            keepalive: None,
+            user_timeout: None,
+            recv_buffer_size: None,
+            send_buffer_size: None,
+        }
+    }
+
+    /// Sets the options on a new socket. If the kernel refuses a default, the socket goes without
+    /// it, as in Go; if it refuses an option that was asked for, its error is returned.
+    pub(in crate::net) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        match self.nodelay {
+            None if self.defaults => drop(set_nodelay(fd, true)),
+            // A new socket delays.
+            None | Some(false) => {}
+            Some(true) => set_nodelay(fd, true)?,
+        }
+        match &self.keepalive {
+            None if self.defaults => drop(set_keepalive(fd, Some(&KeepAlive::new()))),
+            // A new socket has no keep-alive.
+            None | Some(None) => {}
+            Some(keepalive) => set_keepalive(fd, keepalive.as_ref())?,
+        }
+        if let Some(timeout) = self.user_timeout {
+            set_user_timeout(fd, Some(timeout))?;
+        }
+        if let Some(bytes) = self.recv_buffer_size {
+            set_recv_buffer_size(fd, bytes)?;
+        }
+        if let Some(bytes) = self.send_buffer_size {
+            set_send_buffer_size(fd, bytes)?;
+        }
+        Ok(())
+    }
+}
+
+impl Default for TcpOptions {
+    fn default() -> TcpOptions {
+        TcpOptions::new()
+    }
+}
+
+/// Declares the methods of a configuration that has [`TcpOptions`] in a field.
+macro_rules! tcp_option_methods {
+    ($type:ident, $($field:ident).+) => {
+        /// Options of the streams.
+        impl $type {
+            /// Sets whether streams send small writes immediately (TCP_NODELAY). The default is
+            /// true.
+            pub fn nodelay(mut self, nodelay: bool) -> $type {
+                self.$($field).+.nodelay = Some(nodelay);
+                self
+            }
+
+            /// Sets keep-alive: how a silent peer is probed. `None` turns it off. The default is
+            /// [`KeepAlive::new`](crate::net::KeepAlive::new).
+            pub fn keepalive(mut self, keepalive: impl Into<Option<$crate::net::KeepAlive>>) -> $type {
+                self.$($field).+.keepalive = Some(keepalive.into());
+                self
+            }
+
+            /// Sets how long sent data may stay unacknowledged before the connection fails with
+            /// ETIMEDOUT (TCP_USER_TIMEOUT), rounded up to milliseconds. Keep-alive probes only a
+            /// silent connection; this option also detects a peer that died while data was in
+            /// flight.
+            pub fn user_timeout(mut self, timeout: std::time::Duration) -> $type {
+                self.$($field).+.user_timeout = Some(timeout);
+                self
+            }
+
+            /// Sets the receive buffer of streams in bytes (SO_RCVBUF). The kernel doubles it,
+            /// limits it to `net.core.rmem_max` and no longer adapts it.
+            pub fn recv_buffer_size(mut self, bytes: usize) -> $type {
+                self.$($field).+.recv_buffer_size = Some(bytes);
+                self
+            }
+
+            /// Sets the send buffer of streams in bytes (SO_SNDBUF). The kernel doubles it, limits
+            /// it to `net.core.wmem_max` and no longer adapts it.
+            pub fn send_buffer_size(mut self, bytes: usize) -> $type {
+                self.$($field).+.send_buffer_size = Some(bytes);
+                self
+            }
+        }
+    };
+}
+
+pub(in crate::net) use tcp_option_methods;
 
 /// The kernel's statistics about a TCP connection; returned by
 /// [`TcpStream::info`](crate::net::TcpStream::info).

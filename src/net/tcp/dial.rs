@@ -26,7 +26,7 @@ use crate::net::fd::connect::connect;
 use crate::net::fd::failure::Failure;
 use crate::net::fd::fd;
 use crate::net::net_fd::NetFd;
-use crate::net::options::{self, KeepAlive};
+use crate::net::options::tcp::TcpOptions;
 use crate::rt::context;
 use crate::sys::{option, socket};
 
@@ -46,9 +46,7 @@ impl fmt::Debug for Control {
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
     pub(in crate::net) local: Option<SocketAddr>,
-    pub(in crate::net) defaults: bool,
-    /// The user's choice (on or off), or `None` to follow `defaults`.
-    pub(in crate::net) keepalive: Option<Option<KeepAlive>>,
+    pub(in crate::net) tcp: TcpOptions,
     pub(in crate::net) multipath: bool,
     pub(in crate::net) fast_open: bool,
     pub(in crate::net) control: Option<Control>,
@@ -57,7 +55,7 @@ pub(crate) struct Recipe {
 impl Recipe {
     /// Creates the recipe of `TcpStream::connect`.
     pub(crate) const fn new() -> Recipe {
-        Recipe { local: None, defaults: true, keepalive: None, multipath: false, fast_open: false, control: None }
+        Recipe { local: None, tcp: TcpOptions::new(), multipath: false, fast_open: false, control: None }
     }
 
     /// Returns the operation "dial `addr`", for errors.
@@ -75,10 +73,7 @@ impl Recipe {
         let (socket, is_tcp) = self.socket(addr)?;
         let fd = socket.as_fd();
         let set = |error| self.op(addr).call("setsockopt", error);
-        // A new socket has keep-alive off, so only on needs a call.
-        if let Some(Some(keepalive)) = &self.keepalive {
-            options::set_keepalive(fd, Some(keepalive)).map_err(set)?;
-        }
+        self.tcp.apply(fd).map_err(set)?;
         if self.fast_open {
             option::switch(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, true).map_err(set)?;
         }
@@ -117,13 +112,6 @@ impl Recipe {
             && v6.ip().to_ipv4_mapped().is_some()
         {
             let _ = option::ip::set_only_v6(socket.as_fd(), false);
-        }
-        if self.defaults {
-            // Failures are ignored, as in Go: a connection without these options works.
-            let _ = options::set_nodelay(socket.as_fd(), true);
-            if self.keepalive.is_none() {
-                let _ = options::set_keepalive(socket.as_fd(), Some(&KeepAlive::new()));
-            }
         }
         Ok((socket, is_tcp))
     }
@@ -176,6 +164,7 @@ fn is_own_peer(stream: &NetFd, addr: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::options::{self, KeepAlive};
 
     #[test]
     fn socket_has_the_defaults_before_connect() {
