@@ -27,14 +27,18 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Clients = Arc<Mutex<HashMap<SocketAddr, TcpStream>>>;
 
+// The simulation in sim_chat.rs has a main function of its own.
+#[allow(dead_code)]
 fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
-    task::block_on(serve(&addr))
+    task::block_on(async {
+        let listener = TcpListener::bind(&addr).await?;
+        println!("listening on {}", listener.local_addr()?);
+        serve(listener).await
+    })
 }
 
-async fn serve(addr: &str) -> io::Result<()> {
-    let listener = TcpListener::bind(addr).await?;
-    println!("listening on {}", listener.local_addr()?);
+pub(crate) async fn serve(listener: TcpListener) -> io::Result<()> {
     let clients = Clients::default();
     let mut incoming = listener.incoming();
     while let Some(stream) = incoming.next().await {

@@ -72,6 +72,7 @@
 //! * `signal`: signals of the process as streams, in `netpoll::signal`.
 //! * `tower`: tower services, such as an axum `Router`, on the HTTP server:
 //!   `netpoll::hyper::serve_tower`.
+//! * `sim`: simulated hosts, links and clock for tests, in `netpoll::sim`.
 //! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for the streams, without tokio's runtime, for
 //!   h2, tokio-postgres and the like.
 //!
@@ -121,6 +122,8 @@ pub mod quinn;
 pub mod rt;
 #[cfg(feature = "signal")]
 pub mod signal;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod stream;
 pub mod task;
 pub mod time;

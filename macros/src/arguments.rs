@@ -13,12 +13,16 @@ pub(crate) struct Arguments {
     pub(crate) path: Option<TokenStream>,
     /// The number of threads that run tasks.
     pub(crate) workers: Option<Literal>,
+    /// The word `sim`: the test runs in a simulation.
+    pub(crate) sim: Option<Span>,
+    /// The number of seeds that it runs with.
+    pub(crate) seeds: Option<Literal>,
 }
 
 fn accepted(attribute: Attribute) -> &'static str {
     match attribute {
         Attribute::Main => "the arguments accepted are `workers = N` and `crate = \"path::to::netpoll\"`",
-        Attribute::Test => "the only argument accepted is `crate = \"path::to::netpoll\"`",
+        Attribute::Test => "the arguments accepted are `sim`, `seeds = N` and `crate = \"path::to::netpoll\"`",
     }
 }
 
@@ -35,7 +39,9 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
         };
         // tokio's name has the same meaning.
         let ident = if ident == "worker_threads" { "workers".to_owned() } else { ident };
-        if !["crate", "workers", "flavor"].contains(&ident.as_str()) {
+        let is_known = ["crate", "workers", "flavor"].contains(&ident.as_str())
+            || (attribute == Attribute::Test && ["sim", "seeds"].contains(&ident.as_str()));
+        if !is_known {
             return Err(Error::new(name.span(), format!("unknown argument `{ident}`: {accepted}")));
         }
         if ident == "workers" && attribute == Attribute::Test {
@@ -44,6 +50,15 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
         }
         if seen.contains(&ident) {
             return Err(Error::new(name.span(), format!("the argument `{ident}` is given twice")));
+        }
+        if ident == "sim" {
+            parsed.sim = Some(name.span());
+            seen.push(ident);
+            match tokens.next() {
+                None => break,
+                Some(TokenTree::Punct(punct)) if punct.as_char() == ',' => continue,
+                Some(other) => return Err(Error::new(other.span(), "expected `,` after `sim`")),
+            }
         }
         match tokens.next() {
             Some(TokenTree::Punct(punct)) if punct.as_char() == '=' => {}
@@ -65,6 +80,7 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
             ("crate", None) => {
                 return Err(Error::new(name.span(), format!("expected a path after `=`: {accepted}")));
             }
+            ("seeds", value) => parsed.seeds = Some(parse_seeds(name.span(), value)?),
             ("workers", value) => parsed.workers = Some(parse_workers(name.span(), value)?),
             // There is only one kind of runtime.
             (_, Some(value)) if value.to_string() == "\"multi_thread\"" => {}
@@ -83,7 +99,22 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
             Some(other) => return Err(Error::new(other.span(), "expected `,` between arguments")),
         }
     }
+    if let (None, Some(seeds)) = (parsed.sim, &parsed.seeds) {
+        return Err(Error::new(seeds.span(), "`seeds` belongs to a simulation: `sim, seeds = N`"));
+    }
     Ok(parsed)
+}
+
+/// Parses a number from 1 up, in plain digits.
+fn parse_seeds(name: Span, value: Option<TokenTree>) -> Result<Literal, Error> {
+    let expected = "expected a number of seeds from 1 up, such as `seeds = 100`";
+    match value {
+        Some(TokenTree::Literal(literal)) if literal.to_string().parse().is_ok_and(|seeds: u64| seeds > 0) => {
+            Ok(literal)
+        }
+        Some(other) => Err(Error::new(other.span(), expected)),
+        None => Err(Error::new(name, expected)),
+    }
 }
 
 /// Parses a decimal number, at least 1. The upper limit is checked when the program starts.

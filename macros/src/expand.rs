@@ -34,8 +34,8 @@ fn try_expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -
         Attribute::Main => "the main function",
         Attribute::Test => "a test function",
     };
-    let Arguments { path, workers } = arguments::parse(attribute, arguments)?;
-    let function = item::parse(item, whom)?;
+    let Arguments { path, workers, sim, seeds } = arguments::parse(attribute, arguments)?;
+    let function = item::parse(item, whom, sim.is_some())?;
     if attribute == Attribute::Main && function.name.to_string() != "main" {
         return Err(Error::new(function.name.span(), "only the main function can be tagged with #[netpoll::main]"));
     }
@@ -48,6 +48,12 @@ fn try_expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -
     }
     tokens.extend(function.attributes.iter().cloned());
     tokens.extend(function.visibility.clone());
+    if sim.is_some() {
+        tokens.extend::<[TokenTree; 2]>([function.fn_token.clone().into(), function.name.clone().into()]);
+        tokens.extend(parse_ours("()"));
+        tokens.extend([TokenTree::from(simulated_body(&function, path, seeds))]);
+        return Ok(tokens);
+    }
     tokens.extend(signature(&function));
     tokens.extend([TokenTree::from(outer_body(&function, path, workers))]);
     Ok(tokens)
@@ -82,6 +88,31 @@ fn outer_body(function: &Function, path: TokenStream, workers: Option<Literal>) 
     let mut body = Group::new(Delimiter::Brace, tokens);
     // Errors about the whole function, such as an invalid return type of `main`, are reported at
     // the user's braces.
+    body.set_span(function.body.span());
+    body
+}
+
+/// Returns `{ async fn name(sim: Sim) output { body }
+/// path::sim::test(concat!(module_path!(), "::name"), seeds, name) }`.
+fn simulated_body(function: &Function, path: TokenStream, seeds: Option<Literal>) -> Group {
+    let mut tokens = TokenStream::from(TokenTree::from(function.async_token.clone()));
+    tokens.extend(signature(function));
+    tokens.extend([TokenTree::from(function.body.clone())]);
+    tokens.extend(path);
+    tokens.extend(parse_ours("::sim::test"));
+    let name = function.name.to_string();
+    let name = name.strip_prefix("r#").unwrap_or(&name);
+    let mut arguments = parse_ours(&format!("::core::concat!(::core::module_path!(), \"::{name}\"),"));
+    arguments.extend([TokenTree::from(seeds.unwrap_or_else(|| Literal::u64_unsuffixed(1)))]);
+    // A test without a parameter does not need to see its simulation.
+    let takes_none = function.parameters.stream().is_empty();
+    arguments.extend(parse_ours(if takes_none { ", |_|" } else { "," }));
+    arguments.extend([TokenTree::from(function.name.clone())]);
+    if takes_none {
+        arguments.extend(parse_ours("()"));
+    }
+    tokens.extend([TokenTree::from(Group::new(Delimiter::Parenthesis, arguments))]);
+    let mut body = Group::new(Delimiter::Brace, tokens);
     body.set_span(function.body.span());
     body
 }

@@ -12,7 +12,7 @@ pub(crate) struct Function {
     pub(crate) async_token: Ident,
     pub(crate) fn_token: Ident,
     pub(crate) name: Ident,
-    /// The parentheses, which are empty.
+    /// The parentheses, which are empty unless the function runs in a simulation.
     pub(crate) parameters: Group,
     /// `-> Type`, or nothing.
     pub(crate) output: TokenStream,
@@ -33,7 +33,7 @@ fn is_punct(token: Option<&TokenTree>, char: char) -> bool {
 }
 
 /// Parses `item`. `whom` names the kind of function in messages ("the main function").
-pub(crate) fn parse(item: TokenStream, whom: &str) -> Result<Function, Error> {
+pub(crate) fn parse(item: TokenStream, whom: &str, takes_sim: bool) -> Result<Function, Error> {
     let all = item.clone();
     let mut tokens = item.into_iter().peekable();
     let attributes = parse_attributes(&mut tokens);
@@ -50,7 +50,7 @@ pub(crate) fn parse(item: TokenStream, whom: &str) -> Result<Function, Error> {
         Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis => group,
         _ => return Err(Error::new(name.span(), NOT_A_FUNCTION)),
     };
-    if !parameters.stream().is_empty() {
+    if !takes_sim && !parameters.stream().is_empty() {
         let message = format!("{whom} cannot take arguments");
         return Err(Error::over(&parameters.stream(), parameters.span(), message));
     }

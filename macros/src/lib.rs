@@ -84,6 +84,21 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// For arguments and errors see [`main`](macro@main). All tests of a program share one runtime, so
 /// there is no `workers`.
+///
+/// # In a simulation
+///
+/// ```text
+/// #[netpoll::test(sim, seeds = 100)]
+/// async fn silent_clients_are_dropped(sim: netpoll::sim::Sim) -> std::io::Result<()> {
+///     sim.host("server").spawn(|| my_server::run("0.0.0.0:80"));
+///     Ok(())
+/// }
+/// ```
+///
+/// * `sim`: the test runs in a simulation (feature `sim` of netpoll), and may take a `Sim`. An error
+///   that it returns fails it.
+/// * `seeds = N`: the test runs with the seeds 0 to N - 1, one after the other; without it, once. A
+///   failing run prints its seed, and with `NETPOLL_SEED` set that run is repeated.
 #[proc_macro_attribute]
 pub fn test(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::expand(expand::Attribute::Test, arguments, item)

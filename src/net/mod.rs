@@ -53,6 +53,8 @@ pub use host_port::AddrError;
 pub use listen_config::ListenConfig;
 pub use options::{KeepAlive, TcpInfo};
 pub use pipe::{Pipe, pipe};
+#[cfg(feature = "sim")]
+pub(crate) use resolve::flight::prepare as prepare_look_ups;
 pub use resolve::{LookupError, lookup_addr, lookup_cname, lookup_host, lookup_port, resolve};
 #[cfg(feature = "hickory")]
 pub use resolve::{Mx, Resolver, ResolverBuilder, Srv};

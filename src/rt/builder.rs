@@ -233,6 +233,13 @@ impl Builder {
     /// * `Unsupported` inside a runtime that is shutting down;
     /// * `Other` if the system refuses to create a thread for a quarter of a second.
     pub fn start(self) -> io::Result<()> {
+        #[cfg(feature = "sim")]
+        if crate::sim::is_here() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "a runtime cannot be started inside of a simulation",
+            ));
+        }
         let Builder { mut config, workers, thread_name } = self;
         config.workers = match workers {
             Some(workers) => workers,

@@ -67,7 +67,12 @@ pub(super) const SEND_FLAGS: c_int = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Result<usize> {
     // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes
     // initialised bytes.
-    check_len(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags | libc::MSG_DONTWAIT) })
+    let received = check_len(unsafe {
+        libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags | libc::MSG_DONTWAIT)
+    });
+    #[cfg(feature = "sim")]
+    let received = crate::sim::recv(received, fd, buf, flags);
+    received
 }
 
 /// Calls recv(2) with uninitialised memory. Afterwards the returned number of bytes is initialised,
@@ -77,7 +82,11 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Resu
 pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes
     // initialised bytes.
-    check_len(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) })
+    let received =
+        check_len(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) });
+    #[cfg(feature = "sim")]
+    let received = crate::sim::recv_uninit(received, fd, buf);
+    received
 }
 
 /// Calls readv(2) with the first [`IOVECS_MAX`] buffers.
@@ -93,7 +102,10 @@ pub(crate) fn recv_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> 
 #[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8], flags: c_int) -> io::Result<usize> {
     // SAFETY: `buf` is valid for reads of its length during the call.
-    check_len(unsafe { libc::send(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags | SEND_FLAGS) })
+    let sent = check_len(unsafe { libc::send(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags | SEND_FLAGS) });
+    #[cfg(feature = "sim")]
+    let sent = crate::sim::send(sent, fd, buf, flags);
+    sent
 }
 
 /// Calls sendmsg(2) with `MSG_NOSIGNAL` and `MSG_DONTWAIT` and the first [`IOVECS_MAX`] buffers.

@@ -94,6 +94,11 @@ impl<T> Future for JoinHandle<T> {
             }
             Poll::Ready(Some(output)) => Poll::Ready(output.take()),
             Poll::Ready(None) => {
+                #[cfg(feature = "sim")]
+                assert!(
+                    !crate::sim::is_here(),
+                    "awaited a task that its simulated host has dropped: the host crashed, was killed or restarted"
+                );
                 let epoch = runtime().epoch();
                 let ends_as_well = context::with_task(|task| task.is_some_and(|t| !t.stays() && t.epoch() != epoch));
                 assert!(ends_as_well, "awaited a task that a shutdown of the runtime has dropped");

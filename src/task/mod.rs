@@ -158,6 +158,12 @@ where
     sched::block_on::block_on(local_tasks::WithLocal::new(pin!(future)))
 }
 
+/// Returns `future` together with the local tasks of this thread, as `block_on` polls it.
+#[cfg(feature = "sim")]
+pub(crate) fn with_local<F: Future>(future: std::pin::Pin<&mut F>) -> impl Future<Output = F::Output> + Unpin {
+    local_tasks::WithLocal::new(future)
+}
+
 /// Waits for at least `duration`, counted from the first poll. [`Duration::MAX`] never ends.
 /// [`Sleep`] is a sleep that can be stored and reset.
 ///

@@ -10,6 +10,8 @@
 //! * 12 — wakers run after the whole batch is recorded and the role is released.
 
 use std::io;
+#[cfg(feature = "sim")]
+use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::sync::RwLock;
 
@@ -76,6 +78,10 @@ impl Driver {
 
     /// Registers a descriptor.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, index: u32, generation: u32, is_first: bool) -> io::Result<()> {
+        #[cfg(feature = "sim")]
+        if crate::sim::is_simulated(fd.as_raw_fd()) {
+            return crate::sim::add(fd.as_raw_fd(), index, generation, is_first);
+        }
         loop {
             if let Some(epoll) = &*self.slot() {
                 return epoll.add(fd, index, generation, is_first);
@@ -86,6 +92,10 @@ impl Driver {
 
     /// Takes a descriptor out, if there is an instance.
     pub(crate) fn delete(&self, fd: BorrowedFd<'_>) {
+        #[cfg(feature = "sim")]
+        if crate::sim::is_simulated(fd.as_raw_fd()) {
+            return crate::sim::delete(fd.as_raw_fd());
+        }
         if let Some(epoll) = &*self.slot() {
             epoll.delete(fd);
         }

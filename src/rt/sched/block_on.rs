@@ -72,6 +72,11 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 #[track_caller]
 pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Output {
     fork::refuse();
+    #[cfg(feature = "sim")]
+    assert!(
+        !crate::sim::is_here(),
+        "`block_on` inside of a simulation would stop its only thread: await the future, or use `sim::Host::run`"
+    );
     let data = TaskData::new(Kind::Root, name, runtime().ensure_running(), Location::caller());
     let mut thread = Thread::enter(data.record());
     let waker = Waker::from(thread.root.clone());

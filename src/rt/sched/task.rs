@@ -112,6 +112,8 @@ pub(crate) struct TaskData {
     /// The task's id and epoch, and the data that other threads may read.
     record: &'static Record,
     rare: LazyBox<Rare>,
+    #[cfg(feature = "sim")]
+    tag: crate::sim::Tag,
 }
 
 /// Data that few tasks have.
@@ -133,7 +135,18 @@ impl TaskData {
                 LazyBox::from(Rare { name: Some(name), ..Rare::default() })
             }
         };
-        TaskData { record, rare }
+        TaskData {
+            record,
+            rare,
+            #[cfg(feature = "sim")]
+            tag: crate::sim::tag(),
+        }
+    }
+
+    /// Returns the simulation that the task belongs to.
+    #[cfg(feature = "sim")]
+    pub(crate) fn tag(&self) -> crate::sim::Tag {
+        self.tag
     }
 
     /// Returns whether its future stays on its thread: that of a `block_on`, or a local task.
@@ -204,7 +217,7 @@ impl Drop for TaskData {
 }
 
 // Every task has this size.
-const _: () = assert!(size_of::<TaskData>() <= 16);
+const _: () = assert!(size_of::<TaskData>() <= if cfg!(feature = "sim") { 24 } else { 16 });
 
 pin_project! {
     /// A task's future with the counting of its end. It is taken out when it is dropped, because
@@ -220,6 +233,8 @@ pin_project! {
             let mut this = this.project();
             contain(|| this.future.set(None));
             end_locals(this.record.id());
+            #[cfg(feature = "sim")]
+            crate::sim::task_ended(this.record.id());
             runtime().task_ended();
         }
     }
@@ -328,6 +343,13 @@ where
     fork::refuse();
     let data = TaskData::new(Kind::Call, name, runtime().ensure_running(), place);
     runtime().task_begins();
+    // A simulation makes the call in a turn of the task.
+    #[cfg(feature = "sim")]
+    let push = move |runnable| {
+        if let Some(runnable) = crate::sim::schedule(runnable) {
+            push(runnable);
+        }
+    };
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
@@ -338,6 +360,8 @@ where
 }
 
 fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
+    #[cfg(feature = "sim")]
+    let Some(runnable) = crate::sim::schedule(runnable) else { return };
     let runtime = runtime();
     let epoch = runtime.epoch();
     if runnable.metadata().epoch() != epoch {

@@ -18,6 +18,10 @@ const ORIGIN: u64 = 1 << 30;
 
 fn base() -> Instant {
     static BASE: OnceLock<Instant> = OnceLock::new();
+    #[cfg(feature = "sim")]
+    if let Some(base) = crate::sim::clock_base() {
+        return base;
+    }
     *BASE.get_or_init(Instant::now)
 }
 
@@ -31,6 +35,11 @@ pub(crate) fn now() -> u64 {
 #[allow(unsafe_code)]
 pub(crate) fn coarse() -> u64 {
     static LAG: OnceLock<u64> = OnceLock::new();
+    // A simulation has one clock, which shows the same on every read.
+    #[cfg(feature = "sim")]
+    if crate::sim::is_here() {
+        return now();
+    }
     fn read() -> u64 {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: `time` is valid for the call. The clock exists since Linux 2.6.32; if the call

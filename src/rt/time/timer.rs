@@ -101,11 +101,20 @@ impl Heap {
 
     /// Removes dead and duplicate entries. An entry that was superseded and added again is there
     /// twice, and both count as live.
+    #[cfg(not(feature = "sim"))]
     fn retain(&mut self, live: impl FnMut(&Entry) -> bool) {
         self.0.retain(live);
         // A sorted vector is a heap.
         self.0.sort_unstable_by_key(|entry| (entry.when, entry.id, entry.generation));
         self.0.dedup();
+    }
+
+    /// The same, in an order that does not depend on the numbers of slots, which differ between two runs of one simulation.
+    #[cfg(feature = "sim")]
+    fn retain(&mut self, mut live: impl FnMut(&Entry) -> bool) {
+        let mut seen = std::collections::BTreeSet::new();
+        self.0.retain(|entry| live(entry) && seen.insert((entry.when, entry.id, entry.generation)));
+        (0..self.0.len()).rev().for_each(|at| self.sift_down(at));
     }
 
     fn sift_up(&mut self, mut at: usize) {
@@ -339,6 +348,27 @@ impl TimerSet {
             }
         }
         inner.retain(|target, when| matches!(target, Target::Poll { .. }) && counts(target, when));
+        self.publish(&inner);
+    }
+
+    /// Makes the set as good as new, for the next simulation: nothing is armed, and slots that are free are used in order.
+    #[cfg(feature = "sim")]
+    pub(crate) fn reset(&self) {
+        let mut inner = self.inner.lock();
+        let mut free = Vec::new();
+        let mut next = inner.free;
+        while next != NO_SLOT {
+            free.push(next);
+            next = inner.slots[next as usize].next_free;
+        }
+        free.sort_unstable();
+        inner.free = NO_SLOT;
+        for slot in free.into_iter().rev() {
+            inner.slots[slot as usize].next_free = inner.free;
+            inner.free = slot;
+        }
+        inner.heap.0.clear();
+        inner.sweep_at = SWEEP_MIN;
         self.publish(&inner);
     }
 

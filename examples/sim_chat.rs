@@ -1,0 +1,86 @@
+//! The chat server of `chat.rs`, unchanged, in simulations: partitions, losses, a crash.
+//!
+//! ```text
+//! cargo run --release --features sim --example sim_chat            # a thousand seeds
+//! cargo run --release --features sim --example sim_chat -- 17      # one, with a picture of its packets
+//! ```
+//!
+//! Each simulation has a server and three clients. Two clients talk; the network loses packets, and one client is cut off for a while. What
+//! the others say in the meantime reaches it afterwards, or its connection has failed: never half a line, and never a line twice.
+
+#[path = "chat.rs"]
+mod chat;
+
+use std::io;
+use std::time::Instant;
+
+use netpoll::io::BufReader;
+use netpoll::net::{TcpListener, TcpStream};
+use netpoll::prelude::*;
+use netpoll::sim::{Builder, Run, Sim, ms};
+use netpoll::{future, task};
+
+const LINES: usize = 20;
+
+/// Says its lines, one every 100 ms.
+async fn talk(name: &'static str) -> io::Result<()> {
+    let stream = TcpStream::connect("server:7000").await?;
+    for number in 0..LINES {
+        stream.write_all(format!("{name} {number}\n").as_bytes()).await?;
+        task::sleep(ms(100)).await;
+    }
+    Ok(())
+}
+
+/// Returns the lines of `talk` that were heard before the connection failed, or was silent for a minute.
+async fn listen() -> Vec<String> {
+    let mut heard = Vec::new();
+    let Ok(stream) = TcpStream::connect("server:7000").await else { return heard };
+    let mut lines = BufReader::new(stream).lines();
+    while let Ok(Some(Ok(line))) = future::timeout(ms(60_000), lines.next()).await {
+        heard.extend(line.split_once(": ").map(|(_, said)| said.to_owned()));
+    }
+    heard
+}
+
+async fn chat(sim: Sim) -> usize {
+    sim.host("server").spawn(|| async { chat::serve(TcpListener::bind("0.0.0.0:7000").await?).await });
+    sim.link("*", "server").latency(ms(1)..ms(20)).loss(0.01);
+    let listener = sim.host("listener").spawn_task(listen());
+    task::sleep(ms(500)).await;
+    let talkers = [sim.host("ann").spawn_task(talk("ann")), sim.host("bob").spawn_task(talk("bob"))];
+    task::sleep(ms(500)).await;
+    sim.partition("listener", "server");
+    task::sleep(ms(sim.random() % 2000)).await;
+    sim.heal("listener", "server");
+    for talker in talkers {
+        talker.await.expect("the talkers are not cut off");
+    }
+    let heard = listener.await;
+    for name in ["ann", "bob"] {
+        let lines: Vec<_> = heard.iter().filter(|line| line.starts_with(name)).collect();
+        let said: Vec<_> = (0..lines.len()).map(|number| format!("{name} {number}")).collect();
+        assert!(lines.iter().copied().eq(said.iter()), "whole lines, in order: {lines:?}");
+    }
+    heard.len()
+}
+
+fn main() {
+    let only = std::env::args().nth(1).map(|seed| seed.parse().expect("a seed is a number"));
+    if let Some(seed) = only {
+        let picture = Builder::new().seed(seed).run(async |sim: Sim| {
+            sim.keep_log();
+            let heard = chat(sim).await;
+            (heard, sim.diagram())
+        });
+        let (heard, diagram) = picture.output;
+        return println!("{diagram}\n{heard} lines were heard");
+    }
+    let begin = Instant::now();
+    let (mut heard, mut packets) = (0, 0);
+    for seed in 0..1000 {
+        let run: Run<usize> = Builder::new().seed(seed).run(chat);
+        (heard, packets) = (heard + run.output, packets + run.counters.packets_sent);
+    }
+    println!("1000 seeds in {:?}: {packets} packets, {heard} lines heard", begin.elapsed());
+}

@@ -1,0 +1,658 @@
+//! Calls of the simulated kernel in the terms of C: addresses, buffers and messages behind pointers.
+//!
+//! Pointers are those that a program passes to the C library's function of the same name, and are used during the call only.
+
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::{ptr, slice};
+
+use libc::{
+    addrinfo, c_char, c_int, c_uint, c_ulong, c_void, clockid_t, iovec, mmsghdr, msghdr, pollfd, sockaddr, socklen_t,
+    timespec,
+};
+
+use super::interpose;
+use super::kernel::socket::{Family, Kind};
+use super::kernel::{Address, Kernel, Received};
+use super::world;
+
+/// What the call returns, or an errno.
+type Result<T> = std::result::Result<T, i32>;
+
+/// Calls the kernel of this thread's simulation.
+fn kernel<T>(f: impl FnOnce(&mut Kernel) -> Result<T>) -> Result<T> {
+    world::with(|world| world.and_then(|world| world.try_kernel(f))).unwrap_or(Err(libc::EBADF))
+}
+
+fn ok<T>(result: Result<T>) -> Result<c_int> {
+    result.map(|_| 0)
+}
+
+// ---- addresses ----
+
+fn read_address(address: *const sockaddr, length: socklen_t) -> Result<Address> {
+    let length = length as usize;
+    if address.is_null() || length < size_of::<libc::sa_family_t>() {
+        return Err(libc::EINVAL);
+    }
+    // SAFETY: the caller passes an address of `length` bytes.
+    let bytes = unsafe { slice::from_raw_parts(address.cast::<u8>(), length) };
+    let family = bytes.first_chunk().map(|word| libc::sa_family_t::from_ne_bytes(*word)).unwrap_or_default();
+    match i32::from(family) {
+        libc::AF_UNSPEC => Ok(Address::Unspecified),
+        libc::AF_INET if length >= size_of::<libc::sockaddr_in>() => {
+            // SAFETY: the bytes are there, and every pattern of them is a value.
+            let raw: libc::sockaddr_in = unsafe { ptr::read_unaligned(address.cast()) };
+            let ip = Ipv4Addr::from(u32::from_be(raw.sin_addr.s_addr));
+            Ok(Address::Inet(SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(raw.sin_port)))))
+        }
+        libc::AF_INET6 if length >= size_of::<libc::sockaddr_in6>() => {
+            // SAFETY: as above.
+            let raw: libc::sockaddr_in6 = unsafe { ptr::read_unaligned(address.cast()) };
+            let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
+            Ok(Address::Inet(SocketAddr::V6(SocketAddrV6::new(ip, u16::from_be(raw.sin6_port), 0, 0))))
+        }
+        libc::AF_UNIX => {
+            let path = &bytes[size_of::<libc::sa_family_t>()..];
+            let is_abstract = path.first() == Some(&0) && path.len() > 1;
+            let end = path.iter().position(|&byte| byte == 0).filter(|_| !is_abstract).unwrap_or(path.len());
+            Ok(Address::Unix(path[..end].to_vec()))
+        }
+        libc::AF_INET | libc::AF_INET6 => Err(libc::EINVAL),
+        _ => Err(libc::EAFNOSUPPORT),
+    }
+}
+
+/// An address as bytes.
+fn encode(address: &Address) -> Vec<u8> {
+    fn bytes<T>(raw: &T) -> Vec<u8> {
+        // SAFETY: a plain struct without padding that matters; its bytes are initialised, since it began as zeroes.
+        unsafe { slice::from_raw_parts(ptr::from_ref(raw).cast::<u8>(), size_of::<T>()) }.to_vec()
+    }
+    match address {
+        Address::Unspecified => Vec::new(),
+        Address::Inet(SocketAddr::V4(addr)) => {
+            // SAFETY: plain data for which all zeroes is a value.
+            let mut raw: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+            raw.sin_family = libc::AF_INET as libc::sa_family_t;
+            (raw.sin_port, raw.sin_addr.s_addr) = (addr.port().to_be(), u32::from(*addr.ip()).to_be());
+            bytes(&raw)
+        }
+        Address::Inet(SocketAddr::V6(addr)) => {
+            // SAFETY: plain data for which all zeroes is a value.
+            let mut raw: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+            raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            (raw.sin6_port, raw.sin6_addr.s6_addr) = (addr.port().to_be(), addr.ip().octets());
+            bytes(&raw)
+        }
+        Address::Unix(name) => {
+            let mut raw = (libc::AF_UNIX as libc::sa_family_t).to_ne_bytes().to_vec();
+            raw.extend_from_slice(name);
+            if name.first().is_some_and(|&first| first != 0) {
+                raw.push(0);
+            }
+            raw
+        }
+    }
+}
+
+fn write_address(address: &Address, to: *mut sockaddr, length: *mut socklen_t) {
+    if to.is_null() || length.is_null() {
+        return;
+    }
+    let bytes = encode(address);
+    // SAFETY: the caller passes the length of its storage.
+    let room = unsafe { *length } as usize;
+    // SAFETY: which is valid for writes of so many bytes.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to.cast::<u8>(), bytes.len().min(room)) };
+    // SAFETY: as is its length.
+    unsafe { *length = bytes.len() as socklen_t };
+}
+
+// ---- sockets ----
+
+fn kind(domain: c_int, ty: c_int) -> Result<(Family, Kind, bool)> {
+    let family = match domain {
+        libc::AF_INET => Family::V4,
+        libc::AF_INET6 => Family::V6,
+        libc::AF_UNIX => Family::Unix,
+        _ => return Err(libc::EAFNOSUPPORT),
+    };
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let kind = match ty & !flags {
+        libc::SOCK_STREAM => Kind::Stream,
+        libc::SOCK_DGRAM => Kind::Datagram,
+        libc::SOCK_SEQPACKET if family == Family::Unix => Kind::Packets,
+        _ => return Err(libc::ESOCKTNOSUPPORT),
+    };
+    Ok((family, kind, ty & libc::SOCK_NONBLOCK != 0))
+}
+
+fn here() -> u16 {
+    world::with(|world| world.map_or(0, world::World::current_host))
+}
+
+pub(super) fn socket(domain: c_int, ty: c_int, protocol: c_int) -> Result<c_int> {
+    let (family, kind, nonblocking) = kind(domain, ty)?;
+    let expected = match (family, kind) {
+        (Family::Unix, _) => 0,
+        (_, Kind::Datagram) => libc::IPPROTO_UDP,
+        _ => libc::IPPROTO_TCP,
+    };
+    if protocol != 0 && protocol != expected {
+        // MPTCP, SCTP, raw sockets.
+        return Err(libc::EPROTONOSUPPORT);
+    }
+    let host = here();
+    kernel(|kernel| kernel.open(host, family, kind, nonblocking))
+}
+
+pub(super) fn socketpair(domain: c_int, ty: c_int, _protocol: c_int, fds: *mut c_int) -> Result<c_int> {
+    let (family, kind, nonblocking) = kind(domain, ty)?;
+    if family != Family::Unix {
+        return Err(libc::EOPNOTSUPP);
+    }
+    let host = here();
+    let (first, second) = kernel(|kernel| kernel.pair(host, kind, nonblocking))?;
+    // SAFETY: the caller passes room for two descriptors.
+    unsafe { fds.cast::<[c_int; 2]>().write([first, second]) };
+    Ok(0)
+}
+
+pub(super) fn bind(fd: c_int, address: *const sockaddr, length: socklen_t) -> Result<c_int> {
+    let address = read_address(address, length)?;
+    ok(kernel(|kernel| kernel.bind(fd, &address)))
+}
+
+pub(super) fn listen(fd: c_int, backlog: c_int) -> Result<c_int> {
+    ok(kernel(|kernel| kernel.listen(fd, backlog)))
+}
+
+pub(super) fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> Result<c_int> {
+    let address = read_address(address, length)?;
+    ok(kernel(|kernel| {
+        let result = kernel.connect(fd, &address);
+        if result == Err(libc::EINPROGRESS) && !kernel.is_nonblocking(fd)? {
+            // It would wait for events that happen when this thread has gone back to the run loop.
+            return Err(libc::EDEADLK);
+        }
+        result
+    }))
+}
+
+pub(super) fn accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> Result<c_int> {
+    let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
+    let (accepted, peer) = kernel(|kernel| kernel.accept(fd, nonblocking))?;
+    write_address(&peer, address, length);
+    Ok(accepted)
+}
+
+pub(super) fn shutdown(fd: c_int, how: c_int) -> Result<c_int> {
+    let (read, write) = match how {
+        libc::SHUT_RD => (true, false),
+        libc::SHUT_WR => (false, true),
+        libc::SHUT_RDWR => (true, true),
+        _ => return Err(libc::EINVAL),
+    };
+    ok(kernel(|kernel| kernel.shutdown(fd, read, write)))
+}
+
+pub(super) fn getsockname(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> Result<c_int> {
+    let own = kernel(|kernel| kernel.local_address(fd))?;
+    write_address(&own, address, length);
+    Ok(0)
+}
+
+pub(super) fn getpeername(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> Result<c_int> {
+    let peer = kernel(|kernel| kernel.peer_address(fd))?;
+    write_address(&peer, address, length);
+    Ok(0)
+}
+
+pub(super) fn getsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *mut c_void,
+    length: *mut socklen_t,
+) -> Result<c_int> {
+    let bytes = match (level, name) {
+        (libc::SOL_SOCKET, libc::SO_PEERCRED) => {
+            kernel(|kernel| kernel.peer_address(fd))?;
+            // SAFETY: the call takes no pointer and cannot fail.
+            let user = unsafe { libc::geteuid() };
+            // SAFETY: as above.
+            let group = unsafe { libc::getegid() };
+            [std::process::id(), user, group].into_iter().flat_map(u32::to_ne_bytes).collect()
+        }
+        _ => kernel(|kernel| kernel.option(fd, level, name))?,
+    };
+    // SAFETY: the caller passes the length of its buffer.
+    let room = unsafe { *length } as usize;
+    let count = bytes.len().min(room);
+    // SAFETY: which is valid for writes of so many bytes.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), value.cast::<u8>(), count) };
+    // SAFETY: as is its length.
+    unsafe { *length = count as socklen_t };
+    Ok(0)
+}
+
+pub(super) fn setsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    length: socklen_t,
+) -> Result<c_int> {
+    if value.is_null() {
+        return Err(libc::EFAULT);
+    }
+    // SAFETY: the caller passes a value of `length` bytes.
+    let bytes = unsafe { slice::from_raw_parts(value.cast::<u8>(), length as usize) };
+    ok(kernel(|kernel| kernel.set_option(fd, level, name, bytes)))
+}
+
+pub(super) fn close(fd: c_int) -> Result<c_int> {
+    // The sockets of a simulation that is over are gone.
+    if world::is_here() { ok(kernel(|kernel| kernel.close(fd))) } else { Ok(0) }
+}
+
+pub(super) fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> Result<c_int> {
+    match command {
+        // std asks in debug builds whether a descriptor is open before it closes it.
+        libc::F_GETFD if !world::is_here() => Ok(libc::FD_CLOEXEC),
+        libc::F_GETFD => kernel(|kernel| kernel.id(fd)).map(|_| libc::FD_CLOEXEC),
+        libc::F_SETFD => kernel(|kernel| kernel.id(fd)).map(|_| 0),
+        libc::F_GETFL => {
+            let nonblocking = kernel(|kernel| kernel.is_nonblocking(fd))?;
+            Ok(libc::O_RDWR | if nonblocking { libc::O_NONBLOCK } else { 0 })
+        }
+        libc::F_SETFL => {
+            let nonblocking = argument as c_int & libc::O_NONBLOCK != 0;
+            ok(kernel(|kernel| kernel.set_nonblocking(fd, nonblocking)))
+        }
+        libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => kernel(|kernel| kernel.duplicate(fd)),
+        _ => Err(libc::EINVAL),
+    }
+}
+
+pub(super) fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> Result<c_int> {
+    let value = match request {
+        libc::FIONBIO => {
+            // SAFETY: this request takes a pointer to an int.
+            let nonblocking = unsafe { argument.cast::<c_int>().read() } != 0;
+            return ok(kernel(|kernel| kernel.set_nonblocking(fd, nonblocking)));
+        }
+        libc::FIONREAD => kernel(|kernel| kernel.queued(fd).map(|(received, _)| received))?,
+        libc::TIOCOUTQ => kernel(|kernel| kernel.queued(fd).map(|(_, sent)| sent))?,
+        _ => return Err(libc::ENOTTY),
+    };
+    // SAFETY: both requests take a pointer to an int.
+    unsafe { argument.cast::<c_int>().write(value as c_int) };
+    Ok(0)
+}
+
+// ---- readiness ----
+
+fn entries<'a>(entries: *mut pollfd, count: c_ulong) -> &'a mut [pollfd] {
+    if count == 0 {
+        return &mut [];
+    }
+    // SAFETY: the caller passes so many entries, which are its own during the call.
+    unsafe { slice::from_raw_parts_mut(entries, count as usize) }
+}
+
+pub(super) fn has_simulated(list: *mut pollfd, count: c_ulong) -> bool {
+    entries(list, count).iter().any(|entry| super::backend::is_simulated(entry.fd))
+}
+
+/// Does not wait: what it would wait for happens when this thread has gone back to the run loop.
+pub(super) fn poll(list: *mut pollfd, count: c_ulong) -> Result<c_int> {
+    let mut ready = 0;
+    for entry in entries(list, count) {
+        let bits = kernel(|kernel| kernel.poll(entry.fd));
+        let asked = i32::from(entry.events) | libc::EPOLLERR | libc::EPOLLHUP;
+        // The bits of poll(2) and epoll(7) have the same values on Linux.
+        entry.revents = bits.map_or(libc::POLLNVAL, |bits| (bits as i32 & asked) as i16);
+        ready += c_int::from(entry.revents != 0);
+    }
+    Ok(ready)
+}
+
+// ---- data ----
+
+fn buffers<'a>(bufs: *const iovec, count: usize) -> Vec<&'a mut [u8]> {
+    if count == 0 {
+        return Vec::new();
+    }
+    // SAFETY: the caller passes so many buffers.
+    let raw = unsafe { slice::from_raw_parts(bufs, count) };
+    let one = |buf: &iovec| {
+        let start = if buf.iov_len == 0 { ptr::dangling_mut() } else { buf.iov_base.cast::<u8>() };
+        // SAFETY: each is valid for its length, during the call.
+        unsafe { slice::from_raw_parts_mut(start, buf.iov_len) }
+    };
+    raw.iter().map(one).collect()
+}
+
+fn received(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Result<Received> {
+    if flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 {
+        // Urgent data is not simulated, and no error queue is filled.
+        return Err(if flags & libc::MSG_OOB != 0 { libc::EINVAL } else { libc::EAGAIN });
+    }
+    kernel(|kernel| {
+        // MSG_TRUNC on a stream throws bytes away.
+        kernel.receive(fd, bufs, flags & libc::MSG_PEEK != 0)
+    })
+}
+
+fn sent(fd: c_int, bufs: &[&[u8]], to: Option<&Address>, flags: c_int) -> Result<isize> {
+    if flags & (libc::MSG_OOB | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN) != 0 {
+        return Err(libc::EOPNOTSUPP);
+    }
+    kernel(|kernel| kernel.send(fd, bufs, to)).map(|count| count as isize)
+}
+
+/// recv(2) into a slice.
+pub(super) fn recv(fd: c_int, buf: &mut [u8], flags: c_int) -> Result<usize> {
+    received(fd, &mut [buf], flags).map(|received| received.bytes)
+}
+
+/// send(2) of a slice.
+pub(super) fn send(fd: c_int, buf: &[u8], flags: c_int) -> Result<usize> {
+    sent(fd, &[buf], None, flags).map(|count| count as usize)
+}
+
+pub(super) fn read(fd: c_int, buf: *mut c_void, count: usize) -> Result<isize> {
+    readv(fd, &iovec { iov_base: buf, iov_len: count }, 1)
+}
+
+pub(super) fn write(fd: c_int, buf: *const c_void, count: usize) -> Result<isize> {
+    writev(fd, &iovec { iov_base: buf.cast_mut(), iov_len: count }, 1)
+}
+
+pub(super) fn readv(fd: c_int, bufs: *const iovec, count: c_int) -> Result<isize> {
+    let mut bufs = buffers(bufs, usize::try_from(count).map_err(|_| libc::EINVAL)?);
+    received(fd, &mut bufs, 0).map(|received| received.bytes as isize)
+}
+
+pub(super) fn writev(fd: c_int, bufs: *const iovec, count: c_int) -> Result<isize> {
+    let bufs = buffers(bufs, usize::try_from(count).map_err(|_| libc::EINVAL)?);
+    let bufs: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
+    sent(fd, &bufs, None, 0)
+}
+
+pub(super) fn recvfrom(
+    fd: c_int,
+    buf: *mut c_void,
+    count: usize,
+    flags: c_int,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+) -> Result<isize> {
+    let buf = iovec { iov_base: buf, iov_len: count };
+    let received = received(fd, &mut buffers(&raw const buf, 1), flags)?;
+    match &received.from {
+        Some(from) => write_address(from, address, length),
+        None if !length.is_null() => {
+            // SAFETY: the caller passes a place for the length.
+            unsafe { *length = 0 };
+        }
+        None => {}
+    }
+    let truncates = flags & libc::MSG_TRUNC != 0;
+    Ok(if truncates { received.whole } else { received.bytes } as isize)
+}
+
+pub(super) fn sendto(
+    fd: c_int,
+    buf: *const c_void,
+    count: usize,
+    flags: c_int,
+    address: *const sockaddr,
+    length: socklen_t,
+) -> Result<isize> {
+    let to = if address.is_null() { None } else { Some(read_address(address, length)?) };
+    let buf = iovec { iov_base: buf.cast_mut(), iov_len: count };
+    let bufs = buffers(&raw const buf, 1);
+    let bufs: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
+    sent(fd, &bufs, to.as_ref(), flags)
+}
+
+pub(super) fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> Result<isize> {
+    // SAFETY: the caller passes a message that is its own during the call.
+    let message = unsafe { &mut *message };
+    let mut bufs = buffers(message.msg_iov, message.msg_iovlen);
+    let received = received(fd, &mut bufs, flags)?;
+    match &received.from {
+        Some(from) => write_address(from, message.msg_name.cast(), &raw mut message.msg_namelen),
+        None => message.msg_namelen = 0,
+    }
+    message.msg_controllen = 0;
+    message.msg_flags = if received.whole > received.bytes { libc::MSG_TRUNC } else { 0 };
+    let truncates = flags & libc::MSG_TRUNC != 0;
+    Ok(if truncates { received.whole } else { received.bytes } as isize)
+}
+
+pub(super) fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> Result<isize> {
+    // SAFETY: the caller passes a message that is valid during the call.
+    let message = unsafe { &*message };
+    if has_unknown_control(message) {
+        return Err(libc::EINVAL);
+    }
+    let to = match message.msg_name.is_null() || message.msg_namelen == 0 {
+        true => None,
+        false => Some(read_address(message.msg_name.cast_const().cast(), message.msg_namelen)?),
+    };
+    let bufs = buffers(message.msg_iov, message.msg_iovlen);
+    let bufs: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
+    sent(fd, &bufs, to.as_ref(), flags)
+}
+
+/// Whether a message has control data whose effect is not simulated. Marks of the IP header have none that a program sees.
+fn has_unknown_control(message: &msghdr) -> bool {
+    // SAFETY: the message is valid, and so is its control data.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: null, or a header within the control data.
+    while let Some(header) = unsafe { next.as_ref() } {
+        let is_mark = matches!(
+            (header.cmsg_level, header.cmsg_type),
+            (libc::IPPROTO_IP, libc::IP_TOS | libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
+        );
+        if !is_mark {
+            return true;
+        }
+        // SAFETY: as above.
+        next = unsafe { libc::CMSG_NXTHDR(message, next) };
+    }
+    false
+}
+
+fn messages<'a>(messages: *mut mmsghdr, count: c_uint) -> &'a mut [mmsghdr] {
+    if count == 0 {
+        return &mut [];
+    }
+    // SAFETY: the caller passes so many messages, which are its own during the call.
+    unsafe { slice::from_raw_parts_mut(messages, count as usize) }
+}
+
+/// Makes a call for each message until one fails.
+fn each(list: *mut mmsghdr, count: c_uint, mut call: impl FnMut(&mut msghdr) -> Result<isize>) -> Result<c_int> {
+    let mut done = 0;
+    for message in messages(list, count) {
+        match call(&mut message.msg_hdr) {
+            Ok(bytes) => message.msg_len = bytes as c_uint,
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+        done += 1;
+    }
+    Ok(done)
+}
+
+pub(super) fn recvmmsg(fd: c_int, list: *mut mmsghdr, count: c_uint, flags: c_int) -> Result<c_int> {
+    each(list, count, |message| recvmsg(fd, message, flags))
+}
+
+pub(super) fn sendmmsg(fd: c_int, list: *mut mmsghdr, count: c_uint, flags: c_int) -> Result<c_int> {
+    each(list, count, |message| sendmsg(fd, message, flags))
+}
+
+// ---- names ----
+
+fn text<'a>(text: *const c_char) -> Option<&'a str> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: the caller passes a string that ends in a zero byte.
+    unsafe { CStr::from_ptr(text) }.to_str().ok()
+}
+
+/// getaddrinfo(3): hosts of the simulation and literals. Returns its code.
+pub(super) fn getaddrinfo(
+    host: *const c_char,
+    service: *const c_char,
+    hints: *const addrinfo,
+    list: *mut *mut addrinfo,
+) -> c_int {
+    // SAFETY: null, or hints that the caller passes.
+    let hints = unsafe { hints.as_ref() };
+    let (family, socktype) = hints.map_or((libc::AF_UNSPEC, 0), |hints| (hints.ai_family, hints.ai_socktype));
+    let passive = hints.is_some_and(|hints| hints.ai_flags & libc::AI_PASSIVE != 0);
+    let port = match text(service).map(str::parse::<u16>) {
+        None => 0,
+        Some(Ok(port)) => port,
+        // services(5) is the machine's.
+        Some(Err(_)) => return libc::EAI_SERVICE,
+    };
+    let ips = match text(host) {
+        None if passive => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
+        None | Some("localhost") => vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
+        Some(name) => match name.parse() {
+            Ok(ip) => vec![ip],
+            Err(_) => {
+                let find = |kernel: &mut Kernel| {
+                    let host = kernel.host_named(name).ok_or(libc::ENOENT)?;
+                    Ok(kernel.hosts[usize::from(host)].addrs.clone())
+                };
+                kernel(find).unwrap_or_default()
+            }
+        },
+    };
+    let of_family = |ip: &IpAddr| match family {
+        libc::AF_INET => ip.is_ipv4(),
+        libc::AF_INET6 => ip.is_ipv6(),
+        _ => true,
+    };
+    let mut first = ptr::null_mut();
+    for ip in ips.into_iter().rev().filter(of_family) {
+        let Some(node) = node(SocketAddr::new(ip, port), socktype, first) else { return libc::EAI_MEMORY };
+        first = node;
+    }
+    if first.is_null() {
+        return libc::EAI_NONAME;
+    }
+    if hints.is_some_and(|hints| hints.ai_flags & libc::AI_CANONNAME != 0) && !host.is_null() {
+        // SAFETY: the caller's string; the copy is freed with the list.
+        let name = unsafe { libc::strdup(host) };
+        // SAFETY: the node was just made.
+        unsafe { (*first).ai_canonname = name };
+    }
+    // SAFETY: the caller passes a place for the list.
+    unsafe { *list = first };
+    0
+}
+
+/// An entry of a list as glibc makes it, so that its freeaddrinfo(3) frees it: one allocation, with the address behind the entry.
+fn node(addr: SocketAddr, socktype: c_int, next: *mut addrinfo) -> Option<*mut addrinfo> {
+    let bytes = encode(&Address::Inet(addr));
+    // SAFETY: it takes any size.
+    let memory = unsafe { libc::calloc(1, size_of::<addrinfo>() + bytes.len()) };
+    if memory.is_null() {
+        return None;
+    }
+    let entry: *mut addrinfo = memory.cast();
+    // SAFETY: the memory is large enough for an entry, and aligned for anything.
+    let behind = unsafe { entry.add(1) }.cast::<u8>();
+    // SAFETY: and for the address behind it.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), behind, bytes.len()) };
+    let value = addrinfo {
+        ai_flags: 0,
+        ai_family: if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 },
+        ai_socktype: if socktype == 0 { libc::SOCK_STREAM } else { socktype },
+        ai_protocol: 0,
+        ai_addrlen: bytes.len() as socklen_t,
+        ai_addr: behind.cast(),
+        ai_canonname: ptr::null_mut(),
+        ai_next: next,
+    };
+    // SAFETY: as above.
+    unsafe { entry.write(value) };
+    Some(entry)
+}
+
+// ---- time, randomness, threads ----
+
+pub(super) fn is_virtual(clock: clockid_t) -> bool {
+    !matches!(clock, libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+#[cfg_attr(netpoll_no_interpose, allow(dead_code))]
+pub(super) fn clock_gettime(clock: clockid_t, time: *mut timespec) -> Result<c_int> {
+    let is_wall = matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE | libc::CLOCK_TAI);
+    let nanos = match is_wall {
+        true => world::with(|world| world.map_or(world::WALL_START, world::World::wall_clock)),
+        false => interpose::now(),
+    };
+    let value = timespec { tv_sec: (nanos / 1_000_000_000) as i64, tv_nsec: (nanos % 1_000_000_000) as i64 };
+    // SAFETY: the caller passes a place for the time.
+    unsafe { time.write(value) };
+    Ok(0)
+}
+
+fn nanos(time: *const timespec) -> u64 {
+    // SAFETY: the caller passes a time.
+    let time = unsafe { time.read() };
+    (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
+}
+
+/// A thread that sleeps holds up everything in its simulation: the clock moves on, and nothing runs meanwhile.
+pub(super) fn block_for(time: *const timespec) -> Result<c_int> {
+    let nanos = nanos(time);
+    world::with(|world| world.map(|world| world.block_for(nanos)));
+    Ok(0)
+}
+
+pub(super) fn clock_nanosleep(clock: clockid_t, flags: c_int, time: *const timespec) -> Result<c_int> {
+    if flags & libc::TIMER_ABSTIME == 0 {
+        return block_for(time);
+    }
+    let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
+    clock_gettime(clock, &raw mut now)?;
+    let left = nanos(time).saturating_sub(nanos(&raw const now));
+    world::with(|world| world.map(|world| world.block_for(left)));
+    Ok(0)
+}
+
+#[cfg_attr(netpoll_no_interpose, allow(dead_code))]
+pub(super) fn getrandom(buf: *mut c_void, count: usize) -> Result<isize> {
+    if count > 0 {
+        // SAFETY: the caller passes a buffer of `count` bytes.
+        let buf = unsafe { slice::from_raw_parts_mut(buf.cast::<u8>(), count) };
+        world::with(|world| world.map(|world| world.fill_random(buf)));
+    }
+    Ok(count as isize)
+}
+
+pub(super) fn allows_threads() -> bool {
+    let allowed = world::with(|world| world.is_none_or(|world| world.allows_threads.get()));
+    if !allowed {
+        eprintln!(
+            "netpoll: a task of a simulation starts a thread, whose work no seed repeats: use task::spawn or \
+             spawn_blocking, or permit it with Sim::allow_threads"
+        );
+    }
+    allowed
+}

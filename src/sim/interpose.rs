@@ -1,0 +1,223 @@
+//! C library functions that this crate defines in the program: inside of a simulation, and for simulated descriptors, they answer; else
+//! they call the C library's own.
+//!
+//! A definition in the program comes before that of a shared library. So whoever calls these functions (this crate, `socket2`, std) reaches
+//! them, and no source changes. Each costs a comparison and a jump outside of simulations. `recv` and `send`, which an echo makes, are not
+//! defined here: `sys::socket` looks at the number when the kernel does not know it (EBADF).
+//!
+//! # Requirements
+//! glibc, dynamically linked, on 64 bits: `dlsym(RTLD_NEXT)` finds the C library's function, and time has 64 bits. A program that defines
+//! `clock_gettime` and `getrandom` itself is built with `--cfg netpoll_no_interpose`; its simulations have the real clock for std.
+//!
+//! # Signal safety
+//! Outside of simulations the functions read a thread-local or nothing, and jump. The first call of each looks its function up.
+
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use libc::{
+    addrinfo, c_char, c_int, c_uint, c_ulong, c_void, clockid_t, iovec, mmsghdr, msghdr, off64_t, pollfd, size_t,
+    sockaddr, socklen_t, ssize_t, timespec,
+};
+
+use super::abi;
+use super::backend::is_simulated;
+use super::world;
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
+compile_error!("the feature `sim` needs Linux with glibc on 64 bits: it defines functions of the C library");
+
+thread_local! {
+    /// The time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside.
+    static NOW: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Sets the time that this thread sees; none outside of simulations.
+pub(super) fn set_now(now: Option<u64>) {
+    NOW.with(|cell| cell.set(now.unwrap_or(0)));
+}
+
+/// The time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside.
+#[inline]
+pub(super) fn now() -> u64 {
+    NOW.with(Cell::get)
+}
+
+/// The C library's function `name`, remembered in `place`.
+#[cold]
+fn find(place: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
+    // SAFETY: the name is a string that ends in a zero byte.
+    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    if found.is_null() {
+        eprintln!("netpoll: the C library has no {name:?}: the feature `sim` needs glibc, dynamically linked");
+        std::process::abort();
+    }
+    place.store(found, Ordering::Relaxed);
+    found
+}
+
+/// Sets errno for a failure.
+pub(super) fn answer<T: From<i8>>(result: Result<T, i32>) -> T {
+    result.unwrap_or_else(|errno| {
+        // SAFETY: it returns this thread's place for errno.
+        let place = unsafe { libc::__errno_location() };
+        // SAFETY: which is valid for writes.
+        unsafe { place.write(errno) };
+        T::from(-1)
+    })
+}
+
+/// Defines functions: the condition under which the simulation answers, and its answer.
+macro_rules! interpose {
+    ($(
+        #[doc = $doc:literal]
+        fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty, if $condition:expr => $answer:expr;
+    )*) => {$(
+        #[doc = $doc]
+        ///
+        /// # Safety
+        /// That of the C library's function.
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name($($arg: $ty),*) -> $ret {
+            if $condition {
+                return answer::<$ret>($answer);
+            }
+            static REAL: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+            let mut real = REAL.load(Ordering::Relaxed);
+            if real.is_null() {
+                real = find(&REAL, const {
+                    match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                        Ok(name) => name,
+                        Err(_) => panic!("a name with a zero byte"),
+                    }
+                });
+            }
+            // SAFETY: the C library's function of this name has this type.
+            let real = unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($ty),*) -> $ret>(real) };
+            // SAFETY: the caller keeps the function's contract.
+            unsafe { real($($arg),*) }
+        }
+    )*};
+}
+
+interpose! {
+    /// socket(2)
+    fn socket(domain: c_int, ty: c_int, protocol: c_int) -> c_int,
+        if world::is_here() => abi::socket(domain, ty, protocol);
+    /// socketpair(2)
+    fn socketpair(domain: c_int, ty: c_int, protocol: c_int, fds: *mut c_int) -> c_int,
+        if world::is_here() => abi::socketpair(domain, ty, protocol, fds);
+    /// bind(2)
+    fn bind(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int,
+        if is_simulated(fd) => abi::bind(fd, address, length);
+    /// listen(2)
+    fn listen(fd: c_int, backlog: c_int) -> c_int,
+        if is_simulated(fd) => abi::listen(fd, backlog);
+    /// connect(2)
+    fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int,
+        if is_simulated(fd) => abi::connect(fd, address, length);
+    /// accept4(2)
+    fn accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int,
+        if is_simulated(fd) => abi::accept4(fd, address, length, flags);
+    /// shutdown(2)
+    fn shutdown(fd: c_int, how: c_int) -> c_int,
+        if is_simulated(fd) => abi::shutdown(fd, how);
+    /// getsockname(2)
+    fn getsockname(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int,
+        if is_simulated(fd) => abi::getsockname(fd, address, length);
+    /// getpeername(2)
+    fn getpeername(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int,
+        if is_simulated(fd) => abi::getpeername(fd, address, length);
+    /// getsockopt(2)
+    fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int,
+        if is_simulated(fd) => abi::getsockopt(fd, level, name, value, length);
+    /// setsockopt(2)
+    fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: socklen_t) -> c_int,
+        if is_simulated(fd) => abi::setsockopt(fd, level, name, value, length);
+    /// close(2)
+    fn close(fd: c_int) -> c_int,
+        if is_simulated(fd) => abi::close(fd);
+    /// fcntl(2). Its third argument comes in the same register as that of a function without variable arguments.
+    fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int,
+        if is_simulated(fd) => abi::fcntl(fd, command, argument);
+    /// ioctl(2)
+    fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int,
+        if is_simulated(fd) => abi::ioctl(fd, request, argument);
+    /// poll(2)
+    fn poll(entries: *mut pollfd, count: c_ulong, timeout: c_int) -> c_int,
+        if world::is_here() && abi::has_simulated(entries, count) => abi::poll(entries, count);
+    /// read(2)
+    fn read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t,
+        if is_simulated(fd) => abi::read(fd, buf, count);
+    /// write(2)
+    fn write(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t,
+        if is_simulated(fd) => abi::write(fd, buf, count);
+    /// readv(2)
+    fn readv(fd: c_int, bufs: *const iovec, count: c_int) -> ssize_t,
+        if is_simulated(fd) => abi::readv(fd, bufs, count);
+    /// writev(2)
+    fn writev(fd: c_int, bufs: *const iovec, count: c_int) -> ssize_t,
+        if is_simulated(fd) => abi::writev(fd, bufs, count);
+    /// recvfrom(2)
+    fn recvfrom(
+        fd: c_int, buf: *mut c_void, count: size_t, flags: c_int, address: *mut sockaddr,
+        length: *mut socklen_t
+    ) -> ssize_t,
+        if is_simulated(fd) => abi::recvfrom(fd, buf, count, flags, address, length);
+    /// sendto(2)
+    fn sendto(
+        fd: c_int, buf: *const c_void, count: size_t, flags: c_int, address: *const sockaddr,
+        length: socklen_t
+    ) -> ssize_t,
+        if is_simulated(fd) => abi::sendto(fd, buf, count, flags, address, length);
+    /// recvmsg(2)
+    fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t,
+        if is_simulated(fd) => abi::recvmsg(fd, message, flags);
+    /// sendmsg(2)
+    fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t,
+        if is_simulated(fd) => abi::sendmsg(fd, message, flags);
+    /// recvmmsg(2)
+    fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int,
+        if is_simulated(fd) => abi::recvmmsg(fd, messages, count, flags);
+    /// sendmmsg(2)
+    fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int,
+        if is_simulated(fd) => abi::sendmmsg(fd, messages, count, flags);
+    /// sendfile(2)
+    fn sendfile64(out: c_int, file: c_int, offset: *mut off64_t, count: size_t) -> ssize_t,
+        if is_simulated(out) => Err(libc::EINVAL);
+    /// splice(2)
+    fn splice(
+        from: c_int, from_at: *mut off64_t, to: c_int, to_at: *mut off64_t, count: size_t, flags: c_uint
+    ) -> ssize_t,
+        if is_simulated(from) || is_simulated(to) => Err(libc::EINVAL);
+    /// getaddrinfo(3)
+    fn getaddrinfo(
+        host: *const c_char, service: *const c_char, hints: *const addrinfo, list: *mut *mut addrinfo
+    ) -> c_int,
+        if world::is_here() => Ok(abi::getaddrinfo(host, service, hints, list));
+    /// nanosleep(2)
+    fn nanosleep(time: *const timespec, left: *mut timespec) -> c_int,
+        if now() != 0 => abi::block_for(time);
+    /// clock_nanosleep(2), which returns the error.
+    fn clock_nanosleep(clock: clockid_t, flags: c_int, time: *const timespec, left: *mut timespec) -> c_int,
+        if now() != 0 => abi::clock_nanosleep(clock, flags, time);
+    /// pthread_create(3), which returns the error.
+    fn pthread_create(
+        thread: *mut libc::pthread_t, attributes: *const libc::pthread_attr_t, start: *mut c_void,
+        argument: *mut c_void
+    ) -> c_int,
+        if world::is_here() && !abi::allows_threads() => Ok(libc::EPERM);
+}
+
+#[cfg(not(netpoll_no_interpose))]
+interpose! {
+    /// clock_gettime(2)
+    fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int,
+        if now() != 0 && abi::is_virtual(clock) => abi::clock_gettime(clock, time);
+    /// getrandom(2)
+    fn getrandom(buf: *mut c_void, count: size_t, flags: c_uint) -> ssize_t,
+        if world::is_here() => abi::getrandom(buf, count);
+}

@@ -1,0 +1,650 @@
+//! System calls on simulated sockets. None of them waits: what would block fails with EAGAIN.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::packet::Protocol;
+use super::socket::{Family, HostId, Kind, Listener, Role, Socket, SocketId, canonical};
+use super::tcp::{Connection, State};
+use super::{FD_BASE, Kernel};
+
+/// An errno on failure.
+pub(crate) type Result<T> = std::result::Result<T, i32>;
+
+/// net.core.somaxconn.
+const BACKLOG_MAX: usize = 4096;
+
+/// A socket address of any family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    Inet(SocketAddr),
+    /// Empty for an unnamed socket; an abstract name begins with a zero byte.
+    Unix(Vec<u8>),
+    /// AF_UNSPEC.
+    Unspecified,
+}
+
+impl Kernel {
+    // ---- descriptors ----
+
+    /// The socket of a descriptor.
+    pub(crate) fn id(&self, fd: i32) -> Result<SocketId> {
+        let index = usize::try_from(fd.wrapping_sub(FD_BASE)).map_err(|_| libc::EBADF)?;
+        self.descriptors.get(index).copied().flatten().ok_or(libc::EBADF)
+    }
+
+    pub(super) fn get(&self, fd: i32) -> Result<(SocketId, &Socket)> {
+        let id = self.id(fd)?;
+        Ok((id, self.socket(id).ok_or(libc::EBADF)?))
+    }
+
+    pub(super) fn get_mut(&mut self, fd: i32) -> Result<(SocketId, &mut Socket)> {
+        let id = self.id(fd)?;
+        Ok((id, self.socket_mut(id).ok_or(libc::EBADF)?))
+    }
+
+    /// The host whose socket it is.
+    pub(crate) fn host_of(&self, fd: i32) -> Result<HostId> {
+        Ok(self.get(fd)?.1.host)
+    }
+
+    /// The lowest free descriptor, for `id`.
+    pub(super) fn describe(&mut self, id: SocketId) -> Result<i32> {
+        if self.faults.strikes(self.faults.no_descriptors, self.now, "EMFILE") {
+            return Err(libc::EMFILE);
+        }
+        let index = self.free_descriptors.pop().map_or_else(
+            || {
+                self.descriptors.push(None);
+                self.descriptors.len() as u32 - 1
+            },
+            |lowest| lowest.0,
+        );
+        self.descriptors[index as usize] = Some(id);
+        if let Some(socket) = self.socket_mut(id) {
+            socket.descriptors += 1;
+        }
+        Ok(FD_BASE + index as i32)
+    }
+
+    /// Descriptors that are open, with their sockets' hosts.
+    pub(crate) fn open_descriptors(&self) -> impl Iterator<Item = (i32, &Socket)> {
+        let open = (FD_BASE..).zip(&self.descriptors);
+        open.filter_map(|(fd, id)| Some((fd, self.socket((*id)?)?)))
+    }
+
+    pub(crate) fn note(&mut self, host: HostId, name: &'static str, fd: i32, result: Result<i64>) {
+        self.log.call(self.now, host, name, fd, result);
+    }
+
+    /// socket(2) on `host`.
+    pub(crate) fn open(&mut self, host: HostId, family: Family, kind: Kind, nonblocking: bool) -> Result<i32> {
+        let mut socket = self.fresh(host, family, kind);
+        socket.is_nonblocking = nonblocking;
+        if !self.hosts[host as usize].is_up {
+            socket.role = Role::Dead;
+        }
+        let id = self.insert(socket);
+        let fd = self.describe(id);
+        if fd.is_err() {
+            self.remove(id);
+        }
+        self.note(host, "socket", fd.unwrap_or(-1), fd.map(i64::from));
+        fd
+    }
+
+    /// fcntl(2) `F_DUPFD`.
+    pub(crate) fn duplicate(&mut self, fd: i32) -> Result<i32> {
+        let id = self.id(fd)?;
+        self.describe(id)
+    }
+
+    /// close(2).
+    pub(crate) fn close(&mut self, fd: i32) -> Result<()> {
+        let (id, socket) = self.get_mut(fd)?;
+        socket.watchers.retain(|&(watched, _)| watched != fd);
+        socket.descriptors -= 1;
+        let (host, is_last) = (socket.host, socket.descriptors == 0);
+        let index = (fd - FD_BASE) as u32;
+        self.descriptors[index as usize] = None;
+        self.free_descriptors.push(std::cmp::Reverse(index));
+        if is_last {
+            self.close_socket(id);
+        }
+        self.note(host, "close", fd, Ok(0));
+        Ok(())
+    }
+
+    fn close_socket(&mut self, id: SocketId) {
+        let Some(socket) = self.socket_mut(id) else { return };
+        let resets = socket.options.linger == Some(0);
+        match &mut socket.role {
+            Role::Tcp(_) => {
+                self.with_connection(id, |connection, now, out| connection.close(now, resets, out));
+                self.after(id, false);
+            }
+            Role::Listener(listener) => {
+                let queued = std::mem::take(&mut listener.queue);
+                self.close_listener(id, queued);
+                self.remove(id);
+            }
+            Role::Unix(_) => self.close_unix(id),
+            Role::Fresh | Role::Udp(_) | Role::Dead => self.remove(id),
+        }
+    }
+
+    /// Resets the connections that were not accepted.
+    pub(super) fn close_listener(&mut self, id: SocketId, queued: VecDeque<SocketId>) {
+        let half_open = self.places.iter().zip(0..).filter_map(|(place, index)| {
+            let is_child = place.socket.as_ref().is_some_and(|socket| socket.parent == Some(id));
+            is_child.then_some(SocketId { index, generation: place.generation })
+        });
+        let children: Vec<_> = queued.into_iter().chain(half_open).collect();
+        for child in children {
+            if let Some(socket) = self.socket_mut(child) {
+                socket.parent = None;
+                if matches!(socket.role, Role::Unix(_)) {
+                    self.close_unix(child);
+                    continue;
+                }
+            }
+            self.with_connection(child, |connection, _, out| {
+                connection.is_orphan = true;
+                connection.abort(out);
+            });
+            self.after(child, false);
+        }
+    }
+
+    // ---- names ----
+
+    /// bind(2).
+    pub(crate) fn bind(&mut self, fd: i32, address: &Address) -> Result<()> {
+        let result = self.try_bind(fd, address);
+        let host = self.host_of(fd)?;
+        self.note(host, "bind", fd, result.map(|()| 0));
+        result
+    }
+
+    fn try_bind(&mut self, fd: i32, address: &Address) -> Result<()> {
+        let (id, socket) = self.get(fd)?;
+        let host = socket.host;
+        let addr = match (address, socket.family) {
+            (Address::Unix(name), Family::Unix) => return self.bind_unix(id, name.clone()),
+            (Address::Inet(addr), Family::V4) if addr.is_ipv4() => *addr,
+            (Address::Inet(addr), Family::V6) if addr.is_ipv6() => canonical(*addr),
+            (_, Family::V4 | Family::V6) => return Err(libc::EAFNOSUPPORT),
+            _ => return Err(libc::EINVAL),
+        };
+        if matches!(socket.role, Role::Dead) {
+            return Err(libc::ENETDOWN);
+        }
+        if socket.local.is_some() {
+            return Err(libc::EINVAL);
+        }
+        let ip = addr.ip();
+        let is_own = ip.is_unspecified() || ip.is_loopback() || self.hosts[host as usize].addrs.contains(&ip);
+        if !is_own || (socket.options.only_v6 && ip.is_ipv4() && socket.family == Family::V6) {
+            return Err(libc::EADDRNOTAVAIL);
+        }
+        let protocol = protocol(socket.kind);
+        let port = match addr.port() {
+            0 => self.free_port(id, host, protocol, ip)?,
+            port => {
+                self.check_port(id, host, protocol, ip, port)?;
+                port
+            }
+        };
+        self.set_local(id, SocketAddr::new(ip, port));
+        Ok(())
+    }
+
+    pub(super) fn set_local(&mut self, id: SocketId, local: SocketAddr) {
+        let Some(socket) = self.socket_mut(id) else { return };
+        socket.local = Some(local);
+        let (host, protocol) = (socket.host, protocol(socket.kind));
+        self.link_port(id, host, protocol, local.port());
+    }
+
+    /// Whether `id` may be bound to the port.
+    fn check_port(&mut self, id: SocketId, host: HostId, protocol: Protocol, ip: IpAddr, port: u16) -> Result<()> {
+        // As it would be bound, for the comparison.
+        let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
+        socket.local = Some(SocketAddr::new(ip, port));
+        let conflicts = self.conflicts(id, host, protocol, port);
+        if let Some(socket) = self.socket_mut(id) {
+            socket.local = None;
+        }
+        if conflicts { Err(libc::EADDRINUSE) } else { Ok(()) }
+    }
+
+    fn conflicts(&self, id: SocketId, host: HostId, protocol: Protocol, port: u16) -> bool {
+        let (Some(own), Some(others)) = (self.socket(id), self.ports.get(&(host, protocol, port))) else {
+            return false;
+        };
+        others.iter().filter_map(|&other| self.socket(other)).any(|other| {
+            let both_reuse_port = own.options.reuse_port && other.options.reuse_port;
+            let both_reuse = own.options.reuse_address && other.options.reuse_address;
+            // A connection that was accepted here shares the options of its listener.
+            let is_listening = matches!(other.role, Role::Listener(_)) && protocol == Protocol::Tcp;
+            let may_share = both_reuse_port || (both_reuse && !is_listening);
+            own.overlaps(other) && !may_share
+        })
+    }
+
+    /// A port that no socket of the host has for this protocol.
+    pub(super) fn free_port(&mut self, _id: SocketId, host: HostId, protocol: Protocol, _ip: IpAddr) -> Result<u16> {
+        // net.ipv4.ip_local_port_range.
+        const FIRST: u16 = 32_768;
+        const LAST: u16 = 60_999;
+        for _ in FIRST..=LAST {
+            let next = &mut self.hosts[host as usize].next_port;
+            let port = *next;
+            *next = if port >= LAST { FIRST } else { port + 1 };
+            if !self.ports.contains_key(&(host, protocol, port)) {
+                return Ok(port);
+            }
+        }
+        Err(libc::EADDRINUSE)
+    }
+
+    /// getsockname(2).
+    pub(crate) fn local_address(&self, fd: i32) -> Result<Address> {
+        let (_, socket) = self.get(fd)?;
+        if socket.family == Family::Unix {
+            return Ok(Address::Unix(socket.name.clone()));
+        }
+        let unbound = SocketAddr::new(socket.wildcard(), 0);
+        Ok(Address::Inet(socket.local.map_or(unbound, |local| self.shown_local(socket, local))))
+    }
+
+    fn shown_local(&self, socket: &Socket, local: SocketAddr) -> SocketAddr {
+        // A wildcard is shown as the socket's own family has it.
+        if local.ip().is_unspecified() { local } else { socket.shown(local) }
+    }
+
+    /// getpeername(2).
+    pub(crate) fn peer_address(&self, fd: i32) -> Result<Address> {
+        let (_, socket) = self.get(fd)?;
+        match &socket.role {
+            Role::Unix(end) if end.peer.is_some() || end.is_hung_up => Ok(Address::Unix(socket.peer_name.clone())),
+            Role::Tcp(connection) if matches!(connection.state, State::Established | State::TimeWait) => {
+                socket.remote.map(|remote| Address::Inet(socket.shown(remote))).ok_or(libc::ENOTCONN)
+            }
+            Role::Udp(_) => socket.remote.map(|remote| Address::Inet(socket.shown(remote))).ok_or(libc::ENOTCONN),
+            _ => Err(libc::ENOTCONN),
+        }
+    }
+
+    /// The address that packets from `id` to `remote` come from.
+    pub(super) fn source(&self, host: HostId, socket: &Socket, remote: IpAddr) -> Result<IpAddr> {
+        if let Some(local) = socket.local.map(|local| local.ip()).filter(|ip| !ip.is_unspecified()) {
+            let is_same_family = local.is_ipv4() == remote.is_ipv4();
+            let is_reachable = local.is_loopback() == remote.is_loopback() || self.is_own(host, remote);
+            return if is_same_family && is_reachable { Ok(local) } else { Err(libc::EINVAL) };
+        }
+        let addrs = &self.hosts[host as usize].addrs;
+        if remote.is_loopback() || addrs.contains(&remote) {
+            return Ok(remote);
+        }
+        let is_multicast = remote.is_multicast() || remote == IpAddr::V4(Ipv4Addr::BROADCAST);
+        let own = addrs.iter().find(|addr| addr.is_ipv4() == remote.is_ipv4()).filter(|_| !is_multicast);
+        own.copied().ok_or(libc::ENETUNREACH)
+    }
+
+    fn is_own(&self, host: HostId, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.hosts[host as usize].addrs.contains(&ip)
+    }
+
+    /// A destination as packets have it: the wildcard stands for this host.
+    pub(super) fn destination(socket: &Socket, addr: SocketAddr) -> Result<SocketAddr> {
+        let remote = match (socket.family, addr) {
+            (Family::V4, SocketAddr::V4(_)) => addr,
+            (Family::V6, SocketAddr::V6(_)) => canonical(addr),
+            _ => return Err(libc::EAFNOSUPPORT),
+        };
+        let ip = match remote.ip() {
+            IpAddr::V4(v4) if v4.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(v6) if v6.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ip => ip,
+        };
+        if socket.family == Family::V6 && ip.is_ipv4() && socket.options.only_v6 {
+            return Err(libc::ENETUNREACH);
+        }
+        Ok(SocketAddr::new(ip, remote.port()))
+    }
+
+    // ---- connections ----
+
+    /// listen(2).
+    pub(crate) fn listen(&mut self, fd: i32, backlog: i32) -> Result<()> {
+        let result = self.try_listen(fd, backlog);
+        let host = self.host_of(fd)?;
+        self.note(host, "listen", fd, result.map(|()| 0));
+        result
+    }
+
+    fn try_listen(&mut self, fd: i32, backlog: i32) -> Result<()> {
+        let backlog = usize::try_from(backlog).unwrap_or(BACKLOG_MAX).min(BACKLOG_MAX);
+        let (id, socket) = self.get_mut(fd)?;
+        let (host, family, kind) = (socket.host, socket.family, socket.kind);
+        let is_bound = match family {
+            Family::Unix => !socket.name.is_empty(),
+            _ => socket.local.is_some(),
+        };
+        match &mut socket.role {
+            Role::Listener(listener) => {
+                listener.backlog = backlog;
+                return Ok(());
+            }
+            Role::Fresh => {}
+            Role::Unix(end) if kind != Kind::Datagram && end.peer.is_none() && is_bound => {}
+            Role::Unix(_) => return Err(libc::EINVAL),
+            Role::Udp(_) => return Err(libc::EOPNOTSUPP),
+            Role::Dead => return Err(libc::ENETDOWN),
+            Role::Tcp(_) => return Err(libc::EINVAL),
+        }
+        let listener = Role::Listener(Listener { backlog, half_open: 0, queue: VecDeque::new() });
+        if family == Family::Unix {
+            socket.role = listener;
+            return Ok(());
+        }
+        if !is_bound {
+            let ip = socket.wildcard();
+            let port = self.free_port(id, host, Protocol::Tcp, ip)?;
+            self.set_local(id, SocketAddr::new(ip, port));
+        }
+        let port = self.get(fd)?.1.local.map_or(0, |local| local.port());
+        // Two sockets may be bound with SO_REUSEADDR, but one of them may listen.
+        let rivals = self.listeners.get(&(host, port)).cloned().unwrap_or_default();
+        let own = self.get(fd)?.1;
+        let is_taken = rivals
+            .iter()
+            .filter_map(|&rival| self.socket(rival))
+            .any(|rival| own.overlaps(rival) && !(own.options.reuse_port && rival.options.reuse_port));
+        if is_taken {
+            return Err(libc::EADDRINUSE);
+        }
+        self.listeners.entry((host, port)).or_default().push(id);
+        self.get_mut(fd)?.1.role = listener;
+        self.raise(id);
+        Ok(())
+    }
+
+    /// connect(2). On a TCP socket EINPROGRESS is the usual answer.
+    pub(crate) fn connect(&mut self, fd: i32, address: &Address) -> Result<()> {
+        let result = self.try_connect(fd, address);
+        let host = self.host_of(fd)?;
+        self.note(host, "connect", fd, result.map(|()| 0));
+        result
+    }
+
+    fn try_connect(&mut self, fd: i32, address: &Address) -> Result<()> {
+        let (id, socket) = self.get(fd)?;
+        let host = socket.host;
+        let addr = match address {
+            Address::Unix(name) if socket.family == Family::Unix => return self.connect_unix(id, name),
+            Address::Unspecified => return self.disconnect(id),
+            Address::Inet(addr) if socket.family != Family::Unix => *addr,
+            _ => return Err(libc::EAFNOSUPPORT),
+        };
+        match &socket.role {
+            Role::Fresh | Role::Udp(_) => {}
+            Role::Tcp(connection) => match connection.state {
+                State::SynSent => return Err(libc::EALREADY),
+                // Linux lets a socket whose connect has failed try again.
+                State::Closed if connection.error.is_none() && socket.parent.is_none() => {}
+                State::Closed => return Err(self.take_error_of(id).unwrap_or(libc::ECONNABORTED)),
+                _ => return Err(libc::EISCONN),
+            },
+            Role::Listener(_) => return Err(libc::EISCONN),
+            Role::Dead => return Err(libc::ENETDOWN),
+            Role::Unix(_) => return Err(libc::EAFNOSUPPORT),
+        }
+        let remote = Kernel::destination(socket, addr)?;
+        let ip = self.source(host, socket, remote.ip())?;
+        let (kind, only) = (socket.kind, socket.local.map(|local| local.port()));
+        let port = match only {
+            Some(port) => port,
+            None => self.free_port(id, host, protocol(kind), ip)?,
+        };
+        let local = SocketAddr::new(ip, port);
+        if kind == Kind::Stream && self.connections.contains_key(&(host, local, remote)) {
+            return Err(libc::EADDRNOTAVAIL);
+        }
+        self.set_local(id, local);
+        let mss = self.mss(host, local, remote);
+        let (now, mut out) = (self.now, std::mem::take(&mut self.segments));
+        let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
+        socket.remote = Some(remote);
+        if kind == Kind::Datagram {
+            self.segments = out;
+            return Ok(());
+        }
+        let mut settings = socket.options.tcp.clone();
+        settings.mss = settings.mss.min(mss);
+        socket.role = Role::Tcp(Box::new(Connection::connect(settings, now, &mut out)));
+        self.segments = out;
+        self.connections.insert((host, local, remote), id);
+        self.after(id, false);
+        Err(libc::EINPROGRESS)
+    }
+
+    /// connect(2) to AF_UNSPEC: a datagram socket has no peer any more.
+    fn disconnect(&mut self, id: SocketId) -> Result<()> {
+        let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
+        match &mut socket.role {
+            Role::Udp(_) => socket.remote = None,
+            Role::Unix(end) if socket.kind == Kind::Datagram => {
+                end.peer = None;
+                socket.peer_name.clear();
+            }
+            _ => return Err(libc::EOPNOTSUPP),
+        }
+        Ok(())
+    }
+
+    /// accept4(2): the descriptor and its peer's address.
+    pub(crate) fn accept(&mut self, fd: i32, nonblocking: bool) -> Result<(i32, Address)> {
+        let host = self.host_of(fd)?;
+        let result = self.try_accept(fd, nonblocking);
+        if !matches!(result, Err(libc::EAGAIN)) {
+            self.note(host, "accept", fd, result.as_ref().map(|accepted| i64::from(accepted.0)).map_err(|&e| e));
+        }
+        result
+    }
+
+    fn try_accept(&mut self, fd: i32, nonblocking: bool) -> Result<(i32, Address)> {
+        if self.faults.strikes(self.faults.interrupted, self.now, "EINTR") {
+            return Err(libc::EINTR);
+        }
+        let (id, socket) = self.get_mut(fd)?;
+        let next = match &mut socket.role {
+            Role::Listener(listener) => listener.queue.front().copied().ok_or(libc::EAGAIN)?,
+            Role::Dead => return Err(libc::ENETDOWN),
+            Role::Udp(_) => return Err(libc::EOPNOTSUPP),
+            _ => return Err(libc::EINVAL),
+        };
+        if self.faults.strikes(self.faults.again, self.now, "EAGAIN") {
+            self.raise_later(id);
+            return Err(libc::EAGAIN);
+        }
+        let accepted = self.describe(next)?;
+        if let (_, Socket { role: Role::Listener(listener), .. }) = self.get_mut(fd)? {
+            listener.queue.pop_front();
+        }
+        let (_, socket) = self.get_mut(accepted)?;
+        socket.is_nonblocking = nonblocking;
+        let peer = match socket.family {
+            Family::Unix => Address::Unix(socket.peer_name.clone()),
+            _ => socket.remote.map_or(Address::Unspecified, |remote| Address::Inet(socket.shown(remote))),
+        };
+        Ok((accepted, peer))
+    }
+
+    /// An edge that follows a call which failed although it need not have.
+    pub(super) fn raise_later(&mut self, id: SocketId) {
+        self.schedule(self.now + 100_000, super::Event::Edge(id));
+    }
+
+    /// shutdown(2).
+    pub(crate) fn shutdown(&mut self, fd: i32, read: bool, write: bool) -> Result<()> {
+        let result = self.try_shutdown(fd, read, write);
+        let host = self.host_of(fd)?;
+        self.note(host, "shutdown", fd, result.map(|()| 0));
+        result
+    }
+
+    fn try_shutdown(&mut self, fd: i32, read: bool, write: bool) -> Result<()> {
+        let (id, socket) = self.get_mut(fd)?;
+        match &mut socket.role {
+            Role::Fresh => return Err(libc::ENOTCONN),
+            Role::Dead => return Err(libc::ENETDOWN),
+            Role::Listener(listener) => {
+                let queued = std::mem::take(&mut listener.queue);
+                if !read {
+                    return Ok(());
+                }
+                self.close_listener(id, queued);
+                self.unlink(id);
+                self.get_mut(fd)?.1.role = Role::Fresh;
+            }
+            Role::Tcp(connection) if matches!(connection.state, State::Closed | State::SynSent) => {
+                return Err(libc::ENOTCONN);
+            }
+            Role::Tcp(_) => {
+                self.with_connection(id, |connection, now, out| {
+                    if read {
+                        connection.shut_read();
+                    }
+                    if write {
+                        connection.shut_write(now, out);
+                    }
+                });
+                self.after(id, true);
+            }
+            Role::Udp(datagrams) => {
+                datagrams.read_shut |= read;
+                datagrams.write_shut |= write;
+                if socket.remote.is_none() {
+                    return Err(libc::ENOTCONN);
+                }
+            }
+            Role::Unix(_) => self.shutdown_unix(id, read, write),
+        }
+        self.raise(id);
+        Ok(())
+    }
+
+    // ---- options and readiness ----
+
+    /// The pending error of a socket, which the call clears (SO_ERROR).
+    #[cfg(test)]
+    pub(crate) fn take_error(&mut self, fd: i32) -> Result<Option<i32>> {
+        let id = self.id(fd)?;
+        Ok(self.take_error_of(id))
+    }
+
+    pub(super) fn take_error_of(&mut self, id: SocketId) -> Option<i32> {
+        self.socket_mut(id)?.take_error()
+    }
+
+    /// setsockopt(2).
+    pub(crate) fn set_option(&mut self, fd: i32, level: i32, name: i32, bytes: &[u8]) -> Result<()> {
+        let (id, socket) = self.get_mut(fd)?;
+        let is_tcp = socket.kind == Kind::Stream && socket.family != Family::Unix;
+        let result = socket.options.set(level, name, bytes, is_tcp);
+        let (host, tcp) = (socket.host, socket.options.tcp.clone());
+        if result.is_ok() && is_tcp {
+            self.with_connection(id, |connection, now, out| connection.configure(tcp, now, out));
+            self.after(id, false);
+        }
+        if let Err(errno) = result {
+            self.note(host, "setsockopt", fd, Err(errno));
+        }
+        result
+    }
+
+    /// getsockopt(2).
+    pub(crate) fn option(&mut self, fd: i32, level: i32, name: i32) -> Result<Vec<u8>> {
+        let (id, socket) = self.get(fd)?;
+        let is_tcp = socket.kind == Kind::Stream && socket.family != Family::Unix;
+        let word = |value: i32| Ok(value.to_ne_bytes().to_vec());
+        if level != libc::SOL_SOCKET {
+            return socket.options.get(level, name, is_tcp);
+        }
+        match name {
+            libc::SO_ERROR => word(self.take_error_of(id).unwrap_or_default()),
+            libc::SO_TYPE => word(match socket.kind {
+                Kind::Stream => libc::SOCK_STREAM,
+                Kind::Datagram => libc::SOCK_DGRAM,
+                Kind::Packets => libc::SOCK_SEQPACKET,
+            }),
+            libc::SO_DOMAIN => word(match socket.family {
+                Family::V4 => libc::AF_INET,
+                Family::V6 => libc::AF_INET6,
+                Family::Unix => libc::AF_UNIX,
+            }),
+            libc::SO_PROTOCOL => word(match (socket.family, socket.kind) {
+                (Family::Unix, _) => 0,
+                (_, Kind::Datagram) => libc::IPPROTO_UDP,
+                _ => libc::IPPROTO_TCP,
+            }),
+            libc::SO_ACCEPTCONN => word(i32::from(matches!(socket.role, Role::Listener(_)))),
+            _ => socket.options.get(level, name, is_tcp),
+        }
+    }
+
+    /// Bytes that wait to be read, and bytes that are not acknowledged.
+    pub(crate) fn queued(&self, fd: i32) -> Result<(usize, usize)> {
+        Ok(match &self.get(fd)?.1.role {
+            Role::Tcp(connection) => (connection.readable(), connection.unacknowledged()),
+            Role::Udp(datagrams) => (datagrams.queue.front().map_or(0, |(_, data)| data.len()), 0),
+            Role::Unix(end) => (end.queue.front().map_or(0, |(_, data)| data.len()), 0),
+            Role::Fresh | Role::Listener(_) | Role::Dead => return Err(libc::EINVAL),
+        })
+    }
+
+    pub(crate) fn is_nonblocking(&self, fd: i32) -> Result<bool> {
+        Ok(self.get(fd)?.1.is_nonblocking)
+    }
+
+    pub(crate) fn set_nonblocking(&mut self, fd: i32, nonblocking: bool) -> Result<()> {
+        self.get_mut(fd)?.1.is_nonblocking = nonblocking;
+        Ok(())
+    }
+
+    /// What poll(2) says, as EPOLL bits.
+    pub(crate) fn poll(&self, fd: i32) -> Result<u32> {
+        let id = self.id(fd)?;
+        self.readiness(id).ok_or(libc::EBADF)
+    }
+
+    pub(super) fn readiness(&self, id: SocketId) -> Option<u32> {
+        let socket = self.socket(id)?;
+        let peer_has_room = matches!(&socket.role, Role::Unix(end) if self.unix_has_room(end));
+        Some(socket.readiness(peer_has_room))
+    }
+
+    /// Registers a descriptor with a poller: `data` comes back with each edge, the first of which is due now.
+    pub(crate) fn watch(&mut self, fd: i32, data: u64) -> Result<()> {
+        let (id, socket) = self.get_mut(fd)?;
+        socket.watchers.retain(|&(watched, _)| watched != fd);
+        socket.watchers.push((fd, data));
+        self.raise(id);
+        Ok(())
+    }
+
+    pub(crate) fn is_watched(&self, fd: i32) -> bool {
+        self.get(fd).is_ok_and(|(_, socket)| socket.watchers.iter().any(|&(watched, _)| watched == fd))
+    }
+
+    pub(crate) fn unwatch(&mut self, fd: i32) -> Result<()> {
+        self.get_mut(fd)?.1.watchers.retain(|&(watched, _)| watched != fd);
+        Ok(())
+    }
+}
+
+fn protocol(kind: Kind) -> Protocol {
+    if kind == Kind::Datagram { Protocol::Udp } else { Protocol::Tcp }
+}

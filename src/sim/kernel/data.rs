@@ -1,0 +1,234 @@
+//! System calls that send and receive. None of them waits: what would block fails with EAGAIN.
+
+use std::net::SocketAddr;
+
+use super::Kernel;
+use super::calls::{Address, Result};
+use super::packet::{Body, Packet, Protocol};
+use super::socket::{Role, Socket, SocketId};
+use super::tcp::State;
+
+/// The largest payload of a UDP datagram.
+const DATAGRAM_MAX: usize = 65_507;
+
+/// What was received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// Bytes that were copied.
+    pub(crate) bytes: usize,
+    /// The length of the whole datagram.
+    pub(crate) whole: usize,
+    pub(crate) from: Option<Address>,
+}
+
+impl Received {
+    pub(super) fn stream(bytes: usize) -> Received {
+        Received { bytes, whole: bytes, from: None }
+    }
+}
+
+/// Copies `data` into buffers, as much as fits.
+pub(super) fn scatter(data: &[u8], bufs: &mut [&mut [u8]]) -> usize {
+    let mut rest = data;
+    for buf in bufs {
+        let (part, behind) = rest.split_at(rest.len().min(buf.len()));
+        buf[..part.len()].copy_from_slice(part);
+        rest = behind;
+    }
+    data.len() - rest.len()
+}
+
+impl Kernel {
+    /// recv(2), recvmsg(2), readv(2) into several buffers. `peeks`: MSG_PEEK.
+    pub(crate) fn receive(&mut self, fd: i32, bufs: &mut [&mut [u8]], peeks: bool) -> Result<Received> {
+        let result = self.try_receive(fd, bufs, peeks);
+        let host = self.host_of(fd)?;
+        if !matches!(result, Err(libc::EAGAIN)) {
+            self.note(host, "recv", fd, result.as_ref().map(|received| received.bytes as i64).map_err(|&e| e));
+        }
+        result
+    }
+
+    fn try_receive(&mut self, fd: i32, bufs: &mut [&mut [u8]], peeks: bool) -> Result<Received> {
+        if self.faults.strikes(self.faults.interrupted, self.now, "EINTR") {
+            return Err(libc::EINTR);
+        }
+        let id = self.id(fd)?;
+        if self.faults.again > 0.0
+            && self.readiness(id).is_some_and(|bits| bits & libc::EPOLLIN as u32 != 0)
+            && self.faults.strikes(self.faults.again, self.now, "EAGAIN")
+        {
+            self.raise_later(id);
+            return Err(libc::EAGAIN);
+        }
+        let (_, socket) = self.get_mut(fd)?;
+        let shown = |socket: &Socket, from: SocketAddr| Address::Inet(socket.shown(from));
+        match &mut socket.role {
+            Role::Fresh => Err(libc::ENOTCONN),
+            Role::Listener(_) => Err(libc::ENOTCONN),
+            Role::Dead => Err(libc::ENETDOWN),
+            Role::Tcp(_) => self.receive_tcp(id, bufs, peeks),
+            Role::Unix(_) => self.receive_unix(id, bufs, peeks),
+            Role::Udp(datagrams) => {
+                let Some((from, data)) = datagrams.queue.front() else {
+                    let ends = datagrams.read_shut;
+                    let error = socket.error.take();
+                    return error.map_or(if ends { Ok(Received::stream(0)) } else { Err(libc::EAGAIN) }, Err);
+                };
+                if let Some(error) = socket.error.take() {
+                    return Err(error);
+                }
+                let (bytes, whole, from) = (scatter(data, bufs), data.len(), *from);
+                if !peeks {
+                    datagrams.bytes -= whole + 512;
+                    datagrams.queue.pop_front();
+                }
+                Ok(Received { bytes, whole, from: from.map(|from| shown(socket, from)) })
+            }
+        }
+    }
+
+    fn receive_tcp(&mut self, id: SocketId, bufs: &mut [&mut [u8]], peeks: bool) -> Result<Received> {
+        let room: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let Some(Socket { role: Role::Tcp(connection), .. }) = self.socket_mut(id) else { return Err(libc::EBADF) };
+        let most = connection.readable().min(room);
+        if most == 0 {
+            let state = connection.state;
+            let ends = connection.fin_received || state == State::Closed || connection.read_shut;
+            if connection.readable() > 0 {
+                return Ok(Received::stream(0));
+            }
+            return match self.take_error_of(id) {
+                Some(error) => Err(error),
+                None if ends => Ok(Received::stream(0)),
+                None => Err(libc::EAGAIN),
+            };
+        }
+        let shortened = self.faults.shortened(most, self.now);
+        if shortened < most {
+            // There is more, of which an edge must tell whoever takes the count for evidence of the contrary.
+            self.raise_later(id);
+        }
+        let most = shortened;
+        let Some(Socket { role: Role::Tcp(connection), .. }) = self.socket_mut(id) else { return Err(libc::EBADF) };
+        let mut bytes = 0;
+        for buf in bufs {
+            let part = buf.len().min(most - bytes);
+            bytes += connection.peek(bytes, &mut buf[..part]);
+        }
+        if !peeks {
+            self.with_connection(id, |connection, _, out| connection.consume(bytes, out));
+            self.after(id, false);
+        }
+        Ok(Received::stream(bytes))
+    }
+
+    /// send(2), sendto(2), sendmsg(2) of several buffers.
+    pub(crate) fn send(&mut self, fd: i32, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize> {
+        let result = self.try_send(fd, bufs, to);
+        let host = self.host_of(fd)?;
+        if !matches!(result, Err(libc::EAGAIN)) {
+            self.note(host, "send", fd, result.map(|bytes| bytes as i64));
+        }
+        result
+    }
+
+    fn try_send(&mut self, fd: i32, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize> {
+        if self.faults.strikes(self.faults.interrupted, self.now, "EINTR") {
+            return Err(libc::EINTR);
+        }
+        let (id, socket) = self.get(fd)?;
+        match &socket.role {
+            Role::Fresh | Role::Listener(_) => return Err(libc::EPIPE),
+            Role::Dead => return Err(libc::ENETDOWN),
+            Role::Unix(_) => return self.send_unix(id, bufs, to),
+            Role::Tcp(_) => {}
+            Role::Udp(_) => return self.send_udp(id, bufs, to),
+        }
+        if self.faults.strikes(self.faults.again, self.now, "EAGAIN") {
+            self.raise_later(id);
+            return Err(libc::EAGAIN);
+        }
+        let Some(Socket { role: Role::Tcp(connection), .. }) = self.socket_mut(id) else { return Err(libc::EBADF) };
+        let (state, fin) = (connection.state, connection.fin);
+        if let Some(error) = self.take_error_of(id) {
+            return Err(error);
+        }
+        match state {
+            State::SynSent | State::SynReceived => return Err(libc::EAGAIN),
+            State::Closed | State::TimeWait => return Err(libc::EPIPE),
+            State::Established if fin => return Err(libc::EPIPE),
+            State::Established => {}
+        }
+        let room = self.with_connection(id, |connection, _, _| {
+            let room = connection.room();
+            connection.wants_room |= room == 0;
+            room
+        });
+        let room = room.unwrap_or_default();
+        let all: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if room == 0 && all > 0 {
+            return Err(libc::EAGAIN);
+        }
+        let most = self.faults.shortened(all, self.now);
+        let is_short = most < all;
+        let written = self.with_connection(id, |connection, now, out| {
+            let mut written = 0;
+            for buf in bufs {
+                let part = &buf[..buf.len().min(most - written)];
+                let count = connection.write(now, part, out);
+                written += count;
+                if count < part.len() {
+                    break;
+                }
+            }
+            written
+        });
+        self.after(id, false);
+        if is_short {
+            // The buffer has room, of which an edge must tell whoever takes the count for evidence of the contrary.
+            self.raise_later(id);
+        }
+        Ok(written.unwrap_or_default())
+    }
+
+    fn send_udp(&mut self, id: SocketId, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize> {
+        if self.faults.strikes(self.faults.no_buffers, self.now, "ENOBUFS") {
+            return Err(libc::ENOBUFS);
+        }
+        let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
+        let (host, error) = (socket.host, socket.error.take());
+        if let Some(error) = error {
+            return Err(error);
+        }
+        if matches!(&socket.role, Role::Udp(datagrams) if datagrams.write_shut) {
+            return Err(libc::EPIPE);
+        }
+        let Some(socket) = self.socket(id) else { return Err(libc::EBADF) };
+        let remote = match to {
+            Some(Address::Inet(addr)) => Kernel::destination(socket, *addr)?,
+            Some(Address::Unix(_)) => return Err(libc::EAFNOSUPPORT),
+            Some(Address::Unspecified) | None => socket.remote.ok_or(libc::EDESTADDRREQ)?,
+        };
+        if remote.port() == 0 {
+            return Err(libc::EINVAL);
+        }
+        let length: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if length > DATAGRAM_MAX {
+            return Err(libc::EMSGSIZE);
+        }
+        let ip = self.source(host, socket, remote.ip())?;
+        let port = match socket.local {
+            Some(local) => local.port(),
+            None => {
+                let wildcard = socket.wildcard();
+                let port = self.free_port(id, host, Protocol::Udp, wildcard)?;
+                self.set_local(id, SocketAddr::new(wildcard, port));
+                port
+            }
+        };
+        let packet = Packet { src: SocketAddr::new(ip, port), dst: remote, body: Body::Udp(bufs.concat().into()) };
+        self.output(host, packet);
+        Ok(length)
+    }
+}

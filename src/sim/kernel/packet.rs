@@ -1,0 +1,126 @@
+//! Packets: what travels on a link.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+/// A TCP segment. Sequence numbers count from 0, the SYN, without wrapping; a capture shows their low 32 bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) seq: u64,
+    pub(crate) ack: Option<u64>,
+    pub(crate) syn: bool,
+    pub(crate) fin: bool,
+    pub(crate) rst: bool,
+    /// Bytes that the sender of this segment can take.
+    pub(crate) window: u64,
+    pub(crate) data: Box<[u8]>,
+}
+
+impl Segment {
+    /// The sequence number behind the segment: SYN and FIN count as one byte each.
+    pub(crate) fn end(&self) -> u64 {
+        self.seq + self.data.len() as u64 + u64::from(self.syn) + u64::from(self.fin)
+    }
+}
+
+/// Why a packet could not be delivered (ICMP destination unreachable).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unreachable {
+    /// No host has the address.
+    Host,
+    /// No UDP socket has the port.
+    Port,
+}
+
+impl Unreachable {
+    pub(crate) fn errno(self) -> i32 {
+        match self {
+            Unreachable::Host => libc::EHOSTUNREACH,
+            Unreachable::Port => libc::ECONNREFUSED,
+        }
+    }
+}
+
+/// Which protocol a packet, or the packet that an ICMP message is about, belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Protocol {
+    Tcp,
+    Udp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    Tcp(Segment),
+    Udp(Box<[u8]>),
+    /// An ICMP message: the packet of `protocol` from the packet's destination to its source was not delivered.
+    Unreachable(Protocol, Unreachable),
+}
+
+/// See the module's header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Packet {
+    pub(crate) src: SocketAddr,
+    pub(crate) dst: SocketAddr,
+    pub(crate) body: Body,
+}
+
+impl Packet {
+    /// The length of the IP packet in bytes, without TCP options.
+    pub(crate) fn len(&self) -> u64 {
+        let ip = if self.src.is_ipv4() { 20 } else { 40 };
+        ip + match &self.body {
+            Body::Tcp(segment) => 20 + segment.data.len() as u64,
+            Body::Udp(data) => 8 + data.len() as u64,
+            Body::Unreachable(..) => 8 + ip + 8,
+        }
+    }
+}
+
+impl fmt::Display for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} > {} ", self.src, self.dst)?;
+        match &self.body {
+            Body::Tcp(segment) => {
+                f.write_str("TCP ")?;
+                let flags = [(segment.syn, "SYN "), (segment.fin, "FIN "), (segment.rst, "RST ")];
+                flags.iter().filter(|(set, _)| *set).try_for_each(|(_, name)| f.write_str(name))?;
+                write!(f, "seq {}", segment.seq)?;
+                if let Some(ack) = segment.ack {
+                    write!(f, " ack {ack}")?;
+                }
+                write!(f, " win {} len {}", segment.window, segment.data.len())
+            }
+            Body::Udp(data) => write!(f, "UDP len {}", data.len()),
+            Body::Unreachable(protocol, Unreachable::Host) => write!(f, "ICMP host unreachable ({protocol:?})"),
+            Body::Unreachable(protocol, Unreachable::Port) => write!(f, "ICMP port unreachable ({protocol:?})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_have_the_lengths_of_their_headers_and_data() {
+        let (v4, v6): (SocketAddr, SocketAddr) = ("10.0.0.1:1".parse().unwrap(), "[fd00::1]:1".parse().unwrap());
+        let segment =
+            Segment { seq: 5, ack: None, syn: true, fin: true, rst: false, window: 9, data: Box::from(*b"abc") };
+        assert_eq!(segment.end(), 10);
+        let length = |addr, body| Packet { src: addr, dst: addr, body }.len();
+        assert_eq!((length(v4, Body::Tcp(segment.clone())), length(v6, Body::Tcp(segment))), (43, 63));
+        assert_eq!(length(v4, Body::Udp(Box::from([0; 100]))), 128);
+        assert_eq!(length(v4, Body::Unreachable(Protocol::Udp, Unreachable::Port)), 56);
+    }
+
+    #[test]
+    fn packets_are_shown_as_tools_show_them() {
+        let (src, dst) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+        let segment =
+            Segment { seq: 0, ack: Some(7), syn: true, fin: false, rst: false, window: 9, data: Box::default() };
+        let packet = Packet { src, dst, body: Body::Tcp(segment) };
+        assert_eq!(packet.to_string(), "10.0.0.1:1 > 10.0.0.2:80 TCP SYN seq 0 ack 7 win 9 len 0");
+        let packet = Packet { src, dst, body: Body::Unreachable(Protocol::Udp, Unreachable::Port) };
+        assert_eq!(packet.to_string(), "10.0.0.1:1 > 10.0.0.2:80 ICMP port unreachable (Udp)");
+    }
+}

@@ -1,0 +1,34 @@
+//! `Settings`: what socket options say to a TCP connection.
+
+const SECOND: u64 = 1_000_000_000;
+
+/// See the module's header. Times are in nanoseconds; 0 stands for "off".
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) mss: u64,
+    pub(crate) send_buffer: u64,
+    pub(crate) receive_buffer: u64,
+    pub(crate) no_delay: bool,
+    pub(crate) keep_alive: bool,
+    pub(crate) keep_idle: u64,
+    pub(crate) keep_interval: u64,
+    pub(crate) keep_count: u32,
+    pub(crate) user_timeout: u64,
+}
+
+impl Settings {
+    /// Linux's defaults, and buffers of its usual size.
+    pub(crate) const fn new() -> Settings {
+        Settings {
+            mss: 1460,
+            send_buffer: 256 << 10,
+            receive_buffer: 128 << 10,
+            no_delay: false,
+            keep_alive: false,
+            keep_idle: 7200 * SECOND,
+            keep_interval: 75 * SECOND,
+            keep_count: 9,
+            user_timeout: 0,
+        }
+    }
+}

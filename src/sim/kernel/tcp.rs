@@ -1,0 +1,679 @@
+//! `Connection`: one end of a TCP connection, without sockets, links or a clock of its own.
+//!
+//! Segments and times come in, segments go out, and the owner asks [`deadline`](Connection::deadline) when to call
+//! [`timeout`](Connection::timeout). RFC 9293 with the parts that a program can tell apart: handshake, windows, retransmission (RFC 6298),
+//! slow start and fast recovery (RFC 5681, RFC 6582), half-close, reset, zero-window probes, keep-alive, user timeout, TIME-WAIT.
+//!
+//! # States
+//! ```text
+//! SynSent ──────→ Established ──→ TimeWait ──→ Closed
+//! SynReceived ──↗      └──────────────────────↗
+//! ```
+//! *Established* covers RFC 9293's states from ESTABLISHED to LAST-ACK: `fin`, `fin_acked` and `fin_received` tell them apart.
+//!
+//! # Sequence numbers
+//! 64 bits, from 0 (the SYN) in each direction. The send buffer begins at `max(una, 1)`; the FIN stands behind its last byte.
+//!
+//! # Constraints
+//! Each segment is acknowledged at once. There is no selective acknowledgement, urgent data, simultaneous open or path MTU discovery.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::packet::Segment;
+use super::settings::Settings;
+
+/// No time.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+/// Linux's bounds of the retransmission timeout, and its first value.
+const RTO_MIN: u64 = 200 * MS;
+const RTO_MAX: u64 = 120 * SECOND;
+const RTO_FIRST: u64 = SECOND;
+/// tcp_syn_retries, tcp_synack_retries, tcp_retries2 and tcp_orphan_retries of Linux.
+const SYN_RETRIES: u32 = 6;
+const SYN_ACK_RETRIES: u32 = 5;
+const RETRIES: u32 = 15;
+const ORPHAN_RETRIES: u32 = 8;
+/// How long a closed connection stays in TIME-WAIT, and an orphan in FIN-WAIT-2.
+const LINGER: u64 = 60 * SECOND;
+/// The initial congestion window in segments (RFC 6928).
+const FIRST_WINDOW: u64 = 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    SynSent,
+    SynReceived,
+    Established,
+    TimeWait,
+    Closed,
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) state: State,
+    pub(crate) settings: Settings,
+    /// Why the connection failed. The owner takes it.
+    pub(crate) error: Option<i32>,
+    /// The program has closed its socket.
+    pub(crate) is_orphan: bool,
+    /// A write found no room: its end is an edge.
+    pub(crate) wants_room: bool,
+
+    send: VecDeque<u8>,
+    una: u64,
+    nxt: u64,
+    /// Behind the last byte that was ever sent.
+    sent: u64,
+    window: u64,
+    /// Sequence and acknowledgement number of the segment that `window` is from.
+    window_from: (u64, u64),
+    pub(crate) fin: bool,
+    fin_acked: bool,
+    closes_first: bool,
+
+    congestion_window: u64,
+    threshold: u64,
+    duplicate_acks: u32,
+    /// In fast recovery: its end.
+    recover: Option<u64>,
+    round_trip: Option<(u64, u64)>,
+    rto: u64,
+    /// The sequence number whose acknowledgement is timed, and when it was sent.
+    timed: Option<(u64, u64)>,
+    retries: u32,
+    unacked_since: u64,
+
+    receive: VecDeque<u8>,
+    rcv_nxt: u64,
+    early: BTreeMap<u64, Box<[u8]>>,
+    fin_at: Option<u64>,
+    pub(crate) fin_received: bool,
+    /// The program reads no more: the end of the stream is behind what is in the buffer.
+    pub(crate) read_shut: bool,
+    /// The end of the window that the peer was told.
+    right: u64,
+    needs_ack: bool,
+
+    retransmit_at: u64,
+    keep_at: u64,
+    ends_at: u64,
+    heard_at: u64,
+    probes: u32,
+}
+
+impl Connection {
+    fn new(state: State, settings: Settings) -> Connection {
+        let congestion_window = FIRST_WINDOW * settings.mss;
+        Connection {
+            state,
+            settings,
+            error: None,
+            is_orphan: false,
+            wants_room: false,
+            send: VecDeque::new(),
+            una: 0,
+            nxt: 1,
+            sent: 1,
+            window: 0,
+            window_from: (0, 0),
+            fin: false,
+            fin_acked: false,
+            closes_first: false,
+            congestion_window,
+            threshold: u64::MAX,
+            duplicate_acks: 0,
+            recover: None,
+            round_trip: None,
+            rto: RTO_FIRST,
+            timed: None,
+            retries: 0,
+            unacked_since: 0,
+            receive: VecDeque::new(),
+            rcv_nxt: 0,
+            early: BTreeMap::new(),
+            fin_at: None,
+            fin_received: false,
+            read_shut: false,
+            right: 0,
+            needs_ack: false,
+            retransmit_at: NEVER,
+            keep_at: NEVER,
+            ends_at: NEVER,
+            heard_at: 0,
+            probes: 0,
+        }
+    }
+
+    /// Begins a handshake: sends a SYN.
+    pub(crate) fn connect(settings: Settings, now: u64, out: &mut Vec<Segment>) -> Connection {
+        let mut this = Connection::new(State::SynSent, settings);
+        this.unacked_since = now;
+        this.send_syn(now, out);
+        this
+    }
+
+    /// Answers a SYN.
+    pub(crate) fn accept(settings: Settings, now: u64, syn: &Segment, out: &mut Vec<Segment>) -> Connection {
+        let mut this = Connection::new(State::SynReceived, settings);
+        (this.window, this.rcv_nxt, this.right) = (syn.window, syn.end(), syn.end());
+        (this.window_from, this.unacked_since) = ((syn.seq, 0), now);
+        this.send_syn(now, out);
+        this
+    }
+
+    // ---- the program's side ----
+
+    /// Bytes that can be read.
+    pub(crate) fn readable(&self) -> usize {
+        self.receive.len()
+    }
+
+    /// Bytes that a write would take.
+    pub(crate) fn room(&self) -> usize {
+        (self.settings.send_buffer as usize).saturating_sub(self.send.len())
+    }
+
+    /// Bytes that are not acknowledged yet.
+    pub(crate) fn unacknowledged(&self) -> usize {
+        self.send.len()
+    }
+
+    /// Takes as much of `bytes` as there is room for and sends what may be sent. Returns how many bytes were taken.
+    pub(crate) fn write(&mut self, now: u64, bytes: &[u8], out: &mut Vec<Segment>) -> usize {
+        let count = bytes.len().min(self.room());
+        self.wants_room |= count < bytes.len();
+        if self.una == self.data_end() {
+            self.unacked_since = now;
+        }
+        self.send.extend(&bytes[..count]);
+        self.transmit(now, out);
+        count
+    }
+
+    /// Reads into `buf` from the byte `skip` on.
+    pub(crate) fn peek(&self, skip: usize, buf: &mut [u8]) -> usize {
+        let count = self.receive.len().saturating_sub(skip).min(buf.len());
+        let (front, back) = self.receive.as_slices();
+        let first = front.get(skip..).unwrap_or_default();
+        let first = &first[..first.len().min(count)];
+        buf[..first.len()].copy_from_slice(first);
+        let skip = skip.saturating_sub(front.len());
+        buf[first.len()..count].copy_from_slice(&back[skip..skip + count - first.len()]);
+        count
+    }
+
+    /// Drops `count` bytes that were read, and tells the peer of the room if that is worth a segment.
+    pub(crate) fn consume(&mut self, count: usize, out: &mut Vec<Segment>) {
+        self.receive.drain(..count);
+        let worth = (self.settings.receive_buffer / 2).min(2 * self.settings.mss);
+        if self.state == State::Established && !self.fin_received && self.offer() >= self.right + worth {
+            self.send_ack(out);
+        }
+    }
+
+    /// No more is written: a FIN follows what is in the buffer.
+    pub(crate) fn shut_write(&mut self, now: u64, out: &mut Vec<Segment>) {
+        if self.fin || matches!(self.state, State::Closed | State::TimeWait) {
+            return;
+        }
+        (self.fin, self.closes_first) = (true, !self.fin_received);
+        self.transmit(now, out);
+    }
+
+    /// The program reads no more. The peer hears nothing of it, as in Linux.
+    pub(crate) fn shut_read(&mut self) {
+        self.read_shut = true;
+    }
+
+    /// Applies options that were changed.
+    pub(crate) fn configure(&mut self, settings: Settings, now: u64, out: &mut Vec<Segment>) {
+        let mss = self.settings.mss.min(settings.mss);
+        let was_kept = self.settings.keep_alive;
+        self.settings = Settings { mss, ..settings };
+        if was_kept || self.settings.keep_alive {
+            self.arm_keep_alive(now);
+        }
+        self.transmit(now, out);
+    }
+
+    /// The program has closed the socket. Unread data is a reason for a reset, as in RFC 2525, 2.17.
+    pub(crate) fn close(&mut self, now: u64, resets: bool, out: &mut Vec<Segment>) {
+        self.is_orphan = true;
+        if resets || !self.receive.is_empty() || self.state == State::SynSent {
+            return self.abort(out);
+        }
+        self.shut_write(now, out);
+        self.settle(now);
+    }
+
+    /// Ends the connection with a reset.
+    pub(crate) fn abort(&mut self, out: &mut Vec<Segment>) {
+        if matches!(self.state, State::SynReceived | State::Established) {
+            let seq = self.sent;
+            let reset = Segment { rst: true, ..self.segment(seq, Box::default()) };
+            out.push(reset);
+        }
+        self.end();
+    }
+
+    /// Ends the connection with an error, without a segment.
+    pub(crate) fn fail(&mut self, errno: i32) {
+        self.error = Some(errno);
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.state = State::Closed;
+        self.send.clear();
+        self.early.clear();
+        (self.retransmit_at, self.keep_at, self.ends_at) = (NEVER, NEVER, NEVER);
+    }
+
+    // ---- time ----
+
+    /// When [`timeout`](Connection::timeout) is to be called; [`NEVER`] for not at all.
+    pub(crate) fn deadline(&self) -> u64 {
+        self.retransmit_at.min(self.keep_at).min(self.ends_at)
+    }
+
+    /// Does what is due. True where the program is to look at the socket.
+    pub(crate) fn timeout(&mut self, now: u64, out: &mut Vec<Segment>) -> bool {
+        if now >= self.ends_at {
+            self.end();
+            return true;
+        }
+        (now >= self.retransmit_at && self.retransmit(now, out)) || (now >= self.keep_at && self.keep_alive(now, out))
+    }
+
+    fn retransmit(&mut self, now: u64, out: &mut Vec<Segment>) -> bool {
+        let most = match self.state {
+            State::SynSent => SYN_RETRIES,
+            State::SynReceived => SYN_ACK_RETRIES,
+            _ if self.is_orphan => ORPHAN_RETRIES,
+            _ => RETRIES,
+        };
+        let waited = now.saturating_sub(self.unacked_since);
+        let has_timed_out = self.settings.user_timeout > 0 && waited >= self.settings.user_timeout;
+        if self.retries >= most || has_timed_out {
+            self.fail(libc::ETIMEDOUT);
+            return true;
+        }
+        self.retries += 1;
+        self.rto = (self.rto * 2).min(RTO_MAX);
+        self.timed = None;
+        if matches!(self.state, State::SynSent | State::SynReceived) {
+            self.send_syn(now, out);
+            return false;
+        }
+        let flight = self.nxt - self.una;
+        if flight > 0 {
+            self.threshold = (flight / 2).max(2 * self.settings.mss);
+            self.congestion_window = self.settings.mss;
+        }
+        (self.nxt, self.recover, self.duplicate_acks) = (self.una, None, 0);
+        self.retransmit_at = NEVER;
+        let before = out.len();
+        self.transmit(now, out);
+        if out.len() == before {
+            self.send_probe(out);
+        }
+        self.arm(now);
+        false
+    }
+
+    fn keep_alive(&mut self, now: u64, out: &mut Vec<Segment>) -> bool {
+        let Settings { keep_idle, keep_interval, keep_count, user_timeout, .. } = self.settings;
+        let idle = now - self.heard_at;
+        if idle < keep_idle {
+            self.keep_at = self.heard_at + keep_idle;
+            return false;
+        }
+        if self.una < self.sent {
+            // Retransmission finds out whether the peer is there.
+            self.keep_at = now + keep_idle.max(1);
+            return false;
+        }
+        if self.probes >= keep_count || (user_timeout > 0 && self.probes > 0 && idle >= user_timeout) {
+            self.fail(libc::ETIMEDOUT);
+            return true;
+        }
+        self.probes += 1;
+        self.keep_at = now + keep_interval.max(1);
+        self.send_probe(out);
+        false
+    }
+
+    /// Applies a change of the keep-alive settings.
+    pub(crate) fn arm_keep_alive(&mut self, now: u64) {
+        let is_kept = self.settings.keep_alive && self.state == State::Established && !self.is_orphan;
+        self.keep_at = if is_kept { (self.heard_at + self.settings.keep_idle).max(now + 1) } else { NEVER };
+    }
+
+    fn arm(&mut self, now: u64) {
+        let limit = match self.settings.user_timeout {
+            0 => NEVER,
+            nanos => self.unacked_since.saturating_add(nanos).max(now + 1),
+        };
+        self.retransmit_at = now.saturating_add(self.rto).min(limit);
+    }
+
+    // ---- segments out ----
+
+    fn data_end(&self) -> u64 {
+        self.una.max(1) + self.send.len() as u64 - u64::from(self.fin_acked)
+    }
+
+    /// The end of the window that the receive buffer permits; it never moves back.
+    fn offer(&self) -> u64 {
+        self.right.max(self.rcv_nxt + self.settings.receive_buffer.saturating_sub(self.receive.len() as u64))
+    }
+
+    fn segment(&mut self, seq: u64, data: Box<[u8]>) -> Segment {
+        self.right = self.offer();
+        let ack = (self.state != State::SynSent).then_some(self.rcv_nxt);
+        self.needs_ack = false;
+        let window = self.right - self.rcv_nxt;
+        Segment { seq, ack, syn: false, fin: false, rst: false, window, data }
+    }
+
+    fn send_syn(&mut self, now: u64, out: &mut Vec<Segment>) {
+        let syn = Segment { syn: true, ..self.segment(0, Box::default()) };
+        out.push(syn);
+        self.arm(now);
+    }
+
+    fn send_ack(&mut self, out: &mut Vec<Segment>) {
+        let seq = self.nxt.max(self.sent);
+        let ack = self.segment(seq, Box::default());
+        out.push(ack);
+    }
+
+    /// An empty segment that the peer answers with an acknowledgement.
+    fn send_probe(&mut self, out: &mut Vec<Segment>) {
+        let seq = self.una - 1;
+        let probe = self.segment(seq, Box::default());
+        out.push(probe);
+    }
+
+    fn copy(&self, from: u64, count: u64) -> Box<[u8]> {
+        let start = (from - self.una.max(1)) as usize;
+        let (front, back) = self.send.as_slices();
+        let mut data = Vec::with_capacity(count as usize);
+        let first = front.get(start..).unwrap_or_default();
+        data.extend_from_slice(&first[..first.len().min(count as usize)]);
+        let start = start.saturating_sub(front.len());
+        data.extend_from_slice(&back[start..start + count as usize - data.len()]);
+        data.into_boxed_slice()
+    }
+
+    /// Sends what the windows permit.
+    fn transmit(&mut self, now: u64, out: &mut Vec<Segment>) {
+        if self.state != State::Established {
+            return;
+        }
+        let mss = self.settings.mss;
+        loop {
+            let (flight, end) = (self.nxt - self.una, self.data_end());
+            let room = self.congestion_window.min(self.window).saturating_sub(flight);
+            let unsent = end.saturating_sub(self.nxt);
+            let count = unsent.min(room).min(mss);
+            let fin = self.fin && count == unsent && self.nxt <= end && !self.fin_acked;
+            // Small segments wait: for the window to open, and by Nagle's algorithm for an acknowledgement.
+            let waits = count < unsent.min(mss) || (count < mss && !self.settings.no_delay && !self.fin);
+            if (count == 0 && !fin) || (flight > 0 && waits) {
+                break;
+            }
+            let (seq, data) = (self.nxt, self.copy(self.nxt, count));
+            let segment = Segment { fin, ..self.segment(seq, data) };
+            self.nxt = segment.end();
+            if self.timed.is_none() && self.nxt > self.sent {
+                self.timed = Some((self.nxt, now));
+            }
+            self.sent = self.sent.max(self.nxt);
+            out.push(segment);
+        }
+        if self.retransmit_at == NEVER && (self.una < self.sent || self.data_end() > self.nxt) {
+            self.arm(now);
+        }
+    }
+
+    /// Sends the first unacknowledged segment again.
+    fn send_first_again(&mut self, out: &mut Vec<Segment>) {
+        let count = (self.data_end() - self.una.max(1)).min(self.settings.mss);
+        let (seq, data) = (self.una, self.copy(self.una, count));
+        let fin = self.fin && seq + count == self.data_end() && self.sent > seq + count;
+        let segment = Segment { fin, ..self.segment(seq, data) };
+        out.push(segment);
+        self.timed = None;
+    }
+
+    // ---- segments in ----
+
+    /// Takes a segment. True where the program is to look at the socket.
+    pub(crate) fn input(&mut self, now: u64, segment: &Segment, out: &mut Vec<Segment>) -> bool {
+        (self.heard_at, self.probes) = (now, 0);
+        match self.state {
+            State::Closed => return false,
+            State::SynSent => return self.input_syn_sent(now, segment, out),
+            _ => {}
+        }
+        if segment.rst {
+            let is_acceptable = (self.rcv_nxt..=self.right).contains(&segment.seq);
+            if is_acceptable {
+                self.reset();
+            }
+            return is_acceptable;
+        }
+        if self.state == State::TimeWait || segment.syn {
+            if self.state == State::SynReceived {
+                self.send_syn(now, out);
+            } else if segment.end() > segment.seq {
+                // The peer has not heard our last acknowledgement.
+                self.send_ack(out);
+            }
+            return false;
+        }
+        let Some(ack) = segment.ack else { return false };
+        if ack > self.sent {
+            self.send_ack(out);
+            return false;
+        }
+        let mut changed = false;
+        if self.state == State::SynReceived {
+            if ack == 0 {
+                return false;
+            }
+            self.establish(now, segment.window);
+            changed = true;
+        }
+        if ack > self.una {
+            changed |= self.acknowledged(now, ack, out);
+        } else if ack == self.una
+            && self.nxt > self.una
+            && segment.end() == segment.seq
+            && segment.window == self.window
+        {
+            self.duplicate_ack(out);
+        }
+        if (segment.seq, ack) >= self.window_from {
+            (self.window, self.window_from) = (segment.window, (segment.seq, ack));
+        }
+        changed |= self.take(segment, out);
+        self.transmit(now, out);
+        if self.needs_ack && self.state == State::Established {
+            self.send_ack(out);
+        }
+        self.settle(now);
+        changed
+    }
+
+    fn input_syn_sent(&mut self, now: u64, segment: &Segment, out: &mut Vec<Segment>) -> bool {
+        if segment.ack != Some(1) {
+            return false;
+        }
+        if segment.rst {
+            self.fail(libc::ECONNREFUSED);
+            return true;
+        }
+        if !segment.syn {
+            return false;
+        }
+        (self.rcv_nxt, self.right) = (segment.end(), segment.end());
+        self.window_from = (segment.seq, 1);
+        self.una = 1;
+        self.establish(now, segment.window);
+        self.send_ack(out);
+        true
+    }
+
+    fn establish(&mut self, now: u64, window: u64) {
+        self.state = State::Established;
+        (self.una, self.window) = (1, window);
+        if self.retries == 0 {
+            // The handshake is the first sample of the round trip.
+            self.measure(now - self.unacked_since);
+        }
+        (self.retransmit_at, self.retries, self.unacked_since) = (NEVER, 0, now);
+        self.update_rto();
+        self.arm_keep_alive(now);
+    }
+
+    fn reset(&mut self) {
+        match self.state {
+            State::SynReceived | State::TimeWait => self.end(),
+            _ => self.fail(if self.fin_received { libc::EPIPE } else { libc::ECONNRESET }),
+        }
+    }
+
+    fn acknowledged(&mut self, now: u64, ack: u64, out: &mut Vec<Segment>) -> bool {
+        let (end, bytes, mss) = (self.data_end(), ack - self.una, self.settings.mss);
+        let start = self.una.max(1);
+        self.send.drain(..(ack.min(end) - start) as usize);
+        self.una = ack;
+        self.nxt = self.nxt.max(ack);
+        if ack > end {
+            self.fin_acked = true;
+        }
+        if let Some((seq, at)) = self.timed
+            && ack >= seq
+        {
+            self.timed = None;
+            self.measure(now - at);
+        }
+        self.update_rto();
+        (self.retries, self.duplicate_acks, self.unacked_since) = (0, 0, now);
+        match self.recover {
+            Some(recover) if ack < recover => {
+                self.congestion_window = self.congestion_window.saturating_sub(bytes).max(mss) + mss;
+                self.send_first_again(out);
+            }
+            Some(_) => (self.recover, self.congestion_window) = (None, self.threshold),
+            None if self.congestion_window < self.threshold => self.congestion_window += bytes.min(mss),
+            None => self.congestion_window += (mss * mss / self.congestion_window).max(1),
+        }
+        self.retransmit_at = NEVER;
+        if self.una < self.sent {
+            self.arm(now);
+        }
+        let has_room = self.wants_room && self.room() * 3 >= self.settings.send_buffer as usize;
+        self.wants_room &= !has_room;
+        has_room
+    }
+
+    /// Smoothed round-trip time and its variation (RFC 6298).
+    fn measure(&mut self, sample: u64) {
+        self.round_trip = Some(match self.round_trip {
+            None => (sample, sample / 2),
+            Some((mean, spread)) => ((mean * 7 + sample) / 8, (spread * 3 + mean.abs_diff(sample)) / 4),
+        });
+    }
+
+    fn update_rto(&mut self) {
+        self.rto = self.round_trip.map_or(RTO_FIRST, |(mean, spread)| (mean + 4 * spread).clamp(RTO_MIN, RTO_MAX));
+    }
+
+    fn duplicate_ack(&mut self, out: &mut Vec<Segment>) {
+        self.duplicate_acks += 1;
+        let mss = self.settings.mss;
+        if self.recover.is_some() {
+            self.congestion_window += mss;
+        } else if self.duplicate_acks == 3 {
+            self.threshold = ((self.nxt - self.una) / 2).max(2 * mss);
+            self.congestion_window = self.threshold + 3 * mss;
+            self.recover = Some(self.sent);
+            self.send_first_again(out);
+        }
+    }
+
+    /// Takes data and FIN. True where there is something new to read.
+    fn take(&mut self, segment: &Segment, out: &mut Vec<Segment>) -> bool {
+        let data = &segment.data[..];
+        if data.is_empty() && !segment.fin {
+            self.needs_ack |= segment.seq < self.rcv_nxt;
+            return false;
+        }
+        let data_end = segment.seq + data.len() as u64;
+        if self.is_orphan && data_end > self.rcv_nxt {
+            // Nobody will read it.
+            self.abort(out);
+            return true;
+        }
+        self.needs_ack = true;
+        let before = self.rcv_nxt;
+        let skip = self.rcv_nxt.saturating_sub(segment.seq);
+        if skip < data.len() as u64 {
+            let from = segment.seq + skip;
+            let fits = self.right.saturating_sub(from).min(data.len() as u64 - skip);
+            let data = &data[skip as usize..(skip + fits) as usize];
+            if from > self.rcv_nxt {
+                if !data.is_empty() && self.early.get(&from).is_none_or(|held| held.len() < data.len()) {
+                    self.early.insert(from, Box::from(data));
+                }
+            } else {
+                self.append(data);
+            }
+        }
+        if segment.fin {
+            self.fin_at = Some(data_end);
+        }
+        if self.fin_at == Some(self.rcv_nxt) && !self.fin_received {
+            self.fin_received = true;
+            self.rcv_nxt += 1;
+            self.right = self.right.max(self.rcv_nxt);
+        }
+        self.rcv_nxt > before
+    }
+
+    /// Appends data that is next, and what has come early behind it.
+    fn append(&mut self, data: &[u8]) {
+        self.receive.extend(data);
+        self.rcv_nxt += data.len() as u64;
+        while let Some(entry) = self.early.first_entry() {
+            if *entry.key() > self.rcv_nxt {
+                break;
+            }
+            let (from, held) = entry.remove_entry();
+            let skip = ((self.rcv_nxt - from) as usize).min(held.len());
+            self.receive.extend(&held[skip..]);
+            self.rcv_nxt += (held.len() - skip) as u64;
+        }
+    }
+
+    /// Goes on to TIME-WAIT, or ends, when both directions are closed.
+    fn settle(&mut self, now: u64) {
+        if self.state != State::Established || !self.fin_acked {
+            return;
+        }
+        if self.fin_received && self.closes_first {
+            self.state = State::TimeWait;
+            (self.retransmit_at, self.keep_at, self.ends_at) = (NEVER, NEVER, now + LINGER);
+        } else if self.fin_received {
+            self.end();
+        } else if self.is_orphan && self.ends_at == NEVER {
+            self.ends_at = now + LINGER;
+        }
+    }
+}

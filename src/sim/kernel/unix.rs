@@ -1,0 +1,296 @@
+//! Unix sockets of the simulated kernel: pairs, streams, datagrams and sequenced packets within a host.
+//!
+//! Bytes pass at once; the edge that tells of them comes when the run loop takes edges, as all do. Names exist in a table of the host, not
+//! in the file system.
+
+use std::collections::VecDeque;
+
+use super::Kernel;
+use super::calls::{Address, Result};
+use super::data::{Received, scatter};
+use super::socket::{Family, HostId, Kind, Role, Socket, SocketId, UnixEnd};
+
+/// Messages that may wait in a datagram socket's queue (net.unix.max_dgram_qlen).
+const MESSAGES_MAX: usize = 10;
+
+impl Kernel {
+    /// socketpair(2).
+    pub(crate) fn pair(&mut self, host: HostId, kind: Kind, nonblocking: bool) -> Result<(i32, i32)> {
+        let first = self.open(host, Family::Unix, kind, nonblocking)?;
+        let second = match self.open(host, Family::Unix, kind, nonblocking) {
+            Ok(second) => second,
+            Err(errno) => {
+                self.close(first)?;
+                return Err(errno);
+            }
+        };
+        let (one, other) = (self.id(first)?, self.id(second)?);
+        self.join(one, other);
+        Ok((first, second))
+    }
+
+    fn join(&mut self, one: SocketId, other: SocketId) {
+        for (own, peer) in [(one, other), (other, one)] {
+            if let Some(end) = self.end_mut(own) {
+                end.peer = Some(peer);
+            }
+        }
+    }
+
+    fn end(&self, id: SocketId) -> Option<&UnixEnd> {
+        match &self.socket(id)?.role {
+            Role::Unix(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    fn end_mut(&mut self, id: SocketId) -> Option<&mut UnixEnd> {
+        match &mut self.socket_mut(id)?.role {
+            Role::Unix(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    pub(super) fn bind_unix(&mut self, id: SocketId, name: Vec<u8>) -> Result<()> {
+        let Some(socket) = self.socket(id) else { return Err(libc::EBADF) };
+        let host = socket.host;
+        if !socket.name.is_empty() {
+            return Err(libc::EINVAL);
+        }
+        let name = if name.is_empty() { format!("\0{:05x}", id.index).into_bytes() } else { name };
+        if self.unix_names.contains_key(&(host, name.clone())) {
+            return Err(libc::EADDRINUSE);
+        }
+        self.unix_names.insert((host, name.clone()), id);
+        if let Some(socket) = self.socket_mut(id) {
+            socket.name = name;
+        }
+        Ok(())
+    }
+
+    pub(super) fn connect_unix(&mut self, id: SocketId, name: &[u8]) -> Result<()> {
+        let Some(socket) = self.socket(id) else { return Err(libc::EBADF) };
+        let (host, kind) = (socket.host, socket.kind);
+        let own_name = socket.name.clone();
+        match &socket.role {
+            Role::Unix(end) if kind != Kind::Datagram && (end.peer.is_some() || end.is_hung_up) => {
+                return Err(libc::EISCONN);
+            }
+            Role::Unix(_) => {}
+            _ => return Err(libc::EINVAL),
+        }
+        let target = self.unix_target(host, name)?;
+        let Some(other) = self.socket(target) else { return Err(libc::ECONNREFUSED) };
+        if other.kind != kind {
+            return Err(libc::EPROTOTYPE);
+        }
+        if kind == Kind::Datagram {
+            if let Some(socket) = self.socket_mut(id) {
+                socket.peer_name = name.to_vec();
+            }
+            if let Some(end) = self.end_mut(id) {
+                end.peer = Some(target);
+            }
+            return Ok(());
+        }
+        match &other.role {
+            Role::Listener(listener) if listener.is_full() => return Err(libc::EAGAIN),
+            Role::Listener(_) => {}
+            _ => return Err(libc::ECONNREFUSED),
+        }
+        let mut child = self.fresh(host, Family::Unix, kind);
+        (child.name, child.peer_name) = (name.to_vec(), own_name);
+        let child = self.insert(child);
+        self.join(id, child);
+        if let Some(socket) = self.socket_mut(id) {
+            socket.peer_name = name.to_vec();
+        }
+        if let Some(Role::Listener(listener)) = self.socket_mut(target).map(|socket| &mut socket.role) {
+            listener.queue.push_back(child);
+        }
+        self.raise(target);
+        self.raise(id);
+        Ok(())
+    }
+
+    fn unix_target(&self, host: HostId, name: &[u8]) -> Result<SocketId> {
+        let missing = if name.first() == Some(&0) { libc::ECONNREFUSED } else { libc::ENOENT };
+        self.unix_names.get(&(host, name.to_vec())).copied().ok_or(missing)
+    }
+
+    /// Whether a write to the peer of `end` would be taken.
+    pub(super) fn unix_has_room(&self, end: &UnixEnd) -> bool {
+        let Some(peer) = end.peer.and_then(|peer| self.socket(peer)) else { return true };
+        match &peer.role {
+            Role::Unix(other) => other.read_shut || room(peer, other) > 0,
+            _ => true,
+        }
+    }
+
+    pub(super) fn receive_unix(&mut self, id: SocketId, bufs: &mut [&mut [u8]], peeks: bool) -> Result<Received> {
+        let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
+        let (kind, error) = (socket.kind, socket.error.take());
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let peer_name = socket.peer_name.clone();
+        let Role::Unix(end) = &mut socket.role else { return Err(libc::EINVAL) };
+        let Some((from, data)) = end.queue.front_mut() else {
+            return match () {
+                () if end.read_shut || (end.is_hung_up && kind != Kind::Datagram) => Ok(Received::stream(0)),
+                () if end.peer.is_none() && kind != Kind::Datagram => Err(libc::ENOTCONN),
+                () => Err(libc::EAGAIN),
+            };
+        };
+        let (whole, from) = (data.len(), from.clone());
+        let bytes = scatter(data.make_contiguous(), bufs);
+        if !peeks {
+            if kind == Kind::Stream {
+                data.drain(..bytes);
+                end.bytes -= bytes;
+                if data.is_empty() {
+                    end.queue.pop_front();
+                }
+            } else {
+                end.bytes -= whole;
+                end.queue.pop_front();
+            }
+            let writers = end.peer;
+            self.wake_unix_writers(id, writers);
+        }
+        let from = match kind {
+            Kind::Datagram => Address::Unix(from),
+            _ => Address::Unix(peer_name),
+        };
+        Ok(Received { bytes, whole: if kind == Kind::Stream { bytes } else { whole }, from: Some(from) })
+    }
+
+    /// Bytes were taken from the queue of `id`: those that found it full try again.
+    fn wake_unix_writers(&mut self, id: SocketId, peer: Option<SocketId>) {
+        let Some(socket) = self.socket(id) else { return };
+        let mut waiting: Vec<SocketId> = peer.into_iter().collect();
+        if socket.kind == Kind::Datagram {
+            // Any socket of the host may have found the queue full.
+            let host = socket.host;
+            let all = self.places.iter().zip(0..).filter_map(|(place, index)| {
+                let is_unix = place.socket.as_ref().is_some_and(|s| s.host == host && matches!(s.role, Role::Unix(_)));
+                is_unix.then_some(SocketId { index, generation: place.generation })
+            });
+            waiting.extend(all);
+        }
+        for writer in waiting {
+            if let Some(end) = self.end_mut(writer)
+                && std::mem::take(&mut end.wants_room)
+            {
+                self.raise(writer);
+            }
+        }
+    }
+
+    pub(super) fn send_unix(&mut self, id: SocketId, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize> {
+        let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
+        let (host, kind, name, error) = (socket.host, socket.kind, socket.name.clone(), socket.error.take());
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let Role::Unix(end) = &mut socket.role else { return Err(libc::EINVAL) };
+        if end.write_shut {
+            return Err(libc::EPIPE);
+        }
+        let hung_up = end.is_hung_up;
+        let peer = match to {
+            Some(Address::Unix(name)) if !name.is_empty() && kind == Kind::Datagram => {
+                let name = name.clone();
+                self.unix_target(host, &name)?
+            }
+            Some(Address::Inet(_)) => return Err(libc::EINVAL),
+            _ => match end.peer {
+                Some(peer) => peer,
+                None if hung_up && kind == Kind::Datagram => return Err(libc::ECONNREFUSED),
+                None if hung_up => return Err(libc::EPIPE),
+                None => return Err(libc::ENOTCONN),
+            },
+        };
+        let length: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let Some(target) = self.socket(peer) else { return Err(libc::ECONNREFUSED) };
+        let Role::Unix(other) = &target.role else { return Err(libc::ECONNREFUSED) };
+        if other.read_shut {
+            return Err(libc::EPIPE);
+        }
+        if kind != Kind::Stream && length > target.options.tcp.receive_buffer as usize {
+            return Err(libc::EMSGSIZE);
+        }
+        let room = room(target, other);
+        if (kind == Kind::Stream && length > 0 && room == 0) || (kind != Kind::Stream && room < length.max(1)) {
+            if let Some(end) = self.end_mut(id) {
+                end.wants_room = true;
+            }
+            return Err(libc::EAGAIN);
+        }
+        let most = if kind == Kind::Stream { length.min(room) } else { length };
+        let most = if kind == Kind::Stream { self.faults.shortened(most, self.now) } else { most };
+        let data: VecDeque<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).take(most).collect();
+        if most < length
+            && let Some(end) = self.end_mut(id)
+        {
+            end.wants_room = true;
+        }
+        if let Some(other) = self.end_mut(peer) {
+            other.bytes += data.len();
+            match other.queue.back_mut() {
+                Some((_, last)) if kind == Kind::Stream => last.extend(data),
+                _ if kind == Kind::Stream && data.is_empty() => {}
+                _ => other.queue.push_back((name, data)),
+            }
+        }
+        self.raise(peer);
+        Ok(most)
+    }
+
+    pub(super) fn shutdown_unix(&mut self, id: SocketId, read: bool, write: bool) {
+        let peer = self.end(id).and_then(|end| end.peer);
+        for (own, read, write) in [(Some(id), read, write), (peer, write, read)] {
+            let Some(own) = own else { continue };
+            let is_stream = self.socket(own).is_some_and(|socket| socket.kind != Kind::Datagram);
+            if let Some(end) = self.end_mut(own)
+                && (is_stream || own == id)
+            {
+                end.read_shut |= read;
+                end.write_shut |= write;
+                self.raise(own);
+            }
+        }
+    }
+
+    pub(super) fn close_unix(&mut self, id: SocketId) {
+        let Some(socket) = self.socket(id) else { return };
+        let kind = socket.kind;
+        let (peer, is_unread) = match &socket.role {
+            Role::Unix(end) => (end.peer, !end.queue.is_empty()),
+            _ => (None, false),
+        };
+        self.remove(id);
+        let peer = peer.filter(|&peer| self.end(peer).is_some_and(|end| end.peer == Some(id)));
+        if let Some(peer) = peer {
+            if let Some(end) = self.end_mut(peer) {
+                (end.peer, end.is_hung_up) = (None, true);
+            }
+            if is_unread
+                && kind != Kind::Datagram
+                && let Some(socket) = self.socket_mut(peer)
+            {
+                socket.error = Some(libc::ECONNRESET);
+            }
+            self.raise(peer);
+        }
+    }
+}
+
+/// Bytes, or for datagrams whether a message, that a queue takes.
+fn room(socket: &Socket, end: &UnixEnd) -> usize {
+    let most = socket.options.tcp.receive_buffer as usize;
+    match socket.kind {
+        Kind::Datagram if end.queue.len() > MESSAGES_MAX => 0,
+        _ => most.saturating_sub(end.bytes),
+    }
+}

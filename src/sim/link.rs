@@ -1,0 +1,214 @@
+//! `Link`: what a test says about the paths between hosts.
+
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+use super::api::Sim;
+use super::kernel::link::{Latency as Travel, LinkConfig};
+
+/// Milliseconds.
+///
+/// # Examples
+/// ```
+/// assert_eq!(netpoll::sim::ms(5), std::time::Duration::from_millis(5));
+/// ```
+pub const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// Kilobits per second, as bits per second.
+///
+/// # Examples
+/// ```
+/// assert_eq!(netpoll::sim::kbit(64), 64_000);
+/// ```
+pub const fn kbit(count: u64) -> u64 {
+    count * 1_000
+}
+
+/// Megabits per second, as bits per second.
+///
+/// # Examples
+/// ```
+/// assert_eq!(netpoll::sim::mbit(10), 10_000_000);
+/// ```
+pub const fn mbit(count: u64) -> u64 {
+    count * 1_000_000
+}
+
+/// Gigabits per second, as bits per second.
+///
+/// # Examples
+/// ```
+/// assert_eq!(netpoll::sim::gbit(1), 1_000_000_000);
+/// ```
+pub const fn gbit(count: u64) -> u64 {
+    count * 1_000_000_000
+}
+
+/// How long packets travel: a duration, a range of durations of which each packet draws one, or a distribution.
+///
+/// # Panics
+/// Making one of an empty range panics.
+///
+/// # Examples
+/// ```
+/// use netpoll::sim::{Latency, ms};
+///
+/// let fixed = Latency::from(ms(10));
+/// let drawn = Latency::from(ms(5)..ms(40));
+/// let tailed = Latency::exponential(ms(5), ms(8));
+/// # let _ = (fixed, drawn, tailed);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latency(pub(super) Travel);
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
+}
+
+impl Latency {
+    /// At least `min`, and `mean` on average: most packets are quick, few are very late.
+    ///
+    /// # Panics
+    /// If `mean` is below `min`.
+    pub fn exponential(min: Duration, mean: Duration) -> Latency {
+        assert!(mean >= min, "a latency's mean of {mean:?} is below its least value of {min:?}");
+        Latency(Travel::Exponential { min: nanos(min), mean: nanos(mean) })
+    }
+}
+
+impl From<Duration> for Latency {
+    fn from(fixed: Duration) -> Latency {
+        Latency(Travel::Uniform(nanos(fixed)..=nanos(fixed)))
+    }
+}
+
+impl From<RangeInclusive<Duration>> for Latency {
+    #[track_caller]
+    fn from(range: RangeInclusive<Duration>) -> Latency {
+        assert!(range.start() <= range.end(), "the range of latencies {range:?} is empty");
+        Latency(Travel::Uniform(nanos(*range.start())..=nanos(*range.end())))
+    }
+}
+
+impl From<Range<Duration>> for Latency {
+    #[track_caller]
+    fn from(range: Range<Duration>) -> Latency {
+        assert!(range.start < range.end, "the range of latencies {range:?} is empty");
+        Latency(Travel::Uniform(nanos(range.start)..=nanos(range.end) - 1))
+    }
+}
+
+/// A property of a link that a test sets.
+#[derive(Clone, Debug)]
+pub(super) enum Change {
+    Latency(Travel),
+    Loss(f64),
+    Duplicate(f64),
+    Reorder(f64, u64),
+    Bandwidth(u64),
+    Queue(u64),
+    Mtu(u64),
+}
+
+impl Change {
+    pub(super) fn apply(&self, config: &mut LinkConfig) {
+        match self {
+            Change::Latency(latency) => config.latency = latency.clone(),
+            Change::Loss(rate) => config.loss = *rate,
+            Change::Duplicate(rate) => config.duplicate = *rate,
+            Change::Reorder(rate, by) => (config.reorder, config.reorder_by) = (*rate, *by),
+            Change::Bandwidth(bits) => config.bandwidth = *bits,
+            Change::Queue(bytes) => config.queue = *bytes,
+            Change::Mtu(bytes) => config.mtu = *bytes,
+        }
+    }
+}
+
+/// The links between hosts, to be changed; returned by [`Sim::link`] and [`Sim::one_way`].
+///
+/// A change holds from the next packet on, and for hosts that are added later. Traffic within a host is not concerned.
+///
+/// # Examples
+/// ```
+/// use netpoll::sim::{Sim, mbit, ms};
+///
+/// Sim::run(1, async |sim| {
+///     sim.host("a");
+///     sim.host("b");
+///     sim.link("a", "b").latency(ms(5)..ms(40)).loss(0.01).bandwidth(mbit(10));
+/// });
+/// ```
+#[derive(Clone, Debug)]
+pub struct Link {
+    pub(super) sim: Sim,
+    pub(super) from: Option<u16>,
+    pub(super) to: Option<u16>,
+    pub(super) is_one_way: bool,
+}
+
+#[track_caller]
+fn rate(what: &str, rate: f64) -> f64 {
+    assert!((0.0..=1.0).contains(&rate), "{what} must be a probability from 0 to 1, not {rate}");
+    rate
+}
+
+impl Link {
+    fn change(self, change: Change) -> Link {
+        self.sim.change_links(&self, change);
+        self
+    }
+
+    /// Sets how long packets travel. Packets keep their order whatever they draw. 100 to 200 µs at first.
+    #[track_caller]
+    pub fn latency(self, latency: impl Into<Latency>) -> Link {
+        self.change(Change::Latency(latency.into().0))
+    }
+
+    /// Sets the probability that a packet is lost. 0 at first.
+    ///
+    /// # Panics
+    /// If it is no probability; so do the others.
+    #[track_caller]
+    pub fn loss(self, probability: f64) -> Link {
+        self.change(Change::Loss(rate("loss", probability)))
+    }
+
+    /// Sets the probability that a packet arrives twice. 0 at first.
+    #[track_caller]
+    pub fn duplicate(self, probability: f64) -> Link {
+        self.change(Change::Duplicate(rate("duplication", probability)))
+    }
+
+    /// Sets the probability that a packet is late by up to `by`, and that later ones overtake it. 0 at first.
+    #[track_caller]
+    pub fn reorder(self, probability: f64, by: Duration) -> Link {
+        self.change(Change::Reorder(rate("reordering", probability), nanos(by)))
+    }
+
+    /// Sets how many bits per second pass. Packets wait in the [queue](Link::queue) for each other. Unlimited at first.
+    ///
+    /// # Panics
+    /// If it is 0: see [`Sim::partition`].
+    #[track_caller]
+    pub fn bandwidth(self, bits_per_second: u64) -> Link {
+        assert!(bits_per_second > 0, "a bandwidth of 0 sends nothing: use Sim::partition");
+        self.change(Change::Bandwidth(bits_per_second))
+    }
+
+    /// Sets how many bytes may wait for the bandwidth before packets are dropped. 256 KiB at first.
+    pub fn queue(self, bytes: u64) -> Link {
+        self.change(Change::Queue(bytes))
+    }
+
+    /// Sets the largest IP packet, which decides the size of TCP's segments on new connections. 1500 at first.
+    ///
+    /// # Panics
+    /// Below 576 or above 65535.
+    #[track_caller]
+    pub fn mtu(self, bytes: u64) -> Link {
+        assert!((576..=65_535).contains(&bytes), "an MTU is between 576 and 65535 bytes, not {bytes}");
+        self.change(Change::Mtu(bytes))
+    }
+}

@@ -1,0 +1,88 @@
+//! A simulated world for tests: hosts, links and a clock, all of it repeated exactly by a seed. Feature `sim`.
+//!
+//! Code under test is unchanged: it uses the ordinary [`TcpListener`](crate::net::TcpListener), [`TcpStream`](crate::net::TcpStream),
+//! [`UdpSocket`](crate::net::UdpSocket), [`task::spawn`](crate::task::spawn), [`task::sleep`](crate::task::sleep) and std's `Instant`. In a
+//! simulation their system calls are answered by a simulated kernel, and time is virtual: it moves when no task can run, to the next timer
+//! or packet. A test of a 30 s time-out takes microseconds.
+//!
+//! ```
+//! use netpoll::net::{TcpListener, TcpStream};
+//! use netpoll::sim::{Sim, ms};
+//! use std::time::{Duration, Instant};
+//!
+//! Sim::run(1, async |sim| {
+//!     sim.host("server").spawn(|| async {
+//!         let listener = TcpListener::bind("0.0.0.0:80").await?;
+//!         loop {
+//!             let (stream, _) = listener.accept().await?;
+//!             netpoll::task::spawn(async move {
+//!                 stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+//!                 stream.read(&mut [0; 512]).await // … and drops the client when that fails.
+//!             });
+//!         }
+//!         #[allow(unreachable_code)]
+//!         Ok::<(), std::io::Error>(())
+//!     });
+//!     sim.link("*", "server").latency(ms(5)..ms(40)).loss(0.01);
+//!     sim.host("client").run(async {
+//!         let stream = TcpStream::connect("server:80").await?;
+//!         let begin = Instant::now();
+//!         assert_eq!(stream.read(&mut [0; 1]).await?, 0);
+//!         assert_eq!(begin.elapsed().as_secs(), 30);
+//!         Ok::<(), std::io::Error>(())
+//!     }).await.unwrap();
+//! });
+//! ```
+//!
+//! With the feature `attributes`, `#[netpoll::test(sim, seeds = 100)]` makes such a test of an `async fn` that takes a [`Sim`]. A failing run
+//! prints its seed; with `NETPOLL_SEED` set to it, that run comes again. docs/SIMULATION.md has a guide, and says what is simulated, what is
+//! constrained and what leaks.
+//!
+//! # Requirements
+//! Linux with glibc, dynamically linked, on 64 bits. The feature defines functions of the C library in the program (`close`, `connect`,
+//! `clock_gettime` and others), which call the C library's own outside of simulations: it belongs into `[dev-dependencies]`.
+
+mod abi;
+mod api;
+mod backend;
+mod interpose;
+mod kernel;
+mod link;
+mod report;
+mod route;
+mod runner;
+mod shared;
+mod tag;
+mod world;
+
+pub use api::{Counters, Faults, Host, HostRun, Sim};
+pub use link::{Latency, Link, gbit, kbit, mbit, ms};
+#[doc(hidden)]
+pub use runner::test;
+pub use runner::{Builder, Outcome, Run};
+pub use world::Order;
+
+pub(crate) use backend::{add, delete, is_simulated};
+#[cfg(any(feature = "hyper", feature = "tokio-io"))]
+pub(crate) use route::recv_uninit;
+pub(crate) use route::{recv, send};
+pub(crate) use tag::Tag;
+pub(crate) use world::{is_here, schedule, tag, task_ended};
+
+/// The moment that the crate's clock counts from in a simulation; none outside.
+#[inline]
+pub(crate) fn clock_base() -> Option<std::time::Instant> {
+    thread_local! {
+        static BASE: std::cell::Cell<Option<std::time::Instant>> = const { std::cell::Cell::new(None) };
+    }
+    if interpose::now() == 0 {
+        return None;
+    }
+    // A simulation has a thread of its own, and asks first when it begins.
+    BASE.with(|base| {
+        if base.get().is_none() {
+            base.set(Some(std::time::Instant::now()));
+        }
+        base.get()
+    })
+}

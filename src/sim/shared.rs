@@ -1,0 +1,67 @@
+//! `Shared`: what other threads reach of a simulation: the inbox of tasks that they wake, and what a watchdog looks at.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use async_task::Runnable;
+
+use crate::rt::sched::task::{TaskData, discard};
+
+/// See the module's header.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) inbox: Mutex<Vec<Runnable<TaskData>>>,
+    /// Something has come from outside. Changed under the lock of `inbox`.
+    is_poked: AtomicBool,
+    poke: Condvar,
+    pub(super) is_over: AtomicBool,
+    /// The names of threads that woke a task.
+    foreign: Mutex<Vec<String>>,
+    /// Turns that have begun, and the name of the task that runs: for the watchdog.
+    pub(super) turns: AtomicU64,
+    pub(super) running: Mutex<String>,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn push(&self, runnable: Runnable<TaskData>) {
+        let mut inbox = lock(&self.inbox);
+        if self.is_over.load(Ordering::SeqCst) {
+            drop(inbox);
+            return discard(runnable);
+        }
+        inbox.push(runnable);
+        drop(inbox);
+        self.note_foreign();
+    }
+
+    /// Waits until a thread from outside wakes something.
+    pub(super) fn wait(&self) {
+        let mut inbox = lock(&self.inbox);
+        while inbox.is_empty() && !self.is_poked.swap(false, Ordering::SeqCst) {
+            inbox = self.poke.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A thread from outside has woken something.
+    pub(super) fn note_foreign(&self) {
+        let inbox = lock(&self.inbox);
+        self.is_poked.store(true, Ordering::SeqCst);
+        drop(inbox);
+        self.poke.notify_all();
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("a thread without a name").to_owned();
+        let mut foreign = lock(&self.foreign);
+        if !foreign.contains(&name) {
+            foreign.push(name);
+        }
+    }
+
+    /// The threads that woke tasks from outside.
+    pub(super) fn foreign(&self) -> Vec<String> {
+        lock(&self.foreign).clone()
+    }
+}

@@ -1,0 +1,674 @@
+//! `World`: one simulation on one thread, and its run loop.
+//!
+//! # States of the thread
+//! *outside* → [`World::enter`] → *inside* → the guard is dropped → *outside*. Inside, the thread's clock, random numbers and sockets are the
+//! world's, tasks that are spawned belong to it, and it owns a processor for its timers.
+//!
+//! # The run loop
+//! While any task is runnable, the next one is drawn. When none is, events and timers of the earliest time happen, and the clock moves there.
+//! Edges are taken before the clock moves.
+//!
+//! # Who may wake
+//! The thread itself, and other threads, whose wake-ups go through [`Shared`] and make the run one that a seed does not repeat.
+//!
+//! # Invariants
+//! * Neither the kernel nor the scheduler is borrowed while code from outside runs: futures, destructors, wakers.
+//! * Everything that is drawn, and every order, depends on the seed alone. Task numbers of the process are used for their order only, which
+//!   is the order in which the world's own tasks were spawned.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::pin::Pin;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+
+use async_task::Runnable;
+
+use super::kernel::Kernel;
+use super::kernel::log::seconds;
+use super::kernel::random::Random;
+use super::kernel::socket::HostId;
+use super::shared::{Shared, lock};
+use super::tag::Tag;
+use crate::rt::context;
+use crate::rt::poll::poll_desc::Direction;
+use crate::rt::runtime::runtime;
+use crate::rt::sched::processor::Processor;
+use crate::rt::sched::record::Kind;
+use crate::rt::sched::task::{TaskData, discard};
+use crate::rt::time::clock;
+use crate::rt::time::timer::Target;
+use crate::rt::waiters::{Wakers, let_go};
+
+/// CLOCK_MONOTONIC at the beginning of a simulation, in nanoseconds: 100 days after a boot.
+pub(super) const MONOTONIC_START: u64 = 8_640_000 * 1_000_000_000;
+
+/// CLOCK_REALTIME at the beginning: 2026-01-01 00:00:00 UTC.
+pub(super) const WALL_START: u64 = 1_767_225_600 * 1_000_000_000;
+
+/// After so long without any edge or timer for a task, in nanoseconds, nothing will come any more: longer than every time-out of TCP.
+const QUIET_NANOS: u64 = 4 * 3600 * 1_000_000_000;
+
+/// I/O operations of a turn before the task yields, at most: fewer than outside, so that tasks are preempted in more places.
+const BUDGET_MAX: u64 = 32;
+
+thread_local! {
+    static CURRENT: Cell<*const World> = const { Cell::new(ptr::null()) };
+}
+
+/// In which order runnable tasks have their turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Each time one of them is drawn by the seed.
+    #[default]
+    Random,
+    /// The one that was woken first.
+    Fifo,
+}
+
+/// Worlds that are under way, by number.
+static WORLDS: Mutex<BTreeMap<u32, Arc<Shared>>> = Mutex::new(BTreeMap::new());
+
+/// Processors that worlds have used, for the next ones.
+static PROCESSORS: Mutex<Vec<&'static Processor>> = Mutex::new(Vec::new());
+
+/// A task of the world.
+#[derive(Debug)]
+struct Member {
+    host: HostId,
+    name: Option<String>,
+    waker: Waker,
+}
+
+/// Something that can run.
+enum Ready {
+    Task(Runnable<TaskData>),
+    /// The test's own future.
+    Main,
+}
+
+#[derive(Default)]
+struct Schedule {
+    ready: Vec<Ready>,
+    members: BTreeMap<u64, Member>,
+    /// How often each host's tasks were ended.
+    lives: Vec<u16>,
+}
+
+/// The waker of the test's own future.
+struct Main {
+    woken: AtomicBool,
+    shared: Arc<Shared>,
+    thread: std::thread::ThreadId,
+}
+
+impl Wake for Main {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        if std::thread::current().id() != self.thread {
+            self.shared.note_foreign();
+        }
+    }
+}
+
+/// See the module's header.
+pub(crate) struct World {
+    id: u32,
+    pub(super) seed: u64,
+    kernel: RefCell<Kernel>,
+    schedule: RefCell<Schedule>,
+    random: RefCell<Random>,
+    /// What programs draw: getrandom(2).
+    entropy: RefCell<Random>,
+    /// The host that code runs on.
+    host: Cell<HostId>,
+    pub(super) order: Cell<Order>,
+    /// Threads may be started.
+    pub(super) allows_threads: Cell<bool>,
+    /// The digest when the test ended, before what was left was dropped.
+    digest: Cell<u64>,
+    /// A failure that ends the simulation.
+    failure: RefCell<Option<Box<dyn std::any::Any + Send>>>,
+    /// The virtual time after which the simulation fails.
+    pub(super) limit: Cell<u64>,
+    pub(super) rules: RefCell<Vec<super::api::Rule>>,
+    /// What hosts run.
+    pub(super) starts: RefCell<Vec<(HostId, super::api::Start)>>,
+    pub(super) shared: Arc<Shared>,
+    processor: &'static Processor,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("seed", &self.seed).finish_non_exhaustive()
+    }
+}
+
+/// Calls `f` with the world of this thread, if it is in one.
+#[allow(unsafe_code)]
+pub(super) fn with<T>(f: impl FnOnce(Option<&World>) -> T) -> T {
+    // SAFETY: null, or a world that `Inside` keeps on the stack below, and takes out before it goes.
+    f(CURRENT.with(|current| unsafe { current.get().as_ref() }))
+}
+
+/// Whether this thread is in a simulation.
+#[inline]
+pub(crate) fn is_here() -> bool {
+    CURRENT.with(|current| !current.get().is_null())
+}
+
+/// The tag of a task that is spawned here.
+pub(crate) fn tag() -> Tag {
+    with(|world| world.map_or(Tag::default(), World::tag))
+}
+
+/// Queues a task that belongs to a world; gives back one that does not.
+#[inline]
+pub(crate) fn schedule(runnable: Runnable<TaskData>) -> Option<Runnable<TaskData>> {
+    if runnable.metadata().tag().world == 0 {
+        return Some(runnable);
+    }
+    schedule_member(runnable);
+    None
+}
+
+#[cold]
+fn schedule_member(runnable: Runnable<TaskData>) {
+    let tag = runnable.metadata().tag();
+    let elsewhere = with(|world| match world.filter(|world| world.id == tag.world) {
+        Some(world) => {
+            world.add(runnable);
+            None
+        }
+        None => Some(runnable),
+    });
+    if let Some(runnable) = elsewhere {
+        let shared = lock(&WORLDS).get(&tag.world).cloned();
+        match shared {
+            Some(shared) => shared.push(runnable),
+            None => discard(runnable),
+        }
+    }
+}
+
+/// A task's future is gone.
+#[inline]
+pub(crate) fn task_ended(number: u64) {
+    if is_here() {
+        let member = with(|world| world?.schedule.borrow_mut().members.remove(&number));
+        drop(member);
+    }
+}
+
+/// Makes a world the thread's until it is dropped.
+struct Inside;
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        context::set_processor(None);
+        context::leave();
+        CURRENT.with(|current| current.set(ptr::null()));
+        super::interpose::set_now(None);
+    }
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> World {
+        static LAST: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let id = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+        let processor = lock(&PROCESSORS).pop();
+        let processor = processor.unwrap_or_else(|| Box::leak(Box::new(Processor::new(usize::MAX))));
+        let shared = Arc::<Shared>::default();
+        lock(&WORLDS).insert(id, shared.clone());
+        let world = World {
+            id,
+            seed,
+            kernel: RefCell::new(Kernel::new(seed)),
+            schedule: RefCell::default(),
+            random: RefCell::new(Random::new(seed, 3)),
+            entropy: RefCell::new(Random::new(seed, 4)),
+            host: Cell::new(0),
+            order: Cell::default(),
+            allows_threads: Cell::new(false),
+            digest: Cell::new(0),
+            failure: RefCell::new(None),
+            limit: Cell::new(u64::MAX),
+            rules: RefCell::default(),
+            starts: RefCell::default(),
+            shared,
+            processor,
+        };
+        world.add_host("test");
+        world
+    }
+
+    /// Runs `make`'s future to its end with this world as the thread's.
+    pub(super) fn run<F, Fut>(&self, make: F) -> Fut::Output
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future,
+    {
+        assert!(!is_here(), "a simulation inside another: use the `Sim` that there is");
+        CURRENT.with(|current| current.set(self));
+        self.set_clock(0);
+        self.processor.epoch.store(runtime().epoch(), Ordering::Relaxed);
+        context::enter();
+        context::set_processor(Some(self.processor));
+        let inside = Inside;
+        // Boxed: what is left of it is dropped while the world is still there.
+        let output = catch_unwind(AssertUnwindSafe(|| self.drive(make)));
+        self.digest.set(self.kernel.borrow().log.digest());
+        self.end();
+        drop(inside);
+        match output {
+            Ok(output) => output,
+            Err(payload) => std::panic::resume_unwind(payload),
+        }
+    }
+
+    fn drive<F, Fut>(&self, make: F) -> Fut::Output
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future,
+    {
+        let data = TaskData::new(Kind::Root, None, runtime().epoch(), Location::caller());
+        let thread = std::thread::current().id();
+        let main = Arc::new(Main { woken: AtomicBool::new(true), shared: self.shared.clone(), thread });
+        let waker = Waker::from(main.clone());
+        let future = context::run_task(&data, make);
+        let future = std::pin::pin!(future);
+        let mut future = crate::task::with_local(future);
+        loop {
+            self.collect(&main);
+            let Some(ready) = self.draw() else {
+                self.advance();
+                continue;
+            };
+            match ready {
+                Ready::Task(runnable) => self.turn(runnable),
+                Ready::Main => {
+                    self.begin_turn(0, "the test's own future");
+                    let mut cx = Context::from_waker(&waker);
+                    let polled =
+                        context::run_task(&data, || data.record().polling(|| Pin::new(&mut future).poll(&mut cx)));
+                    if let Poll::Ready(output) = polled {
+                        context::run_task(&data, || data.clear_locals());
+                        return output;
+                    }
+                }
+            }
+            let failure = self.failure.borrow_mut().take();
+            if let Some(payload) = failure {
+                std::panic::resume_unwind(payload);
+            }
+        }
+    }
+
+    /// Ends the simulation with this panic.
+    pub(super) fn fail(&self, payload: Box<dyn std::any::Any + Send>) {
+        self.failure.borrow_mut().get_or_insert(payload);
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// A run that has ended with `output`.
+    pub(super) fn summary<T>(&self, output: T) -> super::Run<T> {
+        let digest = self.digest.get();
+        let elapsed = std::time::Duration::from_nanos(self.kernel.borrow().now);
+        let counters = super::api::counters(&self.kernel.borrow());
+        super::Run { output, digest, elapsed, counters, foreign: self.shared.foreign() }
+    }
+
+    /// What there is to say about a run that failed.
+    pub(super) fn notes(&self) -> super::runner::Notes {
+        let kernel = self.kernel.borrow();
+        super::runner::Notes {
+            log: super::report::log(&kernel),
+            diagram: super::report::diagram(&kernel),
+            faults: kernel.faults.count(),
+            struck: kernel.faults.struck.clone(),
+            foreign: self.shared.foreign(),
+        }
+    }
+
+    // ---- the scheduler ----
+
+    fn tag(&self) -> Tag {
+        let host = self.host.get();
+        let life = self.schedule.borrow().lives.get(usize::from(host)).copied().unwrap_or_default();
+        Tag { world: self.id, host, life }
+    }
+
+    /// Whether the tasks that were spawned with this tag live on.
+    fn is_alive(&self, tag: Tag) -> bool {
+        self.schedule.borrow().lives.get(usize::from(tag.host)).copied().unwrap_or_default() == tag.life
+    }
+
+    fn add(&self, runnable: Runnable<TaskData>) {
+        let data = runnable.metadata();
+        let (tag, number) = (data.tag(), data.number());
+        if !self.is_alive(tag) {
+            let before = self.host.replace(tag.host);
+            discard(runnable);
+            return self.host.set(before);
+        }
+        let mut schedule = self.schedule.borrow_mut();
+        schedule.members.entry(number).or_insert_with(|| Member {
+            host: tag.host,
+            name: data.task().name().map(str::to_owned),
+            waker: runnable.waker(),
+        });
+        schedule.ready.push(Ready::Task(runnable));
+    }
+
+    /// Takes what was woken elsewhere, and the test's own future if it was woken.
+    fn collect(&self, main: &Main) {
+        let inbox = std::mem::take(&mut *lock(&self.shared.inbox));
+        inbox.into_iter().for_each(|runnable| self.add(runnable));
+        if main.woken.swap(false, Ordering::Acquire) {
+            self.schedule.borrow_mut().ready.push(Ready::Main);
+        }
+    }
+
+    fn draw(&self) -> Option<Ready> {
+        let ready = &mut self.schedule.borrow_mut().ready;
+        match ready.len() {
+            0 => None,
+            1 => ready.pop(),
+            _ if self.order.get() == Order::Fifo => Some(ready.remove(0)),
+            count => {
+                let at = self.random.borrow_mut().below(count as u64) as usize;
+                Some(ready.swap_remove(at))
+            }
+        }
+    }
+
+    fn begin_turn(&self, host: HostId, name: &str) {
+        self.host.set(host);
+        let budget = match self.order.get() {
+            Order::Fifo => BUDGET_MAX,
+            Order::Random => 1 + self.random.borrow_mut().below(BUDGET_MAX),
+        };
+        self.processor.budget.store(budget as u32, Ordering::Relaxed);
+        {
+            let mut running = lock(&self.shared.running);
+            running.clear();
+            running.push_str(name);
+        }
+        self.shared.turns.fetch_add(1, Ordering::Relaxed);
+        let log = &mut self.kernel.borrow_mut().log;
+        log.counters.turns += 1;
+        log.mix(u64::from(host));
+    }
+
+    fn turn(&self, runnable: Runnable<TaskData>) {
+        let tag = runnable.metadata().tag();
+        if !self.is_alive(tag) {
+            self.host.set(tag.host);
+            return discard(runnable);
+        }
+        let data: *const TaskData = runnable.metadata();
+        let record = runnable.metadata().record();
+        let task = runnable.metadata().task();
+        self.begin_turn(tag.host, task.name().unwrap_or("a task without a name"));
+        drop(task);
+        // The future's own panics are kept by its task; what is left are panics of destructors.
+        if let Err(payload) =
+            catch_unwind(AssertUnwindSafe(|| context::run_task(data, || record.polling(|| runnable.run()))))
+        {
+            let_go(payload);
+            runtime().panics.add(1);
+        }
+    }
+
+    /// Nothing can run: what happens next.
+    fn advance(&self) {
+        let mut wakers = Wakers::new();
+        let mut quiet_since = None;
+        loop {
+            if self.take_edges(&mut wakers) {
+                break;
+            }
+            let timer = self.processor.timers.next();
+            let timer = if timer == clock::NEVER { None } else { Some(self.kernel_time(timer)) };
+            let event = self.kernel.borrow().next_event();
+            let now = self.kernel.borrow().now;
+            let next = match (timer, event) {
+                (Some(timer), Some(event)) => timer.min(event),
+                (Some(at), None) | (None, Some(at)) => at,
+                (None, None) if self.allows_threads.get() => {
+                    // What another thread brings is the only thing left to wait for.
+                    self.shared.wait();
+                    break;
+                }
+                (None, None) => self.stop_as_quiet(),
+            };
+            let since = *quiet_since.get_or_insert(now);
+            if timer.is_none() && next > since + QUIET_NANOS {
+                self.stop_as_quiet();
+            }
+            let next = next.max(now);
+            assert!(next <= self.limit.get(), "the simulation has not ended after {} virtual seconds", seconds(now));
+            self.set_clock(next);
+            {
+                let mut kernel = self.kernel.borrow_mut();
+                while kernel.step() {}
+            }
+            if timer.is_some_and(|timer| timer <= next) {
+                self.run_timers(&mut wakers);
+                if wakers.len() > 0 {
+                    break;
+                }
+            }
+            if !lock(&self.shared.inbox).is_empty() {
+                break;
+            }
+        }
+        wakers.wake_all();
+    }
+
+    /// Reports edges to the descriptors. True if there were any.
+    fn take_edges(&self, wakers: &mut Wakers) -> bool {
+        let mut edges = Vec::new();
+        {
+            let mut kernel = self.kernel.borrow_mut();
+            if !kernel.has_edges() {
+                return false;
+            }
+            kernel.take_edges(&mut edges);
+        }
+        for &(data, bits) in &edges {
+            let event = super::backend::event(data, bits);
+            let Some(desc) = runtime().cache.get(event.index) else { continue };
+            if event.readable {
+                desc.side(Direction::Read).set_ready(event.generation, event.read_reasons, wakers);
+            }
+            if event.writable {
+                desc.side(Direction::Write).set_ready(event.generation, event.write_reasons, wakers);
+            }
+        }
+        wakers.len() > 0
+    }
+
+    fn run_timers(&self, wakers: &mut Wakers) {
+        let now = clock::now();
+        let mut due = Vec::new();
+        let timers = &self.processor.timers;
+        timers.run(now, &mut due, wakers);
+        for (when, target) in due {
+            let Target::Poll { index } = target else { continue };
+            let Some(desc) = runtime().cache.get(index) else { continue };
+            if let Some(at) = desc.fire(when, now, wakers) {
+                runtime().arm_poll(desc, at);
+            }
+        }
+    }
+
+    // ---- time ----
+
+    fn set_clock(&self, now: u64) {
+        self.kernel.borrow_mut().now = now;
+        super::interpose::set_now(Some(MONOTONIC_START + now));
+    }
+
+    /// Moves the clock on although tasks could run: a task has blocked its thread for so long.
+    pub(super) fn block_for(&self, nanos: u64) {
+        let now = self.kernel.borrow().now;
+        self.set_clock(now.saturating_add(nanos));
+    }
+
+    /// A time of the crate's clock as one of the kernel's.
+    fn kernel_time(&self, time: u64) -> u64 {
+        let now = clock::now();
+        let elapsed = self.kernel.borrow().now;
+        if time >= now { elapsed.saturating_add(time - now) } else { elapsed }
+    }
+
+    /// CLOCK_REALTIME on the host that code runs on.
+    pub(super) fn wall_clock(&self) -> u64 {
+        let Ok(kernel) = self.kernel.try_borrow() else { return WALL_START };
+        let offset = kernel.hosts[usize::from(self.host.get())].clock_offset;
+        (WALL_START + kernel.now).saturating_add_signed(offset)
+    }
+
+    pub(super) fn fill_random(&self, bytes: &mut [u8]) {
+        self.entropy.borrow_mut().fill(bytes);
+    }
+
+    // ---- hosts ----
+
+    pub(super) fn add_host(&self, name: &str) -> HostId {
+        let host = self.kernel.borrow_mut().add_host(name);
+        self.schedule.borrow_mut().lives.push(0);
+        host
+    }
+
+    pub(super) fn current_host(&self) -> HostId {
+        self.host.get()
+    }
+
+    /// Runs `f` as code of `host`.
+    pub(super) fn on_host<T>(&self, host: HostId, f: impl FnOnce() -> T) -> T {
+        struct Restore<'a>(&'a World, HostId);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                self.0.host.set(self.1);
+            }
+        }
+        let _restore = Restore(self, self.host.replace(host));
+        f()
+    }
+
+    /// Ends all tasks of a host: their futures are dropped, now or when their turn is over.
+    pub(super) fn end_tasks(&self, host: HostId) {
+        let (stale, wakers) = {
+            let mut schedule = self.schedule.borrow_mut();
+            schedule.lives[usize::from(host)] += 1;
+            let is_stale = |ready: &Ready| matches!(ready, Ready::Task(task) if task.metadata().tag().host == host);
+            let (stale, ready) = std::mem::take(&mut schedule.ready).into_iter().partition(is_stale);
+            schedule.ready = ready;
+            let of_host = schedule.members.values().filter(|member| member.host == host);
+            let wakers: Vec<_> = of_host.map(|member| member.waker.clone()).collect();
+            (stale, wakers)
+        };
+        let stale: Vec<Ready> = stale;
+        self.on_host(host, || {
+            stale.into_iter().for_each(|ready| {
+                if let Ready::Task(task) = ready {
+                    discard(task)
+                }
+            });
+            wakers.into_iter().for_each(Waker::wake);
+        });
+    }
+
+    pub(super) fn tasks_of(&self, host: HostId) -> usize {
+        self.schedule.borrow().members.values().filter(|member| member.host == host).count()
+    }
+
+    // ---- the kernel ----
+
+    /// Calls the kernel. `None` if it is being called: code of ours under a borrow makes no calls.
+    pub(super) fn try_kernel<T>(&self, f: impl FnOnce(&mut Kernel) -> T) -> Option<T> {
+        self.kernel.try_borrow_mut().ok().map(|mut kernel| f(&mut kernel))
+    }
+
+    pub(super) fn kernel<T>(&self, f: impl FnOnce(&mut Kernel) -> T) -> T {
+        f(&mut self.kernel.borrow_mut())
+    }
+
+    // ---- ends ----
+
+    /// No task can run, and no event or timer will change that.
+    #[cold]
+    fn stop_as_quiet(&self) -> ! {
+        panic!("{}", self.who_waits())
+    }
+
+    /// What waits, host by host.
+    fn who_waits(&self) -> String {
+        let kernel = self.kernel.borrow();
+        let schedule = self.schedule.borrow();
+        let at = seconds(kernel.now);
+        let mut text = format!(
+            "the simulation stands still at {at} s: no task can run, and no timer or packet will wake one (the test's own future waits, too)"
+        );
+        for (id, host) in kernel.hosts.iter().enumerate() {
+            let id = id as HostId;
+            let tasks: Vec<_> = schedule.members.values().filter(|member| member.host == id).collect();
+            let sockets: Vec<_> = kernel.open_descriptors().filter(|(_, socket)| socket.host == id).collect();
+            if tasks.is_empty() && sockets.is_empty() {
+                continue;
+            }
+            let state = if host.is_up { "" } else { " (down)" };
+            let _ = write!(text, "\n  host `{}`{state}: {} tasks wait", host.name, tasks.len());
+            let names: Vec<_> = tasks.iter().filter_map(|member| member.name.as_deref()).collect();
+            if !names.is_empty() {
+                let _ = write!(text, " ({})", names.join(", "));
+            }
+            for (fd, socket) in sockets {
+                let _ = write!(text, "\n    {}", super::report::describe(fd, socket));
+            }
+        }
+        text
+    }
+
+    /// Ends all tasks, those that end as others end included.
+    fn end(&self) {
+        for _ in 0..16 {
+            let hosts = self.kernel.borrow().hosts.len() as HostId;
+            (0..hosts).for_each(|host| self.end_tasks(host));
+            let inbox = std::mem::take(&mut *lock(&self.shared.inbox));
+            if self.schedule.borrow().members.is_empty() && inbox.is_empty() {
+                break;
+            }
+            inbox.into_iter().for_each(discard);
+        }
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        let late = std::mem::take(&mut *lock(&self.shared.inbox));
+        late.into_iter().for_each(discard);
+        lock(&WORLDS).remove(&self.id);
+        let mut wakers = Wakers::new();
+        self.processor.timers.clear_sleeps(&mut wakers, |_, _| false);
+        wakers.wake_all();
+        self.processor.timers.reset();
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        lock(&WORLDS).remove(&self.id);
+        lock(&PROCESSORS).push(self.processor);
+    }
+}

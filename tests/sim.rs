@@ -1,0 +1,486 @@
+//! Simulations of ordinary code (feature `sim`).
+
+use std::collections::HashMap;
+use std::io;
+use std::panic::catch_unwind;
+use std::time::{Duration, Instant, SystemTime};
+
+use netpoll::net::{TcpListener, TcpStream, UdpSocket};
+use netpoll::sim::{Builder, Order, Sim, mbit, ms};
+use netpoll::task;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Echoes until the peer has enough.
+async fn echo(addr: &str) -> io::Result<()> {
+    let listener = TcpListener::bind(addr).await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        task::spawn(async move {
+            let mut buf = [0; 4096];
+            loop {
+                match stream.read(&mut buf).await? {
+                    0 => return io::Result::Ok(()),
+                    count => stream.write_all(&buf[..count]).await?,
+                }
+            }
+        });
+    }
+}
+
+async fn ask(addr: &str, text: &[u8]) -> io::Result<Vec<u8>> {
+    let stream = TcpStream::connect(addr).await?;
+    stream.write_all(text).await?;
+    let mut answer = vec![0; text.len()];
+    let mut got = 0;
+    while got < answer.len() {
+        match stream.read(&mut answer[got..]).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => got += count,
+        }
+    }
+    Ok(answer)
+}
+
+fn message(payload: Box<dyn std::any::Any + Send>) -> String {
+    match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(payload) => payload.downcast::<&str>().map(|text| (*text).to_owned()).unwrap_or_default(),
+    }
+}
+
+#[test]
+fn hours_of_sleep_take_no_time() {
+    let real = Instant::now();
+    let run = Builder::new().run(async |sim| {
+        let (begin, wall) = (Instant::now(), SystemTime::now());
+        task::sleep(24 * HOUR).await;
+        assert_eq!(begin.elapsed(), 24 * HOUR);
+        assert_eq!(wall.elapsed().unwrap(), 24 * HOUR);
+        assert_eq!(sim.elapsed(), 24 * HOUR);
+    });
+    assert_eq!(run.elapsed, 24 * HOUR);
+    assert!(real.elapsed() < HOUR);
+}
+
+#[test]
+fn echo_over_a_link_takes_its_latency() {
+    Sim::run(1, async |sim| {
+        sim.host("server").spawn(|| echo("0.0.0.0:7"));
+        sim.link("*", "*").latency(ms(10));
+        let begin = Instant::now();
+        assert_eq!(sim.host("client").run(ask("server:7", b"hello")).await.unwrap(), b"hello");
+        assert_eq!(begin.elapsed(), ms(40), "handshake and answer are two round trips");
+    });
+}
+
+#[test]
+fn read_timeout_fires_at_its_virtual_time() {
+    Sim::run(1, async |sim| {
+        sim.host("server").spawn(|| echo("0.0.0.0:7"));
+        let stream = TcpStream::connect("server:7").await.unwrap();
+        stream.set_read_timeout(Some(30 * HOUR / 3600)).unwrap();
+        let begin = Instant::now();
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begin.elapsed().as_secs(), 30);
+    });
+}
+
+#[test]
+fn same_seed_gives_the_same_digest_and_another_seed_another() {
+    let run = |seed| {
+        let run = Builder::new().seed(seed).run(async |sim| {
+            sim.host("server").spawn(|| echo("[::]:7"));
+            sim.link("*", "*").latency(ms(1)..ms(20)).loss(0.05).bandwidth(mbit(50)).reorder(0.05, ms(5));
+            sim.faults().short(0.1).interrupted(0.05).spurious(0.05).late_edges(0.05).repeated_edges(0.05);
+            let clients: Vec<_> = (0..5)
+                .map(|number| {
+                    let client = sim.host(&format!("client{number}"));
+                    client
+                        .run(async move { task::spawn(async move { ask("server:7", &[number; 20_000]).await }).await })
+                })
+                .collect();
+            for (number, client) in (0..).zip(clients) {
+                assert!(client.await.unwrap() == [number; 20_000]);
+            }
+            let order: Vec<_> = (0..20).map(|key| (key, ())).collect::<HashMap<_, _>>().into_keys().collect();
+            (order, sim.random())
+        });
+        (run.output, run.digest, run.elapsed, run.counters)
+    };
+    for seed in 0..5 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+    assert_ne!(run(1).1, run(2).1);
+}
+
+#[test]
+fn datagrams_are_lost_at_the_rate_of_their_link() {
+    let got = Sim::run(1, async |sim| {
+        let server = sim.host("server");
+        sim.link("test", "server").loss(0.5);
+        let socket = server.run(UdpSocket::bind("0.0.0.0:5")).await.unwrap();
+        let client = UdpSocket::bind("0.0.0.0:0").await.unwrap();
+        for number in 0..100 {
+            client.send_to(&[number], "server:5").await.unwrap();
+            task::sleep(ms(1)).await;
+        }
+        let mut got = 0;
+        socket.set_read_timeout(Some(ms(100))).unwrap();
+        while socket.recv_from(&mut [0; 16]).await.is_ok() {
+            got += 1;
+        }
+        got
+    });
+    assert!((25..75).contains(&got), "{got}");
+}
+
+#[test]
+fn partition_and_crash_are_felt_by_peers() {
+    Sim::run(1, async |sim| {
+        let server = sim.host("server");
+        server.spawn(|| echo("0.0.0.0:7"));
+        let client = sim.host("client");
+        let stream = client.run(TcpStream::connect("server:7")).await.unwrap();
+        sim.partition("client", "server");
+        stream.write_all(b"x").await.unwrap();
+        stream.set_read_timeout(Some(ms(5000))).unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        sim.heal("client", "server");
+        stream.set_read_timeout(None).unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 1, "it was sent again");
+
+        server.crash();
+        assert!(server.tasks() == 0 && !server.is_up());
+        server.restart();
+        stream.write_all(b"y").await.unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(client.run(ask("server:7", b"again")).await.unwrap(), b"again");
+
+        let stream = client.run(TcpStream::connect("server:7")).await.unwrap();
+        task::sleep(ms(100)).await;
+        server.kill();
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0, "the system closes its sockets");
+        assert_eq!(
+            client.run(TcpStream::connect("server:7")).await.unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+    });
+}
+
+#[test]
+fn names_are_the_hosts() {
+    Sim::run(1, async |sim| {
+        sim.host("server").spawn(|| echo("0.0.0.0:7"));
+        let addr = sim.host("server").addrs()[0];
+        let stream = TcpStream::connect("server:7").await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap().ip(), addr);
+        assert!(TcpStream::connect("nobody:7").await.unwrap_err().to_string().contains("no such host"));
+        assert_eq!(std::net::ToSocketAddrs::to_socket_addrs("server:7").unwrap().next().unwrap().ip(), addr);
+    });
+}
+
+#[test]
+fn unix_sockets_and_blocking_calls_work_within_a_host() {
+    Sim::run(1, async |sim| {
+        let (near, far) = netpoll::unix::UnixStream::pair().unwrap();
+        near.write_all(b"pair").await.unwrap();
+        let mut buf = [0; 8];
+        assert_eq!(far.read(&mut buf).await.unwrap(), 4);
+        let listener = netpoll::unix::UnixListener::bind("/simulated/socket").await.unwrap();
+        let client = task::spawn(async { netpoll::unix::UnixStream::connect("/simulated/socket").await });
+        let (server, _) = listener.accept().await.unwrap();
+        client.await.unwrap().write_all(b"named").await.unwrap();
+        assert_eq!(server.read(&mut buf).await.unwrap(), 5);
+        assert_eq!(task::spawn_blocking(|| 7).await, 7);
+        assert_eq!(task::spawn_local(async { 8 }).await, 8);
+        assert!(sim.is_replayable());
+    });
+}
+
+#[test]
+fn a_simulation_that_stands_still_says_who_waits() {
+    let payload = catch_unwind(|| {
+        Sim::run(1, async |sim| {
+            sim.host("server").spawn(|| echo("0.0.0.0:7"));
+            let stream = TcpStream::connect("server:7").await.unwrap();
+            stream.read(&mut [0; 1]).await.unwrap();
+        });
+    });
+    let text = message(payload.unwrap_err());
+    assert!(text.contains("stands still") && text.contains("host `server`: 2 tasks wait (server)"), "{text}");
+    assert!(text.contains("listening, 0 to accept") && text.contains("Established"), "{text}");
+}
+
+#[test]
+fn misuse_is_told() {
+    let cases: [(fn(), &str); 9] = [
+        (|| Sim::run(1, async |sim| _ = sim.link("*", "*").loss(1.5)), "probability from 0 to 1, not 1.5"),
+        (|| Sim::run(1, async |sim| sim.partition("a", "test")), "there is no host `a`: the hosts are test"),
+        (|| Sim::run(1, async |sim| _ = sim.link("*", "*").latency(ms(2)..ms(1))), "is empty"),
+        (|| Sim::run(1, async |sim| _ = sim.link("*", "*").bandwidth(0)), "a bandwidth of 0"),
+        (|| Sim::run(1, async |sim| _ = sim.host("*")), "no name for a host"),
+        (|| Sim::run(1, async |_| Sim::run(2, async |_| ())), "a simulation inside another"),
+        (|| Sim::run(1, async |_| task::block_on(async {})), "`block_on` inside of a simulation"),
+        (|| Sim::run(1, async |_| task::spawn(async { task::block_on(async {}) }).await), "`block_on` inside"),
+        (|| _ = Builder::new().limit(HOUR).run(async |_| task::sleep(2 * HOUR).await), "has not ended after"),
+    ];
+    for (case, expected) in cases {
+        let text = message(catch_unwind(case).unwrap_err());
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    Sim::run(1, async |_| {
+        assert_eq!(netpoll::rt::Builder::new().start().unwrap_err().kind(), io::ErrorKind::Unsupported);
+        assert!(netpoll::rt::shutdown(ms(1)).is_err());
+        assert!(std::thread::Builder::new().spawn(|| ()).is_err());
+    });
+}
+
+#[test]
+fn failures_of_hosts_and_tests_end_the_simulation() {
+    let failed = |run: fn()| message(catch_unwind(run).unwrap_err());
+    let text = failed(|| {
+        Sim::run(1, async |sim| {
+            sim.host("server").spawn(|| async { TcpListener::bind("192.0.2.1:1").await.map(drop) });
+            std::future::pending::<()>().await;
+        });
+    });
+    assert!(text.contains("the program of host `server` failed") && text.contains("bind"), "{text}");
+    let text = failed(|| {
+        Sim::run(1, async |sim| {
+            sim.host("server").spawn(|| async { assert!(std::hint::black_box(false), "on purpose") });
+            std::future::pending::<()>().await;
+        })
+    });
+    assert_eq!(text, "on purpose");
+}
+
+#[test]
+fn threads_are_allowed_on_request_and_mark_the_run() {
+    let run = Builder::new().run(async |sim| {
+        sim.allow_threads();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let parked = task::spawn(async move {
+            let mut sent = false;
+            std::future::poll_fn(|cx| {
+                if std::mem::replace(&mut sent, true) {
+                    return std::task::Poll::Ready(());
+                }
+                sender.send(cx.waker().clone()).unwrap();
+                std::task::Poll::Pending
+            })
+            .await;
+        });
+        let waker: std::task::Waker = loop {
+            match receiver.try_recv() {
+                Ok(waker) => break waker,
+                Err(_) => task::yield_now().await,
+            }
+        };
+        std::thread::Builder::new().name("foreigner".into()).spawn(|| waker.wake()).unwrap().join().unwrap();
+        parked.await;
+        assert!(!sim.is_replayable());
+    });
+    assert_eq!(run.foreign, ["foreigner"]);
+}
+
+#[test]
+fn fifo_order_runs_tasks_as_they_were_woken() {
+    let order = |order| {
+        Builder::new().seed(5).order(order).run(async |_| {
+            let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+            let tasks: Vec<_> = (0..20)
+                .map(|number| {
+                    let seen = seen.clone();
+                    task::spawn(async move { seen.lock().unwrap().push(number) })
+                })
+                .collect();
+            for task in tasks {
+                task.await;
+            }
+            seen.lock().unwrap().clone()
+        })
+    };
+    let sorted: Vec<_> = (0..20).collect();
+    assert_eq!(order(Order::Fifo).output, sorted);
+    assert_ne!(order(Order::Random).output, sorted);
+}
+
+#[test]
+fn log_diagram_and_capture_show_the_packets() {
+    Sim::run(1, async |sim| {
+        sim.keep_log();
+        sim.keep_packets();
+        sim.host("server").spawn(|| echo("0.0.0.0:7"));
+        sim.host("client").run(ask("server:7", b"hello")).await.unwrap();
+        sim.note("done");
+        let (log, diagram) = (sim.log(), sim.diagram());
+        assert!(log.contains("TCP SYN seq 0") && log.contains("connect("), "{log}");
+        assert!(diagram.lines().next().unwrap().contains("server") && diagram.contains("->"), "{diagram}");
+        assert!(diagram.contains("* done"), "{diagram}");
+        assert!(sim.capture().len() > 400);
+        assert!(sim.counters().packets_sent >= 7);
+    });
+}
+
+#[test]
+fn wall_clocks_of_hosts_may_differ() {
+    Sim::run(1, async |sim| {
+        let (fast, slow) = (sim.host("fast"), sim.host("slow"));
+        fast.skew_ahead(HOUR);
+        slow.skew_behind(HOUR);
+        let now = SystemTime::now();
+        assert_eq!(fast.run(async { SystemTime::now() }).await.duration_since(now).unwrap(), HOUR);
+        assert_eq!(now.duration_since(slow.run(async { SystemTime::now() }).await).unwrap(), HOUR);
+    });
+}
+
+#[test]
+fn blocking_sleep_holds_up_the_whole_simulation() {
+    Sim::run(1, async |_| {
+        let begin = Instant::now();
+        std::thread::sleep(HOUR);
+        assert_eq!(begin.elapsed(), HOUR);
+    });
+}
+
+#[test]
+fn real_sockets_stay_real_beside_a_simulation() {
+    let real = task::block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let client = task::spawn(async move { TcpStream::connect(addr).await.unwrap().write_all(b"real").await });
+        let mut buf = [0; 8];
+        let count = listener.accept().await.unwrap().0.read(&mut buf).await.unwrap();
+        client.await.unwrap();
+        buf[..count].to_vec()
+    });
+    assert_eq!(real, b"real");
+}
+
+/// The test of the crate's page: a server drops clients that say nothing.
+#[netpoll::test(sim, seeds = 20)]
+async fn silent_clients_are_dropped(sim: Sim) {
+    sim.host("server").spawn(|| async {
+        let listener = TcpListener::bind("0.0.0.0:80").await?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            task::spawn(async move {
+                stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+                stream.read(&mut [0; 512]).await
+            });
+        }
+        #[allow(unreachable_code)]
+        io::Result::Ok(())
+    });
+    sim.link("*", "server").latency(ms(5)..ms(40)).loss(0.01).bandwidth(mbit(10));
+    let client = sim.host("client");
+    let waited = client.run(async {
+        let stream = TcpStream::connect("server:80").await?;
+        let begin = Instant::now();
+        assert_eq!(stream.read(&mut [0; 1]).await?, 0);
+        io::Result::Ok(begin.elapsed().as_secs())
+    });
+    // A lost packet costs a retransmission timeout.
+    assert!((29..=33).contains(&waited.await.unwrap()));
+}
+
+#[netpoll::test(sim)]
+async fn test_without_parameter_returns_a_result() -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let client = task::spawn(TcpStream::connect(listener.local_addr()?));
+    listener.accept().await?;
+    client.await.map(drop)
+}
+
+#[netpoll::test(sim)]
+#[should_panic(expected = "the test returned an error")]
+async fn test_that_returns_an_error_fails() -> io::Result<()> {
+    TcpStream::connect("127.0.0.1:1").await.map(drop)
+}
+
+/// Many clients, partitions, crashes and faults. Every request ends: answered in full, or with an error of a kind that a network has.
+#[netpoll::test(sim, seeds = 30)]
+async fn swarm_of_clients_ends_whatever_happens(sim: Sim) {
+    let server = sim.host("server");
+    server.spawn(|| echo("[::]:7"));
+    let pick = |below: u64| sim.random() % below;
+    sim.link("*", "*").latency(ms(1)..ms(2 + pick(50))).loss([0.0, 0.02, 0.2][pick(3) as usize]);
+    if pick(2) == 0 {
+        sim.link("*", "*").reorder(0.1, ms(20)).duplicate(0.05);
+        sim.faults().short(0.2).interrupted(0.05).spurious(0.1).late_edges(0.1).repeated_edges(0.1);
+    }
+    let answered = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let mut clients = Vec::new();
+    for number in 0..6_u8 {
+        let (host, answered) = (sim.host(&format!("client{number}")), answered.clone());
+        let length = 1 + pick(30_000) as usize;
+        let patience = Duration::from_millis(50 + pick(60_000));
+        clients.push(host.spawn_task(async move {
+            for _ in 0..3 {
+                let asked = netpoll::future::timeout(patience, ask("server:7", &vec![number; length])).await;
+                match asked {
+                    Ok(Ok(answer)) => {
+                        assert!(answer == vec![number; length]);
+                        answered.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    }
+                    Ok(Err(error)) => assert!(
+                        matches!(
+                            error.kind(),
+                            io::ErrorKind::TimedOut
+                                | io::ErrorKind::ConnectionRefused
+                                | io::ErrorKind::ConnectionReset
+                                | io::ErrorKind::BrokenPipe
+                                | io::ErrorKind::UnexpectedEof
+                                | io::ErrorKind::HostUnreachable
+                        ),
+                        "{error}"
+                    ),
+                    Err(_) => {}
+                }
+            }
+        }));
+    }
+    let trouble = task::spawn(async move {
+        for _ in 0..4 {
+            task::sleep(ms(sim.random() % 5000)).await;
+            let client = format!("client{}", sim.random() % 6);
+            match sim.random() % 4 {
+                0 => sim.partition(&client, "server"),
+                1 => sim.heal("*", "*"),
+                2 => server.restart(),
+                _ => {
+                    server.crash();
+                    task::sleep(ms(sim.random() % 3000)).await;
+                    server.restart();
+                }
+            }
+        }
+        sim.heal("*", "*");
+    });
+    for client in clients {
+        client.await;
+    }
+    trouble.await;
+    assert!(sim.host("client0").run(ask("server:7", b"still there")).await.is_ok() || sim.counters().packets_lost > 0);
+}
+
+/// A failing seed is told, and fails again when it is asked for by itself.
+#[test]
+fn failing_seed_fails_again() {
+    let failing = |sim: Sim| async move {
+        sim.link("*", "*").loss(0.3);
+        sim.host("server").spawn(|| echo("0.0.0.0:7"));
+        let begin = Instant::now();
+        sim.host("client").run(ask("server:7", b"x")).await.unwrap();
+        assert!(begin.elapsed() < ms(200), "a packet was lost");
+    };
+    let failed: Vec<_> = (0..20).filter(|&seed| catch_unwind(|| Sim::run(seed, failing)).is_err()).collect();
+    assert!(!failed.is_empty() && failed.len() < 20, "{failed:?}");
+    for &seed in &failed {
+        let text = message(catch_unwind(|| Sim::run(seed, failing)).unwrap_err());
+        assert!(text.contains("a packet was lost"), "{text}");
+    }
+    let text = message(catch_unwind(|| netpoll::sim::test("sim::name", 20, failing)).unwrap_err());
+    assert!(text.contains("a packet was lost"), "{text}");
+}
