@@ -25,7 +25,7 @@ fn check(program: &str) -> Output {
     check_in(Path::new(env!("CARGO_MANIFEST_DIR")), "netpoll", program)
 }
 
-/// Checks a program of the package in `folder`, in which the crate is called `name`.
+/// The same for a program of the package in `folder`, in which the crate is called `name`.
 fn check_in(folder: &Path, name: &str, program: &str) -> Output {
     let source = format!(
         "extern crate self as {name};\n\
@@ -33,7 +33,7 @@ fn check_in(folder: &Path, name: &str, program: &str) -> Output {
          pub mod task {{ pub fn block_on<F: Future>(_: F) -> F::Output {{ loop {{}} }} }}\n\
          {program}\n"
     );
-    // Not the null device: the compiler replaces its output file, which for root would be the device itself.
+    // Not the null device: the compiler replaces its output file, and who is root has no null device afterwards.
     static PROGRAMS: AtomicU32 = AtomicU32::new(0);
     let number = PROGRAMS.fetch_add(1, Ordering::Relaxed);
     let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("program-{}-{number}", std::process::id()));

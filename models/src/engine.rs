@@ -1,8 +1,7 @@
-//! The engine that runs the models: loom, in every order within a bound, or (feature `shuttle`)
-//! shuttle, in many random orders.
+//! What plays the models: loom in every order within a bound, or (feature `shuttle`) shuttle in many random ones.
 //!
-//! shuttle interleaves threads as loom does, but with sequentially consistent memory. It goes far
-//! beyond loom's bound on preemptions, and does not detect an ordering that is too weak.
+//! shuttle interleaves as loom does, but its memory is sequentially consistent: it goes far beyond loom's bound on preemptions,
+//! and does not see an ordering that is too weak.
 
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use loom::{cell::UnsafeCell, sync, thread};
@@ -18,12 +17,11 @@ mod cell {
 
     const EXCLUSIVE: usize = usize::MAX / 2;
 
-    /// A cell like loom's: overlapping accesses are reported, and any other thread may run during
-    /// an access.
+    /// loom's cell: an access while another's lasts is reported, and any other thread may run during an access.
     #[derive(Debug)]
     pub(crate) struct UnsafeCell<T> {
         value: std::cell::UnsafeCell<T>,
-        /// Accesses in progress.
+        /// Accesses that last.
         accesses: AtomicUsize,
     }
 

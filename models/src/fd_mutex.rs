@@ -10,19 +10,18 @@ use crate::harness::block_on;
 use crate::net::fd::fd_mutex::{FdMutex, LockError};
 use crate::rt::poll::poll_desc::Direction;
 
-/// A descriptor: the mutex, the data it protects, and how often the descriptor was destroyed.
+/// A descriptor: the mutex, what it protects, and how often it was destroyed.
 struct Socket {
     mutex: FdMutex,
-    /// The data that the owner of a direction uses. The checker reports two owners at once, and an
-    /// owner that does not see the writes of the previous one.
+    /// What the owner of a direction works on. The checker reports two owners, and an owner that does not see the last one's
+    /// work.
     sides: [UnsafeCell<u64>; 2],
-    /// The data that a reference protects: shared access while in use, exclusive access to destroy
-    /// it.
+    /// What a reference protects: used shared, destroyed exclusively.
     descriptor: UnsafeCell<bool>,
     destroyed: AtomicUsize,
 }
 
-// SAFETY: the checker observes every access to the cells.
+// SAFETY: the checker sees every access to the cells, which is what the models are for.
 unsafe impl Sync for Socket {}
 // SAFETY: as above; the cells hold plain values.
 unsafe impl Send for Socket {}
@@ -38,21 +37,19 @@ impl Socket {
     }
 
     fn own(&self, direction: Direction) {
-        // SAFETY: the pointer is valid; the checker detects a second owner of the cell.
+        // SAFETY: the pointer is valid; the checker sees that nobody else has the cell.
         self.sides[direction as usize].with_mut(|value| unsafe { *value += 1 });
     }
 
-    /// Makes a system call.
+    /// A system call.
     fn call(&self) {
-        // SAFETY: the pointer is valid; the checker detects it if the descriptor is destroyed
-        // meanwhile.
+        // SAFETY: the pointer is valid; the checker sees that nobody destroys the descriptor meanwhile.
         assert!(self.descriptor.with(|open| unsafe { *open }), "a call on a destroyed descriptor");
     }
 
     fn destroy_if(&self, last: bool) {
         if last {
-            // SAFETY: the pointer is valid; the checker detects a use of the descriptor that has
-            // not ended.
+            // SAFETY: the pointer is valid; the checker sees that every use of the descriptor ended before.
             self.descriptor.with_mut(|open| unsafe { *open = false });
             self.destroyed.fetch_add(1, Ordering::SeqCst);
         }
@@ -76,7 +73,7 @@ impl Socket {
         self.unlock_ref(direction);
     }
 
-    /// Runs an operation of a named future.
+    /// An operation of a named future.
     fn future(&self, direction: Direction) -> Result<(), LockError> {
         block_on(self.locked(direction))?;
         self.operate(direction);
@@ -88,7 +85,7 @@ impl Socket {
         poll_fn(move |cx| self.mutex.poll_lock(direction, true, cx, &mut key))
     }
 
-    /// Runs an operation of a `poll_*` method.
+    /// An operation of a `poll_*` method.
     fn poll(&self, direction: Direction) -> Result<(), LockError> {
         block_on(poll_fn(|cx| self.mutex.poll_lock_poll(direction, cx)))?;
         self.operate(direction);
@@ -100,8 +97,7 @@ impl Socket {
     }
 }
 
-/// A named future and a `poll_*` caller wait behind an owner. There is one owner at a time, and
-/// both get their turn.
+/// A named future and a `poll_*` caller wait behind an owner: one owner at a time, and both get their turn.
 pub fn one_owner_a_direction() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -119,8 +115,7 @@ pub fn one_owner_a_direction() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 0);
 }
 
-/// Two futures wait behind an owner. Each unlock wakes one, and the waiters bit stays set until the
-/// last one is gone.
+/// Two futures wait behind an owner; each unlock wakes one, and the waiters bit survives until the last is gone.
 pub fn every_queued_future_gets_its_turn() {
     let socket = Socket::new();
     socket.lock(Direction::Write);
@@ -136,7 +131,7 @@ pub fn every_queued_future_gets_its_turn() {
     }
 }
 
-/// A waiter that was woken is dropped while another one still waits.
+/// A waiter that was woken and goes away, beside another that still waits.
 pub fn a_dropped_waiter_passes_on() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -156,7 +151,7 @@ pub fn a_dropped_waiter_passes_on() {
     waiting.join().unwrap();
 }
 
-/// A lock is polled again, with another waker, while it is being unlocked.
+/// A lock that is polled again, with another waker, while it is being unlocked.
 pub fn a_waiter_is_polled_again_with_another_waker() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -177,8 +172,8 @@ pub fn a_waiter_is_polled_again_with_another_waker() {
     waiting.join().unwrap();
 }
 
-/// A close, an owner that unlocks and a waiter that queues. The waiter ends in any case, and the
-/// last reference destroys the descriptor, once, after every call.
+/// Close, against an owner that unlocks and a waiter that queues: the waiter ends either way, and the last reference
+/// destroys the descriptor, once, after every call.
 pub fn last_reference_destroys_once() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
@@ -199,7 +194,7 @@ pub fn last_reference_destroys_once() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// A close while a waiter is entering the queue. The owner unlocks only after the waiter has ended.
+/// Close while a waiter is on its way into the queue, and the owner unlocks only after the waiter is done.
 pub fn close_frees_the_queue() {
     let socket = Socket::new();
     socket.lock(Direction::Write);
@@ -219,7 +214,7 @@ pub fn close_frees_the_queue() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// A reader and a writer run in parallel, during a close.
+/// A reader and a writer do not hinder each other, beside a close.
 pub fn two_sides_in_parallel() {
     let socket = Socket::new();
     let threads: Vec<_> = [Direction::Read, Direction::Write]
@@ -242,8 +237,7 @@ pub fn two_sides_in_parallel() {
     assert_eq!(socket.destroyed.load(Ordering::SeqCst), 1);
 }
 
-/// `write_all`: the lock is kept between calls, each call takes a reference, and a close does not
-/// wait for the lock.
+/// `write_all`: a lock kept between calls, a reference for each call, and a close that does not wait for the lock.
 pub fn a_lock_without_a_reference_does_not_hold_the_descriptor() {
     let socket = Socket::new();
     assert_eq!(socket.mutex.try_lock(Direction::Write), Ok(true));

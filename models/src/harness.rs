@@ -1,4 +1,4 @@
-//! Runs models, and checks that each model finds the bugs planted for it.
+//! Runs models, and checks that a model finds the bug planted for it.
 
 use std::future::Future;
 use std::io::Read;
@@ -10,29 +10,27 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{Condvar, Mutex, PLANTED_VARIABLE};
 
-/// The number of preemptions per execution that loom tries. Each further one multiplies the time.
-/// Bugs of this kind need one or two.
+/// Preemptions in one execution that loom tries; each further one multiplies the time. Bugs of this kind need one or
+/// two.
 const PREEMPTIONS: usize = 3;
 
-/// The messages of a failing model: threads that wait for ever, and accesses without a
-/// happens-before order.
+/// What a failing model says: of threads that wait for ever, and of an access that another's did not happen before.
 pub const DEADLOCK: &str = "deadlock";
 pub const RACE: &str = "Causality violation";
 
-/// The time limit for a child that searches for a planted bug.
+/// How long a child may look for a planted bug.
 const CHILD_SECONDS_MAX: u64 = 120;
 
-/// The number of shuttle schedules that it may try.
+/// How many schedules of shuttle's it may try.
 #[cfg(feature = "shuttle")]
 const CHILD_SCHEDULES_MAX: usize = 20_000;
 
-/// Runs `model` in every order of events within the bound on preemptions; with shuttle, in a number
-/// of random orders.
+/// Plays `model` in every order of events within the bound on preemptions; with shuttle, in a number of random ones.
 pub fn check(model: fn()) {
     check_within(PREEMPTIONS, model);
 }
 
-/// Runs `model` as [`check`] does, within the given bound, for a model with many threads.
+/// The same within a bound of its own, for a model of many threads.
 pub fn check_within(preemptions: usize, model: fn()) {
     #[cfg(feature = "shuttle")]
     {
@@ -47,9 +45,8 @@ pub fn check_within(preemptions: usize, model: fn()) {
     }
 }
 
-/// Checks that the test `test` of this test binary fails with `message` on its standard error when
-/// the planted bug `planted` is enabled. The test runs in a child process, because a deadlock
-/// aborts loom's process.
+/// Checks that the test `test` of this test binary fails with `message` on its standard error when the bug `planted` is
+/// switched on. It runs as a child process, because a deadlock aborts loom's process.
 pub fn finds(planted: &str, test: &str, message: &str) {
     let mut command = Command::new(std::env::current_exe().expect("this binary has a path"));
     command
@@ -86,13 +83,13 @@ pub fn finds(planted: &str, test: &str, message: &str) {
         return;
     }
     assert!(!status.success(), "`{test}` does not find the planted bug `{planted}`");
-    // For some races that loom reports as such, shuttle reports the consequence first.
+    // Of what loom calls a race, shuttle may see the consequence first.
     let seen = text.contains(message) || cfg!(feature = "shuttle") && message == RACE && text.contains("panicked");
     assert!(seen, "`{test}` with `{planted}` failed for another reason:\n{text}");
     println!("found: `{planted}`");
 }
 
-/// Defines one test for each model: `models! { module: model … }`.
+/// One test for each model: `models! { module: model … }`.
 #[macro_export]
 macro_rules! models {
     ($module:ident: $($model:ident)*) => {
@@ -105,8 +102,7 @@ macro_rules! models {
     };
 }
 
-/// Defines one test for each planted bug: its name, the switch, the model that finds it, and the
-/// message of the failure.
+/// One test for each planted bug: its name, the switch, the model that finds it, and what that says then.
 #[macro_export]
 macro_rules! planted_bugs {
     ($($test:ident: $planted:literal by $model:ident, $message:expr;)*) => {
@@ -121,8 +117,8 @@ macro_rules! planted_bugs {
 
 /// A thread that waits for a waker.
 ///
-/// It does not use loom's `park`, because loom's `unpark` also releases a thread that is blocked on
-/// a lock, which loom then reports as its own bug.
+/// Not loom's `park`: its `unpark` also releases a thread that is blocked on a lock, which loom then takes for its own
+/// bug.
 #[derive(Debug, Default)]
 struct Signal {
     woken: Mutex<bool>,
@@ -136,8 +132,7 @@ impl Wake for Signal {
     }
 }
 
-/// Polls `future` to completion on this thread of the model. A lost wake-up is a deadlock, which
-/// loom reports.
+/// Polls `future` to its end on this thread of the model. A wake-up that is lost is a deadlock that loom reports.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let signal = Arc::new(Signal::default());

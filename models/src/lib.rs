@@ -1,24 +1,20 @@
-//! Models of netpoll's protocols: the crate's own source files, compiled with the types of a model
-//! checker, loom or shuttle.
+//! Models of netpoll's protocols: the crate's own source files over the types of a model checker, loom or shuttle.
 //!
-//! The module tree mirrors the crate's (`#[path]` points at its files), with a `crate::sync` made
-//! of the checker's types. A file that uses only `crate::sync` and other files of this tree is
-//! checked unchanged.
+//! The module tree mirrors the crate's (`#[path]` points at its files), with a `crate::sync` made of the checker's types. A
+//! file that uses only `crate::sync` and other files of this tree is model-checked as it stands.
 //!
-//! A model is a function of this library that runs one round. loom repeats it in every order of
-//! events within the bound on preemptions; shuttle (feature `shuttle`, `ci/shuttle.sh`) repeats it
-//! in a given number of random orders. `tests/*.rs` run each model once unchanged
-//! ([`harness::check`]) and once for each bug planted in the source that the model must find
-//! ([`harness::finds`]). To add a model: mirror the file, write the model here, plant
-//! `planted!("name")` in the source, and add two lines to `tests/`.
+//! A model is a function of this library that plays one round; loom plays it again in every order of events within the
+//! bound on preemptions, and shuttle (feature `shuttle`, `ci/shuttle.sh`) in as many random orders as it is told.
+//! `tests/*.rs` run it, once as it stands ([`harness::check`]) and once for each bug that is planted in the source for it
+//! to find ([`harness::finds`]). To add one: mirror the file, write the model beside the others, plant `planted!("name")`
+//! in the source, and add two lines to `tests/`.
 //!
-//! Protocols that are spread over files with system calls are modelled in miniature ([`sleep`], and
-//! parts of [`wait_state`] and [`deadlines`]), under the names of the functions that they mirror.
+//! What is spread over files that make system calls is modelled in miniature ([`sleep`], and parts of [`wait_state`] and
+//! [`deadlines`]), with the names of the functions that it mirrors.
 
-// There are no unit tests here: those of the mirrored files run in the crate, with the standard
-// library's types.
+// No unit tests: those of the mirrored files run in the crate, over the standard library's types.
 #![cfg(not(test))]
-// The mirrored files are linted in the crate. Here they are used in part, and with other sizes.
+// The mirrored files are linted where they belong; here they are used in part, and with other sizes.
 #![allow(dead_code, unused_imports, clippy::all)]
 
 mod engine;

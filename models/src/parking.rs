@@ -13,7 +13,7 @@ struct Letter {
     flags: [AtomicBool; 2],
 }
 
-// SAFETY: the checker observes every access to the cell.
+// SAFETY: the checker sees every access to the cell, which is what the models are for.
 unsafe impl Sync for Letter {}
 // SAFETY: as above; the cell holds a plain value.
 unsafe impl Send for Letter {}
@@ -28,13 +28,12 @@ impl Letter {
     }
 
     fn write(&self) {
-        // SAFETY: the pointer is valid; the checker detects other users of the cell.
+        // SAFETY: the pointer is valid; the checker sees that nobody else uses the cell.
         self.text.with_mut(|text| unsafe { *text += 1 });
     }
 }
 
-/// `unpark` is called before, while or after the thread parks. The thread returns, and sees the
-/// writes made before the call.
+/// `unpark` comes before, while or after the thread goes to park: it returns, and sees what was written before.
 pub fn parker_wakes_whenever_it_is_unparked() {
     let letter = Letter::new();
     let parked = thread::spawn({
@@ -50,8 +49,7 @@ pub fn parker_wakes_whenever_it_is_unparked() {
     assert!(!letter.parker.try_take(), "one token for one unpark");
 }
 
-/// Two threads unpark. The tokens may be merged, but the writes of both threads are visible once
-/// the last token is taken.
+/// Two threads unpark: the tokens may become one, but what either wrote is seen by the time the last is gone.
 pub fn parker_sees_every_unpark() {
     let letter = Letter::new();
     let threads = [0, 1].map(|at| {
@@ -67,7 +65,7 @@ pub fn parker_sees_every_unpark() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// A park times out while it is unparked. If it returns without the token, the next park takes it.
+/// A park whose time is over while it is unparked: if it returns without the token, the next one finds it.
 pub fn parker_keeps_the_token_of_a_timeout() {
     let letter = Letter::new();
     let parked = thread::spawn({

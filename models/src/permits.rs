@@ -8,13 +8,13 @@ use crate::engine::{UnsafeCell, thread};
 use crate::harness::block_on;
 use crate::net::permits::{Limit, Permit};
 
-/// A limit of one, and the data that its permit protects: the checker reports two holders.
+/// A limit of one, and what its permit protects: the checker reports two who have it.
 struct Door {
     limit: Arc<Limit>,
     inside: UnsafeCell<u64>,
 }
 
-// SAFETY: the checker observes every access to the cell.
+// SAFETY: the checker sees every access to the cell, which is what the models are for.
 unsafe impl Sync for Door {}
 // SAFETY: as above; the cell holds a number.
 unsafe impl Send for Door {}
@@ -24,7 +24,7 @@ impl Door {
         Arc::new(Door { limit: Arc::new(Limit::new(1)), inside: UnsafeCell::new(0) })
     }
 
-    /// Accepts a connection, as far as the limit is concerned.
+    /// An accept, as far as the limit knows it.
     fn accept(&self) -> Permit {
         let mut place = None;
         block_on(poll_fn(|cx| {
@@ -39,13 +39,13 @@ impl Door {
 
     fn pass(&self) {
         let permit = self.accept();
-        // SAFETY: the pointer is valid; the checker detects a second holder of the cell.
+        // SAFETY: the pointer is valid; the checker sees that nobody else has the cell.
         self.inside.with_mut(|count| unsafe { *count += 1 });
         drop(permit);
     }
 }
 
-/// Two accepts park behind a connection. Both get a permit, one after the other.
+/// Two park behind a connection: both get in, one after the other.
 pub fn parked_accepts_get_their_turn() {
     let door = Door::new();
     let permit = door.limit.try_take().expect("a free permit");
@@ -53,8 +53,7 @@ pub fn parked_accepts_get_their_turn() {
         let door = door.clone();
         thread::spawn(move || door.pass())
     });
-    // The permit is released twice: by the drop of a handle, and by a close, which returns the
-    // permit once.
+    // Closed twice over: by the drop of a handle and by a close, on which the permit comes back once.
     let taken = permit.take();
     drop(permit);
     drop(taken);
@@ -64,8 +63,7 @@ pub fn parked_accepts_get_their_turn() {
     assert_eq!(door.limit.taken(), 0);
 }
 
-/// The accept that parked first is dropped, possibly after it was woken. The other one gets the
-/// permit.
+/// One that is parked first is dropped, perhaps after it was woken: the other gets in.
 pub fn who_leaves_passes_the_permit_on() {
     let door = Door::new();
     let permit = door.limit.try_take().expect("a free permit");

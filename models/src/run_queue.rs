@@ -8,15 +8,14 @@ use crate::rt::sched::queue::{Item, RunQueue};
 
 const ITEMS: usize = 8;
 
-/// Queues, and the data that their items stand for.
+/// Queues, and what their items stand for.
 struct Tasks {
     queue: RunQueue,
-    /// How often each item was run. The checker reports a thread that runs an item without seeing
-    /// the writes made before it was queued.
+    /// How often each was run; the checker reports who runs one without having seen what was done before it was queued.
     runs: [UnsafeCell<u32>; ITEMS],
 }
 
-// SAFETY: the checker observes every access to the cells.
+// SAFETY: the checker sees every access to the cells, which is what the models are for.
 unsafe impl Sync for Tasks {}
 // SAFETY: as above; the cells hold plain values.
 unsafe impl Send for Tasks {}
@@ -26,19 +25,19 @@ impl Tasks {
         Arc::new(Tasks { queue: RunQueue::new(), runs: std::array::from_fn(|_| UnsafeCell::new(0)) })
     }
 
-    /// Returns the item of a task that has just been written to.
+    /// The item of a task that has just been written to.
     fn item(&self, at: usize) -> Item {
-        // SAFETY: the pointer is valid; the checker detects other users of the cell.
+        // SAFETY: the pointer is valid; the checker sees that nobody else uses the cell.
         self.runs[at].with_mut(|runs| unsafe { *runs = 0 });
         NonNull::new(std::ptr::without_provenance_mut(at + 1)).expect("not null")
     }
 
     fn run(&self, item: Item) {
-        // SAFETY: the pointer is valid; the checker detects other users of the cell.
+        // SAFETY: the pointer is valid; the checker sees that nobody else uses the cell.
         self.runs[item.as_ptr().addr() - 1].with_mut(|runs| unsafe { *runs += 1 });
     }
 
-    /// Acts as a thread without work: steals once, and runs the items it got.
+    /// What a thread without work does: it steals once, and runs what it got.
     fn steal(&self) {
         let own = RunQueue::new();
         if let Some(item) = self.queue.steal(&own) {
@@ -79,7 +78,7 @@ pub fn ring_owner_against_thief() {
     tasks.each_ran_once(3);
 }
 
-/// Two thieves and the owner take the same items.
+/// Two thieves and the owner want the same items.
 pub fn ring_two_thieves() {
     let tasks = Tasks::new();
     (0..3).for_each(|at| tasks.queue.push(tasks.item(at)));
@@ -89,7 +88,7 @@ pub fn ring_two_thieves() {
     tasks.each_ran_once(3);
 }
 
-/// A slot is reused as soon as its item is stolen.
+/// A slot is used again as soon as its item is stolen.
 pub fn ring_slots_are_used_again() {
     let tasks = Tasks::new();
     (0..4).for_each(|at| tasks.queue.push(tasks.item(at)));
@@ -100,7 +99,7 @@ pub fn ring_slots_are_used_again() {
     tasks.each_ran_once(6);
 }
 
-/// There are more items than the ring holds. The owner and a thief empty the overflow list.
+/// More items than the ring holds: the list behind it is emptied by the owner and a thief.
 pub fn ring_overflow_list() {
     let tasks = Tasks::new();
     (0..7).for_each(|at| tasks.queue.push(tasks.item(at)));
@@ -112,7 +111,7 @@ pub fn ring_overflow_list() {
     tasks.each_ran_once(8);
 }
 
-/// The owner fills the next slot while another thread empties it.
+/// The next slot is put to use by its owner and emptied by another.
 pub fn next_slot_against_thief() {
     let tasks = Tasks::new();
     let thief = thread::spawn({

@@ -1,8 +1,7 @@
-//! Runs models under shuttle: half of the schedules at random, and half by PCT, which finds with a
-//! known probability the bugs that need a few thread switches at exact places.
+//! Plays models under shuttle: half of the schedules at random, half by PCT, which finds with a known chance what takes few changes of the
+//! thread at exact places.
 //!
-//! `NETPOLL_SCHEDULES` sets their number and `NETPOLL_SEED` the seed. `NETPOLL_REPLAY` runs the one
-//! schedule that a failure has printed.
+//! `NETPOLL_SCHEDULES` says how many, `NETPOLL_SEED` with which seed; `NETPOLL_REPLAY` plays the one schedule that a failure has printed.
 
 use std::env;
 use std::str::FromStr;
@@ -13,8 +12,8 @@ use shuttle::{Config, Runner};
 
 pub(crate) const SCHEDULES_VARIABLE: &str = "NETPOLL_SCHEDULES";
 
-/// Planted bugs that appear only with weak memory: a thread sees the writes of another in a
-/// different order, or a cell without an earlier write. loom finds them.
+/// Planted bugs that only a weak memory shows: a thread sees another's words in another order than they were written in, or a
+/// cell without what was written before. loom finds them.
 pub(crate) const WEAK: [&str; 7] = [
     "expiry_looks_at_the_bit",
     "fd_mutex_last_does_not_acquire",
@@ -27,7 +26,7 @@ pub(crate) const WEAK: [&str; 7] = [
 
 const SCHEDULES_DEFAULT: usize = 2000;
 
-/// The number of thread switches that PCT puts at random places of a schedule, less one.
+/// Changes of the thread that PCT puts at random places of a schedule, less one.
 const PCT_DEPTH: usize = 3;
 
 fn number<N: FromStr>(variable: &str) -> Option<N> {
@@ -48,7 +47,7 @@ pub(crate) fn play(model: fn()) {
 
 fn run(scheduler: impl Scheduler + 'static, model: fn()) -> usize {
     let mut config = Config::new();
-    // The warnings are about orderings, which shuttle treats as SeqCst.
+    // Of orderings, which it takes for SeqCst.
     config.silence_warnings = true;
     Runner::new(scheduler, config).run(model)
 }

@@ -1,12 +1,9 @@
-//! Models of going to sleep and waking up: workers, threads in `block_on`, the polling role, the
-//! eventfd.
+//! Models of going to sleep and waking up: workers, threads in `block_on`, the role of polling, the eventfd.
 //!
-//! `Role`, `Root`, `Awake` and `Parker` are the crate's. The code that connects them is spread over
-//! files with system calls (`rt/runtime.rs`, `rt/poll/driver.rs`, `rt/poll/epoll.rs`,
-//! `rt/sched/idle.rs`, `rt/sched/polling.rs`, `rt/sched/worker.rs`, `rt/sched/block_on.rs`), which
-//! cannot be compiled here. This file repeats it in miniature: the same accesses in the same order,
-//! function by function under the same names. A change to one of those functions must be made here
-//! too.
+//! `Role`, `Root`, `Awake` and `Parker` are the crate's. What ties them together is spread over files that make system calls
+//! (`rt/runtime.rs`, `rt/poll/driver.rs`, `rt/poll/epoll.rs`, `rt/sched/idle.rs`, `rt/sched/polling.rs`, `rt/sched/worker.rs`,
+//! `rt/sched/block_on.rs`), which cannot be compiled here. So that part is a miniature: the same words in the same order, function by
+//! function under the same names; whoever changes one of those changes this.
 
 use std::sync::Arc;
 
@@ -18,11 +15,10 @@ use crate::rt::sched::root::Root;
 use crate::rt::time::clock::NEVER;
 use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Condvar, Mutex, Ordering, fence, planted};
 
-/// `Epoll`: an eventfd that is edge-triggered and never drained, and the flag that saves writes to
-/// it.
+/// `Epoll`: an eventfd that is edge-triggered and never drained, and the flag that spares its writes.
 struct Epoll {
     breaking: AtomicBool,
-    /// The kernel's state: an edge that has not been reported yet.
+    /// The kernel's part: an edge that was not reported yet.
     edge: Mutex<bool>,
     changed: Condvar,
 }
@@ -32,7 +28,7 @@ impl Epoll {
         Arc::new(Epoll { breaking: AtomicBool::new(false), edge: Mutex::new(false), changed: Condvar::new() })
     }
 
-    /// Mirrors epoll_wait(2), without a time limit, or without waiting if `block` is false.
+    /// epoll_wait(2), without a limit or (`block` is false) without waiting.
     fn wait(&self, block: bool) {
         let broken = {
             let mut edge = self.edge.lock();
@@ -55,7 +51,7 @@ impl Epoll {
     }
 }
 
-/// `Wish`, for the one thread in `block_on` of a model.
+/// `Wish`, with the one thread in `block_on` that a model has.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Wish {
     #[default]
@@ -64,20 +60,20 @@ enum Wish {
     Granted,
 }
 
-/// `Idle`, for one worker.
+/// `Idle`, as far as one worker goes.
 #[derive(Default)]
 struct Idle {
     free: usize,
     /// The worker rests.
     resting: bool,
-    /// The worker was assigned a processor.
+    /// It was assigned a processor.
     assigned: bool,
     wish: Wish,
     /// The thread in `block_on` is listed as parked.
     root_parked: bool,
 }
 
-/// `Runtime` with its `Driver`, one worker, one thread in `block_on`, and the threads a model adds.
+/// `Runtime` with its `Driver`, one worker, one thread in `block_on`, and whoever the model adds.
 struct Runtime {
     epoch: AtomicU32,
     injected: AtomicUsize,
@@ -93,7 +89,7 @@ struct Runtime {
 const EPOCH: u32 = 0;
 
 impl Runtime {
-    /// Creates a runtime in which `awake` threads own a processor.
+    /// `awake` threads own a processor.
     fn new(awake: usize) -> Arc<Runtime> {
         let runtime = Runtime {
             epoch: AtomicU32::new(EPOCH),
@@ -206,7 +202,7 @@ impl Runtime {
         }
     }
 
-    /// A thread gives up its processor for good: `leave`.
+    /// A thread gives its processor away for good: `leave`.
     fn leave(&self) {
         self.idle.lock().free += 1;
         self.awake.down(EPOCH);
@@ -256,7 +252,7 @@ impl Runtime {
         was_granted && !planted!("granted_wish_is_forgotten")
     }
 
-    /// `needs_poller`, if no worker is stuck.
+    /// `needs_poller`, where no worker is stuck.
     fn needs_poller(&self) -> bool {
         self.awake.count() == 0
     }
@@ -279,8 +275,7 @@ impl Runtime {
 
     // ---- Polling, Core, Thread ----
 
-    /// `Polling::sleep`, for a thread with the role. `poll` runs once the sleep can no longer be
-    /// broken.
+    /// `Polling::sleep`, for a thread with the role. `poll` is what it does once it cannot be broken any more.
     fn sleep(
         &self,
         by: By,
@@ -309,7 +304,7 @@ impl Runtime {
         self.sleep(By::Worker, falls_asleep, || self.awake.up(EPOCH), Epoll::wait);
     }
 
-    /// Acts as a worker that runs `tasks` tasks and ends.
+    /// A worker that runs `tasks` tasks and ends.
     fn work(&self, tasks: usize) {
         let mut run = 0;
         while run < tasks {
@@ -346,7 +341,7 @@ fn spawn(runtime: &Arc<Runtime>, run: impl FnOnce(&Runtime) + Send + 'static) ->
     thread::spawn(move || run(&runtime))
 }
 
-/// Tasks are injected while the only worker goes to sleep in epoll. The worker runs them.
+/// Tasks are injected while the only worker goes to sleep in epoll: it runs them.
 pub fn sleep_against_inject() {
     let runtime = Runtime::new(1);
     let worker = spawn(&runtime, |runtime| runtime.work(2));
@@ -355,8 +350,7 @@ pub fn sleep_against_inject() {
     worker.join().unwrap();
 }
 
-/// Two threads break the sleep at once, twice. One write may serve both, but no thread relies on a
-/// write that has already been used up.
+/// Two threads break the sleep at once, and again: one write may serve both, but none is relied on that has been used up.
 pub fn breaks_are_not_lost() {
     let runtime = Runtime::new(1);
     let worker = spawn(&runtime, |runtime| runtime.work(3));
@@ -367,8 +361,7 @@ pub fn breaks_are_not_lost() {
     worker.join().unwrap();
 }
 
-/// A task is injected while the worker goes to rest because another thread, which is leaving, has
-/// the role.
+/// A task is injected while the worker goes to rest because another thread has the role, which leaves.
 pub fn rest_against_inject() {
     let runtime = Runtime::new(2);
     assert!(runtime.role.try_take());
@@ -380,8 +373,7 @@ pub fn rest_against_inject() {
     worker.join().unwrap();
 }
 
-/// A task is injected while the thread in `block_on` goes to sleep in epoll. The resting worker
-/// runs it.
+/// A task is injected while the thread in `block_on` goes to sleep in epoll: the worker, at rest, runs it.
 pub fn inject_against_the_sleep_of_a_root() {
     let runtime = Runtime::new(0);
     {
@@ -392,7 +384,7 @@ pub fn inject_against_the_sleep_of_a_root() {
     let worker = spawn(&runtime, |runtime| {
         runtime.rest();
         runtime.work(1);
-        // From here on the thread sleeps in epoll or rests; then it ends.
+        // It sleeps in epoll from here on, or rests; and ends.
         runtime.wake_root();
     });
     let injecting = spawn(&runtime, Runtime::inject);
@@ -401,7 +393,7 @@ pub fn inject_against_the_sleep_of_a_root() {
     worker.join().unwrap();
 }
 
-/// Runs the worker until it has the role. It must get it eventually, because no other thread polls.
+/// The worker until it has the role, as it must in the end: no other thread polls.
 fn ends_up_polling(runtime: &Runtime) {
     while !runtime.role.try_take() {
         if runtime.give_back() {
@@ -410,8 +402,8 @@ fn ends_up_polling(runtime: &Runtime) {
     }
 }
 
-/// A thread returns from epoll and leaves while the worker goes to rest because the role is taken.
-/// The worker takes over polling in time.
+/// A thread comes back from epoll and leaves while the worker goes to rest because the role is taken: the worker is back in time to
+/// poll.
 pub fn somebody_polls_when_all_rest() {
     let runtime = Runtime::new(2);
     assert!(runtime.role.try_take());
@@ -437,7 +429,7 @@ pub fn sysmon_gives_the_role_back() {
     worker.join().unwrap();
 }
 
-/// The thread in `block_on` parks while sysmon polls. Afterwards the thread itself polls.
+/// The thread in `block_on` parks while sysmon polls: afterwards it polls itself.
 ///
 /// Mirrors `Thread::wait` and `Monitor::poll`.
 pub fn a_root_polls_after_sysmon() {
@@ -457,8 +449,7 @@ pub fn a_root_polls_after_sysmon() {
     root.join().unwrap();
 }
 
-/// The worker grants the wish of the thread in `block_on`, whose root future is woken meanwhile.
-/// The thread declines, and the worker polls.
+/// The worker grants the wish of the thread in `block_on`, whose root future is woken meanwhile: it declines, and the worker polls.
 ///
 /// Mirrors `Thread::wait` and `Thread::settle_wish`.
 pub fn the_role_is_not_lost_when_a_wish_is_granted() {
@@ -480,7 +471,7 @@ pub fn the_role_is_not_lost_when_a_wish_is_granted() {
     if runtime.ask_for_role() {
         let waking = spawn(&runtime, Runtime::wake_root);
         runtime.park_root();
-        // Woken: the root future is polled next.
+        // Woken: the turn of the root future begins.
         if runtime.withdraw_wish() {
             runtime.attend_poller();
         }
@@ -489,7 +480,7 @@ pub fn the_role_is_not_lost_when_a_wish_is_granted() {
     worker.join().unwrap();
 }
 
-/// A task is injected while the worker grants the role and goes to rest.
+/// A task is injected while the worker grants the role, and rests.
 pub fn a_granted_role_against_inject() {
     let runtime = Runtime::new(1);
     runtime.root.begin_turn();
@@ -526,8 +517,7 @@ pub fn root_waker_against_park() {
     waiting.join().unwrap();
 }
 
-/// A shutdown changes the epoch and closes the epoll instance while a worker goes to sleep in it.
-/// The worker notices.
+/// A shutdown moves the epoch and closes the epoll instance while a worker goes to sleep in it: the worker sees it.
 ///
 /// Mirrors `shutdown` and `Core::run`.
 pub fn an_epoch_ends_against_sleep() {
@@ -545,7 +535,7 @@ pub fn an_epoch_ends_against_sleep() {
     worker.join().unwrap();
 }
 
-/// A worker polls and then runs a task. Another thread may poll meanwhile.
+/// A worker polls and then runs a task: another thread may poll meanwhile.
 ///
 /// Mirrors `Polling::poll_now` and D2 of `driver.rs`.
 pub fn the_role_is_free_while_a_task_runs() {

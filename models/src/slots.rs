@@ -1,4 +1,4 @@
-//! Models of the poll cache's free list, and of waiting for a descriptor to be closed.
+//! Models of the poll cache's free list and of who waits for a descriptor to be closed.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -15,20 +15,19 @@ struct Slots {
     owners: [UnsafeCell<u32>; 2],
 }
 
-// SAFETY: the checker observes every access to the cells.
+// SAFETY: the checker sees every access to the cells, which is what the model is for.
 unsafe impl Sync for Slots {}
 // SAFETY: as above; the cells hold plain values.
 unsafe impl Send for Slots {}
 
 impl Slots {
     fn own(&self, index: u32) {
-        // SAFETY: the pointer is valid; the checker detects a second owner of the slot.
+        // SAFETY: the pointer is valid; the checker sees that nobody else has the slot.
         self.owners[index as usize].with_mut(|owner| unsafe { *owner += 1 });
     }
 }
 
-/// Two threads allocate and free slots. A slot has one owner, which sees the writes of the previous
-/// one.
+/// Two threads take slots and give them back: a slot has one owner, who sees what the last one did with it.
 pub fn free_list_hands_out_once() {
     let slots = Arc::new(Slots { cache: PollCache::new(), owners: [UnsafeCell::new(0), UnsafeCell::new(0)] });
     let [first, second] = [(); 2].map(|()| slots.cache.alloc().unwrap());
@@ -43,7 +42,7 @@ pub fn free_list_hands_out_once() {
             slots.cache.free(one);
             if let Some(two) = two {
                 slots.own(two.index);
-                // Used while the other thread allocates the remaining slots.
+                // Used while the other thread takes what is left.
                 thread::yield_now();
                 slots.own(two.index);
             }
@@ -57,7 +56,7 @@ pub fn free_list_hands_out_once() {
     other.join().unwrap();
 }
 
-/// A descriptor is closed while an accept loop that had no descriptor left begins its pause.
+/// A descriptor is closed while an accept loop that found none free goes into its pause.
 pub fn a_closing_is_not_missed() {
     let closings = Arc::new(Closings::new());
     let free = Arc::new(AtomicBool::new(false));

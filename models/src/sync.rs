@@ -1,6 +1,6 @@
 //! The crate's `sync.rs`, made of the checker's types.
 
-// Reference counts are not modelled, and loom's own `Arc` cannot hold a waker.
+// Reference counts are not what the models are about, and loom's own `Arc` cannot hold a waker.
 pub(crate) use std::sync::Arc;
 
 pub(crate) use crate::engine::UnsafeCell;
@@ -43,8 +43,7 @@ impl Condvar {
         self.0.wait(guard).expect("a model's locks are not poisoned")
     }
 
-    /// Time does not pass in a model: this waits for a notification, and a caller that relies on
-    /// the timeout deadlocks.
+    /// Time does not pass in a model: this waits for a notification, so whoever relies on the timeout deadlocks.
     #[track_caller]
     pub(crate) fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, _timeout: Duration) -> MutexGuard<'a, T> {
         self.wait(guard)
@@ -61,11 +60,10 @@ impl Condvar {
     }
 }
 
-/// Puts fences around SeqCst accesses, because loom treats a SeqCst access as AcqRel, and has a
-/// total order only for SeqCst fences.
+/// Brackets what is SeqCst with fences: loom takes a SeqCst access for AcqRel, and knows the total order of SeqCst fences only.
 ///
-/// Fences on both sides are somewhat stronger than the access: a model does not detect a SeqCst
-/// access that should be a fence. shuttle's memory is always sequentially consistent.
+/// Fences on both sides are somewhat stronger than the accesses: a model does not notice a SeqCst access that would have to be
+/// a fence. shuttle has no other memory than a sequentially consistent one.
 #[inline]
 #[track_caller]
 fn ordered<T>(ordering: Ordering, access: impl FnOnce() -> T) -> T {
@@ -78,7 +76,7 @@ fn ordered<T>(ordering: Ordering, access: impl FnOnce() -> T) -> T {
     result
 }
 
-/// An atomic that wraps the checker's, with the methods that all types have.
+/// An atomic over the checker's, with the methods that all have.
 macro_rules! atomic {
     ($name:ident $(<$generic:ident>)?, $value:ty) => {
         #[derive(Debug)]
@@ -139,7 +137,7 @@ macro_rules! atomic {
     };
 }
 
-/// Arithmetic of the integer types.
+/// The arithmetic of the integers among them.
 macro_rules! arithmetic {
     ($name:ident, $value:ty: $($method:ident)*) => {
         impl $name {
@@ -163,7 +161,7 @@ arithmetic!(AtomicU32, u32: fetch_add fetch_sub fetch_or fetch_and fetch_max);
 arithmetic!(AtomicU64, u64: fetch_add fetch_sub fetch_or fetch_and fetch_max);
 arithmetic!(AtomicUsize, usize: fetch_add fetch_sub fetch_or fetch_and fetch_max);
 
-/// The name of the bug that is enabled in this process.
+/// Names the bug that is switched on in this process.
 pub(crate) const PLANTED_VARIABLE: &str = "NETPOLL_PLANTED";
 
 pub(crate) fn is_planted(name: &str) -> bool {
@@ -171,7 +169,7 @@ pub(crate) fn is_planted(name: &str) -> bool {
     PLANTED.get_or_init(|| std::env::var(PLANTED_VARIABLE).ok()).as_deref() == Some(name)
 }
 
-/// Reports whether the planted bug `name` is enabled.
+/// Whether the planted bug `name` is switched on.
 macro_rules! planted {
     ($name:literal) => {
         $crate::sync::is_planted($name)
@@ -179,11 +177,10 @@ macro_rules! planted {
 }
 pub(crate) use planted;
 
-/// Whether this is a model; models use smaller sizes.
+/// Whether this is a model: sizes shrink where it is.
 pub(crate) const MODEL: bool = true;
 
-/// Defines a function that is `const` in the crate. The checker's types have no `const`
-/// constructors.
+/// A function that is `const` in the crate; its own types have no `const` constructors.
 macro_rules! const_fn {
     ($($function:tt)*) => {
         $($function)*
@@ -191,7 +188,7 @@ macro_rules! const_fn {
 }
 pub(crate) use const_fn;
 
-/// Creates an array of values that are not `Copy`.
+/// An array of values that are not `Copy`.
 macro_rules! array_of {
     ($value:expr; $length:expr) => {
         std::array::from_fn::<_, { $length }, _>(|_| $value)

@@ -1,4 +1,4 @@
-//! Models of `PollDesc`: edges, waits, closes and expiries in one direction.
+//! Models of `PollDesc`: edges, waits, closes and expiries of one direction.
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, POLLS_MAX, Wakers};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, planted};
 
-/// A socket: the kernel's state of one direction, and what the poller knows about it.
+/// A socket: the kernel's part of one direction, and what the poller knows of it.
 struct Socket {
     desc: PollDesc,
     generation: u32,
@@ -36,7 +36,7 @@ impl Socket {
         })
     }
 
-    /// Returns a socket on which a call has already found nothing.
+    /// A socket of which a call has already shown that there is nothing.
     fn idle() -> Arc<Socket> {
         let socket = Socket::new();
         let side = socket.desc.side(Direction::Read);
@@ -44,13 +44,13 @@ impl Socket {
         socket
     }
 
-    /// Data arrives, then its edge.
+    /// Data comes, then its edge.
     fn deliver(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
         self.edge(0);
     }
 
-    /// The end of the stream arrives, then its edge.
+    /// The end comes, then its edge.
     fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.edge(HANG_UP);
@@ -74,7 +74,7 @@ impl Socket {
         wakers.wake_all();
     }
 
-    /// Mirrors read(2) of up to `most` bytes. `None` is EAGAIN, 0 the end of the stream.
+    /// read(2) of at most `most`. `None` is EAGAIN, 0 the end.
     fn call(&self, most: usize) -> Option<usize> {
         let taken = self
             .bytes
@@ -86,7 +86,7 @@ impl Socket {
         }
     }
 
-    /// Tries once. `None` means that it must wait. Mirrors `Fd::poll_call` without the lock.
+    /// `None`: wait. Mirrors `Fd::poll_call` without the lock.
     fn attempt(&self, most: usize) -> Option<Result<usize, Stop>> {
         let side = self.desc.side(Direction::Read);
         let ticket = match side.begin(self.generation) {
@@ -131,7 +131,7 @@ impl Socket {
         wakers.wake_all();
     }
 
-    /// The operation of a named future.
+    /// The operation of a named future, as a future.
     fn reading(&self, most: usize) -> impl Future<Output = Result<usize, Stop>> {
         let mut key = None;
         poll_fn(move |cx| self.poll_read(most, &mut key, cx))
@@ -157,8 +157,7 @@ impl Socket {
         }))
     }
 
-    /// Waits for a close or expiry, or also for the peer's end, as operations behind a lock do.
-    /// Mirrors `PollHandle::poll_interrupt` and `poll_hang_up`.
+    /// What queues behind a lock, or waits for the end: mirrors `PollHandle::poll_interrupt` and `poll_hang_up`.
     fn interrupted(&self, by_hang_up: bool) -> Result<(), Stop> {
         let (side, mut key) = (self.desc.side(Direction::Read), None);
         block_on(poll_fn(|cx| {
@@ -187,7 +186,7 @@ fn spawn<T: Send + 'static>(
     thread::spawn(move || run(&socket))
 }
 
-/// An edge arrives at any moment of a read: before its call, after it, or while it enters the list.
+/// An edge comes at any moment of a read: before its call, after it, while it enters the list.
 pub fn edge_against_wait() {
     let socket = Socket::new();
     let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
@@ -195,7 +194,7 @@ pub fn edge_against_wait() {
     reader.join().unwrap();
 }
 
-/// Data arrives while a short read concludes that nothing is left.
+/// Data comes while a short read takes it for the last.
 pub fn short_read_against_edge() {
     let socket = Socket::new();
     let reader = spawn(&socket, |socket| {
@@ -210,7 +209,7 @@ pub fn short_read_against_edge() {
     reader.join().unwrap();
 }
 
-/// One edge for two readers. It wakes one reader, which leaves data behind and wakes the other.
+/// One edge for two: it wakes one reader, which leaves something and wakes the other.
 pub fn two_readers_share_an_edge() {
     let socket = Socket::idle();
     let readers = [(); 2].map(|()| spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1))));
@@ -218,7 +217,7 @@ pub fn two_readers_share_an_edge() {
     readers.into_iter().for_each(|reader| reader.join().unwrap());
 }
 
-/// A future that was woken is dropped while another one waits.
+/// A future that was woken goes away, beside another that waits.
 pub fn a_dropped_reader_passes_on() {
     let socket = Socket::idle();
     let mut key = None;
@@ -230,16 +229,14 @@ pub fn a_dropped_reader_passes_on() {
     reader.join().unwrap();
 }
 
-/// A future is polled again with another waker, and dropped while the edge arrives. The edge goes
-/// to the other future.
+/// A future that is polled again, with another waker, and then goes away while the edge comes: the edge is the other's.
 pub fn a_reader_dropped_while_polled_passes_on() {
     let socket = Socket::idle();
     let mut key = None;
     assert!(socket.poll_read(1, &mut key, &mut Context::from_waker(Waker::noop())).is_pending());
     let dropped = spawn(&socket, move |socket| {
         let side = socket.desc.side(Direction::Read);
-        // A poll that gets no further than the list, because another thread holds the lock when it
-        // tries again.
+        // A poll that gets no further than the list, because somebody else has the lock when it tries again.
         let _ = side.wait(socket.generation, &mut key, Interest::Event, Waker::noop(), || true);
         socket.finish(&mut key, false);
     });
@@ -249,7 +246,7 @@ pub fn a_reader_dropped_while_polled_passes_on() {
     reader.join().unwrap();
 }
 
-/// A read is polled again, with another waker, while its edge arrives.
+/// A read that is polled again, with another waker, while its edge comes.
 pub fn a_reader_is_polled_again_with_another_waker() {
     let socket = Socket::new();
     let reader = spawn(&socket, |socket| {
@@ -264,7 +261,7 @@ pub fn a_reader_is_polled_again_with_another_waker() {
     reader.join().unwrap();
 }
 
-/// An edge, a close and an expiry at once. The reader, which continues until it is stopped, ends.
+/// An edge, a close and an expiry at once: the reader, which goes on until it is stopped, comes to its end.
 pub fn edge_close_and_expiry() {
     let socket = Socket::new();
     let expiring = spawn(&socket, Socket::expire);
@@ -290,7 +287,7 @@ pub fn expiry_against_wait() {
     poll.join().unwrap();
 }
 
-/// A close alone ends any wait that begins at the same time.
+/// A close alone does, whatever the wait is for.
 pub fn close_against_wait() {
     let socket = Socket::idle();
     let future = spawn(&socket, |socket| assert_eq!(socket.read(1), Err(Stop::Closed)));
@@ -310,8 +307,7 @@ pub fn polls_beside_futures() {
     poll.join().unwrap();
 }
 
-/// A future is removed from the slot without an edge, and another one takes the slot while the
-/// first is dropped. The edge goes to the other future.
+/// A future is taken out of the slot without an edge and another moves in, while the first goes away: the edge is the other's.
 pub fn the_slot_changes_hands() {
     let socket = Socket::idle();
     let mut key = None;
@@ -327,7 +323,7 @@ pub fn the_slot_changes_hands() {
     reader.join().unwrap();
 }
 
-/// A poll checks whether the slot is its own while the operation that has the slot expires.
+/// A poll looks whether the slot is its own while the one that has it expires.
 pub fn a_poll_looks_into_the_slot() {
     let socket = Socket::idle();
     let waiting = spawn(&socket, |socket| assert_eq!(socket.read_by_poll(1), Err(Stop::Expired)));
@@ -340,8 +336,7 @@ pub fn a_poll_looks_into_the_slot() {
     looking.join().unwrap();
 }
 
-/// A relative timeout: the time has come, and all waiters are woken to check the clock. The state
-/// word does not say why.
+/// A relative timeout: the time has come, and everybody is woken to look at the clock. Nothing in the word says why.
 fn ring(socket: &Socket, rung: &AtomicBool) {
     rung.store(true, Ordering::Release);
     let mut wakers = Wakers::new();
@@ -349,8 +344,8 @@ fn ring(socket: &Socket, rung: &AtomicBool) {
     wakers.wake_all();
 }
 
-/// The keys of an emptied list are not reused. An operation that was woken and still has its key
-/// does not remove another operation when it is dropped.
+/// The keys of a list that was emptied are not given out again: who still keeps one, of all who were woken, does not take another's
+/// place when it goes away.
 pub fn a_key_is_not_given_out_again() {
     let socket = Socket::idle();
     let [mut first, mut second] = [None; 2];
@@ -370,8 +365,7 @@ pub fn a_key_is_not_given_out_again() {
     reader.join().unwrap();
 }
 
-/// A future that was removed from the slot is polled again, while the operation that took the slot
-/// leaves.
+/// A future is polled again that was taken out of the slot meanwhile, while the one that moved in goes away.
 pub fn a_stranger_leaves_while_its_slot_is_looked_at() {
     let socket = Socket::idle();
     let mut key = None;
@@ -393,8 +387,7 @@ pub fn a_stranger_leaves_while_its_slot_is_looked_at() {
     reader.join().unwrap();
 }
 
-/// A poll checks whether the slot is its own while the operation that has it is woken to check the
-/// clock.
+/// A poll looks whether the slot is its own while the one that has it is told to look at the clock.
 pub fn a_timeout_against_a_look_into_the_slot() {
     let (socket, rung) = (Socket::idle(), Arc::new(AtomicBool::new(false)));
     let waiting = spawn(&socket, {
@@ -403,7 +396,7 @@ pub fn a_timeout_against_a_look_into_the_slot() {
             block_on(poll_fn(|cx| {
                 let side = socket.desc.side(Direction::Read);
                 assert_eq!(side.wait_poll(socket.generation, cx.waker(), || true), Wait::Listed);
-                // Listed first and checked second, as in `PollHandle::arm_timeout`.
+                // Listed first, looked at second, as `PollHandle::arm_timeout` has it.
                 if rung.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
             }));
         }
@@ -417,8 +410,7 @@ pub fn a_timeout_against_a_look_into_the_slot() {
     looking.join().unwrap();
 }
 
-/// A future that had the slot before checks whether the slot is its own, while the operation that
-/// has it is woken to check the clock.
+/// The same of a future, in whose place the one that looks has been.
 pub fn a_timeout_against_a_look_for_another() {
     let (socket, rung) = (Socket::idle(), Arc::new(AtomicBool::new(false)));
     let mut old = None;
@@ -446,7 +438,7 @@ pub fn a_timeout_against_a_look_for_another() {
     looking.join().unwrap();
 }
 
-/// Mirrors `Fd::poll_call` with the order of `Fd::end`: evidence, then the list, then the rest.
+/// Mirrors `Fd::poll_call` with the order of `Fd::end`: evidence, then the list, then what is left.
 fn poll_read_in_order(socket: &Socket, most: usize, key: &mut Option<Key>, cx: &mut Context<'_>) -> Poll<usize> {
     let side = socket.desc.side(Direction::Read);
     loop {
@@ -476,8 +468,8 @@ fn poll_read_in_order(socket: &Socket, most: usize, key: &mut Option<Key>, cx: &
     }
 }
 
-/// A reader in the list is polled without having been woken, reads, and is removed by the next edge
-/// before it has left the list. That edge goes to the other reader.
+/// A reader in the list is polled though nobody woke it, reads, and is taken out by the next edge before it has left: that edge is for
+/// the other.
 pub fn who_is_polled_unasked_keeps_no_edge() {
     let socket = Socket::idle();
     let [mut first, mut second] = [None; 2];
@@ -500,7 +492,7 @@ pub fn who_is_polled_unasked_keeps_no_edge() {
     reader.join().unwrap();
 }
 
-/// The end of the stream wakes every reader, and the operation that waits only for the end.
+/// The end of the stream wakes every reader, and who waits for just that.
 pub fn a_hang_up_wakes_all() {
     let socket = Socket::idle();
     let reader = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(0)));
@@ -510,8 +502,7 @@ pub fn a_hang_up_wakes_all() {
     ending.join().unwrap();
 }
 
-/// An operation that waits only for interruption takes no event from a reader, and learns of the
-/// expiry.
+/// Who waits for interruption only takes no event from a reader, and hears of the expiry.
 pub fn interrupts_take_no_events() {
     let socket = Socket::idle();
     let interrupted = spawn(&socket, |socket| assert_eq!(socket.interrupted(false), Err(Stop::Expired)));
@@ -522,8 +513,7 @@ pub fn interrupts_take_no_events() {
     interrupted.join().unwrap();
 }
 
-/// An event of a closed descriptor arrives while its slot is reused. It makes the new descriptor
-/// neither ready nor hung up.
+/// An event of a descriptor that is gone comes while its slot is used again: the new one is neither ready for it nor hung up.
 pub fn a_stale_event_harms_nobody() {
     let cache = Arc::new(PollCache::new());
     let desc = cache.alloc().unwrap();
@@ -553,8 +543,7 @@ pub fn a_stale_event_harms_nobody() {
     assert!(!side.begin(new).unwrap().is_ready() && !side.is_hung_up(), "a stale event was accepted");
 }
 
-/// A woken write finds that a `write_all`, which waits for the same room, has the lock. Both get
-/// their turn.
+/// A write that was woken finds that a `write_all`, which waits for the same room, has the lock. Both get their turn.
 ///
 /// Mirrors `Fd::poll_lock` and `Fd::poll_call`.
 pub fn an_edge_reaches_the_owner() {
@@ -602,8 +591,7 @@ pub fn an_edge_reaches_the_owner() {
     write.join().unwrap();
 }
 
-/// More polls with new wakers than a list keeps, while an edge arrives. Each waker is kept or
-/// woken, and few are kept.
+/// Polls with ever new wakers, more than a list keeps, while an edge comes: each waker is kept or was woken, and few are kept.
 pub fn polls_beyond_the_bound_are_woken() {
     let socket = Socket::idle();
     let delivering = spawn(&socket, |socket| socket.deliver(1));

@@ -93,7 +93,7 @@ pub struct Dialer {
     deadline: Option<Instant>,
     stagger: Option<Duration>,
     oracle: Oracle,
-    recipe: Recipe,
+    pub(in crate::net) recipe: Recipe,
 }
 
 impl Dialer {
@@ -144,27 +144,6 @@ impl Dialer {
     /// If a deadline would leave some addresses untried, the stagger is reduced, down to 10 ms.
     pub fn stagger(mut self, stagger: impl Into<Option<Duration>>) -> Dialer {
         self.stagger = stagger.into();
-        self
-    }
-
-    /// Requests multipath TCP (RFC 8684, Linux 5.6). If this host does not support it, the socket
-    /// is a TCP socket; if the peer does not, the connection falls back to TCP.
-    pub fn multipath(mut self, multipath: bool) -> Dialer {
-        self.recipe.multipath = multipath;
-        self
-    }
-
-    /// Sends the first data in the SYN to peers that agreed to it in an earlier connection (TCP
-    /// Fast Open: TCP_FASTOPEN_CONNECT, tcp(7), Linux 4.11).
-    ///
-    /// For such a peer a dial returns immediately without contacting it, and a race ends at its
-    /// first address. The connection begins with the first write, which carries its data, or with
-    /// the first operation that waits, without data. A server that speaks first is therefore heard,
-    /// but data written after such a wait is not sent early. Whether the peer answers is known only
-    /// then; until then [`peer_addr`](TcpStream::peer_addr) returns `NotConnected`. The data may
-    /// arrive twice, so it must be safe to process twice.
-    pub fn fast_open(mut self, fast_open: bool) -> Dialer {
-        self.recipe.fast_open = fast_open;
         self
     }
 

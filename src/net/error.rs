@@ -80,8 +80,7 @@ impl From<SocketAddr> for Addr {
 
 impl From<&std::os::unix::net::SocketAddr> for Addr {
     fn from(address: &std::os::unix::net::SocketAddr) -> Addr {
-        use std::os::linux::net::SocketAddrExt;
-        Addr::Unix(match (address.as_pathname(), address.as_abstract_name()) {
+        Addr::Unix(match (address.as_pathname(), crate::sys::os::abstract_name(address)) {
             (Some(path), _) => path.to_owned(),
             (None, name) => {
                 let name = [b"@", name.unwrap_or_default()].concat();

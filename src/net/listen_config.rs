@@ -16,7 +16,6 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Type};
 
@@ -25,6 +24,7 @@ use super::fd::fd;
 use super::limits::{Admission, Reserve};
 use super::net_fd::NetFd;
 use super::options;
+use super::options::system::ListenExtras;
 use super::options::tcp::{TcpOptions, tcp_option_methods};
 use super::permits::Limit;
 use super::{AddrError, ToSocketAddrs};
@@ -64,11 +64,9 @@ pub struct ListenConfig {
     exclusive: bool,
     reuse_port: bool,
     only_v6: bool,
-    tcp: TcpOptions,
-    fast_open: Option<u32>,
-    defer_accept: Option<Duration>,
-    device: Option<String>,
-    multipath: bool,
+    pub(super) tcp: TcpOptions,
+    /// Options that depend on the system.
+    pub(super) extras: ListenExtras,
     control: Option<Arc<Control>>,
     max_connections: Option<usize>,
     reserve: usize,
@@ -108,37 +106,6 @@ impl ListenConfig {
     /// false, whatever the host's default is.
     pub fn only_v6(mut self, only: bool) -> ListenConfig {
         self.only_v6 = only;
-        self
-    }
-
-    /// Accepts data in the SYN (TCP_FASTOPEN, RFC 7413) from up to `queue` clients at a time whose
-    /// address is not validated yet. Such data may arrive twice. The host must set bit 1 of
-    /// `net.ipv4.tcp_fastopen`; otherwise connections are made the usual way.
-    pub fn fast_open(mut self, queue: u32) -> ListenConfig {
-        self.fast_open = Some(queue);
-        self
-    }
-
-    /// Delays accepting a connection until its first data has arrived, or about `most` has passed
-    /// (TCP_DEFER_ACCEPT). Meanwhile the kernel retransmits the SYN-ACK at growing intervals. For
-    /// protocols in which the client speaks first. The time is rounded up to seconds.
-    pub fn defer_accept(mut self, most: Duration) -> ListenConfig {
-        self.defer_accept = Some(most);
-        self
-    }
-
-    /// Accepts only traffic of the network device `name` (SO_BINDTODEVICE), such as `eth0`.
-    pub fn bind_device(mut self, name: impl Into<String>) -> ListenConfig {
-        self.device = Some(name.into());
-        self
-    }
-
-    /// Opens a multipath TCP socket (RFC 8684) if the kernel supports it, otherwise a TCP socket.
-    /// Clients that know only TCP are served either way.
-    /// [`TcpStream::is_multipath`](crate::net::TcpStream::is_multipath) tells which one a
-    /// connection uses.
-    pub fn multipath(mut self, multipath: bool) -> ListenConfig {
-        self.multipath = multipath;
         self
     }
 
@@ -233,7 +200,7 @@ impl ListenConfig {
 
     /// A socket that listens on `addr`.
     pub(super) fn open(&self, addr: SocketAddr) -> io::Result<NetFd> {
-        let make = if self.multipath { NetFd::tcp_or_multipath } else { NetFd::tcp };
+        let make = if self.extras.is_multipath() { NetFd::tcp_or_multipath } else { NetFd::tcp };
         let listener = make(self.socket(addr)?)?;
         if self.control.is_some() {
             // The hook may have duplicated the descriptor.
@@ -263,8 +230,7 @@ impl ListenConfig {
     fn try_socket(&self, addr: SocketAddr) -> Result<OwnedFd, (&'static str, io::Error)> {
         let domain = Domain::for_address(addr);
         // If MPTCP is unavailable for any reason, a TCP socket is opened.
-        let multipath = self.multipath.then(|| fd::open(domain, Type::STREAM, Some(Protocol::MPTCP)).ok());
-        let listener = match multipath.flatten() {
+        let listener = match self.extras.open(domain) {
             Some(listener) => listener,
             None => fd::open(domain, Type::STREAM, Some(Protocol::TCP)).map_err(|error| ("socket", error))?,
         };
@@ -294,16 +260,7 @@ impl ListenConfig {
             option::socket::set_reuse_port(fd, true)?;
         }
         self.tcp.apply(fd)?;
-        if let Some(queue) = self.fast_open {
-            options::tcp::set_fast_open(fd, queue)?;
-        }
-        if let Some(most) = self.defer_accept {
-            options::tcp::set_defer_accept(fd, most)?;
-        }
-        if let Some(device) = &self.device {
-            options::socket::set_device(fd, Some(device))?;
-        }
-        Ok(())
+        self.extras.apply(fd)
     }
 }
 
@@ -341,10 +298,7 @@ impl fmt::Debug for ListenConfig {
             .field("reuse_port", &self.reuse_port)
             .field("only_v6", &self.only_v6)
             .field("tcp", &self.tcp)
-            .field("fast_open", &self.fast_open)
-            .field("defer_accept", &self.defer_accept)
-            .field("device", &self.device)
-            .field("multipath", &self.multipath)
+            .field("extras", &self.extras)
             .field("control", &self.control.is_some())
             .field("max_connections", &self.max_connections)
             .field("reserve", &self.reserve)

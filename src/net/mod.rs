@@ -51,7 +51,9 @@ pub use dialer::Dialer;
 pub use error::{Addr, OpError, is_closed, is_timeout, raw_os_error};
 pub use host_port::AddrError;
 pub use listen_config::ListenConfig;
-pub use options::{KeepAlive, TcpInfo};
+pub use options::KeepAlive;
+#[cfg(target_os = "linux")]
+pub use options::system::TcpInfo;
 pub use pipe::{Pipe, pipe};
 #[cfg(feature = "sim")]
 pub(crate) use resolve::flight::prepare as prepare_look_ups;

@@ -8,13 +8,12 @@
 //! IPV6_V6ONLY is cleared only where it matters: on listeners and for mapped destinations.
 
 pub(crate) mod socket;
+pub(crate) mod system;
 pub(crate) mod tcp;
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
-
-pub use tcp::TcpInfo;
 
 use crate::sys::option;
 use crate::sys::option::socket::seconds;

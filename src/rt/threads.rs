@@ -18,7 +18,6 @@
 use std::io;
 use std::mem;
 use std::os::unix::thread::JoinHandleExt;
-use std::ptr;
 use std::thread::{self, JoinHandle};
 
 use super::context;
@@ -64,7 +63,7 @@ impl Threads {
         // `retain` would drop the handle, which detaches the thread.
         let mut at = 0;
         while at < list.len() {
-            if is_joined(&list[at]) {
+            if crate::sys::os::try_join(&list[at]) {
                 let _ = list.swap_remove(at).into_pthread_t();
             } else {
                 at += 1;
@@ -83,15 +82,6 @@ impl Threads {
         let threads = mem::take(&mut *self.0.lock());
         drop(threads);
     }
-}
-
-/// Joins the thread if it has ended, and returns whether it has. Its handle must then be neither
-/// joined nor dropped.
-#[allow(unsafe_code)]
-fn is_joined(thread: &JoinHandle<()>) -> bool {
-    // SAFETY: the handle owns the thread, which was neither joined nor detached; it is not the
-    // calling thread, which is running.
-    unsafe { libc::pthread_tryjoin_np(thread.as_pthread_t(), ptr::null_mut()) == 0 }
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use libc::c_int;
 use socket2::{SockAddr, SockAddrStorage};
 
 use super::control::{Control, ControlWriter, Messages, Word, space, words};
+use super::os::{self, mmsghdr};
 use super::socket::SEND_FLAGS;
 
 /// The maximum number of messages per call: the kernel's UIO_MAXIOV.
@@ -35,7 +36,7 @@ pub(crate) const CONTROL_BYTES: usize = 256;
 /// The size in words.
 pub(crate) const CONTROL_WORDS: usize = words(CONTROL_BYTES);
 
-fn empty_header() -> libc::mmsghdr {
+fn empty_header() -> mmsghdr {
     // SAFETY: plain data for which all zeroes is a valid value.
     unsafe { std::mem::zeroed() }
 }
@@ -53,7 +54,7 @@ struct Arrival {
 
 /// Buffers for messages to be received.
 pub(crate) struct Inbox {
-    headers: Vec<libc::mmsghdr>,
+    headers: Vec<mmsghdr>,
     vectors: Vec<libc::iovec>,
     names: Vec<SockAddrStorage>,
     control: Vec<Word>,
@@ -157,10 +158,10 @@ impl fmt::Debug for Inbox {
 pub(crate) fn recvmmsg(fd: BorrowedFd<'_>, inbox: &mut Inbox, flags: c_int) -> io::Result<usize> {
     inbox.prepare();
     let (headers, count) = (inbox.headers.as_mut_ptr(), inbox.headers.len() as libc::c_uint);
-    let flags = flags | libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+    let flags = flags | os::RECEIVE_CLOSE_ON_EXEC | libc::MSG_DONTWAIT;
     // SAFETY: `prepare` has just pointed every header at memory of the box, which is valid for
     // writes of the given lengths.
-    let count = unsafe { libc::recvmmsg(fd.as_raw_fd(), headers, count, flags as _, std::ptr::null_mut()) };
+    let count = unsafe { os::recvmmsg(fd.as_raw_fd(), headers, count, flags) };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
     inbox.arrivals.clear();
     inbox.arrivals.extend(inbox.headers[..count].iter().map(|header| Arrival {
@@ -244,7 +245,7 @@ type Cut = [Word; words(space(size_of::<u16>()))];
 
 /// Messages to be sent.
 pub(crate) struct Outbox {
-    headers: Vec<libc::mmsghdr>,
+    headers: Vec<mmsghdr>,
     vectors: Vec<libc::iovec>,
     cuts: Vec<Cut>,
     /// Per header, the index after the last message that it stands for.
@@ -357,8 +358,8 @@ impl Outbox {
             if end > first + 1 {
                 let cut = &mut self.cuts[count];
                 let pushed = ControlWriter::new(cut).push(
-                    libc::SOL_UDP,
-                    libc::UDP_SEGMENT,
+                    libc::IPPROTO_UDP,
+                    os::SEGMENT_OPTION,
                     (message.bytes_end - bytes_start) as u16,
                 );
                 debug_assert!(pushed.is_ok(), "the control data fits");
@@ -398,7 +399,7 @@ pub(crate) fn sendmmsg(fd: BorrowedFd<'_>, outbox: &mut Outbox, merge: bool) -> 
     let (headers, flags) = (outbox.headers.as_mut_ptr(), SEND_FLAGS);
     // SAFETY: `prepare` has just pointed this many headers at memory of the box, which is valid for
     // reads of the given lengths.
-    let sent = unsafe { libc::sendmmsg(fd.as_raw_fd(), headers, count, flags as _) };
+    let sent = unsafe { os::sendmmsg(fd.as_raw_fd(), headers, count, flags) };
     let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
     let messages = sent.checked_sub(1).map_or(0, |last| outbox.ends[last]);
     outbox.advance(messages);

@@ -63,8 +63,8 @@ unsafe impl Plain for u32 {}
 unsafe impl Plain for u16 {}
 // SAFETY: an integer.
 unsafe impl Plain for u8 {}
-// SAFETY: three integers of four bytes.
-unsafe impl Plain for libc::in_pktinfo {}
+// SAFETY: integers of four bytes.
+unsafe impl Plain for super::os::PacketInfoV4 {}
 // SAFETY: three integers of four bytes.
 unsafe impl Plain for libc::ip_mreqn {}
 // SAFETY: sixteen bytes and an integer of four.

@@ -44,15 +44,50 @@ pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut(
     }
 }
 
-/// Returns a description of the type of file (fstat(2)).
-pub(crate) fn kind(fd: BorrowedFd<'_>) -> &'static str {
+/// fstat(2).
+fn status(fd: BorrowedFd<'_>) -> io::Result<libc::stat> {
     let mut status = std::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: `status` is valid for writes during the call.
-    let result = unsafe { libc::fstat(fd.as_raw_fd(), status.as_mut_ptr()) };
-    // SAFETY: all zeroes is a valid value of this plain struct, and the call at most filled it in.
-    let status = unsafe { status.assume_init() };
+    if unsafe { libc::fstat(fd.as_raw_fd(), status.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all zeroes is a value of this plain struct, and the call has filled it in.
+    Ok(unsafe { status.assume_init() })
+}
+
+/// An open file, as far as fstat(2) tells files apart. Files without a name, such as pipes, may look the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct File {
+    device: libc::dev_t,
+    inode: libc::ino_t,
+    kind: libc::mode_t,
+}
+
+impl File {
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<File> {
+        let status = status(fd)?;
+        Ok(File { device: status.st_dev, inode: status.st_ino, kind: status.st_mode & libc::S_IFMT })
+    }
+
+    /// Whether a call on the file may have to wait. Calls on regular files and directories never do.
+    pub(crate) fn is_pollable(&self) -> bool {
+        self.kind != libc::S_IFREG && self.kind != libc::S_IFDIR
+    }
+}
+
+/// How many descriptors the process may have (RLIMIT_NOFILE).
+#[allow(clippy::unnecessary_cast)]
+pub(crate) fn limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for writes during the call.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if result < 0 { u64::MAX } else { limit.rlim_cur as u64 }
+}
+
+/// Returns a description of the type of file (fstat(2)).
+pub(crate) fn kind(fd: BorrowedFd<'_>) -> &'static str {
+    let Ok(status) = status(fd) else { return "file" };
     match status.st_mode & libc::S_IFMT {
-        _ if result < 0 => "file",
         libc::S_IFREG => "regular file",
         libc::S_IFDIR => "directory",
         libc::S_IFCHR => "character device without poll",

@@ -11,6 +11,8 @@ use std::process::Command;
 
 use libc::c_int;
 
+use super::os;
+
 #[inline]
 fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -47,9 +49,9 @@ impl Identity {
 }
 
 impl From<&libc::stat> for Identity {
-    #[allow(clippy::useless_conversion, reason = "32 bits on some machines")]
+    #[allow(clippy::unnecessary_cast, reason = "32 bits on some machines, and signed on some systems")]
     fn from(status: &libc::stat) -> Identity {
-        Identity { device: status.st_dev.into(), inode: status.st_ino.into() }
+        Identity { device: status.st_dev as u64, inode: status.st_ino as u64 }
     }
 }
 
@@ -124,14 +126,7 @@ fn private_channel(number: RawFd) -> Option<Identity> {
     let status = unsafe { status.assume_init() };
     let is_channel = match status.st_mode & libc::S_IFMT {
         libc::S_IFIFO => true,
-        libc::S_IFSOCK => {
-            let (mut domain, mut length): (c_int, _) = (0, size_of::<c_int>() as libc::socklen_t);
-            let place = (&raw mut domain).cast();
-            // SAFETY: the value and its length are valid for reads and writes during the call.
-            check(unsafe { libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_DOMAIN, place, &raw mut length) })
-                .ok()?;
-            domain == libc::AF_UNIX
-        }
+        libc::S_IFSOCK => os::domain(number).ok()? == libc::AF_UNIX,
         _ => false,
     };
     if is_channel && !is_inherited(number).ok()? { Some(Identity::from(&status)) } else { None }

@@ -19,6 +19,7 @@ use libc::c_int;
 use socket2::SockAddr;
 
 use super::control::{Control, ControlWriter, Word};
+use super::os;
 use super::socket::{IOVECS_MAX, SEND_FLAGS, check_len};
 
 /// A received message.
@@ -58,7 +59,7 @@ pub(crate) fn recvmsg<'a>(
     let receive = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
         message.msg_name = storage.cast();
         message.msg_namelen = size_of::<socket2::SockAddrStorage>() as _;
-        let flags = flags | libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+        let flags = flags | os::RECEIVE_CLOSE_ON_EXEC | libc::MSG_DONTWAIT;
         // SAFETY: name, buffers and control data are valid for writes of the given lengths during
         // the call.
         let bytes = check_len(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags) })?;

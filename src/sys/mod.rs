@@ -11,9 +11,12 @@ pub(crate) mod control;
 pub(crate) mod fd;
 pub(crate) mod identity;
 pub(crate) mod inherit;
+#[cfg(any(test, not(target_os = "linux")))]
+pub(crate) mod kqueue;
 pub(crate) mod message;
 pub(crate) mod names;
 pub(crate) mod option;
+pub(crate) mod os;
 #[cfg(test)]
 pub(crate) mod seam;
 pub(crate) mod socket;

@@ -15,7 +15,7 @@ use std::ptr;
 use libc::{addrinfo, c_char, c_int};
 use socket2::SockAddr;
 
-use super::fd;
+use super::{fd, os};
 
 /// The address family of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -104,10 +104,9 @@ fn hints(family: Family, socktype: c_int, flags: c_int) -> addrinfo {
 
 #[cold]
 fn failure(code: c_int) -> NameFailure {
-    // No addresses of this family: a value of Linux that the libc crate does not define.
-    const EAI_ADDRFAMILY: c_int = -9;
     match code {
-        libc::EAI_NONAME | libc::EAI_NODATA | EAI_ADDRFAMILY => NameFailure::NotFound,
+        libc::EAI_NONAME => NameFailure::NotFound,
+        code if os::NO_ADDRESS_CODES.contains(&code) => NameFailure::NotFound,
         libc::EAI_SYSTEM => NameFailure::Errno(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)),
         libc::EAI_MEMORY => NameFailure::Errno(libc::ENOMEM),
         libc::EAI_AGAIN => NameFailure::Temporary(text(code)),
@@ -165,6 +164,7 @@ pub(crate) fn interface(name: &str) -> Option<u32> {
 }
 
 /// Returns the name of `ip`.
+#[allow(clippy::unnecessary_cast, reason = "the constant has another type on some systems")]
 pub(crate) fn name(ip: IpAddr) -> Result<String, NameFailure> {
     let addr = SockAddr::from(SocketAddr::new(ip, 0));
     let mut name: [c_char; libc::NI_MAXHOST as usize] = [0; libc::NI_MAXHOST as usize];
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn codes_map_to_failures() {
-        assert_eq!(failure(libc::EAI_NODATA), NameFailure::NotFound);
+        assert_eq!(failure(os::NO_ADDRESS_CODES[0]), NameFailure::NotFound);
         assert_eq!(failure(libc::EAI_MEMORY), NameFailure::Errno(libc::ENOMEM));
         assert!(matches!(failure(libc::EAI_AGAIN), NameFailure::Temporary(text) if !text.is_empty()));
         assert!(matches!(failure(libc::EAI_FAIL), NameFailure::Other(text) if !text.is_empty()));

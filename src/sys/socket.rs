@@ -24,11 +24,12 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use libc::c_int;
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 
+use super::os;
 #[cfg(test)]
 use super::seam;
 
@@ -133,20 +134,12 @@ pub(crate) fn accept4(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketA
 pub(crate) fn accept4_any(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
     #[cfg(test)]
     seam::accept4(fd)?;
-    let accept = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
-        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        // SAFETY: `try_init` passes storage and its length, both valid for writes.
-        let socket = check(unsafe { libc::accept4(fd.as_raw_fd(), storage.cast(), length, flags) })?;
-        // SAFETY: the kernel has just created this descriptor, and it has no other owner.
-        Ok(unsafe { OwnedFd::from_raw_fd(socket) })
-    };
-    // SAFETY: on success the kernel has written an address of the stored length.
-    unsafe { SockAddr::try_init(accept) }
+    os::accept(fd)
 }
 
 /// Calls socket(2) for a non-blocking, close-on-exec socket.
 pub(crate) fn socket(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
-    Socket::new_raw(domain, ty.nonblocking().cloexec(), protocol).map(OwnedFd::from)
+    os::socket(domain, ty, protocol)
 }
 
 /// Calls connect(2). On a non-blocking socket EINPROGRESS is the usual result.

@@ -2,37 +2,30 @@
 //!
 //! Invariants S1 and S2 of [`socket`](super::socket) apply here as well.
 
-#![allow(unsafe_code)]
-
 use std::io;
-use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::SocketAddr;
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{SockAddr, Type};
+
+use super::os;
 
 /// Calls socketpair(2). Returns two connected, unnamed, non-blocking and close-on-exec sockets.
 pub(crate) fn pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
-    let (one, other) = Socket::pair_raw(Domain::UNIX, ty.nonblocking().cloexec(), None)?;
-    Ok((one.into(), other.into()))
+    os::pair(ty)
 }
 
-/// Returns the credentials of the other end (`SO_PEERCRED`). The kernel returns process 0 if it
-/// cannot be named here, and user and group -1 if there is no other end.
-pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<libc::ucred> {
-    let mut cred = MaybeUninit::<libc::ucred>::zeroed();
-    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    let (value, size) = (cred.as_mut_ptr().cast(), &raw mut length);
-    // SAFETY: value and length are valid for writes during the call.
-    if unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, value, size) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: three integers, zeroes before the call; every bit pattern is a valid value.
-    Ok(unsafe { cred.assume_init() })
+/// The process, user and group at the other end, by the system's means. Process 0 is one that cannot be named.
+///
+/// # Errors
+/// ENOTCONN where there is no other end.
+pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::uid_t, libc::gid_t)> {
+    let cred = os::peer_cred(fd)?;
+    if cred.1 == libc::uid_t::MAX { Err(io::Error::from_raw_os_error(libc::ENOTCONN)) } else { Ok(cred) }
 }
 
 /// Returns the effective user of this process.
+#[allow(unsafe_code)]
 pub(crate) fn user() -> libc::uid_t {
     // SAFETY: no arguments, cannot fail.
     unsafe { libc::geteuid() }
@@ -48,7 +41,7 @@ pub(crate) fn from_kernel(address: &SockAddr) -> io::Result<SocketAddr> {
     }
     let named = match (address.as_pathname(), address.as_abstract_namespace()) {
         (Some(path), _) => SocketAddr::from_pathname(path).ok(),
-        (None, Some(name)) => SocketAddr::from_abstract_name(name).ok(),
+        (None, Some(name)) => os::from_abstract_name(name).ok(),
         (None, None) => None,
     };
     // An empty path makes the unnamed address.
@@ -59,9 +52,11 @@ pub(crate) fn from_kernel(address: &SockAddr) -> io::Result<SocketAddr> {
 mod tests {
     use super::*;
     use crate::sys::socket;
+    use socket2::Domain;
     use std::os::fd::AsFd;
 
     #[test]
+    #[allow(unsafe_code)]
     fn pairs_are_connected_and_have_credentials() {
         for ty in [Type::STREAM, Type::DGRAM, Type::SEQPACKET] {
             let (one, other) = pair(ty).unwrap();
@@ -69,19 +64,18 @@ mod tests {
             assert_eq!(socket::recv(other.as_fd(), &mut buf, 0).unwrap_err().kind(), io::ErrorKind::WouldBlock);
             assert_eq!(socket::send(one.as_fd(), b"pair", 0).unwrap(), 4);
             assert_eq!(socket::recv(other.as_fd(), &mut buf, 0).unwrap(), 4);
-            let cred = peer_cred(one.as_fd()).unwrap();
-            assert_eq!(cred.pid, std::process::id() as libc::pid_t);
+            let (pid, uid, gid) = peer_cred(one.as_fd()).unwrap();
+            assert_eq!(pid, std::process::id() as libc::pid_t);
             // SAFETY: no arguments, cannot fail.
-            assert_eq!(cred.uid, unsafe { libc::geteuid() });
+            assert_eq!(uid, unsafe { libc::geteuid() });
             // SAFETY: no arguments, cannot fail.
-            assert_eq!(cred.gid, unsafe { libc::getegid() });
+            assert_eq!(gid, unsafe { libc::getegid() });
         }
     }
 
     #[test]
     fn socket_without_a_peer_has_no_peer_credentials() {
         let lonely = socket::socket(Domain::UNIX, Type::STREAM, None).unwrap();
-        let cred = peer_cred(lonely.as_fd()).unwrap();
-        assert_eq!((cred.pid, cred.uid, cred.gid), (0, u32::MAX, u32::MAX));
+        assert_eq!(peer_cred(lonely.as_fd()).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
     }
 }

@@ -60,6 +60,7 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
     pub fn clear_ready(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.fd.fd.poll.clear_ready(self.direction, ticket);
+            self.fd.fd.poll.arm_for_waiters();
         }
     }
 
@@ -89,6 +90,7 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
             fd.pinned(call).inspect_err(|failure| {
                 if matches!(failure, Failure::Io(error) if error.kind() == io::ErrorKind::WouldBlock) {
                     fd.poll.clear_ready(self.direction, ticket);
+                    fd.poll.arm_for_waiters();
                 }
             })
         });

@@ -46,11 +46,7 @@ const SENT: u32 = 3;
 /// Returns `None` unless the socket is in SYN-SENT; otherwise the number of segments that it has
 /// sent: 0 if the connect is deferred, 1 for the SYN, 2 for the SYN and data.
 pub(super) fn connecting(fd: BorrowedFd<'_>) -> Option<u32> {
-    /// TCP_SYN_SENT of netinet/tcp.h.
-    const SYN_SENT: u8 = 2;
-    // A socket that is not TCP is not in this state.
-    let info = option::tcp_info(fd).ok().filter(|info| info.tcpi_state == SYN_SENT)?;
-    Some(info.tcpi_unacked)
+    option::syn_segments(fd)
 }
 
 impl FastOpen {

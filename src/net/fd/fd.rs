@@ -60,7 +60,7 @@ use crate::rt::poll::poller::{self, Direction, PollHandle};
 use crate::rt::time::clock;
 use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
-use crate::sys::{self, option, socket, unix};
+use crate::sys::{self, option, os, socket, unix};
 
 /// A descriptor with its lock and its poll handle; see the [module documentation](self). Fields
 /// that every call uses come first, to share cache lines.
@@ -240,7 +240,7 @@ impl Fd {
     /// Returns whether a count shorter than asked for means that the next call would wait.
     #[inline]
     pub(crate) fn trusts_short_counts(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & (PLAIN_TCP | EXPOSED) == PLAIN_TCP
+        os::SHORT_COUNTS_ARE_EVIDENCE && self.flags.load(Ordering::Relaxed) & (PLAIN_TCP | EXPOSED) == PLAIN_TCP
     }
 
     /// Returns whether SO_LINGER may be set here, and so on sockets accepted here.

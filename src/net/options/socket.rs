@@ -12,7 +12,7 @@ use crate::sys::option;
 
 /// Returns the error of a value that is refused without a system call.
 #[cold]
-pub(super) fn invalid(what: &'static str) -> io::Error {
+pub(in crate::net) fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
@@ -60,52 +60,7 @@ pub(crate) fn tos(fd: BorrowedFd<'_>) -> io::Result<u8> {
     Ok(tos as u8)
 }
 
-/// Returns `name` as bytes if it has 1 to `most` bytes and no NUL; the kernel would truncate
-/// others.
-pub(super) fn short_name(name: &str, most: usize) -> Option<&[u8]> {
-    let fits = !name.is_empty() && name.len() <= most && !name.bytes().any(|byte| byte == 0);
-    fits.then_some(name.as_bytes())
-}
-
-/// Returns the name in a buffer filled by the kernel, up to its NUL.
-pub(super) fn name_from(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
-}
-
-/// Sets SO_BINDTODEVICE; `None` removes the binding.
-pub(crate) fn set_device(fd: BorrowedFd<'_>, device: Option<&str>) -> io::Result<()> {
-    let name = match device {
-        None => None,
-        Some(device) => Some(
-            short_name(device, libc::IFNAMSIZ - 1)
-                .ok_or_else(|| invalid("device name must have 1 to 15 bytes and no NUL"))?,
-        ),
-    };
-    option::set_device(fd, name)
-}
-
-/// Returns SO_BINDTODEVICE.
-pub(crate) fn device(fd: BorrowedFd<'_>) -> io::Result<Option<String>> {
-    Ok(option::device(fd)?.map(|name| name_from(&name)))
-}
-
 /// Returns IPV6_V6ONLY, which an IPv4 socket does not have.
 pub(crate) fn only_v6(fd: BorrowedFd<'_>) -> io::Result<bool> {
     option::ip::only_v6(fd)
-}
-
-/// Sets SO_INCOMING_CPU.
-pub(crate) fn set_incoming_cpu(fd: BorrowedFd<'_>, cpu: usize) -> io::Result<()> {
-    if cpu > c_int::MAX as usize {
-        return Err(invalid("CPU number must be less than 2^31"));
-    }
-    option::set_incoming_cpu(fd, cpu)
-}
-
-/// Returns SO_INCOMING_CPU; `None` before anything was received.
-pub(crate) fn incoming_cpu(fd: BorrowedFd<'_>) -> io::Result<Option<usize>> {
-    // The kernel's -1 arrives as a number above all CPUs.
-    let cpu = option::incoming_cpu(fd)?;
-    Ok((cpu <= c_int::MAX as usize).then_some(cpu))
 }

@@ -26,6 +26,7 @@ use crate::net::fd::connect::connect;
 use crate::net::fd::failure::Failure;
 use crate::net::fd::fd;
 use crate::net::net_fd::NetFd;
+use crate::net::options::system::DialExtras;
 use crate::net::options::tcp::TcpOptions;
 use crate::rt::context;
 use crate::sys::{option, socket};
@@ -47,15 +48,15 @@ impl fmt::Debug for Control {
 pub(crate) struct Recipe {
     pub(in crate::net) local: Option<SocketAddr>,
     pub(in crate::net) tcp: TcpOptions,
-    pub(in crate::net) multipath: bool,
-    pub(in crate::net) fast_open: bool,
+    /// Options that depend on the system.
+    pub(in crate::net) extras: DialExtras,
     pub(in crate::net) control: Option<Control>,
 }
 
 impl Recipe {
     /// Creates the recipe of `TcpStream::connect`.
     pub(crate) const fn new() -> Recipe {
-        Recipe { local: None, tcp: TcpOptions::new(), multipath: false, fast_open: false, control: None }
+        Recipe { local: None, tcp: TcpOptions::new(), extras: DialExtras::new(), control: None }
     }
 
     /// Returns the operation "dial `addr`", for errors.
@@ -74,9 +75,7 @@ impl Recipe {
         let fd = socket.as_fd();
         let set = |error| self.op(addr).call("setsockopt", error);
         self.tcp.apply(fd).map_err(set)?;
-        if self.fast_open {
-            option::switch(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, true).map_err(set)?;
-        }
+        self.extras.apply(fd).map_err(set)?;
         if self.has_port() {
             // An attempt without an answer still holds the port while the next one begins.
             option::socket::set_reuse_address(fd, true).map_err(set)?;
@@ -100,13 +99,14 @@ impl Recipe {
 
     /// Opens the socket. Returns whether it is a plain TCP socket.
     fn socket(&self, addr: SocketAddr) -> io::Result<(OwnedFd, bool)> {
-        let open = |protocol| fd::open(Domain::for_address(addr), Type::STREAM, Some(protocol));
+        let domain = Domain::for_address(addr);
         // If MPTCP fails for any reason (no support, a sandbox, a policy), TCP is used.
-        let multipath = if self.multipath { open(Protocol::MPTCP).ok() } else { None };
+        let multipath = self.extras.open(domain);
         let is_tcp = multipath.is_none();
         let socket = match multipath {
             Some(socket) => socket,
-            None => open(Protocol::TCP).map_err(|error| self.op(addr).call("socket", error))?,
+            None => fd::open(domain, Type::STREAM, Some(Protocol::TCP))
+                .map_err(|error| self.op(addr).call("socket", error))?,
         };
         if let SocketAddr::V6(v6) = addr
             && v6.ip().to_ipv4_mapped().is_some()

@@ -2,7 +2,7 @@
 //!
 //! * [`listener`] and [`incoming`]: accepting.
 //! * [`stream`]: the connection; [`traits`]: futures-io's traits for it.
-//! * [`options`]: the less common socket options.
+//! * [`options`]: the less common socket options; `linux`: those that Linux alone has.
 //! * [`convert`]: conversions from and to std's types and descriptors.
 //! * [`write_vectored_all`]: writing many buffers at once.
 //!
@@ -16,6 +16,8 @@ pub(crate) mod accept;
 pub(crate) mod convert;
 pub(in crate::net) mod dial;
 pub(super) mod incoming;
+#[cfg(target_os = "linux")]
+mod linux;
 mod listen;
 mod options;
 pub(super) mod traits;

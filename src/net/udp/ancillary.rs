@@ -15,6 +15,7 @@ use libc::c_int;
 use socket2::SockAddr;
 
 use crate::sys::control::{ControlWriter, Message, Messages};
+use crate::sys::os;
 
 /// Explicit congestion notification: the low two bits of the TOS byte (RFC 3168).
 ///
@@ -223,28 +224,31 @@ impl Ancillary {
     }
 
     fn take(&mut self, message: Message<'_>) {
-        let byte = || message.value::<c_int>().and_then(|value| u8::try_from(value).ok());
+        // An int, or (the TTL on some systems) a byte.
+        let byte = || match message.data {
+            [byte] => Some(*byte),
+            _ => message.value::<c_int>().and_then(|value| u8::try_from(value).ok()),
+        };
         match (message.level, message.kind) {
-            (libc::SOL_IP, libc::IP_PKTINFO) => {
-                let Some(info) = message.value::<libc::in_pktinfo>() else { return };
-                let address = |address: libc::in_addr| IpAddr::from(Ipv4Addr::from(u32::from_be(address.s_addr)));
-                self.local = Some(address(info.ipi_spec_dst));
-                self.destination = Some(address(info.ipi_addr));
-                self.interface = u32::try_from(info.ipi_ifindex).ok();
+            (libc::IPPROTO_IP, os::PACKET_INFO_V4) => {
+                let Some(info) = message.value::<os::PacketInfoV4>() else { return };
+                let (local, destination, interface) = os::read_packet_info_v4(info);
+                (self.local, self.destination) = (Some(local.into()), Some(destination.into()));
+                self.interface = interface;
             }
-            (libc::SOL_IPV6, libc::IPV6_PKTINFO) => {
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 let Some(info) = message.value::<libc::in6_pktinfo>() else { return };
                 let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
                 self.destination = Some(address.into());
                 self.local = (!address.is_multicast()).then_some(address.into());
                 self.interface = Some(info.ipi6_ifindex);
             }
-            (libc::SOL_IP, libc::IP_TTL) | (libc::SOL_IPV6, libc::IPV6_HOPLIMIT) => self.hop_limit = byte(),
+            (libc::IPPROTO_IP, os::TTL_KIND) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => self.hop_limit = byte(),
             // It is received as one byte and sent as an int.
-            (libc::SOL_IP, libc::IP_TOS) => self.tos = message.data.first().copied(),
-            (libc::SOL_IPV6, libc::IPV6_TCLASS) => self.tos = byte(),
-            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => self.timestamp = time(message.data),
-            (libc::SOL_UDP, libc::UDP_GRO) => {
+            (libc::IPPROTO_IP, os::TOS_KIND) => self.tos = message.data.first().copied(),
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => self.tos = byte(),
+            (libc::SOL_SOCKET, os::TIMESTAMP_KIND) => self.timestamp = time(message.data),
+            (libc::IPPROTO_UDP, os::SEGMENTS_KIND) => {
                 self.segment_size = message.value::<c_int>().and_then(|size| u16::try_from(size).ok());
             }
             _ => {}
@@ -263,26 +267,24 @@ impl Ancillary {
             Some(local) => (local.is_ipv4(), local.is_ipv6()),
             None => (v4 && self.interface.is_some(), v6 && self.interface.is_some()),
         };
-        let index = c_int::try_from(self.interface.unwrap_or(0))
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "interface index must be less than 2^31"))?;
+        let index = self.interface.unwrap_or(0);
+        if c_int::try_from(index).is_err() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "interface index must be less than 2^31"));
+        }
         if info_v4 {
             let local = if let Some(IpAddr::V4(local)) = local { local } else { Ipv4Addr::UNSPECIFIED };
-            let info = libc::in_pktinfo {
-                ipi_ifindex: index,
-                ipi_spec_dst: libc::in_addr { s_addr: u32::from(local).to_be() },
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
-            control.push(libc::SOL_IP, libc::IP_PKTINFO, info)?;
+            let info = os::packet_info_v4(local, index);
+            control.push(libc::IPPROTO_IP, os::PACKET_INFO_V4, info)?;
         }
         if info_v6 {
             let local = if let Some(IpAddr::V6(local)) = local { local } else { Ipv6Addr::UNSPECIFIED };
             let info =
                 libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: local.octets() }, ipi6_ifindex: index as _ };
-            control.push(libc::SOL_IPV6, libc::IPV6_PKTINFO, info)?;
+            control.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)?;
         }
         let kinds = [
-            (v4, libc::SOL_IP, libc::IP_TTL, libc::IP_TOS),
-            (v6, libc::SOL_IPV6, libc::IPV6_HOPLIMIT, libc::IPV6_TCLASS),
+            (v4, libc::IPPROTO_IP, libc::IP_TTL, libc::IP_TOS),
+            (v6, libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, libc::IPV6_TCLASS),
         ];
         for (_, level, hop_limit, tos) in kinds.into_iter().filter(|kind| kind.0) {
             if let Some(hops) = self.hop_limit {
@@ -293,7 +295,7 @@ impl Ancillary {
             }
         }
         if let Some(size) = self.segment_size {
-            control.push(libc::SOL_UDP, libc::UDP_SEGMENT, size)?;
+            control.push(libc::IPPROTO_UDP, os::SEGMENT_OPTION, size)?;
         }
         Ok(())
     }
@@ -304,7 +306,7 @@ fn other_family() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "local address and destination must be of the same family")
 }
 
-/// Decodes a timespec with fields of 32 or 64 bits.
+/// Decodes a timespec, or a timeval, with fields of 32 or 64 bits.
 fn time(data: &[u8]) -> Option<SystemTime> {
     let (seconds, nanos) = match data.len() {
         16 => (i64::from_ne_bytes(data[..8].try_into().ok()?), i64::from_ne_bytes(data[8..].try_into().ok()?)),
@@ -314,7 +316,10 @@ fn time(data: &[u8]) -> Option<SystemTime> {
         ),
         _ => return None,
     };
-    SystemTime::UNIX_EPOCH.checked_add(Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?))
+    // Where it is a fraction of 32 bits, what is behind it may be anything.
+    let fraction: i64 = if os::TIMESTAMP_UNIT == 1 { nanos } else { nanos & 0xffff_ffff };
+    let nanos = u32::try_from(fraction).ok()?.checked_mul(os::TIMESTAMP_UNIT)?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::new(u64::try_from(seconds).ok()?, nanos))
 }
 
 #[cfg(test)]

@@ -25,18 +25,18 @@ use crate::rt::poll::poller::Direction;
 use crate::sync::{AtomicU32, Ordering};
 use crate::sys::batch::{self, CONTROL_WORDS};
 use crate::sys::control::ControlWriter;
-use crate::sys::{message, option, socket};
+use crate::sys::{message, option, os, socket};
 
 /// Whether `send_many` may let the kernel split one large datagram (UDP_SEGMENT, Linux 4.18).
 ///
 /// The socket is asked on first use. It must not be used if the socket has a segment size of its
 /// own, because then datagrams would be split differently from how they were pushed.
 #[derive(Debug, Default)]
-pub(crate) struct Segmentation(AtomicU32);
+pub(crate) struct Segmentation(pub(super) AtomicU32);
 
-const UNKNOWN: u32 = 0;
+pub(super) const UNKNOWN: u32 = 0;
 const USABLE: u32 = 1;
-const NOT_USABLE: u32 = 2;
+pub(super) const NOT_USABLE: u32 = 2;
 
 // ORDERING: the value caches an answer of the kernel and guards nothing else. A stale value causes
 // another query, or sending one by one.
@@ -45,7 +45,7 @@ impl Segmentation {
         match self.0.load(Ordering::Relaxed) {
             UNKNOWN => {
                 let usable =
-                    option::get::<libc::c_int>(fd, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok_and(|size| size == 0);
+                    option::get::<libc::c_int>(fd, libc::IPPROTO_UDP, os::SEGMENT_OPTION).is_ok_and(|size| size == 0);
                 let answer = if usable { USABLE } else { NOT_USABLE };
                 // Does not overwrite a concurrent `set_by_socket`.
                 let _ = self.0.compare_exchange(UNKNOWN, answer, Ordering::Relaxed, Ordering::Relaxed);
@@ -63,12 +63,6 @@ impl Segmentation {
             return true;
         }
         matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL))
-    }
-
-    /// Records that the socket has a segment size of its own (called before it is set), or has none
-    /// (called after it is cleared).
-    pub(super) fn set_by_socket(&self, cuts: bool) {
-        self.0.store(if cuts { NOT_USABLE } else { UNKNOWN }, Ordering::Relaxed);
     }
 }
 

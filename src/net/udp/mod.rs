@@ -18,6 +18,8 @@ mod batch;
 mod calls;
 mod convert;
 pub(crate) mod futures;
+#[cfg(target_os = "linux")]
+mod linux;
 mod open;
 mod options;
 mod targets;

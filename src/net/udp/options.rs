@@ -12,7 +12,7 @@ use libc::c_int;
 
 use super::UdpSocket;
 use crate::net::options;
-use crate::sys::{option, socket};
+use crate::sys::{option, os, socket};
 
 /// An option that exists for both families, by its number in each.
 #[derive(Clone, Copy)]
@@ -21,25 +21,25 @@ struct Both {
     v6: c_int,
 }
 
-const PACKET_INFO: Both = Both { v4: libc::IP_PKTINFO, v6: libc::IPV6_RECVPKTINFO };
+const PACKET_INFO: Both = Both { v4: os::RECV_PACKET_INFO_V4, v6: libc::IPV6_RECVPKTINFO };
 const HOP_LIMIT: Both = Both { v4: libc::IP_RECVTTL, v6: libc::IPV6_RECVHOPLIMIT };
 const TOS: Both = Both { v4: libc::IP_RECVTOS, v6: libc::IPV6_RECVTCLASS };
 
 impl Both {
     fn get(self, fd: BorrowedFd<'_>) -> io::Result<bool> {
         if option::is_v6(fd)? {
-            option::is_on(fd, libc::SOL_IPV6, self.v6)
+            option::is_on(fd, libc::IPPROTO_IPV6, self.v6)
         } else {
-            option::is_on(fd, libc::SOL_IP, self.v4)
+            option::is_on(fd, libc::IPPROTO_IP, self.v4)
         }
     }
 
     fn set(self, fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
-        let set_v4 = || option::switch(fd, libc::SOL_IP, self.v4, on);
+        let set_v4 = || option::switch(fd, libc::IPPROTO_IP, self.v4, on);
         if !option::is_v6(fd)? {
             return set_v4();
         }
-        option::switch(fd, libc::SOL_IPV6, self.v6, on)?;
+        option::switch(fd, libc::IPPROTO_IPV6, self.v6, on)?;
         let _ = set_v4();
         Ok(())
     }
@@ -160,18 +160,10 @@ socket_options! {
 
     /// Returns whether received datagrams carry the time at which the kernel received them
     /// (SO_TIMESTAMPNS). The default is false.
-    recv_timestamp -> bool, |fd| option::is_on(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS);
+    recv_timestamp -> bool, |fd| option::is_on(fd, libc::SOL_SOCKET, os::RECV_TIMESTAMP);
     /// Sets whether received datagrams carry the time at which the kernel received them:
     /// [`Ancillary::timestamp`](super::Ancillary::timestamp).
-    set_recv_timestamp, |fd, on| option::switch(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, on);
-
-    /// Returns whether receive offload is on (UDP_GRO).
-    gro -> bool, |fd| option::is_on(fd, libc::SOL_UDP, libc::UDP_GRO);
-    /// Sets receive offload. When it is on, datagrams of equal size from one sender that arrive
-    /// together are received as one of up to 65,535 bytes.
-    /// [`Ancillary::segment_size`](super::Ancillary::segment_size) is their size, and
-    /// [`Datagram::segments`](super::Datagram::segments) splits them. ENOPROTOOPT before Linux 5.0.
-    set_gro, |fd, on| option::switch(fd, libc::SOL_UDP, libc::UDP_GRO, on);
+    set_recv_timestamp, |fd, on| option::switch(fd, libc::SOL_SOCKET, os::RECV_TIMESTAMP, on);
 }
 
 fn tos(fd: BorrowedFd<'_>) -> io::Result<u8> {
@@ -190,39 +182,6 @@ fn set_tos(fd: BorrowedFd<'_>, tos: u8) -> io::Result<()> {
 
 /// Multicast groups, segmentation, devices and pending errors.
 impl UdpSocket {
-    /// Returns the size of the datagrams into which a send is split (UDP_SEGMENT); `None` if it is
-    /// not split.
-    ///
-    /// # Errors
-    /// Returns ENOPROTOOPT before Linux 4.18, and a [closed](crate::net::is_closed) error after
-    /// `close`.
-    pub fn segment_size(&self) -> io::Result<Option<u16>> {
-        let size = self.net_fd().with("get", |fd| option::get::<c_int>(fd, libc::SOL_UDP, libc::UDP_SEGMENT))?;
-        Ok(u16::try_from(size).ok().filter(|size| *size > 0))
-    }
-
-    /// Sets the size of the datagrams into which a send is split; the last one may be shorter.
-    /// `None` turns splitting off. One send can be split into at most 64.
-    /// [`Ancillary::with_segment_size`](super::Ancillary::with_segment_size) sets the size for one
-    /// send.
-    ///
-    /// # Errors
-    /// Returns ENOPROTOOPT before Linux 4.18, and a [closed](crate::net::is_closed) error after
-    /// `close`.
-    #[doc(alias = "UDP_SEGMENT")]
-    #[doc(alias = "GSO")]
-    pub fn set_segment_size(&self, bytes: Option<u16>) -> io::Result<()> {
-        let size = c_int::from(bytes.unwrap_or(0));
-        if size > 0 {
-            self.segmentation().set_by_socket(true);
-        }
-        let set = self.net_fd().with("set", |fd| option::set(fd, libc::SOL_UDP, libc::UDP_SEGMENT, size));
-        if size == 0 || set.is_err() {
-            self.segmentation().set_by_socket(false);
-        }
-        set
-    }
-
     /// Joins an IPv4 multicast group on the interface with the address `interface`
     /// (IP_ADD_MEMBERSHIP). With the unspecified address the routing table chooses the interface.
     ///
@@ -285,25 +244,6 @@ impl UdpSocket {
     /// Same as [`leave_multicast_v4`](UdpSocket::leave_multicast_v4).
     pub fn leave_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::ip::leave_multicast_v6(fd, group, interface))
-    }
-
-    /// Binds the socket to the network device `name` (SO_BINDTODEVICE), so that it sends and
-    /// receives only there. `None` removes the binding.
-    ///
-    /// # Errors
-    /// Returns `InvalidInput` if `name` is not 1 to 15 bytes without NUL, ENODEV if there is no
-    /// such device, `PermissionDenied` if the socket is bound to another device, and a
-    /// [closed](crate::net::is_closed) error after `close`.
-    pub fn bind_device(&self, name: Option<&str>) -> io::Result<()> {
-        self.net_fd().with("set", |fd| options::socket::set_device(fd, name))
-    }
-
-    /// Returns the network device that the socket is bound to, if any.
-    ///
-    /// # Errors
-    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
-    pub fn device(&self) -> io::Result<Option<String>> {
-        self.net_fd().with("get", options::socket::device)
     }
 
     /// Takes the pending error of the socket (SO_ERROR), if there is one.

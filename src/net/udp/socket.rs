@@ -70,7 +70,7 @@ use crate::sys::socket;
 #[doc(alias = "net.UDPConn")]
 pub struct UdpSocket {
     fd: NetFd,
-    segmentation: Segmentation,
+    pub(super) segmentation: Segmentation,
 }
 
 /// Binding, connecting, receiving, sending, closing and addresses.
@@ -81,10 +81,6 @@ impl UdpSocket {
 
     pub(crate) fn net_fd(&self) -> &NetFd {
         &self.fd
-    }
-
-    pub(super) fn segmentation(&self) -> &Segmentation {
-        &self.segmentation
     }
 
     pub(super) fn into_net_fd(self) -> NetFd {

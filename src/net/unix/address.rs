@@ -12,7 +12,6 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr;
 use std::path::Path;
@@ -20,6 +19,7 @@ use std::path::Path;
 use socket2::SockAddr;
 
 use crate::net::error::Addr;
+use crate::sys::os;
 
 /// The maximum length of a path, and of an abstract name after its NUL.
 const NAME_MAX: usize = 107;
@@ -47,7 +47,7 @@ impl<'a> Name<'a> {
     pub(super) fn raw(self) -> io::Result<SockAddr> {
         let path = match self {
             Name::Path(path) => path,
-            Name::Addr(addr) => match addr.as_abstract_name() {
+            Name::Addr(addr) => match os::abstract_name(addr) {
                 Some(name) => {
                     let mut bytes = [0; NAME_MAX + 1];
                     let room = bytes[1..].get_mut(..name.len()).ok_or_else(|| refused(NAME_TOO_LONG))?;
@@ -93,6 +93,7 @@ mod tests {
     use crate::sys::{message, socket};
     use socket2::{Domain, Type};
     use std::os::fd::AsFd;
+    use std::os::linux::net::SocketAddrExt;
 
     fn path(name: &str) -> Name<'_> {
         Name::Path(Path::new(name))

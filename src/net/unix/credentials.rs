@@ -33,10 +33,7 @@ pub struct PeerCred {
 
 impl PeerCred {
     pub(super) fn of(fd: BorrowedFd<'_>) -> io::Result<PeerCred> {
-        let libc::ucred { pid, uid, gid } = unix::peer_cred(fd)?;
-        if uid == u32::MAX {
-            return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
-        }
+        let (pid, uid, gid) = unix::peer_cred(fd)?;
         Ok(PeerCred { pid: u32::try_from(pid).ok().filter(|&pid| pid != 0), uid, gid })
     }
 

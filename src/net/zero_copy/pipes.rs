@@ -74,8 +74,8 @@ pub(crate) fn give(pipe: Pipe) {
     if kept.len() < room() {
         kept.push(pipe);
     } else {
+        // Closed outside the lock.
         drop(kept);
-        drop(pipe);
     }
 }
 

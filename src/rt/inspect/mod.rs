@@ -183,7 +183,8 @@ impl Inspect {
         let is_listening = local.is_some()
             && peer.is_none()
             && option::is_on(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN).unwrap_or(false);
-        let tcp = if self.tcp && kind == "tcp" { option::tcp_info(fd).ok().map(|info| details(&info)) } else { None };
+        let tcp =
+            if self.tcp && kind == "tcp" { option::tcp_state(fd).ok().map(|state| details(&state)) } else { None };
         let [read, write] = desc.sides();
         let deadline = |direction| match desc.deadline(direction) {
             clock::NONE => None,
@@ -340,20 +341,20 @@ const STATES: [&str; 12] = [
 ];
 const LISTEN: u8 = 10;
 
-fn details(info: &libc::tcp_info) -> TcpDetails {
+fn details(now: &option::TcpState) -> TcpDetails {
     let millis = |millis: u32| Duration::from_millis(u64::from(millis));
-    let is_listener = info.tcpi_state == LISTEN;
+    let is_listener = now.state == LISTEN;
     TcpDetails {
-        state: STATES.get(usize::from(info.tcpi_state)).copied().unwrap_or(STATES[0]),
-        rtt: Duration::from_micros(u64::from(info.tcpi_rtt)),
-        congestion_window: info.tcpi_snd_cwnd,
-        retransmits: info.tcpi_total_retrans,
-        unsent: info.tcpi_notsent_bytes,
-        bytes_sent: info.tcpi_bytes_acked,
-        bytes_received: info.tcpi_bytes_received,
-        last_sent: millis(info.tcpi_last_data_sent),
-        last_received: millis(info.tcpi_last_data_recv),
-        accept_queue: if is_listener { info.tcpi_unacked } else { 0 },
-        accept_queue_max: if is_listener { info.tcpi_sacked } else { 0 },
+        state: STATES.get(usize::from(now.state)).copied().unwrap_or(STATES[0]),
+        rtt: Duration::from_micros(u64::from(now.rtt_micros)),
+        congestion_window: now.congestion_window,
+        retransmits: now.retransmits,
+        unsent: now.unsent,
+        bytes_sent: now.bytes_sent,
+        bytes_received: now.bytes_received,
+        last_sent: millis(now.last_sent_millis),
+        last_received: millis(now.last_received_millis),
+        accept_queue: if is_listener { now.unacknowledged } else { 0 },
+        accept_queue_max: if is_listener { now.selectively_acknowledged } else { 0 },
     }
 }

@@ -166,6 +166,6 @@ fn serve(client: &UnixStream) -> io::Result<()> {
 
 /// Reports whether the client belongs to the same user or to root.
 fn is_trusted(client: &UnixStream) -> io::Result<bool> {
-    let user = unix::peer_cred(client.as_fd())?.uid;
+    let user = unix::peer_cred(client.as_fd())?.1;
     Ok(user == 0 || user == unix::user())
 }

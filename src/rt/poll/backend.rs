@@ -20,7 +20,7 @@
 //! | `writable` | write | there is room, the connection is established or refused, an error |
 //! | `HANG_UP` | read | the peer sends no more |
 //! | `HANG_UP` | write | the peer takes no more either |
-//! | `ERROR` | both | an error is pending, or the error queue has a message |
+//! | `ERROR` | both | the connection has failed; where the system tells, also any pending error and a message in the error queue |
 //! | `PRIORITY` | read | urgent data; where the system does not report it, short counts are no evidence (`sys::os`) |
 //!
 //! HANG_UP does not say that the data before it was read. Each reason is reported once per descriptor at least; reasons stick in the
@@ -45,6 +45,8 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 #[cfg(target_os = "linux")]
 use super::epoll;
+#[cfg(any(test, not(target_os = "linux")))]
+use super::kqueue;
 use super::poll;
 use super::poll_desc::{ERROR, HANG_UP, PRIORITY};
 
@@ -281,6 +283,8 @@ macro_rules! back_ends {
 back_ends! {
     #[cfg(target_os = "linux")]
     Epoll => epoll::Epoll;
+    #[cfg(any(test, not(target_os = "linux")))]
+    Kqueue => kqueue::Kqueue;
     Poll => poll::Poll;
 }
 

@@ -1,4 +1,4 @@
-//! The driver: the epoll instance, who polls it, for how long, and what is done with a batch of events.
+//! The driver: the instance of the back end, who polls it, for how long, and what is done with a batch of events.
 //!
 //! One thread at a time has the [`Role`] of polling: a worker without work, a thread in `block_on` whose future is pending, or sysmon.
 //! Sharding the poller would change this type alone.
@@ -15,7 +15,7 @@ use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::sync::RwLock;
 
-use crate::rt::poll::epoll::{EVENTS_MAX, Epoll, Events};
+use crate::rt::poll::backend::{EVENTS_MAX, Event, Events, Instance, Token};
 use crate::rt::poll::poll_desc::{Direction, PollCache};
 use crate::rt::poll::role::{By, Role};
 use crate::rt::sched::processor::Counter;
@@ -27,7 +27,7 @@ use crate::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Driver {
     pub(crate) role: Role,
-    epoll: RwLock<Option<Arc<Epoll>>>,
+    instance: RwLock<Option<Arc<Instance>>>,
     pub(crate) waits: Counter,
     pub(crate) events: Counter,
     pub(crate) stale: Counter,
@@ -41,30 +41,30 @@ impl Driver {
     pub(crate) const fn new() -> Driver {
         Driver {
             role: Role::new(),
-            epoll: RwLock::new(None),
+            instance: RwLock::new(None),
             waits: Counter::new(),
             events: Counter::new(),
             stale: Counter::new(),
         }
     }
 
-    fn slot(&self) -> std::sync::RwLockReadGuard<'_, Option<Arc<Epoll>>> {
-        self.epoll.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn slot(&self) -> std::sync::RwLockReadGuard<'_, Option<Arc<Instance>>> {
+        self.instance.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn slot_mut(&self) -> std::sync::RwLockWriteGuard<'_, Option<Arc<Epoll>>> {
-        self.epoll.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn slot_mut(&self) -> std::sync::RwLockWriteGuard<'_, Option<Arc<Instance>>> {
+        self.instance.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The epoll instance, made by the first who asks.
-    pub(crate) fn epoll(&self) -> io::Result<Arc<Epoll>> {
-        if let Some(epoll) = &*self.slot() {
-            return Ok(epoll.clone());
+    /// The instance, made by the first call.
+    pub(crate) fn instance(&self) -> io::Result<Arc<Instance>> {
+        if let Some(instance) = &*self.slot() {
+            return Ok(instance.clone());
         }
         let mut slot = self.slot_mut();
         match &*slot {
-            Some(epoll) => Ok(epoll.clone()),
-            None => Ok(slot.insert(Arc::new(Epoll::new()?)).clone()),
+            Some(instance) => Ok(instance.clone()),
+            None => Ok(slot.insert(Arc::new(Instance::from_environment()?)).clone()),
         }
     }
 
@@ -73,20 +73,27 @@ impl Driver {
         if self.slot().is_some() {
             return Ok(());
         }
-        self.epoll().map(drop)
+        self.instance().map(drop)
     }
 
-    /// Registers a descriptor.
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, index: u32, generation: u32, is_first: bool) -> io::Result<()> {
+    /// Registers a descriptor. Returns whether the back end is to be armed before each wait.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<bool> {
         #[cfg(feature = "sim")]
         if crate::sim::is_simulated(fd.as_raw_fd()) {
-            return crate::sim::add(fd.as_raw_fd(), index, generation, is_first);
+            return crate::sim::add(fd.as_raw_fd(), token.index, token.generation, is_first).map(|()| false);
         }
         loop {
-            if let Some(epoll) = &*self.slot() {
-                return epoll.add(fd, index, generation, is_first);
+            if let Some(instance) = &*self.slot() {
+                return instance.add(fd, token, is_first).map(|()| instance.arms());
             }
-            self.epoll()?;
+            self.instance()?;
+        }
+    }
+
+    /// Arms the directions that are true, if there is an instance.
+    pub(crate) fn arm(&self, token: Token, read: bool, write: bool) {
+        if let Some(instance) = &*self.slot() {
+            instance.arm(token, read, write);
         }
     }
 
@@ -96,27 +103,27 @@ impl Driver {
         if crate::sim::is_simulated(fd.as_raw_fd()) {
             return crate::sim::delete(fd.as_raw_fd());
         }
-        if let Some(epoll) = &*self.slot() {
-            epoll.delete(fd);
+        if let Some(instance) = &*self.slot() {
+            instance.delete(fd);
         }
     }
 
     /// Drops the instance: the shutdown holds the role.
     pub(crate) fn close(&self) {
-        let epoll = self.slot_mut().take();
-        drop(epoll);
+        let instance = self.slot_mut().take();
+        drop(instance);
     }
 
     /// Role holder: takes events, waiting until `until` at most. `now` is the present moment; where there are [`ONE_STEP_NANOS`] and more
     /// to wait it may be the coarse clock's.
-    pub(crate) fn poll(&self, epoll: &Epoll, events: &mut Events, most: usize, now: u64, until: u64) {
+    pub(crate) fn poll(&self, instance: &Instance, events: &mut Events, most: usize, now: u64, until: u64) {
         let timeout = match until.saturating_sub(now) {
             _ if until == clock::NEVER => None,
             nanos if nanos >= ONE_STEP_NANOS => Some(nanos - (nanos / 256).max(clock::COARSE_BEHIND_NANOS)),
             nanos => Some(nanos),
         };
         self.waits.add_owned(1);
-        epoll.wait(events, most.min(EVENTS_MAX), timeout);
+        instance.wait(events, most.min(EVENTS_MAX), timeout);
     }
 
     /// Breaks the sleep in epoll, whoever sleeps there.
@@ -136,8 +143,8 @@ impl Driver {
     /// Breaks a sleep that would last beyond `at`. Returns whether a thread sleeps.
     pub(crate) fn wake_if_later(&self, at: u64) -> bool {
         let (is_asleep, is_later) = self.role.asleep_beyond(at);
-        if is_later && let Some(epoll) = &*self.slot() {
-            epoll.wake();
+        if is_later && let Some(instance) = &*self.slot() {
+            instance.wake();
         }
         is_asleep
     }
@@ -145,9 +152,9 @@ impl Driver {
     /// Role holder: records a batch and collects who is to be woken.
     pub(crate) fn record(&self, cache: &PollCache, events: &Events, wakers: &mut Wakers) {
         let (mut count, mut stale) = (0, 0);
-        for event in events.iter() {
+        events.for_each(|event: Event| {
             count += 1;
-            let Some(desc) = cache.get(event.index) else { continue };
+            let Some(desc) = cache.get(event.index) else { return };
             let mut current = true;
             if event.readable {
                 current = desc.side(Direction::Read).set_ready(event.generation, event.read_reasons, wakers);
@@ -156,7 +163,7 @@ impl Driver {
                 current &= desc.side(Direction::Write).set_ready(event.generation, event.write_reasons, wakers);
             }
             stale += u64::from(!current);
-        }
+        });
         self.events.add_owned(count);
         if stale > 0 {
             self.stale.add_owned(stale);
@@ -173,12 +180,12 @@ mod tests {
     #[test]
     fn only_a_sleep_that_lasts_too_long_is_broken() {
         let driver = Driver::new();
-        let epoll = driver.epoll().unwrap();
-        assert!(Arc::ptr_eq(&epoll, &driver.epoll().unwrap()), "one for all");
+        let instance = driver.instance().unwrap();
+        assert!(Arc::ptr_eq(&instance, &driver.instance().unwrap()), "one for all");
         let mut events = Events::new();
         let now = clock::now();
         let mut is_broken = |until| {
-            driver.poll(&epoll, &mut events, 8, now, until);
+            driver.poll(&instance, &mut events, 8, now, until);
             !events.is_empty()
         };
         assert!(!driver.wake_worker() && !driver.wake_if_later(0) && !is_broken(now));
@@ -192,7 +199,7 @@ mod tests {
         assert!(!driver.wake_worker() && !driver.wake_if_later(0) && !is_broken(now));
         assert_eq!(driver.waits.get(), 7);
         driver.close();
-        assert!(!Arc::ptr_eq(&epoll, &driver.epoll().unwrap()), "the next is another one");
+        assert!(!Arc::ptr_eq(&instance, &driver.instance().unwrap()), "the next is another one");
     }
 
     #[test]
@@ -202,12 +209,15 @@ mod tests {
         let generation = desc.open();
         let record = |index, generation| {
             let (socket, peer) = UnixStream::pair().unwrap();
-            driver.add(socket.as_fd(), index, generation, true).unwrap();
-            let epoll = driver.epoll().unwrap();
+            let token = Token { index, generation };
+            if driver.add(socket.as_fd(), token, true).unwrap() {
+                driver.arm(token, true, true);
+            }
+            let instance = driver.instance().unwrap();
             let mut events = Events::new();
             let mut poll = || {
                 let now = clock::now();
-                driver.poll(&epoll, &mut events, 8, now, now);
+                driver.poll(&instance, &mut events, 8, now, now);
                 driver.record(&cache, &events, &mut Wakers::new());
             };
             poll();

@@ -1,14 +1,6 @@
-//! All that is epoll: the one back end of the poller.
+//! epoll(7): the back end of Linux.
 //!
-//! # The contract of a back end
-//! * `new` makes an instance; `add` registers a descriptor once, for both directions, edge-triggered: from then on every
-//!   change to readiness is reported, and what is ready at that moment is reported once. `delete` ends that; closing the last
-//!   duplicate of the descriptor does so too.
-//! * `wait` fills a batch of [`Event`]s, at most as many as asked for, and returns after the timeout with fewer or none.
-//!   It never returns before the timeout without an event, a break or a signal.
-//! * `wake` makes the current or the next `wait` return, from any thread; many calls before that cost one system call.
-//! * An event names the index and generation it was registered with, never a pointer. It may come late: after the descriptor is
-//!   gone and the slot reused.
+//! The contract is in [`backend`](super::backend); `poll.rs` and `kqueue.rs` are its twins.
 //!
 //! # What each errno means here (epoll_ctl(2), epoll_wait(2), eventfd(2))
 //! | call | errno | outcome |
@@ -29,60 +21,46 @@
 //! a read(2) a break. Timeouts have nanoseconds.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::OnceLock;
 
-use crate::rt::poll::poll_desc::{ERROR, HANG_UP, PRIORITY};
+use super::backend::{self, BackEnd, EVENTS_MAX, Event, State, Token, not_pollable};
 use crate::sync::{AtomicBool, Ordering};
-
-/// Events of one batch at most.
-pub(crate) const EVENTS_MAX: usize = 256;
 
 const BREAK: u64 = u64::MAX;
 
-/// What one event says.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Event {
-    pub(crate) index: u32,
-    pub(crate) generation: u32,
-    pub(crate) readable: bool,
-    pub(crate) writable: bool,
-    /// HANG_UP, ERROR and PRIORITY of `poll_desc`, by direction.
-    pub(crate) read_reasons: u64,
-    pub(crate) write_reasons: u64,
-}
-
 /// The buffer of a batch.
-pub(crate) struct Events {
+pub(crate) struct Batch {
     raw: Vec<libc::epoll_event>,
 }
 
-impl Events {
-    pub(crate) fn new() -> Events {
+impl backend::Batch for Batch {
+    fn new() -> Batch {
         // Written once: MemorySanitizer does not see what epoll_pwait2 writes.
-        Events { raw: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX] }
+        Batch { raw: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX] }
     }
 
-    /// The events of the last batch, breaks left out.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Event> + '_ {
+    #[inline]
+    fn events(&self) -> impl Iterator<Item = Event> + '_ {
         self.raw.iter().filter(|raw| raw.u64 != BREAK).map(|raw| {
             let (bits, data) = (raw.events as i32, raw.u64);
-            let hung_up = bits & (libc::EPOLLHUP | libc::EPOLLRDHUP) != 0;
-            let failed = bits & libc::EPOLLERR != 0;
-            let end = bits & (libc::EPOLLHUP | libc::EPOLLERR) != 0;
-            let error = if failed { ERROR } else { 0 };
-            Event {
-                index: data as u32,
-                generation: (data >> 32) as u32,
-                readable: end || bits & (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLPRI) != 0,
-                writable: end || bits & libc::EPOLLOUT != 0,
-                read_reasons: error
-                    | if hung_up { HANG_UP } else { 0 }
-                    | if bits & libc::EPOLLPRI != 0 { PRIORITY } else { 0 },
-                write_reasons: error | if bits & libc::EPOLLHUP != 0 { HANG_UP } else { 0 },
-            }
+            let has = |bit| bits & bit != 0;
+            let state = State {
+                input: has(libc::EPOLLIN),
+                output: has(libc::EPOLLOUT),
+                priority: has(libc::EPOLLPRI),
+                half_closed: has(libc::EPOLLRDHUP),
+                hung_up: has(libc::EPOLLHUP),
+                failed: has(libc::EPOLLERR),
+            };
+            Event::new(Token::unpack(data), state)
         })
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.raw.is_empty()
     }
 }
 
@@ -101,7 +79,20 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 
 #[allow(unsafe_code)]
 impl Epoll {
-    pub(crate) fn new() -> io::Result<Epoll> {
+    fn control(&self, operation: libc::c_int, fd: libc::c_int, events: libc::c_int, data: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: data };
+        // SAFETY: `event` is valid for the call, which keeps no pointer to it.
+        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &raw mut event) }).map(drop)
+    }
+}
+
+#[allow(unsafe_code)]
+impl BackEnd for Epoll {
+    const NAME: &'static str = "epoll";
+    const ARMS: bool = false;
+    type Batch = Batch;
+
+    fn open() -> io::Result<Epoll> {
         // SAFETY: no pointer is passed.
         let epoll = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: the kernel just gave us this descriptor and nobody else has it.
@@ -115,18 +106,10 @@ impl Epoll {
         Ok(this)
     }
 
-    fn control(&self, operation: libc::c_int, fd: libc::c_int, events: libc::c_int, data: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: events as u32, u64: data };
-        // SAFETY: `event` is valid for the call, which keeps no pointer to it.
-        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &raw mut event) }).map(drop)
-    }
-
-    /// Registers `fd` for both directions under `index` and `generation`.
-    /// `is_first`: one that is in already is an error.
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, index: u32, generation: u32, is_first: bool) -> io::Result<()> {
+    fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()> {
         const INTEREST: libc::c_int =
             libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET;
-        let (fd, data) = (fd.as_raw_fd(), u64::from(generation) << 32 | u64::from(index));
+        let (fd, data) = (fd.as_raw_fd(), token.pack());
         let added = self.control(libc::EPOLL_CTL_ADD, fd, INTEREST, data).or_else(|error| {
             if is_first || error.raw_os_error() != Some(libc::EEXIST) {
                 return Err(error);
@@ -135,20 +118,18 @@ impl Epoll {
                 .or_else(|_| self.control(libc::EPOLL_CTL_ADD, fd, INTEREST, data))
         });
         added.map_err(|error| match error.raw_os_error() {
-            Some(libc::EPERM) => {
-                io::Error::new(io::ErrorKind::InvalidInput, "not pollable: epoll refuses this kind of file")
-            }
+            Some(libc::EPERM) => not_pollable(Self::NAME),
             _ => error,
         })
     }
 
-    /// Takes `fd` out, if it is in.
-    pub(crate) fn delete(&self, fd: BorrowedFd<'_>) {
+    fn delete(&self, fd: BorrowedFd<'_>) {
         let _ = self.control(libc::EPOLL_CTL_DEL, fd.as_raw_fd(), 0, 0);
     }
 
-    /// Waits for events, at most `most` of them, and for `timeout` nanoseconds at most (`None`: no limit).
-    pub(crate) fn wait(&self, events: &mut Events, most: usize, timeout: Option<u64>) {
+    fn arm(&self, _: Token, _: bool, _: bool) {}
+
+    fn wait(&self, events: &mut Batch, most: usize, timeout: Option<u64>) {
         events.raw.clear();
         let most = most.clamp(1, EVENTS_MAX) as libc::c_int;
         let (epoll, buffer) = (self.epoll.as_raw_fd(), events.raw.as_mut_ptr());
@@ -189,8 +170,7 @@ impl Epoll {
         }
     }
 
-    /// Makes the current or next wait return.
-    pub(crate) fn wake(&self) {
+    fn wake(&self) {
         // ORDERING: SeqCst: the swap comes after the caller made its work visible and before it relies on the wait to end.
         if self.breaking.swap(true, Ordering::SeqCst) {
             return;
@@ -203,6 +183,10 @@ impl Epoll {
                 return;
             }
         }
+    }
+
+    fn owns(&self, fd: RawFd) -> bool {
+        fd == self.epoll.as_raw_fd() || fd == self.breaker.as_raw_fd()
     }
 }
 
@@ -238,26 +222,11 @@ fn pwait2() -> Option<Pwait2> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
-    use std::os::unix::net::UnixStream;
-    use std::time::{Duration, Instant};
-
-    impl Events {
-        /// Breaks included.
-        pub(crate) fn is_empty(&self) -> bool {
-            self.raw.is_empty()
-        }
-    }
-
-    /// The events of a wait that ends at once: index and generation.
-    fn taken(epoll: &Epoll, most: usize) -> Vec<(u32, u32)> {
-        let mut events = Events::new();
-        epoll.wait(&mut events, most, Some(0));
-        events.iter().map(|event| (event.index, event.generation)).collect()
-    }
+    use crate::rt::poll::backend::Batch as _;
+    use crate::rt::poll::poll_desc::{ERROR, HANG_UP, PRIORITY};
 
     #[test]
-    fn what_the_kernel_says_is_told_by_direction() {
+    fn kernel_events_are_split_by_direction() {
         use libc::{EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP};
         for (bits, read, write) in [
             (0, None, None),
@@ -272,8 +241,8 @@ mod tests {
             (EPOLLERR | EPOLLHUP | EPOLLPRI, Some(ERROR | HANG_UP | PRIORITY), Some(ERROR | HANG_UP)),
         ] {
             let raw = |u64| libc::epoll_event { events: bits as u32, u64 };
-            let events = Events { raw: vec![raw(BREAK), raw(7 << 32 | 5)] };
-            let all: Vec<_> = events.iter().collect();
+            let batch = Batch { raw: vec![raw(BREAK), raw(7 << 32 | 5)] };
+            let all: Vec<_> = batch.events().collect();
             assert_eq!(all.len(), 1, "breaks are left out");
             let event = &all[0];
             assert_eq!((event.index, event.generation), (5, 7));
@@ -283,55 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_is_in_under_its_last_name() {
-        let epoll = Epoll::new().unwrap();
-        let (socket, peer) = UnixStream::pair().unwrap();
-        epoll.add(socket.as_fd(), 3, 1, true).unwrap();
-        assert_eq!(taken(&epoll, 8), [(3, 1)], "room to write");
-        assert_eq!(taken(&epoll, 8), [], "an edge comes once");
-        let refused = epoll.add(socket.as_fd(), 4, 1, true).unwrap_err();
-        assert_eq!(refused.raw_os_error(), Some(libc::EEXIST));
-        epoll.add(socket.as_fd(), 4, u32::MAX, false).unwrap();
-        assert_eq!(taken(&epoll, 8), [(4, u32::MAX)], "registered anew, what is there is told anew");
-        epoll.delete(socket.as_fd());
-        drop(peer);
-        assert_eq!(taken(&epoll, 8), []);
-        epoll.delete(socket.as_fd());
-        let file = std::fs::File::open("/proc/self/exe").unwrap();
-        assert_eq!(epoll.add(file.as_fd(), 0, 0, false).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-    }
-
-    #[test]
-    fn a_batch_is_as_large_as_is_asked_for() {
-        let epoll = Epoll::new().unwrap();
-        let pairs: Vec<_> = (0..5).map(|_| UnixStream::pair().unwrap()).collect();
-        pairs.iter().zip(0..).for_each(|(pair, index)| epoll.add(pair.0.as_fd(), index, 0, true).unwrap());
-        assert_eq!([2, 0, EVENTS_MAX + 1].map(|most| taken(&epoll, most).len()), [2, 1, 2]);
-    }
-
-    #[test]
-    fn a_break_ends_one_wait_and_the_next_break_another() {
-        let epoll = Epoll::new().unwrap();
-        let mut events = Events::new();
-        for _ in 0..3 {
-            (0..3).for_each(|_| epoll.wake());
-            epoll.wait(&mut events, 8, None);
-            assert_eq!((events.raw.len(), events.iter().count()), (1, 0));
-            epoll.wait(&mut events, 8, Some(0));
-            assert_eq!(events.raw.len(), 0, "many breaks before the wait are one");
-        }
-    }
-
-    #[test]
-    fn a_wait_lasts_as_long_as_it_says() {
-        let epoll = Epoll::new().unwrap();
-        let mut events = Events::new();
-        for nanos in [1, 3_000_000, 1_001_000_000] {
-            let start = Instant::now();
-            epoll.wait(&mut events, 8, Some(nanos));
-            let waited = start.elapsed();
-            assert!(waited >= Duration::from_nanos(nanos), "{waited:?} for {nanos} ns");
-        }
+    fn results_of_calls_become_errors() {
         assert!(check(-1).is_err() && check(0).is_ok_and(|result| result == 0) && check(7).is_ok());
     }
 }

@@ -134,12 +134,14 @@ const NO_NUMBER: u32 = u32::MAX;
 
 /// Values of the low half of [`PollDesc::registration`]; the runtime's epoch stands in the high half.
 pub(crate) mod registration {
-    /// Not in any epoll instance.
+    /// Not in any instance.
     pub(crate) const NONE: u64 = 0;
     /// Somebody is adding it: wait for the edge that follows, or for the wake-up that says it failed.
     pub(crate) const ADDING: u64 = 1;
     /// Added.
     pub(crate) const ADDED: u64 = 2;
+    /// Added to a back end that is armed before each wait, so that no wait takes the short way.
+    pub(crate) const ARMED: u64 = 3;
 }
 
 impl PollDesc {
@@ -331,7 +333,9 @@ impl PollDesc {
     }
 }
 
-const _: () = assert!(crate::sync::MODEL || size_of::<PollDesc>() <= 192, "three cache lines");
+// Where std makes a lock of a futex.
+const _: () =
+    assert!(crate::sync::MODEL || size_of::<Mutex<()>>() > 8 || size_of::<PollDesc>() <= 192, "three cache lines");
 const _: () = assert!(crate::sync::MODEL || offset_of!(PollDesc, slots) + size_of::<WaitSlot>() <= 64, "the first");
 const _: () = assert!(crate::sync::MODEL || offset_of!(PollDesc, lists) <= 128, "the second");
 

@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 
 use crate::rt::context;
 use crate::rt::fork;
+use crate::rt::poll::backend::Token;
 pub(crate) use crate::rt::poll::poll_desc::{Direction, Stop, Ticket};
 use crate::rt::poll::poll_desc::{PollDesc, Wait, registration};
 use crate::rt::runtime::{Runtime, runtime};
@@ -163,7 +164,27 @@ impl PollHandle {
     pub(crate) fn pass_on(&self, direction: Direction, ticket: Ticket) {
         if ticket.has_waiters() {
             self.wake(|wakers| self.desc.side(direction).pass_on(wakers));
+            self.arm_for_waiters();
         }
+    }
+
+    /// Arms a back end for other operations that wait. Called by an operation that has found its direction idle, and does not wait
+    /// itself.
+    #[cold]
+    pub(crate) fn arm_for_waiters(&self) {
+        if self.desc.registration.load(Ordering::Acquire) as u32 as u64 == registration::ARMED {
+            self.arm();
+        }
+    }
+
+    /// Arms the directions that are idle.
+    fn arm(&self) {
+        let is_idle = |direction| self.desc.side(direction).is_idle(self.generation);
+        runtime().driver.arm(self.token(), is_idle(Direction::Read), is_idle(Direction::Write));
+    }
+
+    fn token(&self) -> Token {
+        Token { index: self.desc.index, generation: self.generation }
     }
 
     /// Takes one from the task's budget for an operation that need not wait; see [`context::poll_turn`].
@@ -498,7 +519,13 @@ impl PollHandle {
         let state = |state: u64| u64::from(epoch) << 32 | state;
         let mut seen = self.desc.registration.load(Ordering::Acquire);
         loop {
-            if seen == state(registration::ADDED) || seen == state(registration::ADDING) {
+            if seen == state(registration::ADDED) {
+                return Ok(epoch);
+            }
+            if seen == state(registration::ADDING) || seen == state(registration::ARMED) {
+                // A back end that is armed may not know the descriptor yet. Then its `add` comes after this call, and the arming that
+                // follows the `add` finds the direction idle.
+                self.arm();
                 return Ok(epoch);
             }
             let adding = state(registration::ADDING);
@@ -507,9 +534,13 @@ impl PollHandle {
                 Err(now) => seen = now,
             }
         }
-        match runtime.driver.add(fd, self.desc.index, self.generation, is_first) {
-            Ok(()) => {
-                self.desc.registration.store(state(registration::ADDED), Ordering::Release);
+        match runtime.driver.add(fd, self.token(), is_first) {
+            Ok(arms) => {
+                let added = if arms { registration::ARMED } else { registration::ADDED };
+                self.desc.registration.store(state(added), Ordering::Release);
+                if arms {
+                    self.arm();
+                }
                 if !runtime.polls_here() {
                     runtime.attend_poller();
                 }
@@ -593,9 +624,10 @@ impl PollHandle {
         if !self.desc.is_current(self.generation) {
             return;
         }
-        let is_registered = self.desc.registration.load(Ordering::Acquire) as u32 as u64 != registration::NONE;
+        let state = self.desc.registration.load(Ordering::Acquire) as u32 as u64;
+        let outlives = exposed || state == registration::ARMED || fork::has_forked();
         // A forked child shares the instance: it would take the parent's out.
-        if (exposed || fork::has_forked()) && is_registered && !fork::is_child() {
+        if outlives && state != registration::NONE && !fork::is_child() {
             runtime().driver.delete(fd);
         }
         self.retire_bare();

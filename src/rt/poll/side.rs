@@ -211,6 +211,13 @@ impl<'a> Side<'a> {
         Ok(Ticket(word))
     }
 
+    /// Whether READY is clear: a call would find nothing, as far as is known.
+    pub(crate) fn is_idle(self, generation: u32) -> bool {
+        // ORDERING: Acquire: an operation that waits has cleared READY itself, or read it so, before it arms.
+        let word = self.word().load(Ordering::Acquire);
+        generation_of(word) == generation && word & READY == 0
+    }
+
     /// Takes READY away on the evidence of a call that began at `ticket`. False if an edge came since, which the call may
     /// have missed.
     #[inline]

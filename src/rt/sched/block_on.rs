@@ -256,7 +256,7 @@ impl Thread {
         }
         polling.wakers.wake_all();
         if runtime.epoch() != epoch {
-            polling.forget_epoll();
+            polling.forget_instance();
             // A thread of the epoch that began may have relied on this one to poll.
             runtime.attend_after_leaving();
         }

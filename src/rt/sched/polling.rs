@@ -7,8 +7,8 @@
 //! A sleep is announced in the role before the last look at the timers and at what the caller waits for; whoever changes those looks
 //! at the role afterwards. All SeqCst (model `sleep_against_inject`).
 
+use crate::rt::poll::backend::{EVENTS_MAX, Events, Instance};
 use crate::rt::poll::driver::ONE_STEP_NANOS;
-use crate::rt::poll::epoll::{EVENTS_MAX, Epoll, Events};
 use crate::rt::poll::role::By;
 use crate::rt::runtime::Runtime;
 use crate::rt::time::clock;
@@ -33,30 +33,35 @@ pub(crate) struct Polling {
     /// The wakers of the last batch, until they are called.
     pub(crate) wakers: Wakers,
     due: Vec<(u64, Target)>,
-    epoll: Option<(u32, Arc<Epoll>)>,
+    /// The instance of the back end, and the epoch that it is of.
+    instance: Option<(u32, Arc<Instance>)>,
 }
 
 impl Polling {
     pub(crate) fn new() -> Polling {
-        Polling { events: Events::new(), wakers: Wakers::new(), due: Vec::new(), epoll: None }
+        Polling { events: Events::new(), wakers: Wakers::new(), due: Vec::new(), instance: None }
     }
 
-    /// Lets the epoll instance go.
-    pub(crate) fn forget_epoll(&mut self) {
-        self.epoll = None;
+    /// Drops the instance.
+    pub(crate) fn forget_instance(&mut self) {
+        self.instance = None;
     }
 
-    /// The epoll instance of `epoch`, in which the runtime was seen running; none when the process has no descriptor left for one.
-    fn epoll(&mut self, runtime: &'static Runtime, epoch: u32) -> Option<Arc<Epoll>> {
-        match &self.epoll {
-            Some((of, epoll)) if *of == epoch => Some(epoll.clone()),
-            _ => {
-                let epoll = runtime.driver.epoll().ok()?;
-                // A shutdown moves the epoch before it closes the instance: after that this may be one that no thread can break.
-                self.epoll = (runtime.epoch() == epoch).then(|| (epoch, epoll.clone()));
-                Some(epoll)
-            }
+    /// The instance of `epoch`, in which the runtime was seen running, as `kept`; none when the process has no descriptor left for one.
+    #[inline]
+    fn instance<'a>(
+        kept: &'a mut Option<(u32, Arc<Instance>)>,
+        runtime: &'static Runtime,
+        epoch: u32,
+    ) -> Option<&'a Instance> {
+        if !matches!(kept, Some((of, _)) if *of == epoch) {
+            let instance = runtime.driver.instance().ok()?;
+            // A shutdown moves the epoch before it closes the instance: after that this may be one that no thread can break. It is
+            // used once, under a number that the next call does not ask for.
+            let of = if runtime.epoch() == epoch { epoch } else { epoch.wrapping_sub(1) };
+            *kept = Some((of, instance));
         }
+        kept.as_ref().map(|(_, instance)| &**instance)
     }
 
     /// Collects the wakers of the timers that are due.
@@ -71,8 +76,8 @@ impl Polling {
         if !runtime.driver.role.try_take() {
             return false;
         }
-        if let Some(epoll) = self.epoll(runtime, epoch) {
-            runtime.driver.poll(&epoll, &mut self.events, EVENTS_MAX, now, now);
+        if let Some(instance) = Polling::instance(&mut self.instance, runtime, epoch) {
+            runtime.driver.poll(instance, &mut self.events, EVENTS_MAX, now, now);
             runtime.driver.record(&runtime.cache, &self.events, &mut self.wakers);
         }
         runtime.driver.role.release();
@@ -105,14 +110,14 @@ impl Polling {
                 return Slept::TimersRan;
             }
         }
-        let Some(epoll) = self.epoll(runtime, epoch) else {
+        let Some(instance) = Polling::instance(&mut self.instance, runtime, epoch) else {
             driver.role.release();
             return Slept::NoPoller;
         };
         driver.role.sleep(until, by);
         // ORDERING: SeqCst: announced, then one more look; a shutdown moves the epoch and then looks at the role.
         let called_off = falls_asleep() | (runtime.next_timer() < until) | (runtime.epoch() != epoch);
-        driver.poll(&epoll, &mut self.events, EVENTS_MAX, now, if called_off { now } else { until });
+        driver.poll(instance, &mut self.events, EVENTS_MAX, now, if called_off { now } else { until });
         rises();
         driver.role.rise();
         driver.record(&runtime.cache, &self.events, &mut self.wakers);

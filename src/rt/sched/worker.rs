@@ -183,7 +183,7 @@ impl Core {
     /// The epoch is over: the tasks are cancelled, the processor may be used by the next.
     fn give_up(&mut self, processor: &'static Processor) {
         let runtime = runtime();
-        self.polling.forget_epoll();
+        self.polling.forget_instance();
         // From here on a scheduled task is queued by its own epoch: one of the new epoch is queued
         // there, others are cancelled.
         context::set_processor(None);

@@ -44,7 +44,7 @@ pub(crate) fn coarse() -> u64 {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: `time` is valid for the call. The clock exists since Linux 2.6.32; if the call
         // fails, the time is 0, long ago.
-        let _ = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+        let _ = unsafe { libc::clock_gettime(crate::sys::os::COARSE_CLOCK, &raw mut time) };
         nanos(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }
     // The value of the kernel's clock at our zero, rounded down by at most one coarse tick, so that

@@ -7,7 +7,7 @@ use std::time::Duration;
 use libc::c_int;
 use socket2::{Domain, Protocol, SockRef};
 
-use super::get;
+use super::{TcpState, get};
 use crate::sys::control::Plain;
 
 /// The level of the options of multipath TCP (linux/mptcp.h).
@@ -102,6 +102,31 @@ pub(crate) fn set_congestion(fd: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> 
 /// Returns TCP_INFO. Fields that the kernel does not know are zero.
 pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     get(fd, libc::IPPROTO_TCP, libc::TCP_INFO)
+}
+
+/// TCP_INFO, in the system-independent form.
+pub(crate) fn tcp_state(fd: BorrowedFd<'_>) -> io::Result<TcpState> {
+    tcp_info(fd).map(|info| TcpState {
+        state: info.tcpi_state,
+        rtt_micros: info.tcpi_rtt,
+        congestion_window: info.tcpi_snd_cwnd,
+        retransmits: info.tcpi_total_retrans,
+        unsent: info.tcpi_notsent_bytes,
+        bytes_sent: info.tcpi_bytes_acked,
+        bytes_received: info.tcpi_bytes_received,
+        last_sent_millis: info.tcpi_last_data_sent,
+        last_received_millis: info.tcpi_last_data_recv,
+        unacknowledged: info.tcpi_unacked,
+        selectively_acknowledged: info.tcpi_sacked,
+    })
+}
+
+/// How many segments a socket in SYN-SENT has sent that are not acknowledged (TCP_INFO). None in another state, and where the socket is
+/// not of TCP.
+pub(crate) fn syn_segments(fd: BorrowedFd<'_>) -> Option<u32> {
+    /// TCP_SYN_SENT of netinet/tcp.h.
+    const SYN_SENT: u8 = 2;
+    tcp_info(fd).ok().filter(|info| info.tcpi_state == SYN_SENT).map(|info| info.tcpi_unacked)
 }
 
 /// Returns whether a connection uses multipath TCP. A connection that fell back to TCP, or never

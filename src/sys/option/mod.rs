@@ -14,11 +14,17 @@ use libc::c_int;
 use super::control::Plain;
 
 pub(crate) mod ip;
+#[cfg(target_os = "linux")]
 mod linux;
+#[cfg(not(target_os = "linux"))]
+mod portable;
 pub(crate) mod socket;
 pub(crate) mod tcp;
 
+#[cfg(target_os = "linux")]
 pub(crate) use linux::*;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use portable::*;
 
 /// Calls setsockopt(2).
 pub(crate) fn set<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: T) -> io::Result<()> {
@@ -49,4 +55,23 @@ pub(crate) fn is_on(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result
 /// Turns an option on or off.
 pub(crate) fn switch(fd: BorrowedFd<'_>, level: c_int, name: c_int, on: bool) -> io::Result<()> {
     set(fd, level, name, c_int::from(on))
+}
+
+/// The kernel's state of a TCP socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TcpState {
+    /// Its number in the kernel.
+    pub(crate) state: u8,
+    pub(crate) rtt_micros: u32,
+    pub(crate) congestion_window: u32,
+    pub(crate) retransmits: u32,
+    pub(crate) unsent: u32,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) last_sent_millis: u32,
+    pub(crate) last_received_millis: u32,
+    /// Of a listener, the connections that wait to be accepted.
+    pub(crate) unacknowledged: u32,
+    /// Of a listener, how many may wait.
+    pub(crate) selectively_acknowledged: u32,
 }

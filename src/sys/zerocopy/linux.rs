@@ -5,25 +5,16 @@
 
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use super::socket;
+use super::Completion;
+use crate::sys::socket;
 
 /// Values of asm-generic; libc does not define them.
 const SO_ZEROCOPY: libc::c_int = 60;
 const SO_EE_ORIGIN_ZEROCOPY: u8 = 5;
 const SO_EE_CODE_ZEROCOPY_COPIED: u8 = 1;
-
-/// A range of calls, numbered from 0 per socket, whose memory the kernel has released.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Completion {
-    /// First and last call; the number wraps.
-    pub(crate) calls: RangeInclusive<u32>,
-    /// Whether the kernel made a copy.
-    pub(crate) copied: bool,
-}
 
 /// Sets SO_ZEROCOPY.
 pub(crate) fn set(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {

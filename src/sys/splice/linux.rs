@@ -1,7 +1,7 @@
 //! Calls that move bytes inside the kernel: splice(2), sendfile(2), and pipes.
 //!
 //! # Invariants
-//! * S2 (of [`socket`](super::socket)) — no call raises SIGPIPE. splice and sendfile have no flag
+//! * S2 (of [`socket`](crate::sys::socket)) — no call raises SIGPIPE. splice and sendfile have no flag
 //!   for it, so [`without_sigpipe`] checks the disposition. If the signal is ignored, as Rust's
 //!   `main` leaves it, this costs one call. Otherwise the signal is blocked in this thread, and if
 //!   the call made it pending, it is consumed before the mask is restored. A SIGPIPE that was
@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 #[cfg(test)]
-use super::seam;
+use crate::sys::seam;
 
 /// A pipe, non-blocking and close-on-exec at both ends.
 #[derive(Debug)]
@@ -213,7 +213,7 @@ mod tests {
     fn closed_peer_is_an_error_without_a_signal() {
         const CHILD: &str = "NETPOLL_TEST_SPLICE_SIGPIPE";
         if std::env::var_os(CHILD).is_none() {
-            let name = "sys::splice::tests::closed_peer_is_an_error_without_a_signal";
+            let name = "sys::splice::linux::tests::closed_peer_is_an_error_without_a_signal";
             let mut child = std::process::Command::new(std::env::current_exe().unwrap());
             let output = child.args(["--exact", name]).env(CHILD, "1").output().unwrap();
             assert!(output.status.success(), "{output:?}");

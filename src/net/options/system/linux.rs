@@ -1,0 +1,353 @@
+//! Options that Linux alone has, and the methods of [`ListenConfig`] and [`Dialer`] that set them.
+//!
+//! Times are rounded up to the kernel's unit. Zero, which the kernel takes for "the default", is
+//! refused: `None` asks for the default. Values that do not fit are refused as well.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use libc::c_int;
+use socket2::{Domain, Protocol, Type};
+
+use crate::net::fd::fd;
+use crate::net::options::socket::invalid;
+use crate::net::options::tcp::number;
+use crate::net::{Dialer, ListenConfig};
+use crate::sys::option;
+
+/// The options of a new TCP socket that Linux alone has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TcpExtras {
+    user_timeout: Option<Duration>,
+}
+
+impl TcpExtras {
+    pub(crate) const fn new() -> TcpExtras {
+        TcpExtras { user_timeout: None }
+    }
+
+    /// Sets the options.
+    pub(crate) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.user_timeout.map_or(Ok(()), |timeout| set_user_timeout(fd, Some(timeout)))
+    }
+}
+
+/// Declares the method of a configuration that has [`TcpExtras`] in a field.
+macro_rules! user_timeout_method {
+    ($type:ident, $($field:ident).+) => {
+        /// Options of the streams that Linux alone has.
+        impl $type {
+            /// Sets how long sent data may stay unacknowledged before the connection fails with
+            /// ETIMEDOUT (TCP_USER_TIMEOUT), rounded up to milliseconds. Keep-alive probes only a
+            /// silent connection; this option also detects a peer that died while data was in
+            /// flight.
+            ///
+            /// Linux only.
+            pub fn user_timeout(mut self, timeout: Duration) -> $type {
+                self.$($field).+.extras.user_timeout = Some(timeout);
+                self
+            }
+        }
+    };
+}
+
+user_timeout_method!(ListenConfig, tcp);
+user_timeout_method!(Dialer, recipe.tcp);
+
+/// The options of a listener that Linux alone has.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ListenExtras {
+    fast_open: Option<u32>,
+    defer_accept: Option<Duration>,
+    device: Option<String>,
+    multipath: bool,
+}
+
+impl ListenExtras {
+    pub(crate) fn is_multipath(&self) -> bool {
+        self.multipath
+    }
+
+    /// Opens a multipath socket, if one is asked for and the kernel has them.
+    pub(crate) fn open(&self, domain: Domain) -> Option<OwnedFd> {
+        if self.multipath { fd::open(domain, Type::STREAM, Some(Protocol::MPTCP)).ok() } else { None }
+    }
+
+    /// Sets the options.
+    pub(crate) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        if let Some(queue) = self.fast_open {
+            set_fast_open(fd, queue)?;
+        }
+        if let Some(most) = self.defer_accept {
+            set_defer_accept(fd, most)?;
+        }
+        if let Some(device) = &self.device {
+            set_device(fd, Some(device))?;
+        }
+        Ok(())
+    }
+}
+
+/// Options that Linux alone has.
+impl ListenConfig {
+    /// Accepts data in the SYN (TCP_FASTOPEN, RFC 7413) from up to `queue` clients at a time whose
+    /// address is not validated yet. Such data may arrive twice. The host must set bit 1 of
+    /// `net.ipv4.tcp_fastopen`; otherwise connections are made the usual way.
+    ///
+    /// Linux only.
+    pub fn fast_open(mut self, queue: u32) -> ListenConfig {
+        self.extras.fast_open = Some(queue);
+        self
+    }
+
+    /// Delays accepting a connection until its first data has arrived, or about `most` has passed
+    /// (TCP_DEFER_ACCEPT). Meanwhile the kernel retransmits the SYN-ACK at growing intervals. For
+    /// protocols in which the client speaks first. The time is rounded up to seconds.
+    ///
+    /// Linux only.
+    pub fn defer_accept(mut self, most: Duration) -> ListenConfig {
+        self.extras.defer_accept = Some(most);
+        self
+    }
+
+    /// Accepts only traffic of the network device `name` (SO_BINDTODEVICE), such as `eth0`.
+    ///
+    /// Linux only.
+    pub fn bind_device(mut self, name: impl Into<String>) -> ListenConfig {
+        self.extras.device = Some(name.into());
+        self
+    }
+
+    /// Opens a multipath TCP socket (RFC 8684) if the kernel supports it, otherwise a TCP socket.
+    /// Clients that know only TCP are served either way.
+    /// [`TcpStream::is_multipath`](crate::net::TcpStream::is_multipath) tells which one a
+    /// connection uses.
+    ///
+    /// Linux only.
+    pub fn multipath(mut self, multipath: bool) -> ListenConfig {
+        self.extras.multipath = multipath;
+        self
+    }
+}
+
+/// The options of a dial that Linux alone has.
+#[derive(Clone, Debug)]
+pub(crate) struct DialExtras {
+    multipath: bool,
+    fast_open: bool,
+}
+
+impl DialExtras {
+    pub(crate) const fn new() -> DialExtras {
+        DialExtras { multipath: false, fast_open: false }
+    }
+
+    /// Opens a multipath socket, if one is asked for and this host has them.
+    pub(crate) fn open(&self, domain: Domain) -> Option<OwnedFd> {
+        if self.multipath { fd::open(domain, Type::STREAM, Some(Protocol::MPTCP)).ok() } else { None }
+    }
+
+    /// Sets the options.
+    pub(crate) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        if self.fast_open {
+            option::switch(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, true)?;
+        }
+        Ok(())
+    }
+}
+
+/// Options that Linux alone has.
+impl Dialer {
+    /// Requests multipath TCP (RFC 8684, Linux 5.6). If this host does not support it, the socket
+    /// is a TCP socket; if the peer does not, the connection falls back to TCP.
+    ///
+    /// Linux only.
+    pub fn multipath(mut self, multipath: bool) -> Dialer {
+        self.recipe.extras.multipath = multipath;
+        self
+    }
+
+    /// Sends the first data in the SYN to peers that agreed to it in an earlier connection (TCP
+    /// Fast Open: TCP_FASTOPEN_CONNECT, tcp(7), Linux 4.11).
+    ///
+    /// For such a peer a dial returns immediately without contacting it, and a race ends at its
+    /// first address. The connection begins with the first write, which carries its data, or with
+    /// the first operation that waits, without data. A server that speaks first is therefore heard,
+    /// but data written after such a wait is not sent early. Whether the peer answers is known only
+    /// then; until then [`peer_addr`](TcpStream::peer_addr) returns `NotConnected`. The data may
+    /// arrive twice, so it must be safe to process twice.
+    ///
+    /// Linux only.
+    pub fn fast_open(mut self, fast_open: bool) -> Dialer {
+        self.recipe.extras.fast_open = fast_open;
+        self
+    }
+}
+
+/// Sets TCP_USER_TIMEOUT.
+pub(crate) fn set_user_timeout(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
+    let timeout = timeout.map_or(Ok(0), |timeout| units(timeout, Duration::from_millis(1)))?;
+    option::set(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, timeout)
+}
+
+/// Returns TCP_USER_TIMEOUT.
+pub(crate) fn user_timeout(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
+    option::user_timeout(fd)
+}
+
+/// Sets TCP_QUICKACK.
+pub(crate) fn set_quickack(fd: BorrowedFd<'_>, quickack: bool) -> io::Result<()> {
+    option::set_quickack(fd, quickack)
+}
+
+/// Returns TCP_QUICKACK.
+pub(crate) fn quickack(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    option::quickack(fd)
+}
+
+/// Sets TCP_CORK.
+pub(crate) fn set_cork(fd: BorrowedFd<'_>, cork: bool) -> io::Result<()> {
+    option::set_cork(fd, cork)
+}
+
+/// Returns TCP_CORK.
+pub(crate) fn cork(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    option::cork(fd)
+}
+
+/// Sets TCP_NOTSENT_LOWAT.
+pub(crate) fn set_notsent_lowat(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    option::set_notsent_lowat(fd, bytes)
+}
+
+/// Returns TCP_NOTSENT_LOWAT.
+pub(crate) fn notsent_lowat(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    option::notsent_lowat(fd)
+}
+
+/// Sets TCP_CONGESTION.
+pub(crate) fn set_congestion_control(fd: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    // The kernel's TCP_CA_NAME_MAX is 16, including the NUL.
+    let name = short_name(name, 15).ok_or_else(|| invalid("name must have 1 to 15 bytes and no NUL"))?;
+    option::set_congestion(fd, name)
+}
+
+/// Returns TCP_CONGESTION.
+pub(crate) fn congestion_control(fd: BorrowedFd<'_>) -> io::Result<String> {
+    Ok(name_from(&option::congestion(fd)?))
+}
+
+/// Sets TCP_FASTOPEN: how many connections may be queued whose SYN carried data.
+pub(crate) fn set_fast_open(fd: BorrowedFd<'_>, queue: u32) -> io::Result<()> {
+    option::set(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, number(queue)?)
+}
+
+/// Sets TCP_DEFER_ACCEPT: how long a connection without data is held back from accept.
+pub(crate) fn set_defer_accept(fd: BorrowedFd<'_>, most: Duration) -> io::Result<()> {
+    option::set(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, units(most, Duration::from_secs(1))?)
+}
+
+/// The kernel's statistics about a TCP connection; returned by
+/// [`TcpStream::info`](crate::net::TcpStream::info).
+///
+/// Source: TCP_INFO, tcp(7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TcpInfo {
+    /// Smoothed round-trip time.
+    pub rtt: Duration,
+    /// Variation of the round-trip time.
+    pub rtt_variation: Duration,
+    /// Time after which unacknowledged data is sent again.
+    pub retransmission_timeout: Duration,
+    /// Consecutive retransmissions without an answer; 0 while the peer answers.
+    pub retransmits: u32,
+    /// Total number of retransmitted segments.
+    pub total_retransmits: u32,
+    /// Number of segments sent and not acknowledged yet.
+    pub unacknowledged: u32,
+    /// Number of segments presumed lost.
+    pub lost: u32,
+    /// Congestion window in segments.
+    pub congestion_window: u32,
+    /// Maximum segment size for sending, in bytes.
+    pub send_mss: u32,
+    /// Largest segment received so far, in bytes (the kernel's estimate).
+    pub recv_mss: u32,
+    /// Path MTU in bytes.
+    pub path_mtu: u32,
+}
+
+/// Returns TCP_INFO.
+pub(crate) fn info(fd: BorrowedFd<'_>) -> io::Result<TcpInfo> {
+    let info = option::tcp_info(fd)?;
+    let micros = |count: u32| Duration::from_micros(count.into());
+    Ok(TcpInfo {
+        rtt: micros(info.tcpi_rtt),
+        rtt_variation: micros(info.tcpi_rttvar),
+        retransmission_timeout: micros(info.tcpi_rto),
+        retransmits: info.tcpi_retransmits.into(),
+        total_retransmits: info.tcpi_total_retrans,
+        unacknowledged: info.tcpi_unacked,
+        lost: info.tcpi_lost,
+        congestion_window: info.tcpi_snd_cwnd,
+        send_mss: info.tcpi_snd_mss,
+        recv_mss: info.tcpi_rcv_mss,
+        path_mtu: info.tcpi_pmtu,
+    })
+}
+
+/// Sets SO_BINDTODEVICE; `None` removes the binding.
+pub(crate) fn set_device(fd: BorrowedFd<'_>, device: Option<&str>) -> io::Result<()> {
+    let name = match device {
+        None => None,
+        Some(device) => Some(
+            short_name(device, libc::IFNAMSIZ - 1)
+                .ok_or_else(|| invalid("device name must have 1 to 15 bytes and no NUL"))?,
+        ),
+    };
+    option::set_device(fd, name)
+}
+
+/// Returns SO_BINDTODEVICE.
+pub(crate) fn device(fd: BorrowedFd<'_>) -> io::Result<Option<String>> {
+    Ok(option::device(fd)?.map(|name| name_from(&name)))
+}
+
+/// Sets SO_INCOMING_CPU.
+pub(crate) fn set_incoming_cpu(fd: BorrowedFd<'_>, cpu: usize) -> io::Result<()> {
+    if cpu > c_int::MAX as usize {
+        return Err(invalid("CPU number must be less than 2^31"));
+    }
+    option::set_incoming_cpu(fd, cpu)
+}
+
+/// Returns SO_INCOMING_CPU; `None` before anything was received.
+pub(crate) fn incoming_cpu(fd: BorrowedFd<'_>) -> io::Result<Option<usize>> {
+    // The kernel's -1 arrives as a number above all CPUs.
+    let cpu = option::incoming_cpu(fd)?;
+    Ok((cpu <= c_int::MAX as usize).then_some(cpu))
+}
+
+/// `duration` in units of `unit`, rounded up.
+fn units(duration: Duration, unit: Duration) -> io::Result<c_int> {
+    if duration.is_zero() {
+        return Err(invalid("time must not be zero; use None for the system's default"));
+    }
+    let count = duration.as_nanos().div_ceil(unit.as_nanos());
+    c_int::try_from(count).map_err(|_| invalid("time is longer than the kernel accepts"))
+}
+
+/// Returns `name` as bytes if it has 1 to `most` bytes and no NUL; the kernel would truncate
+/// others.
+fn short_name(name: &str, most: usize) -> Option<&[u8]> {
+    let fits = !name.is_empty() && name.len() <= most && !name.bytes().any(|byte| byte == 0);
+    fits.then_some(name.as_bytes())
+}
+
+/// Returns the name in a buffer filled by the kernel, up to its NUL.
+fn name_from(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}

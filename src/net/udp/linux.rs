@@ -1,0 +1,107 @@
+//! Socket options of UDP that Linux alone has: segmentation, receive offload, devices.
+
+use std::io;
+
+use libc::c_int;
+
+use super::UdpSocket;
+use super::calls::{NOT_USABLE, Segmentation, UNKNOWN};
+use crate::net::options::system;
+use crate::sync::Ordering;
+use crate::sys::option;
+
+/// Segmentation, receive offload and devices, which Linux alone has.
+impl UdpSocket {
+    /// Returns the size of the datagrams into which a send is split (UDP_SEGMENT); `None` if it is
+    /// not split.
+    ///
+    /// # Errors
+    /// Returns ENOPROTOOPT before Linux 4.18, and a [closed](crate::net::is_closed) error after
+    /// `close`.
+    ///
+    /// Linux only.
+    pub fn segment_size(&self) -> io::Result<Option<u16>> {
+        let size = self.net_fd().with("get", |fd| option::get::<c_int>(fd, libc::IPPROTO_UDP, libc::UDP_SEGMENT))?;
+        Ok(u16::try_from(size).ok().filter(|size| *size > 0))
+    }
+
+    /// Sets the size of the datagrams into which a send is split; the last one may be shorter.
+    /// `None` turns splitting off. One send can be split into at most 64.
+    /// [`Ancillary::with_segment_size`](super::Ancillary::with_segment_size) sets the size for one
+    /// send.
+    ///
+    /// # Errors
+    /// Returns ENOPROTOOPT before Linux 4.18, and a [closed](crate::net::is_closed) error after
+    /// `close`.
+    ///
+    /// Linux only.
+    #[doc(alias = "UDP_SEGMENT")]
+    #[doc(alias = "GSO")]
+    pub fn set_segment_size(&self, bytes: Option<u16>) -> io::Result<()> {
+        let size = c_int::from(bytes.unwrap_or(0));
+        if size > 0 {
+            self.segmentation.set_by_socket(true);
+        }
+        let set = self.net_fd().with("set", |fd| option::set(fd, libc::IPPROTO_UDP, libc::UDP_SEGMENT, size));
+        if size == 0 || set.is_err() {
+            self.segmentation.set_by_socket(false);
+        }
+        set
+    }
+
+    /// Binds the socket to the network device `name` (SO_BINDTODEVICE), so that it sends and
+    /// receives only there. `None` removes the binding.
+    ///
+    /// # Errors
+    /// Returns `InvalidInput` if `name` is not 1 to 15 bytes without NUL, ENODEV if there is no
+    /// such device, `PermissionDenied` if the socket is bound to another device, and a
+    /// [closed](crate::net::is_closed) error after `close`.
+    ///
+    /// Linux only.
+    pub fn bind_device(&self, name: Option<&str>) -> io::Result<()> {
+        self.net_fd().with("set", |fd| system::set_device(fd, name))
+    }
+
+    /// Returns the network device that the socket is bound to, if any.
+    ///
+    /// # Errors
+    /// Returns the OS error, or a [closed](crate::net::is_closed) error after `close`.
+    ///
+    /// Linux only.
+    pub fn device(&self) -> io::Result<Option<String>> {
+        self.net_fd().with("get", system::device)
+    }
+
+    /// Returns whether receive offload is on (UDP_GRO).
+    ///
+    /// # Errors
+    /// Returns ENOPROTOOPT before Linux 5.0, and a [closed](crate::net::is_closed) error after
+    /// `close`.
+    ///
+    /// Linux only.
+    pub fn gro(&self) -> io::Result<bool> {
+        self.net_fd().with("get", |fd| option::is_on(fd, libc::IPPROTO_UDP, libc::UDP_GRO))
+    }
+
+    /// Sets receive offload. When it is on, datagrams of equal size from one sender that arrive
+    /// together are received as one of up to 65,535 bytes.
+    /// [`Ancillary::segment_size`](super::Ancillary::segment_size) is their size, and
+    /// [`Datagram::segments`](super::Datagram::segments) splits them.
+    ///
+    /// # Errors
+    /// Returns ENOPROTOOPT before Linux 5.0, and a [closed](crate::net::is_closed) error after
+    /// `close`.
+    ///
+    /// Linux only.
+    pub fn set_gro(&self, on: bool) -> io::Result<()> {
+        self.net_fd().with("set", |fd| option::switch(fd, libc::IPPROTO_UDP, libc::UDP_GRO, on))
+    }
+}
+
+impl Segmentation {
+    /// Records that the socket has a segment size of its own (called before it is set), or has none
+    /// (called after it is cleared).
+    fn set_by_socket(&self, cuts: bool) {
+        self.0.store(if cuts { NOT_USABLE } else { UNKNOWN }, Ordering::Relaxed);
+    }
+}

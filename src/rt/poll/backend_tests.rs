@@ -1,0 +1,375 @@
+//! The tests of the contract, over each back end that this system has.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::sys;
+
+/// Longer than any wait for an event that comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const fn token(index: u32, generation: u32) -> Token {
+    Token { index, generation }
+}
+
+/// An instance with a batch.
+struct Waiting<B: BackEnd> {
+    it: B,
+    batch: B::Batch,
+}
+
+impl<B: BackEnd> Waiting<B> {
+    fn open() -> Waiting<B> {
+        Waiting { it: B::open().unwrap(), batch: Batch::new() }
+    }
+
+    /// Adds a descriptor and arms both directions.
+    fn add(&self, fd: &impl AsFd, token: Token) {
+        add(&self.it, fd.as_fd(), token, true).unwrap();
+        self.it.arm(token, true, true);
+    }
+
+    /// The events that are there.
+    fn now(&mut self, most: usize) -> Vec<Event> {
+        self.it.wait(&mut self.batch, most, Some(0));
+        self.batch.events().collect()
+    }
+
+    /// Waits until an event of `token` satisfies `is_meant`, and returns the reasons of all its events.
+    fn until(&mut self, token: Token, is_meant: impl Fn(&Event) -> bool) -> (u64, u64) {
+        let (begun, mut reasons) = (Instant::now(), (0, 0));
+        loop {
+            self.it.wait(&mut self.batch, 8, Some(100_000_000));
+            for event in self.batch.events() {
+                assert_eq!((event.index, event.generation), (token.index, token.generation));
+                reasons.0 |= event.read_reasons;
+                reasons.1 |= event.write_reasons;
+                if is_meant(&event) {
+                    return reasons;
+                }
+            }
+            assert!(begun.elapsed() < PATIENCE, "{}: no such event", B::NAME);
+        }
+    }
+}
+
+fn pair() -> (UnixStream, UnixStream) {
+    let (one, other) = UnixStream::pair().unwrap();
+    one.set_nonblocking(true).unwrap();
+    other.set_nonblocking(true).unwrap();
+    (one, other)
+}
+
+fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let server = listener.accept().unwrap().0;
+    client.set_nonblocking(true).unwrap();
+    server.set_nonblocking(true).unwrap();
+    (client, server)
+}
+
+fn state_is_reported_when_added_and_then_once<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    let (socket, mut peer) = pair();
+    waiting.add(&socket, token(3, 1));
+    waiting.until(token(3, 1), |event| event.writable && !event.readable);
+    assert_eq!(waiting.now(8), [], "{}", B::NAME);
+    peer.write_all(b"x").unwrap();
+    waiting.until(token(3, 1), |event| event.readable);
+    assert_eq!(waiting.now(8), [], "{}: unread data is no new edge", B::NAME);
+}
+
+fn data_after_a_read_is_a_new_edge<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    let (mut socket, mut peer) = pair();
+    waiting.add(&socket, token(3, 1));
+    for _ in 0..3 {
+        peer.write_all(b"x").unwrap();
+        waiting.until(token(3, 1), |event| event.readable);
+        assert_eq!(socket.read(&mut [0; 8]).unwrap(), 1);
+        assert_eq!(socket.read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        waiting.it.arm(token(3, 1), true, false);
+    }
+}
+
+fn room_after_a_full_buffer_is_a_new_edge<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    let (mut socket, mut peer) = pair();
+    waiting.add(&socket, token(3, 1));
+    waiting.until(token(3, 1), |event| event.writable);
+    let full = loop {
+        match socket.write(&[0; 4096]) {
+            Ok(count) => assert!(count > 0),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+    waiting.it.arm(token(3, 1), false, true);
+    assert_eq!(waiting.now(8), [], "{}: it is full", B::NAME);
+    while peer.read(&mut [0; 1 << 16]).is_ok() {}
+    waiting.until(token(3, 1), |event| event.writable);
+}
+
+fn half_close_hangs_up_one_direction<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    let (socket, mut peer) = tcp_pair();
+    waiting.add(&socket, token(3, 1));
+    peer.write_all(b"x").unwrap();
+    waiting.until(token(3, 1), |event| event.readable);
+    peer.shutdown(std::net::Shutdown::Write).unwrap();
+    let reasons = waiting.until(token(3, 1), |event| event.read_reasons & HANG_UP != 0);
+    assert_eq!(reasons, (HANG_UP, 0), "{}: with data unread", B::NAME);
+}
+
+fn full_close_hangs_up_both_directions<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    let (socket, peer) = pair();
+    waiting.add(&socket, token(3, 1));
+    waiting.until(token(3, 1), |event| event.writable);
+    drop(peer);
+    let reasons = waiting.until(token(3, 1), |event| event.write_reasons & HANG_UP != 0);
+    assert!(reasons.1 & HANG_UP != 0);
+    waiting.it.arm(token(3, 1), true, true);
+    waiting.it.delete(socket.as_fd());
+}
+
+fn reset_is_an_error<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    let (socket, peer) = tcp_pair();
+    waiting.add(&socket, token(3, 1));
+    waiting.until(token(3, 1), |event| event.writable);
+    sys::option::socket::set_linger(peer.as_fd(), Some(Duration::ZERO)).unwrap();
+    drop(peer);
+    let reasons = waiting.until(token(3, 1), |event| event.read_reasons & HANG_UP != 0);
+    assert!(reasons.0 & ERROR != 0, "{}: {reasons:?}", B::NAME);
+}
+
+fn refused_datagram_is_an_error<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let gone = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.connect(gone.local_addr().unwrap()).unwrap();
+    drop(gone);
+    waiting.add(&socket, token(3, 1));
+    socket.send(b"x").unwrap();
+    // kqueue tells no error of a connection that goes on.
+    waiting.until(token(3, 1), |event| event.readable && (event.read_reasons & ERROR != 0 || B::NAME == "kqueue"));
+}
+
+fn listener_is_readable_for_a_connection<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    waiting.add(&listener, token(3, 1));
+    for _ in 0..2 {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        waiting.until(token(3, 1), |event| event.readable);
+        drop((client, listener.accept().unwrap()));
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        waiting.it.arm(token(3, 1), true, false);
+    }
+}
+
+fn new_token_replaces_the_old_one<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    let (socket, mut peer) = pair();
+    waiting.add(&socket, token(3, 1));
+    peer.write_all(b"x").unwrap();
+    add(&waiting.it, socket.as_fd(), token(4, u32::MAX), false).unwrap();
+    waiting.it.arm(token(4, u32::MAX), true, true);
+    waiting.until(token(4, u32::MAX), |event| event.readable);
+    assert_eq!(waiting.now(8), []);
+    let refused = add(&waiting.it, socket.as_fd(), token(5, 1), true);
+    assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EEXIST), "{}", B::NAME);
+}
+
+fn deleted_descriptor_is_silent_and_can_be_added_again<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    let (socket, mut peer) = pair();
+    waiting.add(&socket, token(3, 1));
+    waiting.it.delete(socket.as_fd());
+    waiting.it.delete(socket.as_fd());
+    peer.write_all(b"x").unwrap();
+    waiting.it.arm(token(3, 1), true, true);
+    assert_eq!(waiting.now(8), [], "{}", B::NAME);
+    waiting.add(&socket, token(3, 2));
+    waiting.until(token(3, 2), |event| event.readable);
+}
+
+fn number_used_again_has_the_new_token<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    for generation in 1..5 {
+        let (socket, mut peer) = pair();
+        waiting.add(&socket, token(3, generation));
+        peer.write_all(b"x").unwrap();
+        waiting.until(token(3, generation), |event| event.readable);
+        if B::ARMS {
+            waiting.it.delete(socket.as_fd());
+        }
+    }
+    assert_eq!(waiting.now(8), [], "{}: closed", B::NAME);
+}
+
+fn file_that_never_waits_is_refused<B: BackEnd>() {
+    let it = B::open().unwrap();
+    for path in [std::env::current_exe().unwrap(), "/".into()] {
+        let file = std::fs::File::open(path).unwrap();
+        let error = add(&it, file.as_fd(), token(0, 0), true).unwrap_err();
+        assert_eq!((error.kind(), error.raw_os_error()), (io::ErrorKind::InvalidInput, None), "{error}");
+        assert!(error.to_string().contains(B::NAME), "{error}");
+    }
+}
+
+fn own_descriptors_are_refused<B: BackEnd>() {
+    let (it, other) = (B::open().unwrap(), pair().0);
+    assert!(!it.owns(other.as_raw_fd()));
+    let own: Vec<_> = (0..1024).filter(|&fd| it.owns(fd)).collect();
+    assert!(!own.is_empty());
+}
+
+fn batch_is_as_long_as_asked_for<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    let pairs: Vec<_> = (0..5).map(|_| pair()).collect();
+    pairs.iter().zip(0..).for_each(|(pair, index)| waiting.add(&pair.0, token(index, 0)));
+    let mut seen = std::collections::BTreeSet::new();
+    for most in [2, 1, EVENTS_MAX] {
+        let events = waiting.now(most);
+        assert!(events.len() <= most);
+        seen.extend(events.iter().map(|event| event.index));
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4], "{}: none is forgotten", B::NAME);
+}
+
+fn break_ends_one_wait<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    for _ in 0..3 {
+        (0..3).for_each(|_| waiting.it.wake());
+        waiting.it.wait(&mut waiting.batch, 8, None);
+        assert!(!waiting.batch.is_empty() && waiting.batch.events().count() == 0);
+        waiting.it.wait(&mut waiting.batch, 8, Some(0));
+        assert!(waiting.batch.is_empty(), "{}: breaks before a wait are one", B::NAME);
+    }
+}
+
+fn break_from_another_thread_ends_a_wait<B: BackEnd + Sync>() {
+    let mut waiting = Waiting::<B>::open();
+    let (it, batch) = (&waiting.it, &mut waiting.batch);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(5));
+            it.wake();
+        });
+        it.wait(batch, 8, None);
+    });
+    assert!(!waiting.batch.is_empty());
+}
+
+fn wait_does_not_end_before_its_timeout<B: BackEnd>() {
+    let mut waiting = Waiting::<B>::open();
+    for nanos in [1, 3_000_000, 1_001_000_000] {
+        let start = Instant::now();
+        waiting.it.wait(&mut waiting.batch, 8, Some(nanos));
+        let waited = start.elapsed();
+        assert!(waited >= Duration::from_nanos(nanos), "{}: {waited:?} for {nanos} ns", B::NAME);
+    }
+}
+
+/// What the poller's own threads do: one waits, others add, arm and delete.
+fn changes_reach_a_thread_that_waits<B: BackEnd + Sync>() {
+    let mut waiting = Waiting::<B>::open();
+    let (it, batch) = (&waiting.it, &mut waiting.batch);
+    let seen = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (socket, mut peer) = pair();
+            peer.write_all(b"x").unwrap();
+            add(it, socket.as_fd(), token(3, 1), true).unwrap();
+            it.arm(token(3, 1), true, true);
+            let begun = Instant::now();
+            while !seen.load(Ordering::Acquire) {
+                assert!(begun.elapsed() < PATIENCE);
+                std::thread::yield_now();
+            }
+            it.delete(socket.as_fd());
+            drop(socket);
+            // No wait holds the open file any more.
+            assert_eq!(peer.read(&mut [0; 1]).map_err(|error| error.kind()).unwrap_or(0), 0);
+            it.wake();
+        });
+        loop {
+            it.wait(batch, 8, None);
+            if batch.events().any(|event| event.readable) {
+                seen.store(true, Ordering::Release);
+            } else if batch.events().count() == 0 {
+                break;
+            }
+        }
+    });
+}
+
+macro_rules! contract {
+    ($($name:ident)*) => {
+        mod each {
+            use super::super::*;
+            $(
+                #[test]
+                fn $name() {
+                    for_each_back_end!($name);
+                }
+            )*
+        }
+    };
+}
+
+contract! {
+    state_is_reported_when_added_and_then_once
+    data_after_a_read_is_a_new_edge
+    room_after_a_full_buffer_is_a_new_edge
+    half_close_hangs_up_one_direction
+    full_close_hangs_up_both_directions
+    reset_is_an_error
+    refused_datagram_is_an_error
+    listener_is_readable_for_a_connection
+    new_token_replaces_the_old_one
+    deleted_descriptor_is_silent_and_can_be_added_again
+    number_used_again_has_the_new_token
+    file_that_never_waits_is_refused
+    own_descriptors_are_refused
+    batch_is_as_long_as_asked_for
+    break_ends_one_wait
+    break_from_another_thread_ends_a_wait
+    wait_does_not_end_before_its_timeout
+    changes_reach_a_thread_that_waits
+}
+
+#[test]
+fn unknown_back_end_is_an_error_that_lists_the_known_ones() {
+    let error = Instance::open(Some("io_ring")).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    let text = error.to_string();
+    assert!(text.contains(VARIABLE) && text.contains("\"io_ring\""), "{text}");
+    for name in NAMES {
+        assert!(text.contains(name), "{text}");
+        assert!(Instance::open(Some(name)).is_ok(), "{name}");
+    }
+    assert!(Instance::open(None).is_ok());
+}
+
+#[test]
+fn batch_follows_its_instance() {
+    let mut events = Events::new();
+    assert!(events.is_empty());
+    for name in NAMES.iter().chain(NAMES) {
+        let instance = Instance::open(Some(name)).unwrap();
+        instance.wake();
+        instance.wait(&mut events, 8, None);
+        assert!(!events.is_empty());
+        events.for_each(|event| panic!("{event:?}"));
+    }
+}

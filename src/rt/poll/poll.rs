@@ -1,0 +1,455 @@
+//! poll(2): the back end of any Unix, with edges made of levels.
+//!
+//! The contract is in [`backend`](super::backend); `epoll.rs` and `kqueue.rs` are its twins. It is chosen by name, and where the system has
+//! nothing better. A wait takes time in proportion to the descriptors.
+//!
+//! # Edges
+//! A level that was reported is `told`, and is not asked for any more until an operation [arms](super::backend::BackEnd::ARMS) its direction
+//! right before it waits. Hang-ups and errors cannot be left out of a question to poll(2): a descriptor that has told one is left out as a
+//! whole until it is armed. An error or urgent data may stay after it was told, as a message in the error queue does: told again at once it
+//! would make a busy loop of the wait, so it is told again after [`QUIET_NANOS`].
+//!
+//! # Close
+//! poll(2) holds the open files that it waits for. `delete` breaks it and returns after it has returned; otherwise the peer would not hear
+//! of the close, and the port would not be free.
+//!
+//! # What each errno means here (poll(2))
+//! | errno | outcome |
+//! |---|---|
+//! | EINTR | an empty batch; the caller looks at the clock again |
+//! | EINVAL | more descriptors than RLIMIT_NOFILE: a share of them at a time, a millisecond each |
+//! | EAGAIN, ENOMEM | a millisecond's pause and an empty batch |
+//! | POLLNVAL | the number was closed behind our back: an error in both directions, and out |
+
+use std::collections::HashMap;
+use std::io;
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use libc::c_short;
+
+use super::backend::{self, BackEnd, Event, State, Token, not_pollable};
+use crate::rt::time::clock;
+use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
+use crate::sys;
+use crate::sys::fd::File;
+
+/// An error or urgent data that stays is told again after this time.
+const QUIET_NANOS: u64 = 1_000_000;
+
+/// The levels that cannot be left out of a question.
+const ALWAYS: c_short = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
+
+/// The levels that may stay after they were told.
+const LASTING: c_short = ALWAYS | libc::POLLPRI;
+
+/// A registered descriptor.
+#[derive(Debug)]
+struct Entry {
+    fd: RawFd,
+    generation: u32,
+    /// Which open file it was, as far as fstat(2) can tell.
+    file: File,
+    /// Levels that were reported and not armed since.
+    told: c_short,
+    /// Levels that were armed too soon, and are not told any more from `quiet_until` on.
+    later: c_short,
+    quiet_until: u64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// By the index of the token.
+    entries: HashMap<u32, Entry>,
+    indices: HashMap<RawFd, u32>,
+    /// A thread is in poll(2), and was not broken since.
+    sleeps: bool,
+    /// Counts the calls of poll(2) that have returned.
+    returns: u64,
+    is_asleep: bool,
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Poll {
+    half_closed: c_short,
+    reader: PipeReader,
+    writer: PipeWriter,
+    /// A break was written and not yet seen.
+    breaking: AtomicBool,
+    table: Mutex<Table>,
+    /// Notified when poll(2) has returned.
+    returned: Condvar,
+}
+
+/// The buffer of a batch.
+pub(crate) struct Batch {
+    entries: Vec<libc::pollfd>,
+    /// The index behind each entry but the first, which is the breaker.
+    indices: Vec<u32>,
+    events: Vec<Event>,
+    is_broken: bool,
+    /// Where the next wait begins, so that no descriptor is behind others for good.
+    start: usize,
+}
+
+impl backend::Batch for Batch {
+    fn new() -> Batch {
+        Batch { entries: Vec::new(), indices: Vec::new(), events: Vec::new(), is_broken: false, start: 0 }
+    }
+
+    fn events(&self) -> impl Iterator<Item = Event> + '_ {
+        self.events.iter().copied()
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && !self.is_broken
+    }
+}
+
+impl Entry {
+    /// What poll(2) is asked, at `now`; none where the descriptor is left out.
+    fn question(&mut self, now: u64, half_closed: c_short) -> Option<c_short> {
+        if self.later != 0 && now >= self.quiet_until {
+            self.told &= !self.later;
+            self.later = 0;
+        }
+        let all = libc::POLLIN | libc::POLLOUT | libc::POLLPRI | half_closed;
+        (self.told & ALWAYS == 0).then_some(all & !self.told)
+    }
+
+    /// The answer of poll(2), at `now`: the event, if it says something new.
+    fn answer(&mut self, index: u32, levels: c_short, now: u64, half_closed: c_short) -> Option<Event> {
+        let new = levels & !self.told;
+        if new == 0 {
+            return None;
+        }
+        self.told |= new;
+        if new & LASTING != 0 {
+            self.quiet_until = now.saturating_add(QUIET_NANOS);
+        }
+        let has = |level| new & level != 0;
+        let state = State {
+            input: has(libc::POLLIN),
+            output: has(libc::POLLOUT),
+            priority: has(libc::POLLPRI),
+            half_closed: has(half_closed),
+            hung_up: has(libc::POLLHUP),
+            failed: has(libc::POLLERR | libc::POLLNVAL),
+        };
+        Some(Event::new(Token { index, generation: self.generation }, state))
+    }
+
+    fn arm(&mut self, read: bool, write: bool, now: u64, half_closed: c_short) {
+        let mut levels = ALWAYS;
+        if read {
+            levels |= libc::POLLIN | libc::POLLPRI | half_closed;
+        }
+        if write {
+            levels |= libc::POLLOUT;
+        }
+        let too_soon = if now < self.quiet_until { levels & self.told & LASTING } else { 0 };
+        self.later |= too_soon;
+        self.told &= !levels | too_soon;
+    }
+}
+
+impl Table {
+    fn remove(&mut self, fd: RawFd) -> bool {
+        let Some(index) = self.indices.remove(&fd) else { return false };
+        // The slot may have another descriptor by now.
+        if self.entries.get(&index).is_some_and(|entry| entry.fd == fd) {
+            self.entries.remove(&index);
+        }
+        true
+    }
+
+    /// Writes the questions into `batch`, of `room` descriptors at most. Returns when one that is left out is to be asked.
+    fn ask(&mut self, batch: &mut Batch, room: usize, half_closed: c_short) -> Option<u64> {
+        let now = clock::now();
+        let count = self.entries.len();
+        batch.entries.truncate(1);
+        batch.indices.clear();
+        let mut wait_until = None;
+        let start = if count == 0 { 0 } else { batch.start % count };
+        let mut asked: Vec<(usize, u32, RawFd, c_short)> = Vec::with_capacity(count);
+        for (place, (&index, entry)) in self.entries.iter_mut().enumerate() {
+            if let Some(events) = entry.question(now, half_closed) {
+                asked.push((place, index, entry.fd, events));
+            }
+            if entry.later != 0 {
+                wait_until = Some(wait_until.map_or(entry.quiet_until, |at: u64| at.min(entry.quiet_until)));
+            }
+        }
+        let first = asked.partition_point(|&(place, ..)| place < start);
+        asked.rotate_left(first);
+        for (_, index, fd, events) in asked.into_iter().take(room) {
+            batch.entries.push(libc::pollfd { fd, events, revents: 0 });
+            batch.indices.push(index);
+        }
+        wait_until
+    }
+}
+
+impl Poll {
+    /// The table has changed: a thread that sleeps asks anew.
+    fn break_sleep(&self, table: &mut Table) {
+        if table.sleeps {
+            table.sleeps = false;
+            self.write();
+        }
+    }
+
+    /// Makes the breaker readable. A full pipe is so already.
+    fn write(&self) {
+        while (&self.writer).write(&[1]).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
+    }
+
+    fn drain(&self) {
+        let mut buf = [0; 64];
+        while matches!((&self.reader).read(&mut buf), Ok(count) if count == buf.len()) {}
+    }
+
+    /// Collects the answers in `batch`, at most `most` events.
+    fn collect(&self, table: &mut Table, batch: &mut Batch, most: usize) {
+        let now = clock::now();
+        batch.start = batch.start.wrapping_add(1);
+        for (polled, &index) in batch.entries[1..].iter().zip(&batch.indices) {
+            if polled.revents == 0 {
+                continue;
+            }
+            if batch.events.len() == most {
+                break;
+            }
+            // Another descriptor may have the slot or the number by now, and is asked by the next wait.
+            let Some(entry) = table.entries.get_mut(&index).filter(|entry| entry.fd == polled.fd) else { continue };
+            batch.events.extend(entry.answer(index, polled.revents, now, self.half_closed));
+            if polled.revents & libc::POLLNVAL != 0 {
+                table.remove(polled.fd);
+            }
+        }
+    }
+
+    /// One call of poll(2). Returns whether the wait is over before its time.
+    fn poll<'a>(
+        &'a self,
+        mut table: MutexGuard<'a, Table>,
+        batch: &mut Batch,
+        most: usize,
+        limit: Option<u64>,
+    ) -> (MutexGuard<'a, Table>, bool) {
+        (table.sleeps, table.is_asleep) = (true, true);
+        drop(table);
+        let result = sys::os::poll(&mut batch.entries, limit);
+        let mut table = self.table.lock();
+        (table.sleeps, table.is_asleep) = (false, false);
+        table.returns = table.returns.wrapping_add(1);
+        self.returned.notify_all();
+        match result {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return (table, true),
+            Err(_) => {
+                drop(table);
+                std::thread::sleep(Duration::from_millis(1));
+                return (self.table.lock(), true);
+            }
+        }
+        if batch.entries[0].revents != 0 {
+            self.drain();
+            // ORDERING: SeqCst, before the caller looks at the queues again: a `wake` after this one writes anew.
+            batch.is_broken = self.breaking.swap(false, Ordering::SeqCst);
+        }
+        self.collect(&mut table, batch, most);
+        let is_over = batch.is_broken || !batch.events.is_empty();
+        (table, is_over)
+    }
+}
+
+impl BackEnd for Poll {
+    const NAME: &'static str = "poll";
+    const ARMS: bool = true;
+    type Batch = Batch;
+
+    fn open() -> io::Result<Poll> {
+        let half_closed = sys::os::POLL_HALF_CLOSED.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::Unsupported, "poll(2) of this system does not tell that a peer sends no more")
+        })?;
+        let (reader, writer) = io::pipe()?;
+        sys::socket::set_nonblocking(reader.as_fd(), true)?;
+        sys::socket::set_nonblocking(writer.as_fd(), true)?;
+        let (breaking, table) = (AtomicBool::new(false), Mutex::new(Table::default()));
+        Ok(Poll { half_closed, reader, writer, breaking, table, returned: Condvar::new() })
+    }
+
+    fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()> {
+        let file = File::of(fd)?;
+        if !file.is_pollable() {
+            return Err(not_pollable(Self::NAME));
+        }
+        let mut table = self.table.lock();
+        let (number, Token { index, generation }) = (fd.as_raw_fd(), token);
+        if let Some(known) = table.indices.get(&number).and_then(|index| table.entries.get(index)) {
+            if is_first && known.file == file {
+                return Err(io::Error::from_raw_os_error(libc::EEXIST));
+            }
+        } else if table.entries.len() as u64 + 1 >= sys::fd::limit() {
+            let text = "poll(2) takes no more descriptors than RLIMIT_NOFILE allows";
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, text));
+        }
+        table.remove(number);
+        table.indices.insert(number, index);
+        table.entries.insert(index, Entry { fd: number, generation, file, told: 0, later: 0, quiet_until: 0 });
+        self.break_sleep(&mut table);
+        Ok(())
+    }
+
+    fn delete(&self, fd: BorrowedFd<'_>) {
+        let mut table = self.table.lock();
+        if !table.remove(fd.as_raw_fd()) || !table.is_asleep {
+            return;
+        }
+        self.break_sleep(&mut table);
+        let returns = table.returns;
+        while table.is_asleep && table.returns == returns {
+            table = self.returned.wait(table);
+        }
+    }
+
+    fn arm(&self, token: Token, read: bool, write: bool) {
+        let mut table = self.table.lock();
+        let Some(entry) = table.entries.get_mut(&token.index) else { return };
+        if entry.generation == token.generation {
+            let told = (entry.told, entry.later);
+            entry.arm(read, write, clock::now(), self.half_closed);
+            if told != (entry.told, entry.later) {
+                self.break_sleep(&mut table);
+            }
+        }
+    }
+
+    fn wait(&self, batch: &mut Batch, most: usize, timeout: Option<u64>) {
+        let until = timeout.map(|nanos| clock::now().saturating_add(nanos));
+        batch.events.clear();
+        batch.is_broken = false;
+        if batch.entries.is_empty() {
+            batch.entries.push(libc::pollfd { fd: self.reader.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+        }
+        batch.entries[0].fd = self.reader.as_raw_fd();
+        let mut table = self.table.lock();
+        loop {
+            // The breaker takes one place. A limit that was lowered leaves the others for the next call.
+            let room = usize::try_from(sys::fd::limit()).unwrap_or(usize::MAX).saturating_sub(1);
+            let quiet_until = table.ask(batch, room, self.half_closed);
+            let now = clock::now();
+            let left = |at: u64| at.saturating_sub(now);
+            let mut limit = until.map(left);
+            if let Some(at) = quiet_until {
+                limit = Some(limit.map_or(left(at), |limit| limit.min(left(at))));
+            }
+            if room < table.entries.len() {
+                limit = Some(limit.map_or(QUIET_NANOS, |limit| limit.min(QUIET_NANOS)));
+            }
+            let (after, is_over) = self.poll(table, batch, most.max(1), limit);
+            if is_over || until.is_some_and(|until| clock::now() >= until) {
+                return;
+            }
+            table = after;
+        }
+    }
+
+    fn wake(&self) {
+        // ORDERING: SeqCst: the swap comes after the caller made its work visible and before it relies on the wait to end.
+        if !self.breaking.swap(true, Ordering::SeqCst) {
+            self.write();
+        }
+    }
+
+    fn owns(&self, fd: RawFd) -> bool {
+        fd == self.reader.as_raw_fd() || fd == self.writer.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rt::poll::poll_desc::{ERROR, HANG_UP, PRIORITY};
+
+    const HALF_CLOSED: c_short = 1 << 13;
+
+    fn entry() -> Entry {
+        let file = File::of(io::pipe().unwrap().0.as_fd()).unwrap();
+        Entry { fd: 9, generation: 7, file, told: 0, later: 0, quiet_until: 0 }
+    }
+
+    #[test]
+    fn reported_level_is_not_asked_for_until_armed() {
+        let mut entry = entry();
+        let all = libc::POLLIN | libc::POLLOUT | libc::POLLPRI | HALF_CLOSED;
+        assert_eq!(entry.question(0, HALF_CLOSED), Some(all));
+        let event = entry.answer(3, libc::POLLIN | libc::POLLOUT, 0, HALF_CLOSED).unwrap();
+        assert_eq!((event.index, event.generation), (3, 7));
+        assert!(event.readable && event.writable && event.read_reasons == 0);
+        assert_eq!(entry.question(0, HALF_CLOSED), Some(libc::POLLPRI | HALF_CLOSED));
+        assert_eq!(entry.answer(3, libc::POLLIN, 0, HALF_CLOSED), None, "told already");
+        entry.arm(true, false, 0, HALF_CLOSED);
+        assert_eq!(entry.question(0, HALF_CLOSED), Some(all & !libc::POLLOUT));
+        entry.arm(false, true, 0, HALF_CLOSED);
+        assert_eq!(entry.question(0, HALF_CLOSED), Some(all));
+    }
+
+    #[test]
+    fn half_close_is_reported_beside_unread_data() {
+        let mut entry = entry();
+        assert!(entry.answer(0, libc::POLLIN, 0, HALF_CLOSED).is_some());
+        let event = entry.answer(0, libc::POLLIN | HALF_CLOSED, 0, HALF_CLOSED).unwrap();
+        assert!(event.readable && !event.writable);
+        assert_eq!((event.read_reasons, event.write_reasons), (HANG_UP, 0));
+    }
+
+    #[test]
+    fn hang_up_leaves_the_descriptor_out_until_armed() {
+        let mut entry = entry();
+        let event = entry.answer(0, libc::POLLIN | libc::POLLHUP, 5, HALF_CLOSED).unwrap();
+        assert_eq!((event.read_reasons, event.write_reasons), (HANG_UP, HANG_UP));
+        assert_eq!(entry.question(6, HALF_CLOSED), None);
+        entry.arm(false, false, 5 + QUIET_NANOS, HALF_CLOSED);
+        assert!(entry.question(5 + QUIET_NANOS, HALF_CLOSED).is_some_and(|events| events & libc::POLLIN == 0));
+    }
+
+    #[test]
+    fn lasting_error_is_reported_again_after_a_pause() {
+        let mut entry = entry();
+        for level in [libc::POLLERR, libc::POLLPRI] {
+            let (now, reason) = (entry.quiet_until + 10, if level == libc::POLLERR { ERROR } else { PRIORITY });
+            assert_eq!(entry.answer(0, level, now, HALF_CLOSED).unwrap().read_reasons, reason);
+            entry.arm(true, true, now, HALF_CLOSED);
+            let asked = entry.question(now, HALF_CLOSED);
+            assert!(asked.is_none_or(|events| events & level == 0), "too soon");
+            assert!(level == libc::POLLERR || asked.is_some_and(|events| events & libc::POLLIN != 0));
+            let again = entry.question(now + QUIET_NANOS, HALF_CLOSED);
+            assert!(again.is_some());
+            assert!(entry.answer(0, level, now + QUIET_NANOS, HALF_CLOSED).is_some());
+            entry.arm(true, true, u64::MAX, HALF_CLOSED);
+        }
+    }
+
+    #[test]
+    fn small_limit_gives_every_descriptor_its_turn() {
+        let mut table = Table::default();
+        for index in 0..5 {
+            table.entries.insert(index, Entry { fd: index as RawFd, ..entry() });
+        }
+        let mut batch: Batch = backend::Batch::new();
+        batch.entries.push(libc::pollfd { fd: 0, events: 0, revents: 0 });
+        let mut seen = std::collections::HashSet::new();
+        for start in 0..5 {
+            batch.start = start;
+            assert_eq!(table.ask(&mut batch, 2, HALF_CLOSED), None);
+            assert_eq!((batch.entries.len(), batch.indices.len()), (3, 2));
+            seen.extend(batch.indices.iter().copied());
+        }
+        assert_eq!(seen.len(), 5);
+    }
+}

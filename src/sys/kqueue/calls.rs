@@ -1,0 +1,50 @@
+//! The system's calls.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use libc::c_int;
+pub(crate) use libc::{
+    EV_ADD, EV_CLEAR, EV_DELETE, EV_EOF, EV_RECEIPT, EVFILT_READ, EVFILT_USER, EVFILT_WRITE, NOTE_TRIGGER,
+    kevent as Kevent,
+};
+
+/// The longest timeout in seconds: some kernels refuse longer ones.
+const SECONDS_MAX: u64 = 100_000_000;
+
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// kqueue(2), close-on-exec. A child of fork(2) has none.
+pub(crate) fn kqueue() -> io::Result<OwnedFd> {
+    // SAFETY: no arguments.
+    let number = check(unsafe { libc::kqueue() })?;
+    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    let queue = unsafe { OwnedFd::from_raw_fd(number) };
+    // SAFETY: no pointer is passed.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    Ok(queue)
+}
+
+/// kevent(2): makes `changes`, then waits for events for `timeout` nanoseconds at most (`None`: without limit). Returns how many there are.
+pub(crate) fn kevent(
+    queue: BorrowedFd<'_>,
+    changes: &[Kevent],
+    events: &mut [Kevent],
+    timeout: Option<u64>,
+) -> io::Result<usize> {
+    let limit = timeout.map(|nanos| libc::timespec {
+        tv_sec: (nanos / 1_000_000_000).min(SECONDS_MAX) as libc::time_t,
+        tv_nsec: (nanos % 1_000_000_000) as libc::c_long,
+    });
+    let limit = limit.as_ref().map_or(ptr::null(), |limit| &raw const *limit);
+    let (change_count, event_count) = (changes.len() as c_int, events.len() as c_int);
+    let (changes, events) = (changes.as_ptr(), events.as_mut_ptr());
+    // SAFETY: the changes are valid for reads, the events for writes, of these counts; the limit is null or valid.
+    let count = unsafe { libc::kevent(queue.as_raw_fd(), changes, change_count, events, event_count, limit) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}

@@ -1,0 +1,285 @@
+//! A model of kqueue(2) for unit tests on Linux, written from the manual pages of FreeBSD 14 and macOS.
+//!
+//! It has the filters READ and WRITE, over real descriptors, and USER. What activates a filter comes from an edge-triggered epoll
+//! instance, which is the queue's descriptor; the condition is asked of poll(2) when an event is taken, as a kernel does. Values are
+//! FreeBSD's.
+//!
+//! | what | as the manual pages say |
+//! |---|---|
+//! | EV_ADD | adds, or modifies; the condition is looked at in either case. Flags that are not given again are lost |
+//! | EV_DELETE | ENOENT where there is none; closing the descriptor deletes as well |
+//! | EV_CLEAR | inactive once it was taken, until the state changes again |
+//! | EV_ONESHOT, EV_DISPATCH | deleted, or disabled, once it was taken |
+//! | EV_RECEIPT | every change answers with EV_ERROR and an errno, or 0, and no event is taken |
+//! | EV_ERROR | a change that failed, where there is room; else the call fails |
+//! | EV_EOF | READ: the peer sends no more, `data` may be left; WRITE: the peer takes no more; `fflags` is the socket's error |
+//! | NOTE_TRIGGER | activates USER |
+//!
+//! What it cannot say: a kernel's `fflags` is the error itself, while poll(2) says only that there is one (here ECONNRESET); an error without
+//! the end of the connection, as of a datagram, makes the filters active and says no more, as in FreeBSD.
+
+#![allow(unsafe_code)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::c_void;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use libc::c_int;
+
+pub(crate) const EVFILT_READ: i16 = -1;
+pub(crate) const EVFILT_WRITE: i16 = -2;
+pub(crate) const EVFILT_USER: i16 = -11;
+pub(crate) const EV_ADD: u16 = 0x1;
+pub(crate) const EV_DELETE: u16 = 0x2;
+pub(crate) const EV_ENABLE: u16 = 0x4;
+pub(crate) const EV_DISABLE: u16 = 0x8;
+pub(crate) const EV_ONESHOT: u16 = 0x10;
+pub(crate) const EV_CLEAR: u16 = 0x20;
+pub(crate) const EV_RECEIPT: u16 = 0x40;
+pub(crate) const EV_DISPATCH: u16 = 0x80;
+pub(crate) const EV_ERROR: u16 = 0x4000;
+pub(crate) const EV_EOF: u16 = 0x8000;
+pub(crate) const NOTE_TRIGGER: u32 = 0x0100_0000;
+
+/// What a filter keeps of the flags that it was added with.
+const KEPT: u16 = EV_CLEAR | EV_ONESHOT | EV_DISPATCH;
+
+/// `struct kevent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Kevent {
+    pub(crate) ident: usize,
+    pub(crate) filter: i16,
+    pub(crate) flags: u16,
+    pub(crate) fflags: u32,
+    pub(crate) data: isize,
+    pub(crate) udata: *mut c_void,
+}
+
+// SAFETY: `udata` is a number here, which nobody follows.
+unsafe impl Send for Kevent {}
+// SAFETY: as above.
+unsafe impl Sync for Kevent {}
+
+#[derive(Debug)]
+struct Knote {
+    flags: u16,
+    udata: usize,
+    is_active: bool,
+    is_disabled: bool,
+}
+
+#[derive(Debug)]
+struct Queue {
+    knotes: BTreeMap<(usize, i16), Knote>,
+    /// Makes the epoll instance readable for a trigger and for changes of another thread.
+    bell: OwnedFd,
+}
+
+type Shared = Arc<Mutex<Queue>>;
+
+static QUEUES: LazyLock<Mutex<HashMap<RawFd, Shared>>> = LazyLock::new(Mutex::default);
+
+const BELL: u64 = u64::MAX;
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn owned(number: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel just gave us this descriptor, if it is one, and nobody else has it.
+    if number < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(number) }) }
+}
+
+fn watch(epoll: RawFd, fd: RawFd, events: c_int, data: u64) -> Result<(), i32> {
+    let mut event = libc::epoll_event { events: events as u32, u64: data };
+    // SAFETY: `event` is valid for the call.
+    let result = unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+    if result < 0 { Err(errno()) } else { Ok(()) }
+}
+
+fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// kqueue(2).
+pub(crate) fn kqueue() -> io::Result<OwnedFd> {
+    // SAFETY: no pointer is passed.
+    let queue = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+    // SAFETY: no pointer is passed.
+    let bell = owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+    watch(queue.as_raw_fd(), bell.as_raw_fd(), libc::EPOLLIN | libc::EPOLLET, BELL)
+        .map_err(io::Error::from_raw_os_error)?;
+    let state = Queue { knotes: BTreeMap::new(), bell };
+    locked(&QUEUES).insert(queue.as_raw_fd(), Arc::new(Mutex::new(state)));
+    Ok(queue)
+}
+
+/// What poll(2) says of a descriptor.
+fn levels(fd: RawFd) -> c_int {
+    let events = libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP;
+    let mut entry = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: one entry, valid for the call.
+    unsafe { libc::poll(&raw mut entry, 1, 0) };
+    entry.revents.into()
+}
+
+/// The state of a filter: flags, fflags and data of its event, if its condition holds.
+fn condition(ident: usize, filter: i16) -> Option<(u16, u32, isize)> {
+    let fd = ident as RawFd;
+    let levels = levels(fd);
+    let has = |level: i16| levels & c_int::from(level) != 0;
+    let is_over = has(libc::POLLHUP);
+    let error = if is_over && has(libc::POLLERR) { libc::ECONNRESET as u32 } else { 0 };
+    let eof = |is_eof| if is_eof { EV_EOF } else { 0 };
+    if filter == EVFILT_WRITE {
+        let holds = is_over || has(libc::POLLOUT | libc::POLLERR);
+        return holds.then_some((eof(is_over), error, 0));
+    }
+    if !is_over && !has(libc::POLLIN | libc::POLLRDHUP | libc::POLLERR) {
+        return None;
+    }
+    let mut bytes: c_int = 0;
+    // SAFETY: FIONREAD writes an int. A listener refuses, and has no bytes.
+    unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut bytes) };
+    Some((eof(is_over || has(libc::POLLRDHUP)), error, bytes as isize))
+}
+
+impl Queue {
+    fn change(&mut self, epoll: RawFd, change: &Kevent) -> Result<(), i32> {
+        let key = (change.ident, change.filter);
+        if change.flags & EV_DELETE != 0 {
+            return self.knotes.remove(&key).map(drop).ok_or(libc::ENOENT);
+        }
+        if ![EVFILT_READ, EVFILT_WRITE, EVFILT_USER].contains(&change.filter) {
+            return Err(libc::EINVAL);
+        }
+        if change.flags & EV_ADD != 0 {
+            if change.filter != EVFILT_USER {
+                let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+                match watch(epoll, change.ident as RawFd, events, change.ident as u64) {
+                    // Not known to epoll: what the number was before is closed.
+                    Ok(()) => self.knotes.retain(|&(ident, filter), _| ident != change.ident || filter == EVFILT_USER),
+                    Err(libc::EEXIST) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            let new = Knote { flags: 0, udata: 0, is_active: false, is_disabled: false };
+            let knote = self.knotes.entry(key).or_insert(new);
+            (knote.flags, knote.udata) = (change.flags & KEPT, change.udata as usize);
+            knote.is_active |= change.filter != EVFILT_USER && condition(change.ident, change.filter).is_some();
+        }
+        let knote = self.knotes.get_mut(&key).ok_or(libc::ENOENT)?;
+        if change.flags & EV_DISABLE != 0 {
+            knote.is_disabled = true;
+        }
+        if change.flags & EV_ENABLE != 0 {
+            knote.is_disabled = false;
+        }
+        if change.filter == EVFILT_USER && change.fflags & NOTE_TRIGGER != 0 {
+            knote.is_active = true;
+        }
+        self.ring();
+        Ok(())
+    }
+
+    fn ring(&self) {
+        let one = 1_u64.to_ne_bytes();
+        // SAFETY: eight readable bytes, as eventfd(2) wants.
+        unsafe { libc::write(self.bell.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    /// Takes the events that are there.
+    fn take(&mut self, events: &mut [Kevent]) -> usize {
+        let mut count = 0;
+        let mut gone = Vec::new();
+        for (&(ident, filter), knote) in &mut self.knotes {
+            if count == events.len() {
+                break;
+            }
+            if !knote.is_active || knote.is_disabled {
+                continue;
+            }
+            let state = if filter == EVFILT_USER { Some((0, 0, 0)) } else { condition(ident, filter) };
+            let Some((flags, fflags, data)) = state else {
+                knote.is_active = false;
+                continue;
+            };
+            let flags = flags | knote.flags;
+            events[count] = Kevent { ident, filter, flags, fflags, data, udata: knote.udata as *mut c_void };
+            count += 1;
+            knote.is_active &= knote.flags & EV_CLEAR == 0;
+            knote.is_disabled |= knote.flags & EV_DISPATCH != 0;
+            if knote.flags & EV_ONESHOT != 0 {
+                gone.push((ident, filter));
+            }
+        }
+        self.knotes.retain(|key, _| !gone.contains(key));
+        count
+    }
+
+    /// The state of `ident` has changed.
+    fn activate(&mut self, ident: usize) {
+        for filter in [EVFILT_READ, EVFILT_WRITE] {
+            if let Some(knote) = self.knotes.get_mut(&(ident, filter)) {
+                knote.is_active |= condition(ident, filter).is_some();
+            }
+        }
+    }
+}
+
+/// kevent(2).
+pub(crate) fn kevent(
+    queue: BorrowedFd<'_>,
+    changes: &[Kevent],
+    events: &mut [Kevent],
+    timeout: Option<u64>,
+) -> io::Result<usize> {
+    let epoll = queue.as_raw_fd();
+    let Some(state) = locked(&QUEUES).get(&epoll).cloned() else {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    };
+    let mut answers = 0;
+    for change in changes {
+        let result = locked(&state).change(epoll, change);
+        let errno = result.err().unwrap_or(0);
+        if errno == 0 && change.flags & EV_RECEIPT == 0 {
+            continue;
+        }
+        let Some(room) = events.get_mut(answers) else {
+            return Err(io::Error::from_raw_os_error(errno));
+        };
+        *room = Kevent { flags: change.flags | EV_ERROR, data: errno as isize, ..*change };
+        answers += 1;
+    }
+    if answers > 0 || events.is_empty() {
+        return Ok(answers);
+    }
+    let until = timeout.map(|nanos| Instant::now() + Duration::from_nanos(nanos.min(1 << 60)));
+    let mut raw = [libc::epoll_event { events: 0, u64: 0 }; 64];
+    let mut is_late = false;
+    loop {
+        // Without waiting first: an event that is taken shows the changes that came before it.
+        for limit in [Some(0), until.map(|until| until.saturating_duration_since(Instant::now()).as_nanos())] {
+            // SAFETY: the buffer has room for so many events.
+            let ready = unsafe {
+                let millis = limit.map_or(-1, |nanos| nanos.div_ceil(1_000_000).min(i32::MAX as u128) as c_int);
+                libc::epoll_wait(epoll, raw.as_mut_ptr(), raw.len() as c_int, millis)
+            };
+            let ready = usize::try_from(ready).map_err(|_| io::Error::last_os_error())?;
+            let mut state = locked(&state);
+            raw[..ready].iter().filter(|raw| raw.u64 != BELL).for_each(|raw| state.activate(raw.u64 as usize));
+            let count = state.take(events);
+            if count > 0 {
+                return Ok(count);
+            }
+        }
+        if is_late {
+            return Ok(0);
+        }
+        is_late = until.is_some_and(|until| Instant::now() >= until);
+    }
+}
