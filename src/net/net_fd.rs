@@ -308,7 +308,8 @@ impl NetFd {
     ) -> Poll<io::Result<()>> {
         // An edge that comes while this operation waits needs no proof; older readiness may have
         // been used up.
-        let woken = caller.as_ref().is_some_and(|operation| operation.has_waited());
+        let woken =
+            caller.as_ref().is_some_and(|operation| operation.has_waited()) && self.fd.is_marked_ready(direction);
         let polled = self.fd.poll_call(direction, Hold::Free, caller, cx, |fd| {
             // A completion in the error queue also produces an edge, and is not readiness.
             if (woken && self.fd.loans_if_any().is_none()) || self.is_ready(fd, direction == Direction::Write)? {
@@ -331,7 +332,19 @@ impl NetFd {
     /// Waits until the peer has closed its side, or the connection has failed.
     pub(crate) fn poll_peer_closed(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = self.fd.poll_hang_up(Direction::Read, operation, cx);
+        if polled.is_pending() && !self.fd.poll.is_hung_up() && self.is_peer_closed() {
+            // No thread has taken the event out of epoll yet.
+            ready!(self.fd.poll.poll_turn(Direction::Read, cx));
+            self.fd.cancel(Direction::Read, operation);
+            return Poll::Ready(Ok(()));
+        }
         polled.map_err(|failure| self.error("read", failure))
+    }
+
+    /// Whether the peer has closed its side, or the connection has failed. Asks the kernel unless
+    /// an edge has told so before.
+    pub(crate) fn is_peer_closed(&self) -> bool {
+        self.fd.poll.is_hung_up() || self.fd.with(socket::is_hung_up).unwrap_or(false)
     }
 
     /// Polls to accept a connection. `adopt` creates the stream.

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::ptr;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, Waker};
 
 use super::sched::processor::Processor;
 use super::sched::task::TaskData;
@@ -24,10 +24,17 @@ pub(crate) const BUDGET: u32 = 32;
 /// was a long one.
 pub(crate) const REFILL: u32 = BUDGET * 3 / 4;
 
+/// No waker has this data pointer.
+const NO_TURN: *const () = ptr::without_provenance(usize::MAX);
+
 #[derive(Debug)]
 struct Context {
     processor: Cell<Option<&'static Processor>>,
     task: Cell<*const TaskData>,
+    /// The data pointer of the waker of the future in whose turn this thread is, or [`NO_TURN`].
+    own: Cell<*const ()>,
+    /// The direction of the last call of this turn with a short count, or null.
+    short: Cell<*const ()>,
     /// The nesting depth of worker loops and `block_on` on this thread.
     depth: Cell<u32>,
     /// Whether the thread is in the turn of a root future. After the turn it polls, or makes sure
@@ -45,6 +52,8 @@ thread_local! {
         Context {
             processor: Cell::new(None),
             task: Cell::new(ptr::null()),
+            own: Cell::new(NO_TURN),
+            short: Cell::new(ptr::null()),
             depth: Cell::new(0),
             is_root: Cell::new(false),
             discards: Cell::new(0),
@@ -144,14 +153,42 @@ pub(crate) fn processor_and_task(epoch: u32) -> (Option<&'static Processor>, boo
 
 /// Makes `task` the current task while `f` runs, and resets it also if `f` panics.
 pub(crate) fn run_task<T>(task: *const TaskData, f: impl FnOnce() -> T) -> T {
+    run_turn(task, NO_TURN, f)
+}
+
+/// [`run_task`] for a turn of the task. `own` is the data pointer of its waker.
+#[inline]
+pub(crate) fn run_turn<T>(task: *const TaskData, own: *const (), f: impl FnOnce() -> T) -> T {
     struct Restore(*const TaskData);
     impl Drop for Restore {
         fn drop(&mut self) {
-            CONTEXT.with(|context| context.task.set(self.0));
+            CONTEXT.with(|context| {
+                context.task.set(self.0);
+                // An outer turn, if there is one, goes on without it and asks the kernel.
+                context.own.set(NO_TURN);
+            });
         }
     }
-    let _restore = Restore(CONTEXT.with(|context| context.task.replace(task)));
+    let before = CONTEXT.with(|context| {
+        context.own.set(own);
+        context.short.set(ptr::null());
+        context.task.replace(task)
+    });
+    let _restore = Restore(before);
     f()
+}
+
+/// Notes that a call in the direction that `state` belongs to had a short count.
+#[inline]
+pub(crate) fn set_short(state: &AtomicU8) {
+    CONTEXT.with(|context| context.short.set(ptr::from_ref(state).cast()));
+}
+
+/// Whether the last short count of this turn was in the direction that `state` belongs to, and
+/// `waker` is the task's own, with which an operation waits that is awaited.
+#[inline]
+pub(crate) fn is_short(state: &AtomicU8, waker: &Waker) -> bool {
+    CONTEXT.with(|context| context.short.get() == ptr::from_ref(state).cast() && context.own.get() == waker.data())
 }
 
 /// Takes one unit from the budget of the turn, for an operation that need not wait. Returns false
@@ -249,6 +286,20 @@ pub(crate) fn poll_turn(cx: &mut TaskContext<'_>, state: &AtomicU8) -> Poll<()> 
     granted_or_yield(granted, cx)
 }
 
+/// Whether [`poll_turn`] may refuse the next operation.
+pub(crate) fn is_spent(state: &AtomicU8) -> bool {
+    let left = CONTEXT.with(Context::left);
+    left.map_or_else(|| u32::from(state.load(Ordering::Relaxed)) >= BUDGET, |left| left == 0)
+}
+
+/// Returns the unit that [`poll_turn`] took, for an operation that has to wait.
+pub(crate) fn give_turn_back(state: &AtomicU8) {
+    CONTEXT.with(|context| match context.left() {
+        Some(left) => context.set_left((left + 1).min(BUDGET)),
+        None => state.store(state.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed),
+    });
+}
+
 /// Takes one unit from the budget for an operation that need not wait and has no descriptor. If the
 /// budget is used up, wakes the task and returns `Pending`. `refused` begins as false and is kept
 /// with the operation, which is not refused twice in a row.
@@ -274,7 +325,8 @@ pub(crate) async fn take_turn() {
 }
 
 fn granted_or_yield(granted: bool, cx: &TaskContext<'_>) -> Poll<()> {
-    if granted {
+    // A waker without data wakes no task: nothing would follow a refusal.
+    if granted || cx.waker().data().is_null() {
         return Poll::Ready(());
     }
     cx.waker().wake_by_ref();
@@ -337,7 +389,7 @@ mod tests {
     }
 
     fn is_granted(state: &AtomicU8) -> bool {
-        poll_turn(&mut TaskContext::from_waker(Waker::noop()), state).is_ready()
+        poll_turn(&mut TaskContext::from_waker(&Arc::new(Count::default()).into()), state).is_ready()
     }
 
     /// With 40 operations in one task, the same ones would otherwise be refused in every turn.
@@ -353,7 +405,8 @@ mod tests {
             assert_eq!(first.map(usize::from).iter().sum::<usize>(), 39, "{first:?}");
             assert!(!first[32] && turn()[32] && turn()[33]);
             let mut refused = false;
-            let mut poll = || poll_budget(&mut TaskContext::from_waker(Waker::noop()), &mut refused).is_ready();
+            let waker = Arc::new(Count::default()).into();
+            let mut poll = || poll_budget(&mut TaskContext::from_waker(&waker), &mut refused).is_ready();
             let mut last = || {
                 processor.budget.store(0, Ordering::Relaxed);
                 poll()
@@ -397,6 +450,66 @@ mod tests {
         charge(100 * BYTES_A_UNIT);
         assert!(!take_budget() && set_root(false));
         charge(1 << 20);
+    }
+
+    #[test]
+    fn operation_that_has_to_wait_gives_its_unit_back() {
+        let is_granted_and_back = |state: &AtomicU8| {
+            let granted = is_granted(state);
+            give_turn_back(state);
+            granted
+        };
+        let state = AtomicU8::new(0);
+        assert!((0..100).all(|_| is_granted_and_back(&state) && !is_spent(&state)));
+        with_processor(move |processor| {
+            processor.budget.store(1, Ordering::Relaxed);
+            assert!((0..100).all(|_| is_granted_and_back(&state) && processor.budget.load(Ordering::Relaxed) == 1));
+            processor.budget.store(0, Ordering::Relaxed);
+            assert!(is_spent(&state));
+        });
+    }
+
+    /// A caller that polls once acts on the answer, and does not come back after a wake-up.
+    #[test]
+    fn waker_that_wakes_no_task_is_never_refused() {
+        let (state, mut cx) = (AtomicU8::new(0), TaskContext::from_waker(Waker::noop()));
+        assert!((0..100).all(|_| poll_turn(&mut cx, &state).is_ready()));
+        with_processor(|_| {
+            let (state, mut cx) = (AtomicU8::new(0), TaskContext::from_waker(Waker::noop()));
+            assert!((0..100).all(|_| poll_turn(&mut cx, &state).is_ready()));
+        });
+    }
+
+    #[test]
+    fn short_count_counts_for_its_turn_and_its_task_alone() {
+        let (one, other) = (AtomicU8::new(0), AtomicU8::new(0));
+        let (own, foreign) = (Waker::from(Arc::new(Count::default())), Waker::from(Arc::new(Count::default())));
+        run_turn(ptr::null(), own.data(), || {
+            assert!(!is_short(&one, &own));
+            set_short(&one);
+            assert!(is_short(&one, &own) && is_short(&one, &own.clone()));
+            assert!(!is_short(&one, &foreign) && !is_short(&one, Waker::noop()) && !is_short(&other, &own));
+            set_short(&other);
+            assert!(!is_short(&one, &own) && is_short(&other, &own));
+        });
+        assert!(!is_short(&other, &own), "the turn is over");
+        run_turn(ptr::null(), own.data(), || assert!(!is_short(&other, &own), "another turn"));
+        run_task(ptr::null(), || {
+            set_short(&one);
+            assert!(!is_short(&one, Waker::noop()), "in no turn");
+        });
+    }
+
+    /// `is_short` relies on it.
+    #[test]
+    fn waker_of_a_turn_is_known() {
+        let knows =
+            || std::future::poll_fn(|cx| Poll::Ready(CONTEXT.with(|context| context.own.get()) == cx.waker().data()));
+        crate::task::block_on(async {
+            assert!(knows().await);
+            assert!(crate::task::spawn(knows()).await);
+            assert!(crate::task::spawn_local(knows()).await);
+        });
     }
 
     #[test]

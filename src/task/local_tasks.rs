@@ -210,7 +210,8 @@ impl Thread {
             let Some(runnable) = self.queue.pop() else { return };
             // Not a reference: the task, and its data, may be freed inside.
             let data: *const TaskData = runnable.metadata();
-            context::run_task(data, || contain(|| _ = runnable.run()));
+            let own = runnable.waker().data();
+            context::run_turn(data, own, || contain(|| _ = runnable.run()));
         }
         cx.waker().wake_by_ref();
     }

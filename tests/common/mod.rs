@@ -208,18 +208,20 @@ pub async fn fill(stream: &TcpStream) -> usize {
     let chunk = vec![7; 64 << 10];
     let mut total = 0;
     let mut idle = 0;
-    // Room may come once more while the kernel moves bytes to the peer. (Where the peer has dropped some, it tries for ever.)
-    while idle < 20 || idle < 1000 && in_flight(stream.as_fd()) > 0 {
+    loop {
+        // Room may come once more while the kernel moves bytes to the peer. (If the peer has dropped some, it tries for ever.) So the
+        // last attempt begins when it moves none.
+        let moves = in_flight(stream.as_fd()) > 0;
         let mut write = stream.write(&chunk);
         match poll_once(&mut write).await {
             Poll::Ready(count) => (total, idle) = (total + count.unwrap(), 0),
+            Poll::Pending if idle >= 20 && (!moves || idle >= 1000) => return total,
             Poll::Pending => {
                 idle += 1;
                 task::sleep(Duration::from_millis(1)).await;
             }
         }
     }
-    total
 }
 
 const CHILD: &str = "NETPOLL_TEST_CHILD";

@@ -8,7 +8,8 @@ use super::guard::AsyncFdReadyGuard;
 use super::wrapper::{AsyncFd, op};
 use crate::net::fd::failure::Failure;
 use crate::net::fd::operation::{Caller, Hold, Left};
-use crate::rt::poll::poller::Direction;
+use crate::rt::poll::poller::{Direction, Ticket};
+use crate::sync::Ordering;
 use crate::sys;
 
 /// Waiting and calls.
@@ -79,6 +80,16 @@ impl<T> AsyncFd<T> {
         self.poll_ready(Direction::Write, None, cx)
     }
 
+    /// Notes that the user's call would have blocked. `ticket` is from before the call.
+    pub(super) fn clear_ready(&self, direction: Direction, ticket: Ticket) {
+        if !ticket.is_ready() && self.fd.is_ready(direction) {
+            // Only poll(2) says that it would not.
+            self.refuted[direction as usize].store(ticket.edges(), Ordering::Relaxed);
+        }
+        self.fd.poll.clear_ready(direction, ticket);
+        self.fd.poll.arm_for_waiters();
+    }
+
     pub(super) fn poll_ready(
         &self,
         direction: Direction,
@@ -87,9 +98,12 @@ impl<T> AsyncFd<T> {
     ) -> Poll<io::Result<AsyncFdReadyGuard<'_, T>>> {
         // An edge that comes while this operation waits needs no proof; older readiness may have
         // been used up.
-        let woken = caller.as_ref().is_some_and(|operation| operation.has_waited());
+        let is_ready = self.fd.is_marked_ready(direction);
+        let woken = is_ready && caller.as_ref().is_some_and(|operation| operation.has_waited());
+        let refuted = &self.refuted[direction as usize];
         let polled = self.fd.poll_call(direction, Hold::Free, caller, cx, |fd| {
-            if woken || sys::socket::is_ready(fd, direction == Direction::Write)? {
+            let may_be = is_ready || refuted.load(Ordering::Relaxed) != self.fd.poll.edges(direction);
+            if woken || (may_be && sys::socket::is_ready(fd, direction == Direction::Write)?) {
                 return Ok(((), Left::Maybe));
             }
             Err(io::ErrorKind::WouldBlock.into())

@@ -59,8 +59,7 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
     /// since, or the second time.
     pub fn clear_ready(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            self.fd.fd.poll.clear_ready(self.direction, ticket);
-            self.fd.fd.poll.arm_for_waiters();
+            self.fd.clear_ready(self.direction, ticket);
         }
     }
 
@@ -89,8 +88,7 @@ impl<'a, T> AsyncFdReadyGuard<'a, T> {
             };
             fd.pinned(call).inspect_err(|failure| {
                 if matches!(failure, Failure::Io(error) if error.kind() == io::ErrorKind::WouldBlock) {
-                    fd.poll.clear_ready(self.direction, ticket);
-                    fd.poll.arm_for_waiters();
+                    self.fd.clear_ready(self.direction, ticket);
                 }
             })
         });

@@ -29,6 +29,7 @@ use crate::net::fd::failure::Failure;
 use crate::net::fd::fd::Fd;
 use crate::net::futures::Closed;
 use crate::rt::poll::poller::{Direction, WaitError};
+use crate::sync::AtomicU64;
 use crate::sys;
 
 /// An asynchronous wrapper for any descriptor that epoll accepts: pipes, terminals, eventfd,
@@ -87,8 +88,15 @@ pub struct AsyncFd<T> {
     /// is open.
     pub(super) fd: Fd,
     was_blocking: bool,
+    /// Per direction, the edges at the time when the user's call would have blocked although
+    /// poll(2) said that it would not, or [`NEVER_REFUTED`]. Until the next edge poll(2) is not
+    /// asked.
+    pub(super) refuted: [AtomicU64; 2],
     pub(super) inner: T,
 }
+
+/// Not a count of edges: the low bits of those are zero.
+const NEVER_REFUTED: u64 = 1;
 
 impl<T: AsFd> AsyncFd<T> {
     /// Wraps a descriptor: sets O_NONBLOCK if it is not set, and registers the descriptor with the
@@ -127,7 +135,7 @@ impl<T: AsFd> AsyncFd<T> {
             Err(error) => Err(Failure::from(error).into_error(Op::at("register", "fd", None))),
         });
         match registered {
-            Ok(fd) => Ok(AsyncFd { fd, was_blocking, inner }),
+            Ok(fd) => Ok(AsyncFd { fd, was_blocking, refuted: [const { AtomicU64::new(NEVER_REFUTED) }; 2], inner }),
             Err(error) => {
                 restore(inner.as_fd(), was_blocking);
                 Err(error)
@@ -138,7 +146,7 @@ impl<T: AsFd> AsyncFd<T> {
     /// Returns the wrapped object, removed from the poller and in blocking mode if it was before
     /// [`new`](AsyncFd::new).
     pub fn into_inner(self) -> T {
-        let AsyncFd { fd, was_blocking, inner } = self;
+        let AsyncFd { fd, was_blocking, inner, .. } = self;
         drop(fd);
         restore(inner.as_fd(), was_blocking);
         inner

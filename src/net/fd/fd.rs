@@ -71,6 +71,9 @@ pub(crate) struct Fd {
     number: RawFd,
     /// [`LENT`] and the flags below it.
     flags: AtomicU8,
+    /// Per direction, the number of waits in a row that ended as
+    /// [`awaits_edges`](Fd::awaits_edges) relies on.
+    pub(super) waits: [AtomicU8; 2],
     /// std's relative timeouts in nanoseconds, per direction; 0 for none.
     timeouts: [AtomicU64; 2],
     pub(crate) mutex: FdMutex,
@@ -189,6 +192,7 @@ impl Fd {
             poll,
             number,
             flags: AtomicU8::new(flags),
+            waits: [AtomicU8::new(0), AtomicU8::new(0)],
             timeouts: [AtomicU64::new(0), AtomicU64::new(0)],
             mutex: FdMutex::new(),
             rare: LazyBox::new(),

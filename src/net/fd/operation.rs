@@ -18,6 +18,18 @@
 //! (or room), and an edge will follow when there is. It does not after a hang-up, an error or
 //! urgent data, which can shorten a call without a following edge.
 //!
+//! # Pending is an answer
+//! A caller may act on `Pending`: a connection pool polls a read once to learn whether the peer has
+//! closed. So the answer must not be older than the poll. An idle direction only means that no event
+//! was recorded since the evidence; the kernel may hold one that no thread has taken out of epoll
+//! yet. Therefore a poll that finds the direction idle makes its call once before it waits.
+//!
+//! There is one exception, which saves a call per request in a task that reads a request, answers it
+//! and waits for the next one: a short count in the same turn replaces the call
+//! ([`Fd::awaits_edges`]) if the operation waits with the task's own waker and the last
+//! [`WAITS_MIN`] operations in this direction waited to the end. That is, none of them was dropped,
+//! an edge woke each, and no call before a wait succeeded.
+//!
 //! # Cancellation
 //! Dropping the future of an [`Operation`] calls [`Fd::cancel`]: it leaves the queues, and a
 //! wake-up that it received and did not use goes to the next waiter.
@@ -35,6 +47,8 @@ use super::fd::Fd;
 use crate::rt::context;
 use crate::rt::poll::poller::{Direction, Stop, Ticket, WaitError, WaitKey};
 use crate::rt::waiters::Key;
+use crate::sync::Ordering;
+use crate::sys::socket;
 
 /// State that a named future keeps between polls; empty until it has to wait.
 #[derive(Debug, Default)]
@@ -94,6 +108,10 @@ pub(crate) enum Hold {
     /// Not at all, for calls that the kernel serialises itself.
     Free,
 }
+
+/// The number of operations in a row that must have waited to the end before a short count
+/// replaces the call of the next one.
+const WAITS_MIN: u8 = 16;
 
 /// What a successful call tells about the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +174,8 @@ impl Fd {
         mut begun: Result<Ticket, Stop>,
         mut called: Option<io::Error>,
     ) -> Poll<Result<T, Failure>> {
+        // Whether the kernel has answered in this poll.
+        let mut asked = false;
         loop {
             let ticket = match begun {
                 Ok(ticket) => ticket,
@@ -164,34 +184,39 @@ impl Fd {
                     return Poll::Ready(Err(self.fail(direction, caller, stop.into())));
                 }
             };
+            let mut asks = ticket.is_ready() || !asked;
+            if asks && called.is_none() {
+                asks = ready!(self.poll_ask(direction, ticket, cx));
+            }
             let mut registered = None;
-            if !ticket.is_ready() && self.waits_freely(direction, hold, &caller) {
+            if !asks && self.waits_freely(direction, hold, &caller) {
                 registered = self.poll.registered();
             }
             if registered.is_none() {
-                if called.is_none() {
-                    if ticket.is_ready() {
-                        ready!(self.poll.poll_turn(direction, cx));
-                    }
-                    if let Err(failure) = ready!(self.poll_hold(direction, hold, &mut caller, cx)) {
-                        return Poll::Ready(Err(self.fail(direction, caller, failure)));
-                    }
+                if called.is_none()
+                    && let Err(failure) = ready!(self.poll_hold(direction, hold, &mut caller, cx))
+                {
+                    return Poll::Ready(Err(self.fail(direction, caller, failure)));
                 }
-                if ticket.is_ready() {
+                if asks {
+                    asked = true;
                     let mut result = called.take().map_or_else(|| call(self.borrow()), Err);
                     while matches!(&result, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
                         result = call(self.borrow());
                     }
                     match result {
                         Ok((value, left)) => {
-                            self.end(direction, hold, &mut caller, ticket, left);
+                            self.end_slow(direction, hold, &mut caller, ticket, left);
                             return Poll::Ready(Ok(value));
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock || self.is_early(&error) => {
                             self.poll.clear_ready(direction, ticket);
+                            if !ticket.is_ready() {
+                                self.poll.give_turn_back(direction);
+                            }
                         }
                         Err(error) => {
-                            self.end(direction, hold, &mut caller, ticket, Left::Maybe);
+                            self.end_slow(direction, hold, &mut caller, ticket, Left::Maybe);
                             return Poll::Ready(Err(Failure::Io(error)));
                         }
                     }
@@ -212,9 +237,37 @@ impl Fd {
         }
     }
 
+    /// Takes a turn for a call, which in an idle direction only asks whether there is something to
+    /// do. False: there is not, and the budget is used up.
+    #[inline]
+    fn poll_ask(&self, direction: Direction, ticket: Ticket, cx: &mut Context<'_>) -> Poll<bool> {
+        if !ticket.is_ready() && self.poll.is_spent(direction) && !self.is_ready(direction) {
+            return Poll::Ready(false);
+        }
+        self.poll.poll_turn(direction, cx).map(|()| true)
+    }
+
+    /// Whether the direction is marked as ready. Makes no system call.
+    pub(crate) fn is_marked_ready(&self, direction: Direction) -> bool {
+        self.poll.begin(direction).is_ok_and(Ticket::is_ready)
+    }
+
+    /// Whether a call would not wait, or the descriptor is closed. Asks the kernel.
+    #[cold]
+    pub(crate) fn is_ready(&self, direction: Direction) -> bool {
+        self.with(|fd| socket::is_ready(fd, direction == Direction::Write)).unwrap_or(true)
+    }
+
+    /// Whether a short count of this turn replaces a call, because the operation is going to be
+    /// awaited.
+    #[inline]
+    fn awaits_edges(&self, direction: Direction, cx: &Context<'_>) -> bool {
+        context::is_short(&self.waits[direction as usize], cx.waker())
+    }
+
     /// Waits in an idle direction if nothing has to be done first. When it is ready, the caller
     /// tries again.
-    #[inline(never)]
+    #[inline(always)]
     fn poll_idle(
         &self,
         direction: Direction,
@@ -222,7 +275,8 @@ impl Fd {
         caller: &mut Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), WaitError>> {
-        if self.waits_freely(direction, hold, caller)
+        if self.awaits_edges(direction, cx)
+            && self.waits_freely(direction, hold, caller)
             && let Some(epoch) = self.poll.registered()
         {
             return self.poll_edge(direction, epoch, caller, cx);
@@ -231,7 +285,7 @@ impl Fd {
     }
 
     /// Waits for an edge, with nothing held. When it is ready, the caller tries again.
-    #[inline]
+    #[inline(never)]
     fn poll_edge(
         &self,
         direction: Direction,
@@ -248,10 +302,15 @@ impl Fd {
 
     /// Ends the operation, or its turn, after a call: records evidence, releases what is held, and
     /// passes remaining readiness on.
-    #[inline]
+    #[inline(always)]
     fn end(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, ticket: Ticket, left: Left) {
         if left == Left::Nothing && self.trusts_short_counts() && !ticket.distrusts_short_counts() {
             self.poll.clear_ready(direction, ticket);
+            let waits = &self.waits[direction as usize];
+            // An operation that keeps its lock makes its next call in the same poll.
+            if waits.load(Ordering::Relaxed) >= WAITS_MIN || hold == Hold::Across {
+                context::set_short(waits);
+            }
         }
         self.give_back(direction, hold, caller, left != Left::Maybe);
         if ticket.has_waiters() {
@@ -260,10 +319,38 @@ impl Fd {
             // from the list instead of one that needs it.
             self.poll.pass_on(direction, ticket);
         }
-        match caller {
-            Some(Operation(Some(involved))) if involved.holds => involved.wait = WaitKey::new(),
-            Some(operation) => operation.0 = None,
+        let has_waited = match caller {
+            Some(Operation(None)) => false,
+            Some(Operation(Some(involved))) if involved.holds => {
+                std::mem::replace(&mut involved.wait, WaitKey::new()).has_waited()
+            }
+            Some(operation) => {
+                operation.0 = None;
+                true
+            }
             None => self.poll.finish_keyless(direction),
+        };
+        if has_waited || !ticket.is_ready() {
+            self.count_wait(direction, ticket.is_ready());
+        }
+    }
+
+    /// [`end`](Fd::end) off the straight line.
+    #[inline(never)]
+    fn end_slow(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, ticket: Ticket, left: Left) {
+        self.end(direction, hold, caller, ticket, left);
+    }
+
+    /// Counts a wait that is over. `to_the_end`: an edge ended it, and the operation acted.
+    #[inline]
+    fn count_wait(&self, direction: Direction, to_the_end: bool) {
+        // ORDERING: Relaxed: the count decides about one system call more or less, and may lose a
+        // step.
+        let waits = &self.waits[direction as usize];
+        match waits.load(Ordering::Relaxed) {
+            _ if !to_the_end => waits.store(0, Ordering::Relaxed),
+            count if count < WAITS_MIN => waits.store(count + 1, Ordering::Relaxed),
+            _ => {}
         }
     }
 
@@ -281,7 +368,7 @@ impl Fd {
     fn fail(&self, direction: Direction, caller: Caller<'_>, failure: Failure) -> Failure {
         match caller {
             Some(operation) => self.cancel(direction, operation),
-            None => self.poll.finish_keyless(direction),
+            None => _ = self.poll.finish_keyless(direction),
         }
         failure
     }
@@ -451,7 +538,7 @@ impl Fd {
 
     /// Releases the reference, and the lock as `hold` says. `goes_on` tells whether the operation
     /// continues.
-    #[inline]
+    #[inline(always)]
     fn give_back(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, goes_on: bool) {
         let last = match (hold, caller) {
             (Hold::Free, _) => self.mutex.decref(),
@@ -485,6 +572,9 @@ impl Fd {
             self.mutex.cancel(direction, key);
         }
         self.poll.leave(direction, &mut involved.interrupt, false);
+        if involved.wait.has_waited() {
+            self.count_wait(direction, false);
+        }
         self.poll.finish(direction, &mut involved.wait, false);
         if involved.holds {
             self.mutex.unlock(direction);

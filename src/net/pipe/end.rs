@@ -245,7 +245,7 @@ impl End {
                 self.poll.leave(direction, &mut waiting.interrupt, true);
                 waiting.limit = WaitKey::new();
             }
-            None => self.poll.finish_keyless(direction),
+            None => _ = self.poll.finish_keyless(direction),
         }
     }
 

@@ -199,10 +199,10 @@ impl UnixSeqpacket {
         PeerClosed::new(&self.fd)
     }
 
-    /// Returns whether the peer is known to have closed its side, at the cost of one atomic load;
-    /// see [`UnixStream::is_peer_closed`](super::UnixStream::is_peer_closed).
+    /// Returns whether the peer has closed its side of the connection. Asks the kernel (poll(2))
+    /// unless that is known already. Never waits.
     pub fn is_peer_closed(&self) -> bool {
-        self.fd.fd.poll.is_hung_up()
+        self.fd.is_peer_closed()
     }
 
     /// Closes the connection for all clones. Operations that wait return a

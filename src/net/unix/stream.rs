@@ -224,10 +224,10 @@ impl UnixStream {
         PeerClosed::new(&self.fd)
     }
 
-    /// Returns whether the peer is known to have closed its side, at the cost of one atomic load.
-    /// The socket learns of it only after an operation has had to wait.
+    /// Returns whether the peer has closed its side of the connection. Asks the kernel (poll(2))
+    /// unless that is known already. Never waits.
     pub fn is_peer_closed(&self) -> bool {
-        self.fd.fd.poll.is_hung_up()
+        self.fd.is_peer_closed()
     }
 
     // ---- writing ----

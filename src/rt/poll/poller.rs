@@ -192,6 +192,16 @@ impl PollHandle {
         context::poll_turn(cx, &self.desc.turns[direction as usize])
     }
 
+    /// Whether [`poll_turn`](PollHandle::poll_turn) may refuse the next operation.
+    pub(crate) fn is_spent(&self, direction: Direction) -> bool {
+        context::is_spent(&self.desc.turns[direction as usize])
+    }
+
+    /// Returns what [`poll_turn`](PollHandle::poll_turn) took, for an operation that has to wait.
+    pub(crate) fn give_turn_back(&self, direction: Direction) {
+        context::give_turn_back(&self.desc.turns[direction as usize]);
+    }
+
     fn wake(&self, collect: impl FnOnce(&mut Wakers)) {
         let mut wakers = Wakers::new();
         collect(&mut wakers);
@@ -340,10 +350,11 @@ impl PollHandle {
         }
     }
 
-    /// A `poll_*` operation has ended: its timeout does not count for the next.
+    /// A `poll_*` operation has ended: its timeout does not count for the next. Returns whether it has waited.
     #[inline]
-    pub(crate) fn finish_keyless(&self, direction: Direction) {
-        if self.desc.side(direction).poll_epoch().load(Ordering::Relaxed) != 0 {
+    pub(crate) fn finish_keyless(&self, direction: Direction) -> bool {
+        let has_waited = self.desc.side(direction).poll_epoch().load(Ordering::Relaxed) != 0;
+        if has_waited {
             self.desc.side(direction).poll_epoch().store(0, Ordering::Relaxed);
         }
         // Asked apart: an edge that comes between the call and the wait leaves the time without the epoch.
@@ -351,6 +362,7 @@ impl PollHandle {
         if until.load(Ordering::Relaxed) != clock::NONE {
             until.store(clock::NONE, Ordering::Relaxed);
         }
+        has_waited
     }
 
     /// Ends an operation that may have waited, or that is dropped; see [`WaitKey`]. `acted` tells

@@ -84,6 +84,11 @@ impl Ticket {
         self.0 & HANG_UP != 0
     }
 
+    /// As [`Side::edges`].
+    pub(crate) fn edges(self) -> u64 {
+        self.0 & TICK_MASK
+    }
+
     /// Whether a short count proves nothing: after a hang-up, an error or urgent data a call may stop early with no edge
     /// to follow.
     #[inline]

@@ -85,7 +85,7 @@ pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Out
     loop {
         if thread.begin_turn()
             && let Poll::Ready(output) =
-                context::run_task(&data, || data.record().polling(|| future.as_mut().poll(&mut cx)))
+                context::run_turn(&data, waker.data(), || data.record().polling(|| future.as_mut().poll(&mut cx)))
         {
             context::run_task(&data, || data.clear_locals());
             return output;

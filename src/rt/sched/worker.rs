@@ -254,11 +254,12 @@ impl Core {
         }
         let data: *const TaskData = runnable.metadata();
         let record = runnable.metadata().record();
-
+        // The data pointer of the task's wakers, as `async-task` creates them.
+        let own = item.as_ptr().cast_const();
         self.since_poll = self.since_poll.wrapping_add(1);
         begin_turn(processor, record);
         // The future's own panics are kept by its task; what is left are panics of destructors.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| context::run_task(data, || runnable.run()))) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| context::run_turn(data, own, || runnable.run()))) {
             let_go(payload);
             runtime.panics.add(1);
         }

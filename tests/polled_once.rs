@@ -1,0 +1,431 @@
+//! An operation that is polled once answers for the kernel as it is at that moment, also where no thread has heard of the event yet.
+//! Connection pools ask so whether a connection is alive.
+
+mod common;
+
+use std::future::{Future, poll_fn};
+use std::io::{self, Write as _};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use common::{BOUND, Watchdog, child, pair, park_on, run};
+use netpoll::io::{AsyncFd, Read as _};
+use netpoll::net::{TcpListener, TcpStream, UdpSocket};
+use netpoll::os::unix::net::{UnixDatagram, UnixStream};
+use netpoll::{rt, task};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+const ROUNDS: usize = 100;
+
+/// Blocks until the kernel has what `flags` say.
+fn kernel_has(fd: impl AsFd, flags: PollFlags) {
+    let limit = Timespec { tv_sec: BOUND.as_secs() as i64, tv_nsec: 0 };
+    let mut entry = [PollFd::new(&fd, flags)];
+    assert_eq!(poll(&mut entry, Some(&limit)).unwrap(), 1, "the kernel has it");
+    assert!(entry[0].revents().intersects(flags), "{:?}", entry[0].revents());
+}
+
+/// Which waker polls.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    /// One that does nothing.
+    Noop,
+    /// The task's own.
+    Own,
+}
+
+const BOTH: [By; 2] = [By::Noop, By::Own];
+
+/// Polls once.
+async fn once<F: Future + Unpin>(by: By, mut future: F) -> Option<F::Output> {
+    once_with(by, |cx| Pin::new(&mut future).poll(cx)).await
+}
+
+async fn once_with<T>(by: By, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
+    let polled = poll_fn(|cx| {
+        Poll::Ready(match by {
+            By::Noop => poll(&mut Context::from_waker(Waker::noop())),
+            // One in so many is turned away for the sake of fairness, with its waker called, and is not turned away again.
+            By::Own => match poll(cx) {
+                Poll::Pending => poll(cx),
+                ready => ready,
+            },
+        })
+    });
+    match polled.await {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+/// A connection whose peer is an ordinary socket.
+async fn connection() -> (TcpStream, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (stream, listener.accept().unwrap().0)
+}
+
+/// Waits in the stream and reads a short answer, so that it is registered and idle.
+async fn read_short(stream: &TcpStream, mut peer: impl io::Write + Send + 'static) {
+    let thread = std::thread::spawn(move || peer.write_all(b"answer").unwrap());
+    let mut buf = [0; 64];
+    let count = stream.read(&mut buf).await.unwrap();
+    assert!(count > 0 && count < 64);
+    thread.join().unwrap();
+    // Whatever the answer was cut into.
+    let mut left = 6 - count;
+    while left > 0 {
+        left -= stream.read(&mut buf).await.unwrap();
+    }
+}
+
+async fn end_of_stream_is_seen() {
+    for by in BOTH {
+        for round in 0..ROUNDS {
+            let (mut stream, peer) = connection().await;
+            read_short(&stream, peer.try_clone().unwrap()).await;
+            drop(peer);
+            kernel_has(&stream, PollFlags::RDHUP);
+            let mut buf = [0; 64];
+            let seen = match round % 5 {
+                0 => once(by, stream.read(&mut buf)).await.map(|count| assert_eq!(count.unwrap(), 0)),
+                1 => once_with(by, |cx| Pin::new(&mut stream).poll_read(cx, &mut buf))
+                    .await
+                    .map(|count| assert_eq!(count.unwrap(), 0)),
+                2 => once(by, stream.readable()).await.map(Result::unwrap),
+                3 => once(by, stream.peer_closed()).await.map(Result::unwrap),
+                _ => stream.is_peer_closed().then_some(()),
+            };
+            assert!(seen.is_some(), "{by:?}, round {round}");
+        }
+    }
+}
+
+/// Each answer is there before it is asked for, so that the connection is never registered, or is and nobody hears of it.
+async fn answers_are_seen(has_waited: bool) {
+    for by in BOTH {
+        let (mut stream, mut peer) = connection().await;
+        if has_waited {
+            read_short(&stream, peer.try_clone().unwrap()).await;
+        }
+        let mut buf = [0; 64];
+        for round in 0..ROUNDS {
+            stream.write_all(b"request").await.unwrap();
+            peer.write_all(b"answer").unwrap();
+            kernel_has(&stream, PollFlags::IN);
+            let count = if round % 2 == 0 {
+                once(by, stream.read(&mut buf)).await
+            } else {
+                once_with(by, |cx| Pin::new(&mut stream).poll_read(cx, &mut buf)).await
+            };
+            assert_eq!(count.unwrap_or_else(|| panic!("{by:?}, round {round}")).unwrap(), 6);
+            // Nothing is left, and that is the truth.
+            assert!(once(by, stream.read(&mut buf)).await.is_none());
+            task::yield_now().await;
+        }
+    }
+}
+
+async fn connections_are_seen() {
+    for by in BOTH {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for _ in 0..ROUNDS / 4 {
+            assert!(once(by, listener.accept()).await.is_none());
+            let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            kernel_has(&listener, PollFlags::IN);
+            assert!(once(by, listener.accept()).await.is_some(), "{by:?}");
+            task::yield_now().await;
+        }
+    }
+}
+
+async fn room_is_seen() {
+    for by in BOTH {
+        let (mut stream, mut peer) = connection().await;
+        let chunk = vec![7; 1 << 20];
+        let mut buf = vec![0; 1 << 20];
+        for round in 0..5 {
+            let mut written = 0;
+            loop {
+                match once(by, stream.write(&chunk)).await {
+                    Some(count) => written += count.unwrap(),
+                    // It may be a yield; and the kernel moves bytes to the peer.
+                    None if !rustix_has_room(&stream) => break,
+                    None => {}
+                }
+                task::yield_now().await;
+            }
+            while written > 0 {
+                written -= io::Read::read(&mut peer, &mut buf).unwrap();
+            }
+            kernel_has(&stream, PollFlags::OUT);
+            let seen = match round % 3 {
+                0 => once(by, stream.write(b"x")).await.map(|count| count.unwrap()),
+                1 => once_with(by, |cx| netpoll::io::Write::poll_write(Pin::new(&mut stream), cx, b"x"))
+                    .await
+                    .map(Result::unwrap),
+                _ => once(by, stream.writable()).await.map(|ready| ready.map(|()| 0).unwrap()),
+            };
+            let count = seen.unwrap_or_else(|| panic!("{by:?}, round {round}"));
+            io::Read::read_exact(&mut peer, &mut buf[..count]).unwrap();
+        }
+    }
+}
+
+fn rustix_has_room(stream: &TcpStream) -> bool {
+    poll(&mut [PollFd::new(stream, PollFlags::OUT)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+}
+
+async fn datagrams_are_seen() {
+    for by in BOTH {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(peer.local_addr().unwrap()).await.unwrap();
+        peer.connect(socket.local_addr().unwrap()).unwrap();
+        let (one, other) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let one = UnixDatagram::from(one);
+        let mut buf = [0; 64];
+        for round in 0..ROUNDS {
+            assert!(once(by, socket.recv(&mut buf)).await.is_none() && once(by, one.recv(&mut buf)).await.is_none());
+            peer.send(b"datagram").unwrap();
+            other.send(b"datagram").unwrap();
+            kernel_has(&socket, PollFlags::IN);
+            let (udp, unix) = match round % 3 {
+                0 => (once(by, socket.recv(&mut buf)).await, once(by, one.recv(&mut buf)).await),
+                1 => (
+                    once(by, socket.readable()).await.map(|ready| ready.map(|()| 8)),
+                    once(by, one.readable()).await.map(|ready| ready.map(|()| 8)),
+                ),
+                _ => (
+                    once(by, socket.recv_from(&mut buf)).await.map(|from| from.map(|from| from.0)),
+                    once(by, one.recv_from(&mut buf)).await.map(|from| from.map(|from| from.0)),
+                ),
+            };
+            assert_eq!(udp.unwrap_or_else(|| panic!("UDP, {by:?}, round {round}")).unwrap(), 8);
+            assert_eq!(unix.unwrap_or_else(|| panic!("Unix, {by:?}, round {round}")).unwrap(), 8);
+            if round % 3 == 1 {
+                assert_eq!((socket.recv(&mut buf).await.unwrap(), one.recv(&mut buf).await.unwrap()), (8, 8));
+            }
+            task::yield_now().await;
+        }
+    }
+}
+
+async fn unix_streams_are_seen() {
+    for by in BOTH {
+        for round in 0..ROUNDS {
+            let (one, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
+            let mut one = UnixStream::from(one);
+            let mut buf = [0; 64];
+            assert!(once(by, one.read(&mut buf)).await.is_none() && once(by, one.peer_closed()).await.is_none());
+            assert!(!one.is_peer_closed());
+            other.write_all(b"answer").unwrap();
+            assert_eq!(once(by, one.read(&mut buf)).await.map(Result::unwrap), Some(6), "{by:?}, round {round}");
+            assert!(once(by, one.read(&mut buf)).await.is_none());
+            other.shutdown(Shutdown::Write).unwrap();
+            let seen = match round % 5 {
+                0 => once(by, one.read(&mut buf)).await.map(|count| assert_eq!(count.unwrap(), 0)),
+                1 => once_with(by, |cx| Pin::new(&mut one).poll_read(cx, &mut buf))
+                    .await
+                    .map(|count| assert_eq!(count.unwrap(), 0)),
+                2 => once(by, one.readable()).await.map(Result::unwrap),
+                3 => once(by, one.peer_closed()).await.map(Result::unwrap),
+                _ => one.is_peer_closed().then_some(()),
+            };
+            assert!(seen.is_some(), "{by:?}, round {round}");
+            task::yield_now().await;
+        }
+    }
+}
+
+async fn other_descriptors_are_seen() {
+    for by in BOTH {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let reader = AsyncFd::new(reader).unwrap();
+        let mut buf = [0; 64];
+        for round in 0..ROUNDS {
+            if round % 2 == 0 {
+                assert!(once(by, reader.readable()).await.is_none());
+            } else {
+                assert!(once(by, reader.read_with(|mut pipe| io::Read::read(&mut pipe, &mut buf))).await.is_none());
+            }
+            writer.write_all(b"bytes").unwrap();
+            let count = if round % 4 < 2 {
+                let guard = once(by, reader.readable()).await;
+                let mut guard = guard.unwrap_or_else(|| panic!("{by:?}, round {round}")).unwrap();
+                let count = guard.try_io(|fd| io::Read::read(&mut fd.get_ref(), &mut buf)).unwrap();
+                assert!(guard.try_io(|fd| io::Read::read(&mut fd.get_ref(), &mut buf)).is_err(), "it is empty");
+                count
+            } else {
+                let read = once(by, reader.read_with(|mut pipe| io::Read::read(&mut pipe, &mut buf))).await;
+                read.unwrap_or_else(|| panic!("{by:?}, round {round}"))
+            };
+            assert_eq!(count.unwrap(), 5);
+            task::yield_now().await;
+        }
+    }
+}
+
+async fn everything_is_seen() {
+    end_of_stream_is_seen().await;
+    answers_are_seen(false).await;
+    answers_are_seen(true).await;
+    connections_are_seen().await;
+    room_is_seen().await;
+    datagrams_are_seen().await;
+    unix_streams_are_seen().await;
+    other_descriptors_are_seen().await;
+}
+
+#[test]
+fn one_poll_sees_what_the_kernel_has_in_block_on() {
+    run(everything_is_seen());
+}
+
+#[test]
+fn one_poll_sees_what_the_kernel_has_on_a_worker() {
+    child("one_poll_sees_what_the_kernel_has_on_a_worker", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        task::block_on(task::spawn(everything_is_seen()));
+    });
+}
+
+#[test]
+fn one_poll_sees_what_the_kernel_has_on_many_workers() {
+    child("one_poll_sees_what_the_kernel_has_on_many_workers", || {
+        rt::Builder::new().workers(4).start().unwrap();
+        // Threads poll meanwhile, and sleep in the poller.
+        let traffic = task::spawn(async {
+            let (one, other) = pair().await;
+            loop {
+                common::ping_pong(&one, &other).await;
+                task::sleep(std::time::Duration::from_micros(50)).await;
+            }
+        });
+        let tasks: Vec<_> = (0..2).map(|_| task::spawn(everything_is_seen())).collect();
+        task::block_on(async {
+            for task in tasks {
+                task.await;
+            }
+        });
+        drop(traffic);
+    });
+}
+
+#[test]
+fn one_poll_sees_what_the_kernel_has_under_other_executors() {
+    let _watchdog = Watchdog::new();
+    park_on(everything_is_seen());
+    futures::executor::block_on(everything_is_seen());
+}
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A task that waits in more places than its budget has units asks the kernel about each when it is polled, and then sleeps.
+#[test]
+fn asking_about_many_idle_sockets_wakes_nobody() {
+    run(async {
+        let mut pairs = Vec::new();
+        for _ in 0..100 {
+            pairs.push(UnixStream::pair().unwrap());
+        }
+        task::yield_now().await;
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let mut bufs = [0; 100];
+        let mut reads: Vec<_> = pairs.iter().zip(bufs.chunks_mut(1)).map(|((one, _), buf)| one.read(buf)).collect();
+        let poll = |read: &mut netpoll::net::futures::Read<'_>| {
+            assert!(Pin::new(read).poll(&mut Context::from_waker(&waker)).is_pending())
+        };
+        for read in &mut reads {
+            // The first time it is not known that there is nothing.
+            poll(read);
+            poll(read);
+            task::yield_now().await;
+        }
+        let before = count.0.load(Ordering::SeqCst);
+        for _ in 0..3 {
+            reads.iter_mut().for_each(poll);
+        }
+        assert_eq!(count.0.load(Ordering::SeqCst), before, "nobody yields for what is not there");
+    });
+}
+
+/// A task that always finds something, though no thread has heard of it, lets others have their turns.
+#[test]
+fn finding_something_again_and_again_uses_up_the_budget() {
+    run(async {
+        let (stream, mut peer) = connection().await;
+        read_short(&stream, peer.try_clone().unwrap()).await;
+        let mut yields = 0;
+        let mut buf = [0; 64];
+        for _ in 0..200 {
+            peer.write_all(b"x").unwrap();
+            kernel_has(&stream, PollFlags::IN);
+            // In one turn: nothing here is awaited.
+            let mut read = stream.read(&mut buf);
+            poll_fn(|cx| {
+                while Pin::new(&mut read).poll(cx).is_pending() {
+                    yields += 1;
+                }
+                Poll::Ready(())
+            })
+            .await;
+        }
+        assert!((4..=20).contains(&yields), "{yields} yields in 200 reads");
+    });
+}
+
+/// A descriptor that poll(2) calls readable while the user's call would block, as one that waits for a whole message does.
+#[test]
+fn a_call_that_would_block_beside_bytes_waits_for_more() {
+    run(async {
+        let (one, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let one = AsyncFd::new(one).unwrap();
+        other.write_all(b"half").unwrap();
+        let whole = |fd: &AsyncFd<std::os::unix::net::UnixStream>| {
+            let mut buf = [0; 8];
+            let (count, _) = rustix_peek(fd.get_ref(), &mut buf)?;
+            if count < 8 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        };
+        let (mut tries, mut is_done) = (0, false);
+        while !is_done {
+            let mut readable = one.readable();
+            let guard = poll_fn(|cx| {
+                tries += usize::from(tries < 1000);
+                Pin::new(&mut readable).poll(cx)
+            });
+            let mut guard = guard.await.unwrap();
+            is_done = guard.try_io(whole).is_ok();
+            drop(guard);
+            if tries == 1 {
+                let mut other = other.try_clone().unwrap();
+                drop(task::spawn(async move {
+                    task::sleep(std::time::Duration::from_millis(50)).await;
+                    other.write_all(b"half").unwrap();
+                }));
+            }
+        }
+        assert!(tries < 20, "{tries} polls for two edges");
+    });
+}
+
+fn rustix_peek(stream: &std::os::unix::net::UnixStream, buf: &mut [u8]) -> io::Result<(usize, ())> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the buffer is valid for the call.
+    let count = unsafe {
+        libc::recv(stream.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_PEEK | libc::MSG_DONTWAIT)
+    };
+    if count < 0 { Err(io::Error::last_os_error()) } else { Ok((count as usize, ())) }
+}
