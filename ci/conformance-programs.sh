@@ -70,7 +70,7 @@ reachable() {
         if (exec 3<>"/dev/tcp/$1/$port") 2>/dev/null; then return; fi
         sleep 0.05
     done
-    echo "nobody listens on $1 port $port"
+    echo "no socket listens on $1 port $port"
     return 1
 }
 
@@ -185,7 +185,7 @@ drive() (
         grep -F "panicked" "$1"
         ;;
     *)
-        echo "nobody knows how to drive $1"
+        echo "there is no driver for $1"
         exit 1
         ;;
     esac

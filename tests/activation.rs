@@ -114,7 +114,7 @@ fn descriptors_for_other_processes_are_left_alone() {
         return;
     }
     // No variables; another process; a count alone; names of missing descriptors.
-    let nobody_s: &[&[(&str, &str)]] = &[
+    let foreign: &[&[(&str, &str)]] = &[
         &[],
         &[("LISTEN_FDS", "1"), ("LISTEN_PID", "1")],
         &[("LISTEN_FDS", "1")],
@@ -122,7 +122,7 @@ fn descriptors_for_other_processes_are_left_alone() {
         &[("LISTEN_FDS", "2"), ("NETPOLL_LISTEN_FDS", "0-0,0-0"), ("LISTEN_FDNAMES", "a:b")],
         &[("LISTEN_FDS", "1"), ("NETPOLL_LISTEN_FDS", "8-1@9"), ("NETPOLL_LISTEN_PARENT", "1-1@1")],
     ];
-    for variables in nobody_s {
+    for variables in foreign {
         succeeds(successor(name).envs(variables.iter().copied()));
     }
 }

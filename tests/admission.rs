@@ -290,7 +290,7 @@ fn streams_outlive_their_limited_listener() {
 
 const BUSY: &[u8] = b"busy, come back later\n";
 
-/// Reads to the end, as a client of another make.
+/// Reads to the end with std, as a foreign client.
 fn read_all(mut stream: &StdStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.set_read_timeout(Some(common::BOUND)).unwrap();
@@ -414,7 +414,7 @@ fn reserve_survives_threads_that_take_its_descriptors() {
                 .collect();
             let mut incoming = listener.incoming();
             // It sometimes fails for lack of descriptors; `incoming` sleeps meanwhile.
-            let nobody = netpoll::future::timeout(common::BOUND, async {
+            let all = netpoll::future::timeout(common::BOUND, async {
                 let mut next = incoming.next();
                 becomes("all are turned away", || {
                     assert!(poll_now(&mut next).is_pending());
@@ -422,7 +422,7 @@ fn reserve_survives_threads_that_take_its_descriptors() {
                 })
                 .await;
             });
-            nobody.await.unwrap();
+            all.await.unwrap();
             stop.store(true, Ordering::SeqCst);
             for thief in thieves {
                 thief.join().unwrap();

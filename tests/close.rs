@@ -412,7 +412,7 @@ fn close_from_another_thread_and_task() {
                 task::spawn(async move { closer.force_close().await }).await.unwrap();
             }
             assert_ne!(target(number), Some(socket));
-            assert_eq!(wakes.count(), 1, "who waits is woken before the close ends");
+            assert_eq!(wakes.count(), 1, "the waiter is woken before the close completes");
             assert_closed(drive(&mut read, &wakes, &waker).await);
             assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
         }
@@ -493,7 +493,7 @@ fn stale_operation_does_not_touch_reused_fd() {
             let (mut a, mut b) = ([0; 8], [0; 8]);
             read_exact(&one, &mut a).await.unwrap();
             read_exact(&other, &mut b).await.unwrap();
-            assert_eq!((&a, &b), (b"to one..", b"to other"), "nobody else read it");
+            assert_eq!((&a, &b), (b"to one..", b"to other"), "no other reader took it");
             drop(server);
         }
         assert!(reused > 0, "the number was never used again: this test proves nothing");

@@ -40,7 +40,7 @@ impl<S: Write + Unpin> Write for Foreign<S> {
 
 type Proxy = task::JoinHandle<io::Result<(u64, u64)>>;
 
-/// A client and a server with a proxy between them, of sockets, or with streams of another make on either side.
+/// A client and a server with a proxy between them, of sockets, or with foreign streams on either side.
 async fn proxied(foreign: (bool, bool)) -> (TcpStream, TcpStream, Proxy) {
     let ((client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
     let proxy = task::spawn(async move {
@@ -171,7 +171,7 @@ async fn ping_through(client: &TcpStream, server: &TcpStream) {
     read_exact(server, &mut [0; 4]).await.unwrap();
 }
 
-/// Copies both ways: streams as they are or of another make, either of them first.
+/// Copies both ways between sockets or foreign streams, either of them first.
 async fn copy_both<A, B>(mut a: A, mut b: B, foreign: (bool, bool), swapped: bool) -> io::Result<()>
 where
     A: Read + Write + Unpin,

@@ -113,8 +113,8 @@ fn names_are_resolved() {
 #[test]
 fn invalid_addresses_are_named_in_errors() {
     run(async {
-        let nobody: &[SocketAddr] = &[];
-        let error = TcpStream::connect(nobody).await.unwrap_err();
+        let none: &[SocketAddr] = &[];
+        let error = TcpStream::connect(none).await.unwrap_err();
         assert_eq!(error.to_string(), "dial tcp: missing address");
         for form in ["", ":", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:-1", "::1:80", "[::1]", "a b:80"]
         {

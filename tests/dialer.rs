@@ -369,8 +369,8 @@ fn malformed_address_is_a_typed_error() {
     run(async {
         for stagger in [Some(Duration::ZERO), None] {
             let dialer = Dialer::new().stagger(stagger);
-            let nobody: &[SocketAddr] = &[];
-            let error = dialer.dial(nobody).await.unwrap_err();
+            let none: &[SocketAddr] = &[];
+            let error = dialer.dial(none).await.unwrap_err();
             assert_eq!(
                 (error.to_string().as_str(), error.kind()),
                 ("dial tcp: missing address", ErrorKind::InvalidInput)

@@ -405,7 +405,7 @@ async fn closing(call: &'static str, errno: i32) -> Result {
     let fault = inject(call, client.as_raw_fd(), errno, 3);
     let closed = client.force_close().await;
     assert_eq!(server.read(&mut buf).await.unwrap(), 0, "the socket is closed, not only given up");
-    assert_eq!(fault.hits(), 1, "never repeated: the number may be somebody else's");
+    assert_eq!(fault.hits(), 1, "never repeated: the number may be reused");
     ended(closed, fault)
 }
 
@@ -795,7 +795,7 @@ fn failed_listen_removes_socket_file() {
                 bind().await.unwrap();
                 let taken = std::os::unix::net::UnixListener::bind(&path).unwrap();
                 assert_eq!(raw_os_error(&bind().await.unwrap_err()), Some(EADDRINUSE));
-                assert!(path.exists(), "{kind}: somebody else's file is gone");
+                assert!(path.exists(), "{kind}: another file is gone");
                 drop(taken);
                 std::fs::remove_file(&path).unwrap();
             }

@@ -132,7 +132,7 @@ fn graceful_answers_pending_requests_and_exits() {
     assert_eq!(nothing, "closing, bye\n");
     let (status, output) = graceful.end();
     assert!(status.success() && output.ends_with("all have ended\n"), "{status}: {output}");
-    assert!(TcpStream::connect(addr).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(addr).is_err(), "the listener is closed");
 }
 
 #[test]
@@ -237,12 +237,12 @@ fn hot_restart_refuses_no_connection() {
     let is_served_by = |process| {
         let start = Instant::now();
         while answers.recv_timeout(PATIENCE).expect("an answer") != process {
-            assert!(start.elapsed() < PATIENCE, "process {process} serves nobody");
+            assert!(start.elapsed() < PATIENCE, "process {process} serves no client");
         }
     };
     is_served_by(processes[0]);
     for _ in 0..3 {
-        stdin.write_all(b"\n").expect("somebody reads");
+        stdin.write_all(b"\n").expect("the process reads");
         let mut lines = [server.line(), server.line()];
         lines.sort();
         // The successor prints its address, the predecessor that it has ended.
@@ -253,13 +253,13 @@ fn hot_restart_refuses_no_connection() {
         is_served_by(next);
     }
     stop.store(true, Ordering::SeqCst);
-    let served: usize = clients.into_iter().map(|client| client.join().expect("nobody was refused")).sum();
+    let served: usize = clients.into_iter().map(|client| client.join().expect("no client was refused")).sum();
     assert!(served >= 4, "{served}");
     drop(stdin);
     let (status, output) = server.end();
     assert!(status.success(), "{status}: {output}");
     assert!(output.contains(&format!("process {} has ended", processes[3])), "{output}");
-    assert!(TcpStream::connect(addr).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(addr).is_err(), "the listener is closed");
 }
 
 #[test]

@@ -182,8 +182,8 @@ fn first_bindable_address_is_used() {
         assert!(listener.local_addr().unwrap().ip().is_loopback());
         let error = TcpListener::bind(&[taken.0, foreign][..]).await.unwrap_err();
         assert_eq!(error.to_string(), "listen tcp 192.0.2.1:0: bind: cannot assign requested address");
-        let nobody: &[SocketAddr] = &[];
-        assert!(TcpListener::bind(nobody).await.unwrap_err().to_string().contains("missing address"));
+        let none: &[SocketAddr] = &[];
+        assert!(TcpListener::bind(none).await.unwrap_err().to_string().contains("missing address"));
     });
 }
 

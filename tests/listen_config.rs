@@ -317,7 +317,7 @@ fn invalid_settings_fail_listen() {
             assert!(error.to_string().starts_with("listen tcp 127.0.0.1:1: setsockopt: "), "{error}");
             assert_eq!(op_error(&error).op(), "listen");
         }
-        let error = ListenConfig::new().bind_device("nobody-s").listen(ANY).await.unwrap_err();
+        let error = ListenConfig::new().bind_device("missing").listen(ANY).await.unwrap_err();
         assert!(matches!(raw_os_error(&error), Some(libc::ENODEV | libc::EPERM)), "{error}");
     });
 }
@@ -353,12 +353,12 @@ fn invalid_addresses_fail_listen() {
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
         }
         // 192.0.2.0/24 belongs to no host (RFC 5737). The error is the last address'; with a bindable address before it, that one is used.
-        let nobody_s: SocketAddr = ([192, 0, 2, 1], 0).into();
-        let error = TcpListener::bind(nobody_s).await.unwrap_err();
+        let unassigned: SocketAddr = ([192, 0, 2, 1], 0).into();
+        let error = TcpListener::bind(unassigned).await.unwrap_err();
         let op = op_error(&error);
         assert_eq!((op.kind(), op.raw_os_error()), (ErrorKind::AddrNotAvailable, Some(libc::EADDRNOTAVAIL)));
         assert!(!netpoll::net::is_closed(&error) && !netpoll::net::is_timeout(&error));
-        let group = [nobody_s, ([127, 0, 0, 1], 0).into()];
+        let group = [unassigned, ([127, 0, 0, 1], 0).into()];
         let listeners = ListenConfig::new().listen_many(&group[..], 2).await.unwrap();
         assert!(listeners.iter().all(|listener| listener.local_addr().unwrap().ip() == Ipv4Addr::LOCALHOST));
     });

@@ -313,7 +313,7 @@ fn trait_write_waits_for_matching_read() {
         let (one, other) = pipes().await;
         let mut half = &one;
         let mut write = WriteExt::write(&mut half, b"hello");
-        assert!(poll_once(&mut write).await.is_pending(), "nobody reads");
+        assert!(poll_once(&mut write).await.is_pending(), "no reader");
         let mut buf = [0; 3];
         let mut read = other.read(&mut buf);
         assert!(poll_once(&mut read).await.is_pending());

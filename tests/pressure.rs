@@ -133,7 +133,7 @@ fn server_with_32_descriptors_serves_200_clients() {
     while !clients.is_empty() {
         let before = clients.len();
         clients.retain(|(_, is_answered)| !is_answered);
-        assert!(clients.len() < before, "nobody is served any more");
+        assert!(clients.len() < before, "no further client is served");
         if clients.is_empty() {
             break;
         }

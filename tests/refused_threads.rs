@@ -112,7 +112,7 @@ fn begun<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
     future
 }
 
-/// Uses that need the poller: where there is no thread at all they fail under an executor of another make.
+/// Uses that need the poller: without any thread they fail under another executor.
 const SOCKETS: [fn(); 4] = [
     || {
         let answer = park_on(async {

@@ -49,7 +49,7 @@ async fn reuse(rounds: u64) {
             assert!(poll_once(&mut read).await.is_pending(), "round {round}: there is nothing to read, after a batch");
         }
         other.write_all(&byte).await.unwrap();
-        assert_eq!(read.await.unwrap(), 1, "round {round}: an end, or somebody else's bytes");
+        assert_eq!(read.await.unwrap(), 1, "round {round}: an end, or another connection's bytes");
         assert_eq!(buf[0], byte[0], "round {round}: an old byte");
         assert!(!one.is_peer_closed(), "round {round}: a stranger's hang-up");
         // An event of either is in flight when it is closed.

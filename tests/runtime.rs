@@ -133,7 +133,7 @@ fn no_waiter_remains_after_io() {
                 pair.await;
             }
         });
-        eventually("nobody waits and nothing is open", || {
+        eventually("no waiter and no open descriptor", || {
             let metrics = rt::metrics();
             (metrics.waiters, metrics.descriptors, metrics.tasks_alive) == (0, 0, 0)
         });
@@ -257,13 +257,13 @@ fn block_on_without_tasks_starts_no_thread() {
         let threads = || rt::metrics().worker_threads;
         assert_eq!((task::block_on(async { 7 }), threads()), (7, 0));
         let listener = task::block_on(common::listener());
-        assert_eq!((rt::metrics().descriptors, threads()), (1, 1), "somebody polls");
+        assert_eq!((rt::metrics().descriptors, threads()), (1, 1), "a thread polls");
         drop(listener);
         rt::shutdown(common::BOUND).unwrap();
         assert_eq!((task::block_on(async { 7 }), threads()), (7, 0));
         let mut task = None;
         task::block_on(async { task = Some(task::spawn(task::sleep(Duration::from_millis(5)))) });
-        assert_eq!(threads(), 1, "somebody runs it");
+        assert_eq!(threads(), 1, "a thread runs it");
         park_on(task.unwrap());
     });
 }

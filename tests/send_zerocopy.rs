@@ -492,7 +492,7 @@ fn deadline_and_dead_peer_end_zerocopy_send() {
     });
 }
 
-/// Under an executor of another make, with a future that is never polled again after it was woken.
+/// Under another executor, with a future that is never polled again after it was woken.
 #[test]
 fn zerocopy_futures_are_send_unpin_and_forgettable() {
     fn check<T: Send + Unpin>(future: T) -> T {

@@ -267,7 +267,7 @@ fn deadlines_survive_shutdown() {
 #[test]
 fn timers_fire_after_restart() {
     child("timers_fire_after_restart", || {
-        // Under an executor of another make, where nothing else brings a thread.
+        // Under another executor, where nothing else starts a thread.
         let (client, _server) = park_on(pair());
         for wait in [
             || park_on(task::sleep(Duration::from_millis(250))),

@@ -212,6 +212,28 @@ fn there_are_no_placeholders() {
     });
 }
 
+/// Phrases that made the text hard to read, and that plain words replaced.
+#[test]
+fn texts_are_plain() {
+    // Written in two parts, so that this file passes.
+    let banned = [
+        concat!("what no", "body"),
+        concat!("who is pol", "led"),
+        concat!("of another ", "make"),
+        concat!("for want ", "of"),
+        concat!("It is so ", "that"),
+        concat!("system call's; ", "closed"),
+    ];
+    let find = |line: &str| {
+        let phrase = banned.iter().find(|phrase| line.contains(**phrase));
+        phrase.map(|phrase| format!("\"{phrase}\": see CONTRIBUTING.md, \"Style\""))
+    };
+    check_lines(&all(), find);
+    let documents = repository().into_iter().filter(|file| file.ends_with(".md") && !file.starts_with("fuzz/"));
+    let documents: Vec<_> = documents.map(|file| (PathBuf::from(&file), document(&file))).collect();
+    check_lines(&documents, find);
+}
+
 /// A library does not write to standard output.
 #[test]
 fn the_library_does_not_print() {

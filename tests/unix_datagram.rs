@@ -72,7 +72,10 @@ fn receivers_see_sender_names() {
             match expected {
                 None => {
                     assert!(from.is_unnamed());
-                    assert!(errno(server.send_to_addr(b"x", &from).await).is_some(), "nobody has no name");
+                    assert!(
+                        errno(server.send_to_addr(b"x", &from).await).is_some(),
+                        "there is no socket with an empty name"
+                    );
                 }
                 Some(socket) => {
                     assert_eq!(format!("{from:?}"), format!("{:?}", socket.local_addr().unwrap()));

@@ -307,7 +307,7 @@ fn relative_socket_file_is_removed_after_chdir() {
                     }
                 }
                 assert!(!file.exists(), "{way}: the file is left behind");
-                assert!(away.join("rel.sock").exists(), "{way}: somebody else's file is gone");
+                assert!(away.join("rel.sock").exists(), "{way}: another socket's file is gone");
             }
         });
         drop(other);
@@ -398,7 +398,7 @@ fn dial_waits_on_full_backlog() {
         client.write_all(b"x").await.unwrap();
         assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 1);
         let mut accept = listener.accept();
-        assert!(poll_once(&mut accept).await.is_pending(), "nobody else is in the queue");
+        assert!(poll_once(&mut accept).await.is_pending(), "the queue has no other connection");
     });
 }
 
@@ -479,7 +479,7 @@ fn unix_errors_name_operation_and_path() {
         let packets = folder.join("packets");
         let _packets = UnixSeqpacket::bind(&packets).await.unwrap();
         assert_eq!(errno(UnixStream::connect(&packets).await), Some(libc::EPROTOTYPE));
-        assert!(errno(UnixStream::connect("").await).is_some(), "nobody has no name");
+        assert!(errno(UnixStream::connect("").await).is_some(), "there is no socket with an empty name");
     });
 }
 

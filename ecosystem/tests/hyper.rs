@@ -232,7 +232,7 @@ fn timer_resets_sleeps_in_place() {
         assert!(start.elapsed() >= Duration::from_millis(40));
         assert_eq!(std::ptr::from_ref(&*sleep).cast::<()>(), place, "it is the same allocation");
         Timer.sleep_until(start).await;
-        // One of another make is replaced.
+        // A foreign timer is replaced.
         struct Other;
         impl Future for Other {
             type Output = ();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::common::by_hand::{both, connect_to, fresh_pair, narrow_pair, round_trip};
 use crate::common::{own_address, poll_now, read_exact, run};
-use crate::sweep::{alone, drop_at, nobody_waits, sweep};
+use crate::sweep::{alone, drop_at, no_operation_waits, sweep};
 use netpoll::io::AsyncFd;
 use netpoll::net::{
     Ancillary, Dialer, ListenConfig, RecvBatch, SendBatch, TcpListener, TcpStream, UdpSocket, lookup_host, pipe,
@@ -68,7 +68,7 @@ fn every_kind_of_udp_receive() {
                     _ => Box::pin(async { one.readable().await.map(|()| 0) }),
                 };
                 let outcome = drop_at(at, receive, &send).await;
-                nobody_waits(kind, at).await;
+                no_operation_waits(kind, at).await;
                 if !outcome.stirred {
                     send().await;
                 }
@@ -115,7 +115,7 @@ fn every_kind_of_udp_send() {
                     _ => Box::pin(async { one.connect(to).await.map(|()| 0) }),
                 };
                 let outcome = drop_at(at, send, async || {}).await;
-                nobody_waits(kind, at).await;
+                no_operation_waits(kind, at).await;
                 let mut buf = [0; 8];
                 let sent = outcome.output.map(Result::unwrap);
                 if sent.is_some_and(|sent| sent > 0) {
@@ -140,7 +140,7 @@ fn binding_udp_by_name_and_closing() {
     run(async {
         sweep("bind", async |at| {
             let outcome = drop_at(at, UdpSocket::bind("localhost:0"), async || {}).await;
-            nobody_waits("bind", at).await;
+            no_operation_waits("bind", at).await;
             outcome.output.is_some_and(|socket| socket.unwrap().local_addr().is_ok())
         })
         .await;
@@ -180,7 +180,7 @@ fn every_kind_of_unix_stream_operation() {
                     "peer_closed" => drop_at(at, read, &close).await,
                     _ => drop_at(at, read, &stir).await,
                 };
-                nobody_waits(kind, at).await;
+                no_operation_waits(kind, at).await;
                 let taken = outcome.output.map(Result::unwrap);
                 if kind != "peer_closed" {
                     if !outcome.stirred {
@@ -227,7 +227,7 @@ fn unix_writes_dials_and_accepts() {
                     _ => Box::pin(async { one.writable().await.map(|()| 0) }),
                 };
                 let outcome = drop_at(at, write, &drain).await;
-                nobody_waits(kind, at).await;
+                no_operation_waits(kind, at).await;
                 if !outcome.stirred {
                     drain().await;
                 }
@@ -256,7 +256,7 @@ fn unix_writes_dials_and_accepts() {
                     let mut incoming = listener.incoming();
                     drop_at(at, async { incoming.next().await.unwrap() }, &connect).await
                 };
-                nobody_waits(kind, at).await;
+                no_operation_waits(kind, at).await;
                 if !outcome.stirred {
                     connect().await;
                 }
@@ -280,7 +280,7 @@ fn unix_writes_dials_and_accepts() {
             let first = UnixStream::connect(&path).await.unwrap();
             let accept = async || drop(socket.accept().unwrap());
             let outcome = drop_at(at, UnixStream::connect(&path), &accept).await;
-            nobody_waits("dial", at).await;
+            no_operation_waits("dial", at).await;
             drop(first);
             outcome.output.is_some_and(|stream| stream.unwrap().local_addr().is_ok())
         })
@@ -307,7 +307,7 @@ fn unix_messages() {
                     _ => Box::pin(first.recv(&mut buf)),
                 };
                 let outcome = drop_at(at, receive, &stir).await;
-                nobody_waits(kind, at).await;
+                no_operation_waits(kind, at).await;
                 if !outcome.stirred {
                     stir().await;
                 }
@@ -345,7 +345,7 @@ fn unix_messages() {
                 }
             };
             let outcome = drop_at(at, sender.send_to(b"hello", &path), &drain).await;
-            nobody_waits("datagram send_to", at).await;
+            no_operation_waits("datagram send_to", at).await;
             drain().await;
             sender.send_to(b"end", &path).await.unwrap();
             if outcome.output.is_some() {
@@ -422,7 +422,7 @@ fn a_descriptor_of_any_kind() {
                     _ => Box::pin(reader.read_with(|mut pipe| pipe.read(&mut [0; 8]))),
                 };
                 let outcome = drop_at(at, operation, stir).await;
-                nobody_waits(kind, at).await;
+                no_operation_waits(kind, at).await;
                 let taken = outcome.output.map(Result::unwrap);
                 if !outcome.stirred {
                     writer.write_all(b"hello").unwrap();
@@ -460,7 +460,7 @@ fn dialers_names_and_listeners() {
                     _ => Box::pin(dialer.dial(&attempts[..])),
                 };
                 let outcome = drop_at(at, dial, async || {}).await;
-                nobody_waits(kind, at).await;
+                no_operation_waits(kind, at).await;
                 // Those that were dropped may stand in the queue.
                 let completed = outcome.output.is_some();
                 let client = match outcome.output {
@@ -530,7 +530,7 @@ fn copies_and_files() {
                     }),
                 };
                 let outcome = drop_at(at, copy, stir).await;
-                nobody_waits(kind, at).await;
+                no_operation_waits(kind, at).await;
                 if let Some(copied) = &outcome.output {
                     assert_eq!(*copied.as_ref().unwrap(), 5);
                     let mut got = [0; 5];
@@ -561,7 +561,7 @@ fn copies_and_files() {
             let outcome = drop_at(at, &mut sending, drain).await;
             let sent = sending.sent() as usize;
             drop(sending);
-            nobody_waits("send_file", at).await;
+            no_operation_waits("send_file", at).await;
             client.close_write().unwrap();
             let mut buf = vec![0; 65536];
             while let count @ 1.. = server.read(&mut buf).await.unwrap() {
@@ -581,7 +581,7 @@ fn copies_and_files() {
             let outcome = drop_at(at, client.send_zerocopy(vec![5; 1000]), async || {}).await;
             let completed = outcome.output.is_some();
             drop(outcome);
-            nobody_waits("send_zerocopy", at).await;
+            no_operation_waits("send_zerocopy", at).await;
             client.write_all(b"end").await.unwrap();
             client.close_write().unwrap();
             let (mut all, mut buf) = (Vec::new(), [0; 4096]);

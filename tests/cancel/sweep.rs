@@ -72,6 +72,6 @@ pub(crate) async fn sweep(what: &str, mut case: impl AsyncFnMut(At) -> bool) {
 }
 
 /// Waits until no operation waits, while sockets are open.
-pub(crate) async fn nobody_waits(what: &str, at: At) {
+pub(crate) async fn no_operation_waits(what: &str, at: At) {
     becomes(&format!("the waiters of {what} to be gone, dropped {at:?}"), || rt::metrics().waiters == 0).await;
 }

@@ -12,7 +12,7 @@ use crate::common::by_hand::{
     Wakes, assert_closed, both, connect_to, drive, fresh_pair, narrow_pair, round_trip, trait_read, trait_write,
 };
 use crate::common::{becomes, fill, own_address, poll_now, poll_with, read_exact, run};
-use crate::sweep::{At, alone, drop_at, nobody_waits, sweep};
+use crate::sweep::{At, alone, drop_at, no_operation_waits, sweep};
 use netpoll::net::{TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::{future, io, rt, task};
@@ -32,7 +32,7 @@ fn connect() {
                     true => Box::pin(TcpStream::connect_timeout(&addr, Duration::from_secs(60))),
                 };
                 let outcome = drop_at(at, connect, async || {}).await;
-                nobody_waits("connect", at).await;
+                no_operation_waits("connect", at).await;
                 let stream = match outcome.output {
                     Some(stream) => stream.unwrap(),
                     None => {
@@ -64,7 +64,7 @@ fn connect_and_bind_by_name() {
     run(async {
         sweep("bind", async |at| {
             let outcome = drop_at(at, TcpListener::bind("localhost:0"), async || {}).await;
-            nobody_waits("bind", at).await;
+            no_operation_waits("bind", at).await;
             match outcome.output {
                 Some(listener) => {
                     connect_to(&listener.unwrap()).await;
@@ -78,7 +78,7 @@ fn connect_and_bind_by_name() {
         let name = format!("localhost:{}", listener.local_addr().unwrap().port());
         sweep("connect by name", async |at| {
             let outcome = drop_at(at, TcpStream::connect(name.as_str()), async || {}).await;
-            nobody_waits("connect by name", at).await;
+            no_operation_waits("connect by name", at).await;
             match outcome.output {
                 Some(stream) => stream.unwrap().local_addr().is_ok(),
                 None => false,
@@ -106,7 +106,7 @@ fn accept_and_incoming() {
                 } else {
                     drop_at(at, async { listener.accept().await.map(|(stream, _)| stream) }, &connect).await
                 };
-                nobody_waits("accept", at).await;
+                no_operation_waits("accept", at).await;
                 if !outcome.stirred {
                     connect().await;
                 }
@@ -155,7 +155,7 @@ fn every_kind_of_read() {
                     let outcome = drop_at(at, read, &write).await;
                     if kind != "traits" {
                         // A poll's waker stays until the next event: there is nothing that could take it out.
-                        nobody_waits(kind, at).await;
+                        no_operation_waits(kind, at).await;
                     }
                     if !outcome.stirred {
                         write().await;
@@ -210,7 +210,7 @@ fn dropped_read_passes_wakeup_to_next_read() {
                     write().await;
                 }
                 assert_eq!(drive(&mut behind, &wakes, &waker).await.unwrap(), 4);
-                nobody_waits("a read before another", at).await;
+                no_operation_waits("a read before another", at).await;
                 round_trip(&client, &server).await;
                 outcome.output.is_some()
             })
@@ -228,7 +228,7 @@ fn peer_closed() {
             server.write_all(b"data").await.unwrap();
             let close = async || server.close_write().unwrap();
             let outcome = drop_at(at, async { client.peer_closed().await.unwrap() }, &close).await;
-            nobody_waits("peer_closed", at).await;
+            no_operation_waits("peer_closed", at).await;
             if !outcome.stirred {
                 close().await;
             }
@@ -308,7 +308,7 @@ fn every_kind_of_write() {
                 };
                 let outcome = drop_at(at, start(kind, &client, &payload, &slices), &drain).await;
                 if kind != "traits" {
-                    nobody_waits(kind, at).await;
+                    no_operation_waits(kind, at).await;
                 }
                 if !outcome.stirred {
                     drain().await;
@@ -346,7 +346,7 @@ fn every_kind_of_write_behind_the_lock() {
                     let_go().await;
                 }
                 if kind != "traits" {
-                    nobody_waits(kind, at).await;
+                    no_operation_waits(kind, at).await;
                 }
                 let mut junk = vec![0; filled];
                 read_exact(&server, &mut junk).await.unwrap();
@@ -436,7 +436,7 @@ fn sleeping_and_yielding() {
             let (client, _server) = fresh_pair().await;
             let timeout = future::timeout(Duration::from_millis(2), client.readable());
             let outcome = drop_at(at, timeout, async || {}).await;
-            nobody_waits("timeout", at).await;
+            no_operation_waits("timeout", at).await;
             if let Some(output) = &outcome.output {
                 assert!(output.is_err());
             }
@@ -508,7 +508,7 @@ fn cancelling_tasks() {
                 server.write_all(b"x").await.unwrap();
             }
             becomes("the task's future to be dropped", || gone.load(Ordering::SeqCst)).await;
-            nobody_waits("cancel", at).await;
+            no_operation_waits("cancel", at).await;
             round_trip(&client, &server).await;
             if let Some(output) = &outcome.output {
                 assert!(output.is_none(), "it had not ended");
@@ -559,11 +559,11 @@ fn randomly_dropped_operations_do_not_interfere() {
             for handle in handles {
                 handle.await;
             }
-            becomes("nobody but the echo to wait", || rt::metrics().waiters <= 1).await;
+            becomes("no waiter but the echo", || rt::metrics().waiters <= 1).await;
             client.force_close().await.unwrap();
             echo.await;
         }
         becomes("descriptors to be closed", || rt::metrics().descriptors == baseline).await;
-        becomes("nobody to wait", || rt::metrics().waiters == 0).await;
+        becomes("no waiter", || rt::metrics().waiters == 0).await;
     });
 }

@@ -114,7 +114,7 @@ pub fn poll_now<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll_with(future, Waker::noop())
 }
 
-/// An executor of another make: the thread parks until it is woken.
+/// A minimal executor: the thread parks until it is woken.
 pub fn park_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(thread::Thread);
     impl Wake for Unpark {

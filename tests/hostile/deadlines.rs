@@ -183,7 +183,7 @@ impl Oracle {
         match result {
             Ok(count) => {
                 assert!(!self.expired, "data after the deadline had expired");
-                assert!(count > 0, "an end that nobody sent");
+                assert!(count > 0, "an end that was not sent");
                 for &byte in &buf[..count] {
                     assert_eq!(byte, (self.received % 251) as u8, "byte {}", self.received);
                     self.received += 1;

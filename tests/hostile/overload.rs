@@ -170,7 +170,7 @@ fn server_memory_stays_below_limit() {
         }
         server.kill().unwrap();
         server.wait().unwrap();
-        assert!(counts.refused.load(Ordering::Relaxed) > 0, "nobody was refused: {counts:?}");
+        assert!(counts.refused.load(Ordering::Relaxed) > 0, "no client was refused: {counts:?}");
         figure(
             "11",
             format_args!(

@@ -309,7 +309,7 @@ pub async fn with_peer<T, U>(own: impl Future<Output = T>, peer: Peer<U>) -> Opt
     }
 }
 
-/// An executor of another make: the thread parks until it is woken.
+/// A minimal executor: the thread parks until it is woken.
 pub fn park_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(thread::Thread);
     impl Wake for Unpark {

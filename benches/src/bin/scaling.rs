@@ -126,7 +126,7 @@ impl Shared {
     /// A task into the shared queue and one out of it.
     fn inject(&self) {
         for is_push in [true, false] {
-            let mut queue = self.injector.0.lock().expect("nobody panics");
+            let mut queue = self.injector.0.lock().expect("no thread panics");
             if is_push {
                 queue.push_back(1);
             } else {
@@ -160,7 +160,7 @@ impl Shared {
 
     /// An entry into a timer set of a million, and the first out of it.
     fn timer(&self, step: u64) {
-        let mut heap = self.heap.0.lock().expect("nobody panics");
+        let mut heap = self.heap.0.lock().expect("no thread panics");
         heap.push(Reverse((step.wrapping_mul(0x9e37_79b9_7f4a_7c15) % ENTRIES, step)));
         black_box(heap.pop());
         self.next[0].0.store(step, Ordering::SeqCst);
@@ -174,8 +174,8 @@ impl Shared {
 
     /// `give_back` and `wake_one`: the list of those at rest.
     fn rest(&self) {
-        self.idle.0.lock().expect("nobody panics").push(1);
-        black_box(self.idle.0.lock().expect("nobody panics").pop());
+        self.idle.0.lock().expect("no thread panics").push(1);
+        black_box(self.idle.0.lock().expect("no thread panics").pop());
     }
 
     /// A connection counted in and out.
