@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout};
+use netpoll::net::{ListenConfig, TcpListener, TcpStream, is_closed, is_timeout};
 use netpoll::task;
 
 use super::{becomes, listener, poll_with, read_exact};
@@ -29,15 +29,11 @@ pub async fn connect_to(listener: &TcpListener) -> (TcpStream, TcpStream) {
 
 /// A connection with small buffers that do not grow, so that few writes fill it.
 pub async fn narrow_pair() -> (TcpStream, TcpStream) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
-    socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
-    socket.set_send_buffer_size(4096).expect("SO_SNDBUF");
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bind");
-    socket.listen(16).expect("listen");
-    let listener = TcpListener::from(std::net::TcpListener::from(socket));
+    let config = ListenConfig::new().recv_buffer_size(4096).send_buffer_size(4096);
+    let listener = config.listen("127.0.0.1:0").await.expect("listen");
     let (client, server) = connect_to(&listener).await;
-    socket2::SockRef::from(&client).set_send_buffer_size(4096).expect("SO_SNDBUF");
-    socket2::SockRef::from(&client).set_recv_buffer_size(4096).expect("SO_RCVBUF");
+    client.set_send_buffer_size(4096).expect("SO_SNDBUF");
+    client.set_recv_buffer_size(4096).expect("SO_RCVBUF");
     (client, server)
 }
 
