@@ -1,43 +1,50 @@
 //! The contract of a back end, and the list of back ends.
 //!
-//! A back end tells the runtime when a descriptor becomes readable or writable. Everything above it is the same for every system. To add
-//! one, write one file that implements [`BackEnd`], and add one line to `back_ends!` below. The tests of the contract
-//! (`backend_tests.rs`) run over every line.
+//! A back end tells the runtime when a descriptor becomes readable or writable. All code above it
+//! is independent of the system. To add a back end, write one file that implements [`BackEnd`] and
+//! add one line to `back_ends!` below. The tests of the contract (`backend_tests.rs`) run for every
+//! line.
 //!
 //! # The contract
-//! **Descriptors.** [`add`](BackEnd::add) registers a descriptor once, for both directions, under a [`Token`]: the index of a slot and a
-//! generation. A second `add` of the same descriptor replaces the token. [`delete`](BackEnd::delete) ends the registration and returns when no
-//! wait holds the open file any more. Closing the last duplicate of a descriptor ends the registration as well, unless the back end
-//! [arms](BackEnd::ARMS). The poller's own descriptors ([`owns`](BackEnd::owns)) are never registered.
+//! **Descriptors.** [`add`](BackEnd::add) registers a descriptor once, for both directions, under a
+//! [`Token`]: the index of a slot and a generation. A second `add` of the same descriptor replaces
+//! the token. [`delete`](BackEnd::delete) ends the registration, and returns when no wait holds the
+//! open file any more. Closing the last duplicate of a descriptor also ends the registration,
+//! unless the back end [arms](BackEnd::ARMS). The poller's own descriptors
+//! ([`owns`](BackEnd::owns)) are never registered.
 //!
-//! **Edges.** An event says that the state changed in a direction since it was last reported, or what the state is when the descriptor is
-//! added. It may merge any number of changes, and it may be spurious: the operation makes its call and finds nothing. An event must not be
-//! missing: after a call failed with EAGAIN, the next change in that direction is reported.
+//! **Edges.** An event reports that the state of a direction has changed since the last report, or,
+//! after an `add`, what the state is. It may combine any number of changes, and it may be spurious;
+//! then the operation makes its call in vain and waits again. An event must not be lost: after a
+//! call failed with EAGAIN, the next change in that direction is reported.
 //!
 //! | reason | direction | set when |
 //! |---|---|---|
-//! | `readable` | read | there is data, the end of the stream, a connection to accept, an error, urgent data |
-//! | `writable` | write | there is room, the connection is established or refused, an error |
-//! | `HANG_UP` | read | the peer sends no more |
-//! | `HANG_UP` | write | the peer takes no more either |
-//! | `ERROR` | both | the connection has failed; where the system tells, also any pending error and a message in the error queue |
-//! | `PRIORITY` | read | urgent data; where the system does not report it, short counts are no evidence (`sys::os`) |
+//! | `readable` | read | there is data, the end of the stream, a connection to accept, an error, or urgent data |
+//! | `writable` | write | there is room in the buffer, the connection is established or refused, or there is an error |
+//! | `HANG_UP` | read | the peer will send no more data |
+//! | `HANG_UP` | write | the peer will accept no more data either |
+//! | `ERROR` | both | the connection has failed; if the system reports it, also a pending error or a message in the error queue |
+//! | `PRIORITY` | read | there is urgent data; if the system does not report it, a short count is no evidence (`sys::os`) |
 //!
-//! HANG_UP does not say that the data before it was read. Each reason is reported once per descriptor at least; reasons stick in the
-//! descriptor's word.
+//! HANG_UP does not mean that all earlier data has been read. Each reason is reported at least once
+//! per descriptor and then stays set in the descriptor's word.
 //!
-//! **Waits.** [`wait`](BackEnd::wait) fills a batch, at most as long as asked for, and returns at its timeout with fewer events or none. Without
-//! an event, a break or a signal it does not return before the timeout. One thread at a time waits.
+//! **Waits.** [`wait`](BackEnd::wait) fills a batch. It returns at its timeout, with the events
+//! that there are. Without an event, a break or a signal it does not return earlier. One thread
+//! waits at a time.
 //!
-//! **Breaks.** [`wake`](BackEnd::wake) makes the current or the next `wait` return, from any thread. Any number of breaks before that cost one
-//! system call.
+//! **Breaks.** [`wake`](BackEnd::wake), called from any thread, makes the current or the next
+//! `wait` return. Any number of breaks before that return cost one system call in total.
 //!
-//! **Close and reuse.** An event may be late: its token may be of a descriptor that is closed. The generation tells; the number of the
-//! descriptor is never looked at. After an `add` under a new token no event of that descriptor has the old one.
+//! **Close and reuse.** An event may be late: its token may belong to a descriptor that has been
+//! closed. The generation tells; the descriptor number is never compared. After an `add` with a new
+//! token, no event of that descriptor has the old token.
 //!
-//! **Arming.** A back end whose system reports levels ([`ARMS`](BackEnd::ARMS)) reports a direction once, and again after
-//! [`arm`](BackEnd::arm): each operation arms its direction right before it waits. Where `ARMS` is false, `arm` is never called, and a wait
-//! makes no system call but the first. (Go: `netpollarm` of Solaris and AIX.)
+//! **Arming.** If the system reports levels ([`ARMS`](BackEnd::ARMS) is true), a direction is
+//! reported once, and again only after [`arm`](BackEnd::arm): each operation arms its direction
+//! right before it waits. If `ARMS` is false, `arm` is never called, and waiting for a descriptor
+//! takes no system call after the first. (In Go, this is `netpollarm` of Solaris and AIX.)
 
 use std::fmt;
 use std::io;
@@ -50,13 +57,13 @@ use super::kqueue;
 use super::poll;
 use super::poll_desc::{ERROR, HANG_UP, PRIORITY};
 
-/// Most events of one batch.
+/// The maximum number of events in one batch.
 pub(crate) const EVENTS_MAX: usize = 256;
 
-/// The environment variable that names a back end.
+/// The environment variable that selects a back end by name.
 pub(crate) const VARIABLE: &str = "NETPOLL_BACKEND";
 
-/// What a descriptor is registered under.
+/// The key under which a descriptor is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Token {
     pub(crate) index: u32,
@@ -64,7 +71,7 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// The token in the 64 bits that the kernel keeps.
+    /// Packs the token into the 64 bits of user data that the kernel stores.
     pub(crate) fn pack(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
@@ -75,14 +82,14 @@ impl Token {
     }
 }
 
-/// What one event says.
+/// What an event reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) index: u32,
     pub(crate) generation: u32,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
-    /// HANG_UP, ERROR and PRIORITY of `poll_desc`, by direction.
+    /// HANG_UP, ERROR and PRIORITY of `poll_desc`, for each direction.
     pub(crate) read_reasons: u64,
     pub(crate) write_reasons: u64,
 }
@@ -93,9 +100,9 @@ pub(crate) struct State {
     pub(crate) input: bool,
     pub(crate) output: bool,
     pub(crate) priority: bool,
-    /// The peer sends no more.
+    /// The peer will send no more data.
     pub(crate) half_closed: bool,
-    /// Both sides are closed.
+    /// Both directions are closed.
     pub(crate) hung_up: bool,
     pub(crate) failed: bool,
 }
@@ -119,24 +126,25 @@ impl Event {
     }
 }
 
-/// The buffer of a batch.
+/// A buffer for a batch of events.
 pub(crate) trait Batch {
     fn new() -> Self;
 
-    /// The events of the last wait, without breaks.
+    /// Returns the events of the last wait, without breaks.
     fn events(&self) -> impl Iterator<Item = Event> + '_;
 
-    /// Whether the last wait saw no event and no break.
+    /// Reports whether the last wait returned neither an event nor a break.
     #[cfg(test)]
     fn is_empty(&self) -> bool;
 }
 
-/// See the module's header.
+/// A mechanism that reports which descriptors are ready; see the [module documentation](self).
 pub(crate) trait BackEnd: fmt::Debug + Sized {
-    /// The name in [`VARIABLE`].
+    /// The name for [`VARIABLE`].
     const NAME: &'static str;
 
-    /// Whether a direction is reported again only after [`arm`](BackEnd::arm), and a registration outlives the descriptor.
+    /// Whether a direction is reported again only after [`arm`](BackEnd::arm), and whether a
+    /// registration outlives its descriptor.
     const ARMS: bool;
 
     type Batch: Batch;
@@ -144,32 +152,36 @@ pub(crate) trait BackEnd: fmt::Debug + Sized {
     /// Opens an instance.
     ///
     /// # Errors
-    /// The system call's (EMFILE, ENFILE, ENOMEM); `Unsupported`, with a text, where the system lacks something.
+    /// Returns the operating system's error (EMFILE, ENFILE, ENOMEM), or `Unsupported` if the
+    /// system lacks something that the back end needs.
     fn open() -> io::Result<Self>;
 
-    /// Registers `fd`. `is_first`: a descriptor that is registered already is refused where the back end can tell.
+    /// Registers `fd`. If `is_first` is true, a descriptor that is already registered is refused,
+    /// if the back end can tell.
     ///
     /// # Errors
-    /// `InvalidInput` for a file that is never waited for; EEXIST, see above; the system call's.
+    /// Returns `InvalidInput` for a file that is always ready, EEXIST for a descriptor that is
+    /// already registered (see above), and otherwise the operating system's error.
     fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()>;
 
-    /// Takes `fd` out, if it is in.
+    /// Removes `fd`, if it is registered.
     fn delete(&self, fd: BorrowedFd<'_>);
 
-    /// Reports the directions that are true once more.
+    /// Makes the back end report the directions that are true once more.
     fn arm(&self, token: Token, read: bool, write: bool);
 
-    /// Waits for events, at most `most` of them (1 to [`EVENTS_MAX`]), and for `timeout` nanoseconds at most; `None`: without limit.
+    /// Waits for up to `timeout` nanoseconds (`None`: without limit) and takes up to `most` events,
+    /// which is 1 to [`EVENTS_MAX`].
     fn wait(&self, batch: &mut Self::Batch, most: usize, timeout: Option<u64>);
 
     /// Makes the current or the next wait return.
     fn wake(&self);
 
-    /// Whether the descriptor is one of the instance's own.
+    /// Reports whether `fd` is a descriptor of the instance itself.
     fn owns(&self, fd: RawFd) -> bool;
 }
 
-/// The error of a file that is never waited for.
+/// Returns the error for a file that is always ready.
 #[cold]
 pub(crate) fn not_pollable(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("not pollable: {name} refuses this kind of file"))
@@ -186,17 +198,18 @@ macro_rules! back_ends {
             $($(#[$cfg])* $variant($type),)*
         }
 
-        /// The buffer of a batch, made for the instance by its first wait.
+        /// A buffer for a batch of events, whose kind the first wait chooses to match the instance.
         pub(crate) enum Events {
             None,
             $($(#[$cfg])* $variant(<$type as BackEnd>::Batch),)*
         }
 
         impl Instance {
-            /// Opens an instance of the back end `name`, or (`None`) of the best one.
+            /// Opens an instance of the back end `name`, or of the best one if `name` is `None`.
             ///
             /// # Errors
-            /// `InvalidInput` for a name that no back end of this system has; those of [`BackEnd::open`].
+            /// Returns `InvalidInput` if this system has no back end of that name, and otherwise
+            /// the errors of [`BackEnd::open`].
             pub(crate) fn open(name: Option<&str>) -> io::Result<Instance> {
                 $($(#[$cfg])* {
                     if name.is_none_or(|name| name == <$type as BackEnd>::NAME) {
@@ -206,27 +219,27 @@ macro_rules! back_ends {
                 Err(unknown(name.unwrap_or_default()))
             }
 
-            /// [`BackEnd::ARMS`].
+            /// See [`BackEnd::ARMS`].
             pub(crate) fn arms(&self) -> bool {
                 match self { $($(#[$cfg])* Instance::$variant(_) => <$type as BackEnd>::ARMS,)* }
             }
 
-            /// [`BackEnd::add`]. A descriptor of the instance's own is refused.
+            /// See [`BackEnd::add`]. Refuses descriptors of the instance itself.
             pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()> {
                 match self { $($(#[$cfg])* Instance::$variant(it) => add(it, fd, token, is_first),)* }
             }
 
-            /// [`BackEnd::delete`].
+            /// See [`BackEnd::delete`].
             pub(crate) fn delete(&self, fd: BorrowedFd<'_>) {
                 match self { $($(#[$cfg])* Instance::$variant(it) => it.delete(fd),)* }
             }
 
-            /// [`BackEnd::arm`].
+            /// See [`BackEnd::arm`].
             pub(crate) fn arm(&self, token: Token, read: bool, write: bool) {
                 match self { $($(#[$cfg])* Instance::$variant(it) => it.arm(token, read, write),)* }
             }
 
-            /// [`BackEnd::wait`].
+            /// See [`BackEnd::wait`].
             #[inline]
             pub(crate) fn wait(&self, events: &mut Events, most: usize, timeout: Option<u64>) {
                 match (self, &mut *events) {
@@ -243,14 +256,14 @@ macro_rules! back_ends {
                 match self { $($(#[$cfg])* Instance::$variant(_) => Events::$variant(Batch::new()),)* }
             }
 
-            /// [`BackEnd::wake`].
+            /// See [`BackEnd::wake`].
             pub(crate) fn wake(&self) {
                 match self { $($(#[$cfg])* Instance::$variant(it) => it.wake(),)* }
             }
         }
 
         impl Events {
-            /// Shows the events of the last wait.
+            /// Calls `show` for each event of the last wait.
             #[inline]
             pub(crate) fn for_each(&self, show: impl FnMut(Event)) {
                 match self {
@@ -259,7 +272,7 @@ macro_rules! back_ends {
                 }
             }
 
-            /// [`Batch::is_empty`].
+            /// See [`Batch::is_empty`].
             #[cfg(test)]
             pub(crate) fn is_empty(&self) -> bool {
                 match self {
@@ -269,7 +282,7 @@ macro_rules! back_ends {
             }
         }
 
-        /// Runs a test of the contract over each back end that this system has.
+        /// Runs a test of the contract for each back end of this system.
         #[cfg(test)]
         macro_rules! for_each_back_end {
             ($test:ident) => {
@@ -303,10 +316,10 @@ fn unknown(name: &str) -> io::Error {
 }
 
 impl Instance {
-    /// Opens an instance of the back end that the environment names, or of the best one.
+    /// Opens an instance of the back end that the environment selects, or else of the best one.
     ///
     /// # Errors
-    /// As [`open`](Instance::open).
+    /// Returns the errors of [`open`](Instance::open).
     pub(crate) fn from_environment() -> io::Result<Instance> {
         let name = std::env::var_os(VARIABLE).filter(|name| !name.is_empty());
         Instance::open(name.as_ref().map(|name| name.to_string_lossy()).as_deref())

@@ -1,4 +1,4 @@
-//! The tests of the contract, over each back end that this system has.
+//! Tests of the contract, run for each back end of this system.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::sys;
 
-/// Longer than any wait for an event that comes.
+/// Longer than any wait for an event that arrives.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const fn token(index: u32, generation: u32) -> Token {
     Token { index, generation }
 }
 
-/// An instance with a batch.
+/// An instance and a batch.
 struct Waiting<B: BackEnd> {
     it: B,
     batch: B::Batch,
@@ -34,13 +34,13 @@ impl<B: BackEnd> Waiting<B> {
         self.it.arm(token, true, true);
     }
 
-    /// The events that are there.
+    /// Returns the events that are available.
     fn now(&mut self, most: usize) -> Vec<Event> {
         self.it.wait(&mut self.batch, most, Some(0));
         self.batch.events().collect()
     }
 
-    /// Waits until an event of `token` satisfies `is_meant`, and returns the reasons of all its events.
+    /// Waits until an event of `token` satisfies `is_meant`. Returns the reasons of all its events.
     fn until(&mut self, token: Token, is_meant: impl Fn(&Event) -> bool) -> (u64, u64) {
         let (begun, mut reasons) = (Instant::now(), (0, 0));
         loop {
@@ -82,7 +82,7 @@ fn state_is_reported_when_added_and_then_once<B: BackEnd>() {
     assert_eq!(waiting.now(8), [], "{}", B::NAME);
     peer.write_all(b"x").unwrap();
     waiting.until(token(3, 1), |event| event.readable);
-    assert_eq!(waiting.now(8), [], "{}: unread data is no new edge", B::NAME);
+    assert_eq!(waiting.now(8), [], "{}: unread data is not a new edge", B::NAME);
 }
 
 fn data_after_a_read_is_a_new_edge<B: BackEnd>() {
@@ -111,7 +111,7 @@ fn room_after_a_full_buffer_is_a_new_edge<B: BackEnd>() {
     };
     assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
     waiting.it.arm(token(3, 1), false, true);
-    assert_eq!(waiting.now(8), [], "{}: it is full", B::NAME);
+    assert_eq!(waiting.now(8), [], "{}: the buffer is full", B::NAME);
     while peer.read(&mut [0; 1 << 16]).is_ok() {}
     waiting.until(token(3, 1), |event| event.writable);
 }
@@ -158,7 +158,7 @@ fn refused_datagram_is_an_error<B: BackEnd>() {
     drop(gone);
     waiting.add(&socket, token(3, 1));
     socket.send(b"x").unwrap();
-    // kqueue tells no error of a connection that goes on.
+    // kqueue does not report an error if the connection continues.
     waiting.until(token(3, 1), |event| event.readable && (event.read_reasons & ERROR != 0 || B::NAME == "kqueue"));
 }
 
@@ -243,7 +243,7 @@ fn batch_is_as_long_as_asked_for<B: BackEnd>() {
         assert!(events.len() <= most);
         seen.extend(events.iter().map(|event| event.index));
     }
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4], "{}: none is forgotten", B::NAME);
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4], "{}: no event is lost", B::NAME);
 }
 
 fn break_ends_one_wait<B: BackEnd>() {
@@ -253,7 +253,7 @@ fn break_ends_one_wait<B: BackEnd>() {
         waiting.it.wait(&mut waiting.batch, 8, None);
         assert!(!waiting.batch.is_empty() && waiting.batch.events().count() == 0);
         waiting.it.wait(&mut waiting.batch, 8, Some(0));
-        assert!(waiting.batch.is_empty(), "{}: breaks before a wait are one", B::NAME);
+        assert!(waiting.batch.is_empty(), "{}: breaks before a wait are merged", B::NAME);
     }
 }
 
@@ -280,7 +280,7 @@ fn wait_does_not_end_before_its_timeout<B: BackEnd>() {
     }
 }
 
-/// What the poller's own threads do: one waits, others add, arm and delete.
+/// Acts as the runtime does: one thread waits while others add, arm and delete.
 fn changes_reach_a_thread_that_waits<B: BackEnd + Sync>() {
     let mut waiting = Waiting::<B>::open();
     let (it, batch) = (&waiting.it, &mut waiting.batch);

@@ -1,13 +1,15 @@
-//! The driver: the instance of the back end, who polls it, for how long, and what is done with a batch of events.
+//! The driver: owns the instance of the back end, decides which thread polls it and for how long,
+//! and records the events.
 //!
-//! One thread at a time has the [`Role`] of polling: a worker without work, a thread in `block_on` whose future is pending, or sysmon.
-//! Sharding the poller would change this type alone.
+//! One thread at a time has the [`Role`] of polling: a worker without work, a thread in `block_on`
+//! whose future is pending, or sysmon. Sharding the poller would change only this type.
 //!
 //! # Invariants
-//! * D1 — while a thread sleeps in epoll, its announced end is not later than any timer: an earlier one that is armed meanwhile, a
-//!   task that is injected and a shutdown break the sleep.
-//! * D2 — the role is held from right before a poll until its batch is recorded, never while user code runs.
-//! * 12 — wakers run after the whole batch is recorded and the role is released.
+//! * D1 — while a thread sleeps in the back end, its announced end is not later than any timer.
+//!   Arming an earlier timer, injecting a task and shutting down break the sleep.
+//! * D2 — a thread holds the role from just before a poll until its batch is recorded, and never
+//!   while user code runs.
+//! * 12 — wakers are called after the whole batch is recorded and the role is released.
 
 use std::io;
 #[cfg(feature = "sim")]
@@ -23,7 +25,7 @@ use crate::rt::time::clock;
 use crate::rt::waiters::Wakers;
 use crate::sync::Arc;
 
-/// See the module's header.
+/// The driver; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Driver {
     pub(crate) role: Role,
@@ -33,8 +35,9 @@ pub(crate) struct Driver {
     pub(crate) stale: Counter,
 }
 
-/// A longer sleep than this is slept in two steps: the kernel adds 50 µs and a thousandth of the timeout to it, and the coarse clock is
-/// exact enough to say when it begins.
+/// Longer sleeps are split into two steps. The kernel may exceed a timeout by 50 µs plus a
+/// thousandth of the timeout, and the coarse clock is accurate enough to tell when the second step
+/// begins.
 pub(crate) const ONE_STEP_NANOS: u64 = 100_000_000;
 
 impl Driver {
@@ -56,7 +59,7 @@ impl Driver {
         self.instance.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The instance, made by the first call.
+    /// Returns the instance. The first call opens it.
     pub(crate) fn instance(&self) -> io::Result<Arc<Instance>> {
         if let Some(instance) = &*self.slot() {
             return Ok(instance.clone());
@@ -68,7 +71,7 @@ impl Driver {
         }
     }
 
-    /// Sees that there is an instance.
+    /// Opens the instance if there is none.
     pub(crate) fn ensure(&self) -> io::Result<()> {
         if self.slot().is_some() {
             return Ok(());
@@ -76,7 +79,7 @@ impl Driver {
         self.instance().map(drop)
     }
 
-    /// Registers a descriptor. Returns whether the back end is to be armed before each wait.
+    /// Registers a descriptor. Reports whether the back end must be armed before each wait.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<bool> {
         #[cfg(feature = "sim")]
         if crate::sim::is_simulated(fd.as_raw_fd()) {
@@ -97,7 +100,7 @@ impl Driver {
         }
     }
 
-    /// Takes a descriptor out, if there is an instance.
+    /// Removes a descriptor, if there is an instance.
     pub(crate) fn delete(&self, fd: BorrowedFd<'_>) {
         #[cfg(feature = "sim")]
         if crate::sim::is_simulated(fd.as_raw_fd()) {
@@ -108,14 +111,14 @@ impl Driver {
         }
     }
 
-    /// Drops the instance: the shutdown holds the role.
+    /// Drops the instance. The shutdown calls this while it holds the role.
     pub(crate) fn close(&self) {
         let instance = self.slot_mut().take();
         drop(instance);
     }
 
-    /// Role holder: takes events, waiting until `until` at most. `now` is the present moment; where there are [`ONE_STEP_NANOS`] and more
-    /// to wait it may be the coarse clock's.
+    /// Takes events, waiting until `until` at most. The caller holds the role. `now` is the current
+    /// time; if the wait is [`ONE_STEP_NANOS`] or longer, it may come from the coarse clock.
     pub(crate) fn poll(&self, instance: &Instance, events: &mut Events, most: usize, now: u64, until: u64) {
         let timeout = match until.saturating_sub(now) {
             _ if until == clock::NEVER => None,
@@ -126,12 +129,12 @@ impl Driver {
         instance.wait(events, most.min(EVENTS_MAX), timeout);
     }
 
-    /// Breaks the sleep in epoll, whoever sleeps there.
+    /// Breaks the sleep of the thread that sleeps in the back end, if there is one.
     pub(crate) fn wake(&self) {
         self.wake_if_later(0);
     }
 
-    /// Breaks the sleep of a worker. Returns whether one sleeps in epoll.
+    /// Breaks the sleep of a worker. Reports whether one was sleeping in the back end.
     pub(crate) fn wake_worker(&self) -> bool {
         let is_worker = self.role.asleep() == Some(By::Worker);
         if is_worker {
@@ -140,7 +143,7 @@ impl Driver {
         is_worker
     }
 
-    /// Breaks a sleep that would last beyond `at`. Returns whether a thread sleeps.
+    /// Breaks a sleep that would end after `at`. Reports whether a thread was sleeping.
     pub(crate) fn wake_if_later(&self, at: u64) -> bool {
         let (is_asleep, is_later) = self.role.asleep_beyond(at);
         if is_later && let Some(instance) = &*self.slot() {
@@ -149,7 +152,7 @@ impl Driver {
         is_asleep
     }
 
-    /// Role holder: records a batch and collects who is to be woken.
+    /// Records a batch and collects the wakers to call. The caller holds the role.
     pub(crate) fn record(&self, cache: &PollCache, events: &Events, wakers: &mut Wakers) {
         let (mut count, mut stale) = (0, 0);
         events.for_each(|event: Event| {
@@ -178,10 +181,10 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn only_a_sleep_that_lasts_too_long_is_broken() {
+    fn wake_if_later_breaks_only_longer_sleeps() {
         let driver = Driver::new();
         let instance = driver.instance().unwrap();
-        assert!(Arc::ptr_eq(&instance, &driver.instance().unwrap()), "one for all");
+        assert!(Arc::ptr_eq(&instance, &driver.instance().unwrap()), "all callers share one instance");
         let mut events = Events::new();
         let now = clock::now();
         let mut is_broken = |until| {
@@ -190,7 +193,7 @@ mod tests {
         };
         assert!(!driver.wake_worker() && !driver.wake_if_later(0) && !is_broken(now));
         driver.role.sleep(100, By::Worker);
-        assert!(driver.wake_if_later(104) && !is_broken(now), "it ends then anyway");
+        assert!(driver.wake_if_later(104) && !is_broken(now), "the sleep ends at that time anyway");
         assert!(driver.wake_if_later(99) && is_broken(clock::NEVER));
         assert!(driver.wake_worker() && is_broken(clock::NEVER));
         driver.role.sleep(100, By::Root);
@@ -199,11 +202,11 @@ mod tests {
         assert!(!driver.wake_worker() && !driver.wake_if_later(0) && !is_broken(now));
         assert_eq!(driver.waits.get(), 7);
         driver.close();
-        assert!(!Arc::ptr_eq(&instance, &driver.instance().unwrap()), "the next is another one");
+        assert!(!Arc::ptr_eq(&instance, &driver.instance().unwrap()), "a new instance is opened after close");
     }
 
     #[test]
-    fn a_batch_is_recorded_and_stale_events_are_counted() {
+    fn record_stores_events_and_counts_stale_ones() {
         let (driver, cache) = (Driver::new(), PollCache::new());
         let desc = cache.alloc().unwrap();
         let generation = desc.open();
@@ -231,7 +234,7 @@ mod tests {
         let (read, write) = (edges(Direction::Read), edges(Direction::Write));
         assert!(read != 0 && write != 0 && desc.side(Direction::Read).is_hung_up());
         assert_eq!(record(desc.index, generation + 1), (4, 2));
-        assert_eq!(record(u32::MAX, generation), (6, 2), "no slot at all");
+        assert_eq!(record(u32::MAX, generation), (6, 2), "no slot has this index");
         assert_eq!((edges(Direction::Read), edges(Direction::Write)), (read, write));
     }
 }

@@ -1,24 +1,27 @@
 //! epoll(7): the back end of Linux.
 //!
-//! The contract is in [`backend`](super::backend); `poll.rs` and `kqueue.rs` are its twins.
+//! The contract is in [`backend`](super::backend). The other back ends are `kqueue.rs` and
+//! `poll.rs`.
 //!
-//! # What each errno means here (epoll_ctl(2), epoll_wait(2), eventfd(2))
+//! # Handling of errors (epoll_ctl(2), epoll_wait(2), eventfd(2))
 //! | call | errno | outcome |
 //! |---|---|---|
-//! | epoll_create1, eventfd | EMFILE, ENFILE, ENOMEM | returned to who opens a socket, or to the operation that needed the poller; tried again by the next |
-//! | ADD | EEXIST | returned where the caller asked for the first; else MOD: a duplicate of the descriptor was registered under the same number |
+//! | epoll_create1, eventfd | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket, or to the operation that needs the poller; the next one tries again |
+//! | ADD | EEXIST | returned if the caller asked for the first registration; otherwise MOD: a duplicate of the descriptor was registered under the same number |
 //! | MOD | ENOENT | ADD again, once |
-//! | ADD | EPERM | returned: "not pollable" (a regular file) |
+//! | ADD | EPERM | returned as "not pollable" (a regular file) |
 //! | ADD | ENOSPC, ENOMEM, ELOOP | returned; the next wait tries again |
-//! | DEL | ENOENT, EBADF | ignored: gone already |
-//! | wait | EINTR | an empty batch; the caller looks at the clock again |
-//! | pwait2 | any but EINTR | remembered; epoll_wait in whole milliseconds from then on (ENOSYS: an old kernel; others: a filter) |
-//! | wait | EBADF, EFAULT, EINVAL | the process closed our descriptor or worse: the message and abort |
-//! | eventfd write | EAGAIN | ignored: the counter is full, so the event is there; EINTR: again |
+//! | DEL | ENOENT, EBADF | ignored: already removed |
+//! | wait | EINTR | an empty batch; the caller checks the clock again |
+//! | pwait2 | all but EINTR | remembered; from then on epoll_wait is used, in whole milliseconds (ENOSYS: an old kernel; others: a filter) |
+//! | wait | EBADF, EFAULT, EINVAL | abort with a message: the process closed the descriptor, or memory is corrupt |
+//! | eventfd write | EAGAIN | ignored: the counter is full, so the event is pending |
+//! | eventfd write | EINTR | repeated |
 //!
 //! # Compared with Go (runtime/netpoll_epoll.go)
-//! PRI is asked for as well, because urgent data cuts a read short. The eventfd is edge-triggered and never drained, which saves
-//! a read(2) a break. Timeouts have nanoseconds.
+//! EPOLLPRI is also requested, because urgent data makes a read return a short count. The eventfd
+//! is edge-triggered and never drained, which saves one read(2) per break. Timeouts have nanosecond
+//! precision.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -30,14 +33,14 @@ use crate::sync::{AtomicBool, Ordering};
 
 const BREAK: u64 = u64::MAX;
 
-/// The buffer of a batch.
+/// A buffer for a batch of events.
 pub(crate) struct Batch {
     raw: Vec<libc::epoll_event>,
 }
 
 impl backend::Batch for Batch {
     fn new() -> Batch {
-        // Written once: MemorySanitizer does not see what epoll_pwait2 writes.
+        // Initialised once: MemorySanitizer does not see the writes of epoll_pwait2.
         Batch { raw: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX] }
     }
 
@@ -64,12 +67,12 @@ impl backend::Batch for Batch {
     }
 }
 
-/// An epoll instance with the eventfd that breaks its wait.
+/// An epoll instance, with the eventfd that breaks its wait.
 #[derive(Debug)]
 pub(crate) struct Epoll {
     epoll: OwnedFd,
     breaker: OwnedFd,
-    /// A break was written and not yet seen.
+    /// A break was written and has not been seen yet.
     breaking: AtomicBool,
 }
 
@@ -95,7 +98,7 @@ impl BackEnd for Epoll {
     fn open() -> io::Result<Epoll> {
         // SAFETY: no pointer is passed.
         let epoll = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+        // SAFETY: the kernel just returned this descriptor, and nothing else owns it.
         let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
         // SAFETY: no pointer is passed.
         let breaker = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
@@ -139,7 +142,8 @@ impl BackEnd for Epoll {
                     tv_sec: (nanos / 1_000_000_000).min(i32::MAX as u64) as libc::time_t,
                     tv_nsec: (nanos % 1_000_000_000) as libc::c_long,
                 };
-                // SAFETY: the buffer has room for EVENTS_MAX events, `limit` lives through the call, and a null mask means none.
+                // SAFETY: the buffer has room for EVENTS_MAX events, `limit` outlives the call, and a
+                // null mask is valid.
                 let count = unsafe { pwait2(epoll, buffer, most, &raw const limit, ptr::null()) };
                 if count < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
                     PWAIT2_REFUSED.store(true, Ordering::Relaxed);
@@ -158,26 +162,28 @@ impl BackEnd for Epoll {
             if error.kind() == io::ErrorKind::Interrupted {
                 return;
             }
-            eprintln!("netpoll: waiting for events failed, the epoll descriptor was closed by somebody else: {error}");
+            eprintln!("netpoll: waiting for events failed because other code closed the epoll descriptor: {error}");
             std::process::abort();
         }
-        // SAFETY: the kernel has filled `count` entries, at most EVENTS_MAX, which is the capacity.
+        // SAFETY: the kernel filled `count` entries, at most EVENTS_MAX, which is the capacity.
         unsafe { events.raw.set_len(count as usize) };
         if events.raw.iter().any(|raw| raw.u64 == BREAK) {
-            // ORDERING: SeqCst, before the caller looks at the queues again: a `wake` after this one writes anew (model
-            // `breaks_are_not_lost`). A swap, which costs what a SeqCst store does, reads from the `wake`s before it.
+            // ORDERING: SeqCst, before the caller checks the queues again: a later `wake` writes
+            // again (model `breaks_are_not_lost`). A swap costs as much as a SeqCst store, and also
+            // reads from earlier `wake`s.
             self.breaking.swap(false, Ordering::SeqCst);
         }
     }
 
     fn wake(&self) {
-        // ORDERING: SeqCst: the swap comes after the caller made its work visible and before it relies on the wait to end.
+        // ORDERING: SeqCst: the swap comes after the caller made its work visible, and before the
+        // caller relies on the wait ending.
         if self.breaking.swap(true, Ordering::SeqCst) {
             return;
         }
         let one = 1_u64.to_ne_bytes();
         loop {
-            // SAFETY: eight readable bytes, as eventfd(2) wants.
+            // SAFETY: eight readable bytes, as eventfd(2) requires.
             let written = unsafe { libc::write(self.breaker.as_raw_fd(), one.as_ptr().cast(), one.len()) };
             if written >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
                 return;
@@ -200,8 +206,9 @@ type Pwait2 = unsafe extern "C" fn(
 
 static PWAIT2_REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// glibc's `epoll_pwait2`, where the C library has it (2.35) and the kernel has not refused it (5.11). Looked up by name, so
-/// that an older C library still links, and a function of the C library, so that sanitizers see what the kernel writes.
+/// Returns glibc's `epoll_pwait2` (2.35), unless the kernel has refused it (before 5.11). It is
+/// looked up by name so that the program links with an older C library, and it is a function of the
+/// C library so that sanitizers see what the kernel writes.
 #[allow(unsafe_code)]
 fn pwait2() -> Option<Pwait2> {
     static FOUND: OnceLock<Option<Pwait2>> = OnceLock::new();

@@ -1,32 +1,34 @@
 //! kqueue(2): the back end of macOS and FreeBSD.
 //!
-//! The contract is in [`backend`](super::backend); `epoll.rs` and `poll.rs` are its twins. On Linux it is compiled for unit tests only,
-//! which run it over a model (`sys/kqueue/model.rs`); it was not run on the systems themselves.
+//! The contract is in [`backend`](super::backend). The other back ends are `epoll.rs` and
+//! `poll.rs`. On Linux this file is compiled only for unit tests, which run it on a model
+//! (`sys/kqueue/model.rs`). It has not been run on the systems themselves.
 //!
 //! # Filters
-//! A descriptor has two, READ and WRITE, with EV_CLEAR, and a batch may have an event of each. EV_ADD takes the flags anew, so each of them
-//! has EV_CLEAR: without it a second EV_ADD would make levels of edges. Urgent data is not reported; see
+//! Each descriptor has two filters, READ and WRITE, with EV_CLEAR. A batch may contain an event of
+//! each. Every EV_ADD passes EV_CLEAR, because EV_ADD replaces the flags: without it, a second
+//! EV_ADD would make the filter level-triggered. Urgent data is not reported; see
 //! `sys::os::SHORT_COUNTS_ARE_EVIDENCE`.
 //!
-//! # What flags mean here
+//! # Meaning of flags
 //! | filter | flags | event |
 //! |---|---|---|
-//! | READ | EV_EOF | HANG_UP for readers; data may be left, so they go on until the end |
-//! | WRITE | EV_EOF | HANG_UP for writers: the peer takes no more, or this side was shut down |
-//! | both | EV_EOF and `fflags` | ERROR as well, in both directions |
-//! | USER | | a break, left out of the events |
+//! | READ | EV_EOF | HANG_UP for readers; data may be left, so they read until the end |
+//! | WRITE | EV_EOF | HANG_UP for writers: the peer accepts no more data, or this side was shut down |
+//! | both | EV_EOF with `fflags` | also ERROR, in both directions |
+//! | USER | | a break, which is not an event |
 //!
-//! A descriptor is added after connect(2): before, some systems report an end of file.
+//! A descriptor is added after connect(2), because some systems report an end of file before it.
 //!
-//! # What each errno means here (kqueue(2))
+//! # Handling of errors (kqueue(2))
 //! | call | errno | outcome |
 //! |---|---|---|
-//! | kqueue | EMFILE, ENFILE, ENOMEM | returned to who opens a socket; tried again by the next |
-//! | EV_ADD | any, of one filter | the other serves: one end of a pipe has one direction |
-//! | EV_ADD | any, of both | returned |
-//! | EV_DELETE | ENOENT, EBADF | ignored: gone already |
-//! | wait | EINTR | an empty batch; the caller looks at the clock again |
-//! | wait | EBADF, EFAULT, EINVAL | the process closed our descriptor or worse: the message and abort |
+//! | kqueue | EMFILE, ENFILE, ENOMEM | returned to the caller that opens a socket; the next one tries again |
+//! | EV_ADD | any, for one filter | ignored if the other succeeds: one end of a pipe has one direction |
+//! | EV_ADD | any, for both filters | returned |
+//! | EV_DELETE | ENOENT, EBADF | ignored: already removed |
+//! | wait | EINTR | an empty batch; the caller checks the clock again |
+//! | wait | EBADF, EFAULT, EINVAL | abort with a message: the process closed the descriptor, or memory is corrupt |
 
 use std::collections::HashMap;
 use std::io;
@@ -41,23 +43,24 @@ use crate::sys::kqueue::{
     kevent, kevent_of, kqueue,
 };
 
-/// A queue.
+/// A kqueue.
 #[derive(Debug)]
 pub(crate) struct Kqueue {
     queue: OwnedFd,
-    /// A break was triggered and not yet seen.
+    /// A break was triggered and has not been seen yet.
     breaking: AtomicBool,
-    /// Descriptors that were registered as the first: kqueue cannot tell.
+    /// Descriptors registered with `is_first`, because kqueue cannot tell whether one is
+    /// registered.
     firsts: Mutex<HashMap<RawFd, File>>,
 }
 
-/// The buffer of a batch.
+/// A buffer for a batch of events.
 pub(crate) struct Batch {
     raw: Vec<Kevent>,
     len: usize,
 }
 
-// SAFETY: `udata` is a token, and not followed.
+// SAFETY: `udata` is a token and is not dereferenced.
 #[allow(unsafe_code)]
 unsafe impl Send for Batch {}
 
@@ -157,20 +160,21 @@ impl BackEnd for Kqueue {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 eprintln!(
-                    "netpoll: waiting for events failed, the kqueue descriptor was closed by somebody else: {error}"
+                    "netpoll: waiting for events failed because other code closed the kqueue descriptor: {error}"
                 );
                 std::process::abort();
             }
         }
         if batch.raw[..batch.len].iter().any(|raw| raw.filter == EVFILT_USER) {
-            // ORDERING: SeqCst, before the caller looks at the queues again: a `wake` after this one triggers anew (model
-            // `breaks_are_not_lost`).
+            // ORDERING: SeqCst, before the caller checks the queues again: a later `wake` triggers
+            // again (model `breaks_are_not_lost`).
             self.breaking.swap(false, Ordering::SeqCst);
         }
     }
 
     fn wake(&self) {
-        // ORDERING: SeqCst: the swap comes after the caller made its work visible and before it relies on the wait to end.
+        // ORDERING: SeqCst: the swap comes after the caller made its work visible, and before the
+        // caller relies on the wait ending.
         if !self.breaking.swap(true, Ordering::SeqCst) {
             while self.user(0, NOTE_TRIGGER).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
         }

@@ -1,8 +1,10 @@
-//! What sockets wait through.
+//! The poller: reports which sockets are ready and wakes the operations that wait for them.
 //!
-//! `poller` is the interface for descriptors. `poll_desc` is the state of one registered descriptor, in a slot of the `PollCache`: a `side` per
-//! direction, on which operations wait as `waiting` and `wait_slot` say. `driver` decides which thread polls, by the `role`. `backend`
-//! has the contract of the back ends, `epoll` and `poll`. `closings` has the descriptors whose close other operations wait for.
+//! `poller` is the interface used by descriptors. `poll_desc` is the state of one registered
+//! descriptor, in a slot of the `PollCache`. It has one `side` per direction, on which operations
+//! wait (`waiting`, `wait_slot`). `driver` decides which thread polls, using `role`. `backend`
+//! defines the contract of the back ends `epoll`, `kqueue` and `poll`. `closings` holds the
+//! descriptors whose close other operations wait for.
 
 pub(crate) mod backend;
 pub(crate) mod closings;

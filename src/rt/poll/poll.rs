@@ -1,25 +1,29 @@
-//! poll(2): the back end of any Unix, with edges made of levels.
+//! poll(2): a back end for any Unix, which turns levels into edges.
 //!
-//! The contract is in [`backend`](super::backend); `epoll.rs` and `kqueue.rs` are its twins. It is chosen by name, and where the system has
-//! nothing better. A wait takes time in proportion to the descriptors.
+//! The contract is in [`backend`](super::backend). The other back ends are `epoll.rs` and
+//! `kqueue.rs`. This one is used if it is selected by name, or if the system has no better one. The
+//! time that a wait takes is proportional to the number of descriptors.
 //!
 //! # Edges
-//! A level that was reported is `told`, and is not asked for any more until an operation [arms](super::backend::BackEnd::ARMS) its direction
-//! right before it waits. Hang-ups and errors cannot be left out of a question to poll(2): a descriptor that has told one is left out as a
-//! whole until it is armed. An error or urgent data may stay after it was told, as a message in the error queue does: told again at once it
-//! would make a busy loop of the wait, so it is told again after [`QUIET_NANOS`].
+//! A level that was reported is marked `told`, and is not requested again until an operation
+//! [arms](super::backend::BackEnd::ARMS) its direction right before it waits. poll(2) always
+//! reports hang-ups and errors, so a descriptor that has reported one is left out of the call until
+//! it is armed. An error or urgent data may persist, such as a message in the error queue.
+//! Reporting it again at once would make a busy loop, so it is reported again after
+//! [`QUIET_NANOS`].
 //!
 //! # Close
-//! poll(2) holds the open files that it waits for. `delete` breaks it and returns after it has returned; otherwise the peer would not hear
-//! of the close, and the port would not be free.
+//! poll(2) holds a reference to the open files it waits for. `delete` breaks the wait and returns
+//! after poll(2) has returned. Otherwise the peer would not see the close, and the port would stay
+//! in use.
 //!
-//! # What each errno means here (poll(2))
+//! # Handling of errors (poll(2))
 //! | errno | outcome |
 //! |---|---|
-//! | EINTR | an empty batch; the caller looks at the clock again |
-//! | EINVAL | more descriptors than RLIMIT_NOFILE: a share of them at a time, a millisecond each |
-//! | EAGAIN, ENOMEM | a millisecond's pause and an empty batch |
-//! | POLLNVAL | the number was closed behind our back: an error in both directions, and out |
+//! | EINTR | an empty batch; the caller checks the clock again |
+//! | EINVAL | more descriptors than RLIMIT_NOFILE: one part of them at a time, for a millisecond each |
+//! | EAGAIN, ENOMEM | a pause of a millisecond and an empty batch |
+//! | POLLNVAL | other code closed the descriptor: an error in both directions, and the descriptor is removed |
 
 use std::collections::HashMap;
 use std::io;
@@ -35,13 +39,13 @@ use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
 use crate::sys;
 use crate::sys::fd::File;
 
-/// An error or urgent data that stays is told again after this time.
+/// The time after which an error or urgent data that persists is reported again.
 const QUIET_NANOS: u64 = 1_000_000;
 
-/// The levels that cannot be left out of a question.
+/// The levels that poll(2) reports even if they are not requested.
 const ALWAYS: c_short = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
 
-/// The levels that may stay after they were told.
+/// The levels that may persist after they were reported.
 const LASTING: c_short = ALWAYS | libc::POLLPRI;
 
 /// A registered descriptor.
@@ -49,48 +53,48 @@ const LASTING: c_short = ALWAYS | libc::POLLPRI;
 struct Entry {
     fd: RawFd,
     generation: u32,
-    /// Which open file it was, as far as fstat(2) can tell.
+    /// The identity of the open file, as far as fstat(2) can tell.
     file: File,
-    /// Levels that were reported and not armed since.
+    /// Levels that were reported and have not been armed since.
     told: c_short,
-    /// Levels that were armed too soon, and are not told any more from `quiet_until` on.
+    /// Levels that were armed too early; they may be reported again from `quiet_until` on.
     later: c_short,
     quiet_until: u64,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    /// By the index of the token.
+    /// Entries by the index of their token.
     entries: HashMap<u32, Entry>,
     indices: HashMap<RawFd, u32>,
-    /// A thread is in poll(2), and was not broken since.
+    /// A thread is in poll(2) and has not been broken.
     sleeps: bool,
-    /// Counts the calls of poll(2) that have returned.
+    /// The number of calls of poll(2) that have returned.
     returns: u64,
     is_asleep: bool,
 }
 
-/// See the module's header.
+/// The back end; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Poll {
     half_closed: c_short,
     reader: PipeReader,
     writer: PipeWriter,
-    /// A break was written and not yet seen.
+    /// A break was written and has not been seen yet.
     breaking: AtomicBool,
     table: Mutex<Table>,
     /// Notified when poll(2) has returned.
     returned: Condvar,
 }
 
-/// The buffer of a batch.
+/// A buffer for a batch of events.
 pub(crate) struct Batch {
     entries: Vec<libc::pollfd>,
-    /// The index behind each entry but the first, which is the breaker.
+    /// The index of each entry except the first, which is the breaker.
     indices: Vec<u32>,
     events: Vec<Event>,
     is_broken: bool,
-    /// Where the next wait begins, so that no descriptor is behind others for good.
+    /// Where the next wait begins, so that every descriptor gets its turn.
     start: usize,
 }
 
@@ -110,7 +114,7 @@ impl backend::Batch for Batch {
 }
 
 impl Entry {
-    /// What poll(2) is asked, at `now`; none where the descriptor is left out.
+    /// Returns the levels to request at `now`, or `None` if the descriptor is left out.
     fn question(&mut self, now: u64, half_closed: c_short) -> Option<c_short> {
         if self.later != 0 && now >= self.quiet_until {
             self.told &= !self.later;
@@ -120,7 +124,7 @@ impl Entry {
         (self.told & ALWAYS == 0).then_some(all & !self.told)
     }
 
-    /// The answer of poll(2), at `now`: the event, if it says something new.
+    /// Handles the answer of poll(2) at `now`. Returns an event if there is anything new to report.
     fn answer(&mut self, index: u32, levels: c_short, now: u64, half_closed: c_short) -> Option<Event> {
         let new = levels & !self.told;
         if new == 0 {
@@ -159,14 +163,15 @@ impl Entry {
 impl Table {
     fn remove(&mut self, fd: RawFd) -> bool {
         let Some(index) = self.indices.remove(&fd) else { return false };
-        // The slot may have another descriptor by now.
+        // The slot may belong to another descriptor by now.
         if self.entries.get(&index).is_some_and(|entry| entry.fd == fd) {
             self.entries.remove(&index);
         }
         true
     }
 
-    /// Writes the questions into `batch`, of `room` descriptors at most. Returns when one that is left out is to be asked.
+    /// Writes up to `room` requests into `batch`. Returns the time at which a descriptor that is
+    /// left out must be requested.
     fn ask(&mut self, batch: &mut Batch, room: usize, half_closed: c_short) -> Option<u64> {
         let now = clock::now();
         let count = self.entries.len();
@@ -194,7 +199,7 @@ impl Table {
 }
 
 impl Poll {
-    /// The table has changed: a thread that sleeps asks anew.
+    /// Makes a sleeping thread build its request again, because the table has changed.
     fn break_sleep(&self, table: &mut Table) {
         if table.sleeps {
             table.sleeps = false;
@@ -202,7 +207,7 @@ impl Poll {
         }
     }
 
-    /// Makes the breaker readable. A full pipe is so already.
+    /// Makes the breaker readable. If the pipe is full, it already is.
     fn write(&self) {
         while (&self.writer).write(&[1]).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
     }
@@ -212,7 +217,7 @@ impl Poll {
         while matches!((&self.reader).read(&mut buf), Ok(count) if count == buf.len()) {}
     }
 
-    /// Collects the answers in `batch`, at most `most` events.
+    /// Collects up to `most` events from the answers in `batch`.
     fn collect(&self, table: &mut Table, batch: &mut Batch, most: usize) {
         let now = clock::now();
         batch.start = batch.start.wrapping_add(1);
@@ -223,7 +228,7 @@ impl Poll {
             if batch.events.len() == most {
                 break;
             }
-            // Another descriptor may have the slot or the number by now, and is asked by the next wait.
+            // Another descriptor may have the slot or the number by now. The next wait requests it.
             let Some(entry) = table.entries.get_mut(&index).filter(|entry| entry.fd == polled.fd) else { continue };
             batch.events.extend(entry.answer(index, polled.revents, now, self.half_closed));
             if polled.revents & libc::POLLNVAL != 0 {
@@ -232,7 +237,7 @@ impl Poll {
         }
     }
 
-    /// One call of poll(2). Returns whether the wait is over before its time.
+    /// Calls poll(2) once. Reports whether the wait is over before its time.
     fn poll<'a>(
         &'a self,
         mut table: MutexGuard<'a, Table>,
@@ -258,7 +263,8 @@ impl Poll {
         }
         if batch.entries[0].revents != 0 {
             self.drain();
-            // ORDERING: SeqCst, before the caller looks at the queues again: a `wake` after this one writes anew.
+            // ORDERING: SeqCst, before the caller checks the queues again: a later `wake` writes
+            // again.
             batch.is_broken = self.breaking.swap(false, Ordering::SeqCst);
         }
         self.collect(&mut table, batch, most);
@@ -274,7 +280,10 @@ impl BackEnd for Poll {
 
     fn open() -> io::Result<Poll> {
         let half_closed = sys::os::POLL_HALF_CLOSED.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::Unsupported, "poll(2) of this system does not tell that a peer sends no more")
+            io::Error::new(
+                io::ErrorKind::Unsupported,
+                "poll(2) of this system does not report that a peer has ended its sending",
+            )
         })?;
         let (reader, writer) = io::pipe()?;
         sys::socket::set_nonblocking(reader.as_fd(), true)?;
@@ -295,7 +304,7 @@ impl BackEnd for Poll {
                 return Err(io::Error::from_raw_os_error(libc::EEXIST));
             }
         } else if table.entries.len() as u64 + 1 >= sys::fd::limit() {
-            let text = "poll(2) takes no more descriptors than RLIMIT_NOFILE allows";
+            let text = "poll(2) accepts only as many descriptors as RLIMIT_NOFILE allows";
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, text));
         }
         table.remove(number);
@@ -339,7 +348,8 @@ impl BackEnd for Poll {
         batch.entries[0].fd = self.reader.as_raw_fd();
         let mut table = self.table.lock();
         loop {
-            // The breaker takes one place. A limit that was lowered leaves the others for the next call.
+            // The breaker takes one place. If the limit was lowered, the rest is left for the next
+            // call.
             let room = usize::try_from(sys::fd::limit()).unwrap_or(usize::MAX).saturating_sub(1);
             let quiet_until = table.ask(batch, room, self.half_closed);
             let now = clock::now();
@@ -360,7 +370,8 @@ impl BackEnd for Poll {
     }
 
     fn wake(&self) {
-        // ORDERING: SeqCst: the swap comes after the caller made its work visible and before it relies on the wait to end.
+        // ORDERING: SeqCst: the swap comes after the caller made its work visible, and before the
+        // caller relies on the wait ending.
         if !self.breaking.swap(true, Ordering::SeqCst) {
             self.write();
         }
@@ -392,7 +403,7 @@ mod tests {
         assert_eq!((event.index, event.generation), (3, 7));
         assert!(event.readable && event.writable && event.read_reasons == 0);
         assert_eq!(entry.question(0, HALF_CLOSED), Some(libc::POLLPRI | HALF_CLOSED));
-        assert_eq!(entry.answer(3, libc::POLLIN, 0, HALF_CLOSED), None, "told already");
+        assert_eq!(entry.answer(3, libc::POLLIN, 0, HALF_CLOSED), None, "already reported");
         entry.arm(true, false, 0, HALF_CLOSED);
         assert_eq!(entry.question(0, HALF_CLOSED), Some(all & !libc::POLLOUT));
         entry.arm(false, true, 0, HALF_CLOSED);
@@ -436,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn small_limit_gives_every_descriptor_its_turn() {
+    fn all_descriptors_are_polled_in_turn_under_a_small_limit() {
         let mut table = Table::default();
         for index in 0..5 {
             table.entries.insert(index, Entry { fd: index as RawFd, ..entry() });

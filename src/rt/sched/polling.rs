@@ -1,11 +1,13 @@
 //! `Polling`: what a thread needs to poll, and the poll itself.
 //!
-//! Workers, threads in `block_on` and sysmon each own one. A poll takes the role, takes events or sleeps for them, records the batch
-//! and releases the role; the caller then wakes the wakers that were collected (D2 and 12 of `driver.rs`).
+//! Workers, threads in `block_on` and sysmon each own one. A poll takes the role, takes events or
+//! sleeps until there are some, records the batch, and releases the role. The caller then calls the
+//! wakers that were collected (D2 and 12 of `driver.rs`).
 //!
 //! # Memory ordering
-//! A sleep is announced in the role before the last look at the timers and at what the caller waits for; whoever changes those looks
-//! at the role afterwards. All SeqCst (model `sleep_against_inject`).
+//! The poller announces a sleep in the role, then checks the timers and its caller's condition once
+//! more. A thread that changes those checks the role afterwards. All these accesses are SeqCst
+//! (model `sleep_against_inject`).
 
 use crate::rt::poll::backend::{EVENTS_MAX, Events, Instance};
 use crate::rt::poll::driver::ONE_STEP_NANOS;
@@ -19,21 +21,21 @@ use crate::sync::Arc;
 /// How a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slept {
-    /// The thread slept, or took what was there; the wakers of the events are collected.
+    /// The thread slept, or took events without sleeping. The wakers of the events are collected.
     Polled,
-    /// Timers were due: their wakers are collected, and nothing was polled.
+    /// Timers were due and their wakers are collected. The back end was not polled.
     TimersRan,
-    /// The process has no descriptor left for an epoll instance: nothing is registered either.
+    /// No descriptor was available for an instance, so no descriptor is registered either.
     NoPoller,
 }
 
-/// See the module's header.
+/// The events and wakers of a thread that polls; see the [module documentation](self).
 pub(crate) struct Polling {
     events: Events,
-    /// The wakers of the last batch, until they are called.
+    /// The wakers of the last batch that have not been called yet.
     pub(crate) wakers: Wakers,
     due: Vec<(u64, Target)>,
-    /// The instance of the back end, and the epoch that it is of.
+    /// The instance of the back end, and the epoch it belongs to.
     instance: Option<(u32, Arc<Instance>)>,
 }
 
@@ -47,7 +49,8 @@ impl Polling {
         self.instance = None;
     }
 
-    /// The instance of `epoch`, in which the runtime was seen running, as `kept`; none when the process has no descriptor left for one.
+    /// Returns the instance of `epoch`, in which the caller saw the runtime running, and keeps it
+    /// in `kept`. Returns `None` if no descriptor is available for an instance.
     #[inline]
     fn instance<'a>(
         kept: &'a mut Option<(u32, Arc<Instance>)>,
@@ -56,8 +59,9 @@ impl Polling {
     ) -> Option<&'a Instance> {
         if !matches!(kept, Some((of, _)) if *of == epoch) {
             let instance = runtime.driver.instance().ok()?;
-            // A shutdown moves the epoch before it closes the instance: after that this may be one that no thread can break. It is
-            // used once, under a number that the next call does not ask for.
+            // A shutdown changes the epoch before it closes the instance. If the epoch has changed,
+            // this may be an instance that no thread can break any more. It is used once, and
+            // stored under an epoch that the next call does not ask for.
             let of = if runtime.epoch() == epoch { epoch } else { epoch.wrapping_sub(1) };
             *kept = Some((of, instance));
         }
@@ -71,7 +75,8 @@ impl Polling {
         }
     }
 
-    /// Takes the events that are there, without waiting. `epoch` is the caller's. False if another thread has the role.
+    /// Takes the events that are available, without waiting. `epoch` is the caller's. Returns false
+    /// if another thread has the role.
     pub(crate) fn poll_now(&mut self, runtime: &'static Runtime, epoch: u32, now: u64) -> bool {
         if !runtime.driver.role.try_take() {
             return false;
@@ -84,9 +89,10 @@ impl Polling {
         true
     }
 
-    /// Sleeps in epoll until the earliest timer, and releases the role, which the caller holds. `epoch` is the caller's: if another one
-    /// has begun, the instance that this thread would sleep in may be one that nobody can break any more. `falls_asleep` is called once
-    /// the sleep is announced and returns whether there is a reason to call it off; `rises` is called at its end.
+    /// Sleeps in the back end until the earliest timer, then releases the role, which the caller
+    /// holds. `epoch` is the caller's: if the epoch has changed, no thread may be able to break a
+    /// sleep in this instance. `falls_asleep` is called once the sleep is announced; if it returns
+    /// true, the sleep is cancelled. `rises` is called when the sleep ends.
     pub(crate) fn sleep(
         &mut self,
         runtime: &'static Runtime,
@@ -100,7 +106,8 @@ impl Polling {
         let mut now = 0;
         if until != clock::NEVER {
             now = clock::coarse();
-            // With less to wait the clock must be exact; beyond, the coarse one tells when to look again.
+            // A short wait needs the exact time. For a long one the coarse clock tells when to
+            // check again.
             if until.saturating_sub(now) < ONE_STEP_NANOS {
                 now = clock::now();
             }
@@ -115,7 +122,8 @@ impl Polling {
             return Slept::NoPoller;
         };
         driver.role.sleep(until, by);
-        // ORDERING: SeqCst: announced, then one more look; a shutdown moves the epoch and then looks at the role.
+        // ORDERING: SeqCst: after the announcement, check once more; a shutdown changes the epoch,
+        // then checks the role.
         let called_off = falls_asleep() | (runtime.next_timer() < until) | (runtime.epoch() != epoch);
         driver.poll(instance, &mut self.events, EVENTS_MAX, now, if called_off { now } else { until });
         rises();

@@ -1,4 +1,4 @@
-//! The system's calls.
+//! The system calls kqueue(2) and kevent(2).
 
 #![allow(unsafe_code)]
 
@@ -12,25 +12,26 @@ pub(crate) use libc::{
     kevent as Kevent,
 };
 
-/// The longest timeout in seconds: some kernels refuse longer ones.
+/// The longest timeout, in seconds: some kernels refuse longer ones.
 const SECONDS_MAX: u64 = 100_000_000;
 
 fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// kqueue(2), close-on-exec. A child of fork(2) has none.
+/// Opens a kqueue with close-on-exec (kqueue(2)). A child of fork(2) does not inherit it.
 pub(crate) fn kqueue() -> io::Result<OwnedFd> {
     // SAFETY: no arguments.
     let number = check(unsafe { libc::kqueue() })?;
-    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    // SAFETY: the kernel just returned this descriptor, and nothing else owns it.
     let queue = unsafe { OwnedFd::from_raw_fd(number) };
     // SAFETY: no pointer is passed.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
     Ok(queue)
 }
 
-/// kevent(2): makes `changes`, then waits for events for `timeout` nanoseconds at most (`None`: without limit). Returns how many there are.
+/// Applies `changes`, then waits for events for up to `timeout` nanoseconds (`None`: without limit)
+/// (kevent(2)). Returns the number of events.
 pub(crate) fn kevent(
     queue: BorrowedFd<'_>,
     changes: &[Kevent],

@@ -1,22 +1,24 @@
-//! A model of kqueue(2) for unit tests on Linux, written from the manual pages of FreeBSD 14 and macOS.
+//! A model of kqueue(2) for unit tests on Linux, written from the manual pages of FreeBSD 14 and
+//! macOS.
 //!
-//! It has the filters READ and WRITE, over real descriptors, and USER. What activates a filter comes from an edge-triggered epoll
-//! instance, which is the queue's descriptor; the condition is asked of poll(2) when an event is taken, as a kernel does. Values are
-//! FreeBSD's.
+//! It has the filters READ and WRITE, on real descriptors, and USER. An edge-triggered epoll
+//! instance, which is the descriptor of the queue, activates the filters. When an event is taken,
+//! poll(2) checks the condition, as a kernel does. Constants have FreeBSD's values.
 //!
-//! | what | as the manual pages say |
+//! | item | behaviour in the manual pages |
 //! |---|---|
-//! | EV_ADD | adds, or modifies; the condition is looked at in either case. Flags that are not given again are lost |
-//! | EV_DELETE | ENOENT where there is none; closing the descriptor deletes as well |
-//! | EV_CLEAR | inactive once it was taken, until the state changes again |
-//! | EV_ONESHOT, EV_DISPATCH | deleted, or disabled, once it was taken |
-//! | EV_RECEIPT | every change answers with EV_ERROR and an errno, or 0, and no event is taken |
-//! | EV_ERROR | a change that failed, where there is room; else the call fails |
-//! | EV_EOF | READ: the peer sends no more, `data` may be left; WRITE: the peer takes no more; `fflags` is the socket's error |
+//! | EV_ADD | adds or modifies, and checks the condition in either case; flags that are not passed again are lost |
+//! | EV_DELETE | ENOENT if there is no such filter; closing the descriptor also deletes it |
+//! | EV_CLEAR | inactive after the event is taken, until the state changes again |
+//! | EV_ONESHOT, EV_DISPATCH | deleted, or disabled, after the event is taken |
+//! | EV_RECEIPT | every change returns EV_ERROR with an errno or 0, and no event is taken |
+//! | EV_ERROR | reports a change that failed, if there is room; otherwise the call fails |
+//! | EV_EOF | READ: the peer sends no more, and `data` may be left; WRITE: the peer accepts no more; `fflags` is the socket's error |
 //! | NOTE_TRIGGER | activates USER |
 //!
-//! What it cannot say: a kernel's `fflags` is the error itself, while poll(2) says only that there is one (here ECONNRESET); an error without
-//! the end of the connection, as of a datagram, makes the filters active and says no more, as in FreeBSD.
+//! Limits of the model: a kernel stores the error itself in `fflags`, but poll(2) reports only that
+//! there is one (here ECONNRESET). An error that does not end the connection, such as an error of a
+//! datagram, activates the filters and reports nothing else, as in FreeBSD.
 
 #![allow(unsafe_code)]
 
@@ -44,7 +46,7 @@ pub(crate) const EV_ERROR: u16 = 0x4000;
 pub(crate) const EV_EOF: u16 = 0x8000;
 pub(crate) const NOTE_TRIGGER: u32 = 0x0100_0000;
 
-/// What a filter keeps of the flags that it was added with.
+/// The flags of EV_ADD that a filter keeps.
 const KEPT: u16 = EV_CLEAR | EV_ONESHOT | EV_DISPATCH;
 
 /// `struct kevent`.
@@ -59,7 +61,7 @@ pub(crate) struct Kevent {
     pub(crate) udata: *mut c_void,
 }
 
-// SAFETY: `udata` is a number here, which nobody follows.
+// SAFETY: `udata` is a number here and is never dereferenced.
 unsafe impl Send for Kevent {}
 // SAFETY: as above.
 unsafe impl Sync for Kevent {}
@@ -75,7 +77,7 @@ struct Knote {
 #[derive(Debug)]
 struct Queue {
     knotes: BTreeMap<(usize, i16), Knote>,
-    /// Makes the epoll instance readable for a trigger and for changes of another thread.
+    /// Makes the epoll instance readable for a trigger or for changes by another thread.
     bell: OwnedFd,
 }
 
@@ -90,7 +92,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn owned(number: c_int) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel just gave us this descriptor, if it is one, and nobody else has it.
+    // SAFETY: if it is a descriptor, the kernel just returned it, and nothing else owns it.
     if number < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(number) }) }
 }
 
@@ -105,7 +107,7 @@ fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
-/// kqueue(2).
+/// Opens a queue (kqueue(2)).
 pub(crate) fn kqueue() -> io::Result<OwnedFd> {
     // SAFETY: no pointer is passed.
     let queue = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
@@ -118,7 +120,7 @@ pub(crate) fn kqueue() -> io::Result<OwnedFd> {
     Ok(queue)
 }
 
-/// What poll(2) says of a descriptor.
+/// Returns the state of a descriptor from poll(2).
 fn levels(fd: RawFd) -> c_int {
     let events = libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP;
     let mut entry = libc::pollfd { fd, events, revents: 0 };
@@ -127,7 +129,7 @@ fn levels(fd: RawFd) -> c_int {
     entry.revents.into()
 }
 
-/// The state of a filter: flags, fflags and data of its event, if its condition holds.
+/// Returns the flags, fflags and data of a filter's event if its condition holds.
 fn condition(ident: usize, filter: i16) -> Option<(u16, u32, isize)> {
     let fd = ident as RawFd;
     let levels = levels(fd);
@@ -143,7 +145,7 @@ fn condition(ident: usize, filter: i16) -> Option<(u16, u32, isize)> {
         return None;
     }
     let mut bytes: c_int = 0;
-    // SAFETY: FIONREAD writes an int. A listener refuses, and has no bytes.
+    // SAFETY: FIONREAD writes an int. A listener refuses the call and has no bytes.
     unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut bytes) };
     Some((eof(is_over || has(libc::POLLRDHUP)), error, bytes as isize))
 }
@@ -161,7 +163,8 @@ impl Queue {
             if change.filter != EVFILT_USER {
                 let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
                 match watch(epoll, change.ident as RawFd, events, change.ident as u64) {
-                    // Not known to epoll: what the number was before is closed.
+                    // epoll does not know the descriptor: the one that had this number before is
+                    // closed.
                     Ok(()) => self.knotes.retain(|&(ident, filter), _| ident != change.ident || filter == EVFILT_USER),
                     Err(libc::EEXIST) => {}
                     Err(errno) => return Err(errno),
@@ -188,11 +191,11 @@ impl Queue {
 
     fn ring(&self) {
         let one = 1_u64.to_ne_bytes();
-        // SAFETY: eight readable bytes, as eventfd(2) wants.
+        // SAFETY: eight readable bytes, as eventfd(2) requires.
         unsafe { libc::write(self.bell.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
-    /// Takes the events that are there.
+    /// Takes the events that are available.
     fn take(&mut self, events: &mut [Kevent]) -> usize {
         let mut count = 0;
         let mut gone = Vec::new();
@@ -221,7 +224,7 @@ impl Queue {
         count
     }
 
-    /// The state of `ident` has changed.
+    /// Activates the filters of `ident`, whose state has changed.
     fn activate(&mut self, ident: usize) {
         for filter in [EVFILT_READ, EVFILT_WRITE] {
             if let Some(knote) = self.knotes.get_mut(&(ident, filter)) {
@@ -231,7 +234,7 @@ impl Queue {
     }
 }
 
-/// kevent(2).
+/// Applies changes and takes events (kevent(2)).
 pub(crate) fn kevent(
     queue: BorrowedFd<'_>,
     changes: &[Kevent],
@@ -262,9 +265,9 @@ pub(crate) fn kevent(
     let mut raw = [libc::epoll_event { events: 0, u64: 0 }; 64];
     let mut is_late = false;
     loop {
-        // Without waiting first: an event that is taken shows the changes that came before it.
+        // Check without waiting first: an event that is taken shows the changes made before it.
         for limit in [Some(0), until.map(|until| until.saturating_duration_since(Instant::now()).as_nanos())] {
-            // SAFETY: the buffer has room for so many events.
+            // SAFETY: the buffer has room for that many events.
             let ready = unsafe {
                 let millis = limit.map_or(-1, |nanos| nanos.div_ceil(1_000_000).min(i32::MAX as u128) as c_int);
                 libc::epoll_wait(epoll, raw.as_mut_ptr(), raw.len() as c_int, millis)

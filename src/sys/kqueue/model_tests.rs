@@ -1,4 +1,4 @@
-//! The model does what the manual pages say.
+//! Tests that the model behaves as the manual pages say.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -20,7 +20,7 @@ fn apply(queue: &OwnedFd, change: Kevent) -> i32 {
     changed.err().map_or(0, |error| error.raw_os_error().unwrap())
 }
 
-/// The events that come within a minute, or none if `waits` is false.
+/// Returns the events that arrive within a minute, or those available now if `waits` is false.
 fn taken(queue: &OwnedFd, waits: bool) -> Vec<Kevent> {
     let mut events = [empty(); 8];
     let timeout = if waits { 60_000_000_000 } else { 0 };
@@ -136,7 +136,7 @@ fn close_deletes_the_filters_of_a_descriptor() {
     let (socket, mut peer) = pair();
     let number = socket.as_raw_fd();
     assert_eq!(apply(&queue, change(&socket, EVFILT_READ, EV_ADD | EV_CLEAR)), 0);
-    // SAFETY: the number is open, and so replaced; `socket` owns the duplicate from here on.
+    // SAFETY: the number is open and is replaced; from here on `socket` owns the duplicate.
     #[allow(unsafe_code)]
     let replaced = unsafe { libc::dup2(peer.as_raw_fd(), number) };
     assert_eq!(replaced, number);

@@ -1,4 +1,4 @@
-//! FreeBSD.
+//! Definitions for FreeBSD.
 
 #![allow(unsafe_code)]
 
@@ -10,36 +10,39 @@ use std::ptr;
 use libc::{c_int, c_short};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// The clock that is cheap to read, and goes with `Instant`.
+/// A cheap clock that is comparable with `Instant`.
 pub(crate) const COARSE_CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC_FAST;
 
-/// The event of poll(2) that says that the peer sends no more.
+/// The event of poll(2) that reports that the peer will send no more data.
 pub(crate) const POLL_HALF_CLOSED: Option<c_short> = Some(libc::POLLRDHUP);
 
 /// The flag of recvmsg(2) that makes received descriptors close-on-exec.
 pub(crate) const RECEIVE_CLOSE_ON_EXEC: c_int = libc::MSG_CMSG_CLOEXEC;
 
-/// The option that asks for [`PACKET_INFO_V4`].
+/// The option that requests [`PACKET_INFO_V4`].
 pub(crate) const RECV_PACKET_INFO_V4: c_int = libc::IP_RECVDSTADDR;
 
-/// The kind of the control message with the destination of a datagram; sent, with its source.
+/// The type of the control message that contains the destination of a received datagram, or the
+/// source of a sent one.
 pub(crate) const PACKET_INFO_V4: c_int = libc::IP_RECVDSTADDR;
 
 /// The data of [`PACKET_INFO_V4`].
 pub(crate) type PacketInfoV4 = libc::in_addr;
 
-/// The message that says which address a datagram is sent from. IPv4 names no interface here.
+/// Returns the data that selects the source address of a datagram. The interface is not used for
+/// IPv4.
 pub(crate) fn packet_info_v4(local: Ipv4Addr, _interface: u32) -> PacketInfoV4 {
     libc::in_addr { s_addr: u32::from(local).to_be() }
 }
 
-/// The local address and the destination of a received datagram, which are the same.
+/// Returns the local address and the destination of a received datagram, which are equal.
 pub(crate) fn read_packet_info_v4(info: PacketInfoV4) -> (Ipv4Addr, Ipv4Addr, Option<u32>) {
     let address = Ipv4Addr::from(u32::from_be(info.s_addr));
     (address, address, None)
 }
 
-/// ppoll(2): waits for `timeout` nanoseconds at most (`None`: without limit). Returns how many entries have events.
+/// Waits for up to `timeout` nanoseconds (`None`: without limit) (ppoll(2)). Returns the number of
+/// entries that have events.
 pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Result<usize> {
     let limit = timeout.map(|nanos| libc::timespec {
         tv_sec: (nanos / 1_000_000_000).min(i32::MAX as u64) as libc::time_t,
@@ -52,18 +55,19 @@ pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Re
     usize::try_from(ready).map_err(|_| io::Error::last_os_error())
 }
 
-/// socket(2), non-blocking and close-on-exec.
+/// Opens a non-blocking, close-on-exec socket (socket(2)).
 pub(crate) fn socket(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
     Socket::new_raw(domain, ty.nonblocking().cloexec(), protocol).map(OwnedFd::from)
 }
 
-/// socketpair(2) of Unix sockets, non-blocking and close-on-exec.
+/// Opens a pair of non-blocking, close-on-exec Unix sockets (socketpair(2)).
 pub(crate) fn pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
     let (one, other) = Socket::pair_raw(Domain::UNIX, ty.nonblocking().cloexec(), None)?;
     Ok((one.into(), other.into()))
 }
 
-/// accept4(2): a non-blocking, close-on-exec socket and its peer's address.
+/// Accepts a connection (accept4(2)). Returns a non-blocking, close-on-exec socket and the peer's
+/// address.
 pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
     let accept = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
@@ -72,14 +76,15 @@ pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
         if socket < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+        // SAFETY: the kernel just returned this descriptor, and nothing else owns it.
         Ok(unsafe { OwnedFd::from_raw_fd(socket) })
     };
     // SAFETY: on success the kernel has written an address of the length that it stored.
     unsafe { SockAddr::try_init(accept) }
 }
 
-/// The user and group of a Unix socket's peer (getpeereid(3)); process 0, which means that it is not known.
+/// Returns the process, user and group of the peer of a Unix socket (getpeereid(3)). The process is
+/// 0, which means unknown.
 pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::uid_t, libc::gid_t)> {
     let (uid, gid) = super::bsd::peer_ids(fd)?;
     Ok((0, uid, gid))

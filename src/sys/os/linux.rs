@@ -1,4 +1,4 @@
-//! Linux.
+//! Definitions for Linux.
 
 #![allow(unsafe_code)]
 
@@ -15,43 +15,45 @@ pub(crate) use libc::{CLOCK_MONOTONIC_COARSE as COARSE_CLOCK, ENONET, mmsghdr};
 use libc::{c_int, c_short};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// Whether TCP's short count says that nothing is left: urgent data, which cuts a read short, is reported by the poller.
+/// Whether a short count of a TCP socket means that nothing is left. It does: the poller reports
+/// urgent data, which makes a read return a short count.
 pub(crate) const SHORT_COUNTS_ARE_EVIDENCE: bool = true;
 
-/// The event of poll(2) that says that the peer sends no more.
+/// The event of poll(2) that reports that the peer will send no more data.
 pub(crate) const POLL_HALF_CLOSED: Option<c_short> = Some(libc::POLLRDHUP);
 
-/// What getaddrinfo(3) says of a name that has no address, or none of the family: EAI_NODATA and EAI_ADDRFAMILY.
+/// Whether an error of getaddrinfo(3) means that the name has no address, or none of the family:
+/// EAI_NODATA and EAI_ADDRFAMILY.
 pub(crate) const NO_ADDRESS_CODES: [c_int; 2] = [libc::EAI_NODATA, -9];
 
 /// The flag of recvmsg(2) that makes received descriptors close-on-exec.
 pub(crate) const RECEIVE_CLOSE_ON_EXEC: c_int = libc::MSG_CMSG_CLOEXEC;
 
-/// The option of UDP that splits what is sent into segments.
+/// The UDP option that splits sent data into segments.
 pub(crate) const SEGMENT_OPTION: c_int = libc::UDP_SEGMENT;
 
-/// The kind of control message that says how large the segments of a received datagram are.
+/// The type of the control message that contains the segment size of a received datagram.
 pub(crate) const SEGMENTS_KIND: c_int = libc::UDP_GRO;
 
-// The options that ask for control messages of IPv4, and the kinds of these messages.
+// Options that request control messages of IPv4, and the types of these messages.
 pub(crate) const RECV_PACKET_INFO_V4: c_int = libc::IP_PKTINFO;
 pub(crate) const PACKET_INFO_V4: c_int = libc::IP_PKTINFO;
 pub(crate) const TTL_KIND: c_int = libc::IP_TTL;
 pub(crate) const TOS_KIND: c_int = libc::IP_TOS;
 
-/// The option that asks for the time of arrival.
+/// The option that requests the time of arrival.
 pub(crate) const RECV_TIMESTAMP: c_int = libc::SO_TIMESTAMPNS;
 
-/// The kind of its control message.
+/// The type of the control message that contains the time of arrival.
 pub(crate) const TIMESTAMP_KIND: c_int = libc::SCM_TIMESTAMPNS;
 
-/// What a fraction of a second of that message is, in nanoseconds.
+/// The unit of the fraction of a second in that message, in nanoseconds.
 pub(crate) const TIMESTAMP_UNIT: u32 = 1;
 
 /// The data of [`PACKET_INFO_V4`].
 pub(crate) type PacketInfoV4 = libc::in_pktinfo;
 
-/// The message that says which address and interface a datagram is sent from.
+/// Returns the data that selects the source address and the interface of a datagram.
 pub(crate) fn packet_info_v4(local: Ipv4Addr, interface: u32) -> PacketInfoV4 {
     let address = |address: Ipv4Addr| libc::in_addr { s_addr: u32::from(address).to_be() };
     libc::in_pktinfo {
@@ -61,13 +63,14 @@ pub(crate) fn packet_info_v4(local: Ipv4Addr, interface: u32) -> PacketInfoV4 {
     }
 }
 
-/// The local address, the destination and the interface of a received datagram.
+/// Returns the local address, the destination and the interface of a received datagram.
 pub(crate) fn read_packet_info_v4(info: PacketInfoV4) -> (Ipv4Addr, Ipv4Addr, Option<u32>) {
     let address = |address: libc::in_addr| Ipv4Addr::from(u32::from_be(address.s_addr));
     (address(info.ipi_spec_dst), address(info.ipi_addr), u32::try_from(info.ipi_ifindex).ok())
 }
 
-/// ppoll(2): waits for `timeout` nanoseconds at most (`None`: without limit). Returns how many entries have events.
+/// Waits for up to `timeout` nanoseconds (`None`: without limit) (ppoll(2)). Returns the number of
+/// entries that have events.
 pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Result<usize> {
     let limit = timeout.map(|nanos| libc::timespec {
         tv_sec: (nanos / 1_000_000_000).min(i32::MAX as u64) as libc::time_t,
@@ -80,18 +83,19 @@ pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Re
     usize::try_from(ready).map_err(|_| io::Error::last_os_error())
 }
 
-/// socket(2), non-blocking and close-on-exec.
+/// Opens a non-blocking, close-on-exec socket (socket(2)).
 pub(crate) fn socket(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
     Socket::new_raw(domain, ty.nonblocking().cloexec(), protocol).map(OwnedFd::from)
 }
 
-/// socketpair(2) of Unix sockets, non-blocking and close-on-exec.
+/// Opens a pair of non-blocking, close-on-exec Unix sockets (socketpair(2)).
 pub(crate) fn pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
     let (one, other) = Socket::pair_raw(Domain::UNIX, ty.nonblocking().cloexec(), None)?;
     Ok((one.into(), other.into()))
 }
 
-/// accept4(2): a non-blocking, close-on-exec socket and its peer's address.
+/// Accepts a connection (accept4(2)). Returns a non-blocking, close-on-exec socket and the peer's
+/// address.
 #[inline]
 pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
     let accept = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
@@ -101,34 +105,35 @@ pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
         if socket < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+        // SAFETY: the kernel just returned this descriptor, and nothing else owns it.
         Ok(unsafe { OwnedFd::from_raw_fd(socket) })
     };
     // SAFETY: on success the kernel has written an address of the length that it stored.
     unsafe { SockAddr::try_init(accept) }
 }
 
-/// recvmmsg(2).
+/// Calls recvmmsg(2).
 ///
 /// # Safety
-/// The `count` headers, and what they point to, are valid for writes during the call.
+/// The `count` headers, and the memory they point to, must be valid for writes during the call.
 #[inline]
 pub(crate) unsafe fn recvmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flags: c_int) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { libc::recvmmsg(fd, headers, count, flags as _, ptr::null_mut()) }
 }
 
-/// sendmmsg(2).
+/// Calls sendmmsg(2).
 ///
 /// # Safety
-/// The `count` headers are valid for writes, and what they point to for reads, during the call.
+/// The `count` headers must be valid for writes, and the memory they point to for reads, during the
+/// call.
 #[inline]
 pub(crate) unsafe fn sendmmsg(fd: RawFd, headers: *mut mmsghdr, count: u32, flags: c_int) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { libc::sendmmsg(fd, headers, count, flags as _) }
 }
 
-/// The address family of a socket (SO_DOMAIN). Safe to call after fork(2).
+/// Returns the address family of a socket (SO_DOMAIN). Safe to call after fork(2).
 pub(crate) fn domain(number: RawFd) -> io::Result<c_int> {
     let (mut domain, mut length): (c_int, _) = (0, size_of::<c_int>() as libc::socklen_t);
     let place = (&raw mut domain).cast();
@@ -137,8 +142,8 @@ pub(crate) fn domain(number: RawFd) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(domain) }
 }
 
-/// The process, user and group of a Unix socket's peer (SO_PEERCRED). The kernel answers with process 0 where it cannot be named here,
-/// and with users and groups of -1 where there is no other end.
+/// Returns the process, user and group of the peer of a Unix socket (SO_PEERCRED). The process is 0
+/// if it is not visible in this PID namespace; user and group are -1 if there is no peer.
 pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::uid_t, libc::gid_t)> {
     let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
@@ -150,19 +155,20 @@ pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::ui
     Ok((cred.pid, cred.uid, cred.gid))
 }
 
-/// The abstract name of an address.
+/// Returns the abstract name of an address, if it has one.
 pub(crate) fn abstract_name(address: &SocketAddr) -> Option<&[u8]> {
     address.as_abstract_name()
 }
 
-/// The address with an abstract name.
+/// Returns the address with an abstract name.
 pub(crate) fn from_abstract_name(name: &[u8]) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(name)
 }
 
-/// Joins a thread that is gone, thread-local destructors included. Returns whether it was; its handle must then be neither joined nor
-/// dropped.
+/// Joins a thread that has ended, including its thread-local destructors. Reports whether it did;
+/// the handle must then be neither joined nor dropped.
 pub(crate) fn try_join(thread: &JoinHandle<()>) -> bool {
-    // SAFETY: the handle owns the thread, which was neither joined nor detached; it is not the calling thread's, which is running.
+    // SAFETY: the handle owns the thread, which was neither joined nor detached; it is not the
+    // calling thread, which is running.
     unsafe { libc::pthread_tryjoin_np(thread.as_pthread_t(), ptr::null_mut()) == 0 }
 }

@@ -1,4 +1,4 @@
-//! macOS.
+//! Definitions for macOS.
 
 #![allow(unsafe_code)]
 
@@ -9,37 +9,38 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use libc::{c_int, c_short};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-/// The clock that is cheap to read, and goes with `Instant`.
+/// A cheap clock that is comparable with `Instant`.
 pub(crate) const COARSE_CLOCK: libc::clockid_t = libc::CLOCK_UPTIME_RAW_APPROX;
 
-/// poll(2) does not tell that a peer sends no more.
+/// No event: poll(2) does not report that a peer will send no more data.
 pub(crate) const POLL_HALF_CLOSED: Option<c_short> = None;
 
-/// Received descriptors are made close-on-exec afterwards.
+/// No flag: received descriptors are made close-on-exec afterwards.
 pub(crate) const RECEIVE_CLOSE_ON_EXEC: c_int = 0;
 
-/// The option that asks for [`PACKET_INFO_V4`].
+/// The option that requests [`PACKET_INFO_V4`].
 pub(crate) const RECV_PACKET_INFO_V4: c_int = libc::IP_PKTINFO;
 
-/// The kind of the control message with the destination and the interface of a datagram.
+/// The type of the control message that contains the destination and the interface of a datagram.
 pub(crate) const PACKET_INFO_V4: c_int = libc::IP_PKTINFO;
 
 /// The data of [`PACKET_INFO_V4`].
 pub(crate) type PacketInfoV4 = libc::in_pktinfo;
 
-/// The message that says which address and interface a datagram is sent from.
+/// Returns the data that selects the source address and the interface of a datagram.
 pub(crate) fn packet_info_v4(local: Ipv4Addr, interface: u32) -> PacketInfoV4 {
     let address = |address: Ipv4Addr| libc::in_addr { s_addr: u32::from(address).to_be() };
     libc::in_pktinfo { ipi_ifindex: interface, ipi_spec_dst: address(local), ipi_addr: address(Ipv4Addr::UNSPECIFIED) }
 }
 
-/// The local address, the destination and the interface of a received datagram.
+/// Returns the local address, the destination and the interface of a received datagram.
 pub(crate) fn read_packet_info_v4(info: PacketInfoV4) -> (Ipv4Addr, Ipv4Addr, Option<u32>) {
     let address = |address: libc::in_addr| Ipv4Addr::from(u32::from_be(address.s_addr));
     (address(info.ipi_spec_dst), address(info.ipi_addr), Some(info.ipi_ifindex))
 }
 
-/// poll(2): waits for `timeout` nanoseconds at most, rounded up to milliseconds (`None`: without limit).
+/// Waits for up to `timeout` nanoseconds, rounded up to milliseconds (`None`: without limit)
+/// (poll(2)). Returns the number of entries that have events.
 pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Result<usize> {
     let limit = timeout.map_or(-1, |nanos| nanos.div_ceil(1_000_000).min(i32::MAX as u64) as c_int);
     let count = entries.len() as libc::nfds_t;
@@ -48,7 +49,8 @@ pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Re
     usize::try_from(ready).map_err(|_| io::Error::last_os_error())
 }
 
-/// Makes a socket non-blocking, close-on-exec and silent: it raises no SIGPIPE. fork(2) in between leaks it to the child.
+/// Makes a socket non-blocking, close-on-exec and free of SIGPIPE. A fork(2) by another thread
+/// before this call leaks the socket to the child.
 fn prepare(socket: Socket) -> io::Result<OwnedFd> {
     let reference = SockRef::from(&socket);
     reference.set_nonblocking(true)?;
@@ -57,30 +59,32 @@ fn prepare(socket: Socket) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// socket(2), non-blocking and close-on-exec.
+/// Opens a non-blocking, close-on-exec socket (socket(2)).
 pub(crate) fn socket(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
     prepare(Socket::new_raw(domain, ty, protocol)?)
 }
 
-/// socketpair(2) of Unix sockets, non-blocking and close-on-exec.
+/// Opens a pair of non-blocking, close-on-exec Unix sockets (socketpair(2)).
 pub(crate) fn pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
     let (one, other) = Socket::pair_raw(Domain::UNIX, ty, None)?;
     Ok((prepare(one)?, prepare(other)?))
 }
 
-/// accept(2): a non-blocking, close-on-exec socket and its peer's address.
+/// Accepts a connection (accept(2)). Returns a non-blocking, close-on-exec socket and the peer's
+/// address.
 pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
     let (socket, address) = SockRef::from(&fd).accept_raw()?;
     Ok((prepare(socket)?, address))
 }
 
-/// The process, user and group of a Unix socket's peer (LOCAL_PEERPID, getpeereid(3)).
+/// Returns the process, user and group of the peer of a Unix socket (LOCAL_PEERPID, getpeereid(3)).
 pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::uid_t, libc::gid_t)> {
     let (uid, gid) = super::bsd::peer_ids(fd)?;
     let mut pid: libc::pid_t = 0;
     let mut length = size_of::<libc::pid_t>() as libc::socklen_t;
     let (value, size) = ((&raw mut pid).cast(), &raw mut length);
-    // SAFETY: value and length are valid for writes during the call. A failure leaves the process unknown.
+    // SAFETY: value and length are valid for writes during the call. If the call fails, the process
+    // is unknown.
     let _ = unsafe { libc::getsockopt(fd.as_fd().as_raw_fd(), libc::SOL_LOCAL, libc::LOCAL_PEERPID, value, size) };
     Ok((pid, uid, gid))
 }

@@ -1,4 +1,5 @@
-//! What differs between systems and is needed everywhere: one file per system, with the same names in each.
+//! Differences between systems that are needed everywhere: one file per system, each with the same
+//! names.
 
 #[cfg(not(target_os = "linux"))]
 mod bsd;

@@ -1,4 +1,5 @@
-//! Calls that move bytes inside the kernel, where the system has them. Elsewhere they are refused, and the callers copy.
+//! System calls that move bytes inside the kernel. If the system does not have them, they are
+//! refused, and the callers copy.
 
 #[cfg(target_os = "linux")]
 mod linux;

@@ -1,4 +1,5 @@
-//! Systems without splice(2): every call is refused with ENOSYS, and the callers copy through a buffer.
+//! Systems without splice(2): every call is refused with ENOSYS, and the callers copy through a
+//! buffer.
 
 #![allow(unsafe_code)]
 
@@ -6,11 +7,11 @@ use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// There is none.
+/// A pipe, which cannot be opened on these systems.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     never: Infallible,
-    /// As many as there are.
+    /// The number of slots.
     pub(crate) slots: usize,
 }
 
@@ -36,7 +37,8 @@ impl Pipe {
     }
 }
 
-/// Refused. (macOS and FreeBSD have a call of that name, which reports what it sent beside an error.)
+/// Always refused. (macOS and FreeBSD have a call of this name, which reports the bytes sent
+/// together with an error.)
 pub(crate) fn sendfile(
     _to: BorrowedFd<'_>,
     _file: BorrowedFd<'_>,
@@ -46,7 +48,7 @@ pub(crate) fn sendfile(
     refused()
 }
 
-/// pread(2).
+/// Reads at an offset (pread(2)).
 pub(crate) fn read_at(file: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let at = i64::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
     // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes initialised bytes.

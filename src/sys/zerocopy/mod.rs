@@ -1,4 +1,4 @@
-//! MSG_ZEROCOPY, where the system has it. Elsewhere it cannot be switched on, and sends copy.
+//! MSG_ZEROCOPY. If the system does not have it, it cannot be switched on, and sends copy.
 
 use std::ops::RangeInclusive;
 
@@ -12,11 +12,11 @@ pub(crate) use linux::*;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use portable::*;
 
-/// Calls, counted from 0 per socket, whose memory the kernel has released.
+/// A range of send calls, counted from 0 per socket, whose memory the kernel has released.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Completion {
-    /// First and last; the count wraps.
+    /// First and last call; the count wraps.
     pub(crate) calls: RangeInclusive<u32>,
-    /// The kernel made a copy after all.
+    /// Whether the kernel copied the data after all.
     pub(crate) copied: bool,
 }

@@ -6,25 +6,25 @@ use std::time::Duration;
 
 use super::Completion;
 
-/// ENOPROTOOPT to switch it on; it is off.
+/// Fails with ENOPROTOOPT if `on` is true.
 pub(crate) fn set(_fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     if on { Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT)) } else { Ok(()) }
 }
 
-/// ENOBUFS: the caller sends a copy.
+/// Fails with ENOBUFS, so that the caller sends a copy.
 pub(crate) fn send(_fd: BorrowedFd<'_>, _buf: &[u8]) -> io::Result<usize> {
     Err(io::Error::from_raw_os_error(libc::ENOBUFS))
 }
 
-/// No send is in progress that a reset would stop.
+/// Does nothing: there is never a zero-copy send that must be stopped.
 pub(crate) fn disconnect(_fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// No completion comes.
+/// Does nothing: there are no completions.
 pub(crate) fn wait_for_completion(_fd: BorrowedFd<'_>, _timeout: Duration) {}
 
-/// No completion comes: EAGAIN.
+/// Fails with EAGAIN: there are no completions.
 pub(crate) fn completion(_fd: BorrowedFd<'_>) -> io::Result<Completion> {
     Err(io::ErrorKind::WouldBlock.into())
 }

@@ -1,4 +1,4 @@
-//! Options that depend on the system, behind the same names everywhere.
+//! Options that depend on the system, with the same names on all systems.
 
 #[cfg(target_os = "linux")]
 mod linux;

@@ -37,7 +37,7 @@ impl ListenExtras {
     }
 }
 
-/// None.
+/// The options of a dial: none.
 #[derive(Clone, Debug)]
 pub(crate) struct DialExtras;
 
