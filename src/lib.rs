@@ -92,10 +92,11 @@
 //! change between versions.
 //!
 //! # Limits
-//! Linux 4.5 or later; on macOS and FreeBSD the crate compiles but was never run. The environment
+//! Linux 4.5 or later; on macOS and FreeBSD the crate compiles but has not been run. The environment
 //! variable `NETPOLL_BACKEND` selects the system call that waits for sockets: `epoll`, `kqueue` or
-//! `poll`. The default is the best one of the system. 2²⁴ sockets and 512 workers per process, spare ones included. One runtime
-//! per process. In a child of fork(2) that has not called exec(2) every operation fails.
+//! `poll`. The default is the best one of the system. 2²⁴ sockets and 512 workers per process, spare
+//! ones included. One runtime per process. In a child of fork(2) that has not called exec(2) every
+//! operation fails.
 //!
 //! [`write_all`]: net::TcpStream::write_all
 #![deny(unsafe_code)]

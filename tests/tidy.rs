@@ -506,3 +506,85 @@ fn default_dependencies_are_unchanged() {
         ["async-task", "futures-core", "futures-io", "futures-lite", "libc", "pin-project-lite", "socket2"]
     );
 }
+
+/// The text of a comment line, without its marker.
+fn comment(line: &str) -> Option<&str> {
+    line.trim_start().strip_prefix("//").map(|text| text.trim_start_matches(['/', '!']).trim_start())
+}
+
+/// Whether a comment has "a" for "per": `two calls a request`, `512 workers a process`.
+fn says_a_for_per(text: &str) -> bool {
+    const UNITS: [&str; 12] = [
+        "call",
+        "connection",
+        "datagram",
+        "direction",
+        "process",
+        "processor",
+        "request",
+        "second",
+        "socket",
+        "thread",
+        "turn",
+        "worker",
+    ];
+    const COUNTS: [&str; 6] = ["one", "two", "three", "once", "twice", "times"];
+    const PREPOSITIONS: [&str; 15] =
+        ["and", "as", "at", "by", "for", "from", "in", "is", "of", "on", "or", "than", "that", "to", "with"];
+    let words: Vec<_> = text.split_whitespace().collect();
+    words.windows(3).enumerate().any(|(at, three)| {
+        let unit = three[2].trim_end_matches(|c: char| !c.is_alphanumeric());
+        let is_number =
+            |word: &str| word.bytes().all(|byte| byte.is_ascii_digit() || byte == b',') && !word.ends_with(',');
+        let is_count = COUNTS.contains(&three[0])
+            || is_number(three[0])
+            || at > 0
+                && (is_number(words[at - 1]) || COUNTS.contains(&words[at - 1]))
+                && !PREPOSITIONS.contains(&three[0]);
+        three[1] == "a" && UNITS.contains(&unit) && is_count
+    })
+}
+
+/// Comments are plain engineering English: subject, verb, object, and the terms of the field.
+#[test]
+fn comments_are_plain_english() {
+    const BANNED: [&str; 7] = [
+        "what nobody",
+        "who is polled",
+        "who waits",
+        "see the module's header",
+        "the system call's; closed",
+        "it is so that",
+        "bears",
+    ];
+    assert!(says_a_for_per("512 workers a process") && says_a_for_per("one slot a direction."));
+    assert!(!says_a_for_per("starts a process") && !says_a_for_per("one of a process"));
+    let files: Vec<_> = ["src", "macros"].into_iter().flat_map(sources).collect();
+    check_lines(&files, |line| {
+        let original = comment(line)?;
+        let text = original.to_lowercase();
+        let phrase = BANNED.iter().find(|phrase| {
+            text.match_indices(**phrase).any(|(at, _)| !text[..at].ends_with(|c: char| c.is_alphanumeric()))
+        });
+        let phrase = phrase.map(|phrase| format!("say it without {phrase:?}"));
+        phrase.or_else(|| says_a_for_per(original).then(|| "say \"per\"".to_owned()))
+    });
+}
+
+/// Search results and lists of methods show the first line of a documentation alone.
+#[test]
+fn documentation_begins_with_the_name_of_the_thing() {
+    let mut complaints = Vec::new();
+    for (path, text) in ["src", "macros"].into_iter().flat_map(sources) {
+        let mut is_inside = false;
+        for (line, number) in text.lines().zip(1..) {
+            let documentation = line.trim_start().strip_prefix("///");
+            let first = documentation.filter(|_| !is_inside).map(str::trim_start).unwrap_or_default();
+            if first == "Sets it." || first.starts_with("Sets it;") || first.starts_with("The same") {
+                complaints.push(format!("{}:{number}: {first}", path.display()));
+            }
+            is_inside = documentation.is_some();
+        }
+    }
+    assert!(complaints.is_empty(), "these do not name the thing:\n{}", complaints.join("\n"));
+}

@@ -1,14 +1,15 @@
-//! What the attributes refuse: the compiler is run on each program below and must say exactly one thing, at one place.
+//! Errors of the attributes: the compiler runs on each program below and must report exactly one
+//! error, at one place.
 //!
-//! `proc_macro` works inside the compiler only, so this is the test of the token logic. Programs are checked against the
-//! library of this crate that cargo built for this test.
+//! `proc_macro` works only inside the compiler, so these are the tests of the token logic. Programs
+//! are compiled with the library of this crate that cargo built for this test.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The macro library beside this test, the newest if there are several.
+/// Returns the macro library built for this test; the newest one if there are several.
 fn library() -> PathBuf {
     let deps = std::env::current_exe().unwrap().parent().unwrap().to_owned();
     let is_library = |path: &PathBuf| {
@@ -20,12 +21,13 @@ fn library() -> PathBuf {
     entries.max_by_key(built).expect("cargo has built the macro library")
 }
 
-/// Checks a program in which `netpoll` is the crate itself, with what the expansion needs.
+/// Compiles a program in which the crate itself is called `netpoll` and has the items that the
+/// expansion needs.
 fn check(program: &str) -> Output {
     check_in(Path::new(env!("CARGO_MANIFEST_DIR")), "netpoll", program)
 }
 
-/// The same for a program of the package in `folder`, in which the crate is called `name`.
+/// Compiles a program of the package in `folder`, in which the crate is called `name`.
 fn check_in(folder: &Path, name: &str, program: &str) -> Output {
     let source = format!(
         "extern crate self as {name};\n\
@@ -33,7 +35,8 @@ fn check_in(folder: &Path, name: &str, program: &str) -> Output {
          pub mod task {{ pub fn block_on<F: Future>(_: F) -> F::Output {{ loop {{}} }} }}\n\
          {program}\n"
     );
-    // Not the null device: the compiler replaces its output file, and who is root has no null device afterwards.
+    // Not the null device: the compiler replaces its output file, and as root it would replace the
+    // device itself.
     static PROGRAMS: AtomicU32 = AtomicU32::new(0);
     let number = PROGRAMS.fetch_add(1, Ordering::Relaxed);
     let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("program-{}-{number}", std::process::id()));
@@ -51,12 +54,13 @@ fn check_in(folder: &Path, name: &str, program: &str) -> Output {
         .expect("the compiler runs");
     child.stdin.take().unwrap().write_all(source.as_bytes()).unwrap();
     let ended = child.wait_with_output().unwrap();
-    // A program that does not compile leaves none.
+    // There is no output file if the program does not compile.
     let _ = std::fs::remove_file(output);
     ended
 }
 
-/// What is underlined in the line `program` of the compiler's output: `4 | program` and then `  |   ^^^^`.
+/// Returns the underlined parts of the line `program` in the compiler's output: `4 | program`
+/// followed by `  |   ^^^^`.
 fn marked<'a>(errors: &'a str, program: &str) -> Vec<&'a str> {
     let lines = errors.lines().zip(errors.lines().skip(1));
     let marks = lines.filter(|(line, _)| line.contains(program)).filter_map(|(line, marks)| {
@@ -66,7 +70,7 @@ fn marked<'a>(errors: &'a str, program: &str) -> Vec<&'a str> {
     marks.collect()
 }
 
-/// Checks that `program`, of one line, is refused with `message`, and that `at` in it is what is underlined.
+/// Checks that the one-line `program` is refused with `message`, and that exactly `at` is underlined.
 #[track_caller]
 fn refuses(program: &str, message: &str, at: &str) {
     let output = check(program);
@@ -99,7 +103,7 @@ fn valid_uses_are_accepted() {
     );
 }
 
-/// The name of a dependency is read in the manifest of the package that is compiled.
+/// The macro reads the name of the dependency from the manifest of the package being compiled.
 #[test]
 fn renamed_dependency_is_accepted() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("renamed-{}", std::process::id()));

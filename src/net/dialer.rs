@@ -38,20 +38,20 @@ use crate::time::Sleep;
 /// addresses.
 ///
 /// ```text
-/// option           default              says
-/// timeout          none                 how long a dial may take, look-up and all addresses together
-/// deadline         none                 until when; the earlier of the two counts
-/// local_addr       the kernel's choice  where connections come from; addresses of the other family are passed over
-/// stagger          250 ms               how long to wait for one address before the next is tried too; None: one after the other
-/// defaults         true                 Go's options for a socket: no delay, keep-alive
-/// nodelay          true                 whether small writes are sent immediately
-/// keepalive        15 s, 15 s, 9        when a silent peer is asked whether it is there, and given up
+/// option           default              meaning
+/// timeout          none                 limit for the whole dial: name lookup and all addresses
+/// deadline         none                 end of the dial; the earlier of timeout and deadline applies
+/// local_addr       the kernel's choice  source address; addresses of the other family are skipped
+/// stagger          250 ms               delay before the next address is also tried; None: in turn
+/// defaults         true                 Go's options for new sockets: no delay, keep-alive
+/// nodelay          true                 send small writes immediately
+/// keepalive        15 s, 15 s, 9        idle time, interval and number of keep-alive probes
 /// user_timeout     the kernel's         how long sent data may stay unacknowledged
-/// recv_buffer_size the kernel's         bytes that the kernel buffers for reading
-/// send_buffer_size the kernel's         bytes that the kernel buffers for writing
-/// multipath        false                MPTCP where both sides can
-/// fast_open        false                data with the first packet (RFC 7413)
-/// control          none                 a function that is called with each socket before it connects
+/// recv_buffer_size the kernel's         receive buffer in bytes
+/// send_buffer_size the kernel's         send buffer in bytes
+/// multipath        false                multipath TCP, if both hosts support it
+/// fast_open        false                send data with the SYN (RFC 7413)
+/// control          none                 function called with each socket before it connects
 /// ```
 ///
 /// A `Dialer` is a value: cheap to clone, and usable for any number of concurrent dials.

@@ -6,7 +6,7 @@ use super::runtime::runtime;
 use super::sched::processor::{Counter, Processor};
 use crate::sync::Ordering;
 
-/// Declares the fields of [`Metrics`] together with their kinds, so that none is missing from [`Metrics::iter`].
+/// Declares the fields of [`Metrics`] with their kinds, so that [`Metrics::iter`] includes all.
 macro_rules! metrics {
     ($($(#[doc = $doc:literal])+ $kind:ident $name:ident: $type:ty,)+) => {
         /// Metrics of the runtime at one moment; returned by [`metrics`].
@@ -15,8 +15,8 @@ macro_rules! metrics {
         /// [`shutdown`](crate::rt::shutdown). Each value is exact, but they are not read at the same
         /// instant.
         ///
-        /// [`iter`](Metrics::iter) lists them with their descriptions, and [`openmetrics`](Metrics::openmetrics) prints them for
-        /// Prometheus and other collectors.
+        /// [`iter`](Metrics::iter) lists them with their descriptions, and
+        /// [`openmetrics`](Metrics::openmetrics) prints them for Prometheus and other collectors.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Metrics {
@@ -146,7 +146,8 @@ impl Metrics {
     }
 }
 
-/// Returns the first sentence of a field's documentation, up to a colon or semicolon, without markup.
+/// Returns the first sentence of a field's documentation, up to a colon or semicolon and without
+/// markup.
 fn first_sentence(doc: &'static str) -> &'static str {
     let end = doc.find([':', ';']).or_else(|| doc.find(". ")).unwrap_or(doc.len());
     doc[..end].trim().trim_end_matches('.')

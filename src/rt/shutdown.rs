@@ -113,7 +113,7 @@ impl From<StillRunning> for io::Error {
 /// They may sleep, block or take locks that the caller holds. Tasks that they spawn are dropped at
 /// once, and sockets fail in them.
 ///
-/// A task that an earlier shutdown left behind and that is still being polled is waited for as well.
+/// The call also waits for tasks that an earlier shutdown left behind and that are still being polled.
 ///
 /// If another thread is already shutting the runtime down, the call waits for that shutdown, for at
 /// most its own `timeout`, and returns the same result. In a child of fork(2) that did not call

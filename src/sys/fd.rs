@@ -44,18 +44,19 @@ pub(crate) fn blocking<T>(fd: BorrowedFd<'_>, write: bool, mut call: impl FnMut(
     }
 }
 
-/// fstat(2).
+/// Calls fstat(2).
 fn status(fd: BorrowedFd<'_>) -> io::Result<libc::stat> {
     let mut status = std::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: `status` is valid for writes during the call.
     if unsafe { libc::fstat(fd.as_raw_fd(), status.as_mut_ptr()) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: all zeroes is a value of this plain struct, and the call has filled it in.
+    // SAFETY: all zeroes is a valid value of this plain struct, and the call has filled it in.
     Ok(unsafe { status.assume_init() })
 }
 
-/// An open file, as far as fstat(2) tells files apart. Files without a name, such as pipes, may look the same.
+/// The identity of an open file, as far as fstat(2) distinguishes files. Files without a name, such
+/// as pipes, may have the same identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct File {
     device: libc::dev_t,
@@ -69,13 +70,14 @@ impl File {
         Ok(File { device: status.st_dev, inode: status.st_ino, kind: status.st_mode & libc::S_IFMT })
     }
 
-    /// Whether a call on the file may have to wait. Calls on regular files and directories never do.
+    /// Returns whether a call on the file may have to wait. Calls on regular files and directories
+    /// never do.
     pub(crate) fn is_pollable(&self) -> bool {
         self.kind != libc::S_IFREG && self.kind != libc::S_IFDIR
     }
 }
 
-/// How many descriptors the process may have (RLIMIT_NOFILE).
+/// Returns how many descriptors the process may have (RLIMIT_NOFILE).
 #[allow(clippy::unnecessary_cast)]
 pub(crate) fn limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

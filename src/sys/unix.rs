@@ -15,10 +15,10 @@ pub(crate) fn pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
     os::pair(ty)
 }
 
-/// The process, user and group at the other end, by the system's means. Process 0 is one that cannot be named.
+/// Returns the process, user and group of the peer. Process 0 means that the process is not known.
 ///
 /// # Errors
-/// ENOTCONN where there is no other end.
+/// Returns ENOTCONN if there is no peer.
 pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::uid_t, libc::gid_t)> {
     let cred = os::peer_cred(fd)?;
     if cred.1 == libc::uid_t::MAX { Err(io::Error::from_raw_os_error(libc::ENOTCONN)) } else { Ok(cred) }

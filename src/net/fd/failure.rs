@@ -1,4 +1,5 @@
-//! `Failure`: why an operation on a descriptor failed. The layers above make an `io::Error` of it, which says what was done and where.
+//! `Failure`: why an operation on a descriptor failed. The layers above turn it into an `io::Error`
+//! that names the operation and the addresses.
 
 use std::io;
 

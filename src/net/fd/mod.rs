@@ -1,9 +1,14 @@
-//! A descriptor and the calls on it: [`fd`](self::fd) is the number and how it is closed, [`operation`] makes calls and waits, [`fd_mutex`] says
-//! who may call, [`connect`] and [`fast_open`] begin TCP connections, [`deferred`] ends those that have not begun, and [`failure`] is why
-//! a call failed.
+//! Descriptors and the calls on them.
 //!
-//! This floor knows descriptors only. It imports nothing else of `net`: what a layer above wants done at a close is given to it as a
-//! [`Guard`](fd::Guard) or as [`Loans`](fd::Loans).
+//! * [`fd`](self::fd): the descriptor and its close.
+//! * [`operation`]: makes system calls and waits.
+//! * [`fd_mutex`]: the locks of the two directions, and the count of references.
+//! * [`connect`], [`fast_open`]: begin TCP connections. [`deferred`]: ends connections that have not
+//!   begun.
+//! * [`failure`]: why a call failed.
+//!
+//! This layer knows only descriptors and imports nothing else of `net`. What the layers above need
+//! done at a close, they pass in as a [`Guard`](fd::Guard) or as [`Loans`](fd::Loans).
 
 pub(crate) mod connect;
 mod deferred;

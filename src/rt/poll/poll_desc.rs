@@ -132,15 +132,16 @@ pub(crate) fn tag_is_of(tag: u32, generation: u32) -> bool {
 /// The `number` of a slot without a descriptor, or with one that is not shown.
 const NO_NUMBER: u32 = u32::MAX;
 
-/// Values of the low half of [`PollDesc::registration`]; the runtime's epoch stands in the high half.
+/// Values of the low half of [`PollDesc::registration`]; the high half is the runtime's epoch.
 pub(crate) mod registration {
-    /// Not in any instance.
+    /// Not registered with any instance.
     pub(crate) const NONE: u64 = 0;
-    /// Somebody is adding it: wait for the edge that follows, or for the wake-up that says it failed.
+    /// Being added by another operation: wait for the edge that follows, or for the wake-up after a
+    /// failure.
     pub(crate) const ADDING: u64 = 1;
-    /// Added.
+    /// Registered.
     pub(crate) const ADDED: u64 = 2;
-    /// Added to a back end that is armed before each wait, so that no wait takes the short way.
+    /// Registered with a back end that is armed before each wait, so no wait takes the short path.
     pub(crate) const ARMED: u64 = 3;
 }
 

@@ -159,7 +159,7 @@ impl PollHandle {
         self.desc.side(direction).clear_ready(ticket);
     }
 
-    /// A call succeeded and something may be left to do: for the next that waits, if any.
+    /// Called after a success that may leave something to do: wakes the next waiter, if any.
     #[inline]
     pub(crate) fn pass_on(&self, direction: Direction, ticket: Ticket) {
         if ticket.has_waiters() {
@@ -168,8 +168,8 @@ impl PollHandle {
         }
     }
 
-    /// Arms a back end for other operations that wait. Called by an operation that has found its direction idle, and does not wait
-    /// itself.
+    /// Arms a back end for the other operations that wait. Called by an operation that found its
+    /// direction idle but does not wait itself.
     #[cold]
     pub(crate) fn arm_for_waiters(&self) {
         if self.desc.registration.load(Ordering::Acquire) as u32 as u64 == registration::ARMED {
@@ -187,7 +187,8 @@ impl PollHandle {
         Token { index: self.desc.index, generation: self.generation }
     }
 
-    /// Takes one from the task's budget for an operation that need not wait; see [`context::poll_turn`].
+    /// Takes one unit of the task's budget for an operation that need not wait; see
+    /// [`context::poll_turn`].
     pub(crate) fn poll_turn(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
         context::poll_turn(cx, &self.desc.turns[direction as usize])
     }
@@ -350,14 +351,16 @@ impl PollHandle {
         }
     }
 
-    /// A `poll_*` operation has ended: its timeout does not count for the next. Returns whether it has waited.
+    /// Ends a `poll_*` operation, so that its timeout does not apply to the next one. Returns whether
+    /// the operation waited.
     #[inline]
     pub(crate) fn finish_keyless(&self, direction: Direction) -> bool {
         let has_waited = self.desc.side(direction).poll_epoch().load(Ordering::Relaxed) != 0;
         if has_waited {
             self.desc.side(direction).poll_epoch().store(0, Ordering::Relaxed);
         }
-        // Asked apart: an edge that comes between the call and the wait leaves the time without the epoch.
+        // Checked separately: an edge between the call and the wait leaves the time set without the
+        // epoch.
         let until = self.desc.side(direction).poll_until();
         if until.load(Ordering::Relaxed) != clock::NONE {
             until.store(clock::NONE, Ordering::Relaxed);
@@ -535,8 +538,8 @@ impl PollHandle {
                 return Ok(epoch);
             }
             if seen == state(registration::ADDING) || seen == state(registration::ARMED) {
-                // A back end that is armed may not know the descriptor yet. Then its `add` comes after this call, and the arming that
-                // follows the `add` finds the direction idle.
+                // A back end that needs arming may not know the descriptor yet. Then its `add` comes
+                // after this call, and the arming that follows the `add` finds the direction idle.
                 self.arm();
                 return Ok(epoch);
             }

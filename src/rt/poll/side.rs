@@ -84,13 +84,13 @@ impl Ticket {
         self.0 & HANG_UP != 0
     }
 
-    /// As [`Side::edges`].
+    /// Returns the count of edges; see [`Side::edges`].
     pub(crate) fn edges(self) -> u64 {
         self.0 & TICK_MASK
     }
 
-    /// Whether a short count proves nothing: after a hang-up, an error or urgent data a call may stop early with no edge
-    /// to follow.
+    /// Returns whether a short count proves nothing: after a hang-up, an error or urgent data, a call
+    /// may stop early without another edge to follow.
     #[inline]
     pub(crate) fn distrusts_short_counts(self) -> bool {
         self.0 & (HANG_UP | ERROR | PRIORITY) != 0
@@ -216,15 +216,16 @@ impl<'a> Side<'a> {
         Ok(Ticket(word))
     }
 
-    /// Whether READY is clear: a call would find nothing, as far as is known.
+    /// Returns whether READY is clear: as far as is known, a call would find nothing.
     pub(crate) fn is_idle(self, generation: u32) -> bool {
-        // ORDERING: Acquire: an operation that waits has cleared READY itself, or read it so, before it arms.
+        // ORDERING: Acquire: an operation that waits has cleared READY, or found it clear, before it
+        // arms.
         let word = self.word().load(Ordering::Acquire);
         generation_of(word) == generation && word & READY == 0
     }
 
-    /// Takes READY away on the evidence of a call that began at `ticket`. False if an edge came since, which the call may
-    /// have missed.
+    /// Clears READY on the evidence of a call that began at `ticket`. Returns false if an edge has
+    /// arrived since, which the call may have missed.
     #[inline]
     pub(crate) fn clear_ready(self, ticket: Ticket) -> bool {
         let mut word = ticket.0;
@@ -367,7 +368,7 @@ impl<'a> Side<'a> {
         self.word().load(Ordering::Acquire) & HANG_UP != 0
     }
 
-    /// Whether the socket is being closed.
+    /// Returns whether the socket is being closed.
     pub(crate) fn is_closing(self) -> bool {
         self.word().load(Ordering::Acquire) & CLOSING != 0
     }

@@ -180,7 +180,7 @@ impl Core {
         }
     }
 
-    /// The epoch is over: the tasks are cancelled, the processor may be used by the next.
+    /// Ends the epoch of the processor: cancels its tasks and frees the processor for the next epoch.
     fn give_up(&mut self, processor: &'static Processor) {
         let runtime = runtime();
         self.polling.forget_instance();
@@ -572,7 +572,7 @@ mod tests {
         assert!(begin(1, 0, LONG_NANOS + 1), "all sleeps while turns are long");
     }
 
-    /// The clock is read more often where turns are long, and less often step by step where they are not.
+    /// Reads the clock more often after long turns, and step by step less often after short ones.
     #[test]
     fn clock_is_read_less_often_with_short_turns() {
         for (turn_nanos, spacings) in

@@ -1,28 +1,30 @@
-//! Ticks: the processor's own time stamp, for what is measured at every poll and needs no more than an estimate.
+//! Ticks: the processor's time stamp counter, for estimates of times that are measured at every poll.
 //!
-//! Reading it takes one instruction and no call, on x86 and on 64-bit ARM; elsewhere it is the coarse clock. Its rate is found by
-//! comparing it with the monotonic clock over the life of the process. Nothing but [`inspect`](crate::rt::inspect()) depends on it:
-//! deadlines and sleeps use `clock`.
+//! On x86 and 64-bit ARM, reading it takes one instruction and no call. Other processors use the
+//! coarse clock instead. The rate is found by comparison with the monotonic clock over the life of
+//! the process. Only [`inspect`](crate::rt::inspect()) depends on it; deadlines and sleeps use
+//! `clock`.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// A [`rough`] time counts so many ticks: 1.4 ms at 3 GHz, so that 32 bits hold 70 days.
+/// A [`rough`] time has units of 2²² ticks: 1.4 ms at 3 GHz, so that 32 bits hold 70 days.
 const ROUGH_SHIFT: u32 = 22;
 
-/// The time stamp now.
+/// Returns the current time stamp.
 #[inline]
 pub(crate) fn ticks() -> u64 {
     read()
 }
 
-/// The two halves, as the instruction returns them.
+/// Returns the low and high half, as the instruction does.
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 #[inline]
 #[allow(unsafe_code)]
 fn halves() -> (u32, u32) {
     let (low, high): (u32, u32);
-    // SAFETY: every x86 processor that Rust's Linux targets support has the instruction, which has no side effect.
+    // SAFETY: every x86 processor that Rust's Linux targets support has the instruction, which has
+    // no side effect.
     unsafe { std::arch::asm!("rdtsc", out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
     (low, high)
 }
@@ -41,7 +43,7 @@ fn read() -> u64 {
     let ticks: u64;
     // SAFETY: the virtual counter is readable in user mode on Linux; reading it has no side effect.
     unsafe { std::arch::asm!("mrs {}, cntvct_el0", out(reg) ticks, options(nomem, nostack, preserves_flags)) };
-    // It counts at 1 GHz at most, often at 25 MHz: scaled up, so that a rough time has its resolution.
+    // It counts at 1 GHz or less, often at 25 MHz. Scaled up so that rough times are precise enough.
     ticks << 6
 }
 
@@ -50,13 +52,13 @@ fn read() -> u64 {
     super::clock::coarse()
 }
 
-/// A time stamp in 32 bits. It wraps around after months.
+/// Converts a time stamp to a rough time of 32 bits, which wraps around after months.
 #[inline]
 pub(crate) fn rough(ticks: u64) -> u32 {
     (ticks >> ROUGH_SHIFT) as u32
 }
 
-/// The rough time now.
+/// Returns the current rough time.
 #[inline]
 pub(crate) fn rough_now() -> u32 {
     #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
@@ -69,18 +71,19 @@ pub(crate) fn rough_now() -> u32 {
     rough(ticks())
 }
 
-/// Where the rate is measured from.
+/// Returns the point from which the rate is measured.
 fn base() -> (u64, Instant) {
     static BASE: OnceLock<(u64, Instant)> = OnceLock::new();
     *BASE.get_or_init(|| (ticks(), Instant::now()))
 }
 
-/// Remembers a first pair of both clocks. The sooner, the better the rate.
+/// Records both clocks as the point from which the rate is measured. An earlier call gives a more
+/// accurate rate.
 pub(crate) fn calibrate() {
     base();
 }
 
-/// Converts ticks to time, at one moment.
+/// Converts ticks to durations, as of one moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
     now: u64,
@@ -88,7 +91,8 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// The scale as measured from the first [`calibrate`] until now. Waits for a millisecond if that was just now.
+    /// Returns the scale measured from the first [`calibrate`] until now. Waits for a millisecond if
+    /// the first call has only just been made.
     pub(crate) fn new() -> Scale {
         let (first, began) = base();
         loop {
@@ -97,22 +101,22 @@ impl Scale {
                 return Scale { now, nanos_per_tick: elapsed.as_nanos() as f64 / (now - first) as f64 };
             }
             if elapsed > Duration::from_millis(100) {
-                // A clock that stands still: all durations are 0.
+                // The counter stands still: all durations are 0.
                 return Scale { now, nanos_per_tick: 0.0 };
             }
             std::hint::spin_loop();
         }
     }
 
-    /// The time that `ticks` take.
+    /// Returns the duration of `ticks`.
     pub(crate) fn duration(&self, ticks: u64) -> Duration {
         Duration::from_nanos((ticks as f64 * self.nanos_per_tick) as u64)
     }
 
-    /// How long ago the rough time `then` was.
+    /// Returns how long ago the rough time `then` was.
     pub(crate) fn since(&self, then: u32) -> Duration {
         let rough_ticks = rough(self.now).wrapping_sub(then);
-        // A time stamp of another core may be ahead by a little.
+        // The counter of another core may be slightly ahead.
         let rough_ticks = if rough_ticks > u32::MAX - 16 { 0 } else { rough_ticks };
         self.duration(u64::from(rough_ticks) << ROUGH_SHIFT)
     }

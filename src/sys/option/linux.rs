@@ -121,8 +121,8 @@ pub(crate) fn tcp_state(fd: BorrowedFd<'_>) -> io::Result<TcpState> {
     })
 }
 
-/// How many segments a socket in SYN-SENT has sent that are not acknowledged (TCP_INFO). None in another state, and where the socket is
-/// not of TCP.
+/// Returns the number of unacknowledged segments of a socket in SYN-SENT (TCP_INFO). Returns `None`
+/// in other states, and for sockets other than TCP.
 pub(crate) fn syn_segments(fd: BorrowedFd<'_>) -> Option<u32> {
     /// TCP_SYN_SENT of netinet/tcp.h.
     const SYN_SENT: u8 = 2;

@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use socket2::Domain;
 
-/// None.
+/// The options of a stream: none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TcpExtras;
 
@@ -19,7 +19,7 @@ impl TcpExtras {
     }
 }
 
-/// None.
+/// The options of a listener: none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ListenExtras;
 
