@@ -316,7 +316,7 @@ fn time(data: &[u8]) -> Option<SystemTime> {
         ),
         _ => return None,
     };
-    // Where it is a fraction of 32 bits, what is behind it may be anything.
+    // If the fraction has 32 bits, the bytes after it are undefined.
     let fraction: i64 = if os::TIMESTAMP_UNIT == 1 { nanos } else { nanos & 0xffff_ffff };
     let nanos = u32::try_from(fraction).ok()?.checked_mul(os::TIMESTAMP_UNIT)?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::new(u64::try_from(seconds).ok()?, nanos))
