@@ -1,6 +1,7 @@
-//! Calls of the simulated kernel in the terms of C: addresses, buffers and messages behind pointers.
+//! The C interface of the simulated kernel: addresses, buffers and messages behind pointers.
 //!
-//! Pointers are those that a program passes to the C library's function of the same name, and are used during the call only.
+//! Pointers are those that a program passes to the C library's function of the same name. They are
+//! used only during the call.
 
 #![allow(unsafe_code)]
 
@@ -18,7 +19,7 @@ use super::kernel::socket::{Family, Kind};
 use super::kernel::{Address, Kernel, Received};
 use super::world;
 
-/// What the call returns, or an errno.
+/// The result of a call: its value, or an errno.
 type Result<T> = std::result::Result<T, i32>;
 
 /// Calls the kernel of this thread's simulation.
@@ -43,7 +44,7 @@ fn read_address(address: *const sockaddr, length: socklen_t) -> Result<Address> 
     match i32::from(family) {
         libc::AF_UNSPEC => Ok(Address::Unspecified),
         libc::AF_INET if length >= size_of::<libc::sockaddr_in>() => {
-            // SAFETY: the bytes are there, and every pattern of them is a value.
+            // SAFETY: the bytes are there, and any bytes are a valid value.
             let raw: libc::sockaddr_in = unsafe { ptr::read_unaligned(address.cast()) };
             let ip = Ipv4Addr::from(u32::from_be(raw.sin_addr.s_addr));
             Ok(Address::Inet(SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(raw.sin_port)))))
@@ -65,23 +66,24 @@ fn read_address(address: *const sockaddr, length: socklen_t) -> Result<Address> 
     }
 }
 
-/// An address as bytes.
+/// Converts an address to bytes.
 fn encode(address: &Address) -> Vec<u8> {
     fn bytes<T>(raw: &T) -> Vec<u8> {
-        // SAFETY: a plain struct without padding that matters; its bytes are initialised, since it began as zeroes.
+        // SAFETY: a plain struct without relevant padding; all its bytes were initialised with
+        // zeroes.
         unsafe { slice::from_raw_parts(ptr::from_ref(raw).cast::<u8>(), size_of::<T>()) }.to_vec()
     }
     match address {
         Address::Unspecified => Vec::new(),
         Address::Inet(SocketAddr::V4(addr)) => {
-            // SAFETY: plain data for which all zeroes is a value.
+            // SAFETY: plain data for which all zeroes is a valid value.
             let mut raw: libc::sockaddr_in = unsafe { std::mem::zeroed() };
             raw.sin_family = libc::AF_INET as libc::sa_family_t;
             (raw.sin_port, raw.sin_addr.s_addr) = (addr.port().to_be(), u32::from(*addr.ip()).to_be());
             bytes(&raw)
         }
         Address::Inet(SocketAddr::V6(addr)) => {
-            // SAFETY: plain data for which all zeroes is a value.
+            // SAFETY: plain data for which all zeroes is a valid value.
             let mut raw: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
             raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
             (raw.sin6_port, raw.sin6_addr.s6_addr) = (addr.port().to_be(), addr.ip().octets());
@@ -105,9 +107,9 @@ fn write_address(address: &Address, to: *mut sockaddr, length: *mut socklen_t) {
     let bytes = encode(address);
     // SAFETY: the caller passes the length of its storage.
     let room = unsafe { *length } as usize;
-    // SAFETY: which is valid for writes of so many bytes.
+    // SAFETY: the storage is valid for writes of that many bytes.
     unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to.cast::<u8>(), bytes.len().min(room)) };
-    // SAFETY: as is its length.
+    // SAFETY: the length is valid for writes.
     unsafe { *length = bytes.len() as socklen_t };
 }
 
@@ -142,7 +144,7 @@ pub(super) fn socket(domain: c_int, ty: c_int, protocol: c_int) -> Result<c_int>
         _ => libc::IPPROTO_TCP,
     };
     if protocol != 0 && protocol != expected {
-        // MPTCP, SCTP, raw sockets.
+        // MPTCP, SCTP and raw sockets.
         return Err(libc::EPROTONOSUPPORT);
     }
     let host = here();
@@ -175,7 +177,8 @@ pub(super) fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) ->
     ok(kernel(|kernel| {
         let result = kernel.connect(fd, &address);
         if result == Err(libc::EINPROGRESS) && !kernel.is_nonblocking(fd)? {
-            // It would wait for events that happen when this thread has gone back to the run loop.
+            // It would wait for events that only happen when this thread has returned to the run
+            // loop.
             return Err(libc::EDEADLK);
         }
         result
@@ -232,9 +235,9 @@ pub(super) fn getsockopt(
     // SAFETY: the caller passes the length of its buffer.
     let room = unsafe { *length } as usize;
     let count = bytes.len().min(room);
-    // SAFETY: which is valid for writes of so many bytes.
+    // SAFETY: the buffer is valid for writes of that many bytes.
     unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), value.cast::<u8>(), count) };
-    // SAFETY: as is its length.
+    // SAFETY: the length is valid for writes.
     unsafe { *length = count as socklen_t };
     Ok(0)
 }
@@ -255,13 +258,13 @@ pub(super) fn setsockopt(
 }
 
 pub(super) fn close(fd: c_int) -> Result<c_int> {
-    // The sockets of a simulation that is over are gone.
+    // The sockets of a finished simulation are gone.
     if world::is_here() { ok(kernel(|kernel| kernel.close(fd))) } else { Ok(0) }
 }
 
 pub(super) fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> Result<c_int> {
     match command {
-        // std asks in debug builds whether a descriptor is open before it closes it.
+        // In debug builds, std checks that a descriptor is open before it closes it.
         libc::F_GETFD if !world::is_here() => Ok(libc::FD_CLOEXEC),
         libc::F_GETFD => kernel(|kernel| kernel.id(fd)).map(|_| libc::FD_CLOEXEC),
         libc::F_SETFD => kernel(|kernel| kernel.id(fd)).map(|_| 0),
@@ -300,7 +303,8 @@ fn entries<'a>(entries: *mut pollfd, count: c_ulong) -> &'a mut [pollfd] {
     if count == 0 {
         return &mut [];
     }
-    // SAFETY: the caller passes so many entries, which are its own during the call.
+    // SAFETY: the caller passes that many entries, to which it has exclusive access during the
+    // call.
     unsafe { slice::from_raw_parts_mut(entries, count as usize) }
 }
 
@@ -308,7 +312,8 @@ pub(super) fn has_simulated(list: *mut pollfd, count: c_ulong) -> bool {
     entries(list, count).iter().any(|entry| super::backend::is_simulated(entry.fd))
 }
 
-/// Does not wait: what it would wait for happens when this thread has gone back to the run loop.
+/// Does not wait: the events it would wait for only happen when this thread has returned to the run
+/// loop.
 pub(super) fn poll(list: *mut pollfd, count: c_ulong) -> Result<c_int> {
     let mut ready = 0;
     for entry in entries(list, count) {
@@ -327,11 +332,11 @@ fn buffers<'a>(bufs: *const iovec, count: usize) -> Vec<&'a mut [u8]> {
     if count == 0 {
         return Vec::new();
     }
-    // SAFETY: the caller passes so many buffers.
+    // SAFETY: the caller passes that many buffers.
     let raw = unsafe { slice::from_raw_parts(bufs, count) };
     let one = |buf: &iovec| {
         let start = if buf.iov_len == 0 { ptr::dangling_mut() } else { buf.iov_base.cast::<u8>() };
-        // SAFETY: each is valid for its length, during the call.
+        // SAFETY: each buffer is valid for its length during the call.
         unsafe { slice::from_raw_parts_mut(start, buf.iov_len) }
     };
     raw.iter().map(one).collect()
@@ -339,11 +344,11 @@ fn buffers<'a>(bufs: *const iovec, count: usize) -> Vec<&'a mut [u8]> {
 
 fn received(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Result<Received> {
     if flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 {
-        // Urgent data is not simulated, and no error queue is filled.
+        // Urgent data is not simulated, and the error queue is always empty.
         return Err(if flags & libc::MSG_OOB != 0 { libc::EINVAL } else { libc::EAGAIN });
     }
     kernel(|kernel| {
-        // MSG_TRUNC on a stream throws bytes away.
+        // MSG_TRUNC on a stream discards bytes.
         kernel.receive(fd, bufs, flags & libc::MSG_PEEK != 0)
     })
 }
@@ -355,12 +360,12 @@ fn sent(fd: c_int, bufs: &[&[u8]], to: Option<&Address>, flags: c_int) -> Result
     kernel(|kernel| kernel.send(fd, bufs, to)).map(|count| count as isize)
 }
 
-/// recv(2) into a slice.
+/// Calls recv(2) with a slice.
 pub(super) fn recv(fd: c_int, buf: &mut [u8], flags: c_int) -> Result<usize> {
     received(fd, &mut [buf], flags).map(|received| received.bytes)
 }
 
-/// send(2) of a slice.
+/// Calls send(2) with a slice.
 pub(super) fn send(fd: c_int, buf: &[u8], flags: c_int) -> Result<usize> {
     sent(fd, &[buf], None, flags).map(|count| count as usize)
 }
@@ -422,7 +427,7 @@ pub(super) fn sendto(
 }
 
 pub(super) fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> Result<isize> {
-    // SAFETY: the caller passes a message that is its own during the call.
+    // SAFETY: the caller passes a message to which it has exclusive access during the call.
     let message = unsafe { &mut *message };
     let mut bufs = buffers(message.msg_iov, message.msg_iovlen);
     let received = received(fd, &mut bufs, flags)?;
@@ -451,7 +456,8 @@ pub(super) fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> Result
     sent(fd, &bufs, to.as_ref(), flags)
 }
 
-/// Whether a message has control data whose effect is not simulated. Marks of the IP header have none that a program sees.
+/// Returns whether a message has control data whose effect is not simulated. Fields of the IP
+/// header have no effect that a program can observe.
 fn has_unknown_control(message: &msghdr) -> bool {
     // SAFETY: the message is valid, and so is its control data.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
@@ -474,11 +480,12 @@ fn messages<'a>(messages: *mut mmsghdr, count: c_uint) -> &'a mut [mmsghdr] {
     if count == 0 {
         return &mut [];
     }
-    // SAFETY: the caller passes so many messages, which are its own during the call.
+    // SAFETY: the caller passes that many messages, to which it has exclusive access during the
+    // call.
     unsafe { slice::from_raw_parts_mut(messages, count as usize) }
 }
 
-/// Makes a call for each message until one fails.
+/// Makes a call for each message until one call fails.
 fn each(list: *mut mmsghdr, count: c_uint, mut call: impl FnMut(&mut msghdr) -> Result<isize>) -> Result<c_int> {
     let mut done = 0;
     for message in messages(list, count) {
@@ -510,21 +517,21 @@ fn text<'a>(text: *const c_char) -> Option<&'a str> {
     unsafe { CStr::from_ptr(text) }.to_str().ok()
 }
 
-/// getaddrinfo(3): hosts of the simulation and literals. Returns its code.
+/// Implements getaddrinfo(3) for hosts of the simulation and IP literals. Returns its code.
 pub(super) fn getaddrinfo(
     host: *const c_char,
     service: *const c_char,
     hints: *const addrinfo,
     list: *mut *mut addrinfo,
 ) -> c_int {
-    // SAFETY: null, or hints that the caller passes.
+    // SAFETY: null, or hints passed by the caller.
     let hints = unsafe { hints.as_ref() };
     let (family, socktype) = hints.map_or((libc::AF_UNSPEC, 0), |hints| (hints.ai_family, hints.ai_socktype));
     let passive = hints.is_some_and(|hints| hints.ai_flags & libc::AI_PASSIVE != 0);
     let port = match text(service).map(str::parse::<u16>) {
         None => 0,
         Some(Ok(port)) => port,
-        // services(5) is the machine's.
+        // Services are those of the machine (services(5)).
         Some(Err(_)) => return libc::EAI_SERVICE,
     };
     let ips = match text(host) {
@@ -557,7 +564,7 @@ pub(super) fn getaddrinfo(
     if hints.is_some_and(|hints| hints.ai_flags & libc::AI_CANONNAME != 0) && !host.is_null() {
         // SAFETY: the caller's string; the copy is freed with the list.
         let name = unsafe { libc::strdup(host) };
-        // SAFETY: the node was just made.
+        // SAFETY: the node was just created.
         unsafe { (*first).ai_canonname = name };
     }
     // SAFETY: the caller passes a place for the list.
@@ -565,10 +572,11 @@ pub(super) fn getaddrinfo(
     0
 }
 
-/// An entry of a list as glibc makes it, so that its freeaddrinfo(3) frees it: one allocation, with the address behind the entry.
+/// Returns a list entry as glibc allocates it, so that glibc's freeaddrinfo(3) can free it: one
+/// allocation, with the address after the entry.
 fn node(addr: SocketAddr, socktype: c_int, next: *mut addrinfo) -> Option<*mut addrinfo> {
     let bytes = encode(&Address::Inet(addr));
-    // SAFETY: it takes any size.
+    // SAFETY: malloc accepts any size.
     let memory = unsafe { libc::calloc(1, size_of::<addrinfo>() + bytes.len()) };
     if memory.is_null() {
         return None;
@@ -576,7 +584,7 @@ fn node(addr: SocketAddr, socktype: c_int, next: *mut addrinfo) -> Option<*mut a
     let entry: *mut addrinfo = memory.cast();
     // SAFETY: the memory is large enough for an entry, and aligned for anything.
     let behind = unsafe { entry.add(1) }.cast::<u8>();
-    // SAFETY: and for the address behind it.
+    // SAFETY: the memory is also large enough for the address after the entry.
     unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), behind, bytes.len()) };
     let value = addrinfo {
         ai_flags: 0,
@@ -618,7 +626,7 @@ fn nanos(time: *const timespec) -> u64 {
     (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
 }
 
-/// A thread that sleeps holds up everything in its simulation: the clock moves on, and nothing runs meanwhile.
+/// Advances the clock. A thread that sleeps blocks its simulation, so nothing else runs meanwhile.
 pub(super) fn block_for(time: *const timespec) -> Result<c_int> {
     let nanos = nanos(time);
     world::with(|world| world.map(|world| world.block_for(nanos)));

@@ -1,4 +1,4 @@
-//! `Sim` and `Host`: a test's hold on its simulation.
+//! `Sim` and `Host`: the handles with which a test controls its simulation.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -18,10 +18,10 @@ use super::runner::{Builder, Outcome};
 use super::world::{self, World};
 use crate::task::JoinHandle;
 
-/// A simulation, as its test and its tasks see it. A copy is the same simulation.
+/// A handle to a simulation, for its test and its tasks. Copies refer to the same simulation.
 ///
 /// # Panics
-/// All methods panic outside of the simulation that it belongs to.
+/// All methods panic outside the simulation that the handle belongs to.
 ///
 /// # Examples
 /// ```
@@ -39,7 +39,7 @@ pub struct Sim {
     pub(super) id: u32,
 }
 
-/// A change to links that were there, and to those of hosts that come.
+/// A change to existing links, which also applies to the links of hosts added later.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
     from: Option<HostId>,
@@ -53,31 +53,32 @@ impl Rule {
     }
 }
 
-/// Counts since the simulation began; returned by [`Sim::counters`].
+/// Counters since the simulation began; returned by [`Sim::counters`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Packets that were sent.
+    /// The number of packets sent.
     pub packets_sent: u64,
-    /// Packets that arrived, duplicates included.
+    /// The number of packets that arrived, including duplicates.
     pub packets_arrived: u64,
-    /// Packets that did not arrive.
+    /// The number of packets that were lost.
     pub packets_lost: u64,
-    /// Bytes of the packets that were sent, headers included.
+    /// The number of bytes in the packets sent, including headers.
     pub bytes_sent: u64,
-    /// Calls on sockets, those that found nothing to do left out.
+    /// The number of calls on sockets, except calls that would block.
     pub calls: u64,
-    /// Turns of tasks.
+    /// The number of times that a task was polled.
     pub turns: u64,
-    /// Faults that were injected, lost packets included.
+    /// The number of injected faults, including lost packets.
     pub faults: u64,
 }
 
 impl Sim {
-    /// Runs `test` in a simulation of its own and returns its output; see [`Builder`] for settings.
+    /// Runs `test` in a new simulation and returns its output. [`Builder`] has more settings.
     ///
     /// # Panics
-    /// If `test` panics, or stands still: no task can run, and nothing that is to come will change that.
+    /// Panics if `test` panics, or if it cannot continue: no task can run, and no timer or packet
+    /// is pending.
     pub fn run<F, Fut>(seed: u64, test: F) -> Fut::Output
     where
         F: FnOnce(Sim) -> Fut + Send + 'static,
@@ -91,7 +92,7 @@ impl Sim {
     pub(super) fn world<T>(self, f: impl FnOnce(&World) -> T) -> T {
         world::with(|world| match world.filter(|world| world.id() == self.id) {
             Some(world) => f(world),
-            None => panic!("a `Sim` was used outside of its simulation"),
+            None => panic!("a `Sim` was used outside its simulation"),
         })
     }
 
@@ -100,17 +101,17 @@ impl Sim {
         self.world(|world| world.kernel(f))
     }
 
-    /// The host `name`, which is added when it is first asked for.
+    /// Returns the host `name`. The first call adds it.
     ///
-    /// A host has an IPv4 and an IPv6 address, ports of its own and a name that resolves on all hosts. The test itself runs on the host
-    /// `test`.
+    /// A host has an IPv4 and an IPv6 address, its own ports, and a name that resolves on all
+    /// hosts. The test itself runs on the host `test`.
     ///
     /// # Panics
-    /// If the name is empty, `*`, `localhost` or an IP address.
+    /// Panics if the name is empty, `*`, `localhost` or an IP address.
     #[track_caller]
     pub fn host(&self, name: &str) -> Host {
         let is_name = !matches!(name, "" | "*" | "localhost") && name.parse::<IpAddr>().is_err();
-        assert!(is_name, "`{name}` is no name for a host");
+        assert!(is_name, "`{name}` is not a valid host name");
         self.world(|world| {
             let id = world.kernel(|kernel| kernel.host_named(name)).unwrap_or_else(|| {
                 let id = world.add_host(name);
@@ -129,7 +130,7 @@ impl Sim {
         })
     }
 
-    /// The number of an existing host; none for `*`.
+    /// Returns the number of an existing host, or `None` for `*`.
     #[track_caller]
     fn find(self, name: &str) -> Option<HostId> {
         if name == "*" {
@@ -145,16 +146,17 @@ impl Sim {
         })
     }
 
-    /// The links between two hosts in both directions, to be changed. `*` stands for all hosts, those to come included.
+    /// Returns the links between two hosts, in both directions, to change them. `*` stands for all
+    /// hosts, including those added later.
     ///
     /// # Panics
-    /// If there is no such host; so do all methods with hosts' names.
+    /// Panics if there is no such host, as all methods that take host names do.
     #[track_caller]
     pub fn link(&self, a: &str, b: &str) -> Link {
         Link { sim: *self, from: self.find(a), to: self.find(b), is_one_way: false }
     }
 
-    /// The links from one host to another, to be changed.
+    /// Returns the links from one host to another, to change them.
     #[track_caller]
     pub fn one_way(&self, from: &str, to: &str) -> Link {
         Link { sim: *self, from: self.find(from), to: self.find(to), is_one_way: true }
@@ -194,28 +196,29 @@ impl Sim {
         });
     }
 
-    /// Cuts two hosts off from each other: packets are lost, those under way included. Connections stay until their time-outs.
+    /// Separates two hosts: packets between them are lost, including those in flight. Connections
+    /// stay open until they time out.
     #[track_caller]
     pub fn partition(&self, a: &str, b: &str) {
         self.note(&format!("partition {a} and {b}"));
         self.each_link(a, b, true, |kernel, from, to| kernel.link_mut(from, to).is_partitioned = true);
     }
 
-    /// Cuts one direction.
+    /// Separates two hosts in one direction.
     #[track_caller]
     pub fn partition_one_way(&self, from: &str, to: &str) {
         self.note(&format!("partition from {from} to {to}"));
         self.each_link(from, to, false, |kernel, from, to| kernel.link_mut(from, to).is_partitioned = true);
     }
 
-    /// Ends partitions, in both directions.
+    /// Ends partitions between two hosts, in both directions.
     #[track_caller]
     pub fn heal(&self, a: &str, b: &str) {
         self.note(&format!("heal {a} and {b}"));
         self.each_link(a, b, true, |kernel, from, to| kernel.link_mut(from, to).is_partitioned = false);
     }
 
-    /// Keeps packets between two hosts from arriving until [`release`](Sim::release).
+    /// Holds packets between two hosts back until [`release`](Sim::release).
     #[track_caller]
     pub fn hold(&self, a: &str, b: &str) {
         self.note(&format!("hold {a} and {b}"));
@@ -224,74 +227,77 @@ impl Sim {
         });
     }
 
-    /// Sends the packets that were held, in order.
+    /// Delivers the packets that were held back, in order.
     #[track_caller]
     pub fn release(&self, a: &str, b: &str) {
         self.note(&format!("release {a} and {b}"));
         self.each_link(a, b, true, Kernel::release);
     }
 
-    /// Faults at the calls themselves, to be set.
+    /// Returns the faults of system calls, to change them.
     pub fn faults(&self) -> Faults {
         Faults { sim: *self }
     }
 
-    /// The seed.
+    /// Returns the seed.
     pub fn seed(&self) -> u64 {
         self.world(|world| world.seed)
     }
 
-    /// A number drawn from the seed, for tests that choose.
+    /// Returns a random number that depends only on the seed.
     pub fn random(&self) -> u64 {
         let mut bytes = [0; 8];
         self.world(|world| world.fill_random(&mut bytes));
         u64::from_le_bytes(bytes)
     }
 
-    /// Virtual time since the simulation began.
+    /// Returns the virtual time since the simulation began.
     pub fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.kernel(|kernel| kernel.now))
     }
 
-    /// A digest over all that has happened: packets with their times and data, calls with their results, turns. Two runs of one seed
-    /// have the same.
+    /// Returns a digest of all events: packets with their times and data, calls with their results,
+    /// and polls of tasks. Two runs with the same seed have the same digest.
     pub fn digest(&self) -> u64 {
         self.kernel(|kernel| kernel.log.digest())
     }
 
-    /// Counts since the simulation began.
+    /// Returns the counters since the simulation began.
     pub fn counters(&self) -> Counters {
         self.kernel(|kernel| counters(kernel))
     }
 
-    /// Keeps a log of packets and calls from now on, which costs time. It is kept from the start where `NETPOLL_SEED` is set.
+    /// Starts to keep a log of packets and calls, which slows the simulation down. If
+    /// `NETPOLL_SEED` is set, the log is kept from the start.
     pub fn keep_log(&self) {
         self.kernel(|kernel| kernel.log.keep());
     }
 
-    /// The log since [`keep_log`](Sim::keep_log), a line per packet and call: virtual time in seconds, host, what happened. The last 50,000.
+    /// Returns the log since [`keep_log`](Sim::keep_log), one line per packet and call: virtual
+    /// time in seconds, host, event. It has the last 50,000 lines.
     pub fn log(&self) -> String {
         self.kernel(|kernel| report::log(kernel))
     }
 
-    /// A picture of the packets in the log: a column per host, time downwards.
+    /// Returns a diagram of the packets in the log: one column per host, time downwards.
     pub fn diagram(&self) -> String {
         self.kernel(|kernel| report::diagram(kernel))
     }
 
-    /// Keeps all packets from now on, for [`capture`](Sim::capture).
+    /// Starts to keep all packets for [`capture`](Sim::capture).
     pub fn keep_packets(&self) {
         self.kernel(|kernel| {
             kernel.log.capture.get_or_insert_default();
         });
     }
 
-    /// The packets since [`keep_packets`](Sim::keep_packets) as a pcap file, which Wireshark and tshark read.
+    /// Returns the packets since [`keep_packets`](Sim::keep_packets) as a pcap file, for Wireshark
+    /// or tshark.
     pub fn capture(&self) -> Vec<u8> {
         self.kernel(|kernel| report::pcap(kernel))
     }
 
-    /// Adds a line to the log, and to the digest.
+    /// Adds a line to the log and to the digest.
     pub fn note(&self, text: &str) {
         self.world(|world| {
             let host = world.current_host();
@@ -299,12 +305,14 @@ impl Sim {
         });
     }
 
-    /// Lets tasks start threads. What these do is not repeated by a seed. A simulation in which nothing else can happen waits for them.
+    /// Allows tasks to start threads. A seed does not reproduce the actions of threads. When no
+    /// other event is pending, the simulation waits for them.
     pub fn allow_threads(&self) {
         self.world(|world| world.allows_threads.set(true));
     }
 
-    /// Whether the seed repeats this run, as far as is known: false when a thread from outside has woken a task.
+    /// Returns whether the seed reproduces this run, as far as is known. It is false after a thread
+    /// outside the simulation has woken a task.
     pub fn is_replayable(&self) -> bool {
         self.world(|world| world.shared.foreign().is_empty())
     }
@@ -329,10 +337,10 @@ fn apply(kernel: &mut Kernel, rule: &Rule, from: HostId, to: HostId) {
     }
 }
 
-/// Faults at system calls, by probability; returned by [`Sim::faults`]. All are 0 at first.
+/// Probabilities of faults in system calls; returned by [`Sim::faults`]. All are 0 at first.
 ///
 /// # Panics
-/// If a rate is no probability.
+/// All methods panic if the rate is not between 0 and 1.
 ///
 /// # Examples
 /// ```
@@ -355,50 +363,51 @@ impl Faults {
         self
     }
 
-    /// Calls that fail with EINTR before they do anything.
+    /// Sets how often a call fails with EINTR before it has an effect.
     #[track_caller]
     pub fn interrupted(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.interrupted)
     }
 
-    /// Reads and writes of streams that move fewer bytes than they could.
+    /// Sets how often a read or write of a stream transfers fewer bytes than it could.
     #[track_caller]
     pub fn short(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.short)
     }
 
-    /// Calls that find nothing to do (EAGAIN) although the socket was ready; it is again, later.
+    /// Sets how often a call fails with EAGAIN although the socket was ready. The socket becomes
+    /// ready again later.
     #[track_caller]
     pub fn spurious(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.again)
     }
 
-    /// Calls that would make a descriptor and find none left (EMFILE).
+    /// Sets how often a call that creates a descriptor fails because there are none left (EMFILE).
     #[track_caller]
     pub fn no_descriptors(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.no_descriptors)
     }
 
-    /// Datagrams for which there is no memory (ENOBUFS).
+    /// Sets how often sending a datagram fails for lack of memory (ENOBUFS).
     #[track_caller]
     pub fn no_buffers(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.no_buffers)
     }
 
-    /// Readiness that is reported up to 2 ms late.
+    /// Sets how often readiness is reported late, by up to 2 ms.
     #[track_caller]
     pub fn late_edges(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.late_edges)
     }
 
-    /// Readiness that is reported twice.
+    /// Sets how often readiness is reported twice.
     #[track_caller]
     pub fn repeated_edges(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.repeated_edges)
     }
 }
 
-/// What a host runs, to be started again.
+/// The program of a host, which can be started again.
 pub(super) type Start = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// A host of a simulation; returned by [`Sim::host`].
@@ -432,29 +441,31 @@ pub struct Host {
 }
 
 impl Host {
-    /// The name.
+    /// Returns the name.
     pub fn name(&self) -> String {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].name.clone())
     }
 
-    /// The addresses: at first an IPv4 address in 10.0.0.0/16 and an IPv6 address in fd00::/112.
+    /// Returns the addresses. Initially these are an IPv4 address in 10.0.0.0/16 and an IPv6
+    /// address in fd00::/112.
     pub fn addrs(&self) -> Vec<IpAddr> {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].addrs.clone())
     }
 
-    /// Gives the host other addresses, for sockets that are made from now on.
+    /// Replaces the addresses of the host, for sockets created from now on.
     ///
     /// # Panics
-    /// If another host has one of them.
+    /// Panics if another host has one of them.
     #[track_caller]
     pub fn set_addrs(&self, addrs: &[IpAddr]) {
         let is_free = self.sim.kernel(|kernel| kernel.set_addrs(self.id, addrs));
         assert!(is_free, "another host has one of the addresses {addrs:?}");
     }
 
-    /// Starts a program on the host: what `start` returns runs as a task, and is started again by [`restart`](Host::restart).
+    /// Starts a program on the host: runs the future that `start` returns as a task.
+    /// [`restart`](Host::restart) calls `start` again.
     ///
-    /// A panic in it, or an error that it returns, ends the simulation.
+    /// If the program panics or returns an error, the simulation ends.
     pub fn spawn<F, Fut>(&self, start: F)
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -491,8 +502,9 @@ impl Host {
         });
     }
 
-    /// Spawns a task on the host, which ends with it in a crash. Unlike the program of [`spawn`](Host::spawn) it is not started again, and its
-    /// panic goes to whoever awaits the handle, who panics as well when the host has dropped the task.
+    /// Spawns a task on the host. A crash of the host drops it, and it is not started again, unlike
+    /// the program of [`spawn`](Host::spawn). Awaiting the handle panics if the task panicked or
+    /// the host dropped it.
     pub fn spawn_task<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -501,27 +513,31 @@ impl Host {
         self.sim.world(|world| world.on_host(self.id, || crate::task::spawn(future)))
     }
 
-    /// Runs `future` on this host, within the task that awaits it: its sockets are the host's, and so are the tasks that it spawns.
+    /// Runs `future` on this host within the current task: its sockets and the tasks that it spawns
+    /// belong to the host.
     ///
-    /// It belongs to the test: a crash of the host makes its sockets fail, and does not drop it.
+    /// The future itself belongs to the test: a crash of the host makes its sockets fail, but does
+    /// not drop it.
     pub fn run<F: Future>(&self, future: F) -> HostRun<F> {
         HostRun { host: *self, future }
     }
 
-    /// The host's power goes off: nothing is sent, its tasks are dropped, its sockets are dead. Peers hear nothing, and time out; after
-    /// [`restart`](Host::restart) their old connections are reset.
+    /// Turns the host's power off: nothing more is sent, its tasks are dropped, and its sockets
+    /// fail. Peers receive nothing and time out; after [`restart`](Host::restart) their old
+    /// connections are reset.
     pub fn crash(&self) {
         self.sim.kernel(|kernel| kernel.crash(self.id));
         self.sim.world(|world| world.end_tasks(self.id));
     }
 
-    /// The host's programs are killed: its tasks are dropped, which closes their sockets, as the system does for a process that ends.
+    /// Kills the programs of the host: drops its tasks, which closes their sockets, as the
+    /// operating system does when a process ends.
     pub fn kill(&self) {
         self.sim.note(&format!("kill {}", self.name()));
         self.sim.world(|world| world.end_tasks(self.id));
     }
 
-    /// Starts the host's programs again, those that [`spawn`](Host::spawn) was given, after killing what is left of them.
+    /// Kills the programs of the host and starts those given to [`spawn`](Host::spawn) again.
     pub fn restart(&self) {
         self.sim.world(|world| world.end_tasks(self.id));
         self.sim.kernel(|kernel| kernel.restart(self.id));
@@ -529,23 +545,23 @@ impl Host {
         starts.iter().filter(|(host, _)| *host == self.id).for_each(|(_, start)| self.start(start));
     }
 
-    /// Whether the host has power.
+    /// Returns whether the host has power.
     pub fn is_up(&self) -> bool {
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].is_up)
     }
 
-    /// How many tasks the host has.
+    /// Returns the number of tasks on the host.
     pub fn tasks(&self) -> usize {
         self.sim.world(|world| world.tasks_of(self.id))
     }
 
-    /// Sets the host's wall clock (`SystemTime`) ahead of the others by `ahead`.
+    /// Sets the wall clock (`SystemTime`) of the host ahead of the others by `ahead`.
     pub fn skew_ahead(&self, ahead: Duration) {
         let nanos = i64::try_from(ahead.as_nanos()).unwrap_or(i64::MAX);
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].clock_offset = nanos);
     }
 
-    /// Sets the host's wall clock (`SystemTime`) behind the others by `behind`.
+    /// Sets the wall clock (`SystemTime`) of the host behind the others by `behind`.
     pub fn skew_behind(&self, behind: Duration) {
         let nanos = i64::try_from(behind.as_nanos()).unwrap_or(i64::MAX);
         self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].clock_offset = -nanos);
@@ -574,7 +590,7 @@ impl<F: Future> Future for HostRun<F> {
 }
 
 pin_project! {
-    /// A future whose panic is its output.
+    /// A future that returns the panic of its inner future as a value.
     struct CatchUnwind<F> {
         #[pin]
         future: F,

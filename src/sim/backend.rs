@@ -1,7 +1,8 @@
 //! The poller's back end for simulated descriptors.
 //!
-//! The contract is that of `rt/poll`: a descriptor is registered once, for both directions and edge-triggered; the first edge reports what is
-//! ready then. There is no wait: the run loop takes edges when no task can run.
+//! The contract is that of `rt/poll`: a descriptor is registered once, for both directions and
+//! edge-triggered, and the first edge reports the current state. There is no wait: the run loop
+//! takes edges when no task can run.
 
 use std::io;
 
@@ -9,7 +10,7 @@ use super::kernel::FD_BASE;
 use super::world;
 use crate::rt::poll::poll_desc::{ERROR, HANG_UP, PRIORITY};
 
-/// What one edge says, as `rt/poll` has it.
+/// The contents of one edge, in the terms of `rt/poll`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Event {
     pub(super) index: u32,
@@ -20,7 +21,7 @@ pub(super) struct Event {
     pub(super) write_reasons: u64,
 }
 
-/// An edge from the poller's data and EPOLL bits.
+/// Decodes an edge from the poller's data and EPOLL bits.
 pub(super) fn event(data: u64, bits: u32) -> Event {
     let has = |flags: i32| bits & flags as u32 != 0;
     let end = has(libc::EPOLLHUP | libc::EPOLLERR);
@@ -38,7 +39,7 @@ pub(super) fn event(data: u64, bits: u32) -> Event {
     }
 }
 
-/// Whether a descriptor's number is one of a simulation.
+/// Returns whether a descriptor number belongs to a simulation.
 #[inline]
 pub(crate) fn is_simulated(fd: i32) -> bool {
     fd >= FD_BASE
@@ -57,7 +58,7 @@ pub(crate) fn add(fd: i32, index: u32, generation: u32, is_first: bool) -> io::R
     added.map_err(io::Error::from_raw_os_error)
 }
 
-/// Takes a simulated descriptor out.
+/// Removes a simulated descriptor.
 pub(crate) fn delete(fd: i32) {
     world::with(|world| world.and_then(|world| world.try_kernel(|kernel| kernel.unwatch(fd).is_ok())));
 }

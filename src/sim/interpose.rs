@@ -1,16 +1,20 @@
-//! C library functions that this crate defines in the program: inside of a simulation, and for simulated descriptors, they answer; else
-//! they call the C library's own.
+//! C library functions that this crate defines in the program. They answer calls in simulations and
+//! calls on simulated descriptors; all other calls go to the C library's own functions.
 //!
-//! A definition in the program comes before that of a shared library. So whoever calls these functions (this crate, `socket2`, std) reaches
-//! them, and no source changes. Each costs a comparison and a jump outside of simulations. `recv` and `send`, which an echo makes, are not
-//! defined here: `sys::socket` looks at the number when the kernel does not know it (EBADF).
+//! A definition in the program takes precedence over one in a shared library. So this crate,
+//! `socket2` and std call these functions without changes to their source. Outside simulations each
+//! costs a comparison and a jump. `recv` and `send`, which are on the hot path, are not defined
+//! here: `sys::socket` checks the descriptor number after the kernel has failed with EBADF.
 //!
 //! # Requirements
-//! glibc, dynamically linked, on 64 bits: `dlsym(RTLD_NEXT)` finds the C library's function, and time has 64 bits. A program that defines
-//! `clock_gettime` and `getrandom` itself is built with `--cfg netpoll_no_interpose`; its simulations have the real clock for std.
+//! glibc on a 64-bit processor, linked dynamically, so that `dlsym(RTLD_NEXT)` finds the C
+//! library's function and times have 64 bits. A program that itself defines `clock_gettime` and
+//! `getrandom` must be built with `--cfg netpoll_no_interpose`; in its simulations, std then uses
+//! the real clock.
 //!
 //! # Signal safety
-//! Outside of simulations the functions read a thread-local or nothing, and jump. The first call of each looks its function up.
+//! Outside simulations the functions read at most a thread-local and jump. The first call of each
+//! looks up its function.
 
 #![allow(unsafe_code)]
 
@@ -35,21 +39,21 @@ thread_local! {
     static NOW: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Sets the time that this thread sees; none outside of simulations.
+/// Sets the time that this thread sees; `None` outside simulations.
 pub(super) fn set_now(now: Option<u64>) {
     NOW.with(|cell| cell.set(now.unwrap_or(0)));
 }
 
-/// The time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside.
+/// Returns the time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside.
 #[inline]
 pub(super) fn now() -> u64 {
     NOW.with(Cell::get)
 }
 
-/// The C library's function `name`, remembered in `place`.
+/// Returns the C library's function `name`, cached in `place`.
 #[cold]
 fn find(place: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
-    // SAFETY: the name is a string that ends in a zero byte.
+    // SAFETY: the name is a NUL-terminated string.
     let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
     if found.is_null() {
         eprintln!("netpoll: the C library has no {name:?}: the feature `sim` needs glibc, dynamically linked");
@@ -59,18 +63,18 @@ fn find(place: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
     found
 }
 
-/// Sets errno for a failure.
+/// Sets errno after a failure.
 pub(super) fn answer<T: From<i8>>(result: Result<T, i32>) -> T {
     result.unwrap_or_else(|errno| {
-        // SAFETY: it returns this thread's place for errno.
+        // SAFETY: returns the address of this thread's errno.
         let place = unsafe { libc::__errno_location() };
-        // SAFETY: which is valid for writes.
+        // SAFETY: the address is valid for writes.
         unsafe { place.write(errno) };
         T::from(-1)
     })
 }
 
-/// Defines functions: the condition under which the simulation answers, and its answer.
+/// Defines functions, each with the condition under which the simulation answers, and its answer.
 macro_rules! interpose {
     ($(
         #[doc = $doc:literal]
@@ -79,7 +83,7 @@ macro_rules! interpose {
         #[doc = $doc]
         ///
         /// # Safety
-        /// That of the C library's function.
+        /// Same as for the C library's function.
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $name($($arg: $ty),*) -> $ret {
             if $condition {
@@ -140,7 +144,8 @@ interpose! {
     /// close(2)
     fn close(fd: c_int) -> c_int,
         if is_simulated(fd) => abi::close(fd);
-    /// fcntl(2). Its third argument comes in the same register as that of a function without variable arguments.
+    /// fcntl(2). Its third argument is passed in the same register as for a function without
+    /// variable arguments.
     fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int,
         if is_simulated(fd) => abi::fcntl(fd, command, argument);
     /// ioctl(2)

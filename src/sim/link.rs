@@ -1,4 +1,4 @@
-//! `Link`: what a test says about the paths between hosts.
+//! `Link`: the properties of the paths between hosts.
 
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::api::Sim;
 use super::kernel::link::{Latency as Travel, LinkConfig};
 
-/// Milliseconds.
+/// Returns a duration of `count` milliseconds.
 ///
 /// # Examples
 /// ```
@@ -16,7 +16,7 @@ pub const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// Kilobits per second, as bits per second.
+/// Returns a bandwidth of `count` kilobits per second, in bits per second.
 ///
 /// # Examples
 /// ```
@@ -26,7 +26,7 @@ pub const fn kbit(count: u64) -> u64 {
     count * 1_000
 }
 
-/// Megabits per second, as bits per second.
+/// Returns a bandwidth of `count` megabits per second, in bits per second.
 ///
 /// # Examples
 /// ```
@@ -36,7 +36,7 @@ pub const fn mbit(count: u64) -> u64 {
     count * 1_000_000
 }
 
-/// Gigabits per second, as bits per second.
+/// Returns a bandwidth of `count` gigabits per second, in bits per second.
 ///
 /// # Examples
 /// ```
@@ -46,10 +46,11 @@ pub const fn gbit(count: u64) -> u64 {
     count * 1_000_000_000
 }
 
-/// How long packets travel: a duration, a range of durations of which each packet draws one, or a distribution.
+/// The time that packets travel: a fixed duration, a range from which each packet draws a duration,
+/// or a distribution.
 ///
 /// # Panics
-/// Making one of an empty range panics.
+/// Converting an empty range panics.
 ///
 /// # Examples
 /// ```
@@ -68,12 +69,13 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 impl Latency {
-    /// At least `min`, and `mean` on average: most packets are quick, few are very late.
+    /// Returns an exponential distribution with the minimum `min` and the given mean: most packets
+    /// are fast, and a few are very late.
     ///
     /// # Panics
-    /// If `mean` is below `min`.
+    /// Panics if `mean` is less than `min`.
     pub fn exponential(min: Duration, mean: Duration) -> Latency {
-        assert!(mean >= min, "a latency's mean of {mean:?} is below its least value of {min:?}");
+        assert!(mean >= min, "the mean latency {mean:?} is less than the minimum {min:?}");
         Latency(Travel::Exponential { min: nanos(min), mean: nanos(mean) })
     }
 }
@@ -100,7 +102,7 @@ impl From<Range<Duration>> for Latency {
     }
 }
 
-/// A property of a link that a test sets.
+/// A change to one property of a link.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     Latency(Travel),
@@ -126,9 +128,11 @@ impl Change {
     }
 }
 
-/// The links between hosts, to be changed; returned by [`Sim::link`] and [`Sim::one_way`].
+/// The links between hosts, to change their properties; returned by [`Sim::link`] and
+/// [`Sim::one_way`].
 ///
-/// A change holds from the next packet on, and for hosts that are added later. Traffic within a host is not concerned.
+/// A change applies from the next packet on, and to hosts that are added later. It does not apply
+/// to traffic within a host.
 ///
 /// # Examples
 /// ```
@@ -160,52 +164,56 @@ impl Link {
         self
     }
 
-    /// Sets how long packets travel. Packets keep their order whatever they draw. 100 to 200 µs at first.
+    /// Sets how long packets travel. Packets keep their order. The default is 100 to 200 µs.
     #[track_caller]
     pub fn latency(self, latency: impl Into<Latency>) -> Link {
         self.change(Change::Latency(latency.into().0))
     }
 
-    /// Sets the probability that a packet is lost. 0 at first.
+    /// Sets the probability that a packet is lost. The default is 0.
     ///
     /// # Panics
-    /// If it is no probability; so do the others.
+    /// Panics if the value is not between 0 and 1, as the other methods that take a probability do.
     #[track_caller]
     pub fn loss(self, probability: f64) -> Link {
         self.change(Change::Loss(rate("loss", probability)))
     }
 
-    /// Sets the probability that a packet arrives twice. 0 at first.
+    /// Sets the probability that a packet arrives twice. The default is 0.
     #[track_caller]
     pub fn duplicate(self, probability: f64) -> Link {
         self.change(Change::Duplicate(rate("duplication", probability)))
     }
 
-    /// Sets the probability that a packet is late by up to `by`, and that later ones overtake it. 0 at first.
+    /// Sets the probability that a packet is delayed by up to `by`, so that later packets overtake
+    /// it. The default is 0.
     #[track_caller]
     pub fn reorder(self, probability: f64, by: Duration) -> Link {
         self.change(Change::Reorder(rate("reordering", probability), nanos(by)))
     }
 
-    /// Sets how many bits per second pass. Packets wait in the [queue](Link::queue) for each other. Unlimited at first.
+    /// Sets the bandwidth in bits per second. Packets wait for it in the [queue](Link::queue). By
+    /// default it is unlimited.
     ///
     /// # Panics
-    /// If it is 0: see [`Sim::partition`].
+    /// Panics if it is 0; use [`Sim::partition`] instead.
     #[track_caller]
     pub fn bandwidth(self, bits_per_second: u64) -> Link {
         assert!(bits_per_second > 0, "a bandwidth of 0 sends nothing: use Sim::partition");
         self.change(Change::Bandwidth(bits_per_second))
     }
 
-    /// Sets how many bytes may wait for the bandwidth before packets are dropped. 256 KiB at first.
+    /// Sets how many bytes may wait for the bandwidth before packets are dropped. The default is
+    /// 256 KiB.
     pub fn queue(self, bytes: u64) -> Link {
         self.change(Change::Queue(bytes))
     }
 
-    /// Sets the largest IP packet, which decides the size of TCP's segments on new connections. 1500 at first.
+    /// Sets the size of the largest IP packet, which determines the segment size of new TCP
+    /// connections. The default is 1500.
     ///
     /// # Panics
-    /// Below 576 or above 65535.
+    /// Panics if it is below 576 or above 65535.
     #[track_caller]
     pub fn mtu(self, bytes: u64) -> Link {
         assert!((576..=65_535).contains(&bytes), "an MTU is between 576 and 65535 bytes, not {bytes}");

@@ -1,9 +1,11 @@
-//! A simulated world for tests: hosts, links and a clock, all of it repeated exactly by a seed. Feature `sim`.
+//! A simulated world for tests: hosts, links and a clock, reproduced exactly from a seed. Feature
+//! `sim`.
 //!
-//! Code under test is unchanged: it uses the ordinary [`TcpListener`](crate::net::TcpListener), [`TcpStream`](crate::net::TcpStream),
-//! [`UdpSocket`](crate::net::UdpSocket), [`task::spawn`](crate::task::spawn), [`task::sleep`](crate::task::sleep) and std's `Instant`. In a
-//! simulation their system calls are answered by a simulated kernel, and time is virtual: it moves when no task can run, to the next timer
-//! or packet. A test of a 30 s time-out takes microseconds.
+//! Code under test needs no changes: it uses the ordinary [`TcpListener`](crate::net::TcpListener),
+//! [`TcpStream`](crate::net::TcpStream), [`UdpSocket`](crate::net::UdpSocket),
+//! [`task::spawn`](crate::task::spawn), [`task::sleep`](crate::task::sleep) and std's `Instant`. In
+//! a simulation, a simulated kernel answers their system calls. Time is virtual: when no task can
+//! run, it advances to the next timer or packet. A test of a 30 s timeout takes microseconds.
 //!
 //! ```
 //! use netpoll::net::{TcpListener, TcpStream};
@@ -34,13 +36,15 @@
 //! });
 //! ```
 //!
-//! With the feature `attributes`, `#[netpoll::test(sim, seeds = 100)]` makes such a test of an `async fn` that takes a [`Sim`]. A failing run
-//! prints its seed; with `NETPOLL_SEED` set to it, that run comes again. docs/SIMULATION.md has a guide, and says what is simulated, what is
-//! constrained and what leaks.
+//! With the feature `attributes`, `#[netpoll::test(sim, seeds = 100)]` turns an `async fn` that
+//! takes a [`Sim`] into such a test. A run that fails prints its seed; setting `NETPOLL_SEED` to it
+//! repeats the run. docs/SIMULATION.md is a guide, and lists what is simulated, what is restricted
+//! and what is not reproducible.
 //!
 //! # Requirements
-//! Linux with glibc, dynamically linked, on 64 bits. The feature defines functions of the C library in the program (`close`, `connect`,
-//! `clock_gettime` and others), which call the C library's own outside of simulations: it belongs into `[dev-dependencies]`.
+//! Linux with glibc on a 64-bit processor, linked dynamically. The feature defines functions of the
+//! C library in the program (`close`, `connect`, `clock_gettime` and others), which outside
+//! simulations call the C library's own. Enable it only in `[dev-dependencies]`.
 
 mod abi;
 mod api;
@@ -69,7 +73,7 @@ pub(crate) use route::{recv, send};
 pub(crate) use tag::Tag;
 pub(crate) use world::{is_here, schedule, tag, task_ended};
 
-/// The moment that the crate's clock counts from in a simulation; none outside.
+/// Returns the start of the crate's clock in a simulation, or `None` outside.
 #[inline]
 pub(crate) fn clock_base() -> Option<std::time::Instant> {
     thread_local! {
@@ -78,7 +82,7 @@ pub(crate) fn clock_base() -> Option<std::time::Instant> {
     if interpose::now() == 0 {
         return None;
     }
-    // A simulation has a thread of its own, and asks first when it begins.
+    // Each simulation has its own thread, and asks first when it begins.
     BASE.with(|base| {
         if base.get().is_none() {
             base.set(Some(std::time::Instant::now()));

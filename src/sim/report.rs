@@ -1,4 +1,4 @@
-//! What a simulation shows of itself: its log, a picture of its packets, a capture, and its sockets.
+//! Output of a simulation: its log, a diagram of its packets, a capture, and its sockets.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +9,7 @@ use super::kernel::packet::{Body, Packet, Protocol};
 use super::kernel::socket::{Family, Kind, Role, Socket};
 use super::world::WALL_START;
 
-/// A line per entry of the log.
+/// Returns the log, one line per entry.
 pub(super) fn log(kernel: &Kernel) -> String {
     let mut text = String::new();
     for entry in kernel.log.entries() {
@@ -19,7 +19,7 @@ pub(super) fn log(kernel: &Kernel) -> String {
     text
 }
 
-/// The width of a host's column.
+/// The width of the column of a host.
 const COLUMN: usize = 28;
 
 fn host_of(kernel: &Kernel, ip: IpAddr, here: u16) -> usize {
@@ -27,7 +27,7 @@ fn host_of(kernel: &Kernel, ip: IpAddr, here: u16) -> usize {
     at.unwrap_or(usize::from(here))
 }
 
-/// What a packet is, without its addresses and its window, as far as a column has room.
+/// Returns the text of a packet without its addresses and window, shortened to fit a column.
 fn brief(text: &str) -> String {
     let words = text.split_whitespace().skip(3).filter(|word| *word != "TCP");
     let mut brief: Vec<&str> = words.collect();
@@ -37,7 +37,7 @@ fn brief(text: &str) -> String {
     brief.join(" ").chars().take(COLUMN - 7).collect()
 }
 
-/// A picture of the log: a column per host, a line per packet that was sent and per note.
+/// Returns a diagram of the log: one column per host, one line per packet sent and per note.
 pub(super) fn diagram(kernel: &Kernel) -> String {
     let hosts = kernel.hosts.len();
     let mut text = format!("{:>16}  ", "time");
@@ -80,7 +80,7 @@ pub(super) fn diagram(kernel: &Kernel) -> String {
     text
 }
 
-/// A socket in words.
+/// Returns a description of a socket.
 pub(super) fn describe(fd: i32, socket: &Socket) -> String {
     let addr = |addr: Option<SocketAddr>| addr.map_or_else(|| "-".to_owned(), |addr| addr.to_string());
     let kind = match (socket.family, socket.kind) {
@@ -126,7 +126,7 @@ fn octets(ip: IpAddr) -> Vec<u8> {
     }
 }
 
-/// A packet as it would be on the wire, from its IP header on.
+/// Returns a packet as on the wire, from the IP header on.
 fn wire(packet: &Packet) -> Vec<u8> {
     let (src, dst) = (octets(packet.src.ip()), octets(packet.dst.ip()));
     let is_v4 = packet.src.is_ipv4();
@@ -158,7 +158,7 @@ fn wire(packet: &Packet) -> Vec<u8> {
             (17, body, 6)
         }
         Body::Unreachable(of, why) => {
-            // The packet that it is about: its IP header and 8 bytes.
+            // The packet that caused it: its IP header and 8 bytes.
             let inner = Packet { src: packet.dst, dst: packet.src, body: Body::Udp(Box::default()) };
             let mut about = wire(&inner);
             if *of == Protocol::Tcp {
@@ -196,7 +196,7 @@ fn wire(packet: &Packet) -> Vec<u8> {
     header
 }
 
-/// The packets that were kept, as a pcap file with nanoseconds (LINKTYPE_RAW).
+/// Returns the packets that were kept, as a pcap file with nanoseconds (LINKTYPE_RAW).
 pub(super) fn pcap(kernel: &Kernel) -> Vec<u8> {
     let mut file = Vec::new();
     file.extend(0xa1b2_3c4d_u32.to_le_bytes());
@@ -225,7 +225,7 @@ mod tests {
         Packet { src: src.parse().unwrap(), dst: dst.parse().unwrap(), body }
     }
 
-    /// The sum over a header or a body with its checksum is zero.
+    /// The sum over a header or body including its checksum is zero.
     #[test]
     fn packets_on_the_wire_have_right_checksums() {
         let segment =

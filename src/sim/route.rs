@@ -1,4 +1,5 @@
-//! Calls that the kernel did not know the descriptor of (EBADF): those of the hot path, which pay for a simulation only when they fail.
+//! Calls on the hot path that failed with EBADF: only a failed call checks for a simulated
+//! descriptor.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -11,7 +12,7 @@ fn is_ours(result: &io::Result<usize>, fd: BorrowedFd<'_>) -> bool {
     matches!(result, Err(error) if error.raw_os_error() == Some(libc::EBADF)) && is_simulated(fd.as_raw_fd())
 }
 
-/// The result of recv(2), or the simulation's if the descriptor is one of its own.
+/// Returns the result of recv(2), or the simulation's if the descriptor is simulated.
 #[inline]
 pub(crate) fn recv(
     result: io::Result<usize>,
@@ -25,7 +26,7 @@ pub(crate) fn recv(
     abi::recv(fd.as_raw_fd(), buf, flags).map_err(io::Error::from_raw_os_error)
 }
 
-/// The result of send(2), or the simulation's if the descriptor is one of its own.
+/// Returns the result of send(2), or the simulation's if the descriptor is simulated.
 #[inline]
 pub(crate) fn send(result: io::Result<usize>, fd: BorrowedFd<'_>, buf: &[u8], flags: libc::c_int) -> io::Result<usize> {
     if !is_ours(&result, fd) {
@@ -34,7 +35,7 @@ pub(crate) fn send(result: io::Result<usize>, fd: BorrowedFd<'_>, buf: &[u8], fl
     abi::send(fd.as_raw_fd(), buf, flags).map_err(io::Error::from_raw_os_error)
 }
 
-/// [`recv`] into memory that need not be initialised.
+/// Calls [`recv`] with memory that need not be initialised.
 #[cfg(any(feature = "hyper", feature = "tokio-io"))]
 #[inline]
 pub(crate) fn recv_uninit(

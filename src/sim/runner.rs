@@ -1,16 +1,17 @@
-//! Runs of simulations: a thread per run, a watchdog, seeds, replay and minimisation.
+//! Runs simulations: one thread per run, a watchdog, seeds, replay and minimisation.
 //!
-//! A run has a fresh OS thread, so that what std and others keep per thread (the keys of `HashMap`, for one) begins anew. The caller waits for
-//! it, and tells where a task does not come back.
+//! Each run has a new OS thread, so that per-thread state of std and other libraries (such as the
+//! keys of `HashMap`) starts afresh. The caller waits for the thread, and reports a task that never
+//! yields.
 //!
 //! # Environment
 //! | variable | meaning |
 //! |---|---|
-//! | `NETPOLL_SEED` | a test runs this seed alone, and prints its log if it fails |
-//! | `NETPOLL_SEEDS` | how many seeds each test runs, in place of its own number |
-//! | `NETPOLL_SIM=twice` | each seed runs twice, and the digests must be equal |
-//! | `NETPOLL_SIM=minimize` | a failing seed is run again with fewer faults, down to those that are needed |
-//! | `NETPOLL_SIM=diagram` | a failing run with `NETPOLL_SEED` prints a picture of its packets |
+//! | `NETPOLL_SEED` | run only this seed, and print the log if it fails |
+//! | `NETPOLL_SEEDS` | the number of seeds each test runs, instead of its own |
+//! | `NETPOLL_SIM=twice` | run each seed twice and compare the digests |
+//! | `NETPOLL_SIM=minimize` | repeat a failing seed with fewer faults, to find those that are needed |
+//! | `NETPOLL_SIM=diagram` | print a diagram of the packets when a run with `NETPOLL_SEED` fails |
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -24,18 +25,18 @@ use std::time::Duration;
 use super::api::{Counters, Sim};
 use super::world::{Order, World};
 
-/// A task that has not come back for so long, in real time, is told of.
+/// The real time after which a task that has not yielded is reported.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// The stack of a run's thread: as much as a main thread has.
+/// The stack size of a run's thread: that of a main thread.
 const STACK: usize = 8 << 20;
 
-/// Lines of the log that a failing run prints.
+/// The number of log lines that a failing run prints.
 const LINES: usize = 200;
 
-/// What a test, or the program of a host, returns: nothing, or a `Result`.
+/// The result of a test or of a host's program: nothing, or a `Result`.
 pub trait Outcome {
-    /// What went wrong, if anything did.
+    /// Returns a description of the failure, if there is one.
     fn failure(&self) -> Option<String>;
 }
 
@@ -51,19 +52,19 @@ impl<T, E: Debug> Outcome for Result<T, E> {
     }
 }
 
-/// A run that has ended; returned by [`Builder::run`].
+/// The result of a run; returned by [`Builder::run`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Run<T> {
-    /// What the test returned.
+    /// The output of the test.
     pub output: T,
-    /// See [`Sim::digest`].
+    /// The digest of the run; see [`Sim::digest`].
     pub digest: u64,
-    /// Virtual time that has passed.
+    /// The virtual time that has passed.
     pub elapsed: Duration,
-    /// See [`Sim::counters`].
+    /// The counters of the run; see [`Sim::counters`].
     pub counters: Counters,
-    /// Threads from outside that woke a task: a seed does not repeat what they do.
+    /// Threads outside the simulation that woke a task. A seed does not reproduce their actions.
     pub foreign: Vec<String>,
 }
 
@@ -86,12 +87,12 @@ pub struct Builder {
     plan: Plan,
 }
 
-/// Which of the faults of a run happen.
+/// Which faults of a run take place.
 #[derive(Clone, Debug, Default)]
 struct Plan {
-    /// Faults from this one on do not happen.
+    /// The number of the first fault that no longer takes place.
     most: Option<u64>,
-    /// Nor do these.
+    /// Further faults that do not take place.
     skipped: Vec<u64>,
 }
 
@@ -102,7 +103,7 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Seed 0, random order, a limit of 30 days.
+    /// Creates settings: seed 0, random order, and a limit of 30 days.
     pub fn new() -> Builder {
         Builder {
             seed: 0,
@@ -113,29 +114,30 @@ impl Builder {
         }
     }
 
-    /// The seed of all that is drawn.
+    /// Sets the seed of all random choices.
     pub fn seed(mut self, seed: u64) -> Builder {
         self.seed = seed;
         self
     }
 
-    /// In which order runnable tasks have their turns.
+    /// Sets the order in which runnable tasks are polled.
     pub fn order(mut self, order: Order) -> Builder {
         self.order = order;
         self
     }
 
-    /// The virtual time after which a simulation that has not ended fails.
+    /// Sets the virtual time after which a simulation that has not ended fails.
     pub fn limit(mut self, limit: Duration) -> Builder {
         self.limit = limit;
         self
     }
 
-    /// Runs `test` and returns what came out.
+    /// Runs `test` and returns its result.
     ///
     /// # Panics
-    /// If `test` panics, a host's program fails, nothing can happen any more, the limit is over, or a task does not come back for a
-    /// minute of real time. Inside of a simulation.
+    /// Panics if `test` panics, if a host's program fails, if no event is pending any more, if the
+    /// limit is over, or if a task does not yield for a minute of real time. Also panics inside a
+    /// simulation.
     pub fn run<F, Fut>(&self, test: F) -> Run<Fut::Output>
     where
         F: FnOnce(Sim) -> Fut + Send + 'static,
@@ -152,15 +154,15 @@ impl Builder {
         }
     }
 
-    /// The run or its panic, and what there is to say about it.
+    /// Returns the run or its panic, and the notes for a message.
     fn try_run<F, Fut>(&self, test: F) -> (std::thread::Result<Run<Fut::Output>>, Notes)
     where
         F: FnOnce(Sim) -> Fut + Send + 'static,
         Fut: Future,
         Fut::Output: Send + 'static,
     {
-        assert!(!super::is_here(), "a simulation inside another: use the `Sim` that there is");
-        // Tables of the process take the keys of their hashers from the thread that makes them: from this one.
+        assert!(!super::is_here(), "a simulation cannot run inside another: use the existing `Sim`");
+        // Tables of the process take the hash keys of the thread that creates them: this one.
         crate::net::prepare_look_ups();
         crate::rt::runtime::runtime().names.lock().get_or_insert_default();
         let (settings, seed) = (self.clone(), self.seed);
@@ -186,7 +188,7 @@ impl Builder {
             drop(world);
             let _ = sender.send((run, notes));
         });
-        let thread = thread.unwrap_or_else(|error| panic!("no thread for a simulation: {error}"));
+        let thread = thread.unwrap_or_else(|error| panic!("cannot start a thread for a simulation: {error}"));
         let shared = watched.recv().unwrap_or_else(|_| panic!("the simulation's thread ended before it began"));
         let mut turns = 0;
         let outcome = loop {
@@ -196,7 +198,7 @@ impl Builder {
                     let now = shared.turns.load(Ordering::Relaxed);
                     assert!(
                         std::mem::replace(&mut turns, now) != now,
-                        "a simulation with seed {seed} does not go on: `{}` has run for {} s without coming to an await",
+                        "the simulation with seed {seed} is stuck: `{}` has run for {} s without yielding",
                         shared.running.lock().unwrap_or_else(PoisonError::into_inner),
                         STUCK.as_secs()
                     );
@@ -209,13 +211,13 @@ impl Builder {
     }
 }
 
-/// What a run leaves behind for a failure's message.
+/// Details of a run for the message of a failure.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Notes {
     pub(super) log: String,
     pub(super) diagram: String,
     pub(super) faults: u64,
-    /// What each fault was that happened, by number.
+    /// The faults that took place, with their numbers.
     pub(super) struck: Vec<(u64, String)>,
     pub(super) foreign: Vec<String>,
 }
@@ -223,7 +225,7 @@ pub(super) struct Notes {
 fn print(notes: &Notes) {
     let lines: Vec<_> = notes.log.lines().collect();
     if !lines.is_empty() {
-        eprintln!("the last {} lines of the log:", lines.len().min(LINES));
+        eprintln!("last {} lines of the log:", lines.len().min(LINES));
         lines[lines.len().saturating_sub(LINES)..].iter().for_each(|line| eprintln!("{line}"));
     }
     if std::env::var_os("NETPOLL_SIM").is_some_and(|mode| mode == "diagram") {
@@ -231,13 +233,13 @@ fn print(notes: &Notes) {
     }
     if !notes.foreign.is_empty() {
         eprintln!(
-            "the seed does not repeat this run: threads from outside have woken tasks ({})",
+            "the seed does not reproduce this run: threads outside the simulation have woken tasks ({})",
             notes.foreign.join(", ")
         );
     }
 }
 
-/// A number from the environment.
+/// Reads a number from the environment.
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     match text.parse() {
@@ -252,7 +254,7 @@ fn mode(name: &str) -> bool {
 
 type Failure = (Box<dyn Any + Send>, Notes);
 
-/// One run of a test. An error that it returns is a failure.
+/// Runs a test once. An error that it returns is a failure.
 fn attempt<F, Fut>(settings: &Builder, test: F) -> Result<u64, Failure>
 where
     F: FnOnce(Sim) -> Fut + Send + 'static,
@@ -267,10 +269,10 @@ where
     }
 }
 
-/// What `#[netpoll::test(sim)]` expands to: runs `test` with each seed.
+/// Runs `test` with each seed; `#[netpoll::test(sim)]` expands to this.
 ///
 /// # Panics
-/// If a seed fails, after printing how to repeat it.
+/// Panics if a seed fails, after printing how to repeat it.
 #[doc(hidden)]
 pub fn test<F, Fut>(name: &str, seeds: u64, test: F)
 where
@@ -295,7 +297,7 @@ where
             },
             Ok(_) => continue,
         };
-        eprintln!("seed {seed} of {name} failed; the same run again: NETPOLL_SEED={seed} cargo test {}", last(name));
+        eprintln!("seed {seed} of {name} failed; to repeat the run: NETPOLL_SEED={seed} cargo test {}", last(name));
         if mode("minimize") {
             minimize(&settings, &test, &failure.1);
         }
@@ -304,12 +306,12 @@ where
     }
 }
 
-/// The name of a test as its crate's harness has it, without the crate.
+/// Returns the name of a test as its harness prints it, without the crate.
 fn last(name: &str) -> &str {
     name.split_once("::").map_or(name, |(_, rest)| rest)
 }
 
-/// Runs a failing seed with fewer faults, and prints those that it needs to fail.
+/// Repeats a failing seed with fewer faults, and prints the faults that it needs to fail.
 fn minimize<F, Fut>(settings: &Builder, test: &F, failed: &Notes)
 where
     F: Fn(Sim) -> Fut + Clone + Send + 'static,
@@ -318,7 +320,7 @@ where
 {
     let fails = |plan: &Plan| attempt(&Builder { plan: plan.clone(), ..settings.clone() }, test.clone()).err();
     let mut plan = Plan::default();
-    // The fewest faults from the first on.
+    // First, the fewest faults counted from the start.
     let (mut low, mut high) = (0, failed.faults);
     let mut notes = failed.clone();
     while low < high {
@@ -329,7 +331,7 @@ where
         }
     }
     plan.most = Some(high);
-    // Then each of them alone.
+    // Then leave out each of them alone.
     for number in (0..high).rev().take(256) {
         let mut fewer = plan.clone();
         fewer.skipped.push(number);
@@ -337,6 +339,6 @@ where
             (plan, notes) = (fewer, of);
         }
     }
-    eprintln!("of {} faults {} are needed:", failed.faults, notes.struck.len());
+    eprintln!("{1} of {0} faults are needed:", failed.faults, notes.struck.len());
     notes.struck.iter().for_each(|(number, text)| eprintln!("  fault {number}: {text}"));
 }

@@ -1,4 +1,5 @@
-//! `Shared`: what other threads reach of a simulation: the inbox of tasks that they wake, and what a watchdog looks at.
+//! `Shared`: the part of a simulation that other threads access: the inbox of tasks that they wake,
+//! and the state that a watchdog checks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -7,17 +8,17 @@ use async_task::Runnable;
 
 use crate::rt::sched::task::{TaskData, discard};
 
-/// See the module's header.
+/// The shared part of a simulation; see the [module documentation](self).
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) inbox: Mutex<Vec<Runnable<TaskData>>>,
-    /// Something has come from outside. Changed under the lock of `inbox`.
+    /// Something has arrived from another thread. Changed under the lock of `inbox`.
     is_poked: AtomicBool,
     poke: Condvar,
     pub(super) is_over: AtomicBool,
-    /// The names of threads that woke a task.
+    /// The names of the threads that woke a task.
     foreign: Mutex<Vec<String>>,
-    /// Turns that have begun, and the name of the task that runs: for the watchdog.
+    /// The number of turns that have begun, and the name of the task that runs, for the watchdog.
     pub(super) turns: AtomicU64,
     pub(super) running: Mutex<String>,
 }
@@ -38,7 +39,7 @@ impl Shared {
         self.note_foreign();
     }
 
-    /// Waits until a thread from outside wakes something.
+    /// Waits until another thread wakes a task.
     pub(super) fn wait(&self) {
         let mut inbox = lock(&self.inbox);
         while inbox.is_empty() && !self.is_poked.swap(false, Ordering::SeqCst) {
@@ -46,7 +47,7 @@ impl Shared {
         }
     }
 
-    /// A thread from outside has woken something.
+    /// Records that another thread has woken a task.
     pub(super) fn note_foreign(&self) {
         let inbox = lock(&self.inbox);
         self.is_poked.store(true, Ordering::SeqCst);
@@ -60,7 +61,7 @@ impl Shared {
         }
     }
 
-    /// The threads that woke tasks from outside.
+    /// Returns the names of the other threads that woke tasks.
     pub(super) fn foreign(&self) -> Vec<String> {
         lock(&self.foreign).clone()
     }

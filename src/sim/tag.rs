@@ -1,10 +1,10 @@
-//! `Tag`: which simulation, and which host in it, a task belongs to.
+//! `Tag`: the simulation, and the host in it, that a task belongs to.
 
-/// See the module's header. The default belongs to none.
+/// The owner of a task; see the [module documentation](self). The default belongs to no simulation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tag {
     pub(crate) world: u32,
     pub(crate) host: u16,
-    /// How often the host's tasks had been ended when this one was spawned.
+    /// The number of times that the host's tasks had been ended when this one was spawned.
     pub(crate) life: u16,
 }

@@ -1,20 +1,24 @@
 //! `World`: one simulation on one thread, and its run loop.
 //!
 //! # States of the thread
-//! *outside* → [`World::enter`] → *inside* → the guard is dropped → *outside*. Inside, the thread's clock, random numbers and sockets are the
-//! world's, tasks that are spawned belong to it, and it owns a processor for its timers.
+//! *outside* → [`World::enter`] → *inside* → the guard is dropped → *outside*. Inside, the thread's
+//! clock, random numbers and sockets are the world's, tasks spawned on it belong to the world, and
+//! it owns a processor for its timers.
 //!
 //! # The run loop
-//! While any task is runnable, the next one is drawn. When none is, events and timers of the earliest time happen, and the clock moves there.
-//! Edges are taken before the clock moves.
+//! While any task is runnable, the next one is chosen at random and polled. Otherwise the earliest
+//! events and timers take place, and the clock advances to their time. Edges are taken before the
+//! clock advances.
 //!
-//! # Who may wake
-//! The thread itself, and other threads, whose wake-ups go through [`Shared`] and make the run one that a seed does not repeat.
+//! # Wake-ups
+//! Tasks are woken by the thread itself, or by other threads. Wake-ups by other threads go through
+//! [`Shared`], and the seed then no longer reproduces the run.
 //!
 //! # Invariants
-//! * Neither the kernel nor the scheduler is borrowed while code from outside runs: futures, destructors, wakers.
-//! * Everything that is drawn, and every order, depends on the seed alone. Task numbers of the process are used for their order only, which
-//!   is the order in which the world's own tasks were spawned.
+//! * Neither the kernel nor the scheduler is borrowed while foreign code runs: futures,
+//!   destructors, wakers.
+//! * All random choices and all orders depend only on the seed. Of the task numbers of the process
+//!   only the order is used, which is the order in which the world's tasks were spawned.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -45,36 +49,38 @@ use crate::rt::time::clock;
 use crate::rt::time::timer::Target;
 use crate::rt::waiters::{Wakers, let_go};
 
-/// CLOCK_MONOTONIC at the beginning of a simulation, in nanoseconds: 100 days after a boot.
+/// CLOCK_MONOTONIC at the start of a simulation, in nanoseconds: 100 days after boot.
 pub(super) const MONOTONIC_START: u64 = 8_640_000 * 1_000_000_000;
 
-/// CLOCK_REALTIME at the beginning: 2026-01-01 00:00:00 UTC.
+/// CLOCK_REALTIME at the start: 2026-01-01 00:00:00 UTC.
 pub(super) const WALL_START: u64 = 1_767_225_600 * 1_000_000_000;
 
-/// After so long without any edge or timer for a task, in nanoseconds, nothing will come any more: longer than every time-out of TCP.
+/// If no task gets an edge or timer for this long, in nanoseconds, none will come any more. Longer
+/// than every timeout of TCP.
 const QUIET_NANOS: u64 = 4 * 3600 * 1_000_000_000;
 
-/// I/O operations of a turn before the task yields, at most: fewer than outside, so that tasks are preempted in more places.
+/// The maximum number of I/O operations per turn before the task yields. It is smaller than
+/// outside, so that tasks are preempted in more places.
 const BUDGET_MAX: u64 = 32;
 
 thread_local! {
     static CURRENT: Cell<*const World> = const { Cell::new(ptr::null()) };
 }
 
-/// In which order runnable tasks have their turns.
+/// The order in which runnable tasks are polled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// Each time one of them is drawn by the seed.
+    /// A task chosen at random from the seed.
     #[default]
     Random,
-    /// The one that was woken first.
+    /// The task that was woken first.
     Fifo,
 }
 
-/// Worlds that are under way, by number.
+/// The worlds that exist, by number.
 static WORLDS: Mutex<BTreeMap<u32, Arc<Shared>>> = Mutex::new(BTreeMap::new());
 
-/// Processors that worlds have used, for the next ones.
+/// Processors that worlds have used, for reuse by later worlds.
 static PROCESSORS: Mutex<Vec<&'static Processor>> = Mutex::new(Vec::new());
 
 /// A task of the world.
@@ -88,7 +94,7 @@ struct Member {
 /// Something that can run.
 enum Ready {
     Task(Runnable<TaskData>),
-    /// The test's own future.
+    /// The future of the test.
     Main,
 }
 
@@ -96,11 +102,11 @@ enum Ready {
 struct Schedule {
     ready: Vec<Ready>,
     members: BTreeMap<u64, Member>,
-    /// How often each host's tasks were ended.
+    /// The number of times that each host's tasks were ended.
     lives: Vec<u16>,
 }
 
-/// The waker of the test's own future.
+/// The waker of the test's future.
 struct Main {
     woken: AtomicBool,
     shared: Arc<Shared>,
@@ -120,28 +126,28 @@ impl Wake for Main {
     }
 }
 
-/// See the module's header.
+/// One simulation; see the [module documentation](self).
 pub(crate) struct World {
     id: u32,
     pub(super) seed: u64,
     kernel: RefCell<Kernel>,
     schedule: RefCell<Schedule>,
     random: RefCell<Random>,
-    /// What programs draw: getrandom(2).
+    /// The random numbers that programs read: getrandom(2).
     entropy: RefCell<Random>,
-    /// The host that code runs on.
+    /// The host whose code is running.
     host: Cell<HostId>,
     pub(super) order: Cell<Order>,
-    /// Threads may be started.
+    /// Whether tasks may start threads.
     pub(super) allows_threads: Cell<bool>,
-    /// The digest when the test ended, before what was left was dropped.
+    /// The digest at the end of the test, before the remaining tasks were dropped.
     digest: Cell<u64>,
     /// A failure that ends the simulation.
     failure: RefCell<Option<Box<dyn std::any::Any + Send>>>,
     /// The virtual time after which the simulation fails.
     pub(super) limit: Cell<u64>,
     pub(super) rules: RefCell<Vec<super::api::Rule>>,
-    /// What hosts run.
+    /// The programs of the hosts.
     pub(super) starts: RefCell<Vec<(HostId, super::api::Start)>>,
     pub(super) shared: Arc<Shared>,
     processor: &'static Processor,
@@ -156,22 +162,23 @@ impl std::fmt::Debug for World {
 /// Calls `f` with the world of this thread, if it is in one.
 #[allow(unsafe_code)]
 pub(super) fn with<T>(f: impl FnOnce(Option<&World>) -> T) -> T {
-    // SAFETY: null, or a world that `Inside` keeps on the stack below, and takes out before it goes.
+    // SAFETY: null, or a world that `Inside` keeps on the stack below and removes before it is
+    // dropped.
     f(CURRENT.with(|current| unsafe { current.get().as_ref() }))
 }
 
-/// Whether this thread is in a simulation.
+/// Returns whether this thread is in a simulation.
 #[inline]
 pub(crate) fn is_here() -> bool {
     CURRENT.with(|current| !current.get().is_null())
 }
 
-/// The tag of a task that is spawned here.
+/// Returns the tag for a task spawned on this thread.
 pub(crate) fn tag() -> Tag {
     with(|world| world.map_or(Tag::default(), World::tag))
 }
 
-/// Queues a task that belongs to a world; gives back one that does not.
+/// Queues a task that belongs to a world. Returns a task that does not.
 #[inline]
 pub(crate) fn schedule(runnable: Runnable<TaskData>) -> Option<Runnable<TaskData>> {
     if runnable.metadata().tag().world == 0 {
@@ -200,7 +207,7 @@ fn schedule_member(runnable: Runnable<TaskData>) {
     }
 }
 
-/// A task's future is gone.
+/// Called when a task's future has been dropped.
 #[inline]
 pub(crate) fn task_ended(number: u64) {
     if is_here() {
@@ -209,7 +216,7 @@ pub(crate) fn task_ended(number: u64) {
     }
 }
 
-/// Makes a world the thread's until it is dropped.
+/// Makes a world the current one of the thread until the guard is dropped.
 struct Inside;
 
 impl Drop for Inside {
@@ -251,7 +258,7 @@ impl World {
         world
     }
 
-    /// Runs `make`'s future to its end with this world as the thread's.
+    /// Runs the future of `make` to completion with this world as the current one.
     pub(super) fn run<F, Fut>(&self, make: F) -> Fut::Output
     where
         F: FnOnce() -> Fut,
@@ -264,7 +271,7 @@ impl World {
         context::enter();
         context::set_processor(Some(self.processor));
         let inside = Inside;
-        // Boxed: what is left of it is dropped while the world is still there.
+        // Boxed, so that its remains are dropped while the world still exists.
         let output = catch_unwind(AssertUnwindSafe(|| self.drive(make)));
         self.digest.set(self.kernel.borrow().log.digest());
         self.end();
@@ -322,7 +329,7 @@ impl World {
         self.id
     }
 
-    /// A run that has ended with `output`.
+    /// Returns the result of a run that has ended with `output`.
     pub(super) fn summary<T>(&self, output: T) -> super::Run<T> {
         let digest = self.digest.get();
         let elapsed = std::time::Duration::from_nanos(self.kernel.borrow().now);
@@ -330,7 +337,7 @@ impl World {
         super::Run { output, digest, elapsed, counters, foreign: self.shared.foreign() }
     }
 
-    /// What there is to say about a run that failed.
+    /// Returns the notes about a run that failed.
     pub(super) fn notes(&self) -> super::runner::Notes {
         let kernel = self.kernel.borrow();
         super::runner::Notes {
@@ -350,7 +357,7 @@ impl World {
         Tag { world: self.id, host, life }
     }
 
-    /// Whether the tasks that were spawned with this tag live on.
+    /// Returns whether the tasks spawned with this tag still exist.
     fn is_alive(&self, tag: Tag) -> bool {
         self.schedule.borrow().lives.get(usize::from(tag.host)).copied().unwrap_or_default() == tag.life
     }
@@ -372,7 +379,7 @@ impl World {
         schedule.ready.push(Ready::Task(runnable));
     }
 
-    /// Takes what was woken elsewhere, and the test's own future if it was woken.
+    /// Collects the tasks that were woken by other threads, and the test's future if it was woken.
     fn collect(&self, main: &Main) {
         let inbox = std::mem::take(&mut *lock(&self.shared.inbox));
         inbox.into_iter().for_each(|runnable| self.add(runnable));
@@ -423,7 +430,7 @@ impl World {
         let task = runnable.metadata().task();
         self.begin_turn(tag.host, task.name().unwrap_or("a task without a name"));
         drop(task);
-        // The future's own panics are kept by its task; what is left are panics of destructors.
+        // Panics of the future itself are kept by its task. The rest are panics of destructors.
         if let Err(payload) =
             catch_unwind(AssertUnwindSafe(|| context::run_task(data, || record.polling(|| runnable.run()))))
         {
@@ -432,7 +439,7 @@ impl World {
         }
     }
 
-    /// Nothing can run: what happens next.
+    /// Advances to the next event when no task can run.
     fn advance(&self) {
         let mut wakers = Wakers::new();
         let mut quiet_since = None;
@@ -448,7 +455,7 @@ impl World {
                 (Some(timer), Some(event)) => timer.min(event),
                 (Some(at), None) | (None, Some(at)) => at,
                 (None, None) if self.allows_threads.get() => {
-                    // What another thread brings is the only thing left to wait for.
+                    // Only another thread can make progress possible; wait for it.
                     self.shared.wait();
                     break;
                 }
@@ -478,7 +485,7 @@ impl World {
         wakers.wake_all();
     }
 
-    /// Reports edges to the descriptors. True if there were any.
+    /// Reports edges to the descriptors. Returns whether there were any.
     fn take_edges(&self, wakers: &mut Wakers) -> bool {
         let mut edges = Vec::new();
         {
@@ -522,20 +529,21 @@ impl World {
         super::interpose::set_now(Some(MONOTONIC_START + now));
     }
 
-    /// Moves the clock on although tasks could run: a task has blocked its thread for so long.
+    /// Advances the clock although tasks could run, because a task has blocked its thread for that
+    /// long.
     pub(super) fn block_for(&self, nanos: u64) {
         let now = self.kernel.borrow().now;
         self.set_clock(now.saturating_add(nanos));
     }
 
-    /// A time of the crate's clock as one of the kernel's.
+    /// Converts a time of the crate's clock to one of the kernel's.
     fn kernel_time(&self, time: u64) -> u64 {
         let now = clock::now();
         let elapsed = self.kernel.borrow().now;
         if time >= now { elapsed.saturating_add(time - now) } else { elapsed }
     }
 
-    /// CLOCK_REALTIME on the host that code runs on.
+    /// Returns CLOCK_REALTIME on the host whose code is running.
     pub(super) fn wall_clock(&self) -> u64 {
         let Ok(kernel) = self.kernel.try_borrow() else { return WALL_START };
         let offset = kernel.hosts[usize::from(self.host.get())].clock_offset;
@@ -570,7 +578,7 @@ impl World {
         f()
     }
 
-    /// Ends all tasks of a host: their futures are dropped, now or when their turn is over.
+    /// Ends all tasks of a host: drops their futures, now or when their turn is over.
     pub(super) fn end_tasks(&self, host: HostId) {
         let (stale, wakers) = {
             let mut schedule = self.schedule.borrow_mut();
@@ -599,7 +607,8 @@ impl World {
 
     // ---- the kernel ----
 
-    /// Calls the kernel. `None` if it is being called: code of ours under a borrow makes no calls.
+    /// Calls the kernel. Returns `None` if the kernel is already being called; no code of ours
+    /// makes a call while it borrows the kernel.
     pub(super) fn try_kernel<T>(&self, f: impl FnOnce(&mut Kernel) -> T) -> Option<T> {
         self.kernel.try_borrow_mut().ok().map(|mut kernel| f(&mut kernel))
     }
@@ -610,13 +619,14 @@ impl World {
 
     // ---- ends ----
 
-    /// No task can run, and no event or timer will change that.
+    /// Returns the failure of a simulation in which no task can run, and no event or timer will
+    /// change that.
     #[cold]
     fn stop_as_quiet(&self) -> ! {
         panic!("{}", self.who_waits())
     }
 
-    /// What waits, host by host.
+    /// Describes what is waiting, host by host.
     fn who_waits(&self) -> String {
         let kernel = self.kernel.borrow();
         let schedule = self.schedule.borrow();
@@ -644,7 +654,7 @@ impl World {
         text
     }
 
-    /// Ends all tasks, those that end as others end included.
+    /// Ends all tasks, including those that are spawned while others end.
     fn end(&self) {
         for _ in 0..16 {
             let hosts = self.kernel.borrow().hosts.len() as HostId;

@@ -1,4 +1,4 @@
-//! System calls on simulated sockets. None of them waits: what would block fails with EAGAIN.
+//! System calls on simulated sockets. No call waits: a call that would block fails with EAGAIN.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -27,7 +27,7 @@ pub(crate) enum Address {
 impl Kernel {
     // ---- descriptors ----
 
-    /// The socket of a descriptor.
+    /// Returns the socket of a descriptor.
     pub(crate) fn id(&self, fd: i32) -> Result<SocketId> {
         let index = usize::try_from(fd.wrapping_sub(FD_BASE)).map_err(|_| libc::EBADF)?;
         self.descriptors.get(index).copied().flatten().ok_or(libc::EBADF)
@@ -43,12 +43,12 @@ impl Kernel {
         Ok((id, self.socket_mut(id).ok_or(libc::EBADF)?))
     }
 
-    /// The host whose socket it is.
+    /// Returns the host that the socket belongs to.
     pub(crate) fn host_of(&self, fd: i32) -> Result<HostId> {
         Ok(self.get(fd)?.1.host)
     }
 
-    /// The lowest free descriptor, for `id`.
+    /// Assigns the lowest free descriptor to `id`.
     pub(super) fn describe(&mut self, id: SocketId) -> Result<i32> {
         if self.faults.strikes(self.faults.no_descriptors, self.now, "EMFILE") {
             return Err(libc::EMFILE);
@@ -67,7 +67,7 @@ impl Kernel {
         Ok(FD_BASE + index as i32)
     }
 
-    /// Descriptors that are open, with their sockets' hosts.
+    /// Returns the open descriptors, with the hosts of their sockets.
     pub(crate) fn open_descriptors(&self) -> impl Iterator<Item = (i32, &Socket)> {
         let open = (FD_BASE..).zip(&self.descriptors);
         open.filter_map(|(fd, id)| Some((fd, self.socket((*id)?)?)))
@@ -206,9 +206,9 @@ impl Kernel {
         self.link_port(id, host, protocol, local.port());
     }
 
-    /// Whether `id` may be bound to the port.
+    /// Returns whether `id` may be bound to the port.
     fn check_port(&mut self, id: SocketId, host: HostId, protocol: Protocol, ip: IpAddr, port: u16) -> Result<()> {
-        // As it would be bound, for the comparison.
+        // As if it were bound, for the comparison.
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
         socket.local = Some(SocketAddr::new(ip, port));
         let conflicts = self.conflicts(id, host, protocol, port);
@@ -225,14 +225,14 @@ impl Kernel {
         others.iter().filter_map(|&other| self.socket(other)).any(|other| {
             let both_reuse_port = own.options.reuse_port && other.options.reuse_port;
             let both_reuse = own.options.reuse_address && other.options.reuse_address;
-            // A connection that was accepted here shares the options of its listener.
+            // An accepted connection shares the options of its listener.
             let is_listening = matches!(other.role, Role::Listener(_)) && protocol == Protocol::Tcp;
             let may_share = both_reuse_port || (both_reuse && !is_listening);
             own.overlaps(other) && !may_share
         })
     }
 
-    /// A port that no socket of the host has for this protocol.
+    /// Returns a port that no socket of the host uses for this protocol.
     pub(super) fn free_port(&mut self, _id: SocketId, host: HostId, protocol: Protocol, _ip: IpAddr) -> Result<u16> {
         // net.ipv4.ip_local_port_range.
         const FIRST: u16 = 32_768;
@@ -259,7 +259,7 @@ impl Kernel {
     }
 
     fn shown_local(&self, socket: &Socket, local: SocketAddr) -> SocketAddr {
-        // A wildcard is shown as the socket's own family has it.
+        // A wildcard address is reported in the family of the socket.
         if local.ip().is_unspecified() { local } else { socket.shown(local) }
     }
 
@@ -276,7 +276,7 @@ impl Kernel {
         }
     }
 
-    /// The address that packets from `id` to `remote` come from.
+    /// Returns the source address of packets from `id` to `remote`.
     pub(super) fn source(&self, host: HostId, socket: &Socket, remote: IpAddr) -> Result<IpAddr> {
         if let Some(local) = socket.local.map(|local| local.ip()).filter(|ip| !ip.is_unspecified()) {
             let is_same_family = local.is_ipv4() == remote.is_ipv4();
@@ -296,7 +296,7 @@ impl Kernel {
         ip.is_loopback() || self.hosts[host as usize].addrs.contains(&ip)
     }
 
-    /// A destination as packets have it: the wildcard stands for this host.
+    /// Returns a destination as packets contain it: the wildcard address stands for this host.
     pub(super) fn destination(socket: &Socket, addr: SocketAddr) -> Result<SocketAddr> {
         let remote = match (socket.family, addr) {
             (Family::V4, SocketAddr::V4(_)) => addr,
@@ -371,7 +371,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// connect(2). On a TCP socket EINPROGRESS is the usual answer.
+    /// connect(2). On a TCP socket it usually fails with EINPROGRESS.
     pub(crate) fn connect(&mut self, fd: i32, address: &Address) -> Result<()> {
         let result = self.try_connect(fd, address);
         let host = self.host_of(fd)?;
@@ -392,7 +392,7 @@ impl Kernel {
             Role::Fresh | Role::Udp(_) => {}
             Role::Tcp(connection) => match connection.state {
                 State::SynSent => return Err(libc::EALREADY),
-                // Linux lets a socket whose connect has failed try again.
+                // Linux allows another connect after one has failed.
                 State::Closed if connection.error.is_none() && socket.parent.is_none() => {}
                 State::Closed => return Err(self.take_error_of(id).unwrap_or(libc::ECONNABORTED)),
                 _ => return Err(libc::EISCONN),
@@ -430,7 +430,7 @@ impl Kernel {
         Err(libc::EINPROGRESS)
     }
 
-    /// connect(2) to AF_UNSPEC: a datagram socket has no peer any more.
+    /// connect(2) to AF_UNSPEC: removes the peer of a datagram socket.
     fn disconnect(&mut self, id: SocketId) -> Result<()> {
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
         match &mut socket.role {
@@ -444,7 +444,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// accept4(2): the descriptor and its peer's address.
+    /// accept4(2): returns the descriptor and the address of its peer.
     pub(crate) fn accept(&mut self, fd: i32, nonblocking: bool) -> Result<(i32, Address)> {
         let host = self.host_of(fd)?;
         let result = self.try_accept(fd, nonblocking);
@@ -482,7 +482,7 @@ impl Kernel {
         Ok((accepted, peer))
     }
 
-    /// An edge that follows a call which failed although it need not have.
+    /// Reports an edge after a call that failed because of an injected fault.
     pub(super) fn raise_later(&mut self, id: SocketId) {
         self.schedule(self.now + 100_000, super::Event::Edge(id));
     }
@@ -538,7 +538,7 @@ impl Kernel {
 
     // ---- options and readiness ----
 
-    /// The pending error of a socket, which the call clears (SO_ERROR).
+    /// Returns and clears the pending error of a socket (SO_ERROR).
     #[cfg(test)]
     pub(crate) fn take_error(&mut self, fd: i32) -> Result<Option<i32>> {
         let id = self.id(fd)?;
@@ -595,7 +595,7 @@ impl Kernel {
         }
     }
 
-    /// Bytes that wait to be read, and bytes that are not acknowledged.
+    /// Returns the number of bytes to read, and of bytes that are not acknowledged.
     pub(crate) fn queued(&self, fd: i32) -> Result<(usize, usize)> {
         Ok(match &self.get(fd)?.1.role {
             Role::Tcp(connection) => (connection.readable(), connection.unacknowledged()),
@@ -614,7 +614,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// What poll(2) says, as EPOLL bits.
+    /// Returns the state of poll(2), as EPOLL bits.
     pub(crate) fn poll(&self, fd: i32) -> Result<u32> {
         let id = self.id(fd)?;
         self.readiness(id).ok_or(libc::EBADF)
@@ -626,7 +626,7 @@ impl Kernel {
         Some(socket.readiness(peer_has_room))
     }
 
-    /// Registers a descriptor with a poller: `data` comes back with each edge, the first of which is due now.
+    /// Registers a descriptor with a poller. Each edge returns `data`; the first edge is due now.
     pub(crate) fn watch(&mut self, fd: i32, data: u64) -> Result<()> {
         let (id, socket) = self.get_mut(fd)?;
         socket.watchers.retain(|&(watched, _)| watched != fd);

@@ -1,4 +1,4 @@
-//! System calls that send and receive. None of them waits: what would block fails with EAGAIN.
+//! System calls that send and receive. No call waits: a call that would block fails with EAGAIN.
 
 use std::net::SocketAddr;
 
@@ -11,10 +11,10 @@ use super::tcp::State;
 /// The largest payload of a UDP datagram.
 const DATAGRAM_MAX: usize = 65_507;
 
-/// What was received.
+/// The result of a receive call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Received {
-    /// Bytes that were copied.
+    /// The number of bytes copied.
     pub(crate) bytes: usize,
     /// The length of the whole datagram.
     pub(crate) whole: usize,
@@ -27,7 +27,7 @@ impl Received {
     }
 }
 
-/// Copies `data` into buffers, as much as fits.
+/// Copies as much of `data` into the buffers as fits.
 pub(super) fn scatter(data: &[u8], bufs: &mut [&mut [u8]]) -> usize {
     let mut rest = data;
     for buf in bufs {
@@ -39,7 +39,7 @@ pub(super) fn scatter(data: &[u8], bufs: &mut [&mut [u8]]) -> usize {
 }
 
 impl Kernel {
-    /// recv(2), recvmsg(2), readv(2) into several buffers. `peeks`: MSG_PEEK.
+    /// Receives into several buffers (recv(2), recvmsg(2), readv(2)). `peeks`: MSG_PEEK.
     pub(crate) fn receive(&mut self, fd: i32, bufs: &mut [&mut [u8]], peeks: bool) -> Result<Received> {
         let result = self.try_receive(fd, bufs, peeks);
         let host = self.host_of(fd)?;
@@ -106,7 +106,8 @@ impl Kernel {
         }
         let shortened = self.faults.shortened(most, self.now);
         if shortened < most {
-            // There is more, of which an edge must tell whoever takes the count for evidence of the contrary.
+            // There is more data. An edge must report it, because the caller may take the short
+            // count as the end.
             self.raise_later(id);
         }
         let most = shortened;
@@ -123,7 +124,7 @@ impl Kernel {
         Ok(Received::stream(bytes))
     }
 
-    /// send(2), sendto(2), sendmsg(2) of several buffers.
+    /// Sends several buffers (send(2), sendto(2), sendmsg(2)).
     pub(crate) fn send(&mut self, fd: i32, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize> {
         let result = self.try_send(fd, bufs, to);
         let host = self.host_of(fd)?;
@@ -186,7 +187,8 @@ impl Kernel {
         });
         self.after(id, false);
         if is_short {
-            // The buffer has room, of which an edge must tell whoever takes the count for evidence of the contrary.
+            // The buffer has room. An edge must report it, because the caller may take the short
+            // count as the end.
             self.raise_later(id);
         }
         Ok(written.unwrap_or_default())

@@ -1,42 +1,44 @@
-//! `Faults`: what goes wrong at the calls themselves, by rate and seed.
+//! `Faults`: faults of system calls, chosen by rate and seed.
 
 use std::collections::BTreeSet;
 
 use super::log::seconds;
 use super::random::Random;
 
-/// See the module's header. Each rate is a probability per call, or per edge.
+/// Rates of faults; see the [module documentation](self). Each is a probability per call or per
+/// edge.
 #[derive(Debug)]
 pub(crate) struct Faults {
     random: Random,
-    /// EINTR before anything is done.
+    /// EINTR before the call has an effect.
     pub(crate) interrupted: f64,
-    /// Fewer bytes than could be moved.
+    /// Fewer bytes transferred than possible.
     pub(crate) short: f64,
     /// EAGAIN although the socket is ready; an edge follows.
     pub(crate) again: f64,
-    /// EMFILE where a descriptor is made.
+    /// EMFILE when a descriptor is created.
     pub(crate) no_descriptors: f64,
-    /// ENOBUFS where something is sent.
+    /// ENOBUFS when a datagram is sent.
     pub(crate) no_buffers: f64,
     pub(crate) late_edges: f64,
     pub(crate) repeated_edges: f64,
-    /// Faults from this number on do not happen, nor do those that are skipped.
+    /// The number of the first fault that no longer takes place. Skipped faults do not take place
+    /// either.
     pub(crate) most: u64,
     pub(crate) skipped: BTreeSet<u64>,
     drawn: u64,
-    /// What happened, by number: the first [`STRUCK_MAX`].
+    /// The faults that took place, by number: the first [`STRUCK_MAX`].
     pub(crate) struck: Vec<(u64, String)>,
     happened: u64,
 }
 
-/// What becomes of an edge: the nanoseconds after which it comes, or comes again.
+/// The fate of an edge: the delay in nanoseconds until it is reported, or reported again.
 pub(crate) struct Edge {
     pub(crate) late: Option<u64>,
     pub(crate) again: Option<u64>,
 }
 
-/// Faults that are kept by name.
+/// The number of faults whose names are kept.
 const STRUCK_MAX: usize = 1000;
 
 /// The longest delay of an edge.
@@ -61,12 +63,12 @@ impl Faults {
         }
     }
 
-    /// Whether a fault of this rate happens now.
+    /// Returns whether a fault of this rate takes place now.
     pub(crate) fn strikes(&mut self, rate: f64, at: u64, what: &str) -> bool {
         rate > 0.0 && self.random.chance(rate) && self.happens(at, what)
     }
 
-    /// Whether a fault that was drawn happens.
+    /// Returns whether a fault that was drawn takes place.
     pub(crate) fn happens(&mut self, at: u64, what: &str) -> bool {
         let number = self.drawn;
         self.drawn += 1;
@@ -80,12 +82,12 @@ impl Faults {
         happens
     }
 
-    /// Faults that have happened.
+    /// Returns the number of faults so far.
     pub(crate) fn count(&self) -> u64 {
         self.happened
     }
 
-    /// How many of `count` bytes are moved, at least one.
+    /// Returns how many of `count` bytes are transferred, at least one.
     pub(crate) fn shortened(&mut self, count: usize, at: u64) -> usize {
         if count > 1 && self.strikes(self.short, at, "short count") {
             1 + self.random.below(count as u64 - 1) as usize

@@ -1,7 +1,8 @@
 //! `Link`: one direction of the path between two hosts.
 //!
-//! A packet is lost, or waits behind those that are being sent (bandwidth and queue), travels for the latency, and arrives. Packets of
-//! one link arrive in the order in which they were sent, as on a single path; a reordered packet is one that others overtake.
+//! A packet is either lost, or waits behind the packets being sent (bandwidth and queue), travels
+//! for the latency, and arrives. Packets of a link arrive in the order in which they were sent, as
+//! on a single path. Other packets may overtake a reordered packet.
 
 use std::ops::RangeInclusive;
 
@@ -11,9 +12,10 @@ use super::random::Random;
 /// How long packets travel, in nanoseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Latency {
-    /// Each value of the range with the same probability.
+    /// All values of the range with equal probability.
     Uniform(RangeInclusive<u64>),
-    /// At least `min`; the rest is exponentially distributed with the mean `mean - min`: most packets are quick, few are very late.
+    /// At least `min`; the rest is exponentially distributed with the mean `mean - min`: most
+    /// packets are fast, and a few are very late.
     Exponential { min: u64, mean: u64 },
 }
 
@@ -38,12 +40,13 @@ pub(crate) struct LinkConfig {
     pub(crate) loss: f64,
     /// Probability that a packet arrives twice.
     pub(crate) duplicate: f64,
-    /// Probability that later packets may overtake a packet, which is late by up to `reorder_by` nanoseconds.
+    /// Probability that a packet is late by up to `reorder_by` nanoseconds, so that others may
+    /// overtake it.
     pub(crate) reorder: f64,
     pub(crate) reorder_by: u64,
     /// Bits per second; 0 for no limit.
     pub(crate) bandwidth: u64,
-    /// Bytes that may wait to be sent. Only with a bandwidth.
+    /// Number of bytes that may wait to be sent. Used only with a bandwidth.
     pub(crate) queue: u64,
     /// The largest IP packet in bytes.
     pub(crate) mtu: u64,
@@ -64,13 +67,13 @@ impl LinkConfig {
         }
     }
 
-    /// Within a host: 5 µs, 64 KiB packets.
+    /// The defaults within a host: 5 µs, 64 KiB packets.
     pub(crate) const fn loopback() -> LinkConfig {
         LinkConfig { latency: Latency::Uniform(5_000..=5_000), mtu: 65_536, ..LinkConfig::new() }
     }
 }
 
-/// Why a packet does not arrive.
+/// The reason why a packet does not arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
     Loss,
@@ -78,30 +81,30 @@ pub(crate) enum Dropped {
     Partition,
     /// The receiving host is down.
     Down,
-    /// Larger than the link's MTU.
+    /// The packet is larger than the link's MTU.
     Size,
 }
 
-/// What becomes of a packet.
+/// The fate of a packet.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     Dropped(Dropped),
-    /// Kept until the link is released.
+    /// It is held until the link is released.
     Held,
-    /// When it arrives, and when a duplicate of it does.
+    /// The time at which it arrives, and the time at which its duplicate does.
     Arrives(u64, Option<u64>),
 }
 
-/// See the module's header.
+/// One direction of a path; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) config: LinkConfig,
     pub(crate) is_partitioned: bool,
-    /// Packets wait here while the link is held.
+    /// Packets that wait while the link is held.
     pub(crate) held: Option<Vec<Packet>>,
-    /// When the last packet has left the sender.
+    /// The time at which the last packet has left the sender.
     busy_until: u64,
-    /// When the last packet that kept its place arrives.
+    /// The time at which the last packet that was not reordered arrives.
     last_arrival: u64,
 }
 
@@ -110,7 +113,8 @@ impl Link {
         Link { config, is_partitioned: false, held: None, busy_until: 0, last_arrival: 0 }
     }
 
-    /// Sends a packet of `length` bytes at `now`. `happens` is asked whether a fault that was drawn is to happen.
+    /// Sends a packet of `length` bytes at `now`. `happens` decides whether a fault that was drawn
+    /// takes place.
     pub(crate) fn send(
         &mut self,
         now: u64,
@@ -209,7 +213,7 @@ mod tests {
 
     #[test]
     fn bandwidth_delays_and_queue_drops() {
-        // A packet of 1000 bytes takes 8 ms; two fit into the queue.
+        // A packet of 1000 bytes takes 8 ms; the queue has room for two.
         let (mut link, mut random) = link(|config| (config.bandwidth, config.queue) = (1_000_000, 2000));
         let sent: Vec<_> = (0..4).map(|_| link.send(0, 1000, &mut random, &mut |_| true)).collect();
         assert_eq!(sent[..2], [Sent::Arrives(9 * MS, None), Sent::Arrives(17 * MS, None)]);

@@ -1,6 +1,7 @@
-//! `Log`: what happened, as a digest over everything and as text about the recent past.
+//! `Log`: a digest of all events, and the text of recent ones.
 //!
-//! Two runs of one seed have the same digest, unless something outside the simulation has changed what they do.
+//! Two runs with the same seed have the same digest, unless something outside the simulation
+//! affects them.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,10 +10,10 @@ use std::net::SocketAddr;
 use super::link::Dropped;
 use super::packet::{Body, Packet};
 
-/// Entries that are kept. Older ones are in the digest only.
+/// The number of entries kept. Older ones are only in the digest.
 const KEPT: usize = 50_000;
 
-/// What became of a packet.
+/// The fate of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Sent,
@@ -43,12 +44,12 @@ pub(crate) struct Summary {
 #[derive(Clone, Debug)]
 pub(crate) enum What {
     Packet(Summary, Fate),
-    /// A call on a socket, its result or errno.
+    /// A call on a socket, with its result or errno.
     Call(&'static str, i32, Result<i64, i32>),
     Text(Box<str>),
 }
 
-/// Something that happened on a host.
+/// An event on a host.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) at: u64,
@@ -56,13 +57,13 @@ pub(crate) struct Entry {
     pub(crate) what: What,
 }
 
-/// See the module's header.
+/// The log of a simulation; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Log {
     digest: u64,
     entries: VecDeque<Entry>,
     is_kept: bool,
-    /// Packets as they were sent, for a capture.
+    /// The packets sent, for a capture.
     pub(crate) capture: Option<Vec<(u64, Packet)>>,
     pub(crate) counters: Counters,
 }
@@ -78,7 +79,7 @@ impl Log {
         }
     }
 
-    /// Keeps entries from now on, which costs time.
+    /// Starts to keep entries, which slows the simulation down.
     pub(crate) fn keep(&mut self) {
         self.is_kept = true;
     }
@@ -166,7 +167,7 @@ impl Log {
     }
 }
 
-/// Virtual time as seconds with microseconds.
+/// Formats virtual time as seconds with microseconds.
 pub(crate) fn seconds(at: u64) -> impl fmt::Display {
     struct Seconds(u64);
     impl fmt::Display for Seconds {

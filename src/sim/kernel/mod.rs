@@ -1,16 +1,19 @@
 //! The simulated kernel: hosts, links, sockets and the events between them.
 //!
-//! A value without threads, a clock or randomness of its own: time moves when the owner says so, and all draws come from the seed. It
-//! calls no code from outside. The files:
+//! The kernel is a value that has no threads, clock or randomness of its own: its owner advances
+//! the time, and all random choices derive from the seed. It calls no foreign code. The files:
 //!
-//! * [`packet`], [`link`]: what travels, and on what.
-//! * [`tcp`]: one end of a connection. [`socket`]: sockets of all kinds and their readiness. [`options`]: socket options.
-//! * [`calls`]: system calls on sockets. [`data`]: those that send and receive. [`unix`]: those of Unix sockets. This file: events, and the way of a packet.
+//! * [`packet`], [`link`]: packets, and the links they travel on.
+//! * [`tcp`]: one end of a connection. [`socket`]: sockets of all kinds and their readiness.
+//!   [`options`]: socket options.
+//! * [`calls`]: system calls on sockets. [`data`]: calls that send and receive. [`unix`]: calls on
+//!   Unix sockets. This file: events, and the delivery of packets.
 //! * [`log`]: digest, log and counters.
 //!
 //! # Invariants
-//! * Events happen in the order of their times, and of the same time in the order in which they were made.
-//! * Readiness is reported by [`take_edges`](Kernel::take_edges) only, never within a call.
+//! * Events take place in the order of their times; events at the same time, in the order of
+//!   creation.
+//! * Only [`take_edges`](Kernel::take_edges) reports readiness, never a call.
 //! * Maps and sets are ordered, so that nothing depends on addresses or hashes.
 
 mod calls;
@@ -42,7 +45,8 @@ use random::Random;
 use socket::{Datagrams, HostId, Role, Socket, SocketId};
 use tcp::{Connection, NEVER, State};
 
-/// Simulated descriptors have numbers from here on. The kernel gives none above `fs.nr_open`, which is below 2³⁰.
+/// The first number of simulated descriptors. The kernel's numbers stay below `fs.nr_open`, which
+/// is below 2³⁰.
 pub(crate) const FD_BASE: i32 = 1 << 30;
 
 /// A host.
@@ -101,7 +105,7 @@ struct Place {
     socket: Option<Box<Socket>>,
 }
 
-/// See the module's header.
+/// The simulated kernel; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Kernel {
     /// Nanoseconds since the simulation began.
@@ -119,12 +123,12 @@ pub(crate) struct Kernel {
     free_descriptors: BinaryHeap<Reverse<u32>>,
     /// Connections by host, local and remote address.
     connections: BTreeMap<(HostId, SocketAddr, SocketAddr), SocketId>,
-    /// All sockets that have a port.
+    /// All sockets that are bound to a port.
     ports: BTreeMap<(HostId, Protocol, u16), BTreeSet<SocketId>>,
     listeners: BTreeMap<(HostId, u16), Vec<SocketId>>,
     unix_names: BTreeMap<(HostId, Vec<u8>), SocketId>,
     edged: Vec<SocketId>,
-    /// Segments on their way out of a connection. Empty between calls.
+    /// Segments that a connection is sending. Empty between calls.
     segments: Vec<Segment>,
     pub(crate) faults: Faults,
     pub(crate) log: Log,
@@ -158,7 +162,7 @@ impl Kernel {
 
     // ---- hosts and links ----
 
-    /// A new host with an IPv4 and an IPv6 address of its own.
+    /// Adds a host with an IPv4 and an IPv6 address.
     pub(crate) fn add_host(&mut self, name: &str) -> HostId {
         let id = self.hosts.len() as HostId;
         let [high, low] = (id + 1).to_be_bytes();
@@ -176,7 +180,7 @@ impl Kernel {
         self.hosts.iter().position(|host| host.name.eq_ignore_ascii_case(name)).map(|at| at as HostId)
     }
 
-    /// Replaces the addresses of a host. False where another host has one of them.
+    /// Replaces the addresses of a host. Returns false if another host has one of them.
     pub(crate) fn set_addrs(&mut self, host: HostId, addrs: &[IpAddr]) -> bool {
         if addrs.iter().any(|addr| self.by_addr.get(addr).is_some_and(|&of| of != host)) {
             return false;
@@ -187,19 +191,19 @@ impl Kernel {
         true
     }
 
-    /// The link from one host to another.
+    /// Returns the link from one host to another.
     pub(crate) fn link_mut(&mut self, from: HostId, to: HostId) -> &mut Link {
         let config = if from == to { LinkConfig::loopback() } else { self.default_link.clone() };
         self.links.entry((from, to)).or_insert_with(|| Link::new(config))
     }
 
-    /// Lets packets that were held go, in order.
+    /// Releases the packets that were held, in order.
     pub(crate) fn release(&mut self, from: HostId, to: HostId) {
         let held = self.link_mut(from, to).held.take().unwrap_or_default();
         held.into_iter().for_each(|packet| self.send_on(from, to, packet));
     }
 
-    /// The host goes down at once. Nothing is sent; its sockets are dead, and what arrives from now on is lost.
+    /// Takes the host down. Nothing more is sent, its sockets are dead, and packets to it are lost.
     pub(crate) fn crash(&mut self, host: HostId) {
         self.hosts[host as usize].is_up = false;
         self.connections.retain(|key, _| key.0 != host);
@@ -230,12 +234,12 @@ impl Kernel {
         self.events.push(Reverse(Scheduled { at, sequence: self.sequence, event }));
     }
 
-    /// When the next event happens.
+    /// Returns the time of the next event.
     pub(crate) fn next_event(&self) -> Option<u64> {
         self.events.peek().map(|Reverse(scheduled)| scheduled.at)
     }
 
-    /// Does the next event if it is due.
+    /// Processes the next event if it is due.
     pub(crate) fn step(&mut self) -> bool {
         if self.next_event().is_none_or(|at| at > self.now) {
             return false;
@@ -249,7 +253,7 @@ impl Kernel {
         true
     }
 
-    /// Marks a socket: its readiness is reported to those that poll it.
+    /// Marks a socket so that its readiness is reported to its pollers.
     fn raise(&mut self, id: SocketId) {
         let Some(socket) = self.socket_mut(id) else { return };
         if !socket.is_edged && !socket.watchers.is_empty() {
@@ -258,12 +262,13 @@ impl Kernel {
         }
     }
 
-    /// Whether there are edges to take.
+    /// Returns whether there are edges to take.
     pub(crate) fn has_edges(&self) -> bool {
         !self.edged.is_empty()
     }
 
-    /// Takes the edges since the last time: the poller's data and the socket's readiness. Some are late, and some come twice.
+    /// Takes the edges since the last call: the poller's data and the readiness of the socket. Some
+    /// are delayed, and some are repeated.
     pub(crate) fn take_edges(&mut self, edges: &mut Vec<(u64, u32)>) {
         for id in std::mem::take(&mut self.edged) {
             let Some(bits) = self.readiness(id) else { continue };
@@ -307,7 +312,7 @@ impl Kernel {
         place.socket.as_deref_mut()
     }
 
-    /// Takes a socket out of all tables.
+    /// Removes a socket from all tables.
     fn remove(&mut self, id: SocketId) {
         self.unlink(id);
         let place = &mut self.places[id.index as usize];
@@ -317,7 +322,7 @@ impl Kernel {
         }
     }
 
-    /// Takes a socket's addresses out of the tables that packets are looked up in.
+    /// Removes a socket's addresses from the tables used to find the socket of a packet.
     fn unlink(&mut self, id: SocketId) {
         let Some(socket) = self.socket(id) else { return };
         let (host, local, remote) = (socket.host, socket.local, socket.remote);
@@ -373,7 +378,7 @@ impl Kernel {
         }
     }
 
-    /// No host has the address: a router says so.
+    /// No host has the address: a router reports that.
     fn refuse(&mut self, host: HostId, packet: &Packet) {
         let protocol = match packet.body {
             Body::Tcp(_) => Protocol::Tcp,
@@ -446,7 +451,7 @@ impl Kernel {
                 let changed = self.with_connection(id, |connection, now, out| connection.input(now, segment, out));
                 return self.after(id, changed.unwrap_or_default());
             }
-            // A new connection takes the place of one in TIME-WAIT.
+            // A new connection replaces one in TIME-WAIT.
             self.with_connection(id, |connection, _, out| connection.abort(out));
             self.segments.clear();
             self.after(id, true);
@@ -471,7 +476,8 @@ impl Kernel {
         }
     }
 
-    /// The listener for an address: one that is bound to it, or to the wildcard. Of several (SO_REUSEPORT) one is drawn.
+    /// Finds the listener for an address: one bound to the address, or else to the wildcard. If
+    /// there are several (SO_REUSEPORT), one is chosen at random.
     fn listener(&mut self, host: HostId, dst: SocketAddr) -> Option<SocketId> {
         let listeners = self.listeners.get(&(host, dst.port()))?;
         let socket = |id: &SocketId| self.socket(*id);
@@ -492,7 +498,7 @@ impl Kernel {
         let (host, family, options) = (socket.host, socket.family, socket.options.clone());
         match &socket.role {
             Role::Listener(state) if !state.is_full() => {}
-            // As Linux does: the client tries again.
+            // As on Linux, the client tries again.
             _ => return self.log.text(now, host, "backlog full: SYN ignored"),
         }
         let mut child = self.fresh(host, family, socket::Kind::Stream);
@@ -512,7 +518,7 @@ impl Kernel {
         self.after(id, false);
     }
 
-    /// The largest segment between two addresses.
+    /// Returns the largest segment between two addresses.
     fn mss(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr) -> u64 {
         let header = if local.is_ipv4() { 40 } else { 60 };
         let to = if Kernel::is_loopback(remote.ip()) { Some(host) } else { self.by_addr.get(&remote.ip()).copied() };
@@ -521,7 +527,7 @@ impl Kernel {
         mtu.saturating_sub(header).max(1)
     }
 
-    /// Calls a connection, whose segments are sent by [`after`](Kernel::after).
+    /// Calls a connection, whose segments [`after`](Kernel::after) then sends.
     fn with_connection<T>(
         &mut self,
         id: SocketId,
@@ -537,8 +543,8 @@ impl Kernel {
         result
     }
 
-    /// After anything that was done with a connection: sends its segments, sets its timer, and sees to the ends of handshake and
-    /// connection.
+    /// Follows up on any action on a connection: sends its segments, sets its timer, and handles
+    /// the end of the handshake and of the connection.
     fn after(&mut self, id: SocketId, changed: bool) {
         let Some(socket) = self.socket(id) else { return };
         let (host, parent) = (socket.host, socket.parent);
@@ -591,7 +597,7 @@ impl Kernel {
         let now = self.now;
         let Some(socket) = self.socket_mut(id) else { return };
         if socket.timer_at > now {
-            // Of a timer that was set for earlier, and has fired since.
+            // The event of an earlier timer setting, which no longer applies.
             return;
         }
         socket.timer_at = NEVER;
@@ -622,7 +628,7 @@ impl Kernel {
         let Some(socket) = self.socket_mut(id) else { return };
         let most = socket.options.tcp.receive_buffer as usize;
         let Role::Udp(datagrams) = &mut socket.role else { return };
-        // As in Linux each datagram takes room for its administration, too.
+        // As on Linux, each datagram also needs room for its metadata.
         if datagrams.bytes + data.len() + 512 > most {
             return self.log.text(now, host, "receive buffer full: datagram dropped");
         }
@@ -631,7 +637,8 @@ impl Kernel {
         self.raise(id);
     }
 
-    /// The socket for a datagram: one that is connected to its sender, else one that is bound to its address, else to the wildcard.
+    /// Finds the socket for a datagram: one connected to the sender, else one bound to the address,
+    /// else one bound to the wildcard.
     fn udp_receiver(&self, host: HostId, src: SocketAddr, dst: SocketAddr) -> Option<SocketId> {
         let sockets = self.ports.get(&(host, Protocol::Udp, dst.port()))?;
         let score = |id: &SocketId| {
@@ -645,7 +652,7 @@ impl Kernel {
         };
         let best = sockets.iter().filter_map(score).max()?;
         let of: Vec<_> = sockets.iter().filter(|id| score(id) == Some(best)).copied().collect();
-        // As with SO_REUSEPORT in Linux, datagrams of one sender go to one socket.
+        // As with SO_REUSEPORT on Linux, all datagrams of one sender go to one socket.
         of.get(usize::from(src.port()) % of.len()).copied()
     }
 

@@ -1,4 +1,5 @@
-//! Socket options: those that change what the simulation does, those that are only stored, and errors for the rest.
+//! Socket options: those that affect the simulation, those that are only stored, and errors for the
+//! rest.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,7 @@ use super::settings::Settings;
 
 type Result<T> = std::result::Result<T, i32>;
 
-/// Options that are stored and given back, with their values on a new socket. Their effect, if any, is not simulated.
+/// Options that are only stored, with their values on a new socket. Their effect is not simulated.
 const STORED: &[(i32, i32, i32)] = &[
     (libc::SOL_SOCKET, libc::SO_BROADCAST, 0),
     (libc::SOL_SOCKET, libc::SO_DONTROUTE, 0),
@@ -47,7 +48,7 @@ pub(crate) struct Options {
     pub(crate) reuse_address: bool,
     pub(crate) reuse_port: bool,
     pub(crate) only_v6: bool,
-    /// Seconds; none where the option is off.
+    /// In seconds; `None` if the option is off.
     pub(crate) linger: Option<u32>,
     congestion: Vec<u8>,
     stored: BTreeMap<(i32, i32), i32>,
@@ -88,7 +89,7 @@ impl Options {
             }
             _ => {}
         }
-        // Some options of IP may be given as one byte.
+        // Some IP options may be passed as one byte.
         let value = if bytes.len() == 1 { i32::from(bytes[0]) } else { number(bytes)? };
         let tcp = &mut self.tcp;
         let seconds = |most: i32| match value {
@@ -99,7 +100,7 @@ impl Options {
             (libc::SOL_SOCKET, libc::SO_REUSEADDR) => self.reuse_address = value != 0,
             (libc::SOL_SOCKET, libc::SO_REUSEPORT) => self.reuse_port = value != 0,
             (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => tcp.keep_alive = value != 0,
-            // Linux doubles both, and has these least values.
+            // Linux doubles both, and has these minimum values.
             (libc::SOL_SOCKET, libc::SO_RCVBUF) => tcp.receive_buffer = buffer(value, 2304),
             (libc::SOL_SOCKET, libc::SO_SNDBUF) => tcp.send_buffer = buffer(value, 4608),
             (libc::IPPROTO_TCP, libc::TCP_NODELAY) => tcp.no_delay = value != 0,
@@ -120,7 +121,7 @@ impl Options {
         Ok(())
     }
 
-    /// getsockopt(2) for what a socket's options say.
+    /// getsockopt(2) for values stored in the options.
     pub(crate) fn get(&self, level: i32, name: i32, is_tcp: bool) -> Result<Vec<u8>> {
         if !is_tcp && level == libc::IPPROTO_TCP {
             return Err(libc::ENOPROTOOPT);

@@ -1,9 +1,10 @@
-//! Packets: what travels on a link.
+//! Packets that travel on a link.
 
 use std::fmt;
 use std::net::SocketAddr;
 
-/// A TCP segment. Sequence numbers count from 0, the SYN, without wrapping; a capture shows their low 32 bits.
+/// A TCP segment. Sequence numbers start at 0, the SYN, and do not wrap; a capture shows their low
+/// 32 bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) seq: u64,
@@ -11,19 +12,19 @@ pub(crate) struct Segment {
     pub(crate) syn: bool,
     pub(crate) fin: bool,
     pub(crate) rst: bool,
-    /// Bytes that the sender of this segment can take.
+    /// The number of bytes that the sender of this segment can receive.
     pub(crate) window: u64,
     pub(crate) data: Box<[u8]>,
 }
 
 impl Segment {
-    /// The sequence number behind the segment: SYN and FIN count as one byte each.
+    /// Returns the sequence number after the segment; SYN and FIN count as one byte each.
     pub(crate) fn end(&self) -> u64 {
         self.seq + self.data.len() as u64 + u64::from(self.syn) + u64::from(self.fin)
     }
 }
 
-/// Why a packet could not be delivered (ICMP destination unreachable).
+/// The reason why a packet was not delivered (ICMP destination unreachable).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unreachable {
     /// No host has the address.
@@ -41,7 +42,7 @@ impl Unreachable {
     }
 }
 
-/// Which protocol a packet, or the packet that an ICMP message is about, belongs to.
+/// The protocol of a packet, or of the packet that an ICMP message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Protocol {
     Tcp,
@@ -52,11 +53,12 @@ pub(crate) enum Protocol {
 pub(crate) enum Body {
     Tcp(Segment),
     Udp(Box<[u8]>),
-    /// An ICMP message: the packet of `protocol` from the packet's destination to its source was not delivered.
+    /// An ICMP message: the packet of `protocol` from this packet's destination to its source was
+    /// not delivered.
     Unreachable(Protocol, Unreachable),
 }
 
-/// See the module's header.
+/// A packet; see the [module documentation](self).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Packet {
     pub(crate) src: SocketAddr,
@@ -65,7 +67,7 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
-    /// The length of the IP packet in bytes, without TCP options.
+    /// Returns the length of the IP packet in bytes, without TCP options.
     pub(crate) fn len(&self) -> u64 {
         let ip = if self.src.is_ipv4() { 20 } else { 40 };
         ip + match &self.body {

@@ -1,17 +1,18 @@
 //! `Random`: the seeded generator of a simulation.
 //!
-//! xoshiro256** (Blackman and Vigna, 2018), seeded through SplitMix64. Each consumer has a stream of its own, derived from the seed and a
-//! tag, so that one more draw for the network does not change the order in which tasks run.
+//! xoshiro256** (Blackman and Vigna, 2018), seeded with SplitMix64. Each user has its own stream,
+//! derived from the seed and a tag, so that an additional draw for the network does not change the
+//! order in which tasks run.
 
 use std::ops::RangeInclusive;
 
-/// See the module's header.
+/// A seeded random generator; see the [module documentation](self).
 #[derive(Clone, Debug)]
 pub(crate) struct Random {
     state: [u64; 4],
 }
 
-/// SplitMix64: the next state and its output.
+/// Returns the next state of SplitMix64 and its output.
 fn split_mix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut mixed = *state;
@@ -21,7 +22,7 @@ fn split_mix(state: &mut u64) -> u64 {
 }
 
 impl Random {
-    /// The stream `tag` of `seed`.
+    /// Returns the stream `tag` of `seed`.
     pub(crate) fn new(seed: u64, tag: u64) -> Random {
         let mut state = seed ^ tag.wrapping_mul(0xd134_2543_de82_ef95);
         Random { state: [(); 4].map(|()| split_mix(&mut state)) }
@@ -40,24 +41,24 @@ impl Random {
         result
     }
 
-    /// A number below `bound`, which is at least 1.
+    /// Returns a number below `bound`, which must be at least 1.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        // The bias of one multiplication is below 2⁻³² for the bounds used here.
+        // The bias of a single multiplication is below 2⁻³² for the bounds used here.
         ((u128::from(self.next()) * u128::from(bound.max(1))) >> 64) as u64
     }
 
-    /// A number of `range`.
+    /// Returns a number in `range`.
     pub(crate) fn within(&mut self, range: &RangeInclusive<u64>) -> u64 {
         let width = range.end().saturating_sub(*range.start());
         range.start() + self.below(width.saturating_add(1))
     }
 
-    /// A number from 0 up to, but not including, 1.
+    /// Returns a number in 0 ≤ x < 1.
     pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// True with probability `rate`. Draws nothing for the rates 0 and 1.
+    /// Returns true with probability `rate`. Draws nothing if the rate is 0 or 1.
     pub(crate) fn chance(&mut self, rate: f64) -> bool {
         rate > 0.0 && (rate >= 1.0 || self.unit() < rate)
     }

@@ -1,8 +1,9 @@
-//! `Settings`: what socket options say to a TCP connection.
+//! `Settings`: the socket options that affect a TCP connection.
 
 const SECOND: u64 = 1_000_000_000;
 
-/// See the module's header. Times are in nanoseconds; 0 stands for "off".
+/// Settings of a connection; see the [module documentation](self). Times are in nanoseconds; 0
+/// means "off".
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) mss: u64,
@@ -17,7 +18,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Linux's defaults, and buffers of its usual size.
+    /// Linux's defaults, and buffers of the usual size.
     pub(crate) const fn new() -> Settings {
         Settings {
             mss: 1460,

@@ -1,4 +1,4 @@
-//! Sockets of the simulated kernel: what each kind keeps, and what poll(2) would say about it.
+//! Sockets of the simulated kernel: the state of each kind, and its readiness for poll(2).
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::options::Options;
 use super::tcp::{Connection, State};
 
-/// A host's number.
+/// The number of a host.
 pub(crate) type HostId = u16;
 
-/// A socket's number, with a generation that tells it from later sockets of the same place.
+/// The number of a socket, with a generation that distinguishes it from later sockets in the same
+/// place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SocketId {
     pub(crate) index: u32,
@@ -34,13 +35,14 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) backlog: usize,
-    /// Connections whose handshake is under way.
+    /// Connections whose handshake is in progress.
     pub(crate) half_open: usize,
     pub(crate) queue: VecDeque<SocketId>,
 }
 
 impl Listener {
-    /// Whether a further connection is turned away. As in Linux, there may be one more than the backlog says.
+    /// Returns whether another connection is refused. As on Linux, the queue may hold one more than
+    /// the backlog.
     pub(crate) fn is_full(&self) -> bool {
         self.queue.len() + self.half_open > self.backlog
     }
@@ -62,9 +64,9 @@ pub(crate) struct Datagrams {
 #[derive(Debug, Default)]
 pub(crate) struct UnixEnd {
     pub(crate) peer: Option<SocketId>,
-    /// The peer was there and has closed.
+    /// The peer existed and has closed.
     pub(crate) is_hung_up: bool,
-    /// Messages; a stream's are one.
+    /// Messages. Bytes of a stream form one message.
     pub(crate) queue: VecDeque<(Vec<u8>, VecDeque<u8>)>,
     pub(crate) bytes: usize,
     pub(crate) read_shut: bool,
@@ -74,13 +76,13 @@ pub(crate) struct UnixEnd {
 
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// A stream socket that neither listens nor connects.
+    /// A stream socket that neither listens nor is connected.
     Fresh,
     Listener(Listener),
     Tcp(Box<Connection>),
     Udp(Datagrams),
     Unix(UnixEnd),
-    /// The host has crashed: nothing is sent or received any more.
+    /// The host has crashed: the socket no longer sends or receives.
     Dead,
 }
 
@@ -90,27 +92,27 @@ pub(crate) struct Socket {
     pub(crate) host: HostId,
     pub(crate) family: Family,
     pub(crate) kind: Kind,
-    /// Descriptors that refer to it.
+    /// The number of descriptors that refer to the socket.
     pub(crate) descriptors: u32,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) remote: Option<SocketAddr>,
-    /// The name of a Unix socket, and of the one that it is connected to.
+    /// The name of a Unix socket, and of the socket that it is connected to.
     pub(crate) name: Vec<u8>,
     pub(crate) peer_name: Vec<u8>,
     pub(crate) options: Options,
     pub(crate) error: Option<i32>,
     pub(crate) is_nonblocking: bool,
     pub(crate) role: Role,
-    /// The listener that it was accepted by, until the handshake is over.
+    /// The listener that created it, until the handshake is over.
     pub(crate) parent: Option<SocketId>,
-    /// What polls it: the descriptor and the poller's data.
+    /// Its pollers: the descriptor and the poller's data.
     pub(crate) watchers: Vec<(i32, u64)>,
     pub(crate) is_edged: bool,
-    /// When its timer event is due.
+    /// The time at which its timer event is due.
     pub(crate) timer_at: u64,
 }
 
-/// `::ffff:a.b.c.d` as the IPv4 address that it stands for.
+/// Converts `::ffff:a.b.c.d` to the IPv4 address that it stands for.
 pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     match addr {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
@@ -122,7 +124,8 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
 }
 
 impl Socket {
-    /// An address as the program sees it: an IPv6 socket has IPv4 peers by their mapped addresses.
+    /// Returns an address as the program sees it: IPv4 peers of an IPv6 socket have mapped
+    /// addresses.
     pub(crate) fn shown(&self, addr: SocketAddr) -> SocketAddr {
         match (self.family, addr.ip()) {
             (Family::V6, IpAddr::V4(v4)) => SocketAddr::new(IpAddr::V6(v4.to_ipv6_mapped()), addr.port()),
@@ -130,7 +133,7 @@ impl Socket {
         }
     }
 
-    /// The wildcard address of its family.
+    /// Returns the wildcard address of the socket's family.
     pub(crate) fn wildcard(&self) -> IpAddr {
         match self.family {
             Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -138,7 +141,7 @@ impl Socket {
         }
     }
 
-    /// Whether packets to `ip` are for a socket that is bound as this one is.
+    /// Returns whether packets to `ip` are for a socket with this binding.
     pub(crate) fn takes(&self, ip: IpAddr) -> bool {
         match self.local.map(|local| local.ip()) {
             Some(IpAddr::V6(own)) if own.is_unspecified() => ip.is_ipv6() || !self.options.only_v6,
@@ -147,7 +150,7 @@ impl Socket {
         }
     }
 
-    /// Whether some packets could be for either of two sockets with the same port.
+    /// Returns whether some packets could be for either of two sockets with the same port.
     pub(crate) fn overlaps(&self, other: &Socket) -> bool {
         let (Some(own), Some(others)) = (self.local, other.local) else { return false };
         match (own.ip().is_unspecified(), others.ip().is_unspecified()) {
@@ -157,7 +160,7 @@ impl Socket {
         }
     }
 
-    /// The error that the next call reports (SO_ERROR), taken out.
+    /// Takes the error that the next call reports (SO_ERROR).
     pub(crate) fn take_error(&mut self) -> Option<i32> {
         let of_connection = match &mut self.role {
             Role::Tcp(connection) => connection.error.take(),
@@ -170,7 +173,8 @@ impl Socket {
         self.error.is_some() || matches!(&self.role, Role::Tcp(connection) if connection.error.is_some())
     }
 
-    /// What poll(2) and epoll(7) say, as EPOLL bits. `peer_has_room`: a write to the connected Unix socket would be taken.
+    /// Returns the state of poll(2) and epoll(7), as EPOLL bits. `peer_has_room`: the connected
+    /// Unix socket would accept a write.
     pub(crate) fn readiness(&self, peer_has_room: bool) -> u32 {
         const IN: i32 = libc::EPOLLIN;
         const OUT: i32 = libc::EPOLLOUT;

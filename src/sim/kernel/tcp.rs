@@ -1,21 +1,26 @@
 //! `Connection`: one end of a TCP connection, without sockets, links or a clock of its own.
 //!
-//! Segments and times come in, segments go out, and the owner asks [`deadline`](Connection::deadline) when to call
-//! [`timeout`](Connection::timeout). RFC 9293 with the parts that a program can tell apart: handshake, windows, retransmission (RFC 6298),
-//! slow start and fast recovery (RFC 5681, RFC 6582), half-close, reset, zero-window probes, keep-alive, user timeout, TIME-WAIT.
+//! It receives segments and times, and emits segments; its owner asks
+//! [`deadline`](Connection::deadline) when to call [`timeout`](Connection::timeout). It implements
+//! the parts of RFC 9293 that a program can observe: handshake, windows, retransmission (RFC 6298),
+//! slow start and fast recovery (RFC 5681, RFC 6582), half-close, reset, zero-window probes,
+//! keep-alive, user timeout, TIME-WAIT.
 //!
 //! # States
 //! ```text
 //! SynSent ──────→ Established ──→ TimeWait ──→ Closed
 //! SynReceived ──↗      └──────────────────────↗
 //! ```
-//! *Established* covers RFC 9293's states from ESTABLISHED to LAST-ACK: `fin`, `fin_acked` and `fin_received` tell them apart.
+//! *Established* covers RFC 9293's states from ESTABLISHED to LAST-ACK, which `fin`, `fin_acked`
+//! and `fin_received` distinguish.
 //!
 //! # Sequence numbers
-//! 64 bits, from 0 (the SYN) in each direction. The send buffer begins at `max(una, 1)`; the FIN stands behind its last byte.
+//! 64 bits, from 0 (the SYN) in each direction. The send buffer begins at `max(una, 1)`; the FIN
+//! follows its last byte.
 //!
-//! # Constraints
-//! Each segment is acknowledged at once. There is no selective acknowledgement, urgent data, simultaneous open or path MTU discovery.
+//! # Limits
+//! Each segment is acknowledged at once. There are no selective acknowledgements, urgent data,
+//! simultaneous opens or path MTU discovery.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -27,7 +32,7 @@ pub(crate) const NEVER: u64 = u64::MAX;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
-/// Linux's bounds of the retransmission timeout, and its first value.
+/// Linux's bounds of the retransmission timeout, and its initial value.
 const RTO_MIN: u64 = 200 * MS;
 const RTO_MAX: u64 = 120 * SECOND;
 const RTO_FIRST: u64 = SECOND;
@@ -50,25 +55,25 @@ pub(crate) enum State {
     Closed,
 }
 
-/// See the module's header.
+/// One end of a connection; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) state: State,
     pub(crate) settings: Settings,
-    /// Why the connection failed. The owner takes it.
+    /// The reason why the connection failed. The owner takes it.
     pub(crate) error: Option<i32>,
     /// The program has closed its socket.
     pub(crate) is_orphan: bool,
-    /// A write found no room: its end is an edge.
+    /// A write found no room, so that room must be reported by an edge.
     pub(crate) wants_room: bool,
 
     send: VecDeque<u8>,
     una: u64,
     nxt: u64,
-    /// Behind the last byte that was ever sent.
+    /// The sequence number after the last byte that was ever sent.
     sent: u64,
     window: u64,
-    /// Sequence and acknowledgement number of the segment that `window` is from.
+    /// Sequence and acknowledgement number of the segment that set `window`.
     window_from: (u64, u64),
     pub(crate) fin: bool,
     fin_acked: bool,
@@ -77,11 +82,11 @@ pub(crate) struct Connection {
     congestion_window: u64,
     threshold: u64,
     duplicate_acks: u32,
-    /// In fast recovery: its end.
+    /// In fast recovery: the sequence number at which it ends.
     recover: Option<u64>,
     round_trip: Option<(u64, u64)>,
     rto: u64,
-    /// The sequence number whose acknowledgement is timed, and when it was sent.
+    /// The sequence number whose acknowledgement is timed, and the time at which it was sent.
     timed: Option<(u64, u64)>,
     retries: u32,
     unacked_since: u64,
@@ -91,9 +96,9 @@ pub(crate) struct Connection {
     early: BTreeMap<u64, Box<[u8]>>,
     fin_at: Option<u64>,
     pub(crate) fin_received: bool,
-    /// The program reads no more: the end of the stream is behind what is in the buffer.
+    /// The program reads no more: after the buffered data, reads return the end of the stream.
     pub(crate) read_shut: bool,
-    /// The end of the window that the peer was told.
+    /// The end of the window that was announced to the peer.
     right: u64,
     needs_ack: bool,
 
@@ -166,22 +171,23 @@ impl Connection {
 
     // ---- the program's side ----
 
-    /// Bytes that can be read.
+    /// Returns the number of bytes that can be read.
     pub(crate) fn readable(&self) -> usize {
         self.receive.len()
     }
 
-    /// Bytes that a write would take.
+    /// Returns the number of bytes that a write would accept.
     pub(crate) fn room(&self) -> usize {
         (self.settings.send_buffer as usize).saturating_sub(self.send.len())
     }
 
-    /// Bytes that are not acknowledged yet.
+    /// Returns the number of bytes that are not acknowledged yet.
     pub(crate) fn unacknowledged(&self) -> usize {
         self.send.len()
     }
 
-    /// Takes as much of `bytes` as there is room for and sends what may be sent. Returns how many bytes were taken.
+    /// Accepts as much of `bytes` as there is room for, and sends what the windows permit. Returns
+    /// the number of bytes accepted.
     pub(crate) fn write(&mut self, now: u64, bytes: &[u8], out: &mut Vec<Segment>) -> usize {
         let count = bytes.len().min(self.room());
         self.wants_room |= count < bytes.len();
@@ -193,7 +199,7 @@ impl Connection {
         count
     }
 
-    /// Reads into `buf` from the byte `skip` on.
+    /// Reads into `buf`, starting at the byte `skip`.
     pub(crate) fn peek(&self, skip: usize, buf: &mut [u8]) -> usize {
         let count = self.receive.len().saturating_sub(skip).min(buf.len());
         let (front, back) = self.receive.as_slices();
@@ -205,7 +211,8 @@ impl Connection {
         count
     }
 
-    /// Drops `count` bytes that were read, and tells the peer of the room if that is worth a segment.
+    /// Removes `count` bytes that were read, and announces the room to the peer if it is worth a
+    /// segment.
     pub(crate) fn consume(&mut self, count: usize, out: &mut Vec<Segment>) {
         self.receive.drain(..count);
         let worth = (self.settings.receive_buffer / 2).min(2 * self.settings.mss);
@@ -214,7 +221,7 @@ impl Connection {
         }
     }
 
-    /// No more is written: a FIN follows what is in the buffer.
+    /// Ends writing: a FIN follows the buffered data.
     pub(crate) fn shut_write(&mut self, now: u64, out: &mut Vec<Segment>) {
         if self.fin || matches!(self.state, State::Closed | State::TimeWait) {
             return;
@@ -223,12 +230,12 @@ impl Connection {
         self.transmit(now, out);
     }
 
-    /// The program reads no more. The peer hears nothing of it, as in Linux.
+    /// Ends reading. As on Linux, the peer is not told.
     pub(crate) fn shut_read(&mut self) {
         self.read_shut = true;
     }
 
-    /// Applies options that were changed.
+    /// Applies changed options.
     pub(crate) fn configure(&mut self, settings: Settings, now: u64, out: &mut Vec<Segment>) {
         let mss = self.settings.mss.min(settings.mss);
         let was_kept = self.settings.keep_alive;
@@ -239,7 +246,7 @@ impl Connection {
         self.transmit(now, out);
     }
 
-    /// The program has closed the socket. Unread data is a reason for a reset, as in RFC 2525, 2.17.
+    /// Closes the socket for the program. Unread data causes a reset, as in RFC 2525, 2.17.
     pub(crate) fn close(&mut self, now: u64, resets: bool, out: &mut Vec<Segment>) {
         self.is_orphan = true;
         if resets || !self.receive.is_empty() || self.state == State::SynSent {
@@ -274,12 +281,12 @@ impl Connection {
 
     // ---- time ----
 
-    /// When [`timeout`](Connection::timeout) is to be called; [`NEVER`] for not at all.
+    /// Returns when to call [`timeout`](Connection::timeout), or [`NEVER`].
     pub(crate) fn deadline(&self) -> u64 {
         self.retransmit_at.min(self.keep_at).min(self.ends_at)
     }
 
-    /// Does what is due. True where the program is to look at the socket.
+    /// Processes what is due. Returns whether the state that the program sees may have changed.
     pub(crate) fn timeout(&mut self, now: u64, out: &mut Vec<Segment>) -> bool {
         if now >= self.ends_at {
             self.end();
@@ -332,7 +339,7 @@ impl Connection {
             return false;
         }
         if self.una < self.sent {
-            // Retransmission finds out whether the peer is there.
+            // Retransmissions already show whether the peer is there.
             self.keep_at = now + keep_idle.max(1);
             return false;
         }
@@ -366,7 +373,7 @@ impl Connection {
         self.una.max(1) + self.send.len() as u64 - u64::from(self.fin_acked)
     }
 
-    /// The end of the window that the receive buffer permits; it never moves back.
+    /// Returns the end of the window that the receive buffer permits; it never moves back.
     fn offer(&self) -> u64 {
         self.right.max(self.rcv_nxt + self.settings.receive_buffer.saturating_sub(self.receive.len() as u64))
     }
@@ -391,7 +398,7 @@ impl Connection {
         out.push(ack);
     }
 
-    /// An empty segment that the peer answers with an acknowledgement.
+    /// Returns an empty segment, which the peer answers with an acknowledgement.
     fn send_probe(&mut self, out: &mut Vec<Segment>) {
         let seq = self.una - 1;
         let probe = self.segment(seq, Box::default());
@@ -421,7 +428,8 @@ impl Connection {
             let unsent = end.saturating_sub(self.nxt);
             let count = unsent.min(room).min(mss);
             let fin = self.fin && count == unsent && self.nxt <= end && !self.fin_acked;
-            // Small segments wait: for the window to open, and by Nagle's algorithm for an acknowledgement.
+            // Small segments wait for the window to open, or, by Nagle's algorithm, for an
+            // acknowledgement.
             let waits = count < unsent.min(mss) || (count < mss && !self.settings.no_delay && !self.fin);
             if (count == 0 && !fin) || (flight > 0 && waits) {
                 break;
@@ -440,7 +448,7 @@ impl Connection {
         }
     }
 
-    /// Sends the first unacknowledged segment again.
+    /// Retransmits the first unacknowledged segment.
     fn send_first_again(&mut self, out: &mut Vec<Segment>) {
         let count = (self.data_end() - self.una.max(1)).min(self.settings.mss);
         let (seq, data) = (self.una, self.copy(self.una, count));
@@ -452,7 +460,7 @@ impl Connection {
 
     // ---- segments in ----
 
-    /// Takes a segment. True where the program is to look at the socket.
+    /// Processes a segment. Returns whether the state that the program sees may have changed.
     pub(crate) fn input(&mut self, now: u64, segment: &Segment, out: &mut Vec<Segment>) -> bool {
         (self.heard_at, self.probes) = (now, 0);
         match self.state {
@@ -471,7 +479,7 @@ impl Connection {
             if self.state == State::SynReceived {
                 self.send_syn(now, out);
             } else if segment.end() > segment.seq {
-                // The peer has not heard our last acknowledgement.
+                // The peer has not received our last acknowledgement.
                 self.send_ack(out);
             }
             return false;
@@ -583,7 +591,7 @@ impl Connection {
         has_room
     }
 
-    /// Smoothed round-trip time and its variation (RFC 6298).
+    /// Updates the smoothed round-trip time and its variation (RFC 6298).
     fn measure(&mut self, sample: u64) {
         self.round_trip = Some(match self.round_trip {
             None => (sample, sample / 2),
@@ -608,7 +616,7 @@ impl Connection {
         }
     }
 
-    /// Takes data and FIN. True where there is something new to read.
+    /// Processes data and FIN. Returns whether there is something new to read.
     fn take(&mut self, segment: &Segment, out: &mut Vec<Segment>) -> bool {
         let data = &segment.data[..];
         if data.is_empty() && !segment.fin {
@@ -617,7 +625,7 @@ impl Connection {
         }
         let data_end = segment.seq + data.len() as u64;
         if self.is_orphan && data_end > self.rcv_nxt {
-            // Nobody will read it.
+            // The data will not be read.
             self.abort(out);
             return true;
         }
@@ -647,7 +655,7 @@ impl Connection {
         self.rcv_nxt > before
     }
 
-    /// Appends data that is next, and what has come early behind it.
+    /// Appends data that is next in order, and early data that follows it.
     fn append(&mut self, data: &[u8]) {
         self.receive.extend(data);
         self.rcv_nxt += data.len() as u64;
@@ -662,7 +670,7 @@ impl Connection {
         }
     }
 
-    /// Goes on to TIME-WAIT, or ends, when both directions are closed.
+    /// Enters TIME-WAIT, or ends, when both directions are closed.
     fn settle(&mut self, now: u64) {
         if self.state != State::Established || !self.fin_acked {
             return;

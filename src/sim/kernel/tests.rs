@@ -1,4 +1,5 @@
-//! The simulated kernel by its calls, and a seeded swarm of connections against an oracle.
+//! Tests of the simulated kernel by its calls, and a seeded swarm of connections compared with an
+//! oracle.
 
 use std::net::SocketAddr;
 
@@ -62,7 +63,7 @@ fn connect(kernel: &mut Kernel) -> i32 {
     fd
 }
 
-/// A connection from `a` to `b`: client, server, listener.
+/// Returns a connection from `a` to `b`: client, server, listener.
 fn pair(kernel: &mut Kernel) -> (i32, i32, i32) {
     let listener = listen(kernel, 8);
     let client = connect(kernel);
@@ -558,7 +559,7 @@ fn faults_strike_by_rate_and_leave_an_edge_behind() {
     assert!(!edges(&mut kernel).is_empty());
 }
 
-/// One end of a connection in the swarm, with what it is to send and what it has got.
+/// One end of a connection in the swarm, with the data it sends and the data it has received.
 struct End {
     fd: i32,
     data: Vec<u8>,
@@ -600,7 +601,8 @@ impl End {
     }
 }
 
-/// Two ends send random amounts over a bad link, read slowly, and close. All bytes come, in order, and both ends see the end.
+/// Two ends send random amounts over a bad link, read slowly, and close. All bytes arrive in order,
+/// and both ends see the end.
 fn swarm(seed: u64) -> u64 {
     let mut kernel = Kernel::new(seed);
     let mut random = Random::new(seed, 77);
@@ -624,7 +626,8 @@ fn swarm(seed: u64) -> u64 {
             Err(errno) if errno == libc::EINTR => continue,
             Err(errno) => assert_eq!(errno, libc::EAGAIN),
         }
-        // Where losses are heavy a handshake may fail: at the client, or at the server that its last segment did not reach.
+        // With heavy losses a handshake may fail, at the client, or at the server if its last
+        // segment is lost.
         let next = kernel.next_event();
         if next.is_none() || kernel.take_error(client).is_ok_and(|error| error.is_some()) {
             assert!(kernel.default_link.loss > 0.0, "seed {seed}: no connection");

@@ -1,7 +1,7 @@
 //! Unix sockets of the simulated kernel: pairs, streams, datagrams and sequenced packets within a host.
 //!
-//! Bytes pass at once; the edge that tells of them comes when the run loop takes edges, as all do. Names exist in a table of the host, not
-//! in the file system.
+//! Bytes pass immediately; the edge that reports them is taken by the run loop, like all edges.
+//! Names exist in a table of the host, not in the file system.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use super::calls::{Address, Result};
 use super::data::{Received, scatter};
 use super::socket::{Family, HostId, Kind, Role, Socket, SocketId, UnixEnd};
 
-/// Messages that may wait in a datagram socket's queue (net.unix.max_dgram_qlen).
+/// The number of messages that a datagram socket's queue holds (net.unix.max_dgram_qlen).
 const MESSAGES_MAX: usize = 10;
 
 impl Kernel {
@@ -118,7 +118,7 @@ impl Kernel {
         self.unix_names.get(&(host, name.to_vec())).copied().ok_or(missing)
     }
 
-    /// Whether a write to the peer of `end` would be taken.
+    /// Returns whether the peer of `end` would accept a write.
     pub(super) fn unix_has_room(&self, end: &UnixEnd) -> bool {
         let Some(peer) = end.peer.and_then(|peer| self.socket(peer)) else { return true };
         match &peer.role {
@@ -165,7 +165,7 @@ impl Kernel {
         Ok(Received { bytes, whole: if kind == Kind::Stream { bytes } else { whole }, from: Some(from) })
     }
 
-    /// Bytes were taken from the queue of `id`: those that found it full try again.
+    /// Called after bytes were taken from the queue of `id`: senders that found it full try again.
     fn wake_unix_writers(&mut self, id: SocketId, peer: Option<SocketId>) {
         let Some(socket) = self.socket(id) else { return };
         let mut waiting: Vec<SocketId> = peer.into_iter().collect();
@@ -286,7 +286,7 @@ impl Kernel {
     }
 }
 
-/// Bytes, or for datagrams whether a message, that a queue takes.
+/// Returns how many bytes a queue accepts, or for datagrams whether it accepts a message.
 fn room(socket: &Socket, end: &UnixEnd) -> usize {
     let most = socket.options.tcp.receive_buffer as usize;
     match socket.kind {
