@@ -58,7 +58,7 @@
 //! | [`io`] | the I/O traits and their extensions, buffers, [`copy`](io::copy()) in the kernel, [`AsyncFd`](io::AsyncFd) for any file descriptor, standard streams |
 //! | [`task`] | [`spawn`](task::spawn), [`block_on`](task::block_on), [`sleep`](task::sleep), [`spawn_blocking`](task::spawn_blocking), [`TaskSet`](task::TaskSet), task-locals |
 //! | [`time`], [`future`], [`stream`] | sleeps that can be reset; timeouts, joins and races; adapters, intervals |
-//! | [`rt`] | settings, metrics and shutdown of the runtime |
+//! | [`rt`] | settings, metrics, [inspection](rt::inspect()) and shutdown of the runtime |
 //! | [`prelude`] | the traits, for `use netpoll::prelude::*` |
 //! | [`guide`] | [tutorial](guide::tutorial), [deadlines](guide::deadlines), [testing](guide::testing), [shutdown](guide::shutdown), [production](guide::production), [migration](guide::migration) from async-std, smol and tokio |
 //!

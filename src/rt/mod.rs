@@ -1,11 +1,13 @@
-//! The runtime: settings, metrics and shutdown.
+//! The runtime: settings, metrics, inspection and shutdown.
 //!
 //! A process has one runtime. It starts when it is first used and needs no set-up. [`Builder`]
 //! changes its defaults before that, [`metrics()`] returns its counters, and [`shutdown()`] ends it.
 //! Sockets and sleeps work under any executor: the runtime's own threads poll for them.
 //!
-//! The internal parts: sockets wait through `poll`; `time` has the clock, the timer heap and
-//! sleeps; `sched` runs tasks; `runtime` connects them.
+//! [`inspect()`] shows what each task and socket is doing.
+
+// The internal parts: `poll` reports which sockets are ready; `time` has the clock, the timer heap and
+// sleeps; `sched` runs tasks; `runtime` connects them.
 
 mod builder;
 pub(crate) mod context;
