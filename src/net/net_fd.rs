@@ -341,8 +341,8 @@ impl NetFd {
         polled.map_err(|failure| self.error("read", failure))
     }
 
-    /// Whether the peer has closed its side, or the connection has failed. Asks the kernel unless
-    /// an edge has told so before.
+    /// Returns whether the peer has closed its side, or the connection has failed. Asks the kernel
+    /// unless an edge has already reported it.
     pub(crate) fn is_peer_closed(&self) -> bool {
         self.fd.poll.is_hung_up() || self.fd.with(socket::is_hung_up).unwrap_or(false)
     }

@@ -156,7 +156,7 @@ pub(crate) fn run_task<T>(task: *const TaskData, f: impl FnOnce() -> T) -> T {
     run_turn(task, NO_TURN, f)
 }
 
-/// [`run_task`] for a turn of the task. `own` is the data pointer of its waker.
+/// Runs a turn of the task as [`run_task`] does. `own` is the data pointer of the task's waker.
 #[inline]
 pub(crate) fn run_turn<T>(task: *const TaskData, own: *const (), f: impl FnOnce() -> T) -> T {
     struct Restore(*const TaskData);
@@ -178,14 +178,14 @@ pub(crate) fn run_turn<T>(task: *const TaskData, own: *const (), f: impl FnOnce(
     f()
 }
 
-/// Notes that a call in the direction that `state` belongs to had a short count.
+/// Records that a call in the direction of `state` had a short count.
 #[inline]
 pub(crate) fn set_short(state: &AtomicU8) {
     CONTEXT.with(|context| context.short.set(ptr::from_ref(state).cast()));
 }
 
-/// Whether the last short count of this turn was in the direction that `state` belongs to, and
-/// `waker` is the task's own, with which an operation waits that is awaited.
+/// Returns whether the last short count of this turn was in the direction of `state`, and `waker` is
+/// the task's own waker, which an awaited operation waits with.
 #[inline]
 pub(crate) fn is_short(state: &AtomicU8, waker: &Waker) -> bool {
     CONTEXT.with(|context| context.short.get() == ptr::from_ref(state).cast() && context.own.get() == waker.data())
@@ -286,7 +286,7 @@ pub(crate) fn poll_turn(cx: &mut TaskContext<'_>, state: &AtomicU8) -> Poll<()> 
     granted_or_yield(granted, cx)
 }
 
-/// Whether [`poll_turn`] may refuse the next operation.
+/// Returns whether [`poll_turn`] may refuse the next operation.
 pub(crate) fn is_spent(state: &AtomicU8) -> bool {
     let left = CONTEXT.with(Context::left);
     left.map_or_else(|| u32::from(state.load(Ordering::Relaxed)) >= BUDGET, |left| left == 0)
@@ -325,7 +325,7 @@ pub(crate) async fn take_turn() {
 }
 
 fn granted_or_yield(granted: bool, cx: &TaskContext<'_>) -> Poll<()> {
-    // A waker without data wakes no task: nothing would follow a refusal.
+    // A waker without data wakes no task, so a refused operation would not be polled again.
     if granted || cx.waker().data().is_null() {
         return Poll::Ready(());
     }
@@ -469,7 +469,7 @@ mod tests {
         });
     }
 
-    /// A caller that polls once acts on the answer, and does not come back after a wake-up.
+    /// A caller that polls only once acts on the answer, and does not poll again after a wake-up.
     #[test]
     fn waker_that_wakes_no_task_is_never_refused() {
         let (state, mut cx) = (AtomicU8::new(0), TaskContext::from_waker(Waker::noop()));

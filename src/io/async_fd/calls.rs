@@ -80,10 +80,10 @@ impl<T> AsyncFd<T> {
         self.poll_ready(Direction::Write, None, cx)
     }
 
-    /// Notes that the user's call would have blocked. `ticket` is from before the call.
+    /// Records that the user's call would have blocked. `ticket` was taken before the call.
     pub(super) fn clear_ready(&self, direction: Direction, ticket: Ticket) {
         if !ticket.is_ready() && self.fd.is_ready(direction) {
-            // Only poll(2) says that it would not.
+            // Only poll(2) reports that the call would not block.
             self.refuted[direction as usize].store(ticket.edges(), Ordering::Relaxed);
         }
         self.fd.poll.clear_ready(direction, ticket);

@@ -89,13 +89,13 @@ pub struct AsyncFd<T> {
     pub(super) fd: Fd,
     was_blocking: bool,
     /// Per direction, the edges at the time when the user's call would have blocked although
-    /// poll(2) said that it would not, or [`NEVER_REFUTED`]. Until the next edge poll(2) is not
-    /// asked.
+    /// poll(2) reported that it would not, or [`NEVER_REFUTED`]. poll(2) is not called again until
+    /// the next edge.
     pub(super) refuted: [AtomicU64; 2],
     pub(super) inner: T,
 }
 
-/// Not a count of edges: the low bits of those are zero.
+/// Differs from every count of edges, whose low bits are zero.
 const NEVER_REFUTED: u64 = 1;
 
 impl<T: AsFd> AsyncFd<T> {

@@ -238,7 +238,7 @@ impl Fd {
     }
 
     /// Takes a turn for a call, which in an idle direction only asks whether there is something to
-    /// do. False: there is not, and the budget is used up.
+    /// do. Returns false if there is nothing to do and the budget is used up.
     #[inline]
     fn poll_ask(&self, direction: Direction, ticket: Ticket, cx: &mut Context<'_>) -> Poll<bool> {
         if !ticket.is_ready() && self.poll.is_spent(direction) && !self.is_ready(direction) {
@@ -247,19 +247,19 @@ impl Fd {
         self.poll.poll_turn(direction, cx).map(|()| true)
     }
 
-    /// Whether the direction is marked as ready. Makes no system call.
+    /// Returns whether the direction is marked as ready. Makes no system call.
     pub(crate) fn is_marked_ready(&self, direction: Direction) -> bool {
         self.poll.begin(direction).is_ok_and(Ticket::is_ready)
     }
 
-    /// Whether a call would not wait, or the descriptor is closed. Asks the kernel.
+    /// Returns whether a call would not wait, or the descriptor is closed. Asks the kernel.
     #[cold]
     pub(crate) fn is_ready(&self, direction: Direction) -> bool {
         self.with(|fd| socket::is_ready(fd, direction == Direction::Write)).unwrap_or(true)
     }
 
-    /// Whether a short count of this turn replaces a call, because the operation is going to be
-    /// awaited.
+    /// Returns whether a short count of this turn replaces a call, because the operation is going to
+    /// be awaited.
     #[inline]
     fn awaits_edges(&self, direction: Direction, cx: &Context<'_>) -> bool {
         context::is_short(&self.waits[direction as usize], cx.waker())
@@ -335,17 +335,17 @@ impl Fd {
         }
     }
 
-    /// [`end`](Fd::end) off the straight line.
+    /// The less common cases of [`end`](Fd::end).
     #[inline(never)]
     fn end_slow(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, ticket: Ticket, left: Left) {
         self.end(direction, hold, caller, ticket, left);
     }
 
-    /// Counts a wait that is over. `to_the_end`: an edge ended it, and the operation acted.
+    /// Counts a wait that has ended. `to_the_end`: an edge ended it, and the operation acted.
     #[inline]
     fn count_wait(&self, direction: Direction, to_the_end: bool) {
-        // ORDERING: Relaxed: the count decides about one system call more or less, and may lose a
-        // step.
+        // ORDERING: Relaxed: the count only decides whether one system call is saved, so it may
+        // lose an update.
         let waits = &self.waits[direction as usize];
         match waits.load(Ordering::Relaxed) {
             _ if !to_the_end => waits.store(0, Ordering::Relaxed),

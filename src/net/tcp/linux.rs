@@ -1,4 +1,4 @@
-//! Socket options of streams and listeners that Linux alone has.
+//! Socket options of streams and listeners that only Linux has.
 
 use std::io;
 use std::time::Duration;
@@ -116,7 +116,7 @@ macro_rules! shared_options {
 shared_options!(TcpStream);
 shared_options!(TcpListener);
 
-/// Socket options of a connection that Linux alone has.
+/// Socket options of a connection that only Linux has.
 impl TcpStream {
     /// Returns whether acknowledgements are sent immediately (TCP_QUICKACK). The kernel changes
     /// this by itself.
@@ -206,7 +206,7 @@ impl TcpStream {
     }
 }
 
-/// Socket options of a listener that Linux alone has.
+/// Socket options of a listener that only Linux has.
 impl TcpListener {
     /// Returns the CPU whose connections this listener prefers among those that share its port
     /// (SO_INCOMING_CPU); `None` if there is no preference.

@@ -2,7 +2,7 @@
 //!
 //! * [`listener`] and [`incoming`]: accepting.
 //! * [`stream`]: the connection; [`traits`]: futures-io's traits for it.
-//! * [`options`]: the less common socket options; `linux`: those that Linux alone has.
+//! * [`options`]: the less common socket options; `linux`: those that only Linux has.
 //! * [`convert`]: conversions from and to std's types and descriptors.
 //! * [`write_vectored_all`]: writing many buffers at once.
 //!

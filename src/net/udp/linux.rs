@@ -1,4 +1,4 @@
-//! Socket options of UDP that Linux alone has: segmentation, receive offload, devices.
+//! Socket options of UDP that only Linux has: segmentation, receive offload, devices.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use crate::net::options::system;
 use crate::sync::Ordering;
 use crate::sys::option;
 
-/// Segmentation, receive offload and devices, which Linux alone has.
+/// Segmentation, receive offload and devices, which only Linux has.
 impl UdpSocket {
     /// Returns the size of the datagrams into which a send is split (UDP_SEGMENT); `None` if it is
     /// not split.

@@ -193,12 +193,13 @@ impl PollHandle {
         context::poll_turn(cx, &self.desc.turns[direction as usize])
     }
 
-    /// Whether [`poll_turn`](PollHandle::poll_turn) may refuse the next operation.
+    /// Returns whether [`poll_turn`](PollHandle::poll_turn) may refuse the next operation.
     pub(crate) fn is_spent(&self, direction: Direction) -> bool {
         context::is_spent(&self.desc.turns[direction as usize])
     }
 
-    /// Returns what [`poll_turn`](PollHandle::poll_turn) took, for an operation that has to wait.
+    /// Returns the unit that [`poll_turn`](PollHandle::poll_turn) took, for an operation that has to
+    /// wait.
     pub(crate) fn give_turn_back(&self, direction: Direction) {
         context::give_turn_back(&self.desc.turns[direction as usize]);
     }

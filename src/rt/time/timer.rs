@@ -109,7 +109,8 @@ impl Heap {
         self.0.dedup();
     }
 
-    /// The same, in an order that does not depend on the numbers of slots, which differ between two runs of one simulation.
+    /// Keeps the entries that `live` accepts, without duplicates. The order does not depend on the
+    /// numbers of slots, which differ between two runs of one simulation.
     #[cfg(feature = "sim")]
     fn retain(&mut self, mut live: impl FnMut(&Entry) -> bool) {
         let mut seen = std::collections::BTreeSet::new();

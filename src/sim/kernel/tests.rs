@@ -1,5 +1,4 @@
-//! Tests of the simulated kernel by its calls, and a seeded swarm of connections compared with an
-//! oracle.
+//! Tests of the simulated kernel: its calls, and a seeded swarm of connections with an oracle.
 
 use std::net::SocketAddr;
 
@@ -601,8 +600,7 @@ impl End {
     }
 }
 
-/// Two ends send random amounts over a bad link, read slowly, and close. All bytes arrive in order,
-/// and both ends see the end.
+/// Two ends send random amounts over a bad link and close. All bytes arrive, and both see the end.
 fn swarm(seed: u64) -> u64 {
     let mut kernel = Kernel::new(seed);
     let mut random = Random::new(seed, 77);
@@ -626,8 +624,7 @@ fn swarm(seed: u64) -> u64 {
             Err(errno) if errno == libc::EINTR => continue,
             Err(errno) => assert_eq!(errno, libc::EAGAIN),
         }
-        // With heavy losses a handshake may fail, at the client, or at the server if its last
-        // segment is lost.
+        // With heavy losses a handshake may fail, at the client or at the server.
         let next = kernel.next_event();
         if next.is_none() || kernel.take_error(client).is_ok_and(|error| error.is_some()) {
             assert!(kernel.default_link.loss > 0.0, "seed {seed}: no connection");

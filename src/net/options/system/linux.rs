@@ -1,7 +1,7 @@
-//! Options that Linux alone has, and the methods of [`ListenConfig`] and [`Dialer`] that set them.
+//! Options that only Linux has, and the methods of [`ListenConfig`] and [`Dialer`] that set them.
 //!
-//! Times are rounded up to the kernel's unit. Zero, which the kernel takes for "the default", is
-//! refused: `None` asks for the default. Values that do not fit are refused as well.
+//! Times are rounded up to the kernel's unit. Zero, which the kernel treats as the default, is
+//! refused: `None` requests the default. Values that do not fit are also refused.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -16,7 +16,7 @@ use crate::net::options::tcp::number;
 use crate::net::{Dialer, ListenConfig};
 use crate::sys::option;
 
-/// The options of a new TCP socket that Linux alone has.
+/// The options of a new TCP socket that only Linux has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TcpExtras {
     user_timeout: Option<Duration>,
@@ -36,7 +36,7 @@ impl TcpExtras {
 /// Declares the method of a configuration that has [`TcpExtras`] in a field.
 macro_rules! user_timeout_method {
     ($type:ident, $($field:ident).+) => {
-        /// Options of the streams that Linux alone has.
+        /// Options of the streams that only Linux has.
         impl $type {
             /// Sets how long sent data may stay unacknowledged before the connection fails with
             /// ETIMEDOUT (TCP_USER_TIMEOUT), rounded up to milliseconds. Keep-alive probes only a
@@ -55,7 +55,7 @@ macro_rules! user_timeout_method {
 user_timeout_method!(ListenConfig, tcp);
 user_timeout_method!(Dialer, recipe.tcp);
 
-/// The options of a listener that Linux alone has.
+/// The options of a listener that only Linux has.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ListenExtras {
     fast_open: Option<u32>,
@@ -69,7 +69,7 @@ impl ListenExtras {
         self.multipath
     }
 
-    /// Opens a multipath socket, if one is asked for and the kernel has them.
+    /// Opens a multipath socket if one is requested and the kernel supports it.
     pub(crate) fn open(&self, domain: Domain) -> Option<OwnedFd> {
         if self.multipath { fd::open(domain, Type::STREAM, Some(Protocol::MPTCP)).ok() } else { None }
     }
@@ -89,7 +89,7 @@ impl ListenExtras {
     }
 }
 
-/// Options that Linux alone has.
+/// Options that only Linux has.
 impl ListenConfig {
     /// Accepts data in the SYN (TCP_FASTOPEN, RFC 7413) from up to `queue` clients at a time whose
     /// address is not validated yet. Such data may arrive twice. The host must set bit 1 of
@@ -131,7 +131,7 @@ impl ListenConfig {
     }
 }
 
-/// The options of a dial that Linux alone has.
+/// The options of a dial that only Linux has.
 #[derive(Clone, Debug)]
 pub(crate) struct DialExtras {
     multipath: bool,
@@ -143,7 +143,7 @@ impl DialExtras {
         DialExtras { multipath: false, fast_open: false }
     }
 
-    /// Opens a multipath socket, if one is asked for and this host has them.
+    /// Opens a multipath socket if one is requested and this host supports it.
     pub(crate) fn open(&self, domain: Domain) -> Option<OwnedFd> {
         if self.multipath { fd::open(domain, Type::STREAM, Some(Protocol::MPTCP)).ok() } else { None }
     }
@@ -157,7 +157,7 @@ impl DialExtras {
     }
 }
 
-/// Options that Linux alone has.
+/// Options that only Linux has.
 impl Dialer {
     /// Requests multipath TCP (RFC 8684, Linux 5.6). If this host does not support it, the socket
     /// is a TCP socket; if the peer does not, the connection falls back to TCP.
