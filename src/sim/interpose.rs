@@ -144,8 +144,7 @@ interpose! {
     /// close(2)
     fn close(fd: c_int) -> c_int,
         if is_simulated(fd) => abi::close(fd);
-    /// fcntl(2). Its third argument is passed in the same register as for a function without
-    /// variable arguments.
+    /// fcntl(2). Its third argument is passed like that of a function with three parameters.
     fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int,
         if is_simulated(fd) => abi::fcntl(fd, command, argument);
     /// ioctl(2)
