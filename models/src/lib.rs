@@ -23,6 +23,7 @@ mod rt;
 #[cfg(feature = "shuttle")]
 mod schedules;
 mod sync;
+mod sys;
 
 pub mod deadlines;
 pub mod epochs;
