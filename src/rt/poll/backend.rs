@@ -108,6 +108,13 @@ pub(crate) struct State {
 }
 
 impl Event {
+    /// An event without a hang-up, an error or urgent data.
+    #[inline]
+    pub(crate) fn plain(token: Token, readable: bool, writable: bool) -> Event {
+        let Token { index, generation } = token;
+        Event { index, generation, readable, writable, read_reasons: 0, write_reasons: 0 }
+    }
+
     #[inline]
     pub(crate) fn new(token: Token, state: State) -> Event {
         let State { input, output, priority, half_closed, hung_up, failed } = state;
@@ -136,6 +143,12 @@ pub(crate) trait Batch {
     /// Reports whether the last wait returned neither an event nor a break.
     #[cfg(test)]
     fn is_empty(&self) -> bool;
+}
+
+/// Receives the events of a batch. This is a trait because the compiler does not inline a closure
+/// that each back end calls.
+pub(crate) trait Sink {
+    fn take(&mut self, event: Event);
 }
 
 /// A mechanism that reports which descriptors are ready; see the [module documentation](self).
@@ -263,12 +276,16 @@ macro_rules! back_ends {
         }
 
         impl Events {
-            /// Calls `show` for each event of the last wait.
+            /// Passes each event of the last wait to `sink`.
             #[inline]
-            pub(crate) fn for_each(&self, show: impl FnMut(Event)) {
+            pub(crate) fn show(&self, sink: &mut impl Sink) {
                 match self {
                     Events::None => {}
-                    $($(#[$cfg])* Events::$variant(batch) => batch.events().for_each(show),)*
+                    $($(#[$cfg])* Events::$variant(batch) => {
+                        for event in batch.events() {
+                            sink.take(event);
+                        }
+                    })*
                 }
             }
 

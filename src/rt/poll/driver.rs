@@ -17,7 +17,7 @@ use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::sync::RwLock;
 
-use crate::rt::poll::backend::{EVENTS_MAX, Event, Events, Instance, Token};
+use crate::rt::poll::backend::{EVENTS_MAX, Event, Events, Instance, Sink, Token};
 use crate::rt::poll::poll_desc::{Direction, PollCache};
 use crate::rt::poll::role::{By, Role};
 use crate::rt::sched::processor::Counter;
@@ -154,23 +154,37 @@ impl Driver {
 
     /// Records a batch and collects the wakers to call. The caller holds the role.
     pub(crate) fn record(&self, cache: &PollCache, events: &Events, wakers: &mut Wakers) {
-        let (mut count, mut stale) = (0, 0);
-        events.for_each(|event: Event| {
-            count += 1;
-            let Some(desc) = cache.get(event.index) else { return };
-            let mut current = true;
-            if event.readable {
-                current = desc.side(Direction::Read).set_ready(event.generation, event.read_reasons, wakers);
-            }
-            if event.writable {
-                current &= desc.side(Direction::Write).set_ready(event.generation, event.write_reasons, wakers);
-            }
-            stale += u64::from(!current);
-        });
+        let mut recording = Recording { cache, wakers, count: 0, stale: 0 };
+        events.show(&mut recording);
+        let Recording { count, stale, .. } = recording;
         self.events.add_owned(count);
         if stale > 0 {
             self.stale.add_owned(stale);
         }
+    }
+}
+
+/// A call of [`Driver::record`].
+struct Recording<'a> {
+    cache: &'a PollCache,
+    wakers: &'a mut Wakers,
+    count: u64,
+    stale: u64,
+}
+
+impl Sink for Recording<'_> {
+    #[inline(always)]
+    fn take(&mut self, event: Event) {
+        self.count += 1;
+        let Some(desc) = self.cache.get(event.index) else { return };
+        let mut current = true;
+        if event.readable {
+            current = desc.side(Direction::Read).set_ready(event.generation, event.read_reasons, self.wakers);
+        }
+        if event.writable {
+            current &= desc.side(Direction::Write).set_ready(event.generation, event.write_reasons, self.wakers);
+        }
+        self.stale += u64::from(!current);
     }
 }
 

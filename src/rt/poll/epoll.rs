@@ -49,6 +49,9 @@ impl backend::Batch for Batch {
         self.raw.iter().filter(|raw| raw.u64 != BREAK).map(|raw| {
             let (bits, data) = (raw.events as i32, raw.u64);
             let has = |bit| bits & bit != 0;
+            if !has(libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) {
+                return Event::plain(Token::unpack(data), has(libc::EPOLLIN), has(libc::EPOLLOUT));
+            }
             let state = State {
                 input: has(libc::EPOLLIN),
                 output: has(libc::EPOLLOUT),
