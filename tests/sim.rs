@@ -219,7 +219,7 @@ fn misuse_is_told() {
         (|| Sim::run(1, async |sim| sim.partition("a", "test")), "there is no host `a`: the hosts are test"),
         (|| Sim::run(1, async |sim| _ = sim.link("*", "*").latency(ms(2)..ms(1))), "is empty"),
         (|| Sim::run(1, async |sim| _ = sim.link("*", "*").bandwidth(0)), "a bandwidth of 0"),
-        (|| Sim::run(1, async |sim| _ = sim.host("*")), "no name for a host"),
+        (|| Sim::run(1, async |sim| _ = sim.host("*")), "`*` is not a valid host name"),
         (|| Sim::run(1, async |_| Sim::run(2, async |_| ())), "a simulation cannot run inside another"),
         (|| Sim::run(1, async |_| task::block_on(async {})), "`block_on` inside of a simulation"),
         (|| Sim::run(1, async |_| task::spawn(async { task::block_on(async {}) }).await), "`block_on` inside"),

@@ -1,22 +1,11 @@
-//! `Sim` and `Host`: the handles with which a test controls its simulation.
+//! `Sim`: the handle with which a test controls its simulation.
 
-use std::future::Future;
-use std::net::IpAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
-
-use super::kernel::Kernel;
-use super::kernel::socket::HostId;
-use super::link::{Change, Link};
+use super::machine::kernel::socket::HostId;
+use super::machine::kernel::{self, Kernel};
 use super::report;
-use super::runner::{Builder, Outcome};
 use super::world::{self, World};
-use crate::task::JoinHandle;
 
 /// A handle to a simulation, for its test and its tasks. Copies refer to the same simulation.
 ///
@@ -37,20 +26,6 @@ use crate::task::JoinHandle;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sim {
     pub(super) id: u32,
-}
-
-/// A change to existing links, which also applies to the links of hosts added later.
-#[derive(Clone, Debug)]
-pub(super) struct Rule {
-    from: Option<HostId>,
-    to: Option<HostId>,
-    change: Change,
-}
-
-impl Rule {
-    fn concerns(&self, from: HostId, to: HostId) -> bool {
-        from != to && self.from.is_none_or(|id| id == from) && self.to.is_none_or(|id| id == to)
-    }
 }
 
 /// Counters since the simulation began; returned by [`Sim::counters`].
@@ -74,20 +49,6 @@ pub struct Counters {
 }
 
 impl Sim {
-    /// Runs `test` in a new simulation and returns its output. [`Builder`] has more settings.
-    ///
-    /// # Panics
-    /// Panics if `test` panics, or if it cannot continue: no task can run, and no timer or packet
-    /// is pending.
-    pub fn run<F, Fut>(seed: u64, test: F) -> Fut::Output
-    where
-        F: FnOnce(Sim) -> Fut + Send + 'static,
-        Fut: Future,
-        Fut::Output: Send + 'static,
-    {
-        Builder::new().seed(seed).run(test).output
-    }
-
     #[track_caller]
     pub(super) fn world<T>(self, f: impl FnOnce(&World) -> T) -> T {
         world::with(|world| match world.filter(|world| world.id() == self.id) {
@@ -97,42 +58,13 @@ impl Sim {
     }
 
     #[track_caller]
-    fn kernel<T>(self, f: impl FnOnce(&mut Kernel) -> T) -> T {
+    pub(super) fn kernel<T>(self, f: impl FnOnce(&mut Kernel) -> T) -> T {
         self.world(|world| world.kernel(f))
-    }
-
-    /// Returns the host `name`. The first call adds it.
-    ///
-    /// A host has an IPv4 and an IPv6 address, its own ports, and a name that resolves on all
-    /// hosts. The test itself runs on the host `test`.
-    ///
-    /// # Panics
-    /// Panics if the name is empty, `*`, `localhost` or an IP address.
-    #[track_caller]
-    pub fn host(&self, name: &str) -> Host {
-        let is_name = !matches!(name, "" | "*" | "localhost") && name.parse::<IpAddr>().is_err();
-        assert!(is_name, "`{name}` is not a valid host name");
-        self.world(|world| {
-            let id = world.kernel(|kernel| kernel.host_named(name)).unwrap_or_else(|| {
-                let id = world.add_host(name);
-                let rules = world.rules.borrow();
-                world.kernel(|kernel| {
-                    for rule in &*rules {
-                        for other in 0..id {
-                            apply(kernel, rule, id, other);
-                            apply(kernel, rule, other, id);
-                        }
-                    }
-                });
-                id
-            });
-            Host { sim: *self, id }
-        })
     }
 
     /// Returns the number of an existing host, or `None` for `*`.
     #[track_caller]
-    fn find(self, name: &str) -> Option<HostId> {
+    pub(super) fn find(self, name: &str) -> Option<HostId> {
         if name == "*" {
             return None;
         }
@@ -144,40 +76,6 @@ impl Sim {
                 None => panic!("there is no host `{name}`: the hosts are {}", names()),
             }
         })
-    }
-
-    /// Returns the links between two hosts, in both directions, to change them. `*` stands for all
-    /// hosts, including those added later.
-    ///
-    /// # Panics
-    /// Panics if there is no such host, as all methods that take host names do.
-    #[track_caller]
-    pub fn link(&self, a: &str, b: &str) -> Link {
-        Link { sim: *self, from: self.find(a), to: self.find(b), is_one_way: false }
-    }
-
-    /// Returns the links from one host to another, to change them.
-    #[track_caller]
-    pub fn one_way(&self, from: &str, to: &str) -> Link {
-        Link { sim: *self, from: self.find(from), to: self.find(to), is_one_way: true }
-    }
-
-    pub(super) fn change_links(self, link: &Link, change: Change) {
-        let mut rules = vec![Rule { from: link.from, to: link.to, change: change.clone() }];
-        if !link.is_one_way && link.from != link.to {
-            rules.push(Rule { from: link.to, to: link.from, change });
-        }
-        self.world(|world| {
-            world.kernel(|kernel| {
-                let hosts = kernel.hosts.len() as HostId;
-                for rule in &rules {
-                    for from in 0..hosts {
-                        (0..hosts).for_each(|to| apply(kernel, rule, from, to));
-                    }
-                }
-            });
-            world.rules.borrow_mut().extend(rules);
-        });
     }
 
     #[track_caller]
@@ -247,7 +145,7 @@ impl Sim {
     /// Returns a random number that depends only on the seed.
     pub fn random(&self) -> u64 {
         let mut bytes = [0; 8];
-        self.world(|world| world.fill_random(&mut bytes));
+        self.world(|world| world.machine.fill_random(&mut bytes));
         u64::from_le_bytes(bytes)
     }
 
@@ -308,7 +206,7 @@ impl Sim {
     /// Allows tasks to start threads. A seed does not reproduce the actions of threads. When no
     /// other event is pending, the simulation waits for them.
     pub fn allow_threads(&self) {
-        self.world(|world| world.allows_threads.set(true));
+        self.world(|world| world.machine.allows_threads.set(true));
     }
 
     /// Returns whether the seed reproduces this run, as far as is known. It is false after a thread
@@ -328,12 +226,6 @@ pub(super) fn counters(kernel: &Kernel) -> Counters {
         calls: counters.calls,
         turns: counters.turns,
         faults: kernel.faults.count(),
-    }
-}
-
-fn apply(kernel: &mut Kernel, rule: &Rule, from: HostId, to: HostId) {
-    if rule.concerns(from, to) {
-        rule.change.apply(&mut kernel.link_mut(from, to).config);
     }
 }
 
@@ -357,7 +249,7 @@ pub struct Faults {
 
 impl Faults {
     #[track_caller]
-    fn set(self, rate: f64, place: impl FnOnce(&mut super::kernel::Faults) -> &mut f64) -> Faults {
+    fn set(self, rate: f64, place: impl FnOnce(&mut kernel::Faults) -> &mut f64) -> Faults {
         assert!((0.0..=1.0).contains(&rate), "a fault's rate must be a probability from 0 to 1, not {rate}");
         self.sim.kernel(|kernel| *place(&mut kernel.faults) = rate);
         self
@@ -404,206 +296,5 @@ impl Faults {
     #[track_caller]
     pub fn repeated_edges(self, rate: f64) -> Faults {
         self.set(rate, |faults| &mut faults.repeated_edges)
-    }
-}
-
-/// The program of a host, which can be started again.
-pub(super) type Start = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
-
-/// A host of a simulation; returned by [`Sim::host`].
-///
-/// # Examples
-/// ```
-/// use netpoll::net::{TcpListener, TcpStream};
-/// use netpoll::sim::Sim;
-///
-/// Sim::run(1, async |sim| {
-///     let server = sim.host("server");
-///     server.spawn(|| async {
-///         let listener = TcpListener::bind("0.0.0.0:80").await?;
-///         loop {
-///             listener.accept().await?.0.write_all(b"hi").await?;
-///         }
-///         #[allow(unreachable_code)]
-///         std::io::Result::Ok(())
-///     });
-///     let client = sim.host("client");
-///     client.run(TcpStream::connect("server:80")).await.unwrap();
-///     server.crash();
-///     let refused = client.run(TcpStream::connect("server:80")).await;
-///     assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
-/// });
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Host {
-    sim: Sim,
-    id: HostId,
-}
-
-impl Host {
-    /// Returns the name.
-    pub fn name(&self) -> String {
-        self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].name.clone())
-    }
-
-    /// Returns the addresses. Initially these are an IPv4 address in 10.0.0.0/16 and an IPv6
-    /// address in fd00::/112.
-    pub fn addrs(&self) -> Vec<IpAddr> {
-        self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].addrs.clone())
-    }
-
-    /// Replaces the addresses of the host, for sockets created from now on.
-    ///
-    /// # Panics
-    /// Panics if another host has one of them.
-    #[track_caller]
-    pub fn set_addrs(&self, addrs: &[IpAddr]) {
-        let is_free = self.sim.kernel(|kernel| kernel.set_addrs(self.id, addrs));
-        assert!(is_free, "another host has one of the addresses {addrs:?}");
-    }
-
-    /// Starts a program on the host: runs the future that `start` returns as a task.
-    /// [`restart`](Host::restart) calls `start` again.
-    ///
-    /// If the program panics or returns an error, the simulation ends.
-    pub fn spawn<F, Fut>(&self, start: F)
-    where
-        F: Fn() -> Fut + Send + Sync + 'static,
-        Fut: Future + Send + 'static,
-        Fut::Output: Outcome,
-    {
-        let name = self.name();
-        let start: Start = Arc::new(move || {
-            let (future, name) = (start(), name.clone());
-            Box::pin(async move {
-                let failure = match (CatchUnwind { future }).await {
-                    Ok(output) => output.failure().map(|text| -> Box<dyn std::any::Any + Send> {
-                        Box::new(format!("the program of host `{name}` failed: {text}"))
-                    }),
-                    Err(payload) => Some(payload),
-                };
-                if let Some(payload) = failure {
-                    world::with(|world| world.map(|world| world.fail(payload)));
-                }
-            })
-        });
-        self.sim.world(|world| world.starts.borrow_mut().push((self.id, start.clone())));
-        self.start(&start);
-    }
-
-    fn start(&self, start: &Start) {
-        let name = self.name();
-        self.sim.world(|world| {
-            world.on_host(self.id, || {
-                let future = start();
-                let task = crate::task::Builder::new().name(name).spawn(future);
-                drop(task);
-            });
-        });
-    }
-
-    /// Spawns a task on the host. A crash of the host drops it, and it is not started again, unlike
-    /// the program of [`spawn`](Host::spawn). Awaiting the handle panics if the task panicked or
-    /// the host dropped it.
-    pub fn spawn_task<F>(&self, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        self.sim.world(|world| world.on_host(self.id, || crate::task::spawn(future)))
-    }
-
-    /// Runs `future` on this host within the current task: its sockets and the tasks that it spawns
-    /// belong to the host.
-    ///
-    /// The future itself belongs to the test: a crash of the host makes its sockets fail, but does
-    /// not drop it.
-    pub fn run<F: Future>(&self, future: F) -> HostRun<F> {
-        HostRun { host: *self, future }
-    }
-
-    /// Turns the host's power off: nothing more is sent, its tasks are dropped, and its sockets
-    /// fail. Peers receive nothing and time out; after [`restart`](Host::restart) their old
-    /// connections are reset.
-    pub fn crash(&self) {
-        self.sim.kernel(|kernel| kernel.crash(self.id));
-        self.sim.world(|world| world.end_tasks(self.id));
-    }
-
-    /// Kills the programs of the host: drops its tasks, which closes their sockets, as the
-    /// operating system does when a process ends.
-    pub fn kill(&self) {
-        self.sim.note(&format!("kill {}", self.name()));
-        self.sim.world(|world| world.end_tasks(self.id));
-    }
-
-    /// Kills the programs of the host and starts those given to [`spawn`](Host::spawn) again.
-    pub fn restart(&self) {
-        self.sim.world(|world| world.end_tasks(self.id));
-        self.sim.kernel(|kernel| kernel.restart(self.id));
-        let starts = self.sim.world(|world| world.starts.borrow().clone());
-        starts.iter().filter(|(host, _)| *host == self.id).for_each(|(_, start)| self.start(start));
-    }
-
-    /// Returns whether the host has power.
-    pub fn is_up(&self) -> bool {
-        self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].is_up)
-    }
-
-    /// Returns the number of tasks on the host.
-    pub fn tasks(&self) -> usize {
-        self.sim.world(|world| world.tasks_of(self.id))
-    }
-
-    /// Sets the wall clock (`SystemTime`) of the host ahead of the others by `ahead`.
-    pub fn skew_ahead(&self, ahead: Duration) {
-        let nanos = i64::try_from(ahead.as_nanos()).unwrap_or(i64::MAX);
-        self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].clock_offset = nanos);
-    }
-
-    /// Sets the wall clock (`SystemTime`) of the host behind the others by `behind`.
-    pub fn skew_behind(&self, behind: Duration) {
-        let nanos = i64::try_from(behind.as_nanos()).unwrap_or(i64::MAX);
-        self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].clock_offset = -nanos);
-    }
-}
-
-pin_project! {
-    /// A future that runs on a host; returned by [`Host::run`].
-    #[derive(Debug)]
-    #[must_use = "a future does nothing unless it is awaited"]
-    pub struct HostRun<F> {
-        host: Host,
-        #[pin]
-        future: F,
-    }
-}
-
-impl<F: Future> Future for HostRun<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let host = this.host;
-        host.sim.world(|world| world.on_host(host.id, || this.future.poll(cx)))
-    }
-}
-
-pin_project! {
-    /// A future that returns the panic of its inner future as a value.
-    struct CatchUnwind<F> {
-        #[pin]
-        future: F,
-    }
-}
-
-impl<F: Future> Future for CatchUnwind<F> {
-    type Output = std::thread::Result<F::Output>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match catch_unwind(AssertUnwindSafe(|| self.project().future.poll(cx))) {
-            Ok(polled) => polled.map(Ok),
-            Err(payload) => Poll::Ready(Err(payload)),
-        }
     }
 }

@@ -1,130 +1,44 @@
 //! `Link`: the properties of the paths between hosts.
 
-use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use super::api::Sim;
-use super::kernel::link::{Latency as Travel, LinkConfig};
+use super::machine::kernel::socket::HostId;
+use super::rules::{Change, Latency, Rule, apply, nanos};
 
-/// Returns a duration of `count` milliseconds.
-///
-/// # Examples
-/// ```
-/// assert_eq!(netpoll::sim::ms(5), std::time::Duration::from_millis(5));
-/// ```
-pub const fn ms(count: u64) -> Duration {
-    Duration::from_millis(count)
-}
-
-/// Returns a bandwidth of `count` kilobits per second, in bits per second.
-///
-/// # Examples
-/// ```
-/// assert_eq!(netpoll::sim::kbit(64), 64_000);
-/// ```
-pub const fn kbit(count: u64) -> u64 {
-    count * 1_000
-}
-
-/// Returns a bandwidth of `count` megabits per second, in bits per second.
-///
-/// # Examples
-/// ```
-/// assert_eq!(netpoll::sim::mbit(10), 10_000_000);
-/// ```
-pub const fn mbit(count: u64) -> u64 {
-    count * 1_000_000
-}
-
-/// Returns a bandwidth of `count` gigabits per second, in bits per second.
-///
-/// # Examples
-/// ```
-/// assert_eq!(netpoll::sim::gbit(1), 1_000_000_000);
-/// ```
-pub const fn gbit(count: u64) -> u64 {
-    count * 1_000_000_000
-}
-
-/// The time that packets travel: a fixed duration, a range from which each packet draws a duration,
-/// or a distribution.
-///
-/// # Panics
-/// Converting an empty range panics.
-///
-/// # Examples
-/// ```
-/// use netpoll::sim::{Latency, ms};
-///
-/// let fixed = Latency::from(ms(10));
-/// let drawn = Latency::from(ms(5)..ms(40));
-/// let tailed = Latency::exponential(ms(5), ms(8));
-/// # let _ = (fixed, drawn, tailed);
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct Latency(pub(super) Travel);
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
-}
-
-impl Latency {
-    /// Returns an exponential distribution with the minimum `min` and the given mean: most packets
-    /// are fast, and a few are very late.
+impl Sim {
+    /// Returns the links between two hosts, in both directions, to change them. `*` stands for all
+    /// hosts, including those added later.
     ///
     /// # Panics
-    /// Panics if `mean` is less than `min`.
-    pub fn exponential(min: Duration, mean: Duration) -> Latency {
-        assert!(mean >= min, "the mean latency {mean:?} is less than the minimum {min:?}");
-        Latency(Travel::Exponential { min: nanos(min), mean: nanos(mean) })
-    }
-}
-
-impl From<Duration> for Latency {
-    fn from(fixed: Duration) -> Latency {
-        Latency(Travel::Uniform(nanos(fixed)..=nanos(fixed)))
-    }
-}
-
-impl From<RangeInclusive<Duration>> for Latency {
+    /// Panics if there is no such host, as all methods that take host names do.
     #[track_caller]
-    fn from(range: RangeInclusive<Duration>) -> Latency {
-        assert!(range.start() <= range.end(), "the range of latencies {range:?} is empty");
-        Latency(Travel::Uniform(nanos(*range.start())..=nanos(*range.end())))
+    pub fn link(&self, a: &str, b: &str) -> Link {
+        Link { sim: *self, from: self.find(a), to: self.find(b), is_one_way: false }
     }
-}
 
-impl From<Range<Duration>> for Latency {
+    /// Returns the links from one host to another, to change them.
     #[track_caller]
-    fn from(range: Range<Duration>) -> Latency {
-        assert!(range.start < range.end, "the range of latencies {range:?} is empty");
-        Latency(Travel::Uniform(nanos(range.start)..=nanos(range.end) - 1))
+    pub fn one_way(&self, from: &str, to: &str) -> Link {
+        Link { sim: *self, from: self.find(from), to: self.find(to), is_one_way: true }
     }
-}
 
-/// A change to one property of a link.
-#[derive(Clone, Debug)]
-pub(super) enum Change {
-    Latency(Travel),
-    Loss(f64),
-    Duplicate(f64),
-    Reorder(f64, u64),
-    Bandwidth(u64),
-    Queue(u64),
-    Mtu(u64),
-}
-
-impl Change {
-    pub(super) fn apply(&self, config: &mut LinkConfig) {
-        match self {
-            Change::Latency(latency) => config.latency = latency.clone(),
-            Change::Loss(rate) => config.loss = *rate,
-            Change::Duplicate(rate) => config.duplicate = *rate,
-            Change::Reorder(rate, by) => (config.reorder, config.reorder_by) = (*rate, *by),
-            Change::Bandwidth(bits) => config.bandwidth = *bits,
-            Change::Queue(bytes) => config.queue = *bytes,
-            Change::Mtu(bytes) => config.mtu = *bytes,
+    fn change_links(self, link: &Link, change: Change) {
+        let mut rules = vec![Rule { from: link.from, to: link.to, change: change.clone() }];
+        if !link.is_one_way && link.from != link.to {
+            rules.push(Rule { from: link.to, to: link.from, change });
         }
+        self.world(|world| {
+            world.kernel(|kernel| {
+                let hosts = kernel.hosts.len() as HostId;
+                for rule in &rules {
+                    for from in 0..hosts {
+                        (0..hosts).for_each(|to| apply(kernel, rule, from, to));
+                    }
+                }
+            });
+            world.rules.borrow_mut().extend(rules);
+        });
     }
 }
 
@@ -146,10 +60,10 @@ impl Change {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Link {
-    pub(super) sim: Sim,
-    pub(super) from: Option<u16>,
-    pub(super) to: Option<u16>,
-    pub(super) is_one_way: bool,
+    sim: Sim,
+    from: Option<HostId>,
+    to: Option<HostId>,
+    is_one_way: bool,
 }
 
 #[track_caller]

@@ -46,47 +46,28 @@
 //! C library in the program (`close`, `connect`, `clock_gettime` and others), which outside
 //! simulations call the C library's own. Enable it only in `[dev-dependencies]`.
 
-mod abi;
 mod api;
-mod backend;
-mod interpose;
-mod kernel;
+mod edge;
+mod host;
 mod link;
+mod machine;
+mod outcome;
 mod report;
-mod route;
+mod rules;
 mod runner;
 mod shared;
-mod tag;
 mod world;
 
-pub use api::{Counters, Faults, Host, HostRun, Sim};
-pub use link::{Latency, Link, gbit, kbit, mbit, ms};
+pub use api::{Counters, Faults, Sim};
+pub use host::{Host, HostRun};
+pub use link::Link;
+pub use outcome::Outcome;
+pub use rules::{Latency, gbit, kbit, mbit, ms};
 #[doc(hidden)]
 pub use runner::test;
-pub use runner::{Builder, Outcome, Run};
+pub use runner::{Builder, Run};
 pub use world::Order;
 
-pub(crate) use backend::{add, delete, is_simulated};
 #[cfg(any(feature = "hyper", feature = "tokio-io"))]
-pub(crate) use route::recv_uninit;
-pub(crate) use route::{recv, send};
-pub(crate) use tag::Tag;
-pub(crate) use world::{is_here, schedule, tag, task_ended};
-
-/// Returns the start of the crate's clock in a simulation, or `None` outside.
-#[inline]
-pub(crate) fn clock_base() -> Option<std::time::Instant> {
-    thread_local! {
-        static BASE: std::cell::Cell<Option<std::time::Instant>> = const { std::cell::Cell::new(None) };
-    }
-    if interpose::now() == 0 {
-        return None;
-    }
-    // Each simulation has its own thread, and asks first when it begins.
-    BASE.with(|base| {
-        if base.get().is_none() {
-            base.set(Some(std::time::Instant::now()));
-        }
-        base.get()
-    })
-}
+pub(crate) use machine::recv_uninit;
+pub(crate) use machine::{Tag, add, clock_base, delete, is_here, is_simulated, recv, send, tag};

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use super::kernel::Kernel;
-use super::kernel::log::{Fate, What, seconds};
-use super::kernel::packet::{Body, Packet, Protocol};
-use super::kernel::socket::{Family, Kind, Role, Socket};
-use super::world::WALL_START;
+use super::machine::current::WALL_START;
+use super::machine::kernel::Kernel;
+use super::machine::kernel::log::{Fate, What, seconds};
+use super::machine::kernel::packet::{Body, Packet, Protocol};
+use super::machine::kernel::socket::{Family, Kind, Role, Socket};
 
 /// Returns the log, one line per entry.
 pub(super) fn log(kernel: &Kernel) -> String {
@@ -164,7 +164,7 @@ fn wire(packet: &Packet) -> Vec<u8> {
             if *of == Protocol::Tcp {
                 about[if is_v4 { 9 } else { 6 }] = 6;
             }
-            let port = *why == super::kernel::packet::Unreachable::Port;
+            let port = *why == super::machine::kernel::packet::Unreachable::Port;
             let (protocol, ty, code) =
                 if is_v4 { (1, 3, if port { 3 } else { 1 }) } else { (58, 1, if port { 4 } else { 3 }) };
             let mut body = vec![ty, code, 0, 0, 0, 0, 0, 0];
@@ -219,7 +219,7 @@ pub(super) fn pcap(kernel: &Kernel) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::kernel::packet::{Segment, Unreachable};
+    use crate::sim::machine::kernel::packet::{Segment, Unreachable};
 
     fn packet(src: &str, dst: &str, body: Body) -> Packet {
         Packet { src: src.parse().unwrap(), dst: dst.parse().unwrap(), body }

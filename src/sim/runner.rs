@@ -14,7 +14,6 @@
 //! | `NETPOLL_SIM=diagram` | print a diagram of the packets when a run with `NETPOLL_SEED` fails |
 
 use std::any::Any;
-use std::fmt::Debug;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::PoisonError;
@@ -22,7 +21,10 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use super::api::{Counters, Sim};
+use super::api::{self, Counters, Sim};
+use super::machine::is_here;
+use super::outcome::Outcome;
+use super::report;
 use super::world::{Order, World};
 
 /// The real time after which a task that has not yielded is reported.
@@ -33,24 +35,6 @@ const STACK: usize = 8 << 20;
 
 /// The number of log lines that a failing run prints.
 const LINES: usize = 200;
-
-/// The result of a test or of a host's program: nothing, or a `Result`.
-pub trait Outcome {
-    /// Returns a description of the failure, if there is one.
-    fn failure(&self) -> Option<String>;
-}
-
-impl Outcome for () {
-    fn failure(&self) -> Option<String> {
-        None
-    }
-}
-
-impl<T, E: Debug> Outcome for Result<T, E> {
-    fn failure(&self) -> Option<String> {
-        self.as_ref().err().map(|error| format!("{error:?}"))
-    }
-}
 
 /// The result of a run; returned by [`Builder::run`].
 #[derive(Clone, Debug)]
@@ -66,6 +50,22 @@ pub struct Run<T> {
     pub counters: Counters,
     /// Threads outside the simulation that woke a task. A seed does not reproduce their actions.
     pub foreign: Vec<String>,
+}
+
+impl Sim {
+    /// Runs `test` in a new simulation and returns its output. [`Builder`] has more settings.
+    ///
+    /// # Panics
+    /// Panics if `test` panics, or if it cannot continue: no task can run, and no timer or packet
+    /// is pending.
+    pub fn run<F, Fut>(seed: u64, test: F) -> Fut::Output
+    where
+        F: FnOnce(Sim) -> Fut + Send + 'static,
+        Fut: Future,
+        Fut::Output: Send + 'static,
+    {
+        Builder::new().seed(seed).run(test).output
+    }
 }
 
 /// Settings of a simulation.
@@ -161,7 +161,7 @@ impl Builder {
         Fut: Future,
         Fut::Output: Send + 'static,
     {
-        assert!(!super::is_here(), "a simulation cannot run inside another: use the existing `Sim`");
+        assert!(!is_here(), "a simulation cannot run inside another: use the existing `Sim`");
         // Tables of the process take the hash keys of the thread that creates them: this one.
         crate::net::prepare_look_ups();
         crate::rt::runtime::runtime().names.lock().get_or_insert_default();
@@ -183,8 +183,8 @@ impl Builder {
             let _ = to_watch.send(world.shared.clone());
             let sim = Sim { id: world.id() };
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run(|| test(sim))));
-            let run = result.map(|output| world.summary(output));
-            let notes = world.notes();
+            let run = result.map(|output| summary(&world, output));
+            let notes = notes(&world);
             drop(world);
             let _ = sender.send((run, notes));
         });
@@ -213,13 +213,28 @@ impl Builder {
 
 /// Details of a run for the message of a failure.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Notes {
-    pub(super) log: String,
-    pub(super) diagram: String,
-    pub(super) faults: u64,
+struct Notes {
+    log: String,
+    diagram: String,
+    faults: u64,
     /// The faults that took place, with their numbers.
-    pub(super) struck: Vec<(u64, String)>,
-    pub(super) foreign: Vec<String>,
+    struck: Vec<(u64, String)>,
+    foreign: Vec<String>,
+}
+
+fn summary<T>(world: &World, output: T) -> Run<T> {
+    let (elapsed, counters) = world.kernel(|kernel| (Duration::from_nanos(kernel.now), api::counters(kernel)));
+    Run { output, digest: world.digest.get(), elapsed, counters, foreign: world.shared.foreign() }
+}
+
+fn notes(world: &World) -> Notes {
+    world.kernel(|kernel| Notes {
+        log: report::log(kernel),
+        diagram: report::diagram(kernel),
+        faults: kernel.faults.count(),
+        struck: kernel.faults.struck.clone(),
+        foreign: world.shared.foreign(),
+    })
 }
 
 fn print(notes: &Notes) {

@@ -33,27 +33,26 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use async_task::Runnable;
 
-use super::kernel::Kernel;
-use super::kernel::log::seconds;
-use super::kernel::random::Random;
-use super::kernel::socket::HostId;
+use super::edge;
+use super::machine::current::Machine;
+use super::machine::kernel::Kernel;
+use super::machine::kernel::log::seconds;
+use super::machine::kernel::random::Random;
+use super::machine::kernel::socket::HostId;
+use super::machine::{Tag, is_here};
+use super::report;
+use super::rules::Rule;
 use super::shared::{Shared, lock};
-use super::tag::Tag;
 use crate::rt::context;
 use crate::rt::poll::poll_desc::Direction;
 use crate::rt::runtime::runtime;
+use crate::rt::sched::hooks::{self, Hooks};
 use crate::rt::sched::processor::Processor;
 use crate::rt::sched::record::Kind;
 use crate::rt::sched::task::{TaskData, discard};
 use crate::rt::time::clock;
 use crate::rt::time::timer::Target;
 use crate::rt::waiters::{Wakers, let_go};
-
-/// CLOCK_MONOTONIC at the start of a simulation, in nanoseconds: 100 days after boot.
-pub(super) const MONOTONIC_START: u64 = 8_640_000 * 1_000_000_000;
-
-/// CLOCK_REALTIME at the start: 2026-01-01 00:00:00 UTC.
-pub(super) const WALL_START: u64 = 1_767_225_600 * 1_000_000_000;
 
 /// If no task gets an edge or timer for this long, in nanoseconds, none will come any more. Longer
 /// than every timeout of TCP.
@@ -82,6 +81,9 @@ static WORLDS: Mutex<BTreeMap<u32, Arc<Shared>>> = Mutex::new(BTreeMap::new());
 
 /// Processors that worlds have used, for reuse by later worlds.
 static PROCESSORS: Mutex<Vec<&'static Processor>> = Mutex::new(Vec::new());
+
+/// The program of a host, which can be started again.
+pub(super) type Start = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// A task of the world.
 #[derive(Debug)]
@@ -130,25 +132,19 @@ impl Wake for Main {
 pub(crate) struct World {
     id: u32,
     pub(super) seed: u64,
-    kernel: RefCell<Kernel>,
+    pub(super) machine: Machine,
     schedule: RefCell<Schedule>,
     random: RefCell<Random>,
-    /// The random numbers that programs read: getrandom(2).
-    entropy: RefCell<Random>,
-    /// The host whose code is running.
-    host: Cell<HostId>,
     pub(super) order: Cell<Order>,
-    /// Whether tasks may start threads.
-    pub(super) allows_threads: Cell<bool>,
     /// The digest at the end of the test, before the remaining tasks were dropped.
-    digest: Cell<u64>,
+    pub(super) digest: Cell<u64>,
     /// A failure that ends the simulation.
     failure: RefCell<Option<Box<dyn std::any::Any + Send>>>,
     /// The virtual time after which the simulation fails.
     pub(super) limit: Cell<u64>,
-    pub(super) rules: RefCell<Vec<super::api::Rule>>,
+    pub(super) rules: RefCell<Vec<Rule>>,
     /// The programs of the hosts.
-    pub(super) starts: RefCell<Vec<(HostId, super::api::Start)>>,
+    pub(super) starts: RefCell<Vec<(HostId, Start)>>,
     pub(super) shared: Arc<Shared>,
     processor: &'static Processor,
 }
@@ -167,27 +163,7 @@ pub(super) fn with<T>(f: impl FnOnce(Option<&World>) -> T) -> T {
     f(CURRENT.with(|current| unsafe { current.get().as_ref() }))
 }
 
-/// Returns whether this thread is in a simulation.
-#[inline]
-pub(crate) fn is_here() -> bool {
-    CURRENT.with(|current| !current.get().is_null())
-}
-
-/// Returns the tag for a task spawned on this thread.
-pub(crate) fn tag() -> Tag {
-    with(|world| world.map_or(Tag::default(), World::tag))
-}
-
-/// Queues a task that belongs to a world. Returns a task that does not.
-#[inline]
-pub(crate) fn schedule(runnable: Runnable<TaskData>) -> Option<Runnable<TaskData>> {
-    if runnable.metadata().tag().world == 0 {
-        return Some(runnable);
-    }
-    schedule_member(runnable);
-    None
-}
-
+/// Queues a task that belongs to a world.
 #[cold]
 fn schedule_member(runnable: Runnable<TaskData>) {
     let tag = runnable.metadata().tag();
@@ -208,12 +184,9 @@ fn schedule_member(runnable: Runnable<TaskData>) {
 }
 
 /// Called when a task's future has been dropped.
-#[inline]
-pub(crate) fn task_ended(number: u64) {
-    if is_here() {
-        let member = with(|world| world?.schedule.borrow_mut().members.remove(&number));
-        drop(member);
-    }
+fn task_ended(number: u64) {
+    let member = with(|world| world?.schedule.borrow_mut().members.remove(&number));
+    drop(member);
 }
 
 /// Makes a world the current one of the thread until the guard is dropped.
@@ -224,7 +197,6 @@ impl Drop for Inside {
         context::set_processor(None);
         context::leave();
         CURRENT.with(|current| current.set(ptr::null()));
-        super::interpose::set_now(None);
     }
 }
 
@@ -236,16 +208,14 @@ impl World {
         let processor = processor.unwrap_or_else(|| Box::leak(Box::new(Processor::new(usize::MAX))));
         let shared = Arc::<Shared>::default();
         lock(&WORLDS).insert(id, shared.clone());
+        hooks::install(Hooks { schedule: schedule_member, task_ended });
         let world = World {
             id,
             seed,
-            kernel: RefCell::new(Kernel::new(seed)),
+            machine: Machine::new(seed),
             schedule: RefCell::default(),
             random: RefCell::new(Random::new(seed, 3)),
-            entropy: RefCell::new(Random::new(seed, 4)),
-            host: Cell::new(0),
             order: Cell::default(),
-            allows_threads: Cell::new(false),
             digest: Cell::new(0),
             failure: RefCell::new(None),
             limit: Cell::new(u64::MAX),
@@ -264,18 +234,20 @@ impl World {
         F: FnOnce() -> Fut,
         Fut: Future,
     {
-        assert!(!is_here(), "a simulation inside another: use the `Sim` that there is");
+        assert!(!is_here(), "a simulation cannot run inside another: use the existing `Sim`");
         CURRENT.with(|current| current.set(self));
-        self.set_clock(0);
+        let machine = self.machine.enter();
+        self.set_host(0);
         self.processor.epoch.store(runtime().epoch(), Ordering::Relaxed);
         context::enter();
         context::set_processor(Some(self.processor));
         let inside = Inside;
         // Boxed, so that its remains are dropped while the world still exists.
         let output = catch_unwind(AssertUnwindSafe(|| self.drive(make)));
-        self.digest.set(self.kernel.borrow().log.digest());
+        self.digest.set(self.machine.kernel.borrow().log.digest());
         self.end();
         drop(inside);
+        drop(machine);
         match output {
             Ok(output) => output,
             Err(payload) => std::panic::resume_unwind(payload),
@@ -329,32 +301,13 @@ impl World {
         self.id
     }
 
-    /// Returns the result of a run that has ended with `output`.
-    pub(super) fn summary<T>(&self, output: T) -> super::Run<T> {
-        let digest = self.digest.get();
-        let elapsed = std::time::Duration::from_nanos(self.kernel.borrow().now);
-        let counters = super::api::counters(&self.kernel.borrow());
-        super::Run { output, digest, elapsed, counters, foreign: self.shared.foreign() }
-    }
-
-    /// Returns the notes about a run that failed.
-    pub(super) fn notes(&self) -> super::runner::Notes {
-        let kernel = self.kernel.borrow();
-        super::runner::Notes {
-            log: super::report::log(&kernel),
-            diagram: super::report::diagram(&kernel),
-            faults: kernel.faults.count(),
-            struck: kernel.faults.struck.clone(),
-            foreign: self.shared.foreign(),
-        }
-    }
-
     // ---- the scheduler ----
 
-    fn tag(&self) -> Tag {
-        let host = self.host.get();
+    /// Code runs on `host` from now on.
+    fn set_host(&self, host: HostId) {
         let life = self.schedule.borrow().lives.get(usize::from(host)).copied().unwrap_or_default();
-        Tag { world: self.id, host, life }
+        self.machine.host.set(host);
+        self.machine.tag.set(Tag { world: self.id, host, life });
     }
 
     /// Returns whether the tasks spawned with this tag still exist.
@@ -366,9 +319,7 @@ impl World {
         let data = runnable.metadata();
         let (tag, number) = (data.tag(), data.number());
         if !self.is_alive(tag) {
-            let before = self.host.replace(tag.host);
-            discard(runnable);
-            return self.host.set(before);
+            return self.on_host(tag.host, || discard(runnable));
         }
         let mut schedule = self.schedule.borrow_mut();
         schedule.members.entry(number).or_insert_with(|| Member {
@@ -402,7 +353,7 @@ impl World {
     }
 
     fn begin_turn(&self, host: HostId, name: &str) {
-        self.host.set(host);
+        self.set_host(host);
         let budget = match self.order.get() {
             Order::Fifo => BUDGET_MAX,
             Order::Random => 1 + self.random.borrow_mut().below(BUDGET_MAX),
@@ -414,7 +365,7 @@ impl World {
             running.push_str(name);
         }
         self.shared.turns.fetch_add(1, Ordering::Relaxed);
-        let log = &mut self.kernel.borrow_mut().log;
+        let log = &mut self.machine.kernel.borrow_mut().log;
         log.counters.turns += 1;
         log.mix(u64::from(host));
     }
@@ -422,7 +373,7 @@ impl World {
     fn turn(&self, runnable: Runnable<TaskData>) {
         let tag = runnable.metadata().tag();
         if !self.is_alive(tag) {
-            self.host.set(tag.host);
+            self.set_host(tag.host);
             return discard(runnable);
         }
         let data: *const TaskData = runnable.metadata();
@@ -449,12 +400,12 @@ impl World {
             }
             let timer = self.processor.timers.next();
             let timer = if timer == clock::NEVER { None } else { Some(self.kernel_time(timer)) };
-            let event = self.kernel.borrow().next_event();
-            let now = self.kernel.borrow().now;
+            let event = self.machine.kernel.borrow().next_event();
+            let now = self.machine.kernel.borrow().now;
             let next = match (timer, event) {
                 (Some(timer), Some(event)) => timer.min(event),
                 (Some(at), None) | (None, Some(at)) => at,
-                (None, None) if self.allows_threads.get() => {
+                (None, None) if self.machine.allows_threads.get() => {
                     // Only another thread can make progress possible; wait for it.
                     self.shared.wait();
                     break;
@@ -467,9 +418,9 @@ impl World {
             }
             let next = next.max(now);
             assert!(next <= self.limit.get(), "the simulation has not ended after {} virtual seconds", seconds(now));
-            self.set_clock(next);
+            self.machine.set_clock(next);
             {
-                let mut kernel = self.kernel.borrow_mut();
+                let mut kernel = self.machine.kernel.borrow_mut();
                 while kernel.step() {}
             }
             if timer.is_some_and(|timer| timer <= next) {
@@ -489,14 +440,14 @@ impl World {
     fn take_edges(&self, wakers: &mut Wakers) -> bool {
         let mut edges = Vec::new();
         {
-            let mut kernel = self.kernel.borrow_mut();
+            let mut kernel = self.machine.kernel.borrow_mut();
             if !kernel.has_edges() {
                 return false;
             }
             kernel.take_edges(&mut edges);
         }
         for &(data, bits) in &edges {
-            let event = super::backend::event(data, bits);
+            let event = edge::event(data, bits);
             let Some(desc) = runtime().cache.get(event.index) else { continue };
             if event.readable {
                 desc.side(Direction::Read).set_ready(event.generation, event.read_reasons, wakers);
@@ -524,46 +475,23 @@ impl World {
 
     // ---- time ----
 
-    fn set_clock(&self, now: u64) {
-        self.kernel.borrow_mut().now = now;
-        super::interpose::set_now(Some(MONOTONIC_START + now));
-    }
-
-    /// Advances the clock although tasks could run, because a task has blocked its thread for that
-    /// long.
-    pub(super) fn block_for(&self, nanos: u64) {
-        let now = self.kernel.borrow().now;
-        self.set_clock(now.saturating_add(nanos));
-    }
-
     /// Converts a time of the crate's clock to one of the kernel's.
     fn kernel_time(&self, time: u64) -> u64 {
         let now = clock::now();
-        let elapsed = self.kernel.borrow().now;
+        let elapsed = self.machine.kernel.borrow().now;
         if time >= now { elapsed.saturating_add(time - now) } else { elapsed }
-    }
-
-    /// Returns CLOCK_REALTIME on the host whose code is running.
-    pub(super) fn wall_clock(&self) -> u64 {
-        let Ok(kernel) = self.kernel.try_borrow() else { return WALL_START };
-        let offset = kernel.hosts[usize::from(self.host.get())].clock_offset;
-        (WALL_START + kernel.now).saturating_add_signed(offset)
-    }
-
-    pub(super) fn fill_random(&self, bytes: &mut [u8]) {
-        self.entropy.borrow_mut().fill(bytes);
     }
 
     // ---- hosts ----
 
     pub(super) fn add_host(&self, name: &str) -> HostId {
-        let host = self.kernel.borrow_mut().add_host(name);
+        let host = self.machine.kernel.borrow_mut().add_host(name);
         self.schedule.borrow_mut().lives.push(0);
         host
     }
 
     pub(super) fn current_host(&self) -> HostId {
-        self.host.get()
+        self.machine.host.get()
     }
 
     /// Runs `f` as code of `host`.
@@ -571,10 +499,11 @@ impl World {
         struct Restore<'a>(&'a World, HostId);
         impl Drop for Restore<'_> {
             fn drop(&mut self) {
-                self.0.host.set(self.1);
+                self.0.set_host(self.1);
             }
         }
-        let _restore = Restore(self, self.host.replace(host));
+        let _restore = Restore(self, self.machine.host.get());
+        self.set_host(host);
         f()
     }
 
@@ -582,7 +511,7 @@ impl World {
     pub(super) fn end_tasks(&self, host: HostId) {
         let (stale, wakers) = {
             let mut schedule = self.schedule.borrow_mut();
-            schedule.lives[usize::from(host)] += 1;
+            schedule.lives[usize::from(host)] = schedule.lives[usize::from(host)].wrapping_add(1);
             let is_stale = |ready: &Ready| matches!(ready, Ready::Task(task) if task.metadata().tag().host == host);
             let (stale, ready) = std::mem::take(&mut schedule.ready).into_iter().partition(is_stale);
             schedule.ready = ready;
@@ -607,14 +536,8 @@ impl World {
 
     // ---- the kernel ----
 
-    /// Calls the kernel. Returns `None` if the kernel is already being called; no code of ours
-    /// makes a call while it borrows the kernel.
-    pub(super) fn try_kernel<T>(&self, f: impl FnOnce(&mut Kernel) -> T) -> Option<T> {
-        self.kernel.try_borrow_mut().ok().map(|mut kernel| f(&mut kernel))
-    }
-
     pub(super) fn kernel<T>(&self, f: impl FnOnce(&mut Kernel) -> T) -> T {
-        f(&mut self.kernel.borrow_mut())
+        f(&mut self.machine.kernel.borrow_mut())
     }
 
     // ---- ends ----
@@ -628,7 +551,7 @@ impl World {
 
     /// Describes what is waiting, host by host.
     fn who_waits(&self) -> String {
-        let kernel = self.kernel.borrow();
+        let kernel = self.machine.kernel.borrow();
         let schedule = self.schedule.borrow();
         let at = seconds(kernel.now);
         let mut text = format!(
@@ -648,7 +571,7 @@ impl World {
                 let _ = write!(text, " ({})", names.join(", "));
             }
             for (fd, socket) in sockets {
-                let _ = write!(text, "\n    {}", super::report::describe(fd, socket));
+                let _ = write!(text, "\n    {}", report::describe(fd, socket));
             }
         }
         text
@@ -657,7 +580,7 @@ impl World {
     /// Ends all tasks, including those that are spawned while others end.
     fn end(&self) {
         for _ in 0..16 {
-            let hosts = self.kernel.borrow().hosts.len() as HostId;
+            let hosts = self.machine.kernel.borrow().hosts.len() as HostId;
             (0..hosts).for_each(|host| self.end_tasks(host));
             let inbox = std::mem::take(&mut *lock(&self.shared.inbox));
             if self.schedule.borrow().members.is_empty() && inbox.is_empty() {

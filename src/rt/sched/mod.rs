@@ -12,6 +12,8 @@
 pub(crate) mod awake;
 pub(crate) mod block_on;
 pub(crate) mod blocking;
+#[cfg(feature = "sim")]
+pub(crate) mod hooks;
 pub(crate) mod idle;
 pub(crate) mod polling;
 pub(crate) mod processor;

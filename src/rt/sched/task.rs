@@ -234,7 +234,7 @@ pin_project! {
             contain(|| this.future.set(None));
             end_locals(this.record.id());
             #[cfg(feature = "sim")]
-            crate::sim::task_ended(this.record.id());
+            super::hooks::task_ended(this.record.id());
             runtime().task_ended();
         }
     }
@@ -346,7 +346,7 @@ where
     // A simulation makes the call in a turn of the task.
     #[cfg(feature = "sim")]
     let push = move |runnable| {
-        if let Some(runnable) = crate::sim::schedule(runnable) {
+        if let Some(runnable) = super::hooks::schedule(runnable) {
             push(runnable);
         }
     };
@@ -361,7 +361,7 @@ where
 
 fn schedule(runnable: Runnable<TaskData>, info: ScheduleInfo) {
     #[cfg(feature = "sim")]
-    let Some(runnable) = crate::sim::schedule(runnable) else { return };
+    let Some(runnable) = super::hooks::schedule(runnable) else { return };
     let runtime = runtime();
     let epoch = runtime.epoch();
     if runnable.metadata().epoch() != epoch {

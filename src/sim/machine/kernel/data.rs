@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::Kernel;
 use super::calls::{Address, Result};
+use super::network::Kernel;
 use super::packet::{Body, Packet, Protocol};
 use super::socket::{Role, Socket, SocketId};
 use super::tcp::State;

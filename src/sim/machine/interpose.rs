@@ -18,7 +18,6 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::Cell;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -29,26 +28,10 @@ use libc::{
 
 use super::abi;
 use super::backend::is_simulated;
-use super::world;
+use super::current::{is_here, now};
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
 compile_error!("the feature `sim` needs Linux with glibc on 64 bits: it defines functions of the C library");
-
-thread_local! {
-    /// The time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside.
-    static NOW: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Sets the time that this thread sees; `None` outside simulations.
-pub(super) fn set_now(now: Option<u64>) {
-    NOW.with(|cell| cell.set(now.unwrap_or(0)));
-}
-
-/// Returns the time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside.
-#[inline]
-pub(super) fn now() -> u64 {
-    NOW.with(Cell::get)
-}
 
 /// Returns the C library's function `name`, cached in `place`.
 #[cold]
@@ -77,10 +60,10 @@ pub(super) fn answer<T: From<i8>>(result: Result<T, i32>) -> T {
 /// Defines functions, each with the condition under which the simulation answers, and its answer.
 macro_rules! interpose {
     ($(
-        #[doc = $doc:literal]
+        $(#[doc = $doc:literal])+
         fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty, if $condition:expr => $answer:expr;
     )*) => {$(
-        #[doc = $doc]
+        $(#[doc = $doc])+
         ///
         /// # Safety
         /// Same as for the C library's function.
@@ -110,10 +93,10 @@ macro_rules! interpose {
 interpose! {
     /// socket(2)
     fn socket(domain: c_int, ty: c_int, protocol: c_int) -> c_int,
-        if world::is_here() => abi::socket(domain, ty, protocol);
+        if is_here() => abi::socket(domain, ty, protocol);
     /// socketpair(2)
     fn socketpair(domain: c_int, ty: c_int, protocol: c_int, fds: *mut c_int) -> c_int,
-        if world::is_here() => abi::socketpair(domain, ty, protocol, fds);
+        if is_here() => abi::socketpair(domain, ty, protocol, fds);
     /// bind(2)
     fn bind(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int,
         if is_simulated(fd) => abi::bind(fd, address, length);
@@ -152,7 +135,7 @@ interpose! {
         if is_simulated(fd) => abi::ioctl(fd, request, argument);
     /// poll(2)
     fn poll(entries: *mut pollfd, count: c_ulong, timeout: c_int) -> c_int,
-        if world::is_here() && abi::has_simulated(entries, count) => abi::poll(entries, count);
+        if is_here() && abi::has_simulated(entries, count) => abi::poll(entries, count);
     /// read(2)
     fn read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t,
         if is_simulated(fd) => abi::read(fd, buf, count);
@@ -201,7 +184,7 @@ interpose! {
     fn getaddrinfo(
         host: *const c_char, service: *const c_char, hints: *const addrinfo, list: *mut *mut addrinfo
     ) -> c_int,
-        if world::is_here() => Ok(abi::getaddrinfo(host, service, hints, list));
+        if is_here() => Ok(abi::getaddrinfo(host, service, hints, list));
     /// nanosleep(2)
     fn nanosleep(time: *const timespec, left: *mut timespec) -> c_int,
         if now() != 0 => abi::block_for(time);
@@ -213,7 +196,7 @@ interpose! {
         thread: *mut libc::pthread_t, attributes: *const libc::pthread_attr_t, start: *mut c_void,
         argument: *mut c_void
     ) -> c_int,
-        if world::is_here() && !abi::allows_threads() => Ok(libc::EPERM);
+        if is_here() && !abi::allows_threads() => Ok(libc::EPERM);
 }
 
 #[cfg(not(netpoll_no_interpose))]
@@ -223,5 +206,5 @@ interpose! {
         if now() != 0 && abi::is_virtual(clock) => abi::clock_gettime(clock, time);
     /// getrandom(2)
     fn getrandom(buf: *mut c_void, count: size_t, flags: c_uint) -> ssize_t,
-        if world::is_here() => abi::getrandom(buf, count);
+        if is_here() => abi::getrandom(buf, count);
 }

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::network::{Event, FD_BASE, Kernel};
 use super::packet::Protocol;
 use super::socket::{Family, HostId, Kind, Listener, Role, Socket, SocketId, canonical};
 use super::tcp::{Connection, State};
-use super::{FD_BASE, Kernel};
 
 /// An errno on failure.
 pub(crate) type Result<T> = std::result::Result<T, i32>;
@@ -484,7 +484,7 @@ impl Kernel {
 
     /// Reports an edge after a call that failed because of an injected fault.
     pub(super) fn raise_later(&mut self, id: SocketId) {
-        self.schedule(self.now + 100_000, super::Event::Edge(id));
+        self.schedule(self.now + 100_000, Event::Edge(id));
     }
 
     /// shutdown(2).

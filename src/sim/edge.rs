@@ -1,13 +1,5 @@
-//! The poller's back end for simulated descriptors.
-//!
-//! The contract is that of `rt/poll`: a descriptor is registered once, for both directions and
-//! edge-triggered, and the first edge reports the current state. There is no wait: the run loop
-//! takes edges when no task can run.
+//! `Event`: what one edge of a simulated descriptor says, in the terms of `rt/poll`.
 
-use std::io;
-
-use super::kernel::FD_BASE;
-use super::world;
 use crate::rt::poll::poll_desc::{ERROR, HANG_UP, PRIORITY};
 
 /// The contents of one edge, in the terms of `rt/poll`.
@@ -39,30 +31,6 @@ pub(super) fn event(data: u64, bits: u32) -> Event {
     }
 }
 
-/// Returns whether a descriptor number belongs to a simulation.
-#[inline]
-pub(crate) fn is_simulated(fd: i32) -> bool {
-    fd >= FD_BASE
-}
-
-/// Registers a simulated descriptor.
-pub(crate) fn add(fd: i32, index: u32, generation: u32, is_first: bool) -> io::Result<()> {
-    let data = u64::from(generation) << 32 | u64::from(index);
-    let added = world::with(|world| {
-        let watch = |kernel: &mut super::kernel::Kernel| match is_first && kernel.is_watched(fd) {
-            true => Err(libc::EEXIST),
-            false => kernel.watch(fd, data),
-        };
-        world.and_then(|world| world.try_kernel(watch)).unwrap_or(Err(libc::EBADF))
-    });
-    added.map_err(io::Error::from_raw_os_error)
-}
-
-/// Removes a simulated descriptor.
-pub(crate) fn delete(fd: i32) {
-    world::with(|world| world.and_then(|world| world.try_kernel(|kernel| kernel.unwatch(fd).is_ok())));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,12 +45,5 @@ mod tests {
         assert_eq!((half.read_reasons, half.write_reasons), (HANG_UP, 0));
         let end = event(libc::EPOLLHUP | libc::EPOLLERR);
         assert!(end.readable && end.writable && end.write_reasons == HANG_UP | ERROR);
-    }
-
-    #[test]
-    fn descriptors_of_no_simulation_cannot_be_registered() {
-        assert!(is_simulated(FD_BASE) && !is_simulated(FD_BASE - 1) && !is_simulated(-1));
-        assert_eq!(add(FD_BASE, 0, 0, true).unwrap_err().raw_os_error(), Some(libc::EBADF));
-        delete(FD_BASE);
     }
 }

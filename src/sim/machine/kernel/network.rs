@@ -1,49 +1,18 @@
-//! The simulated kernel: hosts, links, sockets and the events between them.
-//!
-//! The kernel is a value that has no threads, clock or randomness of its own: its owner advances
-//! the time, and all random choices derive from the seed. It calls no foreign code. The files:
-//!
-//! * [`packet`], [`link`]: packets, and the links they travel on.
-//! * [`tcp`]: one end of a connection. [`socket`]: sockets of all kinds and their readiness.
-//!   [`options`]: socket options.
-//! * [`calls`]: system calls on sockets. [`data`]: calls that send and receive. [`unix`]: calls on
-//!   Unix sockets. This file: events, and the delivery of packets.
-//! * [`log`]: digest, log and counters.
-//!
-//! # Invariants
-//! * Events take place in the order of their times; events at the same time, in the order of
-//!   creation.
-//! * Only [`take_edges`](Kernel::take_edges) reports readiness, never a call.
-//! * Maps and sets are ordered, so that nothing depends on addresses or hashes.
-
-mod calls;
-mod data;
-mod faults;
-pub(crate) mod link;
-pub(crate) mod log;
-mod options;
-pub(crate) mod packet;
-pub(crate) mod random;
-mod settings;
-pub(crate) mod socket;
-pub(crate) mod tcp;
-#[cfg(test)]
-mod tests;
-mod unix;
+//! `Kernel`: hosts, links, the table of sockets, events, and the way of a packet.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-pub(crate) use calls::Address;
-pub(crate) use data::Received;
-pub(crate) use faults::Faults;
-use link::{Dropped, Link, LinkConfig, Sent};
-use log::{Fate, Log};
-use packet::{Body, Packet, Protocol, Segment, Unreachable};
-use random::Random;
-use socket::{Datagrams, HostId, Role, Socket, SocketId};
-use tcp::{Connection, NEVER, State};
+use super::faults::Faults;
+use super::link::{Dropped, Link, LinkConfig, Sent};
+use super::log::{Fate, Log};
+use super::options;
+use super::packet::{Body, Packet, Protocol, Segment, Unreachable};
+use super::random::Random;
+use super::socket;
+use super::socket::{Datagrams, HostId, Role, Socket, SocketId};
+use super::tcp::{Connection, NEVER, State};
 
 /// The first number of simulated descriptors. The kernel's numbers stay below `fs.nr_open`, which
 /// is below 2³⁰.
@@ -55,13 +24,13 @@ pub(crate) struct Host {
     pub(crate) name: String,
     pub(crate) addrs: Vec<IpAddr>,
     pub(crate) is_up: bool,
-    next_port: u16,
+    pub(super) next_port: u16,
     /// How far the host's wall clock is ahead, in nanoseconds.
     pub(crate) clock_offset: i64,
 }
 
 #[derive(Debug)]
-enum Event {
+pub(super) enum Event {
     Arrive {
         from: HostId,
         to: HostId,
@@ -73,7 +42,7 @@ enum Event {
 }
 
 #[derive(Debug)]
-struct Scheduled {
+pub(super) struct Scheduled {
     at: u64,
     sequence: u64,
     event: Event,
@@ -100,36 +69,36 @@ impl Ord for Scheduled {
 }
 
 #[derive(Debug, Default)]
-struct Place {
-    generation: u32,
-    socket: Option<Box<Socket>>,
+pub(super) struct Place {
+    pub(super) generation: u32,
+    pub(super) socket: Option<Box<Socket>>,
 }
 
-/// The simulated kernel; see the [module documentation](self).
+/// See the [module documentation](super).
 #[derive(Debug)]
 pub(crate) struct Kernel {
     /// Nanoseconds since the simulation began.
     pub(crate) now: u64,
-    random: Random,
-    events: BinaryHeap<Reverse<Scheduled>>,
-    sequence: u64,
+    pub(super) random: Random,
+    pub(super) events: BinaryHeap<Reverse<Scheduled>>,
+    pub(super) sequence: u64,
     pub(crate) hosts: Vec<Host>,
-    by_addr: BTreeMap<IpAddr, HostId>,
-    links: BTreeMap<(HostId, HostId), Link>,
+    pub(super) by_addr: BTreeMap<IpAddr, HostId>,
+    pub(super) links: BTreeMap<(HostId, HostId), Link>,
     pub(crate) default_link: LinkConfig,
-    places: Vec<Place>,
-    free: Vec<u32>,
-    descriptors: Vec<Option<SocketId>>,
-    free_descriptors: BinaryHeap<Reverse<u32>>,
+    pub(super) places: Vec<Place>,
+    pub(super) free: Vec<u32>,
+    pub(super) descriptors: Vec<Option<SocketId>>,
+    pub(super) free_descriptors: BinaryHeap<Reverse<u32>>,
     /// Connections by host, local and remote address.
-    connections: BTreeMap<(HostId, SocketAddr, SocketAddr), SocketId>,
+    pub(super) connections: BTreeMap<(HostId, SocketAddr, SocketAddr), SocketId>,
     /// All sockets that are bound to a port.
-    ports: BTreeMap<(HostId, Protocol, u16), BTreeSet<SocketId>>,
-    listeners: BTreeMap<(HostId, u16), Vec<SocketId>>,
-    unix_names: BTreeMap<(HostId, Vec<u8>), SocketId>,
-    edged: Vec<SocketId>,
+    pub(super) ports: BTreeMap<(HostId, Protocol, u16), BTreeSet<SocketId>>,
+    pub(super) listeners: BTreeMap<(HostId, u16), Vec<SocketId>>,
+    pub(super) unix_names: BTreeMap<(HostId, Vec<u8>), SocketId>,
+    pub(super) edged: Vec<SocketId>,
     /// Segments that a connection is sending. Empty between calls.
-    segments: Vec<Segment>,
+    pub(super) segments: Vec<Segment>,
     pub(crate) faults: Faults,
     pub(crate) log: Log,
 }
@@ -229,7 +198,7 @@ impl Kernel {
 
     // ---- events ----
 
-    fn schedule(&mut self, at: u64, event: Event) {
+    pub(super) fn schedule(&mut self, at: u64, event: Event) {
         self.sequence += 1;
         self.events.push(Reverse(Scheduled { at, sequence: self.sequence, event }));
     }
@@ -254,7 +223,7 @@ impl Kernel {
     }
 
     /// Marks a socket so that its readiness is reported to its pollers.
-    fn raise(&mut self, id: SocketId) {
+    pub(super) fn raise(&mut self, id: SocketId) {
         let Some(socket) = self.socket_mut(id) else { return };
         if !socket.is_edged && !socket.watchers.is_empty() {
             socket.is_edged = true;
@@ -292,7 +261,7 @@ impl Kernel {
 
     // ---- the table of sockets ----
 
-    fn insert(&mut self, socket: Socket) -> SocketId {
+    pub(super) fn insert(&mut self, socket: Socket) -> SocketId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place::default());
             self.places.len() as u32 - 1
@@ -302,18 +271,18 @@ impl Kernel {
         SocketId { index, generation: place.generation }
     }
 
-    fn socket(&self, id: SocketId) -> Option<&Socket> {
+    pub(super) fn socket(&self, id: SocketId) -> Option<&Socket> {
         let place = self.places.get(id.index as usize).filter(|place| place.generation == id.generation)?;
         place.socket.as_deref()
     }
 
-    fn socket_mut(&mut self, id: SocketId) -> Option<&mut Socket> {
+    pub(super) fn socket_mut(&mut self, id: SocketId) -> Option<&mut Socket> {
         let place = self.places.get_mut(id.index as usize).filter(|place| place.generation == id.generation)?;
         place.socket.as_deref_mut()
     }
 
     /// Removes a socket from all tables.
-    fn remove(&mut self, id: SocketId) {
+    pub(super) fn remove(&mut self, id: SocketId) {
         self.unlink(id);
         let place = &mut self.places[id.index as usize];
         if place.generation == id.generation && place.socket.take().is_some() {
@@ -323,7 +292,7 @@ impl Kernel {
     }
 
     /// Removes a socket's addresses from the tables used to find the socket of a packet.
-    fn unlink(&mut self, id: SocketId) {
+    pub(super) fn unlink(&mut self, id: SocketId) {
         let Some(socket) = self.socket(id) else { return };
         let (host, local, remote) = (socket.host, socket.local, socket.remote);
         let name = (host, socket.name.clone());
@@ -352,18 +321,18 @@ impl Kernel {
         }
     }
 
-    fn link_port(&mut self, id: SocketId, host: HostId, protocol: Protocol, port: u16) {
+    pub(super) fn link_port(&mut self, id: SocketId, host: HostId, protocol: Protocol, port: u16) {
         self.ports.entry((host, protocol, port)).or_default().insert(id);
     }
 
     // ---- the way of a packet ----
 
-    fn is_loopback(ip: IpAddr) -> bool {
+    pub(super) fn is_loopback(ip: IpAddr) -> bool {
         ip.is_loopback()
     }
 
     /// Sends a packet from `host`.
-    fn output(&mut self, host: HostId, packet: Packet) {
+    pub(super) fn output(&mut self, host: HostId, packet: Packet) {
         if !self.hosts[host as usize].is_up {
             return;
         }
@@ -379,7 +348,7 @@ impl Kernel {
     }
 
     /// No host has the address: a router reports that.
-    fn refuse(&mut self, host: HostId, packet: &Packet) {
+    pub(super) fn refuse(&mut self, host: HostId, packet: &Packet) {
         let protocol = match packet.body {
             Body::Tcp(_) => Protocol::Tcp,
             Body::Udp(_) => Protocol::Udp,
@@ -393,7 +362,7 @@ impl Kernel {
         }
     }
 
-    fn send_on(&mut self, from: HostId, to: HostId, packet: Packet) {
+    pub(super) fn send_on(&mut self, from: HostId, to: HostId, packet: Packet) {
         let (now, length) = (self.now, packet.len());
         let config = if from == to { LinkConfig::loopback() } else { self.default_link.clone() };
         let link = self.links.entry((from, to)).or_insert_with(|| Link::new(config));
@@ -424,7 +393,7 @@ impl Kernel {
         }
     }
 
-    fn arrive(&mut self, from: HostId, to: HostId, packet: Packet) {
+    pub(super) fn arrive(&mut self, from: HostId, to: HostId, packet: Packet) {
         let is_partitioned = self.links.get(&(from, to)).is_some_and(|link| link.is_partitioned);
         let dropped = match self.hosts[to as usize].is_up {
             false => Some(Dropped::Down),
@@ -443,7 +412,7 @@ impl Kernel {
         }
     }
 
-    fn arrive_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, segment: &Segment) {
+    pub(super) fn arrive_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, segment: &Segment) {
         if let Some(&id) = self.connections.get(&(host, dst, src)) {
             let is_new = segment.syn && segment.ack.is_none();
             let is_over = |socket: &Socket| matches!(&socket.role, Role::Tcp(c) if c.state == State::TimeWait);
@@ -478,7 +447,7 @@ impl Kernel {
 
     /// Finds the listener for an address: one bound to the address, or else to the wildcard. If
     /// there are several (SO_REUSEPORT), one is chosen at random.
-    fn listener(&mut self, host: HostId, dst: SocketAddr) -> Option<SocketId> {
+    pub(super) fn listener(&mut self, host: HostId, dst: SocketAddr) -> Option<SocketId> {
         let listeners = self.listeners.get(&(host, dst.port()))?;
         let socket = |id: &SocketId| self.socket(*id);
         let is_exact = |id: &&SocketId| socket(id).and_then(|socket| socket.local).is_some_and(|a| a.ip() == dst.ip());
@@ -492,7 +461,7 @@ impl Kernel {
         }
     }
 
-    fn arrive_syn(&mut self, listener: SocketId, src: SocketAddr, dst: SocketAddr, syn: &Segment) {
+    pub(super) fn arrive_syn(&mut self, listener: SocketId, src: SocketAddr, dst: SocketAddr, syn: &Segment) {
         let now = self.now;
         let Some(socket) = self.socket(listener) else { return };
         let (host, family, options) = (socket.host, socket.family, socket.options.clone());
@@ -519,7 +488,7 @@ impl Kernel {
     }
 
     /// Returns the largest segment between two addresses.
-    fn mss(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr) -> u64 {
+    pub(super) fn mss(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr) -> u64 {
         let header = if local.is_ipv4() { 40 } else { 60 };
         let to = if Kernel::is_loopback(remote.ip()) { Some(host) } else { self.by_addr.get(&remote.ip()).copied() };
         let Some(to) = to else { return 1460 };
@@ -528,7 +497,7 @@ impl Kernel {
     }
 
     /// Calls a connection, whose segments [`after`](Kernel::after) then sends.
-    fn with_connection<T>(
+    pub(super) fn with_connection<T>(
         &mut self,
         id: SocketId,
         call: impl FnOnce(&mut Connection, u64, &mut Vec<Segment>) -> T,
@@ -545,7 +514,7 @@ impl Kernel {
 
     /// Follows up on any action on a connection: sends its segments, sets its timer, and handles
     /// the end of the handshake and of the connection.
-    fn after(&mut self, id: SocketId, changed: bool) {
+    pub(super) fn after(&mut self, id: SocketId, changed: bool) {
         let Some(socket) = self.socket(id) else { return };
         let (host, parent) = (socket.host, socket.parent);
         if let (Some(src), Some(dst)) = (socket.local, socket.remote) {
@@ -579,7 +548,7 @@ impl Kernel {
         }
     }
 
-    fn handshake_is_over(&mut self, id: SocketId, parent: SocketId, state: State) {
+    pub(super) fn handshake_is_over(&mut self, id: SocketId, parent: SocketId, state: State) {
         let is_established = state != State::Closed;
         if let Some(Role::Listener(listener)) = self.socket_mut(parent).map(|socket| &mut socket.role) {
             listener.half_open -= 1;
@@ -593,7 +562,7 @@ impl Kernel {
         }
     }
 
-    fn timer(&mut self, id: SocketId) {
+    pub(super) fn timer(&mut self, id: SocketId) {
         let now = self.now;
         let Some(socket) = self.socket_mut(id) else { return };
         if socket.timer_at > now {
@@ -607,7 +576,7 @@ impl Kernel {
         self.after(id, changed.flatten().unwrap_or_default());
     }
 
-    fn arrive_unreachable_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, why: Unreachable) {
+    pub(super) fn arrive_unreachable_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, why: Unreachable) {
         let Some(&id) = self.connections.get(&(host, dst, src)) else { return };
         let failed = self.with_connection(id, |connection, _, _| {
             let is_fatal = matches!(connection.state, State::SynSent | State::SynReceived);
@@ -619,7 +588,7 @@ impl Kernel {
         self.after(id, failed.unwrap_or_default());
     }
 
-    fn arrive_udp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, data: Box<[u8]>) {
+    pub(super) fn arrive_udp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, data: Box<[u8]>) {
         let Some(id) = self.udp_receiver(host, src, dst) else {
             let body = Body::Unreachable(Protocol::Udp, Unreachable::Port);
             return self.output(host, Packet { src: dst, dst: src, body });
@@ -639,7 +608,7 @@ impl Kernel {
 
     /// Finds the socket for a datagram: one connected to the sender, else one bound to the address,
     /// else one bound to the wildcard.
-    fn udp_receiver(&self, host: HostId, src: SocketAddr, dst: SocketAddr) -> Option<SocketId> {
+    pub(super) fn udp_receiver(&self, host: HostId, src: SocketAddr, dst: SocketAddr) -> Option<SocketId> {
         let sockets = self.ports.get(&(host, Protocol::Udp, dst.port()))?;
         let score = |id: &SocketId| {
             let socket = self.socket(*id)?;
@@ -656,7 +625,7 @@ impl Kernel {
         of.get(usize::from(src.port()) % of.len()).copied()
     }
 
-    fn arrive_unreachable_udp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, why: Unreachable) {
+    pub(super) fn arrive_unreachable_udp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, why: Unreachable) {
         let Some(sockets) = self.ports.get(&(host, Protocol::Udp, dst.port())) else { return };
         let concerned = |id: &&SocketId| self.socket(**id).is_some_and(|socket| socket.remote == Some(src));
         let Some(&id) = sockets.iter().find(concerned) else { return };
@@ -666,7 +635,7 @@ impl Kernel {
         }
     }
 
-    fn fresh(&self, host: HostId, family: socket::Family, kind: socket::Kind) -> Socket {
+    pub(super) fn fresh(&self, host: HostId, family: socket::Family, kind: socket::Kind) -> Socket {
         let role = match (family, kind) {
             (socket::Family::Unix, _) => Role::Unix(socket::UnixEnd::default()),
             (_, socket::Kind::Datagram) => Role::Udp(Datagrams::default()),

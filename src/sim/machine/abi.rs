@@ -14,17 +14,17 @@ use libc::{
     timespec,
 };
 
-use super::interpose;
+use super::backend::is_simulated;
+use super::current::{self, Machine, WALL_START, is_here};
 use super::kernel::socket::{Family, Kind};
 use super::kernel::{Address, Kernel, Received};
-use super::world;
 
 /// The result of a call: its value, or an errno.
 type Result<T> = std::result::Result<T, i32>;
 
 /// Calls the kernel of this thread's simulation.
 fn kernel<T>(f: impl FnOnce(&mut Kernel) -> Result<T>) -> Result<T> {
-    world::with(|world| world.and_then(|world| world.try_kernel(f))).unwrap_or(Err(libc::EBADF))
+    current::with(|machine| machine.and_then(|machine| machine.try_kernel(f))).unwrap_or(Err(libc::EBADF))
 }
 
 fn ok<T>(result: Result<T>) -> Result<c_int> {
@@ -133,7 +133,7 @@ fn kind(domain: c_int, ty: c_int) -> Result<(Family, Kind, bool)> {
 }
 
 fn here() -> u16 {
-    world::with(|world| world.map_or(0, world::World::current_host))
+    current::with(|machine| machine.map_or(0, |machine| machine.host.get()))
 }
 
 pub(super) fn socket(domain: c_int, ty: c_int, protocol: c_int) -> Result<c_int> {
@@ -259,13 +259,13 @@ pub(super) fn setsockopt(
 
 pub(super) fn close(fd: c_int) -> Result<c_int> {
     // The sockets of a finished simulation are gone.
-    if world::is_here() { ok(kernel(|kernel| kernel.close(fd))) } else { Ok(0) }
+    if is_here() { ok(kernel(|kernel| kernel.close(fd))) } else { Ok(0) }
 }
 
 pub(super) fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> Result<c_int> {
     match command {
         // In debug builds, std checks that a descriptor is open before it closes it.
-        libc::F_GETFD if !world::is_here() => Ok(libc::FD_CLOEXEC),
+        libc::F_GETFD if !is_here() => Ok(libc::FD_CLOEXEC),
         libc::F_GETFD => kernel(|kernel| kernel.id(fd)).map(|_| libc::FD_CLOEXEC),
         libc::F_SETFD => kernel(|kernel| kernel.id(fd)).map(|_| 0),
         libc::F_GETFL => {
@@ -309,7 +309,7 @@ fn entries<'a>(entries: *mut pollfd, count: c_ulong) -> &'a mut [pollfd] {
 }
 
 pub(super) fn has_simulated(list: *mut pollfd, count: c_ulong) -> bool {
-    entries(list, count).iter().any(|entry| super::backend::is_simulated(entry.fd))
+    entries(list, count).iter().any(|entry| is_simulated(entry.fd))
 }
 
 /// Does not wait: the events it would wait for only happen when this thread has returned to the run
@@ -611,8 +611,8 @@ pub(super) fn is_virtual(clock: clockid_t) -> bool {
 pub(super) fn clock_gettime(clock: clockid_t, time: *mut timespec) -> Result<c_int> {
     let is_wall = matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE | libc::CLOCK_TAI);
     let nanos = match is_wall {
-        true => world::with(|world| world.map_or(world::WALL_START, world::World::wall_clock)),
-        false => interpose::now(),
+        true => current::with(|machine| machine.map_or(WALL_START, Machine::wall_clock)),
+        false => current::now(),
     };
     let value = timespec { tv_sec: (nanos / 1_000_000_000) as i64, tv_nsec: (nanos % 1_000_000_000) as i64 };
     // SAFETY: the caller passes a place for the time.
@@ -629,7 +629,7 @@ fn nanos(time: *const timespec) -> u64 {
 /// Advances the clock. A thread that sleeps blocks its simulation, so nothing else runs meanwhile.
 pub(super) fn block_for(time: *const timespec) -> Result<c_int> {
     let nanos = nanos(time);
-    world::with(|world| world.map(|world| world.block_for(nanos)));
+    current::with(|machine| machine.map(|machine| machine.block_for(nanos)));
     Ok(0)
 }
 
@@ -640,7 +640,7 @@ pub(super) fn clock_nanosleep(clock: clockid_t, flags: c_int, time: *const times
     let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
     clock_gettime(clock, &raw mut now)?;
     let left = nanos(time).saturating_sub(nanos(&raw const now));
-    world::with(|world| world.map(|world| world.block_for(left)));
+    current::with(|machine| machine.map(|machine| machine.block_for(left)));
     Ok(0)
 }
 
@@ -649,13 +649,13 @@ pub(super) fn getrandom(buf: *mut c_void, count: usize) -> Result<isize> {
     if count > 0 {
         // SAFETY: the caller passes a buffer of `count` bytes.
         let buf = unsafe { slice::from_raw_parts_mut(buf.cast::<u8>(), count) };
-        world::with(|world| world.map(|world| world.fill_random(buf)));
+        current::with(|machine| machine.map(|machine| machine.fill_random(buf)));
     }
     Ok(count as isize)
 }
 
 pub(super) fn allows_threads() -> bool {
-    let allowed = world::with(|world| world.is_none_or(|world| world.allows_threads.get()));
+    let allowed = current::with(|machine| machine.is_none_or(|machine| machine.allows_threads.get()));
     if !allowed {
         eprintln!(
             "netpoll: a task of a simulation starts a thread, whose work no seed repeats: use task::spawn or \

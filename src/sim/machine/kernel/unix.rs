@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 
-use super::Kernel;
 use super::calls::{Address, Result};
 use super::data::{Received, scatter};
+use super::network::Kernel;
 use super::socket::{Family, HostId, Kind, Role, Socket, SocketId, UnixEnd};
 
 /// The number of messages that a datagram socket's queue holds (net.unix.max_dgram_qlen).

@@ -1,0 +1,46 @@
+//! `Hooks`: what a simulation does with tasks that belong to it (feature `sim`).
+//!
+//! The simulation is above the scheduler, so it registers its functions here before its first task is spawned.
+
+use std::sync::OnceLock;
+
+use async_task::Runnable;
+
+use super::task::TaskData;
+
+/// The functions of the simulation.
+#[derive(Debug)]
+pub(crate) struct Hooks {
+    /// Queues a task of a simulation.
+    pub(crate) schedule: fn(Runnable<TaskData>),
+    /// The future of the task with this number is gone.
+    pub(crate) task_ended: fn(u64),
+}
+
+static HOOKS: OnceLock<Hooks> = OnceLock::new();
+
+/// Registers the functions. The first call counts: all are the same.
+pub(crate) fn install(hooks: Hooks) {
+    let _ = HOOKS.set(hooks);
+}
+
+/// Queues a task that belongs to a simulation; gives back one that does not.
+#[inline]
+pub(crate) fn schedule(runnable: Runnable<TaskData>) -> Option<Runnable<TaskData>> {
+    if runnable.metadata().tag().world == 0 {
+        return Some(runnable);
+    }
+    // Without hooks there is no simulation, and no task of one.
+    (HOOKS.get()?.schedule)(runnable);
+    None
+}
+
+/// A task's future is gone.
+#[inline]
+pub(crate) fn task_ended(number: u64) {
+    if crate::sim::is_here()
+        && let Some(hooks) = HOOKS.get()
+    {
+        (hooks.task_ended)(number);
+    }
+}

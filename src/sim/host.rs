@@ -1,0 +1,247 @@
+//! `Host`: the handle with which a test controls a host.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+
+use super::api::Sim;
+use super::machine::kernel::socket::HostId;
+use super::outcome::Outcome;
+use super::rules::apply;
+use super::world::{self, Start};
+use crate::task::JoinHandle;
+
+impl Sim {
+    /// Returns the host `name`. The first call adds it.
+    ///
+    /// A host has an IPv4 and an IPv6 address, its own ports, and a name that resolves on all
+    /// hosts. The test itself runs on the host `test`.
+    ///
+    /// # Panics
+    /// Panics if the name is empty, `*`, `localhost` or an IP address.
+    #[track_caller]
+    pub fn host(&self, name: &str) -> Host {
+        let is_name = !matches!(name, "" | "*" | "localhost") && name.parse::<IpAddr>().is_err();
+        assert!(is_name, "`{name}` is not a valid host name");
+        self.world(|world| {
+            let id = world.kernel(|kernel| kernel.host_named(name)).unwrap_or_else(|| {
+                let id = world.add_host(name);
+                let rules = world.rules.borrow();
+                world.kernel(|kernel| {
+                    for rule in &*rules {
+                        for other in 0..id {
+                            apply(kernel, rule, id, other);
+                            apply(kernel, rule, other, id);
+                        }
+                    }
+                });
+                id
+            });
+            Host { sim: *self, id }
+        })
+    }
+}
+
+/// A host of a simulation; returned by [`Sim::host`].
+///
+/// # Examples
+/// ```
+/// use netpoll::net::{TcpListener, TcpStream};
+/// use netpoll::sim::Sim;
+///
+/// Sim::run(1, async |sim| {
+///     let server = sim.host("server");
+///     server.spawn(|| async {
+///         let listener = TcpListener::bind("0.0.0.0:80").await?;
+///         loop {
+///             listener.accept().await?.0.write_all(b"hi").await?;
+///         }
+///         #[allow(unreachable_code)]
+///         std::io::Result::Ok(())
+///     });
+///     let client = sim.host("client");
+///     client.run(TcpStream::connect("server:80")).await.unwrap();
+///     server.crash();
+///     let refused = client.run(TcpStream::connect("server:80")).await;
+///     assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+/// });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Host {
+    sim: Sim,
+    id: HostId,
+}
+
+impl Host {
+    /// Returns the name.
+    pub fn name(&self) -> String {
+        self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].name.clone())
+    }
+
+    /// Returns the addresses. Initially these are an IPv4 address in 10.0.0.0/16 and an IPv6
+    /// address in fd00::/112.
+    pub fn addrs(&self) -> Vec<IpAddr> {
+        self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].addrs.clone())
+    }
+
+    /// Replaces the addresses of the host, for sockets created from now on.
+    ///
+    /// # Panics
+    /// Panics if another host has one of them.
+    #[track_caller]
+    pub fn set_addrs(&self, addrs: &[IpAddr]) {
+        let is_free = self.sim.kernel(|kernel| kernel.set_addrs(self.id, addrs));
+        assert!(is_free, "another host has one of the addresses {addrs:?}");
+    }
+
+    /// Starts a program on the host: runs the future that `start` returns as a task.
+    /// [`restart`](Host::restart) calls `start` again.
+    ///
+    /// If the program panics or returns an error, the simulation ends.
+    pub fn spawn<F, Fut>(&self, start: F)
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future + Send + 'static,
+        Fut::Output: Outcome,
+    {
+        let name = self.name();
+        let start: Start = Arc::new(move || {
+            let (future, name) = (start(), name.clone());
+            Box::pin(async move {
+                let failure = match (CatchUnwind { future }).await {
+                    Ok(output) => output.failure().map(|text| -> Box<dyn std::any::Any + Send> {
+                        Box::new(format!("the program of host `{name}` failed: {text}"))
+                    }),
+                    Err(payload) => Some(payload),
+                };
+                if let Some(payload) = failure {
+                    world::with(|world| world.map(|world| world.fail(payload)));
+                }
+            })
+        });
+        self.sim.world(|world| world.starts.borrow_mut().push((self.id, start.clone())));
+        self.start(&start);
+    }
+
+    fn start(&self, start: &Start) {
+        let name = self.name();
+        self.sim.world(|world| {
+            world.on_host(self.id, || {
+                let future = start();
+                let task = crate::task::Builder::new().name(name).spawn(future);
+                drop(task);
+            });
+        });
+    }
+
+    /// Spawns a task on the host. A crash of the host drops it, and it is not started again, unlike
+    /// the program of [`spawn`](Host::spawn). Awaiting the handle panics if the task panicked or
+    /// the host dropped it.
+    pub fn spawn_task<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.sim.world(|world| world.on_host(self.id, || crate::task::spawn(future)))
+    }
+
+    /// Runs `future` on this host within the current task: its sockets and the tasks that it spawns
+    /// belong to the host.
+    ///
+    /// The future itself belongs to the test: a crash of the host makes its sockets fail, but does
+    /// not drop it.
+    pub fn run<F: Future>(&self, future: F) -> HostRun<F> {
+        HostRun { host: *self, future }
+    }
+
+    /// Turns the host's power off: nothing more is sent, its tasks are dropped, and its sockets
+    /// fail. Peers receive nothing and time out; after [`restart`](Host::restart) their old
+    /// connections are reset.
+    pub fn crash(&self) {
+        self.sim.kernel(|kernel| kernel.crash(self.id));
+        self.sim.world(|world| world.end_tasks(self.id));
+    }
+
+    /// Kills the programs of the host: drops its tasks, which closes their sockets, as the
+    /// operating system does when a process ends.
+    pub fn kill(&self) {
+        self.sim.note(&format!("kill {}", self.name()));
+        self.sim.world(|world| world.end_tasks(self.id));
+    }
+
+    /// Kills the programs of the host and starts those given to [`spawn`](Host::spawn) again.
+    pub fn restart(&self) {
+        self.sim.world(|world| world.end_tasks(self.id));
+        self.sim.kernel(|kernel| kernel.restart(self.id));
+        let starts = self.sim.world(|world| world.starts.borrow().clone());
+        starts.iter().filter(|(host, _)| *host == self.id).for_each(|(_, start)| self.start(start));
+    }
+
+    /// Returns whether the host has power.
+    pub fn is_up(&self) -> bool {
+        self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].is_up)
+    }
+
+    /// Returns the number of tasks on the host.
+    pub fn tasks(&self) -> usize {
+        self.sim.world(|world| world.tasks_of(self.id))
+    }
+
+    /// Sets the wall clock (`SystemTime`) of the host ahead of the others by `ahead`.
+    pub fn skew_ahead(&self, ahead: Duration) {
+        let nanos = i64::try_from(ahead.as_nanos()).unwrap_or(i64::MAX);
+        self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].clock_offset = nanos);
+    }
+
+    /// Sets the wall clock (`SystemTime`) of the host behind the others by `behind`.
+    pub fn skew_behind(&self, behind: Duration) {
+        let nanos = i64::try_from(behind.as_nanos()).unwrap_or(i64::MAX);
+        self.sim.kernel(|kernel| kernel.hosts[usize::from(self.id)].clock_offset = -nanos);
+    }
+}
+
+pin_project! {
+    /// A future that runs on a host; returned by [`Host::run`].
+    #[derive(Debug)]
+    #[must_use = "a future does nothing unless it is awaited"]
+    pub struct HostRun<F> {
+        host: Host,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for HostRun<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let host = this.host;
+        host.sim.world(|world| world.on_host(host.id, || this.future.poll(cx)))
+    }
+}
+
+pin_project! {
+    /// A future that returns the panic of its inner future as a value.
+    struct CatchUnwind<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for CatchUnwind<F> {
+    type Output = std::thread::Result<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match catch_unwind(AssertUnwindSafe(|| self.project().future.poll(cx))) {
+            Ok(polled) => polled.map(Ok),
+            Err(payload) => Poll::Ready(Err(payload)),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! `Machine`: what the simulation of a thread knows below the scheduler: the kernel, the clock, and which host's code runs.
+//!
+//! The thread's machine is reached through a thread-local pointer, by the functions that stand in for the C library's. Time is read
+//! without it, from a thread-local of its own.
+//!
+//! # Invariants
+//! * The kernel is not borrowed while code from outside runs.
+//! * The pointer is set by [`Inside`] and taken out before the machine goes.
+
+use std::cell::{Cell, RefCell};
+use std::ptr;
+use std::time::Instant;
+
+use super::kernel::Kernel;
+use super::kernel::random::Random;
+use super::kernel::socket::HostId;
+use super::tag::Tag;
+
+/// CLOCK_MONOTONIC at the start of a simulation, in nanoseconds: 100 days after boot.
+const MONOTONIC_START: u64 = 8_640_000 * 1_000_000_000;
+
+/// CLOCK_REALTIME at the start: 2026-01-01 00:00:00 UTC.
+pub(crate) const WALL_START: u64 = 1_767_225_600 * 1_000_000_000;
+
+thread_local! {
+    static CURRENT: Cell<*const Machine> = const { Cell::new(ptr::null()) };
+    /// The time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside.
+    static NOW: Cell<u64> = const { Cell::new(0) };
+    /// The moment that the crate's clock counts from.
+    static BASE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// The lower half of a simulation.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) kernel: RefCell<Kernel>,
+    /// The random numbers that programs read: getrandom(2).
+    entropy: RefCell<Random>,
+    /// The host whose code is running.
+    pub(crate) host: Cell<HostId>,
+    /// The tag of tasks that are spawned there.
+    pub(crate) tag: Cell<Tag>,
+    /// Whether tasks may start threads.
+    pub(crate) allows_threads: Cell<bool>,
+}
+
+/// Makes a machine the thread's until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Inside(());
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        CURRENT.with(|current| current.set(ptr::null()));
+        NOW.with(|now| now.set(0));
+    }
+}
+
+/// Calls `f` with the machine of this thread, if it is in a simulation.
+#[allow(unsafe_code)]
+pub(crate) fn with<T>(f: impl FnOnce(Option<&Machine>) -> T) -> T {
+    // SAFETY: null, or a machine that outlives its `Inside`, which takes the pointer out.
+    f(CURRENT.with(|current| unsafe { current.get().as_ref() }))
+}
+
+/// Returns whether this thread is in a simulation.
+#[inline]
+pub(crate) fn is_here() -> bool {
+    CURRENT.with(|current| !current.get().is_null())
+}
+
+/// Returns the tag for a task spawned on this thread.
+pub(crate) fn tag() -> Tag {
+    with(|machine| machine.map_or(Tag::default(), |machine| machine.tag.get()))
+}
+
+/// Returns the time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside.
+#[inline]
+pub(crate) fn now() -> u64 {
+    NOW.with(Cell::get)
+}
+
+/// Returns the start of the crate's clock in a simulation, or `None` outside.
+#[inline]
+pub(crate) fn clock_base() -> Option<Instant> {
+    if now() == 0 {
+        return None;
+    }
+    // Each simulation has its own thread, and asks first when it begins.
+    BASE.with(|base| {
+        if base.get().is_none() {
+            base.set(Some(Instant::now()));
+        }
+        base.get()
+    })
+}
+
+impl Machine {
+    pub(crate) fn new(seed: u64) -> Machine {
+        Machine {
+            kernel: RefCell::new(Kernel::new(seed)),
+            entropy: RefCell::new(Random::new(seed, 4)),
+            host: Cell::new(0),
+            tag: Cell::default(),
+            allows_threads: Cell::new(false),
+        }
+    }
+
+    /// Makes this the thread's machine until the result is dropped, which comes before the machine is.
+    pub(crate) fn enter(&self) -> Inside {
+        CURRENT.with(|current| current.set(self));
+        self.set_clock(0);
+        Inside(())
+    }
+
+    /// Calls the kernel. Returns `None` if the kernel is already being called; no code of ours
+    /// makes a call while it borrows the kernel.
+    pub(crate) fn try_kernel<T>(&self, f: impl FnOnce(&mut Kernel) -> T) -> Option<T> {
+        self.kernel.try_borrow_mut().ok().map(|mut kernel| f(&mut kernel))
+    }
+
+    pub(crate) fn set_clock(&self, now: u64) {
+        self.kernel.borrow_mut().now = now;
+        NOW.with(|cell| cell.set(MONOTONIC_START + now));
+    }
+
+    /// Advances the clock although tasks could run, because a task has blocked its thread for that
+    /// long.
+    pub(crate) fn block_for(&self, nanos: u64) {
+        let now = self.kernel.borrow().now;
+        self.set_clock(now.saturating_add(nanos));
+    }
+
+    /// Returns CLOCK_REALTIME on the host whose code is running.
+    pub(crate) fn wall_clock(&self) -> u64 {
+        let Ok(kernel) = self.kernel.try_borrow() else { return WALL_START };
+        let offset = kernel.hosts[usize::from(self.host.get())].clock_offset;
+        (WALL_START + kernel.now).saturating_add_signed(offset)
+    }
+
+    pub(crate) fn fill_random(&self, bytes: &mut [u8]) {
+        self.entropy.borrow_mut().fill(bytes);
+    }
+}

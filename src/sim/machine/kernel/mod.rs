@@ -1,0 +1,38 @@
+//! The simulated kernel: hosts, links, sockets and the events between them.
+//!
+//! The kernel is a value that has no threads, clock or randomness of its own: its owner advances
+//! the time, and all random choices derive from the seed. It calls no foreign code. The files:
+//!
+//! * [`packet`], [`link`]: packets, and the links they travel on.
+//! * [`tcp`]: one end of a connection. [`socket`]: sockets of all kinds and their readiness.
+//!   [`options`]: socket options.
+//! * [`network`]: events, and the delivery of packets. [`calls`]: system calls on sockets. [`data`]:
+//!   calls that send and receive. [`unix`]: calls on Unix sockets.
+//! * [`log`]: digest, log and counters.
+//!
+//! # Invariants
+//! * Events take place in the order of their times; events at the same time, in the order of
+//!   creation.
+//! * Only [`take_edges`](Kernel::take_edges) reports readiness, never a call.
+//! * Maps and sets are ordered, so that nothing depends on addresses or hashes.
+
+mod calls;
+mod data;
+mod faults;
+pub(crate) mod link;
+pub(crate) mod log;
+mod network;
+mod options;
+pub(crate) mod packet;
+pub(crate) mod random;
+mod settings;
+pub(crate) mod socket;
+pub(crate) mod tcp;
+#[cfg(test)]
+mod tests;
+mod unix;
+
+pub(crate) use calls::Address;
+pub(crate) use data::Received;
+pub(crate) use faults::Faults;
+pub(crate) use network::{FD_BASE, Kernel};

@@ -1,0 +1,21 @@
+//! `Outcome`: what a test, or the program of a host, returns.
+
+use std::fmt::Debug;
+
+/// The result of a test or of a host's program: nothing, or a `Result`.
+pub trait Outcome {
+    /// Returns a description of the failure, if there is one.
+    fn failure(&self) -> Option<String>;
+}
+
+impl Outcome for () {
+    fn failure(&self) -> Option<String> {
+        None
+    }
+}
+
+impl<T, E: Debug> Outcome for Result<T, E> {
+    fn failure(&self) -> Option<String> {
+        self.as_ref().err().map(|error| format!("{error:?}"))
+    }
+}

@@ -1,0 +1,151 @@
+//! What a test says about links: units, latencies, and rules that hold for links to come as well.
+
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+use super::machine::kernel::Kernel;
+use super::machine::kernel::link::{Latency as Travel, LinkConfig};
+use super::machine::kernel::socket::HostId;
+
+/// Returns a duration of `count` milliseconds.
+///
+/// # Examples
+/// ```
+/// assert_eq!(netpoll::sim::ms(5), std::time::Duration::from_millis(5));
+/// ```
+pub const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// Returns a bandwidth of `count` kilobits per second, in bits per second.
+///
+/// # Examples
+/// ```
+/// assert_eq!(netpoll::sim::kbit(64), 64_000);
+/// ```
+pub const fn kbit(count: u64) -> u64 {
+    count * 1_000
+}
+
+/// Returns a bandwidth of `count` megabits per second, in bits per second.
+///
+/// # Examples
+/// ```
+/// assert_eq!(netpoll::sim::mbit(10), 10_000_000);
+/// ```
+pub const fn mbit(count: u64) -> u64 {
+    count * 1_000_000
+}
+
+/// Returns a bandwidth of `count` gigabits per second, in bits per second.
+///
+/// # Examples
+/// ```
+/// assert_eq!(netpoll::sim::gbit(1), 1_000_000_000);
+/// ```
+pub const fn gbit(count: u64) -> u64 {
+    count * 1_000_000_000
+}
+
+/// The time that packets travel: a fixed duration, a range from which each packet draws a duration,
+/// or a distribution.
+///
+/// # Panics
+/// Converting an empty range panics.
+///
+/// # Examples
+/// ```
+/// use netpoll::sim::{Latency, ms};
+///
+/// let fixed = Latency::from(ms(10));
+/// let drawn = Latency::from(ms(5)..ms(40));
+/// let tailed = Latency::exponential(ms(5), ms(8));
+/// # let _ = (fixed, drawn, tailed);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latency(pub(super) Travel);
+
+pub(super) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
+}
+
+impl Latency {
+    /// Returns an exponential distribution with the minimum `min` and the given mean: most packets
+    /// are fast, and a few are very late.
+    ///
+    /// # Panics
+    /// Panics if `mean` is less than `min`.
+    pub fn exponential(min: Duration, mean: Duration) -> Latency {
+        assert!(mean >= min, "the mean latency {mean:?} is less than the minimum {min:?}");
+        Latency(Travel::Exponential { min: nanos(min), mean: nanos(mean) })
+    }
+}
+
+impl From<Duration> for Latency {
+    fn from(fixed: Duration) -> Latency {
+        Latency(Travel::Uniform(nanos(fixed)..=nanos(fixed)))
+    }
+}
+
+impl From<RangeInclusive<Duration>> for Latency {
+    #[track_caller]
+    fn from(range: RangeInclusive<Duration>) -> Latency {
+        assert!(range.start() <= range.end(), "the range of latencies {range:?} is empty");
+        Latency(Travel::Uniform(nanos(*range.start())..=nanos(*range.end())))
+    }
+}
+
+impl From<Range<Duration>> for Latency {
+    #[track_caller]
+    fn from(range: Range<Duration>) -> Latency {
+        assert!(range.start < range.end, "the range of latencies {range:?} is empty");
+        Latency(Travel::Uniform(nanos(range.start)..=nanos(range.end) - 1))
+    }
+}
+
+/// A change to one property of a link.
+#[derive(Clone, Debug)]
+pub(super) enum Change {
+    Latency(Travel),
+    Loss(f64),
+    Duplicate(f64),
+    Reorder(f64, u64),
+    Bandwidth(u64),
+    Queue(u64),
+    Mtu(u64),
+}
+
+impl Change {
+    pub(super) fn apply(&self, config: &mut LinkConfig) {
+        match self {
+            Change::Latency(latency) => config.latency = latency.clone(),
+            Change::Loss(rate) => config.loss = *rate,
+            Change::Duplicate(rate) => config.duplicate = *rate,
+            Change::Reorder(rate, by) => (config.reorder, config.reorder_by) = (*rate, *by),
+            Change::Bandwidth(bits) => config.bandwidth = *bits,
+            Change::Queue(bytes) => config.queue = *bytes,
+            Change::Mtu(bytes) => config.mtu = *bytes,
+        }
+    }
+}
+
+/// A change to existing links, which also applies to the links of hosts added later.
+#[derive(Clone, Debug)]
+pub(super) struct Rule {
+    pub(super) from: Option<HostId>,
+    pub(super) to: Option<HostId>,
+    pub(super) change: Change,
+}
+
+impl Rule {
+    fn concerns(&self, from: HostId, to: HostId) -> bool {
+        from != to && self.from.is_none_or(|id| id == from) && self.to.is_none_or(|id| id == to)
+    }
+}
+
+/// Applies a rule to the link from one host to another, if it concerns it.
+pub(super) fn apply(kernel: &mut Kernel, rule: &Rule, from: HostId, to: HostId) {
+    if rule.concerns(from, to) {
+        rule.change.apply(&mut kernel.link_mut(from, to).config);
+    }
+}
