@@ -1,7 +1,6 @@
-//! `net::pipe`: Go's net.Pipe rules, and the conformance list of connections over it and over TCP.
+//! `net::pipe`: Go's net.Pipe rules. What must hold of any connection is in the package `nettest`.
 
 mod common;
-mod nettest;
 
 use std::io::ErrorKind;
 use std::task::Poll;
@@ -16,9 +15,6 @@ use netpoll::{future, io, task};
 async fn pipes() -> (Pipe, Pipe) {
     pipe().unwrap()
 }
-
-conn_suite!(over_pipe, super::pipes);
-conn_suite!(over_tcp, crate::common::pair);
 
 // ---- the rendezvous ----
 

@@ -22,7 +22,7 @@ use crate::net::unix::{self, UnixListener, UnixStream};
 ///
 /// [`TcpStream`], [`UnixStream`] and [`Pipe`] implement it. A handler that takes any `Conn` can be
 /// tested in memory and serves both kinds of sockets. To implement it for a wrapper type, forward
-/// each call.
+/// each call; the crate `netpoll-nettest` has tests for it.
 ///
 /// Any number of tasks may call these methods at the same time.
 ///

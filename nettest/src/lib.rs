@@ -1,6 +1,21 @@
-//! What must hold of any connection: the list of Go's golang.org/x/net/nettest, in our own words. `conn_suite!` runs all of it over one
-//! kind of connection.
-#![allow(dead_code, unreachable_pub)]
+//! A conformance suite for connections: what must hold of every implementation of [`netpoll::net::Conn`].
+//!
+//! Each property is a function that takes the two ends of a new connection and panics if the property does not hold. [`conn_suite!`] makes a
+//! module with one test per property.
+//!
+//! ```
+//! use netpoll::net::{self, Pipe};
+//!
+//! async fn pair() -> (Pipe, Pipe) {
+//!     net::pipe().unwrap()
+//! }
+//!
+//! netpoll_nettest::conn_suite!(my_conn, super::pair);
+//! # fn main() {}
+//! ```
+//!
+//! The properties are those of golang.org/x/net/nettest.
+#![forbid(unsafe_code)]
 
 use std::future::Future;
 use std::io;
@@ -8,55 +23,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use netpoll::net::{Pipe, TcpStream, is_closed, is_timeout};
+use netpoll::future::timeout;
+use netpoll::net::{Conn, is_closed, is_timeout};
 use netpoll::task;
 
-/// What the suite needs of a connection. Clones are one end.
-pub trait Conn: Clone + Send + Sync + 'static {
-    fn read(&self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> + Send;
-    fn write(&self, buf: &[u8]) -> impl Future<Output = io::Result<usize>> + Send;
-    fn write_all(&self, buf: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
-    fn set_deadline(&self, deadline: Option<Instant>) -> io::Result<()>;
-    fn set_read_deadline(&self, deadline: Option<Instant>) -> io::Result<()>;
-    fn set_write_deadline(&self, deadline: Option<Instant>) -> io::Result<()>;
-    fn close(&self) -> impl Future<Output = io::Result<()>> + Send;
+/// The longest that a property may take: far more than it needs on a busy machine.
+const BOUND: Duration = Duration::from_secs(120);
+
+/// Runs a property to its end.
+///
+/// # Panics
+/// If it does not end within two minutes.
+pub fn run(property: impl Future<Output = ()>) {
+    let ended = task::block_on(timeout(BOUND, property));
+    assert!(ended.is_ok(), "not within {BOUND:?}");
 }
-
-macro_rules! conn {
-    ($($type:ty),*) => {$(
-        impl Conn for $type {
-            async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-                self.read(buf).await
-            }
-
-            async fn write(&self, buf: &[u8]) -> io::Result<usize> {
-                self.write(buf).await
-            }
-
-            async fn write_all(&self, buf: &[u8]) -> io::Result<()> {
-                self.write_all(buf).await
-            }
-
-            fn set_deadline(&self, deadline: Option<Instant>) -> io::Result<()> {
-                self.set_deadline(deadline)
-            }
-
-            fn set_read_deadline(&self, deadline: Option<Instant>) -> io::Result<()> {
-                self.set_read_deadline(deadline)
-            }
-
-            fn set_write_deadline(&self, deadline: Option<Instant>) -> io::Result<()> {
-                self.set_write_deadline(deadline)
-            }
-
-            async fn close(&self) -> io::Result<()> {
-                self.force_close().await
-            }
-        }
-    )*};
-}
-
-conn!(TcpStream, Pipe);
 
 fn past() -> Option<Instant> {
     Some(Instant::now())
@@ -72,8 +53,8 @@ fn assert_timeout<T: std::fmt::Debug>(result: io::Result<T>) {
     assert!(is_timeout(&error), "{error}");
 }
 
-/// Writes until it fails, for who wants a write that waits whatever the connection buffers.
-async fn write_until_failure<C: Conn>(conn: &C) -> io::Error {
+/// Writes until a write fails: sooner or later one has to wait, whatever the connection buffers.
+async fn write_until_failure<C: Conn + Clone>(conn: &C) -> io::Error {
     let chunk = [7; 16 << 10];
     loop {
         match conn.write(&chunk).await {
@@ -83,8 +64,8 @@ async fn write_until_failure<C: Conn>(conn: &C) -> io::Error {
     }
 }
 
-/// Reads until the end or a failure: how much.
-async fn drain<C: Conn>(conn: &C) -> usize {
+/// Reads until the end or a failure. Returns the number of bytes.
+async fn drain<C: Conn + Clone>(conn: &C) -> usize {
     let mut buf = [0; 16 << 10];
     let mut total = 0;
     while let Ok(count @ 1..) = conn.read(&mut buf).await {
@@ -93,7 +74,7 @@ async fn drain<C: Conn>(conn: &C) -> usize {
     total
 }
 
-async fn read_exact<C: Conn>(conn: &C, buf: &mut [u8]) -> io::Result<()> {
+async fn read_exact<C: Conn + Clone>(conn: &C, buf: &mut [u8]) -> io::Result<()> {
     let mut got = 0;
     while got < buf.len() {
         match conn.read(&mut buf[got..]).await? {
@@ -105,7 +86,7 @@ async fn read_exact<C: Conn>(conn: &C, buf: &mut [u8]) -> io::Result<()> {
 }
 
 /// Bytes go both ways.
-async fn round_trip<C: Conn>(one: &C, other: &C) {
+async fn round_trip<C: Conn + Clone>(one: &C, other: &C) {
     for (from, to) in [(one, other), (other, one)] {
         let writer = task::spawn({
             let from = from.clone();
@@ -118,8 +99,11 @@ async fn round_trip<C: Conn>(one: &C, other: &C) {
     }
 }
 
-/// A megabyte crosses whole, in pieces of another size than it was written in, and comes back.
-pub async fn basic_io<C: Conn>(one: C, other: C) {
+/// A megabyte arrives whole, in pieces of another size than it was written in, and comes back; then the peer reads end of stream.
+///
+/// # Panics
+/// If it does not hold.
+pub async fn basic_io<C: Conn + Clone>(one: C, other: C) {
     let data: Vec<u8> = (0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let (sent, length) = (data.clone(), data.len());
     let writer = task::spawn(async move {
@@ -128,7 +112,7 @@ pub async fn basic_io<C: Conn>(one: C, other: C) {
         }
         let mut back = vec![0; length];
         read_exact(&one, &mut back).await.unwrap();
-        one.close().await.unwrap();
+        one.force_close().await.unwrap();
         back
     });
     let mut there = Vec::new();
@@ -147,9 +131,12 @@ pub async fn basic_io<C: Conn>(one: C, other: C) {
     assert_eq!(other.read(&mut buf).await.unwrap(), 0, "and again");
 }
 
-/// A number goes to and fro, one more each time.
-pub async fn ping_pong<C: Conn>(one: C, other: C) {
-    async fn player<C: Conn>(conn: C) {
+/// A number goes to and fro 500 times; a close ends the peer's read.
+///
+/// # Panics
+/// If it does not hold.
+pub async fn ping_pong<C: Conn + Clone>(one: C, other: C) {
+    async fn player<C: Conn + Clone>(conn: C) {
         let mut buf = [0; 8];
         loop {
             if read_exact(&conn, &mut buf).await.is_err() {
@@ -157,7 +144,7 @@ pub async fn ping_pong<C: Conn>(one: C, other: C) {
             }
             let number = u64::from_le_bytes(buf) + 1;
             if number >= 500 {
-                conn.close().await.unwrap();
+                conn.force_close().await.unwrap();
                 return;
             }
             conn.write_all(&number.to_le_bytes()).await.unwrap();
@@ -169,8 +156,11 @@ pub async fn ping_pong<C: Conn>(one: C, other: C) {
     second.await;
 }
 
-/// Reads with short deadlines race with data: each reads or times out.
-pub async fn racy_read<C: Conn>(one: C, other: C) {
+/// Ten tasks read with short deadlines while data arrives: each call reads or times out, and a close ends the peer's write.
+///
+/// # Panics
+/// If it does not hold.
+pub async fn racy_read<C: Conn + Clone>(one: C, other: C) {
     let writer = task::spawn({
         let other = other.clone();
         async move { write_until_failure(&other).await }
@@ -203,12 +193,15 @@ pub async fn racy_read<C: Conn>(one: C, other: C) {
         ok += reader.await;
     }
     assert_ne!(ok, 0);
-    other.close().await.unwrap();
+    other.force_close().await.unwrap();
     assert!(is_closed(&writer.await));
 }
 
-/// The same for writes.
-pub async fn racy_write<C: Conn>(one: C, other: C) {
+/// Ten tasks write with short deadlines: the peer reads as many bytes as the calls counted.
+///
+/// # Panics
+/// If it does not hold.
+pub async fn racy_write<C: Conn + Clone>(one: C, other: C) {
     let reader = task::spawn({
         let other = other.clone();
         async move { drain(&other).await }
@@ -237,12 +230,15 @@ pub async fn racy_write<C: Conn>(one: C, other: C) {
         sent += writer.await;
     }
     assert_ne!(sent, 0);
-    one.close().await.unwrap();
+    one.force_close().await.unwrap();
     assert_eq!(reader.await, sent, "what writes counted is what was read");
 }
 
-/// A read deadline is none of the writes' business.
-pub async fn read_timeout<C: Conn>(one: C, other: C) {
+/// An expired read deadline fails reads and leaves writes alone.
+///
+/// # Panics
+/// If it does not hold.
+pub async fn read_timeout<C: Conn + Clone>(one: C, other: C) {
     let reader = task::spawn({
         let other = other.clone();
         async move { drain(&other).await }
@@ -250,12 +246,15 @@ pub async fn read_timeout<C: Conn>(one: C, other: C) {
     one.set_read_deadline(past()).unwrap();
     assert_timeout(one.read(&mut [0; 16]).await);
     one.write_all(&[1; 1024]).await.unwrap();
-    one.close().await.unwrap();
+    one.force_close().await.unwrap();
     assert_eq!(reader.await, 1024);
 }
 
-/// Nor the other way round.
-pub async fn write_timeout<C: Conn>(one: C, other: C) {
+/// An expired write deadline fails writes and leaves reads alone.
+///
+/// # Panics
+/// If it does not hold.
+pub async fn write_timeout<C: Conn + Clone>(one: C, other: C) {
     let writer = task::spawn({
         let other = other.clone();
         async move { other.write_all(&[1; 1024]).await }
@@ -267,8 +266,11 @@ pub async fn write_timeout<C: Conn>(one: C, other: C) {
     writer.await.unwrap();
 }
 
-/// A deadline in the past fails both ways at once, and leaves the connection whole.
-pub async fn past_timeout<C: Conn>(one: C, other: C) {
+/// A deadline in the past fails both directions at once; when it is cleared, the connection is usable.
+///
+/// # Panics
+/// If it does not hold.
+pub async fn past_timeout<C: Conn + Clone>(one: C, other: C) {
     one.set_deadline(past()).unwrap();
     for _ in 0..3 {
         assert_timeout(one.write(&[0; 1024]).await);
@@ -278,8 +280,11 @@ pub async fn past_timeout<C: Conn>(one: C, other: C) {
     round_trip(&one, &other).await;
 }
 
-/// Both ways wait when the deadline is set to now.
-pub async fn present_timeout<C: Conn>(one: C, _other: C) {
+/// Setting a deadline that has passed ends operations that wait, in both directions.
+///
+/// # Panics
+/// If it does not hold.
+pub async fn present_timeout<C: Conn + Clone>(one: C, _other: C) {
     let set = Arc::new(AtomicBool::new(false));
     let reader = task::spawn({
         let (one, set) = (one.clone(), set.clone());
@@ -304,8 +309,11 @@ pub async fn present_timeout<C: Conn>(one: C, _other: C) {
     writer.await;
 }
 
-/// A deadline to come ends both ways when it comes; then the connection serves again.
-pub async fn future_timeout<C: Conn>(one: C, other: C) {
+/// A deadline to come ends operations that wait when it comes, not before; when it is cleared, the connection is usable.
+///
+/// # Panics
+/// If it does not hold.
+pub async fn future_timeout<C: Conn + Clone>(one: C, other: C) {
     let deadline = Instant::now() + Duration::from_millis(50);
     one.set_deadline(Some(deadline)).unwrap();
     let reader = task::spawn({
@@ -330,8 +338,11 @@ pub async fn future_timeout<C: Conn>(one: C, other: C) {
     round_trip(&one, &other).await;
 }
 
-/// A close ends both, however far the deadline.
-pub async fn close_timeout<C: Conn>(one: C, _other: C) {
+/// A close ends operations that wait with a closed error, however far the deadline; a second close is no error.
+///
+/// # Panics
+/// If it does not hold.
+pub async fn close_timeout<C: Conn + Clone>(one: C, _other: C) {
     one.set_deadline(soon(3_600_000)).unwrap();
     let reader = task::spawn({
         let one = one.clone();
@@ -342,15 +353,18 @@ pub async fn close_timeout<C: Conn>(one: C, _other: C) {
         async move { write_until_failure(&one).await }
     });
     task::sleep(Duration::from_millis(20)).await;
-    one.close().await.unwrap();
+    one.force_close().await.unwrap();
     assert!(is_closed(&reader.await.unwrap_err()));
     assert!(is_closed(&writer.await));
     assert!(is_closed(&one.set_deadline(None).unwrap_err()));
-    one.close().await.unwrap();
+    one.force_close().await.unwrap();
 }
 
-/// All methods from many tasks at once: nothing hangs or breaks.
-pub async fn concurrent_methods<C: Conn>(one: C, other: C) {
+/// A hundred tasks call all methods at the same time: each call returns.
+///
+/// # Panics
+/// If it does not hold.
+pub async fn concurrent_methods<C: Conn + Clone>(one: C, other: C) {
     let echo = task::spawn(async move {
         let mut buf = [0; 1024];
         while let Ok(count @ 1..) = other.read(&mut buf).await {
@@ -376,11 +390,12 @@ pub async fn concurrent_methods<C: Conn>(one: C, other: C) {
     for task in tasks {
         task.await;
     }
-    one.close().await.unwrap();
+    one.force_close().await.unwrap();
     echo.await;
 }
 
-/// Runs the suite over what `$pair` (an async function) connects.
+/// Makes a module with one test per property. `$pair` is an async function, by its path from inside the module, that returns the two ends of
+/// a new connection.
 #[macro_export]
 macro_rules! conn_suite {
     ($module:ident, $pair:path) => {
@@ -393,9 +408,9 @@ macro_rules! conn_suite {
         mod $module {
             $(#[test]
             fn $name() {
-                $crate::common::run(async {
+                $crate::run(async {
                     let (one, other) = $pair().await;
-                    $crate::nettest::$name(one, other).await;
+                    $crate::$name(one, other).await;
                 });
             })*
         }

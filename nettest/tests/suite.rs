@@ -1,0 +1,121 @@
+//! The suite holds of netpoll's connections and of a type that passes each call on, and finds what does not hold.
+
+use std::future::Future;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use netpoll::io::{Read, Write};
+use netpoll::net::{self, Addr, Conn, Pipe, TcpListener, TcpStream};
+use netpoll::task;
+use netpoll::unix::UnixStream;
+use netpoll_nettest::conn_suite;
+
+async fn tcp() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    (client, server)
+}
+
+async fn unix() -> (UnixStream, UnixStream) {
+    UnixStream::pair().unwrap()
+}
+
+async fn pipe() -> (Pipe, Pipe) {
+    net::pipe().unwrap()
+}
+
+conn_suite!(over_tcp, super::tcp);
+conn_suite!(over_unix, super::unix);
+conn_suite!(over_pipe, super::pipe);
+conn_suite!(over_wrapper, super::wrapped);
+
+/// A connection of one's own, whose deadlines can be made to do nothing.
+#[derive(Clone, Debug)]
+struct Wrapper {
+    inner: Pipe,
+    deaf: bool,
+}
+
+async fn wrapped() -> (Wrapper, Wrapper) {
+    let (one, other) = net::pipe().unwrap();
+    (Wrapper { inner: one, deaf: false }, Wrapper { inner: other, deaf: false })
+}
+
+impl Read for Wrapper {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl Write for Wrapper {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_close(cx)
+    }
+}
+
+impl Conn for Wrapper {
+    async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buf).await
+    }
+
+    async fn write(&self, buf: &[u8]) -> io::Result<usize> {
+        self.inner.write(buf).await
+    }
+
+    async fn write_all(&self, buf: &[u8]) -> io::Result<()> {
+        self.inner.write_all(buf).await
+    }
+
+    fn set_read_deadline(&self, deadline: Option<Instant>) -> io::Result<()> {
+        if self.deaf { Ok(()) } else { self.inner.set_read_deadline(deadline) }
+    }
+
+    fn set_write_deadline(&self, deadline: Option<Instant>) -> io::Result<()> {
+        self.inner.set_write_deadline(deadline)
+    }
+
+    fn local(&self) -> Option<Addr> {
+        None
+    }
+
+    fn peer(&self) -> Option<Addr> {
+        None
+    }
+
+    fn close_write(&self) -> io::Result<()> {
+        self.inner.close_write()
+    }
+
+    fn force_close(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        let closed = self.inner.force_close();
+        async move { closed.await }
+    }
+}
+
+#[test]
+fn connection_that_is_deaf_to_read_deadlines_is_found() {
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        netpoll_nettest::run(async {
+            let (one, other) = net::pipe().unwrap();
+            // Something to read, so that the read does not wait for ever.
+            let writer = other.clone();
+            task::spawn(async move { writer.write_all(b"x").await });
+            let one = Wrapper { inner: one, deaf: true };
+            netpoll_nettest::past_timeout(one, Wrapper { inner: other, deaf: true }).await;
+        });
+    }));
+    let message = *result.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("must time out"), "{message}");
+}
