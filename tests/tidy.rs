@@ -30,7 +30,10 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 
 /// All Rust sources of the repository.
 fn all() -> Vec<(PathBuf, String)> {
-    ["src", "macros", "models", "tests", "examples", "ecosystem", "benches"].into_iter().flat_map(sources).collect()
+    ["src", "macros", "models", "tests", "examples", "ecosystem", "benches", "nettest", "stand-ins"]
+        .into_iter()
+        .flat_map(sources)
+        .collect()
 }
 
 /// Complains about every line for which `complaint` has one.
@@ -187,7 +190,8 @@ fn files_are_within_size_limit() {
 
 #[test]
 fn every_file_has_a_header() {
-    for (path, text) in ["src", "tests", "examples", "ecosystem"].into_iter().flat_map(sources) {
+    for (path, text) in ["src", "tests", "examples", "ecosystem", "nettest", "stand-ins"].into_iter().flat_map(sources)
+    {
         assert!(text.starts_with("//! "), "{} has no header", path.display());
     }
 }

@@ -1,0 +1,198 @@
+//! The methods of sockets.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
+
+use futures_core::Stream;
+use futures_lite::stream;
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+use crate::Async;
+
+/// connect(2): the handshake goes on.
+const EINPROGRESS: i32 = 115;
+
+/// Connects a stream socket: begins to, waits until it is writable and asks for the error.
+async fn connect<T>(domain: Domain, protocol: Option<Protocol>, addr: &SockAddr) -> io::Result<Async<T>>
+where
+    T: std::os::fd::AsFd + From<Socket>,
+{
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), protocol)?;
+    let in_progress = match socket.connect(addr) {
+        Ok(()) => false,
+        Err(error) if error.raw_os_error() == Some(EINPROGRESS) || error.kind() == io::ErrorKind::WouldBlock => true,
+        Err(error) => return Err(error),
+    };
+    let stream = Async::new_nonblocking(T::from(socket))?;
+    if in_progress {
+        stream.writable().await?;
+        if let Some(error) = SockRef::from(stream.get_ref()).take_error()? {
+            return Err(error);
+        }
+    }
+    Ok(stream)
+}
+
+impl Async<TcpListener> {
+    /// Listens at `addr`.
+    pub fn bind<A: Into<SocketAddr>>(addr: A) -> io::Result<Async<TcpListener>> {
+        Async::new(TcpListener::bind(addr.into())?)
+    }
+
+    /// Accepts a connection.
+    pub async fn accept(&self) -> io::Result<(Async<TcpStream>, SocketAddr)> {
+        let (stream, addr) = self.read_with(TcpListener::accept).await?;
+        Ok((Async::new(stream)?, addr))
+    }
+
+    /// The connections, as a stream without an end.
+    pub fn incoming(&self) -> impl Stream<Item = io::Result<Async<TcpStream>>> + Send + '_ {
+        stream::unfold(
+            self,
+            |listener| async move { Some((listener.accept().await.map(|(stream, _)| stream), listener)) },
+        )
+    }
+}
+
+impl Async<TcpStream> {
+    /// Connects to `addr`.
+    pub async fn connect<A: Into<SocketAddr>>(addr: A) -> io::Result<Async<TcpStream>> {
+        let addr = addr.into();
+        let stream: Self = connect(Domain::for_address(addr), Some(Protocol::TCP), &addr.into()).await?;
+        // Without an error and without a peer there is no connection either.
+        stream.get_ref().peer_addr()?;
+        Ok(stream)
+    }
+
+    /// Reads data and leaves it for the next read.
+    pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_with(|io| io.peek(buf)).await
+    }
+}
+
+impl Async<UdpSocket> {
+    /// A socket with a local address.
+    pub fn bind<A: Into<SocketAddr>>(addr: A) -> io::Result<Async<UdpSocket>> {
+        Async::new(UdpSocket::bind(addr.into())?)
+    }
+
+    /// Receives a datagram and its sender.
+    pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.read_with(|io| io.recv_from(buf)).await
+    }
+
+    /// Receives a datagram and leaves it for the next call.
+    pub async fn peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.read_with(|io| io.peek_from(buf)).await
+    }
+
+    /// Sends a datagram to `addr`.
+    pub async fn send_to<A: Into<SocketAddr>>(&self, buf: &[u8], addr: A) -> io::Result<usize> {
+        let addr = addr.into();
+        self.write_with(|io| io.send_to(buf, addr)).await
+    }
+
+    /// Receives a datagram of the connected peer.
+    pub async fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_with(|io| io.recv(buf)).await
+    }
+
+    /// Receives a datagram of the connected peer and leaves it for the next call.
+    pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_with(|io| io.peek(buf)).await
+    }
+
+    /// Sends a datagram to the connected peer.
+    pub async fn send(&self, buf: &[u8]) -> io::Result<usize> {
+        self.write_with(|io| io.send(buf)).await
+    }
+}
+
+impl Async<UnixListener> {
+    /// Listens at `path`.
+    pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<Async<UnixListener>> {
+        Async::new(UnixListener::bind(path)?)
+    }
+
+    /// Accepts a connection.
+    pub async fn accept(&self) -> io::Result<(Async<UnixStream>, UnixSocketAddr)> {
+        let (stream, addr) = self.read_with(UnixListener::accept).await?;
+        Ok((Async::new(stream)?, addr))
+    }
+
+    /// The connections, as a stream without an end.
+    pub fn incoming(&self) -> impl Stream<Item = io::Result<Async<UnixStream>>> + Send + '_ {
+        stream::unfold(
+            self,
+            |listener| async move { Some((listener.accept().await.map(|(stream, _)| stream), listener)) },
+        )
+    }
+}
+
+impl Async<UnixStream> {
+    /// Connects to `path`.
+    pub async fn connect<P: AsRef<Path>>(path: P) -> io::Result<Async<UnixStream>> {
+        let addr = SockAddr::unix(path)?;
+        connect(Domain::UNIX, None, &addr).await
+    }
+
+    /// Two streams that are connected to each other.
+    pub fn pair() -> io::Result<(Async<UnixStream>, Async<UnixStream>)> {
+        let (left, right) = UnixStream::pair()?;
+        Ok((Async::new(left)?, Async::new(right)?))
+    }
+}
+
+impl Async<UnixDatagram> {
+    /// A socket with a name.
+    pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<Async<UnixDatagram>> {
+        Async::new(UnixDatagram::bind(path)?)
+    }
+
+    /// A socket without a name.
+    pub fn unbound() -> io::Result<Async<UnixDatagram>> {
+        Async::new(UnixDatagram::unbound()?)
+    }
+
+    /// Two sockets that are connected to each other.
+    pub fn pair() -> io::Result<(Async<UnixDatagram>, Async<UnixDatagram>)> {
+        let (left, right) = UnixDatagram::pair()?;
+        Ok((Async::new(left)?, Async::new(right)?))
+    }
+
+    /// Receives a datagram and its sender.
+    pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, UnixSocketAddr)> {
+        self.read_with(|io| io.recv_from(buf)).await
+    }
+
+    /// Sends a datagram to `path`.
+    pub async fn send_to<P: AsRef<Path>>(&self, buf: &[u8], path: P) -> io::Result<usize> {
+        self.write_with(|io| io.send_to(buf, &path)).await
+    }
+
+    /// Receives a datagram of the connected peer.
+    pub async fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_with(|io| io.recv(buf)).await
+    }
+
+    /// Sends a datagram to the connected peer.
+    pub async fn send(&self, buf: &[u8]) -> io::Result<usize> {
+        self.write_with(|io| io.send(buf)).await
+    }
+}
+
+macro_rules! from_std {
+    ($($socket:ty)*) => {$(
+        impl TryFrom<$socket> for Async<$socket> {
+            type Error = io::Error;
+
+            fn try_from(socket: $socket) -> io::Result<Async<$socket>> {
+                Async::new(socket)
+            }
+        }
+    )*};
+}
+
+from_std!(TcpListener TcpStream UdpSocket UnixListener UnixStream UnixDatagram);

@@ -1,0 +1,139 @@
+//! [`Timer`]: a moment, or moments at equal distances.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use futures_core::Stream;
+use netpoll::time::Sleep;
+
+/// A future that completes at a moment, or a stream of moments; both yield the moment that was set.
+///
+/// A timer that was polled wakes its task at the new moment after it was set again, without another poll.
+#[derive(Debug)]
+pub struct Timer {
+    sleep: Sleep,
+    /// `None` when it will not fire.
+    when: Option<Instant>,
+    period: Duration,
+    /// Of the last poll that had to wait.
+    waker: Option<Waker>,
+}
+
+impl Timer {
+    /// Never fires.
+    pub fn never() -> Timer {
+        Timer { sleep: Sleep::never(), when: None, period: Duration::MAX, waker: None }
+    }
+
+    /// Fires after `duration`. A moment that cannot be represented is never.
+    pub fn after(duration: Duration) -> Timer {
+        Instant::now().checked_add(duration).map_or_else(Timer::never, Timer::at)
+    }
+
+    /// Fires at `instant`.
+    pub fn at(instant: Instant) -> Timer {
+        Timer::interval_at(instant, Duration::MAX)
+    }
+
+    /// Fires every `period`, first after one `period`.
+    pub fn interval(period: Duration) -> Timer {
+        let start = Instant::now().checked_add(period);
+        start.map_or_else(Timer::never, |start| Timer::interval_at(start, period))
+    }
+
+    /// Fires at `start`, and every `period` from then on.
+    pub fn interval_at(start: Instant, period: Duration) -> Timer {
+        Timer { sleep: Sleep::until(start), when: Some(start), period, waker: None }
+    }
+
+    /// Whether it will fire: not one that never fires, that was cleared or has fired.
+    pub fn will_fire(&self) -> bool {
+        self.when.is_some()
+    }
+
+    /// Sets it to fire once, after `duration`.
+    pub fn set_after(&mut self, duration: Duration) {
+        match Instant::now().checked_add(duration) {
+            Some(when) => self.set_at(when),
+            None => self.clear(),
+        }
+    }
+
+    /// Sets it to fire once, at `instant`.
+    pub fn set_at(&mut self, instant: Instant) {
+        self.set_interval_at(instant, Duration::MAX);
+    }
+
+    /// Sets it to fire every `period`, first after one `period`.
+    pub fn set_interval(&mut self, period: Duration) {
+        match Instant::now().checked_add(period) {
+            Some(start) => self.set_interval_at(start, period),
+            None => self.clear(),
+        }
+    }
+
+    /// Sets it to fire at `start`, and every `period` from then on.
+    pub fn set_interval_at(&mut self, start: Instant, period: Duration) {
+        (self.when, self.period) = (Some(start), period);
+        self.sleep.reset(start);
+        self.rearm();
+    }
+
+    /// Sets it to never fire.
+    pub fn clear(&mut self) {
+        self.when = None;
+        self.sleep = Sleep::never();
+    }
+
+    /// Has the task that waits woken at the new moment.
+    fn rearm(&mut self) {
+        let Some(waker) = self.waker.take() else { return };
+        if Pin::new(&mut self.sleep).poll(&mut Context::from_waker(&waker)).is_ready() {
+            waker.wake();
+        } else {
+            self.waker = Some(waker);
+        }
+    }
+
+    fn poll_fire(&mut self, cx: &mut Context<'_>) -> Poll<Instant> {
+        let Some(when) = self.when else {
+            self.remember(cx.waker());
+            return Poll::Pending;
+        };
+        if Pin::new(&mut self.sleep).poll(cx).is_pending() {
+            self.remember(cx.waker());
+            return Poll::Pending;
+        }
+        self.when = when.checked_add(self.period);
+        match self.when {
+            Some(next) => self.sleep.reset(next),
+            None => self.clear(),
+        }
+        Poll::Ready(when)
+    }
+
+    fn remember(&mut self, waker: &Waker) {
+        match &mut self.waker {
+            Some(kept) => kept.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+}
+
+impl Future for Timer {
+    type Output = Instant;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Instant> {
+        self.poll_fire(cx)
+    }
+}
+
+impl Stream for Timer {
+    type Item = Instant;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Instant>> {
+        Poll::Ready(Some(ready!(self.poll_fire(cx))))
+    }
+}

@@ -1,0 +1,148 @@
+//! Handles and timers of the stand-in: what async-io promises of them, and what its own tests do not check.
+
+use std::future::Future;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use async_io::{Async, Timer, block_on};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt, future};
+
+#[test]
+fn connection_carries_bytes_both_ways() -> io::Result<()> {
+    block_on(async {
+        let listener = Async::<TcpListener>::bind(([127, 0, 0, 1], 0))?;
+        let addr = listener.get_ref().local_addr()?;
+        let (client, accepted) = future::try_zip(Async::<TcpStream>::connect(addr), listener.accept()).await?;
+        let (mut client, (server, peer)) = (client, accepted);
+        assert_eq!(peer, client.get_ref().local_addr()?);
+        client.write_all(b"ping").await?;
+        let mut buf = [0; 4];
+        assert_eq!(server.peek(&mut buf).await?, 4);
+        (&server).read_exact(&mut buf).await?;
+        (&server).write_all(&buf).await?;
+        client.read_exact(&mut buf).await?;
+        assert_eq!(&buf, b"ping");
+        drop(server);
+        assert_eq!(client.read(&mut buf).await?, 0);
+        Ok(())
+    })
+}
+
+#[test]
+fn refused_connection_is_an_error() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = block_on(Async::<TcpStream>::connect(port)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn handle_that_is_given_back_stays_non_blocking_and_can_be_wrapped_again() -> io::Result<()> {
+    let (left, mut right) = UnixStream::pair()?;
+    let left = Async::new(left)?.into_inner()?;
+    assert_eq!((&left).read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    let left = Async::new_nonblocking(left)?;
+    right.write_all(b"x")?;
+    assert_eq!(block_on(left.read_with(|mut io| io.read(&mut [0; 8])))?, 1);
+    Ok(())
+}
+
+#[test]
+fn any_number_of_owned_futures_wait_for_one_handle() -> io::Result<()> {
+    let (left, right) = Async::<UnixStream>::pair()?;
+    let left = Arc::new(left);
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let left = left.clone();
+            thread::spawn(move || block_on(left.readable_owned()))
+        })
+        .collect();
+    block_on(async {
+        right.writable().await?;
+        (&right).write_all(b"x").await
+    })?;
+    for thread in waiting {
+        thread.join().unwrap()?;
+    }
+    block_on(right.writable())
+}
+
+#[test]
+fn mutable_closures_and_handles_that_only_read_by_mutable_reference() -> io::Result<()> {
+    struct Counted(UnixStream, usize);
+    impl std::os::fd::AsFd for Counted {
+        fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+
+    let (left, mut right) = UnixStream::pair()?;
+    let mut counted = Async::new(Counted(left, 0))?;
+    let writer = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(5));
+        right.write_all(b"x")
+    });
+    block_on(async {
+        // SAFETY: the closure keeps the descriptor.
+        let read = unsafe {
+            counted.read_with_mut(|io| {
+                io.1 += 1;
+                io.0.read(&mut [0; 1])
+            })
+        };
+        read.await
+    })?;
+    writer.join().unwrap()?;
+    assert!(counted.get_ref().1 >= 1);
+    Ok(())
+}
+
+#[test]
+fn timer_that_is_set_again_wakes_its_task_without_another_poll() {
+    /// Says when it was woken.
+    struct Woken(Mutex<Sender<()>>);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.lock().unwrap().send(()).unwrap();
+        }
+    }
+
+    let (sender, woken) = channel();
+    let waker = Waker::from(Arc::new(Woken(Mutex::new(sender))));
+    let mut timer = Timer::after(Duration::from_secs(3600));
+    assert!(Pin::new(&mut timer).poll(&mut Context::from_waker(&waker)).is_pending());
+    timer.set_after(Duration::from_millis(2));
+    woken.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert!(Pin::new(&mut timer).poll(&mut Context::from_waker(&waker)).is_ready());
+}
+
+#[test]
+fn interval_yields_the_moments_that_were_set() {
+    block_on(async {
+        let (start, period) = (Instant::now(), Duration::from_millis(2));
+        let moments: Vec<_> = Timer::interval_at(start, period).take(3).collect().await;
+        assert_eq!(moments, [start, start + period, start + 2 * period]);
+    });
+}
+
+#[test]
+fn timer_fires_once_and_never_when_it_is_cleared() {
+    block_on(async {
+        let mut timer = Timer::after(Duration::ZERO);
+        assert!(timer.will_fire());
+        (&mut timer).await;
+        assert!(!timer.will_fire());
+        assert!(future::poll_once(&mut timer).await.is_none());
+        timer.set_after(Duration::ZERO);
+        timer.clear();
+        assert!(!timer.will_fire());
+        assert!(future::poll_once(&mut timer).await.is_none());
+        assert!(!Timer::after(Duration::MAX).will_fire());
+    });
+}

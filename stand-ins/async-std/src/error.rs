@@ -1,0 +1,28 @@
+//! Errors that say what was tried, in async-std's words: dependents compare the text.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+#[derive(Debug)]
+struct WithContext {
+    text: String,
+    source: io::Error,
+}
+
+impl fmt::Display for WithContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for WithContext {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Gives an error a text. Its kind stays, and it becomes the source.
+pub(crate) fn with_context<T>(result: io::Result<T>, text: impl FnOnce() -> String) -> io::Result<T> {
+    result.map_err(|source| io::Error::new(source.kind(), WithContext { text: text(), source }))
+}

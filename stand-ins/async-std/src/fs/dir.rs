@@ -1,0 +1,144 @@
+//! Directories: creating and listing them.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::os::unix::fs::{DirBuilderExt, DirEntryExt};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::{fmt, fs};
+
+use super::{FileType, Metadata, at};
+use crate::io;
+use crate::path::{Path, PathBuf};
+use crate::stream::Stream;
+use crate::task::{JoinHandle, spawn_blocking};
+
+/// How a directory is created.
+#[derive(Debug, Default)]
+pub struct DirBuilder {
+    recursive: bool,
+    mode: Option<u32>,
+}
+
+impl DirBuilder {
+    /// One directory, with the default mode.
+    pub fn new() -> DirBuilder {
+        DirBuilder::default()
+    }
+
+    /// Whether parents that do not exist are created too.
+    pub fn recursive(&mut self, recursive: bool) -> &mut DirBuilder {
+        self.recursive = recursive;
+        self
+    }
+
+    /// Creates the directory: mkdir(2).
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn create<P: AsRef<Path>>(&self, path: P) -> impl Future<Output = io::Result<()>> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(self.recursive);
+        if let Some(mode) = self.mode {
+            builder.mode(mode);
+        }
+        let path = path.as_ref().to_owned();
+        async move { spawn_blocking(move || builder.create(path)).await }
+    }
+}
+
+impl DirBuilderExt for DirBuilder {
+    fn mode(&mut self, mode: u32) -> &mut DirBuilder {
+        self.mode = Some(mode);
+        self
+    }
+}
+
+/// The entries of a directory, as a stream in no particular order.
+///
+/// # Errors
+/// The system's error: `NotFound`, `NotADirectory`. The stream yields later ones.
+pub async fn read_dir<P: AsRef<Path>>(path: P) -> io::Result<ReadDir> {
+    let path = path.as_ref().to_owned();
+    let inner = at(path, "read directory", |path| fs::read_dir(path)).await?;
+    Ok(ReadDir { idle: Some(inner), step: None })
+}
+
+/// The entry that was found, and the rest.
+type Step = (fs::ReadDir, Option<io::Result<fs::DirEntry>>);
+
+/// The stream that [`read_dir`] returns.
+#[derive(Debug)]
+pub struct ReadDir {
+    /// `None` while a step has it.
+    idle: Option<fs::ReadDir>,
+    step: Option<JoinHandle<Step>>,
+}
+
+impl Stream for ReadDir {
+    type Item = io::Result<DirEntry>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<DirEntry>>> {
+        if let Some(mut rest) = self.idle.take() {
+            self.step = Some(spawn_blocking(move || {
+                let entry = rest.next();
+                (rest, entry)
+            }));
+        }
+        let Some(step) = &mut self.step else { return Poll::Ready(None) };
+        let (rest, entry) = ready!(Pin::new(step).poll(cx));
+        (self.idle, self.step) = (Some(rest), None);
+        Poll::Ready(entry.map(|entry| entry.map(DirEntry::new)))
+    }
+}
+
+/// An entry of a directory.
+#[derive(Clone)]
+pub struct DirEntry(Arc<fs::DirEntry>);
+
+impl DirEntry {
+    fn new(inner: fs::DirEntry) -> DirEntry {
+        DirEntry(Arc::new(inner))
+    }
+
+    /// The directory's path with the name behind it.
+    pub fn path(&self) -> PathBuf {
+        self.0.path().into()
+    }
+
+    /// The name.
+    pub fn file_name(&self) -> OsString {
+        self.0.file_name()
+    }
+
+    /// What the file is, without following a symbolic link.
+    ///
+    /// # Errors
+    /// The system's error, such as `NotFound` if the file is gone.
+    pub async fn metadata(&self) -> io::Result<Metadata> {
+        let entry = self.0.clone();
+        spawn_blocking(move || entry.metadata()).await
+    }
+
+    /// The kind of file, without following a symbolic link.
+    ///
+    /// # Errors
+    /// The system's error. Most filesystems tell the kind with the name, so that nothing can fail.
+    pub async fn file_type(&self) -> io::Result<FileType> {
+        let entry = self.0.clone();
+        spawn_blocking(move || entry.file_type()).await
+    }
+}
+
+impl fmt::Debug for DirEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DirEntry").field(&self.path()).finish()
+    }
+}
+
+impl DirEntryExt for DirEntry {
+    fn ino(&self) -> u64 {
+        self.0.ino()
+    }
+}

@@ -1,0 +1,430 @@
+//! [`File`]: reads and writes on the threads for blocking calls.
+//!
+//! # States
+//! All clones share a [`Shared`], which has one call at a time:
+//!
+//! ```text
+//! Idle ──queue──▶ Queued ──whoever comes first──▶ Running ──▶ Idle, all waiters woken
+//! ```
+//!
+//! A thread of the pool takes the queued call, or the drop of a `File`, which waits for writes: it does not depend on the pool having a free
+//! thread. A closure that the pool drops without running it takes the call too.
+//!
+//! A read puts bytes into `buffer`, where the next `poll_read` of any clone finds them; the kernel's offset is ahead by what was not taken, and
+//! a write, a seek or `set_len` sets it back. A write takes the bytes into `buffer` and counts as done; its error is the next write's, flush's,
+//! seek's or sync's.
+//!
+//! # Cancellation
+//! A future that is dropped takes nothing away: what was read stays for the next reader.
+
+use std::fs;
+use std::future::poll_fn;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use super::{Metadata, Permissions, at};
+use crate::io::{self, Read, Seek, SeekFrom, Write};
+use crate::path::Path;
+use crate::task::spawn_blocking;
+
+/// The most that one call reads or writes. A larger buffer takes several.
+const CALL_MAX: usize = 1 << 20;
+
+/// An open file. Clones share the position.
+///
+/// Reads and writes run on netpoll's threads for blocking calls. A write returns when its bytes were taken over: [`flush`] waits until
+/// the kernel has them, and returns an error of theirs, as does the next write. Dropping a `File` waits too, and drops the error.
+///
+/// [`flush`]: crate::io::prelude::WriteExt::flush
+#[derive(Clone)]
+pub struct File {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    file: fs::File,
+    state: Mutex<State>,
+    /// Signalled when a call has ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    call: Call,
+    /// What was read and not taken yet, from `taken` on; or what is to be written.
+    buffer: Vec<u8>,
+    taken: usize,
+    /// How a read ended that no `poll_read` has returned yet.
+    read: Option<io::Result<()>>,
+    write_error: Option<io::Error>,
+    waiting: Vec<Waker>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Call {
+    #[default]
+    Idle,
+    Queued(Kind),
+    Running(Kind),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// At most so many bytes.
+    Read(usize),
+    Write,
+}
+
+impl State {
+    fn unread(&self) -> &[u8] {
+        &self.buffer[self.taken..]
+    }
+
+    fn is_writing(&self) -> bool {
+        matches!(self.call, Call::Queued(Kind::Write) | Call::Running(Kind::Write))
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `busy` is false of the state.
+    fn poll_until_not(&self, cx: &mut Context<'_>, busy: fn(&State) -> bool) -> Poll<MutexGuard<'_, State>> {
+        let state = self.lock();
+        if !busy(&state) {
+            return Poll::Ready(state);
+        }
+        drop(state);
+        // Cloned and dropped without the lock: a waker is foreign code.
+        let mut waker = Some(cx.waker().clone());
+        let mut state = self.lock();
+        if busy(&state) {
+            if !state.waiting.iter().any(|other| other.will_wake(cx.waker())) {
+                state.waiting.extend(waker.take());
+            }
+            drop(state);
+            return Poll::Pending;
+        }
+        drop(state);
+        drop(waker);
+        // Nothing was registered, so the caller is polled again.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_idle(&self, cx: &mut Context<'_>) -> Poll<MutexGuard<'_, State>> {
+        self.poll_until_not(cx, |state| state.call != Call::Idle)
+    }
+
+    /// Waits for writes, and gives the kernel's offset back what was read ahead.
+    fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<io::Result<MutexGuard<'_, State>>> {
+        let mut state = ready!(self.poll_idle(cx));
+        if let Some(error) = state.write_error.take() {
+            return Poll::Ready(Err(error));
+        }
+        let unread = state.unread().len();
+        if unread > 0 {
+            // What cannot be sought, such as a pipe, has no offset to set back.
+            let _ = (&self.file).seek(SeekFrom::Current(-(unread as i64)));
+        }
+        state.buffer.clear();
+        state.taken = 0;
+        state.read = None;
+        Poll::Ready(Ok(state))
+    }
+
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = ready!(self.poll_until_not(cx, State::is_writing));
+        Poll::Ready(state.write_error.take().map_or(Ok(()), Err))
+    }
+
+    /// Runs the queued call on this thread, if no other has taken it.
+    fn run_queued(&self) {
+        let mut state = self.lock();
+        let Call::Queued(kind) = state.call else { return };
+        state.call = Call::Running(kind);
+        let mut buffer = mem::take(&mut state.buffer);
+        drop(state);
+        let result = match kind {
+            Kind::Read(len) => {
+                buffer.clear();
+                buffer.resize(len, 0);
+                let count = read(&self.file, &mut buffer);
+                buffer.truncate(*count.as_ref().unwrap_or(&0));
+                count.map(drop)
+            }
+            Kind::Write => {
+                let result = (&self.file).write_all(&buffer);
+                buffer.clear();
+                result
+            }
+        };
+        let mut state = self.lock();
+        (state.call, state.buffer, state.taken) = (Call::Idle, buffer, 0);
+        match kind {
+            Kind::Read(_) => state.read = Some(result),
+            Kind::Write => state.write_error = result.err(),
+        }
+        let waiting = mem::take(&mut state.waiting);
+        drop(state);
+        self.ended.notify_all();
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Blocks this thread until no write is left.
+    fn wait_for_writes(&self) {
+        if self.lock().call == Call::Queued(Kind::Write) {
+            self.run_queued();
+        }
+        let state = self.lock();
+        let ended = self.ended.wait_while(state, |state| state.is_writing());
+        drop(ended.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn read(mut file: &fs::File, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Runs the queued call when it is dropped, whether or not the closure that owns it ran.
+struct Runner(Arc<Shared>);
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.0.run_queued();
+    }
+}
+
+impl File {
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub async fn open<P: AsRef<Path>>(path: P) -> io::Result<File> {
+        let path = path.as_ref().to_owned();
+        at(path, "open", |path| fs::File::open(path)).await.map(File::from)
+    }
+
+    /// Opens a file for writing. It is created, or its contents are removed.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub async fn create<P: AsRef<Path>>(path: P) -> io::Result<File> {
+        let path = path.as_ref().to_owned();
+        spawn_blocking(move || fs::File::create(path)).await.map(File::from)
+    }
+
+    /// Waits until the disk has everything: fsync(2).
+    ///
+    /// # Errors
+    /// The system's error, also one of an earlier write.
+    pub async fn sync_all(&self) -> io::Result<()> {
+        self.after_writes(fs::File::sync_all).await
+    }
+
+    /// Waits until the disk has the contents: fdatasync(2).
+    ///
+    /// # Errors
+    /// The system's error, also one of an earlier write.
+    pub async fn sync_data(&self) -> io::Result<()> {
+        self.after_writes(fs::File::sync_data).await
+    }
+
+    /// Cuts the file off, or extends it by zeros: ftruncate(2).
+    ///
+    /// # Errors
+    /// The system's error, also one of an earlier write.
+    pub async fn set_len(&self, size: u64) -> io::Result<()> {
+        poll_fn(|cx| self.shared.poll_settled(cx).map_ok(drop)).await?;
+        let shared = self.shared.clone();
+        spawn_blocking(move || shared.file.set_len(size)).await
+    }
+
+    /// What the file is: fstat(2).
+    ///
+    /// # Errors
+    /// The system's error.
+    pub async fn metadata(&self) -> io::Result<Metadata> {
+        poll_fn(|cx| self.shared.poll_until_not(cx, State::is_writing).map(drop)).await;
+        let shared = self.shared.clone();
+        spawn_blocking(move || shared.file.metadata()).await
+    }
+
+    /// Changes who may do what with the file: fchmod(2).
+    ///
+    /// # Errors
+    /// The system's error.
+    pub async fn set_permissions(&self, perm: Permissions) -> io::Result<()> {
+        let shared = self.shared.clone();
+        spawn_blocking(move || shared.file.set_permissions(perm)).await
+    }
+
+    async fn after_writes(&self, call: fn(&fs::File) -> io::Result<()>) -> io::Result<()> {
+        poll_fn(|cx| self.shared.poll_flush(cx)).await?;
+        let shared = self.shared.clone();
+        spawn_blocking(move || call(&shared.file)).await
+    }
+
+    /// Queues a call. The state is idle.
+    fn queue(&self, mut state: MutexGuard<'_, State>, kind: Kind) {
+        state.call = Call::Queued(kind);
+        drop(state);
+        let runner = Runner(self.shared.clone());
+        drop(spawn_blocking(move || drop(runner)));
+    }
+
+    /// The descriptor, or a duplicate if clones or a call under way have it too.
+    fn into_std(self) -> fs::File {
+        let shared = self.shared.clone();
+        drop(self);
+        match Arc::try_unwrap(shared) {
+            Ok(shared) => shared.file,
+            Err(shared) => shared.file.try_clone().expect("the process can open another descriptor"),
+        }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.shared.wait_for_writes();
+    }
+}
+
+impl std::fmt::Debug for File {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.shared.file.fmt(f)
+    }
+}
+
+impl Read for &File {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut state = ready!(self.shared.poll_idle(cx));
+            match state.read.take() {
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                // The end, which is none for ever: the file may grow.
+                Some(Ok(())) if state.unread().is_empty() => return Poll::Ready(Ok(0)),
+                _ => {}
+            }
+            let unread = state.unread();
+            if !unread.is_empty() || buf.is_empty() {
+                let count = unread.len().min(buf.len());
+                buf[..count].copy_from_slice(&unread[..count]);
+                state.taken += count;
+                return Poll::Ready(Ok(count));
+            }
+            self.queue(state, Kind::Read(buf.len().min(CALL_MAX)));
+        }
+    }
+}
+
+impl Write for &File {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let mut state = ready!(self.shared.poll_settled(cx))?;
+        let count = buf.len().min(CALL_MAX);
+        if count > 0 {
+            state.buffer.extend_from_slice(&buf[..count]);
+            self.queue(state, Kind::Write);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.poll_flush(cx)
+    }
+}
+
+impl Seek for &File {
+    fn poll_seek(self: Pin<&mut Self>, cx: &mut Context<'_>, pos: SeekFrom) -> Poll<io::Result<u64>> {
+        let state = ready!(self.shared.poll_settled(cx))?;
+        // lseek(2) of a file does not wait for the disk.
+        let position = (&self.shared.file).seek(pos);
+        drop(state);
+        Poll::Ready(position)
+    }
+}
+
+impl Read for File {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self).poll_read(cx, buf)
+    }
+}
+
+impl Write for File {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut &*self).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.poll_flush(cx)
+    }
+}
+
+impl Seek for File {
+    fn poll_seek(self: Pin<&mut Self>, cx: &mut Context<'_>, pos: SeekFrom) -> Poll<io::Result<u64>> {
+        Pin::new(&mut &*self).poll_seek(cx, pos)
+    }
+}
+
+impl From<fs::File> for File {
+    fn from(file: fs::File) -> File {
+        File { shared: Arc::new(Shared { file, state: Mutex::default(), ended: Condvar::new() }) }
+    }
+}
+
+impl AsRawFd for File {
+    fn as_raw_fd(&self) -> RawFd {
+        self.shared.file.as_raw_fd()
+    }
+}
+
+impl FromRawFd for File {
+    #[allow(unsafe_code)]
+    unsafe fn from_raw_fd(fd: RawFd) -> File {
+        // SAFETY: the caller owns the descriptor, as this function demands.
+        unsafe { fs::File::from_raw_fd(fd) }.into()
+    }
+}
+
+impl IntoRawFd for File {
+    fn into_raw_fd(self) -> RawFd {
+        self.into_std().into_raw_fd()
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.file.as_fd()
+    }
+}
+
+impl From<OwnedFd> for File {
+    fn from(fd: OwnedFd) -> File {
+        fs::File::from(fd).into()
+    }
+}
+
+impl From<File> for OwnedFd {
+    fn from(file: File) -> OwnedFd {
+        file.into_std().into()
+    }
+}

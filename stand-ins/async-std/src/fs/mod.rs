@@ -1,0 +1,186 @@
+//! Files and directories. Calls run on netpoll's threads for blocking calls, so tasks go on meanwhile.
+//!
+//! Dropping a future does not stop a call that has begun. Errors have async-std's texts, which name the path; the system's error is the
+//! source.
+
+mod dir;
+mod file;
+mod open_options;
+
+pub use std::fs::{FileType, Metadata, Permissions};
+
+use crate::error::with_context;
+use crate::io;
+use crate::path::{Path, PathBuf};
+use crate::task::spawn_blocking;
+
+pub use dir::{DirBuilder, DirEntry, ReadDir, read_dir};
+pub use file::File;
+pub use open_options::OpenOptions;
+
+/// Calls `call` for `path`, and says in its error that it could not `what` the path.
+async fn at<T, F>(path: PathBuf, what: &'static str, call: F) -> io::Result<T>
+where
+    F: FnOnce(&std::path::Path) -> io::Result<T> + Send + 'static,
+    T: Send + 'static,
+{
+    spawn_blocking(move || with_context(call(path.as_std()), || format!("could not {what} `{}`", path.display()))).await
+}
+
+/// Calls `call` for two paths, and says in its error that it could not `what` the one `to` the other.
+async fn between<T, F>(from: PathBuf, to: PathBuf, what: &'static str, call: F) -> io::Result<T>
+where
+    F: FnOnce(&std::path::Path, &std::path::Path) -> io::Result<T> + Send + 'static,
+    T: Send + 'static,
+{
+    spawn_blocking(move || {
+        let result = call(from.as_std(), to.as_std());
+        with_context(result, || format!("could not {what} `{}` to `{}`", from.display(), to.display()))
+    })
+    .await
+}
+
+/// The absolute path without links: realpath(3).
+///
+/// # Errors
+/// The system's error: `NotFound` if a part does not exist.
+pub async fn canonicalize<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
+    let path = path.as_ref().to_owned();
+    at(path, "canonicalize", |path| std::fs::canonicalize(path)).await.map(PathBuf::from)
+}
+
+/// Copies contents and permissions of a file and returns the number of bytes.
+///
+/// # Errors
+/// The system's error.
+pub async fn copy<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<u64> {
+    let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
+    between(from, to, "copy", |from, to| std::fs::copy(from, to)).await
+}
+
+/// Creates a directory: mkdir(2).
+///
+/// # Errors
+/// The system's error: `AlreadyExists`, or `NotFound` if the parent does not exist.
+pub async fn create_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
+    let path = path.as_ref().to_owned();
+    at(path, "create directory", |path| std::fs::create_dir(path)).await
+}
+
+/// Creates a directory and its parents, where they do not exist.
+///
+/// # Errors
+/// The system's error.
+pub async fn create_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
+    let path = path.as_ref().to_owned();
+    at(path, "create directory path", |path| std::fs::create_dir_all(path)).await
+}
+
+/// Gives a file a second name: link(2).
+///
+/// # Errors
+/// The system's error.
+pub async fn hard_link<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<()> {
+    let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
+    between(from, to, "create a hard link from", |from, to| std::fs::hard_link(from, to)).await
+}
+
+/// What the file is: stat(2).
+///
+/// # Errors
+/// The system's error.
+pub async fn metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
+    let path = path.as_ref().to_owned();
+    spawn_blocking(move || std::fs::metadata(path)).await
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// The system's error.
+pub async fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
+    let path = path.as_ref().to_owned();
+    at(path, "read file", |path| std::fs::read(path)).await
+}
+
+/// Where a symbolic link leads: readlink(2).
+///
+/// # Errors
+/// The system's error: `InvalidInput` if the file is no symbolic link.
+pub async fn read_link<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
+    let path = path.as_ref().to_owned();
+    at(path, "read link", |path| std::fs::read_link(path)).await.map(PathBuf::from)
+}
+
+/// Reads a whole file, which must be UTF-8.
+///
+/// # Errors
+/// The system's error; `InvalidData` if the file is not UTF-8.
+pub async fn read_to_string<P: AsRef<Path>>(path: P) -> io::Result<String> {
+    let path = path.as_ref().to_owned();
+    at(path, "read file", |path| std::fs::read_to_string(path)).await
+}
+
+/// Removes an empty directory: rmdir(2).
+///
+/// # Errors
+/// The system's error.
+pub async fn remove_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
+    let path = path.as_ref().to_owned();
+    at(path, "remove directory", |path| std::fs::remove_dir(path)).await
+}
+
+/// Removes a directory with everything in it.
+///
+/// # Errors
+/// The system's error; a part may be gone then.
+pub async fn remove_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
+    let path = path.as_ref().to_owned();
+    at(path, "remove directory", |path| std::fs::remove_dir_all(path)).await
+}
+
+/// Removes a file's name: unlink(2).
+///
+/// # Errors
+/// The system's error.
+pub async fn remove_file<P: AsRef<Path>>(path: P) -> io::Result<()> {
+    let path = path.as_ref().to_owned();
+    at(path, "remove file", |path| std::fs::remove_file(path)).await
+}
+
+/// Renames a file, in place of another if there is one: rename(2).
+///
+/// # Errors
+/// The system's error.
+pub async fn rename<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<()> {
+    let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
+    between(from, to, "rename", |from, to| std::fs::rename(from, to)).await
+}
+
+/// Changes who may do what with a file: chmod(2).
+///
+/// # Errors
+/// The system's error.
+pub async fn set_permissions<P: AsRef<Path>>(path: P, perm: Permissions) -> io::Result<()> {
+    let path = path.as_ref().to_owned();
+    spawn_blocking(move || std::fs::set_permissions(path, perm)).await
+}
+
+/// What the file is, without following a symbolic link: lstat(2).
+///
+/// # Errors
+/// The system's error.
+pub async fn symlink_metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
+    let path = path.as_ref().to_owned();
+    spawn_blocking(move || std::fs::symlink_metadata(path)).await
+}
+
+/// Makes `contents` the contents of a file, which is created if it does not exist.
+///
+/// # Errors
+/// The system's error; a part may be written then.
+pub async fn write<P: AsRef<Path>, C: AsRef<[u8]>>(path: P, contents: C) -> io::Result<()> {
+    let path = path.as_ref().to_owned();
+    let contents = contents.as_ref().to_owned();
+    at(path, "write to file", move |path| std::fs::write(path, contents)).await
+}

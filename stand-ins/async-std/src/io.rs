@@ -1,0 +1,46 @@
+//! Input and output: netpoll's types, under async-std's names.
+
+pub use std::io::{Error, ErrorKind, IoSlice, IoSliceMut, Result, SeekFrom};
+
+#[doc(hidden)]
+pub use netpoll::io::{_eprint, _print};
+pub use netpoll::io::{
+    BufRead, BufReader, BufWriter, Bytes, Chain, Cursor, Empty, IntoInnerError, Lines, Read, Repeat, Seek, Sink, Split,
+    Stderr, Stdin, Stdout, Take, Write, empty, repeat, sink, stderr, stdin, stdout, timeout,
+};
+
+pub use prelude::{BufReadExt, ReadExt, SeekExt, WriteExt};
+
+pub mod prelude {
+    //! The traits of readers and writers with their methods.
+
+    pub use super::{BufRead, Read, Seek, Write};
+    pub use crate::extension::{BufReadExt, ReadExt, SeekExt, WriteExt};
+}
+
+/// Copies everything from `reader` to `writer`, flushes it and returns the number of bytes.
+///
+/// # Errors
+/// The first error of either. Bytes that were read and not yet written are lost then, as when the future is dropped.
+#[cfg(not(feature = "unstable"))]
+pub async fn copy<R, W>(reader: &mut R, writer: &mut W) -> Result<u64>
+where
+    R: Read + Unpin + ?Sized,
+    W: Write + Unpin + ?Sized,
+{
+    netpoll::io::copy(reader, writer).await
+}
+
+/// Copies everything from `reader` to `writer`, flushes it and returns the number of bytes.
+///
+/// # Errors
+/// The first error of either. Bytes that were read and not yet written are lost then, as when the future is dropped.
+#[cfg(feature = "unstable")]
+pub async fn copy<R, W>(reader: R, writer: W) -> Result<u64>
+where
+    R: Read + Unpin,
+    W: Write + Unpin,
+{
+    let (mut reader, mut writer) = (reader, writer);
+    netpoll::io::copy(&mut reader, &mut writer).await
+}

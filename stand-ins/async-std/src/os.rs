@@ -1,0 +1,39 @@
+//! What only some systems have.
+
+pub mod unix {
+    //! Unix: links, descriptors and sockets.
+
+    #[cfg(feature = "unstable")]
+    pub use async_process::unix as process;
+
+    pub mod fs {
+        //! Symbolic links, and traits with Unix' part of files' options and metadata.
+
+        use crate::io;
+        use crate::path::Path;
+        use crate::task::spawn_blocking;
+
+        pub use std::os::unix::fs::{DirBuilderExt, DirEntryExt, OpenOptionsExt};
+
+        /// Creates `dst` as a symbolic link to `src`: symlink(2).
+        ///
+        /// # Errors
+        /// The system's error, such as `AlreadyExists`.
+        pub async fn symlink<P: AsRef<Path>, Q: AsRef<Path>>(src: P, dst: Q) -> io::Result<()> {
+            let (src, dst) = (src.as_ref().to_owned(), dst.as_ref().to_owned());
+            spawn_blocking(move || std::os::unix::fs::symlink(src, dst)).await
+        }
+    }
+
+    pub mod io {
+        //! The traits of descriptors.
+
+        pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+    }
+
+    pub mod net {
+        //! Unix sockets: netpoll's, under async-std's names.
+
+        pub use netpoll::os::unix::net::{Incoming, SocketAddr, UnixDatagram, UnixListener, UnixStream};
+    }
+}

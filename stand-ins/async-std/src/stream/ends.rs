@@ -1,0 +1,139 @@
+//! Streams that can be read from the back, and streams of known length.
+//!
+//! The types of the futures have no names, as in async-std, where they are private.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use super::{FromIter, Once, Pending, Stream};
+
+/// A stream that yields items from both ends.
+pub trait DoubleEndedStream: Stream {
+    /// Polls for the last item that is left: `poll_next`, from the other end.
+    fn poll_next_back(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>>;
+
+    /// The last item that is left.
+    fn next_back(&mut self) -> impl Future<Output = Option<Self::Item>> + Unpin
+    where
+        Self: Unpin,
+    {
+        poll_fn(|cx| Pin::new(&mut *self).poll_next_back(cx))
+    }
+
+    /// The item number `n` from the back, counted from 0.
+    fn nth_back(&mut self, n: usize) -> impl Future<Output = Option<Self::Item>> + Unpin
+    where
+        Self: Unpin + Sized,
+    {
+        let mut left = n;
+        poll_fn(move |cx| {
+            loop {
+                match Pin::new(&mut *self).poll_next_back(cx) {
+                    Poll::Ready(Some(_)) if left > 0 => left -= 1,
+                    poll => return poll,
+                }
+            }
+        })
+    }
+
+    /// The last item for which `predicate` is true.
+    fn rfind<P>(&mut self, predicate: P) -> impl Future<Output = Option<Self::Item>>
+    where
+        Self: Unpin + Sized,
+        P: FnMut(&Self::Item) -> bool,
+    {
+        let mut predicate = predicate;
+        poll_fn(move |cx| {
+            loop {
+                match Pin::new(&mut *self).poll_next_back(cx) {
+                    Poll::Ready(Some(item)) if !predicate(&item) => {}
+                    poll => return poll,
+                }
+            }
+        })
+    }
+
+    /// All items from the back, folded into `accum` by `f`.
+    fn rfold<B, F>(self, accum: B, f: F) -> impl Future<Output = B>
+    where
+        Self: Sized,
+        F: FnMut(B, Self::Item) -> B,
+    {
+        let (mut accum, mut f) = (accum, f);
+        async move {
+            let mut stream = pin!(self);
+            while let Some(item) = poll_fn(|cx| stream.as_mut().poll_next_back(cx)).await {
+                accum = f(accum, item);
+            }
+            accum
+        }
+    }
+
+    /// All items from the back, folded into `accum` by `f`, or the first error of `f`.
+    fn try_rfold<B, F, E>(self, accum: B, f: F) -> impl Future<Output = Result<B, E>>
+    where
+        Self: Sized,
+        F: FnMut(B, Self::Item) -> Result<B, E>,
+    {
+        let (mut accum, mut f) = (accum, f);
+        async move {
+            let mut stream = pin!(self);
+            while let Some(item) = poll_fn(|cx| stream.as_mut().poll_next_back(cx)).await {
+                accum = f(accum, item)?;
+            }
+            Ok(accum)
+        }
+    }
+}
+
+impl<I: DoubleEndedIterator> DoubleEndedStream for FromIter<I> {
+    fn poll_next_back(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<I::Item>> {
+        Poll::Ready(self.iter.next_back())
+    }
+}
+
+impl<T> DoubleEndedStream for Once<T> {
+    fn poll_next_back(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<T>> {
+        Poll::Ready(self.item.next_back())
+    }
+}
+
+impl<T> DoubleEndedStream for Pending<T> {
+    fn poll_next_back(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<T>> {
+        Poll::Pending
+    }
+}
+
+/// A stream that knows how many items are left.
+#[allow(clippy::len_without_is_empty)] // As in async-std.
+pub trait ExactSizeStream: Stream {
+    /// The number of items that are left.
+    ///
+    /// # Panics
+    /// If `size_hint` gives two numbers: the stream is not of a known length.
+    fn len(&self) -> usize {
+        let (lower, upper) = self.size_hint();
+        assert_eq!(upper, Some(lower), "the stream's size hint is exact");
+        lower
+    }
+}
+
+impl<S: ExactSizeStream + ?Sized + Unpin> ExactSizeStream for &mut S {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+}
+
+impl<T> ExactSizeStream for Pending<T> {
+    fn len(&self) -> usize {
+        0
+    }
+}
+
+/// A stream that yields `None` forever after its end.
+pub trait FusedStream: Stream {}
+
+impl<S: FusedStream + ?Sized + Unpin> FusedStream for &mut S {}
+
+impl<T> FusedStream for Pending<T> {}

@@ -1,0 +1,271 @@
+//! Files, directories and paths: what async-std promises of them.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_std::fs::{self, File, OpenOptions};
+use async_std::io::{self, BufReader, SeekFrom};
+use async_std::path::{Path, PathBuf};
+use async_std::prelude::*;
+use async_std::task;
+
+/// A folder of its own, which is removed.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("async-std-stand-in-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Folder(path.into())
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn written_bytes_are_read_back_from_any_position() {
+    let folder = Folder::new();
+    task::block_on(async {
+        let path = folder.file("data");
+        let mut file = OpenOptions::new().create_new(true).read(true).write(true).open(&path).await?;
+        file.write_all(b"hello world").await?;
+        assert_eq!(file.seek(SeekFrom::Current(0)).await?, 11);
+        assert_eq!(file.seek(SeekFrom::Start(6)).await?, 6);
+        let mut text = String::new();
+        file.read_to_string(&mut text).await?;
+        assert_eq!(text, "world");
+        assert_eq!(file.seek(SeekFrom::End(-5)).await?, 6);
+        file.write_all(b"there").await?;
+        file.sync_all().await?;
+        assert_eq!(fs::read_to_string(&path).await?, "hello there");
+        file.set_len(5).await?;
+        assert_eq!(file.metadata().await?.len(), 5);
+        io::Result::Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn write_begins_where_the_reader_stopped_although_more_was_read_ahead() {
+    let folder = Folder::new();
+    task::block_on(async {
+        let path = folder.file("data");
+        fs::write(&path, b"0123456789").await?;
+        let mut file = OpenOptions::new().read(true).write(true).open(&path).await?;
+        // A reader that is dropped leaves the bytes to the next one.
+        let mut large = [0; 8];
+        {
+            let mut read = std::pin::pin!(file.read(&mut large));
+            let _ = std::future::poll_fn(|cx| std::task::Poll::Ready(read.as_mut().poll(cx).is_ready())).await;
+        }
+        let mut small = [0; 3];
+        file.read_exact(&mut small).await?;
+        assert_eq!(&small, b"012");
+        assert_eq!(file.seek(SeekFrom::Current(0)).await?, 3);
+        file.write_all(b"abc").await?;
+        file.flush().await?;
+        assert_eq!(fs::read(&path).await?, b"012abc6789");
+        io::Result::Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn clones_share_the_position_and_references_read_and_write() {
+    let folder = Folder::new();
+    task::block_on(async {
+        let path = folder.file("data");
+        fs::write(&path, b"one two").await?;
+        let file = File::open(&path).await?;
+        let clone = file.clone();
+        let mut part = [0; 4];
+        (&file).read_exact(&mut part).await?;
+        let mut rest = String::new();
+        (&clone).read_to_string(&mut rest).await?;
+        assert_eq!((&part, rest.as_str()), (b"one ", "two"));
+        io::Result::Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn end_of_file_is_no_end_for_ever() {
+    let folder = Folder::new();
+    task::block_on(async {
+        let path = folder.file("log");
+        let mut writer = File::create(&path).await?;
+        let mut reader = File::open(&path).await?;
+        for text in [b"data", b"more"] {
+            writer.write_all(text).await?;
+            writer.flush().await?;
+            let mut buf = [0; 4];
+            assert_eq!(reader.read(&mut buf).await?, 4);
+            assert_eq!(&buf, text);
+            assert_eq!(reader.read(&mut buf).await?, 0);
+        }
+        io::Result::Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn drop_waits_for_writes() {
+    let folder = Folder::new();
+    task::block_on(async {
+        for round in 0..50 {
+            let path = folder.file("data");
+            let text = format!("round {round}").repeat(1000);
+            let mut file = File::create(&path).await?;
+            file.write_all(text.as_bytes()).await?;
+            drop(file);
+            assert_eq!(std::fs::read_to_string(&path)?, text);
+        }
+        io::Result::Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn error_of_a_write_is_returned_by_flush() {
+    task::block_on(async {
+        let mut full = OpenOptions::new().write(true).open("/dev/full").await?;
+        full.write_all(b"no room").await?;
+        let error = full.flush().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        full.flush().await?;
+        let mut read_only = File::open("/dev/null").await?;
+        read_only.write_all(b"x").await?;
+        assert_eq!(read_only.sync_all().await.unwrap_err().raw_os_error(), Some(9));
+        io::Result::Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn many_tasks_append_whole_lines() {
+    let folder = Folder::new();
+    task::block_on(async {
+        let path = folder.file("log");
+        let file = OpenOptions::new().append(true).create(true).open(&path).await?;
+        let tasks: Vec<_> = (0..20)
+            .map(|number| {
+                let mut file = file.clone();
+                task::spawn(async move { file.write_all(format!("line {number:02}\n").as_bytes()).await })
+            })
+            .collect();
+        for task in tasks {
+            task.await?;
+        }
+        file.sync_data().await?;
+        let mut lines: Vec<_> = BufReader::new(File::open(&path).await?).lines().map(Result::unwrap).collect().await;
+        lines.sort();
+        assert_eq!(lines, (0..20).map(|number| format!("line {number:02}")).collect::<Vec<_>>());
+        io::Result::Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn descriptor_goes_in_and_out() {
+    let folder = Folder::new();
+    task::block_on(async {
+        let path = folder.file("data");
+        let mut file = File::create(&path).await?;
+        file.write_all(b"text").await?;
+        let clone = file.clone();
+        let fd = file.into_raw_fd();
+        // SAFETY: the descriptor was given up above.
+        let file = unsafe { File::from_raw_fd(fd) };
+        assert_eq!(file.metadata().await?.len(), 4);
+        assert!(clone.as_raw_fd() >= 0);
+        io::Result::Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn directories_are_made_listed_and_removed() {
+    let folder = Folder::new();
+    task::block_on(async {
+        let deep = folder.0.join("a").join("b");
+        fs::create_dir_all(&deep).await?;
+        assert!(deep.is_dir().await && deep.exists().await && !deep.is_file().await);
+        for name in ["one", "two"] {
+            fs::write(deep.join(name), name).await?;
+        }
+        let mut names = Vec::new();
+        let mut entries = deep.read_dir().await?;
+        while let Some(entry) = entries.next().await {
+            let entry = entry?;
+            assert!(entry.file_type().await?.is_file());
+            assert_eq!(entry.metadata().await?.len(), 3);
+            assert_eq!(entry.path(), deep.join(entry.file_name()));
+            names.push(entry.file_name());
+        }
+        names.sort();
+        assert_eq!(names, ["one", "two"]);
+        assert_eq!(fs::copy(deep.join("one"), deep.join("three")).await?, 3);
+        fs::rename(deep.join("three"), deep.join("four")).await?;
+        async_std::os::unix::fs::symlink("four", deep.join("link")).await?;
+        assert_eq!(deep.join("link").read_link().await?, Path::new("four"));
+        assert!(deep.join("link").symlink_metadata().await?.file_type().is_symlink());
+        assert_eq!(deep.join("link").canonicalize().await?, deep.join("four").canonicalize().await?);
+        fs::remove_dir_all(folder.0.join("a")).await?;
+        assert!(!deep.exists().await);
+        io::Result::Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn errors_name_the_path_and_keep_their_kind() {
+    task::block_on(async {
+        let path = "/does/not/exist";
+        for error in [
+            File::open(path).await.unwrap_err(),
+            fs::read(path).await.unwrap_err(),
+            fs::remove_file(path).await.unwrap_err(),
+            fs::rename(path, "/nor/this").await.unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+            assert!(error.to_string().contains(path), "{error}");
+        }
+        assert_eq!(File::open(path).await.unwrap_err().to_string(), "could not open `/does/not/exist`");
+    });
+}
+
+#[test]
+fn paths_compare_convert_and_come_apart_as_the_standard_ones() {
+    let path = Path::new("/usr/lib/libc.so.6");
+    let std = std::path::Path::new("/usr/lib/libc.so.6");
+    assert_eq!(path.file_name(), std.file_name());
+    assert_eq!(path.extension(), Some(OsStr::new("6")));
+    assert_eq!(path.parent().unwrap(), OsStr::new("/usr/lib"));
+    assert_eq!(path.ancestors().count(), std.ancestors().count());
+    assert_eq!(path.components().count(), std.components().count());
+    assert_eq!(path.iter().next_back(), Some(OsStr::new("libc.so.6")));
+    assert_eq!(path.strip_prefix("/usr").unwrap(), Path::new("lib/libc.so.6"));
+    assert_eq!(format!("{path:?}"), format!("{std:?}"));
+    let owned: PathBuf = ["/usr", "lib"].iter().collect();
+    assert_eq!(owned, Path::new("/usr/lib"));
+    assert!(owned < PathBuf::from("/usr/lib/x"));
+    let boxed = owned.clone().into_boxed_path();
+    assert_eq!(boxed.clone().into_path_buf(), owned);
+    let back: std::path::PathBuf = owned.clone().into();
+    assert_eq!(PathBuf::from(back), owned);
+    let shared: std::sync::Arc<Path> = owned.as_path().into();
+    assert_eq!(&*shared, &*owned);
+    let set = std::collections::HashSet::from([owned]);
+    assert!(set.contains(Path::new("/usr/lib")));
+}
