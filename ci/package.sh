@@ -8,17 +8,17 @@ readonly target=${CARGO_TARGET_DIR:-$PWD/target}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-cargo package --quiet --allow-dirty --no-verify -p netpoll-macros -p netpoll -p netpoll-nettest
-for package in netpoll-macros netpoll netpoll-nettest; do
+readonly packages=(netpoll-macros netpoll netpoll-nettest netpoll-quinn netpoll-resolver)
+cargo package --quiet --allow-dirty --no-verify "${packages[@]/#/-p}"
+for package in "${packages[@]}"; do
     version=$(cargo pkgid -p "$package" | sed 's/.*[#@]//')
     tar -C "$scratch" -xf "$target/package/$package-$version.crate"
     mv "$scratch/$package-$version" "$scratch/$package"
 done
-for package in netpoll-macros netpoll netpoll-nettest; do
+patch=()
+for package in "${packages[@]}"; do
     printf '==> %s\n' "$package"
-    # What it depends on is not in the registry yet.
-    patch=()
-    [[ $package == netpoll-macros ]] || patch+=(--config "patch.crates-io.netpoll-macros.path='$scratch/netpoll-macros'")
-    [[ $package != netpoll-nettest ]] || patch+=(--config "patch.crates-io.netpoll.path='$scratch/netpoll'")
     (cd "$scratch/$package" && cargo test "${patch[@]}" --target-dir "$target/packaged" "$@")
+    # It is not in the registry yet, and the next ones need it.
+    patch+=(--config "patch.crates-io.$package.path='$scratch/$package'")
 done

@@ -64,17 +64,17 @@
 //!
 //! # Features
 //! * `attributes` (on by default): `#[netpoll::main]` and `#[netpoll::test]`.
-//! * `hickory`: `net::Resolver`, DNS over this crate's sockets: a look-up takes no thread and can
-//!   be cancelled.
 //! * `hyper`: hyper 1.x on this crate's streams, and an HTTP/1 and HTTP/2 server, in
 //!   `netpoll::hyper`.
-//! * `quinn`: QUIC by quinn on [`net::UdpSocket`], in `netpoll::quinn`.
 //! * `signal`: signals of the process as streams, in `netpoll::signal`.
 //! * `tower`: tower services, such as an axum `Router`, on the HTTP server:
 //!   `netpoll::hyper::serve_tower`.
 //! * `sim`: simulated hosts, links and clock for tests, in `netpoll::sim`.
 //! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for the streams, without tokio's runtime, for
 //!   h2, tokio-postgres and the like.
+//!
+//! Crates of their own: `netpoll-quinn`, QUIC by quinn on [`net::UdpSocket`]; `netpoll-resolver`, DNS over
+//! this crate's sockets, whose look-ups take no thread and can be cancelled.
 //!
 //! # Guarantees
 //! * No operation touches a descriptor that was closed and reused. A close completes when the
@@ -120,8 +120,6 @@ pub mod io;
 pub mod net;
 pub mod os;
 pub mod prelude;
-#[cfg(feature = "quinn")]
-pub mod quinn;
 pub mod rt;
 #[cfg(feature = "signal")]
 pub mod signal;
@@ -141,6 +139,8 @@ pub use std::{write, writeln};
 /// Items that the macros of this crate expand to.
 #[doc(hidden)]
 pub mod __private {
+    // `netpoll-resolver` looks at names as this crate does.
+    pub use crate::net::for_resolver::*;
     pub use std::format;
     pub use std::string::String;
 }

@@ -6,5 +6,8 @@ pub use std::time::{Duration, Instant};
 
 pub use crate::rt::time::sleep::Sleep;
 
-#[cfg(any(feature = "hyper", feature = "quinn"))]
-pub(crate) mod movable;
+mod movable;
+
+// Not for users: the timers of netpoll-quinn and of `netpoll::hyper` are sleeps that are moved often.
+#[doc(hidden)]
+pub use movable::Movable;

@@ -14,8 +14,8 @@ use common::{becomes, child, park_on, run};
 use futures_rustls::pki_types::PrivateKeyDer;
 use futures_rustls::rustls::RootCertStore;
 use netpoll::net::UdpSocket;
-use netpoll::quinn::{Runtime, Socket, endpoint};
 use netpoll::task;
+use netpoll_quinn::{Runtime, Socket, endpoint};
 use quinn::{
     AsyncUdpSocket as _, ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, Runtime as _,
     ServerConfig, SmolRuntime, TransportConfig,

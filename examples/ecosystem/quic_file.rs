@@ -5,7 +5,7 @@
 //! cargo run --release -p netpoll-ecosystem --example quic_file -- README.md /tmp/copy.md   # a file, and where it goes
 //! ```
 //!
-//! Shows `netpoll::quinn::endpoint`: both sides are quinn endpoints on netpoll's UDP sockets, with
+//! Shows `netpoll_quinn::endpoint`: both sides are quinn endpoints on netpoll's UDP sockets, with
 //! the kernel's offload in both directions.
 
 use std::error::Error;
@@ -35,7 +35,7 @@ fn configure() -> Result<(ServerConfig, ClientConfig)> {
 
 async fn endpoint(server: Option<ServerConfig>) -> Result<Endpoint> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    Ok(netpoll::quinn::endpoint(EndpointConfig::default(), server, Arc::new(socket))?)
+    Ok(netpoll_quinn::endpoint(EndpointConfig::default(), server, Arc::new(socket))?)
 }
 
 async fn send(server: Endpoint, file: Vec<u8>) -> Result<()> {

@@ -9,8 +9,7 @@ use ::hyper::rt;
 
 use crate::sync::{Arc, Mutex};
 use crate::task;
-use crate::time::Sleep;
-use crate::time::movable::Movable;
+use crate::time::{Movable, Sleep};
 
 /// hyper's executor: runs its futures (HTTP/2 has one per stream) as tasks, with [`task::spawn`].
 ///

@@ -31,7 +31,7 @@ use super::options::tcp::tcp_option_methods;
 use super::resolve::LookupError;
 use super::resolve::families::{HostAddrs, Oracle};
 use super::tcp::dial::{Control, Recipe, dial_tcp};
-use super::{AddrError, TcpStream, ToSocketAddrs, ToSocketAddrsFuture};
+use super::{AddrError, Resolve, TcpStream, ToSocketAddrs, ToSocketAddrsFuture};
 use crate::time::Sleep;
 
 /// Connects to TCP addresses with a timeout, a local address, socket options and racing of several
@@ -175,10 +175,9 @@ impl Dialer {
         self
     }
 
-    /// Uses `resolver` for name look-ups instead of the host's name service.
-    #[cfg(feature = "hickory")]
-    pub fn resolver(mut self, resolver: super::Resolver) -> Dialer {
-        self.oracle = Oracle::Native(resolver);
+    /// Looks names up with `resolver` instead of the host's name service.
+    pub fn resolver(mut self, resolver: impl Resolve + 'static) -> Dialer {
+        self.oracle = Oracle::Other(Arc::new(resolver));
         self
     }
 

@@ -19,3 +19,8 @@ impl fmt::Display for ErrnoText<'_> {
         }
     }
 }
+
+/// The text of an OS error, for `netpoll-resolver`.
+pub fn errno_text(error: &io::Error) -> String {
+    ErrnoText(error).to_string()
+}

@@ -119,7 +119,7 @@ pub(super) fn reason(error: io::Error) -> io::Error {
 /// Parses `host` as an IP address, or as an IPv6 address with a zone (RFC 4007, section 11): the
 /// name or the number of an interface. Returns `None` for anything else and for an interface that
 /// this host does not have.
-pub(crate) fn literal(host: &str, port: u16) -> Option<SocketAddr> {
+pub fn literal(host: &str, port: u16) -> Option<SocketAddr> {
     if let Ok(ip) = host.parse() {
         return Some(SocketAddr::new(ip, port));
     }

@@ -42,6 +42,18 @@ mod udp;
 pub(crate) mod unix;
 pub(crate) mod zero_copy;
 
+// rustdoc lists inherent impls in module order, so these options come last.
+#[cfg(target_os = "linux")]
+mod linux;
+
+/// For `netpoll-resolver`, which looks at names as this crate does.
+pub(crate) mod for_resolver {
+    pub use super::errno_text::errno_text;
+    pub use super::host_port::literal;
+    pub use super::resolve::host_name::is_host_name;
+    pub use crate::rt::context::take_turn;
+}
+
 #[doc(no_inline)]
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
@@ -57,9 +69,7 @@ pub use options::system::TcpInfo;
 pub use pipe::{Pipe, pipe};
 #[cfg(feature = "sim")]
 pub(crate) use resolve::flight::prepare as prepare_look_ups;
-pub use resolve::{LookupError, lookup_addr, lookup_cname, lookup_host, lookup_port, resolve};
-#[cfg(feature = "hickory")]
-pub use resolve::{Mx, Resolver, ResolverBuilder, Srv};
+pub use resolve::{Family, LookupError, Resolve, lookup_addr, lookup_cname, lookup_host, lookup_port, resolve};
 pub use serve::{Report, Serve, Straggler, serve};
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
 pub use udp::{Ancillary, Datagram, Ecn, RecvBatch, RecvBatchIter, RecvInfo, SendBatch, UdpSocket};

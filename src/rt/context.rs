@@ -319,7 +319,7 @@ pub(crate) fn poll_budget(cx: &mut TaskContext<'_>, refused: &mut bool) -> Poll<
 }
 
 /// A future that calls [`poll_budget`].
-pub(crate) async fn take_turn() {
+pub async fn take_turn() {
     let mut refused = false;
     poll_fn(|cx| poll_budget(cx, &mut refused)).await;
 }

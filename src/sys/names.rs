@@ -19,10 +19,12 @@ use super::{fd, os};
 
 /// The address family of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Family {
+pub enum Family {
     /// Both families, in the order in which the addresses should be tried.
     Any,
+    /// IPv4.
     V4,
+    /// IPv6.
     V6,
 }
 

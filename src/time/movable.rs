@@ -12,7 +12,7 @@ use crate::rt::time::sleep::Sleep;
 
 /// A sleep until `when` (`None` is forever). The inner sleep, until `armed`, may be earlier.
 #[derive(Debug)]
-pub(crate) struct Movable {
+pub struct Movable {
     when: Option<Instant>,
     /// The deadline of `sleep`, because converting it costs time.
     armed: Option<Instant>,
@@ -21,12 +21,13 @@ pub(crate) struct Movable {
 
 impl Movable {
     /// Wraps `sleep`, which stays armed.
-    pub(crate) fn new(sleep: Sleep) -> Movable {
+    pub fn new(sleep: Sleep) -> Movable {
         let armed = sleep.deadline();
         Movable { when: armed, armed, sleep }
     }
 
-    pub(crate) fn reset(&mut self, deadline: Instant) {
+    /// Moves the end of the sleep.
+    pub fn reset(&mut self, deadline: Instant) {
         self.when = Some(deadline);
         if self.armed.is_none_or(|armed| deadline < armed) {
             self.arm(deadline);

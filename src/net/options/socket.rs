@@ -24,6 +24,10 @@ fn buffer_size(size: usize) -> io::Result<usize> {
     Ok(size)
 }
 
+pub(in crate::net) fn number(value: u32) -> io::Result<c_int> {
+    c_int::try_from(value).map_err(|_| invalid("number must be less than 2^31"))
+}
+
 /// Sets SO_RCVBUF.
 pub(crate) fn set_recv_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<()> {
     option::socket::set_recv_buffer_size(fd, buffer_size(size)?)

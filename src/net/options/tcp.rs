@@ -5,16 +5,10 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use libc::c_int;
-
-use super::socket::{invalid, set_recv_buffer_size, set_send_buffer_size};
+use super::socket::{invalid, number, set_recv_buffer_size, set_send_buffer_size};
 use super::system::TcpExtras;
 use super::{KeepAlive, set_keepalive, set_nodelay};
 use crate::sys::option;
-
-pub(super) fn number(value: u32) -> io::Result<c_int> {
-    c_int::try_from(value).map_err(|_| invalid("number must be less than 2^31"))
-}
 
 /// Returns SO_OOBINLINE.
 pub(crate) fn out_of_band_inline(fd: BorrowedFd<'_>) -> io::Result<bool> {

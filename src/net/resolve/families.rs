@@ -17,8 +17,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-#[cfg(feature = "hickory")]
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,6 +26,7 @@ use futures_core::Stream;
 use super::flight::Lookup;
 use super::lookup_error::LookupError;
 use super::query::{Answer, Query};
+use super::source::Resolve;
 use crate::sys::names::Family;
 use crate::time::Sleep;
 
@@ -56,8 +56,7 @@ pub(crate) type HostAddrs = Families<Box<dyn FnMut(Family) -> Addrs + Send>, Add
 pub(crate) enum Oracle {
     #[default]
     Host,
-    #[cfg(feature = "hickory")]
-    Native(super::Resolver),
+    Other(Arc<dyn Resolve>),
 }
 
 impl Oracle {
@@ -67,12 +66,7 @@ impl Oracle {
         let (oracle, host) = (self.clone(), host.to_owned());
         let ask = move |family| match &oracle {
             Oracle::Host => Addrs { answer: Asked::Host(Lookup::new(Query::Addrs(host.clone(), family))), port },
-            #[cfg(feature = "hickory")]
-            Oracle::Native(resolver) => {
-                let (resolver, host) = (resolver.clone(), host.clone());
-                let asked = Box::pin(async move { resolver.addrs(&host, family).await });
-                Addrs { answer: Asked::Native(Mutex::new(asked)), port }
-            }
+            Oracle::Other(resolver) => Addrs { answer: Asked::Other(Mutex::new(resolver.addrs(&host, family))), port },
         };
         Families::new(Box::new(ask), as_they_come.then_some(RESOLUTION_DELAY))
     }
@@ -84,15 +78,12 @@ pub(crate) struct Addrs {
     port: u16,
 }
 
-#[cfg(feature = "hickory")]
 type Boxed = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>>;
 
 enum Asked {
     Host(Lookup),
-    /// hickory's look-up is not `Sync`; inside a lock that is never taken it is. Public futures
-    /// therefore have the same traits with the feature as without.
-    #[cfg(feature = "hickory")]
-    Native(Mutex<Boxed>),
+    /// A resolver's future need not be `Sync`; inside a lock that is never taken it is.
+    Other(Mutex<Boxed>),
 }
 
 impl Addrs {
@@ -115,8 +106,7 @@ impl Future for Addrs {
                 let polled = Pin::new(lookup).poll(cx).map_ok(Answer::into_addrs);
                 polled.map_ok(|addrs| addrs.iter().copied().map(with_port).collect())
             }
-            #[cfg(feature = "hickory")]
-            Asked::Native(lookup) => {
+            Asked::Other(lookup) => {
                 let lookup = lookup.get_mut().unwrap_or_else(PoisonError::into_inner);
                 lookup.as_mut().poll(cx).map_ok(|addrs| addrs.into_iter().map(with_port).collect())
             }

@@ -11,7 +11,7 @@
 //! would be taken for an address.
 
 /// Returns whether `name` is a host name, with or without a final dot.
-pub(crate) fn is_host_name(name: &str) -> bool {
+pub fn is_host_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let is_label = |label: &str| {
         matches!(label.len(), 1..=63)

@@ -46,9 +46,27 @@ pub(super) enum Reason {
 }
 
 impl LookupError {
-    /// Returns the error that the time for `host` is over.
-    pub(crate) fn timed_out(host: String) -> LookupError {
-        LookupError { name: host, reason: Reason::TimedOut }
+    /// Creates the error of a [`Resolve`](crate::net::Resolve) for a name that does not exist, or
+    /// has no address of the family.
+    pub fn not_found(name: impl Into<String>) -> LookupError {
+        LookupError { name: name.into(), reason: Reason::Failure(NameFailure::NotFound) }
+    }
+
+    /// Creates the error of a look-up of `name` that did not finish in time.
+    pub fn timed_out(name: impl Into<String>) -> LookupError {
+        LookupError { name: name.into(), reason: Reason::TimedOut }
+    }
+
+    /// Creates the error of a [`Resolve`](crate::net::Resolve) for a failure that a later look-up
+    /// may not have, such as one of a server.
+    pub fn temporary(name: impl Into<String>, reason: impl Into<String>) -> LookupError {
+        LookupError { name: name.into(), reason: Reason::Failure(NameFailure::Temporary(reason.into())) }
+    }
+
+    /// Creates the error of a [`Resolve`](crate::net::Resolve) for a system call that failed with
+    /// `errno`.
+    pub fn os(name: impl Into<String>, errno: i32) -> LookupError {
+        LookupError { name: name.into(), reason: Reason::Failure(NameFailure::Errno(errno)) }
     }
 
     pub(crate) fn unknown_network(network: &str, service: &str) -> LookupError {

@@ -3,7 +3,8 @@
 //! * [`query`]: queries to the host's name service, and its errors.
 //! * [`flight`]: identical queries in progress share one call.
 //! * [`families`]: both address families separately, if one is slow.
-//! * `native` (feature `hickory`): queries to DNS servers instead.
+//!
+//! The crate `netpoll-resolver` queries DNS servers instead; it is a [`Resolve`].
 //!
 //! The functions here are for direct use; `ToSocketAddrs` and `Dialer` use the same modules.
 //!
@@ -16,22 +17,20 @@ pub(crate) mod families;
 pub(crate) mod flight;
 pub(crate) mod host_name;
 pub(crate) mod lookup_error;
-#[cfg(feature = "hickory")]
-mod native;
 pub(crate) mod query;
+mod source;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use self::flight::Lookup;
 pub use self::lookup_error::LookupError;
-#[cfg(feature = "hickory")]
-pub use self::native::{Mx, Resolver, ResolverBuilder, Srv};
 use self::query::{Query, Transport};
+pub use self::source::Resolve;
 use super::addr::ToSocketAddrs;
 use super::host_port::{AddrError, literal};
 use crate::rt::context;
-use crate::sys::names::Family;
+pub use crate::sys::names::Family;
 
 /// Resolves `addrs` to socket addresses, in the order in which they should be tried.
 ///

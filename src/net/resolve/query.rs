@@ -100,12 +100,6 @@ impl Query {
         }
     }
 
-    /// Returns the error of a query that another resolver failed to answer.
-    #[cfg(feature = "hickory")]
-    pub(crate) fn failed(&self, failure: NameFailure) -> LookupError {
-        self.error(Reason::Failure(failure))
-    }
-
     /// Returns the error of a query that was dropped before it ran.
     pub(crate) fn shut_down(&self) -> LookupError {
         self.error(Reason::ShutDown)

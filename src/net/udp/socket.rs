@@ -478,6 +478,33 @@ impl UdpSocket {
         self.fd.try_call(Direction::Read, call)
     }
 
+    /// Runs `call`, a system call of yours that reads, until it returns something other than
+    /// `WouldBlock`, and waits in between until the socket is readable. The descriptor stays open
+    /// during each call. Any number of tasks may wait; the waker is kept until the next event.
+    ///
+    /// # Errors
+    /// Returns the error of `call`; `TimedOut` after the read deadline; a
+    /// [closed](crate::net::is_closed) error after `close`.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// # use netpoll::net::UdpSocket;
+    /// # let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    /// # socket.send_to(b"ping", socket.local_addr()?).await?;
+    /// let mut buf = [0; 1500];
+    /// let read = std::future::poll_fn(|cx| socket.poll_read_io(cx, |fd| Ok(rustix::io::read(fd, &mut buf)?)));
+    /// assert_eq!(read.await?, 4);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    pub fn poll_read_io<T>(
+        &self,
+        cx: &mut Context<'_>,
+        call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        self.fd.poll_datagram(Direction::Read, None, cx, call)
+    }
+
     /// Runs `call`, a system call of yours that writes, without waiting. If the call returns
     /// `WouldBlock`, wait with [`writable`](UdpSocket::writable) and try again.
     ///

@@ -11,15 +11,13 @@ use libc::c_int;
 use socket2::{Domain, Protocol, Type};
 
 use crate::net::fd::fd;
-use crate::net::options::socket::invalid;
-use crate::net::options::tcp::number;
-use crate::net::{Dialer, ListenConfig};
+use crate::net::options::socket::{invalid, number};
 use crate::sys::option;
 
 /// The options of a new TCP socket that only Linux has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TcpExtras {
-    user_timeout: Option<Duration>,
+    pub(in crate::net) user_timeout: Option<Duration>,
 }
 
 impl TcpExtras {
@@ -33,35 +31,13 @@ impl TcpExtras {
     }
 }
 
-/// Declares the method of a configuration that has [`TcpExtras`] in a field.
-macro_rules! user_timeout_method {
-    ($type:ident, $($field:ident).+) => {
-        /// Options of the streams that only Linux has.
-        impl $type {
-            /// Sets how long sent data may stay unacknowledged before the connection fails with
-            /// ETIMEDOUT (TCP_USER_TIMEOUT), rounded up to milliseconds. Keep-alive probes only a
-            /// silent connection; this option also detects a peer that died while data was in
-            /// flight.
-            ///
-            /// Linux only.
-            pub fn user_timeout(mut self, timeout: Duration) -> $type {
-                self.$($field).+.extras.user_timeout = Some(timeout);
-                self
-            }
-        }
-    };
-}
-
-user_timeout_method!(ListenConfig, tcp);
-user_timeout_method!(Dialer, recipe.tcp);
-
 /// The options of a listener that only Linux has.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ListenExtras {
-    fast_open: Option<u32>,
-    defer_accept: Option<Duration>,
-    device: Option<String>,
-    multipath: bool,
+    pub(in crate::net) fast_open: Option<u32>,
+    pub(in crate::net) defer_accept: Option<Duration>,
+    pub(in crate::net) device: Option<String>,
+    pub(in crate::net) multipath: bool,
 }
 
 impl ListenExtras {
@@ -89,53 +65,11 @@ impl ListenExtras {
     }
 }
 
-/// Options that only Linux has.
-impl ListenConfig {
-    /// Accepts data in the SYN (TCP_FASTOPEN, RFC 7413) from up to `queue` clients at a time whose
-    /// address is not validated yet. Such data may arrive twice. The host must set bit 1 of
-    /// `net.ipv4.tcp_fastopen`; otherwise connections are made the usual way.
-    ///
-    /// Linux only.
-    pub fn fast_open(mut self, queue: u32) -> ListenConfig {
-        self.extras.fast_open = Some(queue);
-        self
-    }
-
-    /// Delays accepting a connection until its first data has arrived, or about `most` has passed
-    /// (TCP_DEFER_ACCEPT). Meanwhile the kernel retransmits the SYN-ACK at growing intervals. For
-    /// protocols in which the client speaks first. The time is rounded up to seconds.
-    ///
-    /// Linux only.
-    pub fn defer_accept(mut self, most: Duration) -> ListenConfig {
-        self.extras.defer_accept = Some(most);
-        self
-    }
-
-    /// Accepts only traffic of the network device `name` (SO_BINDTODEVICE), such as `eth0`.
-    ///
-    /// Linux only.
-    pub fn bind_device(mut self, name: impl Into<String>) -> ListenConfig {
-        self.extras.device = Some(name.into());
-        self
-    }
-
-    /// Opens a multipath TCP socket (RFC 8684) if the kernel supports it, otherwise a TCP socket.
-    /// Clients that know only TCP are served either way.
-    /// [`TcpStream::is_multipath`](crate::net::TcpStream::is_multipath) tells which one a
-    /// connection uses.
-    ///
-    /// Linux only.
-    pub fn multipath(mut self, multipath: bool) -> ListenConfig {
-        self.extras.multipath = multipath;
-        self
-    }
-}
-
 /// The options of a dial that only Linux has.
 #[derive(Clone, Debug)]
 pub(crate) struct DialExtras {
-    multipath: bool,
-    fast_open: bool,
+    pub(in crate::net) multipath: bool,
+    pub(in crate::net) fast_open: bool,
 }
 
 impl DialExtras {
@@ -154,34 +88,6 @@ impl DialExtras {
             option::switch(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, true)?;
         }
         Ok(())
-    }
-}
-
-/// Options that only Linux has.
-impl Dialer {
-    /// Requests multipath TCP (RFC 8684, Linux 5.6). If this host does not support it, the socket
-    /// is a TCP socket; if the peer does not, the connection falls back to TCP.
-    ///
-    /// Linux only.
-    pub fn multipath(mut self, multipath: bool) -> Dialer {
-        self.recipe.extras.multipath = multipath;
-        self
-    }
-
-    /// Sends the first data in the SYN to peers that agreed to it in an earlier connection (TCP
-    /// Fast Open: TCP_FASTOPEN_CONNECT, tcp(7), Linux 4.11).
-    ///
-    /// For such a peer a dial returns immediately without contacting it, and a race ends at its
-    /// first address. The connection begins with the first write, which carries its data, or with
-    /// the first operation that waits, without data. A server that speaks first is therefore heard,
-    /// but data written after such a wait is not sent early. Whether the peer answers is known only
-    /// then; until then [`peer_addr`](TcpStream::peer_addr) returns `NotConnected`. The data may
-    /// arrive twice, so it must be safe to process twice.
-    ///
-    /// Linux only.
-    pub fn fast_open(mut self, fast_open: bool) -> Dialer {
-        self.recipe.extras.fast_open = fast_open;
-        self
     }
 }
 

@@ -1,5 +1,5 @@
-//! A resolver that queries DNS servers over this crate's sockets. A look-up occupies no thread, and
-//! dropping it cancels it. Feature `hickory`.
+//! A resolver that queries DNS servers over netpoll's sockets. A look-up occupies no thread, and
+//! dropping it cancels it.
 //!
 //! | step | where |
 //! |---|---|
@@ -22,6 +22,8 @@
 //! nsswitch.conf and gai.conf are not read. The files are read when the resolver is created and not
 //! again; Go reads them again when they change.
 
+#![deny(unsafe_code)]
+
 mod config;
 mod hosts;
 mod order;
@@ -36,6 +38,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,24 +50,20 @@ use self::config::Config;
 use self::hosts::Hosts;
 use self::reply::{ALIASES_MAX, Failure, Reply};
 use self::servers::Servers;
-use super::host_name::is_host_name;
-use super::lookup_error::LookupError;
-use super::query::Query;
-use crate::net::host_port::literal;
-use crate::rt::context;
-use crate::sys::names::{Family, NameFailure};
+use netpoll::__private::{is_host_name, literal, take_turn};
+use netpoll::net::{Family, LookupError, Resolve};
 
 /// The addresses of `localhost`.
 const LOOPBACK: [SocketAddr; 2] =
     [SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0), SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)];
 
-/// A DNS resolver that occupies no thread: it queries servers over sockets of this crate, and
+/// A DNS resolver that occupies no thread: it queries servers over netpoll's sockets, and
 /// dropping a look-up cancels it.
 ///
 /// Clones share the resolver. Answers are cached for their TTL, and identical concurrent queries
-/// are merged. Requires the feature `hickory`.
+/// are merged.
 ///
-/// [`Dialer::resolver`](crate::net::Dialer::resolver) makes a dialer use it.
+/// [`Dialer::resolver`](netpoll::net::Dialer::resolver) makes a dialer use it.
 ///
 /// # Names
 /// * A name in hosts(5) has the addresses given there, and no server is queried for it.
@@ -87,12 +86,13 @@ const LOOPBACK: [SocketAddr; 2] =
 /// host names are omitted.
 ///
 /// # Errors
-/// Look-ups fail with a [`LookupError`], like those of [`lookup_host`](crate::net::lookup_host).
+/// Look-ups fail with a [`LookupError`], like those of [`lookup_host`](netpoll::net::lookup_host).
 ///
 /// # Examples
 /// ```no_run
 /// # netpoll::task::block_on(async {
-/// use netpoll::net::{Dialer, Resolver};
+/// use netpoll::net::Dialer;
+/// use netpoll_resolver::Resolver;
 ///
 /// let resolver = Resolver::system()?;
 /// for mx in resolver.lookup_mx("example.org").await? {
@@ -117,7 +117,7 @@ struct Inner {
 ///
 /// # Examples
 /// ```
-/// use netpoll::net::Resolver;
+/// use netpoll_resolver::Resolver;
 /// use std::time::Duration;
 ///
 /// let resolver = Resolver::builder(["192.0.2.53:53".parse().unwrap()])
@@ -262,7 +262,7 @@ impl Resolver {
         let ip = ip.to_canonical();
         let known = self.inner.hosts.by_addr(ip).map(<[String]>::to_vec);
         if let Some(names) = known.or_else(|| ip.is_loopback().then(|| vec!["localhost.".to_owned()])) {
-            context::take_turn().await;
+            take_turn().await;
             return Ok(names);
         }
         let name = Name::from(ip);
@@ -371,7 +371,7 @@ impl Resolver {
     }
 
     /// Looks up the addresses of `host` with port 0, best first.
-    pub(crate) async fn addrs(&self, host: &str, family: Family) -> Result<Vec<SocketAddr>, LookupError> {
+    async fn addrs(&self, host: &str, family: Family) -> Result<Vec<SocketAddr>, LookupError> {
         let (_, mut addrs) = self.host(host, family).await?;
         let mut sources = order::Sources::default();
         addrs.retain(|addr| match family {
@@ -387,7 +387,7 @@ impl Resolver {
     async fn host(&self, host: &str, family: Family) -> Result<(Option<String>, Vec<SocketAddr>), LookupError> {
         // Most look-ups complete without waiting; this makes a task that calls in a loop yield now
         // and then.
-        context::take_turn().await;
+        take_turn().await;
         if let Some(addr) = literal(host, 0) {
             return Ok((None, vec![addr]));
         }
@@ -452,8 +452,7 @@ impl Resolver {
             match ask(name).await {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) => {}
-                Err(Failure::TimedOut) => return Err(LookupError::timed_out(text.to_owned())),
-                Err(Failure::Other(failure)) => return Err(Query::CanonicalName(text.to_owned()).failed(failure)),
+                Err(failure) => return Err(failure.into_error(text)),
             }
         }
         Err(not_found(text))
@@ -467,10 +466,21 @@ impl Resolver {
         kind: RecordType,
         says: impl Fn(&RData) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        context::take_turn().await;
+        take_turn().await;
         let found = self.search(text, name, |name| self.look_up(name, kind)).await?;
         let records: Vec<T> = found.data.iter().filter_map(says).collect();
         if records.is_empty() { Err(not_found(text).into()) } else { Ok(records) }
+    }
+}
+
+impl Resolve for Resolver {
+    fn addrs(
+        &self,
+        host: &str,
+        family: Family,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LookupError>> + Send>> {
+        let (resolver, host) = (self.clone(), host.to_owned());
+        Box::pin(async move { Resolver::addrs(&resolver, &host, family).await })
     }
 }
 
@@ -491,5 +501,5 @@ fn printed_or_root(name: &Name) -> Option<String> {
 }
 
 fn not_found(name: &str) -> LookupError {
-    Query::CanonicalName(name.to_owned()).failed(NameFailure::NotFound)
+    LookupError::not_found(name)
 }

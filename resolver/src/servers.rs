@@ -18,6 +18,7 @@ use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,9 +31,8 @@ use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 use super::config::Config;
 use super::provider::Provider;
 use super::reply::{Cache, Failure, Reply, judge};
-use crate::future::timeout;
-use crate::sync::{AtomicUsize, Ordering};
-use crate::time::Sleep;
+use netpoll::future::timeout;
+use netpoll::time::Sleep;
 
 /// The next server is queried when one has been silent for the timeout divided by this number.
 const PATIENCE: u32 = 5;

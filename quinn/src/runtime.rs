@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use ::quinn::{AsyncTimer, AsyncUdpSocket, Endpoint, EndpointConfig, ServerConfig};
+use quinn::{AsyncTimer, AsyncUdpSocket, Endpoint, EndpointConfig, ServerConfig};
+
+use netpoll::net::UdpSocket;
+use netpoll::task;
+use netpoll::time::{Movable, Sleep};
 
 use super::Socket;
-use crate::net::UdpSocket;
-use crate::task;
-use crate::time::Sleep;
-use crate::time::movable::Movable;
 
-/// Creates an endpoint on `socket`, served by tasks of this runtime. With a server configuration it
+/// Creates an endpoint on `socket`, served by tasks of netpoll's runtime. With a server configuration it
 /// accepts connections. It can be awaited under any executor.
 ///
 /// # Errors
@@ -29,28 +29,28 @@ use crate::time::movable::Movable;
 ///
 /// async fn client(config: EndpointConfig) -> std::io::Result<Endpoint> {
 ///     let socket = Arc::new(UdpSocket::bind("0.0.0.0:0").await?);
-///     netpoll::quinn::endpoint(config, None, socket)
+///     netpoll_quinn::endpoint(config, None, socket)
 /// }
 /// ```
 pub fn endpoint(config: EndpointConfig, server: Option<ServerConfig>, socket: Arc<UdpSocket>) -> io::Result<Endpoint> {
     Endpoint::new_with_abstract_socket(config, server, Arc::new(Socket::new(socket)?), Arc::new(Runtime))
 }
 
-/// quinn's runtime trait on this crate's runtime. Pass it to `quinn::Endpoint::new`, which takes
-/// std's sockets; [`endpoint`] takes this crate's.
+/// quinn's runtime trait on netpoll's runtime. Pass it to `quinn::Endpoint::new`, which takes
+/// std's sockets; [`endpoint`] takes netpoll's.
 ///
 /// # Examples
 /// ```
 /// use quinn::Runtime as _;
 /// use std::time::Instant;
 ///
-/// let timer = netpoll::quinn::Runtime.new_timer(Instant::now());
+/// let timer = netpoll_quinn::Runtime.new_timer(Instant::now());
 /// # drop(timer);
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Runtime;
 
-impl ::quinn::Runtime for Runtime {
+impl quinn::Runtime for Runtime {
     fn new_timer(&self, deadline: Instant) -> Pin<Box<dyn AsyncTimer>> {
         Box::pin(Timer(Movable::new(Sleep::until(deadline))))
     }

@@ -11,12 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
-use ::quinn::udp::{RecvMeta, Transmit, UdpSocketState};
-use ::quinn::{AsyncUdpSocket, UdpPoller};
+use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
+use quinn::{AsyncUdpSocket, UdpPoller};
 
-use crate::net::UdpSocket;
-use crate::net::fd::operation::Operation;
-use crate::rt::poll::poller::Direction;
+use netpoll::net::UdpSocket;
 
 /// A [`UdpSocket`] for quinn; [`endpoint`](super::endpoint) creates one itself.
 #[derive(Debug)]
@@ -33,10 +31,10 @@ impl Socket {
     /// receive from it.
     ///
     /// # Errors
-    /// Returns the error of getsockname(2) or setsockopt(2), or a [closed](crate::net::is_closed)
-    /// error after `close`.
+    /// Returns the error of getsockname(2) or setsockopt(2), `TimedOut` after the write deadline, or
+    /// a [closed](netpoll::net::is_closed) error after `close`.
     pub fn new(socket: Arc<UdpSocket>) -> io::Result<Socket> {
-        let offload = socket.net_fd().with("set", |fd| UdpSocketState::new((&fd).into()))?;
+        let offload = socket.try_write_io(|fd| UdpSocketState::new((&fd).into()))?;
         Ok(Socket { socket, offload, full: AtomicUsize::new(0) })
     }
 }
@@ -45,7 +43,7 @@ impl AsyncUdpSocket for Socket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         // ORDERING: see `poll_writable`.
         let seen = self.full.load(Ordering::Relaxed);
-        Box::pin(Poller { socket: self, operation: Operation::new(), seen })
+        Box::pin(Poller { socket: self, seen })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -64,7 +62,7 @@ impl AsyncUdpSocket for Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let call = |fd: BorrowedFd<'_>| self.offload.recv((&fd).into(), bufs, meta);
-        self.socket.net_fd().poll_datagram(Direction::Read, None, cx, call)
+        self.socket.poll_read_io(cx, call)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -88,30 +86,22 @@ impl AsyncUdpSocket for Socket {
 #[derive(Debug)]
 struct Poller {
     socket: Arc<Socket>,
-    operation: Operation,
     /// The value of `Socket::full` when there was room last.
     seen: usize,
 }
 
 impl UdpPoller for Poller {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Poller { socket, operation, seen } = &mut *self;
+        let Poller { socket, seen } = &mut *self;
         // ORDERING: it guards nothing. A sender asks after its own send, whose increment it sees in
         // program order. Whether it sees that of another sender only decides whether it checks once
         // more.
         let full = socket.full.load(Ordering::Relaxed);
         if full != *seen {
-            ready!(socket.socket.net_fd().poll_ready(Direction::Write, Some(operation), cx))?;
+            ready!(socket.socket.poll_writable(cx))?;
             *seen = full;
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for Poller {
-    fn drop(&mut self) {
-        let Poller { socket, operation, .. } = self;
-        socket.socket.net_fd().fd.cancel(Direction::Write, operation);
     }
 }
 
@@ -120,8 +110,8 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
-    use crate::net::is_closed;
-    use crate::task;
+    use netpoll::net::is_closed;
+    use netpoll::task;
 
     #[test]
     fn room_is_checked_only_after_a_send_found_none() {

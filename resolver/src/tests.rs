@@ -4,8 +4,8 @@
 use std::net::UdpSocket;
 
 use super::*;
-use crate::net::{Dialer, TcpListener};
-use crate::task::block_on;
+use netpoll::net::{Dialer, TcpListener};
+use netpoll::task::block_on;
 
 /// Returns a resolver with this hosts file, and its server, which never answers.
 fn resolver(hosts: &str, resolv_conf: &str) -> (Resolver, UdpSocket) {

@@ -1,4 +1,4 @@
-//! QUIC with quinn on this crate's sockets (feature `quinn`).
+//! QUIC with quinn on netpoll's UDP sockets.
 //!
 //! [`Runtime`] implements quinn's runtime trait, and [`Socket`] its socket trait for a
 //! [`UdpSocket`]. Datagrams pass through quinn-udp: many per call in both directions if the kernel
@@ -10,15 +10,15 @@
 //! connections, and its connections: with a `TransportError`, or with `LocallyClosed` if a send
 //! failed.
 //!
-//! examples/ecosystem/quic_file.rs sends a file.
+//! The example `quic_file` of netpoll's repository sends a file.
 //!
-//! [`UdpSocket`]: crate::net::UdpSocket
-//! [`close`]: crate::net::UdpSocket::close
+//! [`UdpSocket`]: netpoll::net::UdpSocket
+//! [`close`]: netpoll::net::UdpSocket::close
 //!
 //! # Examples
 //! ```
 //! use netpoll::net::UdpSocket;
-//! use netpoll::quinn::Socket;
+//! use netpoll_quinn::Socket;
 //! use quinn::AsyncUdpSocket;
 //! use std::sync::Arc;
 //!
@@ -29,6 +29,8 @@
 //! println!("{} datagrams per call", quic.max_transmit_segments());
 //! # std::io::Result::Ok(()) }).unwrap();
 //! ```
+
+#![deny(unsafe_code)]
 
 mod runtime;
 mod socket;

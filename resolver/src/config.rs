@@ -26,8 +26,7 @@ use std::time::Duration;
 
 use hickory_resolver::proto::rr::Name;
 
-use crate::net::host_port::literal;
-use crate::net::resolve::host_name::is_host_name;
+use netpoll::__private::{is_host_name, literal};
 
 const PATH: &str = "/etc/resolv.conf";
 

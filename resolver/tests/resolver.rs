@@ -1,6 +1,6 @@
-//! The resolver of feature `hickory`, asking a DNS server of the test's own: answers, failures, forgeries, giving up.
-#![cfg(feature = "hickory")]
+//! The resolver, asking a DNS server of the test's own: answers, failures, forgeries, giving up.
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
@@ -14,8 +14,9 @@ use common::{becomes, eventually, poll_once, run};
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{CNAME, MX, NS, PTR, SRV, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use netpoll::net::{Dialer, LookupError, Resolver, ResolverBuilder, is_timeout};
+use netpoll::net::{Dialer, LookupError, is_timeout};
 use netpoll::{rt, task};
+use netpoll_resolver::{Resolver, ResolverBuilder};
 
 /// The server's reaction to a question.
 enum Reply {

@@ -17,16 +17,15 @@
 //! the addresses of every owner name.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{DnsResponse, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
-use crate::net::errno_text::ErrnoText;
-use crate::sync::Mutex;
-use crate::sys::names::NameFailure;
+use netpoll::__private::errno_text;
+use netpoll::net::LookupError;
 
 /// The maximum number of aliases; more are treated as a loop.
 pub(super) const ALIASES_MAX: usize = 16;
@@ -54,13 +53,25 @@ pub(super) enum Reply {
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
     TimedOut,
-    Other(NameFailure),
+    /// With the reason.
+    Temporary(String),
+    /// A system call failed because the process has too few descriptors or too little memory.
+    Errno(i32),
 }
 
 impl Failure {
     /// Creates a failure that another query, or another server, may not have.
     pub(super) fn temporary(text: impl Into<String>) -> Failure {
-        Failure::Other(NameFailure::Temporary(text.into()))
+        Failure::Temporary(text.into())
+    }
+
+    /// Returns the error of a look-up of `name`.
+    pub(super) fn into_error(self, name: &str) -> LookupError {
+        match self {
+            Failure::TimedOut => LookupError::timed_out(name),
+            Failure::Temporary(reason) => LookupError::temporary(name, reason),
+            Failure::Errno(errno) => LookupError::os(name, errno),
+        }
     }
 }
 
@@ -82,8 +93,8 @@ pub(super) fn judge(query: &Query, result: Result<DnsResponse, NetError>) -> Res
         Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(Failure::temporary(code.to_string())),
         Err(NetError::Timeout) => Err(Failure::TimedOut),
         Err(NetError::Io(error)) => Err(match error.raw_os_error() {
-            Some(errno @ (libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => Failure::Other(NameFailure::Errno(errno)),
-            _ => Failure::temporary(ErrnoText(&error).to_string()),
+            Some(errno @ (libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => Failure::Errno(errno),
+            _ => Failure::temporary(errno_text(&error)),
         }),
         Err(error) => Err(Failure::temporary(error.to_string())),
     }
@@ -143,8 +154,13 @@ fn nothing_at(owner: &Name, count: usize, ttl: u32, response: &DnsResponse) -> R
 pub(super) struct Cache(Mutex<HashMap<Query, (Instant, Reply)>>);
 
 impl Cache {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Query, (Instant, Reply)>> {
+        // No code that may panic runs under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn get(&self, query: &Query) -> Option<Reply> {
-        let kept = self.0.lock();
+        let kept = self.lock();
         let (until, reply) = kept.get(query)?;
         (Instant::now() < *until).then(|| reply.clone())
     }
@@ -157,7 +173,7 @@ impl Cache {
         }
         let now = Instant::now();
         let until = now + Duration::from_secs(ttl.min(TTL_MAX).into());
-        let mut kept = self.0.lock();
+        let mut kept = self.lock();
         if kept.len() >= KEPT_MAX {
             kept.retain(|_, (until, _)| now < *until);
         }
@@ -168,6 +184,6 @@ impl Cache {
     }
 
     pub(super) fn clear(&self) {
-        self.0.lock().clear();
+        self.lock().clear();
     }
 }

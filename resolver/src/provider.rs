@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use hickory_resolver::net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider, Spawn, Time};
 
-use crate::net::{Dialer, TcpStream, UdpSocket};
-use crate::{future, task};
+use futures_io::{AsyncRead, AsyncWrite};
+use netpoll::net::{Dialer, TcpStream, UdpSocket};
+use netpoll::{future, task};
 
 /// The default time to connect to a server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,6 +28,9 @@ pub(super) struct Provider {
 /// reports if no process listens.
 pub(super) struct ServerSocket(UdpSocket);
 
+/// A connection to a server.
+pub(super) struct ServerStream(TcpStream);
+
 /// The runtime. It is public because traits of public types name it, and is not reachable.
 #[allow(unreachable_pub)]
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +40,7 @@ impl RuntimeProvider for Provider {
     type Handle = Runtime;
     type Timer = Runtime;
     type Udp = ServerSocket;
-    type Tcp = TcpStream;
+    type Tcp = ServerStream;
 
     fn create_handle(&self) -> Runtime {
         Runtime
@@ -47,10 +51,10 @@ impl RuntimeProvider for Provider {
         _server: SocketAddr,
         local: Option<SocketAddr>,
         timeout: Option<Duration>,
-    ) -> Boxed<io::Result<TcpStream>> {
+    ) -> Boxed<io::Result<ServerStream>> {
         let dialer = Dialer::new().local_addr(local).timeout(timeout.unwrap_or(CONNECT_TIMEOUT));
         let server = self.server;
-        Box::pin(async move { dialer.dial(server).await })
+        Box::pin(async move { dialer.dial(server).await.map(ServerStream) })
     }
 
     fn bind_udp(&self, local: SocketAddr, _server: SocketAddr) -> Boxed<io::Result<ServerSocket>> {
@@ -99,6 +103,26 @@ impl DnsUdpSocket for ServerSocket {
     }
 }
 
-impl DnsTcpStream for TcpStream {
+impl DnsTcpStream for ServerStream {
     type Time = Runtime;
+}
+
+impl AsyncRead for ServerStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for ServerStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx)
+    }
 }

@@ -7,8 +7,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::net::host_port::literal;
-use crate::net::resolve::host_name::is_host_name;
+use netpoll::__private::{is_host_name, literal};
 
 const PATH: &str = "/etc/hosts";
 
