@@ -126,7 +126,9 @@ pub(crate) struct Admission {
     pub(crate) reserve: Option<Reserve>,
 }
 
-/// What came of an accept within limits.
+/// The result of an accept within limits.
+// It is returned once per poll and not kept.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Outcome {
     Accepted(NetFd, SockAddr),
     /// No permit is available.
