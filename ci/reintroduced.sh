@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Brings mended defects back, one by one, and demands that the test named for each fails: ci/reintroduced/*.patch.
+#   ci/reintroduced.sh [NAME...]     those only, such as A1; docs/RELIABILITY.md lists them
+# Each patch is applied to a copy of the tree. Its test must pass before, and fail or not end within a minute after. Exits 1 if one does not.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+export CARGO_TERM_COLOR=never CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target/reintroduced}"
+
+patches=()
+if (($#)); then
+    for name; do patches+=("$PWD/ci/reintroduced/$name.patch"); done
+else
+    patches=("$PWD"/ci/reintroduced/*.patch)
+fi
+
+copy=$(mktemp -d)
+log=$(mktemp)
+trap 'rm -rf "$copy" "$log"' EXIT
+git ls-files -z | tar --null --files-from=- -cf - | tar -xf - -C "$copy"
+cd "$copy"
+export GIT_CEILING_DIRECTORIES=$copy
+
+# The test binary, or `lib`, and the test that a patch names.
+named() {
+    sed -n 's/^Test: //p' "$1"
+}
+
+# target BINARY: the option of cargo.
+target() {
+    if [[ $1 == lib ]]; then printf -- --lib; else printf -- --test=%s "$1"; fi
+}
+
+# run SECONDS BINARY TEST: runs one test, with what it prints in $log.
+run() {
+    timeout --kill-after=10 "$1" cargo test --quiet "$(target "$2")" -- --exact "$3" >"$log" 2>&1
+}
+
+printf 'as it is\n'
+binaries=()
+for patch in "${patches[@]}"; do
+    git apply --check "$patch"
+    read -r binary _ < <(named "$patch")
+    binaries+=("$(target "$binary")")
+done
+cargo test --quiet --no-run "${binaries[@]}"
+for patch in "${patches[@]}"; do
+    read -r binary test < <(named "$patch")
+    if ! run 300 "$binary" "$test" || ! grep -q '^running 1 test' "$log"; then
+        cat "$log"
+        printf '%s does not pass as it is\n' "$test"
+        exit 1
+    fi
+done
+
+missed=0
+for patch in "${patches[@]}"; do
+    name=$(basename "$patch" .patch)
+    read -r binary test < <(named "$patch")
+    git apply "$patch"
+    cargo test --quiet --no-run "$(target "$binary")"
+    status=0
+    run 60 "$binary" "$test" || status=$?
+    if ! grep -q '^running 1 test' "$log"; then
+        cat "$log"
+        printf '%s: %s did not begin\n' "$name" "$test"
+        exit 1
+    fi
+    case $status in
+        0) printf '%s NOT FOUND by %s\n' "$name" "$test" && missed=1 ;;
+        124 | 137) printf '%s found: %s does not end\n' "$name" "$test" ;;
+        *) printf '%s found: %s fails\n' "$name" "$test" ;;
+    esac
+    git apply --reverse "$patch"
+done
+exit "$missed"
