@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use common::{poll_once, run};
 use netpoll::net::{
-    AddrError, LookupError, TcpStream, ToSocketAddrs, ToSocketAddrsFuture, lookup_addr, lookup_cname, lookup_host,
-    lookup_port, resolve,
+    AddrError, LookupError, TcpListener, TcpStream, ToSocketAddrs, ToSocketAddrsFuture, lookup_addr, lookup_cname,
+    lookup_host, lookup_port, resolve,
 };
 use netpoll::{rt, task};
 
@@ -95,6 +95,47 @@ fn port_names_are_resolved() {
             assert_eq!(lookup_port("tcp", "domain").await.unwrap(), 53);
             assert_eq!(lookup_port("udp", "domain").await.unwrap(), 53);
             assert_eq!(lookup_port("", "domain").await.unwrap(), 53);
+        } else {
+            println!("skipped in part: no /etc/services here");
+        }
+    });
+}
+
+/// Go: ":80" listens on every address (net/dial.go).
+#[test]
+fn port_without_a_host_is_every_address_of_this_machine() {
+    run(async {
+        let everywhere = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, 80)), (Ipv4Addr::UNSPECIFIED, 80).into()];
+        assert_eq!(resolve(":80").await.unwrap(), everywhere);
+        assert_eq!(resolve("[]:80".to_owned()).await.unwrap(), everywhere);
+        let listener = TcpListener::bind(":0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for addr in [format!(":{port}"), format!("127.0.0.1:{port}")] {
+            let client = TcpStream::connect(&addr).await.unwrap();
+            let (server, peer) = listener.accept().await.unwrap();
+            assert_eq!(peer.port(), client.local_addr().unwrap().port(), "{addr}");
+            drop(server);
+        }
+    });
+}
+
+/// Go: TestLookupPort; services(5).
+#[test]
+fn port_of_an_address_may_be_the_name_of_a_service() {
+    run(async {
+        let error = resolve("localhost:no-such-service").await.unwrap_err();
+        assert_eq!(
+            (error.to_string().as_str(), error.kind()),
+            ("lookup ip/no-such-service: unknown port", ErrorKind::NotFound)
+        );
+        assert!(error.get_ref().unwrap().is::<LookupError>());
+        // Where the host has a list of services.
+        if std::fs::read_to_string("/etc/services").is_ok_and(|text| text.contains("\ndomain")) {
+            assert_eq!(resolve("192.0.2.7:domain").await.unwrap(), [SocketAddr::from(([192, 0, 2, 7], 53))]);
+            assert_eq!(resolve(":domain").await.unwrap(), resolve(":53").await.unwrap());
+            assert_eq!(resolve("localhost:domain").await.unwrap(), resolve("localhost:53").await.unwrap());
+            let error = resolve("no-such-host.invalid:domain").await.unwrap_err();
+            assert_eq!(error.to_string(), "could not resolve address `\"no-such-host.invalid:domain\"`");
         } else {
             println!("skipped in part: no /etc/services here");
         }

@@ -18,6 +18,8 @@ use std::{option, slice, vec};
 
 use super::host_port::{AddrError, Parsed, ResolveError};
 use super::resolve::families::Addrs;
+use super::resolve::flight::Lookup;
+use super::resolve::query::{Query, Transport};
 use crate::rt::context;
 use crate::task::{JoinHandle, spawn_lookup};
 
@@ -25,11 +27,18 @@ use crate::task::{JoinHandle, spawn_lookup};
 /// [`std::net::ToSocketAddrs`].
 ///
 /// Implemented for addresses, `(ip, port)`, `(host, port)`, `"host:port"` and slices of addresses.
-/// An IPv6 address before a port is in brackets: `"[::1]:80"`.
+/// An IPv6 address before a port is in brackets: `"[::1]:80"`. As in Go:
+///
+/// * A text without a host, `":7000"`, is every address of this machine: `[::]:7000`, which takes
+///   IPv4 as well, and then `0.0.0.0:7000` for a machine without IPv6. A connection to it goes to
+///   this machine.
+/// * The port may be the name of a service of services(5): `"localhost:http"`.
 ///
 /// # Errors
 /// * Returns [`InvalidInput`](ErrorKind::InvalidInput) with an [`AddrError`] inside if the text is
 ///   not an address and cannot become one.
+/// * Returns [`NotFound`](ErrorKind::NotFound) with a [`LookupError`](crate::net::LookupError)
+///   inside if there is no such service.
 /// * Otherwise returns the resolver's error: could not resolve address `"host:port"`, with the
 ///   reason as its source.
 ///
@@ -86,6 +95,13 @@ pub struct ToSocketAddrsFuture<I> {
 enum State<I> {
     Ready(io::Result<I>),
     Resolving(JoinHandle<io::Result<I>>),
+    /// The port is the name of a service, which is looked up before the host.
+    FindingPort {
+        port: Lookup,
+        host: String,
+        quoted: String,
+        iter: fn(vec::IntoIter<SocketAddr>) -> I,
+    },
     LookingUp {
         addrs: Addrs,
         /// The address as it is printed.
@@ -148,6 +164,17 @@ impl<I: Iterator<Item = SocketAddr>> ToSocketAddrsFuture<I> {
                 }
                 polled
             }
+            State::FindingPort { mut port, host, quoted, iter } => match Pin::new(&mut port).poll(cx) {
+                Poll::Ready(Ok(answer)) => {
+                    self.state = State::of(Parsed::host(&host, answer.into_port()), || quoted, iter);
+                    self.poll_answer(cx)
+                }
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+                Poll::Pending => {
+                    self.state = State::FindingPort { port, host, quoted, iter };
+                    Poll::Pending
+                }
+            },
             State::LookingUp { mut addrs, quoted, iter } => match Pin::new(&mut addrs).poll(cx) {
                 Poll::Ready(Ok(addrs)) => Poll::Ready(Ok(iter(addrs.into_iter()))),
                 Poll::Ready(Err(error)) => Poll::Ready(Err(ResolveError { quoted, error: error.into() }.into())),
@@ -166,20 +193,34 @@ impl<I> fmt::Debug for ToSocketAddrsFuture<I> {
         let state = match &self.state {
             State::Ready(Ok(_)) => "resolved",
             State::Ready(Err(_)) => "failed",
-            State::Resolving(_) | State::LookingUp { .. } => "resolving",
+            State::Resolving(_) | State::FindingPort { .. } | State::LookingUp { .. } => "resolving",
             State::Done => "done",
         };
         f.debug_tuple("ToSocketAddrsFuture").field(&state).finish()
     }
 }
 
-/// Looks up the addresses of a host.
-fn look_up(host: &str, port: u16, quoted: String) -> ToSocketAddrsFuture<vec::IntoIter<SocketAddr>> {
-    ToSocketAddrsFuture::new(State::LookingUp { addrs: Addrs::new(host, port), quoted, iter: |addrs| addrs })
-}
-
-fn ready(result: Result<SocketAddr, AddrError>) -> ToSocketAddrsFuture<vec::IntoIter<SocketAddr>> {
-    ToSocketAddrsFuture::ready(result.map(|addr| vec![addr].into_iter()).map_err(io::Error::from))
+impl<I> State<I> {
+    /// Starts to resolve a parsed text, which is printed as `quoted`.
+    fn of(
+        parsed: Result<Parsed<'_>, AddrError>,
+        quoted: impl FnOnce() -> String,
+        iter: fn(vec::IntoIter<SocketAddr>) -> I,
+    ) -> State<I> {
+        match parsed {
+            Ok(Parsed::Literal(addr)) => State::Ready(Ok(iter(vec![addr].into_iter()))),
+            Ok(Parsed::Everywhere(port)) => {
+                let addrs = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), (Ipv4Addr::UNSPECIFIED, port).into()];
+                State::Ready(Ok(iter(Vec::from(addrs).into_iter())))
+            }
+            Ok(Parsed::Name(host, port)) => State::LookingUp { addrs: Addrs::new(host, port), quoted: quoted(), iter },
+            Ok(Parsed::Service(host, service)) => {
+                let port = Lookup::new(Query::Port(service.to_owned(), Transport::Any));
+                State::FindingPort { port, host: host.to_owned(), quoted: quoted(), iter }
+            }
+            Err(error) => State::Ready(Err(error.into())),
+        }
+    }
 }
 
 impl ToSocketAddrs for SocketAddr {
@@ -209,11 +250,8 @@ impl ToSocketAddrs for (&str, u16) {
     type Iter = vec::IntoIter<SocketAddr>;
 
     fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
-        match Parsed::parts(self.0, self.1) {
-            Ok(Parsed::Name(host, port)) => look_up(host, port, format!("{:?}", (host, port))),
-            Ok(Parsed::Literal(addr)) => ready(Ok(addr)),
-            Err(error) => ready(Err(error)),
-        }
+        let parsed = Parsed::parts(self.0, self.1);
+        ToSocketAddrsFuture::new(State::of(parsed, || format!("{self:?}"), |addrs| addrs))
     }
 
     fn host_and_port(&self) -> Option<(&str, u16)> {
@@ -237,11 +275,7 @@ impl ToSocketAddrs for str {
     type Iter = vec::IntoIter<SocketAddr>;
 
     fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
-        match Parsed::text(self) {
-            Ok(Parsed::Name(host, port)) => look_up(host, port, format!("{self:?}")),
-            Ok(Parsed::Literal(addr)) => ready(Ok(addr)),
-            Err(error) => ready(Err(error)),
-        }
+        ToSocketAddrsFuture::new(State::of(Parsed::text(self), || format!("{self:?}"), |addrs| addrs))
     }
 
     fn host_and_port(&self) -> Option<(&str, u16)> {
@@ -358,8 +392,8 @@ mod tests {
             ("[a[b]:80", "address [a[b]:80: unexpected '[' in address"),
             ("host:99999", "address 99999: invalid port"),
             ("host:-1", "address -1: invalid port"),
-            ("host:http", "address http: invalid port"),
-            (":80", "address :80: missing host in address"),
+            ("host:+", "address +: invalid port"),
+            (":", "address :: missing port in address"),
         ];
         for (text, expected) in texts {
             let error = block_on(text.to_socket_addrs()).unwrap_err();

@@ -134,6 +134,10 @@ pub fn literal(host: &str, port: u16) -> Option<SocketAddr> {
 pub(super) enum Parsed<'a> {
     Literal(SocketAddr),
     Name(&'a str, u16),
+    /// A port without a host: every address of this machine.
+    Everywhere(u16),
+    /// A host, which may be empty, and the name of a service.
+    Service(&'a str, &'a str),
 }
 
 impl<'a> Parsed<'a> {
@@ -150,17 +154,23 @@ impl<'a> Parsed<'a> {
             return Ok(Parsed::Literal(addr));
         }
         let (host, port) = split_host_port(text)?;
-        let port = parse_port(port)?;
-        if host.is_empty() {
-            return Err(AddrError::new(text, "missing host in address"));
+        // A text with a sign is a number, as in Go.
+        let digits = port.strip_prefix(['+', '-']).unwrap_or(port);
+        if digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Parsed::host(host, port.parse().map_err(|_| AddrError::new(port, "invalid port"))?);
         }
-        Parsed::parts(host, port)
+        Ok(Parsed::Service(host, port))
+    }
+
+    /// Parses the host of a text, which may be empty.
+    pub(super) fn host(host: &'a str, port: u16) -> Result<Parsed<'a>, AddrError> {
+        if host.is_empty() { Ok(Parsed::Everywhere(port)) } else { Parsed::parts(host, port) }
     }
 
     pub(super) fn name(self) -> Option<(&'a str, u16)> {
         match self {
             Parsed::Name(host, port) => Some((host, port)),
-            Parsed::Literal(_) => None,
+            Parsed::Literal(_) | Parsed::Everywhere(_) | Parsed::Service(..) => None,
         }
     }
 }
@@ -198,8 +208,4 @@ fn split_host_port(text: &str) -> Result<(&str, &str), AddrError> {
         return wrong(MISSING_PORT);
     }
     Ok((host, port))
-}
-
-fn parse_port(port: &str) -> Result<u16, AddrError> {
-    port.parse().map_err(|_| AddrError::new(port, "invalid port"))
 }
