@@ -35,7 +35,7 @@ use crate::task::{JoinHandle, spawn_lookup};
 /// * The port may be the name of a service of services(5): `"localhost:http"`.
 ///
 /// # Errors
-/// * Returns [`InvalidInput`](ErrorKind::InvalidInput) with an [`AddrError`] inside if the text is
+/// * Returns [`InvalidInput`](std::io::ErrorKind::InvalidInput) with an [`AddrError`] inside if the text is
 ///   not an address and cannot become one.
 /// * Returns [`NotFound`](ErrorKind::NotFound) with a [`LookupError`](crate::net::LookupError)
 ///   inside if there is no such service.

@@ -1,6 +1,7 @@
-//! `Hooks`: what a simulation does with tasks that belong to it (feature `sim`).
+//! `Hooks`: the functions by which a simulation handles its tasks (feature `sim`).
 //!
-//! The simulation is above the scheduler, so it registers its functions here before its first task is spawned.
+//! The simulation is a layer above the scheduler, so it registers its functions here before its first
+//! task is spawned.
 
 use std::sync::OnceLock;
 

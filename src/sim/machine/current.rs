@@ -1,11 +1,12 @@
-//! `Machine`: what the simulation of a thread knows below the scheduler: the kernel, the clock, and which host's code runs.
+//! `Machine`: the part of a thread's simulation below the scheduler: the kernel, the clock, and the
+//! host whose code is running.
 //!
-//! The thread's machine is reached through a thread-local pointer, by the functions that stand in for the C library's. Time is read
-//! without it, from a thread-local of its own.
+//! The functions that replace the C library's find the machine of their thread by a thread-local
+//! pointer. Time has its own thread-local.
 //!
 //! # Invariants
-//! * The kernel is not borrowed while code from outside runs.
-//! * The pointer is set by [`Inside`] and taken out before the machine goes.
+//! * The kernel is not borrowed while foreign code runs.
+//! * [`Inside`] sets the pointer and clears it before the machine is dropped.
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
@@ -105,7 +106,8 @@ impl Machine {
         }
     }
 
-    /// Makes this the thread's machine until the result is dropped, which comes before the machine is.
+    /// Makes this the thread's machine until the guard is dropped, which happens before the machine is
+    /// dropped.
     pub(crate) fn enter(&self) -> Inside {
         CURRENT.with(|current| current.set(self));
         self.set_clock(0);

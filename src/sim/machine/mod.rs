@@ -1,8 +1,10 @@
-//! The lower half of a simulation: a simulated kernel, and how system calls get to it. It imports nothing from the rest of the crate.
+//! The lower half of a simulation: a simulated kernel, and the paths by which system calls reach it.
+//! It imports nothing from the rest of the crate.
 //!
 //! * `kernel`: hosts, links, sockets, events. `current`: the machine of a thread, its clock.
-//! * `interpose`: the functions of the C library that are defined in the program. `abi`: what they answer, in the terms of C. `route`: calls
-//!   that look at the descriptor after they have failed. `backend`: registration with the poller. `tag`: what a task belongs to.
+//! * `interpose`: the C library functions that are defined in the program. `abi`: their results, in
+//!   the terms of C. `route`: calls that check for a simulated descriptor after they have failed.
+//! * `backend`: registration with the poller. `tag`: the simulation and host that a task belongs to.
 
 mod abi;
 mod backend;
