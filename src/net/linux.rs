@@ -86,8 +86,8 @@ impl Dialer {
     /// first address. The connection begins with the first write, which carries its data, or with
     /// the first operation that waits, without data. A server that speaks first is therefore heard,
     /// but data written after such a wait is not sent early. Whether the peer answers is known only
-    /// then; until then [`peer_addr`](TcpStream::peer_addr) returns `NotConnected`. The data may
-    /// arrive twice, so it must be safe to process twice.
+    /// then; until then [`peer_addr`](crate::net::TcpStream::peer_addr) returns `NotConnected`. The
+    /// data may arrive twice, so it must be safe to process twice.
     ///
     /// Linux only.
     pub fn fast_open(mut self, fast_open: bool) -> Dialer {

@@ -318,7 +318,7 @@ pub(crate) fn poll_budget(cx: &mut TaskContext<'_>, refused: &mut bool) -> Poll<
     granted_or_yield(granted, cx)
 }
 
-/// A future that calls [`poll_budget`].
+/// Takes one unit of the task's budget, and yields once if the budget is used up.
 pub async fn take_turn() {
     let mut refused = false;
     poll_fn(|cx| poll_budget(cx, &mut refused)).await;
