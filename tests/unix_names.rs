@@ -489,7 +489,7 @@ fn invalid_names_are_rejected() {
         let long = format!("/tmp/{}", "x".repeat(200));
         let error = UnixStream::connect(&long).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert_eq!(error.to_string(), format!("dial unix {long}: a socket's path has at most 107 bytes"));
+        assert_eq!(error.to_string(), format!("dial unix {long}: socket path must have at most 107 bytes"));
         for name in [long.as_str(), "/tmp/a\0b"] {
             assert_eq!(UnixListener::bind(name).await.unwrap_err().kind(), ErrorKind::InvalidInput);
             assert_eq!(UnixSeqpacket::bind(name).await.unwrap_err().kind(), ErrorKind::InvalidInput);
