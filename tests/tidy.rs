@@ -283,6 +283,25 @@ fn unsafe_code_has_safety_comments() {
     assert!(complaints.is_empty(), "without SAFETY comment:\n{}", complaints.join("\n"));
 }
 
+/// `sys::option` answers for socket options, so that a simulation or another system is one module.
+#[test]
+fn socket_options_are_in_one_module() {
+    let files: Vec<_> =
+        sources("src").into_iter().filter(|(path, _)| !path.to_string_lossy().contains("/sys/")).collect();
+    check_lines(&files, |line| {
+        (code(line).contains("SockRef") && !line.trim_start().starts_with("//")).then(|| "names SockRef".to_owned())
+    });
+}
+
+/// Whole modules differ between systems, not lines.
+#[test]
+fn few_files_name_a_system() {
+    let files = sources("src");
+    let naming = |text: &str| text.lines().any(|line| code(line).contains("target_os"));
+    let count = files.iter().filter(|(_, text)| naming(text)).count();
+    assert!(count * 10 <= files.len(), "{count} of {} files name a system", files.len());
+}
+
 /// Raw system calls would go past sanitizers and preloaded shims.
 #[test]
 fn system_calls_use_libc_functions() {

@@ -175,12 +175,14 @@ pub(crate) fn is_ready(fd: BorrowedFd<'_>, write: bool) -> io::Result<bool> {
     check(unsafe { libc::poll(&raw mut entry, 1, 0) }).map(|ready| ready > 0)
 }
 
-/// Returns whether the peer has closed its sending side, or the connection is gone (poll(2)).
+/// Returns whether the peer has closed its sending side, or the connection is gone (poll(2)). Where
+/// poll(2) does not report the former, only the latter is seen.
 pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    let half_closed = os::POLL_HALF_CLOSED.unwrap_or(0);
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: half_closed, revents: 0 };
     // SAFETY: one entry, valid for the call.
     check(unsafe { libc::poll(&raw mut entry, 1, 0) })?;
-    Ok(entry.revents & (libc::POLLRDHUP | libc::POLLHUP) != 0)
+    Ok(entry.revents & (half_closed | libc::POLLHUP) != 0)
 }
 
 /// Blocks until a read, or a write, would not wait, or a signal interrupts it (poll(2)).
