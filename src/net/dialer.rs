@@ -286,6 +286,7 @@ struct Source<I> {
     end: Option<Sleep>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one per dial")]
 enum Origin<I> {
     Host(String, HostAddrs),
     Addrs(ToSocketAddrsFuture<I>),

@@ -109,6 +109,7 @@ pub(crate) struct State {
 
 impl Event {
     /// An event without a hang-up, an error or urgent data.
+    #[allow(dead_code, reason = "only some back ends tell these events apart")]
     #[inline]
     pub(crate) fn plain(token: Token, readable: bool, writable: bool) -> Event {
         let Token { index, generation } = token;
