@@ -99,8 +99,7 @@ impl Conn for Wrapper {
     }
 
     fn force_close(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
-        let closed = self.inner.force_close();
-        async move { closed.await }
+        self.inner.force_close()
     }
 }
 

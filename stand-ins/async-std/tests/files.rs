@@ -168,7 +168,11 @@ fn many_tasks_append_whole_lines() {
             task.await?;
         }
         file.sync_data().await?;
-        let mut lines: Vec<_> = BufReader::new(File::open(&path).await?).lines().map(Result::unwrap).collect().await;
+        let mut lines = Vec::new();
+        let mut written = BufReader::new(File::open(&path).await?).lines();
+        while let Some(line) = written.next().await {
+            lines.push(line?);
+        }
         lines.sort();
         assert_eq!(lines, (0..20).map(|number| format!("line {number:02}")).collect::<Vec<_>>());
         io::Result::Ok(())
