@@ -331,8 +331,10 @@ impl NetFd {
 
     /// Waits until the peer has closed its side, or the connection has failed.
     pub(crate) fn poll_peer_closed(&self, operation: &mut Operation, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // If it is known already, Pending means that the budget is used up.
+        let is_known = self.fd.poll.is_hung_up();
         let polled = self.fd.poll_hang_up(Direction::Read, operation, cx);
-        if polled.is_pending() && self.is_peer_closed() {
+        if polled.is_pending() && !is_known && self.is_peer_closed() {
             // No thread has taken the event out of epoll yet, or one has done so just now.
             ready!(self.fd.poll.poll_turn(Direction::Read, cx));
             self.fd.cancel(Direction::Read, operation);
