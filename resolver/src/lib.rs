@@ -3,13 +3,13 @@
 //!
 //! | step | where |
 //! |---|---|
-//! | literals and hosts(5) need no server | [`hosts`] |
-//! | which names are looked up, and which never are | [`search`] |
-//! | resolv.conf(5) | [`config`] |
-//! | when each server is queried, and which answer counts | [`servers`] |
-//! | the meaning of replies, aliases, the cache | [`reply`] |
-//! | the order of addresses | [`order`] |
-//! | messages and transports: hickory's, over our sockets, timers and tasks | [`provider`] |
+//! | literals and hosts(5) need no server | `hosts` |
+//! | which names are looked up, and which never are | `search` |
+//! | resolv.conf(5) | `config` |
+//! | when each server is queried, and which answer counts | `servers` |
+//! | the meaning of replies, aliases, the cache | `reply` |
+//! | the order of addresses | `order` |
+//! | messages and transports: hickory's, over our sockets, timers and tasks | `provider` |
 //!
 //! # When a look-up ends
 //! The names of the search list are looked up one after the other, until one has an answer. If a

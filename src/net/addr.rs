@@ -37,7 +37,7 @@ use crate::task::{JoinHandle, spawn_lookup};
 /// # Errors
 /// * Returns [`InvalidInput`](std::io::ErrorKind::InvalidInput) with an [`AddrError`] inside if the text is
 ///   not an address and cannot become one.
-/// * Returns [`NotFound`](ErrorKind::NotFound) with a [`LookupError`](crate::net::LookupError)
+/// * Returns [`NotFound`](std::io::ErrorKind::NotFound) with a [`LookupError`](crate::net::LookupError)
 ///   inside if there is no such service.
 /// * Otherwise returns the resolver's error: could not resolve address `"host:port"`, with the
 ///   reason as its source.
