@@ -156,7 +156,7 @@ fn child_that_execs_does_not_disturb_parent() {
     });
 }
 
-/// The child's duplicates kept their registrations: whatever came for them woke the parent for nothing.
+/// The child's duplicates kept their registrations: their events woke the parent spuriously.
 #[test]
 fn sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them() {
     child("sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them", || {

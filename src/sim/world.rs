@@ -546,11 +546,11 @@ impl World {
     /// change that.
     #[cold]
     fn stop_as_quiet(&self) -> ! {
-        panic!("{}", self.who_waits())
+        panic!("{}", self.waits())
     }
 
     /// Describes what is waiting, host by host.
-    fn who_waits(&self) -> String {
+    fn waits(&self) -> String {
         let kernel = self.machine.kernel.borrow();
         let schedule = self.schedule.borrow();
         let at = seconds(kernel.now);

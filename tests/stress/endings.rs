@@ -153,7 +153,7 @@ fn leave_residue(residue: Residue) {
     span.check(left.is_ok(), || "a task that leaves a thread-local value panics".to_owned());
 }
 
-/// All actors have ended: nobody waits, nothing is open, no task is left, and threads that have ended are let go.
+/// All actors have ended: no operation waits, no socket is open, no task is left, and ended threads are joined.
 pub fn all_is_at_rest(unreaped: u64, threads: usize) {
     shared::clear();
     // A value of this thread's, which may have run tasks.

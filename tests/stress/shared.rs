@@ -99,7 +99,7 @@ pub async fn operate(span: Span, slot: Few, op: SharedOp, bound: Bound, ms: Ms) 
                 Either::Right(_) => {
                     // Others may have moved it: then its end is not known.
                     let was_moved = shared.version.load(SeqCst) != version;
-                    // A hold has no deadline, a copy ends by itself, and a timeout is none of who waits for the end of a peer.
+                    // A hold has no deadline, a copy ends by itself, and a timeout does not apply to waiting for the peer's end.
                     let must_end = match op {
                         SharedOp::Hold | SharedOp::Copies => false,
                         SharedOp::PeerClosed => bound == Bound::Deadline,
@@ -160,7 +160,7 @@ pub fn shut(slot: Few, how: SharedEnd, ms: Ms) {
         SharedEnd::Finish | SharedEnd::Clear | SharedEnd::Move => place(slot).clone(),
     };
     let Some(shared) = taken else { return };
-    // Errors: somebody may have closed it before.
+    // Errors are expected: another actor may have closed it before.
     match how {
         SharedEnd::Close => shared.ends[0].close(),
         SharedEnd::CloseBoth => shared.ends.iter().for_each(Conn::close),

@@ -316,7 +316,7 @@ pub async fn survive(stream: Stream, ms: Ms) {
     }
 }
 
-/// A few bytes from one to the other, who has to wait for them. Whether they have come.
+/// Sends a few bytes from one socket to the other, which waits for them. Returns whether they arrived.
 async fn exchange(span: Span, one: &Conn, other: &Conn) -> bool {
     let mut buf = [0; 8];
     let write = async {

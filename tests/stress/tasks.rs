@@ -1,4 +1,4 @@
-//! Actions about tasks: each runs once, its result arrives, its future is dropped once, and a panic or a destructor harms nobody else.
+//! Actions about tasks: each runs once, its result arrives, its future is dropped once, and a panic or a destructor affects no other actor.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;

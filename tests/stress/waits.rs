@@ -137,7 +137,7 @@ pub async fn roots(span: Span, threads: Many, ms: Ms) {
     futures::future::join_all(results.into_iter().map(Peer::ends)).await;
 }
 
-/// Tasks block their threads until somebody sends.
+/// Tasks block their threads until a message is sent.
 pub async fn recv(span: Span, tasks: Few, sender: Sender, ms: Ms) {
     let length = ms.duration();
     let _watch = watch_for(length, format!("{} tasks that block until {sender:?} sends after {length:?}", tasks.0));
