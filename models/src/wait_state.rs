@@ -11,7 +11,7 @@ use crate::rt::poll::poll_desc::PollCache;
 use crate::rt::poll::poll_desc::{Direction, HANG_UP, PollDesc, Stop, Wait};
 use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, POLLS_MAX, Wakers};
-use crate::sync::{AtomicBool, AtomicUsize, Ordering, planted};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, planted};
 
 /// A socket: the kernel's part of one direction, and what the poller knows of it.
 struct Socket {
@@ -615,4 +615,39 @@ impl Wake for Woken {
     fn wake(self: Arc<Woken>) {
         self.0.store(true, std::sync::atomic::Ordering::Relaxed);
     }
+}
+
+/// Room for one write appears while a writer finds that there is none. The edge may come while the poller still skips edges of the
+/// direction.
+pub fn skipped_edges_lose_no_room() {
+    let desc = Arc::new(PollDesc::new(0));
+    let generation = desc.open();
+    desc.side(Direction::Write).skip_edges();
+    // The kernel orders the calls of one socket, and what makes room.
+    let room = Arc::new(Mutex::new(false));
+    let writing = {
+        let (desc, room) = (desc.clone(), room.clone());
+        thread::spawn(move || {
+            let (side, mut key) = (desc.side(Direction::Write), None);
+            block_on(poll_fn(|cx| {
+                loop {
+                    let ticket = side.begin(generation).unwrap();
+                    if ticket.is_ready() {
+                        if std::mem::take(&mut *room.lock()) {
+                            return Poll::Ready(());
+                        }
+                        side.clear_ready(ticket);
+                    }
+                    if side.wait(generation, &mut key, Interest::Event, cx.waker(), || true) == Wait::Listed {
+                        return Poll::Pending;
+                    }
+                }
+            }));
+        })
+    };
+    *room.lock() = true;
+    let mut wakers = Wakers::new();
+    assert!(desc.side(Direction::Write).set_ready(generation, 0, &mut wakers));
+    wakers.wake_all();
+    writing.join().unwrap();
 }

@@ -24,6 +24,7 @@ models! { wait_state:
     a_stale_event_harms_nobody
     an_edge_reaches_the_owner
     polls_beyond_the_bound_are_woken
+    skipped_edges_lose_no_room
 }
 
 #[test]
@@ -55,5 +56,7 @@ planted_bugs! {
     finds_evidence_that_keeps_the_edge: "evidence_keeps_the_edge" by who_is_polled_unasked_keeps_no_edge, DEADLOCK;
     finds_a_stale_event_that_counts: "stale_event_accepted" by a_stale_event_harms_nobody, "a stale event";
     finds_polls_that_pile_up: "polls_pile_up" by polls_beyond_the_bound_are_woken, "polls are kept";
+    finds_evidence_despite_skipped_edges:
+        "evidence_despite_skipped_edges" by skipped_edges_lose_no_room, DEADLOCK;
     finds_an_edge_kept_without_the_lock: "edge_kept_without_the_lock" by an_edge_reaches_the_owner, DEADLOCK;
 }

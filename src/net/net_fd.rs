@@ -82,6 +82,10 @@ impl NetFd {
             () => return NetFd::new(socket, self.network),
         };
         let stream = make(socket)?;
+        if stream.fd.is_plain_tcp() {
+            // Most connections are written without ever filling the send buffer.
+            stream.fd.poll.skip_write_edges();
+        }
         // The kernel passes SO_LINGER on.
         if self.fd.may_linger() {
             stream.fd.set_may_linger();

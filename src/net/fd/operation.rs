@@ -143,7 +143,11 @@ impl Fd {
         let mut called = None;
         if let Ok(ticket) = begun {
             if !ticket.is_ready() {
-                if let Err(error) = ready!(self.poll_idle(direction, hold, &mut caller, cx)) {
+                let waited = self.poll_idle(direction, hold, &mut caller, cx);
+                if waited.is_pending() {
+                    return Poll::Pending;
+                }
+                if let Poll::Ready(Err(error)) = waited {
                     return Poll::Ready(Err(self.fail(direction, caller, error.into())));
                 }
                 begun = self.poll.begin(direction);

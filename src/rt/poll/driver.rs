@@ -177,14 +177,20 @@ impl Sink for Recording<'_> {
     fn take(&mut self, event: Event) {
         self.count += 1;
         let Some(desc) = self.cache.get(event.index) else { return };
-        let mut current = true;
-        if event.readable {
-            current = desc.side(Direction::Read).set_ready(event.generation, event.read_reasons, self.wakers);
+        let (read, write) = (desc.side(Direction::Read), desc.side(Direction::Write));
+        if event.readable && !read.set_ready(event.generation, event.read_reasons, self.wakers)
+            || event.writable && !write.set_ready(event.generation, event.write_reasons, self.wakers)
+        {
+            // Both directions have one generation, so an event that is stale for one is stale.
+            self.note_stale();
         }
-        if event.writable {
-            current &= desc.side(Direction::Write).set_ready(event.generation, event.write_reasons, self.wakers);
-        }
-        self.stale += u64::from(!current);
+    }
+}
+
+impl Recording<'_> {
+    #[cold]
+    fn note_stale(&mut self) {
+        self.stale += 1;
     }
 }
 

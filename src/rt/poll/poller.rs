@@ -147,6 +147,12 @@ impl PollHandle {
         Ok(PollHandle { desc, generation: desc.open() })
     }
 
+    /// Lets the poller skip edges for writing until a call gives evidence; see
+    /// [`side`](crate::rt::poll::side). The descriptor is new.
+    pub(crate) fn skip_write_edges(&self) {
+        self.desc.side(Direction::Write).skip_edges();
+    }
+
     /// Returns the state before a call: whether it may succeed, or why it must not be made.
     #[inline]
     pub(crate) fn begin(&self, direction: Direction) -> Result<Ticket, Stop> {
@@ -491,9 +497,9 @@ impl PollHandle {
 
     fn is_registered(&self, epoch: u32) -> bool {
         let registered = self.desc.registration.load(Ordering::Acquire);
-        registered >> 32 == u64::from(epoch)
-            && registered as u32 as u64 != registration::NONE
-            && runtime().epoch() == epoch
+        // One comparison: the epoch's own states after NONE, which is 0, are 1 to ARMED.
+        let first = u64::from(epoch) << 32 | 1;
+        registered.wrapping_sub(first) < registration::ARMED && runtime().epoch() == epoch
     }
 
     /// Makes sure that the descriptor is registered, or being registered, with the runtime of the

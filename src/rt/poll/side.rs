@@ -13,11 +13,21 @@
 //! | 2 | CLOSING | the socket is being closed | `evict` | `open` |
 //! | 3–5 | HANG_UP, ERROR, PRIORITY | reported by an edge; they persist | `set_ready` | `open`, `retire` |
 //! | 6 | PLACED | the waiter in the slot may be taken out | the exclusive owner of the slot | the thread that thereby becomes its exclusive owner |
+//! | 7 | COUNTED | every edge changes the word | `open`; the first `clear_ready` after `skip_edges` | `skip_edges` |
 //!
 //! *Ready* means READY; *idle* its absence; *waiting* means LISTED or PLACED without READY. Waiting
 //! never consumes READY, so a dropped future has no edge to give back. READY together with LISTED
 //! or PLACED means that some waiters were not woken yet: an operation that then succeeds without
 //! clearing READY wakes the next one (`pass_on`).
+//!
+//! # Edges that are skipped
+//! Each event of a socket reports the state of both directions, so the events of a socket that
+//! reads also say that it can be written. In a direction without COUNTED, an edge that finds READY
+//! and no waiter leaves the word alone, which saves the poller one read-modify-write per event. No
+//! evidence from such a direction is accepted: the first `clear_ready` sets COUNTED and returns
+//! false, as if an edge had come, so the operation makes its call again. An edge that follows that
+//! call is recorded after the kernel has ordered the call before it (model
+//! `skipped_edges_lose_no_room`).
 //!
 //! The deadline word is 0 (none), [`EXPIRED`] or a time. It alone decides whether the deadline has
 //! passed: setting it is a swap, and expiring it a compare-and-swap from the value that was seen,
@@ -53,6 +63,7 @@ pub(crate) const HANG_UP: u64 = 1 << 3;
 pub(crate) const ERROR: u64 = 1 << 4;
 pub(crate) const PRIORITY: u64 = 1 << 5;
 pub(super) const PLACED: u64 = 1 << 6;
+const COUNTED: u64 = 1 << 7;
 const TICK_SHIFT: u32 = 40;
 const TICK_ONE: u64 = 1 << TICK_SHIFT;
 const TICK_MASK: u64 = !0 << TICK_SHIFT;
@@ -169,7 +180,13 @@ impl<'a> Side<'a> {
         self.deadline_word().swap(NONE, Ordering::Relaxed);
         // ORDERING: Release: a stale event that reads this word with its own old generation is
         // ignored; see `set_ready`.
-        self.word().swap(u64::from(generation) << GENERATION_SHIFT | READY, Ordering::AcqRel);
+        self.word().swap(u64::from(generation) << GENERATION_SHIFT | COUNTED | READY, Ordering::AcqRel);
+    }
+
+    /// Lets the poller skip edges until a call gives evidence. For a new descriptor that no other
+    /// thread knows.
+    pub(crate) fn skip_edges(self) {
+        self.word().fetch_and(!COUNTED, Ordering::AcqRel);
     }
 
     /// Ends all current and later operations with [`Stop::Closed`].
@@ -225,9 +242,12 @@ impl<'a> Side<'a> {
     }
 
     /// Clears READY on the evidence of a call that began at `ticket`. Returns false if an edge has
-    /// arrived since, which the call may have missed.
+    /// arrived since, or may have been skipped, which the call may have missed.
     #[inline]
     pub(crate) fn clear_ready(self, ticket: Ticket) -> bool {
+        if self.may_skip(ticket.0) && !planted!("evidence_despite_skipped_edges") {
+            return self.count_edges();
+        }
         let mut word = ticket.0;
         while word & READY != 0 {
             // ORDERING: AcqRel, one total order of changes to this word; an edge's increment of the
@@ -243,13 +263,31 @@ impl<'a> Side<'a> {
         true
     }
 
-    /// Records an edge for the descriptor `generation`. Returns false if that descriptor is gone.
+    /// Returns whether edges may be skipped. They are never skipped for reading, where most edges
+    /// bring something.
     #[inline]
+    fn may_skip(self, word: u64) -> bool {
+        self.direction == Direction::Write && word & COUNTED == 0
+    }
+
+    /// Lets the poller skip no edge from here on. Returns false, because it may have skipped one.
+    #[cold]
+    fn count_edges(self) -> bool {
+        // ORDERING: AcqRel, before the next call of the operation: see the module documentation.
+        self.word().fetch_or(COUNTED, Ordering::AcqRel);
+        false
+    }
+
+    /// Records an edge for the descriptor `generation`. Returns false if that descriptor is gone.
+    #[inline(always)]
     pub(crate) fn set_ready(self, generation: u32, reasons: u64, wakers: &mut Wakers) -> bool {
         let mut word = self.word().load(Ordering::Acquire);
         loop {
             if generation_of(word) != generation && !planted!("stale_event_accepted") {
                 return false;
+            }
+            if self.may_skip(word) && word & (READY | PLACED | LISTED) == READY && reasons == 0 {
+                return true;
             }
             let next = (word.wrapping_add(TICK_ONE) | READY | reasons) & !PLACED;
             // ORDERING: AcqRel. The waiters are read in the step that sets READY, and a waiter

@@ -104,6 +104,32 @@ fn evidence_counts_only_for_its_ticket() {
     assert!(!side.begin(generation).unwrap().is_ready());
 }
 
+/// Skips edges for writing that say nothing new, until the first evidence, which does not count.
+#[test]
+fn needless_write_edges_are_skipped_until_a_call_gives_evidence() {
+    let (desc, generation) = desc();
+    let side = desc.side(Direction::Write);
+    side.skip_edges();
+    let edge = |reasons| {
+        let before = side.edges();
+        assert!(side.set_ready(generation, reasons, &mut Wakers::new()));
+        side.edges() != before
+    };
+    assert!(!edge(0) && edge(ERROR) && !edge(0), "a reason is not skipped");
+    assert!(!side.set_ready(generation + 1, 0, &mut Wakers::new()), "a stale one");
+    // An operation that waits for a reason only, although the direction is ready.
+    assert_eq!(wait(side, generation, Interest::Interrupt).1, Wait::Listed);
+    assert!(edge(0), "one that finds a waiter");
+    assert_eq!(woken(|wakers| side.interrupt(wakers)), 1);
+    assert!(!edge(0));
+    let ticket = side.begin(generation).unwrap();
+    assert!(!side.clear_ready(ticket), "edges may have been skipped since");
+    assert!(!side.clear_ready(ticket), "the old ticket never counts");
+    assert!(side.begin(generation).unwrap().is_ready() && edge(0));
+    assert!(side.clear_ready(side.begin(generation).unwrap()));
+    assert!(!side.begin(generation).unwrap().is_ready() && edge(0));
+}
+
 #[test]
 fn edge_advances_the_tick_and_its_reasons_persist() {
     let (desc, generation) = idle();
