@@ -577,3 +577,36 @@ fn take_error_returns_pending_error() {
         becomes("the peer is there", || !one.is_peer_closed()).await;
     });
 }
+
+/// The kernel answers EAGAIN to accept(2) on a listener that another process has shut down, as for an empty queue.
+#[test]
+fn accept_on_shut_down_listener_fails() {
+    run(async {
+        for has_waited in [false, true] {
+            for queued in [false, true] {
+                let listener = UnixListener::bind("").await.unwrap();
+                let packets = UnixSeqpacketListener::bind("").await.unwrap();
+                let mut accept = listener.accept();
+                let mut waiting = packets.accept();
+                if has_waited {
+                    assert!(poll_once(&mut accept).await.is_pending());
+                    assert!(poll_once(&mut waiting).await.is_pending());
+                }
+                let addr = listener.local_addr().unwrap();
+                let client = queued.then(|| std_net::UnixStream::connect_addr(&addr).unwrap());
+                for duplicate in [listener.as_fd().try_clone_to_owned(), packets.as_fd().try_clone_to_owned()] {
+                    std_net::UnixStream::from(duplicate.unwrap()).shutdown(Shutdown::Read).unwrap();
+                }
+                if client.is_some() {
+                    let accepted = poll_once(&mut accept).await;
+                    assert!(matches!(accepted, Poll::Ready(Ok(_))), "{accepted:?}");
+                    accept = listener.accept();
+                }
+                let end = poll_once(&mut accept).await.map(|accepted| errno(accepted.map(drop)));
+                assert_eq!(end, Poll::Ready(Some(libc::EINVAL)));
+                let end = poll_once(&mut waiting).await.map(|accepted| errno(accepted.map(drop)));
+                assert_eq!(end, Poll::Ready(Some(libc::EINVAL)));
+            }
+        }
+    });
+}

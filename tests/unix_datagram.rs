@@ -4,6 +4,7 @@ mod common;
 
 use std::io::ErrorKind;
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::os::unix::net as std_net;
 use std::sync::Arc;
 use std::task::Poll;
@@ -425,5 +426,54 @@ fn deadlines_shutdown_and_close() {
         assert!(count == 0 && from.is_unnamed());
         assert_eq!(one.recv(&mut buf).await.unwrap(), 0);
         assert_eq!(one.recv_with_fds(&mut buf, &mut Vec::new()).await.unwrap(), 0);
+    });
+}
+
+/// The kernel answers EAGAIN to a receive after shutdown(2), as for an empty queue. A poll that comes before the event must not wait.
+#[test]
+fn shut_down_receiving_side_is_at_its_end_at_once() {
+    async fn is_at_its_end(socket: &UnixDatagram) {
+        let (mut buf, mut fds, mut other) = ([0; 8], Vec::new(), Vec::new());
+        let ends = [
+            poll_once(&mut socket.recv(&mut buf)).await.map_ok(|count| (count, true)),
+            poll_once(&mut socket.peek(&mut [0; 8])).await.map_ok(|count| (count, true)),
+            poll_once(&mut socket.recv_with_fds(&mut [0; 8], &mut fds)).await.map_ok(|count| (count, true)),
+            poll_once(&mut socket.recv_from(&mut [0; 8])).await.map_ok(|(count, from)| (count, from.is_unnamed())),
+            poll_once(&mut socket.peek_from(&mut [0; 8])).await.map_ok(|(count, from)| (count, from.is_unnamed())),
+            poll_once(&mut socket.recv_from_with_fds(&mut [0; 8], &mut other))
+                .await
+                .map_ok(|(count, from)| (count, from.is_unnamed())),
+        ];
+        for (at, end) in ends.into_iter().enumerate() {
+            assert!(matches!(end, Poll::Ready(Ok((0, true)))), "{at}: {end:?}");
+        }
+    }
+    run(async {
+        for how in [Shutdown::Read, Shutdown::Both] {
+            for by_duplicate in [false, true] {
+                for has_waited in [false, true] {
+                    for message in [None, Some(b"last")] {
+                        let (one, other) = UnixDatagram::pair().unwrap();
+                        if has_waited {
+                            assert!(poll_once(&mut one.recv(&mut [0; 8])).await.is_pending());
+                        }
+                        if let Some(message) = message {
+                            other.send(message).await.unwrap();
+                        }
+                        if by_duplicate {
+                            let duplicate = one.as_fd().try_clone_to_owned().unwrap();
+                            std_net::UnixDatagram::from(duplicate).shutdown(how).unwrap();
+                        } else {
+                            one.shutdown(how).unwrap();
+                        }
+                        if message.is_some() {
+                            let received = poll_once(&mut one.recv(&mut [0; 8])).await;
+                            assert!(matches!(received, Poll::Ready(Ok(4))), "{received:?}");
+                        }
+                        is_at_its_end(&one).await;
+                    }
+                }
+            }
+        }
     });
 }

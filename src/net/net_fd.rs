@@ -362,10 +362,27 @@ impl NetFd {
     ) -> Poll<io::Result<T>> {
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
             self.fd.ensure_nonblocking();
-            let (socket, peer) = accept(fd)?;
+            let (socket, peer) = match accept(fd) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.is_shut_listener() => {
+                    // A connection may have arrived before the listener was shut down.
+                    accept(fd).map_err(|error| match error.kind() {
+                        io::ErrorKind::WouldBlock => io::Error::from_raw_os_error(libc::EINVAL),
+                        _ => error,
+                    })?
+                }
+                accepted => accepted?,
+            };
             Ok((adopt(self.accepted(socket)?, peer)?, Left::Maybe))
         });
         polled.map_err(|failure| self.error("accept", failure))
+    }
+
+    /// Returns whether another user of this Unix listener has shut it down. A non-blocking
+    /// accept(2) answers EAGAIN then, as for an empty queue, where a blocking one answers EINVAL. A
+    /// TCP listener answers EINVAL in both cases.
+    #[cold]
+    fn is_shut_listener(&self) -> bool {
+        self.network.starts_with("unix") && self.fd.is_receiving_shut()
     }
 }
 

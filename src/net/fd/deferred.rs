@@ -84,7 +84,11 @@ impl Fd {
                     return finish_later(socket::dup_cloexec(fd)?, Some(how));
                 }
             }
-            socket::shutdown(fd, how)
+            socket::shutdown(fd, how)?;
+            if how != Shutdown::Write {
+                self.set_receiving_shut();
+            }
+            Ok(())
         })
     }
 

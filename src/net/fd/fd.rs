@@ -88,6 +88,8 @@ const PLAIN_TCP: u8 = 1 << 1;
 const EXPOSED: u8 = 1 << 2;
 /// SO_LINGER may be set.
 const LINGERS: u8 = 1 << 3;
+/// Receiving was shut down here.
+const RECEIVING_SHUT: u8 = 1 << 4;
 
 /// Memory that the kernel reads after the calls that lent it.
 pub(crate) trait Loans: Any + fmt::Debug + Send + Sync + RefUnwindSafe {
@@ -254,6 +256,20 @@ impl Fd {
 
     pub(crate) fn set_may_linger(&self) {
         self.flags.fetch_or(LINGERS, Ordering::Relaxed);
+    }
+
+    /// Records that receiving was shut down.
+    pub(super) fn set_receiving_shut(&self) {
+        self.flags.fetch_or(RECEIVING_SHUT, Ordering::Relaxed);
+    }
+
+    /// Returns whether receiving is shut down, here or by the peer. Asks the kernel if another user
+    /// of the socket may have shut it down. The caller must hold a reference.
+    #[cold]
+    pub(crate) fn is_receiving_shut(&self) -> bool {
+        self.has(RECEIVING_SHUT)
+            || self.poll.is_hung_up()
+            || (self.is_exposed() && socket::is_hung_up(self.borrow()).unwrap_or(false))
     }
 
     /// Sets O_NONBLOCK again if a user of a duplicate may have cleared it. For calls that have no

@@ -36,9 +36,8 @@ use crate::sys::unix::from_kernel;
 use crate::sys::{message, socket};
 
 /// Receives one message; the kernel keeps messages of concurrent readers apart. `end` is the result
-/// for a side that was shut down. For that, a non-blocking datagram socket returns EAGAIN, as for
-/// an empty queue; the hang-up edge tells the difference, because nothing else causes one on a
-/// datagram socket.
+/// for a side that was shut down. A non-blocking datagram socket returns EAGAIN then, as for an
+/// empty queue, where a blocking one returns 0.
 fn poll_message<T>(
     fd: &NetFd,
     hold: Hold,
@@ -48,16 +47,22 @@ fn poll_message<T>(
     mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
 ) -> Poll<io::Result<T>> {
     let polled = fd.fd.poll_call(Direction::Read, hold, Some(operation), cx, |socket| {
-        // Read before the call: everything sent before the hang-up is then in the queue, so an
-        // empty queue is the end. If it were read after the call, a message and the hang-up could
-        // arrive in between.
-        let hung_up = fd.fd.poll.is_hung_up();
-        match call(socket) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && hung_up => Ok((end()?, Left::Maybe)),
-            result => Ok((result?, Left::Maybe)),
+        let mut result = call(socket);
+        if is_would_block(&result) && fd.fd.is_receiving_shut() {
+            // A message and the hang-up may have arrived since. Nothing arrives after the hang-up,
+            // so an empty queue is the end now.
+            result = call(socket);
+            if is_would_block(&result) {
+                result = end();
+            }
         }
+        Ok((result?, Left::Maybe))
     });
     polled.map_err(|failure| fd.error("read", failure))
+}
+
+fn is_would_block<T>(result: &io::Result<T>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// The end of a datagram socket that was shut down: no bytes, from an unnamed sender.
