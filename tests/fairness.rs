@@ -341,3 +341,35 @@ fn loop_that_never_waits_leaves_turns_to_others_under_another_executor() {
         assert_eq!(steps.load(Ordering::Relaxed), 4, "{name}");
     }
 }
+
+/// An answer to a poll that cannot be woken is not withheld. The turn ends at the next operation that is awaited, however many such polls
+/// come before it.
+#[test]
+fn polls_that_cannot_be_woken_do_not_keep_the_thread() {
+    const ROUNDS: usize = 500;
+    child("polls_that_cannot_be_woken_do_not_keep_the_thread", || {
+        rt::Builder::new().workers(1).spare_workers(0).blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
+        let turns = Arc::new(AtomicUsize::new(0));
+        let others = turns.clone();
+        drop(task::spawn(async move {
+            loop {
+                others.fetch_add(1, Ordering::SeqCst);
+                task::yield_now().await;
+            }
+        }));
+        park_on(task::spawn(async move {
+            let ((one, _keep), (other, _too)) = (filled(4).await, filled(4).await);
+            for polls in 0..70 {
+                let before = turns.load(Ordering::SeqCst);
+                for _ in 0..ROUNDS {
+                    for _ in 0..polls {
+                        assert!(common::poll_now(&mut pin!(one.peek(&mut [0; 1]))).is_ready());
+                    }
+                    assert_eq!(other.peek(&mut [0; 1]).await.unwrap(), 1);
+                }
+                let passed = turns.load(Ordering::SeqCst) - before;
+                assert!(passed >= ROUNDS / 50, "{passed} turns of another task in {ROUNDS} rounds of {polls} polls");
+            }
+        }));
+    });
+}

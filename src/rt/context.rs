@@ -264,6 +264,10 @@ const REFUSED: u8 = u8::MAX;
 /// budget is used up, wakes the task and returns `Pending`. `state` belongs to one direction of the
 /// descriptor, and begins as 0.
 ///
+/// A waker without data wakes no task, so an operation that is polled with one would not be polled
+/// again, and its caller acts on the answer. Such an operation is never refused. It takes its unit,
+/// and leaves a refusal to the next operation of the turn that can be polled again.
+///
 /// An operation that was refused is not refused the next time. Of several operations in one task
 /// each therefore makes progress, even if the others use up every turn. Outside of turns, under
 /// another executor, a number of consecutive operations on one direction is followed by one
@@ -271,13 +275,18 @@ const REFUSED: u8 = u8::MAX;
 pub(crate) fn poll_turn(cx: &mut TaskContext<'_>, state: &AtomicU8) -> Poll<()> {
     // ORDERING: Relaxed: the state only affects fairness.
     let seen = state.load(Ordering::Relaxed);
+    let yields = can_yield(cx);
     let (granted, next) = CONTEXT.with(|context| match context.left() {
-        Some(left) if context.take(left) || seen == REFUSED => (true, 0),
-        Some(_) => {
-            context.set_left(REFILL);
-            (false, REFUSED)
-        }
+        Some(left) => match context.take(left) {
+            _ if !yields => (true, seen),
+            is_taken if is_taken || seen == REFUSED => (true, 0),
+            _ => {
+                context.set_left(REFILL);
+                (false, REFUSED)
+            }
+        },
         None if u32::from(seen) < BUDGET => (true, seen + 1),
+        None if !yields => (true, seen),
         None => (false, 0),
     });
     if next != seen {
@@ -304,17 +313,20 @@ pub(crate) fn give_turn_back(state: &AtomicU8) {
 /// budget is used up, wakes the task and returns `Pending`. `refused` begins as false and is kept
 /// with the operation, which is not refused twice in a row.
 pub(crate) fn poll_budget(cx: &mut TaskContext<'_>, refused: &mut bool) -> Poll<()> {
+    let yields = can_yield(cx);
     let granted = CONTEXT.with(|context| {
         // When it is used up, it is refilled at once: the task may be another executor that
         // continues to poll within this turn.
         let (left, refill) = context.left().map_or((context.budget.get(), BUDGET), |left| (left, REFILL));
-        if context.take(left) || *refused {
+        if context.take(left) || *refused || !yields {
             return true;
         }
         context.set_left(refill);
         false
     });
-    *refused = !granted;
+    if yields {
+        *refused = !granted;
+    }
     granted_or_yield(granted, cx)
 }
 
@@ -324,9 +336,13 @@ pub async fn take_turn() {
     poll_fn(|cx| poll_budget(cx, &mut refused)).await;
 }
 
+/// Returns whether the caller is polled again after it has been woken.
+fn can_yield(cx: &TaskContext<'_>) -> bool {
+    !cx.waker().data().is_null()
+}
+
 fn granted_or_yield(granted: bool, cx: &TaskContext<'_>) -> Poll<()> {
-    // A waker without data wakes no task, so a refused operation would not be polled again.
-    if granted || cx.waker().data().is_null() {
+    if granted {
         return Poll::Ready(());
     }
     cx.waker().wake_by_ref();
@@ -478,6 +494,36 @@ mod tests {
             let (state, mut cx) = (AtomicU8::new(0), TaskContext::from_waker(Waker::noop()));
             assert!((0..100).all(|_| poll_turn(&mut cx, &state).is_ready()));
         });
+    }
+
+    /// The refusal that such a waker is spared goes to the next operation, and the turn of an operation that was refused stays its own.
+    #[test]
+    fn waker_that_wakes_no_task_leaves_the_refusal_to_others() {
+        let once = |state: &AtomicU8| poll_turn(&mut TaskContext::from_waker(Waker::noop()), state).is_ready();
+        with_processor(move |processor| {
+            for count in 0..3 * BUDGET {
+                let (polled, state) = (AtomicU8::new(0), AtomicU8::new(0));
+                processor.budget.store(BUDGET, Ordering::Relaxed);
+                assert!((0..count).all(|_| once(&polled)));
+                assert_eq!(is_granted(&state), count < BUDGET, "after {count}");
+            }
+            let state = AtomicU8::new(REFUSED);
+            for left in [BUDGET, 0] {
+                processor.budget.store(left, Ordering::Relaxed);
+                assert!((0..100).all(|_| once(&state)));
+                assert_eq!(state.load(Ordering::Relaxed), REFUSED);
+            }
+            assert!(is_granted(&state) && !is_granted(&state));
+            let mut refused = false;
+            let mut cx = TaskContext::from_waker(Waker::noop());
+            assert!((0..100).all(|_| poll_budget(&mut cx, &mut refused).is_ready()) && !refused);
+            let waker = Arc::new(Count::default()).into();
+            processor.budget.store(0, Ordering::Relaxed);
+            assert!(poll_budget(&mut TaskContext::from_waker(&waker), &mut refused).is_pending() && refused);
+            assert!(poll_budget(&mut cx, &mut refused).is_ready() && refused);
+        });
+        let state = AtomicU8::new(0);
+        assert!((0..100).all(|_| once(&state)) && !is_granted(&state), "outside of turns");
     }
 
     #[test]
