@@ -232,6 +232,46 @@ fn few_long_tasks_are_spread_over_workers() {
     });
 }
 
+/// The worker itself polls, however many tasks are runnable. Sysmon, which polls in its place, does so every 10 ms only.
+#[test]
+fn network_is_polled_at_any_number_of_tasks() {
+    struct Caller(mpsc::Sender<thread::ThreadId>);
+    impl Wake for Caller {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.send(thread::current().id());
+        }
+    }
+    child("network_is_polled_at_any_number_of_tasks", || {
+        rt::Builder::new().workers(1).spare_workers(0).blocked_tasks(BlockedPolicy::Off).start().unwrap();
+        let worker = park_on(task::spawn(async { thread::current().id() }));
+        let (client, server) = park_on(pair());
+        let (sender, called) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Caller(sender)));
+        let mut tasks = 0;
+        for count in [1, 254, 255, 256, 257, 258, 300, 3000] {
+            while tasks < count {
+                drop(task::spawn(async {
+                    loop {
+                        task::yield_now().await;
+                    }
+                }));
+                tasks += 1;
+            }
+            let wakes_in_time = (0..1000).any(|_| {
+                let mut buf = [0; 1];
+                let mut read = server.read(&mut buf);
+                assert!(common::poll_with(&mut read, &waker).is_pending());
+                park_on(client.write_all(b"x")).unwrap();
+                let by = called.recv_timeout(common::BOUND).unwrap();
+                assert_eq!(park_on(read).unwrap(), 1);
+                by == worker
+            });
+            assert!(wakes_in_time, "the worker does not poll beside {count} tasks");
+        }
+        rt::shutdown(common::BOUND).unwrap();
+    });
+}
+
 /// The network is polled beside tasks that keep the thread busy with long turns, too few for a look at the clock every sixteenth: a
 /// round trip waits for a turn or two.
 #[test]

@@ -192,8 +192,6 @@ pub fn fits(action: &Action, host: Host, config: &Config) -> bool {
     match action {
         Action::Recv { sender: Sender::Pool, .. } | Action::Names { .. } => config.blocking >= 64,
         Action::Recv { sender: Sender::Own, .. } => config.spares > 0 && host != Host::Pool,
-        // Not promised yet.
-        Action::Liveness { .. } => false,
         _ => true,
     }
 }

@@ -376,3 +376,15 @@ fn polls_with_new_wakers_keep_few_wakers() {
         );
     }
 }
+
+/// D15: a poll sees what the kernel has, before any thread has taken the event.
+#[test]
+fn one_poll_sees_that_peer_has_gone() {
+    let actions = ["tcp", "unix"].map(|stream| format!("             Liveness stream={stream}\n").repeat(60)).concat();
+    let actors = ["root", "task", "foreign", "nested"].map(|host| format!("         actor {host}\n{actions}")).concat();
+    holds_with(
+        &["workers=1", "workers=2", "workers=4 preempt=heavy", "workers=2 root=yes"],
+        1,
+        &format!("config SETTINGS\n{actors}"),
+    );
+}
