@@ -20,5 +20,7 @@ done
 cargo clippy --quiet --no-default-features --features sim -- -D warnings
 cargo clippy --quiet --all-features --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
-cargo test --all-features --doc -- hyper
+for features in "" tower; do
+    cargo clippy --quiet -p netpoll-hyper --features "$features" -- -D warnings
+done
 printf '%d sets of %d features\n' "$sets" "${#features[@]}"

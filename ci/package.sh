@@ -8,7 +8,7 @@ readonly target=${CARGO_TARGET_DIR:-$PWD/target}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-readonly packages=(netpoll-macros netpoll netpoll-nettest netpoll-quinn netpoll-resolver)
+readonly packages=(netpoll-macros netpoll netpoll-hyper netpoll-nettest netpoll-quinn netpoll-resolver)
 cargo package --quiet --allow-dirty --no-verify "${packages[@]/#/-p}"
 for package in "${packages[@]}"; do
     version=$(cargo pkgid -p "$package" | sed 's/.*[#@]//')

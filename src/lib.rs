@@ -64,17 +64,17 @@
 //!
 //! # Features
 //! * `attributes` (on by default): `#[netpoll::main]` and `#[netpoll::test]`.
-//! * `hyper`: hyper 1.x on this crate's streams, and an HTTP/1 and HTTP/2 server, in
-//!   `netpoll::hyper`.
 //! * `signal`: signals of the process as streams, in `netpoll::signal`.
-//! * `tower`: tower services, such as an axum `Router`, on the HTTP server:
-//!   `netpoll::hyper::serve_tower`.
 //! * `sim`: simulated hosts, links and clock for tests, in `netpoll::sim`.
 //! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for the streams, without tokio's runtime, for
 //!   h2, tokio-postgres and the like.
 //!
-//! Crates of their own: `netpoll-quinn`, QUIC by quinn on [`net::UdpSocket`]; `netpoll-resolver`, DNS over
-//! this crate's sockets, whose look-ups take no thread and can be cancelled.
+//! Crates of their own:
+//! * `netpoll-hyper`: hyper 1.x on this crate's streams, and an HTTP/1 and HTTP/2 server that also
+//!   takes tower services, such as an axum `Router`.
+//! * `netpoll-quinn`: QUIC by quinn on [`net::UdpSocket`].
+//! * `netpoll-resolver`: DNS over this crate's sockets, whose look-ups take no thread and can be
+//!   cancelled.
 //!
 //! # Guarantees
 //! * No operation touches a descriptor that was closed and reused. A close completes when the
@@ -114,8 +114,6 @@ pub mod future;
 // Text only: nothing of it is in the library.
 #[cfg(any(doc, doctest))]
 pub mod guide;
-#[cfg(feature = "hyper")]
-pub mod hyper;
 pub mod io;
 pub mod net;
 pub mod os;
@@ -139,6 +137,8 @@ pub use std::{write, writeln};
 /// Items that the macros of this crate expand to.
 #[doc(hidden)]
 pub mod __private {
+    // For `netpoll-hyper`.
+    pub use crate::net::adapter::{ListenerView, SocketView};
     // `netpoll-resolver` looks at names as this crate does.
     pub use crate::net::for_resolver::*;
     pub use std::format;

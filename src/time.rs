@@ -8,6 +8,6 @@ pub use crate::rt::time::sleep::Sleep;
 
 mod movable;
 
-// Not for users: the timers of netpoll-quinn and of `netpoll::hyper` are sleeps that are moved often.
+// Not for users: the timers of netpoll-quinn and netpoll-hyper are sleeps that are moved often.
 #[doc(hidden)]
 pub use movable::Movable;

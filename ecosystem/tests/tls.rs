@@ -193,7 +193,7 @@ fn curl_speaks_https_with_both_versions() {
     use http_body_util::Full;
     use hyper::body::{Bytes, Incoming};
     use hyper::{Request, Response, service::service_fn};
-    use netpoll::hyper::{Io, Server};
+    use netpoll_hyper::{Io, Server, Socket};
 
     async fn version(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
         Ok(Response::new(format!("{:?} {}", request.version(), "x".repeat(100_000)).into()))
@@ -203,8 +203,8 @@ fn curl_speaks_https_with_both_versions() {
         let file = File::new("https", &pem);
         let listener = Arc::new(listener().await);
         let addr = listener.local_addr().unwrap();
-        let connect = move |stream: TcpStream| {
-            let handshake = acceptor.accept(stream);
+        let connect = move |stream: Socket<TcpStream>| {
+            let handshake = acceptor.accept(stream.into_inner());
             async move { Ok((Io::new(handshake.await?), service_fn(version))) }
         };
         let (server, ours) = (Server::new(), Arc::clone(&listener));

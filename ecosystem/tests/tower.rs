@@ -1,8 +1,9 @@
-//! tower's services on `netpoll::hyper::Server`: an axum `Router` over both versions of HTTP, a service that is not ready at once, one
+//! tower's services on `netpoll_hyper::Server`: an axum `Router` over both versions of HTTP, a service that is not ready at once, one
 //! per connection.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+#[path = "../../hyper/tests/serving/mod.rs"]
 mod serving;
 
 use std::convert::Infallible;
@@ -21,11 +22,11 @@ use common::{becomes, run};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode};
-use netpoll::hyper::{Executor, Server, Tower, serve_tower};
 use netpoll::net::TcpStream;
 use netpoll::prelude::*;
 use netpoll::unix::{UnixListener, UnixStream};
 use netpoll::{io, task};
+use netpoll_hyper::{Executor, Server, Socket, Tower, serve_tower};
 use serving::{receive, send};
 use tower_service::Service;
 
@@ -63,7 +64,9 @@ fn axum_router_is_served_over_http1_and_http2() {
         assert!(receive(&stream).await.unwrap().0.starts_with("HTTP/1.1 404"));
 
         let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(Executor, TcpStream::connect(addr).await.unwrap()).await.unwrap();
+            hyper::client::conn::http2::handshake(Executor, Socket::new(TcpStream::connect(addr).await.unwrap()))
+                .await
+                .unwrap();
         let connection = task::spawn(connection);
         for (path, body, answer) in [("hello/h2", "", "Hello, h2!"), ("shout", "text", "TEXT!")] {
             let request = Request::builder().uri(format!("http://h/{path}"));
@@ -109,7 +112,7 @@ fn axum_handler_learns_the_peer_of_its_connection() {
         let addr = listener.local_addr().unwrap();
         let whoami = async |Extension(peer): Extension<SocketAddr>| peer.to_string();
         let app = Router::new().route("/", get(whoami));
-        let connect = |stream: TcpStream| {
+        let connect = |stream: Socket<TcpStream>| {
             let app = app.clone();
             async move {
                 let peer = stream.peer_addr()?;

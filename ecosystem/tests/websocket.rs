@@ -187,7 +187,7 @@ fn upgraded_hyper_connection_is_a_websocket() {
     use http_body_util::Empty;
     use hyper::body::{Bytes, Incoming};
     use hyper::service::service_fn;
-    use netpoll::hyper::Io;
+    use netpoll_hyper::Io;
 
     run(async {
         let listener = std::sync::Arc::new(listener().await);
@@ -200,7 +200,7 @@ fn upgraded_hyper_connection_is_a_websocket() {
             }));
             create_response_with_body(&request, Empty::<Bytes>::new)
         });
-        let server = task::spawn(netpoll::hyper::serve(std::sync::Arc::clone(&listener), service));
+        let server = task::spawn(netpoll_hyper::serve(std::sync::Arc::clone(&listener), service));
         talk(netpoll::net::TcpStream::connect(addr).await.unwrap()).await;
         listener.close().await.unwrap();
         server.await.unwrap();

@@ -1,4 +1,4 @@
-//! An axum application on netpoll: axum without its `tokio` feature, served by `netpoll::hyper`.
+//! An axum application on netpoll: axum without its `tokio` feature, served by `netpoll-hyper`.
 //!
 //! ```text
 //! cargo run --release -p netpoll-ecosystem --example axum_hello                # 127.0.0.1:8080
@@ -6,7 +6,7 @@
 //! curl --http2-prior-knowledge --data 'some text' http://127.0.0.1:8080/shout
 //! ```
 //!
-//! An axum program changes one line: `netpoll::hyper::serve_tower` takes the place of `axum::serve`.
+//! An axum program changes one line: `netpoll_hyper::serve_tower` takes the place of `axum::serve`.
 
 use axum::Router;
 use axum::extract::Path;
@@ -34,6 +34,6 @@ fn main() -> io::Result<()> {
     task::block_on(async {
         let listener = TcpListener::bind(addr).await?;
         println!("listening on {}", listener.local_addr()?);
-        netpoll::hyper::serve_tower(listener, app).await
+        netpoll_hyper::serve_tower(listener, app).await
     })
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Shows how to replace tonic's transport: on the server by `service_fn` and
-//! `netpoll::hyper::serve`, on the client by a tower service around hyper's `SendRequest`. The
+//! `netpoll_hyper::serve`, on the client by a tower service around hyper's `SendRequest`. The
 //! codec is for this message; prost's is used in the same way:
 //!
 //! ```proto
@@ -24,9 +24,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper::http;
 use hyper::service::service_fn;
-use netpoll::hyper::Executor;
 use netpoll::net::{TcpListener, TcpStream};
 use netpoll::task;
+use netpoll_hyper::{Executor, Socket};
 use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Request, Response, Status};
@@ -135,7 +135,7 @@ impl Service<http::Request<Body>> for Channel {
 }
 
 async fn ask(addr: std::net::SocketAddr) -> Result<String, Box<dyn Error + Send + Sync>> {
-    let (sender, connection) = handshake(Executor, TcpStream::connect(addr).await?).await?;
+    let (sender, connection) = handshake(Executor, Socket::new(TcpStream::connect(addr).await?)).await?;
     drop(task::spawn(connection));
     let origin = http::Uri::try_from(format!("http://{addr}"))?;
     let mut client = tonic::client::Grpc::with_origin(Channel(sender), origin);
@@ -150,7 +150,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let listener = TcpListener::bind(addr.as_deref().unwrap_or("127.0.0.1:0")).await?;
         let bound = listener.local_addr()?;
         println!("listening on {bound}");
-        let server = task::spawn(netpoll::hyper::serve(listener, service_fn(route)));
+        let server = task::spawn(netpoll_hyper::serve(listener, service_fn(route)));
         if addr.is_none() {
             println!("{}", ask(bound).await?);
             return Ok(());

@@ -8,7 +8,7 @@
 //! h2load -c64 -m10 -n100000 http://127.0.0.1:8080/
 //! ```
 //!
-//! Shows `netpoll::hyper::serve` and its graceful stop: Enter closes the listener, and requests in
+//! Shows `netpoll_hyper::serve` and its graceful stop: Enter closes the listener, and requests in
 //! progress are answered.
 
 use std::convert::Infallible;
@@ -40,7 +40,7 @@ fn main() -> io::Result<()> {
     task::block_on(async {
         let listener = Arc::new(TcpListener::bind(addr).await?);
         println!("listening on {}", listener.local_addr()?);
-        let server = task::spawn(netpoll::hyper::serve(Arc::clone(&listener), service_fn(hello)));
+        let server = task::spawn(netpoll_hyper::serve(Arc::clone(&listener), service_fn(hello)));
         if io::stdin().read(&mut [0; 1]).await? > 0 {
             listener.close().await?;
         }

@@ -16,6 +16,7 @@
 
 mod accept;
 pub mod activation;
+pub(crate) mod adapter;
 mod addr;
 mod conn;
 mod deadlines;

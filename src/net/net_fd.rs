@@ -10,7 +10,6 @@
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
-#[cfg(any(feature = "hyper", feature = "tokio-io"))]
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -205,7 +204,6 @@ impl NetFd {
 
     /// Reads like [`poll_read`](NetFd::poll_read) into uninitialised memory. Afterwards the
     /// returned number of bytes is initialised, from the first on.
-    #[cfg(any(feature = "hyper", feature = "tokio-io"))]
     #[inline]
     pub(crate) fn poll_read_uninit(
         &self,

@@ -68,6 +68,4 @@ pub use runner::test;
 pub use runner::{Builder, Run};
 pub use world::Order;
 
-#[cfg(any(feature = "hyper", feature = "tokio-io"))]
-pub(crate) use machine::recv_uninit;
-pub(crate) use machine::{Tag, add, clock_base, delete, is_here, is_simulated, recv, send, tag};
+pub(crate) use machine::{Tag, add, clock_base, delete, is_here, is_simulated, recv, recv_uninit, send, tag};

@@ -20,7 +20,6 @@
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice, IoSliceMut};
-#[cfg(any(feature = "hyper", feature = "tokio-io"))]
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Deref;
@@ -78,7 +77,6 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: c_int) -> io::Resu
 
 /// Calls recv(2) with uninitialised memory. Afterwards the returned number of bytes is initialised,
 /// from the first on.
-#[cfg(any(feature = "hyper", feature = "tokio-io"))]
 #[inline]
 pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     // SAFETY: `buf` is valid for writes of its length during the call, and the kernel writes

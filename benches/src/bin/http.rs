@@ -129,7 +129,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 ready(listener.local_addr())?;
                 loop {
                     let (stream, _) = listener.accept().await?;
-                    drop(netpoll::task::spawn(connection(stream, timer.then_some(netpoll::hyper::Timer), bytes)));
+                    drop(netpoll::task::spawn(connection(netpoll_hyper::Socket::new(stream), timer.then_some(netpoll_hyper::Timer), bytes)));
                 }
             })
         }
@@ -138,7 +138,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             netpoll::task::block_on(async {
                 let listener = netpoll::net::TcpListener::bind(LOCAL).await?;
                 ready(listener.local_addr())?;
-                let mut server = netpoll::hyper::Server::new();
+                let mut server = netpoll_hyper::Server::new();
                 if !timer {
                     server.header_read_timeout(None);
                 }

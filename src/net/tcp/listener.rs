@@ -186,12 +186,6 @@ impl TcpListener {
     pub fn close(&self) -> Closed {
         self.fd.close()
     }
-
-    /// Returns the socket, for traits that are implemented in other modules.
-    #[cfg(feature = "hyper")]
-    pub(crate) fn as_net_fd(&self) -> &NetFd {
-        &self.fd
-    }
 }
 
 /// Socket options.

@@ -84,19 +84,6 @@ impl TcpStream {
         Ok((TcpStream::from_net_fd(fd), ip_of(&peer)?))
     }
 
-    /// Returns the socket, for traits that are implemented in other modules.
-    #[cfg(any(feature = "hyper", feature = "tokio-io"))]
-    #[inline]
-    pub(crate) fn as_net_fd(&self) -> &NetFd {
-        &self.fd
-    }
-
-    /// Returns a weak reference to the socket.
-    #[cfg(feature = "hyper")]
-    pub(crate) fn downgrade(&self) -> std::sync::Weak<NetFd> {
-        Arc::downgrade(&self.fd)
-    }
-
     /// Connects to the first of `addrs` that accepts the connection. Addresses are tried one after
     /// the other; [`Dialer`](crate::net::Dialer) races them.
     ///

@@ -65,7 +65,7 @@ use crate::sys::unix::from_kernel;
 #[doc(alias = "net.UnixListener")]
 pub struct UnixListener {
     pub(super) file: SocketFile,
-    pub(super) fd: NetFd,
+    pub(in crate::net) fd: NetFd,
 }
 
 /// A Unix-domain socket that listens for connections that preserve message boundaries.
@@ -92,7 +92,7 @@ pub struct UnixListener {
 /// ```
 pub struct UnixSeqpacketListener {
     pub(super) file: SocketFile,
-    pub(super) fd: NetFd,
+    pub(in crate::net) fd: NetFd,
 }
 
 /// Implements the methods of both listener types.
@@ -252,14 +252,6 @@ macro_rules! listener {
 
 listener!(UnixListener, Type::STREAM, UnixStream);
 listener!(UnixSeqpacketListener, Type::SEQPACKET, UnixSeqpacket);
-
-impl UnixListener {
-    /// Returns the socket, for traits that are implemented in other modules.
-    #[cfg(feature = "hyper")]
-    pub(crate) fn as_net_fd(&self) -> &NetFd {
-        &self.fd
-    }
-}
 
 /// Binding.
 impl UnixSeqpacket {

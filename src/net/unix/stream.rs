@@ -60,7 +60,7 @@ use crate::sys::unix::from_kernel;
 #[doc(alias = "into_split")]
 #[derive(Clone)]
 pub struct UnixStream {
-    pub(super) fd: Arc<NetFd>,
+    pub(in crate::net) fd: Arc<NetFd>,
 }
 
 /// Connecting, reading, writing and closing.
@@ -75,19 +75,6 @@ impl UnixStream {
 
     pub(super) fn net_fd(fd: OwnedFd) -> io::Result<NetFd> {
         NetFd::new(fd, network(Type::STREAM))
-    }
-
-    /// Returns the socket, for traits that are implemented in other modules.
-    #[cfg(any(feature = "hyper", feature = "tokio-io"))]
-    #[inline]
-    pub(crate) fn as_net_fd(&self) -> &NetFd {
-        &self.fd
-    }
-
-    /// Returns a weak reference to the socket.
-    #[cfg(feature = "hyper")]
-    pub(crate) fn downgrade(&self) -> std::sync::Weak<NetFd> {
-        Arc::downgrade(&self.fd)
     }
 
     /// Wraps an accepted socket and the peer's address.

@@ -16,7 +16,5 @@ mod tag;
 
 pub(crate) use backend::{add, delete, is_simulated};
 pub(crate) use current::{clock_base, is_here, tag};
-#[cfg(any(feature = "hyper", feature = "tokio-io"))]
-pub(crate) use route::recv_uninit;
-pub(crate) use route::{recv, send};
+pub(crate) use route::{recv, recv_uninit, send};
 pub(crate) use tag::Tag;

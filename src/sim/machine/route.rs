@@ -36,7 +36,6 @@ pub(crate) fn send(result: io::Result<usize>, fd: BorrowedFd<'_>, buf: &[u8], fl
 }
 
 /// Calls [`recv`] with memory that need not be initialised.
-#[cfg(any(feature = "hyper", feature = "tokio-io"))]
 #[inline]
 pub(crate) fn recv_uninit(
     result: io::Result<usize>,

@@ -1,15 +1,18 @@
-//! HTTP with hyper 1.x on the streams of this crate (feature `hyper`).
+//! HTTP with hyper 1.x on the streams of netpoll.
 //!
 //! * [`Server`]: an HTTP/1 and HTTP/2 server with limits and a graceful stop. With feature `tower`
 //!   it takes tower services, such as an axum `Router`: `serve_tower(listener, router)`.
+//! * [`Socket`]: hyper's traits `Read` and `Write` for [`TcpStream`] and [`UnixStream`], for hyper's
+//!   own connections.
+//! * [`Io`]: an adapter for streams that have only futures-io's traits, such as TLS.
 //! * [`Executor`] and [`Timer`]: hyper's runtime traits.
-//! * [`Io`]: an adapter for streams that have only futures-io's traits.
 //!
-//! [`TcpStream`](crate::net::TcpStream) and [`UnixStream`](crate::os::unix::net::UnixStream)
-//! implement `hyper::rt::Read` and `hyper::rt::Write`, so hyper's connections take them as they
-//! are. A read writes directly to hyper's buffer, which is not zeroed first; head and body of an
+//! A read writes directly to hyper's buffer, which is not zeroed first; head and body of an
 //! answer are sent with one sendmsg(2). Deadlines of the socket apply to hyper's reads and writes:
 //! a clone of the stream can end an operation that hyper waits for.
+//!
+//! [`TcpStream`]: netpoll::net::TcpStream
+//! [`UnixStream`]: netpoll::os::unix::net::UnixStream
 //!
 //! # Examples
 //! ```
@@ -25,7 +28,7 @@
 //! task::block_on(async {
 //!     let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await?);
 //!     let addr = listener.local_addr()?;
-//!     let server = task::spawn(netpoll::hyper::serve(Arc::clone(&listener), service_fn(hello)));
+//!     let server = task::spawn(netpoll_hyper::serve(Arc::clone(&listener), service_fn(hello)));
 //!
 //!     let mut client = TcpStream::connect(addr).await?;
 //!     client.write_all(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await?;
@@ -39,6 +42,10 @@
 //! # }
 //! ```
 
+#![deny(unsafe_code)]
+// docs.rs sets `docsrs`; each item then shows the feature that it requires.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod activity;
 mod connection;
 mod drain;
@@ -46,7 +53,7 @@ mod io;
 mod listener;
 mod rt;
 mod server;
-mod streams;
+mod socket;
 #[cfg(feature = "tower")]
 mod tower;
 mod wire;
@@ -55,5 +62,13 @@ pub use io::Io;
 pub use listener::{Listener, Watch};
 pub use rt::{Executor, Timer};
 pub use server::{Server, serve};
+pub use socket::Socket;
 #[cfg(feature = "tower")]
 pub use tower::{Tower, TowerFuture, serve_tower};
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks, also after a panic under the lock, which leaves nothing half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -11,7 +11,7 @@
 //! Closing the listener and [`Server::grace`] correspond to `Shutdown` with a context's timeout.
 //! The server has no read and write timeouts: those of the socket apply inside hyper. A client that
 //! half-closes gets its answer in both. Go then cancels the request's context; here the handler can
-//! use [`TcpStream::peer_closed`](crate::net::TcpStream::peer_closed).
+//! use [`TcpStream::peer_closed`](netpoll::net::TcpStream::peer_closed).
 
 use std::error::Error;
 use std::fmt;
@@ -22,22 +22,22 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use ::http_body::Body;
-use ::hyper::body::Incoming;
-use ::hyper::rt::{Read, Write};
-use ::hyper::server::conn::{http1, http2};
-use ::hyper::service::Service;
-use ::hyper::{Request, Response};
 use futures_core::Stream;
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper::{Request, Response};
+use netpoll::future::timeout;
+use netpoll::net::is_closed;
+use netpoll::task;
 
 use super::activity::Activity;
 use super::connection::{self, Settings};
 use super::drain::{CUT, DRAINING, Group};
 use super::listener::Listener;
 use super::rt::{Executor, Timer};
-use crate::future::timeout;
-use crate::net::is_closed;
-use crate::task;
 
 /// The maximum number of connections accepted from the queue after the stop: the kernel's default
 /// limit of a queue. Protects against clients that connect faster than this accepts.
@@ -45,7 +45,7 @@ const QUEUED: usize = 4096;
 
 /// Serves the connections of `listener` with `service` until the listener is closed, then lets
 /// requests in progress finish. Short for [`Server::serve`] with the settings of [`Server::new`];
-/// the [module](super) has an example.
+/// the [crate](crate) has an example.
 ///
 /// # Errors
 /// Same as [`Server::serve_with`].
@@ -77,14 +77,15 @@ where
 /// connection:
 /// ```
 /// use hyper::{Request, Response, body::Incoming, service::service_fn};
-/// use netpoll::{hyper::Server, net::{TcpListener, TcpStream}, prelude::*, task};
+/// use netpoll::{net::{TcpListener, TcpStream}, prelude::*, task};
+/// use netpoll_hyper::{Server, Socket};
 /// use std::{convert::Infallible, time::Duration};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// task::block_on(async {
 ///     let listener = TcpListener::bind("127.0.0.1:0").await?;
 ///     let addr = listener.local_addr()?;
-///     let connect = |stream: TcpStream| async move {
+///     let connect = |stream: Socket<TcpStream>| async move {
 ///         let peer = stream.peer_addr()?;
 ///         let service = service_fn(move |_: Request<Incoming>| async move {
 ///             Ok::<_, Infallible>(Response::new(peer.to_string()))

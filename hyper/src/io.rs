@@ -4,20 +4,22 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use ::hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use futures_io::{AsyncRead, AsyncWrite};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 
 /// The maximum number of bytes of hyper's buffer that are zeroed per read, because futures-io's
 /// traits need initialised memory. The size of a TLS record.
 const READ_MAX: usize = 16 << 10;
 
 /// An adapter from a stream with futures-io's traits, such as a TLS stream, to hyper's traits, and
-/// from a stream with hyper's traits, such as `hyper::upgrade::Upgraded`, to futures-io's. The
-/// streams of this crate have both and need no adapter.
+/// from a stream with hyper's traits, such as `hyper::upgrade::Upgraded`, to futures-io's.
+///
+/// For netpoll's own streams use [`Socket`](crate::Socket), which reads without zeroing the buffer
+/// and writes vectored.
 ///
 /// # Examples
 /// ```
-/// use netpoll::hyper::Io;
+/// use netpoll_hyper::Io;
 ///
 /// fn for_hyper<T: netpoll::io::Read + netpoll::io::Write + Unpin>(
 ///     tls: T,
@@ -30,7 +32,6 @@ const READ_MAX: usize = 16 << 10;
 /// }
 /// ```
 #[derive(Clone, Copy, Debug)]
-#[doc(alias = "TokioIo")]
 pub struct Io<T>(T);
 
 impl<T> Io<T> {

@@ -20,9 +20,9 @@ use hyper::body::{Bytes, Incoming};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Timer as _, Write};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use netpoll::hyper::{Executor, Server, Timer};
 use netpoll::net::{TcpStream, is_closed, is_timeout};
 use netpoll::task;
+use netpoll_hyper::{Executor, Server, Socket, Timer};
 use serving::{Seen, answer, assert_hello, curl, get, receive, send, start};
 
 #[test]
@@ -112,7 +112,7 @@ fn http2_carries_many_streams() {
     run(async {
         let server = start(&mut Server::new()).await;
         let (sender, connection) =
-            hyper::client::conn::http2::handshake(Executor, server.connect().await).await.unwrap();
+            hyper::client::conn::http2::handshake(Executor, Socket::new(server.connect().await)).await.unwrap();
         let connection = task::spawn(connection);
         let tasks: Vec<_> = (0..100)
             .map(|n: usize| {
@@ -138,7 +138,8 @@ fn http2_carries_many_streams() {
 #[test]
 fn reads_go_straight_into_uninitialised_memory() {
     run(async {
-        let (client, mut server) = pair().await;
+        let (client, server) = pair().await;
+        let mut server = Socket::new(server);
         client.write_all(b"abc").await.unwrap();
         let mut memory = [MaybeUninit::new(0xAA); 64];
         let mut buf = ReadBuf::uninit(&mut memory);
@@ -149,14 +150,14 @@ fn reads_go_straight_into_uninitialised_memory() {
         // Through a reference, and to the end of the stream.
         drop(client);
         let mut buf = ReadBuf::uninit(&mut memory);
-        poll_fn(|cx| Read::poll_read(Pin::new(&mut &server), cx, buf.unfilled())).await.unwrap();
+        poll_fn(|cx| Read::poll_read(Pin::new(&mut Socket::new(&*server)), cx, buf.unfilled())).await.unwrap();
         assert_eq!(buf.filled(), b"");
     });
 }
 
 /// A stream that counts its calls.
 struct Counted {
-    stream: TcpStream,
+    stream: Socket<TcpStream>,
     vectored: Arc<AtomicUsize>,
     plain: Arc<AtomicUsize>,
 }
@@ -196,7 +197,7 @@ fn head_and_body_leave_in_one_vectored_write() {
     run(async {
         let (client, server) = pair().await;
         let (vectored, plain) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let io = Counted { stream: server, vectored: Arc::clone(&vectored), plain: Arc::clone(&plain) };
+        let io = Counted { stream: Socket::new(server), vectored: Arc::clone(&vectored), plain: Arc::clone(&plain) };
         let seen = Arc::new(Seen::default());
         let service = service_fn(move |request| answer(Arc::clone(&seen), request));
         let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
@@ -255,7 +256,7 @@ fn closing_listener_lets_requests_finish() {
         assert_hello(&idle).await;
         send(&busy, "/wait").await;
         let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(Executor, server.connect().await).await.unwrap();
+            hyper::client::conn::http2::handshake(Executor, Socket::new(server.connect().await)).await.unwrap();
         drop(task::spawn(connection));
         let request = Request::get("http://h/wait").body(Full::<Bytes>::default()).unwrap();
         let busy2 = task::spawn(async move { sender.send_request(request).await });
@@ -301,7 +302,7 @@ fn stop_future_stops_server_and_drop_aborts() {
         let listener = common::listener().await;
         let addr = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
-        let connect = |stream: TcpStream| {
+        let connect = |stream: Socket<TcpStream>| {
             let seen = Arc::clone(&seen);
             std::future::ready(Ok((stream, service_fn(move |request| answer(Arc::clone(&seen), request)))))
         };
@@ -431,7 +432,7 @@ fn deadlines_and_close_apply_through_hyper() {
                     }
                 }
             });
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(server, service);
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(Socket::new(server), service);
             let connection = task::spawn(connection);
             client.write_all(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\n\r\nabc").await.unwrap();
             becomes("the service waits", || begun.load(Ordering::SeqCst) == 1).await;

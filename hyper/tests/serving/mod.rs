@@ -1,4 +1,4 @@
-//! Shared by the tests of `netpoll::hyper::Server`: a service, a server that runs in a task, requests by hand and by curl.
+//! Shared by the tests of `netpoll_hyper::Server`: a service, a server that runs in a task, requests by hand and by curl.
 #![allow(dead_code, unreachable_pub)]
 
 use std::convert::Infallible;
@@ -13,9 +13,9 @@ use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use netpoll::hyper::Server;
 use netpoll::net::{TcpListener, TcpStream};
 use netpoll::task::{self, JoinHandle};
+use netpoll_hyper::{Server, Socket};
 
 use crate::common::{self, read_exact};
 
@@ -65,7 +65,7 @@ pub async fn start(server: &mut Server) -> Running {
     let seen = Arc::new(Seen::default());
     let (server, shared, ours) = (server.clone(), Arc::clone(&seen), Arc::clone(&listener));
     let end = task::spawn(async move {
-        let connect = |stream: TcpStream| {
+        let connect = |stream: Socket<TcpStream>| {
             let seen = Arc::clone(&shared);
             async move {
                 seen.connections.fetch_add(1, Ordering::SeqCst);

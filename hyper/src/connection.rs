@@ -17,22 +17,22 @@ use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use ::http_body::Body;
-use ::hyper::body::Incoming;
-use ::hyper::rt::{Read, ReadBuf, Write};
-use ::hyper::server::conn::{http1, http2};
-use ::hyper::service::Service;
-use ::hyper::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::rt::{Read, ReadBuf, Write};
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper::{Request, Response};
+use netpoll::time::Sleep;
 
 use super::activity::{Activity, Watched};
 use super::drain::{CUT, Member, SERVING};
 use super::rt::{ConnectionTimer, Executor};
 use super::wire::Wire;
-use crate::sync::Arc;
-use crate::time::Sleep;
 
 /// The first bytes sent by an HTTP/2 client (RFC 9113, section 3.4). No HTTP/1 request begins with
 /// the first line.

@@ -1,20 +1,16 @@
 //! [`Listener`]: a source of connections, and [`Watch`], a view of their sockets.
 
-use std::future::{Future, pending};
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 
 use futures_core::Stream;
+use netpoll::__private::{ListenerView, SocketView};
+use netpoll::net::{TcpListener, TcpStream};
+use netpoll::os::unix::net::{UnixListener, UnixStream};
+use netpoll::prelude::*;
 
-use crate::net::fd::operation::Operation;
-use crate::net::futures::{PeerClosed, operation_future};
-use crate::net::net_fd::NetFd;
-use crate::net::unix::{UnixListener, UnixStream};
-use crate::net::{TcpListener, TcpStream, is_timeout};
-use crate::rt::poll::poller::Direction;
-use crate::sys::socket;
+use super::socket::Socket;
 
 /// A source of connections for a server; implemented for listeners, references to them and `Arc`s
 /// of them.
@@ -54,18 +50,18 @@ pub trait Listener {
 /// # Examples
 /// A listener of your own passes on the view of the underlying stream:
 /// ```
-/// use netpoll::hyper::{Listener, Watch};
-/// use netpoll::{io, net::{TcpListener, TcpStream}, prelude::*};
+/// use netpoll::{io, net::TcpListener, net::TcpStream, prelude::*};
+/// use netpoll_hyper::{Listener, Socket, Watch};
 /// use std::future::Future;
 ///
 /// /// A listener that logs.
 /// struct Logging(TcpListener);
 ///
 /// impl Listener for Logging {
-///     type Io = TcpStream;
+///     type Io = Socket<TcpStream>;
 ///
-///     fn accepted(&self) -> impl Stream<Item = io::Result<TcpStream>> + Send {
-///         self.0.incoming().inspect(|stream| eprintln!("{stream:?}"))
+///     fn accepted(&self) -> impl Stream<Item = io::Result<Socket<TcpStream>>> + Send {
+///         self.0.accepted().inspect(|stream| eprintln!("{stream:?}"))
 ///     }
 ///
 ///     fn closed(&self) -> impl Future<Output = ()> + Send {
@@ -76,31 +72,19 @@ pub trait Listener {
 ///         self.0.is_queued()
 ///     }
 ///
-///     fn watch(io: &TcpStream) -> Option<Watch> {
+///     fn watch(io: &Socket<TcpStream>) -> Option<Watch> {
 ///         Some(Watch::from(io))
 ///     }
 /// }
 /// ```
 #[derive(Debug)]
-pub struct Watch(Weak<NetFd>);
-
-impl From<&TcpStream> for Watch {
-    fn from(stream: &TcpStream) -> Watch {
-        Watch(stream.downgrade())
-    }
-}
-
-impl From<&UnixStream> for Watch {
-    fn from(stream: &UnixStream) -> Watch {
-        Watch(stream.downgrade())
-    }
-}
+pub struct Watch(SocketView);
 
 impl Watch {
     /// Returns whether bytes, the peer's FIN or an error can be read, in which case a reader has
     /// been or will be woken.
     pub(super) fn is_readable(&self) -> bool {
-        self.0.upgrade().is_some_and(|fd| is_readable(&fd))
+        self.0.is_readable()
     }
 
     /// Waits until the connection is reset or closed by force.
@@ -108,48 +92,42 @@ impl Watch {
     /// It keeps the socket alive from its first poll on, but not before: the only handle can still
     /// be converted into one of std.
     pub(super) async fn aborted(&self) {
-        let Some(fd) = self.0.upgrade() else { return pending().await };
-        match Aborted::new(&fd).await {
-            // A write deadline concerns only writes.
-            Err(error) if is_timeout(&error) => pending().await,
-            _ => {}
-        }
+        self.0.aborted().await;
     }
 }
 
-/// Asks the kernel whether the socket is readable.
-fn is_readable(fd: &NetFd) -> bool {
-    fd.with("read", |fd| socket::is_ready(fd, false)).unwrap_or(false)
-}
-
-operation_future! {
-    /// Waits until neither side can send any more.
-    #[expect(unreachable_pub, reason = "most futures of this macro are public")]
-    Aborted<'a> {}, Write -> io::Result<()>,
-    |this, cx| this.fd.poll_gone(&mut this.operation, cx)
-}
-
-/// Implements the trait for a listener with `incoming()` and `as_net_fd()`.
+/// Implements the trait for a listener, and the view for its streams.
 macro_rules! listener {
-    ($listener:ty => $stream:ty) => {
+    ($listener:ident => $stream:ident) => {
         impl Listener for $listener {
-            type Io = $stream;
+            type Io = Socket<$stream>;
 
-            fn accepted(&self) -> impl Stream<Item = io::Result<$stream>> + Send {
-                self.incoming()
+            fn accepted(&self) -> impl Stream<Item = io::Result<Socket<$stream>>> + Send {
+                self.incoming().map(|stream| stream.map(Socket::new))
             }
 
-            async fn closed(&self) {
-                // A listener has no peer, so only a close can end this.
-                let _ = PeerClosed::new(self.as_net_fd()).await;
+            fn closed(&self) -> impl Future<Output = ()> + Send {
+                self.until_closed()
             }
 
             fn is_queued(&self) -> bool {
-                is_readable(self.as_net_fd())
+                ListenerView::is_queued(self)
             }
 
-            fn watch(io: &$stream) -> Option<Watch> {
+            fn watch(io: &Socket<$stream>) -> Option<Watch> {
                 Some(Watch::from(io))
+            }
+        }
+
+        impl From<&$stream> for Watch {
+            fn from(stream: &$stream) -> Watch {
+                Watch(SocketView::from(stream))
+            }
+        }
+
+        impl From<&Socket<$stream>> for Watch {
+            fn from(socket: &Socket<$stream>) -> Watch {
+                Watch(SocketView::from(&**socket))
             }
         }
     };

@@ -12,18 +12,19 @@
 
 use std::future::{Future, pending};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use ::http_body::{Body, Frame, SizeHint};
-use ::hyper::body::Incoming;
-use ::hyper::header::{CONNECTION, HeaderValue};
-use ::hyper::service::Service;
-use ::hyper::{Method, Request, Response, StatusCode, Version};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::service::Service;
+use hyper::{Method, Request, Response, StatusCode, Version};
 use pin_project_lite::pin_project;
 
 use super::listener::Watch;
-use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// The activity of one connection, shared by its task, its service and its stream.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! How connections of `netpoll::hyper::Server` end: half-closed and reset by the client, when the server stops, without a request.
+//! How connections of `netpoll_hyper::Server` end: half-closed and reset by the client, when the server stops, without a request.
 //!
 //! The grace period is an hour wherever it must not be what ends a server: if a connection holds the server, such a test hangs and
 //! its watchdog ends it.
@@ -21,11 +21,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use netpoll::hyper::{Executor, Io, Server};
 use netpoll::net::TcpStream;
 use netpoll::prelude::*;
 use netpoll::task;
 use netpoll::unix::{UnixListener, UnixStream};
+use netpoll_hyper::{Executor, Io, Server, Socket};
 use serving::{Seen, answer, assert_hello, get, receive, send, start};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -148,8 +148,8 @@ fn reset_and_force_close_drop_the_handler() {
         let server = task::spawn({
             let (listener, alive, ours) = (Arc::clone(&listener), Arc::clone(&alive), Arc::clone(&ours));
             async move {
-                let connect = |stream: TcpStream| {
-                    *ours.lock().unwrap() = Some(stream.clone());
+                let connect = |stream: Socket<TcpStream>| {
+                    *ours.lock().unwrap() = Some(stream.clone().into_inner());
                     let alive = Arc::clone(&alive);
                     let service = service_fn(move |_: Request<Incoming>| {
                         let alive = Alive::new(&alive);
@@ -242,7 +242,7 @@ fn request_on_a_connection_accepted_as_the_server_stops_is_answered() {
             let client = TcpStream::connect(addr).await.unwrap();
             client.write_all(request).await.unwrap();
             let accepted = AtomicBool::new(false);
-            let connect = |stream: TcpStream| {
+            let connect = |stream: Socket<TcpStream>| {
                 accepted.store(true, Ordering::SeqCst);
                 let seen = Arc::new(Seen::default());
                 ready(Ok((stream, service_fn(move |request| answer(Arc::clone(&seen), request)))))
@@ -338,7 +338,7 @@ fn http2_request_is_answered_as_the_server_stops() {
             client.write_all(&[PREFACE, SETTINGS, request].concat()).await.unwrap();
             let body = task::spawn(http2_exchange(client));
             let accepted = AtomicBool::new(false);
-            let connect = |stream: TcpStream| {
+            let connect = |stream: Socket<TcpStream>| {
                 accepted.store(true, Ordering::SeqCst);
                 let seen = Arc::new(Seen::default());
                 ready(Ok((stream, service_fn(move |request| answer(Arc::clone(&seen), request)))))
@@ -360,7 +360,8 @@ fn streams_of_futures_io_end_as_well() {
             client.write_all(GET).await.unwrap();
             let seen = Arc::new(Seen::default());
             let service = move |request| answer(Arc::clone(&seen), request);
-            let connect = |stream: TcpStream| ready(Ok((Io::new(stream), service_fn(service.clone()))));
+            let connect =
+                |stream: Socket<TcpStream>| ready(Ok((Io::new(stream.into_inner()), service_fn(service.clone()))));
             Server::new().grace(HOUR).serve_with(&listener, connect, ready(())).await.unwrap();
             let text = read_to_end(&client).await.unwrap();
             assert!(text.contains("connection: close") && text.ends_with("hello"), "{text}");
@@ -427,7 +428,7 @@ fn http2_connection_without_requests_is_closed() {
 type Client = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
 
 async fn handshake(addr: SocketAddr) -> (Client, impl Future<Output = hyper::Result<()>> + Send) {
-    let stream = TcpStream::connect(addr).await.unwrap();
+    let stream = Socket::new(TcpStream::connect(addr).await.unwrap());
     hyper::client::conn::http2::handshake(Executor, stream).await.unwrap()
 }
 
@@ -552,10 +553,10 @@ fn connect_may_convert_the_stream() {
     run(async {
         let listener = common::listener().await;
         let addr = listener.local_addr().unwrap();
-        let connect = |stream: TcpStream| async move {
-            let stream = std::net::TcpStream::try_from(stream)?;
+        let connect = |stream: Socket<TcpStream>| async move {
+            let stream = std::net::TcpStream::try_from(stream.into_inner())?;
             let seen = Arc::new(Seen::default());
-            Ok((TcpStream::from(stream), service_fn(move |request| answer(Arc::clone(&seen), request))))
+            Ok((Socket::new(TcpStream::from(stream)), service_fn(move |request| answer(Arc::clone(&seen), request))))
         };
         let stop = async { assert_hello(&TcpStream::connect(addr).await.unwrap()).await };
         Server::new().grace(HOUR).serve_with(listener, connect, stop).await.unwrap();

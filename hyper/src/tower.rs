@@ -6,11 +6,11 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use ::http_body::Body;
-use ::hyper::body::Incoming;
-use ::hyper::rt::{Read, Write};
-use ::hyper::service::Service as HyperService;
-use ::hyper::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
+use hyper::service::Service as HyperService;
+use hyper::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -29,7 +29,7 @@ use super::server::Server;
 /// a connection.
 /// ```
 /// use hyper::{Request, Response, body::Incoming};
-/// use netpoll::hyper::{Server, Tower};
+/// use netpoll_hyper::{Server, Socket, Tower};
 /// use netpoll::{io, net::TcpListener, net::TcpStream};
 /// use std::convert::Infallible;
 /// use std::future::{Future, Ready, ready};
@@ -54,7 +54,7 @@ use super::server::Server;
 /// }
 ///
 /// async fn serve(listener: TcpListener, stop: impl Future) -> io::Result<()> {
-///     let connect = |stream: TcpStream| async move {
+///     let connect = |stream: Socket<TcpStream>| async move {
 ///         let service = WhoAmI(stream.peer_addr()?);
 ///         Ok((stream, Tower::new(service)))
 ///     };
@@ -157,7 +157,7 @@ impl<S: Service<R>, R> Future for TowerFuture<S, R> {
 /// ```ignore
 /// let app = axum::Router::new().route("/", axum::routing::get(|| async { "hello" }));
 /// let listener = netpoll::net::TcpListener::bind("127.0.0.1:8080").await?;
-/// netpoll::hyper::serve_tower(listener, app).await
+/// netpoll_hyper::serve_tower(listener, app).await
 /// ```
 pub async fn serve_tower<L, S, B>(listener: L, service: S) -> io::Result<()>
 where

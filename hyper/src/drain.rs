@@ -11,11 +11,14 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
+use netpoll::time::{Duration, Sleep};
+
 use super::activity::Activity;
-use crate::sync::{Arc, AtomicU32, Mutex, Ordering};
-use crate::time::{Duration, Sleep};
+use super::lock;
 
 pub(super) const SERVING: u32 = 0;
 pub(super) const DRAINING: u32 = 1;
@@ -42,7 +45,7 @@ struct Members {
 impl Group {
     /// Adds a connection.
     pub(super) fn join(self: &Arc<Group>) -> Member {
-        let mut members = self.members.lock();
+        let mut members = lock(&self.members);
         members.count += 1;
         let place = members.free.pop().unwrap_or(members.wakers.len());
         if place == members.wakers.len() {
@@ -55,7 +58,7 @@ impl Group {
     /// Waits until there are fewer than `most` connections.
     pub(super) fn poll_fewer(&self, most: usize, cx: &mut Context<'_>) -> Poll<()> {
         let waker = cx.waker().clone();
-        let mut members = self.members.lock();
+        let mut members = lock(&self.members);
         if members.count < most {
             return Poll::Ready(());
         }
@@ -67,7 +70,7 @@ impl Group {
 
     /// Advances to `stage` and wakes all connections.
     pub(super) fn advance(&self, stage: u32) {
-        let mut members = self.members.lock();
+        let mut members = lock(&self.members);
         // ORDERING: Release pairs with the Acquire in `Member::stage` of members whose wakers are
         // registered; other members load it under the lock.
         self.stage.fetch_max(stage, Ordering::Release);
@@ -96,7 +99,7 @@ impl Member {
             return stage;
         }
         let (kept, given) = (cx.waker().clone(), cx.waker().clone());
-        let mut members = self.group.members.lock();
+        let mut members = lock(&self.group.members);
         self.seen = self.group.stage.load(Ordering::Relaxed);
         let old = members.wakers[self.place].replace(given);
         drop(members);
@@ -133,7 +136,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let mut members = self.group.members.lock();
+        let mut members = lock(&self.group.members);
         members.count -= 1;
         members.free.push(self.place);
         let own = members.wakers[self.place].take();

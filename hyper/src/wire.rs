@@ -15,14 +15,14 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use ::hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use netpoll::time::Sleep;
 
 use super::activity::Activity;
-use crate::sync::Arc;
-use crate::time::Sleep;
 
 /// The time without a byte after which a closing connection no longer waits for the peer's FIN.
 const QUIET: Duration = Duration::from_millis(500);

@@ -2,20 +2,21 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use ::hyper::rt;
+use hyper::rt;
+use netpoll::task;
+use netpoll::time::{Movable, Sleep};
 
-use crate::sync::{Arc, Mutex};
-use crate::task;
-use crate::time::{Movable, Sleep};
+use super::lock;
 
 /// hyper's executor: runs its futures (HTTP/2 has one per stream) as tasks, with [`task::spawn`].
 ///
 /// # Examples
 /// ```
-/// let http2 = hyper::server::conn::http2::Builder::new(netpoll::hyper::Executor);
+/// let http2 = hyper::server::conn::http2::Builder::new(netpoll_hyper::Executor);
 /// # drop(http2);
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,7 +40,7 @@ where
 /// # Examples
 /// ```
 /// let mut http1 = hyper::server::conn::http1::Builder::new();
-/// http1.timer(netpoll::hyper::Timer).header_read_timeout(std::time::Duration::from_secs(5));
+/// http1.timer(netpoll_hyper::Timer).header_read_timeout(std::time::Duration::from_secs(5));
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timer;
@@ -77,7 +78,7 @@ impl rt::Timer for ConnectionTimer {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
-        let mut movable = self.0.lock().take().unwrap_or_else(|| Movable::new(Sleep::until(deadline)));
+        let mut movable = lock(&self.0).take().unwrap_or_else(|| Movable::new(Sleep::until(deadline)));
         movable.reset(deadline);
         Box::pin(Pause { movable, home: Some(Arc::clone(&self.0)) })
     }
@@ -113,7 +114,7 @@ impl Drop for Pause {
     fn drop(&mut self) {
         if let Some(home) = self.home.take() {
             let movable = std::mem::replace(&mut self.movable, Movable::new(Sleep::never()));
-            let replaced = home.lock().replace(movable);
+            let replaced = lock(&home).replace(movable);
             drop(replaced);
         }
     }

@@ -1,0 +1,141 @@
+//! Items for crates that put these sockets under another crate's traits: [`poll_read_uninit`] for
+//! buffers that are not initialised, and views of sockets for `netpoll-hyper`.
+//!
+//! [`poll_read_uninit`]: TcpStream::poll_read_uninit
+
+use std::future::{Future, pending};
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+
+use crate::net::error::is_timeout;
+use crate::net::fd::operation::Operation;
+use crate::net::futures::{PeerClosed, operation_future};
+use crate::net::net_fd::NetFd;
+use crate::net::tcp::{TcpListener, TcpStream};
+use crate::net::unix::{UnixListener, UnixStream};
+use crate::rt::poll::poller::Direction;
+use crate::sys::socket;
+
+/// Reads into uninitialised memory.
+macro_rules! read_uninit {
+    ($($stream:ident),*) => {$(
+        /// Reading, for adapters.
+        impl $stream {
+            /// Reads like `AsyncRead::poll_read`, into memory that need not be initialised. Returns
+            /// the number of bytes read; that many bytes are then initialised, from the first on,
+            /// which `unsafe` code may rely on. 0 means end of stream.
+            ///
+            /// Use it to implement another crate's reading trait. The waker is kept until the next
+            /// event, and any number of tasks may wait this way.
+            ///
+            /// # Errors
+            #[doc = concat!("Same as [`read`](", stringify!($stream), "::read).")]
+            ///
+            /// # Examples
+            /// ```
+            /// # netpoll::task::block_on(async {
+            #[doc = concat!("# use netpoll::{net::TcpListener, net::TcpStream, os::unix::net::UnixStream};")]
+            /// use std::future::poll_fn;
+            ///
+            #[doc = concat!("async fn append(stream: &", stringify!($stream), ", to: &mut Vec<u8>) -> std::io::Result<usize> {")]
+            ///     to.reserve(1);
+            ///     let count = poll_fn(|cx| stream.poll_read_uninit(cx, to.spare_capacity_mut())).await?;
+            ///     // SAFETY: this many bytes behind the length are initialised.
+            ///     unsafe { to.set_len(to.len() + count) };
+            ///     Ok(count)
+            /// }
+            /// # let (stream, peer) = UnixStream::pair()?;
+            /// # drop(append);
+            /// # peer.write_all(b"hello").await?;
+            /// # let mut bytes = Vec::with_capacity(64);
+            /// # let count = poll_fn(|cx| stream.poll_read_uninit(cx, bytes.spare_capacity_mut())).await?;
+            /// # unsafe { bytes.set_len(count) };
+            /// # assert_eq!(bytes, b"hello");
+            /// # std::io::Result::Ok(()) }).unwrap();
+            /// ```
+            #[inline]
+            pub fn poll_read_uninit(
+                &self,
+                cx: &mut Context<'_>,
+                buf: &mut [MaybeUninit<u8>],
+            ) -> Poll<io::Result<usize>> {
+                self.fd.poll_read_uninit(cx, buf)
+            }
+        }
+    )*};
+}
+
+read_uninit!(TcpStream, UnixStream);
+
+/// A view of a stream's socket that does not keep it open, for `netpoll-hyper`.
+#[derive(Debug)]
+pub struct SocketView(Weak<NetFd>);
+
+impl From<&TcpStream> for SocketView {
+    fn from(stream: &TcpStream) -> SocketView {
+        SocketView(Arc::downgrade(&stream.fd))
+    }
+}
+
+impl From<&UnixStream> for SocketView {
+    fn from(stream: &UnixStream) -> SocketView {
+        SocketView(Arc::downgrade(&stream.fd))
+    }
+}
+
+impl SocketView {
+    /// Asks the kernel whether bytes, end of stream or an error can be read.
+    pub fn is_readable(&self) -> bool {
+        self.0.upgrade().is_some_and(|fd| is_readable(&fd))
+    }
+
+    /// Waits until the connection is reset or closed by force. A write deadline does not end the
+    /// wait. Keeps the socket open from the first poll on.
+    pub async fn aborted(&self) {
+        let Some(fd) = self.0.upgrade() else { return pending().await };
+        match Aborted::new(&fd).await {
+            Err(error) if is_timeout(&error) => pending().await,
+            _ => {}
+        }
+    }
+}
+
+fn is_readable(fd: &NetFd) -> bool {
+    fd.with("read", |fd| socket::is_ready(fd, false)).unwrap_or(false)
+}
+
+operation_future! {
+    /// Waits until neither side can send any more.
+    #[expect(unreachable_pub, reason = "most futures of this macro are public")]
+    Aborted<'a> {}, Write -> io::Result<()>,
+    |this, cx| this.fd.poll_gone(&mut this.operation, cx)
+}
+
+/// A listener as a server for `netpoll-hyper` sees it.
+pub trait ListenerView {
+    /// Asks the kernel whether a connection is in the queue.
+    fn is_queued(&self) -> bool;
+
+    /// Waits until the listener is closed.
+    fn until_closed(&self) -> impl Future<Output = ()> + Send;
+}
+
+macro_rules! listener_view {
+    ($($listener:ident),*) => {$(
+        impl ListenerView for $listener {
+            fn is_queued(&self) -> bool {
+                is_readable(&self.fd)
+            }
+
+            async fn until_closed(&self) {
+                // A listener has no peer, so only a close can end this.
+                let _ = PeerClosed::new(&self.fd).await;
+            }
+        }
+    )*};
+}
+
+listener_view!(TcpListener, UnixListener);
