@@ -106,10 +106,6 @@
 mod sync;
 mod sys;
 
-#[cfg(any(test, fuzzing))]
-#[doc(hidden)]
-pub mod fuzz;
-
 pub mod future;
 // Text only: nothing of it is in the library.
 #[cfg(any(doc, doctest))]

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| netpoll::fuzz::sockets::operations(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| netpoll_fuzz::sockets::operations(data));

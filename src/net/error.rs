@@ -54,7 +54,10 @@ pub enum Addr {
 
 impl Addr {
     /// Converts a kernel address; `None` if it is of a family that this crate does not use.
-    pub(crate) fn of(address: &SockAddr) -> Option<Addr> {
+    ///
+    /// Not for users: `netpoll-fuzz` passes addresses as a hostile kernel might write them.
+    #[doc(hidden)]
+    pub fn of(address: &SockAddr) -> Option<Addr> {
         if let Some(address) = address.as_socket() {
             return Some(Addr::Ip(address));
         }

@@ -214,23 +214,6 @@ pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     SockRef::from(&fd).take_error()
 }
 
-/// Creates an address from bytes that a hostile kernel might write.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn address_of(bytes: &[u8]) -> SockAddr {
-    let count = bytes.len().min(size_of::<libc::sockaddr_storage>());
-    let fill = |storage: *mut socket2::SockAddrStorage, len: *mut libc::socklen_t| {
-        // SAFETY: the storage is large enough; `bytes` does not overlap it.
-        unsafe { storage.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), count) };
-        // SAFETY: `len` is valid for the call.
-        unsafe { len.write(count as libc::socklen_t) };
-        Ok(())
-    };
-    // SAFETY: every bit pattern is an address of some family, and the length is at most that of the
-    // storage.
-    let filled = unsafe { SockAddr::try_init(fill) };
-    filled.expect("nothing fails").1
-}
-
 /// Calls getsockname(2), for any family.
 pub(crate) fn local_addr_any(fd: BorrowedFd<'_>) -> io::Result<SockAddr> {
     SockRef::from(&fd).local_addr()

@@ -6,13 +6,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use libc::c_int;
+use netpoll::io::{BufReadExt as _, BufReader, Read, ReadExt as _};
+use netpoll::net::{Addr, ToSocketAddrs};
+use netpoll::task::block_on;
+use socket2::{SockAddr, SockAddrStorage};
 
 use super::Input;
-use crate::io::{BufReadExt as _, BufReader, Read, ReadExt as _};
-use crate::net::{Addr, Ancillary, Ecn, ToSocketAddrs};
+use crate::ancillary::{Ancillary, Ecn};
 use crate::sys::control::{ControlWriter, Messages, Word, space, words};
-use crate::sys::socket::address_of;
-use crate::task::block_on;
 
 const CONTROL_WORDS: usize = 64;
 
@@ -85,6 +86,23 @@ fn ancillary(data: &[u8]) {
     assert_eq!(came.interface(), sent.interface());
 }
 
+/// Creates an address from bytes that a hostile kernel might write.
+#[allow(unsafe_code)]
+fn address_of(bytes: &[u8]) -> SockAddr {
+    let count = bytes.len().min(size_of::<libc::sockaddr_storage>());
+    let fill = |storage: *mut SockAddrStorage, len: *mut libc::socklen_t| {
+        // SAFETY: the storage is large enough; `bytes` does not overlap it.
+        unsafe { storage.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), count) };
+        // SAFETY: `len` is valid for the call.
+        unsafe { len.write(count as libc::socklen_t) };
+        Ok(())
+    };
+    // SAFETY: every bit pattern is an address of some family, and the length is at most that of the
+    // storage.
+    let filled = unsafe { SockAddr::try_init(fill) };
+    filled.expect("nothing fails").1
+}
+
 /// Decodes addresses from the kernel, whatever it writes, and compares addresses from users with
 /// std's parser.
 pub fn addresses(data: &[u8]) {
@@ -98,7 +116,7 @@ pub fn addresses(data: &[u8]) {
                 ip.set_flowinfo(0);
             }
             assert_eq!(printed.parse(), Ok(expected));
-            assert_eq!(socket2::SockAddr::from(ip).as_socket(), Some(ip));
+            assert_eq!(SockAddr::from(ip).as_socket(), Some(ip));
         }
     }
     let Ok(text) = std::str::from_utf8(data) else { return };

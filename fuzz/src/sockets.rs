@@ -7,10 +7,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use netpoll::net::{OpError, Shutdown, is_closed};
+use netpoll::os::unix::net::UnixStream;
+use netpoll::task::block_on;
+
 use super::Input;
-use crate::net::{OpError, Shutdown, is_closed};
-use crate::os::unix::net::UnixStream;
-use crate::task::block_on;
 
 /// The maximum number of bytes in flight; well below a socket's capacity, so that no write waits.
 const QUEUE_MAX: usize = 8192;
@@ -104,7 +105,7 @@ fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
 }
 
 fn bounded<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    block_on(crate::io::timeout(BOUND, future))
+    block_on(netpoll::io::timeout(BOUND, future))
 }
 
 fn went(end: &mut End, peer: &mut End) {

@@ -1,0 +1,10 @@
+//! The crate's `rt::poll`, as far as the targets use it.
+
+#[path = "../../../src/rt/poll/poll_desc.rs"]
+pub(crate) mod poll_desc;
+#[path = "../../../src/rt/poll/side.rs"]
+pub(crate) mod side;
+#[path = "../../../src/rt/poll/wait_slot.rs"]
+pub(crate) mod wait_slot;
+#[path = "../../../src/rt/poll/waiting.rs"]
+mod waiting;
