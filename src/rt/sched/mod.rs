@@ -1,7 +1,7 @@
 //! The scheduler.
 //!
-//! * [`worker`] — the loop of a thread that runs tasks. [`queue`] and [`processor`]: what it works
-//!   on.
+//! * [`worker`] — the loop of a thread that runs tasks. [`pacing`]: when it reads the clock, polls and
+//!   wakes a second worker. [`queue`] and [`processor`]: what it works on.
 //! * [`idle`] — resting threads and free processors. [`awake`]: the number of awake threads.
 //! * [`polling`] — a poll for events.
 //! * [`block_on`], [`root`] and [`blocking`]: the other threads that run user code.
@@ -15,6 +15,7 @@ pub(crate) mod blocking;
 #[cfg(feature = "sim")]
 pub(crate) mod hooks;
 pub(crate) mod idle;
+mod pacing;
 pub(crate) mod polling;
 pub(crate) mod processor;
 pub(crate) mod queue;

@@ -37,6 +37,7 @@ use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::pacing::correct_and_wake;
 use super::polling::Polling;
 use super::shortage::LASTS;
 use super::task::TaskId;
@@ -58,8 +59,6 @@ const LATE: Duration = Duration::from_millis(20);
 const QUIET_TICKS: u32 = 5;
 /// The maximum number of threads added per check.
 const ADD_MAX: usize = 4;
-/// A processor with fewer turns between two checks makes long ones.
-const FEW_TURNS: u64 = 100;
 
 /// A task that blocks its thread, as passed to
 /// [`Builder::on_blocked_task`](crate::rt::Builder::on_blocked_task).
@@ -372,10 +371,8 @@ impl Monitor {
             if let Some(record) = processor.running() {
                 record.add_cpu(gap.as_nanos() as u64);
             }
-            if nobody_polled && running != 0 && (1..FEW_TURNS).contains(&turns) && processor.queue.len() > 0 {
-                // It was busy all the time, and its owner may not know yet how long its turns are.
-                processor.turn_nanos.store(TICK.as_nanos() as u64 / turns, Ordering::Relaxed);
-                self.runtime.wake_helper(true);
+            if nobody_polled && running != 0 {
+                correct_and_wake(self.runtime, processor, turns, TICK);
             }
             let moved = !processor.owned.load(Ordering::Relaxed)
                 || processor.epoch.load(Ordering::Relaxed) != epoch

@@ -1,0 +1,268 @@
+//! [`Pacing`]: when a busy thread reads the clock, when it polls, and when it wakes a second one.
+//!
+//! # The length of a turn
+//! It determines all three. It is measured between two readings of the clock, which happen every 16
+//! turns, or fewer that take 1 ms, and after a turn that used much of its budget. Between two sleeps
+//! there may be fewer turns than that. So after some sleeps the clock is read at once and after the
+//! first turn: after those that wake several tasks, after every eighth of the others, and after all
+//! while turns are long.
+//!
+//! # Polling while busy
+//! While there are moments without work, the sleep in epoll is the only poll. A thread that has had
+//! none for long polls from its tick, without waiting: after 100 µs and more turns than the last
+//! poll brought events (plus 32), or after 100 µs and any number of long turns ([`LONG_NANOS`]), or
+//! after 1 ms. This avoids Go's weakness W2 (10 ms) without a fourth system call per request.
+//!
+//! # Waking a second worker
+//! For short tasks a second thread costs more than it brings. One is woken, at rest or asleep in
+//! epoll, only when the backlog is worth more than [`WAKE_NANOS`] by the mean length of a turn
+//! ([`maybe_wake_helper`]). It steals only from a queue worth [`STEAL_NANOS`], or one whose owner
+//! sysmon calls stuck ([`is_worth_stealing`]). Long turns are considered as soon as they are queued:
+//! at the end of a sleep, and by a thread that has stolen some. Where the length is not known yet (a
+//! few long tasks after many short ones), sysmon detects the backlog ([`correct_and_wake`]).
+
+use std::time::Duration;
+
+use super::processor::{LONG_NANOS, Processor};
+use crate::rt::runtime::Runtime;
+use crate::rt::time::clock;
+use crate::sync::Ordering;
+
+/// The clock is read after this many turns,
+const CLOCK_EVERY: u32 = 16;
+/// or fewer that take this long.
+const CLOCK_NANOS: u64 = 1_000_000;
+/// After every this many sleeps the following turns are measured from the first on,
+const SAMPLE_EVERY: u32 = 8;
+/// and after a sleep that wakes this many tasks.
+const SAMPLE_FROM: u32 = 4;
+const POLL_MIN_NANOS: u64 = 100_000;
+const POLL_MAX_NANOS: u64 = 1_000_000;
+const POLL_MARGIN: u32 = 32;
+/// A backlog worth less than this is done before a woken thread has warmed up.
+const WAKE_NANOS: u64 = 100_000;
+const STEAL_NANOS: u64 = 50_000;
+/// A processor that had fewer turns than this between two checks of sysmon, and never a moment
+/// without work, has long turns.
+const FEW_TURNS: u64 = 100;
+
+/// The measurements of one stretch of work of one thread, and the times of the next ones.
+#[derive(Debug)]
+pub(crate) struct Pacing {
+    /// The number of turns since the last poll, and the number of events that it returned.
+    since_poll: u32,
+    delivered: u32,
+    /// The time of the last reading of the clock in this stretch of work, or 0, and the turns since
+    /// the last poll at that time.
+    clock: u64,
+    clock_turns: u32,
+    /// The tick of the next reading, and the number of turns in between.
+    clock_at: u32,
+    spacing: u32,
+    /// The number of sleeps, and whether the turns since the last one are measured.
+    sleeps: u32,
+    sampled: bool,
+    polled_at: u64,
+}
+
+impl Pacing {
+    pub(crate) const fn new() -> Pacing {
+        Pacing {
+            since_poll: 0,
+            delivered: 0,
+            clock: 0,
+            clock_turns: 0,
+            clock_at: 2,
+            spacing: 1,
+            sleeps: 0,
+            sampled: true,
+            polled_at: 0,
+        }
+    }
+
+    /// Returns whether the clock is to be read in this tick.
+    #[inline]
+    pub(crate) fn is_due(&self, tick: u32) -> bool {
+        tick == self.clock_at
+    }
+
+    /// Counts a turn.
+    #[inline]
+    pub(crate) fn begin_turn(&mut self) {
+        self.since_poll = self.since_poll.wrapping_add(1);
+    }
+
+    /// Returns the number of turns since the last poll.
+    #[cfg(test)]
+    pub(super) fn since_poll(&self) -> u32 {
+        self.since_poll
+    }
+
+    /// Makes the clock be read in the next tick, because the turn of this one may have been long.
+    #[inline]
+    pub(crate) fn read_next(&mut self, tick: u32) {
+        self.clock_at = tick.wrapping_add(1);
+    }
+
+    /// Forgets the last reading, because the time since then was not spent on turns.
+    pub(crate) fn forget_reading(&mut self) {
+        self.clock = 0;
+    }
+
+    /// Reads the clock and plans the next reading. Returns the time and the mean length of a turn.
+    pub(crate) fn read(&mut self, processor: &Processor, tick: u32) -> (u64, u64) {
+        let now = clock::now();
+        let turn = self.measure(processor, now);
+        let most = (CLOCK_NANOS / turn.max(1)).clamp(1, u64::from(CLOCK_EVERY));
+        self.spacing = (self.spacing * 4).min(most as u32);
+        self.clock_at = tick.wrapping_add(self.spacing);
+        if self.polled_at == 0 {
+            self.polled_at = now;
+        }
+        (now, turn)
+    }
+
+    /// Measures the turns since the last reading. Returns their mean length.
+    fn measure(&mut self, processor: &Processor, now: u64) -> u64 {
+        let mut mean = processor.turn_nanos.load(Ordering::Relaxed);
+        let turns = self.since_poll.wrapping_sub(self.clock_turns);
+        if self.clock != 0 && turns > 0 {
+            mean = (mean * 3 + now.saturating_sub(self.clock) / u64::from(turns)) / 4;
+            processor.turn_nanos.store(mean, Ordering::Relaxed);
+        }
+        (self.clock, self.clock_turns) = (now, self.since_poll);
+        mean
+    }
+
+    /// Called when there is nothing to run: measures the first turns, which no reading has followed.
+    pub(crate) fn end_stretch(&mut self, processor: &Processor) {
+        if self.clock != 0 && self.clock_turns == 0 {
+            self.measure(processor, clock::now());
+        }
+        self.clock = 0;
+    }
+
+    /// Called after a sleep that `delivered` so many wake-ups. Returns whether the turns that follow
+    /// are measured from the first on.
+    pub(crate) fn begin_stretch(&mut self, processor: &Processor, tick: u32, delivered: u32) -> bool {
+        let is_long = processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS;
+        self.sampled = is_long || delivered >= SAMPLE_FROM || self.sleeps.is_multiple_of(SAMPLE_EVERY);
+        self.sleeps = self.sleeps.wrapping_add(1);
+        (self.clock, self.spacing) = if self.sampled { (clock::now(), 1) } else { (0, CLOCK_EVERY) };
+        self.polled(self.clock, delivered);
+        // The tick before the first turn is one more.
+        self.clock_at = tick.wrapping_add(self.spacing + 1);
+        self.sampled
+    }
+
+    /// Returns whether a busy thread is to poll, at a reading of the clock.
+    pub(crate) fn is_poll_due(&self, now: u64, turn: u64) -> bool {
+        let since = now.saturating_sub(self.polled_at);
+        let pays = turn > LONG_NANOS || self.since_poll > self.delivered + POLL_MARGIN;
+        since > POLL_MAX_NANOS || (since > POLL_MIN_NANOS && pays)
+    }
+
+    /// Notes a poll that `delivered` so many wake-ups.
+    pub(crate) fn polled(&mut self, now: u64, delivered: u32) {
+        self.polled_at = now;
+        (self.since_poll, self.clock_turns) = (0, 0);
+        self.delivered = delivered;
+    }
+}
+
+/// Wakes a second worker if the `backlog` of turns queued here is worth it.
+pub(crate) fn maybe_wake_helper(runtime: &'static Runtime, processor: &Processor, backlog: usize) {
+    let turn = processor.turn_nanos.load(Ordering::Relaxed);
+    if (backlog as u64).saturating_mul(turn) > WAKE_NANOS {
+        runtime.wake_helper(turn > LONG_NANOS);
+    }
+}
+
+/// Returns whether the queue of another thread, with turns of this length, is worth stealing from.
+pub(crate) fn is_worth_stealing(victim: &Processor, turn: u64) -> bool {
+    (victim.queue.len() as u64).saturating_mul(turn) >= STEAL_NANOS
+}
+
+/// Called by sysmon for a processor that had `turns` turns in `period` and no moment without work:
+/// if they were few and others wait, notes that turns are long, which the owner may not know yet,
+/// and wakes a second worker.
+pub(crate) fn correct_and_wake(runtime: &'static Runtime, processor: &Processor, turns: u64, period: Duration) {
+    if (1..FEW_TURNS).contains(&turns) && processor.queue.len() > 0 {
+        processor.turn_nanos.store(period.as_nanos() as u64 / turns, Ordering::Relaxed);
+        runtime.wake_helper(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn processor(turn_nanos: u64) -> Processor {
+        let processor = Processor::new(0);
+        processor.turn_nanos.store(turn_nanos, Ordering::Relaxed);
+        processor
+    }
+
+    #[test]
+    fn turns_are_measured_between_two_clock_readings() {
+        let (mut pacing, processor) = (Pacing::new(), processor(1000));
+        pacing.since_poll = 3;
+        assert_eq!(pacing.measure(&processor, 5000), 1000, "the clock was not read before");
+        assert_eq!((pacing.clock, pacing.clock_turns), (5000, 3));
+        assert_eq!(pacing.measure(&processor, 9000), 1000, "no turn between");
+        pacing.since_poll = 7;
+        assert_eq!(pacing.measure(&processor, 9000 + 4 * 9000), (3 * 1000 + 9000) / 4);
+        assert_eq!(processor.turn_nanos.load(Ordering::Relaxed), 3000);
+        assert_eq!((pacing.clock, pacing.clock_turns), (45_000, 7));
+        pacing.since_poll = 8;
+        assert_eq!(pacing.measure(&processor, 40_000), 2250, "a clock that goes back");
+    }
+
+    #[test]
+    fn turns_after_some_sleeps_are_measured() {
+        let mut pacing = Pacing::new();
+        let mut begin = |sleeps, delivered, turn_nanos| {
+            (pacing.sleeps, pacing.since_poll, pacing.clock_turns) = (sleeps, 5, 5);
+            let is_sampled = pacing.begin_stretch(&processor(turn_nanos), 100, delivered);
+            assert_eq!((pacing.since_poll, pacing.clock_turns, pacing.delivered), (0, 0, delivered));
+            assert_eq!((pacing.sleeps, pacing.polled_at), (sleeps + 1, pacing.clock));
+            assert_eq!((pacing.clock != 0, pacing.clock_at), (is_sampled, 101 + pacing.spacing));
+            assert_eq!(pacing.spacing, if is_sampled { 1 } else { CLOCK_EVERY });
+            is_sampled
+        };
+        assert!(!begin(1, 0, 1000) && !begin(7, SAMPLE_FROM - 1, LONG_NANOS));
+        assert!(begin(8, 0, 1000) && begin(16, 0, 1000), "every eighth sleep");
+        assert!(begin(1, SAMPLE_FROM, 1000), "sleeps that wake several tasks");
+        assert!(begin(1, 0, LONG_NANOS + 1), "all sleeps while turns are long");
+    }
+
+    /// Reads the clock more often after long turns, and step by step less often after short ones.
+    #[test]
+    fn clock_is_read_less_often_with_short_turns() {
+        for (turn_nanos, spacings) in
+            [(1000, [4, 16, 16]), (0, [4, 16, 16]), (CLOCK_NANOS / 8, [4, 8, 8]), (3 * CLOCK_NANOS, [1, 1, 1])]
+        {
+            let (mut pacing, processor) = (Pacing::new(), processor(turn_nanos));
+            for spacing in spacings {
+                pacing.read(&processor, 50);
+                assert_eq!((pacing.spacing, pacing.clock_at), (spacing, 50 + spacing));
+                assert_ne!(pacing.polled_at, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn busy_thread_polls_after_many_turns_or_a_long_time() {
+        let mut pacing = Pacing::new();
+        pacing.polled(1000, 4);
+        let mut is_due = |turns, since, turn| {
+            pacing.since_poll = turns;
+            pacing.is_poll_due(1000 + since, turn)
+        };
+        assert!(!is_due(1000, POLL_MIN_NANOS, 1000), "too early");
+        assert!(!is_due(4 + POLL_MARGIN, POLL_MAX_NANOS, 1000), "too few turns");
+        assert!(is_due(5 + POLL_MARGIN, POLL_MIN_NANOS + 1, 1000), "more turns than events");
+        assert!(is_due(1, POLL_MIN_NANOS + 1, LONG_NANOS + 1), "long turns");
+        assert!(is_due(1, POLL_MAX_NANOS + 1, 1000), "a long time");
+    }
+}
