@@ -38,10 +38,13 @@ fn all() -> Vec<(PathBuf, String)> {
         "examples",
         "ecosystem",
         "benches",
+        "fuzz",
+        "hyper",
         "nettest",
         "quinn",
         "resolver",
         "stand-ins",
+        "top",
     ]
     .into_iter()
     .flat_map(sources)
@@ -205,8 +208,9 @@ fn files_are_within_size_limit() {
 
 #[test]
 fn every_file_has_a_header() {
-    for (path, text) in ["src", "tests", "examples", "ecosystem", "nettest", "stand-ins"].into_iter().flat_map(sources)
-    {
+    let folders =
+        ["src", "tests", "examples", "ecosystem", "fuzz/src", "hyper", "nettest", "quinn", "resolver", "stand-ins", "top"];
+    for (path, text) in folders.into_iter().flat_map(sources) {
         assert!(text.starts_with("//! "), "{} has no header", path.display());
     }
 }

@@ -129,7 +129,11 @@ fn main() -> Result<(), Box<dyn Error>> {
                 ready(listener.local_addr())?;
                 loop {
                     let (stream, _) = listener.accept().await?;
-                    drop(netpoll::task::spawn(connection(netpoll_hyper::Socket::new(stream), timer.then_some(netpoll_hyper::Timer), bytes)));
+                    drop(netpoll::task::spawn(connection(
+                        netpoll_hyper::Socket::new(stream),
+                        timer.then_some(netpoll_hyper::Timer),
+                        bytes,
+                    )));
                 }
             })
         }
