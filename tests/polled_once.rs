@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use common::{BOUND, Watchdog, child, pair, park_on, run};
 use netpoll::io::{AsyncFd, Read as _};
 use netpoll::net::{TcpListener, TcpStream, UdpSocket};
-use netpoll::os::unix::net::{UnixDatagram, UnixStream};
+use netpoll::os::unix::net::{UnixDatagram, UnixSeqpacket, UnixStream};
 use netpoll::{rt, task};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -384,6 +384,45 @@ fn finding_something_again_and_again_uses_up_the_budget() {
             .await;
         }
         assert!((4..=20).contains(&yields), "{yields} yields in 200 reads");
+    });
+}
+
+/// A send in a turn whose budget is used up. The kernel takes messages into a buffer that poll(2) and epoll call full, so no edge follows.
+async fn room_is_used_after(operations: usize) {
+    let (ready, mut peer) = connection().await;
+    peer.write_all(b"x").unwrap();
+    kernel_has(&ready, PollFlags::IN);
+    let message = [7; 1024];
+    let (one, other) = UnixSeqpacket::pair().unwrap();
+    let (stream, bytes) = UnixStream::pair().unwrap();
+    while let Some(sent) = once(By::Noop, one.send(&message)).await {
+        sent.unwrap();
+    }
+    while let Some(sent) = once(By::Noop, stream.write(&message)).await {
+        sent.unwrap();
+    }
+    for _ in 0..3 {
+        assert_eq!(other.recv(&mut [0; 1024]).await.unwrap(), 1024);
+        assert_eq!(bytes.read(&mut [0; 1024]).await.unwrap(), 1024);
+    }
+    for sends in [true, false] {
+        task::yield_now().await;
+        for _ in 0..operations {
+            assert_eq!(ready.peek(&mut [0; 1]).await.unwrap(), 1);
+        }
+        let sent = async { if sends { one.send(&message).await } else { stream.write(&message).await } };
+        let sent = netpoll::future::timeout(common::BOUND / 4, sent).await;
+        assert_eq!(sent.expect("there is room").unwrap(), 1024, "after {operations} operations");
+    }
+}
+
+#[test]
+fn room_is_used_when_the_budget_is_used_up() {
+    run(async {
+        for operations in 20..45 {
+            room_is_used_after(operations).await;
+            task::spawn(room_is_used_after(operations)).await;
+        }
     });
 }
 

@@ -337,7 +337,7 @@ pub async fn take_turn() {
 }
 
 /// Returns whether the caller is polled again after it has been woken.
-fn can_yield(cx: &TaskContext<'_>) -> bool {
+pub(crate) fn can_yield(cx: &TaskContext<'_>) -> bool {
     !cx.waker().data().is_null()
 }
 

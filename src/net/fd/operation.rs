@@ -242,10 +242,16 @@ impl Fd {
     }
 
     /// Takes a turn for a call, which in an idle direction only asks whether there is something to
-    /// do. Returns false if there is nothing to do and the budget is used up.
+    /// do. Returns false if there is nothing to read and the budget is used up. (The kernel takes
+    /// bytes long before poll(2) reports room, so a write that is refused asks in the next turn.)
     #[inline]
     fn poll_ask(&self, direction: Direction, ticket: Ticket, cx: &mut Context<'_>) -> Poll<bool> {
-        if !ticket.is_ready() && self.poll.is_spent(direction) && !self.is_ready(direction) {
+        if !ticket.is_ready()
+            && self.poll.is_spent(direction)
+            && direction == Direction::Read
+            && context::can_yield(cx)
+            && !self.is_ready(direction)
+        {
             return Poll::Ready(false);
         }
         self.poll.poll_turn(direction, cx).map(|()| true)
