@@ -4,30 +4,23 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::SocketAddr;
 use std::os::unix::thread::JoinHandleExt;
 use std::ptr;
 use std::thread::JoinHandle;
 
+use libc::c_int;
 pub(crate) use libc::{CLOCK_MONOTONIC_COARSE as COARSE_CLOCK, ENONET, mmsghdr};
-use libc::{c_int, c_short};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Whether a short count of a TCP socket means that nothing is left. It does: the poller reports
 /// urgent data, which makes a read return a short count.
 pub(crate) const SHORT_COUNTS_ARE_EVIDENCE: bool = true;
 
-/// The event of poll(2) that reports that the peer will send no more data.
-pub(crate) const POLL_HALF_CLOSED: Option<c_short> = Some(libc::POLLRDHUP);
-
 /// Whether an error of getaddrinfo(3) means that the name has no address, or none of the family:
 /// EAI_NODATA and EAI_ADDRFAMILY.
 pub(crate) const NO_ADDRESS_CODES: [c_int; 2] = [libc::EAI_NODATA, -9];
-
-/// The flag of recvmsg(2) that makes received descriptors close-on-exec.
-pub(crate) const RECEIVE_CLOSE_ON_EXEC: c_int = libc::MSG_CMSG_CLOEXEC;
 
 /// The UDP option that splits sent data into segments.
 pub(crate) const SEGMENT_OPTION: c_int = libc::UDP_SEGMENT;
@@ -67,49 +60,6 @@ pub(crate) fn packet_info_v4(local: Ipv4Addr, interface: u32) -> PacketInfoV4 {
 pub(crate) fn read_packet_info_v4(info: PacketInfoV4) -> (Ipv4Addr, Ipv4Addr, Option<u32>) {
     let address = |address: libc::in_addr| Ipv4Addr::from(u32::from_be(address.s_addr));
     (address(info.ipi_spec_dst), address(info.ipi_addr), u32::try_from(info.ipi_ifindex).ok())
-}
-
-/// Waits for up to `timeout` nanoseconds (`None`: without limit) (ppoll(2)). Returns the number of
-/// entries that have events.
-pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<u64>) -> io::Result<usize> {
-    let limit = timeout.map(|nanos| libc::timespec {
-        tv_sec: (nanos / 1_000_000_000).min(i32::MAX as u64) as libc::time_t,
-        tv_nsec: (nanos % 1_000_000_000) as libc::c_long,
-    });
-    let limit = limit.as_ref().map_or(ptr::null(), |limit| &raw const *limit);
-    let count = entries.len() as libc::nfds_t;
-    // SAFETY: the entries are valid for writes, the limit is null or valid, and a null mask means none.
-    let ready = unsafe { libc::ppoll(entries.as_mut_ptr(), count, limit, ptr::null()) };
-    usize::try_from(ready).map_err(|_| io::Error::last_os_error())
-}
-
-/// Opens a non-blocking, close-on-exec socket (socket(2)).
-pub(crate) fn socket(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
-    Socket::new_raw(domain, ty.nonblocking().cloexec(), protocol).map(OwnedFd::from)
-}
-
-/// Opens a pair of non-blocking, close-on-exec Unix sockets (socketpair(2)).
-pub(crate) fn pair(ty: Type) -> io::Result<(OwnedFd, OwnedFd)> {
-    let (one, other) = Socket::pair_raw(Domain::UNIX, ty.nonblocking().cloexec(), None)?;
-    Ok((one.into(), other.into()))
-}
-
-/// Accepts a connection (accept4(2)). Returns a non-blocking, close-on-exec socket and the peer's
-/// address.
-#[inline]
-pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
-    let accept = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
-        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        // SAFETY: `try_init` passes storage and its length, both valid for writes.
-        let socket = unsafe { libc::accept4(fd.as_raw_fd(), storage.cast(), length, flags) };
-        if socket < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel just returned this descriptor, and nothing else owns it.
-        Ok(unsafe { OwnedFd::from_raw_fd(socket) })
-    };
-    // SAFETY: on success the kernel has written an address of the length that it stored.
-    unsafe { SockAddr::try_init(accept) }
 }
 
 /// Calls recvmmsg(2).

@@ -1,8 +1,10 @@
-//! Differences between systems that are needed everywhere: one file per system, each with the same
-//! names.
+//! Differences between systems that are needed everywhere: one file per system, and one per group
+//! of systems. Together they define the same names on every system.
 
 #[cfg(not(target_os = "linux"))]
 mod bsd;
+#[cfg(any(target_os = "freebsd", target_os = "linux"))]
+mod flags;
 #[cfg(target_os = "freebsd")]
 mod freebsd;
 #[cfg(target_os = "linux")]
@@ -12,6 +14,8 @@ mod macos;
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) use bsd::*;
+#[cfg(any(target_os = "freebsd", target_os = "linux"))]
+pub(crate) use flags::*;
 #[cfg(target_os = "freebsd")]
 pub(crate) use freebsd::*;
 #[cfg(target_os = "linux")]
