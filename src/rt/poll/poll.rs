@@ -21,7 +21,7 @@
 //! | errno | outcome |
 //! |---|---|
 //! | EINTR | an empty batch; the caller checks the clock again |
-//! | EINVAL | more descriptors than RLIMIT_NOFILE: one part of them at a time, for a millisecond each |
+//! | EINVAL | more descriptors than RLIMIT_NOFILE: `add` returns `QuotaExceeded`; if the limit was lowered later, one part of them at a time, for a millisecond each |
 //! | EAGAIN, ENOMEM | a pause of a millisecond and an empty batch |
 //! | POLLNVAL | other code closed the descriptor: an error in both directions, and the descriptor is removed |
 
@@ -41,6 +41,9 @@ use crate::sys::fd::File;
 
 /// The time after which an error or urgent data that persists is reported again.
 const QUIET_NANOS: u64 = 1_000_000;
+
+/// The text of the error of a descriptor above poll(2)'s limit.
+const TOO_MANY: &str = "too many descriptors for poll(2), which accepts no more than RLIMIT_NOFILE";
 
 /// The levels that poll(2) reports even if they are not requested.
 const ALWAYS: c_short = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
@@ -170,35 +173,50 @@ impl Table {
         true
     }
 
-    /// Writes up to `room` requests into `batch`. Returns the time at which a descriptor that is
-    /// left out must be requested.
+    /// Writes up to `room` requests into `batch`, beginning with another descriptor each time.
+    /// Returns the time at which a descriptor that is left out must be requested.
     fn ask(&mut self, batch: &mut Batch, room: usize, half_closed: c_short) -> Option<u64> {
         let now = clock::now();
-        let count = self.entries.len();
         batch.entries.truncate(1);
         batch.indices.clear();
         let mut wait_until = None;
-        let start = if count == 0 { 0 } else { batch.start % count };
-        let mut asked: Vec<(usize, u32, RawFd, c_short)> = Vec::with_capacity(count);
-        for (place, (&index, entry)) in self.entries.iter_mut().enumerate() {
+        for (&index, entry) in &mut self.entries {
             if let Some(events) = entry.question(now, half_closed) {
-                asked.push((place, index, entry.fd, events));
+                batch.entries.push(libc::pollfd { fd: entry.fd, events, revents: 0 });
+                batch.indices.push(index);
             }
             if entry.later != 0 {
                 wait_until = Some(wait_until.map_or(entry.quiet_until, |at: u64| at.min(entry.quiet_until)));
             }
         }
-        let first = asked.partition_point(|&(place, ..)| place < start);
-        asked.rotate_left(first);
-        for (_, index, fd, events) in asked.into_iter().take(room) {
-            batch.entries.push(libc::pollfd { fd, events, revents: 0 });
-            batch.indices.push(index);
+        if !batch.indices.is_empty() {
+            let first = batch.start % batch.indices.len();
+            batch.entries[1..].rotate_left(first);
+            batch.indices.rotate_left(first);
         }
+        batch.indices.truncate(room);
+        batch.entries.truncate(room.saturating_add(1));
         wait_until
     }
 }
 
 impl Poll {
+    /// Opens an instance for a system whose poll(2) reports by `half_closed` that a peer will send
+    /// no more data.
+    fn with(half_closed: Option<c_short>) -> io::Result<Poll> {
+        let half_closed = half_closed.ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::Unsupported,
+                "poll(2) of this system does not report that a peer has ended its sending (POLLRDHUP)",
+            )
+        })?;
+        let (reader, writer) = io::pipe()?;
+        sys::socket::set_nonblocking(reader.as_fd(), true)?;
+        sys::socket::set_nonblocking(writer.as_fd(), true)?;
+        let (breaking, table) = (AtomicBool::new(false), Mutex::new(Table::default()));
+        Ok(Poll { half_closed, reader, writer, breaking, table, returned: Condvar::new() })
+    }
+
     /// Makes a sleeping thread build its request again, because the table has changed.
     fn break_sleep(&self, table: &mut Table) {
         if table.sleeps {
@@ -279,17 +297,7 @@ impl BackEnd for Poll {
     type Batch = Batch;
 
     fn open() -> io::Result<Poll> {
-        let half_closed = sys::os::POLL_HALF_CLOSED.ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::Unsupported,
-                "poll(2) of this system does not report that a peer has ended its sending",
-            )
-        })?;
-        let (reader, writer) = io::pipe()?;
-        sys::socket::set_nonblocking(reader.as_fd(), true)?;
-        sys::socket::set_nonblocking(writer.as_fd(), true)?;
-        let (breaking, table) = (AtomicBool::new(false), Mutex::new(Table::default()));
-        Ok(Poll { half_closed, reader, writer, breaking, table, returned: Condvar::new() })
+        Poll::with(sys::os::POLL_HALF_CLOSED)
     }
 
     fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()> {
@@ -304,8 +312,7 @@ impl BackEnd for Poll {
                 return Err(io::Error::from_raw_os_error(libc::EEXIST));
             }
         } else if table.entries.len() as u64 + 1 >= sys::fd::limit() {
-            let text = "poll(2) accepts only as many descriptors as RLIMIT_NOFILE allows";
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, text));
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, TOO_MANY));
         }
         table.remove(number);
         table.indices.insert(number, index);
@@ -383,84 +390,5 @@ impl BackEnd for Poll {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rt::poll::poll_desc::{ERROR, HANG_UP, PRIORITY};
-
-    const HALF_CLOSED: c_short = 1 << 13;
-
-    fn entry() -> Entry {
-        let file = File::of(io::pipe().unwrap().0.as_fd()).unwrap();
-        Entry { fd: 9, generation: 7, file, told: 0, later: 0, quiet_until: 0 }
-    }
-
-    #[test]
-    fn reported_level_is_not_asked_for_until_armed() {
-        let mut entry = entry();
-        let all = libc::POLLIN | libc::POLLOUT | libc::POLLPRI | HALF_CLOSED;
-        assert_eq!(entry.question(0, HALF_CLOSED), Some(all));
-        let event = entry.answer(3, libc::POLLIN | libc::POLLOUT, 0, HALF_CLOSED).unwrap();
-        assert_eq!((event.index, event.generation), (3, 7));
-        assert!(event.readable && event.writable && event.read_reasons == 0);
-        assert_eq!(entry.question(0, HALF_CLOSED), Some(libc::POLLPRI | HALF_CLOSED));
-        assert_eq!(entry.answer(3, libc::POLLIN, 0, HALF_CLOSED), None, "already reported");
-        entry.arm(true, false, 0, HALF_CLOSED);
-        assert_eq!(entry.question(0, HALF_CLOSED), Some(all & !libc::POLLOUT));
-        entry.arm(false, true, 0, HALF_CLOSED);
-        assert_eq!(entry.question(0, HALF_CLOSED), Some(all));
-    }
-
-    #[test]
-    fn half_close_is_reported_beside_unread_data() {
-        let mut entry = entry();
-        assert!(entry.answer(0, libc::POLLIN, 0, HALF_CLOSED).is_some());
-        let event = entry.answer(0, libc::POLLIN | HALF_CLOSED, 0, HALF_CLOSED).unwrap();
-        assert!(event.readable && !event.writable);
-        assert_eq!((event.read_reasons, event.write_reasons), (HANG_UP, 0));
-    }
-
-    #[test]
-    fn hang_up_leaves_the_descriptor_out_until_armed() {
-        let mut entry = entry();
-        let event = entry.answer(0, libc::POLLIN | libc::POLLHUP, 5, HALF_CLOSED).unwrap();
-        assert_eq!((event.read_reasons, event.write_reasons), (HANG_UP, HANG_UP));
-        assert_eq!(entry.question(6, HALF_CLOSED), None);
-        entry.arm(false, false, 5 + QUIET_NANOS, HALF_CLOSED);
-        assert!(entry.question(5 + QUIET_NANOS, HALF_CLOSED).is_some_and(|events| events & libc::POLLIN == 0));
-    }
-
-    #[test]
-    fn lasting_error_is_reported_again_after_a_pause() {
-        let mut entry = entry();
-        for level in [libc::POLLERR, libc::POLLPRI] {
-            let (now, reason) = (entry.quiet_until + 10, if level == libc::POLLERR { ERROR } else { PRIORITY });
-            assert_eq!(entry.answer(0, level, now, HALF_CLOSED).unwrap().read_reasons, reason);
-            entry.arm(true, true, now, HALF_CLOSED);
-            let asked = entry.question(now, HALF_CLOSED);
-            assert!(asked.is_none_or(|events| events & level == 0), "too soon");
-            assert!(level == libc::POLLERR || asked.is_some_and(|events| events & libc::POLLIN != 0));
-            let again = entry.question(now + QUIET_NANOS, HALF_CLOSED);
-            assert!(again.is_some());
-            assert!(entry.answer(0, level, now + QUIET_NANOS, HALF_CLOSED).is_some());
-            entry.arm(true, true, u64::MAX, HALF_CLOSED);
-        }
-    }
-
-    #[test]
-    fn all_descriptors_are_polled_in_turn_under_a_small_limit() {
-        let mut table = Table::default();
-        for index in 0..5 {
-            table.entries.insert(index, Entry { fd: index as RawFd, ..entry() });
-        }
-        let mut batch: Batch = backend::Batch::new();
-        batch.entries.push(libc::pollfd { fd: 0, events: 0, revents: 0 });
-        let mut seen = std::collections::HashSet::new();
-        for start in 0..5 {
-            batch.start = start;
-            assert_eq!(table.ask(&mut batch, 2, HALF_CLOSED), None);
-            assert_eq!((batch.entries.len(), batch.indices.len()), (3, 2));
-            seen.extend(batch.indices.iter().copied());
-        }
-        assert_eq!(seen.len(), 5);
-    }
-}
+#[path = "poll_tests.rs"]
+mod tests;

@@ -1,0 +1,159 @@
+//! Tests of how poll(2)'s levels become edges, and of its limits.
+
+use std::os::unix::net::UnixStream;
+
+use super::*;
+use crate::rt::poll::poll_desc::{ERROR, HANG_UP, PRIORITY};
+
+const HALF_CLOSED: c_short = 1 << 13;
+
+fn entry() -> Entry {
+    let file = File::of(io::pipe().unwrap().0.as_fd()).unwrap();
+    Entry { fd: 9, generation: 7, file, told: 0, later: 0, quiet_until: 0 }
+}
+
+#[test]
+fn reported_level_is_not_asked_for_until_armed() {
+    let mut entry = entry();
+    let all = libc::POLLIN | libc::POLLOUT | libc::POLLPRI | HALF_CLOSED;
+    assert_eq!(entry.question(0, HALF_CLOSED), Some(all));
+    let event = entry.answer(3, libc::POLLIN | libc::POLLOUT, 0, HALF_CLOSED).unwrap();
+    assert_eq!((event.index, event.generation), (3, 7));
+    assert!(event.readable && event.writable && event.read_reasons == 0);
+    assert_eq!(entry.question(0, HALF_CLOSED), Some(libc::POLLPRI | HALF_CLOSED));
+    assert_eq!(entry.answer(3, libc::POLLIN, 0, HALF_CLOSED), None, "already reported");
+    entry.arm(true, false, 0, HALF_CLOSED);
+    assert_eq!(entry.question(0, HALF_CLOSED), Some(all & !libc::POLLOUT));
+    entry.arm(false, true, 0, HALF_CLOSED);
+    assert_eq!(entry.question(0, HALF_CLOSED), Some(all));
+}
+
+#[test]
+fn half_close_is_reported_beside_unread_data() {
+    let mut entry = entry();
+    assert!(entry.answer(0, libc::POLLIN, 0, HALF_CLOSED).is_some());
+    let event = entry.answer(0, libc::POLLIN | HALF_CLOSED, 0, HALF_CLOSED).unwrap();
+    assert!(event.readable && !event.writable);
+    assert_eq!((event.read_reasons, event.write_reasons), (HANG_UP, 0));
+}
+
+#[test]
+fn hang_up_leaves_the_descriptor_out_until_armed() {
+    let mut entry = entry();
+    let event = entry.answer(0, libc::POLLIN | libc::POLLHUP, 5, HALF_CLOSED).unwrap();
+    assert_eq!((event.read_reasons, event.write_reasons), (HANG_UP, HANG_UP));
+    assert_eq!(entry.question(6, HALF_CLOSED), None);
+    entry.arm(false, false, 5 + QUIET_NANOS, HALF_CLOSED);
+    assert!(entry.question(5 + QUIET_NANOS, HALF_CLOSED).is_some_and(|events| events & libc::POLLIN == 0));
+}
+
+#[test]
+fn lasting_error_is_reported_again_after_a_pause() {
+    let mut entry = entry();
+    for level in [libc::POLLERR, libc::POLLPRI] {
+        let (now, reason) = (entry.quiet_until + 10, if level == libc::POLLERR { ERROR } else { PRIORITY });
+        assert_eq!(entry.answer(0, level, now, HALF_CLOSED).unwrap().read_reasons, reason);
+        entry.arm(true, true, now, HALF_CLOSED);
+        let asked = entry.question(now, HALF_CLOSED);
+        assert!(asked.is_none_or(|events| events & level == 0), "too soon");
+        assert!(level == libc::POLLERR || asked.is_some_and(|events| events & libc::POLLIN != 0));
+        let again = entry.question(now + QUIET_NANOS, HALF_CLOSED);
+        assert!(again.is_some());
+        assert!(entry.answer(0, level, now + QUIET_NANOS, HALF_CLOSED).is_some());
+        entry.arm(true, true, u64::MAX, HALF_CLOSED);
+    }
+}
+
+#[test]
+fn all_descriptors_are_polled_in_turn_under_a_small_limit() {
+    let mut table = Table::default();
+    for index in 0..5 {
+        table.entries.insert(index, Entry { fd: index as RawFd, ..entry() });
+    }
+    let mut batch: Batch = backend::Batch::new();
+    batch.entries.push(libc::pollfd { fd: 0, events: 0, revents: 0 });
+    let mut seen = std::collections::HashSet::new();
+    for start in 0..5 {
+        batch.start = start;
+        assert_eq!(table.ask(&mut batch, 2, HALF_CLOSED), None);
+        assert_eq!((batch.entries.len(), batch.indices.len()), (3, 2));
+        seen.extend(batch.indices.iter().copied());
+    }
+    assert_eq!(seen.len(), 5);
+}
+
+#[test]
+fn system_without_half_close_events_is_refused() {
+    let error = Poll::with(None).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    assert!(error.to_string().contains("POLLRDHUP"), "{error}");
+}
+
+/// Runs `body` in a process of its own, because it changes a limit of the process.
+fn in_child(name: &str, body: impl FnOnce()) {
+    const CHILD: &str = "NETPOLL_TEST_POLL_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        return body();
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let name = format!("{}::{name}", module_path!().split_once("::").unwrap().1);
+    let output = child.args(["--exact", &name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
+}
+
+fn set_limit(descriptors: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = Rlimit { current: Some(descriptors), ..getrlimit(Resource::Nofile) };
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+fn pairs(count: usize) -> Vec<(UnixStream, UnixStream)> {
+    (0..count).map(|_| UnixStream::pair().unwrap()).collect()
+}
+
+fn add(poll: &Poll, fd: &UnixStream, index: u32) -> io::Result<()> {
+    poll.add(fd.as_fd(), Token { index, generation: 1 }, true)
+}
+
+#[test]
+fn more_descriptors_than_poll_accepts_is_an_error() {
+    in_child("more_descriptors_than_poll_accepts_is_an_error", || {
+        let (poll, pairs) = (Poll::open().unwrap(), pairs(5));
+        set_limit(4);
+        // The breaker is one of the four.
+        for index in 0..3 {
+            add(&poll, &pairs[index as usize].0, index).unwrap();
+        }
+        let error = add(&poll, &pairs[3].0, 3).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+        assert!(error.to_string().contains("poll(2)") && error.to_string().contains("RLIMIT_NOFILE"), "{error}");
+        // poll(2) itself still accepts what was added.
+        (&pairs[2].1).write_all(b"x").unwrap();
+        let mut batch: Batch = backend::Batch::new();
+        poll.wait(&mut batch, 8, Some(0));
+        assert!(backend::Batch::events(&batch).any(|event| event.index == 2 && event.readable));
+        poll.delete(pairs[0].0.as_fd());
+        add(&poll, &pairs[3].0, 3).unwrap();
+    });
+}
+
+#[test]
+fn descriptors_above_a_lowered_limit_are_still_polled() {
+    in_child("descriptors_above_a_lowered_limit_are_still_polled", || {
+        let (poll, pairs) = (Poll::open().unwrap(), pairs(9));
+        for (pair, index) in pairs.iter().zip(0..) {
+            add(&poll, &pair.0, index).unwrap();
+            (&pair.1).write_all(b"x").unwrap();
+        }
+        set_limit(3);
+        let mut batch: Batch = backend::Batch::new();
+        let mut seen = std::collections::HashSet::new();
+        let begun = std::time::Instant::now();
+        while seen.len() < pairs.len() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "only {seen:?}");
+            poll.wait(&mut batch, 8, Some(1_000_000));
+            seen.extend(backend::Batch::events(&batch).filter(|event| event.readable).map(|event| event.index));
+        }
+    });
+}
