@@ -50,11 +50,6 @@ use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
-#[cfg(target_os = "linux")]
-use super::epoll;
-#[cfg(any(test, not(target_os = "linux")))]
-use super::kqueue;
-use super::poll;
 use super::poll_desc::{ERROR, HANG_UP, PRIORITY};
 
 /// The maximum number of events in one batch.
@@ -202,20 +197,22 @@ pub(crate) fn not_pollable(name: &str) -> io::Error {
 }
 
 macro_rules! back_ends {
-    ($($(#[$cfg:meta])* $variant:ident => $type:ty;)*) => {
+    ($($(#[$cfg:meta])* $file:literal => $module:ident::$type:ident;)*) => {
+        $($(#[$cfg])* #[path = $file] mod $module;)*
+
         /// The names of the back ends of this system, best first.
-        const NAMES: &[&str] = &[$($(#[$cfg])* <$type as BackEnd>::NAME,)*];
+        const NAMES: &[&str] = &[$($(#[$cfg])* <$module::$type as BackEnd>::NAME,)*];
 
         /// An instance of one of the back ends.
         #[derive(Debug)]
         pub(crate) enum Instance {
-            $($(#[$cfg])* $variant($type),)*
+            $($(#[$cfg])* $type($module::$type),)*
         }
 
         /// A buffer for a batch of events, whose kind the first wait chooses to match the instance.
         pub(crate) enum Events {
             None,
-            $($(#[$cfg])* $variant(<$type as BackEnd>::Batch),)*
+            $($(#[$cfg])* $type(<$module::$type as BackEnd>::Batch),)*
         }
 
         impl Instance {
@@ -226,8 +223,8 @@ macro_rules! back_ends {
             /// the errors of [`BackEnd::open`].
             pub(crate) fn open(name: Option<&str>) -> io::Result<Instance> {
                 $($(#[$cfg])* {
-                    if name.is_none_or(|name| name == <$type as BackEnd>::NAME) {
-                        return <$type as BackEnd>::open().map(Instance::$variant);
+                    if name.is_none_or(|name| name == <$module::$type as BackEnd>::NAME) {
+                        return <$module::$type as BackEnd>::open().map(Instance::$type);
                     }
                 })*
                 Err(unknown(name.unwrap_or_default()))
@@ -235,29 +232,29 @@ macro_rules! back_ends {
 
             /// See [`BackEnd::ARMS`].
             pub(crate) fn arms(&self) -> bool {
-                match self { $($(#[$cfg])* Instance::$variant(_) => <$type as BackEnd>::ARMS,)* }
+                match self { $($(#[$cfg])* Instance::$type(_) => <$module::$type as BackEnd>::ARMS,)* }
             }
 
             /// See [`BackEnd::add`]. Refuses descriptors of the instance itself.
             pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()> {
-                match self { $($(#[$cfg])* Instance::$variant(it) => add(it, fd, token, is_first),)* }
+                match self { $($(#[$cfg])* Instance::$type(it) => add(it, fd, token, is_first),)* }
             }
 
             /// See [`BackEnd::delete`].
             pub(crate) fn delete(&self, fd: BorrowedFd<'_>) {
-                match self { $($(#[$cfg])* Instance::$variant(it) => it.delete(fd),)* }
+                match self { $($(#[$cfg])* Instance::$type(it) => it.delete(fd),)* }
             }
 
             /// See [`BackEnd::arm`].
             pub(crate) fn arm(&self, token: Token, read: bool, write: bool) {
-                match self { $($(#[$cfg])* Instance::$variant(it) => it.arm(token, read, write),)* }
+                match self { $($(#[$cfg])* Instance::$type(it) => it.arm(token, read, write),)* }
             }
 
             /// See [`BackEnd::wait`].
             #[inline]
             pub(crate) fn wait(&self, events: &mut Events, most: usize, timeout: Option<u64>) {
                 match (self, &mut *events) {
-                    $($(#[$cfg])* (Instance::$variant(it), Events::$variant(batch)) => it.wait(batch, most, timeout),)*
+                    $($(#[$cfg])* (Instance::$type(it), Events::$type(batch)) => it.wait(batch, most, timeout),)*
                     _ => {
                         *events = self.events();
                         self.wait(events, most, timeout);
@@ -267,12 +264,12 @@ macro_rules! back_ends {
 
             #[cold]
             fn events(&self) -> Events {
-                match self { $($(#[$cfg])* Instance::$variant(_) => Events::$variant(Batch::new()),)* }
+                match self { $($(#[$cfg])* Instance::$type(_) => Events::$type(Batch::new()),)* }
             }
 
             /// See [`BackEnd::wake`].
             pub(crate) fn wake(&self) {
-                match self { $($(#[$cfg])* Instance::$variant(it) => it.wake(),)* }
+                match self { $($(#[$cfg])* Instance::$type(it) => it.wake(),)* }
             }
         }
 
@@ -282,7 +279,7 @@ macro_rules! back_ends {
             pub(crate) fn show(&self, sink: &mut impl Sink) {
                 match self {
                     Events::None => {}
-                    $($(#[$cfg])* Events::$variant(batch) => {
+                    $($(#[$cfg])* Events::$type(batch) => {
                         for event in batch.events() {
                             sink.take(event);
                         }
@@ -295,7 +292,7 @@ macro_rules! back_ends {
             pub(crate) fn is_empty(&self) -> bool {
                 match self {
                     Events::None => true,
-                    $($(#[$cfg])* Events::$variant(batch) => batch.is_empty(),)*
+                    $($(#[$cfg])* Events::$type(batch) => batch.is_empty(),)*
                 }
             }
         }
@@ -304,19 +301,19 @@ macro_rules! back_ends {
         #[cfg(test)]
         macro_rules! for_each_back_end {
             ($test:ident) => {
-                $($(#[$cfg])* if super::is_supported::<$type>() { super::$test::<$type>(); })*
+                $($(#[$cfg])* if super::is_supported::<$module::$type>() { super::$test::<$module::$type>(); })*
             };
         }
     };
 }
 
-// Best first.
+// Best first. A line also declares the module of its file.
 back_ends! {
     #[cfg(target_os = "linux")]
-    Epoll => epoll::Epoll;
+    "epoll.rs" => epoll::Epoll;
     #[cfg(any(test, not(target_os = "linux")))]
-    Kqueue => kqueue::Kqueue;
-    Poll => poll::Poll;
+    "kqueue.rs" => kqueue::Kqueue;
+    "poll.rs" => poll::Poll;
 }
 
 fn add(instance: &impl BackEnd, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()> {

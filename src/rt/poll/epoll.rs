@@ -1,6 +1,6 @@
 //! epoll(7): the back end of Linux.
 //!
-//! The contract is in [`backend`](super::backend). The other back ends are `kqueue.rs` and
+//! The contract is in [`backend`](crate::rt::poll::backend). The other back ends are `kqueue.rs` and
 //! `poll.rs`.
 //!
 //! # Handling of errors (epoll_ctl(2), epoll_wait(2), eventfd(2))
@@ -28,7 +28,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::OnceLock;
 
-use super::backend::{self, BackEnd, EVENTS_MAX, Event, State, Token, not_pollable};
+use crate::rt::poll::backend::{self, BackEnd, EVENTS_MAX, Event, State, Token, not_pollable};
 use crate::sync::{AtomicBool, Ordering};
 
 const BREAK: u64 = u64::MAX;

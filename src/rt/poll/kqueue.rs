@@ -1,6 +1,6 @@
 //! kqueue(2): the back end of macOS and FreeBSD.
 //!
-//! The contract is in [`backend`](super::backend). The other back ends are `epoll.rs` and
+//! The contract is in [`backend`](crate::rt::poll::backend). The other back ends are `epoll.rs` and
 //! `poll.rs`. On Linux this file is compiled only for unit tests, which run it on a model
 //! (`sys/kqueue/model.rs`). It has not been run on the systems themselves.
 //!
@@ -34,8 +34,8 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use super::backend::{self, BackEnd, EVENTS_MAX, Event, Token, not_pollable};
-use super::poll_desc::{ERROR, HANG_UP};
+use crate::rt::poll::backend::{self, BackEnd, EVENTS_MAX, Event, Token, not_pollable};
+use crate::rt::poll::poll_desc::{ERROR, HANG_UP};
 use crate::sync::{AtomicBool, Mutex, Ordering};
 use crate::sys::fd::File;
 use crate::sys::kqueue::{

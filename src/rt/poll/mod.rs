@@ -3,18 +3,12 @@
 //! `poller` is the interface used by descriptors. `poll_desc` is the state of one registered
 //! descriptor, in a slot of the `PollCache`. It has one `side` per direction, on which operations
 //! wait (`waiting`, `wait_slot`). `driver` decides which thread polls, using `role`. `backend`
-//! defines the contract of the back ends `epoll`, `kqueue` and `poll`. `closings` holds the
-//! descriptors whose close other operations wait for.
+//! defines the contract of the back ends `epoll`, `kqueue` and `poll`, and declares their modules.
+//! `closings` holds the descriptors whose close other operations wait for.
 
 pub(crate) mod backend;
 pub(crate) mod closings;
 pub(crate) mod driver;
-#[cfg(target_os = "linux")]
-mod epoll;
-#[cfg(any(test, not(target_os = "linux")))]
-mod kqueue;
-#[allow(clippy::module_inception)]
-mod poll;
 pub(crate) mod poll_desc;
 pub(crate) mod poller;
 pub(crate) mod role;

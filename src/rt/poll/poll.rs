@@ -1,16 +1,17 @@
 //! poll(2): a back end for any Unix, which turns levels into edges.
 //!
-//! The contract is in [`backend`](super::backend). The other back ends are `epoll.rs` and
+//! The contract is in [`backend`](crate::rt::poll::backend). The other back ends are `epoll.rs` and
 //! `kqueue.rs`. This one is used if it is selected by name, or if the system has no better one. The
 //! time that a wait takes is proportional to the number of descriptors.
 //!
 //! # Edges
 //! A level that was reported is marked `told`, and is not requested again until an operation
-//! [arms](super::backend::BackEnd::ARMS) its direction right before it waits. poll(2) always
+//! [arms](crate::rt::poll::backend::BackEnd::ARMS) its direction right before it waits. poll(2) always
 //! reports hang-ups and errors, so a descriptor that has reported one is left out of the call until
 //! it is armed. An error or urgent data may persist, such as a message in the error queue.
 //! Reporting it again at once would make a busy loop, so it is reported again after
-//! [`QUIET_NANOS`].
+//! [`QUIET_NANOS`]. A call of the user that fails with EAGAIN although there is data, because it
+//! wants more, is woken at once again: the level has not changed.
 //!
 //! # Close
 //! poll(2) holds a reference to the open files it waits for. `delete` breaks the wait and returns
@@ -33,7 +34,7 @@ use std::time::Duration;
 
 use libc::c_short;
 
-use super::backend::{self, BackEnd, Event, State, Token, not_pollable};
+use crate::rt::poll::backend::{self, BackEnd, Event, State, Token, not_pollable};
 use crate::rt::time::clock;
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
 use crate::sys;
