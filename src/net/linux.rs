@@ -95,3 +95,36 @@ impl Dialer {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, OwnedFd};
+
+    use super::*;
+    use crate::sys::option;
+
+    /// A multipath socket must not use the plain TCP rule that a short count proves that the socket
+    /// is empty.
+    #[test]
+    fn multipath_streams_do_not_trust_short_counts() {
+        crate::task::block_on(async {
+            let config = ListenConfig::new().multipath(true);
+            for config in [config.clone(), config.max_connections(9)] {
+                let listener = config.listen("127.0.0.1:0").await.unwrap();
+                if option::is_plain_tcp(listener.as_fd()).unwrap() {
+                    return eprintln!("skipped: this kernel has no multipath TCP");
+                }
+                let client = Dialer::new().multipath(true).dial(listener.local_addr().unwrap()).await.unwrap();
+                let (server, _) = listener.accept().await.unwrap();
+                assert!(server.is_multipath().unwrap());
+                let plain = [&listener.fd, &*client.fd, &*server.fd].map(|fd| fd.fd.is_plain_tcp());
+                assert_eq!(plain, [false; 3]);
+                let back = crate::net::TcpStream::from(OwnedFd::from(server));
+                assert!(!back.fd.fd.is_plain_tcp());
+            }
+            let plain = crate::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let back = crate::net::TcpListener::from(OwnedFd::from(plain));
+            assert!(back.fd.fd.is_plain_tcp());
+        });
+    }
+}

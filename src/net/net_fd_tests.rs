@@ -91,7 +91,7 @@ fn short_write_clears_readiness_on_tcp_only() {
 #[test]
 fn short_read_is_no_evidence_once_the_descriptor_was_handed_out() {
     for exposes in [false, true] {
-        let (socket, peer) = sys::unix::pair(socket2::Type::SEQPACKET).unwrap();
+        let (socket, peer) = sys::unix::pair(socket2::Type::DGRAM).unwrap();
         let socket = NetFd::tcp(socket).unwrap();
         if exposes {
             socket.control(|_| Ok(())).unwrap();

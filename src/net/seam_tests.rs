@@ -53,7 +53,7 @@ fn accept_skips_connections_that_died() {
         libc::ENETUNREACH,
         libc::EHOSTDOWN,
         libc::EHOSTUNREACH,
-        libc::ENONET,
+        crate::sys::os::ENONET,
         libc::EOPNOTSUPP,
         libc::EPERM,
     ];

@@ -518,7 +518,7 @@ mod tests {
         assert_eq!(runs(&[(30_000, 1), (30_000, 1), (30_000, 1)]), [2, 3], "as many bytes as fit into a datagram");
         let mut words = [0; CONTROL_WORDS];
         let mut control = ControlWriter::new(&mut words);
-        control.push(libc::SOL_IP, libc::IP_TTL, 1 as c_int).unwrap();
+        control.push(libc::IPPROTO_IP, libc::IP_TTL, 1 as c_int).unwrap();
         let mut outbox = Outbox::new();
         outbox.push(b"x", None, &ControlWriter::new(&mut []));
         outbox.push(b"x", None, &control);
@@ -537,7 +537,7 @@ mod tests {
         let address = SockAddr::from(to.local_addr().unwrap());
         let mut words = [0; CONTROL_WORDS];
         let mut control = ControlWriter::new(&mut words);
-        control.push(libc::SOL_IP, libc::IP_TTL, 1 as c_int).unwrap();
+        control.push(libc::IPPROTO_IP, libc::IP_TTL, 1 as c_int).unwrap();
         let mut outbox = Outbox::new();
         let (mut pushed, mut gone) = (0_u32, 0_u32);
         for round in 0..200 {

@@ -308,10 +308,10 @@ mod tests {
         let mut buffer = [usize::MAX; words(space(4) + space(2) + space(20))];
         let mut writer = ControlWriter::new(&mut buffer);
         assert!(writer.bytes().is_empty());
-        writer.push(libc::SOL_IP, libc::IP_TTL, 7 as c_int).unwrap();
-        writer.push(libc::SOL_UDP, 103, 1200_u16).unwrap();
+        writer.push(libc::IPPROTO_IP, libc::IP_TTL, 7 as c_int).unwrap();
+        writer.push(libc::IPPROTO_UDP, 103, 1200_u16).unwrap();
         let info = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: [3; 16] }, ipi6_ifindex: 9 };
-        writer.push(libc::SOL_IPV6, libc::IPV6_PKTINFO, info).unwrap();
+        writer.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info).unwrap();
         let bytes = writer.bytes().to_vec();
         let ours = owned(Messages::new(&buffer, bytes.len()));
         assert_eq!(ours, by_libc(&bytes));

@@ -160,8 +160,7 @@ mod tests {
     use std::io::{ErrorKind, Read, Write};
     use std::net::UdpSocket;
     use std::os::fd::{AsFd, OwnedFd};
-    use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+    use std::os::unix::net::{UnixDatagram, UnixStream};
 
     fn send_fds(to: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
         let mut buffer = [0; RIGHTS_WORDS];
@@ -274,19 +273,18 @@ mod tests {
         let (count, from) = recv_from(theirs.as_fd(), &mut short, 0).unwrap();
         assert_eq!((count, from.as_socket()), (0, ours.local_addr().ok()));
 
-        let name = format!("netpoll-message-{}", std::process::id());
-        let named = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-        let mut bytes = b"\0".to_vec();
-        bytes.extend_from_slice(name.as_bytes());
-        let to = SockAddr::unix(std::str::from_utf8(&bytes).unwrap()).unwrap();
+        let path = std::env::temp_dir().join(format!("netpoll-message-{}", std::process::id()));
+        let named = UnixDatagram::bind(&path).unwrap();
+        let to = SockAddr::unix(&path).unwrap();
         let unnamed = UnixDatagram::unbound().unwrap();
         assert_eq!(sendmsg(unnamed.as_fd(), &[IoSlice::new(b"x")], Some(&to), None, 0).unwrap(), 1);
         let received = recvmsg(named.as_fd(), &mut [IoSliceMut::new(&mut short)], &mut [], 0).unwrap();
         assert_eq!(i32::from(received.address.family()), libc::AF_UNSPEC);
         assert!(received.address.as_socket().is_none() && !received.address.is_unix());
-        named.send_to_addr(b"y", &named.local_addr().unwrap()).unwrap();
+        named.send_to(b"y", &path).unwrap();
+        std::fs::remove_file(&path).unwrap();
         let received = recvmsg(named.as_fd(), &mut [IoSliceMut::new(&mut short)], &mut [], 0).unwrap();
-        assert_eq!(received.address.as_abstract_namespace(), Some(name.as_bytes()));
+        assert_eq!(received.address.as_pathname(), Some(&*path));
     }
 
     #[test]

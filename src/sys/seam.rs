@@ -133,6 +133,7 @@ pub(super) fn accept4(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// For calls that are made unless the script makes them fail.
+#[allow(dead_code, reason = "only Linux has such calls")]
 pub(super) fn fail(fd: BorrowedFd<'_>, call: Call) -> io::Result<()> {
     refuse(next(of_descriptor(fd.as_raw_fd()), call))
 }

@@ -58,7 +58,7 @@ mod tests {
     #[test]
     #[allow(unsafe_code)]
     fn pairs_are_connected_and_have_credentials() {
-        for ty in [Type::STREAM, Type::DGRAM, Type::SEQPACKET] {
+        for ty in [Type::STREAM, Type::DGRAM] {
             let (one, other) = pair(ty).unwrap();
             let mut buf = [0; 4];
             assert_eq!(socket::recv(other.as_fd(), &mut buf, 0).unwrap_err().kind(), io::ErrorKind::WouldBlock);

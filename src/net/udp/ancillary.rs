@@ -98,7 +98,7 @@ pub struct Ancillary {
     hop_limit: Option<u8>,
     tos: Option<u8>,
     timestamp: Option<SystemTime>,
-    segment_size: Option<u16>,
+    pub(super) segment_size: Option<u16>,
     is_truncated: bool,
 }
 
@@ -151,13 +151,6 @@ impl Ancillary {
         Ancillary { tos: Some(tos & !3 | ecn.bits()), ..self }
     }
 
-    /// Sends the bytes as datagrams of `bytes` each; the last may be shorter (UDP_SEGMENT, Linux
-    /// 4.18). At most 64 datagrams and 65,507 bytes in total.
-    #[must_use]
-    pub const fn with_segment_size(self, bytes: u16) -> Ancillary {
-        Ancillary { segment_size: Some(bytes), ..self }
-    }
-
     /// Returns the ancillary data for an answer to this datagram: from the address that it was sent
     /// to, in segments of the size in which it arrived.
     #[must_use]
@@ -201,12 +194,6 @@ impl Ancillary {
     /// nanosecond resolution.
     pub const fn timestamp(&self) -> Option<SystemTime> {
         self.timestamp
-    }
-
-    /// Returns the size of the segments that the bytes consist of; the last may be shorter
-    /// (UDP_GRO). `None` means one datagram.
-    pub const fn segment_size(&self) -> Option<u16> {
-        self.segment_size
     }
 
     /// Returns whether control data was truncated. This happens if options that this crate does not
@@ -356,8 +343,9 @@ mod tests {
         assert_eq!((back.local(), back.interface(), back.hop_limit()), (all.local, Some(1), Some(255)));
         let mapped = Ancillary::new().with_local("::ffff:127.0.0.1".parse().unwrap());
         assert_eq!(there_and_back(mapped, Some(&v4)).unwrap().local(), all.local);
-        let reply = all.with_tos(1).with_segment_size(1200).reply();
-        assert_eq!(reply, Ancillary::new().with_local(IpAddr::from([127, 0, 0, 1])).with_segment_size(1200));
+        let reply = Ancillary { segment_size: Some(1200), ..all.with_tos(1) }.reply();
+        assert_eq!((reply.local, reply.segment_size), (all.local, Some(1200)));
+        assert_eq!((reply.interface, reply.tos), (None, None));
     }
 
     #[test]
@@ -373,7 +361,8 @@ mod tests {
 
     #[test]
     fn everything_at_once_fits() {
-        let all = Ancillary::new().with_interface(1).with_hop_limit(1).with_tos(1).with_segment_size(1);
+        let all = Ancillary::new().with_interface(1).with_hop_limit(1).with_tos(1);
+        let all = Ancillary { segment_size: Some(1), ..all };
         assert_eq!(there_and_back(all, None).unwrap().interface(), Some(1));
     }
 

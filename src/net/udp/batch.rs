@@ -169,7 +169,7 @@ impl<'a> Datagram<'a> {
     /// Returns the datagrams that receive offload combined, or the one datagram. An empty datagram
     /// has no segments.
     pub fn segments(&self) -> Chunks<'a, u8> {
-        let size = self.ancillary().segment_size().map_or(self.bytes().len(), usize::from);
+        let size = self.ancillary().segment_size.map_or(self.bytes().len(), usize::from);
         self.bytes().chunks(size.max(1))
     }
 }

@@ -4,8 +4,8 @@ use std::io;
 
 use libc::c_int;
 
-use super::UdpSocket;
 use super::calls::{NOT_USABLE, Segmentation, UNKNOWN};
+use super::{Ancillary, UdpSocket};
 use crate::net::options::system;
 use crate::sync::Ordering;
 use crate::sys::option;
@@ -95,6 +95,27 @@ impl UdpSocket {
     /// Linux only.
     pub fn set_gro(&self, on: bool) -> io::Result<()> {
         self.net_fd().with("set", |fd| option::switch(fd, libc::IPPROTO_UDP, libc::UDP_GRO, on))
+    }
+}
+
+/// The size of segments, which only Linux has.
+impl Ancillary {
+    /// Sends the bytes as datagrams of `bytes` each; the last may be shorter (UDP_SEGMENT, Linux
+    /// 4.18). At most 64 datagrams and 65,507 bytes in total.
+    ///
+    /// Linux only.
+    #[must_use]
+    pub const fn with_segment_size(mut self, bytes: u16) -> Ancillary {
+        self.segment_size = Some(bytes);
+        self
+    }
+
+    /// Returns the size of the segments that the bytes consist of; the last may be shorter
+    /// (UDP_GRO). `None` means one datagram.
+    ///
+    /// Linux only.
+    pub const fn segment_size(&self) -> Option<u16> {
+        self.segment_size
     }
 }
 

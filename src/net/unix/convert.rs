@@ -10,17 +10,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use std::os::unix::net as std_net;
 
 use super::file::SocketFile;
-use super::{UnixDatagram, UnixListener, UnixSeqpacket, UnixSeqpacketListener, UnixStream};
+use super::{UnixDatagram, UnixListener, UnixStream};
 use crate::net::tcp::convert::{adopt, descriptor, duplicate_shared, given, release, release_shared};
 
 impl UnixListener {
-    fn release(self) -> io::Result<OwnedFd> {
-        self.file.keep();
-        release(self.fd)
-    }
-}
-
-impl UnixSeqpacketListener {
     fn release(self) -> io::Result<OwnedFd> {
         self.file.keep();
         release(self.fd)
@@ -34,24 +27,10 @@ impl From<OwnedFd> for UnixListener {
     }
 }
 
-impl From<OwnedFd> for UnixSeqpacketListener {
-    /// Takes over a listening Unix packet socket. Operations fail if it is something else.
-    fn from(fd: OwnedFd) -> UnixSeqpacketListener {
-        UnixSeqpacketListener { file: SocketFile::default(), fd: adopt(fd, UnixSeqpacket::net_fd) }
-    }
-}
-
 impl From<OwnedFd> for UnixStream {
     /// Takes over a Unix stream socket. Operations fail if it is something else.
     fn from(fd: OwnedFd) -> UnixStream {
         UnixStream::from_net_fd(adopt(fd, UnixStream::net_fd))
-    }
-}
-
-impl From<OwnedFd> for UnixSeqpacket {
-    /// Takes over a Unix packet socket. Operations fail if it is something else.
-    fn from(fd: OwnedFd) -> UnixSeqpacket {
-        UnixSeqpacket::from_net_fd(adopt(fd, UnixSeqpacket::net_fd))
     }
 }
 
@@ -119,16 +98,6 @@ impl From<UnixListener> for OwnedFd {
     }
 }
 
-impl From<UnixSeqpacketListener> for OwnedFd {
-    /// The listener's file remains.
-    ///
-    /// # Panics
-    /// Panics if the listener was closed explicitly.
-    fn from(listener: UnixSeqpacketListener) -> OwnedFd {
-        given(listener.release())
-    }
-}
-
 impl From<UnixStream> for OwnedFd {
     /// Returns a duplicate while other clones live.
     ///
@@ -137,17 +106,6 @@ impl From<UnixStream> for OwnedFd {
     /// limit is reached.
     fn from(stream: UnixStream) -> OwnedFd {
         duplicate_shared(stream.fd)
-    }
-}
-
-impl From<UnixSeqpacket> for OwnedFd {
-    /// Returns a duplicate while other clones live.
-    ///
-    /// # Panics
-    /// Panics if the socket was closed explicitly, or if a duplicate is needed and the descriptor
-    /// limit is reached.
-    fn from(socket: UnixSeqpacket) -> OwnedFd {
-        duplicate_shared(socket.fd)
     }
 }
 
@@ -160,7 +118,5 @@ impl From<UnixDatagram> for OwnedFd {
 }
 
 descriptor!(UnixListener);
-descriptor!(UnixSeqpacketListener);
 descriptor!(UnixStream);
-descriptor!(UnixSeqpacket);
 descriptor!(UnixDatagram);

@@ -38,7 +38,7 @@ use crate::sys::{message, socket};
 /// Receives one message; the kernel keeps messages of concurrent readers apart. `end` is the result
 /// for a side that was shut down. A non-blocking datagram socket returns EAGAIN then, as for an
 /// empty queue, where a blocking one returns 0.
-fn poll_message<T>(
+pub(super) fn poll_message<T>(
     fd: &NetFd,
     hold: Hold,
     operation: &mut Operation,
@@ -226,75 +226,4 @@ operation_future! {
     RecvFromWithFds<'a> { buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd> }, Read -> io::Result<(usize, SocketAddr)>,
     |this, cx| poll_message(this.fd, Hold::Free, &mut this.operation, cx, end_from,
         |fd| fds::recv(fd, this.buf, this.fds).and_then(with_sender))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-    use std::io::IoSlice;
-    use std::os::fd::AsFd;
-    use std::task::Waker;
-    use std::time::Instant;
-
-    use futures_lite::future::block_on;
-    use socket2::Type;
-
-    use super::super::UnixSeqpacket;
-    use super::*;
-    use crate::sys::control::{ControlWriter, RIGHTS_WORDS};
-    use crate::sys::unix;
-
-    /// The peer sends and closes between the call that finds nothing and the check for a hang-up.
-    #[test]
-    fn message_before_hang_up_is_received() {
-        for with_fds in [false, true] {
-            let (ours, theirs) = unix::pair(Type::SEQPACKET).unwrap();
-            let ours = UnixSeqpacket::net_fd(ours).unwrap();
-            let mut operation = Operation::new();
-            let peer = socket::dup_cloexec(theirs.as_fd()).unwrap();
-            let mut theirs = Some(theirs);
-            let mut waited = false;
-            let (mut buf, mut fds) = ([0; 16], Vec::new());
-            let mut call = |fd: BorrowedFd<'_>| {
-                // On the second poll something had arrived, which another receiver has taken.
-                if std::mem::replace(&mut waited, true)
-                    && let Some(theirs) = theirs.take()
-                {
-                    assert_eq!(socket::recv(fd, &mut [0; 16], 0).unwrap(), 5);
-                    let nothing = socket::recv(fd, &mut [0; 16], 0).unwrap_err();
-                    let mut words = [0; RIGHTS_WORDS];
-                    let mut control = ControlWriter::new(&mut words);
-                    control.push_fds(&[theirs.as_fd()][..usize::from(with_fds)]).unwrap();
-                    let control = with_fds.then_some(&control);
-                    message::sendmsg(theirs.as_fd(), &[IoSlice::new(b"last words")], None, control, 0).unwrap();
-                    socket::shutdown(theirs.as_fd(), std::net::Shutdown::Both).unwrap();
-                    drop(theirs);
-                    let start = Instant::now();
-                    while !ours.fd.poll.is_hung_up() {
-                        assert!(start.elapsed() < Duration::from_secs(120), "the hang-up was not reported");
-                        std::thread::yield_now();
-                    }
-                    return Err(nothing);
-                }
-                match with_fds {
-                    true => fds::recv(fd, &mut buf, &mut fds).map(|(count, _)| count),
-                    false => socket::recv(fd, &mut buf, 0),
-                }
-            };
-            let mut poll =
-                |cx: &mut Context<'_>| poll_message(&ours, Hold::Free, &mut operation, cx, || Ok(0), &mut call);
-            assert!(poll(&mut Context::from_waker(Waker::noop())).is_pending());
-            assert_eq!(socket::send(peer.as_fd(), b"first", 0).unwrap(), 5);
-            drop(peer);
-            let received = block_on(poll_fn(poll));
-            ours.fd.cancel(Direction::Read, &mut operation);
-            assert_eq!((received.unwrap(), fds.len()), (10, usize::from(with_fds)));
-            drop(fds);
-            let end = block_on(poll_fn(|cx| {
-                poll_message(&ours, Hold::Free, &mut operation, cx, || Ok(99), |fd| socket::recv(fd, &mut buf, 0))
-            }));
-            assert!(matches!(end, Ok(0 | 99)), "{end:?}");
-            ours.fd.cancel(Direction::Read, &mut operation);
-        }
-    }
 }

@@ -1,6 +1,6 @@
-//! [`UnixListener`] and [`UnixSeqpacketListener`], and connections as a stream.
+//! [`UnixListener`], the methods of all listeners, and connections as a stream.
 //!
-//! Both have a descriptor and a [`SocketFile`]. The file is the first field, so it is dropped
+//! A listener has a descriptor and a [`SocketFile`]. The file is the first field, so it is dropped
 //! before the descriptor, and the name never refers to a socket that no longer listens. If no
 //! descriptor is available, the streams back off as those of TCP do ([`Accepts`]).
 
@@ -15,11 +15,11 @@ use std::time::Instant;
 use futures_core::Stream;
 use socket2::Type;
 
+use super::UnixStream;
 use super::accept::Accept;
 use super::address::Name;
 use super::dial::bind;
 use super::file::SocketFile;
-use super::{UnixSeqpacket, UnixStream};
 use crate::net::accept::Adopt;
 use crate::net::futures::Closed;
 use crate::net::net_fd::NetFd;
@@ -68,34 +68,7 @@ pub struct UnixListener {
     pub(in crate::net) fd: NetFd,
 }
 
-/// A Unix-domain socket that listens for connections that preserve message boundaries.
-///
-/// It works like [`UnixListener`].
-///
-/// Source: `net.UnixListener` of Go with network `unixpacket`.
-///
-/// # Examples
-/// ```
-/// # netpoll::task::block_on(async {
-/// use netpoll::os::unix::net::{UnixSeqpacket, UnixSeqpacketListener};
-///
-/// let listener = UnixSeqpacketListener::bind("").await?; // the kernel chooses a name
-/// let client = UnixSeqpacket::connect_addr(&listener.local_addr()?).await?;
-/// let (server, _) = listener.accept().await?;
-///
-/// client.send(b"one").await?;
-/// client.send(b"two").await?;
-/// let mut buf = [0; 16];
-/// assert_eq!(server.recv(&mut buf).await?, 3);
-/// assert_eq!(&buf[..3], b"one");
-/// # std::io::Result::Ok(()) }).unwrap();
-/// ```
-pub struct UnixSeqpacketListener {
-    pub(super) file: SocketFile,
-    pub(in crate::net) fd: NetFd,
-}
-
-/// Implements the methods of both listener types.
+/// Implements the methods of a listener type.
 macro_rules! listener {
     ($type:ident, $ty:expr, $accepted:ident) => {
         /// Binding, accepting, closing and addresses.
@@ -161,14 +134,13 @@ macro_rules! listener {
             /// available. After [`close`](Self::close) it yields one error and then `None`;
             /// otherwise it never ends.
             pub fn incoming(&self) -> Incoming<'_, $accepted> {
-                Incoming { fd: &self.fd, accepts: Accepts::default(), adopt: $accepted::adopt }
+                Incoming::new(&self.fd, $accepted::adopt)
             }
 
             /// Returns a stream of connections that owns the listener; otherwise like
             /// [`incoming`](Self::incoming).
             pub fn into_incoming(self) -> IntoIncoming<$type, $accepted> {
-                let accepts = Accepts::default();
-                IntoIncoming { listener: self, fd: |listener| &listener.fd, accepts, adopt: $accepted::adopt }
+                IntoIncoming::new(self, |listener| &listener.fd, $accepted::adopt)
             }
 
             /// Returns the name that the listener is bound to.
@@ -250,29 +222,22 @@ macro_rules! listener {
     };
 }
 
+#[allow(unused_imports, reason = "macOS has no other listener")]
+pub(super) use listener;
+
 listener!(UnixListener, Type::STREAM, UnixStream);
-listener!(UnixSeqpacketListener, Type::SEQPACKET, UnixSeqpacket);
 
-/// Binding.
-impl UnixSeqpacket {
-    /// Listens at `path`; the same as [`UnixSeqpacketListener::bind`].
-    ///
-    /// # Errors
-    /// Same as [`UnixSeqpacketListener::bind`].
-    ///
-    /// # Cancel safety
-    /// The future does not wait: its first poll completes it.
-    pub async fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixSeqpacketListener> {
-        UnixSeqpacketListener::bind(path).await
-    }
-}
-
-/// A stream of connections, returned by [`UnixListener::incoming`] and
-/// [`UnixSeqpacketListener::incoming`].
+/// A stream of connections, returned by the method `incoming` of a listener.
 pub struct Incoming<'a, T = UnixStream> {
     fd: &'a NetFd,
     accepts: Accepts,
     adopt: Adopt<(T, SocketAddr)>,
+}
+
+impl<T> Incoming<'_, T> {
+    pub(super) fn new(fd: &NetFd, adopt: Adopt<(T, SocketAddr)>) -> Incoming<'_, T> {
+        Incoming { fd, accepts: Accepts::default(), adopt }
+    }
 }
 
 impl<T> Stream for Incoming<'_, T> {
@@ -298,8 +263,7 @@ impl<T> fmt::Debug for Incoming<'_, T> {
     }
 }
 
-/// A stream of connections that owns its listener, returned by [`UnixListener::into_incoming`] and
-/// [`UnixSeqpacketListener::into_incoming`].
+/// A stream of connections that owns its listener, returned by the method `into_incoming`.
 pub struct IntoIncoming<L = UnixListener, T = UnixStream> {
     listener: L,
     fd: fn(&L) -> &NetFd,
@@ -308,6 +272,10 @@ pub struct IntoIncoming<L = UnixListener, T = UnixStream> {
 }
 
 impl<L, T> IntoIncoming<L, T> {
+    pub(super) fn new(listener: L, fd: fn(&L) -> &NetFd, adopt: Adopt<(T, SocketAddr)>) -> IntoIncoming<L, T> {
+        IntoIncoming { listener, fd, accepts: Accepts::default(), adopt }
+    }
+
     /// Returns the listener.
     pub fn listener(&self) -> &L {
         &self.listener
@@ -338,4 +306,3 @@ impl<L: fmt::Debug, T> fmt::Debug for IntoIncoming<L, T> {
 }
 
 crate::net::raw::raw_access!(UnixListener);
-crate::net::raw::raw_access!(UnixSeqpacketListener);

@@ -2,7 +2,7 @@
 //!
 //! * [`stream`], [`seqpacket`], [`datagram`]: the socket types. [`methods`]: methods that all of
 //!   them have.
-//! * [`listener`]: accepting streams and packet connections. [`file`](mod@file): when a listener's file is
+//! * [`listener`]: accepting. [`file`](mod@file): when a listener's file is
 //!   removed.
 //! * [`dial`]: binding and connecting. [`address`]: socket names. [`fds`]: passing descriptors.
 //! * [`futures`]: the futures of the methods. [`convert`]: conversions.
@@ -18,12 +18,14 @@ mod file;
 pub(crate) mod futures;
 mod listener;
 mod methods;
+#[cfg(not(target_os = "macos"))]
 mod seqpacket;
 mod stream;
 
 pub use credentials::PeerCred;
 pub use datagram::UnixDatagram;
 pub use fds::TruncatedFds;
-pub use listener::{Incoming, IntoIncoming, UnixListener, UnixSeqpacketListener};
-pub use seqpacket::UnixSeqpacket;
+pub use listener::{Incoming, IntoIncoming, UnixListener};
+#[cfg(not(target_os = "macos"))]
+pub use seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 pub use stream::UnixStream;

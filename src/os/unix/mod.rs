@@ -15,7 +15,7 @@ pub mod net {
     //! in the abstract namespace, without a file, with at most 107 bytes after the NUL; std's
     //! `SocketAddrExt::from_abstract_name` also makes such an address. With an empty path the
     //! kernel chooses an abstract name. (unix(7). `@` is an ordinary byte in paths, and stands for
-    //! the NUL in errors.)
+    //! the NUL in errors.) Only Linux has abstract names; elsewhere such a name is `Unsupported`.
     //!
     //! Files are created and removed with blocking calls: a slow filesystem blocks the calling
     //! thread.
@@ -24,9 +24,10 @@ pub mod net {
     pub use std::os::unix::net::SocketAddr;
 
     pub use crate::net::unix::{
-        Incoming, IntoIncoming, PeerCred, TruncatedFds, UnixDatagram, UnixListener, UnixSeqpacket,
-        UnixSeqpacketListener, UnixStream,
+        Incoming, IntoIncoming, PeerCred, TruncatedFds, UnixDatagram, UnixListener, UnixStream,
     };
+    #[cfg(not(target_os = "macos"))]
+    pub use crate::net::unix::{UnixSeqpacket, UnixSeqpacketListener};
 
     /// Futures returned by the methods of Unix sockets.
     pub mod futures {

@@ -112,6 +112,9 @@ pub(super) fn peer_ids(fd: BorrowedFd<'_>) -> io::Result<(libc::uid_t, libc::gid
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok((uid, gid)) }
 }
 
+/// Whether Unix sockets can have names that are no paths.
+pub(crate) const HAS_ABSTRACT_NAMES: bool = false;
+
 /// Returns `None`: these systems have no abstract names.
 pub(crate) fn abstract_name(_: &SocketAddr) -> Option<&[u8]> {
     None

@@ -105,6 +105,9 @@ pub(crate) fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::ui
     Ok((cred.pid, cred.uid, cred.gid))
 }
 
+/// Whether Unix sockets can have names that are no paths.
+pub(crate) const HAS_ABSTRACT_NAMES: bool = true;
+
 /// Returns the abstract name of an address, if it has one.
 pub(crate) fn abstract_name(address: &SocketAddr) -> Option<&[u8]> {
     address.as_abstract_name()

@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 
 use socket2::{SockAddr, Type};
 
-use super::address::Name;
-use super::credentials::PeerCred;
-use super::dial::{dial, network};
-use super::futures::{Recv, RecvWithFds, Send, SendWithFds};
-use super::methods::socket_methods;
 use crate::net::deadlines::dial_ends;
 use crate::net::fd::fd;
 use crate::net::fd::operation::Hold;
 use crate::net::futures::{Closed, PeerClosed};
 use crate::net::net_fd::NetFd;
+use crate::net::unix::address::Name;
+use crate::net::unix::credentials::PeerCred;
+use crate::net::unix::dial::{dial, network};
+use crate::net::unix::futures::{Recv, RecvWithFds, Send, SendWithFds};
+use crate::net::unix::methods::socket_methods;
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 use crate::sys::unix::from_kernel;
@@ -30,6 +30,7 @@ use crate::sys::unix::from_kernel;
 /// Each `send` is received by one `recv`, in order, and no message is lost. Clones share the
 /// connection, and every method takes `&self`: any number of tasks send and receive concurrently,
 /// and messages stay whole. Socket names are described in [`os::unix::net`](crate::os::unix::net).
+/// Not on macOS.
 ///
 /// Source: `net.UnixConn` of Go with network `unixpacket`, SOCK_SEQPACKET in unix(7).
 ///
@@ -74,10 +75,10 @@ impl UnixSeqpacket {
     }
 
     /// Connects to the listener at `path`. If its backlog is full, waits as
-    /// [`UnixStream::connect`](super::UnixStream::connect) does.
+    /// [`UnixStream::connect`](crate::os::unix::net::UnixStream::connect) does.
     ///
     /// # Errors
-    /// Same as [`UnixStream::connect`](super::UnixStream::connect), with the network `unixpacket`.
+    /// Same as [`UnixStream::connect`](crate::os::unix::net::UnixStream::connect), with the network `unixpacket`.
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
@@ -162,7 +163,7 @@ impl UnixSeqpacket {
     }
 
     /// Sends a message, which may be empty, with descriptors; see
-    /// [`UnixStream::send_with_fds`](super::UnixStream::send_with_fds).
+    /// [`UnixStream::send_with_fds`](crate::os::unix::net::UnixStream::send_with_fds).
     ///
     /// # Errors
     /// Returns `InvalidInput` for more than 253 descriptors; otherwise the same as
@@ -172,10 +173,10 @@ impl UnixSeqpacket {
     }
 
     /// Receives a message and appends its descriptors to `fds`; see
-    /// [`UnixStream::recv_with_fds`](super::UnixStream::recv_with_fds).
+    /// [`UnixStream::recv_with_fds`](crate::os::unix::net::UnixStream::recv_with_fds).
     ///
     /// # Errors
-    /// Returns [`TruncatedFds`](super::TruncatedFds) if this process cannot have that many
+    /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if this process cannot have that many
     /// descriptors; otherwise the same as [`recv`](UnixSeqpacket::recv).
     pub fn recv_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvWithFds<'a> {
         RecvWithFds::new(&self.fd, buf, fds, Hold::Free)
@@ -215,3 +216,77 @@ impl UnixSeqpacket {
 
 socket_methods!(UnixSeqpacket);
 crate::net::raw::raw_access!(UnixSeqpacket, Call);
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::IoSlice;
+    use std::os::fd::AsFd;
+    use std::task::{Context, Waker};
+    use std::time::Instant;
+
+    use futures_lite::future::block_on;
+    use socket2::Type;
+
+    use super::*;
+    use crate::net::fd::operation::Operation;
+    use crate::net::unix::fds;
+    use crate::net::unix::futures::poll_message;
+    use crate::sys::control::{ControlWriter, RIGHTS_WORDS};
+    use crate::sys::message;
+    use crate::sys::unix;
+
+    /// The peer sends and closes between the call that finds nothing and the check for a hang-up.
+    #[test]
+    fn message_before_hang_up_is_received() {
+        for with_fds in [false, true] {
+            let (ours, theirs) = unix::pair(Type::SEQPACKET).unwrap();
+            let ours = UnixSeqpacket::net_fd(ours).unwrap();
+            let mut operation = Operation::new();
+            let peer = socket::dup_cloexec(theirs.as_fd()).unwrap();
+            let mut theirs = Some(theirs);
+            let mut waited = false;
+            let (mut buf, mut fds) = ([0; 16], Vec::new());
+            let mut call = |fd: BorrowedFd<'_>| {
+                // On the second poll something had arrived, which another receiver has taken.
+                if std::mem::replace(&mut waited, true)
+                    && let Some(theirs) = theirs.take()
+                {
+                    assert_eq!(socket::recv(fd, &mut [0; 16], 0).unwrap(), 5);
+                    let nothing = socket::recv(fd, &mut [0; 16], 0).unwrap_err();
+                    let mut words = [0; RIGHTS_WORDS];
+                    let mut control = ControlWriter::new(&mut words);
+                    control.push_fds(&[theirs.as_fd()][..usize::from(with_fds)]).unwrap();
+                    let control = with_fds.then_some(&control);
+                    message::sendmsg(theirs.as_fd(), &[IoSlice::new(b"last words")], None, control, 0).unwrap();
+                    socket::shutdown(theirs.as_fd(), std::net::Shutdown::Both).unwrap();
+                    drop(theirs);
+                    let start = Instant::now();
+                    while !ours.fd.poll.is_hung_up() {
+                        assert!(start.elapsed() < Duration::from_secs(120), "the hang-up was not reported");
+                        std::thread::yield_now();
+                    }
+                    return Err(nothing);
+                }
+                match with_fds {
+                    true => fds::recv(fd, &mut buf, &mut fds).map(|(count, _)| count),
+                    false => socket::recv(fd, &mut buf, 0),
+                }
+            };
+            let mut poll =
+                |cx: &mut Context<'_>| poll_message(&ours, Hold::Free, &mut operation, cx, || Ok(0), &mut call);
+            assert!(poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            assert_eq!(socket::send(peer.as_fd(), b"first", 0).unwrap(), 5);
+            drop(peer);
+            let received = block_on(poll_fn(poll));
+            ours.fd.cancel(Direction::Read, &mut operation);
+            assert_eq!((received.unwrap(), fds.len()), (10, usize::from(with_fds)));
+            drop(fds);
+            let end = block_on(poll_fn(|cx| {
+                poll_message(&ours, Hold::Free, &mut operation, cx, || Ok(99), |fd| socket::recv(fd, &mut buf, 0))
+            }));
+            assert!(matches!(end, Ok(0 | 99)), "{end:?}");
+            ours.fd.cancel(Direction::Read, &mut operation);
+        }
+    }
+}

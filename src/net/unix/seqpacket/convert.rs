@@ -1,0 +1,53 @@
+//! Conversions from and to owned and raw descriptors. std has no type for packet sockets.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use super::{UnixSeqpacket, UnixSeqpacketListener};
+use crate::net::tcp::convert::{adopt, descriptor, duplicate_shared, given, release};
+use crate::net::unix::file::SocketFile;
+
+impl UnixSeqpacketListener {
+    fn release(self) -> io::Result<OwnedFd> {
+        self.file.keep();
+        release(self.fd)
+    }
+}
+
+impl From<OwnedFd> for UnixSeqpacketListener {
+    /// Takes over a listening Unix packet socket. Operations fail if it is something else.
+    fn from(fd: OwnedFd) -> UnixSeqpacketListener {
+        UnixSeqpacketListener { file: SocketFile::default(), fd: adopt(fd, UnixSeqpacket::net_fd) }
+    }
+}
+
+impl From<OwnedFd> for UnixSeqpacket {
+    /// Takes over a Unix packet socket. Operations fail if it is something else.
+    fn from(fd: OwnedFd) -> UnixSeqpacket {
+        UnixSeqpacket::from_net_fd(adopt(fd, UnixSeqpacket::net_fd))
+    }
+}
+
+impl From<UnixSeqpacketListener> for OwnedFd {
+    /// The listener's file remains.
+    ///
+    /// # Panics
+    /// Panics if the listener was closed explicitly.
+    fn from(listener: UnixSeqpacketListener) -> OwnedFd {
+        given(listener.release())
+    }
+}
+
+impl From<UnixSeqpacket> for OwnedFd {
+    /// Returns a duplicate while other clones live.
+    ///
+    /// # Panics
+    /// Panics if the socket was closed explicitly, or if a duplicate is needed and the descriptor
+    /// limit is reached.
+    fn from(socket: UnixSeqpacket) -> OwnedFd {
+        duplicate_shared(socket.fd)
+    }
+}
+
+descriptor!(UnixSeqpacketListener);
+descriptor!(UnixSeqpacket);

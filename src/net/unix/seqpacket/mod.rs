@@ -1,0 +1,10 @@
+//! Packet sockets (SOCK_SEQPACKET). macOS has none, so the module is absent there.
+//!
+//! * [`socket`]: the connection. [`listener`]: accepting. [`convert`]: conversions.
+
+mod convert;
+mod listener;
+mod socket;
+
+pub use listener::UnixSeqpacketListener;
+pub use socket::UnixSeqpacket;
