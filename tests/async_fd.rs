@@ -4,7 +4,6 @@ mod common;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +15,6 @@ use common::*;
 use netpoll::io::{AsyncFd, NotPollable, ReadExt, WriteExt};
 use netpoll::net::{is_closed, is_timeout, raw_os_error};
 use netpoll::{io, task};
-use rustix::event::EventfdFlags;
 
 fn pipe() -> (AsyncFd<io_pipe::Reader>, AsyncFd<io_pipe::Writer>) {
     let (reader, writer) = std::io::pipe().unwrap();
@@ -56,108 +54,6 @@ fn pipes_work_through_traits() {
 }
 
 #[test]
-fn eventfd_wakes_waiters() {
-    run(async {
-        let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let event = Arc::new(AsyncFd::new(File::from(fd)).unwrap());
-        let waiter = task::spawn({
-            let event = event.clone();
-            async move {
-                let mut count = [0; 8];
-                event.read_with(|mut fd| fd.read(&mut count)).await.unwrap();
-                u64::from_ne_bytes(count)
-            }
-        });
-        task::sleep(Duration::from_millis(5)).await;
-        assert_eq!(event.write_with(|mut fd| fd.write(&3u64.to_ne_bytes())).await.unwrap(), 8);
-        assert_eq!(waiter.await, 3);
-        // Full but for one: the write that does not fit waits for a read.
-        event.write_with(|mut fd| fd.write(&(u64::MAX - 1).to_ne_bytes())).await.unwrap();
-        let mut write = event.write_with(|mut fd| fd.write(&1u64.to_ne_bytes()));
-        assert!(poll_once(&mut write).await.is_pending());
-        let mut count = [0; 8];
-        event.read_with(|mut fd| fd.read(&mut count)).await.unwrap();
-        assert_eq!(write.await.unwrap(), 8);
-    });
-}
-
-#[test]
-fn timerfd_fires_repeatedly() {
-    use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
-    run(async {
-        let fd = rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).unwrap();
-        let every = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
-        let spec = Itimerspec { it_interval: every, it_value: every };
-        rustix::time::timerfd_settime(&fd, TimerfdTimerFlags::empty(), &spec).unwrap();
-        let timer = AsyncFd::new(File::from(fd)).unwrap();
-        let (start, mut fired) = (Instant::now(), 0);
-        while fired < 5 {
-            let mut count = [0; 8];
-            assert_eq!((&timer).read(&mut count).await.unwrap(), 8);
-            fired += u64::from_ne_bytes(count);
-        }
-        assert!(start.elapsed() >= Duration::from_millis(9));
-    });
-}
-
-#[test]
-fn inotify_reports_file() {
-    use rustix::fs::inotify;
-    run(async {
-        let dir = std::env::temp_dir().join(format!("netpoll-async-fd-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let watch = AsyncFd::new(inotify::init(inotify::CreateFlags::CLOEXEC).unwrap()).unwrap();
-        inotify::add_watch(&watch, &dir, inotify::WatchFlags::CREATE).unwrap();
-        let mut buf = [MaybeUninit::uninit(); 1024];
-        let mut read = watch.read_with(|fd| {
-            let mut reader = inotify::Reader::new(fd, &mut buf);
-            let event = reader.next()?;
-            Ok(event.file_name().map(|name| name.to_string_lossy().into_owned()))
-        });
-        assert!(poll_once(&mut read).await.is_pending());
-        std::fs::write(dir.join("new"), "").unwrap();
-        assert_eq!(read.await.unwrap().as_deref(), Some("new"));
-        std::fs::remove_dir_all(&dir).unwrap();
-    });
-}
-
-#[test]
-fn terminal_transfers_data_and_hangs_up() {
-    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-    run(async {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let opened = openpt(flags).and_then(|pty| {
-            grantpt(&pty)?;
-            unlockpt(&pty)?;
-            let peer = ioctl_tiocgptpeer(&pty, flags)?;
-            Ok((pty, peer))
-        });
-        let (pty, terminal) = match opened {
-            Ok(pair) => pair,
-            Err(error) => return println!("skipped: no pseudo terminal here ({error})"),
-        };
-        let pty = AsyncFd::new(File::from(pty)).unwrap();
-        let terminal = AsyncFd::new(File::from(terminal)).unwrap();
-        let mut buf = [0; 64];
-        let mut half = &terminal;
-        let mut read = half.read(&mut buf);
-        assert!(poll_once(&mut read).await.is_pending());
-        (&pty).write_all(b"typed\n").await.unwrap();
-        assert_eq!(read.await.unwrap(), 6);
-        assert_eq!(&buf[..6], b"typed\n");
-        // The echo of the input, then EIO, which is how terminals report the end.
-        drop(terminal);
-        let end = loop {
-            match (&pty).read(&mut buf).await {
-                Ok(count) => assert_ne!(count, 0),
-                Err(error) => break error,
-            }
-        };
-        assert_eq!(end.raw_os_error(), Some(libc::EIO));
-    });
-}
-
-#[test]
 fn std_socket_serves_through_async_fd() {
     run(async {
         let (one, other) = UnixStream::pair().unwrap();
@@ -186,12 +82,6 @@ fn assert_not_pollable(path: &str, kind: &str) {
 fn regular_file_and_directory_are_rejected() {
     assert_not_pollable("/proc/self/exe", "regular file");
     assert_not_pollable("/", "directory");
-}
-
-/// poll(2) calls such a device ready.
-#[test]
-fn device_unsupported_by_epoll_is_rejected() {
-    assert_not_pollable("/dev/null", "character device without poll");
 }
 
 #[test]

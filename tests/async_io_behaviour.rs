@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{Folder, park_on, poll_once};
 use netpoll::net::{TcpListener, TcpStream, UdpSocket};
-use netpoll::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
+use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use netpoll::prelude::*;
 use netpoll::task;
 
@@ -210,28 +210,6 @@ fn uds_writer_hangup() {
         let mut bytes = Vec::new();
         assert_eq!(drop_while(writer, reader.read_to_end(&mut bytes)).await?, 0);
         assert!(bytes.is_empty());
-        Ok(())
-    });
-}
-
-/// By std's address and by a path that begins with NUL, the form that async-io takes.
-#[test]
-fn abstract_socket() {
-    use std::os::linux::net::SocketAddrExt;
-
-    run(async {
-        let name = format!("netpoll-async-io-{}", std::process::id());
-        let addr = SocketAddr::from_abstract_name(&name)?;
-        let path = format!("\0{name}");
-        let listener = UnixListener::bind(&path).await?;
-        assert_eq!(listener.local_addr()?.as_abstract_name(), Some(name.as_bytes()));
-        for client in [UnixStream::connect(&path).await?, UnixStream::connect_addr(&addr).await?] {
-            client.write_all(TEXT).await?;
-            let (server, _) = listener.accept().await?;
-            let mut buf = [0; 1024];
-            let count = server.read(&mut buf).await?;
-            assert_eq!(&buf[..count], TEXT);
-        }
         Ok(())
     });
 }

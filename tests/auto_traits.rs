@@ -29,7 +29,7 @@ macro_rules! moved {
 #[test]
 fn sockets_are_send_sync_and_unpin() {
     everywhere!(TcpStream, TcpListener, UdpSocket, UnixStream, UnixListener, UnixDatagram);
-    everywhere!(unix::UnixSeqpacket, unix::UnixSeqpacketListener, sockets::Pipe, io::AsyncFd<std::net::TcpStream>);
+    everywhere!(sockets::Pipe, io::AsyncFd<std::net::TcpStream>);
     everywhere!(sockets::Dialer, sockets::ListenConfig, sockets::OpError, sockets::Ancillary);
     everywhere!(sockets::RecvBatch, sockets::RecvBatchIter<'_>, sockets::Datagram<'_>, sockets::SendBatch);
     unwinding::<TcpStream>();

@@ -2,6 +2,7 @@
 //! false ones. Every byte must come back, in order.
 //!
 //! `NETPOLL_ECHOES` sets the number of echoes and `NETPOLL_SEED` the seed; `ci/faults.sh chaos` sets both. A failure prints its seed.
+#![cfg(target_os = "linux")] // epoll, and the C library's functions
 
 mod common;
 mod faults;

@@ -600,35 +600,12 @@ fn control_hook_error_fails_dial_without_leak() {
     });
 }
 
-#[test]
-fn fast_open_and_multipath_connect_with_and_without_kernel_support() {
-    run(async {
-        let listener = listener().await;
-        let addr = listener.local_addr().unwrap();
-        for dialer in [Dialer::new().fast_open(true), Dialer::new().multipath(true)] {
-            let stream = dialer.dial(addr).await.unwrap();
-            stream.write_all(b"ping").await.unwrap();
-            let (peer, _) = listener.accept().await.unwrap();
-            assert_eq!(peer.read(&mut [0; 9]).await.unwrap(), 4);
-            peer.write_all(b"pong!").await.unwrap();
-            assert_eq!(stream.read(&mut [0; 9]).await.unwrap(), 5);
-            assert!(stream.nodelay().unwrap());
-        }
-        // Whether this kernel has MPTCP.
-        let multipath = socket2::Protocol::MPTCP;
-        let has = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, Some(multipath)).is_ok();
-        let stream = Dialer::new().multipath(true).dial(addr).await.unwrap();
-        let protocol = SockRef::from(&stream).protocol().unwrap();
-        assert_eq!(protocol, Some(if has { multipath } else { socket2::Protocol::TCP }));
-    });
-}
-
 // ---- cost ----
 
 const DIALS: usize = 20;
 const MARK: &str = "/netpoll-dialer-test-mark";
 
-/// System calls per dial of a literal, without those of the polling thread: 10 with Go's options, 5 without them.
+/// System calls per dial of a literal on epoll, without those of the polling thread: 10 with Go's options, 5 without them.
 #[test]
 fn dial_of_literal_makes_few_system_calls() {
     let name = "dial_of_literal_makes_few_system_calls";
@@ -662,7 +639,7 @@ fn dial_of_literal_makes_few_system_calls() {
         .arg(&trace)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env("NETPOLL_TEST_CHILD", name)
+        .envs([("NETPOLL_TEST_CHILD", name), common::ON_EPOLL])
         .output();
     let text = std::fs::read_to_string(&trace).unwrap_or_default();
     let _ = std::fs::remove_file(&trace);
@@ -706,7 +683,6 @@ fn options_of_streams_are_set_before_connect() {
         let dialer = Dialer::new()
             .nodelay(false)
             .keepalive(keepalive)
-            .user_timeout(Duration::from_millis(1500))
             .recv_buffer_size(20_000)
             .send_buffer_size(30_000)
             .control(|_, _, fd| {
@@ -717,7 +693,6 @@ fn options_of_streams_are_set_before_connect() {
         let stream = dialer.dial(addr).await.unwrap();
         assert!(!stream.nodelay().unwrap());
         assert_eq!(stream.keepalive().unwrap(), Some(keepalive));
-        assert_eq!(stream.user_timeout().unwrap(), Some(Duration::from_millis(1500)));
         assert_eq!(stream.recv_buffer_size().unwrap(), 40_000);
         assert_eq!(stream.send_buffer_size().unwrap(), 60_000);
 

@@ -1,5 +1,6 @@
 //! Sockets whose descriptor has other users, in this process or another: the users keep the socket open beyond our close, set its options,
 //! and clear O_NONBLOCK.
+#![cfg(not(target_os = "macos"))] // packet sockets
 
 mod common;
 

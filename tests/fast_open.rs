@@ -2,6 +2,7 @@
 //!
 //! The client's sockets need no cookie (TCP_FASTOPEN_NO_COOKIE), so connect(2) always defers. On a kernel that does not, the tests print
 //! that and test a plain connect.
+#![cfg(target_os = "linux")] // TCP_FASTOPEN_CONNECT
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Operations fail in a child of fork(2) that does not call exec(2).
+#![cfg(target_os = "linux")] // prctl(2)
 
 mod common;
 

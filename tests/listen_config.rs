@@ -1,5 +1,6 @@
 //! `ListenConfig`: the effect of each setting on the listener and its streams, and the errors of invalid settings.
 //! (Permits and reserved descriptors are in `admission.rs`.)
+#![cfg(target_os = "linux")] // TCP_DEFER_ACCEPT, SO_BINDTODEVICE, multipath TCP
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Socket options: each comes back as it was set, touches nothing else, and is handed on by listeners where the kernel does so; what
 //! cannot be is refused by kind.
+#![cfg(target_os = "linux")] // options that only Linux has
 
 mod common;
 

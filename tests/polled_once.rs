@@ -1,5 +1,6 @@
 //! An operation that is polled once answers for the kernel as it is at that moment, also where no thread has heard of the event yet.
 //! Connection pools ask so whether a connection is alive.
+#![cfg(target_os = "linux")] // POLLRDHUP
 
 mod common;
 

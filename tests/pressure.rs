@@ -2,6 +2,7 @@
 //!
 //! `NETPOLL_PRESSURE_MS` sets how long the idle time is measured (2 s by default). With `NETPOLL_TIMED`, on an idle machine, the test asserts
 //! how soon the server continues. `ci/faults.sh` sets both.
+#![cfg(target_os = "linux")] // TCP_INFO, and /proc
 
 mod common;
 

@@ -5,6 +5,7 @@
 //! in flight, while another thread polls.
 //!
 //! `NETPOLL_REUSES` sets the number; `ci/faults.sh` sets it.
+#![cfg(target_os = "linux")] // epoll, and the C library's functions
 
 mod common;
 mod faults;
@@ -98,7 +99,7 @@ fn no_event_reaches_next_owner_of_fd_or_slot() {
         let (events, harmless) = (faults::stale_events(), metrics.stale_events);
         println!("{reuses} reuses, {events} stale events sent, {harmless} recognised, {:.1?}", begin.elapsed());
         assert_eq!(metrics.waiters, 0);
-        assert!(events > reuses / 100, "{events} events: too few to prove anything");
+        assert!(events > reuses / 100 || !common::is_on_epoll(), "{events} events: too few to prove anything");
         assert!(harmless >= events, "{events} stale events were sent, {harmless} recognised");
         assert!(REOPENED.load(Ordering::SeqCst) > rounds / 256, "numbers are used again");
     };

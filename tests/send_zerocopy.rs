@@ -1,4 +1,5 @@
 //! MSG_ZEROCOPY: buffers come back when the kernel is done and stay alive until then; their completions disturb no other operation.
+#![cfg(target_os = "linux")] // MSG_ZEROCOPY
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Ancillary data: each kind is sent to, and received from, a peer that uses plain libc. And the options.
+#![cfg(target_os = "linux")] // Linux's control messages, and offload
 
 mod common;
 
@@ -563,5 +564,14 @@ fn multicast_reaches_every_member() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         let error = UdpSocket::bind_multicast((v4, 0).into(), 1 << 20).unwrap_err();
         assert!(error.to_string().contains(": setsockopt: "), "{error}");
+    });
+}
+
+#[test]
+fn offload_of_other_sockets_is_an_error() {
+    run(async {
+        let (tcp, _peer) = common::pair().await;
+        let tcp = UdpSocket::from(std::os::fd::OwnedFd::from(tcp));
+        assert!(tcp.set_gro(true).is_err() && tcp.set_segment_size(Some(1)).is_err());
     });
 }

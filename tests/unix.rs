@@ -1,4 +1,5 @@
 //! Unix streams, packets and their listeners: bytes and messages, deadlines, the end, the peer, conversions.
+#![cfg(target_os = "linux")] // abstract names, and packet sockets
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Descriptors in messages: close-on-exec duplicates, limits, unclaimed descriptors, truncation.
+#![cfg(target_os = "linux")] // SO_PASSCRED, and packet sockets
 
 mod common;
 

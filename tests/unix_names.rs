@@ -1,4 +1,5 @@
 //! Names of Unix sockets: paths, abstract names, files of listeners, dials, and errors.
+#![cfg(target_os = "linux")] // abstract names
 
 mod common;
 
@@ -558,5 +559,24 @@ fn wrong_handle_kinds_return_errors() {
         // A socket that does not listen.
         let (ours, _theirs) = std_net::UnixStream::pair().unwrap();
         assert_eq!(errno(UnixListener::from(OwnedFd::from(ours)).accept().await), Some(libc::EINVAL));
+    });
+}
+
+/// By std's address and by a path that begins with NUL, the form that async-io takes.
+#[test]
+fn abstract_name_is_an_address_or_a_path() {
+    run(async {
+        let name = format!("netpoll-async-io-{}", std::process::id());
+        let addr = std_net::SocketAddr::from_abstract_name(&name).unwrap();
+        let path = format!("\0{name}");
+        let listener = UnixListener::bind(&path).await.unwrap();
+        assert_eq!(listener.local_addr().unwrap().as_abstract_name(), Some(name.as_bytes()));
+        for client in [UnixStream::connect(&path).await.unwrap(), UnixStream::connect_addr(&addr).await.unwrap()] {
+            client.write_all(b"abstract").await.unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            let mut buf = [0; 1024];
+            let count = server.read(&mut buf).await.unwrap();
+            assert_eq!(&buf[..count], b"abstract");
+        }
     });
 }

@@ -9,5 +9,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod others;
+#[cfg(not(target_os = "macos"))]
+mod packets;
 mod sweep;
 mod tcp;

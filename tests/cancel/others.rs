@@ -16,7 +16,7 @@ use netpoll::io::AsyncFd;
 use netpoll::net::{
     Ancillary, Dialer, ListenConfig, RecvBatch, SendBatch, TcpListener, TcpStream, UdpSocket, lookup_host, pipe,
 };
-use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacket, UnixStream};
+use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use netpoll::prelude::*;
 
 type Operation<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + 'a>>;
@@ -292,19 +292,14 @@ fn unix_writes_dials_and_accepts() {
 fn unix_messages() {
     let _alone = alone();
     run(async {
-        for kind in ["datagram recv", "datagram recv_from", "packet recv"] {
+        for kind in ["datagram recv", "datagram recv_from"] {
             sweep(kind, async |at| {
                 let (one, other) = UnixDatagram::pair().unwrap();
-                let (first, second) = UnixSeqpacket::pair().unwrap();
                 let mut buf = [0; 8];
-                let stir = async || match kind {
-                    "packet recv" => assert_eq!(second.send(b"hello").await.unwrap(), 5),
-                    _ => assert_eq!(other.send(b"hello").await.unwrap(), 5),
-                };
+                let stir = async || assert_eq!(other.send(b"hello").await.unwrap(), 5);
                 let receive: Operation<'_, usize> = match kind {
                     "datagram recv" => Box::pin(one.recv(&mut buf)),
-                    "datagram recv_from" => Box::pin(async { one.recv_from(&mut buf).await.map(|(count, _)| count) }),
-                    _ => Box::pin(first.recv(&mut buf)),
+                    _ => Box::pin(async { one.recv_from(&mut buf).await.map(|(count, _)| count) }),
                 };
                 let outcome = drop_at(at, receive, &stir).await;
                 no_operation_waits(kind, at).await;
@@ -313,10 +308,7 @@ fn unix_messages() {
                 }
                 let mut rest = [0; 8];
                 if outcome.output.is_none() {
-                    let count = match kind {
-                        "packet recv" => first.recv(&mut rest).await.unwrap(),
-                        _ => one.recv(&mut rest).await.unwrap(),
-                    };
+                    let count = one.recv(&mut rest).await.unwrap();
                     assert_eq!(&rest[..count], b"hello", "{kind}");
                 }
                 outcome.output.is_some()

@@ -16,11 +16,11 @@ pub fn own_address() -> SocketAddr {
 /// Bytes of a TCP socket that were sent and not yet acknowledged: while there are some, space may appear in its send buffer without
 /// a read by the peer. On a busy machine the kernel's work may be late as well.
 pub fn in_flight(socket: BorrowedFd<'_>) -> usize {
-    const SIOCOUTQNSD: libc::Ioctl = 0x894b;
+    const SIOCOUTQNSD: libc::c_ulong = 0x894b;
     let mut counts = [0_i32; 2];
-    for (request, count) in [libc::TIOCOUTQ as libc::Ioctl, SIOCOUTQNSD].into_iter().zip(&mut counts) {
+    for (request, count) in [libc::TIOCOUTQ as libc::c_ulong, SIOCOUTQNSD].into_iter().zip(&mut counts) {
         // SAFETY: `count` is valid for the call, which writes an int.
-        assert_eq!(unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut *count) }, 0);
+        assert_eq!(unsafe { libc::ioctl(socket.as_raw_fd(), request as _, &raw mut *count) }, 0);
     }
     let [unacknowledged, unsent] = counts;
     unacknowledged.saturating_sub(unsent).max(0) as usize

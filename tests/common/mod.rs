@@ -237,6 +237,20 @@ pub fn child(name: &str, body: impl FnOnce()) {
     child_with(name, &[], body);
 }
 
+/// [`child`] on epoll, for tests of its system calls.
+#[track_caller]
+pub fn child_on_epoll(name: &str, body: impl FnOnce()) {
+    child_with(name, &[ON_EPOLL], body);
+}
+
+/// The environment variable that selects epoll.
+pub const ON_EPOLL: (&str, &str) = ("NETPOLL_BACKEND", "epoll");
+
+/// Whether this process uses epoll, the default on Linux.
+pub fn is_on_epoll() -> bool {
+    std::env::var_os(ON_EPOLL.0).is_none_or(|name| name.is_empty() || name == ON_EPOLL.1)
+}
+
 /// [`child`] with environment variables. Returns the child's output; in the child itself `None`.
 #[track_caller]
 pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -> Option<String> {
@@ -302,7 +316,7 @@ pub fn print_lines(output: Option<String>, with: &str) {
 /// Open descriptors of this process.
 pub fn fd_count() -> usize {
     // The directory itself is one.
-    std::fs::read_dir("/proc/self/fd").unwrap().count() - 1
+    std::fs::read_dir("/dev/fd").unwrap().count() - 1
 }
 
 /// Threads of this process.
@@ -312,12 +326,11 @@ pub fn thread_count() -> usize {
 
 /// Context switches of all threads of this process but the calling one, voluntary and not.
 pub fn context_switches() -> u64 {
-    // SAFETY: no arguments, cannot fail.
-    let own = unsafe { libc::gettid() }.to_string();
+    let own = std::fs::read_link("/proc/thread-self").unwrap();
     let mut sum = 0;
     for thread in std::fs::read_dir("/proc/self/task").unwrap() {
         let thread = thread.unwrap();
-        if thread.file_name().to_str() == Some(&own) {
+        if Some(&*thread.file_name()) == own.file_name() {
             continue;
         }
         // A thread may end meanwhile.

@@ -3,6 +3,7 @@
 //! `cargo test --test hostile` runs each with a size that takes seconds and asserts what must hold on any machine, however busy: bytes,
 //! counts, kinds of errors, and that nothing is early, leaks or hangs. `ci/hostile.sh ROW` runs one at full size in a release build
 //! and also asserts time limits. Every test is a process of its own, on loopback or in network namespaces that end with it.
+#![cfg(target_os = "linux")] // network namespaces, and /proc
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -18,6 +18,7 @@
 //! | `NETPOLL_STRESS_JOBS=n` | so many processes at a time |
 //! | `NETPOLL_STRESS_SHRINK=n` | shrinks a program that fails, for so many seconds |
 //! | `NETPOLL_STRESS_LATE_MS=n` | how late anything may be |
+#![cfg(target_os = "linux")] // the C library's functions
 #![allow(unreachable_pub)]
 
 mod actors;

@@ -1,0 +1,69 @@
+//! The choice of a back end by `NETPOLL_BACKEND`, and the errors of a back end that cannot be had. The tests of the contract are in
+//! `src/rt/poll/backend_tests.rs`; `ci/backends.sh` runs the other tests on poll(2).
+
+mod common;
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use common::{child_with, pair, ping_pong, poll_once, run};
+use netpoll::net::{TcpListener, UdpSocket};
+use netpoll::task;
+
+#[test]
+fn unknown_back_end_is_an_error_that_names_the_known_ones() {
+    const NAME: &str = "unknown_back_end_is_an_error_that_names_the_known_ones";
+    child_with(NAME, &[("NETPOLL_BACKEND", "io_ring")], || {
+        run(async {
+            for error in
+                [TcpListener::bind("127.0.0.1:0").await.unwrap_err(), UdpSocket::bind("127.0.0.1:0").await.unwrap_err()]
+            {
+                assert_eq!(error.kind(), ErrorKind::InvalidInput);
+                let text = error.to_string();
+                for part in ["NETPOLL_BACKEND", "\"io_ring\"", "poll"] {
+                    assert!(text.contains(part), "{text}");
+                }
+            }
+            // Tasks and timers need no back end.
+            task::spawn(task::sleep(Duration::from_millis(1))).await;
+        });
+    });
+}
+
+#[test]
+fn poll_serves_sockets() {
+    child_with("poll_serves_sockets", &[("NETPOLL_BACKEND", "poll")], || {
+        run(async {
+            let (client, server) = pair().await;
+            for _ in 0..3 {
+                ping_pong(&client, &server).await;
+            }
+        });
+    });
+}
+
+#[test]
+fn descriptor_above_the_limit_of_poll_is_an_error() {
+    child_with("descriptor_above_the_limit_of_poll_is_an_error", &[("NETPOLL_BACKEND", "poll")], || {
+        run(async {
+            let (client, server) = pair().await;
+            assert!(poll_once(&mut client.read(&mut [0])).await.is_pending());
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+            let set = |current| {
+                let limit = rustix::process::Rlimit { current, ..limit };
+                rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+            };
+            // The poller's pipe and the client.
+            set(Some(2));
+            let error = server.read(&mut [0]).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::QuotaExceeded);
+            let text = error.to_string();
+            assert!(text.contains("poll(2)") && text.contains("RLIMIT_NOFILE"), "{text}");
+            // The descriptors that are registered go on, and the others do when there is room.
+            server.write_all(b"x").await.unwrap();
+            assert_eq!(client.read(&mut [0]).await.unwrap(), 1);
+            set(limit.current);
+            ping_pong(&client, &server).await;
+        });
+    });
+}

@@ -1,0 +1,43 @@
+//! Options of `Dialer` that only Linux has.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{listener, run};
+use netpoll::net::Dialer;
+use socket2::SockRef;
+
+#[test]
+fn fast_open_and_multipath_connect_with_and_without_kernel_support() {
+    run(async {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        for dialer in [Dialer::new().fast_open(true), Dialer::new().multipath(true)] {
+            let stream = dialer.dial(addr).await.unwrap();
+            stream.write_all(b"ping").await.unwrap();
+            let (peer, _) = listener.accept().await.unwrap();
+            assert_eq!(peer.read(&mut [0; 9]).await.unwrap(), 4);
+            peer.write_all(b"pong!").await.unwrap();
+            assert_eq!(stream.read(&mut [0; 9]).await.unwrap(), 5);
+            assert!(stream.nodelay().unwrap());
+        }
+        // Whether this kernel has MPTCP.
+        let multipath = socket2::Protocol::MPTCP;
+        let has = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, Some(multipath)).is_ok();
+        let stream = Dialer::new().multipath(true).dial(addr).await.unwrap();
+        let protocol = SockRef::from(&stream).protocol().unwrap();
+        assert_eq!(protocol, Some(if has { multipath } else { socket2::Protocol::TCP }));
+    });
+}
+
+#[test]
+fn user_timeout_is_set() {
+    run(async {
+        let listener = listener().await;
+        let dialer = Dialer::new().user_timeout(Duration::from_millis(1500));
+        let stream = dialer.dial(listener.local_addr().unwrap()).await.unwrap();
+        assert_eq!(stream.user_timeout().unwrap(), Some(Duration::from_millis(1500)));
+    });
+}
