@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the crate for other machines and other systems: 32 bits and another architecture on Linux, macOS and FreeBSD. The compiler and the
-# standard library of the target suffice, nothing is linked or run.
+# Checks the library and its tests, with default features, for other machines and other systems: 32 bits and another architecture on Linux,
+# macOS and FreeBSD. The compiler and the standard library of the target suffice, nothing is linked or run.
 #
 # usage: ci/targets.sh [--strict] [TARGET]...
 # A standard library comes from rustup. Where rustup has none, Debian's sources of it are used, unpacked into target/targets without
@@ -40,13 +40,13 @@ debian() {
 failed=()
 for target in "${targets[@]}"; do
     if rustup target list --installed | grep -qx "$target" || timeout 300 rustup target add "$target" >/dev/null 2>&1; then
-        cargo clippy --target "$target" --target-dir "$folder" -- -D warnings
+        cargo clippy --lib --tests --target "$target" --target-dir "$folder" -- -D warnings
         printf '%s: no complaint\n' "$target"
     elif debian; then
         # The compiler has no clippy; its warnings are errors.
         RUSTC=$folder/debian/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS='-D warnings' \
             LD_LIBRARY_PATH=$(find "$folder/debian" -name 'libLLVM*.so*' -printf '%h\n' | sort -u | paste -sd:) \
-            cargo check -Zbuild-std=std,panic_abort --target "$target" --target-dir "$folder/build-std"
+            cargo check --lib --tests -Zbuild-std=std,panic_abort --target "$target" --target-dir "$folder/build-std"
         printf '%s: no complaint of the compiler (clippy was not run)\n' "$target"
     else
         printf '%s: left out, there is no standard library for it\n' "$target"
