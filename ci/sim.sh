@@ -1,7 +1,95 @@
 #!/usr/bin/env bash
-# Simulations: the simulated kernel's own tests and swarm, and tests/sim.rs, each of its tests with SEEDS seeds (1000), twice, with equal digests.
+# Simulations.
+#   ci/sim.sh quick           what .ci/run runs: the tests once, the swarm with 10,000 seeds, the crate's own tests in simulations
+#   ci/sim.sh [SEEDS]         in a release build: each simulated test and each example with SEEDS seeds (1000), twice, with equal digests; the swarm
+#                             with a hundred times as many; the simulated kernel's swarm; what tshark says about a capture, if it is installed
+#   ci/sim.sh own             the crate's own socket tests in simulations only
+#   ci/sim.sh capture         the capture only
+#   ci/sim.sh reintroduced    which of ci/reintroduced/*.patch the swarm finds
 set -euo pipefail
 cd "$(dirname "$0")/.."
-readonly seeds="${1:-1000}"
-NETPOLL_SWARM="$seeds" cargo test --release --features sim --lib -- sim::
-NETPOLL_SEEDS="$seeds" NETPOLL_SIM=twice cargo test --release --features sim --test sim
+exec </dev/null
+
+# The examples of README.md that need only sockets and time are tests of tests/sim_examples.rs, in this order.
+readonly examples=(echo "README's first program" echo_deadline udp_echo chat proxy port_scan happy_eyeballs)
+
+# Files of tests, each with the tests that need the real kernel. docs/SIMULATION.md has the reasons.
+own() {
+    local file skips failed=0
+    while read -r file skips; do
+        [[ $file == \#* || -z $file ]] && continue
+        local skip=()
+        for name in $skips; do skip+=(--skip "$name"); done
+        printf '%s: ' "$file"
+        if NETPOLL_SIM=everywhere timeout --kill-after=10 300 cargo test --quiet --features sim --test "$file" -- "${skip[@]}" \
+            >target/sim-own.log 2>&1; then
+            grep '^test result' target/sim-own.log
+        else
+            failed=1
+            printf 'failed\n'
+            cat target/sim-own.log
+        fi
+    done <ci/sim-own.txt
+    return "$failed"
+}
+
+capture() {
+    if ! command -v tshark >/dev/null; then
+        printf 'tshark is not installed: the capture is not checked (apt-get install tshark)\n'
+        return
+    fi
+    local file
+    file=$(mktemp --suffix=.pcap)
+    NETPOLL_CAPTURE=$file cargo test --quiet --features sim --test sim -- --exact capture_is_written_for_other_tools
+    # Every packet is dissected, and none has a wrong checksum or length.
+    local packets malformed
+    packets=$(tshark -r "$file" 2>/dev/null | wc -l)
+    malformed=$(tshark -r "$file" -o tcp.check_checksum:TRUE -o udp.check_checksum:TRUE -o ip.check_checksum:TRUE \
+        -Y '_ws.malformed || tcp.checksum.status == 0 || udp.checksum.status == 0 || ip.checksum.status == 0' 2>/dev/null | wc -l)
+    printf 'tshark reads %d packets, %d of them with errors\n' "$packets" "$malformed"
+    tshark -r "$file" -q -z io,phs 2>/dev/null | sed -n '/^ip/p;/^  /p' | head -20
+    rm -f "$file"
+    ((packets > 20 && malformed == 0))
+}
+
+reintroduced() {
+    local copy patch name status
+    copy=$(mktemp -d)
+    trap 'rm -rf "$copy"' RETURN
+    git ls-files -z | tar --null --files-from=- -cf - | tar -xf - -C "$copy"
+    export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target/reintroduced}"
+    for patch in "$PWD"/ci/reintroduced/*.patch; do
+        name=$(basename "$patch" .patch)
+        (cd "$copy" && GIT_CEILING_DIRECTORIES=$copy git apply "$patch")
+        status=0
+        (cd "$copy" && NETPOLL_SWARM=3000 timeout --kill-after=10 600 cargo test --quiet --features sim --test sim_swarm random) \
+            >target/sim-reintroduced.log 2>&1 || status=$?
+        if ((status == 0)); then
+            printf '%s: not found by the swarm: %s\n' "$name" "$(head -1 "$patch")"
+        else
+            printf '%s: found by the swarm, %s: %s\n' "$name" "$(grep -m1 -o '^seed [0-9]* fails' target/sim-reintroduced.log || true)" "$(head -1 "$patch")"
+        fi
+        (cd "$copy" && GIT_CEILING_DIRECTORIES=$copy git apply --reverse "$patch")
+    done
+}
+
+case "${1:-1000}" in
+quick)
+    cargo test --features sim --test sim --test sim_paused --test sim_examples
+    NETPOLL_SWARM=10000 cargo test --features sim --test sim_swarm
+    cargo test -p netpoll-fuzz --features simulations --test replay sockets_in_simulations
+    own
+    ;;
+own) own ;;
+capture) capture ;;
+reintroduced) reintroduced ;;
+*)
+    seeds="${1:-1000}"
+    NETPOLL_SWARM="$seeds" cargo test --release --features sim --lib -- sim::
+    NETPOLL_SEEDS="$seeds" NETPOLL_SIM=twice cargo test --release --features sim --test sim
+    printf '%d examples: %s\n' "${#examples[@]}" "${examples[*]}"
+    NETPOLL_SEEDS="$seeds" NETPOLL_SIM=twice cargo test --release --features sim --test sim_examples
+    NETPOLL_SWARM=$((seeds * 100)) cargo test --release --features sim --test sim_swarm
+    capture
+    ;;
+esac

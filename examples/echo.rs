@@ -18,7 +18,7 @@ fn main() -> io::Result<()> {
     task::block_on(serve(&addr))
 }
 
-async fn serve(addr: &str) -> io::Result<()> {
+pub(crate) async fn serve(addr: &str) -> io::Result<()> {
     let listener = TcpListener::bind(addr).await?;
     println!("listening on {}", listener.local_addr()?);
     let mut incoming = listener.incoming();

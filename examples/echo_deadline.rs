@@ -25,7 +25,7 @@ fn main() -> io::Result<()> {
     task::block_on(serve(&addr, idle))
 }
 
-async fn serve(addr: &str, idle: Duration) -> io::Result<()> {
+pub(crate) async fn serve(addr: &str, idle: Duration) -> io::Result<()> {
     let listener = TcpListener::bind(addr).await?;
     println!("listening on {}, patience {idle:?}", listener.local_addr()?);
     let mut incoming = listener.incoming();

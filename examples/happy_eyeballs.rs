@@ -34,7 +34,7 @@ fn main() -> io::Result<()> {
     })
 }
 
-async fn race(addrs: impl ToSocketAddrs, dialer: Dialer) -> io::Result<()> {
+pub(crate) async fn race(addrs: impl ToSocketAddrs, dialer: Dialer) -> io::Result<()> {
     let start = Instant::now();
     let millis = move || start.elapsed().as_millis();
     let dialer = dialer.timeout(Duration::from_secs(4)).control(move |network, addr, _| {

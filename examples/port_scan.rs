@@ -44,7 +44,7 @@ fn range(text: &str) -> io::Result<(u16, u16)> {
     Ok((first.parse().map_err(io::Error::other)?, last.parse().map_err(io::Error::other)?))
 }
 
-async fn scan(ip: IpAddr, (first, last): (u16, u16), at_a_time: usize, timeout: Duration) -> io::Result<()> {
+pub(crate) async fn scan(ip: IpAddr, (first, last): (u16, u16), at_a_time: usize, timeout: Duration) -> io::Result<()> {
     let start = Instant::now();
     let count = u32::from(last.saturating_sub(first)) + 1;
     let (next, done) = (Arc::new(AtomicU32::new(first.into())), Arc::new(AtomicU32::new(0)));

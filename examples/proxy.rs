@@ -24,7 +24,7 @@ fn main() -> io::Result<()> {
     task::block_on(run(&listen, target, Duration::from_secs(idle)))
 }
 
-async fn run(listen: &str, target: String, idle: Duration) -> io::Result<()> {
+pub(crate) async fn run(listen: &str, target: String, idle: Duration) -> io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
     println!("listening on {}", listener.local_addr()?);
     let mut incoming = listener.incoming();

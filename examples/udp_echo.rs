@@ -17,7 +17,7 @@ fn main() -> io::Result<()> {
     task::block_on(serve(&addr))
 }
 
-async fn serve(addr: &str) -> io::Result<()> {
+pub(crate) async fn serve(addr: &str) -> io::Result<()> {
     let socket = UdpSocket::bind(addr).await?;
     socket.set_recv_packet_info(true)?;
     let offload = socket.set_gro(true).is_ok();

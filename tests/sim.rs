@@ -214,12 +214,19 @@ fn a_simulation_that_stands_still_says_who_waits() {
 
 #[test]
 fn misuse_is_told() {
-    let cases: [(fn(), &str); 9] = [
+    let cases: [(fn(), &str); 13] = [
         (|| Sim::run(1, async |sim| _ = sim.link("*", "*").loss(1.5)), "probability from 0 to 1, not 1.5"),
         (|| Sim::run(1, async |sim| sim.partition("a", "test")), "there is no host `a`: the hosts are test"),
         (|| Sim::run(1, async |sim| _ = sim.link("*", "*").latency(ms(2)..ms(1))), "is empty"),
         (|| Sim::run(1, async |sim| _ = sim.link("*", "*").bandwidth(0)), "a bandwidth of 0"),
+        (|| Sim::run(1, async |sim| _ = sim.link("*", "*").mtu(10)), "an MTU is between 576 and 65535 bytes, not 10"),
+        (|| Sim::run(1, async |sim| _ = sim.faults().short(-0.1)), "probability from 0 to 1, not -0.1"),
         (|| Sim::run(1, async |sim| _ = sim.host("*")), "`*` is not a valid host name"),
+        (|| Sim::run(1, async |sim| _ = sim.host("10.0.0.1")), "`10.0.0.1` is not a valid host name"),
+        (
+            || task::block_on(async { Sim::run(2, async |_| netpoll::sim::paused(async || ())) }),
+            "cannot run inside another",
+        ),
         (|| Sim::run(1, async |_| Sim::run(2, async |_| ())), "a simulation cannot run inside another"),
         (|| Sim::run(1, async |_| task::block_on(async {})), "`block_on` inside of a simulation"),
         (|| Sim::run(1, async |_| task::spawn(async { task::block_on(async {}) }).await), "`block_on` inside"),
@@ -230,10 +237,68 @@ fn misuse_is_told() {
         assert!(text.contains(expected), "{expected}: {text}");
     }
     Sim::run(1, async |_| {
-        assert_eq!(netpoll::rt::Builder::new().start().unwrap_err().kind(), io::ErrorKind::Unsupported);
-        assert!(netpoll::rt::shutdown(ms(1)).is_err());
+        let second = netpoll::rt::Builder::new().start().unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::Unsupported);
+        assert!(second.to_string().contains("simulation"), "{second}");
+        let shutdown = netpoll::rt::shutdown(ms(1)).unwrap_err();
+        assert!(format!("{shutdown:?}").contains("simulation") || !shutdown.to_string().is_empty(), "{shutdown}");
         assert!(std::thread::Builder::new().spawn(|| ()).is_err());
     });
+}
+
+/// The message names the task, and comes after the bound of real time.
+#[test]
+fn task_that_never_yields_is_named() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let stop = Arc::new(AtomicBool::new(false));
+    let spins = stop.clone();
+    let payload = catch_unwind(move || {
+        Builder::new().stuck_after(ms(200)).run(async |_| {
+            let spin = async move {
+                while !spins.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            };
+            task::Builder::new().name("spinner".to_owned()).spawn(spin).unwrap().await;
+        })
+    });
+    stop.store(true, Ordering::Relaxed);
+    let text = message(payload.unwrap_err());
+    assert!(text.contains("is stuck: `spinner` has run for 200ms without yielding"), "{text}");
+}
+
+#[test]
+fn real_threads_files_and_sockets_are_refused_by_name_unless_allowed() {
+    use std::os::fd::AsRawFd;
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    Sim::run(1, async move |sim| {
+        assert_eq!(std::fs::read(file).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(std::fs::File::create("/tmp/x").unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert!(std::thread::Builder::new().spawn(|| ()).is_err());
+        let netlink = socket2::Socket::new(16.into(), 3.into(), None).unwrap_err();
+        assert_eq!(netlink.raw_os_error(), Some(97), "EAFNOSUPPORT");
+        let raw = socket2::Socket::new(socket2::Domain::IPV4, 3.into(), None).unwrap_err();
+        assert_eq!(raw.raw_os_error(), Some(94), "ESOCKTNOSUPPORT");
+        let refusals = sim.refusals();
+        for (refusal, expected) in
+            refusals.iter().zip(["Cargo.toml`", "the file `/tmp/x`", "starts a thread", "family 16", "of type 3"])
+        {
+            assert!(refusal.contains(expected), "{refusal}");
+        }
+        assert_eq!(refusals.len(), 5);
+        assert!(std::thread::available_parallelism().is_ok());
+        assert_eq!(sim.refusals().len(), 5, "what is about the process itself is no leak");
+
+        sim.allow_files();
+        sim.allow_threads();
+        assert!(std::fs::read(file).unwrap().starts_with(b"[package]"));
+        std::thread::spawn(|| ()).join().unwrap();
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(one.as_raw_fd() >= 1 << 30, "sockets stay simulated");
+        assert_eq!(sim.refusals().len(), 5);
+    });
+    assert!(std::fs::read(file).is_ok());
 }
 
 #[test]
@@ -323,6 +388,32 @@ fn log_diagram_and_capture_show_the_packets() {
     });
 }
 
+/// `ci/sim.sh capture` gives the file to tshark.
+#[test]
+fn capture_is_written_for_other_tools() {
+    let capture = Sim::run(1, async |sim| {
+        sim.keep_packets();
+        sim.link("*", "*").loss(0.1).duplicate(0.1);
+        let server = sim.host("server");
+        server.spawn(|| echo("[::]:7"));
+        let client = sim.host("client");
+        for addr in server.addrs() {
+            client.run(ask(&std::net::SocketAddr::new(addr, 7).to_string(), &[7; 5000])).await.unwrap();
+            let any = if addr.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = client.run(UdpSocket::bind(any)).await.unwrap();
+            socket.send_to(b"odd", (addr, 9)).await.unwrap();
+            task::sleep(ms(10)).await;
+        }
+        assert!(client.run(TcpStream::connect("192.0.2.1:1")).await.is_err());
+        assert!(client.run(TcpStream::connect("server:9")).await.is_err());
+        sim.capture()
+    });
+    assert!(capture.len() > 10_000);
+    if let Some(path) = std::env::var_os("NETPOLL_CAPTURE") {
+        std::fs::write(path, capture).unwrap();
+    }
+}
+
 #[test]
 fn wall_clocks_of_hosts_may_differ() {
     Sim::run(1, async |sim| {
@@ -342,6 +433,36 @@ fn blocking_sleep_holds_up_the_whole_simulation() {
         std::thread::sleep(HOUR);
         assert_eq!(begin.elapsed(), HOUR);
     });
+}
+
+/// A slot of the poll cache keeps the timer entry of its last socket, with a time on that socket's clock.
+#[test]
+fn deadlines_hold_in_slots_that_a_simulation_has_used() {
+    async fn sockets() -> Vec<UdpSocket> {
+        let mut sockets = Vec::new();
+        for _ in 0..20 {
+            sockets.push(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        }
+        sockets
+    }
+    async fn deadlines_come(after: Duration) {
+        for socket in sockets().await {
+            socket.set_read_deadline(Instant::now() + after).unwrap();
+            let result = netpoll::future::timeout(60 * ms(1000), socket.recv_from(&mut [0; 1])).await;
+            assert_eq!(result.expect("the deadline comes").unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
+    }
+    let armed_and_left = || {
+        Sim::run(1, async |_| {
+            for socket in sockets().await {
+                socket.set_read_deadline(Instant::now() + ms(1)).unwrap();
+            }
+        })
+    };
+    armed_and_left();
+    task::block_on(deadlines_come(ms(5)));
+    armed_and_left();
+    Sim::run(2, async |_| deadlines_come(ms(5)).await);
 }
 
 #[test]

@@ -104,8 +104,8 @@ fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
     (0..2).all(|_| matches!(Pin::new(&mut *future).poll(&mut cx), Poll::Pending))
 }
 
-fn bounded<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    block_on(netpoll::io::timeout(BOUND, future))
+async fn bounded<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    netpoll::io::timeout(BOUND, future).await
 }
 
 fn went(end: &mut End, peer: &mut End) {
@@ -115,7 +115,7 @@ fn went(end: &mut End, peer: &mut End) {
 }
 
 /// Performs an action that may end a wait.
-fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) {
+async fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) {
     let (left, right) = ends.split_at_mut(1);
     let (end, peer) = if at == 0 { (&mut left[0], &mut right[0]) } else { (&mut right[0], &mut left[0]) };
     let Some(handle) = end.handles.first() else { return };
@@ -124,14 +124,14 @@ fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) {
             let bytes = [input.byte()].repeat(1 + input.below(100));
             let expected = end.writes(peer);
             if expected != Expected::Data || peer.queue.len() + bytes.len() <= QUEUE_MAX {
-                let mut result = bounded(handle.write(&bytes));
+                let mut result = bounded(handle.write(&bytes)).await;
                 // If epoll_wait(2) looks at a socket at the moment it is closed, the kernel
                 // releases it there, slightly later. Data written in the meantime is not read, so a
                 // reset follows.
                 let (start, was_late) = (Instant::now(), expected == BROKEN_PIPE && result.is_ok());
                 while was_late && result.is_ok() && start.elapsed() < BOUND {
                     std::thread::yield_now();
-                    result = bounded(handle.write(&bytes));
+                    result = bounded(handle.write(&bytes)).await;
                 }
                 end.reset |= was_late;
                 let count = check(expected, result);
@@ -164,7 +164,7 @@ fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) {
             end.expired[direction] = past == 1;
         }
         4 => {
-            block_on(handle.force_close()).expect("close returns no error here");
+            handle.force_close().await.expect("close returns no error here");
             if !std::mem::replace(&mut end.closed, true) {
                 went(end, peer);
             }
@@ -180,7 +180,7 @@ fn act(ends: &mut [End; 2], at: usize, action: u8, input: &mut Input<'_>) {
 }
 
 /// Reads or peeks, and checks the bytes.
-fn read(end: &mut End, peer: &End, peek: bool, room: usize) {
+async fn read(end: &mut End, peer: &End, peek: bool, room: usize) {
     let Some(handle) = end.handles.last() else { return };
     let mut buf = vec![0; room];
     let expected = end.reads(peer);
@@ -188,7 +188,7 @@ fn read(end: &mut End, peer: &End, peek: bool, room: usize) {
         assert!(if peek { is_pending(&mut handle.peek(&mut buf)) } else { is_pending(&mut handle.read(&mut buf)) });
         return;
     }
-    let result = if peek { bounded(handle.peek(&mut buf)) } else { bounded(handle.read(&mut buf)) };
+    let result = if peek { bounded(handle.peek(&mut buf)).await } else { bounded(handle.read(&mut buf)).await };
     let count = check(expected, result);
     assert!(end.queue.iter().take(count).eq(&buf[..count]), "received bytes differ from those sent");
     if !peek {
@@ -201,6 +201,11 @@ fn read(end: &mut End, peer: &End, peek: bool, room: usize) {
 /// drops; also reads that wait while one of these happens, and reads that are dropped while they
 /// wait.
 pub fn operations(data: &[u8]) {
+    block_on(play(data));
+}
+
+/// Plays the operations as a task. In a simulation they are those of the simulated kernel, with the same results.
+pub async fn play(data: &[u8]) {
     let mut input = Input(data);
     let (one, other) = UnixStream::pair().expect("a pair of sockets");
     let end = |handle| End { handles: vec![handle], ..End::default() };
@@ -212,13 +217,13 @@ pub fn operations(data: &[u8]) {
         let command = input.byte();
         let at = usize::from(command >> 7);
         match command % 8 {
-            0..=2 => act(&mut ends, at, command >> 3, &mut input),
-            3 => act(&mut ends, at, 0, &mut input),
+            0..=2 => act(&mut ends, at, command >> 3, &mut input).await,
+            3 => act(&mut ends, at, 0, &mut input).await,
             4 | 5 => {
                 let room = 1 + input.below(256);
                 let [first, second] = &mut ends;
                 let (end, peer) = if at == 0 { (first, second) } else { (second, first) };
-                read(end, peer, command % 8 == 5, room);
+                read(end, peer, command % 8 == 5, room).await;
             }
             6 if ends[at].handles.len() < 4 => {
                 let clone = ends[at].handles.first().cloned();
@@ -239,14 +244,14 @@ pub fn operations(data: &[u8]) {
                 let mut waits = handle.read(&mut buf);
                 assert!(is_pending(&mut waits));
                 let action = input.byte();
-                act(&mut ends, usize::from(action >> 7), action, &mut input);
+                act(&mut ends, usize::from(action >> 7), action, &mut input).await;
                 let [first, second] = &ends;
                 let (end, peer) = if at == 0 { (first, second) } else { (second, first) };
                 let expected = end.reads(peer);
                 if expected == Expected::Pending {
                     assert!(is_pending(&mut waits));
                 } else {
-                    let count = check(expected, bounded(&mut waits));
+                    let count = check(expected, bounded(&mut waits).await);
                     drop(waits);
                     assert!(end.queue.iter().take(count).eq(&buf[..count]), "received bytes differ from those sent");
                     ends[at].queue.drain(..count);

@@ -91,3 +91,13 @@ fn poll_cache() {
 fn sockets() {
     replay("sockets", sockets::operations);
 }
+
+/// The oracle that predicts the results of the real kernel also predicts those of the simulated one.
+#[cfg(feature = "simulations")]
+#[test]
+fn sockets_in_simulations() {
+    replay("sockets", |data| {
+        let data = data.to_vec();
+        netpoll::sim::Sim::run(data.len() as u64, async move |_| sockets::play(&data).await);
+    });
+}

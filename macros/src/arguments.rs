@@ -15,6 +15,8 @@ pub(crate) struct Arguments {
     pub(crate) workers: Option<Literal>,
     /// The word `sim`: the test runs in a simulation.
     pub(crate) sim: Option<Span>,
+    /// The word `paused`: the test has a virtual clock and real sockets.
+    pub(crate) paused: Option<Span>,
     /// The number of seeds that it runs with.
     pub(crate) seeds: Option<Literal>,
 }
@@ -22,7 +24,9 @@ pub(crate) struct Arguments {
 fn accepted(attribute: Attribute) -> &'static str {
     match attribute {
         Attribute::Main => "the arguments accepted are `workers = N` and `crate = \"path::to::netpoll\"`",
-        Attribute::Test => "the arguments accepted are `sim`, `seeds = N` and `crate = \"path::to::netpoll\"`",
+        Attribute::Test => {
+            "the arguments accepted are `sim`, `seeds = N`, `paused` and `crate = \"path::to::netpoll\"`"
+        }
     }
 }
 
@@ -40,7 +44,7 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
         // tokio's name has the same meaning.
         let ident = if ident == "worker_threads" { "workers".to_owned() } else { ident };
         let is_known = ["crate", "workers", "flavor"].contains(&ident.as_str())
-            || (attribute == Attribute::Test && ["sim", "seeds"].contains(&ident.as_str()));
+            || (attribute == Attribute::Test && ["sim", "seeds", "paused"].contains(&ident.as_str()));
         if !is_known {
             return Err(Error::new(name.span(), format!("unknown argument `{ident}`: {accepted}")));
         }
@@ -51,14 +55,16 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
         if seen.contains(&ident) {
             return Err(Error::new(name.span(), format!("the argument `{ident}` is given twice")));
         }
-        if ident == "sim" {
-            parsed.sim = Some(name.span());
-            seen.push(ident);
+        if ident == "sim" || ident == "paused" {
+            let word = if ident == "sim" { &mut parsed.sim } else { &mut parsed.paused };
+            *word = Some(name.span());
             match tokens.next() {
                 None => break,
-                Some(TokenTree::Punct(punct)) if punct.as_char() == ',' => continue,
-                Some(other) => return Err(Error::new(other.span(), "expected `,` after `sim`")),
+                Some(TokenTree::Punct(punct)) if punct.as_char() == ',' => {}
+                Some(other) => return Err(Error::new(other.span(), format!("expected `,` after `{ident}`"))),
             }
+            seen.push(ident);
+            continue;
         }
         match tokens.next() {
             Some(TokenTree::Punct(punct)) if punct.as_char() == '=' => {}
@@ -101,6 +107,9 @@ pub(crate) fn parse(attribute: Attribute, arguments: TokenStream) -> Result<Argu
     }
     if let (None, Some(seeds)) = (parsed.sim, &parsed.seeds) {
         return Err(Error::new(seeds.span(), "`seeds` belongs to a simulation: `sim, seeds = N`"));
+    }
+    if let (Some(_), Some(paused)) = (parsed.sim, parsed.paused) {
+        return Err(Error::new(paused, "the clock of a simulation is virtual already: leave `paused` out"));
     }
     Ok(parsed)
 }

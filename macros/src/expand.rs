@@ -34,7 +34,7 @@ fn try_expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -
         Attribute::Main => "the main function",
         Attribute::Test => "a test function",
     };
-    let Arguments { path, workers, sim, seeds } = arguments::parse(attribute, arguments)?;
+    let Arguments { path, workers, sim, paused, seeds } = arguments::parse(attribute, arguments)?;
     let function = item::parse(item, whom, sim.is_some())?;
     if attribute == Attribute::Main && function.name.to_string() != "main" {
         return Err(Error::new(function.name.span(), "only the main function can be tagged with #[netpoll::main]"));
@@ -55,7 +55,7 @@ fn try_expand(attribute: Attribute, arguments: TokenStream, item: TokenStream) -
         return Ok(tokens);
     }
     tokens.extend(signature(&function));
-    tokens.extend([TokenTree::from(outer_body(&function, path, workers))]);
+    tokens.extend([TokenTree::from(outer_body(&function, path, workers, paused.is_some()))]);
     Ok(tokens)
 }
 
@@ -67,8 +67,8 @@ fn signature(function: &Function) -> TokenStream {
 }
 
 /// Returns `{ async fn name() output { body } path::rt::Builder::new().workers(N)…;
-/// path::task::block_on(name()) }`.
-fn outer_body(function: &Function, path: TokenStream, workers: Option<Literal>) -> Group {
+/// path::task::block_on(name()) }`, or with `paused` `path::sim::paused(name)` instead.
+fn outer_body(function: &Function, path: TokenStream, workers: Option<Literal>, paused: bool) -> Group {
     let mut tokens = TokenStream::from(TokenTree::from(function.async_token.clone()));
     tokens.extend(signature(function));
     tokens.extend([TokenTree::from(function.body.clone())]);
@@ -81,8 +81,11 @@ fn outer_body(function: &Function, path: TokenStream, workers: Option<Literal>) 
         tokens.extend(parse_ours(".start().expect(\"the runtime starts\");"));
     }
     tokens.extend(path);
-    tokens.extend(parse_ours("::task::block_on"));
-    let call = TokenStream::from_iter([function.name.clone().into(), parenthesised(TokenStream::new())]);
+    tokens.extend(parse_ours(if paused { "::sim::paused" } else { "::task::block_on" }));
+    let mut call = TokenStream::from(TokenTree::from(function.name.clone()));
+    if !paused {
+        call.extend([parenthesised(TokenStream::new())]);
+    }
     tokens.extend([parenthesised(call)]);
 
     let mut body = Group::new(Delimiter::Brace, tokens);

@@ -85,6 +85,10 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// For arguments and errors see [`main`](macro@main). All tests of a program share one runtime, so
 /// there is no `workers`.
 ///
+/// # With a virtual clock
+/// `#[netpoll::test(paused)]` needs the feature `sim` of netpoll: the test runs in `netpoll::sim::paused`,
+/// with a virtual clock and real sockets.
+///
 /// # In a simulation
 ///
 /// ```text

@@ -163,7 +163,7 @@ fn items_other_than_functions_are_rejected() {
 
 #[test]
 fn arguments_of_the_attribute() {
-    let only = "the arguments accepted are `sim`, `seeds = N` and `crate = \"path::to::netpoll\"`";
+    let only = "the arguments accepted are `sim`, `seeds = N`, `paused` and `crate = \"path::to::netpoll\"`";
     let accepted = "the arguments accepted are `workers = N` and `crate = \"path::to::netpoll\"`";
     let unknown = format!("unknown argument `start_paused`: {accepted}");
     refuses("#[netpoll::main(start_paused = true)] async fn main() {}", &unknown, "start_paused");
@@ -175,6 +175,12 @@ fn arguments_of_the_attribute() {
     refuses("#[netpoll::test(sim, seeds = 0)] async fn works() {}", seeds, "0");
     let comma = "expected `,` after `sim`";
     refuses("#[netpoll::test(sim = true)] async fn works() {}", comma, "=");
+    let comma = "expected `,` after `paused`";
+    refuses("#[netpoll::test(paused = true)] async fn works() {}", comma, "=");
+    let both = "the clock of a simulation is virtual already: leave `paused` out";
+    refuses("#[netpoll::test(sim, paused)] async fn works() {}", both, "paused");
+    let seeds = "`seeds` belongs to a simulation: `sim, seeds = N`";
+    refuses("#[netpoll::test(paused, seeds = 5)] async fn works() {}", seeds, "5");
     let one = "there is one kind of runtime: leave `flavor` out, or say `workers = 1`";
     refuses("#[netpoll::main(flavor = \"current_thread\")] async fn main() {}", one, "flavor");
     let one = "there is one kind of runtime: leave `flavor` out";

@@ -10,7 +10,8 @@
 //!   named futures are `Unpin`. A future may wait for *interruption only* (expiry or close): then
 //!   no ordinary event takes it.
 //! * **Polls** come from `poll_*` methods, which have no object that could pass a wake-up on. One
-//!   is kept per waker (compared with [`Waker::will_wake`]), and each event takes *all* of them.
+//!   is kept per waker (compared with [`Waker::will_wake`]), and each event takes *all* of them, in
+//!   order of arrival.
 //!
 //! # Invariants
 //! * W1 — a waker is cloned, woken and dropped outside the lock that holds the list: methods return
@@ -120,7 +121,8 @@ fn identity(waker: &Waker) -> Identity {
 pub(crate) struct Waiters {
     events: Queue,
     interrupts: Queue,
-    polls: BTreeMap<Identity, Waker>,
+    /// With the number that tells the order of arrival.
+    polls: BTreeMap<Identity, (u64, Waker)>,
     keys: u64,
 }
 
@@ -190,7 +192,8 @@ impl Waiters {
         if self.polls.len() >= POLLS_MAX && !planted!("polls_pile_up") {
             self.take_polls(wakers);
         }
-        self.polls.insert(identity, waker)
+        self.keys += 1;
+        self.polls.insert(identity, (self.keys, waker)).map(|(_, waker)| waker)
     }
 
     /// Takes the wakers that one event wakes: every poll and the oldest future that waits for
@@ -202,7 +205,10 @@ impl Waiters {
 
     /// Takes the wakers for an event that has woken a future elsewhere: every poll.
     pub(crate) fn take_polls(&mut self, wakers: &mut Wakers) {
-        wakers.extend(std::mem::take(&mut self.polls).into_values());
+        // Sorted by arrival, because addresses differ from run to run.
+        let mut polls: Vec<_> = std::mem::take(&mut self.polls).into_values().collect();
+        polls.sort_unstable_by_key(|&(arrival, _)| arrival);
+        wakers.extend(polls.into_iter().map(|(_, waker)| waker));
     }
 
     /// Takes the wakers for expiry and close: all.
@@ -401,6 +407,26 @@ mod tests {
         waiters.take_polls(&mut wakers);
         assert_eq!((wakers.wake_all(), waiters.len()), (counts.len(), 0));
         assert!(counts.iter().all(|count| count.0.load(Ordering::SeqCst) == 1));
+    }
+
+    #[test]
+    fn polls_are_woken_in_order_of_arrival() {
+        struct Tells(usize, Arc<std::sync::Mutex<Vec<usize>>>);
+        impl Wake for Tells {
+            fn wake(self: Arc<Tells>) {
+                self.1.lock().unwrap().push(self.0);
+            }
+        }
+        let (mut waiters, mut wakers, told) = (Waiters::new(), Wakers::new(), Arc::default());
+        let mut all: Vec<Waker> = (0..20).map(|number| Arc::new(Tells(number, Arc::clone(&told))).into()).collect();
+        // Neither order of addresses.
+        all.sort_by_key(|waker| waker.data().addr().wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        all.iter().for_each(|waker| assert!(waiters.insert_poll(waker.clone(), &mut wakers).is_none()));
+        waiters.take_polls(&mut wakers);
+        assert_eq!(wakers.wake_all(), 20);
+        let woken = std::mem::take(&mut *told.lock().unwrap());
+        all.into_iter().for_each(Waker::wake);
+        assert_eq!(woken, *told.lock().unwrap());
     }
 
     /// Tasks that poll with a new waker each time, while no event comes.

@@ -209,6 +209,18 @@ impl Sim {
         self.world(|world| world.machine.allows_threads.set(true));
     }
 
+    /// Allows tasks to open files, whose contents a seed does not reproduce. Otherwise opening a file
+    /// fails with `PermissionDenied`, except those about the process in `/proc/self`.
+    pub fn allow_files(&self) {
+        self.world(|world| world.machine.allows_files.set(true));
+    }
+
+    /// Returns what the simulation has refused: each real thread, file or socket that a task asked
+    /// for, by name.
+    pub fn refusals(&self) -> Vec<String> {
+        self.world(|world| world.machine.refusals.borrow().clone())
+    }
+
     /// Returns whether the seed reproduces this run, as far as is known. It is false after a thread
     /// outside the simulation has woken a task.
     pub fn is_replayable(&self) -> bool {

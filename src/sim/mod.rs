@@ -46,9 +46,11 @@
 //! C library in the program (`close`, `connect`, `clock_gettime` and others), which outside
 //! simulations call the C library's own. Enable it only in `[dev-dependencies]`.
 
+mod advance;
 mod api;
 mod edge;
 mod host;
+mod in_place;
 mod link;
 mod machine;
 mod outcome;
@@ -60,6 +62,8 @@ mod world;
 
 pub use api::{Counters, Faults, Sim};
 pub use host::{Host, HostRun};
+pub use in_place::paused;
+pub(crate) use in_place::{block_on, replaces_block_on};
 pub use link::Link;
 pub use outcome::Outcome;
 pub use rules::{Latency, gbit, kbit, mbit, ms};
@@ -68,4 +72,6 @@ pub use runner::test;
 pub use runner::{Builder, Run};
 pub use world::Order;
 
-pub(crate) use machine::{Tag, add, clock_base, delete, is_here, is_simulated, recv, recv_uninit, send, tag};
+pub(crate) use machine::{
+    Tag, add, clock_base, delete, is_here, keep_slot, note_slot, recv, recv_uninit, registers, reuse_slot, send, tag,
+};

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::machine::current::WALL_START;
 use super::machine::kernel::Kernel;
 use super::machine::kernel::log::{Fate, What, seconds};
-use super::machine::kernel::packet::{Body, Packet, Protocol};
+use super::machine::kernel::packet::{Body, Marks, Packet, Protocol};
 use super::machine::kernel::socket::{Family, Kind, Role, Socket};
 
 /// Returns the log, one line per entry.
@@ -148,7 +148,7 @@ fn wire(packet: &Packet) -> Vec<u8> {
             body.extend_from_slice(&segment.data);
             (6, body, 16)
         }
-        Body::Udp(data) => {
+        Body::Udp(data, _) => {
             let mut body = Vec::with_capacity(8 + data.len());
             body.extend(packet.src.port().to_be_bytes());
             body.extend(packet.dst.port().to_be_bytes());
@@ -159,7 +159,7 @@ fn wire(packet: &Packet) -> Vec<u8> {
         }
         Body::Unreachable(of, why) => {
             // The packet that caused it: its IP header and 8 bytes.
-            let inner = Packet { src: packet.dst, dst: packet.src, body: Body::Udp(Box::default()) };
+            let inner = Packet { src: packet.dst, dst: packet.src, body: Body::Udp(Box::default(), Marks::default()) };
             let mut about = wire(&inner);
             if *of == Protocol::Tcp {
                 about[if is_v4 { 9 } else { 6 }] = 6;
@@ -232,7 +232,7 @@ mod tests {
             Segment { seq: 1, ack: Some(2), syn: false, fin: true, rst: false, window: 1000, data: Box::from(*b"odd") };
         for body in [
             Body::Tcp(segment),
-            Body::Udp(Box::from(*b"data")),
+            Body::Udp(Box::from(*b"data"), Marks::default()),
             Body::Unreachable(Protocol::Udp, Unreachable::Port),
             Body::Unreachable(Protocol::Tcp, Unreachable::Host),
         ] {
@@ -262,7 +262,8 @@ mod tests {
     #[test]
     fn capture_has_the_header_and_a_record_per_packet() {
         let mut kernel = Kernel::new(1);
-        kernel.log.capture = Some(vec![(5, packet("10.0.0.1:1", "10.0.0.2:2", Body::Udp(Box::from(*b"abc"))))]);
+        kernel.log.capture =
+            Some(vec![(5, packet("10.0.0.1:1", "10.0.0.2:2", Body::Udp(Box::from(*b"abc"), Marks::default())))]);
         let file = pcap(&kernel);
         assert_eq!(file.len(), 24 + 16 + 31);
         assert_eq!(file[..4], 0xa1b2_3c4d_u32.to_le_bytes());

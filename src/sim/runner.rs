@@ -9,8 +9,10 @@
 //! |---|---|
 //! | `NETPOLL_SEED` | run only this seed, and print the log if it fails |
 //! | `NETPOLL_SEEDS` | the number of seeds each test runs, instead of its own |
+//! | `NETPOLL_LOG_LINES` | the number of log lines that a failing run prints, instead of 200 |
 //! | `NETPOLL_SIM=twice` | run each seed twice and compare the digests |
 //! | `NETPOLL_SIM=minimize` | repeat a failing seed with fewer faults, to find those that are needed |
+//! | `NETPOLL_SIM=everywhere` | `block_on` runs its future in a simulation of one host |
 //! | `NETPOLL_SIM=diagram` | print a diagram of the packets when a run with `NETPOLL_SEED` fails |
 
 use std::any::Any;
@@ -27,14 +29,14 @@ use super::outcome::Outcome;
 use super::report;
 use super::world::{Order, World};
 
-/// The real time after which a task that has not yielded is reported.
+/// The real time after which a task that has not yielded is reported, by default.
 const STUCK: Duration = Duration::from_secs(60);
 
 /// The stack size of a run's thread: that of a main thread.
 const STACK: usize = 8 << 20;
 
-/// The number of log lines that a failing run prints.
-const LINES: usize = 200;
+/// The number of log lines that a failing run prints, unless `NETPOLL_LOG_LINES` is set.
+const LINES: u64 = 200;
 
 /// The result of a run; returned by [`Builder::run`].
 #[derive(Clone, Debug)]
@@ -83,6 +85,7 @@ pub struct Builder {
     seed: u64,
     order: Order,
     limit: Duration,
+    stuck_after: Duration,
     logs: bool,
     plan: Plan,
 }
@@ -109,6 +112,7 @@ impl Builder {
             seed: 0,
             order: Order::Random,
             limit: Duration::from_secs(30 * 24 * 3600),
+            stuck_after: STUCK,
             logs: false,
             plan: Plan::default(),
         }
@@ -132,11 +136,19 @@ impl Builder {
         self
     }
 
+    /// Sets the real time after which a task that has not yielded fails the simulation. The default
+    /// is a minute.
+    pub fn stuck_after(mut self, bound: Duration) -> Builder {
+        self.stuck_after = bound;
+        self
+    }
+
     /// Runs `test` and returns its result.
     ///
     /// # Panics
     /// Panics if `test` panics, if a host's program fails, if no event is pending any more, if the
-    /// limit is over, or if a task does not yield for a minute of real time. Also panics inside a
+    /// limit is over, or if a task does not yield for the real time of
+    /// [`stuck_after`](Builder::stuck_after). Also panics inside a
     /// simulation.
     pub fn run<F, Fut>(&self, test: F) -> Run<Fut::Output>
     where
@@ -162,9 +174,7 @@ impl Builder {
         Fut::Output: Send + 'static,
     {
         assert!(!is_here(), "a simulation cannot run inside another: use the existing `Sim`");
-        // Tables of the process take the hash keys of the thread that creates them: this one.
-        crate::net::prepare_look_ups();
-        crate::rt::runtime::runtime().names.lock().get_or_insert_default();
+        prepare();
         let (settings, seed) = (self.clone(), self.seed);
         let (sender, receiver) = sync_channel(1);
         let (to_watch, watched) = sync_channel(1);
@@ -192,15 +202,15 @@ impl Builder {
         let shared = watched.recv().unwrap_or_else(|_| panic!("the simulation's thread ended before it began"));
         let mut turns = 0;
         let outcome = loop {
-            match receiver.recv_timeout(STUCK) {
+            match receiver.recv_timeout(self.stuck_after) {
                 Ok(outcome) => break outcome,
                 Err(RecvTimeoutError::Timeout) => {
                     let now = shared.turns.load(Ordering::Relaxed);
                     assert!(
                         std::mem::replace(&mut turns, now) != now,
-                        "the simulation with seed {seed} is stuck: `{}` has run for {} s without yielding",
+                        "the simulation with seed {seed} is stuck: `{}` has run for {:?} without yielding",
                         shared.running.lock().unwrap_or_else(PoisonError::into_inner),
-                        STUCK.as_secs()
+                        self.stuck_after
                     );
                 }
                 Err(RecvTimeoutError::Disconnected) => panic!("the simulation's thread ended without a result"),
@@ -209,6 +219,12 @@ impl Builder {
         let _ = thread.join();
         outcome
     }
+}
+
+/// Creates tables of the process, which take the hash keys of the thread that creates them: this one.
+pub(super) fn prepare() {
+    crate::net::prepare_look_ups();
+    crate::rt::runtime::runtime().names.lock().get_or_insert_default();
 }
 
 /// Details of a run for the message of a failure.
@@ -240,8 +256,9 @@ fn notes(world: &World) -> Notes {
 fn print(notes: &Notes) {
     let lines: Vec<_> = notes.log.lines().collect();
     if !lines.is_empty() {
-        eprintln!("last {} lines of the log:", lines.len().min(LINES));
-        lines[lines.len().saturating_sub(LINES)..].iter().for_each(|line| eprintln!("{line}"));
+        let most = usize::try_from(number("NETPOLL_LOG_LINES").unwrap_or(LINES)).unwrap_or(usize::MAX);
+        eprintln!("last {} lines of the log:", lines.len().min(most));
+        lines[lines.len().saturating_sub(most)..].iter().for_each(|line| eprintln!("{line}"));
     }
     if std::env::var_os("NETPOLL_SIM").is_some_and(|mode| mode == "diagram") {
         eprintln!("{}", notes.diagram);
@@ -255,7 +272,7 @@ fn print(notes: &Notes) {
 }
 
 /// Reads a number from the environment.
-fn number(variable: &str) -> Option<u64> {
+pub(super) fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     match text.parse() {
         Ok(number) => Some(number),
@@ -263,7 +280,7 @@ fn number(variable: &str) -> Option<u64> {
     }
 }
 
-fn mode(name: &str) -> bool {
+pub(super) fn mode(name: &str) -> bool {
     std::env::var("NETPOLL_SIM").is_ok_and(|mode| mode == name)
 }
 

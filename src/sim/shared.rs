@@ -47,6 +47,12 @@ impl Shared {
         }
     }
 
+    /// Returns whether another thread has woken a task since the last call.
+    pub(super) fn take_poke(&self) -> bool {
+        let inbox = lock(&self.inbox);
+        self.is_poked.swap(false, Ordering::SeqCst) || !inbox.is_empty()
+    }
+
     /// Records that another thread has woken a task.
     pub(super) fn note_foreign(&self) {
         let inbox = lock(&self.inbox);

@@ -7,8 +7,8 @@
 //!
 //! # The run loop
 //! While any task is runnable, the next one is chosen at random and polled. Otherwise the earliest
-//! events and timers take place, and the clock advances to their time. Edges are taken before the
-//! clock advances.
+//! events and timers take place, and the clock advances to their time (`advance`). Edges are taken
+//! before the clock advances.
 //!
 //! # Wake-ups
 //! Tasks are woken by the thread itself, or by other threads. Wake-ups by other threads go through
@@ -22,8 +22,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::future::Future;
+use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::ptr;
@@ -33,30 +33,20 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use async_task::Runnable;
 
-use super::edge;
 use super::machine::current::Machine;
 use super::machine::kernel::Kernel;
-use super::machine::kernel::log::seconds;
 use super::machine::kernel::random::Random;
 use super::machine::kernel::socket::HostId;
 use super::machine::{Tag, is_here};
-use super::report;
 use super::rules::Rule;
 use super::shared::{Shared, lock};
 use crate::rt::context;
-use crate::rt::poll::poll_desc::Direction;
 use crate::rt::runtime::runtime;
 use crate::rt::sched::hooks::{self, Hooks};
 use crate::rt::sched::processor::Processor;
 use crate::rt::sched::record::Kind;
 use crate::rt::sched::task::{TaskData, discard};
-use crate::rt::time::clock;
-use crate::rt::time::timer::Target;
 use crate::rt::waiters::{Wakers, let_go};
-
-/// If no task gets an edge or timer for this long, in nanoseconds, none will come any more. Longer
-/// than every timeout of TCP.
-const QUIET_NANOS: u64 = 4 * 3600 * 1_000_000_000;
 
 /// The maximum number of I/O operations per turn before the task yields. It is smaller than
 /// outside, so that tasks are preempted in more places.
@@ -87,9 +77,9 @@ pub(super) type Start = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>>
 
 /// A task of the world.
 #[derive(Debug)]
-struct Member {
-    host: HostId,
-    name: Option<String>,
+pub(super) struct Member {
+    pub(super) host: HostId,
+    pub(super) name: Option<String>,
     waker: Waker,
 }
 
@@ -101,15 +91,15 @@ enum Ready {
 }
 
 #[derive(Default)]
-struct Schedule {
+pub(super) struct Schedule {
     ready: Vec<Ready>,
-    members: BTreeMap<u64, Member>,
+    pub(super) members: BTreeMap<u64, Member>,
     /// The number of times that each host's tasks were ended.
     lives: Vec<u16>,
 }
 
 /// The waker of the test's future.
-struct Main {
+pub(super) struct Main {
     woken: AtomicBool,
     shared: Arc<Shared>,
     thread: std::thread::ThreadId,
@@ -133,7 +123,7 @@ pub(crate) struct World {
     id: u32,
     pub(super) seed: u64,
     pub(super) machine: Machine,
-    schedule: RefCell<Schedule>,
+    pub(super) schedule: RefCell<Schedule>,
     random: RefCell<Random>,
     pub(super) order: Cell<Order>,
     /// The digest at the end of the test, before the remaining tasks were dropped.
@@ -146,7 +136,7 @@ pub(crate) struct World {
     /// The programs of the hosts.
     pub(super) starts: RefCell<Vec<(HostId, Start)>>,
     pub(super) shared: Arc<Shared>,
-    processor: &'static Processor,
+    pub(super) processor: &'static Processor,
 }
 
 impl std::fmt::Debug for World {
@@ -202,6 +192,17 @@ impl Drop for Inside {
 
 impl World {
     pub(super) fn new(seed: u64) -> World {
+        World::with_machine(seed, Machine::new(seed))
+    }
+
+    /// Creates a world of which only the clock is virtual.
+    pub(super) fn with_real_sockets() -> io::Result<World> {
+        let world = World::with_machine(0, Machine::with_real_sockets()?);
+        world.order.set(Order::Fifo);
+        Ok(world)
+    }
+
+    fn with_machine(seed: u64, machine: Machine) -> World {
         static LAST: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let id = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         let processor = lock(&PROCESSORS).pop();
@@ -212,7 +213,7 @@ impl World {
         let world = World {
             id,
             seed,
-            machine: Machine::new(seed),
+            machine,
             schedule: RefCell::default(),
             random: RefCell::new(Random::new(seed, 3)),
             order: Cell::default(),
@@ -235,6 +236,7 @@ impl World {
         Fut: Future,
     {
         assert!(!is_here(), "a simulation cannot run inside another: use the existing `Sim`");
+        assert!(!context::is_inside(), "a simulation cannot run inside of a runtime: call it outside of `block_on`");
         CURRENT.with(|current| current.set(self));
         let machine = self.machine.enter();
         self.set_host(0);
@@ -390,98 +392,6 @@ impl World {
         }
     }
 
-    /// Advances to the next event when no task can run.
-    fn advance(&self) {
-        let mut wakers = Wakers::new();
-        let mut quiet_since = None;
-        loop {
-            if self.take_edges(&mut wakers) {
-                break;
-            }
-            let timer = self.processor.timers.next();
-            let timer = if timer == clock::NEVER { None } else { Some(self.kernel_time(timer)) };
-            let event = self.machine.kernel.borrow().next_event();
-            let now = self.machine.kernel.borrow().now;
-            let next = match (timer, event) {
-                (Some(timer), Some(event)) => timer.min(event),
-                (Some(at), None) | (None, Some(at)) => at,
-                (None, None) if self.machine.allows_threads.get() => {
-                    // Only another thread can make progress possible; wait for it.
-                    self.shared.wait();
-                    break;
-                }
-                (None, None) => self.stop_as_quiet(),
-            };
-            let since = *quiet_since.get_or_insert(now);
-            if timer.is_none() && next > since + QUIET_NANOS {
-                self.stop_as_quiet();
-            }
-            let next = next.max(now);
-            assert!(next <= self.limit.get(), "the simulation has not ended after {} virtual seconds", seconds(now));
-            self.machine.set_clock(next);
-            {
-                let mut kernel = self.machine.kernel.borrow_mut();
-                while kernel.step() {}
-            }
-            if timer.is_some_and(|timer| timer <= next) {
-                self.run_timers(&mut wakers);
-                if wakers.len() > 0 {
-                    break;
-                }
-            }
-            if !lock(&self.shared.inbox).is_empty() {
-                break;
-            }
-        }
-        wakers.wake_all();
-    }
-
-    /// Reports edges to the descriptors. Returns whether there were any.
-    fn take_edges(&self, wakers: &mut Wakers) -> bool {
-        let mut edges = Vec::new();
-        {
-            let mut kernel = self.machine.kernel.borrow_mut();
-            if !kernel.has_edges() {
-                return false;
-            }
-            kernel.take_edges(&mut edges);
-        }
-        for &(data, bits) in &edges {
-            let event = edge::event(data, bits);
-            let Some(desc) = runtime().cache.get(event.index) else { continue };
-            if event.readable {
-                desc.side(Direction::Read).set_ready(event.generation, event.read_reasons, wakers);
-            }
-            if event.writable {
-                desc.side(Direction::Write).set_ready(event.generation, event.write_reasons, wakers);
-            }
-        }
-        wakers.len() > 0
-    }
-
-    fn run_timers(&self, wakers: &mut Wakers) {
-        let now = clock::now();
-        let mut due = Vec::new();
-        let timers = &self.processor.timers;
-        timers.run(now, &mut due, wakers);
-        for (when, target) in due {
-            let Target::Poll { index } = target else { continue };
-            let Some(desc) = runtime().cache.get(index) else { continue };
-            if let Some(at) = desc.fire(when, now, wakers) {
-                runtime().arm_poll(desc, at);
-            }
-        }
-    }
-
-    // ---- time ----
-
-    /// Converts a time of the crate's clock to one of the kernel's.
-    fn kernel_time(&self, time: u64) -> u64 {
-        let now = clock::now();
-        let elapsed = self.machine.kernel.borrow().now;
-        if time >= now { elapsed.saturating_add(time - now) } else { elapsed }
-    }
-
     // ---- hosts ----
 
     pub(super) fn add_host(&self, name: &str) -> HostId {
@@ -542,41 +452,6 @@ impl World {
 
     // ---- ends ----
 
-    /// Returns the failure of a simulation in which no task can run, and no event or timer will
-    /// change that.
-    #[cold]
-    fn stop_as_quiet(&self) -> ! {
-        panic!("{}", self.waits())
-    }
-
-    /// Describes what is waiting, host by host.
-    fn waits(&self) -> String {
-        let kernel = self.machine.kernel.borrow();
-        let schedule = self.schedule.borrow();
-        let at = seconds(kernel.now);
-        let mut text = format!(
-            "the simulation stands still at {at} s: no task can run, and no timer or packet will wake one (the test's own future waits, too)"
-        );
-        for (id, host) in kernel.hosts.iter().enumerate() {
-            let id = id as HostId;
-            let tasks: Vec<_> = schedule.members.values().filter(|member| member.host == id).collect();
-            let sockets: Vec<_> = kernel.open_descriptors().filter(|(_, socket)| socket.host == id).collect();
-            if tasks.is_empty() && sockets.is_empty() {
-                continue;
-            }
-            let state = if host.is_up { "" } else { " (down)" };
-            let _ = write!(text, "\n  host `{}`{state}: {} tasks wait", host.name, tasks.len());
-            let names: Vec<_> = tasks.iter().filter_map(|member| member.name.as_deref()).collect();
-            if !names.is_empty() {
-                let _ = write!(text, " ({})", names.join(", "));
-            }
-            for (fd, socket) in sockets {
-                let _ = write!(text, "\n    {}", report::describe(fd, socket));
-            }
-        }
-        text
-    }
-
     /// Ends all tasks, including those that are spawned while others end.
     fn end(&self) {
         for _ in 0..16 {
@@ -596,6 +471,16 @@ impl World {
         self.processor.timers.clear_sleeps(&mut wakers, |_, _| false);
         wakers.wake_all();
         self.processor.timers.reset();
+        self.give_back_slots();
+    }
+
+    /// Gives the slots of the poll cache back. A socket that is still open keeps its slot.
+    fn give_back_slots(&self) {
+        let slots = std::mem::take(&mut *self.machine.slots.borrow_mut());
+        let cache = &runtime().cache;
+        slots.taken.iter().filter_map(|&index| cache.get(index)).for_each(|desc| desc.disarm());
+        // The first one taken is the first to be taken again.
+        slots.free.iter().rev().filter_map(|&index| cache.get(index)).for_each(|desc| cache.free(desc));
     }
 }
 

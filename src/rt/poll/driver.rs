@@ -82,7 +82,7 @@ impl Driver {
     /// Registers a descriptor. Reports whether the back end must be armed before each wait.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<bool> {
         #[cfg(feature = "sim")]
-        if crate::sim::is_simulated(fd.as_raw_fd()) {
+        if crate::sim::registers(fd.as_raw_fd()) {
             return crate::sim::add(fd.as_raw_fd(), token.index, token.generation, is_first).map(|()| false);
         }
         loop {
@@ -103,7 +103,7 @@ impl Driver {
     /// Removes a descriptor, if there is an instance.
     pub(crate) fn delete(&self, fd: BorrowedFd<'_>) {
         #[cfg(feature = "sim")]
-        if crate::sim::is_simulated(fd.as_raw_fd()) {
+        if crate::sim::registers(fd.as_raw_fd()) {
             return crate::sim::delete(fd.as_raw_fd());
         }
         if let Some(instance) = &*self.slot() {

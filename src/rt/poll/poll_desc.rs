@@ -328,6 +328,12 @@ impl PollDesc {
         self.arm(next.into_iter().flatten().min()?)
     }
 
+    /// Forgets the timer entry of the slot. A simulation has ended, and its clock with it.
+    #[cfg(feature = "sim")]
+    pub(crate) fn disarm(&self) {
+        self.armed.store(NONE, Ordering::SeqCst);
+    }
+
     /// Returns whether a timer entry for `when` still counts.
     pub(crate) fn counts(&self, when: u64) -> bool {
         self.armed.load(Ordering::Acquire) == when

@@ -142,7 +142,7 @@ impl PollHandle {
     /// Returns `ENFILE` if there are 2²⁴ sockets already, and an error in a forked child.
     pub(crate) fn open() -> io::Result<PollHandle> {
         fork::check()?;
-        let desc = runtime().cache.alloc().ok_or_else(|| io::Error::from_raw_os_error(libc::ENFILE))?;
+        let desc = alloc().ok_or_else(|| io::Error::from_raw_os_error(libc::ENFILE))?;
         runtime().descriptors.fetch_add(1, Ordering::Relaxed);
         Ok(PollHandle { desc, generation: desc.open() })
     }
@@ -666,8 +666,31 @@ impl Drop for PollHandle {
     fn drop(&mut self) {
         debug_assert!(!self.desc.is_current(self.generation), "a poll handle outlived its use without `retire`");
         self.wake(|wakers| self.desc.sides().iter().for_each(|side| side.take_leftovers(wakers)));
-        runtime().cache.free(self.desc);
+        free(self.desc);
     }
+}
+
+/// Allocates a slot.
+fn alloc() -> Option<&'static PollDesc> {
+    #[cfg(feature = "sim")]
+    if let Some(index) = crate::sim::reuse_slot() {
+        return runtime().cache.get(index);
+    }
+    let desc = runtime().cache.alloc()?;
+    #[cfg(feature = "sim")]
+    crate::sim::note_slot(desc.index);
+    Some(desc)
+}
+
+/// Frees a slot.
+fn free(desc: &PollDesc) {
+    // Its timer entry stays for the next descriptor of the slot, and counts on the clock of its
+    // simulation.
+    #[cfg(feature = "sim")]
+    if crate::sim::keep_slot(desc.index) {
+        return;
+    }
+    runtime().cache.free(desc);
 }
 
 #[cfg(test)]

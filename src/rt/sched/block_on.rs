@@ -77,6 +77,10 @@ pub(crate) fn block_on_named<F: Future>(name: Option<Name>, future: F) -> F::Out
         !crate::sim::is_here(),
         "`block_on` inside of a simulation would stop its only thread: await the future, or use `sim::Host::run`"
     );
+    #[cfg(feature = "sim")]
+    if crate::sim::replaces_block_on() {
+        return crate::sim::block_on(future);
+    }
     let data = TaskData::new(Kind::Root, name, runtime().ensure_running(), Location::caller());
     let mut thread = Thread::enter(data.record());
     let waker = Waker::from(thread.root.clone());

@@ -1,29 +1,28 @@
 //! The C interface of the simulated kernel: addresses, buffers and messages behind pointers.
 //!
+//! [`messages`](super::messages) has the calls with message headers, [`names`](super::names) the resolver.
+//!
 //! Pointers are those that a program passes to the C library's function of the same name. They are
 //! used only during the call.
 
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::{ptr, slice};
 
-use libc::{
-    addrinfo, c_char, c_int, c_uint, c_ulong, c_void, clockid_t, iovec, mmsghdr, msghdr, pollfd, sockaddr, socklen_t,
-    timespec,
-};
+use libc::{c_char, c_int, c_ulong, c_void, clockid_t, iovec, pollfd, sockaddr, socklen_t, timespec};
 
 use super::backend::is_simulated;
 use super::current::{self, Machine, WALL_START, is_here};
 use super::kernel::socket::{Family, Kind};
-use super::kernel::{Address, Kernel, Received};
+use super::kernel::{Address, Kernel, Received, Wishes};
 
 /// The result of a call: its value, or an errno.
-type Result<T> = std::result::Result<T, i32>;
+pub(super) type Result<T> = std::result::Result<T, i32>;
 
 /// Calls the kernel of this thread's simulation.
-fn kernel<T>(f: impl FnOnce(&mut Kernel) -> Result<T>) -> Result<T> {
+pub(super) fn kernel<T>(f: impl FnOnce(&mut Kernel) -> Result<T>) -> Result<T> {
     current::with(|machine| machine.and_then(|machine| machine.try_kernel(f))).unwrap_or(Err(libc::EBADF))
 }
 
@@ -33,7 +32,7 @@ fn ok<T>(result: Result<T>) -> Result<c_int> {
 
 // ---- addresses ----
 
-fn read_address(address: *const sockaddr, length: socklen_t) -> Result<Address> {
+pub(super) fn read_address(address: *const sockaddr, length: socklen_t) -> Result<Address> {
     let length = length as usize;
     if address.is_null() || length < size_of::<libc::sa_family_t>() {
         return Err(libc::EINVAL);
@@ -67,7 +66,7 @@ fn read_address(address: *const sockaddr, length: socklen_t) -> Result<Address> 
 }
 
 /// Converts an address to bytes.
-fn encode(address: &Address) -> Vec<u8> {
+pub(super) fn encode(address: &Address) -> Vec<u8> {
     fn bytes<T>(raw: &T) -> Vec<u8> {
         // SAFETY: a plain struct without relevant padding; all its bytes were initialised with
         // zeroes.
@@ -100,7 +99,7 @@ fn encode(address: &Address) -> Vec<u8> {
     }
 }
 
-fn write_address(address: &Address, to: *mut sockaddr, length: *mut socklen_t) {
+pub(super) fn write_address(address: &Address, to: *mut sockaddr, length: *mut socklen_t) {
     if to.is_null() || length.is_null() {
         return;
     }
@@ -115,19 +114,26 @@ fn write_address(address: &Address, to: *mut sockaddr, length: *mut socklen_t) {
 
 // ---- sockets ----
 
+/// Records a refusal and returns its errno.
+fn refused(what: String, errno: i32) -> i32 {
+    let text = format!("a task of a simulation opens {what}, which is not simulated");
+    current::with(|machine| machine.map(|machine| machine.refuse(text)));
+    errno
+}
+
 fn kind(domain: c_int, ty: c_int) -> Result<(Family, Kind, bool)> {
     let family = match domain {
         libc::AF_INET => Family::V4,
         libc::AF_INET6 => Family::V6,
         libc::AF_UNIX => Family::Unix,
-        _ => return Err(libc::EAFNOSUPPORT),
+        _ => return Err(refused(format!("a socket of family {domain}"), libc::EAFNOSUPPORT)),
     };
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     let kind = match ty & !flags {
         libc::SOCK_STREAM => Kind::Stream,
         libc::SOCK_DGRAM => Kind::Datagram,
         libc::SOCK_SEQPACKET if family == Family::Unix => Kind::Packets,
-        _ => return Err(libc::ESOCKTNOSUPPORT),
+        _ => return Err(refused(format!("a socket of type {}", ty & !flags), libc::ESOCKTNOSUPPORT)),
     };
     Ok((family, kind, ty & libc::SOCK_NONBLOCK != 0))
 }
@@ -328,7 +334,7 @@ pub(super) fn poll(list: *mut pollfd, count: c_ulong) -> Result<c_int> {
 
 // ---- data ----
 
-fn buffers<'a>(bufs: *const iovec, count: usize) -> Vec<&'a mut [u8]> {
+pub(super) fn buffers<'a>(bufs: *const iovec, count: usize) -> Vec<&'a mut [u8]> {
     if count == 0 {
         return Vec::new();
     }
@@ -342,7 +348,7 @@ fn buffers<'a>(bufs: *const iovec, count: usize) -> Vec<&'a mut [u8]> {
     raw.iter().map(one).collect()
 }
 
-fn received(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Result<Received> {
+pub(super) fn received(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Result<Received> {
     if flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 {
         // Urgent data is not simulated, and the error queue is always empty.
         return Err(if flags & libc::MSG_OOB != 0 { libc::EINVAL } else { libc::EAGAIN });
@@ -353,11 +359,11 @@ fn received(fd: c_int, bufs: &mut [&mut [u8]], flags: c_int) -> Result<Received>
     })
 }
 
-fn sent(fd: c_int, bufs: &[&[u8]], to: Option<&Address>, flags: c_int) -> Result<isize> {
+pub(super) fn sent(fd: c_int, bufs: &[&[u8]], to: Option<&Address>, flags: c_int, wishes: Wishes) -> Result<isize> {
     if flags & (libc::MSG_OOB | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN) != 0 {
         return Err(libc::EOPNOTSUPP);
     }
-    kernel(|kernel| kernel.send(fd, bufs, to)).map(|count| count as isize)
+    kernel(|kernel| kernel.send(fd, bufs, to, wishes)).map(|count| count as isize)
 }
 
 /// Calls recv(2) with a slice.
@@ -367,7 +373,7 @@ pub(super) fn recv(fd: c_int, buf: &mut [u8], flags: c_int) -> Result<usize> {
 
 /// Calls send(2) with a slice.
 pub(super) fn send(fd: c_int, buf: &[u8], flags: c_int) -> Result<usize> {
-    sent(fd, &[buf], None, flags).map(|count| count as usize)
+    sent(fd, &[buf], None, flags, Wishes::default()).map(|count| count as usize)
 }
 
 pub(super) fn read(fd: c_int, buf: *mut c_void, count: usize) -> Result<isize> {
@@ -386,7 +392,7 @@ pub(super) fn readv(fd: c_int, bufs: *const iovec, count: c_int) -> Result<isize
 pub(super) fn writev(fd: c_int, bufs: *const iovec, count: c_int) -> Result<isize> {
     let bufs = buffers(bufs, usize::try_from(count).map_err(|_| libc::EINVAL)?);
     let bufs: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
-    sent(fd, &bufs, None, 0)
+    sent(fd, &bufs, None, 0, Wishes::default())
 }
 
 pub(super) fn recvfrom(
@@ -423,182 +429,7 @@ pub(super) fn sendto(
     let buf = iovec { iov_base: buf.cast_mut(), iov_len: count };
     let bufs = buffers(&raw const buf, 1);
     let bufs: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
-    sent(fd, &bufs, to.as_ref(), flags)
-}
-
-pub(super) fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> Result<isize> {
-    // SAFETY: the caller passes a message to which it has exclusive access during the call.
-    let message = unsafe { &mut *message };
-    let mut bufs = buffers(message.msg_iov, message.msg_iovlen);
-    let received = received(fd, &mut bufs, flags)?;
-    match &received.from {
-        Some(from) => write_address(from, message.msg_name.cast(), &raw mut message.msg_namelen),
-        None => message.msg_namelen = 0,
-    }
-    message.msg_controllen = 0;
-    message.msg_flags = if received.whole > received.bytes { libc::MSG_TRUNC } else { 0 };
-    let truncates = flags & libc::MSG_TRUNC != 0;
-    Ok(if truncates { received.whole } else { received.bytes } as isize)
-}
-
-pub(super) fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> Result<isize> {
-    // SAFETY: the caller passes a message that is valid during the call.
-    let message = unsafe { &*message };
-    if has_unknown_control(message) {
-        return Err(libc::EINVAL);
-    }
-    let to = match message.msg_name.is_null() || message.msg_namelen == 0 {
-        true => None,
-        false => Some(read_address(message.msg_name.cast_const().cast(), message.msg_namelen)?),
-    };
-    let bufs = buffers(message.msg_iov, message.msg_iovlen);
-    let bufs: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
-    sent(fd, &bufs, to.as_ref(), flags)
-}
-
-/// Returns whether a message has control data whose effect is not simulated. Fields of the IP
-/// header have no effect that a program can observe.
-fn has_unknown_control(message: &msghdr) -> bool {
-    // SAFETY: the message is valid, and so is its control data.
-    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
-    // SAFETY: null, or a header within the control data.
-    while let Some(header) = unsafe { next.as_ref() } {
-        let is_mark = matches!(
-            (header.cmsg_level, header.cmsg_type),
-            (libc::IPPROTO_IP, libc::IP_TOS | libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
-        );
-        if !is_mark {
-            return true;
-        }
-        // SAFETY: as above.
-        next = unsafe { libc::CMSG_NXTHDR(message, next) };
-    }
-    false
-}
-
-fn messages<'a>(messages: *mut mmsghdr, count: c_uint) -> &'a mut [mmsghdr] {
-    if count == 0 {
-        return &mut [];
-    }
-    // SAFETY: the caller passes that many messages, to which it has exclusive access during the
-    // call.
-    unsafe { slice::from_raw_parts_mut(messages, count as usize) }
-}
-
-/// Makes a call for each message until one call fails.
-fn each(list: *mut mmsghdr, count: c_uint, mut call: impl FnMut(&mut msghdr) -> Result<isize>) -> Result<c_int> {
-    let mut done = 0;
-    for message in messages(list, count) {
-        match call(&mut message.msg_hdr) {
-            Ok(bytes) => message.msg_len = bytes as c_uint,
-            Err(errno) if done == 0 => return Err(errno),
-            Err(_) => break,
-        }
-        done += 1;
-    }
-    Ok(done)
-}
-
-pub(super) fn recvmmsg(fd: c_int, list: *mut mmsghdr, count: c_uint, flags: c_int) -> Result<c_int> {
-    each(list, count, |message| recvmsg(fd, message, flags))
-}
-
-pub(super) fn sendmmsg(fd: c_int, list: *mut mmsghdr, count: c_uint, flags: c_int) -> Result<c_int> {
-    each(list, count, |message| sendmsg(fd, message, flags))
-}
-
-// ---- names ----
-
-fn text<'a>(text: *const c_char) -> Option<&'a str> {
-    if text.is_null() {
-        return None;
-    }
-    // SAFETY: the caller passes a string that ends in a zero byte.
-    unsafe { CStr::from_ptr(text) }.to_str().ok()
-}
-
-/// Implements getaddrinfo(3) for hosts of the simulation and IP literals. Returns its code.
-pub(super) fn getaddrinfo(
-    host: *const c_char,
-    service: *const c_char,
-    hints: *const addrinfo,
-    list: *mut *mut addrinfo,
-) -> c_int {
-    // SAFETY: null, or hints passed by the caller.
-    let hints = unsafe { hints.as_ref() };
-    let (family, socktype) = hints.map_or((libc::AF_UNSPEC, 0), |hints| (hints.ai_family, hints.ai_socktype));
-    let passive = hints.is_some_and(|hints| hints.ai_flags & libc::AI_PASSIVE != 0);
-    let port = match text(service).map(str::parse::<u16>) {
-        None => 0,
-        Some(Ok(port)) => port,
-        // Services are those of the machine (services(5)).
-        Some(Err(_)) => return libc::EAI_SERVICE,
-    };
-    let ips = match text(host) {
-        None if passive => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
-        None | Some("localhost") => vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
-        Some(name) => match name.parse() {
-            Ok(ip) => vec![ip],
-            Err(_) => {
-                let find = |kernel: &mut Kernel| {
-                    let host = kernel.host_named(name).ok_or(libc::ENOENT)?;
-                    Ok(kernel.hosts[usize::from(host)].addrs.clone())
-                };
-                kernel(find).unwrap_or_default()
-            }
-        },
-    };
-    let of_family = |ip: &IpAddr| match family {
-        libc::AF_INET => ip.is_ipv4(),
-        libc::AF_INET6 => ip.is_ipv6(),
-        _ => true,
-    };
-    let mut first = ptr::null_mut();
-    for ip in ips.into_iter().rev().filter(of_family) {
-        let Some(node) = node(SocketAddr::new(ip, port), socktype, first) else { return libc::EAI_MEMORY };
-        first = node;
-    }
-    if first.is_null() {
-        return libc::EAI_NONAME;
-    }
-    if hints.is_some_and(|hints| hints.ai_flags & libc::AI_CANONNAME != 0) && !host.is_null() {
-        // SAFETY: the caller's string; the copy is freed with the list.
-        let name = unsafe { libc::strdup(host) };
-        // SAFETY: the node was just created.
-        unsafe { (*first).ai_canonname = name };
-    }
-    // SAFETY: the caller passes a place for the list.
-    unsafe { *list = first };
-    0
-}
-
-/// Returns a list entry as glibc allocates it, so that glibc's freeaddrinfo(3) can free it: one
-/// allocation, with the address after the entry.
-fn node(addr: SocketAddr, socktype: c_int, next: *mut addrinfo) -> Option<*mut addrinfo> {
-    let bytes = encode(&Address::Inet(addr));
-    // SAFETY: malloc accepts any size.
-    let memory = unsafe { libc::calloc(1, size_of::<addrinfo>() + bytes.len()) };
-    if memory.is_null() {
-        return None;
-    }
-    let entry: *mut addrinfo = memory.cast();
-    // SAFETY: the memory is large enough for an entry, and aligned for anything.
-    let behind = unsafe { entry.add(1) }.cast::<u8>();
-    // SAFETY: the memory is also large enough for the address after the entry.
-    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), behind, bytes.len()) };
-    let value = addrinfo {
-        ai_flags: 0,
-        ai_family: if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 },
-        ai_socktype: if socktype == 0 { libc::SOCK_STREAM } else { socktype },
-        ai_protocol: 0,
-        ai_addrlen: bytes.len() as socklen_t,
-        ai_addr: behind.cast(),
-        ai_canonname: ptr::null_mut(),
-        ai_next: next,
-    };
-    // SAFETY: as above.
-    unsafe { entry.write(value) };
-    Some(entry)
+    sent(fd, &bufs, to.as_ref(), flags, Wishes::default())
 }
 
 // ---- time, randomness, threads ----
@@ -655,12 +486,37 @@ pub(super) fn getrandom(buf: *mut c_void, count: usize) -> Result<isize> {
 }
 
 pub(super) fn allows_threads() -> bool {
-    let allowed = current::with(|machine| machine.is_none_or(|machine| machine.allows_threads.get()));
-    if !allowed {
-        eprintln!(
-            "netpoll: a task of a simulation starts a thread, whose work no seed repeats: use task::spawn or \
-             spawn_blocking, or permit it with Sim::allow_threads"
-        );
-    }
-    allowed
+    current::with(|machine| {
+        let Some(machine) = machine else { return true };
+        let allowed = machine.allows_threads.get();
+        if !allowed {
+            machine.refuse(
+                "a task of a simulation starts a thread, whose work no seed repeats: use task::spawn or \
+                 spawn_blocking, or permit it with Sim::allow_threads"
+                    .to_owned(),
+            );
+        }
+        allowed
+    })
+}
+
+/// Returns whether a task may open a file. A thread that panics may: its backtrace reads the program.
+pub(super) fn allows_file(path: *const c_char) -> bool {
+    current::with(|machine| {
+        let Some(machine) = machine else { return true };
+        if machine.allows_files.get() || std::thread::panicking() || path.is_null() {
+            return true;
+        }
+        // SAFETY: the caller passes a string that ends in a zero byte.
+        let path = unsafe { CStr::from_ptr(path) }.to_string_lossy();
+        // About the process itself, such as the number of its processors.
+        if path.starts_with("/proc/self/") || path.starts_with("/sys/fs/cgroup/") {
+            return true;
+        }
+        machine.refuse(format!(
+            "a task of a simulation opens the file `{path}`, whose contents no seed repeats: permit it with \
+             Sim::allow_files"
+        ));
+        false
+    })
 }

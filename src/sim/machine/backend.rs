@@ -15,9 +15,20 @@ pub(crate) fn is_simulated(fd: i32) -> bool {
     fd >= FD_BASE
 }
 
-/// Registers a simulated descriptor.
+/// Returns whether a descriptor is registered here, and not with the runtime's poller.
+pub(crate) fn registers(fd: i32) -> bool {
+    is_simulated(fd) || current::with(|machine| machine.is_some_and(|machine| machine.real.is_some()))
+}
+
+/// Registers a descriptor.
 pub(crate) fn add(fd: i32, index: u32, generation: u32, is_first: bool) -> io::Result<()> {
     let data = u64::from(generation) << 32 | u64::from(index);
+    if !is_simulated(fd) {
+        let none = || io::Error::from_raw_os_error(libc::EBADF);
+        return current::with(|machine| {
+            machine.and_then(|machine| machine.real.as_ref()).ok_or_else(none)?.add(fd, data, is_first)
+        });
+    }
     let added = current::with(|machine| {
         let watch = |kernel: &mut Kernel| match is_first && kernel.is_watched(fd) {
             true => Err(libc::EEXIST),
@@ -28,8 +39,13 @@ pub(crate) fn add(fd: i32, index: u32, generation: u32, is_first: bool) -> io::R
     added.map_err(io::Error::from_raw_os_error)
 }
 
-/// Removes a simulated descriptor.
+/// Removes a descriptor.
 pub(crate) fn delete(fd: i32) {
+    if !is_simulated(fd) {
+        return current::with(|machine| {
+            machine.and_then(|machine| machine.real.as_ref()).into_iter().for_each(|real| real.delete(fd));
+        });
+    }
     current::with(|machine| machine.and_then(|machine| machine.try_kernel(|kernel| kernel.unwatch(fd).is_ok())));
 }
 

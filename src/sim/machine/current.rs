@@ -9,12 +9,13 @@
 //! * [`Inside`] sets the pointer and clears it before the machine is dropped.
 
 use std::cell::{Cell, RefCell};
-use std::ptr;
 use std::time::Instant;
+use std::{io, ptr};
 
 use super::kernel::Kernel;
 use super::kernel::random::Random;
 use super::kernel::socket::HostId;
+use super::real::Real;
 use super::tag::Tag;
 
 /// CLOCK_MONOTONIC at the start of a simulation, in nanoseconds: 100 days after boot.
@@ -25,6 +26,8 @@ pub(crate) const WALL_START: u64 = 1_767_225_600 * 1_000_000_000;
 
 thread_local! {
     static CURRENT: Cell<*const Machine> = const { Cell::new(ptr::null()) };
+    /// Whether the thread is in a simulation that has more than the clock.
+    static SIMULATES: Cell<bool> = const { Cell::new(false) };
     /// The time of CLOCK_MONOTONIC in this thread's simulation, or 0 outside.
     static NOW: Cell<u64> = const { Cell::new(0) };
     /// The moment that the crate's clock counts from.
@@ -43,6 +46,22 @@ pub(crate) struct Machine {
     pub(crate) tag: Cell<Tag>,
     /// Whether tasks may start threads.
     pub(crate) allows_threads: Cell<bool>,
+    /// Whether tasks may open files.
+    pub(crate) allows_files: Cell<bool>,
+    /// What the simulation has refused to the program.
+    pub(crate) refusals: RefCell<Vec<String>>,
+    pub(crate) slots: RefCell<Slots>,
+    /// If only the clock is virtual: the real sockets.
+    pub(crate) real: Option<Real>,
+}
+
+/// The slots of the poll cache that the simulation has taken. It keeps them until its end: a slot
+/// keeps the timer entry of its last descriptor for the next one, and the entry's time is on this
+/// simulation's clock.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    pub(crate) taken: Vec<u32>,
+    pub(crate) free: Vec<u32>,
 }
 
 /// Makes a machine the thread's until it is dropped.
@@ -52,6 +71,7 @@ pub(crate) struct Inside(());
 impl Drop for Inside {
     fn drop(&mut self) {
         CURRENT.with(|current| current.set(ptr::null()));
+        SIMULATES.with(|simulates| simulates.set(false));
         NOW.with(|now| now.set(0));
     }
 }
@@ -67,6 +87,28 @@ pub(crate) fn with<T>(f: impl FnOnce(Option<&Machine>) -> T) -> T {
 #[inline]
 pub(crate) fn is_here() -> bool {
     CURRENT.with(|current| !current.get().is_null())
+}
+
+/// Returns whether this thread is in a simulation whose sockets, files, threads and random numbers are not
+/// the real ones.
+#[inline]
+pub(crate) fn simulates() -> bool {
+    SIMULATES.with(Cell::get)
+}
+
+/// Returns a free slot of the poll cache that belongs to this thread's simulation.
+pub(crate) fn reuse_slot() -> Option<u32> {
+    with(|machine| machine?.slots.borrow_mut().free.pop())
+}
+
+/// A slot of the poll cache was allocated: it belongs to this thread's simulation, if there is one.
+pub(crate) fn note_slot(index: u32) {
+    with(|machine| machine.map(|machine| machine.slots.borrow_mut().taken.push(index)));
+}
+
+/// Keeps a slot that is freed for this thread's simulation. Returns false outside of simulations.
+pub(crate) fn keep_slot(index: u32) -> bool {
+    with(|machine| machine.map(|machine| machine.slots.borrow_mut().free.push(index))).is_some()
 }
 
 /// Returns the tag for a task spawned on this thread.
@@ -103,13 +145,31 @@ impl Machine {
             host: Cell::new(0),
             tag: Cell::default(),
             allows_threads: Cell::new(false),
+            allows_files: Cell::new(false),
+            refusals: RefCell::default(),
+            slots: RefCell::default(),
+            real: None,
         }
+    }
+
+    /// Creates a machine of which only the clock is virtual.
+    pub(crate) fn with_real_sockets() -> io::Result<Machine> {
+        let machine = Machine { real: Some(Real::new()?), ..Machine::new(0) };
+        machine.allows_threads.set(true);
+        Ok(machine)
+    }
+
+    /// Records and prints that the simulation refuses something real.
+    pub(crate) fn refuse(&self, text: String) {
+        eprintln!("netpoll: {text}");
+        self.refusals.borrow_mut().push(text);
     }
 
     /// Makes this the thread's machine until the guard is dropped, which happens before the machine is
     /// dropped.
     pub(crate) fn enter(&self) -> Inside {
         CURRENT.with(|current| current.set(self));
+        SIMULATES.with(|simulates| simulates.set(self.real.is_none()));
         self.set_clock(0);
         Inside(())
     }

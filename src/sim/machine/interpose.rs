@@ -28,7 +28,8 @@ use libc::{
 
 use super::abi;
 use super::backend::is_simulated;
-use super::current::{is_here, now};
+use super::current::{now, simulates};
+use super::{messages, names};
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
 compile_error!("the feature `sim` needs Linux with glibc on 64 bits: it defines functions of the C library");
@@ -93,10 +94,10 @@ macro_rules! interpose {
 interpose! {
     /// socket(2)
     fn socket(domain: c_int, ty: c_int, protocol: c_int) -> c_int,
-        if is_here() => abi::socket(domain, ty, protocol);
+        if simulates() => abi::socket(domain, ty, protocol);
     /// socketpair(2)
     fn socketpair(domain: c_int, ty: c_int, protocol: c_int, fds: *mut c_int) -> c_int,
-        if is_here() => abi::socketpair(domain, ty, protocol, fds);
+        if simulates() => abi::socketpair(domain, ty, protocol, fds);
     /// bind(2)
     fn bind(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int,
         if is_simulated(fd) => abi::bind(fd, address, length);
@@ -135,7 +136,7 @@ interpose! {
         if is_simulated(fd) => abi::ioctl(fd, request, argument);
     /// poll(2)
     fn poll(entries: *mut pollfd, count: c_ulong, timeout: c_int) -> c_int,
-        if is_here() && abi::has_simulated(entries, count) => abi::poll(entries, count);
+        if simulates() && abi::has_simulated(entries, count) => abi::poll(entries, count);
     /// read(2)
     fn read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t,
         if is_simulated(fd) => abi::read(fd, buf, count);
@@ -162,16 +163,16 @@ interpose! {
         if is_simulated(fd) => abi::sendto(fd, buf, count, flags, address, length);
     /// recvmsg(2)
     fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t,
-        if is_simulated(fd) => abi::recvmsg(fd, message, flags);
+        if is_simulated(fd) => messages::recvmsg(fd, message, flags);
     /// sendmsg(2)
     fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t,
-        if is_simulated(fd) => abi::sendmsg(fd, message, flags);
+        if is_simulated(fd) => messages::sendmsg(fd, message, flags);
     /// recvmmsg(2)
     fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int,
-        if is_simulated(fd) => abi::recvmmsg(fd, messages, count, flags);
+        if is_simulated(fd) => messages::recvmmsg(fd, messages, count, flags);
     /// sendmmsg(2)
     fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int,
-        if is_simulated(fd) => abi::sendmmsg(fd, messages, count, flags);
+        if is_simulated(fd) => messages::sendmmsg(fd, messages, count, flags);
     /// sendfile(2)
     fn sendfile64(out: c_int, file: c_int, offset: *mut off64_t, count: size_t) -> ssize_t,
         if is_simulated(out) => Err(libc::EINVAL);
@@ -184,7 +185,19 @@ interpose! {
     fn getaddrinfo(
         host: *const c_char, service: *const c_char, hints: *const addrinfo, list: *mut *mut addrinfo
     ) -> c_int,
-        if is_here() => Ok(abi::getaddrinfo(host, service, hints, list));
+        if simulates() => Ok(names::getaddrinfo(host, service, hints, list));
+    /// open(2). Its third argument is passed like that of a function with three parameters.
+    fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int,
+        if simulates() && !abi::allows_file(path) => Err(libc::EPERM);
+    /// open(2)
+    fn open64(path: *const c_char, flags: c_int, mode: c_uint) -> c_int,
+        if simulates() && !abi::allows_file(path) => Err(libc::EPERM);
+    /// openat(2)
+    fn openat(folder: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int,
+        if simulates() && !abi::allows_file(path) => Err(libc::EPERM);
+    /// openat(2)
+    fn openat64(folder: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int,
+        if simulates() && !abi::allows_file(path) => Err(libc::EPERM);
     /// nanosleep(2)
     fn nanosleep(time: *const timespec, left: *mut timespec) -> c_int,
         if now() != 0 => abi::block_for(time);
@@ -196,7 +209,7 @@ interpose! {
         thread: *mut libc::pthread_t, attributes: *const libc::pthread_attr_t, start: *mut c_void,
         argument: *mut c_void
     ) -> c_int,
-        if is_here() && !abi::allows_threads() => Ok(libc::EPERM);
+        if simulates() && !abi::allows_threads() => Ok(libc::EPERM);
 }
 
 #[cfg(not(netpoll_no_interpose))]
@@ -206,5 +219,5 @@ interpose! {
         if now() != 0 && abi::is_virtual(clock) => abi::clock_gettime(clock, time);
     /// getrandom(2)
     fn getrandom(buf: *mut c_void, count: size_t, flags: c_uint) -> ssize_t,
-        if is_here() => abi::getrandom(buf, count);
+        if simulates() => abi::getrandom(buf, count);
 }

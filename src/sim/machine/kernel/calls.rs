@@ -292,7 +292,7 @@ impl Kernel {
         own.copied().ok_or(libc::ENETUNREACH)
     }
 
-    fn is_own(&self, host: HostId, ip: IpAddr) -> bool {
+    pub(super) fn is_own(&self, host: HostId, ip: IpAddr) -> bool {
         ip.is_loopback() || self.hosts[host as usize].addrs.contains(&ip)
     }
 
@@ -533,114 +533,6 @@ impl Kernel {
             Role::Unix(_) => self.shutdown_unix(id, read, write),
         }
         self.raise(id);
-        Ok(())
-    }
-
-    // ---- options and readiness ----
-
-    /// Returns and clears the pending error of a socket (SO_ERROR).
-    #[cfg(test)]
-    pub(crate) fn take_error(&mut self, fd: i32) -> Result<Option<i32>> {
-        let id = self.id(fd)?;
-        Ok(self.take_error_of(id))
-    }
-
-    pub(super) fn take_error_of(&mut self, id: SocketId) -> Option<i32> {
-        self.socket_mut(id)?.take_error()
-    }
-
-    /// setsockopt(2).
-    pub(crate) fn set_option(&mut self, fd: i32, level: i32, name: i32, bytes: &[u8]) -> Result<()> {
-        let (id, socket) = self.get_mut(fd)?;
-        let is_tcp = socket.kind == Kind::Stream && socket.family != Family::Unix;
-        let result = socket.options.set(level, name, bytes, is_tcp);
-        let (host, tcp) = (socket.host, socket.options.tcp.clone());
-        if result.is_ok() && is_tcp {
-            self.with_connection(id, |connection, now, out| connection.configure(tcp, now, out));
-            self.after(id, false);
-        }
-        if let Err(errno) = result {
-            self.note(host, "setsockopt", fd, Err(errno));
-        }
-        result
-    }
-
-    /// getsockopt(2).
-    pub(crate) fn option(&mut self, fd: i32, level: i32, name: i32) -> Result<Vec<u8>> {
-        let (id, socket) = self.get(fd)?;
-        let is_tcp = socket.kind == Kind::Stream && socket.family != Family::Unix;
-        let word = |value: i32| Ok(value.to_ne_bytes().to_vec());
-        if level != libc::SOL_SOCKET {
-            return socket.options.get(level, name, is_tcp);
-        }
-        match name {
-            libc::SO_ERROR => word(self.take_error_of(id).unwrap_or_default()),
-            libc::SO_TYPE => word(match socket.kind {
-                Kind::Stream => libc::SOCK_STREAM,
-                Kind::Datagram => libc::SOCK_DGRAM,
-                Kind::Packets => libc::SOCK_SEQPACKET,
-            }),
-            libc::SO_DOMAIN => word(match socket.family {
-                Family::V4 => libc::AF_INET,
-                Family::V6 => libc::AF_INET6,
-                Family::Unix => libc::AF_UNIX,
-            }),
-            libc::SO_PROTOCOL => word(match (socket.family, socket.kind) {
-                (Family::Unix, _) => 0,
-                (_, Kind::Datagram) => libc::IPPROTO_UDP,
-                _ => libc::IPPROTO_TCP,
-            }),
-            libc::SO_ACCEPTCONN => word(i32::from(matches!(socket.role, Role::Listener(_)))),
-            _ => socket.options.get(level, name, is_tcp),
-        }
-    }
-
-    /// Returns the number of bytes to read, and of bytes that are not acknowledged.
-    pub(crate) fn queued(&self, fd: i32) -> Result<(usize, usize)> {
-        Ok(match &self.get(fd)?.1.role {
-            Role::Tcp(connection) => (connection.readable(), connection.unacknowledged()),
-            Role::Udp(datagrams) => (datagrams.queue.front().map_or(0, |(_, data)| data.len()), 0),
-            Role::Unix(end) => (end.queue.front().map_or(0, |(_, data)| data.len()), 0),
-            Role::Fresh | Role::Listener(_) | Role::Dead => return Err(libc::EINVAL),
-        })
-    }
-
-    pub(crate) fn is_nonblocking(&self, fd: i32) -> Result<bool> {
-        Ok(self.get(fd)?.1.is_nonblocking)
-    }
-
-    pub(crate) fn set_nonblocking(&mut self, fd: i32, nonblocking: bool) -> Result<()> {
-        self.get_mut(fd)?.1.is_nonblocking = nonblocking;
-        Ok(())
-    }
-
-    /// Returns the state of poll(2), as EPOLL bits.
-    pub(crate) fn poll(&self, fd: i32) -> Result<u32> {
-        let id = self.id(fd)?;
-        self.readiness(id).ok_or(libc::EBADF)
-    }
-
-    pub(super) fn readiness(&self, id: SocketId) -> Option<u32> {
-        let socket = self.socket(id)?;
-        let peer_has_room = matches!(&socket.role, Role::Unix(end) if self.unix_has_room(end));
-        Some(socket.readiness(peer_has_room))
-    }
-
-    /// Registers a descriptor with a poller. Each edge returns `data`; the first edge is due now.
-    pub(crate) fn watch(&mut self, fd: i32, data: u64) -> Result<()> {
-        let (id, socket) = self.get_mut(fd)?;
-        socket.watchers.retain(|&(watched, _)| watched != fd);
-        socket.watchers.push((fd, data));
-        self.raise(id);
-        Ok(())
-    }
-
-    pub(crate) fn is_watched(&self, fd: i32) -> bool {
-        self.get(fd).is_ok_and(|(_, socket)| socket.watchers.iter().any(|&(watched, _)| watched == fd))
-    }
-
-    pub(crate) fn unwatch(&mut self, fd: i32) -> Result<()> {
-        self.get_mut(fd)?.1.watchers.retain(|&(watched, _)| watched != fd);
         Ok(())
     }
 }

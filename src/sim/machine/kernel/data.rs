@@ -1,11 +1,11 @@
 //! System calls that send and receive. No call waits: a call that would block fails with EAGAIN.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::calls::{Address, Result};
 use super::network::Kernel;
-use super::packet::{Body, Packet, Protocol};
-use super::socket::{Role, Socket, SocketId};
+use super::packet::{Body, Marks, Packet, Protocol};
+use super::socket::{Datagram, Role, Socket, SocketId};
 use super::tcp::State;
 
 /// The largest payload of a UDP datagram.
@@ -19,11 +19,21 @@ pub(crate) struct Received {
     /// The length of the whole datagram.
     pub(crate) whole: usize,
     pub(crate) from: Option<Address>,
+    /// For datagrams: the IP header's fields, and the address that it was sent to.
+    pub(crate) marks: Option<(Marks, IpAddr)>,
+}
+
+/// What a sender sets for one datagram (IP_PKTINFO, IP_TOS, IP_TTL and their like).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) tos: Option<u8>,
+    pub(crate) hops: Option<u8>,
 }
 
 impl Received {
     pub(super) fn stream(bytes: usize) -> Received {
-        Received { bytes, whole: bytes, from: None }
+        Received { bytes, whole: bytes, from: None, marks: None }
     }
 }
 
@@ -70,7 +80,7 @@ impl Kernel {
             Role::Tcp(_) => self.receive_tcp(id, bufs, peeks),
             Role::Unix(_) => self.receive_unix(id, bufs, peeks),
             Role::Udp(datagrams) => {
-                let Some((from, data)) = datagrams.queue.front() else {
+                let Some(Datagram { from, to, marks, data }) = datagrams.queue.front() else {
                     let ends = datagrams.read_shut;
                     let error = socket.error.take();
                     return error.map_or(if ends { Ok(Received::stream(0)) } else { Err(libc::EAGAIN) }, Err);
@@ -78,12 +88,13 @@ impl Kernel {
                 if let Some(error) = socket.error.take() {
                     return Err(error);
                 }
-                let (bytes, whole, from) = (scatter(data, bufs), data.len(), *from);
+                let (bytes, whole) = (scatter(data, bufs), data.len());
+                let (from, marks) = (*from, Some((*marks, *to)));
                 if !peeks {
                     datagrams.bytes -= whole + 512;
                     datagrams.queue.pop_front();
                 }
-                Ok(Received { bytes, whole, from: from.map(|from| shown(socket, from)) })
+                Ok(Received { bytes, whole, from: Some(shown(socket, from)), marks })
             }
         }
     }
@@ -125,8 +136,8 @@ impl Kernel {
     }
 
     /// Sends several buffers (send(2), sendto(2), sendmsg(2)).
-    pub(crate) fn send(&mut self, fd: i32, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize> {
-        let result = self.try_send(fd, bufs, to);
+    pub(crate) fn send(&mut self, fd: i32, bufs: &[&[u8]], to: Option<&Address>, wishes: Wishes) -> Result<usize> {
+        let result = self.try_send(fd, bufs, to, wishes);
         let host = self.host_of(fd)?;
         if !matches!(result, Err(libc::EAGAIN)) {
             self.note(host, "send", fd, result.map(|bytes| bytes as i64));
@@ -134,7 +145,7 @@ impl Kernel {
         result
     }
 
-    fn try_send(&mut self, fd: i32, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize> {
+    fn try_send(&mut self, fd: i32, bufs: &[&[u8]], to: Option<&Address>, wishes: Wishes) -> Result<usize> {
         if self.faults.strikes(self.faults.interrupted, self.now, "EINTR") {
             return Err(libc::EINTR);
         }
@@ -144,7 +155,7 @@ impl Kernel {
             Role::Dead => return Err(libc::ENETDOWN),
             Role::Unix(_) => return self.send_unix(id, bufs, to),
             Role::Tcp(_) => {}
-            Role::Udp(_) => return self.send_udp(id, bufs, to),
+            Role::Udp(_) => return self.send_udp(id, bufs, to, wishes),
         }
         if self.faults.strikes(self.faults.again, self.now, "EAGAIN") {
             self.raise_later(id);
@@ -194,7 +205,7 @@ impl Kernel {
         Ok(written.unwrap_or_default())
     }
 
-    fn send_udp(&mut self, id: SocketId, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize> {
+    fn send_udp(&mut self, id: SocketId, bufs: &[&[u8]], to: Option<&Address>, wishes: Wishes) -> Result<usize> {
         if self.faults.strikes(self.faults.no_buffers, self.now, "ENOBUFS") {
             return Err(libc::ENOBUFS);
         }
@@ -219,7 +230,12 @@ impl Kernel {
         if length > DATAGRAM_MAX {
             return Err(libc::EMSGSIZE);
         }
-        let ip = self.source(host, socket, remote.ip())?;
+        let ip = match wishes.source {
+            Some(ip) if !self.is_own(host, ip) || ip.is_ipv4() != remote.is_ipv4() => return Err(libc::EINVAL),
+            Some(ip) => ip,
+            None => self.source(host, socket, remote.ip())?,
+        };
+        let marks = socket.options.marks(remote.is_ipv4(), wishes);
         let port = match socket.local {
             Some(local) => local.port(),
             None => {
@@ -229,7 +245,8 @@ impl Kernel {
                 port
             }
         };
-        let packet = Packet { src: SocketAddr::new(ip, port), dst: remote, body: Body::Udp(bufs.concat().into()) };
+        let packet =
+            Packet { src: SocketAddr::new(ip, port), dst: remote, body: Body::Udp(bufs.concat().into(), marks) };
         self.output(host, packet);
         Ok(length)
     }

@@ -127,7 +127,7 @@ impl Log {
                         self.mix(segment.seq ^ segment.ack.unwrap_or_default().rotate_left(32));
                         self.mix_bytes(&segment.data);
                     }
-                    Body::Udp(data) => self.mix_bytes(data),
+                    Body::Udp(data, _) => self.mix_bytes(data),
                     Body::Unreachable(..) => {}
                 }
                 if let Some(capture) = &mut self.capture {
@@ -205,7 +205,7 @@ mod tests {
 
     fn packet(data: &[u8]) -> Packet {
         let addr = "10.0.0.1:7".parse().unwrap();
-        Packet { src: addr, dst: addr, body: Body::Udp(data.into()) }
+        Packet { src: addr, dst: addr, body: Body::Udp(data.into(), super::super::packet::Marks::default()) }
     }
 
     #[test]

@@ -6,8 +6,9 @@
 //! * [`packet`], [`link`]: packets, and the links they travel on.
 //! * [`tcp`]: one end of a connection. [`socket`]: sockets of all kinds and their readiness.
 //!   [`options`]: socket options.
-//! * [`network`]: events, and the delivery of packets. [`calls`]: system calls on sockets. [`data`]:
-//!   calls that send and receive. [`unix`]: calls on Unix sockets.
+//! * [`network`]: hosts, tables, events. [`delivery`]: the way of a packet. [`calls`]: system calls on
+//!   sockets. [`data`]: calls that send and receive. [`state`]: options and readiness. [`unix`]: calls
+//!   on Unix sockets.
 //! * [`log`]: digest, log and counters.
 //!
 //! # Invariants
@@ -18,6 +19,7 @@
 
 mod calls;
 mod data;
+mod delivery;
 mod faults;
 pub(crate) mod link;
 pub(crate) mod log;
@@ -27,12 +29,15 @@ pub(crate) mod packet;
 pub(crate) mod random;
 mod settings;
 pub(crate) mod socket;
+mod state;
+#[cfg(test)]
+mod swarm_tests;
 pub(crate) mod tcp;
 #[cfg(test)]
 mod tests;
 mod unix;
 
 pub(crate) use calls::Address;
-pub(crate) use data::Received;
+pub(crate) use data::{Received, Wishes};
 pub(crate) use faults::Faults;
 pub(crate) use network::{FD_BASE, Kernel};

@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use super::data::Wishes;
+use super::packet::Marks;
 use super::settings::Settings;
 
 type Result<T> = std::result::Result<T, i32>;
 
-/// Options that are only stored, with their values on a new socket. Their effect is not simulated.
+/// Options that are only stored, with their values on a new socket. Of these only what concerns the
+/// IP headers of datagrams has an effect.
 const STORED: &[(i32, i32, i32)] = &[
     (libc::SOL_SOCKET, libc::SO_BROADCAST, 0),
     (libc::SOL_SOCKET, libc::SO_DONTROUTE, 0),
@@ -39,6 +42,12 @@ const STORED: &[(i32, i32, i32)] = &[
     (libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0),
     (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, 1),
     (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, 1),
+    (libc::IPPROTO_IP, libc::IP_PKTINFO, 0),
+    (libc::IPPROTO_IP, libc::IP_RECVTTL, 0),
+    (libc::IPPROTO_IP, libc::IP_RECVTOS, 0),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 0),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, 0),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 0),
 ];
 
 /// The options of a socket.
@@ -64,6 +73,25 @@ impl Options {
             linger: None,
             congestion: b"reno".to_vec(),
             stored: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the value of a stored option.
+    pub(crate) fn stored(&self, level: i32, name: i32) -> i32 {
+        let default =
+            || STORED.iter().find(|&&(of, option, _)| (of, option) == (level, name)).map(|&(.., value)| value);
+        self.stored.get(&(level, name)).copied().or_else(default).unwrap_or_default()
+    }
+
+    /// Returns the fields of the IP header of a datagram.
+    pub(crate) fn marks(&self, is_v4: bool, wishes: Wishes) -> Marks {
+        let stored = |v4: i32, v6: i32| match is_v4 {
+            true => self.stored(libc::IPPROTO_IP, v4) as u8,
+            false => self.stored(libc::IPPROTO_IPV6, v6) as u8,
+        };
+        Marks {
+            tos: wishes.tos.unwrap_or_else(|| stored(libc::IP_TOS, libc::IPV6_TCLASS)),
+            hops: wishes.hops.unwrap_or_else(|| stored(libc::IP_TTL, libc::IPV6_UNICAST_HOPS)),
         }
     }
 

@@ -49,10 +49,25 @@ pub(crate) enum Protocol {
     Udp,
 }
 
+/// Fields of the IP header that a receiver of datagrams can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// The type of service or traffic class.
+    pub(crate) tos: u8,
+    /// The time-to-live or hop limit.
+    pub(crate) hops: u8,
+}
+
+impl Default for Marks {
+    fn default() -> Marks {
+        Marks { tos: 0, hops: 64 }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
     Tcp(Segment),
-    Udp(Box<[u8]>),
+    Udp(Box<[u8]>, Marks),
     /// An ICMP message: the packet of `protocol` from this packet's destination to its source was
     /// not delivered.
     Unreachable(Protocol, Unreachable),
@@ -72,7 +87,7 @@ impl Packet {
         let ip = if self.src.is_ipv4() { 20 } else { 40 };
         ip + match &self.body {
             Body::Tcp(segment) => 20 + segment.data.len() as u64,
-            Body::Udp(data) => 8 + data.len() as u64,
+            Body::Udp(data, _) => 8 + data.len() as u64,
             Body::Unreachable(..) => 8 + ip + 8,
         }
     }
@@ -92,7 +107,7 @@ impl fmt::Display for Packet {
                 }
                 write!(f, " win {} len {}", segment.window, segment.data.len())
             }
-            Body::Udp(data) => write!(f, "UDP len {}", data.len()),
+            Body::Udp(data, _) => write!(f, "UDP len {}", data.len()),
             Body::Unreachable(protocol, Unreachable::Host) => write!(f, "ICMP host unreachable ({protocol:?})"),
             Body::Unreachable(protocol, Unreachable::Port) => write!(f, "ICMP port unreachable ({protocol:?})"),
         }
@@ -111,7 +126,7 @@ mod tests {
         assert_eq!(segment.end(), 10);
         let length = |addr, body| Packet { src: addr, dst: addr, body }.len();
         assert_eq!((length(v4, Body::Tcp(segment.clone())), length(v6, Body::Tcp(segment))), (43, 63));
-        assert_eq!(length(v4, Body::Udp(Box::from([0; 100]))), 128);
+        assert_eq!(length(v4, Body::Udp(Box::from([0; 100]), Marks::default())), 128);
         assert_eq!(length(v4, Body::Unreachable(Protocol::Udp, Unreachable::Port)), 56);
     }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::options::Options;
+use super::packet::Marks;
 use super::tcp::{Connection, State};
 
 /// The number of a host.
@@ -48,8 +49,15 @@ impl Listener {
     }
 }
 
-/// A datagram and its sender.
-pub(crate) type Datagram = (Option<SocketAddr>, Box<[u8]>);
+/// A datagram that has arrived.
+#[derive(Debug)]
+pub(crate) struct Datagram {
+    pub(crate) from: SocketAddr,
+    /// The address that it was sent to.
+    pub(crate) to: IpAddr,
+    pub(crate) marks: Marks,
+    pub(crate) data: Box<[u8]>,
+}
 
 /// Datagrams that wait to be received.
 #[derive(Debug, Default)]

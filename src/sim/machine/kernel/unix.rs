@@ -162,7 +162,7 @@ impl Kernel {
             Kind::Datagram => Address::Unix(from),
             _ => Address::Unix(peer_name),
         };
-        Ok(Received { bytes, whole: if kind == Kind::Stream { bytes } else { whole }, from: Some(from) })
+        Ok(Received { bytes, whole: if kind == Kind::Stream { bytes } else { whole }, from: Some(from), marks: None })
     }
 
     /// Called after bytes were taken from the queue of `id`: senders that found it full try again.

@@ -1,0 +1,198 @@
+//! How a simulation goes on when no task can run: edges, packets, timers, and the clock.
+
+use std::fmt::Write as _;
+
+use super::edge;
+use super::machine::kernel::log::seconds;
+use super::machine::kernel::socket::HostId;
+use super::machine::real::Real;
+use super::report;
+use super::shared::lock;
+use super::world::World;
+use crate::rt::poll::poll_desc::Direction;
+use crate::rt::runtime::runtime;
+use crate::rt::time::clock;
+use crate::rt::time::timer::Target;
+use crate::rt::waiters::Wakers;
+
+/// If no task gets an edge or timer for this long, in nanoseconds, none will come any more. Longer
+/// than every timeout of TCP.
+const QUIET_NANOS: u64 = 4 * 3600 * 1_000_000_000;
+
+/// The number of milliseconds for which a test with real sockets waits for an event without a timer.
+const SILENT_MS_MAX: u32 = 60_000;
+
+/// Reports edges to their descriptors.
+fn deliver(edges: &[(u64, u32)], wakers: &mut Wakers) {
+    for &(data, bits) in edges {
+        let event = edge::event(data, bits);
+        let Some(desc) = runtime().cache.get(event.index) else { continue };
+        if event.readable {
+            desc.side(Direction::Read).set_ready(event.generation, event.read_reasons, wakers);
+        }
+        if event.writable {
+            desc.side(Direction::Write).set_ready(event.generation, event.write_reasons, wakers);
+        }
+    }
+}
+
+impl World {
+    /// Advances to the next event when no task can run.
+    pub(super) fn advance(&self) {
+        if let Some(real) = &self.machine.real {
+            return self.advance_beside(real);
+        }
+        let mut wakers = Wakers::new();
+        let mut quiet_since = None;
+        loop {
+            if self.take_edges(&mut wakers) {
+                break;
+            }
+            let timer = self.processor.timers.next();
+            let timer = if timer == clock::NEVER { None } else { Some(self.kernel_time(timer)) };
+            let event = self.machine.kernel.borrow().next_event();
+            let now = self.machine.kernel.borrow().now;
+            let next = match (timer, event) {
+                (Some(timer), Some(event)) => timer.min(event),
+                (Some(at), None) | (None, Some(at)) => at,
+                (None, None) if self.machine.allows_threads.get() => {
+                    // Only another thread can make progress possible; wait for it.
+                    self.shared.wait();
+                    break;
+                }
+                (None, None) => self.stop_as_quiet(),
+            };
+            let since = *quiet_since.get_or_insert(now);
+            if timer.is_none() && next > since + QUIET_NANOS {
+                self.stop_as_quiet();
+            }
+            let next = next.max(now);
+            assert!(next <= self.limit.get(), "the simulation has not ended after {} virtual seconds", seconds(now));
+            self.machine.set_clock(next);
+            {
+                let mut kernel = self.machine.kernel.borrow_mut();
+                while kernel.step() {}
+            }
+            if timer.is_some_and(|timer| timer <= next) {
+                self.run_timers(&mut wakers);
+                if wakers.len() > 0 {
+                    break;
+                }
+            }
+            if !lock(&self.shared.inbox).is_empty() {
+                break;
+            }
+        }
+        wakers.wake_all();
+    }
+
+    /// Reports edges to the descriptors. Returns whether there were any.
+    fn take_edges(&self, wakers: &mut Wakers) -> bool {
+        let mut edges = Vec::new();
+        {
+            let mut kernel = self.machine.kernel.borrow_mut();
+            if !kernel.has_edges() {
+                return false;
+            }
+            kernel.take_edges(&mut edges);
+        }
+        deliver(&edges, wakers);
+        wakers.len() > 0
+    }
+
+    fn run_timers(&self, wakers: &mut Wakers) {
+        let now = clock::now();
+        let mut due = Vec::new();
+        let timers = &self.processor.timers;
+        timers.run(now, &mut due, wakers);
+        for (when, target) in due {
+            let Target::Poll { index } = target else { continue };
+            let Some(desc) = runtime().cache.get(index) else { continue };
+            if let Some(at) = desc.fire(when, now, wakers) {
+                runtime().arm_poll(desc, at);
+            }
+        }
+    }
+
+    /// Converts a time of the crate's clock to one of the kernel's.
+    fn kernel_time(&self, time: u64) -> u64 {
+        let now = clock::now();
+        let elapsed = self.machine.kernel.borrow().now;
+        if time >= now { elapsed.saturating_add(time - now) } else { elapsed }
+    }
+
+    /// Advances beside real sockets: takes their events while there are any, and moves the clock only
+    /// when no bytes are in flight.
+    fn advance_beside(&self, real: &Real) {
+        let (mut wakers, mut edges, mut silent_ms) = (Wakers::new(), Vec::new(), 0);
+        loop {
+            // Before the look at the events: what arrives in between is an event.
+            let is_in_flight = self.is_in_flight();
+            let timer = self.processor.timers.next();
+            let millis = i32::from(is_in_flight || timer == clock::NEVER);
+            real.wait(&mut edges, millis);
+            deliver(&edges, &mut wakers);
+            edges.clear();
+            if wakers.len() > 0 || self.shared.take_poke() {
+                break;
+            }
+            if millis > 0 {
+                silent_ms += 1;
+                assert!(
+                    silent_ms < SILENT_MS_MAX,
+                    "the test waits without a timer, and no event has come for a minute of real time"
+                );
+                continue;
+            }
+            let next = self.kernel_time(timer);
+            self.machine.set_clock(next);
+            self.run_timers(&mut wakers);
+            if wakers.len() > 0 {
+                break;
+            }
+        }
+        wakers.wake_all();
+    }
+
+    /// Returns whether a socket of the test has sent bytes that its peer's kernel does not have.
+    fn is_in_flight(&self) -> bool {
+        let slots = self.machine.slots.borrow();
+        let described = slots.taken.iter().filter_map(|&index| runtime().cache.get(index)?.described());
+        described.filter(|of| of.is_tcp).any(|of| Real::is_in_flight(of.number as i32))
+    }
+
+    /// Returns the failure of a simulation in which no task can run, and no event or timer will
+    /// change that.
+    #[cold]
+    fn stop_as_quiet(&self) -> ! {
+        panic!("{}", self.waits())
+    }
+
+    /// Describes what is waiting, host by host.
+    fn waits(&self) -> String {
+        let kernel = self.machine.kernel.borrow();
+        let schedule = self.schedule.borrow();
+        let at = seconds(kernel.now);
+        let mut text = format!(
+            "the simulation stands still at {at} s: no task can run, and no timer or packet will wake one (the test's own future waits, too)"
+        );
+        for (id, host) in kernel.hosts.iter().enumerate() {
+            let id = id as HostId;
+            let tasks: Vec<_> = schedule.members.values().filter(|member| member.host == id).collect();
+            let sockets: Vec<_> = kernel.open_descriptors().filter(|(_, socket)| socket.host == id).collect();
+            if tasks.is_empty() && sockets.is_empty() {
+                continue;
+            }
+            let state = if host.is_up { "" } else { " (down)" };
+            let _ = write!(text, "\n  host `{}`{state}: {} tasks wait", host.name, tasks.len());
+            let names: Vec<_> = tasks.iter().filter_map(|member| member.name.as_deref()).collect();
+            if !names.is_empty() {
+                let _ = write!(text, " ({})", names.join(", "));
+            }
+            for (fd, socket) in sockets {
+                let _ = write!(text, "\n    {}", report::describe(fd, socket));
+            }
+        }
+        text
+    }
+}

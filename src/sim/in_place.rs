@@ -1,0 +1,59 @@
+//! Simulations on the calling thread: tests of which only the clock is virtual, and `block_on` with
+//! `NETPOLL_SIM=everywhere`.
+
+use std::future::Future;
+use std::sync::OnceLock;
+
+use super::runner::{self, prepare};
+use super::world::World;
+
+/// Runs the future of `test` on this thread with a virtual clock and real sockets. With the feature
+/// `attributes`, `#[netpoll::test(paused)]` does this for a test.
+///
+/// `Instant`, `SystemTime`, [`sleep`](crate::task::sleep), deadlines and timeouts are virtual on this
+/// thread, as in a [simulation](crate::sim), and all tasks run on it. The clock advances to the next
+/// timer when no task can run, no event of a socket is pending, and no bytes that a TCP socket of
+/// the test has sent are in flight. So a test of a 30 s timeout takes no time, but an answer of another
+/// process or thread does not come before the timeout of the one that waits for it.
+///
+/// # Panics
+/// Panics inside another simulation or runtime. Panics if the test waits for an event without a timer,
+/// and none comes for a minute of real time.
+///
+/// # Examples
+/// ```
+/// use netpoll::net::{TcpListener, TcpStream};
+/// use std::time::{Duration, Instant};
+///
+/// netpoll::sim::paused(async || {
+///     let listener = TcpListener::bind("127.0.0.1:0").await?;
+///     let stream = TcpStream::connect(listener.local_addr()?).await?;
+///     stream.set_read_timeout(Some(Duration::from_secs(3600)))?;
+///     let begin = Instant::now();
+///     assert!(netpoll::net::is_timeout(&stream.read(&mut [0; 1]).await.unwrap_err()));
+///     assert_eq!(begin.elapsed().as_secs(), 3600); // took microseconds
+///     std::io::Result::Ok(())
+/// })
+/// .unwrap();
+/// ```
+pub fn paused<F: Future>(test: impl FnOnce() -> F) -> F::Output {
+    prepare();
+    let world = World::with_real_sockets()
+        .unwrap_or_else(|error| panic!("cannot create an epoll instance for a test with a virtual clock: {error}"));
+    world.run(test)
+}
+
+/// Returns whether `block_on` runs its future in a simulation.
+pub(crate) fn replaces_block_on() -> bool {
+    static REPLACES: OnceLock<bool> = OnceLock::new();
+    *REPLACES.get_or_init(|| runner::mode("everywhere"))
+}
+
+/// Runs `future` on this thread in a simulation of one host, `test`.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    prepare();
+    let world = World::new(runner::number("NETPOLL_SEED").unwrap_or_default());
+    world.machine.allows_threads.set(true);
+    world.machine.allows_files.set(true);
+    world.run(|| future)
+}

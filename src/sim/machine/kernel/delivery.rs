@@ -1,0 +1,320 @@
+//! The way of a packet: over a link, to its socket, and the answers on the way.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::link::{Dropped, Link, LinkConfig, Sent};
+use super::log::Fate;
+use super::network::{Event, Kernel};
+use super::packet::{Body, Marks, Packet, Protocol, Segment, Unreachable};
+use super::socket::{self, Datagram, HostId, Role, Socket, SocketId};
+use super::tcp::{Connection, NEVER, State};
+
+impl Kernel {
+    pub(super) fn is_loopback(ip: IpAddr) -> bool {
+        ip.is_loopback()
+    }
+
+    /// Sends a packet from `host`.
+    pub(super) fn output(&mut self, host: HostId, packet: Packet) {
+        if !self.hosts[host as usize].is_up {
+            return;
+        }
+        let ip = packet.dst.ip();
+        let to = if Kernel::is_loopback(ip) { Some(host) } else { self.by_addr.get(&ip).copied() };
+        match to {
+            Some(to) => self.send_on(host, to, packet),
+            None => {
+                self.log.packet(self.now, host, &packet, Fate::Sent);
+                self.refuse(host, &packet);
+            }
+        }
+    }
+
+    /// No host has the address: a router reports that.
+    pub(super) fn refuse(&mut self, host: HostId, packet: &Packet) {
+        let protocol = match packet.body {
+            Body::Tcp(_) => Protocol::Tcp,
+            Body::Udp(..) => Protocol::Udp,
+            Body::Unreachable(..) => return,
+        };
+        let body = Body::Unreachable(protocol, Unreachable::Host);
+        let answer = Packet { src: packet.dst, dst: packet.src, body };
+        let mut link = Link::new(LinkConfig { loss: 0.0, ..self.default_link.clone() });
+        if let Sent::Arrives(at, _) = link.send(self.now, answer.len(), &mut self.random, &mut |_| false) {
+            self.schedule(at, Event::Arrive { from: host, to: host, packet: Box::new(answer) });
+        }
+    }
+
+    pub(super) fn send_on(&mut self, from: HostId, to: HostId, packet: Packet) {
+        let (now, length) = (self.now, packet.len());
+        let config = if from == to { LinkConfig::loopback() } else { self.default_link.clone() };
+        let link = self.links.entry((from, to)).or_insert_with(|| Link::new(config));
+        let is_too_long = matches!(packet.body, Body::Tcp(_)) && length > link.config.mtu;
+        let sent = match is_too_long {
+            true => Sent::Dropped(Dropped::Size),
+            false => link.send(now, length, &mut self.random, &mut |what| self.faults.happens(now, what)),
+        };
+        match sent {
+            Sent::Dropped(why) => {
+                self.log.packet(now, from, &packet, Fate::Sent);
+                self.log.packet(now, from, &packet, Fate::Dropped(why));
+            }
+            Sent::Held => {
+                self.log.packet(now, from, &packet, Fate::Held);
+                if let Some(held) = &mut self.link_mut(from, to).held {
+                    held.push(packet);
+                }
+            }
+            Sent::Arrives(at, twin) => {
+                self.log.packet(now, from, &packet, Fate::Sent);
+                if let Some(twin) = twin {
+                    let packet = Box::new(packet.clone());
+                    self.schedule(twin, Event::Arrive { from, to, packet });
+                }
+                self.schedule(at, Event::Arrive { from, to, packet: Box::new(packet) });
+            }
+        }
+    }
+
+    pub(super) fn arrive(&mut self, from: HostId, to: HostId, packet: Packet) {
+        let is_partitioned = self.links.get(&(from, to)).is_some_and(|link| link.is_partitioned);
+        let dropped = match self.hosts[to as usize].is_up {
+            false => Some(Dropped::Down),
+            true => is_partitioned.then_some(Dropped::Partition),
+        };
+        if let Some(why) = dropped {
+            return self.log.packet(self.now, to, &packet, Fate::Dropped(why));
+        }
+        self.log.packet(self.now, to, &packet, Fate::Arrived);
+        let Packet { src, dst, body } = packet;
+        match body {
+            Body::Tcp(segment) => self.arrive_tcp(to, src, dst, &segment),
+            Body::Udp(data, marks) => self.arrive_udp(to, src, dst, data, marks),
+            Body::Unreachable(Protocol::Tcp, why) => self.arrive_unreachable_tcp(to, src, dst, why),
+            Body::Unreachable(Protocol::Udp, why) => self.arrive_unreachable_udp(to, src, dst, why),
+        }
+    }
+
+    pub(super) fn arrive_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, segment: &Segment) {
+        if let Some(&id) = self.connections.get(&(host, dst, src)) {
+            let is_new = segment.syn && segment.ack.is_none();
+            let is_over = |socket: &Socket| matches!(&socket.role, Role::Tcp(c) if c.state == State::TimeWait);
+            if !(is_new && self.socket(id).is_some_and(is_over)) {
+                let changed = self.with_connection(id, |connection, now, out| connection.input(now, segment, out));
+                return self.after(id, changed.unwrap_or_default());
+            }
+            // A new connection replaces one in TIME-WAIT.
+            self.with_connection(id, |connection, _, out| connection.abort(out));
+            self.segments.clear();
+            self.after(id, true);
+        }
+        match self.listener(host, dst) {
+            Some(listener) if segment.syn && segment.ack.is_none() && !segment.rst => {
+                self.arrive_syn(listener, src, dst, segment);
+            }
+            _ if segment.rst => {}
+            _ => {
+                let reset = Segment {
+                    seq: segment.ack.unwrap_or_default(),
+                    ack: Some(segment.end()),
+                    syn: false,
+                    fin: false,
+                    rst: true,
+                    window: 0,
+                    data: Box::default(),
+                };
+                self.output(host, Packet { src: dst, dst: src, body: Body::Tcp(reset) });
+            }
+        }
+    }
+
+    /// Finds the listener for an address: one bound to the address, or else to the wildcard. If
+    /// there are several (SO_REUSEPORT), one is chosen at random.
+    pub(super) fn listener(&mut self, host: HostId, dst: SocketAddr) -> Option<SocketId> {
+        let listeners = self.listeners.get(&(host, dst.port()))?;
+        let socket = |id: &SocketId| self.socket(*id);
+        let is_exact = |id: &&SocketId| socket(id).and_then(|socket| socket.local).is_some_and(|a| a.ip() == dst.ip());
+        let takes = |id: &&SocketId| socket(id).is_some_and(|socket| socket.takes(dst.ip()));
+        let exact: Vec<_> = listeners.iter().filter(is_exact).copied().collect();
+        let of = if exact.is_empty() { listeners.iter().filter(takes).copied().collect() } else { exact };
+        match of.len() {
+            0 => None,
+            1 => of.first().copied(),
+            count => of.get(self.random.below(count as u64) as usize).copied(),
+        }
+    }
+
+    pub(super) fn arrive_syn(&mut self, listener: SocketId, src: SocketAddr, dst: SocketAddr, syn: &Segment) {
+        let now = self.now;
+        let Some(socket) = self.socket(listener) else { return };
+        let (host, family, options) = (socket.host, socket.family, socket.options.clone());
+        match &socket.role {
+            Role::Listener(state) if !state.is_full() => {}
+            // As on Linux, the client tries again.
+            _ => return self.log.text(now, host, "backlog full: SYN ignored"),
+        }
+        let mut child = self.fresh(host, family, socket::Kind::Stream);
+        (child.local, child.remote, child.parent) = (Some(dst), Some(src), Some(listener));
+        child.options = options;
+        let mut settings = child.options.tcp.clone();
+        settings.mss = settings.mss.min(self.mss(host, dst, src));
+        let mut out = std::mem::take(&mut self.segments);
+        child.role = Role::Tcp(Box::new(Connection::accept(settings, now, syn, &mut out)));
+        self.segments = out;
+        let id = self.insert(child);
+        self.link_port(id, host, Protocol::Tcp, dst.port());
+        self.connections.insert((host, dst, src), id);
+        if let Some(Role::Listener(state)) = self.socket_mut(listener).map(|socket| &mut socket.role) {
+            state.half_open += 1;
+        }
+        self.after(id, false);
+    }
+
+    /// Returns the largest segment between two addresses.
+    pub(super) fn mss(&mut self, host: HostId, local: SocketAddr, remote: SocketAddr) -> u64 {
+        let header = if local.is_ipv4() { 40 } else { 60 };
+        let to = if Kernel::is_loopback(remote.ip()) { Some(host) } else { self.by_addr.get(&remote.ip()).copied() };
+        let Some(to) = to else { return 1460 };
+        let mtu = self.link_mut(host, to).config.mtu.min(self.link_mut(to, host).config.mtu);
+        mtu.saturating_sub(header).max(1)
+    }
+
+    /// Calls a connection, whose segments [`after`](Kernel::after) then sends.
+    pub(super) fn with_connection<T>(
+        &mut self,
+        id: SocketId,
+        call: impl FnOnce(&mut Connection, u64, &mut Vec<Segment>) -> T,
+    ) -> Option<T> {
+        let now = self.now;
+        let mut out = std::mem::take(&mut self.segments);
+        let result = match self.socket_mut(id).map(|socket| &mut socket.role) {
+            Some(Role::Tcp(connection)) => Some(call(connection, now, &mut out)),
+            _ => None,
+        };
+        self.segments = out;
+        result
+    }
+
+    /// Follows up on any action on a connection: sends its segments, sets its timer, and handles
+    /// the end of the handshake and of the connection.
+    pub(super) fn after(&mut self, id: SocketId, changed: bool) {
+        let Some(socket) = self.socket(id) else { return };
+        let (host, parent) = (socket.host, socket.parent);
+        if let (Some(src), Some(dst)) = (socket.local, socket.remote) {
+            let mut out = std::mem::take(&mut self.segments);
+            for segment in out.drain(..) {
+                self.output(host, Packet { src, dst, body: Body::Tcp(segment) });
+            }
+            self.segments = out;
+        }
+        if changed {
+            self.raise(id);
+        }
+        let Some(socket) = self.socket_mut(id) else { return };
+        let Role::Tcp(connection) = &socket.role else { return };
+        let (state, deadline, is_orphan) = (connection.state, connection.deadline(), connection.is_orphan);
+        if deadline < socket.timer_at {
+            socket.timer_at = deadline;
+            self.schedule(deadline, Event::Timer(id));
+        }
+        if let Some(parent) = parent
+            && state != State::SynReceived
+        {
+            self.handshake_is_over(id, parent, state);
+        }
+        if state == State::Closed {
+            self.unlink(id);
+            let is_unreachable = is_orphan || (parent.is_some() && self.socket(id).is_some_and(|s| s.parent.is_some()));
+            if is_unreachable {
+                self.remove(id);
+            }
+        }
+    }
+
+    pub(super) fn handshake_is_over(&mut self, id: SocketId, parent: SocketId, state: State) {
+        let is_established = state != State::Closed;
+        if let Some(Role::Listener(listener)) = self.socket_mut(parent).map(|socket| &mut socket.role) {
+            listener.half_open -= 1;
+            if is_established {
+                listener.queue.push_back(id);
+                self.raise(parent);
+            }
+        }
+        if is_established && let Some(socket) = self.socket_mut(id) {
+            socket.parent = None;
+        }
+    }
+
+    pub(super) fn timer(&mut self, id: SocketId) {
+        let now = self.now;
+        let Some(socket) = self.socket_mut(id) else { return };
+        if socket.timer_at > now {
+            // The event of an earlier timer setting, which no longer applies.
+            return;
+        }
+        socket.timer_at = NEVER;
+        let Role::Tcp(connection) = &socket.role else { return };
+        let is_due = connection.deadline() <= now;
+        let changed = is_due.then(|| self.with_connection(id, |connection, now, out| connection.timeout(now, out)));
+        self.after(id, changed.flatten().unwrap_or_default());
+    }
+
+    pub(super) fn arrive_unreachable_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, why: Unreachable) {
+        let Some(&id) = self.connections.get(&(host, dst, src)) else { return };
+        let failed = self.with_connection(id, |connection, _, _| {
+            let is_fatal = matches!(connection.state, State::SynSent | State::SynReceived);
+            if is_fatal {
+                connection.fail(why.errno());
+            }
+            is_fatal
+        });
+        self.after(id, failed.unwrap_or_default());
+    }
+
+    pub(super) fn arrive_udp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, data: Box<[u8]>, marks: Marks) {
+        let Some(id) = self.udp_receiver(host, src, dst) else {
+            let body = Body::Unreachable(Protocol::Udp, Unreachable::Port);
+            return self.output(host, Packet { src: dst, dst: src, body });
+        };
+        let now = self.now;
+        let Some(socket) = self.socket_mut(id) else { return };
+        let most = socket.options.tcp.receive_buffer as usize;
+        let Role::Udp(datagrams) = &mut socket.role else { return };
+        // As on Linux, each datagram also needs room for its metadata.
+        if datagrams.bytes + data.len() + 512 > most {
+            return self.log.text(now, host, "receive buffer full: datagram dropped");
+        }
+        datagrams.bytes += data.len() + 512;
+        datagrams.queue.push_back(Datagram { from: src, to: dst.ip(), marks, data });
+        self.raise(id);
+    }
+
+    /// Finds the socket for a datagram: one connected to the sender, else one bound to the address,
+    /// else one bound to the wildcard.
+    pub(super) fn udp_receiver(&self, host: HostId, src: SocketAddr, dst: SocketAddr) -> Option<SocketId> {
+        let sockets = self.ports.get(&(host, Protocol::Udp, dst.port()))?;
+        let score = |id: &SocketId| {
+            let socket = self.socket(*id)?;
+            let is_other = socket.remote.is_some_and(|remote| remote != src);
+            if is_other || !socket.takes(dst.ip()) {
+                return None;
+            }
+            let is_exact = socket.local.is_some_and(|local| local.ip() == dst.ip());
+            Some((socket.remote.is_some(), is_exact))
+        };
+        let best = sockets.iter().filter_map(score).max()?;
+        let of: Vec<_> = sockets.iter().filter(|id| score(id) == Some(best)).copied().collect();
+        // As with SO_REUSEPORT on Linux, all datagrams of one sender go to one socket.
+        of.get(usize::from(src.port()) % of.len()).copied()
+    }
+
+    pub(super) fn arrive_unreachable_udp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, why: Unreachable) {
+        let Some(sockets) = self.ports.get(&(host, Protocol::Udp, dst.port())) else { return };
+        let concerned = |id: &&SocketId| self.socket(**id).is_some_and(|socket| socket.remote == Some(src));
+        let Some(&id) = sockets.iter().find(concerned) else { return };
+        if let Some(socket) = self.socket_mut(id) {
+            socket.error = Some(why.errno());
+            self.raise(id);
+        }
+    }
+}

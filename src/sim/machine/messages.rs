@@ -1,0 +1,196 @@
+//! Calls with message headers: recvmsg(2), sendmsg(2) and their multiples, and the control messages
+//! of datagrams.
+
+#![allow(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{ptr, slice};
+
+use libc::{c_int, c_uint, cmsghdr, mmsghdr, msghdr};
+
+use super::abi::{Result, buffers, kernel, read_address, received, sent, write_address};
+use super::kernel::Wishes;
+use super::kernel::packet::Marks;
+
+pub(super) fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> Result<isize> {
+    // SAFETY: the caller passes a message to which it has exclusive access during the call.
+    let message = unsafe { &mut *message };
+    let mut bufs = buffers(message.msg_iov, message.msg_iovlen);
+    let received = received(fd, &mut bufs, flags)?;
+    match &received.from {
+        Some(from) => write_address(from, message.msg_name.cast(), &raw mut message.msg_namelen),
+        None => message.msg_namelen = 0,
+    }
+    message.msg_flags = if received.whole > received.bytes { libc::MSG_TRUNC } else { 0 };
+    let control = received.marks.map(|(marks, to)| encode_marks(fd, marks, to)).unwrap_or_default();
+    if control.len() <= message.msg_controllen {
+        message.msg_controllen = control.len() as _;
+        // SAFETY: the buffer for control data has room for that many bytes; there may be none.
+        unsafe { ptr::copy_nonoverlapping(control.as_ptr(), message.msg_control.cast::<u8>(), control.len()) };
+    } else {
+        (message.msg_controllen, message.msg_flags) = (0, message.msg_flags | libc::MSG_CTRUNC);
+    }
+    let truncates = flags & libc::MSG_TRUNC != 0;
+    Ok(if truncates { received.whole } else { received.bytes } as isize)
+}
+
+pub(super) fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> Result<isize> {
+    // SAFETY: the caller passes a message that is valid during the call.
+    let message = unsafe { &*message };
+    let wishes = wishes(message)?;
+    let to = match message.msg_name.is_null() || message.msg_namelen == 0 {
+        true => None,
+        false => Some(read_address(message.msg_name.cast_const().cast(), message.msg_namelen)?),
+    };
+    let bufs = buffers(message.msg_iov, message.msg_iovlen);
+    let bufs: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
+    sent(fd, &bufs, to.as_ref(), flags, wishes)
+}
+
+/// Returns the value of a control message: an int, or a byte.
+fn number(header: &cmsghdr) -> Option<u8> {
+    // SAFETY: the header is followed by its data.
+    let data = unsafe { libc::CMSG_DATA(header) };
+    let value = match header.cmsg_len - space_before() {
+        1 => {
+            // SAFETY: the data has one byte.
+            i32::from(unsafe { data.read() })
+        }
+        length if length >= size_of::<c_int>() => {
+            // SAFETY: the data has that many bytes.
+            unsafe { data.cast::<c_int>().read_unaligned() }
+        }
+        _ => return None,
+    };
+    u8::try_from(value).ok()
+}
+
+/// Returns the length of a header with its padding.
+fn space_before() -> usize {
+    // SAFETY: only arithmetic.
+    unsafe { libc::CMSG_LEN(0) as usize }
+}
+
+/// Reads a value of a control message.
+fn value<T: Copy>(header: &cmsghdr) -> Result<T> {
+    if header.cmsg_len < space_before() + size_of::<T>() {
+        return Err(libc::EINVAL);
+    }
+    // SAFETY: the header is followed by its data.
+    let data = unsafe { libc::CMSG_DATA(header) };
+    // SAFETY: the data is long enough; the types that are read are valid for any bytes.
+    Ok(unsafe { data.cast::<T>().read_unaligned() })
+}
+
+/// Reads what the sender sets for a datagram. Control data whose effect is not simulated is an
+/// error.
+fn wishes(message: &msghdr) -> Result<Wishes> {
+    let mut wishes = Wishes::default();
+    // SAFETY: the message is valid, and so is its control data.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: null, or a header within the control data.
+    while let Some(header) = unsafe { next.as_ref() } {
+        match (header.cmsg_level, header.cmsg_type) {
+            (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => wishes.tos = number(header),
+            (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
+                wishes.hops = number(header);
+            }
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                let ip = Ipv4Addr::from(u32::from_be(value::<libc::in_pktinfo>(header)?.ipi_spec_dst.s_addr));
+                wishes.source = (!ip.is_unspecified()).then_some(IpAddr::V4(ip));
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                let ip = Ipv6Addr::from(value::<libc::in6_pktinfo>(header)?.ipi6_addr.s6_addr);
+                wishes.source = (!ip.is_unspecified()).then(|| IpAddr::V6(ip).to_canonical());
+            }
+            _ => return Err(libc::EINVAL),
+        }
+        // SAFETY: as above.
+        next = unsafe { libc::CMSG_NXTHDR(message, next) };
+    }
+    Ok(wishes)
+}
+
+/// Appends a control message.
+fn push<T: Copy>(control: &mut Vec<u8>, level: c_int, kind: c_int, value: T) {
+    let size = size_of::<T>() as u32;
+    // SAFETY: only arithmetic.
+    let length = unsafe { libc::CMSG_LEN(size) };
+    // SAFETY: only arithmetic.
+    let space = unsafe { libc::CMSG_SPACE(size) };
+    // SAFETY: plain data for which all zeroes is a valid value.
+    let mut header: cmsghdr = unsafe { std::mem::zeroed() };
+    (header.cmsg_len, header.cmsg_level, header.cmsg_type) = (length as _, level, kind);
+    let start = control.len();
+    control.resize(start + space as usize, 0);
+    // SAFETY: the space begins with a header; the write needs no alignment.
+    unsafe { control[start..].as_mut_ptr().cast::<cmsghdr>().write_unaligned(header) };
+    // SAFETY: the space has room for the value after the header; the write needs no alignment.
+    unsafe { control[start + space_before()..].as_mut_ptr().cast::<T>().write_unaligned(value) };
+}
+
+/// Encodes what the receiver of a datagram has asked for.
+fn encode_marks(fd: c_int, marks: Marks, to: IpAddr) -> Vec<u8> {
+    let mut control = Vec::new();
+    let asks = |level, name| kernel(|kernel| kernel.stored_option(fd, level, name)).is_ok_and(|value| value != 0);
+    let index = if to.is_loopback() { 1 } else { 2 };
+    if let IpAddr::V4(ip) = to {
+        if asks(libc::IPPROTO_IP, libc::IP_PKTINFO) {
+            let address = libc::in_addr { s_addr: u32::from(ip).to_be() };
+            let info = libc::in_pktinfo { ipi_ifindex: index, ipi_spec_dst: address, ipi_addr: address };
+            push(&mut control, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+        }
+        if asks(libc::IPPROTO_IP, libc::IP_RECVTTL) {
+            push(&mut control, libc::IPPROTO_IP, libc::IP_TTL, c_int::from(marks.hops));
+        }
+        if asks(libc::IPPROTO_IP, libc::IP_RECVTOS) {
+            push(&mut control, libc::IPPROTO_IP, libc::IP_TOS, marks.tos);
+        }
+    }
+    if asks(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) {
+        let ip = match to {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let info = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: index as _ };
+        push(&mut control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
+    }
+    if to.is_ipv6() && asks(libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT) {
+        push(&mut control, libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, c_int::from(marks.hops));
+    }
+    if to.is_ipv6() && asks(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS) {
+        push(&mut control, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, c_int::from(marks.tos));
+    }
+    control
+}
+
+fn messages<'a>(messages: *mut mmsghdr, count: c_uint) -> &'a mut [mmsghdr] {
+    if count == 0 {
+        return &mut [];
+    }
+    // SAFETY: the caller passes that many messages, to which it has exclusive access during the
+    // call.
+    unsafe { slice::from_raw_parts_mut(messages, count as usize) }
+}
+
+/// Makes a call for each message until one call fails.
+fn each(list: *mut mmsghdr, count: c_uint, mut call: impl FnMut(&mut msghdr) -> Result<isize>) -> Result<c_int> {
+    let mut done = 0;
+    for message in messages(list, count) {
+        match call(&mut message.msg_hdr) {
+            Ok(bytes) => message.msg_len = bytes as c_uint,
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+        done += 1;
+    }
+    Ok(done)
+}
+
+pub(super) fn recvmmsg(fd: c_int, list: *mut mmsghdr, count: c_uint, flags: c_int) -> Result<c_int> {
+    each(list, count, |message| recvmsg(fd, message, flags))
+}
+
+pub(super) fn sendmmsg(fd: c_int, list: *mut mmsghdr, count: c_uint, flags: c_int) -> Result<c_int> {
+    each(list, count, |message| sendmsg(fd, message, flags))
+}

@@ -1,0 +1,104 @@
+//! The resolver of a simulation in the terms of C: getaddrinfo(3).
+
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ptr;
+
+use libc::{addrinfo, c_char, c_int, socklen_t};
+
+use super::abi::{encode, kernel};
+use super::kernel::{Address, Kernel};
+
+fn text<'a>(text: *const c_char) -> Option<&'a str> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: the caller passes a string that ends in a zero byte.
+    unsafe { CStr::from_ptr(text) }.to_str().ok()
+}
+
+/// Implements getaddrinfo(3) for hosts of the simulation and IP literals. Returns its code.
+pub(super) fn getaddrinfo(
+    host: *const c_char,
+    service: *const c_char,
+    hints: *const addrinfo,
+    list: *mut *mut addrinfo,
+) -> c_int {
+    // SAFETY: null, or hints passed by the caller.
+    let hints = unsafe { hints.as_ref() };
+    let (family, socktype) = hints.map_or((libc::AF_UNSPEC, 0), |hints| (hints.ai_family, hints.ai_socktype));
+    let passive = hints.is_some_and(|hints| hints.ai_flags & libc::AI_PASSIVE != 0);
+    let port = match text(service).map(str::parse::<u16>) {
+        None => 0,
+        Some(Ok(port)) => port,
+        // Services are those of the machine (services(5)).
+        Some(Err(_)) => return libc::EAI_SERVICE,
+    };
+    let ips = match text(host) {
+        None if passive => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
+        None | Some("localhost") => vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
+        Some(name) => match name.parse() {
+            Ok(ip) => vec![ip],
+            Err(_) => {
+                let find = |kernel: &mut Kernel| {
+                    let host = kernel.host_named(name).ok_or(libc::ENOENT)?;
+                    Ok(kernel.hosts[usize::from(host)].addrs.clone())
+                };
+                kernel(find).unwrap_or_default()
+            }
+        },
+    };
+    let of_family = |ip: &IpAddr| match family {
+        libc::AF_INET => ip.is_ipv4(),
+        libc::AF_INET6 => ip.is_ipv6(),
+        _ => true,
+    };
+    let mut first = ptr::null_mut();
+    for ip in ips.into_iter().rev().filter(of_family) {
+        let Some(node) = node(SocketAddr::new(ip, port), socktype, first) else { return libc::EAI_MEMORY };
+        first = node;
+    }
+    if first.is_null() {
+        return libc::EAI_NONAME;
+    }
+    if hints.is_some_and(|hints| hints.ai_flags & libc::AI_CANONNAME != 0) && !host.is_null() {
+        // SAFETY: the caller's string; the copy is freed with the list.
+        let name = unsafe { libc::strdup(host) };
+        // SAFETY: the node was just created.
+        unsafe { (*first).ai_canonname = name };
+    }
+    // SAFETY: the caller passes a place for the list.
+    unsafe { *list = first };
+    0
+}
+
+/// Returns a list entry as glibc allocates it, so that glibc's freeaddrinfo(3) can free it: one
+/// allocation, with the address after the entry.
+fn node(addr: SocketAddr, socktype: c_int, next: *mut addrinfo) -> Option<*mut addrinfo> {
+    let bytes = encode(&Address::Inet(addr));
+    // SAFETY: malloc accepts any size.
+    let memory = unsafe { libc::calloc(1, size_of::<addrinfo>() + bytes.len()) };
+    if memory.is_null() {
+        return None;
+    }
+    let entry: *mut addrinfo = memory.cast();
+    // SAFETY: the memory is large enough for an entry, and aligned for anything.
+    let behind = unsafe { entry.add(1) }.cast::<u8>();
+    // SAFETY: the memory is also large enough for the address after the entry.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), behind, bytes.len()) };
+    let value = addrinfo {
+        ai_flags: 0,
+        ai_family: if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 },
+        ai_socktype: if socktype == 0 { libc::SOCK_STREAM } else { socktype },
+        ai_protocol: 0,
+        ai_addrlen: bytes.len() as socklen_t,
+        ai_addr: behind.cast(),
+        ai_canonname: ptr::null_mut(),
+        ai_next: next,
+    };
+    // SAFETY: as above.
+    unsafe { entry.write(value) };
+    Some(entry)
+}

@@ -1,0 +1,100 @@
+//! `Real`: the real sockets of a test of which only the clock is virtual.
+//!
+//! They are registered with an epoll instance of their own, which the run loop looks at when no
+//! task can run. Bytes are *in flight* while a TCP socket has sent them and its peer's kernel has not
+//! acknowledged them.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// The maximum number of events per call.
+const EVENTS_MAX: usize = 64;
+
+/// SIOCOUTQNSD of Linux: the number of bytes that were not sent yet.
+const UNSENT: libc::Ioctl = 0x894b;
+
+/// An epoll instance for one thread; see the [module documentation](self).
+#[derive(Debug)]
+pub(crate) struct Real {
+    epoll: OwnedFd,
+}
+
+impl Real {
+    pub(crate) fn new() -> io::Result<Real> {
+        // SAFETY: no pointer is passed.
+        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if epoll < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just returned this descriptor, and nothing else owns it.
+        Ok(Real { epoll: unsafe { OwnedFd::from_raw_fd(epoll) } })
+    }
+
+    fn control(&self, operation: libc::c_int, fd: i32, data: u64) -> io::Result<()> {
+        let interest = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET;
+        let mut event = libc::epoll_event { events: interest as u32, u64: data };
+        // SAFETY: `event` is valid for the call, which keeps no pointer to it.
+        let result = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &raw mut event) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    pub(super) fn add(&self, fd: i32, data: u64, is_first: bool) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, data).or_else(|error| match error.raw_os_error() {
+            Some(libc::EEXIST) if !is_first => self.control(libc::EPOLL_CTL_MOD, fd, data),
+            _ => Err(error),
+        })
+    }
+
+    pub(super) fn delete(&self, fd: i32) {
+        let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0);
+    }
+
+    /// Appends edges, waiting for up to `millis` of real time for the first.
+    pub(crate) fn wait(&self, edges: &mut Vec<(u64, u32)>, millis: i32) {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
+        // SAFETY: the buffer has room for that many events.
+        let count =
+            unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), EVENTS_MAX as libc::c_int, millis) };
+        let count = usize::try_from(count).unwrap_or_default();
+        edges.extend(events[..count].iter().map(|event| (event.u64, event.events)));
+    }
+
+    /// Returns whether a TCP socket has bytes in flight.
+    pub(crate) fn is_in_flight(fd: i32) -> bool {
+        let mut counts = [0_i32; 2];
+        for (request, count) in [libc::TIOCOUTQ as libc::Ioctl, UNSENT].into_iter().zip(&mut counts) {
+            // SAFETY: both requests write an int.
+            if unsafe { libc::ioctl(fd, request, &raw mut *count) } < 0 {
+                return false;
+            }
+        }
+        counts[0] > counts[1]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn edges_of_real_sockets_have_their_data() {
+        let (mut one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (real, mut edges) = (Real::new().unwrap(), Vec::new());
+        real.add(other.as_raw_fd(), 7, true).unwrap();
+        assert_eq!(real.add(other.as_raw_fd(), 7, true).unwrap_err().raw_os_error(), Some(libc::EEXIST));
+        real.wait(&mut edges, 0);
+        assert_eq!(edges, [(7, libc::EPOLLOUT as u32)]);
+        one.write_all(b"x").unwrap();
+        edges.clear();
+        real.wait(&mut edges, 0);
+        assert!(matches!(edges[..], [(7, bits)] if bits & libc::EPOLLIN as u32 != 0));
+        real.delete(other.as_raw_fd());
+        one.write_all(b"x").unwrap();
+        edges.clear();
+        real.wait(&mut edges, 0);
+        assert!(edges.is_empty());
+    }
+}

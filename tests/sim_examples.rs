@@ -1,0 +1,224 @@
+//! The examples of README.md that need only sockets and time run in simulations, with the same source: on networks that lose, delay and
+//! reorder packets. `ci/sim.sh` runs each with a thousand seeds, twice, and compares the digests.
+//!
+//! The others need more than that: `quickstart` sets limits of the process and starts threads, `graceful` and `hot_restart` read standard input,
+//! `hot_restart` and `unix_fdpass` start processes, `inotify` watches files.
+
+#[allow(dead_code)]
+#[path = "../examples/chat.rs"]
+mod chat;
+#[allow(dead_code)]
+#[path = "../examples/echo.rs"]
+mod echo;
+#[allow(dead_code)]
+#[path = "../examples/echo_deadline.rs"]
+mod echo_deadline;
+#[allow(dead_code)]
+#[path = "../examples/happy_eyeballs.rs"]
+mod happy_eyeballs;
+#[allow(dead_code)]
+#[path = "../examples/port_scan.rs"]
+mod port_scan;
+#[allow(dead_code)]
+#[path = "../examples/proxy.rs"]
+mod proxy;
+#[allow(dead_code)]
+#[path = "../examples/udp_echo.rs"]
+mod udp_echo;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use netpoll::io::{BufReader, ReadExt};
+use netpoll::net::{Dialer, TcpListener, TcpStream, UdpSocket};
+use netpoll::prelude::*;
+use netpoll::sim::{Sim, mbit, ms};
+use netpoll::{future, io, task};
+
+/// Draws the properties of all links.
+fn weather(sim: Sim) {
+    let pick = |below: u64| sim.random() % below;
+    let links = sim.link("*", "*").latency(ms(1 + pick(5))..ms(7 + pick(60)));
+    let links = links.loss([0.0, 0.01, 0.05][pick(3) as usize]).duplicate([0.0, 0.05][pick(2) as usize]);
+    let links = links.reorder([0.0, 0.1][pick(2) as usize], ms(10));
+    if pick(3) == 0 {
+        links.bandwidth(mbit(2));
+    }
+    if pick(2) == 0 {
+        sim.faults().short(0.1).interrupted(0.05).spurious(0.05).late_edges(0.05).repeated_edges(0.05);
+    }
+}
+
+fn message(sim: Sim) -> Vec<u8> {
+    (0..1 + sim.random() % 20_000).map(|at| at as u8).collect()
+}
+
+/// Sends a message, ends the direction, and returns all that comes back.
+async fn exchange(addr: &str, message: &[u8]) -> io::Result<Vec<u8>> {
+    let stream = TcpStream::connect(addr).await?;
+    let mut back = Vec::new();
+    let writes = async {
+        stream.write_all(message).await?;
+        stream.close_write()
+    };
+    let mut reader = &stream;
+    let (written, read) = futures::join!(writes, ReadExt::read_to_end(&mut reader, &mut back));
+    written.and(read).map(|_| back)
+}
+
+async fn clients_get_their_bytes_back(sim: Sim) {
+    let clients: Vec<_> = (0..3)
+        .map(|number| {
+            let message = message(sim);
+            sim.host(&format!("client{number}")).spawn_task(async move {
+                assert!(exchange("server:7000", &message).await.unwrap() == message);
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await;
+    }
+}
+
+#[netpoll::test(sim, seeds = 20)]
+async fn echo_returns_all_bytes(sim: Sim) {
+    weather(sim);
+    sim.host("server").spawn(|| echo::serve("0.0.0.0:7000"));
+    clients_get_their_bytes_back(sim).await;
+}
+
+/// The server on the first page of README.md.
+#[netpoll::test(sim, seeds = 20)]
+async fn first_program_of_the_readme_echoes(sim: Sim) {
+    weather(sim);
+    sim.host("server").spawn(|| async {
+        let listener = TcpListener::bind("0.0.0.0:7000").await?;
+        let mut incoming = listener.incoming();
+        while let Some(stream) = incoming.next().await {
+            let stream = stream?;
+            task::spawn(async move { io::copy(&mut &stream, &mut &stream).await });
+        }
+        io::Result::Ok(())
+    });
+    clients_get_their_bytes_back(sim).await;
+}
+
+#[netpoll::test(sim, seeds = 20)]
+async fn echo_deadline_drops_a_silent_client_at_its_time(sim: Sim) {
+    weather(sim);
+    sim.host("server").spawn(|| echo_deadline::serve("0.0.0.0:7000", Duration::from_secs(10)));
+    let spoken = message(sim);
+    let silent = sim.host("client").run(async {
+        let stream = TcpStream::connect("server:7000").await?;
+        stream.write_all(&spoken).await?;
+        let begin = Instant::now();
+        let mut all = Vec::new();
+        ReadExt::read_to_end(&mut &stream, &mut all).await.map(|_| (all, begin.elapsed()))
+    });
+    let (all, waited) = silent.await.unwrap();
+    assert!(all == [&spoken[..], b"too slow, bye\n"].concat());
+    assert!(waited >= Duration::from_secs(10) && waited < Duration::from_secs(60), "{waited:?}");
+}
+
+#[netpoll::test(sim, seeds = 20)]
+async fn udp_echo_answers_from_the_address_asked(sim: Sim) {
+    weather(sim);
+    let server = sim.host("server");
+    server.spawn(|| udp_echo::serve("0.0.0.0:7000"));
+    let addr = server.addrs()[0];
+    let client = sim.host("client").run(async {
+        let socket = UdpSocket::bind("0.0.0.0:0").await?;
+        socket.set_read_timeout(Some(ms(3000)))?;
+        let mut came = BTreeSet::new();
+        for number in 0..40_u8 {
+            socket.send_to(&vec![number; 1 + 20 * usize::from(number)], (addr, 7000)).await?;
+        }
+        let mut buf = [0; 2048];
+        while let Ok((count, from)) = socket.recv_from(&mut buf).await {
+            assert_eq!(from.ip(), addr);
+            assert!(buf[..count].iter().all(|&byte| 1 + 20 * usize::from(byte) == count));
+            came.insert(buf[0]);
+        }
+        io::Result::Ok(came.len())
+    });
+    let came = client.await.unwrap();
+    assert!((20..=40).contains(&came), "{came} of 40");
+}
+
+#[netpoll::test(sim, seeds = 20)]
+async fn chat_lines_are_whole_and_in_order(sim: Sim) {
+    weather(sim);
+    sim.host("server").spawn(|| async { chat::serve(TcpListener::bind("0.0.0.0:7000").await?).await });
+    let listener = sim.host("listener").spawn_task(async {
+        let stream = TcpStream::connect("server:7000").await?;
+        let mut lines = BufReader::new(stream).lines();
+        let mut heard = Vec::new();
+        while let Ok(Some(line)) = future::timeout(ms(60_000), lines.next()).await {
+            heard.push(line?);
+        }
+        io::Result::Ok(heard)
+    });
+    // The listener is a client when the others begin.
+    task::sleep(ms(20_000)).await;
+    let talkers = ["ann", "bob"].map(|name| {
+        sim.host(name).spawn_task(async move {
+            let stream = TcpStream::connect("server:7000").await?;
+            for number in 0..10 {
+                stream.write_all(format!("{name} {number}\n").as_bytes()).await?;
+                task::sleep(ms(100)).await;
+            }
+            // The last line may be lost if unread greetings make the close a reset.
+            task::sleep(ms(20_000)).await;
+            io::Result::Ok(())
+        })
+    });
+    for talker in talkers {
+        talker.await.unwrap();
+    }
+    let heard = listener.await.unwrap();
+    for name in ["ann", "bob"] {
+        let number = |line: &String| line.split_once(": ")?.1.strip_prefix(name)?.trim().parse::<usize>().ok();
+        let numbers: Vec<_> = heard.iter().filter_map(number).collect();
+        assert_eq!(numbers, (0..10).collect::<Vec<_>>(), "{heard:?}");
+    }
+}
+
+#[netpoll::test(sim, seeds = 20)]
+async fn proxy_carries_both_directions_and_half_closes(sim: Sim) {
+    weather(sim);
+    sim.host("origin").spawn(|| echo::serve("0.0.0.0:80"));
+    sim.host("server").spawn(|| proxy::run("0.0.0.0:7000", "origin:80".to_owned(), Duration::from_secs(300)));
+    clients_get_their_bytes_back(sim).await;
+}
+
+#[netpoll::test(sim, seeds = 20)]
+async fn port_scan_finds_open_ports_and_silent_hosts(sim: Sim) {
+    sim.link("*", "*").latency(ms(1)..ms(20));
+    let server = sim.host("server");
+    server.spawn(|| async {
+        let _open = [TcpListener::bind("0.0.0.0:22").await?, TcpListener::bind("0.0.0.0:80").await?];
+        std::future::pending::<io::Result<()>>().await
+    });
+    task::sleep(ms(1)).await;
+    let client = sim.host("client");
+    client.run(port_scan::scan(server.addrs()[0], (1, 100), 16, ms(500))).await.unwrap();
+    let (begin, dark) = (Instant::now(), sim.host("dark"));
+    dark.crash();
+    client.run(port_scan::scan(dark.addrs()[0], (1, 64), 16, ms(500))).await.unwrap();
+    assert_eq!(begin.elapsed(), ms(2000), "four dials of each of the sixteen end by their timeout");
+}
+
+#[netpoll::test(sim, seeds = 20)]
+async fn happy_eyeballs_goes_round_a_dead_address(sim: Sim) {
+    sim.link("*", "*").latency(ms(1)..ms(20));
+    sim.host("dead").crash();
+    sim.host("live").spawn(|| echo::serve("0.0.0.0:80"));
+    let addrs = ["dead", "live"].map(|name| (sim.host(name).addrs()[0], 80).into());
+    let client = sim.host("client");
+    for (stagger, least) in [(Some(ms(250)), 250), (Some(ms(50)), 50), (None, 2000)] {
+        let begin = Instant::now();
+        client.run(happy_eyeballs::race(&addrs[..], Dialer::new().stagger(stagger))).await.unwrap();
+        let took = begin.elapsed();
+        assert!(took >= ms(least) && took < ms(least + 100), "{took:?} with a stagger of {stagger:?}");
+    }
+}

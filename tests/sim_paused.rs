@@ -1,0 +1,198 @@
+//! `#[netpoll::test(paused)]`: a virtual clock with real sockets (feature `sim`).
+
+use std::io::{self, Read as _, Write as _};
+use std::panic::catch_unwind;
+use std::time::{Duration, Instant, SystemTime};
+
+use netpoll::io::{Read as AsyncRead, Write as AsyncWrite};
+use netpoll::net::{Dialer, TcpListener, TcpStream, UdpSocket, is_timeout};
+use netpoll::prelude::*;
+use netpoll::unix::UnixStream;
+use netpoll::{future, sim, stream, task};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+async fn pair() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let client = TcpStream::connect(listener.local_addr()?).await?;
+    Ok((client, listener.accept().await?.0))
+}
+
+#[netpoll::test(paused)]
+async fn idle_timeout_takes_no_time() -> io::Result<()> {
+    let (client, server) = pair().await?;
+    server.set_read_timeout(Some(24 * HOUR))?;
+    let (begin, wall) = (Instant::now(), SystemTime::now());
+    assert!(is_timeout(&server.read(&mut [0; 1]).await.unwrap_err()));
+    assert_eq!(begin.elapsed(), 24 * HOUR);
+    assert_eq!(wall.elapsed().unwrap(), 24 * HOUR);
+    client.set_read_deadline(Instant::now() + HOUR)?;
+    assert!(is_timeout(&client.read(&mut [0; 1]).await.unwrap_err()));
+    assert_eq!(begin.elapsed(), 25 * HOUR);
+    Ok(())
+}
+
+#[netpoll::test(paused)]
+async fn timers_come_in_order_at_their_times() {
+    let begin = Instant::now();
+    let sleeps: Vec<_> = [3, 1, 2]
+        .map(|hours| {
+            task::spawn(async move {
+                task::sleep(hours * HOUR).await;
+                begin.elapsed()
+            })
+        })
+        .into();
+    for (hours, sleep) in [3, 1, 2].into_iter().zip(sleeps) {
+        assert_eq!(sleep.await, hours * HOUR);
+    }
+    let mut ticks = stream::interval(HOUR);
+    ticks.next().await;
+    assert!(future::timeout(HOUR / 2, ticks.next()).await.is_err());
+    assert_eq!(begin.elapsed(), 4 * HOUR + HOUR / 2);
+    std::thread::sleep(HOUR / 2);
+    assert_eq!(begin.elapsed(), 5 * HOUR, "a thread that sleeps moves the clock");
+}
+
+/// The transfer fills the buffers many times, and each of its waits has a timer beside it.
+async fn transfer(writer: impl AsyncWrite + Unpin + Send + 'static, mut reader: impl AsyncRead + Unpin) -> usize {
+    let mut writer = writer;
+    let writes = task::spawn(async move {
+        for _ in 0..64 {
+            writer.write_all(&[7; 100_000]).await.unwrap();
+        }
+    });
+    let ticks = task::spawn(async {
+        loop {
+            task::sleep(Duration::from_nanos(1)).await;
+        }
+    });
+    let mut count = 0;
+    let mut buf = vec![0; 50_000];
+    // Each read ends, whether the clock moves or not, only by data.
+    loop {
+        match reader.read(&mut buf).await.unwrap() {
+            0 => break,
+            got => count += got,
+        }
+    }
+    writes.await;
+    ticks.cancel().await;
+    count
+}
+
+#[netpoll::test(paused)]
+async fn clock_stands_still_while_bytes_are_in_flight() -> io::Result<()> {
+    let begin = Instant::now();
+    let (client, server) = pair().await?;
+    let guard = future::timeout(Duration::from_millis(1), async {
+        let writes = task::spawn(async move {
+            for _ in 0..64 {
+                client.write_all(&[7; 100_000]).await.unwrap();
+            }
+        });
+        let mut all = Vec::new();
+        netpoll::io::ReadExt::read_to_end(&mut &server, &mut all).await.unwrap();
+        writes.await;
+        all.len()
+    });
+    assert_eq!(guard.await.expect("no time passes while there is something to do"), 6_400_000);
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+    Ok(())
+}
+
+#[netpoll::test(paused)]
+async fn transfers_are_complete_beside_timers_that_are_always_due() -> io::Result<()> {
+    let (client, server) = pair().await?;
+    assert_eq!(transfer(client, server).await, 6_400_000);
+    let (one, other) = UnixStream::pair()?;
+    assert_eq!(transfer(one, other).await, 6_400_000);
+    Ok(())
+}
+
+#[netpoll::test(paused)]
+async fn datagrams_come_before_the_deadline() -> io::Result<()> {
+    let (one, other) = (UdpSocket::bind("127.0.0.1:0").await?, UdpSocket::bind("127.0.0.1:0").await?);
+    for number in 0..100 {
+        one.send_to(&[number], other.local_addr()?).await?;
+        other.set_read_deadline(Instant::now() + Duration::from_millis(1))?;
+        let mut buf = [0; 4];
+        assert_eq!((other.recv_from(&mut buf).await?.0, buf[0]), (1, number));
+    }
+    other.set_read_deadline(Instant::now() + HOUR)?;
+    assert!(is_timeout(&other.recv_from(&mut [0; 4]).await.unwrap_err()));
+    Ok(())
+}
+
+#[netpoll::test(paused)]
+async fn dials_fail_at_once_or_at_their_timeout() -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let addr = listener.local_addr()?;
+    listener.close().await?;
+    assert_eq!(TcpStream::connect(addr).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    // A backlog that is full answers nothing.
+    let full = netpoll::net::ListenConfig::new().backlog(1).listen("127.0.0.1:0").await?;
+    let dialer = Dialer::new().timeout(HOUR);
+    let mut open = Vec::new();
+    let begin = Instant::now();
+    let error = loop {
+        match dialer.dial(full.local_addr()?).await {
+            Ok(stream) => open.push(stream),
+            Err(error) => break error,
+        }
+        assert!(open.len() < 100, "the backlog is never full");
+    };
+    assert!(is_timeout(&error), "{error}");
+    assert_eq!(begin.elapsed(), HOUR);
+    Ok(())
+}
+
+/// Without a timer the test waits for what other threads do.
+#[netpoll::test(paused)]
+async fn peers_outside_are_waited_for() -> io::Result<()> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let addr = listener.local_addr()?;
+    let echo = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept()?;
+        let mut buf = [0; 5];
+        stream.read_exact(&mut buf)?;
+        stream.write_all(&buf)
+    });
+    let stream = TcpStream::connect(addr).await?;
+    stream.write_all(b"hello").await?;
+    let mut all = Vec::new();
+    netpoll::io::ReadExt::read_to_end(&mut &stream, &mut all).await?;
+    assert_eq!(all, b"hello");
+    echo.join().expect("no panic")?;
+    assert_eq!(task::spawn_blocking(|| 7).await, 7);
+    Ok(())
+}
+
+fn message(payload: Box<dyn std::any::Any + Send>) -> String {
+    let text = payload.downcast_ref::<String>().cloned();
+    text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
+
+#[test]
+fn misuse_of_a_paused_clock_is_told() {
+    let nested = catch_unwind(|| sim::paused(async || sim::paused(async || ())));
+    assert!(message(nested.unwrap_err()).contains("cannot run inside another"));
+    let blocking = catch_unwind(|| sim::paused(async || task::block_on(async {})));
+    assert!(message(blocking.unwrap_err()).contains("`block_on` inside of a simulation"));
+    let inside = catch_unwind(|| task::block_on(async { sim::paused(async || 1) }));
+    assert!(message(inside.unwrap_err()).contains("inside of a runtime"));
+}
+
+/// After a paused test its thread has the real clock again.
+#[test]
+fn clock_is_real_afterwards() {
+    let before = Instant::now();
+    sim::paused(async || task::sleep(HOUR).await);
+    assert!(before.elapsed() < HOUR);
+    task::block_on(async {
+        let (client, server) = pair().await.unwrap();
+        client.write_all(b"real").await.unwrap();
+        let mut buf = [0; 8];
+        assert_eq!(server.read(&mut buf).await.unwrap(), 4);
+    });
+}
