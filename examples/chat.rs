@@ -9,17 +9,19 @@
 //! other streams. Any number of tasks may write to one stream at the same time, and `write_all`
 //! keeps their lines whole. There is no queue per client and no task that owns the writing side. A
 //! client that does not read delays the others by the write timeout, once: the task that gets the
-//! timeout closes that stream, which ends the reading task of its client.
+//! timeout closes that stream, which ends the reading task of its client. Ctrl-C or SIGTERM stops
+//! the server.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use netpoll::io::BufReader;
-use netpoll::net::{TcpListener, TcpStream};
+use netpoll::net::{self, TcpListener, TcpStream};
 use netpoll::prelude::*;
-use netpoll::{io, task};
+use netpoll::{io, signal, task};
 
 /// The maximum length of a line, so that no client fills our memory.
 const LINE_BYTES_MAX: u64 = 1024;
@@ -34,16 +36,15 @@ fn main() -> io::Result<()> {
     task::block_on(async {
         let listener = TcpListener::bind(&addr).await?;
         println!("listening on {}", listener.local_addr()?);
-        serve(listener).await
+        serve(listener, signal::termination()).await
     })
 }
 
-pub(crate) async fn serve(listener: TcpListener) -> io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, stop: impl Future + Send + 'static) -> io::Result<()> {
     let clients = Clients::default();
-    let mut incoming = listener.incoming();
-    while let Some(stream) = incoming.next().await {
-        let (stream, clients) = (stream?, clients.clone());
-        drop(task::spawn(async move {
+    let handler = move |stream: TcpStream| {
+        let clients = clients.clone();
+        async move {
             // A client that is already gone has no address.
             let Ok(peer) = stream.peer_addr() else { return };
             lock(&clients).insert(peer, stream.clone());
@@ -53,8 +54,10 @@ pub(crate) async fn serve(listener: TcpListener) -> io::Result<()> {
             }
             lock(&clients).remove(&peer);
             tell_others(&clients, peer, "has left\n").await;
-        }));
-    }
+        }
+    };
+    let server = net::serve(listener, handler).until(stop);
+    println!("{}", server.when_stopping(|stream| drop(stream.close_read())).await?);
     Ok(())
 }
 

@@ -6,30 +6,30 @@
 //! printf 'hi\n' | nc -q1 127.0.0.1 7000
 //! ```
 //!
-//! Shows the accept loop. `incoming` waits while the process is out of descriptors; each connection
-//! has its own task.
+//! Shows `net::serve`: an accept loop that waits while the process is out of descriptors, a task
+//! for each connection, and a stop by Ctrl-C or SIGTERM, at which the server reads what clients
+//! have sent, as if they had then closed their connections.
 
-use netpoll::net::{TcpListener, TcpStream};
-use netpoll::prelude::*;
-use netpoll::{io, task};
+use std::future::Future;
+
+use netpoll::net::{self, TcpListener, TcpStream};
+use netpoll::{io, signal, task};
 
 fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
-    task::block_on(serve(&addr))
+    task::block_on(serve(&addr, signal::termination()))
 }
 
-pub(crate) async fn serve(addr: &str) -> io::Result<()> {
+pub(crate) async fn serve(addr: &str, stop: impl Future + Send + 'static) -> io::Result<()> {
     let listener = TcpListener::bind(addr).await?;
     println!("listening on {}", listener.local_addr()?);
-    let mut incoming = listener.incoming();
-    while let Some(stream) = incoming.next().await {
-        let stream = stream?;
-        drop(task::spawn(async move {
-            if let Err(error) = echo(&stream).await {
-                eprintln!("{stream:?}: {error}");
-            }
-        }));
-    }
+    let handler = |stream: TcpStream| async move {
+        if let Err(error) = echo(&stream).await {
+            eprintln!("{stream:?}: {error}");
+        }
+    };
+    let server = net::serve(listener, handler).until(stop);
+    println!("{}", server.when_stopping(|stream| drop(stream.close_read())).await?);
     Ok(())
 }
 

@@ -9,34 +9,32 @@
 //! Shows the read deadline: a time, stored in the socket, at which every read fails, including one
 //! that waits. It is moved before each read, which costs one atomic swap and no timer. The write
 //! timeout is like std's: a duration, counted from when a write begins to wait. It ends the
-//! connection of a client that sends and does not read.
+//! connection of a client that sends and does not read. Ctrl-C or SIGTERM stops the server.
 
+use std::future::Future;
 use std::time::{Duration, Instant};
 
-use netpoll::net::{TcpListener, TcpStream, is_timeout};
-use netpoll::prelude::*;
-use netpoll::{io, task};
+use netpoll::net::{self, TcpListener, TcpStream, is_timeout};
+use netpoll::{io, signal, task};
 
 fn main() -> io::Result<()> {
     let mut args = std::env::args().skip(1);
     let addr = args.next().unwrap_or_else(|| "127.0.0.1:7000".to_owned());
     let seconds = args.next().map_or(Ok(10.0), |seconds| seconds.parse()).map_err(io::Error::other)?;
     let idle = Duration::try_from_secs_f64(seconds).map_err(io::Error::other)?;
-    task::block_on(serve(&addr, idle))
+    task::block_on(serve(&addr, idle, signal::termination()))
 }
 
-pub(crate) async fn serve(addr: &str, idle: Duration) -> io::Result<()> {
+pub(crate) async fn serve(addr: &str, idle: Duration, stop: impl Future + Send + 'static) -> io::Result<()> {
     let listener = TcpListener::bind(addr).await?;
     println!("listening on {}, patience {idle:?}", listener.local_addr()?);
-    let mut incoming = listener.incoming();
-    while let Some(stream) = incoming.next().await {
-        let stream = stream?;
-        drop(task::spawn(async move {
-            if let Err(error) = echo(&stream, idle).await {
-                eprintln!("{stream:?}: {error}");
-            }
-        }));
-    }
+    let handler = move |stream: TcpStream| async move {
+        if let Err(error) = echo(&stream, idle).await {
+            eprintln!("{stream:?}: {error}");
+        }
+    };
+    let server = net::serve(listener, handler).until(stop);
+    println!("{}", server.when_stopping(|stream| drop(stream.close_read())).await?);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //! connection is refused.
 //!
 //! ```text
-//! cargo run --release --example hot_restart                     # 127.0.0.1:7000; each Enter replaces it, the end of input stops it
+//! cargo run --release --example hot_restart                     # 127.0.0.1:7000; each Enter replaces it
 //! echo hello | nc 127.0.0.1 7000
 //! ```
 //!
@@ -10,18 +10,19 @@
 //! which it learns that the successor is ready), closes its own copy, and exits when its last
 //! connection has ended. Connections that are not accepted yet wait in the socket's queue, which
 //! both processes share. If systemd starts it with a socket (`LISTEN_FDS`), it uses that one. A
-//! request is a line; the answer tells which process gave it.
+//! request is a line; the answer tells which process gave it. The end of input, Ctrl-C or SIGTERM
+//! stops it.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::sync::Arc;
-use std::time::Duration;
 
-use netpoll::net::{ListenConfig, TcpListener, TcpStream, activation, is_closed};
+use netpoll::net::{self, TcpListener, TcpStream, activation};
 use netpoll::prelude::*;
-use netpoll::{io, task};
+use netpoll::{io, signal, task};
+
+const CONNECTIONS_MAX: usize = 10_000;
 
 fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
@@ -40,42 +41,32 @@ async fn run(addr: &str) -> io::Result<()> {
         Some(listener) => listener,
         None => TcpListener::bind(addr).await?,
     };
-    let listener = Arc::new(ListenConfig::new().max_connections(10_000).limit(listener)?);
+    // A second handle of the socket, for the successor.
+    let handle = listener.as_fd().try_clone_to_owned()?;
     println!("listening on {}, process {}", listener.local_addr()?, std::process::id());
     if let Some(mut ready) = ready {
         ready.write_all(b"!")?;
     }
 
-    drop(task::spawn({
-        let listener = listener.clone();
-        async move {
-            let mut lines = io::BufReader::new(io::stdin()).lines();
-            while let Some(Ok(_)) = lines.next().await {
-                match replace(&listener).await {
-                    Ok(()) => break,
-                    Err(error) => eprintln!("no successor: {error}"),
-                }
+    let replaced = async move {
+        let mut lines = io::BufReader::new(io::stdin()).lines();
+        while let Some(Ok(_)) = lines.next().await {
+            match replace(&handle).await {
+                Ok(()) => break,
+                Err(error) => eprintln!("no successor: {error}"),
             }
-            listener.close().await
         }
-    }));
-    let mut incoming = listener.incoming();
-    while let Some(stream) = incoming.next().await {
-        match stream {
-            Ok(stream) => drop(task::spawn(answer(stream))),
-            Err(error) if is_closed(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    while listener.connections() > 0 {
-        task::sleep(Duration::from_millis(5)).await;
-    }
+    };
+    // An async block drops its handle of the listener when it ends.
+    let stop = async move { replaced.race(async { drop(signal::termination().await) }).await };
+    let report = net::serve(listener, answer).max_connections(CONNECTIONS_MAX).until(stop).await?;
+    report.stragglers.iter().for_each(|straggler| eprintln!("{straggler}"));
     println!("process {} has ended", std::process::id());
     Ok(())
 }
 
 /// Starts this program again with the listener, and waits until it serves.
-async fn replace(listener: &TcpListener) -> io::Result<()> {
+async fn replace(listener: &OwnedFd) -> io::Result<()> {
     let (mut ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new(std::env::current_exe()?);
     activation::pass(&mut command, [("web", listener.as_fd()), ("ready", theirs.as_fd())])?;

@@ -7,13 +7,14 @@
 //! ```
 //!
 //! Shows `copy_bidirectional_with`: splice(2) between the sockets, half-close, and a limit for
-//! silent connections. The third argument is that limit in seconds, 300 by default.
+//! silent connections. The third argument is that limit in seconds, 300 by default. At Ctrl-C or
+//! SIGTERM, connections have ten seconds to end.
 
+use std::future::Future;
 use std::time::Duration;
 
-use netpoll::net::{TcpListener, TcpStream};
-use netpoll::prelude::*;
-use netpoll::{io, task};
+use netpoll::net::{self, TcpListener, TcpStream};
+use netpoll::{io, signal, task};
 
 fn main() -> io::Result<()> {
     let mut args = std::env::args().skip(1);
@@ -21,21 +22,26 @@ fn main() -> io::Result<()> {
         return Err(io::Error::other("usage: proxy LISTEN TARGET [IDLE-SECONDS]"));
     };
     let idle = args.next().map_or(Ok(300), |idle| idle.parse()).map_err(io::Error::other)?;
-    task::block_on(run(&listen, target, Duration::from_secs(idle)))
+    task::block_on(run(&listen, target, Duration::from_secs(idle), signal::termination()))
 }
 
-pub(crate) async fn run(listen: &str, target: String, idle: Duration) -> io::Result<()> {
+pub(crate) async fn run(
+    listen: &str,
+    target: String,
+    idle: Duration,
+    stop: impl Future + Send + 'static,
+) -> io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
     println!("listening on {}", listener.local_addr()?);
-    let mut incoming = listener.incoming();
-    while let Some(inbound) = incoming.next().await {
-        let (inbound, target) = (inbound?, target.clone());
-        drop(task::spawn(async move {
+    let handler = move |inbound: TcpStream| {
+        let target = target.clone();
+        async move {
             if let Err(error) = carry(inbound, &target, idle).await {
                 eprintln!("{error}");
             }
-        }));
-    }
+        }
+    };
+    println!("{}", net::serve(listener, handler).until(stop).await?);
     Ok(())
 }
 

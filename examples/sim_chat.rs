@@ -44,7 +44,8 @@ async fn listen() -> Vec<String> {
 }
 
 async fn chat(sim: Sim) -> usize {
-    sim.host("server").spawn(|| async { chat::serve(TcpListener::bind("0.0.0.0:7000").await?).await });
+    sim.host("server")
+        .spawn(|| async { chat::serve(TcpListener::bind("0.0.0.0:7000").await?, std::future::pending::<()>()).await });
     sim.link("*", "server").latency(ms(1)..ms(20)).loss(0.01);
     let listener = sim.host("listener").spawn_task(listen());
     task::sleep(ms(500)).await;

@@ -7,14 +7,16 @@
 //! ```
 //!
 //! Shows `recv_many` and `send_many`, receive and segmentation offload if the kernel supports them,
-//! and answers from the address that the request was sent to.
+//! and answers from the address that the request was sent to. Ctrl-C or SIGTERM stops it.
 
 use netpoll::net::{RecvBatch, SendBatch, UdpSocket};
-use netpoll::{io, task};
+use netpoll::prelude::*;
+use netpoll::{io, signal, task};
 
 fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
-    task::block_on(serve(&addr))
+    let stop = async { signal::termination().await.map(drop) };
+    task::block_on(stop.race(serve(&addr)))
 }
 
 pub(crate) async fn serve(addr: &str) -> io::Result<()> {

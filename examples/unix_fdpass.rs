@@ -8,15 +8,19 @@
 //!
 //! Shows `UnixSeqpacket`: one message per connection, with the descriptor in it; the peer's
 //! credentials; and sockets made from received descriptors. A worker introduces itself and echoes.
-//! It ends with the parent, when the other end of its socket is closed.
+//! When Ctrl-C or SIGTERM stops the parent, it closes the workers' sockets. A worker then reads what
+//! its clients have sent, as if they had closed their connections, and ends.
 
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Command, Stdio};
+use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use netpoll::net::{TcpListener, TcpStream};
+use netpoll::net::{self, Listener, TcpListener, TcpStream};
 use netpoll::os::unix::net::UnixSeqpacket;
 use netpoll::prelude::*;
+use netpoll::signal::{self, Signal, SignalKind};
 use netpoll::{io, task};
 
 fn main() -> io::Result<()> {
@@ -31,47 +35,69 @@ fn main() -> io::Result<()> {
 
 async fn parent(addr: &str, workers: usize) -> io::Result<()> {
     let listener = TcpListener::bind(addr).await?;
-    let workers = (0..workers.max(1)).map(|_| start_worker()).collect::<io::Result<Vec<_>>>()?;
-    println!("listening on {}, {} workers", listener.local_addr()?, workers.len());
-    let mut next = workers.iter().cycle();
-    let mut incoming = listener.incoming();
-    while let Some(stream) = incoming.next().await {
-        let stream = stream?;
-        let Ok(peer) = stream.peer_addr() else { continue };
-        let worker = next.next().expect("at least one worker");
-        // The worker gets a duplicate, so this descriptor may be closed as soon as the message is
-        // sent.
-        worker.send_with_fds(peer.to_string().as_bytes(), &[stream.as_fd()]).await?;
-    }
-    Ok(())
+    let (sockets, children): (Vec<_>, Vec<_>) =
+        (0..workers.max(1)).map(|_| start_worker()).collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
+    println!("listening on {}, {} workers", listener.local_addr()?, sockets.len());
+    let (sockets, next) = (Arc::new(sockets), AtomicUsize::new(0));
+    let hand_out = move |stream: TcpStream| {
+        let (sockets, next) = (sockets.clone(), next.fetch_add(1, Ordering::Relaxed));
+        async move {
+            // The worker gets a duplicate, so this descriptor may be closed as soon as the message
+            // is sent.
+            let sent = sockets[next % sockets.len()].send_with_fds(b"one", &[stream.as_fd()]).await;
+            if let Err(error) = sent {
+                eprintln!("{stream:?}: {error}");
+            }
+        }
+    };
+    // Drops the sockets at its end, which ends the workers.
+    net::serve(listener, hand_out).until(signal::termination()).await?;
+    task::spawn_blocking(|| children.into_iter().try_for_each(|mut child| child.wait().map(drop))).await
 }
 
 /// Starts this program again with one end of a socket pair as its standard input. Returns the other
 /// end.
-fn start_worker() -> io::Result<UnixSeqpacket> {
+fn start_worker() -> io::Result<(UnixSeqpacket, Child)> {
     let (ours, theirs) = UnixSeqpacket::pair()?;
-    Command::new(std::env::current_exe()?).arg("worker").stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
-    Ok(ours)
+    let mut command = Command::new(std::env::current_exe()?);
+    let child = command.arg("worker").stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
+    Ok((ours, child))
 }
 
 async fn worker() -> io::Result<()> {
+    // Ctrl-C reaches all processes of the terminal, and workers end with the parent.
+    let _interrupts = Signal::new(SignalKind::INTERRUPT)?;
     let parent = UnixSeqpacket::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    let trusted = parent.peer_cred()?.uid();
-    let (mut buf, mut fds) = ([0; 64], Vec::new());
-    loop {
-        let count = match parent.recv_with_fds(&mut buf, &mut fds).await {
-            // The parent is gone.
-            Ok(0) => return Ok(()),
-            result => result?,
-        };
-        let peer: SocketAddr = String::from_utf8_lossy(&buf[..count]).parse().map_err(io::Error::other)?;
-        for stream in fds.drain(..).map(TcpStream::from) {
-            drop(task::spawn(async move {
-                if let Err(error) = serve(&stream, trusted).await {
-                    eprintln!("{peer}: {error}");
-                }
-            }));
+    let user = parent.peer_cred()?.uid();
+    let handler = move |stream: TcpStream| async move {
+        if let Err(error) = serve(&stream, user).await {
+            eprintln!("{stream:?}: {error}");
         }
+    };
+    net::serve(Passed(parent), handler).when_stopping(|stream| drop(stream.close_read())).await.map(drop)
+}
+
+/// The connections that the parent passes on, as a listener.
+struct Passed(UnixSeqpacket);
+
+impl Listener for Passed {
+    type Conn = TcpStream;
+    type Incoming<'a> = Pin<Box<dyn Stream<Item = io::Result<TcpStream>> + Send + 'a>>;
+
+    fn incoming(&self) -> Self::Incoming<'_> {
+        Box::pin(futures::stream::unfold(&self.0, async |parent| {
+            let mut fds = Vec::new();
+            match parent.recv_with_fds(&mut [0; 8], &mut fds).await {
+                // The parent is gone.
+                Ok(0) => None,
+                Ok(_) => fds.pop().map(|fd| (Ok(TcpStream::from(fd)), parent)),
+                Err(error) => Some((Err(error), parent)),
+            }
+        }))
+    }
+
+    fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        self.0.force_close()
     }
 }
 

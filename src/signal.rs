@@ -14,6 +14,7 @@
 //! Source: sigaction(2), signal(7), signal-safety(7).
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
@@ -211,8 +212,8 @@ impl fmt::Debug for Signal {
     }
 }
 
-/// Waits for Ctrl-C, or any other SIGINT. From the first poll on, the signal no longer ends the
-/// process.
+/// Waits for Ctrl-C, or any other SIGINT. From the call on, even before the first poll, the signal
+/// no longer ends the process.
 ///
 /// # Errors
 /// Same as [`Signal::new`] and [`Signal::recv`].
@@ -230,12 +231,13 @@ impl fmt::Debug for Signal {
 /// })?;
 /// # std::io::Result::Ok(())
 /// ```
-pub async fn ctrl_c() -> io::Result<()> {
-    Signal::new(SignalKind::INTERRUPT)?.recv().await
+pub fn ctrl_c() -> impl Future<Output = io::Result<()>> + Send + 'static {
+    let signal = Signal::new(SignalKind::INTERRUPT);
+    async { signal?.recv().await }
 }
 
-/// Waits until SIGINT or SIGTERM asks the process to end, and returns which. From the first poll
-/// on, neither signal ends the process.
+/// Waits until SIGINT or SIGTERM asks the process to end, and returns which. From the call on, even
+/// before the first poll, neither signal ends the process.
 ///
 /// # Errors
 /// Same as [`Signal::new`] and [`Signal::recv`].
@@ -249,15 +251,19 @@ pub async fn ctrl_c() -> io::Result<()> {
 /// println!("{signal}: stopping");
 /// # std::io::Result::Ok(())
 /// ```
-pub async fn termination() -> io::Result<SignalKind> {
-    let mut signals = [Signal::new(SignalKind::INTERRUPT)?, Signal::new(SignalKind::TERMINATE)?];
-    std::future::poll_fn(|cx| {
-        for signal in &mut signals {
-            if let Poll::Ready(received) = signal.poll_recv(cx) {
-                return Poll::Ready(received.map(|()| signal.kind));
+pub fn termination() -> impl Future<Output = io::Result<SignalKind>> + Send + 'static {
+    let signals = [SignalKind::INTERRUPT, SignalKind::TERMINATE].map(Signal::new);
+    async {
+        let [interrupt, terminate] = signals;
+        let mut signals = [interrupt?, terminate?];
+        std::future::poll_fn(|cx| {
+            for signal in &mut signals {
+                if let Poll::Ready(received) = signal.poll_recv(cx) {
+                    return Poll::Ready(received.map(|()| signal.kind));
+                }
             }
-        }
-        Poll::Pending
-    })
-    .await
+            Poll::Pending
+        })
+        .await
+    }
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use common::{BOUND, eventually, run};
 use futures::channel::oneshot;
-use netpoll::net::{self, Conn, Listener, Report, TcpListener, TcpStream, is_closed, is_timeout, pipe};
+use netpoll::net::{self, Conn, Listener, Pipe, Report, TcpListener, TcpStream, is_closed, is_timeout, pipe};
+use netpoll::prelude::*;
 use netpoll::task::{self, JoinHandle};
 use netpoll::unix::{UnixListener, UnixStream};
 
@@ -164,6 +165,33 @@ fn active_and_queued_requests_are_answered() {
     });
 }
 
+/// More than a task accepts in one turn.
+#[test]
+fn whole_queue_is_served_at_stop() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = net::serve(listener, echo).max_connections(1).until(stopped).drain(BOUND);
+        let server = task::spawn(server.into_future());
+        let first = TcpStream::connect(addr).await.unwrap();
+        ping(&first).await.unwrap();
+        let mut queued = Vec::new();
+        for _ in 0..100 {
+            let client = TcpStream::connect(addr).await.unwrap();
+            client.write_all(b"x").await.unwrap();
+            queued.push(client);
+        }
+        drop(stop);
+        for client in queued {
+            assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 1);
+        }
+        drop(first);
+        let report = server.await.unwrap();
+        assert_eq!((report.accepted, report.stragglers.len()), (101, 0), "{report}");
+    });
+}
+
 #[test]
 fn drain_timeout_closes_and_reports_connections() {
     run(async {
@@ -233,6 +261,74 @@ fn stop_hook_informs_handlers() {
         ping(&client).await.unwrap();
         drop(stop);
         assert_eq!(server.await.unwrap().stragglers, []);
+    });
+}
+
+#[test]
+fn request_in_receive_buffer_is_answered_at_stop() {
+    run(async {
+        let (release, released) = oneshot::channel::<()>();
+        let released = futures::FutureExt::shared(released);
+        let (serving, mut served) = futures::channel::mpsc::unbounded();
+        let handler = move |stream: TcpStream| {
+            let (released, serving) = (released.clone(), serving.clone());
+            async move {
+                let mut request = [0; 1];
+                while stream.read(&mut request).await? > 0 {
+                    serving.unbounded_send(stream.clone()).unwrap();
+                    let _ = released.clone().await;
+                    stream.write_all(&request).await?;
+                }
+                io::Result::Ok(())
+            }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (stopping, mut is_stopping) = futures::channel::mpsc::unbounded();
+        let server = net::serve(listener, handler).until(stopped).drain(BOUND).when_stopping(move |stream| {
+            stream.close_read().unwrap();
+            stopping.unbounded_send(()).unwrap();
+        });
+        let server = task::spawn(server.into_future());
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        client.write_all(b"1").await.unwrap();
+        let accepted = served.next().await.unwrap();
+        client.write_all(b"2").await.unwrap();
+        eventually("the second request arrives", || rustix::io::ioctl_fionread(&accepted).unwrap() == 1);
+        drop((stop, accepted));
+        is_stopping.next().await.unwrap();
+        release.send(()).unwrap();
+        drop(served.next().await);
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).await.unwrap();
+        assert_eq!(answers, "12");
+        assert_eq!(server.await.unwrap().stragglers, []);
+    });
+}
+
+#[test]
+fn listener_may_end() {
+    struct Once(std::sync::Mutex<Option<Pipe>>);
+    impl Listener for Once {
+        type Conn = Pipe;
+        type Incoming<'a> = futures::stream::BoxStream<'a, io::Result<Pipe>>;
+        fn incoming(&self) -> Self::Incoming<'_> {
+            // Panics if it is polled after its end.
+            let next = move |()| async move { self.0.lock().unwrap().take().map(|pipe| (Ok(pipe), ())) };
+            Box::pin(futures::stream::unfold((), next))
+        }
+        fn close(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+            std::future::ready(Ok(()))
+        }
+    }
+    run(async {
+        let (client, server) = pipe().unwrap();
+        let server = task::spawn(net::serve(Once(Some(server).into()), echo).into_future());
+        ping(&client).await.unwrap();
+        client.close_write().unwrap();
+        let report = server.await.unwrap();
+        assert_eq!((report.accepted, report.panicked, report.stragglers.len()), (1, 0, 0), "{report}");
     });
 }
 

@@ -1,7 +1,7 @@
 //! The examples of README.md that need only sockets and time run in simulations, with the same source: on networks that lose, delay and
 //! reorder packets. `ci/sim.sh` runs each with a thousand seeds, twice, and compares the digests.
 //!
-//! The others need more than that: `quickstart` sets limits of the process and starts threads, `graceful` and `hot_restart` read standard input,
+//! The others need more than that: `quickstart` sets limits of the process and starts threads, `graceful` stops at a signal of the process,
 //! `hot_restart` and `unix_fdpass` start processes, `inotify` watches files.
 
 #[allow(dead_code)]
@@ -27,6 +27,7 @@ mod proxy;
 mod udp_echo;
 
 use std::collections::BTreeSet;
+use std::future::pending;
 use std::time::{Duration, Instant};
 
 use netpoll::io::{BufReader, ReadExt};
@@ -83,7 +84,7 @@ async fn clients_get_their_bytes_back(sim: Sim) {
 #[netpoll::test(sim, seeds = 20)]
 async fn echo_returns_all_bytes(sim: Sim) {
     weather(sim);
-    sim.host("server").spawn(|| echo::serve("0.0.0.0:7000"));
+    sim.host("server").spawn(|| echo::serve("0.0.0.0:7000", pending::<()>()));
     clients_get_their_bytes_back(sim).await;
 }
 
@@ -106,7 +107,7 @@ async fn first_program_of_the_readme_echoes(sim: Sim) {
 #[netpoll::test(sim, seeds = 20)]
 async fn echo_deadline_drops_a_silent_client_at_its_time(sim: Sim) {
     weather(sim);
-    sim.host("server").spawn(|| echo_deadline::serve("0.0.0.0:7000", Duration::from_secs(10)));
+    sim.host("server").spawn(|| echo_deadline::serve("0.0.0.0:7000", Duration::from_secs(10), pending::<()>()));
     let spoken = message(sim);
     let silent = sim.host("client").run(async {
         let stream = TcpStream::connect("server:7000").await?;
@@ -148,7 +149,7 @@ async fn udp_echo_answers_from_the_address_asked(sim: Sim) {
 #[netpoll::test(sim, seeds = 20)]
 async fn chat_lines_are_whole_and_in_order(sim: Sim) {
     weather(sim);
-    sim.host("server").spawn(|| async { chat::serve(TcpListener::bind("0.0.0.0:7000").await?).await });
+    sim.host("server").spawn(|| async { chat::serve(TcpListener::bind("0.0.0.0:7000").await?, pending::<()>()).await });
     let listener = sim.host("listener").spawn_task(async {
         let stream = TcpStream::connect("server:7000").await?;
         let mut lines = BufReader::new(stream).lines();
@@ -186,8 +187,9 @@ async fn chat_lines_are_whole_and_in_order(sim: Sim) {
 #[netpoll::test(sim, seeds = 20)]
 async fn proxy_carries_both_directions_and_half_closes(sim: Sim) {
     weather(sim);
-    sim.host("origin").spawn(|| echo::serve("0.0.0.0:80"));
-    sim.host("server").spawn(|| proxy::run("0.0.0.0:7000", "origin:80".to_owned(), Duration::from_secs(300)));
+    sim.host("origin").spawn(|| echo::serve("0.0.0.0:80", pending::<()>()));
+    sim.host("server")
+        .spawn(|| proxy::run("0.0.0.0:7000", "origin:80".to_owned(), Duration::from_secs(300), pending::<()>()));
     clients_get_their_bytes_back(sim).await;
 }
 
@@ -197,7 +199,7 @@ async fn port_scan_finds_open_ports_and_silent_hosts(sim: Sim) {
     let server = sim.host("server");
     server.spawn(|| async {
         let _open = [TcpListener::bind("0.0.0.0:22").await?, TcpListener::bind("0.0.0.0:80").await?];
-        std::future::pending::<io::Result<()>>().await
+        pending::<io::Result<()>>().await
     });
     task::sleep(ms(1)).await;
     let client = sim.host("client");
@@ -212,7 +214,7 @@ async fn port_scan_finds_open_ports_and_silent_hosts(sim: Sim) {
 async fn happy_eyeballs_goes_round_a_dead_address(sim: Sim) {
     sim.link("*", "*").latency(ms(1)..ms(20));
     sim.host("dead").crash();
-    sim.host("live").spawn(|| echo::serve("0.0.0.0:80"));
+    sim.host("live").spawn(|| echo::serve("0.0.0.0:80", pending::<()>()));
     let addrs = ["dead", "live"].map(|name| (sim.host(name).addrs()[0], 80).into());
     let client = sim.host("client");
     for (stagger, least) in [(Some(ms(250)), 250), (Some(ms(50)), 50), (None, 2000)] {

@@ -208,8 +208,19 @@ fn files_are_within_size_limit() {
 
 #[test]
 fn every_file_has_a_header() {
-    let folders =
-        ["src", "tests", "examples", "ecosystem", "fuzz/src", "hyper", "nettest", "quinn", "resolver", "stand-ins", "top"];
+    let folders = [
+        "src",
+        "tests",
+        "examples",
+        "ecosystem",
+        "fuzz/src",
+        "hyper",
+        "nettest",
+        "quinn",
+        "resolver",
+        "stand-ins",
+        "top",
+    ];
     for (path, text) in folders.into_iter().flat_map(sources) {
         assert!(text.starts_with("//! "), "{} has no header", path.display());
     }

@@ -21,7 +21,8 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
@@ -51,7 +52,7 @@ const BATCH_MAX: usize = 64;
 /// # Examples
 /// ```
 /// use netpoll::{io, net::{self, TcpListener, TcpStream}, prelude::*, task};
-/// use std::time::{Duration, Instant};
+/// use std::time::Duration;
 ///
 /// # fn main() -> io::Result<()> {
 /// task::block_on(async {
@@ -63,7 +64,7 @@ const BATCH_MAX: usize = 64;
 ///             .max_connections(1000)
 ///             .until(stopped) // signal::termination() in a real server
 ///             .drain(Duration::from_secs(5))
-///             .when_stopping(|stream| drop(stream.set_read_deadline(Instant::now())))
+///             .when_stopping(|stream| drop(stream.close_read()))
 ///             .into_future(),
 ///     );
 ///     let client = TcpStream::connect(addr).await?;
@@ -131,9 +132,12 @@ impl<L: Listener, H, S> Serve<L, H, S> {
         self
     }
 
-    /// Calls `hook` for each open connection when the server begins to stop. For example, a read
-    /// deadline in the past ends handlers that wait for a request and lets handlers that write an
-    /// answer finish.
+    /// Calls `hook` for each open connection when the server begins to stop.
+    ///
+    /// [`TcpStream::close_read`](super::TcpStream::close_read) in the hook loses no request: a
+    /// handler reads the requests that have arrived, then the end of the stream, as if the client
+    /// had closed its sending side. A read deadline in the past ends a handler that waits for a
+    /// request too, but also one that has not read a request that has arrived.
     pub fn when_stopping(mut self, hook: impl Fn(&L::Conn) + Send + Sync + 'static) -> Self {
         self.when_stopping = Some(Arc::new(hook));
         self
@@ -311,6 +315,25 @@ impl<C: Conn + Clone> Serving<C> {
     }
 }
 
+/// The waker of one look at the listener's queue. A listener that returns `Pending` and has woken
+/// its task is not at the end of its queue: the turn's budget is used up, or a connection has just
+/// come.
+struct Attempt {
+    task: Waker,
+    woken: AtomicBool,
+}
+
+impl Wake for Attempt {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
+}
+
 pin_project! {
     /// A handler whose panic is contained. Returns whether it panicked.
     struct Contained<F> {
@@ -345,12 +368,17 @@ where
     async fn run(self) -> io::Result<Report> {
         let Serve { listener, handler, stop, max_connections, drain, when_stopping, on_error } = self;
         let mut serving = Serving { open: HashMap::new(), tasks: TaskSet::new(), report: Report::default() };
-        let mut incoming = listener.incoming();
+        // `None` once it has ended: a stream must not be polled after its end.
+        let mut incoming = Some(listener.incoming());
         let mut stop = pin!(stop);
-        let mut accept =
-            |serving: &mut Serving<L::Conn>, cx: &mut Context<'_>| match Pin::new(&mut incoming).poll_next(cx) {
+        let mut accept = |serving: &mut Serving<L::Conn>, cx: &mut Context<'_>| {
+            let Some(stream) = &mut incoming else { return Poll::Ready(false) };
+            match Pin::new(stream).poll_next(cx) {
                 Poll::Pending => Poll::Pending,
-                Poll::Ready(None) => Poll::Ready(false),
+                Poll::Ready(None) => {
+                    incoming = None;
+                    Poll::Ready(false)
+                }
                 Poll::Ready(Some(Ok(conn))) => {
                     serving.begin(conn, &handler);
                     Poll::Ready(true)
@@ -361,7 +389,8 @@ where
                     }
                     Poll::Ready(!is_closed(&error))
                 }
-            };
+            }
+        };
         poll_fn(|cx| {
             if stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
@@ -384,10 +413,17 @@ where
         })
         .await;
         // Closing the listener would reset connections that the kernel has already accepted.
+        let mut queued = 0;
         poll_fn(|cx| {
-            let mut queued = 0;
-            while queued < QUEUED_MAX && accept(&mut serving, cx) == Poll::Ready(true) {
-                queued += 1;
+            let attempt = Arc::new(Attempt { task: cx.waker().clone(), woken: AtomicBool::new(false) });
+            let waker = Waker::from(attempt.clone());
+            while queued < QUEUED_MAX {
+                match accept(&mut serving, &mut Context::from_waker(&waker)) {
+                    Poll::Ready(true) => queued += 1,
+                    Poll::Ready(false) => break,
+                    Poll::Pending if attempt.woken.load(Ordering::Acquire) => return Poll::Pending,
+                    Poll::Pending => break,
+                }
             }
             Poll::Ready(())
         })

@@ -49,6 +49,12 @@ impl Example {
         self.child.stdin.take().expect("stdin is piped")
     }
 
+    /// Sends it SIGTERM.
+    pub fn terminate(&self) {
+        let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).expect("a process");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    }
+
     /// Waits for its end. The rest of its output.
     pub fn end(mut self) -> (ExitStatus, String) {
         let deadline = Instant::now() + PATIENCE;

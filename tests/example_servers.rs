@@ -1,0 +1,331 @@
+//! The examples that are servers behave as their headers say, each in a process of its own, and a signal stops them in order.
+#![cfg(feature = "signal")]
+
+#[path = "common/example.rs"]
+mod example;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use example::{Example, PATIENCE};
+
+fn connect(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).expect("the example listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+fn read_line(reader: &mut BufReader<TcpStream>) -> String {
+    let mut line = String::new();
+    reader.read_line(&mut line).expect("a line");
+    line
+}
+
+#[test]
+fn sigterm_stops_every_server() {
+    // Each has answered a client, so it has begun to serve. A client that stays connected and silent does not delay it.
+    for (name, args) in [("echo", &["127.0.0.1:0"][..]), ("echo_deadline", &["127.0.0.1:0", "600"])] {
+        let server = Example::start(name, args);
+        let mut client = BufReader::new(connect(server.addr()));
+        client.get_mut().write_all(b"hi\n").expect("room");
+        assert_eq!(read_line(&mut client), "hi\n", "{name}");
+        server.terminate();
+        assert_eq!(client.read(&mut [0]).expect("the end"), 0, "{name}");
+        let (status, output) = server.end();
+        assert!(status.success(), "{name}: {status}");
+        assert_eq!(output, "1 connections accepted, 0 closed by force\n", "{name}");
+    }
+
+    let chat = Example::start("chat", &["127.0.0.1:0"]);
+    let mut client = BufReader::new(connect(chat.addr()));
+    assert!(read_line(&mut client).starts_with("you are "));
+    chat.terminate();
+    assert!(chat.end().0.success());
+
+    let fdpass = Example::start("unix_fdpass", &["127.0.0.1:0", "2"]);
+    let mut client = BufReader::new(connect(fdpass.addr()));
+    assert!(read_line(&mut client).starts_with("worker "));
+    fdpass.terminate();
+    assert_eq!(client.read(&mut [0]).expect("the end"), 0);
+    assert!(fdpass.end().0.success());
+
+    let target = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let proxy = Example::start("proxy", &["127.0.0.1:0", &target.local_addr().expect("an address").to_string()]);
+    let client = connect(proxy.addr());
+    drop(target.accept().expect("the proxy connects"));
+    drop(client);
+    proxy.line();
+    proxy.terminate();
+    assert!(proxy.end().0.success());
+
+    let hot_restart = Example::start("hot_restart", &["127.0.0.1:0"]);
+    let mut client = connect(hot_restart.addr());
+    client.write_all(b"hello\n").expect("room");
+    client.read_to_string(&mut String::new()).expect("an answer");
+    hot_restart.terminate();
+    assert!(hot_restart.end().0.success());
+
+    let udp_echo = Example::start("udp_echo", &["127.0.0.1:0"]);
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    socket.send_to(b"hi", udp_echo.addr()).expect("room");
+    socket.recv(&mut [0; 8]).expect("an answer");
+    udp_echo.terminate();
+    assert!(udp_echo.end().0.success());
+}
+
+/// The number of answers that a client gets until the server ends. If `reconnects`, each request has its own connection.
+fn load(addr: SocketAddr, reconnects: bool, answered: &AtomicU64) -> u64 {
+    let mut count = 0;
+    while let Ok(stream) = TcpStream::connect(addr) {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut stream = BufReader::new(stream);
+        loop {
+            let mut line = String::new();
+            let sent = stream.get_mut().write_all(b"1\n");
+            if sent.is_err() || stream.read_line(&mut line).is_err() || line != "1 ms later\n" {
+                break;
+            }
+            count += 1;
+            answered.fetch_add(1, Ordering::SeqCst);
+            if reconnects {
+                break;
+            }
+        }
+    }
+    count
+}
+
+#[test]
+fn sigterm_under_load_loses_no_accepted_request() {
+    let graceful = Example::start("graceful", &["127.0.0.1:0", &PATIENCE.as_secs().to_string()]);
+    let addr = graceful.addr();
+    let answered = Arc::new(AtomicU64::new(0));
+    let clients: Vec<_> = (0..16)
+        .map(|number| {
+            let answered = Arc::clone(&answered);
+            thread::spawn(move || load(addr, number % 2 == 0, &answered))
+        })
+        .collect();
+    let start = Instant::now();
+    while answered.load(Ordering::SeqCst) < 400 {
+        assert!(start.elapsed() < PATIENCE, "no progress");
+        thread::sleep(Duration::from_millis(1));
+    }
+    graceful.terminate();
+    let received: u64 = clients.into_iter().map(|client| client.join().expect("a client")).sum();
+    let (status, output) = graceful.end();
+    assert!(status.success() && output.starts_with("SIGTERM: stopping\n"), "{status}: {output}");
+    assert!(output.contains("connections accepted, 0 closed by force\n"), "{output}");
+    // As many as the clients have received: every request that the server has read was answered.
+    assert!(output.ends_with(&format!("\n{received} of {received} requests answered\n")), "{received}: {output}");
+}
+
+#[test]
+fn sigterm_answers_requests_that_have_arrived() {
+    let graceful = Example::start("graceful", &["127.0.0.1:0", &PATIENCE.as_secs().to_string()]);
+    let mut client = BufReader::new(connect(graceful.addr()));
+    // One segment: the second and the third request have arrived when the first is answered.
+    client.get_mut().write_all(b"0\n100\n1\n").expect("room");
+    assert_eq!(read_line(&mut client), "0 ms later\n");
+    graceful.terminate();
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).expect("the end");
+    assert_eq!(rest, "100 ms later\n1 ms later\n");
+    let (status, output) = graceful.end();
+    assert!(status.success() && output.ends_with("\n3 of 3 requests answered\n"), "{status}: {output}");
+}
+
+#[test]
+fn sigterm_names_stragglers_at_the_time_limit() {
+    let graceful = Example::start("graceful", &["127.0.0.1:0", "0.1"]);
+    let mut client = BufReader::new(connect(graceful.addr()));
+    client.get_mut().write_all(b"0\n3600000\n").expect("room");
+    assert_eq!(read_line(&mut client), "0 ms later\n");
+    let peer = client.get_ref().local_addr().expect("an address");
+    graceful.terminate();
+    let (status, output) = graceful.end();
+    assert!(status.success(), "{status}: {output}");
+    assert!(output.contains("\n1 connections accepted, 1 closed by force\ntask "), "{output}");
+    assert!(output.contains(&format!(", connection from {peer}, open for ")), "{output}");
+    assert!(output.ends_with(", did not end when it was closed\n1 of 2 requests answered\n"), "{output}");
+}
+
+#[test]
+fn echo_returns_its_input() {
+    let echo = Example::start("echo", &["127.0.0.1:0"]);
+    let mut stream = connect(echo.addr());
+    stream.write_all(b"hi\n").expect("room");
+    stream.shutdown(Shutdown::Write).expect("an open stream");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert_eq!(answer, "hi\n");
+}
+
+#[test]
+fn udp_echo_returns_every_datagram() {
+    let echo = Example::start("udp_echo", &["0.0.0.0:0"]);
+    let asked = SocketAddr::from(([127, 0, 0, 9], echo.addr().port()));
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    for number in 0..50_u8 {
+        socket.send_to(&vec![number; 20 * usize::from(number)], asked).expect("room");
+    }
+    let mut came = Vec::new();
+    for _ in 0..50 {
+        let mut buf = [0; 2048];
+        let (count, from) = socket.recv_from(&mut buf).expect("an answer");
+        assert_eq!(from, asked);
+        assert!(buf[..count].iter().all(|byte| usize::from(*byte) * 20 == count));
+        came.push(count / 20);
+    }
+    came.sort_unstable();
+    assert!(came.into_iter().eq(0..50));
+}
+
+#[test]
+fn echo_deadline_drops_idle_client() {
+    let echo = Example::start("echo_deadline", &["127.0.0.1:0", "0.05"]);
+    let mut stream = connect(echo.addr());
+    stream.write_all(b"hi\n").expect("room");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert_eq!(answer, "hi\ntoo slow, bye\n");
+}
+
+#[test]
+fn chat_broadcasts_to_other_clients() {
+    let chat = Example::start("chat", &["127.0.0.1:0"]);
+    let addr = chat.addr();
+    let mut anna = BufReader::new(connect(addr));
+    assert!(read_line(&mut anna).starts_with("you are "));
+    let bert = connect(addr);
+    let bert_is = bert.local_addr().expect("an address");
+    let mut bert = BufReader::new(bert);
+    assert_eq!(read_line(&mut bert), format!("you are {bert_is}\n"));
+    assert_eq!(read_line(&mut anna), format!("{bert_is}: is here\n"));
+    bert.get_mut().write_all(b"hello\nunfinished").expect("room");
+    assert_eq!(read_line(&mut anna), format!("{bert_is}: hello\n"));
+    drop(bert);
+    assert_eq!(read_line(&mut anna), format!("{bert_is}: has left\n"));
+}
+
+#[test]
+fn proxy_forwards_data_and_half_close() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let target = listener.local_addr().expect("an address").to_string();
+    let proxy = Example::start("proxy", &["127.0.0.1:0", &target]);
+    let addr = proxy.addr();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the proxy connects");
+        let mut request = Vec::new();
+        stream.read_to_end(&mut request).expect("a request");
+        stream.write_all(&request.repeat(3)).expect("room");
+    });
+    let mut client = connect(addr);
+    let request: Vec<u8> = (0..1_000_000u32).map(|at| (at % 251) as u8).collect();
+    client.write_all(&request).expect("room");
+    client.shutdown(Shutdown::Write).expect("an open stream");
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).expect("an answer");
+    assert!(answer == request.repeat(3));
+    assert_eq!(proxy.line(), "1000000 bytes up, 3000000 down");
+    server.join().expect("a server");
+}
+
+#[test]
+fn proxy_drops_idle_connections() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let target = listener.local_addr().expect("an address").to_string();
+    let proxy = Example::start("proxy", &["127.0.0.1:0", &target, "0"]);
+    let mut client = connect(proxy.addr());
+    assert_eq!(client.read(&mut [0]).expect("the end"), 0);
+}
+
+/// Clients come all the while; none is refused or cut off, and every process of the line has served.
+#[test]
+fn hot_restart_refuses_no_connection() {
+    let mut server = Example::start("hot_restart", &["127.0.0.1:0"]);
+    let process_of = |line: &str| line.rsplit(' ').next().expect("a word").parse::<u32>().expect("a process");
+    let line = server.line();
+    let addr: SocketAddr = line
+        .strip_prefix("listening on ")
+        .and_then(|rest| rest.split(',').next())
+        .expect("an address")
+        .parse()
+        .expect("an address");
+    let mut processes = vec![process_of(&line)];
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let (answered, answers) = channel();
+    let clients: Vec<_> = (0..3)
+        .map(|_| {
+            let (stop, answered) = (stop.clone(), answered.clone());
+            thread::spawn(move || {
+                let mut count = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    let mut stream = TcpStream::connect(addr).expect("no connection is refused");
+                    stream.set_read_timeout(Some(PATIENCE)).expect("a valid timeout");
+                    stream.write_all(b"hello\n").expect("room");
+                    let mut answer = String::new();
+                    stream.read_to_string(&mut answer).expect("no connection is reset");
+                    let process =
+                        answer.strip_suffix(": hello\n").expect("an answer").parse::<u32>().expect("a process");
+                    let _ = answered.send(process);
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    let mut stdin = server.stdin();
+    let is_served_by = |process| {
+        let start = Instant::now();
+        while answers.recv_timeout(PATIENCE).expect("an answer") != process {
+            assert!(start.elapsed() < PATIENCE, "process {process} serves no client");
+        }
+    };
+    is_served_by(processes[0]);
+    for _ in 0..3 {
+        stdin.write_all(b"\n").expect("the process reads");
+        let mut lines = [server.line(), server.line()];
+        lines.sort();
+        // The successor prints its address, the predecessor that it has ended.
+        let next = process_of(&lines[0]);
+        assert_eq!(lines[1], format!("process {} has ended", processes.last().expect("one at least")));
+        assert!(!processes.contains(&next));
+        processes.push(next);
+        is_served_by(next);
+    }
+    stop.store(true, Ordering::SeqCst);
+    let served: usize = clients.into_iter().map(|client| client.join().expect("no client was refused")).sum();
+    assert!(served >= 4, "{served}");
+    drop(stdin);
+    let (status, output) = server.end();
+    assert!(status.success(), "{status}: {output}");
+    assert!(output.contains(&format!("process {} has ended", processes[3])), "{output}");
+    assert!(TcpStream::connect(addr).is_err(), "the listener is closed");
+}
+
+#[test]
+fn unix_fdpass_hands_connections_to_other_processes() {
+    let fdpass = Example::start("unix_fdpass", &["127.0.0.1:0", "2"]);
+    let addr = fdpass.addr();
+    let parent = fdpass.child.id();
+    let mut workers = Vec::new();
+    for _ in 0..4 {
+        let mut client = BufReader::new(connect(addr));
+        let hello = read_line(&mut client);
+        let worker: u32 = hello.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("who serves");
+        client.get_mut().write_all(b"hi\n").expect("room");
+        assert_eq!(read_line(&mut client), "hi\n");
+        workers.push(worker);
+    }
+    assert!(workers[0] != workers[1] && !workers.contains(&parent), "{workers:?}");
+    assert_eq!(workers[..2], workers[2..], "in turn");
+}
