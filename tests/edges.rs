@@ -4,11 +4,14 @@ mod common;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{becomes, child, pair, run};
+use common::{becomes, child, eventually, pair, run};
 use netpoll::io::ReadExt;
 use netpoll::net::{Dialer, TcpListener, TcpStream};
 use netpoll::{rt, task};
@@ -139,4 +142,80 @@ fn one_turn_moves_a_bounded_number_of_bytes() {
         assert!(most <= (2 << 20) + (256 << 10), "{most} bytes in one turn");
         writer.join().unwrap();
     });
+}
+
+/// A waker whose clone calls a function once. An operation clones its waker between the registration and the wait.
+struct Hooked {
+    hook: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    woken: AtomicUsize,
+}
+
+mod hooked {
+    use super::{Arc, Hooked, Ordering, RawWaker, RawWakerVTable, Waker};
+
+    static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, release);
+
+    pub(super) fn waker(hooked: Arc<Hooked>) -> Waker {
+        // SAFETY: the functions of the table keep one count of the `Arc` per waker.
+        unsafe { Waker::from_raw(RawWaker::new(Arc::into_raw(hooked).cast(), &VTABLE)) }
+    }
+
+    fn borrow<'a>(data: *const ()) -> &'a Hooked {
+        // SAFETY: the waker has a count, and the reference does not outlive the call.
+        unsafe { &*data.cast() }
+    }
+
+    unsafe fn clone(data: *const ()) -> RawWaker {
+        let hook = borrow(data).hook.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        // SAFETY: the pointer came from `Arc::into_raw`.
+        unsafe { Arc::increment_strong_count(data.cast::<Hooked>()) };
+        RawWaker::new(data, &VTABLE)
+    }
+
+    unsafe fn wake(data: *const ()) {
+        // SAFETY: as above; the waker is used up.
+        unsafe {
+            wake_by_ref(data);
+            release(data);
+        }
+    }
+
+    unsafe fn wake_by_ref(data: *const ()) {
+        borrow(data).woken.fetch_add(1, Ordering::SeqCst);
+    }
+
+    unsafe fn release(data: *const ()) {
+        // SAFETY: the count of this waker.
+        unsafe { Arc::decrement_strong_count(data.cast::<Hooked>()) };
+    }
+}
+
+/// An event comes after a reader was registered and before it waits, and another reader uses it up. The next event wakes the first.
+#[test]
+fn reader_that_was_delayed_before_its_wait_gets_the_next_edge() {
+    let (server, client) = run(async {
+        let (client, server) = pair().await;
+        (Arc::new(server), Arc::new(client))
+    });
+    let (other, sender) = (server.clone(), client.clone());
+    let events = || rt::metrics().events;
+    let hook = move || {
+        let before = events();
+        run(async { sender.write_all(b"a").await.unwrap() });
+        eventually("the poller reports the byte", || events() > before);
+        let read = thread::spawn(move || run(async { other.read(&mut [0; 64]).await.unwrap() }));
+        assert_eq!(read.join().unwrap(), 1, "a short count");
+    };
+    let hooked = Arc::new(Hooked { hook: Mutex::new(Some(Box::new(hook))), woken: AtomicUsize::new(0) });
+    let waker = hooked::waker(hooked.clone());
+    let mut buf = [0; 64];
+    let mut read = pin!(server.read(&mut buf));
+    assert!(read.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(hooked.hook.lock().unwrap().is_none(), "the operation waits");
+    run(async { client.write_all(b"b").await.unwrap() });
+    eventually("the reader is woken", || hooked.woken.load(Ordering::SeqCst) > 0);
+    assert!(matches!(read.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Ready(Ok(1))));
 }

@@ -2,14 +2,16 @@
 
 mod common;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::task::Context;
+use std::os::fd::AsRawFd;
+use std::pin::pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use common::by_hand::{Wakes, assert_closed, assert_timeout, drive, fresh_pair, in_ms, narrow_pair};
 use common::{becomes, fill, poll_now, poll_with, read_exact, run};
-use netpoll::net::is_timeout;
+use netpoll::net::{TcpStream, is_timeout};
 use netpoll::os::unix::net::UnixStream;
 use netpoll::{future, task};
 
@@ -300,4 +302,47 @@ fn deadline_ends_readiness_waits() {
         assert!(future::timeout(Duration::from_millis(5), client.readable()).await.is_err());
         assert!(future::timeout(Duration::from_millis(5), client.peer_closed()).await.is_err());
     });
+}
+
+/// Fills the send buffer without the crate's knowledge.
+async fn fill_behind(stream: &TcpStream) {
+    let chunk = [7_u8; 4096];
+    let mut idle = 0;
+    while idle < 20 {
+        // SAFETY: the descriptor is open, and the chunk is readable.
+        let sent = unsafe {
+            libc::send(stream.as_raw_fd(), chunk.as_ptr().cast(), chunk.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        };
+        idle = if sent < 0 { idle + 1 } else { 0 };
+        if idle > 0 {
+            task::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// A turn ends between the call that finds the buffer full and the wait. The next poll must not take its own first poll for an event.
+#[test]
+fn writable_is_not_reported_after_a_yield_with_full_buffer() {
+    for reads in 0..=40 {
+        run(async {
+            let (client, server) = narrow_pair().await;
+            client.write_all(&[1; 64]).await.unwrap();
+            server.readable().await.unwrap();
+            fill_behind(&server).await;
+            let answer = task::spawn(async move {
+                task::yield_now().await;
+                for _ in 0..reads {
+                    server.read(&mut [0; 1]).await.unwrap();
+                }
+                let mut writable = pin!(server.writable());
+                let first = poll_fn(|cx| Poll::Ready(writable.as_mut().poll(cx).is_ready())).await;
+                task::yield_now().await;
+                let second = poll_fn(|cx| Poll::Ready(writable.as_mut().poll(cx).is_ready())).await;
+                (first, second)
+            })
+            .await;
+            drop(client);
+            assert_eq!(answer, (false, false), "after {reads} reads");
+        });
+    }
 }

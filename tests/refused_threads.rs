@@ -430,3 +430,29 @@ fn shutdown_completes_when_threads_are_refused() {
         }
     });
 }
+
+/// Without threads the shutdown runs destructors on its own thread. A shutdown in one of them does not wait for itself.
+#[test]
+fn shutdown_in_a_destructor_is_rejected_without_threads() {
+    child("shutdown_in_a_destructor_is_rejected_without_threads", || {
+        struct Stops(mpsc::Sender<bool>);
+        impl Drop for Stops {
+            fn drop(&mut self) {
+                let refused = rt::shutdown(Duration::MAX).unwrap_err();
+                self.0.send(refused.on_runtime_thread).unwrap();
+            }
+        }
+        fresh(1);
+        let (send, receive) = mpsc::channel();
+        let sleeper = task::spawn(async move {
+            let _stops = Stops(send);
+            task::sleep(LONG).await;
+        });
+        eventually("the worker sleeps", || rt::metrics().polls > 0 && rt::metrics().timer_entries > 0);
+        refuse(FOR_GOOD);
+        rt::shutdown(LONG).unwrap();
+        assert_eq!(receive.recv_timeout(LONG), Ok(true));
+        assert!(refused() > 0);
+        drop(sleeper);
+    });
+}

@@ -651,3 +651,18 @@ pub fn skipped_edges_lose_no_room() {
     wakers.wake_all();
     writing.join().unwrap();
 }
+
+/// A descriptor is closed while a snapshot reads the slot. The number belongs to another socket from then on.
+pub fn a_snapshot_pairs_no_number_with_another_generation() {
+    let desc = Arc::new(PollDesc::new(0));
+    let generation = desc.open();
+    desc.describe(7, false, 0, |tag| [tag; 2]);
+    let reading = {
+        let desc = desc.clone();
+        thread::spawn(move || desc.described())
+    };
+    desc.retire(generation);
+    if let Some(described) = reading.join().unwrap() {
+        assert_eq!((described.generation, described.number), (generation, 7), "another socket's number");
+    }
+}

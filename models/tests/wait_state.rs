@@ -25,6 +25,7 @@ models! { wait_state:
     an_edge_reaches_the_owner
     polls_beyond_the_bound_are_woken
     skipped_edges_lose_no_room
+    a_snapshot_pairs_no_number_with_another_generation
 }
 
 #[test]
@@ -58,5 +59,7 @@ planted_bugs! {
     finds_polls_that_pile_up: "polls_pile_up" by polls_beyond_the_bound_are_woken, "polls are kept";
     finds_evidence_despite_skipped_edges:
         "evidence_despite_skipped_edges" by skipped_edges_lose_no_room, DEADLOCK;
+    finds_a_number_that_outlives_its_generation:
+        "number_outlives_generation" by a_snapshot_pairs_no_number_with_another_generation, "another socket's number";
     finds_an_edge_kept_without_the_lock: "edge_kept_without_the_lock" by an_edge_reaches_the_owner, DEADLOCK;
 }

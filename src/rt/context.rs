@@ -131,10 +131,23 @@ fn with_discards(count: u32, f: impl FnOnce(u32)) {
 /// Calls `f` with the task that this thread is running.
 pub(crate) fn with_task<T>(f: impl FnOnce(Option<&TaskData>) -> T) -> T {
     let task = CONTEXT.with(|context| context.task.get());
-    // SAFETY: null, or set by `run_task` further up this thread's stack, which keeps the task
-    // alive.
+    // SAFETY: null, or set by `run_task` further up this thread's stack. A task is alive until its
+    // future is dropped, which calls `end_task`.
     #[allow(unsafe_code)]
     f(unsafe { task.as_ref() })
+}
+
+/// Ends the turn of the task `number`, whose future was dropped. What follows in this call of
+/// `async-task`, such as the waker of the handle, may run after the task is freed.
+pub(crate) fn end_task(number: u64) {
+    if with_task(|task| task.is_some_and(|task| task.number() == number)) {
+        CONTEXT.with(|context| context.task.set(ptr::null()));
+    }
+}
+
+/// Returns whether `waker` is the own waker of the future in whose turn this thread is.
+pub(crate) fn is_own(waker: &Waker) -> bool {
+    CONTEXT.with(|context| context.own.get() == waker.data())
 }
 
 /// Returns the processor that this thread owns in `epoch`. A thread that a shutdown left behind has

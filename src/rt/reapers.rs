@@ -190,7 +190,12 @@ impl Reapers {
         });
         match started {
             Ok(()) => self.started += 1,
-            Err(_) if self.started == 0 => while self.shared.run_next() {},
+            Err(_) if self.started == 0 => {
+                // As on a thread of the runtime: a call of `shutdown` here must not wait for itself.
+                context::enter();
+                while self.shared.run_next() {}
+                context::leave();
+            }
             Err(_) => {}
         }
     }

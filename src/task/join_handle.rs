@@ -1,8 +1,8 @@
 //! [`JoinHandle`]: the result of a task.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use async_task::FallibleTask;
@@ -10,6 +10,7 @@ use async_task::FallibleTask;
 use super::Task;
 use crate::rt::context;
 use crate::rt::runtime::runtime;
+use crate::rt::sched::contained::poll_contained;
 use crate::rt::sched::record::{self, Waits};
 use crate::rt::sched::task::{Output, RawTask, TaskData};
 
@@ -62,8 +63,8 @@ impl<T> JoinHandle<T> {
         let mut cancel = self.task.take().map(|task| Box::pin(task.cancel()));
         let polled = cancel.as_mut().map(|cancel| cancel.as_mut().poll(&mut Context::from_waker(Waker::noop())));
         async move {
-            if let (Some(cancel), Some(Poll::Pending)) = (cancel, polled.map(|polled| polled.map(drop))) {
-                drop(cancel.await);
+            if let (Some(mut cancel), Some(Poll::Pending)) = (cancel, polled.map(|polled| polled.map(drop))) {
+                drop(poll_fn(|cx| poll_contained(cx, |cx| cancel.as_mut().poll(cx))).await);
             }
         }
     }
@@ -77,7 +78,8 @@ impl<T> JoinHandle<T> {
     /// Once polled, the request is not undone by dropping the future.
     #[doc(alias = "abort")]
     pub async fn cancel(mut self) -> Option<T> {
-        self.task.take()?.cancel().await.map(Output::take)
+        let mut cancel = pin!(self.task.take()?.cancel());
+        poll_fn(|cx| poll_contained(cx, |cx| cancel.as_mut().poll(cx))).await.map(Output::take)
     }
 }
 
@@ -86,7 +88,7 @@ impl<T> Future for JoinHandle<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let Some(task) = &mut self.task else { return Poll::Pending };
-        match Pin::new(task).poll(cx) {
+        match poll_contained(cx, |cx| Pin::new(task).poll(cx)) {
             Poll::Pending => {
                 record::note(Waits::Task(self.identity.id().number()));
                 runtime().stand_in(cx);

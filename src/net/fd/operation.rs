@@ -214,9 +214,15 @@ impl Fd {
                             return Poll::Ready(Ok(value));
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock || self.is_early(&error) => {
-                            self.poll.clear_ready(direction, ticket);
+                            let is_idle = self.poll.clear_ready(direction, ticket);
                             if !ticket.is_ready() {
                                 self.poll.give_turn_back(direction);
+                            }
+                            if !is_idle {
+                                // An edge has come since, so there is no reason to wait.
+                                self.give_back(direction, hold, &mut caller, true);
+                                begun = self.poll.begin(direction);
+                                continue;
                             }
                         }
                         Err(error) => {
@@ -232,10 +238,17 @@ impl Fd {
                     Err(error) => return Poll::Ready(Err(self.fail_to_register(direction, caller, error))),
                 }
             }
-            if let Some(epoch) = registered
-                && let Err(error) = ready!(self.poll_edge(direction, epoch, &mut caller, cx))
-            {
-                return Poll::Ready(Err(self.fail(direction, caller, error.into())));
+            if let Some(epoch) = registered {
+                match self.poll_edge(direction, epoch, &mut caller, cx) {
+                    Poll::Pending => {
+                        // Armed when the operation is listed: an event in between, and a call that
+                        // used it up, would leave a back end unarmed.
+                        self.poll.arm_for_waiters();
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(self.fail(direction, caller, error.into()))),
+                    Poll::Ready(Ok(())) => {}
+                }
             }
             begun = self.poll.begin(direction);
         }

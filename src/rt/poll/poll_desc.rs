@@ -232,9 +232,14 @@ impl PollDesc {
 
     /// Called when the descriptor is gone: from here on its events are stale.
     pub(crate) fn retire(&self, generation: u32) {
+        // ORDERING: before the generation changes with Release, so a reader that sees the new
+        // generation does not see the old number (model
+        // `a_snapshot_pairs_no_number_with_another_generation`).
+        if !planted!("number_outlives_generation") {
+            self.number.store(NO_NUMBER, Ordering::Relaxed);
+        }
         self.sides().iter().for_each(|side| side.retire(generation));
         self.registration.store(registration::NONE, Ordering::Release);
-        self.number.store(NO_NUMBER, Ordering::Relaxed);
     }
 
     /// Returns whether the slot still belongs to the descriptor `generation`.

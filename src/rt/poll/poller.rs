@@ -161,8 +161,8 @@ impl PollHandle {
 
     /// Clears readiness, because a call that began at `ticket` has shown that nothing is left.
     #[inline]
-    pub(crate) fn clear_ready(&self, direction: Direction, ticket: Ticket) {
-        self.desc.side(direction).clear_ready(ticket);
+    pub(crate) fn clear_ready(&self, direction: Direction, ticket: Ticket) -> bool {
+        self.desc.side(direction).clear_ready(ticket)
     }
 
     /// Called after a success that may leave something to do: wakes the next waiter, if any.

@@ -7,11 +7,12 @@
 //! * [`block_on`], [`root`] and [`blocking`]: the other threads that run user code.
 //! * [`sysmon`] — the thread that watches all others. `shortage`: what happens when no thread can be
 //!   started.
-//! * [`task`] — tasks.
+//! * [`task`] — tasks. [`contained`]: the wakers of futures that await them.
 
 pub(crate) mod awake;
 pub(crate) mod block_on;
 pub(crate) mod blocking;
+pub(crate) mod contained;
 #[cfg(feature = "sim")]
 pub(crate) mod hooks;
 pub(crate) mod idle;

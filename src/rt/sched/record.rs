@@ -299,9 +299,10 @@ impl Record {
         self.begin_poll();
         self.waits.store(RUNNING, Ordering::Relaxed);
         let polled = poll();
-        // The task may have ended in the poll, and the record may belong to another task.
-        if self.id() == id && self.waits.load(Ordering::Relaxed) == RUNNING {
-            self.waits.store(0, Ordering::Relaxed);
+        // The task may have ended in the poll. The record may then belong to another task, or be
+        // free, also from this moment on, and its word may be a link, which is never RUNNING.
+        if self.id() == id {
+            let _ = self.waits.compare_exchange(RUNNING, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
         polled
     }

@@ -251,9 +251,9 @@ impl<F: Future> Future for Tracked<F> {
     }
 }
 
-/// Drops the local values of the task `number`, whose future was dropped. (It is the current task
-/// wherever its future is dropped.) They must not live as long as the task's handle and wakers;
-/// values that remained would be dropped where a panic ends the process.
+/// Drops the local values of the task `number`, whose future was dropped, and ends its turn. (It is
+/// the current task wherever its future is dropped.) The values must not live as long as the task's
+/// handle and wakers: values that remained would be dropped where a panic ends the process.
 pub(crate) fn end_locals(number: u64) {
     context::with_task(|task| {
         let Some(task) = task.filter(|task| task.number() == number) else { return };
@@ -261,6 +261,7 @@ pub(crate) fn end_locals(number: u64) {
             contain(|| drop(value));
         }
     });
+    context::end_task(number);
 }
 
 /// The output of a task, until it is taken. If it is not taken, it is dropped, and its destructor

@@ -1,0 +1,111 @@
+//! The waker of a future that awaits a task is foreign code. It runs after the task has ended, on the thread that ended it.
+
+mod common;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+use std::thread;
+use std::time::Duration;
+
+use common::eventually;
+use netpoll::task::{self, JoinHandle};
+
+/// Calls a function when it is woken.
+struct Calls<F>(F);
+
+impl<F: Fn() + Send + Sync + 'static> Wake for Calls<F> {
+    fn wake(self: Arc<Calls<F>>) {
+        (self.0)();
+    }
+}
+
+/// `waker` awaits a task of each kind, whose handle is then kept or dropped. Then the tasks end.
+fn end_with(waker: &Waker, keeps_handle: bool) -> Vec<JoinHandle<u64>> {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (first, second) = (is_over.clone(), is_over.clone());
+    let tasks = [
+        task::spawn(async move {
+            while !first.load(Ordering::SeqCst) {
+                task::sleep(Duration::from_millis(1)).await;
+            }
+            7
+        }),
+        task::spawn_blocking(move || {
+            while !second.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            7
+        }),
+    ];
+    let mut kept = Vec::new();
+    for mut handle in tasks {
+        assert!(Pin::new(&mut handle).poll(&mut Context::from_waker(waker)).is_pending());
+        if keeps_handle {
+            kept.push(handle);
+        }
+    }
+    is_over.store(true, Ordering::SeqCst);
+    kept
+}
+
+/// The task is over, and may be freed, when the waker runs.
+#[test]
+fn waker_of_handle_runs_outside_of_ended_task() {
+    for keeps_handle in [false, true] {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let record = seen.clone();
+        let waker = Waker::from(Arc::new(Calls(move || {
+            let current = task::try_current().map(|task| task.id());
+            record.lock().unwrap().push(current);
+        })));
+        let kept = end_with(&waker, keeps_handle);
+        eventually("each task wakes its waker", || seen.lock().unwrap().len() == 2);
+        assert_eq!(*seen.lock().unwrap(), [None; 2]);
+        kept.into_iter().for_each(|handle| assert_eq!(task::block_on(handle), 7));
+    }
+}
+
+/// A waker of a cancelled task, and of the future that waits for the cancellation, likewise.
+#[test]
+fn waker_of_cancelled_task_runs_outside_of_it() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let record = seen.clone();
+    let waker = Waker::from(Arc::new(Calls(move || {
+        record.lock().unwrap().push(task::try_current().map(|task| task.id()));
+        panic!("in a waker, on purpose");
+    })));
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let (begun, begins) = std::sync::mpsc::channel();
+    // A turn that lasts until the cancellation was requested.
+    let handle = task::spawn(async move {
+        begun.send(()).unwrap();
+        let _ = receiver.recv();
+        std::future::pending::<()>().await;
+    });
+    begins.recv().unwrap();
+    let mut cancel = Box::pin(handle.cancel());
+    assert!(cancel.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(sender);
+    eventually("the waker is woken", || !seen.lock().unwrap().is_empty());
+    assert_eq!(seen.lock().unwrap()[0], None);
+    assert_eq!(task::block_on(cancel), None);
+}
+
+#[test]
+fn panicking_waker_of_handle_ends_neither_process_nor_task() {
+    for keeps_handle in [false, true] {
+        let count = Arc::new(Mutex::new(0));
+        let counted = count.clone();
+        let waker = Waker::from(Arc::new(Calls(move || {
+            *counted.lock().unwrap() += 1;
+            panic!("in a waker, on purpose");
+        })));
+        let kept = end_with(&waker, keeps_handle);
+        eventually("each task wakes its waker", || *count.lock().unwrap() == 2);
+        kept.into_iter().for_each(|handle| assert_eq!(task::block_on(handle), 7));
+        assert_eq!(task::block_on(task::spawn(async { 8 })), 8, "the workers go on");
+    }
+}
