@@ -26,9 +26,9 @@ pub enum BlockedPolicy {
     /// [`Builder::spare_workers`]).
     #[default]
     AddWorkers,
-    /// Counts and reports them.
+    /// Counts and reports them. A worker that is free takes the tasks queued behind them.
     ReportOnly,
-    /// Does nothing.
+    /// Neither counts nor reports them. A worker that is free takes the tasks queued behind them.
     Off,
 }
 

@@ -314,18 +314,20 @@ impl Monitor {
         if nobody_polled && (busy || self.short_since.is_some()) && !is_asleep {
             self.poll(epoch);
         }
-        if policy != BlockedPolicy::AddWorkers || stuck == 0 {
+        if stuck == 0 {
             return;
         }
+        let adds = policy == BlockedPolicy::AddWorkers;
         let work = backlog + runtime.injected();
         if runtime.awake.count() > stuck {
             // Another thread is awake and takes the work when it is done with its own.
             if work > 0 {
                 runtime.wake_one(false);
             }
-        } else if (work > 0 && !runtime.driver.wake_worker()) || !is_asleep {
+        } else if (work > 0 && !runtime.driver.wake_worker()) || (adds && !is_asleep) {
+            // Whatever the policy is, a worker that is free takes the work.
             for _ in 0..work.clamp(1, ADD_MAX) {
-                runtime.wake_one(true);
+                runtime.wake_one(adds);
             }
         }
     }
@@ -386,11 +388,11 @@ impl Monitor {
                 continue;
             }
             stuck += 1;
+            backlog += processor.queue.len();
+            processor.stuck.store(true, Ordering::Relaxed);
             if policy == BlockedPolicy::Off {
                 continue;
             }
-            backlog += processor.queue.len();
-            processor.stuck.store(true, Ordering::Relaxed);
             context::ask_to_yield(processor);
             if !std::mem::replace(&mut seen.reported, true) {
                 let blocked_for = seen.since.map_or(TICK, |since| now - since);

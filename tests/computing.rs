@@ -1,0 +1,326 @@
+//! Timers, deadlines, dials and sockets while tasks compute on every worker, and never yield.
+#![cfg(target_os = "linux")] // abstract names, and packet sockets
+
+mod common;
+
+use std::future::{Future, pending, poll_fn};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{child, child_with, eventually, pair, park_on, ping, poll_once};
+use netpoll::net::{self, ListenConfig, TcpListener, TcpStream, UdpSocket, is_timeout};
+use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacketListener, UnixStream};
+use netpoll::prelude::*;
+use netpoll::{future, rt, stream, task};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Tasks that compute until this is dropped, one on every worker.
+struct Computing {
+    ends: Arc<AtomicBool>,
+    tasks: Vec<task::JoinHandle<()>>,
+}
+
+impl Computing {
+    fn begin(workers: usize) -> Computing {
+        let (ends, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let tasks = (0..workers).map(|_| {
+            let (ends, begun) = (ends.clone(), begun.clone());
+            task::spawn(async move {
+                begun.fetch_add(1, Ordering::SeqCst);
+                while !ends.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        });
+        let tasks = tasks.collect();
+        eventually("all compute", || begun.load(Ordering::SeqCst) == workers);
+        Computing { ends, tasks }
+    }
+}
+
+impl Drop for Computing {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        self.tasks.drain(..).for_each(park_on);
+    }
+}
+
+/// A TCP address that answers no SYN, because its queue is full.
+fn silent_address() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
+    let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let listener = socket();
+    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut held = vec![listener];
+    for _ in 0..4 {
+        let client = socket();
+        client.set_nonblocking(true).unwrap();
+        let _ = client.connect(&addr);
+        held.push(client);
+    }
+    (addr.as_socket().unwrap(), held)
+}
+
+fn times_out<T: std::fmt::Debug>(result: io::Result<T>) {
+    let error = result.unwrap_err();
+    assert!(is_timeout(&error), "{error}");
+}
+
+/// Every kind of wait that ends by itself.
+async fn waits_end() {
+    task::sleep(5 * MS).await;
+    assert_eq!(stream::interval(MS).take(3).count().await, 3);
+    assert!(future::timeout(5 * MS, pending::<()>()).await.is_err());
+
+    let (one, _other) = pair().await;
+    one.set_read_timeout(Some(5 * MS)).unwrap();
+    times_out(one.read(&mut [0; 1]).await);
+    one.set_read_timeout(None).unwrap();
+    one.set_read_deadline(Instant::now() + 5 * MS).unwrap();
+    times_out(one.readable().await);
+
+    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    udp.set_read_timeout(Some(5 * MS)).unwrap();
+    times_out(udp.recv_from(&mut [0; 1]).await);
+    let addr = udp.local_addr().unwrap();
+    udp.send_to(b"x", addr).await.unwrap();
+    assert_eq!(udp.recv_from(&mut [0; 1]).await.unwrap(), (1, addr));
+
+    let (datagrams, _other) = UnixDatagram::pair().unwrap();
+    datagrams.set_read_deadline(Instant::now() + 5 * MS).unwrap();
+    times_out(datagrams.recv(&mut [0; 1]).await);
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.set_deadline(Instant::now() + 5 * MS).unwrap();
+    times_out(listener.accept().await);
+    let local = UnixListener::bind("").await.unwrap();
+    local.set_deadline(Instant::now() + 5 * MS).unwrap();
+    times_out(local.accept().await);
+
+    let (silent, _held) = silent_address();
+    times_out(TcpStream::connect_timeout(&silent, 20 * MS).await);
+    assert!(net::Dialer::new().timeout(20 * MS).dial(silent).await.is_err());
+}
+
+/// Waits of a root future, of other executors and of foreign threads, beside tasks that compute. No worker is left for a task.
+#[test]
+fn waits_end_beside_tasks_that_compute() {
+    child("waits_end_beside_tasks_that_compute", || {
+        for workers in [1, 2] {
+            for policy in [rt::BlockedPolicy::AddWorkers, rt::BlockedPolicy::Off] {
+                rt::Builder::new().workers(workers).spare_workers(0).blocked_tasks(policy).start().unwrap();
+                let computing = Computing::begin(workers);
+                task::block_on(waits_end());
+                park_on(waits_end());
+                let threads: Vec<_> = (0..2).map(|_| thread::spawn(|| task::block_on(waits_end()))).collect();
+                threads.into_iter().for_each(|thread| thread.join().unwrap());
+                // A nested call, in the turn of a root future.
+                task::block_on(async { task::block_on(waits_end()) });
+                drop(computing);
+                rt::shutdown(common::BOUND).unwrap();
+            }
+        }
+    });
+}
+
+/// Tasks that wait already when others begin to compute on their workers, and tasks that come later.
+#[test]
+fn waits_of_tasks_end_beside_tasks_that_compute() {
+    for workers in [1, 2] {
+        child_with(
+            "waits_of_tasks_end_beside_tasks_that_compute",
+            &[("NETPOLL_THREADS", &workers.to_string())],
+            || {
+                let sleeps = (0..20).map(|at| task::spawn(task::sleep((50 + at) * MS)));
+                let sleeps: Vec<_> = sleeps.collect();
+                let (client, server) = park_on(pair());
+                let server = task::spawn(async move {
+                    server.set_read_timeout(Some(common::BOUND)).unwrap();
+                    common::echo(&server).await
+                });
+                park_on(ping(&client, b"before")).unwrap();
+                let workers = std::env::var("NETPOLL_THREADS").unwrap().parse().unwrap();
+                let computing = Computing::begin(workers);
+                park_on(ping(&client, b"meanwhile")).unwrap();
+                sleeps.into_iter().for_each(park_on);
+                park_on(task::spawn(waits_end()));
+                park_on(task::spawn(async { task::block_on(waits_end()) }));
+                park_on(task::spawn_blocking(|| task::block_on(waits_end())));
+                drop(computing);
+                drop(client);
+                park_on(server).unwrap();
+            },
+        );
+    }
+}
+
+/// A task that keeps its worker: the other one is free, whatever is done about tasks that block.
+#[test]
+fn free_worker_takes_tasks_queued_behind_one_that_computes() {
+    use rt::BlockedPolicy::{AddWorkers, Off, ReportOnly};
+    fn all_run(count: usize, spawned_by_it: bool, computes: bool) {
+        let done = Arc::new(AtomicUsize::new(0));
+        let (finished, finishes) = mpsc::channel();
+        let others = done.clone();
+        let spawns = move || {
+            for _ in 0..count {
+                let (others, finished) = (others.clone(), finished.clone());
+                drop(task::spawn(async move {
+                    others.fetch_add(1, Ordering::SeqCst);
+                    finished.send(()).unwrap();
+                }));
+            }
+        };
+        let (begun, begins) = mpsc::channel();
+        let (mut by_it, by_this) = if spawned_by_it { (Some(spawns), None) } else { (None, Some(spawns)) };
+        let keeper = task::spawn(async move {
+            begun.send(()).unwrap();
+            by_it.take().into_iter().for_each(|spawns| spawns());
+            while computes && done.load(Ordering::SeqCst) < count {
+                std::hint::spin_loop();
+            }
+            for _ in 0..count {
+                finishes.recv_timeout(common::BOUND / 2).expect("the other worker runs it");
+            }
+        });
+        begins.recv().unwrap();
+        by_this.into_iter().for_each(|spawns| spawns());
+        park_on(keeper);
+    }
+    for policy in [AddWorkers, ReportOnly, Off] {
+        child("free_worker_takes_tasks_queued_behind_one_that_computes", || {
+            rt::Builder::new().workers(2).spare_workers(0).blocked_tasks(policy).start().unwrap();
+            for count in [1, 2, 300] {
+                for (spawned_by_it, computes) in [(true, true), (true, false), (false, true), (false, false)] {
+                    println!("{policy:?}, {count} tasks, spawned by it: {spawned_by_it}, computes: {computes}");
+                    all_run(count, spawned_by_it, computes);
+                }
+            }
+            rt::shutdown(common::BOUND).unwrap();
+        });
+    }
+}
+
+/// A task computes for longer than its timers, before and between its operations.
+#[test]
+fn timers_fire_after_a_long_computation() {
+    async fn compute() {
+        let begin = Instant::now();
+        while begin.elapsed() < 30 * MS {}
+    }
+    async fn computes() {
+        let (one, other) = pair().await;
+        for _ in 0..3 {
+            let mut sleep = Box::pin(task::sleep(5 * MS));
+            if poll_once(&mut sleep).await.is_pending() {
+                compute().await;
+                // Over already: one poll sees it.
+                assert!(poll_once(&mut sleep).await.is_ready());
+            }
+            one.set_read_timeout(Some(5 * MS)).unwrap();
+            let mut read_buf = [0; 1];
+            let mut read = one.read(&mut read_buf);
+            // It may be over already where the machine is busy.
+            match poll_once(&mut read).await {
+                Poll::Ready(result) => times_out(result),
+                Poll::Pending => {
+                    compute().await;
+                    times_out(read.await);
+                }
+            }
+            // Set before, used after.
+            one.set_read_timeout(None).unwrap();
+            one.set_read_deadline(Instant::now() + 5 * MS).unwrap();
+            compute().await;
+            times_out(one.read(&mut [0; 1]).await);
+            one.set_read_deadline(None).unwrap();
+            other.write_all(b"x").await.unwrap();
+            compute().await;
+            assert_eq!(one.read(&mut [0; 1]).await.unwrap(), 1);
+        }
+    }
+    for workers in ["1", "2"] {
+        child_with("timers_fire_after_a_long_computation", &[("NETPOLL_THREADS", workers)], || {
+            task::block_on(computes());
+            park_on(computes());
+            park_on(task::spawn(computes()));
+            let tasks: Vec<_> = (0..4).map(|_| task::spawn(computes())).collect();
+            tasks.into_iter().for_each(park_on);
+        });
+    }
+}
+
+/// Accepts and dials that wait for something else than an edge: a permit, room in a queue.
+#[test]
+fn timeouts_end_waits_for_permits_and_queues() {
+    async fn all() {
+        // A permit.
+        let listener = ListenConfig::new().max_connections(1).listen("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let first = TcpStream::connect(addr).await.unwrap();
+        let accepted = listener.accept().await.unwrap().0;
+        let _second = TcpStream::connect(addr).await.unwrap();
+        for _ in 0..2 {
+            listener.set_deadline(Instant::now() + 5 * MS).unwrap();
+            times_out(listener.accept().await);
+        }
+        listener.set_deadline(None).unwrap();
+        let mut waiting = listener.accept();
+        assert!(poll_once(&mut waiting).await.is_pending());
+        listener.set_deadline(Instant::now() + 5 * MS).unwrap();
+        times_out(waiting.await);
+        listener.set_deadline(None).unwrap();
+        let mut waiting = listener.accept();
+        assert!(poll_once(&mut waiting).await.is_pending());
+        drop((first, accepted));
+        let (third, _) = waiting.await.unwrap();
+        let mut waiting = listener.accept();
+        assert!(poll_once(&mut waiting).await.is_pending());
+        listener.close().await.unwrap();
+        assert!(net::is_closed(&waiting.await.unwrap_err()));
+        drop(third);
+        // Room in the queue of a Unix listener.
+        let full = std::os::unix::net::UnixListener::bind_addr(&unix_addr("full")).unwrap();
+        let addr = full.local_addr().unwrap();
+        socket2::SockRef::from(&full).listen(0).unwrap();
+        let mut held = Vec::new();
+        loop {
+            let mut dial = Box::pin(UnixStream::connect_addr(&addr));
+            match dial.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(client) => held.push(client.unwrap()),
+                Poll::Pending => break,
+            }
+        }
+        let dial = future::timeout(20 * MS, UnixStream::connect_addr(&addr)).await;
+        assert!(dial.is_err(), "{dial:?}");
+        let packets = UnixSeqpacketListener::bind("").await.unwrap();
+        packets.set_deadline(Instant::now() + 5 * MS).unwrap();
+        times_out(packets.accept().await);
+        let mut later = Box::pin(UnixStream::connect_addr(&addr));
+        assert!(poll_fn(|cx| Poll::Ready(later.as_mut().poll(cx))).await.is_pending());
+        full.accept().unwrap();
+        later.await.unwrap();
+    }
+    for workers in ["1", "4"] {
+        child_with("timeouts_end_waits_for_permits_and_queues", &[("NETPOLL_THREADS", workers)], || {
+            task::block_on(all());
+            park_on(all());
+            park_on(task::spawn(all()));
+        });
+    }
+}
+
+fn unix_addr(name: &str) -> std::os::unix::net::SocketAddr {
+    use std::os::linux::net::SocketAddrExt;
+    use std::sync::atomic::AtomicU32;
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    std::os::unix::net::SocketAddr::from_abstract_name(format!("netpoll-{name}-{}-{count}", std::process::id()))
+        .unwrap()
+}
