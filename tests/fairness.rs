@@ -16,7 +16,7 @@ use common::{Watchdog, child, pair, park_on};
 use futures::task::LocalSpawnExt;
 use netpoll::io::{AsyncFd, ReadExt, WriteExt};
 use netpoll::net::{self, TcpListener, TcpStream, UdpSocket};
-use netpoll::os::unix::net::UnixStream;
+use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use netpoll::prelude::*;
 use netpoll::time::Sleep;
 use netpoll::{future, rt, stream, task};
@@ -154,6 +154,59 @@ async fn ready_operations() -> Operations {
             drop(sink);
         }),
     );
+    let (one, other) = UnixDatagram::pair().unwrap();
+    add(
+        "Unix datagrams",
+        Box::pin(async move {
+            one.send(b"some").await.unwrap();
+            assert_eq!(other.recv_from(&mut [0; 8]).await.unwrap().0, 4);
+        }),
+    );
+    let (one, other) = UnixDatagram::pair().unwrap();
+    add(
+        "datagrams with descriptors",
+        Box::pin(async move {
+            one.send_with_fds(b"some", &[std::os::fd::AsFd::as_fd(&one)]).await.unwrap();
+            let mut fds = Vec::new();
+            assert_eq!(other.recv_with_fds(&mut [0; 8], &mut fds).await.unwrap(), 4);
+            assert_eq!(fds.len(), 1);
+        }),
+    );
+    let listener = UnixListener::bind("").await.unwrap();
+    add(
+        "Unix connect and accept",
+        Box::pin(async move {
+            let client = UnixStream::connect_addr(&listener.local_addr().unwrap()).await.unwrap();
+            drop(listener.accept().await.unwrap());
+            drop(client);
+        }),
+    );
+    let (one, other) = filled(4).await;
+    other.shutdown(std::net::Shutdown::Write).unwrap();
+    add(
+        "the end of a stream",
+        Box::pin(async move {
+            let mut all = Vec::new();
+            (&one).read_to_end(&mut all).await.unwrap();
+            assert_eq!(all, [7; 4]);
+            one.peer_closed().await.unwrap();
+        }),
+    );
+    add(
+        "tasks",
+        Box::pin(async {
+            assert_eq!(task::spawn(async { 7 }).await, 7);
+            assert_eq!(task::spawn_blocking(|| 8).await, 8);
+        }),
+    );
+    add(
+        "timeout",
+        Box::pin(async {
+            assert!(future::timeout(Duration::ZERO, pending::<()>()).await.is_err());
+            assert!(future::timeout(Duration::from_secs(3600), async {}).await.is_ok());
+        }),
+    );
+    add("interval", Box::pin(async { stream::interval(Duration::from_nanos(1)).take(3).for_each(drop).await }));
     add("sleep", Box::pin(async { task::sleep(Duration::ZERO).await }));
     add("resolve", Box::pin(async { drop(net::resolve(ANY).await.unwrap()) }));
     all
@@ -233,7 +286,27 @@ async fn loops() -> Operations {
     let dead = Arc::new(dead);
     let udp = Arc::new(UdpSocket::bind(ANY).await.unwrap());
     let (expired, empty, ended, hung_up) = (expired.clone(), expired, dead.clone(), dead);
+    let (datagram, full) = UnixDatagram::pair().unwrap();
+    full.send(b"x").await.unwrap();
+    let datagram = Arc::new((datagram, full));
+    let (ready, peeked) = (datagram.clone(), datagram);
+    let local = UnixListener::bind("").await.unwrap();
+    local.set_deadline(past).unwrap();
+    let local = Arc::new(local);
+    let echo = Arc::new(UdpSocket::bind(ANY).await.unwrap());
+    echo.connect(echo.local_addr().unwrap()).await.unwrap();
+    let pipe = Arc::new(net::pipe().unwrap());
+    pipe.1.close_write().unwrap();
     forever! { all:
+        "a ready datagram" ready.0.readable();
+        "a datagram that stays" peeked.0.peek(&mut [0; 1]);
+        "an expired Unix accept" local.accept();
+        "datagrams to itself" async {
+            echo.send(b"x").await.unwrap();
+            echo.recv(&mut [0; 1]).await
+        };
+        "the end of a pipe" pipe.0.read(&mut [0; 1]);
+        "an endless copy" netpoll::io::copy(&mut netpoll::io::repeat(7), &mut netpoll::io::sink());
         "sleep(ZERO)" task::sleep(Duration::ZERO);
         "Sleep::until(past)" Sleep::until(past);
         "sleep(1 ns)" task::sleep(Duration::from_nanos(1));
@@ -299,8 +372,13 @@ fn loop_that_never_waits_can_be_cancelled() {
         task::block_on(async {
             for (name, operation) in loops().await {
                 println!("{name}");
-                let hog = task::spawn(operation);
-                task::yield_now().await;
+                let begun = Arc::new(AtomicUsize::new(0));
+                let begins = begun.clone();
+                let hog = task::spawn(async move {
+                    begins.fetch_add(1, Ordering::SeqCst);
+                    operation.await;
+                });
+                common::becomes("it has begun", || begun.load(Ordering::SeqCst) == 1).await;
                 assert_eq!(hog.cancel().await, None, "{name}");
             }
         });

@@ -1,4 +1,5 @@
 //! Every kind of descriptor: deadlines of slots that are used again, and closes while operations wait in both directions.
+#![cfg(target_os = "linux")] // packet sockets
 
 mod common;
 

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use common::{BOUND, Watchdog, child, pair, park_on, run};
 use netpoll::io::{AsyncFd, Read as _};
 use netpoll::net::{TcpListener, TcpStream, UdpSocket};
-use netpoll::os::unix::net::{UnixDatagram, UnixSeqpacket, UnixStream};
+use netpoll::os::unix::net::{UnixDatagram, UnixListener, UnixSeqpacket, UnixSeqpacketListener, UnixStream};
 use netpoll::{rt, task};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -271,7 +271,74 @@ async fn other_descriptors_are_seen() {
     }
 }
 
+/// Packets, connections of Unix listeners, and what ended without bytes: resets, refusals, dials.
+async fn packets_and_ends_are_seen() {
+    for by in BOTH {
+        let listener = UnixListener::bind("").await.unwrap();
+        let packets = UnixSeqpacketListener::bind("").await.unwrap();
+        for round in 0..ROUNDS / 4 {
+            let mut buf = [0; 64];
+            let (one, other) = UnixSeqpacket::pair().unwrap();
+            assert!(once(by, one.recv(&mut buf)).await.is_none() && once(by, one.peer_closed()).await.is_none());
+            other.send(b"packet").await.unwrap();
+            assert_eq!(once(by, one.recv(&mut buf)).await.map(Result::unwrap), Some(6), "{by:?}, round {round}");
+            assert!(once(by, one.recv(&mut buf)).await.is_none());
+            drop(other);
+            let seen = match round % 5 {
+                0 => once(by, one.recv(&mut buf)).await.map(|count| assert_eq!(count.unwrap(), 0)),
+                1 => once(by, one.peek(&mut buf)).await.map(|count| assert_eq!(count.unwrap(), 0)),
+                2 => once(by, one.readable()).await.map(Result::unwrap),
+                3 => once(by, one.peer_closed()).await.map(Result::unwrap),
+                _ => one.is_peer_closed().then_some(()),
+            };
+            assert!(seen.is_some(), "{by:?}, round {round}");
+
+            assert!(once(by, listener.accept()).await.is_none() && once(by, packets.accept()).await.is_none());
+            let _client = UnixStream::connect_addr(&listener.local_addr().unwrap()).await.unwrap();
+            assert!(once(by, listener.accept()).await.is_some(), "{by:?}, round {round}");
+            let _client = UnixSeqpacket::connect_addr(&packets.local_addr().unwrap()).await.unwrap();
+            assert!(once(by, packets.accept()).await.is_some(), "{by:?}, round {round}");
+
+            // A reset.
+            let (stream, peer) = connection().await;
+            read_short(&stream, peer.try_clone().unwrap()).await;
+            socket2::SockRef::from(&peer).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            drop(peer);
+            kernel_has(&stream, PollFlags::RDHUP);
+            let seen = if round % 2 == 0 {
+                once(by, stream.read(&mut buf)).await.map(Result::unwrap_err)
+            } else {
+                once(by, stream.write(b"x")).await.map(Result::unwrap_err)
+            };
+            assert!(seen.is_some(), "{by:?}, round {round}");
+
+            // The answer of a port on which nobody listens.
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let deaf = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            socket.connect(deaf).await.unwrap();
+            assert!(once(by, socket.recv(&mut buf)).await.is_none());
+            socket.send(b"x").await.unwrap();
+            kernel_has(&socket, PollFlags::ERR);
+            let refused = once(by, socket.recv(&mut buf)).await.unwrap_or_else(|| panic!("{by:?}, round {round}"));
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+
+            // A dial: the handshake ends in the poll that begins it, or before the next.
+            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut dial = Box::pin(TcpStream::connect(tcp.local_addr().unwrap()));
+            let mut dialled = once(by, &mut dial).await;
+            if dialled.is_none() {
+                kernel_has(&tcp, PollFlags::IN);
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                dialled = once(by, &mut dial).await;
+            }
+            assert!(dialled.is_some_and(|dialled| dialled.is_ok()), "{by:?}, round {round}");
+            task::yield_now().await;
+        }
+    }
+}
+
 async fn everything_is_seen() {
+    packets_and_ends_are_seen().await;
     end_of_stream_is_seen().await;
     answers_are_seen(false).await;
     answers_are_seen(true).await;
