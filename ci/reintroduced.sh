@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings mended defects back, one by one, and demands that the test named for each fails: ci/reintroduced/*.patch.
 #   ci/reintroduced.sh [NAME...]     those only, such as A1; docs/RELIABILITY.md lists them
+#   ci/reintroduced.sh --check       only checks that the patches apply
 # Each patch is applied to a copy of the tree. Its test must pass before, and fail or not end within a minute after. Exits 1 if one does not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,7 +9,10 @@ exec </dev/null
 export CARGO_TERM_COLOR=never CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target/reintroduced}"
 
 patches=()
-if (($#)); then
+if [[ ${1-} == --check ]]; then
+    for patch in ci/reintroduced/*.patch; do git apply --check "$patch"; done
+    exit
+elif (($#)); then
     for name; do patches+=("$PWD/ci/reintroduced/$name.patch"); done
 else
     patches=("$PWD"/ci/reintroduced/*.patch)
