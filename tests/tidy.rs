@@ -387,6 +387,66 @@ fn tests_named_in_documents_exist() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
+/// The names beside files in a document: "`file.rs` (`name`, `Type::name`)" and "`name` in `file.rs`". Each is a path and the last part
+/// of a name.
+fn names_beside_files(text: &str) -> Vec<(&str, &str)> {
+    fn name(quoted: &str) -> Option<&str> {
+        let name = quoted.rsplit("::").next().unwrap();
+        let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        is_name.then_some(name)
+    }
+    // The odd pieces are quoted.
+    let pieces: Vec<_> = text.split('`').collect();
+    let mut found = Vec::new();
+    for at in (1..pieces.len()).step_by(2).filter(|&at| pieces[at].ends_with(".rs")) {
+        let file = pieces[at];
+        if at >= 2 && pieces[at - 1] == " in " {
+            found.extend(name(pieces[at - 2]).map(|name| (file, name)));
+        }
+        let mut next = at + 1;
+        while next + 1 < pieces.len()
+            && (next > at + 1 || pieces[next].starts_with(" ("))
+            && !pieces[next].contains(')')
+        {
+            found.extend(name(pieces[next + 1]).map(|name| (file, name)));
+            next += 2;
+        }
+    }
+    found
+}
+
+#[test]
+fn names_beside_files_are_recognised() {
+    let text =
+        "`a.rs` (`one`: takes it, `T::two`), `no` in general, `Three::new` in `b/c.rs` (text), `no`, `d.rs` (`e f`)";
+    assert_eq!(names_beside_files(text), [("a.rs", "one"), ("a.rs", "two"), ("b/c.rs", "new")]);
+}
+
+/// A name that a document has beside a file occurs in this file.
+#[test]
+fn names_beside_files_occur_in_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if !root.join("benches").exists() {
+        return println!("skipped: the package does not have every file");
+    }
+    let mut complaints = Vec::new();
+    let mut count = 0;
+    for document in repository().into_iter().filter(|file| file.ends_with(".md")) {
+        for line in fs::read_to_string(root.join(&document)).unwrap().lines() {
+            for (file, name) in names_beside_files(line) {
+                let source = ["", "src", "tests"]
+                    .iter()
+                    .find_map(|folder| fs::read_to_string(root.join(folder).join(file)).ok());
+                // `named_files_exist` complains about files that are missing.
+                let Some(source) = source else { continue };
+                count += 1;
+                complaints.extend((!has_word(&source, name)).then(|| format!("{document}: {file} has no {name}")));
+            }
+        }
+    }
+    assert!(complaints.is_empty() && count > 10, "{count} names\n{}", complaints.join("\n"));
+}
+
 fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }

@@ -98,7 +98,7 @@ impl Socket {
 }
 
 /// A named future and a `poll_*` caller wait behind an owner: one owner at a time, and both get their turn.
-pub fn one_owner_a_direction() {
+pub fn one_owner_per_direction() {
     let socket = Socket::new();
     socket.lock(Direction::Read);
     let future = thread::spawn({

@@ -4,8 +4,8 @@ use netpoll_models::fd_mutex;
 use netpoll_models::harness::{DEADLOCK, RACE, check, finds};
 
 #[test]
-fn one_owner_a_direction() {
-    check(fd_mutex::one_owner_a_direction);
+fn one_owner_per_direction() {
+    check(fd_mutex::one_owner_per_direction);
 }
 
 #[test]
@@ -70,12 +70,12 @@ fn finds_a_last_reference_seen_twice() {
 
 #[test]
 fn finds_an_unlock_that_publishes_nothing() {
-    finds("fd_mutex_unlock_is_relaxed", "one_owner_a_direction", RACE);
+    finds("fd_mutex_unlock_is_relaxed", "one_owner_per_direction", RACE);
 }
 
 #[test]
 fn finds_a_lock_that_sees_nothing() {
-    finds("fd_mutex_lock_is_relaxed", "one_owner_a_direction", RACE);
+    finds("fd_mutex_lock_is_relaxed", "one_owner_per_direction", RACE);
 }
 
 #[test]

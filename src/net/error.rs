@@ -93,7 +93,7 @@ impl From<&std::os::unix::net::SocketAddr> for Addr {
     }
 }
 
-/// The reason of a failure.
+/// The reason for a failure.
 #[derive(Debug)]
 enum Cause {
     /// A system call failed; its name and its error.
@@ -108,8 +108,8 @@ enum Cause {
 
 /// A failed network operation: the operation, the addresses and the reason.
 ///
-/// It is contained in an [`io::Error`]; `downcast_ref` extracts it. The common questions have their
-/// own functions: [`is_closed`], [`is_timeout`], [`raw_os_error`].
+/// It is contained in an [`io::Error`]; `downcast_ref` extracts it. For common checks, use
+/// [`is_closed`], [`is_timeout`] and [`raw_os_error`].
 ///
 /// The text is Go's: `operation network source->address: reason`.
 ///
@@ -120,7 +120,7 @@ enum Cause {
 /// | the port is taken | `listen tcp 127.0.0.1:80: bind: address already in use` | of the errno |
 /// | the socket was closed by this process | `read tcp 127.0.0.1:2->127.0.0.1:1: use of closed network connection` | [`NotConnected`](ErrorKind::NotConnected) |
 /// | a deadline passed | `read tcp 127.0.0.1:2->127.0.0.1:1: i/o timeout` | [`TimedOut`](ErrorKind::TimedOut) |
-/// | the runtime was shut down below a waiting operation | `accept tcp 127.0.0.1:1: runtime shut down` | [`Other`](ErrorKind::Other) |
+/// | the runtime was shut down while an operation waited | `accept tcp 127.0.0.1:1: runtime shut down` | [`Other`](ErrorKind::Other) |
 /// | 2³² operations on one socket at a time, or 2²⁰ waiting | `write tcp …: too many concurrent operations on a single file or socket` | [`ResourceBusy`](ErrorKind::ResourceBusy) |
 ///
 /// # Examples
@@ -144,7 +144,7 @@ pub struct OpError {
     cause: Cause,
 }
 
-/// Everything of an [`OpError`] except the reason.
+/// The fields of an [`OpError`] except the cause.
 #[derive(Clone, Debug)]
 pub(crate) struct Op {
     pub(crate) op: &'static str,
@@ -154,12 +154,12 @@ pub(crate) struct Op {
 }
 
 impl Op {
-    /// Creates `op network addr`, for listeners and dials.
+    /// Creates `op network addr`, for listeners and for dials.
     pub(crate) fn at(op: &'static str, network: &'static str, addr: Option<Addr>) -> Op {
         Op { op, network, source: None, addr }
     }
 
-    /// Creates `op network source->addr`, for connections.
+    /// Creates `op network source->addr`, for connections and for dials from a chosen local address.
     pub(crate) fn between(op: &'static str, network: &'static str, source: Option<Addr>, addr: Option<Addr>) -> Op {
         Op { op, network, source, addr }
     }
@@ -169,7 +169,7 @@ impl Op {
         OpError { op, network, source, addr, cause }.into()
     }
 
-    /// Returns the error that the system call `call` failed.
+    /// Returns the error for the failed system call `call`.
     #[cold]
     pub(crate) fn call(self, call: &'static str, error: io::Error) -> io::Error {
         self.failed(Cause::Call(call, error))
@@ -181,25 +181,25 @@ impl Op {
         self.failed(Cause::Other(reason(error)))
     }
 
-    /// Returns the error that the socket is closed.
+    /// Returns the error for a closed socket.
     #[cold]
     pub(crate) fn closed(self) -> io::Error {
         self.failed(Cause::Closed)
     }
 
-    /// Returns the error that the deadline has passed.
+    /// Returns the error for an expired deadline.
     #[cold]
     pub(crate) fn timed_out(self) -> io::Error {
         self.failed(Cause::Deadline)
     }
 
-    /// Returns the error that the runtime was shut down.
+    /// Returns the error for a runtime that was shut down.
     #[cold]
     pub(crate) fn shut_down(self) -> io::Error {
         self.failed(Cause::ShutDown)
     }
 
-    /// Returns the error that the limit of concurrent operations of one socket is reached.
+    /// Returns the error for too many concurrent operations on one socket.
     #[cold]
     pub(crate) fn too_many(self) -> io::Error {
         self.failed(Cause::TooMany)
@@ -230,13 +230,15 @@ impl OpError {
         self.op
     }
 
-    /// Returns the network: `tcp`, `udp`, `unix`, `unixgram` or `unixpacket`, whatever the IP
-    /// version; `pipe` for [`net::pipe`](super::pipe()); `fd` for [`AsyncFd`](crate::io::AsyncFd).
+    /// Returns the network: `tcp` or `udp`, for both IP versions; `unix`, `unixgram` or
+    /// `unixpacket`; `pipe` for [`net::pipe`](super::pipe()); `fd` for
+    /// [`AsyncFd`](crate::io::AsyncFd).
     pub fn network(&self) -> &str {
         self.network
     }
 
-    /// Returns the local address of a connection; `None` for listeners and dials.
+    /// Returns the local address of a connection, or the one that a dial was configured with; `None`
+    /// for listeners and other dials.
     pub fn source_addr(&self) -> Option<&Addr> {
         self.source.as_ref()
     }
@@ -376,9 +378,9 @@ pub fn is_timeout(error: &io::Error) -> bool {
     error.kind() == ErrorKind::TimedOut
 }
 
-/// Returns the errno in `error`, however deep. `io::Error::raw_os_error` works only for errors that
-/// come directly from a system call; this function looks through [`OpError`] and other wrappers
-/// that have a source.
+/// Returns the errno in `error`, at any depth of wrapping. `io::Error::raw_os_error` works only for
+/// errors that come directly from a system call; this function looks through [`OpError`] and other
+/// wrappers that have a source.
 ///
 /// # Examples
 /// ```
@@ -388,7 +390,7 @@ pub fn is_timeout(error: &io::Error) -> bool {
 /// let taken = TcpListener::bind("127.0.0.1:0").await?;
 /// let error = TcpListener::bind(taken.local_addr()?).await.unwrap_err();
 /// assert_eq!(error.raw_os_error(), None);
-/// assert_eq!(net::raw_os_error(&error), Some(98)); // EADDRINUSE
+/// assert_eq!(net::raw_os_error(&error), Some(libc::EADDRINUSE));
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub fn raw_os_error(error: &io::Error) -> Option<i32> {

@@ -21,8 +21,9 @@ use crate::sys::option::socket::seconds;
 /// Keep-alive settings: when TCP probes a silent peer, and when it gives the connection up.
 ///
 /// After `idle` without traffic the kernel sends a probe, then one every `interval`. After `count`
-/// unanswered probes the connection fails with ETIMEDOUT. The default is Go's: 15 s, 15 s, 9. Every
-/// TCP socket made by this crate begins with it; sockets made elsewhere keep their settings.
+/// unanswered probes the connection fails with ETIMEDOUT. The default is Go's: 15 s, 15 s, 9. TCP
+/// sockets made by this crate begin with it, unless the configuration says `defaults(false)`.
+/// Sockets made elsewhere keep their settings.
 ///
 /// Times are rounded up to seconds. The kernel accepts 1 to 32,767 s and 1 to 127 probes. If one
 /// value is outside, nothing is set and the error is `InvalidInput`. (tcp(7): TCP_KEEPIDLE,

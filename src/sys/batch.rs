@@ -33,6 +33,16 @@ pub(crate) const MESSAGES_MAX: usize = 1024;
 /// Bytes for the control data of a message: all known kinds, of both families.
 pub(crate) const CONTROL_BYTES: usize = 256;
 
+// The kinds that `net::udp::Ancillary` reads: packet information, hop limit and TOS of both
+// families, segment size, and a timestamp of at most 16 bytes. Sending needs less.
+const _: () = assert!(
+    space(size_of::<os::PacketInfoV4>())
+        + space(size_of::<libc::in6_pktinfo>())
+        + 5 * space(size_of::<c_int>())
+        + space(16)
+        <= CONTROL_BYTES
+);
+
 /// The size in words.
 pub(crate) const CONTROL_WORDS: usize = words(CONTROL_BYTES);
 

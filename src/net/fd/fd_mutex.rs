@@ -315,7 +315,7 @@ impl FdMutex {
                 return Err(LockError::TooMany);
             }
             // ORDERING: Acquire pairs with the Release in `release`: the previous owner's work is
-            // visible (model `one_owner_a_direction`).
+            // visible (model `one_owner_per_direction`).
             let ordering = if planted!("fd_mutex_lock_is_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
             match self.word.compare_exchange_weak(word, word + added, ordering, Ordering::Relaxed) {
                 Ok(_) => return Ok(true),
@@ -356,7 +356,7 @@ impl FdMutex {
     fn release(&self, locked: u64, refs: u64) -> (u64, bool) {
         // ORDERING: Release publishes the owner's work to the next lock (pairs with `acquire`).
         // Acquire for the last reference: the descriptor is destroyed after every call that used
-        // it. Models `one_owner_a_direction`, `last_reference_destroys_once`.
+        // it. Models `one_owner_per_direction`, `last_reference_destroys_once`.
         let ordering = match () {
             () if planted!("fd_mutex_unlock_is_relaxed") => Ordering::Relaxed,
             () if planted!("fd_mutex_last_does_not_acquire") => Ordering::Release,

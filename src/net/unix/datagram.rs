@@ -26,8 +26,8 @@ use crate::sys::unix::from_kernel;
 
 /// A Unix-domain datagram socket.
 ///
-/// Datagrams between processes of one machine are delivered whole and in order. None are lost,
-/// because a sender waits for room in the receiver's queue.
+/// The kernel delivers datagrams whole and in order. It drops none for lack of room: a sender waits
+/// for room in the receiver's queue.
 ///
 /// Every method takes `&self`: any number of tasks send and receive in parallel, without a lock.
 /// Socket names are described in [`os::unix::net`](crate::os::unix::net). The file of a bound path
@@ -143,7 +143,7 @@ impl UnixDatagram {
     /// after `close`.
     ///
     /// # Cancel safety
-    /// If the future is dropped, no datagram was taken.
+    /// If the future is dropped, no datagram is taken.
     pub fn recv<'a>(&'a self, buf: &'a mut [u8]) -> Recv<'a> {
         Recv::new(&self.fd, buf, 0)
     }
@@ -177,14 +177,14 @@ impl UnixDatagram {
     /// `TimedOut` after the write deadline; a [closed](crate::net::is_closed) error after `close`.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was sent.
+    /// If the future is dropped, nothing is sent.
     pub fn send<'a>(&'a self, buf: &'a [u8]) -> Send<'a> {
         Send::new(&self.fd, buf)
     }
 
     /// Sends a datagram to the socket at `path`, waiting for room in its queue. The kernel reports
-    /// room only to connected senders, so this tries again at intervals that grow to 20 ms. A
-    /// connected socket can also send to others.
+    /// room only to connected senders, so this method retries at intervals that grow to 20 ms.
+    /// A connected socket can also send to others.
     ///
     /// # Errors
     /// Returns `NotFound`; `ConnectionRefused` if the file exists but no socket has it open;
@@ -192,7 +192,7 @@ impl UnixDatagram {
     /// same as [`send`](UnixDatagram::send).
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing was sent.
+    /// If the future is dropped, nothing is sent.
     pub fn send_to<'a, P: AsRef<Path>>(&'a self, buf: &'a [u8], path: P) -> SendTo<'a> {
         SendTo::new(&self.fd, buf, Destination::new(Name::Path(path.as_ref())))
     }

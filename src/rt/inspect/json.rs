@@ -1,5 +1,5 @@
-//! A [`Snapshot`] as one JSON object (RFC 8259). Durations are numbers of seconds; unknown values
-//! are omitted or `null`.
+//! A [`Snapshot`] as one JSON object (RFC 8259). Durations are numbers of seconds. Unknown values
+//! are omitted; the `fd` of an unknown socket is −1.
 
 use std::fmt::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,8 +12,10 @@ impl Snapshot {
     /// Returns the snapshot as JSON: an object with `taken` (seconds since 1970), `tasks`,
     /// `sockets`, `workers` and `metrics`.
     ///
-    /// The keys are the names of the fields. States and kinds are in `snake_case`. A task that
-    /// waits for a socket has the socket's `fd`.
+    /// The keys are the names of the fields, without [`SocketInfo::id`]. States and kinds are in
+    /// `snake_case`. `waits_for` is an object: `kind`, and depending on it the time `left`, the
+    /// `id` of a task, or the `fd` of a socket (−1 if it is unknown) and the `operation`.
+    /// `waiting` is a list of objects with `task` and `operation`.
     ///
     /// # Examples
     /// ```

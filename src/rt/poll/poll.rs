@@ -1,4 +1,4 @@
-//! poll(2): a back end for any Unix, which turns levels into edges.
+//! poll(2): a back end for systems whose poll(2) reports a half-close. It turns levels into edges.
 //!
 //! The contract is in [`backend`](crate::rt::poll::backend). The other back ends are `epoll.rs` and
 //! `kqueue.rs`. This one is used if it is selected by name, or if the system has no better one. The
@@ -22,9 +22,12 @@
 //! | errno | outcome |
 //! |---|---|
 //! | EINTR | an empty batch; the caller checks the clock again |
-//! | EINVAL | more descriptors than RLIMIT_NOFILE: `add` returns `QuotaExceeded`; if the limit was lowered later, one part of them at a time, for a millisecond each |
-//! | EAGAIN, ENOMEM | a pause of a millisecond and an empty batch |
+//! | EAGAIN, ENOMEM, EINVAL | a pause of a millisecond and an empty batch |
 //! | POLLNVAL | other code closed the descriptor: an error in both directions, and the descriptor is removed |
+//!
+//! EINVAL means more descriptors than RLIMIT_NOFILE. `add` refuses these with `QuotaExceeded`. If
+//! the limit was lowered later, a request has a part of the descriptors and waits for a millisecond
+//! at most, so EINVAL occurs only if the limit is lowered between the check and the call.
 
 use std::collections::HashMap;
 use std::io;
@@ -71,7 +74,7 @@ struct Table {
     /// Entries by the index of their token.
     entries: HashMap<u32, Entry>,
     indices: HashMap<RawFd, u32>,
-    /// A thread is in poll(2) and has not been broken.
+    /// Whether a thread is in poll(2) and its wait has not been broken.
     sleeps: bool,
     /// The number of calls of poll(2) that have returned.
     returns: u64,
@@ -84,7 +87,7 @@ pub(crate) struct Poll {
     half_closed: c_short,
     reader: PipeReader,
     writer: PipeWriter,
-    /// A break was written and has not been seen yet.
+    /// Whether `wake` has written to the pipe and no wait has consumed it.
     breaking: AtomicBool,
     table: Mutex<Table>,
     /// Notified when poll(2) has returned.
@@ -98,7 +101,7 @@ pub(crate) struct Batch {
     indices: Vec<u32>,
     events: Vec<Event>,
     is_broken: bool,
-    /// Where the next wait begins, so that every descriptor gets its turn.
+    /// The position at which the next request begins, so that every descriptor is polled in turn.
     start: usize,
 }
 
@@ -175,7 +178,7 @@ impl Table {
     }
 
     /// Writes up to `room` requests into `batch`, beginning with another descriptor each time.
-    /// Returns the time at which a descriptor that is left out must be requested.
+    /// Returns the earliest time at which a withheld level may be requested again, if any.
     fn ask(&mut self, batch: &mut Batch, room: usize, half_closed: c_short) -> Option<u64> {
         let now = clock::now();
         batch.entries.truncate(1);
@@ -218,7 +221,7 @@ impl Poll {
         Ok(Poll { half_closed, reader, writer, breaking, table, returned: Condvar::new() })
     }
 
-    /// Makes a sleeping thread build its request again, because the table has changed.
+    /// Makes a thread in poll(2) rebuild its request, because the table has changed.
     fn break_sleep(&self, table: &mut Table) {
         if table.sleeps {
             table.sleeps = false;
@@ -256,7 +259,7 @@ impl Poll {
         }
     }
 
-    /// Calls poll(2) once. Reports whether the wait is over before its time.
+    /// Calls poll(2) once. Returns whether the wait ends before its timeout.
     fn poll<'a>(
         &'a self,
         mut table: MutexGuard<'a, Table>,

@@ -11,7 +11,8 @@
 //! While there are moments without work, the sleep in epoll is the only poll. A thread that has had
 //! none for long polls from its tick, without waiting: after 100 µs and more turns than the last
 //! poll brought events (plus 32), or after 100 µs and any number of long turns ([`LONG_NANOS`]), or
-//! after 1 ms. This avoids Go's weakness W2 (10 ms) without a fourth system call per request.
+//! after 1 ms. So a busy thread does not delay events by 10 ms, as in Go, and a request needs no
+//! fourth system call.
 //!
 //! # Waking a second worker
 //! For short tasks a second thread costs more than it brings. One is woken, at rest or asleep in
@@ -142,7 +143,7 @@ impl Pacing {
         self.clock = 0;
     }
 
-    /// Called after a sleep that `delivered` so many wake-ups. Returns whether the turns that follow
+    /// Called after a sleep that delivered `delivered` wake-ups. Returns whether the turns that follow
     /// are measured from the first on.
     pub(crate) fn begin_stretch(&mut self, processor: &Processor, tick: u32, delivered: u32) -> bool {
         let is_long = processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS;
@@ -162,7 +163,7 @@ impl Pacing {
         since > POLL_MAX_NANOS || (since > POLL_MIN_NANOS && pays)
     }
 
-    /// Notes a poll that `delivered` so many wake-ups.
+    /// Notes a poll that delivered `delivered` wake-ups.
     pub(crate) fn polled(&mut self, now: u64, delivered: u32) {
         self.polled_at = now;
         (self.since_poll, self.clock_turns) = (0, 0);

@@ -1,34 +1,33 @@
 //! [`RunQueue`]: the run queue of one processor.
 //!
-//! It consists of a ring of [`RING`] items that its owner pushes to and all threads pop from; a
+//! It consists of a ring of [`RING`] items that its owner pushes to and all threads take from; a
 //! *next* slot in front of it for the task that the running one has woken (its data is in the
 //! cache); and an unbounded FIFO overflow list behind it. Only the owner pushes.
 //!
 //! # Invariants
-//! * Q1 — every pushed item is taken exactly once, by whichever thread (models `ring_*`,
+//! * Q1 — every pushed item is taken exactly once, by one thread (models `ring_*`,
 //!   `next_slot_against_thief`).
-//! * Q2 — except for the next slot the order is FIFO: while the overflow list is not empty, new
-//!   items go to its end. No item goes to another queue because this one is full, so performance
-//!   does not drop at any number of runnable tasks.
+//! * Q2 — except for the next slot and for theft, the order is FIFO: while the overflow list is not
+//!   empty, new items go to its end. No item goes to another queue because this one is full.
 //! * Q3 — a slot of the ring is overwritten only after `head` has passed it, and a thief's copy
 //!   counts only if `head` has not moved since the copy was made.
 //!
 //! # Memory ordering
-//! `tail` is stored Release by the owner and loaded Acquire by thieves: slots are visible before
-//! the count that covers them. `head` is moved by compare-and-swap with Release by owner and
-//! thieves, and loaded Acquire by the owner before it reuses a slot.
+//! The owner stores `tail` with Release, and thieves load it with Acquire: slots are visible before
+//! the count that covers them. Owner and thieves move `head` by compare-and-swap with Release. The
+//! owner loads it with Acquire before it reuses a slot.
 //!
 //! # Compared with Go (runtime/proc.go)
 //! The ring has the same size, 256. Go moves half of a full ring to the global queue under the
-//! scheduler's lock; here the overflow list belongs to the processor. The next slot is not
-//! inherited for a whole time slice: the worker counts, and uses the ring after a few turns.
+//! scheduler's lock; here the overflow list belongs to the processor. In Go a task in the next
+//! slot inherits the time slice. Here the worker uses the ring after three turns from the next slot.
 
 use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
 
 use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, MODEL, Mutex, Ordering, planted};
 
-/// The number of slots of a ring: as many tasks as one batch of events makes runnable.
+/// The number of slots of a ring, equal to the maximum number of events in a batch.
 pub(crate) const RING: usize = if MODEL { 4 } else { 256 };
 /// The number of items that are moved between a list and a ring at a time.
 const BATCH: usize = RING / 2;
@@ -162,8 +161,8 @@ impl RunQueue {
         count > 0
     }
 
-    /// Moves half of this queue to `thief`, which belongs to the calling thread and has an empty
-    /// ring. Returns one item to run at once.
+    /// Moves half of the ring or, if it is empty, of the overflow list to `thief`, which belongs to
+    /// the calling thread and has an empty ring. Returns one item to run at once.
     pub(crate) fn steal(&self, thief: &RunQueue) -> Option<Item> {
         let start = thief.tail.load(Ordering::Relaxed);
         let mut head = self.head.load(Ordering::Acquire);

@@ -1,8 +1,9 @@
 //! `Record`: the state of one live task, which any thread can read at any time.
 //!
-//! Records are slots of a slab and stay readable for the life of the process, so
-//! [`inspect`](crate::rt::inspect()) reads them while tasks start and end, without a lock and
-//! without accessing a task. The thread that polls a task writes its record; sysmon writes `cpu`.
+//! Records are slots of a slab, or leaked if the slab is full. They stay readable for the life of
+//! the process, so [`inspect`](crate::rt::inspect()) reads those of the slab while tasks start and
+//! end, without a lock and without accessing a task. The thread that polls a task writes its record;
+//! sysmon writes `cpu`.
 //!
 //! # States
 //! *free* (id 0) → *in use* (the task's id) → *free*. Ids are never reused, so a reader that finds
@@ -14,10 +15,10 @@
 //! A reader loads it with Acquire, reads the fields, issues an acquire fence, and loads it again.
 //!
 //! # The wait word
-//! An operation that returns Pending stores in the record of the current task what the task waits
-//! for, as one word. Each poll begins by clearing the word. A socket operation takes precedence
-//! over a timer in the same task; a flag in the word tells that there are several. A task whose
-//! word is clear waits for something outside this crate, or is about to run.
+//! An operation that returns Pending stores its wait in the record of the current task, as one word.
+//! Each poll begins by clearing the word. A socket operation takes precedence over a timer in the
+//! same task; a flag indicates that there are several. A task whose word is clear waits for
+//! something outside this crate, or is about to run.
 
 use std::panic::Location;
 
@@ -27,7 +28,7 @@ use crate::rt::slab::{Slab, Slot};
 use crate::rt::time::ticks;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
 
-/// What is known of one task; see the [module documentation](self).
+/// The recorded state of one task; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Record {
     id: AtomicU64,
@@ -37,13 +38,13 @@ pub(crate) struct Record {
     /// Free record: the link of the free list. Record in use: a packed [`Waits`].
     waits: AtomicU32,
     polls: AtomicU32,
-    /// Rough time at which the last poll began.
+    /// The approximate time at which the last poll began.
     polled: AtomicU32,
-    /// Time spent in polls, in units of [`CPU_SHIFT`], estimated from samples. Written by sysmon.
+    /// Time spent in polls, in units of 2^[`CPU_SHIFT`] ns, estimated from samples. Written by sysmon.
     cpu: AtomicU32,
-    /// Rough time at which the task was spawned; the lowest two bits are the kind of task.
+    /// The approximate time at which the task was spawned; the lowest two bits are the kind of task.
     born: AtomicU32,
-    /// Where the task was spawned, as an offset; see [`pack_place`].
+    /// The location of the spawn, as an offset; see [`pack_place`].
     place: AtomicU32,
 }
 
@@ -54,7 +55,7 @@ const _: () = assert!(crate::sync::MODEL || size_of::<Record>() <= 40);
 /// slab. Snapshots do not include these records.
 const UNLISTED: u32 = u32::MAX;
 
-/// The unit of `cpu`: 2¹⁴ ns.
+/// The binary logarithm of the unit of `cpu` in nanoseconds.
 const CPU_SHIFT: u32 = 14;
 
 /// The kind of future that a record describes.
@@ -70,7 +71,7 @@ pub(crate) enum Kind {
     Call = 3,
 }
 
-/// The thing that an operation waits for after it returned Pending.
+/// The event that a pending operation waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waits {
     Nothing,
@@ -97,7 +98,8 @@ const SEVERAL: u32 = 1 << 31;
 /// The word of a future that is being polled by a thread that is not a worker. (For a worker, the
 /// processor records the current task.)
 const RUNNING: u32 = SEVERAL;
-/// Times are stored in units of 2²⁰ ns, modulo 2²⁸: 78 hours.
+/// Times are stored in units of 2²⁰ ns, modulo 2²⁸. The upper half of the range counts as past, so
+/// a time more than 39 hours ahead is read as an earlier one.
 const TIME_SHIFT: u32 = 20;
 
 impl Waits {
@@ -121,7 +123,7 @@ impl Waits {
         argument & ARGUMENT_MAX | kind << ARGUMENT_BITS
     }
 
-    /// Decodes a word at the time `now`: what the task waits for, and whether it also waits for
+    /// Decodes a word at the time `now`. Returns the wait, and whether the task also waits for
     /// something else.
     fn unpack(word: u32, now: u64) -> (Waits, bool) {
         let argument = word & ARGUMENT_MAX;
@@ -148,7 +150,7 @@ impl Waits {
     }
 }
 
-/// Records in the current task, if there is one, what an operation that returned Pending waits for.
+/// Records the wait of a pending operation in the current task, if there is one.
 pub(crate) fn note(waits: Waits) {
     context::with_task(|task| {
         if let Some(task) = task {
@@ -157,14 +159,13 @@ pub(crate) fn note(waits: Waits) {
     });
 }
 
-/// Returns the words of operations that wait for an edge of the socket `tag`, one for each
-/// direction.
+/// Returns the words of operations that wait for an edge of the socket `tag`, one per direction.
 pub(crate) fn edge_notes(tag: u32) -> [u32; 2] {
     [Waits::Readable(tag).pack(), Waits::Writable(tag).pack()]
 }
 
-/// Records one of the [`edge_notes`] in the current task, as [`note`] does, replacing the previous
-/// word.
+/// Records one of the [`edge_notes`] in the current task, if there is one. Unlike [`note`], it
+/// replaces an earlier word of the same poll.
 #[inline]
 pub(crate) fn note_edge(note: u32) {
     context::with_task(|task| {
@@ -307,8 +308,8 @@ impl Record {
         polled
     }
 
-    /// Adds `nanos` to the time spent in polls: a sample found the task being polled, and each
-    /// sample stands for that much time.
+    /// Adds `nanos` to the time spent in polls: the period of the sample that found the task in a
+    /// poll.
     pub(crate) fn add_cpu(&self, nanos: u64) {
         let units = u32::try_from(nanos >> CPU_SHIFT).unwrap_or(u32::MAX);
         self.cpu.store(self.cpu.load(Ordering::Relaxed).saturating_add(units), Ordering::Relaxed);

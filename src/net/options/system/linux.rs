@@ -1,4 +1,5 @@
-//! Options that only Linux has, and the methods of [`ListenConfig`] and [`Dialer`] that set them.
+//! TCP socket options that only Linux has. The methods of the configurations that set them are in
+//! `net/linux.rs`.
 //!
 //! Times are rounded up to the kernel's unit. Zero, which the kernel treats as the default, is
 //! refused: `None` requests the default. Values that do not fit are also refused.

@@ -12,7 +12,7 @@ pub(crate) struct Random {
     state: [u64; 4],
 }
 
-/// Returns the next state of SplitMix64 and its output.
+/// Advances `state` and returns the output of SplitMix64.
 fn split_mix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut mixed = *state;
@@ -22,7 +22,7 @@ fn split_mix(state: &mut u64) -> u64 {
 }
 
 impl Random {
-    /// Returns the stream `tag` of `seed`.
+    /// Creates the generator of stream `tag` of `seed`.
     pub(crate) fn new(seed: u64, tag: u64) -> Random {
         let mut state = seed ^ tag.wrapping_mul(0xd134_2543_de82_ef95);
         Random { state: [(); 4].map(|()| split_mix(&mut state)) }
@@ -41,9 +41,9 @@ impl Random {
         result
     }
 
-    /// Returns a number below `bound`, which must be at least 1.
+    /// Returns a number below `bound`; 0 for a `bound` of 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        // The bias of a single multiplication is below 2⁻³² for the bounds used here.
+        // The relative bias of a single multiplication is below 2⁻³² for bounds below 2³².
         ((u128::from(self.next()) * u128::from(bound.max(1))) >> 64) as u64
     }
 
@@ -53,7 +53,7 @@ impl Random {
         range.start() + self.below(width.saturating_add(1))
     }
 
-    /// Returns a number in 0 ≤ x < 1.
+    /// Returns a number x with 0 ≤ x < 1.
     pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
@@ -63,7 +63,7 @@ impl Random {
         rate > 0.0 && (rate >= 1.0 || self.unit() < rate)
     }
 
-    /// Fills `bytes`.
+    /// Fills `bytes` with random data.
     pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
             let word = self.next().to_le_bytes();
