@@ -1,5 +1,6 @@
-//! Listeners: which accept gets a connection, which waiters a close wakes, and the shape of errors. (Faults of accept4 are in
-//! `src/net/seam_tests.rs`, exhausted descriptors in `limits.rs`.)
+//! Listeners: which accept gets a connection, which waiters a close wakes, and the kind and text of
+//! errors. (Faults of accept4 are in `src/net/seam_tests.rs`, exhausted descriptors in
+//! `limits.rs`.)
 
 mod common;
 
@@ -54,7 +55,7 @@ fn nothing_is_accepted_after_close_returned() {
             assert!(is_closed(&listener.accept().await.unwrap_err()));
             let _ = dial.await;
             assert!(is_closed(&listener.accept().await.unwrap_err()));
-            // The kernel resets connections that were in the queue.
+            // The kernel resets connections in the queue.
             assert!(matches!(queued.read(&mut [0; 1]).await, Ok(0) | Err(_)));
         }
     });
@@ -118,7 +119,7 @@ fn one_connection_wakes_one_acceptor() {
             assert!(polled.is_pending());
         }
         let woken = || counts.iter().map(|count| count.0.load(Ordering::SeqCst)).sum::<usize>();
-        // Polls each acceptor that was woken, as an executor does. Returns how many connections they accepted.
+        // Polls each acceptor that was woken, as an executor does. Returns the number of connections accepted.
         let mut poll_woken = || {
             let mut accepted = 0;
             while let Some(index) =
@@ -134,7 +135,7 @@ fn one_connection_wakes_one_acceptor() {
             }
             accepted
         };
-        // The registration itself may cause an edge without a connection.
+        // The registration may cause an edge without a connection.
         task::sleep(Duration::from_millis(20)).await;
         assert_eq!(poll_woken(), 0);
         for _ in 0..3 {
@@ -148,8 +149,7 @@ fn one_connection_wakes_one_acceptor() {
     });
 }
 
-/// Invariant 7.
-/// An accept that was woken for a connection and is dropped passes the wake-up on.
+/// Invariant 7: an accept that was woken for a connection and is dropped passes the wake-up on.
 #[test]
 fn dropped_accept_passes_wakeup_on() {
     run(async {
@@ -246,7 +246,7 @@ fn into_incoming_survives_expired_deadline() {
     });
 }
 
-/// A listener in the queue of which connections wait serves them without an edge for each.
+/// A listener with connections in its queue accepts them without an edge for each.
 #[test]
 fn one_edge_serves_many_connections() {
     run(async {

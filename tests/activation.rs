@@ -1,7 +1,8 @@
-//! Socket activation: a process takes its descriptors once, under their names, and leaves those of other processes.
+//! Socket activation: a process takes its descriptors once, with their names, and leaves those of
+//! other processes.
 //!
-//! The test's executable is its own successor: each test starts it again, through `activation::pass` or a shell that acts as the
-//! service manager.
+//! The test executable is its own successor: each test starts it again, by `activation::pass` or by
+//! a shell in the role of the service manager.
 
 mod common;
 
@@ -17,7 +18,7 @@ use std::process::{Command, Stdio};
 use common::{Watchdog, fd_count, is_child, run};
 use netpoll::net::{TcpListener, activation};
 
-/// This executable, to run test `name` once more.
+/// Returns a command that runs test `name` of this executable.
 fn successor(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(arguments(name)).env("NETPOLL_TEST_CHILD", name).stdin(Stdio::null());
@@ -55,7 +56,7 @@ fn successor_takes_passed_listeners() {
         assert!(taken.iter().all(is_close_on_exec));
         assert_eq!(taken.iter().map(|taken| taken.is_tcp_listener()).collect::<Vec<_>>(), [true, false, false, true]);
         assert!(activation::take().unwrap().is_empty(), "once only");
-        // The other kinds: a datagram socket, and a file.
+        // Other kinds: a datagram socket, and a file.
         let mut text = String::new();
         File::from(OwnedFd::from(taken.remove(2))).read_to_string(&mut text).unwrap();
         assert!(text.contains("socket activation"));
@@ -69,7 +70,7 @@ fn successor_takes_passed_listeners() {
                 stream.write_all(b"from the successor").await.unwrap();
             }
         });
-        // A grandchild has the same environment and none of the descriptors.
+        // A grandchild has the same environment and no passed descriptors.
         succeeds(&mut successor("descriptors_for_other_processes_are_left_alone"));
         return;
     }
@@ -84,7 +85,8 @@ fn successor_takes_passed_listeners() {
     let mut command = successor(name);
     let passed = [("web", first.as_fd()), ("log", their_log.as_fd()), ("", file.as_fd()), ("web", second.as_fd())];
     activation::pass(&mut command, passed).unwrap();
-    // Closed here, they live on there. Connections that came before wait for the successor.
+    // These copies are closed; the successor's stay open. Connections in the queue wait for the
+    // successor.
     let mut early = StdStream::connect(addrs[0]).unwrap();
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop((command, first, second, their_log));
@@ -98,11 +100,11 @@ fn successor_takes_passed_listeners() {
     assert_eq!(log.recv(&mut buf).unwrap(), 5);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // With the last copy the port is closed.
+    // Closing the last copy closes the port.
     assert_eq!(StdStream::connect(addrs[0]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
-/// Also the grandchild of the test above.
+/// The test above runs this one as a grandchild.
 #[test]
 fn descriptors_for_other_processes_are_left_alone() {
     let name = "descriptors_for_other_processes_are_left_alone";
@@ -113,7 +115,8 @@ fn descriptors_for_other_processes_are_left_alone() {
         assert_eq!(fd_count(), before);
         return;
     }
-    // No variables; another process; a count alone; names of missing descriptors.
+    // Cases: no variables; another process's number; a count without names; names without
+    // descriptors.
     let foreign: &[&[(&str, &str)]] = &[
         &[],
         &[("LISTEN_FDS", "1"), ("LISTEN_PID", "1")],
@@ -127,7 +130,8 @@ fn descriptors_for_other_processes_are_left_alone() {
     }
 }
 
-/// systemd's way: the shell opens a descriptor and becomes the process that `LISTEN_PID` names.
+/// Activates test `name` as systemd does: a shell opens descriptors with `script` and executes the
+/// test, so that `LISTEN_PID` names it.
 fn activated_by_shell(name: &str, script: &str) -> Command {
     let mut shell = Command::new("sh");
     let exec = format!("{script}; exec env LISTEN_PID=$$ \"$0\" \"$@\"");
@@ -158,7 +162,7 @@ fn missing_descriptors_and_malformed_variables_are_errors() {
     let name = "missing_descriptors_and_malformed_variables_are_errors";
     if is_child(name) {
         let expected = (std::env::var("EXPECT").unwrap() == "EBADF").then_some(libc::EBADF);
-        // The same every time: nothing was taken.
+        // Each call fails in the same way: nothing was taken.
         for _ in 0..2 {
             let error = activation::take().unwrap_err();
             assert_eq!(error.raw_os_error(), expected);
@@ -166,7 +170,7 @@ fn missing_descriptors_and_malformed_variables_are_errors() {
         }
         return;
     }
-    // The last of three is not open. (The harness opens descriptors of its own, but not that many.)
+    // The last of the counted descriptors is not open. (The harness opens some, but not that many.)
     let script = "exec 3</dev/null 4</dev/null";
     succeeds(activated_by_shell(name, script).env("LISTEN_FDS", "600").env("EXPECT", "EBADF"));
     succeeds(activated_by_shell(name, script).env("LISTEN_FDS", "many").env("EXPECT", "InvalidData"));
@@ -186,12 +190,12 @@ fn command_that_cannot_pass_reports_it() {
         activation::pass(&mut command, [("file", file.as_fd())]).unwrap();
         let again = activation::pass(&mut command, [("file", file.as_fd())]).unwrap_err();
         assert_eq!(again.kind(), ErrorKind::InvalidInput);
-        // That the program is not there is heard of, though the descriptors have taken the low numbers.
+        // The error of exec(2) arrives although the passed descriptors have the lowest numbers.
         assert_eq!(command.spawn().unwrap_err().kind(), ErrorKind::NotFound);
     });
 }
 
-/// Files that have all the numbers below `beyond`.
+/// Opens files until all numbers below `beyond` are in use.
 fn fill(beyond: i32) -> Vec<File> {
     let mut files = Vec::new();
     loop {
@@ -204,8 +208,8 @@ fn fill(beyond: i32) -> Vec<File> {
     }
 }
 
-/// Numbers that were in use when the descriptors were passed are free when the process is started: the pipe by which `Command` learns
-/// that exec(2) failed has one of them.
+/// Numbers in use when the descriptors are passed may be free when the process starts. Then the
+/// pipe by which `Command` learns that exec(2) failed gets one of them.
 #[test]
 fn failed_exec_is_reported_despite_freed_numbers() {
     common::child("failed_exec_is_reported_despite_freed_numbers", || {
@@ -252,14 +256,14 @@ fn successor_takes_descriptors_despite_freed_numbers() {
         activation::pass(&mut command, ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| (name, listener.as_fd())))
             .unwrap();
         drop(taken);
-        // With pipes for output, and again.
+        // Once more, with pipes for output.
         for _ in 0..2 {
             succeeds(&mut command);
         }
     });
 }
 
-/// The part that a process of these tests plays.
+/// Returns the role of this process in a test.
 fn role() -> String {
     std::env::var("ROLE").unwrap_or_default()
 }
@@ -268,7 +272,8 @@ fn is_taken() -> bool {
     activation::take().unwrap().into_iter().any(|taken| taken.name() == "web")
 }
 
-/// Before its parent takes the descriptors, or after: a helper has the parent's environment, and before also the descriptors.
+/// A helper process has its parent's environment, and until the parent takes the descriptors also
+/// the descriptors. It must take none.
 #[test]
 fn helper_process_does_not_take_parent_descriptors() {
     let name = "helper_process_does_not_take_parent_descriptors";
@@ -278,7 +283,7 @@ fn helper_process_does_not_take_parent_descriptors() {
             let _watchdog = Watchdog::new();
             let helpers = || {
                 succeeds(successor(name).env("ROLE", "helper"));
-                // By way of a shell, which is a process in between.
+                // Through a shell, which is a process in between.
                 let mut shell = Command::new("sh");
                 shell
                     .args(["-c", "\"$0\" \"$@\"; exit $?"])
@@ -290,7 +295,7 @@ fn helper_process_does_not_take_parent_descriptors() {
             assert!(is_taken());
             helpers();
             if role == "executed" {
-                // It is the parent of others in its turn, as the same process that once became this one.
+                // A process that was activated passes descriptors in turn.
                 let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
                 let mut command = successor(name);
                 activation::pass(&mut command, [("web", listener.as_fd())]).unwrap();
@@ -320,7 +325,7 @@ fn successor_takes_its_descriptors_when_its_parent_has_ended() {
         "successor" => {
             let parent: u32 = std::env::var("PARENT").unwrap().parse().unwrap();
             common::eventually("the parent has ended", || std::os::unix::process::parent_id() != parent);
-            // Its helpers are not taken for it.
+            // A helper is not mistaken for the successor.
             succeeds(successor(name).env("ROLE", "helper"));
             assert!(is_taken());
             println!("taken by the orphan");
@@ -337,7 +342,7 @@ fn successor_takes_its_descriptors_when_its_parent_has_ended() {
         }
         _ => {}
     }
-    // Until the last process that has the output's other end has ended.
+    // The output ends when the last process that holds its other end has ended.
     let _watchdog = Watchdog::new();
     let text = succeeds(successor(name).env("ROLE", "parent"));
     assert!(text.contains("taken by the orphan"), "{text}");
@@ -355,14 +360,14 @@ fn command_holds_duplicates() {
         activation::pass(&mut command, [("web", listener.as_fd()), ("web", listener.as_fd())]).unwrap();
         run(listener.close()).unwrap();
         assert!(StdStream::connect(addr).is_ok(), "open by way of the command");
-        // Any number of processes.
+        // A command can start any number of processes.
         for _ in 0..2 {
             assert!(command.status().unwrap().success());
         }
         drop(command);
         assert_eq!(StdStream::connect(addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         assert_eq!(fd_count(), before - 1);
-        // None is a number like another.
+        // An empty list is valid.
         let mut command = Command::new("true");
         activation::pass(&mut command, []).unwrap();
         assert!(command.status().unwrap().success());

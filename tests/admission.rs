@@ -1,4 +1,5 @@
-//! Admission: permits (`max_connections`), and reserved descriptors for a process that has no other left.
+//! Admission: permits (`max_connections`), and descriptors reserved for a process without free
+//! ones.
 
 mod common;
 
@@ -19,7 +20,7 @@ async fn limited(most: usize) -> TcpListener {
     ListenConfig::new().max_connections(most).listen("127.0.0.1:0").await.unwrap()
 }
 
-/// Connections in the listener's queue.
+/// Opens `count` connections, which stay in the listener's queue.
 async fn clients(listener: &TcpListener, count: usize) -> Vec<TcpStream> {
     let addr = listener.local_addr().unwrap();
     let mut clients = Vec::new();
@@ -49,14 +50,14 @@ fn permit_belongs_to_connection_not_handle() {
         assert_eq!(listener.connections(), 2);
         let mut accept = listener.accept();
         assert!(poll_once(&mut accept).await.is_pending());
-        // A clone is the same connection.
+        // A clone counts as the same connection.
         let clone = first.clone();
         drop(first);
         assert!(poll_once(&mut accept).await.is_pending());
         drop(clone);
         let (third, _) = accept.await.unwrap();
         assert_eq!(listener.connections(), 2);
-        // Closed for all clones: the handles that are left hold nothing.
+        // A close counts for all clones: remaining handles hold no permit.
         let clone = second.clone();
         second.force_close().await.unwrap();
         let (fourth, _) = listener.accept().await.unwrap();
@@ -73,7 +74,7 @@ fn permit_belongs_to_connection_not_handle() {
     });
 }
 
-/// With SO_LINGER the close takes place on another thread.
+/// With SO_LINGER another thread makes the close.
 #[test]
 fn lingering_close_returns_permit_when_done() {
     run(async {
@@ -98,7 +99,7 @@ fn deadline_and_close_end_accept_waiting_for_permit() {
         assert!(is_timeout(&error), "{error}");
         assert_eq!(error.to_string(), format!("accept tcp {addr}: i/o timeout"));
         listener.set_deadline(None).unwrap();
-        // Set while it is parked, and taken back before it passes.
+        // A deadline is set while an accept is parked, and cleared before it passes.
         let parked = |listener: &Arc<TcpListener>| {
             let listener = listener.clone();
             task::spawn(async move { listener.accept().await.map(drop) })
@@ -112,7 +113,7 @@ fn deadline_and_close_end_accept_waiting_for_permit() {
         assert!(poll_once(&mut accept).await.is_pending());
         drop(first);
         let (second, _) = accept.await.unwrap();
-        // Both kinds, parked for good.
+        // Both kinds of accept stay parked.
         let (waiting, mut incoming) = (parked(&listener), listener.incoming());
         assert!(poll_once(&mut incoming.next()).await.is_pending());
         task::yield_now().await;
@@ -153,10 +154,10 @@ fn permit_wakes_one_accept_and_drop_passes_it_on() {
         assert_eq!(woken(), [1, 0, 0, 0]);
         drop(accepts.remove(0));
         assert_eq!(woken(), [0, 1, 0, 0]);
-        // The woken accept takes the connection. The permit is used, so no other is woken.
+        // The woken accept takes the connection and the permit, so no other accept is woken.
         let Poll::Ready(Ok((second, _))) = poll_now(&mut accepts[0]) else { panic!("a permit and a connection") };
         assert_eq!(woken(), [0; 4]);
-        // Not woken, and gone: the next is in line.
+        // An accept that was not woken is dropped: the next one moves up.
         drop(accepts.remove(1));
         drop(second);
         assert_eq!(woken(), [0, 0, 0, 1]);
@@ -290,7 +291,7 @@ fn streams_outlive_their_limited_listener() {
 
 const BUSY: &[u8] = b"busy, come back later\n";
 
-/// Reads to the end with std, as a foreign client.
+/// Reads to the end of a std stream, as a foreign client.
 fn read_all(mut stream: &StdStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.set_read_timeout(Some(common::BOUND)).unwrap();
@@ -309,7 +310,7 @@ fn reserve_rejects_clients_without_descriptors_and_recovers() {
             let listener = config.listen("127.0.0.1:0").await.unwrap();
             let addr = listener.local_addr().unwrap();
             assert_eq!(fd_count() - before, 3, "the listener and its reserve");
-            // One connection is let in first.
+            // One connection is accepted first.
             let early = StdStream::connect(addr).unwrap();
             let (early_server, _) = listener.accept().await.unwrap();
             let mut accept = listener.accept();
@@ -318,7 +319,7 @@ fn reserve_rejects_clients_without_descriptors_and_recovers() {
             let late: Vec<_> = (0..5).map(|_| StdStream::connect(addr).unwrap()).collect();
             (&late[0]).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
             let held = exhaust_descriptors();
-            // The loop does not fail, and waiting clients get the answer.
+            // The accept loop does not fail, and waiting clients get the answer.
             becomes("they are turned away", || {
                 assert!(poll_now(&mut accept).is_pending());
                 listener.turned_away() == 5
@@ -327,7 +328,7 @@ fn reserve_rejects_clients_without_descriptors_and_recovers() {
             for client in &late {
                 assert_eq!(read_all(client), BUSY);
             }
-            // The connection that was let in is not concerned.
+            // The accepted connection is unaffected.
             early_server.write_all(b"x").await.unwrap();
             assert_eq!((&early).read(&mut [0; 8]).unwrap(), 1);
             assert!(poll_once(&mut listener.accept()).await.is_pending());
@@ -336,7 +337,8 @@ fn reserve_rejects_clients_without_descriptors_and_recovers() {
             let client = StdStream::connect(addr).unwrap();
             let (_, peer) = accept.await.unwrap();
             assert_eq!(peer, client.local_addr().unwrap());
-            // Two more in the reserve: exhausted again, the next is turned away again.
+            // The reserve has two descriptors again. After another exhaustion, the next client is
+            // turned away again.
             let next = StdStream::connect(addr).unwrap();
             let _held = exhaust_descriptors();
             let mut incoming = listener.incoming();
@@ -359,7 +361,7 @@ fn rejections_yield_between_connections() {
         set_nofile(400);
         run(async {
             let listener = ListenConfig::new().reserve_descriptors(1).listen("127.0.0.1:0").await.unwrap();
-            // The first wait makes the runtime's own descriptors.
+            // The first wait creates the runtime's own descriptors.
             assert!(poll_once(&mut listener.accept()).await.is_pending());
             let crowd: Vec<_> = (0..150).map(|_| StdStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
             let _held = exhaust_descriptors();
@@ -387,7 +389,8 @@ fn rejections_yield_between_connections() {
     });
 }
 
-/// Threads that open and close files all the while may be quicker to take a number that the reserve gives up for a moment.
+/// Other threads open and close files all the time and may take a number that the reserve frees for
+/// a moment.
 #[test]
 fn reserve_survives_threads_that_take_its_descriptors() {
     child("reserve_survives_threads_that_take_its_descriptors", || {
@@ -413,7 +416,7 @@ fn reserve_survives_threads_that_take_its_descriptors() {
                 })
                 .collect();
             let mut incoming = listener.incoming();
-            // It sometimes fails for lack of descriptors; `incoming` sleeps meanwhile.
+            // An open sometimes fails for lack of descriptors; `incoming` pauses meanwhile.
             let all = netpoll::future::timeout(common::BOUND, async {
                 let mut next = incoming.next();
                 becomes("all are turned away", || {
@@ -431,7 +434,7 @@ fn reserve_survives_threads_that_take_its_descriptors() {
                 assert_eq!(read_all(client), BUSY);
             }
             drop((crowd, held));
-            // The reserve is whole again with the next connection.
+            // The next connection refills the reserve.
             let _client = StdStream::connect(addr).unwrap();
             let _server = incoming.next().await.unwrap().unwrap();
             assert_eq!(fd_count(), before + 2);

@@ -1,4 +1,5 @@
-//! Reads and writes allocate nothing, also when the read has to wait, with and without deadlines. Go: TestTCPReadWriteAllocs.
+//! Reads and writes allocate nothing, even if the read waits, with and without deadlines. Go:
+//! TestTCPReadWriteAllocs.
 //!
 //! Counts the allocations of the whole process, so this binary has one test.
 
@@ -43,7 +44,8 @@ static ALLOCATOR: Counting = Counting;
 
 const ROUNDS: usize = 1000;
 
-/// How many allocations [`ROUNDS`] of `round` cost, once the lists and heaps that grow have grown.
+/// Returns the number of allocations of [`ROUNDS`] calls of `round`, after as many calls in which
+/// lists and heaps grow.
 async fn allocations(mut round: impl AsyncFnMut()) -> usize {
     for _ in 0..ROUNDS {
         round().await;
@@ -55,7 +57,7 @@ async fn allocations(mut round: impl AsyncFnMut()) -> usize {
     ALLOCATIONS.load(Ordering::Relaxed) - before
 }
 
-/// Allocations that starting a runtime thread may cost, once. Each round costs none.
+/// The allocations that the start of a runtime thread may add. A round itself makes none.
 const ALLOWED: usize = ROUNDS / 20;
 
 async fn write_then_read(from: &TcpStream, to: &TcpStream) {
@@ -79,7 +81,7 @@ async fn traits_write_then_read(from: &TcpStream, to: &TcpStream) {
 /// Go: TestTCPReadWriteAllocs.
 #[test]
 fn reads_and_writes_do_not_allocate() {
-    // None for tasks that seem stuck because the machine is busy: a thread that is started meanwhile allocates.
+    // Policy Off: on a busy machine a task may seem stuck, and starting a thread for it allocates.
     rt::Builder::new().blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
     run(async {
         let (client, server) = fresh_pair().await;
@@ -88,7 +90,7 @@ fn reads_and_writes_do_not_allocate() {
         let count = allocations(async || traits_write_then_read(&client, &server).await).await;
         assert!(count <= ALLOWED, "{count} in {ROUNDS} writes and reads through the traits");
 
-        // An echo on another task: every read waits, on both sides.
+        // Another task echoes, so every read waits, on both sides.
         let echo = task::spawn({
             let server = server.clone();
             async move {

@@ -41,7 +41,7 @@ fn pipes_work_through_traits() {
             async move {
                 writer.write_all(&data).await.unwrap();
                 writer.flush().await.unwrap();
-                // The traits' close, which flushes.
+                // `close` of the traits flushes.
                 writer.close().await.unwrap();
                 writer.write_all(b"!").await.unwrap();
             }
@@ -166,7 +166,7 @@ fn readable_guard_clears_readiness() {
         }
         assert!(guard.try_io(|fd| fd.get_ref().read(&mut buf)).is_err(), "it would block");
         assert!(poll_once(&mut reader.readable()).await.is_pending());
-        // An event after the guard is not wiped out by it.
+        // An event that arrives after the guard was created is not cleared by it.
         writer.get_ref().write_all(b"z").unwrap();
         let mut stale = reader.readable().await.unwrap();
         reader.get_ref().read_exact(&mut buf).unwrap();

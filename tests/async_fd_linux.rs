@@ -30,7 +30,7 @@ fn eventfd_wakes_waiters() {
         task::sleep(Duration::from_millis(5)).await;
         assert_eq!(event.write_with(|mut fd| fd.write(&3u64.to_ne_bytes())).await.unwrap(), 8);
         assert_eq!(waiter.await, 3);
-        // Full but for one: the write that does not fit waits for a read.
+        // The counter is at its maximum: a write that adds to it waits for a read.
         event.write_with(|mut fd| fd.write(&(u64::MAX - 1).to_ne_bytes())).await.unwrap();
         let mut write = event.write_with(|mut fd| fd.write(&1u64.to_ne_bytes()));
         assert!(poll_once(&mut write).await.is_pending());
@@ -104,7 +104,7 @@ fn terminal_transfers_data_and_hangs_up() {
         (&pty).write_all(b"typed\n").await.unwrap();
         assert_eq!(read.await.unwrap(), 6);
         assert_eq!(&buf[..6], b"typed\n");
-        // The echo of the input, then EIO, which is how terminals report the end.
+        // The terminal echoes the input, then reports the end as EIO.
         drop(terminal);
         let end = loop {
             match (&pty).read(&mut buf).await {
@@ -116,7 +116,7 @@ fn terminal_transfers_data_and_hangs_up() {
     });
 }
 
-/// poll(2) calls such a device ready.
+/// poll(2) always reports such a device ready.
 #[test]
 fn device_unsupported_by_epoll_is_rejected() {
     let file = File::open("/dev/null").unwrap();

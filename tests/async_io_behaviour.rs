@@ -1,4 +1,5 @@
-//! The behaviour that async-io's socket tests check, under the same names, for this crate's sockets under another executor.
+//! The behaviour that async-io's socket tests check, with the same test names, for this crate's
+//! sockets under another executor.
 
 mod common;
 
@@ -14,7 +15,8 @@ use netpoll::task;
 
 const TEXT: &[u8] = b"A sentence that is long enough to be seen whole, and short enough to come in one piece.";
 
-/// Under a foreign executor, and bounded: the runtime's threads are not those that poll.
+/// Runs `test` under another executor and a [`Watchdog`](common::Watchdog), so that the runtime's
+/// threads do not poll it.
 fn run(test: impl Future<Output = io::Result<()>>) {
     let _watchdog = common::Watchdog::new();
     park_on(test).unwrap();
@@ -32,7 +34,8 @@ async fn pair() -> io::Result<(TcpStream, TcpStream)> {
     Ok((client, server.0))
 }
 
-/// Drops `value` on another thread once a task waits for its peer: not before `waiting` has been polled.
+/// Drops `value` on another thread after `waiting` was polled once and is Pending. Returns the
+/// output of `waiting`.
 async fn drop_while<T: Send + 'static, F: Future + Unpin>(value: T, mut waiting: F) -> F::Output {
     assert!(poll_once(&mut waiting).await.is_pending());
     let dropped = task::spawn(async move { drop(value) });
@@ -51,7 +54,7 @@ fn tcp_connect() {
         assert_eq!(from, client.local_addr()?);
         assert_eq!(server.peer_addr()?, client.local_addr()?);
         assert_eq!(client.peer_addr()?, server.local_addr()?);
-        // The listener went with its task.
+        // The task dropped the listener.
         let error = TcpStream::connect(addr).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         Ok(())
@@ -79,7 +82,7 @@ fn tcp_peek_read() {
 fn tcp_reader_hangup() {
     run(async {
         let (reader, writer) = pair().await?;
-        // Full: from here on a write waits, and the end of the reader must end it.
+        // The buffer is full. From here on a write waits, and dropping the reader must end it.
         common::fill(&writer).await;
         let chunk = vec![0; 1 << 20];
         let error = drop_while(reader, writer.write_all(&chunk)).await.unwrap_err();
@@ -124,7 +127,7 @@ fn udp_send_recv() {
     });
 }
 
-/// Of that name there, though of streams.
+/// Named after async-io's test, which uses streams.
 #[test]
 fn udp_connect() {
     run(async {
@@ -148,7 +151,7 @@ fn uds_connect() {
         let folder = Folder::new();
         let path = folder.join("socket");
         let listener = UnixListener::bind(&path).await?;
-        // The file stays, as it does there.
+        // The socket's file remains, as with async-io.
         listener.set_unlink_on_close(false)?;
         assert_eq!(listener.local_addr()?.as_pathname(), Some(&*path));
         let accept = task::spawn(async move { listener.accept().await });
@@ -239,7 +242,7 @@ fn tcp_duplex() {
 
     run(async {
         let (a, b) = pair().await?;
-        // One end waits in both directions; then one of them, and only later the other, goes on.
+        // One end waits in both directions. First one direction proceeds, later the other.
         let a_reads = task::spawn(read(a.clone()));
         let a_writes = task::spawn(write(a));
         task::sleep(Duration::from_millis(5)).await;
@@ -259,7 +262,7 @@ fn shutdown() {
         let mut bytes = Vec::new();
         let end = async { writer.shutdown(Shutdown::Write).map(|()| 0) };
         assert_eq!(reader.read_to_end(&mut bytes).try_join(end).await?, (0, 0));
-        // The other direction is open.
+        // The other direction stays open.
         reader.write_all(TEXT).await?;
         let mut buf = [0; 1024];
         let count = writer.read(&mut buf).await?;
@@ -268,7 +271,7 @@ fn shutdown() {
     });
 }
 
-/// Two sockets over one open file: when one goes, the other's registration stays.
+/// Two sockets share one open file. When one is dropped, the other's registration remains.
 #[test]
 fn duplicate_socket_insert() {
     run(async {

@@ -1,5 +1,6 @@
-//! Every public name of async-std 1.13 (feature `unstable` included) that is not of its `fs`, `process`, `path`, `sync`, `channel` and
-//! `collections`, with its signature where one can be written down: this file compiles, or the surface has a hole.
+//! Every public name of async-std 1.13 (with feature `unstable`) outside of its `fs`, `process`,
+//! `path`, `sync`, `channel` and `collections`, with its signature where possible. If this file
+//! compiles, the surface is complete.
 #![allow(unused_imports)]
 
 use std::fmt::{Debug, Display};
@@ -38,7 +39,7 @@ use names::*;
 fn debug<T: Debug>() {}
 fn cloned<T: Clone>() {}
 fn shared<T: Send + Sync + Unpin + 'static>() {}
-/// Conversions, infallible from std, and of descriptors.
+/// Conversions from std types, which are infallible, and of descriptors.
 fn socket<T, S>()
 where
     T: Debug + Send + Sync + Unpin + From<S> + From<OwnedFd> + Into<OwnedFd> + AsFd + AsRawFd + FromRawFd + IntoRawFd,
@@ -91,7 +92,7 @@ fn types() {
     address::<&&String>();
 }
 
-/// Not called: it compiles.
+/// Only compiled, not called.
 #[allow(dead_code)]
 fn sockets(tcp: &TcpStream, listener: &TcpListener, udp: &UdpSocket, buf: &mut [u8]) {
     output::<Result<TcpListener>>(TcpListener::bind("localhost:0"));
@@ -127,7 +128,7 @@ fn sockets(tcp: &TcpStream, listener: &TcpListener, udp: &UdpSocket, buf: &mut [
     let _: [Result<()>; 2] = [udp.join_multicast_v6(&v6, 0), udp.leave_multicast_v6(&v6, 0)];
 }
 
-/// Not called: it compiles.
+/// Only compiled, not called.
 #[allow(dead_code)]
 fn unix_sockets(
     listener: &unix::UnixListener,
@@ -156,7 +157,7 @@ fn unix_sockets(
     let _: Result<()> = datagram.shutdown(Shutdown::Both);
 }
 
-/// Not called: it compiles.
+/// Only compiled, not called.
 #[allow(dead_code)]
 async fn io() -> Result<()> {
     let (mut text, mut bytes) = (String::new(), Vec::new());

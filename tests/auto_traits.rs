@@ -1,5 +1,5 @@
-//! Auto traits and sizes of public types. docs/public-api.txt lists the auto traits of all of them (`ci/public-api.sh`); here are those
-//! that programs build on, and that a field more would take away.
+//! Auto traits and sizes of public types. docs/public-api.txt lists the auto traits of all types
+//! (`ci/public-api.sh`). Here are those that programs rely on and that an added field could remove.
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
@@ -12,14 +12,14 @@ fn everywhere<T: Send + Sync + Unpin>() {}
 fn moved<T: Send + Unpin>() {}
 fn unwinding<T: UnwindSafe + RefUnwindSafe>() {}
 
-/// For each type: it may be sent, shared and moved.
+/// Asserts that each type is `Send`, `Sync` and `Unpin`.
 macro_rules! everywhere {
     ($($name:ty),* $(,)?) => {
         $(everywhere::<$name>();)*
     };
 }
 
-/// The same but for sharing.
+/// Asserts that each type is `Send` and `Unpin`.
 macro_rules! moved {
     ($($name:ty),* $(,)?) => {
         $(moved::<$name>();)*
@@ -56,14 +56,14 @@ fn futures_of_sockets_are_unpin_and_send() {
 
 #[test]
 fn thread_bound_types_are_not_send() {
-    /// Ambiguous, hence no compile, for a type that is `Send`.
+    /// Ambiguous for a type that is `Send`, so that a call does not compile.
     trait NotSend<Marker> {
         fn check() {}
     }
     struct IsSend;
     impl<T: ?Sized> NotSend<()> for T {}
     impl<T: ?Sized + Send> NotSend<IsSend> for T {}
-    // A task's result that is not Send does not become so by its handle.
+    // A handle is not `Send` if the task's result is not.
     <task::JoinHandle<std::rc::Rc<u8>> as NotSend<_>>::check();
     <io::AsyncFd<std::rc::Rc<std::net::TcpStream>> as NotSend<_>>::check();
     <future::TimeoutFuture<future::Ready<std::rc::Rc<u8>>> as NotSend<_>>::check();

@@ -1,4 +1,4 @@
-//! `block_on`: the root future's progress depends on no task, whatever the tasks do.
+//! `block_on`: the progress of the root future depends on no task.
 
 mod common;
 
@@ -46,7 +46,8 @@ fn nested_block_on_beyond_all_spare_workers() {
                     task::spawn(async move {
                         task::block_on(async {
                             task::sleep(Duration::from_millis(5 + n)).await;
-                            // The peer is a thread: tasks have no thread to run on while all are in a nested wait.
+                            // The peer is a thread: tasks cannot run while all threads are in a
+                            // nested wait.
                             let listener = listener().await;
                             let addr = listener.local_addr().unwrap();
                             let peer = thread::spawn(move || drop(std::net::TcpStream::connect(addr)));
@@ -119,8 +120,8 @@ fn block_on_hands_over_what_it_leaves_running() {
     });
 }
 
-/// The root future goes first when it is woken, but not for ever: tasks, timers and the network have their turns beside one that
-/// only yields.
+/// A woken root future runs first, but does not starve others: tasks, timers and the network
+/// proceed beside a root future that only yields.
 #[test]
 fn yielding_root_future_lets_tasks_run() {
     child("yielding_root_future_lets_tasks_run", || {
@@ -190,7 +191,7 @@ fn block_on_of_parking_future() {
 /// A task that waits for the root future blocks its worker, never the thread of `block_on`.
 fn tasks_may_block_on_the_root(workers: usize) {
     rt::Builder::new().workers(workers).start().unwrap();
-    // A channel that the root sends to.
+    // A channel to which the root future sends.
     assert_eq!(
         task::block_on(async {
             let (sender, receiver) = mpsc::channel();
@@ -201,7 +202,7 @@ fn tasks_may_block_on_the_root(workers: usize) {
         }),
         7
     );
-    // A lock that the root holds over an await.
+    // A lock that the root future holds across an await.
     let lock = Arc::new(Mutex::new(()));
     #[allow(clippy::await_holding_lock)]
     task::block_on(async {
@@ -214,7 +215,7 @@ fn tasks_may_block_on_the_root(workers: usize) {
             task.await;
         }
     });
-    // A blocking socket that the root answers, and a nested block_on.
+    // A blocking socket that the root future answers, and a nested block_on.
     task::block_on(async {
         let listener = netpoll::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -234,7 +235,7 @@ fn tasks_may_block_on_the_root(workers: usize) {
         sender.send(8).unwrap();
         assert_eq!(task.await, 8);
     });
-    // Tasks that the root itself woke.
+    // Tasks that the root future woke.
     task::block_on(async {
         let (wake, woken) = futures::channel::oneshot::channel();
         let (sender, receiver) = mpsc::channel();
@@ -261,7 +262,7 @@ fn tasks_may_block_on_the_root_with_four_workers() {
     child("tasks_may_block_on_the_root_with_four_workers", || tasks_may_block_on_the_root(4));
 }
 
-/// The root's sockets and timers go on while every worker is kept busy and no other can be added.
+/// The root future's sockets and timers proceed while every worker is busy and none can be added.
 #[test]
 fn root_future_runs_beside_workers_that_never_yield() {
     child("root_future_runs_beside_workers_that_never_yield", || {
@@ -294,7 +295,7 @@ fn root_future_runs_beside_workers_that_never_yield() {
     });
 }
 
-/// With `block_on_runs_tasks` the thread of `block_on` takes a worker's place.
+/// With `block_on_runs_tasks` the thread of `block_on` takes the place of a worker.
 #[test]
 fn block_on_runs_tasks_when_configured() {
     child("block_on_runs_tasks_when_configured", || {
@@ -312,7 +313,8 @@ fn block_on_runs_tasks_when_configured() {
 
 // ---- nested ----
 
-/// More nested calls than spare workers, which wait for the clock, the network, other tasks and each other.
+/// More nested calls than spare workers wait for the clock, the network, other tasks and each
+/// other.
 fn nested_calls_end(workers: usize) {
     const CALLS: usize = 200;
     rt::Builder::new().workers(workers).start().unwrap();
@@ -349,7 +351,7 @@ fn two_hundred_nested_calls_end_with_four_workers() {
     child("two_hundred_nested_calls_end_with_four_workers", || nested_calls_end(4));
 }
 
-/// A task goes on to block its thread after a nested call that a foreign thread ended, while the watcher sleeps.
+/// A task blocks its thread after a nested call that a foreign thread ended while sysmon slept.
 #[test]
 fn task_may_block_after_nested_block_on() {
     for workers in [1, 2] {
@@ -361,7 +363,7 @@ fn task_may_block_after_nested_block_on() {
                 drop(task::spawn(async move { sender.send(()).unwrap() }));
                 receiver.recv_timeout(common::BOUND / 2).is_ok()
             });
-            // The watcher goes to sleep.
+            // Sysmon goes to sleep.
             thread::sleep(300 * MS);
             wake.send(()).unwrap();
             assert!(park_on(done));
@@ -369,7 +371,7 @@ fn task_may_block_after_nested_block_on() {
     }
 }
 
-/// A nested call in the turn of a root future needs no worker to poll for it.
+/// A nested call in the turn of a root future polls by itself, without a worker.
 #[test]
 fn nested_block_on_in_root_future_polls() {
     child("nested_block_on_in_root_future_polls", || {
@@ -388,9 +390,9 @@ fn nested_block_on_in_root_future_polls() {
     });
 }
 
-// ---- the role of polling ----
+// ---- the poller role ----
 
-/// An idle process has no thread that wakes up, whichever thread polls.
+/// In an idle process no thread wakes up, regardless of which thread polls.
 #[test]
 fn poller_role_moves_to_thread_that_receives_events() {
     child("poller_role_moves_to_thread_that_receives_events", || {
@@ -398,7 +400,7 @@ fn poller_role_moves_to_thread_that_receives_events() {
         task::block_on(async {
             let (client, server) = pair().await;
             for _ in 0..3 {
-                // A task that echoes: the worker polls.
+                // A task echoes: the worker polls.
                 let echoing = task::spawn({
                     let server = server.clone();
                     async move {
@@ -416,7 +418,7 @@ fn poller_role_moves_to_thread_that_receives_events() {
                     }
                 });
                 echoing.await;
-                // The root echoes: it polls itself, after a few events.
+                // The root future echoes: after a few events its thread polls.
                 let peer = client.clone();
                 let pinging = thread::spawn(move || {
                     for _ in 0..200 {
@@ -434,7 +436,8 @@ fn poller_role_moves_to_thread_that_receives_events() {
     });
 }
 
-/// Roots that end, start and hand over to each other while tasks use the network: some thread polls at every moment.
+/// Root futures end, start and hand over the role while tasks use the network: at every moment some
+/// thread polls.
 #[test]
 fn network_is_polled_while_roots_come_and_go() {
     child("network_is_polled_while_roots_come_and_go", || {
@@ -467,7 +470,8 @@ fn network_is_polled_while_roots_come_and_go() {
     });
 }
 
-/// A root future in a long turn, and one that never ends its turn, keep no task from the network.
+/// A root future in a long turn, and one that never ends its turn, do not cut tasks off from the
+/// network.
 #[test]
 fn tasks_use_network_beside_blocked_root() {
     child("tasks_use_network_beside_blocked_root", || {
@@ -475,7 +479,7 @@ fn tasks_use_network_beside_blocked_root() {
         let (sender, receiver) = mpsc::channel();
         task::block_on(async {
             let (client, server) = pair().await;
-            // The root has polled for these, and blocks now.
+            // The root future polled until now, and blocks from here on.
             drop(task::spawn(async move { echo(&server).await }));
             drop(task::spawn(async move {
                 for _ in 0..20 {
@@ -489,7 +493,8 @@ fn tasks_use_network_beside_blocked_root() {
     });
 }
 
-/// A waker that waits in `block_on`, called by a worker, by a thread in `block_on` and by a timer: the runtime goes on.
+/// A waker waits in `block_on`. A worker, a thread in `block_on` and a timer call it, and the
+/// runtime proceeds.
 #[test]
 fn waker_may_call_block_on() {
     struct Waits(mpsc::Sender<()>);
@@ -540,7 +545,8 @@ fn waker_may_call_block_on() {
     }
 }
 
-/// The waker is woken by the thread that polls while all workers are blocked, and waits for tasks that need a further worker.
+/// The polling thread calls a waker while all workers are blocked. The waker waits for tasks that
+/// need another worker.
 #[test]
 fn waker_may_call_block_on_while_workers_are_blocked() {
     struct Waits(mpsc::Sender<()>);
@@ -580,7 +586,7 @@ fn waker_may_call_block_on_while_workers_are_blocked() {
     });
 }
 
-/// A nested call that yields until a task behind it in the same queue has run.
+/// A nested call yields until a task behind it in the same queue has run.
 #[test]
 fn yielding_nested_block_on_releases_its_queue() {
     for policy in [BlockedPolicy::AddWorkers, BlockedPolicy::ReportOnly, BlockedPolicy::Off] {
@@ -601,8 +607,9 @@ fn yielding_nested_block_on_releases_its_queue() {
     }
 }
 
-/// A root future that yields while another thread ends the runtime, and then waits for a foreign thread in the next one. It slept in
-/// the epoll instance of the last one, where no thread could wake it.
+/// A root future yields while another thread ends the runtime, and then waits for a foreign thread
+/// in the next runtime. Regression: it slept in the epoll instance of the previous runtime, where
+/// no thread could wake it.
 #[test]
 fn yielding_root_survives_shutdown() {
     child("yielding_root_survives_shutdown", || {

@@ -25,7 +25,7 @@ fn invalid_numbers_are_rejected() {
         assert!(refused(Builder::new().workers(usize::MAX)).contains("more than 512"));
         assert!(refused(Builder::new().workers(usize::MAX).spare_workers(usize::MAX)).contains("more than 512"));
         assert_eq!(refused(Builder::new().thread_name("a\0b")), "thread name must not contain a NUL byte");
-        // Nothing was started by the attempts.
+        // The attempts started nothing.
         Builder::new().workers(3).spare_workers(0).blocking_threads(1).thread_name("").start().unwrap();
         assert_eq!(rt::metrics().workers, 3);
         assert_eq!(park_on(task::spawn(async { 1 })), 1);
@@ -52,7 +52,7 @@ fn second_start_is_rejected() {
 #[test]
 fn start_after_first_use_is_rejected() {
     child("start_after_first_use_is_rejected", || {
-        // Looking at the counters and binding use nothing that has settings.
+        // Reading the counters and binding use nothing that has settings.
         let _ = rt::metrics();
         let _listener = park_on(common::listener());
         task::block_on(async {});
@@ -124,7 +124,7 @@ fn async_std_variables_are_a_fallback() {
     });
     let ours = [("NETPOLL_THREADS", "4"), ("NETPOLL_THREAD_NAME", "ours")];
     child_with(NAME, &[theirs[0], theirs[1], ours[0], ours[1], ("EXPECTED", "4 ours")], || {});
-    // async-std used its default for values that are not numbers.
+    // For values that are not numbers async-std used its default.
     let all = thread::available_parallelism().unwrap().get();
     child_with(NAME, &[("ASYNC_STD_THREAD_COUNT", "many"), ("EXPECTED", &format!("{all} netpoll"))], || {});
 }
@@ -134,7 +134,7 @@ fn malformed_environment_is_reported() {
     const NAME: &str = "malformed_environment_is_reported";
     for value in ["0", "-1", "many", "", "512", "99999999999999999999", "1.5"] {
         let text = child_with(NAME, &[("NETPOLL_THREADS", value)], || {
-            // A builder returns an error. A first use reports it on standard error and continues.
+            // A builder returns an error. The first use reports it on standard error and continues.
             let error = Builder::new().start().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(error.to_string().contains("NETPOLL_THREADS"), "{error}");
@@ -150,7 +150,7 @@ fn malformed_environment_is_reported() {
     });
 }
 
-/// Names of the process's threads, as the kernel has them.
+/// Returns the names of the process's threads, as the kernel reports them.
 fn thread_names() -> Vec<String> {
     let threads = std::fs::read_dir("/proc/self/task").unwrap();
     threads

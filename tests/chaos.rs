@@ -1,7 +1,8 @@
-//! Echoes while four of five system calls are interrupted, fail or are cut short, and events arrive shuffled, in small batches, among
-//! false ones. Every byte must come back, in order.
+//! Echoes while four of five system calls are interrupted, fail or are cut short. Events arrive in
+//! random order, in small batches, among false ones. Every byte must come back, in order.
 //!
-//! `NETPOLL_ECHOES` sets the number of echoes and `NETPOLL_SEED` the seed; `ci/faults.sh chaos` sets both. A failure prints its seed.
+//! `NETPOLL_ECHOES` sets the number of echoes and `NETPOLL_SEED` the seed; `ci/faults.sh chaos`
+//! sets both. A failure prints its seed.
 #![cfg(target_os = "linux")] // epoll, and the C library's functions
 
 mod common;
@@ -17,18 +18,18 @@ use netpoll::net::{TcpListener, TcpStream, UdpSocket};
 use netpoll::os::unix::net::{UnixListener, UnixStream};
 use netpoll::task;
 
-/// Share of calls that are faulted.
+/// The percentage of calls that fail or are cut short.
 const PERCENT: u32 = 80;
-/// Echoes of a connection, before the next is made.
+/// The number of echoes per connection.
 const ECHOES_EACH: u64 = 50;
-/// Connections at a time.
+/// The number of connections at a time.
 const LANES: u64 = 8;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// The message of this echo: its length and bytes follow from the seed.
+/// Returns the message of an echo. Its length and bytes follow from the seed.
 fn message(seed: u64, echo: u64) -> Vec<u8> {
     let mut state = mix(seed ^ echo.wrapping_mul(0x1_0001));
     (0..1 + state % 700)
@@ -63,7 +64,7 @@ macro_rules! echoes {
                 stream.write_all(&sent).await?;
                 let (mut back, mut got) = (vec![0; sent.len()], 0);
                 while got < back.len() {
-                    // Every other one in pieces.
+                    // Every second message is sent in pieces.
                     let count = if echo % 2 == 0 {
                         stream.read(&mut back[got..]).await?
                     } else {
@@ -83,7 +84,7 @@ macro_rules! echoes {
 echoes!(echo_tcp, TcpStream);
 echoes!(echo_unix, UnixStream);
 
-/// Through gathered writes.
+/// Echoes with gathered writes.
 async fn echo_gathered(stream: TcpStream, seed: u64, from: u64) -> io::Result<()> {
     for echo in from..from + ECHOES_EACH {
         let sent = message(seed, echo);
@@ -100,7 +101,7 @@ async fn echo_gathered(stream: TcpStream, seed: u64, from: u64) -> io::Result<()
     Ok(())
 }
 
-/// Datagrams: one at a time, so loopback loses none.
+/// Echoes datagrams one at a time, so that loopback loses none.
 async fn echo_udp(seed: u64, from: u64) -> io::Result<()> {
     let (client, server) = (UdpSocket::bind("127.0.0.1:0").await?, UdpSocket::bind("127.0.0.1:0").await?);
     let to = server.local_addr()?;
@@ -157,7 +158,7 @@ async fn lane(
 fn echoes_are_byte_exact_when_four_of_five_calls_are_faulted() {
     let total = setting("NETPOLL_ECHOES", 10_000);
     let seed = setting("NETPOLL_SEED", 1 + u64::from(std::process::id()));
-    // Nothing is printed when all is well; a hang is one of the progress counter below.
+    // A successful run prints nothing. The counter below shows whether a run hangs.
     let next = Arc::new(AtomicU64::new(0));
     let failed = Arc::new(Mutex::new(true));
     let watch = std::thread::spawn({

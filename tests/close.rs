@@ -22,19 +22,20 @@ use netpoll::net::{Shutdown, TcpListener, TcpStream};
 use netpoll::prelude::*;
 use netpoll::task;
 
-/// The number of a socket's descriptor, without exposing the descriptor.
+/// Returns the number of a socket's descriptor without marking the descriptor as exposed.
 fn number(socket: &impl Debug) -> i32 {
     let text = format!("{socket:?}");
     let (_, number) = text.rsplit_once("fd: ").expect("the number is in the debug text");
     number.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number")
 }
 
-/// The file behind the descriptor of this number, if it is open.
+/// Returns the file behind the descriptor with this number, if it is open.
 fn target(number: i32) -> Option<std::path::PathBuf> {
     fs::read_link(format!("/proc/self/fd/{number}")).ok()
 }
 
-/// Whether a socket listens on the address. (std sets SO_REUSEADDR, so old connections do not count.)
+/// Returns whether a socket listens on the address. (std sets SO_REUSEADDR, so old connections do
+/// not count.)
 fn is_taken(addr: SocketAddr) -> bool {
     match std::net::TcpListener::bind(addr) {
         Ok(_) => false,
@@ -170,8 +171,8 @@ fn close_frees_address_despite_waiting_accepts() {
     });
 }
 
-/// Go: TestClosedPipeRaceRead, TestClosedPipeRaceWrite.
-/// Go: TestClosedPipeRaceRead, TestClosedPipeRaceWrite: the own close races with reads and writes that are about to wait.
+/// Go: TestClosedPipeRaceRead, TestClosedPipeRaceWrite. A close races with reads and writes of the
+/// same socket that begin to wait.
 #[test]
 fn close_races_with_reads_and_writes() {
     run(async {
@@ -210,8 +211,7 @@ fn close_races_with_reads_and_writes() {
     });
 }
 
-/// Go: TestFileCloseRace.
-/// Go: TestFileCloseRace: taking the descriptor, or a duplicate of it, races with a close.
+/// Go: TestFileCloseRace. Taking the descriptor, or a duplicate of it, races with a close.
 #[test]
 fn conversions_race_with_close() {
     run(async {
@@ -225,7 +225,8 @@ fn conversions_race_with_close() {
             if round % 3 == 0 {
                 task::yield_now().await;
             }
-            // With clones alive it is refused, without them it may come too late; either way nothing breaks.
+            // With clones the conversion is refused, without clones it may come too late. Neither
+            // may break anything.
             match std::net::TcpStream::try_from(client) {
                 Ok(stream) => assert!(stream.local_addr().is_ok(), "what was given away is open"),
                 Err(error) => {
@@ -245,20 +246,21 @@ fn conversions_race_with_close() {
 fn duplicate_outlives_close() {
     run(async {
         let (client, server) = fresh_pair().await;
-        // Registered, then shown: epoll would keep the duplicate's registration.
+        // The socket is registered and then exposed: otherwise epoll would keep the duplicate's
+        // registration.
         assert!(poll_now(&mut client.read(&mut [0; 1])).is_pending());
         let duplicate: OwnedFd = client.as_fd().try_clone_to_owned().unwrap();
         client.force_close().await.unwrap();
         let alive = TcpStream::from(duplicate);
         round_trip(&alive, &server).await;
-        // With clones alive, an owned descriptor is a duplicate.
+        // With clones, the owned descriptor is a duplicate.
         let clone = alive.clone();
         let given: OwnedFd = alive.into();
         round_trip(&clone, &server).await;
         clone.force_close().await.unwrap();
         let again = TcpStream::from(given);
         round_trip(&again, &server).await;
-        // The only handle's descriptor goes out itself, and comes back in.
+        // The only handle gives its own descriptor away, and takes it back.
         let before = number(&again);
         let raw = again.into_raw_fd();
         assert_eq!(raw, before);
@@ -302,7 +304,7 @@ fn second_close_succeeds() {
         let (client, _server) = fresh_pair().await;
         for _ in 0..3 {
             client.force_close().await.unwrap();
-            // The traits' close, after the real one.
+            // `close` of the traits after `close` of the socket.
             (&client).close().await.unwrap();
             // Shutting down a closed socket is an error, as in Go.
             assert_closed(client.close_read());
@@ -314,7 +316,7 @@ fn second_close_succeeds() {
         for _ in 0..3 {
             listener.close().await.unwrap();
         }
-        // Several at the same time end all.
+        // Several closes at the same time all complete.
         let (client, _server) = fresh_pair().await;
         let (one, two) = (client.force_close(), client.force_close());
         let (one, two) = both(one, two).await;
@@ -340,7 +342,7 @@ fn close_completes_despite_unpolled_read() {
         let socket = target(number).expect("open");
         client.force_close().await.unwrap();
         assert_ne!(target(number), Some(socket), "the close has ended but the descriptor is open");
-        // The futures are alive, were never polled again, and hear of it when they are.
+        // These futures were never polled again. They get the error when they are polled.
         assert_closed(read.await);
         assert_closed(write.await);
         assert_closed(readable.await);
@@ -379,7 +381,7 @@ fn leaked_future_does_not_hold_port() {
         std::mem::forget(accept);
         listener.close().await.unwrap();
         assert!(!is_taken(addr));
-        // Nor does one whose owner is dropped instead of closed.
+        // The same for a socket that is dropped instead of closed.
         let listener = TcpListener::bind(addr).await.unwrap();
         let mut accept = listener.accept();
         assert!(poll_now(&mut accept).is_pending());
@@ -403,7 +405,7 @@ fn close_from_another_thread_and_task() {
             let socket = target(number).expect("open");
             let closer = client.clone();
             if from_thread {
-                // A thread that the runtime does not know.
+                // A thread that does not belong to the runtime.
                 std::thread::spawn(move || futures_lite::future::block_on(closer.force_close()))
                     .join()
                     .unwrap()
@@ -500,8 +502,7 @@ fn stale_operation_does_not_touch_reused_fd() {
     });
 }
 
-/// Invariant 1.
-/// Poll wakers have no operation: they are woken by the close, every one.
+/// Invariant 1. Wakers of `poll_*` belong to no operation: the close wakes all of them.
 #[test]
 fn close_wakes_poll_callers() {
     run(async {

@@ -1,9 +1,10 @@
 //! Close × {read, write, accept, connect, deadline, drop} × {same thread, other thread} × {task, block_on, another executor}: 36 cells.
 //!
-//! An operation waits; its socket is closed (a dial: given up), by the same thread or another. It ends with the closed error and the
-//! descriptor is gone: in 10 ms on a machine that has nothing else to do (`NETPOLL_TIMED`, which `ci/faults.sh` sets), and in 1 s on any.
-//! Each cell is played [`ROUNDS`] times and its median counts; one that was slow is played anew, since a close that depends on a
-//! clock is slow each time, and a busy machine is not.
+//! An operation waits; the same or another thread closes its socket (or drops a dial). The
+//! operation ends with the closed error and the descriptor is closed: within 10 ms on an idle
+//! machine (`NETPOLL_TIMED`, which `ci/faults.sh` sets), and within 1 s on any. Each cell runs
+//! [`ROUNDS`] times and its median counts. A slow cell runs again, because a close that depends on
+//! a clock is slow each time, and a busy machine is not.
 
 mod common;
 
@@ -27,7 +28,7 @@ const TRIES: usize = 4;
 type Waiting = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 type Closing = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send>;
 
-/// A dial is given up by dropping it.
+/// Gives up a dial by dropping it.
 #[derive(Default)]
 struct GiveUp {
     set: AtomicBool,
@@ -42,7 +43,7 @@ impl GiveUp {
     }
 }
 
-/// An address whose queue is full: a dial waits for the answer to its SYN.
+/// Returns an address whose queue is full: a dial waits for the answer to its SYN.
 fn full_queue() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
     let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let listener = socket();
@@ -59,7 +60,8 @@ fn full_queue() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
     (addr.as_socket().unwrap(), held)
 }
 
-/// An operation that will wait, and the closing of its socket. The first element keeps the resources alive.
+/// An operation that will wait, and the close of its socket. The first element keeps resources
+/// alive.
 async fn prepare(operation: &str) -> (Waiting, Closing) {
     match operation {
         "read" | "deadline" | "drop" => {
@@ -126,7 +128,7 @@ async fn prepare(operation: &str) -> (Waiting, Closing) {
                     .await;
                     drop(dial);
                     match dialled {
-                        // The same error as after a close.
+                        // Dropping it gives the same error as a close.
                         None => Err(pipe_closed().await),
                         Some(result) => panic!("the queue has room: {result:?}"),
                     }
@@ -140,7 +142,7 @@ async fn prepare(operation: &str) -> (Waiting, Closing) {
     }
 }
 
-/// The closed error, from an end that was closed.
+/// Returns the closed error of an end of a pipe.
 async fn pipe_closed() -> io::Error {
     let (one, _other) = pipe().unwrap();
     one.force_close().await.unwrap();
@@ -155,7 +157,7 @@ fn execute<T: Send + 'static>(executor: &str, future: impl Future<Output = T> + 
     }
 }
 
-/// How long it took from the close until the waiter had its error and the descriptor was gone.
+/// Returns the time from the close until the waiter has its error and the descriptor is closed.
 fn play(operation: &'static str, executor: &'static str, same_thread: bool) -> Duration {
     let descriptors = rt::metrics().descriptors;
     let (mut waiting, close) = execute(executor, prepare(operation));
@@ -182,7 +184,7 @@ fn play(operation: &'static str, executor: &'static str, same_thread: bool) -> D
             ended.send(result).unwrap();
         });
         is_pending.recv().unwrap();
-        // Asleep by then, as a rule.
+        // Usually it sleeps by then.
         std::thread::sleep(Duration::from_millis(2));
         let begin = Instant::now();
         park_on(close()).unwrap();

@@ -1,4 +1,4 @@
-//! The ways in and out: std's types, owned and raw descriptors; handles of the wrong kind.
+//! Conversions from and to std's types, owned and raw descriptors; descriptors of the wrong kind.
 
 mod common;
 
@@ -12,7 +12,7 @@ use common::{becomes, child, echo, fd_count, listener, pair, ping, run};
 use netpoll::net::{ListenConfig, TcpListener, TcpStream, is_closed, is_timeout};
 use netpoll::{rt, task};
 
-/// Two ends of a connection made by std, which blocks.
+/// Returns two ends of a blocking std connection.
 fn std_pair() -> (std::net::TcpStream, std::net::TcpStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -31,11 +31,11 @@ fn std_streams_convert_both_ways() {
         for _ in 0..10 {
             ping(&client, b"converted").await.unwrap();
         }
-        // Its options are as they were.
+        // The options are unchanged.
         assert!(!client.nodelay().unwrap() && client.keepalive().unwrap().is_none());
         drop(client);
         echoed.await.unwrap();
-        // Out again: the clone of the task is gone.
+        // The stream is the only handle, because the task has dropped its clone.
         let mut std = std::net::TcpStream::try_from(server).unwrap();
         std.set_nonblocking(false).unwrap();
         assert_eq!(std.read(&mut [0; 1]).unwrap(), 0);
@@ -47,13 +47,13 @@ fn converted_stream_can_be_adopted_again() {
     run(async {
         let (client, mut server) = pair().await;
         for round in 0..20_u8 {
-            // Registered, with a waiter that is gone.
+            // The socket is registered, with a waiter that was dropped.
             let late = netpoll::io::timeout(Duration::from_micros(100), server.read(&mut [0; 1])).await;
             assert!(is_timeout(&late.unwrap_err()));
             let number = server.as_raw_fd();
             let std = std::net::TcpStream::try_from(server).unwrap();
             assert_eq!(std.as_raw_fd(), number, "the same descriptor");
-            // Data that comes while it is out is there when it is back.
+            // Data that arrives while the descriptor belongs to std is read after the conversion.
             client.write_all(&[round]).await.unwrap();
             server = TcpStream::from(std);
             let mut buf = [0; 2];
@@ -70,7 +70,7 @@ fn stream_with_clones_cannot_be_converted() {
         let clone = client.clone();
         let error = std::net::TcpStream::try_from(client).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ResourceBusy);
-        // The infallible way duplicates.
+        // The infallible conversion duplicates the descriptor.
         let number = clone.as_raw_fd();
         let other = clone.clone();
         let duplicate = OwnedFd::from(clone);
@@ -80,12 +80,12 @@ fn stream_with_clones_cannot_be_converted() {
         let mut buf = [0; 3];
         common::read_exact(&server, &mut buf).await.unwrap();
         assert_eq!(&buf, b"dup");
-        // Each outlives the other.
+        // Each works after the other was dropped.
         drop(duplicate);
         other.write_all(b"own").await.unwrap();
         common::read_exact(&server, &mut buf).await.unwrap();
         assert_eq!(&buf, b"own");
-        // The last handle gives the number itself.
+        // The last handle returns the descriptor itself.
         assert_eq!(OwnedFd::from(other).as_raw_fd(), number);
     });
 }
@@ -100,10 +100,10 @@ fn duplicate_outliving_stream_causes_no_events() {
                 let mut read = server.read(&mut read_buf);
                 assert!(common::poll_once(&mut read).await.is_pending());
                 drop(read);
-                // The kernel's registration lives as long as the open file, not the number.
+                // The kernel's registration belongs to the open file, not to the number.
                 let duplicate = server.as_fd().try_clone_to_owned().unwrap();
                 drop(server);
-                // The number is used again at once, in the same slot perhaps.
+                // The number is reused at once, perhaps in the same slot.
                 let (other, peer) = pair().await;
                 let mut buf = [0; 1];
                 let mut waits = peer.read(&mut buf);
@@ -120,7 +120,8 @@ fn duplicate_outliving_stream_causes_no_events() {
     });
 }
 
-/// Their registrations stayed behind: whatever came for a duplicate woke the poller for nothing.
+/// Regression: the registration of a converted duplicate stayed in epoll, and events of the
+/// duplicate woke the poller spuriously.
 #[test]
 fn converted_duplicate_leaves_no_registration() {
     child("converted_duplicate_leaves_no_registration", || {
@@ -131,7 +132,7 @@ fn converted_duplicate_leaves_no_registration() {
             assert!(common::poll_once(&mut server.readable()).await.is_pending());
             let _duplicate = OwnedFd::from(server.clone());
             drop(server);
-            // One that a hook made.
+            // A duplicate made by a control hook.
             let kept = Arc::new(Mutex::new(None));
             let keeps = kept.clone();
             let config = ListenConfig::new().control(move |_, _, fd| {
@@ -178,7 +179,7 @@ fn std_listeners_convert_both_ways() {
         for _ in 0..5 {
             let dial = task::spawn(TcpStream::connect(addr));
             let (server, _) = listener.accept().await.unwrap();
-            // A listener from elsewhere keeps its options, and hands them on.
+            // An adopted listener keeps its options, and its connections inherit them.
             assert!(server.keepalive().unwrap().is_none());
             dial.await.unwrap();
             let std = std::net::TcpListener::try_from(listener).unwrap();
@@ -215,7 +216,7 @@ fn raw_descriptors_round_trip() {
     });
 }
 
-/// Descriptors that are no TCP sockets are answered with errors, not with panics or hangs.
+/// Operations on descriptors that are not TCP sockets return errors. They neither panic nor hang.
 #[test]
 fn wrong_descriptor_kinds_return_errors() {
     run(async {
@@ -232,12 +233,12 @@ fn wrong_descriptor_kinds_return_errors() {
         let (client, _server) = std_pair();
         let listener = TcpListener::from(OwnedFd::from(client));
         assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(libc::EINVAL));
-        // One that is not connected.
+        // A socket that is not connected.
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         let stream = TcpStream::from(OwnedFd::from(socket));
         let error = stream.read(&mut [0; 1]).await.unwrap_err();
         assert!(error.raw_os_error() == Some(libc::ENOTCONN) && !is_closed(&error), "{error}");
-        // A pair of unix sockets is near enough.
+        // A Unix socket pair works like a stream.
         let (left, right) = std::os::unix::net::UnixStream::pair().unwrap();
         let (left, right) = (TcpStream::from(OwnedFd::from(left)), TcpStream::from(OwnedFd::from(right)));
         let echoed = task::spawn(async move { echo(&right).await });
@@ -258,7 +259,7 @@ fn converting_while_another_clone_waits() {
                 async move { server.read(&mut [0; 8]).await }
             });
             becomes("it waits", || netpoll::rt::metrics().waiters >= 1).await;
-            // A duplicate: the reader goes on waiting on the original.
+            // A conversion makes a duplicate: the reader continues to wait on the original.
             let duplicate = TcpStream::from(OwnedFd::from(server));
             client.write_all(b"x").await.unwrap();
             assert_eq!(reader.await.unwrap(), 1);

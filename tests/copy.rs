@@ -1,4 +1,5 @@
-//! `io::copy_bidirectional`, and how a copy notices that a side is gone. Copies in the kernel are in `zero_copy.rs`.
+//! `io::copy_bidirectional`, and how a copy notices that a side has closed. Copies in the kernel
+//! are in `zero_copy.rs`.
 
 mod common;
 
@@ -15,7 +16,7 @@ use netpoll::net::{TcpStream, is_timeout};
 use netpoll::os::unix::net::UnixStream;
 use netpoll::{rt, task};
 
-/// A stream that is not known to be a socket: everything goes through the buffer.
+/// A stream whose type does not reveal that it is a socket: its bytes go through the buffer.
 struct Foreign<S = TcpStream>(S);
 
 impl<S: Read + Unpin> Read for Foreign<S> {
@@ -40,7 +41,8 @@ impl<S: Write + Unpin> Write for Foreign<S> {
 
 type Proxy = task::JoinHandle<io::Result<(u64, u64)>>;
 
-/// A client and a server with a proxy between them, of sockets, or with foreign streams on either side.
+/// Returns a client and a server with a proxy between them. The proxy's sides are sockets or
+/// foreign streams.
 async fn proxied(foreign: (bool, bool)) -> (TcpStream, TcpStream, Proxy) {
     let ((client, mut inbound), (mut outbound, server)) = (pair().await, pair().await);
     let proxy = task::spawn(async move {
@@ -87,7 +89,7 @@ fn bidirectional_copy_counts_both_directions() {
     });
 }
 
-/// Go: issue 25985. One side ends its stream, and the other goes on, in either order.
+/// Go: issue 25985. One side ends its stream and the other continues, in either order.
 #[test]
 fn half_close_is_forwarded_and_other_direction_continues() {
     run(async {
@@ -111,7 +113,7 @@ fn half_close_is_forwarded_and_other_direction_continues() {
     });
 }
 
-/// A writer that dies is noticed although its reader is silent (Go: issue 58628).
+/// The death of a writer's peer is noticed although the reader is silent (Go: issue 58628).
 #[test]
 fn reset_of_writer_ends_copy_with_silent_reader() {
     run(async {
@@ -132,7 +134,7 @@ fn reset_of_writer_ends_copy_with_silent_reader() {
     });
 }
 
-/// The same after the server has ended its stream and is no longer read.
+/// The death of the server is noticed after it has ended its stream and is no longer read.
 #[test]
 fn server_death_after_last_byte_is_noticed() {
     run(async {
@@ -171,7 +173,7 @@ async fn ping_through(client: &TcpStream, server: &TcpStream) {
     read_exact(server, &mut [0; 4]).await.unwrap();
 }
 
-/// Copies both ways between sockets or foreign streams, either of them first.
+/// Copies both ways between sockets or foreign streams, with either of them as the first argument.
 async fn copy_both<A, B>(mut a: A, mut b: B, foreign: (bool, bool), swapped: bool) -> io::Result<()>
 where
     A: Read + Write + Unpin,
@@ -190,7 +192,7 @@ where
     copied.map(drop)
 }
 
-/// The data until the end of the stream or an error.
+/// Returns the data until the end of the stream or an error.
 async fn all_of(mut stream: impl Read + Unpin) -> Vec<u8> {
     let (mut all, mut buf) = (Vec::new(), vec![0; 64 << 10]);
     while let Ok(count @ 1..) = stream.read(&mut buf).await {
@@ -199,8 +201,8 @@ async fn all_of(mut stream: impl Read + Unpin) -> Vec<u8> {
     all
 }
 
-/// A server that refuses an upload answers, and closes while the client is still sending. The write that failed ended both ways, and the
-/// answer was lost.
+/// A server that refuses an upload answers and closes while the client is still sending.
+/// Regression: the failed write ended both directions, and the answer was lost.
 #[test]
 fn answer_reaches_the_client_when_the_server_closes_during_an_upload() {
     const ANSWER: &[u8] = b"413 Content Too Large";
@@ -238,7 +240,8 @@ fn answer_reaches_the_client_when_the_server_closes_during_an_upload() {
     });
 }
 
-/// A peer that only stops reading fails the writes to it, and goes on writing. The other way goes on to its end, as much as comes.
+/// If a peer only stops reading, writes to it fail but it may continue to write. The other
+/// direction is copied to its end.
 #[test]
 fn peer_that_stops_reading_is_read_to_eof() {
     const BYTES: usize = 3_000_000;
@@ -250,7 +253,8 @@ fn peer_that_stops_reading_is_read_to_eof() {
                 let proxy = task::spawn(copy_both(inbound, outbound, foreign, swapped));
                 let (stops, other) = if client_stops { (client, server) } else { (server, client) };
                 stops.shutdown(Shutdown::Read).unwrap();
-                // The copy goes on reading although it cannot write, so a peer that sends before it reads is not held up.
+                // The copy continues to read although it cannot write, so that a peer that sends
+                // before it reads is not blocked.
                 other.write_all(&vec![1; BYTES]).await.unwrap();
                 let answer = task::spawn(async move {
                     stops.write_all(&vec![2; BYTES]).await.unwrap();
@@ -266,7 +270,8 @@ fn peer_that_stops_reading_is_read_to_eof() {
     });
 }
 
-/// An urgent byte of a TCP stream, in line or out of band, stopped the kernel's copy: it ended, or waited forever.
+/// Regression: an urgent byte of a TCP stream, inline or out of band, made the copy in the kernel
+/// end or wait forever.
 #[test]
 fn urgent_data_does_not_end_copy() {
     run(async {
@@ -320,7 +325,8 @@ fn urgent_data_does_not_end_copy() {
     });
 }
 
-/// The same with an idle limit: data that is read and dropped is no progress.
+/// An idle limit ends the copy to a peer that does not read: data that is read and discarded is no
+/// progress.
 #[test]
 fn idle_limit_ends_copy_to_stalled_server() {
     run(async {
@@ -336,7 +342,7 @@ fn idle_limit_ends_copy_to_stalled_server() {
                     copy_bidirectional_with(&mut inbound, &mut outbound, limit).await
                 }
             });
-            // Until the proxy is gone.
+            // Until the proxy has ended.
             while client.write_all(&[1; 1000]).await.is_ok() {
                 task::sleep(Duration::from_millis(1)).await;
             }
@@ -345,7 +351,7 @@ fn idle_limit_ends_copy_to_stalled_server() {
     });
 }
 
-/// Unix sockets have urgent bytes too, and a limit counts what passes.
+/// Unix sockets have urgent bytes too. A limit counts the bytes copied.
 #[test]
 fn copy_handles_unix_urgent_data_and_limits() {
     run(async {
@@ -379,7 +385,7 @@ fn copy_handles_unix_urgent_data_and_limits() {
     });
 }
 
-/// Reports its end once, while the writer accepts everything.
+/// A stream that panics if it is read after its end. It accepts all writes.
 #[derive(Default)]
 struct Strict {
     reads: usize,
@@ -407,7 +413,7 @@ impl Write for Strict {
     }
 }
 
-/// Fails when it is flushed, and ends a while later.
+/// A stream that ends after some polls, and whose flush fails.
 #[derive(Default)]
 struct Unflushed {
     reads: usize,
@@ -450,7 +456,7 @@ fn reader_is_not_read_after_its_end_when_the_writer_fails() {
     });
 }
 
-/// Silence on both sides ends it; anything in either direction puts that off.
+/// Silence in both directions ends the copy. Data in either direction restarts the limit.
 #[test]
 fn idle_limit_ends_idle_copy() {
     const IDLE: Duration = Duration::from_millis(200);
@@ -465,10 +471,10 @@ fn idle_limit_ends_idle_copy() {
                     copy_bidirectional_with(&mut inbound, &mut outbound, IDLE).await
                 }
             });
-            // Half-closed connections are given up as well.
+            // The limit also ends half-closed connections.
             client.close_write().unwrap();
             let mut last = start;
-            // On a machine so loaded that a message is late by all of the limit, the proxy may have gone.
+            // On a busy machine a message may be late by the whole limit. Then the proxy has ended.
             for _ in 0..10 {
                 task::sleep(IDLE / 5).await;
                 last = Instant::now();
@@ -483,7 +489,7 @@ fn idle_limit_ends_idle_copy() {
     });
 }
 
-/// An idle limit without end, and one of a finished copy, do not matter.
+/// An endless limit, and the limit of a completed copy, have no effect.
 #[test]
 fn longest_idle_limit_never_fires() {
     run(async {
@@ -496,7 +502,7 @@ fn longest_idle_limit_never_fires() {
     });
 }
 
-/// Copies work under any executor, as sockets do.
+/// Copies work under any executor.
 #[test]
 fn copy_runs_under_another_executor() {
     let _watchdog = Watchdog::new();
@@ -513,7 +519,7 @@ fn copy_runs_under_another_executor() {
     });
 }
 
-/// The futures can be spawned.
+/// The futures of copies can be spawned.
 #[test]
 fn copy_futures_are_send() {
     fn is_send<T: Send>(future: T) -> T {

@@ -1,8 +1,9 @@
-//! Deadlines: precedence over data, which waiters they wake, when they fire, and moving them at any time. Invariant 9, and std's relative
-//! timeouts. Most tests follow Go's timeout_test.go.
+//! Deadlines: precedence over data, which waiters they wake, when they fire, and moving them at any
+//! time. Also std's relative timeouts. Invariant 9. Most tests follow Go's timeout_test.go.
 //!
-//! Time is asserted in two ways only: never early, and (`read_ends_at_its_deadline`, `write_ends_at_its_deadline`) within 110 % of a
-//! duration that grows until that holds, as in Go, because a busy machine is sometimes late.
+//! Time is asserted in two ways only: never early, and (`read_ends_at_its_deadline`,
+//! `write_ends_at_its_deadline`) within 110 % of the timeout. As in Go, the timeout grows until
+//! this holds, because a busy machine is sometimes late.
 
 mod common;
 
@@ -23,11 +24,12 @@ use netpoll::net::{TcpListener, TcpStream, is_timeout};
 use netpoll::prelude::*;
 use netpoll::{future, task};
 
-/// Deadlines so far away that adding them to now needs care.
+/// Returns deadlines so far away that adding them to the current time may overflow.
 fn ends_of_time() -> Vec<Instant> {
     let now = Instant::now();
     let mut ends = vec![now + Duration::from_secs(100 * 365 * 86_400)];
-    // The last moments that an `Instant` can hold: beyond 2^64 ns, where a clock in nanoseconds must not wrap.
+    // The last moments that an `Instant` can represent, beyond 2^64 ns: a clock in nanoseconds must
+    // not wrap.
     let mut step = Duration::from_secs(1 << 62);
     let mut last = now;
     while step > Duration::from_nanos(1) {
@@ -42,7 +44,8 @@ fn ends_of_time() -> Vec<Instant> {
 
 // ---- connecting ----
 
-/// A listener with a full queue, and the connections that fill it: further connects get no answer.
+/// Returns a listener with a full queue, and the connections that fill it: further connects get no
+/// answer.
 fn black_hole() -> (socket2::Socket, std::net::SocketAddr, Vec<std::net::TcpStream>) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -75,7 +78,7 @@ fn connect_times_out_and_not_early() {
         }
         let error = TcpStream::connect_timeout(&addr, Duration::ZERO).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-        // The outer timeout ends it as well.
+        // An outer timeout ends a connect as well.
         assert!(future::timeout(Duration::from_millis(5), TcpStream::connect(addr)).await.is_err());
     });
 }
@@ -99,7 +102,7 @@ fn connect_timeout_does_not_outlive_connect() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        // As long as this machine needs.
+        // Doubles the timeout until this machine is quick enough.
         let mut timeout = Duration::from_millis(200);
         let client = loop {
             match TcpStream::connect_timeout(&addr, timeout).await {
@@ -155,7 +158,7 @@ fn deadline_set_later_ends_waiting_accept() {
         listener.set_deadline(deadline).unwrap();
         assert_timeout(listener.accept().await);
         assert!(Instant::now() >= deadline);
-        // The same while it waits.
+        // The same while an accept waits.
         listener.set_deadline(None).unwrap();
         let (wakes, waker) = Wakes::new();
         let mut accept = listener.accept();
@@ -198,7 +201,7 @@ fn expired_read_deadline_beats_data() {
             assert_eq!(error.to_string(), between("read", local, peer, "i/o timeout"));
         }
         assert_eq!(buf, [0; 64], "nothing was read");
-        // With a deadline to come, reads succeed until it has passed, whatever is there then.
+        // Reads succeed until the deadline passes. Then they fail even if there is data.
         let deadline = in_ms(50);
         client.set_read_deadline(deadline).unwrap();
         loop {
@@ -257,7 +260,7 @@ fn expired_write_deadline_beats_buffer_space() {
             }
         }
         assert!(Instant::now() >= deadline);
-        // Data reported as written arrives, and nothing else.
+        // The data reported as written arrives, and nothing else.
         client.close_write().unwrap();
         let (mut got, mut buf) = (0, vec![0; 65536]);
         loop {
@@ -287,8 +290,8 @@ fn write_waits_until_close_after_deadline_is_cleared() {
     });
 }
 
-/// Go's scheme: `operation` must fail at its deadline, never before it, and at one length of time from 1 ms up to 4 s
-/// within 110 %.
+/// As in Go, `operation` must never fail before its deadline, and for some timeout from 1 ms to 4 s
+/// it must fail within 110 % of the timeout.
 async fn fluctuates_little(mut operation: impl AsyncFnMut(Instant)) {
     let mut timeout = Duration::from_millis(1);
     loop {
@@ -369,7 +372,7 @@ fn various_deadlines_expire_in_time() {
         let mut handles = Vec::new();
         for nanos in VARIOUS {
             let (client, server) = connect_to(&listener).await;
-            // The peer writes while it is read, so that data and deadline compete.
+            // The peer writes during the read, so that data and deadline compete.
             drop(task::spawn(async move { while server.write(&[0; 4096]).await.is_ok() {} }));
             handles.push(task::spawn(async move {
                 let mut buf = vec![0; 32 * 1024];
@@ -442,13 +445,14 @@ fn last_moment_extension_counts() {
         let mut read = client.read(&mut buf);
         client.set_read_deadline(in_ms(30_000)).unwrap();
         assert!(poll_with(&mut read, &waker).is_pending());
-        // Each is set before the one before it has come, and moved on: a timer that fires too early must look again.
+        // Each deadline is moved before it passes. A timer that fires too early must check the
+        // deadline again.
         let mut last = in_ms(50);
         for _ in 0..20 {
             client.set_read_deadline(last).unwrap();
             task::sleep(Duration::from_millis(2)).await;
             if let Poll::Ready(result) = poll_with(&mut read, &waker) {
-                // On a machine that was busy with something else for as long.
+                // The machine was busy for the whole timeout.
                 assert_timeout(result);
                 return assert!(Instant::now() >= last);
             }
@@ -761,7 +765,7 @@ fn all_methods_run_concurrently() {
             handle.await;
         }
         client.set_deadline(None).unwrap();
-        // The written data is somewhere in the stream: mark its end to tell it from later data.
+        // The stream may contain data of the writes. Read up to its end.
         client.close_write().unwrap();
         let mut buf = [0; 4096];
         while server.read(&mut buf).await.unwrap() > 0 {}
@@ -786,7 +790,7 @@ fn expiry_ends_every_kind_of_waiting_operation() {
         assert!(poll_now(&mut read).is_pending() && poll_now(&mut vectored).is_pending());
         assert!(poll_now(&mut peek).is_pending() && poll_now(&mut readable).is_pending());
         assert!(poll_now(&mut peer).is_pending());
-        // `write_all` has the lock, so that the others wait for it and not for room.
+        // `write_all` holds the lock, so that the others wait for the lock and not for room.
         let gather = [io::IoSlice::new(b"x")];
         let (mut all, mut write, mut gathered) =
             (client.write_all(&[0; 65536]), client.write(b"x"), client.write_vectored(&gather));
@@ -819,10 +823,10 @@ fn expiry_ends_trait_operations() {
         let (read, wrote) = both(trait_read(&client, &mut buf), trait_write_all(&client, &[0; 65536])).await;
         assert_timeout(read);
         assert_timeout(wrote);
-        // It sticks.
+        // An expired deadline stays.
         assert_timeout(trait_read(&client, &mut [0; 1]).await);
         assert_timeout(trait_write(&client, &[0; 1]).await);
-        // And clears.
+        // It can be cleared.
         client.set_deadline(None).unwrap();
         server.write_all(b"x").await.unwrap();
         assert_eq!(trait_read(&client, &mut [0; 1]).await.unwrap(), 1);
@@ -845,7 +849,7 @@ fn expired_deadline_loses_no_data() {
         assert_eq!(client.peek(&mut buf).await.unwrap(), 4);
         assert_eq!(client.read(&mut buf).await.unwrap(), 4);
         assert_eq!(&buf[..4], b"kept");
-        // An edge that came while the deadline was expired is not lost either.
+        // An edge that arrived while the deadline was expired is not lost either.
         client.set_read_deadline(past()).unwrap();
         assert_timeout(client.read(&mut buf).await);
         server.write_all(b"more").await.unwrap();
@@ -877,7 +881,7 @@ fn deadlines_at_the_end_of_their_range() {
             assert!(future::timeout(Duration::from_millis(5), client.read(&mut [0; 1])).await.is_err());
             assert!(future::timeout(Duration::from_millis(5), listener.accept()).await.is_err());
             round_trip(&client, &server).await;
-            // Back to the present.
+            // The deadline is moved back to the near future.
             client.set_read_deadline(in_ms(1)).unwrap();
             assert_timeout(client.read(&mut [0; 1]).await);
         }
@@ -908,7 +912,7 @@ fn read_timeout_restarts_for_each_read() {
             }
             assert!(start.elapsed() >= timeout);
         }
-        // It does not stick: data that comes is read.
+        // A timeout does not stay: data that arrives later is read.
         server.write_all(b"x").await.unwrap();
         client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         assert_eq!(client.read(&mut buf).await.unwrap(), 1);
@@ -936,7 +940,7 @@ fn read_timeout_applies_to_traits() {
             wrote.unwrap();
             assert_eq!(read.unwrap(), 1);
         }
-        // A read that was given up counts no longer.
+        // A dropped read counts no longer.
         let timeout = Duration::from_millis(300);
         client.set_read_timeout(Some(timeout)).unwrap();
         let start = Instant::now();
@@ -974,7 +978,7 @@ fn write_timeout_runs_while_waiting_for_lock() {
         let (client, _server) = narrow_pair().await;
         fill(&client).await;
         let big = vec![0; 1 << 20];
-        // It waits without a timeout, and keeps the lock.
+        // It waits without a timeout, and holds the lock.
         let mut all = client.write_all(&big);
         assert!(poll_now(&mut all).is_pending());
         let timeout = Duration::from_millis(20);
@@ -1006,7 +1010,7 @@ fn earlier_of_deadline_and_timeout_wins() {
         let start = Instant::now();
         assert_timeout(client.read(&mut buf).await);
         assert!(start.elapsed() >= Duration::from_millis(20));
-        // Two operations with different timeouts: each at its own time.
+        // Two operations with different timeouts each end at their own time.
         client.set_read_deadline(None).unwrap();
         let mut other = [0; 1];
         let mut long = client.read(&mut other);
@@ -1063,8 +1067,8 @@ fn shortest_timeouts_fire() {
     });
 }
 
-/// Invariant 9.
-/// The timer of the old deadline is due and has not run, because the one worker is busy: the new one lies in the past as well.
+/// Invariant 9. The timer of the old deadline is due but has not run, because the only worker is
+/// busy. The new deadline has passed too.
 #[test]
 fn deadline_moved_within_the_past_has_expired() {
     run(async {

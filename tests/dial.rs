@@ -10,7 +10,7 @@ use common::{fd_count, listener, poll_once, run};
 use netpoll::net::{OpError, TcpListener, TcpStream, is_timeout, raw_os_error};
 use netpoll::task;
 
-/// A port of 127.0.0.1 that is bound, so that no other process gets it, and not listening.
+/// Returns a bound port of 127.0.0.1 without a listener. No other process can take it.
 fn refusing() -> (socket2::Socket, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
@@ -18,7 +18,7 @@ fn refusing() -> (socket2::Socket, SocketAddr) {
     (socket, addr)
 }
 
-/// A listener with a full queue: connecting to it never completes.
+/// Returns a listener with a full queue: connecting to it never completes.
 fn black_hole() -> (socket2::Socket, Vec<std::net::TcpStream>, SocketAddr) {
     let (socket, addr) = refusing();
     socket.listen(0).unwrap();
@@ -125,11 +125,11 @@ fn invalid_addresses_are_named_in_errors() {
             assert_ne!(error.kind(), ErrorKind::AddrInUse, "{form:?}: {error}");
         }
         let error = TcpStream::connect("no-such-host.invalid:80").await.unwrap_err();
-        // Which host, and why not: the texts of look-ups and of dialers.
+        // The error names the host and the cause: texts of look-ups and of dialers.
         assert!(error.to_string().starts_with("dial tcp: lookup no-such-host.invalid: "), "{error}");
         let op = error.get_ref().unwrap().downcast_ref::<OpError>().unwrap();
         assert!(op.io_error().and_then(std::io::Error::get_ref).unwrap().is::<netpoll::net::LookupError>());
-        // Port 0 is no destination, and a multicast address has no streams.
+        // Port 0 is not a destination, and multicast addresses have no streams.
         assert!(TcpStream::connect("127.0.0.1:0").await.is_err());
         assert!(TcpStream::connect("224.0.0.1:9").await.is_err());
     });
@@ -158,7 +158,7 @@ fn dial_timeouts_at_the_ends_of_their_range() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         for timeout in [Duration::MAX, Duration::from_secs(u64::MAX / 2), Duration::from_nanos(u64::MAX)] {
             let stream = TcpStream::connect_timeout(&addr, timeout).await.unwrap();
-            // The dial's deadline is not left on the stream.
+            // The dial's deadline does not remain on the stream.
             stream.write_all(b"x").await.unwrap();
         }
     });

@@ -20,7 +20,8 @@ use netpoll::net::{
 use netpoll::task;
 use socket2::SockRef;
 
-/// A port of an address of this host that is bound, so that no other process gets it, and not listening.
+/// Returns a bound port of an address of this host without a listener. No other process can take
+/// it.
 fn refusing_at(ip: IpAddr) -> (socket2::Socket, SocketAddr) {
     let wanted = SocketAddr::new(ip, 0);
     let socket = socket2::Socket::new(socket2::Domain::for_address(wanted), socket2::Type::STREAM, None).unwrap();
@@ -54,7 +55,7 @@ impl BlackHole {
     }
 }
 
-/// Addresses that are never known.
+/// A name whose look-up does not end during a test.
 struct Never;
 
 impl ToSocketAddrs for Never {
@@ -62,7 +63,7 @@ impl ToSocketAddrs for Never {
 
     fn to_socket_addrs(&self) -> ToSocketAddrsFuture<Self::Iter> {
         ToSocketAddrsFuture::blocking(|| {
-            // Beyond the end of every test that uses it: the process does not wait for it.
+            // The process does not wait for this call.
             std::thread::sleep(common::BOUND);
             Ok(Vec::new().into_iter())
         })
@@ -73,7 +74,7 @@ fn op_error(error: &io::Error) -> &OpError {
     error.get_ref().and_then(|inner| inner.downcast_ref()).unwrap_or_else(|| panic!("no OpError: {error}"))
 }
 
-/// The error inside the `OpError`.
+/// Returns the error inside the `OpError`.
 fn inner<T: std::error::Error + 'static>(error: &io::Error) -> &T {
     let inner = op_error(error).io_error().and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref());
     inner.unwrap_or_else(|| panic!("not inside: {error:?}"))
@@ -81,7 +82,7 @@ fn inner<T: std::error::Error + 'static>(error: &io::Error) -> &T {
 
 // ---- time ----
 
-/// Go: TestDialTimeout, TestDialTimeoutMaxDuration, for the dialer.
+/// Go: TestDialTimeout, TestDialTimeoutMaxDuration.
 #[test]
 fn timeout_and_deadline_end_dial_and_not_early() {
     let hole = BlackHole::new();
@@ -125,7 +126,7 @@ fn timeout_covers_name_resolution() {
         let past = Dialer::new().deadline(start);
         for dialer in [past.clone(), past.stagger(None)] {
             let error = dialer.dial("netpoll-test.invalid:80").await.unwrap_err();
-            // The look-up may have been quicker than the look at the clock.
+            // The look-up may have ended before the deadline was checked.
             assert!(
                 is_timeout(&error) && inner::<LookupError>(&error).is_timeout()
                     || inner::<LookupError>(&error).name() == "netpoll-test.invalid",
@@ -152,7 +153,7 @@ fn dial_deadline_does_not_apply_to_connection() {
         task::sleep(timeout).await;
         stream.write_all(b"x").await.unwrap();
         assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 1);
-        // A deadline at the very moment of success: a timeout or a connection that works.
+        // A deadline at the moment of success gives a timeout or a working connection.
         for micros in (0..400).step_by(4) {
             let dialer = Dialer::new().timeout(Duration::from_micros(micros));
             match dialer.dial(addr).await {
@@ -167,14 +168,14 @@ fn dial_deadline_does_not_apply_to_connection() {
 fn sequential_attempts_share_the_timeout() {
     let holes = [BlackHole::new(), BlackHole::new()];
     run(async {
-        // Less than 2 s: the first may have it all.
+        // Under 2 s the first attempt may use all of the time.
         let start = Instant::now();
         let addrs = [holes[0].addr, holes[1].addr];
         let dialer = Dialer::new().stagger(None).timeout(Duration::from_millis(60));
         let error = dialer.dial(&addrs[..]).await.unwrap_err();
         assert_eq!(error.to_string(), format!("dial tcp {}: i/o timeout", addrs[0]));
         assert!(start.elapsed() >= Duration::from_millis(60));
-        // More: it leaves the second its half.
+        // With more time, it leaves half for the second.
         let listener = listener().await;
         let addrs = [holes[0].addr, listener.local_addr().unwrap()];
         let start = Instant::now();
@@ -195,14 +196,14 @@ fn next_attempt_starts_after_stagger_or_failure() {
         let (_refusing, refused) = refusing();
         let listener = listener().await;
         let good = listener.local_addr().unwrap();
-        // The default of 250 ms, and one that was asked for.
+        // The default stagger of 250 ms, and a configured one.
         for (dialer, stagger) in [(Dialer::new(), 250), (Dialer::new().stagger(Duration::from_millis(40)), 40)] {
             let start = Instant::now();
             let stream = dialer.dial(&[hole.addr, good][..]).await.unwrap();
             assert!(start.elapsed() >= Duration::from_millis(stagger), "{:?}", start.elapsed());
             assert_eq!(stream.peer_addr().unwrap(), good);
         }
-        // No stagger that a test could wait for: only the failure can have begun the second.
+        // With a stagger too long for a test, only a failure can start the second attempt.
         for stagger in [Some(Duration::from_secs(3600)), None] {
             let stream = Dialer::new().stagger(stagger).dial(&[refused, good][..]).await.unwrap();
             assert_eq!(stream.peer_addr().unwrap(), good);
@@ -234,7 +235,7 @@ fn dead_ipv6_address_falls_back_to_ipv4() {
         });
         let stream = dialer.dial(&addrs[..]).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), good);
-        // A third may have been tried before the second reported its connection.
+        // A third address may have been tried before the second attempt connected.
         assert_eq!(tried.lock().unwrap()[..2], [("tcp6".to_owned(), hole.addr), ("tcp4".to_owned(), good)]);
     });
 }
@@ -249,14 +250,16 @@ fn losing_attempts_are_closed() {
             let addr = listener.local_addr().unwrap();
             common::warm_up().await;
             let before = fd_count();
-            // All connect at the same time: one is kept, the others see their end.
+            // All attempts connect at the same time: one is kept, the peers of the others see the
+            // end of the stream.
             let dialer = Dialer::new().stagger(Duration::ZERO);
             let stream = dialer.dial(&[addr; 3][..]).await.unwrap();
             assert_eq!(fd_count(), before + 1, "the winner alone");
-            // The winner is somewhere in the queue; a loser that was closed before it connected never arrives.
+            // The winner is somewhere in the queue. An attempt that was closed before it connected
+            // never arrives.
             let loser = async |(peer, from): (TcpStream, SocketAddr)| {
                 let won = from == stream.local_addr().unwrap();
-                // The end of the stream, or a reset.
+                // End of stream, or a reset.
                 assert!(won || matches!(peer.read(&mut [0; 1]).await, Ok(0) | Err(_)));
                 !won
             };
@@ -298,7 +301,7 @@ fn dropped_dial_leaks_nothing() {
                 assert_eq!((fd_count(), netpoll::rt::metrics().descriptors), (before, sockets));
                 assert_eq!(netpoll::rt::metrics().waiters, 0);
             }
-            // While it resolves, too.
+            // Also during the look-up.
             let dialer = Dialer::new();
             for _ in 0..10 {
                 let mut dial = Box::pin(dialer.dial("netpoll-test.invalid:80"));
@@ -306,13 +309,13 @@ fn dropped_dial_leaks_nothing() {
                 drop(dial);
             }
             becomes("no task is left", || netpoll::rt::metrics().tasks_alive == 0).await;
-            // A look-up that was dropped still runs to its end.
+            // A look-up whose future was dropped still runs to its end.
             becomes("nothing is left", || fd_count() == before).await;
         });
     });
 }
 
-/// Polls a future that does not end until `condition` holds.
+/// Polls a pending future until `condition` holds.
 async fn becomes_pending<F: Future + Unpin>(future: &mut F, condition: impl Fn() -> bool) {
     let start = Instant::now();
     loop {
@@ -363,7 +366,7 @@ fn dialer_works_under_another_executor_and_from_many_tasks() {
 
 // ---- errors ----
 
-/// Go: TestDialError, TestProhibitionaryDialArg, for addresses.
+/// Go: TestDialError, TestProhibitionaryDialArg.
 #[test]
 fn malformed_address_is_a_typed_error() {
     run(async {
@@ -425,7 +428,7 @@ fn connection_uses_local_address() {
                 let stream = dialer("127.0.0.5").dial(to).await.unwrap();
                 assert_eq!(stream.local_addr().unwrap().ip(), local("127.0.0.5").ip());
             }
-            // Those of the other family are passed over.
+            // Addresses of the other family are skipped.
             let both = [(Ipv6Addr::LOCALHOST, port).into(), v4.local_addr().unwrap()];
             let stream = dialer("127.0.0.5").dial(&both[..]).await.unwrap();
             assert_eq!(stream.peer_addr().unwrap(), both[1]);
@@ -435,7 +438,7 @@ fn connection_uses_local_address() {
                 assert_eq!((error.to_string(), error.kind()), (text, ErrorKind::InvalidInput));
                 assert_eq!(inner::<AddrError>(&error).reason(), "no suitable address found");
             }
-            // 192.0.2.0/24 is set aside for documentation: not an address of this host.
+            // 192.0.2.0/24 is reserved for documentation, so it is not an address of this host.
             let error = dialer("192.0.2.1").dial(both[1]).await.unwrap_err();
             let text = format!("dial tcp 192.0.2.1:0->{}: bind: cannot assign requested address", both[1]);
             assert_eq!((error.to_string(), error.kind()), (text, ErrorKind::AddrNotAvailable));
@@ -448,7 +451,7 @@ fn connection_uses_local_address() {
     });
 }
 
-/// The attempts share the port.
+/// The attempts share the local port.
 #[test]
 fn local_port_gets_past_silent_addresses() {
     run(async {
@@ -470,12 +473,12 @@ fn local_port_gets_past_silent_addresses() {
             stream.set_linger(Some(Duration::ZERO)).unwrap();
             drop((stream, peer));
         }
-        // One after the other, each within its share of the time.
+        // Sequential attempts, each within its share of the time.
         let port = refusing_at(Ipv4Addr::LOCALHOST.into()).1;
         let dialer = Dialer::new().stagger(None).timeout(Duration::from_secs(6)).local_addr(port);
         let stream = dialer.dial(&[holes[0].addr, good][..]).await.unwrap();
         assert_eq!((stream.local_addr().unwrap(), stream.peer_addr().unwrap()), (port, good));
-        // A listener there, or one that does not share the port, is in the way.
+        // A listener on the port, or a socket that does not share it, makes the bind fail.
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let exclusive = refusing_at(Ipv4Addr::LOCALHOST.into());
         for held in [taken.local_addr().unwrap(), exclusive.1] {
@@ -489,8 +492,8 @@ fn local_port_gets_past_silent_addresses() {
 #[test]
 fn self_connection_is_redialled() {
     run(async {
-        // Bound to the address that it dials, a socket connects to itself. The address belongs to this test: no other test
-        // binds there.
+        // A socket that is bound to the address that it dials connects to itself. No other test
+        // binds this address.
         let (reserved, addr) = refusing_at([127, 3, 2, 1].into());
         reserved.set_reuse_address(true).unwrap();
         let calls = Arc::new(AtomicUsize::new(0));
@@ -503,7 +506,8 @@ fn self_connection_is_redialled() {
                 if count.fetch_add(1, Ordering::SeqCst) < most { socket.bind(&addr.into()) } else { Ok(()) }
             })
         };
-        // Twice to itself, then from elsewhere: refused, as it should have been.
+        // Two attempts connect to themselves, the third uses another port and is refused, as
+        // expected.
         let error = dialer(2).dial(addr).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         assert_eq!(calls.swap(0, Ordering::SeqCst), 3, "two more tries");
@@ -558,7 +562,7 @@ fn control_hook_sees_each_socket_before_connect() {
         });
         let stream = dialer.clone().dial(addr).await.unwrap();
         assert_eq!(*seen.lock().unwrap(), [("tcp4".to_owned(), addr)]);
-        // The kernel doubles it for its own use.
+        // The kernel doubles the size for its own use.
         assert_eq!(SockRef::from(&stream).recv_buffer_size().unwrap(), 40_000);
         if has_ipv6() {
             let v6 = TcpListener::bind("[::1]:0").await.unwrap();
@@ -579,7 +583,7 @@ fn control_hook_error_fails_dial_without_leak() {
             let error = dialer.dial(addr).await.unwrap_err();
             assert_eq!(error.to_string(), format!("dial tcp {addr}: not there"));
             assert_eq!((error.kind(), fd_count()), (ErrorKind::PermissionDenied, before));
-            // A hook that keeps a duplicate: the connection's end takes its registration along.
+            // The hook keeps a duplicate: the registration must still end with the connection.
             let kept = Arc::new(Mutex::new(None));
             let keep = kept.clone();
             let dialer = Dialer::new().control(move |_, _, fd| {
@@ -605,7 +609,8 @@ fn control_hook_error_fails_dial_without_leak() {
 const DIALS: usize = 20;
 const MARK: &str = "/netpoll-dialer-test-mark";
 
-/// System calls per dial of a literal on epoll, without those of the polling thread: 10 with Go's options, 5 without them.
+/// Counts the system calls per dial of a literal on epoll, without those of the polling thread: 10
+/// with Go's options, 5 without them.
 #[test]
 fn dial_of_literal_makes_few_system_calls() {
     let name = "dial_of_literal_makes_few_system_calls";
@@ -653,22 +658,22 @@ fn dial_of_literal_makes_few_system_calls() {
     let rounds: Vec<_> = lines.split(|line| line.contains(MARK)).skip(1).step_by(2).collect();
     assert!(rounds.len() >= 2, "{text}");
     for (round, lines) in rounds.into_iter().enumerate() {
-        // A call that another thread's line cuts in two has its name in the first.
+        // If another thread's line splits a call in the trace, the first part has the name.
         let is_wait = |line: &&&str| line.contains("epoll_") && line.contains("wait") || line.contains("futex");
         let calls = lines.iter().filter(|line| !line.contains(" resumed>"));
         let waits = calls.clone().filter(is_wait).count();
         let others = calls.count() - waits;
         let most = if round % 2 == 0 { 10 } else { 5 };
         println!("round {round}: {others} calls and {waits} waits for {DIALS} dials");
-        // A few for other work of the runtime.
+        // Allows a few calls for other work of the runtime.
         assert!(others <= most * DIALS + DIALS / 2, "round {round}:\n{}", lines.join("\n"));
     }
 }
 
-/// An address of this host that is not a loopback address, if it has one.
+/// Returns an address of this host that is not a loopback address, if there is one.
 fn far_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    // Sends nothing. 192.0.2.0/24 is set aside for documentation.
+    // Connecting a UDP socket sends nothing. 192.0.2.0/24 is reserved for documentation.
     socket.connect("192.0.2.1:9").ok()?;
     let ip = socket.local_addr().ok()?.ip();
     (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)

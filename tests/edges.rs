@@ -55,7 +55,7 @@ fn blocked_writer_does_not_retry() {
             });
             // It fills the buffers and then waits.
             becomes("the writer waits", || rt::metrics().waiters == 1).await;
-            // For as long as the kernel still moves bytes to the peer, there is room now and then.
+            // Room may appear while the kernel moves bytes to the peer.
             let start = Instant::now();
             loop {
                 let before = rt::metrics().polls;
@@ -79,7 +79,7 @@ fn blocked_writer_does_not_retry() {
     });
 }
 
-/// Go: TestDialListenerAddr. The address that a wildcard listener gives can be dialled: it means this host.
+/// Go: TestDialListenerAddr. The address of a wildcard listener can be dialled: it means this host.
 #[test]
 fn wildcard_listener_address_can_be_dialled() {
     run(async {
@@ -104,7 +104,7 @@ fn wildcard_listener_address_can_be_dialled() {
     });
 }
 
-/// A task that saturates its connection gives way after 2 MiB or so, whatever it moves at a time.
+/// A task that saturates its connection yields after about 2 MiB, for any size of operation.
 #[test]
 fn one_turn_moves_a_bounded_number_of_bytes() {
     const TOTAL: usize = 128 << 20;
@@ -120,7 +120,7 @@ fn one_turn_moves_a_bounded_number_of_bytes() {
             let (mut total, mut most, mut buf) = (0, 0, vec![0; 256 << 10]);
             while total < TOTAL {
                 stream.readable().await.unwrap();
-                // As long as it is let, in one turn.
+                // Reads until a read returns Pending, in one turn.
                 let mut turn = 0;
                 std::future::poll_fn(|cx| {
                     while let Poll::Ready(count) = Pin::new(&mut stream.read(&mut buf)).poll(cx) {

@@ -1,8 +1,9 @@
-//! Every system call of this crate with every errno of its man page: each is retried, returned or without effect, and the socket works
-//! afterwards; nothing hangs, panics or leaks.
+//! Every system call of this crate with every errno of its man page: the error is retried, returned
+//! or without effect, and the socket works afterwards. Nothing hangs, panics or leaks.
 //!
-//! A row is a call; a cell is one errno, injected into the call (`faults`). Omitted are calls without relevant errnos (clock_gettime, the
-//! signal calls, sysconf) and getaddrinfo, which has codes of its own (tests/resolve.rs).
+//! A row is a call; a cell is one errno, injected into the call (`faults`). Omitted are calls
+//! without relevant errnos (clock_gettime, the signal calls, sysconf) and getaddrinfo, which has
+//! its own codes (tests/resolve.rs).
 #![cfg(target_os = "linux")] // epoll, and the C library's functions
 
 mod common;
@@ -28,15 +29,17 @@ use netpoll::{rt, task};
 /// The effect of a fault on an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// It does its work all the same: the call is made again, another way is taken, or nothing depends on it.
+    /// The operation succeeds: the call is repeated, another method is used, or nothing depends on
+    /// the call.
     Done,
-    /// It fails with this very errno, and the socket can be used afterwards (or, where it was being made, is closed).
+    /// The operation fails with this errno. The socket works afterwards, or is closed if it was
+    /// being created.
     Surfaced,
 }
 use Outcome::{Done, Surfaced};
 
 struct Row {
-    /// The operation, and the system call in it.
+    /// The operation, and the system call that fails.
     operation: &'static str,
     call: &'static str,
     cells: &'static [(Outcome, &'static [i32])],
@@ -46,9 +49,9 @@ const fn row(operation: &'static str, call: &'static str, cells: &'static [(Outc
     Row { operation, call, cells }
 }
 
-/// Errnos of reads, besides the two that mean "again".
+/// Errnos of reads, except the two that mean "again".
 const READ: &[i32] = &[EBADF, ECONNREFUSED, ECONNRESET, EFAULT, EINVAL, EIO, ENOMEM, ENOTCONN, ENOTSOCK, ETIMEDOUT];
-/// Errnos of writes, besides the two that mean "again".
+/// Errnos of writes, except the two that mean "again".
 const WRITE: &[i32] = &[
     EACCES,
     EALREADY,
@@ -70,7 +73,7 @@ const WRITE: &[i32] = &[
     EHOSTUNREACH,
     ENETDOWN,
 ];
-/// The same of many datagrams at once.
+/// Errnos of sendmmsg(2), except the two that mean "again".
 const WRITE_MANY: &[i32] = &[
     EACCES,
     EALREADY,
@@ -102,7 +105,8 @@ const MATRIX: &[Row] = &[
     row("write_vectored", "sendmsg", &[(Done, AGAIN), (Surfaced, WRITE)]),
     row("send_to", "sendto", &[(Done, AGAIN), (Surfaced, WRITE)]),
     row("send_msg", "sendmsg", &[(Done, AGAIN), (Surfaced, WRITE)]),
-    // Three may mean that equal datagrams cannot go as one with segments: they are sent without.
+    // Three errnos may mean that the kernel cannot segment the datagrams: they are sent without
+    // segmentation.
     row("send_many", "sendmmsg", &[(Done, AGAIN), (Done, &[EINVAL, EMSGSIZE, EIO]), (Surfaced, WRITE_MANY)]),
     row(
         "accept",
@@ -124,13 +128,13 @@ const MATRIX: &[Row] = &[
         "connect",
         "connect",
         &[
-            // EADDRNOTAVAIL: another port is tried, twice.
+            // EADDRNOTAVAIL: the dial tries another port, twice.
             (Done, &[EADDRNOTAVAIL]),
             (Surfaced, &[EACCES, EPERM, EADDRINUSE, EAFNOSUPPORT, EAGAIN, EBADF, ECONNREFUSED, EFAULT, ENETUNREACH]),
             (Surfaced, &[EHOSTUNREACH, ENOTSOCK, EPROTOTYPE, ETIMEDOUT]),
         ],
     ),
-    // The connect is in progress, or complete.
+    // The connect is in progress or complete.
     row("connect, made", "connect", &[(Done, &[EINPROGRESS, EALREADY, EINTR, EISCONN])]),
     row(
         "connect unix",
@@ -166,18 +170,18 @@ const MATRIX: &[Row] = &[
     row("shutdown", "shutdown", &[(Surfaced, &[EBADF, EINVAL, ENOTCONN, ENOTSOCK])]),
     row("local_addr", "getsockname", &[(Surfaced, &[EBADF, EFAULT, EINVAL, ENOBUFS, ENOTSOCK])]),
     row("peer_addr", "getpeername", &[(Surfaced, &[EBADF, EFAULT, EINVAL, ENOBUFS, ENOTCONN, ENOTSOCK])]),
-    // The caller could do nothing about it, and the number is free.
+    // The caller can do nothing about the error, and the number is free.
     row("close", "close", &[(Done, &[EINTR, EIO, ENOSPC, EDQUOT, EBADF])]),
     row("AsyncFd::new", "fcntl F_GETFL", &[(Surfaced, &[EBADF, EACCES, EINVAL])]),
     row("AsyncFd::new", "fcntl F_SETFL", &[(Surfaced, &[EBADF, EPERM, EINVAL])]),
-    // Where the kernel refuses, bytes go through a buffer. (Without a pipe as well: below.)
+    // If the kernel refuses, bytes go through a buffer. (For copies without a pipe see below.)
     row("copy", "splice", &[(Done, &[EINTR, EAGAIN, EINVAL]), (Surfaced, &[EBADF, ENOMEM, ESPIPE])]),
     row(
         "send_file",
         "sendfile64",
         &[(Done, &[EINTR, EAGAIN, EINVAL, ENOSYS]), (Surfaced, &[EBADF, EFAULT, EIO, ENOMEM, EOVERFLOW, ESPIPE])],
     ),
-    // The receiver's queue is full; the operation asks which side is.
+    // The receiver's queue is full; the operation asks which side is full.
     row("send to a full queue", "poll", &[(Done, &[EINTR]), (Surfaced, &[EFAULT, EINVAL, ENOMEM])]),
 ];
 
@@ -186,26 +190,27 @@ const EPOLL_MATRIX: &[Row] = &[
     row(
         "first wait",
         "epoll_ctl ADD",
-        // EEXIST: the number was registered through a duplicate; the registration is changed. (EPERM has its own text: below.)
+        // EEXIST: the number was registered through a duplicate, so the registration is changed.
+        // (For EPERM see below.)
         &[(Done, &[EEXIST]), (Surfaced, &[EBADF, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC])],
     ),
     row("first wait after EEXIST", "epoll_ctl MOD", &[(Done, &[EBADF, EINVAL, ENOENT, ENOMEM])]),
     row("close of what was shown", "epoll_ctl DEL", &[(Done, &[EBADF, EINVAL, ENOENT])]),
     row("sleep and wait", "epoll_wait", &[(Done, &[EINTR])]),
     row("sleep and wait", "epoll_pwait2", &[(Done, &[EINTR])]),
-    // The event is pending: EAGAIN means that the counter is full.
+    // EAGAIN means that the counter is full, so the event is pending.
     row("wake from outside, made", "write", &[(Done, &[EAGAIN])]),
     row("wake from outside", "write", &[(Done, &[EINTR])]),
 ];
 
-/// The result of an operation with a fault in it, and how often the fault has struck.
+/// The result of an operation with a fault, and how often the fault occurred.
 type Result = (io::Result<()>, usize);
 
 fn ended<T>(result: io::Result<T>, fault: Injection) -> Result {
     (result.map(drop), fault.hits())
 }
 
-/// The peer's data arrives once and complete.
+/// Asserts that the peer's data arrives once and complete.
 async fn expect_hello(stream: &TcpStream) {
     let mut buf = [0; 8];
     assert_eq!(stream.read(&mut buf).await.unwrap(), 5);
@@ -330,7 +335,7 @@ async fn accepting(operation: &str, call: &'static str, errno: i32) -> Result {
     };
     let (result, server) = match accepted {
         Ok(server) => (Ok(()), server),
-        // The connection has stayed in the queue.
+        // The connection stays in the queue.
         Err(error) => (Err(error), listener.accept().await.unwrap().0),
     };
     ping_pong(&client, &server).await;
@@ -351,7 +356,7 @@ async fn connecting(operation: &str, call: &'static str, errno: i32) -> Result {
         Ok(client) => client,
         Err(_) => TcpStream::connect(addr).await.unwrap(),
     };
-    // A socket that was given up may be in the queue before.
+    // Sockets of failed attempts may precede it in the queue.
     let own = client.local_addr().unwrap();
     let server = loop {
         let (server, peer) = listener.accept().await.unwrap();
@@ -389,7 +394,7 @@ async fn connecting_unix(call: &'static str, errno: i32) -> Result {
     ended(connected, fault)
 }
 
-/// Names are asked for where a socket came from elsewhere.
+/// Operations that read the names of a converted socket.
 async fn naming(operation: &str, call: &'static str, errno: i32) -> Result {
     let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let std = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -416,7 +421,7 @@ async fn closing(call: &'static str, errno: i32) -> Result {
     ended(closed, fault)
 }
 
-/// Waits of the poller: without limit and with one.
+/// Waits of the poller, without a limit and with one.
 async fn waiting(call: &'static str, errno: i32) -> Result {
     let (client, server) = pair().await;
     let fault = inject(call, None, errno, 1);
@@ -433,7 +438,7 @@ async fn waiting(call: &'static str, errno: i32) -> Result {
     ended(Ok(()), fault)
 }
 
-/// The runtime's eventfd, found by its type.
+/// Returns the runtime's eventfd, found by its type.
 fn breaker() -> i32 {
     let entries = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap());
     let found = entries.filter(|entry| {
@@ -451,8 +456,8 @@ async fn waking(operation: &str, call: &'static str, errno: i32) -> Result {
     };
     let start = Instant::now();
     while fault.hits() == 0 && start.elapsed() < common::BOUND / 2 {
-        // Asleep in epoll by then, as a rule. A task, since this future may be woken without a write: where a worker polls, because a
-        // task kept this thread on a busy machine.
+        // The runtime usually sleeps in epoll by now. A task is used because on a busy machine a
+        // worker may poll, and this future could then be woken without a write.
         let (send, receive) = flag::pair();
         let thread = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(2));
@@ -519,7 +524,7 @@ async fn wrapping(call: &'static str, errno: i32) -> Result {
     ended(wrapped, fault)
 }
 
-/// From one connection to another, or from a file.
+/// Copies from one connection to another, or from a file.
 async fn copying(operation: &str, call: &'static str, errno: i32) -> Result {
     let (source, mut from) = pair().await;
     let (mut to, sink) = pair().await;
@@ -618,11 +623,12 @@ async fn cell(operation: &str, call: &'static str, errno: i32) -> Result {
     }
 }
 
-/// Runs in a process of its own: faults on any descriptor would affect other tests, and descriptors are counted.
+/// Runs in a child process, because a fault on any descriptor would affect other tests, and
+/// descriptors are counted.
 fn check_matrix(name: &str, variables: &[(&str, &str)], matrix: &[Row]) {
     let output = common::child_with(name, variables, || {
         let _watch = watch();
-        // Made once and kept: the poller, and spare pipes for copies.
+        // Creates what is created once: the poller, and spare pipes for copies.
         run(async {
             copying("copy", "splice", EINTR).await.0.unwrap();
             becomes("sockets to be closed", || rt::metrics().descriptors == 0).await;
@@ -634,7 +640,7 @@ fn check_matrix(name: &str, variables: &[(&str, &str)], matrix: &[Row]) {
                     cells += 1;
                     let before = fd_count();
                     let name = format!("{operation}: {call} → {}", io::Error::from_raw_os_error(errno));
-                    // Seen when it fails or hangs.
+                    // Printed if the test fails or hangs.
                     println!("{name}");
                     let (result, hits) = run(cell(operation, call, errno));
                     let got = match &result {
@@ -672,7 +678,7 @@ fn every_call_of_epoll_reports_every_errno() {
     check_matrix("every_call_of_epoll_reports_every_errno", &[common::ON_EPOLL], EPOLL_MATRIX);
 }
 
-/// ADD → EPERM: a kind of file that epoll does not take.
+/// ADD → EPERM: epoll does not support this kind of file.
 #[test]
 fn descriptor_rejected_by_epoll_is_invalid_input() {
     child_on_epoll("descriptor_rejected_by_epoll_is_invalid_input", || {
@@ -687,7 +693,8 @@ fn descriptor_rejected_by_epoll_is_invalid_input() {
     });
 }
 
-/// The poller cannot be made: the operation that needed it fails, and the next one tries again. 16 cells.
+/// The poller cannot be created: the operation that needs it fails, and the next one tries again.
+/// 16 cells.
 #[test]
 fn poller_creation_failure_is_returned() {
     const NAME: &str = "poller_creation_failure_is_returned";
@@ -697,7 +704,7 @@ fn poller_creation_failure_is_returned() {
         ("epoll_ctl ADD", &[EBADF, EEXIST, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC]),
     ];
     child_on_epoll(NAME, || {
-        // The poller was not used before in this process: under another executor there is no runtime yet.
+        // This process has not used the poller: under another executor there is no runtime yet.
         let before = fd_count();
         park_on(async {
             let (client, server) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -719,7 +726,7 @@ fn poller_creation_failure_is_returned() {
     });
 }
 
-/// A kernel, or a sandbox, without epoll_pwait2.
+/// A kernel or a sandbox without epoll_pwait2.
 #[test]
 fn without_epoll_pwait2_waits_use_milliseconds() {
     for (name, errno) in [("ENOSYS", ENOSYS), ("EPERM", EPERM), ("EACCES", EACCES), ("EINVAL", EINVAL), ("EIO", EIO)] {
@@ -739,14 +746,14 @@ fn without_epoll_pwait2_waits_use_milliseconds() {
                 let (client, server) = pair().await;
                 ping_pong(&client, &server).await;
             });
-            // Threads that were about to call at the same time have asked as well.
+            // Threads that called at the same time have tried it as well.
             assert!((1..=8).contains(&fault.hits()), "asked {} times", fault.hits());
         });
     }
 }
 
-/// A copy without a pipe goes through a buffer, one with a small pipe through that. 5 and 3 cells. (A pipe that was made is kept for
-/// the next copy, hence the processes.)
+/// A copy without a pipe goes through a buffer, and one with a small pipe through the pipe. 5 and 3
+/// cells. (A pipe is kept for the next copy, so each runs in its own process.)
 #[test]
 fn copy_without_pipe_uses_buffer() {
     const NAME: &str = "copy_without_pipe_uses_buffer";
@@ -765,7 +772,8 @@ fn copy_without_pipe_uses_buffer() {
     }
 }
 
-/// Another part of the program closed the epoll descriptor: the process cannot continue and aborts with a message. 3 cells.
+/// Other code of the program closed the epoll descriptor: the process cannot continue and aborts
+/// with a message. 3 cells.
 #[test]
 fn failing_epoll_wait_aborts_process() {
     const NAME: &str = "failing_epoll_wait_aborts_process";
@@ -792,7 +800,8 @@ fn failing_epoll_wait_aborts_process() {
     }
 }
 
-/// A failed listen leaves no file that would prevent the next bind, and keeps a file that existed before.
+/// A failed listen leaves no file that would prevent the next bind, and does not remove a file that
+/// existed before.
 #[test]
 fn failed_listen_removes_socket_file() {
     child("failed_listen_removes_socket_file", || {

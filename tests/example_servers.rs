@@ -1,4 +1,4 @@
-//! The examples that are servers behave as their headers say, each in a process of its own, and a signal stops them in order.
+//! The examples that are servers behave as their headers say, each in its own process, and a signal stops them in order.
 #![cfg(feature = "signal")]
 
 #[path = "common/example.rs"]
@@ -28,7 +28,7 @@ fn read_line(reader: &mut BufReader<TcpStream>) -> String {
 
 #[test]
 fn sigterm_stops_every_server() {
-    // Each has answered a client, so it has begun to serve. A client that stays connected and silent does not delay it.
+    // Each has answered a client, so it serves. A connected silent client does not delay its end.
     for (name, args) in [("echo", &["127.0.0.1:0"][..]), ("echo_deadline", &["127.0.0.1:0", "600"])] {
         let server = Example::start(name, args);
         let mut client = BufReader::new(connect(server.addr()));
@@ -79,7 +79,7 @@ fn sigterm_stops_every_server() {
     assert!(udp_echo.end().0.success());
 }
 
-/// The number of answers that a client gets until the server ends. If `reconnects`, each request has its own connection.
+/// Returns the number of answers that a client gets until the server ends. If `reconnects`, each request has its own connection.
 fn load(addr: SocketAddr, reconnects: bool, answered: &AtomicU64) -> u64 {
     let mut count = 0;
     while let Ok(stream) = TcpStream::connect(addr) {
@@ -122,7 +122,7 @@ fn sigterm_under_load_loses_no_accepted_request() {
     let (status, output) = graceful.end();
     assert!(status.success() && output.starts_with("SIGTERM: stopping\n"), "{status}: {output}");
     assert!(output.contains("connections accepted, 0 closed by force\n"), "{output}");
-    // As many as the clients have received: every request that the server has read was answered.
+    // The clients have received as many: every request that the server has read was answered.
     assert!(output.ends_with(&format!("\n{received} of {received} requests answered\n")), "{received}: {output}");
 }
 
@@ -247,7 +247,7 @@ fn proxy_drops_idle_connections() {
     assert_eq!(client.read(&mut [0]).expect("the end"), 0);
 }
 
-/// Clients come all the while; none is refused or cut off, and every process of the line has served.
+/// Clients connect all the time. None is refused or cut off, and every process of the sequence has served.
 #[test]
 fn hot_restart_refuses_no_connection() {
     let mut server = Example::start("hot_restart", &["127.0.0.1:0"]);

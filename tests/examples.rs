@@ -1,4 +1,5 @@
-//! The examples behave as their headers say, each in a process of its own. `cargo test` builds them. tests/example_servers.rs has the servers.
+//! The examples behave as their headers say, each in its own process. `cargo test` builds them. Servers are in
+//! tests/example_servers.rs.
 
 #[path = "common/example.rs"]
 mod example;
@@ -40,7 +41,7 @@ fn happy_eyeballs_reports_winner() {
     let (status, output) = Example::start("happy_eyeballs", &[]).end();
     assert!(status.success(), "{status}: {output}");
     let live = output.split(" is dead, ").nth(1).and_then(|rest| rest.split(" is live").next()).expect("addresses");
-    // The default, a shorter stagger, one after the other: two attempts and a winner each.
+    // The default stagger, a shorter one, and none: two attempts and a winner each.
     assert_eq!(output.matches(&format!("connected to {live}")).count(), 3, "{output}");
     assert_eq!(output.matches(": tcp").count(), 6, "{output}");
     let (status, output) = Example::start("happy_eyeballs", &["localhost:bad"]).end();

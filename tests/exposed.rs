@@ -1,5 +1,5 @@
-//! Sockets whose descriptor has other users, in this process or another: the users keep the socket open beyond our close, set its options,
-//! and clear O_NONBLOCK.
+//! Sockets whose descriptor has other users, in this process or another. These keep the socket open
+//! after our close, set its options, and clear O_NONBLOCK.
 #![cfg(not(target_os = "macos"))] // packet sockets
 
 mod common;
@@ -30,7 +30,7 @@ fn set_linger(fd: BorrowedFd<'_>) -> std::io::Result<()> {
     SockRef::from(&fd).set_linger(Some(LINGER))
 }
 
-/// A connected pair of std, the first end of which has SO_LINGER set if it `lingers`.
+/// Returns a connected pair of std streams. The first has SO_LINGER set if `lingers`.
 fn std_pair(lingers: bool) -> (std::net::TcpStream, std::net::TcpStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -40,13 +40,14 @@ fn std_pair(lingers: bool) -> (std::net::TcpStream, std::net::TcpStream) {
     (client, listener.accept().unwrap().0)
 }
 
-/// A connection accepted by `listener`, and its peer.
+/// Returns a connection accepted by `listener`, and its peer.
 async fn accepted(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     (listener.accept().await.unwrap().0, client)
 }
 
-/// Sends more than the peer takes and closes the stream, by its drop or before. Neither must wait for the peer.
+/// Sends more than the peer reads and closes the stream, explicitly or by dropping it. Neither must
+/// wait for the peer.
 async fn assert_closes_at_once(what: &str, ends: (TcpStream, TcpStream), keeps: Option<OwnedFd>) {
     let (stream, peer) = ends;
     fill(&stream).await;
@@ -60,7 +61,8 @@ async fn assert_closes_at_once(what: &str, ends: (TcpStream, TcpStream), keeps: 
     drop(peer);
 }
 
-/// Only where it was set by `set_linger` of the stream was the option known, and the close given to the blocking pool.
+/// Regression: only if the stream's `set_linger` had set the option was the close moved to the
+/// blocking pool.
 #[test]
 fn close_blocks_no_worker_when_duplicate_sets_so_linger() {
     run(async {
@@ -154,7 +156,7 @@ fn shutdown_does_not_wait_for_lingering_close() {
         assert!(rt::shutdown(Duration::ZERO).is_err());
         assert!(start.elapsed() < LINGER / 2, "the shutdown blocked for {:?}", start.elapsed());
         drop(release);
-        // Data that was sent still arrives.
+        // Sent data still arrives.
         let (mut total, mut buf) = (0, vec![0; 1 << 20]);
         while let count @ 1.. = park_on(peer.read(&mut buf)).unwrap() {
             total += count;
@@ -163,13 +165,14 @@ fn shutdown_does_not_wait_for_lingering_close() {
     });
 }
 
-/// Has `socket` registered and closed, while its duplicate lives, and then has `event` cause events on the duplicate.
+/// Registers and closes `socket` while its duplicate lives, and then lets `event` cause events on
+/// the duplicate.
 async fn assert_unregistered<T>(what: &str, socket: T, wait: impl AsyncFnOnce(&T) -> bool, event: impl FnOnce()) {
     assert!(wait(&socket).await, "{what}: it waits");
     drop(socket);
     let before = rt::metrics().stale_events;
     event();
-    // Were it in epoll, its event would come before that of a later one.
+    // If the duplicate were in epoll, its event would precede that of a later one.
     let (one, other) = pair().await;
     let echo = task::spawn(async move { echo(&other).await });
     ping(&one, b"after").await.unwrap();
@@ -182,8 +185,8 @@ async fn is_pending<F: Future + Unpin>(mut future: F) -> bool {
     poll_once(&mut future).await.is_pending()
 }
 
-/// The registration belongs to the open file, which a duplicate keeps: a closed listener of a hot restart woke the process at every
-/// connection of its successor.
+/// Regression: a registration belongs to the open file, which a duplicate keeps. After a hot
+/// restart, each connection of the successor woke the process that had closed its listener.
 #[test]
 fn adopted_socket_with_a_duplicate_leaves_epoll_when_it_is_closed() {
     child("adopted_socket_with_a_duplicate_leaves_epoll_when_it_is_closed", || {
@@ -279,7 +282,8 @@ fn adopted_socket_with_a_duplicate_leaves_epoll_when_it_is_closed() {
     });
 }
 
-/// A duplicate under the number of a closed socket was taken for the socket: "already registered".
+/// Regression: a duplicate with the number of a closed socket was mistaken for that socket
+/// ("already registered").
 #[test]
 fn async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket() {
     child("async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket", || {
@@ -309,7 +313,8 @@ fn async_fd_takes_a_duplicate_under_the_number_of_a_closed_socket() {
 
 // ---- O_NONBLOCK ----
 
-/// Polls an operation that cannot complete on a thread of its own: it must be Pending and not block the thread.
+/// Polls an operation that cannot complete, on another thread: it must return Pending and not block
+/// the thread.
 fn assert_waits<T: Debug + Send + 'static>(what: &'static str, poll: impl AsyncFnOnce() -> Poll<T> + Send + 'static) {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || send.send(park_on(poll())));
@@ -319,13 +324,13 @@ fn assert_waits<T: Debug + Send + 'static>(what: &'static str, poll: impl AsyncF
     }
 }
 
-/// As another process would, through a duplicate.
+/// Clears O_NONBLOCK through a duplicate, as another process would.
 fn make_blocking(fd: &impl AsFd) {
     let duplicate = fd.as_fd().try_clone_to_owned().unwrap();
     SockRef::from(&duplicate).set_nonblocking(false).unwrap();
 }
 
-/// Checks operations of a socket that `$make` makes and that another user has made blocking.
+/// Checks operations of a socket made by `$make` that another user has made blocking.
 macro_rules! assert_each_waits {
     ($make:expr, $($what:literal: |$socket:ident| $poll:expr;)*) => {
         $({
@@ -401,7 +406,7 @@ fn blocking_mode_set_by_another_user_blocks_no_accept() {
     }
 }
 
-/// A stream that takes nothing more and does not know, and its peer.
+/// Returns a stream with a full buffer whose direction still counts as ready, and its peer.
 fn full() -> (TcpStream, TcpStream) {
     let (stream, peer) = park_on(pair());
     park_on(fill(&OwnedFd::from(stream.clone()).into()));
@@ -439,7 +444,7 @@ fn blocking_mode_set_by_another_user_blocks_no_send() {
             poll_once(&mut Box::pin(io::copy(&mut source, &mut sink))).await
         };
     }
-    // A call that takes a part.
+    // A call that transfers a part.
     assert_each_waits! { park_on(pair()),
         "write_all": |it| poll_once(&mut it.write_all(&vec![1; MUCH])).await;
     }
@@ -454,7 +459,7 @@ fn blocking_mode_set_by_another_user_blocks_no_send() {
     }
 }
 
-/// Sends until there is no room.
+/// Sends until no room is left.
 async fn until_it_waits<T>(mut send: impl AsyncFnMut() -> Poll<T>) -> Poll<()> {
     while send().await.is_ready() {}
     Poll::Pending

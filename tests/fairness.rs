@@ -1,6 +1,6 @@
 //! Turns of tasks: a loop over operations that are always ready ends its turn, and a task with long turns completes its operations.
 //!
-//! Each property holds for every kind of operation, in tasks, in the future of `block_on` and under another executor.
+//! Each test covers every kind of operation, in tasks, in the future of `block_on` or under another executor.
 
 mod common;
 
@@ -25,7 +25,7 @@ type Operations = Vec<(&'static str, Pin<Box<dyn Future<Output = ()> + Send>>)>;
 
 const ANY: &str = "127.0.0.1:0";
 
-/// A connection on which the first side finds `bytes` to read.
+/// Returns a connection whose first side has `bytes` bytes to read.
 async fn filled(bytes: usize) -> (TcpStream, TcpStream) {
     let (one, other) = pair().await;
     other.write_all(&vec![7; bytes]).await.unwrap();
@@ -34,7 +34,7 @@ async fn filled(bytes: usize) -> (TcpStream, TcpStream) {
     (one, other)
 }
 
-/// A port of this host that is bound and not listening.
+/// Returns a bound port of this host without a listener.
 fn deaf() -> (socket2::Socket, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -42,9 +42,9 @@ fn deaf() -> (socket2::Socket, SocketAddr) {
     (socket, addr)
 }
 
-// ---- turns that are long ----
+// ---- long turns ----
 
-/// Computes for two looks of sysmon before each poll. Returns the number of polls.
+/// Blocks the thread for two checks of sysmon before each poll. Returns the number of polls.
 async fn turns(operation: impl Future<Output = ()>) -> usize {
     let mut operation = pin!(operation);
     let mut polls = 0;
@@ -57,7 +57,7 @@ async fn turns(operation: impl Future<Output = ()>) -> usize {
     polls
 }
 
-/// Operations that need not wait, one of each kind.
+/// Operations that complete without waiting, one of each kind.
 async fn ready_operations() -> Operations {
     let mut all: Operations = Vec::new();
     let mut add = |name, operation: Pin<Box<dyn Future<Output = ()> + Send>>| all.push((name, operation));
@@ -212,7 +212,7 @@ async fn ready_operations() -> Operations {
     all
 }
 
-/// Each of them takes a few turns, however long these are.
+/// Each operation completes within a few turns of any length.
 #[test]
 fn task_with_long_turns_gets_its_operations_done() {
     child("task_with_long_turns_gets_its_operations_done", || {
@@ -231,7 +231,7 @@ fn task_with_long_turns_gets_its_operations_done() {
     });
 }
 
-/// One operation a turn, for ever: whatever the budget is, it is the first that takes from it.
+/// Performs one operation per turn, without end. It is the first to take from the budget of each turn.
 async fn greedy(stream: &TcpStream) {
     loop {
         stream.readable().await.unwrap();
@@ -239,7 +239,7 @@ async fn greedy(stream: &TcpStream) {
     }
 }
 
-/// Operations behind another one of the same task, which sysmon has asked to yield in every turn.
+/// Operations that follow a greedy one in a task make progress even if sysmon makes the task yield in every turn.
 #[test]
 fn operations_behind_a_greedy_one_of_the_same_task_make_progress() {
     child("operations_behind_a_greedy_one_of_the_same_task_make_progress", || {
@@ -420,8 +420,7 @@ fn loop_that_never_waits_leaves_turns_to_others_under_another_executor() {
     }
 }
 
-/// An answer to a poll that cannot be woken is not withheld. The turn ends at the next operation that is awaited, however many such polls
-/// come before it.
+/// A poll with a no-op waker gets its answer. The turn ends at the next awaited operation, after any number of such polls.
 #[test]
 fn polls_that_cannot_be_woken_do_not_keep_the_thread() {
     const ROUNDS: usize = 500;

@@ -1,7 +1,8 @@
-//! TCP Fast Open: the first wait begins a connection that connect(2) deferred to the first data, and closing loses no data.
+//! TCP Fast Open: connect(2) defers the connection to the first data. The first wait starts a
+//! deferred connection, and closing loses no data.
 //!
-//! The client's sockets need no cookie (TCP_FASTOPEN_NO_COOKIE), so connect(2) always defers. On a kernel that does not, the tests print
-//! that and test a plain connect.
+//! The client's sockets need no cookie (TCP_FASTOPEN_NO_COOKIE), so connect(2) always defers. On a
+//! kernel that does not defer, the tests print that and test a plain connect.
 #![cfg(target_os = "linux")] // TCP_FASTOPEN_CONNECT
 
 mod common;
@@ -21,7 +22,7 @@ use netpoll::net::{Dialer, Shutdown, TcpListener, TcpStream, is_timeout};
 use netpoll::task;
 
 const SYN_SENT: u8 = 2;
-/// linux/tcp.h; the libc crate does not have it for all targets.
+/// From linux/tcp.h; the libc crate does not have it for all targets.
 const TCP_FASTOPEN_NO_COOKIE: libc::c_int = 34;
 
 fn set_int(fd: libc::c_int, name: libc::c_int, value: libc::c_int) {
@@ -30,7 +31,7 @@ fn set_int(fd: libc::c_int, name: libc::c_int, value: libc::c_int) {
     unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, name, (&raw const value).cast(), size) };
 }
 
-/// The state of a TCP socket.
+/// Returns the state of a TCP socket.
 fn state(fd: libc::c_int) -> u8 {
     let mut info = [0_u8; 104];
     let mut size = info.len() as libc::socklen_t;
@@ -74,7 +75,7 @@ impl Busy {
         Busy { queued: std::iter::from_fn(connect).collect(), listener, addr }
     }
 
-    /// Accepts what fills the queue, then the connections that come.
+    /// Accepts the connections that fill the queue, then the later ones.
     fn serve(self) -> TcpListener {
         for _ in &self.queued {
             self.listener.accept().unwrap();
@@ -85,7 +86,7 @@ impl Busy {
 
 type Wait = for<'a> fn(&'a TcpStream) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
 
-/// Every operation that can be the first to wait, on a server that speaks first.
+/// Every operation that can be the first to wait, with a server that speaks first.
 const WAITS: &[(&str, Wait)] = &[
     ("read", |stream| Box::pin(async { stream.read(&mut [0; 1]).await.map(drop) })),
     ("peek", |stream| Box::pin(async { stream.peek(&mut [0; 1]).await.map(drop) })),
@@ -124,7 +125,7 @@ const WAITS: &[(&str, Wait)] = &[
     ("copy from it", |stream| Box::pin(async { io::copy(&mut &*stream, &mut io::sink()).await.map(drop) })),
     ("copy to it", |stream| {
         Box::pin(async {
-            // Nothing comes to be copied: the end of the stream's peer ends the wait.
+            // The source is silent: the end of the stream's peer ends the wait.
             let (_silent, source) = netpoll::os::unix::net::UnixStream::pair()?;
             let copied = async { io::copy(&mut &source, &mut &*stream).await.map(drop) };
             futures_lite::future::or(copied, async { stream.readable().await }).await
@@ -196,7 +197,7 @@ async fn first_wait_of(dialer: Dialer, name: &str, wait: Wait) {
     };
     let server = async {
         let (peer, _) = listener.accept().await.unwrap();
-        // The greeting; on a side that was shut down it may be too late.
+        // Sends the greeting, which may be too late for a side that was shut down.
         let _ = peer.write_all(b"220 ready\r\n").await;
         let _ = peer.close_write();
         peer
@@ -212,7 +213,7 @@ fn first_wait_begins_deferred_connect() {
     }
 }
 
-/// The waits of another executor's tasks.
+/// Tasks of another executor wait.
 #[test]
 fn first_wait_begins_deferred_connect_on_foreign_executor() {
     let _watchdog = common::Watchdog::new();
@@ -232,7 +233,7 @@ fn first_wait_begins_deferred_connect_on_workers() {
     });
 }
 
-/// With the other options of a dialer: a multipath socket where there are some, a local address, the bare socket.
+/// Other options of a dialer: a multipath socket if available, a local address, no defaults.
 #[test]
 fn first_wait_begins_deferred_connect_with_other_options() {
     for &(name, wait) in WAITS {
@@ -242,7 +243,7 @@ fn first_wait_begins_deferred_connect_with_other_options() {
     }
 }
 
-/// The socket was connected with std or socket2 and then converted.
+/// std or socket2 connected the socket before the conversion.
 #[test]
 fn first_wait_begins_connect_of_adopted_socket() {
     run(async {
@@ -270,7 +271,7 @@ fn first_wait_begins_connect_of_adopted_socket() {
 /// Ends a stream with data in flight; the caller drops the result later.
 type End = fn(TcpStream) -> Option<TcpStream>;
 
-/// Data that went with the SYN arrives, although the stream ends before the handshake does.
+/// Data sent with the SYN arrives, although the stream ends before the handshake does.
 #[test]
 fn syn_data_survives_close_and_shutdown() {
     let _watchdog = common::Watchdog::new();
@@ -309,7 +310,7 @@ fn syn_data_survives_close_and_shutdown() {
         });
         let listener = busy.serve();
         task::block_on(async {
-            // Others may still be in the queue: they bring nothing.
+            // Others may still be in the queue: they send nothing.
             loop {
                 let (peer, _) = listener.accept().await.unwrap();
                 let mut all = Vec::new();
@@ -380,7 +381,7 @@ fn first_data_arrives_by_every_write_path() {
     });
 }
 
-/// The server answers once it has read to the end of the stream.
+/// The server answers after it has read to the end of the stream.
 #[test]
 fn fin_without_data_reaches_server() {
     run(async {
@@ -404,7 +405,7 @@ fn fin_without_data_reaches_server() {
     });
 }
 
-/// Without a wait nothing is connected; with one, and without data, there is nothing to deliver.
+/// Without a wait there is no connection. With a wait and without data there is nothing to deliver.
 #[test]
 fn close_without_data_is_immediate() {
     run(async {
@@ -425,7 +426,7 @@ fn close_without_data_is_immediate() {
     });
 }
 
-/// A connect that is under way without data is given up with the socket.
+/// A connect in progress without data ends with the socket.
 #[test]
 fn dropped_connect_in_progress_is_closed_at_once() {
     common::child("dropped_connect_in_progress_is_closed_at_once", || {
@@ -445,7 +446,7 @@ fn dropped_connect_in_progress_is_closed_at_once() {
                 drop(stream);
                 assert_eq!(common::fd_count(), before);
             }
-            // The same for a deferred connect that a wait began.
+            // The same for a deferred connect that a wait started.
             let stream = dial(busy.addr).await;
             assert!(poll_once(&mut stream.readable()).await.is_pending());
             drop(stream);
@@ -528,7 +529,7 @@ fn first_write_goes_with_syn() {
     });
 }
 
-/// The tasks that close connections later end, with an established, a refused and an unused connection.
+/// Tasks that close connections later end, with an established, a refused and an unused connection.
 #[test]
 fn deferred_closes_leak_no_descriptor() {
     common::child("deferred_closes_leak_no_descriptor", || {

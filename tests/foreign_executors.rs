@@ -48,8 +48,7 @@ fn block_on_nests_with_other_executors() {
     task::block_on(async { task::spawn(async { park_on(everything()) }).await });
 }
 
-/// Invariant 12.
-/// In a process that never calls `block_on` or `spawn`, with one worker.
+/// Invariant 12. Runs in a process that never calls `block_on` or `spawn`, with one worker.
 #[test]
 fn poller_runs_without_netpoll_tasks() {
     child("poller_runs_without_netpoll_tasks", || {
@@ -69,7 +68,7 @@ fn poller_runs_without_netpoll_tasks() {
     });
 }
 
-/// Something to do in each of a waker's functions.
+/// Actions for each of a waker's functions.
 struct Reenter {
     stream: TcpStream,
     calls: AtomicUsize,
@@ -77,7 +76,7 @@ struct Reenter {
 }
 
 impl Reenter {
-    /// All that may be done with a socket, at once and on the spot.
+    /// Uses the socket in every way that does not wait.
     fn use_the_socket(&self) {
         let mut cx = Context::from_waker(Waker::noop());
         let stream = &self.stream;
@@ -104,7 +103,7 @@ impl Wake for Reenter {
 }
 
 mod raw {
-    //! A waker of which clone and drop are foreign code too.
+    //! A waker whose clone and drop are foreign code too.
     use super::Reenter;
     use std::sync::Arc;
     use std::task::{RawWaker, RawWakerVTable, Waker};
@@ -168,7 +167,7 @@ fn wakers_may_use_the_waking_socket() {
             assert!(common::poll_with(&mut peek, &waker).is_pending());
             assert!(common::poll_with(&mut end, &waker).is_pending());
             assert!(futures::io::AsyncRead::poll_read(Pin::new(&mut &server), &mut cx, &mut [0; 8]).is_pending());
-            // Another waker takes the place of the first.
+            // Another waker replaces the first.
             assert!(common::poll_now(&mut peek).is_pending());
             reenter.woken.store(false, Ordering::SeqCst);
         }
@@ -184,8 +183,7 @@ fn wakers_may_use_the_waking_socket() {
     }
 }
 
-/// Invariant 12.
-/// A waker that drops the socket's last handle but one, or the future that waits next.
+/// Invariant 12. A waker that drops a handle of the socket, or the future that waits next.
 #[test]
 fn wakers_may_drop_other_waiters() {
     struct DropIt(Mutex<Option<Box<dyn std::any::Any + Send>>>, AtomicBool);
@@ -214,8 +212,7 @@ fn wakers_may_drop_other_waiters() {
     }
 }
 
-/// Invariant 12.
-/// A future may move from one executor to another between two polls.
+/// Invariant 12. A future may move to another executor between two polls.
 #[test]
 fn moved_future_is_woken_by_its_last_waker() {
     let _watchdog = Watchdog::new();
@@ -241,8 +238,7 @@ fn moved_future_is_woken_by_its_last_waker() {
     }
 }
 
-/// Invariant 12.
-/// Any number of foreign tasks wait on one socket; all are served.
+/// Invariant 12. Any number of foreign tasks wait on one socket, and all are served.
 #[test]
 fn many_kinds_of_waiters_share_one_socket() {
     let _watchdog = Watchdog::new();
@@ -301,8 +297,7 @@ fn many_kinds_of_waiters_share_one_socket() {
     tasks.into_iter().for_each(park_on);
 }
 
-/// Invariant 12.
-/// The registration of a listener under an executor that polls it once and goes away.
+/// Invariant 12. An executor polls an accept once, which registers the listener, and never again.
 #[test]
 fn abandoned_future_keeps_no_descriptor() {
     let _watchdog = Watchdog::new();
@@ -315,8 +310,8 @@ fn abandoned_future_keeps_no_descriptor() {
     }
     let client = thread::spawn(move || park_on(TcpStream::connect(addr)).unwrap());
     let client = client.join().unwrap();
-    // The one wake-up of the edge goes to a forgotten accept. An accept that starts after the edge, which the client may not have
-    // waited for, still finds the connection.
+    // The edge wakes only the accept that is never polled again. An accept that starts after the
+    // edge still finds the connection.
     let mut accepted = None;
     common::eventually("the connection is accepted", || {
         if let Poll::Ready(result) = common::poll_now(&mut listener.accept()) {

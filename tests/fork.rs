@@ -15,7 +15,8 @@ use netpoll::net::TcpListener;
 use netpoll::os::unix::net::UnixListener;
 use netpoll::{rt, task};
 
-/// Runs `body` in a forked process; it returns how far it came. 0: all is well.
+/// Runs `body` in a forked process and asserts that it returns 0. Another value shows which step
+/// failed.
 fn forked(body: impl FnOnce() -> i32) {
     // SAFETY: this process has threads, but the child uses nothing that they may have left locked: glibc's allocator survives a
     // fork, and it ends with `_exit`.
@@ -50,7 +51,7 @@ fn operations_fail_in_forked_child() {
         std::panic::set_hook(Box::new(|_| {}));
         let (client, server) = park_on(pair());
         let fresh = park_on(pair());
-        // Registered, and waiting.
+        // The socket is registered, and an operation waits.
         let mut buf = [0; 1];
         let mut read = server.read(&mut buf);
         assert!(poll_now(&mut read).is_pending());
@@ -99,7 +100,7 @@ fn operations_fail_in_forked_child() {
             0
         });
         drop(read);
-        // The parent goes on as before.
+        // The parent is unaffected.
         assert_eq!(park_on(server.read(&mut [0; 1])).unwrap(), 1);
         let echo = task::spawn(async move { common::echo(&server).await });
         park_on(ping(&client, b"parent")).unwrap();
@@ -108,7 +109,8 @@ fn operations_fail_in_forked_child() {
     });
 }
 
-/// It waited for threads that stayed in the parent, and woke the parent's poller.
+/// Regression: the child waited for threads that exist only in the parent, and woke the parent's
+/// poller.
 #[test]
 fn shutdown_in_forked_child_is_a_no_op() {
     child("shutdown_in_forked_child_is_a_no_op", || {
@@ -157,7 +159,8 @@ fn child_that_execs_does_not_disturb_parent() {
     });
 }
 
-/// The child's duplicates kept their registrations: their events woke the parent spuriously.
+/// Regression: the registrations of the child's duplicates remained, and their events woke the
+/// parent spuriously.
 #[test]
 fn sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them() {
     child("sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them", || {
@@ -171,7 +174,7 @@ fn sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them() {
         // SAFETY: the child makes calls only that are safe after a fork.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            // Should the test fail.
+            // Ends the child if the test fails.
             // SAFETY: numbers only.
             unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
             loop {
@@ -196,13 +199,15 @@ fn sockets_that_a_child_keeps_leave_epoll_when_the_parent_closes_them() {
     });
 }
 
-/// The child took them out of the poller, which it shares, and waiters of the parent slept on; and its name from a listener.
+/// Regression: a drop in the child removed the parent's sockets from the shared epoll instance, so
+/// that waiters of the parent slept forever. It also removed a listener's file.
 #[test]
 fn drops_in_forked_child_do_not_affect_parent() {
     child("drops_in_forked_child_do_not_affect_parent", || {
         let path = std::env::temp_dir().join(format!("netpoll-fork-{}", std::process::id()));
         let (client, server) = park_on(pair());
-        // Code that has seen the number may have a duplicate, so a close removes the socket from the poller.
+        // Code that has seen the number may have a duplicate, so a close removes the socket from
+        // the poller.
         let _ = server.as_raw_fd();
         let (lent, mut writer) = std::io::pipe().unwrap();
         let lent = AsyncFd::new(lent).unwrap();

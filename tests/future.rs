@@ -1,4 +1,4 @@
-//! `netpoll::future`: the time limit and the combinators, from outside.
+//! `netpoll::future`: the timeout and the combinators, through the public API.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -13,7 +13,7 @@ use netpoll::task::{self, block_on};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Ready with `output` at the poll after `waits` others; notes its end.
+/// A future that returns `output` after `waits` polls that return Pending, and records its end.
 struct After<T> {
     waits: usize,
     output: Option<T>,
@@ -84,7 +84,7 @@ fn zero_timeout_takes_only_ready_output() {
     block_on(async {
         assert_eq!(future::timeout(Duration::ZERO, async { 1 }).await, Ok(1));
         assert!(future::timeout(Duration::ZERO, future::pending::<()>()).await.is_err());
-        // A sleep of zero is ready at once, and so within any limit.
+        // A sleep of zero is ready at once, and so within any timeout.
         assert!(future::timeout(Duration::ZERO, task::sleep(Duration::ZERO)).await.is_ok());
     });
 }

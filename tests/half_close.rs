@@ -18,7 +18,7 @@ fn shutdown_read_drains_buffer_then_eof() {
         client.close_read().unwrap();
         assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
         assert_eq!(trait_read(&client, &mut [0; 1]).await.unwrap(), 0);
-        // The other direction lives.
+        // The other direction stays open.
         client.write_all(b"x").await.unwrap();
         read_exact(&server, &mut [0; 1]).await.unwrap();
 
@@ -99,12 +99,12 @@ fn trait_close_sends_data_and_fin_and_is_repeatable() {
         let mut buf = [0; 7];
         read_exact(&server, &mut buf).await.unwrap();
         assert_eq!(server.read(&mut buf).await.unwrap(), 0);
-        // Clones go on reading.
+        // Clones continue to read.
         server.write_all(b"answer!").await.unwrap();
         read_exact(&reader, &mut buf).await.unwrap();
         assert_eq!(&buf, b"answer!");
         assert_eq!(client.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        // A peer that has reset the connection is no error either.
+        // A connection reset by the peer is no error either.
         server.set_linger(Some(std::time::Duration::ZERO)).unwrap();
         server.force_close().await.unwrap();
         client.peer_closed().await.unwrap();

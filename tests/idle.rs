@@ -1,4 +1,5 @@
-//! Invariant 10: an idle process is idle. Each test counts the context switches of a process of its own.
+//! Invariant 10: an idle process is idle. Each test counts the context switches of its own child
+//! process.
 
 mod common;
 
@@ -12,21 +13,21 @@ use netpoll::{rt, task};
 
 const QUIET: Duration = Duration::from_millis(1200);
 
-/// Asserts that, once pending work has ended, no thread but this one runs for a while.
+/// Asserts that after pending work has ended, no thread except this one runs for a while.
 #[track_caller]
 fn assert_idle() {
     let start = Instant::now();
     loop {
         let (switches, cpu, before) = (context_switches(), cpu_time(), rt::metrics());
         thread::sleep(QUIET);
-        // A thread that ends takes its share of them along.
+        // The switches of a thread that ends disappear from the count.
         let (now, used) = (context_switches(), cpu_time() - cpu);
         if now == switches {
-            // The counting itself takes a moment.
+            // The counting itself takes time.
             assert!(used < Duration::from_millis(50), "{used:?} of CPU time");
             return;
         }
-        // Sysmon goes to sleep after a few looks, threads that rest end after a few seconds.
+        // Sysmon sleeps after a few checks, and resting threads end after a few seconds.
         assert!(
             start.elapsed() < common::BOUND / 3,
             "{switches} and then {now} context switches, {QUIET:?} of idleness between them\n{before:?}\n{:?}",
@@ -59,7 +60,7 @@ fn idle_after_traffic() {
             .map(park_on)
             .collect();
         assert_idle();
-        // All are still there, and wake up.
+        // All waiters are still there, and wake up.
         for stream in &streams {
             park_on(ping(stream, b"again")).unwrap();
         }
@@ -115,7 +116,7 @@ fn idle_after_timers() {
         sleeps.into_iter().for_each(park_on);
         client.set_read_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
         park_on(client.read(&mut [0; 1])).unwrap_err();
-        // Cancelled ones, and ones that are far.
+        // Cancelled sleeps, and sleeps of many hours.
         for _ in 0..100 {
             park_on(task::spawn(task::sleep(Duration::from_secs(2))).cancel());
         }
@@ -182,7 +183,7 @@ fn idle_after_shutdown() {
     });
 }
 
-/// The user's report runs on the thread that looks after the others.
+/// The user's report runs on sysmon's thread.
 #[test]
 fn long_sleeps_are_idle_and_end_while_a_report_blocks() {
     child("long_sleeps_are_idle_and_end_while_a_report_blocks", || {
@@ -200,7 +201,7 @@ fn long_sleeps_are_idle_and_end_while_a_report_blocks() {
         park_on(blocker);
         let (one, _other) = park_on(pair());
         let (start, cpu) = (Instant::now(), cpu_time());
-        // Moved later, as before each read of a server.
+        // The deadline is moved later, as a server does before each read.
         one.set_read_deadline(start + LONG - Duration::from_millis(1)).unwrap();
         one.set_read_deadline(start + LONG).unwrap();
         let read = task::spawn(async move { one.read(&mut [0; 1]).await.unwrap_err() });

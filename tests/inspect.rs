@@ -1,4 +1,4 @@
-//! `rt::inspect`: what tasks, sockets and workers are shown to do.
+//! `rt::inspect`: the reported state of tasks, sockets and workers.
 
 mod common;
 
@@ -38,7 +38,7 @@ fn by_name<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a TaskInfo> {
     snapshot.tasks.iter().find(|task| task.name.as_deref() == Some(name))
 }
 
-/// Whether the task `name` waits for `operation`, and for which descriptor.
+/// Returns the descriptor and the operation that task `name` waits for, if it waits for a socket.
 fn waits_on(snapshot: &Snapshot, name: &str) -> Option<(i32, SocketWait)> {
     match by_name(snapshot, name)?.waits_for? {
         WaitsFor::Socket { socket, operation } => Some((snapshot.socket(socket)?.fd, operation)),
@@ -247,7 +247,7 @@ fn kinds_of_tasks_are_told_apart() {
     });
 }
 
-/// Each task is named after the local address of the one socket that it uses, so a wrong pair shows.
+/// Each task is named after the local address of its only socket, so a wrong pair shows.
 #[test]
 fn pairs_are_right_beside_spawns_and_closes() {
     run(async {
@@ -265,7 +265,7 @@ fn pairs_are_right_beside_spawns_and_closes() {
         });
         let churn = |stop: Arc<AtomicBool>| async move {
             while !stop.load(Ordering::Relaxed) {
-                // At the end the listener goes first.
+                // At the end the listener is closed first.
                 let Ok(stream) = TcpStream::connect(address).await else { continue };
                 let name = format!("i7 {}", stream.local_addr().unwrap());
                 named(&name, async move { stream.read(&mut [0; 8]).await.map(drop) }).await.ok();

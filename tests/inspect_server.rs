@@ -14,7 +14,7 @@ use common::bounded;
 use netpoll::rt::InspectServer;
 use netpoll::task;
 
-/// A path of this process's own, removed in the end.
+/// Returns a path of this process, which is removed when the value is dropped.
 struct Place(PathBuf);
 
 impl Place {
@@ -112,13 +112,14 @@ fn server_answers_while_all_workers_are_blocked() {
     });
 }
 
-/// The environment of a running process cannot be changed soundly, so a process of its own is asked.
+/// The environment of a running process cannot be changed soundly, so the test starts another
+/// process.
 #[test]
 fn environment_variable_starts_a_server_with_the_runtime() {
     const CHILD: &str = "NETPOLL_TEST_INSPECT_CHILD";
     if std::env::var_os(CHILD).is_some() {
         task::block_on(task::spawn(async {}));
-        // Until the parent closes standard input.
+        // Waits until the parent closes standard input.
         let _ = std::io::stdin().read(&mut [0]);
         return;
     }

@@ -1,5 +1,5 @@
-//! `netpoll::io` over scripted readers and writers: results, the contents of buffers after an error or a dropped future, and the view of
-//! the other side.
+//! `netpoll::io` over scripted readers and writers: results, contents of buffers after an error or
+//! a dropped future, and the view of the other side.
 
 use std::collections::VecDeque;
 use std::error::Error as _;
@@ -18,18 +18,18 @@ use netpoll::io::{
 use netpoll::prelude::*;
 use netpoll::task::block_on;
 
-/// A step of a scripted side, played when it is polled.
+/// A step of a scripted side, executed when it is polled.
 #[derive(Clone, Debug)]
 enum Step {
     /// Reader: returns these bytes, over as many polls as the caller's buffers require. Writer: accepts at most that many bytes.
     Data(&'static [u8]),
-    /// Is not ready; wakes at once.
+    /// Returns Pending and wakes at once.
     Wait,
     Fail(ErrorKind),
 }
 use Step::{Data, Fail, Wait};
 
-/// Plays its steps and then reports the end. Panics when polled after that.
+/// A reader that executes its steps and then reports the end. Panics if it is polled after that.
 #[derive(Debug)]
 struct Reader {
     steps: VecDeque<Step>,
@@ -67,7 +67,8 @@ impl io::Read for Reader {
     }
 }
 
-/// Plays its steps for writes, then takes everything. Counts flushes and closes, of which the first is not ready at once.
+/// A writer that executes its steps and then accepts everything. Counts flushes and closes, of
+/// which the first returns Pending once.
 #[derive(Debug, Default)]
 struct Writer {
     steps: VecDeque<Step>,
@@ -231,11 +232,11 @@ fn invalid_utf8_is_an_error_and_is_kept() {
         assert_eq!(bytes_of(&error), b"a\xf0\x9fb");
         assert_eq!(text, "kept");
 
-        // A character that comes in two reads is whole in the end.
+        // A character split over two reads is whole in the end.
         let count = Reader::new([Data(b"\xf0\x9f"), Wait, Data(b"\xa6\x80")]).read_to_string(&mut text).await.unwrap();
         assert_eq!((count, text.as_str()), (4, "kept\u{1f980}"));
 
-        // An error of the reader: the text before it is kept, to the last whole character.
+        // After an error of the reader, the text before it is kept, up to the last whole character.
         let mut reader = Reader::new([Data(b"a\xf0"), Fail(ErrorKind::TimedOut)]);
         text.clear();
         assert_eq!(kind(reader.read_to_string(&mut text).await), ErrorKind::TimedOut);
@@ -256,7 +257,7 @@ fn take_chain_and_by_ref() {
     block_on(async {
         let mut reader = Reader::new([Data(b"abcdef")]);
         let mut text = String::new();
-        // At the limit the reader is not touched: this one would panic after its end.
+        // At the limit the reader is not polled: this one would panic after its end.
         reader.by_ref().take(6).read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "abcdef");
         let mut taken = (&b"abc"[..]).take(1);
@@ -417,7 +418,8 @@ fn is_too_long(error: &Error, max: usize) -> bool {
     error.kind() == ErrorKind::InvalidData && inner.is_some_and(|inner| inner.max() == max)
 }
 
-/// Up to the bound, its end included, nothing differs; the byte beyond it is an error, with the bytes before it consumed.
+/// Up to the bound, the delimiter included, results do not differ. The next byte is an error, and
+/// the bytes before it are consumed.
 #[test]
 fn bounded_read_stops_at_bound() {
     block_on(async {
@@ -426,7 +428,7 @@ fn bounded_read_stops_at_bound() {
             let steps = [Wait, Data(input), Wait];
             let fits = |line: &&str| line.len() < max;
             let all = ["four", "six...", "", "end"];
-            // A last line without an end may have one byte more.
+            // A last line without a delimiter may have one more byte.
             let expected: Vec<&str> =
                 all[..3].iter().copied().take_while(fits).chain((max >= 7).then_some("end")).collect();
             let mut lines = buffered(steps.clone()).lines_bounded(max);
@@ -459,7 +461,7 @@ fn bounded_read_stops_at_bound() {
                 assert!(is_too_long(&read.unwrap_err(), max));
                 assert_eq!(text.as_bytes(), [b"> ", &input[..max]].concat());
             }
-            // The rest is there.
+            // The rest can be read.
             let mut rest = Vec::new();
             reader.read_to_end(&mut rest).await.unwrap();
             assert_eq!(rest, input[max.min(5)..]);
@@ -476,7 +478,8 @@ fn bounded_read_stops_at_bound() {
     });
 }
 
-/// A line that never ends takes no more memory than it may; a piece that ends where the reader does is not too long.
+/// An endless line uses no more memory than the bound. A piece that ends with the reader is not too
+/// long.
 #[test]
 fn endless_line_fails_at_bound() {
     block_on(async {
@@ -486,11 +489,11 @@ fn endless_line_fails_at_bound() {
         let mut lines = buffered([Data(b"12345678"), Wait]).lines_bounded(8);
         assert_eq!(lines.next().await.unwrap().unwrap(), "12345678");
         assert!(lines.next().await.is_none());
-        // An error of the reader in between does not count anew.
+        // An error of the reader in between does not restart the count.
         let mut lines = buffered([Data(b"1234"), Fail(ErrorKind::TimedOut), Data(b"56789")]).lines_bounded(8);
         assert_eq!(kind(lines.next().await.unwrap()), ErrorKind::TimedOut);
         assert!(is_too_long(&lines.next().await.unwrap().unwrap_err(), 8));
-        // A cut character is not in the text.
+        // A truncated character is not in the text.
         let mut reader = buffered([Data("\u{e9}\u{e9}\n".as_bytes())]);
         let mut text = String::new();
         assert!(is_too_long(&reader.read_line_bounded(&mut text, 3).await.unwrap_err(), 3));
@@ -631,7 +634,7 @@ fn buf_writer_survives_dropped_operations() {
         let mut out = BufWriter::with_capacity(6, Writer::new(steps.clone()));
         block_on(out.write_all(b"abcde")).unwrap();
         let flushed = poll_times(out.flush(), times);
-        // Some of it may be sent; there is room for more again, or the writer is asked to make some.
+        // Some of it may be sent: there is room for more, or the writer is polled to make room.
         while block_on(out.write_all(b"XY")).is_err() {}
         while block_on(out.flush()).is_err() {}
         let written = out.into_inner();
@@ -658,7 +661,8 @@ fn seek_flushes_buf_writer() {
 #[test]
 fn copy_moves_all_data_and_flushes() {
     block_on(async {
-        // The reader panics when it is polled after its end; the writer's flush takes a while.
+        // The reader panics when it is polled after its end; the writer's flush returns Pending
+        // first.
         let steps = [Data(b"one "), Wait, Fail(ErrorKind::Interrupted), Data(b"two "), Data(b"three")];
         let mut reader = Reader::new(steps);
         let mut writer = Writer::new([Wait, Data(b"."), Fail(ErrorKind::Interrupted), Data(b"...")]);

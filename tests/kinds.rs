@@ -1,4 +1,4 @@
-//! Every kind of descriptor: deadlines of slots that are used again, and closes while operations wait in both directions.
+//! Every kind of descriptor: deadlines in reused slots, and closes while operations wait in both directions.
 #![cfg(target_os = "linux")] // packet sockets
 
 mod common;
@@ -22,7 +22,7 @@ type Operation = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
 /// A descriptor on which every operation waits.
 trait Silent: Send + Sync {
-    /// Operations that wait in the read direction, and, if there are such, in the write direction.
+    /// Returns operations that wait, in the read direction and, if possible, in the write direction.
     fn waiting(self: Arc<Self>) -> Vec<(&'static str, Operation)>;
     fn set_timeouts(&self, timeout: Option<Duration>);
     fn set_deadlines(&self, deadline: Option<Instant>);
@@ -144,7 +144,7 @@ silent! { LocalPackets, UnixSeqpacketListener, none, close;
 
 const KINDS: usize = 9;
 
-/// A descriptor of each kind, whose operations wait in both directions.
+/// Returns a descriptor of the given kind, whose operations wait in both directions.
 async fn silent(kind: usize) -> Arc<dyn Silent> {
     let chunk = [0; 1024];
     match kind {
@@ -190,7 +190,7 @@ async fn silent(kind: usize) -> Arc<dyn Silent> {
     }
 }
 
-/// Starts all operations of `socket`. Each counts itself when it has been polled.
+/// Starts all operations of `socket`. Each adds 1 to `begun` after its first poll.
 fn start(socket: &Arc<dyn Silent>, begun: &Arc<AtomicUsize>) -> Vec<(&'static str, task::JoinHandle<io::Result<()>>)> {
     let operations = socket.clone().waiting().into_iter();
     let started = operations.map(|(name, mut operation)| {
@@ -208,7 +208,7 @@ fn start(socket: &Arc<dyn Silent>, begun: &Arc<AtomicUsize>) -> Vec<(&'static st
     started.collect()
 }
 
-/// The error with which an operation ended. A write of few bytes to a TCP connection may find room behind the last segment.
+/// Returns the error of an operation; `None` for a short TCP write, which may find room behind the last segment.
 fn error_of(name: &str, ended: io::Result<()>) -> Option<io::Error> {
     match ended {
         Ok(()) if name.starts_with("Tcp write") => None,
@@ -216,7 +216,7 @@ fn error_of(name: &str, ended: io::Result<()>) -> Option<io::Error> {
     }
 }
 
-/// Operations wait in all ways in both directions, and the descriptor is closed, by a task or a foreign thread.
+/// Closes each kind of descriptor, from a task or a foreign thread, while every operation waits in both directions.
 async fn close_ends_all(by_thread: bool) {
     for kind in 0..KINDS {
         for _ in 0..3 {
@@ -252,7 +252,7 @@ fn close_ends_operations_of_every_kind_in_both_directions() {
     }
 }
 
-/// A deadline ends all of them, and the descriptor lives on.
+/// A deadline ends all operations, and the descriptor works afterwards.
 async fn expiry_ends_all() {
     for kind in 0..KINDS {
         for is_past in [false, true] {
@@ -283,7 +283,7 @@ fn expiry_ends_operations_of_every_kind_in_both_directions() {
     park_on(task::spawn(expiry_ends_all()));
 }
 
-/// Sockets with timeouts are closed around the time at which these fire, and their slots serve descriptors of other kinds.
+/// Closes sockets at about the time at which their timeouts fire, and reuses their slots for descriptors of other kinds.
 async fn reuse(seed: u64, until: Instant) -> u64 {
     let mut state = seed | 1;
     let mut random = move |below: u64| {

@@ -1,4 +1,4 @@
-//! Exhausted resources: descriptors, queued operations, times.
+//! Exhausted resources: descriptors, queued operations, time values.
 
 mod common;
 
@@ -20,7 +20,7 @@ use netpoll::prelude::*;
 use netpoll::{rt, task};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// A listener with connections waiting in its queue, made while there were descriptors.
+/// Returns a listener with connections in its queue, made while descriptors were free.
 async fn with_clients(count: usize) -> (TcpListener, Vec<TcpStream>) {
     let listener = listener().await;
     let addr = listener.local_addr().unwrap();
@@ -44,7 +44,7 @@ fn accept_returns_emfile_and_keeps_the_connection() {
                 assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
             }
             drop(held);
-            // No edge comes for connections that were in the queue all the time.
+            // Connections that were in the queue all the time cause no edge.
             let (_, peer) = listener.accept().await.unwrap();
             assert_eq!(peer, clients[0].local_addr().unwrap());
         });
@@ -95,14 +95,15 @@ fn incoming_waits_for_descriptors_without_spinning() {
             assert!(polled.is_err());
             let used = cpu_time() - before;
             assert!(used < Duration::from_millis(100), "{used:?} of CPU time in half a second");
-            // Freed behind its back: the timer finds it.
+            // Other code frees descriptors: the timer finds them.
             held.pop();
             let first = incoming.next().await.unwrap().unwrap();
             assert_eq!(first.peer_addr().unwrap(), clients[0].local_addr().unwrap());
             let mut kept = Vec::new();
-            // Full again. By now the pauses are long; closing a socket of this crate ends one at once, every time.
+            // Full again. By now the pauses are long; closing a socket of this crate ends one at
+            // once, every time.
             for n in 1..3 {
-                // Long pauses, made by waiting.
+                // Waits until the pauses are long.
                 let waited = netpoll::future::timeout(Duration::from_millis(700), incoming.next()).await;
                 assert!(waited.is_err());
                 let woken = Arc::new(AtomicUsize::new(0));
@@ -178,7 +179,7 @@ fn operations_without_descriptors_report_emfile() {
 fn missing_poller_descriptors_are_reported() {
     child("missing_poller_descriptors_are_reported", || {
         set_nofile(64);
-        // The other executor, so that nothing has made an epoll instance yet.
+        // Another executor, so that no epoll instance exists yet.
         park_on(async {
             let (client, server) = {
                 let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -188,7 +189,7 @@ fn missing_poller_descriptors_are_reported() {
             let held = exhaust_descriptors();
             let error = server.read(&mut [0; 1]).await.unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
-            // Sleeps do without.
+            // Sleeps need no descriptor.
             task::sleep(Duration::from_millis(5)).await;
             assert_eq!(task::spawn(async { 1 }).await, 1);
             drop(held);
@@ -201,12 +202,13 @@ fn missing_poller_descriptors_are_reported() {
     });
 }
 
-/// Where no thread can be had, tasks and blocking calls end nonetheless; where one can be had again, it runs them.
+/// If no thread can be started, tasks and blocking calls still end; when one can be started again,
+/// it runs them.
 #[test]
 fn missing_thread_memory_is_reported() {
     child("missing_thread_memory_is_reported", || {
         rt::Builder::new().workers(2).start().unwrap();
-        // Less than a thread's stack is left.
+        // Less memory than a thread's stack is available.
         let maximum = getrlimit(Resource::As).maximum;
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.strip_suffix(" kB")).unwrap();
@@ -235,8 +237,8 @@ fn missing_thread_memory_is_reported() {
     });
 }
 
-/// Invariant 13.
-/// One queue of each kind takes 2^20 operations; the next is an error, and all before it are served.
+/// Invariant 13. A queue of each kind accepts 2^20 operations; the next is an error, and all before
+/// it are served.
 #[test]
 fn queued_operations_are_bounded() {
     const MOST: usize = 1 << 20;
@@ -247,7 +249,7 @@ fn queued_operations_are_bounded() {
         assert!(error.to_string().ends_with("too many concurrent operations on a single file or socket"), "{error}");
     }
 
-    /// Polls futures until one fails with "too many"; returns those that wait.
+    /// Polls futures until one fails with "too many". Returns those that wait.
     fn queue<F: Future<Output = std::io::Result<T>> + Unpin, T>(mut make: impl FnMut() -> F) -> Vec<F> {
         let mut cx = Context::from_waker(Waker::noop());
         let mut waiting = Vec::new();
@@ -265,7 +267,8 @@ fn queued_operations_are_bounded() {
         }
     }
 
-    // Outside the runtime there is no turn with a budget; one operation in so many is Pending once and woken at once.
+    // Outside the runtime there is no budget per turn: now and then an operation returns Pending
+    // once and is woken at once.
     let _watchdog = Watchdog::new();
     park_on(async {
         let bounds = MOST - 1..=MOST + MOST / 100;
@@ -281,7 +284,7 @@ fn queued_operations_are_bounded() {
         let readers = queue(|| client.readable());
         assert!(bounds.contains(&readers.len()), "{}", readers.len());
         drop(readers);
-        // The socket is as good as before.
+        // The socket still works.
         let mut buf = vec![0; 1 << 16];
         assert!(server.read(&mut buf).await.unwrap() > 0);
         server.write_all(b"x").await.unwrap();
@@ -294,7 +297,7 @@ fn durations_at_the_ends_of_their_range() {
     run(async {
         let (client, server) = pair().await;
         let now = Instant::now();
-        // The latest instant there is: never.
+        // The last possible instant never comes.
         let mut far = now;
         for shift in (0..63).rev() {
             far = far.checked_add(Duration::from_secs(1 << shift)).unwrap_or(far);
@@ -308,7 +311,7 @@ fn durations_at_the_ends_of_their_range() {
             assert_eq!(read.await.unwrap(), 1);
             client.write_all(b"y").await.unwrap();
         }
-        // The earliest: past.
+        // The earliest possible instant has passed.
         let mut early = now;
         for shift in (0..63).rev() {
             early = early.checked_sub(Duration::from_secs(1 << shift)).unwrap_or(early);
@@ -353,7 +356,7 @@ fn peer_reset_fails_all_waiters() {
         client.set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         let results: Vec<_> = futures::future::join_all(waiting).await;
-        // One takes the error, as the kernel has it once; the others see the end.
+        // One operation takes the error, which the kernel reports once; the others see the end.
         let resets = results.iter().filter(|result| result.is_err()).count();
         assert_eq!(resets, 1, "{results:?}");
         let error = results.into_iter().find_map(Result::err).unwrap();

@@ -18,7 +18,7 @@ fn hosts() -> Vec<IpAddr> {
     V4.into_iter().chain(V6.into_iter().filter(|_| has_ipv6())).collect()
 }
 
-/// An address at which a listener on `host` can be reached.
+/// Returns addresses at which a listener on `host` can be reached.
 fn reachable(host: IpAddr) -> Vec<IpAddr> {
     let mut at = vec![if host.is_unspecified() && host.is_ipv6() {
         V6[1]
@@ -31,7 +31,7 @@ fn reachable(host: IpAddr) -> Vec<IpAddr> {
         at.push(V4[1]);
     }
     if host.is_unspecified() {
-        // Linux takes the wildcard as a destination for this host.
+        // Linux accepts the wildcard address as a destination for this host.
         at.push(host);
     }
     at
@@ -99,7 +99,8 @@ fn wildcard_conflicts_follow_kernel() {
     if !has_ipv6() {
         return;
     }
-    // First, second, whether both can be. `[::]` takes the port for both families.
+    // First address, second address, whether both can be bound. `[::]` takes the port for both
+    // families.
     let cases = [
         (V4[0], V4[0], false),
         (V4[0], V4[1], false),
@@ -120,7 +121,7 @@ fn wildcard_conflicts_follow_kernel() {
     ];
     run(async {
         for (first, second, both) in cases {
-            // Another process may have the port in the other family: then use another port.
+            // Another process may have the port in the other family. Then use another port.
             for attempt in 0.. {
                 let listener = TcpListener::bind((first, 0)).await.unwrap();
                 let port = listener.local_addr().unwrap().port();
@@ -174,7 +175,7 @@ fn port_zero_is_assigned() {
 fn first_bindable_address_is_used() {
     run(async {
         let taken = common::listener().await;
-        // An address for documentation (RFC 5737), which no host has.
+        // An address reserved for documentation (RFC 5737), which no host has.
         let foreign: SocketAddr = "192.0.2.1:0".parse().unwrap();
         let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let taken = (taken.local_addr().unwrap(), taken);

@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 const ANY: &str = "127.0.0.1:0";
 
-/// An option that is a number.
+/// Returns an option that is a number.
 fn int(fd: impl AsFd, level: libc::c_int, name: libc::c_int) -> libc::c_int {
     let (mut value, mut length) = (0, size_of::<libc::c_int>() as libc::socklen_t);
     let raw = fd.as_fd().as_raw_fd();
@@ -28,7 +28,7 @@ fn int(fd: impl AsFd, level: libc::c_int, name: libc::c_int) -> libc::c_int {
     value
 }
 
-/// The backlog, which TCP_INFO of a listener calls `sacked`.
+/// Returns the backlog, which TCP_INFO of a listener has in `sacked`.
 fn backlog(listener: &TcpListener) -> u32 {
     let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
@@ -37,7 +37,7 @@ fn backlog(listener: &TcpListener) -> u32 {
     let result =
         unsafe { libc::getsockopt(raw, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length) };
     assert_eq!(result, 0);
-    // SAFETY: numbers only: zeroes and whatever the kernel wrote are values.
+    // SAFETY: the structure has numbers only, so every bit pattern is a value.
     unsafe { info.assume_init() }.tcpi_sacked
 }
 
@@ -79,7 +79,7 @@ fn port_is_shared_when_all_set_reuse_port() {
     });
 }
 
-/// A port on which a connection lingers, closed by the side that listened.
+/// Returns a port with a connection in TIME_WAIT, closed by the listening side.
 async fn lingering(host: [u8; 4]) -> SocketAddr {
     let listener = TcpListener::bind(SocketAddr::from((host, 0))).await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -95,7 +95,7 @@ async fn lingering(host: [u8; 4]) -> SocketAddr {
 #[test]
 fn reuse_address_can_be_disabled() {
     run(async {
-        // Addresses of this test's own, lest another test takes the port.
+        // Addresses used by this test only, so that no other test takes the port.
         let addr = lingering([127, 77, 1, 1]).await;
         let error = ListenConfig::new().reuse_address(false).listen(addr).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
@@ -129,7 +129,7 @@ fn listener_group_shares_one_port() {
                 }
             }
         }
-        // Each gets one with a probability of 1 - (3/4)^128.
+        // Each listener gets one with a probability of 1 - (3/4)^128.
         assert!(got.iter().all(|&got| got > 0), "{got:?}");
         let error = ListenConfig::new().listen_many(ANY, 0).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -150,7 +150,7 @@ fn ipv6_only_leaves_ipv4_to_others() {
         assert!(six.only_v6().unwrap());
         let port = six.local_addr().unwrap().port();
         let four = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
-        // Unless another process has the port.
+        // Skipped if another process has the port.
         if let Ok(four) = four {
             let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
             let (_, peer) = four.accept().await.unwrap();
@@ -236,7 +236,7 @@ fn control_hook_sees_each_socket_before_bind() {
         let refusing = ListenConfig::new().control(|_, _, _| Err(io::Error::other("not this one")));
         let error = refusing.listen("127.0.0.1:1").await.unwrap_err();
         assert_eq!(error.to_string(), "listen tcp 127.0.0.1:1: not this one");
-        // Other tests open and close descriptors meanwhile, but none has a thousand.
+        // Other tests open and close descriptors meanwhile, but none as many as a thousand.
         for _ in 0..2000 {
             refusing.listen(ANY).await.unwrap_err();
         }
@@ -266,7 +266,7 @@ fn multipath_listener_serves_tcp_and_mptcp_clients() {
         assert!(client.is_multipath().unwrap() && server.is_multipath().unwrap());
         server.force_close().await.unwrap();
         assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
-        // Off unless asked for.
+        // Off by default.
         let listener = TcpListener::bind(ANY).await.unwrap();
         assert_eq!(SockRef::from(&listener).protocol().unwrap(), Some(Protocol::TCP));
     });
@@ -276,7 +276,7 @@ fn multipath_listener_serves_tcp_and_mptcp_clients() {
 fn multipath_falls_back_to_tcp() {
     let name = "multipath_falls_back_to_tcp";
     child(name, || {
-        // A network namespace of this thread, which has no such device.
+        // A network namespace of this thread, without such a device.
         // SAFETY: no memory is passed; only this thread's view of the network changes, in a process of its own.
         let alone = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
         if !alone || std::fs::write("/proc/sys/net/mptcp/enabled", "0").is_err() {
@@ -353,7 +353,8 @@ fn invalid_addresses_fail_listen() {
             assert_eq!(error.to_string(), "listen tcp: missing address");
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
         }
-        // 192.0.2.0/24 belongs to no host (RFC 5737). The error is the last address'; with a bindable address before it, that one is used.
+        // No host has an address of 192.0.2.0/24 (RFC 5737). The error is that of the last address.
+        // A bindable address before it is used.
         let unassigned: SocketAddr = ([192, 0, 2, 1], 0).into();
         let error = TcpListener::bind(unassigned).await.unwrap_err();
         let op = op_error(&error);

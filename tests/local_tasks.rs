@@ -1,4 +1,5 @@
-//! `spawn_local`: where its tasks run, where it may be called, and the end of their thread.
+//! `spawn_local`: where its tasks run, where it may be called, and what happens when the thread
+//! ends.
 
 mod common;
 
@@ -62,7 +63,7 @@ fn local_tasks_support_task_operations() {
         let panicking = task::spawn_local(async { panic!("on purpose") });
         assert!(futures::FutureExt::catch_unwind(AssertUnwindSafe(panicking)).await.is_err());
 
-        // Dropped, it runs on.
+        // A task whose handle was dropped continues to run.
         let done = Rc::new(Cell::new(false));
         let flag = done.clone();
         drop(task::spawn_local(async move { flag.set(true) }));
@@ -102,7 +103,7 @@ fn local_tasks_spawned_before_block_on_run_in_it() {
     assert_eq!(task::block_on(handle), 1);
     assert_eq!(shared.get(), 2);
 
-    // The next block_on continues tasks that the last one left.
+    // The next block_on continues tasks that the previous one left.
     let (sender, receiver) = futures::channel::oneshot::channel();
     let handle = task::spawn_local(receiver);
     task::block_on(task::yield_now());
@@ -119,7 +120,7 @@ fn nested_block_on_runs_local_tasks() {
         let waits = task::spawn_local(receiver);
         let nested = task::spawn_local(async move { task::block_on(task::spawn_local(async { 2 })) });
         assert_eq!(nested.await, 2);
-        // After the nested one, the outer root is woken again.
+        // After the nested call the outer root future is woken again.
         let sends = task::spawn(async move { sender.send(3) });
         assert_eq!(waits.await, Ok(3));
         sends.await.unwrap();
@@ -135,7 +136,7 @@ fn spawn_local_inside_spawned_task_panics() {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         let panicked = task::spawn(async { catch_unwind(|| drop(task::spawn_local(async {}))).is_err() }).await;
         assert!(panicked);
-        // A task may call it in a block_on of its own, which ends before the task moves.
+        // A task may call it inside its own block_on, which ends before the task moves.
         assert_eq!(task::spawn(async { task::block_on(async { task::spawn_local(async { 4 }).await }) }).await, 4);
     });
 }
@@ -154,7 +155,8 @@ fn thread_exit_drops_local_tasks() {
     let (give, wakers) = mpsc::channel();
     let count = drops.clone();
     let thread = thread::spawn(move || {
-        // One that waits, held by a waker on another thread; one that is queued; one that wakes the first as it is dropped.
+        // Three tasks: one waits and is held by a waker on another thread; one is queued; one wakes
+        // the first when it is dropped.
         let waits = Drops(count.clone());
         drop(task::spawn_local(async move {
             std::future::poll_fn(|cx| {
@@ -171,7 +173,7 @@ fn thread_exit_drops_local_tasks() {
     thread.join().unwrap();
     let waker = wakers.recv().unwrap();
     eventually("both are dropped", || drops.load(Ordering::SeqCst) == 2);
-    // Of no use any more, and harmless.
+    // The waker has no effect any more.
     waker.wake_by_ref();
     drop(waker);
 }

@@ -1,5 +1,6 @@
-//! Socket options: each comes back as it was set, touches nothing else, and is handed on by listeners where the kernel does so; what
-//! cannot be is refused by kind.
+//! Socket options: each getter returns the value set, a setter changes no other option, and
+//! connections inherit options from listeners where the kernel does so. Unsupported requests fail
+//! with the right kind of error.
 #![cfg(target_os = "linux")] // options that only Linux has
 
 mod common;
@@ -23,7 +24,7 @@ async fn pair_of(listener: &TcpListener) -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// Every option that stays as it is by itself, by name.
+/// Returns the value of every option that does not change by itself, by name.
 fn snapshot(stream: &TcpStream) -> Vec<(&'static str, String)> {
     fn show<T: std::fmt::Debug>(value: Result<T>) -> String {
         format!("{:?}", value.unwrap())
@@ -74,7 +75,7 @@ fn setter_changes_only_its_option() {
         for (name, set, wanted) in SETTERS {
             let before = snapshot(&stream);
             match set(&stream) {
-                // Binding to a device is for the administrator on some hosts.
+                // Some hosts allow only the administrator to bind to a device.
                 Err(error) if *name == "device" && error.kind() == ErrorKind::PermissionDenied => continue,
                 result => result.unwrap_or_else(|error| panic!("{name}: {error}")),
             }
@@ -115,7 +116,7 @@ async fn listener_v4() -> TcpListener {
 fn quickack_and_incoming_cpu() {
     run(async {
         let (stream, peer) = pair().await;
-        // The kernel may go back on it as data flows, so none flows.
+        // The kernel may reset the option when data flows, so none flows.
         stream.set_quickack(false).unwrap();
         assert!(!stream.quickack().unwrap());
         stream.set_quickack(true).unwrap();
@@ -127,7 +128,8 @@ fn quickack_and_incoming_cpu() {
     });
 }
 
-/// An urgent byte inline is a byte like others; apart, a read stops before it and recv(2) with MSG_OOB finds it. Its bit is its own.
+/// An inline urgent byte is like other bytes. Out of band, a read stops before it and recv(2) with
+/// MSG_OOB reads it.
 #[test]
 fn urgent_bytes_are_inline_or_out_of_band() {
     run(async {
@@ -149,7 +151,7 @@ fn urgent_bytes_are_inline_or_out_of_band() {
             read(&mut got, before.len()).await;
             assert_eq!(got, before);
             if !inline {
-                // The mark stays until it is read past.
+                // The mark stays until the stream is read past it.
                 let mut urgent = [0];
                 let received = peer.read_with(|fd| {
                     // SAFETY: one byte, valid for writes.
@@ -202,7 +204,8 @@ fn listeners_pass_options_to_streams() {
     });
 }
 
-/// Go: TestTCPConnKeepAliveConfig, TestTCPConnKeepAliveConfigListener: of each field, set or left out, on a stream and handed on.
+/// Go: TestTCPConnKeepAliveConfig, TestTCPConnKeepAliveConfigListener. Tests each field, set or
+/// omitted, on a stream and inherited from a listener.
 #[test]
 fn unset_keepalive_fields_are_unchanged() {
     run(async {
@@ -223,7 +226,7 @@ fn unset_keepalive_fields_are_unchanged() {
             stream.set_keepalive(Some(before)).unwrap();
             stream.set_keepalive(Some(keepalive)).unwrap();
             assert_eq!(stream.keepalive().unwrap(), Some(wanted));
-            // Off and on again: the times are still there.
+            // Off and on again: the times are kept.
             stream.set_keepalive(None).unwrap();
             assert_eq!(stream.keepalive().unwrap(), None);
             stream.set_keepalive(KeepAlive::unchanged()).unwrap();
@@ -325,7 +328,8 @@ fn info_follows_the_connection() {
     });
 }
 
-/// Go: TestFileError. Descriptors that are no sockets, or sockets of another family, answer with errors.
+/// Go: TestFileError. Descriptors that are not sockets, and sockets of another family, return
+/// errors.
 #[test]
 fn wrong_descriptor_kind_rejects_options() {
     let file = || -> OwnedFd { File::open("/proc/self/status").unwrap().into() };
@@ -342,7 +346,7 @@ fn wrong_descriptor_kind_rejects_options() {
             assert!(stream.info().is_err() && stream.peer_addr().is_err() && stream.mss().is_err());
             assert!(stream.is_multipath().is_err() || !is_file);
         }
-        // By way of a raw descriptor, as a listener.
+        // Converts it from a raw descriptor to a listener.
         // SAFETY: the number was just given up by its owner.
         let listener = unsafe { TcpListener::from_raw_fd(file().into_raw_fd()) };
         assert_eq!(listener.accept().await.unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));

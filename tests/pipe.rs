@@ -1,4 +1,5 @@
-//! `net::pipe`: Go's net.Pipe rules. What must hold of any connection is in the package `nettest`.
+//! `net::pipe`: the rules of Go's net.Pipe. The package `nettest` has the tests that apply to any
+//! connection.
 
 mod common;
 
@@ -290,7 +291,7 @@ fn pipe_timeouts_restart_for_each_operation() {
     });
 }
 
-/// No worker and no socket: the timers alone.
+/// Runs without workers and sockets: only timers are used.
 #[test]
 fn pipe_deadlines_work_under_another_executor() {
     let (one, _other) = pipe().unwrap();
@@ -319,7 +320,8 @@ fn trait_write_waits_for_matching_read() {
         assert_eq!(read.await.unwrap(), 3);
         flush.await.unwrap();
         assert_eq!(&buf, b"hel");
-        // Given to a read that was then dropped: it is there for the next, and before the end.
+        // The data was passed to a read that was then dropped: the next read gets it, before the
+        // end.
         let mut dropped = other.read(&mut buf);
         assert!(poll_once(&mut dropped).await.is_pending());
         assert_eq!(WriteExt::write(&mut half, b"lo").await.unwrap(), 2);
@@ -398,7 +400,8 @@ fn dropped_pipe_write_withdraws_unread_data() {
     });
 }
 
-/// Reads and writes are dropped after each number of polls, before and after their wake-up; other waiters continue.
+/// Reads and writes are dropped after each number of polls, before and after their wake-up; other
+/// waiters continue.
 #[test]
 fn dropped_pipe_future_strands_no_waiter() {
     run(async {
@@ -455,7 +458,7 @@ fn pipe_futures_and_polls_take_turns() {
                 let count = match turn % 3 {
                     0 => ReadExt::read(&mut &other, &mut buf).await.unwrap(),
                     1 => other.read(&mut buf).await.unwrap(),
-                    // A read that gives up now and then.
+                    // Some reads are dropped while they wait.
                     _ => match future::timeout(Duration::from_micros(50), other.read(&mut buf)).await {
                         Ok(count) => count.unwrap(),
                         Err(_) => continue,

@@ -1,5 +1,5 @@
-//! An operation that is polled once answers for the kernel as it is at that moment, also where no thread has heard of the event yet.
-//! Connection pools ask so whether a connection is alive.
+//! An operation that is polled once reports the kernel's current state, even if no thread has received the event yet. Connection pools test
+//! in this way whether a connection is alive.
 #![cfg(target_os = "linux")] // POLLRDHUP
 
 mod common;
@@ -22,20 +22,20 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const ROUNDS: usize = 100;
 
-/// Blocks until the kernel has what `flags` say.
+/// Blocks until poll(2) reports one of `flags`.
 fn kernel_has(fd: impl AsFd, flags: PollFlags) {
     let limit = Timespec { tv_sec: BOUND.as_secs() as i64, tv_nsec: 0 };
     let mut entry = [PollFd::new(&fd, flags)];
-    assert_eq!(poll(&mut entry, Some(&limit)).unwrap(), 1, "the kernel has it");
+    assert_eq!(poll(&mut entry, Some(&limit)).unwrap(), 1, "poll(2) reported nothing in time");
     assert!(entry[0].revents().intersects(flags), "{:?}", entry[0].revents());
 }
 
-/// Which waker polls.
+/// The waker passed to a poll.
 #[derive(Clone, Copy, Debug)]
 enum By {
-    /// One that does nothing.
+    /// A waker that does nothing.
     Noop,
-    /// The task's own.
+    /// The waker of the task.
     Own,
 }
 
@@ -50,7 +50,7 @@ async fn once_with<T>(by: By, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>)
     let polled = poll_fn(|cx| {
         Poll::Ready(match by {
             By::Noop => poll(&mut Context::from_waker(Waker::noop())),
-            // One in so many is turned away for the sake of fairness, with its waker called, and is not turned away again.
+            // For fairness some polls return Pending and call the waker. The next poll proceeds.
             By::Own => match poll(cx) {
                 Poll::Pending => poll(cx),
                 ready => ready,
@@ -63,21 +63,21 @@ async fn once_with<T>(by: By, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>)
     }
 }
 
-/// A connection whose peer is an ordinary socket.
+/// A connection whose peer is a std socket.
 async fn connection() -> (TcpStream, std::net::TcpStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     (stream, listener.accept().unwrap().0)
 }
 
-/// Waits in the stream and reads a short answer, so that it is registered and idle.
+/// Waits for a short answer and reads it, so that the stream is registered and idle.
 async fn read_short(stream: &TcpStream, mut peer: impl io::Write + Send + 'static) {
     let thread = std::thread::spawn(move || peer.write_all(b"answer").unwrap());
     let mut buf = [0; 64];
     let count = stream.read(&mut buf).await.unwrap();
     assert!(count > 0 && count < 64);
     thread.join().unwrap();
-    // Whatever the answer was cut into.
+    // The answer may arrive in several parts.
     let mut left = 6 - count;
     while left > 0 {
         left -= stream.read(&mut buf).await.unwrap();
@@ -106,7 +106,7 @@ async fn end_of_stream_is_seen() {
     }
 }
 
-/// Each answer is there before it is asked for, so that the connection is never registered, or is and nobody hears of it.
+/// Each answer arrives before the read. So the connection is never registered, or is registered and no thread has received the event.
 async fn answers_are_seen(has_waited: bool) {
     for by in BOTH {
         let (mut stream, mut peer) = connection().await;
@@ -124,7 +124,7 @@ async fn answers_are_seen(has_waited: bool) {
                 once_with(by, |cx| Pin::new(&mut stream).poll_read(cx, &mut buf)).await
             };
             assert_eq!(count.unwrap_or_else(|| panic!("{by:?}, round {round}")).unwrap(), 6);
-            // Nothing is left, and that is the truth.
+            // The receive buffer is empty.
             assert!(once(by, stream.read(&mut buf)).await.is_none());
             task::yield_now().await;
         }
@@ -154,7 +154,7 @@ async fn room_is_seen() {
             loop {
                 match once(by, stream.write(&chunk)).await {
                     Some(count) => written += count.unwrap(),
-                    // It may be a yield; and the kernel moves bytes to the peer.
+                    // Pending may be a yield, and the kernel may move bytes to the peer.
                     None if !rustix_has_room(&stream) => break,
                     None => {}
                 }
@@ -366,7 +366,7 @@ fn one_poll_sees_what_the_kernel_has_on_a_worker() {
 fn one_poll_sees_what_the_kernel_has_on_many_workers() {
     child("one_poll_sees_what_the_kernel_has_on_many_workers", || {
         rt::Builder::new().workers(4).start().unwrap();
-        // Threads poll meanwhile, and sleep in the poller.
+        // Meanwhile other threads poll, and sleep in the poller.
         let traffic = task::spawn(async {
             let (one, other) = pair().await;
             loop {
@@ -400,9 +400,9 @@ impl Wake for Count {
     }
 }
 
-/// A task that waits in more places than its budget has units asks the kernel about each when it is polled, and then sleeps.
+/// A task with more pending operations than budget makes one system call per operation per poll, and then sleeps.
 #[test]
-fn asking_about_many_idle_sockets_wakes_nobody() {
+fn polls_of_many_idle_sockets_do_not_yield() {
     run(async {
         let mut pairs = Vec::new();
         for _ in 0..100 {
@@ -417,7 +417,7 @@ fn asking_about_many_idle_sockets_wakes_nobody() {
             assert!(Pin::new(read).poll(&mut Context::from_waker(&waker)).is_pending())
         };
         for read in &mut reads {
-            // The first time it is not known that there is nothing.
+            // The first poll clears the initial readiness.
             poll(read);
             poll(read);
             task::yield_now().await;
@@ -426,13 +426,13 @@ fn asking_about_many_idle_sockets_wakes_nobody() {
         for _ in 0..3 {
             reads.iter_mut().for_each(poll);
         }
-        assert_eq!(count.0.load(Ordering::SeqCst), before, "nobody yields for what is not there");
+        assert_eq!(count.0.load(Ordering::SeqCst), before, "an idle socket causes no yield");
     });
 }
 
-/// A task that always finds something, though no thread has heard of it, lets others have their turns.
+/// A task whose reads always succeed, without any event received, still yields to other tasks.
 #[test]
-fn finding_something_again_and_again_uses_up_the_budget() {
+fn successful_reads_use_up_the_budget() {
     run(async {
         let (stream, mut peer) = connection().await;
         read_short(&stream, peer.try_clone().unwrap()).await;
@@ -441,7 +441,7 @@ fn finding_something_again_and_again_uses_up_the_budget() {
         for _ in 0..200 {
             peer.write_all(b"x").unwrap();
             kernel_has(&stream, PollFlags::IN);
-            // In one turn: nothing here is awaited.
+            // This is one turn: nothing here is awaited.
             let mut read = stream.read(&mut buf);
             poll_fn(|cx| {
                 while Pin::new(&mut read).poll(cx).is_pending() {
@@ -494,7 +494,7 @@ fn room_is_used_when_the_budget_is_used_up() {
     });
 }
 
-/// A descriptor that poll(2) calls readable while the user's call would block, as one that waits for a whole message does.
+/// poll(2) reports the descriptor readable, but the user's call would block because it needs a whole message.
 #[test]
 fn a_call_that_would_block_beside_bytes_waits_for_more() {
     run(async {

@@ -1,7 +1,9 @@
-//! A server with 32 descriptors and 200 waiting clients: it is idle while it has no free descriptor, and continues as soon as it has.
+//! A server with 32 descriptors and 200 waiting clients. It is idle while it has no free
+//! descriptor, and continues as soon as it has one.
 //!
-//! `NETPOLL_PRESSURE_MS` sets how long the idle time is measured (2 s by default). With `NETPOLL_TIMED`, on an idle machine, the test asserts
-//! how soon the server continues. `ci/faults.sh` sets both.
+//! `NETPOLL_PRESSURE_MS` sets how long the idle time is measured (2 s by default). With
+//! `NETPOLL_TIMED`, on an idle machine, the test asserts how soon the server continues.
+//! `ci/faults.sh` sets both.
 #![cfg(target_os = "linux")] // TCP_INFO, and /proc
 
 mod common;
@@ -19,11 +21,12 @@ use netpoll::{rt, task};
 
 const NOFILE: u64 = 32;
 const CLIENTS: usize = 200;
-/// Descriptors that something else in the server's process holds.
+/// Descriptors that other code in the server's process holds.
 const HELD: usize = 8;
 const NAME: &str = "server_with_32_descriptors_serves_200_clients";
 
-/// The server: echoes on each connection of `incoming`. A line on standard input frees descriptors that this crate does not own.
+/// The server echoes on each connection of `incoming`. A line on standard input frees descriptors
+/// that this crate does not own.
 fn serve() {
     set_nofile(NOFILE);
     let mut held: Vec<_> = (0..HELD).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
@@ -45,7 +48,7 @@ fn serve() {
     });
 }
 
-/// CPU time of a process.
+/// Returns the CPU time of a process.
 fn cpu_time_of(child: &Child) -> Duration {
     let mut clock = 0;
     // SAFETY: `clock` is valid for the call.
@@ -56,14 +59,15 @@ fn cpu_time_of(child: &Child) -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Open descriptors of a process below its limit: inherited ones may have higher numbers.
+/// Returns the number of open descriptors of a process below its limit. (Inherited ones may have
+/// higher numbers.)
 fn descriptors_of(child: &Child) -> usize {
     let entries = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
     let numbers = entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap());
     numbers.filter(|&number| number < NOFILE).count()
 }
 
-/// Those of `clients` that have been answered.
+/// Returns those of `clients` that have been answered.
 fn answered(clients: &mut [(StdStream, bool)]) -> usize {
     for (stream, is_answered) in clients.iter_mut().filter(|(_, is_answered)| !is_answered) {
         let mut byte = [0];
@@ -93,7 +97,7 @@ fn server_with_32_descriptors_serves_200_clients() {
     let mut lines = output.lines().map(Result::unwrap);
     let addr = lines.find_map(|line| line.strip_prefix("at ").map(str::to_owned)).expect("an address");
     let addr: SocketAddr = addr.parse().unwrap();
-    // Its own, and those inherited from the test runner.
+    // The server's own descriptors, and those inherited from the test runner.
     let without_clients = descriptors_of(&child);
 
     let mut clients: Vec<_> = (0..CLIENTS)
@@ -104,9 +108,9 @@ fn server_with_32_descriptors_serves_200_clients() {
             (stream, false)
         })
         .collect();
-    // Full: no further client is served.
+    // No descriptor is free: no further client is served.
     let mut full = 0;
-    common::eventually("no descriptor to be left, and all who found one to be answered", || {
+    common::eventually("no descriptor to be free, and all accepted clients to be answered", || {
         let open = descriptors_of(&child);
         full = answered(&mut clients);
         open == NOFILE as usize && full == open - without_clients
@@ -120,14 +124,14 @@ fn server_with_32_descriptors_serves_200_clients() {
     assert!(full < NOFILE as usize, "{full}");
     assert!(share <= 1.0, "{used:?} of CPU time in {:?}", begin.elapsed());
 
-    // Descriptors closed by other code are not reported to the crate: the pause is 1 s by now.
+    // The crate does not learn of descriptors closed by other code. By now it pauses for 1 s.
     commands.write_all(b"free\n").unwrap();
     let begin = Instant::now();
-    common::eventually("those who find room", || answered(&mut clients) > full);
+    common::eventually("further clients to be answered", || answered(&mut clients) > full);
     let unseen = begin.elapsed();
-    common::eventually("all who find room", || answered(&mut clients) == full + HELD);
+    common::eventually("all clients with room to be answered", || answered(&mut clients) == full + HELD);
 
-    // Closing sockets of this crate ends the pause at once: all other clients are served in waves.
+    // Closing a socket of this crate ends the pause at once: all other clients are served in waves.
     let mut longest = Duration::ZERO;
     let mut served = full + HELD;
     let mut waves = 0;
@@ -147,7 +151,7 @@ fn server_with_32_descriptors_serves_200_clients() {
         served += answered(&mut clients);
     }
     assert_eq!(served, CLIENTS);
-    // Its pause; and at once.
+    // First after the pause, then at once.
     if common::is_timed() {
         assert!(unseen <= Duration::from_millis(1500), "{unseen:?}");
         assert!(longest <= Duration::from_secs(1), "{longest:?}");
@@ -160,14 +164,15 @@ fn server_with_32_descriptors_serves_200_clients() {
     child.wait().unwrap();
 }
 
-/// A socket that was opened can wait: the poller, which needs two descriptors, is made before the first is.
+/// A socket that was opened can wait: the poller, which needs two descriptors, is created before
+/// the first socket.
 #[test]
 fn socket_opened_with_last_descriptors_can_wait() {
     common::child("socket_opened_with_last_descriptors_can_wait", || {
         set_nofile(NOFILE);
         run(async {
             let mut held = common::exhaust_descriptors();
-            // One is enough for a socket, and not for the poller.
+            // One descriptor is enough for a socket, but not for the poller.
             held.pop();
             let refused = [
                 TcpListener::bind("127.0.0.1:0").await.err(),
@@ -183,7 +188,7 @@ fn socket_opened_with_last_descriptors_can_wait() {
             held.truncate(held.len() - 2);
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             assert!(std::fs::File::open("/dev/null").is_err(), "none is left");
-            // For a client and its connection.
+            // Room for a client and its connection.
             held.truncate(held.len() - 2);
             let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
             let (stream, _) = listener.accept().await.unwrap();
@@ -196,7 +201,7 @@ fn socket_opened_with_last_descriptors_can_wait() {
     });
 }
 
-/// A look-up that fails for lack of a descriptor is neither "not found" nor invalid input.
+/// A look-up that fails for lack of a descriptor is not reported as "not found" or invalid input.
 #[test]
 fn lookup_without_descriptors_reports_emfile() {
     common::child("lookup_without_descriptors_reports_emfile", || {
@@ -239,13 +244,13 @@ fn lookup_without_descriptors_reports_emfile() {
     });
 }
 
-/// The backlog of a listener that was opened with the last descriptors, and of those after it.
+/// The backlog of a listener opened with the last descriptors, and of those opened after it.
 #[test]
 fn listener_opened_with_last_descriptor_has_full_backlog() {
     common::child("listener_opened_with_last_descriptor_has_full_backlog", || {
         set_nofile(NOFILE);
         run(async {
-            // The poller is there, and no listener was.
+            // The poller exists, but there was no listener yet.
             let (one, _other) = UnixStream::pair().unwrap();
             assert!(poll_once(&mut one.read(&mut [0; 1])).await.is_pending());
             let mut held = common::exhaust_descriptors();
@@ -255,7 +260,7 @@ fn listener_opened_with_last_descriptor_has_full_backlog() {
             let next = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
             for listener in [last, next] {
-                // TCP_INFO of a listener has the backlog as `sacked`.
+                // TCP_INFO of a listener has the backlog in `sacked`.
                 let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
                 let mut size = size_of::<libc::tcp_info>() as libc::socklen_t;
                 let (fd, value) = (std::os::fd::AsRawFd::as_raw_fd(&listener), info.as_mut_ptr().cast());
@@ -270,7 +275,7 @@ fn listener_opened_with_last_descriptor_has_full_backlog() {
     });
 }
 
-/// The count of descriptors is right after a storm at the limit.
+/// The count of descriptors is right after heavy use at the limit.
 #[test]
 fn nothing_leaks_at_descriptor_limit() {
     common::child("nothing_leaks_at_descriptor_limit", || {
@@ -281,7 +286,7 @@ fn nothing_leaks_at_descriptor_limit() {
             let before = common::fd_count();
             for _ in 0..20 {
                 let mut streams = Vec::new();
-                // Until a dial, or the accept behind it, finds no number.
+                // Until a dial, or the accept of its connection, finds no free number.
                 loop {
                     match netpoll::net::TcpStream::connect(addr).await {
                         Ok(client) => streams.push(client),

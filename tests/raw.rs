@@ -90,7 +90,7 @@ fn deadlines_end_raw_operations() {
         assert!(is_timeout(&one.read_with(call).await.unwrap_err()));
         assert!(is_timeout(&one.write_with(call).await.unwrap_err()));
         assert!(!called.load(Ordering::Relaxed));
-        // `control` concerns no direction.
+        // `control` belongs to no direction, so a deadline does not end it.
         one.control(call).unwrap();
         assert!(called.load(Ordering::Relaxed));
         one.set_deadline(None).unwrap();
@@ -134,7 +134,7 @@ fn close_wakes_raw_waiters() {
     });
 }
 
-/// The close ends when the closure has returned, and the number is open for as long.
+/// A close completes after the closure has returned. Until then the number stays in use.
 #[test]
 fn close_waits_for_running_closure() {
     run(async {
@@ -184,7 +184,7 @@ fn panic_in_closure_releases_lock_and_reference() {
     });
 }
 
-/// One at a time in a direction, as any read.
+/// Like any reads, raw reads of one socket run one at a time.
 #[test]
 fn concurrent_raw_reads_lose_nothing() {
     run(async {
@@ -231,7 +231,7 @@ fn dropped_raw_read_passes_wakeup_on() {
     });
 }
 
-/// Datagrams are not serialised by a lock: a waiting closure delays no other.
+/// Datagrams are not serialised by a lock: a waiting closure delays no other operation.
 #[test]
 fn datagram_sockets_support_raw_access() {
     run(async {

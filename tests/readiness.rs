@@ -1,4 +1,5 @@
-//! `readable`, `writable`, `peer_closed`: true when they say so, beside readers, several at once, without consuming anything.
+//! `readable`, `writable` and `peer_closed`: they report the true state, beside readers, in any
+//! number, and consume nothing.
 
 mod common;
 
@@ -24,14 +25,14 @@ fn readable_reports_data_without_consuming_it() {
         assert!(poll_with(&mut readable, &waker).is_pending());
         server.write_all(b"data").await.unwrap();
         drive(&mut readable, &wakes, &waker).await.unwrap();
-        // Repeatedly, at once, until the data is read.
+        // It completes at once each time, until the data is read.
         for _ in 0..3 {
             assert!(poll_now(&mut client.readable()).is_ready());
         }
         let mut buf = [0; 4];
         read_exact(&client, &mut buf).await.unwrap();
         assert_eq!(&buf, b"data");
-        // A full read left the direction ready; that is no proof of data.
+        // A read that fills its buffer leaves the direction ready, although there may be no data.
         assert!(poll_now(&mut client.readable()).is_pending());
     });
 }
@@ -113,7 +114,7 @@ fn reader_beside_readable_waiters_reads() {
         task::sleep(Duration::from_millis(5)).await;
         server.write_all(b"data").await.unwrap();
         assert_eq!(reader.await.unwrap(), 4);
-        // Waiters that were not woken before the data was gone are woken for the next.
+        // Waiters that were not woken before the data was read are woken by the next data.
         server.write_all(b"more").await.unwrap();
         for watcher in watchers {
             watcher.await.unwrap();
@@ -121,8 +122,8 @@ fn reader_beside_readable_waiters_reads() {
     });
 }
 
-/// Another task may read first. A later wait is Pending, also when the reader's buffer was exactly as long as the data, so that no
-/// short read showed the socket empty.
+/// If another task reads first, a later wait is Pending. This also holds if the reader's buffer was
+/// exactly as long as the data, so that no short read showed that the socket is empty.
 #[test]
 fn readable_waits_after_reader_drained_socket() {
     run(async {
@@ -209,7 +210,7 @@ fn peer_closed_ignores_data() {
         drive(&mut closed, &wakes, &waker).await.unwrap();
         assert!(client.is_peer_closed());
         client.peer_closed().await.unwrap();
-        // Data that was sent before can be read and answered.
+        // Data sent before can be read and answered.
         let mut buf = [0; 12];
         read_exact(&client, &mut buf).await.unwrap();
         assert_eq!(client.read(&mut buf).await.unwrap(), 0);

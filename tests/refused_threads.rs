@@ -1,5 +1,5 @@
-//! The system refuses threads: pthread_create(3) fails, for a while or permanently. Everything that can continue does. Each test is a
-//! process of its own.
+//! The system refuses threads: pthread_create(3) fails, for a while or permanently. Everything that
+//! does not need a thread continues. Each test runs in its own process.
 
 mod common;
 
@@ -16,7 +16,7 @@ use netpoll::{rt, task};
 const LONG: Duration = Duration::from_secs(120);
 const FOR_GOOD: usize = usize::MAX / 2;
 
-/// Calls that are still to fail, and those that have failed.
+/// The number of calls that will fail, and of those that have failed.
 static REFUSALS: AtomicUsize = AtomicUsize::new(0);
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
 
@@ -27,7 +27,8 @@ type Create = unsafe extern "C" fn(
     *mut c_void,
 ) -> c_int;
 
-/// Takes the place of the C library's function, and calls that unless a refusal is due.
+/// Replaces the C library's function: fails as long as refusals are due, and then calls the
+/// original.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pthread_create(
     thread: *mut libc::pthread_t,
@@ -47,7 +48,7 @@ unsafe extern "C" fn pthread_create(
     unsafe { real(thread, attributes, main, argument) }
 }
 
-/// The next `count` threads are refused.
+/// Refuses the next `count` threads.
 fn refuse(count: usize) {
     REFUSED.store(0, Ordering::SeqCst);
     REFUSALS.store(count, Ordering::SeqCst);
@@ -68,7 +69,7 @@ const USES: [fn(); 8] = [
     || assert_eq!(park_on(task::spawn(async { task::spawn(async { 7 }).await })), 7),
     || park_on(task::sleep(20 * MS)),
     || {
-        // Those that follow the first are not first in their heap.
+        // The later sleeps are not the first in their heap.
         let first = begun(task::sleep(10 * MS));
         (0..3).for_each(|n| park_on(task::sleep((20 + n) * MS)));
         drop(first);
@@ -85,14 +86,14 @@ const USES: [fn(); 8] = [
     },
     || assert_eq!(park_on(task::spawn_blocking(|| 8)), 8),
     || {
-        // See `WAITS_FOR_CALLER`.
+        // This is the use with the number `WAITS_FOR_CALLER`.
         let (send, receive) = mpsc::channel();
         let call = task::spawn_blocking(move || receive.recv_timeout(LONG).unwrap());
         send.send(9).unwrap();
         assert_eq!(park_on(call), 9);
     },
     || {
-        // The thread waits for the task by other means.
+        // The thread waits for the task without polling it.
         let (send, receive) = mpsc::channel();
         drop(task::spawn(async move {
             task::yield_now().await;
@@ -102,17 +103,17 @@ const USES: [fn(); 8] = [
     },
 ];
 
-/// A use whose blocking call waits for its caller: it needs a thread beside the caller's.
+/// The number of the use whose blocking call waits for its caller. It needs a second thread.
 const WAITS_FOR_CALLER: usize = 6;
 
-/// Polls once, which arms the timer.
+/// Polls `future` once, which arms its timer.
 fn begun<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
     let mut future = Box::pin(future);
     assert!(common::poll_now(&mut future).is_pending());
     future
 }
 
-/// Uses that need the poller: without any thread they fail under another executor.
+/// Uses that need the poller. If no thread can be started, they fail under another executor.
 const SOCKETS: [fn(); 4] = [
     || {
         let answer = park_on(async {
@@ -150,7 +151,7 @@ fn fresh(workers: usize) {
     rt::Builder::new().workers(workers).start().unwrap();
 }
 
-/// Nothing followed the first use: no thread, and no further attempt.
+/// Regression: after the first use there was no thread and no further attempt to start one.
 #[test]
 fn refused_thread_is_started_later() {
     child("refused_thread_is_started_later", || {
@@ -178,7 +179,7 @@ fn refused_first_thread_is_started_later() {
             }
             refuse(count);
             fresh(1);
-            // The thread that watches is there: it brings a worker while a task blocks the one there is.
+            // Sysmon runs: it adds a worker while a task blocks the only one.
             let (begun, begins) = mpsc::channel();
             let (release, held) = mpsc::channel::<()>();
             let blocks = task::spawn(async move {
@@ -194,7 +195,7 @@ fn refused_first_thread_is_started_later() {
     });
 }
 
-/// Sysmon does the work of the workers that there are not.
+/// Sysmon does the work of missing workers.
 #[test]
 fn runtime_works_with_fewer_workers() {
     child("runtime_works_with_fewer_workers", || {
@@ -251,14 +252,14 @@ fn callers_run_blocking_work_without_threads() {
                 use_it();
             }
         }
-        // A socket that would have to wait fails.
+        // An operation on a socket fails if it would have to wait.
         let (client, server) = task::block_on(pair());
         let error = park_on(client.read(&mut [0; 1])).unwrap_err();
         assert!(error.to_string().contains("cannot start a thread"), "{error}");
         assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock);
         assert_eq!(task::spawn(async {}).task().name(), None);
         permit();
-        // From here on all is as usual.
+        // From here on everything works as usual.
         let echo = task::spawn(async move { echo(&server).await });
         park_on(ping(&client, b"hello")).unwrap();
         drop(client);
@@ -268,7 +269,7 @@ fn callers_run_blocking_work_without_threads() {
     });
 }
 
-/// No event comes from outside: only a retry finds the work that waits for a thread.
+/// No external event occurs: only a retry finds the work that waits for a thread.
 #[test]
 fn threads_start_when_refusals_end() {
     child("threads_start_when_refusals_end", || {
@@ -291,7 +292,7 @@ fn threads_start_when_refusals_end() {
             let refusals = refused();
             let waits = || {
                 if first {
-                    // There is no thread but this one.
+                    // This is the only thread.
                     park_on(task::sleep(MS));
                 }
             };
@@ -318,7 +319,7 @@ fn threads_start_when_refusals_end() {
 fn refused_blocking_threads_do_not_stall_calls() {
     child("refused_blocking_threads_do_not_stall_calls", || {
         fresh(2);
-        // One thread that is kept, and the next is refused.
+        // The only thread is blocked, and the next is refused.
         let (release, held) = mpsc::channel::<()>();
         let kept = task::spawn_blocking(move || assert!(held.recv().is_err()));
         eventually("it is there", || rt::metrics().blocking_threads == 1);
@@ -328,7 +329,7 @@ fn refused_blocking_threads_do_not_stall_calls() {
         drop(release);
         park_on(kept);
         rt::shutdown(LONG).unwrap();
-        // And for good: a worker makes the call.
+        // If threads are refused permanently, a worker makes the call.
         fresh(2);
         let (release, held) = mpsc::channel::<()>();
         let kept = task::spawn_blocking(move || assert!(held.recv().is_err()));
@@ -350,7 +351,7 @@ fn spare_workers_start_when_refusals_end() {
         park_on(task::spawn(async {}));
         refuse(10);
         let (send, receive) = mpsc::channel();
-        // Each waits for the next, which no worker is free to run.
+        // Each task waits for the next, and no worker is free to run it.
         let mut receive = receive;
         let mut tasks = Vec::new();
         for _ in 0..5 {
@@ -367,8 +368,8 @@ fn spare_workers_start_when_refusals_end() {
     });
 }
 
-/// A root future holds a lock across an await, and a task that needs the lock finds no worker. Sysmon runs the task and is blocked by it;
-/// the root future and its timers go on.
+/// A root future holds a lock across an await, and a task that needs the lock finds no worker.
+/// Sysmon runs the task and blocks. The root future and its timers proceed.
 #[test]
 #[allow(clippy::await_holding_lock)]
 fn root_future_depends_on_no_task_when_workers_are_refused() {
@@ -397,7 +398,7 @@ fn root_future_depends_on_no_task_when_workers_are_refused() {
     });
 }
 
-/// With no thread for user code, it runs where it can.
+/// If there is no thread for destructors, another thread runs them.
 #[test]
 fn shutdown_completes_when_threads_are_refused() {
     child("shutdown_completes_when_threads_are_refused", || {

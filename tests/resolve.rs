@@ -33,7 +33,7 @@ fn lookup_returns_system_answers() {
     });
 }
 
-/// The order is getaddrinfo's, as std gives it: RFC 6724 and gai.conf are its business.
+/// The order is that of getaddrinfo(3), as std returns it. RFC 6724 and gai.conf determine it.
 #[test]
 fn lookup_keeps_system_order() {
     run(async {
@@ -53,10 +53,11 @@ fn unknown_names_are_not_found() {
             assert!(lookup_error(&error).is_not_found() && !lookup_error(&error).is_temporary());
             assert!(lookup_cname(name).await.is_err());
         }
-        // With a server that answers, the name does not exist; without one that is unknown. In both cases the error has the name.
+        // If a server answers, the name does not exist. Without a server this is unknown. Both
+        // errors contain the name.
         let error = lookup_host("netpoll-test.invalid").await.unwrap_err();
         assert!(error.to_string().starts_with("lookup netpoll-test.invalid: "), "{error}");
-        // 192.0.2.0/24 is set aside for documentation.
+        // 192.0.2.0/24 is reserved for documentation.
         let error = lookup_addr([192, 0, 2, 1].into()).await.unwrap_err();
         assert!(error.to_string().starts_with("lookup 192.0.2.1: "), "{error}");
     });
@@ -90,7 +91,7 @@ fn port_names_are_resolved() {
             (error.to_string().as_str(), error.kind()),
             ("lookup smoke/80: unknown network", ErrorKind::InvalidInput)
         );
-        // Where the host has a list of services.
+        // Only if the host has a list of services.
         if std::fs::read_to_string("/etc/services").is_ok_and(|text| text.contains("\ndomain")) {
             assert_eq!(lookup_port("tcp", "domain").await.unwrap(), 53);
             assert_eq!(lookup_port("udp", "domain").await.unwrap(), 53);
@@ -129,7 +130,7 @@ fn port_of_an_address_may_be_the_name_of_a_service() {
             ("lookup ip/no-such-service: unknown port", ErrorKind::NotFound)
         );
         assert!(error.get_ref().unwrap().is::<LookupError>());
-        // Where the host has a list of services.
+        // Only if the host has a list of services.
         if std::fs::read_to_string("/etc/services").is_ok_and(|text| text.contains("\ndomain")) {
             assert_eq!(resolve("192.0.2.7:domain").await.unwrap(), [SocketAddr::from(([192, 0, 2, 7], 53))]);
             assert_eq!(resolve(":domain").await.unwrap(), resolve(":53").await.unwrap());
@@ -150,7 +151,7 @@ fn literals_resolve_without_a_thread() {
             assert_eq!(lookup_host("192.0.2.7").await.unwrap(), [IpAddr::from([192, 0, 2, 7])]);
             assert_eq!(resolve("[::1]:80").await.unwrap().len(), 1);
             assert_eq!(resolve(("127.0.0.1", 80)).await.unwrap().len(), 1);
-            // With a zone, by number and by name, as all that takes an address has it.
+            // With a zone, as a number and as a name, in every kind of address argument.
             for host in ["fe80::1%1", "fe80::1%lo", "::1%lo"] {
                 assert_eq!(
                     lookup_host(host).await.unwrap(),
@@ -172,7 +173,7 @@ fn literals_resolve_without_a_thread() {
     });
 }
 
-/// A call that takes the place of a look-up until the sender is used or dropped.
+/// Returns a call that occupies a look-up thread until the sender is used or dropped.
 fn busy_look_up() -> (std::sync::mpsc::Sender<()>, ToSocketAddrsFuture<std::vec::IntoIter<SocketAddr>>) {
     let (free, busy) = std::sync::mpsc::channel();
     let call = ToSocketAddrsFuture::blocking(move || {
@@ -182,7 +183,7 @@ fn busy_look_up() -> (std::sync::mpsc::Sender<()>, ToSocketAddrsFuture<std::vec:
     (free, call)
 }
 
-/// One thread, which is busy: look-ups that are made meanwhile wait in the queue.
+/// The only look-up thread is busy: look-ups made meanwhile wait in the queue.
 #[test]
 fn identical_lookups_share_one_query() {
     common::child("identical_lookups_share_one_query", || {
@@ -199,7 +200,7 @@ fn identical_lookups_share_one_query() {
             let mut port = Box::pin(lookup_port("tcp", "no-such-service"));
             assert!(poll_once(&mut port).await.is_pending());
             assert_eq!(rt::metrics().tasks_spawned - before, 2, "one for the host, one for the port");
-            // Some give up; the others get their answer.
+            // Some look-ups are dropped; the others get their answer.
             lookups.truncate(60);
             free.send(()).unwrap();
             assert_eq!(blocker.await.unwrap().count(), 0);
@@ -208,7 +209,7 @@ fn identical_lookups_share_one_query() {
             }
             assert!(other.await.unwrap().all(|addr| addr.port() == 1));
             assert!(port.await.is_err());
-            // Nothing is remembered: the next asks anew.
+            // Nothing is cached: the next look-up asks again.
             let before = rt::metrics().tasks_spawned;
             lookup_host("localhost").await.unwrap();
             assert_eq!(rt::metrics().tasks_spawned - before, 1);
@@ -245,7 +246,7 @@ fn lookups_and_blocking_calls_use_separate_threads() {
             for call in calls {
                 assert!(!call.await);
             }
-            // The other way round.
+            // Vice versa: look-ups do not delay other blocking calls.
             let (_free, blockers): (Vec<_>, Vec<_>) = (0..8).map(|_| busy_look_up()).unzip();
             assert_eq!(task::spawn_blocking(|| 7).await, 7);
             drop(blockers);
@@ -273,7 +274,7 @@ fn invalid_system_host_names_are_omitted() {
                     assert_eq!(lookup_host(alias).await.unwrap().len(), 1);
                     assert!(lookup_error(&lookup_cname(alias).await.unwrap_err()).is_not_found());
                 }
-                // The name of a literal is itself.
+                // The canonical name of a literal is the literal.
                 assert_eq!(lookup_cname("192.0.2.1").await.unwrap(), "192.0.2.1");
             });
         },
@@ -288,7 +289,7 @@ fn dropped_lookup_is_cancelled() {
             let mut lookup: Pin<Box<dyn Future<Output = _>>> = Box::pin(lookup_host("netpoll-test.invalid"));
             let _ = poll_once(&mut lookup).await;
         }
-        // And it delays no other.
+        // The dropped look-ups delay no other.
         lookup_host("localhost").await.unwrap();
     });
 }
@@ -303,7 +304,7 @@ fn shutdown_answers_pending_lookups() {
         free.send(()).unwrap();
         drop(free);
         let _ = rt::shutdown(Duration::from_secs(20));
-        // It was answered, or was dropped and fails; it does not hang.
+        // The look-up was answered, or was dropped and fails. It does not hang.
         match common::park_on(future) {
             Ok(mut addrs) => assert!(addrs.all(|addr| addr.ip().is_loopback())),
             Err(error) => assert!(error.to_string().contains("localhost"), "{error}"),

@@ -1,10 +1,12 @@
-//! Descriptor numbers and slots that are reused while events for their last owners are in flight: none reaches the next owner.
+//! Descriptor numbers and slots are reused while events for their previous owners are in flight: no
+//! event reaches the next owner.
 //!
-//! Every batch that the poller fetches begins with events of closed connections, the last one of this slot among them, with all flags set:
-//! readable, writable, urgent, hung up, failed (`faults::Stale`). Real events come besides: connections are closed with a hang-up
-//! in flight, while another thread polls.
+//! Every batch that the poller fetches begins with events of closed connections, the last one of
+//! this slot among them, with all flags set: readable, writable, urgent, hung up, failed
+//! (`faults::Stale`). Real events are added: connections are closed with a hang-up in flight, while
+//! another thread polls.
 //!
-//! `NETPOLL_REUSES` sets the number; `ci/faults.sh` sets it.
+//! `NETPOLL_REUSES` sets the number of reuses; `ci/faults.sh` sets it.
 #![cfg(target_os = "linux")] // epoll, and the C library's functions
 
 mod common;
@@ -25,7 +27,8 @@ use netpoll::{rt, task};
 
 static REOPENED: AtomicU64 = AtomicU64::new(0);
 
-/// The number, without showing the descriptor: a shown one is taken out of epoll explicitly.
+/// Returns the descriptor's number without exposing the descriptor: an exposed one is explicitly
+/// removed from epoll.
 fn number(stream: &UnixStream) -> u32 {
     let text = format!("{stream:?}");
     let digits = text.rsplit("fd: ").next().unwrap().trim_end_matches(|c: char| !c.is_ascii_digit());
@@ -45,7 +48,7 @@ async fn reuse(rounds: u64) {
         let mut read = one.read(&mut buf);
         assert!(poll_once(&mut read).await.is_pending(), "round {round}: there is nothing to read");
         if round % 4 == 0 {
-            // The batch that begins with the stale events.
+            // The next batch begins with the stale events.
             task::yield_now().await;
             assert!(poll_once(&mut read).await.is_pending(), "round {round}: there is nothing to read, after a batch");
         }
@@ -53,7 +56,7 @@ async fn reuse(rounds: u64) {
         assert_eq!(read.await.unwrap(), 1, "round {round}: an end, or another connection's bytes");
         assert_eq!(buf[0], byte[0], "round {round}: an old byte");
         assert!(!one.is_peer_closed(), "round {round}: a stranger's hang-up");
-        // An event of either is in flight when it is closed.
+        // An event of either end is in flight when the end is closed.
         match round % 3 {
             0 => drop(other),
             1 => {
@@ -67,7 +70,7 @@ async fn reuse(rounds: u64) {
                 assert!(poll_once(&mut read).await.is_pending());
                 drop(other.force_close());
                 let closing = one.force_close();
-                // Its own close or the peer's, whichever came first.
+                // The first of the two closes determines the result.
                 match read.await {
                     Ok(count) => assert_eq!(count, 0, "round {round}"),
                     Err(error) => assert!(is_closed(&error), "round {round}: {error}"),
@@ -85,7 +88,7 @@ fn no_event_reaches_next_owner_of_fd_or_slot() {
     let body = || {
         let begin = std::time::Instant::now();
         let stale = faults::Stale::begin();
-        // Two descriptors a round.
+        // A round uses two descriptors.
         let rounds = reuses / 4;
         task::block_on(async {
             let lanes = [task::spawn(reuse(rounds)), task::spawn(reuse(rounds))];
@@ -103,11 +106,12 @@ fn no_event_reaches_next_owner_of_fd_or_slot() {
         assert!(harmless >= events, "{events} stale events were sent, {harmless} recognised");
         assert!(REOPENED.load(Ordering::SeqCst) > rounds / 256, "numbers are used again");
     };
-    // No bound here on a run of hours: `child` has one.
+    // Long runs have no bound; `child` would set one.
     if std::env::var_os("NETPOLL_REUSES").is_some() { body() } else { child(NAME, body) }
 }
 
-/// Closes a socket when the waker is dropped: after the operation has put another in its place, and before it arms its timeout.
+/// A waker that closes a socket when it is dropped: the operation has replaced the waker by then,
+/// and has not armed its timeout.
 struct CloseOnDrop(Mutex<Option<UnixStream>>);
 
 impl Wake for CloseOnDrop {

@@ -1,4 +1,4 @@
-//! The runtime as a whole: tasks, timers, the poller's sleep and what breaks it.
+//! The runtime as a whole: tasks, timers, the poller's sleep and its interruption.
 
 mod common;
 
@@ -85,7 +85,7 @@ fn spawn_blocking_runs_beside_tasks() {
     assert!(rt::metrics().blocking_threads >= 1);
 }
 
-/// Go: TestNetpollBreak. New work interrupts a long poll, any number of times at once.
+/// Go: TestNetpollBreak. New work interrupts a long poll, also from several threads at once.
 #[test]
 fn concurrent_wakeups_interrupt_long_poll() {
     child("concurrent_wakeups_interrupt_long_poll", || {
@@ -119,7 +119,7 @@ fn no_waiter_remains_after_io() {
                         for _ in 0..20 {
                             ping(&client, &[n; 100]).await.unwrap();
                         }
-                        // Given up, expired, closed.
+                        // Reads that are dropped, expire, and are closed.
                         let late = netpoll::io::timeout(Duration::from_micros(100), client.read(&mut [0; 1])).await;
                         assert!(late.is_err());
                         client.set_read_deadline(Instant::now() + Duration::from_millis(1)).unwrap();
@@ -185,7 +185,7 @@ fn sleep_reset_earlier_completes_earlier() {
     });
 }
 
-/// Go: TestAdjustTimers. Sleeps moved to and fro by many tasks: each ends, none early.
+/// Go: TestAdjustTimers. Many tasks move sleeps back and forth: each sleep ends, and none early.
 #[test]
 fn repeatedly_reset_sleeps_complete_on_time() {
     run(async {
@@ -205,7 +205,7 @@ fn repeatedly_reset_sleeps_complete_on_time() {
                     }
                     (&mut sleep).await;
                     assert!(Instant::now() >= end);
-                    // Done stays done, until it is moved.
+                    // A completed sleep stays ready until it is moved.
                     (&mut sleep).await;
                 })
             })
@@ -216,7 +216,8 @@ fn repeatedly_reset_sleeps_complete_on_time() {
     });
 }
 
-/// A sleep polled on one thread and awaited on another, in every order of threads with and without processors.
+/// A sleep is polled on one thread and awaited on another, in every order of threads with and
+/// without processors.
 #[test]
 fn sleep_moves_between_threads() {
     let _watchdog = Watchdog::new();
@@ -225,7 +226,7 @@ fn sleep_moves_between_threads() {
         let _ = common::poll_now(&mut sleep);
         let [mut sleep] = park_on(task::spawn(async move {
             let _ = common::poll_once(&mut sleep).await;
-            // In an array, so that it is not taken for something to be awaited here.
+            // The array prevents the sleep from being awaited here.
             [sleep]
         }));
         std::thread::spawn(move || {

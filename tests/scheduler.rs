@@ -22,8 +22,9 @@ const MS: Duration = Duration::from_millis(1);
 
 // ---- tasks that block their threads ----
 
-/// Of several threads in `block_on` one sleeps in epoll. A foreign thread that woke the future of another one left it unmonitored: tasks
-/// that it spawned before it blocked had no thread.
+/// Of several threads in `block_on` one sleeps in epoll. Regression: a foreign thread that woke the
+/// future of another one left it unmonitored, so tasks that the future spawned before it blocked
+/// had no thread.
 #[test]
 fn root_future_woken_by_foreign_thread_is_monitored() {
     child("root_future_woken_by_foreign_thread_is_monitored", || {
@@ -43,7 +44,7 @@ fn root_future_woken_by_foreign_thread_is_monitored() {
             })
             .collect();
         for (wake, thread) in threads {
-            // The watcher goes to sleep.
+            // Sysmon goes to sleep.
             thread::sleep(300 * MS);
             wake.send(()).unwrap();
             assert!(thread.join().unwrap());
@@ -51,7 +52,8 @@ fn root_future_woken_by_foreign_thread_is_monitored() {
     });
 }
 
-/// Starts a runtime of one worker, with a task that keeps it until the sender goes. `busy`: in a loop instead of asleep.
+/// Starts a runtime with one worker, and a task that occupies it until the sender is dropped: in a
+/// loop if `busy`, otherwise asleep.
 fn with_blocked_worker(builder: rt::Builder, busy: bool) -> (mpsc::Sender<()>, task::JoinHandle<()>) {
     builder.workers(1).start().unwrap();
     let (release, wait) = mpsc::channel::<()>();
@@ -77,7 +79,7 @@ fn go_on_beside(busy: bool) {
         let reports = reports.clone();
         move |task| {
             reports.lock().unwrap().push(task.clone());
-            // Whatever the callback does is its own affair.
+            // A panic of the callback is contained.
             if task.name.is_some() {
                 panic!("in the callback, on purpose");
             }
@@ -139,7 +141,7 @@ fn blocked_tasks_add_workers_up_to_limit() {
         drop(release);
         blocked.into_iter().for_each(park_on);
         assert_eq!(running.load(Ordering::SeqCst), 30);
-        // Those beyond the configured number end after a while.
+        // Workers beyond the configured number end after a while.
         eventually("spare workers retire", || rt::metrics().worker_threads <= 2);
         assert_eq!(park_on(task::spawn(async { 1 })), 1);
     });
@@ -183,7 +185,8 @@ fn blocked_tasks_are_ignored_when_configured() {
     });
 }
 
-/// A network waiter of another executor is served although all workers are blocked and none may be added.
+/// A socket waiter of another executor is served although all workers are blocked and none may be
+/// added.
 #[test]
 fn network_is_polled_beside_blocked_workers() {
     child("network_is_polled_beside_blocked_workers", || {
@@ -205,8 +208,8 @@ fn network_is_polled_beside_blocked_workers() {
 
 // ---- fairness ----
 
-/// A few long tasks justify a second thread, although they are fewer than the turns between two reads of the clock and end before
-/// sysmon would call them stuck.
+/// A few long tasks justify a second thread, although they are fewer than the turns between two
+/// reads of the clock and end before sysmon would consider them stuck.
 #[test]
 fn few_long_tasks_are_spread_over_workers() {
     child("few_long_tasks_are_spread_over_workers", || {
@@ -232,7 +235,7 @@ fn few_long_tasks_are_spread_over_workers() {
     });
 }
 
-/// The worker itself polls, however many tasks are runnable. Sysmon, which polls in its place, does so every 10 ms only.
+/// A worker polls by itself at any number of runnable tasks. (Sysmon would poll only every 10 ms.)
 #[test]
 fn network_is_polled_at_any_number_of_tasks() {
     struct Caller(mpsc::Sender<thread::ThreadId>);
@@ -272,7 +275,7 @@ fn network_is_polled_at_any_number_of_tasks() {
     });
 }
 
-/// The network is polled beside tasks that keep the thread busy with long turns, too few for a look at the clock every sixteenth: a
+/// The network is polled beside tasks with long turns, too few to read the clock every sixteenth: a
 /// round trip waits for a turn or two.
 #[test]
 fn long_turns_do_not_delay_network() {
@@ -294,7 +297,9 @@ fn long_turns_do_not_delay_network() {
             }
             (client, task::spawn(async move { echo(&server).await }))
         });
-        // There: the turn that runs, the others', the echo's. Back: one more until the next poll. In most cases: the machine may be busy.
+        // The request waits for the current turn, those of the others and that of the echo. The
+        // answer waits for one more turn until the next poll. Only most round trips are checked,
+        // because the machine may be busy.
         let waited = (0..100).map(|_| {
             let before = turns.load(Ordering::Relaxed);
             park_on(ping(&client, b"x")).unwrap();
@@ -306,12 +311,12 @@ fn long_turns_do_not_delay_network() {
     });
 }
 
-/// Operations of one turn stay below this.
+/// The operations of one turn stay below this number.
 const MOST: usize = 1000;
 
 async fn hog(stream: &TcpStream, operations: &AtomicUsize) {
     loop {
-        // Peeking leaves the byte there: ready for ever.
+        // Peeking leaves the byte in the buffer, so the socket is always ready.
         assert_eq!(stream.peek(&mut [0; 1]).await.unwrap(), 1);
         operations.fetch_add(1, Ordering::Relaxed);
     }
@@ -324,22 +329,22 @@ async fn ready() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// A waker with data, whose wake-ups the test does not need.
+/// A waker with data whose wake-ups are ignored.
 struct Unheard;
 
 impl Wake for Unheard {
     fn wake(self: Arc<Self>) {}
 }
 
-/// A task whose socket is always ready yields; measured in operations between two of its turns.
+/// A task whose socket is always ready yields. The test counts operations between two turns.
 #[test]
 fn always_ready_task_yields() {
-    // Turn by turn, without any executor.
+    // The future is polled by hand, without any executor.
     let _watchdog = Watchdog::new();
     let (_client, server) = park_on(ready());
     let operations = AtomicUsize::new(0);
     let mut future = Box::pin(hog(&server, &operations));
-    // A poll with a waker that wakes no task is never turned away.
+    // Each poll makes progress before it yields.
     let waker = Waker::from(Arc::new(Unheard));
     for _ in 0..5 {
         operations.store(0, Ordering::Relaxed);
@@ -384,8 +389,8 @@ fn always_ready_task_leaves_turns_to_others() {
     });
 }
 
-/// Runs `count` tasks that are always runnable for `rounds` rounds and returns the longest time, in turns of all, that one of them
-/// waited for its next turn, per task. It ends only when all have had their turns.
+/// Runs `count` tasks that are always runnable for `rounds` rounds. Returns the longest wait of a
+/// task for its next turn, as the number of all turns meanwhile divided by `count`.
 fn longest_wait(count: usize, rounds: usize) -> f64 {
     let turns = Arc::new(AtomicUsize::new(0));
     let longest = Arc::new(AtomicUsize::new(0));
@@ -416,22 +421,23 @@ fn longest_wait(count: usize, rounds: usize) -> f64 {
     longest.load(Ordering::SeqCst) as f64 / count as f64
 }
 
-/// No cliff where a queue overflows: every task has its turn in every round.
+/// Every task has its turn in every round, also when the queue overflows.
 #[test]
 fn every_task_gets_a_turn_at_any_queue_length() {
     child("every_task_gets_a_turn_at_any_queue_length", || {
-        // On a loaded machine a worker without a CPU looks as if its task were stuck, and a helper upsets the order.
+        // On a busy machine a task may seem stuck, and another thread would change the order.
         rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
         for count in [2, 16, 255, 256, 257, 300, 1000, 5000] {
             let longest = longest_wait(count, 30);
-            // One worker: one turn of each other task.
+            // One worker runs one turn of each other task meanwhile.
             assert!(longest <= 2.0, "one of {count} tasks waited for {longest} rounds");
         }
     });
 }
 
-/// Several workers: a queue may be longer than another, and a thread without a CPU keeps a task for as long as the machine likes.
-/// Starvation is something else: all others are runnable until the last has had its turns.
+/// With several workers one queue may be longer than another, and a thread without a CPU keeps its
+/// task. The test checks only for starvation: all tasks are runnable until the last one has had its
+/// turns.
 #[test]
 fn every_task_gets_a_turn_on_several_workers() {
     for count in [257, 1000] {
@@ -458,7 +464,7 @@ fn every_task_gets_a_turn_on_several_workers() {
     }
 }
 
-/// Two tasks that wake each other for ever do not keep a third from running.
+/// Two tasks that wake each other without end do not starve a third one.
 #[test]
 fn ping_pong_starves_no_task() {
     child_with("ping_pong_starves_no_task", &[("NETPOLL_THREADS", "1")], || {
@@ -475,7 +481,7 @@ fn ping_pong_starves_no_task() {
                 }))
             };
             let players = [player(&left, &right), player(&right, &left)];
-            // A turn, a timer and a socket.
+            // A turn, a timer and a socket make progress.
             for _ in 0..100 {
                 task::spawn(task::yield_now()).await;
             }
@@ -492,11 +498,11 @@ fn ping_pong_starves_no_task() {
     });
 }
 
-/// The thread that slept in epoll had the last processor, and was not woken.
+/// Regression: the thread that slept in epoll owned the last processor and was not woken.
 #[test]
 fn backlog_is_shared_with_thread_sleeping_in_epoll() {
     child("backlog_is_shared_with_thread_sleeping_in_epoll", || {
-        // Off: help that comes for a thread that seems to be blocked would be taken for this.
+        // Off, because help for a thread that seems blocked would be mistaken for this wake-up.
         let builder = rt::Builder::new().workers(2).block_on_runs_tasks(false);
         builder.blocked_tasks(BlockedPolicy::Off).start().unwrap();
         let spin = |time: Duration| {
@@ -505,11 +511,11 @@ fn backlog_is_shared_with_thread_sleeping_in_epoll() {
                 std::hint::spin_loop();
             }
         };
-        // On a busy machine the second thread may come too late, or not be asleep yet.
+        // On a busy machine the second thread may come too late, or may not sleep yet.
         let is_shared = |_: &u32| {
             let threads = run(async move {
                 let begin = task::spawn(async move {
-                    // So long that the second thread has come, found nothing and gone to sleep.
+                    // Long enough that the second thread has found nothing and gone to sleep.
                     spin(60 * MS);
                     let work = move || async move {
                         spin(3 * MS);
@@ -525,7 +531,7 @@ fn backlog_is_shared_with_thread_sleeping_in_epoll() {
             });
             threads == 2
         };
-        // The first round finds the second thread awake.
+        // In the first round the second thread is awake.
         let shared = (0..40).filter(is_shared).take(6).count();
         assert!(shared == 6, "one thread does all but {shared} times: {:?}", rt::metrics());
     });
@@ -534,9 +540,9 @@ fn backlog_is_shared_with_thread_sleeping_in_epoll() {
 #[test]
 fn yield_now_runs_queued_tasks_first() {
     child("yield_now_runs_queued_tasks_first", || {
-        // Off: a helper for a worker that the machine has given no CPU would upset the order.
+        // Off, because a helper for a worker without a CPU would change the order.
         rt::Builder::new().workers(1).blocked_tasks(BlockedPolicy::Off).start().unwrap();
-        // Spawned by a task, so that one worker has all of them queued before it runs the first.
+        // A task spawns them, so that one worker has queued all of them before it runs the first.
         let order = park_on(task::spawn(async {
             let order = Arc::new(Mutex::new(Vec::new()));
             let tasks: Vec<_> = (0..4)
@@ -654,7 +660,7 @@ impl Drop for Noted {
     }
 }
 
-/// It stayed until the last waker of the task was gone.
+/// Regression: a task-local value lived until the last waker of its task was dropped.
 #[test]
 fn cancel_drops_task_locals_with_the_future() {
     task_local! {
@@ -679,7 +685,7 @@ fn cancel_drops_task_locals_with_the_future() {
     });
 }
 
-/// Drops made the value anew for ever, and kept the thread.
+/// Regression: the destructor created the value again without end, and the thread never returned.
 #[test]
 fn task_local_destructor_using_its_key_terminates() {
     struct Reuses(mpsc::Sender<[bool; 3]>);
@@ -693,7 +699,8 @@ fn task_local_destructor_using_its_key_terminates() {
     struct Partner;
     impl Drop for Partner {
         fn drop(&mut self) {
-            // Dropped after the value that made it: each would make the other again.
+            // It is dropped after the value that created it. Otherwise each would create the other
+            // again.
             assert!(OWN.try_with(|_| ()).is_err_and(|error| error.to_string().contains("ending")));
             PARTNERS.fetch_add(1, Ordering::SeqCst);
         }
@@ -768,20 +775,20 @@ fn panic_stays_in_its_task() {
         assert_eq!(error.downcast_ref::<&str>(), Some(&"in a blocking call"));
         assert_eq!(task::spawn_blocking(|| 2).await, 2);
     });
-    // In the root future: to the caller, and the runtime goes on.
+    // A panic of the root future reaches the caller, and the runtime continues.
     assert!(catch_unwind(|| task::block_on(async { panic!("in the root") })).is_err());
     assert!(catch_unwind(|| task::block_on(async { task::block_on(async { panic!("nested") }) })).is_err());
     assert_eq!(run(async { task::spawn(async { 3 }).await }), 3);
 }
 
-/// Its turn did not end, so the next owner of its processor was taken for blocked.
+/// Regression: the turn did not end, so the next owner of the processor was considered blocked.
 #[test]
 fn panicked_root_future_is_not_counted_as_blocked() {
     child("panicked_root_future_is_not_counted_as_blocked", || {
         rt::Builder::new().workers(1).start().unwrap();
-        // Printing it takes long enough for being found blocked.
+        // Printing the panic could take so long that the task would be considered blocked.
         std::panic::set_hook(Box::new(|_| {}));
-        // A worker comes to poll in its place, and runs no task.
+        // A worker polls in its place, and runs no task.
         let listener = park_on(listener());
         assert!(catch_unwind(|| task::block_on(async { panic!("in the root") })).is_err());
         let before = rt::metrics().blocked_tasks;
@@ -808,7 +815,7 @@ fn panicking_destructor_does_not_end_worker() {
     child("panicking_destructor_does_not_end_worker", || {
         rt::Builder::new().workers(1).start().unwrap();
         for _ in 0..10 {
-            // The future's, when it ends, when it is cancelled and when it panics; the output's.
+            // Destructors of futures that end, are cancelled and panic; and that of an output.
             drop(task::spawn(async {
                 let _bomb = PanicOnDrop;
                 task::yield_now().await;
@@ -836,8 +843,8 @@ fn panicking_destructor_does_not_end_worker() {
     });
 }
 
-/// Invariant 11.
-/// The process aborted: the value was dropped with the task's memory, where `async-task` tolerates no panic.
+/// Invariant 11. Regression: the process aborted, because the value was dropped with the task's
+/// memory, where `async-task` tolerates no panic.
 #[test]
 fn panicking_task_local_drop_is_contained() {
     task_local! {
@@ -871,7 +878,8 @@ fn panicking_task_local_drop_is_contained() {
     });
 }
 
-/// Each payload was leaked: a program whose tasks panic in destructors grew without bound.
+/// Regression: each payload leaked, so that a program whose tasks panic in destructors grew without
+/// bound.
 #[test]
 fn panicking_destructor_payload_is_freed() {
     struct Throws(Arc<()>);
@@ -903,7 +911,7 @@ impl Wake for PanickingWaker {
         panic!("in a waker, on purpose");
     }
 
-    // Called by an operation whose budget is used up, in its own poll.
+    // An operation whose budget is used up calls this in its own poll.
     fn wake_by_ref(self: &Arc<Self>) {}
 }
 
@@ -914,7 +922,7 @@ fn panicking_waker_does_not_stop_other_wakeups() {
     let bad = Waker::from(Arc::new(PanickingWaker));
     park_on(async {
         for _ in 0..20 {
-            // At an edge: before and after it in the list stand others.
+            // Called for an edge, with other waiters before and after it in the list.
             let (client, server) = pair().await;
             let mut first = server.readable();
             assert!(common::poll_with(&mut first, &bad).is_pending());
@@ -928,7 +936,7 @@ fn panicking_waker_does_not_stop_other_wakeups() {
             drop(first);
             assert_eq!(server.read(&mut buf).await.unwrap(), 1);
             other.join().unwrap();
-            // At an expiry, and at a close.
+            // Called at an expiry and at a close.
             let (client, _server) = pair().await;
             let mut buf = [0; 1];
             let mut read = client.read(&mut buf);
@@ -941,9 +949,9 @@ fn panicking_waker_does_not_stop_other_wakeups() {
             let mut read = client.read(&mut buf);
             assert!(common::poll_with(&mut read, &bad).is_pending());
             client.force_close().await.unwrap();
-            // A sleep's.
+            // Called by a sleep.
             let mut sleep = netpoll::time::Sleep::new(20 * MS);
-            // On a very busy machine it is over by now and wakes no task.
+            // On a very busy machine the sleep has ended by now, and wakes no task.
             if common::poll_with(&mut sleep, &bad).is_pending() {
                 netpoll::time::Sleep::new(21 * MS).await;
             }
@@ -964,7 +972,8 @@ fn blocking_threads_stay_within_limit() {
                 let (running, most) = (running.clone(), most.clone());
                 task::spawn_blocking(move || {
                     most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                    // The first wait for each other; the others give more than three the time to run, if there were more.
+                    // The first calls wait for each other. The others run long enough that more
+                    // than three at a time would be seen.
                     eventually("three run at a time", || most.load(Ordering::SeqCst) >= 3);
                     thread::sleep(2 * MS);
                     running.fetch_sub(1, Ordering::SeqCst);
@@ -972,7 +981,7 @@ fn blocking_threads_stay_within_limit() {
                 })
             })
             .collect();
-        // Tasks run beside them.
+        // Tasks run beside the calls.
         assert_eq!(park_on(task::spawn(async { 1 })), 1);
         let results: Vec<_> = calls.into_iter().map(park_on).collect();
         assert_eq!(results, (0..30).collect::<Vec<_>>());

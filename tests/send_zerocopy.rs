@@ -1,4 +1,5 @@
-//! MSG_ZEROCOPY: buffers come back when the kernel is done and stay alive until then; their completions disturb no other operation.
+//! MSG_ZEROCOPY: buffers are returned when the kernel has released them and stay alive until then;
+//! their completions disturb no other operation.
 #![cfg(target_os = "linux")] // MSG_ZEROCOPY
 
 mod common;
@@ -15,14 +16,14 @@ use netpoll::io::ReadExt;
 use netpoll::net::{TcpStream, is_closed, is_timeout};
 use netpoll::{rt, task};
 
-/// Two ends, the first of which sends without copying.
+/// Returns two ends, the first of which sends without copying.
 async fn zerocopy_pair() -> (TcpStream, TcpStream) {
     let (to, from) = pair().await;
     to.set_zerocopy(true).unwrap();
     (to, from)
 }
 
-/// A buffer that tells when it is freed.
+/// A buffer that counts when it is freed.
 struct Tracked(Vec<u8>, Arc<AtomicUsize>);
 
 impl AsRef<[u8]> for Tracked {
@@ -33,13 +34,13 @@ impl AsRef<[u8]> for Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        // A kernel that still reads the memory sends this.
+        // If the kernel still reads the memory, it sends this value.
         self.0.fill(0xdd);
         self.1.fetch_add(1, Ordering::SeqCst);
     }
 }
 
-/// More than both sockets' buffers hold.
+/// More than the buffers of both sockets hold.
 const MUCH: usize = 32 << 20;
 
 fn pattern(len: usize) -> Vec<u8> {
@@ -67,10 +68,10 @@ fn buffers_of_any_size_are_sent_and_returned() {
             expected.extend_from_slice(&bytes);
             let sent = to.send_zerocopy(bytes).await.unwrap();
             assert!(sent.buf == pattern(len));
-            // The peer is on this machine.
+            // The kernel copies, because the peer is on this machine.
             assert!(sent.copied, "{len}");
         }
-        // Data stored inline is sent from its final place.
+        // Data stored inside the value is sent from its final place.
         expected.extend_from_slice(&[9; 5000]);
         assert_eq!(to.send_zerocopy([9; 5000]).await.unwrap().buf, [9; 5000]);
         drop(to);
@@ -84,7 +85,7 @@ fn without_so_zerocopy_data_is_copied() {
         let (to, from) = pair().await;
         let sent = to.send_zerocopy(pattern(100_000)).await.unwrap();
         assert!(sent.copied && sent.buf == pattern(100_000));
-        // Switched on and off again on the way.
+        // The option is switched on and off between sends.
         to.set_zerocopy(true).unwrap();
         to.send_zerocopy(vec![1; 1000]).await.unwrap();
         to.set_zerocopy(false).unwrap();
@@ -94,7 +95,7 @@ fn without_so_zerocopy_data_is_copied() {
     });
 }
 
-/// Each finds the others' completions too.
+/// Each send also finds completions of the others.
 #[test]
 fn concurrent_zerocopy_sends_do_not_interleave() {
     run(async {
@@ -122,7 +123,7 @@ fn concurrent_zerocopy_sends_do_not_interleave() {
     });
 }
 
-/// A completion causes an edge with EPOLLERR only. Go's readers take it for "not pollable".
+/// A completion causes an edge with EPOLLERR only. (Go's readers report "not pollable" for it.)
 #[test]
 fn completions_do_not_wake_readers_as_ready() {
     run(async {
@@ -152,7 +153,7 @@ fn completions_do_not_wake_readers_as_ready() {
             assert_eq!(read.await.unwrap(), 4);
         }
         assert_eq!(&reading[..4], b"data");
-        // And the writer's side: full, it stays so.
+        // On the writer's side: a full socket stays full.
         fill(&to).await;
         {
             let mut writable = to.writable();
@@ -168,7 +169,7 @@ fn completions_do_not_wake_readers_as_ready() {
     });
 }
 
-/// Sends more than the peer, which does not read, can have acknowledged, and drops the future.
+/// Sends more than the peer, which does not read, can acknowledge, and drops the future.
 async fn abandon(to: &TcpStream, freed: &Arc<AtomicUsize>) -> usize {
     let mut send = to.send_zerocopy(Tracked(pattern(MUCH), freed.clone()));
     let start = Instant::now();
@@ -186,7 +187,7 @@ fn dropped_send_keeps_buffer_until_acknowledged() {
         let (to, from) = zerocopy_pair().await;
         assert_eq!(abandon(&to, &freed).await, 0);
         assert_eq!(freed.load(Ordering::SeqCst), 0, "the kernel still reads it");
-        // The peer reads the buffer's original contents, not those after it was freed.
+        // The peer reads the original contents of the buffer, not those after it was freed.
         let reader = task::spawn(read_all(from));
         to.write_all(b"end").await.unwrap();
         // A later send finds the completion.
@@ -195,7 +196,7 @@ fn dropped_send_keeps_buffer_until_acknowledged() {
             assert!(start.elapsed() < BOUND);
             to.send_zerocopy(*b"x").await.unwrap();
         }
-        // SO_LINGER is as it was: this ends the stream in order.
+        // SO_LINGER is unchanged: dropping the stream ends it in order.
         assert_eq!(to.linger().unwrap(), None);
         drop(to);
         let all = reader.await;
@@ -217,7 +218,7 @@ fn close_before_completion_resets_connection() {
         let mut all = Vec::new();
         assert_eq!((&from).read_to_end(&mut all).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
 
-        // An explicit close while the future is still there.
+        // An explicit close while the future is alive.
         let (to, from) = zerocopy_pair().await;
         let mut send = to.send_zerocopy(Tracked(pattern(MUCH), freed.clone()));
         assert!(poll_once(&mut send).await.is_pending());
@@ -229,13 +230,13 @@ fn close_before_completion_resets_connection() {
     });
 }
 
-/// With SO_LINGER the kernel went on after the close, and sent whatever the freed memory had become.
+/// Regression: with SO_LINGER the kernel continued after the close, and sent from the freed memory.
 #[test]
 fn linger_does_not_expose_freed_memory() {
     child("linger_does_not_expose_freed_memory", || {
         rt::Builder::new().blocking_threads(1).start().unwrap();
         let ((begun, wait), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());
-        // A close on the pool waits for this.
+        // A close on the pool waits behind this call.
         drop(task::spawn_blocking(move || {
             begun.send(()).unwrap();
             let _ = held.recv();
@@ -264,7 +265,7 @@ fn linger_does_not_expose_freed_memory() {
     });
 }
 
-/// The connection is not reset, since the duplicate may need it.
+/// The connection is not reset, because the duplicate may need it. So the memory is not freed.
 #[test]
 fn duplicate_does_not_expose_freed_memory() {
     run(async {
@@ -282,10 +283,10 @@ fn duplicate_does_not_expose_freed_memory() {
     });
 }
 
-/// Contents of the buffers below; freed memory is filled with another value.
+/// The contents of the buffers below. Freed memory is filled with another value.
 const OURS: u8 = 0x11;
 
-/// Sends buffers and drops the futures, some of them before all is sent, until the socket is full and `least` were dropped.
+/// Sends `least` buffers and drops the futures, some of them before all is sent.
 async fn abandon_many(to: &TcpStream, least: usize) {
     let freed = Arc::new(AtomicUsize::new(0));
     for _ in 0..least {
@@ -294,7 +295,7 @@ async fn abandon_many(to: &TcpStream, least: usize) {
     }
 }
 
-/// Reads to the end, a reset, or silence, and checks that every byte is one of the sender's.
+/// Reads until the end, a reset or a timeout, and checks that every byte is one of the sender's.
 async fn assert_only_ours(from: &TcpStream) {
     let mut all = Vec::new();
     from.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -306,7 +307,7 @@ async fn assert_only_ours(from: &TcpStream) {
     assert_eq!(foreign, 0, "of {} bytes", all.len());
 }
 
-/// A stream of std and a stream made from a duplicate of it.
+/// Returns a std stream, a stream made from a duplicate of it, and the peer.
 fn adopted_pair() -> (std::net::TcpStream, TcpStream, TcpStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let to = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -314,7 +315,7 @@ fn adopted_pair() -> (std::net::TcpStream, TcpStream, TcpStream) {
     (to.try_clone().unwrap(), to.into(), from.into())
 }
 
-/// The socket outlived its stream, and the kernel went on sending from memory that had been freed.
+/// Regression: the socket outlived its stream, and the kernel continued to send from freed memory.
 #[test]
 fn duplicate_of_adopted_stream_sends_no_freed_memory() {
     run(async {
@@ -325,7 +326,7 @@ fn duplicate_of_adopted_stream_sends_no_freed_memory() {
         assert_only_ours(&from).await;
         drop(duplicate);
 
-        // An explicit close, while the future is there and after a clone was dropped.
+        // An explicit close while the future is alive and after a clone was dropped.
         let (duplicate, to, from) = adopted_pair();
         to.set_zerocopy(true).unwrap();
         let clone = to.clone();
@@ -340,7 +341,8 @@ fn duplicate_of_adopted_stream_sends_no_freed_memory() {
     });
 }
 
-/// Both counted the calls of one socket from 0, and each took the other's completions for its own.
+/// Regression: both streams counted the calls of one socket from 0, so each took the other's
+/// completions for its own.
 #[test]
 fn streams_sharing_a_socket_do_not_free_each_others_buffers() {
     run(async {
@@ -357,7 +359,7 @@ fn streams_sharing_a_socket_do_not_free_each_others_buffers() {
         assert_only_ours(&from).await;
         drop(other);
 
-        // The duplicate is made by the stream itself, while calls are under way.
+        // The stream itself makes the duplicate, while calls are in progress.
         let (one, from) = zerocopy_pair().await;
         abandon_many(&one, 10).await;
         let other = TcpStream::from(std::os::fd::OwnedFd::from(one.clone()));
@@ -372,7 +374,8 @@ fn streams_sharing_a_socket_do_not_free_each_others_buffers() {
     });
 }
 
-/// A child between fork and exec has every socket, so the close was not the socket's. This one never gets to its exec.
+/// A child between fork and exec has every socket, so a close does not end the connection. This
+/// child never calls exec.
 #[test]
 fn child_before_exec_does_not_expose_freed_memory() {
     child("child_before_exec_does_not_expose_freed_memory", || {
@@ -384,7 +387,7 @@ fn child_before_exec_does_not_expose_freed_memory() {
                 // SAFETY: the child only makes calls that are safe after a fork.
                 let pid = unsafe { libc::fork() };
                 if pid == 0 {
-                    // Should the test fail.
+                    // Ends the child if the test fails.
                     // SAFETY: numbers only.
                     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
                     loop {
@@ -412,7 +415,8 @@ fn child_before_exec_does_not_expose_freed_memory() {
     });
 }
 
-/// The close looked for sends under way before the first call was made, and did not reset the connection.
+/// Regression: the close checked for sends in progress before the first call was made, and did not
+/// reset the connection.
 #[test]
 fn close_during_first_send_does_not_expose_freed_memory() {
     run(async {
@@ -447,7 +451,8 @@ fn close_during_first_send_does_not_expose_freed_memory() {
     });
 }
 
-/// The converted socket has no owner here that learns when the kernel is done.
+/// This crate does not own the converted socket, so it does not learn when the kernel has released
+/// the buffer.
 #[test]
 fn converted_socket_leaks_pending_buffer() {
     run(async {
@@ -476,7 +481,7 @@ fn deadline_and_dead_peer_end_zerocopy_send() {
         assert!(is_timeout(&error), "{error}");
         assert_eq!(freed.load(Ordering::SeqCst), 0);
         to.set_write_deadline(None).unwrap();
-        // Until nothing more is acknowledged, this one with it.
+        // Until nothing more is acknowledged, including this send.
         fill(&to).await;
         let mut send = to.send_zerocopy(Tracked(pattern(1000), freed.clone()));
         assert!(poll_once(&mut send).await.is_pending());

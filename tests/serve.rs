@@ -1,4 +1,4 @@
-//! `net::serve` and the traits behind it: connections are served, and the server ends in order and in time.
+//! `net::serve` and its traits: connections are served, and the server ends in order and in time.
 
 mod common;
 
@@ -15,7 +15,7 @@ use netpoll::prelude::*;
 use netpoll::task::{self, JoinHandle};
 use netpoll::unix::{UnixListener, UnixStream};
 
-/// Answers each message with the same, until the end of the stream.
+/// Echoes until the end of the stream. Returns the number of reads.
 async fn echo(conn: impl Conn) -> io::Result<usize> {
     let mut total = 0;
     let mut buf = [0; 64];
@@ -37,7 +37,7 @@ async fn ping(conn: &impl Conn) -> io::Result<()> {
     }
 }
 
-/// A server that the sender stops, and its address.
+/// Starts a server that the returned sender stops. Returns its address as well.
 async fn server<F>(
     handler: impl Fn(TcpStream) -> F + Send + Sync + 'static,
     drain: Duration,
@@ -89,7 +89,7 @@ fn connections_are_served_until_close() {
     async fn check<L: Listener, C: Conn>(listener: L, connect: impl AsyncFn() -> C) {
         let listener = Arc::new(listener);
         let (stop, stopped) = oneshot::channel::<()>();
-        // `Listener` is for listeners themselves: one that is shared is stopped by `until`.
+        // `Listener` is implemented for listeners only. A shared listener is stopped by `until`.
         let server = task::spawn(net::serve(Shared(listener), echo).until(stopped).into_future());
         let clients = [connect().await, connect().await];
         for client in &clients {
@@ -142,7 +142,7 @@ fn active_and_queued_requests_are_answered() {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let addr = listener.local_addr().unwrap();
             let (stop, stopped) = oneshot::channel::<()>();
-            // One at a time: the second waits in the queue of the listener.
+            // One connection at a time: the second waits in the queue of the listener.
             let server = net::serve(listener, handler).max_connections(1).until(stopped);
             (addr, stop, task::spawn(server.into_future()))
         };
@@ -238,7 +238,7 @@ fn handler_that_ignores_close_is_cancelled() {
         let report = serving.await.unwrap();
         assert!(report.stragglers.len() == 1 && !report.stragglers[0].ended, "{report}");
         assert_eq!(gone.load(Ordering::SeqCst), 1);
-        // So is one whose server is dropped.
+        // The same if the future of the server is dropped.
         let (addr, _stop, serving) = server(handler, BOUND).await;
         let client = TcpStream::connect(addr).await.unwrap();
         assert_eq!(serving.cancel().await.map(|report| report.is_ok()), None);

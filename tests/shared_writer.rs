@@ -1,5 +1,5 @@
-//! A write and a `write_all` on clones of one stream wait for the same room: it wakes the write, which cannot use it while the
-//! other has the lock.
+//! A write and a `write_all` on clones of one stream wait for the same room. The edge wakes the
+//! write, which cannot use the room while the other operation holds the lock.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -12,7 +12,7 @@ use netpoll::io;
 use netpoll::net::{TcpListener, TcpStream};
 use netpoll::task;
 
-/// `operation`, which sets `polled` when it has been polled and so, with nothing to be done, waits.
+/// Runs `operation`, and sets `polled` after its first poll.
 async fn noted<F: Future>(operation: F, polled: Arc<AtomicBool>) -> F::Output {
     let mut operation = pin!(operation);
     poll_fn(|cx| {

@@ -1,4 +1,4 @@
-//! Shutdown of the runtime, and a new start. Each test is a process of its own.
+//! Shutdown of the runtime, and a new start. Each test runs in its own process.
 
 mod common;
 
@@ -19,12 +19,13 @@ fn is_shut_down(error: &std::io::Error) -> bool {
     error.get_ref().and_then(|inner| inner.downcast_ref()).is_some_and(OpError::is_shut_down)
 }
 
-/// The kernel lists a thread for a moment after it was joined.
+/// Waits until this process has `count` threads: the kernel lists a thread for a moment after it
+/// was joined.
 fn threads_are_back_to(count: usize) {
     eventually("no thread is left", || thread_count() == count);
 }
 
-/// Counts in its destructor.
+/// Counts its drops.
 struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {
@@ -33,7 +34,7 @@ impl Drop for Counted {
     }
 }
 
-/// Tasks that wait for sockets, sleeps, channels and each other.
+/// Spawns tasks that wait for sockets, sleeps, channels and each other.
 fn thousand_tasks(dropped: &Arc<AtomicUsize>) -> Vec<TcpStream> {
     let (streams, peers): (Vec<_>, Vec<_>) = park_on(async {
         let mut all = Vec::new();
@@ -71,13 +72,14 @@ fn runtime_with_thousand_tasks_shuts_down() {
         let dropped = Arc::new(AtomicUsize::new(0));
         for round in 1..=5 {
             let peers = thousand_tasks(&dropped);
-            // Some have begun, some have not.
+            // Some tasks have begun, some have not.
             if round % 2 == 0 {
                 thread::sleep(Duration::from_millis(20));
             }
             match rt::shutdown(LONG) {
                 Ok(()) => {}
-                // Tasks that wait for something outside the runtime were not queued: they are named, not waited for.
+                // Tasks that wait for something outside of the runtime were not queued. The error
+                // names them; the shutdown does not wait for them.
                 Err(still) => {
                     assert!(!still.on_runtime_thread && still.threads.is_empty(), "{still}");
                     assert!(still.running.is_empty() && still.tasks > 0, "{still}");
@@ -87,10 +89,10 @@ fn runtime_with_thousand_tasks_shuts_down() {
             threads_are_back_to(threads);
             let metrics = rt::metrics();
             assert_eq!((metrics.worker_threads, metrics.blocking_threads, metrics.tasks_injected), (0, 0, 0));
-            // Tasks that slept or waited for a socket are gone.
+            // Tasks that slept or waited for a socket were dropped.
             assert!(dropped.load(Ordering::SeqCst) >= round * 600, "{}", dropped.load(Ordering::SeqCst));
         }
-        // Tasks that wait forever still own their sockets; none of these holds one.
+        // Tasks that wait forever still own their sockets; none of these has one.
         eventually("descriptors are closed", || fd_count() <= fds + 5 * 20);
     });
 }
@@ -146,7 +148,7 @@ fn shutdown_inside_runtime_is_rejected() {
         refused(rt::shutdown(LONG));
         task::spawn(async move { refused(rt::shutdown(LONG)) }).await;
         task::spawn_blocking(move || refused(rt::shutdown(LONG))).await;
-        // Nothing happened.
+        // The refused shutdown had no effect.
         assert_eq!(task::spawn(async { 1 }).await, 1);
     });
 }
@@ -179,7 +181,7 @@ fn waiter_of_another_executor_gets_shutdown_error() {
         assert!(error.to_string().ends_with("runtime shut down"), "{error}");
         assert!(is_shut_down(&poller.join().unwrap().unwrap_err()));
         assert!(is_shut_down(&acceptor.join().unwrap().unwrap_err()));
-        // The socket is as it was, and works with the next runtime.
+        // The socket is unchanged and works with the next runtime.
         let answer = task::block_on(async {
             let echo = task::spawn(async move { echo(&server).await });
             ping(&client, b"again").await.unwrap();
@@ -208,7 +210,8 @@ fn block_on_in_another_thread_survives_shutdown() {
     });
 }
 
-/// A sleep is not the runtime's: it looks at the clock again, and starts a runtime if it has to wait on.
+/// A sleep under another executor does not belong to the runtime: it reads the clock again, and
+/// starts a runtime if it has to wait longer.
 #[test]
 fn sleep_of_another_executor_outlives_runtime() {
     child("sleep_of_another_executor_outlives_runtime", || {
@@ -247,14 +250,14 @@ fn deadlines_survive_shutdown() {
         rt::shutdown(LONG).unwrap();
         let error = task::block_on(client.read(&mut [0; 1])).unwrap_err();
         assert!(is_timeout(&error) && Instant::now() >= deadline, "{error}");
-        // And one that is set anew, while an old one was in force.
+        // A deadline set while an old one was in force.
         server.set_read_deadline(Instant::now() + Duration::from_millis(50)).unwrap();
         rt::shutdown(LONG).unwrap();
         let deadline = Instant::now() + Duration::from_millis(100);
         server.set_read_deadline(deadline).unwrap();
         let error = task::block_on(server.read(&mut [0; 1])).unwrap_err();
         assert!(is_timeout(&error) && Instant::now() >= deadline, "{error}");
-        // And a relative one.
+        // A relative timeout.
         server.set_read_deadline(None).unwrap();
         server.set_read_timeout(Some(Duration::from_millis(60))).unwrap();
         assert!(is_timeout(&task::block_on(server.read(&mut [0; 1])).unwrap_err()));
@@ -263,11 +266,12 @@ fn deadlines_survive_shutdown() {
     });
 }
 
-/// A deadline from before the shutdown stays in its heap, so the new timer was not the first there, and no thread slept for it.
+/// Regression: a deadline from before the shutdown stayed in its heap, so the new timer was not the
+/// first there, and no thread slept for it.
 #[test]
 fn timers_fire_after_restart() {
     child("timers_fire_after_restart", || {
-        // Under another executor, where nothing else starts a thread.
+        // Another executor, so that nothing else starts a thread.
         let (client, _server) = park_on(pair());
         for wait in [
             || park_on(task::sleep(Duration::from_millis(250))),
@@ -299,7 +303,8 @@ fn timers_fire_after_restart() {
     });
 }
 
-/// It was woken while the runtime ended, looked at its clock, and waited on where nothing ran timers any more.
+/// Regression: the shutdown woke the operation, which read its clock and waited again where no
+/// thread ran timers any more.
 #[test]
 fn waiting_deadline_fires_after_shutdown() {
     child("waiting_deadline_fires_after_shutdown", || {
@@ -340,7 +345,7 @@ fn stuck_task_is_reported_and_next_runtime_works() {
                 .unwrap();
             begins.recv().unwrap();
             let start = Instant::now();
-            // Long enough for the others to end on a busy machine.
+            // Long enough for the other threads to end on a busy machine.
             let still = rt::shutdown(Duration::from_secs(1)).unwrap_err();
             assert!(start.elapsed() >= Duration::from_secs(1));
             assert!(!still.on_runtime_thread);
@@ -351,7 +356,7 @@ fn stuck_task_is_reported_and_next_runtime_works() {
             assert!(text.contains("1 threads and 1 tasks are still running") && text.contains("(mule)"), "{text}");
             println!("{text}");
             assert_eq!(std::io::Error::from(still).kind(), std::io::ErrorKind::TimedOut);
-            // The next runtime has all it was promised, whatever the stuck thread holds.
+            // The next runtime has all its configured threads beside the stuck one.
             rt::Builder::new().workers(1).spare_workers(2).blocked_tasks(policy).start().unwrap();
             for _ in 0..20 {
                 assert_eq!(park_on(task::spawn(async { task::spawn(async { 5 }).await })), 5);
@@ -378,19 +383,20 @@ fn stuck_task_is_reported_and_next_runtime_works() {
     assert!(text.is_none_or(|text| text.contains("(mule)")));
 }
 
-/// Sysmon and the blocking pool of the next runtime do not rely on threads of the last that are about to end.
+/// Sysmon and the blocking pool of the next runtime do not rely on threads of the previous one that
+/// are about to end.
 #[test]
 fn start_right_after_zero_timeout_shutdown_works() {
     child("start_right_after_zero_timeout_shutdown_works", || {
         for _ in 0..100 {
             rt::Builder::new().workers(1).start().unwrap();
-            // A blocking thread that rests, a worker that sleeps, a sysmon that ticks.
+            // A blocking thread rests, a worker sleeps, and sysmon runs.
             assert_eq!(park_on(task::spawn_blocking(|| 1)), 1);
             assert_eq!(park_on(task::spawn(async { 2 })), 2);
             let _ = rt::shutdown(Duration::ZERO);
             rt::Builder::new().workers(1).start().unwrap();
             assert_eq!(park_on(task::spawn_blocking(|| 3)), 3);
-            // Only sysmon brings the worker that this needs.
+            // Only sysmon can start the worker that this needs.
             let (release, wait) = mpsc::channel();
             let blocked = task::spawn(async move { wait.recv().unwrap() });
             park_on(task::spawn(async move { release.send(4).unwrap() }));
@@ -446,7 +452,7 @@ fn destructors_may_use_runtime_during_shutdown() {
             eventually("it sleeps", || rt::metrics().timer_entries >= 1);
             rt::shutdown(LONG).unwrap();
             assert!(ran.load(Ordering::SeqCst));
-            // Tasks that the destructor spawned are gone too, and do not come back.
+            // Tasks that the destructor spawned were dropped too, and do not run later.
             task::block_on(async {});
             assert_eq!(task::block_on(task::spawn(async { 3 })), 3);
             rt::shutdown(LONG).unwrap();
@@ -463,7 +469,7 @@ fn sockets_survive_shutdown() {
         let (server, _) = park_on(listener.accept()).unwrap();
         for round in 0..50_u8 {
             task::block_on(async {
-                // Waits, so it is registered with this runtime.
+                // It waits, so it is registered with this runtime.
                 let answer = task::spawn({
                     let server = server.clone();
                     async move {
@@ -484,8 +490,8 @@ fn sockets_survive_shutdown() {
     });
 }
 
-/// A task that is in the middle of its turn when the runtime ends, and awaits one that was dropped: it is dropped as well, and does
-/// not panic.
+/// A task that is in its turn when the runtime ends, and awaits a task that was dropped, is dropped
+/// as well and does not panic.
 #[test]
 fn task_awaiting_dropped_task_ends_without_panic_message() {
     child("task_awaiting_dropped_task_ends_without_panic_message", || {
@@ -517,7 +523,7 @@ fn task_awaiting_dropped_task_ends_without_panic_message() {
     });
 }
 
-/// It ended the runtime but for the thread that it was called on, for which it waited.
+/// Regression: the call ended the runtime and waited for its own thread.
 #[test]
 fn shutdown_in_blocked_task_report_is_rejected() {
     child("shutdown_in_blocked_task_report_is_rejected", || {
@@ -534,7 +540,8 @@ fn shutdown_in_blocked_task_report_is_rejected() {
     });
 }
 
-/// It never ended: the call that closes was queued behind another, and went with the queue.
+/// Regression: the close never completed, because its call was queued behind another and was
+/// dropped with the queue.
 #[test]
 fn queued_lingering_close_completes_at_shutdown() {
     child("queued_lingering_close_completes_at_shutdown", || {
@@ -556,7 +563,8 @@ fn queued_lingering_close_completes_at_shutdown() {
     });
 }
 
-/// A task that a shutdown left behind on its thread wakes and spawns tasks of the next runtime: they run there.
+/// A task that a shutdown left running on its thread wakes and spawns tasks of the next runtime.
+/// These run on the next runtime.
 #[test]
 fn thread_of_previous_runtime_schedules_on_next() {
     child("thread_of_previous_runtime_schedules_on_next", || {
@@ -572,7 +580,7 @@ fn thread_of_previous_runtime_schedules_on_next() {
                     wait.recv().unwrap();
                     wake.send(7).unwrap();
                     spawned.send(task::spawn(async { task::spawn(async { 8 }).await })).unwrap();
-                    // The turn goes on until the tasks have run.
+                    // The turn lasts until the tasks have run.
                     let _ = wait.recv();
                 }));
                 begins.recv().unwrap();
@@ -589,7 +597,7 @@ fn thread_of_previous_runtime_schedules_on_next() {
     });
 }
 
-/// A root future that sees the runtime end and start within one turn.
+/// The runtime ends and starts within one turn of a root future.
 #[test]
 fn root_future_outlives_shutdown_in_its_turn() {
     for runs_tasks in [false, true] {
@@ -608,16 +616,18 @@ fn root_future_outlives_shutdown_in_its_turn() {
     }
 }
 
-/// A task in its turn on the thread of a `block_on`, also inside a nested call, is waited for.
+/// A shutdown waits for a task in its turn on the thread of a `block_on`, also inside a nested
+/// call.
 #[test]
 fn shutdown_waits_for_task_on_block_on_thread() {
-    /// Returns whether the task ran on the thread of the `block_on`. A worker may be faster.
+    /// Returns whether the task ran on the thread of the `block_on`. A worker may have taken it
+    /// first.
     fn task_was_on_block_on_thread(nested: bool) -> bool {
         rt::Builder::new().workers(1).spare_workers(0).block_on_runs_tasks(true).start().unwrap();
         let (began, begins) = mpsc::channel();
         let root = thread::spawn(move || {
             task::block_on(async move {
-                // The thread has the only processor from here on.
+                // From here on this thread has the only processor.
                 began.send(()).unwrap();
                 std::future::pending::<()>().await;
             });
@@ -640,7 +650,8 @@ fn shutdown_waits_for_task_on_block_on_thread() {
     }
 }
 
-/// A shutdown fires timers. One that goes back in, for a later deadline of the same socket, starts no runtime.
+/// A shutdown fires timers. A timer that is armed again, for a later deadline of the same socket,
+/// starts no runtime.
 #[test]
 fn timer_that_fires_during_shutdown_starts_no_runtime() {
     child("timer_that_fires_during_shutdown_starts_no_runtime", || {
@@ -657,7 +668,8 @@ fn timer_that_fires_during_shutdown_starts_no_runtime() {
     });
 }
 
-/// A turn waits for the end of tasks that are queued behind it. The shutdown drops them, so the turn ends.
+/// A turn waits for the end of tasks that are queued behind it. The shutdown drops them, so the
+/// turn ends.
 #[test]
 fn shutdown_drops_tasks_queued_behind_a_turn() {
     child("shutdown_drops_tasks_queued_behind_a_turn", || {
@@ -683,7 +695,7 @@ fn shutdown_drops_tasks_queued_behind_a_turn() {
     });
 }
 
-/// A task that a shutdown left in its turn is waited for by the next shutdown.
+/// The next shutdown waits for a task that the previous one left in its turn.
 #[test]
 fn shutdown_waits_for_turn_left_by_previous_shutdown() {
     struct Releases(mpsc::Sender<()>);
@@ -704,7 +716,7 @@ fn shutdown_waits_for_turn_left_by_previous_shutdown() {
         begins.recv().unwrap();
         assert_eq!(rt::shutdown(Duration::from_millis(20)).unwrap_err().running.len(), 1);
         rt::Builder::new().workers(1).start().unwrap();
-        // The turn goes on when the next shutdown has begun.
+        // The turn continues when the next shutdown has begun.
         let releases = Releases(release);
         drop(task::spawn(async move {
             let _releases = releases;

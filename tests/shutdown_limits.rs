@@ -1,4 +1,5 @@
-//! A shutdown returns within its time limit, whatever user code it causes to run. Each test is a process of its own.
+//! A shutdown returns within its time limit, even if user code that it runs does not return. Each
+//! test runs in its own process.
 
 mod common;
 
@@ -27,7 +28,7 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-/// A task that waits for the network, and calls `f` when it is dropped.
+/// Spawns a task that waits for the network, and calls `f` when the task is dropped.
 fn waits_and_then(f: impl FnMut() + Send + 'static) {
     let guard = OnDrop(f);
     let (begun, begins) = mpsc::channel();
@@ -40,7 +41,7 @@ fn waits_and_then(f: impl FnMut() + Send + 'static) {
     begins.recv_timeout(common::BOUND).unwrap();
 }
 
-/// Runs `body` in a process of its own, with one worker and with several.
+/// Runs `body` in a child process, with one worker and with several.
 #[track_caller]
 fn with_workers(name: &str, body: impl Fn()) {
     child(name, || {
@@ -52,7 +53,7 @@ fn with_workers(name: &str, body: impl Fn()) {
     });
 }
 
-/// Each kept the shutdown from returning: it ran on its thread.
+/// Regression: each of these destructors ran on the shutdown's thread and kept it from returning.
 #[test]
 fn destructors_that_wait_for_runtime_complete() {
     with_workers("destructors_that_wait_for_runtime_complete", || {
@@ -61,7 +62,7 @@ fn destructors_that_wait_for_runtime_complete() {
             || task::block_on(task::sleep(Duration::from_millis(10))),
             || task::block_on(async { task::block_on(task::sleep(Duration::from_millis(10))) }),
             || park_on(task::sleep(Duration::from_millis(10))),
-            // A task that is spawned here is dropped at once, and awaiting it panics.
+            // A task spawned here is dropped at once, and awaiting it panics.
             || task::block_on(task::spawn(task::sleep(Duration::from_millis(1)))),
             || task::block_on(task::spawn_blocking(|| ())),
             || assert!(task::block_on(task::spawn(pending::<()>()).cancel()).is_none()),
@@ -70,7 +71,7 @@ fn destructors_that_wait_for_runtime_complete() {
                 end.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
                 assert!(netpoll::net::is_timeout(&task::block_on(end.read(&mut [0; 1])).unwrap_err()));
             },
-            // Sockets are refused by a runtime that ends.
+            // A runtime that ends refuses sockets.
             || assert!(task::block_on(async { pair().await.0.read(&mut [0; 1]).await }).is_err()),
             || assert!(rt::shutdown(LONG).is_err_and(|still| still.on_runtime_thread)),
             || {
@@ -135,7 +136,8 @@ fn destructor_may_lock_mutex_of_caller() {
     });
 }
 
-/// Of a thread that had returned it waited for the thread-local destructors, without a limit.
+/// Regression: the shutdown waited without a limit for thread-local destructors of a thread whose
+/// function had returned.
 #[test]
 fn shutdown_waits_for_thread_local_destructors() {
     type Kept = OnDrop<Box<dyn FnMut()>>;
@@ -178,7 +180,8 @@ fn shutdown_waits_for_thread_local_destructors() {
     });
 }
 
-/// A chain of `count` tasks: the first ends when the returned value is dropped, each other one when its predecessor does.
+/// Spawns a chain of `count` tasks. The first ends when the returned value is dropped, and each
+/// other one when its predecessor ends.
 fn chain(count: usize, link: fn(oneshot::Receiver<()>, oneshot::Sender<()>)) -> oneshot::Sender<()> {
     let (first, mut receive) = oneshot::channel();
     for _ in 0..count {
@@ -189,7 +192,7 @@ fn chain(count: usize, link: fn(oneshot::Receiver<()>, oneshot::Sender<()>)) -> 
     first
 }
 
-/// Links of chains that wait.
+/// The number of tasks in chains that wait.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 fn awaits(receive: oneshot::Receiver<()>, send: oneshot::Sender<()>) {
@@ -200,24 +203,25 @@ fn awaits(receive: oneshot::Receiver<()>, send: oneshot::Sender<()>) {
     }));
 }
 
-/// Dropping a task wakes the next, whose drop wakes the next: nested drops overflowed the stack.
+/// Regression: dropping a task woke the next, whose drop woke the next, and the nested drops
+/// overflowed the stack.
 #[test]
 fn task_chains_are_dropped_iteratively() {
     const COUNT: usize = 50_000;
     with_workers("task_chains_are_dropped_iteratively", || {
         let alive = || rt::metrics().tasks_alive as usize;
         let all_wait = || eventually("all wait", || WAITING.load(Ordering::SeqCst) == COUNT);
-        // By handles.
+        // Linked by handles.
         let (client, _server) = park_on(pair());
         let mut last = task::spawn(async move { drop(client.read(&mut [0; 1]).await) });
         for _ in 0..COUNT {
             last = task::spawn(last);
         }
-        // By channels: the first belongs to a task of the runtime.
+        // Linked by channels; the first one belongs to a task of the runtime.
         let (client, _peer) = park_on(pair());
         let first = chain(COUNT, awaits);
         drop(task::spawn(async move { drop((client.read(&mut [0; 1]).await, first)) }));
-        // By wakers in destructors.
+        // Linked by wakers in destructors.
         let mut waker = Waker::noop().clone();
         for _ in 0..COUNT {
             let wakes_next = OnDrop(move || waker.wake_by_ref());
@@ -238,7 +242,7 @@ fn task_chains_are_dropped_iteratively() {
         assert_eq!(alive(), 0);
         drop(last);
 
-        // By what another thread drops, when the runtime has gone.
+        // Dropped by another thread after the runtime has ended.
         let first = chain(COUNT, awaits);
         all_wait();
         assert_eq!(rt::shutdown(SHORT).unwrap_err().tasks, COUNT as u64);
@@ -247,7 +251,7 @@ fn task_chains_are_dropped_iteratively() {
     });
 }
 
-/// A destructor that waits until another task is dropped, which is dropped within.
+/// A destructor cancels another task and waits until it is dropped.
 #[test]
 fn destructor_may_wait_for_another_task_drop() {
     with_workers("destructor_may_wait_for_another_task_drop", || {
@@ -263,7 +267,7 @@ fn destructor_may_wait_for_another_task_drop() {
     });
 }
 
-/// A waker is user code as well.
+/// Wakers are user code too.
 #[test]
 fn blocking_waker_delays_no_shutdown_or_waiter() {
     struct Blocks(Mutex<mpsc::Receiver<()>>);
@@ -291,7 +295,7 @@ fn blocking_waker_delays_no_shutdown_or_waiter() {
     });
 }
 
-/// The effects of such a waker after the shutdown gave up.
+/// A blocking waker returns after the shutdown has timed out, and then wakes a task.
 #[test]
 fn task_woken_after_shutdown_timeout_is_dropped() {
     struct WakesLate(Mutex<mpsc::Receiver<()>>, Mutex<Option<Waker>>);
@@ -325,7 +329,7 @@ fn second_shutdown_uses_its_own_timeout() {
         let (release, held) = mpsc::channel::<()>();
         waits_and_then(move || assert!(held.recv().is_err()));
         let first = thread::spawn(|| rt::shutdown(LONG));
-        // It is under way when the task's socket is refused.
+        // The shutdown is in progress when the task's socket is refused.
         eventually("it begins", || task::block_on(async { park_poll(pair().await).is_err() }));
         let start = Instant::now();
         let still = rt::shutdown(Duration::from_millis(50)).unwrap_err();
@@ -341,7 +345,7 @@ fn second_shutdown_uses_its_own_timeout() {
     });
 }
 
-/// Whether a read of a new pair would wait.
+/// Polls a read of a new pair. Fails if the runtime refuses sockets.
 fn park_poll((client, _server): (netpoll::net::TcpStream, netpoll::net::TcpStream)) -> std::io::Result<()> {
     match poll_now(&mut Pin::new(&mut client.read(&mut [0; 1]))) {
         Poll::Ready(Err(error)) => Err(error),
@@ -349,7 +353,7 @@ fn park_poll((client, _server): (netpoll::net::TcpStream, netpoll::net::TcpStrea
     }
 }
 
-/// A start beside a shutdown waits for its end.
+/// A start during a shutdown waits until it has ended.
 #[test]
 fn start_waits_for_shutdown() {
     with_workers("start_waits_for_shutdown", || {

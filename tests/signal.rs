@@ -1,4 +1,4 @@
-//! Signals: each listener gets its own, none is lost, and nothing else is changed.
+//! Signals: each listener gets its own copy, none is lost, and nothing else is changed.
 #![cfg(feature = "signal")]
 
 mod common;
@@ -28,7 +28,7 @@ fn every_listener_receives_each_signal() {
                 }
             }
             assert!(poll_now(&mut Box::pin(other.recv())).is_pending());
-            // One listener less, and the others go on.
+            // One listener is dropped, and the others continue.
             drop(listeners.pop());
             raise(SignalKind::USER_DEFINED1);
             listeners[0].recv().await.unwrap();
@@ -44,7 +44,8 @@ fn pending_signals_merge_without_loss() {
             let mut signal = Signal::new(SignalKind::HANGUP).unwrap();
             (0..10_000).for_each(|_| raise(SignalKind::HANGUP));
             signal.recv().await.unwrap();
-            // A signal that the socket could not take at once may be a second one, but not a third.
+            // A signal that the socket could not take at once may arrive a second time, but not a
+            // third.
             while poll_now(&mut Box::pin(signal.recv())).is_ready() {}
             raise(SignalKind::HANGUP);
             drop(poll_now(&mut Box::pin(signal.recv())));

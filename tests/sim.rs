@@ -11,7 +11,7 @@ use netpoll::task;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Echoes until the peer has enough.
+/// Echoes until the end of the stream.
 async fn echo(addr: &str) -> io::Result<()> {
     let listener = TcpListener::bind(addr).await?;
     loop {
@@ -246,7 +246,7 @@ fn misuse_is_told() {
     });
 }
 
-/// The message names the task, and comes after the bound of real time.
+/// The message names the task. It appears after the limit of real time.
 #[test]
 fn task_that_never_yields_is_named() {
     use std::sync::Arc;
@@ -388,7 +388,7 @@ fn log_diagram_and_capture_show_the_packets() {
     });
 }
 
-/// `ci/sim.sh capture` gives the file to tshark.
+/// `ci/sim.sh capture` passes the file to tshark.
 #[test]
 fn capture_is_written_for_other_tools() {
     let capture = Sim::run(1, async |sim| {
@@ -435,7 +435,7 @@ fn blocking_sleep_holds_up_the_whole_simulation() {
     });
 }
 
-/// A slot of the poll cache keeps the timer entry of its last socket, with a time on that socket's clock.
+/// A slot of the poll cache keeps the timer entry of its previous socket, whose time is on that socket's clock.
 #[test]
 fn deadlines_hold_in_slots_that_a_simulation_has_used() {
     async fn sockets() -> Vec<UdpSocket> {
@@ -479,7 +479,7 @@ fn real_sockets_stay_real_beside_a_simulation() {
     assert_eq!(real, b"real");
 }
 
-/// The test of the crate's page: a server drops clients that say nothing.
+/// The test of the crate's page: a server drops silent clients.
 #[netpoll::test(sim, seeds = 20)]
 async fn silent_clients_are_dropped(sim: Sim) {
     sim.host("server").spawn(|| async {
@@ -502,7 +502,7 @@ async fn silent_clients_are_dropped(sim: Sim) {
         assert_eq!(stream.read(&mut [0; 1]).await?, 0);
         io::Result::Ok(begin.elapsed().as_secs())
     });
-    // A lost packet costs a retransmission timeout.
+    // A lost packet adds a retransmission timeout.
     assert!((29..=33).contains(&waited.await.unwrap()));
 }
 
@@ -520,9 +520,10 @@ async fn test_that_returns_an_error_fails() -> io::Result<()> {
     TcpStream::connect("127.0.0.1:1").await.map(drop)
 }
 
-/// Many clients, partitions, crashes and faults. Every request ends: answered in full, or with an error of a kind that a network has.
+/// Many clients, partitions, crashes and faults. Every request is answered in full or fails with an
+/// error of a kind that real networks cause.
 #[netpoll::test(sim, seeds = 30)]
-async fn swarm_of_clients_ends_whatever_happens(sim: Sim) {
+async fn all_requests_end_under_partitions_and_crashes(sim: Sim) {
     let server = sim.host("server");
     server.spawn(|| echo("[::]:7"));
     let pick = |below: u64| sim.random() % below;
@@ -586,7 +587,7 @@ async fn swarm_of_clients_ends_whatever_happens(sim: Sim) {
     assert!(sim.host("client0").run(ask("server:7", b"still there")).await.is_ok() || sim.counters().packets_lost > 0);
 }
 
-/// A failing seed is told, and fails again when it is asked for by itself.
+/// The failing seed is printed, and fails again when it alone is requested.
 #[test]
 fn failing_seed_fails_again() {
     let failing = |sim: Sim| async move {

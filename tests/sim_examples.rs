@@ -1,7 +1,7 @@
 //! The examples of README.md that need only sockets and time run in simulations, with the same source: on networks that lose, delay and
 //! reorder packets. `ci/sim.sh` runs each with a thousand seeds, twice, and compares the digests.
 //!
-//! The others need more than that: `quickstart` sets limits of the process and starts threads, `graceful` stops at a signal of the process,
+//! The other examples need more: `quickstart` sets limits of the process and starts threads, `graceful` stops at a signal of the process,
 //! `hot_restart` and `unix_fdpass` start processes, `inotify` watches files.
 
 #[allow(dead_code)]
@@ -159,7 +159,7 @@ async fn chat_lines_are_whole_and_in_order(sim: Sim) {
         }
         io::Result::Ok(heard)
     });
-    // The listener is a client when the others begin.
+    // The listening client has connected when the others begin.
     task::sleep(ms(20_000)).await;
     let talkers = ["ann", "bob"].map(|name| {
         sim.host(name).spawn_task(async move {

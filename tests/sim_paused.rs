@@ -54,7 +54,7 @@ async fn timers_come_in_order_at_their_times() {
     assert_eq!(begin.elapsed(), 5 * HOUR, "a thread that sleeps moves the clock");
 }
 
-/// The transfer fills the buffers many times, and each of its waits has a timer beside it.
+/// Transfers so much that the buffers fill many times, beside a timer that is always armed.
 async fn transfer(writer: impl AsyncWrite + Unpin + Send + 'static, mut reader: impl AsyncRead + Unpin) -> usize {
     let mut writer = writer;
     let writes = task::spawn(async move {
@@ -69,7 +69,7 @@ async fn transfer(writer: impl AsyncWrite + Unpin + Send + 'static, mut reader: 
     });
     let mut count = 0;
     let mut buf = vec![0; 50_000];
-    // Each read ends, whether the clock moves or not, only by data.
+    // Only data ends a read, even if the clock moves.
     loop {
         match reader.read(&mut buf).await.unwrap() {
             0 => break,
@@ -130,7 +130,7 @@ async fn dials_fail_at_once_or_at_their_timeout() -> io::Result<()> {
     let addr = listener.local_addr()?;
     listener.close().await?;
     assert_eq!(TcpStream::connect(addr).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
-    // A backlog that is full answers nothing.
+    // A listener with a full backlog does not answer.
     let full = netpoll::net::ListenConfig::new().backlog(1).listen("127.0.0.1:0").await?;
     let dialer = Dialer::new().timeout(HOUR);
     let mut open = Vec::new();
@@ -147,7 +147,7 @@ async fn dials_fail_at_once_or_at_their_timeout() -> io::Result<()> {
     Ok(())
 }
 
-/// Without a timer the test waits for what other threads do.
+/// Without a timer the test waits for other threads.
 #[netpoll::test(paused)]
 async fn peers_outside_are_waited_for() -> io::Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -183,7 +183,7 @@ fn misuse_of_a_paused_clock_is_told() {
     assert!(message(inside.unwrap_err()).contains("inside of a runtime"));
 }
 
-/// After a paused test its thread has the real clock again.
+/// After a paused test its thread uses the real clock again.
 #[test]
 fn clock_is_real_afterwards() {
     let before = Instant::now();

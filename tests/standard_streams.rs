@@ -1,4 +1,5 @@
-//! Standard input, output and error, in a child process: this test binary again, at the test named below, with pipes.
+//! Standard input, output and error in a child process. It runs this test binary, with the test
+//! named below and with pipes.
 
 mod common;
 
@@ -13,7 +14,8 @@ use netpoll::task::block_on;
 
 const CHILD: &str = "NETPOLL_TEST_STANDARD_STREAMS";
 
-/// In the child: reads lines, with a read dropped in between, and echoes them. In any other run there is nothing to do.
+/// In the child process, reads lines, drops a read in between, and echoes the lines. Elsewhere,
+/// does nothing.
 #[test]
 fn standard_streams_child() {
     if std::env::var_os(CHILD).is_none() {
@@ -25,12 +27,12 @@ fn standard_streams_child() {
         let mut line = String::new();
         out.write_all(b"ready\n").await?;
 
-        // Nothing has been sent: this read is dropped while a thread waits for the input.
+        // No input was sent: this read is dropped while a thread waits for the input.
         let dropped = io::timeout(Duration::from_millis(20), stdin.read_line(&mut line)).await;
         assert_eq!(dropped.unwrap_err().kind(), ErrorKind::TimedOut);
         writeln!(out, "dropped").await?;
 
-        // Another handle gets what that thread reads.
+        // Another handle gets the bytes that this thread reads.
         let mut stdin = io::stdin();
         assert_eq!(stdin.read_line(&mut line).await?, 6);
         write!(out, "line {line}").await?;
@@ -45,7 +47,7 @@ fn standard_streams_child() {
         stdin.read_to_string(&mut rest).await?;
         writeln!(io::stderr(), "rest {rest:?}").await?;
         assert_eq!(stdin.read_line(&mut line).await?, 0);
-        // Not flushed: the process does it at its end.
+        // The process flushes this at its end.
         out.write_all(b"end").await?;
         io::Result::Ok(())
     })
@@ -93,7 +95,7 @@ fn standard_streams() {
     assert!(child.wait().unwrap().success(), "{rest}{errors}");
 }
 
-/// How many bytes are in a pipe.
+/// Returns the number of bytes in a pipe.
 fn bytes_in(pipe: BorrowedFd<'_>) -> usize {
     let mut count: libc::c_int = 0;
     // SAFETY: `count` is valid for the call.
@@ -101,7 +103,7 @@ fn bytes_in(pipe: BorrowedFd<'_>) -> usize {
     count as usize
 }
 
-/// A pipe whose child's end is in O_NONBLOCK mode, which all users of the pipe share.
+/// Creates a pipe whose child's end is in O_NONBLOCK mode, which all users of the end share.
 fn nonblocking_pipe(child_reads: bool) -> (std::io::PipeReader, std::io::PipeWriter) {
     let (reader, writer) = std::io::pipe().unwrap();
     let end = if child_reads { reader.as_fd() } else { writer.as_fd() };
@@ -112,7 +114,7 @@ fn nonblocking_pipe(child_reads: bool) -> (std::io::PipeReader, std::io::PipeWri
 const NONBLOCKING: &str = "NETPOLL_TEST_NONBLOCKING";
 const LONG: usize = 1 << 20;
 
-/// In the child: whatever is written arrives, and whatever is read is waited for.
+/// In the child process, all written data arrives, and reads wait for input.
 #[test]
 fn nonblocking_streams_child() {
     let Some(way) = std::env::var_os(NONBLOCKING) else { return };
@@ -159,7 +161,8 @@ fn nonblocking_streams_child() {
         io::Result::Ok(())
     })
     .unwrap();
-    // As at the end of `main`: data left in the standard library's buffer is written if that need not wait.
+    // At the end of `main`, data in the standard library's buffer is written if the write does not
+    // block.
     std::process::exit(0);
 }
 
@@ -177,7 +180,8 @@ fn nonblocking_stdin_is_waited_for() {
         let (reader, mut writer) = nonblocking_pipe(true);
         let mut child =
             nonblocking_child(way).stdin(reader).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        // Late for most children, in two pieces. An early piece proves less but fails no test.
+        // The input comes in two pieces, usually after the child has begun to wait. An early piece
+        // proves less but fails no test.
         std::thread::sleep(Duration::from_millis(200));
         writer.write_all(b"a li").unwrap();
         std::thread::sleep(Duration::from_millis(50));
@@ -206,7 +210,8 @@ fn nonblocking_output_is_not_lost() {
         }
         let mut child = command.spawn().unwrap();
         drop(command);
-        // Read when the pipe is full, so that a write finds no room. Small writes leave gaps in its pages.
+        // The pipe is read when it is full, so that a write finds no room. Small writes leave gaps
+        // in its pages.
         common::eventually("a full pipe", || bytes_in(reader.as_fd()) >= 60_000 || child.try_wait().unwrap().is_some());
         let mut all = Vec::new();
         reader.read_to_end(&mut all).unwrap();
@@ -230,7 +235,7 @@ fn awaited_macros_print() {
             netpoll::println!().await;
             netpoll::println!("c").await;
             netpoll::eprint!("d").await;
-            // The future owns its text: it can be sent elsewhere.
+            // The future owns its text, so it can be sent to another thread.
             netpoll::task::spawn(netpoll::eprintln!(" {}", String::from("e"))).await;
         });
     });

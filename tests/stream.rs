@@ -1,4 +1,5 @@
-//! `netpoll::stream` from outside: what async-std programs call, the clocked ones with generous bounds.
+//! `netpoll::stream` through the public API: the calls of async-std programs. Those that use the
+//! clock have generous bounds.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -11,7 +12,8 @@ use netpoll::prelude::*;
 use netpoll::stream::{self, Interval};
 use netpoll::task::{self, block_on};
 
-/// Yields its steps, `None` being a poll that is not ready; panics when polled after its end.
+/// A stream that yields its steps; a step of `None` is a poll that returns Pending. Panics when
+/// polled after its end.
 struct Steps<T> {
     steps: VecDeque<Option<T>>,
     ended: bool,
@@ -165,7 +167,8 @@ fn merge_takes_turns() {
     block_on(async {
         let both: Vec<_> = stream::repeat('l').merge(stream::repeat('r')).take(6).collect().await;
         assert_eq!(both.iter().collect::<String>(), "lrlrlr");
-        // One side yields items while the other waits; then neither is skipped twice in a row.
+        // One side yields items while the other waits. After that, neither is skipped twice in a
+        // row.
         let left = steps([Some(1), None, None, Some(2), Some(3), Some(4)]);
         let right = steps([Some(10), Some(20), Some(30), Some(40)]);
         let both: Vec<_> = left.merge(right).collect().await;
@@ -228,7 +231,7 @@ fn stream_timeout_reports_each_gap_and_continues() {
         assert!(poll(&mut stream::pending::<u8>().timeout(Duration::MAX)).is_pending());
         let mut never_late = stream::repeat(1).timeout(Duration::MAX);
         assert_eq!((never_late.next().await, never_late.next().await), (Some(Ok(1)), Some(Ok(1))));
-        // With a zero timeout, ready items still come.
+        // With a zero timeout, ready items are still returned.
         assert_eq!(stream::once(1).timeout(Duration::ZERO).next().await, Some(Ok(1)));
     });
 }
@@ -273,7 +276,8 @@ fn interval_counts_missed_ticks_as_one() {
         let mut ticks = stream::interval(period);
         std::thread::sleep(period * 3 + period / 2);
         assert_eq!(ticks.next().await, Some(()), "it is due");
-        // The next is on the grid (at four periods, unless this machine slept on), and not at once.
+        // The next tick is on the grid (at four periods, unless this machine slept longer), and not
+        // at once.
         let late = begin.elapsed();
         assert_eq!(ticks.next().await, Some(()));
         let periods = late.as_nanos() / period.as_nanos();
@@ -332,7 +336,7 @@ fn streams_run_in_tasks() {
     assert_eq!(block_on(task), Ok(vec![(), ()]));
 }
 
-/// Pending once before each item and before the end.
+/// Returns Pending once before each item and before the end.
 fn slow<T>(items: impl IntoIterator<Item = T>) -> impl Stream<Item = T> {
     let mut items = items.into_iter();
     let mut waited = false;

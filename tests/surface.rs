@@ -1,5 +1,5 @@
-//! Thin parts of the API that other tests do not use: traits on owned handles, stream adapters against iterator adapters, debug output
-//! (which must not panic or block: RUSTSEC-2026-0204).
+//! Small parts of the API that other tests do not use: traits on owned handles, stream adapters
+//! against iterator adapters, and debug output (which must not panic or block: RUSTSEC-2026-0204).
 
 mod common;
 
@@ -17,7 +17,7 @@ use netpoll::{rt, stream, task};
 use std::pin::Pin;
 use std::time::Duration;
 
-/// Two slices over, flushed and closed, by the traits alone.
+/// Sends two slices, flushes and closes, through the traits only.
 async fn two_slices<W: Write + Unpin, R: Read + Unpin>(mut to: W, mut from: R) {
     let out = [IoSlice::new(b"one"), IoSlice::new(b"two")];
     let mut sent = poll_fn(|cx| Pin::new(&mut to).poll_write_vectored(cx, &out)).await.unwrap();
@@ -113,7 +113,7 @@ fn stream_adapters_match_iterator_adapters() {
     });
 }
 
-/// One line, with the name of the type.
+/// Asserts that the debug output is one line with the name of the type.
 #[track_caller]
 fn shows(value: &dyn Debug, name: &str) {
     let text = format!("{value:?}");
@@ -155,7 +155,7 @@ fn batches_report_their_length() {
     assert!(goes.is_empty() && came.is_empty());
 }
 
-/// `main` prints the error that it returns by `Debug`.
+/// `main` prints the error that it returns with `Debug`.
 #[test]
 fn error_debug_shows_display_text() {
     fn assert_plain(error: impl std::error::Error) {

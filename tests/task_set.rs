@@ -29,7 +29,7 @@ impl Drop for Living {
     }
 }
 
-/// Spawns `count` tasks that never end.
+/// Adds `count` tasks that never end.
 fn with_pending(set: &mut TaskSet<()>, count: usize) -> Arc<AtomicUsize> {
     let living = Arc::new(AtomicUsize::new(0));
     for _ in 0..count {
@@ -90,7 +90,7 @@ fn dropped_join_next_loses_no_result() {
         }
         let mut all = Vec::new();
         while all.len() < 50 {
-            // Polled once and dropped, whatever the result.
+            // The future is polled once and dropped, with any result.
             let polled = pin!(set.join_next()).poll(&mut Context::from_waker(Waker::noop()));
             if let Poll::Ready(Some(n)) = polled {
                 all.push(n);

@@ -177,9 +177,9 @@ fn random(state: &mut u64) -> u64 {
     *state
 }
 
-/// Invariant 2.
-/// Every byte wakes a reader that takes it: readers of all kinds, some of which are dropped repeatedly, against a writer that waits until
-/// each byte is taken. A lost wake-up is a hang.
+/// Invariant 2. Every byte wakes a reader that takes it. There are readers of all kinds, some of
+/// which are dropped repeatedly, and a writer that waits until each byte is taken. A lost wake-up
+/// makes the test hang.
 #[test]
 fn no_wakeup_is_lost_between_readers() {
     const ROUNDS: usize = 3000;
@@ -205,7 +205,7 @@ fn no_wakeup_is_lost_between_readers() {
                                             Ok(()) => netpoll::io::timeout(patience, server.read(&mut buf)).await,
                                             Err(error) => Err(error),
                                         },
-                                        // Polled once and dropped, in whatever state it is.
+                                        // Polled once and dropped in any state.
                                         _ => {
                                             let mut read = server.read(&mut buf);
                                             let polled = poll_once(&mut read).await;
@@ -247,8 +247,7 @@ fn no_wakeup_is_lost_between_readers() {
     });
 }
 
-/// Invariant 2.
-/// The same for writers that wait for room, and with a reader that takes little at a time.
+/// Invariant 2. The same for writers that wait for room, with a reader that takes little at a time.
 #[test]
 fn no_wakeup_is_lost_between_writers() {
     const MESSAGES: usize = 300;
@@ -305,8 +304,8 @@ fn no_wakeup_is_lost_between_writers() {
     });
 }
 
-/// Invariant 3.
-/// Closing and opening again with the same numbers and slots while events, timers and wake-ups of the ones before are under way.
+/// Invariant 3. Connections are closed and opened again with the same numbers and slots, while
+/// events, timers and wake-ups of earlier ones are in flight.
 #[test]
 fn stale_events_reach_no_new_socket() {
     run(async {
@@ -320,7 +319,8 @@ fn stale_events_reach_no_new_socket() {
                     for round in 0..200_u32 {
                         let (client, accepted) =
                             futures::future::join(TcpStream::connect(addr), listener.accept()).await;
-                        // Another task may have accepted this client's connection: all that matters is that each end answers.
+                        // Another task may have accepted this client's connection. The test
+                        // requires only that each end answers.
                         let (client, server) = (client.unwrap(), accepted.unwrap().0);
                         let waiting = task::spawn({
                             let server = server.clone();
@@ -336,7 +336,8 @@ fn stale_events_reach_no_new_socket() {
                         }
                         drop((client, server));
                         if random(&mut state).is_multiple_of(2) {
-                            // Whatever it was, it ends: data, the end, a reset, a deadline, closed.
+                            // It ends in any case: with data, the end of the stream, a reset, a
+                            // deadline or the closed error.
                             let _ = waiting.await;
                         } else {
                             waiting.cancel().await;
@@ -345,7 +346,7 @@ fn stale_events_reach_no_new_socket() {
                 })
             })
             .collect();
-        // Beside them a connection that must not hear of any of it.
+        // None of these events reaches another connection.
         let (quiet, peer) = pair().await;
         let mut buf = [0; 8];
         let mut read = quiet.read(&mut buf);
@@ -360,8 +361,8 @@ fn stale_events_reach_no_new_socket() {
     });
 }
 
-/// Invariant 3.
-/// Go: TestNonPollable. Sockets that end in errors, one after the other in the same slot, leave no mark on those that come after.
+/// Invariant 3. Go: TestNonPollable. Sockets that end in errors, one after the other in the same
+/// slot, do not affect later ones.
 #[test]
 fn socket_errors_do_not_leak_into_reused_slot() {
     child("socket_errors_do_not_leak_into_reused_slot", || {
@@ -395,8 +396,8 @@ fn socket_errors_do_not_leak_into_reused_slot() {
     });
 }
 
-/// Invariant 1.
-/// Invariant 1: an operation that is suspended holds nothing, so the number is free as soon as the stream is closed.
+/// Invariant 1: a suspended operation holds nothing, so the number is free as soon as the stream is
+/// closed.
 #[test]
 fn forgotten_futures_hold_no_descriptor() {
     child("forgotten_futures_hold_no_descriptor", || {
@@ -417,7 +418,7 @@ fn forgotten_futures_hold_no_descriptor() {
                 // The next owner of the number.
                 let files: Vec<_> = (0..3).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
                 assert!(files.iter().any(|file| file.as_raw_fd() == number), "{number} is among the lowest free ones");
-                // Nothing of the old stream touches the new owner of its number.
+                // The old stream does not touch the new owner of its number.
                 assert!(is_closed(&leaked.read(&mut [0; 1]).await.unwrap_err()));
                 assert!(is_closed(&leaked.write(b"x").await.unwrap_err()));
                 assert!(is_closed(&leaked.set_nodelay(true).unwrap_err()));
@@ -427,7 +428,6 @@ fn forgotten_futures_hold_no_descriptor() {
     });
 }
 
-/// Invariant 6.
 /// Invariant 6: messages of many tasks on one stream arrive whole.
 #[test]
 fn concurrent_write_alls_do_not_interleave() {
@@ -470,8 +470,8 @@ fn concurrent_write_alls_do_not_interleave() {
     });
 }
 
-/// Invariant 4.
-/// Invariants 4 and 9: timers of deadlines that were moved or belong to the dead do nothing; one that has passed comes first.
+/// Invariants 4 and 9: timers of moved deadlines and of closed sockets have no effect; a deadline
+/// that has passed precedes data.
 #[test]
 fn stale_timers_expire_no_new_deadline() {
     run(async {
@@ -479,7 +479,8 @@ fn stale_timers_expire_no_new_deadline() {
             let (client, server) = pair().await;
             let soon = Instant::now() + Duration::from_micros(round * 10);
             client.set_read_deadline(soon).unwrap();
-            // Moved away at about the moment at which it fires, or the socket is gone by then.
+            // The deadline is moved at about the time at which it fires, or the socket is closed by
+            // then.
             if round % 3 == 0 {
                 drop(client);
                 let (client, _server) = pair().await;
@@ -518,8 +519,7 @@ fn expired_deadline_beats_data_and_keeps_it() {
     });
 }
 
-/// Invariant 5.
-/// Invariant 5: a lock goes with its future.
+/// Invariant 5: dropping a future releases its lock.
 #[test]
 fn dropped_write_all_releases_write_lock() {
     run(async {
@@ -589,15 +589,15 @@ fn thousand_connections_through_one_listener() {
     });
 }
 
-/// Invariant 2.
-/// An edge wakes one waiter. If it needs the lock that another operation holds while waiting for the same edge, that one must be woken.
+/// Invariant 2. An edge wakes one waiter. If it needs the lock of another operation that waits for
+/// the same edge, that operation must be woken.
 #[test]
 fn edge_reaches_lock_holder() {
     run(async {
         let (client, server) = pair().await;
         let chunk = vec![1; 1 << 20];
         common::fill(&client).await;
-        // The first in the list holds nothing while it waits; the second holds the write lock.
+        // The first waiter in the list holds nothing; the second holds the write lock.
         let mut first = client.write(&chunk);
         assert!(poll_once(&mut first).await.is_pending());
         let mut second = client.write_all(b"second");
@@ -606,7 +606,8 @@ fn edge_reaches_lock_holder() {
             let mut buf = vec![0; 1 << 16];
             while server.read(&mut buf).await.unwrap() > 0 {}
         });
-        // With its own waker, so that the second is polled only when it is woken itself.
+        // It has its own waker, so that the second operation is polled only when it is woken
+        // itself.
         let second = futures::stream::FuturesUnordered::from_iter([second]);
         let second = futures::StreamExt::collect::<Vec<_>>(second);
         let (first, second) = futures::future::join(first, second).await;

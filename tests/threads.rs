@@ -1,5 +1,5 @@
-//! The runtime's threads release everything when they end, and stopping the process does not disturb them. Each test is a process of
-//! its own.
+//! Ending threads of the runtime release everything, and stopping the process does not disturb
+//! them. Each test runs in its own process.
 
 mod common;
 
@@ -13,26 +13,27 @@ use netpoll::{rt, task};
 
 const LONG: Duration = Duration::from_secs(120);
 
-/// Large enough that the C library keeps few of them for new threads (it keeps 40 MiB).
+/// So large that the C library keeps few of them for new threads (it keeps 40 MiB).
 const STACK: usize = 32 << 20;
 
-/// Runs `body` in a process whose threads have stacks of [`STACK`] bytes and no malloc arenas of their own, which are as large.
+/// Runs `body` in a child process whose threads have stacks of [`STACK`] bytes and no malloc arenas
+/// of their own, which would be as large.
 fn with_large_stacks(name: &str, body: impl FnOnce()) {
     child_with(name, &[("RUST_MIN_STACK", &STACK.to_string()), ("MALLOC_ARENA_MAX", "1")], body);
 }
 
-/// Stacks that are mapped.
+/// Returns the number of mapped stacks.
 fn stacks() -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let length = |line: &str| {
         let (from, to) = line.split_once(' ')?.0.split_once('-')?;
         Some(usize::from_str_radix(to, 16).ok()? - usize::from_str_radix(from, 16).ok()?)
     };
-    // Two that lie side by side may be one mapping.
+    // Two adjacent stacks may be one mapping.
     maps.lines().filter_map(length).filter(|&length| length >= STACK).map(|length| length / STACK).sum()
 }
 
-/// Ended threads were never joined and kept their stacks.
+/// Regression: ended threads were never joined and kept their stacks.
 #[test]
 fn ended_spare_and_blocking_threads_are_joined() {
     with_large_stacks("ended_spare_and_blocking_threads_are_joined", || {
@@ -57,7 +58,7 @@ fn ended_spare_and_blocking_threads_are_joined() {
         for task in tasks.into_iter().chain(blocking) {
             park_on(task);
         }
-        // Its worker rests for good; of the others the C library keeps one stack or two.
+        // Its worker remains. Of the others the C library keeps one or two stacks.
         eventually("they are gone", || thread_count() <= threads + 1 && stacks() <= before + 4);
         rt::shutdown(LONG).unwrap();
     });
@@ -76,7 +77,7 @@ fn shutdowns_leave_no_threads() {
                 rt::shutdown(LONG).unwrap();
                 eventually("its threads are gone", || thread_count() == threads);
             } else {
-                // Threads that end after it.
+                // These threads end later.
                 let _ = rt::shutdown(Duration::ZERO);
             }
         }
@@ -84,7 +85,8 @@ fn shutdowns_leave_no_threads() {
     });
 }
 
-/// Each task was found where it was before, and counted as one that had blocked its thread all the time.
+/// Regression: after a stop of the process, sysmon found each task where it was before, and counted
+/// it as blocked for the whole time.
 #[test]
 fn stopped_process_is_not_counted_as_blocked() {
     child("stopped_process_is_not_counted_as_blocked", || {
@@ -98,7 +100,7 @@ fn stopped_process_is_not_counted_as_blocked() {
             }
         };
         rt::Builder::new().workers(2).on_blocked_task(report).start().unwrap();
-        // Most looks of the watching thread find it in its turn.
+        // Most checks of sysmon find the task in its turn.
         let (ends, is_over) = mpsc::channel::<()>();
         let busy = task::spawn(async move {
             while is_over.try_recv() != Err(mpsc::TryRecvError::Disconnected) {
@@ -115,10 +117,10 @@ fn stopped_process_is_not_counted_as_blocked() {
             let mut helper = Command::new("sh").args(["-c", &script, &std::process::id().to_string()]).spawn().unwrap();
             assert!(helper.wait().unwrap().success() && start.elapsed() >= STOP);
         }
-        // On a busy machine a turn may last longer than it should.
+        // On a busy machine a turn may last longer.
         let longest = *longest.lock().unwrap();
         assert!(longest < STOP / 2, "{longest:?}");
-        // Tasks that do block are still found.
+        // Tasks that block are still found.
         let (release, held) = mpsc::channel::<()>();
         let before = rt::metrics().blocked_tasks;
         let blocks = task::spawn(async move { assert!(held.recv().is_err()) });

@@ -1,4 +1,4 @@
-//! Rules of the source that no compiler knows.
+//! Rules of the source that the compiler does not check.
 
 #[path = "tidy/imports.rs"]
 mod imports;
@@ -28,7 +28,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// All Rust sources of the repository.
+/// Returns all Rust sources of the repository.
 fn all() -> Vec<(PathBuf, String)> {
     [
         "src",
@@ -51,7 +51,7 @@ fn all() -> Vec<(PathBuf, String)> {
     .collect()
 }
 
-/// Complains about every line for which `complaint` has one.
+/// Fails with the complaints of `complaint` about lines of the files.
 fn check_lines(files: &[(PathBuf, String)], mut complaint: impl FnMut(&str) -> Option<String>) {
     let mut complaints = Vec::new();
     for (path, text) in files {
@@ -62,7 +62,7 @@ fn check_lines(files: &[(PathBuf, String)], mut complaint: impl FnMut(&str) -> O
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// The code of a line, without its comment; sufficient for these checks.
+/// Returns the code of a line, without its comment. It need not handle every case.
 fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()
 }
@@ -82,7 +82,7 @@ fn sources_are_found() {
     assert!(files.iter().all(|(_, text)| !text.is_empty()));
 }
 
-/// The imports between the files of `src`.
+/// Returns the imports between the files of `src`.
 fn imports() -> imports::Graph {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = sources("src").into_iter().map(|(path, text)| {
@@ -90,7 +90,7 @@ fn imports() -> imports::Graph {
         (path, text)
     });
     let mut graph = imports::graph(&files.collect::<Vec<_>>());
-    // The simulator takes the place of the clock, the poller and the network, which ask it: its hooks lead up.
+    // The simulator replaces the clock, the poller and the network. These call it, so its hooks lead up.
     let is_simulator = |file: &str| file.starts_with("sim/");
     graph.retain(|file, _| !is_simulator(file));
     graph.values_mut().for_each(|used| used.retain(|file| !is_simulator(file)));
@@ -137,7 +137,7 @@ fn no_files_import_each_other_in_a_circle() {
     assert!(complaint.is_empty(), "\n{complaint}");
 }
 
-/// The floors of `src`, from the ground up: folders and files whose paths begin so. The longest beginning counts.
+/// The floors of `src`, from the lowest up, as beginnings of paths. The longest beginning that fits counts.
 const FLOORS: [&[&str]; 7] = [
     &["sync.rs", "sys/", "sim/machine/"],
     &["rt/"],
@@ -148,7 +148,7 @@ const FLOORS: [&[&str]; 7] = [
     &["os/", "prelude.rs", "lib.rs"],
 ];
 
-/// Dependency runs one way: a file imports from its own floor and from those below.
+/// Dependencies point one way: a file imports from its own floor and from those below.
 #[test]
 fn imports_lead_down() {
     let floor = |file: &str| {
@@ -166,13 +166,13 @@ fn imports_lead_down() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// Code within what rustfmt keeps; comments are filled by hand and may be a few words longer.
+/// Code keeps to rustfmt's width. Comments are filled by hand and may be a few words longer.
 #[test]
 fn lines_are_short() {
     check_lines(&all(), |line| {
         let (width, trimmed) = (line.chars().count(), line.trim_start());
         let most = if trimmed.starts_with("//") { 160 } else { 120 };
-        // A string, a link and the row of a table cannot be broken.
+        // Strings, links and table rows cannot be broken.
         let is_text =
             line.contains('"') || trimmed.starts_with("//") && (line.contains("http") || line.contains(" | "));
         (width > most && !is_text).then(|| format!("{width} characters"))
@@ -189,7 +189,7 @@ fn there_are_no_tabs_or_trailing_blanks() {
     }
 }
 
-/// Code, without the unit tests at the end of its file.
+/// Returns the number of lines of code, without the unit tests at the end of the file.
 fn code_lines(text: &str) -> usize {
     text.lines().position(|line| line == "#[cfg(test)]").unwrap_or_else(|| text.lines().count())
 }
@@ -198,7 +198,7 @@ fn code_lines(text: &str) -> usize {
 fn files_are_within_size_limit() {
     let long: Vec<_> = sources("src")
         .into_iter()
-        // One trait, with the documentation and the example of each of its methods.
+        // It has one trait, with the documentation and an example of each method.
         .filter(|(path, _)| !path.ends_with("stream/ext.rs"))
         .map(|(path, text)| (path, code_lines(&text)))
         .filter(|&(_, lines)| lines > 700)
@@ -228,7 +228,7 @@ fn every_file_has_a_header() {
 
 #[test]
 fn there_are_no_placeholders() {
-    // Written in two parts, so that this file passes.
+    // Split in two, so that this file passes.
     let banned = [
         concat!("to", "do!"),
         concat!("unimpl", "emented!"),
@@ -246,10 +246,10 @@ fn there_are_no_placeholders() {
     });
 }
 
-/// Phrases that made the text hard to read, and that plain words replaced.
+/// These phrases are banned, because they made the text hard to read.
 #[test]
 fn texts_are_plain() {
-    // Written in two parts, so that this file passes.
+    // Split in two, so that this file passes.
     let banned = [
         concat!("what no", "body"),
         concat!("who is pol", "led"),
@@ -285,7 +285,7 @@ fn unsafe_code_has_safety_comments() {
         for (at, line) in lines.iter().enumerate() {
             let code = code(line);
             let is_unsafe = has_word(code, "unsafe") && (code.contains("unsafe {") || code.contains("unsafe impl"));
-            // A string that speaks of it is none.
+            // The word in a string is not code.
             if !is_unsafe || code.contains('"') {
                 continue;
             }
@@ -298,7 +298,7 @@ fn unsafe_code_has_safety_comments() {
     assert!(complaints.is_empty(), "without SAFETY comment:\n{}", complaints.join("\n"));
 }
 
-/// `sys::option` answers for socket options, so that a simulation or another system is one module.
+/// Only `sys` uses `SockRef`, so that a simulation or another system replaces one module.
 #[test]
 fn socket_options_are_in_one_module() {
     let files: Vec<_> =
@@ -308,7 +308,7 @@ fn socket_options_are_in_one_module() {
     });
 }
 
-/// Whole modules differ between systems, not lines.
+/// Systems differ by whole modules, not by lines.
 #[test]
 fn few_files_name_a_system() {
     let files = sources("src");
@@ -317,14 +317,14 @@ fn few_files_name_a_system() {
     assert!(count * 10 <= files.len(), "{count} of {} files name a system", files.len());
 }
 
-/// Raw system calls would go past sanitizers and preloaded shims.
+/// Raw system calls would bypass sanitizers and preloaded libraries.
 #[test]
 fn system_calls_use_libc_functions() {
     let call = concat!("libc::sys", "call");
     check_lines(&all(), |line| code(line).contains(call).then(|| "a raw system call".to_owned()));
 }
 
-/// The numbers in a comment such as `/// Invariant 9.` or `/// Invariants 5 and 6.`
+/// Returns the numbers in a comment such as `/// Invariant 9.` or `/// Invariants 5 and 6.`
 fn invariants(line: &str) -> Vec<u32> {
     let line = line.trim_start();
     let Some(text) = line.strip_prefix("/// Invariant") else { return Vec::new() };
@@ -357,7 +357,7 @@ fn tests_named_in_documents_exist() {
     }
     let mut known = BTreeSet::new();
     for (path, text) in all() {
-        // A list of models has a name per line, a list of injected bugs has `name: "switch" by model`.
+        // Lists of models have a name per line, lists of injected bugs have `name: "switch" by model`.
         let is_list = path.starts_with(root.join("models/tests"));
         for line in text.lines().map(str::trim) {
             let word = |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned();
@@ -371,9 +371,9 @@ fn tests_named_in_documents_exist() {
     let documents = repository().into_iter().filter(|file| file.ends_with(".md"));
     for file in documents {
         let text = document(&file);
-        // The odd pieces between fences are code of other crates and programs.
+        // The odd pieces are between fences. They are code of other crates and programs.
         for prose in text.split("```").step_by(2) {
-            // A name of a test has three words or more.
+            // The name of a test has three words or more.
             let is_name = |word: &&str| {
                 word.starts_with(|c: char| c.is_ascii_lowercase())
                     && word.matches('_').count() >= 2
@@ -387,7 +387,7 @@ fn tests_named_in_documents_exist() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// The names beside files in a document: "`file.rs` (`name`, `Type::name`)" and "`name` in `file.rs`". Each is a path and the last part
+/// Returns the names beside files in a document: "`file.rs` (`name`, `Type::name`)" and "`name` in `file.rs`". Each is a path and the last part
 /// of a name.
 fn names_beside_files(text: &str) -> Vec<(&str, &str)> {
     fn name(quoted: &str) -> Option<&str> {
@@ -451,20 +451,20 @@ fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// `Cargo.toml` as written: cargo packs it under another name, beside a generated one.
+/// Returns `Cargo.toml` as written: cargo packs it under another name, beside a generated one.
 fn manifest() -> String {
     let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml.orig");
     fs::read_to_string(packed).unwrap_or_else(|_| document("Cargo.toml"))
 }
 
-/// The names, without their ending, of a folder's files that have it; none where the folder is not in the package.
+/// Returns the names, without the ending, of a folder's files with this ending; none if the folder is not in the package.
 fn names(folder: &str, ending: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) else { return Vec::new() };
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter_map(|name| name.strip_suffix(ending).map(str::to_owned)).collect()
 }
 
-/// Features, examples and scripts are where a reader looks for them.
+/// README, the crate page and CONTRIBUTING list all features, examples and scripts.
 #[test]
 fn documents_list_features_examples_and_scripts() {
     let manifest = manifest();
@@ -483,14 +483,14 @@ fn documents_list_features_examples_and_scripts() {
         let examples = names(folder, ".rs").into_iter().map(|name| format!("({folder}/{name}.rs)"));
         missing.extend(examples.filter(|link| !readme.contains(link)));
     }
-    // The one that another script reads.
+    // Another script reads this one.
     let scripts = names("ci", ".sh").into_iter().filter(|name| name != "conformance-programs");
     missing.extend(scripts.map(|name| format!("ci/{name}.sh")).filter(|script| !contributing.contains(script)));
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// The HTTP program in README needs other crates, so that its documentation test is ignored. Its lines are those of an example that is
-/// compiled and tested.
+/// The HTTP program in README needs other crates, so its documentation test is ignored. Its lines are those of an example that is compiled
+/// and tested.
 #[test]
 fn readme_http_program_is_an_example() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/ecosystem/axum_hello.rs");
@@ -503,7 +503,7 @@ fn readme_http_program_is_an_example() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// All files of the repository, as paths from its root.
+/// Returns all files of the repository, as paths from its root.
 fn repository() -> BTreeSet<String> {
     fn walk(root: &Path, folder: &Path, found: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -522,8 +522,8 @@ fn repository() -> BTreeSet<String> {
     found
 }
 
-/// The names in a line that look like names of our files: `ci/faults.sh`, `operation.rs`, `docs/MIGRATION.md`. Without absolute paths, URLs
-/// and names that begin with a shell variable.
+/// Returns the names in a line that look like names of our files: `ci/faults.sh`, `operation.rs`, `docs/MIGRATION.md`. Skips absolute
+/// paths, URLs and names that begin with a shell variable.
 fn named_files(line: &str) -> Vec<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     let mut names = Vec::new();
@@ -558,7 +558,7 @@ fn file_names_are_recognised() {
     }
 }
 
-/// Scripts, source files and documents that a text names exist.
+/// Scripts, source files and documents named in a text exist.
 #[test]
 fn named_files_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -566,13 +566,13 @@ fn named_files_exist() {
         return println!("skipped: this is the package, which leaves files out");
     }
     let files = repository();
-    // Every end of a path names its file: `poller.rs`, `rt/poll/poller.rs`.
+    // A file may be named by the end of its path: `poller.rs`, `rt/poll/poller.rs`.
     let mut ends = BTreeSet::new();
     for file in &files {
         let starts = file.match_indices('/').map(|(at, _)| at + 1);
         ends.extend([0].into_iter().chain(starts).map(|start| &file[start..]));
     }
-    // A site; files that are made; pages of async-std's book.
+    // A site, generated files, pages of async-std's book.
     let is_elsewhere = |name: &str| {
         name == "docs.rs" || ["target/", "tutorial/", "concepts/"].iter().any(|folder| name.starts_with(folder))
     };
@@ -586,7 +586,7 @@ fn named_files_exist() {
         let missing = |name: &&str| !ends.contains(*name) && !is_elsewhere(name);
         named_files(line).into_iter().find(missing).map(|name| format!("there is no {name}"))
     });
-    // Targets that cargo is told to run exist too.
+    // Targets in cargo commands exist too.
     check_lines(&texts, |line| {
         let target = |option: &str, folders: &[&str]| {
             let (_, rest) = line.split_once(option)?;
@@ -603,7 +603,7 @@ fn named_files_exist() {
     });
 }
 
-/// The default build stays small: each dependency was a decision.
+/// The default build has exactly these dependencies.
 #[test]
 fn default_dependencies_are_unchanged() {
     let manifest = manifest();
@@ -620,12 +620,12 @@ fn default_dependencies_are_unchanged() {
     );
 }
 
-/// The text of a comment line, without its marker.
+/// Returns the text of a comment line, without its marker.
 fn comment(line: &str) -> Option<&str> {
     line.trim_start().strip_prefix("//").map(|text| text.trim_start_matches(['/', '!']).trim_start())
 }
 
-/// Whether a comment has "a" for "per": `two calls a request`, `512 workers a process`.
+/// Returns whether a comment has "a" for "per": `two calls a request`, `512 workers a process`.
 fn says_a_for_per(text: &str) -> bool {
     const UNITS: [&str; 12] = [
         "call",
@@ -658,8 +658,7 @@ fn says_a_for_per(text: &str) -> bool {
     })
 }
 
-/// Comments of the library are plain engineering English: subject, verb, object, and the terms of the
-/// field. See also `texts_are_plain`.
+/// Comments of the library are plain English. See also `texts_are_plain`.
 #[test]
 fn comments_are_plain_english() {
     const BANNED: [&str; 3] = ["who waits", "see the module's header", "bears"];
@@ -677,7 +676,7 @@ fn comments_are_plain_english() {
     });
 }
 
-/// Search results and lists of methods show the first line of a documentation alone.
+/// The first line of a documentation names the thing, because search results show only this line.
 #[test]
 fn documentation_begins_with_the_name_of_the_thing() {
     let mut complaints = Vec::new();

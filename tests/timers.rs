@@ -48,7 +48,7 @@ fn timer_moved_earlier_fires_at_new_time() {
 fn timer_moved_later_skips_old_time() {
     run(async {
         let mut sleep = Sleep::new(Duration::from_millis(100));
-        // Pending, unless this machine takes as long to get here.
+        // Pending, unless this machine has already spent that time.
         let _ = poll_now(&mut sleep);
         let deadline = in_ms(160);
         sleep.reset(deadline);
@@ -57,8 +57,7 @@ fn timer_moved_later_skips_old_time() {
     });
 }
 
-/// Go: TestAdjustTimers.
-/// TestAdjustTimers: hundreds of timers moved about, by many tasks; each fires, none early.
+/// Go: TestAdjustTimers. Many tasks move hundreds of timers. Each fires, none early.
 #[test]
 fn repeatedly_moved_timers_all_fire() {
     run(async {
@@ -92,7 +91,7 @@ fn repeatedly_moved_timers_all_fire() {
     });
 }
 
-/// TestLongAdjustTimers: a near timer among very many far ones that come and go.
+/// Go: TestLongAdjustTimers. A near timer fires among very many far ones that come and go.
 #[test]
 fn near_timer_fires_among_many_far_ones() {
     run(async {
@@ -115,7 +114,7 @@ fn near_timer_fires_among_many_far_ones() {
     });
 }
 
-/// TestMultiWakeup: tasks that wake each other at the very moments at which timers fire.
+/// Go: TestMultiWakeup. Tasks wake each other at the moments at which timers fire.
 #[test]
 fn timer_and_manual_wakeups_coincide() {
     run(async {
@@ -168,8 +167,8 @@ fn timers_fire_beside_always_runnable_tasks() {
     });
 }
 
-/// Go: TestAfterFuncStarvation.
-/// TestAfterFuncStarvation: a timer that is due again as soon as it has fired does not keep others from firing.
+/// Go: TestAfterFuncStarvation. A timer that is due again as soon as it has fired does not starve
+/// others.
 #[test]
 fn always_due_timer_starves_no_task() {
     run(async {
@@ -183,7 +182,7 @@ fn always_due_timer_starves_no_task() {
                         task::sleep(Duration::from_nanos(1)).await;
                         fired += 1;
                         if fired.is_multiple_of(64) {
-                            // A sleep that is over before it begins need not yield.
+                            // A sleep whose time has passed before it begins need not yield.
                             task::yield_now().await;
                         }
                     }
@@ -217,7 +216,7 @@ fn longest_sleeps_do_not_overflow() {
         assert_eq!(Sleep::never().deadline(), None);
         assert!(future::timeout(Duration::from_millis(1), Sleep::never()).await.is_err());
         assert_eq!(future::timeout(Duration::MAX, async { 7 }).await.unwrap(), 7);
-        // Millions of years, as a moment.
+        // Millions of years, as a point in time.
         let mut end = Instant::now();
         while let Some(later) = end.checked_add(Duration::from_secs(1 << 56)) {
             end = later;
@@ -234,7 +233,7 @@ fn past_sleeps_complete_immediately() {
         if let Some(early) = Instant::now().checked_sub(Duration::from_secs(3600)) {
             assert!(poll_now(&mut Sleep::until(early)).is_ready());
         }
-        // Again after it has fired.
+        // Moved again after it has fired.
         let mut sleep = Sleep::new(Duration::ZERO);
         assert!(poll_now(&mut sleep).is_ready());
         let deadline = in_ms(3);
@@ -302,12 +301,13 @@ fn timeout_ends_its_future_and_not_early() {
     });
 }
 
-/// All were late by ten milliseconds: the time to sleep was counted from the coarse clock's.
+/// Regression: sleeps ended ten milliseconds late, because their length was counted from the coarse
+/// clock.
 #[test]
 fn subsecond_sleep_is_not_late_by_a_tick() {
     const SLEEP: Duration = Duration::from_millis(150);
     let mut least = Duration::MAX;
-    // On a busy machine any one may be late.
+    // On a busy machine any of them may be late.
     for _ in 0..50 {
         let start = Instant::now();
         run(task::sleep(SLEEP));

@@ -21,7 +21,7 @@ async fn socket() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").await.unwrap()
 }
 
-/// Two sockets, and their addresses.
+/// Returns two sockets and their addresses.
 async fn sockets() -> (UdpSocket, UdpSocket, SocketAddr, SocketAddr) {
     let (one, other) = (socket().await, socket().await);
     let (a, b) = (one.local_addr().unwrap(), other.local_addr().unwrap());
@@ -75,7 +75,7 @@ fn datagram_goes_to_address_or_peer() {
         for _ in 0..6 {
             assert_eq!(other.recv_from(&mut [0; 8]).await.unwrap(), (1, a));
         }
-        // Sending elsewhere does not change the peer.
+        // Sending to another address does not change the peer.
         let third = socket().await;
         let c = third.local_addr().unwrap();
         for to in [b, c] {
@@ -99,7 +99,7 @@ fn datagram_goes_to_address_or_peer() {
         for receiver in [&other, &third, &other] {
             assert_eq!(receiver.recv_from(&mut [0; 8]).await.unwrap(), (1, a));
         }
-        // To another peer.
+        // Connects to another peer.
         one.connect(c).await.unwrap();
         one.send(b"third").await.unwrap();
         assert_eq!(third.recv(&mut [0; 8]).await.unwrap(), 5);
@@ -130,7 +130,7 @@ fn empty_datagram_is_received() {
 fn empty_buffer_succeeds_or_times_out() {
     run(async {
         let (one, other, a, b) = sockets().await;
-        // Nothing is received: so nothing is waited for, and nothing taken.
+        // A receive without a buffer receives nothing and does not wait.
         assert_eq!(other.recv(&mut []).await.unwrap(), 0);
         one.send_to(b"first", b).await.unwrap();
         one.send_to(b"second", b).await.unwrap();
@@ -237,7 +237,7 @@ fn send_to_checks_address_family() {
     });
 }
 
-/// The addresses of a name in two families, in either order, as a type of its own and as a list.
+/// A name with addresses of two families, in a given order. Unlike a list it is a type of its own.
 struct Name(Vec<SocketAddr>);
 
 impl ToSocketAddrs for Name {
@@ -265,7 +265,7 @@ fn send_to_picks_address_of_fitting_family() {
             socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()).unwrap();
             UdpSocket::from(OwnedFd::from(socket))
         };
-        // Where each sender is bound, and whether it sends to IPv4 and to IPv6.
+        // The local address of each sender, and whether it sends to IPv4 and to IPv6.
         let senders = [
             ("127.0.0.1:0", [true, false]),
             ("0.0.0.0:0", [true, false]),
@@ -286,7 +286,8 @@ fn send_to_picks_address_of_fitting_family() {
                 assert_eq!(sender.send_to(b"list", &addrs[..]).await.unwrap(), 4, "{what}: {addrs:?}");
                 let (count, from) = receiver.recv_from(&mut buf).await.unwrap();
                 assert_eq!((count, from.port()), (4, port), "{what}: {addrs:?}");
-                // The answer comes back: it was sent from an address of the receiver's family.
+                // The answer arrives: the datagram was sent from an address of the receiver's
+                // family.
                 receiver.send_to(b"answer", from).await.unwrap();
                 assert_eq!(sender.recv_from(&mut buf).await.unwrap().0, 6, "{what}: {addrs:?}");
                 assert_eq!(sender.send_to(b"name", Name(addrs.clone())).await.unwrap(), 4, "{what}: {addrs:?}");
@@ -297,7 +298,7 @@ fn send_to_picks_address_of_fitting_family() {
                 assert_eq!(sender.send(b"peer").await.unwrap(), 4);
                 assert_eq!(receiver.recv_from(&mut buf).await.unwrap(), (4, from), "{what}");
             }
-            // No address is suitable: the kernel's error.
+            // If no address is suitable, the result is the kernel's error.
             let wrong = if !sends_v4 { to_v4 } else { to_v6 };
             if !(sends_v4 && sends_v6) {
                 let error = sender().await.send_to(b"x", &[wrong, wrong][..]).await.unwrap_err();
@@ -307,7 +308,7 @@ fn send_to_picks_address_of_fitting_family() {
     });
 }
 
-/// An address that the kernel refuses as such: the next one is tried, and one datagram goes.
+/// If the kernel refuses an address, the next one is tried, and one datagram is sent.
 #[test]
 fn send_to_tries_next_address_after_refusal() {
     run(async {
@@ -325,7 +326,7 @@ fn send_to_tries_next_address_after_refusal() {
         assert_eq!(receiver.recv(&mut [0; 4]).await.unwrap(), 1);
         let mut buf = [0; 4];
         assert!(poll_once(&mut receiver.recv(&mut buf)).await.is_pending(), "one datagram");
-        // A datagram that one address rejects is rejected at every address.
+        // A datagram that is too long for one address is too long for all.
         let long = vec![0; 70_000];
         let error = sender.send_to(&long, &[good, good][..]).await.unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
@@ -395,7 +396,7 @@ fn errors_of_binding_and_resolving_are_named() {
         let error = taken.send_to(b"x", "nonsense").await.unwrap_err();
         assert!(op_text(&error).starts_with(&format!("write udp {addr}: ")), "{error}");
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        // The first that can be had.
+        // The first address that can be bound is used.
         let second = UdpSocket::bind(&[addr, "127.0.0.1:0".parse().unwrap()][..]).await.unwrap();
         assert_ne!(second.local_addr().unwrap(), addr);
     });
@@ -410,7 +411,7 @@ fn oversize_datagrams_and_refusals_surface() {
         assert_eq!(one.send_to(&long, b).await.unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
         assert_eq!(one.send_to(&long[1..], b).await.unwrap(), 65_507);
         let broadcast = one.send_to(b"x", "255.255.255.255:9").await.unwrap_err();
-        // The other: a host without a network.
+        // The second kind occurs on a host without a network.
         assert!(matches!(broadcast.kind(), ErrorKind::PermissionDenied | ErrorKind::NetworkUnreachable), "{broadcast}");
 
         drop(other);
@@ -420,7 +421,7 @@ fn oversize_datagrams_and_refusals_surface() {
         assert_eq!(one.recv(&mut buf).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
         let mut again = one.recv(&mut buf);
         assert!(poll_once(&mut again).await.is_pending(), "the error is told once");
-        // One that waits hears of it.
+        // A waiting receive gets the error.
         one.send(b"anybody?").await.unwrap();
         assert_eq!(again.await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
     });
@@ -463,7 +464,7 @@ fn receives_time_out() {
             is_read_timeout(other.recv_from(&mut buf).await.unwrap_err());
         }
         assert_eq!(other.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::InvalidInput);
-        // A moved deadline applies to operations that wait already.
+        // A moved deadline applies to operations that already wait.
         other.set_read_timeout(None).unwrap();
         let mut waiting = other.recv_from(&mut buf);
         assert!(poll_once(&mut waiting).await.is_pending());
@@ -572,8 +573,7 @@ fn raw_fd_is_available_during_a_receive() {
     });
 }
 
-/// Invariant 8.
-/// Datagrams that come together, as one edge, reach as many receivers.
+/// Invariant 8. Datagrams that arrive together, as one edge, reach as many receivers.
 #[test]
 fn merged_datagram_edges_wake_all_receivers() {
     run(async {
@@ -608,8 +608,7 @@ fn merged_datagram_edges_wake_all_receivers() {
     });
 }
 
-/// Invariant 8.
-/// A receiver that was woken and is dropped hands its wake-up on.
+/// Invariant 8. A woken receiver that is dropped passes its wake-up on.
 #[test]
 fn dropped_receive_passes_wakeup_on() {
     run(async {
@@ -628,8 +627,8 @@ fn dropped_receive_passes_wakeup_on() {
     });
 }
 
-/// Invariant 8.
-/// Four receive and four send at once through one socket; each datagram reaches one.
+/// Invariant 8. Four tasks receive and four send at once through one socket. Each datagram reaches
+/// one receiver.
 #[test]
 fn receives_and_sends_run_in_parallel() {
     const EACH: usize = 200;
@@ -803,7 +802,7 @@ fn receive_waits_on_socket_that_was_shut_down() {
             let mut buf = [0; 8];
             let mut receive = one.recv_from(&mut buf);
             assert!(poll_once(&mut receive).await.is_pending());
-            // Unconnected, the call fails and has its effect nevertheless.
+            // On an unconnected socket the call fails but still takes effect.
             let duplicate = std::net::TcpStream::from(one.as_fd().try_clone_to_owned().unwrap());
             let done = duplicate.shutdown(std::net::Shutdown::Read);
             assert_eq!(

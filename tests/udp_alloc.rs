@@ -1,5 +1,5 @@
-//! Receiving and sending datagrams allocates nothing, singly and in batches, also when the receiver has to wait. A batch keeps no memory
-//! of sent datagrams. Go: TestAllocs.
+//! Receiving and sending datagrams allocates nothing, singly and in batches, even if the receiver
+//! waits. A batch keeps no memory of sent datagrams. Go: TestAllocs.
 //!
 //! Counts the allocations of the whole process, so this binary has one test.
 
@@ -15,7 +15,7 @@ use netpoll::net::{Ancillary, RecvBatch, SendBatch, UdpSocket};
 use netpoll::{rt, task};
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-/// Bytes that are allocated now.
+/// The number of bytes allocated now.
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
 struct Counting;
@@ -49,10 +49,11 @@ static ALLOCATOR: Counting = Counting;
 
 const ROUNDS: usize = 1000;
 
-/// Allocations that starting a runtime thread may cost, once. Each round costs none.
+/// The allocations that the start of a runtime thread may add. A round itself makes none.
 const ALLOWED: usize = ROUNDS / 20;
 
-/// Expects that [`ROUNDS`] of `round` allocate nothing, once the lists and heaps that grow have grown.
+/// Asserts that [`ROUNDS`] calls of `round` allocate nothing, after as many calls in which lists
+/// and heaps grow.
 async fn allocates_nothing(what: &str, mut round: impl AsyncFnMut()) {
     for _ in 0..ROUNDS {
         round().await;
@@ -68,7 +69,7 @@ async fn allocates_nothing(what: &str, mut round: impl AsyncFnMut()) {
 /// Go: TestAllocs.
 #[test]
 fn datagrams_do_not_allocate() {
-    // None for tasks that seem stuck because the machine is busy: a thread that is started meanwhile allocates.
+    // Policy Off: on a busy machine a task may seem stuck, and starting a thread for it allocates.
     rt::Builder::new().blocked_tasks(rt::BlockedPolicy::Off).start().unwrap();
     run(async {
         let one = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -108,7 +109,7 @@ fn datagrams_do_not_allocate() {
         })
         .await;
 
-        // An echo on another task: every receiver waits, on both sides.
+        // Another task echoes, so every receiver waits, on both sides.
         let echo = task::spawn({
             let other = other.clone();
             async move {
@@ -126,7 +127,8 @@ fn datagrams_do_not_allocate() {
         other.close().await.unwrap();
         echo.await;
 
-        // A queue that is topped up before it is empty, of datagrams that are small or large, with and without something beside them.
+        // A queue that is refilled before it is empty, with small and large datagrams, with and
+        // without ancillary data.
         for ancillary in [None, Some(&beside)] {
             let mut batch = SendBatch::new();
             let mut number = 0_usize;
@@ -149,7 +151,8 @@ fn datagrams_do_not_allocate() {
                 round(&mut batch).await;
             }
             let grown = BYTES.load(Ordering::Relaxed).saturating_sub(before);
-            // 5,000 of 700 bytes on average, with an address of 128 bytes and control data; vectors double.
+            // 5,000 datagrams of 700 bytes on average, each with an address of 128 bytes and
+            // control data. Vectors double.
             assert!(grown < 24 << 20, "{} MiB for 5,000 datagrams", grown >> 20);
         }
     });

@@ -1,4 +1,5 @@
-//! Ancillary data: each kind is sent to, and received from, a peer that uses plain libc. And the options.
+//! Ancillary data: each kind is sent to, and received from, a peer that uses plain libc. Also the
+//! options that request it.
 #![cfg(target_os = "linux")] // Linux's control messages, and offload
 
 mod common;
@@ -23,7 +24,7 @@ fn set_int(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) {
     assert_eq!(result, 0, "option {level}/{name}: {}", std::io::Error::last_os_error());
 }
 
-/// recvmsg(2), and the control messages as libc's macros find them.
+/// Calls recvmsg(2). Returns the control messages that libc's macros find.
 fn libc_recv(socket: &StdSocket, buf: &mut [u8]) -> (usize, Control) {
     let mut room = [0_u64; 64];
     let mut vector = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
@@ -57,7 +58,7 @@ fn libc_recv(socket: &StdSocket, buf: &mut [u8]) -> (usize, Control) {
     (usize::try_from(count).expect("a datagram"), control)
 }
 
-/// sendmsg(2) on a connected socket, with control messages as libc's macros lay them out.
+/// Calls sendmsg(2) on a connected socket, with control messages laid out by libc's macros.
 fn libc_send(socket: &StdSocket, bytes: &[u8], control: &Control) {
     let mut room = [0_u64; 64];
     let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
@@ -93,7 +94,7 @@ fn find(control: &Control, level: i32, kind: i32) -> Option<&Vec<u8>> {
     control.iter().find(|message| (message.0, message.1) == (level, kind)).map(|message| &message.2)
 }
 
-/// The loopback addresses that there are here.
+/// Returns the loopback addresses of this host.
 fn loopbacks() -> Vec<IpAddr> {
     let all = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     let here: Vec<_> = all.into_iter().filter(|ip| StdSocket::bind((*ip, 0)).is_ok()).collect();
@@ -108,14 +109,15 @@ fn loopback_index() -> u32 {
     unsafe { libc::if_nametoindex(c"lo".as_ptr()) }
 }
 
-/// An interface that has IPv6 and multicast: not loopback, which has no route to groups.
+/// Returns an interface that has IPv6 and multicast. Loopback has no route to groups.
 fn multicast_index_v6() -> Option<u32> {
     let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
     let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     rows.find(|row| row.last() != Some(&"lo")).and_then(|row| u32::from_str_radix(row.get(1)?, 16).ok())
 }
 
-/// A socket of this crate and one of std, connected to each other; std's waits for a limited time.
+/// Returns a socket of this crate and one of std, connected to each other. The std socket waits for
+/// a limited time.
 async fn connected(ip: IpAddr) -> (UdpSocket, StdSocket) {
     let (ours, theirs) = (UdpSocket::bind((ip, 0)).await.unwrap(), StdSocket::bind((ip, 0)).unwrap());
     ours.connect(theirs.local_addr().unwrap()).await.unwrap();
@@ -158,7 +160,7 @@ fn libc_reads_sent_ancillary_data() {
             let (count, control) = libc_recv(&theirs, &mut buf);
             assert_eq!((count, read(&control)), (3, (int(33), int(0x2a))), "{ip}");
 
-            // Unconnected, and in a batch: the family is known there.
+            // Unconnected, and in a batch: the family is known in these cases.
             let other = UdpSocket::bind((ip, 0)).await.unwrap();
             let theirs_open = StdSocket::bind((ip, 0)).unwrap();
             for &(level, name) in options {
@@ -176,7 +178,7 @@ fn libc_reads_sent_ancillary_data() {
             let (count, control) = libc_recv(&theirs_open, &mut buf);
             assert_eq!((count, read(&control).1), (6, int(0)), "the next is as the socket says");
 
-            // The socket's own settings.
+            // The socket's own settings apply.
             ours.set_ttl(44).unwrap();
             ours.set_tos(0x10).unwrap();
             ours.send(b"plain").await.unwrap();
@@ -280,7 +282,7 @@ fn dual_stack_socket_reports_both_families() {
     });
 }
 
-/// Options that the crate does not know make more control data than it has room for.
+/// Options that the crate does not know produce more control data than its buffer holds.
 #[test]
 fn truncated_control_data_is_flagged() {
     run(async {
@@ -336,7 +338,7 @@ fn offload_segments_and_coalesces() {
             assert_eq!((datagram.bytes().len(), datagram.ancillary().segment_size()), (10_100, Some(1000)));
             assert_eq!(segments(&batch), expected);
 
-            // In a batch, and by the socket's own setting; to a receiver that has not asked for it.
+            // In a batch, and by the socket's own setting. The receiver has not requested offload.
             theirs.set_gro(false).unwrap();
             let mut out = SendBatch::new();
             out.push_with(&bytes, to, &cut).unwrap();
@@ -356,7 +358,7 @@ fn offload_segments_and_coalesces() {
                 got.push(buf[..count].to_vec());
             }
             assert_eq!(got, expected);
-            // More segments than the kernel takes.
+            // More segments than the kernel accepts.
             ours.set_segment_size(Some(1)).unwrap();
             assert!(ours.send_to(&bytes, to).await.is_err());
             assert!(poll_once(&mut theirs.readable()).await.is_pending());
@@ -364,7 +366,8 @@ fn offload_segments_and_coalesces() {
     });
 }
 
-/// `send_many` leaves the cutting to the kernel where it can, and the peer gets the same in any case.
+/// `send_many` lets the kernel split datagrams where possible. The peer receives the same in any
+/// case.
 #[test]
 fn batches_use_offload_when_possible() {
     run(async {
@@ -397,11 +400,11 @@ fn batches_use_offload_when_possible() {
         let each: Vec<_> = (0..COUNT).map(|n| (n as u8, 1200)).collect();
         let plain = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         assert_eq!(send(&plain, 1200).await, (1, each.clone()));
-        // Without checksums the kernel refuses to cut: one by one then.
+        // Without checksums the kernel refuses to split: datagrams are sent one by one.
         let refused = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         set_int(refused.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1);
         assert_eq!(send(&refused, 1200).await, (COUNT, each.clone()));
-        // The socket's own size is another matter.
+        // A segment size set on the socket splits each datagram.
         plain.set_segment_size(Some(1000)).unwrap();
         let cut: Vec<_> = (0..COUNT).flat_map(|n| [(n as u8, 1000), (n as u8, 200)]).collect();
         assert_eq!(send(&plain, 1200).await, (COUNT, cut));
@@ -410,7 +413,7 @@ fn batches_use_offload_when_possible() {
     });
 }
 
-/// Each option comes back as it was set, and setting it changes no other.
+/// Each option reads back as it was set, and setting it changes no other.
 #[test]
 fn options_read_back_as_set() {
     run(async {
@@ -483,7 +486,8 @@ fn options_read_back_as_set() {
     });
 }
 
-/// Go: TestIPv4MulticastListener, TestIPv6MulticastListener. The group is of this process: other tests on the host have others.
+/// Go: TestIPv4MulticastListener, TestIPv6MulticastListener. Each process uses its own group, so
+/// that tests do not meet.
 #[test]
 fn multicast_reaches_every_member() {
     run(async {
@@ -512,7 +516,7 @@ fn multicast_reaches_every_member() {
                 }
                 IpAddr::V6(group) => {
                     sender.set_multicast_interface_v6(interface).unwrap();
-                    // Not beyond this host.
+                    // Not forwarded beyond this host.
                     sender.set_multicast_hops_v6(0).unwrap();
                     ("/proc/net/igmp6", group.octets().iter().map(|byte| format!("{byte:02x}")).collect())
                 }
@@ -526,7 +530,7 @@ fn multicast_reaches_every_member() {
             assert_eq!(receive(&second).await.len, 6);
             assert!(poll_once(&mut stranger.readable()).await.is_pending(), "it is in another group");
 
-            // Leaving, and joining again by address and by index.
+            // Leaves, and joins again by address and by index.
             match group {
                 IpAddr::V4(group) => {
                     for socket in [&first, &second] {

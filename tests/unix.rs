@@ -1,4 +1,5 @@
-//! Unix streams, packets and their listeners: bytes and messages, deadlines, the end, the peer, conversions.
+//! Unix streams, seqpacket sockets and their listeners: bytes and messages, deadlines, end of
+//! stream, peers, conversions.
 #![cfg(target_os = "linux")] // abstract names, and packet sockets
 
 mod common;
@@ -44,7 +45,8 @@ fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
 
 // ---- round trips ----
 
-/// Go: TestConnAndListener, TestUnixAndUnixpacketServer: by path, by abstract name, and by a name that the kernel chose.
+/// Go: TestConnAndListener, TestUnixAndUnixpacketServer. By path, by abstract name, and by a name
+/// that the kernel chose.
 #[test]
 fn unix_streams_transfer_both_ways() {
     run(async {
@@ -70,7 +72,7 @@ fn unix_streams_transfer_both_ways() {
     });
 }
 
-/// Much more than the socket holds, with both sides waiting in turn.
+/// Sends much more than the socket holds, so that both sides wait in turn.
 #[test]
 fn stream_larger_than_buffers_arrives_intact() {
     run(async {
@@ -86,7 +88,7 @@ fn stream_larger_than_buffers_arrives_intact() {
     });
 }
 
-/// async-std's Unix streams have none.
+/// async-std's Unix streams have no vectored operations.
 #[test]
 fn vectored_reads_and_writes_move_all_buffers_with_one_call() {
     run(async {
@@ -106,7 +108,7 @@ fn vectored_reads_and_writes_move_all_buffers_with_one_call() {
     });
 }
 
-/// Go: TestUnixAndUnixpacketServer: messages keep their bounds, empty ones too.
+/// Go: TestUnixAndUnixpacketServer. Messages keep their boundaries, also empty ones.
 #[test]
 fn seqpacket_keeps_message_boundaries() {
     run(async {
@@ -135,7 +137,7 @@ fn seqpacket_keeps_message_boundaries() {
     });
 }
 
-/// Clones share it; messages of many senders stay whole.
+/// Clones share the socket; messages of many senders stay whole.
 #[test]
 fn packets_of_many_senders_stay_intact() {
     run(async {
@@ -181,7 +183,8 @@ fn unix_sockets_work_under_another_executor() {
 
 // ---- the end ----
 
-/// The disposition that programs begin with; Rust's test harness ignores the signal.
+/// SIGPIPE has the default disposition, as in other programs. (Rust's test harness ignores the
+/// signal.)
 #[test]
 fn closed_peer_is_an_error_without_sigpipe() {
     child("closed_peer_is_an_error_without_sigpipe", || {
@@ -231,7 +234,7 @@ fn unix_stream_eof_is_not_an_error() {
         assert_eq!(other.recv_with_fds(&mut buf, &mut fds).await.unwrap(), 4);
         assert_eq!(other.recv_with_fds(&mut buf, &mut fds).await.unwrap(), 0);
         assert_eq!(other.read(&mut buf).await.unwrap(), 0);
-        // The other direction is open.
+        // The other direction stays open.
         other.write_all(b"still").await.unwrap();
         assert_eq!(one.read(&mut buf).await.unwrap(), 5);
         other.close_read().unwrap();
@@ -240,7 +243,7 @@ fn unix_stream_eof_is_not_an_error() {
         assert_eq!(peer.recv(&mut buf).await.unwrap(), 0);
         assert_eq!(peer.recv_with_fds(&mut buf, &mut fds).await.unwrap(), 0);
         assert!(fds.is_empty());
-        // `close` of the traits is FIN, once or again.
+        // `close` of the traits sends the end of the stream. It may be repeated.
         let (one, other) = UnixStream::pair().unwrap();
         for _ in 0..2 {
             (&one).close().await.unwrap();
@@ -249,7 +252,7 @@ fn unix_stream_eof_is_not_an_error() {
     });
 }
 
-/// The kernel's own rule: unread bytes at the peer's close are a reset.
+/// The kernel reports a reset if the peer closes with unread bytes.
 #[test]
 fn peer_close_with_unread_data_resets() {
     run(async {
@@ -352,7 +355,7 @@ fn unix_deadlines_end_waits_and_lose_nothing() {
         assert!(is_timeout(&client.recv_with_fds(&mut buf, &mut Vec::new()).await.unwrap_err()));
         assert_eq!(client.read_timeout().unwrap(), Some(Duration::from_millis(5)));
         assert!(client.set_write_timeout(Some(Duration::ZERO)).is_err() && client.write_timeout().unwrap().is_none());
-        // A peer that does not read.
+        // The peer does not read.
         client.set_write_deadline(Instant::now() + Duration::from_millis(20)).unwrap();
         assert!(is_timeout(&client.write_all(&vec![0; 16 << 20]).await.unwrap_err()));
         let (packet, _peer) = UnixSeqpacket::pair().unwrap();
@@ -380,7 +383,7 @@ fn peer_credentials_are_reported() {
     });
 }
 
-/// Another process, which knows nothing of this crate: OpenBSD's nc, where there is one.
+/// Exchanges data with OpenBSD's nc, if installed, as a process that does not use this crate.
 #[test]
 fn nc_exchanges_data_with_unix_listener() {
     run(async {
@@ -417,7 +420,7 @@ fn unix_incoming_waits_without_descriptors() {
         let path = folder.join("s");
         task::block_on(async {
             let listener = UnixListener::bind(&path).await.unwrap();
-            // The poller's descriptors are open from here on.
+            // From here on the poller's descriptors are open.
             let (_client, _server) = connected(&listener).await;
             let client = std_net::UnixStream::connect(&path).unwrap();
             set_nofile(64);
@@ -486,7 +489,7 @@ fn dropped_unix_futures_lose_nothing() {
             let (mut first, mut second) = (listener.accept(), listener.accept());
             assert!(poll_once(&mut first).await.is_pending() && poll_once(&mut second).await.is_pending());
             let client = UnixStream::connect_addr(&addr).await.unwrap();
-            // Whichever got the wake-up is dropped.
+            // The operation that got the wake-up is dropped.
             task::yield_now().await;
             drop(first);
             let (server, _) = second.await.unwrap();
@@ -513,7 +516,7 @@ fn std_unix_types_convert_both_ways() {
         other.write_all(b"std").unwrap();
         let mut buf = [0; 8];
         assert_eq!(stream.read(&mut buf).await.unwrap(), 3);
-        // Non-blocking, and registered with a waiter that is gone.
+        // Non-blocking, and registered with a waiter that was dropped.
         assert!(poll_once(&mut stream.read(&mut buf)).await.is_pending());
         let clone = stream.clone();
         let busy = std_net::UnixStream::try_from(stream).unwrap_err();

@@ -1,4 +1,4 @@
-//! Unix datagrams: names of senders, bounds, full queues, many at once, the end.
+//! Unix datagrams: names of senders, message boundaries, full queues, concurrent use, shutdown.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
     raw_os_error(&result.unwrap_err())
 }
 
-/// Sends from `socket`, which names its receiver, until a send would wait. How many it were.
+/// Sends from `socket` to `receiver` until a send would wait. Returns the number of datagrams sent.
 async fn fill(socket: &UnixDatagram, receiver: &UnixDatagram) -> usize {
     let to = receiver.local_addr().unwrap();
     let mut count = 0;
@@ -30,9 +30,10 @@ async fn fill(socket: &UnixDatagram, receiver: &UnixDatagram) -> usize {
     count
 }
 
-// ---- bounds and names ----
+// ---- boundaries and names ----
 
-/// Go: TestReadUnixgramWithUnnamedSocket: empty datagrams are datagrams, and a short buffer loses the rest.
+/// Go: TestReadUnixgramWithUnnamedSocket. Empty datagrams are datagrams, and a short buffer loses
+/// the rest.
 #[test]
 fn datagrams_keep_message_boundaries() {
     run(async {
@@ -52,7 +53,8 @@ fn datagrams_keep_message_boundaries() {
     });
 }
 
-/// Go: TestReadUnixgramWithUnnamedSocket, TestUnixConnLocalAndRemoteNames: named and unnamed senders.
+/// Go: TestReadUnixgramWithUnnamedSocket, TestUnixConnLocalAndRemoteNames. Named and unnamed
+/// senders.
 #[test]
 fn receivers_see_sender_names() {
     run(async {
@@ -80,24 +82,25 @@ fn receivers_see_sender_names() {
                 }
                 Some(socket) => {
                     assert_eq!(format!("{from:?}"), format!("{:?}", socket.local_addr().unwrap()));
-                    // The name is good for an answer.
+                    // The name can be used for an answer.
                     server.send_to_addr(b"you", &from).await.unwrap();
                     assert_eq!(socket.recv(&mut buf).await.unwrap(), 3);
                 }
             }
         }
-        // Go: TestUnixgramAutobind: the kernel's choice is abstract, and gone with its socket.
+        // Go: TestUnixgramAutobind. The kernel's choice is abstract, and is released with its
+        // socket.
         let addr = chosen.local_addr().unwrap();
         chosen.close().await.unwrap();
         assert_eq!(server.send_to_addr(b"x", &addr).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
-        // Files stay, as std's do.
+        // Files remain, as with std.
         drop(server);
         assert!(path.exists());
         assert_eq!(named.send_to(b"x", &path).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
     });
 }
 
-/// Go: TestUnixgramWrite: connected and unconnected sockets as senders and receivers.
+/// Go: TestUnixgramWrite. Connected and unconnected sockets as senders and receivers.
 #[test]
 fn connected_and_unconnected_senders() {
     run(async {
@@ -113,14 +116,14 @@ fn connected_and_unconnected_senders() {
         assert_eq!(client.peer_addr().unwrap().as_pathname(), Some(&*path));
         client.send(b"connected").await.unwrap();
         assert_eq!(server.recv(&mut buf).await.unwrap(), 9);
-        // Others can be named, and cannot send to it.
+        // It can name other receivers, and only its peer can send to it.
         client.send_to(b"named", &path_other).await.unwrap();
         assert_eq!(other.recv(&mut buf).await.unwrap(), 5);
         let addr = client.local_addr().unwrap();
         assert_eq!(errno(other.send_to_addr(b"x", &addr).await), Some(libc::EPERM));
         server.send_to_addr(b"peer", &addr).await.unwrap();
         assert_eq!(client.recv(&mut buf).await.unwrap(), 4);
-        // The peer may be moved, also to an abstract name.
+        // The peer can be changed, also to an abstract name.
         let third = UnixDatagram::bind("").await.unwrap();
         client.connect_addr(&third.local_addr().unwrap()).await.unwrap();
         client.send(b"moved").await.unwrap();
@@ -136,7 +139,7 @@ fn connected_and_unconnected_senders() {
         assert_eq!(errno(client.connect(&stream).await), Some(libc::EPROTOTYPE));
         assert_eq!(errno(client.send_to(b"x", &stream).await), Some(libc::EPROTOTYPE));
         assert_eq!(errno(client.send_to(&vec![0; 64 << 20], &path).await), Some(libc::EMSGSIZE));
-        // The peer of a connected socket goes.
+        // The peer of a connected socket is closed.
         client.connect(&path).await.unwrap();
         drop(server);
         assert_eq!(client.send(b"x").await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
@@ -160,14 +163,15 @@ fn std_datagram_sockets_interoperate() {
 
 // ---- full queues ----
 
-/// The kernel wakes a sender for its own datagrams only, or when it is connected: here the queue is full of another sender's.
+/// The kernel wakes a sender only for its own datagrams, or if it is connected. Here another sender
+/// has filled the queue.
 #[test]
 fn sender_waits_again_after_losing_queue_space() {
     #[derive(Clone, Copy, PartialEq)]
     enum Sender {
         Connected,
         Unconnected,
-        /// To a third socket, whose queue is full and stays full.
+        /// Connected to a third socket, whose queue is full and stays full.
         ConnectedElsewhere,
     }
     for kind in [Sender::Connected, Sender::Unconnected, Sender::ConnectedElsewhere] {
@@ -189,7 +193,7 @@ fn sender_waits_again_after_losing_queue_space() {
                     _ => sender.send_to_addr(b"mine", &to).await,
                 }
             });
-            // Long enough for it to have waited, more than once.
+            // Long enough for the sender to have waited more than once.
             task::sleep(Duration::from_millis(10)).await;
             assert!(!waiting.is_finished());
             let mut buf = [0; 8];
@@ -204,14 +208,14 @@ fn sender_waits_again_after_losing_queue_space() {
     }
 }
 
-/// The other thing that may be full has events: the sender's own buffer, here with datagrams to several receivers.
+/// For the sender's own buffer there are events. Here it is full of datagrams to several receivers.
 #[test]
 fn sender_is_woken_by_its_own_buffer_space() {
     run(async {
         let sender = UnixDatagram::unbound().unwrap();
         let big = vec![7; 64 << 10];
         let mut receivers = Vec::new();
-        // Senders with a full queue get no more.
+        // A sender with a full queue sends no more.
         let last = loop {
             let receiver = UnixDatagram::bind("").await.unwrap();
             let to = receiver.local_addr().unwrap();
@@ -232,7 +236,8 @@ fn sender_is_woken_by_its_own_buffer_space() {
     });
 }
 
-/// It retries rarely: each failed attempt makes an event of its own, which must not cause the next.
+/// The sender retries rarely. Each failed attempt causes an event, which must not cause the next
+/// attempt.
 #[test]
 fn waiting_sender_does_not_spin() {
     common::child("waiting_sender_does_not_spin", || {
@@ -248,7 +253,8 @@ fn waiting_sender_does_not_spin() {
                 assert!(is_timeout(&sender.send_to_addr(b"x", &to).await.unwrap_err()));
                 assert!(start.elapsed() >= Duration::from_millis(300));
                 let after = netpoll::rt::metrics();
-                // Eight pauses from 0.1 to 12.8 ms, then one of 20 ms after the other: 23 in 300 ms, and fewer on a busy machine.
+                // Eight pauses from 0.1 to 12.8 ms, then pauses of 20 ms: 23 in 300 ms, and fewer
+                // on a busy machine.
                 let (timers, polls) = (after.timers_fired - before.timers_fired, after.polls - before.polls);
                 assert!((1..=40).contains(&timers) && polls <= 200, "{timers} timers, {polls} polls");
                 for _ in 0..filled {
@@ -278,7 +284,7 @@ fn deadline_and_close_end_waiting_send() {
         sender.close().await.unwrap();
         assert!(is_closed(&waiting.await.unwrap_err()));
         assert!(is_closed(&sender.send_to_addr(b"x", &to).await.unwrap_err()));
-        // A receiver that closes ends it as well.
+        // Closing the receiver ends it as well.
         let sender = UnixDatagram::unbound().unwrap();
         let mut waiting = sender.send_to_addr(b"x", &to);
         assert!(poll_once(&mut waiting).await.is_pending());
@@ -287,7 +293,7 @@ fn deadline_and_close_end_waiting_send() {
     });
 }
 
-/// Dropped while it waits, it has sent nothing.
+/// A send that is dropped while it waits has sent nothing.
 #[test]
 fn dropped_send_sends_nothing() {
     park_on(async {
@@ -308,9 +314,9 @@ fn dropped_send_sends_nothing() {
     });
 }
 
-// ---- many at once ----
+// ---- concurrent use ----
 
-/// Receivers and senders run in parallel, and datagrams that share an event strand no receiver.
+/// Receivers and senders run in parallel. Datagrams that share an event leave no receiver waiting.
 #[test]
 fn concurrent_datagram_tasks_lose_nothing() {
     const EACH: usize = 500;
@@ -388,7 +394,7 @@ fn burst_wakes_every_receiver() {
     });
 }
 
-// ---- the end ----
+// ---- shutdown ----
 
 #[test]
 fn deadlines_shutdown_and_close() {
@@ -429,7 +435,8 @@ fn deadlines_shutdown_and_close() {
     });
 }
 
-/// The kernel answers EAGAIN to a receive after shutdown(2), as for an empty queue. A poll that comes before the event must not wait.
+/// The kernel answers EAGAIN to a receive after shutdown(2), as for an empty queue. A poll before
+/// the event must not wait.
 #[test]
 fn shut_down_receiving_side_is_at_its_end_at_once() {
     async fn is_at_its_end(socket: &UnixDatagram) {

@@ -15,13 +15,13 @@ use netpoll::net::{TcpListener, TcpStream, is_closed, is_timeout};
 use netpoll::os::unix::net::{TruncatedFds, UnixDatagram, UnixSeqpacket, UnixStream};
 use netpoll::task;
 
-/// A pipe: the reading end is at its end once every copy of the writing end is closed.
+/// Creates a pipe. The reading end reports the end once every copy of the writing end is closed.
 fn pipe() -> (File, OwnedFd) {
     let (read, write) = std::io::pipe().unwrap();
     (OwnedFd::from(read).into(), write.into())
 }
 
-/// Whether all copies of the other end are closed.
+/// Returns whether all copies of the other end are closed.
 fn is_closed_everywhere(read: &mut File) -> bool {
     let mut poll = libc::pollfd { fd: read.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one entry, valid for the call.
@@ -34,14 +34,14 @@ fn is_cloexec(fd: BorrowedFd<'_>) -> bool {
     unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) & libc::FD_CLOEXEC != 0 }
 }
 
-/// The poller's own descriptors are open from here on.
+/// Opens the poller's own descriptors.
 async fn open_poller(stream: &UnixStream) {
     stream.set_read_deadline(Instant::now() + Duration::from_millis(1)).unwrap();
     assert!(is_timeout(&stream.read(&mut [0; 1]).await.unwrap_err()));
     stream.set_read_deadline(None).unwrap();
 }
 
-/// Go: TestUnixConnReadMsgUnixSCMRightsCloseOnExec, on all three kinds.
+/// Go: TestUnixConnReadMsgUnixSCMRightsCloseOnExec, for all three kinds of sockets.
 #[test]
 fn received_descriptors_are_cloexec_duplicates() {
     run(async {
@@ -80,7 +80,7 @@ fn received_descriptors_are_cloexec_duplicates() {
     });
 }
 
-/// A connection goes from one socket to another handle, and works there.
+/// A connection is passed to another socket, and works there.
 #[test]
 fn connection_is_passed_to_another_process() {
     run(async {
@@ -98,7 +98,7 @@ fn connection_is_passed_to_another_process() {
         common::ping(&client, b"to the worker").await.unwrap();
         client.close_write().unwrap();
         serving.await;
-        // A listener too.
+        // The same for a listener.
         let (one, other) = UnixStream::pair().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -112,7 +112,7 @@ fn connection_is_passed_to_another_process() {
     });
 }
 
-/// Datagrams with an address carry descriptors as well and have a sender.
+/// Datagrams with an address carry descriptors as well, and have a sender.
 #[test]
 fn datagrams_with_descriptors_have_senders() {
     run(async {
@@ -121,7 +121,7 @@ fn datagrams_with_descriptors_have_senders() {
         let server = UnixDatagram::bind(&path).await.unwrap();
         let client = UnixDatagram::bind(folder.join("client")).await.unwrap();
         let (mut read, write) = pipe();
-        // Without bytes, too: a datagram exists by itself.
+        // A datagram can carry descriptors without bytes.
         client.send_to_with_fds(b"", &[write.as_fd()], &path).await.unwrap();
         drop(write);
         let mut fds = Vec::new();
@@ -136,7 +136,8 @@ fn datagrams_with_descriptors_have_senders() {
     });
 }
 
-/// On a stream they come with the first byte of their write, and reads end before the next that carries some.
+/// On a stream, descriptors arrive with the first byte of their write, and a read ends before the
+/// next byte that carries some.
 #[test]
 fn descriptors_arrive_with_their_bytes() {
     run(async {
@@ -163,7 +164,7 @@ fn descriptors_arrive_with_their_bytes() {
         let descriptors: Vec<_> = counts.iter().map(|(count, _)| *count).collect();
         assert_eq!(descriptors, [1, 2]);
         assert!(counts[0].1.starts_with("plain first") && !counts[0].1.contains("second"), "{counts:?}");
-        // Nothing to carry is a write.
+        // Without descriptors the call is a plain write.
         let (one, other) = UnixStream::pair().unwrap();
         assert_eq!(one.send_with_fds(b"none", &[]).await.unwrap(), 4);
         let mut fds = Vec::new();
@@ -192,7 +193,7 @@ fn unsendable_descriptors_are_rejected() {
         let empty = one.send_with_fds(b"", &most).await.unwrap_err();
         assert_eq!(empty.kind(), ErrorKind::InvalidInput);
         assert!(empty.to_string().contains("at least one byte"), "{empty}");
-        // The refused ones have sent nothing.
+        // The refused calls have sent nothing.
         let mut fds = Vec::new();
         assert!(poll_once(&mut other.recv_with_fds(&mut [0; 1], &mut fds)).await.is_pending());
         one.send_with_fds(b"x", &most).await.unwrap();
@@ -215,7 +216,7 @@ fn plain_reads_close_received_descriptors() {
             match way {
                 0..=3 => {
                     stream.0.send_with_fds(b"x", &fds).await.unwrap();
-                    // Looking at it leaves the descriptor where it is.
+                    // Peeking leaves the descriptor in the socket.
                     assert_eq!(stream.1.peek(&mut buf).await.unwrap(), 1);
                 }
                 4 => drop(packet.0.send_with_fds(b"x", &fds).await.unwrap()),
@@ -232,7 +233,7 @@ fn plain_reads_close_received_descriptors() {
                 2 => ReadExt::read(&mut &stream.1, &mut buf).await.unwrap(),
                 3 => {
                     let mut taken = Vec::new();
-                    // Asked for, and dropped.
+                    // Received and dropped.
                     stream.1.recv_with_fds(&mut buf, &mut taken).await.unwrap()
                 }
                 4 => packet.1.recv(&mut buf).await.unwrap(),
@@ -241,7 +242,7 @@ fn plain_reads_close_received_descriptors() {
             assert_eq!(count, 1);
             assert!(is_closed_everywhere(&mut read), "way {way}");
         }
-        // Nor does a socket that is closed with them in its queue.
+        // The same for a socket that is closed with descriptors in its queue.
         let (mut read, write) = pipe();
         stream.0.send_with_fds(b"x", &[write.as_fd()]).await.unwrap();
         drop(write);
@@ -250,7 +251,8 @@ fn plain_reads_close_received_descriptors() {
     });
 }
 
-/// With too few free numbers the message is reported with its bytes, and the received descriptors are closed.
+/// With too few free numbers the error reports the message's bytes, and the received descriptors
+/// are closed.
 #[test]
 fn descriptors_beyond_capacity_are_closed() {
     child("descriptors_beyond_capacity_are_closed", || {
@@ -285,14 +287,14 @@ fn descriptors_beyond_capacity_are_closed() {
                 assert!(is_closed_everywhere(&mut read), "way {way}");
                 drop(held);
             }
-            // The stream goes on.
+            // The stream continues.
             stream.0.write_all(b"next").await.unwrap();
             assert_eq!(stream.1.read(&mut [0; 8]).await.unwrap(), 4);
         });
     });
 }
 
-/// Counted: nothing of a thousand messages stays open, taken or not.
+/// Counts descriptors: none of a thousand messages stays open, taken or not.
 #[test]
 fn nothing_leaks() {
     child("nothing_leaks", || {
@@ -307,7 +309,7 @@ fn nothing_leaks() {
                         0 => other.recv_with_fds(&mut buf, &mut fds).await.unwrap(),
                         1 => other.read(&mut buf).await.unwrap(),
                         _ => {
-                            // A future that waits, and one that is dropped while it does.
+                            // A future that waits, and one that is dropped while it waits.
                             drop(other.recv_with_fds(&mut buf, &mut fds));
                             other.recv_with_fds(&mut buf, &mut fds).await.unwrap()
                         }
@@ -343,7 +345,7 @@ fn descriptor_messages_wait_and_time_out() {
         let late = other.recv_with_fds(&mut [0; 8], &mut Vec::new()).await;
         assert!(is_timeout(&late.unwrap_err()));
         other.set_read_deadline(None).unwrap();
-        // A full stream: the descriptors go when there is room, once.
+        // The stream is full: the descriptors are sent once, when there is room.
         let mut total = 0;
         loop {
             let mut write = one.write(&[7; 65536]);
@@ -369,7 +371,8 @@ fn descriptor_messages_wait_and_time_out() {
     });
 }
 
-/// Unread credentials beside the descriptors, as a host program may have asked for: they do not take the descriptors' room.
+/// Unread credentials beside the descriptors, which a host program may have requested, do not take
+/// the descriptors' room.
 #[test]
 fn credentials_beside_descriptors_are_ignored() {
     if !common::has_descriptors(1000) {

@@ -34,7 +34,7 @@ fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
 
 // ---- names ----
 
-/// Go: TestUnixConnLocalAndRemoteNames: the accepted side has the listener's name, the client none.
+/// Go: TestUnixConnLocalAndRemoteNames. The accepted side has the listener's name, the client none.
 #[test]
 fn names_of_both_sides() {
     run(async {
@@ -48,7 +48,7 @@ fn names_of_both_sides() {
         assert_eq!(server.local_addr().unwrap().as_pathname(), Some(&*path));
         assert!(server.peer_addr().unwrap().is_unnamed());
         assert!(format!("{client:?}").contains(path.to_str().unwrap()));
-        // A client that has a name.
+        // The client has a name.
         let named = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
         let own = folder.join("client");
         named.bind(&socket2::SockAddr::unix(&own).unwrap()).unwrap();
@@ -61,7 +61,7 @@ fn names_of_both_sides() {
     });
 }
 
-/// Go: TestUnixgramAutobind: five hexadecimal digits that a client can use.
+/// Go: TestUnixgramAutobind. The name has five hexadecimal digits, and clients can use it.
 #[test]
 fn empty_name_is_autobound() {
     run(async {
@@ -71,7 +71,7 @@ fn empty_name_is_autobound() {
         assert_eq!(name.len(), 5);
         assert!(name.iter().all(u8::is_ascii_hexdigit));
         UnixStream::connect_addr(&addr).await.unwrap();
-        // By a path as well, and printed with an `@`.
+        // As a path too, and printed with an `@`.
         let path = [b"\0", name].concat();
         let path = Path::new(std::str::from_utf8(&path).unwrap());
         UnixStream::connect(path).await.unwrap();
@@ -84,7 +84,7 @@ fn empty_name_is_autobound() {
     });
 }
 
-/// Go: TestUnixgramLinuxAbstractLongName: 107 bytes after the NUL, which no further NUL ends.
+/// Go: TestUnixgramLinuxAbstractLongName. 107 bytes after the NUL, without a terminating NUL.
 #[test]
 fn abstract_names_hold_any_bytes() {
     run(async {
@@ -96,7 +96,7 @@ fn abstract_names_hold_any_bytes() {
         assert_eq!(listener.local_addr().unwrap().as_abstract_name(), Some(&name[1..]));
         let client = UnixStream::connect(path).await.unwrap();
         assert_eq!(client.peer_addr().unwrap().as_abstract_name(), Some(&name[1..]));
-        // A shorter name is another.
+        // A shorter name is a different name.
         let shorter = Path::new(std::str::from_utf8(&name[..107]).unwrap());
         assert_eq!(UnixStream::connect(shorter).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
         name.push(b'x');
@@ -105,7 +105,7 @@ fn abstract_names_hold_any_bytes() {
     });
 }
 
-/// `@` is an ordinary byte, as in std: a relative path that begins with it is a file.
+/// `@` is an ordinary byte, as in std: a relative path that begins with it names a file.
 #[test]
 fn at_sign_is_not_abstract() {
     child("at_sign_is_not_abstract", || {
@@ -122,7 +122,7 @@ fn at_sign_is_not_abstract() {
 
 // ---- the file ----
 
-/// Go: TestUnixUnlink: the file goes with the listener that made it, once.
+/// Go: TestUnixUnlink. The listener that created the file removes it, once.
 #[test]
 fn listener_removes_its_socket_file() {
     run(async {
@@ -139,21 +139,21 @@ fn listener_removes_its_socket_file() {
         drop(listener);
         assert!(path.exists());
         fs::remove_file(&path).unwrap();
-        // Clients leave it alone.
+        // Clients do not remove it.
         let listener = UnixListener::bind(&path).await.unwrap();
         let (client, server) = connected(&listener).await;
         server.force_close().await.unwrap();
         drop(client);
         assert!(path.exists());
-        // A close of a name that is gone is a close.
+        // Closing succeeds if the file is gone.
         fs::remove_file(&path).unwrap();
         listener.close().await.unwrap();
-        // The owning stream of connections is the listener's owner.
+        // A stream of connections that owns the listener removes the file.
         let incoming = UnixListener::bind(&path).await.unwrap().into_incoming();
         assert!(path.exists());
         drop(incoming);
         assert!(!path.exists());
-        // Of seqpacket sockets as well; its items, and its end.
+        // The same for seqpacket sockets, with items and the end of the stream.
         let mut incoming = UnixSeqpacketListener::bind(&path).await.unwrap().into_incoming();
         let client = UnixSeqpacket::connect(&path).await.unwrap();
         let server = incoming.next().await.unwrap().unwrap();
@@ -181,7 +181,7 @@ fn file_replacing_socket_is_kept() {
     });
 }
 
-/// Go: TestUnixUnlink: adopted and converted listeners keep their file unless configured otherwise.
+/// Go: TestUnixUnlink. Adopted and converted listeners keep their file unless configured otherwise.
 #[test]
 fn unlink_on_close_is_configurable() {
     run(async {
@@ -220,14 +220,14 @@ fn unlink_on_close_is_configurable() {
         drop(OwnedFd::from(packets));
         assert!(path.exists(), "given away");
 
-        // Go: TestUnixgramAutobind: there is nothing to remove, also where a file of that name exists.
+        // Go: TestUnixgramAutobind. There is nothing to remove, even if a file of that name exists.
         let listener = UnixListener::bind("").await.unwrap();
         listener.set_unlink_on_close(true).unwrap();
         listener.close().await.unwrap();
     });
 }
 
-/// A relative path is that of the directory where it was bound.
+/// A relative path refers to the directory in which it was bound.
 #[test]
 fn relative_socket_file_is_removed_after_chdir() {
     child("relative_socket_file_is_removed_after_chdir", || {
@@ -236,7 +236,7 @@ fn relative_socket_file_is_removed_after_chdir() {
             fs::create_dir(folder.join(name)).unwrap();
         }
         let (home, away) = (folder.join("first"), folder.join("second"));
-        // A socket with the same name in the new directory, which another process owns.
+        // The new directory has a socket with the same name, which another process owns.
         let other = std_net::UnixListener::bind(away.join("rel.sock")).unwrap();
         let go = |to: &Path| std::env::set_current_dir(to).unwrap();
         let addr = std_net::SocketAddr::from_pathname("rel.sock").unwrap();
@@ -276,7 +276,7 @@ fn relative_socket_file_is_removed_after_chdir() {
                         listener.close().await.unwrap();
                     }
                     6 => {
-                        // Decided away from home, twice.
+                        // Changed twice, the second time in another directory.
                         let listener = UnixListener::bind("rel.sock").await.unwrap();
                         listener.set_unlink_on_close(false).unwrap();
                         go(&away);
@@ -284,7 +284,7 @@ fn relative_socket_file_is_removed_after_chdir() {
                         drop(listener);
                     }
                     7 => {
-                        // One that came from elsewhere, decided at home.
+                        // An adopted listener, configured in the original directory.
                         let listener = UnixListener::from(std_net::UnixListener::bind("rel.sock").unwrap());
                         listener.set_unlink_on_close(true).unwrap();
                         go(&away);
@@ -299,7 +299,7 @@ fn relative_socket_file_is_removed_after_chdir() {
                         fs::remove_file(&file).unwrap();
                     }
                     _ => {
-                        // A datagram socket's file stays, as std's does.
+                        // The file of a datagram socket remains, as with std.
                         let socket = UnixDatagram::bind("rel.sock").await.unwrap();
                         go(&away);
                         drop(socket);
@@ -316,7 +316,7 @@ fn relative_socket_file_is_removed_after_chdir() {
     });
 }
 
-/// Whatever has taken the name, and however: it is not the listener's.
+/// A file of any kind that has taken the name does not belong to the listener.
 #[test]
 fn replaced_socket_file_is_not_removed() {
     run(async {
@@ -343,7 +343,8 @@ fn replaced_socket_file_is_not_removed() {
                 let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
             }
         }
-        // A listener that came from elsewhere does not know its file: it takes a socket for it and nothing else.
+        // An adopted listener does not know its file: it accepts a socket as its file, and nothing
+        // else.
         let listener = UnixListener::from(std_net::UnixListener::bind(&path).unwrap());
         fs::remove_file(&path).unwrap();
         fs::write(&path, "mine").unwrap();
@@ -382,7 +383,8 @@ fn dial_waits_on_full_backlog() {
         let late = UnixStream::connect_deadline(&path, start + Duration::from_millis(30)).await;
         assert!(is_timeout(&late.unwrap_err()) && start.elapsed() >= Duration::from_millis(30));
         assert!(is_timeout(&UnixStream::connect_deadline(&path, start).await.unwrap_err()));
-        // Without a bound it waits until there is room. Dropped, it leaves nothing behind.
+        // Without a timeout it waits until there is room. If it is dropped, it leaves nothing
+        // behind.
         let waiting = task::spawn({
             let path = path.clone();
             async move { UnixStream::connect(path).await }
@@ -403,7 +405,7 @@ fn dial_waits_on_full_backlog() {
     });
 }
 
-/// It ends with its listener.
+/// A waiting dial ends when its listener closes.
 #[test]
 fn waiting_dial_fails_when_listener_closes() {
     run(async {
@@ -438,7 +440,7 @@ fn zero_timeout_fails_dial_immediately() {
 
 // ---- errors ----
 
-/// Go: TestProtocolDialError, TestProtocolListenError, and the texts of Go's errors.
+/// Go: TestProtocolDialError, TestProtocolListenError. The texts are those of Go's errors.
 #[test]
 fn unix_errors_name_operation_and_path() {
     run(async {
@@ -463,7 +465,7 @@ fn unix_errors_name_operation_and_path() {
             format!("listen unixgram {at_nowhere}: bind: no such file or directory")
         );
 
-        // A file without a listener: it prevents a bind and refuses a dial.
+        // A file without a listener prevents a bind and refuses a dial.
         let stale = folder.join("stale");
         drop(std_net::UnixListener::bind(&stale).unwrap());
         let at = stale.display();
@@ -473,7 +475,7 @@ fn unix_errors_name_operation_and_path() {
         assert_eq!(text(UnixStream::connect(&stale).await), format!("dial unix {at}: connect: connection refused"));
         assert!(stale.exists(), "what was not bound is not removed");
 
-        // A file that is no socket, and sockets of another kind.
+        // A file that is not a socket, and sockets of another kind.
         let plain = folder.join("plain");
         fs::write(&plain, "").unwrap();
         assert_eq!(errno(UnixStream::connect(&plain).await), Some(libc::ECONNREFUSED));
@@ -500,7 +502,7 @@ fn invalid_names_are_rejected() {
             assert_eq!(socket.connect(name).await.unwrap_err().kind(), ErrorKind::InvalidInput);
             assert_eq!(socket.send_to(b"x", name).await.unwrap_err().kind(), ErrorKind::InvalidInput);
         }
-        // The longest path that goes.
+        // The longest possible path.
         let folder = Folder::new();
         let stem = folder.join("").to_str().unwrap().to_owned();
         let path = format!("{stem}{}", "x".repeat(107 - stem.len()));
@@ -528,7 +530,7 @@ fn socket_file_without_permission_is_rejected() {
     });
 }
 
-/// Sockets of another family, and descriptors that are no sockets.
+/// Sockets of another family, and descriptors that are not sockets.
 #[test]
 fn wrong_handle_kinds_return_errors() {
     run(async {
@@ -541,7 +543,7 @@ fn wrong_handle_kinds_return_errors() {
         let stream = UnixStream::from(OwnedFd::from(client));
         assert_eq!(errno(stream.peer_addr()), Some(libc::EAFNOSUPPORT));
         assert!(format!("{stream:?} {listener:?}").contains("UnixStream"));
-        // And the other way round.
+        // Vice versa.
         let (ours, _theirs) = std_net::UnixStream::pair().unwrap();
         assert_eq!(errno(TcpStream::from(OwnedFd::from(ours)).local_addr()), Some(libc::EAFNOSUPPORT));
         let folder = Folder::new();
@@ -549,7 +551,7 @@ fn wrong_handle_kinds_return_errors() {
         let tcp = TcpListener::from(OwnedFd::from(unix));
         let _client = std_net::UnixStream::connect(folder.join("s")).unwrap();
         assert_eq!(errno(tcp.accept().await), Some(libc::EAFNOSUPPORT));
-        // No socket at all.
+        // A descriptor that is not a socket.
         let file = UnixStream::from(OwnedFd::from(fs::File::open("/dev/null").unwrap()));
         assert_eq!(errno(file.read(&mut [0; 1]).await), Some(libc::ENOTSOCK));
         assert_eq!(errno(file.peer_cred()), Some(libc::ENOTSOCK));
@@ -562,7 +564,7 @@ fn wrong_handle_kinds_return_errors() {
     });
 }
 
-/// By std's address and by a path that begins with NUL, the form that async-io takes.
+/// Uses std's address, and a path that begins with NUL, which async-io accepts.
 #[test]
 fn abstract_name_is_an_address_or_a_path() {
     run(async {

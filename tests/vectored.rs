@@ -1,5 +1,5 @@
-//! Vectored reads and writes: empty buffers do not use up the places of a call, and more buffers than the kernel takes are no reason to
-//! lose or to invent anything.
+//! Vectored reads and writes: empty buffers do not use up the entries of a call. With more buffers
+//! than the kernel accepts, data is neither lost nor invented.
 
 mod common;
 
@@ -13,10 +13,10 @@ use netpoll::io::{AsyncFd, BufWriter, ReadExt, WriteExt};
 use netpoll::net::{Ancillary, UdpSocket, pipe};
 use netpoll::os::unix::net::UnixStream;
 
-/// How many empty buffers come first: within the kernel's bound of 1,024, at it, and beyond it.
+/// The numbers of leading empty buffers: within the kernel's bound of 1,024, at it, and beyond it.
 const EMPTY: [usize; 6] = [1, 1023, 1024, 1025, 2048, 5000];
 
-/// Reads into `empty` buffers without room, then one of 3 and one of 8 bytes.
+/// Reads into `empty` empty buffers followed by buffers of 3 and 8 bytes.
 async fn read_behind<R: AsyncRead + Unpin>(mut reader: R, empty: usize) -> (usize, [u8; 11]) {
     let mut bytes = [0; 11];
     let (first, second) = bytes.split_at_mut(3);
@@ -27,14 +27,14 @@ async fn read_behind<R: AsyncRead + Unpin>(mut reader: R, empty: usize) -> (usiz
     (count, bytes)
 }
 
-/// Writes `empty` buffers, "head", an empty one and "body".
+/// Writes `empty` empty buffers, "head", an empty one and "body".
 async fn write_behind<W: AsyncWrite + Unpin>(mut writer: W, empty: usize) -> usize {
     let mut bufs = vec![IoSlice::new(b""); empty];
     bufs.extend([IoSlice::new(b"head"), IoSlice::new(b""), IoSlice::new(b"body")]);
     poll_fn(|cx| Pin::new(&mut writer).poll_write_vectored(cx, &bufs)).await.unwrap()
 }
 
-/// One call moves something from each side, and 0 is the end only.
+/// Asserts that one call on each side moves some bytes, and that 0 means the end only.
 async fn crosses<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut reader: R, mut writer: W, what: &str) {
     for empty in EMPTY {
         let mut left = write_behind(&mut writer, empty).await;
@@ -49,7 +49,7 @@ async fn crosses<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut reader: R, mut
         }
         assert!(b"headbody".starts_with(&all), "{what}: {}", all.escape_ascii());
     }
-    // Nothing but empty buffers is nothing.
+    // A call with only empty buffers moves nothing.
     let mut bufs = vec![IoSlice::new(b""); 3000];
     assert_eq!(poll_fn(|cx| Pin::new(&mut writer).poll_write_vectored(cx, &bufs)).await.unwrap(), 0, "{what}");
     bufs.clear();
@@ -136,7 +136,7 @@ fn memory_pipe_skips_empty_buffers() {
     });
 }
 
-/// As with `std`'s sinks: standard output writes from the first buffer that is not empty.
+/// As with std's sinks, standard output writes from the first buffer that is not empty.
 #[test]
 fn standard_output_skips_empty_buffers() {
     run(async {
@@ -150,7 +150,7 @@ fn standard_output_skips_empty_buffers() {
     });
 }
 
-/// A datagram is never split, and a received one fills all buffers in turn.
+/// A datagram is never split, and a received datagram fills the buffers in order.
 #[test]
 fn datagram_of_many_buffers_is_whole() {
     run(async {
@@ -159,7 +159,7 @@ fn datagram_of_many_buffers_is_whole() {
         let plain = Ancillary::new();
         let bytes: Vec<u8> = (0..3000).map(|index: u32| index as u8).collect();
         for empty in [0, 1024, 4000] {
-            // Empty ones first, then one a byte.
+            // Empty buffers first, then one per byte.
             let mut bufs = vec![IoSlice::new(b""); empty];
             bufs.extend(bytes.chunks(1).map(IoSlice::new));
             assert_eq!(from.send_msg(&bufs, addr, &plain).await.unwrap(), 3000, "{empty}");
@@ -183,11 +183,11 @@ fn datagram_of_many_buffers_is_whole() {
             }
             assert!(got == bytes[..2000], "{empty}");
         }
-        // Too much for a datagram is too much in many buffers as well.
+        // Too many bytes for a datagram, in many buffers.
         let chunk = [7; 64];
         let error = from.send_msg(&vec![IoSlice::new(&chunk); 1100], addr, &plain).await.unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
-        // Nothing but empty buffers is an empty datagram.
+        // Only empty buffers make an empty datagram.
         assert_eq!(from.send_msg(&vec![IoSlice::new(b""); 3000], addr, &plain).await.unwrap(), 0);
         assert_eq!(to.recv_msg(&mut [IoSliceMut::new(&mut [0; 4])]).await.unwrap().len, 0);
         from.connect(addr).await.unwrap();

@@ -1,6 +1,8 @@
-//! Which waiters an event wakes: one, and the next if something is left. Measured with counting wakers.
+//! Which waiters an event wakes: one, and the next if something is left. Measured with counting
+//! wakers.
 //!
-//! Invariant 7, and invariant 2 as far as tests can see it: no wake-up is lost when the woken waiter is dropped.
+//! Invariant 7. Also invariant 2, as far as tests can observe it: no wake-up is lost when the woken
+//! waiter is dropped.
 
 mod common;
 
@@ -31,7 +33,7 @@ fn total(wakers: &[Counted]) -> usize {
     counts(wakers).iter().sum()
 }
 
-/// Lets the poller see everything that has happened so far: events of later traffic come after those of earlier.
+/// Waits until the poller has received all events so far: later traffic causes later events.
 async fn settle() {
     let (one, other) = fresh_pair().await;
     for _ in 0..3 {
@@ -54,7 +56,8 @@ fn connection_wakes_one_of_many_acceptors() {
         becomes("one to be woken", || total(&wakers) > 0).await;
         settle().await;
         assert_eq!(counts(&wakers), [1, 0, 0, 0, 0, 0, 0, 0], "one connection, the one that came first");
-        // It cannot know that nothing is left, so the next looks, finds nothing and goes back to the end of the list.
+        // After an accept the queue may hold more, so the next waiter is woken, finds nothing and
+        // returns to the end of the list.
         accepts[0].take().unwrap().await.unwrap();
         assert_eq!(counts(&wakers), [1, 1, 0, 0, 0, 0, 0, 0]);
         assert!(poll_with(accepts[1].as_mut().unwrap(), &wakers[1].1).is_pending());
@@ -64,7 +67,7 @@ fn connection_wakes_one_of_many_acceptors() {
         becomes("another to be woken", || total(&wakers) > 2).await;
         settle().await;
         assert_eq!(counts(&wakers), [1, 1, 1, 0, 0, 0, 0, 0]);
-        // The one woken goes away: the connection is the next one's.
+        // The woken accept is dropped: the next one takes the connection.
         drop(accepts[2].take());
         assert_eq!(counts(&wakers), [1, 1, 1, 1, 0, 0, 0, 0]);
         accepts[3].take().unwrap().await.unwrap();
@@ -125,7 +128,7 @@ fn accept_wakes_next_acceptor_while_connections_remain() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        // Eight connections at once may well be one edge.
+        // Eight connections at once may be one edge.
         let _clients = task::spawn_blocking(move || {
             (0..8).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect::<Vec<_>>()
         });
@@ -136,8 +139,7 @@ fn accept_wakes_next_acceptor_while_connections_remain() {
     });
 }
 
-/// Invariant 7.
-/// A wake-up that is not used goes to the next, also where several in a row go away.
+/// Invariant 7. An unused wake-up passes to the next waiter, also if several in a row are dropped.
 #[test]
 fn dropped_read_passes_wakeup_on() {
     run(async {
@@ -164,7 +166,7 @@ fn dropped_read_passes_wakeup_on() {
         assert_eq!(counts(&wakers), [1, 1, 1, 0, 0]);
         drop(third);
         assert_eq!(counts(&wakers), [1, 1, 1, 1, 0]);
-        // One that looks and leaves the data passes on as well.
+        // An operation that leaves the data passes the wake-up on as well.
         assert_eq!(fourth.await.unwrap(), 4);
         assert_eq!(counts(&wakers), [1, 1, 1, 1, 1]);
         assert_eq!(fifth.await.unwrap(), 4);
@@ -191,8 +193,7 @@ fn dropped_accept_wakes_next_acceptor() {
     });
 }
 
-/// Invariant 2.
-/// A future that is polled again with another waker is woken through that one only.
+/// Invariant 2. A future that is polled again with another waker is woken through that one only.
 #[test]
 fn last_waker_is_woken() {
     run(async {
@@ -211,8 +212,8 @@ fn last_waker_is_woken() {
     });
 }
 
-/// Invariant 2.
-/// `poll_read` of several tasks: all are woken by each event, over and above one future.
+/// Invariant 2. `poll_read` of several tasks: each event wakes all of them, in addition to one
+/// future.
 #[test]
 fn all_poll_callers_are_woken() {
     run(async {
@@ -237,8 +238,8 @@ fn all_poll_callers_are_woken() {
     });
 }
 
-/// Invariant 2.
-/// Many readers, many small messages: each byte is read once, and no reader sleeps while there is data.
+/// Invariant 2. Many readers, many small messages: each byte is read once, and no reader sleeps
+/// while there is data.
 #[test]
 fn many_readers_receive_every_byte() {
     run(async {
@@ -276,7 +277,7 @@ fn many_readers_receive_every_byte() {
     });
 }
 
-/// A waker that is counted while it is kept.
+/// A waker that is counted while it exists.
 struct Kept(Arc<AtomicUsize>);
 
 impl Wake for Kept {
@@ -289,7 +290,7 @@ impl Drop for Kept {
     }
 }
 
-/// Polls with a new waker each time. The most wakers that were kept at a time.
+/// Polls with a new waker each time. Returns the maximum number of wakers kept at a time.
 fn most_kept(mut poll: impl FnMut(&mut Context<'_>) -> bool) -> usize {
     let (kept, mut most) = (Arc::new(AtomicUsize::new(0)), 0);
     for _ in 0..50_000 {
@@ -304,10 +305,10 @@ fn most_kept(mut poll: impl FnMut(&mut Context<'_>) -> bool) -> usize {
 
 #[test]
 fn polls_with_new_wakers_do_not_accumulate() {
-    /// Two lists, of 4,096 each, and two slots.
+    /// Two lists of 4,096 wakers each, and two slots.
     const MOST: usize = 2 * 4096 + 2;
     run(async {
-        // Behind a lock that another has.
+        // Waits for a lock that another operation holds.
         let (one, _other) = UnixStream::pair().unwrap();
         let bytes = vec![0; 4 << 20];
         let writer = one.clone();
@@ -316,19 +317,19 @@ fn polls_with_new_wakers_do_not_accumulate() {
         let mut one = one;
         let most = most_kept(|cx| Pin::new(&mut one).poll_write(cx, b"x").is_pending());
         assert!(most <= MOST, "{most} behind a lock");
-        // For a silent peer.
+        // Waits for data.
         let most = most_kept(|cx| Pin::new(&mut one).poll_read(cx, &mut [0; 1]).is_pending());
         assert!(most <= MOST, "{most} for a silent peer");
-        // For a connection.
+        // Waits for a connection.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut incoming = listener.incoming();
         let most = most_kept(|cx| futures::Stream::poll_next(Pin::new(&mut incoming), cx).is_pending());
         assert!(most <= MOST, "{most} for a connection");
-        // For the other end of a pipe.
+        // Waits for the other end of a pipe.
         let (mut end, _other) = net::pipe().unwrap();
         let most = most_kept(|cx| Pin::new(&mut end).poll_read(cx, &mut [0; 1]).is_pending());
         assert!(most <= MOST, "{most} for the other end of a pipe");
-        // For the end of a close, while a call is under way.
+        // Waits for a close to complete, while a call is in progress.
         let (stream, _peer) = fresh_pair().await;
         let ((begun, begins), (ends, wait)) = (mpsc::channel(), mpsc::channel::<()>());
         let call = std::thread::spawn({

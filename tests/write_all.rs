@@ -14,7 +14,7 @@ use netpoll::io::Write;
 use netpoll::net::TcpStream;
 use netpoll::task;
 
-/// Reads everything until the end, on a task.
+/// Reads to the end of the stream, in a task.
 fn drain(stream: TcpStream) -> task::JoinHandle<Vec<u8>> {
     task::spawn(async move {
         let (mut all, mut buf) = (Vec::new(), vec![0; 65536]);
@@ -90,7 +90,7 @@ fn vectored_writes_and_reads_keep_order() {
         let mut rest = &slices[..];
         let mut sent = 0;
         while !rest.is_empty() {
-            // Leading empty buffers are passed over: they take no place in a call.
+            // Leading empty buffers are skipped: they take no entry of a call.
             let empty = rest.iter().take_while(|slice| slice.is_empty()).count();
             rest = &rest[empty..];
             let most: usize = rest.iter().take(1024).map(|slice| slice.len()).sum();
@@ -148,8 +148,7 @@ fn write_all_of_many_tasks_does_not_interleave() {
     });
 }
 
-/// Invariant 6.
-/// Single writes, of both kinds, come between messages and not into them.
+/// Invariant 6. Single writes, of both kinds, come between messages and not into them.
 #[test]
 fn single_write_waits_for_write_all_to_finish() {
     run(async {
@@ -190,8 +189,8 @@ fn single_write_waits_for_write_all_to_finish() {
 
 // ---- invariant 5 ----
 
-/// Invariant 5.
-/// The edge wakes the first waiter, which needs the lock of an operation that waits for the same edge.
+/// Invariant 5. The edge wakes the first waiter, which needs the lock of an operation that waits
+/// for the same edge.
 #[test]
 fn edge_reaches_write_lock_holder() {
     run(async {
@@ -271,10 +270,10 @@ fn dropped_lock_waiter_passes_lock_on() {
         assert!(poll_with(&mut d, &wakers[3].1).is_pending());
         drop(all);
         assert_eq!(counts(), [1, 0, 0, 0], "one at a time, in order");
-        // Woken, never polled again.
+        // It was woken and is never polled again.
         drop(a);
         assert_eq!(counts(), [1, 1, 0, 0]);
-        // Not woken yet: it leaves the queue.
+        // It was not woken yet, so it leaves the queue.
         drop(c);
         drop(b);
         assert_eq!(counts(), [1, 1, 0, 1]);
@@ -300,7 +299,7 @@ fn unlock_wakes_every_poll_waker_and_one_future() {
             assert!(poll_now(&mut all).is_pending());
             for (_, waker) in &wakers {
                 assert!(poll_write(&client, waker, b"x").is_pending());
-                // Asking again with the same waker is not another wake-up.
+                // Polling again with the same waker adds no wake-up.
                 assert!(poll_write(&client, waker, b"x").is_pending());
             }
             let (mut one, mut two) = (client.write(b"x"), client.write(b"x"));
@@ -315,7 +314,7 @@ fn unlock_wakes_every_poll_waker_and_one_future() {
             drop(one);
             assert_eq!(second.count(), round);
         }
-        // None of them is owed anything: the socket is as good as new.
+        // No waiter is left, and the socket works as before.
         let reader = drain(server);
         client.write_all(b"end").await.unwrap();
         client.close_write().unwrap();
@@ -332,7 +331,7 @@ fn abandoned_poll_does_not_block_lock() {
         let big = vec![7; 1 << 20];
         let mut all = client.write_all(&big);
         assert!(poll_now(&mut all).is_pending());
-        // It is woken at the unlock and never comes back.
+        // It is woken by the unlock and never polled again.
         assert!(poll_write(&client, Waker::noop(), b"x").is_pending());
         let (wakes, waker) = Wakes::new();
         let mut next = client.write(b"end");
@@ -366,7 +365,7 @@ fn expiry_and_close_wake_lock_queue() {
             } else {
                 client.set_write_deadline(past()).unwrap();
             }
-            // The holder was not polled and has the lock still.
+            // The holder was not polled and still has the lock.
             for (wakes, _) in &wakers {
                 assert!(wakes.count() >= 1);
             }
@@ -390,8 +389,8 @@ fn expiry_and_close_wake_lock_queue() {
     });
 }
 
-/// Invariant 5.
-/// Writers are dropped at random, in the middle of messages and in the queue; the others finish.
+/// Invariant 5. Writers are dropped at random, in the middle of messages and in the queue. The
+/// others finish.
 #[test]
 fn randomly_dropped_writers_never_stall_others() {
     run(async {

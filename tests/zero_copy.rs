@@ -1,7 +1,8 @@
-//! Copies in the kernel: `io::copy` between sockets and from files, `send_file`, `write_vectored_all`.
-//! Cases that the kernel refuses are in `src/io/copy/refusal_tests.rs`.
+//! Copies in the kernel: `io::copy` between sockets and from files, `send_file`,
+//! `write_vectored_all`. Cases that the kernel refuses are in `src/io/copy/refusal_tests.rs`.
 //!
-//! Pipes are taken while there is data to move, so tests that count descriptors run in processes of their own.
+//! Pipes are taken while there is data to move, so tests that count descriptors run in their own
+//! processes.
 
 mod common;
 
@@ -22,16 +23,16 @@ use netpoll::io::{AssertAsync, ReadExt, copy};
 use netpoll::net::{TcpStream, is_closed, is_timeout};
 use netpoll::{rt, task};
 
-/// Of prime length, so that pieces which are lost, doubled or swapped do not go unseen.
+/// A pattern of prime length, so that lost, doubled or swapped pieces are noticed.
 static BLOCK: LazyLock<Vec<u8>> =
     LazyLock::new(|| (0..1_048_573u32).map(|at| (at ^ at >> 7 ^ at >> 13) as u8).collect());
 
-/// `len` bytes of the pattern from `start` on.
+/// Returns `len` bytes of the pattern from `start` on.
 fn pattern(start: u64, len: usize) -> Vec<u8> {
     BLOCK.iter().copied().cycle().skip((start % BLOCK.len() as u64) as usize).take(len).collect()
 }
 
-/// A peer that sends `total` bytes of the pattern and ends its stream.
+/// Starts a peer that sends `total` bytes of the pattern and ends its stream.
 fn sender(addr: SocketAddr, total: u64) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut peer = std::net::TcpStream::connect(addr).unwrap();
@@ -45,7 +46,8 @@ fn sender(addr: SocketAddr, total: u64) -> JoinHandle<()> {
     })
 }
 
-/// A peer that checks the pattern from `start` on until the end of the stream: how many bytes.
+/// Starts a peer that checks the pattern from `start` on until the end of the stream. Returns the
+/// number of bytes.
 fn checker(addr: SocketAddr, start: u64) -> JoinHandle<u64> {
     thread::spawn(move || {
         let mut peer = std::net::TcpStream::connect(addr).unwrap();
@@ -79,7 +81,7 @@ async fn target(start: u64) -> (TcpStream, JoinHandle<u64>) {
     (listener.accept().await.unwrap().0, peer)
 }
 
-/// A file in the temporary directory, already without a name.
+/// Creates a temporary file that has no name.
 fn empty_file() -> File {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("netpoll-zero-copy-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -105,7 +107,7 @@ fn splice_copies_stream_exactly() {
             let ((mut from, sender), (mut to, checker)) = (source(TOTAL).await, target(0).await);
             let before = rt::metrics().kernel_copies;
             assert_eq!(copy(&mut from, &mut to).await.unwrap(), TOTAL);
-            // A call moves 1 MiB at most.
+            // A call moves at most 1 MiB.
             assert!(rt::metrics().kernel_copies - before >= TOTAL >> 20);
             drop(to);
             sender.join().unwrap();
@@ -114,8 +116,8 @@ fn splice_copies_stream_exactly() {
     });
 }
 
-/// Go: TestSplice with a LimitedReader: the limit is kept and counted down, the rest stays in the source.
-/// TCP to Unix and Unix to TCP: the kernel moves what passes between families too.
+/// Go: TestSplice with a LimitedReader. The limit is kept and counted down, and the rest stays in
+/// the source. TCP to Unix and Unix to TCP: the kernel also moves data between families.
 #[test]
 fn unix_streams_are_spliced() {
     const TOTAL: u64 = 4 << 20;
@@ -172,7 +174,7 @@ fn empty_copy_moves_nothing() {
     });
 }
 
-/// Readers that wrap a stream may hold bytes of it: they go through the buffer.
+/// Readers that wrap a stream may hold bytes of it, so they are read through the buffer.
 #[test]
 fn copy_from_buffered_reader_loses_nothing() {
     use netpoll::io::BufReader;
@@ -188,7 +190,7 @@ fn copy_from_buffered_reader_loses_nothing() {
     });
 }
 
-/// One at a time, both ways over the same two sockets.
+/// One message at a time, both ways over the same two sockets.
 #[test]
 fn small_messages_are_forwarded_immediately() {
     run(async {
@@ -207,7 +209,8 @@ fn small_messages_are_forwarded_immediately() {
     });
 }
 
-/// Go: TestSplice against a target that does not read. Beyond Go: no data is left in a pipe that is used again.
+/// Go: TestSplice, with a target that does not read. Beyond Go: no data is left in a pipe that is
+/// used again.
 #[test]
 fn dropped_copy_does_not_reuse_its_pipe() {
     child("dropped_copy_does_not_reuse_its_pipe", || {
@@ -234,7 +237,7 @@ fn dropped_copy_does_not_reuse_its_pipe() {
     });
 }
 
-/// Ends of pipes that this process has, standard streams aside.
+/// Returns the number of this process's ends of pipes, except the standard streams.
 fn fd_count_of_pipes() -> usize {
     let entries = std::fs::read_dir("/proc/self/fd").unwrap();
     entries
@@ -244,7 +247,7 @@ fn fd_count_of_pipes() -> usize {
         .count()
 }
 
-/// Ten thousand idle connections of a proxy would hold none; four pipes are kept for the next bytes.
+/// Idle connections of a proxy hold no pipe. Up to four pipes are kept for the next bytes.
 #[test]
 fn waiting_copy_holds_no_pipe() {
     child("waiting_copy_holds_no_pipe", || {
@@ -258,7 +261,7 @@ fn waiting_copy_holds_no_pipe() {
                 clients.push(client);
                 servers.push(server);
             }
-            // At most two were ever in use at once on each of the threads.
+            // Each thread used at most two at once.
             becomes("pipes are back", || fd_count_of_pipes() - before <= 2 * 8).await;
             drop(clients);
             for copying in copies {
@@ -279,7 +282,7 @@ fn copy_without_pipe_descriptors_uses_buffer() {
     child("copy_without_pipe_descriptors_uses_buffer", || {
         run(async {
             let ((mut from, sender), (mut to, checker)) = (source(1 << 20).await, target(0).await);
-            // The last descriptors of the runtime are made with its first wait.
+            // The first wait creates the last descriptors of the runtime.
             from.readable().await.unwrap();
             set_nofile(256);
             let held = exhaust_descriptors();
@@ -293,7 +296,8 @@ fn copy_without_pipe_descriptors_uses_buffer() {
     });
 }
 
-/// Go: TestSendfileOnWriteTimeoutExceeded (issue 43822), and the same for a socket as source, where Go loses bytes.
+/// Go: TestSendfileOnWriteTimeoutExceeded (issue 43822), and the same for a socket as source, where
+/// Go loses bytes.
 #[test]
 fn expired_write_deadline_consumes_no_source_data() {
     run(async {
@@ -321,7 +325,8 @@ fn expired_write_deadline_consumes_no_source_data() {
     });
 }
 
-/// An expired read deadline ends the copy; with a later one the next goes on where it ended.
+/// An expired read deadline ends the copy. With a later deadline the next copy continues from
+/// there.
 #[test]
 fn read_deadline_interrupts_copy_without_loss() {
     run(async {
@@ -366,7 +371,7 @@ fn copy_sends_file_from_its_position_up_to_limit() {
             let before = rt::metrics().kernel_copies;
             let mut whole = file(LEN);
             whole.seek(SeekFrom::Start(100)).unwrap();
-            // Parts go on where the last ended; the file's position and the limit tell.
+            // Each part continues where the last one ended, by the file's position and the limit.
             let mut part = AssertAsync::new(&mut whole).take(1 << 20);
             assert_eq!(copy(&mut part, &mut &to).await.unwrap(), 1 << 20);
             assert_eq!(part.limit(), 0);
@@ -392,7 +397,7 @@ fn send_file_uses_own_offset_and_holds_lock() {
         let mut whole = file(LEN);
         let other = pattern(LEN as u64, 1000);
         let mut sending = to.send_file(&whole, 7, u64::MAX);
-        // Under way, or done already: the write must come behind it.
+        // In progress or already complete: the write must follow it.
         let polled = poll_once(&mut sending).await;
         let (sent, written) = futures::join!(
             async { if let Poll::Ready(sent) = polled { sent } else { sending.await } },
@@ -428,7 +433,7 @@ fn file_offsets_beyond_4_gib_work() {
     });
 }
 
-/// Files without pages to map, and one without an end.
+/// Files without pages to map, and an endless one.
 #[test]
 fn special_files_are_sent() {
     run(async {
@@ -509,7 +514,7 @@ fn unreadable_files_are_errors() {
     });
 }
 
-/// A program that is not Rust's has SIGPIPE at its default.
+/// SIGPIPE has its default disposition, as in a program that is not written in Rust.
 #[test]
 fn copy_to_closed_peer_fails_without_sigpipe() {
     child("copy_to_closed_peer_fails_without_sigpipe", || {
@@ -552,7 +557,8 @@ fn write_vectored_all_writes_any_number_of_buffers() {
     });
 }
 
-/// Go: TestConsume: empty buffers anywhere, ends of calls anywhere, and a peer that lets the socket fill.
+/// Go: TestConsume. Empty buffers anywhere, ends of calls anywhere, and a peer that lets the socket
+/// fill.
 #[test]
 fn write_vectored_all_skips_empty_buffers_of_any_size() {
     run(async {
@@ -605,7 +611,8 @@ fn write_vectored_all_does_not_interleave() {
     });
 }
 
-/// Go: TestWritevError. Closed and expired are errors with nothing to write as well.
+/// Go: TestWritevError. A closed socket and an expired deadline are errors even if there is nothing
+/// to write.
 #[test]
 fn vectored_write_to_closed_peer_fails() {
     run(async {

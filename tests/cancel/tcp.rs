@@ -386,7 +386,7 @@ fn dropped_close_still_closes() {
                     drained = true;
                 })
                 .await;
-                // The close began with the call, whatever became of its future.
+                // The close began with the call, even if its future was dropped.
                 assert_closed(read.await);
                 if !drained {
                     read_exact(&server, &mut junk).await.unwrap();

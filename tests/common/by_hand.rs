@@ -14,12 +14,14 @@ use netpoll::task;
 
 use super::{becomes, listener, poll_with, read_exact};
 
-/// A connection over loopback for a task that has its whole budget: (the side that connected, the side that accepted).
+/// Returns a loopback connection (the connecting side, the accepting side) for a task that has its
+/// whole budget.
 pub async fn fresh_pair() -> (TcpStream, TcpStream) {
     connect_to(&listener().await).await
 }
 
-/// A connection to `listener`, after a yield: an operation of a task whose budget is used up is Pending once without waiting.
+/// Connects to `listener`, and yields: an operation of a task whose budget is used up returns
+/// Pending once without waiting.
 pub async fn connect_to(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().expect("listening")).await.expect("connect");
     let (server, _) = listener.accept().await.expect("accept");
@@ -27,7 +29,7 @@ pub async fn connect_to(listener: &TcpListener) -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// A connection with small buffers that do not grow, so that few writes fill it.
+/// Returns a connection with small buffers that do not grow, so that few writes fill it.
 pub async fn narrow_pair() -> (TcpStream, TcpStream) {
     let config = ListenConfig::new().recv_buffer_size(4096).send_buffer_size(4096);
     let listener = config.listen("127.0.0.1:0").await.expect("listen");
@@ -37,17 +39,17 @@ pub async fn narrow_pair() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// A read through the traits. (A method call on `&TcpStream` is the inherent one.)
+/// Reads through the traits. (A method call on `&TcpStream` is the inherent one.)
 pub async fn trait_read(mut stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
     netpoll::io::ReadExt::read(&mut stream, buf).await
 }
 
-/// A write through the traits.
+/// Writes through the traits.
 pub async fn trait_write(mut stream: &TcpStream, buf: &[u8]) -> io::Result<usize> {
     netpoll::io::WriteExt::write(&mut stream, buf).await
 }
 
-/// A `write_all` through the traits: a series of writes.
+/// Calls `write_all` of the traits, a series of writes.
 pub async fn trait_write_all(mut stream: &TcpStream, buf: &[u8]) -> io::Result<()> {
     netpoll::io::WriteExt::write_all(&mut stream, buf).await
 }
@@ -97,7 +99,7 @@ pub async fn drive<F: Future + Unpin>(future: &mut F, wakes: &Wakes, waker: &Wak
     }
 }
 
-/// Polls both until both are ready.
+/// Polls both futures until both are ready.
 pub async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
     let (mut a, mut b) = (pin!(a), pin!(b));
     let (mut first, mut second) = (None, None);
@@ -118,7 +120,7 @@ pub async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
     (first.expect("ready"), second.expect("ready"))
 }
 
-/// A deadline that has passed.
+/// Returns a deadline that has passed.
 pub fn past() -> Instant {
     Instant::now()
 }
@@ -127,7 +129,7 @@ pub fn in_ms(millis: u64) -> Instant {
     Instant::now() + Duration::from_millis(millis)
 }
 
-/// The text of an operation on a connection: Go's `OP tcp LOCAL->PEER: REASON`.
+/// Returns the text of an error of a connection: Go's `OP tcp LOCAL->PEER: REASON`.
 pub fn between(op: &str, local: SocketAddr, peer: SocketAddr, reason: &str) -> String {
     format!("{op} tcp {local}->{peer}: {reason}")
 }

@@ -1,5 +1,5 @@
-//! An example in a process of its own: its output line by line, and its exit. Every wait has a bound, and a child that still runs at the
-//! end of a test is killed.
+//! An example in its own process: its output line by line, and its exit status. Every wait has a
+//! bound, and a child that still runs at the end of a test is killed.
 #![allow(dead_code, unreachable_pub)]
 
 use std::io::{BufRead, BufReader};
@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long anything may take: much longer than it does, on a machine that does much else.
+/// The bound of every wait, which even a busy machine does not reach.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running example.
@@ -38,7 +38,7 @@ impl Example {
         self.lines.recv_timeout(PATIENCE).expect("a line of output")
     }
 
-    /// The address that its first line ends with, or names before a comma.
+    /// Reads the first line and returns the address at its end, or before its first comma.
     pub fn addr(&self) -> SocketAddr {
         let line = self.line();
         let text = line.strip_prefix("listening on ").expect("an address").split(',').next().unwrap_or_default();
@@ -49,13 +49,13 @@ impl Example {
         self.child.stdin.take().expect("stdin is piped")
     }
 
-    /// Sends it SIGTERM.
+    /// Sends SIGTERM to the example.
     pub fn terminate(&self) {
         let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).expect("a process");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
     }
 
-    /// Waits for its end. The rest of its output.
+    /// Waits for the exit. Returns the status and the rest of the output.
     pub fn end(mut self) -> (ExitStatus, String) {
         let deadline = Instant::now() + PATIENCE;
         let mut output = String::new();
@@ -63,7 +63,7 @@ impl Example {
             output += &line;
             output.push('\n');
         }
-        // The output has ended, so the process ends.
+        // The output has ended, so the process exits soon.
         loop {
             match self.child.try_wait().expect("a child") {
                 Some(status) => return (status, output),

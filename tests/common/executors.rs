@@ -1,4 +1,5 @@
-//! What a socket must do under every executor. Shared by the tests of this package and those of `ecosystem`.
+//! Checks that a socket passes under every executor. Shared by the tests of this package and those
+//! of `ecosystem`.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use netpoll::task;
 
 use crate::common::{echo, ping};
 
-/// Uses names, accepting, both kinds of reads and writes, deadlines, sleeps, tasks and closing under the calling executor.
+/// Uses names, accepting, both kinds of reads and writes, deadlines, sleeps, tasks and closing
+/// under the calling executor.
 pub(crate) async fn everything() {
     let listener = TcpListener::bind("localhost:0").await.unwrap();
     let addr = listener.local_addr().unwrap();

@@ -5,16 +5,18 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A loopback address of this process and test alone, for tests that bind a port again after releasing it, or send to a closed port: on the
-/// common address another process may take the port first.
+/// Returns a loopback address used by this process and test alone. Use it for tests that bind a
+/// port again after releasing it, or send to a closed port: on the common address another process
+/// may take the port first.
 pub fn own_address() -> SocketAddr {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let test = NEXT.fetch_add(1, Ordering::Relaxed) as u32 % 32;
     SocketAddr::from(((0x7f00_0001 + ((1 + test) << 18) + ((std::process::id() & 0x1_ffff) << 1)).to_be_bytes(), 0))
 }
 
-/// Bytes of a TCP socket that were sent and not yet acknowledged: while there are some, space may appear in its send buffer without
-/// a read by the peer. On a busy machine the kernel's work may be late as well.
+/// Returns the number of bytes that a TCP socket has sent and the peer has not acknowledged. While
+/// there are some, room may appear in the send buffer without a read by the peer. On a busy machine
+/// the kernel's work may be late as well.
 pub fn in_flight(socket: BorrowedFd<'_>) -> usize {
     const SIOCOUTQNSD: libc::c_ulong = 0x894b;
     let mut counts = [0_i32; 2];

@@ -1,7 +1,8 @@
-//! Shared by the integration tests: pairs of streams, bounded waits, child processes, counts of descriptors and threads.
+//! Shared by the integration tests: pairs of streams, bounded waits, child processes, numbers of
+//! descriptors and threads.
 //!
-//! Tests with settings of the process (a `Builder`, a shutdown, rlimits, fork) use [`child`], which runs the calling test again, alone, in a
-//! process of its own.
+//! Tests that change the process (a `Builder`, a shutdown, rlimits, fork) use [`child`], which runs
+//! the calling test again, alone, in a child process.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod by_hand;
@@ -27,16 +28,17 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use kernel::{in_flight, own_address};
 
-/// For how long anything may take before it counts as a hang. Generous: the tests run in parallel, on machines with other work; and more
-/// so in a build that a sanitizer slows down (`ci/sanitizer.sh`).
+/// The time after which a wait counts as a hang. It is generous, because tests run in parallel and
+/// on busy machines, and more so in a build that a sanitizer slows down (`ci/sanitizer.sh`).
 pub const BOUND: Duration = Duration::from_secs(if option_env!("NETPOLL_SLOW").is_some() { 600 } else { 180 });
 
-/// Whether the machine has nothing else to do, so that a test may say how soon something must have happened.
+/// Whether the machine is otherwise idle, so that a test may assert time limits.
 pub fn is_timed() -> bool {
     std::env::var("NETPOLL_TIMED").is_ok_and(|value| value == "1")
 }
 
-/// Aborts the process with the test's name unless it is dropped within [`BOUND`]: a hang of the runtime must not hang the run.
+/// Aborts the process with the test's name unless it is dropped within [`BOUND`], so that a hang of
+/// the runtime does not hang the run.
 #[derive(Debug)]
 pub struct Watchdog(Option<(mpsc::Sender<()>, thread::JoinHandle<()>)>);
 
@@ -46,7 +48,7 @@ impl Watchdog {
         let (done, wait) = mpsc::channel();
         let thread = thread::spawn(move || {
             if wait.recv_timeout(BOUND) == Err(mpsc::RecvTimeoutError::Timeout) {
-                // Not `eprintln!`, which the harness captures and the abort would lose.
+                // Not `eprintln!`: the harness captures its output, and the abort would lose it.
                 let _ = writeln!(io::stderr(), "test {name} hangs: {:#?}", netpoll::rt::metrics());
                 std::process::abort();
             }
@@ -64,7 +66,7 @@ impl Drop for Watchdog {
     }
 }
 
-/// `block_on` under a [`Watchdog`].
+/// Calls `block_on` under a [`Watchdog`].
 pub fn run<T>(future: impl Future<Output = T>) -> T {
     let _watchdog = Watchdog::new();
     task::block_on(future)
@@ -76,7 +78,7 @@ pub fn bounded<T>(test: impl FnOnce() -> T) -> T {
     test()
 }
 
-/// Waits until `condition` holds, on a thread.
+/// Blocks the thread until `condition` holds.
 #[track_caller]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -86,7 +88,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until `condition` holds, in a task.
+/// Waits in a task until `condition` holds.
 pub async fn becomes(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
@@ -95,8 +97,9 @@ pub async fn becomes(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Polls `future` with `waker`. Pending means that the operation waits and has not called the waker. For fairness, an operation of a task
-/// whose budget is used up is Pending once although it need not wait, so `future` is polled a second time.
+/// Polls `future` with `waker`. Pending means that the operation waits and has not called the
+/// waker. For fairness, an operation of a task whose budget is used up returns Pending once
+/// although it need not wait, so `future` is polled a second time.
 pub fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
     match Pin::new(&mut *future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Pending => Pin::new(future).poll(&mut Context::from_waker(waker)),
@@ -104,17 +107,17 @@ pub fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Ou
     }
 }
 
-/// [`poll_with`] the current task's waker.
+/// Calls [`poll_with`] with the current task's waker.
 pub async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll_fn(|cx| Poll::Ready(poll_with(future, cx.waker()))).await
 }
 
-/// [`poll_with`] a waker that does nothing.
+/// Calls [`poll_with`] with a waker that does nothing.
 pub fn poll_now<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll_with(future, Waker::noop())
 }
 
-/// A minimal executor: the thread parks until it is woken.
+/// Runs `future` in a minimal executor: the thread parks until it is woken.
 pub fn park_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(thread::Thread);
     impl Wake for Unpark {
@@ -132,7 +135,8 @@ pub fn park_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Dials with a timeout of 200 ms, or of as much more as this machine needs: the connection, and the timeout it had.
+/// Dials with a timeout of 200 ms, or as much more as this machine needs. Returns the connection
+/// and the timeout.
 pub async fn within_a_timeout(mut dial: impl AsyncFnMut(Duration) -> io::Result<TcpStream>) -> (TcpStream, Duration) {
     let mut timeout = Duration::from_millis(200);
     loop {
@@ -144,7 +148,8 @@ pub async fn within_a_timeout(mut dial: impl AsyncFnMut(Duration) -> io::Result<
     }
 }
 
-/// Creates what a process creates once and keeps: the poller's descriptors. For tests that count or exhaust descriptors.
+/// Creates what a process creates once: the poller's descriptors. For tests that count or exhaust
+/// descriptors.
 pub async fn warm_up() {
     let (client, _server) = pair().await;
     assert!(poll_once(&mut client.read(&mut [0; 1])).await.is_pending());
@@ -155,7 +160,7 @@ pub async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
-/// Two ends of a connection.
+/// Returns two ends of a connection.
 pub async fn pair() -> (TcpStream, TcpStream) {
     let listener = listener().await;
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -186,7 +191,7 @@ pub async fn read_exact(stream: &TcpStream, buf: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends `message` and expects it back.
+/// Sends `message` and checks that it comes back.
 pub async fn ping(stream: &TcpStream, message: &[u8]) -> io::Result<()> {
     stream.write_all(message).await?;
     let mut back = vec![0; message.len()];
@@ -195,7 +200,7 @@ pub async fn ping(stream: &TcpStream, message: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// A byte in each direction.
+/// Transfers a byte in each direction.
 pub async fn ping_pong(one: &TcpStream, other: &TcpStream) {
     for (from, to) in [(one, other), (other, one)] {
         from.write_all(b"x").await.unwrap();
@@ -203,14 +208,14 @@ pub async fn ping_pong(one: &TcpStream, other: &TcpStream) {
     }
 }
 
-/// Writes until a write would wait. How many bytes.
+/// Writes until a write would wait. Returns the number of bytes written.
 pub async fn fill(stream: &TcpStream) -> usize {
     let chunk = vec![7; 64 << 10];
     let mut total = 0;
     let mut idle = 0;
     loop {
-        // Room may come once more while the kernel moves bytes to the peer. (If the peer has dropped some, it tries for ever.) So the
-        // last attempt begins when it moves none.
+        // Room may appear while the kernel moves bytes to the peer. (If the peer has dropped some,
+        // the kernel retries without end.) So the last attempt starts when it moves none.
         let moves = in_flight(stream.as_fd()) > 0;
         let mut write = stream.write(&chunk);
         match poll_once(&mut write).await {
@@ -226,18 +231,18 @@ pub async fn fill(stream: &TcpStream) -> usize {
 
 const CHILD: &str = "NETPOLL_TEST_CHILD";
 
-/// Whether this is the child process of test `name`.
+/// Returns whether this is the child process of test `name`.
 pub fn is_child(name: &str) -> bool {
     std::env::var(CHILD).is_ok_and(|child| child == name)
 }
 
-/// Runs `body` in a process of its own. `name` is the calling test's name.
+/// Runs `body` in a child process. `name` is the calling test's name.
 #[track_caller]
 pub fn child(name: &str, body: impl FnOnce()) {
     child_with(name, &[], body);
 }
 
-/// [`child`] on epoll, for tests of its system calls.
+/// Like [`child`], on epoll, for tests of its system calls.
 #[track_caller]
 pub fn child_on_epoll(name: &str, body: impl FnOnce()) {
     child_with(name, &[ON_EPOLL], body);
@@ -246,12 +251,12 @@ pub fn child_on_epoll(name: &str, body: impl FnOnce()) {
 /// The environment variable that selects epoll.
 pub const ON_EPOLL: (&str, &str) = ("NETPOLL_BACKEND", "epoll");
 
-/// Whether this process uses epoll, the default on Linux.
+/// Returns whether this process uses epoll, the default on Linux.
 pub fn is_on_epoll() -> bool {
     std::env::var_os(ON_EPOLL.0).is_none_or(|name| name.is_empty() || name == ON_EPOLL.1)
 }
 
-/// [`child`] with environment variables. Returns the child's output; in the child itself `None`.
+/// Like [`child`], with environment variables. Returns the child's output, or `None` in the child.
 #[track_caller]
 pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -> Option<String> {
     if is_child(name) {
@@ -272,8 +277,8 @@ pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -
     Some(text)
 }
 
-/// [`child`] in namespaces of its own, with a loopback interface and with these files in place of the host's, as (path, contents). Skips
-/// where that is not permitted.
+/// Like [`child`], in its own namespaces, with a loopback interface and with these files in place
+/// of the host's, as (path, contents). Skips the test if that is not permitted.
 #[track_caller]
 pub fn child_on_host(name: &str, files: &[(&str, &str)], body: impl FnOnce()) {
     if is_child(name) {
@@ -306,25 +311,26 @@ pub fn child_on_host(name: &str, files: &[(&str, &str)], body: impl FnOnce()) {
     assert!(output.status.success() && text.contains("1 passed"), "child of {name}: {}\n{text}", output.status);
 }
 
-/// Prints the lines of a child's output that have figures.
+/// Prints the lines of a child's output that contain figures.
 pub fn print_lines(output: Option<String>, with: &str) {
     for line in output.iter().flat_map(|text| text.lines()).filter(|line| line.contains(with)) {
         println!("{line}");
     }
 }
 
-/// Open descriptors of this process.
+/// Returns the number of open descriptors of this process.
 pub fn fd_count() -> usize {
-    // The directory itself is one.
+    // One is the directory itself.
     std::fs::read_dir("/dev/fd").unwrap().count() - 1
 }
 
-/// Threads of this process.
+/// Returns the number of threads of this process.
 pub fn thread_count() -> usize {
     std::fs::read_dir("/proc/self/task").unwrap().count()
 }
 
-/// Context switches of all threads of this process but the calling one, voluntary and not.
+/// Returns the number of context switches, voluntary and not, of all threads of this process except
+/// the calling one.
 pub fn context_switches() -> u64 {
     let own = std::fs::read_link("/proc/thread-self").unwrap();
     let mut sum = 0;
@@ -344,7 +350,7 @@ pub fn context_switches() -> u64 {
     sum
 }
 
-/// CPU time of this process.
+/// Returns the CPU time of this process.
 pub fn cpu_time() -> Duration {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: `usage` is valid for the call.
@@ -356,14 +362,14 @@ pub fn cpu_time() -> Duration {
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
-/// Sets how many descriptors this process may have, as far as it is let: for child processes.
+/// Limits the descriptors of this process, as far as permitted. For child processes.
 pub fn set_nofile(count: u64) {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let current = Some(maximum.map_or(count, |most| count.min(most)));
     setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
 }
 
-/// Whether this machine has ::1; prints a note if not.
+/// Returns whether this machine has ::1, and prints a note if not.
 pub fn has_ipv6() -> bool {
     let has = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
     if !has {
@@ -372,7 +378,8 @@ pub fn has_ipv6() -> bool {
     has
 }
 
-/// Raises the limit of descriptors to `count`; returns whether that is permitted, and prints a note if not.
+/// Raises the limit of descriptors to `count`. Returns whether that is permitted, and prints a note
+/// if not.
 pub fn has_descriptors(count: u64) -> bool {
     let limit = getrlimit(Resource::Nofile);
     if limit.maximum.is_some_and(|most| most < count) {
@@ -385,7 +392,7 @@ pub fn has_descriptors(count: u64) -> bool {
     true
 }
 
-/// Takes all descriptors that are left.
+/// Opens files until no descriptor is free.
 pub fn exhaust_descriptors() -> Vec<std::fs::File> {
     let mut held = Vec::new();
     loop {
@@ -399,7 +406,7 @@ pub fn exhaust_descriptors() -> Vec<std::fs::File> {
     }
 }
 
-/// A folder that is removed at the end.
+/// A temporary directory that is removed when the value is dropped.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 

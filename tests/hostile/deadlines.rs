@@ -1,4 +1,4 @@
-//! Row 8: timers are never early, and how late they are; deadlines that are set, moved and cleared against expiry and data.
+//! Row 8: timers are never early; their lateness is measured. Deadlines are set, moved and cleared while they expire and data arrives.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use netpoll::task;
 use crate::common::{pair, park_on, poll_with};
 use crate::scale::*;
 
-/// The lateness of a thread that only sleeps: the machine's own share.
+/// The lateness of a thread that only sleeps: the lateness that the machine adds.
 fn control(run: Duration) -> thread::JoinHandle<Vec<Duration>> {
     thread::spawn(move || {
         let end = Instant::now() + run;
@@ -26,7 +26,7 @@ fn control(run: Duration) -> thread::JoinHandle<Vec<Duration>> {
     })
 }
 
-/// p99 ≤ 2 ms is a promise about an idle machine; `control` tells whether this is one.
+/// p99 ≤ 2 ms holds on an idle machine; `control` shows whether this machine is idle.
 fn judge(what: &str, late: &mut [Duration], control: &mut [Duration]) {
     figure("8", format_args!("{what}: 0 early, late {}; a bare thread's sleep: {}", spread(late), spread(control)));
     if percentile(control, 99.0) <= Duration::from_millis(1) {
@@ -36,7 +36,7 @@ fn judge(what: &str, late: &mut [Duration], control: &mut [Duration]) {
     }
 }
 
-/// Half are sleeps, half are read deadlines.
+/// Half of the timers are sleeps and half are read deadlines.
 #[test]
 fn many_timers_are_never_early() {
     process("deadlines::many_timers_are_never_early", 60, 120, || {
@@ -65,8 +65,7 @@ fn many_timers_are_never_early() {
                     assert!(is_timeout(&error), "{error}");
                     assert!(now >= due, "{:?} early", due - now);
                     drop(server);
-                    // Timers that were due before all were set are late because of the setting.
-                    if due > start { now - due } else { Duration::ZERO }
+                    now - due
                 }));
             }
             let control = control(Duration::from_millis(span));
@@ -85,7 +84,7 @@ fn unix_pair() -> (netpoll::os::unix::net::UnixStream, netpoll::os::unix::net::U
     netpoll::os::unix::net::UnixStream::pair().unwrap()
 }
 
-/// Each alone in a runtime that does nothing else: the kernel's slack grows with the time that it is asked to sleep.
+/// Each timer is alone in a runtime that does nothing else: the kernel's slack grows with the length of the sleep.
 #[test]
 fn single_timers_are_never_early() {
     const NAME: &str = "deadlines::single_timers_are_never_early";
@@ -99,7 +98,7 @@ fn single_timers_are_never_early() {
             eprintln!("late {}", (now - due).as_nanos());
             return;
         }
-        // A process each, since a timer beside another is not alone.
+        // Each timer runs in its own process, so that it is alone.
         let control = control(Duration::from_secs(*seconds.last().unwrap()));
         let runs: Vec<_> = seconds
             .iter()
@@ -141,7 +140,7 @@ impl Wake for Wakes {
 struct Oracle {
     /// The moment from which a read may fail.
     deadline: Option<Instant>,
-    /// The deadline was over when it was set, or a read has failed by it: every read must fail until it is moved.
+    /// The deadline had passed when it was set, or has made a read fail: every read must fail until it is moved.
     expired: bool,
     sent: u64,
     received: u64,
@@ -156,7 +155,7 @@ struct Seen {
 }
 
 impl Oracle {
-    /// The same setting for the socket and the model: none, over, far, or so near that it races with all else.
+    /// Gives socket and model the same deadline: none, past, far, or so near that it races with other operations.
     fn set(&mut self, reader: &TcpStream, random: &mut Random) {
         let now = Instant::now();
         (self.deadline, self.expired) = match random.below(8) {
@@ -174,7 +173,7 @@ impl Oracle {
         self.sent += message.len() as u64;
     }
 
-    /// Whether a read that waits has to end by itself.
+    /// Returns whether a waiting read must complete without further changes.
     fn must_end(&self) -> bool {
         self.sent > self.received || self.deadline.is_some_and(|at| at < Instant::now() + Duration::from_secs(60))
     }
@@ -183,7 +182,7 @@ impl Oracle {
         match result {
             Ok(count) => {
                 assert!(!self.expired, "data after the deadline had expired");
-                assert!(count > 0, "an end that was not sent");
+                assert!(count > 0, "end of stream, but the writer is open");
                 for &byte in &buf[..count] {
                     assert_eq!(byte, (self.received % 251) as u8, "byte {}", self.received);
                     self.received += 1;
@@ -202,7 +201,7 @@ impl Oracle {
     }
 }
 
-/// One socket polled by hand: random settings of the read deadline, sends, reads that are polled, kept while both go on, and dropped.
+/// Polls one socket by hand, with random deadlines and sends, and with reads that are polled, kept or dropped.
 fn against_the_oracle(stream: u64, operations: usize) -> Seen {
     let mut random = Random::new(stream);
     let (reader, writer) = park_on(pair());
@@ -219,7 +218,7 @@ fn against_the_oracle(stream: u64, operations: usize) -> Seen {
             _ => {
                 let mut buf = [0; 24];
                 let mut read = reader.read(&mut buf);
-                // How often the world changes under this read while it waits.
+                // The number of changes while this read waits.
                 let mut changes = random.below(4);
                 let polled = loop {
                     let woken = wakes.0.load(Ordering::SeqCst);
@@ -238,7 +237,7 @@ fn against_the_oracle(stream: u64, operations: usize) -> Seen {
                     if !oracle.must_end() {
                         break None;
                     }
-                    // It is not polled without a wake-up.
+                    // The read is polled only after a wake-up.
                     let start = Instant::now();
                     while wakes.0.load(Ordering::SeqCst) == woken {
                         assert!(start.elapsed() < Duration::from_secs(120), "no wake-up: {:?}", oracle.deadline);
@@ -254,7 +253,7 @@ fn against_the_oracle(stream: u64, operations: usize) -> Seen {
             }
         }
     }
-    // Nothing is lost by all this.
+    // No data was lost.
     reader.set_read_deadline(None).unwrap();
     (oracle.deadline, oracle.expired) = (None, false);
     while oracle.received < oracle.sent {

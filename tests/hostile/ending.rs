@@ -1,4 +1,4 @@
-//! Row 12: a shutdown leaks nothing, and programs started meanwhile inherit nothing.
+//! Row 12: a shutdown leaks nothing, and programs started meanwhile inherit no descriptor.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,7 +15,7 @@ use netpoll::{rt, task};
 use crate::common::{eventually, fd_count, pair, park_on, thread_count};
 use crate::scale::*;
 
-/// A thousand tasks that wait for sockets, time and each other, or never wait.
+/// Spawns a thousand tasks that wait for sockets, time and each other, or never wait.
 fn thousand(dropped: &Arc<AtomicUsize>) {
     struct Counted(Arc<AtomicUsize>);
     impl Drop for Counted {
@@ -32,14 +32,15 @@ fn thousand(dropped: &Arc<AtomicUsize>) {
     });
     for n in 0..1000 {
         let counted = Counted(dropped.clone());
-        // Both ends belong to tasks, so every descriptor is the shutdown's to close.
+        // Both ends belong to tasks, so the shutdown has to close every descriptor.
         let (reader, other) = streams[n % 25].clone();
         drop(task::spawn(async move {
             let _counted = (counted, other);
             match n % 4 {
                 0 => {
                     let _ = reader.set_read_deadline(Instant::now() + Duration::from_secs(60));
-                    // One that is under way when the runtime ends gets an error; its next wait is its last.
+                    // A read that waits when the runtime ends gets an error. The next await drops
+                    // the task.
                     while reader.read(&mut [0; 8]).await.is_err() {
                         task::yield_now().await;
                     }
@@ -80,7 +81,8 @@ fn shutdowns_leak_nothing() {
             assert_eq!((metrics.tasks_alive, metrics.descriptors, metrics.waiters), (0, 0, 0), "round {round}");
             bytes.push(live_bytes());
         }
-        // Memory kept for the next start has the size of the maximum ever held: it grows now and then, not with rounds.
+        // Memory kept for the next start has the size of the maximum so far. It grows now and then,
+        // not with each round.
         let grown = bytes.last().unwrap() - bytes[rounds / 10];
         figure(
             "12",
@@ -95,7 +97,7 @@ fn shutdowns_leak_nothing() {
     });
 }
 
-/// The files that a program started now has open, except the folder that it reads.
+/// Returns the files that a newly started program has open, except the directory that it reads.
 fn inherited() -> BTreeSet<String> {
     let output = Command::new("sh").args(["-c", "for n in /proc/$$/fd/*; do readlink $n || :; done"]).output().unwrap();
     assert!(output.status.success());
@@ -104,7 +106,7 @@ fn inherited() -> BTreeSet<String> {
     text.lines().filter(|line| !own.iter().any(|own| line.starts_with(own))).map(str::to_owned).collect()
 }
 
-/// Every kind of socket there is, while connections come and go: none has a moment without close-on-exec.
+/// Every kind of socket, while connections open and close: each is close-on-exec from the start.
 #[test]
 fn child_programs_inherit_nothing() {
     process("ending::child_programs_inherit_nothing", 60, 300, || {
@@ -138,7 +140,7 @@ fn child_programs_inherit_nothing() {
                             1 => UnixStream::pair().map(drop),
                             2 => TcpListener::bind("127.0.0.1:0").await.map(drop),
                             _ => match TcpStream::connect(address).await {
-                                // No rest for the port.
+                                // The port can be reused at once.
                                 Ok(stream) => stream.set_linger(Some(Duration::ZERO)),
                                 Err(error) => Err(error),
                             },

@@ -1,8 +1,10 @@
 //! The rows of docs/RELIABILITY.md about time, hostile networks and peers, overload, shutdown and endurance.
 //!
-//! `cargo test --test hostile` runs each with a size that takes seconds and asserts what must hold on any machine, however busy: bytes,
-//! counts, kinds of errors, and that nothing is early, leaks or hangs. `ci/hostile.sh ROW` runs one at full size in a release build
-//! and also asserts time limits. Every test is a process of its own, on loopback or in network namespaces that end with it.
+//! `cargo test --test hostile` runs each test with a size that takes seconds and asserts what must
+//! hold on any machine: bytes, counts, kinds of errors, and that no event is early and nothing
+//! leaks or hangs. `ci/hostile.sh ROW` runs one at full size in a release build and also asserts
+//! time limits. Every test runs in its own process, on loopback or in network namespaces that end
+//! with it.
 #![cfg(target_os = "linux")] // network namespaces, and /proc
 
 #[path = "../common/mod.rs"]

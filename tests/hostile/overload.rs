@@ -1,4 +1,4 @@
-//! Row 11: more clients than memory, more tasks than sense, panics wherever user code runs.
+//! Row 11: more clients than memory, very many tasks, and panics in every kind of user code.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Write};
@@ -21,7 +21,7 @@ use crate::scale::*;
 const CEILING: u64 = 64 << 20;
 const BUSY: &[u8] = b"busy\n";
 
-/// A memory control group (version 1), removed at the end.
+/// A memory control group (version 1), removed when it is dropped.
 struct Group(PathBuf);
 
 impl Group {
@@ -40,19 +40,20 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Its process has been waited for.
+        // Its process has ended and was waited for.
         let _ = std::fs::remove_dir(&self.0);
     }
 }
 
-/// The number of clients, and the memory of a connection: 160 MB in all if the server accepts them all.
+/// Returns the number of clients, and the memory per connection: 160 MB in all if the server
+/// accepts them all.
 fn crowd() -> (usize, usize) {
     let clients = size(400, 5_000);
     (clients, (160 << 20) / clients)
 }
 
-/// The server's process: inside the group, an echo with a large buffer a connection. With limits it has descriptors for an eighth of the
-/// crowd and tells the others so.
+/// Runs the server's process inside the group: an echo with a large buffer per connection. With
+/// limits it has descriptors for an eighth of the clients and sends the others a refusal.
 fn serve(group: &str, limited: bool) {
     if !group.is_empty() {
         std::fs::write(PathBuf::from(group).join("cgroup.procs"), std::process::id().to_string()).unwrap();
@@ -105,7 +106,7 @@ struct Clients {
     cut: AtomicUsize,
 }
 
-/// Comes back until it is served: ten exchanges of 16 KiB.
+/// Connects again until it is served ten exchanges of 16 KiB.
 async fn client(address: SocketAddr, counts: Arc<Clients>, stubborn: bool) {
     let message = vec![9; 16 << 10];
     let mut pause = Duration::from_millis(20);
@@ -113,7 +114,7 @@ async fn client(address: SocketAddr, counts: Arc<Clients>, stubborn: bool) {
         let visit = async {
             let stream = TcpStream::connect(address).await?;
             for _ in 0..10 {
-                // A refusal may come before, or instead of, the answer.
+                // A refusal may arrive before, or instead of, the answer.
                 let sent = stream.write_all(&message).await;
                 let mut first = [0; 1];
                 read_exact(&stream, &mut first).await?;
@@ -185,7 +186,7 @@ fn server_memory_stays_below_limit() {
         if !is_full() {
             return;
         }
-        // Without limits the kernel kills the server; otherwise this test would prove nothing.
+        // Without limits the kernel kills the server. Otherwise this test would prove nothing.
         let Ok(group) = Group::new("unlimited") else { return };
         let (mut server, address) = start(Some(&group), false);
         let counts = Arc::new(Clients::default());
@@ -202,12 +203,13 @@ fn server_memory_stays_below_limit() {
     });
 }
 
-/// Many tasks alive at once; the memory of each while it waits, and the time for all.
+/// Runs `count` tasks at once. Returns the memory of each while it waits, the time to spawn them,
+/// and the time for all.
 fn crowd_of_tasks(count: usize) -> (i64, Duration, Duration) {
     let (before, alive) = (live_bytes(), rt::metrics().tasks_alive);
     let done = Arc::new(AtomicUsize::new(0));
     let begin = Instant::now();
-    // All wait until all are there.
+    // All tasks wait until all are spawned.
     let (open, gate) = futures::channel::oneshot::channel::<()>();
     let gate = gate.shared();
     let handles: Vec<_> = (0..count)
@@ -243,7 +245,7 @@ fn million_tasks_complete() {
         let begin = live_bytes();
         let (each, spawned, took) = crowd_of_tasks(count);
         let first = live_bytes() - begin;
-        // The queues keep the room that they have grown to; a second crowd finds it.
+        // The queues keep the room that they have grown to, and a second crowd uses it.
         crowd_of_tasks(count);
         rt::shutdown(Duration::from_secs(120)).unwrap();
         let second = live_bytes() - begin;
@@ -254,12 +256,13 @@ fn million_tasks_complete() {
                  {first} B kept after the first crowd, {second} B after another and a shutdown"
             ),
         );
-        // A pointer per task, in a power of two, and not again for the second crowd (whose queues may be other threads').
+        // A pointer per task, rounded up to a power of two. The second crowd adds little (its
+        // queues may belong to other threads).
         assert!(second < 64 * count as i64 && second < first * 3 + (64 << 10), "{first} and {second} bytes are left");
     });
 }
 
-/// Panics when it is dropped, unless that would be the second panic.
+/// Panics when it is dropped, unless the thread is already panicking.
 struct Spiteful;
 
 impl Drop for Spiteful {
@@ -274,7 +277,7 @@ thread_local! {
     static EXPECTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether `call` panics.
+/// Returns whether `call` panics.
 fn panics<T>(call: impl FnOnce() -> T) -> bool {
     EXPECTED.set(true);
     let result = catch_unwind(AssertUnwindSafe(call));
@@ -282,7 +285,7 @@ fn panics<T>(call: impl FnOnce() -> T) -> bool {
     result.is_err()
 }
 
-/// A waker of foreign make that panics.
+/// A foreign waker that panics.
 struct Trap(Arc<AtomicUsize>);
 
 impl Wake for Trap {
@@ -320,7 +323,8 @@ fn panics_stay_contained() {
                 panic!("in a poll");
             });
             caught += usize::from(panics(|| park_on(task)));
-            // In the destructor of a future: of a task that ends, of one that is cancelled, of one that the shutdown finds.
+            // In the destructor of a future: of a task that ends, of one that is cancelled, and of
+            // one that the shutdown drops.
             let ending = task::spawn(async { drop(Spiteful) });
             caught += usize::from(panics(|| park_on(ending)));
             let waiting = task::spawn(async {
@@ -332,14 +336,15 @@ fn panics_stay_contained() {
             } else {
                 drop(waiting);
             }
-            // In a waker, called by the thread that polls.
+            // In a waker that the polling thread calls.
             if round % 10 == 0 {
                 let (one, other) = park_on(pair());
                 let waker = Waker::from(Arc::new(Trap(trapped.clone())));
                 let mut buf = [0; 1];
                 let mut read = one.read(&mut buf);
                 let mut is_pending = || poll_with(&mut read, &waker).is_pending();
-                // One operation in so many yields by waking its task: then the trap shuts here, and the next poll waits.
+                // Now and then an operation yields by waking its task. Then the waker panics here,
+                // and the next poll waits.
                 let mut waits = false;
                 if panics(|| waits = is_pending()) {
                     waits = is_pending();

@@ -1,4 +1,5 @@
-//! Row 10, and the resets of row 9: peers that are silent, never read, reset, connect and disconnect in crowds, or take everything.
+//! Row 10, and the resets of row 9: peers that are silent, never read, reset, connect and
+//! disconnect in crowds, or use all the bandwidth.
 //!
 //! The peers are threads with std sockets, so that the figures are those of the service.
 
@@ -23,7 +24,7 @@ struct Served {
     timed_out: AtomicUsize,
 }
 
-/// Serves every connection with `service` in a task of its own.
+/// Serves every connection with `service`, each in its own task.
 fn serve<F>(
     listener: TcpListener,
     service: impl Fn(TcpStream) -> F + Send + 'static,
@@ -36,7 +37,7 @@ where
     let counts = served.clone();
     let accepts = task::spawn(async move {
         loop {
-            // Errors of accept(2) concern one connection; none may end the service.
+            // An error of accept(2) concerns one connection and does not end the service.
             let Ok((stream, _)) = listener.accept().await else { continue };
             counts.accepted.fetch_add(1, Ordering::Relaxed);
             let (service, counts) = (service(stream), counts.clone());
@@ -61,12 +62,12 @@ fn connect(address: SocketAddr) -> net::TcpStream {
     stream
 }
 
-/// The next close is a reset.
+/// Closes the stream with a reset.
 fn reset(stream: net::TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// A byte there and back.
+/// Sends a byte and waits for the answer. Returns the time.
 fn round_trip(mut stream: &net::TcpStream) -> Duration {
     let begin = Instant::now();
     stream.write_all(b"\n").unwrap();
@@ -74,7 +75,7 @@ fn round_trip(mut stream: &net::TcpStream) -> Duration {
     begin.elapsed()
 }
 
-/// Everything that the service had is given back.
+/// Asserts that the service has released everything.
 fn is_clean(fds: usize, accepts: task::JoinHandle<()>) {
     park_on(accepts.cancel());
     eventually("all is given back", || {
@@ -89,7 +90,7 @@ fn count(counter: &AtomicUsize) -> usize {
     counter.load(Ordering::Relaxed)
 }
 
-/// Reads until a line ends, answers it, and again; each line has its time.
+/// Answers each line. Each line must arrive within `patience`.
 async fn lines(stream: TcpStream, patience: Duration) -> io::Result<()> {
     let mut buf = [0; 512];
     loop {
@@ -107,7 +108,8 @@ async fn lines(stream: TcpStream, patience: Duration) -> io::Result<()> {
     }
 }
 
-/// Half say nothing at all, half a byte now and then. The deadline of a line ends both, and meanwhile an honest one is served.
+/// Half of the clients are silent, half send a byte now and then. The deadline of a line ends both,
+/// and meanwhile a well-behaved client is served.
 #[test]
 fn silent_clients_do_not_delay_others() {
     process("peers::silent_clients_do_not_delay_others", 90, 180, || {
@@ -127,7 +129,7 @@ fn silent_clients_do_not_delay_others() {
             let mut sent = 0_usize;
             while !stopped.load(Ordering::Relaxed) {
                 for mut stream in crowd.iter().step_by(2) {
-                    // Refused once the service has lost patience.
+                    // Fails once the service has closed the connection.
                     sent += usize::from(stream.write(b"x").is_ok());
                 }
                 thread::sleep(Duration::from_millis(100));
@@ -164,7 +166,8 @@ fn silent_clients_do_not_delay_others() {
     });
 }
 
-/// Clients that never read their answers: the write deadline ends each, and nothing is buffered for them.
+/// Clients that never read their answers: the write deadline ends each, and no data is buffered for
+/// them.
 #[test]
 fn clients_that_never_read_are_disconnected() {
     process("peers::clients_that_never_read_are_disconnected", 90, 90, || {
@@ -177,7 +180,7 @@ fn clients_that_never_read_are_disconnected() {
                 if stream.read(&mut [0; 1]).await? == 0 {
                     return Ok(());
                 }
-                // As much as has room in the kernel's buffers; then the window is zero.
+                // Fills the kernel's buffers; then the window is zero.
                 stream.set_write_deadline(Instant::now() + patience)?;
                 let due = Instant::now() + patience;
                 let result = stream.write_all(&answer).await;
@@ -212,7 +215,7 @@ fn clients_that_never_read_are_disconnected() {
     });
 }
 
-/// Crowds that connect and close, a third with a byte, a third with a reset, against a backlog of 128.
+/// Crowds connect and close, a third with a byte, a third with a reset, with a backlog of 128.
 #[test]
 fn connection_storms_leak_nothing() {
     process("peers::connection_storms_leak_nothing", 120, 300, || {
@@ -224,7 +227,7 @@ fn connection_storms_leak_nothing() {
             .map(|thread| {
                 thread::spawn(move || {
                     for n in 0..storm / threads {
-                        // Many addresses, since ports rest for a minute after a close.
+                        // Many addresses, because a port is unavailable for a minute after a close.
                         let to = SocketAddr::from(([127, 0, thread as u8 + 1, (n % 200) as u8 + 1], address.port()));
                         let stream = connect(to);
                         match n % 3 {
@@ -258,7 +261,7 @@ fn connection_storms_leak_nothing() {
     });
 }
 
-/// One connection takes all it can get beside a thousand that ask now and then.
+/// One connection transfers as much as it can beside a thousand that send a request now and then.
 #[test]
 fn greedy_connection_does_not_starve_others() {
     process("peers::greedy_connection_does_not_starve_others", 90, 180, || {
@@ -268,7 +271,7 @@ fn greedy_connection_does_not_starve_others() {
         let visit = |rounds: usize| -> Vec<Duration> {
             (0..rounds)
                 .map(|n| {
-                    // Asks now and then, so every other time the runtime has gone to sleep.
+                    // Requests are so rare that the runtime sleeps before every second one.
                     if n % 4 == 0 {
                         thread::sleep(Duration::from_micros(100));
                     }
@@ -278,7 +281,8 @@ fn greedy_connection_does_not_starve_others() {
         };
         visit(quiet);
         let mut alone = visit(rounds);
-        // The same greedy load served by a plain thread: the share of the machine's scheduler in the delay.
+        // A plain thread serves the same greedy load. This gives the delay that the machine's
+        // scheduler adds.
         let plain = net::TcpListener::bind("127.0.0.1:0").unwrap();
         let to = plain.local_addr().unwrap();
         let server = thread::spawn(move || {
@@ -306,14 +310,16 @@ fn greedy_connection_does_not_starve_others() {
                 c.as_secs_f64() / a.as_secs_f64()
             ),
         );
-        // On a busy machine, or one with too few CPUs for both ends, the plain thread does as much harm.
+        // On a busy machine, or one with too few CPUs for both ends, the plain thread delays others
+        // as much.
         limit("p99 beside a greedy one", b, (a * 10).max(c * 2));
         drop(crowd);
         is_clean(fds, accepts);
     });
 }
 
-/// The time of `visit` while a connection to `address` writes and reads as fast as it can, and that connection's MB per second.
+/// Returns the time of `visit` while a connection to `address` writes and reads as fast as it can,
+/// and that connection's MB per second.
 fn beside_greed<T>(address: SocketAddr, visit: impl FnOnce() -> T) -> (T, f64) {
     let greedy = connect(address);
     let stop = Arc::new(AtomicBool::new(false));
@@ -350,7 +356,7 @@ fn note(kinds: &mut Kinds, what: &str, result: &io::Result<()>) {
     *kinds.entry(text).or_default() += 1;
 }
 
-/// Sends and takes until the peer is gone.
+/// Sends and receives until the peer has reset the connection.
 async fn until_reset(stream: TcpStream, random: u64) -> io::Result<()> {
     let chunk = vec![3; 1 + (random % 30_000) as usize];
     let send = async {
@@ -363,13 +369,13 @@ async fn until_reset(stream: TcpStream, random: u64) -> io::Result<()> {
         while stream.read(&mut buf).await? > 0 {}
         Ok(())
     };
-    // Whichever hears of it first.
+    // Either the reader or the writer gets the error first.
     match futures::future::select(std::pin::pin!(take), std::pin::pin!(send)).await {
         futures::future::Either::Left((result, _)) | futures::future::Either::Right((result, _)) => result,
     }
 }
 
-/// The peer of [`until_reset`]: a few bytes each way, a moment, a reset.
+/// The peer of [`until_reset`]: a few bytes each way, a pause, a reset.
 fn spoil(mut stream: net::TcpStream, random: &mut Random) {
     let mut buf = [0; 4096];
     for _ in 0..random.below(4) {
@@ -385,7 +391,8 @@ fn spoil(mut stream: net::TcpStream, random: &mut Random) {
     reset(stream);
 }
 
-/// Half of the connections are accepted, half are dialled by us; the other side resets each at a random moment.
+/// Half of the connections are accepted, half are dialled by this side. The other side resets each
+/// at a random moment.
 #[test]
 fn resets_are_reported_as_resets() {
     process("peers::resets_are_reported_as_resets", 120, 600, || {
@@ -422,7 +429,7 @@ fn resets_are_reported_as_resets() {
         let dials = task::spawn(async move {
             let under_way = Arc::new(AtomicUsize::new(0));
             for n in 0..half as u64 {
-                // Fewer than the backlog: a dial that the peer's queue has no room for takes a second.
+                // Fewer than the backlog: a dial to a full queue takes a second.
                 becomes("a place is free", || count(&under_way) < 16).await;
                 under_way.fetch_add(1, Ordering::Relaxed);
                 let (told, under_way) = (told.clone(), under_way.clone());

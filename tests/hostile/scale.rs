@@ -1,4 +1,5 @@
-//! Shared by the rows: sizes, figures, memory, percentiles, a random source, a process and a network of one's own.
+//! Shared by the rows: sizes, figures, memory, percentiles, a random source, child processes and
+//! network namespaces.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{self, Write};
@@ -12,7 +13,7 @@ use crate::common::{has_descriptors, is_child};
 
 static LIVE: AtomicI64 = AtomicI64::new(0);
 
-/// Counts the bytes that are allocated: exact where the resident size is noise.
+/// Counts the allocated bytes: exact where the resident size is noisy.
 struct Counting;
 
 // SAFETY: every call goes to the system's allocator as it is.
@@ -39,19 +40,19 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Bytes allocated now.
+/// Returns the number of bytes allocated now.
 pub(crate) fn live_bytes() -> i64 {
     LIVE.load(Ordering::Relaxed)
 }
 
-/// Resident memory of this process in KiB.
+/// Returns the resident memory of this process in KiB.
 pub(crate) fn resident() -> i64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Whether this is the run of full size, started by hand, in which limits of time count.
+/// Returns whether this is a run of full size, started by hand, in which time limits count.
 pub(crate) fn is_full() -> bool {
     std::env::var_os("NETPOLL_FULL").is_some()
 }
@@ -60,26 +61,27 @@ pub(crate) fn size(quick: usize, full: usize) -> usize {
     if is_full() { full } else { quick }
 }
 
-/// A number from the environment.
+/// Returns a number from the environment.
 pub(crate) fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// A figure for the table. Past the harness, which keeps what tests print to itself.
+/// Prints a figure for the table to standard error, which the harness does not capture here.
 pub(crate) fn figure(row: &str, text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "row {row}: {text}");
 }
 
-/// A limit of time, which counts in the full run only.
+/// Asserts a time limit, in a full run only.
 #[track_caller]
 pub(crate) fn limit(what: &str, got: Duration, most: Duration) {
     assert!(!is_full() || got <= most, "{what}: {got:?}, at most {most:?}");
 }
 
-/// Runs `body` in a process of its own for at most `quick` or `full` seconds. `name` is the calling test's name without its module.
+/// Runs `body` in a child process for at most `quick` or `full` seconds. `name` is the calling
+/// test's name with its module.
 #[track_caller]
 pub(crate) fn process(name: &str, quick: u64, full: u64, body: impl FnOnce()) {
-    // Generous where the machine may be slow or busy.
+    // Generous, because the machine may be slow or busy.
     let most = Duration::from_secs(if is_full() { full } else { 4 * quick });
     if !has_descriptors(4096) {
         return;
@@ -108,13 +110,14 @@ pub(crate) fn process(name: &str, quick: u64, full: u64, body: impl FnOnce()) {
     assert!(status.success(), "the process of {name}: {status}");
 }
 
-/// Puts this thread, and those that it starts, into a network namespace that ends with them. False where that is not allowed.
+/// Moves this thread, and those that it starts, into a network namespace that ends with them.
+/// Returns false if that is not permitted.
 pub(crate) fn own_network() -> bool {
     // SAFETY: concerns this thread alone.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         return false;
     }
-    // Inherited by the command.
+    // The command inherits the namespace.
     ip("link set lo up")
 }
 
@@ -124,14 +127,14 @@ pub(crate) fn ip(arguments: &str) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// The given percentile. Sorts.
+/// Returns the given percentile. Sorts `values`.
 pub(crate) fn percentile(values: &mut [Duration], percent: f64) -> Duration {
     values.sort_unstable();
     let at = (values.len() as f64 * percent / 100.0) as usize;
     values[at.min(values.len() - 1)]
 }
 
-/// Median, 99th percentile and greatest, for a table.
+/// Formats the median, the 99th percentile and the maximum for a table.
 pub(crate) fn spread(values: &mut [Duration]) -> String {
     let [half, most] = [50.0, 99.0].map(|percent| percentile(values, percent));
     format!("p50 {half:.1?}, p99 {most:.1?}, max {:.1?}", values[values.len() - 1])
@@ -142,7 +145,7 @@ pub(crate) fn spread(values: &mut [Duration]) -> String {
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// `NETPOLL_SEED` makes all of them others.
+    /// `NETPOLL_SEED` changes all of them.
     pub(crate) fn new(stream: u64) -> Random {
         let seed = setting("NETPOLL_SEED", 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
             ^ (stream + 1).wrapping_mul(0xd134_2543_de82_ef95);

@@ -1,6 +1,7 @@
-//! Row 13: a mixed load with faults, round after round. After each everything is at rest, and nothing may have grown.
+//! Row 13: a mixed load with faults, in rounds. After each round everything is at rest, and nothing
+//! may have grown.
 //!
-//! `NETPOLL_SOAK` is the length in seconds, `NETPOLL_SEED` makes it another run.
+//! `NETPOLL_SOAK` is the length in seconds; `NETPOLL_SEED` selects another run.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -40,7 +41,8 @@ fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-/// The fault that the soak makes itself is no failure of an operation.
+/// Returns the value, or `None` for EMFILE, which the soak causes itself. Other errors fail the
+/// test.
 fn starved<T>(result: io::Result<T>, counts: &Counts) -> Option<T> {
     match result {
         Ok(value) => Some(value),
@@ -52,7 +54,7 @@ fn starved<T>(result: io::Result<T>, counts: &Counts) -> Option<T> {
     }
 }
 
-/// One connection's life, from a few that differ in how they end.
+/// Opens a connection, uses it, and ends it in one of several ways.
 async fn visit(address: SocketAddr, random: &mut Random, counts: &Counts) {
     let Some(stream) = starved(TcpStream::connect(address).await, counts) else {
         task::sleep(Duration::from_millis(5)).await;
@@ -61,7 +63,7 @@ async fn visit(address: SocketAddr, random: &mut Random, counts: &Counts) {
     bump(&counts.opened);
     let message: Vec<_> = (0..1 + random.below(6000)).map(|n| n as u8).collect();
     for _ in 0..random.below(20) {
-        // Under pressure the accepting side has no number for this one, and it waits.
+        // Under pressure the accepting side has no free descriptor, and the connection waits.
         ping(&stream, &message).await.expect("an echo");
         bump(&counts.round_trips);
     }
@@ -89,7 +91,7 @@ async fn visit(address: SocketAddr, random: &mut Random, counts: &Counts) {
             bump(&counts.timeouts);
         }
         4 => {
-            // A future that is dropped where it waits loses nothing.
+            // Dropping a future that waits loses nothing.
             let wait = Duration::from_micros(random.below(500));
             assert!(future::timeout(wait, stream.read(&mut [0; 1])).await.is_err());
             ping(&stream, b"still here").await.expect("an echo after a read that was dropped");
@@ -101,7 +103,8 @@ async fn visit(address: SocketAddr, random: &mut Random, counts: &Counts) {
     bump(&counts.closed);
 }
 
-/// Things beside connections: datagrams, Unix streams, tasks that are cancelled or panic, calls that block.
+/// Performs another operation: datagrams, Unix streams, tasks that are cancelled or panic, blocking
+/// calls.
 async fn sundries(random: &mut Random, counts: &Counts) {
     match random.below(6) {
         0 => {
@@ -138,7 +141,7 @@ async fn sundries(random: &mut Random, counts: &Counts) {
     }
 }
 
-/// Now and then the process has no descriptor to spare.
+/// Takes all free descriptors of the process at intervals.
 fn pressure(stop: &AtomicBool, most: u64) {
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(150));
@@ -148,7 +151,7 @@ fn pressure(stop: &AtomicBool, most: u64) {
     }
 }
 
-/// One round of the load; afterwards all of its tasks are over.
+/// Runs one round of the load and waits until all of its tasks have ended.
 fn round(address: SocketAddr, length: Duration, seed: u64, counts: &Arc<Counts>) {
     let end = Instant::now() + length;
     let stop = Arc::new(AtomicBool::new(false));
@@ -188,7 +191,7 @@ struct Rest {
     threads: usize,
 }
 
-/// Growth an hour, by least squares.
+/// Returns the growth per hour, by least squares.
 fn slope(rests: &[Rest], value: fn(&Rest) -> f64) -> f64 {
     let count = rests.len() as f64;
     let (x, y) = (rests.iter().map(|rest| rest.at).sum::<f64>() / count, rests.iter().map(value).sum::<f64>() / count);
@@ -210,9 +213,10 @@ fn soak_grows_nothing() {
                 report(panic);
             }
         }));
-        // Before the runtime's threads start, which inherit it.
+        // The runtime's threads inherit the namespace.
         own_network();
-        // Memory of threads and processors grows with their number, up to 64 spares on a busy machine; here the maximum is reached soon.
+        // Memory of threads and processors grows with their number, up to 64 spares on a busy
+        // machine. Here the maximum is reached soon.
         rt::Builder::new().spare_workers(2).blocking_threads(4).start().unwrap();
         set_nofile(16_384);
         let length = Duration::from_secs_f64((seconds as f64 / 24.0).clamp(0.25, 60.0));
@@ -259,7 +263,7 @@ fn soak_grows_nothing() {
         }
         park_on(service.cancel());
         rt::shutdown(Duration::from_secs(120)).unwrap();
-        // The first quarter is for what grows once.
+        // The first quarter covers one-time growth.
         let steady = &rests[rests.len() / 4..];
         let run = steady[steady.len() - 1].at - steady[0].at;
         let heap = slope(steady, |rest| rest.heap);

@@ -1,8 +1,10 @@
-//! Row 9: bytes through a network that loses, delays, duplicates, reorders and damages packets; and peers behind one that is cut.
+//! Row 9: bytes through a network that loses, delays, duplicates, reorders and damages packets; and
+//! peers whose network is cut.
 //!
-//! The kernels of small machines often lack netem, so the weather is made here: two network namespaces, a TUN device in each, and a
-//! thread that carries packets from one to the other with a heap of those that are due later. A TCP of the kernel is at both ends.
-//! Needs root, `/dev/net/tun` and ip(8); where these are missing the tests say so and return.
+//! Kernels of small machines often lack netem, so the test makes the weather: two network
+//! namespaces, a TUN device in each, and a thread that carries packets between them and keeps
+//! delayed ones in a heap. The kernel's TCP is at both ends. This needs root, `/dev/net/tun` and
+//! ip(8). Without these the tests print that and return.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -24,16 +26,16 @@ use netpoll::{future, rt, task};
 use crate::common::{echo, eventually, fd_count, park_on, ping};
 use crate::scale::*;
 
-/// Percentages, and the delay of one way.
+/// Percentages, and the delay in one direction.
 #[derive(Clone, Copy, Debug, Default)]
 struct Weather {
     loss: u64,
     delay: Duration,
-    /// 5 % of packets twice, 5 % up to 10 ms late, 2 % with a bit turned over.
+    /// 5 % of packets are duplicated, 5 % are up to 10 ms late, 2 % have a flipped bit.
     disorder: bool,
 }
 
-/// Counts of the packets by fate.
+/// Counts packets by outcome.
 #[derive(Debug, Default)]
 struct Packets {
     carried: AtomicU64,
@@ -47,7 +49,7 @@ fn bump(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// A TUN device with an address, in the namespace of this thread.
+/// Creates a TUN device with an address, in the namespace of this thread.
 fn tun(own: &str, peer: &str) -> io::Result<File> {
     let device = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
     // SAFETY: zeroes are a value of this plain structure.
@@ -66,13 +68,13 @@ fn tun(own: &str, peer: &str) -> io::Result<File> {
     Ok(device)
 }
 
-/// A thread in a network namespace of its own that runs the closures it is sent.
+/// A thread in its own network namespace that runs the closures sent to it.
 struct Place {
     jobs: mpsc::Sender<Box<dyn FnOnce() + Send>>,
 }
 
 impl Place {
-    /// None where a process may not have one.
+    /// Returns `None` if the process may not create namespaces.
     fn new(own: &'static str, peer: &'static str) -> Option<(Place, File)> {
         let (jobs, queue) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
         let (ready, wait) = mpsc::channel();
@@ -95,7 +97,8 @@ impl Place {
         }
     }
 
-    /// Runs `job` in the namespace: sockets belong to that of the thread that makes them.
+    /// Runs `job` in the namespace: a socket belongs to the namespace of the thread that creates
+    /// it.
     fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (done, wait) = mpsc::channel();
         self.jobs.send(Box::new(move || drop(done.send(job())))).unwrap();
@@ -103,7 +106,7 @@ impl Place {
     }
 }
 
-/// Two places, and the weather between them until it is dropped.
+/// Two places, and the weather between them until the value is dropped.
 struct Link {
     here: Place,
     there: Place,
@@ -141,7 +144,7 @@ impl Drop for Link {
     }
 }
 
-/// Packets that are under way: when they arrive, in which order they came, which way, what.
+/// Packets in flight: time of arrival, sequence number, direction, contents.
 type UnderWay = BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>;
 
 fn carry(
@@ -159,7 +162,7 @@ fn carry(
         let now = Instant::now();
         while under_way.peek().is_some_and(|next| next.0.0 <= now) {
             let Reverse((_, _, to, packet)) = under_way.pop().unwrap();
-            // A full queue, or a packet that the kernel refuses, is lost.
+            // If the queue is full or the kernel refuses the packet, it is lost.
             let _ = ends[to].write(&packet);
         }
         let wait =
@@ -188,7 +191,7 @@ fn carry(
                     }
                     if random.below(100) < 2 {
                         bump(&packets.damaged);
-                        // One bit: no checksum misses it.
+                        // Every checksum detects a flipped bit.
                         packet[random.below(count as u64) as usize] ^= 1 << random.below(8);
                     }
                 }
@@ -201,12 +204,13 @@ fn carry(
     }
 }
 
-/// Bytes that no shift or mix of streams resembles.
+/// Returns a byte of a pattern that differs for each stream and offset.
 fn pattern(stream: u64, at: usize) -> u8 {
     ((at as u64).wrapping_mul(0x9e37_79b9).wrapping_add(stream.wrapping_mul(0x85eb_ca6b)) >> 11) as u8
 }
 
-/// Sends `total` bytes while it reads them back. How many came, and the error that ended it, if any.
+/// Sends `total` bytes while it reads them back. Returns the number of bytes read, and the error if
+/// there was one.
 async fn exchange(stream: &TcpStream, id: u64, total: usize) -> (usize, Option<io::Error>) {
     let send = async {
         let mut random = Random::new(id);
@@ -247,7 +251,7 @@ struct Outcome {
     longest: Duration,
 }
 
-/// Connections through one weather. Each ends: whole, or by its deadline.
+/// Runs connections through one weather. Each completes or ends by its deadline.
 fn cell(weather: Weather, seed: u64, streams: usize, total: usize, most: Duration) -> Option<Outcome> {
     let link = Link::new(weather, seed)?;
     let (listener, address) = link.listen();
@@ -256,7 +260,7 @@ fn cell(weather: Weather, seed: u64, streams: usize, total: usize, most: Duratio
         while let Ok((stream, _)) = listener.accept().await {
             echoes.push(task::spawn(async move {
                 stream.set_deadline(Instant::now() + most).unwrap();
-                // Ends by the client's end, or its deadline.
+                // The echo ends with the client's stream, or by its deadline.
                 let _ = echo(&stream).await;
             }));
         }
@@ -282,7 +286,8 @@ fn cell(weather: Weather, seed: u64, streams: usize, total: usize, most: Duratio
                     assert_eq!(got, total, "an end of the stream before all bytes");
                     outcome.whole += 1;
                 }
-                // The deadline, or that of the echo, whose close with unread bytes is a reset.
+                // The client's deadline, or that of the echo, whose close with unread bytes is a
+                // reset.
                 Some(error) => {
                     assert!(is_timeout(&error) || took + Duration::from_secs(1) >= most, "{error} after {took:?}");
                     assert!(took >= most || !is_timeout(&error), "early: {took:?}");
@@ -375,7 +380,8 @@ fn data_is_intact_under_network_faults() {
     });
 }
 
-/// The network is cut and restored: deadlines and TCP_USER_TIMEOUT end waits that the kernel would continue for minutes.
+/// The network is cut and restored: deadlines and TCP_USER_TIMEOUT end waits that the kernel would
+/// continue for minutes.
 #[test]
 fn peer_behind_cut_network_blocks_no_one_else() {
     process("weather::peer_behind_cut_network_blocks_no_one_else", 60, 60, || {
@@ -388,7 +394,7 @@ fn peer_behind_cut_network_blocks_no_one_else() {
                     let client = TcpStream::connect(address).await.unwrap();
                     pairs.push((client, listener.accept().await.unwrap().0));
                 }
-                // Kept, so that later dials would be answered.
+                // The listener is kept, so that later dials would be answered.
                 std::mem::forget(listener);
                 pairs.into_iter().unzip()
             })
@@ -412,7 +418,8 @@ fn peer_behind_cut_network_blocks_no_one_else() {
             assert!(is_timeout(&error) && Instant::now() >= due, "{error}");
             due.elapsed()
         })));
-        // Half of the clients write until the buffer is full and a write deadline ends the write; the others get the kernel's error.
+        // Half of the clients write until the buffer is full and a write deadline ends the write.
+        // The others get the kernel's error.
         let writes = park_on(join_all(clients.iter().enumerate().map(|(n, client)| async move {
             let begin = Instant::now();
             if n % 2 == 0 {
@@ -453,7 +460,8 @@ fn peer_behind_cut_network_blocks_no_one_else() {
                 }
                 result
             };
-            // A reset, or a timeout of the kernel for unacknowledged data; the orderly end may come first.
+            // A reset, or a timeout of the kernel for unacknowledged data. The orderly end may come
+            // first.
             let error = future::timeout(Duration::from_secs(120), write).await.expect("told").unwrap_err();
             matches!(error.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT))
         })));
