@@ -457,3 +457,45 @@ fn shutdown_in_a_destructor_is_rejected_without_threads() {
         drop(sleeper);
     });
 }
+
+/// A waker waits on sysmon's thread, whose replacement is refused, for tasks that need a further worker.
+#[test]
+fn waker_may_call_block_on_when_a_second_sysmon_is_refused() {
+    struct Waits(usize, mpsc::Sender<()>);
+    impl std::task::Wake for Waits {
+        fn wake(self: Arc<Self>) {
+            refuse(self.0);
+            task::block_on(task::spawn(async {
+                let (sender, receiver) = mpsc::channel();
+                drop(task::spawn(async move { sender.send(7).unwrap() }));
+                assert_eq!(receiver.recv(), Ok(7));
+            }));
+            permit();
+            self.1.send(()).unwrap();
+        }
+    }
+    child("waker_may_call_block_on_when_a_second_sysmon_is_refused", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let (sender, called) = mpsc::channel();
+        for count in [1, 2, 12] {
+            let waker = std::task::Waker::from(Arc::new(Waits(count, sender.clone())));
+            let (client, server) = park_on(pair());
+            let mut buf = [0; 1];
+            let mut read = std::pin::pin!(server.read(&mut buf));
+            assert!(read.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+            let (begun, begins) = mpsc::channel();
+            let (release, wait) = mpsc::channel::<()>();
+            let blocked = task::spawn(async move {
+                begun.send(()).unwrap();
+                assert!(wait.recv().is_err());
+            });
+            begins.recv_timeout(LONG).unwrap();
+            park_on(client.write_all(b"x")).unwrap();
+            called.recv_timeout(LONG).unwrap();
+            drop(release);
+            park_on(blocked);
+            assert_eq!(park_on(read).unwrap(), 1);
+        }
+        rt::shutdown(LONG).unwrap();
+    });
+}

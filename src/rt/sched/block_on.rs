@@ -238,6 +238,9 @@ impl Thread {
         if self.runtime.is_stopping() {
             return self.wait_in_shutdown();
         }
+        if self.is_nested && self.runtime.sysmon.is_missing() && self.runtime.find_sysmon().is_err() {
+            return self.wait_without_sysmon();
+        }
         let (runtime, root) = (self.runtime, &self.root);
         let epoch = runtime.epoch();
         let was_granted = std::mem::take(&mut self.has_asked) && runtime.withdraw_wish(root);
@@ -274,6 +277,18 @@ impl Thread {
         polling.run_timers(self.runtime, clock::now());
         polling.wakers.wake_all();
         self.root.park_until(clock::to_instant(clock::now() + 1_000_000));
+    }
+
+    /// Waits while the system refuses sysmon: polls, and returns to try again. The thread may be that
+    /// of the last sysmon, which waits here for tasks that need another worker.
+    #[cold]
+    fn wait_without_sysmon(&mut self) {
+        let (epoch, now) = (self.runtime.epoch(), clock::now());
+        let polling = self.polling.get_or_insert_with(|| Box::new(Polling::new()));
+        polling.run_timers(self.runtime, now);
+        polling.poll_now(self.runtime, epoch, now);
+        polling.wakers.wake_all();
+        self.root.park_until(clock::to_instant(clock::now() + 10_000_000));
     }
 
     /// Withdraws the wish for the role. If it was granted, makes sure that another thread polls.

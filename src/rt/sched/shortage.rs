@@ -8,6 +8,7 @@
 //! | a worker | tasks wait for the existing threads | sysmon tries again every 10 ms, and after [`LASTS`] without any runs tasks and polls itself |
 //! | a blocking thread | calls wait for the existing threads | sysmon tries again every 10 ms, and after [`LASTS`] queues calls as tasks |
 //! | a spare worker | – | sysmon tries again every 10 ms while tasks block their threads |
+//! | sysmon in place of one that waits in `block_on` | the waiting thread polls | it tries again every 10 ms |
 //! | sysmon | the start tries again for a quarter of a second | [`Builder::start`](crate::rt::Builder::start) fails; a start by first use continues without any thread |
 //!
 //! # Without any thread

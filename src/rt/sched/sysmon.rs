@@ -237,9 +237,9 @@ impl Runtime {
             self.sysmon.ticks.store(false, Ordering::SeqCst);
         }
         if self.start_sysmon(epoch).is_err() {
-            // Every use tries again.
+            // This thread tries again while it waits, and so does every use.
             self.sysmon.set_missing();
-            self.set_short_of_threads(true);
+            self.refused();
         }
     }
 }
