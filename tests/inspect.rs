@@ -224,6 +224,76 @@ fn deadlines_and_tcp_details_are_shown() {
 }
 
 #[test]
+fn snapshot_without_addresses_shows_those_of_earlier_snapshots() {
+    use std::os::fd::AsRawFd;
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let local = Some(SocketAddress::Ip(client.local_addr().unwrap()));
+        let begin = Instant::now();
+        loop {
+            // Other tests take snapshots as well, so the client may be known from the beginning.
+            let snapshot = Inspect::new().addresses(false).take();
+            let find = |fd: i32| snapshot.sockets.iter().find(|socket| socket.fd == fd).unwrap();
+            let unknown = find(udp.as_raw_fd());
+            assert_eq!((unknown.kind, unknown.state), ("socket", SocketState::Unknown), "a UDP socket may move");
+            assert_eq!((&unknown.local, &unknown.peer), (&None, &None));
+            let (client, listener) = (find(client.as_raw_fd()), find(listener.as_raw_fd()));
+            assert_eq!((client.kind, listener.kind), ("tcp", "tcp"));
+            if client.state == SocketState::Open && listener.state == SocketState::Listening {
+                assert_eq!((&client.local, &client.peer), (&local, &Some(SocketAddress::Ip(address))));
+                assert_eq!((&listener.local, &listener.peer), (&client.peer, &None));
+                break;
+            }
+            assert!(begin.elapsed() < BOUND, "not known after a snapshot with addresses:\n{snapshot}");
+            let full = rt::inspect();
+            let found = full.sockets.iter().find(|socket| socket.local == local).map(|socket| socket.state);
+            assert_eq!(found, Some(SocketState::Open));
+            assert!(full.sockets.iter().any(|socket| socket.fd == udp.as_raw_fd() && socket.kind == "udp"));
+        }
+    });
+}
+
+#[test]
+fn socket_is_found_by_id_also_after_sockets_were_sorted() {
+    run(async {
+        let sockets = [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
+        let mut snapshot = rt::inspect();
+        let ids: Vec<_> = snapshot.sockets.iter().map(|socket| (socket.id, socket.fd)).collect();
+        assert!(ids.len() >= sockets.len());
+        for _ in 0..2 {
+            for &(id, fd) in &ids {
+                assert_eq!(snapshot.socket(id).map(|socket| socket.fd), Some(fd));
+            }
+            snapshot.sockets.reverse();
+        }
+    });
+}
+
+#[test]
+fn long_chain_of_joins_is_cut_in_the_table_only() {
+    run(async {
+        let mut last = named("i9 0", std::future::pending::<()>());
+        let first = last.task().id();
+        let mut ids = vec![first];
+        for at in 1..100 {
+            last = named(&format!("i9 {at}"), last);
+            ids.insert(0, last.task().id());
+        }
+        let snapshot = until(|snapshot| snapshot.chain(ids[0]).len() == ids.len()).await;
+        assert_eq!(snapshot.chain(ids[0]), ids);
+        let text = snapshot.to_string();
+        let row = text.lines().find(|line| line.contains("i9 99 ")).unwrap();
+        assert!(row.contains(", and so on") && row.len() < 2000, "{row}");
+        let row = text.lines().find(|line| line.contains("i9 1 ")).unwrap();
+        assert!(row.contains(&format!("  task {first}  ")), "{row}");
+        last.cancel().await;
+    });
+}
+
+#[test]
 fn kinds_of_tasks_are_told_apart() {
     let (release, blocked) = mpsc::channel::<()>();
     task::Builder::new().name("i6 root".into()).blocking(async {

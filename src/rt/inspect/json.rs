@@ -109,6 +109,7 @@ fn write_socket(out: &mut String, socket: &SocketInfo) -> fmt::Result {
         SocketState::Open => "open",
         SocketState::HungUp => "hung_up",
         SocketState::Closing => "closing",
+        SocketState::Unknown => "unknown",
     };
     write!(out, "{{\"fd\":{},\"kind\":\"{}\",\"state\":\"{state}\"", socket.fd, socket.kind)?;
     for (name, address) in [("local", &socket.local), ("peer", &socket.peer)] {

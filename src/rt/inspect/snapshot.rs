@@ -1,5 +1,6 @@
 //! The data that [`inspect`](super::inspect()) returns.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::panic::Location;
@@ -27,6 +28,15 @@ pub struct Snapshot {
     pub workers: Vec<WorkerInfo>,
     /// The runtime's counters.
     pub metrics: Metrics,
+    /// The position of each socket in `sockets`, ordered by id.
+    pub(super) by_id: Vec<(SocketId, u32)>,
+}
+
+/// Returns the position of each socket, ordered by id.
+pub(super) fn by_id(sockets: &[SocketInfo]) -> Vec<(SocketId, u32)> {
+    let mut by_id: Vec<_> = sockets.iter().zip(0..).map(|(socket, place)| (socket.id, place)).collect();
+    by_id.sort_unstable();
+    by_id
 }
 
 /// One task.
@@ -136,8 +146,8 @@ pub struct SocketInfo {
     pub id: SocketId,
     /// The descriptor number.
     pub fd: i32,
-    /// `tcp`, `udp`, `unix`, `unixgram` or `unixpacket`, or `fd` for a descriptor that is not a
-    /// socket.
+    /// `tcp`, `udp`, `unix`, `unixgram` or `unixpacket`; `fd` for a descriptor that is not a socket;
+    /// `socket` if the kernel was not asked.
     pub kind: &'static str,
     /// The local address, as the kernel reports it.
     pub local: Option<SocketAddress>,
@@ -196,6 +206,8 @@ pub enum SocketState {
     HungUp,
     /// The socket was closed by this process, and an operation on it has not ended yet.
     Closing,
+    /// The kernel was not asked; see [`Inspect::addresses`](super::Inspect::addresses).
+    Unknown,
 }
 
 /// The state of a TCP connection, from TCP_INFO (tcp(7)).
@@ -258,18 +270,27 @@ impl Snapshot {
 
     /// Returns the socket `id`, if it was open.
     pub fn socket(&self, id: SocketId) -> Option<&SocketInfo> {
-        self.sockets.iter().find(|socket| socket.id == id)
+        let found = self.by_id.binary_search_by_key(&id, |entry| entry.0).ok();
+        let socket = found.and_then(|found| self.sockets.get(self.by_id[found].1 as usize));
+        // The vector is public: its owner may have changed it.
+        socket.filter(|socket| socket.id == id).or_else(|| self.sockets.iter().find(|socket| socket.id == id))
     }
 
     /// Returns the chain of tasks that begins with `id`, in which each task awaits the handle of
     /// the next. If the tasks wait for each other in a cycle, the last element is a task that is
     /// already in the chain.
     pub fn chain(&self, id: TaskId) -> Vec<TaskId> {
-        let mut chain = vec![id];
-        while let Some(WaitsFor::Task(next)) = self.task(chain[chain.len() - 1]).and_then(|task| task.waits_for) {
-            let is_cycle = chain.contains(&next);
+        self.chain_up_to(id, usize::MAX)
+    }
+
+    /// Returns at most `most` tasks of a chain.
+    pub(super) fn chain_up_to(&self, id: TaskId, most: usize) -> Vec<TaskId> {
+        let (mut chain, mut seen) = (vec![id], HashSet::from([id]));
+        while chain.len() < most
+            && let Some(WaitsFor::Task(next)) = self.task(chain[chain.len() - 1]).and_then(|task| task.waits_for)
+        {
             chain.push(next);
-            if is_cycle {
+            if !seen.insert(next) {
                 break;
             }
         }

@@ -62,14 +62,15 @@ impl Snapshot {
             Some(WaitsFor::Time(left)) => format!("a timer, in {}", short(left)),
             Some(WaitsFor::Socket { socket, operation }) => format!("{} {}", verb(operation), self.socket_name(socket)),
             Some(WaitsFor::Task(_)) => {
-                let chain = self.chain(task.id);
-                let (last, repeated) =
-                    (chain[chain.len() - 1], chain[..chain.len() - 1].contains(&chain[chain.len() - 1]));
+                let chain = self.chain_up_to(task.id, CHAIN_MAX);
+                let (last, before) = chain.split_last().expect("a chain begins with its task");
                 let names: Vec<String> = chain[1..].iter().map(|id| format!("task {id}")).collect();
                 let mut text = names.join(", which waits for ");
-                if repeated {
+                if before.contains(last) {
                     text.push_str(": a cycle");
-                } else if let Some(end) = self.task(last)
+                } else if chain.len() == CHAIN_MAX {
+                    text.push_str(", and so on");
+                } else if let Some(end) = self.task(*last)
                     && end.waits_for.is_some()
                 {
                     text = format!("{text}, which waits for {}", self.waits_for(end));
@@ -89,6 +90,9 @@ impl Snapshot {
     }
 }
 
+/// The maximum number of tasks of a chain in a row, so that the size of the table is bounded.
+const CHAIN_MAX: usize = 32;
+
 fn verb(operation: SocketWait) -> &'static str {
     match operation {
         SocketWait::Readable => "read of",
@@ -106,6 +110,7 @@ fn socket_row(socket: &SocketInfo) -> Vec<String> {
         SocketState::Open => "open",
         SocketState::HungUp => "hung up",
         SocketState::Closing => "closing",
+        SocketState::Unknown => "-",
     };
     let dash = |address: &Option<SocketAddress>| address.as_ref().map_or_else(|| "-".to_owned(), |a| a.to_string());
     let mut waiting: Vec<String> =

@@ -103,9 +103,9 @@ const RUNNING: u32 = SEVERAL;
 const TIME_SHIFT: u32 = 20;
 
 impl Waits {
-    /// Reports whether `id` is the task of a [`Waits::Task`] with these bits.
-    pub(crate) fn is_task(id: u64, bits: u64) -> bool {
-        id & u64::from(ARGUMENT_MAX) == bits
+    /// Returns the id of the task of a [`Waits::Task`] with these bits, if its other bits are `high`.
+    pub(crate) fn task_id(high: u64, bits: u64) -> u64 {
+        high << ARGUMENT_BITS | bits
     }
 
     #[inline]
