@@ -294,6 +294,71 @@ fn long_chain_of_joins_is_cut_in_the_table_only() {
 }
 
 #[test]
+fn histograms_count_polls_delays_and_accept_queues() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let echo = task::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                // Tasks that wait, so that events wake them.
+                held.push(task::spawn(async move {
+                    let mut buf = [0; 8];
+                    while let Ok(1..) = stream.read(&mut buf).await {
+                        if stream.write_all(&buf).await.is_err() {
+                            break;
+                        }
+                    }
+                }));
+            }
+        });
+        let begin = Instant::now();
+        loop {
+            let metrics = rt::metrics();
+            let counts = [metrics.poll_seconds, metrics.wake_delay_seconds, metrics.accept_queue].map(|h| h.count());
+            if counts.iter().all(|&count| count > 0) {
+                assert!(metrics.poll_seconds.sum() > 0.0 && metrics.poll_seconds.quantile(1.0) >= 1e-6);
+                assert!(metrics.accept_queue.sum() >= 1.0, "the accepted connection counts itself: {metrics:?}");
+                break;
+            }
+            assert!(begin.elapsed() < BOUND, "no sample of each within {BOUND:?}: {counts:?}");
+            for _ in 0..16 {
+                let stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(&[7; 8]).await.unwrap();
+                assert!(stream.read(&mut [0; 8]).await.unwrap() > 0);
+            }
+        }
+        echo.cancel().await;
+    });
+}
+
+#[test]
+fn listeners_are_in_the_openmetrics_text() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let _waiting = TcpStream::connect(address).await.unwrap();
+        let begin = Instant::now();
+        loop {
+            let text = rt::openmetrics();
+            assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1, "{text}");
+            let of = |name: &str| {
+                let start = format!("netpoll_listener_{name}{{local=\"{address}\",fd=\"");
+                let line = text.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("{text}"));
+                line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+            };
+            assert!(of("accept_queue_max") > 0);
+            assert_eq!(of("accepts"), 0);
+            if of("accept_queue") == 1 {
+                break;
+            }
+            assert!(begin.elapsed() < BOUND, "{text}");
+            task::sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
+
+#[test]
 fn kinds_of_tasks_are_told_apart() {
     let (release, blocked) = mpsc::channel::<()>();
     task::Builder::new().name("i6 root".into()).blocking(async {

@@ -23,9 +23,11 @@ use super::error::{Addr, Op};
 use super::fd::failure::Failure;
 use super::fd::fd::{Closed, Fd};
 use super::fd::operation::{Caller, Hold, Left, Operation};
+use crate::rt;
 use crate::rt::context;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::poll::poller::Direction;
+use crate::rt::time::ticks;
 use crate::sys::{option, socket};
 
 /// The addresses of a socket.
@@ -390,8 +392,32 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)
     loop {
         match socket::accept4_any(listener) {
             Err(error) if is_of_dead_connection(&error) && retries < ACCEPT_RETRIES_MAX => retries += 1,
-            result => return result,
+            Ok(accepted) => {
+                sample_queue(listener);
+                return Ok(accepted);
+            }
+            error => return error,
         }
+    }
+}
+
+/// One of this many accepted connections has the length of the queue recorded.
+const QUEUE_SAMPLE: u64 = 64;
+
+/// Records the length of the accept queue of a TCP listener for some of the accepted connections,
+/// drawn by the time.
+fn sample_queue(listener: BorrowedFd<'_>) {
+    if !ticks::draws(QUEUE_SAMPLE) {
+        return;
+    }
+    // A simulation repeats a run exactly, so it makes no calls at random.
+    #[cfg(feature = "sim")]
+    if crate::sim::is_here() {
+        return;
+    }
+    if let Ok(length) = option::accept_queue(listener) {
+        // With the connection that was just taken.
+        rt::accept_queue().record(u64::from(length) + 1);
     }
 }
 

@@ -2,13 +2,18 @@
 
 use std::fmt::Write as _;
 
+use super::histogram::{Histogram, Recorder, Unit};
 use super::runtime::runtime;
 use super::sched::processor::{Counter, Processor};
 use crate::sync::Ordering;
 
-/// Declares the fields of [`Metrics`] with their kinds, so that [`Metrics::iter`] includes all.
+/// Declares the fields of [`Metrics`] with their kinds, so that [`Metrics::iter`] and
+/// [`Metrics::histograms`] include all.
 macro_rules! metrics {
-    ($($(#[doc = $doc:literal])+ $kind:ident $name:ident: $type:ty,)+) => {
+    (
+        $($(#[doc = $doc:literal])+ $kind:ident $name:ident: $type:ty,)+
+        ; $($(#[doc = $about:literal])+ $unit:ident $histogram:ident,)+
+    ) => {
         /// Metrics of the runtime at one moment; returned by [`metrics`].
         ///
         /// Totals are counted from the start of the process and continue across a
@@ -17,14 +22,24 @@ macro_rules! metrics {
         ///
         /// [`iter`](Metrics::iter) lists them with their descriptions, and
         /// [`openmetrics`](Metrics::openmetrics) prints them for Prometheus and other collectors.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Metrics {
             $($(#[doc = $doc])+ pub $name: $type,)+
+            $($(#[doc = $about])+ pub $histogram: Histogram,)+
+        }
+
+        impl Default for Metrics {
+            fn default() -> Metrics {
+                Metrics {
+                    $($name: <$type>::default(),)+
+                    $($histogram: Histogram::new(Unit::$unit),)+
+                }
+            }
         }
 
         impl Metrics {
-            /// Returns all metrics, each with its name, description and kind.
+            /// Returns all metrics that are single numbers, each with its name, description and kind.
             ///
             /// # Examples
             /// ```
@@ -38,6 +53,27 @@ macro_rules! metrics {
                     help: first_sentence(concat!($($doc),+)),
                     kind: MetricKind::$kind,
                     value: self.$name as u64,
+                },)+]
+                .into_iter()
+            }
+
+            /// Returns all histograms, each with its name, description and unit.
+            ///
+            /// # Examples
+            /// ```
+            /// for metric in netpoll::rt::metrics().histograms() {
+            ///     println!("{}: {} values ({})", metric.name, metric.histogram.count(), metric.help);
+            /// }
+            /// ```
+            pub fn histograms(&self) -> impl Iterator<Item = HistogramMetric> + use<> {
+                [$(HistogramMetric {
+                    name: stringify!($histogram),
+                    help: first_sentence(concat!($($about),+)),
+                    unit: match Unit::$unit {
+                        Unit::Seconds => "seconds",
+                        Unit::Count => "",
+                    },
+                    histogram: self.$histogram,
                 },)+]
                 .into_iter()
             }
@@ -91,6 +127,30 @@ metrics! {
     Counter kernel_copies: u64,
     /// Total number of panics that escaped a task's own containment (in destructors).
     Counter contained_panics: u64,
+    ;
+    /// Duration of polls of tasks on the workers: a sample, the first poll after some sleeps and each
+    /// poll in a series of long ones.
+    Seconds poll_seconds,
+    /// Delay from an event to the poll of the task that it woke: a sample, the last task that was
+    /// queued after every 32nd sleep and after polls of busy workers. The time that the event waited
+    /// in the kernel is not included.
+    Seconds wake_delay_seconds,
+    /// Number of connections that waited to be accepted: a sample, one of 64 accepted TCP connections.
+    Count accept_queue,
+}
+
+/// One of the histograms of [`Metrics`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HistogramMetric {
+    /// The name of the field of [`Metrics`].
+    pub name: &'static str,
+    /// One sentence about it.
+    pub help: &'static str,
+    /// The unit, which the name ends with; empty for a count.
+    pub unit: &'static str,
+    /// The values.
+    pub histogram: Histogram,
 }
 
 /// One of the runtime's [`Metrics`].
@@ -118,7 +178,8 @@ pub enum MetricKind {
 }
 
 impl Metrics {
-    /// Returns all metrics in the OpenMetrics 1.0 text format, which ends with `# EOF`.
+    /// Returns all metrics and histograms in the OpenMetrics 1.0 text format, which ends with `# EOF`.
+    /// [`rt::openmetrics`](super::openmetrics) adds those of each listener.
     ///
     /// The names begin with `netpoll_`; those of totals end in `_total`. The content type is
     /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
@@ -130,6 +191,13 @@ impl Metrics {
     /// assert!(text.ends_with("# EOF\n"));
     /// ```
     pub fn openmetrics(&self) -> String {
+        let mut text = self.openmetrics_without_end();
+        text.push_str("# EOF\n");
+        text
+    }
+
+    /// Returns all metrics in the OpenMetrics format without its end, so that others may follow.
+    pub(super) fn openmetrics_without_end(&self) -> String {
         let mut text = String::new();
         for Metric { name, help, kind, value } in self.iter() {
             let (kind, suffix) = match kind {
@@ -141,7 +209,19 @@ impl Metrics {
             let _ = writeln!(text, "# TYPE netpoll_{name} {kind}");
             let _ = writeln!(text, "netpoll_{name}{suffix} {value}");
         }
-        text.push_str("# EOF\n");
+        for HistogramMetric { name, help, unit, histogram } in self.histograms() {
+            let _ = writeln!(text, "# HELP netpoll_{name} {help}");
+            let _ = writeln!(text, "# TYPE netpoll_{name} histogram");
+            if !unit.is_empty() {
+                let _ = writeln!(text, "# UNIT netpoll_{name} {unit}");
+            }
+            for (bound, count) in histogram.buckets() {
+                let bound = if bound.is_finite() { format!("{bound:?}") } else { "+Inf".to_owned() };
+                let _ = writeln!(text, "netpoll_{name}_bucket{{le=\"{bound}\"}} {count}");
+            }
+            let _ = writeln!(text, "netpoll_{name}_count {}", histogram.count());
+            let _ = writeln!(text, "netpoll_{name}_sum {:?}", histogram.sum());
+        }
         text
     }
 }
@@ -154,6 +234,12 @@ fn first_sentence(doc: &'static str) -> &'static str {
 }
 
 static KERNEL_COPIES: Counter = Counter::new();
+static ACCEPT_QUEUE: Recorder = Recorder::new(Unit::Count);
+
+/// Returns the counters of the lengths of accept queues.
+pub(crate) fn accept_queue() -> &'static Recorder {
+    &ACCEPT_QUEUE
+}
 
 /// Returns the counter of calls that move bytes inside the kernel.
 pub(crate) fn kernel_copies() -> &'static Counter {
@@ -174,6 +260,13 @@ pub fn metrics() -> Metrics {
     let runtime = runtime();
     let sum = |counter: fn(&Processor) -> &Counter| runtime.processors().map(|p| counter(p).get()).sum::<u64>();
     let sides = || runtime.cache.iter().flat_map(|desc| desc.sides());
+    let add = |recorder: fn(&Processor) -> &Recorder| {
+        let mut histogram = Histogram::new(Unit::Seconds);
+        runtime.processors().for_each(|processor| recorder(processor).add_to(&mut histogram));
+        histogram
+    };
+    let mut accept_queue = Histogram::new(Unit::Count);
+    ACCEPT_QUEUE.add_to(&mut accept_queue);
     Metrics {
         workers: runtime.config().workers,
         worker_threads: runtime.worker_threads(),
@@ -196,12 +289,16 @@ pub fn metrics() -> Metrics {
         descriptors: runtime.descriptors.load(Ordering::Relaxed),
         kernel_copies: KERNEL_COPIES.get(),
         contained_panics: runtime.panics.get(),
+        poll_seconds: add(|processor| &processor.poll_times),
+        wake_delay_seconds: add(|processor| &processor.wake_delays),
+        accept_queue,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt::histogram::BUCKETS;
 
     /// The format of <https://prometheus.io/docs/specs/om/open_metrics_spec/>: HELP, TYPE and the sample of each, then EOF.
     #[test]
@@ -209,7 +306,21 @@ mod tests {
         let metrics = Metrics { workers: 3, polls: 7, ..Metrics::default() };
         let text = metrics.openmetrics();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 3 * metrics.iter().count() + 1);
+        // A histogram has a bucket per range, count and sum; those of seconds have a unit.
+        let of_histograms: usize =
+            metrics.histograms().map(|metric| 4 + BUCKETS + usize::from(!metric.unit.is_empty())).sum();
+        assert_eq!(lines.len(), 3 * metrics.iter().count() + of_histograms + 1);
+        for line in [
+            "# TYPE netpoll_poll_seconds histogram",
+            "# UNIT netpoll_poll_seconds seconds",
+            "netpoll_poll_seconds_bucket{le=\"1.024e-6\"} 0",
+            "netpoll_poll_seconds_bucket{le=\"+Inf\"} 0",
+            "netpoll_wake_delay_seconds_count 0",
+            "netpoll_accept_queue_bucket{le=\"16.0\"} 0",
+            "netpoll_accept_queue_sum 0.0",
+        ] {
+            assert!(lines.contains(&line), "{line} is not in\n{text}");
+        }
         assert_eq!(
             lines[0],
             "# HELP netpoll_workers Maximum number of threads that run tasks at the same time, as configured"
@@ -220,6 +331,10 @@ mod tests {
         for Metric { name, help, .. } in metrics.iter() {
             assert!(!help.is_empty() && !help.contains(['[', '\n', '\\']), "{name}: {help}");
             assert!(help.starts_with(char::is_uppercase), "{name}: {help}");
+        }
+        for HistogramMetric { name, help, unit, .. } in metrics.histograms() {
+            assert!(help.starts_with(char::is_uppercase) && !help.contains(['[', '\n', '\\']), "{name}: {help}");
+            assert!(name.ends_with(unit), "{name}: {unit}");
         }
     }
 

@@ -12,6 +12,7 @@
 mod builder;
 pub(crate) mod context;
 pub(crate) mod fork;
+mod histogram;
 mod inspect;
 pub(crate) mod lazy_box;
 mod metrics;
@@ -27,11 +28,12 @@ pub(crate) mod time;
 pub(crate) mod waiters;
 
 pub use builder::{BlockedPolicy, Builder};
+pub use histogram::Histogram;
 pub use inspect::{
     Inspect, InspectServer, Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind,
-    TaskState, TcpDetails, WaitsFor, WorkerInfo, inspect,
+    TaskState, TcpDetails, WaitsFor, WorkerInfo, inspect, openmetrics,
 };
-pub(crate) use metrics::kernel_copies;
-pub use metrics::{Metric, MetricKind, Metrics, metrics};
+pub use metrics::{HistogramMetric, Metric, MetricKind, Metrics, metrics};
+pub(crate) use metrics::{accept_queue, kernel_copies};
 pub use sched::sysmon::BlockedTask;
 pub use shutdown::{StillRunning, shutdown};

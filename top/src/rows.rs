@@ -8,6 +8,8 @@ pub(crate) enum Table {
     Tasks,
     Sockets,
     Workers,
+    /// The histograms.
+    Times,
 }
 
 /// The order of rows.
@@ -45,6 +47,8 @@ pub(crate) enum Key {
     Task(u64),
     Socket(i32),
     Worker(u64),
+    /// A range of the histograms.
+    Range(usize),
 }
 
 /// One row: what it is about, and its cells.
@@ -64,6 +68,7 @@ pub(crate) fn titles(table: Table) -> &'static [(&'static str, usize)] {
             &[("FD", 5), ("KIND", 6), ("STATE", 11), ("IN/S", 8), ("OUT/S", 8), ("PEER OR LOCAL", 21), ("WAITING", 0)]
         }
         Table::Workers => &[("WORKER", 7), ("QUEUE", 6), ("TIMERS", 7), ("POLLS/S", 9), ("STEALS", 8), ("RUNS", 0)],
+        Table::Times => &[("UP TO", 8), ("DURATION OF POLLS", 32), ("DELAY OF WOKEN TASKS", 0)],
     }
 }
 
@@ -153,6 +158,20 @@ pub(crate) fn rows(table: Table, now: &Snapshot, before: Option<&Snapshot>, orde
                 (weight, Row { key: Key::Worker(worker.id), cells })
             })
             .collect(),
+        Table::Times => {
+            let [polls, delays] = ["poll_seconds", "wake_delay_seconds"]
+                .map(|name| now.histograms.get(name).map(|histogram| histogram.ranges()).unwrap_or_default());
+            let bars = |ranges: &[(Option<f64>, u64)], at: usize| {
+                let most = ranges.iter().map(|range| range.1).max().unwrap_or(0).max(1);
+                let count = ranges.get(at).map_or(0, |range| range.1);
+                format!("{:20} {count}", "#".repeat((count * 20).div_ceil(most) as usize))
+            };
+            let row = |at: usize, bound: Option<f64>| {
+                let bound = bound.map_or("more".to_owned(), time);
+                (-(at as f64), Row { key: Key::Range(at), cells: vec![bound, bars(&polls, at), bars(&delays, at)] })
+            };
+            polls.iter().enumerate().map(|(at, range)| row(at, range.0)).collect()
+        }
     };
     rows.retain(|(_, row)| filter.is_empty() || row.cells.iter().any(|cell| cell.contains(filter)));
     rows.sort_by(|one, other| other.0.total_cmp(&one.0));
@@ -242,6 +261,14 @@ pub(crate) fn details(now: &Snapshot, key: Key) -> Vec<String> {
     match key {
         Key::Task(id) => now.task(id).map_or_else(gone, |task| task_details(now, task)),
         Key::Socket(fd) => now.socket(fd).map_or_else(gone, |socket| socket_details(now, socket)),
+        Key::Range(_) => {
+            let count = |name| now.histograms.get(name).map_or(0, |histogram| histogram.count);
+            vec![
+                format!("sampled polls          {}", count("poll_seconds")),
+                format!("sampled delays         {}", count("wake_delay_seconds")),
+                format!("sampled accept queues  {}", count("accept_queue")),
+            ]
+        }
         Key::Worker(id) => {
             let rows = rows(Table::Workers, now, None, Order::Id, "");
             let row = rows.iter().find(|row| row.key == Key::Worker(id));
@@ -319,6 +346,7 @@ pub(crate) fn follow(now: &Snapshot, key: Key) -> Option<Key> {
         },
         Key::Socket(fd) => Some(Key::Task(now.socket(fd)?.waiting.first()?.task)),
         Key::Worker(id) => now.workers.iter().find(|worker| worker.id == id)?.running.map(Key::Task),
+        Key::Range(_) => None,
     }
 }
 

@@ -139,6 +139,7 @@ impl View {
             KeyCode::Char('t') => self.show(Table::Tasks),
             KeyCode::Char('s') => self.show(Table::Sockets),
             KeyCode::Char('w') => self.show(Table::Workers),
+            KeyCode::Char('h') => self.show(Table::Times),
             KeyCode::Char('p') => self.paused = !self.paused,
             KeyCode::Char('o') => {
                 self.order = self.order.next();
@@ -230,7 +231,7 @@ impl View {
         }
         let filter = if self.filter.is_empty() { String::new() } else { format!(" filter: {}", self.filter) };
         format!(
-            "t tasks  s sockets  w workers  Enter details  / filter  o order: {}  p pause  q quit{filter}",
+            "t tasks s sockets w workers h times Enter details / filter o order: {} p pause q quit{filter}",
             self.order.name()
         )
     }

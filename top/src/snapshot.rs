@@ -1,5 +1,6 @@
 //! The snapshot as a program serves it; see `Snapshot::to_json` of netpoll.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -16,6 +17,26 @@ pub(crate) struct Snapshot {
     pub(crate) tasks: Vec<Task>,
     pub(crate) sockets: Vec<Socket>,
     pub(crate) workers: Vec<Worker>,
+    #[serde(default)]
+    pub(crate) histograms: BTreeMap<String, Histogram>,
+}
+
+/// How often a value was in each of a series of ranges.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Histogram {
+    pub(crate) count: u64,
+    /// Upper bounds, and the numbers of values up to them.
+    pub(crate) buckets: Vec<(f64, u64)>,
+}
+
+impl Histogram {
+    /// The number of values in each range; the last has no upper bound.
+    pub(crate) fn ranges(&self) -> Vec<(Option<f64>, u64)> {
+        let mut below = 0;
+        let bounded = self.buckets.iter().map(|&(bound, count)| (Some(bound), count));
+        let all = bounded.chain([(None, self.count)]);
+        all.map(|(bound, count)| (bound, count.saturating_sub(std::mem::replace(&mut below, count)))).collect()
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

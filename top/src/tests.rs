@@ -73,7 +73,7 @@ fn screen_has_the_size_of_the_terminal_whatever_is_shown() {
     served.until(|snapshot| snapshot.tasks.iter().any(|task| task.waits_for.is_some()));
     let mut view = View::new(served.0.path().to_owned(), Order::Id, String::new());
     view.refresh_for_tests();
-    let keys = ['t', 's', 'w', 'o', 'p', '/'].map(KeyCode::Char);
+    let keys = ['t', 's', 'w', 'h', 'o', 'p', '/'].map(KeyCode::Char);
     for key in keys.into_iter().chain([KeyCode::Enter, KeyCode::Enter, KeyCode::Esc, KeyCode::Down, KeyCode::PageUp]) {
         assert!(view.press(key));
         for (width, height) in [(80, 24), (20, 5), (1, 1), (300, 100)] {
@@ -86,6 +86,26 @@ fn screen_has_the_size_of_the_terminal_whatever_is_shown() {
     }
     assert!(!view.press(KeyCode::Char('q')));
     task::block_on(sleeper.cancel());
+}
+
+#[test]
+fn histograms_are_shown_as_ranges() {
+    let served = Served::new("times");
+    let begin = Instant::now();
+    let snapshot = served.until(|snapshot| {
+        // Sleeps end the turns of the worker, which measures some of them.
+        task::block_on(async { task::spawn(task::sleep(Duration::from_micros(10))).await });
+        assert!(begin.elapsed() < Duration::from_secs(60));
+        snapshot.histograms.get("poll_seconds").is_some_and(|histogram| histogram.count > 0)
+    });
+    let polls = &snapshot.histograms["poll_seconds"];
+    assert_eq!(polls.ranges().iter().map(|range| range.1).sum::<u64>(), polls.count);
+    let shown = rows(Table::Times, &snapshot, None, Order::Id, "");
+    assert_eq!(shown.len(), polls.buckets.len() + 1);
+    assert_eq!((shown[0].cells[0].as_str(), shown[shown.len() - 1].cells[0].as_str()), ("1 us", "more"));
+    assert!(shown.iter().any(|row| row.cells[1].starts_with('#')), "{shown:?}");
+    assert_eq!(follow(&snapshot, shown[0].key), None);
+    assert!(details(&snapshot, shown[0].key)[0].starts_with("sampled polls "));
 }
 
 #[test]

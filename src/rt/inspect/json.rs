@@ -10,12 +10,14 @@ use super::{
 
 impl Snapshot {
     /// Returns the snapshot as JSON: an object with `taken` (seconds since 1970), `tasks`,
-    /// `sockets`, `workers` and `metrics`.
+    /// `sockets`, `workers`, `metrics` and `histograms`.
     ///
     /// The keys are the names of the fields, without [`SocketInfo::id`]. States and kinds are in
     /// `snake_case`. `waits_for` is an object: `kind`, and depending on it the time `left`, the
     /// `id` of a task, or the `fd` of a socket (−1 if it is unknown) and the `operation`.
     /// `waiting` is a list of objects with `task` and `operation`.
+    /// A histogram has `count`, `sum` and `buckets`: pairs of an upper bound and the number of
+    /// values up to it.
     ///
     /// # Examples
     /// ```
@@ -40,6 +42,21 @@ impl Snapshot {
         out.push_str(",\"metrics\":{");
         for (at, metric) in self.metrics.iter().enumerate() {
             write!(out, "{}\"{}\":{}", if at == 0 { "" } else { "," }, metric.name, metric.value)?;
+        }
+        out.push_str("},\"histograms\":{");
+        for (at, metric) in self.metrics.histograms().enumerate() {
+            let (name, histogram) = (metric.name, metric.histogram);
+            write!(
+                out,
+                "{}\"{name}\":{{\"count\":{},\"sum\":{},\"buckets\":",
+                if at == 0 { "" } else { "," },
+                histogram.count(),
+                histogram.sum()
+            )?;
+            // Infinity is no JSON number; the last range has the rest of the count.
+            let bounded: Vec<_> = histogram.buckets().filter(|(bound, _)| bound.is_finite()).collect();
+            array(out, &bounded, |out, (bound, count)| write!(out, "[{bound},{count}]"))?;
+            out.push('}');
         }
         out.push_str("}}");
         Ok(())

@@ -24,6 +24,7 @@
 //!   as waiting for a task that has ended.
 
 mod json;
+mod listeners;
 mod server;
 mod snapshot;
 mod sockets;
@@ -31,6 +32,7 @@ mod table;
 
 use std::time::{Duration, SystemTime};
 
+pub use self::listeners::openmetrics;
 pub use self::server::InspectServer;
 pub(crate) use self::server::serve_from_environment;
 pub use self::snapshot::{

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `text` | the tables of [`Snapshot`](super::Snapshot)'s `Display` |
 //! | `json` | [`Snapshot::to_json`](super::Snapshot::to_json) with TCP_INFO |
-//! | `metrics` | [`Metrics::openmetrics`](crate::rt::Metrics::openmetrics) |
+//! | `metrics` | [`openmetrics`](super::openmetrics) |
 //!
 //! # Limits
 //! Clients are served one at a time. A client that sends no line or does not read its answer is
@@ -29,7 +29,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Inspect;
-use crate::rt::metrics::metrics;
+use super::listeners::openmetrics;
 use crate::sys::{socket, unix};
 
 /// How long a client may take to send its line, or to read the next part of the answer.
@@ -158,7 +158,7 @@ fn serve(client: &UnixStream) -> io::Result<()> {
     let answer = match line.trim() {
         "text" => Inspect::new().tcp(true).take().to_string(),
         "json" => Inspect::new().tcp(true).take().to_json(),
-        "metrics" => metrics().openmetrics(),
+        "metrics" => openmetrics(),
         other => format!("unknown request {other:?}: send text, json or metrics\n"),
     };
     (&*client).write_all(answer.as_bytes())

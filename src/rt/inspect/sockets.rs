@@ -71,6 +71,20 @@ impl<'a> Reader<'a> {
         (sockets, places)
     }
 
+    /// Returns the TCP listeners, with their TCP_INFO.
+    pub(super) fn listeners(mut self) -> Vec<SocketInfo> {
+        let mut listeners = Vec::new();
+        for desc in runtime().cache.iter() {
+            let Some(description) = desc.described().filter(|description| description.is_tcp) else { continue };
+            self.settings.tcp = false;
+            if self.socket(description, desc).is_some_and(|socket| socket.state == SocketState::Listening) {
+                self.settings.tcp = true;
+                listeners.extend(self.socket(description, desc));
+            }
+        }
+        listeners
+    }
+
     fn socket(&mut self, description: Description, desc: &'static PollDesc) -> Option<SocketInfo> {
         let number = description.number as i32;
         // SAFETY: the number is open while the generation is current. If the socket is closed
@@ -214,11 +228,10 @@ const STATES: [&str; 12] = [
     "LISTEN",
     "CLOSING",
 ];
-const LISTEN: u8 = 10;
 
 fn details(now: &option::TcpState) -> TcpDetails {
     let millis = |millis: u32| Duration::from_millis(u64::from(millis));
-    let is_listener = now.state == LISTEN;
+    let is_listener = now.is_listener();
     TcpDetails {
         state: STATES.get(usize::from(now.state)).copied().unwrap_or(STATES[0]),
         rtt: Duration::from_micros(u64::from(now.rtt_micros)),

@@ -7,6 +7,11 @@
 //! first turn: after those that wake several tasks, after every eighth of the others, and after all
 //! while turns are long.
 //!
+//! These readings are also the samples of [`poll_times`](Processor::poll_times), if they are one
+//! turn apart. After every [`PROBE_EVERY`]th sleep, and after each poll while busy, the end of the
+//! queue is noted with the time. When a reading finds that the queue has passed that place, the time
+//! in between is a sample of [`wake_delays`](Processor::wake_delays).
+//!
 //! # Polling while busy
 //! While there are moments without work, the sleep in epoll is the only poll. A thread that has had
 //! none for long polls from its tick, without waiting: after 100 µs and more turns than the last
@@ -37,6 +42,9 @@ const CLOCK_NANOS: u64 = 1_000_000;
 const SAMPLE_EVERY: u32 = 8;
 /// and after a sleep that wakes this many tasks.
 const SAMPLE_FROM: u32 = 4;
+/// After every this many sleeps the delay of the tasks that they wake is measured. A multiple of
+/// [`SAMPLE_EVERY`].
+const PROBE_EVERY: u32 = 32;
 const POLL_MIN_NANOS: u64 = 100_000;
 const POLL_MAX_NANOS: u64 = 1_000_000;
 const POLL_MARGIN: u32 = 32;
@@ -64,6 +72,10 @@ pub(crate) struct Pacing {
     sleeps: u32,
     sampled: bool,
     polled_at: u64,
+    /// A place in the queue at which the delay of woken tasks is measured, and the time at which
+    /// they were woken, or 0.
+    probe: u32,
+    probed_at: u64,
 }
 
 impl Pacing {
@@ -78,6 +90,8 @@ impl Pacing {
             sleeps: 0,
             sampled: true,
             polled_at: 0,
+            probe: 0,
+            probed_at: 0,
         }
     }
 
@@ -107,7 +121,23 @@ impl Pacing {
 
     /// Forgets the last reading, because the time since then was not spent on turns.
     pub(crate) fn forget_reading(&mut self) {
-        self.clock = 0;
+        (self.clock, self.probed_at) = (0, 0);
+    }
+
+    /// Begins to measure the delay of the tasks that are queued, which were woken at `now`.
+    pub(crate) fn probe(&mut self, processor: &Processor, now: u64) {
+        let end = processor.queue.end();
+        if !processor.queue.has_passed(end) {
+            (self.probe, self.probed_at) = (end, now);
+        }
+    }
+
+    /// Does the same for the tasks that some of the measured sleeps have woken.
+    #[inline]
+    pub(crate) fn probe_some(&mut self, processor: &Processor) {
+        if self.sleeps % PROBE_EVERY == 1 {
+            self.probe(processor, self.clock);
+        }
     }
 
     /// Reads the clock and plans the next reading. Returns the time and the mean length of a turn.
@@ -128,8 +158,18 @@ impl Pacing {
         let mut mean = processor.turn_nanos.load(Ordering::Relaxed);
         let turns = self.since_poll.wrapping_sub(self.clock_turns);
         if self.clock != 0 && turns > 0 {
-            mean = (mean * 3 + now.saturating_sub(self.clock) / u64::from(turns)) / 4;
+            let passed = now.saturating_sub(self.clock);
+            mean = (mean * 3 + passed / u64::from(turns)) / 4;
             processor.turn_nanos.store(mean, Ordering::Relaxed);
+            if turns == 1 {
+                processor.poll_times.record_owned(passed);
+            }
+            if self.probed_at != 0 && processor.queue.has_passed(self.probe) {
+                // The last of the tasks began one of these turns; on average the middle one.
+                let began = self.clock + passed * u64::from(turns - 1) / (2 * u64::from(turns));
+                processor.wake_delays.record_owned(began.saturating_sub(self.probed_at));
+                self.probed_at = 0;
+            }
         }
         (self.clock, self.clock_turns) = (now, self.since_poll);
         mean
@@ -137,10 +177,10 @@ impl Pacing {
 
     /// Called when there is nothing to run: measures the first turns, which no reading has followed.
     pub(crate) fn end_stretch(&mut self, processor: &Processor) {
-        if self.clock != 0 && self.clock_turns == 0 {
+        if self.clock != 0 && (self.clock_turns == 0 || self.probed_at != 0) {
             self.measure(processor, clock::now());
         }
-        self.clock = 0;
+        self.forget_reading();
     }
 
     /// Called after a sleep that delivered `delivered` wake-ups. Returns whether the turns that follow
@@ -197,6 +237,8 @@ pub(crate) fn correct_and_wake(runtime: &'static Runtime, processor: &Processor,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt::histogram::{Histogram, Recorder, Unit};
+    use crate::rt::sched::queue::Item;
 
     fn processor(turn_nanos: u64) -> Processor {
         let processor = Processor::new(0);
@@ -217,6 +259,38 @@ mod tests {
         assert_eq!((pacing.clock, pacing.clock_turns), (45_000, 7));
         pacing.since_poll = 8;
         assert_eq!(pacing.measure(&processor, 40_000), 2250, "a clock that goes back");
+    }
+
+    #[test]
+    fn duration_of_single_polls_and_delay_of_woken_tasks_are_sampled() {
+        let (mut pacing, processor) = (Pacing::new(), processor(1000));
+        let samples = |recorder: &Recorder| {
+            let mut histogram = Histogram::new(Unit::Seconds);
+            recorder.add_to(&mut histogram);
+            (histogram.count(), (histogram.sum() * 1e9).round() as u64)
+        };
+        pacing.probe(&processor, 1000);
+        assert_eq!(pacing.probed_at, 0, "nothing is queued");
+        for number in 1..=3 {
+            processor.queue.push(Item::new(std::ptr::without_provenance_mut(number)).unwrap());
+        }
+        pacing.clock = 5000;
+        pacing.probe(&processor, 4000);
+        // One turn: a sample of its duration.
+        (pacing.since_poll, pacing.clock_turns) = (1, 0);
+        assert!(processor.queue.pop().is_some());
+        pacing.measure(&processor, 7000);
+        assert_eq!(samples(&processor.poll_times), (1, 2000));
+        assert_eq!((samples(&processor.wake_delays), pacing.probed_at), ((0, 0), 4000));
+        // Two turns, after which the queue has passed the place: the second began in their middle.
+        pacing.since_poll = 3;
+        assert!(processor.queue.pop().is_some() && processor.queue.pop().is_some());
+        pacing.measure(&processor, 9000);
+        assert_eq!(samples(&processor.poll_times), (1, 2000), "their durations are not known one by one");
+        assert_eq!((samples(&processor.wake_delays), pacing.probed_at), ((1, 3500), 0));
+        pacing.since_poll = 4;
+        pacing.measure(&processor, 10_000);
+        assert_eq!((samples(&processor.poll_times), samples(&processor.wake_delays)), ((2, 3000), (1, 3500)));
     }
 
     #[test]

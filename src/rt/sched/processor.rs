@@ -9,6 +9,7 @@ use std::ptr;
 use super::queue::RunQueue;
 use super::record::Record;
 use crate::rt::context::BUDGET;
+use crate::rt::histogram::{Recorder, Unit};
 use crate::rt::time::timer::TimerSet;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -66,6 +67,10 @@ pub(crate) struct Processor {
     pub(crate) polls: Counter,
     pub(crate) steals: Counter,
     pub(crate) parks: Counter,
+    /// Samples of the duration of polls.
+    pub(crate) poll_times: Recorder,
+    /// Samples of the time that woken tasks waited for their poll.
+    pub(crate) wake_delays: Recorder,
 }
 
 impl Processor {
@@ -85,6 +90,8 @@ impl Processor {
             polls: Counter::new(),
             steals: Counter::new(),
             parks: Counter::new(),
+            poll_times: Recorder::new(Unit::Seconds),
+            wake_delays: Recorder::new(Unit::Seconds),
         }
     }
 

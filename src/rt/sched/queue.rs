@@ -76,6 +76,18 @@ impl RunQueue {
         ring + self.overflow_len.load(Ordering::Relaxed) + usize::from(!self.next.load(Ordering::Relaxed).is_null())
     }
 
+    /// Returns the place of the next item that is appended, for [`has_passed`](RunQueue::has_passed).
+    /// Owner only.
+    pub(crate) fn end(&self) -> u32 {
+        self.tail.load(Ordering::Relaxed).wrapping_add(self.overflow_len.load(Ordering::Relaxed) as u32)
+    }
+
+    /// Returns whether all items before `place` have been taken. Approximate if thieves took some of
+    /// the overflow list.
+    pub(crate) fn has_passed(&self, place: u32) -> bool {
+        self.head.load(Ordering::Relaxed).wrapping_sub(place) as i32 >= 0
+    }
+
     /// Appends an item. Owner only.
     #[inline]
     pub(crate) fn push(&self, item: Item) {

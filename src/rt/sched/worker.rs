@@ -249,6 +249,9 @@ impl Core {
         if self.polling.poll_now(runtime, processor.epoch.load(Ordering::Relaxed), now) {
             self.pacing.polled(now, self.polling.wakers.len() as u32);
             self.polling.wakers.wake_all();
+            if owns_processor() {
+                self.pacing.probe(processor, now);
+            }
         }
     }
 
@@ -294,8 +297,11 @@ impl Core {
                 let delivered = self.polling.wakers.len() as u32;
                 let is_sampled = self.pacing.begin_stretch(processor, self.tick, delivered);
                 self.polling.wakers.wake_all();
-                if is_sampled && owns_processor() && processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS {
-                    maybe_wake_helper(runtime, processor, processor.queue.len().saturating_sub(1));
+                if is_sampled && owns_processor() {
+                    self.pacing.probe_some(processor);
+                    if processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS {
+                        maybe_wake_helper(runtime, processor, processor.queue.len().saturating_sub(1));
+                    }
                 }
             }
             Slept::TimersRan => _ = self.polling.wakers.wake_all(),

@@ -58,6 +58,14 @@ pub(crate) fn rough(ticks: u64) -> u32 {
     (ticks >> ROUGH_SHIFT) as u32
 }
 
+/// Returns true for one of `one_of` calls, a power of two, chosen by the low bits of the time stamp.
+#[inline]
+pub(crate) fn draws(one_of: u64) -> bool {
+    // The lowest bits do not change on every processor, so all bits are mixed first (Fibonacci
+    // hashing).
+    ticks().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & (one_of - 1) == 0
+}
+
 /// Returns the current rough time.
 #[inline]
 pub(crate) fn rough_now() -> u32 {
@@ -136,6 +144,14 @@ mod tests {
         let (ticks, elapsed) = (ticks() - begin, began.elapsed());
         let measured = Scale::new().duration(ticks);
         assert!(measured > elapsed / 2 && measured < elapsed * 2, "{measured:?} of {elapsed:?}");
+    }
+
+    #[test]
+    fn draws_succeed_about_as_often_as_asked() {
+        const DRAWS: usize = 200_000;
+        let successes = (0..DRAWS).filter(|_| draws(64)).count();
+        assert!((DRAWS / 640..DRAWS / 6).contains(&successes), "{successes} of {DRAWS}");
+        assert!(draws(1));
     }
 
     #[test]

@@ -75,3 +75,20 @@ pub(crate) struct TcpState {
     /// Of a listener, how many may wait.
     pub(crate) selectively_acknowledged: u32,
 }
+
+impl TcpState {
+    /// TCP_LISTEN of netinet/tcp.h.
+    const LISTEN: u8 = 10;
+
+    /// Returns whether the socket is a listener. The fields of segments are then those of its accept
+    /// queue.
+    pub(crate) fn is_listener(&self) -> bool {
+        self.state == TcpState::LISTEN
+    }
+}
+
+/// Returns the number of connections that wait in the accept queue of a TCP listener.
+pub(crate) fn accept_queue(listener: BorrowedFd<'_>) -> io::Result<u32> {
+    let state = tcp_state(listener)?;
+    if state.is_listener() { Ok(state.unacknowledged) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}

@@ -1,0 +1,58 @@
+//! Serves the metrics of its own runtime over HTTP, for Prometheus.
+//!
+//! ```text
+//! cargo run --release -p netpoll-hyper --example metrics -- 127.0.0.1:9464    # the default address
+//! curl http://127.0.0.1:9464/metrics
+//! ```
+//!
+//! Shows `rt::openmetrics` behind the crate's own HTTP server. The program also serves an echo, so
+//! that there is something to measure. It ends when its standard input ends. `ci/prometheus.sh`
+//! lets a real Prometheus collect the metrics.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use netpoll::net::{TcpListener, TcpStream};
+use netpoll::prelude::*;
+use netpoll::{io, rt, task};
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+async fn answer(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+    let mut response = Response::new(String::new());
+    if request.uri().path() == "/metrics" {
+        response.headers_mut().insert(CONTENT_TYPE, OPENMETRICS.parse().expect("a valid header"));
+        *response.body_mut() = rt::openmetrics();
+    } else {
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        *response.body_mut() = "not found: the metrics are at /metrics\n".to_owned();
+    }
+    Ok(response)
+}
+
+async fn echo(stream: TcpStream) -> io::Result<()> {
+    io::copy(&mut &stream, &mut &stream).await.map(drop)
+}
+
+fn main() -> io::Result<()> {
+    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9464".to_owned());
+    task::block_on(async {
+        let listener = Arc::new(TcpListener::bind(addr).await?);
+        println!("listening on {}", listener.local_addr()?);
+        let echoes = TcpListener::bind("127.0.0.1:0").await?;
+        println!("echo on {}", echoes.local_addr()?);
+        let server = task::spawn(netpoll_hyper::serve(Arc::clone(&listener), service_fn(answer)));
+        task::spawn(async move {
+            while let Ok((stream, _)) = echoes.accept().await {
+                task::spawn(echo(stream));
+            }
+        });
+        while io::stdin().read(&mut [0; 64]).await? > 0 {}
+        listener.close().await?;
+        server.await
+    })
+}

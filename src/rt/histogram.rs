@@ -1,0 +1,184 @@
+//! [`Histogram`]: how often a measured value was in each of a fixed series of ranges.
+//!
+//! The upper bound of a range is four times that of the range before it, so 14 counters cover a
+//! microsecond to 17 seconds. The bounds never change, as a collector of metrics requires.
+
+use std::fmt;
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// The number of ranges. The last one has no upper bound.
+pub(crate) const BUCKETS: usize = 14;
+
+/// What the recorded values are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Nanoseconds, shown as seconds. The first upper bound is 1024 ns.
+    Seconds,
+    /// A count. The first upper bound is 1.
+    Count,
+}
+
+impl Unit {
+    /// Returns the binary logarithm of the first upper bound.
+    const fn shift(self) -> u32 {
+        match self {
+            Unit::Seconds => 10,
+            Unit::Count => 0,
+        }
+    }
+
+    fn scale(self) -> f64 {
+        match self {
+            Unit::Seconds => 1e-9,
+            Unit::Count => 1.0,
+        }
+    }
+}
+
+/// The range of `value`: bounds are included.
+#[inline]
+fn bucket(value: u64, unit: Unit) -> usize {
+    let above = value.saturating_sub(1) >> unit.shift();
+    let bits = u64::BITS - above.leading_zeros();
+    (bits.div_ceil(2) as usize).min(BUCKETS - 1)
+}
+
+/// The counters behind a [`Histogram`].
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    unit: Unit,
+    counts: [AtomicU64; BUCKETS],
+    sum: AtomicU64,
+}
+
+impl Recorder {
+    pub(crate) const fn new(unit: Unit) -> Recorder {
+        Recorder { unit, counts: [const { AtomicU64::new(0) }; BUCKETS], sum: AtomicU64::new(0) }
+    }
+
+    /// Records a value; only for the thread that owns the counters.
+    #[inline]
+    pub(crate) fn record_owned(&self, value: u64) {
+        let count = &self.counts[bucket(value, self.unit)];
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.sum.store(self.sum.load(Ordering::Relaxed).wrapping_add(value), Ordering::Relaxed);
+    }
+
+    /// Records a value, from any thread.
+    pub(crate) fn record(&self, value: u64) {
+        self.counts[bucket(value, self.unit)].fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(value, Ordering::Relaxed);
+    }
+
+    /// Adds the counts to `histogram`, which has the same unit.
+    pub(crate) fn add_to(&self, histogram: &mut Histogram) {
+        for (sum, count) in histogram.counts.iter_mut().zip(&self.counts) {
+            *sum += count.load(Ordering::Relaxed);
+        }
+        histogram.sum = histogram.sum.wrapping_add(self.sum.load(Ordering::Relaxed));
+    }
+}
+
+/// How often a measured value was in each of a series of ranges; see
+/// [`Metrics::poll_seconds`](super::Metrics::poll_seconds).
+///
+/// The upper bound of each range is four times that of the range before it.
+///
+/// # Examples
+/// ```
+/// let polls = netpoll::rt::metrics().poll_seconds;
+/// if polls.count() > 0 {
+///     println!("mean {:.6} s, 99 of 100 up to {} s", polls.sum() / polls.count() as f64, polls.quantile(0.99));
+/// }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Histogram {
+    unit: Unit,
+    counts: [u64; BUCKETS],
+    sum: u64,
+}
+
+impl Histogram {
+    pub(crate) const fn new(unit: Unit) -> Histogram {
+        Histogram { unit, counts: [0; BUCKETS], sum: 0 }
+    }
+
+    /// Returns the number of values.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Returns the sum of all values.
+    pub fn sum(&self) -> f64 {
+        self.sum as f64 * self.unit.scale()
+    }
+
+    /// Returns the upper bound of each range, and the number of values that are not above it. The
+    /// last bound is infinite.
+    pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> + use<> {
+        let (Histogram { unit, counts, .. }, mut total) = (*self, 0);
+        (0..BUCKETS).map(move |at| {
+            total += counts[at];
+            let bound =
+                if at == BUCKETS - 1 { f64::INFINITY } else { (1_u64 << (unit.shift() + 2 * at as u32)) as f64 };
+            (bound * unit.scale(), total)
+        })
+    }
+
+    /// Returns an upper bound of the `quantile` (0 to 1) of the values: the bound of the range that
+    /// contains it. Returns 0 without values.
+    pub fn quantile(&self, quantile: f64) -> f64 {
+        let (all, quantile) = (self.count(), quantile.clamp(0.0, 1.0));
+        if all == 0 {
+            return 0.0;
+        }
+        let found = self.buckets().find(|&(_, count)| count > 0 && count as f64 >= all as f64 * quantile);
+        found.map_or(f64::INFINITY, |(bound, _)| bound)
+    }
+}
+
+impl fmt::Debug for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.buckets()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_included_and_the_last_range_has_none() {
+        for (value, at) in [(0, 0), (1, 0), (1024, 0), (1025, 1), (4096, 1), (4097, 2), (1 << 34, 12), (u64::MAX, 13)] {
+            assert_eq!(bucket(value, Unit::Seconds), at, "{value}");
+        }
+        for (value, at) in [(0, 0), (1, 0), (2, 1), (4, 1), (5, 2), (16, 2), (17, 3), (1 << 24, 12), (1 << 25, 13)] {
+            assert_eq!(bucket(value, Unit::Count), at, "{value}");
+        }
+        let bounds: Vec<f64> = Histogram::new(Unit::Count).buckets().map(|(bound, _)| bound).collect();
+        assert_eq!(bounds[..4], [1.0, 4.0, 16.0, 64.0]);
+        assert_eq!(bounds.last(), Some(&f64::INFINITY));
+    }
+
+    #[test]
+    fn counts_are_cumulative_and_quantiles_are_bounds() {
+        let (owned, shared) = (Recorder::new(Unit::Seconds), Recorder::new(Unit::Seconds));
+        (0..98).for_each(|_| owned.record_owned(1000));
+        owned.record_owned(3000);
+        shared.record(1 << 20);
+        let mut histogram = Histogram::new(Unit::Seconds);
+        assert_eq!((histogram.count(), histogram.quantile(0.5)), (0, 0.0));
+        owned.add_to(&mut histogram);
+        shared.add_to(&mut histogram);
+        assert_eq!(histogram.count(), 100);
+        let counts: Vec<u64> = histogram.buckets().map(|(_, count)| count).collect();
+        assert_eq!(counts, [98, 99, 99, 99, 99, 100, 100, 100, 100, 100, 100, 100, 100, 100]);
+        assert!((histogram.sum() - (98.0 * 1000.0 + 3000.0 + 1_048_576.0) * 1e-9).abs() < 1e-12);
+        assert!(
+            (histogram.quantile(0.5) - 1.024e-6).abs() < 1e-12 && (histogram.quantile(0.0) - 1.024e-6).abs() < 1e-12
+        );
+        assert!((histogram.quantile(0.99) - 4.096e-6).abs() < 1e-12);
+        assert!((histogram.quantile(1.0) - 1.048_576e-3).abs() < 1e-12);
+    }
+}
