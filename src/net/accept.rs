@@ -17,9 +17,10 @@ use socket2::SockAddr;
 
 use super::fd::operation::{Hold, Left, Operation};
 use super::limits::{Admission, Outcome};
-use super::net_fd::NetFd;
+use super::net_fd::{Accepted, NetFd};
 use crate::rt::poll::poller::Direction;
 use crate::rt::waiters::Key;
+use crate::trace;
 
 /// Makes a stream of an accepted socket and its peer's address.
 pub(crate) type Adopt<T> = fn(NetFd, SockAddr) -> io::Result<T>;
@@ -106,6 +107,9 @@ impl Accepting {
                     }
                     // The permit that it was woken for is used.
                     self.place = None;
+                    if trace::wants_accepts() {
+                        Accepted::of(&stream, &peer).trace();
+                    }
                     return Poll::Ready(adopt(stream, peer));
                 }
                 Poll::Ready(Err(failure)) => {

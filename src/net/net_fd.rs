@@ -12,7 +12,7 @@ use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -29,6 +29,7 @@ use crate::rt::lazy_box::LazyBox;
 use crate::rt::poll::poller::Direction;
 use crate::rt::time::ticks;
 use crate::sys::{option, socket};
+use crate::trace;
 
 /// The addresses of a socket.
 #[derive(Clone, Debug, Default)]
@@ -127,7 +128,15 @@ impl NetFd {
         if let Failure::Io(error) = failure {
             return error;
         }
-        failure.into_error(self.op(op))
+        let is_timeout = matches!(failure, Failure::TimedOut);
+        let op = self.op(op);
+        if is_timeout {
+            let (local, peer) = (op.source.as_ref().map(|addr| addr as _), op.addr.as_ref().map(|addr| addr as _));
+            // Of a listener the address is its own.
+            let (local, peer) = if op.source.is_none() { (peer, None) } else { (local, peer) };
+            trace::deadline_expired(op.op, op.network, local, peer);
+        }
+        failure.into_error(op)
     }
 
     /// Makes a call that concerns no direction.
@@ -360,6 +369,7 @@ impl NetFd {
         cx: &mut Context<'_>,
         adopt: fn(NetFd, SockAddr) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
+        let mut traced = None;
         let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
             self.fd.ensure_nonblocking();
             let (socket, peer) = match accept(fd) {
@@ -372,8 +382,15 @@ impl NetFd {
                 }
                 accepted => accepted?,
             };
-            Ok((adopt(self.accepted(socket)?, peer)?, Left::Maybe))
+            let stream = self.accepted(socket)?;
+            if trace::wants_accepts() {
+                traced = Some(Accepted::of(&stream, &peer));
+            }
+            Ok((adopt(stream, peer)?, Left::Maybe))
         });
+        if let Some(accepted) = traced {
+            accepted.trace();
+        }
         polled.map_err(|failure| self.error("accept", failure))
     }
 
@@ -383,6 +400,26 @@ impl NetFd {
     #[cold]
     fn is_shut_listener(&self) -> bool {
         self.network.starts_with("unix") && self.fd.is_receiving_shut()
+    }
+}
+
+/// An accepted connection, for its event: a subscriber is called outside of the listener's lock.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    fd: RawFd,
+    local: Option<Addr>,
+    peer: Option<Addr>,
+}
+
+impl Accepted {
+    #[cold]
+    pub(crate) fn of(stream: &NetFd, peer: &SockAddr) -> Accepted {
+        Accepted { fd: stream.fd.number(), local: stream.names().local, peer: Addr::of(peer) }
+    }
+
+    #[cold]
+    pub(crate) fn trace(&self) {
+        trace::accepted(self.fd, self.local.as_ref().map(|addr| addr as _), self.peer.as_ref().map(|addr| addr as _));
     }
 }
 

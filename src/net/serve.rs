@@ -33,6 +33,7 @@ use super::error::{Addr, is_closed};
 use crate::future;
 use crate::rt::waiters::let_go;
 use crate::task::{TaskId, TaskSet};
+use crate::trace;
 
 /// The default of [`Serve::drain`].
 const DRAIN: Duration = Duration::from_secs(10);
@@ -266,8 +267,9 @@ impl<C: Conn + Clone> Serving<C> {
             Ok(future) => future,
             Err(payload) => return self.panicked(payload),
         };
+        let served = trace::in_connection(open.peer.as_ref().map(|addr| addr as _), Contained { future });
         let id = self.tasks.spawn(async move {
-            let panicked = Contained { future }.await;
+            let panicked = served.await;
             (crate::task::current().id(), panicked)
         });
         self.open.insert(id, open);

@@ -35,6 +35,7 @@ use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::time::clock;
 use crate::sync::{MutexGuard, Ordering};
+use crate::trace;
 
 /// The error of [`shutdown`]: what was still running when it gave up, or that it was called on a
 /// runtime thread.
@@ -156,7 +157,9 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
     }
     runtime.begin_stop();
     drop(lifecycle);
+    trace::shutdown_begins(timeout);
     let still = stop(runtime, deadline);
+    let (threads, tasks) = (still.threads.len(), still.tasks);
     let outcome = if still.threads.is_empty() && still.tasks == 0 { Ok(()) } else { Err(still) };
     {
         let mut lifecycle = runtime.lifecycle.lock();
@@ -173,6 +176,7 @@ pub fn shutdown(timeout: Duration) -> Result<(), StillRunning> {
     drop(reapers);
     let mut reapers = Reapers::new(runtime);
     reapers.discard(runtime.take_deferred());
+    trace::shutdown_ended(threads, tasks);
     outcome
 }
 

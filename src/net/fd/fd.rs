@@ -61,6 +61,7 @@ use crate::rt::time::clock;
 use crate::rt::waiters::{Waiters, Wakers};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::sys::{self, option, os, socket, unix};
+use crate::trace;
 
 /// A descriptor with its lock and its poll handle; see the [module documentation](self). Fields
 /// that every call uses come first, to share cache lines.
@@ -388,6 +389,9 @@ impl Fd {
     pub(crate) fn destroy(&self) {
         let (is_lent, is_exposed) = (self.has(LENT), self.is_exposed());
         let unfinished = self.unfinished();
+        if !is_lent {
+            trace::closes(self.borrow(), self.rare.get().is_some_and(|rare| rare.gone.get().is_some()));
+        }
         self.poll.retire(self.borrow(), is_lent || is_exposed || unfinished.is_some());
         let rare = self.rare.get();
         let gone = rare.and_then(|rare| rare.gone.get()).cloned();

@@ -30,6 +30,7 @@ use crate::net::options::system::DialExtras;
 use crate::net::options::tcp::TcpOptions;
 use crate::rt::context;
 use crate::sys::{option, socket};
+use crate::trace;
 
 /// The function of [`Dialer::control`](crate::net::Dialer::control).
 type Hook = dyn Fn(&str, SocketAddr, BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
@@ -122,6 +123,13 @@ const RETRIES_MAX: u32 = 2;
 
 /// Connects to `addr`, until `deadline` at most, with a socket made by `recipe`.
 pub(crate) async fn dial_tcp(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> io::Result<NetFd> {
+    let attempt = trace::Attempt::begin(addr);
+    let dialed = dial(addr, deadline, recipe).await;
+    attempt.end(&dialed);
+    dialed
+}
+
+async fn dial(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> io::Result<NetFd> {
     let op = || recipe.op(addr);
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
         return Err(op().timed_out());

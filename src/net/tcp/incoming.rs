@@ -23,6 +23,7 @@ use crate::net::is_closed;
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller;
 use crate::rt::time::sleep::Sleep;
+use crate::trace;
 
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -77,6 +78,7 @@ impl Accepts {
                 }
                 Poll::Ready(Err(error)) if is_want_of_resources(&error) => {
                     self.last = (self.last * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+                    trace::accept_backs_off(self.last, &error);
                     self.pause = Some(Pause { sleep: Sleep::new(self.last), closings });
                     continue;
                 }

@@ -213,27 +213,11 @@ fn address(address: &SockAddr) -> Option<SocketAddress> {
     Some(SocketAddress::Unix(format!("@{}", String::from_utf8_lossy(name))))
 }
 
-/// The names of the TCP states, indexed by their number in the kernel.
-const STATES: [&str; 12] = [
-    "UNKNOWN",
-    "ESTABLISHED",
-    "SYN_SENT",
-    "SYN_RECV",
-    "FIN_WAIT1",
-    "FIN_WAIT2",
-    "TIME_WAIT",
-    "CLOSE",
-    "CLOSE_WAIT",
-    "LAST_ACK",
-    "LISTEN",
-    "CLOSING",
-];
-
 fn details(now: &option::TcpState) -> TcpDetails {
     let millis = |millis: u32| Duration::from_millis(u64::from(millis));
     let is_listener = now.is_listener();
     TcpDetails {
-        state: STATES.get(usize::from(now.state)).copied().unwrap_or(STATES[0]),
+        state: now.name(),
         rtt: Duration::from_micros(u64::from(now.rtt_micros)),
         congestion_window: now.congestion_window,
         retransmits: now.retransmits,

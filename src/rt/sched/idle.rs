@@ -32,6 +32,7 @@ use crate::rt::context;
 use crate::rt::parker::Parker;
 use crate::rt::runtime::Runtime;
 use crate::sync::{Arc, Mutex, Ordering};
+use crate::trace;
 
 /// How long a thread beyond the configured workers rests before it ends.
 pub(crate) const SURPLUS_REST: Duration = Duration::from_secs(2);
@@ -133,18 +134,23 @@ impl Runtime {
             },
             None => return false,
         };
-        let epoch = idle.epoch;
+        let (epoch, is_spare) = (idle.epoch, id >= idle.first_spare);
         let processor = self.hand_out(id, epoch);
-        if let Some(sleeper) = idle.sleepers.last().cloned() {
+        let is_woken = if let Some(sleeper) = idle.sleepers.last().cloned() {
             idle.forget(&sleeper);
             *sleeper.assigned.lock() = Some(processor);
             drop(idle);
             sleeper.parker.unpark();
-            return true;
-        }
-        idle.threads += 1;
-        drop(idle);
-        if self.start_thread(processor, epoch) {
+            true
+        } else {
+            idle.threads += 1;
+            drop(idle);
+            self.start_thread(processor, epoch)
+        };
+        if is_woken {
+            if is_spare {
+                trace::spare_started(id);
+            }
             return true;
         }
         let mut idle = self.idle.lock();
@@ -220,11 +226,15 @@ impl Runtime {
             return false;
         }
         self.list(&mut idle, processor, sleeper);
+        let is_spare = processor.id >= idle.first_spare;
         drop(idle);
         // ORDERING: SeqCst. The holder of the role at the check above may have released it since,
         // and blocks or leaves. It decrements and then reads `awake`; this thread decrements and
         // then checks the role (models `somebody_polls_*`).
         self.attend_after_listing();
+        if is_spare {
+            trace::spare_ended(processor.id);
+        }
         true
     }
 

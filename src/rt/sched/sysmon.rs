@@ -49,6 +49,7 @@ use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::time::clock;
 use crate::rt::waiters::let_go;
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::trace;
 
 /// The time between two checks.
 const TICK: Duration = Duration::from_millis(10);
@@ -406,11 +407,20 @@ impl Monitor {
 
     fn report(&self, reports: Vec<(TaskId, Duration)>) {
         self.runtime.sysmon.blocked.fetch_add(reports.len() as u64, Ordering::Relaxed);
-        let Some(report) = &self.runtime.config().on_blocked_task else { return };
+        let config = self.runtime.config();
+        if config.on_blocked_task.is_none() && cfg!(not(feature = "tracing")) {
+            return;
+        }
         for (id, blocked_for) in reports {
             let task = BlockedTask { id, name: self.runtime.name_of(id), blocked_for };
-            // The function is user code: its panic is contained.
-            if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| report(&task))) {
+            // The function and the subscriber are user code: a panic in them is contained.
+            let report = || {
+                trace::task_blocks(id.number(), task.name.as_deref(), blocked_for);
+                if let Some(report) = &config.on_blocked_task {
+                    report(&task);
+                }
+            };
+            if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(report)) {
                 let_go(payload);
             }
         }

@@ -28,6 +28,7 @@ use crate::rt::lazy_box::LazyBox;
 use crate::rt::runtime::runtime;
 use crate::rt::waiters::let_go;
 use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::trace;
 
 /// The id of a task: unique in the process and never reused.
 ///
@@ -156,6 +157,10 @@ impl TaskData {
 
     pub(crate) fn task(&self) -> Task {
         Task { id: TaskId(self.number()), name: self.rare.get().and_then(|rare| rare.name.clone()) }
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.rare.get()?.name.as_ref().map(|name| &***name)
     }
 
     #[inline]
@@ -306,6 +311,7 @@ where
 {
     fork::refuse();
     let data = TaskData::new(Kind::Task, name, runtime().ensure_running(), place);
+    let future = trace::in_task(data.number(), data.name(), place, future);
     runtime().task_begins();
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
@@ -343,6 +349,7 @@ where
 {
     fork::refuse();
     let data = TaskData::new(Kind::Call, name, runtime().ensure_running(), place);
+    let future = trace::in_task(data.number(), data.name(), place, async move { f() });
     runtime().task_begins();
     // A simulation makes the call in a turn of the task.
     #[cfg(feature = "sim")]
@@ -354,7 +361,7 @@ where
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
-        .spawn(move |data| Tracked { future: Some(async move { f() }), record: data.record }, push);
+        .spawn(move |data| Tracked { future: Some(future), record: data.record }, push);
     runnable.schedule();
     runtime().stand_in_once();
     task

@@ -76,9 +76,30 @@ pub(crate) struct TcpState {
     pub(crate) selectively_acknowledged: u32,
 }
 
+/// The names of the TCP states, indexed by their number in the kernel.
+const STATES: [&str; 12] = [
+    "UNKNOWN",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+];
+
 impl TcpState {
     /// TCP_LISTEN of netinet/tcp.h.
     const LISTEN: u8 = 10;
+
+    /// Returns the name of the state, such as `ESTABLISHED`.
+    pub(crate) fn name(&self) -> &'static str {
+        STATES.get(usize::from(self.state)).copied().unwrap_or(STATES[0])
+    }
 
     /// Returns whether the socket is a listener. The fields of segments are then those of its accept
     /// queue.

@@ -1,0 +1,160 @@
+//! The events and spans of the feature `tracing`, as docs/INSPECTION.md lists them.
+
+mod common;
+
+use std::fmt::{Debug, Write as _};
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use common::run;
+use netpoll::net::{self, TcpListener, TcpStream};
+use netpoll::{rt, task};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+/// What was recorded: target, then `name=value` of each field, and for events the message.
+static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Collector(AtomicU64);
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let _ = write!(self.0, " {}={value:?}", field.name());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let _ = write!(self.0, " {}={value}", field.name());
+    }
+}
+
+impl Subscriber for Collector {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("netpoll::")
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let mut line = Line(format!("span {} {}", span.metadata().target(), span.metadata().name()));
+        span.record(&mut line);
+        SEEN.lock().unwrap().push(line.0);
+        Id::from_u64(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    fn record(&self, _span: &Id, values: &Record<'_>) {
+        let mut line = Line("record".to_owned());
+        values.record(&mut line);
+        SEEN.lock().unwrap().push(line.0);
+    }
+
+    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(event.metadata().target().to_owned());
+        event.record(&mut line);
+        SEEN.lock().unwrap().push(line.0);
+    }
+
+    fn enter(&self, _span: &Id) {}
+
+    fn exit(&self, _span: &Id) {}
+}
+
+/// Waits until a line contains all of `parts`, and returns it.
+fn seen(parts: &[&str]) -> String {
+    let begin = Instant::now();
+    loop {
+        let lines = SEEN.lock().unwrap().clone();
+        if let Some(line) = lines.iter().find(|line| parts.iter().all(|part| line.contains(part))) {
+            return line.clone();
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "no line with {parts:?} in {lines:#?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// One test, because the subscriber and the shutdown are the process's.
+#[test]
+fn documented_events_and_spans_are_emitted() {
+    tracing::subscriber::set_global_default(Collector(AtomicU64::new(0))).unwrap();
+    rt::Builder::new().workers(1).start().unwrap();
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        let (server, peer) = listener.accept().await.unwrap();
+        seen(&["netpoll::dial ", &format!("addr={address}"), "elapsed_us=", "outcome=connected", "message=dialed"]);
+        seen(&["netpoll::accept ", "fd=", &format!("local={address} peer={peer}"), "message=accepted"]);
+
+        client.set_read_deadline(Some(Instant::now())).unwrap();
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::TimedOut);
+        seen(&[
+            "netpoll::deadline ",
+            "op=read network=tcp",
+            &format!("local={peer} peer={address}"),
+            "deadline expired",
+        ]);
+        listener.set_deadline(Some(Instant::now())).unwrap();
+        assert_eq!(listener.accept().await.unwrap_err().kind(), ErrorKind::TimedOut);
+        seen(&["netpoll::deadline ", "op=accept network=tcp", &format!("local={address}")]);
+
+        server.write_all(b"hello").await.unwrap();
+        client.set_read_deadline(None).unwrap();
+        client.read(&mut [0; 8]).await.unwrap();
+        drop(client);
+        let line =
+            seen(&["netpoll::close ", &format!("local={peer} peer={address}"), "reason=drop", "bytes_received=5"]);
+        assert!(line.contains("bytes_sent=") && line.contains("tcp_state=ESTABLISHED"), "{line}");
+        server.force_close().await.unwrap();
+        seen(&["netpoll::close ", &format!("local={address} peer={peer}"), "reason=close", "tcp_state=CLOSE_WAIT"]);
+        listener.close().await.unwrap();
+        seen(&["netpoll::close ", &format!("local={address}"), "reason=close", "tcp_state=LISTEN"]);
+        assert!(TcpStream::connect(address).await.is_err());
+        seen(&["netpoll::dial ", &format!("addr={address}"), "outcome=failed", "connection refused"]);
+
+        let task = task::Builder::new().name("named task".into()).spawn(async {}).unwrap();
+        let id = task.task().id();
+        task.await;
+        seen(&["span netpoll::task task", &format!("task={id} "), "spawned_at=tests/tracing.rs:"]);
+        seen(&["record", "name=named task"]);
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = task::spawn(async move {
+            let client = TcpStream::connect(address).await.unwrap();
+            client.read(&mut [0; 1]).await.unwrap();
+            client.local_addr().unwrap()
+        });
+        let (stop, stopped) = async_channel();
+        let server = task::spawn(async move {
+            net::serve(listener, |_: TcpStream| async {}).until(stopped).await.unwrap();
+        });
+        let local = client.await;
+        seen(&["span netpoll::connection connection", &format!("peer={local}")]);
+        stop();
+        server.await;
+
+        // The only worker is blocked, so a spare one runs the second task.
+        let (release, blocked) = mpsc::channel::<()>();
+        let blocker = task::Builder::new().name("blocker".into()).spawn(async move { blocked.recv() }).unwrap();
+        task::spawn(async {}).await;
+        let line = seen(&["netpoll::task ", "name=blocker", "blocked_ms=", "message=task blocks its thread"]);
+        assert!(line.contains(&format!("task={} ", blocker.task().id())), "{line}");
+        seen(&["netpoll::worker ", "worker=", "message=spare worker started"]);
+        release.send(()).unwrap();
+        let _ = blocker.await;
+        seen(&["netpoll::worker ", "worker=", "message=spare worker ended"]);
+    });
+    rt::shutdown(Duration::from_secs(60)).unwrap();
+    seen(&["netpoll::shutdown ", "timeout_ms=60000", "message=shutdown begins"]);
+    seen(&["netpoll::shutdown ", "threads=0 tasks=0", "message=shutdown ended"]);
+}
+
+/// A future, and a function that completes it.
+fn async_channel() -> (impl FnOnce(), impl Future<Output = ()> + Send + 'static) {
+    let (sender, receiver) = futures::channel::oneshot::channel::<()>();
+    (move || drop(sender), async move { _ = receiver.await })
+}
