@@ -88,6 +88,7 @@ impl NetFd {
             // Most connections are written without ever filling the send buffer.
             stream.fd.poll.skip_write_edges();
         }
+        stream.keep_names();
         // The kernel passes SO_LINGER on.
         if self.fd.may_linger() {
             stream.fd.set_may_linger();
@@ -112,6 +113,18 @@ impl NetFd {
         }
     }
 
+    /// Keeps the addresses of a connection if errors are to name them: the kernel forgets the peer's
+    /// with a reset.
+    #[inline]
+    pub(crate) fn keep_names(&self) {
+        if rt::wraps_io_errors() {
+            let _ = self.fd.with(|fd| {
+                self.names.get_or_default().get_or_init(|| NetFd::ask_names(fd));
+                Ok(())
+            });
+        }
+    }
+
     /// Returns the operation `op` on this socket, for its error.
     #[cold]
     pub(crate) fn op(&self, op: &'static str) -> Op {
@@ -126,7 +139,9 @@ impl NetFd {
     #[cold]
     pub(crate) fn error(&self, op: &'static str, failure: Failure) -> io::Error {
         if let Failure::Io(error) = failure {
-            return error;
+            // An error that names them already stays as it is, also that of a hook.
+            let wraps = error.raw_os_error().is_some() && rt::wraps_io_errors();
+            return if wraps { self.op(op).call(op, error) } else { error };
         }
         let is_timeout = matches!(failure, Failure::TimedOut);
         let op = self.op(op);

@@ -8,7 +8,7 @@ use std::thread::available_parallelism;
 use super::context;
 use super::runtime::{PROCESSORS_MAX, runtime};
 use super::sched::sysmon::BlockedTask;
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// How the runtime handles tasks that block their thread.
 ///
@@ -44,6 +44,7 @@ pub(crate) struct Config {
     pub(crate) blocked_tasks: BlockedPolicy,
     pub(crate) on_blocked_task: Option<Arc<Report>>,
     pub(crate) block_on_runs_tasks: bool,
+    pub(crate) wrap_io_errors: bool,
 }
 
 impl fmt::Debug for Config {
@@ -56,8 +57,19 @@ impl fmt::Debug for Config {
             .field("blocked_tasks", &self.blocked_tasks)
             .field("on_blocked_task", &self.on_blocked_task.is_some())
             .field("block_on_runs_tasks", &self.block_on_runs_tasks)
+            .field("wrap_io_errors", &self.wrap_io_errors)
             .finish()
     }
+}
+
+/// The setting of the current or last runtime, for each accepted connection and failed operation.
+static WRAPS_IO_ERRORS: AtomicBool = AtomicBool::new(false);
+
+/// Returns whether errors of the operating system are to name operation and addresses; see
+/// [`Builder::wrap_io_errors`].
+#[inline]
+pub(crate) fn wraps_io_errors() -> bool {
+    WRAPS_IO_ERRORS.load(Ordering::Relaxed)
 }
 
 const SPARES: usize = 64;
@@ -80,7 +92,13 @@ impl Config {
             blocked_tasks: BlockedPolicy::default(),
             on_blocked_task: None,
             block_on_runs_tasks: false,
+            wrap_io_errors: false,
         }
+    }
+
+    /// Makes the settings that are read without a lock those of this configuration.
+    pub(crate) fn publish(&self) {
+        WRAPS_IO_ERRORS.store(self.wrap_io_errors, Ordering::Relaxed);
     }
 
     /// Returns the defaults with the values from the environment. A first use cannot return an
@@ -219,6 +237,43 @@ impl Builder {
     /// waits for that future, both deadlock.
     pub fn block_on_runs_tasks(mut self, runs: bool) -> Builder {
         self.config.block_on_runs_tasks = runs;
+        self
+    }
+
+    /// Sets whether the operating system's errors of reads, writes and accepts name the operation
+    /// and the addresses, as Go's do (default: no).
+    ///
+    /// With `true`, a reset connection fails with `read tcp 127.0.0.1:2->127.0.0.1:1: read:
+    /// connection reset by peer`, an [`OpError`](crate::net::OpError) of the same kind. The addresses
+    /// of accepted connections and of dialed TCP connections are asked for at the beginning, because
+    /// the kernel forgets them with a reset: two system calls per connection. The errno of
+    /// such an error is returned by [`net::raw_os_error`](crate::net::raw_os_error()), and no longer
+    /// by `io::Error::raw_os_error`. The errors of binding, dialing and resolving, and those that
+    /// this crate makes, are always `OpError`s.
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::{net::{self, TcpListener, TcpStream}, prelude::*, rt, task};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// rt::Builder::new().wrap_io_errors(true).start()?;
+    /// task::block_on(async {
+    ///     let listener = TcpListener::bind("127.0.0.1:0").await?;
+    ///     let client = TcpStream::connect(listener.local_addr()?).await?;
+    ///     let (server, _) = listener.accept().await?;
+    ///     server.set_linger(Some(std::time::Duration::ZERO))?;
+    ///     server.force_close().await?; // resets the connection
+    ///     let error = client.read(&mut [0; 8]).await.unwrap_err();
+    ///     assert!(error.to_string().ends_with(": read: connection reset by peer"), "{error}");
+    ///     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    ///     assert!(net::raw_os_error(&error).is_some());
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    #[doc(alias = "net.OpError")]
+    pub fn wrap_io_errors(mut self, wrap: bool) -> Builder {
+        self.config.wrap_io_errors = wrap;
         self
     }
 

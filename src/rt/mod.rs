@@ -27,7 +27,9 @@ mod threads;
 pub(crate) mod time;
 pub(crate) mod waiters;
 
+pub(crate) use builder::wraps_io_errors;
 pub use builder::{BlockedPolicy, Builder};
+
 pub use histogram::Histogram;
 pub use inspect::{
     Inspect, InspectServer, Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind,

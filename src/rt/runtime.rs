@@ -223,6 +223,7 @@ impl Runtime {
         inspect::serve_from_environment();
         // A thread of the previous runtime may have been starting while it ended.
         self.threads.join_ended();
+        config.publish();
         *self.config.lock() = Some(Arc::new(config));
         self.start_sysmon_patiently(self.epoch())
     }

@@ -140,7 +140,10 @@ async fn dial(addr: SocketAddr, deadline: Option<Instant>, recipe: &Recipe) -> i
         let stream = recipe.open(addr)?;
         let error = match connect(&stream.fd, addr, deadline).await {
             Ok(()) if retries < retries_max && is_own_peer(&stream, addr) => None,
-            Ok(()) => return Ok(stream),
+            Ok(()) => {
+                stream.keep_names();
+                return Ok(stream);
+            }
             Err(Failure::Io(error)) => {
                 // It may have failed at once; this makes a loop over it yield.
                 context::take_turn().await;

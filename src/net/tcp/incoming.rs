@@ -19,6 +19,7 @@ use futures_core::Stream;
 
 use super::{TcpListener, TcpStream};
 use crate::net::accept::Accepting;
+use crate::net::error::raw_os_error;
 use crate::net::is_closed;
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller;
@@ -104,7 +105,7 @@ impl Accepts {
 }
 
 fn is_want_of_resources(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+    matches!(raw_os_error(error), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// Connections as a stream.

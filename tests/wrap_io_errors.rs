@@ -1,0 +1,84 @@
+//! `rt::Builder::wrap_io_errors`: a file of its own, because the setting is the process's.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use common::run;
+use netpoll::net::{self, OpError, TcpListener, TcpStream};
+use netpoll::prelude::*;
+use netpoll::rt;
+
+fn op(error: &std::io::Error) -> &OpError {
+    error.get_ref().and_then(|inner| inner.downcast_ref()).unwrap_or_else(|| panic!("not wrapped: {error:?}"))
+}
+
+#[test]
+fn errors_of_the_system_name_operation_and_addresses() {
+    rt::Builder::new().wrap_io_errors(true).start().unwrap();
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        let local = client.local_addr().unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        server.set_linger(Some(Duration::ZERO)).unwrap();
+        server.force_close().await.unwrap();
+        let error = client.read(&mut [0; 8]).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("read tcp {local}->{address}: read: connection reset by peer"));
+        assert_eq!((error.kind(), net::raw_os_error(&error)), (ErrorKind::ConnectionReset, Some(104)));
+        assert_eq!((op(&error).op(), error.raw_os_error()), ("read", None));
+        let error = client.write_all(b"lost").await.unwrap_err();
+        assert!(
+            error.to_string().starts_with("write tcp ") && error.to_string().ends_with("write: broken pipe"),
+            "{error}"
+        );
+        assert_eq!((error.kind(), net::raw_os_error(&error)), (ErrorKind::BrokenPipe, Some(32)));
+        // Through the traits as well.
+        let error = (&client).write(b"lost").await.unwrap_err();
+        assert_eq!((op(&error).op(), net::raw_os_error(&error)), ("write", Some(32)));
+        // An error that this crate makes is wrapped once.
+        client.force_close().await.unwrap();
+        let error = client.read(&mut [0; 8]).await.unwrap_err();
+        assert!(net::is_closed(&error) && error.to_string().ends_with("use of closed network connection"), "{error}");
+    });
+}
+
+/// The stream of connections knows a lack of descriptors also by a wrapped error: it waits, and ends
+/// in no error.
+#[test]
+fn wrapped_lack_of_descriptors_makes_incoming_wait() {
+    const CHILD: &str = "NETPOLL_TEST_WRAP_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        return child();
+    }
+    common::bounded(|| {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "wrapped_lack_of_descriptors_makes_incoming_wait"])
+            .env(CHILD, "1")
+            .status()
+            .unwrap();
+        assert!(status.success());
+    });
+}
+
+fn child() {
+    rt::Builder::new().wrap_io_errors(true).start().unwrap();
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // The client's descriptor, the one that is freed, and those of the runtime exist already.
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut held = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            held.push(file);
+        }
+        let error = listener.accept().await.unwrap_err();
+        assert_eq!((op(&error).op(), net::raw_os_error(&error)), ("accept", Some(24)));
+        let mut incoming = listener.incoming();
+        let next = netpoll::future::timeout(Duration::from_millis(50), incoming.next()).await;
+        assert!(next.is_err(), "it waits: {next:?}");
+        drop(held);
+        assert!(incoming.next().await.unwrap().is_ok());
+    });
+}
