@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use super::context;
@@ -167,6 +168,7 @@ pub struct Builder {
     config: Config,
     workers: Option<usize>,
     thread_name: Option<String>,
+    inspect_socket: Option<PathBuf>,
 }
 
 impl Default for Builder {
@@ -183,7 +185,7 @@ impl Builder {
     /// environment variable `NETPOLL_THREADS` or `NETPOLL_THREAD_NAME` applies, and if it is not
     /// set, async-std's `ASYNC_STD_THREAD_COUNT` or `ASYNC_STD_THREAD_NAME`.
     pub fn new() -> Builder {
-        Builder { config: Config::new(), workers: None, thread_name: None }
+        Builder { config: Config::new(), workers: None, thread_name: None, inspect_socket: None }
     }
 
     /// Sets the number of threads that run tasks at the same time, at least 1. Threads are started
@@ -277,9 +279,28 @@ impl Builder {
         self
     }
 
+    /// Serves snapshots on a Unix socket at `path`, as an
+    /// [`InspectServer`](crate::rt::InspectServer) does, from [`start`](Builder::start) until the
+    /// process ends.
+    ///
+    /// # Examples
+    /// ```
+    /// let path = std::env::temp_dir().join(format!("inspect-socket-{}", std::process::id()));
+    /// netpoll::rt::Builder::new().inspect_socket(&path).start()?;
+    /// assert!(path.exists()); // netpoll-top PATH
+    /// # std::fs::remove_file(&path)?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn inspect_socket(mut self, path: impl Into<PathBuf>) -> Builder {
+        self.inspect_socket = Some(path.into());
+        self
+    }
+
     /// Starts the runtime with these settings.
     ///
     /// # Errors
+    /// * the error of [`InspectServer::bind`](crate::rt::InspectServer::bind), if
+    ///   [`inspect_socket`](Builder::inspect_socket) was called; the runtime is then not started;
     /// * `AlreadyExists` if the runtime is running, because of an earlier `start` or its first use
     ///   (spawning, waiting, sleeping); settings can be changed after
     ///   [`shutdown`](crate::rt::shutdown);
@@ -295,7 +316,7 @@ impl Builder {
                 "a runtime cannot be started inside of a simulation",
             ));
         }
-        let Builder { mut config, workers, thread_name } = self;
+        let Builder { mut config, workers, thread_name, inspect_socket } = self;
         config.workers = match workers {
             Some(workers) => workers,
             None => workers_from_environment()?.unwrap_or(config.workers),
@@ -336,6 +357,9 @@ impl Builder {
                 io::ErrorKind::AlreadyExists,
                 "the runtime is already running: call rt::Builder::start before its first use, or after rt::shutdown",
             ));
+        }
+        if let Some(path) = inspect_socket {
+            super::inspect::serve_at(&path)?;
         }
         let started = runtime.prepare_start(config);
         started.map_err(|error| io::Error::other(format!("netpoll cannot start a thread: {error}")))?;

@@ -33,7 +33,7 @@ pub use builder::{BlockedPolicy, Builder};
 pub use histogram::Histogram;
 pub use inspect::{
     Inspect, InspectServer, Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind,
-    TaskState, TcpDetails, WaitsFor, WorkerInfo, inspect, openmetrics,
+    TaskState, TcpDetails, WaitsFor, WorkerInfo, dump_on_panic, dump_on_sigusr1, inspect, openmetrics,
 };
 pub use metrics::{HistogramMetric, Metric, MetricKind, Metrics, metrics};
 pub(crate) use metrics::{accept_queue, kernel_copies};

@@ -19,6 +19,7 @@ pub(crate) mod option;
 pub(crate) mod os;
 #[cfg(test)]
 pub(crate) mod seam;
+pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod splice;
 pub(crate) mod unix;

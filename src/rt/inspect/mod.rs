@@ -23,6 +23,7 @@
 //! * All rows of a snapshot are read during the call, but not at one instant: a task may be shown
 //!   as waiting for a task that has ended.
 
+mod dump;
 mod json;
 mod listeners;
 mod server;
@@ -32,9 +33,10 @@ mod table;
 
 use std::time::{Duration, SystemTime};
 
+pub use self::dump::{dump_on_panic, dump_on_sigusr1};
 pub use self::listeners::openmetrics;
 pub use self::server::InspectServer;
-pub(crate) use self::server::serve_from_environment;
+pub(crate) use self::server::{serve_at, serve_from_environment};
 pub use self::snapshot::{
     Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, TcpDetails,
     WaitsFor, WorkerInfo,

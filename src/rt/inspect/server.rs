@@ -24,7 +24,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -116,6 +116,19 @@ pub(crate) fn serve_from_environment() {
         let path = std::env::var_os(VARIABLE).filter(|path| !path.is_empty())?;
         InspectServer::bind(path).map_err(|error| eprintln!("netpoll: {VARIABLE}: {error}")).ok()
     });
+}
+
+/// Starts a server at `path` for the life of the process, unless an earlier call did.
+///
+/// # Errors
+/// Same as [`InspectServer::bind`].
+pub(crate) fn serve_at(path: &Path) -> io::Result<()> {
+    static SERVERS: Mutex<Vec<InspectServer>> = Mutex::new(Vec::new());
+    let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if !servers.iter().any(|server| server.path == path) {
+        servers.push(InspectServer::bind(path)?);
+    }
+    Ok(())
 }
 
 impl fmt::Debug for InspectServer {

@@ -271,6 +271,11 @@ impl Record {
         self.epoch.load(Ordering::Relaxed)
     }
 
+    /// Reports whether the future is that of a `block_on`.
+    pub(crate) fn is_root(&self) -> bool {
+        kind_of(self.born.load(Ordering::Relaxed)) == Kind::Root
+    }
+
     /// Reports whether the future stays on its thread.
     pub(crate) fn stays(&self) -> bool {
         matches!(kind_of(self.born.load(Ordering::Relaxed)), Kind::Local | Kind::Root)

@@ -150,6 +150,11 @@ impl TaskData {
         self.tag
     }
 
+    /// Returns whether it is the future of a `block_on`.
+    pub(crate) fn is_root(&self) -> bool {
+        self.record.is_root()
+    }
+
     /// Returns whether its future stays on its thread: that of a `block_on`, or a local task.
     pub(crate) fn stays(&self) -> bool {
         self.record.stays()

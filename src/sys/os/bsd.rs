@@ -136,3 +136,10 @@ pub(crate) fn try_join(thread: &JoinHandle<()>) -> bool {
     // calling thread, which is running.
     unsafe { libc::pthread_join(thread.as_pthread_t(), ptr::null_mut()) == 0 }
 }
+
+/// Returns the place of the calling thread's errno.
+#[allow(unsafe_code)]
+pub(crate) fn errno_place() -> *mut libc::c_int {
+    // SAFETY: the function has no preconditions.
+    unsafe { libc::__error() }
+}

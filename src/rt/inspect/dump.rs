@@ -1,0 +1,80 @@
+//! Snapshots on standard error: on SIGUSR1, and when the main thread panics.
+
+use std::io::{self, Read, Write};
+use std::sync::{Mutex, Once, PoisonError};
+
+use super::Inspect;
+use crate::rt::context;
+use crate::rt::sched::task::TaskData;
+use crate::sys::signal;
+
+/// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the process receives SIGUSR1:
+/// `kill -USR1 PID`.
+///
+/// The snapshot has TCP_INFO. It is printed by a thread of its own, also while all workers are
+/// blocked. A second call does nothing. The handler stays for the life of the process.
+///
+/// # Errors
+/// Returns `AlreadyExists` if SIGUSR1 has another handler or is ignored. Returns the operating
+/// system's error if pipe(2), sigaction(2) or starting the thread fails.
+///
+/// # Examples
+/// ```
+/// netpoll::rt::dump_on_sigusr1()?;
+/// # std::io::Result::Ok(())
+/// ```
+#[doc(alias = "SIGQUIT")]
+pub fn dump_on_sigusr1() -> io::Result<()> {
+    static DONE: Mutex<bool> = Mutex::new(false);
+    let mut is_done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if *is_done {
+        return Ok(());
+    }
+    let (mut reader, writer) = io::pipe()?;
+    let run = move || {
+        let mut bytes = [0; 64];
+        // Signals that arrived together get one answer.
+        while matches!(reader.read(&mut bytes), Ok(1..)) {
+            dump("SIGUSR1");
+        }
+    };
+    // Before the handler: without a reader the thread ends by itself.
+    std::thread::Builder::new().name("netpoll-dump".to_owned()).spawn(run)?;
+    signal::write_on_sigusr1(writer.into())?;
+    *is_done = true;
+    Ok(())
+}
+
+/// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the main thread panics, after
+/// the message of the current panic hook.
+///
+/// Panics of tasks are not included: they stay in their task. A second call does nothing. A hook
+/// that is set later replaces this one.
+///
+/// # Examples
+/// ```
+/// netpoll::rt::dump_on_panic();
+/// ```
+pub fn dump_on_panic() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            before(info);
+            let is_main = std::thread::current().name() == Some("main");
+            if is_main && context::with_task(|task| task.is_none_or(TaskData::is_root)) {
+                dump("the main thread panicked");
+            }
+        }));
+    });
+}
+
+fn dump(reason: &str) {
+    let text = format!(
+        "netpoll: snapshot of process {} ({reason})\n{}\n",
+        std::process::id(),
+        Inspect::new().tcp(true).take()
+    );
+    // An error cannot be reported: this is where errors go.
+    let _ = io::stderr().write_all(text.as_bytes());
+}

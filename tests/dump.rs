@@ -1,0 +1,126 @@
+//! `rt::dump_on_sigusr1` and `Builder::inspect_socket`, each in a process of its own.
+
+mod common;
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::bounded;
+use netpoll::net::UdpSocket;
+use netpoll::{rt, task};
+
+const ROLE: &str = "NETPOLL_TEST_DUMP_ROLE";
+
+/// Starts this test again as a process with a role.
+fn start(test: &str, role: &str) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(ROLE, role)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn role() -> Option<String> {
+    std::env::var(ROLE).ok()
+}
+
+/// Spawns a task and returns when it waits for a datagram.
+fn spawn_a_reader() {
+    let reader = task::Builder::new().name("waits for a datagram".into());
+    let reader = reader.spawn(async {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.recv(&mut [0; 8]).await
+    });
+    drop(reader.unwrap());
+    let begin = Instant::now();
+    while !rt::inspect().to_string().contains("read of fd") {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{}", rt::inspect());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn signal_prints_a_snapshot_each_time() {
+    const NAME: &str = "signal_prints_a_snapshot_each_time";
+    if role().is_some() {
+        rt::dump_on_sigusr1().unwrap();
+        rt::dump_on_sigusr1().unwrap();
+        spawn_a_reader();
+        eprintln!("ready");
+        let _ = std::io::stdin().read(&mut [0]);
+        return;
+    }
+    bounded(|| {
+        let mut child = start(NAME, "child");
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        lines.find(|line| line == "ready").unwrap();
+        for _ in 0..2 {
+            let pid = rustix::process::Pid::from_child(&child);
+            rustix::process::kill_process(pid, rustix::process::Signal::USR1).unwrap();
+            let title = lines.find(|line| line.starts_with("netpoll: snapshot of process")).unwrap();
+            assert_eq!(title, format!("netpoll: snapshot of process {} (SIGUSR1)", child.id()));
+            let row = lines.find(|line| line.contains("waits for a datagram")).unwrap();
+            assert!(row.contains("waiting") && row.contains("read of fd") && row.contains("(udp 127.0.0.1:"), "{row}");
+        }
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+    });
+}
+
+#[test]
+fn handler_of_the_program_is_not_replaced() {
+    const NAME: &str = "handler_of_the_program_is_not_replaced";
+    if role().is_some() {
+        let error = rt::dump_on_sigusr1().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        return;
+    }
+    bounded(|| {
+        // The shell leaves the signal ignored.
+        let script = format!("trap '' USR1; exec \"$0\" --exact {NAME}");
+        let mut shell = Command::new("sh");
+        let shell = shell.args(["-c", &script]).arg(std::env::current_exe().unwrap()).env(ROLE, "child");
+        assert!(shell.stdout(Stdio::null()).status().unwrap().success());
+    });
+}
+
+#[test]
+fn builder_serves_snapshots_and_refuses_a_path_in_use() {
+    const NAME: &str = "builder_serves_snapshots_and_refuses_a_path_in_use";
+    let path = std::env::temp_dir().join(format!("netpoll-dump-{}", std::process::id()));
+    if let Some(path) = role() {
+        rt::Builder::new().inspect_socket(&path).start().unwrap();
+        rt::shutdown(Duration::from_secs(60)).unwrap();
+        // The server outlives the runtime, and serves the next one.
+        rt::Builder::new().inspect_socket(&path).start().unwrap();
+        eprintln!("ready");
+        let _ = std::io::stdin().read(&mut [0]);
+        return;
+    }
+    bounded(|| {
+        let mut child = start(NAME, path.to_str().unwrap());
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        lines.find(|line| line == "ready").unwrap();
+        // Another process on the same path.
+        let error = rt::Builder::new().inspect_socket(&path).start().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        let error = rt::InspectServer::bind(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(b"text\n").unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        assert!(text.contains("0 tasks, 0 sockets"), "{text}");
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+        // A stale file is left, and is replaced.
+        assert!(path.exists());
+        drop(rt::InspectServer::bind(&path).unwrap());
+        assert!(!path.exists());
+    });
+}

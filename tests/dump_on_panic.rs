@@ -1,0 +1,34 @@
+//! `rt::dump_on_panic`. Without the test harness, which runs tests on other threads than the main one.
+
+use std::process::{Command, ExitCode};
+
+use netpoll::{rt, task};
+
+const ROLE: &str = "NETPOLL_TEST_DUMP_ON_PANIC_ROLE";
+
+fn child(role: &str) {
+    rt::dump_on_panic();
+    task::block_on(async {
+        let waiting = task::Builder::new().name("never answered".into()).spawn(std::future::pending::<()>());
+        assert!(role != "main", "a panic for the test");
+        drop(waiting);
+        task::spawn(async { panic!("a panic for the test") }).await
+    });
+}
+
+fn main() -> ExitCode {
+    if let Ok(role) = std::env::var(ROLE) {
+        child(&role);
+        return ExitCode::SUCCESS;
+    }
+    // A panic of a task reaches the main thread, which awaits it, without another message.
+    for (role, has_dump) in [("main", true), ("task", false)] {
+        let output = Command::new(std::env::current_exe().unwrap()).env(ROLE, role).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains("a panic for the test"), "{role}: {text}");
+        assert_eq!(text.contains("(the main thread panicked)"), has_dump, "{role}: {text}");
+        assert_eq!(text.contains("never answered"), has_dump, "{role}: {text}");
+    }
+    println!("main_thread_panic_prints_a_snapshot_and_task_panic_does_not: ok");
+    ExitCode::SUCCESS
+}
