@@ -359,6 +359,21 @@ fn listeners_are_in_the_openmetrics_text() {
 }
 
 #[test]
+fn task_that_yields_is_shown_ready() {
+    run(async {
+        let yielder = named("i12 yields", async {
+            loop {
+                task::yield_now().await;
+            }
+        });
+        let snapshot =
+            until(|snapshot| by_name(snapshot, "i12 yields").is_some_and(|task| task.state == TaskState::Ready)).await;
+        assert_eq!(by_name(&snapshot, "i12 yields").unwrap().waits_for, None);
+        yielder.cancel().await;
+    });
+}
+
+#[test]
 fn kinds_of_tasks_are_told_apart() {
     let (release, blocked) = mpsc::channel::<()>();
     task::Builder::new().name("i6 root".into()).blocking(async {

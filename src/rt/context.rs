@@ -9,6 +9,7 @@ use std::ptr;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use super::sched::processor::Processor;
+use super::sched::record::{self, Waits};
 use super::sched::task::TaskData;
 use crate::sync::{AtomicU8, Ordering};
 
@@ -358,6 +359,7 @@ fn granted_or_yield(granted: bool, cx: &TaskContext<'_>) -> Poll<()> {
     if granted {
         return Poll::Ready(());
     }
+    record::note(Waits::Turn);
     cx.waker().wake_by_ref();
     Poll::Pending
 }

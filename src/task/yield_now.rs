@@ -4,6 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use crate::rt::sched::record::{self, Waits};
+
 /// Lets the queued tasks run before this one continues.
 ///
 /// # Examples
@@ -30,6 +32,7 @@ impl Future for YieldNow {
         if std::mem::replace(&mut self.0, true) {
             return Poll::Ready(());
         }
+        record::note(Waits::Turn);
         cx.waker().wake_by_ref();
         Poll::Pending
     }

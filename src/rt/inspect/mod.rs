@@ -205,6 +205,7 @@ enum Found {
 fn resolve(reading: &Reading, now: u64, readings: &[Reading], places: &[usize], sockets: &mut [SocketInfo]) -> Found {
     let (tag, operation) = match reading.waits.0 {
         Waits::Nothing => return Found::Unknown,
+        Waits::Turn => return Found::Due,
         Waits::Time(time) => {
             let left = time.saturating_sub(now);
             return Found::WaitsFor(WaitsFor::Time(Duration::from_nanos(left)));

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{
-    Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, WaitsFor,
-    WorkerInfo,
+    Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind, TaskState, TcpDetails,
+    WaitsFor, WorkerInfo,
 };
 
 impl fmt::Display for Snapshot {
@@ -17,7 +17,7 @@ impl fmt::Display for Snapshot {
         write_table(f, &["TASK", "NAME", "STATE", "SINCE", "AGE", "POLLS", "CPU", "WAITS FOR", "SPAWNED AT"], rows)?;
         let sockets = self.sockets.iter().filter(|socket| !f.alternate() || !socket.waiting.is_empty());
         let rows = sockets.map(socket_row).collect();
-        write_table(f, &["FD", "KIND", "STATE", "AGE", "LOCAL", "PEER", "WAITING", "DEADLINES"], rows)?;
+        write_table(f, &["FD", "KIND", "STATE", "AGE", "LOCAL", "PEER", "WAITING", "DEADLINES", "TCP"], rows)?;
         let rows = self.workers.iter().map(worker_row).collect();
         write_table(f, &["WORKER", "RUNS", "FOR", "QUEUE", "TIMERS", "POLLS", "STEALS"], rows)
     }
@@ -131,12 +131,30 @@ fn socket_row(socket: &SocketInfo) -> Vec<String> {
         dash(&socket.local),
         dash(&socket.peer),
         list(&waiting),
-        list(&deadlines),
+        // An operation waits, and nothing limits the wait.
+        if all > 0 && deadlines.is_empty() { "none".to_owned() } else { list(&deadlines) },
+        "-".to_owned(),
     ];
-    if let Some(tcp) = socket.tcp {
+    if let Some(tcp) = &socket.tcp {
         row[2] = tcp.state.to_owned();
+        row[8] = tcp_cell(tcp);
     }
     row
+}
+
+/// Describes the state of a TCP socket that may be the cause of a wait.
+fn tcp_cell(tcp: &TcpDetails) -> String {
+    let mut parts = Vec::new();
+    if tcp.accept_queue_max > 0 {
+        parts.push(format!("accept queue {} of {}", tcp.accept_queue, tcp.accept_queue_max));
+    }
+    if tcp.unsent > 0 {
+        parts.push(format!("unsent {}, last sent {} ago", tcp.unsent, short(tcp.last_sent)));
+    }
+    if tcp.retransmits > 0 {
+        parts.push(format!("retransmits {}", tcp.retransmits));
+    }
+    list(&parts)
 }
 
 fn letter(wait: SocketWait) -> &'static str {

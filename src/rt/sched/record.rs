@@ -75,6 +75,8 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waits {
     Nothing,
+    /// Nothing: the task has yielded and is about to run.
+    Turn,
     /// An edge of the socket with this tag.
     Readable(u32),
     Writable(u32),
@@ -112,6 +114,7 @@ impl Waits {
     fn pack(self) -> u32 {
         let (kind, argument) = match self {
             Waits::Nothing => (0, 0),
+            Waits::Turn => (0, 1),
             Waits::Readable(index) => (1, index),
             Waits::Writable(index) => (2, index),
             Waits::ReadLock(index) => (3, index),
@@ -140,6 +143,7 @@ impl Waits {
                 Waits::Time(now.saturating_add(u64::from(units) << TIME_SHIFT))
             }
             7 => Waits::Task(u64::from(argument)),
+            _ if argument != 0 => Waits::Turn,
             _ => Waits::Nothing,
         };
         (waits, word & SEVERAL != 0)

@@ -1,0 +1,39 @@
+//! Hangs because a lock is held over an await: the task that refreshes a cache waits for a server
+//! that does not answer, and all users of the cache wait for the lock.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use futures::lock::Mutex;
+use netpoll::net::{TcpListener, TcpStream};
+use netpoll::task;
+use netpoll_hangs::named;
+
+fn main() -> std::io::Result<()> {
+    // Accepts in the kernel, and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = silent.local_addr()?;
+    task::block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let cache = Arc::new(Mutex::new(Vec::new()));
+        let refresher = named("refresher", {
+            let cache = cache.clone();
+            async move {
+                let mut cache = cache.lock().await;
+                let server = TcpStream::connect(address).await?;
+                cache.resize(64, 0);
+                server.read(&mut cache).await
+            }
+        });
+        // The lock is taken before the others ask for it.
+        task::sleep(std::time::Duration::from_millis(50)).await;
+        let users = (0..3).map(|number| {
+            let cache = cache.clone();
+            named(&format!("user {number}"), async move { cache.lock().await.len() })
+        });
+        join_all(users.collect::<Vec<_>>()).await;
+        refresher.await?;
+        drop(listener);
+        Ok(())
+    })
+}

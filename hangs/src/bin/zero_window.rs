@@ -1,0 +1,18 @@
+//! Hangs because the peer does not read: its window is closed, and the rest stays in the send buffer.
+
+use std::net::Shutdown;
+
+use netpoll::net::TcpListener;
+use netpoll::task;
+use netpoll_hangs::named;
+
+fn main() -> std::io::Result<()> {
+    task::block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let lazy = std::net::TcpStream::connect(listener.local_addr()?)?;
+        let (stream, _) = listener.accept().await?;
+        let sender = named("sender", async move { stream.write_all(&vec![0; 64 << 20]).await });
+        sender.await?;
+        lazy.shutdown(Shutdown::Both)
+    })
+}

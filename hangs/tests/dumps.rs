@@ -1,0 +1,107 @@
+//! Each program is run until its dump has the line that docs/HANGS.md points out, and is then killed.
+//! `cargo test -p netpoll-hangs -- --nocapture` prints the dumps.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const BOUND: Duration = Duration::from_secs(120);
+
+struct Program {
+    child: Child,
+    path: PathBuf,
+}
+
+impl Program {
+    fn start(executable: &str) -> Program {
+        let name = executable.rsplit('/').next().unwrap();
+        let path = std::env::temp_dir().join(format!("netpoll-hang-{}-{name}", std::process::id()));
+        let child = Command::new(executable).env("NETPOLL_INSPECT", &path).stdin(Stdio::null()).spawn().unwrap();
+        Program { child, path }
+    }
+
+    fn dump(&self) -> std::io::Result<String> {
+        let mut client = UnixStream::connect(&self.path)?;
+        client.write_all(b"text\n")?;
+        let mut text = String::new();
+        client.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    /// Waits until the dump has, for each of `expected`, a line that contains all of its parts.
+    fn until(&self, expected: &[&[&str]]) {
+        let begin = Instant::now();
+        loop {
+            let dump = self.dump().unwrap_or_default();
+            let has = |parts: &&[&str]| dump.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+            if expected.iter().all(has) {
+                println!("{}:\n{dump}", self.path.display());
+                return;
+            }
+            assert!(begin.elapsed() < BOUND, "no lines with {expected:?} within {BOUND:?}:\n{dump}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[test]
+fn lost_message_shows_a_client_that_waits_for_something_foreign() {
+    let program = Program::start(env!("CARGO_BIN_EXE_lost_message"));
+    program.until(&[&["client", "waiting", "something foreign", "src/bin/lost_message.rs:"]]);
+}
+
+#[test]
+fn lock_over_await_shows_what_the_holder_waits_for() {
+    let program = Program::start(env!("CARGO_BIN_EXE_lock_over_await"));
+    program.until(&[
+        &["refresher", "waiting", "read of fd", "(peer 127.0.0.1:"],
+        &["user 0", "waiting", "something foreign"],
+        &["user 2", "waiting", "something foreign"],
+    ]);
+}
+
+#[test]
+fn blocking_task_is_running_and_blocks_its_worker() {
+    let program = Program::start(env!("CARGO_BIN_EXE_blocking_task"));
+    program.until(&[&["resizer", "running"], &["task ", "(blocks)"]]);
+}
+
+#[test]
+fn zero_window_shows_unsent_bytes() {
+    let program = Program::start(env!("CARGO_BIN_EXE_zero_window"));
+    program.until(&[&["sender", "waiting", "write to fd"], &["tcp", "ESTABLISHED", "write task", "unsent "]]);
+}
+
+#[test]
+fn missing_deadline_shows_a_read_without_one() {
+    let program = Program::start(env!("CARGO_BIN_EXE_no_deadline"));
+    program.until(&[&["client", "waiting", "read of fd"], &["tcp", "ESTABLISHED", "read task", "  none  "]]);
+}
+
+#[test]
+fn full_accept_queue_is_counted_and_nobody_accepts() {
+    let program = Program::start(env!("CARGO_BIN_EXE_full_accept_queue"));
+    program.until(&[&["acceptor", "waiting", "a timer, in"], &["tcp", "LISTEN", "accept queue 5 of 4"]]);
+}
+
+#[test]
+fn cycle_of_joins_is_named() {
+    let program = Program::start(env!("CARGO_BIN_EXE_join_cycle"));
+    program.until(&[&["parser", "which waits for task", ": a cycle"], &["writer", ": a cycle"]]);
+}
+
+#[test]
+fn starved_task_is_ready_behind_a_long_queue() {
+    let program = Program::start(env!("CARGO_BIN_EXE_chatty_neighbour"));
+    program.until(&[&["quiet", "ready"], &["chatty 0", "ready"], &["chatty 19", "ready"]]);
+}
