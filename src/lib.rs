@@ -66,6 +66,7 @@
 //! * `attributes` (on by default): `#[netpoll::main]` and `#[netpoll::test]`.
 //! * `signal`: signals of the process as streams, in `netpoll::signal`.
 //! * `sim`: simulated hosts, links and clock for tests, in `netpoll::sim`.
+//! * `serde`: [`rt::Snapshot`] and [`rt::Metrics`] implement `Serialize`.
 //! * `tracing`: events and spans for `tracing`: accepts, dials, closes, deadlines, tasks, shutdown.
 //! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` for the streams, without tokio's runtime, for
 //!   h2, tokio-postgres and the like.

@@ -138,6 +138,19 @@ impl Histogram {
     }
 }
 
+/// As `count`, `sum`, and `buckets` without the last one, whose bound is infinite.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Histogram {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut fields = serializer.serialize_struct("Histogram", 3)?;
+        fields.serialize_field("count", &self.count())?;
+        fields.serialize_field("sum", &self.sum())?;
+        fields.serialize_field("buckets", &self.buckets().take(BUCKETS - 1).collect::<Vec<_>>())?;
+        fields.end()
+    }
+}
+
 impl fmt::Debug for Histogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.buckets()).finish()

@@ -22,6 +22,7 @@ macro_rules! metrics {
         ///
         /// [`iter`](Metrics::iter) lists them with their descriptions, and
         /// [`openmetrics`](Metrics::openmetrics) prints them for Prometheus and other collectors.
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Metrics {

@@ -26,6 +26,8 @@
 mod dump;
 mod json;
 mod listeners;
+#[cfg(feature = "serde")]
+mod serde;
 mod server;
 mod snapshot;
 mod sockets;

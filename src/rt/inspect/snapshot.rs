@@ -14,6 +14,7 @@ use crate::task::TaskId;
 ///
 /// It is plain data: it holds no references, and the tasks and sockets in it may have ended since.
 /// `Display` prints it as tables, tasks first.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -29,6 +30,7 @@ pub struct Snapshot {
     /// The runtime's counters.
     pub metrics: Metrics,
     /// The position of each socket in `sockets`, ordered by id.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(super) by_id: Vec<(SocketId, u32)>,
 }
 
@@ -40,6 +42,7 @@ pub(super) fn by_id(sockets: &[SocketInfo]) -> Vec<(SocketId, u32)> {
 }
 
 /// One task.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TaskInfo {
@@ -51,8 +54,10 @@ pub struct TaskInfo {
     pub kind: TaskKind,
     /// The file and line of the call that spawned the task. `None` if the call is in a library that
     /// was loaded far from this crate.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::place"))]
     pub spawned_at: Option<&'static Location<'static>>,
     /// How long ago the task was spawned. Precise to a few milliseconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
     pub age: Duration,
     /// What the task is doing.
     pub state: TaskState,
@@ -64,13 +69,17 @@ pub struct TaskInfo {
     /// How many times the task was polled, modulo 2³².
     pub polls: u32,
     /// How long ago the last poll of the task began. Precise to a few milliseconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
     pub last_poll: Duration,
     /// The time that polls of the task on workers have taken, estimated from samples taken every 10
     /// ms.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
     pub cpu: Duration,
 }
 
 /// The kind of a task.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskKind {
@@ -85,6 +94,8 @@ pub enum TaskKind {
 }
 
 /// What a task is doing.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskState {
@@ -99,6 +110,8 @@ pub enum TaskState {
 }
 
 /// The thing that a task waits for.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitsFor {
@@ -110,12 +123,14 @@ pub enum WaitsFor {
         operation: SocketWait,
     },
     /// A point in time, given as the time until then; zero if it has passed.
-    Time(Duration),
+    Time(#[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))] Duration),
     /// The end of another task, whose [`JoinHandle`](crate::task::JoinHandle) the task awaits.
     Task(TaskId),
 }
 
 /// The event that an operation waits for on a socket.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SocketWait {
@@ -132,6 +147,7 @@ pub enum SocketWait {
 }
 
 /// Identifies a socket in the process. An id is not reused for many millions of sockets.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId {
     pub(super) index: u32,
@@ -139,6 +155,7 @@ pub struct SocketId {
 }
 
 /// A socket, or another descriptor in an [`AsyncFd`](crate::io::AsyncFd).
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SocketInfo {
@@ -156,6 +173,7 @@ pub struct SocketInfo {
     /// The state of the socket.
     pub state: SocketState,
     /// How long ago the socket was opened or accepted. Precise to a few milliseconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
     pub age: Duration,
     /// The number of operations that wait in the reading direction: reads, accepts, waits for
     /// readability.
@@ -165,8 +183,10 @@ pub struct SocketInfo {
     /// The tasks that are known to wait for the socket, each with what it waits for.
     pub waiting: Vec<(TaskId, SocketWait)>,
     /// The time until the read deadline; zero if it has passed, `None` if there is none.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::some_seconds"))]
     pub read_deadline: Option<Duration>,
     /// The time until the write deadline; zero if it has passed, `None` if there is none.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::some_seconds"))]
     pub write_deadline: Option<Duration>,
     /// The kernel's state of a TCP connection, if [`Inspect::tcp`](super::Inspect::tcp) asked for
     /// it.
@@ -193,6 +213,8 @@ impl fmt::Display for SocketAddress {
 }
 
 /// The state of a socket.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SocketState {
@@ -211,12 +233,14 @@ pub enum SocketState {
 }
 
 /// The state of a TCP connection, from TCP_INFO (tcp(7)).
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpDetails {
     /// The state of the connection, such as `ESTABLISHED`.
     pub state: &'static str,
     /// The smoothed round-trip time.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
     pub rtt: Duration,
     /// The congestion window, in segments.
     pub congestion_window: u32,
@@ -229,8 +253,10 @@ pub struct TcpDetails {
     /// The total number of bytes received.
     pub bytes_received: u64,
     /// How long ago data was last sent.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
     pub last_sent: Duration,
     /// How long ago data was last received.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::seconds"))]
     pub last_received: Duration,
     /// Listeners: the number of connections waiting to be accepted.
     pub accept_queue: u32,
@@ -239,6 +265,7 @@ pub struct TcpDetails {
 }
 
 /// A processor: the right to run tasks, with its own queue of tasks.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WorkerInfo {
@@ -249,6 +276,7 @@ pub struct WorkerInfo {
     /// The task that is being polled.
     pub running: Option<TaskId>,
     /// How long the current poll has taken so far. Precise to a few milliseconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serde::some_seconds"))]
     pub running_for: Option<Duration>,
     /// Whether the current poll has taken so long that other workers take over the queue.
     pub stuck: bool,

@@ -38,6 +38,7 @@ use crate::trace;
 ///     println!("running in task {}", netpoll::task::current().id());
 /// });
 /// ```
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(u64);
 
