@@ -5,6 +5,7 @@ mod common;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -85,6 +86,67 @@ fn client_that_sends_nothing_keeps_others_for_a_bounded_time() {
         assert!(ask(&place.0, "text\n").contains("tasks"));
         drop(server);
         drop(silent);
+    });
+}
+
+#[test]
+fn client_that_stops_reading_keeps_others_for_a_bounded_time() {
+    bounded(|| {
+        let place = Place::new("lazy");
+        let server = InspectServer::bind(&place.0).unwrap();
+        // More text than the socket's buffers hold.
+        let tasks: Vec<_> = (0..20_000).map(|_| task::spawn(std::future::pending::<()>())).collect();
+        let mut lazy = UnixStream::connect(&place.0).unwrap();
+        lazy.write_all(b"text\n").unwrap();
+        assert!(ask(&place.0, "text\n").len() > 1 << 20);
+        let mut rest = Vec::new();
+        lazy.read_to_end(&mut rest).unwrap();
+        assert!(!rest.is_empty() && rest.len() < 1 << 20, "it was dropped after {} bytes", rest.len());
+        drop(server);
+        task::block_on(async {
+            for task in tasks {
+                task.cancel().await;
+            }
+        });
+    });
+}
+
+/// The file's mode keeps other users out; if it is changed, their credentials do.
+#[test]
+fn other_users_are_refused() {
+    const NAME: &str = "other_users_are_refused";
+    const CHILD: &str = "NETPOLL_TEST_INSPECT_OTHER";
+    if let Some(path) = std::env::var_os(CHILD) {
+        let mut client = match UnixStream::connect(path) {
+            Ok(client) => client,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => std::process::exit(13),
+            Err(error) => panic!("{error}"),
+        };
+        // The server may have closed the connection already.
+        let _ = client.write_all(b"text\n");
+        let mut answer = Vec::new();
+        let _ = client.read_to_end(&mut answer);
+        std::process::exit(if answer.is_empty() { 14 } else { 1 });
+    }
+    if !rustix::process::getuid().is_root() {
+        return println!("skipped: only root can become another user");
+    }
+    bounded(|| {
+        let place = Place::new("other");
+        let server = InspectServer::bind(&place.0).unwrap();
+        let executable = std::env::temp_dir().join(format!("netpoll-inspect-{}-other-test", std::process::id()));
+        std::fs::copy(std::env::current_exe().unwrap(), &executable).unwrap();
+        let executable = Place(executable);
+        std::fs::set_permissions(&executable.0, std::fs::Permissions::from_mode(0o755)).unwrap();
+        for (mode, code) in [(0o600, 13), (0o666, 14)] {
+            std::fs::set_permissions(&place.0, std::fs::Permissions::from_mode(mode)).unwrap();
+            let mut child = Command::new(&executable.0);
+            let child = child.args(["--exact", NAME]).env(CHILD, &place.0).current_dir("/").uid(65_534);
+            let status = child.stdout(Stdio::null()).status().unwrap();
+            assert_eq!(status.code(), Some(code), "mode {mode:o}");
+        }
+        assert!(ask(&place.0, "text\n").contains("tasks"), "the same user goes on");
+        drop(server);
     });
 }
 

@@ -60,7 +60,9 @@ impl Snapshot {
             None if task.state == TaskState::Waiting => "something foreign".to_owned(),
             None => "-".to_owned(),
             Some(WaitsFor::Time(left)) => format!("a timer, in {}", short(left)),
-            Some(WaitsFor::Socket { socket, operation }) => format!("{} {}", verb(operation), self.socket_name(socket)),
+            Some(WaitsFor::Socket { socket, operation }) => {
+                format!("{} {} {}", noun(operation), preposition(operation), self.socket_name(socket))
+            }
             Some(WaitsFor::Task(_)) => {
                 let chain = self.chain_up_to(task.id, CHAIN_MAX);
                 let (last, before) = chain.split_last().expect("a chain begins with its task");
@@ -93,14 +95,20 @@ impl Snapshot {
 /// The maximum number of tasks of a chain in a row, so that the size of the table is bounded.
 const CHAIN_MAX: usize = 32;
 
-fn verb(operation: SocketWait) -> &'static str {
+/// Names an operation before its task: `read task 7`.
+fn noun(operation: SocketWait) -> &'static str {
     match operation {
-        SocketWait::Readable => "read of",
-        SocketWait::Writable => "write to",
-        SocketWait::ReadLock => "read lock of",
-        SocketWait::WriteLock => "write lock of",
-        SocketWait::HangUp => "hang-up of",
+        SocketWait::Readable => "read",
+        SocketWait::Writable => "write",
+        SocketWait::ReadLock => "read lock",
+        SocketWait::WriteLock => "write lock",
+        SocketWait::HangUp => "hang-up",
     }
+}
+
+/// Returns the word between an operation and its socket: `read of fd 7`.
+fn preposition(operation: SocketWait) -> &'static str {
+    if operation == SocketWait::Writable { "to" } else { "of" }
 }
 
 fn socket_row(socket: &SocketInfo) -> Vec<String> {
@@ -114,7 +122,7 @@ fn socket_row(socket: &SocketInfo) -> Vec<String> {
     };
     let dash = |address: &Option<SocketAddress>| address.as_ref().map_or_else(|| "-".to_owned(), |a| a.to_string());
     let mut waiting: Vec<String> =
-        socket.waiting.iter().map(|(id, wait)| format!("{} task {id}", letter(*wait))).collect();
+        socket.waiting.iter().map(|(id, wait)| format!("{} task {id}", noun(*wait))).collect();
     let known = socket.waiting.len();
     let all = socket.readers + socket.writers;
     if all > known {
@@ -155,16 +163,6 @@ fn tcp_cell(tcp: &TcpDetails) -> String {
         parts.push(format!("retransmits {}", tcp.retransmits));
     }
     list(&parts)
-}
-
-fn letter(wait: SocketWait) -> &'static str {
-    match wait {
-        SocketWait::Readable => "read",
-        SocketWait::Writable => "write",
-        SocketWait::ReadLock => "read lock",
-        SocketWait::WriteLock => "write lock",
-        SocketWait::HangUp => "hang-up",
-    }
 }
 
 fn list(items: &[String]) -> String {
