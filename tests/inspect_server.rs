@@ -95,13 +95,13 @@ fn client_that_stops_reading_keeps_others_for_a_bounded_time() {
         let place = Place::new("lazy");
         let server = InspectServer::bind(&place.0).unwrap();
         // More text than the socket's buffers hold.
-        let tasks: Vec<_> = (0..20_000).map(|_| task::spawn(std::future::pending::<()>())).collect();
+        let tasks: Vec<_> = (0..10_000).map(|_| task::spawn(std::future::pending::<()>())).collect();
         let mut lazy = UnixStream::connect(&place.0).unwrap();
         lazy.write_all(b"text\n").unwrap();
-        assert!(ask(&place.0, "text\n").len() > 1 << 20);
+        assert!(ask(&place.0, "text\n").len() > 1 << 19);
         let mut rest = Vec::new();
         lazy.read_to_end(&mut rest).unwrap();
-        assert!(!rest.is_empty() && rest.len() < 1 << 20, "it was dropped after {} bytes", rest.len());
+        assert!(!rest.is_empty() && rest.len() < 1 << 19, "it was dropped after {} bytes", rest.len());
         drop(server);
         task::block_on(async {
             for task in tasks {

@@ -252,6 +252,17 @@ impl Runtime {
         context::set_processor(None);
     }
 
+    /// Reports the end of a spare worker whose thread gave up its processor with the epoch.
+    pub(crate) fn report_end(&self, processor: &Processor) {
+        if cfg!(not(feature = "tracing")) {
+            return;
+        }
+        let is_spare = processor.id >= self.idle.lock().first_spare;
+        if is_spare {
+            trace::spare_ended(processor.id);
+        }
+    }
+
     fn attend_after_listing(&'static self) {
         if self.injected() > 0 {
             self.attend();

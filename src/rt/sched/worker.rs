@@ -135,6 +135,7 @@ impl Core {
         // A thread that brought work to the new epoch may have relied on this thread, which was
         // asleep in epoll, to run it.
         runtime.attend_after_leaving();
+        runtime.report_end(processor);
     }
 
     fn next(
