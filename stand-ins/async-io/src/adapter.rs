@@ -1,4 +1,5 @@
-//! [`Async`]: an I/O handle that is waited for by netpoll's poller.
+//! [`Async`]: an I/O handle that is waited for by netpoll's poller. Both versions of async-io compile this file; handle.rs of each has
+//! the constructors and the mutable access, which differ.
 //!
 //! # Who owns what
 //! The descriptor is `T`'s. `fd` has its number on loan, and is declared first, so that the number leaves the poller while it is open.
@@ -10,7 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use netpoll::io::AsyncFd;
-use socket2::SockRef;
 
 use crate::ready::{Readable, ReadableOwned, Writable, WritableOwned};
 
@@ -26,44 +26,10 @@ pub struct Async<T> {
 // The handle is never pinned: the traits use it by reference.
 impl<T> Unpin for Async<T> {}
 
-impl<T: AsFd> Async<T> {
-    /// Puts `io` into non-blocking mode and registers it.
-    ///
-    /// # Errors
-    /// The system's: of fcntl(2), and for a file that epoll(7) does not take.
-    pub fn new(io: T) -> io::Result<Async<T>> {
-        // fcntl(2), which works for any descriptor.
-        SockRef::from(&io).set_nonblocking(true)?;
-        Async::new_nonblocking(io)
-    }
-
-    /// Registers `io`, which is in non-blocking mode.
-    ///
-    /// # Errors
-    /// The system's, for a file that epoll(7) does not take.
-    #[allow(unsafe_code)]
-    pub fn new_nonblocking(io: T) -> io::Result<Async<T>> {
-        let number = io.as_fd().as_raw_fd();
-        // SAFETY: the descriptor is `io`'s, which stays in the same `Async` and is dropped, or given back, after `fd`. Mutable access is
-        // unsafe, and its caller keeps the descriptor open.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-        Ok(Async { fd: AsyncFd::new(borrowed)?, io })
-    }
-}
-
 impl<T> Async<T> {
     /// The I/O handle.
     pub fn get_ref(&self) -> &T {
         &self.io
-    }
-
-    /// The I/O handle.
-    ///
-    /// # Safety
-    /// The descriptor must not be closed or exchanged through the reference.
-    #[allow(unsafe_code)]
-    pub unsafe fn get_mut(&mut self) -> &mut T {
-        &mut self.io
     }
 
     /// Takes the handle out of the poller and returns it. It stays in non-blocking mode.
@@ -112,30 +78,10 @@ impl<T> Async<T> {
         self.fd.read_with(|_| op(&self.io)).await
     }
 
-    /// As [`read_with`](Async::read_with), with mutable access.
-    ///
-    /// # Safety
-    /// `op` must not close or exchange the descriptor.
-    #[allow(unsafe_code)]
-    pub async unsafe fn read_with_mut<R>(&mut self, op: impl FnMut(&mut T) -> io::Result<R>) -> io::Result<R> {
-        let (Async { fd, io }, mut op) = (self, op);
-        std::future::poll_fn(|cx| fd.poll_read_with(cx, |_| op(io))).await
-    }
-
     /// Calls `op` until it returns anything but `WouldBlock`, and waits for writability in between.
     pub async fn write_with<R>(&self, op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         let mut op = op;
         self.fd.write_with(|_| op(&self.io)).await
-    }
-
-    /// As [`write_with`](Async::write_with), with mutable access.
-    ///
-    /// # Safety
-    /// `op` must not close or exchange the descriptor.
-    #[allow(unsafe_code)]
-    pub async unsafe fn write_with_mut<R>(&mut self, op: impl FnMut(&mut T) -> io::Result<R>) -> io::Result<R> {
-        let (Async { fd, io }, mut op) = (self, op);
-        std::future::poll_fn(|cx| fd.poll_write_with(cx, |_| op(io))).await
     }
 }
 
@@ -148,14 +94,6 @@ impl<T: AsRawFd> AsRawFd for Async<T> {
 impl<T: AsFd> AsFd for Async<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.io.as_fd()
-    }
-}
-
-impl<T: AsFd + From<OwnedFd>> TryFrom<OwnedFd> for Async<T> {
-    type Error = io::Error;
-
-    fn try_from(fd: OwnedFd) -> io::Result<Async<T>> {
-        Async::new(fd.into())
     }
 }
 

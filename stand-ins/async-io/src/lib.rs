@@ -4,7 +4,7 @@
 //!
 //! ```toml
 //! [patch.crates-io]
-//! async-io = { git = "…" }    # netpoll's repository
+//! async-io = { version = "2", git = "…" }    # netpoll's repository
 //! ```
 //!
 //! [`Async`] is over [`netpoll::io::AsyncFd`], [`Timer`] over [`netpoll::time::Sleep`], [`block_on`] is netpoll's. There is no thread of
@@ -12,10 +12,12 @@
 #![deny(unsafe_code)]
 
 mod adapter;
+mod handle;
 mod io_safe;
 mod ready;
 mod sockets;
 mod timer;
+mod traits;
 
 pub mod os {
     //! What only some systems have.

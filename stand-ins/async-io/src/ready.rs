@@ -1,4 +1,4 @@
-//! The futures of [`Async::readable`](crate::Async::readable) and its like.
+//! The futures of [`Async::readable`](crate::Async::readable) and the other waits. Both versions of async-io compile this file.
 
 use std::fmt;
 use std::future::Future;

@@ -1,7 +1,8 @@
-//! The methods of sockets.
+//! The methods of sockets. Both versions of async-io compile this file.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 
@@ -17,7 +18,7 @@ const EINPROGRESS: i32 = 115;
 /// Connects a stream socket: begins to, waits until it is writable and asks for the error.
 async fn connect<T>(domain: Domain, protocol: Option<Protocol>, addr: &SockAddr) -> io::Result<Async<T>>
 where
-    T: std::os::fd::AsFd + From<Socket>,
+    T: AsFd + AsRawFd + From<Socket>,
 {
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), protocol)?;
     let in_progress = match socket.connect(addr) {

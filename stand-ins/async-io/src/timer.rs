@@ -1,4 +1,4 @@
-//! [`Timer`]: a moment, or moments at equal distances.
+//! [`Timer`]: a moment, or moments at equal distances. Both versions of async-io compile this file.
 
 use std::future::Future;
 use std::pin::Pin;
