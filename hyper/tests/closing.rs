@@ -3,7 +3,6 @@
 //! The grace period is an hour wherever it must not be what ends a server: if a connection holds the server, such a test hangs and
 //! its watchdog ends it.
 
-#[path = "../../tests/common/mod.rs"]
 mod common;
 mod serving;
 

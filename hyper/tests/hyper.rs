@@ -1,6 +1,5 @@
 //! hyper on our streams: both versions of HTTP against curl and by hand, the I/O traits, the timer, limits, and every way to end a server.
 
-#[path = "../../tests/common/mod.rs"]
 mod common;
 mod serving;
 

@@ -1,6 +1,5 @@
 //! The resolver, asking a DNS server of the test's own: answers, failures, forgeries, giving up.
 
-#[path = "../../tests/common/mod.rs"]
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
