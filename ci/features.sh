@@ -20,7 +20,7 @@ done
 cargo clippy --quiet --no-default-features --features sim -- -D warnings
 cargo clippy --quiet --all-features --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
-for features in "" tower; do
+for features in "" tower client rustls "client tower" "rustls tower"; do
     cargo clippy --quiet -p netpoll-hyper --features "$features" -- -D warnings
 done
 printf '%d sets of %d features\n' "$sets" "${#features[@]}"

@@ -59,15 +59,23 @@ fn curl(args: &[&str]) -> Option<String> {
 
 #[test]
 fn http_hello_answers_curl_and_ends_gracefully() {
-    let mut server = Example::start("http_hello", &["-w", "2", "127.0.0.1:0"]);
+    let server = Example::start("http_hello", &["-w", "2", "127.0.0.1:0"]);
     let url = format!("http://{}/", server.addr());
     for version in ["--http1.1", "--http2-prior-knowledge"] {
         let Some(answer) = curl(&[version, &url]) else { return };
         assert_eq!(answer, "Hello, World!");
     }
-    server.stdin().write_all(b"\n").expect("room");
+    server.terminate();
     let (status, _) = server.end();
     assert!(status.success(), "{status}");
+}
+
+/// The report of h2load, which opens 16 connections and makes 2000 requests; `None` without h2load.
+fn h2load(url: &str) -> Option<String> {
+    let output = Command::new("h2load").args(["-c16", "-m10", "-n2000", url]).output();
+    let output = output.map_err(|_| eprintln!("no h2load here")).ok()?;
+    assert!(output.status.success(), "{output:?}");
+    Some(String::from_utf8(output.stdout).expect("text"))
 }
 
 /// wrk and h2load, where they are: every request is answered well.
@@ -84,7 +92,7 @@ fn http_hello_survives_load() {
         assert!(report.contains("requests in") && !report.contains("Socket errors"), "{report}");
         assert!(!report.contains("Non-2xx"), "{report}");
     }
-    if let Some(report) = run(Command::new("h2load").args(["-c16", "-m10", "-n2000"])) {
+    if let Some(report) = h2load(&url) {
         assert!(report.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout"), "{report}");
     }
 }
@@ -97,6 +105,34 @@ fn axum_hello_answers_curl() {
     assert_eq!(answer, "Hello, you!\n");
     let shout = format!("http://{addr}/shout");
     assert_eq!(curl(&["--http2-prior-knowledge", "--data", "some text", &shout]).as_deref(), Some("SOME TEXT!\n"));
+    let url = format!("http://{addr}/hello/load");
+    if let Some(report) = h2load(&url) {
+        assert!(report.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout"), "{report}");
+    }
+    server.terminate();
+    assert!(server.end().0.success());
+}
+
+#[test]
+fn http_get_prints_pages() {
+    let server = Example::start("http_hello", &["127.0.0.1:0"]);
+    let url = format!("http://{}/", server.addr());
+    let (status, output) = Example::start("http_get", &[&url, &url]).end();
+    assert!(status.success(), "{status}");
+    assert_eq!(output, format!("{url}: 200 OK, HTTP/1.1, 13 bytes\nHello, World!\n").repeat(2));
+}
+
+#[test]
+fn axum_websocket_talks_to_the_websocket_example() {
+    let server = Example::start("axum_websocket", &["127.0.0.1:0"]);
+    let addr = server.addr().to_string();
+    let (status, output) = Example::start("websocket", &[&addr, "one", "two"]).end();
+    assert!(status.success(), "{status}");
+    assert_eq!(output, "one\ntwo\n");
+    let Some(answer) = curl(&[&format!("http://{addr}/")]) else { return };
+    assert_eq!(answer, "this is for WebSocket\n");
+    server.terminate();
+    assert!(server.end().0.success());
 }
 
 #[test]
@@ -142,7 +178,7 @@ fn async_rs_runs_runtime_generic_program() {
 
 #[test]
 fn trillium_hello_answers_curl_and_ends_gracefully() {
-    let mut server = Example::start("trillium_hello", &["127.0.0.1:0"]);
+    let server = Example::start("trillium_hello", &["127.0.0.1:0"]);
     let addr = server.addr();
     for version in ["--http1.1", "--http2-prior-knowledge"] {
         let Some(answer) = curl(&[version, &format!("http://{addr}/")]) else { return };
@@ -150,7 +186,7 @@ fn trillium_hello_answers_curl_and_ends_gracefully() {
         let shout = format!("http://{addr}/shout");
         assert_eq!(curl(&[version, "--data", "some text", &shout]).as_deref(), Some("SOME TEXT"));
     }
-    server.stdin().write_all(b"\n").expect("room");
+    server.terminate();
     let (status, _) = server.end();
     assert!(status.success(), "{status}");
 }

@@ -27,7 +27,7 @@ use netpoll::prelude::*;
 use netpoll::unix::{UnixListener, UnixStream};
 use netpoll::{io, task};
 use netpoll_hyper::{Executor, Server, Socket, Tower, serve_tower};
-use serving::{receive, send};
+use serving::{curl, receive, send};
 use tower_service::Service;
 
 async fn hello(Path(name): Path<String>) -> String {
@@ -104,7 +104,110 @@ fn axum_router_is_served_over_unix_sockets_with_settings() {
     });
 }
 
-/// The use of axum's `ConnectInfo`.
+/// Makes the service of a connection, as axum's `IntoMakeServiceWithConnectInfo` does.
+#[derive(Clone)]
+struct WithPeer(Router);
+
+impl Service<SocketAddr> for WithPeer {
+    type Response = Router;
+    type Error = Infallible;
+    type Future = Ready<Result<Router, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, peer: SocketAddr) -> Self::Future {
+        ready(Ok(self.0.clone().layer(Extension(peer))))
+    }
+}
+
+#[test]
+fn make_service_gets_the_peer_of_each_connection() {
+    run(async {
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        let whoami = async |Extension(peer): Extension<SocketAddr>| peer.to_string();
+        let app = WithPeer(Router::new().route("/", get(whoami)));
+        let stop = async {
+            for _ in 0..3 {
+                let stream = TcpStream::connect(addr).await.unwrap();
+                let own = stream.local_addr().unwrap().to_string();
+                assert_eq!(get_body(&stream, "/").await, own.as_bytes());
+                assert_eq!(get_body(&stream, "/").await, own.as_bytes());
+            }
+            if let Some(output) = curl(vec![format!("http://{addr}/")]).await {
+                let text = String::from_utf8(output.stdout).unwrap();
+                assert!(text.parse::<SocketAddr>().is_ok_and(|peer| peer.ip() == addr.ip()), "{text}");
+            }
+        };
+        Server::new().serve_make_tower(listener, app, stop).await.unwrap();
+    });
+}
+
+/// A `make` that fails ends its connection, and the hook learns why.
+#[test]
+fn errors_of_connections_reach_the_hook() {
+    #[derive(Clone)]
+    struct Refusing;
+    impl Service<SocketAddr> for Refusing {
+        type Response = Router;
+        type Error = io::Error;
+        type Future = Ready<io::Result<Router>>;
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, _: SocketAddr) -> Self::Future {
+            ready(Err(io::Error::other("not you")))
+        }
+    }
+    run(async {
+        let (failed, failures) = std::sync::mpsc::channel();
+        let mut server = Server::new();
+        server.on_error(move |error| {
+            let _ = failed.send(error.to_string());
+        });
+
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        let stop = async {
+            let stream = TcpStream::connect(addr).await.unwrap();
+            assert!(!matches!(stream.read(&mut [0; 1]).await, Ok(1..)));
+        };
+        server.serve_make_tower(listener, Refusing, stop).await.unwrap();
+        assert_eq!(failures.try_recv().unwrap(), "not you");
+
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        let stop = async {
+            let mut stream = TcpStream::connect(addr).await.unwrap();
+            stream.write_all(b"GET\r\n\r\n").await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            // One that ends its connection between requests is no error.
+            let stream = TcpStream::connect(addr).await.unwrap();
+            assert_eq!(get_body(&stream, "/hello/you").await, b"Hello, you!");
+            drop(stream);
+        };
+        server.serve_tower_until(listener, app(), stop).await.unwrap();
+        let texts: Vec<_> = failures.try_iter().collect();
+        assert!(texts.len() == 1 && texts[0].contains("invalid HTTP"), "{texts:?}");
+
+        // A head that does not come to its end, or that has not even begun in time.
+        server.header_read_timeout(Duration::from_millis(20));
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        let stop = async {
+            let mut stream = TcpStream::connect(addr).await.unwrap();
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: ").await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        };
+        server.serve_tower_until(listener, app(), stop).await.unwrap();
+        let texts: Vec<_> = failures.try_iter().collect();
+        assert!(texts.len() == 1 && texts[0].contains("time"), "{texts:?}");
+    });
+}
+
+/// The same by hand.
 #[test]
 fn axum_handler_learns_the_peer_of_its_connection() {
     run(async {

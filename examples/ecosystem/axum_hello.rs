@@ -6,7 +6,9 @@
 //! curl --http2-prior-knowledge --data 'some text' http://127.0.0.1:8080/shout
 //! ```
 //!
-//! An axum program changes one line: `netpoll_hyper::serve_tower` takes the place of `axum::serve`.
+//! An axum program changes one line: `netpoll_hyper::serve_tower(listener, app)` takes the place of
+//! `axum::serve`. Here `Server::serve_tower_until` also stops at Ctrl-C or SIGTERM, after the
+//! requests in progress.
 
 use axum::Router;
 use axum::extract::Path;
@@ -14,7 +16,8 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::routing::post;
 use netpoll::net::TcpListener;
-use netpoll::{io, task};
+use netpoll::{io, signal, task};
+use netpoll_hyper::Server;
 use std::time::Duration;
 
 async fn hello(Path(name): Path<String>) -> String {
@@ -34,6 +37,6 @@ fn main() -> io::Result<()> {
     task::block_on(async {
         let listener = TcpListener::bind(addr).await?;
         println!("listening on {}", listener.local_addr()?);
-        netpoll_hyper::serve_tower(listener, app).await
+        Server::new().serve_tower_until(listener, app, signal::termination()).await
     })
 }

@@ -7,7 +7,7 @@
 //!
 //! Shows how to replace tonic's transport: on the server by `service_fn` and
 //! `netpoll_hyper::serve`, on the client by a tower service around hyper's `SendRequest`. The
-//! codec is for this message; prost's is used in the same way:
+//! codec is for this message; prost's is used in the same way. Ctrl-C or SIGTERM stops the server.
 //!
 //! ```proto
 //! message Text { string text = 1; }
@@ -25,8 +25,8 @@ use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper::http;
 use hyper::service::service_fn;
 use netpoll::net::{TcpListener, TcpStream};
-use netpoll::task;
-use netpoll_hyper::{Executor, Socket};
+use netpoll::{signal, task};
+use netpoll_hyper::{Executor, Server, Socket};
 use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Request, Response, Status};
@@ -150,7 +150,8 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let listener = TcpListener::bind(addr.as_deref().unwrap_or("127.0.0.1:0")).await?;
         let bound = listener.local_addr()?;
         println!("listening on {bound}");
-        let server = task::spawn(netpoll_hyper::serve(listener, service_fn(route)));
+        let serve = async move { Server::new().serve_until(listener, service_fn(route), signal::termination()).await };
+        let server = task::spawn(serve);
         if addr.is_none() {
             println!("{}", ask(bound).await?);
             return Ok(());

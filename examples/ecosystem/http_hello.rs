@@ -8,19 +8,18 @@
 //! h2load -c64 -m10 -n100000 http://127.0.0.1:8080/
 //! ```
 //!
-//! Shows `netpoll_hyper::serve` and its graceful stop: Enter closes the listener, and requests in
-//! progress are answered.
+//! Shows `netpoll_hyper::Server` and its graceful stop: at Ctrl-C or SIGTERM it stops accepting, and
+//! requests in progress are answered.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use netpoll::net::TcpListener;
-use netpoll::prelude::*;
-use netpoll::{io, rt, task};
+use netpoll::{io, rt, signal, task};
+use netpoll_hyper::Server;
 
 async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     Ok(Response::new(Full::from("Hello, World!")))
@@ -38,12 +37,8 @@ fn main() -> io::Result<()> {
         }
     }
     task::block_on(async {
-        let listener = Arc::new(TcpListener::bind(addr).await?);
+        let listener = TcpListener::bind(addr).await?;
         println!("listening on {}", listener.local_addr()?);
-        let server = task::spawn(netpoll_hyper::serve(Arc::clone(&listener), service_fn(hello)));
-        if io::stdin().read(&mut [0; 1]).await? > 0 {
-            listener.close().await?;
-        }
-        server.await
+        Server::new().serve_until(listener, service_fn(hello), signal::termination()).await
     })
 }

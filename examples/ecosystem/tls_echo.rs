@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Shows that deadlines belong to the socket. Set on a clone of the stream, they end a handshake
-//! that hangs and a client that is silent, although rustls does not know about them.
+//! that hangs and a client that is silent, although rustls does not know about them. Ctrl-C or
+//! SIGTERM stops the server: clients have five seconds to end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,12 +16,13 @@ use std::time::{Duration, Instant};
 use futures_rustls::TlsAcceptor;
 use futures_rustls::rustls::ServerConfig;
 use futures_rustls::rustls::pki_types::PrivateKeyDer;
-use netpoll::net::{TcpListener, TcpStream};
+use netpoll::net::{self, TcpListener, TcpStream};
 use netpoll::prelude::*;
-use netpoll::{io, task};
+use netpoll::{io, signal, task};
 
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(60);
+const DRAIN: Duration = Duration::from_secs(5);
 
 fn main() -> io::Result<()> {
     let mut args = std::env::args().skip(1);
@@ -42,15 +44,15 @@ async fn serve(addr: &str, file: &str) -> io::Result<()> {
     let acceptor = acceptor(file)?;
     let listener = TcpListener::bind(addr).await?;
     println!("listening on {}", listener.local_addr()?);
-    let mut incoming = listener.incoming();
-    while let Some(stream) = incoming.next().await {
-        let (stream, acceptor) = (stream?, acceptor.clone());
-        drop(task::spawn(async move {
+    let handler = move |stream: TcpStream| {
+        let acceptor = acceptor.clone();
+        async move {
             if let Err(error) = echo(&stream, acceptor).await {
                 eprintln!("{stream:?}: {error}");
             }
-        }));
-    }
+        }
+    };
+    println!("{}", net::serve(listener, handler).until(signal::termination()).drain(DRAIN).await?);
     Ok(())
 }
 

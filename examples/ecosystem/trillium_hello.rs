@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Shows `Server`, `RuntimeTrait` and `Transport` of trillium-server-common over netpoll's listener
-//! and streams, HTTP/1 and HTTP/2, and the graceful stop: Enter stops accepting, and requests in
-//! progress are answered. There is no QUIC, so `UdpTransport` is `()`.
+//! and streams, HTTP/1 and HTTP/2, and the graceful stop: at Ctrl-C or SIGTERM it stops accepting,
+//! and requests in progress are answered. There is no QUIC, so `UdpTransport` is `()`.
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -20,9 +20,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use netpoll::io::{Read, ReadExt, Write};
+use netpoll::io::{Read, Write};
 use netpoll::net::{TcpListener, TcpStream};
-use netpoll::task;
+use netpoll::{signal, task};
 use trillium::{Conn, Info, Transport};
 use trillium_server_common::{Config, DroppableFuture, Runtime, RuntimeTrait, Server, Stream};
 
@@ -159,10 +159,10 @@ fn main() -> io::Result<()> {
         let listener = TcpListener::bind(addr).await?;
         println!("listening on {}", listener.local_addr()?);
         let config = Config::<Listener, ()>::new().with_prebound_server(Listener(listener)).with_nodelay();
+        let stop = signal::termination();
         let server = config.without_signals().spawn(application);
-        if netpoll::io::stdin().read(&mut [0; 1]).await? > 0 {
-            server.shut_down();
-        }
+        stop.await?;
+        server.shut_down();
         server.await;
         Ok(())
     })

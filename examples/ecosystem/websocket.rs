@@ -6,15 +6,16 @@
 //! ```
 //!
 //! Shows a protocol library for futures-io that takes netpoll's streams as they are, with a read
-//! deadline on the socket that is moved with every message.
+//! deadline on the socket that is moved with every message. Ctrl-C or SIGTERM stops the server:
+//! messages that have arrived are answered.
 
 use std::time::{Duration, Instant};
 
 use async_tungstenite::tungstenite::{Error, Message};
 use async_tungstenite::{accept_async, client_async};
 use futures::StreamExt;
-use netpoll::net::{TcpListener, TcpStream};
-use netpoll::task;
+use netpoll::net::{self, TcpListener, TcpStream};
+use netpoll::{signal, task};
 
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -41,15 +42,13 @@ fn main() -> Result<(), Error> {
 async fn serve(addr: &str) -> Result<(), Error> {
     let listener = TcpListener::bind(addr).await?;
     println!("listening on {}", listener.local_addr()?);
-    let mut incoming = listener.incoming();
-    while let Some(stream) = incoming.next().await {
-        let stream = stream?;
-        drop(task::spawn(async move {
-            if let Err(error) = echo(&stream).await {
-                eprintln!("{stream:?}: {error}");
-            }
-        }));
-    }
+    let handler = |stream: TcpStream| async move {
+        if let Err(error) = echo(&stream).await {
+            eprintln!("{stream:?}: {error}");
+        }
+    };
+    let server = net::serve(listener, handler).until(signal::termination());
+    println!("{}", server.when_stopping(|stream| drop(stream.close_read())).await?);
     Ok(())
 }
 

@@ -14,6 +14,7 @@
 //! ends if no bytes move for that time again.
 
 use std::error::Error;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -51,6 +52,26 @@ pub(super) struct Settings {
     pub(super) http2: http2::Builder<Executor>,
     /// The time limit for a request's head, and for HTTP/2 connections without a request.
     pub(super) head: Option<Duration>,
+    pub(super) on_error: Option<OnError>,
+}
+
+/// The hook of [`Server::on_error`](crate::Server::on_error).
+#[derive(Clone)]
+pub(super) struct OnError(pub(super) Arc<dyn Fn(&(dyn Error + Send + Sync + 'static)) + Send + Sync>);
+
+impl fmt::Debug for OnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnError")
+    }
+}
+
+impl Settings {
+    /// Passes an error that ends a connection to the hook.
+    fn report(&self, error: &(dyn Error + Send + Sync + 'static)) {
+        if let Some(OnError(hook)) = &self.on_error {
+            hook(error);
+        }
+    }
 }
 
 /// Serves a connection to its end. Errors, such as malformed input, a broken pipe or a time limit,
@@ -73,17 +94,24 @@ where
         io::Result::Ok((wire, service, is_http2))
     };
     let begun = member.while_serving(settings.head, &activity, begin).await;
-    let Some(Ok((wire, service, is_http2))) = begun else { return };
+    let (wire, service, is_http2) = match begun {
+        Some(Ok(begun)) => begun,
+        Some(Err(error)) => return settings.report(&error),
+        None => return,
+    };
     let service = Watched { service, activity: Arc::clone(&activity) };
     if is_http2 {
         let connection = settings.http2.serve_connection(wire, service);
-        drive_http2(connection, |connection| connection.graceful_shutdown(), &activity, settings.head, &mut member)
-            .await;
+        let limit = settings.head;
+        let ended =
+            drive_http2(connection, |connection| connection.graceful_shutdown(), &activity, limit, &mut member).await;
+        ended.unwrap_or_else(|error| settings.report(&error));
     } else {
         let mut http1 = settings.http1.clone();
         http1.timer(ConnectionTimer::default());
         let connection = http1.serve_connection(wire, service).with_upgrades();
-        drive_http1(connection, |connection| connection.graceful_shutdown(), &activity, &mut member).await;
+        let ended = drive_http1(connection, |connection| connection.graceful_shutdown(), &activity, &mut member).await;
+        ended.unwrap_or_else(|error| settings.report(&error));
     }
     activity.set_released(true);
 }
@@ -111,24 +139,25 @@ async fn is_http2<T: Read + Unpin>(wire: &mut Wire<T>) -> io::Result<bool> {
     Ok(is_http2)
 }
 
-async fn drive_http1<C: Future>(
+/// Drives an HTTP/1 connection to its end. One that is ended here is no error.
+async fn drive_http1<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     shut_down: impl Fn(Pin<&mut C>),
     activity: &Activity,
     member: &mut Member,
-) {
+) -> hyper::Result<()> {
     let mut connection = pin!(connection);
     let mut aborted = pin!(activity.aborted());
     let mut is_shut_down = false;
     poll_fn(|cx| {
         let stage = member.stage(cx);
         if stage == CUT {
-            return Poll::Ready(());
+            return Poll::Ready(Ok(()));
         }
         activity.set_draining(stage != SERVING);
         loop {
-            if connection.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended);
             }
             if stage == SERVING {
                 break;
@@ -146,45 +175,46 @@ async fn drive_http1<C: Future>(
             // No request has arrived, and no refusal of one is being written: the head is
             // incomplete.
             if !activity.used() && !activity.blocked() && !activity.closing() {
-                return Poll::Ready(());
+                return Poll::Ready(Ok(()));
             }
             break;
         }
         // hyper reads, and so sees a reset, except while it waits for an answer.
-        if activity.is_busy() { aborted.as_mut().poll(cx) } else { Poll::Pending }
+        if activity.is_busy() { aborted.as_mut().poll(cx).map(Ok) } else { Poll::Pending }
     })
-    .await;
+    .await
 }
 
-async fn drive_http2<C: Future>(
+/// Drives an HTTP/2 connection to its end. One that is ended here is no error.
+async fn drive_http2<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     shut_down: impl Fn(Pin<&mut C>),
     activity: &Activity,
     limit: Option<Duration>,
     member: &mut Member,
-) {
+) -> hyper::Result<()> {
     let mut connection = pin!(connection);
     let mut watch = Watch::new(limit);
     poll_fn(|cx| {
         let stage = member.stage(cx);
         if stage == CUT {
-            return Poll::Ready(());
+            return Poll::Ready(Ok(()));
         }
         if stage != SERVING && watch.stop(activity) {
             shut_down(connection.as_mut());
         }
         loop {
-            if connection.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended);
             }
             match watch.poll(cx, activity) {
                 Poll::Ready(Verdict::ShutDown) => shut_down(connection.as_mut()),
-                Poll::Ready(Verdict::End) => return Poll::Ready(()),
+                Poll::Ready(Verdict::End) => return Poll::Ready(Ok(())),
                 Poll::Pending => return Poll::Pending,
             }
         }
     })
-    .await;
+    .await
 }
 
 /// Watches an HTTP/2 connection for requests and, during its shutdown, for progress.

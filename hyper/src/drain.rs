@@ -10,6 +10,7 @@
 //! Wakers are cloned, woken and dropped outside the lock.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -107,14 +108,14 @@ impl Member {
         self.seen
     }
 
-    /// Awaits `future` for at most `limit`; after the server stops, only while there are bytes to
-    /// read.
-    pub(super) async fn while_serving<F: Future>(
+    /// Awaits `future` for at most `limit`, then returns a `TimedOut` error. Returns `None` after the
+    /// server stops, unless there are bytes to read.
+    pub(super) async fn while_serving<T, F: Future<Output = io::Result<T>>>(
         &mut self,
         limit: Option<Duration>,
         activity: &Activity,
         future: F,
-    ) -> Option<F::Output> {
+    ) -> Option<io::Result<T>> {
         let mut future = pin!(future);
         let mut sleep = limit.map_or_else(Sleep::never, Sleep::new);
         poll_fn(|cx| {
@@ -128,7 +129,12 @@ impl Member {
             if stage == DRAINING && !activity.is_readable() {
                 return Poll::Ready(None);
             }
-            Pin::new(&mut sleep).poll(cx).map(|()| None)
+            Pin::new(&mut sleep).poll(cx).map(|()| {
+                Some(Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the connection began no request within the time limit",
+                )))
+            })
         })
         .await
     }

@@ -4,6 +4,8 @@
 //!   it takes tower services, such as an axum `Router`: `serve_tower(listener, router)`.
 //! * [`Socket`]: hyper's traits `Read` and `Write` for [`TcpStream`] and [`UnixStream`], for hyper's
 //!   own connections.
+//! * `Connector` (feature `client`): HTTP/1 and HTTP/2 requests by hyper-util's pooled client, with
+//!   TLS by rustls (feature `rustls`).
 //! * [`Io`]: an adapter for streams that have only futures-io's traits, such as TLS.
 //! * [`Executor`] and [`Timer`]: hyper's runtime traits.
 //!
@@ -47,6 +49,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod activity;
+#[cfg(feature = "client")]
+mod client;
 mod connection;
 mod drain;
 mod io;
@@ -58,6 +62,9 @@ mod socket;
 mod tower;
 mod wire;
 
+#[cfg(feature = "client")]
+#[cfg_attr(docsrs, doc(cfg(feature = "client")))]
+pub use client::{ClientStream, Connector};
 pub use io::Io;
 pub use listener::{Listener, Watch};
 pub use rt::{Executor, Timer};

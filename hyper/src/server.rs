@@ -34,7 +34,7 @@ use netpoll::net::is_closed;
 use netpoll::task;
 
 use super::activity::Activity;
-use super::connection::{self, Settings};
+use super::connection::{self, OnError, Settings};
 use super::drain::{CUT, DRAINING, Group};
 use super::listener::Listener;
 use super::rt::{Executor, Timer};
@@ -121,7 +121,7 @@ impl Server {
         http1.timer(Timer).half_close(true);
         http2.timer(Timer);
         let mut server = Server {
-            settings: Settings { http1, http2, head: None },
+            settings: Settings { http1, http2, head: None, on_error: None },
             max_connections: usize::MAX,
             grace: Duration::from_secs(10),
         };
@@ -159,6 +159,21 @@ impl Server {
         self
     }
 
+    /// Calls `hook` with each error that ends a connection: of the closure of
+    /// [`serve_with`](Server::serve_with), such as a failed TLS handshake; of reading the first
+    /// bytes, `TimedOut` among them; and of hyper (`hyper::Error`), such as a malformed request, a head
+    /// that took too long (also on a connection that is idle), a reset, or an error of the service. By default these errors are ignored. A connection that a
+    /// client closes between requests, and one that is cut off at the end, are no errors.
+    ///
+    /// The hook runs in the connection's task.
+    pub fn on_error(
+        &mut self,
+        hook: impl Fn(&(dyn Error + Send + Sync + 'static)) + Send + Sync + 'static,
+    ) -> &mut Server {
+        self.settings.on_error = Some(OnError(Arc::new(hook)));
+        self
+    }
+
     /// Returns hyper's settings for HTTP/1. The timer is the server's.
     ///
     /// `half_close` is on: a client that sends a request and shuts down its sending side gets the
@@ -193,7 +208,30 @@ impl Server {
         B::Data: Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        self.serve_with(listener, |io| ready(Ok((io, service.clone()))), pending::<()>()).await
+        self.serve_until(listener, service, pending::<()>()).await
+    }
+
+    /// Serves the connections of `listener` with clones of `service` until `stop` completes, such as
+    /// `netpoll::signal::termination()`, or the listener is closed. Then it stops like
+    /// [`serve_with`](Server::serve_with).
+    ///
+    /// # Errors
+    /// Same as [`serve_with`](Server::serve_with).
+    ///
+    /// # Cancel safety
+    /// Same as [`serve_with`](Server::serve_with).
+    pub async fn serve_until<L, S, B>(&self, listener: L, service: S, stop: impl Future) -> io::Result<()>
+    where
+        L: Listener,
+        L::Io: Read + Write + Unpin,
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.serve_with(listener, |io| ready(Ok((io, service.clone()))), stop).await
     }
 
     /// Serves until the listener is closed or `stop` completes. `connect` turns each connection

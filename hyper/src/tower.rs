@@ -1,8 +1,9 @@
 //! tower services as hyper services (feature `tower`).
 
 use std::error::Error;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,11 +12,13 @@ use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::service::Service as HyperService;
 use hyper::{Request, Response};
+use netpoll::net::TcpStream;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::listener::Listener;
 use super::server::Server;
+use super::socket::Socket;
 
 /// A tower service as a hyper service.
 ///
@@ -195,5 +198,65 @@ impl Server {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         self.serve(listener, Tower::new(service)).await
+    }
+
+    /// Serves the connections of `listener` with clones of a tower service until `stop` completes,
+    /// such as `netpoll::signal::termination()`, or the listener is closed. Then it stops like
+    /// [`serve_with`](Server::serve_with).
+    ///
+    /// # Errors
+    /// Same as [`serve_with`](Server::serve_with).
+    ///
+    /// # Cancel safety
+    /// Same as [`serve_with`](Server::serve_with).
+    pub async fn serve_tower_until<L, S, B>(&self, listener: L, service: S, stop: impl Future) -> io::Result<()>
+    where
+        L: Listener,
+        L::Io: Read + Write + Unpin,
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.serve_until(listener, Tower::new(service), stop).await
+    }
+
+    /// Serves each connection with a service of its own, which `make` returns for the peer's
+    /// address, until `stop` completes or the listener is closed. `make` is a service of addresses,
+    /// tower's form of a function that waits and can fail.
+    ///
+    /// Each connection uses a clone of `make`, when that clone is ready. An error of `make` ends the
+    /// connection; see [`on_error`](Server::on_error).
+    ///
+    /// # Errors
+    /// Same as [`serve_with`](Server::serve_with).
+    ///
+    /// # Cancel safety
+    /// Same as [`serve_with`](Server::serve_with).
+    pub async fn serve_make_tower<L, M, S, B>(&self, listener: L, make: M, stop: impl Future) -> io::Result<()>
+    where
+        L: Listener<Io = Socket<TcpStream>>,
+        M: Service<SocketAddr, Response = S> + Clone + Send + 'static,
+        M::Future: Send + 'static,
+        M::Error: Into<Box<dyn Error + Send + Sync>>,
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let connect = |stream: Socket<TcpStream>| {
+            let mut make = make.clone();
+            async move {
+                let peer = stream.peer_addr()?;
+                poll_fn(|cx| make.poll_ready(cx)).await.map_err(io::Error::other)?;
+                let service = make.call(peer).await.map_err(io::Error::other)?;
+                Ok((stream, Tower::new(service)))
+            }
+        };
+        self.serve_with(listener, connect, stop).await
     }
 }

@@ -1,0 +1,293 @@
+//! [`Connector`]: connections for hyper-util's pooled HTTP client (feature `client`).
+//!
+//! The client is hyper-util's: it pools connections per origin, speaks HTTP/1 and HTTP/2, and takes
+//! a connector, an executor and a timer. These three are netpoll's, so requests can be made under
+//! any executor, and no runtime has to be entered.
+//!
+//! # States
+//! A connection is *dialled* (look-up, Happy Eyeballs), then with `https` *shaken hands* (TLS, ALPN
+//! chooses the version of HTTP), then in the *pool*. The dialer's limits cover the first, the
+//! handshake limit the second, hyper-util's pool settings the third.
+//!
+//! # Compared with Go (net/http.Transport)
+//! The defaults are `DefaultTransport`'s: 30 s to dial, 10 s for the TLS handshake, 90 s in the pool
+//! without a request.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+#[cfg(feature = "rustls")]
+use std::{sync::Arc, time::Instant};
+
+#[cfg(feature = "rustls")]
+use futures_rustls::rustls::{ClientConfig, pki_types::ServerName};
+#[cfg(feature = "rustls")]
+use futures_rustls::{TlsConnector, client::TlsStream};
+use http_body::Body;
+use hyper::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::client::legacy::{Builder, Client};
+use netpoll::net::{Dialer, TcpStream};
+use tower_service::Service;
+
+#[cfg(feature = "rustls")]
+use super::io::Io;
+use super::rt::{Executor, Timer};
+use super::socket::Socket;
+
+/// The default time limit of look-up and connect.
+const DIAL: Duration = Duration::from_secs(30);
+/// The default time limit of the TLS handshake.
+#[cfg(feature = "rustls")]
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The default time that a connection without a request stays in the pool.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// A connector for hyper-util's client: dials with a [`Dialer`], and with the feature `rustls` makes
+/// TLS connections to `https` addresses.
+///
+/// [`client`](Connector::client) makes a client of it. [`builder`](Connector::builder) has the
+/// client's settings. It is a `tower_service::Service<Uri>`, so other clients that take such a
+/// service can use it too.
+///
+/// # Examples
+/// ```
+/// use http_body_util::BodyExt;
+/// use hyper::{Request, Response, body::Incoming, service::service_fn};
+/// use netpoll::{net::TcpListener, task};
+/// use netpoll_hyper::Connector;
+/// use std::convert::Infallible;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// task::block_on(async {
+///     let listener = TcpListener::bind("127.0.0.1:0").await?;
+///     let url = format!("http://{}/", listener.local_addr()?).parse::<hyper::Uri>()?;
+///     let hello = |_: Request<Incoming>| async { Ok::<_, Infallible>(Response::new("hello".to_owned())) };
+///     task::spawn(netpoll_hyper::serve(listener, service_fn(hello)));
+///
+///     let client = Connector::new().client::<String>();
+///     // Both requests use one connection: an answer that was read to its end frees its connection.
+///     for _ in 0..2 {
+///         let response = client.get(url.clone()).await?;
+///         assert_eq!(response.into_body().collect().await?.to_bytes(), "hello");
+///     }
+///     Ok(())
+/// })
+/// # }
+/// ```
+#[derive(Clone)]
+#[doc(alias = "http.Client")]
+#[doc(alias = "http.Transport")]
+#[doc(alias = "HttpConnector")]
+pub struct Connector {
+    dialer: Dialer,
+    #[cfg(feature = "rustls")]
+    tls: Option<TlsConnector>,
+    #[cfg(feature = "rustls")]
+    handshake: Duration,
+}
+
+impl Connector {
+    /// Creates a connector with the settings of [`Dialer::new`] and 30 s for look-up and connect.
+    pub fn new() -> Connector {
+        Connector {
+            dialer: Dialer::new().timeout(DIAL),
+            #[cfg(feature = "rustls")]
+            tls: None,
+            #[cfg(feature = "rustls")]
+            handshake: HANDSHAKE,
+        }
+    }
+
+    /// Dials with `dialer`: its time limit, local address, resolver, options and hook.
+    pub fn dialer(mut self, dialer: Dialer) -> Connector {
+        self.dialer = dialer;
+        self
+    }
+
+    /// Makes TLS connections to `https` addresses with `config`. Without this they fail.
+    ///
+    /// If `config` has no ALPN protocols, this sets `h2` and `http/1.1`.
+    #[cfg(feature = "rustls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "rustls")))]
+    pub fn tls(mut self, config: impl Into<Arc<ClientConfig>>) -> Connector {
+        let mut config = config.into();
+        if config.alpn_protocols.is_empty() {
+            Arc::make_mut(&mut config).alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        }
+        self.tls = Some(TlsConnector::from(config));
+        self
+    }
+
+    /// Sets the time limit of the TLS handshake. The default is 10 s.
+    #[cfg(feature = "rustls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "rustls")))]
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Connector {
+        self.handshake = timeout;
+        self
+    }
+
+    /// Returns a client with hyper-util's defaults, except that connections leave the pool after 90
+    /// seconds without a request. `B` is the type of the requests' bodies.
+    pub fn client<B>(self) -> Client<Connector, B>
+    where
+        B: Body + Send,
+        B::Data: Send,
+    {
+        Connector::builder().build(self)
+    }
+
+    /// Returns the settings of [`client`](Connector::client), for changes; `build(connector)` makes
+    /// a client of them. Executor and timers are netpoll's.
+    pub fn builder() -> Builder {
+        let mut builder = Client::<(), ()>::builder(Executor);
+        builder.timer(Timer).pool_timer(Timer).pool_idle_timeout(IDLE);
+        builder
+    }
+
+    async fn connect(self, uri: Uri) -> io::Result<ClientStream> {
+        let is_tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(invalid(format!("{uri}: not an http or https address"))),
+        };
+        let Some(host) = uri.host() else { return Err(invalid(format!("{uri}: no host"))) };
+        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        #[cfg(not(feature = "rustls"))]
+        if is_tls {
+            return Err(invalid(format!("{uri}: https needs the feature rustls")));
+        }
+        #[cfg(feature = "rustls")]
+        if is_tls {
+            let Some(tls) = &self.tls else { return Err(invalid(format!("{uri}: https needs Connector::tls"))) };
+            let name =
+                ServerName::try_from(host_name(host).to_owned()).map_err(|error| invalid(format!("{uri}: {error}")))?;
+            let stream = self.dialer.dial((host_name(host), port)).await?;
+            // The deadline of the socket applies inside of rustls.
+            stream.set_deadline(Instant::now().checked_add(self.handshake))?;
+            let encrypted = tls.connect(name, stream.clone()).await?;
+            stream.set_deadline(None)?;
+            return Ok(ClientStream(Transport::Tls(Io::new(Box::new(encrypted)))));
+        }
+        let stream = self.dialer.dial((host_name(host), port)).await?;
+        Ok(ClientStream(Transport::Plain(Socket::new(stream))))
+    }
+}
+
+/// The host without the brackets of an IPv6 address.
+fn host_name(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+fn invalid(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+impl Default for Connector {
+    fn default() -> Connector {
+        Connector::new()
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("dialer", &self.dialer).finish_non_exhaustive()
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = ClientStream;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<ClientStream>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(self.clone().connect(uri))
+    }
+}
+
+/// A connection made by a [`Connector`].
+///
+/// # Examples
+/// ```
+/// use hyper::rt::{Read, Write};
+///
+/// fn is_for_hyper<T: Read + Write + Unpin + Send>() {}
+/// is_for_hyper::<netpoll_hyper::ClientStream>();
+/// ```
+#[derive(Debug)]
+pub struct ClientStream(Transport);
+
+#[derive(Debug)]
+enum Transport {
+    Plain(Socket<TcpStream>),
+    #[cfg(feature = "rustls")]
+    Tls(Io<Box<TlsStream<TcpStream>>>),
+}
+
+/// Calls a method of the stream.
+macro_rules! forward {
+    ($self:ident.$method:ident($($argument:ident),*)) => {
+        match &mut $self.0 {
+            Transport::Plain(stream) => Pin::new(stream).$method($($argument),*),
+            #[cfg(feature = "rustls")]
+            Transport::Tls(stream) => Pin::new(stream).$method($($argument),*),
+        }
+    };
+}
+
+impl Connection for ClientStream {
+    fn connected(&self) -> Connected {
+        match &self.0 {
+            Transport::Plain(_) => Connected::new(),
+            #[cfg(feature = "rustls")]
+            Transport::Tls(stream) => match stream.get_ref().get_ref().1.alpn_protocol() {
+                Some(b"h2") => Connected::new().negotiated_h2(),
+                _ => Connected::new(),
+            },
+        }
+    }
+}
+
+impl Read for ClientStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        forward!(self.poll_read(cx, cursor))
+    }
+}
+
+impl Write for ClientStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        forward!(self.poll_write(cx, buf))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self.poll_shutdown(cx))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.0 {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "rustls")]
+            Transport::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        forward!(self.poll_write_vectored(cx, bufs))
+    }
+}
