@@ -11,7 +11,7 @@ pub(crate) mod control;
 pub(crate) mod fd;
 pub(crate) mod identity;
 pub(crate) mod inherit;
-#[cfg(any(test, not(target_os = "linux")))]
+#[cfg(any(all(test, target_pointer_width = "64"), not(target_os = "linux")))]
 pub(crate) mod kqueue;
 pub(crate) mod message;
 pub(crate) mod names;

@@ -311,7 +311,7 @@ macro_rules! back_ends {
 back_ends! {
     #[cfg(target_os = "linux")]
     "epoll.rs" => epoll::Epoll;
-    #[cfg(any(test, not(target_os = "linux")))]
+    #[cfg(any(all(test, target_pointer_width = "64"), not(target_os = "linux")))]
     "kqueue.rs" => kqueue::Kqueue;
     "poll.rs" => poll::Poll;
 }
