@@ -13,24 +13,21 @@ exec </dev/null
 # The examples of README.md that need only sockets and time are tests of tests/sim_examples.rs, in this order.
 readonly examples=(echo "README's first program" echo_deadline udp_echo chat proxy port_scan happy_eyeballs)
 
-# Files of tests, each with the tests that need the real kernel. docs/SIMULATION.md has the reasons.
+# The crate's own tests of ci/sim-own.txt, with one switch. docs/SIMULATION.md says why the others need the real kernel.
 own() {
-    local file skips failed=0
-    while read -r file skips; do
+    local file tests
+    while read -r file tests; do
         [[ $file == \#* || -z $file ]] && continue
-        local skip=()
-        for name in $skips; do skip+=(--skip "$name"); done
         printf '%s: ' "$file"
-        if NETPOLL_SIM=everywhere timeout --kill-after=10 300 cargo test --quiet --features sim --test "$file" -- "${skip[@]}" \
-            >target/sim-own.log 2>&1; then
-            grep '^test result' target/sim-own.log
-        else
-            failed=1
+        # shellcheck disable=SC2086
+        NETPOLL_SIM=everywhere timeout --kill-after=10 600 cargo test --quiet --features sim --test "$file" -- --exact $tests \
+            >target/sim-own.log 2>&1 || {
             printf 'failed\n'
             cat target/sim-own.log
-        fi
+            return 1
+        }
+        grep '^test result' target/sim-own.log
     done <ci/sim-own.txt
-    return "$failed"
 }
 
 capture() {
@@ -75,7 +72,7 @@ reintroduced() {
 
 case "${1:-1000}" in
 quick)
-    cargo test --features sim --test sim --test sim_paused --test sim_examples
+    cargo test --features sim --test sim --test sim_paused --test sim_examples --test sim_differential
     NETPOLL_SWARM=10000 cargo test --features sim --test sim_swarm
     cargo test -p netpoll-fuzz --features simulations --test replay sockets_in_simulations
     own

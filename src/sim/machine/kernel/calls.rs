@@ -268,7 +268,8 @@ impl Kernel {
         let (_, socket) = self.get(fd)?;
         match &socket.role {
             Role::Unix(end) if end.peer.is_some() || end.is_hung_up => Ok(Address::Unix(socket.peer_name.clone())),
-            Role::Tcp(connection) if matches!(connection.state, State::Established | State::TimeWait) => {
+            // On Linux a socket whose connection is in TIME-WAIT is closed; the state is kept elsewhere.
+            Role::Tcp(connection) if connection.state == State::Established => {
                 socket.remote.map(|remote| Address::Inet(socket.shown(remote))).ok_or(libc::ENOTCONN)
             }
             Role::Udp(_) => socket.remote.map(|remote| Address::Inet(socket.shown(remote))).ok_or(libc::ENOTCONN),
@@ -509,7 +510,7 @@ impl Kernel {
                 self.unlink(id);
                 self.get_mut(fd)?.1.role = Role::Fresh;
             }
-            Role::Tcp(connection) if matches!(connection.state, State::Closed | State::SynSent) => {
+            Role::Tcp(connection) if matches!(connection.state, State::Closed | State::TimeWait | State::SynSent) => {
                 return Err(libc::ENOTCONN);
             }
             Role::Tcp(_) => {

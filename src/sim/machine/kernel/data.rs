@@ -81,9 +81,8 @@ impl Kernel {
             Role::Unix(_) => self.receive_unix(id, bufs, peeks),
             Role::Udp(datagrams) => {
                 let Some(Datagram { from, to, marks, data }) = datagrams.queue.front() else {
-                    let ends = datagrams.read_shut;
-                    let error = socket.error.take();
-                    return error.map_or(if ends { Ok(Received::stream(0)) } else { Err(libc::EAGAIN) }, Err);
+                    // Also after a shutdown: only a call that waits returns 0 then.
+                    return Err(socket.error.take().unwrap_or(libc::EAGAIN));
                 };
                 if let Some(error) = socket.error.take() {
                     return Err(error);
@@ -214,9 +213,7 @@ impl Kernel {
         if let Some(error) = error {
             return Err(error);
         }
-        if matches!(&socket.role, Role::Udp(datagrams) if datagrams.write_shut) {
-            return Err(libc::EPIPE);
-        }
+        let is_shut = matches!(&socket.role, Role::Udp(datagrams) if datagrams.write_shut);
         let Some(socket) = self.socket(id) else { return Err(libc::EBADF) };
         let remote = match to {
             Some(Address::Inet(addr)) => Kernel::destination(socket, *addr)?,
@@ -225,6 +222,9 @@ impl Kernel {
         };
         if remote.port() == 0 {
             return Err(libc::EINVAL);
+        }
+        if is_shut {
+            return Err(libc::EPIPE);
         }
         let length: usize = bufs.iter().map(|buf| buf.len()).sum();
         if length > DATAGRAM_MAX {

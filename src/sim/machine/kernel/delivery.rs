@@ -41,7 +41,7 @@ impl Kernel {
         let answer = Packet { src: packet.dst, dst: packet.src, body };
         let mut link = Link::new(LinkConfig { loss: 0.0, ..self.default_link.clone() });
         if let Sent::Arrives(at, _) = link.send(self.now, answer.len(), &mut self.random, &mut |_| false) {
-            self.schedule(at, Event::Arrive { from: host, to: host, packet: Box::new(answer) });
+            self.schedule(at, Event::Arrive { from: host, to: host, packet: Box::new(answer), sent_at: self.now });
         }
     }
 
@@ -69,14 +69,14 @@ impl Kernel {
                 self.log.packet(now, from, &packet, Fate::Sent);
                 if let Some(twin) = twin {
                     let packet = Box::new(packet.clone());
-                    self.schedule(twin, Event::Arrive { from, to, packet });
+                    self.schedule(twin, Event::Arrive { from, to, packet, sent_at: now });
                 }
-                self.schedule(at, Event::Arrive { from, to, packet: Box::new(packet) });
+                self.schedule(at, Event::Arrive { from, to, packet: Box::new(packet), sent_at: now });
             }
         }
     }
 
-    pub(super) fn arrive(&mut self, from: HostId, to: HostId, packet: Packet) {
+    pub(super) fn arrive(&mut self, from: HostId, to: HostId, packet: Packet, sent_at: u64) {
         let is_partitioned = self.links.get(&(from, to)).is_some_and(|link| link.is_partitioned);
         let dropped = match self.hosts[to as usize].is_up {
             false => Some(Dropped::Down),
@@ -88,16 +88,27 @@ impl Kernel {
         self.log.packet(self.now, to, &packet, Fate::Arrived);
         let Packet { src, dst, body } = packet;
         match body {
-            Body::Tcp(segment) => self.arrive_tcp(to, src, dst, &segment),
+            Body::Tcp(segment) => self.arrive_tcp(to, src, dst, &segment, sent_at),
             Body::Udp(data, marks) => self.arrive_udp(to, src, dst, data, marks),
             Body::Unreachable(Protocol::Tcp, why) => self.arrive_unreachable_tcp(to, src, dst, why),
             Body::Unreachable(Protocol::Udp, why) => self.arrive_unreachable_udp(to, src, dst, why),
         }
     }
 
-    pub(super) fn arrive_tcp(&mut self, host: HostId, src: SocketAddr, dst: SocketAddr, segment: &Segment) {
+    pub(super) fn arrive_tcp(
+        &mut self,
+        host: HostId,
+        src: SocketAddr,
+        dst: SocketAddr,
+        segment: &Segment,
+        sent_at: u64,
+    ) {
+        let opens = segment.syn && segment.ack.is_none();
+        // A SYN older than the last connection is a late duplicate. Linux answers it, and the sequence
+        // numbers, which are random there, end that connection before its program hears of it.
+        let is_late = opens && self.accepted_at.get(&(host, dst, src)).is_some_and(|&began| sent_at <= began);
         if let Some(&id) = self.connections.get(&(host, dst, src)) {
-            let is_new = segment.syn && segment.ack.is_none();
+            let is_new = opens && !is_late;
             let is_over = |socket: &Socket| matches!(&socket.role, Role::Tcp(c) if c.state == State::TimeWait);
             if !(is_new && self.socket(id).is_some_and(is_over)) {
                 let changed = self.with_connection(id, |connection, now, out| connection.input(now, segment, out));
@@ -107,6 +118,9 @@ impl Kernel {
             self.with_connection(id, |connection, _, out| connection.abort(out));
             self.segments.clear();
             self.after(id, true);
+        }
+        if is_late {
+            return;
         }
         match self.listener(host, dst) {
             Some(listener) if segment.syn && segment.ack.is_none() && !segment.rst => {
@@ -164,6 +178,7 @@ impl Kernel {
         let id = self.insert(child);
         self.link_port(id, host, Protocol::Tcp, dst.port());
         self.connections.insert((host, dst, src), id);
+        self.accepted_at.insert((host, dst, src), now);
         if let Some(Role::Listener(state)) = self.socket_mut(listener).map(|socket| &mut socket.role) {
             state.half_open += 1;
         }

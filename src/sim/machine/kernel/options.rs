@@ -152,7 +152,7 @@ impl Options {
     /// getsockopt(2) for values stored in the options.
     pub(crate) fn get(&self, level: i32, name: i32, is_tcp: bool) -> Result<Vec<u8>> {
         if !is_tcp && level == libc::IPPROTO_TCP {
-            return Err(libc::ENOPROTOOPT);
+            return Err(libc::EOPNOTSUPP);
         }
         let tcp = &self.tcp;
         let seconds = |nanos: u64| (nanos / 1_000_000_000) as i32;

@@ -20,7 +20,10 @@ impl Kernel {
     pub(crate) fn set_option(&mut self, fd: i32, level: i32, name: i32, bytes: &[u8]) -> Result<()> {
         let (id, socket) = self.get_mut(fd)?;
         let is_tcp = socket.kind == Kind::Stream && socket.family != Family::Unix;
-        let result = socket.options.set(level, name, bytes, is_tcp);
+        let result = match socket.family {
+            Family::Unix if level != libc::SOL_SOCKET => Err(libc::EOPNOTSUPP),
+            _ => socket.options.set(level, name, bytes, is_tcp),
+        };
         let (host, tcp) = (socket.host, socket.options.tcp.clone());
         if result.is_ok() && is_tcp {
             self.with_connection(id, |connection, now, out| connection.configure(tcp, now, out));
@@ -37,6 +40,9 @@ impl Kernel {
         let (id, socket) = self.get(fd)?;
         let is_tcp = socket.kind == Kind::Stream && socket.family != Family::Unix;
         let word = |value: i32| Ok(value.to_ne_bytes().to_vec());
+        if level != libc::SOL_SOCKET && socket.family == Family::Unix {
+            return Err(libc::EOPNOTSUPP);
+        }
         if level != libc::SOL_SOCKET {
             return socket.options.get(level, name, is_tcp);
         }

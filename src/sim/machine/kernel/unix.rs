@@ -129,15 +129,20 @@ impl Kernel {
 
     pub(super) fn receive_unix(&mut self, id: SocketId, bufs: &mut [&mut [u8]], peeks: bool) -> Result<Received> {
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
-        let (kind, error) = (socket.kind, socket.error.take());
-        if let Some(error) = error {
+        let kind = socket.kind;
+        let has_data = matches!(&socket.role, Role::Unix(end) if !end.queue.is_empty());
+        // A stream reports an error after its data.
+        if (kind != Kind::Stream || !has_data)
+            && let Some(error) = socket.error.take()
+        {
             return Err(error);
         }
         let peer_name = socket.peer_name.clone();
         let Role::Unix(end) = &mut socket.role else { return Err(libc::EINVAL) };
         let Some((from, data)) = end.queue.front_mut() else {
             return match () {
-                () if end.read_shut || (end.is_hung_up && kind != Kind::Datagram) => Ok(Received::stream(0)),
+                // Of a datagram socket only a call that waits returns 0.
+                () if kind != Kind::Datagram && (end.read_shut || end.is_hung_up) => Ok(Received::stream(0)),
                 () if end.peer.is_none() && kind != Kind::Datagram => Err(libc::ENOTCONN),
                 () => Err(libc::EAGAIN),
             };
@@ -189,8 +194,11 @@ impl Kernel {
 
     pub(super) fn send_unix(&mut self, id: SocketId, bufs: &[&[u8]], to: Option<&Address>) -> Result<usize> {
         let Some(socket) = self.socket_mut(id) else { return Err(libc::EBADF) };
-        let (host, kind, name, error) = (socket.host, socket.kind, socket.name.clone(), socket.error.take());
-        if let Some(error) = error {
+        let (host, kind, name) = (socket.host, socket.kind, socket.name.clone());
+        // A write to a stream fails with EPIPE and leaves the error to the next read.
+        if kind != Kind::Stream
+            && let Some(error) = socket.error.take()
+        {
             return Err(error);
         }
         let Role::Unix(end) = &mut socket.role else { return Err(libc::EINVAL) };
@@ -206,7 +214,11 @@ impl Kernel {
             Some(Address::Inet(_)) => return Err(libc::EINVAL),
             _ => match end.peer {
                 Some(peer) => peer,
-                None if hung_up && kind == Kind::Datagram => return Err(libc::ECONNREFUSED),
+                None if hung_up && kind == Kind::Datagram => {
+                    // The first failure ends the association.
+                    end.is_hung_up = false;
+                    return Err(libc::ECONNREFUSED);
+                }
                 None if hung_up => return Err(libc::EPIPE),
                 None => return Err(libc::ENOTCONN),
             },

@@ -1,0 +1,315 @@
+//! The simulated kernel against the real one: seeded sequences of system calls are played on loopback and in a simulation, and each result
+//! must be the same: counts, bytes, errors, readiness, options. docs/SIMULATION.md lists what differs, and is left out here.
+//!
+//! `NETPOLL_DIFFERENTIAL=n` plays so many sequences of each kind, instead of 20.
+
+use std::fmt::Debug;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use netpoll::sim::{Sim, ms};
+use netpoll::task;
+use socket2::{Domain, MaybeUninitSlice, SockAddr, Socket, Type};
+
+/// A source of random numbers (splitmix64).
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Tcp,
+    TcpV6,
+    Udp,
+    UnixStream,
+    UnixDatagram,
+    UnixPackets,
+}
+
+/// Sockets by place, and what happened so far.
+struct Player {
+    kind: Kind,
+    sockets: Vec<Option<Socket>>,
+    trace: Vec<String>,
+    /// The address of the listener or of the first socket.
+    addr: Option<SocketAddr>,
+    /// Bytes sent so far; the buffers of both kernels hold more.
+    sent: usize,
+}
+
+fn shown<T: Debug>(result: io::Result<T>) -> String {
+    match result {
+        Ok(value) => format!("{value:?}"),
+        Err(error) => format!("errno {}", error.raw_os_error().unwrap_or_default()),
+    }
+}
+
+impl Player {
+    fn new(kind: Kind) -> Player {
+        Player { kind, sockets: Vec::new(), trace: Vec::new(), addr: None, sent: 0 }
+    }
+
+    fn note(&mut self, what: &str, result: String) {
+        self.trace.push(format!("{what}: {result}"));
+    }
+
+    fn open(&self) -> io::Result<Socket> {
+        let (domain, ty) = match self.kind {
+            Kind::Tcp => (Domain::IPV4, Type::STREAM),
+            Kind::TcpV6 => (Domain::IPV6, Type::STREAM),
+            Kind::Udp => (Domain::IPV4, Type::DGRAM),
+            Kind::UnixStream => (Domain::UNIX, Type::STREAM),
+            Kind::UnixDatagram => (Domain::UNIX, Type::DGRAM),
+            Kind::UnixPackets => (Domain::UNIX, Type::SEQPACKET),
+        };
+        let socket = Socket::new(domain, ty, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+
+    fn loopback(&self) -> SockAddr {
+        match self.kind {
+            Kind::TcpV6 => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 0)).into(),
+            _ => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into(),
+        }
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        match self.kind {
+            Kind::Tcp | Kind::TcpV6 => {
+                let listener = self.open()?;
+                listener.bind(&self.loopback())?;
+                listener.listen(8)?;
+                self.addr = listener.local_addr()?.as_socket();
+                self.sockets = vec![Some(listener), None, None, None];
+            }
+            Kind::Udp => {
+                for _ in 0..3 {
+                    let socket = self.open()?;
+                    socket.bind(&self.loopback())?;
+                    self.sockets.push(Some(socket));
+                }
+            }
+            _ => {
+                let ty = match self.kind {
+                    Kind::UnixStream => Type::STREAM,
+                    Kind::UnixDatagram => Type::DGRAM,
+                    _ => Type::SEQPACKET,
+                };
+                let (one, other) = Socket::pair(Domain::UNIX, ty, None)?;
+                one.set_nonblocking(true)?;
+                other.set_nonblocking(true)?;
+                self.sockets = vec![Some(one), Some(other)];
+            }
+        }
+        Ok(())
+    }
+
+    fn is_tcp(&self) -> bool {
+        matches!(self.kind, Kind::Tcp | Kind::TcpV6)
+    }
+
+    /// Makes one call.
+    fn step(&mut self, draw: &mut Draw) {
+        let place = draw.below(self.sockets.len() as u64) as usize;
+        let (call, argument) = (draw.below(14), draw.below(600) as usize);
+        let byte = draw.below(256) as u8;
+        if self.is_tcp() && place > 0 && self.sockets[place].is_none() {
+            return if call < 8 || place == 1 { self.connect(place) } else { self.accept(place) };
+        }
+        let Some(socket) = &self.sockets[place] else { return };
+        let is_listener = self.is_tcp() && place == 0;
+        let mut buf = [MaybeUninit::uninit(); 700];
+        let filled = |buf: &[MaybeUninit<u8>], count: usize| -> Vec<u8> {
+            // SAFETY: the call has written that many bytes.
+            buf[..count].iter().map(|byte| unsafe { byte.assume_init() }).collect()
+        };
+        let (what, result) = match call {
+            0..=2 if self.sent < 20_000 => {
+                self.sent += argument + 1;
+                ("send", shown(socket.send_vectored(&[IoSlice::new(&vec![byte; argument + 1])])))
+            }
+            3..=5 => {
+                let result = receive(socket, &mut buf[..argument + 1], 0);
+                ("recv", shown(result.map(|count| filled(&buf, count))))
+            }
+            6 => {
+                let result = receive(socket, &mut buf[..argument + 1], libc::MSG_PEEK);
+                ("peek", shown(result.map(|count| filled(&buf, count))))
+            }
+            7 if !is_listener => {
+                let how = [Shutdown::Read, Shutdown::Write, Shutdown::Both][argument % 3];
+                // A stream that reads no more still acknowledges what comes: the time of its reset differs.
+                let how = if self.is_tcp() { Shutdown::Write } else { how };
+                ("shutdown", format!("{how:?} {}", shown(socket.shutdown(how))))
+            }
+            8 if argument.is_multiple_of(4) && !is_listener => {
+                self.sockets[place] = None;
+                ("close", "()".to_owned())
+            }
+            9 => ("take_error", shown(socket.take_error().map(|error| error.and_then(|error| error.raw_os_error())))),
+            10 => ("peer_addr", shown(socket.peer_addr().map(|_| ()))),
+            11 => {
+                let mut entry = libc::pollfd { fd: socket.as_raw_fd(), events: !0, revents: 0 };
+                // SAFETY: one valid entry.
+                let ready = unsafe { libc::poll(&raw mut entry, 1, 0) };
+                let bits = [
+                    (libc::POLLIN, "in"),
+                    (libc::POLLOUT, "out"),
+                    (libc::POLLHUP, "hup"),
+                    (libc::POLLERR, "err"),
+                    (libc::POLLRDHUP, "rdhup"),
+                ];
+                let set: Vec<_> =
+                    bits.iter().filter(|(bit, _)| entry.revents & bit != 0).map(|(_, name)| *name).collect();
+                ("poll", format!("{} {set:?}", ready >= 0))
+            }
+            12 if self.kind == Kind::Udp => {
+                let to = argument % self.sockets.len();
+                let addr = self.sockets[to].as_ref().and_then(|socket| socket.local_addr().ok());
+                match addr {
+                    Some(addr) if argument.is_multiple_of(5) => ("connect", shown(socket.connect(&addr))),
+                    Some(addr) => {
+                        self.sent += 10;
+                        ("send_to", shown(socket.send_to(&[byte; 10], &addr)))
+                    }
+                    // A port that nobody has. The error comes back before the next call.
+                    None => ("connect", shown(socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, 9)).into()))),
+                }
+            }
+            _ => ("options", options(socket, byte, self.is_tcp())),
+        };
+        self.note(&format!("{place} {what}"), result);
+    }
+
+    fn connect(&mut self, place: usize) {
+        let (Some(addr), Ok(socket)) = (self.addr, self.open()) else { return };
+        // On loopback Linux completes the handshake within the call.
+        let result = match socket.connect(&addr.into()) {
+            Err(error) if error.raw_os_error() == Some(115) => Ok(()),
+            result => result,
+        };
+        self.note(&format!("{place} connect"), shown(result));
+        self.sockets[place] = Some(socket);
+    }
+
+    fn accept(&mut self, place: usize) {
+        let accepted = self.sockets[0].as_ref().map(Socket::accept);
+        let Some(accepted) = accepted else { return };
+        self.note(&format!("{place} accept"), shown(accepted.as_ref().map(|_| ()).map_err(copy)));
+        if let Ok((socket, _)) = accepted {
+            let _ = socket.set_nonblocking(true);
+            self.sockets[place] = Some(socket);
+        }
+    }
+}
+
+/// Calls recvmsg(2). `recv` itself is not defined by the crate.
+fn receive(socket: &Socket, buf: &mut [MaybeUninit<u8>], flags: i32) -> io::Result<usize> {
+    socket.recv_vectored_with_flags(&mut [MaybeUninitSlice::new(buf)], flags).map(|(count, _)| count)
+}
+
+fn copy(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
+/// Sets an option and reads it back.
+fn options(socket: &Socket, byte: u8, is_tcp: bool) -> String {
+    let on = byte.is_multiple_of(2);
+    match byte % 8 {
+        0 => format!("nodelay {} {}", shown(socket.set_tcp_nodelay(on)), shown(socket.tcp_nodelay())),
+        1 => format!("keepalive {} {}", shown(socket.set_keepalive(on)), shown(socket.keepalive())),
+        2 => {
+            let linger = on.then(|| Duration::from_secs(u64::from(byte) + 1));
+            // A connection that lingers is closed at another time.
+            let set = socket.set_linger(linger);
+            let text = format!("linger {} {}", shown(set), shown(socket.linger()));
+            let _ = socket.set_linger(None);
+            text
+        }
+        3 => format!("reuse {} {}", shown(socket.set_reuse_address(on)), shown(socket.reuse_address())),
+        4 if is_tcp => format!(
+            "user timeout {} {}",
+            shown(socket.set_tcp_user_timeout(Some(ms(u64::from(byte) * 100)))),
+            shown(socket.tcp_user_timeout())
+        ),
+        5 => format!("buffer {} {}", shown(socket.set_recv_buffer_size(40_000)), shown(socket.recv_buffer_size())),
+        6 => format!("type {} {}", shown(socket.r#type()), shown(socket.domain())),
+        _ => format!("nonblocking {}", shown(socket.nonblocking())),
+    }
+}
+
+/// Plays a sequence. `settle` waits until the network is quiet.
+async fn play(kind: Kind, seed: u64, settle: impl AsyncFn()) -> Vec<String> {
+    let mut draw = Draw(seed.wrapping_mul(0x1234_5678_9abc_def1) ^ kind as u64);
+    let mut player = Player::new(kind);
+    player.begin().expect("sockets");
+    for _ in 0..40 {
+        player.step(&mut draw);
+        settle().await;
+    }
+    player.trace
+}
+
+fn differs(kind: Kind, seed: u64) -> Option<String> {
+    let real = task::block_on(play(kind, seed, async || {
+        // Loopback delivers within the call, or shortly after on a busy machine.
+        if matches!(kind, Kind::Tcp | Kind::TcpV6) {
+            std::thread::sleep(Duration::from_micros(300));
+        }
+    }));
+    let simulated = Sim::run(seed, async move |_| play(kind, seed, async || task::sleep(ms(20)).await).await);
+    let at = real.iter().zip(&simulated).position(|(real, simulated)| real != simulated)?;
+    let before = real[at.saturating_sub(12)..at].join("\n  ");
+    Some(format!("{kind:?}, seed {seed}, after\n  {before}\nreal      {}\nsimulated {}", real[at], simulated[at]))
+}
+
+/// A sequence that differs is played again: on a busy machine the real kernel may be late.
+fn compare(kind: Kind) {
+    let count = std::env::var("NETPOLL_DIFFERENTIAL").map_or(20, |count| count.parse().expect("a number"));
+    let differing: Vec<_> = (0..count)
+        .filter_map(|seed| (0..3).map(|_| differs(kind, seed)).reduce(|one, other| one.and(other))?)
+        .collect();
+    assert!(differing.is_empty(), "{} of {count} differ:\n{}", differing.len(), differing.join("\n"));
+}
+
+#[test]
+fn tcp_calls_have_the_results_of_the_kernel() {
+    compare(Kind::Tcp);
+}
+
+#[test]
+fn tcp_calls_over_ipv6_have_the_results_of_the_kernel() {
+    compare(Kind::TcpV6);
+}
+
+#[test]
+fn udp_calls_have_the_results_of_the_kernel() {
+    compare(Kind::Udp);
+}
+
+#[test]
+fn unix_streams_have_the_results_of_the_kernel() {
+    compare(Kind::UnixStream);
+}
+
+#[test]
+fn unix_datagrams_have_the_results_of_the_kernel() {
+    compare(Kind::UnixDatagram);
+}
+
+#[test]
+fn unix_packets_have_the_results_of_the_kernel() {
+    compare(Kind::UnixPackets);
+}
