@@ -176,11 +176,9 @@ mod hooked {
     }
 
     unsafe fn wake(data: *const ()) {
-        // SAFETY: as above; the waker is used up.
-        unsafe {
-            wake_by_ref(data);
-            release(data);
-        }
+        borrow(data).woken.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the waker is used up, and with it its count.
+        unsafe { release(data) };
     }
 
     unsafe fn wake_by_ref(data: *const ()) {

@@ -36,7 +36,7 @@ fn errors_of_the_system_name_operation_and_addresses() {
         );
         assert_eq!((error.kind(), net::raw_os_error(&error)), (ErrorKind::BrokenPipe, Some(32)));
         // Through the traits as well.
-        let error = (&client).write(b"lost").await.unwrap_err();
+        let error = netpoll::io::WriteExt::write(&mut &client, b"lost").await.unwrap_err();
         assert_eq!((op(&error).op(), net::raw_os_error(&error)), ("write", Some(32)));
         // An error that this crate makes is wrapped once.
         client.force_close().await.unwrap();

@@ -55,9 +55,11 @@ pub(super) struct Settings {
     pub(super) on_error: Option<OnError>,
 }
 
+type Hook = dyn Fn(&(dyn Error + Send + Sync + 'static)) + Send + Sync;
+
 /// The hook of [`Server::on_error`](crate::Server::on_error).
 #[derive(Clone)]
-pub(super) struct OnError(pub(super) Arc<dyn Fn(&(dyn Error + Send + Sync + 'static)) + Send + Sync>);
+pub(super) struct OnError(pub(super) Arc<Hook>);
 
 impl fmt::Debug for OnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
