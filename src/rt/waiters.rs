@@ -420,7 +420,7 @@ mod tests {
         let (mut waiters, mut wakers, told) = (Waiters::new(), Wakers::new(), Arc::default());
         let mut all: Vec<Waker> = (0..20).map(|number| Arc::new(Tells(number, Arc::clone(&told))).into()).collect();
         // Neither order of addresses.
-        all.sort_by_key(|waker| waker.data().addr().wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        all.sort_by_key(|waker| (waker.data().addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         all.iter().for_each(|waker| assert!(waiters.insert_poll(waker.clone(), &mut wakers).is_none()));
         waiters.take_polls(&mut wakers);
         assert_eq!(wakers.wake_all(), 20);
