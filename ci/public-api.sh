@@ -2,7 +2,8 @@
 # Compares the public API with docs/public-api.txt: every public item with its signature, every type with its auto traits. A difference is
 # a decision: for a new item write the file anew; a line that changes or goes is a break (semver), unless it is below 0.1's first release.
 #   ci/public-api.sh [--write]
-# Needs python3. The items come from rustdoc's JSON, which stable gives with RUSTC_BOOTSTRAP.
+# cargo-public-api, which does the same, is not used: each of its releases needs a nightly toolchain of its time. This needs python3.
+# The items come from rustdoc's JSON, which stable gives with RUSTC_BOOTSTRAP.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
