@@ -96,6 +96,7 @@ pub struct Dialer {
     pub(in crate::net) recipe: Recipe,
 }
 
+/// Dialing.
 impl Dialer {
     /// Creates a dialer with the defaults: no timeout except the kernel's (about two minutes per
     /// address), Go's socket options, and a stagger of 250 ms.
@@ -103,6 +104,82 @@ impl Dialer {
         Dialer { timeout: None, deadline: None, stagger: Some(STAGGER), oracle: Oracle::Host, recipe: Recipe::new() }
     }
 
+    /// Connects to one of `addrs`.
+    ///
+    /// # Errors
+    /// Returns an [`OpError`](crate::net::OpError) `dial tcp …`:
+    /// * if all attempts failed, the error of the first: `dial tcp ADDR: connect: connection
+    ///   refused`;
+    /// * after the timeout or deadline, of kind `TimedOut`: `dial tcp ADDR: i/o timeout`, or `dial
+    ///   tcp: lookup HOST: i/o timeout` if there was no address yet;
+    /// * if there is no address, with a [`LookupError`] or an [`AddrError`] inside: `dial tcp:
+    ///   lookup HOST: no such host`, `dial tcp: missing address`, or `dial tcp: address LOCAL: no
+    ///   suitable address found` if no address is of the local address's family.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes its sockets and abandons its look-ups.
+    ///
+    /// # Examples
+    /// ```
+    /// # netpoll::task::block_on(async {
+    /// use netpoll::net::{Dialer, TcpListener};
+    /// use std::time::Duration;
+    ///
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let addr = listener.local_addr()?;
+    /// let stream = Dialer::new().timeout(Duration::from_secs(5)).dial(addr).await?;
+    /// assert_eq!(stream.peer_addr()?, addr);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
+    #[doc(alias = "DialContext")]
+    pub async fn dial<A: ToSocketAddrs>(&self, addrs: A) -> io::Result<TcpStream> {
+        let deadline = self.ends();
+        let mut source = Source::new(&addrs, self, deadline);
+        let dialled = match self.stagger {
+            Some(stagger) => {
+                let dial = |addr| dial_tcp(addr, deadline, &self.recipe);
+                Race::new(source, stagger, deadline, dial).await
+            }
+            None => {
+                let mut addrs = Vec::new();
+                while let Some(some) = source.next().await {
+                    addrs.extend(some?);
+                }
+                self.dial_in_turn(&addrs, deadline).await
+            }
+        };
+        let no_address = || match self.recipe.local {
+            // The list alone does not tell an empty list from one that was filtered to nothing.
+            Some(local) => AddrError::new(&local.to_string(), "no suitable address found").into(),
+            None => AddrError::missing(),
+        };
+        let fd = dialled.unwrap_or_else(|| Err(failed(no_address())))?;
+        Ok(TcpStream::from_net_fd(fd))
+    }
+
+    /// Returns the time at which a dial that begins now ends.
+    fn ends(&self) -> Option<Instant> {
+        // A timeout beyond the clock's range is no timeout.
+        let timeout = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        [timeout, self.deadline].into_iter().flatten().min()
+    }
+
+    /// Dials one address after the other. Returns `None` if there is no address.
+    async fn dial_in_turn(&self, addrs: &[SocketAddr], deadline: Option<Instant>) -> Option<io::Result<NetFd>> {
+        let mut first = None;
+        for (addr, left) in addrs.iter().zip((1..=addrs.len()).rev()) {
+            let share = deadline.map(|deadline| share(Instant::now(), deadline, left));
+            match dial_tcp(*addr, share, &self.recipe).await {
+                Ok(fd) => return Some(Ok(fd)),
+                Err(error) => first = first.or(Some(Err(error))),
+            }
+        }
+        first
+    }
+}
+
+/// Options.
+impl Dialer {
     /// Sets the time limit of each dial, counted from the call of [`dial`](Dialer::dial). It covers
     /// the look-up and all addresses. With zero every dial times out.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Dialer {
@@ -179,79 +256,6 @@ impl Dialer {
     pub fn resolver(mut self, resolver: impl Resolve + 'static) -> Dialer {
         self.oracle = Oracle::Other(Arc::new(resolver));
         self
-    }
-
-    /// Connects to one of `addrs`.
-    ///
-    /// # Errors
-    /// Returns an [`OpError`](crate::net::OpError) `dial tcp …`:
-    /// * if all attempts failed, the error of the first: `dial tcp ADDR: connect: connection
-    ///   refused`;
-    /// * after the timeout or deadline, of kind `TimedOut`: `dial tcp ADDR: i/o timeout`, or `dial
-    ///   tcp: lookup HOST: i/o timeout` if there was no address yet;
-    /// * if there is no address, with a [`LookupError`] or an [`AddrError`] inside: `dial tcp:
-    ///   lookup HOST: no such host`, `dial tcp: missing address`, or `dial tcp: address LOCAL: no
-    ///   suitable address found` if no address is of the local address's family.
-    ///
-    /// # Cancel safety
-    /// Dropping the future closes its sockets and abandons its look-ups.
-    ///
-    /// # Examples
-    /// ```
-    /// # netpoll::task::block_on(async {
-    /// use netpoll::net::{Dialer, TcpListener};
-    /// use std::time::Duration;
-    ///
-    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
-    /// # let addr = listener.local_addr()?;
-    /// let stream = Dialer::new().timeout(Duration::from_secs(5)).dial(addr).await?;
-    /// assert_eq!(stream.peer_addr()?, addr);
-    /// # std::io::Result::Ok(()) }).unwrap();
-    /// ```
-    #[doc(alias = "DialContext")]
-    pub async fn dial<A: ToSocketAddrs>(&self, addrs: A) -> io::Result<TcpStream> {
-        let deadline = self.ends();
-        let mut source = Source::new(&addrs, self, deadline);
-        let dialled = match self.stagger {
-            Some(stagger) => {
-                let dial = |addr| dial_tcp(addr, deadline, &self.recipe);
-                Race::new(source, stagger, deadline, dial).await
-            }
-            None => {
-                let mut addrs = Vec::new();
-                while let Some(some) = source.next().await {
-                    addrs.extend(some?);
-                }
-                self.dial_in_turn(&addrs, deadline).await
-            }
-        };
-        let no_address = || match self.recipe.local {
-            // The list alone does not tell an empty list from one that was filtered to nothing.
-            Some(local) => AddrError::new(&local.to_string(), "no suitable address found").into(),
-            None => AddrError::missing(),
-        };
-        let fd = dialled.unwrap_or_else(|| Err(failed(no_address())))?;
-        Ok(TcpStream::from_net_fd(fd))
-    }
-
-    /// Returns the time at which a dial that begins now ends.
-    fn ends(&self) -> Option<Instant> {
-        // A timeout beyond the clock's range is no timeout.
-        let timeout = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        [timeout, self.deadline].into_iter().flatten().min()
-    }
-
-    /// Dials one address after the other. Returns `None` if there is no address.
-    async fn dial_in_turn(&self, addrs: &[SocketAddr], deadline: Option<Instant>) -> Option<io::Result<NetFd>> {
-        let mut first = None;
-        for (addr, left) in addrs.iter().zip((1..=addrs.len()).rev()) {
-            let share = deadline.map(|deadline| share(Instant::now(), deadline, left));
-            match dial_tcp(*addr, share, &self.recipe).await {
-                Ok(fd) => return Some(Ok(fd)),
-                Err(error) => first = first.or(Some(Err(error))),
-            }
-        }
-        first
     }
 }
 

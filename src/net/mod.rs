@@ -16,7 +16,6 @@
 
 mod accept;
 pub mod activation;
-pub(crate) mod adapter;
 mod addr;
 mod conn;
 mod deadlines;
@@ -43,7 +42,8 @@ mod udp;
 pub(crate) mod unix;
 pub(crate) mod zero_copy;
 
-// rustdoc lists inherent impls in module order, so these options come last.
+// rustdoc lists inherent impls in module order, so these methods come last.
+pub(crate) mod adapter;
 #[cfg(target_os = "linux")]
 mod linux;
 

@@ -134,17 +134,54 @@ impl<T> TaskSet<T> {
         TaskSet { tasks: HashMap::new(), ended: Arc::default(), last: 0 }
     }
 
-    /// Returns the number of tasks in the set, including tasks that have ended and were not
-    /// returned yet.
-    pub fn len(&self) -> usize {
-        self.tasks.len()
+    fn insert(&mut self, spawn: impl FnOnce(Announce) -> io::Result<JoinHandle<T>>) -> io::Result<TaskId> {
+        self.last += 1;
+        let number = self.last;
+        let handle = spawn(Announce { ended: self.ended.clone(), number })?;
+        let id = handle.task().id();
+        self.tasks.insert(number, handle);
+        Ok(id)
+    }
+}
+
+/// Spawning.
+impl<T: Send + 'static> TaskSet<T> {
+    /// Spawns `future` on the workers, as [`task::spawn`](super::spawn) does, and adds it to the
+    /// set.
+    ///
+    /// # Panics
+    /// Panics in a child of fork(2) that did not call exec(2).
+    pub fn spawn<F>(&mut self, future: F) -> TaskId
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.insert(|announce| Ok(super::spawn(Member { future, announce }))).expect("nothing there fails")
     }
 
-    /// Returns whether the set has no tasks.
-    pub fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
+    /// Spawns `future` with the settings of `builder`, and adds it to the set.
+    ///
+    /// # Errors
+    /// Same as [`Builder::spawn`].
+    ///
+    /// # Examples
+    /// ```
+    /// use netpoll::task::{self, TaskSet};
+    ///
+    /// let mut set = TaskSet::new();
+    /// set.spawn_with(task::Builder::new().name("answer".into()), async { 42 })?;
+    /// assert_eq!(task::block_on(set.join_next()), Some(42));
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn spawn_with<F>(&mut self, builder: Builder, future: F) -> io::Result<TaskId>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.insert(|announce| builder.spawn(Member { future, announce }))
     }
+}
 
+/// Waiting for tasks, and ending them.
+impl<T> TaskSet<T> {
     /// Waits for the next task to end and returns its result, or `None` if the set is empty.
     ///
     /// # Panics
@@ -220,48 +257,15 @@ impl<T> TaskSet<T> {
         self.tasks.clear();
     }
 
-    fn insert(&mut self, spawn: impl FnOnce(Announce) -> io::Result<JoinHandle<T>>) -> io::Result<TaskId> {
-        self.last += 1;
-        let number = self.last;
-        let handle = spawn(Announce { ended: self.ended.clone(), number })?;
-        let id = handle.task().id();
-        self.tasks.insert(number, handle);
-        Ok(id)
-    }
-}
-
-impl<T: Send + 'static> TaskSet<T> {
-    /// Spawns `future` on the workers, as [`task::spawn`](super::spawn) does, and adds it to the
-    /// set.
-    ///
-    /// # Panics
-    /// Panics in a child of fork(2) that did not call exec(2).
-    pub fn spawn<F>(&mut self, future: F) -> TaskId
-    where
-        F: Future<Output = T> + Send + 'static,
-    {
-        self.insert(|announce| Ok(super::spawn(Member { future, announce }))).expect("nothing there fails")
+    /// Returns the number of tasks in the set, including tasks that have ended and were not
+    /// returned yet.
+    pub fn len(&self) -> usize {
+        self.tasks.len()
     }
 
-    /// Spawns `future` with the settings of `builder`, and adds it to the set.
-    ///
-    /// # Errors
-    /// Same as [`Builder::spawn`].
-    ///
-    /// # Examples
-    /// ```
-    /// use netpoll::task::{self, TaskSet};
-    ///
-    /// let mut set = TaskSet::new();
-    /// set.spawn_with(task::Builder::new().name("answer".into()), async { 42 })?;
-    /// assert_eq!(task::block_on(set.join_next()), Some(42));
-    /// # std::io::Result::Ok(())
-    /// ```
-    pub fn spawn_with<F>(&mut self, builder: Builder, future: F) -> io::Result<TaskId>
-    where
-        F: Future<Output = T> + Send + 'static,
-    {
-        self.insert(|announce| builder.spawn(Member { future, announce }))
+    /// Returns whether the set has no tasks.
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
     }
 }
 
