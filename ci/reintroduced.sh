@@ -21,7 +21,8 @@ fi
 copy=$(mktemp -d)
 log=$(mktemp)
 trap 'rm -rf "$copy" "$log"' EXIT
-git ls-files -z | tar --null --files-from=- -cf - | tar -xf - -C "$copy"
+# With new times: the target directory may hold a build of a copy with the last patch, which cargo would take for this one.
+git ls-files -z | tar --null --files-from=- -cf - | tar -xmf - -C "$copy"
 cd "$copy"
 export GIT_CEILING_DIRECTORIES=$copy
 
