@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 use futures::future::join_all;
@@ -187,6 +187,27 @@ pub async fn accept(span: Span, dials: Few, party: Party, ms: Ms) {
     }
 }
 
+/// The side that waits for answers. A datagram socket has no end of stream, so it is told when the side that answers has left.
+struct Asker {
+    socket: Arc<UdpSocket>,
+    is_over: bool,
+}
+
+impl Asker {
+    /// Called when every message has its answer.
+    fn end(&mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let _ = self.socket.set_read_deadline(Instant::now());
+        }
+    }
+}
+
 pub async fn datagrams(span: Span, kind: Datagram, count: Few, party: Party) {
     let _watch = watch(format!("{} datagrams there and back, {kind:?}, {party:?}", count.0));
     match kind {
@@ -194,6 +215,8 @@ pub async fn datagrams(span: Span, kind: Datagram, count: Few, party: Party) {
             let Some(one) = span.ok(UdpSocket::bind("127.0.0.1:0").await, "a socket") else { return };
             let Some(other) = span.ok(UdpSocket::bind("127.0.0.1:0").await, "a socket") else { return };
             let Some(to) = span.ok(other.local_addr(), "an address") else { return };
+            let one = Arc::new(one);
+            let mut asker = Asker { socket: one.clone(), is_over: false };
             let echoes = async move {
                 for _ in 0..count.0 {
                     let mut buf = [0; 64];
@@ -204,6 +227,7 @@ pub async fn datagrams(span: Span, kind: Datagram, count: Few, party: Party) {
                     };
                     span.ok(other.send_to(&buf[..got], from).await, "a send");
                 }
+                asker.end();
             };
             let own = async {
                 for number in 0..count.0 {
