@@ -2,6 +2,7 @@
 
 use super::cases::{CASES, Case};
 use super::measure::{FLOOR, Findings, Settings, measure};
+use std::collections::HashMap;
 
 /// The server that must keep the limits.
 const OURS: &str = "netpoll";
@@ -43,49 +44,88 @@ const fn limit(case: &'static str, figure: usize, over: Over, at_most: f64) -> L
     Limit { case, figure, over, at_most, goal: None }
 }
 
+/// Other programs on the machine only add to a figure, so one above its limit is measured again, and the least counts.
+const ATTEMPTS: usize = 3;
+
 /// Measures and prints the limited figures; returns whether all limits hold.
 ///
 /// # Errors
 /// A figure could not be measured: a check that cannot be made has not passed.
 pub fn check(settings: &Settings) -> Result<bool, String> {
     let settings = Settings { runtimes: vec![FLOOR.to_owned(), OURS.to_owned()], quick: true, ..settings.clone() };
-    let mut measured: Vec<(&Case, Findings)> = Vec::new();
+    let mut figures = Figures::default();
     for case in CASES.iter().filter(|case| LIMITS.iter().any(|limit| limit.case == case.name)) {
-        measured.push((case, measure(case, &settings)));
+        figures.add(case, &measure(case, &settings));
     }
-    let figure = |name: &str, runtime: &str, index: usize| {
-        let (_, findings) =
-            measured.iter().find(|(case, _)| case.name == name).ok_or_else(|| format!("no case {name}"))?;
-        let figures = findings.figures.iter().find(|(have, _)| have == runtime);
-        figures
-            .and_then(|(_, figures)| figures.get(index)?.value)
-            .ok_or_else(|| format!("{name} was not measured for {runtime}: {}", findings.notes.join("; ")))
-    };
     let mut all_hold = true;
     for limit in LIMITS {
-        let value = figure(limit.case, OURS, limit.figure)?;
-        let (base, from) = match limit.over {
-            Over::Nothing => (0.0, String::new()),
-            Over::Floor => {
-                let base = figure(limit.case, FLOOR, limit.figure)?;
-                (base, format!(" over the bare loop's {base:.3}"))
+        for _ in 1..ATTEMPTS {
+            if limit.holds(&figures)? {
+                break;
             }
-            Over::Ours(other) => {
-                let base = figure(other, OURS, 0)?;
-                (base, format!(" over {other}'s {base:.3}"))
+            for case in CASES.iter().filter(|case| limit.concerns(case.name)) {
+                figures.add(case, &measure(case, &settings));
             }
-        };
-        let holds = value - base <= limit.at_most + 1e-9;
+        }
+        let (value, base, from) = limit.figures(&figures)?;
+        let holds = limit.holds(&figures)?;
         all_hold &= holds;
         let goal = limit.goal.map_or_else(String::new, |goal| format!(" (goal {goal})"));
         println!(
-            "{} {}: {value:.3}, limit {}{goal}{from}",
+            "{} {}: {value:.3}, limit {}{goal}{}",
             if holds { "holds " } else { "BROKEN" },
             limit.case,
-            limit.at_most
+            limit.at_most,
+            from.map_or_else(String::new, |from| format!(" over {from}'s {base:.3}"))
         );
     }
     Ok(all_hold)
+}
+
+/// The least of each figure, by case, runtime and number of the figure, and what could not be measured.
+#[derive(Debug, Default)]
+struct Figures {
+    least: HashMap<(&'static str, String, usize), f64>,
+    notes: Vec<String>,
+}
+
+impl Figures {
+    fn add(&mut self, case: &Case, findings: &Findings) {
+        for (runtime, figures) in &findings.figures {
+            for (index, value) in figures.iter().enumerate().filter_map(|(index, figure)| Some((index, figure.value?))) {
+                let least = self.least.entry((case.name, runtime.clone(), index)).or_insert(value);
+                *least = least.min(value);
+            }
+        }
+        self.notes.extend(findings.notes.iter().map(|note| format!("{}: {note}", case.name)));
+    }
+
+    fn get(&self, case: &'static str, runtime: &str, index: usize) -> Result<f64, String> {
+        let least = self.least.get(&(case, runtime.to_owned(), index)).copied();
+        least.ok_or_else(|| format!("{case} was not measured for {runtime}: {}", self.notes.join("; ")))
+    }
+}
+
+impl Limit {
+    /// Returns our figure, the base of the limit, and the name of the base.
+    fn figures(&self, figures: &Figures) -> Result<(f64, f64, Option<&'static str>), String> {
+        let value = figures.get(self.case, OURS, self.figure)?;
+        Ok(match self.over {
+            Over::Nothing => (value, 0.0, None),
+            Over::Floor => (value, figures.get(self.case, FLOOR, self.figure)?, Some("the bare loop")),
+            Over::Ours(other) => (value, figures.get(other, OURS, 0)?, Some(other)),
+        })
+    }
+
+    fn holds(&self, figures: &Figures) -> Result<bool, String> {
+        let (value, base, _) = self.figures(figures)?;
+        Ok(value - base <= self.at_most + 1e-9)
+    }
+
+    /// Returns whether the limit is on a figure of `case`, or has its base there.
+    fn concerns(&self, case: &str) -> bool {
+        self.case == case || matches!(self.over, Over::Ours(other) if other == case)
+    }
 }
 
 #[cfg(test)]
