@@ -92,7 +92,8 @@ struct Figures {
 impl Figures {
     fn add(&mut self, case: &Case, findings: &Findings) {
         for (runtime, figures) in &findings.figures {
-            for (index, value) in figures.iter().enumerate().filter_map(|(index, figure)| Some((index, figure.value?))) {
+            for (index, value) in figures.iter().enumerate().filter_map(|(index, figure)| Some((index, figure.value?)))
+            {
                 let least = self.least.entry((case.name, runtime.clone(), index)).or_insert(value);
                 *least = least.min(value);
             }
