@@ -184,7 +184,7 @@ impl Player {
                         self.sent += 10;
                         ("send_to", shown(socket.send_to(&[byte; 10], &addr)))
                     }
-                    // A port that nobody has. The error comes back before the next call.
+                    // No socket is bound to this port. The error arrives before the next call.
                     None => ("connect", shown(socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, 9)).into()))),
                 }
             }
