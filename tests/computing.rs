@@ -207,6 +207,39 @@ fn free_worker_takes_tasks_queued_behind_one_that_computes() {
     }
 }
 
+/// The thread that takes over from a blocked one never runs out of tasks of its own.
+#[test]
+fn tasks_queued_behind_a_blocked_one_run_beside_tasks_that_yield_without_end() {
+    const NAME: &str = "tasks_queued_behind_a_blocked_one_run_beside_tasks_that_yield_without_end";
+    const PAIRS: usize = 32;
+    for workers in ["1", "2"] {
+        child_with(NAME, &[("NETPOLL_THREADS", workers)], || {
+            let workers = std::env::var("NETPOLL_THREADS").unwrap().parse().unwrap();
+            let ends = Arc::new(AtomicBool::new(false));
+            let blocked = (0..workers).map(|_| {
+                let ends = ends.clone();
+                task::spawn(async move {
+                    let (finished, finishes) = mpsc::channel();
+                    for _ in 0..PAIRS {
+                        let (ends, finished) = (ends.clone(), finished.clone());
+                        drop(task::spawn(async move {
+                            while !ends.load(Ordering::Relaxed) {
+                                task::yield_now().await;
+                            }
+                        }));
+                        drop(task::spawn(async move { finished.send(()).unwrap() }));
+                    }
+                    for _ in 0..PAIRS {
+                        finishes.recv_timeout(common::BOUND).expect("all tasks run");
+                    }
+                })
+            });
+            blocked.collect::<Vec<_>>().into_iter().for_each(park_on);
+            ends.store(true, Ordering::Relaxed);
+        });
+    }
+}
+
 /// A task computes for longer than its timers, before and between its operations.
 #[test]
 fn timers_fire_after_a_long_computation() {

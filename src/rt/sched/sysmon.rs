@@ -4,8 +4,8 @@
 //! * If a processor made few turns while tasks were queued, another worker is woken, if one rests
 //!   or sleeps in epoll.
 //! * A task that is in the same poll as at the previous check is *stuck*. It is asked to yield at
-//!   its next I/O operation, counted and reported, and other threads may take any task queued
-//!   behind it.
+//!   its next I/O operation, counted and reported. The tasks queued behind it move to the shared
+//!   queue, from which every thread takes some, however many it has of its own.
 //! * If all awake threads are stuck, threads with spare processors are added, so that tasks, timers
 //!   and the network make progress.
 //! * If no thread has polled since the previous check, sysmon polls, and hands the task of polling
@@ -39,6 +39,7 @@ use std::time::{Duration, Instant};
 
 use super::pacing::correct_and_wake;
 use super::polling::Polling;
+use super::queue::RunQueue;
 use super::shortage::LASTS;
 use super::task::TaskId;
 use super::worker::Core;
@@ -190,6 +191,8 @@ struct Monitor {
     short_since: Option<Instant>,
     /// For running tasks on this thread while the system refuses others.
     core: Option<Box<Core>>,
+    /// Holds tasks on their way to the shared queue.
+    moving: Box<RunQueue>,
     /// Whether another thread has taken over.
     is_replaced: bool,
 }
@@ -215,6 +218,7 @@ impl Runtime {
             polling: Polling::new(),
             short_since: None,
             core: None,
+            moving: Box::new(RunQueue::new()),
             is_replaced: false,
         };
         self.threads.start(format!("{}-sysmon", self.config().thread_name), move || monitor.run(epoch))?;
@@ -278,7 +282,7 @@ impl Monitor {
     fn run_user_code<T>(&mut self, epoch: u32, f: impl FnOnce(&mut Monitor) -> T) {
         WATCHED_EPOCH.set(Some(epoch));
         f(self);
-        self.is_replaced = WATCHED_EPOCH.take().is_none();
+        self.is_replaced |= WATCHED_EPOCH.take().is_none();
     }
 
     /// Returns a number that changes whenever a task runs or a thread polls.
@@ -302,7 +306,11 @@ impl Monitor {
         let policy = runtime.config().blocked_tasks;
         let waits = runtime.driver.waits.get();
         let nobody_polled = waits == std::mem::replace(&mut self.waits, waits);
-        let (stuck, backlog) = self.find_stuck(policy, nobody_polled);
+        let stuck = self.find_stuck(policy, nobody_polled);
+        if stuck > 0 {
+            // Queued tasks of an epoch that ends meanwhile are dropped.
+            self.run_user_code(epoch, |own| own.share_backlogs(epoch));
+        }
         if runtime.is_short_of_threads() {
             self.make_up(epoch);
         } else {
@@ -319,9 +327,9 @@ impl Monitor {
             return;
         }
         let adds = policy == BlockedPolicy::AddWorkers;
-        let work = backlog + runtime.injected();
+        let work = runtime.injected();
         if runtime.awake.count() > stuck {
-            // Another thread is awake and takes the work when it is done with its own.
+            // Another thread is awake and takes the work among its own.
             if work > 0 {
                 runtime.wake_one(false);
             }
@@ -353,10 +361,19 @@ impl Monitor {
         }
     }
 
-    /// Marks the processors whose task has not changed since the last check. Returns their number,
-    /// and the number of tasks queued behind them.
-    fn find_stuck(&mut self, policy: BlockedPolicy, nobody_polled: bool) -> (usize, usize) {
-        let (mut stuck, mut backlog, mut reports) = (0, 0, Vec::new());
+    /// Moves the tasks that are queued behind stuck ones to the shared queue.
+    fn share_backlogs(&self, epoch: u32) {
+        for processor in self.runtime.processors().filter(|processor| processor.stuck.load(Ordering::Relaxed)) {
+            let queue = &processor.queue;
+            while let Some(item) = queue.steal(&self.moving).or_else(|| queue.pop_next()) {
+                self.runtime.inject_quietly(self.moving.drain().chain([item]), epoch);
+            }
+        }
+    }
+
+    /// Marks the processors whose task has not changed since the last check. Returns their number.
+    fn find_stuck(&mut self, policy: BlockedPolicy, nobody_polled: bool) -> usize {
+        let (mut stuck, mut reports) = (0, Vec::new());
         let (now, epoch) = (Instant::now(), self.runtime.epoch());
         let gap = self.looked_at.replace(now).map_or(TICK, |last| now - last);
         self.was_late = gap > LATE && !self.was_late;
@@ -365,7 +382,7 @@ impl Monitor {
             // task.
             let stopped_for = gap.saturating_sub(TICK);
             self.seen.values_mut().for_each(|seen| seen.since = seen.since.map(|since| since + stopped_for));
-            return (0, 0);
+            return 0;
         }
         for processor in self.runtime.processors() {
             let seen = self.seen.entry(processor.id).or_default();
@@ -389,7 +406,6 @@ impl Monitor {
                 continue;
             }
             stuck += 1;
-            backlog += processor.queue.len();
             processor.stuck.store(true, Ordering::Relaxed);
             if policy == BlockedPolicy::Off {
                 continue;
@@ -402,7 +418,7 @@ impl Monitor {
         }
         self.runtime.sysmon.stuck.store(stuck, Ordering::Relaxed);
         self.report(reports);
-        (stuck, backlog)
+        stuck
     }
 
     fn report(&self, reports: Vec<(TaskId, Duration)>) {

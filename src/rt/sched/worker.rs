@@ -169,13 +169,11 @@ impl Core {
             .processors()
             .filter(|victim| victim.id != processor.id && victim.owned.load(Ordering::Relaxed))
             .find_map(|victim| {
-                let stuck = victim.stuck.load(Ordering::Relaxed);
                 let turn = victim.turn_nanos.load(Ordering::Relaxed);
-                if !stuck && !is_worth_stealing(victim, turn) {
+                if !is_worth_stealing(victim, turn) {
                     return None;
                 }
-                let stolen =
-                    victim.queue.steal(&processor.queue).or_else(|| stuck.then(|| victim.queue.pop_next())?)?;
+                let stolen = victim.queue.steal(&processor.queue)?;
                 processor.steals.add_owned(1);
                 processor.turn_nanos.store(turn, Ordering::Relaxed);
                 maybe_wake_helper(runtime, processor, processor.queue.len());
