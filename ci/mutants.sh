@@ -40,19 +40,19 @@ readonly out=$PWD/target/mutants
 
 rm -rf "$out/mutants.out" "$out/mutants.out.old"
 mkdir -p "$out"
-# Lines of `if planted!(…) { … }` and others that name a bug, as `file:line:`.
+# Lines of `if injected_bug!(…) { … }` and others that name a bug, as `file:line:`.
 git ls-files 'src/net/fd/*.rs' src/net/net_fd.rs 'src/rt/*.rs' | xargs awk '
     FNR == 1 { inside = 0 }
-    /planted!\(/ { print FILENAME ":" FNR ":" }
+    /injected_bug!\(/ { print FILENAME ":" FNR ":" }
     inside { print FILENAME ":" FNR ":"; if (index($0, end) == 1) inside = 0 }
-    /if planted!\(.*\{$/ { match($0, /^ */); end = substr($0, 1, RLENGTH) "}"; inside = 1 }
-' >"$out/planted.txt"
+    /if injected_bug!\(.*\{$/ { match($0, /^ */); end = substr($0, 1, RLENGTH) "}"; inside = 1 }
+' >"$out/injected.txt"
 cargo mutants --list --no-config --exclude-re '<impl .*Debug for' "${files[@]}" >"$out/all.txt"
 # Of each file's mutants, sorted by a hash of their names, the same share.
 awk -F : '
     BEGIN { for (i = 32; i < 127; i++) code[sprintf("%c", i)] = i }
-    NR == FNR { planted[$1 FS $2]; next }
-    $1 FS $2 in planted { next }
+    NR == FNR { injected[$1 FS $2]; next }
+    $1 FS $2 in injected { next }
     {
         name = $0
         sub(/:[0-9]+:[0-9]+:/, "", name)
@@ -60,7 +60,7 @@ awk -F : '
         hash = 0
         for (i = 1; i <= length(name); i++) hash = (hash * 31 + code[substr(name, i, 1)]) % 1000003
         print $1, hash * 611953 % 1000003, $0
-    }' "$out/planted.txt" "$out/all.txt" | sort -k 1,1 -k 2,2n -k 3 >"$out/sorted.txt"
+    }' "$out/injected.txt" "$out/all.txt" | sort -k 1,1 -k 2,2n -k 3 >"$out/sorted.txt"
 awk -v part="${sample%/*}" -v parts="${sample#*/}" '
     NR == FNR { total[$1]++; next }
     { rank = rank * (file == $1); file = $1 }

@@ -80,12 +80,12 @@ impl Condvar {
 
 /// Returns whether the injected bug `name` is on; always false here. The `models` crate turns on
 /// one at a time and checks that a model finds it.
-macro_rules! planted {
+macro_rules! injected_bug {
     ($name:literal) => {
         false
     };
 }
-pub(crate) use planted;
+pub(crate) use injected_bug;
 
 /// Whether this is the model checker's build, in which capacities are small so that models reach
 /// their limits.

@@ -210,7 +210,7 @@ pub fn poll_cache(data: &[u8]) {
                 let count = if reasons == 0 { model.listed.len().min(1) } else { model.listed.len() };
                 assert_eq!(wakers.wake_all(), count);
                 for mut waiter in woken(&mut model.listed, count) {
-                    side.finish(&mut waiter.key, true, &mut wakers);
+                    side.end_wait(&mut waiter.key, true, &mut wakers);
                 }
             }
             3 | 4 => {
@@ -222,7 +222,7 @@ pub fn poll_cache(data: &[u8]) {
                 if listed {
                     model.listed.push(Waiter { key, bell });
                 } else {
-                    side.finish(&mut key, true, &mut wakers);
+                    side.end_wait(&mut key, true, &mut wakers);
                 }
             }
             5 => {
@@ -234,7 +234,7 @@ pub fn poll_cache(data: &[u8]) {
                         let count = model.listed.len().min(1);
                         assert_eq!(wakers.wake_all(), count);
                         for mut waiter in woken(&mut model.listed, count) {
-                            side.finish(&mut waiter.key, true, &mut wakers);
+                            side.end_wait(&mut waiter.key, true, &mut wakers);
                         }
                     }
                     let cleared = side.clear_ready(ticket);
@@ -245,7 +245,7 @@ pub fn poll_cache(data: &[u8]) {
             6 if !model.listed.is_empty() => {
                 // Cancelled while it waits: no other waiter is affected.
                 let mut waiter = model.listed.remove(input.below(model.listed.len()));
-                side.finish(&mut waiter.key, false, &mut wakers);
+                side.end_wait(&mut waiter.key, false, &mut wakers);
                 assert_eq!((wakers.wake_all(), Arc::strong_count(&waiter.bell)), (0, 1));
             }
             7 => {
@@ -255,7 +255,7 @@ pub fn poll_cache(data: &[u8]) {
                 let count = if to == EXPIRED { model.listed.len() } else { 0 };
                 assert_eq!(wakers.wake_all(), count);
                 for mut waiter in woken(&mut model.listed, count) {
-                    side.finish(&mut waiter.key, true, &mut wakers);
+                    side.end_wait(&mut waiter.key, true, &mut wakers);
                 }
                 // The requested entry fires at some time.
                 if let Some(at) = armed {
@@ -270,7 +270,7 @@ pub fn poll_cache(data: &[u8]) {
                                 model.deadline = EXPIRED;
                                 count += model.listed.len();
                                 for waiter in &mut model.listed {
-                                    side.finish(&mut waiter.key, true, &mut Wakers::new());
+                                    side.end_wait(&mut waiter.key, true, &mut Wakers::new());
                                 }
                             }
                         }
@@ -289,7 +289,7 @@ pub fn poll_cache(data: &[u8]) {
                 for (model, side) in sides.iter_mut().zip(desc.sides()) {
                     let all = model.listed.len();
                     for mut waiter in woken(&mut model.listed, all) {
-                        side.finish(&mut waiter.key, true, &mut wakers);
+                        side.end_wait(&mut waiter.key, true, &mut wakers);
                     }
                 }
                 *closing = true;
@@ -303,7 +303,7 @@ pub fn poll_cache(data: &[u8]) {
     for mut slot in slots {
         for (model, side) in slot.sides.iter_mut().zip(slot.desc.sides()) {
             for mut waiter in model.listed.drain(..) {
-                side.finish(&mut waiter.key, true, &mut wakers);
+                side.end_wait(&mut waiter.key, true, &mut wakers);
             }
         }
         retire(slot, &mut stale);

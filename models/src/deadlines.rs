@@ -8,7 +8,7 @@ use crate::rt::poll::poll_desc::{Direction, PollDesc, Stop, Wait};
 use crate::rt::time::clock::{NEVER, NONE};
 use crate::rt::time::timer::TimerSet;
 use crate::rt::waiters::{Interest, Wakers};
-use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, planted};
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, injected_bug};
 
 /// A descriptor with the timer entries of its slot.
 struct Timed {
@@ -17,7 +17,7 @@ struct Timed {
     entries: Mutex<Vec<Entry>>,
 }
 
-/// A timer entry: its time. The generation of the slot at the time when it was put in is for planted bugs.
+/// A timer entry: its time. The generation of the slot at the time when it was put in is for injected bugs.
 type Entry = (u64, u32);
 
 impl Timed {
@@ -68,7 +68,7 @@ impl Timed {
 
     /// An entry serves whichever descriptor has the slot when it comes out.
     fn is_of_now(&self, generation: u32) -> bool {
-        !planted!("entry_dies_with_its_descriptor") || self.desc.is_current(generation)
+        !injected_bug!("entry_dies_with_its_descriptor") || self.desc.is_current(generation)
     }
 }
 
@@ -131,13 +131,13 @@ pub fn timeout_against_fire() {
     assert!(side.clear_ready(side.begin(timed.generation).unwrap()));
     let woken = Arc::new(Woken(false.into()));
     let wait = |timed: &Timed, waker: &Waker| {
-        if planted!("timeout_armed_before_the_wait") {
+        if injected_bug!("timeout_armed_before_the_wait") {
             timed.arm(timed.desc.wait_until(150), timed.generation);
         }
         let side = timed.desc.side(Direction::Read);
         let listed = side.wait(timed.generation, &mut None, Interest::Event, waker, || true);
         assert_eq!(listed, Wait::Listed);
-        if !planted!("timeout_armed_before_the_wait") {
+        if !injected_bug!("timeout_armed_before_the_wait") {
             timed.arm(timed.desc.wait_until(150), timed.generation);
         }
     };
@@ -181,7 +181,7 @@ pub fn earlier_timer_breaks_the_wait() {
                     break;
                 }
                 poller.sleep_until.store(until, Ordering::SeqCst);
-                let called_off = !planted!("sleep_without_another_look") && poller.timers.next() < until;
+                let called_off = !injected_bug!("sleep_without_another_look") && poller.timers.next() < until;
                 if !called_off {
                     let mut broken = poller.broken.lock();
                     while !*broken {
@@ -245,7 +245,7 @@ pub fn a_timer_armed_during_close_serves_the_next_descriptor() {
             timed.arm(timed.desc.wait_until(100), timed.generation);
         }
         let mut wakers = Wakers::new();
-        side.finish(&mut key, true, &mut wakers);
+        side.end_wait(&mut key, true, &mut wakers);
         wakers.wake_all();
     }
     closing.join().unwrap();

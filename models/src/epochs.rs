@@ -10,7 +10,7 @@ use crate::engine::thread;
 use crate::rt::sched::queue::{Item, RunQueue};
 use crate::rt::time::clock::NEVER;
 use crate::rt::time::timer::TimerSet;
-use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Condvar, Mutex, Ordering, fence, planted};
+use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Condvar, Mutex, Ordering, fence, injected_bug};
 
 /// A task is queued for all threads while a shutdown moves the epoch and empties that queue: it is dropped, by one side or the other.
 ///
@@ -26,7 +26,7 @@ pub fn epoch_ends_against_scheduling() {
         let shared = shared.clone();
         move || {
             let task = 0;
-            let early = planted!("epoch_read_before_the_lock") && shared.epoch.load(Ordering::Acquire) == task;
+            let early = injected_bug!("epoch_read_before_the_lock") && shared.epoch.load(Ordering::Acquire) == task;
             let mut injector = shared.injector.lock();
             if early || shared.epoch.load(Ordering::Acquire) == task {
                 *injector += 1;
@@ -68,7 +68,7 @@ pub fn turn_that_waits_for_its_queue_ends_at_shutdown() {
         }
 
         fn take_queued(&self) {
-            if planted!("queue_behind_a_turn_is_left") {
+            if injected_bug!("queue_behind_a_turn_is_left") {
                 return;
             }
             let thief = RunQueue::new();
@@ -132,7 +132,7 @@ pub fn timer_armed_against_start() {
             }
         }
     });
-    let early = planted!("start_looks_before_it_runs") && shared.timers.next() == NEVER;
+    let early = injected_bug!("start_looks_before_it_runs") && shared.timers.next() == NEVER;
     shared.is_running.store(true, Ordering::Release);
     fence(Ordering::SeqCst);
     if !early && shared.timers.next() != NEVER {
@@ -165,7 +165,7 @@ pub fn an_epoch_begins_against_scheduling() {
             // It is woken on this thread, whose processor is of epoch 0.
             let epoch = shared.epoch.load(Ordering::SeqCst);
             if task == epoch {
-                if planted!("queue_of_the_last_epoch") {
+                if injected_bug!("queue_of_the_last_epoch") {
                     shared.queue.lock().push(task);
                 } else {
                     shared.injected.fetch_add(1, Ordering::SeqCst);

@@ -87,7 +87,7 @@ impl Socket {
 
     /// An operation of a `poll_*` method.
     fn poll(&self, direction: Direction) -> Result<(), LockError> {
-        block_on(poll_fn(|cx| self.mutex.poll_lock_poll(direction, cx)))?;
+        block_on(poll_fn(|cx| self.mutex.poll_lock_keyless(direction, cx)))?;
         self.operate(direction);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Runs models, and checks that a model finds the bug planted for it.
+//! Runs models, and checks that a model finds the bug injected for it.
 
 use std::future::Future;
 use std::io::Read;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use crate::sync::{Condvar, Mutex, PLANTED_VARIABLE};
+use crate::sync::{Condvar, INJECTED_VARIABLE, Mutex};
 
 /// Preemptions in one execution that loom tries; each further one multiplies the time. Bugs of this kind need one or
 /// two.
@@ -18,7 +18,7 @@ const PREEMPTIONS: usize = 3;
 pub const DEADLOCK: &str = "deadlock";
 pub const RACE: &str = "Causality violation";
 
-/// How long a child may look for a planted bug.
+/// How long a child may look for an injected bug.
 const CHILD_SECONDS_MAX: u64 = 120;
 
 /// How many schedules of shuttle's it may try.
@@ -45,13 +45,13 @@ pub fn check_within(preemptions: usize, model: fn()) {
     }
 }
 
-/// Checks that the test `test` of this test binary fails with `message` on its standard error when the bug `planted` is
-/// switched on. It runs as a child process, because a deadlock aborts loom's process.
-pub fn finds(planted: &str, test: &str, message: &str) {
+/// Checks that the test `test` of this test binary fails with `message` on its standard error when the bug `injected`
+/// is switched on. It runs as a child process, because a deadlock aborts loom's process.
+pub fn finds(injected: &str, test: &str, message: &str) {
     let mut command = Command::new(std::env::current_exe().expect("this binary has a path"));
     command
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(PLANTED_VARIABLE, planted)
+        .env(INJECTED_VARIABLE, injected)
         .env("RUST_BACKTRACE", "0")
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
@@ -71,22 +71,22 @@ pub fn finds(planted: &str, test: &str, message: &str) {
         }
         if Instant::now() > give_up {
             child.kill().expect("a child can be killed");
-            panic!("`{test}` with `{planted}` came to no end in {CHILD_SECONDS_MAX} s");
+            panic!("`{test}` with `{injected}` came to no end in {CHILD_SECONDS_MAX} s");
         }
         std::thread::sleep(Duration::from_millis(5));
     };
     let text = reader.join().expect("the reader does not panic");
     #[cfg(feature = "shuttle")]
-    if crate::schedules::WEAK.contains(&planted) {
-        assert!(status.success(), "shuttle finds `{planted}`, which is listed as out of its reach:\n{text}");
-        println!("out of reach: `{planted}`");
+    if crate::schedules::WEAK.contains(&injected) {
+        assert!(status.success(), "shuttle finds `{injected}`, which is listed as out of its reach:\n{text}");
+        println!("out of reach: `{injected}`");
         return;
     }
-    assert!(!status.success(), "`{test}` does not find the planted bug `{planted}`");
+    assert!(!status.success(), "`{test}` does not find the injected bug `{injected}`");
     // Of what loom calls a race, shuttle may see the consequence first.
     let seen = text.contains(message) || cfg!(feature = "shuttle") && message == RACE && text.contains("panicked");
-    assert!(seen, "`{test}` with `{planted}` failed for another reason:\n{text}");
-    println!("found: `{planted}`");
+    assert!(seen, "`{test}` with `{injected}` failed for another reason:\n{text}");
+    println!("found: `{injected}`");
 }
 
 /// One test for each model: `models! { module: model … }`.
@@ -102,14 +102,14 @@ macro_rules! models {
     };
 }
 
-/// One test for each planted bug: its name, the switch, the model that finds it, and what that says then.
+/// One test for each injected bug: its name, the switch, the model that finds it, and what that says then.
 #[macro_export]
-macro_rules! planted_bugs {
-    ($($test:ident: $planted:literal by $model:ident, $message:expr;)*) => {
+macro_rules! injected_bugs {
+    ($($test:ident: $injected:literal by $model:ident, $message:expr;)*) => {
         $(
             #[test]
             fn $test() {
-                $crate::harness::finds($planted, stringify!($model), $message);
+                $crate::harness::finds($injected, stringify!($model), $message);
             }
         )*
     };

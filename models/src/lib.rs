@@ -5,9 +5,9 @@
 //!
 //! A model is a function of this library that plays one round; loom plays it again in every order of events within the
 //! bound on preemptions, and shuttle (feature `shuttle`, `ci/shuttle.sh`) in as many random orders as it is told.
-//! `tests/*.rs` run it, once as it stands ([`harness::check`]) and once for each bug that is planted in the source for it
-//! to find ([`harness::finds`]). To add one: mirror the file, write the model beside the others, plant `planted!("name")`
-//! in the source, and add two lines to `tests/`.
+//! `tests/*.rs` run it, once as it stands ([`harness::check`]) and once for each bug that is injected into the source
+//! for it to find ([`harness::finds`]). To add one: mirror the file, write the model beside the others, inject
+//! `injected_bug!("name")` in the source, and add two lines to `tests/`.
 //!
 //! What is spread over files that make system calls is modelled in miniature ([`sleep`], and parts of [`wait_state`] and
 //! [`deadlines`]), with the names of the functions that it mirrors.

@@ -12,8 +12,8 @@ use shuttle::{Config, Runner};
 
 pub(crate) const SCHEDULES_VARIABLE: &str = "NETPOLL_SCHEDULES";
 
-/// Planted bugs that only a weak memory shows: a thread sees another's words in another order than they were written in, or a
-/// cell without what was written before. loom finds them.
+/// Injected bugs that only a weak memory shows: a thread sees another's words in another order than they were written
+/// in, or a cell without what was written before. loom finds them.
 pub(crate) const WEAK: [&str; 7] = [
     "expiry_looks_at_the_bit",
     "fd_mutex_last_does_not_acquire",

@@ -13,7 +13,7 @@ use crate::rt::poll::role::{By, Role};
 use crate::rt::sched::awake::Awake;
 use crate::rt::sched::root::Root;
 use crate::rt::time::clock::NEVER;
-use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Condvar, Mutex, Ordering, fence, planted};
+use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Condvar, Mutex, Ordering, fence, injected_bug};
 
 /// `Epoll`: an eventfd that is edge-triggered and never drained, and the flag that spares its writes.
 struct Epoll {
@@ -37,7 +37,7 @@ impl Epoll {
             }
             std::mem::take(&mut *edge)
         };
-        if broken && !planted!("break_seen_and_kept") {
+        if broken && !injected_bug!("break_seen_and_kept") {
             self.breaking.swap(false, Ordering::SeqCst);
         }
     }
@@ -128,7 +128,7 @@ impl Runtime {
 
     fn wake_worker(&self) -> bool {
         let asleep = self.role.asleep();
-        let is_worker = asleep == Some(By::Worker) || (asleep.is_some() && planted!("root_taken_for_a_worker"));
+        let is_worker = asleep == Some(By::Worker) || (asleep.is_some() && injected_bug!("root_taken_for_a_worker"));
         if is_worker {
             self.break_sleep();
         }
@@ -139,7 +139,7 @@ impl Runtime {
 
     fn inject(&self) {
         self.injected.fetch_add(1, Ordering::SeqCst);
-        self.attend();
+        self.ensure_worker();
     }
 
     /// Takes one task.
@@ -149,14 +149,14 @@ impl Runtime {
             && self.injected.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
     }
 
-    fn attend(&self) {
+    fn ensure_worker(&self) {
         fence(Ordering::SeqCst);
         if self.awake.count() == 0 && !self.wake_worker() {
             self.wake_one();
         }
     }
 
-    fn attend_poller(&self) {
+    fn ensure_poller(&self) {
         fence(Ordering::SeqCst);
         if self.awake.count() == 0 && !self.role.is_taken() && !self.nudge_root() {
             self.wake_one();
@@ -189,9 +189,9 @@ impl Runtime {
         self.list(&mut idle);
         drop(idle);
         if self.injected.load(Ordering::SeqCst) > 0 {
-            self.attend();
-        } else if !planted!("rest_without_another_look") && !self.role.is_taken() {
-            self.attend_poller();
+            self.ensure_worker();
+        } else if !injected_bug!("rest_without_another_look") && !self.role.is_taken() {
+            self.ensure_poller();
         }
         true
     }
@@ -207,9 +207,9 @@ impl Runtime {
         self.idle.lock().free += 1;
         self.awake.down(EPOCH);
         if self.injected.load(Ordering::SeqCst) > 0 {
-            self.attend();
-        } else if !planted!("leave_attends_to_nothing") {
-            self.attend_poller();
+            self.ensure_worker();
+        } else if !injected_bug!("leave_attends_to_nothing") {
+            self.ensure_poller();
         }
     }
 
@@ -227,8 +227,8 @@ impl Runtime {
         self.list(&mut idle);
         drop(idle);
         self.root.nudge();
-        if self.injected.load(Ordering::SeqCst) > 0 && !planted!("grant_looks_at_nothing") {
-            self.attend();
+        if self.injected.load(Ordering::SeqCst) > 0 && !injected_bug!("grant_looks_at_nothing") {
+            self.ensure_worker();
         }
         true
     }
@@ -249,7 +249,7 @@ impl Runtime {
         let mut idle = self.idle.lock();
         let was_granted = std::mem::take(&mut idle.wish) == Wish::Granted;
         self.role_wished.store(false, Ordering::SeqCst);
-        was_granted && !planted!("granted_wish_is_forgotten")
+        was_granted && !injected_bug!("granted_wish_is_forgotten")
     }
 
     /// `needs_poller`, where no worker is stuck.
@@ -259,7 +259,7 @@ impl Runtime {
 
     fn park_root(&self) {
         self.idle.lock().root_parked = true;
-        if planted!("root_parks_without_another_look") || self.role.is_taken() || !self.needs_poller() {
+        if injected_bug!("root_parks_without_another_look") || self.role.is_taken() || !self.needs_poller() {
             self.root.park();
         }
         self.idle.lock().root_parked = false;
@@ -283,7 +283,7 @@ impl Runtime {
         rises: impl FnOnce(),
         poll: impl FnOnce(&Epoll, bool),
     ) {
-        let epoch = if planted!("sleep_in_any_epoch") { self.epoch.load(Ordering::SeqCst) } else { EPOCH };
+        let epoch = if injected_bug!("sleep_in_any_epoch") { self.epoch.load(Ordering::SeqCst) } else { EPOCH };
         let epoll = self.epoll();
         self.role.sleep(NEVER, by);
         let called_off = falls_asleep() | (self.epoch.load(Ordering::SeqCst) != epoch);
@@ -296,7 +296,7 @@ impl Runtime {
     /// The worker's sleep.
     fn sleep_as_worker(&self) {
         let has_work = || self.injected.load(Ordering::SeqCst) > 0;
-        let early = planted!("look_before_the_count") && !has_work();
+        let early = injected_bug!("look_before_the_count") && !has_work();
         let falls_asleep = || {
             self.awake.down(EPOCH);
             !early && (has_work() || self.role_wished.load(Ordering::SeqCst))
@@ -322,7 +322,7 @@ impl Runtime {
     fn block_on(&self) {
         while !self.root.begin_turn() {
             if self.needs_poller() && self.role.try_take() {
-                let early = planted!("root_looks_too_early") && !self.root.is_woken();
+                let early = injected_bug!("root_looks_too_early") && !self.root.is_woken();
                 let falls_asleep = || if early { self.root.enter_poll() && false } else { !self.root.enter_poll() };
                 self.sleep(By::Root, falls_asleep, || self.root.leave_poll(), Epoll::wait);
             } else {
@@ -422,8 +422,8 @@ pub fn sysmon_gives_the_role_back() {
     if runtime.role.try_take() {
         runtime.epoll().wait(false);
         runtime.role.release();
-        if !planted!("sysmon_leaves_nobody") {
-            runtime.attend_poller();
+        if !injected_bug!("sysmon_leaves_nobody") {
+            runtime.ensure_poller();
         }
     }
     worker.join().unwrap();
@@ -442,8 +442,8 @@ pub fn a_root_polls_after_sysmon() {
     });
     if runtime.role.try_take() {
         runtime.role.release();
-        if !planted!("sysmon_leaves_nobody") {
-            runtime.attend_poller();
+        if !injected_bug!("sysmon_leaves_nobody") {
+            runtime.ensure_poller();
         }
     }
     root.join().unwrap();
@@ -473,7 +473,7 @@ pub fn the_role_is_not_lost_when_a_wish_is_granted() {
         runtime.park_root();
         // Woken: the turn of the root future begins.
         if runtime.withdraw_wish() {
-            runtime.attend_poller();
+            runtime.ensure_poller();
         }
         waking.join().unwrap();
     }
@@ -545,7 +545,7 @@ pub fn the_role_is_free_while_a_task_runs() {
         move || {
             if runtime.role.try_take() {
                 runtime.epoll().wait(false);
-                if !planted!("role_held_in_a_turn") {
+                if !injected_bug!("role_held_in_a_turn") {
                     runtime.role.release();
                 }
             }

@@ -162,20 +162,20 @@ arithmetic!(AtomicU64, u64: fetch_add fetch_sub fetch_or fetch_and fetch_max);
 arithmetic!(AtomicUsize, usize: fetch_add fetch_sub fetch_or fetch_and fetch_max);
 
 /// Names the bug that is switched on in this process.
-pub(crate) const PLANTED_VARIABLE: &str = "NETPOLL_PLANTED";
+pub(crate) const INJECTED_VARIABLE: &str = "NETPOLL_INJECTED_BUG";
 
-pub(crate) fn is_planted(name: &str) -> bool {
-    static PLANTED: OnceLock<Option<String>> = OnceLock::new();
-    PLANTED.get_or_init(|| std::env::var(PLANTED_VARIABLE).ok()).as_deref() == Some(name)
+pub(crate) fn is_injected(name: &str) -> bool {
+    static INJECTED: OnceLock<Option<String>> = OnceLock::new();
+    INJECTED.get_or_init(|| std::env::var(INJECTED_VARIABLE).ok()).as_deref() == Some(name)
 }
 
-/// Whether the planted bug `name` is switched on.
-macro_rules! planted {
+/// Whether the injected bug `name` is switched on.
+macro_rules! injected_bug {
     ($name:literal) => {
-        $crate::sync::is_planted($name)
+        $crate::sync::is_injected($name)
     };
 }
-pub(crate) use planted;
+pub(crate) use injected_bug;
 
 /// Whether this is a model: sizes shrink where it is.
 pub(crate) const MODEL: bool = true;

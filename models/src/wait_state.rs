@@ -11,7 +11,7 @@ use crate::rt::poll::poll_desc::PollCache;
 use crate::rt::poll::poll_desc::{Direction, HANG_UP, PollDesc, Stop, Wait};
 use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, POLLS_MAX, Wakers};
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, planted};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, injected_bug};
 
 /// A socket: the kernel's part of one direction, and what the poller knows of it.
 struct Socket {
@@ -127,7 +127,7 @@ impl Socket {
 
     fn finish(&self, key: &mut Option<Key>, acted: bool) {
         let mut wakers = Wakers::new();
-        self.desc.side(Direction::Read).finish(key, acted, &mut wakers);
+        self.desc.side(Direction::Read).end_wait(key, acted, &mut wakers);
         wakers.wake_all();
     }
 
@@ -142,13 +142,13 @@ impl Socket {
     }
 
     /// The operation of a `poll_*` method.
-    fn read_by_poll(&self, most: usize) -> Result<usize, Stop> {
+    fn read_keyless(&self, most: usize) -> Result<usize, Stop> {
         block_on(poll_fn(|cx| {
             loop {
                 if let Some(ended) = self.attempt(most) {
                     return Poll::Ready(ended);
                 }
-                match self.desc.side(Direction::Read).wait_poll(self.generation, cx.waker(), || true) {
+                match self.desc.side(Direction::Read).wait_keyless(self.generation, cx.waker(), || true) {
                     Wait::Listed => return Poll::Pending,
                     Wait::Full => unreachable!("a model has few waiters"),
                     Wait::Retry => {}
@@ -281,7 +281,7 @@ pub fn edge_close_and_expiry() {
 pub fn expiry_against_wait() {
     let socket = Socket::idle();
     let future = spawn(&socket, |socket| assert_eq!(socket.read(1), Err(Stop::Expired)));
-    let poll = spawn(&socket, |socket| assert_eq!(socket.read_by_poll(1), Err(Stop::Expired)));
+    let poll = spawn(&socket, |socket| assert_eq!(socket.read_keyless(1), Err(Stop::Expired)));
     socket.expire();
     future.join().unwrap();
     poll.join().unwrap();
@@ -301,7 +301,7 @@ pub fn close_against_wait() {
 pub fn polls_beside_futures() {
     let socket = Socket::idle();
     let future = spawn(&socket, |socket| assert_eq!(socket.read(1), Ok(1)));
-    let poll = spawn(&socket, |socket| assert_eq!(socket.read_by_poll(1), Ok(1)));
+    let poll = spawn(&socket, |socket| assert_eq!(socket.read_keyless(1), Ok(1)));
     socket.deliver(2);
     future.join().unwrap();
     poll.join().unwrap();
@@ -326,10 +326,10 @@ pub fn the_slot_changes_hands() {
 /// A poll looks whether the slot is its own while the one that has it expires.
 pub fn a_poll_looks_into_the_slot() {
     let socket = Socket::idle();
-    let waiting = spawn(&socket, |socket| assert_eq!(socket.read_by_poll(1), Err(Stop::Expired)));
+    let waiting = spawn(&socket, |socket| assert_eq!(socket.read_keyless(1), Err(Stop::Expired)));
     let looking = spawn(&socket, |socket| {
         let side = socket.desc.side(Direction::Read);
-        let _ = side.wait_poll(socket.generation, Waker::noop(), || true);
+        let _ = side.wait_keyless(socket.generation, Waker::noop(), || true);
     });
     socket.expire();
     waiting.join().unwrap();
@@ -395,7 +395,7 @@ pub fn a_timeout_against_a_look_into_the_slot() {
         move |socket| {
             block_on(poll_fn(|cx| {
                 let side = socket.desc.side(Direction::Read);
-                assert_eq!(side.wait_poll(socket.generation, cx.waker(), || true), Wait::Listed);
+                assert_eq!(side.wait_keyless(socket.generation, cx.waker(), || true), Wait::Listed);
                 // Listed first, looked at second, as `PollHandle::arm_timeout` has it.
                 if rung.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
             }));
@@ -403,7 +403,7 @@ pub fn a_timeout_against_a_look_into_the_slot() {
     });
     let looking = spawn(&socket, |socket| {
         let side = socket.desc.side(Direction::Read);
-        let _ = side.wait_poll(socket.generation, Waker::noop(), || true);
+        let _ = side.wait_keyless(socket.generation, Waker::noop(), || true);
     });
     ring(&socket, &rung);
     waiting.join().unwrap();
@@ -451,7 +451,7 @@ fn poll_read_in_order(socket: &Socket, most: usize, key: &mut Option<Key>, cx: &
                 }
                 if ticket.has_waiters() {
                     socket.finish(key, true);
-                    if !spent || !planted!("evidence_keeps_the_edge") {
+                    if !spent || !injected_bug!("evidence_keeps_the_edge") {
                         let mut wakers = Wakers::new();
                         side.pass_on(&mut wakers);
                         wakers.wake_all();
@@ -564,7 +564,7 @@ pub fn an_edge_reaches_the_owner() {
                 match socket.mutex.poll_lock(Direction::Write, true, cx, &mut queued) {
                     Poll::Ready(locked) => assert_eq!(locked, Ok(())),
                     Poll::Pending => {
-                        if !planted!("edge_kept_without_the_lock") {
+                        if !injected_bug!("edge_kept_without_the_lock") {
                             socket.finish(&mut key, false);
                         }
                         return Poll::Pending;
@@ -599,7 +599,7 @@ pub fn polls_beyond_the_bound_are_woken() {
     let side = socket.desc.side(Direction::Read);
     let mut most = 0;
     for woken in &wakes {
-        let _ = side.wait_poll(socket.generation, &Waker::from(woken.clone()), || true);
+        let _ = side.wait_keyless(socket.generation, &Waker::from(woken.clone()), || true);
         most = most.max(side.waiting());
     }
     delivering.join().unwrap();

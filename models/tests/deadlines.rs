@@ -1,7 +1,7 @@
-//! Deadlines, timeouts and timers: their models, and the planted bugs that they must find.
+//! Deadlines, timeouts and timers: their models, and the injected bugs that they must find.
 
 use netpoll_models::harness::DEADLOCK;
-use netpoll_models::{models, planted_bugs};
+use netpoll_models::{injected_bugs, models};
 
 models! { deadlines:
     deadline_moves_against_fire
@@ -15,7 +15,7 @@ models! { deadlines:
     a_timer_that_fires_during_reuse_serves_the_next_timeout
 }
 
-planted_bugs! {
+injected_bugs! {
     finds_a_fire_that_stores_blindly: "fire_stores_blindly" by deadline_moves_against_fire, "moved has fired";
     finds_a_timer_armed_before_its_deadline: "armed_before_deadline" by deadline_set_against_fire, "no timer";
     finds_a_timeout_armed_before_the_wait: "timeout_armed_before_the_wait" by timeout_against_fire, "nobody wakes";

@@ -1,7 +1,7 @@
-//! The end and the start of an epoch: the models, and the planted bugs that they must find.
+//! The end and the start of an epoch: the models, and the injected bugs that they must find.
 
 use netpoll_models::harness::DEADLOCK;
-use netpoll_models::{models, planted_bugs};
+use netpoll_models::{injected_bugs, models};
 
 models! { epochs:
     epoch_ends_against_scheduling
@@ -10,7 +10,7 @@ models! { epochs:
     an_epoch_begins_against_scheduling
 }
 
-planted_bugs! {
+injected_bugs! {
     finds_an_epoch_that_is_read_before_the_lock: "epoch_read_before_the_lock" by epoch_ends_against_scheduling, "a task stays";
     finds_a_queue_that_is_left_behind_a_turn: "queue_behind_a_turn_is_left" by turn_that_waits_for_its_queue_ends_at_shutdown, DEADLOCK;
     finds_a_start_that_looks_too_early: "start_looks_before_it_runs" by timer_armed_against_start, "no thread polls";

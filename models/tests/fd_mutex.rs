@@ -1,4 +1,4 @@
-//! `FdMutex`: its models, and the planted bugs that they must find.
+//! `FdMutex`: its models, and the injected bugs that they must find.
 
 use netpoll_models::fd_mutex;
 use netpoll_models::harness::{DEADLOCK, RACE, check, finds};

@@ -1,14 +1,14 @@
-//! Permits: the models, and the planted bugs that they must find.
+//! Permits: the models, and the injected bugs that they must find.
 
 use netpoll_models::harness::DEADLOCK;
-use netpoll_models::{models, planted_bugs};
+use netpoll_models::{injected_bugs, models};
 
 models! { permits:
     parked_accepts_get_their_turn
     who_leaves_passes_the_permit_on
 }
 
-planted_bugs! {
+injected_bugs! {
     finds_a_permit_that_comes_back_unheard: "permit_comes_back_unheard" by parked_accepts_get_their_turn, DEADLOCK;
     finds_a_permit_kept_by_who_leaves: "permit_kept_by_who_leaves" by who_leaves_passes_the_permit_on, DEADLOCK;
 }

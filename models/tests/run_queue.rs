@@ -1,7 +1,7 @@
-//! `RunQueue`: its models, and the planted bugs that they must find.
+//! `RunQueue`: its models, and the injected bugs that they must find.
 
 use netpoll_models::harness::RACE;
-use netpoll_models::{models, planted_bugs};
+use netpoll_models::{injected_bugs, models};
 
 models! { run_queue:
     ring_owner_against_thief
@@ -11,7 +11,7 @@ models! { run_queue:
     next_slot_against_thief
 }
 
-planted_bugs! {
+injected_bugs! {
     finds_a_tail_that_publishes_nothing: "ring_relaxed_tail" by ring_owner_against_thief, "lost or doubled";
     finds_a_theft_without_a_claim: "steal_without_claim" by ring_two_thieves, RACE;
     finds_a_next_slot_taken_twice: "next_taken_twice" by next_slot_against_thief, RACE;

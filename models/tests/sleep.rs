@@ -1,7 +1,7 @@
-//! Sleeping and waking: the models, and the planted bugs that they must find.
+//! Sleeping and waking: the models, and the injected bugs that they must find.
 
 use netpoll_models::harness::DEADLOCK;
-use netpoll_models::{models, planted_bugs};
+use netpoll_models::{injected_bugs, models};
 
 models! { sleep:
     sleep_against_inject
@@ -19,7 +19,7 @@ models! { sleep:
     the_role_is_free_while_a_task_runs
 }
 
-planted_bugs! {
+injected_bugs! {
     finds_a_look_before_the_count: "look_before_the_count" by sleep_against_inject, DEADLOCK;
     finds_a_break_that_is_seen_and_kept: "break_seen_and_kept" by breaks_are_not_lost, DEADLOCK;
     finds_a_rest_without_another_look: "rest_without_another_look" by sysmon_gives_the_role_back, DEADLOCK;

@@ -1,14 +1,14 @@
-//! Poll cache and closings: their models, and the planted bugs that they must find.
+//! Poll cache and closings: their models, and the injected bugs that they must find.
 
 use netpoll_models::harness::{DEADLOCK, RACE};
-use netpoll_models::{models, planted_bugs};
+use netpoll_models::{injected_bugs, models};
 
 models! { slots:
     free_list_hands_out_once
     a_closing_is_not_missed
 }
 
-planted_bugs! {
+injected_bugs! {
     finds_a_free_list_without_a_count: "free_list_without_count" by free_list_hands_out_once, RACE;
     finds_closings_that_are_looked_at_first: "closings_look_first" by a_closing_is_not_missed, DEADLOCK;
 }

@@ -1,7 +1,7 @@
-//! `PollDesc`: its models, and the planted bugs that they must find.
+//! `PollDesc`: its models, and the injected bugs that they must find.
 
 use netpoll_models::harness::{DEADLOCK, RACE, check_within};
-use netpoll_models::{models, planted_bugs, wait_state};
+use netpoll_models::{injected_bugs, models, wait_state};
 
 models! { wait_state:
     edge_against_wait
@@ -38,7 +38,7 @@ fn who_is_polled_unasked_keeps_no_edge() {
     check_within(2, wait_state::who_is_polled_unasked_keeps_no_edge);
 }
 
-planted_bugs! {
+injected_bugs! {
     finds_a_clear_that_ignores_the_tick: "clear_ignores_tick" by edge_against_wait, DEADLOCK;
     finds_a_short_read_that_ignores_the_tick: "clear_ignores_tick" by short_read_against_edge, DEADLOCK;
     finds_a_wait_without_another_look: "wait_without_recheck" by edge_against_wait, DEADLOCK;

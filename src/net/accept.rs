@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use socket2::SockAddr;
 
-use super::fd::operation::{Hold, Left, Operation};
+use super::fd::operation::{LockScope, Operation, Remaining};
 use super::limits::{Admission, Outcome};
 use super::net_fd::{Accepted, NetFd};
 use crate::rt::poll::poller::Direction;
@@ -77,16 +77,17 @@ impl Accepting {
             // Outlives the call, so that wakers run by its return do not run under the listener's
             // lock.
             let mut permit = None;
-            let polled = listener.fd.poll_call(Direction::Read, Hold::Call, Some(&mut self.operation), cx, |fd| {
-                if let (Some(limit), None) = (&admission.limit, &permit) {
-                    permit = limit.try_take();
-                    if permit.is_none() {
-                        return Ok((Outcome::Full, Left::Maybe));
+            let polled =
+                listener.fd.poll_call(Direction::Read, LockScope::PerCall, Some(&mut self.operation), cx, |fd| {
+                    if let (Some(limit), None) = (&admission.limit, &permit) {
+                        permit = limit.try_take();
+                        if permit.is_none() {
+                            return Ok((Outcome::Full, Remaining::Maybe));
+                        }
                     }
-                }
-                listener.fd.ensure_nonblocking();
-                Ok((admission.accept(fd, listener)?, Left::Maybe))
-            });
+                    listener.fd.ensure_nonblocking();
+                    Ok((admission.accept(fd, listener)?, Remaining::Maybe))
+                });
             match polled {
                 Poll::Pending => {
                     // Passes the permit that it was woken for to the next accept: if several

@@ -11,7 +11,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use super::fd::operation::{Hold, Operation};
+use super::fd::operation::{LockScope, Operation};
 use super::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 
@@ -129,7 +129,7 @@ operation_future! {
     WriteAll<'a> { buf: &'a [u8] }, Write -> io::Result<()>,
     |this, cx| loop {
         // The usual case: no other writer, and room for everything.
-        let written = ready!(this.fd.poll_send(Hold::Across, Some(&mut this.operation), cx, this.buf))?;
+        let written = ready!(this.fd.poll_send(LockScope::WholeOperation, Some(&mut this.operation), cx, this.buf))?;
         this.buf = &this.buf[written..];
         if this.buf.is_empty() {
             return Poll::Ready(Ok(()));

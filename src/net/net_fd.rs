@@ -22,7 +22,7 @@ use socket2::SockAddr;
 use super::error::{Addr, Op};
 use super::fd::failure::Failure;
 use super::fd::fd::{Closed, Fd};
-use super::fd::operation::{Caller, Hold, Left, Operation};
+use super::fd::operation::{Caller, LockScope, Operation, Remaining};
 use crate::rt;
 use crate::rt::context;
 use crate::rt::lazy_box::LazyBox;
@@ -217,12 +217,15 @@ impl NetFd {
         if buf.is_empty() {
             return self.poll_empty(Direction::Read, "read", cx);
         }
-        let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, move |fd| {
+        let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, caller, cx, move |fd| {
             let count = socket::recv(fd, buf, flags)?;
             context::charge(count);
             // Peeking leaves the bytes in the socket.
-            let left =
-                if count > 0 && count < most && flags & libc::MSG_PEEK == 0 { Left::Nothing } else { Left::Maybe };
+            let left = if count > 0 && count < most && flags & libc::MSG_PEEK == 0 {
+                Remaining::Nothing
+            } else {
+                Remaining::Maybe
+            };
             Ok((count, left))
         });
         polled.map_err(|failure| self.error("read", failure))
@@ -241,10 +244,10 @@ impl NetFd {
         if buf.is_empty() {
             return self.poll_empty(Direction::Read, "read", cx);
         }
-        let polled = self.fd.poll_call(Direction::Read, Hold::Call, None, cx, move |fd| {
+        let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, None, cx, move |fd| {
             let count = socket::recv_uninit(fd, buf)?;
             context::charge(count);
-            Ok((count, if count > 0 && count < most { Left::Nothing } else { Left::Maybe }))
+            Ok((count, if count > 0 && count < most { Remaining::Nothing } else { Remaining::Maybe }))
         });
         polled.map_err(|failure| self.error("read", failure))
     }
@@ -262,38 +265,38 @@ impl NetFd {
         if most == 0 {
             return self.poll_empty(Direction::Read, "read", cx);
         }
-        let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
+        let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, caller, cx, |fd| {
             self.fd.ensure_nonblocking();
             let count = socket::recv_vectored(fd, bufs)?;
             context::charge(count);
-            Ok((count, if count > 0 && count < most { Left::Nothing } else { Left::Maybe }))
+            Ok((count, if count > 0 && count < most { Remaining::Nothing } else { Remaining::Maybe }))
         });
         polled.map_err(|failure| self.error("read", failure))
     }
 
     #[inline]
     pub(crate) fn poll_write(&self, caller: Caller<'_>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_send(Hold::Call, caller, cx, buf)
+        self.poll_send(LockScope::PerCall, caller, cx, buf)
     }
 
     /// Polls one write, with the write lock held as `hold` says.
     #[inline]
     pub(crate) fn poll_send(
         &self,
-        hold: Hold,
+        scope: LockScope,
         caller: Caller<'_>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let all = buf.len();
         let buf = &buf[..all.min(socket::MAX_RW)];
-        let polled = self.fd.poll_call(Direction::Write, hold, caller, cx, move |fd| {
+        let polled = self.fd.poll_call(Direction::Write, scope, caller, cx, move |fd| {
             let count = socket::send(fd, buf, 0)?;
             context::charge(count);
             let left = match count {
-                _ if count < buf.len() => Left::Nothing,
-                _ if count < all => Left::More,
-                _ => Left::Maybe,
+                _ if count < buf.len() => Remaining::Nothing,
+                _ if count < all => Remaining::More,
+                _ => Remaining::Maybe,
             };
             Ok((count, left))
         });
@@ -309,10 +312,10 @@ impl NetFd {
     ) -> Poll<io::Result<usize>> {
         let bufs = &bufs[socket::leading_empty(bufs)..];
         let most: usize = bufs.iter().take(socket::IOVECS_MAX).map(|buf| buf.len()).sum();
-        let polled = self.fd.poll_call(Direction::Write, Hold::Call, caller, cx, |fd| {
+        let polled = self.fd.poll_call(Direction::Write, LockScope::PerCall, caller, cx, |fd| {
             let count = socket::send_vectored(fd, bufs)?;
             context::charge(count);
-            Ok((count, if count < most { Left::Nothing } else { Left::Maybe }))
+            Ok((count, if count < most { Remaining::Nothing } else { Remaining::Maybe }))
         });
         polled.map_err(|failure| self.error("write", failure))
     }
@@ -338,10 +341,10 @@ impl NetFd {
         // been used up.
         let woken =
             caller.as_ref().is_some_and(|operation| operation.has_waited()) && self.fd.is_marked_ready(direction);
-        let polled = self.fd.poll_call(direction, Hold::Free, caller, cx, |fd| {
+        let polled = self.fd.poll_call(direction, LockScope::None, caller, cx, |fd| {
             // A completion in the error queue also produces an edge, and is not readiness.
             if (woken && self.fd.loans_if_any().is_none()) || self.is_ready(fd, direction == Direction::Write)? {
-                return Ok(((), Left::Maybe));
+                return Ok(((), Remaining::Maybe));
             }
             Err(io::ErrorKind::WouldBlock.into())
         });
@@ -385,7 +388,7 @@ impl NetFd {
         adopt: fn(NetFd, SockAddr) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
         let mut traced = None;
-        let polled = self.fd.poll_call(Direction::Read, Hold::Call, caller, cx, |fd| {
+        let polled = self.fd.poll_call(Direction::Read, LockScope::PerCall, caller, cx, |fd| {
             self.fd.ensure_nonblocking();
             let (socket, peer) = match accept(fd) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.is_shut_listener() => {
@@ -401,7 +404,7 @@ impl NetFd {
             if trace::wants_accepts() {
                 traced = Some(Accepted::of(&stream, &peer));
             }
-            Ok((adopt(stream, peer)?, Left::Maybe))
+            Ok((adopt(stream, peer)?, Remaining::Maybe))
         });
         if let Some(accepted) = traced {
             accepted.trace();

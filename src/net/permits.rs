@@ -12,7 +12,7 @@
 use std::task::{Context, Poll};
 
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
-use crate::sync::{Arc, Mutex, planted};
+use crate::sync::{Arc, Mutex, injected_bug};
 
 /// A limited number of permits.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Limit {
         let _removed = {
             let mut state = self.state.lock();
             let removed = state.parked.remove(key);
-            if removed.is_none() && state.out < self.most && !planted!("permit_kept_by_who_leaves") {
+            if removed.is_none() && state.out < self.most && !injected_bug!("permit_kept_by_who_leaves") {
                 state.parked.take_event(&mut wakers);
             }
             removed
@@ -85,7 +85,7 @@ impl Limit {
         {
             let mut state = self.state.lock();
             state.out -= 1;
-            if !planted!("permit_comes_back_unheard") {
+            if !injected_bug!("permit_comes_back_unheard") {
                 state.parked.take_event(&mut wakers);
             }
         }

@@ -4,7 +4,7 @@
 //! or an ioctl. `read_with` and `write_with` make a call that may have to wait, and repeat it when
 //! the descriptor is ready. The closure runs under the reference that every operation takes around
 //! its system call: a close waits for it, so the number never belongs to another file. A socket
-//! type gets the methods with one line: `raw_access!(TcpStream, Call);`.
+//! type gets the methods with one line: `raw_access!(TcpStream, PerCall);`.
 //!
 //! # Foreign code
 //! The closures are user code. They run outside all mutexes. For a stream they hold the lock of
@@ -25,7 +25,7 @@ use std::task::{Context, Poll};
 
 use super::fd::failure::Failure;
 use super::fd::fd::Fd;
-use super::fd::operation::{Caller, Hold, Left, Operation};
+use super::fd::operation::{Caller, LockScope, Operation, Remaining};
 use super::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 
@@ -40,16 +40,16 @@ impl Fd {
     pub(crate) fn poll_pinned<R>(
         &self,
         direction: Direction,
-        hold: Hold,
+        scope: LockScope,
         caller: Caller<'_>,
         cx: &mut Context<'_>,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
     ) -> Poll<Result<R, Failure>> {
-        let polled = self.poll_call(direction, hold, caller, cx, |fd| {
+        let polled = self.poll_call(direction, scope, caller, cx, |fd| {
             self.ensure_nonblocking();
             match catch_unwind(AssertUnwindSafe(|| call(fd))) {
-                Ok(result) => result.map(|value| (Ok(value), Left::Maybe)),
-                Err(panic) => Ok((Err(panic), Left::Maybe)),
+                Ok(result) => result.map(|value| (Ok(value), Remaining::Maybe)),
+                Err(panic) => Ok((Err(panic), Remaining::Maybe)),
             }
         });
         polled.map_ok(|outcome| outcome.unwrap_or_else(|panic| resume_unwind(panic)))
@@ -74,14 +74,14 @@ macro_rules! raw_future {
         pub struct $name<'a, F> {
             fd: &'a NetFd,
             operation: Operation,
-            hold: Hold,
+            scope: LockScope,
             call: F,
         }
 
         impl<'a, F> $name<'a, F> {
-            pub(crate) fn new(fd: &'a NetFd, hold: Hold, call: F) -> $name<'a, F> {
+            pub(crate) fn new(fd: &'a NetFd, scope: LockScope, call: F) -> $name<'a, F> {
                 fd.expose();
-                $name { fd, operation: Operation::new(), hold, call }
+                $name { fd, operation: Operation::new(), scope, call }
             }
         }
 
@@ -95,8 +95,8 @@ macro_rules! raw_future {
             type Output = io::Result<R>;
 
             fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
-                let Self { fd, operation, hold, call } = &mut *self;
-                let polled = fd.fd.poll_pinned(Direction::$direction, *hold, Some(operation), cx, call);
+                let Self { fd, operation, scope, call } = &mut *self;
+                let polled = fd.fd.poll_pinned(Direction::$direction, *scope, Some(operation), cx, call);
                 polled.map_err(|failure| fd.error($op, failure))
             }
         }
@@ -119,7 +119,7 @@ raw_future!(RawRead, "read_with", Read, "raw-read");
 raw_future!(RawWrite, "write_with", Write, "raw-write");
 
 /// Implements the three methods for a socket type whose field `fd` is a [`NetFd`] or derefs to one,
-/// in the module of that type. Without a [`Hold`] it implements only `control`.
+/// in the module of that type. Without a [`LockScope`] it implements only `control`.
 macro_rules! raw_access {
     ($type:ident) => {
         /// Access to the descriptor.
@@ -154,7 +154,7 @@ macro_rules! raw_access {
             }
         }
     };
-    ($type:ident, $hold:ident) => {
+    ($type:ident, $scope:ident) => {
         $crate::net::raw::raw_access!($type);
 
         /// System calls of your own.
@@ -195,7 +195,7 @@ macro_rules! raw_access {
             where
                 F: FnMut(std::os::fd::BorrowedFd<'_>) -> std::io::Result<R>,
             {
-                $crate::net::raw::RawRead::new(&self.fd, $crate::net::fd::operation::Hold::$hold, call)
+                $crate::net::raw::RawRead::new(&self.fd, $crate::net::fd::operation::LockScope::$scope, call)
             }
 
             #[doc = concat!("Calls `call` until it returns something other than `WouldBlock`, and waits for writability in between; see [`read_with`](", stringify!($type), "::read_with).")]
@@ -207,7 +207,7 @@ macro_rules! raw_access {
             where
                 F: FnMut(std::os::fd::BorrowedFd<'_>) -> std::io::Result<R>,
             {
-                $crate::net::raw::RawWrite::new(&self.fd, $crate::net::fd::operation::Hold::$hold, call)
+                $crate::net::raw::RawWrite::new(&self.fd, $crate::net::fd::operation::LockScope::$scope, call)
             }
         }
     };

@@ -31,7 +31,7 @@ use pin_project_lite::pin_project;
 use super::conn::{Conn, Listener};
 use super::error::{Addr, is_closed};
 use crate::future;
-use crate::rt::waiters::let_go;
+use crate::rt::waiters::drop_payload;
 use crate::task::{TaskId, TaskSet};
 use crate::trace;
 
@@ -276,7 +276,7 @@ impl<C: Conn + Clone> Serving<C> {
     }
 
     fn panicked(&mut self, payload: Box<dyn Any + Send>) {
-        let_go(payload);
+        drop_payload(payload);
         self.report.panicked += 1;
     }
 
@@ -352,7 +352,7 @@ impl<F: Future> Future for Contained<F> {
         match catch_unwind(AssertUnwindSafe(|| future.poll(cx).map(drop))) {
             Ok(polled) => polled.map(|()| false),
             Err(payload) => {
-                let_go(payload);
+                drop_payload(payload);
                 Poll::Ready(true)
             }
         }

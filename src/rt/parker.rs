@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::sync::{AtomicU32, Condvar, Mutex, Ordering, const_fn, planted};
+use crate::sync::{AtomicU32, Condvar, Mutex, Ordering, const_fn, injected_bug};
 
 const EMPTY: u32 = 0;
 const PARKED: u32 = 1;
@@ -55,7 +55,7 @@ impl Parker {
             // A swap, not a store: it reads from the last of several `unpark`s, whose writes
             // thereby become visible. A store would discard a token whose cause this thread could
             // then miss.
-            if planted!("parker_overwrites_token") {
+            if injected_bug!("parker_overwrites_token") {
                 self.state.store(EMPTY, Ordering::Release);
             } else {
                 self.state.swap(EMPTY, Ordering::AcqRel);
@@ -69,7 +69,7 @@ impl Parker {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left == Duration::ZERO {
                         return self.state.swap(EMPTY, Ordering::AcqRel) == NOTIFIED
-                            && !planted!("parker_timeout_eats_token");
+                            && !injected_bug!("parker_timeout_eats_token");
                     }
                     self.wake.wait_timeout(guard, left)
                 }
@@ -87,7 +87,7 @@ impl Parker {
         }
         // The parked thread holds the lock from its step to PARKED until it waits. After this, it
         // either waits or has left.
-        if !planted!("unpark_without_lock") {
+        if !injected_bug!("unpark_without_lock") {
             drop(self.lock.lock());
         }
         self.wake.notify_one();

@@ -243,7 +243,7 @@ impl Runtime {
         // Deadlines survive a shutdown. A timer that is armed later and is not the first of its set
         // relies on a thread that sleeps until the first.
         if self.next_timer() != clock::NEVER {
-            self.attend_poller();
+            self.ensure_poller();
         }
     }
 
@@ -286,7 +286,7 @@ impl Runtime {
     /// runs it.
     pub(crate) fn inject(&'static self, item: Item, epoch: u32) {
         self.inject_quietly(std::iter::once(item), epoch);
-        self.attend();
+        self.ensure_worker();
     }
 
     /// Queues many tasks without waking a worker. Tasks of an epoch that is over are dropped.
@@ -327,7 +327,7 @@ impl Runtime {
 
     /// Makes sure that a worker is awake, because there is work. A spare processor is used if
     /// necessary: if no other one is left, all belong to threads that block.
-    pub(crate) fn attend(&'static self) {
+    pub(crate) fn ensure_worker(&'static self) {
         // ORDERING: SeqCst: the work is published before `awake` is read; a thread that goes to
         // sleep decrements `awake` before it looks for work (R1).
         fence(Ordering::SeqCst);
@@ -340,7 +340,7 @@ impl Runtime {
 
     /// Makes sure that another thread polls, because this thread registered or armed something and
     /// will not poll.
-    pub(crate) fn attend_poller(&'static self) {
+    pub(crate) fn ensure_poller(&'static self) {
         fence(Ordering::SeqCst);
         if self.awake.count() == 0 && !self.driver.role.is_taken() && !self.nudge_root() {
             self.wake_one(true);
@@ -493,7 +493,7 @@ impl Runtime {
         // way round (model `timer_armed_against_start`).
         fence(Ordering::SeqCst);
         if self.is_running() {
-            self.attend_poller();
+            self.ensure_poller();
         }
     }
 

@@ -21,7 +21,7 @@
 
 use std::ptr;
 
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, MODEL, Mutex, Ordering, array_of, const_fn, planted};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, MODEL, Mutex, Ordering, array_of, const_fn, injected_bug};
 
 /// A power of two, so that finding a slot needs no division.
 const BLOCK_SLOTS: usize = if MODEL { 1 } else { 16 };
@@ -97,7 +97,7 @@ impl<T: Slot> Slab<T> {
             // ORDERING: Relaxed: if the slot was popped in the meantime, the link is stale, and so
             // is the count in `head`.
             let next = u64::from(slot.link().load(Ordering::Relaxed));
-            let pops = if planted!("free_list_without_count") { 0 } else { (head >> 32).wrapping_add(1) << 32 };
+            let pops = if injected_bug!("free_list_without_count") { 0 } else { (head >> 32).wrapping_add(1) << 32 };
             // ORDERING: AcqRel pairs with `push`: the slot's previous owner is done with it.
             if self.free.compare_exchange_weak(head, pops | next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return Some(slot);

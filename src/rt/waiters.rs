@@ -27,7 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::task::Waker;
 
-use crate::sync::{MODEL, planted};
+use crate::sync::{MODEL, injected_bug};
 
 /// A waiting future's place in a list; unique for the life of the list.
 pub(crate) type Key = NonZeroU64;
@@ -184,12 +184,12 @@ impl Waiters {
     /// Stores the waker of a poll, unless one like it is stored; then it is returned, to be dropped
     /// outside the lock. If there are too many polls, they are moved to `wakers` (W2).
     #[must_use]
-    pub(crate) fn insert_poll(&mut self, waker: Waker, wakers: &mut Wakers) -> Option<Waker> {
+    pub(crate) fn insert_keyless(&mut self, waker: Waker, wakers: &mut Wakers) -> Option<Waker> {
         let identity = identity(&waker);
         if self.polls.contains_key(&identity) {
             return Some(waker);
         }
-        if self.polls.len() >= POLLS_MAX && !planted!("polls_pile_up") {
+        if self.polls.len() >= POLLS_MAX && !injected_bug!("polls_pile_up") {
             self.take_polls(wakers);
         }
         self.keys += 1;
@@ -272,13 +272,13 @@ impl Wakers {
 /// Wakes a task and contains a panic of its waker.
 pub(crate) fn wake(waker: Waker) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-        let_go(payload);
+        drop_payload(payload);
     }
 }
 
 /// Drops the payload of a foreign panic, which is also foreign code. If that panics, only the
 /// second payload is leaked.
-pub(crate) fn let_go(payload: Box<dyn Any + Send>) {
+pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(payload);
     }
@@ -348,8 +348,8 @@ mod tests {
                 }
                 3 => {
                     let count = Arc::new(Count::default());
-                    assert!(list.insert_poll(count.clone().into(), &mut wakers).is_none());
-                    assert!(list.insert_poll(count.clone().into(), &mut wakers).is_some());
+                    assert!(list.insert_keyless(count.clone().into(), &mut wakers).is_none());
+                    assert!(list.insert_keyless(count.clone().into(), &mut wakers).is_some());
                     oracle.push((None, Interest::Event, count));
                 }
                 4 if !oracle.is_empty() => {
@@ -399,7 +399,7 @@ mod tests {
         let counts = [(); 4].map(|()| Arc::new(Count::default()));
         for round in 0..3 {
             for count in &counts {
-                let unused = waiters.insert_poll(count.clone().into(), &mut wakers);
+                let unused = waiters.insert_keyless(count.clone().into(), &mut wakers);
                 assert_eq!(unused.is_some(), round > 0);
             }
             assert_eq!((waiters.len(), wakers.len()), (counts.len(), 0));
@@ -421,7 +421,7 @@ mod tests {
         let mut all: Vec<Waker> = (0..20).map(|number| Arc::new(Tells(number, Arc::clone(&told))).into()).collect();
         // Neither order of addresses.
         all.sort_by_key(|waker| (waker.data().addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        all.iter().for_each(|waker| assert!(waiters.insert_poll(waker.clone(), &mut wakers).is_none()));
+        all.iter().for_each(|waker| assert!(waiters.insert_keyless(waker.clone(), &mut wakers).is_none()));
         waiters.take_polls(&mut wakers);
         assert_eq!(wakers.wake_all(), 20);
         let woken = std::mem::take(&mut *told.lock().unwrap());
@@ -434,7 +434,7 @@ mod tests {
     fn polls_with_ever_new_wakers_do_not_pile_up() {
         let (mut waiters, mut wakers, mut woken) = (Waiters::new(), Wakers::new(), 0);
         for polls in 1..=10 * POLLS_MAX {
-            assert!(waiters.insert_poll(Arc::new(Count::default()).into(), &mut wakers).is_none());
+            assert!(waiters.insert_keyless(Arc::new(Count::default()).into(), &mut wakers).is_none());
             woken += wakers.wake_all();
             assert!(waiters.len() <= POLLS_MAX && waiters.len() + woken == polls);
         }
@@ -445,7 +445,7 @@ mod tests {
         let (mut waiters, mut wakers) = (Waiters::new(), Wakers::new());
         let all: Vec<Waker> = (0..POLLS_MAX).map(|_| Arc::new(Count::default()).into()).collect();
         for _ in 0..3 {
-            all.iter().for_each(|waker| drop(waiters.insert_poll(waker.clone(), &mut wakers)));
+            all.iter().for_each(|waker| drop(waiters.insert_keyless(waker.clone(), &mut wakers)));
             assert_eq!((waiters.len(), wakers.len()), (POLLS_MAX, 0));
         }
     }

@@ -46,7 +46,7 @@ use crate::rt::sched::hooks::{self, Hooks};
 use crate::rt::sched::processor::Processor;
 use crate::rt::sched::record::Kind;
 use crate::rt::sched::task::{TaskData, discard};
-use crate::rt::waiters::{Wakers, let_go};
+use crate::rt::waiters::{Wakers, drop_payload};
 
 /// The maximum number of I/O operations per turn before the task yields. It is smaller than
 /// outside, so that tasks are preempted in more places.
@@ -387,7 +387,7 @@ impl World {
         if let Err(payload) =
             catch_unwind(AssertUnwindSafe(|| context::run_task(data, || record.polling(|| runnable.run()))))
         {
-            let_go(payload);
+            drop_payload(payload);
             runtime().panics.add(1);
         }
     }

@@ -7,7 +7,7 @@ use super::futures::{AsyncFdReadWith, AsyncFdReadable, AsyncFdWritable, AsyncFdW
 use super::guard::AsyncFdReadyGuard;
 use super::wrapper::{AsyncFd, op};
 use crate::net::fd::failure::Failure;
-use crate::net::fd::operation::{Caller, Hold, Left};
+use crate::net::fd::operation::{Caller, LockScope, Remaining};
 use crate::rt::poll::poller::{Direction, Ticket};
 use crate::sync::Ordering;
 use crate::sys;
@@ -101,10 +101,10 @@ impl<T> AsyncFd<T> {
         let is_ready = self.fd.is_marked_ready(direction);
         let woken = is_ready && caller.as_ref().is_some_and(|operation| operation.has_waited());
         let refuted = &self.refuted[direction as usize];
-        let polled = self.fd.poll_call(direction, Hold::Free, caller, cx, |fd| {
+        let polled = self.fd.poll_call(direction, LockScope::None, caller, cx, |fd| {
             let may_be = is_ready || refuted.load(Ordering::Relaxed) != self.fd.poll.edges(direction);
             if woken || (may_be && sys::socket::is_ready(fd, direction == Direction::Write)?) {
-                return Ok(((), Left::Maybe));
+                return Ok(((), Remaining::Maybe));
             }
             Err(io::ErrorKind::WouldBlock.into())
         });
@@ -195,7 +195,7 @@ impl<T> AsyncFd<T> {
         cx: &mut Context<'_>,
         mut call: impl FnMut(&T) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        let polled = self.fd.poll_pinned(direction, Hold::Free, caller, cx, |_| call(&self.inner));
+        let polled = self.fd.poll_pinned(direction, LockScope::None, caller, cx, |_| call(&self.inner));
         polled.map_err(|failure| self.error(op(direction), failure))
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! # Evidence
 //! Only EAGAIN (`WouldBlock`) clears readiness: the meaning of a short count depends on the type of
-//! file. Calls are not serialised ([`Hold::Free`]).
+//! file. Calls are not serialised ([`LockScope::None`]).
 //!
 //! # Foreign code
 //! Closures, and `T`'s `Read` and `Write`, run under a reference and outside all mutexes. A panic

@@ -22,7 +22,7 @@ use socket2::SockAddr;
 
 use super::failure::Failure;
 use super::fd::Fd;
-use super::operation::{Hold, Left, Operation};
+use super::operation::{LockScope, Operation, Remaining};
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
 
@@ -55,7 +55,7 @@ pub(crate) async fn connect(fd: &Fd, addr: SocketAddr, deadline: Option<Instant>
 pub(super) async fn established(fd: &Fd, mut look: bool) -> Result<(), Failure> {
     let mut dial = Dial { fd, operation: Operation::new() };
     poll_fn(|cx| {
-        fd.poll_call(Direction::Write, Hold::Free, Some(&mut dial.operation), cx, |fd| {
+        fd.poll_call(Direction::Write, LockScope::None, Some(&mut dial.operation), cx, |fd| {
             if std::mem::replace(&mut look, true) { outcome(fd) } else { Err(io::ErrorKind::WouldBlock.into()) }
         })
     })
@@ -63,14 +63,14 @@ pub(super) async fn established(fd: &Fd, mut look: bool) -> Result<(), Failure> 
 }
 
 /// Returns the outcome of a connect in progress; `WouldBlock` if it is still in progress.
-fn outcome(fd: BorrowedFd<'_>) -> io::Result<((), Left)> {
+fn outcome(fd: BorrowedFd<'_>) -> io::Result<((), Remaining)> {
     if socket::peer_addr_any(fd).is_ok() {
-        return Ok(((), Left::Maybe));
+        return Ok(((), Remaining::Maybe));
     }
     match socket::take_error(fd)? {
         Some(error) => match error.raw_os_error() {
             Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => Err(io::ErrorKind::WouldBlock.into()),
-            Some(libc::EISCONN) => Ok(((), Left::Maybe)),
+            Some(libc::EISCONN) => Ok(((), Remaining::Maybe)),
             _ => Err(error),
         },
         None => Err(io::ErrorKind::WouldBlock.into()),

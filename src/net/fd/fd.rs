@@ -150,7 +150,7 @@ impl Gone {
             // ORDERING: `set` stores `done` under the same lock, so either `done` is seen here, or
             // the waker is seen there.
             let done = self.done.load(Ordering::Acquire);
-            (done, if done { Some(waker) } else { waiting.insert_poll(waker, &mut old) })
+            (done, if done { Some(waker) } else { waiting.insert_keyless(waker, &mut old) })
         };
         old.wake_all();
         if done { Poll::Ready(()) } else { Poll::Pending }

@@ -57,7 +57,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::rt::poll::poll_desc::Direction;
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
-use crate::sync::{AtomicU64, Mutex, Ordering, planted};
+use crate::sync::{AtomicU64, Mutex, Ordering, injected_bug};
 
 const CLOSED: u64 = 1;
 const READ_LOCKED: u64 = 1 << 1;
@@ -92,16 +92,16 @@ pub(crate) enum LockError {
 
 /// The bits of one direction.
 #[derive(Clone, Copy)]
-struct Side {
+struct Bits {
     locked: u64,
     waiters: u64,
 }
 
 #[inline]
-const fn side(direction: Direction) -> Side {
+const fn bits(direction: Direction) -> Bits {
     match direction {
-        Direction::Read => Side { locked: READ_LOCKED, waiters: READ_WAITERS },
-        Direction::Write => Side { locked: WRITE_LOCKED, waiters: WRITE_WAITERS },
+        Direction::Read => Bits { locked: READ_LOCKED, waiters: READ_WAITERS },
+        Direction::Write => Bits { locked: WRITE_LOCKED, waiters: WRITE_WAITERS },
     }
 }
 
@@ -145,7 +145,7 @@ impl FdMutex {
     /// Returns whether a direction is locked. A hint, like [`is_closed`](FdMutex::is_closed).
     #[inline]
     pub(crate) fn is_locked(&self, direction: Direction) -> bool {
-        self.word.load(Ordering::Relaxed) & side(direction).locked != 0
+        self.word.load(Ordering::Relaxed) & bits(direction).locked != 0
     }
 
     /// Takes a reference for one system call.
@@ -194,7 +194,7 @@ impl FdMutex {
         }
         let mut wakers = Wakers::new();
         // No waiter enters after CLOSED, and one that entered before has its bit in `word` (M3).
-        if word & (READ_WAITERS | WRITE_WAITERS) != 0 && !planted!("fd_mutex_close_leaves_waiters") {
+        if word & (READ_WAITERS | WRITE_WAITERS) != 0 && !injected_bug!("fd_mutex_close_leaves_waiters") {
             let mut queues = self.queues.lock();
             if let Some(queues) = queues.as_deref_mut() {
                 queues.read.take_all(&mut wakers);
@@ -209,22 +209,22 @@ impl FdMutex {
     /// `Ok(false)` means that it is taken.
     #[inline]
     pub(crate) fn try_lock(&self, direction: Direction) -> Result<bool, LockError> {
-        self.acquire(side(direction), false)
+        self.acquire(bits(direction), false)
     }
 
     /// Tries to take a direction's lock and a reference, for one system call. `Ok(false)` means
     /// that the lock is taken.
     #[inline]
     pub(crate) fn try_lock_ref(&self, direction: Direction) -> Result<bool, LockError> {
-        self.acquire(side(direction), true)
+        self.acquire(bits(direction), true)
     }
 
     /// Releases a lock that was taken without a reference, and wakes its waiters. Wakers run here,
     /// so the caller must hold no lock.
     #[inline]
     pub(crate) fn unlock(&self, direction: Direction) {
-        let side = side(direction);
-        if self.release(side.locked, 0).0 & side.waiters != 0 {
+        let bits = bits(direction);
+        if self.release(bits.locked, 0).0 & bits.waiters != 0 {
             self.wake_next(direction);
         }
     }
@@ -235,9 +235,9 @@ impl FdMutex {
     #[inline]
     #[must_use = "the last reference destroys the descriptor"]
     pub(crate) fn unlock_ref(&self, direction: Direction) -> bool {
-        let side = side(direction);
-        let (before, last) = self.release(side.locked, REF);
-        if before & side.waiters != 0 {
+        let bits = bits(direction);
+        let (before, last) = self.release(bits.locked, REF);
+        if before & bits.waiters != 0 {
             self.wake_next(direction);
         }
         last
@@ -269,7 +269,7 @@ impl FdMutex {
     /// Takes a direction's lock and a reference for a `poll_*` call, or keeps its waker until the
     /// next unlock.
     #[inline]
-    pub(crate) fn poll_lock_poll(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<Result<(), LockError>> {
+    pub(crate) fn poll_lock_keyless(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<Result<(), LockError>> {
         match self.try_lock_ref(direction) {
             Ok(true) => Poll::Ready(Ok(())),
             Ok(false) => self.poll_lock_poll_slow(direction, cx),
@@ -287,12 +287,12 @@ impl FdMutex {
             let Some(queues) = queues.as_deref_mut() else { return };
             let queue = queues.of(direction);
             let removed = queue.remove(key);
-            if removed.is_none() && !planted!("fd_mutex_cancel_keeps_wakeup") {
+            if removed.is_none() && !injected_bug!("fd_mutex_cancel_keeps_wakeup") {
                 // This does not check whether the lock is free: if it is not, the waiter tries and
                 // queues again.
                 queue.take_event(&mut wakers);
             }
-            self.settle(side(direction), queue);
+            self.settle(bits(direction), queue);
             removed
         };
         drop(removed);
@@ -301,14 +301,14 @@ impl FdMutex {
 
     /// Takes the lock if it is free. `Ok(false)` means that it is taken.
     #[inline]
-    fn acquire(&self, side: Side, with_ref: bool) -> Result<bool, LockError> {
-        let added = if with_ref { side.locked + REF } else { side.locked };
+    fn acquire(&self, bits: Bits, with_ref: bool) -> Result<bool, LockError> {
+        let added = if with_ref { bits.locked + REF } else { bits.locked };
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             if word & CLOSED != 0 {
                 return Err(LockError::Closed);
             }
-            if word & side.locked != 0 {
+            if word & bits.locked != 0 {
                 return Ok(false);
             }
             if with_ref && word >> REFS_SHIFT >= REFS_MAX {
@@ -316,7 +316,8 @@ impl FdMutex {
             }
             // ORDERING: Acquire pairs with the Release in `release`: the previous owner's work is
             // visible (model `one_owner_per_direction`).
-            let ordering = if planted!("fd_mutex_lock_is_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+            let ordering =
+                if injected_bug!("fd_mutex_lock_is_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
             match self.word.compare_exchange_weak(word, word + added, ordering, Ordering::Relaxed) {
                 Ok(_) => return Ok(true),
                 Err(now) => word = now,
@@ -326,25 +327,25 @@ impl FdMutex {
 
     /// Like [`acquire`](FdMutex::acquire), for the holder of the queues' lock: if the direction is
     /// taken, sets its waiters bit in the same step (M3).
-    fn acquire_or_announce(&self, side: Side, with_ref: bool) -> Result<bool, LockError> {
+    fn acquire_or_announce(&self, bits: Bits, with_ref: bool) -> Result<bool, LockError> {
         loop {
-            if self.acquire(side, with_ref)? {
+            if self.acquire(bits, with_ref)? {
                 return Ok(true);
             }
             let word = self.word.load(Ordering::Relaxed);
-            if planted!("fd_mutex_announce_without_look") {
-                self.word.fetch_or(side.waiters, Ordering::Relaxed);
+            if injected_bug!("fd_mutex_announce_without_look") {
+                self.word.fetch_or(bits.waiters, Ordering::Relaxed);
                 return Ok(false);
             }
-            if word & CLOSED != 0 || word & side.locked == 0 {
+            if word & CLOSED != 0 || word & bits.locked == 0 {
                 continue;
             }
-            if word & side.waiters != 0 {
+            if word & bits.waiters != 0 {
                 return Ok(false);
             }
             // ORDERING: Relaxed; the queue's contents are guarded by its lock, and the CAS decides
             // against unlock and close.
-            if self.word.compare_exchange(word, word | side.waiters, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            if self.word.compare_exchange(word, word | bits.waiters, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
                 return Ok(false);
             }
         }
@@ -358,8 +359,8 @@ impl FdMutex {
         // Acquire for the last reference: the descriptor is destroyed after every call that used
         // it. Models `one_owner_per_direction`, `last_reference_destroys_once`.
         let ordering = match () {
-            () if planted!("fd_mutex_unlock_is_relaxed") => Ordering::Relaxed,
-            () if planted!("fd_mutex_last_does_not_acquire") => Ordering::Release,
+            () if injected_bug!("fd_mutex_unlock_is_relaxed") => Ordering::Relaxed,
+            () if injected_bug!("fd_mutex_last_does_not_acquire") => Ordering::Release,
             () => Ordering::AcqRel,
         };
         let word = self.word.fetch_sub(locked + refs, ordering);
@@ -367,16 +368,19 @@ impl FdMutex {
             self.word.fetch_add(locked + refs, Ordering::Relaxed);
             inconsistent();
         }
-        let after =
-            if planted!("fd_mutex_last_seen_twice") { self.word.load(Ordering::SeqCst) } else { word - locked - refs };
+        let after = if injected_bug!("fd_mutex_last_seen_twice") {
+            self.word.load(Ordering::SeqCst)
+        } else {
+            word - locked - refs
+        };
         (word, refs != 0 && after & CLOSED != 0 && after >> REFS_SHIFT == 0)
     }
 
     /// Clears the waiters bit of a queue that has become empty. The caller must hold the queues'
     /// lock.
-    fn settle(&self, side: Side, queue: &Waiters) {
-        if queue.is_empty() || planted!("fd_mutex_bit_cleared_early") {
-            self.word.fetch_and(!side.waiters, Ordering::Relaxed);
+    fn settle(&self, bits: Bits, queue: &Waiters) {
+        if queue.is_empty() || injected_bug!("fd_mutex_bit_cleared_early") {
+            self.word.fetch_and(!bits.waiters, Ordering::Relaxed);
         }
     }
 
@@ -388,7 +392,7 @@ impl FdMutex {
             let Some(queues) = queues.as_deref_mut() else { return };
             let queue = queues.of(direction);
             queue.take_event(&mut wakers);
-            self.settle(side(direction), queue);
+            self.settle(bits(direction), queue);
         }
         wakers.wake_all();
     }
@@ -401,14 +405,14 @@ impl FdMutex {
         cx: &mut Context<'_>,
         key: &mut Option<Key>,
     ) -> Poll<Result<(), LockError>> {
-        let side = side(direction);
+        let bits = bits(direction);
         let mut waker = if key.is_none() { Some(cx.waker().clone()) } else { None };
         let mut passed_on = Wakers::new();
         loop {
             let (outcome, discarded) = {
                 let mut queues = self.queues.lock();
                 let queue = queues.get_or_insert_with(new_queues).of(direction);
-                self.try_or_queue(side, with_ref, queue, cx.waker(), &mut waker, key, &mut passed_on)
+                self.try_or_queue(bits, with_ref, queue, cx.waker(), &mut waker, key, &mut passed_on)
             };
             drop(discarded);
             passed_on.wake_all();
@@ -424,7 +428,7 @@ impl FdMutex {
     #[allow(clippy::too_many_arguments)]
     fn try_or_queue(
         &self,
-        side: Side,
+        bits: Bits,
         with_ref: bool,
         queue: &mut Waiters,
         current: &Waker,
@@ -432,7 +436,7 @@ impl FdMutex {
         key: &mut Option<Key>,
         passed_on: &mut Wakers,
     ) -> (Option<Poll<Result<(), LockError>>>, Option<Waker>) {
-        let result = match self.acquire_or_announce(side, with_ref) {
+        let result = match self.acquire_or_announce(bits, with_ref) {
             Ok(true) => Ok(()),
             Ok(false) if key.is_some_and(|key| queue.holds(key, current)) => return (Some(Poll::Pending), None),
             // A waiter that was admitted once is not refused when it returns after a wake-up.
@@ -455,7 +459,7 @@ impl FdMutex {
                 queue.take_event(passed_on);
             }
         }
-        self.settle(side, queue);
+        self.settle(bits, queue);
         (Some(Poll::Ready(result)), removed)
     }
 
@@ -465,9 +469,9 @@ impl FdMutex {
         let (polled, _unused) = {
             let mut queues = self.queues.lock();
             let queue = queues.get_or_insert_with(new_queues).of(direction);
-            match self.acquire_or_announce(side(direction), true) {
+            match self.acquire_or_announce(bits(direction), true) {
                 Ok(true) => (Poll::Ready(Ok(())), Some(waker)),
-                Ok(false) => (Poll::Pending, queue.insert_poll(waker, &mut old)),
+                Ok(false) => (Poll::Pending, queue.insert_keyless(waker, &mut old)),
                 Err(error) => (Poll::Ready(Err(error)), Some(waker)),
             }
         };

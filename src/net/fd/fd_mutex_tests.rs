@@ -75,7 +75,7 @@ fn closed_descriptor_refuses_locks_and_references() {
         assert_eq!(mutex.try_lock(direction), Err(LockError::Closed));
         assert_eq!(lock(&mutex, direction), Err(LockError::Closed));
         let waker = Waker::noop();
-        let poll = mutex.poll_lock_poll(direction, &mut Context::from_waker(waker));
+        let poll = mutex.poll_lock_keyless(direction, &mut Context::from_waker(waker));
         assert_eq!(poll, Poll::Ready(Err(LockError::Closed)));
     }
     assert!(mutex.begin_close().is_err());
@@ -166,7 +166,7 @@ fn too_many_waiters_are_an_error() {
     mutex.cancel(Direction::Write, last.unwrap());
     assert!(poll(&mutex, Direction::Write, waker, &mut key).is_pending());
     // Poll callers have a separate limit.
-    assert!(mutex.poll_lock_poll(Direction::Write, &mut Context::from_waker(waker)).is_pending());
+    assert!(mutex.poll_lock_keyless(Direction::Write, &mut Context::from_waker(waker)).is_pending());
     mutex.unlock(Direction::Write);
 }
 
@@ -177,7 +177,7 @@ fn polls_with_ever_new_wakers_do_not_pile_up() {
     assert_eq!(mutex.try_lock(Direction::Write), Ok(true));
     for _ in 0..3 * POLLS_MAX {
         let (_, waker) = counter();
-        assert!(mutex.poll_lock_poll(Direction::Write, &mut Context::from_waker(&waker)).is_pending());
+        assert!(mutex.poll_lock_keyless(Direction::Write, &mut Context::from_waker(&waker)).is_pending());
     }
     let waiting = mutex.queues.lock().as_mut().map_or(0, |queues| queues.of(Direction::Write).len());
     assert!(waiting <= POLLS_MAX, "{waiting}");
@@ -196,7 +196,7 @@ fn unlock_wakes_the_oldest_future_and_every_poll() {
         assert!(poll(&mutex, direction, &first_waker, &mut first_key).is_pending());
         assert!(poll(&mutex, direction, &second_waker, &mut second_key).is_pending());
         for _ in 0..3 {
-            assert!(mutex.poll_lock_poll(direction, &mut Context::from_waker(&polled_waker)).is_pending());
+            assert!(mutex.poll_lock_keyless(direction, &mut Context::from_waker(&polled_waker)).is_pending());
         }
         mutex.unlock(direction);
         assert_eq!((woken(&first), woken(&second), woken(&polled)), (1, 0, 1));
@@ -258,7 +258,7 @@ fn wakers_run_with_no_lock_held() {
         if !mutex.is_closed() {
             assert_eq!(mutex.try_lock_ref(Direction::Read), Ok(true));
             assert!(poll(&mutex, Direction::Read, &waker, &mut key).is_pending());
-            assert!(mutex.poll_lock_poll(Direction::Read, &mut Context::from_waker(&waker)).is_pending());
+            assert!(mutex.poll_lock_keyless(Direction::Read, &mut Context::from_waker(&waker)).is_pending());
         }
         drop(waker);
         match round {
@@ -321,7 +321,7 @@ fn stress_keeps_one_owner_per_direction() {
                             assert!(!mutex.unlock_ref(direction));
                         }
                         2 => {
-                            block_on(poll_fn(|cx| mutex.poll_lock_poll(direction, cx))).unwrap();
+                            block_on(poll_fn(|cx| mutex.poll_lock_keyless(direction, cx))).unwrap();
                             torn[at].touch();
                             assert!(!mutex.unlock_ref(direction));
                         }

@@ -9,9 +9,9 @@
 //! ```
 //! A lock and a reference are held around one call only, so nothing is held while an operation
 //! waits, and wakers run when nothing is held. Only `write_all` keeps the write lock
-//! ([`Hold::Across`]), and takes a reference for each call. A write that is woken by an edge and
-//! finds the lock taken passes the edge on, because the lock's owner may wait for exactly that
-//! edge.
+//! ([`LockScope::WholeOperation`]), and takes a reference for each call. A write that is woken by
+//! an edge and finds the lock taken passes the edge on, because the lock's owner may wait for
+//! exactly that edge.
 //!
 //! # Evidence
 //! EAGAIN clears readiness. On TCP, so does a count shorter than asked for: there is no more data
@@ -52,18 +52,18 @@ use crate::sys::socket;
 
 /// State that a named future keeps between polls; empty until it has to wait.
 #[derive(Debug, Default)]
-pub(crate) struct Operation(Option<Involved>);
+pub(crate) struct Operation(Option<WaitState>);
 
 /// The state of an operation that has waited, or that keeps a lock.
 #[derive(Debug)]
-struct Involved {
+struct WaitState {
     /// Its place, in the slot or the list, among the operations that wait for an edge.
     wait: WaitKey,
     /// Its place in the lock's queue, while another operation has the lock.
     lock: Option<Key>,
     /// Its place among the operations that wait only for expiry and close.
     interrupt: Option<Key>,
-    /// Whether it holds the direction's lock between calls: [`Hold::Across`].
+    /// Whether it holds the direction's lock between calls: [`LockScope::WholeOperation`].
     holds: bool,
 }
 
@@ -74,21 +74,21 @@ impl Operation {
 
     /// Returns whether it was or is in a list.
     pub(crate) fn has_waited(&self) -> bool {
-        self.0.as_ref().is_some_and(|involved| involved.wait.has_waited())
+        self.0.as_ref().is_some_and(|state| state.wait.has_waited())
     }
 
     fn holds(&self) -> bool {
-        self.0.as_ref().is_some_and(|involved| involved.holds)
+        self.0.as_ref().is_some_and(|state| state.holds)
     }
 
     fn queues(&self) -> bool {
-        self.0.as_ref().is_some_and(|involved| involved.lock.is_some())
+        self.0.as_ref().is_some_and(|state| state.lock.is_some())
     }
 
-    fn involved(&mut self) -> &mut Involved {
+    fn wait_state(&mut self) -> &mut WaitState {
         match &mut self.0 {
-            Some(involved) => involved,
-            none => none.insert(Involved { wait: WaitKey::new(), lock: None, interrupt: None, holds: false }),
+            Some(state) => state,
+            none => none.insert(WaitState { wait: WaitKey::new(), lock: None, interrupt: None, holds: false }),
         }
     }
 }
@@ -99,14 +99,14 @@ pub(crate) type Caller<'a> = Option<&'a mut Operation>;
 
 /// How long the direction's lock is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hold {
+pub(crate) enum LockScope {
     /// For each call.
-    Call,
+    PerCall,
     /// From the first call of the [`Operation`] until one leaves nothing to do or fails, or the
     /// operation is dropped.
-    Across,
+    WholeOperation,
     /// Not at all, for calls that the kernel serialises itself.
-    Free,
+    None,
 }
 
 /// The number of operations in a row that must have waited to the end before a short count
@@ -115,7 +115,7 @@ const WAITS_MIN: u8 = 16;
 
 /// What a successful call tells about the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Left {
+pub(crate) enum Remaining {
     /// It may succeed.
     Maybe,
     /// It may succeed, and the operation needs it: a lock held across calls is kept.
@@ -134,16 +134,16 @@ impl Fd {
     pub(crate) fn poll_call<T>(
         &self,
         direction: Direction,
-        hold: Hold,
+        scope: LockScope,
         mut caller: Caller<'_>,
         cx: &mut Context<'_>,
-        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<(T, Left)>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<(T, Remaining)>,
     ) -> Poll<Result<T, Failure>> {
         let mut begun = self.poll.begin(direction);
         let mut called = None;
         if let Ok(ticket) = begun {
             if !ticket.is_ready() {
-                let waited = self.poll_idle(direction, hold, &mut caller, cx);
+                let waited = self.poll_idle(direction, scope, &mut caller, cx);
                 if waited.is_pending() {
                     return Poll::Pending;
                 }
@@ -151,17 +151,17 @@ impl Fd {
                     return Poll::Ready(Err(self.fail(direction, caller, error.into())));
                 }
                 begun = self.poll.begin(direction);
-            } else if context::take_budget() && self.try_hold(direction, hold, &caller) {
+            } else if context::take_budget() && self.try_hold(direction, scope, &caller) {
                 match call(self.borrow()) {
-                    Ok((value, left)) => {
-                        self.end(direction, hold, &mut caller, ticket, left);
+                    Ok((value, remaining)) => {
+                        self.end(direction, scope, &mut caller, ticket, remaining);
                         return Poll::Ready(Ok(value));
                     }
                     Err(error) => called = Some(error),
                 }
             }
         }
-        self.poll_call_slow(direction, hold, caller, cx, call, begun, called)
+        self.poll_call_slow(direction, scope, caller, cx, call, begun, called)
     }
 
     /// The loop of [`poll_call`](Fd::poll_call). It starts from what `poll_call` found: the
@@ -171,10 +171,10 @@ impl Fd {
     fn poll_call_slow<T>(
         &self,
         direction: Direction,
-        hold: Hold,
+        scope: LockScope,
         mut caller: Caller<'_>,
         cx: &mut Context<'_>,
-        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<(T, Left)>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<(T, Remaining)>,
         mut begun: Result<Ticket, Stop>,
         mut called: Option<io::Error>,
     ) -> Poll<Result<T, Failure>> {
@@ -193,12 +193,12 @@ impl Fd {
                 asks = ready!(self.poll_ask(direction, ticket, cx));
             }
             let mut registered = None;
-            if !asks && self.waits_freely(direction, hold, &caller) {
+            if !asks && self.waits_freely(direction, scope, &caller) {
                 registered = self.poll.registered();
             }
             if registered.is_none() {
                 if called.is_none()
-                    && let Err(failure) = ready!(self.poll_hold(direction, hold, &mut caller, cx))
+                    && let Err(failure) = ready!(self.poll_hold(direction, scope, &mut caller, cx))
                 {
                     return Poll::Ready(Err(self.fail(direction, caller, failure)));
                 }
@@ -209,8 +209,8 @@ impl Fd {
                         result = call(self.borrow());
                     }
                     match result {
-                        Ok((value, left)) => {
-                            self.end_slow(direction, hold, &mut caller, ticket, left);
+                        Ok((value, remaining)) => {
+                            self.end_slow(direction, scope, &mut caller, ticket, remaining);
                             return Poll::Ready(Ok(value));
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock || self.is_early(&error) => {
@@ -220,19 +220,19 @@ impl Fd {
                             }
                             if !is_idle {
                                 // An edge has come since, so there is no reason to wait.
-                                self.give_back(direction, hold, &mut caller, true);
+                                self.give_back(direction, scope, &mut caller, true);
                                 begun = self.poll.begin(direction);
                                 continue;
                             }
                         }
                         Err(error) => {
-                            self.end_slow(direction, hold, &mut caller, ticket, Left::Maybe);
+                            self.end_slow(direction, scope, &mut caller, ticket, Remaining::Maybe);
                             return Poll::Ready(Err(Failure::Io(error)));
                         }
                     }
                 }
                 let added = self.register();
-                self.give_back(direction, hold, &mut caller, added.is_ok());
+                self.give_back(direction, scope, &mut caller, added.is_ok());
                 match added {
                     Ok(epoch) => registered = Some(epoch),
                     Err(error) => return Poll::Ready(Err(self.fail_to_register(direction, caller, error))),
@@ -294,12 +294,12 @@ impl Fd {
     fn poll_idle(
         &self,
         direction: Direction,
-        hold: Hold,
+        scope: LockScope,
         caller: &mut Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), WaitError>> {
         if self.awaits_edges(direction, cx)
-            && self.waits_freely(direction, hold, caller)
+            && self.waits_freely(direction, scope, caller)
             && let Some(epoch) = self.poll.registered()
         {
             return self.poll_edge(direction, epoch, caller, cx);
@@ -318,7 +318,7 @@ impl Fd {
     ) -> Poll<Result<(), WaitError>> {
         let timeout = self.timeout(direction);
         match caller {
-            Some(operation) => self.poll.poll_wait(direction, epoch, cx, &mut operation.involved().wait, timeout),
+            Some(operation) => self.poll.poll_wait(direction, epoch, cx, &mut operation.wait_state().wait, timeout),
             None => self.poll.poll_wait_keyless(direction, epoch, cx, timeout),
         }
     }
@@ -326,32 +326,39 @@ impl Fd {
     /// Ends the operation, or its turn, after a call: records evidence, releases what is held, and
     /// passes remaining readiness on.
     #[inline(always)]
-    fn end(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, ticket: Ticket, left: Left) {
-        if left == Left::Nothing && self.trusts_short_counts() && !ticket.distrusts_short_counts() {
+    fn end(
+        &self,
+        direction: Direction,
+        scope: LockScope,
+        caller: &mut Caller<'_>,
+        ticket: Ticket,
+        remaining: Remaining,
+    ) {
+        if remaining == Remaining::Nothing && self.trusts_short_counts() && !ticket.distrusts_short_counts() {
             self.poll.clear_ready(direction, ticket);
             let waits = &self.waits[direction as usize];
             // An operation that keeps its lock makes its next call in the same poll.
-            if waits.load(Ordering::Relaxed) >= WAITS_MIN || hold == Hold::Across {
+            if waits.load(Ordering::Relaxed) >= WAITS_MIN || scope == LockScope::WholeOperation {
                 context::set_short(waits);
             }
         }
-        self.give_back(direction, hold, caller, left != Left::Maybe);
+        self.give_back(direction, scope, caller, remaining != Remaining::Maybe);
         if ticket.has_waiters() {
-            self.leave(direction, caller);
+            self.end_wait(direction, caller);
             // Whatever the evidence says: an edge that came since may have removed this operation
             // from the list instead of one that needs it.
             self.poll.pass_on(direction, ticket);
         }
         let has_waited = match caller {
             Some(Operation(None)) => false,
-            Some(Operation(Some(involved))) if involved.holds => {
-                std::mem::replace(&mut involved.wait, WaitKey::new()).has_waited()
+            Some(Operation(Some(state))) if state.holds => {
+                std::mem::replace(&mut state.wait, WaitKey::new()).has_waited()
             }
             Some(operation) => {
                 operation.0 = None;
                 true
             }
-            None => self.poll.finish_keyless(direction),
+            None => self.poll.end_operation_keyless(direction),
         };
         if has_waited || !ticket.is_ready() {
             self.count_wait(direction, ticket.is_ready());
@@ -360,8 +367,15 @@ impl Fd {
 
     /// The less common cases of [`end`](Fd::end).
     #[inline(never)]
-    fn end_slow(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, ticket: Ticket, left: Left) {
-        self.end(direction, hold, caller, ticket, left);
+    fn end_slow(
+        &self,
+        direction: Direction,
+        scope: LockScope,
+        caller: &mut Caller<'_>,
+        ticket: Ticket,
+        remaining: Remaining,
+    ) {
+        self.end(direction, scope, caller, ticket, remaining);
     }
 
     /// Counts a wait that has ended. `to_the_end`: an edge ended it, and the operation acted.
@@ -380,9 +394,9 @@ impl Fd {
     /// Removes the operation, which has made its call, from the slot or the list. (Without waiters
     /// it is in neither.)
     #[cold]
-    fn leave(&self, direction: Direction, caller: &mut Caller<'_>) {
-        if let Some(Operation(Some(involved))) = caller {
-            self.poll.finish(direction, &mut involved.wait, true);
+    fn end_wait(&self, direction: Direction, caller: &mut Caller<'_>) {
+        if let Some(Operation(Some(state))) = caller {
+            self.poll.end_operation(direction, &mut state.wait, true);
         }
     }
 
@@ -391,7 +405,7 @@ impl Fd {
     fn fail(&self, direction: Direction, caller: Caller<'_>, failure: Failure) -> Failure {
         match caller {
             Some(operation) => self.cancel(direction, operation),
-            None => _ = self.poll.finish_keyless(direction),
+            None => _ = self.poll.end_operation_keyless(direction),
         }
         failure
     }
@@ -409,12 +423,12 @@ impl Fd {
     /// lock is free. An operation in the lock's queue goes there first, to leave it; one that will
     /// keep the lock takes it before it waits.
     #[inline]
-    fn waits_freely(&self, direction: Direction, hold: Hold, caller: &Caller<'_>) -> bool {
+    fn waits_freely(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
         let holds = || caller.as_ref().is_some_and(|operation| operation.holds());
-        match hold {
-            Hold::Free => true,
-            Hold::Across => holds(),
-            Hold::Call => {
+        match scope {
+            LockScope::None => true,
+            LockScope::WholeOperation => holds(),
+            LockScope::PerCall => {
                 !self.mutex.is_locked(direction) && !caller.as_ref().is_some_and(|operation| operation.queues())
             }
         }
@@ -429,17 +443,17 @@ impl Fd {
     ) -> Poll<Result<(), Failure>> {
         self.mutex.incref()?;
         let registered = self.register();
-        self.give_back(direction, Hold::Free, &mut None, false);
+        self.give_back(direction, LockScope::None, &mut None, false);
         let epoch = match registered {
             Ok(epoch) => epoch,
             Err(error) => {
                 return Poll::Ready(Err(self.fail_to_register(direction, Some(operation), error)));
             }
         };
-        let polled = self.poll.poll_hang_up(direction, epoch, cx, &mut operation.involved().wait);
+        let polled = self.poll.poll_hang_up(direction, epoch, cx, &mut operation.wait_state().wait);
         if polled.is_ready() {
             ready!(self.poll.poll_turn(direction, cx));
-            self.leave(direction, &mut Some(operation));
+            self.end_wait(direction, &mut Some(operation));
         }
         polled.map_err(Failure::from)
     }
@@ -454,40 +468,40 @@ impl Fd {
     ) -> Poll<Result<(), Failure>> {
         self.mutex.incref()?;
         let registered = self.register();
-        self.give_back(direction, Hold::Free, &mut None, false);
+        self.give_back(direction, LockScope::None, &mut None, false);
         let epoch = match registered {
             Ok(epoch) => epoch,
             Err(error) => return Poll::Ready(Err(self.fail_to_register(direction, Some(operation), error))),
         };
-        let polled = self.poll.poll_error_edge(direction, epoch, cx, &mut operation.involved().wait, seen);
+        let polled = self.poll.poll_error_edge(direction, epoch, cx, &mut operation.wait_state().wait, seen);
         if polled.is_ready() {
-            self.leave(direction, &mut Some(operation));
+            self.end_wait(direction, &mut Some(operation));
         }
         polled.map_err(Failure::from)
     }
 
-    /// Takes lock and reference as `hold` says, for one call, in the simple case: no lock kept from
-    /// before and no place in the queue.
+    /// Takes lock and reference as `scope` says, for one call, in the simple case: no lock kept
+    /// from before and no place in the queue.
     #[inline]
-    fn try_hold(&self, direction: Direction, hold: Hold, caller: &Caller<'_>) -> bool {
+    fn try_hold(&self, direction: Direction, scope: LockScope, caller: &Caller<'_>) -> bool {
         match caller {
-            _ if hold == Hold::Free => self.mutex.incref().is_ok(),
-            Some(Operation(Some(involved))) if involved.holds || involved.lock.is_some() => false,
+            _ if scope == LockScope::None => self.mutex.incref().is_ok(),
+            Some(Operation(Some(state))) if state.holds || state.lock.is_some() => false,
             _ => self.mutex.try_lock_ref(direction) == Ok(true),
         }
     }
 
-    /// Takes lock and reference as `hold` says, for one call.
+    /// Takes lock and reference as `scope` says, for one call.
     #[inline]
     fn poll_hold(
         &self,
         direction: Direction,
-        hold: Hold,
+        scope: LockScope,
         caller: &mut Caller<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
         let held = match caller {
-            _ if hold == Hold::Free => self.mutex.incref().map(|()| true),
+            _ if scope == LockScope::None => self.mutex.incref().map(|()| true),
             Some(operation) if operation.holds() => self.mutex.incref().map(|()| true),
             Some(operation) if operation.queues() => Ok(false),
             _ => self.mutex.try_lock_ref(direction),
@@ -509,20 +523,20 @@ impl Fd {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
         let Some(operation) = caller.as_deref_mut() else {
-            if let Poll::Ready(locked) = self.mutex.poll_lock_poll(direction, cx) {
+            if let Poll::Ready(locked) = self.mutex.poll_lock_keyless(direction, cx) {
                 return Poll::Ready(locked.map_err(Failure::from));
             }
             let timeout = self.timeout(direction);
             return self.poll.poll_interrupt_keyless(direction, cx, timeout).map_err(Failure::from);
         };
-        let Involved { wait, lock, interrupt, .. } = operation.involved();
+        let WaitState { wait, lock, interrupt, .. } = operation.wait_state();
         if let Poll::Ready(locked) = self.mutex.poll_lock(direction, true, cx, lock) {
-            self.poll.leave(direction, interrupt, true);
+            self.poll.end_wait(direction, interrupt, true);
             return Poll::Ready(locked.map_err(Failure::from));
         }
         // The owner may be a `write_all` that waits for the very edge that woke this operation
         // (model `an_edge_reaches_the_owner`).
-        self.poll.let_go(direction, wait);
+        self.poll.pass_edge_on(direction, wait);
         self.poll_interrupt(direction, operation, cx)
     }
 
@@ -535,7 +549,7 @@ impl Fd {
         operation: &mut Operation,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        let Involved { wait, interrupt, .. } = operation.involved();
+        let WaitState { wait, interrupt, .. } = operation.wait_state();
         let timeout = self.timeout(direction);
         self.poll.poll_interrupt(direction, cx, interrupt, wait, timeout).map_err(Failure::from)
     }
@@ -548,30 +562,30 @@ impl Fd {
         operation: &mut Operation,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        let Involved { wait, interrupt, .. } = operation.involved();
-        self.poll.let_go(direction, wait);
+        let WaitState { wait, interrupt, .. } = operation.wait_state();
+        self.poll.pass_edge_on(direction, wait);
         let ended = ready!(self.poll.poll_interrupt(direction, cx, interrupt, wait, None));
         Poll::Ready(ended.map_err(|error| self.fail(direction, Some(operation), error.into())))
     }
 
     /// Prepares the operation to make its call again after its timer has fired.
     pub(crate) fn resume(&self, direction: Direction, operation: &mut Operation) {
-        self.poll.leave(direction, &mut operation.involved().interrupt, true);
+        self.poll.end_wait(direction, &mut operation.wait_state().interrupt, true);
     }
 
-    /// Releases the reference, and the lock as `hold` says. `goes_on` tells whether the operation
+    /// Releases the reference, and the lock as `scope` says. `goes_on` tells whether the operation
     /// continues.
     #[inline(always)]
-    fn give_back(&self, direction: Direction, hold: Hold, caller: &mut Caller<'_>, goes_on: bool) {
-        let last = match (hold, caller) {
-            (Hold::Free, _) => self.mutex.decref(),
-            (Hold::Across, Some(operation)) if goes_on => {
-                operation.involved().holds = true;
+    fn give_back(&self, direction: Direction, scope: LockScope, caller: &mut Caller<'_>, goes_on: bool) {
+        let last = match (scope, caller) {
+            (LockScope::None, _) => self.mutex.decref(),
+            (LockScope::WholeOperation, Some(operation)) if goes_on => {
+                operation.wait_state().holds = true;
                 self.mutex.decref()
             }
             (_, caller) => {
-                if let Some(Operation(Some(involved))) = caller {
-                    involved.holds = false;
+                if let Some(Operation(Some(state))) = caller {
+                    state.holds = false;
                 }
                 self.mutex.unlock_ref(direction)
             }
@@ -584,22 +598,22 @@ impl Fd {
     /// Cancels the operation: its future is dropped, or ends without having acted.
     #[inline]
     pub(crate) fn cancel(&self, direction: Direction, operation: &mut Operation) {
-        if let Some(involved) = operation.0.take() {
-            self.cancel_involved(direction, involved);
+        if let Some(state) = operation.0.take() {
+            self.cancel_wait(direction, state);
         }
     }
 
     #[cold]
-    fn cancel_involved(&self, direction: Direction, mut involved: Involved) {
-        if let Some(key) = involved.lock.take() {
+    fn cancel_wait(&self, direction: Direction, mut state: WaitState) {
+        if let Some(key) = state.lock.take() {
             self.mutex.cancel(direction, key);
         }
-        self.poll.leave(direction, &mut involved.interrupt, false);
-        if involved.wait.has_waited() {
+        self.poll.end_wait(direction, &mut state.interrupt, false);
+        if state.wait.has_waited() {
             self.count_wait(direction, false);
         }
-        self.poll.finish(direction, &mut involved.wait, false);
-        if involved.holds {
+        self.poll.end_operation(direction, &mut state.wait, false);
+        if state.holds {
             self.mutex.unlock(direction);
         }
     }

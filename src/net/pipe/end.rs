@@ -183,7 +183,7 @@ fn enlist(list: &mut Waiters, waiting: Option<&mut Waiting>, waker: Waker, waker
             waiting.key = Some(key);
             replaced
         }
-        None => list.insert_poll(waker, wakers),
+        None => list.insert_keyless(waker, wakers),
     }
 }
 
@@ -242,10 +242,10 @@ impl End {
     fn finish(&self, direction: Direction, waiting: Option<&mut Waiting>) {
         match waiting {
             Some(waiting) => {
-                self.poll.leave(direction, &mut waiting.interrupt, true);
+                self.poll.end_wait(direction, &mut waiting.interrupt, true);
                 waiting.limit = WaitKey::new();
             }
-            None => _ = self.poll.finish_keyless(direction),
+            None => _ = self.poll.end_operation_keyless(direction),
         }
     }
 

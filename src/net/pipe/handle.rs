@@ -274,7 +274,7 @@ impl Future for PipeRead<'_> {
 impl Drop for PipeRead<'_> {
     fn drop(&mut self) {
         self.end.leave_readers(&mut self.waiting);
-        self.end.poll.leave(Direction::Read, &mut self.waiting.interrupt, true);
+        self.end.poll.end_wait(Direction::Read, &mut self.waiting.interrupt, true);
     }
 }
 
@@ -302,7 +302,7 @@ impl Drop for PipeWrite<'_> {
         if self.number != 0 || self.waiting.key.is_some() {
             let _ = self.end.leave_writers(&mut self.waiting, &mut self.number, self.buf.len(), Failure::Closed);
         }
-        self.end.poll.leave(Direction::Write, &mut self.waiting.interrupt, true);
+        self.end.poll.end_wait(Direction::Write, &mut self.waiting.interrupt, true);
     }
 }
 

@@ -555,7 +555,7 @@ impl TcpStream {
     }
 }
 
-raw_access!(TcpStream, Call);
+raw_access!(TcpStream, PerCall);
 
 impl fmt::Debug for TcpStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::TcpStream;
-use crate::net::fd::operation::{Hold, Left, Operation};
+use crate::net::fd::operation::{LockScope, Operation, Remaining};
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 use crate::sys::socket;
@@ -70,15 +70,16 @@ impl WriteVectoredAll<'_, '_> {
             (&bufs[..count], bytes)
         };
         let more = bufs[count..].iter().any(|buf| !buf.is_empty());
-        let polled = self.fd.fd.poll_call(Direction::Write, Hold::Across, Some(&mut self.operation), cx, |fd| {
-            let written = socket::send_vectored(fd, batch)?;
-            let left = match written {
-                _ if written < bytes => Left::Nothing,
-                _ if more => Left::More,
-                _ => Left::Maybe,
-            };
-            Ok((written, left))
-        });
+        let polled =
+            self.fd.fd.poll_call(Direction::Write, LockScope::WholeOperation, Some(&mut self.operation), cx, |fd| {
+                let written = socket::send_vectored(fd, batch)?;
+                let left = match written {
+                    _ if written < bytes => Remaining::Nothing,
+                    _ if more => Remaining::More,
+                    _ => Remaining::Maybe,
+                };
+                Ok((written, left))
+            });
         polled.map_err(|failure| self.fd.error("write", failure))
     }
 }

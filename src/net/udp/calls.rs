@@ -1,7 +1,8 @@
 //! System calls of datagram sockets, in the loop of [`operation`](crate::net::fd::operation).
 //!
-//! All of them use [`Hold::Free`]: a reference and no lock. All report [`Left::Maybe`]: one edge
-//! may stand for many datagrams and a short count proves nothing, so only EAGAIN clears readiness.
+//! All of them use [`LockScope::None`]: a reference and no lock. All report [`Remaining::Maybe`]:
+//! one edge may stand for many datagrams and a short count proves nothing, so only EAGAIN clears
+//! readiness.
 //!
 //! # Compared with Go (internal/poll/fd_unix.go, net/udpsock_posix.go)
 //! Go takes the read or write lock around each call, and refuses an address on a connected socket,
@@ -19,7 +20,7 @@ use super::batch::{RecvBatch, RecvInfo, SendBatch};
 use super::targets::{Targets, sends_to};
 use crate::net::AddrError;
 use crate::net::fd::failure::Failure;
-use crate::net::fd::operation::{Caller, Hold, Left};
+use crate::net::fd::operation::{Caller, LockScope, Remaining};
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 use crate::sync::{AtomicU32, Ordering};
@@ -80,7 +81,7 @@ impl NetFd {
         cx: &mut Context<'_>,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        let polled = self.fd.poll_call(direction, Hold::Free, caller, cx, |fd| Ok((call(fd)?, Left::Maybe)));
+        let polled = self.fd.poll_call(direction, LockScope::None, caller, cx, |fd| Ok((call(fd)?, Remaining::Maybe)));
         let op = if direction == Direction::Read { "read" } else { "write" };
         polled.map_err(|failure| self.error(op, failure))
     }

@@ -569,7 +569,7 @@ deadline_methods! {
     /// ```
 }
 
-raw_access!(UdpSocket, Free);
+raw_access!(UdpSocket, None);
 
 impl fmt::Debug for UdpSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

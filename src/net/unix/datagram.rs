@@ -17,7 +17,7 @@ use super::futures::{
 };
 use super::methods::socket_methods;
 use crate::net::fd::fd;
-use crate::net::fd::operation::Hold;
+use crate::net::fd::operation::LockScope;
 use crate::net::futures::Closed;
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
@@ -213,7 +213,7 @@ impl UnixDatagram {
     /// Returns `InvalidInput` for more than 253 descriptors; otherwise the same as
     /// [`send`](UnixDatagram::send).
     pub fn send_with_fds<'a>(&'a self, buf: &'a [u8], fds: &'a [BorrowedFd<'a>]) -> SendWithFds<'a> {
-        SendWithFds::new(&self.fd, buf, fds, Hold::Free)
+        SendWithFds::new(&self.fd, buf, fds, LockScope::None)
     }
 
     /// Sends a datagram with descriptors to the socket at `path`.
@@ -237,7 +237,7 @@ impl UnixDatagram {
     /// Returns [`TruncatedFds`](super::TruncatedFds) if this process cannot have that many
     /// descriptors; otherwise the same as [`recv`](UnixDatagram::recv).
     pub fn recv_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvWithFds<'a> {
-        RecvWithFds::new(&self.fd, buf, fds, Hold::Free)
+        RecvWithFds::new(&self.fd, buf, fds, LockScope::None)
     }
 
     /// Receives a datagram and its descriptors like [`recv_with_fds`](UnixDatagram::recv_with_fds),
@@ -258,4 +258,4 @@ impl UnixDatagram {
 }
 
 socket_methods!(UnixDatagram);
-crate::net::raw::raw_access!(UnixDatagram, Free);
+crate::net::raw::raw_access!(UnixDatagram, None);

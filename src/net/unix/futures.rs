@@ -27,7 +27,7 @@ use super::address::Name;
 use super::dial::Backoff;
 use super::fds;
 use crate::net::fd::failure::Failure;
-use crate::net::fd::operation::{Hold, Left, Operation};
+use crate::net::fd::operation::{LockScope, Operation, Remaining};
 use crate::net::futures::operation_future;
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
@@ -40,13 +40,13 @@ use crate::sys::{message, socket};
 /// empty queue, where a blocking one returns 0.
 pub(super) fn poll_message<T>(
     fd: &NetFd,
-    hold: Hold,
+    scope: LockScope,
     operation: &mut Operation,
     cx: &mut Context<'_>,
     end: impl Fn() -> io::Result<T>,
     mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
 ) -> Poll<io::Result<T>> {
-    let polled = fd.fd.poll_call(Direction::Read, hold, Some(operation), cx, |socket| {
+    let polled = fd.fd.poll_call(Direction::Read, scope, Some(operation), cx, |socket| {
         let mut result = call(socket);
         if is_would_block(&result) && fd.fd.is_receiving_shut() {
             // A message and the hang-up may have arrived since. Nothing arrives after the hang-up,
@@ -56,7 +56,7 @@ pub(super) fn poll_message<T>(
                 result = end();
             }
         }
-        Ok((result?, Left::Maybe))
+        Ok((result?, Remaining::Maybe))
     });
     polled.map_err(|failure| fd.error("read", failure))
 }
@@ -73,12 +73,12 @@ fn end_from() -> io::Result<(usize, SocketAddr)> {
 /// Sends one message.
 fn poll_send<T>(
     fd: &NetFd,
-    hold: Hold,
+    scope: LockScope,
     operation: &mut Operation,
     cx: &mut Context<'_>,
     mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
 ) -> Poll<io::Result<T>> {
-    let polled = fd.fd.poll_call(Direction::Write, hold, Some(operation), cx, |fd| Ok((call(fd)?, Left::Maybe)));
+    let polled = fd.fd.poll_call(Direction::Write, scope, Some(operation), cx, |fd| Ok((call(fd)?, Remaining::Maybe)));
     polled.map_err(|failure| fd.error("write", failure))
 }
 
@@ -130,7 +130,7 @@ impl Destination {
                 self.pause = None;
                 fd.fd.resume(Direction::Write, operation);
             }
-            let sent = ready!(poll_send(fd, Hold::Free, operation, cx, |fd| match call(fd, to) {
+            let sent = ready!(poll_send(fd, LockScope::None, operation, cx, |fd| match call(fd, to) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && is_about_receiver(fd)? => Ok(None),
                 result => result.map(Some),
             }));
@@ -156,7 +156,7 @@ operation_future! {
     /// Receives a message; returned by [`UnixDatagram::recv`](super::UnixDatagram::recv) and the
     /// `recv` and `peek` methods of Unix sockets.
     Recv<'a> { buf: &'a mut [u8], flags: libc::c_int }, Read -> io::Result<usize>,
-    |this, cx| poll_message(this.fd, Hold::Free, &mut this.operation, cx, || Ok(0),
+    |this, cx| poll_message(this.fd, LockScope::None, &mut this.operation, cx, || Ok(0),
         |fd| socket::recv(fd, this.buf, this.flags))
 }
 
@@ -164,7 +164,7 @@ operation_future! {
     /// Receives a datagram with its sender; returned by
     /// [`UnixDatagram::recv_from`](super::UnixDatagram::recv_from) and `peek_from`.
     RecvFrom<'a> { buf: &'a mut [u8], flags: libc::c_int }, Read -> io::Result<(usize, SocketAddr)>,
-    |this, cx| poll_message(this.fd, Hold::Free, &mut this.operation, cx, end_from,
+    |this, cx| poll_message(this.fd, LockScope::None, &mut this.operation, cx, end_from,
         |fd| message::recv_from(fd, this.buf, this.flags).and_then(with_sender))
 }
 
@@ -172,7 +172,7 @@ operation_future! {
     /// Sends a message to the peer; returned by [`UnixDatagram::send`](super::UnixDatagram::send)
     /// and `UnixSeqpacket::send`.
     Send<'a> { buf: &'a [u8] }, Write -> io::Result<usize>,
-    |this, cx| poll_send(this.fd, Hold::Free, &mut this.operation, cx, |fd| socket::send(fd, this.buf, 0))
+    |this, cx| poll_send(this.fd, LockScope::None, &mut this.operation, cx, |fd| socket::send(fd, this.buf, 0))
 }
 
 operation_future! {
@@ -188,12 +188,12 @@ operation_future! {
 operation_future! {
     /// Sends bytes with descriptors; returned by [`UnixStream::send_with_fds`](super::UnixStream::send_with_fds) and the same methods
     /// of other Unix sockets.
-    SendWithFds<'a> { buf: &'a [u8], fds: &'a [BorrowedFd<'a>], hold: Hold }, Write -> io::Result<usize>,
+    SendWithFds<'a> { buf: &'a [u8], fds: &'a [BorrowedFd<'a>], scope: LockScope }, Write -> io::Result<usize>,
     |this, cx| {
-        if this.hold != Hold::Free && this.buf.is_empty() && !this.fds.is_empty() {
+        if this.scope != LockScope::None && this.buf.is_empty() && !this.fds.is_empty() {
             return Poll::Ready(Err(fds::need_a_byte()));
         }
-        poll_send(this.fd, this.hold, &mut this.operation, cx, |fd| fds::send(fd, this.buf, this.fds, None))
+        poll_send(this.fd, this.scope, &mut this.operation, cx, |fd| fds::send(fd, this.buf, this.fds, None))
     }
 }
 
@@ -210,12 +210,12 @@ operation_future! {
 operation_future! {
     /// Receives bytes with descriptors; returned by [`UnixStream::recv_with_fds`](super::UnixStream::recv_with_fds) and the same
     /// methods of other Unix sockets.
-    RecvWithFds<'a> { buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>, hold: Hold }, Read -> io::Result<usize>,
+    RecvWithFds<'a> { buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>, scope: LockScope }, Read -> io::Result<usize>,
     |this, cx| {
-        if this.hold != Hold::Free && this.buf.is_empty() {
+        if this.scope != LockScope::None && this.buf.is_empty() {
             return this.fd.poll_empty(Direction::Read, "read", cx);
         }
-        poll_message(this.fd, this.hold, &mut this.operation, cx, || Ok(0),
+        poll_message(this.fd, this.scope, &mut this.operation, cx, || Ok(0),
             |fd| fds::recv(fd, this.buf, this.fds).map(|(count, _)| count))
     }
 }
@@ -224,6 +224,6 @@ operation_future! {
     /// Receives a datagram with descriptors and its sender; returned by
     /// [`UnixDatagram::recv_from_with_fds`](super::UnixDatagram::recv_from_with_fds).
     RecvFromWithFds<'a> { buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd> }, Read -> io::Result<(usize, SocketAddr)>,
-    |this, cx| poll_message(this.fd, Hold::Free, &mut this.operation, cx, end_from,
+    |this, cx| poll_message(this.fd, LockScope::None, &mut this.operation, cx, end_from,
         |fd| fds::recv(fd, this.buf, this.fds).and_then(with_sender))
 }

@@ -18,7 +18,7 @@ use super::futures::{RecvWithFds, SendWithFds};
 use super::methods::socket_methods;
 use crate::net::deadlines::dial_ends;
 use crate::net::fd::fd;
-use crate::net::fd::operation::Hold;
+use crate::net::fd::operation::LockScope;
 use crate::net::futures::{Closed, Peek, PeerClosed, Read, ReadVectored, Write, WriteAll, WriteVectored};
 use crate::net::net_fd::NetFd;
 use crate::net::tcp::traits::stream_traits;
@@ -285,7 +285,7 @@ impl UnixStream {
     #[doc(alias = "SCM_RIGHTS")]
     #[doc(alias = "WriteMsgUnix")]
     pub fn send_with_fds<'a>(&'a self, buf: &'a [u8], fds: &'a [BorrowedFd<'a>]) -> SendWithFds<'a> {
-        SendWithFds::new(&self.fd, buf, fds, Hold::Call)
+        SendWithFds::new(&self.fd, buf, fds, LockScope::PerCall)
     }
 
     /// Reads like [`read`](UnixStream::read), and appends the descriptors that arrived with the
@@ -301,7 +301,7 @@ impl UnixStream {
     /// If the future is dropped, nothing was read.
     #[doc(alias = "ReadMsgUnix")]
     pub fn recv_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvWithFds<'a> {
-        RecvWithFds::new(&self.fd, buf, fds, Hold::Call)
+        RecvWithFds::new(&self.fd, buf, fds, LockScope::PerCall)
     }
 
     /// Returns the credentials of the peer; see [`PeerCred`].
@@ -342,4 +342,4 @@ impl UnixStream {
 
 socket_methods!(UnixStream);
 stream_traits!(UnixStream);
-crate::net::raw::raw_access!(UnixStream, Call);
+crate::net::raw::raw_access!(UnixStream, PerCall);

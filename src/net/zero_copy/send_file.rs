@@ -22,7 +22,7 @@ use std::task::{Context, Poll, ready};
 use super::{CHUNK_BYTES, is_refusal};
 use crate::net::TcpStream;
 use crate::net::fd::failure::Failure;
-use crate::net::fd::operation::{Caller, Hold, Left, Operation};
+use crate::net::fd::operation::{Caller, LockScope, Operation, Remaining};
 use crate::net::net_fd::NetFd;
 use crate::rt::kernel_copies;
 use crate::rt::poll::poller::Direction;
@@ -86,9 +86,9 @@ impl NetFd {
         most: u64,
     ) -> Poll<io::Result<Option<usize>>> {
         let most = usize::try_from(most).map_or(CHUNK_BYTES, |most| most.min(CHUNK_BYTES));
-        let polled = self.fd.poll_call(Direction::Write, Hold::Call, caller, cx, |fd| {
+        let polled = self.fd.poll_call(Direction::Write, LockScope::PerCall, caller, cx, |fd| {
             self.fd.ensure_nonblocking();
-            splice::sendfile(fd, file, None, most).map(|count| (count, Left::Maybe))
+            splice::sendfile(fd, file, None, most).map(|count| (count, Remaining::Maybe))
         });
         Poll::Ready(match ready!(polled) {
             Ok(count) => {
@@ -135,9 +135,9 @@ impl<'a> SendFile<'a> {
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let SendFile { fd, operation, file, offset, left, buffer, .. } = self;
         let most = usize::try_from(*left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
-        let polled = fd.fd.poll_call(Direction::Write, Hold::Across, Some(operation), cx, |socket| {
+        let polled = fd.fd.poll_call(Direction::Write, LockScope::WholeOperation, Some(operation), cx, |socket| {
             if most == 0 {
-                return Ok((0, Left::Maybe));
+                return Ok((0, Remaining::Maybe));
             }
             fd.fd.ensure_nonblocking();
             let count = match buffer {
@@ -151,7 +151,7 @@ impl<'a> SendFile<'a> {
                 },
             };
             // The lock is released with the last byte.
-            Ok((count, if count > 0 && count as u64 != *left { Left::More } else { Left::Maybe }))
+            Ok((count, if count > 0 && count as u64 != *left { Remaining::More } else { Remaining::Maybe }))
         });
         polled.map_err(|failure| self.fd.error("write", failure))
     }

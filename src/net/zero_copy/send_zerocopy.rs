@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use super::sends::Sends;
 use crate::net::TcpStream;
-use crate::net::fd::operation::{Hold, Left, Operation};
+use crate::net::fd::operation::{LockScope, Operation, Remaining};
 use crate::net::net_fd::NetFd;
 use crate::rt::poll::poller::Direction;
 
@@ -112,10 +112,16 @@ impl<B: AsRef<[u8]> + Send + 'static> SendZerocopy<'_, B> {
         loop {
             let rest = bytes.get(self.sent..).unwrap_or(&[]);
             let sends = self.sends;
-            let polled = self.fd.fd.poll_call(Direction::Write, Hold::Across, Some(&mut self.operation), cx, |fd| {
-                let count = sends.send(fd, key, rest)?;
-                Ok((count, if count < rest.len() { Left::More } else { Left::Maybe }))
-            });
+            let polled = self.fd.fd.poll_call(
+                Direction::Write,
+                LockScope::WholeOperation,
+                Some(&mut self.operation),
+                cx,
+                |fd| {
+                    let count = sends.send(fd, key, rest)?;
+                    Ok((count, if count < rest.len() { Remaining::More } else { Remaining::Maybe }))
+                },
+            );
             let count = ready!(polled).map_err(|failure| self.fd.error("write", failure))?;
             self.sent += count;
             if count == rest.len() {

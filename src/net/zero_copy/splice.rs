@@ -36,7 +36,7 @@ use std::task::{Context, Poll, ready};
 use super::pipes::{self, Copying};
 use super::{CHUNK_BYTES, is_refusal};
 use crate::net::fd::failure::Failure;
-use crate::net::fd::operation::{Hold, Left, Operation};
+use crate::net::fd::operation::{LockScope, Operation, Remaining};
 use crate::net::net_fd::NetFd;
 use crate::rt::kernel_copies;
 use crate::rt::poll::poller::Direction;
@@ -88,14 +88,14 @@ impl Splice {
     fn poll_fill(&mut self, cx: &mut Context<'_>, limit: u64) -> Poll<io::Result<Step>> {
         let most = usize::try_from(limit).map_or(CHUNK_BYTES, |limit| limit.min(CHUNK_BYTES));
         let mut refused = false;
-        let polled = self.source.fd.poll_call(Direction::Read, Hold::Call, Some(&mut self.read), cx, |fd| {
+        let polled = self.source.fd.poll_call(Direction::Read, LockScope::PerCall, Some(&mut self.read), cx, |fd| {
             let pipe = match &self.pipe {
                 Some(pipe) => pipe,
                 None => match pipes::take() {
                     Ok(pipe) => self.pipe.insert(pipe),
                     Err(_) => {
                         refused = true;
-                        return Ok((0, Left::Maybe));
+                        return Ok((0, Remaining::Maybe));
                     }
                 },
             };
@@ -111,7 +111,7 @@ impl Splice {
                 }
                 filled => filled?,
             };
-            Ok((count, if count > 0 && count < pipe.slots.min(most) { Left::Nothing } else { Left::Maybe }))
+            Ok((count, if count > 0 && count < pipe.slots.min(most) { Remaining::Nothing } else { Remaining::Maybe }))
         });
         if self.held == 0
             && !matches!(polled, Poll::Ready(Ok(1..)))
@@ -134,9 +134,9 @@ impl Splice {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Step>> {
         let Some(pipe) = &self.pipe else { return Poll::Ready(Err(io::ErrorKind::WriteZero.into())) };
         let held = self.held;
-        let polled = self.target.fd.poll_call(Direction::Write, Hold::Call, Some(&mut self.write), cx, |fd| {
+        let polled = self.target.fd.poll_call(Direction::Write, LockScope::PerCall, Some(&mut self.write), cx, |fd| {
             self.target.fd.ensure_nonblocking();
-            pipe.drain(fd, held).map(|count| (count, Left::Maybe))
+            pipe.drain(fd, held).map(|count| (count, Remaining::Maybe))
         });
         Poll::Ready(match ready!(polled) {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),

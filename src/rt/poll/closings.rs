@@ -12,7 +12,7 @@
 use std::task::{Context, Poll};
 
 use crate::rt::waiters::{Waiters, Wakers};
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, const_fn, planted};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, const_fn, injected_bug};
 
 /// Waiters for a closing; see the [module documentation](self).
 #[derive(Debug)]
@@ -52,18 +52,18 @@ impl Closings {
 
     /// Ready when a descriptor was closed since [`count`](Closings::count) returned `seen`.
     pub(crate) fn poll(&self, cx: &mut Context<'_>, seen: u64) -> Poll<()> {
-        if planted!("closings_look_first") && self.count() != seen {
+        if injected_bug!("closings_look_first") && self.count() != seen {
             return Poll::Ready(());
         }
         let (waker, mut old) = (cx.waker().clone(), Wakers::new());
         let _unused = {
             let mut waiting = self.waiting.lock();
             self.anybody.store(true, Ordering::SeqCst);
-            waiting.insert_poll(waker, &mut old)
+            waiting.insert_keyless(waker, &mut old)
         };
         old.wake_all();
         // ORDERING: SeqCst; see the module documentation (model `a_closing_is_not_missed`).
-        let closed = self.count() != seen && !planted!("closings_look_first");
+        let closed = self.count() != seen && !injected_bug!("closings_look_first");
         if closed { Poll::Ready(()) } else { Poll::Pending }
     }
 }

@@ -38,7 +38,7 @@ use crate::rt::poll::wait_slot::WaitSlot;
 use crate::rt::slab::{Slab, Slot};
 use crate::rt::time::clock::{EXPIRED, NONE};
 use crate::rt::waiters::Wakers;
-use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering, planted};
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering, injected_bug};
 
 /// One of the two directions of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +62,8 @@ pub(crate) struct PollDesc {
     // Second cache line: deadlines, and `poll_*` callers.
     /// The time of the slot's timer entry that counts, or none.
     armed: AtomicU64,
-    pub(super) poll_untils: [AtomicU64; 2],
-    pub(super) poll_epochs: [AtomicU32; 2],
+    pub(super) keyless_untils: [AtomicU64; 2],
+    pub(super) keyless_epochs: [AtomicU32; 2],
     /// The earliest relative timeout of an operation that waits, or none.
     wait_until: AtomicU64,
     // Third cache line.
@@ -153,8 +153,8 @@ impl PollDesc {
             registration: AtomicU64::new(registration::NONE),
             slots: [WaitSlot::new(), WaitSlot::new()],
             armed: AtomicU64::new(NONE),
-            poll_untils: [AtomicU64::new(NONE), AtomicU64::new(NONE)],
-            poll_epochs: [AtomicU32::new(0), AtomicU32::new(0)],
+            keyless_untils: [AtomicU64::new(NONE), AtomicU64::new(NONE)],
+            keyless_epochs: [AtomicU32::new(0), AtomicU32::new(0)],
             wait_until: AtomicU64::new(NONE),
             lists: [Mutex::new(None), Mutex::new(None)],
             turns: [AtomicU8::new(0), AtomicU8::new(0)],
@@ -181,7 +181,7 @@ impl PollDesc {
         self.sides().iter().for_each(|side| side.open(generation));
         // ORDERING: Relaxed; a swap for the reason given in `Side::open`.
         self.wait_until.swap(NONE, Ordering::Relaxed);
-        self.poll_epochs.iter().for_each(|epoch| epoch.store(0, Ordering::Relaxed));
+        self.keyless_epochs.iter().for_each(|epoch| epoch.store(0, Ordering::Relaxed));
         self.turns.iter().for_each(|state| state.store(0, Ordering::Relaxed));
         generation
     }
@@ -235,7 +235,7 @@ impl PollDesc {
         // ORDERING: before the generation changes with Release, so a reader that sees the new
         // generation does not see the old number (model
         // `a_snapshot_pairs_no_number_with_another_generation`).
-        if !planted!("number_outlives_generation") {
+        if !injected_bug!("number_outlives_generation") {
             self.number.store(NO_NUMBER, Ordering::Relaxed);
         }
         self.sides().iter().for_each(|side| side.retire(generation));
@@ -261,7 +261,7 @@ impl PollDesc {
     #[must_use = "a deadline without its timer entry never fires"]
     pub(crate) fn set_deadline(&self, direction: Direction, at: u64, wakers: &mut Wakers) -> Option<u64> {
         let side = self.side(direction);
-        if planted!("armed_before_deadline") && at > EXPIRED {
+        if injected_bug!("armed_before_deadline") && at > EXPIRED {
             let arm = self.arm(at);
             side.set_deadline(at);
             return arm;

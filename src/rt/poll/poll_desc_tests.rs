@@ -60,9 +60,9 @@ fn retired_slot_starts_afresh() {
     assert!(desc.side(Direction::Write).set_ready(generation, HANG_UP, &mut Wakers::new()));
     assert_eq!(desc.set_deadline(Direction::Read, 100, &mut Wakers::new()), Some(100));
     assert_eq!(desc.wait_until(100), None);
-    desc.side(Direction::Write).poll_until().store(100, Ordering::Relaxed);
-    desc.side(Direction::Write).poll_epoch().store(1, Ordering::Relaxed);
-    assert_eq!(desc.side(Direction::Read).poll_epoch().load(Ordering::Relaxed), 0);
+    desc.side(Direction::Write).keyless_until().store(100, Ordering::Relaxed);
+    desc.side(Direction::Write).keyless_epoch().store(1, Ordering::Relaxed);
+    assert_eq!(desc.side(Direction::Read).keyless_epoch().load(Ordering::Relaxed), 0);
     desc.registration.store(registration::ADDED, Ordering::Relaxed);
     desc.retire(generation);
     desc.retire(generation);
@@ -77,10 +77,10 @@ fn retired_slot_starts_afresh() {
     for side in desc.sides() {
         let ticket = side.begin(generation + 1).unwrap();
         assert!(ticket.is_ready() && !ticket.has_waiters() && !ticket.distrusts_short_counts());
-        assert_eq!((side.deadline(), side.poll_until().load(Ordering::Relaxed)), (NONE, NONE));
+        assert_eq!((side.deadline(), side.keyless_until().load(Ordering::Relaxed)), (NONE, NONE));
     }
     assert_eq!(desc.wait_until.load(Ordering::Relaxed), NONE);
-    assert_eq!(desc.side(Direction::Write).poll_epoch().load(Ordering::Relaxed), 0);
+    assert_eq!(desc.side(Direction::Write).keyless_epoch().load(Ordering::Relaxed), 0);
     // The generation wraps.
     desc.words.iter().for_each(|word| word.store(u64::from(u32::MAX) << 8, Ordering::Relaxed));
     assert_eq!(desc.open(), u32::MAX);

@@ -8,7 +8,7 @@
 //!        if ticket is ready { call; on EAGAIN or a short count clear_ready(ticket); on success leave }
 //!        register()?                  once, at the first evidence of idleness
 //!        poll_wait()? }
-//! finish()                            also when the future is dropped
+//! end_operation()                     also when the future is dropped
 //! ```
 //!
 //! # Registration
@@ -18,8 +18,8 @@
 //! woken and try themselves, so that each gets its own error.
 //!
 //! # Cancellation
-//! A future keeps a [`WaitKey`] while it waits; `finish` with the key undoes the wait. A `poll_*`
-//! caller has no key: its waker may be woken once spuriously.
+//! A future keeps a [`WaitKey`] while it waits; `end_operation` with the key undoes the wait. A
+//! `poll_*` caller has no key: its waker may be woken once spuriously.
 //!
 //! # Relative timeouts
 //! An operation that has to wait stores the time at which it gives up in its key, and makes sure
@@ -269,17 +269,17 @@ impl PollHandle {
         timeout: Option<Duration>,
     ) -> Poll<Result<(), WaitError>> {
         let side = self.desc.side(direction);
-        let began = self.desc.side(direction).poll_epoch().swap(0, Ordering::Relaxed);
+        let began = self.desc.side(direction).keyless_epoch().swap(0, Ordering::Relaxed);
         if began != 0 && began != epoch.wrapping_add(1) {
             return Poll::Ready(Err(WaitError::Stopped));
         }
         if timeout.is_some_and(|timeout| self.is_over_keyless(direction, timeout)) {
             return Poll::Ready(Err(WaitError::TimedOut));
         }
-        match side.wait_poll(self.generation, cx.waker(), || self.is_registered(epoch)) {
+        match side.wait_keyless(self.generation, cx.waker(), || self.is_registered(epoch)) {
             Wait::Listed => {
                 record::note_edge(self.desc.note(direction));
-                self.desc.side(direction).poll_epoch().store(epoch.wrapping_add(1), Ordering::Relaxed);
+                self.desc.side(direction).keyless_epoch().store(epoch.wrapping_add(1), Ordering::Relaxed);
                 self.arm_timeout_keyless(direction, timeout)
             }
             Wait::Retry => Poll::Ready(Ok(())),
@@ -361,14 +361,14 @@ impl PollHandle {
     /// Ends a `poll_*` operation, so that its timeout does not apply to the next one. Returns whether
     /// the operation waited.
     #[inline]
-    pub(crate) fn finish_keyless(&self, direction: Direction) -> bool {
-        let has_waited = self.desc.side(direction).poll_epoch().load(Ordering::Relaxed) != 0;
+    pub(crate) fn end_operation_keyless(&self, direction: Direction) -> bool {
+        let has_waited = self.desc.side(direction).keyless_epoch().load(Ordering::Relaxed) != 0;
         if has_waited {
-            self.desc.side(direction).poll_epoch().store(0, Ordering::Relaxed);
+            self.desc.side(direction).keyless_epoch().store(0, Ordering::Relaxed);
         }
         // Checked separately: an edge between the call and the wait leaves the time set without the
         // epoch.
-        let until = self.desc.side(direction).poll_until();
+        let until = self.desc.side(direction).keyless_until();
         if until.load(Ordering::Relaxed) != clock::NONE {
             until.store(clock::NONE, Ordering::Relaxed);
         }
@@ -378,17 +378,17 @@ impl PollHandle {
     /// Ends an operation that may have waited, or that is dropped; see [`WaitKey`]. `acted` tells
     /// whether it made its call after it was woken.
     #[inline]
-    pub(crate) fn finish(&self, direction: Direction, wait: &mut WaitKey, acted: bool) {
-        self.leave(direction, &mut wait.key, acted);
+    pub(crate) fn end_operation(&self, direction: Direction, wait: &mut WaitKey, acted: bool) {
+        self.end_wait(direction, &mut wait.key, acted);
         *wait = WaitKey::new();
     }
 
     /// Ends the wait of a key without a timeout.
     #[inline]
-    pub(crate) fn leave(&self, direction: Direction, key: &mut Option<Key>, acted: bool) {
+    pub(crate) fn end_wait(&self, direction: Direction, key: &mut Option<Key>, acted: bool) {
         let side = self.desc.side(direction);
         if key.is_some() && side.has_waiters() {
-            self.wake(|wakers| side.finish(key, acted, wakers));
+            self.wake(|wakers| side.end_wait(key, acted, wakers));
         }
         *key = None;
     }
@@ -397,9 +397,9 @@ impl PollHandle {
     /// has the lock: passes the edge to the next waiter, which may be the lock's owner. The
     /// operation's time limit remains.
     #[inline]
-    pub(crate) fn let_go(&self, direction: Direction, wait: &mut WaitKey) {
+    pub(crate) fn pass_edge_on(&self, direction: Direction, wait: &mut WaitKey) {
         if wait.has_waited() {
-            self.wake(|wakers| self.desc.side(direction).finish(&mut wait.key, false, wakers));
+            self.wake(|wakers| self.desc.side(direction).end_wait(&mut wait.key, false, wakers));
         }
     }
 
@@ -442,7 +442,7 @@ impl PollHandle {
         if timeout.is_some_and(|timeout| self.is_over_keyless(direction, timeout)) {
             return Poll::Ready(Err(WaitError::TimedOut));
         }
-        let _ = side.wait_poll(self.generation, cx.waker(), || true);
+        let _ = side.wait_keyless(self.generation, cx.waker(), || true);
         self.note_lock(direction);
         // It is listed before the check, so that whatever ends the wait from here on wakes it.
         side.begin(self.generation)?;
@@ -475,7 +475,7 @@ impl PollHandle {
         if timeout.is_none() {
             return Poll::Pending;
         }
-        let kept = self.desc.side(direction).poll_until();
+        let kept = self.desc.side(direction).keyless_until();
         let mut until = kept.load(Ordering::Relaxed);
         let polled = self.arm_timeout(&mut until, timeout);
         kept.store(if polled.is_ready() { clock::NONE } else { until }, Ordering::Relaxed);
@@ -486,7 +486,7 @@ impl PollHandle {
     /// used up. If it passed longer ago than another such timeout and [`LATE_MAX`], it belonged to
     /// an abandoned operation.
     fn is_over_keyless(&self, direction: Direction, timeout: Duration) -> bool {
-        let kept = self.desc.side(direction).poll_until();
+        let kept = self.desc.side(direction).keyless_until();
         let until = kept.load(Ordering::Relaxed);
         let over = is_over(until);
         if over {
@@ -564,7 +564,7 @@ impl PollHandle {
                     self.arm();
                 }
                 if !runtime.polls_here() {
-                    runtime.attend_poller();
+                    runtime.ensure_poller();
                 }
                 Ok(epoch)
             }
@@ -713,12 +713,12 @@ mod tests {
         let mut wait = || handle.poll_wait_keyless(Direction::Read, epoch, &mut cx, Some(Duration::from_secs(60)));
         assert!(side.clear_ready(handle.begin(Direction::Read).unwrap()));
         assert!(wait().is_pending());
-        assert_ne!(side.poll_until().load(Ordering::Relaxed), clock::NONE);
+        assert_ne!(side.keyless_until().load(Ordering::Relaxed), clock::NONE);
         assert!(side.set_ready(handle.generation, 0, &mut Wakers::new()));
         let polled = wait();
         assert!(matches!(polled, Poll::Ready(Ok(()))), "{polled:?}");
-        handle.finish_keyless(Direction::Read);
-        assert_eq!(side.poll_until().load(Ordering::Relaxed), clock::NONE);
+        handle.end_operation_keyless(Direction::Read);
+        assert_eq!(side.keyless_until().load(Ordering::Relaxed), clock::NONE);
         handle.evict();
         handle.retire(socket.as_fd(), false);
         drop(socket::close(socket.into()));
@@ -734,11 +734,11 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         handle.clear_ready(Direction::Read, handle.begin(Direction::Read).unwrap());
         assert!(handle.poll_wait_keyless(Direction::Read, epoch, &mut cx, None).is_pending());
-        let began = || handle.desc.side(Direction::Read).poll_epoch().load(Ordering::Relaxed);
+        let began = || handle.desc.side(Direction::Read).keyless_epoch().load(Ordering::Relaxed);
         assert_eq!(began(), epoch.wrapping_add(1));
-        handle.finish_keyless(Direction::Write);
+        handle.end_operation_keyless(Direction::Write);
         assert_eq!(began(), epoch.wrapping_add(1), "that of the other direction");
-        handle.finish_keyless(Direction::Read);
+        handle.end_operation_keyless(Direction::Read);
         assert_eq!(began(), 0);
         handle.evict();
         handle.retire(socket.as_fd(), false);

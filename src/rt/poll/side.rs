@@ -51,7 +51,7 @@ use crate::rt::poll::poll_desc::{Direction, PollDesc};
 use crate::rt::poll::wait_slot::WaitSlot;
 use crate::rt::time::clock::{EXPIRED, NONE};
 use crate::rt::waiters::{Waiters, Wakers};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, planted};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, injected_bug};
 
 /// Waiters that do not fit into the slot; allocated by the first of them.
 pub(super) type List = Mutex<Option<Box<Waiters>>>;
@@ -158,14 +158,14 @@ impl<'a> Side<'a> {
 
     /// The time at which the waiting `poll_*` operation times out, or none.
     #[inline]
-    pub(crate) fn poll_until(self) -> &'a AtomicU64 {
-        &self.desc.poll_untils[self.direction as usize]
+    pub(crate) fn keyless_until(self) -> &'a AtomicU64 {
+        &self.desc.keyless_untils[self.direction as usize]
     }
 
     /// The epoch, plus one, in which the waiting `poll_*` operation began, or 0.
     #[inline]
-    pub(crate) fn poll_epoch(self) -> &'a AtomicU32 {
-        &self.desc.poll_epochs[self.direction as usize]
+    pub(crate) fn keyless_epoch(self) -> &'a AtomicU32 {
+        &self.desc.keyless_epochs[self.direction as usize]
     }
 
     pub(super) fn generation(self) -> u32 {
@@ -174,7 +174,7 @@ impl<'a> Side<'a> {
 
     /// Assigns the direction to a new descriptor: a call may succeed, and no operation waits.
     pub(super) fn open(self, generation: u32) {
-        self.poll_until().store(NONE, Ordering::Relaxed);
+        self.keyless_until().store(NONE, Ordering::Relaxed);
         // ORDERING: Relaxed. A swap, although a store would suffice, because loom allows a
         // compare-and-swap of `fire` to come after a store that it did not see.
         self.deadline_word().swap(NONE, Ordering::Relaxed);
@@ -195,7 +195,7 @@ impl<'a> Side<'a> {
             // ORDERING: AcqRel: a waiter's own step in this word sees CLOSING, or `interrupt` sees
             // the waiter (invariant 2).
             self.word().fetch_or(CLOSING, Ordering::AcqRel);
-            if planted!("close_wakes_one") {
+            if injected_bug!("close_wakes_one") {
                 self.take_event(wakers);
             } else {
                 self.interrupt(wakers);
@@ -245,7 +245,7 @@ impl<'a> Side<'a> {
     /// arrived since, or may have been skipped, which the call may have missed.
     #[inline]
     pub(crate) fn clear_ready(self, ticket: Ticket) -> bool {
-        if self.may_skip(ticket.0) && !planted!("evidence_despite_skipped_edges") {
+        if self.may_skip(ticket.0) && !injected_bug!("evidence_despite_skipped_edges") {
             return self.count_edges();
         }
         let mut word = ticket.0;
@@ -254,7 +254,9 @@ impl<'a> Side<'a> {
             // tick makes this fail.
             match self.word().compare_exchange_weak(word, word & !READY, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return true,
-                Err(now) if !planted!("clear_ignores_tick") && (now ^ ticket.0) & !(PLACED | LISTED | READY) != 0 => {
+                Err(now)
+                    if !injected_bug!("clear_ignores_tick") && (now ^ ticket.0) & !(PLACED | LISTED | READY) != 0 =>
+                {
                     return false;
                 }
                 Err(now) => word = now,
@@ -283,7 +285,7 @@ impl<'a> Side<'a> {
     pub(crate) fn set_ready(self, generation: u32, reasons: u64, wakers: &mut Wakers) -> bool {
         let mut word = self.word().load(Ordering::Acquire);
         loop {
-            if generation_of(word) != generation && !planted!("stale_event_accepted") {
+            if generation_of(word) != generation && !injected_bug!("stale_event_accepted") {
                 return false;
             }
             if self.may_skip(word) && word & (READY | PLACED | LISTED) == READY && reasons == 0 {
@@ -303,7 +305,7 @@ impl<'a> Side<'a> {
             // A hang-up concerns all waiters, including those that wait only for it. An error may
             // only be a message in the error queue, which a waiter for data or room would not pass
             // on.
-            self.wake(word, reasons & (HANG_UP | ERROR) != 0 && !planted!("hang_up_wakes_one"), wakers);
+            self.wake(word, reasons & (HANG_UP | ERROR) != 0 && !injected_bug!("hang_up_wakes_one"), wakers);
         }
         true
     }
@@ -333,7 +335,7 @@ impl<'a> Side<'a> {
             // The empty list is kept while futures may have keys of it: a new one would allocate
             // them again.
             waiters.take_all(wakers);
-            if planted!("keys_start_over") {
+            if injected_bug!("keys_start_over") {
                 *list = None;
             }
         } else if has_future {
@@ -371,7 +373,7 @@ impl<'a> Side<'a> {
     pub(crate) fn pass_on(self, wakers: &mut Wakers) {
         // ORDERING: Acquire; an operation that announces itself later checks READY itself.
         let word = self.word().load(Ordering::Acquire);
-        if word & (PLACED | LISTED) != 0 && word & READY != 0 && !planted!("success_keeps_the_rest") {
+        if word & (PLACED | LISTED) != 0 && word & READY != 0 && !injected_bug!("success_keeps_the_rest") {
             self.take_event(wakers);
         }
     }
@@ -431,7 +433,7 @@ impl<'a> Side<'a> {
 
     /// Called after the deadline was set to [`EXPIRED`]: wakes the waiters.
     pub(super) fn expire(self, wakers: &mut Wakers) {
-        if !planted!("expiry_looks_at_the_bit") || self.has_waiters() {
+        if !injected_bug!("expiry_looks_at_the_bit") || self.has_waiters() {
             self.interrupt(wakers);
         }
     }
@@ -455,7 +457,7 @@ pub(super) fn claim(slot: &AtomicU64, now: u64, after: u64) -> Option<u64> {
         if at > now {
             return Some(at);
         }
-        if planted!("fire_stores_blindly") {
+        if injected_bug!("fire_stores_blindly") {
             slot.store(after, Ordering::SeqCst);
             return Some(EXPIRED);
         }

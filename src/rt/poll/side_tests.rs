@@ -190,7 +190,7 @@ fn wait_is_refused_for_each_reason() {
         let outcome = side.wait(generation, &mut key, interest, &waker(), || still);
         assert!(key.is_some(), "like that of a future that was woken");
         assert_eq!((side.waiting(), side.has_waiters()), (0, false));
-        assert_eq!(side.wait_poll(generation, &waker(), || still), Wait::Retry);
+        assert_eq!(side.wait_keyless(generation, &waker(), || still), Wait::Retry);
         assert_eq!(woken(|wakers| side.interrupt(wakers)), 1, "a poll's waker stays");
         outcome == Wait::Retry
     };
@@ -203,7 +203,7 @@ fn wait_is_refused_for_each_reason() {
     assert_eq!(woken(|wakers| assert_eq!(desc.set_deadline(Direction::Read, EXPIRED, wakers), None)), 1);
     assert!(refused(Interest::Event, true, generation) && refused(Interest::Interrupt, true, generation));
     assert_eq!(desc.set_deadline(Direction::Read, NONE, &mut Wakers::new()), None);
-    assert_eq!(side.wait_poll(generation, &waker(), || true), Wait::Listed);
+    assert_eq!(side.wait_keyless(generation, &waker(), || true), Wait::Listed);
     assert_eq!(woken(|wakers| desc.evict(generation, wakers)), 1);
     assert!(refused(Interest::Event, true, generation) && refused(Interest::Interrupt, true, generation));
 }
@@ -216,7 +216,7 @@ fn future_waits_in_one_place() {
     let mut wait = |waker: &Waker| side.wait(generation, &mut key, Interest::Event, waker, || true);
     assert_eq!([wait(&task), wait(&task), wait(&waker())], [Wait::Listed; 3]);
     assert_eq!(side.waiting(), 1);
-    assert_eq!([1, 1].map(|_| side.wait_poll(generation, &task, || true)), [Wait::Listed; 2]);
+    assert_eq!([1, 1].map(|_| side.wait_keyless(generation, &task, || true)), [Wait::Listed; 2]);
     assert_eq!(side.waiting(), 2);
     assert_eq!(woken(|wakers| assert!(side.set_ready(generation, 0, wakers))), 2);
 }
@@ -229,22 +229,26 @@ fn woken_waiter_that_does_not_act_passes_on() {
         let (mut first, _) = wait(side, generation, Interest::Event);
         let (mut second, _) = wait(side, generation, Interest::Event);
         assert_eq!(woken(|wakers| assert!(side.set_ready(generation, 0, wakers))), 1);
-        assert_eq!(woken(|wakers| side.finish(&mut first, acted, wakers)), usize::from(!acted));
+        assert_eq!(woken(|wakers| side.end_wait(&mut first, acted, wakers)), usize::from(!acted));
         assert!(first.is_none());
-        assert_eq!(woken(|wakers| side.finish(&mut first, false, wakers)), 0, "without a key there is nothing to undo");
-        assert_eq!(woken(|wakers| side.finish(&mut second, false, wakers)), 0);
+        assert_eq!(
+            woken(|wakers| side.end_wait(&mut first, false, wakers)),
+            0,
+            "without a key there is nothing to undo"
+        );
+        assert_eq!(woken(|wakers| side.end_wait(&mut second, false, wakers)), 0);
         assert_eq!((side.waiting(), side.has_waiters()), (0, false));
     }
     let (desc, generation) = idle();
     let (mut first, _) = wait(desc.side(Direction::Read), generation, Interest::Event);
     let (mut second, _) = wait(desc.side(Direction::Read), generation, Interest::Event);
     assert_eq!(
-        woken(|wakers| desc.side(Direction::Read).finish(&mut first, false, wakers)),
+        woken(|wakers| desc.side(Direction::Read).end_wait(&mut first, false, wakers)),
         0,
         "it had not been woken"
     );
     assert_eq!((desc.side(Direction::Read).waiting(), desc.side(Direction::Read).has_waiters()), (1, true));
-    assert_eq!(woken(|wakers| desc.side(Direction::Read).finish(&mut second, false, wakers)), 0);
+    assert_eq!(woken(|wakers| desc.side(Direction::Read).end_wait(&mut second, false, wakers)), 0);
 }
 
 /// 13: the maximum length of a direction's list.
@@ -263,8 +267,8 @@ fn full_list_refuses_waiters() {
     let mut key = None;
     assert_eq!(side.wait(generation, &mut key, Interest::Event, &task, || true), Wait::Full);
     assert_eq!((key, side.waiting()), (None, WAITERS_MAX));
-    side.finish(&mut Key::new(1), true, &mut Wakers::new());
+    side.end_wait(&mut Key::new(1), true, &mut Wakers::new());
     assert_eq!(side.wait(generation, &mut key, Interest::Event, &task, || true), Wait::Listed);
     // Poll callers have a separate limit.
-    assert_eq!((side.wait_poll(generation, &waker(), || true), side.waiting()), (Wait::Listed, WAITERS_MAX + 1));
+    assert_eq!((side.wait_keyless(generation, &waker(), || true), side.waiting()), (Wait::Listed, WAITERS_MAX + 1));
 }

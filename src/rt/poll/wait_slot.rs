@@ -35,7 +35,7 @@ use std::panic::RefUnwindSafe;
 use std::task::Waker;
 
 use crate::rt::waiters::Key;
-use crate::sync::{AtomicU64, Ordering, UnsafeCell, planted};
+use crate::sync::{AtomicU64, Ordering, UnsafeCell, injected_bug};
 
 /// The tag of a taken slot has this bit, and [`POLL`] if it was taken by a poll. The bits below
 /// count the waiters that had the slot. No key of a list has this bit.
@@ -97,13 +97,13 @@ impl WaitSlot {
         // ORDERING: Acquire pairs with the Release in `vacate`: a thread that sees that the future
         // was taken out also sees the reason (model `a_dropped_reader_passes_on`). That it is still
         // there is a hint: to act on it, clear the bit first and check the result of `vacate`.
-        let order = if planted!("slot_tag_is_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+        let order = if injected_bug!("slot_tag_is_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
         self.tag.load(order) == key.get()
     }
 
     /// Returns whether a poll has the slot at this moment.
     #[inline]
-    pub(crate) fn is_of_poll(&self) -> bool {
+    pub(crate) fn is_keyless(&self) -> bool {
         self.tag.load(Ordering::Relaxed) & (TAKEN.get() | POLL) == TAKEN.get() | POLL
     }
 
@@ -112,8 +112,8 @@ impl WaitSlot {
     /// # Safety
     /// The slot must be taken, and the caller must have it exclusively.
     #[inline]
-    pub(crate) unsafe fn holds_poll(&self, waker: &Waker) -> bool {
-        self.is_of_poll()
+    pub(crate) unsafe fn holds_keyless(&self, waker: &Waker) -> bool {
+        self.is_keyless()
             && self.waker.with(|place| {
                 // SAFETY: the caller guarantees exclusive access.
                 let place = unsafe { &*place };
@@ -142,7 +142,7 @@ impl WaitSlot {
     #[inline]
     pub(crate) unsafe fn vacate(&self) -> (Option<Key>, Waker) {
         let tag = self.tag.load(Ordering::Relaxed);
-        if planted!("slot_freed_before_it_is_empty") {
+        if injected_bug!("slot_freed_before_it_is_empty") {
             self.tag.store(tag & COUNT, Ordering::Release);
         }
         let waker = self.waker.with_mut(|place| {

@@ -28,7 +28,7 @@ use crate::rt::poll::side::{CLOSING, LISTED, PLACED, READY, Side, Wait, generati
 use crate::rt::poll::wait_slot::is_of_slot;
 use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};
-use crate::sync::{MutexGuard, Ordering, planted};
+use crate::sync::{MutexGuard, Ordering, injected_bug};
 
 /// The maximum number of waiters in one direction, the same as for a lock of the socket (13).
 pub(super) const WAITERS_MAX: usize = 1 << 20;
@@ -92,14 +92,14 @@ impl Side<'_> {
         // clear before, because only the exclusive owner of the slot sets it.
         let word = self.word().fetch_add(PLACED, Ordering::AcqRel);
         debug_assert_eq!(word & PLACED, 0, "published by another");
-        planted!("wait_without_recheck") || (!self.forbids(word, generation, READY) && still())
+        injected_bug!("wait_without_recheck") || (!self.forbids(word, generation, READY) && still())
     }
 
     /// Ends the wait of the future `placed`, which must not wait. It keeps its key, like a future
     /// that was woken: if it does not act, `finish` passes the wake-up on.
     #[cold]
     fn withdraw(self, key: &mut Option<Key>, placed: Key) -> Wait {
-        if planted!("retry_forgets_the_edge") {
+        if injected_bug!("retry_forgets_the_edge") {
             *key = None;
         }
         drop(self.take_out(placed));
@@ -111,7 +111,7 @@ impl Side<'_> {
         self.take_slot(|| self.slot().is_of(key))?;
         // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
         let (found, waker) = unsafe { self.slot().vacate() };
-        if found == Some(key) || planted!("slot_left_by_a_stranger") {
+        if found == Some(key) || injected_bug!("slot_left_by_a_stranger") {
             return Some(waker);
         }
         // It was taken out between the checks, and another future moved in, which is woken
@@ -150,7 +150,7 @@ impl Side<'_> {
             return self.wait_on(generation, key, placed, waker.clone(), still);
         }
         let reasons = if interest == Interest::Event { READY } else { 0 };
-        let interest = if planted!("interrupt_takes_events") { Interest::Event } else { interest };
+        let interest = if injected_bug!("interrupt_takes_events") { Interest::Event } else { interest };
         // Declared before the guard, so that it is dropped after it.
         let mut _replaced = None;
         let mut list = self.list().lock();
@@ -192,7 +192,7 @@ impl Side<'_> {
     /// timeout, and if it left, it could not take its waker with it. No lock is held.
     #[cold]
     fn turn_out(self) {
-        if planted!("slot_is_put_back") {
+        if injected_bug!("slot_is_put_back") {
             self.word().fetch_add(PLACED, Ordering::AcqRel);
             return;
         }
@@ -216,7 +216,7 @@ impl Side<'_> {
             return Wait::Listed;
         }
         // The key is kept, as in `withdraw`.
-        let listed = if full || planted!("retry_forgets_the_edge") { key.take() } else { *key };
+        let listed = if full || injected_bug!("retry_forgets_the_edge") { key.take() } else { *key };
         let removed = listed.and_then(|key| list.as_mut()?.remove(key));
         self.settle(list.as_deref());
         drop(list);
@@ -226,24 +226,24 @@ impl Side<'_> {
 
     /// Waits for a `poll_*` caller, which has no key. If it must not wait, its waker may stay and
     /// is woken spuriously by the next edge, which polls must expect anyway.
-    pub(crate) fn wait_poll(self, generation: u32, waker: &Waker, still: impl Fn() -> bool) -> Wait {
-        if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.poll_has_slot(waker) {
+    pub(crate) fn wait_keyless(self, generation: u32, waker: &Waker, still: impl Fn() -> bool) -> Wait {
+        if self.word().load(Ordering::Relaxed) & LISTED == 0 && self.keyless_has_slot(waker) {
             return if self.publish(generation, &still) { Wait::Listed } else { Wait::Retry };
         }
-        self.wait_poll_listed(generation, waker.clone(), still)
+        self.wait_keyless_listed(generation, waker.clone(), still)
     }
 
     /// Returns whether the slot is the caller's, for its `waker`, because it was free or has an
     /// equivalent waker. It must then be published.
-    fn poll_has_slot(self, waker: &Waker) -> bool {
+    fn keyless_has_slot(self, waker: &Waker) -> bool {
         if self.slot().is_free() {
             return self.slot().claim(true, waker.clone()).is_ok();
         }
-        if self.take_slot(|| self.slot().is_of_poll()).is_none() {
+        if self.take_slot(|| self.slot().is_keyless()).is_none() {
             return false;
         }
         // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
-        if unsafe { self.slot().holds_poll(waker) } {
+        if unsafe { self.slot().holds_keyless(waker) } {
             return true;
         }
         self.turn_out();
@@ -251,10 +251,10 @@ impl Side<'_> {
     }
 
     #[cold]
-    fn wait_poll_listed(self, generation: u32, waker: Waker, still: impl Fn() -> bool) -> Wait {
+    fn wait_keyless_listed(self, generation: u32, waker: Waker, still: impl Fn() -> bool) -> Wait {
         let mut old = Wakers::new();
         let mut list = self.list().lock();
-        let unused = list.get_or_insert_default().insert_poll(waker, &mut old);
+        let unused = list.get_or_insert_default().insert_keyless(waker, &mut old);
         let waits = !self.announce(generation, READY) && still();
         drop(list);
         drop(unused);
@@ -267,7 +267,7 @@ impl Side<'_> {
     fn announce(self, generation: u32, reasons: u64) -> bool {
         // ORDERING: AcqRel, as in `publish`.
         let word = self.word().fetch_or(LISTED, Ordering::AcqRel);
-        !planted!("wait_without_recheck") && self.forbids(word, generation, reasons)
+        !injected_bug!("wait_without_recheck") && self.forbids(word, generation, reasons)
     }
 
     /// Returns whether a waiter that was announced in `word` must not wait.
@@ -282,7 +282,7 @@ impl Side<'_> {
 
     /// Ends the wait of a future that may have waited. If it was woken and has not `acted`, passes
     /// the wake-up on.
-    pub(crate) fn finish(self, key: &mut Option<Key>, acted: bool, wakers: &mut Wakers) {
+    pub(crate) fn end_wait(self, key: &mut Option<Key>, acted: bool, wakers: &mut Wakers) {
         let Some(key) = key.take() else { return };
         if !self.has_waiters() {
             return;
@@ -295,7 +295,7 @@ impl Side<'_> {
             self.settle(list.as_deref());
             removed
         };
-        if removed.is_none() && !acted && !planted!("drop_keeps_wakeup") {
+        if removed.is_none() && !acted && !injected_bug!("drop_keeps_wakeup") {
             self.pass_on(wakers);
         }
     }

@@ -265,7 +265,7 @@ impl Thread {
         if runtime.epoch() != epoch {
             polling.forget_instance();
             // A thread of the epoch that began may have relied on this one to poll.
-            runtime.attend_after_leaving();
+            runtime.ensure_worker_after_leaving();
         }
     }
 
@@ -295,7 +295,7 @@ impl Thread {
     fn settle_wish(&mut self) {
         self.has_asked = false;
         if self.runtime.withdraw_wish(&self.root) {
-            self.runtime.attend_poller();
+            self.runtime.ensure_poller();
         }
     }
 }
@@ -315,7 +315,7 @@ impl Drop for Thread {
         }
         match self.processor.filter(|_| context::processor().is_some()) {
             Some(processor) => self.runtime.leave(processor),
-            None if context::processor().is_none() => self.runtime.attend_after_leaving(),
+            None if context::processor().is_none() => self.runtime.ensure_worker_after_leaving(),
             None => {}
         }
     }

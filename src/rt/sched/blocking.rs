@@ -23,7 +23,7 @@ use async_task::Runnable;
 use super::task::{TaskData, discard};
 use crate::rt::context;
 use crate::rt::runtime::Runtime;
-use crate::rt::waiters::let_go;
+use crate::rt::waiters::drop_payload;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// How long a thread without work is kept.
@@ -107,14 +107,14 @@ impl Runtime {
         }
         pool.state.lock().leave(self, epoch);
         if self.sysmon.is_missing() {
-            self.attend_pool(pool, true);
+            self.ensure_pool_thread(pool, true);
         }
         self.refused();
     }
 
     /// After the system refused threads: tries again for calls that no thread will run. If the
     /// refusal `lasts`, they run as tasks.
-    pub(crate) fn attend_pool(&'static self, pool: &'static Pool, lasts: bool) {
+    pub(crate) fn ensure_pool_thread(&'static self, pool: &'static Pool, lasts: bool) {
         let bound = self.config().blocking_threads;
         let mut state = pool.state.lock();
         // Checked under the lock: a thread of an epoch that is over would not be counted down.
@@ -169,6 +169,6 @@ fn run(runnable: Runnable<TaskData>) {
     let record = runnable.metadata().record();
     let run = || context::run_task(data, || record.polling(|| runnable.run()));
     if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
-        let_go(payload);
+        drop_payload(payload);
     }
 }

@@ -231,7 +231,7 @@ impl Runtime {
         // ORDERING: SeqCst. The holder of the role at the check above may have released it since,
         // and blocks or leaves. It decrements and then reads `awake`; this thread decrements and
         // then checks the role (models `somebody_polls_*`).
-        self.attend_after_listing();
+        self.ensure_worker_after_listing();
         if is_spare {
             trace::spare_ended(processor.id);
         }
@@ -263,11 +263,11 @@ impl Runtime {
         }
     }
 
-    fn attend_after_listing(&'static self) {
+    fn ensure_worker_after_listing(&'static self) {
         if self.injected() > 0 {
-            self.attend();
+            self.ensure_worker();
         } else if self.is_running() && !self.driver.role.is_taken() {
-            self.attend_poller();
+            self.ensure_poller();
         }
     }
 
@@ -283,23 +283,23 @@ impl Runtime {
         self.inject_quietly(processor.queue.drain(), epoch);
         self.put_back(&mut self.idle.lock(), processor);
         self.awake.down(epoch);
-        self.attend_after_leaving();
+        self.ensure_worker_after_leaving();
     }
 
     /// Called when a thread no longer runs things here: makes sure that another thread does the
     /// remaining work.
-    pub(crate) fn attend_after_leaving(&'static self) {
+    pub(crate) fn ensure_worker_after_leaving(&'static self) {
         if !self.is_running() {
             return;
         }
         if self.injected() > 0 {
-            self.attend();
+            self.ensure_worker();
         } else if !self.polls_here()
             && (self.descriptors.load(Ordering::Relaxed) > 0
                 || self.next_timer() != crate::rt::time::clock::NEVER
                 || self.tasks_alive() > 0)
         {
-            self.attend_poller();
+            self.ensure_poller();
         }
     }
 
@@ -338,7 +338,7 @@ impl Runtime {
             // A nested `block_on` has brought this thread here without a processor: work may have
             // found no thread in the meantime.
             if self.injected() > 0 {
-                self.attend();
+                self.ensure_worker();
             }
             sleeper.parker.park_until(until);
         }
@@ -360,7 +360,7 @@ impl Runtime {
         drop(idle);
         root.nudge();
         if self.injected() > 0 {
-            self.attend();
+            self.ensure_worker();
         }
         true
     }
@@ -398,7 +398,7 @@ impl Runtime {
     pub(crate) fn park_root(&'static self, root: &Arc<Root>) {
         self.idle.lock().roots.push(root.clone());
         self.root_ends();
-        // ORDERING: SeqCst: listed, then one more check of the role; `attend_poller` checks the
+        // ORDERING: SeqCst: listed, then one more check of the role; `ensure_poller` checks the
         // list after the role was released.
         if !self.is_running() || self.driver.role.is_taken() || !self.needs_poller() {
             root.park();

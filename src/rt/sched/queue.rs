@@ -25,7 +25,7 @@
 use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
 
-use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, MODEL, Mutex, Ordering, planted};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, MODEL, Mutex, Ordering, injected_bug};
 
 /// The number of slots of a ring, equal to the maximum number of events in a batch.
 pub(crate) const RING: usize = if MODEL { 4 } else { 256 };
@@ -101,7 +101,7 @@ impl RunQueue {
         }
         self.ring[tail as usize % RING].store(item.as_ptr(), Ordering::Relaxed);
         // ORDERING: Release pairs with the Acquire of `tail` in `steal`.
-        let order = if planted!("ring_relaxed_tail") { Ordering::Relaxed } else { Ordering::Release };
+        let order = if injected_bug!("ring_relaxed_tail") { Ordering::Relaxed } else { Ordering::Release };
         self.tail.store(tail.wrapping_add(1), order);
     }
 
@@ -128,7 +128,7 @@ impl RunQueue {
         if self.next.load(Ordering::Relaxed).is_null() {
             return None;
         }
-        if planted!("next_taken_twice") {
+        if injected_bug!("next_taken_twice") {
             let item = NonNull::new(self.next.load(Ordering::Acquire));
             self.next.store(ptr::null_mut(), Ordering::Release);
             return item;
@@ -195,7 +195,7 @@ impl RunQueue {
                 let item = self.ring[head.wrapping_add(at) as usize % RING].load(Ordering::Relaxed);
                 thief.ring[start.wrapping_add(at) as usize % RING].store(item, Ordering::Relaxed);
             }
-            if planted!("steal_without_claim") {
+            if injected_bug!("steal_without_claim") {
                 self.head.store(head.wrapping_add(count), Ordering::Release);
                 break count;
             }

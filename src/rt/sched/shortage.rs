@@ -110,7 +110,7 @@ impl Runtime {
             return false;
         }
         if self.find_sysmon().is_ok() {
-            self.attend_after_leaving();
+            self.ensure_worker_after_leaving();
             return false;
         }
         context::enter();

@@ -48,7 +48,7 @@ use crate::rt::context;
 use crate::rt::parker::Parker;
 use crate::rt::runtime::{Runtime, runtime};
 use crate::rt::time::clock;
-use crate::rt::waiters::let_go;
+use crate::rt::waiters::drop_payload;
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::trace;
 
@@ -299,7 +299,7 @@ impl Monitor {
             || runtime.has_root_turns()
             || runtime.injected() > 0;
         if runtime.injected() > 0 {
-            runtime.attend();
+            runtime.ensure_worker();
         }
         self.quiet = if busy { 0 } else { self.quiet + 1 };
         self.activity = activity;
@@ -350,9 +350,9 @@ impl Monitor {
         let lasts = since.elapsed() >= LASTS;
         // A refusal from now on sets it again.
         runtime.set_short_of_threads(false);
-        runtime.attend_after_leaving();
-        runtime.attend_pool(&runtime.pool, lasts);
-        runtime.attend_pool(&runtime.lookups, lasts);
+        runtime.ensure_worker_after_leaving();
+        runtime.ensure_pool_thread(&runtime.pool, lasts);
+        runtime.ensure_pool_thread(&runtime.lookups, lasts);
         if lasts && runtime.is_short_of_threads() && runtime.awake.count() == 0 {
             // A task may block this thread: threads in `block_on` poll in the meantime.
             runtime.sysmon.stuck.store(1, Ordering::Relaxed);
@@ -437,7 +437,7 @@ impl Monitor {
                 }
             };
             if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(report)) {
-                let_go(payload);
+                drop_payload(payload);
             }
         }
     }
@@ -452,7 +452,7 @@ impl Monitor {
         // A worker may have gone to rest in the meantime because the role was taken (model
         // `sysmon_gives_the_role_back`), and a thread in `block_on` may have to poll while all
         // workers are stuck.
-        runtime.attend_poller();
+        runtime.ensure_poller();
         if runtime.needs_poller() {
             runtime.nudge_root();
         }

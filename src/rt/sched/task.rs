@@ -26,7 +26,7 @@ use crate::rt::context::{self, DISCARDS_MAX};
 use crate::rt::fork;
 use crate::rt::lazy_box::LazyBox;
 use crate::rt::runtime::runtime;
-use crate::rt::waiters::let_go;
+use crate::rt::waiters::drop_payload;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::trace;
 
@@ -301,7 +301,7 @@ impl<T> Drop for Output<T> {
 /// Runs a destructor in a place where `async-task` would end the process if it panicked.
 pub(crate) fn contain(destructor: impl FnOnce()) {
     if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(destructor)) {
-        let_go(payload);
+        drop_payload(payload);
         runtime().panics.add(1);
     }
 }

@@ -26,7 +26,7 @@ use super::task::{TaskData, discard, from_item};
 use crate::rt::context::{self, BUDGET, REFILL};
 use crate::rt::poll::role::By;
 use crate::rt::runtime::{Runtime, runtime};
-use crate::rt::waiters::let_go;
+use crate::rt::waiters::drop_payload;
 use crate::sync::{Arc, Ordering};
 
 /// The maximum number of consecutive turns for tasks that the running one woke, before older ones
@@ -134,7 +134,7 @@ impl Core {
         runtime.awake.down(epoch);
         // A thread that brought work to the new epoch may have relied on this thread, which was
         // asleep in epoll, to run it.
-        runtime.attend_after_leaving();
+        runtime.ensure_worker_after_leaving();
         runtime.report_end(processor);
     }
 
@@ -199,7 +199,7 @@ impl Core {
         begin_turn(processor, record);
         // The future's own panics are kept by its task; what is left are panics of destructors.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| context::run_turn(data, own, || runnable.run()))) {
-            let_go(payload);
+            drop_payload(payload);
             runtime.panics.add(1);
         }
         if !owns_processor() {
@@ -277,8 +277,8 @@ impl Core {
         {
             return Some(Exit::Resting);
         }
-        // ORDERING: SeqCst: announced and decremented, then one more check; see `attend` and the
-        // documentation of the role.
+        // ORDERING: SeqCst: announced and decremented, then one more check; see `ensure_worker` and
+        // the documentation of the role.
         let falls_asleep = || {
             runtime.awake.down(epoch);
             runtime.injected() > 0

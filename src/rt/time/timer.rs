@@ -36,7 +36,7 @@ use std::task::Waker;
 
 use crate::rt::time::clock::NEVER;
 use crate::rt::waiters::Wakers;
-use crate::sync::{AtomicU64, Mutex, Ordering, const_fn, planted};
+use crate::sync::{AtomicU64, Mutex, Ordering, const_fn, injected_bug};
 
 /// The target of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -291,7 +291,7 @@ impl TimerSet {
         let fresh = waker.clone();
         inner = self.inner.lock();
         let place = &mut inner.slots[key.slot as usize];
-        if !place.fired && !planted!("sleep_keeps_the_old_waker") {
+        if !place.fired && !injected_bug!("sleep_keeps_the_old_waker") {
             replaced = place.waker.replace(fresh);
         }
         let fired = place.fired;

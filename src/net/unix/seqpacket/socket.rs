@@ -13,7 +13,7 @@ use socket2::{SockAddr, Type};
 
 use crate::net::deadlines::dial_ends;
 use crate::net::fd::fd;
-use crate::net::fd::operation::Hold;
+use crate::net::fd::operation::LockScope;
 use crate::net::futures::{Closed, PeerClosed};
 use crate::net::net_fd::NetFd;
 use crate::net::unix::address::Name;
@@ -169,7 +169,7 @@ impl UnixSeqpacket {
     /// Returns `InvalidInput` for more than 253 descriptors; otherwise the same as
     /// [`send`](UnixSeqpacket::send).
     pub fn send_with_fds<'a>(&'a self, buf: &'a [u8], fds: &'a [BorrowedFd<'a>]) -> SendWithFds<'a> {
-        SendWithFds::new(&self.fd, buf, fds, Hold::Free)
+        SendWithFds::new(&self.fd, buf, fds, LockScope::None)
     }
 
     /// Receives a message and appends its descriptors to `fds`; see
@@ -179,7 +179,7 @@ impl UnixSeqpacket {
     /// Returns [`TruncatedFds`](crate::os::unix::net::TruncatedFds) if this process cannot have that many
     /// descriptors; otherwise the same as [`recv`](UnixSeqpacket::recv).
     pub fn recv_with_fds<'a>(&'a self, buf: &'a mut [u8], fds: &'a mut Vec<OwnedFd>) -> RecvWithFds<'a> {
-        RecvWithFds::new(&self.fd, buf, fds, Hold::Free)
+        RecvWithFds::new(&self.fd, buf, fds, LockScope::None)
     }
 
     /// Returns the credentials of the peer; see [`PeerCred`].
@@ -215,7 +215,7 @@ impl UnixSeqpacket {
 }
 
 socket_methods!(UnixSeqpacket);
-crate::net::raw::raw_access!(UnixSeqpacket, Call);
+crate::net::raw::raw_access!(UnixSeqpacket, PerCall);
 
 #[cfg(test)]
 mod tests {
@@ -274,7 +274,7 @@ mod tests {
                 }
             };
             let mut poll =
-                |cx: &mut Context<'_>| poll_message(&ours, Hold::Free, &mut operation, cx, || Ok(0), &mut call);
+                |cx: &mut Context<'_>| poll_message(&ours, LockScope::None, &mut operation, cx, || Ok(0), &mut call);
             assert!(poll(&mut Context::from_waker(Waker::noop())).is_pending());
             assert_eq!(socket::send(peer.as_fd(), b"first", 0).unwrap(), 5);
             drop(peer);
@@ -283,7 +283,7 @@ mod tests {
             assert_eq!((received.unwrap(), fds.len()), (10, usize::from(with_fds)));
             drop(fds);
             let end = block_on(poll_fn(|cx| {
-                poll_message(&ours, Hold::Free, &mut operation, cx, || Ok(99), |fd| socket::recv(fd, &mut buf, 0))
+                poll_message(&ours, LockScope::None, &mut operation, cx, || Ok(99), |fd| socket::recv(fd, &mut buf, 0))
             }));
             assert!(matches!(end, Ok(0 | 99)), "{end:?}");
             ours.fd.cancel(Direction::Read, &mut operation);
