@@ -34,8 +34,10 @@ struct Context {
     task: Cell<*const TaskData>,
     /// The data pointer of the waker of the future in whose turn this thread is, or [`NO_TURN`].
     own: Cell<*const ()>,
-    /// The direction of the last call of this turn with a short count, or null.
+    /// The direction of the last call of this turn with a short count, or null, and whether
+    /// something was written since.
     short: Cell<*const ()>,
+    has_written: Cell<bool>,
     /// The nesting depth of worker loops and `block_on` on this thread.
     depth: Cell<u32>,
     /// Whether the thread is in the turn of a root future. After the turn it polls, or makes sure
@@ -55,6 +57,7 @@ thread_local! {
             task: Cell::new(ptr::null()),
             own: Cell::new(NO_TURN),
             short: Cell::new(ptr::null()),
+            has_written: Cell::new(false),
             depth: Cell::new(0),
             is_root: Cell::new(false),
             discards: Cell::new(0),
@@ -195,14 +198,32 @@ pub(crate) fn run_turn<T>(task: *const TaskData, own: *const (), f: impl FnOnce(
 /// Records that a call in the direction of `state` had a short count.
 #[inline]
 pub(crate) fn set_short(state: &AtomicU8) {
-    CONTEXT.with(|context| context.short.set(ptr::from_ref(state).cast()));
+    CONTEXT.with(|context| {
+        context.short.set(ptr::from_ref(state).cast());
+        context.has_written.set(false);
+    });
 }
 
-/// Returns whether the last short count of this turn was in the direction of `state`, and `waker` is
-/// the task's own waker, which an awaited operation waits with.
+/// Records that something was written in this turn.
 #[inline]
-pub(crate) fn is_short(state: &AtomicU8, waker: &Waker) -> bool {
-    CONTEXT.with(|context| context.short.get() == ptr::from_ref(state).cast() && context.own.get() == waker.data())
+pub(crate) fn set_written() {
+    CONTEXT.with(|context| context.has_written.set(true));
+}
+
+/// Returns whether the last short count of this turn was in the direction of `state`, something was
+/// written since, and `waker` is the task's own waker, which an awaited operation waits with. Once
+/// per short count.
+#[inline]
+pub(crate) fn take_short(state: &AtomicU8, waker: &Waker) -> bool {
+    CONTEXT.with(|context| {
+        let is_short = context.short.get() == ptr::from_ref(state).cast()
+            && context.has_written.get()
+            && context.own.get() == waker.data();
+        if is_short {
+            context.short.set(ptr::null());
+        }
+        is_short
+    })
 }
 
 /// Takes one unit from the budget of the turn, for an operation that need not wait. Returns false
@@ -545,23 +566,32 @@ mod tests {
     fn short_count_counts_for_its_turn_and_its_task_alone() {
         let (one, other) = (AtomicU8::new(0), AtomicU8::new(0));
         let (own, foreign) = (Waker::from(Arc::new(Count::default())), Waker::from(Arc::new(Count::default())));
+        let set_short_and_write = |state| {
+            set_short(state);
+            set_written();
+        };
         run_turn(ptr::null(), own.data(), || {
-            assert!(!is_short(&one, &own));
+            set_written();
+            assert!(!take_short(&one, &own));
             set_short(&one);
-            assert!(is_short(&one, &own) && is_short(&one, &own.clone()));
-            assert!(!is_short(&one, &foreign) && !is_short(&one, Waker::noop()) && !is_short(&other, &own));
-            set_short(&other);
-            assert!(!is_short(&one, &own) && is_short(&other, &own));
+            assert!(!take_short(&one, &own), "nothing was written since");
+            set_written();
+            assert!(!take_short(&one, &foreign) && !take_short(&one, Waker::noop()) && !take_short(&other, &own));
+            assert!(take_short(&one, &own.clone()) && !take_short(&one, &own), "once");
+            set_short_and_write(&one);
+            set_short_and_write(&other);
+            assert!(!take_short(&one, &own) && take_short(&other, &own));
+            set_short_and_write(&other);
         });
-        assert!(!is_short(&other, &own), "the turn is over");
-        run_turn(ptr::null(), own.data(), || assert!(!is_short(&other, &own), "another turn"));
+        assert!(!take_short(&other, &own), "the turn is over");
+        run_turn(ptr::null(), own.data(), || assert!(!take_short(&other, &own), "another turn"));
         run_task(ptr::null(), || {
-            set_short(&one);
-            assert!(!is_short(&one, Waker::noop()), "in no turn");
+            set_short_and_write(&one);
+            assert!(!take_short(&one, Waker::noop()), "in no turn");
         });
     }
 
-    /// `is_short` relies on it.
+    /// `take_short` relies on it.
     #[test]
     fn waker_of_a_turn_is_known() {
         let knows =

@@ -25,10 +25,10 @@
 //! yet. Therefore a poll that finds the direction idle makes its call once before it waits.
 //!
 //! There is one exception, which saves a call per request in a task that reads a request, answers it
-//! and waits for the next one: a short count in the same turn replaces the call
-//! ([`Fd::awaits_edges`]) if the operation waits with the task's own waker and the last
-//! [`WAITS_MIN`] operations in this direction waited to the end. That is, none of them was dropped,
-//! an edge woke each, and no call before a wait succeeded.
+//! and waits for the next one: a short count in the same turn replaces one call
+//! ([`Fd::awaits_edges`]) if something was written since, the operation waits with the task's own
+//! waker and the last [`WAITS_MIN`] operations in this direction waited to the end. That is, none of
+//! them was dropped, an edge woke each, and no call before a wait succeeded.
 //!
 //! # Cancellation
 //! Dropping the future of an [`Operation`] calls [`Fd::cancel`]: it leaves the queues, and a
@@ -281,11 +281,11 @@ impl Fd {
         self.with(|fd| socket::is_ready(fd, direction == Direction::Write)).unwrap_or(true)
     }
 
-    /// Returns whether a short count of this turn replaces a call, because the operation is going to
+    /// Returns whether a short count of this turn replaces the call, because the operation is going to
     /// be awaited.
     #[inline]
     fn awaits_edges(&self, direction: Direction, cx: &Context<'_>) -> bool {
-        context::is_short(&self.waits[direction as usize], cx.waker())
+        context::take_short(&self.waits[direction as usize], cx.waker())
     }
 
     /// Waits in an idle direction if nothing has to be done first. When it is ready, the caller
@@ -341,6 +341,10 @@ impl Fd {
             if waits.load(Ordering::Relaxed) >= WAITS_MIN || scope == LockScope::WholeOperation {
                 context::set_short(waits);
             }
+        }
+        if direction == Direction::Write {
+            // A write that leaves some waits for room next: its own count is the evidence.
+            context::set_written();
         }
         self.give_back(direction, scope, caller, remaining != Remaining::Maybe);
         if ticket.has_waiters() {
