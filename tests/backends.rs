@@ -1,5 +1,5 @@
 //! The selection of a back end by `NETPOLL_BACKEND`, and the errors of an unavailable one. The tests of the contract are in
-//! `src/rt/poll/backend_tests.rs`; `ci/backends.sh` runs the other tests on poll(2).
+//! `src/rt/poll/back_ends_tests.rs`; `ci/backends.sh` runs the other tests on poll(2).
 
 mod common;
 

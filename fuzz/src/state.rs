@@ -6,7 +6,8 @@ use std::task::{Wake, Waker};
 
 use super::Input;
 use crate::rt::poll::poll_desc::PollCache;
-use crate::rt::poll::poll_desc::{Direction, HANG_UP, PollDesc, Stop, Wait};
+use crate::rt::poll::poll_desc::{Direction, PollDesc};
+use crate::rt::poll::side::{HANG_UP, Stop, Wait};
 use crate::rt::time::clock::{EXPIRED, NONE};
 use crate::rt::time::timer::{SleepKey, Target, TimerSet};
 use crate::rt::waiters::{Interest, Key, Wakers};

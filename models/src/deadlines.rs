@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 
 use crate::engine::thread;
-use crate::rt::poll::poll_desc::{Direction, PollDesc, Stop, Wait};
+use crate::rt::poll::poll_desc::{Direction, PollDesc};
+use crate::rt::poll::side::{Stop, Wait};
 use crate::rt::time::clock::{NEVER, NONE};
 use crate::rt::time::timer::TimerSet;
 use crate::rt::waiters::{Interest, Wakers};

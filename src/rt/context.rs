@@ -9,21 +9,10 @@ use std::ptr;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use super::sched::processor::Processor;
-use super::sched::record::{self, Waits};
-use super::sched::task::TaskData;
+pub(crate) use super::sched::processor::{BUDGET, REFILL};
+use super::sched::record::Waits;
+use super::sched::task_data::TaskData;
 use crate::sync::{AtomicU8, Ordering};
-
-/// The number of operations that a task may complete in one poll before it yields: I/O that need
-/// not wait, and timers that are due.
-///
-/// Without it a task whose socket is always ready would keep its thread forever. It is large enough
-/// that the yield costs nothing measurable (one requeue per 32 operations), and small enough that
-/// 32 calls of a few microseconds each take a fraction of a millisecond.
-pub(crate) const BUDGET: u32 = 32;
-
-/// The budget within the same poll after [`BUDGET`] is used up. A turn that ends with this or less
-/// was a long one.
-pub(crate) const REFILL: u32 = BUDGET * 3 / 4;
 
 /// No waker has this data pointer.
 const NO_TURN: *const () = ptr::without_provenance(usize::MAX);
@@ -152,6 +141,26 @@ pub(crate) fn end_task(number: u64) {
 /// Returns whether `waker` is the own waker of the future in whose turn this thread is.
 pub(crate) fn is_own(waker: &Waker) -> bool {
     CONTEXT.with(|context| context.own.get() == waker.data())
+}
+
+/// Records in the current task, if there is one, what an operation that returned Pending waits for.
+pub(crate) fn note(waits: Waits) {
+    with_task(|task| {
+        if let Some(task) = task {
+            task.record().note(waits.pack());
+        }
+    });
+}
+
+/// Records one of the [`edge_notes`](super::sched::record::edge_notes) in the current task, as
+/// [`note`] does, replacing the previous word.
+#[inline]
+pub(crate) fn note_edge(note: u32) {
+    with_task(|task| {
+        if let Some(task) = task {
+            task.record().note_edge(note);
+        }
+    });
 }
 
 /// Returns the processor that this thread owns in `epoch`. A thread that a shutdown left behind has
@@ -380,7 +389,7 @@ fn granted_or_yield(granted: bool, cx: &TaskContext<'_>) -> Poll<()> {
     if granted {
         return Poll::Ready(());
     }
-    record::note(Waits::Turn);
+    note(Waits::Turn);
     cx.waker().wake_by_ref();
     Poll::Pending
 }

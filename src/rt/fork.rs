@@ -11,7 +11,7 @@
 //! prefers, runs no handlers, and its child calls exec(2) at once.)
 
 use std::io;
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 
 use crate::sync::{AtomicBool, Ordering};
 
@@ -37,13 +37,19 @@ extern "C" fn before_fork() {
 
 extern "C" fn in_child() {
     FORKED.store(true, Ordering::Relaxed);
-    super::runtime::runtime().disown();
+    if let Some(disown) = DISOWN.get() {
+        disown();
+    }
 }
 
-/// Installs the handlers, once.
+/// Called in a child, to make earlier state void. It must be async-signal-safe.
+static DISOWN: OnceLock<fn()> = OnceLock::new();
+
+/// Installs the handlers, once. A child calls `disown`, which must be async-signal-safe.
 #[allow(unsafe_code)]
-pub(crate) fn watch() {
+pub(crate) fn watch(disown: fn()) {
     static INSTALLED: Once = Once::new();
+    DISOWN.get_or_init(|| disown);
     INSTALLED.call_once(|| {
         // SAFETY: the handlers only use atomic operations, which are async-signal-safe. If there is
         // no memory for them, a fork is not noticed.

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::counter::Counter;
 use super::histogram::{Histogram, Recorder, Unit};
 use super::runtime::runtime;
-use super::sched::processor::{Counter, Processor};
+use super::sched::processor::Processor;
 use crate::sync::Ordering;
 
 /// Declares the fields of [`Metrics`] with their kinds, so that [`Metrics::iter`] and

@@ -10,7 +10,9 @@
 // sleeps; `sched` runs tasks; `runtime` connects them.
 
 mod builder;
+mod config;
 pub(crate) mod context;
+mod counter;
 pub(crate) mod fork;
 mod histogram;
 mod inspect;
@@ -23,13 +25,15 @@ pub(crate) mod runtime;
 pub(crate) mod sched;
 mod shutdown;
 pub(crate) mod slab;
+mod start;
+mod still_running;
 mod threads;
 pub(crate) mod time;
 pub(crate) mod waiters;
 
-pub(crate) use builder::wraps_io_errors;
-pub use builder::{BlockedPolicy, Builder};
-
+pub use builder::Builder;
+pub(crate) use config::wraps_io_errors;
+pub use config::{BlockedPolicy, BlockedTask};
 pub use histogram::Histogram;
 pub use inspect::{
     Inspect, InspectServer, Snapshot, SocketAddress, SocketId, SocketInfo, SocketState, SocketWait, TaskInfo, TaskKind,
@@ -37,5 +41,5 @@ pub use inspect::{
 };
 pub use metrics::{HistogramMetric, Metric, MetricKind, Metrics, metrics};
 pub(crate) use metrics::{accept_queue, kernel_copies};
-pub use sched::sysmon::BlockedTask;
-pub use shutdown::{StillRunning, shutdown};
+pub use shutdown::shutdown;
+pub use still_running::StillRunning;

@@ -26,7 +26,8 @@ use async_task::Runnable;
 
 use super::context;
 use super::runtime::{Runtime, runtime};
-use super::sched::task::{TaskData, discard};
+use super::sched::task::discard;
+use super::sched::task_data::TaskData;
 use super::waiters::{Wakers, wake};
 use crate::sync::{Arc, Condvar, Mutex};
 

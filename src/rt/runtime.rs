@@ -17,49 +17,36 @@
 //!   epoll. If it is 0, either a thread sleeps in epoll, or there is no thread and the next work
 //!   starts one.
 
-use std::collections::{HashMap, VecDeque};
-use std::io;
+use std::collections::VecDeque;
 use std::sync::OnceLock;
 
 use async_task::Runnable;
 
-use super::builder::{BlockedPolicy, Config};
+use super::config::{BlockedPolicy, Config, PROCESSORS_MAX};
 use super::context;
-use super::fork;
-use super::inspect;
+use super::counter::Counter;
 use super::sched::awake::Awake;
-use super::sched::blocking::Pool;
 use super::sched::idle::Idle;
-use super::sched::processor::{Counter, Processor};
-use super::sched::queue::{Item, RunQueue};
+use super::sched::pool::Pool;
+use super::sched::processor::Processor;
+use super::sched::queue::Injected;
 use super::sched::sysmon::Sysmon;
-use super::sched::task::{Name, TaskData, TaskId, discard_item, take_item};
-use super::shutdown::StillRunning;
+use super::sched::task_data::TaskData;
+use super::still_running::StillRunning;
 use super::threads::Threads;
 use super::waiters::Wakers;
 use crate::rt::poll::closings::Closings;
 use crate::rt::poll::driver::Driver;
 use crate::rt::poll::poll_desc::{PollCache, PollDesc};
+use crate::rt::time::clock;
 use crate::rt::time::timer::{Target, TimerSet};
-use crate::rt::time::{clock, ticks};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
-
-/// Workers and spare workers together.
-pub(crate) const PROCESSORS_MAX: usize = 512;
 
 const STOPPED: u64 = 0;
 const RUNNING: u64 = 1;
 const STOPPING: u64 = 2;
 const STATE_MASK: u64 = 3;
 const EPOCH_SHIFT: u32 = 32;
-
-/// A task in the queue that all threads share.
-#[derive(Debug)]
-struct Injected(Item);
-
-// SAFETY: an item is the ownership of a runnable task, which may be run on any thread.
-#[allow(unsafe_code)]
-unsafe impl Send for Injected {}
 
 /// The global state of the runtime; see the [module documentation](self).
 #[derive(Debug)]
@@ -71,13 +58,13 @@ pub(crate) struct Runtime {
     pub(crate) lifecycle: Mutex<Result<(), StillRunning>>,
     /// Notified when a shutdown has ended.
     pub(crate) stopped: Condvar,
-    config: Mutex<Option<Arc<Config>>>,
+    pub(super) config: Mutex<Option<Arc<Config>>>,
     pub(crate) cache: PollCache,
     processors: [OnceLock<Box<Processor>>; PROCESSORS_MAX],
     /// Number of processors that were ever used.
     processors_len: AtomicUsize,
-    injector: Mutex<VecDeque<Injected>>,
-    injector_len: AtomicUsize,
+    pub(crate) injector: Mutex<VecDeque<Injected>>,
+    pub(crate) injector_len: AtomicUsize,
     pub(crate) idle: Mutex<Idle>,
     pub(crate) awake: Awake,
     pub(crate) driver: Driver,
@@ -90,8 +77,6 @@ pub(crate) struct Runtime {
     /// Tasks to be dropped by another thread, because this thread's stack has too many nested
     /// drops.
     pub(crate) deferred: Mutex<VecDeque<Runnable<TaskData>>>,
-    /// The names of living tasks that have one, for the reports of sysmon.
-    pub(crate) names: Mutex<Option<HashMap<u64, Name>>>,
     pub(crate) spawned: Counter,
     pub(crate) ended: Counter,
     pub(crate) timers_fired: Counter,
@@ -130,7 +115,6 @@ static RUNTIME: Runtime = Runtime {
     lookups: Pool::new(),
     threads: Threads::new(),
     deferred: Mutex::new(VecDeque::new()),
-    names: Mutex::new(None),
     spawned: Counter::new(),
     ended: Counter::new(),
     timers_fired: Counter::new(),
@@ -183,28 +167,6 @@ impl Runtime {
         self.start_by_use()
     }
 
-    #[cold]
-    fn start_by_use(&'static self) -> u32 {
-        // A simulation runs its tasks itself.
-        #[cfg(feature = "sim")]
-        if crate::sim::is_here() {
-            return self.epoch();
-        }
-        let _lifecycle = self.lifecycle.lock();
-        if self.is_stopping() {
-            // One less than the running epoch, so it is void from the start.
-            return self.epoch().wrapping_sub(1);
-        }
-        if !self.is_running() {
-            if self.prepare_start(Config::from_environment()).is_err() {
-                self.sysmon.set_missing();
-                self.set_short_of_threads(true);
-            }
-            self.start();
-        }
-        self.epoch()
-    }
-
     /// Locks the life cycle when no shutdown is in progress.
     pub(crate) fn lifecycle_at_rest(&self) -> MutexGuard<'_, Result<(), StillRunning>> {
         let mut lifecycle = self.lifecycle.lock();
@@ -214,37 +176,11 @@ impl Runtime {
         lifecycle
     }
 
-    /// Creates the thread that the runtime cannot start without. The caller must hold `lifecycle`.
-    ///
-    /// # Errors
-    /// Returns the error of creating the thread.
-    pub(crate) fn prepare_start(&'static self, config: Config) -> io::Result<()> {
-        fork::watch();
-        inspect::serve_from_environment();
-        // A thread of the previous runtime may have been starting while it ended.
-        self.threads.join_ended();
-        config.publish();
-        *self.config.lock() = Some(Arc::new(config));
-        self.start_sysmon_patiently(self.epoch())
-    }
-
-    /// Starts a stopped runtime. The caller must hold `lifecycle`.
-    pub(crate) fn start(&'static self) {
-        let (config, epoch) = (self.config(), self.epoch());
-        ticks::calibrate();
-        self.awake.begin(epoch);
-        self.idle.lock().fill(epoch, config.workers, config.spares, |id| self.is_owned(id));
+    /// STOPPED → RUNNING. The caller must hold `lifecycle`.
+    pub(super) fn begin_run(&self, epoch: u32) {
         // ORDERING: Release, so that a thread that sees RUNNING also sees the configuration and the
         // idle lists.
         self.word.store(u64::from(epoch) << EPOCH_SHIFT | RUNNING, Ordering::Release);
-        // ORDERING: SeqCst: the state is stored before the timers are read; `timer_moved` does it
-        // the other way round (model `timer_armed_against_start`).
-        fence(Ordering::SeqCst);
-        // Deadlines survive a shutdown. A timer that is armed later and is not the first of its set
-        // relies on a thread that sleeps until the first.
-        if self.next_timer() != clock::NEVER {
-            self.ensure_poller();
-        }
     }
 
     /// RUNNING → STOPPING with the next epoch. The caller must hold `lifecycle`.
@@ -270,7 +206,7 @@ impl Runtime {
     }
 
     /// Returns whether a thread, possibly one left behind by a shutdown, owns the processor `id`.
-    fn is_owned(&self, id: usize) -> bool {
+    pub(super) fn is_owned(&self, id: usize) -> bool {
         self.processors[id].get().is_some_and(|processor| processor.owned.load(Ordering::Acquire))
     }
 
@@ -280,50 +216,7 @@ impl Runtime {
         self.processors[..len].iter().filter_map(|slot| slot.get().map(|processor| &**processor))
     }
 
-    // ---- the shared queue ----
-
-    /// Queues a task of `epoch` from a thread that has no processor, and makes sure that a worker
-    /// runs it.
-    pub(crate) fn inject(&'static self, item: Item, epoch: u32) {
-        self.inject_quietly(std::iter::once(item), epoch);
-        self.ensure_worker();
-    }
-
-    /// Queues many tasks without waking a worker. Tasks of an epoch that is over are dropped.
-    pub(crate) fn inject_quietly(&'static self, items: impl Iterator<Item = Item>, epoch: u32) {
-        {
-            let mut injector = self.injector.lock();
-            // Checked under the lock: a shutdown advances the epoch before it empties the queue,
-            // and would miss tasks queued later.
-            if self.epoch() == epoch {
-                injector.extend(items.map(Injected));
-                self.injector_len.store(injector.len(), Ordering::SeqCst);
-                return;
-            }
-        }
-        items.for_each(discard_item);
-    }
-
-    #[inline]
-    pub(crate) fn injected(&self) -> usize {
-        self.injector_len.load(Ordering::SeqCst)
-    }
-
-    /// Takes one task from the shared queue, and up to `more` into `processor`'s own queue.
-    pub(crate) fn take_injected(&'static self, processor: &Processor, more: usize) -> Option<Item> {
-        if self.injected() == 0 {
-            return None;
-        }
-        let mut injector = self.injector.lock();
-        let first = injector.pop_front();
-        let more = more.min(injector.len());
-        for Injected(item) in injector.drain(..more) {
-            processor.queue.push(item);
-        }
-        self.injector_len.store(injector.len(), Ordering::SeqCst);
-        drop(injector);
-        first.map(|injected| injected.0)
-    }
+    // ---- waking ----
 
     /// Makes sure that a worker is awake, because there is work. A spare processor is used if
     /// necessary: if no other one is left, all belong to threads that block.
@@ -350,11 +243,11 @@ impl Runtime {
     // ---- threads in `block_on` ----
 
     /// Called when a turn of a root future begins.
-    pub(crate) fn root_begins(&self) {
+    pub(crate) fn root_begins(&'static self) {
         // ORDERING: SeqCst, before the check whether sysmon sleeps; sysmon does it the other way
         // round.
         self.roots.fetch_add(1, Ordering::SeqCst);
-        self.sysmon.notice();
+        self.notice_activity();
     }
 
     pub(crate) fn root_ends(&self) {
@@ -412,18 +305,6 @@ impl Runtime {
             Some(processor) => processor.ended.add_owned(1),
             None => self.ended.add(1),
         }
-    }
-
-    /// Removes the name of a task that is gone together with its handles.
-    #[cold]
-    pub(crate) fn forget_name(&self, task: TaskId) {
-        let name = self.names.lock().as_mut().and_then(|names| names.remove(&task.number()));
-        drop(name);
-    }
-
-    /// Returns the name of a task.
-    pub(crate) fn name_of(&self, task: TaskId) -> Option<String> {
-        self.names.lock().as_ref()?.get(&task.number()).map(|name| name.to_string())
     }
 
     /// Returns the number of tasks that have begun and not ended.
@@ -516,35 +397,6 @@ impl Runtime {
     }
 
     // ---- shutdown ----
-
-    /// Takes every queued task. For the thread that shuts down, because a start would take the
-    /// processors in the meantime.
-    pub(crate) fn take_queued(&'static self) -> Vec<Runnable<TaskData>> {
-        let mut items: Vec<Item> = {
-            let mut injector = self.injector.lock();
-            self.injector_len.store(0, Ordering::SeqCst);
-            injector.drain(..).map(|injected| injected.0).collect()
-        };
-        let thief = RunQueue::new();
-        for processor in self.processors() {
-            if !processor.owned.swap(true, Ordering::SeqCst) {
-                items.extend(processor.queue.drain());
-                processor.owned.store(false, Ordering::SeqCst);
-                continue;
-            }
-            // The turn of the owner may wait for a task that is queued behind it.
-            while let Some(item) = processor.queue.steal(&thief) {
-                items.push(item);
-                items.extend(thief.drain());
-            }
-            items.extend(processor.queue.pop_next());
-        }
-        let mut tasks: Vec<_> = items.into_iter().map(take_item).collect();
-        tasks.extend(self.pool.stop());
-        tasks.extend(self.lookups.stop());
-        tasks.extend(self.take_deferred());
-        tasks
-    }
 
     /// Takes the tasks whose drop was deferred.
     pub(crate) fn take_deferred(&self) -> Vec<Runnable<TaskData>> {

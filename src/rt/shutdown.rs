@@ -23,81 +23,18 @@
 //! wait for its own thread and is refused, as is one from a destructor that runs because of the
 //! shutdown. A start waits.
 
-use std::fmt;
-use std::io;
 use std::time::{Duration, Instant};
 
 use super::reapers::Reapers;
 use super::runtime::{Runtime, runtime};
-use super::sched::task::TaskId;
+use super::sched::identity::{self, TaskId};
+use super::still_running::StillRunning;
 use super::waiters::Wakers;
 use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::time::clock;
 use crate::sync::{MutexGuard, Ordering};
 use crate::trace;
-
-/// The error of [`shutdown`]: what was still running when it gave up, or that it was called on a
-/// runtime thread.
-///
-/// # Examples
-/// ```
-/// use netpoll::{rt, task};
-/// use std::time::Duration;
-///
-/// // A task must not shut down the runtime that runs it.
-/// let refused = task::block_on(task::spawn(async { rt::shutdown(Duration::ZERO) })).unwrap_err();
-/// assert!(refused.on_runtime_thread);
-/// ```
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StillRunning {
-    /// Whether it was called on a thread that runs tasks or reports of blocked tasks, or inside
-    /// `block_on`, and did nothing.
-    pub on_runtime_thread: bool,
-    /// Names of the runtime's threads that have not ended.
-    pub threads: Vec<String>,
-    /// Tasks that occupy a thread, with their names if they have one.
-    pub running: Vec<(TaskId, Option<String>)>,
-    /// Number of tasks that have not ended, including those that occupy a thread. The others wait
-    /// for something outside the runtime and end when they are woken.
-    pub tasks: u64,
-}
-
-impl fmt::Display for StillRunning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.on_runtime_thread {
-            return f.write_str(
-                "the runtime cannot be shut down from a task or from inside block_on: call rt::shutdown outside",
-            );
-        }
-        write!(f, "{} threads and {} tasks are still running", self.threads.len(), self.tasks)?;
-        for (at, (id, name)) in self.running.iter().enumerate() {
-            f.write_str(if at == 0 { ": " } else { ", " })?;
-            match name {
-                Some(name) => write!(f, "task {id} ({name})")?,
-                None => write!(f, "task {id}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Prints the text of the error, because `main` prints a returned error with `Debug`.
-impl fmt::Debug for StillRunning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl std::error::Error for StillRunning {}
-
-impl From<StillRunning> for io::Error {
-    fn from(still: StillRunning) -> io::Error {
-        let kind = if still.on_runtime_thread { io::ErrorKind::Unsupported } else { io::ErrorKind::TimedOut };
-        io::Error::new(kind, still)
-    }
-}
 
 /// Shuts the runtime down: wakes every waiter with an error, drops every queued task, joins the
 /// runtime's threads and closes the poller.
@@ -290,7 +227,7 @@ fn survey(runtime: &'static Runtime) -> StillRunning {
         .filter(|&number| number != 0)
         .map(|number| {
             let task = TaskId::from_number(number);
-            (task, runtime.name_of(task))
+            (task, identity::name_of(task))
         })
         .collect();
     StillRunning { on_runtime_thread: false, threads: runtime.threads.names(), running, tasks: runtime.tasks_alive() }

@@ -1,6 +1,6 @@
 //! `Event`: what one edge of a simulated descriptor says, in the terms of `rt/poll`.
 
-use crate::rt::poll::poll_desc::{ERROR, HANG_UP, PRIORITY};
+use crate::rt::poll::side::{ERROR, HANG_UP, PRIORITY};
 
 /// The contents of one edge, in the terms of `rt/poll`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -224,7 +224,7 @@ impl Builder {
 /// Creates tables of the process, which take the hash keys of the thread that creates them: this one.
 pub(super) fn prepare() {
     crate::net::prepare_look_ups();
-    crate::rt::runtime::runtime().names.lock().get_or_insert_default();
+    crate::rt::sched::identity::prepare();
 }
 
 /// Details of a run for the message of a failure.

@@ -6,7 +6,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use async_task::Runnable;
 
-use crate::rt::sched::task::{TaskData, discard};
+use crate::rt::sched::task::discard;
+use crate::rt::sched::task_data::TaskData;
 
 /// The shared part of a simulation; see the [module documentation](self).
 #[derive(Debug, Default)]

@@ -45,7 +45,8 @@ use crate::rt::runtime::runtime;
 use crate::rt::sched::hooks::{self, Hooks};
 use crate::rt::sched::processor::Processor;
 use crate::rt::sched::record::Kind;
-use crate::rt::sched::task::{TaskData, discard};
+use crate::rt::sched::task::discard;
+use crate::rt::sched::task_data::TaskData;
 use crate::rt::waiters::{Wakers, drop_payload};
 
 /// The maximum number of I/O operations per turn before the task yields. It is smaller than

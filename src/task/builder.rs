@@ -8,7 +8,7 @@ use std::pin::pin;
 use super::{JoinHandle, local_tasks};
 use crate::rt::fork;
 use crate::rt::sched;
-use crate::rt::sched::task::Name;
+use crate::rt::sched::identity::Name;
 
 /// Settings for a new task.
 ///

@@ -11,8 +11,9 @@ use super::Task;
 use crate::rt::context;
 use crate::rt::runtime::runtime;
 use crate::rt::sched::contained::poll_contained;
-use crate::rt::sched::record::{self, Waits};
-use crate::rt::sched::task::{Output, RawTask, TaskData};
+use crate::rt::sched::record::Waits;
+use crate::rt::sched::task::{Output, RawTask};
+use crate::rt::sched::task_data::TaskData;
 
 /// A future of the result of a task.
 ///
@@ -90,7 +91,7 @@ impl<T> Future for JoinHandle<T> {
         let Some(task) = &mut self.task else { return Poll::Pending };
         match poll_contained(cx, |cx| Pin::new(task).poll(cx)) {
             Poll::Pending => {
-                record::note(Waits::Task(self.identity.id().number()));
+                context::note(Waits::Task(self.identity.id().number()));
                 runtime().stand_in(cx);
                 Poll::Pending
             }

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::rt::context;
-use crate::rt::sched::task::LocalState;
+use crate::rt::sched::task_data::LocalState;
 
 /// Declares task-local values, each as a static [`LocalKey`](crate::task::LocalKey).
 ///

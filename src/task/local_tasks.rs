@@ -30,8 +30,10 @@ use async_task::Runnable;
 use pin_project_lite::pin_project;
 
 use crate::rt::context;
+use crate::rt::sched::identity::Name;
 use crate::rt::sched::record::{Kind, Record};
-use crate::rt::sched::task::{Name, Output, RawTask, TaskData, contain, discard, end_locals};
+use crate::rt::sched::task::{Output, RawTask, contain, discard, end_locals};
+use crate::rt::sched::task_data::TaskData;
 use crate::sync::Mutex;
 
 /// The maximum number of local tasks run per poll of the root future; the others wait for the next

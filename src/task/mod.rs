@@ -20,7 +20,7 @@ pub use std::task::{Context, Poll, Waker, ready};
 
 use crate::rt::context;
 use crate::rt::sched;
-pub use crate::rt::sched::task::{Task, TaskId};
+pub use crate::rt::sched::identity::{Task, TaskId};
 pub use crate::task_local;
 use crate::time::Sleep;
 pub use builder::Builder;

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::rt::sched::record::{self, Waits};
+use crate::rt::context;
+use crate::rt::sched::record::Waits;
 
 /// Lets the queued tasks run before this one continues.
 ///
@@ -32,7 +33,7 @@ impl Future for YieldNow {
         if std::mem::replace(&mut self.0, true) {
             return Poll::Ready(());
         }
-        record::note(Waits::Turn);
+        context::note(Waits::Turn);
         cx.waker().wake_by_ref();
         Poll::Pending
     }

@@ -1,5 +1,7 @@
 //! The crate's `rt::poll`, as far as the targets use it.
 
+#[path = "../../../src/rt/poll/expiry.rs"]
+mod expiry;
 #[path = "../../../src/rt/poll/poll_desc.rs"]
 pub(crate) mod poll_desc;
 #[path = "../../../src/rt/poll/side.rs"]

@@ -2,6 +2,8 @@
 
 #[path = "../../../src/rt/poll/closings.rs"]
 pub(crate) mod closings;
+#[path = "../../../src/rt/poll/expiry.rs"]
+mod expiry;
 #[path = "../../../src/rt/poll/poll_desc.rs"]
 pub(crate) mod poll_desc;
 #[path = "../../../src/rt/poll/role.rs"]

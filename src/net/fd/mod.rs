@@ -1,7 +1,7 @@
 //! Descriptors and the calls on them.
 //!
 //! * [`fd`](self::fd): the descriptor and its close.
-//! * [`operation`]: makes system calls and waits.
+//! * [`operation`]: makes system calls and waits. [`watching`]: waits without a call.
 //! * [`fd_mutex`]: the locks of the two directions, and the count of references.
 //! * [`connect`], [`fast_open`]: begin TCP connections. [`deferred`]: ends connections that have not
 //!   begun.
@@ -18,3 +18,4 @@ mod fast_open;
 pub(crate) mod fd;
 pub(crate) mod fd_mutex;
 pub(crate) mod operation;
+mod watching;

@@ -56,13 +56,13 @@ pub(crate) struct Operation(Option<WaitState>);
 
 /// The state of an operation that has waited, or that keeps a lock.
 #[derive(Debug)]
-struct WaitState {
+pub(super) struct WaitState {
     /// Its place, in the slot or the list, among the operations that wait for an edge.
-    wait: WaitKey,
+    pub(super) wait: WaitKey,
     /// Its place in the lock's queue, while another operation has the lock.
     lock: Option<Key>,
     /// Its place among the operations that wait only for expiry and close.
-    interrupt: Option<Key>,
+    pub(super) interrupt: Option<Key>,
     /// Whether it holds the direction's lock between calls: [`LockScope::WholeOperation`].
     holds: bool,
 }
@@ -85,7 +85,7 @@ impl Operation {
         self.0.as_ref().is_some_and(|state| state.lock.is_some())
     }
 
-    fn wait_state(&mut self) -> &mut WaitState {
+    pub(super) fn wait_state(&mut self) -> &mut WaitState {
         match &mut self.0 {
             Some(state) => state,
             none => none.insert(WaitState { wait: WaitKey::new(), lock: None, interrupt: None, holds: false }),
@@ -398,7 +398,7 @@ impl Fd {
     /// Removes the operation, which has made its call, from the slot or the list. (Without waiters
     /// it is in neither.)
     #[cold]
-    fn end_wait(&self, direction: Direction, caller: &mut Caller<'_>) {
+    pub(super) fn end_wait(&self, direction: Direction, caller: &mut Caller<'_>) {
         if let Some(Operation(Some(state))) = caller {
             self.poll.end_operation(direction, &mut state.wait, true);
         }
@@ -406,7 +406,7 @@ impl Fd {
 
     /// Ends the operation without a call: undoes its wait and releases a kept lock.
     #[cold]
-    fn fail(&self, direction: Direction, caller: Caller<'_>, failure: Failure) -> Failure {
+    pub(super) fn fail(&self, direction: Direction, caller: Caller<'_>, failure: Failure) -> Failure {
         match caller {
             Some(operation) => self.cancel(direction, operation),
             None => _ = self.poll.end_operation_keyless(direction),
@@ -416,7 +416,7 @@ impl Fd {
 
     /// Ends the operation because the descriptor cannot be registered. Nothing is held.
     #[cold]
-    fn fail_to_register(&self, direction: Direction, caller: Caller<'_>, error: WaitError) -> Failure {
+    pub(super) fn fail_to_register(&self, direction: Direction, caller: Caller<'_>, error: WaitError) -> Failure {
         if matches!(error, WaitError::Io(_)) {
             self.poll.registration_failed();
         }
@@ -436,52 +436,6 @@ impl Fd {
                 !self.mutex.is_locked(direction) && !caller.as_ref().is_some_and(|operation| operation.queues())
             }
         }
-    }
-
-    /// Waits until the peer has hung up: its sending side, or (`Write`) both.
-    pub(crate) fn poll_hang_up(
-        &self,
-        direction: Direction,
-        operation: &mut Operation,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Failure>> {
-        self.mutex.incref()?;
-        let registered = self.register();
-        self.give_back(direction, LockScope::None, &mut None, false);
-        let epoch = match registered {
-            Ok(epoch) => epoch,
-            Err(error) => {
-                return Poll::Ready(Err(self.fail_to_register(direction, Some(operation), error)));
-            }
-        };
-        let polled = self.poll.poll_hang_up(direction, epoch, cx, &mut operation.wait_state().wait);
-        if polled.is_ready() {
-            ready!(self.poll.poll_turn(direction, cx));
-            self.end_wait(direction, &mut Some(operation));
-        }
-        polled.map_err(Failure::from)
-    }
-
-    /// Waits for an edge with ERROR, or any edge after `seen`.
-    pub(crate) fn poll_error_edge(
-        &self,
-        direction: Direction,
-        operation: &mut Operation,
-        cx: &mut Context<'_>,
-        seen: u64,
-    ) -> Poll<Result<(), Failure>> {
-        self.mutex.incref()?;
-        let registered = self.register();
-        self.give_back(direction, LockScope::None, &mut None, false);
-        let epoch = match registered {
-            Ok(epoch) => epoch,
-            Err(error) => return Poll::Ready(Err(self.fail_to_register(direction, Some(operation), error))),
-        };
-        let polled = self.poll.poll_error_edge(direction, epoch, cx, &mut operation.wait_state().wait, seen);
-        if polled.is_ready() {
-            self.end_wait(direction, &mut Some(operation));
-        }
-        polled.map_err(Failure::from)
     }
 
     /// Takes lock and reference as `scope` says, for one call, in the simple case: no lock kept
@@ -544,43 +498,10 @@ impl Fd {
         self.poll_interrupt(direction, operation, cx)
     }
 
-    /// Waits only for expiry and close, in addition to a wait for something other than an edge.
-    /// [`cancel`](Fd::cancel) ends it.
-    #[cold]
-    pub(crate) fn poll_interrupt(
-        &self,
-        direction: Direction,
-        operation: &mut Operation,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Failure>> {
-        let WaitState { wait, interrupt, .. } = operation.wait_state();
-        let timeout = self.timeout(direction);
-        self.poll.poll_interrupt(direction, cx, interrupt, wait, timeout).map_err(Failure::from)
-    }
-
-    /// Waits only for expiry and close, for an operation that waits for something that no edge
-    /// reports and has timers of its own. Nothing is held.
-    pub(crate) fn poll_end(
-        &self,
-        direction: Direction,
-        operation: &mut Operation,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Failure>> {
-        let WaitState { wait, interrupt, .. } = operation.wait_state();
-        self.poll.pass_edge_on(direction, wait);
-        let ended = ready!(self.poll.poll_interrupt(direction, cx, interrupt, wait, None));
-        Poll::Ready(ended.map_err(|error| self.fail(direction, Some(operation), error.into())))
-    }
-
-    /// Prepares the operation to make its call again after its timer has fired.
-    pub(crate) fn resume(&self, direction: Direction, operation: &mut Operation) {
-        self.poll.end_wait(direction, &mut operation.wait_state().interrupt, true);
-    }
-
     /// Releases the reference, and the lock as `scope` says. `goes_on` tells whether the operation
     /// continues.
     #[inline(always)]
-    fn give_back(&self, direction: Direction, scope: LockScope, caller: &mut Caller<'_>, goes_on: bool) {
+    pub(super) fn give_back(&self, direction: Direction, scope: LockScope, caller: &mut Caller<'_>, goes_on: bool) {
         let last = match (scope, caller) {
             (LockScope::None, _) => self.mutex.decref(),
             (LockScope::WholeOperation, Some(operation)) if goes_on => {

@@ -6,7 +6,7 @@
 //! # Blocking
 //! Pages that are not in memory are read from disk during the call, on the polling thread: a file
 //! has no readiness to wait for. A call moves at most [`CHUNK_BYTES`]. If the disk takes long, the
-//! watcher of blocked threads (`rt/sched/sysmon`) starts another thread for the other tasks. Go
+//! watcher of blocked threads (`rt/sched/monitor`) starts another thread for the other tasks. Go
 //! does the same.
 //!
 //! # Cancellation

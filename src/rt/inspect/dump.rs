@@ -5,7 +5,7 @@ use std::sync::{Mutex, Once, PoisonError};
 
 use super::Inspect;
 use crate::rt::context;
-use crate::rt::sched::task::TaskData;
+use crate::rt::sched::task_data::TaskData;
 use crate::sys::signal;
 
 /// Prints a [`Snapshot`](super::Snapshot) to standard error whenever the process receives SIGUSR1:

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Inspect, SocketInfo, TcpDetails, sockets};
+use super::{SocketInfo, TcpDetails, sockets};
 use crate::rt::metrics::metrics;
 use crate::rt::time::clock;
 use crate::rt::time::ticks::Scale;
@@ -47,7 +47,7 @@ const GAUGES: [Gauge; 3] = [
 #[must_use]
 pub fn openmetrics() -> String {
     let scale = Scale::new();
-    let listeners = sockets::Reader::new(Inspect::new(), clock::now(), &scale).listeners();
+    let listeners = sockets::Reader::new(true, false, clock::now(), &scale).listeners();
     let mut text = metrics().openmetrics_without_end();
     for (name, help, value) in GAUGES {
         // Writing to a string does not fail.

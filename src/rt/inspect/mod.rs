@@ -45,9 +45,9 @@ pub use self::snapshot::{
 };
 use super::metrics::metrics;
 use super::runtime::runtime;
+use super::sched::identity::{self, TaskId};
 use super::sched::processor::Processor;
 use super::sched::record::{self, Kind, Reading, Waits};
-use super::sched::task::TaskId;
 use super::time::clock;
 use super::time::ticks::Scale;
 use crate::rt::poll::poll_desc::{NO_TAG, tag_index, tag_is_of};
@@ -151,9 +151,9 @@ impl Inspect {
         readings.sort_unstable_by_key(|reading| reading.id);
         // Tasks were read before sockets: a socket that a task waits for may have been closed
         // since, but a socket that is found already existed.
-        let (mut sockets, places) = sockets::Reader::new(self, now, &scale).read();
+        let (mut sockets, places) = sockets::Reader::new(self.addresses, self.tcp, now, &scale).read();
         let running: Vec<u64> = runtime().processors().map(Processor::running_id).collect();
-        let names = runtime().names.lock().clone().unwrap_or_default();
+        let names = identity::names();
         let mut tasks = Vec::with_capacity(readings.len());
         for reading in &readings {
             let is_running = reading.is_running || running.contains(&reading.id);

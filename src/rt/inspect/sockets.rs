@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use socket2::SockAddr;
 
-use super::{Inspect, SocketAddress, SocketId, SocketInfo, SocketState, TcpDetails};
+use super::{SocketAddress, SocketId, SocketInfo, SocketState, TcpDetails};
 use crate::rt::poll::poll_desc::{Description, Direction, PollDesc};
 use crate::rt::runtime::runtime;
 use crate::rt::time::clock;
@@ -43,15 +43,18 @@ struct Identity {
 
 /// Reads the sockets of one snapshot.
 pub(super) struct Reader<'a> {
-    settings: Inspect,
+    addresses: bool,
+    tcp: bool,
     now: u64,
     scale: &'a Scale,
     known: Option<MutexGuard<'static, Vec<Option<Known>>>>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(settings: Inspect, now: u64, scale: &'a Scale) -> Reader<'a> {
-        Reader { settings, now, scale, known: KNOWN.try_lock().ok() }
+    /// Creates a reader that asks the kernel for addresses, and for details of TCP connections, as
+    /// the two settings say.
+    pub(super) fn new(addresses: bool, tcp: bool, now: u64, scale: &'a Scale) -> Reader<'a> {
+        Reader { addresses, tcp, now, scale, known: KNOWN.try_lock().ok() }
     }
 
     /// Returns all open sockets, ordered by descriptor number, and the places of sockets by slot:
@@ -76,9 +79,9 @@ impl<'a> Reader<'a> {
         let mut listeners = Vec::new();
         for desc in runtime().cache.iter() {
             let Some(description) = desc.described().filter(|description| description.is_tcp) else { continue };
-            self.settings.tcp = false;
+            self.tcp = false;
             if self.socket(description, desc).is_some_and(|socket| socket.state == SocketState::Listening) {
-                self.settings.tcp = true;
+                self.tcp = true;
                 listeners.extend(self.socket(description, desc));
             }
         }
@@ -96,7 +99,7 @@ impl<'a> Reader<'a> {
         let is_new = known.is_none();
         let identity = match known {
             Some(known) => known,
-            None if self.settings.addresses => identify(fd, description.is_tcp),
+            None if self.addresses => identify(fd, description.is_tcp),
             None => Identity {
                 kind: if description.is_tcp { "tcp" } else { "socket" },
                 local: None,
@@ -105,8 +108,7 @@ impl<'a> Reader<'a> {
             },
         };
         let is_tcp = identity.kind == "tcp";
-        let tcp =
-            if self.settings.tcp && is_tcp { option::tcp_state(fd).ok().map(|state| details(&state)) } else { None };
+        let tcp = if self.tcp && is_tcp { option::tcp_state(fd).ok().map(|state| details(&state)) } else { None };
         let [read, write] = desc.sides();
         let deadline = |direction| match desc.deadline(direction) {
             clock::NONE => None,

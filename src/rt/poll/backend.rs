@@ -1,9 +1,8 @@
-//! The contract of a back end, and the list of back ends.
+//! The contract of a back end. [`back_ends`](super::back_ends) lists the back ends.
 //!
 //! A back end tells the runtime when a descriptor becomes readable or writable. All code above it
 //! is independent of the system. To add a back end, write one file that implements [`BackEnd`] and
-//! add one line to `back_ends!` below. The tests of the contract (`backend_tests.rs`) run for every
-//! line.
+//! add one line to the list. The tests of the contract (`back_ends_tests.rs`) run for every line.
 //!
 //! # The contract
 //! **Descriptors.** [`add`](BackEnd::add) registers a descriptor once, for both directions, under a
@@ -50,7 +49,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
-use super::poll_desc::{ERROR, HANG_UP, PRIORITY};
+use super::side::{ERROR, HANG_UP, PRIORITY};
 
 /// The maximum number of events in one batch.
 pub(crate) const EVENTS_MAX: usize = 256;
@@ -84,7 +83,7 @@ pub(crate) struct Event {
     pub(crate) generation: u32,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
-    /// HANG_UP, ERROR and PRIORITY of `poll_desc`, for each direction.
+    /// HANG_UP, ERROR and PRIORITY of `side`, for each direction.
     pub(crate) read_reasons: u64,
     pub(crate) write_reasons: u64,
 }
@@ -195,158 +194,3 @@ pub(crate) trait BackEnd: fmt::Debug + Sized {
 pub(crate) fn not_pollable(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("not pollable: {name} refuses this kind of file"))
 }
-
-macro_rules! back_ends {
-    ($($(#[$cfg:meta])* $file:literal => $module:ident::$type:ident;)*) => {
-        $($(#[$cfg])* #[path = $file] mod $module;)*
-
-        /// The names of the back ends of this system, best first.
-        const NAMES: &[&str] = &[$($(#[$cfg])* <$module::$type as BackEnd>::NAME,)*];
-
-        /// An instance of one of the back ends.
-        #[derive(Debug)]
-        pub(crate) enum Instance {
-            $($(#[$cfg])* $type($module::$type),)*
-        }
-
-        /// A buffer for a batch of events, whose kind the first wait chooses to match the instance.
-        pub(crate) enum Events {
-            None,
-            $($(#[$cfg])* $type(<$module::$type as BackEnd>::Batch),)*
-        }
-
-        impl Instance {
-            /// Opens an instance of the back end `name`, or of the best one if `name` is `None`.
-            ///
-            /// # Errors
-            /// Returns `InvalidInput` if this system has no back end of that name, and otherwise
-            /// the errors of [`BackEnd::open`].
-            pub(crate) fn open(name: Option<&str>) -> io::Result<Instance> {
-                $($(#[$cfg])* {
-                    if name.is_none_or(|name| name == <$module::$type as BackEnd>::NAME) {
-                        return <$module::$type as BackEnd>::open().map(Instance::$type);
-                    }
-                })*
-                Err(unknown(name.unwrap_or_default()))
-            }
-
-            /// See [`BackEnd::ARMS`].
-            pub(crate) fn arms(&self) -> bool {
-                match self { $($(#[$cfg])* Instance::$type(_) => <$module::$type as BackEnd>::ARMS,)* }
-            }
-
-            /// See [`BackEnd::add`]. Refuses descriptors of the instance itself.
-            pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()> {
-                match self { $($(#[$cfg])* Instance::$type(it) => add(it, fd, token, is_first),)* }
-            }
-
-            /// See [`BackEnd::delete`].
-            pub(crate) fn delete(&self, fd: BorrowedFd<'_>) {
-                match self { $($(#[$cfg])* Instance::$type(it) => it.delete(fd),)* }
-            }
-
-            /// See [`BackEnd::arm`].
-            pub(crate) fn arm(&self, token: Token, read: bool, write: bool) {
-                match self { $($(#[$cfg])* Instance::$type(it) => it.arm(token, read, write),)* }
-            }
-
-            /// See [`BackEnd::wait`].
-            #[inline]
-            pub(crate) fn wait(&self, events: &mut Events, most: usize, timeout: Option<u64>) {
-                match (self, &mut *events) {
-                    $($(#[$cfg])* (Instance::$type(it), Events::$type(batch)) => it.wait(batch, most, timeout),)*
-                    _ => {
-                        *events = self.events();
-                        self.wait(events, most, timeout);
-                    }
-                }
-            }
-
-            #[cold]
-            fn events(&self) -> Events {
-                match self { $($(#[$cfg])* Instance::$type(_) => Events::$type(Batch::new()),)* }
-            }
-
-            /// See [`BackEnd::wake`].
-            pub(crate) fn wake(&self) {
-                match self { $($(#[$cfg])* Instance::$type(it) => it.wake(),)* }
-            }
-        }
-
-        impl Events {
-            /// Passes each event of the last wait to `sink`.
-            #[inline]
-            pub(crate) fn show(&self, sink: &mut impl Sink) {
-                match self {
-                    Events::None => {}
-                    $($(#[$cfg])* Events::$type(batch) => {
-                        for event in batch.events() {
-                            sink.take(event);
-                        }
-                    })*
-                }
-            }
-
-            /// See [`Batch::is_empty`].
-            #[cfg(test)]
-            pub(crate) fn is_empty(&self) -> bool {
-                match self {
-                    Events::None => true,
-                    $($(#[$cfg])* Events::$type(batch) => batch.is_empty(),)*
-                }
-            }
-        }
-
-        /// Runs a test of the contract for each back end that this system supports.
-        #[cfg(test)]
-        macro_rules! for_each_back_end {
-            ($test:ident) => {
-                $($(#[$cfg])* if super::is_supported::<$module::$type>() { super::$test::<$module::$type>(); })*
-            };
-        }
-    };
-}
-
-// Best first. A line also declares the module of its file.
-back_ends! {
-    #[cfg(target_os = "linux")]
-    "epoll.rs" => epoll::Epoll;
-    #[cfg(any(all(test, target_pointer_width = "64"), not(target_os = "linux")))]
-    "kqueue.rs" => kqueue::Kqueue;
-    "poll.rs" => poll::Poll;
-}
-
-fn add(instance: &impl BackEnd, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    if instance.owns(fd.as_raw_fd()) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the descriptor is the poller's own"));
-    }
-    instance.add(fd, token, is_first)
-}
-
-#[cold]
-fn unknown(name: &str) -> io::Error {
-    let text = format!("{VARIABLE}: no back end {name:?} on this system; there are: {}", NAMES.join(", "));
-    io::Error::new(io::ErrorKind::InvalidInput, text)
-}
-
-impl Instance {
-    /// Opens an instance of the back end that the environment selects, or else of the best one.
-    ///
-    /// # Errors
-    /// Returns the errors of [`open`](Instance::open).
-    pub(crate) fn from_environment() -> io::Result<Instance> {
-        let name = std::env::var_os(VARIABLE).filter(|name| !name.is_empty());
-        Instance::open(name.as_ref().map(|name| name.to_string_lossy()).as_deref())
-    }
-}
-
-impl Events {
-    pub(crate) const fn new() -> Events {
-        Events::None
-    }
-}
-
-#[cfg(test)]
-#[path = "backend_tests.rs"]
-mod tests;

@@ -17,10 +17,11 @@ use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::sync::RwLock;
 
-use crate::rt::poll::backend::{EVENTS_MAX, Event, Events, Instance, Sink, Token};
+use crate::rt::counter::Counter;
+use crate::rt::poll::back_ends::{Events, Instance};
+use crate::rt::poll::backend::{EVENTS_MAX, Event, Sink, Token};
 use crate::rt::poll::poll_desc::{Direction, PollCache};
 use crate::rt::poll::role::{By, Role};
-use crate::rt::sched::processor::Counter;
 use crate::rt::time::clock;
 use crate::rt::waiters::Wakers;
 use crate::sync::Arc;

@@ -233,7 +233,7 @@ fn pwait2() -> Option<Pwait2> {
 mod tests {
     use super::*;
     use crate::rt::poll::backend::Batch as _;
-    use crate::rt::poll::poll_desc::{ERROR, HANG_UP, PRIORITY};
+    use crate::rt::poll::side::{ERROR, HANG_UP, PRIORITY};
 
     #[test]
     fn kernel_events_are_split_by_direction() {

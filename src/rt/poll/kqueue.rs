@@ -35,7 +35,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::rt::poll::backend::{self, BackEnd, EVENTS_MAX, Event, Token, not_pollable};
-use crate::rt::poll::poll_desc::{ERROR, HANG_UP};
+use crate::rt::poll::side::{ERROR, HANG_UP};
 use crate::sync::{AtomicBool, Mutex, Ordering};
 use crate::sys::fd::File;
 use crate::sys::kqueue::{

@@ -1,16 +1,20 @@
 //! The poller: reports which sockets are ready and wakes the operations that wait for them.
 //!
-//! `poller` is the interface used by descriptors. `poll_desc` is the state of one registered
-//! descriptor, in a slot of the `PollCache`. It has one `side` per direction, on which operations
-//! wait (`waiting`, `wait_slot`). `driver` decides which thread polls, using `role`. `backend`
-//! defines the contract of the back ends `epoll`, `kqueue` and `poll`, and declares their modules.
-//! `closings` holds the descriptors whose close other operations wait for.
+//! `poller` is the interface used by descriptors; `registering` adds them to the back end.
+//! `poll_desc` is the state of one registered descriptor, in a slot of the `PollCache`. It has one
+//! `side` per direction, on which operations wait (`waiting`, `wait_slot`); `expiry` handles the
+//! deadlines. `driver` decides which thread polls, using `role`. `backend` defines the contract of
+//! the back ends `epoll`, `kqueue` and `poll`, which `back_ends` lists and declares. `closings`
+//! holds the descriptors whose close other operations wait for.
 
+pub(crate) mod back_ends;
 pub(crate) mod backend;
 pub(crate) mod closings;
 pub(crate) mod driver;
+mod expiry;
 pub(crate) mod poll_desc;
 pub(crate) mod poller;
+mod registering;
 pub(crate) mod role;
 pub(crate) mod side;
 pub(crate) mod wait_slot;

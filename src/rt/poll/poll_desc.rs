@@ -6,24 +6,9 @@
 //! belongs to the descriptor that the event was sent for. A `PollDesc` makes no system call and
 //! does not know the runtime: the poller and the timers call it.
 //!
-//! Each of its two directions is a [`Side`], which knows whether a call may succeed and which
-//! operations wait. This file has the state that concerns both: the generation, the registration
-//! and the timer.
-//!
-//! # The timer
-//! `armed` belongs to the slot, not to the descriptor, and has no generation. It is [`NONE`], or
-//! the time of a heap entry for this slot. Code that changes it to a time must add that entry, and
-//! an entry counts while `armed` equals its time. Closing does not change it: the next descriptor
-//! of the slot relies on the entry of the previous one. That entry fires at or before the earliest
-//! deadline of the slot's owner at that time, and is added again for remaining deadlines. An entry
-//! that finds nothing due has no effect (models
-//! `a_timer_armed_during_close_serves_the_next_descriptor`,
-//! `a_timer_that_fires_during_reuse_serves_the_next_descriptor`).
-//!
-//! # Memory ordering
-//! The timer handshake (`set_deadline` against `fire`) is a Dekker pair over a side's deadline and
-//! `armed`, and is SeqCst on both sides: models `deadline_moves_against_fire`,
-//! `deadline_set_against_fire`, `two_deadlines_move_against_fire`.
+//! Each of its two directions is a [`Side`](crate::rt::poll::side::Side), which knows whether a call
+//! may succeed and which operations wait. [`expiry`](crate::rt::poll::expiry) has the deadlines and
+//! the timer of both. This file has the layout, and the identity of the descriptor.
 //!
 //! # Compared with Go (runtime/netpoll.go)
 //! `rg`/`wg` hold one goroutine, and a waiting goroutine consumes an edge. Here an edge stays until
@@ -32,19 +17,28 @@
 
 use std::mem::offset_of;
 
-pub(crate) use crate::rt::poll::side::{ERROR, HANG_UP, PRIORITY, Side, Stop, Ticket, Wait};
-use crate::rt::poll::side::{List, claim};
 use crate::rt::poll::wait_slot::WaitSlot;
 use crate::rt::slab::{Slab, Slot};
-use crate::rt::time::clock::{EXPIRED, NONE};
-use crate::rt::waiters::Wakers;
-use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering, injected_bug};
+use crate::rt::time::clock::NONE;
+use crate::rt::waiters::Waiters;
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering};
 
 /// One of the two directions of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     Read,
     Write,
+}
+
+/// Waiters that do not fit into the slot; allocated by the first of them.
+pub(super) type List = Mutex<Option<Box<Waiters>>>;
+
+pub(super) const GENERATION_SHIFT: u32 = 8;
+
+/// Returns the generation in the word of a direction.
+#[inline]
+pub(super) fn generation_of(word: u64) -> u32 {
+    (word >> GENERATION_SHIFT) as u32
 }
 
 /// The poller's state of one descriptor; see the [module documentation](self). Arrays with one
@@ -61,11 +55,11 @@ pub(crate) struct PollDesc {
     pub(super) slots: [WaitSlot; 2],
     // Second cache line: deadlines, and `poll_*` callers.
     /// The time of the slot's timer entry that counts, or none.
-    armed: AtomicU64,
+    pub(super) armed: AtomicU64,
     pub(super) keyless_untils: [AtomicU64; 2],
     pub(super) keyless_epochs: [AtomicU32; 2],
     /// The earliest relative timeout of an operation that waits, or none.
-    wait_until: AtomicU64,
+    pub(super) wait_until: AtomicU64,
     // Third cache line.
     pub(super) lists: [List; 2],
     /// For [`poll_turn`](crate::rt::context::poll_turn).
@@ -165,25 +159,22 @@ impl PollDesc {
         }
     }
 
-    #[inline]
-    pub(crate) fn side(&self, direction: Direction) -> Side<'_> {
-        Side { desc: self, direction }
+    /// Returns the generation of the slot, whose current descriptor has it.
+    pub(super) fn generation(&self) -> u32 {
+        generation_of(self.words[Direction::Read as usize].load(Ordering::Acquire))
     }
 
-    pub(crate) fn sides(&self) -> [Side<'_>; 2] {
-        [self.side(Direction::Read), self.side(Direction::Write)]
-    }
-
-    /// Assigns a free slot to a new descriptor and returns its generation. Both directions begin
-    /// ready: a call may succeed.
-    pub(crate) fn open(&self) -> u32 {
-        let generation = self.side(Direction::Read).generation();
-        self.sides().iter().for_each(|side| side.open(generation));
+    /// Prepares the slot for a new descriptor, except for the words of the directions.
+    pub(super) fn reset(&self) {
         // ORDERING: Relaxed; a swap for the reason given in `Side::open`.
         self.wait_until.swap(NONE, Ordering::Relaxed);
         self.keyless_epochs.iter().for_each(|epoch| epoch.store(0, Ordering::Relaxed));
         self.turns.iter().for_each(|state| state.store(0, Ordering::Relaxed));
-        generation
+    }
+
+    /// Called when the descriptor is gone, before the generation changes.
+    pub(super) fn forget_number(&self) {
+        self.number.store(NO_NUMBER, Ordering::Relaxed);
     }
 
     /// Returns the tag of the descriptor: the index of the slot in 20 bits, and the lowest eight
@@ -202,7 +193,7 @@ impl PollDesc {
     /// creates the notes from the tag.
     pub(crate) fn describe(&self, number: u32, is_tcp: bool, opened: u32, notes: impl Fn(u32) -> [u32; 2]) {
         self.link.store(opened, Ordering::Relaxed);
-        let generation = self.side(Direction::Read).generation();
+        let generation = self.generation();
         let is_small = self.index < 1 << TAG_INDEX_BITS;
         let tag = if is_small { (generation & 0xff) << TAG_INDEX_BITS | self.index } else { NO_TAG };
         for (place, note) in self.notes.iter().zip(notes(tag)) {
@@ -214,7 +205,7 @@ impl PollDesc {
 
     /// Returns the descriptor of the slot, if it was described.
     pub(crate) fn described(&self) -> Option<Description> {
-        let generation = self.side(Direction::Read).generation();
+        let generation = self.generation();
         let number = self.number.load(Ordering::Acquire);
         let opened = self.link.load(Ordering::Relaxed);
         (number != NO_NUMBER && self.is_current(generation)).then_some(Description {
@@ -225,123 +216,9 @@ impl PollDesc {
         })
     }
 
-    /// Ends all current and later operations with [`Stop::Closed`].
-    pub(crate) fn evict(&self, generation: u32, wakers: &mut Wakers) {
-        self.sides().iter().for_each(|side| side.evict(generation, wakers));
-    }
-
-    /// Called when the descriptor is gone: from here on its events are stale.
-    pub(crate) fn retire(&self, generation: u32) {
-        // ORDERING: before the generation changes with Release, so a reader that sees the new
-        // generation does not see the old number (model
-        // `a_snapshot_pairs_no_number_with_another_generation`).
-        if !injected_bug!("number_outlives_generation") {
-            self.number.store(NO_NUMBER, Ordering::Relaxed);
-        }
-        self.sides().iter().for_each(|side| side.retire(generation));
-        self.registration.store(registration::NONE, Ordering::Release);
-    }
-
     /// Returns whether the slot still belongs to the descriptor `generation`.
     pub(crate) fn is_current(&self, generation: u32) -> bool {
-        self.side(Direction::Read).generation() == generation
-    }
-
-    /// Moves the deadline of one direction to a later time; see
-    /// [`set_deadline`](PollDesc::set_deadline).
-    #[inline]
-    #[must_use = "a deadline without its timer entry never fires"]
-    pub(crate) fn move_deadline(&self, direction: Direction, at: u64) -> Option<u64> {
-        self.side(direction).set_deadline(at);
-        self.arm(at)
-    }
-
-    /// Sets the deadline of one direction: a future time, [`EXPIRED`] or [`NONE`]. Returns the time
-    /// of the timer entry that the caller must add, if there is none at or before the deadline.
-    #[must_use = "a deadline without its timer entry never fires"]
-    pub(crate) fn set_deadline(&self, direction: Direction, at: u64, wakers: &mut Wakers) -> Option<u64> {
-        let side = self.side(direction);
-        if injected_bug!("armed_before_deadline") && at > EXPIRED {
-            let arm = self.arm(at);
-            side.set_deadline(at);
-            return arm;
-        }
-        side.set_deadline(at);
-        match at {
-            EXPIRED => {
-                side.expire(wakers);
-                None
-            }
-            NONE => None,
-            at => self.arm(at),
-        }
-    }
-
-    /// Returns the current deadline of one direction.
-    pub(crate) fn deadline(&self, direction: Direction) -> u64 {
-        self.side(direction).deadline()
-    }
-
-    /// Called when an operation is about to wait until `at` at most, by its own relative timeout.
-    /// Returns the time of the timer entry that the caller must add, as
-    /// [`set_deadline`](PollDesc::set_deadline) does.
-    #[must_use = "a timeout without its timer entry never fires"]
-    pub(crate) fn wait_until(&self, at: u64) -> Option<u64> {
-        let slot = &self.wait_until;
-        let mut seen = slot.load(Ordering::SeqCst);
-        while seen == NONE || seen > at {
-            match slot.compare_exchange_weak(seen, at, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => break,
-                Err(now) => seen = now,
-            }
-        }
-        self.arm(at)
-    }
-
-    /// Makes sure that an entry is due at `at` or before. Returns the time of the entry that the
-    /// caller must add, if any.
-    fn arm(&self, at: u64) -> Option<u64> {
-        let mut armed = self.armed.load(Ordering::SeqCst);
-        loop {
-            if armed != NONE && armed <= at {
-                return None;
-            }
-            match self.armed.compare_exchange_weak(armed, at, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => return Some(at),
-                Err(now) => armed = now,
-            }
-        }
-    }
-
-    /// Handles the timer entry for `when`. Ignores an entry that was superseded. Otherwise expires
-    /// deadlines that have passed, and returns the time of the entry that the caller must add for
-    /// remaining ones.
-    #[must_use = "remaining deadlines never fire without a timer entry"]
-    pub(crate) fn fire(&self, when: u64, now: u64, wakers: &mut Wakers) -> Option<u64> {
-        // ORDERING: SeqCst, before the loads of the deadlines; see `set_deadline`.
-        if self.armed.compare_exchange(when, NONE, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-            return None;
-        }
-        let [read, write] = self.sides();
-        let mut next = [read.fire(now, wakers), write.fire(now, wakers), claim(&self.wait_until, now, NONE)];
-        if next[2] == Some(EXPIRED) {
-            // Each waiter checks its own time; those whose time has not come make sure that a timer
-            // fires by then.
-            next[2] = None;
-            self.sides().iter().for_each(|side| side.interrupt(wakers));
-        }
-        self.arm(next.into_iter().flatten().min()?)
-    }
-
-    /// Forgets the timer entry of the slot. A simulation has ended, and its clock with it.
-    #[cfg(feature = "sim")]
-    pub(crate) fn disarm(&self) {
-        self.armed.store(NONE, Ordering::SeqCst);
-    }
-
-    /// Returns whether a timer entry for `when` still counts.
-    pub(crate) fn counts(&self, when: u64) -> bool {
-        self.armed.load(Ordering::Acquire) == when
+        self.generation() == generation
     }
 }
 
@@ -350,7 +227,3 @@ const _: () =
     assert!(crate::sync::MODEL || size_of::<Mutex<()>>() > 8 || size_of::<PollDesc>() <= 192, "three cache lines");
 const _: () = assert!(crate::sync::MODEL || offset_of!(PollDesc, slots) + size_of::<WaitSlot>() <= 64, "the first");
 const _: () = assert!(crate::sync::MODEL || offset_of!(PollDesc, lists) <= 128, "the second");
-
-#[cfg(test)]
-#[path = "poll_desc_tests.rs"]
-mod tests;

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 
 use super::*;
-use crate::rt::poll::poll_desc::{ERROR, HANG_UP, PRIORITY};
+use crate::rt::poll::side::{ERROR, HANG_UP, PRIORITY};
 
 const HALF_CLOSED: c_short = 1 << 13;
 

@@ -11,11 +11,7 @@
 //! end_operation()                     also when the future is dropped
 //! ```
 //!
-//! # Registration
-//! *None* → *adding* → *added*, together with the runtime's epoch; a registration of another epoch
-//! counts as none. If two operations are the first to wait, only one adds the descriptor. The other
-//! one waits at once, and the edge that an ADD produces finds it. If the ADD fails, all waiters are
-//! woken and try themselves, so that each gets its own error.
+//! [`registering`](super::registering) describes the registration.
 //!
 //! # Cancellation
 //! A future keeps a [`WaitKey`] while it waits; `end_operation` with the key undoes the wait. A
@@ -37,9 +33,11 @@ use std::time::{Duration, Instant};
 use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::poll::backend::Token;
-pub(crate) use crate::rt::poll::poll_desc::{Direction, Stop, Ticket};
-use crate::rt::poll::poll_desc::{PollDesc, Wait, registration};
-use crate::rt::runtime::{Runtime, runtime};
+pub(crate) use crate::rt::poll::poll_desc::Direction;
+use crate::rt::poll::poll_desc::{PollDesc, registration};
+use crate::rt::poll::side::{Side, Wait};
+pub(crate) use crate::rt::poll::side::{Stop, Ticket};
+use crate::rt::runtime::runtime;
 use crate::rt::sched::record::{self, Waits};
 use crate::rt::time::{clock, ticks};
 use crate::rt::waiters::{Interest, Key, Wakers};
@@ -131,8 +129,8 @@ pub(crate) fn prepare() -> io::Result<()> {
 /// A socket's reference to its poll descriptor; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct PollHandle {
-    desc: &'static PollDesc,
-    generation: u32,
+    pub(super) desc: &'static PollDesc,
+    pub(super) generation: u32,
 }
 
 impl PollHandle {
@@ -184,12 +182,12 @@ impl PollHandle {
     }
 
     /// Arms the directions that are idle.
-    fn arm(&self) {
+    pub(super) fn arm(&self) {
         let is_idle = |direction| self.desc.side(direction).is_idle(self.generation);
         runtime().driver.arm(self.token(), is_idle(Direction::Read), is_idle(Direction::Write));
     }
 
-    fn token(&self) -> Token {
+    pub(super) fn token(&self) -> Token {
         Token { index: self.desc.index, generation: self.generation }
     }
 
@@ -210,7 +208,7 @@ impl PollHandle {
         context::give_turn_back(&self.desc.turns[direction as usize]);
     }
 
-    fn wake(&self, collect: impl FnOnce(&mut Wakers)) {
+    pub(super) fn wake(&self, collect: impl FnOnce(&mut Wakers)) {
         let mut wakers = Wakers::new();
         collect(&mut wakers);
         wakers.wake_all();
@@ -218,7 +216,7 @@ impl PollHandle {
 
     /// Notes that the current task waits for the lock of a direction.
     fn note_lock(&self, direction: Direction) {
-        record::note(match direction {
+        context::note(match direction {
             Direction::Read => Waits::ReadLock(self.desc.tag()),
             Direction::Write => Waits::WriteLock(self.desc.tag()),
         });
@@ -251,7 +249,7 @@ impl PollHandle {
         let side = self.desc.side(direction);
         match side.wait(self.generation, &mut wait.key, Interest::Event, cx.waker(), || self.is_registered(epoch)) {
             Wait::Listed => {
-                record::note_edge(self.desc.note(direction));
+                context::note_edge(self.desc.note(direction));
                 if timeout.is_none() { Poll::Pending } else { self.arm_timeout(&mut wait.until, timeout) }
             }
             Wait::Retry => Poll::Ready(Ok(())),
@@ -278,7 +276,7 @@ impl PollHandle {
         }
         match side.wait_keyless(self.generation, cx.waker(), || self.is_registered(epoch)) {
             Wait::Listed => {
-                record::note_edge(self.desc.note(direction));
+                context::note_edge(self.desc.note(direction));
                 self.desc.side(direction).keyless_epoch().store(epoch.wrapping_add(1), Ordering::Relaxed);
                 self.arm_timeout_keyless(direction, timeout)
             }
@@ -296,26 +294,7 @@ impl PollHandle {
         cx: &mut Context<'_>,
         wait: &mut WaitKey,
     ) -> Poll<Result<(), WaitError>> {
-        let side = self.desc.side(direction);
-        loop {
-            if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
-                return Poll::Ready(Err(WaitError::Stopped));
-            }
-            if side.begin(self.generation)?.is_hung_up() {
-                return Poll::Ready(Ok(()));
-            }
-            wait.epoch = epoch.wrapping_add(1);
-            let still = || self.is_registered(epoch) && !side.is_hung_up();
-            match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), still) {
-                Wait::Listed => {
-                    record::note(Waits::HangUp(self.desc.tag()));
-                    return Poll::Pending;
-                }
-                Wait::Retry if !self.is_registered(epoch) => return Poll::Ready(Err(WaitError::Stopped)),
-                Wait::Retry => {}
-                Wait::Full => return Poll::Ready(Err(WaitError::TooMany)),
-            }
-        }
+        self.poll_edges_until(direction, epoch, cx, wait, |side| side.is_hung_up())
     }
 
     /// Returns a value that changes with every edge in this direction.
@@ -333,22 +312,34 @@ impl PollHandle {
         wait: &mut WaitKey,
         seen: u64,
     ) -> Poll<Result<(), WaitError>> {
+        self.poll_edges_until(direction, epoch, cx, wait, |side| side.edges() != seen)
+    }
+
+    /// Waits until edges have made `is_over` true, which reads the word of the direction.
+    fn poll_edges_until(
+        &self,
+        direction: Direction,
+        epoch: u32,
+        cx: &mut Context<'_>,
+        wait: &mut WaitKey,
+        is_over: impl Fn(Side<'_>) -> bool,
+    ) -> Poll<Result<(), WaitError>> {
         let side = self.desc.side(direction);
         loop {
             if wait.epoch != 0 && wait.epoch != epoch.wrapping_add(1) {
                 return Poll::Ready(Err(WaitError::Stopped));
             }
             side.begin(self.generation)?;
-            if side.edges() != seen {
+            if is_over(side) {
                 return Poll::Ready(Ok(()));
             }
             wait.epoch = epoch.wrapping_add(1);
             // ORDERING: read after LISTED is set in the word that an edge changes, so either the
             // edge is seen here, or it takes the waiter out.
-            let still = || self.is_registered(epoch) && side.edges() == seen;
+            let still = || self.is_registered(epoch) && !is_over(side);
             match side.wait(self.generation, &mut wait.key, Interest::Interrupt, cx.waker(), still) {
                 Wait::Listed => {
-                    record::note(Waits::HangUp(self.desc.tag()));
+                    context::note(Waits::HangUp(self.desc.tag()));
                     return Poll::Pending;
                 }
                 Wait::Retry if !self.is_registered(epoch) => return Poll::Ready(Err(WaitError::Stopped)),
@@ -493,94 +484,6 @@ impl PollHandle {
             kept.store(clock::NONE, Ordering::Relaxed);
         }
         over && clock::now() <= clock::add(until, timeout.max(LATE_MAX))
-    }
-
-    fn is_registered(&self, epoch: u32) -> bool {
-        let registered = self.desc.registration.load(Ordering::Acquire);
-        // One comparison: the epoch's own states after NONE, which is 0, are 1 to ARMED.
-        let first = u64::from(epoch) << 32 | 1;
-        registered.wrapping_sub(first) < registration::ARMED && runtime().epoch() == epoch
-    }
-
-    /// Makes sure that the descriptor is registered, or being registered, with the runtime of the
-    /// returned epoch. The caller must keep `fd` open during the call. After [`WaitError::Io`] it
-    /// must call [`registration_failed`](PollHandle::registration_failed) once it holds no lock.
-    #[inline]
-    pub(crate) fn register(&self, fd: BorrowedFd<'_>) -> Result<u32, WaitError> {
-        match self.registered() {
-            Some(epoch) => Ok(epoch),
-            None => self.register_now(fd, false),
-        }
-    }
-
-    /// Registers a descriptor for the first time. If it is already registered by another handle,
-    /// the call fails with EEXIST instead of taking it over.
-    pub(crate) fn register_first(&self, fd: BorrowedFd<'_>) -> Result<u32, WaitError> {
-        self.register_now(fd, true)
-    }
-
-    /// Returns the epoch, if the descriptor is registered with the current runtime.
-    #[inline]
-    pub(crate) fn registered(&self) -> Option<u32> {
-        let epoch = runtime().epoch();
-        let added = u64::from(epoch) << 32 | registration::ADDED;
-        (self.desc.registration.load(Ordering::Acquire) == added).then_some(epoch)
-    }
-
-    #[cold]
-    fn register_now(&self, fd: BorrowedFd<'_>, is_first: bool) -> Result<u32, WaitError> {
-        fork::check().map_err(WaitError::Io)?;
-        let runtime: &'static Runtime = runtime();
-        let epoch = runtime.ensure_running();
-        if epoch != runtime.epoch() {
-            return Err(WaitError::Stopped);
-        }
-        if !crate::rt::context::is_inside() {
-            runtime.find_sysmon().map_err(WaitError::Io)?;
-        }
-        let state = |state: u64| u64::from(epoch) << 32 | state;
-        let mut seen = self.desc.registration.load(Ordering::Acquire);
-        loop {
-            if seen == state(registration::ADDED) {
-                return Ok(epoch);
-            }
-            if seen == state(registration::ADDING) || seen == state(registration::ARMED) {
-                // A back end that needs arming may not know the descriptor yet. Then its `add` comes
-                // after this call, and the arming that follows the `add` finds the direction idle.
-                self.arm();
-                return Ok(epoch);
-            }
-            let adding = state(registration::ADDING);
-            match self.desc.registration.compare_exchange(seen, adding, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => break,
-                Err(now) => seen = now,
-            }
-        }
-        match runtime.driver.add(fd, self.token(), is_first) {
-            Ok(arms) => {
-                let added = if arms { registration::ARMED } else { registration::ADDED };
-                self.desc.registration.store(state(added), Ordering::Release);
-                if arms {
-                    self.arm();
-                }
-                if !runtime.polls_here() {
-                    runtime.ensure_poller();
-                }
-                Ok(epoch)
-            }
-            Err(error) => {
-                // ORDERING: Release, followed by a change of the words in `registration_failed`: a
-                // waiter sees that no registration is in progress, or is woken there.
-                self.desc.registration.store(registration::NONE, Ordering::Release);
-                Err(WaitError::Io(error))
-            }
-        }
-    }
-
-    /// Wakes all operations that relied on a registration that failed: each tries itself.
-    #[cold]
-    pub(crate) fn registration_failed(&self) {
-        self.wake(|wakers| self.desc.sides().iter().for_each(|side| side.interrupt(wakers)));
     }
 
     /// Returns whether an edge reported that the peer hung up. Before the descriptor is registered

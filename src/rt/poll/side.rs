@@ -47,14 +47,11 @@
 
 #![allow(unsafe_code)]
 
-use crate::rt::poll::poll_desc::{Direction, PollDesc};
+use crate::rt::poll::poll_desc::{Direction, GENERATION_SHIFT, List, PollDesc, generation_of, registration};
 use crate::rt::poll::wait_slot::WaitSlot;
 use crate::rt::time::clock::{EXPIRED, NONE};
 use crate::rt::waiters::{Waiters, Wakers};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, injected_bug};
-
-/// Waiters that do not fit into the slot; allocated by the first of them.
-pub(super) type List = Mutex<Option<Box<Waiters>>>;
+use crate::sync::{AtomicU32, AtomicU64, Ordering, injected_bug};
 
 pub(super) const READY: u64 = 1 << 0;
 pub(super) const LISTED: u64 = 1 << 1;
@@ -67,11 +64,6 @@ const COUNTED: u64 = 1 << 7;
 const TICK_SHIFT: u32 = 40;
 const TICK_ONE: u64 = 1 << TICK_SHIFT;
 const TICK_MASK: u64 = !0 << TICK_SHIFT;
-const GENERATION_SHIFT: u32 = 8;
-
-pub(super) fn generation_of(word: u64) -> u32 {
-    (word >> GENERATION_SHIFT) as u32
-}
 
 /// The word before a system call. Evidence from the call is valid only for this state.
 #[derive(Clone, Copy, Debug)]
@@ -88,11 +80,6 @@ impl Ticket {
     #[inline]
     pub(crate) fn has_waiters(self) -> bool {
         self.0 & (PLACED | LISTED) != 0
-    }
-
-    /// Returns whether an edge reported that the peer has hung up.
-    pub(crate) fn is_hung_up(self) -> bool {
-        self.0 & HANG_UP != 0
     }
 
     /// Returns the count of edges; see [`Side::edges`].
@@ -448,10 +435,48 @@ impl<'a> Side<'a> {
     }
 }
 
+/// Both directions.
+impl PollDesc {
+    #[inline]
+    pub(crate) fn side(&self, direction: Direction) -> Side<'_> {
+        Side { desc: self, direction }
+    }
+
+    pub(crate) fn sides(&self) -> [Side<'_>; 2] {
+        [self.side(Direction::Read), self.side(Direction::Write)]
+    }
+
+    /// Assigns a free slot to a new descriptor and returns its generation. Both directions begin
+    /// ready: a call may succeed.
+    pub(crate) fn open(&self) -> u32 {
+        let generation = self.generation();
+        self.sides().iter().for_each(|side| side.open(generation));
+        self.reset();
+        generation
+    }
+
+    /// Ends all current and later operations with [`Stop::Closed`].
+    pub(crate) fn evict(&self, generation: u32, wakers: &mut Wakers) {
+        self.sides().iter().for_each(|side| side.evict(generation, wakers));
+    }
+
+    /// Called when the descriptor is gone: from here on its events are stale.
+    pub(crate) fn retire(&self, generation: u32) {
+        // ORDERING: before the generation changes with Release, so a reader that sees the new
+        // generation does not see the old number (model
+        // `a_snapshot_pairs_no_number_with_another_generation`).
+        if !injected_bug!("number_outlives_generation") {
+            self.forget_number();
+        }
+        self.sides().iter().for_each(|side| side.retire(generation));
+        self.registration.store(registration::NONE, Ordering::Release);
+    }
+}
+
 /// Replaces a time that has passed by `after` and returns [`EXPIRED`]. Otherwise returns the future
 /// time, if there is one.
 pub(super) fn claim(slot: &AtomicU64, now: u64, after: u64) -> Option<u64> {
-    // ORDERING: SeqCst, the Dekker pair with `set_deadline` (see the documentation of `poll_desc`).
+    // ORDERING: SeqCst, the Dekker pair with `set_deadline` (see the documentation of `expiry`).
     let mut at = slot.load(Ordering::SeqCst);
     while at > EXPIRED {
         if at > now {

@@ -24,7 +24,8 @@
 
 use std::task::Waker;
 
-use crate::rt::poll::side::{CLOSING, LISTED, PLACED, READY, Side, Wait, generation_of};
+use crate::rt::poll::poll_desc::generation_of;
+use crate::rt::poll::side::{CLOSING, LISTED, PLACED, READY, Side, Wait};
 use crate::rt::poll::wait_slot::is_of_slot;
 use crate::rt::time::clock::EXPIRED;
 use crate::rt::waiters::{Interest, Key, Waiters, Wakers};

@@ -36,11 +36,12 @@ use std::panic::Location;
 use std::pin::pin;
 use std::task::{Context, Poll, Wake, Waker};
 
+use super::identity::Name;
 use super::polling::{Polling, Slept};
 use super::processor::Processor;
 use super::record::{Kind, Record};
 use super::root::Root;
-use super::task::{Name, TaskData};
+use super::task_data::TaskData;
 use super::worker::{Core, Exit, begin_turn, end_turn};
 use crate::rt::context;
 use crate::rt::fork;

@@ -14,66 +14,21 @@
 //! * P2 — for each queued call there is a thread that will run it. If the system refuses threads,
 //!   see `shortage.rs`.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use async_task::Runnable;
 
-use super::task::{TaskData, discard};
+use super::pool::{Pool, State};
+use super::task::discard;
+use super::task_data::TaskData;
 use crate::rt::context;
 use crate::rt::runtime::Runtime;
 use crate::rt::waiters::drop_payload;
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::MutexGuard;
 
 /// How long a thread without work is kept.
 const REST: Duration = Duration::from_secs(10);
-
-#[derive(Debug)]
-struct State {
-    queue: VecDeque<Runnable<TaskData>>,
-    threads: usize,
-    resting: usize,
-}
-
-impl State {
-    /// Called when a thread of `epoch` ends or could not be started. Threads of an epoch that is
-    /// over are no longer counted.
-    fn leave(&mut self, runtime: &Runtime, epoch: u32) {
-        if runtime.epoch() == epoch {
-            self.threads -= 1;
-        }
-    }
-}
-
-/// A pool of threads; see the [module documentation](self).
-#[derive(Debug)]
-pub(crate) struct Pool {
-    state: Mutex<State>,
-    work: Condvar,
-}
-
-impl Pool {
-    pub(crate) const fn new() -> Pool {
-        Pool { state: Mutex::new(State { queue: VecDeque::new(), threads: 0, resting: 0 }), work: Condvar::new() }
-    }
-
-    pub(crate) fn threads(&self) -> usize {
-        self.state.lock().threads
-    }
-
-    /// For a shutdown: takes the queued calls and makes resting threads check the epoch.
-    pub(crate) fn stop(&self) -> VecDeque<Runnable<TaskData>> {
-        let mut state = self.state.lock();
-        // Resting threads are told to end, and those in a call end after it: the next epoch has its
-        // own threads.
-        (state.resting, state.threads) = (0, 0);
-        let queue = std::mem::take(&mut state.queue);
-        drop(state);
-        self.work.notify_all();
-        queue
-    }
-}
 
 impl Runtime {
     /// Queues a call.
@@ -105,7 +60,7 @@ impl Runtime {
         if self.find_sysmon().and_then(|()| self.threads.start(name, move || self.pool_thread(pool, epoch))).is_ok() {
             return;
         }
-        pool.state.lock().leave(self, epoch);
+        pool.state.lock().forget_thread(self.epoch() == epoch);
         if self.sysmon.is_missing() {
             self.ensure_pool_thread(pool, true);
         }
@@ -156,7 +111,7 @@ impl Runtime {
                 state.resting -= 1;
             }
         }
-        state.leave(self, epoch);
+        state.forget_thread(self.epoch() == epoch);
         drop(state);
         if self.epoch() == epoch {
             self.threads.leave();

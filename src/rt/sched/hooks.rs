@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use async_task::Runnable;
 
-use super::task::TaskData;
+use super::task_data::TaskData;
 
 /// The functions of the simulation.
 #[derive(Debug)]

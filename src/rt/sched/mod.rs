@@ -2,12 +2,14 @@
 //!
 //! * [`worker`] — the loop of a thread that runs tasks. [`pacing`]: when it reads the clock, polls and
 //!   wakes a second worker. [`queue`] and [`processor`]: what it works on.
-//! * [`idle`] — resting threads and free processors. [`awake`]: the number of awake threads.
+//! * [`resting`] and [`idle`] — resting threads and free processors. [`awake`]: the number of awake
+//!   threads. [`injector`]: the queue that all threads share.
 //! * [`polling`] — a poll for events.
-//! * [`block_on`], [`root`] and [`blocking`]: the other threads that run user code.
-//! * [`sysmon`] — the thread that watches all others. `shortage`: what happens when no thread can be
-//!   started.
-//! * [`task`] — tasks. [`contained`]: the wakers of futures that await them.
+//! * [`block_on`], [`root`], [`blocking`] and [`pool`]: the other threads that run user code.
+//! * [`monitor`] — the thread that watches all others. [`sysmon`]: its state. `shortage`: what
+//!   happens when no thread can be started.
+//! * [`task`] — spawning and running tasks. [`task_data`], [`identity`] and [`record`]: the data about
+//!   each. [`contained`]: the wakers of futures that await them.
 
 pub(crate) mod awake;
 pub(crate) mod block_on;
@@ -15,14 +17,20 @@ pub(crate) mod blocking;
 pub(crate) mod contained;
 #[cfg(feature = "sim")]
 pub(crate) mod hooks;
+pub(crate) mod identity;
 pub(crate) mod idle;
+mod injector;
+mod monitor;
 mod pacing;
 pub(crate) mod polling;
+pub(crate) mod pool;
 pub(crate) mod processor;
 pub(crate) mod queue;
 pub(crate) mod record;
+mod resting;
 pub(crate) mod root;
 mod shortage;
 pub(crate) mod sysmon;
 pub(crate) mod task;
+pub(crate) mod task_data;
 pub(crate) mod worker;

@@ -176,6 +176,7 @@ impl Pacing {
     }
 
     /// Called when there is nothing to run: measures the first turns, which no reading has followed.
+    #[inline]
     pub(crate) fn end_stretch(&mut self, processor: &Processor) {
         if self.clock != 0 && (self.clock_turns == 0 || self.probed_at != 0) {
             self.measure(processor, clock::now());
@@ -185,6 +186,7 @@ impl Pacing {
 
     /// Called after a sleep that delivered `delivered` wake-ups. Returns whether the turns that follow
     /// are measured from the first on.
+    #[inline]
     pub(crate) fn begin_stretch(&mut self, processor: &Processor, tick: u32, delivered: u32) -> bool {
         let is_long = processor.turn_nanos.load(Ordering::Relaxed) > LONG_NANOS;
         self.sampled = is_long || delivered >= SAMPLE_FROM || self.sleeps.is_multiple_of(SAMPLE_EVERY);
@@ -204,6 +206,7 @@ impl Pacing {
     }
 
     /// Notes a poll that delivered `delivered` wake-ups.
+    #[inline]
     pub(crate) fn polled(&mut self, now: u64, delivered: u32) {
         self.polled_at = now;
         (self.since_poll, self.clock_turns) = (0, 0);

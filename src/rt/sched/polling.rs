@@ -9,7 +9,8 @@
 //! more. A thread that changes those checks the role afterwards. All these accesses are SeqCst
 //! (model `sleep_against_inject`).
 
-use crate::rt::poll::backend::{EVENTS_MAX, Events, Instance};
+use crate::rt::poll::back_ends::{Events, Instance};
+use crate::rt::poll::backend::EVENTS_MAX;
 use crate::rt::poll::driver::ONE_STEP_NANOS;
 use crate::rt::poll::role::By;
 use crate::rt::runtime::Runtime;
@@ -130,7 +131,7 @@ impl Polling {
         driver.role.rise();
         driver.record(&runtime.cache, &self.events, &mut self.wakers);
         driver.role.release();
-        runtime.sysmon.notice();
+        runtime.notice_activity();
         Slept::Polled
     }
 }

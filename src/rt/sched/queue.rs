@@ -233,6 +233,14 @@ impl RunQueue {
     }
 }
 
+/// A task in the queue that all threads share.
+#[derive(Debug)]
+pub(crate) struct Injected(pub(crate) Item);
+
+// SAFETY: an item is the ownership of a runnable task, which may be run on any thread.
+#[allow(unsafe_code)]
+unsafe impl Send for Injected {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

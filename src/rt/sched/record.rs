@@ -22,8 +22,7 @@
 
 use std::panic::Location;
 
-use super::task::TaskId;
-use crate::rt::context;
+use super::identity::TaskId;
 use crate::rt::slab::{Slab, Slot};
 use crate::rt::time::ticks;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
@@ -111,7 +110,7 @@ impl Waits {
     }
 
     #[inline]
-    fn pack(self) -> u32 {
+    pub(crate) fn pack(self) -> u32 {
         let (kind, argument) = match self {
             Waits::Nothing => (0, 0),
             Waits::Turn => (0, 1),
@@ -154,29 +153,9 @@ impl Waits {
     }
 }
 
-/// Records the wait of a pending operation in the current task, if there is one.
-pub(crate) fn note(waits: Waits) {
-    context::with_task(|task| {
-        if let Some(task) = task {
-            task.record().note(waits.pack());
-        }
-    });
-}
-
 /// Returns the words of operations that wait for an edge of the socket `tag`, one per direction.
 pub(crate) fn edge_notes(tag: u32) -> [u32; 2] {
     [Waits::Readable(tag).pack(), Waits::Writable(tag).pack()]
-}
-
-/// Records one of the [`edge_notes`] in the current task, if there is one. Unlike [`note`], it
-/// replaces an earlier word of the same poll.
-#[inline]
-pub(crate) fn note_edge(note: u32) {
-    context::with_task(|task| {
-        if let Some(task) = task {
-            task.record().waits.store(note, Ordering::Relaxed);
-        }
-    });
 }
 
 /// The records of all tasks.
@@ -285,7 +264,8 @@ impl Record {
         matches!(kind_of(self.born.load(Ordering::Relaxed)), Kind::Local | Kind::Root)
     }
 
-    fn note(&self, word: u32) {
+    /// Adds what an operation waits for.
+    pub(crate) fn note(&self, word: u32) {
         let seen = self.waits.load(Ordering::Relaxed);
         if matches!(seen, 0 | RUNNING) {
             self.waits.store(word, Ordering::Relaxed);
@@ -293,6 +273,12 @@ impl Record {
             let keeps = Waits::is_of_socket(seen) && !Waits::is_of_socket(word);
             self.waits.store(SEVERAL | if keeps { seen } else { word }, Ordering::Relaxed);
         }
+    }
+
+    /// Replaces the word of what the task waits for.
+    #[inline]
+    pub(crate) fn note_edge(&self, word: u32) {
+        self.waits.store(word, Ordering::Relaxed);
     }
 
     /// Records that a poll begins.

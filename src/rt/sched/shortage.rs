@@ -58,7 +58,7 @@ impl Runtime {
         // If sysmon is missing, a thread in `block_on` runs the tasks.
         self.driver.wake();
         self.nudge_roots();
-        self.sysmon.notice();
+        self.notice_activity();
     }
 
     /// Starts sysmon for a runtime that is about to start.

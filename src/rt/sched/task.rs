@@ -1,7 +1,7 @@
-//! Tasks: the scheduler's data about each task, and spawning.
+//! Tasks: spawning, scheduling, and their end.
 //!
-//! `async-task` implements the mechanism. This module adds identity, name, task-local values and
-//! the epoch. They are the task's metadata, in the same allocation, and the schedule function is a
+//! `async-task` implements the mechanism. [`TaskData`] adds identity, name, task-local values and
+//! the epoch. It is the task's metadata, in the same allocation, and the schedule function is a
 //! plain function, so a task costs one allocation and captures no pointer.
 //!
 //! # Invariants
@@ -9,226 +9,23 @@
 //! * E1 — a runnable whose epoch is not the current one is dropped instead of queued, which cancels
 //!   it: a shutdown ends earlier tasks, even if their wakers still exist.
 
-use std::any::Any;
-use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_task::{Runnable, ScheduleInfo, WithInfo};
 use pin_project_lite::pin_project;
 
+use super::identity::Name;
 use super::queue::Item;
 use super::record::{Kind, Record};
+use super::task_data::TaskData;
 use crate::rt::context::{self, DISCARDS_MAX};
 use crate::rt::fork;
-use crate::rt::lazy_box::LazyBox;
 use crate::rt::runtime::runtime;
 use crate::rt::waiters::drop_payload;
-use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::trace;
-
-/// The id of a task: unique in the process and never reused.
-///
-/// # Examples
-/// ```
-/// netpoll::task::block_on(async {
-///     println!("running in task {}", netpoll::task::current().id());
-/// });
-/// ```
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TaskId(u64);
-
-impl TaskId {
-    pub(crate) fn new() -> TaskId {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        TaskId(LAST.fetch_add(1, Ordering::Relaxed) + 1)
-    }
-
-    pub(crate) fn number(self) -> u64 {
-        self.0
-    }
-
-    pub(crate) fn from_number(number: u64) -> TaskId {
-        TaskId(number)
-    }
-}
-
-impl fmt::Display for TaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A handle to a task: its id and its name.
-///
-/// # Examples
-/// ```
-/// use netpoll::task;
-///
-/// let named = task::Builder::new().name("greeter".into()).spawn(async { task::current().name().map(str::to_owned) })?;
-/// assert_eq!(task::block_on(named).as_deref(), Some("greeter"));
-/// # Ok::<(), std::io::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Task {
-    id: TaskId,
-    name: Option<Name>,
-}
-
-/// A task's name in one word, because most tasks have none.
-pub(crate) type Name = Arc<Box<str>>;
-
-impl Task {
-    /// Returns the task's id.
-    pub fn id(&self) -> TaskId {
-        self.id
-    }
-
-    /// Returns the name given by [`Builder::name`](crate::task::Builder::name).
-    pub fn name(&self) -> Option<&str> {
-        self.name.as_ref().map(|name| &***name)
-    }
-}
-
-/// One task-local value and its key, the address of the `LocalKey`. The entry remains when the
-/// value is dropped, so that a destructor does not create a new value for its own key.
-type Local = (usize, Option<Box<dyn Any + Send>>);
-
-/// The state of a task-local value.
-pub(crate) enum LocalState {
-    /// No value was created.
-    Absent,
-    /// The address of the value, which stays valid until the task ends.
-    Value(*const (dyn Any + Send)),
-    /// The value was dropped, or is being dropped.
-    Dropped,
-}
-
-/// The scheduler's data about a task.
-#[derive(Debug)]
-pub(crate) struct TaskData {
-    /// The task's id and epoch, and the data that other threads may read.
-    record: &'static Record,
-    rare: LazyBox<Rare>,
-    #[cfg(feature = "sim")]
-    tag: crate::sim::Tag,
-}
-
-/// Data that few tasks have.
-#[derive(Debug, Default)]
-struct Rare {
-    name: Option<Name>,
-    /// The lock exists only for the sake of `Sync`: only the thread that polls the task gets here.
-    /// No user code runs under it.
-    locals: Mutex<Vec<Local>>,
-}
-
-impl TaskData {
-    pub(crate) fn new(kind: Kind, name: Option<Name>, epoch: u32, place: &'static Location<'static>) -> TaskData {
-        let record = Record::open(kind, epoch, place);
-        let rare = match name {
-            None => LazyBox::new(),
-            Some(name) => {
-                runtime().names.lock().get_or_insert_default().insert(record.id(), name.clone());
-                LazyBox::from(Rare { name: Some(name), ..Rare::default() })
-            }
-        };
-        TaskData {
-            record,
-            rare,
-            #[cfg(feature = "sim")]
-            tag: crate::sim::tag(),
-        }
-    }
-
-    /// Returns the simulation that the task belongs to.
-    #[cfg(feature = "sim")]
-    pub(crate) fn tag(&self) -> crate::sim::Tag {
-        self.tag
-    }
-
-    /// Returns whether it is the future of a `block_on`.
-    pub(crate) fn is_root(&self) -> bool {
-        self.record.is_root()
-    }
-
-    /// Returns whether its future stays on its thread: that of a `block_on`, or a local task.
-    pub(crate) fn stays(&self) -> bool {
-        self.record.stays()
-    }
-
-    pub(crate) fn task(&self) -> Task {
-        Task { id: TaskId(self.number()), name: self.rare.get().and_then(|rare| rare.name.clone()) }
-    }
-
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.rare.get()?.name.as_ref().map(|name| &***name)
-    }
-
-    #[inline]
-    pub(crate) fn number(&self) -> u64 {
-        self.record.id()
-    }
-
-    #[inline]
-    pub(crate) fn record(&self) -> &'static Record {
-        self.record
-    }
-
-    /// Returns the epoch of the task.
-    #[inline]
-    pub(crate) fn epoch(&self) -> u32 {
-        self.record.epoch()
-    }
-
-    /// Returns the state of the local value of `key`.
-    pub(crate) fn local(&self, key: usize) -> LocalState {
-        let Some(rare) = self.rare.get() else { return LocalState::Absent };
-        match rare.locals.lock().iter().find(|local| local.0 == key) {
-            None => LocalState::Absent,
-            Some((_, Some(value))) => LocalState::Value(&raw const **value),
-            Some((_, None)) => LocalState::Dropped,
-        }
-    }
-
-    /// Stores a local value. The caller must have checked that there is none.
-    pub(crate) fn set_local(&self, key: usize, value: Box<dyn Any + Send>) {
-        self.rare.get_or_default().locals.lock().push((key, Some(value)));
-    }
-
-    /// Takes the local value that was created last.
-    fn take_local(&self) -> Option<Box<dyn Any + Send>> {
-        self.rare.get()?.locals.lock().iter_mut().rev().find_map(|local| local.1.take())
-    }
-
-    /// Drops all local values in reverse order of creation. A destructor may create values for
-    /// other keys, which are dropped as well. This terminates, because each key has at most one
-    /// value per task.
-    #[inline]
-    pub(crate) fn clear_locals(&self) {
-        // The value is dropped outside the lock.
-        while let Some(value) = self.take_local() {
-            drop(value);
-        }
-    }
-}
-
-impl Drop for TaskData {
-    #[inline]
-    fn drop(&mut self) {
-        if self.rare.get().is_some_and(|rare| rare.name.is_some()) {
-            runtime().forget_name(TaskId(self.number()));
-        }
-        self.record.close();
-    }
-}
-
-// Every task has this size.
-const _: () = assert!(size_of::<TaskData>() <= if cfg!(feature = "sim") { 24 } else { 16 });
 
 pin_project! {
     /// A task's future with the counting of its end. It is taken out when it is dropped, because
@@ -322,7 +119,7 @@ where
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
-        .spawn(move |data| Tracked { future: Some(future), record: data.record }, WithInfo(schedule));
+        .spawn(move |data| Tracked { future: Some(future), record: data.record() }, WithInfo(schedule));
     runnable.schedule();
     runtime().stand_in_once();
     task
@@ -367,7 +164,7 @@ where
     let (runnable, task) = async_task::Builder::new()
         .propagate_panic(true)
         .metadata(data)
-        .spawn(move |data| Tracked { future: Some(future), record: data.record }, push);
+        .spawn(move |data| Tracked { future: Some(future), record: data.record() }, push);
     runnable.schedule();
     runtime().stand_in_once();
     task

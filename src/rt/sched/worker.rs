@@ -22,7 +22,8 @@ use super::processor::{LONG_NANOS, Processor};
 use super::queue::{Item, RING};
 use super::record::Record;
 use super::root::Root;
-use super::task::{TaskData, discard, from_item};
+use super::task::{discard, from_item};
+use super::task_data::TaskData;
 use crate::rt::context::{self, BUDGET, REFILL};
 use crate::rt::poll::role::By;
 use crate::rt::runtime::{Runtime, runtime};
@@ -340,7 +341,7 @@ pub(crate) fn main(runtime: &'static Runtime, epoch: u32, first: &'static Proces
     let mut processor = Some(first);
     while let Some(owned) = processor {
         context::set_processor(Some(owned));
-        runtime.sysmon.notice();
+        runtime.notice_activity();
         if core.run(owned, Some(&sleeper), None, epoch) == Exit::Stopped {
             runtime.unlist(&sleeper);
             runtime.worker_ends();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::rt::context;
 use crate::rt::fork;
 use crate::rt::runtime::runtime;
-use crate::rt::sched::record::{self, Waits};
+use crate::rt::sched::record::Waits;
 use crate::rt::time::clock;
 use crate::rt::time::timer::{SleepKey, TimerSet};
 
@@ -98,7 +98,7 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if let Some((set, key)) = self.armed {
             if !set.poll_sleep(key, cx.waker()) {
-                record::note(Waits::Time(self.when));
+                context::note(Waits::Time(self.when));
                 runtime().stand_in(cx);
                 return Poll::Pending;
             }
@@ -123,7 +123,7 @@ impl Future for Sleep {
         if first {
             runtime.timer_moved(self.when);
         }
-        record::note(Waits::Time(self.when));
+        context::note(Waits::Time(self.when));
         runtime.stand_in(cx);
         Poll::Pending
     }

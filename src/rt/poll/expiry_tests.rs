@@ -2,7 +2,9 @@
 //! descriptor leaves behind.
 
 use super::*;
+use crate::rt::poll::poll_desc::registration;
 use crate::rt::poll::side::tests::{idle, wait, woken};
+use crate::rt::poll::side::{HANG_UP, Stop, Wait};
 use crate::rt::waiters::Interest;
 
 #[test]

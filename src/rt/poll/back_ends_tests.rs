@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::rt::poll::backend::*;
+use crate::rt::poll::side::{ERROR, HANG_UP};
 use crate::sys;
 
 /// Longer than any wait for an event that arrives.

@@ -1,0 +1,159 @@
+//! [`Config`]: the settings of a running runtime, and what the environment sets.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use super::sched::identity::TaskId;
+use crate::sync::{Arc, AtomicBool, Ordering};
+
+/// How the runtime handles tasks that block their thread.
+///
+/// # Examples
+/// ```no_run
+/// use netpoll::rt::{BlockedPolicy, Builder};
+///
+/// Builder::new().blocked_tasks(BlockedPolicy::ReportOnly).start()?;
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BlockedPolicy {
+    /// Counts and reports them, and adds workers while they block (up to
+    /// [`Builder::spare_workers`](crate::rt::Builder::spare_workers)).
+    #[default]
+    AddWorkers,
+    /// Counts and reports them. A worker that is free takes the tasks queued behind them.
+    ReportOnly,
+    /// Neither counts nor reports them. A worker that is free takes the tasks queued behind them.
+    Off,
+}
+
+/// A task that blocks its thread, as passed to
+/// [`Builder::on_blocked_task`](crate::rt::Builder::on_blocked_task).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BlockedTask {
+    /// The task's id, as returned by [`task::current`](crate::task::current).
+    pub id: TaskId,
+    /// The task's name, if it has one.
+    pub name: Option<String>,
+    /// The time that it has spent in the same poll, at least.
+    pub blocked_for: Duration,
+}
+
+/// Workers and spare workers together.
+pub(crate) const PROCESSORS_MAX: usize = 512;
+
+pub(crate) type Report = dyn Fn(&BlockedTask) + Send + Sync;
+
+/// The settings of a running runtime.
+#[derive(Clone)]
+pub(crate) struct Config {
+    pub(crate) workers: usize,
+    pub(crate) spares: usize,
+    pub(crate) blocking_threads: usize,
+    pub(crate) thread_name: String,
+    pub(crate) blocked_tasks: BlockedPolicy,
+    pub(crate) on_blocked_task: Option<Arc<Report>>,
+    pub(crate) block_on_runs_tasks: bool,
+    pub(crate) wrap_io_errors: bool,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("workers", &self.workers)
+            .field("spares", &self.spares)
+            .field("blocking_threads", &self.blocking_threads)
+            .field("thread_name", &self.thread_name)
+            .field("blocked_tasks", &self.blocked_tasks)
+            .field("on_blocked_task", &self.on_blocked_task.is_some())
+            .field("block_on_runs_tasks", &self.block_on_runs_tasks)
+            .field("wrap_io_errors", &self.wrap_io_errors)
+            .finish()
+    }
+}
+
+/// The setting of the current or last runtime, for each accepted connection and failed operation.
+static WRAPS_IO_ERRORS: AtomicBool = AtomicBool::new(false);
+
+/// Returns whether errors of the operating system are to name operation and addresses; see
+/// [`Builder::wrap_io_errors`](crate::rt::Builder::wrap_io_errors).
+#[inline]
+pub(crate) fn wraps_io_errors() -> bool {
+    WRAPS_IO_ERRORS.load(Ordering::Relaxed)
+}
+
+pub(super) const SPARES: usize = 64;
+/// Without the spare workers, whose number the environment cannot set.
+pub(super) const WORKERS_MAX: usize = PROCESSORS_MAX - SPARES;
+const BLOCKING_THREADS: usize = 256;
+const THREADS_VARIABLE: &str = "NETPOLL_THREADS";
+const NAME_VARIABLE: &str = "NETPOLL_THREAD_NAME";
+/// async-std's variables, which are read if ours are not set.
+const THREADS_FALLBACK: &str = "ASYNC_STD_THREAD_COUNT";
+const NAME_FALLBACK: &str = "ASYNC_STD_THREAD_NAME";
+
+impl Config {
+    pub(super) fn new() -> Config {
+        Config {
+            workers: available_parallelism().map_or(1, usize::from).min(WORKERS_MAX),
+            spares: SPARES,
+            blocking_threads: BLOCKING_THREADS,
+            thread_name: "netpoll".to_owned(),
+            blocked_tasks: BlockedPolicy::default(),
+            on_blocked_task: None,
+            block_on_runs_tasks: false,
+            wrap_io_errors: false,
+        }
+    }
+
+    /// Makes the settings that are read without a lock those of this configuration.
+    pub(crate) fn publish(&self) {
+        WRAPS_IO_ERRORS.store(self.wrap_io_errors, Ordering::Relaxed);
+    }
+
+    /// Returns the defaults with the values from the environment. A first use cannot return an
+    /// error, so for an invalid value the default is used and a message is printed to standard
+    /// error.
+    pub(crate) fn from_environment() -> Config {
+        let mut config = Config::new();
+        match workers_from_environment() {
+            Ok(Some(workers)) => config.workers = workers,
+            Ok(None) => {}
+            Err(error) => eprintln!("netpoll: {error}; using {} workers", config.workers),
+        }
+        if let Some(name) = thread_name_from_environment() {
+            config.thread_name = name;
+        }
+        config
+    }
+}
+
+/// Returns our variable if it is set, otherwise async-std's.
+fn variable(ours: &'static str, fallback: &'static str) -> Option<(&'static str, OsString)> {
+    [ours, fallback].into_iter().find_map(|name| Some((name, std::env::var_os(name)?)))
+}
+
+/// async-std silently replaces an invalid number with its default; so does the fallback.
+pub(super) fn workers_from_environment() -> io::Result<Option<usize>> {
+    let Some((name, value)) = variable(THREADS_VARIABLE, THREADS_FALLBACK) else { return Ok(None) };
+    let workers = value.to_str().and_then(|value| value.trim().parse().ok());
+    match workers {
+        Some(workers @ 1..=WORKERS_MAX) => Ok(Some(workers)),
+        _ if name == THREADS_FALLBACK => Ok(None),
+        _ => Err(invalid(format!("{name}={} is not a number of threads from 1 to {}", value.display(), WORKERS_MAX))),
+    }
+}
+
+/// The environment cannot contain a NUL byte, so any valid text is a valid name.
+pub(super) fn thread_name_from_environment() -> Option<String> {
+    variable(NAME_VARIABLE, NAME_FALLBACK)?.1.into_string().ok()
+}
+
+pub(super) fn invalid(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}

@@ -1,0 +1,163 @@
+//! The list of back ends, and [`Instance`], which is one of them.
+//!
+//! An enumeration over the list dispatches, without trait objects.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use super::backend::{BackEnd, Batch, Sink, Token, VARIABLE};
+
+macro_rules! back_ends {
+    ($($(#[$cfg:meta])* $file:literal => $module:ident::$type:ident;)*) => {
+        $($(#[$cfg])* #[path = $file] mod $module;)*
+
+        /// The names of the back ends of this system, best first.
+        const NAMES: &[&str] = &[$($(#[$cfg])* <$module::$type as BackEnd>::NAME,)*];
+
+        /// An instance of one of the back ends.
+        #[derive(Debug)]
+        pub(crate) enum Instance {
+            $($(#[$cfg])* $type($module::$type),)*
+        }
+
+        /// A buffer for a batch of events, whose kind the first wait chooses to match the instance.
+        pub(crate) enum Events {
+            None,
+            $($(#[$cfg])* $type(<$module::$type as BackEnd>::Batch),)*
+        }
+
+        impl Instance {
+            /// Opens an instance of the back end `name`, or of the best one if `name` is `None`.
+            ///
+            /// # Errors
+            /// Returns `InvalidInput` if this system has no back end of that name, and otherwise
+            /// the errors of [`BackEnd::open`].
+            pub(crate) fn open(name: Option<&str>) -> io::Result<Instance> {
+                $($(#[$cfg])* {
+                    if name.is_none_or(|name| name == <$module::$type as BackEnd>::NAME) {
+                        return <$module::$type as BackEnd>::open().map(Instance::$type);
+                    }
+                })*
+                Err(unknown(name.unwrap_or_default()))
+            }
+
+            /// See [`BackEnd::ARMS`].
+            pub(crate) fn arms(&self) -> bool {
+                match self { $($(#[$cfg])* Instance::$type(_) => <$module::$type as BackEnd>::ARMS,)* }
+            }
+
+            /// See [`BackEnd::add`]. Refuses descriptors of the instance itself.
+            pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()> {
+                match self { $($(#[$cfg])* Instance::$type(it) => add(it, fd, token, is_first),)* }
+            }
+
+            /// See [`BackEnd::delete`].
+            pub(crate) fn delete(&self, fd: BorrowedFd<'_>) {
+                match self { $($(#[$cfg])* Instance::$type(it) => it.delete(fd),)* }
+            }
+
+            /// See [`BackEnd::arm`].
+            pub(crate) fn arm(&self, token: Token, read: bool, write: bool) {
+                match self { $($(#[$cfg])* Instance::$type(it) => it.arm(token, read, write),)* }
+            }
+
+            /// See [`BackEnd::wait`].
+            #[inline]
+            pub(crate) fn wait(&self, events: &mut Events, most: usize, timeout: Option<u64>) {
+                match (self, &mut *events) {
+                    $($(#[$cfg])* (Instance::$type(it), Events::$type(batch)) => it.wait(batch, most, timeout),)*
+                    _ => {
+                        *events = self.events();
+                        self.wait(events, most, timeout);
+                    }
+                }
+            }
+
+            #[cold]
+            fn events(&self) -> Events {
+                match self { $($(#[$cfg])* Instance::$type(_) => Events::$type(Batch::new()),)* }
+            }
+
+            /// See [`BackEnd::wake`].
+            pub(crate) fn wake(&self) {
+                match self { $($(#[$cfg])* Instance::$type(it) => it.wake(),)* }
+            }
+        }
+
+        impl Events {
+            /// Passes each event of the last wait to `sink`.
+            #[inline]
+            pub(crate) fn show(&self, sink: &mut impl Sink) {
+                match self {
+                    Events::None => {}
+                    $($(#[$cfg])* Events::$type(batch) => {
+                        for event in batch.events() {
+                            sink.take(event);
+                        }
+                    })*
+                }
+            }
+
+            /// See [`Batch::is_empty`].
+            #[cfg(test)]
+            pub(crate) fn is_empty(&self) -> bool {
+                match self {
+                    Events::None => true,
+                    $($(#[$cfg])* Events::$type(batch) => batch.is_empty(),)*
+                }
+            }
+        }
+
+        /// Runs a test of the contract for each back end that this system supports.
+        #[cfg(test)]
+        macro_rules! for_each_back_end {
+            ($test:ident) => {
+                $($(#[$cfg])* if super::is_supported::<$module::$type>() { super::$test::<$module::$type>(); })*
+            };
+        }
+    };
+}
+
+// Best first. A line also declares the module of its file.
+back_ends! {
+    #[cfg(target_os = "linux")]
+    "epoll.rs" => epoll::Epoll;
+    #[cfg(any(all(test, target_pointer_width = "64"), not(target_os = "linux")))]
+    "kqueue.rs" => kqueue::Kqueue;
+    "poll.rs" => poll::Poll;
+}
+
+fn add(instance: &impl BackEnd, fd: BorrowedFd<'_>, token: Token, is_first: bool) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    if instance.owns(fd.as_raw_fd()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the descriptor is the poller's own"));
+    }
+    instance.add(fd, token, is_first)
+}
+
+#[cold]
+fn unknown(name: &str) -> io::Error {
+    let text = format!("{VARIABLE}: no back end {name:?} on this system; there are: {}", NAMES.join(", "));
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+impl Instance {
+    /// Opens an instance of the back end that the environment selects, or else of the best one.
+    ///
+    /// # Errors
+    /// Returns the errors of [`open`](Instance::open).
+    pub(crate) fn from_environment() -> io::Result<Instance> {
+        let name = std::env::var_os(VARIABLE).filter(|name| !name.is_empty());
+        Instance::open(name.as_ref().map(|name| name.to_string_lossy()).as_deref())
+    }
+}
+
+impl Events {
+    pub(crate) const fn new() -> Events {
+        Events::None
+    }
+}
+
+#[cfg(test)]
+#[path = "back_ends_tests.rs"]
+mod tests;

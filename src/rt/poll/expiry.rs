@@ -1,0 +1,125 @@
+//! Deadlines and timeouts of a descriptor, and the one timer entry that serves them.
+//!
+//! # The timer
+//! `armed` belongs to the slot, not to the descriptor, and has no generation. It is [`NONE`], or
+//! the time of a heap entry for this slot. Code that changes it to a time must add that entry, and
+//! an entry counts while `armed` equals its time. Closing does not change it: the next descriptor
+//! of the slot relies on the entry of the previous one. That entry fires at or before the earliest
+//! deadline of the slot's owner at that time, and is added again for remaining deadlines. An entry
+//! that finds nothing due has no effect (models
+//! `a_timer_armed_during_close_serves_the_next_descriptor`,
+//! `a_timer_that_fires_during_reuse_serves_the_next_descriptor`).
+//!
+//! # Memory ordering
+//! The timer handshake (`set_deadline` against `fire`) is a Dekker pair over a side's deadline and
+//! `armed`, and is SeqCst on both sides: models `deadline_moves_against_fire`,
+//! `deadline_set_against_fire`, `two_deadlines_move_against_fire`.
+
+use crate::rt::poll::poll_desc::{Direction, PollDesc};
+use crate::rt::poll::side::claim;
+use crate::rt::time::clock::{EXPIRED, NONE};
+use crate::rt::waiters::Wakers;
+use crate::sync::{Ordering, injected_bug};
+
+impl PollDesc {
+    /// Moves the deadline of one direction to a later time; see
+    /// [`set_deadline`](PollDesc::set_deadline).
+    #[inline]
+    #[must_use = "a deadline without its timer entry never fires"]
+    pub(crate) fn move_deadline(&self, direction: Direction, at: u64) -> Option<u64> {
+        self.side(direction).set_deadline(at);
+        self.arm(at)
+    }
+
+    /// Sets the deadline of one direction: a future time, [`EXPIRED`] or [`NONE`]. Returns the time
+    /// of the timer entry that the caller must add, if there is none at or before the deadline.
+    #[must_use = "a deadline without its timer entry never fires"]
+    pub(crate) fn set_deadline(&self, direction: Direction, at: u64, wakers: &mut Wakers) -> Option<u64> {
+        let side = self.side(direction);
+        if injected_bug!("armed_before_deadline") && at > EXPIRED {
+            let arm = self.arm(at);
+            side.set_deadline(at);
+            return arm;
+        }
+        side.set_deadline(at);
+        match at {
+            EXPIRED => {
+                side.expire(wakers);
+                None
+            }
+            NONE => None,
+            at => self.arm(at),
+        }
+    }
+
+    /// Returns the current deadline of one direction.
+    pub(crate) fn deadline(&self, direction: Direction) -> u64 {
+        self.side(direction).deadline()
+    }
+
+    /// Called when an operation is about to wait until `at` at most, by its own relative timeout.
+    /// Returns the time of the timer entry that the caller must add, as
+    /// [`set_deadline`](PollDesc::set_deadline) does.
+    #[must_use = "a timeout without its timer entry never fires"]
+    pub(crate) fn wait_until(&self, at: u64) -> Option<u64> {
+        let slot = &self.wait_until;
+        let mut seen = slot.load(Ordering::SeqCst);
+        while seen == NONE || seen > at {
+            match slot.compare_exchange_weak(seen, at, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
+        }
+        self.arm(at)
+    }
+
+    /// Makes sure that an entry is due at `at` or before. Returns the time of the entry that the
+    /// caller must add, if any.
+    fn arm(&self, at: u64) -> Option<u64> {
+        let mut armed = self.armed.load(Ordering::SeqCst);
+        loop {
+            if armed != NONE && armed <= at {
+                return None;
+            }
+            match self.armed.compare_exchange_weak(armed, at, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return Some(at),
+                Err(now) => armed = now,
+            }
+        }
+    }
+
+    /// Handles the timer entry for `when`. Ignores an entry that was superseded. Otherwise expires
+    /// deadlines that have passed, and returns the time of the entry that the caller must add for
+    /// remaining ones.
+    #[must_use = "remaining deadlines never fire without a timer entry"]
+    pub(crate) fn fire(&self, when: u64, now: u64, wakers: &mut Wakers) -> Option<u64> {
+        // ORDERING: SeqCst, before the loads of the deadlines; see `set_deadline`.
+        if self.armed.compare_exchange(when, NONE, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            return None;
+        }
+        let [read, write] = self.sides();
+        let mut next = [read.fire(now, wakers), write.fire(now, wakers), claim(&self.wait_until, now, NONE)];
+        if next[2] == Some(EXPIRED) {
+            // Each waiter checks its own time; those whose time has not come make sure that a timer
+            // fires by then.
+            next[2] = None;
+            self.sides().iter().for_each(|side| side.interrupt(wakers));
+        }
+        self.arm(next.into_iter().flatten().min()?)
+    }
+
+    /// Forgets the timer entry of the slot. A simulation has ended, and its clock with it.
+    #[cfg(feature = "sim")]
+    pub(crate) fn disarm(&self) {
+        self.armed.store(NONE, Ordering::SeqCst);
+    }
+
+    /// Returns whether a timer entry for `when` still counts.
+    pub(crate) fn counts(&self, when: u64) -> bool {
+        self.armed.load(Ordering::Acquire) == when
+    }
+}
+
+#[cfg(test)]
+#[path = "expiry_tests.rs"]
+mod tests;

@@ -1,0 +1,106 @@
+//! The identity of tasks: [`TaskId`], [`Task`], and the names of all tasks that have one.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::sync::{AtomicU64, Mutex, Ordering};
+
+/// The id of a task: unique in the process and never reused.
+///
+/// # Examples
+/// ```
+/// netpoll::task::block_on(async {
+///     println!("running in task {}", netpoll::task::current().id());
+/// });
+/// ```
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId(u64);
+
+impl TaskId {
+    pub(crate) fn new() -> TaskId {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        TaskId(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_number(number: u64) -> TaskId {
+        TaskId(number)
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A handle to a task: its id and its name.
+///
+/// # Examples
+/// ```
+/// use netpoll::task;
+///
+/// let named = task::Builder::new().name("greeter".into()).spawn(async { task::current().name().map(str::to_owned) })?;
+/// assert_eq!(task::block_on(named).as_deref(), Some("greeter"));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Task {
+    id: TaskId,
+    name: Option<Name>,
+}
+
+/// A task's name in one word, because most tasks have none.
+pub(crate) type Name = Arc<Box<str>>;
+
+impl Task {
+    pub(crate) fn new(id: TaskId, name: Option<Name>) -> Task {
+        Task { id, name }
+    }
+
+    /// Returns the task's id.
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// Returns the name given by [`Builder::name`](crate::task::Builder::name).
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_ref().map(|name| &***name)
+    }
+}
+
+/// The names of tasks, by number, for reports.
+static NAMES: Mutex<Option<HashMap<u64, Name>>> = Mutex::new(None);
+
+/// Creates the table, for which a simulation chooses the thread.
+#[cfg(feature = "sim")]
+pub(crate) fn prepare() {
+    NAMES.lock().get_or_insert_default();
+}
+
+/// Adds the name of a new task.
+pub(crate) fn remember(number: u64, name: Name) {
+    NAMES.lock().get_or_insert_default().insert(number, name);
+}
+
+/// Removes the name of a task that is gone together with its handles.
+#[cold]
+pub(crate) fn forget(number: u64) {
+    let name = NAMES.lock().as_mut().and_then(|names| names.remove(&number));
+    drop(name);
+}
+
+/// Returns the name of a task.
+pub(crate) fn name_of(task: TaskId) -> Option<String> {
+    NAMES.lock().as_ref()?.get(&task.number()).map(|name| name.to_string())
+}
+
+/// Returns all names.
+pub(crate) fn names() -> HashMap<u64, Name> {
+    NAMES.lock().clone().unwrap_or_default()
+}

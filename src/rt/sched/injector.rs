@@ -1,0 +1,84 @@
+//! The queue that all threads share, and taking every queued task at the end of an epoch.
+
+use async_task::Runnable;
+
+use super::processor::Processor;
+use super::queue::{Injected, Item, RunQueue};
+use super::task::{discard_item, take_item};
+use super::task_data::TaskData;
+use crate::rt::runtime::Runtime;
+use crate::sync::Ordering;
+
+impl Runtime {
+    /// Queues a task of `epoch` from a thread that has no processor, and makes sure that a worker
+    /// runs it.
+    pub(crate) fn inject(&'static self, item: Item, epoch: u32) {
+        self.inject_quietly(std::iter::once(item), epoch);
+        self.ensure_worker();
+    }
+
+    /// Queues many tasks without waking a worker. Tasks of an epoch that is over are dropped.
+    pub(crate) fn inject_quietly(&'static self, items: impl Iterator<Item = Item>, epoch: u32) {
+        {
+            let mut injector = self.injector.lock();
+            // Checked under the lock: a shutdown advances the epoch before it empties the queue,
+            // and would miss tasks queued later.
+            if self.epoch() == epoch {
+                injector.extend(items.map(Injected));
+                self.injector_len.store(injector.len(), Ordering::SeqCst);
+                return;
+            }
+        }
+        items.for_each(discard_item);
+    }
+
+    #[inline]
+    pub(crate) fn injected(&self) -> usize {
+        self.injector_len.load(Ordering::SeqCst)
+    }
+
+    /// Takes one task from the shared queue, and up to `more` into `processor`'s own queue.
+    pub(crate) fn take_injected(&'static self, processor: &Processor, more: usize) -> Option<Item> {
+        if self.injected() == 0 {
+            return None;
+        }
+        let mut injector = self.injector.lock();
+        let first = injector.pop_front();
+        let more = more.min(injector.len());
+        for Injected(item) in injector.drain(..more) {
+            processor.queue.push(item);
+        }
+        self.injector_len.store(injector.len(), Ordering::SeqCst);
+        drop(injector);
+        first.map(|injected| injected.0)
+    }
+
+    /// Takes every queued task. For the thread that shuts down, because a start would take the
+    /// processors in the meantime.
+    pub(crate) fn take_queued(&'static self) -> Vec<Runnable<TaskData>> {
+        let mut items: Vec<Item> = {
+            let mut injector = self.injector.lock();
+            self.injector_len.store(0, Ordering::SeqCst);
+            injector.drain(..).map(|injected| injected.0).collect()
+        };
+        let thief = RunQueue::new();
+        for processor in self.processors() {
+            if !processor.owned.swap(true, Ordering::SeqCst) {
+                items.extend(processor.queue.drain());
+                processor.owned.store(false, Ordering::SeqCst);
+                continue;
+            }
+            // The turn of the owner may wait for a task that is queued behind it.
+            while let Some(item) = processor.queue.steal(&thief) {
+                items.push(item);
+                items.extend(thief.drain());
+            }
+            items.extend(processor.queue.pop_next());
+        }
+        let mut tasks: Vec<_> = items.into_iter().map(take_item).collect();
+        tasks.extend(self.pool.stop());
+        tasks.extend(self.lookups.stop());
+        tasks.extend(self.take_deferred());
+        tasks
+    }
+}

@@ -1,0 +1,380 @@
+//! Sysmon: the thread that watches all other threads.
+//!
+//! It runs every [`TICK`] while the runtime is active:
+//! * If a processor made few turns while tasks were queued, another worker is woken, if one rests
+//!   or sleeps in epoll.
+//! * A task that is in the same poll as at the previous check is *stuck*. It is asked to yield at
+//!   its next I/O operation, counted and reported. The tasks queued behind it move to the shared
+//!   queue, from which every thread takes some, however many it has of its own.
+//! * If all awake threads are stuck, threads with spare processors are added, so that tasks, timers
+//!   and the network make progress.
+//! * If no thread has polled since the previous check, sysmon polls, and hands the task of polling
+//!   to another thread: one that is parked in `block_on`, or a resting worker.
+//!
+//! A late check judges nothing: in a process that was stopped (SIGSTOP, a paused virtual machine)
+//! all tasks are where they were. The next check does, even if it is late too.
+//!
+//! # States
+//! ticking → (five checks without a turn or a poll) asleep, without limit → (`notice_activity`, by
+//! a thread that ends the idleness) ticking. Each epoch has its own thread. That of an epoch that
+//! is over ends, or is still in the user's report. If the system refuses the thread, it is
+//! *missing*; see `shortage.rs`.
+//!
+//! A poll on this thread calls wakers, which are user code and may call `block_on`. Another thread
+//! then takes over at once, and this one ends when the waker returns.
+//!
+//! # Invariants
+//! * 10 — it sleeps when the process is idle. Waking it costs a system call once per stretch of at
+//!   least 50 ms of idleness.
+//! * 12 — the user's report runs on this thread without any lock.
+//!
+//! # Compared with Go (runtime/proc.go, sysmon)
+//! A future cannot be preempted, so a processor is not taken away from a stuck thread; another one
+//! is added. Go's sysmon wakes every 20 µs to 10 ms while anything runs, this one every 10 ms.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::identity::{self, TaskId};
+use super::pacing::correct_and_wake;
+use super::polling::Polling;
+use super::queue::RunQueue;
+use super::shortage::LASTS;
+use super::worker::Core;
+use crate::rt::config::{BlockedPolicy, BlockedTask};
+use crate::rt::context;
+use crate::rt::parker::Parker;
+use crate::rt::runtime::Runtime;
+use crate::rt::time::clock;
+use crate::rt::waiters::drop_payload;
+use crate::sync::{Arc, Ordering};
+use crate::trace;
+
+/// The time between two checks.
+const TICK: Duration = Duration::from_millis(10);
+/// The first check that comes this late says nothing about the tasks: other threads may have been
+/// delayed as well.
+const LATE: Duration = Duration::from_millis(20);
+/// The number of checks without activity before it sleeps.
+const QUIET_TICKS: u32 = 5;
+/// The maximum number of threads added per check.
+const ADD_MAX: usize = 4;
+
+thread_local! {
+    /// The epoch of sysmon, while it runs wakers or tasks on this thread.
+    static WATCHED_EPOCH: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// Sysmon's record of a processor.
+#[derive(Debug, Default)]
+struct Seen {
+    polls: u64,
+    running: u64,
+    since: Option<Instant>,
+    reported: bool,
+}
+
+struct Monitor {
+    runtime: &'static Runtime,
+    parker: Arc<Parker>,
+    /// The time of the last check, `None` after a sleep, and whether that check was late.
+    looked_at: Option<Instant>,
+    was_late: bool,
+    seen: HashMap<usize, Seen>,
+    waits: u64,
+    activity: u64,
+    quiet: u32,
+    polling: Polling,
+    /// The time since which the system has refused threads.
+    short_since: Option<Instant>,
+    /// For running tasks on this thread while the system refuses others.
+    core: Option<Box<Core>>,
+    /// Holds tasks on their way to the shared queue.
+    moving: Box<RunQueue>,
+    /// Whether another thread has taken over.
+    is_replaced: bool,
+}
+
+impl Runtime {
+    /// Called when there is activity after idleness.
+    #[inline]
+    pub(crate) fn notice_activity(&'static self) {
+        if !self.sysmon.is_ticking() {
+            self.rouse_sysmon();
+        }
+    }
+
+    #[cold]
+    fn rouse_sysmon(&'static self) {
+        if !self.sysmon.rouse() {
+            // The error cannot be reported here; the next operation that waits tries again.
+            let _ = self.find_sysmon();
+        }
+    }
+
+    /// Starts the thread of `epoch`, which is or will be the current one, unless it exists.
+    pub(crate) fn start_sysmon(&'static self, epoch: u32) -> io::Result<()> {
+        let mut thread = self.sysmon.thread.lock();
+        // Checked under the lock: a shutdown advances the epoch before it takes the thread.
+        if thread.is_some() || self.epoch() != epoch || self.is_stopping() {
+            return Ok(());
+        }
+        let parker = Arc::new(Parker::new());
+        let mut monitor = Monitor {
+            runtime: self,
+            parker: parker.clone(),
+            looked_at: None,
+            was_late: false,
+            seen: HashMap::new(),
+            waits: 0,
+            activity: 0,
+            quiet: 0,
+            polling: Polling::new(),
+            short_since: None,
+            core: None,
+            moving: Box::new(RunQueue::new()),
+            is_replaced: false,
+        };
+        self.threads.start(format!("{}-sysmon", self.config().thread_name), move || monitor.run(epoch))?;
+        *thread = Some(parker);
+        self.sysmon.is_missing.store(false, Ordering::Relaxed);
+        self.sysmon.ticks.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Called when the calling thread waits in `block_on`. If it is sysmon, in a waker or a task,
+    /// another thread takes over.
+    pub(crate) fn replace_sysmon(&'static self) {
+        let Some(epoch) = WATCHED_EPOCH.take() else { return };
+        {
+            let mut thread = self.sysmon.thread.lock();
+            // Checked under the lock: a shutdown advances the epoch before it takes the thread.
+            if self.epoch() != epoch {
+                return;
+            }
+            *thread = None;
+            self.sysmon.ticks.store(false, Ordering::SeqCst);
+        }
+        if self.start_sysmon(epoch).is_err() {
+            // This thread tries again while it waits, and so does every use.
+            self.sysmon.set_missing();
+            self.refused();
+        }
+    }
+}
+
+impl Monitor {
+    fn run(&mut self, epoch: u32) {
+        let runtime = self.runtime;
+        let sysmon = &runtime.sysmon;
+        while runtime.epoch() == epoch && !self.is_replaced {
+            if self.quiet < QUIET_TICKS {
+                self.parker.park_until(Some(Instant::now() + TICK));
+            } else if sysmon.set_ticks(&self.parker, false) {
+                // ORDERING: SeqCst; see `Sysmon::is_ticking`.
+                let is_quiet = runtime.awake.count() == 0
+                    && self.activity() == self.activity
+                    && !runtime.has_root_turns()
+                    && !runtime.is_short_of_threads();
+                if is_quiet && runtime.epoch() == epoch {
+                    self.parker.park();
+                    self.looked_at = None;
+                }
+                sysmon.set_ticks(&self.parker, true);
+                self.quiet = 0;
+            }
+            if runtime.epoch() == epoch {
+                self.look(epoch);
+            }
+        }
+        if runtime.epoch() == epoch {
+            runtime.threads.leave();
+        }
+    }
+
+    /// Runs wakers or tasks.
+    fn run_user_code<T>(&mut self, epoch: u32, f: impl FnOnce(&mut Monitor) -> T) {
+        WATCHED_EPOCH.set(Some(epoch));
+        f(self);
+        self.is_replaced |= WATCHED_EPOCH.take().is_none();
+    }
+
+    /// Returns a number that changes whenever a task runs or a thread polls.
+    fn activity(&self) -> u64 {
+        let polls: u64 = self.runtime.processors().map(|processor| processor.polls.get()).sum();
+        polls + self.runtime.driver.waits.get()
+    }
+
+    fn look(&mut self, epoch: u32) {
+        let runtime = self.runtime;
+        let activity = self.activity();
+        let busy = runtime.awake.count() > 0
+            || activity != self.activity
+            || runtime.has_root_turns()
+            || runtime.injected() > 0;
+        if runtime.injected() > 0 {
+            runtime.ensure_worker();
+        }
+        self.quiet = if busy { 0 } else { self.quiet + 1 };
+        self.activity = activity;
+        let policy = runtime.config().blocked_tasks;
+        let waits = runtime.driver.waits.get();
+        let nobody_polled = waits == std::mem::replace(&mut self.waits, waits);
+        let stuck = self.find_stuck(policy, nobody_polled);
+        if stuck > 0 {
+            // Queued tasks of an epoch that ends meanwhile are dropped.
+            self.run_user_code(epoch, |own| own.share_backlogs(epoch));
+        }
+        if runtime.is_short_of_threads() {
+            self.make_up(epoch);
+        } else {
+            self.short_since = None;
+        }
+        if self.is_replaced {
+            return;
+        }
+        let is_asleep = runtime.driver.role.asleep().is_some();
+        if nobody_polled && (busy || self.short_since.is_some()) && !is_asleep {
+            self.poll(epoch);
+        }
+        if stuck == 0 {
+            return;
+        }
+        let adds = policy == BlockedPolicy::AddWorkers;
+        let work = runtime.injected();
+        if runtime.awake.count() > stuck {
+            // Another thread is awake and takes the work among its own.
+            if work > 0 {
+                runtime.wake_one(false);
+            }
+        } else if (work > 0 && !runtime.driver.wake_worker()) || (adds && !is_asleep) {
+            // Whatever the policy is, a worker that is free takes the work.
+            for _ in 0..work.clamp(1, ADD_MAX) {
+                runtime.wake_one(adds);
+            }
+        }
+    }
+
+    /// Called after the system refused a thread: tries again, and does the work if the refusal
+    /// lasts.
+    fn make_up(&mut self, epoch: u32) {
+        let runtime = self.runtime;
+        self.quiet = 0;
+        let since = *self.short_since.get_or_insert_with(Instant::now);
+        let lasts = since.elapsed() >= LASTS;
+        // A refusal from now on sets it again.
+        runtime.set_short_of_threads(false);
+        runtime.ensure_worker_after_leaving();
+        runtime.ensure_pool_thread(&runtime.pool, lasts);
+        runtime.ensure_pool_thread(&runtime.lookups, lasts);
+        if lasts && runtime.is_short_of_threads() && runtime.awake.count() == 0 {
+            // A task may block this thread: threads in `block_on` poll in the meantime.
+            runtime.sysmon.stuck.store(1, Ordering::Relaxed);
+            runtime.nudge_root();
+            self.run_user_code(epoch, |own| runtime.run_queued(own.core.get_or_insert_with(|| Box::new(Core::new()))));
+        }
+    }
+
+    /// Moves the tasks that are queued behind stuck ones to the shared queue.
+    fn share_backlogs(&self, epoch: u32) {
+        for processor in self.runtime.processors().filter(|processor| processor.stuck.load(Ordering::Relaxed)) {
+            let queue = &processor.queue;
+            while let Some(item) = queue.steal(&self.moving).or_else(|| queue.pop_next()) {
+                self.runtime.inject_quietly(self.moving.drain().chain([item]), epoch);
+            }
+        }
+    }
+
+    /// Marks the processors whose task has not changed since the last check. Returns their number.
+    fn find_stuck(&mut self, policy: BlockedPolicy, nobody_polled: bool) -> usize {
+        let (mut stuck, mut reports) = (0, Vec::new());
+        let (now, epoch) = (Instant::now(), self.runtime.epoch());
+        let gap = self.looked_at.replace(now).map_or(TICK, |last| now - last);
+        self.was_late = gap > LATE && !self.was_late;
+        if self.was_late {
+            // The process or its machine may have been stopped. The time that passed counts for no
+            // task.
+            let stopped_for = gap.saturating_sub(TICK);
+            self.seen.values_mut().for_each(|seen| seen.since = seen.since.map(|since| since + stopped_for));
+            return 0;
+        }
+        for processor in self.runtime.processors() {
+            let seen = self.seen.entry(processor.id).or_default();
+            let (polls, running) = (processor.polls.get(), processor.running_id());
+            let turns = polls.saturating_sub(seen.polls);
+            if let Some(record) = processor.running() {
+                record.add_cpu(gap.as_nanos() as u64);
+            }
+            if nobody_polled && running != 0 {
+                correct_and_wake(self.runtime, processor, turns, TICK);
+            }
+            let moved = !processor.owned.load(Ordering::Relaxed)
+                || processor.epoch.load(Ordering::Relaxed) != epoch
+                || running == 0
+                || running != seen.running
+                || polls != seen.polls;
+            (seen.polls, seen.running) = (polls, running);
+            if moved {
+                (seen.since, seen.reported) = (Some(now), false);
+                processor.stuck.store(false, Ordering::Relaxed);
+                continue;
+            }
+            stuck += 1;
+            processor.stuck.store(true, Ordering::Relaxed);
+            if policy == BlockedPolicy::Off {
+                continue;
+            }
+            context::ask_to_yield(processor);
+            if !std::mem::replace(&mut seen.reported, true) {
+                let blocked_for = seen.since.map_or(TICK, |since| now - since);
+                reports.push((TaskId::from_number(running), blocked_for));
+            }
+        }
+        self.runtime.sysmon.stuck.store(stuck, Ordering::Relaxed);
+        self.report(reports);
+        stuck
+    }
+
+    fn report(&self, reports: Vec<(TaskId, Duration)>) {
+        self.runtime.sysmon.blocked.fetch_add(reports.len() as u64, Ordering::Relaxed);
+        let config = self.runtime.config();
+        if config.on_blocked_task.is_none() && cfg!(not(feature = "tracing")) {
+            return;
+        }
+        for (id, blocked_for) in reports {
+            let task = BlockedTask { id, name: identity::name_of(id), blocked_for };
+            // The function and the subscriber are user code: a panic in them is contained.
+            let report = || {
+                trace::task_blocks(id.number(), task.name.as_deref(), blocked_for);
+                if let Some(report) = &config.on_blocked_task {
+                    report(&task);
+                }
+            };
+            if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(report)) {
+                drop_payload(payload);
+            }
+        }
+    }
+
+    /// Takes events and due timers on behalf of busy threads.
+    fn poll(&mut self, epoch: u32) {
+        let runtime = self.runtime;
+        let now = clock::now();
+        if !self.polling.poll_now(runtime, epoch, now) {
+            return;
+        }
+        // A worker may have gone to rest in the meantime because the role was taken (model
+        // `sysmon_gives_the_role_back`), and a thread in `block_on` may have to poll while all
+        // workers are stuck.
+        runtime.ensure_poller();
+        if runtime.needs_poller() {
+            runtime.nudge_root();
+        }
+        self.polling.run_timers(runtime, now);
+        self.run_user_code(epoch, |own| own.polling.wakers.wake_all());
+        self.waits = runtime.driver.waits.get();
+        self.activity += 1;
+    }
+}

@@ -1,0 +1,54 @@
+//! [`Pool`]: the queue and the counts of a thread pool.
+
+use std::collections::VecDeque;
+
+use async_task::Runnable;
+
+use super::task_data::TaskData;
+use crate::sync::{Condvar, Mutex};
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) queue: VecDeque<Runnable<TaskData>>,
+    pub(super) threads: usize,
+    pub(super) resting: usize,
+}
+
+impl State {
+    /// Called when a thread ends or could not be started. Threads of an epoch that is over are no
+    /// longer counted.
+    pub(super) fn forget_thread(&mut self, is_current: bool) {
+        if is_current {
+            self.threads -= 1;
+        }
+    }
+}
+
+/// A pool of threads; see [`blocking`](super::blocking).
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(super) state: Mutex<State>,
+    pub(super) work: Condvar,
+}
+
+impl Pool {
+    pub(crate) const fn new() -> Pool {
+        Pool { state: Mutex::new(State { queue: VecDeque::new(), threads: 0, resting: 0 }), work: Condvar::new() }
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.state.lock().threads
+    }
+
+    /// For a shutdown: takes the queued calls and makes resting threads check the epoch.
+    pub(crate) fn stop(&self) -> VecDeque<Runnable<TaskData>> {
+        let mut state = self.state.lock();
+        // Resting threads are told to end, and those in a call end after it: the next epoch has its
+        // own threads.
+        (state.resting, state.threads) = (0, 0);
+        let queue = std::mem::take(&mut state.queue);
+        drop(state);
+        self.work.notify_all();
+        queue
+    }
+}

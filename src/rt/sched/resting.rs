@@ -1,0 +1,351 @@
+//! Resting threads: how they go to rest, are woken, and get a processor.
+//!
+//! The lists are in [`Idle`], under one lock. It is taken when a thread goes to rest or is woken,
+//! never per request. A worker that rests has given its processor back; it is woken with one
+//! assigned to it.
+//!
+//! # States of a worker
+//! running (owns a processor) → asleep in epoll (keeps it) → running; or running → listed here
+//! (gave it back) → assigned one → running. A worker beyond the configured number that is not
+//! needed ends after [`SURPLUS_REST`].
+//!
+//! # The wish for the role of polling
+//! ```text
+//! Wish::None ── ask_for_role (a thread in block_on, before it parks) ──→ Asked ── grant_role (a worker about to sleep in epoll) ──→ Granted
+//!   ↑                                                                     │                                                      │
+//!   └──────────────────────── withdraw_wish (the thread in block_on, whatever woke it) ─────────────────────────────────────────┘
+//! ```
+//! The worker that grants the wish releases the role and rests. From then on the thread that asked
+//! is responsible: it takes the role, or makes sure that another thread does (model
+//! `the_role_is_not_lost_when_a_wish_is_granted`).
+//!
+//! # Invariants
+//! * R1 (`runtime.rs`) — the thread that wakes another one increments `awake` on its behalf, so
+//!   that two threads do not each wake one for the same work.
+
+use std::time::{Duration, Instant};
+
+use super::idle::{Idle, Sleeper, Wish};
+use super::processor::Processor;
+use super::root::Root;
+use super::worker;
+use crate::rt::context;
+use crate::rt::runtime::Runtime;
+use crate::sync::{Arc, Ordering};
+use crate::trace;
+
+/// How long a thread beyond the configured workers rests before it ends.
+pub(crate) const SURPLUS_REST: Duration = Duration::from_secs(2);
+
+impl Runtime {
+    /// Wakes or starts a thread with a processor; a spare one only if `spare`. Returns false if no
+    /// processor is left.
+    pub(crate) fn wake_one(&'static self, spare: bool) -> bool {
+        let mut idle = self.idle.lock();
+        let id = match idle.free.pop() {
+            Some(id) => id,
+            None if spare => match idle.spare.pop() {
+                Some(id) => id,
+                None => return false,
+            },
+            None => return false,
+        };
+        let (epoch, is_spare) = (idle.epoch, id >= idle.first_spare);
+        let processor = self.hand_out(id, epoch);
+        let is_woken = if let Some(sleeper) = idle.sleepers.last().cloned() {
+            idle.forget(&sleeper);
+            *sleeper.assigned.lock() = Some(processor);
+            drop(idle);
+            sleeper.parker.unpark();
+            true
+        } else {
+            idle.threads += 1;
+            drop(idle);
+            self.start_thread(processor, epoch)
+        };
+        if is_woken {
+            if is_spare {
+                trace::spare_started(id);
+            }
+            return true;
+        }
+        let mut idle = self.idle.lock();
+        idle.threads -= 1;
+        self.put_back(&mut idle, processor);
+        self.awake.down(epoch);
+        drop(idle);
+        self.refused();
+        false
+    }
+
+    /// Wakes a thread to help another one that has too much work: one at rest, or, if no processor
+    /// is free for it and the work consists of long turns, the one that sleeps in epoll with its
+    /// processor. (With short turns, the next event wakes that one soon enough.)
+    pub(crate) fn wake_helper(&'static self, is_long: bool) {
+        if !self.wake_one(false) && is_long {
+            self.driver.wake_worker();
+        }
+    }
+
+    /// Takes a processor from a list of `epoch` for an owner.
+    fn hand_out(&'static self, id: usize, epoch: u32) -> &'static Processor {
+        let processor = self.processor_at(id);
+        processor.epoch.store(epoch, Ordering::Relaxed);
+        processor.owned.store(true, Ordering::SeqCst);
+        // ORDERING: SeqCst; see R1.
+        self.awake.up(epoch);
+        processor
+    }
+
+    fn start_thread(&'static self, processor: &'static Processor, epoch: u32) -> bool {
+        if self.find_sysmon().is_err() {
+            return false;
+        }
+        let name = self.config().thread_name.clone();
+        self.threads.start(name, move || worker::main(self, epoch, processor)).is_ok()
+    }
+
+    /// Lists a processor that no longer has an owner. Returns false if it is of an epoch that is
+    /// over.
+    fn put_back(&self, idle: &mut Idle, processor: &'static Processor) -> bool {
+        debug_assert_eq!(processor.queue.len(), 0, "a processor is given back with tasks");
+        let of_now = processor.epoch.load(Ordering::Relaxed) == idle.epoch && self.epoch() == idle.epoch;
+        processor.owned.store(false, Ordering::SeqCst);
+        if !of_now {
+            return false;
+        }
+        if processor.id < idle.first_spare {
+            idle.free.push(processor.id);
+        } else {
+            idle.spare.push(processor.id);
+        }
+        true
+    }
+
+    /// Takes a free processor for a thread in `block_on`.
+    pub(crate) fn acquire(&'static self) -> Option<&'static Processor> {
+        let processor = {
+            let mut idle = self.idle.lock();
+            let id = idle.free.pop()?;
+            self.hand_out(id, idle.epoch)
+        };
+        context::set_processor(Some(processor));
+        self.notice_activity();
+        Some(processor)
+    }
+
+    /// Gives the processor back, unless there is work. Its queue must be empty. `sleeper` is that
+    /// of a worker.
+    pub(crate) fn give_back(&'static self, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) -> bool {
+        let mut idle = self.idle.lock();
+        if self.is_running() && (self.injected() > 0 || !self.driver.role.is_taken()) {
+            return false;
+        }
+        self.list(&mut idle, processor, sleeper);
+        let is_spare = processor.id >= idle.first_spare;
+        drop(idle);
+        // ORDERING: SeqCst. The holder of the role at the check above may have released it since,
+        // and blocks or leaves. It decrements and then reads `awake`; this thread decrements and
+        // then checks the role (models `somebody_polls_*`).
+        self.ensure_worker_after_listing();
+        if is_spare {
+            trace::spare_ended(processor.id);
+        }
+        true
+    }
+
+    /// Lists the processor of a thread that gives it back.
+    fn list(&'static self, idle: &mut Idle, processor: &'static Processor, sleeper: Option<&Arc<Sleeper>>) {
+        let epoch = processor.epoch.load(Ordering::Relaxed);
+        if self.put_back(idle, processor)
+            && let Some(sleeper) = sleeper
+        {
+            idle.sleepers.push(sleeper.clone());
+        }
+        // ORDERING: SeqCst, before the check of the queue that follows (R1).
+        self.awake.down(epoch);
+        processor.parks.add(1);
+        context::set_processor(None);
+    }
+
+    /// Reports the end of a spare worker whose thread gave up its processor with the epoch.
+    pub(crate) fn report_end(&self, processor: &Processor) {
+        if cfg!(not(feature = "tracing")) {
+            return;
+        }
+        let is_spare = processor.id >= self.idle.lock().first_spare;
+        if is_spare {
+            trace::spare_ended(processor.id);
+        }
+    }
+
+    fn ensure_worker_after_listing(&'static self) {
+        if self.injected() > 0 {
+            self.ensure_worker();
+        } else if self.is_running() && !self.driver.role.is_taken() {
+            self.ensure_poller();
+        }
+    }
+
+    /// Called when a thread gives up its processor: the tasks go to the shared queue, the processor
+    /// to the next thread that is woken.
+    pub(crate) fn leave(&'static self, processor: &'static Processor) {
+        let epoch = processor.epoch.load(Ordering::Relaxed);
+        context::set_processor(None);
+        // The current turn, which continues or was ended by a panic, no longer belongs to a
+        // processor.
+        processor.running.store(std::ptr::null_mut(), Ordering::Relaxed);
+        processor.stuck.store(false, Ordering::Relaxed);
+        self.inject_quietly(processor.queue.drain(), epoch);
+        self.put_back(&mut self.idle.lock(), processor);
+        self.awake.down(epoch);
+        self.ensure_worker_after_leaving();
+    }
+
+    /// Called when a thread no longer runs things here: makes sure that another thread does the
+    /// remaining work.
+    pub(crate) fn ensure_worker_after_leaving(&'static self) {
+        if !self.is_running() {
+            return;
+        }
+        if self.injected() > 0 {
+            self.ensure_worker();
+        } else if !self.polls_here()
+            && (self.descriptors.load(Ordering::Relaxed) > 0
+                || self.next_timer() != crate::rt::time::clock::NEVER
+                || self.tasks_alive() > 0)
+        {
+            self.ensure_poller();
+        }
+    }
+
+    /// Removes a resting thread from the list. Returns the processor that was assigned to it in the
+    /// meantime.
+    pub(crate) fn unlist(&'static self, sleeper: &Arc<Sleeper>) -> Option<&'static Processor> {
+        self.idle.lock().forget(sleeper);
+        sleeper.assigned.lock().take()
+    }
+
+    /// The rest of a worker: until a processor is assigned to it, or it must end.
+    pub(crate) fn rest(&'static self, sleeper: &Arc<Sleeper>, epoch: u32) -> Option<&'static Processor> {
+        let mut until = None;
+        loop {
+            {
+                let mut idle = self.idle.lock();
+                if let Some(processor) = sleeper.assigned.lock().take() {
+                    return Some(processor);
+                }
+                let surplus = idle.threads > idle.workers;
+                let over = until.is_some_and(|until| Instant::now() >= until);
+                if self.epoch() != epoch || (surplus && over) {
+                    idle.sleepers.retain(|listed| !Arc::ptr_eq(listed, sleeper));
+                    idle.threads -= 1;
+                    drop(idle);
+                    if self.epoch() == epoch {
+                        self.threads.leave();
+                    }
+                    return None;
+                }
+                until = surplus.then(|| until.unwrap_or_else(|| Instant::now() + SURPLUS_REST));
+                if !idle.sleepers.iter().any(|listed| Arc::ptr_eq(listed, sleeper)) {
+                    idle.sleepers.push(sleeper.clone());
+                }
+            }
+            // A nested `block_on` has brought this thread here without a processor: work may have
+            // found no thread in the meantime.
+            if self.injected() > 0 {
+                self.ensure_worker();
+            }
+            sleeper.parker.park_until(until);
+        }
+    }
+
+    /// Called by a worker that has the role and is about to sleep in epoll: leaves the role to the
+    /// thread in `block_on` that asked for it, and rests. That thread then polls itself, which
+    /// saves a hop between threads per request. Returns false if no thread asks.
+    pub(crate) fn grant_role(&'static self, processor: &'static Processor, sleeper: &Arc<Sleeper>) -> bool {
+        if !self.is_role_wished() {
+            return false;
+        }
+        self.role_wished.store(false, Ordering::SeqCst);
+        let mut idle = self.idle.lock();
+        let Wish::Asked(root) = std::mem::take(&mut idle.wish) else { return false };
+        idle.wish = Wish::Granted(root.clone());
+        self.driver.role.release();
+        self.list(&mut idle, processor, Some(sleeper));
+        drop(idle);
+        root.nudge();
+        if self.injected() > 0 {
+            self.ensure_worker();
+        }
+        true
+    }
+
+    /// Asks for the role on behalf of a thread in `block_on`, which then parks. Returns false if
+    /// another thread has asked.
+    pub(crate) fn ask_for_role(&'static self, root: &Arc<Root>) -> bool {
+        let mut idle = self.idle.lock();
+        if !matches!(idle.wish, Wish::None) {
+            return false;
+        }
+        idle.wish = Wish::Asked(root.clone());
+        // ORDERING: SeqCst: the wish is stored before the check whether a worker sleeps. A worker
+        // announces its sleep and then checks for a wish.
+        self.role_wished.store(true, Ordering::SeqCst);
+        drop(idle);
+        self.driver.wake_worker();
+        true
+    }
+
+    /// Withdraws the wish of a thread. Returns whether it was granted.
+    pub(crate) fn withdraw_wish(&self, root: &Arc<Root>) -> bool {
+        let mut idle = self.idle.lock();
+        let was_granted = match &idle.wish {
+            Wish::Asked(asker) if Arc::ptr_eq(asker, root) => false,
+            Wish::Granted(asker) if Arc::ptr_eq(asker, root) => true,
+            _ => return false,
+        };
+        idle.wish = Wish::None;
+        self.role_wished.store(false, Ordering::SeqCst);
+        was_granted
+    }
+
+    /// Parks a thread in `block_on`, unless it has to poll.
+    pub(crate) fn park_root(&'static self, root: &Arc<Root>) {
+        self.idle.lock().roots.push(root.clone());
+        self.root_ends();
+        // ORDERING: SeqCst: listed, then one more check of the role; `ensure_poller` checks the
+        // list after the role was released.
+        if !self.is_running() || self.driver.role.is_taken() || !self.needs_poller() {
+            root.park();
+        }
+        self.root_begins();
+        self.idle.lock().roots.retain(|listed| !Arc::ptr_eq(listed, root));
+    }
+
+    /// Makes all parked threads in `block_on` check whether they should run tasks.
+    pub(crate) fn nudge_roots(&self) {
+        let roots = self.idle.lock().roots.clone();
+        roots.iter().for_each(|root| root.nudge());
+    }
+
+    /// Makes one parked thread in `block_on` check whether it should poll. Returns false if there
+    /// is none.
+    pub(crate) fn nudge_root(&self) -> bool {
+        let root = self.idle.lock().roots.last().cloned();
+        if let Some(root) = &root {
+            root.nudge();
+        }
+        root.is_some()
+    }
+
+    /// Counts a worker thread that ends with its epoch.
+    pub(crate) fn worker_ends(&self) {
+        self.idle.lock().threads -= 1;
+    }
+
+    /// Returns the number of worker threads.
+    pub(crate) fn worker_threads(&self) -> usize {
+        self.idle.lock().threads
+    }
+}

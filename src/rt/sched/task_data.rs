@@ -1,0 +1,147 @@
+//! [`TaskData`]: the scheduler's data about a task: its record, name and local values.
+//!
+//! It is the metadata of `async-task`, in the same allocation as the future.
+
+use std::any::Any;
+use std::panic::Location;
+
+use super::identity::{self, Name, Task, TaskId};
+use super::record::{Kind, Record};
+use crate::rt::lazy_box::LazyBox;
+use crate::sync::Mutex;
+
+/// One task-local value and its key, the address of the `LocalKey`. The entry remains when the
+/// value is dropped, so that a destructor does not create a new value for its own key.
+type Local = (usize, Option<Box<dyn Any + Send>>);
+
+/// The state of a task-local value.
+pub(crate) enum LocalState {
+    /// No value was created.
+    Absent,
+    /// The address of the value, which stays valid until the task ends.
+    Value(*const (dyn Any + Send)),
+    /// The value was dropped, or is being dropped.
+    Dropped,
+}
+
+/// The scheduler's data about a task.
+#[derive(Debug)]
+pub(crate) struct TaskData {
+    /// The task's id and epoch, and the data that other threads may read.
+    record: &'static Record,
+    rare: LazyBox<Rare>,
+    #[cfg(feature = "sim")]
+    tag: crate::sim::Tag,
+}
+
+/// Data that few tasks have.
+#[derive(Debug, Default)]
+struct Rare {
+    name: Option<Name>,
+    /// The lock exists only for the sake of `Sync`: only the thread that polls the task gets here.
+    /// No user code runs under it.
+    locals: Mutex<Vec<Local>>,
+}
+
+impl TaskData {
+    pub(crate) fn new(kind: Kind, name: Option<Name>, epoch: u32, place: &'static Location<'static>) -> TaskData {
+        let record = Record::open(kind, epoch, place);
+        let rare = match name {
+            None => LazyBox::new(),
+            Some(name) => {
+                identity::remember(record.id(), name.clone());
+                LazyBox::from(Rare { name: Some(name), ..Rare::default() })
+            }
+        };
+        TaskData {
+            record,
+            rare,
+            #[cfg(feature = "sim")]
+            tag: crate::sim::tag(),
+        }
+    }
+
+    /// Returns the simulation that the task belongs to.
+    #[cfg(feature = "sim")]
+    pub(crate) fn tag(&self) -> crate::sim::Tag {
+        self.tag
+    }
+
+    /// Returns whether it is the future of a `block_on`.
+    pub(crate) fn is_root(&self) -> bool {
+        self.record.is_root()
+    }
+
+    /// Returns whether its future stays on its thread: that of a `block_on`, or a local task.
+    pub(crate) fn stays(&self) -> bool {
+        self.record.stays()
+    }
+
+    pub(crate) fn task(&self) -> Task {
+        Task::new(TaskId::from_number(self.number()), self.rare.get().and_then(|rare| rare.name.clone()))
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.rare.get()?.name.as_ref().map(|name| &***name)
+    }
+
+    #[inline]
+    pub(crate) fn number(&self) -> u64 {
+        self.record.id()
+    }
+
+    #[inline]
+    pub(crate) fn record(&self) -> &'static Record {
+        self.record
+    }
+
+    /// Returns the epoch of the task.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u32 {
+        self.record.epoch()
+    }
+
+    /// Returns the state of the local value of `key`.
+    pub(crate) fn local(&self, key: usize) -> LocalState {
+        let Some(rare) = self.rare.get() else { return LocalState::Absent };
+        match rare.locals.lock().iter().find(|local| local.0 == key) {
+            None => LocalState::Absent,
+            Some((_, Some(value))) => LocalState::Value(&raw const **value),
+            Some((_, None)) => LocalState::Dropped,
+        }
+    }
+
+    /// Stores a local value. The caller must have checked that there is none.
+    pub(crate) fn set_local(&self, key: usize, value: Box<dyn Any + Send>) {
+        self.rare.get_or_default().locals.lock().push((key, Some(value)));
+    }
+
+    /// Takes the local value that was created last.
+    pub(super) fn take_local(&self) -> Option<Box<dyn Any + Send>> {
+        self.rare.get()?.locals.lock().iter_mut().rev().find_map(|local| local.1.take())
+    }
+
+    /// Drops all local values in reverse order of creation. A destructor may create values for
+    /// other keys, which are dropped as well. This terminates, because each key has at most one
+    /// value per task.
+    #[inline]
+    pub(crate) fn clear_locals(&self) {
+        // The value is dropped outside the lock.
+        while let Some(value) = self.take_local() {
+            drop(value);
+        }
+    }
+}
+
+impl Drop for TaskData {
+    #[inline]
+    fn drop(&mut self) {
+        if self.rare.get().is_some_and(|rare| rare.name.is_some()) {
+            identity::forget(self.number());
+        }
+        self.record.close();
+    }
+}
+
+// Every task has this size.
+const _: () = assert!(size_of::<TaskData>() <= if cfg!(feature = "sim") { 24 } else { 16 });

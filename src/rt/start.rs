@@ -1,0 +1,68 @@
+//! The start of the runtime: by its first use, or by [`Builder::start`](super::Builder::start).
+//! [`shutdown`](super::shutdown()) is its counterpart.
+
+use std::io;
+
+use super::config::Config;
+use super::fork;
+use super::inspect;
+use super::runtime::{Runtime, runtime};
+use super::time::{clock, ticks};
+use crate::sync::{Arc, Ordering, fence};
+
+impl Runtime {
+    /// Starts the runtime for its first use. Returns the epoch; see
+    /// [`ensure_running`](Runtime::ensure_running).
+    #[cold]
+    pub(super) fn start_by_use(&'static self) -> u32 {
+        // A simulation runs its tasks itself.
+        #[cfg(feature = "sim")]
+        if crate::sim::is_here() {
+            return self.epoch();
+        }
+        let _lifecycle = self.lifecycle.lock();
+        if self.is_stopping() {
+            // One less than the running epoch, so it is void from the start.
+            return self.epoch().wrapping_sub(1);
+        }
+        if !self.is_running() {
+            if self.prepare_start(Config::from_environment()).is_err() {
+                self.sysmon.set_missing();
+                self.set_short_of_threads(true);
+            }
+            self.start();
+        }
+        self.epoch()
+    }
+
+    /// Creates the thread that the runtime cannot start without. The caller must hold `lifecycle`.
+    ///
+    /// # Errors
+    /// Returns the error of creating the thread.
+    pub(crate) fn prepare_start(&'static self, config: Config) -> io::Result<()> {
+        fork::watch(|| runtime().disown());
+        inspect::serve_from_environment();
+        // A thread of the previous runtime may have been starting while it ended.
+        self.threads.join_ended();
+        config.publish();
+        *self.config.lock() = Some(Arc::new(config));
+        self.start_sysmon_patiently(self.epoch())
+    }
+
+    /// Starts a stopped runtime. The caller must hold `lifecycle`.
+    pub(crate) fn start(&'static self) {
+        let (config, epoch) = (self.config(), self.epoch());
+        ticks::calibrate();
+        self.awake.begin(epoch);
+        self.idle.lock().fill(epoch, config.workers, config.spares, |id| self.is_owned(id));
+        self.begin_run(epoch);
+        // ORDERING: SeqCst: the state is stored before the timers are read; `timer_moved` does it
+        // the other way round (model `timer_armed_against_start`).
+        fence(Ordering::SeqCst);
+        // Deadlines survive a shutdown. A timer that is armed later and is not the first of its set
+        // relies on a thread that sleeps until the first.
+        if self.next_timer() != clock::NEVER {
+            self.ensure_poller();
+        }
+    }
+}
