@@ -116,6 +116,8 @@ run() {
     fi
     timeout --kill-after=10 900 cargo test "${common[@]}" --tests --no-fail-fast "${arguments[@]}" -- "${filters[@]}" \
         <&9 >>"$log" 2>&1 || true
+    # The tests' programs are as large as all that they depend on together.
+    cargo clean --quiet --package "$(sed -n '/^\[package\]/,/^name/s/^name = "\(.*\)"/\1/p' "$copy/Cargo.toml")" "${common[@]}" 2>>"$log" || true
     sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 \2/p' "$log" |
         awk '{ passed += $1; failed += $2 } END { print passed + 0, passed + failed }'
 }

@@ -1,0 +1,143 @@
+//! Crates that call tokio's functions, in programs on netpoll: axum's `ConnectInfo`, `WebSocketUpgrade`, tower-http's
+//! `TimeoutLayer`, reqwest.
+//!
+//! `async_compat::Compat` enters a tokio runtime of its own around each poll of a future. Sockets that the server accepts remain
+//! netpoll's.
+
+#[path = "../../../tests/common/mod.rs"]
+mod common;
+#[path = "../../../hyper/tests/serving/mod.rs"]
+mod serving;
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_compat::Compat;
+use async_tungstenite::client_async;
+use async_tungstenite::tungstenite::Message as ClientMessage;
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::extract::ws::{Message, WebSocketUpgrade};
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::{any, get};
+use common::run;
+use futures::StreamExt;
+use netpoll::net::TcpStream;
+use netpoll::{future, task};
+use netpoll_hyper::Server;
+use serving::{curl, receive, send, start};
+use tower::util::MapFutureLayer;
+use tower_http::timeout::TimeoutLayer;
+
+async fn get_body(stream: &TcpStream, path: &str) -> Vec<u8> {
+    send(stream, path).await;
+    receive(stream).await.unwrap().1
+}
+
+#[test]
+fn axum_connect_info_is_the_peer_of_the_connection() {
+    run(async {
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        let whoami = async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.to_string();
+        let app = Router::new().route("/", get(whoami)).into_make_service_with_connect_info::<SocketAddr>();
+        let stop = async {
+            for _ in 0..3 {
+                let stream = TcpStream::connect(addr).await.unwrap();
+                let own = stream.local_addr().unwrap().to_string();
+                assert_eq!(get_body(&stream, "/").await, own.as_bytes());
+                assert_eq!(get_body(&stream, "/").await, own.as_bytes());
+            }
+            if let Some(output) = curl(vec![format!("http://{addr}/")]).await {
+                let text = String::from_utf8(output.stdout).unwrap();
+                assert!(text.parse::<SocketAddr>().is_ok_and(|peer| peer.ip() == addr.ip()), "{text}");
+            }
+        };
+        Server::new().serve_make_tower(listener, app, stop).await.unwrap();
+    });
+}
+
+/// axum spawns the task of a WebSocket on the runtime that [`Compat`] has entered.
+#[test]
+fn axum_websocket_echoes_within_compat() {
+    async fn echo(upgrade: WebSocketUpgrade) -> Response {
+        upgrade.on_upgrade(async |mut socket| {
+            while let Some(Ok(message)) = socket.recv().await {
+                if matches!(message, Message::Text(_)) && socket.send(message).await.is_err() {
+                    return;
+                }
+            }
+        })
+    }
+    run(async {
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        let app = Router::new().route("/", any(echo)).layer(MapFutureLayer::new(Compat::new));
+        let stop = async {
+            let stream = TcpStream::connect(addr).await.unwrap();
+            let (mut client, _) = client_async(format!("ws://{addr}/"), stream).await.unwrap();
+            for text in ["one", "two"] {
+                client.send(ClientMessage::text(text)).await.unwrap();
+                let answer = client.next().await.unwrap().unwrap();
+                assert_eq!(answer.to_text().unwrap(), text);
+            }
+            client.close(None).await.unwrap();
+            // The answer to the close, then the end.
+            while let Some(Ok(message)) = client.next().await {
+                assert!(message.is_close(), "{message}");
+            }
+        };
+        Server::new().serve_tower_until(listener, app, stop).await.unwrap();
+    });
+}
+
+#[test]
+fn tower_http_timeout_answers_within_compat() {
+    run(async {
+        let listener = common::listener().await;
+        let addr = listener.local_addr().unwrap();
+        let timeout = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_millis(20));
+        let app = Router::new()
+            .route("/slow", get(async || std::future::pending::<()>().await))
+            .route("/quick", get(async || "quick"))
+            .layer(timeout)
+            // Outermost: a layer covers those before it.
+            .layer(MapFutureLayer::new(Compat::new));
+        let stop = async {
+            let stream = TcpStream::connect(addr).await.unwrap();
+            send(&stream, "/slow").await;
+            let head = receive(&stream).await.unwrap().0;
+            assert!(head.starts_with("HTTP/1.1 504"), "{head}");
+            assert_eq!(get_body(&stream, "/quick").await, b"quick");
+        };
+        Server::new().serve_tower_until(listener, app, stop).await.unwrap();
+    });
+}
+
+#[test]
+fn reqwest_runs_within_compat() {
+    run(async {
+        let server = start(&mut Server::new()).await;
+        let addr = server.addr;
+        // In a task of netpoll.
+        let answered = task::spawn(Compat::new(async move {
+            let response = reqwest::Client::new().get(format!("http://{addr}/hello")).send().await?;
+            let status = response.status().as_u16();
+            Ok::<_, reqwest::Error>((status, response.text().await?))
+        }));
+        assert_eq!(answered.await.unwrap(), (200, "hello".to_owned()));
+
+        // reqwest's time limit is a timer of tokio, a limit around it is one of netpoll.
+        let late = Compat::new(async move {
+            let client = reqwest::Client::builder().timeout(Duration::from_millis(20)).build()?;
+            client.get(format!("http://{addr}/wait")).send().await
+        });
+        assert!(late.await.unwrap_err().is_timeout());
+        let late = Compat::new(async move { reqwest::get(format!("http://{addr}/wait")).await });
+        assert!(future::timeout(Duration::from_millis(20), late).await.is_err());
+        server.seen.let_go.store(usize::MAX, Ordering::SeqCst);
+        server.stop().await.unwrap();
+    });
+}
