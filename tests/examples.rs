@@ -66,3 +66,16 @@ fn inotify_reports_its_own_changes() {
         assert!(output.lines().any(|line| line.contains(event) && line.ends_with(" file")), "{event}: {output}");
     }
 }
+
+#[test]
+fn black_box_shows_the_long_turn_as_trace_and_picture() {
+    let place = |name: &str| std::env::temp_dir().join(format!("netpoll-example-{}-{name}", std::process::id()));
+    let (trace, picture) = (place("trace.json"), place("picture.svg"));
+    let (status, output) = Example::start("black_box", &[trace.to_str().unwrap(), picture.to_str().unwrap()]).end();
+    assert!(status.success(), "{status}: {output}");
+    assert!(output.contains(" report (") && output.contains("the longest turn took"), "{output}");
+    assert!(std::fs::read_to_string(&trace).unwrap().contains(" report\""));
+    assert!(std::fs::read_to_string(&picture).unwrap().ends_with("</svg>\n"));
+    std::fs::remove_file(trace).unwrap();
+    std::fs::remove_file(picture).unwrap();
+}

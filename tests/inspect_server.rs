@@ -39,7 +39,7 @@ fn ask(path: &Path, line: &str) -> String {
 }
 
 #[test]
-fn text_json_and_metrics_are_served_to_the_same_user_only() {
+fn text_json_metrics_and_traces_are_served_to_the_same_user_only() {
     bounded(|| {
         let place = Place::new("formats");
         let server = InspectServer::bind(&place.0).unwrap();
@@ -51,6 +51,8 @@ fn text_json_and_metrics_are_served_to_the_same_user_only() {
         assert!(json.starts_with("{\"taken\":") && json.ends_with("}}"), "{json}");
         let metrics = ask(&place.0, "metrics\n");
         assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+        let trace = ask(&place.0, "trace\n");
+        assert!(trace.starts_with("{\"displayTimeUnit\"") && trace.ends_with("]}\n"), "{trace}");
         assert!(ask(&place.0, "else\n").starts_with("unknown request \"else\""));
         drop(server);
         assert!(!place.0.exists(), "the file is removed");

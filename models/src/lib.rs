@@ -27,6 +27,7 @@ mod sys;
 
 pub mod deadlines;
 pub mod epochs;
+pub mod event_ring;
 pub mod fd_mutex;
 pub mod harness;
 pub mod parking;

@@ -35,6 +35,7 @@ pub struct Builder {
     workers: Option<usize>,
     thread_name: Option<String>,
     inspect_socket: Option<PathBuf>,
+    black_box_file: Option<PathBuf>,
 }
 
 impl Default for Builder {
@@ -51,7 +52,7 @@ impl Builder {
     /// environment variable `NETPOLL_THREADS` or `NETPOLL_THREAD_NAME` applies, and if it is not
     /// set, async-std's `ASYNC_STD_THREAD_COUNT` or `ASYNC_STD_THREAD_NAME`.
     pub fn new() -> Builder {
-        Builder { config: Config::new(), workers: None, thread_name: None, inspect_socket: None }
+        Builder { config: Config::new(), workers: None, thread_name: None, inspect_socket: None, black_box_file: None }
     }
 
     /// Sets the number of threads that run tasks at the same time, at least 1. Threads are started
@@ -162,6 +163,33 @@ impl Builder {
         self
     }
 
+    /// Writes the [`black_box`](crate::rt::black_box()) to a file at `path` when a task blocks its
+    /// worker, at most every 10 s, and with the snapshots of
+    /// [`dump_on_panic`](crate::rt::dump_on_panic) and
+    /// [`dump_on_sigusr1`](crate::rt::dump_on_sigusr1). An older file is replaced.
+    ///
+    /// Without this call, the environment variable `NETPOLL_BLACK_BOX` names the file. With
+    /// [`BlockedPolicy::Off`], blocked tasks are not reported and cause no file. A file that cannot be
+    /// written is reported on standard error.
+    ///
+    /// # Examples
+    /// ```
+    /// let path = std::env::temp_dir().join(format!("black-box-file-{}.json", std::process::id()));
+    /// netpoll::rt::Builder::new().black_box_file(&path).start()?;
+    /// # let stalled = path.clone();
+    /// netpoll::task::block_on(netpoll::task::spawn(async move {
+    ///     // A loop that never awaits.
+    /// #   let path = stalled;
+    ///     while !path.exists() {}
+    /// }));
+    /// # std::fs::remove_file(&path)?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn black_box_file(mut self, path: impl Into<PathBuf>) -> Builder {
+        self.black_box_file = Some(path.into());
+        self
+    }
+
     /// Starts the runtime with these settings.
     ///
     /// # Errors
@@ -182,7 +210,7 @@ impl Builder {
                 "a runtime cannot be started inside of a simulation",
             ));
         }
-        let Builder { mut config, workers, thread_name, inspect_socket } = self;
+        let Builder { mut config, workers, thread_name, inspect_socket, black_box_file } = self;
         config.workers = match workers {
             Some(workers) => workers,
             None => workers_from_environment()?.unwrap_or(config.workers),
@@ -227,6 +255,7 @@ impl Builder {
         if let Some(path) = inspect_socket {
             super::inspect::serve_at(&path)?;
         }
+        super::inspect::set_black_box_file(black_box_file);
         let started = runtime.prepare_start(config);
         started.map_err(|error| io::Error::other(format!("netpoll cannot start a thread: {error}")))?;
         runtime.start();

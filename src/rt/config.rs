@@ -60,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) on_blocked_task: Option<Arc<Report>>,
     pub(crate) block_on_runs_tasks: bool,
     pub(crate) wrap_io_errors: bool,
+    /// Called by sysmon when a task is found to block. It must return soon.
+    pub(crate) on_stall: fn(),
 }
 
 impl fmt::Debug for Config {
@@ -108,6 +110,7 @@ impl Config {
             on_blocked_task: None,
             block_on_runs_tasks: false,
             wrap_io_errors: false,
+            on_stall: || (),
         }
     }
 

@@ -213,10 +213,17 @@ pub(crate) fn set_short(state: &AtomicU8) {
     });
 }
 
-/// Records that something was written in this turn.
+/// Records a call on the descriptor `fd` that transferred something.
 #[inline]
-pub(crate) fn set_written() {
-    CONTEXT.with(|context| context.has_written.set(true));
+pub(crate) fn record_call(writes: bool, fd: i32) {
+    CONTEXT.with(|context| {
+        if writes {
+            context.has_written.set(true);
+        }
+        if let Some(processor) = context.processor.get() {
+            processor.events.record_call(writes, fd);
+        }
+    });
 }
 
 /// Returns whether the last short count of this turn was in the direction of `state`, something was
@@ -577,14 +584,14 @@ mod tests {
         let (own, foreign) = (Waker::from(Arc::new(Count::default())), Waker::from(Arc::new(Count::default())));
         let set_short_and_write = |state| {
             set_short(state);
-            set_written();
+            record_call(true, 3);
         };
         run_turn(ptr::null(), own.data(), || {
-            set_written();
+            record_call(true, 3);
             assert!(!take_short(&one, &own));
             set_short(&one);
             assert!(!take_short(&one, &own), "nothing was written since");
-            set_written();
+            record_call(true, 3);
             assert!(!take_short(&one, &foreign) && !take_short(&one, Waker::noop()) && !take_short(&other, &own));
             assert!(take_short(&one, &own.clone()) && !take_short(&one, &own), "once");
             set_short_and_write(&one);

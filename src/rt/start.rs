@@ -39,11 +39,12 @@ impl Runtime {
     ///
     /// # Errors
     /// Returns the error of creating the thread.
-    pub(crate) fn prepare_start(&'static self, config: Config) -> io::Result<()> {
+    pub(crate) fn prepare_start(&'static self, mut config: Config) -> io::Result<()> {
         fork::watch(|| runtime().disown());
         inspect::serve_from_environment();
         // A thread of the previous runtime may have been starting while it ended.
         self.threads.join_ended();
+        config.on_stall = inspect::write_file_of_stall;
         config.publish();
         *self.config.lock() = Some(Arc::new(config));
         self.start_sysmon_patiently(self.epoch())

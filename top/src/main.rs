@@ -14,13 +14,15 @@ use std::time::Duration;
 
 use rows::Order;
 
-const USAGE: &str = "usage: netpoll-top [--once | --json | --metrics] [--interval SECONDS] [--sort id|cpu|polls|since]
+const USAGE: &str =
+    "usage: netpoll-top [--once | --json | --metrics | --trace] [--interval SECONDS] [--sort id|cpu|polls|since]
                    [--filter TEXT] SOCKET
 
 SOCKET is the path that the program was given by NETPOLL_INSPECT or rt::InspectServer.
   --once      print the tables once
   --json      print one snapshot as JSON
   --metrics   print the program's metrics in the OpenMetrics format
+  --trace     print the last events of the workers as a trace: open it with ui.perfetto.dev
 ";
 
 #[derive(Debug)]
@@ -45,6 +47,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Arguments, Str
             Some("--once") => format = Some("text"),
             Some("--json") => format = Some("json"),
             Some("--metrics") => format = Some("metrics"),
+            Some("--trace") => format = Some("trace"),
             Some("--interval") => {
                 let text = value("--interval")?;
                 let seconds = text.parse().ok().filter(|&seconds| (0.05..=3600.0).contains(&seconds));

@@ -2,6 +2,8 @@
 
 #[path = "../../../src/rt/sched/awake.rs"]
 pub(crate) mod awake;
+#[path = "../../../src/rt/sched/event_ring.rs"]
+pub(crate) mod event_ring;
 #[path = "../../../src/rt/sched/queue.rs"]
 pub(crate) mod queue;
 #[path = "../../../src/rt/sched/root.rs"]

@@ -342,10 +342,9 @@ impl Fd {
                 context::set_short(waits);
             }
         }
-        if direction == Direction::Write {
-            // A write that leaves some waits for room next: its own count is the evidence.
-            context::set_written();
-        }
+        // After the above: a write that leaves some waits for room next, and its own count is the
+        // evidence.
+        context::record_call(direction == Direction::Write, self.number());
         self.give_back(direction, scope, caller, remaining != Remaining::Maybe);
         if ticket.has_waiters() {
             self.end_wait(direction, caller);

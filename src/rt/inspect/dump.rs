@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::sync::{Mutex, Once, PoisonError};
 
 use super::Inspect;
+use super::black_box::write_file;
 use crate::rt::context;
 use crate::rt::sched::task_data::TaskData;
 use crate::sys::signal;
@@ -77,4 +78,5 @@ fn dump(reason: &str) {
     );
     // An error cannot be reported: this is where errors go.
     let _ = io::stderr().write_all(text.as_bytes());
+    write_file();
 }

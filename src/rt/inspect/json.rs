@@ -203,7 +203,7 @@ fn seconds(out: &mut String, name: &str, duration: Duration) -> fmt::Result {
     write!(out, ",\"{name}\":{:.6}", duration.as_secs_f64())
 }
 
-fn string(out: &mut String, text: &str) -> fmt::Result {
+pub(super) fn string(out: &mut String, text: &str) -> fmt::Result {
     out.push('"');
     for letter in text.chars() {
         match letter {

@@ -23,6 +23,7 @@
 //! * All rows of a snapshot are read during the call, but not at one instant: a task may be shown
 //!   as waiting for a task that has ended.
 
+mod black_box;
 mod dump;
 mod json;
 mod listeners;
@@ -32,9 +33,12 @@ mod server;
 mod snapshot;
 mod sockets;
 mod table;
+mod trace_json;
 
 use std::time::{Duration, SystemTime};
 
+pub use self::black_box::{BlackBox, WorkerEvent, WorkerEventKind, black_box};
+pub(crate) use self::black_box::{set_file as set_black_box_file, write_file_of_stall};
 pub use self::dump::{dump_on_panic, dump_on_sigusr1};
 pub use self::listeners::openmetrics;
 pub use self::server::InspectServer;

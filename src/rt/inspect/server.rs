@@ -12,6 +12,7 @@
 //! | `text` | the tables of [`Snapshot`](super::Snapshot)'s `Display` |
 //! | `json` | [`Snapshot::to_json`](super::Snapshot::to_json) with TCP_INFO |
 //! | `metrics` | [`openmetrics`](super::openmetrics) |
+//! | `trace` | [`BlackBox::to_trace_json`](super::BlackBox::to_trace_json) |
 //!
 //! # Limits
 //! Clients are served one at a time. A client that sends no line or does not read its answer is
@@ -29,6 +30,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Inspect;
+use super::black_box::black_box;
 use super::listeners::openmetrics;
 use crate::sys::{socket, unix};
 
@@ -43,8 +45,8 @@ const VARIABLE: &str = "NETPOLL_INSPECT";
 /// server stops it and removes the socket file. If the environment variable `NETPOLL_INSPECT` is
 /// set to a path, the runtime starts a server there, which runs for the life of the process.
 ///
-/// The client sends `text`, `json` or `metrics` and a newline, and reads until the end of the
-/// stream: `echo text | nc -U PATH`.
+/// The client sends `text`, `json`, `metrics` or `trace` and a newline, and reads until the end of
+/// the stream: `echo text | nc -U PATH`.
 ///
 /// # Examples
 /// ```
@@ -172,7 +174,8 @@ fn serve(client: &UnixStream) -> io::Result<()> {
         "text" => Inspect::new().tcp(true).take().to_string(),
         "json" => Inspect::new().tcp(true).take().to_json(),
         "metrics" => openmetrics(),
-        other => format!("unknown request {other:?}: send text, json or metrics\n"),
+        "trace" => black_box().to_trace_json(),
+        other => format!("unknown request {other:?}: send text, json, metrics or trace\n"),
     };
     (&*client).write_all(answer.as_bytes())
 }

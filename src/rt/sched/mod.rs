@@ -8,6 +8,7 @@
 //! * [`block_on`], [`root`], [`blocking`] and [`pool`]: the other threads that run user code.
 //! * [`monitor`] — the thread that watches all others. [`sysmon`]: its state. `shortage`: what
 //!   happens when no thread can be started.
+//! * [`event_ring`] — the last events of a thread, for the black box.
 //! * [`task`] — spawning and running tasks. [`task_data`], [`identity`] and [`record`]: the data about
 //!   each. [`contained`]: the wakers of futures that await them.
 
@@ -15,6 +16,7 @@ pub(crate) mod awake;
 pub(crate) mod block_on;
 pub(crate) mod blocking;
 pub(crate) mod contained;
+pub(crate) mod event_ring;
 #[cfg(feature = "sim")]
 pub(crate) mod hooks;
 pub(crate) mod identity;

@@ -37,6 +37,7 @@ use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::event_ring::Mark;
 use super::identity::{self, TaskId};
 use super::pacing::correct_and_wake;
 use super::polling::Polling;
@@ -47,7 +48,7 @@ use crate::rt::config::{BlockedPolicy, BlockedTask};
 use crate::rt::context;
 use crate::rt::parker::Parker;
 use crate::rt::runtime::Runtime;
-use crate::rt::time::clock;
+use crate::rt::time::{clock, ticks};
 use crate::rt::waiters::drop_payload;
 use crate::sync::{Arc, Ordering};
 use crate::trace;
@@ -329,6 +330,7 @@ impl Monitor {
             context::ask_to_yield(processor);
             if !std::mem::replace(&mut seen.reported, true) {
                 let blocked_for = seen.since.map_or(TICK, |since| now - since);
+                self.runtime.sysmon.events.get_or_default().record(Mark::Stuck, ticks::ticks(), running);
                 reports.push((TaskId::from_number(running), blocked_for));
             }
         }
@@ -340,6 +342,9 @@ impl Monitor {
     fn report(&self, reports: Vec<(TaskId, Duration)>) {
         self.runtime.sysmon.blocked.fetch_add(reports.len() as u64, Ordering::Relaxed);
         let config = self.runtime.config();
+        if !reports.is_empty() {
+            (config.on_stall)();
+        }
         if config.on_blocked_task.is_none() && cfg!(not(feature = "tracing")) {
             return;
         }

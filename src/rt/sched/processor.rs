@@ -6,10 +6,12 @@
 
 use std::ptr;
 
+use super::event_ring::{EventRing, Mark};
 use super::queue::RunQueue;
 use super::record::Record;
 use crate::rt::counter::Counter;
 use crate::rt::histogram::{Recorder, Unit};
+use crate::rt::time::ticks;
 use crate::rt::time::timer::TimerSet;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -58,6 +60,8 @@ pub(crate) struct Processor {
     pub(crate) poll_times: Recorder,
     /// Samples of the time that woken tasks waited for their poll.
     pub(crate) wake_delays: Recorder,
+    /// The last events, for the black box. Written by the owner.
+    pub(crate) events: EventRing,
 }
 
 impl Processor {
@@ -79,7 +83,13 @@ impl Processor {
             parks: Counter::new(),
             poll_times: Recorder::new(Unit::Seconds),
             wake_delays: Recorder::new(Unit::Seconds),
+            events: EventRing::new(),
         }
+    }
+
+    /// Records an event of this moment. Owner only.
+    pub(crate) fn record(&self, mark: Mark, value: u64) {
+        self.events.record(mark, ticks::ticks(), value);
     }
 
     /// Returns the record of the task that is being polled. The task may have ended already.

@@ -283,16 +283,16 @@ impl Record {
 
     /// Records that a poll begins.
     #[inline]
-    pub(crate) fn begin_poll(&self) {
+    pub(crate) fn begin_poll(&self, ticks: u64) {
         self.polls.store(self.polls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         self.waits.store(0, Ordering::Relaxed);
-        self.polled.store(ticks::rough_now(), Ordering::Relaxed);
+        self.polled.store(ticks::rough(ticks), Ordering::Relaxed);
     }
 
     /// Calls `poll`, which polls the task of this record on a thread that is not a worker.
     pub(crate) fn polling<T>(&self, poll: impl FnOnce() -> T) -> T {
         let id = self.id();
-        self.begin_poll();
+        self.begin_poll(ticks::ticks());
         self.waits.store(RUNNING, Ordering::Relaxed);
         let polled = poll();
         // The task may have ended in the poll. The record may then belong to another task, or be

@@ -25,6 +25,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::event_ring::Mark;
 use super::idle::{Idle, Sleeper, Wish};
 use super::processor::Processor;
 use super::root::Root;
@@ -109,6 +110,7 @@ impl Runtime {
     /// over.
     fn put_back(&self, idle: &mut Idle, processor: &'static Processor) -> bool {
         debug_assert_eq!(processor.queue.len(), 0, "a processor is given back with tasks");
+        processor.record(Mark::Rest, 0);
         let of_now = processor.epoch.load(Ordering::Relaxed) == idle.epoch && self.epoch() == idle.epoch;
         processor.owned.store(false, Ordering::SeqCst);
         if !of_now {
@@ -130,6 +132,7 @@ impl Runtime {
             self.hand_out(id, idle.epoch)
         };
         context::set_processor(Some(processor));
+        processor.record(Mark::Begin, 0);
         self.notice_activity();
         Some(processor)
     }

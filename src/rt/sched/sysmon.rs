@@ -1,5 +1,7 @@
 //! [`Sysmon`]: the state of sysmon, the thread that watches all others.
 
+use super::event_ring::{Event, EventRing};
+use crate::rt::lazy_box::LazyBox;
 use crate::rt::parker::Parker;
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 
@@ -15,6 +17,8 @@ pub(crate) struct Sysmon {
     pub(crate) blocked: AtomicU64,
     /// The number of workers that were stuck at the last check.
     pub(super) stuck: AtomicUsize,
+    /// The tasks that were found stuck lately, for the black box.
+    pub(super) events: LazyBox<EventRing>,
 }
 
 impl Sysmon {
@@ -25,7 +29,13 @@ impl Sysmon {
             is_missing: AtomicBool::new(false),
             blocked: AtomicU64::new(0),
             stuck: AtomicUsize::new(0),
+            events: LazyBox::new(),
         }
+    }
+
+    /// Returns the events that sysmon has recorded.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.events.get().map(EventRing::read).unwrap_or_default()
     }
 
     /// Returns the number of workers that were stuck at the last check.

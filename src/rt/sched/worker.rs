@@ -15,6 +15,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use super::event_ring::Mark;
 use super::idle::Sleeper;
 use super::pacing::{Pacing, is_worth_stealing, maybe_wake_helper};
 use super::polling::{Polling, Slept};
@@ -27,6 +28,7 @@ use super::task_data::TaskData;
 use crate::rt::context::{self, BUDGET, REFILL};
 use crate::rt::poll::role::By;
 use crate::rt::runtime::{Runtime, runtime};
+use crate::rt::time::ticks;
 use crate::rt::waiters::drop_payload;
 use crate::sync::{Arc, Ordering};
 
@@ -131,6 +133,7 @@ impl Core {
         let items: Vec<_> = processor.queue.drain().collect();
         items.into_iter().for_each(super::task::reschedule_item);
         let epoch = processor.epoch.load(Ordering::Relaxed);
+        processor.record(Mark::Rest, 0);
         processor.owned.store(false, Ordering::SeqCst);
         runtime.awake.down(epoch);
         // A thread that brought work to the new epoch may have relied on this thread, which was
@@ -176,6 +179,7 @@ impl Core {
                 }
                 let stolen = victim.queue.steal(&processor.queue)?;
                 processor.steals.add_owned(1);
+                processor.record(Mark::Steal, victim.id as u64);
                 processor.turn_nanos.store(turn, Ordering::Relaxed);
                 maybe_wake_helper(runtime, processor, processor.queue.len());
                 Some(stolen)
@@ -248,6 +252,7 @@ impl Core {
     fn poll_now(&mut self, runtime: &'static Runtime, processor: &'static Processor, now: u64) {
         if self.polling.poll_now(runtime, processor.epoch.load(Ordering::Relaxed), now) {
             self.pacing.polled(now, self.polling.wakers.len() as u32);
+            processor.record(Mark::Poll, self.polling.wakers.len() as u64);
             self.polling.wakers.wake_all();
             if owns_processor() {
                 self.pacing.probe(processor, now);
@@ -292,9 +297,11 @@ impl Core {
                 root.leave_poll();
             }
         };
+        processor.record(Mark::Sleep, 0);
         match self.polling.sleep(runtime, By::Worker, epoch, falls_asleep, rises) {
             Slept::Polled => {
                 let delivered = self.polling.wakers.len() as u32;
+                processor.record(Mark::Rise, delivered.into());
                 let is_sampled = self.pacing.begin_stretch(processor, self.tick, delivered);
                 self.polling.wakers.wake_all();
                 if is_sampled && owns_processor() {
@@ -324,7 +331,9 @@ fn owns_processor() -> bool {
 pub(crate) fn begin_turn(processor: &Processor, record: &'static Record) {
     processor.budget.store(BUDGET, Ordering::Relaxed);
     processor.running.store(std::ptr::from_ref(record).cast_mut(), Ordering::Relaxed);
-    record.begin_poll();
+    let ticks = ticks::ticks();
+    processor.events.record(Mark::Turn, ticks, record.id());
+    record.begin_poll(ticks);
 }
 
 /// Marks the end of a turn.
@@ -341,6 +350,7 @@ pub(crate) fn main(runtime: &'static Runtime, epoch: u32, first: &'static Proces
     let mut processor = Some(first);
     while let Some(owned) = processor {
         context::set_processor(Some(owned));
+        owned.record(Mark::Begin, 0);
         runtime.notice_activity();
         if core.run(owned, Some(&sleeper), None, epoch) == Exit::Stopped {
             runtime.unlist(&sleeper);

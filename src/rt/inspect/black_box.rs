@@ -1,0 +1,277 @@
+//! `BlackBox`: the last events of all workers, read from their rings.
+//!
+//! Each worker records its turns, the calls that transferred something, its sleeps and steals in a
+//! ring of its own ([`EventRing`](crate::rt::sched::event_ring::EventRing)), always. Reading the rings
+//! stops no thread. Times are time stamps of the processor, converted when the rings are read.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::rt::runtime::runtime;
+use crate::rt::sched::event_ring::{Event, Mark, ticks_since};
+use crate::rt::sched::{identity, record};
+use crate::rt::time::clock;
+use crate::rt::time::ticks::{Scale, ticks};
+use crate::task::TaskId;
+
+/// The shortest time between two files that are written because tasks block.
+const AGAIN: Duration = Duration::from_secs(10);
+const VARIABLE: &str = "NETPOLL_BLACK_BOX";
+
+/// The last events of the workers: turns of tasks, socket calls, sleeps; returned by [`black_box`].
+///
+/// It is plain data. `Display` prints one line per event, [`to_trace_json`](BlackBox::to_trace_json)
+/// converts it for a trace viewer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BlackBox {
+    /// When the events were read.
+    pub taken: SystemTime,
+    /// The events, oldest first.
+    pub events: Vec<WorkerEvent>,
+    /// The names of the tasks that are alive, or the places where they were spawned.
+    labels: HashMap<u64, String>,
+}
+
+/// An event of a [`BlackBox`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerEvent {
+    /// The number of the worker, as in [`WorkerInfo::id`](super::WorkerInfo::id). `None` for the
+    /// thread that watches the workers.
+    pub worker: Option<usize>,
+    /// How long before [`taken`](BlackBox::taken) the event began.
+    pub ago: Duration,
+    /// The time until the worker's next event. For its last event, the time until
+    /// [`taken`](BlackBox::taken).
+    pub lasted: Duration,
+    /// The event.
+    pub kind: WorkerEventKind,
+}
+
+/// What happens in a [`WorkerEvent`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WorkerEventKind {
+    /// A task is polled.
+    Turn {
+        /// The task.
+        task: TaskId,
+        /// The descriptors of the calls that transferred something, in order, and whether they
+        /// were writes.
+        calls: Vec<(RawFd, bool)>,
+    },
+    /// The worker sleeps until a socket is ready, a timer is due, or another thread wakes it.
+    Sleeps,
+    /// The sleep is over.
+    Rises {
+        /// The number of wake-ups that it brought.
+        wakeups: usize,
+    },
+    /// The worker has asked for socket events without sleeping, because it has been busy for long.
+    Polls {
+        /// The number of wake-ups that this brought.
+        wakeups: usize,
+    },
+    /// The worker has nothing to do, and another thread sleeps on the sockets.
+    Rests,
+    /// A thread begins to work.
+    Begins,
+    /// The worker has taken tasks of another one.
+    Steals {
+        /// The number of that worker.
+        from: usize,
+    },
+    /// The task has blocked its worker for 10 ms or more.
+    Blocks {
+        /// The task.
+        task: TaskId,
+    },
+}
+
+/// Reads the last events of all workers: some 2,000 turns per worker.
+///
+/// The events are recorded always, at a cost of about 30 instructions per request. No thread is
+/// stopped. Threads in [`block_on`](crate::task::block_on) and in
+/// [`spawn_blocking`](crate::task::spawn_blocking) record none.
+///
+/// # Examples
+/// ```
+/// netpoll::task::block_on(netpoll::task::spawn(async {}));
+/// let json = netpoll::rt::black_box().to_trace_json();
+/// assert!(json.contains("\"worker 0\"")); // open it with ui.perfetto.dev
+/// ```
+#[must_use]
+#[doc(alias = "flight recorder")]
+#[doc(alias = "trace")]
+pub fn black_box() -> BlackBox {
+    let (scale, taken) = (Scale::new(), SystemTime::now());
+    let now = ticks();
+    let ago = |then| scale.duration(ticks_since(then, now));
+    let mut events = Vec::new();
+    for processor in runtime().processors() {
+        collect(&mut events, Some(processor.id), &processor.events.read(), ago);
+    }
+    collect(&mut events, None, &runtime().sysmon.events(), ago);
+    events.sort_by_key(|event: &WorkerEvent| std::cmp::Reverse(event.ago));
+    BlackBox { taken, events, labels: labels() }
+}
+
+/// Appends the events of one ring.
+fn collect(into: &mut Vec<WorkerEvent>, worker: Option<usize>, events: &[Event], ago: impl Fn(u64) -> Duration) {
+    let first = into.len();
+    for event in events {
+        match *event {
+            Event::Timed { mark, ticks, value } => {
+                let kind = match mark {
+                    Mark::Turn => WorkerEventKind::Turn { task: TaskId::from_number(value), calls: Vec::new() },
+                    Mark::Sleep => WorkerEventKind::Sleeps,
+                    Mark::Rise => WorkerEventKind::Rises { wakeups: value as usize },
+                    Mark::Poll => WorkerEventKind::Polls { wakeups: value as usize },
+                    Mark::Rest => WorkerEventKind::Rests,
+                    Mark::Begin => WorkerEventKind::Begins,
+                    Mark::Steal => WorkerEventKind::Steals { from: value as usize },
+                    Mark::Stuck => WorkerEventKind::Blocks { task: TaskId::from_number(value) },
+                };
+                let ago = ago(ticks);
+                if let Some(last) = into[first..].last_mut() {
+                    last.lasted = last.ago.saturating_sub(ago);
+                }
+                into.push(WorkerEvent { worker, ago, lasted: ago, kind });
+            }
+            // Calls whose turn was overwritten are left out.
+            Event::Call { writes, fd } => {
+                if let Some(WorkerEvent { kind: WorkerEventKind::Turn { calls, .. }, .. }) = into[first..].last_mut() {
+                    calls.push((fd, writes));
+                }
+            }
+        }
+    }
+}
+
+fn labels() -> HashMap<u64, String> {
+    let now = clock::now();
+    let mut labels: HashMap<_, _> = record::all()
+        .filter_map(|record| record.read(now))
+        .filter_map(|reading| Some((reading.id, reading.place?.to_string())))
+        .collect();
+    labels.extend(identity::names().into_iter().map(|(id, name)| (id, name.to_string())));
+    labels
+}
+
+impl BlackBox {
+    /// Returns the name of a task that was alive when the events were read, or the place where it was
+    /// spawned.
+    pub fn label(&self, task: TaskId) -> Option<&str> {
+        self.labels.get(&task.number()).map(String::as_str)
+    }
+
+    /// Writes [`to_trace_json`](BlackBox::to_trace_json) to a file, which is replaced as a whole.
+    ///
+    /// # Errors
+    /// Returns the operating system's error if a file beside `path` cannot be created, written or
+    /// renamed.
+    ///
+    /// # Examples
+    /// ```
+    /// let path = std::env::temp_dir().join(format!("black-box-{}.json", std::process::id()));
+    /// netpoll::rt::black_box().write_to(&path)?;
+    /// assert!(std::fs::read_to_string(&path)?.starts_with('{'));
+    /// # std::fs::remove_file(&path)?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn write_to(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        let path = path.as_ref();
+        let mut part = path.as_os_str().to_owned();
+        part.push(format!(".{}.part", std::process::id()));
+        let written = std::fs::write(&part, self.to_trace_json()).and_then(|()| std::fs::rename(&part, path));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&part);
+        }
+        written
+    }
+}
+
+/// Prints one line per event, oldest first.
+impl fmt::Display for BlackBox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for event in &self.events {
+            write!(f, "{:>12} ms ago  ", format!("{:.4}", event.ago.as_secs_f64() * 1e3))?;
+            match event.worker {
+                Some(worker) => write!(f, "worker {worker:<3}")?,
+                None => f.write_str("sysmon    ")?,
+            }
+            self.describe(f, &event.kind)?;
+            writeln!(f, " ({:.1?})", event.lasted)?;
+        }
+        Ok(())
+    }
+}
+
+impl BlackBox {
+    fn describe(&self, f: &mut fmt::Formatter<'_>, kind: &WorkerEventKind) -> fmt::Result {
+        let named = |f: &mut fmt::Formatter<'_>, task: TaskId| {
+            write!(f, "task {task}")?;
+            self.label(task).map_or(Ok(()), |label| write!(f, " {label}"))
+        };
+        match kind {
+            WorkerEventKind::Turn { task, calls } => {
+                named(f, *task)?;
+                calls.iter().try_for_each(|(fd, writes)| write!(f, ", {} {fd}", if *writes { "wrote" } else { "read" }))
+            }
+            WorkerEventKind::Sleeps => f.write_str("sleeps"),
+            WorkerEventKind::Rises { wakeups } => write!(f, "rises with {wakeups} wake-ups"),
+            WorkerEventKind::Polls { wakeups } => write!(f, "polls, {wakeups} wake-ups"),
+            WorkerEventKind::Rests => f.write_str("rests"),
+            WorkerEventKind::Begins => f.write_str("begins"),
+            WorkerEventKind::Steals { from } => write!(f, "steals from worker {from}"),
+            WorkerEventKind::Blocks { task } => {
+                named(f, *task)?;
+                f.write_str(" blocks its worker")
+            }
+        }
+    }
+}
+
+/// The file of [`Builder::black_box_file`](crate::rt::Builder::black_box_file), and the time at which
+/// it was last written because a task blocks.
+static FILE: Mutex<(Option<PathBuf>, Option<Instant>)> = Mutex::new((None, None));
+
+/// Sets the file that [`write_file`] writes. Without one, the environment's is written.
+pub(crate) fn set_file(path: Option<PathBuf>) {
+    *FILE.lock().unwrap_or_else(PoisonError::into_inner) = (path, None);
+}
+
+fn file_or_environment(path: &Option<PathBuf>) -> Option<PathBuf> {
+    path.clone().or_else(|| std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from))
+}
+
+/// Writes the file, if one is set. An error is printed: there is no caller to return it to.
+pub(super) fn write_file() {
+    let path = file_or_environment(&FILE.lock().unwrap_or_else(PoisonError::into_inner).0);
+    if let Some(path) = path
+        && let Err(error) = black_box().write_to(&path)
+    {
+        eprintln!("netpoll: cannot write the black box to {}: {error}", path.display());
+    }
+}
+
+/// Writes the file on a thread of its own because a task blocks, unless that was done lately.
+pub(crate) fn write_file_of_stall() {
+    {
+        let mut file = FILE.lock().unwrap_or_else(PoisonError::into_inner);
+        let (path, written) = &mut *file;
+        if file_or_environment(path).is_none() || written.is_some_and(|written| written.elapsed() < AGAIN) {
+            return;
+        }
+        *written = Some(Instant::now());
+    }
+    // Without a thread there is no file: the next stall tries again.
+    let _ = std::thread::Builder::new().name("netpoll-black-box".to_owned()).spawn(write_file);
+}

@@ -1,0 +1,133 @@
+//! `rt::black_box`: the last events of the workers.
+
+mod common;
+
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use common::{child, child_with, pair, ping};
+use netpoll::rt::{self, WorkerEventKind};
+use netpoll::task;
+
+/// A path of this process, removed when the value is dropped.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        Place(std::env::temp_dir().join(format!("netpoll-black-box-{}-{name}", std::process::id())))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn turns_calls_and_sleeps_are_recorded() {
+    child("turns_calls_and_sleeps_are_recorded", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let (id, fd) = task::block_on(async {
+            let (client, server) = pair().await;
+            let fd = server.as_raw_fd();
+            let serve = async move { common::echo(&server).await.unwrap() };
+            let server = task::Builder::new().name("server".to_owned()).spawn(serve).unwrap();
+            for _ in 0..50 {
+                ping(&client, b"ping").await.unwrap();
+                // So that the worker sleeps.
+                task::sleep(Duration::from_millis(1)).await;
+            }
+            let id = server.task().id();
+            let black_box = rt::black_box();
+            assert_eq!(black_box.label(id), Some("server"));
+            drop(client);
+            server.await;
+            (id, fd)
+        });
+        let black_box = rt::black_box();
+        assert_eq!(black_box.label(id), None, "the task has ended");
+        let of_worker = || black_box.events.iter().filter(|event| event.worker == Some(0));
+        let served = of_worker().filter(|event| match &event.kind {
+            WorkerEventKind::Turn { task, calls } => *task == id && *calls == [(fd, false), (fd, true)],
+            _ => false,
+        });
+        let served = served.count();
+        assert!((40..=50).contains(&served), "{served} turns read and wrote:\n{black_box}");
+        for expected in ["sleeps", "rises with", "begins"] {
+            assert!(black_box.to_string().contains(expected), "no event `{expected}`:\n{black_box}");
+        }
+        assert!(black_box.events.is_sorted_by(|one, other| one.ago >= other.ago));
+        // Each event lasts until the next one.
+        let times: Vec<_> = of_worker().map(|event| (event.ago, event.lasted)).collect();
+        for two in times.windows(2) {
+            assert_eq!(two[0].0 - two[0].1, two[1].0);
+        }
+    });
+}
+
+#[test]
+fn trace_has_a_thread_per_worker_and_a_span_per_turn() {
+    child("trace_has_a_thread_per_worker_and_a_span_per_turn", || {
+        rt::Builder::new().workers(1).start().unwrap();
+        let named =
+            task::Builder::new().name("a \"quoted\" name".to_owned()).spawn(std::future::pending::<()>()).unwrap();
+        let ids: Vec<_> = (0..10).map(|_| task::spawn(async {})).collect();
+        for task in ids {
+            task::block_on(task);
+        }
+        let json = rt::black_box().to_trace_json();
+        assert!(json.starts_with("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[") && json.ends_with("]}\n"));
+        assert!(json.contains("\"name\":\"thread_name\",\"args\":{\"name\":\"worker 0\"}"), "{json}");
+        assert!(json.contains("a \\\"quoted\\\" name\""), "{json}");
+        assert!(json.matches("\"ph\":\"X\"").count() > 10, "{json}");
+        let (opened, closed) = (json.matches('{').count(), json.matches('}').count());
+        assert_eq!(opened, closed, "{json}");
+        drop(named);
+    });
+}
+
+fn blocks_until_the_file_is_there(path: PathBuf) {
+    let blocks = async move {
+        while !path.exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    task::block_on(task::Builder::new().name("culprit".to_owned()).spawn(blocks).unwrap());
+}
+
+fn names_the_culprit(place: &Place) {
+    let json = std::fs::read_to_string(&place.0).unwrap();
+    assert!(json.contains("culprit blocks its worker\""), "{json}");
+    let directory = place.0.parent().unwrap();
+    let name = place.0.file_name().unwrap().to_str().unwrap();
+    let others = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(others.filter(|other| other.starts_with(name)).count(), 1, "no temporary file is left");
+}
+
+#[test]
+fn file_is_written_when_a_task_blocks() {
+    child("file_is_written_when_a_task_blocks", || {
+        let place = Place::new("blocks");
+        rt::Builder::new().black_box_file(&place.0).start().unwrap();
+        blocks_until_the_file_is_there(place.0.clone());
+        names_the_culprit(&place);
+    });
+}
+
+#[test]
+fn environment_names_the_file() {
+    let place = Place::new("environment");
+    child_with("environment_names_the_file", &[("NETPOLL_BLACK_BOX", place.0.to_str().unwrap())], || {
+        let place = Place(std::env::var_os("NETPOLL_BLACK_BOX").unwrap().into());
+        blocks_until_the_file_is_there(place.0.clone());
+        names_the_culprit(&place);
+    });
+}
+
+#[test]
+fn file_that_cannot_be_written_is_reported() {
+    let error = rt::black_box().write_to("/proc/netpoll-black-box").unwrap_err();
+    assert!(error.raw_os_error().is_some(), "{error}");
+}
