@@ -14,7 +14,8 @@ pub(crate) const SCHEDULES_VARIABLE: &str = "NETPOLL_SCHEDULES";
 
 /// Injected bugs that only a weak memory shows: a thread sees another's words in another order than they were written
 /// in, or a cell without what was written before. loom finds them.
-pub(crate) const WEAK: [&str; 7] = [
+pub(crate) const WEAK: [&str; 8] = [
+    "event_word_without_its_end",
     "expiry_looks_at_the_bit",
     "fd_mutex_last_does_not_acquire",
     "fd_mutex_lock_is_relaxed",
