@@ -35,8 +35,9 @@ fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
     task::block_on(async {
         let listener = TcpListener::bind(&addr).await?;
+        let stop = signal::termination()?;
         println!("listening on {}", listener.local_addr()?);
-        serve(listener, signal::termination()).await
+        serve(listener, stop).await
     })
 }
 

@@ -17,7 +17,7 @@ use netpoll::{io, signal, task};
 
 fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
-    task::block_on(serve(&addr, signal::termination()))
+    task::block_on(serve(&addr, signal::termination()?))
 }
 
 pub(crate) async fn serve(addr: &str, stop: impl Future + Send + 'static) -> io::Result<()> {

@@ -22,7 +22,7 @@ fn main() -> io::Result<()> {
     let addr = args.next().unwrap_or_else(|| "127.0.0.1:7000".to_owned());
     let seconds = args.next().map_or(Ok(10.0), |seconds| seconds.parse()).map_err(io::Error::other)?;
     let idle = Duration::try_from_secs_f64(seconds).map_err(io::Error::other)?;
-    task::block_on(serve(&addr, idle, signal::termination()))
+    task::block_on(serve(&addr, idle, signal::termination()?))
 }
 
 pub(crate) async fn serve(addr: &str, idle: Duration, stop: impl Future + Send + 'static) -> io::Result<()> {

@@ -41,6 +41,7 @@ fn main() -> io::Result<()> {
 
 async fn run(addr: &str, drain: Duration) -> io::Result<()> {
     let listener = TcpListener::bind(addr).await?;
+    let terminated = signal::termination()?;
     println!("listening on {}", listener.local_addr()?);
     let count = Arc::new(Count::default());
     let handler = {
@@ -55,7 +56,7 @@ async fn run(addr: &str, drain: Duration) -> io::Result<()> {
         }
     };
     let stop = async {
-        match signal::termination().await {
+        match terminated.await {
             Ok(signal) => println!("{signal}: stopping"),
             Err(error) => eprintln!("no signals: {error}"),
         }

@@ -43,6 +43,7 @@ async fn run(addr: &str) -> io::Result<()> {
     };
     // A second handle of the socket, for the successor.
     let handle = listener.as_fd().try_clone_to_owned()?;
+    let terminated = signal::termination()?;
     println!("listening on {}, process {}", listener.local_addr()?, std::process::id());
     if let Some(mut ready) = ready {
         ready.write_all(b"!")?;
@@ -58,7 +59,7 @@ async fn run(addr: &str) -> io::Result<()> {
         }
     };
     // An async block drops its handle of the listener when it ends.
-    let stop = async move { replaced.race(async { drop(signal::termination().await) }).await };
+    let stop = async move { replaced.race(async { drop(terminated.await) }).await };
     let report = net::serve(listener, answer).max_connections(CONNECTIONS_MAX).until(stop).await?;
     report.stragglers.iter().for_each(|straggler| eprintln!("{straggler}"));
     println!("process {} has ended", std::process::id());

@@ -22,7 +22,7 @@ fn main() -> io::Result<()> {
         return Err(io::Error::other("usage: proxy LISTEN TARGET [IDLE-SECONDS]"));
     };
     let idle = args.next().map_or(Ok(300), |idle| idle.parse()).map_err(io::Error::other)?;
-    task::block_on(run(&listen, target, Duration::from_secs(idle), signal::termination()))
+    task::block_on(run(&listen, target, Duration::from_secs(idle), signal::termination()?))
 }
 
 pub(crate) async fn run(

@@ -15,8 +15,8 @@ use netpoll::{io, signal, task};
 
 fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
-    let stop = async { signal::termination().await.map(drop) };
-    task::block_on(stop.race(serve(&addr)))
+    let terminated = signal::termination()?;
+    task::block_on(async { terminated.await.map(drop) }.race(serve(&addr)))
 }
 
 pub(crate) async fn serve(addr: &str) -> io::Result<()> {

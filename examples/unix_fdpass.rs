@@ -37,6 +37,7 @@ async fn parent(addr: &str, workers: usize) -> io::Result<()> {
     let listener = TcpListener::bind(addr).await?;
     let (sockets, children): (Vec<_>, Vec<_>) =
         (0..workers.max(1)).map(|_| start_worker()).collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
+    let stop = signal::termination()?;
     println!("listening on {}, {} workers", listener.local_addr()?, sockets.len());
     let (sockets, next) = (Arc::new(sockets), AtomicUsize::new(0));
     let hand_out = move |stream: TcpStream| {
@@ -51,7 +52,7 @@ async fn parent(addr: &str, workers: usize) -> io::Result<()> {
         }
     };
     // Drops the sockets at its end, which ends the workers.
-    net::serve(listener, hand_out).until(signal::termination()).await?;
+    net::serve(listener, hand_out).until(stop).await?;
     task::spawn_blocking(|| children.into_iter().try_for_each(|mut child| child.wait().map(drop))).await
 }
 

@@ -212,11 +212,12 @@ impl fmt::Debug for Signal {
     }
 }
 
-/// Waits for Ctrl-C, or any other SIGINT. From the call on, even before the first poll, the signal
-/// no longer ends the process.
+/// Returns a future that waits for Ctrl-C, or any other SIGINT. From the call on, even before the
+/// first poll, the signal no longer ends the process.
 ///
 /// # Errors
-/// Same as [`Signal::new`] and [`Signal::recv`].
+/// The call fails like [`Signal::new`], so that a server does not start if nothing could stop it. The
+/// future fails like [`Signal::recv`].
 ///
 /// # Cancel safety
 /// A signal that arrives while no future of this kind exists is lost. Keep a [`Signal`] to receive
@@ -225,45 +226,40 @@ impl fmt::Debug for Signal {
 /// # Examples
 /// ```no_run
 /// netpoll::task::block_on(async {
-///     netpoll::signal::ctrl_c().await?;
+///     netpoll::signal::ctrl_c()?.await?;
 ///     println!("stopping");
 ///     Ok::<_, std::io::Error>(())
 /// })?;
 /// # std::io::Result::Ok(())
 /// ```
-pub fn ctrl_c() -> impl Future<Output = io::Result<()>> + Send + 'static {
-    let signal = Signal::new(SignalKind::INTERRUPT);
-    async { signal?.recv().await }
+pub fn ctrl_c() -> io::Result<impl Future<Output = io::Result<()>> + Send + 'static> {
+    let mut signal = Signal::new(SignalKind::INTERRUPT)?;
+    Ok(async move { signal.recv().await })
 }
 
-/// Waits until SIGINT or SIGTERM asks the process to end, and returns which. From the call on, even
-/// before the first poll, neither signal ends the process.
+/// Returns a future that waits until SIGINT or SIGTERM asks the process to end, and returns which.
+/// From the call on, even before the first poll, neither signal ends the process.
 ///
 /// # Errors
-/// Same as [`Signal::new`] and [`Signal::recv`].
+/// Same as [`ctrl_c`].
 ///
 /// # Cancel safety
 /// Same as [`ctrl_c`].
 ///
 /// # Examples
 /// ```no_run
-/// let signal = netpoll::task::block_on(netpoll::signal::termination())?;
+/// let signal = netpoll::task::block_on(netpoll::signal::termination()?)?;
 /// println!("{signal}: stopping");
 /// # std::io::Result::Ok(())
 /// ```
-pub fn termination() -> impl Future<Output = io::Result<SignalKind>> + Send + 'static {
-    let signals = [SignalKind::INTERRUPT, SignalKind::TERMINATE].map(Signal::new);
-    async {
-        let [interrupt, terminate] = signals;
-        let mut signals = [interrupt?, terminate?];
-        std::future::poll_fn(|cx| {
-            for signal in &mut signals {
-                if let Poll::Ready(received) = signal.poll_recv(cx) {
-                    return Poll::Ready(received.map(|()| signal.kind));
-                }
+pub fn termination() -> io::Result<impl Future<Output = io::Result<SignalKind>> + Send + 'static> {
+    let mut signals = [Signal::new(SignalKind::INTERRUPT)?, Signal::new(SignalKind::TERMINATE)?];
+    Ok(std::future::poll_fn(move |cx| {
+        for signal in &mut signals {
+            if let Poll::Ready(received) = signal.poll_recv(cx) {
+                return Poll::Ready(received.map(|()| signal.kind));
             }
-            Poll::Pending
-        })
-        .await
-    }
+        }
+        Poll::Pending
+    }))
 }

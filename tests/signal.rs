@@ -77,21 +77,36 @@ fn ctrl_c_and_termination_report_the_signal() {
     child("ctrl_c_and_termination_report_the_signal", || {
         run(async {
             for kind in [SignalKind::TERMINATE, SignalKind::INTERRUPT] {
-                let mut waiting = Box::pin(termination());
+                let mut waiting = Box::pin(termination().unwrap());
                 assert!(poll_now(&mut waiting).is_pending());
                 raise(kind);
                 assert_eq!(waiting.await.unwrap(), kind);
             }
             // Received from the call on, and not from the first poll on.
             for kind in [SignalKind::TERMINATE, SignalKind::INTERRUPT] {
-                let waiting = termination();
+                let waiting = termination().unwrap();
                 raise(kind);
                 assert_eq!(waiting.await.unwrap(), kind);
             }
-            let waiting = ctrl_c();
+            let waiting = ctrl_c().unwrap();
             raise(SignalKind::INTERRUPT);
             waiting.await.unwrap();
         });
+    });
+}
+
+/// `serve(…).until(termination()?)` does not start then; with an error from the future instead it would stop at once.
+#[test]
+fn termination_fails_at_once_without_descriptors() {
+    child("termination_fails_at_once_without_descriptors", || {
+        let taken = common::exhaust_descriptors();
+        for error in [termination().map(drop).unwrap_err(), ctrl_c().map(drop).unwrap_err()] {
+            assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+        }
+        drop(taken);
+        let waiting = termination().unwrap();
+        raise(SignalKind::TERMINATE);
+        assert_eq!(park_on(waiting).unwrap(), SignalKind::TERMINATE);
     });
 }
 

@@ -36,7 +36,8 @@ fn main() -> io::Result<()> {
     let app = app.route("/shout", post(shout)).with_state("!");
     task::block_on(async {
         let listener = TcpListener::bind(addr).await?;
+        let stop = signal::termination()?;
         println!("listening on {}", listener.local_addr()?);
-        Server::new().serve_tower_until(listener, app, signal::termination()).await
+        Server::new().serve_tower_until(listener, app, stop).await
     })
 }

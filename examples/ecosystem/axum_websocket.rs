@@ -61,7 +61,8 @@ fn main() -> io::Result<()> {
     let app = Router::new().route("/", any(websocket));
     task::block_on(async {
         let listener = TcpListener::bind(addr).await?;
+        let stop = signal::termination()?;
         println!("listening on {}", listener.local_addr()?);
-        Server::new().serve_tower_until(listener, app, signal::termination()).await
+        Server::new().serve_tower_until(listener, app, stop).await
     })
 }

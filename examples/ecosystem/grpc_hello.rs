@@ -149,8 +149,9 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let addr = std::env::args().nth(1);
         let listener = TcpListener::bind(addr.as_deref().unwrap_or("127.0.0.1:0")).await?;
         let bound = listener.local_addr()?;
+        let stop = signal::termination()?;
         println!("listening on {bound}");
-        let serve = async move { Server::new().serve_until(listener, service_fn(route), signal::termination()).await };
+        let serve = async move { Server::new().serve_until(listener, service_fn(route), stop).await };
         let server = task::spawn(serve);
         if addr.is_none() {
             println!("{}", ask(bound).await?);

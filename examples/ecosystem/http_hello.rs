@@ -38,7 +38,8 @@ fn main() -> io::Result<()> {
     }
     task::block_on(async {
         let listener = TcpListener::bind(addr).await?;
+        let stop = signal::termination()?;
         println!("listening on {}", listener.local_addr()?);
-        Server::new().serve_until(listener, service_fn(hello), signal::termination()).await
+        Server::new().serve_until(listener, service_fn(hello), stop).await
     })
 }

@@ -43,6 +43,7 @@ fn acceptor(file: &str) -> io::Result<TlsAcceptor> {
 async fn serve(addr: &str, file: &str) -> io::Result<()> {
     let acceptor = acceptor(file)?;
     let listener = TcpListener::bind(addr).await?;
+    let stop = signal::termination()?;
     println!("listening on {}", listener.local_addr()?);
     let handler = move |stream: TcpStream| {
         let acceptor = acceptor.clone();
@@ -52,7 +53,7 @@ async fn serve(addr: &str, file: &str) -> io::Result<()> {
             }
         }
     };
-    println!("{}", net::serve(listener, handler).until(signal::termination()).drain(DRAIN).await?);
+    println!("{}", net::serve(listener, handler).until(stop).drain(DRAIN).await?);
     Ok(())
 }
 

@@ -157,9 +157,9 @@ fn main() -> io::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     task::block_on(async {
         let listener = TcpListener::bind(addr).await?;
+        let stop = signal::termination()?;
         println!("listening on {}", listener.local_addr()?);
         let config = Config::<Listener, ()>::new().with_prebound_server(Listener(listener)).with_nodelay();
-        let stop = signal::termination();
         let server = config.without_signals().spawn(application);
         stop.await?;
         server.shut_down();

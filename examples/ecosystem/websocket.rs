@@ -41,13 +41,14 @@ fn main() -> Result<(), Error> {
 
 async fn serve(addr: &str) -> Result<(), Error> {
     let listener = TcpListener::bind(addr).await?;
+    let stop = signal::termination()?;
     println!("listening on {}", listener.local_addr()?);
     let handler = |stream: TcpStream| async move {
         if let Err(error) = echo(&stream).await {
             eprintln!("{stream:?}: {error}");
         }
     };
-    let server = net::serve(listener, handler).until(signal::termination());
+    let server = net::serve(listener, handler).until(stop);
     println!("{}", server.when_stopping(|stream| drop(stream.close_read())).await?);
     Ok(())
 }

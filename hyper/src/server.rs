@@ -212,7 +212,7 @@ impl Server {
     }
 
     /// Serves the connections of `listener` with clones of `service` until `stop` completes, such as
-    /// `netpoll::signal::termination()`, or the listener is closed. Then it stops like
+    /// `netpoll::signal::termination()?`, or the listener is closed. Then it stops like
     /// [`serve_with`](Server::serve_with).
     ///
     /// # Errors

@@ -63,7 +63,7 @@ const BATCH_MAX: usize = 64;
 ///     let server = task::spawn(
 ///         net::serve(listener, |stream: TcpStream| async move { io::copy(&mut &stream, &mut &stream).await })
 ///             .max_connections(1000)
-///             .until(stopped) // signal::termination() in a real server
+///             .until(stopped) // signal::termination()? in a real server
 ///             .drain(Duration::from_secs(5))
 ///             .when_stopping(|stream| drop(stream.close_read()))
 ///             .into_future(),
