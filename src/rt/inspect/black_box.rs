@@ -28,6 +28,20 @@ const VARIABLE: &str = "NETPOLL_BLACK_BOX";
 ///
 /// It is plain data. `Display` prints one line per event, [`to_trace_json`](BlackBox::to_trace_json)
 /// converts it for a trace viewer.
+///
+/// # Examples
+/// ```
+/// use netpoll::rt::{self, WorkerEventKind};
+/// use std::time::Duration;
+///
+/// let black_box = rt::black_box();
+/// // The turns that kept a worker for more than a millisecond.
+/// for event in black_box.events.iter().filter(|event| event.lasted > Duration::from_millis(1)) {
+///     if let WorkerEventKind::Turn { task, .. } = event.kind {
+///         println!("{:?} ago: task {task} {:?}, {:?}", event.ago, black_box.label(task), event.lasted);
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BlackBox {
@@ -55,7 +69,7 @@ pub struct WorkerEvent {
     pub kind: WorkerEventKind,
 }
 
-/// What happens in a [`WorkerEvent`].
+/// The kinds of [`WorkerEvent`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WorkerEventKind {
