@@ -2,10 +2,10 @@
 //!
 //! `poller` is the interface used by descriptors; `registering` adds them to the back end.
 //! `poll_desc` is the state of one registered descriptor, in a slot of the `PollCache`. It has one
-//! `side` per direction, on which operations wait (`waiting`, `wait_slot`); `expiry` handles the
-//! deadlines. `driver` decides which thread polls, using `role`. `backend` defines the contract of
-//! the back ends `epoll`, `kqueue` and `poll`, which `back_ends` lists and declares. `closings`
-//! holds the descriptors whose close other operations wait for.
+//! `side` per direction, on which operations wait (`waiting`, `wait_slot`). `timeouts` and `expiry`
+//! end operations at their time. `driver` decides which thread polls, using `role`. `backend`
+//! defines the contract of the back ends `epoll`, `kqueue` and `poll`, which `back_ends` lists and
+//! declares. `closings` holds the descriptors whose close other operations wait for.
 
 pub(crate) mod back_ends;
 pub(crate) mod backend;
@@ -17,5 +17,6 @@ pub(crate) mod poller;
 mod registering;
 pub(crate) mod role;
 pub(crate) mod side;
+mod timeouts;
 pub(crate) mod wait_slot;
 mod waiting;

@@ -11,24 +11,17 @@
 //! end_operation()                     also when the future is dropped
 //! ```
 //!
-//! [`registering`](super::registering) describes the registration.
+//! [`registering`](super::registering) describes the registration, [`timeouts`](super::timeouts)
+//! how an operation gives up.
 //!
 //! # Cancellation
 //! A future keeps a [`WaitKey`] while it waits; `end_operation` with the key undoes the wait. A
 //! `poll_*` caller has no key: its waker may be woken once spuriously.
-//!
-//! # Relative timeouts
-//! An operation that has to wait stores the time at which it gives up in its key, and makes sure
-//! that a timer fires by then. The timer wakes all waiters of the direction, and each checks its
-//! own time. For `poll_*` the time is stored in the direction. Such an operation begins when a poll
-//! first returns Pending and ends when one returns Ready. One that was not polled for longer than
-//! another timeout after its end (at least 100 ms, because a busy task is polled late) counts as
-//! abandoned, and the next poll begins a new one.
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::rt::context;
 use crate::rt::fork;
@@ -89,12 +82,8 @@ impl WaitKey {
     }
 }
 
-/// How late a task may be polled after its timeout has woken it, whatever the timeout is. With
-/// less, a short timeout on a busy machine would start over forever.
-const LATE_MAX: Duration = Duration::from_millis(100);
-
 /// Returns whether a time is set and has passed.
-fn is_over(until: u64) -> bool {
+pub(super) fn is_over(until: u64) -> bool {
     until != clock::NONE && until <= clock::now()
 }
 
@@ -440,102 +429,10 @@ impl PollHandle {
         self.arm_timeout_keyless(direction, timeout)
     }
 
-    /// Makes sure that a timer fires at the end of the operation's own timeout, which begins now
-    /// unless it has begun. The operation is already waiting, so a timer that fires at once finds
-    /// it.
-    #[cold]
-    fn arm_timeout(&self, until: &mut u64, timeout: Option<Duration>) -> Poll<Result<(), WaitError>> {
-        let Some(timeout) = timeout else { return Poll::Pending };
-        let now = clock::now();
-        if *until == clock::NONE {
-            *until = clock::add(now, timeout);
-        }
-        if *until <= now {
-            return Poll::Ready(Err(WaitError::TimedOut));
-        }
-        if *until != clock::NEVER
-            && let Some(at) = self.desc.wait_until(*until)
-        {
-            runtime().arm_poll(self.desc, at);
-        }
-        Poll::Pending
-    }
-
-    /// Arms the timeout of the `poll_*` operation of a direction.
-    fn arm_timeout_keyless(&self, direction: Direction, timeout: Option<Duration>) -> Poll<Result<(), WaitError>> {
-        if timeout.is_none() {
-            return Poll::Pending;
-        }
-        let kept = self.desc.side(direction).keyless_until();
-        let mut until = kept.load(Ordering::Relaxed);
-        let polled = self.arm_timeout(&mut until, timeout);
-        kept.store(if polled.is_ready() { clock::NONE } else { until }, Ordering::Relaxed);
-        polled
-    }
-
-    /// Returns whether the timeout of the `poll_*` operation of a direction has passed; it is then
-    /// used up. If it passed longer ago than another such timeout and [`LATE_MAX`], it belonged to
-    /// an abandoned operation.
-    fn is_over_keyless(&self, direction: Direction, timeout: Duration) -> bool {
-        let kept = self.desc.side(direction).keyless_until();
-        let until = kept.load(Ordering::Relaxed);
-        let over = is_over(until);
-        if over {
-            kept.store(clock::NONE, Ordering::Relaxed);
-        }
-        over && clock::now() <= clock::add(until, timeout.max(LATE_MAX))
-    }
-
     /// Returns whether an edge reported that the peer hung up. Before the descriptor is registered
     /// there are no edges.
     pub(crate) fn is_hung_up(&self) -> bool {
         self.desc.side(Direction::Read).is_hung_up()
-    }
-
-    /// Sets or clears a deadline. A deadline in the past ends waiting operations at once; a future
-    /// one does so when it passes.
-    pub(crate) fn set_deadline(&self, direction: Direction, deadline: Option<Instant>) -> Result<(), WaitError> {
-        if let Err(Stop::Closed) = self.desc.side(direction).begin(self.generation) {
-            return Err(WaitError::Closed);
-        }
-        let mut at = deadline.map_or(clock::NONE, clock::from_instant);
-        if at == clock::NEVER {
-            at = clock::NONE;
-        }
-        let old = self.desc.deadline(direction);
-        if old > clock::EXPIRED && at >= old && !clock::has_come(at) {
-            // Moved later: the timer entry is at or before the old time, and is checked again when
-            // it fires.
-            if let Some(at) = self.desc.move_deadline(direction, at) {
-                runtime().arm_poll(self.desc, at);
-            }
-            return Ok(());
-        }
-        self.set_deadline_anew(direction, at);
-        Ok(())
-    }
-
-    fn set_deadline_anew(&self, direction: Direction, mut at: u64) {
-        if at != clock::NONE && at <= clock::now() {
-            at = clock::EXPIRED;
-        }
-        let mut wakers = Wakers::new();
-        if let Some(at) = self.desc.set_deadline(direction, at, &mut wakers) {
-            // It is armed first, so that a start sees the timer.
-            runtime().arm_poll(self.desc, at);
-            runtime().ensure_running();
-        }
-        wakers.wake_all();
-    }
-
-    /// Makes sure that timers run, for an operation that waits without a registration. It must be
-    /// called when the operation is listed: a shutdown that keeps this call from starting the
-    /// runtime interrupts the operation when it ends.
-    pub(crate) fn ensure_timers(&self, direction: Direction, timeout: Option<Duration>, cx: &mut Context<'_>) {
-        if timeout.is_some() || self.desc.deadline(direction) > clock::EXPIRED {
-            runtime().ensure_running();
-            runtime().stand_in(cx);
-        }
     }
 
     /// Ends all current and later operations with [`WaitError::Closed`].
@@ -597,54 +494,5 @@ fn free(desc: &PollDesc) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::socket;
-    use std::os::fd::AsFd;
-    use std::task::Waker;
-
-    /// The timeout of a poll that had to wait, and then did not because an edge came in between,
-    /// must not apply to the next poll.
-    #[test]
-    fn poll_that_found_an_edge_leaves_no_timeout() {
-        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let handle = PollHandle::open().unwrap();
-        let epoch = handle.register(socket.as_fd()).unwrap();
-        let side = handle.desc.side(Direction::Read);
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut wait = || handle.poll_wait_keyless(Direction::Read, epoch, &mut cx, Some(Duration::from_secs(60)));
-        assert!(side.clear_ready(handle.begin(Direction::Read).unwrap()));
-        assert!(wait().is_pending());
-        assert_ne!(side.keyless_until().load(Ordering::Relaxed), clock::NONE);
-        assert!(side.set_ready(handle.generation, 0, &mut Wakers::new()));
-        let polled = wait();
-        assert!(matches!(polled, Poll::Ready(Ok(()))), "{polled:?}");
-        handle.end_operation_keyless(Direction::Read);
-        assert_eq!(side.keyless_until().load(Ordering::Relaxed), clock::NONE);
-        handle.evict();
-        handle.retire(socket.as_fd(), false);
-        drop(socket::close(socket.into()));
-    }
-
-    /// Nor must the runtime in which a poll waited: the next poll may wait in another one.
-    #[test]
-    fn poll_that_has_ended_leaves_no_epoch() {
-        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let handle = PollHandle::open().unwrap();
-        let epoch = handle.register(socket.as_fd()).unwrap();
-        let mut cx = Context::from_waker(Waker::noop());
-        handle.clear_ready(Direction::Read, handle.begin(Direction::Read).unwrap());
-        assert!(handle.poll_wait_keyless(Direction::Read, epoch, &mut cx, None).is_pending());
-        let began = || handle.desc.side(Direction::Read).keyless_epoch().load(Ordering::Relaxed);
-        assert_eq!(began(), epoch.wrapping_add(1));
-        handle.end_operation_keyless(Direction::Write);
-        assert_eq!(began(), epoch.wrapping_add(1), "that of the other direction");
-        handle.end_operation_keyless(Direction::Read);
-        assert_eq!(began(), 0);
-        handle.evict();
-        handle.retire(socket.as_fd(), false);
-        drop(socket::close(socket.into()));
-    }
-}
+#[path = "poller_tests.rs"]
+mod tests;

@@ -1,0 +1,257 @@
+//! Unit tests of the budget, of nested drops and of short counts; see [`context`](super).
+
+use super::*;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::task::{Wake, Waker};
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Runs `test` on a thread that owns a processor.
+fn with_processor(test: impl FnOnce(&'static Processor) + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        let processor: &'static Processor = Box::leak(Box::new(Processor::new(0)));
+        set_processor(Some(processor));
+        test(processor);
+        set_processor(None);
+    });
+    thread.join().unwrap();
+}
+
+/// Returns the number of polls until the budget is used up, and checks that the task is then
+/// woken once.
+fn polls(most: u32) -> u32 {
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(count.clone());
+    let poll = || poll_budget(&mut TaskContext::from_waker(&waker), &mut false).is_ready();
+    let granted = (0..most).take_while(|_| poll()).count();
+    assert_eq!(count.0.load(Ordering::SeqCst), usize::from(granted < most as usize));
+    granted as u32
+}
+
+#[test]
+fn budget_is_used_up_and_refilled() {
+    with_processor(|processor| {
+        assert_eq!((polls(100), polls(100)), (BUDGET, REFILL));
+        processor.budget.store(2, Ordering::Relaxed);
+        assert_eq!([(); 4].map(|()| take_budget()), [true, true, false, false]);
+        assert_eq!(polls(100), 0);
+        assert_eq!(processor.budget.load(Ordering::Relaxed), REFILL);
+    });
+    std::thread::spawn(|| {
+        assert!(!take_budget(), "no budget outside of turns");
+        assert_eq!((polls(100), polls(100)), (BUDGET, BUDGET));
+    })
+    .join()
+    .unwrap();
+}
+
+fn is_granted(state: &AtomicU8) -> bool {
+    poll_turn(&mut TaskContext::from_waker(&Arc::new(Count::default()).into()), state).is_ready()
+}
+
+/// With 40 operations in one task, the same ones would otherwise be refused in every turn.
+#[test]
+fn refused_operation_is_granted_next_time() {
+    with_processor(|processor| {
+        let states = [const { AtomicU8::new(0) }; 40];
+        let turn = || {
+            processor.budget.store(BUDGET, Ordering::Relaxed);
+            states.each_ref().map(is_granted)
+        };
+        let first = turn();
+        assert_eq!(first.map(usize::from).iter().sum::<usize>(), 39, "{first:?}");
+        assert!(!first[32] && turn()[32] && turn()[33]);
+        let mut refused = false;
+        let waker = Arc::new(Count::default()).into();
+        let mut poll = || poll_budget(&mut TaskContext::from_waker(&waker), &mut refused).is_ready();
+        let mut last = || {
+            processor.budget.store(0, Ordering::Relaxed);
+            poll()
+        };
+        assert_eq!([(); 5].map(|()| last()), [false, true, false, true, false]);
+    });
+}
+
+#[test]
+fn task_asked_to_yield_keeps_first_operation_of_its_turn() {
+    with_processor(|processor| {
+        let (first, second) = (AtomicU8::new(0), AtomicU8::new(0));
+        for _ in 0..3 {
+            processor.budget.store(BUDGET, Ordering::Relaxed);
+            (0..3).for_each(|_| ask_to_yield(processor));
+            assert!(is_granted(&first));
+        }
+        assert!(!is_granted(&second));
+        processor.budget.store(7, Ordering::Relaxed);
+        ask_to_yield(processor);
+        assert!(!take_budget());
+    });
+}
+
+#[test]
+fn refusals_outside_of_turns_count_per_direction() {
+    let count = |state: &AtomicU8| (0..100).take_while(|_| is_granted(state)).count();
+    let (one, other) = (AtomicU8::new(0), AtomicU8::new(0));
+    assert_eq!([&one, &one, &other].map(count), [BUDGET as usize; 3]);
+}
+
+#[test]
+fn root_future_has_a_budget_per_turn() {
+    let state = AtomicU8::new(0);
+    assert!(!set_root(true));
+    for _ in 0..2 {
+        refill_budget();
+        let granted = (0..100).take_while(|_| is_granted(&state)).count();
+        assert!((BUDGET as usize..=BUDGET as usize + 1).contains(&granted), "{granted}");
+    }
+    charge(100 * BYTES_A_UNIT);
+    assert!(!take_budget() && set_root(false));
+    charge(1 << 20);
+}
+
+#[test]
+fn operation_that_has_to_wait_gives_its_unit_back() {
+    let is_granted_and_back = |state: &AtomicU8| {
+        let granted = is_granted(state);
+        give_turn_back(state);
+        granted
+    };
+    let state = AtomicU8::new(0);
+    assert!((0..100).all(|_| is_granted_and_back(&state) && !is_spent(&state)));
+    with_processor(move |processor| {
+        processor.budget.store(1, Ordering::Relaxed);
+        assert!((0..100).all(|_| is_granted_and_back(&state) && processor.budget.load(Ordering::Relaxed) == 1));
+        processor.budget.store(0, Ordering::Relaxed);
+        assert!(is_spent(&state));
+    });
+}
+
+/// A caller that polls only once acts on the answer, and does not poll again after a wake-up.
+#[test]
+fn waker_that_wakes_no_task_is_never_refused() {
+    let (state, mut cx) = (AtomicU8::new(0), TaskContext::from_waker(Waker::noop()));
+    assert!((0..100).all(|_| poll_turn(&mut cx, &state).is_ready()));
+    with_processor(|_| {
+        let (state, mut cx) = (AtomicU8::new(0), TaskContext::from_waker(Waker::noop()));
+        assert!((0..100).all(|_| poll_turn(&mut cx, &state).is_ready()));
+    });
+}
+
+/// The refusal that such a waker is spared goes to the next operation, and the turn of an operation that was refused stays its own.
+#[test]
+fn waker_that_wakes_no_task_leaves_the_refusal_to_others() {
+    let once = |state: &AtomicU8| poll_turn(&mut TaskContext::from_waker(Waker::noop()), state).is_ready();
+    with_processor(move |processor| {
+        for count in 0..3 * BUDGET {
+            let (polled, state) = (AtomicU8::new(0), AtomicU8::new(0));
+            processor.budget.store(BUDGET, Ordering::Relaxed);
+            assert!((0..count).all(|_| once(&polled)));
+            assert_eq!(is_granted(&state), count < BUDGET, "after {count}");
+        }
+        let state = AtomicU8::new(REFUSED);
+        for left in [BUDGET, 0] {
+            processor.budget.store(left, Ordering::Relaxed);
+            assert!((0..100).all(|_| once(&state)));
+            assert_eq!(state.load(Ordering::Relaxed), REFUSED);
+        }
+        assert!(is_granted(&state) && !is_granted(&state));
+        let mut refused = false;
+        let mut cx = TaskContext::from_waker(Waker::noop());
+        assert!((0..100).all(|_| poll_budget(&mut cx, &mut refused).is_ready()) && !refused);
+        let waker = Arc::new(Count::default()).into();
+        processor.budget.store(0, Ordering::Relaxed);
+        assert!(poll_budget(&mut TaskContext::from_waker(&waker), &mut refused).is_pending() && refused);
+        assert!(poll_budget(&mut cx, &mut refused).is_ready() && refused);
+    });
+    let state = AtomicU8::new(0);
+    assert!((0..100).all(|_| once(&state)) && !is_granted(&state), "outside of turns");
+}
+
+#[test]
+fn short_count_counts_for_its_turn_and_its_task_alone() {
+    let (one, other) = (AtomicU8::new(0), AtomicU8::new(0));
+    let (own, foreign) = (Waker::from(Arc::new(Count::default())), Waker::from(Arc::new(Count::default())));
+    let set_short_and_write = |state| {
+        set_short(state);
+        record_call(true, 3);
+    };
+    run_turn(ptr::null(), own.data(), || {
+        record_call(true, 3);
+        assert!(!take_short(&one, &own));
+        set_short(&one);
+        assert!(!take_short(&one, &own), "nothing was written since");
+        record_call(true, 3);
+        assert!(!take_short(&one, &foreign) && !take_short(&one, Waker::noop()) && !take_short(&other, &own));
+        assert!(take_short(&one, &own.clone()) && !take_short(&one, &own), "once");
+        set_short_and_write(&one);
+        set_short_and_write(&other);
+        assert!(!take_short(&one, &own) && take_short(&other, &own));
+        set_short_and_write(&other);
+    });
+    assert!(!take_short(&other, &own), "the turn is over");
+    run_turn(ptr::null(), own.data(), || assert!(!take_short(&other, &own), "another turn"));
+    run_task(ptr::null(), || {
+        set_short_and_write(&one);
+        assert!(!take_short(&one, Waker::noop()), "in no turn");
+    });
+}
+
+/// `take_short` relies on it.
+#[test]
+fn waker_of_a_turn_is_known() {
+    let knows =
+        || std::future::poll_fn(|cx| Poll::Ready(CONTEXT.with(|context| context.own.get()) == cx.waker().data()));
+    crate::task::block_on(async {
+        assert!(knows().await);
+        assert!(crate::task::spawn(knows()).await);
+        assert!(crate::task::spawn_local(knows()).await);
+    });
+}
+
+#[test]
+fn many_bytes_cost_more() {
+    with_processor(|processor| {
+        let left = |bytes| {
+            processor.budget.store(BUDGET, Ordering::Relaxed);
+            charge(bytes);
+            processor.budget.load(Ordering::Relaxed)
+        };
+        assert_eq!([0, 1, BYTES_A_UNIT - 1].map(left), [BUDGET; 3]);
+        assert_eq!([2, 5, 31].map(|units| left(units * BYTES_A_UNIT)), [BUDGET - 2, BUDGET - 5, BUDGET - 31]);
+        assert_eq!(left(3 * BYTES_A_UNIT - 1), BUDGET - 2);
+        assert_eq!([left(1 << 20), left(usize::MAX)], [0; 2]);
+    });
+    charge(1 << 20);
+}
+
+#[test]
+fn context_follows_the_running_task() {
+    assert!(!is_inside());
+    assert!(!enter() && enter() && is_inside());
+    leave();
+    assert!(is_inside());
+    leave();
+    assert!(!is_inside());
+    with_processor(|processor| {
+        let is_own = |own: Option<&Processor>| own.is_some_and(|own| ptr::eq(own, processor));
+        assert!(is_own(processor_and_task(0).0) && !processor_and_task(0).1 && is_own(processor_in(0)));
+        assert!(processor_in(1).is_none() && processor_and_task(1).0.is_none());
+        let task = ptr::without_provenance(8);
+        let ran = std::panic::catch_unwind(|| run_task(task, || assert!(!processor_and_task(0).1, "on purpose")));
+        assert!(ran.is_err() && !processor_and_task(0).1, "also if it panics");
+        run_task(task, || {
+            assert!(processor_and_task(0).1);
+            run_task(ptr::null(), || assert!(!processor_and_task(0).1));
+            assert!(processor_and_task(0).1);
+        });
+    });
+    assert!(processor().is_none());
+}

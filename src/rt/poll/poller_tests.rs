@@ -1,0 +1,51 @@
+//! Unit tests of `poll_*` operations that have ended; see [`poller`](super).
+
+use super::*;
+use crate::sys::socket;
+use std::os::fd::AsFd;
+use std::task::Waker;
+
+/// The timeout of a poll that had to wait, and then did not because an edge came in between,
+/// must not apply to the next poll.
+#[test]
+fn poll_that_found_an_edge_leaves_no_timeout() {
+    let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let handle = PollHandle::open().unwrap();
+    let epoch = handle.register(socket.as_fd()).unwrap();
+    let side = handle.desc.side(Direction::Read);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut wait = || handle.poll_wait_keyless(Direction::Read, epoch, &mut cx, Some(Duration::from_secs(60)));
+    assert!(side.clear_ready(handle.begin(Direction::Read).unwrap()));
+    assert!(wait().is_pending());
+    assert_ne!(side.keyless_until().load(Ordering::Relaxed), clock::NONE);
+    assert!(side.set_ready(handle.generation, 0, &mut Wakers::new()));
+    let polled = wait();
+    assert!(matches!(polled, Poll::Ready(Ok(()))), "{polled:?}");
+    handle.end_operation_keyless(Direction::Read);
+    assert_eq!(side.keyless_until().load(Ordering::Relaxed), clock::NONE);
+    handle.evict();
+    handle.retire(socket.as_fd(), false);
+    drop(socket::close(socket.into()));
+}
+
+/// Nor must the runtime in which a poll waited: the next poll may wait in another one.
+#[test]
+fn poll_that_has_ended_leaves_no_epoch() {
+    let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let handle = PollHandle::open().unwrap();
+    let epoch = handle.register(socket.as_fd()).unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    handle.clear_ready(Direction::Read, handle.begin(Direction::Read).unwrap());
+    assert!(handle.poll_wait_keyless(Direction::Read, epoch, &mut cx, None).is_pending());
+    let began = || handle.desc.side(Direction::Read).keyless_epoch().load(Ordering::Relaxed);
+    assert_eq!(began(), epoch.wrapping_add(1));
+    handle.end_operation_keyless(Direction::Write);
+    assert_eq!(began(), epoch.wrapping_add(1), "that of the other direction");
+    handle.end_operation_keyless(Direction::Read);
+    assert_eq!(began(), 0);
+    handle.evict();
+    handle.retire(socket.as_fd(), false);
+    drop(socket::close(socket.into()));
+}
