@@ -86,8 +86,8 @@ fn nested_block_on_of_a_task_that_needs_a_thread() {
 }
 
 #[test]
-fn block_on_hands_over_what_it_leaves_running() {
-    child("block_on_hands_over_what_it_leaves_running", || {
+fn block_on_hands_over_tasks_left_running() {
+    child("block_on_hands_over_tasks_left_running", || {
         rt::Builder::new().workers(1).start().unwrap();
         for round in 0..50 {
             let turns = Arc::new(AtomicUsize::new(0));

@@ -103,7 +103,7 @@ fn reads_writes_accepts_and_datagrams_are_shown_with_their_sockets() {
 }
 
 #[test]
-fn timers_and_joins_are_shown_with_what_ends_them() {
+fn waits_for_timers_and_joins_name_time_and_task() {
     run(async {
         let sleeper = named("i2 sleeper", task::sleep(Duration::from_secs(3600)));
         let id = sleeper.task().id();

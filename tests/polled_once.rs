@@ -355,21 +355,21 @@ async fn everything_is_seen() {
 }
 
 #[test]
-fn one_poll_sees_what_the_kernel_has_in_block_on() {
+fn one_poll_sees_kernel_state_in_block_on() {
     run(everything_is_seen());
 }
 
 #[test]
-fn one_poll_sees_what_the_kernel_has_on_a_worker() {
-    child("one_poll_sees_what_the_kernel_has_on_a_worker", || {
+fn one_poll_sees_kernel_state_on_a_worker() {
+    child("one_poll_sees_kernel_state_on_a_worker", || {
         rt::Builder::new().workers(1).start().unwrap();
         task::block_on(task::spawn(everything_is_seen()));
     });
 }
 
 #[test]
-fn one_poll_sees_what_the_kernel_has_on_many_workers() {
-    child("one_poll_sees_what_the_kernel_has_on_many_workers", || {
+fn one_poll_sees_kernel_state_on_many_workers() {
+    child("one_poll_sees_kernel_state_on_many_workers", || {
         rt::Builder::new().workers(4).start().unwrap();
         // Meanwhile other threads poll, and sleep in the poller.
         let traffic = task::spawn(async {
@@ -390,7 +390,7 @@ fn one_poll_sees_what_the_kernel_has_on_many_workers() {
 }
 
 #[test]
-fn one_poll_sees_what_the_kernel_has_under_other_executors() {
+fn one_poll_sees_kernel_state_under_other_executors() {
     let _watchdog = Watchdog::new();
     park_on(everything_is_seen());
     futures::executor::block_on(everything_is_seen());

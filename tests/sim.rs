@@ -199,7 +199,7 @@ fn unix_sockets_and_blocking_calls_work_within_a_host() {
 }
 
 #[test]
-fn a_simulation_that_stands_still_says_who_waits() {
+fn stalled_simulation_lists_waiting_tasks() {
     let payload = catch_unwind(|| {
         Sim::run(1, async |sim| {
             sim.host("server").spawn(|| echo("0.0.0.0:7"));

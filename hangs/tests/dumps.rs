@@ -89,7 +89,7 @@ fn missing_deadline_shows_a_read_without_one() {
 }
 
 #[test]
-fn full_accept_queue_is_counted_and_nobody_accepts() {
+fn full_accept_queue_is_shown_without_an_accepting_task() {
     let program = Program::start(env!("CARGO_BIN_EXE_full_accept_queue"));
     program.until(&[&["acceptor", "waiting", "a timer, in"], &["tcp", "LISTEN", "accept queue 5 of 4"]]);
 }

@@ -61,7 +61,7 @@ pub fn parked_accepts_get_their_turn() {
 }
 
 /// One that is parked first is dropped, perhaps after it was woken: the other gets in.
-pub fn who_leaves_passes_the_permit_on() {
+pub fn dropped_waiter_passes_the_permit_on() {
     let door = Door::new();
     let permit = door.limit.try_take().expect("a free permit");
     let mut place = None;

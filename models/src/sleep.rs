@@ -208,7 +208,7 @@ impl Runtime {
         self.awake.down(EPOCH);
         if self.injected.load(Ordering::SeqCst) > 0 {
             self.ensure_worker();
-        } else if !injected_bug!("leave_attends_to_nothing") {
+        } else if !injected_bug!("leave_ensures_no_worker") {
             self.ensure_poller();
         }
     }
@@ -404,7 +404,7 @@ fn ends_up_polling(runtime: &Runtime) {
 
 /// A thread comes back from epoll and leaves while the worker goes to rest because the role is taken: the worker is back in time to
 /// poll.
-pub fn somebody_polls_when_all_rest() {
+pub fn some_thread_polls_when_all_rest() {
     let runtime = Runtime::new(2);
     assert!(runtime.role.try_take());
     let worker = spawn(&runtime, ends_up_polling);
@@ -422,7 +422,7 @@ pub fn sysmon_gives_the_role_back() {
     if runtime.role.try_take() {
         runtime.epoll().wait(false);
         runtime.role.release();
-        if !injected_bug!("sysmon_leaves_nobody") {
+        if !injected_bug!("sysmon_leaves_no_poller") {
             runtime.ensure_poller();
         }
     }
@@ -442,7 +442,7 @@ pub fn a_root_polls_after_sysmon() {
     });
     if runtime.role.try_take() {
         runtime.role.release();
-        if !injected_bug!("sysmon_leaves_nobody") {
+        if !injected_bug!("sysmon_leaves_no_poller") {
             runtime.ensure_poller();
         }
     }

@@ -367,7 +367,7 @@ pub fn a_key_is_not_given_out_again() {
 }
 
 /// A future is polled again that was taken out of the slot meanwhile, while the one that moved in goes away.
-pub fn a_stranger_leaves_while_its_slot_is_looked_at() {
+pub fn another_waiter_leaves_while_its_slot_is_inspected() {
     let socket = Socket::idle();
     let mut key = None;
     assert!(socket.poll_read(1, &mut key, &mut Context::from_waker(Waker::noop())).is_pending());
@@ -471,7 +471,7 @@ fn poll_read_in_order(socket: &Socket, most: usize, key: &mut Option<Key>, cx: &
 
 /// A reader in the list is polled though nobody woke it, reads, and is taken out by the next edge before it has left: that edge is for
 /// the other.
-pub fn who_is_polled_unasked_keeps_no_edge() {
+pub fn spurious_poll_keeps_no_edge() {
     let socket = Socket::idle();
     let [mut first, mut second] = [None; 2];
     let mut noop = Context::from_waker(Waker::noop());
@@ -515,7 +515,7 @@ pub fn interrupts_take_no_events() {
 }
 
 /// An event of a descriptor that is gone comes while its slot is used again: the new one is neither ready for it nor hung up.
-pub fn a_stale_event_harms_nobody() {
+pub fn stale_event_has_no_effect() {
     let cache = Arc::new(PollCache::new());
     let desc = cache.alloc().unwrap();
     let (index, old) = (desc.index, desc.open());

@@ -21,7 +21,7 @@ injected_bugs! {
     finds_a_timeout_armed_before_the_wait: "timeout_armed_before_the_wait" by timeout_against_fire, "nobody wakes";
     finds_a_sleep_without_another_look: "sleep_without_another_look" by earlier_timer_breaks_the_wait, DEADLOCK;
     finds_a_closed_descriptor_that_takes_its_timer_along: "entry_dies_with_its_descriptor" by a_timer_armed_during_close_serves_the_next_descriptor, "no timer";
-    finds_a_stale_fire_that_arms_for_nobody: "entry_dies_with_its_descriptor" by a_timer_that_fires_during_reuse_serves_the_next_descriptor, "no timer";
+    finds_a_stale_timer_that_arms_nothing: "entry_dies_with_its_descriptor" by a_timer_that_fires_during_reuse_serves_the_next_descriptor, "no timer";
     finds_a_stale_fire_that_leaves_a_timeout_behind: "entry_dies_with_its_descriptor" by a_timer_that_fires_during_reuse_serves_the_next_timeout, "nobody wakes";
     finds_a_stale_fire_that_expires_blindly: "fire_stores_blindly" by a_timer_that_fires_during_reuse_serves_the_next_descriptor, "has expired the next";
     finds_a_sleep_that_keeps_the_old_waker: "sleep_keeps_the_old_waker" by a_sleep_fires_while_it_is_polled, "woke nobody";

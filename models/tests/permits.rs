@@ -5,10 +5,10 @@ use netpoll_models::{injected_bugs, models};
 
 models! { permits:
     parked_accepts_get_their_turn
-    who_leaves_passes_the_permit_on
+    dropped_waiter_passes_the_permit_on
 }
 
 injected_bugs! {
     finds_a_permit_that_comes_back_unheard: "permit_comes_back_unheard" by parked_accepts_get_their_turn, DEADLOCK;
-    finds_a_permit_kept_by_who_leaves: "permit_kept_by_who_leaves" by who_leaves_passes_the_permit_on, DEADLOCK;
+    finds_a_dropped_waiter_that_keeps_the_permit: "dropped_waiter_keeps_the_permit" by dropped_waiter_passes_the_permit_on, DEADLOCK;
 }

@@ -16,12 +16,12 @@ models! { wait_state:
     the_slot_changes_hands
     a_poll_looks_into_the_slot
     a_key_is_not_given_out_again
-    a_stranger_leaves_while_its_slot_is_looked_at
+    another_waiter_leaves_while_its_slot_is_inspected
     a_timeout_against_a_look_into_the_slot
     a_timeout_against_a_look_for_another
     a_hang_up_wakes_all
     interrupts_take_no_events
-    a_stale_event_harms_nobody
+    stale_event_has_no_effect
     an_edge_reaches_the_owner
     polls_beyond_the_bound_are_woken
     skipped_edges_lose_no_room
@@ -34,8 +34,8 @@ fn edge_close_and_expiry() {
 }
 
 #[test]
-fn who_is_polled_unasked_keeps_no_edge() {
-    check_within(2, wait_state::who_is_polled_unasked_keeps_no_edge);
+fn spurious_poll_keeps_no_edge() {
+    check_within(2, wait_state::spurious_poll_keeps_no_edge);
 }
 
 injected_bugs! {
@@ -51,11 +51,11 @@ injected_bugs! {
     finds_an_interrupt_that_takes_events: "interrupt_takes_events" by interrupts_take_no_events, DEADLOCK;
     finds_a_tag_that_is_relaxed: "slot_tag_is_relaxed" by a_dropped_reader_passes_on, DEADLOCK;
     finds_a_slot_that_is_freed_too_early: "slot_freed_before_it_is_empty" by two_readers_share_an_edge, RACE;
-    finds_a_stranger_who_is_taken_out: "slot_left_by_a_stranger" by the_slot_changes_hands, DEADLOCK;
+    finds_a_slot_left_by_another_waiter: "slot_left_by_another_waiter" by the_slot_changes_hands, DEADLOCK;
     finds_a_slot_that_is_put_back: "slot_is_put_back" by a_timeout_against_a_look_into_the_slot, DEADLOCK;
     finds_keys_that_start_over: "keys_start_over" by a_key_is_not_given_out_again, DEADLOCK;
-    finds_evidence_that_keeps_the_edge: "evidence_keeps_the_edge" by who_is_polled_unasked_keeps_no_edge, DEADLOCK;
-    finds_a_stale_event_that_counts: "stale_event_accepted" by a_stale_event_harms_nobody, "a stale event";
+    finds_evidence_that_keeps_the_edge: "evidence_keeps_the_edge" by spurious_poll_keeps_no_edge, DEADLOCK;
+    finds_a_stale_event_that_counts: "stale_event_accepted" by stale_event_has_no_effect, "a stale event";
     finds_polls_that_pile_up: "polls_pile_up" by polls_beyond_the_bound_are_woken, "polls are kept";
     finds_evidence_despite_skipped_edges:
         "evidence_despite_skipped_edges" by skipped_edges_lose_no_room, DEADLOCK;

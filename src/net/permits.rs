@@ -5,7 +5,7 @@
 //! * L2 — while a permit is free and an accept is parked, some accept that was woken for it has not
 //!   acted yet. It takes the permit, returns it, or leaves (also to wait for a connection); the
 //!   last two wake the next (models `parked_accepts_get_their_turn`,
-//!   `who_leaves_passes_the_permit_on`).
+//!   `dropped_waiter_passes_the_permit_on`).
 //!
 //! Count and list share one lock; wakers run outside it.
 
@@ -72,7 +72,7 @@ impl Limit {
         let _removed = {
             let mut state = self.state.lock();
             let removed = state.parked.remove(key);
-            if removed.is_none() && state.out < self.most && !injected_bug!("permit_kept_by_who_leaves") {
+            if removed.is_none() && state.out < self.most && !injected_bug!("dropped_waiter_keeps_the_permit") {
                 state.parked.take_event(&mut wakers);
             }
             removed

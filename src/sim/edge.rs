@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn edges_say_what_the_bits_say() {
+    fn edges_match_their_bits() {
         let event = |bits: i32| super::event(7 << 32 | 9, bits as u32);
         let readable = event(libc::EPOLLIN);
         assert_eq!((readable.index, readable.generation), (9, 7));

@@ -42,7 +42,7 @@
 //!   is set, the word is changed. One side sees the other (models `edge_against_wait`,
 //!   `expiry_against_wait`, `edge_close_and_expiry` and others).
 //! * 3, 4 — every entry point compares the generation in the same step in which it changes the word
-//!   (model `a_stale_event_harms_nobody`).
+//!   (model `stale_event_has_no_effect`).
 //! * 9 — `begin` checks the deadline word before every call.
 
 #![allow(unsafe_code)]

@@ -112,7 +112,7 @@ impl Side<'_> {
         self.take_slot(|| self.slot().is_of(key))?;
         // SAFETY: `take_slot` made the slot taken and exclusively the caller's.
         let (found, waker) = unsafe { self.slot().vacate() };
-        if found == Some(key) || injected_bug!("slot_left_by_a_stranger") {
+        if found == Some(key) || injected_bug!("slot_left_by_another_waiter") {
             return Some(waker);
         }
         // It was taken out between the checks, and another future moved in, which is woken

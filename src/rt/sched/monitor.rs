@@ -222,8 +222,8 @@ impl Monitor {
         self.activity = activity;
         let policy = runtime.config().blocked_tasks;
         let waits = runtime.driver.waits.get();
-        let nobody_polled = waits == std::mem::replace(&mut self.waits, waits);
-        let stuck = self.find_stuck(policy, nobody_polled);
+        let no_thread_polled = waits == std::mem::replace(&mut self.waits, waits);
+        let stuck = self.find_stuck(policy, no_thread_polled);
         if stuck > 0 {
             // Queued tasks of an epoch that ends meanwhile are dropped.
             self.run_user_code(epoch, |own| own.share_backlogs(epoch));
@@ -237,7 +237,7 @@ impl Monitor {
             return;
         }
         let is_asleep = runtime.driver.role.asleep().is_some();
-        if nobody_polled && (busy || self.short_since.is_some()) && !is_asleep {
+        if no_thread_polled && (busy || self.short_since.is_some()) && !is_asleep {
             self.poll(epoch);
         }
         if stuck == 0 {
@@ -289,7 +289,7 @@ impl Monitor {
     }
 
     /// Marks the processors whose task has not changed since the last check. Returns their number.
-    fn find_stuck(&mut self, policy: BlockedPolicy, nobody_polled: bool) -> usize {
+    fn find_stuck(&mut self, policy: BlockedPolicy, no_thread_polled: bool) -> usize {
         let (mut stuck, mut reports) = (0, Vec::new());
         let (now, epoch) = (Instant::now(), self.runtime.epoch());
         let gap = self.looked_at.replace(now).map_or(TICK, |last| now - last);
@@ -308,7 +308,7 @@ impl Monitor {
             if let Some(record) = processor.running() {
                 record.add_cpu(gap.as_nanos() as u64);
             }
-            if nobody_polled && running != 0 {
+            if no_thread_polled && running != 0 {
                 correct_and_wake(self.runtime, processor, turns, TICK);
             }
             let moved = !processor.owned.load(Ordering::Relaxed)

@@ -149,7 +149,7 @@ impl Runtime {
         drop(idle);
         // ORDERING: SeqCst. The holder of the role at the check above may have released it since,
         // and blocks or leaves. It decrements and then reads `awake`; this thread decrements and
-        // then checks the role (models `somebody_polls_*`).
+        // then checks the role (model `some_thread_polls_when_all_rest`).
         self.ensure_worker_after_listing();
         if is_spare {
             trace::spare_ended(processor.id);

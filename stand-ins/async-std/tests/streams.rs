@@ -13,7 +13,7 @@ use async_std::sync::{Condvar, Mutex};
 use async_std::{future, io, task};
 
 #[test]
-fn streams_are_collected_into_what_async_std_collects_them_into() {
+fn streams_are_collected_into_every_type_of_async_std() {
     task::block_on(async {
         let numbers = || stream::from_iter([3, 1, 2]);
         assert_eq!(numbers().collect::<Vec<_>>().await, [3, 1, 2]);

@@ -319,7 +319,7 @@ fn linger_of_zero_resets() {
 }
 
 #[test]
-fn closing_a_listener_resets_what_was_not_accepted() {
+fn closing_a_listener_resets_unaccepted_connections() {
     let mut kernel = world(1);
     let listener = listen(&mut kernel, 8);
     let client = connect(&mut kernel);
@@ -474,7 +474,7 @@ fn datagrams_arrive_whole_with_their_sender() {
 }
 
 #[test]
-fn connected_datagram_socket_hears_of_a_closed_port_and_of_no_stranger() {
+fn connected_datagram_socket_sees_refusal_and_ignores_other_senders() {
     let mut kernel = world(1);
     let (one, other) = (udp(&mut kernel, 0, "0.0.0.0:5000"), udp(&mut kernel, 1, "0.0.0.0:6000"));
     kernel.connect(one, &addr("10.0.0.2:7")).unwrap();
